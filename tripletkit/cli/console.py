@@ -1,0 +1,65 @@
+"""What a command says: data on stdout, talk on stderr, bars only on a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+_QUIET = "tripletkit.quiet"
+
+# What a library function calls to tell how far it is: (done, total).
+Progress = Callable[[int, int], None]
+
+
+def set_quiet(context: click.Context, _option: click.Parameter, value: bool) -> None:
+    """Silence `say` and `progress` for this run (callback of `--quiet`)."""
+    context.meta[_QUIET] = value
+
+
+def is_quiet() -> bool:
+    """Return whether `--quiet` was given."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(_QUIET))
+
+
+def say(message: str) -> None:
+    """Tell the user something on stderr, unless `--quiet`."""
+    if not is_quiet():
+        click.echo(message, err=True)
+
+
+def warn(message: str) -> None:
+    """Warn on stderr; `--quiet` does not silence warnings."""
+    click.echo(f"warning: {message}", err=True)
+
+
+def show_json(value: dict[str, Any]) -> None:
+    """Print a result for scripts on stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@contextmanager
+def progress_bar(label: str, unit: str) -> Iterator[Progress]:
+    """Give a callable for the library to report to; a bar on a terminal, nothing elsewhere."""
+    from tqdm import tqdm
+
+    hidden = is_quiet() or not sys.stderr.isatty()
+    with tqdm(desc=label, unit=unit, file=sys.stderr, disable=hidden, leave=False) as bar:
+
+        def report(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield report
+
+
+def prepare_tensorflow() -> None:
+    """Choose Keras's backend and silence TensorFlow's start-up talk; call before importing it."""
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -1,0 +1,40 @@
+"""The command group: every command by name, errors turned into messages and exit codes."""
+
+from __future__ import annotations
+
+import click
+
+from tripletkit import __version__
+from tripletkit.errors import TripletkitError
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells count it
+
+
+class TripletkitGroup(click.Group):
+    """A group that reports what tripletkit raises on purpose, and lets bugs keep their trace."""
+
+    def invoke(self, context: click.Context) -> object:
+        try:
+            return super().invoke(context)
+        except TripletkitError as error:
+            raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("\nInterrupted.", err=True)
+            raise SystemExit(INTERRUPTED) from None
+
+
+@click.group(cls=TripletkitGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tripletkit")
+def tripletkit() -> None:
+    """Learn from judgements "A looks more like B than like C" over your own pictures.
+
+    \b
+    tripletkit train train.txt images/
+    tripletkit predict test.txt > preds.csv
+    tripletkit score preds.csv truth.csv
+    """
+
+
+# Plain and greppable; the bodies import what is slow, so that `--help` stays quick.
+for command in ():
+    tripletkit.add_command(command)

@@ -1,0 +1,60 @@
+"""Options that several commands share, each written once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tripletkit import defaults
+from tripletkit.cli.console import set_quiet
+
+INPUT_FILE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+INPUT_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+OUTPUT_FILE = click.Path(dir_okay=False, path_type=Path)
+
+quiet_option = click.option(
+    "-q",
+    "--quiet",
+    is_flag=True,
+    expose_value=False,
+    callback=set_quiet,
+    help="Say nothing but warnings, errors and the result.",
+)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+seed_option = click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31 - 1),
+    default=defaults.SEED,
+    show_default=True,
+    help="Start of every choice by chance. The same seed gives the same result.",
+)
+
+cache_option = click.option(
+    "--cache",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar=defaults.CACHE_VARIABLE,
+    show_envvar=True,
+    help="Folder of the feature store.  [default: the user's cache folder]",
+)
+
+on_bad_image_option = click.option(
+    "--on-bad-image",
+    type=click.Choice(["fail", "skip"]),
+    default="fail",
+    show_default=True,
+    help="What to do when a picture is missing or cannot be read.",
+)
+
+follow_outside_option = click.option(
+    "--follow-outside",
+    is_flag=True,
+    help="Allow names and links that lead out of the image folder.",
+)
+
+
+def input_source(path: Path):
+    """Return what a reader takes: the path, or standard input for `-`."""
+    return click.get_binary_stream("stdin") if str(path) == "-" else path

@@ -1,0 +1,211 @@
+"""From names in a triplet file to picture files below a folder.
+
+Names are compared with what the folder really lists, never with what the file system would
+accept: so upper and lower case, and the two spellings of an accent, mean the same on every
+machine.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from tripletkit.errors import ImageNameError, describe_problems
+
+IMAGE_SUFFIXES = frozenset(
+    ".avif .bmp .gif .jp2 .jpe .jpeg .jpg .jfif .mpo .pbm .pgm .png .pnm .ppm .tga .tif .tiff "
+    ".webp".split()
+)
+_WINDOWS_PATH = re.compile(r"\\|^[A-Za-z]:")
+
+
+@dataclass(frozen=True)
+class LocatedImages:
+    """Where the pictures of a list of names are.
+
+    Attributes:
+        paths: one a name, in their order; `None` where there is a problem.
+        problems: index of a name -> what is wrong with it.
+    """
+
+    paths: list[Path | None]
+    problems: dict[int, str]
+
+
+def locate_images(
+    names: Sequence[str], folder: Path, *, follow_outside: bool = False
+) -> LocatedImages:
+    """Find the file of every name and say what is wrong with the others.
+
+    A name is a path below the folder. With its extension it means exactly that file; without,
+    the one picture of that name, and two (`7.jpg` and `7.png`) are a problem. An exact match
+    always wins.
+
+    Args:
+        names: distinct names as a triplet file has them.
+        folder: the image folder.
+        follow_outside: allow names and links that lead out of the folder.
+    Raises:
+        ImageNameError: if there is no such folder.
+    """
+    if not folder.is_dir():
+        raise ImageNameError(f"{folder}: expected a folder of pictures, there is none")
+    inside = _Listing(folder, follow_outside)
+    paths: list[Path | None] = []
+    problems: dict[int, str] = {}
+    for index, name in enumerate(names):
+        try:
+            paths.append(inside.find(name))
+        except ImageNameError as error:
+            paths.append(None)
+            problems[index] = str(error)
+    return LocatedImages(paths, problems)
+
+
+def find_images(
+    names: Sequence[str],
+    folder: Path,
+    places: Sequence[str] | None = None,
+    *,
+    follow_outside: bool = False,
+) -> list[Path]:
+    """Find the file of every name, or refuse with the first ten problems and their number.
+
+    Args:
+        names: distinct names as a triplet file has them.
+        folder: the image folder.
+        places: where each name was read (`train.txt:3`), for the message.
+        follow_outside: allow names and links that lead out of the folder.
+    Raises:
+        ImageNameError: if a name stands for no picture, several, or one outside the folder.
+    """
+    located = locate_images(names, folder, follow_outside=follow_outside)
+    if located.problems:
+        raise ImageNameError(describe_problems(place_problems(located.problems, places)))
+    return [path for path in located.paths if path is not None]
+
+
+def place_problems(problems: dict[int, str], places: Sequence[str] | None) -> list[str]:
+    """Put the place where a name was read before what is wrong with it."""
+    if places is None:
+        return list(problems.values())
+    return [f"{places[index]}: {message}" for index, message in problems.items()]
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no picture below a folder can have.
+
+    Raises:
+        ImageNameError: if it is an absolute path, a Windows path, or leads out by `..`.
+    """
+    if _WINDOWS_PATH.search(name):
+        raise ImageNameError(
+            f'expected a path with "/" below the image folder, got the Windows path "{name}"'
+        )
+    if name.startswith("/") or ".." in PurePosixPath(name).parts:
+        raise ImageNameError(
+            f'expected a path below the image folder, got "{name}", which leads out of it. '
+            "Pass --follow-outside to allow it."
+        )
+
+
+def list_images(folder: Path) -> list[str]:
+    """Return the names of all pictures below a folder, sorted; hidden files are left out.
+
+    Raises:
+        ImageNameError: if there is no such folder.
+    """
+    if not folder.is_dir():
+        raise ImageNameError(f"{folder}: expected a folder of pictures, there is none")
+    names = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        names += [
+            (Path(parent) / file).relative_to(folder).as_posix()
+            for file in files
+            if not file.startswith(".") and Path(file).suffix.lower() in IMAGE_SUFFIXES
+        ]
+    return sorted(names)
+
+
+class _Listing:
+    """A folder's entries, each of its subfolders read once and only when a name needs it."""
+
+    def __init__(self, folder: Path, follow_outside: bool) -> None:
+        self.folder = folder
+        self.real_folder = folder.resolve()
+        self.follow_outside = follow_outside
+        self.entries: dict[str, _Entries] = {}
+
+    def find(self, name: str) -> Path:
+        if not self.follow_outside:
+            check_name(name)
+        parent, _, base = name.rpartition("/")
+        parent = parent or ("/" if name.startswith("/") else "")
+        entries = self._entries_of(parent, name)
+        if base in entries.by_name:
+            found = base
+        else:
+            found = self._find_bare(name, base, entries)
+        path = self.folder / parent / found
+        is_link, is_file = entries.by_name[found]
+        if not is_file:
+            raise ImageNameError(f'expected a picture, "{name}" is a folder or a broken link')
+        if is_link and not self.follow_outside:
+            self._check_inside(path, name)
+        return path
+
+    def _find_bare(self, name: str, base: str, entries: _Entries) -> str:
+        candidates = entries.by_stem.get(base, [])
+        if len(candidates) == 1:
+            return candidates[0]
+        if candidates:
+            raise ImageNameError(
+                f'expected one picture for "{name}", got {len(candidates)}: '
+                f"{', '.join(sorted(candidates))}. Write the name with its extension."
+            )
+        close = difflib.get_close_matches(base.lower(), entries.lowered(), n=1, cutoff=0.8)
+        hint = f" Did you mean {entries.lowered()[close[0]]!r}?" if close else ""
+        raise ImageNameError(f'there is no picture "{name}" in {self.folder}.{hint}')
+
+    def _entries_of(self, parent: str, name: str) -> _Entries:
+        if parent not in self.entries:
+            path = self.folder / parent
+            if not path.is_dir():
+                raise ImageNameError(f'there is no picture "{name}" in {self.folder}')
+            if not self.follow_outside:
+                self._check_inside(path, name)
+            self.entries[parent] = _Entries(path)
+        return self.entries[parent]
+
+    def _check_inside(self, path: Path, name: str) -> None:
+        if not path.resolve().is_relative_to(self.real_folder):
+            raise ImageNameError(
+                f'expected a picture inside the image folder, "{name}" is a link that leads '
+                "out of it. Pass --follow-outside to allow it."
+            )
+
+
+class _Entries:
+    """The entries of one folder by name, by stem and by lower-case name."""
+
+    def __init__(self, path: Path) -> None:
+        self.by_name: dict[str, tuple[bool, bool]] = {}
+        self.by_stem: dict[str, list[str]] = defaultdict(list)
+        self._lowered: dict[str, str] | None = None
+        with os.scandir(path) as entries:
+            for entry in entries:
+                self.by_name[entry.name] = (entry.is_symlink(), entry.is_file())
+                stem, suffix = os.path.splitext(entry.name)
+                if suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith("."):
+                    self.by_stem[stem].append(entry.name)
+
+    def lowered(self) -> dict[str, str]:
+        if self._lowered is None:
+            self._lowered = {name.lower(): name for name in self.by_name}
+        return self._lowered

@@ -1,0 +1,65 @@
+"""Outputs that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from tripletkit.errors import OutputError
+
+
+@contextmanager
+def open_output(path: Path, mode: str = "w") -> Iterator[IO]:
+    """Open a file that takes its place only when the block ends without an error.
+
+    What was there before stays until then, and stays for good if anything fails.
+
+    Args:
+        path: the file to write.
+        mode: `"w"` for text in UTF-8 with `\\n` line ends, `"wb"` for bytes.
+    Raises:
+        OutputError: if the folder is missing or cannot be written, or the disk is full.
+    """
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    try:
+        with tempfile.NamedTemporaryFile(
+            mode, dir=path.parent, prefix=f".{path.name[:100]}.", delete=False, **text
+        ) as file:
+            temporary = Path(file.name)
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                os.chmod(temporary, 0o666 & ~_umask())
+                os.replace(temporary, path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        if isinstance(error, OutputError) or error.strerror is None:
+            raise
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def check_output(path: Path) -> None:
+    """Refuse early what `open_output` would refuse after hours of work.
+
+    Raises:
+        OutputError: if the path is a folder, or its folder is missing or cannot be written.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path}: expected a file to write, got a folder")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: its folder {path.parent} does not exist; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"{path}: its folder {path.parent} cannot be written")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

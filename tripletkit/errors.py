@@ -1,0 +1,69 @@
+"""Every error that tripletkit raises on purpose.
+
+All descend from `TripletkitError`, so that a caller can catch the lot; each leaf also
+inherits the builtin it specialises. The command line turns them into one message and exit
+code 1; anything else is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+MAX_SHOWN = 10
+
+
+def describe_problems(problems: Sequence[str], total: int | None = None) -> str:
+    """Join the first ten problems, one a line, and say how many there are in all."""
+    total = len(problems) if total is None else total
+    shown = list(problems[:MAX_SHOWN])
+    if total > len(shown):
+        shown.append(f"... and {total - len(shown):,} more ({total:,} in all)")
+    return "\n".join(shown)
+
+
+class TripletkitError(Exception):
+    """The root of all errors that tripletkit raises on purpose."""
+
+
+class TripletFileError(TripletkitError, ValueError):
+    """A triplet file cannot be read as one."""
+
+
+class AnswerFileError(TripletkitError, ValueError):
+    """An answer file or a truth file cannot be read as one, or two do not belong together."""
+
+
+class ImageNameError(TripletkitError, LookupError):
+    """A name stands for no picture, for several, or for one outside the image folder."""
+
+
+class ImageReadError(TripletkitError, OSError):
+    """A picture file cannot be decoded."""
+
+
+class BackboneError(TripletkitError, LookupError):
+    """A backbone is not known, or cannot be had on this machine."""
+
+
+class WeightsError(TripletkitError, ValueError):
+    """A weights file is broken, or does not fit the model it is meant for."""
+
+
+class StoreError(TripletkitError, OSError):
+    """The feature store cannot be opened, read or written."""
+
+
+class ModelFolderError(TripletkitError, ValueError):
+    """A model folder is missing, incomplete, edited or from a newer format."""
+
+
+class OutputError(TripletkitError, OSError):
+    """An output cannot be written, or would overwrite something."""
+
+
+class CollapseError(TripletkitError, RuntimeError):
+    """Training ended with all codes alike, so the model could answer nothing."""
+
+
+class SplitError(TripletkitError, ValueError):
+    """A validation split cannot be made as asked."""
