@@ -148,10 +148,7 @@ class _Listing:
         parent, _, base = name.rpartition("/")
         parent = parent or ("/" if name.startswith("/") else "")
         entries = self._entries_of(parent, name)
-        if base in entries.by_name:
-            found = base
-        else:
-            found = self._find_bare(name, base, entries)
+        found = base if base in entries.by_name else self._find_bare(name, base, entries)
         path = self.folder / parent / found
         is_link, is_file = entries.by_name[found]
         if not is_file:
@@ -201,9 +198,9 @@ class _Entries:
         with os.scandir(path) as entries:
             for entry in entries:
                 self.by_name[entry.name] = (entry.is_symlink(), entry.is_file())
-                stem, suffix = os.path.splitext(entry.name)
-                if suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith("."):
-                    self.by_stem[stem].append(entry.name)
+                name = PurePosixPath(entry.name)
+                if name.suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith("."):
+                    self.by_stem[name.stem].append(entry.name)
 
     def lowered(self) -> dict[str, str]:
         if self._lowered is None:

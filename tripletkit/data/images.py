@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -26,7 +27,9 @@ _UPSIDE_UP = 1
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def read_pixels(path: Path, size_px: int, resample: str) -> np.ndarray:
+def read_pixels(
+    path: Path, size_px: int, resample: str, file: BinaryIO | None = None
+) -> np.ndarray:
     """Decode a picture and resize it to a square, as the source's model takes it.
 
     Turned upright by its EXIF orientation; transparency composited over white; the first
@@ -36,30 +39,34 @@ def read_pixels(path: Path, size_px: int, resample: str) -> np.ndarray:
         path: the file; its content counts, not its extension.
         size_px: side of the square.
         resample: name of a Pillow filter, such as `"bilinear"`; antialiased when shrinking.
+        file: its bytes where they are at hand. Defaults to opening the path.
     Returns:
         `(size_px, size_px, 3)` uint8, RGB, 0 to 255.
     Raises:
         ImageReadError: naming the file, if it is not a picture that can be read whole.
     """
-    image = read_image(path, at_least_px=size_px)
+    image = read_image(path, at_least_px=size_px, file=file)
     resized = image.resize((size_px, size_px), Image.Resampling[resample.upper()])
     return np.asarray(resized)
 
 
-def read_image(path: Path, at_least_px: int | None = None) -> Image.Image:
+def read_image(
+    path: Path, at_least_px: int | None = None, file: BinaryIO | None = None
+) -> Image.Image:
     """Decode a picture to RGB, upright and opaque.
 
     Args:
         path: the file; its content counts, not its extension.
         at_least_px: allow a JPEG to be decoded smaller, while both sides stay at least
             `DRAFT_RESERVE` times this. Defaults to full size.
+        file: its bytes where they are at hand. Defaults to opening the path.
     Returns:
         The picture in mode RGB.
     Raises:
         ImageReadError: naming the file, if it is not a picture that can be read whole.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(file or path, formats=FORMATS) as image:
             if at_least_px is not None:
                 image.draft(None, (at_least_px * DRAFT_RESERVE,) * 2)
             image.load()

@@ -34,8 +34,8 @@ def open_output(path: Path, mode: str = "w") -> Iterator[IO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-                os.chmod(temporary, 0o666 & ~_umask())
-                os.replace(temporary, path)
+                temporary.chmod(0o666 & ~_umask())
+                temporary.replace(path)
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise

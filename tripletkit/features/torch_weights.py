@@ -39,7 +39,8 @@ _STORAGE_DTYPES = {
 def read_state_dict(path: Path | str) -> dict[str, np.ndarray]:
     """Read the tensors of an old-style (before PyTorch 1.6, not zipped) state dict.
 
-    No code from the file runs, and PyTorch need not be installed.
+    No code from the file runs, and PyTorch need not be installed. A file made for it can still use
+    up time, memory or the interpreter's stack, so take weights from a source you know.
 
     Args:
         path: the file, usually `*.pth`.
@@ -62,7 +63,8 @@ def read_state_dict(path: Path | str) -> dict[str, np.ndarray]:
     except Exception as error:
         raise WeightsError(
             f"{path}: expected an old-style PyTorch state dict (tensors only), "
-            f"got a file of {len(data):,} bytes that is not one: {error or type(error).__name__}. "
+            f"got a file of {len(data):,} bytes that is not one: "
+            f"{str(error) or type(error).__name__}. "
             "It may be cut short or damaged: fetch it again."
         ) from error
 
@@ -88,8 +90,7 @@ def _parse(data: bytes) -> dict[str, np.ndarray]:
     for name, tensor in tensors.items():
         if not isinstance(name, str) or not isinstance(tensor, _Tensor):
             _refuse(
-                f"it holds a {type(tensor).__name__} under a {type(name).__name__}, "
-                "not a tensor under a name"
+                f"it maps {type(name).__name__} to {type(tensor).__name__}, not names to tensors"
             )
     storages = _read_storages(stream, tensors)
     return {name: _make_array(name, tensor, storages) for name, tensor in tensors.items()}
@@ -139,16 +140,18 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 class _TensorUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
-            _refuse(f'it asks for "{module}.{name}", which no tensor needs')
+            _refuse(f"it asks for {f'{module}.{name}'!r}, which no tensor needs")
         return _ALLOWED[module, name]
 
     def persistent_load(self, pid: Any) -> _Storage:
         match pid:
-            case ("storage", str(dtype), str(key), str(), int(n_elements), None) if (
-                dtype in _STORAGE_DTYPES.values()
-            ):
-                return _Storage(key, dtype, n_elements)
-        _refuse("it refers to something outside that is not a tensor's storage")
+            case ("storage", str(dtype), str(key), str(), int(n_elements), None):
+                storage = _Storage(key, dtype, n_elements)
+            case _:
+                _refuse("it refers to something outside that is not a tensor's storage")
+        if dtype not in _STORAGE_DTYPES.values():
+            _refuse(f"it has a storage of an unknown type {dtype!r}")
+        return storage
 
 
 def _refuse(reason: str) -> NoReturn:
@@ -173,22 +176,22 @@ def _read_storages(
     wanted = {}
     for name, tensor in tensors.items():
         if not isinstance(tensor.storage, _Storage):
-            _refuse(f'tensor "{name}" has no storage')
+            _refuse(f"tensor {name!r} has no storage")
         if wanted.setdefault(tensor.storage.key, tensor.storage) != tensor.storage:
-            _refuse(f'storage "{tensor.storage.key}" is described in two ways')
+            _refuse(f"storage {tensor.storage.key!r} is described in two ways")
 
     keys = _load(stream)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         _refuse("the list of storage keys is missing")
     if sorted(keys) != sorted(wanted):
-        _refuse(f"it lists {len(keys)} storages where its tensors use {len(wanted)} others")
+        _refuse("the storages that it lists are not those that its tensors use")
 
     storages = {}
     for key in keys:
         storage = wanted[key]
         n_elements = int.from_bytes(_take(stream, _N_SIZE_BYTES), "little", signed=True)
         if n_elements != storage.n_elements:
-            _refuse(f'storage "{key}" has {n_elements} numbers, not {storage.n_elements}')
+            _refuse(f"storage {key!r} has {n_elements} numbers, not {storage.n_elements}")
         dtype = np.dtype(storage.dtype)
         raw = _take(stream, n_elements * dtype.itemsize)
         # Copied because the bytes sit in the file at odd addresses.
@@ -212,16 +215,17 @@ def _make_array(name: str, tensor: _Tensor, storages: Mapping[_Storage, np.ndarr
         and len(size) == len(stride)
         and all(type(number) is int and number >= 0 for number in (offset, *size, *stride))
     ):
-        _refuse(f'tensor "{name}" has no valid offset, size and strides')
+        _refuse(f"tensor {name!r} has no valid offset, size and strides")
     if 0 in size:
-        return np.empty(size, storage.dtype)
-    # In Python's unbounded integers: NumPy's own check can be led around by an overflow.
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if last >= storage.size:
-        _refuse(f'tensor "{name}" reaches number {last} of a storage of {storage.size}')
-    itemsize = storage.itemsize
-    array = np.ndarray(
-        size, storage.dtype, storage, offset * itemsize, [step * itemsize for step in stride]
-    )
+        array = np.empty(size, storage.dtype)
+    else:
+        # In Python's unbounded integers: NumPy's own check can be led around by an overflow.
+        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+        if last >= storage.size:
+            _refuse(f"tensor {name!r} reaches number {last} of a storage of {storage.size}")
+        itemsize = storage.itemsize
+        array = np.ndarray(
+            size, storage.dtype, storage, offset * itemsize, [step * itemsize for step in stride]
+        )
     array.flags.writeable = False
     return array

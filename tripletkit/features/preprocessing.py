@@ -1,0 +1,24 @@
+"""A backbone's preprocessing as built-in Keras layers, so that exported models carry it."""
+
+from __future__ import annotations
+
+import keras
+
+from tripletkit.features.backbones import Preprocessing
+
+
+def add_preprocessing(pixels: keras.KerasTensor, how: Preprocessing) -> keras.KerasTensor:
+    """Put preprocessing behind an input.
+
+    Args:
+        pixels: `(batch, height, width, 3)` float32, RGB, 0 to 255.
+        how: the backbone's own.
+    Returns:
+        `(batch, height, width, 3)` float32, as the backbone was trained on. The input is not
+        changed (Keras's own `preprocess_input` writes into float arrays).
+    """
+    if how.reverse_channels:
+        pixels = keras.ops.flip(pixels, axis=-1)
+    return keras.layers.Normalization(
+        mean=how.mean, variance=[how.divisor**2] * 3, name="preprocessing"
+    )(pixels)

@@ -1,0 +1,141 @@
+"""Where a backbone's weights come from: a file, a package, or Keras's cache and download."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tripletkit import defaults
+from tripletkit.errors import BackboneError, WeightsError
+from tripletkit.features.backbones import (
+    AUTO,
+    Backbone,
+    KerasDownload,
+    Package,
+    get_backbone,
+    load_object,
+)
+from tripletkit.features.weights_files import file_sha256
+
+PREFERRED = "resnet50"
+ALWAYS_THERE = "efficientnet-lite0"
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A backbone with the weights file that it will use.
+
+    Attributes:
+        sha256: of the file, hexadecimal.
+        reason: why `auto` took this backbone; empty where the user chose it.
+    """
+
+    backbone: Backbone
+    path: Path
+    sha256: str
+    reason: str = ""
+
+    def facts(self) -> dict[str, object]:
+        """Return what decides the features: backbone, weights and preprocessing."""
+        return {**self.backbone.facts(), "weights_sha256": self.sha256}
+
+
+def choose_backbone(name: str, weights: Path | None = None) -> WeightsFile:
+    """Return the named backbone with its weights; `auto` takes the best that can be had.
+
+    Args:
+        name: a registered name, or `auto`: resnet50 where its weights can be had, else
+            efficientnet-lite0.
+        weights: the weights file to use instead of the backbone's own.
+    Raises:
+        BackboneError: if the name is unknown, or the weights can neither be found nor
+            downloaded.
+        WeightsError: if the given file cannot be read.
+    """
+    if name != AUTO:
+        backbone = get_backbone(name)
+        path = weights or find_weights(backbone)
+        return WeightsFile(backbone, path, file_sha256(path))
+    if weights is not None:
+        raise BackboneError(
+            "expected the backbone that the weights file is for, got --backbone auto. "
+            f"Name it, for example --backbone {PREFERRED}."
+        )
+    try:
+        chosen = choose_backbone(PREFERRED)
+        reason = f"{PREFERRED}: its ImageNet weights are at hand"
+    except BackboneError:
+        chosen = choose_backbone(ALWAYS_THERE)
+        reason = (
+            f"{ALWAYS_THERE}: the weights of {PREFERRED} are not in Keras's cache and cannot "
+            "be downloaded"
+        )
+    return WeightsFile(chosen.backbone, chosen.path, chosen.sha256, reason)
+
+
+def find_weights(backbone: Backbone) -> Path:
+    """Return the path of a backbone's ImageNet weights, downloaded by Keras if need be.
+
+    Raises:
+        BackboneError: if they cannot be had, saying how to go on.
+    """
+    origin = backbone.weights
+    if isinstance(origin, Package):
+        try:
+            return load_object(origin.locate)()
+        except WeightsError as error:
+            raise BackboneError(str(error)) from error
+    if is_ready(backbone):
+        return keras_cache_path(origin)
+    try:
+        return _download(origin)
+    except Exception as error:  # Keras raises bare Exception for a failed download.
+        raise BackboneError(
+            f"the weights of {backbone.name} cannot be had: {error}. Give a file with "
+            f"--weights FILE, or put {origin.file_name} into {keras_cache_path(origin).parent}, "
+            f"or use --backbone {ALWAYS_THERE}, which needs no download."
+        ) from error
+
+
+def is_ready(backbone: Backbone) -> bool:
+    """Return whether a backbone's own weights are on this machine, whole."""
+    origin = backbone.weights
+    if isinstance(origin, Package):
+        try:
+            return load_object(origin.locate)().is_file()
+        except WeightsError:
+            return False
+    path = keras_cache_path(origin)
+    return path.is_file() and (origin.md5 is None or _md5(path) == origin.md5)
+
+
+def keras_cache_path(origin: KerasDownload) -> Path:
+    """Return where Keras keeps a downloaded weights file (its own rule, without its import)."""
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    return home / "models" / origin.file_name
+
+
+def _download(origin: KerasDownload) -> Path:
+    from keras.utils import get_file
+
+    # Keras draws its bar on stdout, which is for data here, and waits for ever on a dead line.
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(defaults.DOWNLOAD_TIMEOUT_S)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            path = get_file(
+                origin.file_name, origin.url, cache_subdir="models", file_hash=origin.md5
+            )
+    finally:
+        socket.setdefaulttimeout(before)
+    return Path(path)
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
