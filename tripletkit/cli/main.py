@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from tripletkit import __version__
+from tripletkit.cli.audit import audit
 from tripletkit.errors import TripletkitError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
@@ -36,5 +37,5 @@ def tripletkit() -> None:
 
 
 # Plain and greppable; the bodies import what is slow, so that `--help` stays quick.
-for command in ():
+for command in (audit,):
     tripletkit.add_command(command)

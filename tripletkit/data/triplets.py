@@ -90,6 +90,26 @@ class TripletScan:
     triplets: Triplets
     problems: list[LineProblem]
 
+    def place_problems(self) -> Iterator[str]:
+        """Yield `file:line: expected ..., got ...` of each line that could not be read."""
+        for problem in self.problems:
+            yield f"{self.triplets.source}:{problem.line}: {problem.message}"
+
+    def checked(self) -> Triplets:
+        """Return the triplets, or refuse the file.
+
+        Raises:
+            TripletFileError: if a line could not be read, or there is no triplet at all.
+        """
+        if self.problems:
+            raise TripletFileError(describe_problems(list(self.place_problems())))
+        if not len(self.triplets):
+            raise TripletFileError(
+                f"{self.triplets.source}: expected lines of three image names, "
+                "got no triplet at all"
+            )
+        return self.triplets
+
 
 def read_triplets(source: Path | BinaryIO, name: str | None = None) -> Triplets:
     """Read a triplet file, or refuse it with every bad line counted.
@@ -101,16 +121,7 @@ def read_triplets(source: Path | BinaryIO, name: str | None = None) -> Triplets:
         TripletFileError: if a line is not three names, or there is none. The message holds
             the first ten problems as `file:line: expected ..., got ...` and their number.
     """
-    scan = scan_triplets(source, name)
-    place = scan.triplets.source
-    if scan.problems:
-        shown = [f"{place}:{problem.line}: {problem.message}" for problem in scan.problems]
-        raise TripletFileError(describe_problems(shown))
-    if not len(scan.triplets):
-        raise TripletFileError(
-            f"{place}: expected lines of three image names, got no triplet at all"
-        )
-    return scan.triplets
+    return scan_triplets(source, name).checked()
 
 
 def scan_triplets(source: Path | BinaryIO, name: str | None = None) -> TripletScan:

@@ -1,0 +1,333 @@
+"""Everything about a triplet file that can be told without a model.
+
+All of it works on integer rows: a file of five million triplets takes a minute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from tripletkit import defaults
+from tripletkit.data.cycles import Cycles, find_anchor_cycles, find_distance_cycles
+from tripletkit.data.overlap import Overlap, find_overlap
+from tripletkit.data.pair_graph import PairGraph, make_pair_graph
+from tripletkit.data.picture_checks import PictureChecks, check_pictures, inspect_pictures
+from tripletkit.data.questions import Judgements, Questions, compare_judgements, group_questions
+from tripletkit.data.tally import Tally, show_names, tally
+from tripletkit.data.triplets import Triplets, TripletScan
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How often pictures are named; every one of a row's three names counts.
+
+    Attributes:
+        n_anchors: pictures that are an anchor somewhere.
+        minimum, median, maximum: over pictures.
+        n_once: pictures that are named once only.
+        most_used: the pictures named most, with how often.
+    """
+
+    n_anchors: int
+    minimum: int
+    median: float
+    maximum: int
+    n_once: int
+    most_used: list[str]
+
+
+@dataclass(frozen=True)
+class CycleTally:
+    """Knots of preferences that lead round in a circle, and the triplets inside them."""
+
+    count: int
+    n_triplets: int
+    examples: list[str]
+
+
+@dataclass(frozen=True)
+class PairSummary:
+    """Which roles pairs of pictures play in judgements.
+
+    Attributes:
+        n_pairs: distinct pairs, unordered.
+        n_near_only, n_far_only: pairs that are always the near one, always the far one.
+        both: pairs that are near in one triplet and far in another.
+        n_recurring: pairs in more than one distinct triplet.
+        memorable_share: share of distinct triplets that have a recurring pair, 0 to 1.
+        is_memorable: remembering pairs is likely to solve a random validation split.
+    """
+
+    n_pairs: int
+    n_near_only: int
+    n_far_only: int
+    both: Tally
+    n_recurring: int
+    memorable_share: float
+    is_memorable: bool
+
+
+@dataclass(frozen=True)
+class Components:
+    """Parts of the graph whose nodes are pairs and whose edges are triplets.
+
+    Attributes:
+        count: how many parts.
+        largest_pairs, largest_triplets: size of the largest part, repeats counted once.
+    """
+
+    count: int
+    largest_pairs: int
+    largest_triplets: int
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of fault that `--strict` fails on."""
+
+    kind: str
+    source: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What is known about one triplet file, alone and against others.
+
+    Of a file of questions (B and C in chance order) nothing can be said about contradictions,
+    cycles, roles and judgements; these are `None` then.
+
+    Attributes:
+        source: what the file is called in messages.
+        n_triplets: lines that hold a triplet.
+        n_distinct: of these, different name by name.
+        n_pictures: distinct names.
+        unreadable_lines: lines that are not three names.
+        repeated: lines equal to an earlier one.
+        degenerate: triplets that name one picture twice; left out of all that follows.
+        mirrored: questions that stand there both as A B C and as A C B.
+        contradictions: the same, where column 2 is said to be the nearer.
+        anchor_cycles, distance_cycles: per anchor, and over all compared distances; with
+            contradicted questions set aside, so these remain however those are resolved.
+        judgements: agreement of several judgements of one question; `None` also without any.
+    """
+
+    source: str
+    n_triplets: int
+    n_distinct: int
+    n_pictures: int
+    unreadable_lines: Tally
+    repeated: Tally
+    degenerate: Tally
+    mirrored: Tally
+    contradictions: Tally | None
+    anchor_cycles: CycleTally | None
+    distance_cycles: CycleTally | None
+    judgements: Judgements | None
+    usage: Usage
+    pair_roles: PairSummary | None
+    components: Components
+    pictures: PictureChecks | None
+    against: list[Overlap]
+
+    def findings(self) -> list[Finding]:
+        """Return the faults: what makes a score wrong, a run fail or a model learn nonsense.
+
+        Repeats, odd but readable pictures, equal or similar pictures within the file, and
+        mirrored questions of an unanswered file are worth knowing, and no faults.
+        """
+        tallies: list[tuple[str, str, Tally | CycleTally | None]] = [
+            (kind, self.source, getattr(self, kind))
+            for kind in (
+                "unreadable_lines degenerate contradictions anchor_cycles distance_cycles".split()
+            )
+        ]
+        if self.pictures:
+            tallies += [
+                ("unlocated_pictures", self.source, self.pictures.unlocated),
+                ("unreadable_pictures", self.source, self.pictures.unreadable),
+            ]
+        for overlap in self.against:
+            tallies += [(kind, overlap.source, found) for kind, found in overlap.tallies()]
+        return [
+            Finding(kind, source, found.count)
+            for kind, source, found in tallies
+            if found
+            if found.count
+        ]
+
+
+def audit_triplets(
+    scan: TripletScan,
+    others: Sequence[TripletScan] = (),
+    folder: Path | None = None,
+    *,
+    is_answered: bool = True,
+    n_examples: int = defaults.AUDIT_EXAMPLES,
+    follow_outside: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Audit:
+    """Audit a triplet file, and what it shares with others.
+
+    Args:
+        scan: the file as `scan_triplets` returns it, with at least one triplet.
+        others: files that should have nothing in common with it, such as the test file.
+        folder: the image folder of all these files; without it no picture is looked at.
+        is_answered: the second column is the nearer one.
+        n_examples: how many examples to give of each kind.
+        follow_outside: allow names and links that lead out of the folder.
+        progress: called with how many pictures are done, and of how many.
+    Raises:
+        ImageNameError: if there is no such folder.
+    """
+    triplets = scan.triplets
+    degenerate = triplets.is_degenerate()
+    proper = triplets.take(~degenerate)
+    questions = group_questions(proper.rows, len(proper.names))
+    distinct = proper.take(~questions.repeats())
+    graph = make_pair_graph(distinct.rows, len(distinct.names))
+    mirrored = _mirrored(proper, questions, n_examples)
+    repeated, n_distinct = _repeated(triplets, n_examples)
+
+    inspected = pictures = None
+    if folder is not None:
+        names = dict.fromkeys(chain(*(part.triplets.names for part in (scan, *others))))
+        inspected = inspect_pictures(
+            list(names), folder, follow_outside=follow_outside, progress=progress
+        )
+        pictures = check_pictures(inspected, triplets.first_places(), n_examples)
+
+    return Audit(
+        source=triplets.source,
+        n_triplets=len(triplets),
+        n_distinct=n_distinct,
+        n_pictures=len(triplets.names),
+        unreadable_lines=tally(len(scan.problems), scan.place_problems(), n_examples),
+        repeated=repeated,
+        degenerate=_degenerate(triplets, degenerate, n_examples),
+        mirrored=mirrored,
+        contradictions=mirrored if is_answered else None,
+        **_cycles(proper, questions, n_examples, is_answered),
+        judgements=compare_judgements(questions) if is_answered else None,
+        usage=_usage(triplets, n_examples),
+        pair_roles=_pair_roles(distinct, graph, n_examples) if is_answered else None,
+        components=_components(graph),
+        pictures=pictures,
+        against=[find_overlap(triplets, other, inspected, n_examples) for other in others],
+    )
+
+
+def _repeated(triplets: Triplets, n_examples: int) -> tuple[Tally, int]:
+    directed = group_questions(triplets.rows, len(triplets.names)).directed
+    _, first, group = np.unique(directed, return_index=True, return_inverse=True)
+    first = first[group]
+    later = np.flatnonzero(first != np.arange(len(triplets)))
+    examples = (
+        f"{triplets.place(row)}: {_shown(triplets, row)} repeats line {triplets.lines[first[row]]}"
+        for row in later
+    )
+    return tally(len(later), examples, n_examples), len(triplets) - len(later)
+
+
+def _degenerate(triplets: Triplets, is_degenerate: np.ndarray, n_examples: int) -> Tally:
+    rows = np.flatnonzero(is_degenerate)
+    examples = (
+        f"{triplets.place(row)}: {_shown(triplets, row)} names one picture twice" for row in rows
+    )
+    return tally(len(rows), examples, n_examples)
+
+
+def _mirrored(triplets: Triplets, questions: Questions, n_examples: int) -> Tally:
+    found = np.flatnonzero(questions.is_both_ways)
+
+    def examples() -> Iterator[str]:
+        for question in found:
+            rows = np.flatnonzero(questions.of_row == question)
+            other = rows[questions.is_mirrored[rows]][0]
+            yield (
+                f"{triplets.place(rows[0])}: {_shown(triplets, rows[0])}, "
+                f"the other way round in line {triplets.lines[other]}"
+            )
+
+    return tally(len(found), examples(), n_examples)
+
+
+def _cycles(
+    triplets: Triplets, questions: Questions, n_examples: int, is_answered: bool
+) -> dict[str, CycleTally | None]:
+    if not is_answered:
+        return {"anchor_cycles": None, "distance_cycles": None}
+    kept = triplets.take(~questions.is_both_ways[questions.of_row])
+
+    def shown(cycles: Cycles) -> CycleTally:
+        examples = []
+        for steps in cycles.examples:
+            pairs = [f"({show_names(kept.names, kept.rows[row, :2])})" for row in steps]
+            lines = ", ".join(str(kept.lines[row]) for row in steps)
+            circle = " < ".join([*pairs, pairs[0]])
+            examples.append(f"{kept.place(steps[0])}: {circle} by lines {lines}")
+        return CycleTally(cycles.n_knots, len(cycles.inside), examples)
+
+    n_names = len(kept.names)
+    return {
+        "anchor_cycles": shown(find_anchor_cycles(kept.rows, n_names, n_examples)),
+        "distance_cycles": shown(find_distance_cycles(kept.rows, n_names, n_examples)),
+    }
+
+
+def _usage(triplets: Triplets, n_examples: int) -> Usage:
+    n_uses = np.bincount(triplets.rows.ravel(), minlength=len(triplets.names))
+    most = np.argsort(-n_uses, kind="stable")[:n_examples]
+    return Usage(
+        n_anchors=len(np.unique(triplets.rows[:, 0])),
+        minimum=int(n_uses.min()),
+        median=float(np.median(n_uses)),
+        maximum=int(n_uses.max()),
+        n_once=int((n_uses == 1).sum()),
+        most_used=[
+            f"{show_names(triplets.names, [name])} ({n_uses[name]:,} times)" for name in most
+        ],
+    )
+
+
+def _pair_roles(distinct: Triplets, graph: PairGraph, n_examples: int) -> PairSummary:
+    roles = graph.roles()
+    both, recurring = np.flatnonzero(roles.is_both), roles.is_recurring
+    is_memorable_row = recurring[graph.near] | recurring[graph.far]
+    memorable_share = float(is_memorable_row.mean()) if len(is_memorable_row) else 0.0
+    n_recurring = int(recurring.sum())
+
+    def examples() -> Iterator[str]:
+        for pair in both:
+            near = np.flatnonzero(graph.near == pair)[0]
+            far = np.flatnonzero(graph.far == pair)[0]
+            yield (
+                f"{distinct.place(near)}: {show_names(distinct.names, graph.pairs[pair])} "
+                f"are near here, far in line {distinct.lines[far]}"
+            )
+
+    return PairSummary(
+        n_pairs=len(graph.pairs),
+        n_near_only=int((roles.n_far == 0).sum()),
+        n_far_only=int((roles.n_near == 0).sum()),
+        both=tally(len(both), examples(), n_examples),
+        n_recurring=n_recurring,
+        memorable_share=memorable_share,
+        is_memorable=memorable_share >= defaults.MEMORABLE_TRIPLETS_SHARE
+        and len(both) <= defaults.PURE_PAIRS_SHARE * n_recurring,
+    )
+
+
+def _components(graph: PairGraph) -> Components:
+    n_pairs = np.bincount(graph.components)
+    n_triplets = np.bincount(graph.component_of_rows())
+    return Components(len(n_pairs), int(n_pairs.max(initial=0)), int(n_triplets.max(initial=0)))
+
+
+def _shown(triplets: Triplets, row: int) -> str:
+    return show_names(triplets.names, triplets.rows[row])

@@ -1,0 +1,88 @@
+"""Preferences that go round in a circle, so that no distances can satisfy them all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+from scipy.sparse.csgraph import breadth_first_order, connected_components
+
+from tripletkit.data.pair_graph import edges, make_pair_graph
+
+
+@dataclass(frozen=True)
+class Cycles:
+    """The knots of a graph of preferences: sets of nodes that all lead to one another.
+
+    Attributes:
+        n_knots: strongly connected components with more than one node.
+        inside: indices of the triplets within a knot, ascending.
+        examples: for the first knots, indices of triplets that form one cycle, in order.
+    """
+
+    n_knots: int
+    inside: np.ndarray
+    examples: list[np.ndarray]
+
+
+def find_anchor_cycles(rows: np.ndarray, n_names: int, n_examples: int) -> Cycles:
+    """Find anchors whose own preferences go round: B before C, C before D, D before B.
+
+    Args:
+        rows: `(n_triplets, 3)` integers, anchor, positive, negative; none degenerate.
+        n_names: how many names there are.
+        n_examples: how many knots to give an example of.
+    """
+    anchor, positive, negative = rows.T.astype(np.int64)
+    keys = np.concatenate([anchor * n_names + positive, anchor * n_names + negative])
+    nodes, distinct = pd.factorize(keys)
+    return _find(nodes[: len(rows)], nodes[len(rows) :], len(distinct), n_examples)
+
+
+def find_distance_cycles(rows: np.ndarray, n_names: int, n_examples: int) -> Cycles:
+    """Find distances that go round over several anchors: AB < AC, AC < CD, CD < AB ...
+
+    Distance is symmetric, so these too contradict each other, for every way of measuring.
+
+    Args:
+        rows: `(n_triplets, 3)` integers, anchor, positive, negative; none degenerate.
+        n_names: how many names there are.
+        n_examples: how many knots to give an example of.
+    """
+    graph = make_pair_graph(rows, n_names)
+    return _find(graph.near, graph.far, len(graph.pairs), n_examples)
+
+
+def _find(tails: np.ndarray, heads: np.ndarray, n_nodes: int, n_examples: int) -> Cycles:
+    n_parts, part = connected_components(edges(tails, heads, n_nodes), connection="strong")
+    inside = np.flatnonzero(part[tails] == part[heads])
+    if n_parts == n_nodes:
+        return Cycles(0, inside, [])
+    n_knots = int((np.bincount(part) > 1).sum())
+    # In order of first appearance, so that the examples are the first of the file.
+    knots = pd.unique(part[tails[inside]])[:n_examples]
+    examples = [
+        _shortest_cycle(tails, heads, inside[part[tails[inside]] == knot]) for knot in knots
+    ]
+    return Cycles(n_knots, inside, examples)
+
+
+def _shortest_cycle(tails: np.ndarray, heads: np.ndarray, knot: np.ndarray) -> np.ndarray:
+    """Return the edges of a shortest cycle through the first edge of a knot."""
+    nodes = np.unique(tails[knot])
+    local_tails = np.searchsorted(nodes, tails[knot])
+    local_heads = np.searchsorted(nodes, heads[knot])
+    graph = edges(local_tails, local_heads, len(nodes))
+    start, end = local_heads[0], local_tails[0]
+    _, before = breadth_first_order(graph, start, return_predecessors=True)
+    path = [end]
+    while path[-1] != start:
+        path.append(before[path[-1]])
+    path.reverse()
+    steps = [
+        np.flatnonzero((local_tails == tail) & (local_heads == head))[0]
+        for tail, head in pairwise(path)
+    ]
+    return knot[[0, *steps]]
