@@ -45,3 +45,48 @@ VAL_FRACTION = 0.2
 
 # Bootstrap resamples of an interval: its ends then move by about 2% of its width from seed to seed.
 N_RESAMPLES = 2000
+
+# Pictures in a batch of the head when codes are computed.
+EMBED_BATCH_SIZE = 1024
+
+# The source's head: Dense 512, Dropout, Dense 10.
+HIDDEN = 512
+DIM = 10
+DROPOUT = 0.3
+
+# Between unit codes the Euclidean distance is 0 to 2.
+DISTANCE = "l2"
+MARGIN = 0.2
+
+EPOCHS = 10
+PATIENCE = 3
+BATCH_SIZE = 256
+LEARNING_RATE = 1e-3
+
+# Codes of length 1 whose mean distance is below this are alike; trained ones are near 1.
+COLLAPSE_SPREAD = 0.01
+
+# Parts that `score` cuts the rows into by margin and by anchor: enough to see a slope, and each
+# still has a fifth of the rows to be measured on.
+N_SLICES = 5
+
+# The search for pictures to set apart (`split --by image`). On the competition file results still
+# grow by a few per cent between five and twenty swaps a picture; the total keeps a million
+# triplets within a minute.
+SEARCH_SWAPS_PER_PICTURE = 5
+SEARCH_SWAPS = 200_000
+
+# Above this many pictures, several are swapped at once, because looking for the best costs more
+# than moving it.
+SEARCH_PICTURES_PER_SWAP = 10_000
+
+# Swaps during which a picture that was moved stays put.
+SEARCH_TENURE = 50
+
+# What a triplet kept for training is first worth beside one kept for validation, and by which
+# power of e that grows or falls with each swap that leaves training short or not.
+SEARCH_TRAIN_WEIGHT = 0.05
+SEARCH_WEIGHT_STEP = 0.02
+
+# Training triplets up to which the controls embed names by default: about 10 s on one core.
+MAX_ORDINAL_TRIPLETS = 200_000

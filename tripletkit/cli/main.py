@@ -6,6 +6,10 @@ import click
 
 from tripletkit import __version__
 from tripletkit.cli.audit import audit
+from tripletkit.cli.check_answers import check_answers
+from tripletkit.cli.compare import compare
+from tripletkit.cli.controls import controls
+from tripletkit.cli.score import score
 from tripletkit.errors import TripletkitError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
@@ -37,5 +41,5 @@ def tripletkit() -> None:
 
 
 # Plain and greppable; the bodies import what is slow, so that `--help` stays quick.
-for command in (audit,):
+for command in (audit, check_answers, compare, controls, score):
     tripletkit.add_command(command)

@@ -1,0 +1,170 @@
+"""`tripletkit compare`: which answer file is better."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tripletkit.cli.console import say, show_json
+from tripletkit.cli.options import (
+    INPUT_FILE,
+    OUTPUT_FILE,
+    input_source,
+    json_option,
+    quiet_option,
+    seed_option,
+)
+from tripletkit.cli.score import describe_interval, triplets_option
+from tripletkit.cli.tables import align_columns
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tripletkit.data.triplets import Triplets
+    from tripletkit.evaluation.answers import Answers, Truth
+    from tripletkit.evaluation.compare import Comparison, PairComparison
+
+
+@click.command()
+@click.argument("files", type=INPUT_FILE, nargs=-1, required=True, metavar="A B [MORE...] TRUTH")
+@triplets_option
+@click.option("--rows", "rows_file", type=OUTPUT_FILE, help="Write the rows that differ, as CSV.")
+@seed_option
+@json_option
+@quiet_option
+def compare(
+    files: tuple[Path, ...],
+    triplets_file: Path | None,
+    rows_file: Path | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Tell which of two or more answer files is better, and how surely.
+
+    \b
+    tripletkit compare a.csv b.csv truth.csv
+    tripletkit compare a.txt b.txt c.txt truth.csv --triplets test.txt --rows differ.csv
+    """
+    if len(files) < 3:
+        raise click.UsageError(
+            f"Expected two or more answer files and then the truth file, got {len(files)} in all."
+        )
+    if len(set(files[:-1])) < len(files) - 1:
+        raise click.UsageError("Expected different answer files, got one of them twice.")
+    from tripletkit.data.outputs import check_output
+    from tripletkit.evaluation.answers import check_same_length, read_answers, read_truth
+    from tripletkit.evaluation.compare import compare_answers
+    from tripletkit.evaluation.scoring import credit_rows
+
+    if rows_file is not None:
+        check_output(rows_file)
+    entries = [read_answers(input_source(file)) for file in files[:-1]]
+    truth = read_truth(input_source(files[-1]))
+    for answers in entries:
+        check_same_length(answers, len(truth), truth.source)
+    triplets = _find_triplets(entries, triplets_file)
+    credits = {answers.source: credit_rows(answers, truth.labels) for answers in entries}
+    result = compare_answers(credits, triplets.rows if triplets else None, seed=seed)
+    if as_json:
+        show_json(result.to_json())
+    else:
+        click.echo(describe_comparison(result))
+    if rows_file is not None:
+        n_rows = _write_differing_rows(rows_file, entries, truth, triplets)
+        say(f"Wrote {n_rows:,} rows with different answers to {rows_file}.")
+
+
+def describe_comparison(result: Comparison) -> str:
+    """Return the comparison as lines of text."""
+    table = [["accuracy", "95% interval (rows)", "95% interval (pictures)", "file"]]
+    for ranked in result.ranking:
+        pictures = describe_interval(ranked.bootstrap) if ranked.bootstrap else "-"
+        wilson = describe_interval(ranked.wilson)
+        table.append([f"{ranked.accuracy:.4f}", wilson, pictures, ranked.name])
+    parts = [f"{result.n:,} rows\n\n{align_columns(table)}"]
+    parts += [_describe_pair(pair, len(result.pairs)) for pair in result.pairs]
+    return "\n\n".join(parts)
+
+
+def _describe_pair(pair: PairComparison, n_pairs: int) -> str:
+    percent = 100 / max(1, _count_rows(pair))
+    lines = [
+        ["  difference", f"{pair.difference:+.4f}"],
+        ["  95% interval", _describe_difference(pair)],
+        ["  McNemar exact p", f"{pair.mcnemar_p:.3g} (takes rows as independent)"],
+    ]
+    if n_pairs > 1:
+        lines.append(["  Holm p", f"{pair.holm_p:.3g} (corrected for {n_pairs} pairs)"])
+    lines += [
+        [f"  {what}", f"{n:,} rows ({n * percent:.1f}%)"]
+        for what, n in (
+            ("both right", pair.n_both_right),
+            ("only the first right", pair.n_left_only),
+            ("only the second right", pair.n_right_only),
+            ("both wrong", pair.n_both_wrong),
+        )
+    ]
+    smallest = "not known: the two are right on the same rows"
+    if pair.smallest_difference is not None:
+        smallest = f"{pair.smallest_difference:.4f} (found at 5% in 80% of such files)"
+    lines.append(["  smallest difference shown", smallest])
+    return f"{pair.left} against {pair.right}\n{align_columns(lines)}\n  {_verdict(pair)}"
+
+
+def _describe_difference(pair: PairComparison) -> str:
+    if pair.interval is None:
+        return "not known: needs the triplets (--triplets FILE) and rows that differ"
+    return f"{pair.interval.low:+.4f} to {pair.interval.high:+.4f} (paired, pictures resampled)"
+
+
+def _verdict(pair: PairComparison) -> str:
+    """Say it in a sentence: the test for many pairs must show it, and the interval if known."""
+    is_shown = pair.holm_p < 0.05 and (pair.interval is None or pair.interval.low > 0)
+    return f"{pair.left} is better." if is_shown else "No sign that either is truly better."
+
+
+def _count_rows(pair: PairComparison) -> int:
+    return pair.n_both_right + pair.n_left_only + pair.n_right_only + pair.n_both_wrong
+
+
+def _find_triplets(entries: list[Answers], triplets_file: Path | None) -> Triplets | None:
+    """Take the triplets of the file, else of the first answers that hold them; check them all."""
+    from tripletkit.data.triplets import read_triplets
+    from tripletkit.evaluation.answers import check_same_questions
+
+    if triplets_file is not None:
+        triplets = read_triplets(input_source(triplets_file))
+    else:
+        triplets = next((answers.triplets for answers in entries if answers.triplets), None)
+    if triplets is not None:
+        for answers in entries:
+            check_same_questions(answers, triplets)
+    return triplets
+
+
+def _write_differing_rows(
+    path: Path, entries: list[Answers], truth: Truth, triplets: Triplets | None
+) -> int:
+    """Write the rows on which not all files give the same answer; return how many."""
+    import numpy as np
+
+    from tripletkit.data.outputs import open_output
+
+    predictions = np.stack([answers.predictions for answers in entries])
+    differing = np.flatnonzero((predictions != predictions[0]).any(axis=0))
+    names = ["a", "b", "c"] if triplets else []
+    with open_output(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["row", *names, "truth", *(answers.source for answers in entries)])
+        for row in differing:
+            writer.writerow(
+                [row + 1, *_names(triplets, row), truth.labels[row], *predictions[:, row]]
+            )
+    return len(differing)
+
+
+def _names(triplets: Triplets | None, row: np.intp) -> list[str]:
+    return [triplets.names[index] for index in triplets.rows[row]] if triplets else []

@@ -1,0 +1,327 @@
+"""Answer files and truth files: read, check, write.
+
+An answer file is what a model says of a triplet file, one answer a row. It has two forms: a
+CSV with the heading `a,b,c,prediction,margin`, and one 0 or 1 a line. A truth file is one 0 or
+1 a line, or a CSV with a column of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal, TextIO
+
+import numpy as np
+
+from tripletkit.data.outputs import open_output
+from tripletkit.data.triplets import Triplets, check_text, read_bytes
+from tripletkit.errors import AnswerFileError, TripletFileError, describe_problems
+from tripletkit.evaluation.csv_columns import Field, describe_text, read_columns, read_heading
+from tripletkit.evaluation.decimals import WIDTH, format_decimals
+
+AnswerFormat = Literal["csv", "labels"]
+
+NAME_COLUMNS = ("a", "b", "c")
+COLUMNS = (*NAME_COLUMNS, "prediction", "margin")
+TRUTH_COLUMNS = ("label", "truth", "prediction")
+
+_CHUNK_ROWS = 1 << 16
+_CHUNK_BYTES = 1 << 24
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers to triplets, in the order of their file.
+
+    Attributes:
+        predictions: `(n_triplets,)` int8, 1 where the first picture is called the nearer one.
+        margins: `(n_triplets,)` float64, d(anchor, second) - d(anchor, first); NaN where a
+            picture could not be read. None if the file has no margins.
+        triplets: the questions, or None if the file does not hold them.
+        source: what to call the file in messages.
+    """
+
+    predictions: np.ndarray
+    margins: np.ndarray | None
+    triplets: Triplets | None
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.predictions)
+
+    @classmethod
+    def from_margins(cls, margins: np.ndarray, triplets: Triplets, source: str) -> Answers:
+        """Answer by the sign of margins: 1 if positive, 0 if negative, a tie or not known.
+
+        Args:
+            margins: `(n_triplets,)` floats, NaN where a picture could not be read.
+        """
+        return cls((margins > 0).astype(np.int8), margins, triplets, source)
+
+    def take(self, rows: np.ndarray) -> Answers:
+        """Return the rows that a mask or an index array picks."""
+        margins = None if self.margins is None else self.margins[rows]
+        triplets = None if self.triplets is None else self.triplets.take(rows)
+        return Answers(self.predictions[rows], margins, triplets, self.source)
+
+    @property
+    def is_tie(self) -> np.ndarray:
+        """`(n_triplets,)` bool: both pictures are equally near; False without margins."""
+        return np.zeros(len(self), bool) if self.margins is None else self.margins == 0
+
+    @property
+    def is_undecidable(self) -> np.ndarray:
+        """`(n_triplets,)` bool: a picture could not be read; False without margins."""
+        return np.zeros(len(self), bool) if self.margins is None else np.isnan(self.margins)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What people answered, in the order of its file.
+
+    Attributes:
+        labels: `(n_triplets,)` int8, 1 where the first picture is the nearer one.
+        source: what to call the file in messages.
+    """
+
+    labels: np.ndarray
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def read_answers(source: Path | BinaryIO, name: str | None = None) -> Answers:
+    """Read an answer file of either form.
+
+    A CSV needs the column `prediction`; `margin`, and `a`, `b`, `c` together, may be missing.
+    Other columns are passed over.
+
+    Args:
+        source: a path, or an open binary file such as standard input.
+        name: what to call it in messages. Defaults to the path as given.
+    Raises:
+        AnswerFileError: if it is no such file. The message holds the first ten problems as
+            `file:line: expected ..., got ...` and their number.
+    """
+    text, name = _read_text(source, name)
+    if not _is_csv(text):
+        return Answers(_read_labels(text, name), None, None, name)
+    heading = read_heading(text)
+    if "prediction" not in heading:
+        raise AnswerFileError(
+            f"{name}:1: expected the heading {','.join(COLUMNS)}, "
+            f"got {describe_text(','.join(heading))}"
+        )
+    fields = {"prediction": _LABELS}
+    if "margin" in heading:
+        fields["margin"] = _MARGINS
+    names = _Names()
+    if has_names := set(NAME_COLUMNS) <= set(heading):
+        fields |= dict.fromkeys(NAME_COLUMNS, Field("an image name", names.convert))
+    columns = read_columns(text, name, fields)
+    triplets = None
+    if has_names:
+        rows = np.stack([columns[column] for column in NAME_COLUMNS], axis=1)
+        triplets = Triplets(list(names.index_of), rows, columns["line"], name)
+    return Answers(columns["prediction"], columns.get("margin"), triplets, name)
+
+
+def read_truth(source: Path | BinaryIO, name: str | None = None) -> Truth:
+    """Read a truth file: one 0 or 1 a line, or a CSV with a column of them.
+
+    The column is the first there is of `label`, `truth` and `prediction`.
+
+    Args:
+        source: a path, or an open binary file such as standard input.
+        name: what to call it in messages. Defaults to the path as given.
+    Raises:
+        AnswerFileError: if it is no such file, as `read_answers` does.
+    """
+    text, name = _read_text(source, name)
+    if not _is_csv(text):
+        return Truth(_read_labels(text, name), name)
+    heading = read_heading(text)
+    column = next((column for column in TRUTH_COLUMNS if column in heading), None)
+    if column is None:
+        raise AnswerFileError(
+            f"{name}:1: expected a heading with one of the columns {', '.join(TRUTH_COLUMNS)}, "
+            f"got {describe_text(','.join(heading))}"
+        )
+    return Truth(read_columns(text, name, {column: _LABELS})[column], name)
+
+
+def check_same_length(answers: Answers, n_expected: int, source: str) -> None:
+    """Refuse answers that cannot belong to a file because their numbers differ.
+
+    Raises:
+        AnswerFileError: with both numbers.
+    """
+    if len(answers) != n_expected:
+        raise AnswerFileError(
+            f"{answers.source}: expected {n_expected:,} answers, one for each row of {source}, "
+            f"got {len(answers):,}. Answer the same file, in its order."
+        )
+
+
+def check_same_questions(answers: Answers, triplets: Triplets) -> None:
+    """Refuse answers that belong to other questions, or to the same in another order.
+
+    Answers that do not hold their questions are checked for their number only.
+
+    Raises:
+        AnswerFileError: with the first ten rows that differ and their number.
+    """
+    check_same_length(answers, len(triplets), triplets.source)
+    asked = answers.triplets
+    if asked is None:
+        return
+    index_of = {name: index for index, name in enumerate(triplets.names)}
+    codes = np.array([index_of.get(name, -1) for name in asked.names], dtype=np.int64)
+    wrong = np.flatnonzero((codes[asked.rows] != triplets.rows).any(axis=1))
+    if wrong.size:
+        problems = [
+            f"{asked.place(row)}: expected the question {_question(triplets, row)} of "
+            f"{triplets.place(row)}, got {_question(asked, row)}"
+            for row in wrong[:10]
+        ]
+        raise AnswerFileError(describe_problems(problems, len(wrong)))
+
+
+def write_answers(
+    destination: Path | TextIO,
+    triplets: Triplets,
+    predictions: np.ndarray,
+    margins: np.ndarray,
+    form: AnswerFormat = "csv",
+) -> None:
+    """Write an answer file, in pieces; a path gets the whole file or nothing.
+
+    Margins are written as the shortest decimals that read back as the same float32.
+
+    Args:
+        destination: a path, or an open text stream in UTF-8 that does not translate line ends.
+        triplets: the questions, in the order in which they were asked.
+        predictions: `(n_triplets,)` integers, 0 or 1.
+        margins: `(n_triplets,)` float32; NaN leaves the field empty.
+        form: `"csv"` for all columns, `"labels"` for one 0 or 1 a line.
+    Raises:
+        OutputError: if the path cannot be written.
+    """
+    if isinstance(destination, Path):
+        with open_output(destination) as file:
+            write_answers(file, triplets, predictions, margins, form)
+        return
+    if form == "csv":
+        pieces = _csv_pieces(triplets, predictions, margins)
+    else:
+        pieces = _label_pieces(predictions)
+    for piece in pieces:
+        destination.write(piece)
+
+
+def _label_pieces(predictions: np.ndarray) -> Iterator[str]:
+    for start in range(0, len(predictions), _CHUNK_BYTES):
+        chunk = predictions[start : start + _CHUNK_BYTES]
+        text = np.full((len(chunk), 2), ord("\n"), dtype=np.uint8)
+        text[:, 0] = ord("0") + chunk
+        yield text.tobytes().decode("ascii")
+
+
+def _csv_pieces(triplets: Triplets, predictions: np.ndarray, margins: np.ndarray) -> Iterator[str]:
+    """Yield lines made as fixed-width bytes whose unused places (NUL) are then taken out."""
+    yield ",".join(COLUMNS) + "\n"
+    names = np.array([f"{_quote(name)},".encode() for name in triplets.names], dtype=bytes)
+    names_width = 3 * names.dtype.itemsize
+    n_columns = names_width + 2 + WIDTH + 1
+    n_rows = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // n_columns))
+    for start in range(0, len(triplets), n_rows):
+        chunk = slice(start, start + n_rows)
+        rows = triplets.rows[chunk]
+        text = np.empty((len(rows), n_columns), dtype=np.uint8)
+        text[:, :names_width] = names[rows].view(np.uint8).reshape(-1, names_width)
+        text[:, names_width] = ord("0") + predictions[chunk]
+        text[:, names_width + 1] = ord(",")
+        text[:, names_width + 2 : -1] = format_decimals(margins[chunk])
+        text[:, -1] = ord("\n")
+        yield text[text != 0].tobytes().decode()
+
+
+def _quote(name: str) -> str:
+    """Return a name as a CSV field; a leading or trailing blank would else be lost by readers."""
+    if any(character in name for character in ',"\r\n') or name != name.strip():
+        return '"' + name.replace('"', '""') + '"'
+    return name
+
+
+def _question(triplets: Triplets, row: int) -> str:
+    return "(" + ", ".join(triplets.names[index] for index in triplets.rows[row]) + ")"
+
+
+def _read_text(source: Path | BinaryIO, name: str | None) -> tuple[str, str]:
+    """Return the text of a file and what to call the file."""
+    try:
+        data, name = read_bytes(source, name)
+        data = check_text(data, name)
+    except TripletFileError as error:
+        raise AnswerFileError(str(error)) from error
+    if not data.strip():
+        raise AnswerFileError(f"{name}: expected answers, one a line, got an empty file")
+    return data.decode(), name
+
+
+def _is_csv(text: str) -> bool:
+    return "," in text.partition("\n")[0]
+
+
+def _read_labels(text: str, source: str) -> np.ndarray:
+    lines = [line.strip() for line in text.split("\n")]
+    start = int(lines[0].strip('"').lower() in TRUTH_COLUMNS)
+    if not set(lines[start:]) <= {"0", "1", ""}:
+        problems = [
+            f"{source}:{number}: expected 0 or 1, got {describe_text(line)}"
+            for number, line in enumerate(lines[start:], start + 1)
+            if line not in ("0", "1", "")
+        ]
+        raise AnswerFileError(describe_problems(problems))
+    texts = [line for line in lines[start:] if line]
+    if not texts:
+        raise AnswerFileError(f"{source}: expected rows below the heading, got none")
+    return _to_labels(texts)[0]
+
+
+def _to_labels(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    is_one = np.fromiter((text == "1" for text in texts), bool, len(texts))
+    is_zero = np.fromiter((text == "0" for text in texts), bool, len(texts))
+    return is_one.astype(np.int8), ~(is_one | is_zero)
+
+
+def _to_margins(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    is_empty = np.fromiter((not text for text in texts), bool, len(texts))
+    margins = np.fromiter(map(_to_float, texts), np.float64, len(texts))
+    return margins, ~is_empty & ~np.isfinite(margins)
+
+
+def _to_float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return np.nan
+
+
+class _Names:
+    """Distinct names by their index, and the conversion of a column of names to indices."""
+
+    def __init__(self) -> None:
+        self.index_of: dict[str, int] = {}
+
+    def convert(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        index_of = self.index_of
+        codes = [index_of.setdefault(text, len(index_of)) for text in texts]
+        codes = np.array(codes, dtype=np.int32)
+        return codes, codes == index_of.get("", -1)
+
+
+_LABELS = Field("0 or 1", _to_labels)
+_MARGINS = Field("a number or nothing as margin", _to_margins)

@@ -1,0 +1,219 @@
+"""Which of several answer files is better, and whether this many triplets can tell."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from tripletkit import defaults
+from tripletkit.evaluation.intervals import (
+    Interval,
+    measure_picture_spread,
+    picture_bootstrap,
+    wilson_interval,
+)
+
+# Quantiles of the normal distribution: 5% two-sided error, 80% power.
+_ERROR_Z = 1.959964
+_POWER_Z = 0.841621
+
+
+@dataclass(frozen=True)
+class RankedAnswers:
+    """One answer file and its accuracy.
+
+    Attributes:
+        name: what to call it.
+        accuracy: 0 to 1.
+        wilson: 95% interval that takes rows as independent.
+        bootstrap: 95% interval that resamples pictures; None without triplets.
+    """
+
+    name: str
+    accuracy: float
+    wilson: Interval
+    bootstrap: Interval | None
+
+
+@dataclass(frozen=True)
+class PairComparison:
+    """Two answer files on the same questions.
+
+    Attributes:
+        left, right: their names; `left` is the better one.
+        difference: accuracy of `left` minus that of `right`, 0 to 1.
+        interval: 95% interval of the difference: a paired bootstrap that resamples pictures;
+            None without triplets, or where both are right and wrong on the same rows.
+        n_both_right, n_left_only, n_right_only, n_both_wrong: rows.
+        mcnemar_p: exact McNemar test that neither is better; takes rows as independent.
+        holm_p: the same, corrected for the number of pairs compared.
+        smallest_difference: see `smallest_difference`.
+    """
+
+    left: str
+    right: str
+    difference: float
+    interval: Interval | None
+    n_both_right: int
+    n_left_only: int
+    n_right_only: int
+    n_both_wrong: int
+    mcnemar_p: float
+    holm_p: float
+    smallest_difference: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several answer files, best first, and every pair of them.
+
+    Attributes:
+        n: rows.
+        ranking: best first; equal ones in the order given.
+        pairs: every pair, in the order of the ranking.
+    """
+
+    n: int
+    ranking: list[RankedAnswers]
+    pairs: list[PairComparison]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the comparison as JSON takes it, intervals as [low, high]."""
+        return {
+            "n": self.n,
+            "ranking": [_with_intervals(ranked, "wilson", "bootstrap") for ranked in self.ranking],
+            "pairs": [_with_intervals(pair, "interval") for pair in self.pairs],
+        }
+
+
+def compare_answers(
+    credits: dict[str, np.ndarray],
+    rows: np.ndarray | None = None,
+    *,
+    seed: int = defaults.SEED,
+) -> Comparison:
+    """Compare answer files on the same questions.
+
+    Args:
+        credits: for each name `(n_triplets,)` 0 or 1, whether each answer is right (see
+            `scoring.credit_rows`); at least two.
+        rows: `(n_triplets, 3)` integers, the pictures of each question; without them there are
+            no intervals that resample pictures.
+        seed: start of the bootstraps.
+    Reference:
+        McNemar. Note on the sampling error of the difference between correlated proportions or
+        percentages. Psychometrika 12, 1947. Holm. A simple sequentially rejective multiple test
+        procedure. Scandinavian J. Statistics 6, 1979.
+    Example:
+        >>> right = {"a": np.array([1, 1, 1, 1, 0]), "b": np.array([1, 0, 0, 1, 0])}
+        >>> pair = compare_answers(right).pairs[0]
+        >>> pair.left, pair.difference, pair.mcnemar_p  # 2 rows differ, both for a: 2 / 2**2
+        ('a', 0.4, 0.5)
+    """
+    from statsmodels.stats.multitest import multipletests
+
+    ranked = sorted(credits, key=lambda name: -credits[name].sum())
+    pairs = list(combinations(ranked, 2))
+    p_values = [mcnemar_p(credits[left], credits[right]) for left, right in pairs]
+    corrected = multipletests(p_values, method="holm")[1]
+    return Comparison(
+        n=len(credits[ranked[0]]),
+        ranking=[_rank(name, credits[name], rows, seed) for name in ranked],
+        pairs=[
+            _compare_pair(names, [credits[name] for name in names], rows, seed, p, holm_p)
+            for names, p, holm_p in zip(pairs, p_values, corrected.tolist(), strict=True)
+        ],
+    )
+
+
+def mcnemar_p(left: np.ndarray, right: np.ndarray) -> float:
+    """Return the two-sided p of McNemar's exact test.
+
+    Of the rows where just one is right, each should be so half the time if neither is better.
+
+    Args:
+        left, right: `(n_triplets,)` 0 or 1, whether each answer is right.
+    Example:
+        >>> mcnemar_p(np.array([1, 1, 1, 1, 1]), np.array([0, 0, 0, 0, 0]))  # 2 / 2**5
+        0.0625
+    """
+    from scipy.stats import binomtest
+
+    n_left_only = int((left > right).sum())
+    n_differing = int((left != right).sum())
+    return float(binomtest(n_left_only, n_differing).pvalue) if n_differing else 1.0
+
+
+def smallest_difference(left: np.ndarray, right: np.ndarray, rows: np.ndarray | None) -> float:
+    """Return the smallest true difference of accuracies that such a file could show.
+
+    It is the difference that a two-sided test at 5% would find in 80% of such files:
+    (1.96 + 0.84) standard errors of the difference. The standard error is the one that holds
+    for pictures that share triplets where they are known, else that of independent rows,
+    sqrt(share of rows where just one is right / n).
+
+    Args:
+        left, right: `(n_triplets,)` 0 or 1, whether each answer is right.
+        rows: `(n_triplets, 3)` integers, the pictures of each question, or None.
+    Returns:
+        0 to 1 in accuracy; NaN where the two never differ, since nothing then tells how much
+        they would.
+    Reference:
+        Connor. Sample size for testing differences in proportions for the paired-sample design.
+        Biometrics 43, 1987 (the leading term).
+    Example:
+        >>> left, right = np.array([1, 0] * 50), np.array([0, 1] * 50)  # all 100 rows differ
+        >>> round(smallest_difference(left, right, None), 3)  # 2.802 * sqrt(1 / 100)
+        0.28
+    """
+    share = float((left != right).mean())
+    if not share:
+        return float("nan")
+    error = np.sqrt(share / len(left))
+    spread = None if rows is None else measure_picture_spread(left - right, rows)
+    return float((_ERROR_Z + _POWER_Z) * (error if spread is None else spread.standard_error))
+
+
+def _rank(name: str, credit: np.ndarray, rows: np.ndarray | None, seed: int) -> RankedAnswers:
+    return RankedAnswers(
+        name=name,
+        accuracy=float(credit.mean()),
+        wilson=wilson_interval(credit.sum(), len(credit)),
+        bootstrap=None if rows is None else picture_bootstrap(credit, rows, seed=seed),
+    )
+
+
+def _compare_pair(
+    names: tuple[str, str],
+    credits: list[np.ndarray],
+    rows: np.ndarray | None,
+    seed: int,
+    p: float,
+    holm_p: float,
+) -> PairComparison:
+    left, right = (credit.astype(np.int64) for credit in credits)
+    difference = left - right
+    smallest = smallest_difference(left, right, rows)
+    return PairComparison(
+        left=names[0],
+        right=names[1],
+        difference=float(difference.mean()),
+        interval=None if rows is None else picture_bootstrap(difference, rows, seed=seed),
+        n_both_right=int((left & right).sum()),
+        n_left_only=int((difference > 0).sum()),
+        n_right_only=int((difference < 0).sum()),
+        n_both_wrong=int((left + right == 0).sum()),
+        mcnemar_p=p,
+        holm_p=holm_p,
+        smallest_difference=None if np.isnan(smallest) else smallest,
+    )
+
+
+def _with_intervals(record: RankedAnswers | PairComparison, *fields: str) -> dict[str, Any]:
+    intervals = {field: getattr(record, field) for field in fields}
+    return asdict(record) | {
+        field: interval and interval.to_json() for field, interval in intervals.items()
+    }

@@ -1,0 +1,91 @@
+"""Columns of a CSV text, converted piece by piece, with every bad line counted."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from tripletkit.errors import AnswerFileError, describe_problems
+
+# So many rows are text at one time; the rest is arrays already.
+_CHUNK_ROWS = 1 << 16
+_SHOWN_CHARACTERS = 60
+
+
+@dataclass(frozen=True)
+class Field:
+    """How the texts of one column become an array.
+
+    Attributes:
+        expected: what the texts should be, for messages.
+        convert: takes a chunk of texts, returns an array and a bool array of the bad ones.
+    """
+
+    expected: str
+    convert: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
+
+
+def read_heading(text: str) -> list[str]:
+    """Return the column names of the first line, in lower case."""
+    return [column.strip().lower() for column in next(csv.reader([text.partition("\n")[0]]))]
+
+
+def read_columns(text: str, source: str, fields: dict[str, Field]) -> dict[str, np.ndarray]:
+    """Read the named columns of a CSV text with a heading; blank lines are passed over.
+
+    Returns:
+        One array of `(n_rows,)` for each field, and `"line"`: `(n_rows,)` int64, the line of
+        each row, counted from 1.
+    Raises:
+        AnswerFileError: with the first ten bad lines and their number.
+    """
+    heading = read_heading(text)
+    pieces: dict[str, list[np.ndarray]] = defaultdict(list)
+    problems: list[tuple[int, str]] = []
+    for lines, rows in _chunks(text):
+        is_whole = [len(row) == len(heading) for row in rows]
+        if not all(is_whole):
+            for line, row in zip(lines, rows, strict=True):
+                if len(row) != len(heading):
+                    problems.append((line, f"expected {len(heading)} columns, got {len(row)}"))
+            continue
+        pieces["line"].append(np.array(lines, dtype=np.int64))
+        columns = dict(zip(heading, zip(*rows, strict=True), strict=True))
+        for column, field in fields.items():
+            values, is_bad = field.convert(columns[column])
+            pieces[column].append(values)
+            for row in np.flatnonzero(is_bad):
+                got = describe_text(columns[column][row])
+                problems.append((lines[row], f"expected {field.expected}, got {got}"))
+    if problems:
+        shown = [f"{source}:{line}: {message}" for line, message in sorted(problems)[:10]]
+        raise AnswerFileError(describe_problems(shown, len(problems)))
+    if not pieces:
+        raise AnswerFileError(f"{source}: expected rows below the heading, got none")
+    return {column: np.concatenate(arrays) for column, arrays in pieces.items()}
+
+
+def describe_text(text: str) -> str:
+    """Return a text as messages show it: quoted, short, on one line."""
+    shown = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
+    return f'"{shown}"' if shown.isprintable() else ascii(shown)
+
+
+def _chunks(text: str) -> Iterator[tuple[list[int], list[list[str]]]]:
+    """Yield line numbers and rows, without the heading."""
+    lines = enumerate(text.split("\n"), 1)
+    next(lines)
+    while chunk := list(islice(lines, _CHUNK_ROWS)):
+        numbers = [number for number, line in chunk if line.strip()]
+        texts = [line for _, line in chunk if line.strip()]
+        rows = list(csv.reader(texts))
+        if len(rows) != len(texts):
+            # A quote left open must not swallow the lines after it: no name has a line break.
+            rows = [next(csv.reader([line])) for line in texts]
+        if rows:
+            yield numbers, rows

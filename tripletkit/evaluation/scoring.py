@@ -1,0 +1,201 @@
+"""The accuracy of answers, with what it takes to believe it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from tripletkit import defaults
+from tripletkit.data.questions import group_questions
+from tripletkit.evaluation.answers import Answers, check_same_length
+from tripletkit.evaluation.consistency import check_consistency
+from tripletkit.evaluation.intervals import Interval, picture_bootstrap, wilson_interval
+
+TiePolicy = Literal["error", "half"]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The accuracy of a part of the rows.
+
+    Attributes:
+        low, high: what the rows of this part have, both ends included: the size of the margin,
+            or the number of rows with the same anchor.
+        n: rows.
+        accuracy: 0 to 1.
+    """
+
+    low: float
+    high: float
+    n: int
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """An accuracy with its uncertainty and its parts.
+
+    Attributes:
+        accuracy: `n_correct / n`, 0 to 1.
+        n: rows that count, ties and undecidable rows among them.
+        n_correct: rows that are right; half a row for each tie under `ties="half"`.
+        wilson: 95% interval that takes rows as independent.
+        bootstrap: 95% interval that resamples pictures; None without the triplets, or where
+            nothing varies (every row right, or every row wrong).
+        n_ties: rows with a margin of exactly 0; None if the answers have no margins.
+        n_undecidable: rows with no margin, as of an unreadable picture; None as above.
+        n_ones, n_ones_correct: rows whose truth is 1, and those of them that are right.
+        n_zeros, n_zeros_correct: rows whose truth is 0, and those of them that are right.
+        share_of_ones: of the predictions, 0 to 1.
+        n_repeats: rows that equal an earlier one; None without the triplets.
+        is_unique: repeats were left out, so that `n` does not hold them.
+        n_mirrored: questions asked both as (A, B, C) and (A, C, B); None without the triplets.
+        n_mirrored_broken: of them, those where the two answers name different pictures.
+        by_margin: accuracy by size of the margin, smallest first; empty without margins.
+        by_anchor_frequency: accuracy by how many rows have the anchor; empty without triplets.
+    """
+
+    accuracy: float
+    n: int
+    n_correct: float
+    wilson: Interval
+    bootstrap: Interval | None
+    n_ties: int | None
+    n_undecidable: int | None
+    n_ones: int
+    n_ones_correct: float
+    n_zeros: int
+    n_zeros_correct: float
+    share_of_ones: float
+    n_repeats: int | None
+    is_unique: bool
+    n_mirrored: int | None
+    n_mirrored_broken: int | None
+    by_margin: list[Slice]
+    by_anchor_frequency: list[Slice]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the score as JSON takes it, intervals as [low, high]."""
+        intervals = {
+            "wilson": self.wilson.to_json(),
+            "bootstrap": self.bootstrap and self.bootstrap.to_json(),
+        }
+        return asdict(self) | intervals
+
+
+def score_answers(
+    answers: Answers,
+    truth: np.ndarray,
+    *,
+    rows: np.ndarray | None = None,
+    ties: TiePolicy = "error",
+    unique: bool = False,
+    seed: int = defaults.SEED,
+) -> Score:
+    """Score answers against the truth.
+
+    Args:
+        answers: of `n_triplets` rows.
+        truth: `(n_triplets,)` integers, 1 where the first picture is the nearer one.
+        rows: `(n_triplets, 3)` integers, the pictures of each question. Defaults to those that
+            the answers hold; without any, what needs them is left out.
+        ties: see `credit_rows`.
+        unique: count rows that equal an earlier one no second time; needs rows.
+        seed: start of the bootstrap.
+    Raises:
+        AnswerFileError: if the numbers of answers and of truths differ.
+        ValueError: if `unique` is asked for without rows.
+    Example:
+        >>> answers = Answers(np.array([1, 0, 1, 1]), None, None, "answers")
+        >>> score_answers(answers, np.array([1, 0, 0, 1])).accuracy
+        0.75
+    """
+    check_same_length(answers, len(truth), "the truth")
+    if rows is None and answers.triplets is not None:
+        rows = answers.triplets.rows
+    n_repeats = None
+    if rows is not None:
+        is_repeat = group_questions(rows, int(rows.max()) + 1).repeats()
+        n_repeats = int(is_repeat.sum())
+    if unique:
+        if rows is None:
+            raise ValueError("unique=True needs rows, to know which are equal")
+        answers, truth, rows = answers.take(~is_repeat), truth[~is_repeat], rows[~is_repeat]
+
+    credit = credit_rows(answers, truth, ties)
+    n_correct = float(credit.sum())
+    is_one = truth == 1
+    consistency = None if rows is None else check_consistency(answers, rows)
+    has_margins = answers.margins is not None
+    return Score(
+        accuracy=n_correct / len(credit),
+        n=len(credit),
+        n_correct=n_correct,
+        wilson=wilson_interval(n_correct, len(credit)),
+        bootstrap=None if rows is None else picture_bootstrap(credit, rows, seed=seed),
+        n_ties=int(answers.is_tie.sum()) if has_margins else None,
+        n_undecidable=int(answers.is_undecidable.sum()) if has_margins else None,
+        n_ones=int(is_one.sum()),
+        n_ones_correct=float(credit[is_one].sum()),
+        n_zeros=int((~is_one).sum()),
+        n_zeros_correct=float(credit[~is_one].sum()),
+        share_of_ones=float(answers.predictions.mean()),
+        n_repeats=n_repeats,
+        is_unique=unique,
+        n_mirrored=consistency and consistency.n_mirrored,
+        n_mirrored_broken=consistency and consistency.n_mirrored_broken,
+        by_margin=_slice(credit, np.abs(answers.margins)) if has_margins else [],
+        by_anchor_frequency=[] if rows is None else _slice(credit, _anchor_frequency(rows)),
+    )
+
+
+def credit_rows(answers: Answers, truth: np.ndarray, ties: TiePolicy = "error") -> np.ndarray:
+    """Return what each row earns: 1 if right, 0 if wrong.
+
+    A tie has not told the two pictures apart. Its answer stands in the file as 0, and it is an
+    error whatever the truth, so that a model that gives every picture the same code scores 0
+    and not the share of zeros; with `ties="half"` it earns 0.5, as a coin would. A row without
+    a margin (a picture could not be read) is always an error: leaving questions out must not
+    raise a score.
+
+    Args:
+        answers: of `n_triplets` rows.
+        truth: `(n_triplets,)` integers, 0 or 1.
+        ties: `"error"` or `"half"`.
+    Returns:
+        `(n_triplets,)` float64.
+    Example:
+        >>> answers = Answers(np.array([1, 0, 0, 0]), np.array([0.5, -1, 0, np.nan]), None, "")
+        >>> credit_rows(answers, np.array([1, 0, 0, 0]), ties="half")
+        array([1. , 1. , 0.5, 0. ])
+    """
+    credit = (answers.predictions == truth).astype(np.float64)
+    credit[answers.is_tie] = 0.5 if ties == "half" else 0
+    credit[answers.is_undecidable] = 0
+    return credit
+
+
+def _anchor_frequency(rows: np.ndarray) -> np.ndarray:
+    return np.bincount(rows[:, 0])[rows[:, 0]]
+
+
+def _slice(credit: np.ndarray, quantity: np.ndarray) -> list[Slice]:
+    """Cut rows into parts of about equal size by a quantity, NaN left out."""
+    table = pd.DataFrame({"credit": credit, "quantity": quantity}).dropna()
+    if table.empty:
+        return []
+    part = pd.qcut(table["quantity"], defaults.N_SLICES, labels=False, duplicates="drop")
+    # Where all rows are alike there is no edge to cut at.
+    parts = table.groupby(part.fillna(0))
+    return [
+        Slice(
+            float(rows["quantity"].min()),
+            float(rows["quantity"].max()),
+            len(rows),
+            float(rows["credit"].mean()),
+        )
+        for _, rows in parts
+    ]
