@@ -10,6 +10,7 @@ from tripletkit.cli.check_answers import check_answers
 from tripletkit.cli.compare import compare
 from tripletkit.cli.controls import controls
 from tripletkit.cli.score import score
+from tripletkit.cli.split import split
 from tripletkit.errors import TripletkitError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
@@ -41,5 +42,5 @@ def tripletkit() -> None:
 
 
 # Plain and greppable; the bodies import what is slow, so that `--help` stays quick.
-for command in (audit, check_answers, compare, controls, score):
+for command in (audit, check_answers, compare, controls, score, split):
     tripletkit.add_command(command)

@@ -1,0 +1,146 @@
+"""`tripletkit split`: training and validation files whose score can be believed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tripletkit import defaults
+from tripletkit.cli.console import say, show_json, warn
+from tripletkit.cli.options import (
+    INPUT_FILE,
+    input_source,
+    json_option,
+    quiet_option,
+    seed_option,
+)
+
+if TYPE_CHECKING:
+    from tripletkit.data.split_price import SplitPrice
+
+
+@click.command()
+@click.argument("triplets", type=INPUT_FILE)
+@click.option(
+    "-o",
+    "--output",
+    "folder",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="DIR",
+    help="Folder for train.txt, val.txt, val_truth.csv and val_triplets.txt.",
+)
+@click.option(
+    "--by",
+    type=click.Choice(defaults.SPLIT_POLICIES),
+    required=True,
+    help="What the two sides must not share: a picture, a pair of pictures, or a question.",
+)
+@click.option(
+    "--val-fraction",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share for validation: of the triplets, or by image of the pictures.  "
+    f"[default: {defaults.VAL_FRACTION}]",
+)
+@click.option(
+    "--folds",
+    type=click.IntRange(min=2),
+    metavar="K",
+    help="Write K splits to DIR/fold1 ... instead, each validating on another part.",
+)
+@click.option("--force", is_flag=True, help="Replace the files of an earlier split.")
+@seed_option
+@json_option
+@quiet_option
+def split(
+    triplets: Path,
+    folder: Path,
+    by: str,
+    val_fraction: float | None,
+    folds: int | None,
+    force: bool,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Split a triplet file into training and validation, and say what that costs.
+
+    \b
+    tripletkit split train.txt -o split/ --by component
+    tripletkit split train.txt -o split/ --by image --val-fraction 0.2
+    tripletkit split train.txt -o folds/ --by image --folds 5
+
+    By image no picture is on both sides: the score tells how new pictures will do, and triplets
+    between the sides are dropped. By component no pair is on both sides, and every triplet is
+    kept. At random, remembering names can be enough to score well.
+    """
+    if folds and val_fraction is not None:
+        raise click.UsageError("--val-fraction and --folds exclude each other: folds are equal.")
+
+    from tripletkit.data.split_files import check_split_folder, write_splits
+    from tripletkit.data.split_price import price_split
+    from tripletkit.data.splits import fold_triplets, split_triplets
+    from tripletkit.data.triplets import read_triplets
+
+    source = None if str(triplets) == "-" else triplets
+    check_split_folder(folder, folds or 1, source=source, overwrite=force)
+    all_triplets = read_triplets(input_source(triplets))
+    if n_degenerate := int(all_triplets.is_degenerate().sum()):
+        warn(
+            f"{all_triplets.source}: {n_degenerate:,} triplets name one picture twice; they are "
+            "split like the others. `tripletkit audit` lists them."
+        )
+    if by == "random":
+        warn(
+            "a random split can often be solved by remembering the names of pairs, without a "
+            "look at a picture; `tripletkit audit` tells. Prefer --by component or image."
+        )
+    if folds:
+        splits = fold_triplets(all_triplets, by, folds, seed)
+    else:
+        splits = [split_triplets(all_triplets, by, val_fraction or defaults.VAL_FRACTION, seed)]
+    write_splits(folder, all_triplets, splits, seed, source=source, overwrite=force)
+
+    say(f"Wrote {folder}{'/fold1 ...' if folds else ''}.")
+
+    prices = [price_split(all_triplets, each) for each in splits]
+    if as_json:
+        show_json(_as_json(all_triplets.source, by, seed, prices, bool(folds)))
+    else:
+        click.echo("\n\n".join(_describe(prices, bool(folds))))
+
+
+def _as_json(
+    source: str, by: str, seed: int, prices: list[SplitPrice], is_folds: bool
+) -> dict[str, Any]:
+    about = {"source": source, "by": by, "seed": seed}
+    if is_folds:
+        return about | {"folds": [asdict(price) for price in prices]}
+    return about | asdict(prices[0])
+
+
+def _describe(prices: list[SplitPrice], is_folds: bool) -> list[str]:
+    return [
+        "\n".join([f"fold {number}"] * is_folds + _describe_one(price))
+        for number, price in enumerate(prices, 1)
+    ]
+
+
+def _describe_one(price: SplitPrice) -> list[str]:
+    def line(label: str, n_triplets: int, n_pictures: int | None = None) -> str:
+        share = n_triplets / price.n_triplets
+        pictures = "" if n_pictures is None else f"{n_pictures:>12,}"
+        return f"{label:<24}{n_triplets:>10,}{share:>10.2%}{pictures}"
+
+    expected = f"{defaults.EXPECTED_ACCURACY:.0%}"
+    return [
+        f"{'':<24}{'triplets':>10}{'share':>10}{'pictures':>12}",
+        line("kept for training", price.n_train, price.n_train_pictures),
+        line("kept for validation", price.n_val, price.n_val_pictures),
+        line("dropped", price.n_dropped),
+        f"{'on both sides':<44}{price.n_shared_pictures:>12,}",
+        f"An accuracy of {expected} on this validation set is known to "
+        f"±{100 * price.half_width:.1f} points at best (95%, Wilson).",
+    ]
