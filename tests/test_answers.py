@@ -1,0 +1,230 @@
+"""Answer files come in from other programs, so the reader must refuse clearly and guess nothing."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tripletkit.data.triplets import Triplets
+from tripletkit.errors import AnswerFileError
+from tripletkit.evaluation.answers import (
+    Answers,
+    check_same_length,
+    check_same_questions,
+    read_answers,
+    read_truth,
+    write_answers,
+)
+from tripletkit.evaluation.decimals import format_decimals
+
+CSV = b"a,b,c,prediction,margin\nx,y,z,1,0.5\nx,z,y,0,-0.5\ny,x,z,0,0.0\nz,x,y,0,\n"
+
+names = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1) | st.sampled_from(
+    ['with "quotes"', "a,b", " blanks ", "NA", "00123", "日本語.jpg"]
+)
+margins = st.floats(width=32, allow_infinity=False)
+
+
+def make_triplets(names: list[str], rows: list[list[int]]) -> Triplets:
+    return Triplets(names, np.array(rows, dtype=np.int32), np.arange(len(rows)) + 1, "test.txt")
+
+
+def written(triplets: Triplets, predictions, margins, form: str = "csv") -> str:
+    stream = io.StringIO(newline="")
+    write_answers(stream, triplets, np.array(predictions), np.array(margins, np.float32), form)
+    return stream.getvalue()
+
+
+def read(data: bytes) -> Answers:
+    return read_answers(io.BytesIO(data), "preds.csv")
+
+
+def error_of(reader, data: bytes) -> str:
+    with pytest.raises(AnswerFileError) as caught:
+        reader(io.BytesIO(data), "preds.csv")
+    return str(caught.value)
+
+
+def test_read_answers_takes_every_column_of_a_csv():
+    answers = read(CSV)
+    assert answers.predictions.tolist() == [1, 0, 0, 0]
+    np.testing.assert_array_equal(answers.margins, [0.5, -0.5, 0, np.nan])
+    assert answers.triplets.names == ["x", "y", "z"]
+    assert answers.triplets.rows.tolist() == [[0, 1, 2], [0, 2, 1], [1, 0, 2], [2, 0, 1]]
+    assert answers.triplets.place(1) == "preds.csv:3"
+    assert answers.is_tie.tolist() == [False, False, True, False]
+    assert answers.is_undecidable.tolist() == [False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data.rstrip(b"\n"),
+        lambda data: data.replace(b"\n", b"\r\n"),
+        lambda data: b"\xef\xbb\xbf" + data,
+        lambda data: data + b"\n\n",
+        lambda data: data.replace(b"a,b,c", b"A, B, C"),
+    ],
+    ids=["no last newline", "CRLF", "BOM", "blank lines", "other heading"],
+)
+def test_read_answers_does_not_mind_the_layout(change):
+    answers = read(change(CSV))
+    assert answers.predictions.tolist() == [1, 0, 0, 0]
+    assert answers.triplets.rows.tolist() == read(CSV).triplets.rows.tolist()
+
+
+def test_read_answers_counts_lines_past_blank_ones():
+    answers = read(CSV.replace(b"\nx,z,y", b"\n\nx,z,y"))
+    assert answers.triplets.lines.tolist() == [2, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"1\n0\n1\n", b"1\r\n0\r\n1", b"prediction\n1\n0\n1\n", b"\xef\xbb\xbflabel\n1\n0\n1\n\n"],
+)
+def test_read_answers_takes_labels(data):
+    answers = read(data)
+    assert answers.predictions.tolist() == [1, 0, 1]
+    assert answers.margins is None and answers.triplets is None
+    assert not answers.is_tie.any() and not answers.is_undecidable.any()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"1\n0\n",
+        b"truth\n1\n0\n",
+        b"label\r\n1\r\n0",
+        b"id,label\n7,1\n8,0\n",
+        b"truth,prediction\n1,0\n0,1\n",
+        b"a,b,c,prediction,margin\nx,y,z,1,\nx,z,y,0,\n",
+    ],
+)
+def test_read_truth_takes_every_form(data):
+    assert read_truth(io.BytesIO(data), "truth.csv").labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("reader", "data", "message"),
+    [
+        (read_answers, b"", "preds.csv: expected answers, one a line, got an empty file"),
+        (read_answers, b"label\n", "preds.csv: expected rows below the heading, got none"),
+        (read_answers, b"a,b,c,prediction,margin\n", "expected rows below the heading, got none"),
+        (read_answers, b"1\n2\n0\nx\n", 'preds.csv:2: expected 0 or 1, got "2"'),
+        (read_answers, b"1\n2\n0\nx\n", 'preds.csv:4: expected 0 or 1, got "x"'),
+        (read_answers, b"1 0\n", 'preds.csv:1: expected 0 or 1, got "1 0"'),
+        (read_answers, b"x,y,1\n", "preds.csv:1: expected the heading a,b,c,prediction,margin"),
+        (read_answers, b"prediction,margin\n1,inf\n", "preds.csv:2: expected a number or nothing"),
+        (read_answers, b"prediction,margin\n1,two\n", 'as margin, got "two"'),
+        (read_answers, b"prediction,margin\n1\n", "preds.csv:2: expected 2 columns, got 1"),
+        (read_answers, b"prediction,margin\n1,2,3\n", "preds.csv:2: expected 2 columns, got 3"),
+        (
+            read_answers,
+            b"a,b,c,prediction\nx,,z,1\n",
+            'preds.csv:2: expected an image name, got ""',
+        ),
+        (read_answers, b'a,b,c,prediction\n"x,y,z,1\nx,y,z,1\n', "preds.csv:2: expected 4 columns"),
+        (read_answers, b"1\n\xff\n", "preds.csv:2: expected UTF-8 text, got the byte 0xff"),
+        (read_truth, b"id,answer\n1,1\n", "one of the columns label, truth, prediction"),
+        (read_truth, b"id,label\n1,yes\n", 'preds.csv:2: expected 0 or 1, got "yes"'),
+    ],
+)
+def test_readers_say_line_expected_and_got(reader, data, message):
+    assert message in error_of(reader, data)
+
+
+def test_readers_show_ten_problems_and_the_total():
+    lines = error_of(read_answers, b"x\n" * 1234).splitlines()
+    assert len(lines) == 11
+    assert lines[-1] == "... and 1,224 more (1,234 in all)"
+    table = error_of(read_answers, b"prediction,margin\n" + b"x,y\n" * 1234).splitlines()
+    assert table[0] == 'preds.csv:2: expected 0 or 1, got "x"'
+    assert table[-1] == "... and 2,458 more (2,468 in all)"
+
+
+def test_read_answers_names_a_file_that_cannot_be_read(tmp_path):
+    with pytest.raises(AnswerFileError, match="cannot be read"):
+        read_answers(tmp_path / "none.csv")
+
+
+def test_check_same_length_says_both_numbers():
+    with pytest.raises(AnswerFileError, match=r"expected 3 answers.*truth.csv, got 4"):
+        check_same_length(read(CSV), 3, "truth.csv")
+
+
+def test_check_same_questions_finds_rows_in_another_order():
+    answers = read(CSV)
+    rows = [["x", "y", "z"], ["x", "y", "z"], ["y", "x", "z"], ["z", "x", "y"]]
+    asked = make_triplets(["z", "y", "x"], [["zyx".index(n) for n in row] for row in rows])
+    with pytest.raises(AnswerFileError) as caught:
+        check_same_questions(answers, asked)
+    assert str(caught.value) == (
+        "preds.csv:3: expected the question (x, y, z) of test.txt:2, got (x, z, y)"
+    )
+    check_same_questions(answers, answers.triplets)
+
+
+def test_write_answers_writes_the_contract_byte_by_byte():
+    triplets = make_triplets(["p.jpg", 'q "x", y', "é"], [[0, 1, 2], [2, 0, 1], [1, 2, 0]])
+    assert written(triplets, [1, 0, 0], [0.1, np.nan, 0]) == (
+        "a,b,c,prediction,margin\n"
+        'p.jpg,"q ""x"", y",é,1,0.1\n'
+        'é,p.jpg,"q ""x"", y",0,\n'
+        '"q ""x"", y",é,p.jpg,0,0.0\n'
+    )
+    assert written(triplets, [1, 0, 0], [0.1, np.nan, 0], "labels") == "1\n0\n0\n"
+
+
+def test_write_answers_to_a_path_is_the_same_text(tmp_path: Path):
+    triplets = make_triplets(["x", "y", "z"], [[0, 1, 2]])
+    path = tmp_path / "preds.csv"
+    write_answers(path, triplets, np.array([1]), np.float32([0.25]))
+    assert path.read_bytes() == b"a,b,c,prediction,margin\nx,y,z,1,0.25\n"
+
+
+@settings(deadline=None)
+@given(
+    st.lists(names, min_size=1, max_size=6, unique=True),
+    st.lists(st.tuples(st.integers(0, 99), margins), min_size=1, max_size=20),
+)
+def test_answers_survive_writing_and_reading(names, answered):
+    rows = [[pick % len(names), pick % 7 % len(names), 0] for pick, _ in answered]
+    triplets = make_triplets(names, rows)
+    expected = np.float32([margin for _, margin in answered])
+    predictions = expected > 0
+    answers = read(written(triplets, predictions, expected).encode())
+    np.testing.assert_array_equal(answers.margins.astype(np.float32), expected)
+    assert answers.predictions.tolist() == predictions.tolist()
+    check_same_questions(answers, triplets)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(width=32, allow_infinity=False, allow_nan=False), min_size=1))
+def test_format_decimals_is_the_shortest_text_that_reads_back(values):
+    values = np.float32(values)
+    texts = [bytes(row[row > 0]).decode() for row in format_decimals(values)]
+    assert [np.float32(float(text)) for text in texts] == values.tolist()
+    plain = [
+        (text, np.format_float_positional(value, unique=True, trim="0"))
+        for text, value in zip(texts, values, strict=True)
+        if 1e-5 <= abs(float(value)) < 1e6
+    ]
+    assert all(text == shortest for text, shortest in plain)
+
+
+def test_format_decimals_over_many_numbers():
+    generator = np.random.default_rng(0)
+    values = (10 ** generator.uniform(-5, 6, 20_000) * generator.choice([-1, 1], 20_000)).astype(
+        np.float32
+    )
+    texts = [bytes(row[row > 0]).decode() for row in format_decimals(values)]
+    assert texts == [np.format_float_positional(v, unique=True, trim="0") for v in values]
+
+
+def test_from_margins_answers_zero_to_ties_and_gaps():
+    triplets = make_triplets(["x", "y", "z"], [[0, 1, 2]] * 4)
+    answers = Answers.from_margins(np.array([1, -1, 0, np.nan]), triplets, "model")
+    assert answers.predictions.tolist() == [1, 0, 0, 0]
