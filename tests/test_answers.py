@@ -1,5 +1,6 @@
 """Answer files come in from other programs, so the reader must refuse clearly and guess nothing."""
 
+import contextlib
 import io
 from pathlib import Path
 
@@ -148,6 +149,24 @@ def test_readers_show_ten_problems_and_the_total():
 def test_read_answers_names_a_file_that_cannot_be_read(tmp_path):
     with pytest.raises(AnswerFileError, match="cannot be read"):
         read_answers(tmp_path / "none.csv")
+
+
+def test_readers_raise_nothing_but_their_error():
+    generator = np.random.default_rng(0)
+    for _ in range(500):
+        data = bytearray(CSV if generator.random() < 0.7 else b"label\n1\n0\n1\n")
+        for _ in range(generator.integers(1, 6)):
+            start, end = sorted(generator.integers(0, len(data) + 1, 2))
+            data[start:end] = generator.choice([b"", b"\n", b",", b'"', b"\x00", b"\xe9", b"1e999"])
+        for reader in (read_answers, read_truth):
+            with contextlib.suppress(AnswerFileError):
+                reader(io.BytesIO(bytes(data)), "preds.csv")
+
+
+def test_readers_refuse_a_line_without_end():
+    assert "preds.csv:2: expected 2 columns, got 1" in error_of(
+        read_answers, b'prediction,margin\n1,"' + b"0" * 200_000 + b'"\n'
+    )
 
 
 def test_check_same_length_says_both_numbers():

@@ -75,6 +75,13 @@ def test_picture_bootstrap_says_nothing_where_nothing_can_be_said(values, rows):
     assert picture_bootstrap(np.array(values), np.array(rows)) is None
 
 
+def test_picture_bootstrap_stays_within_its_bounds():
+    rows = np.arange(15).reshape(5, 3)
+    interval = picture_bootstrap(np.array([1, 1, 1, 1, 0]), rows)
+    assert 0 < interval.low < 0.8
+    assert interval.high == 1
+
+
 def test_picture_bootstrap_does_not_depend_on_names_or_order():
     generator = np.random.default_rng(2)
     rows = draw_rows(generator, 300, 40)
@@ -90,7 +97,9 @@ def test_picture_bootstrap_of_opposite_differences_is_mirrored():
     generator = np.random.default_rng(4)
     rows = draw_rows(generator, 400, 60)
     difference = generator.choice([-1, 0, 0, 0, 1], 400)
-    there, back = picture_bootstrap(difference, rows), picture_bootstrap(-difference, rows)
+    there, back = (
+        picture_bootstrap(signed, rows, bounds=(-1, 1)) for signed in (difference, -difference)
+    )
     assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
 
 
@@ -121,7 +130,7 @@ def test_picture_bootstrap_covers_the_difference_of_two_models():
         hardness = generator.normal(size=200)  # what is hard for the second model
         others = generator.random(1000) < chance_right(hardness[rows], 1.0)
         difference = values.astype(int) - others
-        interval = picture_bootstrap(difference, rows, n_resamples=500, seed=sample)
+        interval = picture_bootstrap(difference, rows, bounds=(-1, 1), n_resamples=500, seed=sample)
         n_held += interval.low <= 0 <= interval.high
     assert 0.93 <= n_held / N_SAMPLES <= 0.97
 

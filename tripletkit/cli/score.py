@@ -104,10 +104,7 @@ def describe_score(score: Score) -> str:
         ],
         ["95% interval", describe_interval(score.wilson), "Wilson, rows taken as independent"],
     ]
-    if score.bootstrap is not None:
-        lines.append(
-            ["95% interval", describe_interval(score.bootstrap), "bootstrap, pictures resampled"]
-        )
+    lines.append(_describe_bootstrap(score))
     for label, n, n_correct in (
         ("1", score.n_ones, score.n_ones_correct),
         ("0", score.n_zeros, score.n_zeros_correct),
@@ -133,6 +130,16 @@ def describe_interval(interval: Interval) -> str:
 
 def _describe_right(n_correct: float, n: int) -> str:
     return f"{show_count(n_correct)} of {n:,} right"
+
+
+def _describe_bootstrap(score: Score) -> list[str]:
+    if score.bootstrap is not None:
+        return ["95% interval", describe_interval(score.bootstrap), "bootstrap, pictures resampled"]
+    if score.n_repeats is None:
+        reason = "needs the triplets (--triplets FILE)"
+    else:
+        reason = "all rows are alike, or all share a picture"
+    return ["95% interval", "-", f"bootstrap, pictures resampled: {reason}"]
 
 
 def _describe_counts(score: Score) -> list[list[str]]:

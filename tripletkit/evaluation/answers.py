@@ -161,7 +161,7 @@ def check_same_length(answers: Answers, n_expected: int, source: str) -> None:
     if len(answers) != n_expected:
         raise AnswerFileError(
             f"{answers.source}: expected {n_expected:,} answers, one for each row of {source}, "
-            f"got {len(answers):,}. Answer the same file, in its order."
+            f"got {len(answers):,}. Do both belong to the same triplets?"
         )
 
 

@@ -201,7 +201,9 @@ def _compare_pair(
         left=names[0],
         right=names[1],
         difference=float(difference.mean()),
-        interval=None if rows is None else picture_bootstrap(difference, rows, seed=seed),
+        interval=None
+        if rows is None
+        else picture_bootstrap(difference, rows, bounds=(-1, 1), seed=seed),
         n_both_right=int((left & right).sum()),
         n_left_only=int((difference > 0).sum()),
         n_right_only=int((difference < 0).sum()),

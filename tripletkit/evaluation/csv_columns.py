@@ -32,7 +32,7 @@ class Field:
 
 def read_heading(text: str) -> list[str]:
     """Return the column names of the first line, in lower case."""
-    return [column.strip().lower() for column in next(csv.reader([text.partition("\n")[0]]))]
+    return [column.strip().lower() for column in _parse(text.partition("\n")[0])]
 
 
 def read_columns(text: str, source: str, fields: dict[str, Field]) -> dict[str, np.ndarray]:
@@ -83,9 +83,14 @@ def _chunks(text: str) -> Iterator[tuple[list[int], list[list[str]]]]:
     while chunk := list(islice(lines, _CHUNK_ROWS)):
         numbers = [number for number, line in chunk if line.strip()]
         texts = [line for _, line in chunk if line.strip()]
-        rows = list(csv.reader(texts))
-        if len(rows) != len(texts):
-            # A quote left open must not swallow the lines after it: no name has a line break.
-            rows = [next(csv.reader([line])) for line in texts]
-        if rows:
+        # Line by line: a quote left open must not swallow the next, as no name has a line break.
+        rows = [_parse(line) if '"' in line else line.split(",") for line in texts]
+        if numbers:
             yield numbers, rows
+
+
+def _parse(line: str) -> list[str]:
+    try:
+        return next(csv.reader([line]))
+    except csv.Error:  # a field beyond the limit of the csv module: no column of ours
+        return [line]

@@ -135,6 +135,7 @@ def picture_bootstrap(
     values: np.ndarray,
     pictures: np.ndarray,
     *,
+    bounds: tuple[float, float] = (0.0, 1.0),
     n_resamples: int = defaults.N_RESAMPLES,
     seed: int = defaults.SEED,
 ) -> Interval | None:
@@ -154,6 +155,8 @@ def picture_bootstrap(
 
     Args:
         values, pictures: as `measure_picture_spread` takes them.
+        bounds: the lowest and the highest value there is; no end lies beyond. Defaults to those
+            of a share.
         n_resamples: how often to draw. Defaults to `defaults.N_RESAMPLES`.
         seed: start of the draws.
     Returns:
@@ -178,7 +181,7 @@ def picture_bootstrap(
     deviations /= np.sqrt(len(spread.sums)) * spread.sums.std()
     stretch = stdtrit(spread.effective_pictures, 0.975) / ndtri(0.975)
     ends = np.quantile(deviations, [0.025, 0.975]) * stretch * spread.standard_error
-    return Interval(*(np.mean(values) + ends).tolist())
+    return Interval(*np.clip(np.mean(values) + ends, *bounds).tolist())
 
 
 def _resample_sums(sums: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:

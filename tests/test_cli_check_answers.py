@@ -1,0 +1,57 @@
+"""`tripletkit check-answers` as a script and as a person sees it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tripletkit.cli.main import tripletkit
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch) -> Path:
+    """Answers that go round in a circle and answer a mirrored question both ways."""
+    monkeypatch.chdir(tmp_path)
+    Path("test.txt").write_text("a b c\nc a b\nb c a\nu v w\nu w v\n")
+    Path("answers.txt").write_text("1\n1\n1\n1\n1\n")
+    return tmp_path
+
+
+def test_check_answers_prints_what_it_finds(runner, folder):
+    Path("other.txt").write_text("1\n0\n1\n1\n0\n")
+    result = runner.invoke(tripletkit, "check-answers answers.txt test.txt --agree-with other.txt")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    lines = result.stdout.splitlines()
+    assert lines[0] == "rows       5       as many as test.txt asks"
+    assert (
+        "mirrored   1       questions also asked as (A, C, B); 1 answered inconsistently" in lines
+    )
+    assert "agreement  0.6000  with other.txt" in lines
+    assert any(line.startswith("  a circle: lines ") for line in lines)
+
+
+def test_check_answers_json(runner, folder):
+    result = runner.invoke(tripletkit, "check-answers answers.txt test.txt --json")
+    found = json.loads(result.stdout)
+    assert (found["n"], found["share_of_ones"], found["n_knots"]) == (5, 1, 2)
+    assert found["cycle_rows"] == 5  # the mirrored rows are a circle of two
+    assert found["consistency"]["n_mirrored_broken"] == 1
+
+
+def test_check_answers_refuses_answers_to_another_file(runner, folder):
+    Path("answers.txt").write_text("1\n0\n")
+    result = runner.invoke(tripletkit, "check-answers answers.txt test.txt")
+    assert result.exit_code == 1
+    assert "answers.txt: expected 5 answers, one for each row of test.txt, got 2" in result.stderr
+
+
+@pytest.mark.shared
+def test_check_answers_of_the_sample_of_the_competition(runner, shared):
+    folder = shared / "data" / "food_triplets"
+    result = runner.invoke(
+        tripletkit,
+        ["check-answers", str(folder / "sample.txt"), str(folder / "test_triplets.txt")],
+    )
+    assert result.exit_code == 0
+    assert "rows       59,544" in result.stdout

@@ -1,0 +1,88 @@
+"""`tripletkit compare` as a script and as a person sees it."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from tripletkit.cli.main import tripletkit
+
+TRUTH = [1, 0] * 20
+TRIPLETS = [(f"a{row}", f"b{row}", f"c{row}") for row in range(40)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch) -> Path:
+    """A truth, and answers that are wrong on the first 2, 12 and 20 rows."""
+    monkeypatch.chdir(tmp_path)
+    Path("truth.txt").write_text("".join(f"{label}\n" for label in TRUTH))
+    Path("test.txt").write_text("".join(" ".join(names) + "\n" for names in TRIPLETS))
+    for name, n_wrong in (("good", 2), ("fair", 12), ("poor", 20)):
+        answers = [1 - label if row < n_wrong else label for row, label in enumerate(TRUTH)]
+        Path(f"{name}.txt").write_text("".join(f"{answer}\n" for answer in answers))
+    return tmp_path
+
+
+def test_compare_ranks_and_tests_two_files(runner, folder):
+    result = runner.invoke(tripletkit, "compare fair.txt good.txt truth.txt --triplets test.txt")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    lines = result.stdout.splitlines()
+    assert lines[0] == "40 rows"
+    assert [line.split()[0] for line in lines[3:5]] == ["0.9500", "0.7000"]
+    assert "good.txt against fair.txt" in lines
+    assert "  difference                 +0.2500" in lines
+    # 2 / 2**10
+    assert "  McNemar exact p            0.00195 (takes rows as independent)" in lines
+    assert "  only the first right       10 rows (25.0%)" in lines
+    assert lines[-1] == "  good.txt is better."
+
+
+def test_compare_json_of_three_files(runner, folder):
+    result = runner.invoke(tripletkit, "compare poor.txt fair.txt good.txt truth.txt --json")
+    found = json.loads(result.stdout)
+    assert [entry["name"] for entry in found["ranking"]] == ["good.txt", "fair.txt", "poor.txt"]
+    assert len(found["pairs"]) == 3
+    first = found["pairs"][0]
+    assert (first["left"], first["right"], first["n_left_only"]) == ("good.txt", "fair.txt", 10)
+    assert first["mcnemar_p"] == pytest.approx(2 / 2**10)
+    assert first["holm_p"] == pytest.approx(2 * 2 / 2**10)
+    assert first["interval"] is None
+
+
+def test_compare_does_not_call_a_small_difference_real(runner, folder):
+    Path("near.txt").write_text("0\n0\n1\n" + "".join(f"{label}\n" for label in TRUTH[3:]))
+    result = runner.invoke(tripletkit, "compare near.txt good.txt truth.txt")
+    assert result.stdout.splitlines()[-1] == "  No sign that either is truly better."
+
+
+def test_compare_writes_the_rows_that_differ(runner, folder):
+    result = runner.invoke(
+        tripletkit, "compare fair.txt good.txt truth.txt --triplets test.txt --rows differ.csv"
+    )
+    assert result.stderr == "Wrote 10 rows with different answers to differ.csv.\n"
+    rows = list(csv.DictReader(Path("differ.csv").read_text().splitlines()))
+    assert len(rows) == 10
+    assert rows[0] == {
+        "row": "3", "a": "a2", "b": "b2", "c": "c2",
+        "truth": "1", "fair.txt": "0", "good.txt": "1",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ("good.txt truth.txt", 2, "Expected two or more answer files and then the truth file"),
+        ("good.txt good.txt truth.txt", 2, "Expected different answer files"),
+        ("good.txt none.txt truth.txt", 2, "'none.txt' does not exist"),
+        ("good.txt short.txt truth.txt", 1, "short.txt: expected 40 answers"),
+        ("good.txt fair.txt truth.txt --rows no/d.csv", 1, "its folder no does not exist"),
+    ],
+)
+def test_compare_says_what_is_wrong(runner, folder, arguments, code, message):
+    Path("short.txt").write_text("1\n0\n")
+    result = runner.invoke(tripletkit, f"compare {arguments}")
+    assert result.exit_code == code
+    assert message in result.stderr
+    assert result.stdout == ""

@@ -1,0 +1,173 @@
+"""`tripletkit score` as a script and as a person sees it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tripletkit.cli.main import tripletkit
+
+PREDICTIONS = """a,b,c,prediction,margin
+x.jpg,y.jpg,z.jpg,1,0.5
+x.jpg,z.jpg,y.jpg,0,-0.5
+u.jpg,v.jpg,w.jpg,1,0.25
+u.jpg,v.jpg,w.jpg,1,0.25
+p.jpg,q.jpg,r.jpg,0,0.0
+"""
+
+
+@pytest.fixture
+def predictions(tmp_path: Path) -> Path:
+    path = tmp_path / "preds.csv"
+    path.write_text(PREDICTIONS)
+    return path
+
+
+@pytest.fixture
+def truth(tmp_path: Path) -> Path:
+    path = tmp_path / "truth.csv"
+    path.write_text("label\n1\n0\n0\n0\n0\n")
+    return path
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> Path:
+    path = tmp_path / "answers.txt"
+    path.write_text("1\n0\n1\n1\n0\n")
+    return path
+
+
+def test_score_prints_accuracy_on_stdout(runner, predictions, truth):
+    result = runner.invoke(tripletkit, ["score", str(predictions), str(truth)])
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    lines = result.stdout.splitlines()
+    assert lines[0] == "accuracy      0.4000            2 of 5 right"
+    assert lines[1] == "95% interval  0.1176 to 0.7693  Wilson, rows taken as independent"
+    assert "bootstrap, pictures resampled" in lines[2]
+    assert "ties          1                 both pictures equally near" in lines
+    assert "mirrored      1                 also asked as (A, C, B); 0 answered inconsistently" in (
+        lines
+    )
+
+
+def test_score_json_holds_the_same(runner, predictions, truth):
+    result = runner.invoke(tripletkit, ["score", str(predictions), str(truth), "--json"])
+    found = json.loads(result.stdout)
+    assert (found["accuracy"], found["n"], found["n_correct"]) == (0.4, 5, 2)
+    assert (found["n_ties"], found["n_undecidable"], found["n_repeats"]) == (1, 0, 1)
+    assert found["wilson"] == pytest.approx([0.1176, 0.7693], abs=1e-4)
+    assert found["bootstrap"][0] < 0.4 < found["bootstrap"][1]
+
+
+def test_score_without_truth_says_what_it_takes_for_granted(runner, predictions):
+    result = runner.invoke(tripletkit, ["score", str(predictions)])
+    assert result.exit_code == 0
+    assert result.stderr == (
+        "No truth file: taking every first picture for the nearer one (truth all 1).\n"
+    )
+    assert result.stdout.startswith("accuracy      0.6000 ")
+
+
+def test_score_says_why_there_is_no_bootstrap_interval(runner, predictions, labels):
+    result = runner.invoke(tripletkit, ["score", str(labels)])
+    assert "needs the triplets (--triplets FILE)" in result.stdout
+    all_right = predictions.with_name("right.csv")
+    all_right.write_text("a,b,c,prediction,margin\nx,y,z,1,0.5\nu,v,w,1,0.5\n")
+    result = runner.invoke(tripletkit, ["score", str(all_right)])
+    assert "all rows are alike, or all share a picture" in result.stdout
+
+
+def test_score_takes_ties_as_half(runner, predictions, truth):
+    result = runner.invoke(
+        tripletkit, ["score", str(predictions), str(truth), "--ties", "half", "--json"]
+    )
+    assert json.loads(result.stdout)["accuracy"] == 0.5
+
+
+def test_score_of_labels_needs_the_triplets_for_unique(runner, labels, truth, tmp_path):
+    result = runner.invoke(tripletkit, ["score", str(labels), str(truth), "--unique"])
+    assert result.exit_code == 2
+    assert "does not hold them. Add --triplets FILE." in result.stderr
+    triplets = tmp_path / "test.txt"
+    triplets.write_text("x y z\nx z y\nu v w\nu v w\np q r\n")
+    result = runner.invoke(
+        tripletkit,
+        ["score", str(labels), str(truth), "--unique", "--triplets", str(triplets), "--json"],
+    )
+    assert json.loads(result.stdout)["n"] == 4
+
+
+def test_score_reads_standard_input(runner, predictions, truth):
+    result = runner.invoke(tripletkit, ["score", "-", str(truth)], input=PREDICTIONS)
+    beside = runner.invoke(tripletkit, ["score", str(predictions), str(truth)])
+    assert result.exit_code == 0
+    assert result.stdout == beside.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1\n0\n", "truth.csv, got 5. Do both belong to the same triplets?"),
+        ("1\n0\n1\n0\nyes\n", 'truth.csv:5: expected 0 or 1, got "yes"'),
+        ("id,answer\n1,1\n", "truth.csv:1: expected a heading with one of the columns label"),
+    ],
+)
+def test_score_refuses_a_truth_that_does_not_fit(runner, predictions, truth, text, message):
+    truth.write_text(text)
+    result = runner.invoke(tripletkit, ["score", str(predictions), str(truth)])
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert result.stdout == ""
+
+
+def test_score_refuses_triplets_of_another_file(runner, predictions, truth, tmp_path):
+    triplets = tmp_path / "test.txt"
+    triplets.write_text("x.jpg y.jpg z.jpg\n" * 5)
+    result = runner.invoke(
+        tripletkit, ["score", str(predictions), str(truth), "--triplets", str(triplets)]
+    )
+    assert result.exit_code == 1
+    assert "preds.csv:3: expected the question (x.jpg, y.jpg, z.jpg) of" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "score preds.csv truth.csv",
+        "compare preds.csv answers.txt truth.csv",
+        "check-answers preds.csv test.txt",
+        "controls test.txt test.txt",
+    ],
+)
+def test_evaluation_never_imports_tensorflow(arguments, predictions, truth, labels, tmp_path):
+    (tmp_path / "test.txt").write_text(
+        "".join(" ".join(line.split(",")[:3]) + "\n" for line in PREDICTIONS.splitlines()[1:])
+    )
+    program = (
+        "import sys\nfrom tripletkit.cli.main import tripletkit\n"
+        f"tripletkit({arguments.split()}, standalone_mode=False)\n"
+        "assert not {'tensorflow', 'keras'} & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.shared
+def test_score_of_the_clothing_photos_by_chance_is_a_half(runner, shared, tmp_path):
+    folder = shared / "data" / "clothing"
+    answers = tmp_path / "answers.txt"
+    guesses = np.random.default_rng(0).integers(0, 2, 4000)
+    answers.write_text("".join(f"{guess}\n" for guess in guesses))
+    truth, triplets = folder / "val_truth.csv", folder / "val.txt"
+    result = runner.invoke(
+        tripletkit, ["score", str(answers), str(truth), "--triplets", str(triplets), "--json"]
+    )
+    found = json.loads(result.stdout)
+    assert found["wilson"][0] < 0.5 < found["wilson"][1]
+    assert found["bootstrap"][0] < 0.5 < found["bootstrap"][1]

@@ -1,0 +1,139 @@
+"""A score must be right to the row, and must not reward a model that says nothing."""
+
+import numpy as np
+import pytest
+
+from tripletkit.data.triplets import Triplets
+from tripletkit.errors import AnswerFileError
+from tripletkit.evaluation.answers import Answers
+from tripletkit.evaluation.scoring import credit_rows, score_answers
+
+
+def make_answers(predictions, margins=None, rows=None) -> Answers:
+    triplets = None
+    if rows is not None:
+        rows = np.array(rows, dtype=np.int32)
+        names = [f"{index}.jpg" for index in range(rows.max() + 1)]
+        triplets = Triplets(names, rows, np.arange(len(rows)) + 2, "preds.csv")
+    margins = None if margins is None else np.array(margins, dtype=float)
+    return Answers(np.array(predictions, dtype=np.int8), margins, triplets, "preds.csv")
+
+
+def random_answers(n: int, seed: int = 0) -> tuple[Answers, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    margins = generator.choice([-2, -1, 0, 1, 2, np.nan], n)
+    rows = np.argsort(generator.random((n, 8)), axis=1)[:, :3]
+    return make_answers(margins > 0, margins, rows), generator.integers(0, 2, n)
+
+
+def test_score_by_hand():
+    answers = make_answers([1, 1, 0, 0, 0], [2, 1, -1, 0, np.nan])
+    score = score_answers(answers, np.array([1, 0, 0, 0, 0]))
+    assert (score.n, score.n_correct, score.accuracy) == (5, 2, 0.4)
+    assert (score.n_ties, score.n_undecidable) == (1, 1)
+    assert (score.n_ones, score.n_ones_correct) == (1, 1)
+    assert (score.n_zeros, score.n_zeros_correct) == (4, 1)
+    assert score.share_of_ones == 0.4
+    # The table of Wilson intervals for 2 of 5.
+    assert (score.wilson.low, score.wilson.high) == pytest.approx((0.1176, 0.7693), abs=1e-4)
+    assert score.bootstrap is None and score.n_repeats is None and score.n_mirrored is None
+    assert score.by_anchor_frequency == []
+
+
+@pytest.mark.parametrize("truth", [1, 0])
+@pytest.mark.parametrize(("ties", "accuracy"), [("error", 0), ("half", 0.5)])
+def test_all_equal_embeddings_never_score_one(truth, ties, accuracy):
+    answers = make_answers([0] * 6, [0] * 6)
+    assert score_answers(answers, np.full(6, truth), ties=ties).accuracy == accuracy
+
+
+@pytest.mark.parametrize("ties", ["error", "half"])
+def test_unreadable_pictures_are_always_errors(ties):
+    answers = make_answers([0] * 4, [np.nan] * 4)
+    assert score_answers(answers, np.zeros(4, int), ties=ties).accuracy == 0
+
+
+@pytest.mark.parametrize("ties", ["error", "half"])
+def test_credit_rows_equals_a_loop(ties):
+    answers, truth = random_answers(200)
+    expected = []
+    for prediction, margin, label in zip(answers.predictions, answers.margins, truth, strict=True):
+        if margin != margin:
+            expected.append(0)
+        elif margin == 0:
+            expected.append(0.5 if ties == "half" else 0)
+        else:
+            expected.append(int(prediction == label))
+    assert credit_rows(answers, truth, ties).tolist() == expected
+
+
+def test_score_does_not_depend_on_the_order_of_rows():
+    answers, truth = random_answers(300)
+    order = np.random.default_rng(1).permutation(300)
+    score = score_answers(answers, truth)
+    shuffled = score_answers(answers.take(order), truth[order])
+    there, back = score.to_json(), shuffled.to_json()
+    # The draws are the same, their sums are rounded in another order.
+    assert there.pop("bootstrap") == pytest.approx(back.pop("bootstrap"))
+    assert there == back
+
+
+def test_score_parts_add_up():
+    answers, truth = random_answers(300)
+    score = score_answers(answers, truth)
+    assert score.n_ones + score.n_zeros == score.n
+    assert score.n_ones_correct + score.n_zeros_correct == score.n_correct
+    assert sum(part.n for part in score.by_margin) == score.n - score.n_undecidable
+    assert sum(part.n for part in score.by_anchor_frequency) == score.n
+    right = sum(part.n * part.accuracy for part in score.by_anchor_frequency)
+    assert right == pytest.approx(score.n_correct)
+
+
+def test_by_margin_cuts_at_the_quantiles_of_its_size():
+    margins = np.arange(1, 11) * np.where(np.arange(10) % 2, 1, -1)
+    truth = (margins > 0).astype(int)
+    truth[:4] = 1 - truth[:4]  # the four least sure answers are wrong
+    by_margin = score_answers(make_answers(margins > 0, margins), truth).by_margin
+    assert [(part.low, part.high, part.accuracy) for part in by_margin] == [
+        (1, 2, 0), (3, 4, 0), (5, 6, 1), (7, 8, 1), (9, 10, 1),
+    ]  # fmt: skip
+
+
+def test_by_anchor_frequency_keeps_rows_of_one_frequency_together():
+    rows = [[0, 8, 9], *([1, 8, 9] for _ in range(9))]
+    score = score_answers(make_answers([1] * 10, rows=rows), np.array([0] + [1] * 9))
+    assert [(part.low, part.high, part.n) for part in score.by_anchor_frequency] == [(1, 9, 10)]
+
+
+def test_unique_counts_repeated_rows_once():
+    rows = [[0, 1, 2], [0, 1, 2], [0, 2, 1], [3, 4, 5]]
+    answers, truth = make_answers([1, 1, 0, 0], rows=rows), np.array([1, 1, 0, 1])
+    everything = score_answers(answers, truth)
+    assert (everything.n, everything.n_repeats, everything.accuracy) == (4, 1, 0.75)
+    once = score_answers(answers, truth, unique=True)
+    assert (once.n, once.n_repeats, once.accuracy) == (3, 1, pytest.approx(2 / 3))
+
+
+def test_unique_needs_rows():
+    with pytest.raises(ValueError, match="unique=True needs rows"):
+        score_answers(make_answers([1]), np.array([1]), unique=True)
+
+
+def test_mirrored_rows_answered_the_same_are_counted():
+    rows = [[0, 1, 2], [0, 2, 1], [3, 4, 5], [3, 5, 4], [6, 7, 8], [6, 8, 7], [0, 3, 6]]
+    margins = [1, 1, 1, -1, 0, 0, 1]  # the first two contradict, the tie says nothing
+    answers = make_answers([1, 1, 1, 0, 0, 0, 1], margins, rows)
+    score = score_answers(answers, np.ones(7, int))
+    assert (score.n_mirrored, score.n_mirrored_broken) == (2, 1)
+
+
+def test_rows_can_be_given_beside_labels():
+    answers, truth = random_answers(100)
+    labels = make_answers(answers.predictions)
+    score = score_answers(labels, truth, rows=answers.triplets.rows)
+    assert score.bootstrap is not None and score.n_ties is None and score.by_margin == []
+
+
+def test_score_refuses_other_lengths():
+    with pytest.raises(AnswerFileError, match=r"preds.csv: expected 3 answers.*got 2"):
+        score_answers(make_answers([1, 0]), np.array([1, 0, 1]))
