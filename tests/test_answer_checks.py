@@ -106,7 +106,7 @@ def test_to_json_gives_numbers_of_rows():
     found = check(make_answers([1, 1, 1]), triplets).to_json()
     assert found["cycle_rows"] == 3
     assert found["consistency"]["broken_rows"] == 0
-    assert sorted(found["examples"][0]) == [0, 1, 2]
+    assert sorted(found["examples"][0]) == [1, 2, 3]
 
 
 @pytest.mark.shared

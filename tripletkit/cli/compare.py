@@ -44,6 +44,8 @@ def compare(
 ) -> None:
     """Tell which of two or more answer files is better, and how surely.
 
+    A tie counts as wrong. The files are answers to the same triplets in the same order.
+
     \b
     tripletkit compare a.csv b.csv truth.csv
     tripletkit compare a.txt b.txt c.txt truth.csv --triplets test.txt --rows differ.csv

@@ -60,13 +60,17 @@ class AnswerChecks:
     agreements: list[Agreement]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the findings as JSON takes them: rows by their number, not by their indices."""
+        """Return the findings as JSON takes them.
+
+        Of broken rows and rows within knots it gives how many there are; those of the examples
+        are counted from 1.
+        """
         return asdict(self) | {
             "share_interval": self.share_interval.to_json(),
             "consistency": asdict(self.consistency)
             | {"broken_rows": len(self.consistency.broken_rows)},
             "cycle_rows": len(self.cycle_rows),
-            "examples": [rows.tolist() for rows in self.examples],
+            "examples": [(rows + 1).tolist() for rows in self.examples],
             "agreements": [asdict(agreement) for agreement in self.agreements],
         }
 

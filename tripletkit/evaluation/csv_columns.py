@@ -12,8 +12,9 @@ import numpy as np
 
 from tripletkit.errors import AnswerFileError, describe_problems
 
-# So many rows are text at one time; the rest is arrays already.
-_CHUNK_ROWS = 1 << 16
+# So many rows are lists at one time, the rest is arrays already: with more of them Python's
+# garbage collector, which walks all lists again and again, takes most of the time.
+_CHUNK_ROWS = 1 << 12
 _SHOWN_CHARACTERS = 60
 
 
