@@ -111,7 +111,7 @@ def test_to_json_gives_numbers_of_rows():
 
 @pytest.mark.shared
 def test_sample_answers_of_the_competition(shared):
-    folder = shared / "data" / "food_triplets"
+    folder = shared / "food_triplets"
     triplets = read_triplets(folder / "test_triplets.txt")
     found = check(read_answers(folder / "sample.txt"), triplets)
     assert found.n == 59_544

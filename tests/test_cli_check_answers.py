@@ -48,7 +48,7 @@ def test_check_answers_refuses_answers_to_another_file(runner, folder):
 
 @pytest.mark.shared
 def test_check_answers_of_the_sample_of_the_competition(runner, shared):
-    folder = shared / "data" / "food_triplets"
+    folder = shared / "food_triplets"
     result = runner.invoke(
         tripletkit,
         ["check-answers", str(folder / "sample.txt"), str(folder / "test_triplets.txt")],

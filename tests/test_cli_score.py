@@ -160,7 +160,7 @@ def test_evaluation_never_imports_tensorflow(arguments, predictions, truth, labe
 
 @pytest.mark.shared
 def test_score_of_the_clothing_photos_by_chance_is_a_half(runner, shared, tmp_path):
-    folder = shared / "data" / "clothing"
+    folder = shared / "clothing"
     answers = tmp_path / "answers.txt"
     guesses = np.random.default_rng(0).integers(0, 2, 4000)
     answers.write_text("".join(f"{guess}\n" for guess in guesses))

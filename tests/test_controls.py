@@ -108,7 +108,7 @@ def test_describe_trap_speaks_only_when_names_do_as_well():
 def test_controls_reproduce_the_competition_figures(
     shared, by_component, memory, popularity, names_only
 ):
-    triplets = read_triplets(shared / "data" / "food_triplets" / "train_triplets.txt")
+    triplets = read_triplets(shared / "food_triplets" / "train_triplets.txt")
     unit = np.arange(len(triplets))
     if by_component:
         unit = make_pair_graph(triplets.rows, len(triplets.names)).component_of_rows()
