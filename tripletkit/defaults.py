@@ -44,6 +44,13 @@ PURE_PAIRS_SHARE = 0.25
 # the customary fifth.
 VAL_FRACTION = 0.2
 
+# The share of pictures that `train` sets aside by itself.
+TRAIN_VAL_FRACTION = 0.1
+
+# Below this many validation triplets (95% interval wider than 16 points) the accuracy is too
+# uncertain to choose an epoch by, so training keeps its last one.
+MIN_VAL_TRIPLETS = 100
+
 # What training and validation must not share: a picture, a pair of pictures, or a question. The
 # strictest first.
 SPLIT_POLICIES = ("image", "component", "random")
@@ -58,17 +65,22 @@ N_RESAMPLES = 2000
 # Pictures in a batch of the head when codes are computed.
 EMBED_BATCH_SIZE = 1024
 
-# The source's head: Dense 512, Dropout, Dense 10.
+# The source's head: Dense 512, Dropout, Dense 10. Dropout 0.5 did as well as 0.3 or better on
+# clothing and CIFAR-10 with two backbones each.
 HIDDEN = 512
 DIM = 10
-DROPOUT = 0.3
+DROPOUT = 0.5
 
 # Between unit codes the Euclidean distance is 0 to 2.
 DISTANCE = "l2"
 MARGIN = 0.2
 
+# Passes over the triplets; small sets get more, up to so many steps or passes.
 EPOCHS = 10
+MIN_STEPS = 500
+MAX_EPOCHS = 100
 PATIENCE = 3
+
 BATCH_SIZE = 256
 LEARNING_RATE = 1e-3
 
@@ -87,7 +99,7 @@ SEARCH_SWAPS = 200_000
 
 # Above this many pictures, several are swapped at once, because looking for the best costs more
 # than moving it.
-SEARCH_PICTURES_PER_SWAP = 10_000
+SEARCH_PICTURES_PER_SWAP = 2_000
 
 # Swaps during which a picture that was moved stays put.
 SEARCH_TENURE = 50

@@ -144,9 +144,10 @@ def _pairs(audit: Audit) -> list[str]:
 
 
 def _memory_warning(roles: PairSummary) -> str:
+    both = f"only {roles.both.count:,} are" if roles.both.count else "none is"
     return (
-        f"Of {roles.n_recurring:,} pairs that recur, only {roles.both.count:,} are ever near and "
-        "far. So a random validation split can be solved by remembering the names of pairs, "
+        f"Of {roles.n_recurring:,} pairs that recur, {both} near in one triplet and far in "
+        "another. So a random validation split can be solved by remembering the names of pairs, "
         "without looking at a picture, and its score means little. Split with "
         "`tripletkit split --by component` (no pair in common, keeps every triplet) or "
         "`--by image` (no picture in common)."
@@ -159,7 +160,9 @@ def _pictures(pictures: PictureChecks) -> list[str]:
     lines += _fault("cannot be decoded", pictures.unreadable)
     lines += _note("several frames or pages (the first is used)", pictures.several_frames)
     lines += _note(f"tiny: below {defaults.TINY_SIDE_PX} pixels", pictures.tiny)
-    lines += _note(f"extreme: over {defaults.EXTREME_ASPECT} times as long", pictures.extreme)
+    lines += _note(
+        f"extreme: over {defaults.EXTREME_ASPECT} times as long as wide", pictures.extreme
+    )
     lines += _note("same content as another name", pictures.same_content)
     lines += _note("pairs that look alike", pictures.look_alike)
     if pictures.unlocated.count or pictures.unreadable.count:

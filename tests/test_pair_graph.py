@@ -1,0 +1,165 @@
+"""The pair graph, cycles and questions against plain Python loops on small random sets."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tripletkit.data.cycles import find_anchor_cycles, find_distance_cycles
+from tripletkit.data.pair_graph import make_pair_graph
+from tripletkit.data.questions import compare_judgements, group_questions
+
+N_NAMES = 6
+names = st.integers(0, N_NAMES - 1)
+proper_rows = st.lists(
+    st.tuples(names, names, names).filter(lambda row: len(set(row)) == 3), max_size=14
+).map(lambda rows: np.array(rows, dtype=np.int32).reshape(-1, 3))
+
+
+def near_and_far(row):
+    anchor, first, second = map(int, row)
+    return frozenset((anchor, first)), frozenset((anchor, second))
+
+
+def components_by_loop(rows):
+    """Union-find: return the sets of pairs."""
+    parent = {}
+
+    def root(pair):
+        while parent[pair] != pair:
+            pair = parent[pair]
+        return pair
+
+    for row in rows:
+        near, far = near_and_far(row)
+        parent.setdefault(near, near)
+        parent.setdefault(far, far)
+        parent[root(near)] = root(far)
+    groups = defaultdict(set)
+    for pair in parent:
+        groups[root(pair)].add(pair)
+    return {frozenset(group) for group in groups.values()}
+
+
+def knots_by_loop(edges):
+    """Depth-first from every node: sets of more than one node that all reach one another."""
+    heads = defaultdict(set)
+    for tail, head in edges:
+        heads[tail].add(head)
+
+    def reached(start):
+        seen, waiting = set(), [start]
+        while waiting:
+            for head in heads[waiting.pop()] - seen:
+                seen.add(head)
+                waiting.append(head)
+        return seen
+
+    nodes = {node for edge in edges for node in edge}
+    reach = {node: reached(node) for node in nodes}
+    return {
+        frozenset(other for other in nodes if other in reach[node] and node in reach[other])
+        for node in nodes
+        if node in reach[node]
+    }
+
+
+@given(proper_rows)
+def test_components_equal_union_find(rows):
+    graph = make_pair_graph(rows, N_NAMES)
+    found = defaultdict(set)
+    for pair, component in zip(graph.pairs.tolist(), graph.components, strict=True):
+        found[component].add(frozenset(pair))
+    assert {frozenset(group) for group in found.values()} == components_by_loop(rows)
+
+
+@given(proper_rows)
+def test_component_of_rows_is_that_of_both_pairs(rows):
+    graph = make_pair_graph(rows, N_NAMES)
+    np.testing.assert_array_equal(graph.component_of_rows(), graph.components[graph.far])
+
+
+@given(proper_rows)
+def test_roles_equal_counts(rows):
+    graph = make_pair_graph(rows, N_NAMES)
+    near = Counter(near_and_far(row)[0] for row in rows)
+    far = Counter(near_and_far(row)[1] for row in rows)
+    pairs = [frozenset(pair) for pair in graph.pairs.tolist()]
+    assert graph.roles().n_near.tolist() == [near[pair] for pair in pairs]
+    assert graph.roles().n_far.tolist() == [far[pair] for pair in pairs]
+    assert graph.roles().is_both.sum() == len(near.keys() & far.keys())
+
+
+@given(proper_rows)
+def test_anchor_cycles_equal_depth_first_search(rows):
+    edges = [((a, b), (a, c)) for a, b, c in rows.tolist()]
+    check_cycles(find_anchor_cycles(rows, N_NAMES, n_examples=99), edges)
+
+
+@given(proper_rows)
+@settings(max_examples=200)
+def test_distance_cycles_equal_depth_first_search(rows):
+    check_cycles(find_distance_cycles(rows, N_NAMES, n_examples=99), list(map(near_and_far, rows)))
+
+
+def check_cycles(cycles, edges):
+    knots = knots_by_loop(edges)
+    assert cycles.n_knots == len(knots) == len(cycles.examples)
+    inside = [
+        row
+        for row, (tail, head) in enumerate(edges)
+        if any(tail in knot and head in knot for knot in knots)
+    ]
+    assert cycles.inside.tolist() == inside
+    for steps in cycles.examples:
+        for step, following in zip(steps, np.roll(steps, -1), strict=True):
+            assert edges[step][1] == edges[following][0]
+
+
+def test_cycle_example_is_the_shortest():
+    rows = np.array([[0, 1, 2], [0, 2, 3], [0, 3, 4], [0, 4, 1], [0, 2, 1]])
+    assert find_anchor_cycles(rows, 5, 3).examples[0].tolist() == [0, 4]
+
+
+def test_cycle_over_several_anchors_is_none_of_one_anchor():
+    rows = np.array([[0, 1, 2], [2, 0, 1], [1, 2, 0]])  # 01 < 02 < 12 < 01
+    assert find_anchor_cycles(rows, 3, 3).n_knots == 0
+    assert find_distance_cycles(rows, 3, 3).n_knots == 1
+
+
+@given(proper_rows)
+def test_questions_equal_unordered_triples(rows):
+    questions = group_questions(rows, N_NAMES)
+    keys = [(a, frozenset((b, c))) for a, b, c in rows.tolist()]
+    assert questions.of_row.tolist() == [list(dict.fromkeys(keys)).index(key) for key in keys]
+    seen, repeats = set(), []
+    for row in map(tuple, rows.tolist()):
+        repeats.append(row in seen)
+        seen.add(row)
+    assert questions.repeats().tolist() == repeats
+    mirrored = {(a, frozenset((b, c))) for a, b, c in seen if (a, c, b) in seen}
+    assert questions.is_both_ways.sum() == len(mirrored)
+
+
+def test_questions_do_not_overflow_with_millions_of_names():
+    last = 3_000_000
+    rows = np.array([[last, last - 1, last - 2], [last, last - 2, last - 1], [0, 1, 2]], np.int32)
+    assert group_questions(rows, last + 1).of_row.tolist() == [0, 0, 1]
+
+
+def test_judgements_by_hand():
+    # One question judged 3 to 1, another 2 to 0, a third once.
+    rows = np.array([[0, 1, 2]] * 3 + [[0, 2, 1]] + [[3, 1, 2]] * 2 + [[4, 1, 2]])
+    judgements = compare_judgements(group_questions(rows, 5))
+    assert (judgements.n_questions, judgements.n_judgements) == (2, 6)
+    assert judgements.agreement == pytest.approx((3 + 1) / (6 + 1))
+    assert judgements.ceiling == pytest.approx(5 / 6)
+    assert judgements.overall_ceiling == pytest.approx(6 / 7)
+
+
+def test_judgements_made_once_say_nothing():
+    assert compare_judgements(group_questions(np.array([[0, 1, 2], [1, 0, 2]]), 3)) is None
