@@ -1,0 +1,278 @@
+"""The audit against plain Python loops and files whose faults are known."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageEnhance
+
+from tripletkit.data.audit import audit_triplets
+from tripletkit.data.images import read_image
+from tripletkit.data.near_duplicates import find_close_hashes, hash_picture
+from tripletkit.data.triplets import scan_triplets
+
+
+@pytest.fixture
+def scan(tmp_path):
+    def scan_text(text, name="train.txt"):
+        (tmp_path / name).write_text(text)
+        return scan_triplets(tmp_path / name, name)
+
+    return scan_text
+
+
+def kinds(audit):
+    return {finding.kind: finding.count for finding in audit.findings()}
+
+
+def test_audit_of_a_clean_file_finds_nothing(scan):
+    audit = audit_triplets(scan("a b c\na c d\nb a d\n"))
+    assert (audit.n_triplets, audit.n_distinct, audit.n_pictures) == (3, 3, 4)
+    assert not audit.findings()
+
+
+def test_audit_counts_unreadable_lines_and_goes_on(scan):
+    audit = audit_triplets(scan("a b c\na b\na b d\na b c d\n"))
+    assert audit.n_triplets == 2
+    assert kinds(audit) == {"unreadable_lines": 2}
+    assert audit.unreadable_lines.examples[0].startswith("train.txt:2: expected 3 image names")
+
+
+def test_audit_names_repeats_as_a_note(scan):
+    audit = audit_triplets(scan("a b c\n\na b d\na b c\na b c\n"))
+    assert audit.repeated.count == 2
+    assert audit.repeated.examples[1] == "train.txt:5: a b c repeats line 1"
+    assert not audit.findings()
+
+
+def test_audit_leaves_degenerate_triplets_out_of_the_rest(scan):
+    audit = audit_triplets(scan("a b c\na b b\na a b\na b a\na b b\n"))
+    assert kinds(audit) == {"degenerate": 4}
+    assert audit.degenerate.examples[0] == "train.txt:2: a b b names one picture twice"
+    assert audit.repeated.count == 1
+    assert audit.pair_roles.n_pairs == 2
+    assert audit.components.count == 1
+
+
+def test_audit_of_degenerate_triplets_only(scan):
+    audit = audit_triplets(scan("a a b\nb b b\n"))
+    assert kinds(audit) == {"degenerate": 2}
+    assert audit.components.count == audit.pair_roles.n_pairs == 0
+
+
+def test_audit_sets_contradictions_apart_from_cycles(scan):
+    audit = audit_triplets(scan("a b c\na c b\na c b\n"))
+    assert kinds(audit) == {"contradictions": 1}
+    assert audit.contradictions.examples == ["train.txt:1: a b c, the other way round in line 2"]
+    assert audit.judgements.ceiling == pytest.approx(2 / 3)
+
+
+def test_audit_shows_the_lines_of_a_cycle(scan):
+    audit = audit_triplets(scan("a b c\na c d\na d b\n"))
+    assert kinds(audit) == {"anchor_cycles": 1, "distance_cycles": 1}
+    assert audit.anchor_cycles.n_triplets == 3
+    assert audit.anchor_cycles.examples == [
+        "train.txt:1: (a b) < (a c) < (a d) < (a b) by lines 1, 2, 3"
+    ]
+
+
+def test_audit_of_questions_says_nothing_of_answers(scan):
+    audit = audit_triplets(scan("a b c\na c b\na c d\na d b\n"), is_answered=False)
+    assert not audit.findings()
+    assert audit.mirrored.count == 1
+    assert audit.contradictions is audit.anchor_cycles is audit.judgements is None
+    assert audit.pair_roles is None
+
+
+def test_audit_counts_pair_roles(scan):
+    audit = audit_triplets(scan("a b c\nb d a\nc a d\n"))
+    roles = audit.pair_roles
+    assert (roles.n_pairs, roles.n_near_only, roles.n_far_only) == (4, 1, 1)
+    assert roles.both.count == 2
+    assert roles.both.examples == [
+        "train.txt:1: a b are near here, far in line 2",
+        "train.txt:3: a c are near here, far in line 1",
+    ]
+
+
+def test_audit_warns_of_memory_only_if_pairs_recur_in_one_role(scan):
+    pure = "".join(f"a b c{i}\n" for i in range(10))
+    assert audit_triplets(scan(pure)).pair_roles.is_memorable
+    once = "".join(f"a{i} b{i} c{i}\n" for i in range(10))
+    assert not audit_triplets(scan(once)).pair_roles.is_memorable
+    mixed = "".join(f"a{i} b{i} c{i}\na{i} d{i} b{i}\n" for i in range(10))
+    assert not audit_triplets(scan(mixed)).pair_roles.is_memorable
+
+
+def test_audit_counts_usage(scan):
+    usage = audit_triplets(scan("a b c\na b d\n")).usage
+    assert (usage.n_anchors, usage.minimum, usage.median, usage.maximum) == (1, 1, 1.5, 2)
+    assert usage.n_once == 2
+    assert usage.most_used == ["a (2 times)", "b (2 times)", "c (1 times)"]
+
+
+def test_audit_against_names_what_is_shared(scan):
+    ours, theirs = scan("a b c\nd e f\n"), scan("x y z\na c b\nd e y\n", "test.txt")
+    [overlap] = audit_triplets(ours, [theirs]).against
+    assert overlap.shared_pictures.count == 5
+    assert overlap.shared_pictures.examples[0] == "train.txt:1: a, also test.txt:2"
+    assert overlap.shared_pairs.count == 3
+    assert overlap.shared_questions.examples == ["train.txt:1: a b c, also test.txt:2"]
+
+
+def test_audit_against_a_file_without_anything_in_common(scan):
+    audit = audit_triplets(scan("a b c\n"), [scan("x y z\nx y\n", "test.txt")])
+    assert kinds(audit) == {"unreadable_lines": 1}
+    assert audit.findings()[0].source == "test.txt"
+
+
+small_rows = st.lists(st.tuples(*[st.sampled_from("abcde")] * 3), min_size=1, max_size=12)
+
+
+@settings(deadline=None)
+@given(small_rows, small_rows)
+def test_audit_counts_equal_loops(tmp_path_factory, ours, theirs):
+    folder = tmp_path_factory.mktemp("loops")
+    scans = []
+    for name, rows in (("ours.txt", ours), ("theirs.txt", theirs)):
+        (folder / name).write_text("".join(f"{a} {b} {c}\n" for a, b, c in rows))
+        scans.append(scan_triplets(folder / name))
+    audit = audit_triplets(scans[0], scans[1:])
+
+    proper = [row for row in ours if len(set(row)) == 3]
+    assert audit.degenerate.count == len(ours) - len(proper)
+    assert audit.repeated.count == len(ours) - len(set(ours))
+    both_ways = {(a, *sorted((b, c))) for a, b, c in proper if (a, c, b) in proper}
+    assert audit.contradictions.count == len(both_ways)
+    near = {frozenset((a, b)) for a, b, _ in proper}
+    far = {frozenset((a, c)) for a, _, c in proper}
+    assert audit.pair_roles.both.count == len(near & far)
+    overlap = audit.against[0]
+    assert overlap.shared_pictures.count == len(set(sum(ours, ())) & set(sum(theirs, ())))
+    assert overlap.shared_pairs.count == len(all_pairs(ours) & all_pairs(theirs))
+    assert overlap.shared_questions.count == len(all_questions(ours) & all_questions(theirs))
+
+
+def all_pairs(rows):
+    return {frozenset((a, other)) for a, *others in rows for other in others}
+
+
+def all_questions(rows):
+    return {(a, frozenset((b, c))) for a, b, c in rows}
+
+
+def draw_scene(seed: int, size=(96, 72)) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    image = Image.new("RGB", size, tuple(rng.integers(0, 256, 3).tolist()))
+    draw = ImageDraw.Draw(image)
+    for _ in range(8):
+        x, y = rng.integers(0, size[0] - 20), rng.integers(0, size[1] - 20)
+        box = [x, y, x + rng.integers(5, 40), y + rng.integers(5, 40)]
+        draw.ellipse([int(v) for v in box], fill=tuple(rng.integers(0, 256, 3).tolist()))
+    return image
+
+
+@pytest.fixture
+def odd_images(tmp_path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(4):
+        draw_scene(number).save(folder / f"scene{number}.png")
+    (folder / "copy0.png").write_bytes((folder / "scene0.png").read_bytes())
+    ImageEnhance.Brightness(draw_scene(1)).enhance(1.1).save(folder / "bright1.jpg", quality=90)
+    draw_scene(5, (24, 24)).save(folder / "tiny.png")
+    draw_scene(6, (400, 40)).save(folder / "long.png")
+    frames = [draw_scene(seed) for seed in (7, 8)]
+    frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    draw_scene(9).save(folder / "twice.png")
+    draw_scene(9).save(folder / "twice.jpg")
+    return folder
+
+
+def test_audit_looks_at_every_picture(scan, odd_images):
+    text = (
+        "scene0 scene1 copy0.png\ntiny long moving\nbroken missing twice\nbright1 scene2 scene3\n"
+    )
+    seen = []
+    audit = audit_triplets(
+        scan(text), (), odd_images, progress=lambda done, total: seen.append((done, total))
+    )
+    pictures = audit.pictures
+    assert pictures.n_read == 9
+    assert pictures.unlocated.count == 2
+    assert pictures.unlocated.examples[0].startswith('train.txt:3: there is no picture "missing"')
+    assert 'one picture for "twice", got 2' in pictures.unlocated.examples[1]
+    assert pictures.unreadable.count == 1
+    assert "broken.jpg" in pictures.unreadable.examples[0]
+    assert pictures.several_frames.examples == ["train.txt:2: moving is 96 x 72 pixels, 2 frames"]
+    assert pictures.tiny.examples == ["train.txt:2: tiny is 24 x 24 pixels"]
+    assert pictures.extreme.examples == ["train.txt:2: long is 400 x 40 pixels"]
+    assert pictures.same_content.examples == ["scene0 copy0.png"]
+    assert pictures.look_alike.count == 1
+    assert pictures.look_alike.examples[0].startswith("scene1 bright1 (")
+    assert kinds(audit) == {"unlocated_pictures": 2, "unreadable_pictures": 1}
+    assert seen[-1] == (10, 10)
+
+
+def test_audit_finds_pictures_across_files_under_other_names(scan, odd_images):
+    ours = scan("scene0 scene1 scene2\n")
+    theirs = scan("copy0 bright1 scene3\n", "test.txt")
+    audit = audit_triplets(ours, [theirs], odd_images)
+    assert kinds(audit) == {"same_content": 1, "look_alike": 1}
+    [overlap] = audit.against
+    assert overlap.same_content.examples == ["scene0 copy0"]
+    assert overlap.look_alike.examples[0].startswith("scene1 bright1 (")
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 2**32), st.integers(0, 12))
+def test_close_hashes_equal_a_loop_over_all_pairs(seed, max_distance):
+    rng = np.random.default_rng(seed)
+    centres = rng.integers(0, 2**63, 5, dtype=np.uint64)
+    noise = np.bitwise_or.reduce(
+        np.uint64(1) << rng.integers(0, 64, (40, 4)).astype(np.uint64), axis=1
+    )
+    hashes = np.unique(centres[rng.integers(0, 5, 40)] ^ noise)
+    rng.shuffle(hashes)
+    pairs, distances = find_close_hashes(hashes, max_distance)
+    by_loop = {
+        (i, j): (int(hashes[i]) ^ int(hashes[j])).bit_count()
+        for i, j in combinations(range(len(hashes)), 2)
+        if (int(hashes[i]) ^ int(hashes[j])).bit_count() <= max_distance
+    }
+    assert dict(zip(map(tuple, pairs.tolist()), distances.tolist(), strict=True)) == by_loop
+
+
+def test_close_hashes_link_equal_ones_to_the_first_only():
+    pairs, distances = find_close_hashes(np.array([7, 9, 7, 7], dtype=np.uint64), 0)
+    assert pairs.tolist() == [[0, 2], [0, 3]]
+    assert distances.tolist() == [0, 0]
+
+
+def test_hash_hardly_moves_with_size(tmp_path):
+    path = tmp_path / "large.jpg"
+    draw_scene(3, (900, 700)).save(path, quality=95)
+    whole, reduced = hash_picture(read_image(path)), hash_picture(read_image(path, at_least_px=32))
+    assert np.bitwise_count(whole ^ reduced) <= 2
+
+
+@pytest.mark.shared
+def test_audit_of_the_competition_files(shared):
+    folder = shared / "food_triplets"
+    train, test = (scan_triplets(folder / f"{name}_triplets.txt") for name in ("train", "test"))
+    audit = audit_triplets(train, [test])
+    assert (audit.n_triplets, audit.n_distinct, audit.repeated.count) == (59_515, 59_058, 457)
+    assert audit.contradictions.count == 0
+    assert audit.anchor_cycles.count == audit.distance_cycles.count == 0
+    assert audit.pair_roles.both.count == 38
+    assert audit.components.count == 9_867
+    assert audit.against[0].shared_pictures.count == 0
+    assert not audit.findings()
+    questions = audit_triplets(test, is_answered=False)
+    assert (questions.mirrored.count, questions.repeated.count) == (136, 200)

@@ -1,0 +1,119 @@
+"""`tripletkit split`: the price on stdout, talk on stderr, files that read back."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tripletkit.cli.main import tripletkit
+from tripletkit.data.triplets import read_triplets
+
+
+@pytest.fixture
+def clustered_file(tmp_path):
+    path = tmp_path / "clustered.txt"
+    lines = [
+        f"p{c}a p{c}b p{c}{x}\np{c}a p{c}{x} p{c}{y}\n" for c in range(50) for x, y in ("cd", "ef")
+    ]
+    path.write_text("".join(lines))
+    return path
+
+
+@pytest.mark.parametrize("by", ["image", "component", "random"])
+def test_split_writes_files_that_read_back(runner, clustered_file, tmp_path, by):
+    folder = tmp_path / "made" / "split"
+    before = clustered_file.read_bytes()
+    result = runner.invoke(
+        tripletkit, ["split", str(clustered_file), "-o", str(folder), "--by", by, "--json"]
+    )
+    assert result.exit_code == 0, result.output
+    price = json.loads(result.stdout)
+    assert price["by"] == by
+    assert len(read_triplets(folder / "train.txt")) == price["n_train"]
+    assert len(read_triplets(folder / "val.txt")) == price["n_val"]
+    assert len((folder / "val_truth.csv").read_text().splitlines()) == price["n_val"] + 1
+    assert price["n_train"] + price["n_val"] + price["n_dropped"] == 200
+    assert ("warning" in result.stderr) == (by == "random")
+    assert clustered_file.read_bytes() == before
+
+
+def test_split_prints_its_price(runner, clustered_file, tmp_path):
+    folder = tmp_path / "split"
+    result = runner.invoke(
+        tripletkit, ["split", str(clustered_file), "-o", str(folder), "--by", "image"]
+    )
+    lines = result.stdout.splitlines()
+    assert lines[1].split() == ["kept", "for", "training", "160", "80.00%", "240"]
+    assert lines[2].split() == ["kept", "for", "validation", "40", "20.00%", "60"]
+    assert lines[4].split() == ["on", "both", "sides", "0"]
+    assert "±" in lines[5]
+    assert result.stderr == f"Wrote {folder}.\n"
+
+
+def test_split_writes_folds(runner, clustered_file, tmp_path):
+    arguments = ["split", str(clustered_file), "-o", str(tmp_path / "f"), "--by", "image"]
+    result = runner.invoke(tripletkit, [*arguments, "--folds", "3", "--json"])
+    folds = json.loads(result.stdout)["folds"]
+    assert len(folds) == 3
+    for number, price in enumerate(folds, 1):
+        val = read_triplets(tmp_path / "f" / f"fold{number}" / "val_triplets.txt")
+        assert len(val) == price["n_val"]
+
+
+def test_split_is_the_same_for_the_same_seed(runner, clustered_file, tmp_path):
+    for name, seed in (("one", 1), ("same", 1), ("other", 2)):
+        arguments = ["-o", str(tmp_path / name), "--by", "component", "--seed", str(seed)]
+        runner.invoke(tripletkit, ["split", str(clustered_file), *arguments])
+    one, same, other = (
+        (tmp_path / name / "val.txt").read_bytes() for name in ("one", "same", "other")
+    )
+    assert one == same != other
+
+
+def test_split_refuses_to_overwrite_without_force(runner, clustered_file, tmp_path):
+    arguments = ["split", str(clustered_file), "-o", str(tmp_path / "s"), "--by", "component"]
+    assert runner.invoke(tripletkit, arguments).exit_code == 0
+    result = runner.invoke(tripletkit, arguments)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "--force" in result.stderr
+    assert runner.invoke(tripletkit, [*arguments, "--force"]).exit_code == 0
+
+
+def test_split_never_touches_its_input(runner, tmp_path):
+    path = tmp_path / "train.txt"
+    path.write_text("a b c\nd e f\ng h i\n")
+    arguments = ["split", str(path), "-o", str(tmp_path), "--by", "component", "--force"]
+    result = runner.invoke(tripletkit, arguments)
+    assert result.exit_code == 1
+    assert "own split" in result.stderr
+    assert path.read_text() == "a b c\nd e f\ng h i\n"
+
+
+def test_split_reads_stdin_and_warns_of_degenerate_triplets(runner, tmp_path):
+    arguments = ["split", "-", "-o", str(tmp_path / "s"), "--by", "component"]
+    result = runner.invoke(
+        tripletkit, [*arguments, "--val-fraction", "0.5"], input=b"a a b\nc d e\nf g h\ni j k\n"
+    )
+    assert result.exit_code == 0
+    assert "warning: <stdin>: 1 triplets name one picture twice" in result.stderr
+
+
+def test_split_says_what_to_try_when_it_cannot(runner, tmp_path):
+    path = tmp_path / "t.txt"
+    path.write_text("a b c\na c d\n")
+    result = runner.invoke(
+        tripletkit, ["split", str(path), "-o", str(tmp_path / "s"), "--by", "component"]
+    )
+    assert result.exit_code == 1
+    assert "Try --by image" in result.stderr
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--folds", "3", "--val-fraction", "0.2"], ["--val-fraction", "1"], ["--folds", "1"]],
+)
+def test_split_called_wrongly_exits_2(runner, clustered_file, tmp_path, options):
+    arguments = ["split", str(clustered_file), "-o", str(tmp_path / "s"), "--by", "image"]
+    assert runner.invoke(tripletkit, [*arguments, *options]).exit_code == 2
