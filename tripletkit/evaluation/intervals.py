@@ -124,7 +124,7 @@ def measure_picture_spread(values: np.ndarray, pictures: np.ndarray) -> PictureS
         n_sharing += sign * (counts @ counts)
         if size == 1:
             sums = sums_of_size
-    if n_sharing >= n * n or not np.ptp(values) or np.allclose(sums, 0):
+    if n_sharing >= n * n or not np.ptp(values) or np.allclose(sums, sums[0]):
         return None
     variance = total / n**2 / (1 - n_sharing / n**2)
     variance = max(variance, values.var() / n)
