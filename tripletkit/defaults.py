@@ -16,6 +16,9 @@ DOWNLOAD_TIMEOUT_S = 20
 # Pictures in a batch of the backbone: past 32 two cores gain nothing, and memory grows.
 EXTRACT_BATCH_SIZE = 32
 
+# `cache prune` drops the features of a backbone that no run used for so many days.
+PRUNE_UNUSED_DAYS = 90
+
 # Pictures decoded ahead of the backbone; three batches hide a slow disk.
 DECODE_AHEAD = 96
 

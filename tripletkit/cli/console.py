@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import click
@@ -60,6 +61,20 @@ def progress_bar(label: str, unit: str) -> Iterator[Progress]:
 
 
 def prepare_tensorflow() -> None:
-    """Choose Keras's backend and silence TensorFlow's start-up talk; call before importing it."""
+    """Import TensorFlow as Keras's backend, without its start-up talk.
+
+    Its C++ part writes to file descriptor 2 before any log level counts, so the descriptor
+    itself is turned away while it loads.
+    """
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        import_module("tensorflow")
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -6,11 +6,16 @@ import click
 
 from tripletkit import __version__
 from tripletkit.cli.audit import audit
+from tripletkit.cli.backbones import backbones
+from tripletkit.cli.cache import cache
 from tripletkit.cli.check_answers import check_answers
 from tripletkit.cli.compare import compare
 from tripletkit.cli.controls import controls
+from tripletkit.cli.export import export
+from tripletkit.cli.predict import predict
 from tripletkit.cli.score import score
 from tripletkit.cli.split import split
+from tripletkit.cli.train import train
 from tripletkit.errors import TripletkitError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
@@ -42,5 +47,17 @@ def tripletkit() -> None:
 
 
 # Plain and greppable; the bodies import what is slow, so that `--help` stays quick.
-for command in (audit, check_answers, compare, controls, score, split):
+for command in (
+    audit,
+    backbones,
+    cache,
+    check_answers,
+    compare,
+    controls,
+    export,
+    predict,
+    score,
+    split,
+    train,
+):
     tripletkit.add_command(command)

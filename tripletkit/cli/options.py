@@ -48,6 +48,22 @@ on_bad_image_option = click.option(
     help="What to do when a picture is missing or cannot be read.",
 )
 
+weights_option = click.option(
+    "--weights",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Weights file of the backbone, instead of its own ImageNet weights.",
+)
+
+model_option = click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    default=defaults.MODEL_FOLDER,
+    show_default=True,
+    help="Model folder that `tripletkit train` wrote.",
+)
+
+force_option = click.option("--force", is_flag=True, help="Replace what is there.")
+
 follow_outside_option = click.option(
     "--follow-outside",
     is_flag=True,

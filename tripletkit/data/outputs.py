@@ -34,7 +34,7 @@ def open_output(path: Path, mode: str = "w") -> Iterator[IO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-                temporary.chmod(0o666 & ~_umask())
+                temporary.chmod(0o666 & ~current_umask())
                 temporary.replace(path)
             except BaseException:
                 temporary.unlink(missing_ok=True)
@@ -53,13 +53,24 @@ def check_output(path: Path) -> None:
     """
     if path.is_dir():
         raise OutputError(f"{path}: expected a file to write, got a folder")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: its folder {path.parent} does not exist; make it first")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"{path}: its folder {path.parent} cannot be written")
+    check_parent(path)
 
 
-def _umask() -> int:
+def check_parent(path: Path) -> None:
+    """Refuse a path whose folder cannot take it.
+
+    Raises:
+        OutputError: if the folder is missing or cannot be written.
+    """
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        raise OutputError(f"{path}: its folder {parent} does not exist; make it first")
+    if not os.access(parent, os.W_OK):
+        raise OutputError(f"{path}: its folder {parent} cannot be written")
+
+
+def current_umask() -> int:
+    """Return the permissions that new files must not have; temporary files are stricter."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

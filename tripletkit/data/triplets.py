@@ -230,6 +230,8 @@ class _Collected:
         self.rows: list[np.ndarray] = []
         self.lines: list[np.ndarray] = []
         self.problems: list[LineProblem] = []
+        # Only the first line that holds names can be the heading: a later one is a triplet.
+        self.may_be_heading = True
 
     def triplets(self, source: str) -> Triplets:
         rows = np.concatenate(self.rows) if self.rows else np.empty((0, 3), np.int32)
@@ -245,11 +247,12 @@ class _Collected:
         line_ends = np.flatnonzero(characters == 0x0A)
         lines_of_tokens = np.searchsorted(line_ends, np.flatnonzero(is_start))
         n_tokens = np.bincount(lines_of_tokens, minlength=len(line_ends) + 1)
-        is_heading = not self.rows and _is_heading(chunk.split(None, 3)[:3])
+        is_heading = self.may_be_heading and _is_heading(chunk.split(None, 3)[:3])
         if is_heading or not np.isin(n_tokens, (0, 3)).all():
             # A line is bad or a heading: rare, and the careful way finds the same rows.
             self.add_lines(chunk.decode().split("\n"), first_line, _parse_line)
             return
+        self.may_be_heading &= not n_tokens.any()
         self._add(chunk.split(), np.flatnonzero(n_tokens) + first_line, decode=True)
 
     def add_lines(self, lines: Iterable[str], first_line: int, parse) -> None:
@@ -262,8 +265,10 @@ class _Collected:
             except ValueError as error:
                 self.problems.append(LineProblem(number, str(error)))
                 continue
-            is_first = not tokens and not self.rows
-            if not names or (is_first and _is_heading(names, parse is _parse_csv_line)):
+            if not names:
+                continue
+            is_first, self.may_be_heading = self.may_be_heading, False
+            if is_first and _is_heading(names, parse is _parse_csv_line):
                 continue
             tokens += names
             numbers.append(number)

@@ -114,6 +114,14 @@ def is_ready(backbone: Backbone) -> bool:
     return path.is_file() and (origin.md5 is None or _md5(path) == origin.md5)
 
 
+def describe_origin(backbone: Backbone) -> str:
+    """Say in a few words where a backbone's weights come from."""
+    origin = backbone.weights
+    if isinstance(origin, Package):
+        return f"pip package {origin.name}"
+    return f"Keras, {origin.size_mb} MB download"
+
+
 def keras_cache_path(origin: KerasDownload) -> Path:
     """Return where Keras keeps a downloaded weights file (its own rule, without its import)."""
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")

@@ -1,0 +1,96 @@
+"""Every awkward file of the development data behaves as its manifest says."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import SHARED
+
+from tripletkit.cli.main import tripletkit
+from tripletkit.data.folder import find_images, locate_images
+from tripletkit.data.images import read_image, read_pixels
+from tripletkit.data.triplets import quote_name, read_triplets
+from tripletkit.errors import ImageReadError, TripletkitError
+
+HOSTILE = SHARED / "data" / "hostile"
+
+pytestmark = pytest.mark.shared
+
+
+def manifest(path):
+    """Return one parameter a line, or one that is skipped where the data is missing."""
+    if not path.is_file():
+        reason = pytest.mark.skip(reason="needs the development data beside the repository")
+        return [pytest.param({}, marks=reason, id="missing")]
+    with path.open(encoding="utf-8", newline="") as file:
+        return [pytest.param(line, id=ascii(line["file"])[:40]) for line in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("entry", manifest(HOSTILE / "manifest.csv"))
+def test_picture_behaves_as_its_manifest_says(entry, tmp_path):
+    images = HOSTILE / "images"
+    name = entry["file"]
+    triplet_file = tmp_path / "t.txt"
+    triplet_file.write_text(f"{quote_name(name)} 00001.jpg 00002.jpg\n", encoding="utf-8")
+    located = locate_images([name], images)
+    if entry["expected"] == "ok":
+        assert located.paths == [images / name]
+        pixels = read_pixels(images / name, 32, "bilinear")
+        assert pixels.shape == (32, 32, 3)
+        assert pixels.dtype == np.uint8
+    elif located.paths[0] is None:
+        assert name in located.problems[0]
+    else:
+        with pytest.raises(ImageReadError) as caught:
+            read_pixels(located.paths[0], 32, "bilinear")
+        assert name in str(caught.value)
+
+    result = CliRunner().invoke(tripletkit, ["audit", str(triplet_file), str(images)])
+    assert result.exit_code == 0, result.output
+    found = "! names without exactly one" in result.stdout or "! cannot be dec" in result.stdout
+    assert found == (entry["expected"] == "error")
+
+
+@pytest.mark.parametrize("entry", manifest(HOSTILE / "triplets" / "manifest.csv"))
+def test_triplet_file_behaves_as_its_manifest_says(entry):
+    images, path = HOSTILE / "images", HOSTILE / "triplets" / entry["file"]
+    result = CliRunner().invoke(tripletkit, ["audit", str(path), str(images), "--strict"])
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert len(result.output) < 20_000
+    try:
+        triplets = read_triplets(path)
+        for picture in find_images(triplets.names, images, triplets.first_places()):
+            read_image(picture)
+    except TripletkitError as error:
+        assert entry["expected"] in ("error", "either")
+        assert str(path) in str(error) or isinstance(error, ImageReadError)
+        assert len(str(error)) < 2_000
+        assert result.exit_code == 1
+    else:
+        assert entry["expected"] in ("ok", "either")
+        assert len(triplets) == int(entry["triplets"])
+        assert all(path.is_file() for path in find_images(triplets.names, images))
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_exif_orientations_show_the_upright_picture(shared, number):
+    images = shared / "hostile" / "images"
+    upright = np.asarray(read_image(images / "upright.png"), dtype=int)
+    turned = np.asarray(read_image(images / f"exif_{number}.jpg"), dtype=int)
+    assert turned.shape == upright.shape == (64, 96, 3)
+    # JPEG rings at the edges; a picture turned wrongly differs over whole areas.
+    assert np.abs(turned - upright).mean() < 6
+
+
+def test_gray_of_16_bits_keeps_its_middle(shared):
+    pixels = np.asarray(read_image(shared / "hostile" / "images" / "gray16.png"))
+    assert abs(pixels.mean() - 127.5) < 2
+
+
+def test_transparent_palette_shows_white_and_not_its_hidden_colour(shared):
+    pixels = np.asarray(read_image(shared / "hostile" / "images" / "palette_transparent.png"))
+    assert not (pixels == (255, 0, 255)).all(axis=-1).any()
+    assert (pixels == 255).all(axis=-1).any()

@@ -1,0 +1,119 @@
+"""`tripletkit cache`: look after the feature store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tripletkit import defaults
+from tripletkit.cli.console import say, show_json
+from tripletkit.cli.options import cache_option, json_option, quiet_option
+from tripletkit.cli.tables import align_columns
+
+
+@click.group()
+def cache() -> None:
+    """Show, clear or prune the store of features that backbones have computed.
+
+    \b
+    tripletkit cache info
+    tripletkit cache prune --unused-days 30
+    tripletkit cache clear --yes
+    """
+
+
+@cache.command()
+@cache_option
+@json_option
+def info(cache: Path | None, as_json: bool) -> None:
+    """Show where the store is and what it holds.
+
+    \b
+    tripletkit cache info --json
+    """
+    from datetime import datetime
+
+    from tripletkit.features.store import FILE_NAME, FeatureStore, default_folder
+
+    path = (cache or default_folder()) / FILE_NAME
+    uses = []
+    if path.is_file():
+        with FeatureStore(cache) as store:
+            uses = store.uses()
+    size_bytes = sum(file.stat().st_size for file in path.parent.glob(f"{FILE_NAME}*"))
+    rows = [
+        {
+            "backbone": str(use.facts["backbone"]),
+            "weights_sha256": str(use.facts["weights_sha256"]),
+            "n_images": use.n_images,
+            "size_bytes": use.size_bytes,
+            "last_used": datetime.fromtimestamp(use.last_used_s).date().isoformat(),
+        }
+        for use in uses
+    ]
+    if as_json:
+        show_json({"path": str(path), "size_bytes": size_bytes, "spaces": rows})
+        return
+    click.echo(f"{path}: {_megabytes(size_bytes)}" if rows else f"{path}: empty")
+    if rows:
+        table = [["backbone", "weights", "pictures", "size", "last used"]]
+        table += [
+            [
+                row["backbone"],
+                row["weights_sha256"][:12],
+                f"{row['n_images']:,}",
+                _megabytes(row["size_bytes"]),
+                row["last_used"],
+            ]
+            for row in rows
+        ]
+        click.echo(align_columns(table, right=[2, 3]))
+
+
+@cache.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@cache_option
+@quiet_option
+def clear(cache: Path | None, yes: bool) -> None:
+    """Delete the store. Features are computed again when they are needed.
+
+    \b
+    tripletkit cache clear --yes
+    """
+    from tripletkit.features.store import FILE_NAME, clear_store, default_folder
+
+    path = (cache or default_folder()) / FILE_NAME
+    if not yes:
+        click.confirm(f"Delete {path}?", abort=True, err=True)
+    say(f"Freed {_megabytes(clear_store(cache))}.")
+
+
+@cache.command()
+@click.option(
+    "--unused-days",
+    type=click.IntRange(min=0),
+    default=defaults.PRUNE_UNUSED_DAYS,
+    show_default=True,
+    help="Drop all features of backbones not used for so long.",
+)
+@cache_option
+@quiet_option
+def prune(cache: Path | None, unused_days: int) -> None:
+    """Drop features of pictures that are gone or changed, and of backbones long unused.
+
+    \b
+    tripletkit cache prune --unused-days 30
+    """
+    from tripletkit.features.store import FILE_NAME, FeatureStore, default_folder
+
+    if not ((cache or default_folder()) / FILE_NAME).is_file():
+        say("There is no store.")
+        return
+    with FeatureStore(cache) as store:
+        dropped = store.prune(unused_days)
+    say(f"Dropped the features of {dropped:,} pictures.")
+
+
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:,.1f} MB"

@@ -1,0 +1,43 @@
+"""What every command does that needs the features of pictures: a bar, and a word about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tripletkit.cli.console import progress_bar, say, warn
+from tripletkit.errors import describe_problems
+
+if TYPE_CHECKING:
+    from tripletkit.features.backbones import Backbone
+    from tripletkit.features.collection import Collection, NamedFiles
+    from tripletkit.features.store import FeatureSpace
+
+
+def open_collection(
+    files: NamedFiles,
+    backbone: Backbone,
+    space: FeatureSpace,
+    find_weights: Callable[[], Path],
+    cache: Path | None,
+    *,
+    skip_bad: bool,
+) -> Collection:
+    """Load the features of pictures; see `load_collection`.
+
+    Args:
+        cache: folder of the feature store. Defaults to the user's.
+    """
+    from tripletkit.features.collection import load_collection
+    from tripletkit.features.store import FeatureStore
+
+    with FeatureStore(cache) as store, progress_bar("features", "picture") as progress:
+        collection = load_collection(
+            files, backbone, space, find_weights, store, skip_bad=skip_bad, progress=progress
+        )
+    if n_bad := len(collection.problems):
+        warn(f"{n_bad:,} pictures are left out:\n{describe_problems(collection.problems)}")
+    n_stored = len(files.names) - n_bad - collection.n_computed
+    say(f"Features: {collection.n_computed:,} pictures computed, {n_stored:,} from the store.")
+    return collection

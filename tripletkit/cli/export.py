@@ -1,0 +1,45 @@
+"""`tripletkit export`: the source's full Keras model as a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tripletkit.cli.console import prepare_tensorflow, say
+from tripletkit.cli.options import force_option, model_option, quiet_option, weights_option
+
+
+@click.command()
+@model_option
+@click.option(
+    "-o",
+    "--output",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    metavar="DIR",
+    help="Folder for triplet_network.keras and encoder.keras.",
+)
+@weights_option
+@force_option
+@quiet_option
+def export(model: Path, folder: Path, weights: Path | None, force: bool) -> None:
+    """Write the whole network, backbone and head, as Keras files that need no tripletkit.
+
+    \b
+    tripletkit export --model m1 -o exported/
+    python -c "import keras; keras.saving.load_model('exported/encoder.keras').summary()"
+
+    triplet_network.keras takes three batches of 224 x 224 RGB pictures (anchor, positive,
+    negative; 0 to 255, uint8 or float) and gives the three codes side by side. encoder.keras
+    takes one. Resize pictures as `tripletkit backbones` says to get the same codes.
+    """
+    from tripletkit.model.artifact import load_model
+    from tripletkit.model.export import check_export_folder, export_networks
+
+    loaded = load_model(model)
+    check_export_folder(folder, overwrite=force)
+    prepare_tensorflow()
+    for path in export_networks(loaded, folder, loaded.find_weights(weights)):
+        say(f"Wrote {path}.")

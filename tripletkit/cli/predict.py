@@ -1,0 +1,113 @@
+"""`tripletkit predict`: answers to new questions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tripletkit.cli.collections import open_collection
+from tripletkit.cli.console import prepare_tensorflow, say, warn
+from tripletkit.cli.options import (
+    INPUT_FILE,
+    INPUT_FOLDER,
+    OUTPUT_FILE,
+    cache_option,
+    follow_outside_option,
+    input_source,
+    model_option,
+    on_bad_image_option,
+    quiet_option,
+    weights_option,
+)
+
+
+@click.command()
+@click.argument("triplets", type=INPUT_FILE)
+@model_option
+@click.option(
+    "--images",
+    type=INPUT_FOLDER,
+    help="Folder of the pictures.  [default: the one used in training]",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "labels"]),
+    default="csv",
+    show_default=True,
+    help="csv: a,b,c,prediction,margin. labels: one 1 or 0 a line, as competitions take it.",
+)
+@click.option("-o", "--output", type=OUTPUT_FILE, help="File to write.  [default: standard output]")
+@weights_option
+@on_bad_image_option
+@follow_outside_option
+@cache_option
+@quiet_option
+def predict(
+    triplets: Path,
+    model: Path,
+    images: Path | None,
+    form: str,
+    output: Path | None,
+    weights: Path | None,
+    on_bad_image: str,
+    follow_outside: bool,
+    cache: Path | None,
+) -> None:
+    """Answer questions `A B C`: 1 if A is closer to B than to C, else 0.
+
+    \b
+    tripletkit predict test.txt > preds.csv
+    tripletkit predict test.txt --model m1 --format labels -o answers.txt
+
+    The margin is d(A,C) - d(A,B): the larger, the surer. With --on-bad-image skip a row with a
+    picture that cannot be read answers 0 and has no margin.
+    """
+    from tripletkit.data.outputs import check_output
+    from tripletkit.data.triplets import read_triplets
+    from tripletkit.evaluation.answers import Answers, write_answers
+    from tripletkit.evaluation.distances import triplet_margins
+    from tripletkit.features.collection import find_files
+    from tripletkit.model.artifact import load_model
+
+    folder = load_model(model)
+    to_file = output is not None and str(output) != "-"
+    if to_file:
+        check_output(output)
+    asked = read_triplets(input_source(triplets))
+    files = find_files(
+        asked.names,
+        asked.first_places(),
+        images or folder.image_folder,
+        skip_bad=on_bad_image == "skip",
+        follow_outside=follow_outside,
+    )
+    prepare_tensorflow()
+    collection = open_collection(
+        files,
+        folder.backbone,
+        folder.space,
+        lambda: folder.find_weights(weights),
+        cache,
+        skip_bad=on_bad_image == "skip",
+    )
+    from tripletkit.model.heads import embed
+
+    codes = embed(folder.load_head(), collection.features)
+    margins = triplet_margins(codes, asked.rows, folder.distance)
+    answers = Answers.from_margins(margins, asked, asked.source)
+    destination = output if to_file else click.get_text_stream("stdout", encoding="utf-8")
+    write_answers(destination, asked, answers.predictions, margins, form)
+
+    if n_ties := int(answers.is_tie.sum()):
+        warn(f"{n_ties:,} of {len(asked):,} rows are ties (both pictures equally near), answered 0")
+    if n_undecidable := int(answers.is_undecidable.sum()):
+        warn(
+            f"{n_undecidable:,} of {len(asked):,} rows have a picture that cannot be used, "
+            "answered 0 without a margin"
+        )
+    say(
+        f"Answered {len(asked):,} questions over {len(asked.names):,} pictures"
+        + (f" to {output}." if to_file else ".")
+    )

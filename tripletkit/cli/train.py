@@ -1,0 +1,491 @@
+"""`tripletkit train`: from judgements and pictures to a model folder."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tripletkit import __version__, defaults
+from tripletkit.cli.collections import open_collection
+from tripletkit.cli.console import prepare_tensorflow, say, show_json, warn
+from tripletkit.cli.options import (
+    INPUT_FILE,
+    INPUT_FOLDER,
+    cache_option,
+    follow_outside_option,
+    force_option,
+    input_source,
+    json_option,
+    on_bad_image_option,
+    quiet_option,
+    seed_option,
+    weights_option,
+)
+from tripletkit.cli.score import describe_interval
+from tripletkit.cli.tables import align_columns
+from tripletkit.errors import SplitError
+
+if TYPE_CHECKING:
+    from tripletkit.data.training_set import TrainingSet
+    from tripletkit.data.triplets import Triplets
+    from tripletkit.evaluation.scoring import Score
+    from tripletkit.evaluation.validation import Validation
+    from tripletkit.features.collection import Collection
+    from tripletkit.features.weights_origin import WeightsFile
+    from tripletkit.model.training import EpochRecord, HeadSettings, TrainedHead
+
+
+@click.command()
+@click.argument("triplets", type=INPUT_FILE)
+@click.argument("images", type=INPUT_FOLDER)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=defaults.MODEL_FOLDER,
+    show_default=True,
+    help="Model folder to write.",
+)
+@click.option("--val", "val_file", type=INPUT_FILE, help="Validation triplets of their own.")
+@click.option(
+    "--val-truth",
+    type=INPUT_FILE,
+    help="Truth of --val, where its second and third pictures stand in chance order.",
+)
+@click.option(
+    "--val-fraction",
+    type=click.FloatRange(0, 1, max_open=True),
+    help=f"Share set apart for validation; 0 for none.  [default: {defaults.TRAIN_VAL_FRACTION}]",
+)
+@click.option(
+    "--split",
+    "split_by",
+    type=click.Choice(defaults.SPLIT_POLICIES),
+    help="What training and validation must not share: a picture, a pair, or a question.  "
+    f"[default: {defaults.SPLIT_POLICIES[0]}]",
+)
+@click.option(
+    "--backbone",
+    default="auto",
+    show_default=True,
+    help="Frozen network to start from; `tripletkit backbones` lists them. auto: resnet50 where "
+    "its weights can be had, else efficientnet-lite0.",
+)
+@weights_option
+@click.option(
+    "--dim",
+    type=click.IntRange(1, 4096),
+    default=defaults.DIM,
+    show_default=True,
+    help="Numbers in a code.",
+)
+@click.option(
+    "--hidden",
+    type=click.IntRange(1, 65536),
+    default=defaults.HIDDEN,
+    show_default=True,
+    help="Width of the hidden layer.",
+)
+@click.option(
+    "--dropout",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=defaults.DROPOUT,
+    show_default=True,
+    help="Share of hidden values dropped in training.",
+)
+@click.option(
+    "--distance",
+    type=click.Choice(["l2", "l1", "cosine"]),
+    default=defaults.DISTANCE,
+    show_default=True,
+    help="Distance between codes, in training and in answers.",
+)
+@click.option(
+    "--margin",
+    type=click.FloatRange(0, min_open=True),
+    default=defaults.MARGIN,
+    show_default=True,
+    help="How much further the negative must be, in units of the distance.",
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    help="Passes over the triplets at most.  "
+    f"[default: {defaults.EPOCHS}, more for small sets: at least {defaults.MIN_STEPS} steps]",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=defaults.BATCH_SIZE,
+    show_default=True,
+    help="Triplets in a step.",
+)
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(0, min_open=True),
+    default=defaults.LEARNING_RATE,
+    show_default=True,
+    help="Of Adam.",
+)
+@click.option(
+    "--patience",
+    type=click.IntRange(min=1),
+    default=defaults.PATIENCE,
+    show_default=True,
+    help="Epochs without a better validation accuracy before training stops.",
+)
+@on_bad_image_option
+@follow_outside_option
+@cache_option
+@seed_option
+@force_option
+@json_option
+@quiet_option
+def train(
+    triplets: Path,
+    images: Path,
+    output: Path,
+    val_file: Path | None,
+    val_truth: Path | None,
+    val_fraction: float | None,
+    split_by: str | None,
+    backbone: str,
+    weights: Path | None,
+    epochs: int | None,
+    on_bad_image: str,
+    follow_outside: bool,
+    cache: Path | None,
+    force: bool,
+    as_json: bool,
+    **head_options: Any,
+) -> None:
+    """Train a model from judgements `anchor positive negative` over a folder of pictures.
+
+    \b
+    tripletkit train train.txt images/
+    tripletkit train train.txt images/ -o m1 --val val.txt --val-truth val_truth.csv
+    tripletkit train train.txt images/ --backbone resnet50 --weights resnet50_notop.h5
+
+    Every picture goes through the frozen backbone once; its features are kept on disk, so that
+    the next run starts at once. The best epoch by validation accuracy is kept, and its accuracy
+    is printed beside that of the frozen features alone.
+    """
+    if val_file is not None and (val_fraction is not None or split_by is not None):
+        raise click.UsageError("--val excludes --val-fraction and --split: the file says it.")
+    if val_truth is not None and val_file is None:
+        raise click.UsageError("--val-truth needs --val, whose truth it is.")
+
+    from tripletkit.data.triplets import read_bytes, read_triplets
+    from tripletkit.features.collection import find_files, space_of
+    from tripletkit.model.artifact import check_model_output, save_model
+
+    started_s = time.perf_counter()
+    check_model_output(output, overwrite=force)
+    data_bytes, source = read_bytes(input_source(triplets))
+    seed = head_options["seed"]
+    data = _divide(
+        read_triplets(_as_stream(data_bytes), source),
+        val_file,
+        val_truth,
+        split_by,
+        val_fraction,
+        seed,
+    )
+    skip_bad = on_bad_image == "skip"
+    files = find_files(
+        data.names, data.places(), images, skip_bad=skip_bad, follow_outside=follow_outside
+    )
+    prepare_tensorflow()
+    chosen = _choose(backbone, weights)
+    features_started_s = time.perf_counter()
+    collection = open_collection(
+        files, chosen.backbone, space_of(chosen), lambda: chosen.path, cache, skip_bad=skip_bad
+    )
+    features_s = time.perf_counter() - features_started_s
+    data = _check_enough(data.keep_usable(collection.is_usable()), skip_bad)
+
+    settings = _make_settings(head_options, epochs, len(data.train))
+    training_started_s = time.perf_counter()
+    trained = _train(data, collection, settings)
+    training_s = time.perf_counter() - training_started_s
+    validation = _validate(data, collection, trained, settings)
+
+    times = {
+        "features_s": round(features_s, 3),
+        "training_s": round(training_s, 3),
+        "total_s": round(time.perf_counter() - started_s, 3),
+    }
+    record = _make_record(data, data_bytes, collection, chosen, settings, trained, validation)
+    record |= {
+        "images": str(images.absolute()),
+        "weights_file": weights and str(weights.absolute()),
+    }
+    save_model(
+        output, trained.head, trained.history_rows(), record | {"times": times}, overwrite=force
+    )
+
+    if as_json:
+        show_json({"model": str(output)} | record)
+    else:
+        click.echo(_describe(output, data, collection, trained, validation, times))
+    if validation is not None:
+        _warn_of_weak_score(validation)
+
+
+def _as_stream(data: bytes):
+    import io
+
+    return io.BytesIO(data)
+
+
+def _divide(
+    triplets: Triplets,
+    val_file: Path | None,
+    val_truth: Path | None,
+    split_by: str | None,
+    val_fraction: float | None,
+    seed: int,
+) -> TrainingSet:
+    from tripletkit.data.training_set import divide_training_set, join_training_set
+
+    if val_file is not None:
+        data = _join(triplets, val_file, val_truth, join_training_set)
+    else:
+        by = split_by or defaults.SPLIT_POLICIES[0]
+        fraction = defaults.TRAIN_VAL_FRACTION if val_fraction is None else val_fraction
+        try:
+            data = divide_training_set(triplets, by, fraction, seed)
+        except SplitError as error:
+            if val_fraction is not None or split_by is not None:
+                raise
+            warn(f"{error}\nTraining goes on without validation.")
+            data = divide_training_set(triplets, by, 0, seed)
+        if by == "random" and fraction:
+            warn(
+                "a random split can often be solved by remembering the names of pairs; the "
+                "controls below tell. Prefer --split image or component."
+            )
+    if data.n_degenerate:
+        warn(
+            f"{data.n_degenerate:,} triplets name one picture twice and are left out; "
+            "`tripletkit audit` lists them."
+        )
+    if 0 < len(data.val) < defaults.MIN_VAL_TRIPLETS:
+        warn(
+            f"the split by {data.by} leaves {len(data.val):,} triplets for validation, too few "
+            "to choose an epoch by or to say much. Give --val FILE, a larger --val-fraction, or "
+            "--split component."
+        )
+    return data
+
+
+def _join(triplets: Triplets, val_file: Path, val_truth: Path | None, join) -> TrainingSet:
+    from tripletkit.data.triplets import read_triplets
+    from tripletkit.errors import AnswerFileError
+    from tripletkit.evaluation.answers import read_truth
+
+    val = read_triplets(input_source(val_file))
+    truth = None
+    if val_truth is None:
+        say(f"{val_file}: taking every second picture for the positive (no --val-truth).")
+    else:
+        read = read_truth(input_source(val_truth))
+        if len(read) != len(val):
+            raise AnswerFileError(
+                f"{read.source}: expected {len(val):,} truths, one for each triplet of "
+                f"{val.source}, got {len(read):,}"
+            )
+        truth = read.labels
+    data = join(triplets, val, truth)
+    if n_shared := data.n_shared_pictures():
+        warn(
+            f"{n_shared:,} pictures are in both {triplets.source} and {val.source}; the "
+            "validation accuracy will flatter. `tripletkit split --by image` avoids it."
+        )
+    return data
+
+
+def _choose(backbone: str, weights: Path | None) -> WeightsFile:
+    from tripletkit.features.weights_origin import choose_backbone
+
+    chosen = choose_backbone(backbone, weights)
+    if chosen.reason:
+        say(f"Backbone {chosen.reason}.")
+    return chosen
+
+
+def _check_enough(data: TrainingSet, skip_bad: bool) -> TrainingSet:
+    if not len(data.train):
+        cause = " after leaving out bad pictures" if skip_bad else ""
+        raise SplitError(f"{data.train.source}: no triplet is left for training{cause}")
+    return data
+
+
+def _make_settings(
+    head_options: dict[str, Any], epochs: int | None, n_triplets: int
+) -> HeadSettings:
+    from tripletkit.model.training import HeadSettings, choose_epochs
+
+    if epochs is None:
+        epochs = choose_epochs(n_triplets, head_options["batch_size"])
+    return HeadSettings(epochs=epochs, **head_options)
+
+
+def _train(data: TrainingSet, collection: Collection, settings: HeadSettings) -> TrainedHead:
+    from tripletkit.model.training import train_head
+
+    def tell(record: EpochRecord) -> None:
+        accuracy = f", validation accuracy {record.val_accuracy:.4f}" if len(data.val) else ""
+        say(
+            f"epoch {record.epoch:>2}/{settings.epochs}: loss {record.loss:.4f}, "
+            f"violating {record.violating:.1%}{accuracy}"
+        )
+
+    chooses = len(data.val) >= defaults.MIN_VAL_TRIPLETS
+    return train_head(
+        collection.features,
+        data.train.rows,
+        data.val.rows,
+        settings,
+        chooses_epoch=chooses,
+        on_epoch=tell,
+    )
+
+
+def _validate(
+    data: TrainingSet, collection: Collection, trained: TrainedHead, settings: HeadSettings
+) -> Validation | None:
+    if not len(data.val):
+        return None
+    from tripletkit.evaluation.validation import validate
+    from tripletkit.model.heads import embed
+
+    codes = embed(trained.head, collection.features)
+    return validate(data, codes, collection.features, settings.distance)
+
+
+def _make_record(
+    data: TrainingSet,
+    data_bytes: bytes,
+    collection: Collection,
+    chosen: WeightsFile,
+    settings: HeadSettings,
+    trained: TrainedHead,
+    validation: Validation | None,
+) -> dict[str, Any]:
+    import hashlib
+    import platform
+    from dataclasses import asdict
+    from datetime import UTC, datetime
+    from importlib.metadata import version
+
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["tripletkit", *sys.argv[1:]]),
+        "versions": {
+            "tripletkit": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("tensorflow", "keras", "numpy", "Pillow")},
+        },
+        "seed": settings.seed,
+        "features": chosen.facts(),
+        "n_features": chosen.backbone.n_features,
+        "backbone_reason": chosen.reason,
+        "head": asdict(settings),
+        "best_epoch": trained.best_epoch,
+        "training_file": {
+            "name": data.train.source,
+            "sha256": hashlib.sha256(data_bytes).hexdigest(),
+        },
+        "split": {
+            "by": data.by,
+            "n_train": len(data.train),
+            "n_val": len(data.val),
+            "n_dropped": data.n_dropped,
+            "n_degenerate": data.n_degenerate,
+            "n_shared_pictures": data.n_shared_pictures(),
+        },
+        "n_pictures": int(collection.is_usable().sum()),
+        "n_bad_pictures": len(collection.problems),
+        "validation": validation and validation.to_json(),
+    }
+
+
+def _describe(
+    output: Path,
+    data: TrainingSet,
+    collection: Collection,
+    trained: TrainedHead,
+    validation: Validation | None,
+    times: dict[str, float],
+) -> str:
+    dropped = f", {data.n_dropped:,} dropped by the split" if data.n_dropped else ""
+    facts = [
+        ["pictures", f"{collection.is_usable().sum():,}"],
+        [
+            "triplets",
+            f"{len(data.train):,} for training, {len(data.val):,} for validation "
+            f"(by {data.by}){dropped}",
+        ],
+        [
+            "time",
+            f"features {times['features_s']:.1f} s, training {times['training_s']:.1f} s, "
+            f"in all {times['total_s']:.1f} s",
+        ],
+        ["epoch kept", f"{trained.best_epoch} of {len(trained.history)}"],
+    ]
+    parts = [align_columns(facts)]
+    if validation is not None:
+        parts.append(_describe_validation(validation))
+    parts.append(
+        f"The model is in {output}. Next:\n"
+        f"  tripletkit predict test.txt --model {output} > preds.csv"
+    )
+    return "\n\n".join(parts)
+
+
+def _describe_validation(validation: Validation) -> str:
+    table = [["validation", "accuracy", "95% interval", "pictures resampled", "triplets"]]
+    table.append(_score_row("trained codes", validation.trained))
+    table.append(_score_row("frozen features, cosine", validation.frozen))
+    table += [
+        [
+            f"names alone: {control.name}",
+            f"{control.accuracy:.4f}",
+            describe_interval(control.wilson),
+            "",
+            f"{control.n:,}",
+        ]
+        for control in validation.controls
+    ]
+    note = "The epoch was chosen by the same triplets, so the first line is a little flattered."
+    ties = f" Ties: {validation.trained.n_ties:,}." if validation.trained.n_ties else ""
+    return f"{align_columns(table, right=[1, 4])}\n{note}{ties}"
+
+
+def _score_row(name: str, score: Score) -> list[str]:
+    resampled = describe_interval(score.bootstrap) if score.bootstrap else "-"
+    return [
+        name,
+        f"{score.accuracy:.4f}",
+        describe_interval(score.wilson),
+        resampled,
+        f"{score.n:,}",
+    ]
+
+
+def _warn_of_weak_score(validation: Validation) -> None:
+    if validation.is_worse_than_frozen:
+        warn(
+            f"the trained codes ({validation.trained.accuracy:.4f}) are worse than the frozen "
+            f"features without any training ({validation.frozen.accuracy:.4f}). Try more "
+            "triplets, a larger --dim, a lower --learning-rate or fewer --epochs; with few "
+            "triplets or many kinds of pictures the frozen features can be the better choice."
+        )
+    if (trap := validation.trap()) is not None:
+        warn(trap)

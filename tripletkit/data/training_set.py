@@ -1,0 +1,119 @@
+"""What a training run learns from and is checked on: two triplet sets over one list of names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tripletkit.data.splits import split_triplets
+from tripletkit.data.triplets import Triplets
+from tripletkit.errors import SplitError
+
+BY_FILE = "file"
+NO_SPLIT = "none"
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Training and validation triplets over the same names.
+
+    Attributes:
+        train, val: anchor, positive, negative; `val` may be empty. No row names a picture
+            twice.
+        by: how they were divided: a split policy, `"file"` or `"none"`.
+        n_dropped: triplets that the split could use on neither side.
+        n_degenerate: triplets left out because they name a picture twice.
+    """
+
+    train: Triplets
+    val: Triplets
+    by: str
+    n_dropped: int
+    n_degenerate: int
+
+    @property
+    def names(self) -> list[str]:
+        return self.train.names
+
+    def places(self) -> list[str]:
+        """Return where each name was read first: in the training file, else in the other."""
+        n_own = int(self.train.rows.max(initial=-1)) + 1
+        of_train, of_val = self.train.first_places(), self.val.first_places()
+        named = np.zeros(max(len(self.names), n_own), dtype=bool)
+        named[self.train.rows] = True
+        return [of_train[i] if named[i] else of_val[i] for i in range(len(self.names))]
+
+    def n_shared_pictures(self) -> int:
+        """Return how many pictures are in both training and validation triplets."""
+        return len(np.intersect1d(self.train.rows, self.val.rows))
+
+    def keep_usable(self, is_usable: np.ndarray) -> TrainingSet:
+        """Return the set without triplets that have a picture that cannot be used.
+
+        Args:
+            is_usable: `(n_names,)` bool.
+        """
+        train, val = (
+            part.take(is_usable[part.rows].all(axis=1)) for part in (self.train, self.val)
+        )
+        return TrainingSet(train, val, self.by, self.n_dropped, self.n_degenerate)
+
+
+def divide_training_set(triplets: Triplets, by: str, val_fraction: float, seed: int) -> TrainingSet:
+    """Set part of the triplets apart for validation.
+
+    Args:
+        triplets: anchor, positive, negative.
+        by: a split policy; see `split_triplets`.
+        val_fraction: 0 to below 1; 0 keeps all for training.
+        seed: start of the split's choices by chance.
+    Raises:
+        SplitError: if there is too little to divide.
+    """
+    usable, n_degenerate = _leave_out_degenerate(triplets)
+    if val_fraction == 0:
+        return TrainingSet(usable, usable.take(np.arange(0)), NO_SPLIT, 0, n_degenerate)
+    split = split_triplets(usable, by, val_fraction, seed)
+    return TrainingSet(
+        usable.take(split.train_rows),
+        usable.take(split.val_rows),
+        by,
+        len(split.dropped_rows),
+        n_degenerate,
+    )
+
+
+def join_training_set(
+    triplets: Triplets, val: Triplets, truth: np.ndarray | None = None
+) -> TrainingSet:
+    """Take validation triplets from a file of their own.
+
+    Args:
+        triplets: anchor, positive, negative.
+        val: validation triplets, anchor, positive, negative unless there is a truth.
+        truth: `(n_val,)`, 1 where the first is nearer, 0 where the second is.
+    """
+    rows = val.rows
+    if truth is not None:
+        rows = np.where(truth[:, None] == 1, rows, rows[:, [0, 2, 1]])
+    index_of = {name: index for index, name in enumerate(triplets.names)}
+    of_val = np.array([index_of.setdefault(name, len(index_of)) for name in val.names])
+    names = list(index_of)
+    train, n_train = _leave_out_degenerate(
+        Triplets(names, triplets.rows, triplets.lines, triplets.source)
+    )
+    val, n_val = _leave_out_degenerate(
+        Triplets(names, of_val[rows].astype(np.int32), val.lines, val.source)
+    )
+    return TrainingSet(train, val, BY_FILE, 0, n_train + n_val)
+
+
+def _leave_out_degenerate(triplets: Triplets) -> tuple[Triplets, int]:
+    is_degenerate = triplets.is_degenerate()
+    if is_degenerate.all():
+        raise SplitError(
+            f"{triplets.source}: expected triplets of three pictures, every one names a "
+            "picture twice"
+        )
+    return triplets.take(~is_degenerate), int(is_degenerate.sum())

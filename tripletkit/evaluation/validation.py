@@ -1,0 +1,80 @@
+"""Accuracy of codes on answered triplets, with all that stands beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tripletkit.data.training_set import TrainingSet
+from tripletkit.data.triplets import Triplets
+from tripletkit.evaluation.answers import Answers
+from tripletkit.evaluation.controls import Control, describe_trap, run_controls
+from tripletkit.evaluation.distances import triplet_margins
+from tripletkit.evaluation.scoring import Score, score_answers
+
+FROZEN_DISTANCE = "cosine"
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How a model does on validation triplets, and what it must be compared with.
+
+    Attributes:
+        trained: the score of the trained codes.
+        frozen: the score of the backbone's features alone, by cosine, without any training.
+        controls: what the names of the pictures alone would score.
+    """
+
+    trained: Score
+    frozen: Score
+    controls: list[Control]
+
+    @property
+    def is_worse_than_frozen(self) -> bool:
+        return self.trained.accuracy < self.frozen.accuracy
+
+    def trap(self) -> str | None:
+        """Return a sentence if the score is no better than a table of names, else None."""
+        interval = self.trained.bootstrap or self.trained.wilson
+        return describe_trap(self.trained.accuracy, interval, self.controls)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as JSON takes it."""
+        return {
+            "trained": self.trained.to_json(),
+            "frozen_cosine": self.frozen.to_json(),
+            "controls": [control.to_json() for control in self.controls],
+        }
+
+
+def validate(
+    data: TrainingSet, codes: np.ndarray, features: np.ndarray, distance: str
+) -> Validation:
+    """Score codes on the validation triplets, beside the frozen features and the controls.
+
+    Args:
+        data: with at least one validation triplet.
+        codes: `(n_images, dim)` float32 of the pictures in `data.names`.
+        features: `(n_images, n_features)` float32 of the same.
+        distance: of the trained codes.
+    """
+    return Validation(
+        score_codes(codes, data.val, distance),
+        score_codes(features, data.val, FROZEN_DISTANCE),
+        run_controls(data.train, data.val),
+    )
+
+
+def score_codes(codes: np.ndarray, triplets: Triplets, distance: str) -> Score:
+    """Score codes on triplets given as anchor, positive, negative.
+
+    Args:
+        codes: `(n_images, n_dims)` float32.
+        triplets: over those pictures.
+        distance: a name that `triplet_margins` takes.
+    """
+    margins = triplet_margins(codes, triplets.rows, distance)
+    answers = Answers.from_margins(margins, triplets, triplets.source)
+    return score_answers(answers, np.ones(len(triplets), dtype=np.int8))

@@ -1,0 +1,131 @@
+"""A collection of named pictures with their features: what training and answering start from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tripletkit import defaults
+from tripletkit.data.folder import locate_images, place_problems
+from tripletkit.errors import ImageNameError, ImageReadError, describe_problems
+from tripletkit.features.backbones import Backbone
+from tripletkit.features.extract import FeatureFunction, Progress, extract_features
+from tripletkit.features.store import FeatureSpace, FeatureStore
+from tripletkit.features.weights_origin import WeightsFile
+
+
+@dataclass(frozen=True)
+class NamedFiles:
+    """Names of pictures and where their files are.
+
+    Attributes:
+        names: distinct.
+        places: where each was read (`train.txt:3`), for messages.
+        paths: one a name; `None` where there is no such picture.
+        problems: index of a name -> what is wrong with it.
+    """
+
+    names: Sequence[str]
+    places: Sequence[str]
+    paths: list[Path | None]
+    problems: dict[int, str]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Features of named pictures.
+
+    Attributes:
+        features: `(n_images, n_features)` float32, in the order of the names; NaN where a
+            picture is missing or broken.
+        problems: what is wrong with those, each with its place.
+        n_computed: pictures that the backbone had to look at; the others were in the store.
+    """
+
+    features: np.ndarray
+    problems: list[str]
+    n_computed: int
+
+    def is_usable(self) -> np.ndarray:
+        """Return `(n_images,)` bool: the picture has features."""
+        return np.isfinite(self.features[:, 0])
+
+
+def find_files(
+    names: Sequence[str],
+    places: Sequence[str],
+    folder: Path,
+    *,
+    skip_bad: bool = False,
+    follow_outside: bool = False,
+) -> NamedFiles:
+    """Find the file of every name; cheap, so that it can come before anything slow.
+
+    Args:
+        names: distinct names as a triplet file has them.
+        places: where each was read.
+        folder: the image folder.
+        skip_bad: keep going where a picture is missing.
+        follow_outside: allow names and links that lead out of the folder.
+    Raises:
+        ImageNameError: if there is no such folder, or a name stands for no picture, unless
+            bad ones are to be skipped.
+    """
+    located = locate_images(names, folder, follow_outside=follow_outside)
+    if located.problems and not skip_bad:
+        raise ImageNameError(
+            _with_advice(describe_problems(place_problems(located.problems, places)))
+        )
+    return NamedFiles(names, places, located.paths, located.problems)
+
+
+def load_collection(
+    files: NamedFiles,
+    backbone: Backbone,
+    space: FeatureSpace,
+    find_weights: Callable[[], Path],
+    store: FeatureStore,
+    *,
+    skip_bad: bool = False,
+    progress: Progress | None = None,
+) -> Collection:
+    """Return the features of named pictures, from the store or the backbone.
+
+    Args:
+        files: from `find_files`.
+        backbone, space: what the features are of.
+        find_weights: returns the backbone's weights file; called only if something has to be
+            computed, so that answering from the store needs no weights.
+        store: where features are kept.
+        skip_bad: give NaN where a picture cannot be read.
+        progress: told (done, total) in pictures.
+    Raises:
+        ImageReadError: if a picture cannot be read, unless bad ones are to be skipped. All
+            readable ones are in the store by then.
+    """
+
+    def load_function() -> FeatureFunction:
+        from tripletkit.features.fast_graph import make_feature_function
+
+        model = backbone.build_model(find_weights())
+        return make_feature_function(backbone, model, defaults.EXTRACT_BATCH_SIZE)
+
+    extracted = extract_features(files.paths, backbone, space, store, load_function, progress)
+    if extracted.problems and not skip_bad:
+        raise ImageReadError(
+            _with_advice(describe_problems(place_problems(extracted.problems, files.places)))
+        )
+    problems = place_problems(files.problems | extracted.problems, files.places)
+    return Collection(extracted.values, problems, extracted.n_computed)
+
+
+def space_of(weights: WeightsFile) -> FeatureSpace:
+    """Return the feature space of a backbone with its weights."""
+    return FeatureSpace(weights.facts(), weights.backbone.n_features)
+
+
+def _with_advice(problems: str) -> str:
+    return f"{problems}\nMend these, or leave them out with --on-bad-image skip."

@@ -1,0 +1,237 @@
+"""The model folder: written whole or not at all, read with suspicion.
+
+`model.json` says everything that is known of the model, `head.weights.h5` holds the head's
+numbers and `history.csv` its epochs. Nothing in it runs code when loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from tripletkit.data.outputs import check_parent, current_umask
+from tripletkit.errors import BackboneError, ModelFolderError, OutputError, WeightsError
+from tripletkit.features.backbones import Backbone, get_backbone
+from tripletkit.features.store import FeatureSpace
+from tripletkit.features.weights_files import file_sha256
+from tripletkit.features.weights_origin import find_weights
+
+if TYPE_CHECKING:
+    import keras
+
+# Increase when an older tripletkit could not read a newer folder rightly.
+FORMAT_VERSION = 1
+
+RECORD_FILE = "model.json"
+HEAD_FILE = "head.weights.h5"
+HISTORY_FILE = "history.csv"
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model folder that was found whole.
+
+    Attributes:
+        path: the folder.
+        record: what `model.json` holds.
+    """
+
+    path: Path
+    record: dict[str, Any]
+
+    @property
+    def backbone(self) -> Backbone:
+        return get_backbone(self.record["features"]["backbone"])
+
+    @property
+    def space(self) -> FeatureSpace:
+        return FeatureSpace(self.record["features"], self.record["n_features"])
+
+    @property
+    def distance(self) -> str:
+        return self.record["head"]["distance"]
+
+    @property
+    def image_folder(self) -> Path:
+        return Path(self.record["images"])
+
+    def load_head(self) -> keras.Model:
+        """Return the trained head: `(batch, n_features)` -> `(batch, dim)`."""
+        from tripletkit.model.heads import build_head
+
+        settings = self.record["head"]
+        head = build_head(
+            self.record["n_features"], settings["hidden"], settings["dim"], settings["dropout"]
+        )
+        head.load_weights(self.path / HEAD_FILE)
+        return head
+
+    def find_weights(self, given: Path | None = None) -> Path:
+        """Return the weights file of the backbone that the model was trained with.
+
+        Args:
+            given: where the user says it is. Defaults to where it was at training, then to
+                the backbone's own.
+        Raises:
+            BackboneError: if it cannot be had.
+            WeightsError: if what is there now has other weights.
+        """
+        expected = self.record["features"]["weights_sha256"]
+        recorded = self.record["weights_file"]
+        if given is None and recorded is not None:
+            given = Path(recorded)
+            if not given.is_file():
+                raise BackboneError(
+                    f"{self.path}: was trained with the weights file {given}, which is gone. "
+                    "Say where it is now with --weights FILE."
+                )
+        path = given or find_weights(self.backbone)
+        if (got := file_sha256(path)) != expected:
+            raise WeightsError(
+                f"{path}: expected the weights that {self.path} was trained with (sha256 "
+                f"{expected[:12]}...), got others ({got[:12]}...). Give the right file with "
+                "--weights FILE."
+            )
+        return path
+
+
+def check_model_output(path: Path, *, overwrite: bool = False) -> None:
+    """Refuse early what `save_model` would refuse after training.
+
+    Raises:
+        OutputError: if there is something at the path that may not be replaced, or the folder
+            cannot be written.
+    """
+    if path.exists() or path.is_symlink():
+        is_ours = path.is_dir() and ((path / RECORD_FILE).is_file() or not any(path.iterdir()))
+        if not is_ours:
+            raise OutputError(
+                f"{path}: is no model folder and will not be replaced; choose another -o"
+            )
+        if not overwrite and any(path.iterdir()):
+            raise OutputError(
+                f"{path}: holds a model already. Choose another -o, or replace it with --force."
+            )
+    check_parent(path)
+
+
+def save_model(
+    path: Path,
+    head: keras.Model,
+    history: list[dict[str, float]],
+    record: dict[str, Any],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write a model folder; what was there stays until the new one is whole.
+
+    Args:
+        path: the folder to make.
+        head: its weights are saved.
+        history: one row an epoch.
+        record: plain JSON values; format version and hashes are added here.
+        overwrite: replace an older model folder.
+    Raises:
+        OutputError: if it cannot be written, or would replace something it may not.
+    """
+    check_model_output(path, overwrite=overwrite)
+    with _explained(path):
+        # A sibling, so that moving it in is one rename on one file system.
+        partial = Path(
+            tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.absolute().parent)
+        )
+        try:
+            head.save_weights(partial / HEAD_FILE)
+            pd.DataFrame(history).to_csv(partial / HISTORY_FILE, index=False)
+            files = {name: file_sha256(partial / name) for name in (HEAD_FILE, HISTORY_FILE)}
+            whole = {"format_version": FORMAT_VERSION, **record, "files": files}
+            whole["sha256"] = _digest(whole)
+            text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+            (partial / RECORD_FILE).write_text(text, encoding="utf-8")
+            partial.chmod(0o777 & ~current_umask())
+            _move_in(partial, path)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+def load_model(path: Path) -> ModelFolder:
+    """Read a model folder and check that it is whole and as it was written.
+
+    Raises:
+        ModelFolderError: if it is missing, incomplete, edited or from a newer format.
+    """
+    record_file = path / RECORD_FILE
+    if not record_file.is_file():
+        raise ModelFolderError(
+            f"{path}: expected a model folder with {RECORD_FILE}, there is none. "
+            "Make one with `tripletkit train`, or name it with --model."
+        )
+    try:
+        record = json.loads(record_file.read_text(encoding="utf-8"))
+        version = record["format_version"]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise ModelFolderError(
+            f"{record_file}: expected the record of a model, cannot be read as one: {error}"
+        ) from error
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise ModelFolderError(
+            f"{record_file}: expected format version {FORMAT_VERSION}, got {version!r}, from a "
+            "newer tripletkit. Update tripletkit, or train again."
+        )
+    if record.get("sha256") != _digest(record):
+        raise ModelFolderError(
+            f"{record_file}: was edited after training, so its numbers cannot be trusted. "
+            "Bring back the original, or train again."
+        )
+    for name, expected in record["files"].items():
+        file = path / name
+        if not file.is_file():
+            raise ModelFolderError(f"{path}: incomplete, {name} is missing; train again")
+        if file_sha256(file) != expected:
+            raise ModelFolderError(
+                f"{file}: is not the file that training wrote (its sha256 differs). "
+                "Bring back the original, or train again."
+            )
+    return ModelFolder(path, record)
+
+
+def _digest(record: dict[str, Any]) -> str:
+    facts = {key: value for key, value in record.items() if key != "sha256"}
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _move_in(partial: Path, path: Path) -> None:
+    """Put the new folder in the place of the old one, which goes only after that."""
+    if not path.exists():
+        partial.rename(path)
+        return
+    retired = partial.with_name(partial.name.replace(".partial-", ".old-"))
+    path.rename(retired)
+    try:
+        partial.rename(path)
+    except OSError:
+        retired.rename(path)
+        raise
+    shutil.rmtree(retired)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        reason = error.strerror or str(error)
+        raise OutputError(f"{path}: the model cannot be written: {reason}") from error
