@@ -15,13 +15,13 @@ from tripletkit.data.triplets import read_triplets, scan_triplets, write_triplet
 from tripletkit.errors import ImageReadError, TripletFileError, TripletkitError
 
 # Whatever a file system may hold, surrogates and control characters included.
-any_name = st.text(min_size=1, max_size=12) | st.text('ab ,"#\t\'\\/-.\u00a0\u0301', min_size=1)
+any_name = st.text(min_size=1, max_size=12) | st.text("ab ,\"#\t'\\/-.\u00a0\u0301", min_size=1)
 N_MUTATIONS = 400
 
 SEEDS = [
     b"a.jpg b.jpg c.jpg\nd.jpg e.jpg f.jpg\n",
     b'"a b.jpg" c,d.jpg "#e"\r\n# comment\r\n\r\nx y z',
-    b"anchor,positive,negative\na,b,c\n\"d,e\",f,g\n",
+    b'anchor,positive,negative\na,b,c\n"d,e",f,g\n',
     "\ufeff寿司 café b\n".encode(),
 ]
 
@@ -86,7 +86,9 @@ def encode(image: Image.Image, format_name: str, **options) -> bytes:
 
 def picture_seeds():
     gradient = np.add.outer(np.arange(24), np.arange(32)).astype(np.uint8) * 4
-    colour = Image.fromarray(np.stack([gradient, gradient.T[:24].repeat(2, 1)[:, :32], gradient], 2))
+    colour = Image.fromarray(
+        np.stack([gradient, gradient.T[:24].repeat(2, 1)[:, :32], gradient], 2)
+    )
     exif = Image.Exif()
     exif[0x0112] = 6
     return {

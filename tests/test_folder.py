@@ -1,0 +1,128 @@
+"""From names to files: what a name means, and what it must never mean."""
+
+from __future__ import annotations
+
+import pytest
+
+from tripletkit.data.folder import check_name, find_images, list_images, locate_images
+from tripletkit.errors import ImageNameError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "images"
+    (folder / "sub").mkdir(parents=True)
+    for name in (
+        "a.jpg 7.jpg 007.jpg twin.jpg twin.PNG no_extension sub/deep.webp UPPER.JPG both both.jpg "
+        "notes.txt .hidden.jpg"
+    ).split():
+        (folder / name).write_bytes(b"")
+    (folder / "folder.jpg").mkdir()
+    (tmp_path / "outside.jpg").write_bytes(b"")
+    return folder
+
+
+def problem(folder, name, **options):
+    return locate_images([name], folder, **options).problems.get(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("a.jpg", "a.jpg"),
+        ("a", "a.jpg"),
+        ("7", "7.jpg"),
+        ("007", "007.jpg"),
+        ("UPPER", "UPPER.JPG"),
+        ("twin.PNG", "twin.PNG"),
+        ("both", "both"),
+        ("no_extension", "no_extension"),
+        ("sub/deep", "sub/deep.webp"),
+        ("./a.jpg", "a.jpg"),
+    ],
+)
+def test_a_name_means_one_file(folder, name, file):
+    assert find_images([name], folder) == [folder / file]
+
+
+def test_a_bare_name_of_two_files_is_ambiguous(folder):
+    assert "got 2: twin.PNG, twin.jpg" in problem(folder, "twin")
+
+
+def test_a_name_in_another_case_is_missing_with_a_hint(folder):
+    assert "Did you mean 'a.jpg'?" in problem(folder, "A.jpg")
+    assert problem(folder, "upper.jpg") is not None
+
+
+@pytest.mark.parametrize("name", ["none.jpg", "none/a.jpg", "notes", "a.png", ".hidden"])
+def test_a_missing_name_says_so(folder, name):
+    assert f'there is no picture "{name}"' in problem(folder, name)
+
+
+def test_a_folder_is_no_picture(folder):
+    assert "is a folder or a broken link" in problem(folder, "folder.jpg")
+
+
+@pytest.mark.parametrize("name", ["../outside.jpg", "sub/../../outside.jpg", "/etc/passwd"])
+def test_a_name_that_leads_out_is_refused(folder, name):
+    with pytest.raises(ImageNameError, match="--follow-outside"):
+        check_name(name)
+    assert "--follow-outside" in problem(folder, name)
+
+
+@pytest.mark.parametrize("name", ["sub\\deep.webp", "C:/a.jpg", "c:a.jpg"])
+def test_a_windows_path_is_refused(folder, name):
+    assert "Windows path" in problem(folder, name)
+
+
+def test_a_name_that_leads_out_is_followed_on_request(folder, tmp_path):
+    located = locate_images(
+        ["../outside.jpg", str(tmp_path / "outside.jpg")], folder, follow_outside=True
+    )
+    assert [path.resolve() for path in located.paths] == [tmp_path / "outside.jpg"] * 2
+
+
+def test_links_out_of_the_folder_are_refused(folder, tmp_path):
+    (folder / "link.jpg").symlink_to(tmp_path / "outside.jpg")
+    (folder / "door").symlink_to(tmp_path)
+    (folder / "inside.jpg").symlink_to(folder / "a.jpg")
+    (folder / "broken.jpg").symlink_to(folder / "gone.jpg")
+    assert "a link that leads out" in problem(folder, "link.jpg")
+    assert "a link that leads out" in problem(folder, "door/outside.jpg")
+    assert "broken link" in problem(folder, "broken.jpg")
+    assert problem(folder, "inside.jpg") is None
+    assert problem(folder, "link.jpg", follow_outside=True) is None
+    assert problem(folder, "door/outside.jpg", follow_outside=True) is None
+
+
+def test_names_of_two_spellings_of_an_accent_are_two(tmp_path):
+    composed, decomposed = "caf\u00e9.jpg", "cafe\u0301.jpg"
+    (tmp_path / composed).write_bytes(b"")
+    if (tmp_path / decomposed).exists():
+        pytest.skip("this file system takes both spellings for one")
+    assert problem(tmp_path, composed) is None
+    assert problem(tmp_path, decomposed) is not None
+
+
+def test_find_images_shows_ten_problems_with_their_places(folder):
+    names = [f"none{number}" for number in range(12)]
+    places = [f"t.txt:{number}" for number in range(1, 13)]
+    with pytest.raises(ImageNameError) as caught:
+        find_images(names, folder, places)
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith('t.txt:1: there is no picture "none0"')
+    assert lines[-1] == "... and 2 more (12 in all)"
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    for use in (lambda path: locate_images([], path), list_images):
+        with pytest.raises(ImageNameError, match="expected a folder of pictures"):
+            use(tmp_path / "none")
+
+
+def test_list_images_leaves_out_hidden_files_and_other_files(folder):
+    (folder / ".git").mkdir()
+    (folder / ".git" / "a.jpg").write_bytes(b"")
+    assert list_images(folder) == sorted(
+        "a.jpg 7.jpg 007.jpg twin.jpg twin.PNG sub/deep.webp UPPER.JPG both.jpg".split()
+    )

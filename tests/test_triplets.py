@@ -1,0 +1,181 @@
+"""Reading triplet files: every form, every refusal with its place."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+
+from tripletkit.data import triplets as triplets_module
+from tripletkit.data.triplets import quote_name, read_triplets, scan_triplets, write_triplets
+from tripletkit.errors import OutputError, TripletFileError
+
+PLAIN = b"a b c\nd e f\n"
+
+
+def read(data: bytes, name: str = "t.txt"):
+    triplets = read_triplets(io.BytesIO(data), name)
+    return [tuple(triplets.names[index] for index in row) for row in triplets.rows]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        PLAIN,
+        b"\xef\xbb\xbf" + PLAIN,
+        PLAIN.replace(b"\n", b"\r\n"),
+        PLAIN.replace(b"\n", b"\r"),
+        b"a b c\r\nd e f\n",
+        b"a b c\nd e f",
+        b"a\tb\tc\nd \t e  f \t\n",
+        b"  a b c\n\n \n\td e f\n\n",
+        b"# judged in May\na b c # sure\nd e f\n",
+        b"anchor positive negative\na b c\nd e f\n",
+        b"\n# heading\nANCHOR first Second\na b c\nd e f\n",
+        b'"a" b "c"\nd e f\n',
+        b"a,b,c\na,b,c\nd,e,f\n",
+        b"A,B,C\n\na, b ,c\nd , e,\tf\n# end\n",
+        b"anchor,positive,negative\na,b,c\nd,e,f\n",
+        b'a,b,c\n"a","b","c"\n"d",e,f\n',
+    ],
+)
+def test_read_triplets_takes_every_form(data):
+    assert read(data) == [("a", "b", "c"), ("d", "e", "f")]
+
+
+def test_read_triplets_takes_one_heading_only(monkeypatch):
+    heading = ("anchor", "positive", "negative")
+    data = b"# note\n\n" + b"anchor positive negative\n" * 2 + PLAIN
+    expected = [heading, ("a", "b", "c"), ("d", "e", "f")]
+    assert read(data) == expected
+    monkeypatch.setattr(triplets_module, "_CHUNK_BYTES", 1)
+    assert read(data) == expected
+
+
+def test_read_triplets_keeps_names_as_text():
+    assert read(b"00123 1e5 -7\n") == [("00123", "1e5", "-7")]
+
+
+def test_read_triplets_keeps_commas_in_a_text_file():
+    assert read(b"comma,name.jpg x.jpg y.jpg\n") == [("comma,name.jpg", "x.jpg", "y.jpg")]
+    assert read(b"1.jpg, 2.jpg, 3.jpg\n", "t.csv") == [("1.jpg", "2.jpg", "3.jpg")]
+
+
+def test_read_triplets_unquotes_blanks_quotes_and_signs():
+    expected = [('a "b"', "#c", "d")]
+    assert read(b'"a ""b""" "#c" d\n') == expected
+    assert read(b'"a ""b""","#c",d\n') == expected
+
+
+def test_read_triplets_remembers_lines():
+    triplets = read_triplets(io.BytesIO(b"# one\n\na b c\n\nc d a\n"), "t.txt")
+    assert triplets.lines.tolist() == [3, 5]
+    assert triplets.place(1) == "t.txt:5"
+    assert triplets.first_places() == ["t.txt:3", "t.txt:3", "t.txt:3", "t.txt:5"]
+    assert triplets.take(np.array([False, True])).place(0) == "t.txt:5"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"a b c\na b\n", "t.txt:2: expected 3 image names, got 2"),
+        (b"a b c\r\n\r\na b c d\r\n", "t.txt:3: expected 3 image names, got 4"),
+        (b"a b c\nmy photo.jpg b c\n", "t.txt:2: .*Put names with spaces in quotes"),
+        (b"a,b,c\nd,e\n", "t.txt:2: expected 3 image names, got 2"),
+        (b"a,b,c\nd,,f\n", "t.txt:2: expected an image name, got an empty one"),
+        (b"a b c\nd, e, f\n", "t.txt:2: expected names separated by blanks"),
+        (b'a b c\n"d e f\n', "t.txt:2: expected a closing quote"),
+        ("a b c\nd\u00a0e\u00a0f\n".encode(), r"t.txt:2: .*the blank U\+00A0"),
+        (b"a b c\na\x00 b c\n", r"t.txt:2: .*control character U\+0000"),
+        (b"a b c\n\xe9 b c\n", "t.txt:2: expected UTF-8 text, got the byte 0xe9"),
+        ("a b c\n".encode("utf-16"), "t.txt: expected UTF-8 text, got UTF-16"),
+        (b"", "t.txt: expected lines of three image names, got no triplet at all"),
+        (b"# nothing\n\n", "t.txt: expected lines of three image names, got no triplet at all"),
+    ],
+)
+def test_read_triplets_refuses_with_the_place(data, message):
+    with pytest.raises(TripletFileError, match=message):
+        read(data)
+
+
+def test_read_triplets_counts_all_problems_and_shows_ten():
+    with pytest.raises(TripletFileError) as caught:
+        read(b"a b c\n" + b"a b\n" * 25)
+    assert len(str(caught.value).splitlines()) == 11
+    assert str(caught.value).endswith("... and 15 more (25 in all)")
+
+
+def test_read_triplets_names_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(TripletFileError, match=r"none\.txt: cannot be read"):
+        read_triplets(tmp_path / "none.txt")
+
+
+def test_scan_triplets_keeps_what_can_be_read():
+    scan = scan_triplets(io.BytesIO(b"a b c\na b\nc b a\n"), "t.txt")
+    assert scan.triplets.rows.tolist() == [[0, 1, 2], [2, 1, 0]]
+    assert [problem.line for problem in scan.problems] == [2]
+    [placed] = scan.place_problems()
+    assert placed.startswith("t.txt:2: expected 3")
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("chunk_bytes", [1, 7, 64])
+def test_chunk_borders_change_nothing(monkeypatch, seed, chunk_bytes):
+    rng = np.random.default_rng(seed)
+    names = np.array(["a", "bb", "00123.jpg", "#x", '"q r"', "é"])
+    lines = [" ".join(row) for row in names[rng.integers(0, 3 + 3 * (seed % 2), (40, 3))]]
+    for at in rng.integers(0, 40, 6):
+        lines.insert(at, str(rng.choice(["", "# note", "one two", "\t"])))
+    data = "\n".join(lines).encode() + b"\n" * (seed % 3)
+    whole = scan_triplets(io.BytesIO(data), "t.txt")
+    monkeypatch.setattr(triplets_module, "_CHUNK_BYTES", chunk_bytes)
+    pieces = scan_triplets(io.BytesIO(data), "t.txt")
+    assert_same(whole, pieces)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_fast_path_equals_slow_path(monkeypatch, seed):
+    rng = np.random.default_rng(seed)
+    blanks = np.array([" ", "\t", "   ", " \t "])
+    lines = [
+        "".join(f"{blanks[rng.integers(0, 4)]}n{name}" for name in rng.integers(0, 30, 3))
+        for _ in range(200)
+    ]
+    data = ("\n\n" * (seed % 2) + "\n".join(lines)).encode()
+    fast = scan_triplets(io.BytesIO(data), "t.txt")
+    assert len(fast.triplets) == 200
+    monkeypatch.setattr(triplets_module, "_SPECIAL", triplets_module.re.compile(b"n"))
+    assert_same(fast, scan_triplets(io.BytesIO(data), "t.txt"))
+
+
+def assert_same(one, other):
+    assert one.triplets.names == other.triplets.names
+    np.testing.assert_array_equal(one.triplets.rows, other.triplets.rows)
+    np.testing.assert_array_equal(one.triplets.lines, other.triplets.lines)
+    assert one.problems == other.problems
+
+
+def test_is_degenerate_finds_every_kind():
+    triplets = read_triplets(io.BytesIO(b"a a b\na b a\nb a a\na b c\n"), "t.txt")
+    assert triplets.is_degenerate().tolist() == [True, True, True, False]
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "a\rb", "a\u2028b", "\udcff", "\x7f"])
+def test_quote_name_refuses_what_no_line_can_hold(name):
+    with pytest.raises(TripletFileError, match="rename the picture"):
+        quote_name(name)
+
+
+def test_write_triplets_keeps_the_old_file_when_it_fails(tmp_path):
+    path = tmp_path / "t.txt"
+    path.write_text("old")
+    with pytest.raises(TripletFileError):
+        write_triplets(path, ["a", "b\n", "c"], np.array([[0, 1, 2]]))
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["t.txt"]
+
+
+def test_write_triplets_names_a_folder_that_is_missing(tmp_path):
+    with pytest.raises(OutputError, match="none"):
+        write_triplets(tmp_path / "none" / "t.txt", ["a", "b", "c"], np.array([[0, 1, 2]]))
