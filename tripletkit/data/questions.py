@@ -90,7 +90,7 @@ def compare_judgements(questions: Questions) -> Judgements | None:
     Example:
         >>> rows = np.array([[0, 1, 2], [0, 1, 2], [0, 2, 1], [0, 1, 3]])
         >>> compare_judgements(group_questions(rows, 4)).ceiling  # two of three
-        0.6666666666666666
+        0.6666666666666667
     """
     n_each = questions.votes.sum(axis=1)
     is_several = n_each > 1
