@@ -52,7 +52,7 @@ TRAIN_VAL_FRACTION = 0.1
 
 # Below this many validation triplets (95% interval wider than 16 points) the accuracy is too
 # uncertain to choose an epoch by, so training keeps its last one.
-MIN_VAL_TRIPLETS = 100
+MIN_VAL_TRIPLETS = 500
 
 # What training and validation must not share: a picture, a pair of pictures, or a question. The
 # strictest first.
