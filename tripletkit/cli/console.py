@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -43,6 +44,13 @@ def warn(message: str) -> None:
 def show_json(value: dict[str, Any]) -> None:
     """Print a result for scripts on stdout."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def standard_output() -> TextIO:
+    """Return stdout as UTF-8 text without translated line ends, for data."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", newline="\n")
+    return sys.stdout
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
@@ -71,6 +73,6 @@ follow_outside_option = click.option(
 )
 
 
-def input_source(path: Path):
+def input_source(path: Path) -> Path | BinaryIO:
     """Return what a reader takes: the path, or standard input for `-`."""
-    return click.get_binary_stream("stdin") if str(path) == "-" else path
+    return sys.stdin.buffer if str(path) == "-" else path

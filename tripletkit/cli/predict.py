@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tripletkit.cli.collections import open_collection
-from tripletkit.cli.console import prepare_tensorflow, say, warn
+from tripletkit.cli.console import prepare_tensorflow, say, standard_output, warn
 from tripletkit.cli.options import (
     INPUT_FILE,
     INPUT_FOLDER,
@@ -39,6 +39,11 @@ from tripletkit.cli.options import (
     help="csv: a,b,c,prediction,margin. labels: one 1 or 0 a line, as competitions take it.",
 )
 @click.option("-o", "--output", type=OUTPUT_FILE, help="File to write.  [default: standard output]")
+@click.option(
+    "--frozen",
+    is_flag=True,
+    help="Answer by the frozen features alone (cosine), as if nothing had been trained.",
+)
 @weights_option
 @on_bad_image_option
 @follow_outside_option
@@ -50,6 +55,7 @@ def predict(
     images: Path | None,
     form: str,
     output: Path | None,
+    frozen: bool,
     weights: Path | None,
     on_bad_image: str,
     follow_outside: bool,
@@ -60,6 +66,7 @@ def predict(
     \b
     tripletkit predict test.txt > preds.csv
     tripletkit predict test.txt --model m1 --format labels -o answers.txt
+    tripletkit predict test.txt --frozen > frozen.csv
 
     The margin is d(A,C) - d(A,B): the larger, the surer. With --on-bad-image skip a row with a
     picture that cannot be read answers 0 and has no margin.
@@ -67,7 +74,7 @@ def predict(
     from tripletkit.data.outputs import check_output
     from tripletkit.data.triplets import read_triplets
     from tripletkit.evaluation.answers import Answers, write_answers
-    from tripletkit.evaluation.distances import triplet_margins
+    from tripletkit.evaluation.distances import FROZEN_DISTANCE, triplet_margins
     from tripletkit.features.collection import find_files
     from tripletkit.model.artifact import load_model
 
@@ -92,12 +99,15 @@ def predict(
         cache,
         skip_bad=on_bad_image == "skip",
     )
-    from tripletkit.model.heads import embed
+    if frozen:
+        margins = triplet_margins(collection.features, asked.rows, FROZEN_DISTANCE)
+    else:
+        from tripletkit.model.heads import embed
 
-    codes = embed(folder.load_head(), collection.features)
-    margins = triplet_margins(codes, asked.rows, folder.distance)
+        codes = embed(folder.load_head(), collection.features)
+        margins = triplet_margins(codes, asked.rows, folder.distance)
     answers = Answers.from_margins(margins, asked, asked.source)
-    destination = output if to_file else click.get_text_stream("stdout", encoding="utf-8")
+    destination = output if to_file else standard_output()
     write_answers(destination, asked, answers.predictions, margins, form)
 
     if n_ties := int(answers.is_tie.sum()):

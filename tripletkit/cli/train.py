@@ -26,14 +26,12 @@ from tripletkit.cli.options import (
     seed_option,
     weights_option,
 )
-from tripletkit.cli.score import describe_interval
-from tripletkit.cli.tables import align_columns
+from tripletkit.cli.train_text import chooses_epoch, describe_training, warn_of_weak_score
 from tripletkit.errors import SplitError
 
 if TYPE_CHECKING:
     from tripletkit.data.training_set import TrainingSet
     from tripletkit.data.triplets import Triplets
-    from tripletkit.evaluation.scoring import Score
     from tripletkit.evaluation.validation import Validation
     from tripletkit.features.collection import Collection
     from tripletkit.features.weights_origin import WeightsFile
@@ -232,9 +230,9 @@ def train(
     if as_json:
         show_json({"model": str(output)} | record)
     else:
-        click.echo(_describe(output, data, collection, trained, validation, times))
+        click.echo(describe_training(output, data, collection, trained, validation, times))
     if validation is not None:
-        _warn_of_weak_score(validation)
+        warn_of_weak_score(validation)
 
 
 def _as_stream(data: bytes):
@@ -275,11 +273,11 @@ def _divide(
             f"{data.n_degenerate:,} triplets name one picture twice and are left out; "
             "`tripletkit audit` lists them."
         )
-    if 0 < len(data.val) < defaults.MIN_VAL_TRIPLETS:
+    if len(data.val) > 0 and not chooses_epoch(len(data.val)):
         warn(
-            f"the split by {data.by} leaves {len(data.val):,} triplets for validation, too few "
-            "to choose an epoch by or to say much. Give --val FILE, a larger --val-fraction, or "
-            "--split component."
+            f"{len(data.val):,} validation triplets (by {data.by}) are too few to choose an epoch "
+            "by or to say much, so the last epoch is kept. Give --val FILE, a larger "
+            "--val-fraction, or --split component."
         )
     return data
 
@@ -346,13 +344,12 @@ def _train(data: TrainingSet, collection: Collection, settings: HeadSettings) ->
             f"violating {record.violating:.1%}{accuracy}"
         )
 
-    chooses = len(data.val) >= defaults.MIN_VAL_TRIPLETS
     return train_head(
         collection.features,
         data.train.rows,
         data.val.rows,
         settings,
-        chooses_epoch=chooses,
+        chooses_epoch=chooses_epoch(len(data.val)),
         on_epoch=tell,
     )
 
@@ -414,78 +411,3 @@ def _make_record(
         "n_bad_pictures": len(collection.problems),
         "validation": validation and validation.to_json(),
     }
-
-
-def _describe(
-    output: Path,
-    data: TrainingSet,
-    collection: Collection,
-    trained: TrainedHead,
-    validation: Validation | None,
-    times: dict[str, float],
-) -> str:
-    dropped = f", {data.n_dropped:,} dropped by the split" if data.n_dropped else ""
-    facts = [
-        ["pictures", f"{collection.is_usable().sum():,}"],
-        [
-            "triplets",
-            f"{len(data.train):,} for training, {len(data.val):,} for validation "
-            f"(by {data.by}){dropped}",
-        ],
-        [
-            "time",
-            f"features {times['features_s']:.1f} s, training {times['training_s']:.1f} s, "
-            f"in all {times['total_s']:.1f} s",
-        ],
-        ["epoch kept", f"{trained.best_epoch} of {len(trained.history)}"],
-    ]
-    parts = [align_columns(facts)]
-    if validation is not None:
-        parts.append(_describe_validation(validation))
-    parts.append(
-        f"The model is in {output}. Next:\n"
-        f"  tripletkit predict test.txt --model {output} > preds.csv"
-    )
-    return "\n\n".join(parts)
-
-
-def _describe_validation(validation: Validation) -> str:
-    table = [["validation", "accuracy", "95% interval", "pictures resampled", "triplets"]]
-    table.append(_score_row("trained codes", validation.trained))
-    table.append(_score_row("frozen features, cosine", validation.frozen))
-    table += [
-        [
-            f"names alone: {control.name}",
-            f"{control.accuracy:.4f}",
-            describe_interval(control.wilson),
-            "",
-            f"{control.n:,}",
-        ]
-        for control in validation.controls
-    ]
-    note = "The epoch was chosen by the same triplets, so the first line is a little flattered."
-    ties = f" Ties: {validation.trained.n_ties:,}." if validation.trained.n_ties else ""
-    return f"{align_columns(table, right=[1, 4])}\n{note}{ties}"
-
-
-def _score_row(name: str, score: Score) -> list[str]:
-    resampled = describe_interval(score.bootstrap) if score.bootstrap else "-"
-    return [
-        name,
-        f"{score.accuracy:.4f}",
-        describe_interval(score.wilson),
-        resampled,
-        f"{score.n:,}",
-    ]
-
-
-def _warn_of_weak_score(validation: Validation) -> None:
-    if validation.is_worse_than_frozen:
-        warn(
-            f"the trained codes ({validation.trained.accuracy:.4f}) are worse than the frozen "
-            f"features without any training ({validation.frozen.accuracy:.4f}). Try more "
-            "triplets, a larger --dim, a lower --learning-rate or fewer --epochs; with few "
-            "triplets or many kinds of pictures the frozen features can be the better choice."
-        )
-    if (trap := validation.trap()) is not None:
-        warn(trap)

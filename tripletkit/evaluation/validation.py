@@ -11,10 +11,8 @@ from tripletkit.data.training_set import TrainingSet
 from tripletkit.data.triplets import Triplets
 from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.controls import Control, describe_trap, run_controls
-from tripletkit.evaluation.distances import triplet_margins
+from tripletkit.evaluation.distances import FROZEN_DISTANCE, triplet_margins
 from tripletkit.evaluation.scoring import Score, score_answers
-
-FROZEN_DISTANCE = "cosine"
 
 
 @dataclass(frozen=True)

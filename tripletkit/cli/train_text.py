@@ -1,0 +1,108 @@
+"""What `tripletkit train` says at its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tripletkit import defaults
+from tripletkit.cli.console import warn
+from tripletkit.cli.score import describe_interval
+from tripletkit.cli.tables import align_columns
+
+if TYPE_CHECKING:
+    from tripletkit.data.training_set import TrainingSet
+    from tripletkit.evaluation.scoring import Score
+    from tripletkit.evaluation.validation import Validation
+    from tripletkit.features.collection import Collection
+    from tripletkit.model.training import TrainedHead
+
+
+def describe_training(
+    output: Path,
+    data: TrainingSet,
+    collection: Collection,
+    trained: TrainedHead,
+    validation: Validation | None,
+    times: dict[str, float],
+) -> str:
+    """Return the summary of a training run as lines of text."""
+    dropped = f", {data.n_dropped:,} dropped by the split" if data.n_dropped else ""
+    facts = [
+        ["pictures", f"{collection.is_usable().sum():,}"],
+        [
+            "triplets",
+            f"{len(data.train):,} for training, {len(data.val):,} for validation "
+            f"(by {data.by}){dropped}",
+        ],
+        [
+            "time",
+            f"features {times['features_s']:.1f} s, training {times['training_s']:.1f} s, "
+            f"in all {times['total_s']:.1f} s",
+        ],
+        ["epoch kept", f"{trained.best_epoch} of {len(trained.history)}"],
+    ]
+    parts = [align_columns(facts)]
+    if validation is not None:
+        parts.append(_describe_validation(validation))
+    parts.append(
+        f"The model is in {output}. Next:\n"
+        f"  tripletkit predict test.txt --model {output} > preds.csv"
+    )
+    return "\n\n".join(parts)
+
+
+def _describe_validation(validation: Validation) -> str:
+    table = [["validation", "accuracy", "95% interval", "pictures resampled", "triplets"]]
+    table.append(_score_row("trained codes", validation.trained))
+    table.append(_score_row("frozen features, cosine", validation.frozen))
+    able = [control for control in validation.controls if control.n_undecided < control.n]
+    table += [
+        [
+            f"names alone: {control.name}",
+            f"{control.accuracy:.4f}",
+            describe_interval(control.wilson),
+            "",
+            f"{control.n:,}",
+        ]
+        for control in able
+    ]
+    notes = [align_columns(table, right=[1, 4])]
+    if not able:
+        notes.append("Names alone could answer none of these: training shares none with them.")
+    if chooses_epoch(validation.trained.n):
+        notes.append(
+            "The epoch was chosen by the same triplets, so the first line is a little flattered."
+        )
+    if n_ties := validation.trained.n_ties:
+        notes.append(f"Ties, counted as wrong: {n_ties:,}.")
+    return "\n".join(notes)
+
+
+def chooses_epoch(n_val: int) -> bool:
+    """Return whether so many validation triplets can tell one epoch from another."""
+    return n_val >= defaults.MIN_VAL_TRIPLETS
+
+
+def _score_row(name: str, score: Score) -> list[str]:
+    resampled = describe_interval(score.bootstrap) if score.bootstrap else "-"
+    return [
+        name,
+        f"{score.accuracy:.4f}",
+        describe_interval(score.wilson),
+        resampled,
+        f"{score.n:,}",
+    ]
+
+
+def warn_of_weak_score(validation: Validation) -> None:
+    """Say plainly that training did not help, or that names would do as well."""
+    if validation.is_worse_than_frozen:
+        warn(
+            f"the trained codes ({validation.trained.accuracy:.4f}) are worse than the frozen "
+            f"features without any training ({validation.frozen.accuracy:.4f}). Try more "
+            "triplets, a larger --dim, a lower --learning-rate or fewer --epochs; with few "
+            "triplets or many kinds of pictures the frozen features can be the better choice."
+        )
+    if (trap := validation.trap()) is not None:
+        warn(trap)
