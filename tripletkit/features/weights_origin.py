@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import socket
 import sys
@@ -132,10 +133,11 @@ def _download(origin: KerasDownload) -> Path:
     from keras.utils import get_file
 
     # Keras draws its bar on stdout, which is for data here, and waits for ever on a dead line.
+    talk = sys.stderr if sys.stderr.isatty() else io.StringIO()
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(defaults.DOWNLOAD_TIMEOUT_S)
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(talk):
             path = get_file(
                 origin.file_name, origin.url, cache_subdir="models", file_hash=origin.md5
             )
