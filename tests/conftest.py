@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pytest
+import tiny_backbone as tiny
 from click.testing import CliRunner
 from PIL import Image, ImageDraw
 
 from tripletkit import defaults
+from tripletkit.features.backbones import Backbone
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -62,3 +69,95 @@ def triplet_file(tmp_path: Path) -> Path:
     ]
     path.write_text("".join(lines))
     return path
+
+
+class ToyCompetition(NamedTuple):
+    """Sixty drawn pictures, ten of each of six colours, and judgements: colour goes with colour."""
+
+    images: Path
+    train: Path
+    test: Path
+    truth: Path
+    labels: np.ndarray
+
+
+@pytest.fixture(scope="session")
+def toy_competition(tmp_path_factory: pytest.TempPathFactory) -> ToyCompetition:
+    folder = tmp_path_factory.mktemp("toy_competition")
+    images = folder / "images"
+    images.mkdir()
+    rng = np.random.default_rng(3)
+    colours = ["red", "lime", "blue", "yellow", "black", "magenta"]
+    names, labels = [], []
+    for number in range(60):
+        label = number % len(colours)
+        image = Image.new("RGB", (40, 36), "white")
+        x, y = rng.integers(2, 14, 2)
+        draw = ImageDraw.Draw(image)
+        shape = (draw.ellipse, draw.rectangle)[number // len(colours) % 2]
+        shape((x, y, x + 20, y + 16), fill=colours[label])
+        name = f"p{number:02}.png"
+        image.save(images / name)
+        names.append(name)
+        labels.append(label)
+    labels = np.array(labels)
+
+    def draw_rows(low: int, high: int, n_rows: int) -> list[tuple[int, int, int]]:
+        rows = []
+        while len(rows) < n_rows:
+            a, p, n = rng.choice(np.arange(low, high), 3, replace=False)
+            if labels[a] == labels[p] != labels[n]:
+                rows.append((a, p, n))
+        return rows
+
+    def write(path: Path, rows: list[tuple[int, int, int]]) -> Path:
+        path.write_text("".join(f"{names[a]} {names[b]} {names[c]}\n" for a, b, c in rows))
+        return path
+
+    train = write(folder / "train.txt", draw_rows(0, 42, 400))
+    truth = rng.integers(0, 2, 200)
+    asked = [
+        (a, p, n) if is_first else (a, n, p)
+        for (a, p, n), is_first in zip(draw_rows(42, 60, 200), truth, strict=True)
+    ]
+    test = write(folder / "test.txt", asked)
+    truth_file = folder / "truth.csv"
+    truth_file.write_text("label\n" + "".join(f"{value}\n" for value in truth))
+    return ToyCompetition(images, train, test, truth_file, labels)
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tiny") / "tiny.weights.h5"
+    tiny.write_weights(path)
+    return path
+
+
+@pytest.fixture
+def tiny_backbone(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backbone]:
+    """A registered backbone of a few layers, `--backbone tiny`, with weights of its own."""
+    monkeypatch.setenv(tiny.WEIGHTS_VARIABLE, str(tiny_weights))
+    yield tiny.register()
+    tiny.unregister()
+
+
+@pytest.fixture
+def start_tripletkit(
+    tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., subprocess.Popen]:
+    """Start the command in a process of its own, where `--backbone tiny` is known too.
+
+    `trap` is where it is to meet a signal; see `tiny_backbone`.
+    """
+    monkeypatch.setenv(tiny.WEIGHTS_VARIABLE, str(tiny_weights))
+
+    def start(*arguments: object, trap: str | None = None, **options: object) -> subprocess.Popen:
+        with pytest.MonkeyPatch.context() as patch:
+            if trap is not None:
+                patch.setenv(tiny.TRAP_VARIABLE, trap)
+            return subprocess.Popen(
+                [sys.executable, tiny.__file__, *map(str, arguments)],
+                **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options,
+            )
+
+    return start

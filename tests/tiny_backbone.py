@@ -1,0 +1,117 @@
+"""A few-layer stand-in for a real backbone: quick, seeded, and good enough to tell colours apart.
+
+Run as a script it is the `tripletkit` command with this backbone registered, for tests that need
+a process of their own; `TINY_TRAP` says at which function it is to meet which signal, and the how
+manieth call, as in `tripletkit.features.store:FeatureStore.write/9/2`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from tripletkit.features.backbones import (
+    BACKBONES,
+    Backbone,
+    Package,
+    Preprocessing,
+    register_backbone,
+)
+
+NAME = "tiny"
+WEIGHTS_VARIABLE = "TINY_WEIGHTS"
+TRAP_VARIABLE = "TINY_TRAP"
+SIDE_PX = 32
+N_FEATURES = 24
+
+
+def weights_path() -> Path:
+    return Path(os.environ[WEIGHTS_VARIABLE])
+
+
+def build(weights: Path | None):
+    import keras
+
+    from tripletkit.features.weights_files import load_weights_file
+
+    image = keras.Input((SIDE_PX, SIDE_PX, 3))
+    x = keras.layers.Conv2D(12, 3, strides=2, use_bias=False, name="stem")(image)
+    x = keras.layers.BatchNormalization(name="stem_norm")(x)
+    x = keras.layers.ReLU()(x)
+    x = keras.layers.DepthwiseConv2D(3, use_bias=True, name="depthwise")(x)
+    x = keras.layers.BatchNormalization(name="depthwise_norm")(x)
+    x = keras.layers.Conv2D(N_FEATURES, 1, use_bias=False, activation="relu", name="widen")(x)
+    # Behind an activation, so it cannot be folded into the convolution.
+    x = keras.layers.BatchNormalization(name="last_norm")(x)
+    model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(x), name=NAME)
+    if weights is not None:
+        load_weights_file(model, weights)
+    return model
+
+
+def write_weights(path: Path) -> None:
+    """Write seeded weights whose normalisations do something."""
+    import numpy as np
+
+    rng = np.random.default_rng(5)
+    model = build(None)
+    model.set_weights(
+        [
+            rng.uniform(0.5, 1.5, value.shape)
+            if value.ndim == 1
+            else rng.normal(0, 0.3, value.shape)
+            for value in model.get_weights()
+        ]
+    )
+    model.save_weights(path)
+
+
+def register() -> Backbone:
+    backbone = Backbone(
+        name=NAME,
+        build=f"{__spec__.name if __spec__ else 'tiny_backbone'}:build",
+        n_features=N_FEATURES,
+        input_size_px=SIDE_PX,
+        preprocessing=Preprocessing(mean=(127.5, 127.5, 127.5), divisor=127.5),
+        weights=Package("tiny-weights", "tiny_backbone:weights_path"),
+        licence="MIT",
+        paper="none",
+    )
+    register_backbone(backbone)
+    return backbone
+
+
+def unregister() -> None:
+    del BACKBONES[NAME]
+
+
+def set_trap(description: str) -> None:
+    place, signal, nth = description.split("/")
+    module, _, path = place.partition(":")
+    *owners, name = path.split(".")
+    owner = import_module(module)
+    for part in owners:
+        owner = getattr(owner, part)
+    original, n_calls = getattr(owner, name), 0
+
+    def trapped(*args, **kwargs):
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls == int(nth):
+            os.kill(os.getpid(), int(signal))
+        return original(*args, **kwargs)
+
+    setattr(owner, name, trapped)
+
+
+if __name__ == "__main__":
+    from tripletkit.cli.console import prepare_tensorflow
+    from tripletkit.cli.main import tripletkit
+
+    register()
+    if TRAP_VARIABLE in os.environ:
+        prepare_tensorflow()
+        set_trap(os.environ[TRAP_VARIABLE])
+    tripletkit(sys.argv[1:], prog_name="tripletkit")
