@@ -10,6 +10,7 @@ import click
 
 from tripletkit import defaults
 from tripletkit.cli.console import set_quiet
+from tripletkit.errors import BackboneError
 
 INPUT_FILE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 INPUT_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -71,6 +72,16 @@ follow_outside_option = click.option(
     is_flag=True,
     help="Allow names and links that lead out of the image folder.",
 )
+
+
+def check_backbone(_context: click.Context, _option: click.Parameter, name: str) -> str:
+    """Refuse an unknown backbone as a wrong call (callback of `--backbone`)."""
+    from tripletkit.features.backbones import AUTO, get_backbone
+
+    try:
+        return name if name == AUTO else get_backbone(name).name
+    except BackboneError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def input_source(path: Path) -> Path | BinaryIO:

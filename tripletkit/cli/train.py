@@ -17,6 +17,7 @@ from tripletkit.cli.options import (
     INPUT_FILE,
     INPUT_FOLDER,
     cache_option,
+    check_backbone,
     follow_outside_option,
     force_option,
     input_source,
@@ -71,6 +72,8 @@ if TYPE_CHECKING:
     "--backbone",
     default="auto",
     show_default=True,
+    callback=check_backbone,
+    metavar="NAME",
     help="Frozen network to start from; `tripletkit backbones` lists them. auto: resnet50 where "
     "its weights can be had, else efficientnet-lite0.",
 )
@@ -196,7 +199,7 @@ def train(
     )
     skip_bad = on_bad_image == "skip"
     files = find_files(
-        data.names, data.places(), images, skip_bad=skip_bad, follow_outside=follow_outside
+        data.names, data.places, images, skip_bad=skip_bad, follow_outside=follow_outside
     )
     prepare_tensorflow()
     chosen = _choose(backbone, weights)
