@@ -16,7 +16,8 @@ from tripletkit.errors import OutputError
 def open_output(path: Path, mode: str = "w") -> Iterator[IO]:
     """Open a file that takes its place only when the block ends without an error.
 
-    What was there before stays until then, and stays for good if anything fails.
+    What was there before stays until then, and stays for good if anything fails. A link leads
+    to the file that is replaced; a device or pipe (`/dev/null`) is written to as it is.
 
     Args:
         path: the file to write.
@@ -26,8 +27,13 @@ def open_output(path: Path, mode: str = "w") -> Iterator[IO]:
     """
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
     try:
+        target = path.resolve()
+        if target.exists() and not target.is_file():
+            with target.open(mode, **text) as file:
+                yield file
+            return
         with tempfile.NamedTemporaryFile(
-            mode, dir=path.parent, prefix=f".{path.name[:100]}.", delete=False, **text
+            mode, dir=target.parent, prefix=temporary_prefix(target), delete=False, **text
         ) as file:
             temporary = Path(file.name)
             try:
@@ -35,7 +41,7 @@ def open_output(path: Path, mode: str = "w") -> Iterator[IO]:
                 file.flush()
                 os.fsync(file.fileno())
                 temporary.chmod(0o666 & ~current_umask())
-                temporary.replace(path)
+                temporary.replace(target)
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
@@ -51,9 +57,11 @@ def check_output(path: Path) -> None:
     Raises:
         OutputError: if the path is a folder, or its folder is missing or cannot be written.
     """
-    if path.is_dir():
+    target = path.resolve()
+    if target.is_dir():
         raise OutputError(f"{path}: expected a file to write, got a folder")
-    check_parent(path)
+    if target.is_file() or not target.exists():
+        check_parent(target)
 
 
 def check_parent(path: Path) -> None:
@@ -67,6 +75,11 @@ def check_parent(path: Path) -> None:
         raise OutputError(f"{path}: its folder {parent} does not exist; make it first")
     if not os.access(parent, os.W_OK):
         raise OutputError(f"{path}: its folder {parent} cannot be written")
+
+
+def temporary_prefix(path: Path) -> str:
+    """Return how the name of a hidden temporary neighbour starts, short enough for any name."""
+    return f".{path.name[:40]}."
 
 
 def current_umask() -> int:

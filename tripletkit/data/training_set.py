@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tripletkit.data.splits import split_triplets
 from tripletkit.data.triplets import Triplets
-from tripletkit.errors import SplitError
+from tripletkit.errors import TripletFileError
 
 BY_FILE = "file"
 NO_SPLIT = "none"
@@ -21,6 +21,7 @@ class TrainingSet:
     Attributes:
         train, val: anchor, positive, negative; `val` may be empty. No row names a picture
             twice.
+        places: where each name was read first (`train.txt:3`), in whatever row it stands.
         by: how they were divided: a split policy, `"file"` or `"none"`.
         n_dropped: triplets that the split could use on neither side.
         n_degenerate: triplets left out because they name a picture twice.
@@ -28,6 +29,7 @@ class TrainingSet:
 
     train: Triplets
     val: Triplets
+    places: list[str]
     by: str
     n_dropped: int
     n_degenerate: int
@@ -35,14 +37,6 @@ class TrainingSet:
     @property
     def names(self) -> list[str]:
         return self.train.names
-
-    def places(self) -> list[str]:
-        """Return where each name was read first: in the training file, else in the other."""
-        n_own = int(self.train.rows.max(initial=-1)) + 1
-        of_train, of_val = self.train.first_places(), self.val.first_places()
-        named = np.zeros(max(len(self.names), n_own), dtype=bool)
-        named[self.train.rows] = True
-        return [of_train[i] if named[i] else of_val[i] for i in range(len(self.names))]
 
     def n_shared_pictures(self) -> int:
         """Return how many pictures are in both training and validation triplets."""
@@ -57,7 +51,7 @@ class TrainingSet:
         train, val = (
             part.take(is_usable[part.rows].all(axis=1)) for part in (self.train, self.val)
         )
-        return TrainingSet(train, val, self.by, self.n_dropped, self.n_degenerate)
+        return replace(self, train=train, val=val)
 
 
 def divide_training_set(triplets: Triplets, by: str, val_fraction: float, seed: int) -> TrainingSet:
@@ -70,14 +64,17 @@ def divide_training_set(triplets: Triplets, by: str, val_fraction: float, seed: 
         seed: start of the split's choices by chance.
     Raises:
         SplitError: if there is too little to divide.
+        TripletFileError: if every triplet names a picture twice.
     """
     usable, n_degenerate = _leave_out_degenerate(triplets)
+    places = triplets.first_places()
     if val_fraction == 0:
-        return TrainingSet(usable, usable.take(np.arange(0)), NO_SPLIT, 0, n_degenerate)
+        return TrainingSet(usable, usable.take(np.arange(0)), places, NO_SPLIT, 0, n_degenerate)
     split = split_triplets(usable, by, val_fraction, seed)
     return TrainingSet(
         usable.take(split.train_rows),
         usable.take(split.val_rows),
+        places,
         by,
         len(split.dropped_rows),
         n_degenerate,
@@ -93,6 +90,8 @@ def join_training_set(
         triplets: anchor, positive, negative.
         val: validation triplets, anchor, positive, negative unless there is a truth.
         truth: `(n_val,)`, 1 where the first is nearer, 0 where the second is.
+    Raises:
+        TripletFileError: if every triplet of a file names a picture twice.
     """
     rows = val.rows
     if truth is not None:
@@ -100,19 +99,21 @@ def join_training_set(
     index_of = {name: index for index, name in enumerate(triplets.names)}
     of_val = np.array([index_of.setdefault(name, len(index_of)) for name in val.names])
     names = list(index_of)
+    val_places = dict(zip(val.names, val.first_places(), strict=True))
+    places = triplets.first_places() + [val_places[name] for name in names[len(triplets.names) :]]
     train, n_train = _leave_out_degenerate(
         Triplets(names, triplets.rows, triplets.lines, triplets.source)
     )
     val, n_val = _leave_out_degenerate(
         Triplets(names, of_val[rows].astype(np.int32), val.lines, val.source)
     )
-    return TrainingSet(train, val, BY_FILE, 0, n_train + n_val)
+    return TrainingSet(train, val, places, BY_FILE, 0, n_train + n_val)
 
 
 def _leave_out_degenerate(triplets: Triplets) -> tuple[Triplets, int]:
     is_degenerate = triplets.is_degenerate()
     if is_degenerate.all():
-        raise SplitError(
+        raise TripletFileError(
             f"{triplets.source}: expected triplets of three pictures, every one names a "
             "picture twice"
         )

@@ -41,7 +41,7 @@ CREATE TABLE features (
     UNIQUE (space, content)
 );
 CREATE TABLE files (
-    path BLOB PRIMARY KEY, size_bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+    path BLOB PRIMARY KEY, size_bytes INTEGER NOT NULL, changed_ns INTEGER NOT NULL,
     content BLOB NOT NULL
 ) WITHOUT ROWID;
 """
@@ -124,17 +124,15 @@ class FeatureStore:
         with self._explained():
             for part in _parts(keys):
                 known.update(
-                    (path, (size, mtime, content))
-                    for path, size, mtime, content in self._database.execute(
-                        "SELECT path, size_bytes, mtime_ns, content FROM files WHERE path IN "
-                        f"({_marks(part)})",
-                        part,
+                    (path, (stamp, content))
+                    for path, *stamp, content in self._database.execute(
+                        f"SELECT * FROM files WHERE path IN ({_marks(part)})", part
                     )
                 )
         hashes = []
         for key, stat in zip(keys, stats, strict=True):
-            size, mtime, content = known.get(key, (None, None, None))
-            hashes.append(content if (size, mtime) == (stat.st_size, stat.st_mtime_ns) else None)
+            stamp, content = known.get(key, (None, None))
+            hashes.append(content if stamp == _stamp(stat) else None)
         return hashes
 
     def remember_files(self, files: Iterable[tuple[Path, os.stat_result, bytes]]) -> None:
@@ -144,10 +142,11 @@ class FeatureStore:
         within the resolution of its time stamp.
         """
         newest_ns = time.time_ns() - 2_000_000_000
+        stamped = [(path, _stamp(stat), content) for path, stat, content in files]
         rows = [
-            (_file_key(path), stat.st_size, stat.st_mtime_ns, content)
-            for path, stat, content in files
-            if stat.st_mtime_ns < newest_ns
+            (_file_key(path), size_bytes, changed_ns, content)
+            for path, (size_bytes, changed_ns), content in stamped
+            if changed_ns < newest_ns
         ]
         with self._transaction():
             self._database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
@@ -246,8 +245,8 @@ class FeatureStore:
         oldest_s = int(time.time()) - unused_days * 86_400
         with self._transaction():
             before = self._count()
-            known = self._database.execute("SELECT path, size_bytes, mtime_ns FROM files")
-            stale = [(key,) for key, size, mtime in known if not _is_same(key, size, mtime)]
+            known = self._database.execute("SELECT * FROM files")
+            stale = [(key,) for key, *stamp, _ in known if not _is_same(key, stamp)]
             self._database.executemany("DELETE FROM files WHERE path = ?", stale)
             self._database.execute(
                 "DELETE FROM features WHERE content NOT IN (SELECT content FROM files) "
@@ -339,7 +338,7 @@ def clear_store(folder: Path | None = None) -> int:
     """
     folder = folder or default_folder()
     freed = 0
-    for suffix in ("-wal", "-shm", ""):
+    for suffix in ("-wal", "-shm", "-journal", ""):
         path = folder / (FILE_NAME + suffix)
         try:
             size = path.stat().st_size
@@ -356,12 +355,20 @@ def _file_key(path: Path) -> bytes:
     return os.fsencode(path.absolute())
 
 
-def _is_same(key: bytes, size_bytes: int, mtime_ns: int) -> bool:
+def _stamp(stat: os.stat_result) -> list[int]:
+    """Return size and time (ns) of the last change, which together tell whether a file changed.
+
+    Unpacking an archive can give other content the old modification time; nothing sets the
+    other time, at which the file itself was touched.
+    """
+    return [stat.st_size, max(stat.st_mtime_ns, stat.st_ctime_ns)]
+
+
+def _is_same(key: bytes, stamp: list[int]) -> bool:
     try:
-        stat = Path(os.fsdecode(key)).stat()
+        return _stamp(Path(os.fsdecode(key)).stat()) == stamp
     except OSError:
         return False
-    return (stat.st_size, stat.st_mtime_ns) == (size_bytes, mtime_ns)
 
 
 def _parts(values: list) -> Iterator[list]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from tripletkit.data.outputs import check_parent, current_umask
+from tripletkit.data.outputs import check_parent, current_umask, temporary_prefix
 from tripletkit.errors import BackboneError, ModelFolderError, OutputError, WeightsError
 from tripletkit.features.backbones import Backbone, get_backbone
 from tripletkit.features.store import FeatureSpace
@@ -111,17 +111,10 @@ def check_model_output(path: Path, *, overwrite: bool = False) -> None:
         OutputError: if there is something at the path that may not be replaced, or the folder
             cannot be written.
     """
-    if path.exists() or path.is_symlink():
-        is_ours = path.is_dir() and ((path / RECORD_FILE).is_file() or not any(path.iterdir()))
-        if not is_ours:
-            raise OutputError(
-                f"{path}: is no model folder and will not be replaced; choose another -o"
-            )
-        if not overwrite and any(path.iterdir()):
-            raise OutputError(
-                f"{path}: holds a model already. Choose another -o, or replace it with --force."
-            )
-    check_parent(path)
+    target = path.resolve()
+    if target.exists():
+        _check_replaceable(path, target, overwrite)
+    check_parent(target)
 
 
 def save_model(
@@ -144,11 +137,10 @@ def save_model(
         OutputError: if it cannot be written, or would replace something it may not.
     """
     check_model_output(path, overwrite=overwrite)
+    target = path.resolve()
     with _explained(path):
         # A sibling, so that moving it in is one rename on one file system.
-        partial = Path(
-            tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.absolute().parent)
-        )
+        partial = Path(tempfile.mkdtemp(prefix=temporary_prefix(target), dir=target.parent))
         try:
             head.save_weights(partial / HEAD_FILE)
             pd.DataFrame(history).to_csv(partial / HISTORY_FILE, index=False)
@@ -156,9 +148,10 @@ def save_model(
             whole = {"format_version": FORMAT_VERSION, **record, "files": files}
             whole["sha256"] = _digest(whole)
             text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
-            (partial / RECORD_FILE).write_text(text, encoding="utf-8")
+            # A path that is not UTF-8 holds surrogates; their escape is what JSON has for them.
+            (partial / RECORD_FILE).write_text(text, encoding="utf-8", errors="backslashreplace")
             partial.chmod(0o777 & ~current_umask())
-            _move_in(partial, path)
+            _move_in(partial, target)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -179,7 +172,7 @@ def load_model(path: Path) -> ModelFolder:
     try:
         record = json.loads(record_file.read_text(encoding="utf-8"))
         version = record["format_version"]
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         raise ModelFolderError(
             f"{record_file}: expected the record of a model, cannot be read as one: {error}"
         ) from error
@@ -205,6 +198,23 @@ def load_model(path: Path) -> ModelFolder:
     return ModelFolder(path, record)
 
 
+def _check_replaceable(path: Path, target: Path, overwrite: bool) -> None:
+    found = {file.name for file in target.iterdir()} if target.is_dir() else {"a file"}
+    if strange := sorted(found - {RECORD_FILE, HEAD_FILE, HISTORY_FILE}):
+        raise OutputError(
+            f"{path}: expected a new or empty place or a model folder, found {strange[0]!r} "
+            "there, which would be lost. Choose another -o."
+        )
+    if target == Path.cwd() or target.is_mount():
+        raise OutputError(
+            f"{path}: this folder cannot be replaced as a whole. Name a folder below it with -o."
+        )
+    if found and not overwrite:
+        raise OutputError(
+            f"{path}: holds a model already. Choose another -o, or replace it with --force."
+        )
+
+
 def _digest(record: dict[str, Any]) -> str:
     facts = {key: value for key, value in record.items() if key != "sha256"}
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
@@ -216,7 +226,7 @@ def _move_in(partial: Path, path: Path) -> None:
     if not path.exists():
         partial.rename(path)
         return
-    retired = partial.with_name(partial.name.replace(".partial-", ".old-"))
+    retired = partial.with_name(f"{partial.name}.old")
     path.rename(retired)
     try:
         partial.rename(path)
