@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import shlex
 import sys
 import time
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tripletkit import __version__, defaults
+from tripletkit import defaults
 from tripletkit.cli.collections import open_collection
 from tripletkit.cli.console import prepare_tensorflow, say, show_json, warn
 from tripletkit.cli.options import (
@@ -182,6 +184,7 @@ def train(
         raise click.UsageError("--val-truth needs --val, whose truth it is.")
 
     from tripletkit.data.triplets import read_bytes, read_triplets
+    from tripletkit.evaluation.training_record import make_record
     from tripletkit.features.collection import find_files, space_of
     from tripletkit.model.artifact import check_model_output, save_model
 
@@ -190,7 +193,7 @@ def train(
     data_bytes, source = read_bytes(input_source(triplets))
     seed = head_options["seed"]
     data = _divide(
-        read_triplets(_as_stream(data_bytes), source),
+        read_triplets(io.BytesIO(data_bytes), source),
         val_file,
         val_truth,
         split_by,
@@ -221,14 +224,22 @@ def train(
         "training_s": round(training_s, 3),
         "total_s": round(time.perf_counter() - started_s, 3),
     }
-    record = _make_record(data, data_bytes, collection, chosen, settings, trained, validation)
+    record = make_record(
+        shlex.join(["tripletkit", *sys.argv[1:]]),
+        data,
+        hashlib.sha256(data_bytes).hexdigest(),
+        collection,
+        chosen,
+        settings,
+        trained,
+        validation,
+    )
     record |= {
         "images": str(images.absolute()),
         "weights_file": weights and str(weights.absolute()),
+        "times": times,
     }
-    save_model(
-        output, trained.head, trained.history_rows(), record | {"times": times}, overwrite=force
-    )
+    save_model(output, trained.head, trained.history_rows(), record, overwrite=force)
 
     if as_json:
         show_json({"model": str(output)} | record)
@@ -236,12 +247,6 @@ def train(
         click.echo(describe_training(output, data, collection, trained, validation, times))
     if validation is not None:
         warn_of_weak_score(validation)
-
-
-def _as_stream(data: bytes):
-    import io
-
-    return io.BytesIO(data)
 
 
 def _divide(
@@ -367,50 +372,3 @@ def _validate(
 
     codes = embed(trained.head, collection.features)
     return validate(data, codes, collection.features, settings.distance)
-
-
-def _make_record(
-    data: TrainingSet,
-    data_bytes: bytes,
-    collection: Collection,
-    chosen: WeightsFile,
-    settings: HeadSettings,
-    trained: TrainedHead,
-    validation: Validation | None,
-) -> dict[str, Any]:
-    import hashlib
-    import platform
-    from dataclasses import asdict
-    from datetime import UTC, datetime
-    from importlib.metadata import version
-
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["tripletkit", *sys.argv[1:]]),
-        "versions": {
-            "tripletkit": __version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("tensorflow", "keras", "numpy", "Pillow")},
-        },
-        "seed": settings.seed,
-        "features": chosen.facts(),
-        "n_features": chosen.backbone.n_features,
-        "backbone_reason": chosen.reason,
-        "head": asdict(settings),
-        "best_epoch": trained.best_epoch,
-        "training_file": {
-            "name": data.train.source,
-            "sha256": hashlib.sha256(data_bytes).hexdigest(),
-        },
-        "split": {
-            "by": data.by,
-            "n_train": len(data.train),
-            "n_val": len(data.val),
-            "n_dropped": data.n_dropped,
-            "n_degenerate": data.n_degenerate,
-            "n_shared_pictures": data.n_shared_pictures(),
-        },
-        "n_pictures": int(collection.is_usable().sum()),
-        "n_bad_pictures": len(collection.problems),
-        "validation": validation and validation.to_json(),
-    }

@@ -1,0 +1,68 @@
+"""What a model folder says of how the model came to be."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from tripletkit import __version__
+
+if TYPE_CHECKING:
+    from tripletkit.data.training_set import TrainingSet
+    from tripletkit.evaluation.validation import Validation
+    from tripletkit.features.collection import Collection
+    from tripletkit.features.weights_origin import WeightsFile
+    from tripletkit.model.training import HeadSettings, TrainedHead
+
+
+def make_record(
+    command: str,
+    data: TrainingSet,
+    data_sha256: str,
+    collection: Collection,
+    chosen: WeightsFile,
+    settings: HeadSettings,
+    trained: TrainedHead,
+    validation: Validation | None,
+) -> dict[str, Any]:
+    """Return plain JSON values: enough to repeat the training and to judge its score.
+
+    Args:
+        command: as it was typed.
+        data: the triplets that were used.
+        data_sha256: of the training file's bytes.
+        collection: the pictures' features.
+        chosen: the backbone and its weights.
+        settings, trained: what was asked of the head and what came out.
+        validation: its scores and what they must be compared with, if there were any.
+    """
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "versions": {
+            "tripletkit": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("tensorflow", "keras", "numpy", "Pillow")},
+        },
+        "seed": settings.seed,
+        "features": chosen.facts(),
+        "n_features": chosen.backbone.n_features,
+        "backbone_reason": chosen.reason,
+        "head": asdict(settings),
+        "best_epoch": trained.best_epoch,
+        "training_file": {"name": data.train.source, "sha256": data_sha256},
+        "split": {
+            "by": data.by,
+            "n_train": len(data.train),
+            "n_val": len(data.val),
+            "n_dropped": data.n_dropped,
+            "n_degenerate": data.n_degenerate,
+            "n_shared_pictures": data.n_shared_pictures(),
+        },
+        "n_pictures": int(collection.is_usable().sum()),
+        "n_bad_pictures": len(collection.problems),
+        "validation": validation and validation.to_json(),
+    }
