@@ -49,6 +49,10 @@ class WeightsError(TripletkitError, ValueError):
     """A weights file is broken, or does not fit the model it is meant for."""
 
 
+class RecipeError(TripletkitError, ValueError):
+    """A recipe is not known, or cannot make a model of the size asked for."""
+
+
 class StoreError(TripletkitError, OSError):
     """The feature store cannot be opened, read or written."""
 

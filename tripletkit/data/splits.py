@@ -63,7 +63,7 @@ def split_triplets(triplets: Triplets, by: str, val_fraction: float, seed: int) 
     rng = np.random.default_rng(seed)
     if by == "image":
         sides = _hold_out_pictures(triplets, val_fraction, rng)
-        split = _separate(by, triplets, sides, _VAL)
+        split = separate_groups(by, triplets.rows, sides, _VAL)
     else:
         val = _hold_out_whole(_labels(triplets, by), val_fraction, rng)
         split = _from_mask(by, val)
@@ -85,7 +85,7 @@ def fold_triplets(triplets: Triplets, by: str, n_folds: int, seed: int) -> list[
     rng = np.random.default_rng(seed)
     if by == "image":
         groups = _fold_pictures(triplets, n_folds, rng)
-        splits = [_separate(by, triplets, groups, fold) for fold in range(n_folds)]
+        splits = [separate_groups(by, triplets.rows, groups, fold) for fold in range(n_folds)]
     else:
         fold_of_row = _fold_whole(_labels(triplets, by), n_folds, rng)
         splits = [_from_mask(by, fold_of_row == fold) for fold in range(n_folds)]
@@ -180,9 +180,16 @@ def _for_named_pictures(
     return groups
 
 
-def _separate(by: str, triplets: Triplets, groups: np.ndarray, val_group: int) -> Split:
-    """Use the rows whose pictures are all in the validation group, or all out of it."""
-    n_val_pictures = (groups[triplets.rows] == val_group).sum(axis=1)
+def separate_groups(by: str, rows: np.ndarray, groups: np.ndarray, val_group: int) -> Split:
+    """Use the rows whose pictures are all in the validation group, or all out of it.
+
+    Args:
+        by: what to call the policy.
+        rows: `(n_triplets, 3)` integers.
+        groups: `(n_names,)` integers.
+        val_group: the one of them that validates.
+    """
+    n_val_pictures = (groups[rows] == val_group).sum(axis=1)
     return Split(
         by,
         train_rows=np.flatnonzero(n_val_pictures == 0),

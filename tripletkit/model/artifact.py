@@ -66,12 +66,9 @@ class ModelFolder:
 
     def load_head(self) -> keras.Model:
         """Return the trained head: `(batch, n_features)` -> `(batch, dim)`."""
-        from tripletkit.model.heads import build_head
+        from tripletkit.model.training import HeadSettings, build_model
 
-        settings = self.record["head"]
-        head = build_head(
-            self.record["n_features"], settings["hidden"], settings["dim"], settings["dropout"]
-        )
+        head = build_model(self.record["n_features"], HeadSettings(**self.record["head"]))
         head.load_weights(self.path / HEAD_FILE)
         return head
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 
 from tripletkit import defaults
+from tripletkit.model.scaling import Scaling
 
 
 def build_head(n_features: int, hidden: int, dim: int, dropout: float) -> keras.Model:
@@ -30,6 +33,112 @@ def build_head(n_features: int, hidden: int, dim: int, dropout: float) -> keras.
             keras.layers.UnitNormalization(name="unit_length"),
         ],
         name="head",
+    )
+
+
+def build_residual_body(n_features: int, hidden: int, dropout: float) -> keras.Model:
+    """Return a head that begins as the identity: x + Dense(Dense(x)), L2 normalisation.
+
+    The last layer starts at zero, so that before training the codes are the features at length
+    1, and what training has not seen keeps the frozen features' order as long as it can.
+
+    Args:
+        n_features: width of the features and of a code.
+        hidden: width of the first Dense layer.
+        dropout: share of the features and of the hidden values dropped in training.
+    Returns:
+        A model from `(batch, n_features)`, standardised, to `(batch, n_features)` of length 1.
+    Reference:
+        He, Zhang, Ren, Sun. Identity Mappings. ECCV 2016. arXiv:1603.05027.
+    """
+    features = keras.Input((n_features,))
+    kept = keras.layers.Dropout(dropout, name="dropout_features")(features)
+    step = keras.layers.Dense(
+        hidden, activation="relu", kernel_initializer="he_uniform", name="hidden"
+    )(kept)
+    step = keras.layers.Dropout(dropout, name="dropout")(step)
+    step = keras.layers.Dense(n_features, kernel_initializer="zeros", name="step")(step)
+    moved = keras.layers.Add(name="residual")([kept, step])
+    return keras.Model(
+        features, keras.layers.UnitNormalization(name="unit_length")(moved), name="residual_head"
+    )
+
+
+def shorten_step(weights: Sequence[np.ndarray], strength: float) -> list[np.ndarray]:
+    """Return a residual body's weights with the step away from the identity shortened.
+
+    Args:
+        weights: kernel and bias of the hidden layer and of the step.
+        strength: 1 leaves the step as trained, 0 gives the identity.
+    Reference:
+        Wortsman et al. Robust fine-tuning of zero-shot models. CVPR 2022. arXiv:2109.01903;
+        we interpolate the last layer alone, which here is the same as interpolating the step.
+    """
+    *hidden, kernel, bias = weights
+    return [*hidden, strength * kernel, strength * bias]
+
+
+def fold_scaling(body: keras.Model, scaling: Scaling | None = None) -> keras.Model:
+    """Return the source's head for features as they are.
+
+    Args:
+        body: for standardised features; changed.
+        scaling: folded into the first Dense layer; None where the weights will be loaded.
+    """
+    if scaling is not None:
+        body.set_weights(scaling.fold_into(body.get_weights()))
+    return body
+
+
+def standardise_first(body: keras.Model, scaling: Scaling | None = None) -> keras.Model:
+    """Return a body behind layers that give features length 1 and then standardise them.
+
+    Args:
+        body: for standardised features.
+        scaling: of features of length 1; None where the weights will be loaded.
+    """
+    # In inference mode a shift and a scale, and its numbers are saved with the weights, which
+    # those of Normalization are only with a count that makes no sense here.
+    standardise = keras.layers.BatchNormalization(
+        center=False, scale=False, epsilon=0.0, trainable=False, name="standardise"
+    )
+    features = keras.Input(body.input_shape[1:])
+    of_unit_length = keras.layers.UnitNormalization(name="unit_features")(features)
+    codes = body(standardise(of_unit_length, training=False))
+    if scaling is not None:
+        standardise.set_weights([scaling.mean, scaling.deviation**2])
+    return keras.Model(features, codes, name="head")
+
+
+def join_heads(heads: Sequence[keras.Model]) -> keras.Model:
+    """Return one head whose squared L2 distance is the mean of the members' squared ones.
+
+    Args:
+        heads: of the same features, with codes of length 1.
+    Returns:
+        A model to the members' codes side by side over the root of their number: length 1
+        again. A single head is returned as it is.
+    """
+    if len(heads) == 1:
+        return heads[0]
+    # Keras wants every part to have a name of its own.
+    members = [
+        keras.Model(head.inputs, head.outputs, name=f"member{number}")
+        for number, head in enumerate(heads, 1)
+    ]
+    features = keras.Input(heads[0].input_shape[1:])
+    codes = keras.layers.Concatenate(name="members")([member(features) for member in members])
+    return keras.Model(
+        features, keras.layers.Rescaling(len(heads) ** -0.5, name="mean")(codes), name="ensemble"
+    )
+
+
+def compress_head(head: keras.Model, dim: int) -> keras.Model:
+    """Return a head behind which a Dense layer, not yet trained, makes codes of `dim` numbers."""
+    features = keras.Input(head.input_shape[1:])
+    code = keras.layers.Dense(dim, name="code")(head(features))
+    return keras.Model(
+        features, keras.layers.UnitNormalization(name="unit_length")(code), name="compressed"
     )
 
 

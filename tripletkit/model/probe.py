@@ -1,0 +1,206 @@
+"""What a model is worth on kinds of pictures that training does without, and which to train.
+
+A head is trained once more without whole kinds of pictures, and every candidate, such as a
+shorter step away from the frozen features, is scored by it in both worlds: new pictures of known
+kinds, and new kinds. The model that is kept is then trained on all triplets.
+
+The rule. The score of a candidate is (1 - newness) times its accuracy on new pictures plus
+newness times that on new kinds; newness is 0.5, or where the test lies between the two if it is
+at hand (`data.nearness`). The highest score wins, where both accuracies rest on at least
+`defaults.MIN_VAL_TRIPLETS` triplets. With fewer, chance would choose; then newness alone does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tripletkit import defaults
+from tripletkit.data.kinds import HeldOutKinds
+from tripletkit.model.recipes import get_recipe
+from tripletkit.model.training import HeadSettings, HeadTraining, compress_codes, share_right
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to make the model.
+
+    Attributes:
+        strength: see `HeadSettings`.
+        source_members: how many members of the ensemble are heads by the source's recipe.
+    """
+
+    strength: float
+    source_members: int = 0
+
+    def apply(self, settings: HeadSettings) -> HeadSettings:
+        return replace(settings, strength=self.strength, source_members=self.source_members)
+
+
+@dataclass(frozen=True)
+class CandidateScore:
+    """How a candidate, trained without the held-out kinds, answers in both worlds.
+
+    Attributes:
+        new_pictures: share right on validation pictures of known kinds; NaN without any.
+        new_kinds: share right on the held-out kinds.
+    """
+
+    candidate: Candidate
+    new_pictures: float
+    new_kinds: float
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What was learned from training without some kinds.
+
+    Attributes:
+        scores: one a candidate, in the order of `candidates_for`.
+        chosen: the index of the one to train.
+        reason: the rule that chose it, in words.
+        n_new_pictures, n_new_kinds: triplets that the scores rest on.
+        codes: `(n_images, dim)` of the chosen one, trained without the held-out kinds.
+    """
+
+    scores: list[CandidateScore]
+    chosen: int
+    reason: str
+    n_new_pictures: int
+    n_new_kinds: int
+    codes: np.ndarray
+
+    @property
+    def candidate(self) -> Candidate:
+        return self.scores[self.chosen].candidate
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all but the codes as JSON takes it."""
+        return {
+            "candidates": [
+                {
+                    **asdict(score.candidate),
+                    "new_pictures": score.new_pictures if self.n_new_pictures else None,
+                    "new_kinds": score.new_kinds,
+                }
+                for score in self.scores
+            ],
+            "chosen": self.chosen,
+            "reason": self.reason,
+            "n_new_pictures": self.n_new_pictures,
+            "n_new_kinds": self.n_new_kinds,
+        }
+
+
+def candidates_for(settings: HeadSettings) -> list[Candidate]:
+    """Return what can be chosen from, the nearest to the frozen features first.
+
+    The last one of an ensemble gives two fifths of its members to the source's recipe: the two
+    err differently, and where nothing is new the mixture is better than either.
+    """
+    if not get_recipe(settings.recipe).starts_as_identity:
+        return [Candidate(settings.strength)]
+    candidates = [Candidate(strength) for strength in defaults.STRENGTHS]
+    if (n_source := round(defaults.SOURCE_SHARE * settings.members)) > 0 and settings.members > 1:
+        candidates.append(Candidate(1.0, n_source))
+    return candidates
+
+
+def choose_candidate(
+    scores: Sequence[CandidateScore],
+    n_new_pictures: int,
+    n_new_kinds: int,
+    newness: float | None,
+) -> tuple[int, str]:
+    """Return the index of the candidate to train, and the rule that chose it in words.
+
+    Args:
+        scores: in the order of `candidates_for`.
+        n_new_pictures, n_new_kinds: triplets that they rest on.
+        newness: 0 to 1; None where no test is at hand.
+    Example:
+        >>> half, whole = (Candidate(strength) for strength in (0.5, 1.0))
+        >>> scores = [CandidateScore(half, 0.8, 0.7), CandidateScore(whole, 0.9, 0.5)]
+        >>> choose_candidate(scores, 900, 900, None)
+        (0, 'best of 0.50 x new pictures + 0.50 x new kinds')
+        >>> choose_candidate(scores, 900, 900, 0.1)[0]
+        1
+    """
+    if len(scores) == 1:
+        return 0, "the only candidate"
+    if min(n_new_pictures, n_new_kinds) >= defaults.MIN_VAL_TRIPLETS:
+        weight = 0.5 if newness is None else newness
+        worth = [(1 - weight) * score.new_pictures + weight * score.new_kinds for score in scores]
+        return int(
+            np.argmax(worth)
+        ), f"best of {1 - weight:.2f} x new pictures + {weight:.2f} x new kinds"
+    few = f"fewer than {defaults.MIN_VAL_TRIPLETS} validation triplets in one of the two"
+    if newness is None:
+        wanted = defaults.STRENGTH
+        reason = f"{few}, and no test at hand: half the step"
+    elif newness <= defaults.NOTHING_NEW:
+        return len(scores) - 1, f"{few}; the test asks for nothing new"
+    else:
+        wanted = defaults.STRENGTH if newness < 0.5 else min(defaults.STRENGTHS)
+        reason = f"{few}; newness of the test {newness:.2f}"
+    gaps = [abs(score.candidate.strength - wanted) for score in scores]
+    return int(np.argmin(gaps)), reason
+
+
+def probe_kinds(
+    features: np.ndarray,
+    held_out: HeldOutKinds,
+    train_rows: np.ndarray,
+    val_rows: np.ndarray,
+    settings: HeadSettings,
+    newness: float | None = None,
+) -> Probe:
+    """Train without the held-out kinds and score every candidate.
+
+    Args:
+        features: `(n_images, n_features)` float32.
+        held_out: of the pictures of `features`, and of `train_rows`.
+        train_rows: `(n_triplets, 3)` indices into `features`.
+        val_rows: validation triplets; those of known kinds tell of new pictures.
+        settings: of the model to train.
+        newness: see `choose_candidate`.
+    Raises:
+        CollapseError: if the codes become alike.
+    """
+    rows = train_rows[held_out.split.train_rows]
+    new_kinds = train_rows[held_out.split.val_rows]
+    new_pictures = val_rows[~held_out.is_held_out[val_rows].any(axis=1)]
+    candidates = candidates_for(settings)
+    training = _train(features, rows, settings)
+    source = None
+    if any(candidate.source_members for candidate in candidates):
+        source = _train(features, rows, settings.of_source_members()).embed()
+    images = np.unique(rows)
+    scores, all_codes = [], []
+    for candidate in candidates:
+        codes = training.embed(candidate.strength)
+        if candidate.source_members:
+            share = candidate.source_members / settings.members
+            codes = np.hstack([np.sqrt(1 - share) * codes, np.sqrt(share) * source])
+        if settings.is_compressed:
+            codes = compress_codes(codes, images, settings)
+        all_codes.append(codes)
+        accuracy = np.nan
+        if len(new_pictures):
+            accuracy = share_right(codes, new_pictures, settings.distance)
+        scores.append(
+            CandidateScore(candidate, accuracy, share_right(codes, new_kinds, settings.distance))
+        )
+    chosen, reason = choose_candidate(scores, len(new_pictures), len(new_kinds), newness)
+    return Probe(scores, chosen, reason, len(new_pictures), len(new_kinds), all_codes[chosen])
+
+
+def _train(features: np.ndarray, rows: np.ndarray, settings: HeadSettings) -> HeadTraining:
+    training = HeadTraining(features, rows, settings)
+    for _ in range(settings.epochs):
+        loss, _ = training.run_epoch()
+    training.check(training.embed(), loss)
+    return training

@@ -1,0 +1,154 @@
+"""The registry of recipes: how a head is built and trained, and its defaults, side by side.
+
+A recipe is one record here and one function in `heads` that builds what is trained. Nothing in
+this module imports TensorFlow, so that the command line can show the defaults.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tripletkit import defaults
+from tripletkit.errors import RecipeError
+from tripletkit.features.backbones import load_object
+
+if TYPE_CHECKING:
+    import keras
+
+    from tripletkit.model.training import HeadSettings
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Facts of one recipe.
+
+    Attributes:
+        name: how it is called on the command line.
+        summary: what it is, for `--help`.
+        body: `"module:function"` that builds the part that is trained, from standardised
+            features to codes of length 1; it takes the number of features and `sizes`.
+        finish: `"module:function"` that puts a body behind the features as they are; it takes
+            the body, or nothing but its shape, and the scaling.
+        sizes: the settings that the body is built from.
+        unit_features: features are given length 1 before they are standardised.
+        squared: the loss takes squared distances.
+        starts_as_identity: the body begins as the features and learns a step away from them,
+            which can be shortened afterwards.
+        probes: hold whole kinds of pictures out by default, and choose by them too.
+        members: heads in the ensemble.
+        dim: numbers in a code; None for as many as the body gives, not compressed.
+        hidden, dropout, margin, epochs, learning_rate: defaults of the settings of those names.
+        paper: where it comes from.
+    """
+
+    name: str
+    summary: str
+    body: str
+    finish: str
+    sizes: tuple[str, ...]
+    unit_features: bool
+    squared: bool
+    starts_as_identity: bool
+    probes: bool
+    members: int
+    dim: int | None
+    hidden: int
+    dropout: float
+    margin: float
+    epochs: int
+    learning_rate: float
+    paper: str
+
+    def build_body(self, n_features: int, settings: HeadSettings) -> keras.Model:
+        """Return the untrained body: standardised features -> codes."""
+        sizes = {size: getattr(settings, size) for size in self.sizes}
+        return load_object(self.body)(n_features, **sizes)
+
+    @property
+    def compresses(self) -> bool:
+        """Whether a code of fewer numbers is made from the body's own."""
+        return "dim" not in self.sizes
+
+
+RECIPES: dict[str, Recipe] = {}
+
+
+def register_recipe(recipe: Recipe) -> None:
+    """Add a recipe to the registry.
+
+    Raises:
+        RecipeError: if the name is taken.
+    """
+    if recipe.name in RECIPES:
+        raise RecipeError(f'a recipe named "{recipe.name}" is registered already')
+    RECIPES[recipe.name] = recipe
+
+
+def get_recipe(name: str) -> Recipe:
+    """Return a recipe by name.
+
+    Raises:
+        RecipeError: listing near matches first, then all names.
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    close = difflib.get_close_matches(name, RECIPES, n=1)
+    hint = f' Did you mean "{close[0]}"?' if close else ""
+    raise RecipeError(f'expected one of {", ".join(RECIPES)}, got "{name}".{hint}')
+
+
+_RESIDUAL = {
+    "body": "tripletkit.model.heads:build_residual_body",
+    "finish": "tripletkit.model.heads:standardise_first",
+    "sizes": ("hidden", "dropout"),
+    "unit_features": True,
+    "squared": True,
+    "starts_as_identity": True,
+    "probes": True,
+    "dim": None,
+    "hidden": defaults.HIDDEN,
+    "dropout": defaults.RESIDUAL_DROPOUT,
+    "margin": defaults.RESIDUAL_MARGIN,
+    "epochs": defaults.RESIDUAL_EPOCHS,
+    "learning_rate": defaults.RESIDUAL_LEARNING_RATE,
+    "paper": "He et al. Identity Mappings. ECCV 2016. arXiv:1603.05027 (a start at the "
+    "identity); Wortsman et al. Robust fine-tuning. CVPR 2022. arXiv:2109.01903 (the shortened "
+    "step)",
+}
+
+for _recipe in (
+    Recipe(
+        name="source",
+        summary="Dense, Dropout, Dense: short codes, best where nothing new is asked",
+        body="tripletkit.model.heads:build_head",
+        finish="tripletkit.model.heads:fold_scaling",
+        sizes=("hidden", "dim", "dropout"),
+        unit_features=False,
+        squared=False,
+        starts_as_identity=False,
+        probes=False,
+        members=1,
+        dim=defaults.DIM,
+        hidden=defaults.HIDDEN,
+        dropout=defaults.DROPOUT,
+        margin=defaults.MARGIN,
+        epochs=defaults.EPOCHS,
+        learning_rate=defaults.LEARNING_RATE,
+        paper="Schroff, Kalenichenko, Philbin. FaceNet. CVPR 2015. arXiv:1503.03832 (the loss)",
+    ),
+    Recipe(
+        name="residual",
+        summary="the frozen features and a learned step away from them: holds on new kinds",
+        members=1,
+        **_RESIDUAL,
+    ),
+    Recipe(
+        name="best",
+        summary="several residual heads together",
+        members=defaults.MEMBERS,
+        **_RESIDUAL,
+    ),
+):
+    register_recipe(_recipe)

@@ -1,0 +1,46 @@
+"""Standardising features over the training pictures, and taking it back into a head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Shift and scale that give features mean 0 and deviation 1 over the training pictures.
+
+    Attributes:
+        mean, deviation: `(n_features,)` float64.
+    """
+
+    mean: np.ndarray
+    deviation: np.ndarray
+
+    @classmethod
+    def of(cls, features: np.ndarray) -> Scaling:
+        deviation = features.std(axis=0, dtype=np.float64)
+        # A feature that hardly ever varies would be blown up to noise; so would a dead one.
+        floor = 0.1 * deviation.mean()
+        return cls(
+            features.mean(axis=0, dtype=np.float64),
+            np.maximum(deviation, floor if floor > 0 else 1.0),
+        )
+
+    def apply(self, features: np.ndarray) -> np.ndarray:
+        scaled = features - self.mean.astype(np.float32)
+        scaled /= self.deviation.astype(np.float32)
+        return scaled
+
+    def fold_into(self, weights: list[np.ndarray]) -> list[np.ndarray]:
+        """Return a head's weights such that it gives the same codes on features as they are."""
+        kernel, bias, *others = weights
+        folded = kernel / self.deviation[:, None]
+        return [folded, bias - self.mean @ folded, *others]
+
+
+def scale_to_unit_length(features: np.ndarray) -> np.ndarray:
+    """Return rows of length 1: `(n_images, n_features)` float32; rows of zeros stay."""
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    return features / np.where(lengths > 0, lengths, 1.0)
