@@ -95,6 +95,29 @@ def extract_features(
     return ImageFeatures(values, dict(sorted(problems.items())), n_computed)
 
 
+def hash_pictures(paths: Sequence[Path | None], store: FeatureStore) -> list[bytes | None]:
+    """Return the SHA-256 of each picture file, read only where the store does not know it.
+
+    Args:
+        paths: one a picture.
+        store: what remembers hashes.
+    Returns:
+        `None` where the file is missing or cannot be read.
+    """
+    with _threads() as pool:
+        return _hash_files(paths, store, pool, {})
+
+
+@contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """Give a pool that drops what waits when the block fails or is interrupted."""
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def _hash_files(
     paths: Sequence[Path | None],
     store: FeatureStore,
