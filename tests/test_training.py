@@ -141,7 +141,7 @@ def test_features_that_are_all_alike_end_in_a_collapse():
 
 def test_an_absurd_learning_rate_ends_in_a_collapse(features):
     settings = dataclasses.replace(SMALL, learning_rate=1e30)
-    with pytest.raises(CollapseError, match="training (collapsed|broke down)"):
+    with pytest.raises(CollapseError, match=r"training (collapsed|broke down)"):
         train(features, settings)
 
 
