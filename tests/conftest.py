@@ -96,6 +96,7 @@ def toy_competition(tmp_path_factory: pytest.TempPathFactory) -> ToyCompetition:
         draw = ImageDraw.Draw(image)
         shape = (draw.ellipse, draw.rectangle)[number // len(colours) % 2]
         shape((x, y, x + 20, y + 16), fill=colours[label])
+        image.putpixel((39, 35), (number, number, number))
         name = f"p{number:02}.png"
         image.save(images / name)
         names.append(name)

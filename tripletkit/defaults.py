@@ -145,3 +145,15 @@ SEARCH_WEIGHT_STEP = 0.02
 
 # Training triplets up to which the controls embed names by default: about 10 s on one core.
 MAX_ORDINAL_TRIPLETS = 200_000
+
+# Neighbours of a query, and triplets in a collage: a row of ten fits a page, as in the source.
+NEIGHBORS = 10
+
+# Share of its cells that an approximate index looks into, and how many at least. With an eighth
+# it finds over 99% of the true neighbours among a million codes of 10 dimensions, and over 95%
+# by L1 among 20,000; a sixteenth falls short there.
+INDEX_CELLS_SHARE = 1 / 8
+INDEX_MIN_CELLS = 16
+
+# Side of a picture in a collage, pixels.
+COLLAGE_SIDE_PX = 144

@@ -69,5 +69,17 @@ class CollapseError(TripletkitError, RuntimeError):
     """Training ended with all codes alike, so the model could answer nothing."""
 
 
+class LabelFileError(TripletkitError, ValueError):
+    """A file of class labels cannot be read as one."""
+
+
+class SearchIndexError(TripletkitError, ValueError):
+    """A search index is damaged, or belongs to another model or collection."""
+
+
+class MissingExtraError(TripletkitError, ImportError):
+    """Something was asked for that needs an optional package."""
+
+
 class SplitError(TripletkitError, ValueError):
     """A validation split cannot be made as asked."""

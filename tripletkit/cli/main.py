@@ -9,9 +9,12 @@ from tripletkit.cli.audit import audit
 from tripletkit.cli.backbones import backbones
 from tripletkit.cli.cache import cache
 from tripletkit.cli.check_answers import check_answers
+from tripletkit.cli.collage import collage
 from tripletkit.cli.compare import compare
 from tripletkit.cli.controls import controls
+from tripletkit.cli.embed import embed
 from tripletkit.cli.export import export
+from tripletkit.cli.neighbors import neighbors
 from tripletkit.cli.predict import predict
 from tripletkit.cli.score import score
 from tripletkit.cli.split import split
@@ -52,9 +55,12 @@ for command in (
     backbones,
     cache,
     check_answers,
+    collage,
     compare,
     controls,
+    embed,
     export,
+    neighbors,
     predict,
     score,
     split,

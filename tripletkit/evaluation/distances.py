@@ -50,11 +50,7 @@ def triplet_margins(codes: np.ndarray, rows: np.ndarray, distance: str) -> np.nd
         >>> triplet_margins(codes, np.array([[0, 1, 2]]), "l2")   # 1 - 5
         array([-4.], dtype=float32)
     """
-    columns = np.array(codes, dtype=np.float64)
-    if distance == "cosine":
-        lengths = np.linalg.norm(columns, axis=1, keepdims=True)
-        columns /= np.where(lengths > 0, lengths, 1.0)
-    columns = np.ascontiguousarray(columns.T)
+    columns = _columns(codes, distance)
     term, finish = _TERMS[distance]
     margins = np.empty(len(rows), dtype=np.float32)
     for block in _blocks(len(rows)):
@@ -67,6 +63,34 @@ def triplet_margins(codes: np.ndarray, rows: np.ndarray, distance: str) -> np.nd
             to_second += term(of_anchor, column[second])
         margins[block] = finish(to_second) - finish(to_first)
     return margins
+
+
+def pair_distances(left: np.ndarray, right: np.ndarray, distance: str) -> np.ndarray:
+    """Return the distances that `triplet_margins` takes the difference of.
+
+    Args:
+        left, right: `(n_pairs, n_dims)`, one pair a row.
+        distance: one of `DISTANCE_NAMES`.
+    Returns:
+        `(n_pairs,)` float64; NaN where a number is.
+    Example:
+        >>> pair_distances(np.array([[0.0, 0.0]]), np.array([[3.0, 4.0]]), "l2")
+        array([5.])
+    """
+    term, finish = _TERMS[distance]
+    total = np.zeros(len(left))
+    for of_left, of_right in zip(_columns(left, distance), _columns(right, distance), strict=True):
+        total += term(of_left, of_right)
+    return finish(total)
+
+
+def _columns(codes: np.ndarray, distance: str) -> np.ndarray:
+    """Return codes as `(n_dims, n)` float64, for the cosine at length 1."""
+    columns = np.array(codes, dtype=np.float64)
+    if distance == "cosine":
+        lengths = np.linalg.norm(columns, axis=1, keepdims=True)
+        columns /= np.where(lengths > 0, lengths, 1.0)
+    return np.ascontiguousarray(columns.T)
 
 
 def _blocks(n_rows: int) -> Iterator[slice]:

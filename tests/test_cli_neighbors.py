@@ -1,0 +1,183 @@
+"""`tripletkit neighbors` as a person and a script see it."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tripletkit.cli.main import tripletkit
+from tripletkit.evaluation.distances import pair_distances
+
+NAMES = [f"{colour}{number}.png" for colour in ("blue", "red") for number in range(4)]
+
+
+@pytest.fixture
+def run(runner, tiny_backbone, toy_images):
+    def invoke(*arguments, images=toy_images):
+        return runner.invoke(
+            tripletkit, ["neighbors", str(images), "--backbone", "tiny", *map(str, arguments)]
+        )
+
+    return invoke
+
+
+@pytest.fixture
+def copied_images(toy_images, tmp_path) -> Path:
+    return Path(shutil.copytree(toy_images, tmp_path / "images"))
+
+
+def names_of(result, query=0):
+    assert result.exit_code == 0, result.stderr
+    answer = json.loads(result.stdout)["queries"][query]
+    return [neighbor["name"] for neighbor in answer["neighbors"]]
+
+
+def test_prints_a_table_of_query_rank_name_distance(run, toy_images):
+    result = run("--query", toy_images / "red0.png", "-k", 2, "-q")
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert lines[0] == ["query", "rank", "name", "distance"]
+    assert [line[:2] for line in lines[1:]] == [
+        [str(toy_images / "red0.png"), "1"],
+        [str(toy_images / "red0.png"), "2"],
+    ]
+
+
+def test_json_equals_comparing_all_features(run, toy_images, runner, tmp_path):
+    result = run("--query", toy_images / "blue1.png", "--json", "-k", 20)
+    features = tmp_path / "features.npz"
+    runner.invoke(tripletkit, ["embed", str(toy_images), "--backbone", "tiny", "-o", str(features)])
+    vectors = np.load(features)["vectors"]
+    distances = pair_distances(np.repeat(vectors[[1]], 8, axis=0), vectors, "cosine")
+    expected = sorted((d, NAMES[row]) for row, d in enumerate(distances) if row != 1)
+    assert names_of(result) == [name for _, name in expected]
+    assert json.loads(result.stdout)["distance"] == "cosine"
+
+
+def test_a_query_is_never_its_own_neighbour_under_any_name(run, copied_images, tmp_path):
+    shutil.copy(copied_images / "red0.png", copied_images / "a copy.png")
+    shutil.copy(copied_images / "red0.png", tmp_path / "outside.png")
+    queries = [copied_images / "red0.png", copied_images / "a copy.png", tmp_path / "outside.png"]
+    arguments = [part for query in queries for part in ("--query", query)]
+    result = run(*arguments, "-k", 20, "--json", images=copied_images)
+    found = [names_of(result, query) for query in range(3)]
+    assert found[0] == found[1] == found[2]
+    assert len(found[0]) == 7
+    assert not {"red0.png", "a copy.png"} & set(found[0])
+
+
+def test_equally_near_pictures_come_by_name(run, copied_images):
+    for name in ("zz.png", "a.png"):
+        shutil.copy(copied_images / "red1.png", copied_images / name)
+    result = run("--query", copied_images / "red0.png", "-k", 20, "--json", images=copied_images)
+    found = names_of(result)
+    place = found.index("a.png")
+    assert found[place : place + 3] == ["a.png", "red1.png", "zz.png"]
+
+
+def test_a_query_may_be_outside_and_a_folder(run, toy_images, tmp_path):
+    folder = tmp_path / "new"
+    folder.mkdir()
+    for number in range(2):
+        Image.new("RGB", (30, 30), ("red", "blue")[number]).save(folder / f"{number}.png")
+    answers = json.loads(run("--query", folder, "--json").stdout)["queries"]
+    assert [answer["query"] for answer in answers] == [str(folder / f"{n}.png") for n in (0, 1)]
+    assert all(len(answer["neighbors"]) == 8 for answer in answers)
+
+
+def test_labels_say_right_and_wrong(run, toy_images, tmp_path):
+    labels = tmp_path / "labels.csv"
+    labels.write_text("name,label\n" + "".join(f"{name},{name[:-5]}\n" for name in NAMES[1:]))
+    result = run("--query", toy_images / "red0.png", "--labels", labels, "--json", "-k", 20)
+    answer = json.loads(result.stdout)["queries"][0]
+    assert answer["label"] == "red"
+    by_name = {neighbor["name"]: neighbor for neighbor in answer["neighbors"]}
+    assert by_name["red1.png"]["same_label"] is True
+    assert by_name["blue1.png"]["same_label"] is False
+    assert by_name["blue0.png"]["same_label"] is None
+    table = run("--query", toy_images / "red0.png", "--labels", labels, "-k", 1).stdout
+    assert table.splitlines()[0].split()[-2:] == ["label", "same"]
+
+
+def test_collage_is_drawn(run, toy_images, tmp_path):
+    result = run("--query", toy_images / "red0.png", "-k", 3, "--collage", tmp_path / "c.png")
+    assert result.exit_code == 0
+    with Image.open(tmp_path / "c.png") as picture:
+        assert picture.width > 4 * 144
+        assert len(picture.convert("RGB").getcolors(1 << 20)) > 10
+
+
+def test_an_index_gives_the_same_and_needs_no_other_picture(run, copied_images, tmp_path):
+    pytest.importorskip("faiss", reason="faiss-cpu is not installed (tripletkit[search])")
+    index = tmp_path / "index.npz"
+    arguments = ["--query", copied_images / "red0.png", "--json"]
+    exact = run(*arguments, images=copied_images)
+    made = run(*arguments, "--index", index, images=copied_images)
+    assert "Wrote the index" in made.stderr
+    used = run(*arguments, "--index", index, images=copied_images)
+    assert "1 from the store" in used.stderr
+    assert names_of(exact) == names_of(made) == names_of(used)
+
+
+def test_an_index_of_another_collection_is_refused_until_forced(run, copied_images, tmp_path):
+    pytest.importorskip("faiss", reason="faiss-cpu is not installed (tripletkit[search])")
+    arguments = ["--query", copied_images / "red0.png", "--index", tmp_path / "index.npz"]
+    run(*arguments, images=copied_images)
+    (copied_images / "blue3.png").unlink()
+    result = run(*arguments, images=copied_images)
+    assert result.exit_code == 1
+    assert "expected an index of a collection of 7 pictures, got 8" in result.stderr
+    assert result.stdout == ""
+    assert run(*arguments, "--force", images=copied_images).exit_code == 0
+
+
+def test_without_faiss_the_error_says_what_to_install(run, toy_images, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    result = run("--query", toy_images / "red0.png", "--index", tmp_path / "i.npz")
+    assert result.exit_code == 1
+    assert "pip install 'tripletkit[search]'" in result.stderr
+
+
+def test_wrong_calls_and_bad_pictures_are_refused(run, copied_images, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (tmp_path / "text.png").write_text("no picture")
+    query = ["--query", copied_images / "red0.png"]
+    for arguments, code, message in [
+        ([], 2, "Missing option '--query'"),
+        (["--query", tmp_path / "none.png"], 2, "does not exist"),
+        ([*query, "-k", 0], 2, "0 is not in the range"),
+        ([*query, "--model", tmp_path], 2, "--backbone needs no --model"),
+        ([*query, "--collage", tmp_path / "c.txt"], 1, "expected a name that ends in .png"),
+        (["--query", empty], 1, "expected pictures, there is none"),
+        (["--query", tmp_path / "text.png"], 1, "expected a picture"),
+        (["--query", tmp_path / "text.png", "--on-bad-image", "skip"], 1, "expected a picture"),
+    ]:
+        result = run(*arguments, images=copied_images)
+        assert (result.exit_code, result.stdout) == (code, ""), arguments
+        assert message in result.stderr
+    result = run(*query, images=empty)
+    assert (result.exit_code, "expected a folder of pictures" in result.stderr) == (1, True)
+
+
+def test_broken_pictures_can_be_left_out(run, copied_images):
+    (copied_images / "red1.png").write_text("no picture")
+    result = run("--query", copied_images / "red0.png", "--json", images=copied_images)
+    assert result.exit_code == 1
+    arguments = ["--query", copied_images / "red0.png", "--json", "--on-bad-image", "skip"]
+    result = run(*arguments, images=copied_images)
+    assert "1 pictures are left out" in result.stderr
+    assert len(names_of(result)) == 6
+
+
+def test_hostile_names_come_through(run, copied_images):
+    hostile = """it's "<b>&amp; é 寿司.png"""
+    shutil.move(copied_images / "red1.png", copied_images / hostile)
+    result = run("--query", copied_images / hostile, "--json", images=copied_images)
+    assert json.loads(result.stdout)["queries"][0]["query"] == str(copied_images / hostile)
+    result = run("--query", copied_images / "red0.png", "--json", images=copied_images)
+    assert hostile in names_of(result)

@@ -1,0 +1,108 @@
+"""Distances: numpy for answers, Keras operations for losses, and a plain loop agree."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from tripletkit.evaluation import distances
+from tripletkit.evaluation.distances import DISTANCE_NAMES, triplet_margins
+from tripletkit.model.distances import DISTANCES
+
+
+def plain_distance(a, b, name):
+    if name == "l1":
+        return sum(abs(x - y) for x, y in zip(a, b, strict=True))
+    if name == "l2":
+        return math.sqrt(sum((x - y) ** 2 for x, y in zip(a, b, strict=True)))
+    lengths = [math.sqrt(sum(x * x for x in code)) or 1.0 for code in (a, b)]
+    return 1 - sum(x * y for x, y in zip(a, b, strict=True)) / lengths[0] / lengths[1]
+
+
+@pytest.fixture
+def codes():
+    return np.random.default_rng(0).normal(size=(50, 7)).astype(np.float32)
+
+
+@pytest.fixture
+def rows():
+    return np.random.default_rng(1).integers(0, 50, (300, 3))
+
+
+def test_answers_and_losses_know_the_same_distances():
+    assert set(DISTANCE_NAMES) == set(DISTANCES)
+
+
+@pytest.mark.parametrize("name", DISTANCE_NAMES)
+def test_margins_equal_a_plain_loop(codes, rows, name):
+    exact = codes.astype(float).tolist()
+    expected = [
+        plain_distance(exact[a], exact[c], name) - plain_distance(exact[a], exact[b], name)
+        for a, b, c in rows
+    ]
+    np.testing.assert_allclose(triplet_margins(codes, rows, name), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", DISTANCE_NAMES)
+def test_keras_operations_equal_a_plain_loop(codes, name):
+    got = DISTANCES[name](codes[:25], codes[25:]).numpy()
+    expected = [
+        plain_distance(a, b, name)
+        for a, b in zip(codes[:25].tolist(), codes[25:].tolist(), strict=True)
+    ]
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", DISTANCE_NAMES)
+def test_keras_operations_agree_with_margins(codes, rows, name):
+    anchor, first, second = (codes[column] for column in rows.T)
+    margins = DISTANCES[name](anchor, second) - DISTANCES[name](anchor, first)
+    np.testing.assert_allclose(margins, triplet_margins(codes, rows, name), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", DISTANCE_NAMES)
+def test_swapping_the_pictures_flips_the_sign_and_no_other_bit(codes, rows, name):
+    margins = triplet_margins(codes, rows, name)
+    mirrored = triplet_margins(codes, rows[:, [0, 2, 1]], name)
+    np.testing.assert_array_equal(mirrored, -margins)
+
+
+@pytest.mark.parametrize("name", DISTANCE_NAMES)
+def test_other_rows_and_block_sizes_change_no_bit(codes, rows, name, monkeypatch):
+    margins = triplet_margins(codes, rows, name)
+    order = np.random.default_rng(2).permutation(len(rows))
+    np.testing.assert_array_equal(triplet_margins(codes, rows[order], name), margins[order])
+    np.testing.assert_array_equal(triplet_margins(codes, rows[7:8], name), margins[7:8])
+    more = np.concatenate([codes, codes * 100])
+    np.testing.assert_array_equal(triplet_margins(more, rows, name), margins)
+    for block in (1, 7, 299, 300):
+        monkeypatch.setattr(distances, "_BLOCK_ROWS", block)
+        np.testing.assert_array_equal(triplet_margins(codes, rows, name), margins)
+
+
+@pytest.mark.parametrize("name", DISTANCE_NAMES)
+def test_equal_pictures_tie_exactly_and_missing_ones_have_no_margin(codes, name):
+    codes[1] = codes[2]
+    codes[3] = np.nan
+    rows = np.array([[0, 1, 2], [0, 1, 1], [0, 1, 3], [3, 1, 2], [0, 1, 4]])
+    margins = triplet_margins(codes, rows, name)
+    assert (margins[:2] == 0).all()
+    assert np.isnan(margins).tolist() == [False, False, True, True, False]
+    assert triplet_margins(codes, rows[:0], name).shape == (0,)
+
+
+@pytest.mark.parametrize("name", DISTANCE_NAMES)
+def test_codes_of_length_zero_are_equally_far(name):
+    codes = np.array([[0, 0], [1, 0], [0, 1]], np.float32)
+    assert triplet_margins(codes, np.array([[0, 1, 2]]), name) == 0
+
+
+def test_slope_of_the_euclidean_distance_at_zero_is_finite():
+    import tensorflow as tf
+
+    code = tf.Variable([[1.0, 2.0]])
+    with tf.GradientTape() as tape:
+        distance = DISTANCES["l2"](code, tf.constant([[1.0, 2.0]]))
+    assert np.isfinite(tape.gradient(distance, code).numpy()).all()

@@ -1,0 +1,233 @@
+"""Features of files: computed once a content, the same whatever stands beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+
+import numpy as np
+import pytest
+import tiny_backbone as tiny
+from PIL import Image
+
+from tripletkit import defaults
+from tripletkit.errors import ImageNameError, ImageReadError, StoreError
+from tripletkit.features import extract
+from tripletkit.features.collection import find_files, load_collection
+from tripletkit.features.extract import extract_features
+from tripletkit.features.fast_graph import make_feature_function
+from tripletkit.features.store import FeatureSpace, FeatureStore
+
+
+@pytest.fixture
+def space(tiny_backbone):
+    return FeatureSpace(tiny_backbone.facts(), tiny_backbone.n_features)
+
+
+@pytest.fixture(scope="module")
+def function(tiny_weights):
+    backbone = tiny.register()
+    tiny.unregister()
+    return make_feature_function(backbone, tiny.build(tiny_weights), defaults.EXTRACT_BATCH_SIZE)
+
+
+@pytest.fixture
+def pictures(toy_competition):
+    """Forty files: more than a batch, and not a whole number of them."""
+    return sorted(toy_competition.images.iterdir())[:40]
+
+
+@pytest.fixture
+def run(tiny_backbone, space, function, tmp_path):
+    """Extract with a store, and count how often the network had to be loaded."""
+
+    def run(paths, store_name="store", **options):
+        with FeatureStore(tmp_path / store_name) as store:
+            return extract_features(
+                paths,
+                tiny_backbone,
+                space,
+                store,
+                options.pop("load_function", lambda: function),
+                **options,
+            )
+
+    return run
+
+
+def never():
+    raise AssertionError("the network was loaded although nothing had to be computed")
+
+
+def test_features_are_computed_once(run, pictures):
+    told = []
+    first = run(pictures, progress=lambda *done: told.append(done))
+    assert (first.n_computed, first.problems) == (40, {})
+    assert told == [(32, 40), (40, 40)]
+    assert np.isfinite(first.values).all()
+    again = run(pictures, load_function=never)
+    assert again.n_computed == 0
+    np.testing.assert_array_equal(again.values, first.values)
+
+
+def test_features_equal_the_network_on_decoded_pictures(run, pictures, function):
+    values = run(pictures).values
+    pixels = np.stack(
+        [
+            np.asarray(Image.open(path).resize((32, 32), Image.Resampling.BILINEAR))
+            for path in pictures
+        ]
+    )
+    filler = np.zeros((24, 32, 32, 3), np.uint8)
+    batches = np.concatenate([pixels, filler]).reshape(2, 32, 32, 32, 3)
+    expected = np.concatenate([function(batch) for batch in batches])[:40]
+    np.testing.assert_array_equal(values, expected)
+
+
+def test_features_of_a_picture_are_the_same_alone_and_among_others(run, pictures):
+    together = run(pictures).values
+    for index in (0, 17, 39):
+        alone = run([pictures[index]], store_name=f"alone{index}").values
+        np.testing.assert_array_equal(alone[0], together[index])
+    backwards = run(pictures[::-1], store_name="backwards").values
+    np.testing.assert_array_equal(backwards[::-1], together)
+
+
+def test_the_same_content_under_two_names_costs_once(run, pictures, tmp_path):
+    copy = tmp_path / "copy.png"
+    shutil.copy(pictures[0], copy)
+    result = run([pictures[0], copy, pictures[0], pictures[1]])
+    assert result.n_computed == 2
+    np.testing.assert_array_equal(result.values[[0, 0]], result.values[[1, 2]])
+
+
+def test_a_folder_that_moved_costs_nothing(run, pictures, tmp_path):
+    before = run(pictures).values
+    moved = tmp_path / "moved"
+    shutil.copytree(pictures[0].parent, moved)
+    after = run([moved / path.name for path in pictures], load_function=never)
+    np.testing.assert_array_equal(after.values, before)
+
+
+def test_a_picture_that_changed_is_computed_again(run, tmp_path):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (8, 8), "red").save(path)
+    red = run([path]).values
+    Image.new("RGB", (8, 8), "blue").save(path)
+    blue = run([path])
+    assert blue.n_computed == 1
+    assert not np.array_equal(red, blue.values)
+
+
+def test_pictures_that_cannot_be_read_are_listed_and_the_rest_kept(run, pictures, tmp_path):
+    broken, twin, gone = tmp_path / "broken.png", tmp_path / "twin.png", tmp_path / "gone.png"
+    broken.write_bytes(b"no picture")
+    shutil.copy(broken, twin)
+    result = run([pictures[0], broken, gone, None, twin, pictures[1], tmp_path])
+    assert result.n_computed == 2
+    assert set(result.problems) == {1, 2, 4, 6}
+    for index, name in ((1, "broken.png"), (2, "gone.png"), (4, "twin.png")):
+        assert result.problems[index].startswith(f"{tmp_path / name}: ")
+    usable = np.isfinite(result.values).all(axis=1)
+    assert usable.tolist() == [True, False, False, False, False, True, False]
+    again = run([pictures[0], pictures[1]], load_function=never)
+    np.testing.assert_array_equal(again.values, result.values[[0, 5]])
+
+
+def test_only_unreadable_pictures_give_only_problems(run, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    result = run([tmp_path / "broken.png"])
+    assert (result.n_computed, list(result.problems)) == (0, [0])
+    assert run([]).values.shape == (0, tiny.N_FEATURES)
+
+
+def test_a_picture_that_changes_while_it_is_read_is_not_filed_wrongly(
+    run, pictures, tmp_path, monkeypatch
+):
+    path = tmp_path / "a.png"
+    shutil.copy(pictures[0], path)
+    original = extract._read_checked
+
+    def overwrite_first(path, content, backbone):
+        Image.new("RGB", (8, 8), "blue").save(path)
+        return original(path, content, backbone)
+
+    monkeypatch.setattr(extract, "_read_checked", overwrite_first)
+    result = run([path])
+    assert "changed while it was being read" in result.problems[0]
+    monkeypatch.undo()
+    shutil.copy(pictures[0], path)
+    assert run([path]).n_computed == 1
+
+
+def test_a_failing_store_stops_the_decoding(run, pictures, monkeypatch):
+    n_read = []
+    original = extract._read_checked
+
+    def slowly(*args):
+        n_read.append(args)
+        time.sleep(0.02)
+        return original(*args)
+
+    def fail(*_):
+        raise StoreError("full")
+
+    monkeypatch.setattr(extract, "_read_checked", slowly)
+    monkeypatch.setattr(FeatureStore, "write", fail)
+    monkeypatch.setattr(defaults, "EXTRACT_BATCH_SIZE", 1)
+    with pytest.raises(StoreError, match="full"):
+        run(
+            pictures,
+            load_function=lambda: lambda pixels: np.zeros((1, tiny.N_FEATURES), np.float32),
+        )
+    assert len(n_read) < len(pictures) / 2
+
+
+def test_contents_are_hashed_by_sha256(run, pictures, space, tmp_path):
+    run(pictures[:1])
+    digest = hashlib.sha256(pictures[0].read_bytes()).digest()
+    with FeatureStore(tmp_path / "store") as store:
+        assert store.missing(space, [digest]) == []
+
+
+@pytest.fixture
+def collect(tiny_backbone, space, tiny_weights, tmp_path, toy_competition):
+    def collect(names, skip_bad=False, find_weights=lambda: tiny_weights):
+        places = [f"t.txt:{number}" for number in range(1, len(names) + 1)]
+        files = find_files(names, places, toy_competition.images, skip_bad=skip_bad)
+        with FeatureStore(tmp_path / "store") as store:
+            return load_collection(
+                files, tiny_backbone, space, find_weights, store, skip_bad=skip_bad
+            )
+
+    return collect
+
+
+def test_a_collection_has_features_in_the_order_of_names(collect):
+    one = collect(["p00.png", "p01", "p02.png"])
+    other = collect(["p02", "p00"], find_weights=never)
+    np.testing.assert_array_equal(other.features, one.features[[2, 0]])
+    assert one.is_usable().all()
+
+
+def test_a_collection_with_a_missing_picture_is_refused_or_skipped(collect):
+    with pytest.raises(ImageNameError, match=r't\.txt:2: there is no picture "no\.png"') as caught:
+        collect(["p00.png", "no.png"])
+    assert "--on-bad-image skip" in str(caught.value)
+    skipped = collect(["p00.png", "no.png"], skip_bad=True)
+    assert skipped.is_usable().tolist() == [True, False]
+    assert [problem.partition(": ")[0] for problem in skipped.problems] == ["t.txt:2"]
+
+
+def test_a_collection_with_a_broken_picture_keeps_the_others(
+    collect, toy_competition, tmp_path, monkeypatch
+):
+    images = tmp_path / "images"
+    shutil.copytree(toy_competition.images, images)
+    (images / "p01.png").write_bytes(b"no picture")
+    monkeypatch.setattr(type(toy_competition), "images", images, raising=False)
+    with pytest.raises(ImageReadError, match=r"t\.txt:2: .*p01\.png: expected a picture"):
+        collect(["p00.png", "p01.png", "p02.png"])
+    skipped = collect(["p00.png", "p01.png", "p02.png"], skip_bad=True, find_weights=never)
+    assert skipped.is_usable().tolist() == [True, False, True]

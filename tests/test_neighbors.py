@@ -1,0 +1,203 @@
+"""Exact and approximate search against comparing every pair in a plain loop."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from tripletkit.errors import OutputError, SearchIndexError
+from tripletkit.evaluation.distances import DISTANCE_NAMES, pair_distances, triplet_margins
+from tripletkit.search.approximate import ApproximateIndex, IndexOrigin, fingerprint_collection
+from tripletkit.search.exact import NOBODY, find_neighbors
+
+ORIGIN = IndexOrigin("model 1", "l2", "abc", 2000)
+
+
+def distance_of(a, b, distance):
+    """A distance as a person would write it down."""
+    a, b = [float(value) for value in a], [float(value) for value in b]
+    if distance == "l1":
+        return sum(abs(x - y) for x, y in zip(a, b, strict=True))
+    if distance == "l2":
+        return sum((x - y) ** 2 for x, y in zip(a, b, strict=True)) ** 0.5
+    lengths = [sum(x * x for x in vector) ** 0.5 or 1.0 for vector in (a, b)]
+    return 1 - sum(x * y for x, y in zip(a, b, strict=True)) / (lengths[0] * lengths[1])
+
+
+def unit(rng, n, n_dims):
+    codes = rng.normal(size=(n, n_dims)).astype(np.float32)
+    return codes / np.linalg.norm(codes, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("distance", DISTANCE_NAMES)
+@pytest.mark.parametrize("n_images", [1, 7, 63, 64, 65, 700])
+def test_find_neighbors_equals_a_loop(distance, n_images):
+    rng = np.random.default_rng(n_images)
+    codes = rng.normal(size=(n_images, 5)).astype(np.float32)
+    queries = rng.normal(size=(4, 5)).astype(np.float32)
+    k = min(6, n_images)
+    found = find_neighbors(codes, queries, k, distance)
+    for query in range(4):
+        expected = sorted(
+            (distance_of(queries[query], code, distance), row) for row, code in enumerate(codes)
+        )[:k]
+        assert [row for _, row in expected] == found.rows[query].tolist()
+        np.testing.assert_allclose(found.distances[query], [d for d, _ in expected], atol=1e-9)
+
+
+@pytest.mark.parametrize("distance", DISTANCE_NAMES)
+def test_find_neighbors_is_the_same_in_small_blocks(distance, monkeypatch):
+    rng = np.random.default_rng(0)
+    codes, queries = unit(rng, 1000, 10), unit(rng, 50, 10)
+    whole = find_neighbors(codes, queries, 10, distance)
+    monkeypatch.setattr("tripletkit.search.exact._BLOCK_QUERIES", 7)
+    monkeypatch.setattr("tripletkit.search.exact._BLOCK_CODES", 128)
+    parts = find_neighbors(codes, queries, 10, distance)
+    np.testing.assert_array_equal(whole.rows, parts.rows)
+    np.testing.assert_array_equal(whole.distances, parts.distances)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    codes=arrays(np.int8, st.tuples(st.integers(1, 40), st.just(2)), elements=st.integers(-2, 2)),
+    k=st.integers(1, 45),
+    distance=st.sampled_from(DISTANCE_NAMES),
+)
+def test_ties_go_to_the_lower_row(codes, k, distance):
+    codes = codes.astype(np.float32)
+    found = find_neighbors(
+        codes, codes, k, distance, [np.array([row]) for row in range(len(codes))]
+    )
+    for query in range(len(codes)):
+        left = np.repeat(codes[[query]], len(codes), axis=0)
+        distances = pair_distances(left, codes, distance)
+        expected = sorted((d, row) for row, d in enumerate(distances) if row != query)[:k]
+        assert list(found.of(query)) == [(row, d) for d, row in expected]
+
+
+def test_neighbors_do_not_depend_on_the_order():
+    rng = np.random.default_rng(1)
+    codes, queries = unit(rng, 500, 10), unit(rng, 20, 10)
+    order = rng.permutation(500)
+    found = find_neighbors(codes, queries, 10, "l2")
+    again = find_neighbors(codes[order], queries[::-1], 10, "l2")
+    np.testing.assert_array_equal(order[again.rows][::-1], found.rows)
+    np.testing.assert_array_equal(again.distances[::-1], found.distances)
+
+
+def test_excluded_and_missing_pictures_are_nobodys_neighbours():
+    codes = np.array([[0], [1], [np.nan], [2], [1]], dtype=np.float32)
+    found = find_neighbors(codes, codes[:1], 4, "l2", [np.array([0, 4])])
+    assert found.rows.tolist() == [[1, 3, NOBODY, NOBODY]]
+    assert found.distances[0, :2].tolist() == [1, 2]
+    assert np.isnan(found.distances[0, 2:]).all()
+
+
+def test_all_alike_gives_the_first_rows():
+    codes = np.ones((300, 4), dtype=np.float32)
+    found = find_neighbors(codes, codes[:2], 3, "l2", [np.array([0]), np.array([1])])
+    assert found.rows.tolist() == [[1, 2, 3], [0, 2, 3]]
+
+
+def test_no_query_has_no_neighbours():
+    codes = np.ones((3, 4), dtype=np.float32)
+    assert find_neighbors(codes, codes[:0], 2, "l2").rows.shape == (0, 2)
+
+
+@pytest.mark.parametrize("distance", DISTANCE_NAMES)
+def test_pair_distances_give_the_margins_of_triplets(distance):
+    rng = np.random.default_rng(2)
+    codes, rows = unit(rng, 30, 7), rng.integers(0, 30, (200, 3))
+    anchor, first, second = (codes[rows[:, slot]] for slot in range(3))
+    margins = pair_distances(anchor, second, distance) - pair_distances(anchor, first, distance)
+    expected = triplet_margins(codes, rows, distance)
+    np.testing.assert_array_equal(margins.astype(np.float32), expected)
+
+
+class TestApproximateIndex:
+    @pytest.fixture(autouse=True)
+    def faiss(self):
+        pytest.importorskip("faiss", reason="faiss-cpu is not installed (tripletkit[search])")
+
+    @pytest.mark.parametrize("distance", DISTANCE_NAMES)
+    def test_finds_nearly_all_and_measures_as_exact_search_does(self, distance):
+        rng = np.random.default_rng(0)
+        codes, queries = unit(rng, 20_000, 10), unit(rng, 100, 10)
+        index = ApproximateIndex(codes, IndexOrigin("m", distance, "c", len(codes)))
+        exact = find_neighbors(codes, queries, 10, distance)
+        found = index.search(queries, 10)
+        same = [dict(found.of(query)).keys() & dict(exact.of(query)).keys() for query in range(100)]
+        assert sum(map(len, same)) >= 0.95 * 1000
+        for query in range(100):
+            expected = dict(exact.of(query))
+            for row, measured in found.of(query):
+                if row in expected:
+                    assert measured == pytest.approx(expected[row], abs=2e-6)
+
+    def test_leaves_out_what_exact_search_leaves_out(self):
+        codes = np.array([[0], [1], [np.nan], [2], [1]], dtype=np.float32)
+        index = ApproximateIndex(codes, ORIGIN)
+        assert index.search(codes[:1], 4, [np.array([0, 4])]).rows.tolist() == [
+            [1, 3, NOBODY, NOBODY]
+        ]
+
+    def test_survives_the_disk(self, tmp_path):
+        codes = unit(np.random.default_rng(0), 2000, 10)
+        index = ApproximateIndex(codes, ORIGIN)
+        index.save(tmp_path / "index.npz")
+        loaded = ApproximateIndex.load(tmp_path / "index.npz", ORIGIN)
+        np.testing.assert_array_equal(
+            loaded.search(codes[:5], 3).rows, index.search(codes[:5], 3).rows
+        )
+        assert [path.name for path in tmp_path.iterdir()] == ["index.npz"]
+
+    @pytest.mark.parametrize(
+        ("changed", "message"),
+        [
+            ({"vectors": "model 2"}, "expected an index made with model 2, got model 1"),
+            ({"distance": "l1"}, "an index for the distance l1, got l2"),
+            ({"n_images": 7}, "a collection of 7 pictures, got 2,000"),
+            ({"collection": "xyz"}, "of the pictures with the sha256 xyz, got abc"),
+        ],
+    )
+    def test_is_refused_for_anything_else(self, tmp_path, changed, message):
+        path = tmp_path / "index.npz"
+        ApproximateIndex(unit(np.random.default_rng(0), 50, 3), ORIGIN).save(path)
+        expected = IndexOrigin(**(vars(ORIGIN) | changed))
+        with pytest.raises(SearchIndexError, match=message):
+            ApproximateIndex.load(path, expected)
+
+    def test_a_damaged_file_is_refused(self, tmp_path):
+        path = tmp_path / "index.npz"
+        ApproximateIndex(unit(np.random.default_rng(0), 50, 3), ORIGIN).save(path)
+        data = path.read_bytes()
+        for broken in (b"", b"PK", data[:-400], b"text"):
+            path.write_bytes(broken)
+            with pytest.raises(SearchIndexError, match="cannot be read as one"):
+                ApproximateIndex.load(path, ORIGIN)
+        with np.load(io.BytesIO(data)) as file:
+            index = file["index"].copy()
+            facts = json.loads(str(file["facts"]))
+        index[-1] ^= 1
+        np.savez(path, facts=np.array(json.dumps(facts)), index=index)
+        with pytest.raises(SearchIndexError, match="is damaged"):
+            ApproximateIndex.load(path, ORIGIN)
+        np.savez(path, facts=np.array(json.dumps(facts | {"format_version": 9})), index=index)
+        with pytest.raises(SearchIndexError, match="expected an index of format 1, got 9"):
+            ApproximateIndex.load(path, ORIGIN)
+
+    def test_writes_nothing_where_it_cannot(self, tmp_path):
+        index = ApproximateIndex(unit(np.random.default_rng(0), 50, 3), ORIGIN)
+        with pytest.raises(OutputError):
+            index.save(tmp_path / "missing" / "index.npz")
+
+
+def test_fingerprint_of_a_collection_knows_names_and_contents_but_no_order():
+    one = fingerprint_collection(["a", "b"], [b"1", b"2"])
+    assert one == fingerprint_collection(["b", "a"], [b"2", b"1"])
+    others = [(["a", "b"], [b"1", b"3"]), (["a", "c"], [b"1", b"2"]), (["a", "b"], [b"1", None])]
+    assert one not in [fingerprint_collection(*other) for other in others]

@@ -1,0 +1,154 @@
+"""The exported network gives the codes of the fast path, and needs nothing but Keras."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tiny_backbone as tiny
+
+from tripletkit.errors import OutputError
+from tripletkit.features.fast_graph import make_feature_function
+from tripletkit.features.weights_files import file_sha256
+from tripletkit.model import export
+from tripletkit.model.artifact import load_model, save_model
+from tripletkit.model.export import check_export_folder, export_networks
+from tripletkit.model.heads import build_head, embed
+from tripletkit.model.network import INPUT_NAMES, build_encoder, build_triplet_network
+
+N_IMAGES = 8
+
+LOAD = """
+import sys
+sys.modules["tripletkit"] = None  # An import of it fails.
+import keras, numpy
+folder = sys.argv[1]
+pixels = numpy.load(folder + "/pixels.npy")
+encoder = keras.saving.load_model(folder + "/encoder.keras", safe_mode=True)
+triplet = keras.saving.load_model(folder + "/triplet_network.keras", safe_mode=True)
+numpy.save(folder + "/uint8.npy", encoder.predict(pixels, verbose=0))
+numpy.save(folder + "/float.npy", encoder.predict(pixels.astype("float32"), verbose=0))
+three = {name: pixels[n:n + 4] for n, name in enumerate(("anchor", "positive", "negative"))}
+numpy.save(folder + "/by_name.npy", triplet.predict(three, verbose=0))
+numpy.save(folder + "/by_order.npy", triplet.predict(list(three.values()), verbose=0))
+"""
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (N_IMAGES, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def head():
+    keras.utils.set_random_seed(0)
+    return build_head(tiny.N_FEATURES, 8, 3, 0.5)
+
+
+@pytest.fixture
+def model(tmp_path, head, tiny_backbone, tiny_weights):
+    record = {
+        "features": {**tiny_backbone.facts(), "weights_sha256": file_sha256(tiny_weights)},
+        "n_features": tiny.N_FEATURES,
+        "head": {"hidden": 8, "dim": 3, "dropout": 0.5, "distance": "l2"},
+        "images": "/",
+        "weights_file": None,
+    }
+    save_model(tmp_path / "m", head, [], record)
+    return load_model(tmp_path / "m")
+
+
+@pytest.fixture
+def encoder(tiny_backbone, tiny_weights, head):
+    return build_encoder(tiny_backbone, tiny.build(tiny_weights), head)
+
+
+@pytest.fixture
+def codes(tiny_backbone, tiny_weights, head, pixels):
+    """What `predict` computes."""
+    compute = make_feature_function(tiny_backbone, tiny.build(tiny_weights), N_IMAGES)
+    return embed(head, compute(pixels))
+
+
+def test_exported_files_need_only_keras_and_give_the_same_codes(
+    model, tiny_weights, codes, pixels, tmp_path
+):
+    folder = tmp_path / "exported"
+    written = export_networks(model, folder, tiny_weights)
+    assert written == [folder / "encoder.keras", folder / "triplet_network.keras"]
+    assert sorted(folder.iterdir()) == written
+    np.save(folder / "pixels.npy", pixels)
+    subprocess.run([sys.executable, "-c", LOAD, folder], check=True, timeout=120)
+    three = np.concatenate([codes[:4], codes[1:5], codes[2:6]], axis=1)
+    for name, expected in (
+        ("uint8", codes),
+        ("float", codes),
+        ("by_name", three),
+        ("by_order", three),
+    ):
+        np.testing.assert_allclose(np.load(folder / f"{name}.npy"), expected, atol=1e-4)
+    assert np.abs(codes[:4] - codes[1:5]).max() > 0.01
+
+
+def test_the_triplet_network_has_the_sources_shape(encoder):
+    network = build_triplet_network(encoder)
+    assert [tensor.name for tensor in network.inputs] == list(INPUT_NAMES)
+    assert [tensor.shape for tensor in network.inputs] == [(None, 32, 32, 3)] * 3
+    assert network.output_shape == (None, 9)
+
+
+def test_each_variable_appears_once_and_the_backbones_are_frozen(encoder, tiny_weights, head):
+    network = build_triplet_network(encoder)
+    paths = [variable.path for variable in network.variables]
+    assert len(set(map(id, network.variables))) == len(paths) == len(set(paths))
+    n_of_backbone = len(tiny.build(tiny_weights).variables)
+    of_head = {variable.path for variable in head.trainable_variables}
+    assert {variable.path for variable in network.trainable_variables} == of_head
+    assert len(of_head) == 4
+    # Beside the backbone's and the head's: mean, variance and count of the preprocessing, and the
+    # seed of dropout.
+    others = {"mean", "variance", "count", "seed_generator_state"}
+    left = [v for v in network.variables if v.path not in of_head]
+    assert sum(v.path.startswith("tiny/") or "/tiny/" in v.path for v in left) in (0, n_of_backbone)
+    assert len([v for v in left if v.name not in others]) == n_of_backbone
+
+
+def test_training_the_network_leaves_the_backbone_alone(encoder, pixels):
+    network = build_triplet_network(encoder)
+    backbone = next(layer for layer in encoder.layers if layer.name == tiny.NAME)
+    before = backbone.get_weights()
+    network.compile("sgd", "mse")
+    network.fit([pixels, pixels, pixels], np.ones((N_IMAGES, 9)), epochs=1, verbose=0)
+    for one, two in zip(backbone.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_export_is_refused_where_files_are(model, tiny_weights, tmp_path):
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    check_export_folder(folder)
+    (folder / "encoder.keras").write_text("old")
+    with pytest.raises(OutputError, match=r"encoder\.keras: is there already.*--force"):
+        check_export_folder(folder)
+    check_export_folder(folder, overwrite=True)
+    with pytest.raises(OutputError, match="does not exist"):
+        check_export_folder(tmp_path / "none" / "exported")
+
+
+def test_a_failing_export_keeps_the_old_file(model, tiny_weights, tmp_path, monkeypatch):
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    (folder / "encoder.keras").write_text("old")
+
+    def fail(_self, path):
+        path.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(keras.Model, "save", fail)
+    with pytest.raises(OutputError, match="exported: cannot be written: No space left"):
+        export_networks(model, folder, tiny_weights)
+    assert [path.name for path in folder.iterdir()] == ["encoder.keras"]
+    assert (folder / export.ENCODER_FILE).read_text() == "old"

@@ -1,0 +1,254 @@
+"""Training of a head: learns, repeats itself bit by bit, and says when it failed."""
+
+from __future__ import annotations
+
+import dataclasses
+import tracemalloc
+
+import numpy as np
+import psutil
+import pytest
+
+from tripletkit.errors import CollapseError
+from tripletkit.evaluation.distances import triplet_margins
+from tripletkit.model import training
+from tripletkit.model.collapse import check_collapse, mean_pairwise_distance
+from tripletkit.model.heads import build_head, embed
+from tripletkit.model.training import HeadSettings, Scaling, choose_epochs, train_head
+
+N_FEATURES = 20
+SMALL = HeadSettings(hidden=16, dim=4, epochs=5, batch_size=64)
+
+
+def make_features(n_images):
+    """Return pictures of six kinds, which only some of the features tell apart."""
+    rng = np.random.default_rng(0)
+    kinds = rng.normal(size=(6, N_FEATURES)) * (np.arange(N_FEATURES) < 8)
+    noise = rng.normal(size=(n_images, N_FEATURES)) * np.where(np.arange(N_FEATURES) < 8, 0.3, 2)
+    return (kinds[np.arange(n_images) % 6] + noise + 5).astype(np.float32)
+
+
+@pytest.fixture
+def features():
+    return make_features(60)
+
+
+def draw_rows(low, high, n_rows, seed=1):
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(low, high, (40 * n_rows, 3))
+    kinds = drawn % 6
+    is_right = (
+        (kinds[:, 0] == kinds[:, 1]) & (kinds[:, 0] != kinds[:, 2]) & (drawn[:, 0] != drawn[:, 1])
+    )
+    return drawn[is_right][:n_rows].astype(np.int32)
+
+
+def accuracy(codes, rows, distance="l2"):
+    return float(np.mean(triplet_margins(codes, rows, distance) > 0))
+
+
+def train(features, settings=SMALL, n_rows=600, n_val=200, **options):
+    val = draw_rows(42, 60, n_val) if n_val else np.empty((0, 3), np.int32)
+    return train_head(features, draw_rows(0, 42, n_rows), val, settings, **options)
+
+
+@pytest.mark.parametrize("distance", ["l2", "l1", "cosine"])
+def test_training_learns_what_the_features_hide(distance):
+    features = make_features(600)
+    settings = dataclasses.replace(SMALL, distance=distance, hidden=64, learning_rate=3e-3)
+    val = draw_rows(400, 500, 500)
+    trained = train_head(features, draw_rows(0, 400, 4000), val, settings)
+    codes = embed(trained.head, features)
+    rows = draw_rows(500, 600, 1000, seed=9)
+    assert accuracy(codes, rows, distance) > accuracy(features, rows, distance) + 0.1
+    assert accuracy(codes, rows, distance) > 0.9
+    np.testing.assert_allclose(np.linalg.norm(codes, axis=1), 1, rtol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_bits(features):
+    one, same = train(features), train(features)
+    other = train(features, dataclasses.replace(SMALL, seed=1))
+    assert one.history == same.history
+    np.testing.assert_array_equal(embed(one.head, features), embed(same.head, features))
+    assert not np.array_equal(embed(one.head, features), embed(other.head, features))
+
+
+def test_the_best_epoch_is_kept(features):
+    told = []
+    settings = dataclasses.replace(SMALL, epochs=30, patience=3)
+    trained = train(features, settings, n_val=100, on_epoch=told.append)
+    accuracies = [record.val_accuracy for record in trained.history]
+    assert told == trained.history
+    assert trained.best_epoch == 1 + int(np.argmax(accuracies))
+    assert len(accuracies) == min(30, trained.best_epoch + 3)
+    codes = embed(trained.head, features)
+    kept = accuracy(codes, draw_rows(42, 60, 100))
+    assert kept == pytest.approx(max(accuracies), abs=0.02)
+
+
+def test_without_validation_the_last_epoch_is_kept(features):
+    trained = train(features, n_val=0)
+    assert trained.best_epoch == len(trained.history) == SMALL.epochs
+    assert np.isnan([record.val_accuracy for record in trained.history]).all()
+
+
+def test_validation_that_does_not_choose_is_only_measured(features):
+    settings = dataclasses.replace(SMALL, patience=1)
+    trained = train(features, settings, chooses_epoch=False)
+    assert trained.best_epoch == len(trained.history) == SMALL.epochs
+    assert np.isfinite([record.val_accuracy for record in trained.history]).all()
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "batch_size"), [(1, 1), (1, 64), (63, 64), (64, 64), (65, 64), (130, 1000)]
+)
+def test_any_number_of_triplets_goes_with_any_batch_size(features, n_rows, batch_size):
+    settings = dataclasses.replace(SMALL, epochs=1, batch_size=batch_size)
+    trained = train(features, settings, n_rows=n_rows, n_val=0)
+    assert np.isfinite(trained.history[0].loss)
+    assert 0 <= trained.history[0].violating <= 1
+
+
+def test_an_epochs_loss_is_the_mean_over_its_triplets(features):
+    settings = dataclasses.replace(
+        SMALL, epochs=1, batch_size=7, dropout=0.0, learning_rate=1e-12, distance="l1"
+    )
+    rows = draw_rows(0, 42, 100)
+    trained = train_head(features, rows, rows[:0], settings)
+    codes = embed(trained.head, features)
+    losses = np.maximum(settings.margin - triplet_margins(codes, rows, "l1"), 0)
+    assert trained.history[0].loss == pytest.approx(losses.mean(), rel=1e-3)
+    assert trained.history[0].violating == pytest.approx((losses > 0).mean())
+    assert trained.history[0].spread == pytest.approx(
+        mean_pairwise_distance(codes[np.unique(rows)]), rel=1e-3
+    )
+
+
+def test_pictures_without_features_do_no_harm(features):
+    clean = train(features)
+    holes = np.concatenate([features, np.full((3, N_FEATURES), np.nan, np.float32)])
+    trained = train(holes)
+    assert trained.history == clean.history
+    codes = embed(trained.head, holes)
+    np.testing.assert_array_equal(codes[:60], embed(clean.head, features))
+    assert np.isnan(codes[60:]).all()
+
+
+def test_features_that_are_all_alike_end_in_a_collapse():
+    with pytest.raises(CollapseError, match=r"all codes are alike.*--learning-rate"):
+        train(np.full((60, N_FEATURES), 3, np.float32))
+
+
+def test_an_absurd_learning_rate_ends_in_a_collapse(features):
+    settings = dataclasses.replace(SMALL, learning_rate=1e30)
+    with pytest.raises(CollapseError, match=r"training (collapsed|broke down)"):
+        train(features, settings)
+
+
+def test_check_collapse_says_what_it_saw():
+    good = np.eye(3, dtype=np.float32)
+    check_collapse(good, 0.1, 0.2, 1e-3)
+    with pytest.raises(CollapseError, match=r"the loss is nan.*--learning-rate 0\.0001"):
+        check_collapse(good, float("nan"), 0.2, 1e-3)
+    with pytest.raises(CollapseError, match="broke down"):
+        check_collapse(good * np.nan, 0.1, 0.2, 1e-3)
+    with pytest.raises(CollapseError, match=r"loss is stuck at the margin \(0\.2000, margin 0\.2"):
+        check_collapse(np.ones((3, 3), np.float32), 0.2, 0.2, 1e-3)
+
+
+def test_mean_pairwise_distance_equals_a_plain_loop():
+    codes = np.random.default_rng(0).normal(size=(9, 4))
+    squares = [np.sum((a - b) ** 2) for a in codes for b in codes]
+    assert mean_pairwise_distance(codes) == pytest.approx(np.sqrt(np.mean(squares)))
+
+
+def test_scaling_folds_into_the_first_layer(features):
+    scaling = Scaling.of(features)
+    scaled = scaling.apply(features)
+    np.testing.assert_allclose(scaled[:, :8].mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(scaled.std(axis=0), 1, atol=1e-4)
+    head = build_head(N_FEATURES, 16, 4, 0.5)
+    rng = np.random.default_rng(0)
+    head.set_weights([rng.normal(size=value.shape) for value in head.get_weights()])
+    before = embed(head, scaled)
+    head.set_weights(scaling.fold_into(head.get_weights()))
+    np.testing.assert_allclose(embed(head, features), before, atol=1e-4)
+
+
+def test_scaling_does_not_blow_up_features_that_never_vary(features):
+    features[:, 3] = 7
+    features[:, 4] = 7 + 1e-6 * np.arange(60)
+    scaled = Scaling.of(features).apply(features)
+    assert np.abs(scaled[:, [3, 4]]).max() < 0.01
+    dead = np.zeros((5, 3), np.float32)
+    np.testing.assert_array_equal(Scaling.of(dead).apply(dead), dead)
+
+
+def test_codes_do_not_depend_on_the_other_pictures(features, monkeypatch):
+    head = train(features).head
+    codes = embed(head, features)
+    np.testing.assert_array_equal(embed(head, features[::-1])[::-1], codes)
+    np.testing.assert_array_equal(embed(head, features[7:8])[0], codes[7])
+    many = np.tile(features, (30, 1))
+    np.testing.assert_array_equal(embed(head, many), np.tile(codes, (30, 1)))
+    assert embed(head, features[:0]).shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("n_triplets", "n_epochs"), [(1, 100), (1000, 100), (5000, 25), (20_000, 10), (10**6, 10)]
+)
+def test_small_sets_get_more_epochs(n_triplets, n_epochs):
+    assert choose_epochs(n_triplets, batch_size=256) == n_epochs
+
+
+def test_memory_does_not_hold_the_features_of_every_triplet():
+    """Three gathered arrays would take 300,000 x 3 x 500 numbers: 1.8 GB."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(200, 500)).astype(np.float32)
+    rows = rng.integers(0, 200, (300_000, 3)).astype(np.int32)
+    settings = dataclasses.replace(SMALL, epochs=1, batch_size=4096)
+    process = psutil.Process()
+    before = process.memory_info().rss
+    peak_rss = []
+    tracemalloc.start()
+    try:
+        train_head(
+            features,
+            rows,
+            rows[:200_000],
+            settings,
+            on_epoch=lambda _: peak_rss.append(process.memory_info().rss),
+        )
+        peak_python = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_python < 100e6
+    assert peak_rss[0] - before < 400e6
+
+
+def test_each_picture_of_a_batch_is_encoded_once(features, monkeypatch):
+    seen = []
+    original = training.build_head
+
+    def build(*args):
+        head = original(*args)
+
+        class Counting:
+            trainable_variables = head.trainable_variables
+            output_shape = head.output_shape
+            get_weights, set_weights = head.get_weights, head.set_weights
+
+            def __call__(self, batch, training):
+                if training:
+                    import tensorflow as tf
+
+                    tf.py_function(lambda n: seen.append(int(n)), [tf.shape(batch)[0]], [])
+                return head(batch, training=training)
+
+        return Counting()
+
+    monkeypatch.setattr(training, "build_head", build)
+    rows = np.tile(np.array([[0, 6, 1], [0, 12, 2], [6, 0, 1]], np.int32), (40, 1))
+    settings = dataclasses.replace(SMALL, epochs=1, batch_size=len(rows))
+    train_head(features, rows, rows[:0], settings)
+    assert seen == [5]

@@ -1,0 +1,96 @@
+"""What training learns from and is checked on, over one list of names."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+
+from tripletkit.data.training_set import divide_training_set, join_training_set
+from tripletkit.data.triplets import read_triplets
+from tripletkit.errors import SplitError, TripletFileError
+
+
+def read(text, name="train.txt"):
+    return read_triplets(io.BytesIO(text.encode()), name)
+
+
+def named(triplets):
+    return [tuple(triplets.names[index] for index in row) for row in triplets.rows]
+
+
+def random_triplets(n_names=60, n_rows=600):
+    rows = np.random.default_rng(0).integers(0, n_names, (n_rows, 3))
+    return read("".join(f"p{a} p{b} p{c}\n" for a, b, c in rows))
+
+
+def test_a_split_shares_no_picture_and_loses_no_row():
+    triplets = random_triplets()
+    data = divide_training_set(triplets, "image", 0.2, seed=1)
+    assert len(data.val) > 0
+    assert data.n_shared_pictures() == 0
+    total = len(data.train) + len(data.val) + data.n_dropped + data.n_degenerate
+    assert total == len(triplets)
+    assert data.n_degenerate == triplets.is_degenerate().sum() > 0
+    assert not data.train.is_degenerate().any()
+    assert not data.val.is_degenerate().any()
+    assert data.names == triplets.names
+    assert set(named(data.train)) <= set(named(triplets))
+
+
+def test_no_fraction_keeps_all_for_training():
+    data = divide_training_set(read("a b c\nd e f\n"), "image", 0, seed=0)
+    assert (named(data.train), len(data.val)) == ([("a", "b", "c"), ("d", "e", "f")], 0)
+    assert (data.by, data.n_dropped, data.n_shared_pictures()) == ("none", 0, 0)
+
+
+def test_one_triplet_cannot_be_divided():
+    with pytest.raises(SplitError):
+        divide_training_set(read("a b c\n"), "image", 0.1, seed=0)
+
+
+@pytest.mark.parametrize("fraction", [0, 0.1])
+def test_only_degenerate_triplets_are_refused_whatever_the_split(fraction):
+    triplets = read("a a b\nc d c\ne f f\n")
+    with pytest.raises(TripletFileError, match=r"train\.txt: .* every one names a picture twice"):
+        divide_training_set(triplets, "image", fraction, seed=0)
+    with pytest.raises(TripletFileError, match=r"val\.txt: "):
+        join_training_set(read("a b c\n"), read("a a b\n", "val.txt"))
+
+
+def test_places_name_the_first_line_whatever_became_of_it():
+    data = divide_training_set(read("a a x\na b c\n\nd b y\n"), "image", 0, seed=0)
+    assert dict(zip(data.names, data.places, strict=True)) == {
+        "a": "train.txt:1",
+        "x": "train.txt:1",
+        "b": "train.txt:2",
+        "c": "train.txt:2",
+        "d": "train.txt:4",
+        "y": "train.txt:4",
+    }
+
+
+def test_a_validation_file_joins_by_names():
+    train = read("a b c\nd e f\n")
+    val = read("g f a\n\nx x a\ng h a\n", "val.txt")
+    data = join_training_set(train, val)
+    assert named(data.train) == [("a", "b", "c"), ("d", "e", "f")]
+    assert named(data.val) == [("g", "f", "a"), ("g", "h", "a")]
+    assert (data.by, data.n_degenerate, data.n_shared_pictures()) == ("file", 1, 2)
+    assert data.names == ["a", "b", "c", "d", "e", "f", "g", "x", "h"]
+    assert data.places[-3:] == ["val.txt:1", "val.txt:3", "val.txt:4"]
+    assert data.places[5] == "train.txt:2"
+
+
+def test_a_truth_turns_rows_round():
+    data = join_training_set(read("a b c\n"), read("a c b\nc a b\n"), np.array([0, 1]))
+    assert named(data.val) == [("a", "b", "c"), ("c", "a", "b")]
+
+
+def test_unusable_pictures_take_their_triplets_along():
+    data = join_training_set(read("a b c\nd e f\n"), read("a b d\nd e f\n", "val.txt"))
+    kept = data.keep_usable(np.array([name != "c" for name in data.names]))
+    assert named(kept.train) == [("d", "e", "f")]
+    assert named(kept.val) == [("a", "b", "d"), ("d", "e", "f")]
+    assert (kept.places, kept.by) == (data.places, data.by)

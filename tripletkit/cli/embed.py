@@ -1,0 +1,75 @@
+"""`tripletkit embed`: the codes of all pictures in a folder, as a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tripletkit.cli.collections import open_collection
+from tripletkit.cli.console import prepare_tensorflow, say
+from tripletkit.cli.encoders import choose_encoder, encoder_options, find_pictures
+from tripletkit.cli.options import (
+    INPUT_FOLDER,
+    OUTPUT_FILE,
+    cache_option,
+    follow_outside_option,
+    on_bad_image_option,
+    quiet_option,
+    weights_option,
+)
+
+
+@click.command()
+@click.argument("images", type=INPUT_FOLDER)
+@click.option(
+    "-o",
+    "--output",
+    type=OUTPUT_FILE,
+    required=True,
+    help="File to write; its suffix says the format: .parquet, .csv or .npz.",
+)
+@encoder_options
+@weights_option
+@on_bad_image_option
+@follow_outside_option
+@cache_option
+@quiet_option
+def embed(
+    images: Path,
+    output: Path,
+    model: Path | None,
+    as_features: bool,
+    backbone: str | None,
+    weights: Path | None,
+    on_bad_image: str,
+    follow_outside: bool,
+    cache: Path | None,
+) -> None:
+    """Write the code of every picture in a folder, or its backbone features.
+
+    \b
+    tripletkit embed images/ -o codes.parquet
+    tripletkit embed images/ -o features.npz --features
+    tripletkit embed images/ -o features.csv --backbone efficientnet-lite0
+
+    Rows are in the order of the names. Parquet: columns name and vector. CSV: name, 0, 1, ...
+    NPZ: arrays names and vectors. With --on-bad-image skip, pictures that cannot be read have
+    no row.
+    """
+    from tripletkit.search.vector_files import check_vector_output, write_vectors
+
+    check_vector_output(output)
+    skip_bad = on_bad_image == "skip"
+    files = find_pictures(images, skip_bad=skip_bad, follow_outside=follow_outside)
+    prepare_tensorflow()
+    encoder = choose_encoder(model, as_features, backbone, weights)
+    collection = open_collection(
+        files, encoder.backbone, encoder.space, encoder.find_weights, cache, skip_bad=skip_bad
+    )
+    is_usable = collection.is_usable()
+    vectors = encoder.encode(collection.features)[is_usable]
+    names = [name for name, usable in zip(files.names, is_usable, strict=True) if usable]
+    write_vectors(output, names, vectors)
+    what = "features" if encoder.model is None else "codes"
+    say(f"Wrote {what} of {len(names):,} pictures, {vectors.shape[1]:,} numbers each: {output}.")

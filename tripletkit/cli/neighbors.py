@@ -1,0 +1,284 @@
+"""`tripletkit neighbors`: the pictures of a collection that look most like a query."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tripletkit import defaults
+from tripletkit.cli.collections import open_collection
+from tripletkit.cli.console import prepare_tensorflow, say, show_json
+from tripletkit.cli.encoders import choose_encoder, encoder_options, find_pictures, find_queries
+from tripletkit.cli.options import (
+    INPUT_FILE,
+    INPUT_FOLDER,
+    OUTPUT_FILE,
+    cache_option,
+    follow_outside_option,
+    force_option,
+    input_source,
+    json_option,
+    on_bad_image_option,
+    quiet_option,
+    weights_option,
+)
+from tripletkit.cli.tables import align_columns
+from tripletkit.errors import ImageReadError
+
+if TYPE_CHECKING:
+    from tripletkit.features.collection import NamedFiles
+    from tripletkit.search.encoders import Encoder
+    from tripletkit.search.exact import Neighbors
+
+
+@click.command()
+@click.argument("images", type=INPUT_FOLDER)
+@click.option(
+    "--query",
+    "queries",
+    type=click.Path(exists=True, path_type=Path),
+    multiple=True,
+    required=True,
+    metavar="PATH",
+    help="Picture, or folder of pictures, in the collection or not. May be given several times.",
+)
+@click.option(
+    "-k",
+    type=click.IntRange(min=1),
+    default=defaults.NEIGHBORS,
+    show_default=True,
+    help="Neighbours of each query.",
+)
+@encoder_options
+@click.option(
+    "--index",
+    type=OUTPUT_FILE,
+    help="File of an approximate index, for large collections: made if it is not there, used "
+    "without a look at the other pictures if it is. Needs tripletkit[search].",
+)
+@click.option("--collage", type=OUTPUT_FILE, help="Picture to draw: a row for each query.")
+@click.option(
+    "--labels",
+    type=INPUT_FILE,
+    help="CSV with the columns name and label; neighbours of the query's label are marked.",
+)
+@weights_option
+@on_bad_image_option
+@follow_outside_option
+@cache_option
+@force_option
+@json_option
+@quiet_option
+def neighbors(
+    images: Path,
+    queries: tuple[Path, ...],
+    k: int,
+    model: Path | None,
+    as_features: bool,
+    backbone: str | None,
+    index: Path | None,
+    collage: Path | None,
+    labels: Path | None,
+    weights: Path | None,
+    on_bad_image: str,
+    follow_outside: bool,
+    cache: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Print the pictures of a collection that are nearest to a query.
+
+    \b
+    tripletkit neighbors images/ --query images/00001.jpg
+    tripletkit neighbors images/ --query new.jpg --query other.jpg -k 5 --collage c.png
+    tripletkit neighbors images/ --query new.jpg --backbone efficientnet-lite0 --json
+
+    The query itself, also as a copy under another name, is never its own neighbour. Of equally
+    near pictures the first by name comes first. With --force an --index that is there is made
+    anew.
+    """
+    from tripletkit.data.labels import read_labels
+    from tripletkit.data.outputs import check_output
+    from tripletkit.features.extract import hash_pictures
+    from tripletkit.features.store import FeatureStore
+    from tripletkit.search.approximate import check_faiss
+
+    if collage is not None:
+        from tripletkit.report.collages import check_collage_output
+
+        check_collage_output(collage)
+    if index is not None:
+        check_output(index)
+        check_faiss()
+    label_of = read_labels(input_source(labels)) if labels else {}
+    skip_bad = on_bad_image == "skip"
+    asked = find_queries(queries)
+    files = find_pictures(images, skip_bad=skip_bad, follow_outside=follow_outside)
+    prepare_tensorflow()
+    encoder = choose_encoder(model, as_features, backbone, weights)
+    with FeatureStore(cache) as store:
+        contents = hash_pictures([*asked.paths, *files.paths], store)
+    own, contents = contents[: len(asked.names)], contents[len(asked.names) :]
+    same = _same_contents(own, contents)
+    search = _Search(encoder, files, asked, cache, skip_bad)
+    if index is None:
+        found = search.exactly(k, same)
+    else:
+        found = search.by_index(k, same, index, contents, force)
+
+    answers = [
+        _answer(name, list(found.of(query)), files.names) for query, name in enumerate(asked.names)
+    ]
+    if label_of:
+        for query, answer in enumerate(answers):
+            names = [files.names[row] for row in same[query]] + [asked.paths[query].name]
+            _add_labels(answer, names, label_of)
+    if collage is not None:
+        _draw(collage, answers, asked, files)
+    if as_json:
+        show_json({"distance": encoder.distance, "queries": answers})
+    else:
+        click.echo(_describe(answers, with_labels=bool(label_of)))
+
+
+class _Search:
+    """The vectors of queries, and of the collection where they are needed."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        files: NamedFiles,
+        asked: NamedFiles,
+        cache: Path | None,
+        skip_bad: bool,
+    ) -> None:
+        self.encoder, self.files, self.asked = encoder, files, asked
+        self.cache, self.skip_bad = cache, skip_bad
+
+    def exactly(self, k: int, same: list) -> Neighbors:
+        from tripletkit.search.exact import find_neighbors
+
+        queries, codes = self._encode(self.files)
+        return find_neighbors(codes, queries, k, self.encoder.distance, same)
+
+    def by_index(self, k: int, same: list, path: Path, contents: list, force: bool) -> Neighbors:
+        from tripletkit.search.approximate import (
+            ApproximateIndex,
+            IndexOrigin,
+            fingerprint_collection,
+        )
+
+        origin = IndexOrigin(
+            self.encoder.fingerprint,
+            self.encoder.distance,
+            fingerprint_collection(self.files.names, contents),
+            len(self.files.names),
+        )
+        if path.exists() and not force:
+            index = ApproximateIndex.load(path, origin)
+            queries, _ = self._encode(None)
+        else:
+            queries, codes = self._encode(self.files)
+            index = ApproximateIndex(codes, origin)
+            index.save(path)
+            say(f"Wrote the index {path}.")
+        return index.search(queries, k, same)
+
+    def _encode(self, files: NamedFiles | None) -> tuple:
+        """Return the vectors of the queries and of the collection, if it is asked for."""
+        from tripletkit.features.collection import NamedFiles
+
+        asked, encoder = self.asked, self.encoder
+        n_queries = len(asked.names)
+        both = asked
+        if files is not None:
+            both = NamedFiles(
+                [*asked.names, *files.names],
+                [*asked.places, *files.places],
+                [*asked.paths, *files.paths],
+                {n_queries + row: problem for row, problem in files.problems.items()},
+            )
+        collection = open_collection(
+            both,
+            encoder.backbone,
+            encoder.space,
+            encoder.find_weights,
+            self.cache,
+            skip_bad=self.skip_bad,
+        )
+        is_usable = collection.is_usable()
+        for name, usable in zip(asked.names, is_usable[:n_queries], strict=True):
+            if not usable:
+                raise ImageReadError(f"--query {name}: expected a picture, cannot be read as one")
+        vectors = encoder.encode(collection.features)
+        return vectors[:n_queries], vectors[n_queries:]
+
+
+def _same_contents(own: list[bytes | None], contents: list[bytes | None]) -> list:
+    """Return, for each query, the rows of the collection that are the same file or a copy."""
+    import numpy as np
+
+    rows_of: dict[bytes, list[int]] = {}
+    for row, content in enumerate(contents):
+        if content is not None:
+            rows_of.setdefault(content, []).append(row)
+    return [np.array(rows_of.get(content, []), dtype=np.int64) for content in own]
+
+
+def _answer(query: str, found: list[tuple[int, float]], names: list[str]) -> dict[str, Any]:
+    neighbors = [
+        {"rank": rank, "name": names[row], "distance": distance}
+        for rank, (row, distance) in enumerate(found, 1)
+    ]
+    return {"query": query, "neighbors": neighbors}
+
+
+def _add_labels(answer: dict[str, Any], names: list[str], label_of: dict[str, str]) -> None:
+    """Add the labels that are known, the query's by the first of its names that has one."""
+    answer["label"] = next((label_of[name] for name in names if name in label_of), None)
+    for neighbor in answer["neighbors"]:
+        neighbor["label"] = label_of.get(neighbor["name"])
+        known = None not in (answer["label"], neighbor["label"])
+        neighbor["same_label"] = answer["label"] == neighbor["label"] if known else None
+
+
+def _draw(output: Path, answers: list, asked: NamedFiles, files: NamedFiles) -> None:
+    from tripletkit.report.collages import Tile, draw_grid, write_picture
+
+    path_of = dict(zip(files.names, files.paths, strict=True))
+    rows = []
+    for answer, path in zip(answers, asked.paths, strict=True):
+        row = [Tile(path, (path.name, answer.get("label") or ""))]
+        row += [
+            Tile(
+                path_of[neighbor["name"]],
+                (neighbor["name"], f"{neighbor['distance']:.4f}"),
+                neighbor.get("same_label"),
+            )
+            for neighbor in answer["neighbors"]
+        ]
+        rows.append(row)
+    n_columns = max(map(len, rows))
+    headings = ["query", *map(str, range(1, n_columns))]
+    write_picture(output, draw_grid(rows, headings, gap_after_first=True))
+    say(f"Drew {output}.")
+
+
+def _describe(answers: list[dict[str, Any]], *, with_labels: bool) -> str:
+    heading = ["query", "rank", "name", "distance"]
+    rows = [[*heading, "label", "same"] if with_labels else heading]
+    for answer in answers:
+        for neighbor in answer["neighbors"]:
+            row = [
+                answer["query"],
+                str(neighbor["rank"]),
+                neighbor["name"],
+                f"{neighbor['distance']:.4f}",
+            ]
+            if with_labels:
+                same = {True: "yes", False: "no", None: ""}[neighbor["same_label"]]
+                row += [neighbor["label"] or "", same]
+            rows.append(row)
+    return align_columns(rows, right=[1, 3])

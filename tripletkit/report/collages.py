@@ -1,0 +1,170 @@
+"""Collages: pictures in rows, each with its name and a number below.
+
+Right and wrong are told by colour and by a sign, so that nobody has to tell the colours apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageOps
+
+from tripletkit import defaults
+from tripletkit.data.images import read_image
+from tripletkit.data.outputs import check_output, open_output
+from tripletkit.errors import OutputError
+from tripletkit.report.fonts import find_font
+from tripletkit.report.style import LIGHT
+
+_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+_TEXT_PX = 13
+_LINE_PX = 17
+_GAP_PX = 10
+_FRAME_PX = 4
+_SIGN_PX = 22
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture of a collage.
+
+    Attributes:
+        path: its file.
+        lines: what stands below it; long ones lose their middle.
+        is_right: marked as right or wrong; None for no mark.
+    """
+
+    path: Path
+    lines: Sequence[str]
+    is_right: bool | None = None
+
+
+def check_collage_output(path: Path) -> None:
+    """Refuse early what `write_picture` would refuse after the work.
+
+    Raises:
+        OutputError: if the suffix is none of those known, or the file cannot be written.
+    """
+    if path.suffix.lower() not in _FORMATS:
+        raise OutputError(
+            f"{path}: expected a name that ends in {', '.join(_FORMATS)}, got "
+            f"{path.suffix or 'no suffix'!r}"
+        )
+    check_output(path)
+
+
+def write_picture(path: Path, picture: Image.Image) -> None:
+    """Write a picture in the format that the suffix says; whole or not at all.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    check_collage_output(path)
+    with open_output(path, "wb") as file:
+        picture.save(file, _FORMATS[path.suffix.lower()], optimize=True, quality=90)
+
+
+def draw_grid(
+    rows: Sequence[Sequence[Tile]],
+    column_headings: Sequence[str] = (),
+    row_headings: Sequence[str] = (),
+    *,
+    gap_after_first: bool = False,
+    side_px: int = defaults.COLLAGE_SIDE_PX,
+) -> Image.Image:
+    """Draw rows of pictures.
+
+    Args:
+        rows: of one length or shorter.
+        column_headings, row_headings: above the columns and left of the rows, if any.
+        gap_after_first: set the first column apart, such as queries from their neighbours.
+        side_px: of the square that a picture is fitted into, its shape kept.
+    Raises:
+        ImageReadError: if a picture cannot be read.
+    """
+    n_lines = max(len(tile.lines) for row in rows for tile in row)
+    step_x = side_px + _GAP_PX
+    step_y = side_px + n_lines * _LINE_PX + _GAP_PX + 4
+    font = find_font("", _TEXT_PX)
+    widest = max((int(font.getlength(text)) + _GAP_PX for text in row_headings), default=0)
+    left = _GAP_PX + widest
+    top = _GAP_PX + (_LINE_PX + 4 if column_headings else 0)
+    n_columns = max(map(len, rows))
+    extra = 2 * _GAP_PX if gap_after_first else 0
+    size = (left + n_columns * step_x + extra, top + len(rows) * step_y)
+    canvas = Image.new("RGB", size, LIGHT.background)
+    draw = ImageDraw.Draw(canvas)
+
+    def x_of(column: int) -> int:
+        return left + column * step_x + (extra if column else 0)
+
+    for column, text in enumerate(column_headings):
+        place = (x_of(column) + side_px // 2, _GAP_PX)
+        draw.text(place, text, LIGHT.text, font, anchor="ma")
+    for number, row in enumerate(rows):
+        y = top + number * step_y
+        if row_headings:
+            draw.text((_GAP_PX, y + side_px // 2), row_headings[number], LIGHT.text, font, "lm")
+        for column, tile in enumerate(row):
+            _draw_tile(canvas, draw, tile, (x_of(column), y), side_px)
+    if gap_after_first:
+        x = x_of(1) - extra // 2 - _GAP_PX // 2
+        draw.line([x, top, x, size[1] - _GAP_PX], LIGHT.grid)
+    return canvas
+
+
+def read_thumbnail(path: Path, side_px: int) -> Image.Image:
+    """Return a picture fitted into a square, its shape kept; smaller ones grow.
+
+    Raises:
+        ImageReadError: if it cannot be read.
+    """
+    picture = read_image(path, at_least_px=side_px)
+    resample = Image.Resampling.LANCZOS if min(picture.size) > side_px else Image.Resampling.BICUBIC
+    return ImageOps.contain(picture, (side_px, side_px), resample)
+
+
+def shorten(text: str, width_px: float, size_px: int = _TEXT_PX) -> str:
+    """Take letters out of the middle until a text fits: names differ at both ends."""
+    font = find_font(text, size_px)
+    if font.getlength(text) <= width_px:
+        return text
+    for n_kept in range(len(text) - 1, 0, -1):
+        shown = f"{text[: (n_kept + 1) // 2]}…{text[len(text) - n_kept // 2 :]}"
+        if font.getlength(shown) <= width_px:
+            return shown
+    return "…"
+
+
+def _draw_tile(
+    canvas: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, corner: tuple[int, int], side: int
+) -> None:
+    x, y = corner
+    draw.rectangle([x, y, x + side - 1, y + side - 1], LIGHT.empty)
+    picture = read_thumbnail(tile.path, side)
+    canvas.paste(picture, (x + (side - picture.width) // 2, y + (side - picture.height) // 2))
+    if tile.is_right is not None:
+        colour = LIGHT.right if tile.is_right else LIGHT.wrong
+        draw.rectangle([x, y, x + side - 1, y + side - 1], outline=colour, width=_FRAME_PX)
+        _draw_sign(draw, tile.is_right, (x + side - _SIGN_PX, y), colour)
+    for line, text in enumerate(tile.lines):
+        shown = shorten(text, side)
+        place = (x + side // 2, y + side + 4 + line * _LINE_PX)
+        draw.text(place, shown, LIGHT.text, find_font(shown, _TEXT_PX), anchor="ma")
+
+
+def _draw_sign(
+    draw: ImageDraw.ImageDraw, is_right: bool, corner: tuple[int, int], colour: str
+) -> None:
+    """Draw a tick or a cross on a square of the mark's colour."""
+    x, y = corner
+    draw.rectangle([x, y, x + _SIGN_PX - 1, y + _SIGN_PX - 1], colour)
+    near, middle, far = (round(_SIGN_PX * share) for share in (0.28, 0.45, 0.72))
+    if is_right:
+        strokes = [[(near, round(_SIGN_PX * 0.52)), (middle, far), (far, near)]]
+    else:
+        strokes = [[(near, near), (far, far)], [(near, far), (far, near)]]
+    for stroke in strokes:
+        draw.line([(x + a, y + b) for a, b in stroke], "white", 3, joint="curve")

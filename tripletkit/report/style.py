@@ -1,0 +1,166 @@
+"""The house style: one set of colours and lines for plots, collages and the report.
+
+Colours are those of Okabe and Ito, which people with any kind of colour vision tell apart;
+where two classes share one, their marks differ in shape.
+
+Reference:
+    Okabe, Ito. Color Universal Design. 2008. https://jfly.uni-koeln.de/color/
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from tripletkit.data.outputs import check_output, open_output
+from tripletkit.errors import OutputError
+from tripletkit.report.fonts import installed_families
+
+BLUE, SKY, GREEN, ORANGE = "#0072B2", "#56B4E9", "#009E73", "#E69F00"
+VERMILLION, PURPLE, YELLOW = "#D55E00", "#CC79A7", "#F0E442"
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+SUFFIXES = (".svg", ".png", ".pdf")
+_DOTS_PER_INCH = 200
+
+
+@dataclass(frozen=True)
+class Theme:
+    """The colours of a light or a dark page.
+
+    Attributes:
+        background, text, muted, grid: of the page, its words, its lesser words and its lines.
+        empty: behind a picture that does not fill its square.
+        right, wrong: of answers, and of the near and the far picture of a triplet.
+        classes: of labels, in turn.
+        scale: name of matplotlib's colour map for shares.
+    """
+
+    background: str
+    text: str
+    muted: str
+    grid: str
+    empty: str
+    right: str
+    wrong: str
+    classes: tuple[str, ...]
+    scale: str
+
+
+LIGHT = Theme(
+    background="#ffffff",
+    text="#1a1a1a",
+    muted="#595959",
+    grid="#d9d9d9",
+    empty="#f0f0f0",
+    right=BLUE,
+    wrong=VERMILLION,
+    classes=(BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILLION, "#000000"),
+    scale="Blues",
+)
+DARK = Theme(
+    background="#16181c",
+    text="#ececec",
+    muted="#b0b0b0",
+    grid="#3a3d44",
+    empty="#24272d",
+    right=SKY,
+    wrong=ORANGE,
+    classes=(SKY, ORANGE, GREEN, PURPLE, YELLOW, VERMILLION, "#ffffff"),
+    scale="cividis",
+)
+
+
+def make_figure(width_in: float, height_in: float, theme: Theme) -> Figure:
+    """Return an empty figure on the page's colour; nothing global is touched."""
+    figure = Figure(figsize=(width_in, height_in), layout="constrained", facecolor=theme.background)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def add_axes(figure: Figure, place: tuple[int, int, int], theme: Theme, **options: object) -> Axes:
+    """Add axes in the house style.
+
+    Args:
+        place: rows, columns and number, as `Figure.add_subplot` takes them.
+        theme: colours.
+        options: for `Figure.add_subplot`.
+    """
+    axes = figure.add_subplot(*place, facecolor=theme.background, **options)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(theme.muted)
+    axes.tick_params(colors=theme.muted, labelsize=9)
+    axes.grid(True, color=theme.grid, linewidth=0.6)
+    axes.set_axisbelow(True)
+    return axes
+
+
+def label_axes(axes: Axes, theme: Theme, title: str, x: str, y: str) -> None:
+    """Name axes and what they show."""
+    fonts = {"fontfamily": installed_families()}
+    axes.set_title(title, color=theme.text, fontsize=11, loc="left", **fonts)
+    axes.set_xlabel(x, color=theme.text, fontsize=9.5, **fonts)
+    axes.set_ylabel(y, color=theme.text, fontsize=9.5, **fonts)
+
+
+def add_legend(axes: Axes, theme: Theme, **options: object) -> None:
+    """Add a legend in the house style."""
+    legend = axes.legend(
+        frameon=False,
+        labelcolor=theme.text,
+        prop={"size": 9, "family": installed_families()},
+        **options,
+    )
+    if title := legend.get_title():
+        title.set_color(theme.text)
+
+
+def check_figure_output(path: Path) -> None:
+    """Refuse early what `write_figure` would refuse after the work.
+
+    Raises:
+        OutputError: if the suffix is none of those known, or the file cannot be written.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise OutputError(
+            f"{path}: expected a name that ends in {', '.join(SUFFIXES)}, got "
+            f"{path.suffix or 'no suffix'!r}"
+        )
+    check_output(path)
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Write a figure in the format that the suffix says; whole or not at all.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    check_figure_output(path)
+    with open_output(path, "wb") as file:
+        file.write(render_figure(figure, path.suffix.lower().removeprefix(".")))
+
+
+def render_figure(figure: Figure, form: str) -> bytes:
+    """Return a figure as a file's bytes, the same each time.
+
+    Args:
+        form: `"svg"` (text stays text), `"png"` or `"pdf"`.
+    """
+    buffer = io.BytesIO()
+    # A date or chance ids would make every run's file another; text as text can be edited and
+    # has every letter that the viewer's fonts have.
+    fixed = {"svg.hashsalt": "tripletkit", "svg.fonttype": "none"}
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    with matplotlib.rc_context(fixed), warnings.catch_warnings():
+        if form == "svg":
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(buffer, format=form, dpi=_DOTS_PER_INCH, metadata=undated.get(form))
+    return buffer.getvalue()

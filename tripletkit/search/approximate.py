@@ -1,0 +1,217 @@
+"""An approximate index over codes, for collections too large to compare each time.
+
+Faiss's inverted file: k-means cuts the codes into cells, and a query is compared with those in
+the nearest cells only. (A graph index such as HNSW finds as much but takes minutes instead of a
+second to build over a million codes, and room for its links.)
+
+An index knows what it was made of and is refused for anything else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tripletkit import defaults
+from tripletkit.data.outputs import open_output
+from tripletkit.errors import MissingExtraError, SearchIndexError
+from tripletkit.evaluation.distances import pair_distances
+from tripletkit.search.exact import Neighbors, rank_candidates
+
+if TYPE_CHECKING:
+    import faiss
+
+# Increase when an older tripletkit could not read a newer file rightly.
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class IndexOrigin:
+    """What an index was made of; another origin, another index.
+
+    Attributes:
+        vectors: the model or backbone that made the codes, by its fingerprint.
+        distance: a name that `pair_distances` takes.
+        collection: fingerprint of the pictures' names and contents.
+        n_images: their number.
+    """
+
+    vectors: str
+    distance: str
+    collection: str
+    n_images: int
+
+    def check(self, expected: IndexOrigin, path: Path) -> None:
+        """Refuse an index that was made of something else than expected.
+
+        Raises:
+            SearchIndexError: naming what differs.
+        """
+        for what, wanted, got in (
+            ("made with {}", expected.vectors, self.vectors),
+            ("for the distance {}", expected.distance, self.distance),
+            ("of a collection of {} pictures", expected.n_images, self.n_images),
+            ("of the pictures with the sha256 {}", expected.collection, self.collection),
+        ):
+            if wanted != got:
+                raise SearchIndexError(
+                    f"{path}: expected an index {what.format(_short(wanted))}, got {_short(got)}. "
+                    "Name another file with --index, or make it anew with --force."
+                )
+
+
+class ApproximateIndex:
+    """Codes of a collection, arranged so that near ones are found without comparing all.
+
+    Args:
+        codes: `(n_images, n_dims)` float32; a row of NaN is left out.
+        origin: what they are codes of.
+    Raises:
+        MissingExtraError: if faiss is not installed.
+    """
+
+    def __init__(self, codes: np.ndarray, origin: IndexOrigin) -> None:
+        faiss = _import_faiss()
+        usable = np.flatnonzero(np.isfinite(codes).all(axis=1))
+        vectors = self._arrange(codes[usable], origin.distance)
+        n_cells = max(1, round(len(vectors) ** 0.5))
+        metric = faiss.METRIC_L1 if origin.distance == "l1" else faiss.METRIC_L2
+        self._index = faiss.index_factory(codes.shape[1], f"IVF{n_cells},Flat", metric)
+        # Small cells are fine here; faiss would warn of them on stderr.
+        self._index.cp.min_points_per_centroid = 1
+        self._index.train(vectors)
+        self._index.add_with_ids(vectors, usable)
+        self.origin = origin
+
+    def search(
+        self, queries: np.ndarray, k: int, excluded: Sequence[np.ndarray] | None = None
+    ) -> Neighbors:
+        """Return about the k nearest codes of each query, measured as `find_neighbors` does.
+
+        Args:
+            queries: `(n_queries, n_dims)` float32, finite.
+            k: how many.
+            excluded: one array of rows a query, which are not its neighbours.
+        """
+        excluded = excluded or [np.empty(0, dtype=np.int64)] * len(queries)
+        queries = self._arrange(queries, self.origin.distance)
+        k_with_excluded = min(k + max(map(len, excluded), default=0), self._index.ntotal)
+        self._index.nprobe = max(
+            defaults.INDEX_MIN_CELLS, round(self._index.nlist * defaults.INDEX_CELLS_SHARE)
+        )
+        _, rows, vectors = self._index.search_and_reconstruct(queries, max(k_with_excluded, 1))
+        query_of, place = np.nonzero(rows >= 0)
+        distances = pair_distances(
+            queries[query_of], vectors[query_of, place], self.origin.distance
+        )
+        rows = rows[query_of, place]
+        return rank_candidates(query_of, rows, distances, len(queries), k, excluded)
+
+    def save(self, path: Path) -> None:
+        """Write the index as one NPZ file, whole or not at all.
+
+        Raises:
+            OutputError: if it cannot be written.
+        """
+        index = _import_faiss().serialize_index(self._index)
+        facts = {
+            "format_version": FORMAT_VERSION,
+            "origin": asdict(self.origin),
+            "sha256": hashlib.sha256(index).hexdigest(),
+        }
+        with open_output(path, "wb") as file:
+            np.savez(file, facts=np.array(json.dumps(facts)), index=index)
+
+    @classmethod
+    def load(cls, path: Path, expected: IndexOrigin) -> ApproximateIndex:
+        """Read an index and check that it is whole and was made of what is expected.
+
+        Raises:
+            SearchIndexError: if it is damaged, no index, or of another model or collection.
+            MissingExtraError: if faiss is not installed.
+        """
+        faiss = _import_faiss()
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+                facts = json.loads(str(file["facts"]))
+                index = file["index"]
+                version, digest = facts["format_version"], facts["sha256"]
+                origin = IndexOrigin(**facts["origin"])
+        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise SearchIndexError(
+                f"{path}: expected an index that `tripletkit neighbors --index` wrote, cannot be "
+                f"read as one: {error}. Name another file, or make it anew with --force."
+            ) from error
+        except OSError as error:
+            raise SearchIndexError(f"{path}: cannot be read: {error.strerror}") from error
+        if version != FORMAT_VERSION:
+            raise SearchIndexError(
+                f"{path}: expected an index of format {FORMAT_VERSION}, got {version!r}. "
+                "Make it anew with --force."
+            )
+        origin.check(expected, path)
+        if hashlib.sha256(index).hexdigest() != digest:
+            raise SearchIndexError(
+                f"{path}: is damaged: its sha256 is not the one written with it. "
+                "Make it anew with --force."
+            )
+        loaded = cls.__new__(cls)
+        loaded._index = faiss.deserialize_index(index)
+        loaded.origin = origin
+        return loaded
+
+    @staticmethod
+    def _arrange(vectors: np.ndarray, distance: str) -> np.ndarray:
+        """At length 1 the order by L2 distance is the order by cosine."""
+        if distance == "cosine":
+            lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+            vectors = vectors / np.where(lengths > 0, lengths, 1.0)
+        return np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+def fingerprint_collection(names: Sequence[str], contents: Sequence[bytes | None]) -> str:
+    """Return a hash of which pictures a collection has, whatever their order.
+
+    Args:
+        names: of the pictures.
+        contents: SHA-256 of each file; None where it cannot be read.
+    """
+    pairs = sorted(
+        (name, content.hex() if content else "")
+        for name, content in zip(names, contents, strict=True)
+    )
+    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+
+
+def check_faiss() -> None:
+    """Refuse early what an index will need.
+
+    Raises:
+        MissingExtraError: if faiss is not installed.
+    """
+    _import_faiss()
+
+
+def _import_faiss() -> faiss:
+    try:
+        import faiss
+    except ImportError as error:
+        raise MissingExtraError(
+            "an approximate index needs the package faiss-cpu, which is not installed. "
+            "Install it with `pip install 'tripletkit[search]'`, or leave out --index: exact "
+            "search needs nothing."
+        ) from error
+    return faiss
+
+
+def _short(value: object) -> str:
+    text = f"{value:,}" if isinstance(value, int) else str(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."

@@ -1,0 +1,72 @@
+"""Vectors with their names as files that other programs read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pandas as pd
+
+from tripletkit.data.outputs import check_output, open_output
+from tripletkit.errors import OutputError
+
+
+def check_vector_output(path: Path) -> None:
+    """Refuse early what `write_vectors` would refuse after the work.
+
+    Raises:
+        OutputError: if the suffix is none of those known, or the file cannot be written.
+    """
+    if path.suffix.lower() not in _WRITERS:
+        raise OutputError(
+            f"{path}: expected a name that ends in {', '.join(_WRITERS)}, got "
+            f"{path.suffix or 'no suffix'!r}"
+        )
+    check_output(path)
+
+
+def write_vectors(path: Path, names: Sequence[str], vectors: np.ndarray) -> None:
+    """Write vectors with their names, in the format that the suffix says; whole or not at all.
+
+    - `.parquet`: the columns `name` and `vector` (a list of float32 of fixed length).
+    - `.csv`: the columns `name`, `0`, `1`, ...; shortest decimals that read back the same.
+    - `.npz`: the arrays `names` (text) and `vectors` (float32), for `numpy.load`.
+
+    Args:
+        path: see above.
+        names: distinct.
+        vectors: `(n_images, n_dims)` float32.
+    Raises:
+        OutputError: if the suffix is another, or the file cannot be written.
+    """
+    check_vector_output(path)
+    with open_output(path, "wb") as file:
+        _WRITERS[path.suffix.lower()](file, names, vectors)
+
+
+def _write_parquet(file: IO[bytes], names: Sequence[str], vectors: np.ndarray) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    values = pa.array(np.ascontiguousarray(vectors).ravel())
+    column = pa.FixedSizeListArray.from_arrays(values, vectors.shape[1])
+    pq.write_table(pa.table({"name": pa.array(names, pa.string()), "vector": column}), file)
+
+
+def _write_csv(file: IO[bytes], names: Sequence[str], vectors: np.ndarray) -> None:
+    table = pd.DataFrame(vectors)
+    table.insert(0, "name", list(names))
+    table.to_csv(file, index=False, lineterminator="\n", encoding="utf-8")
+
+
+def _write_npz(file: IO[bytes], names: Sequence[str], vectors: np.ndarray) -> None:
+    np.savez(file, names=np.array(names, dtype=np.str_), vectors=vectors)
+
+
+_WRITERS: dict[str, Callable[[IO[bytes], Sequence[str], np.ndarray], None]] = {
+    ".parquet": _write_parquet,
+    ".csv": _write_csv,
+    ".npz": _write_npz,
+}
