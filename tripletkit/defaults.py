@@ -116,6 +116,7 @@ NOTHING_NEW = 0.02
 # training has not seen; the clusters that pictures are divided into, and how often they are drawn.
 KINDS_FRACTION = 0.25
 N_KINDS = 12
+MIN_KIND_PICTURES = 5
 KINDS_DRAWS = 50
 
 # Codes of length 1 whose mean distance is below this are alike; trained ones are near 1.

@@ -33,11 +33,14 @@ from tripletkit.cli.train_text import chooses_epoch, describe_training, warn_of_
 from tripletkit.errors import SplitError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tripletkit.data.training_set import TrainingSet
     from tripletkit.data.triplets import Triplets
     from tripletkit.evaluation.validation import Validation
-    from tripletkit.features.collection import Collection
+    from tripletkit.features.collection import Collection, NamedFiles
     from tripletkit.features.weights_origin import WeightsFile
+    from tripletkit.model.probe import NewKinds
     from tripletkit.model.training import EpochRecord, HeadSettings, TrainedHead
 
 
@@ -71,6 +74,34 @@ if TYPE_CHECKING:
     f"[default: {defaults.SPLIT_POLICIES[0]}]",
 )
 @click.option(
+    "--val-kinds",
+    type=click.FloatRange(0, 0.5),
+    help="Share of the pictures to hold out as whole kinds in a training of its own, to see how "
+    f"the model does on new kinds; 0 for none.  [default: 0 for source, {defaults.KINDS_FRACTION} "
+    "for residual and best]",
+)
+@click.option(
+    "--test",
+    "test_file",
+    type=INPUT_FILE,
+    help="Questions to be answered later, without truth: says how near their pictures are to "
+    "those of training. Needs --val-kinds.",
+)
+@click.option(
+    "--recipe",
+    type=click.Choice(["source", "residual", "best"]),
+    default="source",
+    show_default=True,
+    help="source: Dense, Dropout, Dense, short codes. residual: the frozen features and a learned "
+    "step away from them; holds on kinds of pictures that training has not seen. best: several "
+    "heads together, as validation prefers.",
+)
+@click.option(
+    "--members",
+    type=click.IntRange(1, 100),
+    help=f"Heads that answer together.  [default: 1; {defaults.MEMBERS} for best]",
+)
+@click.option(
     "--backbone",
     default="auto",
     show_default=True,
@@ -83,23 +114,19 @@ if TYPE_CHECKING:
 @click.option(
     "--dim",
     type=click.IntRange(1, 4096),
-    default=defaults.DIM,
-    show_default=True,
-    help="Numbers in a code.",
+    help="Numbers in a code. The codes of residual and best are compressed to it.  "
+    f"[default: {defaults.DIM} for source; as wide as the codes come for the others]",
 )
 @click.option(
     "--hidden",
     type=click.IntRange(1, 65536),
-    default=defaults.HIDDEN,
-    show_default=True,
-    help="Width of the hidden layer.",
+    help=f"Width of the hidden layer.  [default: {defaults.HIDDEN}]",
 )
 @click.option(
     "--dropout",
     type=click.FloatRange(0, 1, max_open=True),
-    default=defaults.DROPOUT,
-    show_default=True,
-    help="Share of hidden values dropped in training.",
+    help="Share of values dropped in training.  "
+    f"[default: {defaults.DROPOUT}; {defaults.RESIDUAL_DROPOUT} for residual and best]",
 )
 @click.option(
     "--distance",
@@ -111,15 +138,16 @@ if TYPE_CHECKING:
 @click.option(
     "--margin",
     type=click.FloatRange(0, min_open=True),
-    default=defaults.MARGIN,
-    show_default=True,
-    help="How much further the negative must be, in units of the distance.",
+    help="How much further the negative must be, in units of the distance; of its square "
+    "for residual and best.  "
+    f"[default: {defaults.MARGIN}; {defaults.RESIDUAL_MARGIN} for residual and best]",
 )
 @click.option(
     "--epochs",
     type=click.IntRange(min=1),
     help="Passes over the triplets at most.  "
-    f"[default: {defaults.EPOCHS}, more for small sets: at least {defaults.MIN_STEPS} steps]",
+    f"[default: {defaults.EPOCHS}, {defaults.RESIDUAL_EPOCHS} for residual and best; more for "
+    f"small sets: at least {defaults.MIN_STEPS} steps]",
 )
 @click.option(
     "--batch-size",
@@ -131,9 +159,8 @@ if TYPE_CHECKING:
 @click.option(
     "--learning-rate",
     type=click.FloatRange(0, min_open=True),
-    default=defaults.LEARNING_RATE,
-    show_default=True,
-    help="Of Adam.",
+    help=f"Of Adam.  [default: {defaults.LEARNING_RATE:g}; {defaults.RESIDUAL_LEARNING_RATE:g} for "
+    "residual and best]",
 )
 @click.option(
     "--patience",
@@ -157,6 +184,8 @@ def train(
     val_truth: Path | None,
     val_fraction: float | None,
     split_by: str | None,
+    val_kinds: float | None,
+    test_file: Path | None,
     backbone: str,
     weights: Path | None,
     epochs: int | None,
@@ -176,12 +205,14 @@ def train(
 
     Every picture goes through the frozen backbone once; its features are kept on disk, so that
     the next run starts at once. The best epoch by validation accuracy is kept, and its accuracy
-    is printed beside that of the frozen features alone.
+    is printed beside that of the frozen features alone. With --recipe residual or best a second
+    number tells how the model does on kinds of pictures that training has not seen.
     """
     if val_file is not None and (val_fraction is not None or split_by is not None):
         raise click.UsageError("--val excludes --val-fraction and --split: the file says it.")
     if val_truth is not None and val_file is None:
         raise click.UsageError("--val-truth needs --val, whose truth it is.")
+    kinds_fraction = _check_recipe(head_options, val_kinds, test_file)
 
     from tripletkit.data.triplets import read_bytes, read_triplets
     from tripletkit.evaluation.training_record import make_record
@@ -204,17 +235,34 @@ def train(
     files = find_files(
         data.names, data.places, images, skip_bad=skip_bad, follow_outside=follow_outside
     )
+    test_files = test_file and _find_test(test_file, images, skip_bad, follow_outside)
     prepare_tensorflow()
     chosen = _choose(backbone, weights)
     features_started_s = time.perf_counter()
     collection = open_collection(
         files, chosen.backbone, space_of(chosen), lambda: chosen.path, cache, skip_bad=skip_bad
     )
+    test_features = None
+    if test_files is not None:
+        test = open_collection(
+            test_files,
+            chosen.backbone,
+            space_of(chosen),
+            lambda: chosen.path,
+            cache,
+            skip_bad=skip_bad,
+        )
+        test_features = test.features[test.is_usable()]
     features_s = time.perf_counter() - features_started_s
     data = _check_enough(data.keep_usable(collection.is_usable()), skip_bad)
 
     settings = _make_settings(head_options, epochs, len(data.train))
     training_started_s = time.perf_counter()
+    new_kinds = _see_new_kinds(
+        data, collection, settings, kinds_fraction, test_features, asked=val_kinds is not None
+    )
+    if new_kinds is not None:
+        settings = new_kinds.probe.candidate.apply(settings)
     trained = _train(data, collection, settings)
     training_s = time.perf_counter() - training_started_s
     validation = _validate(data, collection, trained, settings)
@@ -233,6 +281,7 @@ def train(
         settings,
         trained,
         validation,
+        new_kinds,
     )
     record |= {
         "images": str(images.absolute()),
@@ -244,7 +293,9 @@ def train(
     if as_json:
         show_json({"model": str(output)} | record)
     else:
-        click.echo(describe_training(output, data, collection, trained, validation, times))
+        click.echo(
+            describe_training(output, data, collection, trained, validation, new_kinds, times)
+        )
     if validation is not None:
         warn_of_weak_score(validation)
 
@@ -335,29 +386,97 @@ def _check_enough(data: TrainingSet, skip_bad: bool) -> TrainingSet:
 def _make_settings(
     head_options: dict[str, Any], epochs: int | None, n_triplets: int
 ) -> HeadSettings:
+    from tripletkit.model.recipes import get_recipe
     from tripletkit.model.training import HeadSettings, choose_epochs
 
+    recipe = head_options.pop("recipe")
     if epochs is None:
-        epochs = choose_epochs(n_triplets, head_options["batch_size"])
-    return HeadSettings(epochs=epochs, **head_options)
+        usual = get_recipe(recipe).epochs
+        epochs = choose_epochs(n_triplets, head_options["batch_size"], usual)
+    return HeadSettings.of_recipe(recipe, epochs=epochs, **head_options)
+
+
+def _check_recipe(
+    head_options: dict[str, Any], val_kinds: float | None, test_file: Path | None
+) -> float:
+    """Refuse options that do not go together; return the share of pictures for new kinds."""
+    from tripletkit.model.recipes import get_recipe
+
+    recipe = get_recipe(head_options["recipe"])
+    if recipe.squared and head_options["distance"] != "l2":
+        raise click.UsageError(f"--recipe {recipe.name} answers by --distance l2 only.")
+    kinds_fraction = val_kinds
+    if kinds_fraction is None:
+        kinds_fraction = defaults.KINDS_FRACTION if recipe.probes else 0.0
+    if test_file is not None and not kinds_fraction:
+        raise click.UsageError(
+            "--test needs held-out kinds to compare with: give --val-kinds, or --recipe best."
+        )
+    return kinds_fraction
+
+
+def _find_test(test_file: Path, images: Path, skip_bad: bool, follow_outside: bool) -> NamedFiles:
+    from tripletkit.data.triplets import read_triplets
+    from tripletkit.features.collection import find_files
+
+    test = read_triplets(input_source(test_file))
+    return find_files(
+        test.names, test.first_places(), images, skip_bad=skip_bad, follow_outside=follow_outside
+    )
+
+
+def _see_new_kinds(
+    data: TrainingSet,
+    collection: Collection,
+    settings: HeadSettings,
+    fraction: float,
+    test_features: np.ndarray | None,
+    *,
+    asked: bool,
+) -> NewKinds | None:
+    if not fraction:
+        return None
+    from tripletkit.model.probe import see_new_kinds
+
+    try:
+        found = see_new_kinds(data, collection.features, settings, fraction, test_features)
+    except SplitError as error:
+        if asked:
+            raise
+        warn(f"{error}\nTraining goes on without.")
+        return None
+    candidate = found.probe.candidate
+    if len(found.probe.scores) > 1:
+        with_source = (
+            f", {candidate.source_members} of {settings.members} heads by the source's recipe"
+            if candidate.source_members
+            else ""
+        )
+        say(f"Chosen: step of {candidate.strength:g}{with_source} ({found.probe.reason}).")
+    return found
 
 
 def _train(data: TrainingSet, collection: Collection, settings: HeadSettings) -> TrainedHead:
-    from tripletkit.model.training import train_head
+    from tripletkit.model.recipes import get_recipe
+    from tripletkit.model.training import train_model
 
     def tell(record: EpochRecord) -> None:
         accuracy = f", validation accuracy {record.val_accuracy:.4f}" if len(data.val) else ""
+        of_member = f"member {record.member}, " if settings.members > 1 else ""
+        epochs = settings.of_member(record.member - 1).epochs
         say(
-            f"epoch {record.epoch:>2}/{settings.epochs}: loss {record.loss:.4f}, "
+            f"{of_member}epoch {record.epoch:>2}/{epochs}: loss {record.loss:.4f}, "
             f"violating {record.violating:.1%}{accuracy}"
         )
 
-    return train_head(
+    return train_model(
         collection.features,
         data.train.rows,
         data.val.rows,
         settings,
-        chooses_epoch=chooses_epoch(len(data.val)),
+        # Elsewhere the strength of the step takes the place of the number of epochs.
+        chooses_epoch=not get_recipe(settings.recipe).starts_as_identity
+        and chooses_epoch(len(data.val)),
         on_epoch=tell,
     )
 

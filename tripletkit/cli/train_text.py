@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tripletkit.evaluation.scoring import Score
     from tripletkit.evaluation.validation import Validation
     from tripletkit.features.collection import Collection
+    from tripletkit.model.probe import NewKinds
     from tripletkit.model.training import TrainedHead
 
 
@@ -24,6 +25,7 @@ def describe_training(
     collection: Collection,
     trained: TrainedHead,
     validation: Validation | None,
+    new_kinds: NewKinds | None,
     times: dict[str, float],
 ) -> str:
     """Return the summary of a training run as lines of text."""
@@ -45,6 +47,8 @@ def describe_training(
     parts = [align_columns(facts)]
     if validation is not None:
         parts.append(_describe_validation(validation))
+    if new_kinds is not None:
+        parts.append(_describe_new_kinds(new_kinds))
     parts.append(
         f"The model is in {output}. Next:\n"
         f"  tripletkit predict test.txt --model {output} > preds.csv"
@@ -77,6 +81,38 @@ def _describe_validation(validation: Validation) -> str:
     if n_ties := validation.trained.n_ties:
         notes.append(f"Ties, counted as wrong: {n_ties:,}.")
     return "\n".join(notes)
+
+
+def _describe_new_kinds(new_kinds: NewKinds) -> str:
+    table = [
+        ["new kinds", "accuracy", "95% interval", "pictures resampled", "triplets"],
+        _score_row("trained codes", new_kinds.trained),
+        _score_row("frozen features, cosine", new_kinds.frozen),
+    ]
+    held_out = new_kinds.held_out
+    notes = [
+        align_columns(table, right=[1, 4]),
+        f"Trained once more without {held_out.n_held_out_kinds} of {held_out.n_kinds} clusters of "
+        f"pictures ({int(held_out.is_held_out.sum()):,} pictures), and asked about these.",
+    ]
+    if (nearness := new_kinds.nearness) is not None:
+        notes.append(
+            f"Test pictures: {nearness.of_test:.3f} (1 - cosine) from the nearest training "
+            f"picture, training pictures {nearness.of_training:.3f} from each other, new kinds "
+            f"{nearness.of_new_kinds:.3f}. {_describe_newness(nearness.newness)}"
+        )
+    return "\n".join(notes)
+
+
+def _describe_newness(newness: float) -> str:
+    if newness <= defaults.NOTHING_NEW:
+        return "Expect the accuracy on new pictures."
+    if newness >= 1:
+        return "Expect the accuracy on new kinds."
+    return (
+        f"Expect an accuracy between those on new pictures and on new kinds, {newness:.0%} of the "
+        "way to the second."
+    )
 
 
 def chooses_epoch(n_val: int) -> bool:

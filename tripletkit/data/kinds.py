@@ -46,7 +46,9 @@ def cluster_pictures(features: np.ndarray, n_kinds: int, seed: int) -> np.ndarra
     return KMeans(n_kinds, n_init=3, random_state=seed).fit_predict(features)
 
 
-def hold_out_kinds(rows: np.ndarray, kinds: np.ndarray, fraction: float, seed: int) -> HeldOutKinds:
+def hold_out_kinds(
+    rows: np.ndarray, kinds: np.ndarray, n_kinds: int, fraction: float, seed: int
+) -> HeldOutKinds:
     """Choose whole clusters to hold out, of several draws the one that keeps most triplets.
 
     A draw that cuts a kind of things in two separates pictures that triplets join, and loses
@@ -55,27 +57,28 @@ def hold_out_kinds(rows: np.ndarray, kinds: np.ndarray, fraction: float, seed: i
 
     Args:
         rows: `(n_triplets, 3)` indices into `kinds`.
-        kinds: `(n_images,)` integers.
+        kinds: `(n_images,)` integers; `n_kinds` where a picture is not used.
+        n_kinds: clusters.
         fraction: of the pictures to hold out, about.
         seed: of the draws.
     Raises:
         SplitError: if no draw leaves triplets on both sides.
     """
     rng = np.random.default_rng(seed)
-    sizes = np.bincount(kinds)
+    sizes = np.bincount(kinds, minlength=n_kinds)[:n_kinds]
     best: tuple[int, HeldOutKinds | None] = (0, None)
     for _ in range(defaults.KINDS_DRAWS):
-        order = rng.permutation(len(sizes))
-        n_drawn = max(1, int(np.searchsorted(np.cumsum(sizes[order]), fraction * len(kinds))))
+        order = rng.permutation(n_kinds)
+        n_drawn = max(1, int(np.searchsorted(np.cumsum(sizes[order]), fraction * sizes.sum())))
         is_held_out = np.isin(kinds, order[:n_drawn])
         split = separate_groups(BY_KINDS, rows, is_held_out, True)
         # The product is largest where neither side is short.
         kept = len(split.train_rows) * len(split.val_rows)
         if kept > best[0]:
-            best = kept, HeldOutKinds(is_held_out, len(sizes), n_drawn, split)
+            best = kept, HeldOutKinds(is_held_out, n_kinds, n_drawn, split)
     if best[1] is None:
         raise SplitError(
             f"whole kinds of pictures cannot be held out: of {defaults.KINDS_DRAWS} draws of "
-            f"{fraction:.0%} of {len(kinds):,} pictures none leaves triplets on both sides"
+            f"{fraction:.0%} of {sizes.sum():,} pictures none leaves triplets on both sides"
         )
     return best[1]

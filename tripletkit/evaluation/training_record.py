@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from tripletkit.evaluation.validation import Validation
     from tripletkit.features.collection import Collection
     from tripletkit.features.weights_origin import WeightsFile
+    from tripletkit.model.probe import NewKinds
     from tripletkit.model.training import HeadSettings, TrainedHead
+
+# What a model's numbers can depend on.
+_PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "Pillow")
 
 
 def make_record(
@@ -27,6 +31,7 @@ def make_record(
     settings: HeadSettings,
     trained: TrainedHead,
     validation: Validation | None,
+    new_kinds: NewKinds | None = None,
 ) -> dict[str, Any]:
     """Return plain JSON values: enough to repeat the training and to judge its score.
 
@@ -38,6 +43,7 @@ def make_record(
         chosen: the backbone and its weights.
         settings, trained: what was asked of the head and what came out.
         validation: its scores and what they must be compared with, if there were any.
+        new_kinds: the same on kinds held out, and what was chosen by it.
     """
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -45,7 +51,10 @@ def make_record(
         "versions": {
             "tripletkit": __version__,
             "python": platform.python_version(),
-            **{name: version(name) for name in ("tensorflow", "keras", "numpy", "Pillow")},
+            **{
+                name: version(name)
+                for name in ("tensorflow", "keras", "numpy", "scikit-learn", "Pillow")
+            },
         },
         "seed": settings.seed,
         "features": chosen.facts(),
@@ -65,4 +74,5 @@ def make_record(
         "n_pictures": int(collection.is_usable().sum()),
         "n_bad_pictures": len(collection.problems),
         "validation": validation and validation.to_json(),
+        "new_kinds": new_kinds and new_kinds.to_json(),
     }

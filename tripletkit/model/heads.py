@@ -123,7 +123,7 @@ def join_heads(heads: Sequence[keras.Model]) -> keras.Model:
         return heads[0]
     # Keras wants every part to have a name of its own.
     members = [
-        keras.Model(head.inputs, head.outputs, name=f"member{number}")
+        keras.Model(head.inputs[0], head.outputs[0], name=f"member{number}")
         for number, head in enumerate(heads, 1)
     ]
     features = keras.Input(heads[0].input_shape[1:])

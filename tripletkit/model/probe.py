@@ -19,8 +19,15 @@ from typing import Any
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.kinds import HeldOutKinds
+from tripletkit.data.kinds import HeldOutKinds, cluster_pictures, hold_out_kinds
+from tripletkit.data.nearness import Nearness, measure_nearness
+from tripletkit.data.training_set import TrainingSet
+from tripletkit.errors import SplitError
+from tripletkit.evaluation.distances import FROZEN_DISTANCE
+from tripletkit.evaluation.scoring import Score
+from tripletkit.evaluation.validation import score_codes
 from tripletkit.model.recipes import get_recipe
+from tripletkit.model.scaling import scale_to_unit_length
 from tripletkit.model.training import HeadSettings, HeadTraining, compress_codes, share_right
 
 
@@ -93,6 +100,91 @@ class Probe:
             "n_new_pictures": self.n_new_pictures,
             "n_new_kinds": self.n_new_kinds,
         }
+
+
+@dataclass(frozen=True)
+class NewKinds:
+    """How a model does on kinds that its training does without, and what was chosen by it.
+
+    Attributes:
+        held_out: the pictures and triplets held out.
+        probe: the candidates' scores and the choice.
+        trained, frozen: scores of the chosen candidate and of the frozen features on the
+            triplets of the held-out kinds.
+        nearness: of the test pictures; None without a test.
+    """
+
+    held_out: HeldOutKinds
+    probe: Probe
+    trained: Score
+    frozen: Score
+    nearness: Nearness | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all but codes and rows as JSON takes it."""
+        return {
+            "n_kinds": self.held_out.n_kinds,
+            "n_held_out_kinds": self.held_out.n_held_out_kinds,
+            "n_held_out_pictures": int(self.held_out.is_held_out.sum()),
+            "trained": self.trained.to_json(),
+            "frozen_cosine": self.frozen.to_json(),
+            **self.probe.to_json(),
+            "test": self.nearness and self.nearness.to_json(),
+        }
+
+
+def see_new_kinds(
+    data: TrainingSet,
+    features: np.ndarray,
+    settings: HeadSettings,
+    fraction: float,
+    test_features: np.ndarray | None = None,
+) -> NewKinds:
+    """Hold whole kinds of pictures out and see how a model does on them.
+
+    Args:
+        data: training and validation triplets.
+        features: `(n_images, n_features)` float32 of the pictures in `data.names`.
+        settings: of the model to train.
+        fraction: of the pictures to hold out, about.
+        test_features: `(n_test, n_features)` float32 of the pictures of a test.
+    Raises:
+        SplitError: if there are too few pictures or triplets for it.
+        CollapseError: if the codes become alike.
+    """
+    images = np.unique(np.concatenate([data.train.rows, data.val.rows]))
+    n_kinds = min(defaults.N_KINDS, len(images) // defaults.MIN_KIND_PICTURES)
+    if n_kinds < 2:
+        raise SplitError(
+            f"whole kinds of pictures cannot be held out: expected at least "
+            f"{2 * defaults.MIN_KIND_PICTURES} pictures, got {len(images)}"
+        )
+    unit = scale_to_unit_length(features)
+    kinds = np.full(len(features), n_kinds)
+    kinds[images] = cluster_pictures(unit[images], n_kinds, settings.seed)
+    held_out = hold_out_kinds(data.train.rows, kinds, n_kinds, fraction, settings.seed)
+    nearness = None
+    if test_features is not None:
+        trained_on = np.unique(data.train.rows)
+        nearness = measure_nearness(
+            unit[trained_on], held_out.is_held_out[trained_on], test_features
+        )
+    probe = probe_kinds(
+        features,
+        held_out,
+        data.train.rows,
+        data.val.rows,
+        settings,
+        nearness and nearness.newness,
+    )
+    of_new_kinds = data.train.take(held_out.split.val_rows)
+    return NewKinds(
+        held_out,
+        probe,
+        score_codes(probe.codes, of_new_kinds, settings.distance),
+        score_codes(features, of_new_kinds, FROZEN_DISTANCE),
+        nearness,
+    )
 
 
 def candidates_for(settings: HeadSettings) -> list[Candidate]:

@@ -107,6 +107,7 @@ class EpochRecord:
         violating: share of them nearer to breaking the margin than to meeting it: loss > 0.
         val_accuracy: share of validation triplets right after the epoch; NaN without any.
         spread: root mean square distance between two codes of training pictures.
+        member: of the ensemble, from 1.
     """
 
     epoch: int
@@ -114,6 +115,7 @@ class EpochRecord:
     violating: float
     val_accuracy: float
     spread: float
+    member: int = 1
 
 
 @dataclass(frozen=True)
@@ -225,6 +227,7 @@ def train_model(
             settings.of_member(member),
             chooses_epoch=chooses_epoch,
             on_epoch=on_epoch,
+            member=member + 1,
         )
         for member in range(settings.members)
     ]
@@ -243,6 +246,7 @@ def train_head(
     *,
     chooses_epoch: bool = True,
     on_epoch: Callable[[EpochRecord], None] | None = None,
+    member: int = 1,
 ) -> TrainedHead:
     """Train one head with the triplet margin loss and keep its best epoch.
 
@@ -254,6 +258,7 @@ def train_head(
         chooses_epoch: keep the best epoch by validation accuracy and stop when it no longer
             rises; otherwise, as without validation triplets, keep the last.
         on_epoch: told each epoch's record.
+        member: which one of an ensemble it is, for the records.
     Raises:
         CollapseError: if the codes become alike.
     """
@@ -268,7 +273,7 @@ def train_head(
         if len(val_rows):
             accuracy = share_right(codes, val_rows, settings.distance)
         spread = training.check(codes, loss)
-        record = EpochRecord(epoch, loss, violating, accuracy, spread)
+        record = EpochRecord(epoch, loss, violating, accuracy, spread, member)
         history.append(record)
         if on_epoch is not None:
             on_epoch(record)
@@ -320,7 +325,7 @@ def choose_epochs(n_triplets: int, batch_size: int, usual: int = defaults.EPOCHS
         (10, 100)
     """
     steps = -(-n_triplets // batch_size)
-    wanted = -(-defaults.MIN_STEPS // steps)
+    wanted = -(-defaults.MIN_STEPS * usual // (defaults.EPOCHS * steps))
     return min(max(usual, wanted), defaults.MAX_EPOCHS)
 
 

@@ -1,0 +1,261 @@
+"""Measure every recipe, the frozen features and other libraries' ways on one triplet set.
+
+    python examples/accuracy_benchmark.py train.txt test.txt truth.csv images/ --labels labels.csv
+
+prints one table: accuracy on the test as mean and spread over seeds, the time of one training,
+and for each way the paired 95% interval of how far it is behind the best one, pictures
+resampled. All of them get the same frozen features, and none sees the truth; `best` sees the
+test's pictures, as `train --test` does. `--without-classes a,b` leaves every training triplet
+with a picture of these classes out, and asks only the questions that have one.
+
+pytorch-metric-learning and metric-learn are measured where they are installed
+(`pip install 'tripletkit[benchmark]'`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import pandas as pd
+
+from tripletkit import defaults
+from tripletkit.data.training_set import TrainingSet, join_training_set
+from tripletkit.data.triplets import read_triplets
+from tripletkit.evaluation.answers import read_truth
+from tripletkit.evaluation.distances import triplet_margins
+from tripletkit.evaluation.intervals import picture_bootstrap
+from tripletkit.features.collection import find_files, load_collection, space_of
+from tripletkit.features.store import FeatureStore
+from tripletkit.features.weights_origin import choose_backbone
+from tripletkit.model.heads import embed
+from tripletkit.model.probe import see_new_kinds
+from tripletkit.model.scaling import Scaling
+from tripletkit.model.training import HeadSettings, choose_epochs, compress_codes, train_model
+
+# Components that the methods which learn a whole matrix start from, as they do not scale to more.
+N_COMPONENTS = 100
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every way of answering gets.
+
+    Attributes:
+        data: training triplets, and as its validation the test with its truth, for the end only.
+        features: `(n_images, n_features)` float32.
+        labels: `(n_images,)` class of each picture, or None.
+    """
+
+    data: TrainingSet
+    features: np.ndarray
+    labels: np.ndarray | None
+
+    @property
+    def train(self) -> np.ndarray:
+        return self.data.train.rows
+
+    @property
+    def images(self) -> np.ndarray:
+        return np.unique(self.train)
+
+    def standardised(self) -> np.ndarray:
+        return Scaling.of(self.features[self.images]).apply(self.features)
+
+    def components(self) -> np.ndarray:
+        from sklearn.decomposition import PCA
+
+        n_components = min(N_COMPONENTS, *self.features[self.images].shape)
+        pca = PCA(n_components, random_state=0).fit(self.features[self.images])
+        return pca.transform(self.features)
+
+
+# Takes a task and a seed, and yields name and codes of what one training gives.
+Way = Callable[[Task, int], Iterator[tuple[str, np.ndarray]]]
+
+
+def train_source(task: Task, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+    yield "source", train_recipe(task, settings_of(task, "source", seed))
+
+
+def train_residual(task: Task, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+    yield "residual", train_recipe(task, settings_of(task, "residual", seed))
+
+
+def train_best(task: Task, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+    settings = settings_of(task, "best", seed)
+    # Without truth: the test's triplets are no validation here, only its pictures are seen.
+    data = TrainingSet(
+        task.data.train, task.data.train.take(np.arange(0)), task.data.places, "none", 0, 0
+    )
+    test = task.features[np.unique(task.data.val.rows)]
+    seen = see_new_kinds(data, task.features, settings, defaults.KINDS_FRACTION, test)
+    codes = train_recipe(task, seen.probe.candidate.apply(settings))
+    yield "best", codes
+    ten = HeadSettings.of_recipe("best", dim=defaults.DIM, seed=seed)
+    yield "best, 10-D", compress_codes(codes, task.images, ten)
+
+
+def train_metric_learning(task: Task, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+    """The source's head in PyTorch, with pytorch-metric-learning's triplet margin loss."""
+    import torch
+    from pytorch_metric_learning.losses import TripletMarginLoss
+
+    torch.manual_seed(seed)
+    order = np.random.default_rng(seed)
+    settings = settings_of(task, "source", seed)
+    matrix = torch.from_numpy(task.standardised())
+    head = torch.nn.Sequential(
+        torch.nn.Linear(matrix.shape[1], settings.hidden),
+        torch.nn.ReLU(),
+        torch.nn.Dropout(settings.dropout),
+        torch.nn.Linear(settings.hidden, settings.dim),
+    )
+    loss_of = TripletMarginLoss(margin=settings.margin)
+    optimizer = torch.optim.Adam(head.parameters(), settings.learning_rate)
+    for _ in range(settings.epochs):
+        rows = torch.from_numpy(order.permutation(task.train).astype(np.int64))
+        for batch in rows.split(settings.batch_size):
+            images, places = torch.unique(batch, return_inverse=True)
+            loss = loss_of(head(matrix[images]), indices_tuple=tuple(places.T))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    head.eval()
+    with torch.no_grad():
+        yield "pytorch-metric-learning", torch.nn.functional.normalize(head(matrix)).numpy()
+
+
+def train_nca(task: Task, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+    from sklearn.neighbors import NeighborhoodComponentsAnalysis
+
+    nca = NeighborhoodComponentsAnalysis(defaults.DIM, max_iter=50, random_state=seed)
+    components = task.components()
+    nca.fit(components[task.images], task.labels[task.images])
+    yield "scikit-learn NCA (labels)", nca.transform(components)
+
+
+def train_scml(task: Task, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+    from metric_learn import SCML
+
+    components = task.components()
+    scml = SCML(preprocessor=components, random_state=seed)
+    yield "metric-learn SCML", scml.fit(task.train).transform(components)
+
+
+def settings_of(task: Task, recipe: str, seed: int) -> HeadSettings:
+    settings = HeadSettings.of_recipe(recipe, seed=seed)
+    epochs = choose_epochs(len(task.train), settings.batch_size, settings.epochs)
+    return HeadSettings.of_recipe(recipe, seed=seed, epochs=epochs)
+
+
+def train_recipe(task: Task, settings: HeadSettings) -> np.ndarray:
+    trained = train_model(task.features, task.train, task.train[:0], settings)
+    return embed(trained.head, task.features)
+
+
+def ways(task: Task) -> Iterator[Way]:
+    yield from (train_source, train_residual, train_best)
+    if find_spec("pytorch_metric_learning"):
+        yield train_metric_learning
+    if task.labels is not None:
+        yield train_nca
+    if find_spec("metric_learn"):
+        yield train_scml
+
+
+def read_task(options: argparse.Namespace) -> Task:
+    truth = read_truth(options.truth).labels
+    data = join_training_set(read_triplets(options.train), read_triplets(options.test), truth)
+    files = find_files(data.names, data.places, options.images)
+    chosen = choose_backbone(options.backbone, options.weights)
+    with FeatureStore() as store:
+        features = load_collection(
+            files, chosen.backbone, space_of(chosen), lambda: chosen.path, store
+        ).features
+    labels = None
+    if options.labels:
+        table = pd.read_csv(options.labels, dtype=str, index_col="name")
+        labels = table.loc[data.names, "label"].to_numpy()
+    if options.without_classes:
+        is_new = np.isin(labels, options.without_classes.split(","))
+        train = data.train.take(~is_new[data.train.rows].any(axis=1))
+        val = data.val.take(is_new[data.val.rows].any(axis=1))
+        data = TrainingSet(train, val, data.places, data.by, 0, data.n_degenerate)
+    return Task(data, features, labels)
+
+
+def measure(task: Task, n_seeds: int) -> pd.DataFrame:
+    """Return one row for each way: its accuracies and where it stands behind the best."""
+    rows = task.data.val.rows
+    right: dict[str, list[np.ndarray]] = {}
+    seconds: dict[str, list[float]] = {}
+
+    def note(name: str, codes: np.ndarray, distance: str, taken_s: float) -> None:
+        margins = triplet_margins(codes, rows, distance)
+        right.setdefault(name, []).append((margins > 0).astype(np.float64))
+        seconds.setdefault(name, []).append(taken_s)
+
+    for name, distance in (("frozen features, L2", "l2"), ("frozen features, cosine", "cosine")):
+        note(name, task.features, distance, 0.0)
+    for way in ways(task):
+        all_codes = []
+        for seed in range(n_seeds):
+            started_s = time.perf_counter()
+            for name, codes in way(task, seed):
+                note(name, codes, "l2", time.perf_counter() - started_s)
+                all_codes.append(codes)
+        if way is train_source and n_seeds > 1:
+            taken_s = sum(seconds["source"])
+            note(f"mean of {n_seeds} source heads", np.hstack(all_codes), "l2", taken_s)
+    means = {name: np.mean(of_seeds, axis=0) for name, of_seeds in right.items()}
+    best = max(means, key=lambda name: means[name].mean())
+    table = []
+    for name, of_seeds in right.items():
+        accuracies = [credit.mean() for credit in of_seeds]
+        behind = picture_bootstrap(means[best] - means[name], rows, bounds=(-1, 1))
+        table.append(
+            {
+                "answers by": name,
+                "accuracy": f"{np.mean(accuracies):.4f}",
+                "lowest to highest seed": f"{min(accuracies):.4f} to {max(accuracies):.4f}",
+                "behind the best": f"{behind.low:+.4f} to {behind.high:+.4f}" if behind else "-",
+                "seconds": f"{np.mean(seconds[name]):.1f}",
+            }
+        )
+    return pd.DataFrame(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name in ("train", "test", "truth", "images"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--labels", type=Path, help="CSV with the columns name and label")
+    parser.add_argument("--without-classes", help="labels, separated by commas")
+    parser.add_argument("--backbone", default="efficientnet-lite0")
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--seeds", type=int, default=5)
+    options = parser.parse_args()
+    if options.without_classes and not options.labels:
+        parser.error("--without-classes needs --labels")
+    task = read_task(options)
+    print(
+        f"{len(task.train):,} training triplets over {len(task.images):,} pictures, "
+        f"{len(task.data.val):,} questions\n"
+    )
+    print(measure(task, options.seeds).to_markdown(index=False, disable_numparse=True))
+
+
+if __name__ == "__main__":
+    main()
