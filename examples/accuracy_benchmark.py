@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -27,6 +28,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import pandas as pd
+from sklearn.utils import check_array
 
 from tripletkit import defaults
 from tripletkit.data.training_set import TrainingSet, join_training_set
@@ -169,7 +171,8 @@ def ways(task: Task) -> Iterator[Way]:
         yield train_metric_learning
     if task.labels is not None:
         yield train_nca
-    if find_spec("metric_learn"):
+    # metric-learn 0.7 calls scikit-learn by an argument that 1.8 took away.
+    if find_spec("metric_learn") and "force_all_finite" in signature(check_array).parameters:
         yield train_scml
 
 
@@ -194,7 +197,7 @@ def read_task(options: argparse.Namespace) -> Task:
     return Task(data, features, labels)
 
 
-def measure(task: Task, n_seeds: int) -> pd.DataFrame:
+def measure(task: Task, n_seeds: int) -> list[dict[str, str]]:
     """Return one row for each way: its accuracies and where it stands behind the best."""
     rows = task.data.val.rows
     right: dict[str, list[np.ndarray]] = {}
@@ -232,7 +235,7 @@ def measure(task: Task, n_seeds: int) -> pd.DataFrame:
                 "seconds": f"{np.mean(seconds[name]):.1f}",
             }
         )
-    return pd.DataFrame(table)
+    return table
 
 
 def main() -> None:
@@ -254,7 +257,9 @@ def main() -> None:
         f"{len(task.train):,} training triplets over {len(task.images):,} pictures, "
         f"{len(task.data.val):,} questions\n"
     )
-    print(measure(task, options.seeds).to_markdown(index=False, disable_numparse=True))
+    table = measure(task, options.seeds)
+    for cells in (table[0], ["---"] * len(table[0]), *(row.values() for row in table)):
+        print(f"| {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":
