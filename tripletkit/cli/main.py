@@ -15,7 +15,9 @@ from tripletkit.cli.controls import controls
 from tripletkit.cli.embed import embed
 from tripletkit.cli.export import export
 from tripletkit.cli.neighbors import neighbors
+from tripletkit.cli.plot import plot
 from tripletkit.cli.predict import predict
+from tripletkit.cli.report import report
 from tripletkit.cli.score import score
 from tripletkit.cli.split import split
 from tripletkit.cli.train import train
@@ -61,7 +63,9 @@ for command in (
     embed,
     export,
     neighbors,
+    plot,
     predict,
+    report,
     score,
     split,
     train,
