@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import click
 
 from tripletkit import __version__
@@ -11,6 +13,7 @@ from tripletkit.cli.cache import cache
 from tripletkit.cli.check_answers import check_answers
 from tripletkit.cli.collage import collage
 from tripletkit.cli.compare import compare
+from tripletkit.cli.console import drop_stdout
 from tripletkit.cli.controls import controls
 from tripletkit.cli.embed import embed
 from tripletkit.cli.export import export
@@ -24,6 +27,7 @@ from tripletkit.cli.train import train
 from tripletkit.errors import TripletkitError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class TripletkitGroup(click.Group):
@@ -37,6 +41,11 @@ class TripletkitGroup(click.Group):
         except KeyboardInterrupt:
             click.echo("\nInterrupted.", err=True)
             raise SystemExit(INTERRUPTED) from None
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            drop_stdout()
+            raise click.ClickException(f"the output cannot be written: {error.strerror}") from error
 
 
 @click.group(cls=TripletkitGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -18,6 +18,7 @@ from tripletkit.cli.console import prepare_tensorflow, say, show_json, warn
 from tripletkit.cli.options import (
     INPUT_FILE,
     INPUT_FOLDER,
+    FiniteRange,
     cache_option,
     check_backbone,
     follow_outside_option,
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--val-fraction",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=FiniteRange(0, 1, max_open=True),
     help=f"Share set apart for validation; 0 for none.  [default: {defaults.TRAIN_VAL_FRACTION}]",
 )
 @click.option(
@@ -96,7 +97,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--dropout",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=FiniteRange(0, 1, max_open=True),
     default=defaults.DROPOUT,
     show_default=True,
     help="Share of hidden values dropped in training.",
@@ -110,7 +111,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--margin",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     default=defaults.MARGIN,
     show_default=True,
     help="How much further the negative must be, in units of the distance.",
@@ -130,7 +131,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--learning-rate",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     default=defaults.LEARNING_RATE,
     show_default=True,
     help="Of Adam.",
@@ -182,6 +183,8 @@ def train(
         raise click.UsageError("--val excludes --val-fraction and --split: the file says it.")
     if val_truth is not None and val_file is None:
         raise click.UsageError("--val-truth needs --val, whose truth it is.")
+    if weights is not None and backbone == "auto":
+        raise click.UsageError("--weights needs --backbone, the network that they are for.")
 
     from tripletkit.data.triplets import read_bytes, read_triplets
     from tripletkit.evaluation.training_record import make_record
