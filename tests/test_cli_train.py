@@ -184,6 +184,13 @@ def test_shared_pictures_are_warned_of(train, write):
     assert "taking every second picture for the positive" in result.stderr
 
 
+def test_a_picture_with_two_names_is_warned_of(train, write, tmp_path):
+    result = train("--val", write("p00 p06.png p43.png\n", "val.txt"))
+    assert result.exit_code == 0
+    assert "warning: 1 pictures have two names (such as 'p00.png' and 'p00')" in result.stderr
+    assert "two names" not in train("-o", tmp_path / "other").stderr
+
+
 def test_no_validation_on_request(train, tmp_path):
     result = train("--val-fraction", "0")
     assert result.exit_code == 0
@@ -300,7 +307,6 @@ def test_a_cache_that_cannot_be_made_is_named(train, write):
 def test_a_folder_whose_name_is_not_utf8_works(train, runner, toy_competition, tmp_path):
     images = tmp_path / os.fsdecode(b"caf\xe9")
     shutil.copytree(toy_competition.images, images)
-    # As Path: click would refuse text that stands for no UTF-8.
     result = train("--json", images=images)
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["images"] == str(images)
@@ -308,6 +314,9 @@ def test_a_folder_whose_name_is_not_utf8_works(train, runner, toy_competition, t
         tripletkit, ["predict", str(toy_competition.test), "--model", str(tmp_path / "m")]
     )
     assert answers.exit_code == 0, answers.stderr
+    named = train("-o", tmp_path / os.fsdecode(b"m\xe9"))
+    assert named.exit_code == 0, named.stderr
+    assert "The model is in" in named.stdout
 
 
 def test_auto_says_which_backbone_and_why(runner, toy_competition, tmp_path, monkeypatch):

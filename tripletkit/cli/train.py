@@ -7,6 +7,8 @@ import io
 import shlex
 import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from tripletkit.data.training_set import TrainingSet
     from tripletkit.data.triplets import Triplets
     from tripletkit.evaluation.validation import Validation
-    from tripletkit.features.collection import Collection
+    from tripletkit.features.collection import Collection, NamedFiles
     from tripletkit.features.weights_origin import WeightsFile
     from tripletkit.model.training import EpochRecord, HeadSettings, TrainedHead
 
@@ -143,6 +145,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="Epochs without a better validation accuracy before training stops.",
 )
+@click.option(
+    "--tensorboard",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write each epoch's numbers as TensorBoard logs, too.",
+)
 @on_bad_image_option
 @follow_outside_option
 @cache_option
@@ -161,6 +169,7 @@ def train(
     backbone: str,
     weights: Path | None,
     epochs: int | None,
+    tensorboard: Path | None,
     on_bad_image: str,
     follow_outside: bool,
     cache: Path | None,
@@ -207,6 +216,7 @@ def train(
     files = find_files(
         data.names, data.places, images, skip_bad=skip_bad, follow_outside=follow_outside
     )
+    _warn_of_two_names(files)
     prepare_tensorflow()
     chosen = _choose(backbone, weights)
     features_started_s = time.perf_counter()
@@ -218,7 +228,7 @@ def train(
 
     settings = _make_settings(head_options, epochs, len(data.train))
     training_started_s = time.perf_counter()
-    trained = _train(data, collection, settings)
+    trained = _train(data, collection, settings, tensorboard)
     training_s = time.perf_counter() - training_started_s
     validation = _validate(data, collection, trained, settings)
 
@@ -319,6 +329,22 @@ def _join(triplets: Triplets, val_file: Path, val_truth: Path | None, join) -> T
     return data
 
 
+def _warn_of_two_names(files: NamedFiles) -> None:
+    """Warn where the validation could share pictures with the training under other names."""
+    name_of: dict[Path, str] = {}
+    doubles = [
+        (name_of[path], name)
+        for name, path in zip(files.names, files.paths, strict=True)
+        if path is not None and name_of.setdefault(path, name) != name
+    ]
+    if doubles:
+        warn(
+            f"{len(doubles):,} pictures have two names (such as {doubles[0][0]!r} and "
+            f"{doubles[0][1]!r}) and count as two; validation may share them with training. Write "
+            "each name in one way."
+        )
+
+
 def _choose(backbone: str, weights: Path | None) -> WeightsFile:
     from tripletkit.features.weights_origin import choose_backbone
 
@@ -345,7 +371,9 @@ def _make_settings(
     return HeadSettings(epochs=epochs, **head_options)
 
 
-def _train(data: TrainingSet, collection: Collection, settings: HeadSettings) -> TrainedHead:
+def _train(
+    data: TrainingSet, collection: Collection, settings: HeadSettings, tensorboard: Path | None
+) -> TrainedHead:
     from tripletkit.model.training import train_head
 
     def tell(record: EpochRecord) -> None:
@@ -355,14 +383,26 @@ def _train(data: TrainingSet, collection: Collection, settings: HeadSettings) ->
             f"violating {record.violating:.1%}{accuracy}"
         )
 
-    return train_head(
-        collection.features,
-        data.train.rows,
-        data.val.rows,
-        settings,
-        chooses_epoch=chooses_epoch(len(data.val)),
-        on_epoch=tell,
-    )
+    with _log_epochs(tensorboard, tell) as on_epoch:
+        return train_head(
+            collection.features,
+            data.train.rows,
+            data.val.rows,
+            settings,
+            chooses_epoch=chooses_epoch(len(data.val)),
+            on_epoch=on_epoch,
+        )
+
+
+def _log_epochs(
+    folder: Path | None, then: Callable[[EpochRecord], None]
+) -> AbstractContextManager[Callable[[EpochRecord], None]]:
+    """Return what is to be told each epoch: the logs if they are wanted, then the user."""
+    if folder is None:
+        return nullcontext(then)
+    from tripletkit.model.tensorboard import EpochLog
+
+    return EpochLog(folder, then)
 
 
 def _validate(
