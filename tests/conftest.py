@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from PIL import Image, ImageDraw
 
 from tripletkit import defaults
+from tripletkit.cli.main import tripletkit
 from tripletkit.features.backbones import Backbone
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -140,6 +141,35 @@ def tiny_backbone(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.setenv(tiny.WEIGHTS_VARIABLE, str(tiny_weights))
     yield tiny.register()
     tiny.unregister()
+
+
+@pytest.fixture(scope="session")
+def toy_model(
+    toy_competition: ToyCompetition, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A model folder trained on the toy competition; read it, do not change it."""
+    path = tmp_path_factory.mktemp("toy_model") / "m"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(tiny.WEIGHTS_VARIABLE, str(tiny_weights))
+        patch.setenv(defaults.CACHE_VARIABLE, str(path.parent / "cache"))
+        tiny.register()
+        result = CliRunner().invoke(
+            tripletkit,
+            [
+                "train",
+                str(toy_competition.train),
+                str(toy_competition.images),
+                "-o",
+                str(path),
+                "--backbone",
+                "tiny",
+                "--epochs",
+                "20",
+            ],
+        )
+        tiny.unregister()
+    assert result.exit_code == 0, result.output
+    return path
 
 
 @pytest.fixture

@@ -169,6 +169,7 @@ def test_a_kill_while_writing_keeps_the_old_model(model_path):
     script = (
         "import os, sys; from pathlib import Path; from tripletkit.model import artifact\n"
         "class Head:\n"
+        "    def count_params(self): return 1\n"
         "    def save_weights(self, path): path.write_bytes(b'half')\n"
         "artifact._move_in = lambda *_: os.kill(os.getpid(), 9)\n"
         "artifact.save_model(Path(sys.argv[1]), Head(), [], {}, overwrite=True)"

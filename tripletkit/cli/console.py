@@ -43,7 +43,9 @@ def warn(message: str) -> None:
 
 def show_json(value: dict[str, Any]) -> None:
     """Print a result for scripts on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    # A path that is not UTF-8 holds surrogates; their escape is what JSON has for them.
+    click.echo(text.encode("utf-8", "backslashreplace"))
 
 
 def standard_output() -> TextIO:
@@ -51,6 +53,14 @@ def standard_output() -> TextIO:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", newline="\n")
     return sys.stdout
+
+
+def drop_stdout() -> None:
+    """Let what stdout could not take go nowhere, or Python would try once more when it ends."""
+    if sys.stdout is sys.__stdout__:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 @contextmanager

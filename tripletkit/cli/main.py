@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import click
 
 from tripletkit import __version__
@@ -11,17 +13,21 @@ from tripletkit.cli.cache import cache
 from tripletkit.cli.check_answers import check_answers
 from tripletkit.cli.collage import collage
 from tripletkit.cli.compare import compare
+from tripletkit.cli.console import drop_stdout
 from tripletkit.cli.controls import controls
 from tripletkit.cli.embed import embed
 from tripletkit.cli.export import export
 from tripletkit.cli.neighbors import neighbors
+from tripletkit.cli.plot import plot
 from tripletkit.cli.predict import predict
+from tripletkit.cli.report import report
 from tripletkit.cli.score import score
 from tripletkit.cli.split import split
 from tripletkit.cli.train import train
 from tripletkit.errors import TripletkitError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class TripletkitGroup(click.Group):
@@ -35,6 +41,11 @@ class TripletkitGroup(click.Group):
         except KeyboardInterrupt:
             click.echo("\nInterrupted.", err=True)
             raise SystemExit(INTERRUPTED) from None
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            drop_stdout()
+            raise click.ClickException(f"the output cannot be written: {error.strerror}") from error
 
 
 @click.group(cls=TripletkitGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -61,7 +72,9 @@ for command in (
     embed,
     export,
     neighbors,
+    plot,
     predict,
+    report,
     score,
     split,
     train,

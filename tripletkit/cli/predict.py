@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -20,6 +21,7 @@ from tripletkit.cli.options import (
     quiet_option,
     weights_option,
 )
+from tripletkit.errors import ImageNameError
 
 
 @click.command()
@@ -82,6 +84,11 @@ def predict(
     to_file = output is not None and str(output) != "-"
     if to_file:
         check_output(output)
+    if images is None and not folder.image_folder.is_dir():
+        raise ImageNameError(
+            f"{folder.image_folder}: the folder of pictures that the model was trained with is "
+            "gone. Say where the pictures are with --images DIR."
+        )
     asked = read_triplets(input_source(triplets))
     files = find_files(
         asked.names,
@@ -109,6 +116,7 @@ def predict(
     answers = Answers.from_margins(margins, asked, asked.source)
     destination = output if to_file else standard_output()
     write_answers(destination, asked, answers.predictions, margins, form)
+    sys.stdout.flush()
 
     if n_ties := int(answers.is_tie.sum()):
         warn(f"{n_ties:,} of {len(asked):,} rows are ties (both pictures equally near), answered 0")

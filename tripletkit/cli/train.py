@@ -7,6 +7,8 @@ import io
 import shlex
 import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from tripletkit.cli.console import prepare_tensorflow, say, show_json, warn
 from tripletkit.cli.options import (
     INPUT_FILE,
     INPUT_FOLDER,
+    FiniteRange,
     cache_option,
     check_backbone,
     follow_outside_option,
@@ -63,7 +66,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--val-fraction",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=FiniteRange(0, 1, max_open=True),
     help=f"Share set apart for validation; 0 for none.  [default: {defaults.TRAIN_VAL_FRACTION}]",
 )
 @click.option(
@@ -75,7 +78,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--val-kinds",
-    type=click.FloatRange(0, 0.5),
+    type=FiniteRange(0, 0.5),
     help="Share of the pictures to hold out as whole kinds in a training of its own, to see how "
     f"the model does on new kinds; 0 for none.  [default: 0 for source, {defaults.KINDS_FRACTION} "
     "for residual and best]",
@@ -124,7 +127,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--dropout",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=FiniteRange(0, 1, max_open=True),
     help="Share of values dropped in training.  "
     f"[default: {defaults.DROPOUT}; {defaults.RESIDUAL_DROPOUT} for residual and best]",
 )
@@ -137,7 +140,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--margin",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     help="How much further the negative must be, in units of the distance; of its square "
     "for residual and best.  "
     f"[default: {defaults.MARGIN}; {defaults.RESIDUAL_MARGIN} for residual and best]",
@@ -158,7 +161,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--learning-rate",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     help=f"Of Adam.  [default: {defaults.LEARNING_RATE:g}; {defaults.RESIDUAL_LEARNING_RATE:g} for "
     "residual and best]",
 )
@@ -168,6 +171,12 @@ if TYPE_CHECKING:
     default=defaults.PATIENCE,
     show_default=True,
     help="Epochs without a better validation accuracy before training stops.",
+)
+@click.option(
+    "--tensorboard",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write each epoch's numbers as TensorBoard logs, too.",
 )
 @on_bad_image_option
 @follow_outside_option
@@ -189,6 +198,7 @@ def train(
     backbone: str,
     weights: Path | None,
     epochs: int | None,
+    tensorboard: Path | None,
     on_bad_image: str,
     follow_outside: bool,
     cache: Path | None,
@@ -212,6 +222,8 @@ def train(
         raise click.UsageError("--val excludes --val-fraction and --split: the file says it.")
     if val_truth is not None and val_file is None:
         raise click.UsageError("--val-truth needs --val, whose truth it is.")
+    if weights is not None and backbone == "auto":
+        raise click.UsageError("--weights needs --backbone, the network that they are for.")
     kinds_fraction = _check_recipe(head_options, val_kinds, test_file)
 
     from tripletkit.data.triplets import read_bytes, read_triplets
@@ -235,6 +247,7 @@ def train(
     files = find_files(
         data.names, data.places, images, skip_bad=skip_bad, follow_outside=follow_outside
     )
+    _warn_of_two_names(files)
     test_files = test_file and _find_test(test_file, images, skip_bad, follow_outside)
     prepare_tensorflow()
     chosen = _choose(backbone, weights)
@@ -263,7 +276,7 @@ def train(
     )
     if new_kinds is not None:
         settings = new_kinds.probe.candidate.apply(settings)
-    trained = _train(data, collection, settings)
+    trained = _train(data, collection, settings, tensorboard)
     training_s = time.perf_counter() - training_started_s
     validation = _validate(data, collection, trained, settings)
 
@@ -367,6 +380,22 @@ def _join(triplets: Triplets, val_file: Path, val_truth: Path | None, join) -> T
     return data
 
 
+def _warn_of_two_names(files: NamedFiles) -> None:
+    """Warn where the validation could share pictures with the training under other names."""
+    name_of: dict[Path, str] = {}
+    doubles = [
+        (name_of[path], name)
+        for name, path in zip(files.names, files.paths, strict=True)
+        if path is not None and name_of.setdefault(path, name) != name
+    ]
+    if doubles:
+        warn(
+            f"{len(doubles):,} pictures have two names (such as {doubles[0][0]!r} and "
+            f"{doubles[0][1]!r}) and count as two; validation may share them with training. Write "
+            "each name in one way."
+        )
+
+
 def _choose(backbone: str, weights: Path | None) -> WeightsFile:
     from tripletkit.features.weights_origin import choose_backbone
 
@@ -456,29 +485,42 @@ def _see_new_kinds(
     return found
 
 
-def _train(data: TrainingSet, collection: Collection, settings: HeadSettings) -> TrainedHead:
+def _train(
+    data: TrainingSet, collection: Collection, settings: HeadSettings, tensorboard: Path | None
+) -> TrainedHead:
     from tripletkit.model.recipes import get_recipe
     from tripletkit.model.training import train_model
 
     def tell(record: EpochRecord) -> None:
         accuracy = f", validation accuracy {record.val_accuracy:.4f}" if len(data.val) else ""
-        of_member = f"member {record.member}, " if settings.members > 1 else ""
-        epochs = settings.of_member(record.member - 1).epochs
         say(
-            f"{of_member}epoch {record.epoch:>2}/{epochs}: loss {record.loss:.4f}, "
+            f"epoch {record.epoch:>2}/{settings.epochs}: loss {record.loss:.4f}, "
             f"violating {record.violating:.1%}{accuracy}"
         )
 
-    return train_model(
-        collection.features,
-        data.train.rows,
-        data.val.rows,
-        settings,
-        # Elsewhere the strength of the step takes the place of the number of epochs.
-        chooses_epoch=not get_recipe(settings.recipe).starts_as_identity
-        and chooses_epoch(len(data.val)),
-        on_epoch=tell,
-    )
+    # Elsewhere the length of the step takes the place of the number of epochs.
+    by_epoch = not get_recipe(settings.recipe).starts_as_identity
+    with _log_epochs(tensorboard, tell) as on_epoch:
+        return train_model(
+            collection.features,
+            data.train.rows,
+            data.val.rows,
+            settings,
+            chooses_epoch=by_epoch and chooses_epoch(len(data.val)),
+            on_epoch=on_epoch,
+            on_member=lambda member: say(f"Head {member} of {settings.members}."),
+        )
+
+
+def _log_epochs(
+    folder: Path | None, then: Callable[[EpochRecord], None]
+) -> AbstractContextManager[Callable[[EpochRecord], None]]:
+    """Return what is to be told each epoch: the logs if they are wanted, then the user."""
+    if folder is None:
+        return nullcontext(then)
+    from tripletkit.model.tensorboard import EpochLog
+
+    return EpochLog(folder, then)
 
 
 def _validate(

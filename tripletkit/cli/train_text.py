@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from tripletkit import defaults
 from tripletkit.cli.console import warn
 from tripletkit.cli.score import describe_interval
@@ -49,9 +51,9 @@ def describe_training(
         parts.append(_describe_validation(validation))
     if new_kinds is not None:
         parts.append(_describe_new_kinds(new_kinds))
+    where = click.format_filename(output)
     parts.append(
-        f"The model is in {output}. Next:\n"
-        f"  tripletkit predict test.txt --model {output} > preds.csv"
+        f"The model is in {where}. Next:\n  tripletkit predict test.txt --model {where} > preds.csv"
     )
     return "\n\n".join(parts)
 

@@ -139,6 +139,7 @@ def save_model(
         # A sibling, so that moving it in is one rename on one file system.
         partial = Path(tempfile.mkdtemp(prefix=temporary_prefix(target), dir=target.parent))
         try:
+            _check_room(partial / HEAD_FILE, 4 * head.count_params())
             head.save_weights(partial / HEAD_FILE)
             pd.DataFrame(history).to_csv(partial / HISTORY_FILE, index=False)
             files = {name: file_sha256(partial / name) for name in (HEAD_FILE, HISTORY_FILE)}
@@ -210,6 +211,12 @@ def _check_replaceable(path: Path, target: Path, overwrite: bool) -> None:
         raise OutputError(
             f"{path}: holds a model already. Choose another -o, or replace it with --force."
         )
+
+
+def _check_room(path: Path, n_bytes: int) -> None:
+    """Fail as a plain file does: HDF5 on a full disk fails once more whenever Python ends."""
+    path.write_bytes(bytes(n_bytes + (1 << 17)))
+    path.unlink()
 
 
 def _digest(record: dict[str, Any]) -> str:

@@ -107,7 +107,6 @@ class EpochRecord:
         violating: share of them nearer to breaking the margin than to meeting it: loss > 0.
         val_accuracy: share of validation triplets right after the epoch; NaN without any.
         spread: root mean square distance between two codes of training pictures.
-        member: of the ensemble, from 1.
     """
 
     epoch: int
@@ -115,7 +114,6 @@ class EpochRecord:
     violating: float
     val_accuracy: float
     spread: float
-    member: int = 1
 
 
 @dataclass(frozen=True)
@@ -211,31 +209,38 @@ def train_model(
     *,
     chooses_epoch: bool = True,
     on_epoch: Callable[[EpochRecord], None] | None = None,
+    on_member: Callable[[int], None] | None = None,
 ) -> TrainedHead:
     """Train the members of a model, join them, and compress their codes if so asked.
 
     Args:
-        features, train_rows, val_rows, settings, chooses_epoch, on_epoch: see `train_head`.
+        features, train_rows, val_rows, settings, chooses_epoch: see `train_head`.
+        on_epoch: told each epoch's record of the first member.
+        on_member: told the number of every further member, from 2, when its training starts.
+    Returns:
+        The joined head; history and best epoch are the first member's.
     Raises:
         CollapseError: if the codes become alike.
+        RecipeError: if they cannot be compressed as asked.
     """
-    members = [
-        train_head(
-            features,
-            train_rows,
-            val_rows,
-            settings.of_member(member),
-            chooses_epoch=chooses_epoch,
-            on_epoch=on_epoch,
-            member=member + 1,
+    members = []
+    for member in range(settings.members):
+        if member and on_member is not None:
+            on_member(member + 1)
+        members.append(
+            train_head(
+                features,
+                train_rows,
+                val_rows,
+                settings.of_member(member),
+                chooses_epoch=chooses_epoch,
+                on_epoch=None if member else on_epoch,
+            )
         )
-        for member in range(settings.members)
-    ]
     head = join_heads([member.head for member in members])
     if settings.is_compressed:
         head = _compress(head, features[np.unique(train_rows)], settings)
-    history = [record for member in members for record in member.history]
-    return TrainedHead(head, history, members[0].best_epoch)
+    return replace(members[0], head=head)
 
 
 def train_head(
@@ -246,7 +251,6 @@ def train_head(
     *,
     chooses_epoch: bool = True,
     on_epoch: Callable[[EpochRecord], None] | None = None,
-    member: int = 1,
 ) -> TrainedHead:
     """Train one head with the triplet margin loss and keep its best epoch.
 
@@ -258,7 +262,6 @@ def train_head(
         chooses_epoch: keep the best epoch by validation accuracy and stop when it no longer
             rises; otherwise, as without validation triplets, keep the last.
         on_epoch: told each epoch's record.
-        member: which one of an ensemble it is, for the records.
     Raises:
         CollapseError: if the codes become alike.
     """
@@ -273,7 +276,7 @@ def train_head(
         if len(val_rows):
             accuracy = share_right(codes, val_rows, settings.distance)
         spread = training.check(codes, loss)
-        record = EpochRecord(epoch, loss, violating, accuracy, spread, member)
+        record = EpochRecord(epoch, loss, violating, accuracy, spread)
         history.append(record)
         if on_epoch is not None:
             on_epoch(record)

@@ -1,0 +1,67 @@
+"""`tripletkit backbones`: what there is, and what could be used right now."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+
+from tripletkit.cli.main import tripletkit
+from tripletkit.features.backbones import BACKBONES
+
+
+@pytest.fixture(autouse=True)
+def keras_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def listed(runner):
+    def listed():
+        result = runner.invoke(tripletkit, ["backbones", "--json"])
+        assert (result.exit_code, result.stderr) == (0, "")
+        return {row["name"]: row for row in json.loads(result.stdout)["backbones"]}
+
+    return listed
+
+
+@pytest.mark.weights
+def test_backbones_lists_all_with_what_is_ready(runner, listed):
+    rows = listed()
+    assert list(rows) == list(BACKBONES)
+    assert [name for name, row in rows.items() if row["ready"]] == ["efficientnet-lite0"]
+    assert rows["resnet50"]["weights"] == "Keras, 95 MB download"
+    result = runner.invoke(tripletkit, ["backbones"])
+    table = [line.split() for line in result.stdout.splitlines()]
+    assert table[0] == ["name", "ready", "features", "input", "weights", "licence"]
+    assert table[1][:4] == ["resnet50", "no", "2,048", "224"]
+    assert table[2][:4] == ["efficientnet-lite0", "yes", "1,280", "224"]
+    for backbone in BACKBONES.values():
+        assert f"{backbone.name}: {backbone.paper}" in result.stdout
+
+
+def test_backbones_does_not_call_a_broken_file_ready(listed, keras_home, monkeypatch):
+    path = keras_home / "models" / BACKBONES["resnet50"].weights.file_name
+    path.write_bytes(b"half")
+    assert not listed()["resnet50"]["ready"]
+    monkeypatch.setattr(
+        "tripletkit.features.weights_origin._md5", lambda _: BACKBONES["resnet50"].weights.md5
+    )
+    assert listed()["resnet50"]["ready"]
+    assert hashlib.md5(b"half").hexdigest() != BACKBONES["resnet50"].weights.md5
+
+
+def test_backbones_lists_a_new_record(listed, tiny_backbone):
+    assert listed()["tiny"] == {
+        "name": "tiny",
+        "ready": True,
+        "n_features": 24,
+        "input_size_px": 32,
+        "resize": "bilinear",
+        "weights": "pip package tiny-weights",
+        "licence": "MIT",
+        "paper": "none",
+    }

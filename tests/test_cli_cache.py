@@ -1,0 +1,102 @@
+"""`tripletkit cache`: what the store holds, and how to be rid of it."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from tripletkit.cli.main import tripletkit
+from tripletkit.features.store import FILE_NAME, FeatureSpace, FeatureStore
+
+SPACE = FeatureSpace({"backbone": "resnet50", "weights_sha256": "0123456789abcdef"}, 8)
+
+
+@pytest.fixture
+def filled(cache_dir):
+    with FeatureStore(cache_dir) as store:
+        store.write(SPACE, [b"a", b"b"], np.zeros((2, 8), np.float32))
+    return cache_dir
+
+
+def test_info_shows_an_empty_store_without_making_one(runner, cache_dir):
+    result = runner.invoke(tripletkit, ["cache", "info"])
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == f"{cache_dir / FILE_NAME}: empty\n"
+    assert list(cache_dir.iterdir()) == []
+    nowhere = runner.invoke(
+        tripletkit, ["cache", "info", "--json", "--cache", str(cache_dir / "none")]
+    )
+    assert json.loads(nowhere.stdout)["spaces"] == []
+    assert not (cache_dir / "none").exists()
+
+
+def test_info_shows_what_is_kept(runner, filled):
+    result = runner.invoke(tripletkit, ["cache", "info"])
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith(f"{filled / FILE_NAME}: 0.")
+    assert lines[2].split()[:3] == ["resnet50", "0123456789ab", "2"]
+    printed = json.loads(runner.invoke(tripletkit, ["cache", "info", "--json"]).stdout)
+    assert printed["path"] == str(filled / FILE_NAME)
+    (space,) = printed["spaces"]
+    assert (space["backbone"], space["n_images"], space["size_bytes"]) == ("resnet50", 2, 64)
+
+
+def test_clear_asks_first(runner, filled):
+    refused = runner.invoke(tripletkit, ["cache", "clear"], input="n\n")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert (filled / FILE_NAME).exists()
+    assert runner.invoke(tripletkit, ["cache", "clear"], input="y\n").exit_code == 0
+    assert list(filled.iterdir()) == []
+
+
+def test_clear_deletes_only_its_own_files(runner, filled):
+    (filled / "mine.txt").write_text("mine")
+    result = runner.invoke(tripletkit, ["cache", "clear", "--yes"])
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr.startswith("Freed 0.")
+    assert [path.name for path in filled.iterdir()] == ["mine.txt"]
+
+
+def test_clear_removes_a_damaged_store(runner, filled):
+    (filled / FILE_NAME).write_bytes(b"no database" * 100)
+    broken = runner.invoke(tripletkit, ["cache", "info"])
+    assert broken.exit_code == 1
+    assert "tripletkit cache clear" in broken.stderr
+    assert runner.invoke(tripletkit, ["cache", "clear", "--yes"]).exit_code == 0
+    assert "empty" in runner.invoke(tripletkit, ["cache", "info"]).stdout
+
+
+def test_prune_drops_pictures_that_are_gone(runner, filled, tmp_path):
+    picture = tmp_path / "a.png"
+    picture.write_bytes(b"a")
+    with FeatureStore(filled) as store:
+        size_bytes, changed_ns = picture.stat().st_size, picture.stat().st_ctime_ns
+        store._database.execute(
+            "INSERT INTO files VALUES (?, ?, ?, ?)",
+            (os.fsencode(picture), size_bytes, changed_ns, b"a"),
+        )
+    result = runner.invoke(tripletkit, ["cache", "prune"])
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "Dropped the features of 1 pictures.\n"
+    with FeatureStore(filled) as store:
+        assert store.missing(SPACE, [b"a", b"b"]) == [b"b"]
+
+
+def test_prune_without_a_store_says_so(runner, cache_dir):
+    result = runner.invoke(tripletkit, ["cache", "prune"])
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "There is no store.\n")
+    assert list(cache_dir.iterdir()) == []
+
+
+def test_cache_called_wrongly_exits_2(runner, tmp_path):
+    (tmp_path / "file").write_text("")
+    for arguments in (
+        ["cache", "burn"],
+        ["cache", "prune", "--unused-days", "-1"],
+        ["cache", "info", "--cache", str(tmp_path / "file")],
+    ):
+        result = runner.invoke(tripletkit, arguments)
+        assert (result.exit_code, result.stdout) == (2, "")

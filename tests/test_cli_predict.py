@@ -1,0 +1,329 @@
+"""`tripletkit predict`: one answer a row, the same whatever rows stand beside it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+import signal
+import subprocess
+
+import numpy as np
+import pytest
+from conftest import SHARED
+from test_hostile import HOSTILE, manifest
+
+from tripletkit.cli.main import tripletkit
+from tripletkit.data.triplets import quote_name
+
+
+@pytest.fixture
+def predict(runner, tiny_backbone, toy_model, toy_competition):
+    def predict(*options, triplets=toy_competition.test, model=toy_model, **extra):
+        arguments = ["predict", triplets, "--model", model, *options]
+        return runner.invoke(tripletkit, list(map(str, arguments)), **extra)
+
+    return predict
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="t.txt"):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return tmp_path / name
+
+    return write
+
+
+def rows_of(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_predict_answers_every_row_in_order(predict, runner, toy_competition, tmp_path):
+    result = predict()
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0] == "a,b,c,prediction,margin"
+    rows = rows_of(result.stdout)
+    asked = [line.split() for line in toy_competition.test.read_text().splitlines()]
+    assert [[row["a"], row["b"], row["c"]] for row in rows] == asked
+    for row in rows:
+        assert row["prediction"] == str(int(float(row["margin"]) > 0))
+    truth = toy_competition.truth.read_text().split()[1:]
+    right = [row["prediction"] == label for row, label in zip(rows, truth, strict=True)]
+    assert np.mean(right) > 0.9
+    assert "Answered 200 questions over 18 pictures.\n" in result.stderr
+    labels = predict("--format", "labels", "-q")
+    assert labels.stdout == "".join(f"{row['prediction']}\n" for row in rows)
+    assert labels.stderr == ""
+
+
+def test_predict_writes_the_same_to_a_file(predict, tmp_path):
+    expected = predict().stdout
+    path = tmp_path / "preds.csv"
+    path.write_text("old")
+    result = predict("-o", path)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert path.read_bytes().decode() == expected
+    assert predict("-o", "-").stdout == expected
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
+def test_other_rows_and_their_order_change_no_answer(predict, toy_competition, write, tmp_path):
+    lines = toy_competition.test.read_text().splitlines(keepends=True)
+    whole = predict().stdout.splitlines()[1:]
+    backwards = predict("--cache", tmp_path / "other", triplets=write("".join(lines[::-1])))
+    assert backwards.stdout.splitlines()[1:] == whole[::-1]
+    one = predict("--cache", tmp_path / "third", triplets=write(lines[7]))
+    assert one.stdout.splitlines()[1:] == [whole[7]]
+
+
+def test_swapped_questions_get_swapped_answers(predict, write):
+    result = predict(triplets=write("p42 p48 p43\np42 p43 p48\np42 p43 p43\n"))
+    margins = [float(row["margin"]) for row in rows_of(result.stdout)]
+    assert margins[0] == -margins[1] != 0
+    assert margins[2] == 0
+    assert rows_of(result.stdout)[2]["prediction"] == "0"
+    assert "warning: 1 of 3 rows are ties" in result.stderr
+
+
+def test_the_frozen_features_answer_without_training(predict):
+    frozen, trained = predict("--frozen"), predict()
+    assert frozen.exit_code == 0, frozen.stderr
+    assert frozen.stdout != trained.stdout
+    assert len(frozen.stdout.splitlines()) == 201
+
+
+def test_bad_pictures_fail_or_answer_zero(predict, toy_competition, write, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(toy_competition.images, images)
+    (images / "p43.png").write_bytes(b"no picture")
+    triplets = write("p42 p48 p44\np42 p48 p43\np42 nobody p44\n")
+    missing = predict("--images", images, triplets=triplets)
+    assert (missing.exit_code, missing.stdout) == (1, "")
+    assert 't.txt:3: there is no picture "nobody"' in missing.stderr
+    skipped = predict("--images", images, "--on-bad-image", "skip", triplets=triplets)
+    assert skipped.exit_code == 0
+    rows = rows_of(skipped.stdout)
+    assert [row["margin"] == "" for row in rows] == [False, True, True]
+    assert [row["prediction"] for row in rows[1:]] == ["0", "0"]
+    assert "warning: 2 pictures are left out:" in skipped.stderr
+    assert "warning: 2 of 3 rows have a picture that cannot be used" in skipped.stderr
+    labels = predict(
+        "--images", images, "--on-bad-image", "skip", "--format", "labels", triplets=triplets
+    )
+    assert labels.stdout.splitlines()[1:] == ["0", "0"]
+
+
+def test_pictures_that_moved_are_asked_for(predict, toy_model, toy_competition, tmp_path):
+    shutil.copytree(toy_model, tmp_path / "m")
+    hidden = toy_competition.images.with_name("hidden")
+    expected = predict().stdout
+    toy_competition.images.rename(hidden)
+    try:
+        result = predict()
+        moved = predict("--images", hidden)
+    finally:
+        hidden.rename(toy_competition.images)
+    assert result.exit_code == 1
+    assert f"{toy_competition.images}: the folder of pictures" in result.stderr
+    assert "--images DIR" in result.stderr
+    assert moved.stdout == expected
+    assert "Features: 0 pictures computed, 18 from the store.\n" in moved.stderr
+
+
+def test_answers_from_the_store_need_no_weights(predict, monkeypatch, tmp_path):
+    expected = predict().stdout
+    monkeypatch.setenv("TINY_WEIGHTS", str(tmp_path / "gone.h5"))
+    assert predict().stdout == expected
+    cold = predict("--cache", tmp_path / "cold")
+    assert (cold.exit_code, cold.stdout) == (1, "")
+    assert "gone.h5: cannot be read" in cold.stderr
+
+
+def test_other_weights_are_refused(predict, write, tmp_path):
+    other = write("other", "other.h5")
+    result = predict("--weights", other)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "expected the weights that" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--format", "json"], ["--images", "none"], ["--on-bad-image", "ask"], ["-o", "."]],
+    ids=" ".join,
+)
+def test_predict_called_wrongly_exits_2(predict, options):
+    result = predict(*options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("Usage: ")
+
+
+def test_predict_checks_before_anything_slow(predict, write, tmp_path, monkeypatch):
+    monkeypatch.setattr("tripletkit.cli.predict.prepare_tensorflow", lambda: pytest.fail("late"))
+    for options, extra, message in (
+        ([], {"model": tmp_path / "none"}, "expected a model folder with model.json"),
+        ([], {"model": write("", "file")}, "expected a model folder with model.json"),
+        (["-o", tmp_path / "none" / "p.csv"], {}, "does not exist; make it first"),
+        (
+            [],
+            {"triplets": write("p42 p43\n", "short.txt")},
+            "short.txt:1: expected 3 image names, got 2",
+        ),
+        ([], {"triplets": write("p42 p43 nobody\n")}, 't.txt:1: there is no picture "nobody"'),
+    ):
+        result = predict(*options, **extra)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert message in result.stderr
+
+
+def test_predict_reads_stdin(predict, toy_competition):
+    result = predict(triplets="-", input=toy_competition.test.read_bytes())
+    assert result.stdout == predict().stdout
+
+
+def test_predict_to_a_device_does_not_replace_it(predict, tmp_path):
+    pipe = tmp_path / "link"
+    pipe.symlink_to(os.devnull)
+    assert predict("-o", pipe).exit_code == 0
+    assert not pipe.is_file()
+    assert pipe.is_symlink()
+
+
+def test_a_closed_pipe_ends_quietly(start_tripletkit, toy_model, write):
+    # More rows than any pipe holds.
+    triplets = write("p42.png p48.png p43.png\n" * 50_000, "many.txt")
+    process = start_tripletkit("predict", triplets, "--model", toy_model)
+    first = process.stdout.readline()
+    process.stdout.close()
+    stderr = process.stderr.read()
+    process.stderr.close()
+    process.wait(60)
+    assert first == "a,b,c,prediction,margin\n"
+    assert "Traceback" not in stderr
+    assert "Error" not in stderr
+    assert "Exception" not in stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+def test_a_full_output_is_reported(start_tripletkit, toy_model, toy_competition):
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        process = start_tripletkit(
+            "predict", toy_competition.test, "--model", toy_model, stdout=full
+        )
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert stderr.endswith("Error: the output cannot be written: No space left on device\n")
+    assert "Traceback" not in stderr
+
+
+def test_stdout_holds_answers_only(start_tripletkit, toy_model, toy_competition):
+    process = start_tripletkit(
+        "predict", toy_competition.test, "--model", toy_model, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    talk = [line for line in output.splitlines() if not line.startswith(("p", "a,b,c"))]
+    # Not a word of TensorFlow's.
+    assert talk == [
+        "Features: 18 pictures computed, 0 from the store.",
+        "Answered 200 questions over 18 pictures.",
+    ]
+
+
+def test_ctrl_c_leaves_no_half_file(start_tripletkit, toy_model, toy_competition, tmp_path):
+    process = start_tripletkit(
+        "predict", toy_competition.test, "--model", toy_model, "-o", tmp_path / "p.csv",
+        trap=f"tripletkit.features.store:FeatureStore.write/{int(signal.SIGINT)}/1",
+    )  # fmt: skip
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr == "\nInterrupted.\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("command", ["train", "predict"])
+def test_hostile_pictures_behave_alike_everywhere(
+    runner, tiny_backbone, toy_model, shared, tmp_path, command
+):
+    entries = [parameter.values[0] for parameter in manifest(HOSTILE / "manifest.csv")]
+    names = [entry["file"] for entry in entries]
+    n_bad = sum(entry["expected"] == "error" for entry in entries)
+    triplets = tmp_path / "t.txt"
+    triplets.write_text(
+        "00001.jpg 00002.jpg 00003.jpg\n"
+        + "".join(f"{quote_name(name)} 00001.jpg 00002.jpg\n" for name in names),
+        encoding="utf-8",
+    )
+    images = str(HOSTILE / "images")
+    arguments = {
+        "train": [
+            "train",
+            str(triplets),
+            images,
+            "-o",
+            str(tmp_path / "m"),
+            "--backbone",
+            "tiny",
+            "--epochs",
+            "1",
+        ],
+        "predict": ["predict", str(triplets), "--images", images, "--model", str(toy_model)],
+    }[command]
+    failed = runner.invoke(tripletkit, arguments)
+    assert (failed.exit_code, failed.stdout) == (1, "")
+    assert "--on-bad-image skip" in failed.stderr
+    skipped = runner.invoke(tripletkit, [*arguments, "--on-bad-image", "skip"])
+    assert skipped.exit_code == 0, skipped.stderr
+    assert f"warning: {n_bad:,} pictures are left out:" in skipped.stderr
+    if command == "predict":
+        left_out = [row["margin"] == "" for row in rows_of(skipped.stdout)[1:]]
+        assert left_out == [entry["expected"] == "error" for entry in entries]
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("entry", manifest(HOSTILE / "triplets" / "manifest.csv"))
+def test_hostile_triplet_files_are_answered_or_refused(
+    predict, runner, tiny_backbone, entry, tmp_path
+):
+    path = SHARED / "data" / "hostile" / "triplets" / entry["file"]
+    images = HOSTILE / "images"
+    result = predict("--images", images, triplets=path)
+    if entry["expected"] == "ok":
+        assert result.exit_code == 0, result.stderr
+        assert len(rows_of(result.stdout)) == int(entry["triplets"])
+        return
+    if entry["expected"] == "error":
+        assert (result.exit_code, result.stdout) == (1, "")
+    if result.exit_code:
+        assert result.stderr.startswith("Error: ")
+        arguments = ["train", str(path), str(images), "-o", str(tmp_path / "m")]
+        trained = runner.invoke(tripletkit, [*arguments, "--backbone", "tiny"])
+        assert trained.exit_code == 1
+        assert trained.stderr.endswith(result.stderr)
+
+
+@pytest.mark.shared
+def test_stage_4_weights_give_the_features_that_keras_gives(shared, tmp_path):
+    import keras
+
+    from tripletkit.data.images import read_pixels
+    from tripletkit.features.backbones import get_backbone
+    from tripletkit.features.fast_graph import make_feature_function
+
+    weights = SHARED / "weights" / "resnet50_stage4.weights.h5"
+    if not weights.is_file():
+        pytest.skip("needs the development weights beside the repository")
+    photos = sorted((shared / "clothing" / "images").iterdir())[:8]
+    pixels = np.stack([read_pixels(path, 224, "bilinear") for path in photos])
+    backbone = get_backbone("resnet50")
+    features = make_feature_function(backbone, backbone.build_model(weights), 8)(pixels)
+    plain = keras.applications.ResNet50(weights=weights, include_top=False, pooling="avg")
+    prepared = keras.applications.resnet50.preprocess_input(pixels.astype(np.float32))
+    expected = plain.predict(prepared, verbose=0)
+    assert features.shape == (8, 2048)
+    assert (features[:, 1024:] == 0).all()
+    assert (features[:, :1024] > 0).any(axis=0).mean() > 0.5
+    assert np.abs(features - expected).max() < 1e-4 * np.abs(expected).max()

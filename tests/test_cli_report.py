@@ -1,0 +1,317 @@
+"""`tripletkit report` as a file, and in a real browser.
+
+Names are hostile on purpose: a report is made of other people's file names.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from tripletkit import defaults
+from tripletkit.cli.main import tripletkit
+from tripletkit.data.triplets import read_triplets, write_triplets
+
+CHROMIUM, CHROMEDRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-background-networking "
+    "--disable-component-update --disable-sync --no-first-run --hide-scrollbars"
+).split()
+# What the pictures p42.png and so on are called here, so that every row has one of these.
+HOSTILE = [
+    "<script>document.title='owned'<!--.png",
+    """a "quote" and an 'other'.png""",
+    "R&D &lt;b&gt;.png",
+    "寿司 über é.png",
+    "x onerror=alert(1) .png",
+    "{{ 7 * 7 }}{% raw %}.png",
+]
+LABELS = ["</script><script>document.title='owned'</script>", "R&D", "寿司", "<b>", "'", "0"]
+
+
+class Reported(NamedTuple):
+    """A report and what it was made from."""
+
+    path: Path
+    triplets: Path
+    truth: Path
+    images: Path
+    stderr: str
+
+
+@pytest.fixture(scope="module")
+def reported(toy_competition, toy_model, tiny_weights, tmp_path_factory) -> Reported:
+    import tiny_backbone as tiny
+
+    folder = tmp_path_factory.mktemp("report")
+    images = Path(shutil.copytree(toy_competition.images, folder / "images"))
+    renamed = {f"p{42 + number}.png": name for number, name in enumerate(HOSTILE)}
+    for old, new in renamed.items():
+        (images / old).rename(images / new)
+    asked = read_triplets(toy_competition.test)
+    triplets = folder / "asked.txt"
+    write_triplets(triplets, [renamed.get(name, name) for name in asked.names], asked.rows)
+    labels = folder / "labels.csv"
+    pd.DataFrame(
+        {
+            "name": [renamed.get(f"p{n:02}.png", f"p{n:02}.png") for n in range(60)],
+            "label": [LABELS[label] for label in toy_competition.labels],
+        }
+    ).to_csv(labels, index=False)
+    # Every seventh truth is turned round, so that there are mistakes to show.
+    truth = folder / "truth.csv"
+    told = pd.read_csv(toy_competition.truth)
+    told.loc[::7, "label"] ^= 1
+    told.to_csv(truth, index=False)
+    path = folder / "report.html"
+    arguments = ["report", toy_model, "--triplets", triplets, "--truth", truth]
+    arguments += ["--images", images, "--labels", labels, "-o", path]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(tiny.WEIGHTS_VARIABLE, str(tiny_weights))
+        patch.setenv(defaults.CACHE_VARIABLE, str(folder / "cache"))
+        tiny.register()
+        result = CliRunner().invoke(tripletkit, list(map(str, arguments)))
+        tiny.unregister()
+    assert (result.exit_code, result.stdout) == (0, ""), result.output
+    return Reported(path, triplets, truth, images, result.stderr)
+
+
+class Page(HTMLParser):
+    """The parts of a page that the tests look at."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+
+@pytest.fixture(scope="module")
+def page(reported) -> Page:
+    return Page(reported.path.read_text(encoding="utf-8"))
+
+
+def embedded(reported, key):
+    text = reported.path.read_text(encoding="utf-8")
+    return json.loads(re.search(rf'id="{key}">(.*?)</script>', text, re.S).group(1))
+
+
+def test_says_where_and_how_large(reported):
+    assert re.search(r"Wrote .*report\.html, \d\.\d MB", reported.stderr)
+    assert reported.path.stat().st_size < 5e6
+    assert [path.name for path in reported.path.parent.glob(".*")] == []
+
+
+def test_asks_the_network_for_nothing(reported, page):
+    for tag, attributes in page.tags:
+        for name in ("src", "srcset", "href", "action", "poster"):
+            value = attributes.get(name) or ""
+            assert value.startswith(("data:", "#")) or not value, (tag, value[:80])
+    text = reported.path.read_text(encoding="utf-8")
+    assert "url(" not in text and "@import" not in text
+    assert "default-src 'none'" in text
+
+
+def test_every_picture_has_a_text_and_every_number_a_picture(reported, page):
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(images) > 100
+    assert all(attributes["alt"].strip() for attributes in images)
+    pictures = embedded(reported, "pictures")
+    numbers = {int(a["data-picture"]) for a in images if "data-picture" in a}
+    assert numbers == set(range(len(pictures)))
+    assert all(source.startswith("data:image/jpeg;base64,") for source in pictures)
+
+
+def test_names_inject_nothing(reported, page):
+    """Each tag that begins a script is one of ours, and each name is there as a text."""
+    kinds = [attributes.get("type") for tag, attributes in page.tags if tag == "script"]
+    assert kinds == ["application/json", "application/json", None]
+    alts = " ".join(attributes["alt"] for tag, attributes in page.tags if tag == "img")
+    for name in HOSTILE:
+        assert name in alts
+    assert not any(key.startswith("on") for _, attributes in page.tags for key in attributes)
+
+
+def test_csv_has_every_row(reported):
+    packed = embedded(reported, "rows").partition(",")[2]
+    text = gzip.decompress(base64.b64decode(packed)).decode()
+    table = pd.read_csv(pd.io.common.StringIO(text), dtype={"anchor": str})
+    asked = read_triplets(reported.triplets)
+    assert table["line"].tolist() == asked.lines.tolist()
+    assert table["anchor"].tolist() == [asked.names[row] for row in asked.rows[:, 0]]
+    truth = pd.read_csv(reported.truth)["label"]
+    slots = truth.map({1: 1, 0: 2}).to_numpy()
+    positives = [asked.names[row[slot]] for row, slot in zip(asked.rows, slots, strict=True)]
+    assert table["positive"].tolist() == positives
+    measured = (table["d_negative"] - table["d_positive"] - table["margin"]).abs().max()
+    assert measured < 1e-5
+    assert (table["right"] == (table["margin"] > 0)).all()
+
+
+def test_accuracy_is_that_of_predict_and_score(runner, tiny_backbone, toy_model, reported):
+    known = ["--images", reported.images, "--model", toy_model]
+    answers = reported.path.with_name("answers.csv")
+    for arguments in (
+        ["predict", reported.triplets, *known, "-o", answers],
+        ["score", answers, reported.truth, "--json"],
+    ):
+        result = runner.invoke(tripletkit, list(map(str, arguments)))
+        assert result.exit_code == 0, result.output
+    accuracy = json.loads(result.stdout)["accuracy"]
+    assert f"Right on <strong>{accuracy:.1%}</strong> of 200 triplets" in (
+        reported.path.read_text(encoding="utf-8")
+    )
+
+
+def test_without_triplets_it_says_so_first(runner, tiny_backbone, toy_model, tmp_path):
+    path = tmp_path / "r.html"
+    result = runner.invoke(tripletkit, ["report", str(toy_model), "-o", str(path)])
+    assert result.exit_code == 0, result.output
+    first = re.search(r'<ul class="warnings">\s*<li>(.*?)</li>', path.read_text(), re.S).group(1)
+    assert "learnt from" in first
+
+
+def test_shared_pictures_are_warned_of(runner, tiny_backbone, toy_model, toy_competition, tmp_path):
+    path = tmp_path / "r.html"
+    arguments = ["report", toy_model, "--triplets", toy_competition.train, "-o", path]
+    assert runner.invoke(tripletkit, list(map(str, arguments))).exit_code == 0
+    assert "42 pictures of these triplets are in the training triplets too" in path.read_text()
+
+
+def test_a_broken_run_leaves_the_old_report(runner, tiny_backbone, toy_model, reported, tmp_path):
+    path = tmp_path / "r.html"
+    path.write_text("old")
+    arguments = ["report", toy_model, "--triplets", reported.triplets, "-o", path]
+    result = runner.invoke(tripletkit, list(map(str, arguments)))
+    assert result.exit_code == 1
+    assert "there is no picture" in result.stderr
+    assert path.read_text() == "old"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    if not (Path(CHROMIUM).exists() and Path(CHROMEDRIVER).exists()):
+        pytest.skip("needs Debian's packages chromium and chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in FLAGS:
+        options.add_argument(flag)
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.ChromeService(CHROMEDRIVER)
+    driver = webdriver.Chrome(options=options, service=service)
+    yield driver
+    driver.quit()
+
+
+class TestInABrowser:
+    @pytest.fixture
+    def opened(self, browser, reported):
+        """The page as it is when opened."""
+        browser.set_window_size(1280, 900)
+        browser.get(reported.path.as_uri())
+        return browser
+
+    def rows(self, browser):
+        script = """return [...document.querySelectorAll("#triplet-table tbody tr")]
+            .filter((row) => !row.hidden)
+            .map((row) => [row.dataset.kind, row.querySelector(".margin").dataset.value])"""
+        return [(kind, float(margin)) for kind, margin in browser.execute_script(script)]
+
+    def click(self, browser, selector):
+        browser.execute_script("document.querySelector(arguments[0]).click()", selector)
+
+    def test_no_error_and_every_picture_loads(self, opened):
+        broken = """return [...document.images]
+            .filter((image) => !image.complete || !image.naturalWidth).map((image) => image.alt)"""
+        assert opened.execute_script(broken) == []
+        assert opened.get_log("browser") == []
+        assert opened.title == "tripletkit: m"
+
+    def test_hostile_names_are_shown_as_they_are(self, opened):
+        self.click(opened, "#show-more")
+        text = opened.find_element("tag name", "body").text
+        shown = [name for name in HOSTILE if " ".join(name.split()) in text]
+        assert shown == HOSTILE
+        assert "R&D" in text
+
+    def test_the_filter_finds_words_kinds_and_shared_pictures(self, opened):
+        said = opened.find_element("id", "filter-said")
+        n_all = int(said.text.split()[0])
+        field = opened.find_element("id", "filter-text")
+        field.send_keys("寿司 ÜBER")
+        n_found = int(said.text.split()[0])
+        assert 0 < n_found < n_all
+        field.clear()
+        field.send_keys("nobody")
+        assert said.text == f"0 of {n_all} found"
+        assert self.rows(opened) == []
+        self.click(opened, "#filter-clear")
+        opened.execute_script("""const kind = document.getElementById("filter-kind");
+            kind.value = "close call"; kind.dispatchEvent(new Event("change"))""")
+        assert {kind for kind, _ in self.rows(opened)} == {"close call"}
+        self.click(opened, "#filter-clear")
+        self.click(opened, "[data-show-picture]")
+        assert 0 < int(said.text.split()[0]) < n_all
+        assert " with " in said.text
+
+    def test_the_table_sorts_both_ways(self, opened):
+        self.click(opened, "#show-more")
+        heading = "#triplet-table th:nth-child(4)"
+        margins = {}
+        for direction in ("ascending", "descending"):
+            self.click(opened, f"{heading} button")
+            cell = opened.find_element("css selector", heading)
+            assert cell.get_attribute("aria-sort") == direction
+            margins[direction] = [margin for _, margin in self.rows(opened)]
+        assert margins["ascending"] == sorted(margins["ascending"])
+        assert margins["descending"] == sorted(margins["ascending"], reverse=True)
+        assert len(margins["ascending"]) > 12
+
+    def test_headings_and_filter_can_be_reached_by_keyboard(self, opened):
+        opened.execute_script("""document.querySelector("#accuracy th button").focus()""")
+        opened.switch_to.active_element.send_keys("\n")
+        cell = opened.find_element("css selector", "#accuracy th")
+        assert cell.get_attribute("aria-sort") == "ascending"
+
+    def test_the_download_holds_all_rows(self, opened, tmp_path, reported):
+        opened.execute_cdp_cmd(
+            "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)}
+        )
+        self.click(opened, "#download")
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        path = tmp_path / "m-triplets.csv"
+        WebDriverWait(opened, 10).until(lambda _: path.exists() and path.stat().st_size)
+        assert len(pd.read_csv(path)) == len(read_triplets(reported.triplets))
+
+    @pytest.mark.parametrize("width", [1280, 390])
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    def test_fits_the_screen_in_both_schemes(self, opened, tmp_path, width, scheme):
+        opened.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},
+        )
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        assert opened.execute_script("return document.documentElement.scrollWidth") == width
+        assert opened.save_screenshot(str(tmp_path / "page.png"))
+        with Image.open(tmp_path / "page.png") as picture:
+            ground = sum(picture.convert("RGB").getpixel((2, picture.height // 2)))
+        assert ground > 700 if scheme == "light" else ground < 120
+        opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

@@ -1,0 +1,476 @@
+"""`tripletkit train`: checks first, then a model folder that holds or an error that says why."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+
+import pytest
+
+from tripletkit.cli.main import tripletkit
+from tripletkit.errors import BackboneError
+from tripletkit.features import weights_origin
+from tripletkit.model.artifact import load_model
+
+
+@pytest.fixture
+def train(runner, tiny_backbone, toy_competition, tmp_path):
+    """Run `train` on the toy competition, quickly, into `m`."""
+
+    def train(*options, triplets=toy_competition.train, images=toy_competition.images, **extra):
+        arguments = [triplets, images, "--backbone", "tiny", "--epochs", "2"]
+        if "-o" not in options:
+            arguments += ["-o", tmp_path / "m"]
+        return runner.invoke(tripletkit, ["train", *map(str, [*arguments, *options])], **extra)
+
+    return train
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="t.txt"):
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    return write
+
+
+def refuse_constant(name):
+    raise AssertionError(f"{name} is not JSON")
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_train_writes_a_model_and_says_how_good_it_is(
+    runner, train, toy_competition, tmp_path, cache_dir
+):
+    result = train("--epochs", "20", "--val", toy_competition.test, "--val-truth",
+                   toy_competition.truth)  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["pictures", "60"]
+    assert lines[1].split(maxsplit=1)[1] == "400 for training, 200 for validation (by file)"
+    assert [line.split("  ")[0] for line in lines if line.startswith(("trained", "frozen"))] == [
+        "trained codes",
+        "frozen features, cosine",
+    ]
+    assert lines[-1] == f"  tripletkit predict test.txt --model {tmp_path / 'm'} > preds.csv"
+    assert "Features: 60 pictures computed, 0 from the store.\n" in result.stderr
+    assert "epoch  1/20: loss " in result.stderr
+    assert "too few to choose an epoch" in result.stderr
+    record = load_model(tmp_path / "m").record
+    assert record["validation"]["trained"]["accuracy"] > 0.9
+    assert record["validation"]["trained"]["n"] == 200
+    assert record["split"]["by"] == "file"
+    assert record["images"] == str(toy_competition.images)
+    assert (record["seed"], record["best_epoch"], record["n_pictures"]) == (0, 20, 60)
+    assert len((tmp_path / "m" / "history.csv").read_text().splitlines()) == 21
+    again = train("-o", tmp_path / "m2")
+    assert "Features: 0 pictures computed, 42 from the store.\n" in again.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "m2"]
+    assert list(cache_dir.iterdir())
+
+
+def test_train_prints_its_record_as_json(train, tmp_path):
+    result = train("--json", "--quiet")
+    assert result.exit_code == 0
+    printed = json.loads(result.stdout, parse_constant=refuse_constant)
+    model = load_model(tmp_path / "m")
+    assert printed.pop("model") == str(tmp_path / "m")
+    assert printed == {key: model.record[key] for key in printed}
+    assert "epoch  1/2" not in result.stderr
+    assert all(line.startswith("warning: ") for line in result.stderr.splitlines())
+    json.loads((tmp_path / "m" / "model.json").read_text(), parse_constant=refuse_constant)
+
+
+def test_the_same_seed_gives_the_same_answer_file(runner, train, toy_competition, tmp_path):
+    answers = []
+    for name, seed in (("one", "3"), ("same", "3"), ("other", "4")):
+        train("-o", tmp_path / name, "--seed", seed)
+        path = tmp_path / f"{name}.csv"
+        arguments = ["predict", toy_competition.test, "--model", tmp_path / name, "-o", path]
+        assert runner.invoke(tripletkit, list(map(str, arguments))).exit_code == 0
+        answers.append(path.read_bytes())
+    assert answers[0] == answers[1] != answers[2]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--backbone", "resnet51"],
+        ["--val", "VAL", "--val-fraction", "0.2"],
+        ["--val", "VAL", "--split", "image"],
+        ["--val-truth", "VAL"],
+        ["--val", "none.txt"],
+        ["--val-fraction", "1"],
+        ["--val-fraction", "nan"],
+        ["--dropout", "1"],
+        ["--dropout", "nan"],
+        ["--margin", "0"],
+        ["--margin", "nan"],
+        ["--margin", "inf"],
+        ["--learning-rate", "-1"],
+        ["--learning-rate", "inf"],
+        ["--dim", "0"],
+        ["--epochs", "0"],
+        ["--batch-size", "0"],
+        ["--distance", "l3"],
+        ["--weights", "none.h5", "--backbone", "resnet50"],
+        ["--weights", "VAL", "--backbone", "auto"],
+        ["--cache", "VAL"],
+        ["--seed", "-1"],
+    ],
+    ids=" ".join,
+)
+def test_train_called_wrongly_exits_2(train, write, tmp_path, options):
+    val = str(write("p00 p06 p01\n", "VAL"))
+    result = train(*[val if option == "VAL" else option for option in options])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("Usage: ")
+    assert not (tmp_path / "m").exists()
+
+
+def test_train_names_a_missing_file_or_folder(train, tmp_path):
+    for options in ({"triplets": tmp_path / "none"}, {"images": tmp_path / "none"}):
+        result = train(**options)
+        assert result.exit_code == 2
+        assert "none' does not exist" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected lines of three image names"),
+        ("p00 p06\n", r't.txt:1: expected 3 image names, got 2 ("p00 p06")'),
+        ("p00 p06 p01\n\np00 p06 nobody\n", 't.txt:3: there is no picture "nobody"'),
+        ("nobody nobody p01\np00 p06 p01\n", 't.txt:1: there is no picture "nobody"'),
+        ("p00 p00 p01\np06 p01 p06\n", "every one names a picture twice"),
+    ],
+)
+def test_train_refuses_a_triplet_file_before_anything_slow(
+    train, write, tmp_path, monkeypatch, text, message
+):
+    monkeypatch.setattr("tripletkit.cli.train.prepare_tensorflow", lambda: pytest.fail("too late"))
+    result = train(triplets=write(text))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert message in result.stderr
+    assert result.stderr.count(message) == 1
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_validation_picture_that_does_not_exist_is_placed(train, write):
+    val = write("p42 p48 p43\np42 p48 nobody\n", "val.txt")
+    result = train("--val", val)
+    assert result.exit_code == 1
+    assert 'val.txt:2: there is no picture "nobody"' in result.stderr
+
+
+def test_a_truth_of_another_length_is_refused(train, write, toy_competition):
+    result = train("--val", toy_competition.test, "--val-truth", write("1\n0\n", "truth.txt"))
+    assert result.exit_code == 1
+    assert "expected 200 truths" in result.stderr
+    assert "got 2" in result.stderr
+
+
+def test_shared_pictures_are_warned_of(train, write):
+    result = train("--val", write("p00.png p06.png p43.png\n", "val.txt"))
+    assert result.exit_code == 0
+    assert "warning: 2 pictures are in both" in result.stderr
+    assert "taking every second picture for the positive" in result.stderr
+
+
+def test_a_picture_with_two_names_is_warned_of(train, write, tmp_path):
+    result = train("--val", write("p00 p06.png p43.png\n", "val.txt"))
+    assert result.exit_code == 0
+    assert "warning: 1 pictures have two names (such as 'p00.png' and 'p00')" in result.stderr
+    assert "two names" not in train("-o", tmp_path / "other").stderr
+
+
+def test_no_validation_on_request(train, tmp_path):
+    result = train("--val-fraction", "0")
+    assert result.exit_code == 0
+    assert "0 for validation (by none)" in result.stdout
+    assert "validation accuracy" not in result.stderr
+    record = load_model(tmp_path / "m").record
+    assert record["validation"] is None
+    assert record["best_epoch"] == 2
+
+
+def test_one_triplet_is_enough_to_train(train, write):
+    result = train(triplets=write("p00 p06 p01\n"))
+    assert result.exit_code == 0, result.stderr
+    assert "Training goes on without validation." in result.stderr
+    asked = train("--val-fraction", "0.5", "--force", triplets=write("p00 p06 p01\n"))
+    assert (asked.exit_code, asked.stdout) == (1, "")
+
+
+def test_classes_of_one_picture_and_twins_do_no_harm(train, write, tmp_path, toy_competition):
+    images = tmp_path / "images"
+    shutil.copytree(toy_competition.images, images)
+    shutil.copy(images / "p00.png", images / "twin.png")
+    text = toy_competition.train.read_text() + "p00 twin p01\np01 twin p00\n"
+    result = train(triplets=write(text), images=images)
+    assert result.exit_code == 0, result.stderr
+
+
+def test_a_collapse_ends_without_a_model(train, write, tmp_path, toy_competition):
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(4):
+        shutil.copy(toy_competition.images / "p00.png", images / f"p{number}.png")
+    result = train(triplets=write("p0 p1 p2\np1 p2 p3\n"), images=images)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "training collapsed: all codes are alike" in result.stderr
+    assert not (tmp_path / "m").exists()
+
+
+def test_bad_pictures_fail_or_are_left_out(train, write, tmp_path, toy_competition):
+    images = tmp_path / "images"
+    shutil.copytree(toy_competition.images, images)
+    (images / "p01.png").write_bytes(b"no picture")
+    triplets = write(toy_competition.train.read_text() + "p00.png p06.png nobody\n")
+    missing = train(triplets=triplets, images=images)
+    assert missing.exit_code == 1
+    assert 't.txt:401: there is no picture "nobody"' in missing.stderr
+    broken = train(triplets=toy_competition.train, images=images)
+    assert broken.exit_code == 1
+    assert "p01.png: expected a picture, cannot be read" in broken.stderr
+    assert "--on-bad-image skip" in broken.stderr
+    assert not (tmp_path / "m").exists()
+    result = train("--on-bad-image", "skip", triplets=triplets, images=images)
+    assert result.exit_code == 0, result.stderr
+    assert "warning: 2 pictures are left out:" in result.stderr
+    assert "p01.png: expected a picture" in result.stderr
+    record = load_model(tmp_path / "m").record
+    assert (record["n_pictures"], record["n_bad_pictures"]) == (41, 2)
+    assert record["split"]["n_train"] + record["split"]["n_val"] < 401
+
+
+def test_nothing_left_after_skipping_is_an_error(train, write):
+    result = train("--on-bad-image", "skip", triplets=write("p00 p06 nobody\n"))
+    assert result.exit_code == 1
+    assert "no triplet is left for training after leaving out bad pictures" in result.stderr
+
+
+def test_an_old_model_is_replaced_only_with_force(train, tmp_path):
+    assert train().exit_code == 0
+    before = files_of(tmp_path / "m")
+    refused = train("--seed", "1")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "--force" in refused.stderr
+    assert files_of(tmp_path / "m") == before
+    assert train("--seed", "1", "-o", f"{tmp_path / 'm'}/", "--force").exit_code == 0
+    assert load_model(tmp_path / "m").record["seed"] == 1
+
+
+def test_a_place_that_is_no_model_is_refused_before_anything_slow(
+    train, write, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tripletkit.cli.train.prepare_tensorflow", lambda: pytest.fail("too late"))
+    monkeypatch.chdir(tmp_path)
+    mine = write("mine", "mine.txt")
+    for output in (mine, tmp_path, ".", tmp_path / "none" / "m", "/", "/dev/null"):
+        result = train("-o", output, "--force")
+        assert (result.exit_code, result.stdout) == (1, ""), output
+        assert result.stderr.startswith(f"Error: {output}: "), output
+    assert mine.read_text() == "mine"
+
+
+def test_a_relative_output_is_found_again(train, runner, toy_competition, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    images = os.path.relpath(toy_competition.images)
+    assert train("-o", "../m", images=images).exit_code == 0
+    monkeypatch.chdir(tmp_path)
+    result = runner.invoke(tripletkit, ["predict", str(toy_competition.test), "--model", "m"])
+    assert result.exit_code == 0, result.stderr
+
+
+def test_triplets_come_from_stdin_too(train, toy_competition, tmp_path):
+    result = train(triplets="-", input=toy_competition.train.read_bytes())
+    assert result.exit_code == 0
+    assert load_model(tmp_path / "m").record["training_file"]["name"] == "<stdin>"
+
+
+def test_a_cache_that_cannot_be_made_is_named(train, write):
+    result = train("--cache", write("", "file") / "cache")
+    assert result.exit_code == 1
+    assert "the feature store cannot be made there" in result.stderr
+    assert "--cache DIR" in result.stderr
+
+
+def test_a_folder_whose_name_is_not_utf8_works(train, runner, toy_competition, tmp_path):
+    images = tmp_path / os.fsdecode(b"caf\xe9")
+    shutil.copytree(toy_competition.images, images)
+    result = train("--json", images=images)
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["images"] == str(images)
+    answers = runner.invoke(
+        tripletkit, ["predict", str(toy_competition.test), "--model", str(tmp_path / "m")]
+    )
+    assert answers.exit_code == 0, answers.stderr
+    named = train("-o", tmp_path / os.fsdecode(b"m\xe9"))
+    assert named.exit_code == 0, named.stderr
+    assert "The model is in" in named.stdout
+
+
+def test_auto_says_which_backbone_and_why(runner, toy_competition, tmp_path, monkeypatch):
+    def nowhere(_backbone):
+        raise BackboneError("the weights of resnet50 are nowhere")
+
+    monkeypatch.setattr(weights_origin, "_fetch", nowhere)
+    result = runner.invoke(
+        tripletkit,
+        [
+            "train",
+            str(toy_competition.train),
+            str(toy_competition.images),
+            "-o",
+            str(tmp_path / "m"),
+            "--epochs",
+            "1",
+        ],
+    )
+    assert result.exit_code == 0, result.stderr
+    reason = "efficientnet-lite0: the weights of resnet50 are nowhere"
+    assert f"Backbone {reason}.\n" in result.stderr
+    record = load_model(tmp_path / "m").record
+    assert record["backbone_reason"] == reason
+    assert record["features"]["backbone"] == "efficientnet-lite0"
+
+
+def start_train(start_tripletkit, toy_competition, output, *options, **more):
+    return start_tripletkit(
+        "train", toy_competition.train, toy_competition.images, "-o", output,
+        "--backbone", "tiny", "--epochs", "3", *options, **more,
+    )  # fmt: skip
+
+
+def test_ctrl_c_ends_quietly(start_tripletkit, toy_competition, tmp_path):
+    trap = f"tripletkit.features.store:FeatureStore.write/{int(signal.SIGINT)}/1"
+    process = start_train(start_tripletkit, toy_competition, tmp_path / "m", trap=trap)
+    stdout, stderr = process.communicate(timeout=120)
+    assert (process.returncode, stdout) == (130, "")
+    assert stderr.endswith("Interrupted.\n")
+    assert "Traceback" not in stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kill_during_extraction_loses_one_batch(
+    start_tripletkit, runner, train, toy_competition, tmp_path, monkeypatch
+):
+    trap = f"tripletkit.features.store:FeatureStore.write/{int(signal.SIGKILL)}/2"
+    process = start_train(start_tripletkit, toy_competition, tmp_path / "m", trap=trap)
+    assert process.wait(120) == -signal.SIGKILL
+    assert list(tmp_path.iterdir()) == []
+    resumed = train()
+    assert "Features: 10 pictures computed, 32 from the store.\n" in resumed.stderr
+    fresh = train("-o", tmp_path / "fresh", "--cache", tmp_path / "other")
+    assert "Features: 42 pictures computed, 0 from the store.\n" in fresh.stderr
+    answers = [
+        runner.invoke(
+            tripletkit, ["predict", str(toy_competition.test), "--model", str(tmp_path / name)]
+        )
+        for name in ("m", "fresh")
+    ]
+    assert answers[0].stdout == answers[1].stdout
+    assert answers[0].exit_code == 0
+
+
+def test_a_kill_during_training_keeps_the_old_model(
+    start_tripletkit, train, toy_competition, tmp_path
+):
+    train()
+    before = files_of(tmp_path / "m")
+    trap = f"tripletkit.model.training:check_collapse/{int(signal.SIGKILL)}/2"
+    process = start_train(start_tripletkit, toy_competition, tmp_path / "m", "--force", trap=trap)
+    assert process.wait(120) == -signal.SIGKILL
+    assert files_of(tmp_path / "m") == before
+    assert list(tmp_path.iterdir()) == [tmp_path / "m"]
+
+
+def test_two_runs_at_once_share_a_store(start_tripletkit, runner, toy_competition, tmp_path):
+    processes = [
+        start_train(start_tripletkit, toy_competition, tmp_path / name) for name in ("one", "two")
+    ]
+    for process in processes:
+        _, stderr = process.communicate(timeout=180)
+        assert process.returncode == 0, stderr
+    records = [load_model(tmp_path / name).record for name in ("one", "two")]
+    assert records[0]["validation"] == records[1]["validation"]
+    info = json.loads(runner.invoke(tripletkit, ["cache", "info", "--json"]).stdout)
+    assert [space["n_images"] for space in info["spaces"]] == [42]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 200 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", folder]
+    if not shutil.which("mount") or subprocess.run(mount, check=False).returncode:
+        pytest.skip("needs the right to mount a small disk")
+    yield folder
+    # Lazily, for what a failed test may still hold open.
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_full_disk_is_reported_and_leaves_no_half_model(train, small_disk):
+    result = train("-o", small_disk / "m", "--hidden", "4096")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"{small_disk / 'm'}: the model cannot be written: " in result.stderr
+    assert list(small_disk.iterdir()) == []
+
+
+def test_a_full_cache_is_reported(train, small_disk, tmp_path):
+    (small_disk / "filler").write_bytes(b"x" * 150_000)
+    result = train("--cache", small_disk)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "the feature store failed" in result.stderr
+    assert "--cache DIR" in result.stderr
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.shared
+@pytest.mark.weights
+@pytest.mark.slow
+def test_clothing_is_learnt(runner, shared, tmp_path):
+    """A few hundred photos are enough to be far better than chance."""
+    clothing = shared / "clothing"
+    lines = clothing.joinpath("train.txt").read_text().splitlines(keepends=True)
+    known = set(sorted({name for line in lines for name in line.split()})[:200])
+    chosen = [line for line in lines if known.issuperset(line.split())]
+    (tmp_path / "t.txt").write_text("".join(chosen))
+    asked = clothing.joinpath("val.txt").read_text().splitlines(keepends=True)
+    truths = clothing.joinpath("val_truth.csv").read_text().splitlines(keepends=True)
+    pictures = set(sorted({name for line in asked for name in line.split()})[:80])
+    rows = [row for row, line in enumerate(asked) if pictures.issuperset(line.split())]
+    (tmp_path / "v.txt").write_text("".join(asked[row] for row in rows))
+    (tmp_path / "truth.csv").write_text(truths[0] + "".join(truths[row + 1] for row in rows))
+    result = runner.invoke(
+        tripletkit,
+        [
+            "train",
+            str(tmp_path / "t.txt"),
+            str(clothing / "images"),
+            "-o",
+            str(tmp_path / "m"),
+            "--backbone",
+            "efficientnet-lite0",
+            "--epochs",
+            "40",
+            "--val",
+            str(tmp_path / "v.txt"),
+            "--val-truth",
+            str(tmp_path / "truth.csv"),
+        ],
+    )
+    assert result.exit_code == 0, result.stderr
+    score = load_model(tmp_path / "m").record["validation"]["trained"]
+    assert score["n"] > 100
+    assert score["accuracy"] > 0.8

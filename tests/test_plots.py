@@ -1,0 +1,176 @@
+"""Figures: each drawn from real answers, in both themes, the same each time."""
+
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tripletkit.cli.main import tripletkit
+from tripletkit.errors import MissingExtraError
+from tripletkit.evaluation.scoring import Slice
+from tripletkit.report import figures
+from tripletkit.report.projections import check_projection, choose_apart, project_codes
+from tripletkit.report.style import DARK, LIGHT, MARKERS, render_figure
+from tripletkit.search.label_votes import count_confusions, vote_labels
+
+KINDS = ["history", "distances", "margins", "map", "confusion"]
+HISTORY = pd.DataFrame(
+    {
+        "epoch": [1, 2, 3],
+        "loss": [0.5, 0.1, 0.02],
+        "violating": [0.6, 0.2, 0.1],
+        "val_accuracy": [0.7, 0.9, 0.8],
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def toy_labels(toy_competition, tmp_path_factory):
+    path = tmp_path_factory.mktemp("labels") / "labels.csv"
+    rows = [f"p{number:02}.png,{label}" for number, label in enumerate(toy_competition.labels)]
+    path.write_text("name,label\n" + "\n".join(rows))
+    return path
+
+
+@pytest.fixture
+def run(runner, tiny_backbone, toy_model, toy_competition):
+    def invoke(*arguments, asked=True):
+        known = ["--triplets", toy_competition.test, "--truth", toy_competition.truth]
+        arguments = ["plot", arguments[0], toy_model, *arguments[1:], *(known if asked else [])]
+        return runner.invoke(tripletkit, list(map(str, arguments)))
+
+    return invoke
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("suffix", [".svg", ".png"])
+def test_every_figure_is_drawn_the_same_each_time(run, toy_labels, tmp_path, kind, suffix):
+    paths = [tmp_path / f"{number}{suffix}" for number in (1, 2)]
+    for path in paths:
+        result = run(kind, "-o", path, "--labels", toy_labels)
+        assert (result.exit_code, result.stdout) == (0, ""), result.stderr
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    if suffix == ".svg":
+        assert ElementTree.parse(paths[0]).getroot().tag.endswith("svg")
+    else:
+        with Image.open(paths[0]) as picture:
+            assert len(picture.convert("RGB").getcolors(1 << 24)) > 20
+
+
+def test_a_dark_figure_has_a_dark_ground(run, tmp_path):
+    run("history", "-o", tmp_path / "h.png", "--dark")
+    with Image.open(tmp_path / "h.png") as picture:
+        ground = picture.convert("RGB").getpixel((0, 0))
+    assert ground == tuple(bytes.fromhex(DARK.background.removeprefix("#")))
+
+
+def test_without_triplets_those_of_the_training_are_taken(run, toy_competition, tmp_path):
+    result = run("margins", "-o", tmp_path / "m.svg", asked=False)
+    assert result.exit_code == 0
+    assert f"taking those of the training, {toy_competition.train}" in result.stderr
+
+
+def test_wrong_calls_are_refused_before_any_work(run, toy_labels, toy_competition, tmp_path):
+    for arguments, code, message in [
+        (["history", "-o", tmp_path / "h.txt"], 1, "expected a name that ends in .svg, .png, .pdf"),
+        (["confusion", "-o", tmp_path / "c.svg"], 2, "confusion needs --labels"),
+        (["spiral", "-o", tmp_path / "c.svg"], 2, "'spiral' is not one of"),
+    ]:
+        result = run(*arguments)
+        assert (result.exit_code, result.stdout) == (code, "")
+        assert message in result.stderr
+    result = run("map", "-o", tmp_path / "m.svg", "--truth", toy_competition.truth, asked=False)
+    assert (result.exit_code, "--truth needs --triplets" in result.stderr) == (2, True)
+    labels = tmp_path / "labels.csv"
+    labels.write_text("name,label\nnobody.png,x\n")
+    result = run("confusion", "-o", tmp_path / "c.svg", "--labels", labels)
+    assert (result.exit_code, "expected labels for at least two" in result.stderr) == (1, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["labels.csv"]
+
+
+def test_labels_in_svg_are_text_that_injects_nothing():
+    labels = ["<script>alert(1)</script>", "R&D \"x\" 'y'", "寿司"]
+    data = render_figure(figures.draw_confusion(np.eye(3, dtype=int), labels), "svg")
+    texts = {element.text for element in ElementTree.fromstring(data).iter()}
+    assert set(labels) <= texts
+    assert b"<script" not in data
+
+
+def test_history_without_validation_has_two_panels():
+    history = HISTORY.assign(val_accuracy=np.nan)
+    assert len(figures.draw_history(HISTORY, 2).axes) == 3
+    assert len(figures.draw_history(history, 3).axes) == 2
+
+
+def test_a_single_epoch_and_no_loss_can_be_drawn():
+    history = HISTORY.iloc[:1].assign(loss=0.0)
+    render_figure(figures.draw_history(history, 1), "png")
+
+
+def test_answers_all_alike_can_be_drawn():
+    ties = np.zeros(3)
+    render_figure(figures.draw_distances(ties, ties, "l2"), "png")
+    render_figure(figures.draw_margins(ties, [Slice(0, 0, 3, 0.0)], "l2"), "png")
+    render_figure(figures.draw_margins(np.ones(3), [Slice(1, 1, 3, 1.0)], "cosine"), "png")
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK])
+def test_no_two_labels_look_alike(theme):
+    marks = [figures.class_mark(number, theme) for number in range(7 * len(MARKERS))]
+    assert len(set(marks)) == len(marks)
+
+
+def test_pca_keeps_what_lies_in_a_plane():
+    rng = np.random.default_rng(0)
+    flat = rng.normal(size=(50, 2)) * [3, 1]
+    basis, _ = np.linalg.qr(rng.normal(size=(10, 10)))
+    places = project_codes((flat @ basis[:2]).astype(np.float32), "pca")
+    assert places.min(axis=0).tolist() == [0, 0] and places.max(axis=0).tolist() == [1, 1]
+    expected = flat - flat.mean(axis=0)
+    _, _, directions = np.linalg.svd(expected, full_matrices=False)
+    along = expected @ directions[0] - (expected @ directions[0]).min()
+    along /= along.max()
+    assert np.allclose(places[:, 0], along, atol=1e-5) or np.allclose(
+        places[:, 0], 1 - along, atol=1e-5
+    )
+
+
+def test_one_dimension_and_equal_codes_have_a_place():
+    assert project_codes(np.array([[1.0], [2.0]], np.float32), "pca")[:, 1].tolist() == [0, 0]
+    assert project_codes(np.ones((3, 4), np.float32), "pca").tolist() == [[0, 0]] * 3
+
+
+def test_umap_is_asked_for_by_name(monkeypatch):
+    monkeypatch.setitem(sys.modules, "umap", None)
+    with pytest.raises(MissingExtraError, match=r"tripletkit\[map\]"):
+        check_projection("umap")
+    check_projection("pca")
+
+
+def test_chosen_places_are_apart():
+    places = np.random.default_rng(0).random((300, 2))
+    kept = places[choose_apart(places, 0.1, 40)]
+    gaps = np.abs(kept[:, None] - kept[None]).max(axis=2)
+    assert gaps[~np.eye(len(kept), dtype=bool)].min() >= 0.1
+    assert len(choose_apart(places, 0.0, 7)) == 7
+
+
+def test_votes_equal_a_loop():
+    rng = np.random.default_rng(0)
+    codes = rng.normal(size=(60, 3)).astype(np.float32)
+    labels = rng.integers(0, 4, 60)
+    expected = []
+    for query in range(60):
+        distances = np.linalg.norm(codes - codes[query], axis=1)
+        distances[query] = np.inf
+        near = labels[np.argsort(distances, kind="stable")[:5]].tolist()
+        expected.append(max(set(near), key=lambda label: (near.count(label), -near.index(label))))
+    assert vote_labels(codes, labels, "l2", k=5).tolist() == expected
+
+
+def test_confusions_count_the_true_label_in_the_row():
+    counts = count_confusions(np.array([0, 0, 1, 2]), np.array([0, 2, 1, 1]))
+    assert counts.tolist() == [[1, 0, 1], [0, 1, 0], [0, 1, 0]]

@@ -1,0 +1,54 @@
+"""TensorBoard logs: the numbers of history.csv, as TensorFlow reads them back."""
+
+import pandas as pd
+import pytest
+
+from tripletkit.cli.main import tripletkit
+from tripletkit.errors import OutputError
+
+
+@pytest.fixture
+def train(runner, tiny_backbone, toy_competition, tmp_path):
+    def invoke(*arguments):
+        known = ["train", toy_competition.train, toy_competition.images, "-o", tmp_path / "m"]
+        known += ["--backbone", "tiny", "--epochs", "3"]
+        return runner.invoke(tripletkit, list(map(str, [*known, *arguments])))
+
+    return invoke
+
+
+def read_logs(folder):
+    """Return {name: {epoch: value}} of the only log in a folder."""
+    import tensorflow as tf
+
+    (path,) = folder.iterdir()
+    logs: dict[str, dict[int, float]] = {}
+    for record in tf.data.TFRecordDataset(str(path)):
+        event = tf.compat.v1.Event.FromString(record.numpy())
+        for value in event.summary.value:
+            assert value.metadata.plugin_data.plugin_name == "scalars"
+            logs.setdefault(value.tag, {})[event.step] = float(tf.make_ndarray(value.tensor))
+    return logs
+
+
+def test_logs_hold_the_history(train, tmp_path):
+    result = train("--tensorboard", tmp_path / "logs" / "run1")
+    assert result.exit_code == 0, result.output
+    logs = read_logs(tmp_path / "logs" / "run1")
+    history = pd.read_csv(tmp_path / "m" / "history.csv").set_index("epoch")
+    assert set(logs) == {f"epoch_{column}" for column in history}
+    for column in history:
+        assert logs[f"epoch_{column}"] == pytest.approx(history[column].to_dict(), rel=1e-6)
+
+
+def test_what_is_not_known_is_not_logged(train, tmp_path):
+    assert train("--tensorboard", tmp_path / "logs", "--val-fraction", "0").exit_code == 0
+    assert "epoch_val_accuracy" not in read_logs(tmp_path / "logs")
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
+    from tripletkit.model.tensorboard import EpochLog
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="the TensorBoard logs cannot be written"):
+        EpochLog(tmp_path / "file" / "logs", print)

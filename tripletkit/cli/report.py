@@ -1,0 +1,70 @@
+"""`tripletkit report`: all there is to see of a model, as one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tripletkit.cli.console import say
+from tripletkit.cli.options import OUTPUT_FILE, quiet_option
+from tripletkit.cli.views import find_training_file, open_view, view_options
+
+if TYPE_CHECKING:
+    from tripletkit.data.triplets import Triplets
+    from tripletkit.report.views import ModelView
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=OUTPUT_FILE,
+    default="report.html",
+    show_default=True,
+    help="HTML file to write.",
+)
+@view_options
+@quiet_option
+def report(model: Path, output: Path, projection: str, **view_settings: Any) -> None:
+    """Write one HTML page about a model: figures, mistakes, neighbours, a map.
+
+    \b
+    tripletkit report m1 --triplets val.txt --truth truth.csv -o report.html
+    tripletkit report m1 --triplets val.txt --labels labels.csv --projection umap
+
+    The page holds its pictures and asks the network for nothing, so it can be sent by mail.
+    """
+    from tripletkit.data.outputs import check_output
+    from tripletkit.model.artifact import load_model
+    from tripletkit.report.page import write_report
+    from tripletkit.report.projections import check_projection
+
+    check_output(output)
+    check_projection(projection)
+    folder = load_model(model)
+    view = open_view(folder, **view_settings)
+    training = _read_training(view)
+    n_bytes = write_report(output, view, _run_controls(view, training), training, projection)
+    say(f"Wrote {output}, {n_bytes / 1e6:.1f} MB. Open it in a browser.")
+
+
+def _read_training(view: ModelView) -> Triplets | None:
+    from tripletkit.data.triplets import read_triplets
+
+    path = find_training_file(view.model)
+    if path is None:
+        say("The training triplets are gone or changed, so names alone are not scored.")
+        return None
+    return read_triplets(path)
+
+
+def _run_controls(view: ModelView, training: Triplets | None) -> list:
+    """Return what the names alone score; on the training triplets that would say nothing."""
+    from tripletkit.evaluation.controls import run_controls
+
+    if training is None or view.is_training:
+        return []
+    return run_controls(training, view.triplets)

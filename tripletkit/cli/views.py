@@ -1,0 +1,153 @@
+"""What every command does that looks at a trained model: find triplets, codes and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tripletkit.cli.collections import open_collection
+from tripletkit.cli.console import prepare_tensorflow, say
+from tripletkit.cli.options import (
+    INPUT_FILE,
+    INPUT_FOLDER,
+    cache_option,
+    follow_outside_option,
+    input_source,
+    on_bad_image_option,
+    weights_option,
+)
+from tripletkit.errors import TripletFileError
+
+if TYPE_CHECKING:
+    from tripletkit.data.triplets import Triplets
+    from tripletkit.model.artifact import ModelFolder
+    from tripletkit.report.views import ModelView
+
+_OPTIONS = (
+    click.option(
+        "--triplets",
+        "triplets_file",
+        type=INPUT_FILE,
+        help="Triplets whose answers are known.  [default: those of the training]",
+    ),
+    click.option(
+        "--truth",
+        "truth_file",
+        type=INPUT_FILE,
+        help="Truth of --triplets, where their second and third pictures are in chance order.",
+    ),
+    click.option(
+        "--images",
+        type=INPUT_FOLDER,
+        help="Folder of the pictures.  [default: the one used in training]",
+    ),
+    click.option(
+        "--labels",
+        "labels_file",
+        type=INPUT_FILE,
+        help="CSV with the columns name and label, for the map and the confusion matrix.",
+    ),
+    click.option(
+        "--projection",
+        type=click.Choice(["pca", "umap"]),
+        default="pca",
+        show_default=True,
+        help="How the map of codes is made; umap needs tripletkit[map].",
+    ),
+    weights_option,
+    on_bad_image_option,
+    follow_outside_option,
+    cache_option,
+)
+
+
+def view_options(command: Callable) -> Callable:
+    """Add the options that `open_view` takes."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def open_view(
+    model: ModelFolder,
+    *,
+    triplets_file: Path | None,
+    truth_file: Path | None,
+    images: Path | None,
+    labels_file: Path | None,
+    weights: Path | None,
+    on_bad_image: str,
+    follow_outside: bool,
+    cache: Path | None,
+) -> ModelView:
+    """Answer triplets with a model and gather what there is to show."""
+    from tripletkit.data.labels import read_labels
+    from tripletkit.features.collection import find_files
+    from tripletkit.report.views import ModelView
+
+    if truth_file is not None and triplets_file is None:
+        raise click.UsageError("--truth needs --triplets, whose truth it is.")
+    labels = read_labels(input_source(labels_file)) if labels_file else {}
+    triplets = _read(model, triplets_file, truth_file)
+    skip_bad = on_bad_image == "skip"
+    files = find_files(
+        triplets.names,
+        triplets.first_places(),
+        images or model.image_folder,
+        skip_bad=skip_bad,
+        follow_outside=follow_outside,
+    )
+    prepare_tensorflow()
+    collection = open_collection(
+        files,
+        model.backbone,
+        model.space,
+        lambda: model.find_weights(weights),
+        cache,
+        skip_bad=skip_bad,
+    )
+    from tripletkit.model.heads import embed
+
+    return ModelView(
+        model=model,
+        triplets=triplets,
+        is_training=triplets_file is None,
+        paths=files.paths,
+        features=collection.features,
+        codes=embed(model.load_head(), collection.features),
+        labels=labels,
+    )
+
+
+def find_training_file(model: ModelFolder) -> Path | None:
+    """Return where a model's training file still is as it was, else None."""
+    from tripletkit.features.weights_files import file_sha256
+
+    recorded = model.record["training_file"]
+    path = Path(recorded["name"])
+    return path if path.is_file() and file_sha256(path) == recorded["sha256"] else None
+
+
+def _read(model: ModelFolder, triplets_file: Path | None, truth_file: Path | None) -> Triplets:
+    from tripletkit.data.triplets import read_triplets
+    from tripletkit.evaluation.answers import read_truth
+    from tripletkit.report.views import turn_to_truth
+
+    if triplets_file is None:
+        path = find_training_file(model)
+        if path is None:
+            raise TripletFileError(
+                f"{model.record['training_file']['name']}: expected the triplets that {model.path} "
+                "was trained on, they are gone or changed. Give some with --triplets FILE."
+            )
+        say(f"No --triplets: taking those of the training, {path}.")
+        triplets = read_triplets(path)
+        return triplets.take(~triplets.is_degenerate())
+    triplets = read_triplets(input_source(triplets_file))
+    if truth_file is None:
+        say(f"{triplets_file}: taking every second picture for the positive (no --truth).")
+        return triplets
+    return turn_to_truth(triplets, read_truth(input_source(truth_file)))

@@ -1,0 +1,260 @@
+"""The figures of a model: how it learnt, and how it tells pictures apart.
+
+Each takes plain arrays and a theme and returns a matplotlib figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from tripletkit.evaluation.intervals import wilson_interval
+from tripletkit.evaluation.scoring import Slice
+from tripletkit.report.collages import read_thumbnail
+from tripletkit.report.fonts import installed_families
+from tripletkit.report.projections import choose_apart
+from tripletkit.report.style import (
+    LIGHT,
+    MARKERS,
+    Theme,
+    add_axes,
+    add_legend,
+    label_axes,
+    make_figure,
+)
+
+DISTANCE_LABELS = {
+    "l2": "Euclidean distance",
+    "l1": "L1 distance",
+    "cosine": "cosine distance",
+}
+_N_BINS = 40
+# More points than this say no more, and make a file large.
+_MOST_POINTS = 5_000
+_MAP_THUMBNAILS = 120
+_MAP_THUMBNAIL_PX = 96
+_MOST_IN_LEGEND = 16
+# A matrix of more labels has no room for its numbers.
+_MOST_NUMBERED = 15
+
+
+def draw_history(history: pd.DataFrame, best_epoch: int, theme: Theme = LIGHT) -> Figure:
+    """Draw loss, violating share and validation accuracy of each epoch.
+
+    Args:
+        history: columns epoch, loss, violating, val_accuracy; as `history.csv` has them.
+        best_epoch: the epoch that was kept.
+        theme: colours.
+    """
+    panels = [
+        ("loss", "Loss", "mean loss of a triplet"),
+        ("violating", "Violating", "share of triplets with a loss"),
+        ("val_accuracy", "Validation accuracy", "share answered right"),
+    ]
+    panels = [panel for panel in panels if history[panel[0]].notna().any()]
+    figure = make_figure(3.4 * len(panels), 3.1, theme)
+    for number, (column, title, unit) in enumerate(panels, 1):
+        axes = add_axes(figure, (1, len(panels), number), theme)
+        axes.axvline(best_epoch, color=theme.muted, linestyle="--", linewidth=1)
+        axes.plot(history["epoch"], history[column], color=theme.right, marker="o", markersize=4)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        if column == "loss" and (history[column] > 0).all():
+            axes.set_yscale("log")
+        elif column != "loss":
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        label_axes(axes, theme, title, f"epoch (dashed: {best_epoch}, kept)", unit)
+    return figure
+
+
+def draw_distances(
+    to_positive: np.ndarray, to_negative: np.ndarray, distance: str, theme: Theme = LIGHT
+) -> Figure:
+    """Draw the distances of each triplet against each other, and both as histograms.
+
+    Args:
+        to_positive, to_negative: `(n_triplets,)` from the anchor, finite.
+        distance: a key of `DISTANCE_LABELS`.
+        theme: colours.
+    """
+    figure = make_figure(9.6, 4.3, theme)
+    unit = DISTANCE_LABELS[distance]
+    high = max(to_positive.max(), to_negative.max()) * 1.03 or 1.0
+    axes = add_axes(figure, (1, 2, 1), theme)
+    shown = np.linspace(0, len(to_positive) - 1, min(len(to_positive), _MOST_POINTS)).astype(int)
+    is_right = (to_positive < to_negative)[shown]
+    for chosen, name, colour, marker in (
+        (is_right, "right", theme.right, "o"),
+        (~is_right, "wrong", theme.wrong, "x"),
+    ):
+        axes.scatter(
+            to_positive[shown][chosen],
+            to_negative[shown][chosen],
+            s=12,
+            color=colour,
+            marker=marker,
+            linewidth=0.9 if marker == "x" else 0,
+            alpha=0.55 if marker == "o" else 0.85,
+            label=name,
+            rasterized=True,
+        )
+    axes.plot([0, high], [0, high], color=theme.muted, linewidth=1)
+    axes.set(xlim=(0, high), ylim=(0, high), aspect="equal")
+    label_axes(axes, theme, "Each triplet", f"anchor to positive ({unit})", "anchor to negative")
+    add_legend(axes, theme, loc="lower right")
+
+    axes = add_axes(figure, (1, 2, 2), theme)
+    bins = np.linspace(0, high, _N_BINS + 1)
+    for values, name, colour, hatch in (
+        (to_positive, "to the positive", theme.right, None),
+        (to_negative, "to the negative", theme.wrong, "///"),
+    ):
+        axes.hist(values, bins, histtype="stepfilled", color=colour, alpha=0.3)
+        axes.hist(
+            values, bins, histtype="step", color=colour, hatch=hatch, linewidth=1.4, label=name
+        )
+    label_axes(axes, theme, "How far apart the two are", unit, "triplets")
+    add_legend(axes, theme)
+    return figure
+
+
+def draw_margins(
+    margins: np.ndarray, by_margin: Sequence[Slice], distance: str, theme: Theme = LIGHT
+) -> Figure:
+    """Draw accuracy against the size of the margin, and how often each margin occurs.
+
+    Args:
+        margins: `(n_triplets,)` finite; positive where the answer is right.
+        by_margin: accuracy of parts of the rows, as `Score` has them.
+        distance: a key of `DISTANCE_LABELS`.
+        theme: colours.
+    """
+    figure = make_figure(9.6, 3.9, theme)
+    unit = DISTANCE_LABELS[distance]
+    axes = add_axes(figure, (1, 2, 1), theme)
+    lowest = 0.5
+    for part in by_margin:
+        interval = wilson_interval(part.accuracy * part.n, part.n)
+        middle = (part.low + part.high) / 2
+        axes.plot([part.low, part.high], [part.accuracy] * 2, color=theme.right, linewidth=3)
+        axes.plot([middle] * 2, [interval.low, interval.high], color=theme.right, linewidth=1)
+        lowest = min(lowest, interval.low)
+    axes.axhline(0.5, color=theme.muted, linestyle="--", linewidth=1)
+    axes.set_ylim(max(0, lowest - 0.03), 1.015)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    label_axes(
+        axes,
+        theme,
+        "Accuracy by size of the margin",
+        f"size of the margin ({unit})",
+        "answered right",
+    )
+
+    axes = add_axes(figure, (1, 2, 2), theme)
+    high = np.abs(margins).max() or 1.0
+    bins = np.linspace(-high, high, _N_BINS + 1)
+    for values, name, colour, hatch in (
+        (margins[margins > 0], "right", theme.right, None),
+        (margins[margins <= 0], "wrong", theme.wrong, "///"),
+    ):
+        axes.hist(values, bins, histtype="stepfilled", color=colour, alpha=0.35)
+        axes.hist(
+            values, bins, histtype="step", color=colour, hatch=hatch, linewidth=1.4, label=name
+        )
+    axes.axvline(0, color=theme.muted, linewidth=1)
+    label_axes(axes, theme, "Margins", "d(anchor, negative) - d(anchor, positive)", "triplets")
+    add_legend(axes, theme, loc="upper left")
+    return figure
+
+
+def draw_map(
+    places: np.ndarray,
+    paths: Sequence[Path],
+    projection: str,
+    labels: Sequence[str] | None = None,
+    theme: Theme = LIGHT,
+) -> Figure:
+    """Draw the codes on a plane, with pictures where there is room.
+
+    Args:
+        places: `(n_images, 2)`, 0 to 1.
+        paths: of the pictures.
+        projection: its name, for the title.
+        labels: of the pictures, if there are any.
+        theme: colours.
+    """
+    figure = make_figure(9.6, 7.6, theme)
+    axes = add_axes(figure, (1, 1, 1), theme)
+    pictured = choose_apart(places, 0.075, _MAP_THUMBNAILS)
+    is_dot = np.ones(len(places), dtype=bool)
+    is_dot[pictured] = False
+    names = np.array(labels if labels is not None else [""] * len(places), dtype=object)
+    distinct = sorted(set(names))
+    for number, label in enumerate(distinct):
+        colour, marker = class_mark(number, theme)
+        style = {"color": colour, "marker": marker, "linewidth": 0}
+        axes.scatter(*places[(names == label) & is_dot].T, s=30, zorder=3, **style)
+        axes.scatter([], [], s=40, label=label, **style)
+        for index in np.intersect1d(pictured, np.flatnonzero(names == label)):
+            _add_thumbnail(axes, places[index], paths[index], colour, theme)
+    if labels is not None and len(distinct) <= _MOST_IN_LEGEND:
+        add_legend(axes, theme, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), xticks=[], yticks=[])
+    label_axes(axes, theme, f"{len(places):,} pictures by their codes ({projection})", "", "")
+    return figure
+
+
+def _add_thumbnail(axes: Axes, place: np.ndarray, path: Path, colour: str, theme: Theme) -> None:
+    thumbnail = np.asarray(read_thumbnail(path, _MAP_THUMBNAIL_PX))
+    box = OffsetImage(thumbnail, zoom=34 / _MAP_THUMBNAIL_PX)
+    frame = {"edgecolor": colour, "facecolor": theme.background, "linewidth": 1.4}
+    axes.add_artist(AnnotationBbox(box, place, pad=0.08, zorder=2, bboxprops=frame))
+
+
+def draw_confusion(counts: np.ndarray, labels: Sequence[str], theme: Theme = LIGHT) -> Figure:
+    """Draw how often each label was taken for another.
+
+    Args:
+        counts: `(n_labels, n_labels)` integers, the true label in the row.
+        labels: their names.
+        theme: colours.
+    """
+    side = min(max(4.2, 0.55 * len(labels) + 1.8), 14)
+    figure = make_figure(side + 0.8, side, theme)
+    axes = add_axes(figure, (1, 1, 1), theme)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(shares, cmap=theme.scale, vmin=0, vmax=1)
+    axes.grid(False)
+    fonts = {"fontfamily": installed_families(), "fontsize": 9}
+    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right", **fonts)
+    axes.set_yticks(range(len(labels)), labels, **fonts)
+    if len(labels) <= _MOST_NUMBERED:
+        for row, column in np.ndindex(counts.shape):
+            red, green, blue, _ = image.cmap(image.norm(shares[row, column]))
+            is_bright = 0.299 * red + 0.587 * green + 0.114 * blue > 0.5
+            axes.text(
+                column,
+                row,
+                f"{counts[row, column]:,}" if counts[row, column] else "·",
+                color="#111111" if is_bright else "#ffffff",
+                ha="center",
+                va="center",
+                fontsize=9,
+            )
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, format=PercentFormatter(1, decimals=0))
+    bar.ax.tick_params(colors=theme.muted, labelsize=9)
+    bar.outline.set_visible(False)
+    label_axes(axes, theme, "Label that the neighbours say", "said", "true")
+    return figure
+
+
+def class_mark(number: int, theme: Theme) -> tuple[str, str]:
+    """Return colour and shape of a label: no two of the first 56 have both in common."""
+    turn, place = divmod(number, len(theme.classes))
+    return theme.classes[place], MARKERS[(place + turn) % len(MARKERS)]

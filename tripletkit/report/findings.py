@@ -1,0 +1,183 @@
+"""What a person should know before believing a model, in plain words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tripletkit import defaults
+from tripletkit.data.triplets import Triplets
+from tripletkit.evaluation.controls import Control, describe_trap
+from tripletkit.evaluation.intervals import Interval
+from tripletkit.evaluation.scoring import Score
+from tripletkit.report.views import ModelView
+
+# A 95% interval wider than this leaves open whether a model is good or middling.
+_WIDE_INTERVAL = 0.15
+
+
+@dataclass(frozen=True)
+class AccuracyRow:
+    """A line of the table of accuracies.
+
+    Attributes:
+        what: whose answers.
+        on: which triplets.
+        accuracy: 0 to 1.
+        wilson, bootstrap: 95% intervals, rows or pictures resampled; None where there is none.
+        n: triplets.
+    """
+
+    what: str
+    on: str
+    accuracy: float
+    wilson: Interval
+    bootstrap: Interval | None
+    n: int
+
+
+def list_accuracies(view: ModelView, controls: list[Control]) -> list[AccuracyRow]:
+    """Return every accuracy that is known: on the shown triplets, and at the time of training.
+
+    Args:
+        view: the model and the triplets.
+        controls: what names alone would score on the triplets.
+    """
+    on = "training triplets" if view.is_training else Path(view.triplets.source).name
+    rows = [
+        _row("trained codes", on, view.score),
+        _row("frozen features, cosine", on, view.frozen_score),
+        *(_control_row(control, on) for control in controls),
+    ]
+    validation = view.model.record["validation"]
+    if validation is not None:
+        on = "validation in training"
+        for what, key in (("trained codes", "trained"), ("frozen features", "frozen_cosine")):
+            score = validation[key]
+            rows.append(
+                AccuracyRow(
+                    what,
+                    on,
+                    score["accuracy"],
+                    Interval(*score["wilson"]),
+                    score["bootstrap"] and Interval(*score["bootstrap"]),
+                    score["n"],
+                )
+            )
+        rows += [_control_row(control, on) for control in recorded_controls(validation)]
+    return rows
+
+
+def recorded_controls(validation: dict[str, Any]) -> list[Control]:
+    """Return the controls that `model.json` holds."""
+    return [
+        Control(**(control | {"wilson": Interval(*control["wilson"])}))
+        for control in validation["controls"]
+    ]
+
+
+def list_warnings(view: ModelView, controls: list[Control], training: Triplets | None) -> list[str]:
+    """Return what weakens the figures, the worst first.
+
+    Args:
+        view: the model and the triplets.
+        controls: what names alone would score on the triplets.
+        training: the triplets of the training, where they are at hand.
+    """
+    score = view.score
+    warnings = []
+    if view.is_training:
+        warnings.append(
+            "These are the triplets that the model learnt from, so their accuracy says nothing "
+            "of new questions. Mistakes among them point at wrong judgements instead. Give "
+            "others with --triplets."
+        )
+    else:
+        warnings += _on_shown(view, controls, training)
+    if score.n_ties:
+        warnings.append(
+            f"{score.n_ties:,} triplets are ties (both pictures equally near) and count as wrong."
+        )
+    if score.n_undecidable:
+        warnings.append(
+            f"{score.n_undecidable:,} triplets have a picture that cannot be read; they count "
+            "as wrong and are in no figure."
+        )
+    return warnings + _on_training(view.model.record)
+
+
+def _on_shown(view: ModelView, controls: list[Control], training: Triplets | None) -> list[str]:
+    score, warnings = view.score, []
+    if score.accuracy < view.frozen_score.accuracy:
+        warnings.append(
+            f"The trained codes ({score.accuracy:.1%}) are worse than the frozen features without "
+            f"any training ({view.frozen_score.accuracy:.1%}) on these triplets."
+        )
+    trap = describe_trap(score.accuracy, score.bootstrap or score.wilson, controls)
+    if controls and trap is not None:
+        warnings.append(trap)
+    if training is not None:
+        n_shared = len(
+            set(training.names) & {view.triplets.names[i] for i in np.unique(view.triplets.rows)}
+        )
+        if n_shared:
+            warnings.append(
+                f"{n_shared:,} pictures of these triplets are in the training triplets too, so "
+                "the accuracy flatters what new pictures would get."
+            )
+    interval = score.bootstrap or score.wilson
+    if interval.high - interval.low > _WIDE_INTERVAL:
+        warnings.append(
+            f"The accuracy is uncertain: {interval.low:.0%} to {interval.high:.0%}. More "
+            "pictures would narrow it, more triplets over the same pictures would not."
+        )
+    return warnings
+
+
+def _on_training(record: dict[str, Any]) -> list[str]:
+    split, validation = record["split"], record["validation"]
+    warnings = []
+    if validation is None:
+        warnings.append(
+            "Nothing was set apart for validation in training, so the last epoch was kept unseen."
+        )
+    else:
+        n_val = split["n_val"]
+        if n_val < defaults.MIN_VAL_TRIPLETS:
+            warnings.append(
+                f"Validation in training had {n_val:,} triplets only, too few to choose an epoch "
+                "by or to say much."
+            )
+        else:
+            warnings.append(
+                "The epoch was chosen by the validation in training, so that accuracy is a "
+                "little flattered."
+            )
+        if split["by"] == "random":
+            warnings.append(
+                "The validation in training was split off at random, and such a split can often "
+                "be solved by remembering names of pairs; look at the controls."
+            )
+        if split["n_shared_pictures"] and split["by"] != "image":
+            warnings.append(
+                f"Training and validation in training share {split['n_shared_pictures']:,} "
+                "pictures."
+            )
+    if record["n_bad_pictures"]:
+        warnings.append(
+            f"{record['n_bad_pictures']:,} pictures could not be used in training, and every "
+            "triplet with one was left out."
+        )
+    return warnings
+
+
+def _row(what: str, on: str, score: Score) -> AccuracyRow:
+    return AccuracyRow(what, on, score.accuracy, score.wilson, score.bootstrap, score.n)
+
+
+def _control_row(control: Control, on: str) -> AccuracyRow:
+    what = f"names alone: {control.name}"
+    return AccuracyRow(what, on, control.accuracy, control.wilson, None, control.n)

@@ -1,0 +1,88 @@
+"""Codes of many dimensions on a plane."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tripletkit import defaults
+from tripletkit.errors import MissingExtraError
+
+PROJECTIONS = {"pca": "PCA", "umap": "UMAP"}
+
+
+def check_projection(name: str) -> None:
+    """Refuse early what `project_codes` would refuse.
+
+    Raises:
+        MissingExtraError: if its package is not installed.
+    """
+    if name == "umap":
+        _import_umap()
+
+
+def project_codes(codes: np.ndarray, name: str) -> np.ndarray:
+    """Return places on a plane, 0 to 1 in both directions.
+
+    Args:
+        codes: `(n_images, n_dims)` float32, finite.
+        name: `"pca"` keeps large distances, `"umap"` neighbourhoods; see `PROJECTIONS`.
+    Returns:
+        `(n_images, 2)` float64.
+    Raises:
+        MissingExtraError: if its package is not installed.
+    Reference:
+        McInnes, Healy, Melville. UMAP. 2018. arXiv:1802.03426.
+    """
+    places = _umap(codes) if name == "umap" else _pca(codes)
+    low, high = places.min(axis=0), places.max(axis=0)
+    return (places - low) / np.where(high > low, high - low, 1.0)
+
+
+def choose_apart(places: np.ndarray, step: float, n_most: int) -> np.ndarray:
+    """Return the indices of places of which no two are nearer than a step, the first ones first.
+
+    Args:
+        places: `(n, 2)`.
+        step: least distance in both directions at once (the larger of the two counts).
+        n_most: how many at most.
+    """
+    kept: list[int] = []
+    for index, place in enumerate(places):
+        if len(kept) == n_most:
+            break
+        if not kept or np.abs(places[kept] - place).max(axis=1).min() >= step:
+            kept.append(index)
+    return np.array(kept, dtype=np.int64)
+
+
+def _pca(codes: np.ndarray) -> np.ndarray:
+    centred = codes.astype(np.float64) - codes.mean(axis=0, dtype=np.float64)
+    _, _, directions = np.linalg.svd(centred, full_matrices=False)
+    directions = directions[:2]
+    # The sign of a direction is chance; fix it, so that a map does not flip from run to run.
+    largest = np.abs(directions).argmax(axis=1)
+    directions *= np.sign(directions[np.arange(len(directions)), largest])[:, None]
+    places = centred @ directions.T
+    return np.pad(places, ((0, 0), (0, 2 - places.shape[1])))
+
+
+def _umap(codes: np.ndarray) -> np.ndarray:
+    umap = _import_umap()
+    n_neighbors = min(15, len(codes) - 1)
+    return umap.UMAP(
+        n_neighbors=max(n_neighbors, 2),
+        random_state=defaults.SEED,
+        n_jobs=1,
+        init="random" if len(codes) < 10 else "spectral",
+    ).fit_transform(codes)
+
+
+def _import_umap():
+    try:
+        import umap
+    except ImportError as error:
+        raise MissingExtraError(
+            "the projection umap needs the package umap-learn, which is not installed. Install "
+            "it with `pip install 'tripletkit[map]'`, or take --projection pca."
+        ) from error
+    return umap
