@@ -11,7 +11,7 @@ import pytest
 
 from tripletkit.errors import CollapseError
 from tripletkit.evaluation.distances import triplet_margins
-from tripletkit.model import training
+from tripletkit.model import heads
 from tripletkit.model.collapse import check_collapse, mean_pairwise_distance
 from tripletkit.model.heads import build_head, embed
 from tripletkit.model.training import HeadSettings, Scaling, choose_epochs, train_head
@@ -228,10 +228,10 @@ def test_memory_does_not_hold_the_features_of_every_triplet():
 
 def test_each_picture_of_a_batch_is_encoded_once(features, monkeypatch):
     seen = []
-    original = training.build_head
+    original = heads.build_head
 
-    def build(*args):
-        head = original(*args)
+    def build(*args, **sizes):
+        head = original(*args, **sizes)
 
         class Counting:
             trainable_variables = head.trainable_variables
@@ -247,7 +247,7 @@ def test_each_picture_of_a_batch_is_encoded_once(features, monkeypatch):
 
         return Counting()
 
-    monkeypatch.setattr(training, "build_head", build)
+    monkeypatch.setattr(heads, "build_head", build)
     rows = np.tile(np.array([[0, 6, 1], [0, 12, 2], [6, 0, 1]], np.int32), (40, 1))
     settings = dataclasses.replace(SMALL, epochs=1, batch_size=len(rows))
     train_head(features, rows, rows[:0], settings)

@@ -113,9 +113,11 @@ SOURCE_SHARE = 0.4
 NOTHING_NEW = 0.02
 
 # Share of the pictures that is held out as whole kinds, to see how a model does on kinds that
-# training has not seen; the clusters that pictures are divided into, and how often they are drawn.
+# training has not seen; the clusters that pictures are divided into, the fewest that are of use,
+# pictures in one on average, and how often those held out are drawn.
 KINDS_FRACTION = 0.25
 N_KINDS = 12
+MIN_KINDS = 4
 MIN_KIND_PICTURES = 5
 KINDS_DRAWS = 50
 

@@ -66,10 +66,12 @@ def hold_out_kinds(
     """
     rng = np.random.default_rng(seed)
     sizes = np.bincount(kinds, minlength=n_kinds)[:n_kinds]
+    wanted = fraction * sizes.sum()
     best: tuple[int, HeldOutKinds | None] = (0, None)
     for _ in range(defaults.KINDS_DRAWS):
         order = rng.permutation(n_kinds)
-        n_drawn = max(1, int(np.searchsorted(np.cumsum(sizes[order]), fraction * sizes.sum())))
+        # A question needs pictures of two kinds.
+        n_drawn = max(2, int(np.searchsorted(np.cumsum(sizes[order]), wanted, side="right")))
         is_held_out = np.isin(kinds, order[:n_drawn])
         split = separate_groups(BY_KINDS, rows, is_held_out, True)
         # The product is largest where neither side is short.

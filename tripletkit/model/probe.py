@@ -154,10 +154,10 @@ def see_new_kinds(
     """
     images = np.unique(np.concatenate([data.train.rows, data.val.rows]))
     n_kinds = min(defaults.N_KINDS, len(images) // defaults.MIN_KIND_PICTURES)
-    if n_kinds < 2:
+    if n_kinds < defaults.MIN_KINDS:
         raise SplitError(
             f"whole kinds of pictures cannot be held out: expected at least "
-            f"{2 * defaults.MIN_KIND_PICTURES} pictures, got {len(images)}"
+            f"{defaults.MIN_KINDS * defaults.MIN_KIND_PICTURES} pictures, got {len(images)}"
         )
     unit = scale_to_unit_length(features)
     kinds = np.full(len(features), n_kinds)

@@ -1,0 +1,103 @@
+"""`tripletkit train --recipe`: one folder, one command to answer, both worlds told."""
+
+from __future__ import annotations
+
+import keras
+import pytest
+
+from tripletkit.cli.main import tripletkit
+from tripletkit.model.artifact import load_model
+
+
+@pytest.fixture
+def run(runner):
+    return lambda *arguments: runner.invoke(tripletkit, list(map(str, arguments)))
+
+
+@pytest.fixture
+def train(run, tiny_backbone, toy_competition, tmp_path):
+    def train(*options):
+        return run(
+            *("train", toy_competition.train, toy_competition.images, "-o", tmp_path / "m"),
+            *("--backbone", "tiny", "--epochs", 3, "--hidden", 16, *options),
+        )
+
+    return train
+
+
+def test_best_is_one_folder_that_answers_and_exports(run, train, toy_competition, tmp_path):
+    result = train("--recipe", "best", "--members", 3, "--test", toy_competition.test)
+    assert result.exit_code == 0, result.stderr
+    assert "Head 3 of 3." in result.stderr
+    assert "Chosen: step of " in result.stderr
+    lines = result.stdout.splitlines()
+    (start,) = (row for row, line in enumerate(lines) if line.startswith("new kinds"))
+    assert lines[start + 1].startswith("trained codes")
+    assert lines[start + 2].startswith("frozen features, cosine")
+    assert any(line.startswith("Test pictures: ") for line in lines)
+    record = load_model(tmp_path / "m").record
+    assert record["head"]["members"] == 3
+    chosen = record["new_kinds"]["candidates"][record["new_kinds"]["chosen"]]
+    assert chosen["strength"] == record["head"]["strength"]
+    assert 0 <= record["new_kinds"]["test"]["newness"] <= 1
+    whole = run("predict", toy_competition.test, "--model", tmp_path / "m").stdout
+    part = tmp_path / "part.txt"
+    part.write_text("\n".join(toy_competition.test.read_text().splitlines()[50:60]))
+    some = run("predict", part, "--model", tmp_path / "m").stdout
+    assert some.splitlines()[1:] == whole.splitlines()[51:61]
+    exported = run("export", "--model", tmp_path / "m", "-o", tmp_path / "e")
+    assert exported.exit_code == 0, exported.stderr
+    encoder = keras.saving.load_model(tmp_path / "e" / "encoder.keras", safe_mode=True)
+    assert encoder.output_shape == (None, load_model(tmp_path / "m").load_head().output_shape[-1])
+
+
+def test_dim_gives_short_codes(train, tmp_path):
+    result = train("--recipe", "residual", "--dim", 7)
+    assert result.exit_code == 0, result.stderr
+    assert load_model(tmp_path / "m").load_head().output_shape == (None, 7)
+
+
+def test_source_holds_no_kinds_out_unless_asked(train, tmp_path):
+    result = train()
+    assert "new kinds" not in result.stdout
+    assert load_model(tmp_path / "m").record["new_kinds"] is None
+    asked = train("--val-kinds", 0.3, "--force")
+    assert asked.exit_code == 0, asked.stderr
+    assert "new kinds" in asked.stdout
+    assert "Chosen" not in asked.stderr
+
+
+def test_the_probe_does_not_change_what_source_learns(train, tmp_path):
+    train()
+    before = (tmp_path / "m" / "head.weights.h5").read_bytes()
+    train("--val-kinds", 0.3, "--force")
+    assert (tmp_path / "m" / "head.weights.h5").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--recipe", "residual", "--distance", "l1"], "answers by --distance l2 only"),
+        (["--test", __file__], "--test needs held-out kinds"),
+        (["--recipe", "wurst"], "'wurst' is not one of"),
+        (["--members", 0], "0 is not in the range"),
+    ],
+)
+def test_options_that_do_not_go_together_are_wrong_calls(train, options, message):
+    result = train(*options)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_too_small_for_kinds_is_said_and_goes_on(run, tiny_backbone, toy_images, triplet_file,
+                                                 tmp_path):  # fmt: skip
+    arguments = [
+        *("train", triplet_file, toy_images, "-o", tmp_path / "m", "--backbone", "tiny"),
+        *("--recipe", "residual", "--epochs", 1),
+    ]
+    result = run(*arguments)
+    assert result.exit_code == 0, result.stderr
+    assert "whole kinds of pictures cannot be held out" in result.stderr
+    refused = run(*arguments, "--val-kinds", 0.3, "--force")
+    assert refused.exit_code == 1
+    assert "expected at least 20 pictures" in refused.stderr

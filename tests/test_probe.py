@@ -1,0 +1,132 @@
+"""New kinds: held out whole, told from new pictures, and what is chosen by them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tripletkit.data.kinds import cluster_pictures, hold_out_kinds
+from tripletkit.data.nearness import Nearness, measure_nearness
+from tripletkit.data.training_set import divide_training_set
+from tripletkit.data.triplets import Triplets
+from tripletkit.errors import SplitError
+from tripletkit.model.probe import (
+    Candidate,
+    CandidateScore,
+    candidates_for,
+    choose_candidate,
+    see_new_kinds,
+)
+from tripletkit.model.scaling import scale_to_unit_length
+from tripletkit.model.training import HeadSettings
+
+
+@pytest.fixture(scope="module")
+def features():
+    rng = np.random.default_rng(0)
+    kinds = 4 * rng.normal(size=(8, 16))
+    return (kinds[np.arange(160) % 8] + rng.normal(size=(160, 16))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    drawn = np.random.default_rng(1).integers(0, 160, (20_000, 3))
+    anchor, positive, negative = drawn.T
+    is_right = (anchor % 8 == positive % 8) & (anchor % 8 != negative % 8) & (anchor != positive)
+    return drawn[is_right][:1500].astype(np.int32)
+
+
+def scores_of(*pairs):
+    return [CandidateScore(Candidate(strength), *pair) for strength, pair in pairs]
+
+
+def test_held_out_kinds_share_no_picture_and_no_cluster_with_training(features, rows):
+    kinds = cluster_pictures(scale_to_unit_length(features), 8, seed=0)
+    held_out = hold_out_kinds(rows, kinds, 8, 0.25, seed=0)
+    assert 1 <= held_out.n_held_out_kinds < 8
+    assert 0 < held_out.is_held_out.mean() <= 0.35
+    assert not set(kinds[held_out.is_held_out]) & set(kinds[~held_out.is_held_out])
+    assert held_out.is_held_out[rows[held_out.split.val_rows]].all()
+    assert not held_out.is_held_out[rows[held_out.split.train_rows]].any()
+
+
+def test_clusters_that_triplets_join_are_not_cut(rows):
+    # Twice as many clusters as kinds: holding half a kind out would lose its triplets.
+    kinds = np.arange(160) % 16
+    held_out = hold_out_kinds(rows, kinds, 16, 0.26, seed=0)
+    assert set(np.flatnonzero(held_out.is_held_out) % 8) == {
+        number % 8 for number in np.flatnonzero(held_out.is_held_out)
+    }
+    assert len(held_out.split.val_rows) > 0.01 * len(rows)
+
+
+def test_kinds_that_leave_nothing_are_refused():
+    rows = np.array([[0, 1, 2]], np.int32)
+    with pytest.raises(SplitError, match="none leaves triplets on both sides"):
+        hold_out_kinds(rows, np.array([0, 1, 2]), 3, 0.3, seed=0)
+
+
+def test_nearness_tells_new_pictures_from_new_kinds(features):
+    unit = scale_to_unit_length(features)
+    is_new = np.arange(160) % 8 < 3
+    known = np.flatnonzero(~is_new)
+    is_held_out = known % 8 == 3
+    same = unit[known] + 1e-3
+    near = measure_nearness(unit[known], is_held_out, same)
+    far = measure_nearness(unit[known], is_held_out, unit[is_new])
+    assert near.newness == 0 < 0.5 < far.newness <= 1
+    assert far.n_test == is_new.sum()
+
+
+def test_newness_is_a_share_of_the_way():
+    assert Nearness(0.2, 0.6, 0.3, 9).newness == pytest.approx(0.25)
+    assert Nearness(0.2, 0.6, 0.9, 9).newness == 1
+    assert Nearness(0.2, 0.6, 0.1, 9).newness == 0
+    # Nothing can be told where held-out kinds are as near as other pictures.
+    assert Nearness(0.2, 0.2, 0.1, 9).newness == 0.5
+
+
+def test_candidates_are_those_that_the_recipe_has():
+    assert candidates_for(HeadSettings()) == [Candidate(1.0)]
+    residual = candidates_for(HeadSettings.of_recipe("residual"))
+    assert not any(candidate.source_members for candidate in residual)
+    best = candidates_for(HeadSettings.of_recipe("best"))
+    assert best == [*residual, Candidate(1.0, 2)]
+
+
+@pytest.mark.parametrize(("newness", "chosen"), [(None, 1), (0.0, 2), (1.0, 0), (0.5, 1)])
+def test_enough_triplets_choose_by_both_worlds(newness, chosen):
+    scores = scores_of((0.35, (0.8, 0.9)), (0.5, (0.9, 0.89)), (1.0, (0.92, 0.6)))
+    assert choose_candidate(scores, 500, 500, newness)[0] == chosen
+
+
+@pytest.mark.parametrize(("newness", "chosen"), [(None, 1), (0.0, 2), (0.3, 1), (0.8, 0), (1.0, 0)])
+def test_too_few_triplets_leave_the_choice_to_newness(newness, chosen):
+    scores = scores_of((0.35, (0.0, 0.0)), (0.5, (0.0, 0.0)), (1.0, (0.0, 0.0)))
+    index, reason = choose_candidate(scores, 499, 5000, newness)
+    assert index == chosen
+    assert reason.startswith("fewer than 500 validation triplets")
+
+
+@pytest.mark.parametrize(("recipe", "dim"), [("source", 6), ("residual", None), ("best", 6)])
+def test_a_probe_scores_every_candidate_on_both_worlds(features, rows, recipe, dim):
+    triplets = Triplets([f"{i}" for i in range(160)], rows, np.arange(len(rows)), "t.txt")
+    data = divide_training_set(triplets, "image", 0.2, 0)
+    settings = HeadSettings.of_recipe(recipe, hidden=16, dim=dim, epochs=2, members=3)
+    seen = see_new_kinds(data, features, settings, 0.25, features[:20])
+    assert len(seen.probe.scores) == len(candidates_for(settings))
+    assert all(0 <= score.new_kinds <= 1 for score in seen.probe.scores)
+    assert seen.trained.accuracy == seen.probe.scores[seen.probe.chosen].new_kinds
+    assert seen.trained.n == seen.frozen.n == seen.probe.n_new_kinds
+    assert dim is None or seen.probe.codes.shape == (160, dim)
+    record = seen.to_json()
+    assert record["test"]["newness"] == seen.nearness.newness
+    assert record["n_held_out_pictures"] == seen.held_out.is_held_out.sum()
+
+
+def test_too_few_pictures_for_kinds_are_refused(features):
+    rows = np.array([[0, 1, 2], [2, 3, 4]], np.int32)
+    triplets = Triplets([f"{i}" for i in range(5)], rows, np.arange(2), "t.txt")
+    data = divide_training_set(triplets, "image", 0, 0)
+    with pytest.raises(SplitError, match="expected at least 20 pictures, got 5"):
+        see_new_kinds(data, features[:5], HeadSettings.of_recipe("residual"), 0.25)

@@ -1,0 +1,170 @@
+"""Recipes: the residual head, ensembles, compressed codes, and how they come back from disk."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+import keras
+import numpy as np
+import pytest
+
+from tripletkit.cli.train import train as train_command
+from tripletkit.errors import RecipeError
+from tripletkit.evaluation.distances import triplet_margins
+from tripletkit.model.heads import embed, join_heads
+from tripletkit.model.recipes import RECIPES, get_recipe, register_recipe
+from tripletkit.model.scaling import Scaling, scale_to_unit_length
+from tripletkit.model.training import HeadSettings, HeadTraining, build_model, train_model
+
+N_FEATURES = 20
+
+
+@pytest.fixture
+def features():
+    rng = np.random.default_rng(0)
+    kinds = rng.normal(size=(6, N_FEATURES)) * (np.arange(N_FEATURES) < 8)
+    return (kinds[np.arange(60) % 6] + rng.normal(size=(60, N_FEATURES)) + 3).astype(np.float32)
+
+
+@pytest.fixture
+def rows():
+    drawn = np.random.default_rng(1).integers(0, 60, (6000, 3))
+    anchor, positive, negative = drawn.T
+    is_right = (anchor % 6 == positive % 6) & (anchor % 6 != negative % 6) & (anchor != positive)
+    return drawn[is_right][:400].astype(np.int32)
+
+
+def settings_of(recipe, **given):
+    return HeadSettings.of_recipe(recipe, **{"hidden": 16, "epochs": 2} | given)
+
+
+def train(features, rows, recipe, **given):
+    return train_model(features, rows, rows[:0], settings_of(recipe, **given)).head
+
+
+def test_the_command_line_offers_every_recipe():
+    (option,) = (option for option in train_command.params if option.name == "recipe")
+    assert isinstance(option.type, click.Choice)
+    assert list(option.type.choices) == list(RECIPES)
+
+
+def test_an_unknown_recipe_is_refused_with_a_hint():
+    with pytest.raises(RecipeError, match=r'source, residual, best, got "residul".*"residual"'):
+        get_recipe("residul")
+    with pytest.raises(RecipeError, match="registered already"):
+        register_recipe(RECIPES["best"])
+
+
+def test_a_recipe_fills_in_what_is_not_given():
+    settings = HeadSettings.of_recipe("best", margin=0.7, dim=None, epochs=None)
+    assert (settings.margin, settings.dim, settings.members) == (0.7, None, 5)
+    assert settings.epochs == RECIPES["best"].epochs
+    assert HeadSettings.of_recipe("source") == HeadSettings()
+
+
+def test_an_untrained_residual_head_is_the_standardised_features(features, rows):
+    training = HeadTraining(features, rows, settings_of("residual"))
+    codes = embed(training.finish(training.weights()), features)
+    unit = scale_to_unit_length(features)
+    expected = scale_to_unit_length(Scaling.of(unit[np.unique(rows)]).apply(unit))
+    np.testing.assert_allclose(codes, expected, atol=1e-5)
+    same = triplet_margins(codes, rows, "l2") > 0
+    assert (same == (triplet_margins(expected, rows, "cosine") > 0)).mean() > 0.99
+
+
+def test_no_strength_is_no_step_and_full_strength_the_trained_one(features, rows):
+    training = HeadTraining(features, rows, settings_of("residual"))
+    untrained = training.embed()
+    training.run_epoch()
+    np.testing.assert_array_equal(training.embed(0.0), untrained)
+    whole = training.embed()
+    assert not np.allclose(whole, untrained)
+    np.testing.assert_array_equal(training.embed(1.0), whole)
+    half = training.embed(0.5)
+    to_whole = np.linalg.norm(half - whole), np.linalg.norm(untrained - whole)
+    assert 0 < to_whole[0] < to_whole[1]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_training_answers_better_than_the_frozen_features(features, rows, recipe):
+    codes = embed(
+        train(features, rows, recipe, members=2, epochs=20, hidden=64, strength=1.0, batch_size=64),
+        features,
+    )
+    right = np.mean(triplet_margins(codes, rows, "l2") > 0)
+    assert right > np.mean(triplet_margins(features, rows, "cosine") > 0) + 0.05
+    np.testing.assert_allclose(np.linalg.norm(codes, axis=1), 1, rtol=1e-5)
+
+
+def test_squared_distance_of_an_ensemble_is_the_mean_over_its_members(features, rows):
+    heads = [train(features, rows, "residual", seed=seed) for seed in (0, 1, 2)]
+
+    def squared(head):
+        codes = embed(head, features)
+        return ((codes[:30] - codes[30:]) ** 2).sum(axis=1)
+
+    expected = np.mean([squared(head) for head in heads], axis=0)
+    np.testing.assert_allclose(squared(join_heads(heads)), expected, rtol=1e-4)
+
+
+def test_members_differ_and_the_first_is_the_single_head(features, rows):
+    settings = settings_of("residual", members=3)
+    assert len({settings.of_member(member).seed for member in range(3)}) == 3
+    codes = embed(train(features, rows, "residual", members=2), features)
+    single = embed(train(features, rows, "residual"), features)
+    np.testing.assert_allclose(codes[:, :N_FEATURES] * np.sqrt(2), single, atol=1e-6)
+    assert not np.allclose(codes[:, N_FEATURES:] * np.sqrt(2), single, atol=1e-3)
+
+
+def test_the_last_members_follow_the_source(features, rows):
+    codes = embed(train(features, rows, "best", members=3, source_members=2), features)
+    assert codes.shape == (60, N_FEATURES + 2 * HeadSettings().dim)
+
+
+@pytest.mark.parametrize("recipe", ["residual", "best"])
+def test_dim_compresses_to_unit_codes(features, rows, recipe):
+    wide = embed(train(features, rows, recipe, members=2), features)
+    codes = embed(train(features, rows, recipe, members=2, dim=5), features)
+    assert codes.shape == (60, 5)
+    np.testing.assert_allclose(np.linalg.norm(codes, axis=1), 1, rtol=1e-5)
+    agree = (triplet_margins(codes, rows, "l2") > 0) == (triplet_margins(wide, rows, "l2") > 0)
+    assert agree.mean() > 0.7
+
+
+def test_more_dimensions_than_codes_have_are_refused(features, rows):
+    with pytest.raises(RecipeError, match=r"--dim 21: expected at most 20"):
+        train(features, rows, "residual", dim=21)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"recipe": "source"},
+        {"recipe": "residual"},
+        {"recipe": "residual", "dim": 4},
+        {"recipe": "best", "members": 3, "source_members": 1},
+        {"recipe": "best", "members": 2, "dim": 4},
+    ],
+)
+def test_weights_and_keras_files_give_the_same_bits(features, rows, tmp_path, given):
+    settings = settings_of(**given)
+    head = train_model(features, rows, rows[:0], settings).head
+    codes = embed(head, features)
+    head.save_weights(tmp_path / "head.weights.h5")
+    built = build_model(N_FEATURES, HeadSettings(**dataclasses.asdict(settings)))
+    built.load_weights(tmp_path / "head.weights.h5")
+    np.testing.assert_array_equal(embed(built, features), codes)
+    head.save(tmp_path / "head.keras")
+    loaded = keras.saving.load_model(tmp_path / "head.keras", safe_mode=True)
+    np.testing.assert_allclose(embed(loaded, features), codes, atol=1e-6)
+
+
+def test_a_code_does_not_depend_on_other_rows(features, rows):
+    head = train(features, rows, "best", members=2)
+    np.testing.assert_array_equal(embed(head, features[7:9]), embed(head, features)[7:9])
+
+
+def test_the_same_seed_gives_the_same_ensemble(features, rows):
+    one, same = (train(features, rows, "best", members=2, dim=3) for _ in range(2))
+    np.testing.assert_array_equal(embed(one, features), embed(same, features))
