@@ -191,6 +191,21 @@ def test_shared_pictures_are_warned_of(runner, tiny_backbone, toy_model, toy_com
     assert "42 pictures of these triplets are in the training triplets too" in path.read_text()
 
 
+def test_without_the_training_file_names_are_not_scored(
+    runner, tiny_backbone, toy_model, reported, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tripletkit.cli.report.find_training_file", lambda model: None)
+    path = tmp_path / "r.html"
+    arguments = ["report", toy_model, "--triplets", reported.triplets, "-o", path]
+    result = runner.invoke(
+        tripletkit, list(map(str, [*arguments, "--images", reported.images, "--projection", "pca"]))
+    )
+    assert result.exit_code == 0, result.output
+    assert "so names are not scored" in result.stderr
+    accuracy_table = path.read_text().partition("</table>")[0]
+    assert "names alone" not in accuracy_table.partition("validation in training")[0]
+
+
 def test_a_broken_run_leaves_the_old_report(runner, tiny_backbone, toy_model, reported, tmp_path):
     path = tmp_path / "r.html"
     path.write_text("old")
