@@ -157,8 +157,20 @@ def test_csv_has_every_row(reported):
     positives = [asked.names[row[slot]] for row, slot in zip(asked.rows, slots, strict=True)]
     assert table["positive"].tolist() == positives
     measured = (table["d_negative"] - table["d_positive"] - table["margin"]).abs().max()
-    assert measured < 1e-5
+    assert measured < 1e-4
     assert (table["right"] == (table["margin"] > 0)).all()
+
+
+def test_rows_that_do_not_fit_are_left_to_predict(
+    runner, tiny_backbone, toy_model, reported, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tripletkit.report.page._PAGE_BYTES", 500_000)
+    path = tmp_path / "r.html"
+    arguments = ["report", toy_model, "--triplets", reported.triplets, "--images", reported.images]
+    result = runner.invoke(tripletkit, list(map(str, [*arguments, "-o", path])))
+    assert result.exit_code == 0, result.output
+    assert "All rows are too many for this page" in path.read_text(encoding="utf-8")
+    assert 'id="download"' not in path.read_text(encoding="utf-8")
 
 
 def test_accuracy_is_that_of_predict_and_score(runner, tiny_backbone, toy_model, reported):
