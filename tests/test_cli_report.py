@@ -157,8 +157,20 @@ def test_csv_has_every_row(reported):
     positives = [asked.names[row[slot]] for row, slot in zip(asked.rows, slots, strict=True)]
     assert table["positive"].tolist() == positives
     measured = (table["d_negative"] - table["d_positive"] - table["margin"]).abs().max()
-    assert measured < 1e-5
+    assert measured < 1e-4
     assert (table["right"] == (table["margin"] > 0)).all()
+
+
+def test_rows_that_do_not_fit_are_left_to_predict(
+    runner, tiny_backbone, toy_model, reported, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tripletkit.report.page._PAGE_BYTES", 500_000)
+    path = tmp_path / "r.html"
+    arguments = ["report", toy_model, "--triplets", reported.triplets, "--images", reported.images]
+    result = runner.invoke(tripletkit, list(map(str, [*arguments, "-o", path])))
+    assert result.exit_code == 0, result.output
+    assert "All rows are too many for this page" in path.read_text(encoding="utf-8")
+    assert 'id="download"' not in path.read_text(encoding="utf-8")
 
 
 def test_accuracy_is_that_of_predict_and_score(runner, tiny_backbone, toy_model, reported):
@@ -189,6 +201,21 @@ def test_shared_pictures_are_warned_of(runner, tiny_backbone, toy_model, toy_com
     arguments = ["report", toy_model, "--triplets", toy_competition.train, "-o", path]
     assert runner.invoke(tripletkit, list(map(str, arguments))).exit_code == 0
     assert "42 pictures of these triplets are in the training triplets too" in path.read_text()
+
+
+def test_without_the_training_file_names_are_not_scored(
+    runner, tiny_backbone, toy_model, reported, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("tripletkit.cli.report.find_training_file", lambda model: None)
+    path = tmp_path / "r.html"
+    arguments = ["report", toy_model, "--triplets", reported.triplets, "-o", path]
+    result = runner.invoke(
+        tripletkit, list(map(str, [*arguments, "--images", reported.images, "--projection", "pca"]))
+    )
+    assert result.exit_code == 0, result.output
+    assert "so names are not scored" in result.stderr
+    accuracy_table = path.read_text().partition("</table>")[0]
+    assert "names alone" not in accuracy_table.partition("validation in training")[0]
 
 
 def test_a_broken_run_leaves_the_old_report(runner, tiny_backbone, toy_model, reported, tmp_path):

@@ -93,7 +93,9 @@ def test_describe_trap_speaks_only_when_names_do_as_well():
     assert describe_trap(0.95, Interval(0.93, 0.97), [guess, memory]) is None
     assert "(pair memory: 0.900)" in describe_trap(0.91, Interval(0.89, 0.93), [guess, memory])
     assert describe_trap(0.75, Interval(0.7, 0.8), [guess]) is None
-    assert describe_trap(0.51, Interval(0.48, 0.54), [guess]).endswith("no better than guessing.")
+    assert describe_trap(0.51, Interval(0.48, 0.54), [guess]).endswith(
+        "cannot be told from guessing."
+    )
 
 
 @pytest.mark.shared

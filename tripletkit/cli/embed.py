@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tripletkit.cli.collections import open_collection
-from tripletkit.cli.console import prepare_tensorflow, say
+from tripletkit.cli.console import say
 from tripletkit.cli.encoders import choose_encoder, encoder_options, find_pictures
 from tripletkit.cli.options import (
     INPUT_FOLDER,
@@ -62,7 +62,6 @@ def embed(
     check_vector_output(output)
     skip_bad = on_bad_image == "skip"
     files = find_pictures(images, skip_bad=skip_bad, follow_outside=follow_outside)
-    prepare_tensorflow()
     encoder = choose_encoder(model, as_features, backbone, weights)
     collection = open_collection(
         files, encoder.backbone, encoder.space, encoder.find_weights, cache, skip_bad=skip_bad

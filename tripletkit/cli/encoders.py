@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tripletkit import defaults
-from tripletkit.cli.console import say
+from tripletkit.cli.console import prepare_tensorflow, say
 from tripletkit.errors import ImageNameError, ImageReadError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def encoder_options(command: Callable) -> Callable:
 def choose_encoder(
     model: Path | None, as_features: bool, backbone: str | None, weights: Path | None
 ) -> Encoder:
-    """Return what the options name; TensorFlow must be prepared."""
+    """Return what the options name, and prepare TensorFlow for it."""
     from tripletkit.features.weights_origin import choose_backbone
     from tripletkit.model.artifact import load_model
     from tripletkit.search.encoders import Encoder
@@ -53,11 +53,13 @@ def choose_encoder(
     if backbone is not None:
         if model is not None:
             raise click.UsageError("--backbone needs no --model; give one of them.")
+        prepare_tensorflow()
         chosen = choose_backbone(backbone, weights)
         if chosen.reason:
             say(f"Backbone {chosen.reason}.")
         return Encoder.of_backbone(chosen)
     folder = load_model(model or Path(defaults.MODEL_FOLDER))
+    prepare_tensorflow()
     return (Encoder.of_features if as_features else Encoder.of_model)(folder, weights)
 
 

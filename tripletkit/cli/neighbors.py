@@ -9,7 +9,7 @@ import click
 
 from tripletkit import defaults
 from tripletkit.cli.collections import open_collection
-from tripletkit.cli.console import prepare_tensorflow, say, show_json
+from tripletkit.cli.console import say, show_json
 from tripletkit.cli.encoders import choose_encoder, encoder_options, find_pictures, find_queries
 from tripletkit.cli.options import (
     INPUT_FILE,
@@ -116,7 +116,6 @@ def neighbors(
     skip_bad = on_bad_image == "skip"
     asked = find_queries(queries)
     files = find_pictures(images, skip_bad=skip_bad, follow_outside=follow_outside)
-    prepare_tensorflow()
     encoder = choose_encoder(model, as_features, backbone, weights)
     with FeatureStore(cache) as store:
         contents = hash_pictures([*asked.paths, *files.paths], store)

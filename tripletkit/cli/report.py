@@ -56,7 +56,8 @@ def _read_training(view: ModelView) -> Triplets | None:
 
     path = find_training_file(view.model)
     if path is None:
-        say("The training triplets are gone or changed, so names alone are not scored.")
+        name = view.model.record["training_file"]["name"]
+        say(f"{name}: the training triplets are not there as they were, so names are not scored.")
         return None
     return read_triplets(path)
 

@@ -95,7 +95,7 @@ def describe_trap(accuracy: float, interval: Interval, controls: list[Control]) 
     """Say in one sentence that a model's score is no better than names alone, if it is.
 
     It is so when the best control lies within or above the 95% interval of the model's score.
-    Where the names tell nothing either, it is the model that is no better than guessing.
+    Where the names tell nothing either, the model cannot be told from guessing.
 
     Args:
         accuracy: the model's, 0 to 1.
@@ -105,17 +105,18 @@ def describe_trap(accuracy: float, interval: Interval, controls: list[Control]) 
         >>> control = Control("pair memory", 0.993, 5951, 79, wilson_interval(5909, 5951))
         >>> print(describe_trap(0.82, Interval(0.81, 0.83), [control]))
         The accuracy of 0.820 is no better than what a table of file names gets without looking \
-at a picture (pair memory: 0.993): split by picture or by component before believing it.
+at a picture (pair memory: 0.993): split by picture before believing it.
     """
     best = max(controls, key=lambda control: control.accuracy)
     if interval.low > best.accuracy:
         return None
     if best.wilson.low <= 0.5:
-        return f"The accuracy of {accuracy:.3f} is no better than guessing."
+        n = best.n
+        return f"The accuracy of {accuracy:.3f} on {n:,} triplets cannot be told from guessing."
     return (
         f"The accuracy of {accuracy:.3f} is no better than what a table of file names gets "
-        f"without looking at a picture ({best.name}: {best.accuracy:.3f}): split by picture or "
-        "by component before believing it."
+        f"without looking at a picture ({best.name}: {best.accuracy:.3f}): split by picture before "
+        "believing it."
     )
 
 

@@ -116,8 +116,8 @@ def _on_shown(view: ModelView, controls: list[Control], training: Triplets | Non
             f"The trained codes ({score.accuracy:.1%}) are worse than the frozen features without "
             f"any training ({view.frozen_score.accuracy:.1%}) on these triplets."
         )
-    trap = describe_trap(score.accuracy, score.bootstrap or score.wilson, controls)
-    if controls and trap is not None:
+    interval = score.bootstrap or score.wilson
+    if controls and (trap := describe_trap(score.accuracy, interval, controls)) is not None:
         warnings.append(trap)
     if training is not None:
         n_shared = len(
@@ -128,7 +128,6 @@ def _on_shown(view: ModelView, controls: list[Control], training: Triplets | Non
                 f"{n_shared:,} pictures of these triplets are in the training triplets too, so "
                 "the accuracy flatters what new pictures would get."
             )
-    interval = score.bootstrap or score.wilson
     if interval.high - interval.low > _WIDE_INTERVAL:
         warnings.append(
             f"The accuracy is uncertain: {interval.low:.0%} to {interval.high:.0%}. More "

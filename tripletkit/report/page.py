@@ -39,7 +39,9 @@ _N_MAP_DOTS = 3_000
 _THUMBNAIL_PX = 128
 # With at most some 420 pictures, the whole stays below 5 MB.
 _THUMBNAIL_BYTES = 5_500
-_CSV_BYTES = 800_000
+_PAGE_BYTES = 4_900_000
+# What the words and the code of a page take, its pictures and its CSV apart.
+_TEXT_BYTES = 400_000
 
 
 @dataclass
@@ -109,7 +111,6 @@ def make_page(
     environment.filters["percent"] = lambda share: f"{share:.1%}"
     album = Album(view)
     chosen = _choose_triplets(view)
-    rows = _csv_rows(view)
     page = {
         "version": __version__,
         "model": view.model.path.resolve().name,
@@ -124,10 +125,13 @@ def make_page(
         "culprits": _list_culprits(view, album),
         "map": _make_map(view, album, projection),
         "neighbors": _list_neighbors(view, album),
-        "csv": _data_uri(rows, "application/gzip") if len(rows) <= _CSV_BYTES else None,
     }
     # Last, when every section has put its pictures in.
     page["pictures"] = album.sources
+    figure_uris = [figure[scheme] for figure in page["figures"] for scheme in ("light", "dark")]
+    room = _PAGE_BYTES - _TEXT_BYTES - sum(map(len, [*album.sources, *figure_uris]))
+    rows = _data_uri(_csv_rows(view), "application/gzip")
+    page["csv"] = rows if len(rows) <= room else None
     return environment.get_template(_TEMPLATE).render(page)
 
 
@@ -329,7 +333,7 @@ def _csv_rows(view: ModelView) -> bytes:
         strict=True,
     ):
         measured = [near, far, margin] if np.isfinite(margin) else [None] * 3
-        shown = ["" if value is None else f"{value:.6g}" for value in measured]
+        shown = ["" if value is None else f"{value:.5g}" for value in measured]
         writer.writerow([line, *(names[picture] for picture in row), *shown, int(margin > 0)])
     return gzip.compress(text.getvalue().encode(), mtime=0)
 

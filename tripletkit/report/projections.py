@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import numpy as np
 
 from tripletkit import defaults
@@ -16,20 +18,22 @@ def check_projection(name: str) -> None:
     Raises:
         MissingExtraError: if its package is not installed.
     """
-    if name == "umap":
-        _import_umap()
+    # Found, not imported: umap takes seconds to load, and loads TensorFlow with all its talk.
+    if name == "umap" and find_spec("umap") is None:
+        raise MissingExtraError(
+            "the projection umap needs the package umap-learn, which is not installed. Install "
+            "it with `pip install 'tripletkit[map]'`, or take --projection pca."
+        )
 
 
 def project_codes(codes: np.ndarray, name: str) -> np.ndarray:
-    """Return places on a plane, 0 to 1 in both directions.
+    """Return places on a plane, 0 to 1 in both directions; see `check_projection`.
 
     Args:
         codes: `(n_images, n_dims)` float32, finite.
         name: `"pca"` keeps large distances, `"umap"` neighbourhoods; see `PROJECTIONS`.
     Returns:
         `(n_images, 2)` float64.
-    Raises:
-        MissingExtraError: if its package is not installed.
     Reference:
         McInnes, Healy, Melville. UMAP. 2018. arXiv:1802.03426.
     """
@@ -67,7 +71,8 @@ def _pca(codes: np.ndarray) -> np.ndarray:
 
 
 def _umap(codes: np.ndarray) -> np.ndarray:
-    umap = _import_umap()
+    import umap
+
     n_neighbors = min(15, len(codes) - 1)
     return umap.UMAP(
         n_neighbors=max(n_neighbors, 2),
@@ -75,14 +80,3 @@ def _umap(codes: np.ndarray) -> np.ndarray:
         n_jobs=1,
         init="random" if len(codes) < 10 else "spectral",
     ).fit_transform(codes)
-
-
-def _import_umap():
-    try:
-        import umap
-    except ImportError as error:
-        raise MissingExtraError(
-            "the projection umap needs the package umap-learn, which is not installed. Install "
-            "it with `pip install 'tripletkit[map]'`, or take --projection pca."
-        ) from error
-    return umap
