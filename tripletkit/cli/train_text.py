@@ -138,9 +138,10 @@ def warn_of_weak_score(validation: Validation) -> None:
     if validation.is_worse_than_frozen:
         warn(
             f"the trained codes ({validation.trained.accuracy:.4f}) are worse than the frozen "
-            f"features without any training ({validation.frozen.accuracy:.4f}). Try more "
-            "triplets, a larger --dim, a lower --learning-rate or fewer --epochs; with few "
-            "triplets or many kinds of pictures the frozen features can be the better choice."
+            f"features without any training ({validation.frozen.accuracy:.4f}). Try "
+            "--recipe residual, which starts from these, more triplets, a larger --dim, a lower "
+            "--learning-rate or fewer --epochs; with few triplets or many kinds of pictures the "
+            "frozen features can be the better choice."
         )
     if (trap := validation.trap()) is not None:
         warn(trap)
