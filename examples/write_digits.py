@@ -3,9 +3,10 @@
     python examples/write_digits.py FOLDER
 
 makes FOLDER/images (700 PNGs), train.txt (6,000 triplets `anchor positive negative` over 500
-of them), and test.txt with truth.csv (2,000 questions over the other 200, the two candidates in
-chance order). Two digits look alike if they are the same digit. The pictures are real: 8 x 8
-scans by 43 people (Alpaydin, Kaynak. Optical Recognition of Handwritten Digits. UCI, 1998).
+of them), test.txt with truth.csv (2,000 questions over the other 200, the two candidates in
+chance order), and labels.csv (which digit each is). Two digits look alike if they are the same
+digit. The pictures are real: 8 x 8 scans of the writing of 43 people (Alpaydin, Kaynak. Optical
+Recognition of Handwritten Digits. UCI, 1998).
 """
 
 from __future__ import annotations
@@ -45,9 +46,15 @@ def main(folder: Path) -> None:
 
     write_triplets(folder / "train.txt", names, train)
     write_triplets(folder / "test.txt", names, test)
-    lines = ["label", *map(str, truth)]
-    (folder / "truth.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_lines(folder / "truth.csv", ["label", *map(str, truth)])
+    rows = [f"{name},{label}" for name, label in zip(names, labels, strict=True)]
+    write_lines(folder / "labels.csv", ["name,label", *rows])
     print(f"Wrote {len(names)} pictures, {len(train):,} + {len(test):,} triplets to {folder}/.")
+
+
+def write_lines(path: Path, lines: list[str]) -> None:
+    """Write a small text file."""
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def draw_triplets(labels: np.ndarray, n_triplets: int, rng: np.random.Generator) -> np.ndarray:
