@@ -118,6 +118,12 @@ def test_members_differ_and_the_first_is_the_single_head(features, rows):
 
 
 def test_the_last_members_follow_the_source(features, rows):
+    settings = HeadSettings.of_recipe("best", source_members=2)
+    recipes = [settings.of_member(member).recipe for member in range(5)]
+    assert recipes == ["best"] * 3 + ["source"] * 2
+    assert settings.of_member(4).epochs == RECIPES["source"].epochs
+    twice = dataclasses.replace(settings, epochs=2 * settings.epochs)
+    assert twice.of_member(4).epochs == 2 * RECIPES["source"].epochs
     codes = embed(train(features, rows, "best", members=3, source_members=2), features)
     assert codes.shape == (60, N_FEATURES + 2 * HeadSettings().dim)
 

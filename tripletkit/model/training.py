@@ -86,8 +86,15 @@ class HeadSettings:
         return replace(settings, seed=_member_seed(self.seed, member))
 
     def of_source_members(self) -> HeadSettings:
-        """Return the settings of a head that follows the source's recipe beside the others."""
-        return HeadSettings.of_recipe("source", batch_size=self.batch_size, seed=self.seed)
+        """Return the settings of a head that follows the source's recipe beside the others.
+
+        Where the others get more or fewer epochs than they usually do, so does it.
+        """
+        usual = get_recipe(self.recipe).epochs
+        epochs = max(1, round(self.epochs / usual * get_recipe("source").epochs))
+        return HeadSettings.of_recipe(
+            "source", batch_size=self.batch_size, epochs=epochs, seed=self.seed
+        )
 
     @property
     def is_compressed(self) -> bool:
@@ -301,8 +308,8 @@ def build_model(n_features: int, settings: HeadSettings) -> keras.Model:
 def compress_codes(codes: np.ndarray, images: np.ndarray, settings: HeadSettings) -> np.ndarray:
     """Return the leading principal components of codes, at length 1.
 
-    Measured on two photo sets and on one with classes left out: going on to train the projection
-    on the triplets gains nothing, or loses up to a point and a half.
+    Measured on clothing and CIFAR-10, and on clothing with classes left out: going on to train
+    the projection on the triplets gained 0.9 points at best, lost up to 2.6, and lost on average.
 
     Args:
         codes: `(n_images, n)` of all pictures.
