@@ -9,6 +9,7 @@ import signal
 import subprocess
 
 import pytest
+from PIL import Image
 
 from tripletkit.cli.main import tripletkit
 from tripletkit.errors import BackboneError
@@ -184,11 +185,30 @@ def test_shared_pictures_are_warned_of(train, write):
     assert "taking every second picture for the positive" in result.stderr
 
 
-def test_a_picture_with_two_names_is_warned_of(train, write, tmp_path):
+def test_a_picture_with_two_names_counts_as_one(train, write, tmp_path):
     result = train("--val", write("p00 p06.png p43.png\n", "val.txt"))
     assert result.exit_code == 0
-    assert "warning: 1 pictures have two names (such as 'p00.png' and 'p00')" in result.stderr
-    assert "two names" not in train("-o", tmp_path / "other").stderr
+    assert "warning: 1 names stand for a picture that has another name" in result.stderr
+    assert "(such as 'p00' for 'p00.png')" in result.stderr
+    assert "warning: 2 pictures are in both" in result.stderr
+    assert "another name" not in train("-o", tmp_path / "other").stderr
+
+
+def test_copies_of_a_picture_are_never_on_both_sides(train, tmp_path, toy_competition):
+    images = tmp_path / "images"
+    shutil.copytree(toy_competition.images, images)
+    lines = toy_competition.train.read_text().splitlines()
+    for name in {name for line in lines for name in line.split()}:
+        shutil.copy(images / name, images / f"copy_{name}")
+    doubled = tmp_path / "doubled.txt"
+    copies = [" ".join(f"copy_{name}" for name in line.split()) for line in lines]
+    doubled.write_text("\n".join(lines + copies) + "\n")
+    result = train("--json", triplets=doubled, images=images)
+    # Every triplet is there twice over the same pictures, and so is what the split makes of it.
+    alone = train("--json", "-o", tmp_path / "alone")
+    n_val, n_alone = (json.loads(r.stdout)["split"]["n_val"] for r in (result, alone))
+    assert n_alone > 0 and n_val % 2 == 0
+    assert "each picture counts as one" in result.stderr
 
 
 def test_no_validation_on_request(train, tmp_path):
@@ -222,7 +242,9 @@ def test_a_collapse_ends_without_a_model(train, write, tmp_path, toy_competition
     images = tmp_path / "images"
     images.mkdir()
     for number in range(4):
-        shutil.copy(toy_competition.images / "p00.png", images / f"p{number}.png")
+        # The same pixels in other bytes: equal files would count as one picture.
+        picture = Image.open(toy_competition.images / "p00.png")
+        picture.save(images / f"p{number}.png", compress_level=number)
     result = train(triplets=write("p0 p1 p2\np1 p2 p3\n"), images=images)
     assert (result.exit_code, result.stdout) == (1, "")
     assert "training collapsed: all codes are alike" in result.stderr

@@ -7,7 +7,12 @@ import io
 import numpy as np
 import pytest
 
-from tripletkit.data.training_set import divide_training_set, join_training_set
+from tripletkit.data.training_set import (
+    divide_training_set,
+    join_training_set,
+    places_of_names,
+    share_names,
+)
 from tripletkit.data.triplets import read_triplets
 from tripletkit.errors import SplitError, TripletFileError
 
@@ -56,12 +61,13 @@ def test_only_degenerate_triplets_are_refused_whatever_the_split(fraction):
     with pytest.raises(TripletFileError, match=r"train\.txt: .* every one names a picture twice"):
         divide_training_set(triplets, "image", fraction, seed=0)
     with pytest.raises(TripletFileError, match=r"val\.txt: "):
-        join_training_set(read("a b c\n"), read("a a b\n", "val.txt"))
+        join_training_set(*share_names(read("a b c\n"), read("a a b\n", "val.txt")))
 
 
 def test_places_name_the_first_line_whatever_became_of_it():
-    data = divide_training_set(read("a a x\na b c\n\nd b y\n"), "image", 0, seed=0)
-    assert dict(zip(data.names, data.places, strict=True)) == {
+    triplets = read("a a x\na b c\n\nd b y\n")
+    places = places_of_names(triplets, triplets.take(np.arange(0)))
+    assert dict(zip(triplets.names, places, strict=True)) == {
         "a": "train.txt:1",
         "x": "train.txt:1",
         "b": "train.txt:2",
@@ -72,25 +78,36 @@ def test_places_name_the_first_line_whatever_became_of_it():
 
 
 def test_a_validation_file_joins_by_names():
-    train = read("a b c\nd e f\n")
-    val = read("g f a\n\nx x a\ng h a\n", "val.txt")
+    train, val = share_names(read("a b c\nd e f\n"), read("g f a\n\nx x a\ng h a\n", "val.txt"))
     data = join_training_set(train, val)
     assert named(data.train) == [("a", "b", "c"), ("d", "e", "f")]
     assert named(data.val) == [("g", "f", "a"), ("g", "h", "a")]
     assert (data.by, data.n_degenerate, data.n_shared_pictures()) == ("file", 1, 2)
     assert data.names == ["a", "b", "c", "d", "e", "f", "g", "x", "h"]
-    assert data.places[-3:] == ["val.txt:1", "val.txt:3", "val.txt:4"]
-    assert data.places[5] == "train.txt:2"
+    places = places_of_names(train, val)
+    assert places[-3:] == ["val.txt:1", "val.txt:3", "val.txt:4"]
+    assert places[5] == "train.txt:2"
 
 
 def test_a_truth_turns_rows_round():
-    data = join_training_set(read("a b c\n"), read("a c b\nc a b\n"), np.array([0, 1]))
+    data = join_training_set(
+        *share_names(read("a b c\n"), read("a c b\nc a b\n")), np.array([0, 1])
+    )
     assert named(data.val) == [("a", "b", "c"), ("c", "a", "b")]
 
 
 def test_unusable_pictures_take_their_triplets_along():
-    data = join_training_set(read("a b c\nd e f\n"), read("a b d\nd e f\n", "val.txt"))
+    data = join_training_set(
+        *share_names(read("a b c\nd e f\n"), read("a b d\nd e f\n", "val.txt"))
+    )
     kept = data.keep_usable(np.array([name != "c" for name in data.names]))
     assert named(kept.train) == [("d", "e", "f")]
     assert named(kept.val) == [("a", "b", "d"), ("d", "e", "f")]
-    assert (kept.places, kept.by) == (data.places, data.by)
+    assert kept.by == data.by
+
+
+def test_names_of_one_picture_become_one():
+    triplets = read("a b c\na A c\n")
+    merged = triplets.merge(np.array([0, 1, 2, 0]))
+    assert named(merged) == [("a", "b", "c"), ("a", "a", "c")]
+    assert merged.is_degenerate().tolist() == [False, True]

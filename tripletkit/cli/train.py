@@ -226,6 +226,9 @@ def train(
         raise click.UsageError("--weights needs --backbone, the network that they are for.")
     kinds_fraction = _check_recipe(head_options, val_kinds, test_file)
 
+    import numpy as np
+
+    from tripletkit.data.training_set import places_of_names, share_names
     from tripletkit.data.triplets import read_bytes, read_triplets
     from tripletkit.evaluation.training_record import make_record
     from tripletkit.features.collection import find_files, space_of
@@ -235,19 +238,23 @@ def train(
     check_model_output(output, overwrite=force)
     data_bytes, source = read_bytes(input_source(triplets))
     seed = head_options["seed"]
-    data = _divide(
-        read_triplets(io.BytesIO(data_bytes), source),
-        val_file,
-        val_truth,
-        split_by,
-        val_fraction,
-        seed,
-    )
+    asked = read_triplets(io.BytesIO(data_bytes), source)
+    # Without a validation file: no rows, over the same names.
+    val = read_triplets(input_source(val_file)) if val_file else asked.take(np.arange(0))
+    asked, val = share_names(asked, val)
+    truth = _read_val_truth(val, val_truth) if val_file else None
     skip_bad = on_bad_image == "skip"
     files = find_files(
-        data.names, data.places, images, skip_bad=skip_bad, follow_outside=follow_outside
+        asked.names,
+        places_of_names(asked, val),
+        images,
+        skip_bad=skip_bad,
+        follow_outside=follow_outside,
     )
-    _warn_of_two_names(files)
+    same_as = _find_same_pictures(files, cache)
+    asked, val = asked.merge(same_as), val.merge(same_as)
+    data = _join(asked, val, truth) if val_file else _divide(asked, split_by, val_fraction, seed)
+    _warn_of_left_out(data)
     test_files = test_file and _find_test(test_file, images, skip_bad, follow_outside)
     prepare_tensorflow()
     chosen = _choose(backbone, weights)
@@ -313,33 +320,73 @@ def train(
         warn_of_weak_score(validation)
 
 
-def _divide(
-    triplets: Triplets,
-    val_file: Path | None,
-    val_truth: Path | None,
-    split_by: str | None,
-    val_fraction: float | None,
-    seed: int,
-) -> TrainingSet:
-    from tripletkit.data.training_set import divide_training_set, join_training_set
+def _read_val_truth(val: Triplets, val_truth: Path | None) -> np.ndarray | None:
+    from tripletkit.errors import AnswerFileError
+    from tripletkit.evaluation.answers import read_truth
 
-    if val_file is not None:
-        data = _join(triplets, val_file, val_truth, join_training_set)
-    else:
-        by = split_by or defaults.SPLIT_POLICIES[0]
-        fraction = defaults.TRAIN_VAL_FRACTION if val_fraction is None else val_fraction
-        try:
-            data = divide_training_set(triplets, by, fraction, seed)
-        except SplitError as error:
-            if val_fraction is not None or split_by is not None:
-                raise
-            warn(f"{error}\nTraining goes on without validation.")
-            data = divide_training_set(triplets, by, 0, seed)
-        if by == "random" and fraction:
-            warn(
-                "a random split can often be solved by remembering the names of pairs; the "
-                "controls below tell. Prefer --split image or component."
-            )
+    if val_truth is None:
+        say(f"{val.source}: taking every second picture for the positive (no --val-truth).")
+        return None
+    truth = read_truth(input_source(val_truth))
+    if len(truth) != len(val):
+        raise AnswerFileError(
+            f"{truth.source}: expected {len(val):,} truths, one for each triplet of "
+            f"{val.source}, got {len(truth):,}"
+        )
+    return truth.labels
+
+
+def _find_same_pictures(files: NamedFiles, cache: Path | None) -> np.ndarray:
+    from tripletkit.features.collection import find_same_pictures
+    from tripletkit.features.store import FeatureStore
+
+    with FeatureStore(cache) as store:
+        same_as = find_same_pictures(files, store)
+    copies = [(index, first) for index, first in enumerate(same_as) if index != first]
+    if copies:
+        copy, first = (files.names[index] for index in copies[0])
+        warn(
+            f"{len(copies):,} names stand for a picture that has another name already (such as "
+            f"{copy!r} for {first!r}); each picture counts as one."
+        )
+    return same_as
+
+
+def _join(triplets: Triplets, val: Triplets, truth: np.ndarray | None) -> TrainingSet:
+    from tripletkit.data.training_set import join_training_set
+
+    data = join_training_set(triplets, val, truth)
+    if n_shared := data.n_shared_pictures():
+        warn(
+            f"{n_shared:,} pictures are in both {triplets.source} and {val.source}; the "
+            "validation accuracy will flatter. `tripletkit split --by image` avoids it."
+        )
+    return data
+
+
+def _divide(
+    triplets: Triplets, split_by: str | None, val_fraction: float | None, seed: int
+) -> TrainingSet:
+    from tripletkit.data.training_set import divide_training_set
+
+    by = split_by or defaults.SPLIT_POLICIES[0]
+    fraction = defaults.TRAIN_VAL_FRACTION if val_fraction is None else val_fraction
+    try:
+        data = divide_training_set(triplets, by, fraction, seed)
+    except SplitError as error:
+        if val_fraction is not None or split_by is not None:
+            raise
+        warn(f"{error}\nTraining goes on without validation.")
+        data = divide_training_set(triplets, by, 0, seed)
+    if by == "random" and fraction:
+        warn(
+            "a random split can often be solved by remembering the names of pairs; the "
+            "controls below tell. Prefer --split image or component."
+        )
+    return data
+
+
+def _warn_of_left_out(data: TrainingSet) -> None:
     if data.n_degenerate:
         warn(
             f"{data.n_degenerate:,} triplets name one picture twice and are left out; "
@@ -350,49 +397,6 @@ def _divide(
             f"{len(data.val):,} validation triplets (by {data.by}) are too few to choose an epoch "
             "by or to say much, so the last epoch is kept. Give --val FILE, a larger "
             "--val-fraction, or --split component."
-        )
-    return data
-
-
-def _join(triplets: Triplets, val_file: Path, val_truth: Path | None, join) -> TrainingSet:
-    from tripletkit.data.triplets import read_triplets
-    from tripletkit.errors import AnswerFileError
-    from tripletkit.evaluation.answers import read_truth
-
-    val = read_triplets(input_source(val_file))
-    truth = None
-    if val_truth is None:
-        say(f"{val_file}: taking every second picture for the positive (no --val-truth).")
-    else:
-        read = read_truth(input_source(val_truth))
-        if len(read) != len(val):
-            raise AnswerFileError(
-                f"{read.source}: expected {len(val):,} truths, one for each triplet of "
-                f"{val.source}, got {len(read):,}"
-            )
-        truth = read.labels
-    data = join(triplets, val, truth)
-    if n_shared := data.n_shared_pictures():
-        warn(
-            f"{n_shared:,} pictures are in both {triplets.source} and {val.source}; the "
-            "validation accuracy will flatter. `tripletkit split --by image` avoids it."
-        )
-    return data
-
-
-def _warn_of_two_names(files: NamedFiles) -> None:
-    """Warn where the validation could share pictures with the training under other names."""
-    name_of: dict[Path, str] = {}
-    doubles = [
-        (name_of[path], name)
-        for name, path in zip(files.names, files.paths, strict=True)
-        if path is not None and name_of.setdefault(path, name) != name
-    ]
-    if doubles:
-        warn(
-            f"{len(doubles):,} pictures have two names (such as {doubles[0][0]!r} and "
-            f"{doubles[0][1]!r}) and count as two; validation may share them with training. Write "
-            "each name in one way."
         )
 
 

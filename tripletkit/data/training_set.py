@@ -21,7 +21,6 @@ class TrainingSet:
     Attributes:
         train, val: anchor, positive, negative; `val` may be empty. No row names a picture
             twice.
-        places: where each name was read first (`train.txt:3`), in whatever row it stands.
         by: how they were divided: a split policy, `"file"` or `"none"`.
         n_dropped: triplets that the split could use on neither side.
         n_degenerate: triplets left out because they name a picture twice.
@@ -29,7 +28,6 @@ class TrainingSet:
 
     train: Triplets
     val: Triplets
-    places: list[str]
     by: str
     n_dropped: int
     n_degenerate: int
@@ -54,6 +52,23 @@ class TrainingSet:
         return replace(self, train=train, val=val)
 
 
+def share_names(triplets: Triplets, val: Triplets) -> tuple[Triplets, Triplets]:
+    """Return both over one list of names, those of the first before those only in the other."""
+    index_of = {name: index for index, name in enumerate(triplets.names)}
+    of_val = np.array([index_of.setdefault(name, len(index_of)) for name in val.names])
+    names = list(index_of)
+    val_rows = of_val[val.rows].astype(np.int32)
+    return replace(triplets, names=names), replace(val, names=names, rows=val_rows)
+
+
+def places_of_names(triplets: Triplets, val: Triplets) -> list[str]:
+    """Return where each of the shared names was read: in the first file, else in the other."""
+    of_train, of_val = triplets.first_places(), val.first_places()
+    is_in_train = np.zeros(len(triplets.names), dtype=bool)
+    is_in_train[triplets.rows] = True
+    return [of_train[i] if is_in_train[i] else of_val[i] for i in range(len(triplets.names))]
+
+
 def divide_training_set(triplets: Triplets, by: str, val_fraction: float, seed: int) -> TrainingSet:
     """Set part of the triplets apart for validation.
 
@@ -67,14 +82,12 @@ def divide_training_set(triplets: Triplets, by: str, val_fraction: float, seed: 
         TripletFileError: if every triplet names a picture twice.
     """
     usable, n_degenerate = _leave_out_degenerate(triplets)
-    places = triplets.first_places()
     if val_fraction == 0:
-        return TrainingSet(usable, usable.take(np.arange(0)), places, NO_SPLIT, 0, n_degenerate)
+        return TrainingSet(usable, usable.take(np.arange(0)), NO_SPLIT, 0, n_degenerate)
     split = split_triplets(usable, by, val_fraction, seed)
     return TrainingSet(
         usable.take(split.train_rows),
         usable.take(split.val_rows),
-        places,
         by,
         len(split.dropped_rows),
         n_degenerate,
@@ -88,26 +101,17 @@ def join_training_set(
 
     Args:
         triplets: anchor, positive, negative.
-        val: validation triplets, anchor, positive, negative unless there is a truth.
+        val: validation triplets over the same names (`share_names`), anchor, positive, negative
+            unless there is a truth.
         truth: `(n_val,)`, 1 where the first is nearer, 0 where the second is.
     Raises:
         TripletFileError: if every triplet of a file names a picture twice.
     """
-    rows = val.rows
     if truth is not None:
-        rows = np.where(truth[:, None] == 1, rows, rows[:, [0, 2, 1]])
-    index_of = {name: index for index, name in enumerate(triplets.names)}
-    of_val = np.array([index_of.setdefault(name, len(index_of)) for name in val.names])
-    names = list(index_of)
-    val_places = dict(zip(val.names, val.first_places(), strict=True))
-    places = triplets.first_places() + [val_places[name] for name in names[len(triplets.names) :]]
-    train, n_train = _leave_out_degenerate(
-        Triplets(names, triplets.rows, triplets.lines, triplets.source)
-    )
-    val, n_val = _leave_out_degenerate(
-        Triplets(names, of_val[rows].astype(np.int32), val.lines, val.source)
-    )
-    return TrainingSet(train, val, places, BY_FILE, 0, n_train + n_val)
+        val = replace(val, rows=np.where(truth[:, None] == 1, val.rows, val.rows[:, [0, 2, 1]]))
+    train, n_train = _leave_out_degenerate(triplets)
+    val, n_val = _leave_out_degenerate(val)
+    return TrainingSet(train, val, BY_FILE, 0, n_train + n_val)
 
 
 def _leave_out_degenerate(triplets: Triplets) -> tuple[Triplets, int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -68,6 +68,14 @@ class Triplets:
     def take(self, rows: np.ndarray) -> Triplets:
         """Return the rows that a mask or an index array picks, over the same names."""
         return Triplets(self.names, self.rows[rows], self.lines[rows], self.source)
+
+    def merge(self, same_as: np.ndarray) -> Triplets:
+        """Return the rows with names that stand for one picture made one.
+
+        Args:
+            same_as: `(n_names,)` indices, for each name the one to take instead.
+        """
+        return replace(self, rows=same_as[self.rows].astype(np.int32))
 
     def is_degenerate(self) -> np.ndarray:
         """Return `(n_triplets,)` bool: the row names one picture twice."""

@@ -12,7 +12,12 @@ from tripletkit import defaults
 from tripletkit.data.folder import locate_images, place_problems
 from tripletkit.errors import ImageNameError, ImageReadError, describe_problems
 from tripletkit.features.backbones import Backbone
-from tripletkit.features.extract import FeatureFunction, Progress, extract_features
+from tripletkit.features.extract import (
+    FeatureFunction,
+    Progress,
+    extract_features,
+    hash_pictures,
+)
 from tripletkit.features.store import FeatureSpace, FeatureStore
 from tripletkit.features.weights_origin import WeightsFile
 
@@ -80,6 +85,26 @@ def find_files(
             _with_advice(describe_problems(place_problems(located.problems, places)))
         )
     return NamedFiles(names, places, located.paths, located.problems)
+
+
+def find_same_pictures(files: NamedFiles, store: FeatureStore) -> np.ndarray:
+    """Return `(n_names,)` int64: for each name the first one whose file has the same content.
+
+    So `7`, `7.jpg` and a copy of it are one picture, and a split cannot part them.
+
+    Args:
+        files: from `find_files`; a name without a readable file stands for itself.
+        store: what remembers the hashes of files.
+    """
+    first_with: dict[bytes, int] = {}
+    contents = hash_pictures(files.paths, store)
+    return np.array(
+        [
+            index if content is None else first_with.setdefault(content, index)
+            for index, content in enumerate(contents)
+        ],
+        dtype=np.int64,
+    )
 
 
 def load_collection(
