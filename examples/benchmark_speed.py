@@ -11,7 +11,6 @@ scikit-learn's two sample photos.
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -227,8 +226,17 @@ def predict(folder: Path, n_images: int = 5_000, n_triplets: int = 59_544) -> No
         *("--model", str(folder / "model"), "--cache", str(folder / "store"), "--quiet"),
         *("-o", str(folder / "preds.csv")),
     ]
-    took_s = seconds(lambda: subprocess.run(command, check=True))
-    peak_gb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+    # A small process between, because a child's peak begins with the size of its parent.
+    measure = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6)"
+    )
+    started_s = time.perf_counter()
+    measured = subprocess.run(
+        [sys.executable, "-c", measure, *command], check=True, stdout=subprocess.PIPE, text=True
+    )
+    took_s = time.perf_counter() - started_s
+    peak_gb = float(measured.stdout)
     show(
         f"predict, {n_triplets:,} lines over {n_images:,} pictures, features stored",
         f"{took_s:.1f} s, {peak_gb:.2f} GB",

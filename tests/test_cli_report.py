@@ -21,7 +21,9 @@ from PIL import Image
 
 from tripletkit import defaults
 from tripletkit.cli.main import tripletkit
+from tripletkit.cli.views import find_training_file
 from tripletkit.data.triplets import read_triplets, write_triplets
+from tripletkit.model.artifact import load_model
 
 CHROMIUM, CHROMEDRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
 FLAGS = (
@@ -201,6 +203,12 @@ def test_shared_pictures_are_warned_of(runner, tiny_backbone, toy_model, toy_com
     arguments = ["report", toy_model, "--triplets", toy_competition.train, "-o", path]
     assert runner.invoke(tripletkit, list(map(str, arguments))).exit_code == 0
     assert "42 pictures of these triplets are in the training triplets too" in path.read_text()
+
+
+def test_the_training_file_is_found_from_any_folder(toy_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = find_training_file(load_model(toy_model))
+    assert found is not None and found.is_absolute()
 
 
 def test_without_the_training_file_names_are_not_scored(

@@ -316,7 +316,8 @@ def test_a_relative_output_is_found_again(train, runner, toy_competition, tmp_pa
 def test_triplets_come_from_stdin_too(train, toy_competition, tmp_path):
     result = train(triplets="-", input=toy_competition.train.read_bytes())
     assert result.exit_code == 0
-    assert load_model(tmp_path / "m").record["training_file"]["name"] == "<stdin>"
+    recorded = load_model(tmp_path / "m").record["training_file"]
+    assert (recorded["name"], recorded["path"]) == ("<stdin>", None)
 
 
 def test_a_cache_that_cannot_be_made_is_named(train, write):

@@ -295,7 +295,11 @@ def train(
     record = make_record(
         shlex.join(["tripletkit", *sys.argv[1:]]),
         data,
-        hashlib.sha256(data_bytes).hexdigest(),
+        {
+            "name": source,
+            "path": None if str(triplets) == "-" else str(triplets.absolute()),
+            "sha256": hashlib.sha256(data_bytes).hexdigest(),
+        },
         collection,
         chosen,
         settings,

@@ -127,7 +127,9 @@ def find_training_file(model: ModelFolder) -> Path | None:
     from tripletkit.features.weights_files import file_sha256
 
     recorded = model.record["training_file"]
-    path = Path(recorded["name"])
+    if recorded["path"] is None:
+        return None
+    path = Path(recorded["path"])
     return path if path.is_file() and file_sha256(path) == recorded["sha256"] else None
 
 

@@ -25,7 +25,7 @@ _PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "Pillow")
 def make_record(
     command: str,
     data: TrainingSet,
-    data_sha256: str,
+    training_file: dict[str, str | None],
     collection: Collection,
     chosen: WeightsFile,
     settings: HeadSettings,
@@ -38,7 +38,8 @@ def make_record(
     Args:
         command: as it was typed.
         data: the triplets that were used.
-        data_sha256: of the training file's bytes.
+        training_file: its name as typed, its absolute path (None for standard input), and the
+            SHA-256 of its bytes.
         collection: the pictures' features.
         chosen: the backbone and its weights.
         settings, trained: what was asked of the head and what came out.
@@ -62,7 +63,7 @@ def make_record(
         "backbone_reason": chosen.reason,
         "head": asdict(settings),
         "best_epoch": trained.best_epoch,
-        "training_file": {"name": data.train.source, "sha256": data_sha256},
+        "training_file": training_file,
         "split": {
             "by": data.by,
             "n_train": len(data.train),

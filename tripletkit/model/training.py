@@ -26,6 +26,7 @@ from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.features.backbones import load_object
 from tripletkit.model.collapse import check_collapse, mean_pairwise_distance
 from tripletkit.model.distances import DISTANCES
+from tripletkit.model.fused_adam import FusedAdam
 from tripletkit.model.heads import compress_head, embed, join_heads, shorten_step
 from tripletkit.model.losses import triplet_margin_loss
 from tripletkit.model.recipes import get_recipe
@@ -345,7 +346,7 @@ def _make_epoch(
     """Return a compiled pass over `(n_triplets, 3)` rows that gives mean loss and violations."""
     matrix = tf.constant(features)
     distance = DISTANCES[settings.distance]
-    optimizer = keras.optimizers.Adam(settings.learning_rate)
+    optimizer = FusedAdam(settings.learning_rate)
     optimizer.build(head.trainable_variables)
 
     def step(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
