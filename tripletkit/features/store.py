@@ -45,6 +45,8 @@ CREATE TABLE files (
     content BLOB NOT NULL
 ) WITHOUT ROWID;
 """
+# Another process holds the lock for one batch at a time.
+_LOCK_TIMEOUT_S = 60
 # SQLite takes at least 999 parameters in one statement.
 _AT_ONCE = 900
 
@@ -106,8 +108,8 @@ class FeatureStore:
             ) from error
         with self._explained():
             # Another process may hold the write lock for one batch; wait for it.
-            self._database = sqlite3.connect(self.path, timeout=60, isolation_level=None)
-            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database = sqlite3.connect(self.path, timeout=_LOCK_TIMEOUT_S, isolation_level=None)
+            self._use_write_ahead_log()
             self._database.execute("PRAGMA synchronous = NORMAL")
             self._prepare()
 
@@ -260,6 +262,19 @@ class FeatureStore:
         with self._explained():
             self._database.execute("VACUUM")
         return dropped
+
+    def _use_write_ahead_log(self) -> None:
+        """Switch the journal, which for once does not wait while another process does the same."""
+        give_up_s = time.monotonic() + _LOCK_TIMEOUT_S
+        while True:
+            try:
+                self._database.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not is_busy or time.monotonic() > give_up_s:
+                    raise
+                time.sleep(0.02)
 
     def _prepare(self) -> None:
         if self._version() == 0:
