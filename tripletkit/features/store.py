@@ -107,8 +107,9 @@ class FeatureStore:
                 "Choose another place with --cache DIR."
             ) from error
         with self._explained():
-            # Another process may hold the write lock for one batch; wait for it.
-            self._database = sqlite3.connect(self.path, timeout=_LOCK_TIMEOUT_S, isolation_level=None)
+            self._database = sqlite3.connect(
+                self.path, timeout=_LOCK_TIMEOUT_S, isolation_level=None
+            )
             self._use_write_ahead_log()
             self._database.execute("PRAGMA synchronous = NORMAL")
             self._prepare()
