@@ -214,9 +214,10 @@ def train(
     tripletkit train train.txt images/ --backbone resnet50 --weights resnet50_notop.h5
 
     Every picture goes through the frozen backbone once; its features are kept on disk, so that
-    the next run starts at once. The best epoch by validation accuracy is kept, and its accuracy
-    is printed beside that of the frozen features alone. With --recipe residual or best a second
-    number tells how the model does on kinds of pictures that training has not seen.
+    the next run starts at once. With 500 validation triplets or more the best epoch by their
+    accuracy is kept, with fewer the last. The accuracy is printed beside that of the frozen
+    features alone. With --recipe residual or best a second number tells how the model does on
+    kinds of pictures that training has not seen.
     """
     if val_file is not None and (val_fraction is not None or split_by is not None):
         raise click.UsageError("--val excludes --val-fraction and --split: the file says it.")
