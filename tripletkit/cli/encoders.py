@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,13 +9,15 @@ import click
 
 from tripletkit import defaults
 from tripletkit.cli.console import prepare_tensorflow, say
+from tripletkit.cli.options import group_options
 from tripletkit.errors import ImageNameError, ImageReadError
 
 if TYPE_CHECKING:
     from tripletkit.features.collection import NamedFiles
     from tripletkit.search.encoders import Encoder
 
-_OPTIONS = (
+# What `choose_encoder` takes.
+encoder_options = group_options(
     click.option(
         "--model",
         type=click.Path(path_type=Path),
@@ -33,13 +34,6 @@ _OPTIONS = (
         help="Take the features of this backbone, without any model; `auto` as in training.",
     ),
 )
-
-
-def encoder_options(command: Callable) -> Callable:
-    """Add --model, --features and --backbone, which `choose_encoder` takes."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
 
 
 def choose_encoder(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from tripletkit.cli.options import (
     INPUT_FOLDER,
     cache_option,
     follow_outside_option,
+    group_options,
     input_source,
     on_bad_image_option,
     weights_option,
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from tripletkit.model.artifact import ModelFolder
     from tripletkit.report.views import ModelView
 
-_OPTIONS = (
+# What `open_view` takes.
+view_options = group_options(
     click.option(
         "--triplets",
         "triplets_file",
@@ -62,13 +63,6 @@ _OPTIONS = (
     follow_outside_option,
     cache_option,
 )
-
-
-def view_options(command: Callable) -> Callable:
-    """Add the options that `open_view` takes."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
 
 
 def open_view(
