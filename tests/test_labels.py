@@ -2,9 +2,10 @@
 
 import io
 
+import numpy as np
 import pytest
 
-from tripletkit.data.labels import read_labels
+from tripletkit.data.labels import NO_LABEL, PictureLabels, read_classes, read_labels
 from tripletkit.errors import LabelFileError
 
 
@@ -43,3 +44,38 @@ def test_anything_else_is_refused(text, message):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(LabelFileError, match="cannot be read"):
         read_labels(tmp_path / "none.csv")
+
+
+def test_a_folder_per_class_names_pictures_below_the_image_folder(tmp_path):
+    for name in ("train/cat/a.png", "train/dog/deep/b.jpg", "train/loose.png", "other/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    expected = {"train/cat/a.png": "cat", "train/dog/deep/b.jpg": "dog"}
+    assert read_classes(tmp_path / "train", tmp_path) == expected
+    assert read_classes(tmp_path / "train", tmp_path / "train") == {
+        "cat/a.png": "cat",
+        "dog/deep/b.jpg": "dog",
+    }
+
+
+def test_a_folder_elsewhere_or_without_classes_is_refused(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").touch()
+    with pytest.raises(LabelFileError, match="a folder inside the image folder"):
+        read_classes(tmp_path, tmp_path / "images")
+    with pytest.raises(LabelFileError, match="a subfolder of pictures for each class, got none"):
+        read_classes(tmp_path / "images", tmp_path / "images")
+
+
+def test_classes_are_sorted_and_names_without_label_marked():
+    labels = PictureLabels.of_names(["x", "b", "a"], {"a": "dog", "b": "cat", "unused": "cow"})
+    assert labels.classes == ["cat", "dog"]
+    assert labels.of_picture.tolist() == [NO_LABEL, 0, 1]
+
+
+def test_names_of_one_picture_share_its_label():
+    labels = PictureLabels.of_names(["a", "b", "c"], {"b": "cat", "c": "dog"})
+    merged = labels.merge(np.array([0, 0, 2]), ["a", "b", "c"])
+    assert merged.of_picture.tolist() == [0, 0, 1]
+    with pytest.raises(LabelFileError, match='got "cat" for "b" and "dog" for "c"'):
+        labels.merge(np.array([0, 1, 1]), ["a", "b", "c"])

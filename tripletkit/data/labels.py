@@ -1,16 +1,101 @@
-"""Label files: which class each picture is of."""
+"""Class labels: which class each picture is of, from a CSV or from a folder per class."""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
+from tripletkit.data.folder import list_images
 from tripletkit.data.triplets import check_text, read_bytes
 from tripletkit.errors import LabelFileError, TripletFileError, describe_problems
 
 COLUMNS = ("name", "label")
+
+# Stands for the class of a picture that has no label.
+NO_LABEL = -1
+
+
+@dataclass(frozen=True)
+class PictureLabels:
+    """The classes of named pictures.
+
+    Attributes:
+        classes: their names, sorted.
+        of_picture: `(n_names,)` int32 indices into `classes`; `NO_LABEL` without a label.
+    """
+
+    classes: list[str]
+    of_picture: np.ndarray
+
+    @classmethod
+    def of_names(cls, names: Sequence[str], labels: Mapping[str, str]) -> PictureLabels:
+        """Look up the label of every name; classes that none of them has are left out."""
+        classes = sorted({labels[name] for name in names if name in labels})
+        index_of = {name: index for index, name in enumerate(classes)}
+        found = [index_of.get(labels.get(name), NO_LABEL) for name in names]
+        return cls(classes, np.array(found, dtype=np.int32))
+
+    def merge(self, same_as: np.ndarray, names: Sequence[str]) -> PictureLabels:
+        """Give every name the label that it or another name of the same picture has.
+
+        Args:
+            same_as: `(n_names,)` the first name of the same picture; see `find_same_pictures`.
+            names: for messages.
+        Raises:
+            LabelFileError: if one picture has two labels.
+        """
+        of_picture = np.full(len(same_as), NO_LABEL, dtype=np.int32)
+        problems = []
+        for name in np.flatnonzero(self.of_picture != NO_LABEL):
+            first, label = same_as[name], self.of_picture[name]
+            if of_picture[first] == NO_LABEL:
+                of_picture[first] = label
+            elif of_picture[first] != label:
+                problems.append(
+                    f'expected one label for one picture, got "{self.classes[of_picture[first]]}" '
+                    f'for "{names[first]}" and "{self.classes[label]}" for "{names[name]}"'
+                )
+        if problems:
+            raise LabelFileError(describe_problems(problems))
+        return PictureLabels(self.classes, of_picture[same_as])
+
+
+def read_classes(source: Path, folder: Path) -> dict[str, str]:
+    """Read labels from a CSV, or from a folder that has a subfolder for each class.
+
+    Args:
+        source: a file for `read_labels`, or a folder inside `folder`, or `folder` itself.
+        folder: of the pictures, which names are relative to.
+    Returns:
+        Name of a picture -> label, in the order of the file or of the names.
+    Raises:
+        LabelFileError: if the file is no such file, or the folder has no such subfolders.
+    """
+    if not source.is_dir():
+        return read_labels(source)
+    try:
+        inside = source.resolve().relative_to(folder.resolve())
+    except ValueError:
+        raise LabelFileError(
+            f"{source}: expected a folder inside the image folder {folder}, or that folder itself"
+        ) from None
+    labels = {
+        (inside / name).as_posix(): name.partition("/")[0]
+        for name in list_images(source)
+        if "/" in name
+    }
+    if not labels:
+        raise LabelFileError(
+            f"{source}: expected a subfolder of pictures for each class, got none. "
+            "Or give a CSV with the columns name and label."
+        )
+    return labels
 
 
 def read_labels(source: Path | BinaryIO, name: str | None = None) -> dict[str, str]:
