@@ -42,7 +42,8 @@ from tripletkit.features.weights_origin import choose_backbone
 from tripletkit.model.heads import embed
 from tripletkit.model.probe import see_new_kinds
 from tripletkit.model.scaling import Scaling
-from tripletkit.model.training import HeadSettings, choose_epochs, compress_codes, train_model
+from tripletkit.model.settings import HeadSettings
+from tripletkit.model.training import choose_epochs, compress_codes, train_model
 
 # Components that the methods which learn a whole matrix start from, as they do not scale to more.
 N_COMPONENTS = 100

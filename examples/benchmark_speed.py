@@ -40,7 +40,8 @@ from tripletkit.model.distances import l2_distance
 from tripletkit.model.heads import build_head
 from tripletkit.model.losses import triplet_margin_loss
 from tripletkit.model.network import build_encoder, build_triplet_network
-from tripletkit.model.training import HeadSettings, train_head
+from tripletkit.model.settings import HeadSettings
+from tripletkit.model.training import train_head
 
 BACKBONE = get_backbone("resnet50")
 KERAS_BATCH_SIZE = 128

@@ -15,8 +15,9 @@ from tripletkit.model.distances import DISTANCES
 def plain_distance(a, b, name):
     if name == "l1":
         return sum(abs(x - y) for x, y in zip(a, b, strict=True))
-    if name == "l2":
-        return math.sqrt(sum((x - y) ** 2 for x, y in zip(a, b, strict=True)))
+    if name in ("l2", "squared-l2"):
+        square = sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
+        return square if name == "squared-l2" else math.sqrt(square)
     lengths = [math.sqrt(sum(x * x for x in code)) or 1.0 for code in (a, b)]
     return 1 - sum(x * y for x, y in zip(a, b, strict=True)) / lengths[0] / lengths[1]
 

@@ -18,7 +18,7 @@ from tripletkit.model.probe import (
     see_new_kinds,
 )
 from tripletkit.model.scaling import scale_to_unit_length
-from tripletkit.model.training import HeadSettings
+from tripletkit.model.settings import HeadSettings
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,11 @@ import pytest
 from tripletkit.errors import CollapseError
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.model import heads
-from tripletkit.model.collapse import check_collapse, mean_pairwise_distance
+from tripletkit.model.collapse import check_collapse, effective_rank, mean_pairwise_distance
 from tripletkit.model.heads import build_head, embed
-from tripletkit.model.training import HeadSettings, Scaling, choose_epochs, train_head
+from tripletkit.model.scaling import Scaling
+from tripletkit.model.settings import HeadSettings
+from tripletkit.model.training import choose_epochs, train_head
 
 N_FEATURES = 20
 SMALL = HeadSettings(hidden=16, dim=4, epochs=5, batch_size=64)
@@ -147,13 +149,38 @@ def test_an_absurd_learning_rate_ends_in_a_collapse(features):
 
 def test_check_collapse_says_what_it_saw():
     good = np.eye(3, dtype=np.float32)
-    check_collapse(good, 0.1, 0.2, 1e-3)
+    settings = HeadSettings(margin=0.2, learning_rate=1e-3)
+    assert check_collapse(good, 0.1, settings) == pytest.approx((2 / 3**0.5, 2))
     with pytest.raises(CollapseError, match=r"the loss is nan.*--learning-rate 0\.0001"):
-        check_collapse(good, float("nan"), 0.2, 1e-3)
+        check_collapse(good, float("nan"), settings)
     with pytest.raises(CollapseError, match="broke down"):
-        check_collapse(good * np.nan, 0.1, 0.2, 1e-3)
+        check_collapse(good * np.nan, 0.1, settings)
+    alike = np.ones((3, 3), np.float32)
     with pytest.raises(CollapseError, match=r"loss is stuck at the margin \(0\.2000, margin 0\.2"):
-        check_collapse(np.ones((3, 3), np.float32), 0.2, 0.2, 1e-3)
+        check_collapse(alike, 0.2, settings)
+    with pytest.raises(CollapseError, match="semi-hard is gentler"):
+        check_collapse(alike, 0.2, dataclasses.replace(settings, mining="batch-hard"))
+
+
+def test_many_classes_on_a_line_are_a_collapse():
+    rng = np.random.default_rng(0)
+    line = np.outer(rng.normal(size=50), [1, 2, 3]).astype(np.float32)
+    settings = HeadSettings()
+    with pytest.raises(CollapseError, match="the codes of 8 classes lie on a line"):
+        check_collapse(line, 0.1, settings, n_classes=8)
+    # Two classes need no more, and of judgements nobody knows how many there are.
+    check_collapse(line, 0.1, settings, n_classes=2)
+    check_collapse(line, 0.1, settings)
+
+
+@pytest.mark.parametrize("n_dims", [1, 3, 7])
+def test_the_effective_rank_counts_equal_directions_whatever_the_turn_and_size(n_dims):
+    rng = np.random.default_rng(0)
+    codes = np.zeros((2 * n_dims, 9))
+    codes[np.arange(n_dims), np.arange(n_dims)] = 1
+    codes[n_dims + np.arange(n_dims), np.arange(n_dims)] = -1
+    turn, _ = np.linalg.qr(rng.normal(size=(9, 9)))
+    assert effective_rank(5 + 3 * codes @ turn) == pytest.approx(n_dims)
 
 
 def test_mean_pairwise_distance_equals_a_plain_loop():

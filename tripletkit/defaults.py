@@ -87,6 +87,26 @@ PATIENCE = 3
 BATCH_SIZE = 256
 LEARNING_RATE = 1e-3
 
+# The loss, which of its values count, and which triplets are learned from.
+LOSS = "triplet"
+REDUCTION = "all"
+MINING = "none"
+
+# A batch that is mined: so many classes with so many pictures each.
+CLASSES_PER_BATCH = 10
+PICTURES_PER_CLASS = 8
+
+# Epochs after which the hardest positives of the combination of offline and online mining are
+# looked for anew.
+REFRESH = 5
+
+# Parts of a loss beside each other, how much of a class center stays when a batch moves it, and
+# what the learned scale of the classifier's cosines starts at.
+CROSS_ENTROPY_WEIGHT = 1.0
+CENTER_WEIGHT = 1.0
+CENTER_DECAY = 0.9
+LOGIT_SCALE = 16.0
+
 # The residual head. Its loss takes squared distances between unit codes, 0 to 4. Five epochs,
 # because longer training gains a few tenths of a point on kinds of pictures that training has
 # seen and loses several on others.
@@ -125,6 +145,11 @@ KINDS_DRAWS = 50
 
 # Codes of length 1 whose mean distance is below this are alike; trained ones are near 1.
 COLLAPSE_SPREAD = 0.01
+
+# Codes of an effective rank below this are on a line, which two classes can share, and hardly
+# three. It is measured over at most so many pictures: more cost time and hardly change it.
+COLLAPSE_RANK = 1.2
+RANK_PICTURES = 512
 
 # Parts that `score` cuts the rows into by margin and by anchor: enough to see a slope, and each
 # still has a fifth of the rows to be measured on.

@@ -53,6 +53,10 @@ class RecipeError(TripletkitError, ValueError):
     """A recipe is not known, or cannot make a model of the size asked for."""
 
 
+class LossError(TripletkitError, ValueError):
+    """A loss is not known."""
+
+
 class StoreError(TripletkitError, OSError):
     """The feature store cannot be opened, read or written."""
 

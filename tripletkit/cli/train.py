@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from tripletkit.features.collection import Collection, NamedFiles
     from tripletkit.features.weights_origin import WeightsFile
     from tripletkit.model.probe import NewKinds
-    from tripletkit.model.training import EpochRecord, HeadSettings, TrainedHead
+    from tripletkit.model.settings import HeadSettings
+    from tripletkit.model.training import EpochRecord, TrainedHead
 
 
 @click.command()
@@ -298,7 +299,8 @@ def _make_settings(
     head_options: dict[str, Any], epochs: int | None, n_triplets: int
 ) -> HeadSettings:
     from tripletkit.model.recipes import get_recipe
-    from tripletkit.model.training import HeadSettings, choose_epochs
+    from tripletkit.model.settings import HeadSettings
+    from tripletkit.model.training import choose_epochs
 
     recipe = head_options.pop("recipe")
     if epochs is None:

@@ -25,6 +25,7 @@ def _absolute_difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 _TERMS: dict[str, tuple[Term, Callable[[np.ndarray], np.ndarray]]] = {
     "l2": (_squared_difference, np.sqrt),
     "l1": (_absolute_difference, lambda total: total),
+    "squared-l2": (_squared_difference, lambda total: total),
     "cosine": (np.multiply, lambda total: 1.0 - total),
 }
 DISTANCE_NAMES = tuple(_TERMS)

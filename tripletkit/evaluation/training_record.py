@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from tripletkit.features.collection import Collection
     from tripletkit.features.weights_origin import WeightsFile
     from tripletkit.model.probe import NewKinds
-    from tripletkit.model.training import HeadSettings, TrainedHead
+    from tripletkit.model.settings import HeadSettings
+    from tripletkit.model.training import TrainedHead
 
 # What a model's numbers can depend on.
 _PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "Pillow")

@@ -66,7 +66,8 @@ class ModelFolder:
 
     def load_head(self) -> keras.Model:
         """Return the trained head: `(batch, n_features)` -> `(batch, dim)`."""
-        from tripletkit.model.training import HeadSettings, build_model
+        from tripletkit.model.settings import HeadSettings
+        from tripletkit.model.training import build_model
 
         head = build_model(self.record["n_features"], HeadSettings(**self.record["head"]))
         head.load_weights(self.path / HEAD_FILE)

@@ -6,6 +6,8 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.errors import CollapseError
+from tripletkit.model.loss_registry import get_loss
+from tripletkit.model.settings import HeadSettings
 
 
 def mean_pairwise_distance(codes: np.ndarray) -> float:
@@ -22,27 +24,68 @@ def mean_pairwise_distance(codes: np.ndarray) -> float:
     return float(np.sqrt(2.0 * codes.astype(np.float64).var(axis=0).sum()))
 
 
-def check_collapse(codes: np.ndarray, loss: float, margin: float, learning_rate: float) -> None:
-    """Refuse codes that can answer nothing.
+def effective_rank(codes: np.ndarray) -> float:
+    """Return in how many directions codes really spread.
+
+    The exponential of the entropy of the shares that the principal directions have in the
+    spread, taken over at most `defaults.RANK_PICTURES` of the codes.
+
+    Args:
+        codes: `(n_images, n_dims)`.
+    Returns:
+        1 where all are on a line, up to the smaller of n_images - 1 and n_dims; 0 where all are
+        alike.
+    Reference:
+        Roy, Vetterli. The effective rank. EUSIPCO 2007.
+    Example:
+        >>> round(effective_rank(np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]])), 6)
+        2.0
+    """
+    codes = codes[:: -(-len(codes) // defaults.RANK_PICTURES)].astype(np.float64)
+    stretches = np.linalg.svd(codes - codes.mean(axis=0), compute_uv=False)
+    if not stretches.sum() > 0:
+        return 0.0
+    shares = stretches[stretches > 0] / stretches.sum()
+    return float(np.exp(-np.sum(shares * np.log(shares))))
+
+
+def check_collapse(
+    codes: np.ndarray, loss: float, settings: HeadSettings, n_classes: int | None = None
+) -> tuple[float, float]:
+    """Return spread and effective rank of codes, or refuse those that can answer nothing.
 
     Args:
         codes: `(n_images, n_dims)` of the training pictures.
-        loss: the epoch's mean loss, for the message; at a collapse it equals the margin.
-        margin: the loss's margin, in units of the distance.
-        learning_rate: for the advice.
+        loss: the epoch's mean loss; at a collapse a triplet margin loss equals the margin.
+        settings: for the message and the advice.
+        n_classes: that the codes must tell apart, where that is known.
     Raises:
-        CollapseError: if the codes are alike, or not numbers.
+        CollapseError: if the codes are alike, or not numbers, or on a line where there are
+            more classes than a line can keep apart.
     """
     advice = (
-        f"Try a lower learning rate (--learning-rate {learning_rate / 10:g}), another --seed, "
-        "or fewer contradictions in the triplets (`tripletkit audit`)."
+        f"Try a lower learning rate (--learning-rate {settings.learning_rate / 10:g}), another "
+        "--seed, or fewer contradictions in the triplets (`tripletkit audit`)."
     )
+    if settings.mining == "batch-hard":
+        advice += " The hardest triplets collapse most easily: --mining semi-hard is gentler."
     if not (np.isfinite(loss) and np.isfinite(codes).all()):
         raise CollapseError(f"training broke down: the loss is {loss}. {advice}")
-    spread = mean_pairwise_distance(codes)
+    spread, rank = mean_pairwise_distance(codes), effective_rank(codes)
     if spread < defaults.COLLAPSE_SPREAD:
+        at_margin = (
+            f", so the loss is stuck at the margin ({loss:.4f}, margin {settings.margin:g})"
+            if get_loss(settings.loss).has_margin
+            else ""
+        )
         raise CollapseError(
             f"training collapsed: all codes are alike (mean distance between two pictures "
-            f"{spread:.2g}, expected about 1), so the loss is stuck at the margin "
-            f"({loss:.4f}, margin {margin:g}) and every answer would be a tie. {advice}"
+            f"{spread:.2g}, expected about 1){at_margin} and every answer would be a tie. {advice}"
         )
+    dim = codes.shape[1]
+    if rank < defaults.COLLAPSE_RANK and min(dim, (n_classes or 0) - 1) > 2:
+        raise CollapseError(
+            f"training collapsed: the codes of {n_classes} classes lie on a line (effective rank "
+            f"{rank:.2f} of {dim} dimensions), which cannot keep them apart. {advice}"
+        )
+    return spread, rank

@@ -21,7 +21,12 @@ def l1_distance(a: KerasTensor, b: KerasTensor) -> KerasTensor:
 
 def l2_distance(a: KerasTensor, b: KerasTensor) -> KerasTensor:
     """Return the Euclidean distance: two `(n, n_dims)` -> `(n,)`."""
-    return ops.sqrt(ops.maximum(ops.sum(ops.square(a - b), axis=-1), _SMALLEST_SQUARE))
+    return ops.sqrt(ops.maximum(squared_l2_distance(a, b), _SMALLEST_SQUARE))
+
+
+def squared_l2_distance(a: KerasTensor, b: KerasTensor) -> KerasTensor:
+    """Return the square of the Euclidean distance: two `(n, n_dims)` -> `(n,)`."""
+    return ops.sum(ops.square(a - b), axis=-1)
 
 
 def cosine_distance(a: KerasTensor, b: KerasTensor) -> KerasTensor:
@@ -32,5 +37,6 @@ def cosine_distance(a: KerasTensor, b: KerasTensor) -> KerasTensor:
 DISTANCES: dict[str, Callable[[KerasTensor, KerasTensor], KerasTensor]] = {
     "l2": l2_distance,
     "l1": l1_distance,
+    "squared-l2": squared_l2_distance,
     "cosine": cosine_distance,
 }

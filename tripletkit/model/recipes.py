@@ -17,7 +17,7 @@ from tripletkit.features.backbones import load_object
 if TYPE_CHECKING:
     import keras
 
-    from tripletkit.model.training import HeadSettings
+    from tripletkit.model.settings import HeadSettings
 
 
 @dataclass(frozen=True)

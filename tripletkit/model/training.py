@@ -1,109 +1,23 @@
-"""Training of a head on rows of a feature matrix.
-
-The features of all pictures stay in one matrix on the device; a batch is three columns of
-row numbers. Each distinct picture of a batch is encoded once, however many of its triplets
-it is in. (So a picture has one dropout mask in a batch, where the three-input model draws
-one for every place; validation accuracy is the same within its noise.)
-
-Training sees the features standardised, so that one learning rate suits every backbone;
-afterwards the shift and scale are folded into the first Dense layer, and the head that is
-kept takes the backbone's features as they are.
-"""
+"""Training of a model: epochs until the best is known, members joined, codes compressed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tripletkit import defaults
+from tripletkit.data.labels import PictureLabels
 from tripletkit.errors import RecipeError
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.features.backbones import load_object
-from tripletkit.model.collapse import check_collapse, mean_pairwise_distance
-from tripletkit.model.distances import DISTANCES
-from tripletkit.model.fused_adam import FusedAdam
-from tripletkit.model.heads import compress_head, embed, join_heads, shorten_step
-from tripletkit.model.losses import triplet_margin_loss
+from tripletkit.model.head_training import Training, make_training
+from tripletkit.model.heads import compress_head, embed, join_heads
 from tripletkit.model.recipes import get_recipe
-from tripletkit.model.scaling import Scaling, scale_to_unit_length
-
-
-@dataclass(frozen=True)
-class HeadSettings:
-    """What decides a trained model, beside its data.
-
-    Attributes:
-        recipe: a name of `recipes.RECIPES`.
-        members: heads in the ensemble.
-        hidden, dim: widths of the hidden layer and of a code; a dim of None leaves the codes of
-            a recipe that compresses as wide as they come.
-        dropout: share of values dropped in training.
-        distance: a key of `DISTANCES`.
-        margin: in units of the distance, or of its square as the recipe has it.
-        source_members: how many of the members, the last ones, follow the source's recipe.
-        strength: how much of its step a head that starts as the identity keeps, 0 to 1.
-        epochs: passes over the triplets, at most.
-        patience: epochs without a better validation accuracy before training stops.
-        batch_size: triplets in a step.
-        learning_rate: of Adam.
-        seed: of weights, dropout and order.
-    """
-
-    recipe: str = "source"
-    members: int = 1
-    source_members: int = 0
-    hidden: int = defaults.HIDDEN
-    dim: int | None = defaults.DIM
-    dropout: float = defaults.DROPOUT
-    distance: str = defaults.DISTANCE
-    margin: float = defaults.MARGIN
-    strength: float = 1.0
-    epochs: int = defaults.EPOCHS
-    patience: int = defaults.PATIENCE
-    batch_size: int = defaults.BATCH_SIZE
-    learning_rate: float = defaults.LEARNING_RATE
-    seed: int = defaults.SEED
-
-    @classmethod
-    def of_recipe(cls, name: str, **given: Any) -> HeadSettings:
-        """Return the settings of a recipe, its own defaults where None or nothing is given."""
-        recipe = get_recipe(name)
-        own = {key: getattr(recipe, key) for key in _OWN_DEFAULTS}
-        own["strength"] = defaults.STRENGTH if recipe.starts_as_identity else 1.0
-        return cls(
-            recipe=name,
-            **own | {key: value for key, value in given.items() if value is not None},
-        )
-
-    def of_member(self, member: int) -> HeadSettings:
-        """Return the settings of one head of the ensemble, each with a seed of its own."""
-        is_source = member >= self.members - self.source_members
-        settings = self.of_source_members() if is_source else self
-        return replace(settings, seed=_member_seed(self.seed, member))
-
-    def of_source_members(self) -> HeadSettings:
-        """Return the settings of a head that follows the source's recipe beside the others.
-
-        Where the others get more or fewer epochs than they usually do, so does it.
-        """
-        usual = get_recipe(self.recipe).epochs
-        epochs = max(1, round(self.epochs / usual * get_recipe("source").epochs))
-        return HeadSettings.of_recipe(
-            "source", batch_size=self.batch_size, epochs=epochs, seed=self.seed
-        )
-
-    @property
-    def is_compressed(self) -> bool:
-        """Whether the codes are compressed to `dim` numbers."""
-        return self.dim is not None and get_recipe(self.recipe).compresses
-
-
-_OWN_DEFAULTS = ("members", "hidden", "dim", "dropout", "margin", "epochs", "learning_rate")
+from tripletkit.model.scaling import scale_to_unit_length
+from tripletkit.model.settings import HeadSettings
 
 
 @dataclass(frozen=True)
@@ -111,10 +25,13 @@ class EpochRecord:
     """One epoch.
 
     Attributes:
-        loss: mean over the epoch's triplets, dropout on.
-        violating: share of them nearer to breaking the margin than to meeting it: loss > 0.
+        loss: mean over the epoch's triplets or pictures, dropout on.
+        violating: share of triplets that break the margin, without a margin of those whose
+            positive is not the nearer; without triplets share of pictures taken for another
+            class.
         val_accuracy: share of validation triplets right after the epoch; NaN without any.
         spread: root mean square distance between two codes of training pictures.
+        rank: effective rank of their codes; see `collapse.effective_rank`.
     """
 
     epoch: int
@@ -122,6 +39,7 @@ class EpochRecord:
     violating: float
     val_accuracy: float
     spread: float
+    rank: float
 
 
 @dataclass(frozen=True)
@@ -133,80 +51,17 @@ class TrainedHead:
         history: one record an epoch.
         best_epoch: the epoch kept, from 1: the best by validation accuracy, the earliest of
             equals; the last one without validation. Of an ensemble, the first member's.
+        centers: `(n_classes, dim)` that the loss drew codes to, if it did; NaN for a class that
+            no batch had.
     """
 
     head: keras.Model
     history: list[EpochRecord]
     best_epoch: int
+    centers: np.ndarray | None = None
 
     def history_rows(self) -> list[dict[str, float]]:
         return [asdict(record) for record in self.history]
-
-
-class HeadTraining:
-    """A head on its way: passes over the triplets, and its codes and weights between them.
-
-    Memory holds the features once, whatever the number of triplets.
-
-    Args:
-        features: `(n_images, n_features)` float32.
-        train_rows: `(n_triplets, 3)` indices into `features`: anchor, positive, negative.
-        settings: see `HeadSettings`.
-    Reference:
-        Schroff, Kalenichenko, Philbin. FaceNet. CVPR 2015. arXiv:1503.03832.
-    """
-
-    def __init__(
-        self, features: np.ndarray, train_rows: np.ndarray, settings: HeadSettings
-    ) -> None:
-        keras.utils.set_random_seed(settings.seed)
-        tf.config.experimental.enable_op_determinism()
-        self._recipe = get_recipe(settings.recipe)
-        self._settings = settings
-        self._rows = train_rows
-        self._order = np.random.default_rng(settings.seed)
-        self._images = np.unique(train_rows)
-        if self._recipe.unit_features:
-            features = scale_to_unit_length(features)
-        self._scaling = Scaling.of(features[self._images])
-        self._features = self._scaling.apply(features)
-        self._body = self._recipe.build_body(features.shape[1], settings)
-        self._run_epoch = _make_epoch(self._body, self._features, settings, self._recipe.squared)
-
-    def run_epoch(self) -> tuple[float, float]:
-        """Go once over the triplets, in an order of chance; return mean loss and violations."""
-        rows = tf.constant(self._order.permutation(self._rows), tf.int32)
-        loss, violating = self._run_epoch(rows)
-        return float(loss), float(violating)
-
-    def weights(self) -> list[np.ndarray]:
-        return self._body.get_weights()
-
-    def embed(self, strength: float = 1.0) -> np.ndarray:
-        """Return the codes of all pictures, with so much of the step; see `shorten_step`."""
-        weights = self.weights()
-        if strength != 1:
-            self._body.set_weights(shorten_step(weights, strength))
-        codes = embed(self._body, self._features)
-        self._body.set_weights(weights)
-        return codes
-
-    def check(self, codes: np.ndarray, loss: float) -> float:
-        """Return the spread of the training pictures' codes.
-
-        Raises:
-            CollapseError: if they are alike.
-        """
-        codes = codes[self._images]
-        check_collapse(codes, loss, self._settings.margin, self._settings.learning_rate)
-        return mean_pairwise_distance(codes)
-
-    def finish(self, weights: list[np.ndarray]) -> keras.Model:
-        """Return the head for features as they are."""
-        if self._recipe.starts_as_identity:
-            weights = shorten_step(weights, self._settings.strength)
-        self._body.set_weights(weights)
-        return load_object(self._recipe.finish)(self._body, self._scaling)
 
 
 def train_model(
@@ -214,6 +69,7 @@ def train_model(
     train_rows: np.ndarray,
     val_rows: np.ndarray,
     settings: HeadSettings,
+    labels: PictureLabels | None = None,
     *,
     chooses_epoch: bool = True,
     on_epoch: Callable[[EpochRecord], None] | None = None,
@@ -222,7 +78,7 @@ def train_model(
     """Train the members of a model, join them, and compress their codes if so asked.
 
     Args:
-        features, train_rows, val_rows, settings, chooses_epoch: see `train_head`.
+        features, train_rows, val_rows, settings, labels, chooses_epoch: see `train_head`.
         on_epoch: told each epoch's record of the first member.
         on_member: told the number of every further member, from 2, when its training starts.
     Returns:
@@ -241,6 +97,7 @@ def train_model(
                 train_rows,
                 val_rows,
                 settings.of_member(member),
+                labels,
                 chooses_epoch=chooses_epoch,
                 on_epoch=None if member else on_epoch,
             )
@@ -256,43 +113,60 @@ def train_head(
     train_rows: np.ndarray,
     val_rows: np.ndarray,
     settings: HeadSettings,
+    labels: PictureLabels | None = None,
     *,
     chooses_epoch: bool = True,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> TrainedHead:
-    """Train one head with the triplet margin loss and keep its best epoch.
+    """Train one head and keep its best epoch.
 
     Args:
         features: `(n_images, n_features)` float32.
         train_rows: `(n_triplets, 3)` indices into `features`: anchor, positive, negative.
         val_rows: the same for validation; may be empty.
         settings: see `HeadSettings`.
+        labels: the classes of all pictures, for losses and mining that need them.
         chooses_epoch: keep the best epoch by validation accuracy and stop when it no longer
             rises; otherwise, as without validation triplets, keep the last.
         on_epoch: told each epoch's record.
     Raises:
         CollapseError: if the codes become alike.
     """
-    training = HeadTraining(features, train_rows, settings)
+    training = make_training(features, train_rows, settings, labels)
+    return keep_best_epoch(
+        training, val_rows, settings, chooses_epoch=chooses_epoch, on_epoch=on_epoch
+    )
+
+
+def keep_best_epoch(
+    training: Training,
+    val_rows: np.ndarray,
+    settings: HeadSettings,
+    *,
+    chooses_epoch: bool = True,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> TrainedHead:
+    """Run a training to its end; see `train_head`."""
     chooses_epoch = chooses_epoch and len(val_rows) > 0
     history: list[EpochRecord] = []
-    best_epoch, best_accuracy, best_weights = 0, -np.inf, None
+    best_epoch, best_accuracy, best_weights, centers = 0, -np.inf, None, None
     for epoch in range(1, settings.epochs + 1):
         loss, violating = training.run_epoch()
         codes = training.embed(settings.strength)
         accuracy = np.nan
         if len(val_rows):
             accuracy = share_right(codes, val_rows, settings.distance)
-        spread = training.check(codes, loss)
-        record = EpochRecord(epoch, loss, violating, accuracy, spread)
+        spread, rank = training.check(codes, loss)
+        record = EpochRecord(epoch, loss, violating, accuracy, spread, rank)
         history.append(record)
         if on_epoch is not None:
             on_epoch(record)
         if not chooses_epoch or accuracy > best_accuracy:
-            best_epoch, best_accuracy, best_weights = epoch, accuracy, training.weights()
+            best_epoch, best_accuracy = epoch, accuracy
+            best_weights, centers = training.weights(), training.centers
         elif epoch - best_epoch >= settings.patience:
             break
-    return TrainedHead(training.finish(best_weights), history, best_epoch)
+    return TrainedHead(training.finish(best_weights), history, best_epoch, centers)
 
 
 def build_model(n_features: int, settings: HeadSettings) -> keras.Model:
@@ -338,48 +212,6 @@ def choose_epochs(n_triplets: int, batch_size: int, usual: int = defaults.EPOCHS
     steps = -(-n_triplets // batch_size)
     wanted = -(-defaults.MIN_STEPS * usual // (defaults.EPOCHS * steps))
     return min(max(usual, wanted), defaults.MAX_EPOCHS)
-
-
-def _make_epoch(
-    head: keras.Model, features: np.ndarray, settings: HeadSettings, squared: bool
-) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """Return a compiled pass over `(n_triplets, 3)` rows that gives mean loss and violations."""
-    matrix = tf.constant(features)
-    distance = DISTANCES[settings.distance]
-    optimizer = FusedAdam(settings.learning_rate)
-    optimizer.build(head.trainable_variables)
-
-    def step(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images, places = tf.unique(tf.reshape(rows, [-1]))
-        places = tf.reshape(places, [-1, 3])
-        with tf.GradientTape() as tape:
-            codes = head(tf.gather(matrix, images), training=True)
-            anchor, positive, negative = (tf.gather(codes, places[:, slot]) for slot in range(3))
-            to_positive, to_negative = distance(anchor, positive), distance(anchor, negative)
-            if squared:
-                to_positive, to_negative = tf.square(to_positive), tf.square(to_negative)
-            losses = triplet_margin_loss(to_positive, to_negative, settings.margin)
-            loss = tf.reduce_mean(losses)
-        variables = [variable.value for variable in head.trainable_variables]
-        optimizer.apply(tape.gradient(loss, variables), head.trainable_variables)
-        return tf.reduce_sum(losses), tf.reduce_sum(tf.cast(losses > 0, tf.float32))
-
-    @tf.function(input_signature=[tf.TensorSpec((None, 3), tf.int32)])
-    def epoch(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        n_rows = tf.shape(rows)[0]
-        total, violating = tf.constant(0.0), tf.constant(0.0)
-        for start in tf.range(0, n_rows, settings.batch_size):
-            sums = step(rows[start : start + settings.batch_size])
-            total, violating = total + sums[0], violating + sums[1]
-        n = tf.cast(n_rows, tf.float32)
-        return total / n, violating / n
-
-    return epoch
-
-
-def _member_seed(seed: int, member: int) -> int:
-    """Return a seed of its own for each member; the first has the one that was given."""
-    return seed if member == 0 else int(np.random.SeedSequence([seed, member]).generate_state(1)[0])
 
 
 def _compress(head: keras.Model, features: np.ndarray, settings: HeadSettings) -> keras.Model:

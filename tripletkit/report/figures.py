@@ -33,6 +33,7 @@ from tripletkit.report.style import (
 DISTANCE_LABELS = {
     "l2": "Euclidean distance",
     "l1": "L1 distance",
+    "squared-l2": "squared Euclidean distance",
     "cosine": "cosine distance",
 }
 _N_BINS = 40

@@ -173,7 +173,7 @@ class _Bounds:
         else:
             np.matmul(queries, codes.T, out=inside)
             inside *= -2.0
-            if self.distance == "l2":
+            if self.distance != "cosine":
                 inside += self.lengths[block]
         return near.reshape(len(queries), _GROUP, n_groups)
 

@@ -1,0 +1,280 @@
+"""Trainings of a head on rows of a feature matrix, epoch by epoch.
+
+The features of all pictures stay in one matrix on the device; a batch is row numbers. Each
+distinct picture of a batch is encoded once, however many of its triplets it is in. (So a
+picture has one dropout mask in a batch, where the three-input model draws one for every place;
+validation accuracy is the same within its noise.)
+
+Training sees the features standardised, so that one learning rate suits every backbone;
+afterwards the shift and scale are folded into the first Dense layer, and the head that is kept
+takes the backbone's features as they are.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tripletkit.data.labels import PictureLabels
+from tripletkit.evaluation.distances import FROZEN_DISTANCE
+from tripletkit.features.backbones import load_object
+from tripletkit.model.batches import Batches, ClassBatches, PictureBatches, TripletBatches
+from tripletkit.model.collapse import check_collapse
+from tripletkit.model.distances import DISTANCES
+from tripletkit.model.fused_adam import FusedAdam
+from tripletkit.model.heads import embed, shorten_step
+from tripletkit.model.loss_registry import get_loss
+from tripletkit.model.losses import mean_loss
+from tripletkit.model.objectives import Objective, make_triplet_loss
+from tripletkit.model.offline_mining import hardest_positives
+from tripletkit.model.recipes import get_recipe
+from tripletkit.model.scaling import Scaling, scale_to_unit_length
+from tripletkit.model.settings import HeadSettings
+
+
+class Training(ABC):
+    """A head on its way: epochs, and its codes and weights between them.
+
+    Memory holds the features once, whatever the number of triplets.
+
+    Args:
+        features: `(n_images, n_features)` float32.
+        images: indices of the training pictures.
+        settings: see `HeadSettings`.
+    """
+
+    def __init__(self, features: np.ndarray, images: np.ndarray, settings: HeadSettings) -> None:
+        keras.utils.set_random_seed(settings.seed)
+        tf.config.experimental.enable_op_determinism()
+        self._recipe = get_recipe(settings.recipe)
+        self._settings = settings
+        self._images = images
+        if self._recipe.unit_features:
+            features = scale_to_unit_length(features)
+        self._scaling = Scaling.of(features[images])
+        self._features = self._scaling.apply(features)
+        self._body = self._recipe.build_body(features.shape[1], settings)
+
+    @property
+    def n_classes(self) -> int | None:
+        """How many classes the training pictures are of, where that is known."""
+        return None
+
+    @property
+    def centers(self) -> np.ndarray | None:
+        """The class centers that the loss draws codes to: `(n_classes, dim)`; NaN if unseen."""
+        return None
+
+    @abstractmethod
+    def run_epoch(self) -> tuple[float, float]:
+        """Go once over what there is to learn from; return mean loss and share of violations."""
+
+    def weights(self) -> list[np.ndarray]:
+        return self._body.get_weights()
+
+    def embed(self, strength: float = 1.0) -> np.ndarray:
+        """Return the codes of all pictures, with so much of the step; see `shorten_step`."""
+        weights = self.weights()
+        if strength != 1:
+            self._body.set_weights(shorten_step(weights, strength))
+        codes = embed(self._body, self._features)
+        self._body.set_weights(weights)
+        return codes
+
+    def check(self, codes: np.ndarray, loss: float) -> tuple[float, float]:
+        """Return the spread and the effective rank of the training pictures' codes.
+
+        Raises:
+            CollapseError: if they are alike, or all on a line.
+        """
+        return check_collapse(codes[self._images], loss, self._settings, self.n_classes)
+
+    def finish(self, weights: list[np.ndarray]) -> keras.Model:
+        """Return the head for features as they are."""
+        if self._recipe.starts_as_identity:
+            weights = shorten_step(weights, self._settings.strength)
+        self._body.set_weights(weights)
+        return load_object(self._recipe.finish)(self._body, self._scaling)
+
+
+class HeadTraining(Training):
+    """Training on triplets as they were given, a whole epoch in one graph.
+
+    Args:
+        features, settings: see `Training`; the loss must look at triplets alone.
+        train_rows: `(n_triplets, 3)` indices into `features`: anchor, positive, negative.
+    Reference:
+        Schroff, Kalenichenko, Philbin. FaceNet. CVPR 2015. arXiv:1503.03832.
+    """
+
+    def __init__(
+        self, features: np.ndarray, train_rows: np.ndarray, settings: HeadSettings
+    ) -> None:
+        super().__init__(features, np.unique(train_rows), settings)
+        self._rows = train_rows
+        self._order = np.random.default_rng(settings.seed)
+        self._run_epoch = _make_epoch(self._body, self._features, settings, self._recipe.squared)
+
+    def run_epoch(self) -> tuple[float, float]:
+        """Go once over the triplets, in an order of chance; return mean loss and violations."""
+        rows = tf.constant(self._order.permutation(self._rows), tf.int32)
+        loss, violating = self._run_epoch(rows)
+        return float(loss), float(violating)
+
+
+class LabelTraining(Training):
+    """Training on labelled pictures: classes, centers, and triplets mined within a batch.
+
+    Args:
+        features, settings: see `Training`.
+        train_rows: `(n_triplets, 3)` indices into `features`; they say which pictures are for
+            training, and are learned from where nothing is mined.
+        labels: of all pictures.
+    """
+
+    def __init__(
+        self,
+        features: np.ndarray,
+        train_rows: np.ndarray,
+        settings: HeadSettings,
+        labels: PictureLabels,
+    ) -> None:
+        super().__init__(features, np.unique(train_rows), settings)
+        self._labels = labels.of_picture
+        self._classes = labels.classes
+        self._epoch = 0
+        self._batches = make_batches(train_rows, labels.of_picture, settings)
+        self._step = self._make_step()
+
+    def run_epoch(self) -> tuple[float, float]:
+        """Go once over the batches; return mean loss and share of violations."""
+        if self._settings.inject_positives and self._epoch % self._settings.refresh == 0:
+            self._batches.inject(self._find_hardest_positives())
+        rng = np.random.default_rng([self._settings.seed, self._epoch])
+        self._epoch += 1
+        sums, total = np.zeros(2), 0
+        for batch in self._batches.epoch(rng):
+            found = self._step(batch.images, batch.labels, batch.triplets)
+            sums += len(batch.images) * np.array([float(value) for value in found])
+            total += len(batch.images)
+        loss, violating = sums / total
+        return float(loss), float(violating)
+
+    @property
+    def n_classes(self) -> int:
+        return len(self._classes)
+
+    @property
+    def centers(self) -> np.ndarray | None:
+        if self._objective.centers is None:
+            return None
+        is_placed = self._objective.centers.is_placed.numpy()[:, None] > 0
+        return np.where(is_placed, self._objective.centers.centers.numpy(), np.nan)
+
+    def _find_hardest_positives(self) -> np.ndarray:
+        """Return each training picture's farthest one of its class; at first by the features."""
+        codes, distance = self.embed(), self._settings.distance
+        if self._epoch == 0:
+            codes, distance = self._features, FROZEN_DISTANCE
+        return hardest_positives(codes, self._labels, distance, self._images)
+
+    def _make_step(self) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
+        """Return a compiled step over a batch that gives loss and violations."""
+        matrix = tf.constant(self._features)
+        body = self._body
+        self._objective = objective = Objective(
+            self._settings, self.n_classes, body.output_shape[-1], squared=self._recipe.squared
+        )
+        variables = body.trainable_variables + objective.trainable_variables
+        optimizer = FusedAdam(self._settings.learning_rate)
+        optimizer.build(variables)
+
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec((None,), tf.int32),
+                tf.TensorSpec((None,), tf.int32),
+                tf.TensorSpec((None, 3), tf.int32),
+            ]
+        )
+        def step(
+            images: tf.Tensor, labels: tf.Tensor, triplets: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor]:
+            with tf.GradientTape() as tape:
+                codes = body(tf.gather(matrix, images), training=True)
+                loss, violating = objective(codes, labels, triplets)
+            values = [variable.value for variable in variables]
+            optimizer.apply(tape.gradient(loss, values), variables)
+            return loss, violating
+
+        return step
+
+
+def make_training(
+    features: np.ndarray,
+    train_rows: np.ndarray,
+    settings: HeadSettings,
+    labels: PictureLabels | None = None,
+) -> HeadTraining | LabelTraining:
+    """Return the training that the settings ask for; labels are passed over by the first."""
+    if settings.needs_labels:
+        return LabelTraining(features, train_rows, settings, labels)
+    return HeadTraining(features, train_rows, settings)
+
+
+def make_batches(rows: np.ndarray, labels: np.ndarray, settings: HeadSettings) -> Batches:
+    """Return what an epoch on labelled pictures is made of.
+
+    Args:
+        rows: `(n_triplets, 3)` indices of the training pictures.
+        labels: `(n_images,)` int32 of all pictures.
+    """
+    images = np.unique(rows)
+    if settings.mining != "none":
+        return ClassBatches(images, labels, settings.classes_per_batch, settings.pictures_per_class)
+    if get_loss(settings.loss).of_triplets is None:
+        return PictureBatches(images, labels, settings.batch_size)
+    return TripletBatches(rows, labels, settings.batch_size)
+
+
+def _make_epoch(
+    head: keras.Model, features: np.ndarray, settings: HeadSettings, squared: bool
+) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """Return a compiled pass over `(n_triplets, 3)` rows that gives mean loss and violations."""
+    matrix = tf.constant(features)
+    distance = DISTANCES[settings.distance]
+    loss_of = make_triplet_loss(settings)
+    margin = settings.margin if get_loss(settings.loss).has_margin else 0.0
+    optimizer = FusedAdam(settings.learning_rate)
+    optimizer.build(head.trainable_variables)
+
+    def step(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images, places = tf.unique(tf.reshape(rows, [-1]))
+        places = tf.reshape(places, [-1, 3])
+        with tf.GradientTape() as tape:
+            codes = head(tf.gather(matrix, images), training=True)
+            anchor, positive, negative = (tf.gather(codes, places[:, slot]) for slot in range(3))
+            to_positive, to_negative = distance(anchor, positive), distance(anchor, negative)
+            if squared:
+                to_positive, to_negative = tf.square(to_positive), tf.square(to_negative)
+            losses = loss_of(to_positive, to_negative)
+            loss = mean_loss(losses, settings.reduction)
+        variables = [variable.value for variable in head.trainable_variables]
+        optimizer.apply(tape.gradient(loss, variables), head.trainable_variables)
+        is_violating = to_positive + margin > to_negative
+        return tf.reduce_sum(losses), tf.reduce_sum(tf.cast(is_violating, tf.float32))
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 3), tf.int32)])
+    def epoch(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        n_rows = tf.shape(rows)[0]
+        total, violating = tf.constant(0.0), tf.constant(0.0)
+        for start in tf.range(0, n_rows, settings.batch_size):
+            sums = step(rows[start : start + settings.batch_size])
+            total, violating = total + sums[0], violating + sums[1]
+        n = tf.cast(n_rows, tf.float32)
+        return total / n, violating / n
+
+    return epoch

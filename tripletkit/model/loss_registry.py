@@ -1,0 +1,124 @@
+"""The registry of losses: what each is made of, what it needs, and its paper.
+
+A loss is one record here and one function in `losses`. Nothing in this module imports
+TensorFlow, so that the command line can list them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from tripletkit.errors import LossError
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Facts of one loss.
+
+    Attributes:
+        name: how it is called on the command line.
+        summary: what it is for, in a few words.
+        formula: of a triplet or picture, as text.
+        paper: where it comes from.
+        of_triplets: `"module:function"` from the two distances of triplets (and the margin) to
+            their losses; None where no triplet has a part.
+        has_margin: the function takes a margin.
+        has_cross_entropy: a classifier on the codes has a part.
+        has_centers: class centers have a part.
+    """
+
+    name: str
+    summary: str
+    formula: str
+    paper: str
+    of_triplets: str | None = None
+    has_margin: bool = False
+    has_cross_entropy: bool = False
+    has_centers: bool = False
+
+    @property
+    def needs_labels(self) -> bool:
+        return self.has_cross_entropy or self.has_centers
+
+
+_FUNCTIONS = "tripletkit.model.losses"
+_FACENET = "Schroff, Kalenichenko, Philbin. FaceNet. CVPR 2015. arXiv:1503.03832"
+
+LOSSES: dict[str, Loss] = {}
+
+
+def register_loss(loss: Loss) -> None:
+    """Add a loss to the registry.
+
+    Raises:
+        LossError: if the name is taken.
+    """
+    if loss.name in LOSSES:
+        raise LossError(f'a loss named "{loss.name}" is registered already')
+    LOSSES[loss.name] = loss
+
+
+def get_loss(name: str) -> Loss:
+    """Return a loss by name.
+
+    Raises:
+        LossError: listing near matches first, then all names.
+    """
+    if name in LOSSES:
+        return LOSSES[name]
+    close = difflib.get_close_matches(name, LOSSES, n=1)
+    hint = f' Did you mean "{close[0]}"?' if close else ""
+    raise LossError(f'expected one of {", ".join(LOSSES)}, got "{name}".{hint}')
+
+
+for _loss in (
+    Loss(
+        name="triplet",
+        summary="the negative must be a margin further off than the positive",
+        formula="max(0, d(a,p) - d(a,n) + margin)",
+        paper=_FACENET,
+        of_triplets=f"{_FUNCTIONS}:triplet_margin_loss",
+        has_margin=True,
+    ),
+    Loss(
+        name="soft-margin",
+        summary="a margin that never ends: every triplet keeps a pull",
+        formula="log(1 + exp(d(a,p) - d(a,n)))",
+        paper="Hermans, Beyer, Leibe. In Defense of the Triplet Loss. 2017. arXiv:1703.07737",
+        of_triplets=f"{_FUNCTIONS}:soft_margin_loss",
+    ),
+    Loss(
+        name="ratio",
+        summary="a softmax over the two distances",
+        formula="(exp d(a,p) / (exp d(a,p) + exp d(a,n)))^2",
+        paper="Hoffer, Ailon. Deep metric learning using triplet network. 2015. arXiv:1412.6622",
+        of_triplets=f"{_FUNCTIONS}:ratio_loss",
+    ),
+    Loss(
+        name="cross-entropy",
+        summary="a classifier on the codes",
+        formula="-log softmax(s W x)[class]",
+        paper="Wang et al. NormFace. ACM MM 2017. arXiv:1704.06369 (a learned scale on unit codes)",
+        has_cross_entropy=True,
+    ),
+    Loss(
+        name="center",
+        summary="cross-entropy, and every code drawn to the moving center of its class",
+        formula="-log softmax(s W x)[class] + weight * |x - center of class|^2 / 2",
+        paper="Wen, Zhang, Li, Qiao. A discriminative feature learning approach for deep face "
+        "recognition. ECCV 2016. doi:10.1007/978-3-319-46478-7_31",
+        has_cross_entropy=True,
+        has_centers=True,
+    ),
+    Loss(
+        name="triplet+cross-entropy",
+        summary="the sum of both, with a weight",
+        formula="max(0, d(a,p) - d(a,n) + margin) - weight * log softmax(s W x)[class]",
+        paper=f"{_FACENET} (the first part), Wang et al. NormFace. arXiv:1704.06369 (the second)",
+        of_triplets=f"{_FUNCTIONS}:triplet_margin_loss",
+        has_margin=True,
+        has_cross_entropy=True,
+    ),
+):
+    register_loss(_loss)

@@ -1,0 +1,114 @@
+"""What decides a trained model, beside its data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tripletkit import defaults
+from tripletkit.model.loss_registry import get_loss
+from tripletkit.model.recipes import get_recipe
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """What decides a trained model, beside its data.
+
+    Attributes:
+        recipe: a name of `recipes.RECIPES`.
+        members: heads in the ensemble.
+        hidden, dim: widths of the hidden layer and of a code; a dim of None leaves the codes of
+            a recipe that compresses as wide as they come.
+        dropout: share of values dropped in training.
+        distance: a key of `DISTANCES`.
+        margin: in units of the distance, or of its square as the recipe has it.
+        source_members: how many of the members, the last ones, follow the source's recipe.
+        strength: how much of its step a head that starts as the identity keeps, 0 to 1.
+        epochs: passes over the triplets, at most.
+        patience: epochs without a better validation accuracy before training stops.
+        batch_size: triplets in a step.
+        learning_rate: of Adam.
+        seed: of weights, dropout and order.
+        loss: a name of `loss_registry.LOSSES`.
+        reduction: `"all"` or `"violating"`; see `losses.mean_loss`.
+        mining: `"none"` for triplets as they are, or a name of `mining.MINERS`.
+        classes_per_batch, pictures_per_class: of a batch that is mined.
+        inject_positives: add each picture's hardest known positive to a batch that is mined.
+        refresh: epochs after which these are looked for anew, with the codes as they are then.
+        cross_entropy_weight: beside a triplet loss.
+        center_weight: of the center loss.
+        center_decay: how much of a center stays when a batch moves it, 0 to below 1.
+    """
+
+    recipe: str = "source"
+    members: int = 1
+    source_members: int = 0
+    hidden: int = defaults.HIDDEN
+    dim: int | None = defaults.DIM
+    dropout: float = defaults.DROPOUT
+    distance: str = defaults.DISTANCE
+    margin: float = defaults.MARGIN
+    strength: float = 1.0
+    epochs: int = defaults.EPOCHS
+    patience: int = defaults.PATIENCE
+    batch_size: int = defaults.BATCH_SIZE
+    learning_rate: float = defaults.LEARNING_RATE
+    seed: int = defaults.SEED
+    loss: str = defaults.LOSS
+    reduction: str = defaults.REDUCTION
+    mining: str = defaults.MINING
+    classes_per_batch: int = defaults.CLASSES_PER_BATCH
+    pictures_per_class: int = defaults.PICTURES_PER_CLASS
+    inject_positives: bool = False
+    refresh: int = defaults.REFRESH
+    cross_entropy_weight: float = defaults.CROSS_ENTROPY_WEIGHT
+    center_weight: float = defaults.CENTER_WEIGHT
+    center_decay: float = defaults.CENTER_DECAY
+
+    @classmethod
+    def of_recipe(cls, name: str, **given: Any) -> HeadSettings:
+        """Return the settings of a recipe, its own defaults where None or nothing is given."""
+        recipe = get_recipe(name)
+        own = {key: getattr(recipe, key) for key in _OWN_DEFAULTS}
+        own["strength"] = defaults.STRENGTH if recipe.starts_as_identity else 1.0
+        return cls(
+            recipe=name,
+            **own | {key: value for key, value in given.items() if value is not None},
+        )
+
+    def of_member(self, member: int) -> HeadSettings:
+        """Return the settings of one head of the ensemble, each with a seed of its own."""
+        is_source = member >= self.members - self.source_members
+        settings = self.of_source_members() if is_source else self
+        return replace(settings, seed=_seed_of_member(self.seed, member))
+
+    def of_source_members(self) -> HeadSettings:
+        """Return the settings of a head that follows the source's recipe beside the others.
+
+        Where the others get more or fewer epochs than they usually do, so does it.
+        """
+        usual = get_recipe(self.recipe).epochs
+        epochs = max(1, round(self.epochs / usual * get_recipe("source").epochs))
+        return HeadSettings.of_recipe(
+            "source", batch_size=self.batch_size, epochs=epochs, seed=self.seed
+        )
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether training looks at the classes of pictures."""
+        return self.mining != "none" or get_loss(self.loss).needs_labels
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether the codes are compressed to `dim` numbers."""
+        return self.dim is not None and get_recipe(self.recipe).compresses
+
+
+_OWN_DEFAULTS = ("members", "hidden", "dim", "dropout", "margin", "epochs", "learning_rate")
+
+
+def _seed_of_member(seed: int, member: int) -> int:
+    """Return a seed of its own for each member; the first has the one that was given."""
+    return seed if member == 0 else int(np.random.SeedSequence([seed, member]).generate_state(1)[0])
