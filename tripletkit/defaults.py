@@ -4,6 +4,15 @@ from __future__ import annotations
 
 SEED = 0
 
+# Anchors and negatives of triplets from labels: each picture as often as any other, as it would be
+# met, or each class as often as any other.
+TRIPLET_BALANCES = ("picture", "class")
+TRIPLET_BALANCE = "picture"
+
+# Positives, and negatives, of which a hard or easy triplet keeps one. More would keep the same few
+# mislabelled pictures again and again.
+DIFFICULTY_CANDIDATES = 8
+
 # The environment variable that moves the feature store.
 CACHE_VARIABLE = "TRIPLETKIT_CACHE"
 

@@ -77,6 +77,10 @@ class LabelFileError(TripletkitError, ValueError):
     """A file of class labels cannot be read as one."""
 
 
+class ClassesError(TripletkitError, ValueError):
+    """The classes of pictures are too few or too small for what is asked."""
+
+
 class SearchIndexError(TripletkitError, ValueError):
     """A search index is damaged, or belongs to another model or collection."""
 

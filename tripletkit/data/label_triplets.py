@@ -1,0 +1,273 @@
+"""Triplets from class labels: the positive is of the anchor's class, the negative of another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from tripletkit import defaults
+from tripletkit.data.labels import NO_LABEL
+from tripletkit.errors import ClassesError
+
+# Draws that repeat a triplet are drawn anew so often; then what is left is listed in full.
+_ROUNDS = 8
+
+# Takes `(m,)` anchors and `(m, k)` candidates, both pictures, and returns `(m, k)` distances.
+Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Difficulty:
+    """How hard the triplets are to answer.
+
+    Several positives and several negatives are drawn for each triplet. A hard one keeps the
+    farthest positive and the nearest negative, an easy one the nearest positive and the
+    farthest negative.
+
+    Attributes:
+        is_hard: hard ones, else easy ones.
+        measure: distances between pictures.
+        n_candidates: how many are drawn.
+    """
+
+    is_hard: bool
+    measure: Measure
+    n_candidates: int = defaults.DIFFICULTY_CANDIDATES
+
+
+def draw_triplets(
+    labels: np.ndarray,
+    *,
+    per_anchor: int | None = None,
+    count: int | None = None,
+    seed: int = defaults.SEED,
+    balance: str = defaults.TRIPLET_BALANCE,
+    pictures: np.ndarray | None = None,
+    difficulty: Difficulty | None = None,
+) -> np.ndarray:
+    """Draw triplets by chance, none of them twice.
+
+    Every picture whose class has another one is an anchor. Balanced by picture, each of them
+    gets equally many triplets (to within one), and every picture of another class is equally
+    likely to be the negative. Balanced by class, each class gets equally many, its anchors
+    equally many of these, and every other class is equally likely to be the negative's. An
+    anchor that has not so many triplets leaves its share to the others. The positive is any
+    other picture of the class. Triplets of an anchor are drawn one after the other without
+    putting back; nothing is rounded or cut off.
+
+    Args:
+        labels: `(n_images,)` integers; `NO_LABEL` where a picture has none.
+        per_anchor: triplets for each anchor; balanced by class, on average.
+        count: triplets in all. Give one of the two.
+        seed: start of the draws.
+        balance: `"picture"` or `"class"`.
+        pictures: indices of those that may be used, such as one name of each picture. Defaults
+            to all.
+        difficulty: hard or easy ones. Defaults to any.
+    Returns:
+        `(n_triplets, 3)` int32 anchor, positive, negative, in chance order; fewer than asked
+        for where there are no more.
+    Raises:
+        ClassesError: if there are no two classes, or no class has two pictures.
+    Example:
+        >>> draw_triplets(np.array([0, 0, 1]), per_anchor=1).tolist()
+        [[0, 1, 2], [1, 0, 2]]
+    """
+    if (per_anchor is None) == (count is None):
+        raise ValueError("expected one of per_anchor and count")
+    usable = np.arange(len(labels)) if pictures is None else np.unique(pictures)
+    usable = usable[labels[usable] != NO_LABEL]
+    pool = _Pool(usable, labels[usable], balance, difficulty)
+    rng = np.random.default_rng(seed)
+    n_anchors = int((pool.capacities() > 0).sum())
+    quotas = _share_among_anchors(pool, count or per_anchor * n_anchors, balance, rng)
+    places = _draw_distinct(pool, quotas, rng)
+    return pool.pictures[rng.permutation(places)].astype(np.int32)
+
+
+class _Pool:
+    """Pictures in the order of their classes; a place is an index into this order.
+
+    Attributes:
+        pictures: `(n,)`, the picture at each place.
+        class_of: `(n,)` classes, numbered from 0 without gaps.
+        starts, sizes: `(n_classes,)` where a class begins, and its number of pictures.
+    """
+
+    def __init__(
+        self, pictures: np.ndarray, labels: np.ndarray, balance: str, difficulty: Difficulty | None
+    ) -> None:
+        order = np.argsort(labels, kind="stable")
+        self.pictures = pictures[order]
+        _, self.class_of, self.sizes = np.unique(
+            labels[order], return_inverse=True, return_counts=True
+        )
+        if len(self.sizes) < 2 or self.sizes.max() < 2:
+            raise ClassesError(
+                "expected pictures of at least two classes, and two pictures of one of them, "
+                f"got {len(pictures):,} pictures of {len(self.sizes):,} classes"
+            )
+        self.starts = np.cumsum(self.sizes) - self.sizes
+        self.by_class = balance == "class"
+        self.difficulty = difficulty
+
+    def capacities(self) -> np.ndarray:
+        """Return `(n,)` int64: how many triplets each place is the anchor of."""
+        sizes = self.sizes[self.class_of].astype(np.int64)
+        return (sizes - 1) * (len(self.pictures) - sizes)
+
+    def draw(self, anchors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return `(m, 3)` places: one triplet for each anchor."""
+        n_candidates = self.difficulty.n_candidates if self.difficulty else 1
+        shape = (len(anchors), n_candidates)
+        wide = np.broadcast_to(anchors[:, None], shape)
+        positives, negatives = self._draw_positives(wide, rng), self._draw_negatives(wide, rng)
+        if self.difficulty is None:
+            return np.column_stack([anchors, positives, negatives])
+        rows = np.arange(len(anchors))
+        return np.column_stack(
+            [
+                anchors,
+                positives[rows, self._reluctance(anchors, positives, True).argmin(axis=1)],
+                negatives[rows, self._reluctance(anchors, negatives, False).argmin(axis=1)],
+            ]
+        )
+
+    def list_all(self, anchor: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return every positive and every negative of an anchor, and how likely each pair is.
+
+        Returns:
+            `(n_positives,)` and `(n_negatives,)` places, `(n_positives, n_negatives)` chances.
+        """
+        own = self.class_of[anchor]
+        is_own = self.class_of == own
+        negatives = np.flatnonzero(~is_own)
+        is_own[anchor] = False
+        positives = np.flatnonzero(is_own)
+        chances = (
+            np.full(len(positives), 1 / len(positives)),
+            np.full(len(negatives), 1 / len(negatives)),
+        )
+        if self.by_class:
+            chances[1][:] = 1 / (len(self.sizes) - 1) / self.sizes[self.class_of[negatives]]
+        if self.difficulty is not None:
+            chances = tuple(
+                self._first_of_several(anchor, places, each, is_positive)
+                for places, each, is_positive in zip(
+                    (positives, negatives), chances, (True, False), strict=True
+                )
+            )
+        return positives, negatives, np.outer(*chances)
+
+    def _draw_positives(self, anchors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        own = self.class_of[anchors]
+        places = self.starts[own] + rng.integers(0, self.sizes[own] - 1)
+        return places + (places >= anchors)
+
+    def _draw_negatives(self, anchors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        own = self.class_of[anchors]
+        if self.by_class:
+            other = rng.integers(0, len(self.sizes) - 1, own.shape)
+            other += other >= own
+            return self.starts[other] + rng.integers(0, self.sizes[other])
+        places = rng.integers(0, len(self.pictures) - self.sizes[own])
+        return places + np.where(places >= self.starts[own], self.sizes[own], 0)
+
+    def _reluctance(
+        self, anchors: np.ndarray, candidates: np.ndarray, is_positive: bool
+    ) -> np.ndarray:
+        """Return `(m, k)`: the smaller, the sooner a candidate is taken."""
+        distances = self.difficulty.measure(self.pictures[anchors], self.pictures[candidates])
+        return -distances if is_positive == self.difficulty.is_hard else distances
+
+    def _first_of_several(
+        self, anchor: int, places: np.ndarray, chances: np.ndarray, is_positive: bool
+    ) -> np.ndarray:
+        """Return the chance of each place to be the one taken of several that are drawn."""
+        reluctance = self._reluctance(np.array([anchor]), places[None], is_positive)[0]
+        _, group = np.unique(reluctance, return_inverse=True)
+        of_group = np.bincount(group, chances)
+        # All of several draws lie beyond a group of equally near places with this chance; within
+        # the group the first drawn is taken.
+        beyond = np.append(np.cumsum(of_group[::-1])[::-1], 0) ** self.difficulty.n_candidates
+        return ((beyond[:-1] - beyond[1:]) / of_group)[group] * chances
+
+
+def _share_among_anchors(
+    pool: _Pool, total: int, balance: str, rng: np.random.Generator
+) -> np.ndarray:
+    """Return `(n,)` int64: triplets to draw for each place as anchor."""
+    capacities = pool.capacities()
+    if balance == "picture":
+        return _share_out(total, capacities, rng)
+    of_class = _share_out(total, np.add.reduceat(capacities, pool.starts), rng)
+    parts = np.split(capacities, pool.starts[1:])
+    return np.concatenate(
+        [_share_out(share, part, rng) for share, part in zip(of_class, parts, strict=True)]
+    )
+
+
+def _share_out(total: int, capacities: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Share a number out as evenly as capacities allow; who gets one more, chance decides.
+
+    Example:
+        >>> _share_out(8, np.array([1, 9, 9, 0]), np.random.default_rng(0)).tolist()
+        [1, 4, 3, 0]
+    """
+    total = min(total, int(capacities.sum()))
+    low, high = 0, int(capacities.max()) + 1
+    while high - low > 1:
+        level = (low + high) // 2
+        if np.minimum(capacities, level).sum() <= total:
+            low = level
+        else:
+            high = level
+    shares = np.minimum(capacities, low)
+    has_room = np.flatnonzero(capacities > low)
+    shares[rng.permutation(has_room)[: total - shares.sum()]] += 1
+    return shares
+
+
+def _draw_distinct(pool: _Pool, quotas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return `(n_triplets, 3)` places, no row twice, each anchor as often as its quota.
+
+    Passing over what was drawn before is drawing without putting back, so what is left at the
+    end may be drawn from a list without changing any chance.
+    """
+    kept = np.empty((0, 3), dtype=np.int64)
+    missing = np.repeat(np.arange(len(quotas)), quotas)
+    for _ in range(_ROUNDS):
+        rows = np.concatenate([kept, pool.draw(missing, rng)])
+        is_repeat = pd.DataFrame(rows).duplicated().to_numpy()
+        kept, missing = rows[~is_repeat], rows[is_repeat, 0]
+        if not len(missing):
+            return kept
+    kept = kept[np.argsort(kept[:, 0], kind="stable")]
+    parts = [kept]
+    for anchor, n_missing in zip(*np.unique(missing, return_counts=True), strict=True):
+        taken = kept[slice(*np.searchsorted(kept[:, 0], [anchor, anchor + 1]))]
+        parts.append(_draw_from_list(pool, anchor, taken, n_missing, rng))
+    return np.concatenate(parts)
+
+
+def _draw_from_list(
+    pool: _Pool, anchor: int, taken: np.ndarray, n_rows: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw triplets of an anchor beside those already taken, by exponential clocks.
+
+    Reference:
+        Efraimidis, Spirakis. Weighted random sampling with a reservoir. Information Processing
+        Letters 97, 2006.
+    """
+    positives, negatives, chances = pool.list_all(anchor)
+    # Chances far in the tail of several draws can be too small for a number.
+    clocks = rng.exponential(size=chances.shape) / np.maximum(chances, np.finfo(float).tiny)
+    clocks[np.searchsorted(positives, taken[:, 1]), np.searchsorted(negatives, taken[:, 2])] = (
+        np.inf
+    )
+    first = np.argpartition(clocks, n_rows - 1, axis=None)[:n_rows]
+    rows, columns = np.unravel_index(first, clocks.shape)
+    return np.column_stack([np.full(n_rows, anchor), positives[rows], negatives[columns]])
