@@ -410,7 +410,7 @@ def test_a_kill_during_training_keeps_the_old_model(
 ):
     train()
     before = files_of(tmp_path / "m")
-    trap = f"tripletkit.model.training:check_collapse/{int(signal.SIGKILL)}/2"
+    trap = f"tripletkit.model.head_training:check_collapse/{int(signal.SIGKILL)}/2"
     process = start_train(start_tripletkit, toy_competition, tmp_path / "m", "--force", trap=trap)
     assert process.wait(120) == -signal.SIGKILL
     assert files_of(tmp_path / "m") == before

@@ -1,27 +1,194 @@
-"""The triplet loss equals a plain loop, and is the margin where nothing is learnt."""
+"""Losses equal plain loops, are 0 and not NaN where there is nothing, and centers follow."""
 
 from __future__ import annotations
 
+import math
+
+import keras
 import numpy as np
+import pytest
 
-from tripletkit.model.losses import triplet_margin_loss
+from tripletkit.features.backbones import load_object
+from tripletkit.model.classifier import CosineClassifier
+from tripletkit.model.distances import DISTANCES
+from tripletkit.model.losses import (
+    ClassCenters,
+    RatioLoss,
+    SoftMarginLoss,
+    TripletMarginLoss,
+    center_loss,
+    cross_entropy_loss,
+    mean_loss,
+    move_centers,
+    ratio_loss,
+    soft_margin_loss,
+    triplet_margin_loss,
+)
 
 
-def test_triplet_margin_loss_equals_a_plain_loop():
-    rng = np.random.default_rng(0)
-    to_positive, to_negative = rng.uniform(0, 2, (2, 100)).astype(np.float32)
-    got = triplet_margin_loss(to_positive, to_negative, 0.2).numpy()
-    expected = [max(p - n + 0.2, 0) for p, n in zip(to_positive, to_negative, strict=True)]
-    np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-7)
-    assert (got == 0).any()
-    assert (got > 0).any()
+@pytest.fixture
+def distances():
+    return np.random.default_rng(0).uniform(0, 2, (2, 100)).astype(np.float32)
 
 
-def test_triplet_margin_loss_of_equal_codes_is_the_margin():
+def margin_of_one(p, n):
+    return max(p - n + 0.2, 0)
+
+
+def soft_margin_of_one(p, n):
+    return math.log(1 + math.exp(p - n))
+
+
+def ratio_of_one(p, n):
+    return (math.exp(p) / (math.exp(p) + math.exp(n))) ** 2
+
+
+@pytest.mark.parametrize(
+    ("loss", "of_one"),
+    [
+        (lambda p, n: triplet_margin_loss(p, n, 0.2), margin_of_one),
+        (soft_margin_loss, soft_margin_of_one),
+        (ratio_loss, ratio_of_one),
+    ],
+)
+def test_triplet_losses_equal_a_plain_loop(distances, loss, of_one):
+    expected = [of_one(float(p), float(n)) for p, n in distances.T]
+    np.testing.assert_allclose(loss(*distances).numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        (lambda p, n: triplet_margin_loss(p, n, 0.5), 0.5),
+        (soft_margin_loss, math.log(2)),
+        (ratio_loss, 0.25),
+    ],
+)
+def test_equal_codes_give_a_known_loss_and_no_nan(loss, expected):
     zeros = np.zeros(3, np.float32)
-    np.testing.assert_array_equal(triplet_margin_loss(zeros, zeros, 0.5), [0.5, 0.5, 0.5])
+    np.testing.assert_allclose(loss(zeros, zeros), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", [soft_margin_loss, ratio_loss])
+def test_losses_stay_finite_far_out(loss):
+    far = np.float32([1e4, -1e4])
+    assert np.isfinite(loss(far, -far).numpy()).all()
 
 
 def test_triplet_margin_loss_ends_exactly_at_the_margin():
     got = triplet_margin_loss(np.float32([0, 0, 0]), np.float32([0.5, 0.25, 0.75]), 0.5)
     np.testing.assert_array_equal(got, [0.0, 0.25, 0.0])
+
+
+@pytest.mark.parametrize("reduction", ["all", "violating"])
+def test_the_mean_equals_a_plain_loop_and_is_0_of_nothing(distances, reduction):
+    losses = [margin_of_one(float(p), float(n)) for p, n in distances.T]
+    counted = [loss for loss in losses if reduction == "all" or loss > 0]
+    assert len(counted) > 0
+    got = float(mean_loss(triplet_margin_loss(*distances, 0.2), reduction))
+    assert got == pytest.approx(sum(counted) / len(counted), rel=1e-5)
+    assert float(mean_loss(np.zeros(0, np.float32), reduction)) == 0
+    assert float(mean_loss(np.zeros(4, np.float32), reduction)) == 0
+
+
+def test_center_loss_equals_a_plain_loop():
+    codes, centers = np.random.default_rng(0).normal(size=(2, 6, 4)).astype(np.float32)
+    expected = [0.5 * sum((c - m) ** 2) for c, m in zip(codes, centers, strict=True)]
+    np.testing.assert_allclose(center_loss(codes, centers), expected, rtol=1e-5)
+    np.testing.assert_array_equal(center_loss(codes, codes), np.zeros(6))
+
+
+def test_cross_entropy_equals_a_plain_loop():
+    logits = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    labels = np.array([0, 2, 1, 1, 0], np.int32)
+    expected = [
+        math.log(sum(math.exp(float(value)) for value in row)) - float(row[label])
+        for row, label in zip(logits, labels, strict=True)
+    ]
+    np.testing.assert_allclose(cross_entropy_loss(logits, labels), expected, rtol=1e-5)
+
+
+def test_centers_move_as_a_plain_loop_does():
+    rng = np.random.default_rng(0)
+    expected: dict[int, np.ndarray] = {}
+    centers, is_placed = np.zeros((4, 3), np.float32), np.zeros(4, np.float32)
+    for _ in range(5):
+        codes = rng.normal(size=(8, 3)).astype(np.float32)
+        labels = rng.integers(-1, 3, 8).astype(np.int32)
+        for label in set(labels.tolist()) - {-1}:
+            mean = codes[labels == label].mean(axis=0)
+            before = expected.get(label)
+            expected[label] = mean if before is None else 0.9 * before + 0.1 * mean
+        centers, is_placed = move_centers(centers, is_placed, codes, labels, 0.9)
+    for label in range(4):
+        assert bool(is_placed[label]) == (label in expected)
+        np.testing.assert_allclose(centers[label], expected.get(label, np.zeros(3)), rtol=1e-4)
+
+
+def test_centers_converge_to_the_class_means():
+    # The sources' centers were a mean over dimensions, all began as class 0's, and each entered
+    # the loss of one picture alone.
+    rng = np.random.default_rng(0)
+    means = rng.normal(size=(3, 5)).astype(np.float32)
+    layer = ClassCenters(3, decay=0.9)
+    for _ in range(200):
+        labels = rng.integers(0, 3, 64).astype(np.int32)
+        codes = means[labels] + 0.1 * rng.normal(size=(64, 5)).astype(np.float32)
+        losses = layer(codes, labels, training=True).numpy()
+    np.testing.assert_allclose(layer.centers.numpy(), means, atol=0.05)
+    expected = [0.5 * sum((c - means[i]) ** 2) for c, i in zip(codes, labels, strict=True)]
+    np.testing.assert_allclose(losses, expected, atol=0.05)
+
+
+def test_every_picture_counts_and_centers_stay_put_outside_training():
+    layer = ClassCenters(2, decay=0.0)
+    codes, labels = np.float32([[0, 0], [4, 0], [1, 1]]), np.int32([0, 0, -1])
+    # Nothing to be drawn to yet, and nothing for a picture without a class.
+    np.testing.assert_array_equal(layer(codes, labels, training=True), [0, 0, 0])
+    np.testing.assert_array_equal(layer.centers.numpy(), [[2, 0], [0, 0]])
+    np.testing.assert_array_equal(layer(codes + 1, labels), [1, 5, 0])
+    np.testing.assert_array_equal(layer.centers.numpy(), [[2, 0], [0, 0]])
+    assert not layer.trainable_variables
+
+
+@pytest.mark.parametrize("distance", list(DISTANCES))
+@pytest.mark.parametrize(
+    ("make", "function"),
+    [
+        (lambda **o: TripletMarginLoss(0.3, **o), lambda p, n: triplet_margin_loss(p, n, 0.3)),
+        (SoftMarginLoss, soft_margin_loss),
+        (RatioLoss, ratio_loss),
+    ],
+)
+def test_a_keras_class_is_its_function_on_the_three_input_network(make, function, distance):
+    codes = np.random.default_rng(0).normal(size=(3, 9, 4)).astype(np.float32)
+    loss = make(distance=distance)
+    measure = DISTANCES[distance]
+    losses = function(measure(codes[0], codes[1]), measure(codes[0], codes[2])).numpy()
+    got = float(loss(np.zeros(9), np.hstack(codes)))
+    assert got == pytest.approx(losses.mean(), rel=1e-5)
+    # The name brings it back, as it does in a saved model.
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert float(again(np.zeros(9), np.hstack(codes))) == got
+
+
+def test_the_classifier_is_the_scaled_cosine():
+    codes = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    layer = CosineClassifier(5)
+    got = layer(codes).numpy()
+    kernel, scale = layer.kernel.numpy(), float(layer.scale)
+    for code, row in zip(codes, got, strict=True):
+        for column, value in zip(kernel.T, row, strict=True):
+            cosine = code @ column / np.linalg.norm(code) / np.linalg.norm(column)
+            assert value == pytest.approx(scale * cosine, rel=1e-4, abs=1e-5)
+
+
+def test_every_registered_loss_has_a_paper_and_a_function():
+    from tripletkit.model.loss_registry import LOSSES
+
+    for loss in LOSSES.values():
+        assert loss.formula
+        assert "arXiv" in loss.paper or "doi" in loss.paper
+        assert loss.of_triplets or loss.has_cross_entropy
+        if loss.of_triplets:
+            assert callable(load_object(loss.of_triplets))

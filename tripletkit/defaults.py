@@ -59,6 +59,12 @@ VAL_FRACTION = 0.2
 # The share of pictures that `train` sets aside by itself.
 TRAIN_VAL_FRACTION = 0.1
 
+# Triplets that `train` draws from class labels for each picture, and the most in all: so many are
+# gone through in seconds. Those for validation need only be enough to tell models apart.
+TRIPLETS_PER_PICTURE = 25
+MAX_DRAWN_TRIPLETS = 200_000
+MAX_DRAWN_VAL_TRIPLETS = 5_000
+
 # With fewer validation triplets (95% interval wider than 7 points) the epochs differ by less than
 # chance: on clothing, 180 triplets chose worse epochs than keeping the last did.
 MIN_VAL_TRIPLETS = 500

@@ -17,6 +17,7 @@ from tripletkit.cli.console import drop_stdout
 from tripletkit.cli.controls import controls
 from tripletkit.cli.embed import embed
 from tripletkit.cli.export import export
+from tripletkit.cli.losses import losses
 from tripletkit.cli.neighbors import neighbors
 from tripletkit.cli.plot import plot
 from tripletkit.cli.predict import predict
@@ -71,6 +72,7 @@ for command in (
     controls,
     embed,
     export,
+    losses,
     neighbors,
     plot,
     predict,

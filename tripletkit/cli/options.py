@@ -12,10 +12,11 @@ import click
 
 from tripletkit import defaults
 from tripletkit.cli.console import set_quiet
-from tripletkit.errors import BackboneError
+from tripletkit.errors import BackboneError, LossError
 
 INPUT_FILE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 INPUT_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+INPUT_PATH = click.Path(exists=True, allow_dash=True, path_type=Path)
 OUTPUT_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -107,6 +108,16 @@ def check_backbone(_context: click.Context, _option: click.Parameter, name: str)
     try:
         return name if name == AUTO else get_backbone(name).name
     except BackboneError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def check_loss_name(_context: click.Context, _option: click.Parameter, name: str) -> str:
+    """Refuse an unknown loss as a wrong call (callback of `--loss`)."""
+    from tripletkit.model.loss_registry import get_loss
+
+    try:
+        return get_loss(name).name
+    except LossError as error:
         raise click.BadParameter(str(error)) from error
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import shlex
 import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,7 @@ from tripletkit import defaults
 from tripletkit.cli.collections import open_collection
 from tripletkit.cli.console import prepare_tensorflow, say, show_json, warn
 from tripletkit.cli.options import (
-    INPUT_FILE,
-    INPUT_FOLDER,
+    INPUT_PATH,
     cache_option,
     follow_outside_option,
     force_option,
@@ -29,7 +27,14 @@ from tripletkit.cli.options import (
     quiet_option,
     seed_option,
 )
-from tripletkit.cli.train_options import data_options, model_options, training_options
+from tripletkit.cli.train_data import SOURCE_OPTIONS, TrainingSources, read_training_input
+from tripletkit.cli.train_options import (
+    check_loss,
+    data_options,
+    loss_options,
+    model_options,
+    training_options,
+)
 from tripletkit.cli.train_text import chooses_epoch, describe_training, warn_of_weak_score
 from tripletkit.errors import SplitError
 
@@ -37,7 +42,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tripletkit.data.training_set import TrainingSet
-    from tripletkit.data.triplets import Triplets
     from tripletkit.evaluation.validation import Validation
     from tripletkit.features.collection import Collection, NamedFiles
     from tripletkit.features.weights_origin import WeightsFile
@@ -47,10 +51,11 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("triplets", type=INPUT_FILE)
-@click.argument("images", type=INPUT_FOLDER)
+@click.argument("triplets", type=INPUT_PATH, required=False)
+@click.argument("images", type=INPUT_PATH, required=False, metavar="IMAGES")
 @data_options
 @model_options
+@loss_options
 @training_options
 @on_bad_image_option
 @follow_outside_option
@@ -60,13 +65,9 @@ if TYPE_CHECKING:
 @json_option
 @quiet_option
 def train(
-    triplets: Path,
-    images: Path,
+    triplets: Path | None,
+    images: Path | None,
     output: Path,
-    val_file: Path | None,
-    val_truth: Path | None,
-    val_fraction: float | None,
-    split_by: str | None,
     val_kinds: float | None,
     test_file: Path | None,
     backbone: str,
@@ -78,7 +79,7 @@ def train(
     cache: Path | None,
     force: bool,
     as_json: bool,
-    **head_options: Any,
+    **options: Any,
 ) -> None:
     """Train a model from judgements `anchor positive negative` over a folder of pictures.
 
@@ -86,50 +87,37 @@ def train(
     tripletkit train train.txt images/
     tripletkit train train.txt images/ -o m1 --val val.txt --val-truth val_truth.csv
     tripletkit train train.txt images/ --backbone resnet50 --weights resnet50_notop.h5
+    tripletkit train images/ --labels labels.csv --loss center
 
     Every picture goes through the frozen backbone once; its features are kept on disk, so that
     the next run starts at once. With 500 validation triplets or more the best epoch by their
     accuracy is kept, with fewer the last. The accuracy is printed beside that of the frozen
     features alone. With --recipe residual or best a second number tells how the model does on
     kinds of pictures that training has not seen.
+
+    With --labels and no triplet file, pictures of every class are held out and triplets are
+    drawn from the labels, or mined from batches; `tripletkit losses` lists what else can be
+    learned from labels.
     """
-    if val_file is not None and (val_fraction is not None or split_by is not None):
-        raise click.UsageError("--val excludes --val-fraction and --split: the file says it.")
-    if val_truth is not None and val_file is None:
-        raise click.UsageError("--val-truth needs --val, whose truth it is.")
+    sources = TrainingSources.of_arguments(
+        triplets, images, **{name: options.pop(name) for name in SOURCE_OPTIONS}
+    )
     if weights is not None and backbone == "auto":
         raise click.UsageError("--weights needs --backbone, the network that they are for.")
-    kinds_fraction = _check_recipe(head_options, val_kinds, test_file)
+    kinds_fraction = _check_recipe(options, val_kinds, test_file)
+    check_loss(options, has_labels=sources.labels is not None)
 
-    import numpy as np
-
-    from tripletkit.data.training_set import places_of_names, share_names
-    from tripletkit.data.triplets import read_bytes, read_triplets
     from tripletkit.evaluation.training_record import make_record
-    from tripletkit.features.collection import find_files, space_of
+    from tripletkit.features.collection import space_of
     from tripletkit.model.artifact import check_model_output, save_model
 
     started_s = time.perf_counter()
     check_model_output(output, overwrite=force)
-    data_bytes, source = read_bytes(input_source(triplets))
-    seed = head_options["seed"]
-    asked = read_triplets(io.BytesIO(data_bytes), source)
-    # Without a validation file: no rows, over the same names.
-    val = read_triplets(input_source(val_file)) if val_file else asked.take(np.arange(0))
-    asked, val = share_names(asked, val)
-    truth = _read_val_truth(val, val_truth) if val_file else None
     skip_bad = on_bad_image == "skip"
-    files = find_files(
-        asked.names,
-        places_of_names(asked, val),
-        images,
-        skip_bad=skip_bad,
-        follow_outside=follow_outside,
+    found = read_training_input(
+        sources, options["seed"], cache, skip_bad=skip_bad, follow_outside=follow_outside
     )
-    same_as = _find_same_pictures(files, cache)
-    asked, val = asked.merge(same_as), val.merge(same_as)
-    data = _join(asked, val, truth) if val_file else _divide(asked, split_by, val_fraction, seed)
-    _warn_of_left_out(data)
+    images, files = sources.images, found.files
     test_files = test_file and _find_test(test_file, images, skip_bad, follow_outside)
     prepare_tensorflow()
     chosen = _choose(backbone, weights)
@@ -149,9 +137,9 @@ def train(
         )
         test_features = test.features[test.is_usable()]
     features_s = time.perf_counter() - features_started_s
-    data = _check_enough(data.keep_usable(collection.is_usable()), skip_bad)
+    data = _check_enough(found.data.keep_usable(collection.is_usable()), skip_bad)
 
-    settings = _make_settings(head_options, epochs, len(data.train))
+    settings = _make_settings(options, epochs, data)
     training_started_s = time.perf_counter()
     new_kinds = _see_new_kinds(
         data, collection, settings, kinds_fraction, test_features, asked=val_kinds is not None
@@ -170,11 +158,7 @@ def train(
     record = make_record(
         shlex.join(["tripletkit", *sys.argv[1:]]),
         data,
-        {
-            "name": source,
-            "path": None if str(triplets) == "-" else str(triplets.absolute()),
-            "sha256": hashlib.sha256(data_bytes).hexdigest(),
-        },
+        found.record,
         collection,
         chosen,
         settings,
@@ -199,86 +183,6 @@ def train(
         warn_of_weak_score(validation)
 
 
-def _read_val_truth(val: Triplets, val_truth: Path | None) -> np.ndarray | None:
-    from tripletkit.errors import AnswerFileError
-    from tripletkit.evaluation.answers import read_truth
-
-    if val_truth is None:
-        say(f"{val.source}: taking every second picture for the positive (no --val-truth).")
-        return None
-    truth = read_truth(input_source(val_truth))
-    if len(truth) != len(val):
-        raise AnswerFileError(
-            f"{truth.source}: expected {len(val):,} truths, one for each triplet of "
-            f"{val.source}, got {len(truth):,}"
-        )
-    return truth.labels
-
-
-def _find_same_pictures(files: NamedFiles, cache: Path | None) -> np.ndarray:
-    from tripletkit.features.collection import find_same_pictures
-    from tripletkit.features.store import FeatureStore
-
-    with FeatureStore(cache) as store:
-        same_as = find_same_pictures(files, store)
-    copies = [(index, first) for index, first in enumerate(same_as) if index != first]
-    if copies:
-        copy, first = (files.names[index] for index in copies[0])
-        warn(
-            f"{len(copies):,} names stand for a picture that has another name already (such as "
-            f"{copy!r} for {first!r}); each picture counts as one."
-        )
-    return same_as
-
-
-def _join(triplets: Triplets, val: Triplets, truth: np.ndarray | None) -> TrainingSet:
-    from tripletkit.data.training_set import join_training_set
-
-    data = join_training_set(triplets, val, truth)
-    if n_shared := data.n_shared_pictures():
-        warn(
-            f"{n_shared:,} pictures are in both {triplets.source} and {val.source}; the "
-            "validation accuracy will flatter. `tripletkit split --by image` avoids it."
-        )
-    return data
-
-
-def _divide(
-    triplets: Triplets, split_by: str | None, val_fraction: float | None, seed: int
-) -> TrainingSet:
-    from tripletkit.data.training_set import divide_training_set
-
-    by = split_by or defaults.SPLIT_POLICIES[0]
-    fraction = defaults.TRAIN_VAL_FRACTION if val_fraction is None else val_fraction
-    try:
-        data = divide_training_set(triplets, by, fraction, seed)
-    except SplitError as error:
-        if val_fraction is not None or split_by is not None:
-            raise
-        warn(f"{error}\nTraining goes on without validation.")
-        data = divide_training_set(triplets, by, 0, seed)
-    if by == "random" and fraction:
-        warn(
-            "a random split can often be solved by remembering the names of pairs; the "
-            "controls below tell. Prefer --split image or component."
-        )
-    return data
-
-
-def _warn_of_left_out(data: TrainingSet) -> None:
-    if data.n_degenerate:
-        warn(
-            f"{data.n_degenerate:,} triplets name one picture twice and are left out; "
-            "`tripletkit audit` lists them."
-        )
-    if len(data.val) > 0 and not chooses_epoch(len(data.val)):
-        warn(
-            f"{len(data.val):,} validation triplets (by {data.by}) are too few to choose an epoch "
-            "by or to say much, so the last epoch is kept. Give --val FILE, a larger "
-            "--val-fraction, or --split component."
-        )
-
-
 def _choose(backbone: str, weights: Path | None) -> WeightsFile:
     from tripletkit.features.weights_origin import choose_backbone
 
@@ -295,28 +199,28 @@ def _check_enough(data: TrainingSet, skip_bad: bool) -> TrainingSet:
     return data
 
 
-def _make_settings(
-    head_options: dict[str, Any], epochs: int | None, n_triplets: int
-) -> HeadSettings:
+def _make_settings(options: dict[str, Any], epochs: int | None, data: TrainingSet) -> HeadSettings:
     from tripletkit.model.recipes import get_recipe
     from tripletkit.model.settings import HeadSettings
     from tripletkit.model.training import choose_epochs
 
-    recipe = head_options.pop("recipe")
-    if epochs is None:
-        usual = get_recipe(recipe).epochs
-        epochs = choose_epochs(n_triplets, head_options["batch_size"], usual)
-    return HeadSettings.of_recipe(recipe, epochs=epochs, **head_options)
+    settings = HeadSettings.of_recipe(options.pop("recipe"), epochs=epochs, **options)
+    if epochs is not None:
+        return settings
+    usual = get_recipe(settings.recipe).epochs
+    return replace(
+        settings, epochs=choose_epochs(*settings.count_per_epoch(data.train.rows), usual)
+    )
 
 
 def _check_recipe(
-    head_options: dict[str, Any], val_kinds: float | None, test_file: Path | None
+    options: dict[str, Any], val_kinds: float | None, test_file: Path | None
 ) -> float:
     """Refuse options that do not go together; return the share of pictures for new kinds."""
     from tripletkit.model.recipes import get_recipe
 
-    recipe = get_recipe(head_options["recipe"])
-    if recipe.squared and head_options["distance"] != "l2":
+    recipe = get_recipe(options["recipe"])
+    if recipe.squared and options["distance"] != "l2":
         raise click.UsageError(f"--recipe {recipe.name} answers by --distance l2 only.")
     kinds_fraction = val_kinds
     if kinds_fraction is None:
@@ -390,6 +294,7 @@ def _train(
             data.train.rows,
             data.val.rows,
             settings,
+            data.labels,
             chooses_epoch=by_epoch and chooses_epoch(len(data.val)),
             on_epoch=on_epoch,
             on_member=lambda member: say(f"Head {member} of {settings.members}."),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from tripletkit import defaults
 from tripletkit.cli.options import (
     INPUT_FILE,
+    INPUT_PATH,
     FiniteRange,
     check_backbone,
+    check_loss_name,
     group_options,
     weights_option,
 )
@@ -31,6 +34,17 @@ data_options = group_options(
         help="Truth of --val, where its second and third pictures stand in chance order.",
     ),
     click.option(
+        "--labels",
+        type=INPUT_PATH,
+        help="Classes of the pictures: a CSV with the columns name and label, or a folder with a "
+        "subfolder for each class. Without TRIPLETS these are drawn from the labels.",
+    ),
+    click.option(
+        "--val-labels",
+        type=INPUT_PATH,
+        help="Labelled pictures to validate on, with --labels; instead of a share of those.",
+    ),
+    click.option(
         "--val-fraction",
         type=FiniteRange(0, 1, max_open=True),
         help="Share set apart for validation; 0 for none.  "
@@ -40,7 +54,8 @@ data_options = group_options(
         "--split",
         "split_by",
         type=click.Choice(defaults.SPLIT_POLICIES),
-        help="What training and validation must not share: a picture, a pair, or a question.  "
+        help="What training and validation triplets of a file must not share: a picture, a "
+        "pair, or a question.  "
         f"[default: {defaults.SPLIT_POLICIES[0]}]",
     ),
     click.option(
@@ -103,14 +118,22 @@ model_options = group_options(
     ),
     click.option(
         "--distance",
-        type=click.Choice(["l2", "l1", "cosine"]),
+        type=click.Choice(["l2", "l1", "squared-l2", "cosine"]),
         default=defaults.DISTANCE,
         show_default=True,
         help="Distance between codes, in training and in answers.",
     ),
 )
 
-training_options = group_options(
+loss_options = group_options(
+    click.option(
+        "--loss",
+        default=defaults.LOSS,
+        show_default=True,
+        callback=check_loss_name,
+        metavar="NAME",
+        help="What is learned; `tripletkit losses` lists the losses. Some need --labels.",
+    ),
     click.option(
         "--margin",
         type=FiniteRange(0, min_open=True),
@@ -118,6 +141,65 @@ training_options = group_options(
         "for residual and best.  "
         f"[default: {defaults.MARGIN}; {defaults.RESIDUAL_MARGIN} for residual and best]",
     ),
+    click.option(
+        "--reduction",
+        type=click.Choice(["all", "violating"]),
+        default=defaults.REDUCTION,
+        show_default=True,
+        help="Triplets that the mean of a margin loss is taken over.",
+    ),
+    click.option(
+        "--mining",
+        type=click.Choice(["none", "batch-all", "batch-hard", "semi-hard"]),
+        default=defaults.MINING,
+        show_default=True,
+        help="Which triplets of labelled pictures to learn from: as drawn or given; all that a "
+        "batch of some classes with some pictures each allows; for each picture the farthest "
+        "positive and the nearest negative; for each positive the nearest negative farther off.",
+    ),
+    click.option(
+        "--classes-per-batch",
+        type=click.IntRange(min=2),
+        help=f"Of a batch that is mined.  [default: {defaults.CLASSES_PER_BATCH}]",
+    ),
+    click.option(
+        "--pictures-per-class",
+        type=click.IntRange(min=2),
+        help=f"Of a batch that is mined.  [default: {defaults.PICTURES_PER_CLASS}]",
+    ),
+    click.option(
+        "--inject-positives",
+        is_flag=True,
+        help="Add to a batch that is mined the hardest positive of each picture, looked for among "
+        "all pictures of its class.",
+    ),
+    click.option(
+        "--refresh",
+        type=click.IntRange(min=1),
+        help="Epochs after which the hardest positives are looked for anew.  "
+        f"[default: {defaults.REFRESH}]",
+    ),
+    click.option(
+        "--cross-entropy-weight",
+        type=FiniteRange(0, min_open=True),
+        help="Of the cross-entropy beside the triplet loss.  "
+        f"[default: {defaults.CROSS_ENTROPY_WEIGHT:g}]",
+    ),
+    click.option(
+        "--center-weight",
+        type=FiniteRange(0),
+        help="Of the distance from the class centers beside the cross-entropy.  "
+        f"[default: {defaults.CENTER_WEIGHT:g}]",
+    ),
+    click.option(
+        "--center-decay",
+        type=FiniteRange(0, 1, max_open=True),
+        help="How much of a class center stays when a batch moves it.  "
+        f"[default: {defaults.CENTER_DECAY:g}]",
+    ),
+)
+
+training_options = group_options(
     click.option(
         "--epochs",
         type=click.IntRange(min=1),
@@ -152,3 +234,59 @@ training_options = group_options(
         help="Write each epoch's numbers as TensorBoard logs, too.",
     ),
 )
+
+
+def check_loss(options: dict[str, Any], *, has_labels: bool) -> None:
+    """Refuse options of the loss that do not go together."""
+    from tripletkit.model.loss_registry import LOSSES, get_loss
+    from tripletkit.model.recipes import get_recipe
+
+    loss, recipe = get_loss(options["loss"]), get_recipe(options["recipe"])
+    mines = options["mining"] != "none"
+    if loss.needs_labels and not has_labels:
+        raise click.UsageError(f"--loss {loss.name} needs --labels, the classes of the pictures.")
+    if mines and not has_labels:
+        raise click.UsageError(f"--mining {options['mining']} needs --labels.")
+    if mines and loss.of_triplets is None:
+        with_triplets = ", ".join(each.name for each in LOSSES.values() if each.of_triplets)
+        raise click.UsageError(
+            f"--loss {loss.name} looks at no triplets to mine; these do: {with_triplets}."
+        )
+    if options["reduction"] != defaults.REDUCTION and not loss.has_margin:
+        raise click.UsageError(
+            f"--reduction {options['reduction']}: every triplet violates a margin that never "
+            f"ends, as --loss {loss.name} has it."
+            if loss.of_triplets
+            else f"--reduction has no part in --loss {loss.name}, which looks at no triplets."
+        )
+    for option, has_part in (
+        ("margin", loss.has_margin),
+        ("classes_per_batch", mines),
+        ("pictures_per_class", mines),
+        ("inject_positives", mines),
+        ("refresh", options["inject_positives"]),
+        ("cross_entropy_weight", loss.has_cross_entropy and loss.of_triplets),
+        ("center_weight", loss.has_centers),
+        ("center_decay", loss.has_centers),
+    ):
+        if options[option] and not has_part:
+            flag = option.replace("_", "-")
+            needed = {
+                "refresh": "--inject-positives",
+                "margin": "a loss with a margin",
+                "cross_entropy_weight": "--loss triplet+cross-entropy",
+                "center_weight": "--loss center",
+                "center_decay": "--loss center",
+            }.get(option, "--mining")
+            raise click.UsageError(f"--{flag} needs {needed}.")
+    if loss.has_centers and ((options["members"] or recipe.members) > 1 or _compresses(options)):
+        raise click.UsageError(
+            f"--loss {loss.name} keeps its class centers with one head whose codes are not "
+            "compressed: leave --members away, and --dim with --recipe residual."
+        )
+
+
+def _compresses(options: dict[str, Any]) -> bool:
+    from tripletkit.model.recipes import get_recipe
+
+    return options["dim"] is not None and get_recipe(options["recipe"]).compresses

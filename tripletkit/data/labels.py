@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tripletkit.data.folder import list_images
+from tripletkit.data.folder import list_images, locate_images
 from tripletkit.data.triplets import check_text, read_bytes
 from tripletkit.errors import LabelFileError, TripletFileError, describe_problems
 
@@ -64,6 +64,29 @@ class PictureLabels:
         if problems:
             raise LabelFileError(describe_problems(problems))
         return PictureLabels(self.classes, of_picture[same_as])
+
+
+def label_files(
+    names: Sequence[str], paths: Sequence[Path | None], labels: Mapping[str, str], folder: Path
+) -> PictureLabels:
+    """Find the label of every picture, however the two files spell its name.
+
+    Args:
+        names, paths: of the pictures; see `find_files`.
+        labels: name -> label, as `read_classes` gives it; names of other pictures are passed
+            over.
+        folder: of the pictures.
+    """
+    known = set(names)
+    others = [name for name in labels if name not in known]
+    located = locate_images(others, folder).paths
+    of_path = {path: labels[name] for name, path in zip(others, located, strict=True) if path}
+    of_name = {
+        name: labels.get(name) or of_path[path]
+        for name, path in zip(names, paths, strict=True)
+        if name in labels or path in of_path
+    }
+    return PictureLabels.of_names(names, of_name)
 
 
 def read_classes(source: Path, folder: Path) -> dict[str, str]:

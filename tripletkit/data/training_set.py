@@ -6,11 +6,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tripletkit import defaults
+from tripletkit.data.label_triplets import draw_triplets
+from tripletkit.data.labels import NO_LABEL, PictureLabels
 from tripletkit.data.splits import split_triplets
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import TripletFileError
 
 BY_FILE = "file"
+BY_CLASS = "class"
 NO_SPLIT = "none"
 
 
@@ -24,6 +28,7 @@ class TrainingSet:
         by: how they were divided: a split policy, `"file"` or `"none"`.
         n_dropped: triplets that the split could use on neither side.
         n_degenerate: triplets left out because they name a picture twice.
+        labels: the classes of the pictures in `names`; None without labels.
     """
 
     train: Triplets
@@ -31,6 +36,7 @@ class TrainingSet:
     by: str
     n_dropped: int
     n_degenerate: int
+    labels: PictureLabels | None = None
 
     @property
     def names(self) -> list[str]:
@@ -112,6 +118,41 @@ def join_training_set(
     train, n_train = _leave_out_degenerate(triplets)
     val, n_val = _leave_out_degenerate(val)
     return TrainingSet(train, val, BY_FILE, 0, n_train + n_val)
+
+
+def draw_training_set(
+    names: list[str],
+    labels: PictureLabels,
+    is_held_out: np.ndarray,
+    pictures: np.ndarray,
+    source: str,
+    seed: int,
+) -> TrainingSet:
+    """Draw triplets from class labels, for training and from the held-out pictures.
+
+    Args:
+        names: of the pictures.
+        labels: of the same.
+        is_held_out: `(n_names,)` bool; without any there are no validation triplets.
+        pictures: indices of the names to use, one for each picture.
+        source: what to call the labels in messages.
+        seed: start of the draws.
+    Raises:
+        ClassesError: if there are no two classes, or no class has two pictures, on either side.
+    """
+    parts = []
+    for is_here, most in (
+        (~is_held_out, defaults.MAX_DRAWN_TRIPLETS),
+        (is_held_out, defaults.MAX_DRAWN_VAL_TRIPLETS),
+    ):
+        here = pictures[is_here[pictures] & (labels.of_picture[pictures] != NO_LABEL)]
+        rows = np.empty((0, 3), dtype=np.int32)
+        if len(here) or not parts:
+            count = min(most, defaults.TRIPLETS_PER_PICTURE * len(here))
+            rows = draw_triplets(labels.of_picture, count=count, seed=seed, pictures=here)
+        parts.append(Triplets(names, rows, np.arange(1, len(rows) + 1), source))
+    by = BY_CLASS if is_held_out.any() else NO_SPLIT
+    return TrainingSet(*parts, by, 0, 0, labels)
 
 
 def _leave_out_degenerate(triplets: Triplets) -> tuple[Triplets, int]:

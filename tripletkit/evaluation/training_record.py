@@ -26,7 +26,7 @@ _PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "Pillow")
 def make_record(
     command: str,
     data: TrainingSet,
-    training_file: dict[str, str | None],
+    files: dict[str, dict[str, str | None]],
     collection: Collection,
     chosen: WeightsFile,
     settings: HeadSettings,
@@ -39,8 +39,8 @@ def make_record(
     Args:
         command: as it was typed.
         data: the triplets that were used.
-        training_file: its name as typed, its absolute path (None for standard input), and the
-            SHA-256 of its bytes.
+        files: `training_file`, and `labels_file` with labels: name as typed, absolute path (None
+            where there is no file to read again), and SHA-256 of what was read.
         collection: the pictures' features.
         chosen: the backbone and its weights.
         settings, trained: what was asked of the head and what came out.
@@ -53,10 +53,7 @@ def make_record(
         "versions": {
             "tripletkit": __version__,
             "python": platform.python_version(),
-            **{
-                name: version(name)
-                for name in ("tensorflow", "keras", "numpy", "scikit-learn", "Pillow")
-            },
+            **{name: version(name) for name in _PACKAGES},
         },
         "seed": settings.seed,
         "features": chosen.facts(),
@@ -64,7 +61,7 @@ def make_record(
         "backbone_reason": chosen.reason,
         "head": asdict(settings),
         "best_epoch": trained.best_epoch,
-        "training_file": training_file,
+        **files,
         "split": {
             "by": data.by,
             "n_train": len(data.train),

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tripletkit.data.labels import PictureLabels
+from tripletkit.data.labels import NO_LABEL, PictureLabels
 from tripletkit.evaluation.distances import FROZEN_DISTANCE
 from tripletkit.features.backbones import load_object
 from tripletkit.model.batches import Batches, ClassBatches, PictureBatches, TripletBatches
@@ -177,10 +177,11 @@ class LabelTraining(Training):
 
     def _find_hardest_positives(self) -> np.ndarray:
         """Return each training picture's farthest one of its class; at first by the features."""
-        codes, distance = self.embed(), self._settings.distance
+        labels = np.full_like(self._labels, NO_LABEL)
+        labels[self._images] = self._labels[self._images]
         if self._epoch == 0:
-            codes, distance = self._features, FROZEN_DISTANCE
-        return hardest_positives(codes, self._labels, distance, self._images)
+            return hardest_positives(self._features, labels, FROZEN_DISTANCE)
+        return hardest_positives(self.embed(), labels, self._settings.distance)
 
     def _make_step(self) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
         """Return a compiled step over a batch that gives loss and violations."""

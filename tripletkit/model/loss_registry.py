@@ -98,14 +98,14 @@ for _loss in (
     Loss(
         name="cross-entropy",
         summary="a classifier on the codes",
-        formula="-log softmax(s W x)[class]",
+        formula="-log softmax(s cos(w, x))[class]",
         paper="Wang et al. NormFace. ACM MM 2017. arXiv:1704.06369 (a learned scale on unit codes)",
         has_cross_entropy=True,
     ),
     Loss(
         name="center",
         summary="cross-entropy, and every code drawn to the moving center of its class",
-        formula="-log softmax(s W x)[class] + weight * |x - center of class|^2 / 2",
+        formula="-log softmax(s cos(w, x))[class] + weight * |x - center of class|^2 / 2",
         paper="Wen, Zhang, Li, Qiao. A discriminative feature learning approach for deep face "
         "recognition. ECCV 2016. doi:10.1007/978-3-319-46478-7_31",
         has_cross_entropy=True,
@@ -114,7 +114,7 @@ for _loss in (
     Loss(
         name="triplet+cross-entropy",
         summary="the sum of both, with a weight",
-        formula="max(0, d(a,p) - d(a,n) + margin) - weight * log softmax(s W x)[class]",
+        formula="max(0, d(a,p) - d(a,n) + margin) - weight * log softmax(s cos(w, x))[class]",
         paper=f"{_FACENET} (the first part), Wang et al. NormFace. arXiv:1704.06369 (the second)",
         of_triplets=f"{_FUNCTIONS}:triplet_margin_loss",
         has_margin=True,

@@ -91,14 +91,21 @@ class HeadSettings:
         """
         usual = get_recipe(self.recipe).epochs
         epochs = max(1, round(self.epochs / usual * get_recipe("source").epochs))
-        return HeadSettings.of_recipe(
-            "source", batch_size=self.batch_size, epochs=epochs, seed=self.seed
-        )
+        same = {key: getattr(self, key) for key in _SHARED_BY_MEMBERS}
+        return HeadSettings.of_recipe("source", epochs=epochs, **same)
 
     @property
     def needs_labels(self) -> bool:
         """Whether training looks at the classes of pictures."""
         return self.mining != "none" or get_loss(self.loss).needs_labels
+
+    def count_per_epoch(self, train_rows: np.ndarray) -> tuple[int, int]:
+        """Return how many triplets or pictures an epoch shows, and how many a step."""
+        if self.mining != "none":
+            return len(np.unique(train_rows)), self.classes_per_batch * self.pictures_per_class
+        if get_loss(self.loss).of_triplets is None:
+            return len(np.unique(train_rows)), self.batch_size
+        return len(train_rows), self.batch_size
 
     @property
     def is_compressed(self) -> bool:
@@ -106,6 +113,19 @@ class HeadSettings:
         return self.dim is not None and get_recipe(self.recipe).compresses
 
 
+# What heads by the source's recipe have in common with the others of an ensemble.
+_SHARED_BY_MEMBERS = (
+    "batch_size",
+    "seed",
+    "loss",
+    "reduction",
+    "mining",
+    "classes_per_batch",
+    "pictures_per_class",
+    "inject_positives",
+    "refresh",
+    "cross_entropy_weight",
+)
 _OWN_DEFAULTS = ("members", "hidden", "dim", "dropout", "margin", "epochs", "learning_rate")
 
 

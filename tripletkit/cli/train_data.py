@@ -1,0 +1,347 @@
+"""What `tripletkit train` learns from: judgements, labels, or both, and what it is checked on."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tripletkit import defaults
+from tripletkit.cli.console import say, warn
+from tripletkit.cli.options import input_source
+from tripletkit.cli.train_text import chooses_epoch
+from tripletkit.errors import SplitError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tripletkit.data.labels import PictureLabels
+    from tripletkit.data.training_set import TrainingSet
+    from tripletkit.data.triplets import Triplets
+    from tripletkit.features.collection import NamedFiles
+
+
+# Options of the command that `TrainingSources` takes.
+SOURCE_OPTIONS = ("labels", "val_labels", "val_file", "val_truth", "val_fraction", "split_by")
+
+
+@dataclass(frozen=True)
+class TrainingSources:
+    """What the user named.
+
+    Attributes:
+        triplets: file of judgements; None to draw triplets from labels.
+        images: folder of the pictures.
+        labels, val_labels: CSV, or folder with a subfolder for each class.
+        val_file, val_truth: validation triplets, and which of their pictures is the positive.
+        val_fraction, split_by: how to set validation apart; None for the default.
+    """
+
+    triplets: Path | None
+    images: Path
+    labels: Path | None
+    val_labels: Path | None
+    val_file: Path | None
+    val_truth: Path | None
+    val_fraction: float | None
+    split_by: str | None
+
+    @classmethod
+    def of_arguments(
+        cls, triplets: Path | None, images: Path | None, **options: Any
+    ) -> TrainingSources:
+        """Sort the arguments out and refuse what does not go together.
+
+        Args:
+            triplets, images: the first and the second argument; a single one is the folder.
+        """
+        if images is None:
+            triplets, images = None, triplets
+        sources = cls(triplets, images, **options)
+        if images is None:
+            raise click.UsageError("Missing argument 'IMAGES'.")
+        if triplets is None and sources.labels is None:
+            raise click.UsageError(
+                f"Missing argument 'IMAGES': {images} alone says nothing of which pictures are "
+                "alike. Give a triplet file before it, or --labels."
+            )
+        if not images.is_dir():
+            raise click.BadParameter(f"{images} is not a folder.", param_hint="'IMAGES'")
+        if triplets is not None and triplets.is_dir():
+            raise click.BadParameter(f"{triplets} is a folder.", param_hint="'TRIPLETS'")
+        sources._check_validation()
+        return sources
+
+    def _check_validation(self) -> None:
+        chosen = self.val_fraction is not None or self.split_by is not None
+        if self.val_file is not None and chosen:
+            raise click.UsageError("--val excludes --val-fraction and --split: the file says it.")
+        if self.val_truth is not None and self.val_file is None:
+            raise click.UsageError("--val-truth needs --val, whose truth it is.")
+        if self.triplets is None and self.split_by is not None:
+            raise click.UsageError(
+                "--split is for a triplet file; of --labels pictures are held out, class by class."
+            )
+        if self.val_labels is None:
+            return
+        if self.labels is None or self.triplets is not None:
+            raise click.UsageError(
+                "--val-labels goes with --labels and no triplet file; use --val with that."
+            )
+        if chosen or self.val_file is not None:
+            raise click.UsageError("--val-labels excludes --val, --val-fraction and --split.")
+
+
+@dataclass(frozen=True)
+class TrainingInput:
+    """What was read and found.
+
+    Attributes:
+        files: every picture's name and place.
+        data: triplets, and labels where there are any, over these names.
+        record: for `model.json`: what was read, with its SHA-256.
+    """
+
+    files: NamedFiles
+    data: TrainingSet
+    record: dict[str, Any]
+
+
+def read_training_input(
+    sources: TrainingSources,
+    seed: int,
+    cache: Path | None,
+    *,
+    skip_bad: bool,
+    follow_outside: bool,
+) -> TrainingInput:
+    """Read judgements and labels, find the pictures, and set validation apart.
+
+    Raises:
+        TripletkitError: if something is wrong with any of them.
+    """
+    read = _read_labelled if sources.triplets is None else _read_judged
+    found = read(sources, seed, cache, skip_bad=skip_bad, follow_outside=follow_outside)
+    _warn_of_left_out(found.data)
+    return found
+
+
+def _read_judged(
+    sources: TrainingSources, seed: int, cache: Path | None, **find_options: bool
+) -> TrainingInput:
+    """Take judgements from a file; labels, if any, are beside them."""
+    import numpy as np
+
+    from tripletkit.data.labels import label_files, read_classes
+    from tripletkit.data.training_set import places_of_names, share_names
+    from tripletkit.data.triplets import read_bytes, read_triplets
+    from tripletkit.features.collection import find_files
+
+    data_bytes, name = read_bytes(input_source(sources.triplets))
+    asked = read_triplets(io.BytesIO(data_bytes), name)
+    # Without a validation file: no rows, over the same names.
+    val = _read_val(sources) or asked.take(np.arange(0))
+    asked, val = share_names(asked, val)
+    truth = _read_val_truth(val, sources.val_truth) if sources.val_file else None
+    labels = sources.labels and read_classes(sources.labels, sources.images)
+    files = find_files(asked.names, places_of_names(asked, val), sources.images, **find_options)
+    same_as = _find_same_pictures(files, cache)
+    asked, val = asked.merge(same_as), val.merge(same_as)
+    data = _join(asked, val, truth) if sources.val_file else _divide(asked, sources, seed)
+    record = {"training_file": _describe_file(sources.triplets, name, data_bytes)}
+    if labels:
+        found = label_files(files.names, files.paths, labels, sources.images)
+        data = replace(data, labels=found.merge(same_as, files.names))
+        record["labels_file"] = _describe_labels(sources.labels, labels)
+    return TrainingInput(files, data, record)
+
+
+def _read_labelled(
+    sources: TrainingSources, seed: int, cache: Path | None, **find_options: bool
+) -> TrainingInput:
+    """Draw judgements from labels, holding pictures of every class out."""
+    import numpy as np
+
+    from tripletkit.data.labels import PictureLabels, read_classes
+    from tripletkit.data.training_set import (
+        draw_training_set,
+        join_training_set,
+        places_of_names,
+        share_names,
+    )
+    from tripletkit.data.triplets import Triplets
+    from tripletkit.features.collection import find_files
+
+    labels = read_classes(sources.labels, sources.images)
+    val_labels = {}
+    if sources.val_labels is not None:
+        val_labels = read_classes(sources.val_labels, sources.images)
+    labels = {**labels, **val_labels}
+    source = str(sources.labels)
+    # Three times each, since a place is looked for by row.
+    rows = np.repeat(np.arange(len(labels), dtype=np.int32)[:, None], 3, axis=1)
+    listed = Triplets(list(labels), rows, np.arange(2, len(labels) + 2), source)
+    val = _read_val(sources) or listed.take(np.arange(0))
+    listed, val = share_names(listed, val)
+    truth = _read_val_truth(val, sources.val_truth) if sources.val_file else None
+    places = [source] * len(labels) + places_of_names(listed, val)[len(labels) :]
+    files = find_files(listed.names, places, sources.images, **find_options)
+    same_as = _find_same_pictures(files, cache)
+    val = val.merge(same_as)
+    classes = PictureLabels.of_names(files.names, labels).merge(same_as, files.names)
+    pictures = np.unique(same_as)
+    if sources.val_file is not None:
+        is_held_out = np.isin(np.arange(len(same_as)), val.rows)
+    elif val_labels:
+        is_held_out = np.zeros(len(same_as), dtype=bool)
+        is_held_out[same_as[[name in val_labels for name in files.names]]] = True
+    else:
+        is_held_out = _hold_out(classes, sources, pictures, seed)
+    data = draw_training_set(files.names, classes, is_held_out, pictures, source, seed)
+    if sources.val_file is not None:
+        data = replace(join_training_set(data.train, val, truth), labels=classes)
+    _say_what_was_drawn(data, pictures)
+    # The triplets can be drawn again, but there is no file of them.
+    record = _describe_labels(sources.labels, labels)
+    return TrainingInput(
+        files, data, {"training_file": record | {"path": None}, "labels_file": record}
+    )
+
+
+def _hold_out(
+    labels: PictureLabels, sources: TrainingSources, pictures: np.ndarray, seed: int
+) -> np.ndarray:
+    from tripletkit.data.label_split import hold_out_pictures
+
+    fraction = sources.val_fraction
+    if fraction is None:
+        fraction = defaults.TRAIN_VAL_FRACTION
+    try:
+        return hold_out_pictures(labels.of_picture, fraction, seed, pictures)
+    except SplitError as error:
+        if sources.val_fraction is not None:
+            raise
+        warn(f"{error}\nTraining goes on without validation.")
+        return hold_out_pictures(labels.of_picture, 0, seed, pictures)
+
+
+def _say_what_was_drawn(data: TrainingSet, pictures: np.ndarray) -> None:
+    import numpy as np
+
+    n_pictures = len(np.unique(data.train.rows))
+    of_class = np.bincount(data.labels.of_picture[pictures] + 1, minlength=2)[1:]
+    alone = [data.labels.classes[label] for label in np.flatnonzero(of_class == 1)]
+    say(
+        f"{data.train.source}: {len(data.labels.classes):,} classes; drew {len(data.train):,} "
+        f"triplets of {n_pictures:,} pictures."
+    )
+    if alone:
+        warn(
+            f"{len(alone):,} classes of one picture have no positive (such as {alone[0]!r}): "
+            "they serve as negatives only."
+        )
+
+
+def _describe_file(path: Path, name: str, data_bytes: bytes) -> dict[str, str | None]:
+    return {
+        "name": name,
+        "path": None if str(path) == "-" else str(path.absolute()),
+        "sha256": hashlib.sha256(data_bytes).hexdigest(),
+    }
+
+
+def _describe_labels(path: Path, labels: dict[str, str]) -> dict[str, str | None]:
+    """Return the record of labels; the hash is of what was read, which may be a folder."""
+    text = json.dumps(sorted(labels.items()), ensure_ascii=False, separators=(",", ":"))
+    return _describe_file(path, str(path), text.encode("utf-8", errors="surrogateescape"))
+
+
+def _read_val(sources: TrainingSources) -> Triplets | None:
+    from tripletkit.data.triplets import read_triplets
+
+    return read_triplets(input_source(sources.val_file)) if sources.val_file else None
+
+
+def _read_val_truth(val: Triplets, val_truth: Path | None) -> np.ndarray | None:
+    from tripletkit.errors import AnswerFileError
+    from tripletkit.evaluation.answers import read_truth
+
+    if val_truth is None:
+        say(f"{val.source}: taking every second picture for the positive (no --val-truth).")
+        return None
+    truth = read_truth(input_source(val_truth))
+    if len(truth) != len(val):
+        raise AnswerFileError(
+            f"{truth.source}: expected {len(val):,} truths, one for each triplet of "
+            f"{val.source}, got {len(truth):,}"
+        )
+    return truth.labels
+
+
+def _find_same_pictures(files: NamedFiles, cache: Path | None) -> np.ndarray:
+    from tripletkit.features.collection import find_same_pictures
+    from tripletkit.features.store import FeatureStore
+
+    with FeatureStore(cache) as store:
+        same_as = find_same_pictures(files, store)
+    copies = [(index, first) for index, first in enumerate(same_as) if index != first]
+    if copies:
+        copy, first = (files.names[index] for index in copies[0])
+        warn(
+            f"{len(copies):,} names stand for a picture that has another name already (such as "
+            f"{copy!r} for {first!r}); each picture counts as one."
+        )
+    return same_as
+
+
+def _join(triplets: Triplets, val: Triplets, truth: np.ndarray | None) -> TrainingSet:
+    from tripletkit.data.training_set import join_training_set
+
+    data = join_training_set(triplets, val, truth)
+    if n_shared := data.n_shared_pictures():
+        warn(
+            f"{n_shared:,} pictures are in both {triplets.source} and {val.source}; the "
+            "validation accuracy will flatter. `tripletkit split --by image` avoids it."
+        )
+    return data
+
+
+def _divide(triplets: Triplets, sources: TrainingSources, seed: int) -> TrainingSet:
+    from tripletkit.data.training_set import divide_training_set
+
+    by = sources.split_by or defaults.SPLIT_POLICIES[0]
+    fraction = sources.val_fraction
+    if fraction is None:
+        fraction = defaults.TRAIN_VAL_FRACTION
+    try:
+        data = divide_training_set(triplets, by, fraction, seed)
+    except SplitError as error:
+        if sources.val_fraction is not None or sources.split_by is not None:
+            raise
+        warn(f"{error}\nTraining goes on without validation.")
+        data = divide_training_set(triplets, by, 0, seed)
+    if by == "random" and fraction:
+        warn(
+            "a random split can often be solved by remembering the names of pairs; the "
+            "controls below tell. Prefer --split image or component."
+        )
+    return data
+
+
+def _warn_of_left_out(data: TrainingSet) -> None:
+    if data.n_degenerate:
+        warn(
+            f"{data.n_degenerate:,} triplets name one picture twice and are left out; "
+            "`tripletkit audit` lists them."
+        )
+    if len(data.val) > 0 and not chooses_epoch(len(data.val)):
+        warn(
+            f"{len(data.val):,} validation triplets (by {data.by}) are too few to choose an epoch "
+            "by or to say much, so the last epoch is kept. Give --val FILE, a larger "
+            "--val-fraction, or --split component."
+        )
