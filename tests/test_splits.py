@@ -247,7 +247,7 @@ def test_write_splits_leaves_nothing_when_it_fails(tmp_path, monkeypatch):
             raise OutputError("disk full")
         return open_output(path, *args)
 
-    monkeypatch.setattr("tripletkit.data.split_files.open_output", failing)
+    monkeypatch.setattr("tripletkit.data.competition.open_output", failing)
     with pytest.raises(OutputError, match="disk full"):
         write_splits(tmp_path / "split", triplets, [split], seed=2)
     assert not list((tmp_path / "split").iterdir())

@@ -9,6 +9,9 @@ SEED = 0
 TRIPLET_BALANCES = ("picture", "class")
 TRIPLET_BALANCE = "picture"
 
+# Triplets for each picture: it is then seen some thirty times a pass, in all three roles.
+TRIPLETS_PER_ANCHOR = 10
+
 # Positives, and negatives, of which a hard or easy triplet keeps one. More would keep the same few
 # mislabelled pictures again and again.
 DIFFICULTY_CANDIDATES = 8

@@ -25,6 +25,7 @@ from tripletkit.cli.report import report
 from tripletkit.cli.score import score
 from tripletkit.cli.split import split
 from tripletkit.cli.train import train
+from tripletkit.cli.triplets import triplets
 from tripletkit.errors import TripletkitError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
@@ -80,5 +81,6 @@ for command in (
     score,
     split,
     train,
+    triplets,
 ):
     tripletkit.add_command(command)

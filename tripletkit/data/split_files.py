@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tripletkit.data.outputs import open_output
+from tripletkit.data.competition import write_questions
 from tripletkit.data.splits import Split
 from tripletkit.data.triplets import Triplets, write_triplets
 from tripletkit.errors import OutputError, describe_problems
@@ -93,7 +93,4 @@ def _write_split(folder: Path, triplets: Triplets, split: Split, seed: int) -> N
     answered = triplets.rows[split.val_rows]
     write_triplets(val_triplets, triplets.names, answered)
     truth = np.random.default_rng(seed).integers(0, 2, len(answered))
-    swapped = answered[:, [0, 2, 1]]
-    write_triplets(val, triplets.names, np.where(truth[:, None] == 1, answered, swapped))
-    with open_output(truth_file) as file:
-        file.write("label\n" + "".join(f"{label}\n" for label in truth))
+    write_questions(val, truth_file, triplets.names, answered, truth)

@@ -8,6 +8,8 @@ import numpy as np
 
 # Rows at a time: the gathered columns of a block stay in the processor's cache.
 _BLOCK_ROWS = 1 << 16
+# Numbers of candidates at a time, for the same reason.
+_BLOCK_NUMBERS = 1 << 18
 
 Term = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -85,13 +87,48 @@ def pair_distances(left: np.ndarray, right: np.ndarray, distance: str) -> np.nda
     return finish(total)
 
 
+def candidate_measure(
+    codes: np.ndarray, distance: str
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Return a function from `(m,)` rows and `(m, k)` candidate rows to `(m, k)` distances.
+
+    In float32, many times as fast as `pair_distances`: to choose by, not to answer by.
+
+    Args:
+        codes: `(n_images, n_dims)` float32.
+        distance: one of `DISTANCE_NAMES`.
+    Example:
+        >>> measure = candidate_measure(np.array([[0.0], [3.0], [1.0]], dtype=np.float32), "l2")
+        >>> measure(np.array([0]), np.array([[1, 2]]))
+        array([[3., 1.]], dtype=float32)
+    """
+    term, finish = _TERMS[distance]
+    if distance == "cosine":
+        codes = _unit_length(codes)
+
+    def measure(rows: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        distances = np.empty(candidates.shape, dtype=np.float32)
+        n_block = max(1, _BLOCK_NUMBERS // (candidates.shape[1] * codes.shape[1]))
+        for start in range(0, len(rows), n_block):
+            block = slice(start, start + n_block)
+            terms = term(codes[rows[block]][:, None], codes[candidates[block]])
+            distances[block] = finish(terms.sum(axis=2))
+        return distances
+
+    return measure
+
+
 def _columns(codes: np.ndarray, distance: str) -> np.ndarray:
     """Return codes as `(n_dims, n)` float64, for the cosine at length 1."""
     columns = np.array(codes, dtype=np.float64)
     if distance == "cosine":
-        lengths = np.linalg.norm(columns, axis=1, keepdims=True)
-        columns /= np.where(lengths > 0, lengths, 1.0)
+        columns = _unit_length(columns)
     return np.ascontiguousarray(columns.T)
+
+
+def _unit_length(vectors: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(lengths > 0, lengths, 1.0)
 
 
 def _blocks(n_rows: int) -> Iterator[slice]:

@@ -1,0 +1,183 @@
+"""`tripletkit triplets`: files from labels, read back as triplets."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+from tripletkit.cli.main import tripletkit
+from tripletkit.data.triplets import read_triplets
+from tripletkit.evaluation.distances import DISTANCE_NAMES, candidate_measure, pair_distances
+
+COLOURS = ["red", "lime", "blue", "yellow", "black", "magenta"]
+
+
+@pytest.fixture
+def draw(runner):
+    def run(*arguments):
+        return runner.invoke(tripletkit, ["triplets", *map(str, arguments)])
+
+    return run
+
+
+@pytest.fixture
+def labels_file(toy_competition, tmp_path):
+    path = tmp_path / "labels.csv"
+    rows = [f"p{n:02}.png,{COLOURS[label]}\n" for n, label in enumerate(toy_competition.labels)]
+    path.write_text("name,label\n" + "".join(rows))
+    return path
+
+
+def colours_of(path, labels):
+    """Return `(n_triplets, 3)` colours of a triplet file over the toy competition."""
+    triplets = read_triplets(path)
+    numbers = np.array([int(name[1:3]) for name in triplets.names])
+    return labels[numbers[triplets.rows]]
+
+
+def test_writes_a_training_file(draw, labels_file, toy_competition, tmp_path):
+    output = tmp_path / "train.txt"
+    result = draw(labels_file, toy_competition.images, "-o", output, "--per-anchor", 3)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == (
+        f"Wrote 180 triplets over 60 pictures, anchors of 6 classes: {output}.\n"
+    )
+    anchor, positive, negative = colours_of(output, toy_competition.labels).T
+    assert (anchor == positive).all()
+    assert (anchor != negative).all()
+    first = output.read_bytes()
+    draw(labels_file, toy_competition.images, "-o", output, "--per-anchor", 3, "--seed", 1)
+    assert output.read_bytes() != first
+    draw(labels_file, toy_competition.images, "-o", output, "--per-anchor", 3)
+    assert output.read_bytes() == first
+
+
+def test_writes_a_competition(draw, labels_file, toy_competition, tmp_path):
+    output, truth_file = tmp_path / "test.txt", tmp_path / "truth.csv"
+    result = draw(
+        labels_file, toy_competition.images, "-o", output, "--count", 101, "--truth", truth_file
+    )
+    assert result.exit_code == 0
+    heading, *truth = truth_file.read_text().splitlines()
+    assert heading == "label"
+    truth = np.array(truth, dtype=int)
+    assert truth.sum() == 50
+    anchor, second, third = colours_of(output, toy_competition.labels).T
+    np.testing.assert_array_equal(truth, anchor == second)
+    np.testing.assert_array_equal(truth, anchor != third)
+
+
+def test_hard_ones_are_those_that_frozen_features_get_wrong(
+    draw, labels_file, toy_competition, tiny_backbone, tmp_path, runner
+):
+    margins = {}
+    for level in ("--hard", "--easy"):
+        output = tmp_path / f"{level}.txt"
+        result = draw(
+            labels_file, toy_competition.images, "-o", output, level, "--backbone", "tiny"
+        )
+        assert result.exit_code == 0, result.output
+        vectors_file = tmp_path / "vectors.npz"
+        runner.invoke(
+            tripletkit,
+            ["embed", str(toy_competition.images), "-o", str(vectors_file), "--backbone", "tiny"],
+        )
+        with np.load(vectors_file) as data:
+            row_of = dict(zip(data["names"].tolist(), data["vectors"], strict=True))
+        triplets = read_triplets(output)
+        a, p, n = np.array([row_of[name] for name in triplets.names])[triplets.rows.T]
+        margins[level] = pair_distances(a, n, "cosine") - pair_distances(a, p, "cosine")
+    assert margins["--hard"].mean() < margins["--easy"].mean()
+
+
+def test_a_folder_per_class_copies_and_a_lone_picture(draw, toy_images, tmp_path):
+    images = tmp_path / "images"
+    for name, target in [
+        ("red0.png", "red/a.png"),
+        ("red1.png", "red/b.png"),
+        ("red1.png", "red/copy of b.png"),
+        ("blue0.png", "blue/c.png"),
+        ("blue1.png", "blue/d.png"),
+        ("blue2.png", "lone/e.png"),
+    ]:
+        (images / target).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(toy_images / name, images / target)
+    output = tmp_path / "train.txt"
+    result = draw(images, images, "-o", output)
+    assert result.exit_code == 0
+    assert result.stderr.splitlines() == [
+        "Copies of other pictures, left out: 1.",
+        "Classes of a single picture, which can only be a negative: 1 (lone).",
+        f"Wrote 12 triplets over 5 pictures, anchors of 2 classes: {output}.",
+        "40 were asked for; there are no more than these.",
+    ]
+    triplets = read_triplets(output)
+    assert set(triplets.names) == {
+        "red/a.png", "red/b.png", "blue/c.png", "blue/d.png", "lone/e.png"
+    }  # fmt: skip
+
+
+def test_a_copy_with_another_label_is_refused(draw, toy_images, tmp_path):
+    for name in ("a.png", "b.png"):
+        shutil.copy(toy_images / "red0.png", tmp_path / name)
+    labels = tmp_path / "labels.csv"
+    labels.write_text("name,label\na.png,cat\nb.png,dog\n")
+    result = draw(labels, tmp_path, "-o", tmp_path / "t.txt")
+    assert result.exit_code == 1
+    assert 'expected one label for one picture, got "cat" for "a.png"' in result.stderr
+    assert not (tmp_path / "t.txt").exists()
+
+
+def test_a_missing_picture_is_refused_or_left_out(draw, toy_images, tmp_path):
+    labels = tmp_path / "labels.csv"
+    rows = [f"{colour}{n}.png,{colour}" for colour in ("red", "blue") for n in range(5)]
+    labels.write_text("\n".join(["name,label", *rows]))
+    result = draw(labels, toy_images, "-o", tmp_path / "t.txt")
+    assert result.exit_code == 1
+    assert f'{labels}: there is no picture "red4.png"' in result.stderr
+    result = draw(labels, toy_images, "-o", tmp_path / "t.txt", "--on-bad-image", "skip")
+    assert result.exit_code == 0
+    assert "warning: 2 pictures are left out" in result.stderr
+    assert len(read_triplets(tmp_path / "t.txt").names) == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--per-anchor", 2, "--count", 9], 2, "exclude each other"),
+        (["--hard", "--easy", "--backbone", "tiny"], 2, "exclude each other"),
+        (["--hard"], 2, "need something to measure with"),
+        (["--backbone", "tiny"], 2, "are for --hard and --easy"),
+        (["--truth", "t.txt"], 2, "must be different files"),
+        (["--balance", "weight"], 2, "'picture', 'class'"),
+        (["--truth", "none/truth.csv"], 1, "does not exist"),
+    ],
+)
+def test_wrong_calls(draw, toy_images, tmp_path, monkeypatch, options, code, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "labels.csv").write_text("name,label\nred0.png,a\nred1.png,a\nblue0.png,b\n")
+    result = draw("labels.csv", toy_images, "-o", "t.txt", *options)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert message in result.stderr
+    assert not (tmp_path / "t.txt").exists()
+
+
+def test_labels_without_a_pair_are_refused(draw, toy_images, tmp_path):
+    (tmp_path / "labels.csv").write_text("name,label\nred0.png,a\nred1.png,a\n")
+    result = draw(tmp_path / "labels.csv", toy_images, "-o", tmp_path / "t.txt")
+    assert result.exit_code == 1
+    assert "at least two classes" in result.stderr
+    assert "got 2 pictures of 1 classes" in result.stderr
+
+
+@pytest.mark.parametrize("distance", DISTANCE_NAMES)
+def test_candidates_are_measured_as_pairs_are(distance, monkeypatch):
+    rng = np.random.default_rng(0)
+    codes = rng.normal(size=(20, 7)).astype(np.float32)
+    rows, candidates = rng.integers(0, 20, 9), rng.integers(0, 20, (9, 4))
+    monkeypatch.setattr("tripletkit.evaluation.distances._BLOCK_NUMBERS", 60)
+    found = candidate_measure(codes, distance)(rows, candidates)
+    expected = [pair_distances(codes[rows], codes[each], distance) for each in candidates.T]
+    np.testing.assert_allclose(found, np.transpose(expected), rtol=1e-5, atol=1e-6)

@@ -1,0 +1,218 @@
+"""`tripletkit triplets`: a training file, or a competition, from class labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tripletkit import defaults
+from tripletkit.cli.collections import open_collection
+from tripletkit.cli.console import say
+from tripletkit.cli.encoders import choose_encoder, encoder_options
+from tripletkit.cli.labelled import LABELS, LabelledPictures, read_labelled
+from tripletkit.cli.options import (
+    INPUT_FOLDER,
+    OUTPUT_FILE,
+    cache_option,
+    follow_outside_option,
+    on_bad_image_option,
+    quiet_option,
+    seed_option,
+    weights_option,
+)
+from tripletkit.errors import MAX_SHOWN
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tripletkit.data.label_triplets import Difficulty
+    from tripletkit.search.encoders import Encoder
+
+
+@click.command()
+@click.argument("labels", type=LABELS)
+@click.argument("images", type=INPUT_FOLDER)
+@click.option("-o", "--output", type=OUTPUT_FILE, required=True, help="Triplet file to write.")
+@click.option(
+    "--per-anchor",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Triplets for each picture as anchor; balanced by class, on average.  "
+    f"[default: {defaults.TRIPLETS_PER_ANCHOR}]",
+)
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="Triplets in all, instead.")
+@click.option(
+    "--balance",
+    type=click.Choice(defaults.TRIPLET_BALANCES),
+    default=defaults.TRIPLET_BALANCE,
+    show_default=True,
+    help="Each picture as often an anchor and negative as any other, or each class.",
+)
+@click.option(
+    "--hard",
+    is_flag=True,
+    help=f"Of {defaults.DIFFICULTY_CANDIDATES} positives and {defaults.DIFFICULTY_CANDIDATES} "
+    "negatives drawn, take the farthest positive and the nearest negative.",
+)
+@click.option("--easy", is_flag=True, help="Take the nearest positive and the farthest negative.")
+@click.option(
+    "--truth",
+    "truth_file",
+    type=OUTPUT_FILE,
+    help="File to write the truth to; second and third picture then stand in chance order, as "
+    "in a competition.",
+)
+@encoder_options
+@weights_option
+@seed_option
+@on_bad_image_option
+@follow_outside_option
+@cache_option
+@quiet_option
+def triplets(
+    labels: Path,
+    images: Path,
+    output: Path,
+    per_anchor: int | None,
+    count: int | None,
+    balance: str,
+    hard: bool,
+    easy: bool,
+    truth_file: Path | None,
+    model: Path | None,
+    as_features: bool,
+    backbone: str | None,
+    weights: Path | None,
+    seed: int,
+    on_bad_image: str,
+    follow_outside: bool,
+    cache: Path | None,
+) -> None:
+    """Draw triplets from class labels: two pictures of one class and one of another.
+
+    \b
+    tripletkit triplets labels.csv images/ -o train.txt
+    tripletkit triplets images/train images/ -o train.txt --per-anchor 20 --balance class
+    tripletkit triplets labels.csv images/ -o test.txt --count 2000 --truth truth.csv
+    tripletkit triplets labels.csv images/ -o hard.txt --hard --backbone auto
+
+    LABELS is a CSV with the columns name and label, or a folder inside IMAGES with a subfolder
+    for each class. No triplet is drawn twice, and a copy of a picture is never its positive.
+    --hard and --easy measure with --backbone or --model.
+    """
+    if per_anchor is not None and count is not None:
+        raise click.UsageError("--per-anchor and --count exclude each other.")
+    _check_difficulty(hard, easy, [model, as_features or None, backbone, weights])
+    _check_outputs(labels, output, truth_file)
+
+    from tripletkit.data.competition import draw_truth, write_questions
+    from tripletkit.data.label_triplets import draw_triplets
+    from tripletkit.data.triplets import write_triplets
+
+    skip_bad = on_bad_image == "skip"
+    found = read_labelled(labels, images, cache, skip_bad=skip_bad, follow_outside=follow_outside)
+    difficulty, pictures = None, found.pictures
+    if hard or easy:
+        encoder = choose_encoder(model, as_features, backbone, weights)
+        difficulty, is_usable = _measure(found, encoder, hard, cache, skip_bad=skip_bad)
+        pictures = pictures[is_usable[pictures]]
+    _say_lone_classes(found, pictures)
+    if per_anchor is None and count is None:
+        per_anchor = defaults.TRIPLETS_PER_ANCHOR
+    rows = draw_triplets(
+        found.labels.of_picture,
+        per_anchor=per_anchor,
+        count=count,
+        seed=seed,
+        balance=balance,
+        pictures=pictures,
+        difficulty=difficulty,
+    )
+    names = found.files.names
+    if truth_file is None:
+        write_triplets(output, names, rows)
+    else:
+        write_questions(output, truth_file, names, rows, draw_truth(len(rows), seed))
+    _say_written(rows, found, output, truth_file)
+    _say_shortage(rows, pictures, found, per_anchor, count)
+
+
+def _check_difficulty(hard: bool, easy: bool, encoder: list[object]) -> None:
+    if hard and easy:
+        raise click.UsageError("--hard and --easy exclude each other.")
+    is_given = any(option is not None for option in encoder)
+    if (hard or easy) and not is_given:
+        raise click.UsageError(
+            "--hard and --easy need something to measure with: --backbone auto, or --model DIR."
+        )
+    if is_given and not (hard or easy):
+        raise click.UsageError(
+            "--model, --features, --backbone and --weights are for --hard and --easy."
+        )
+
+
+def _check_outputs(labels: Path, output: Path, truth_file: Path | None) -> None:
+    from tripletkit.data.outputs import check_output
+
+    outputs = [path for path in (output, truth_file) if path is not None]
+    targets = [path.resolve() for path in (labels, *outputs)]
+    if len(set(targets)) < len(targets):
+        raise click.UsageError("LABELS, --output and --truth must be different files.")
+    for path in outputs:
+        check_output(path)
+
+
+def _measure(
+    found: LabelledPictures, encoder: Encoder, is_hard: bool, cache: Path | None, *, skip_bad: bool
+) -> tuple[Difficulty, np.ndarray]:
+    """Return how difficulty is measured, and `(n_names,)` bool, which pictures could be."""
+    from tripletkit.data.label_triplets import Difficulty
+    from tripletkit.evaluation.distances import candidate_measure
+
+    collection = open_collection(
+        found.files, encoder.backbone, encoder.space, encoder.find_weights, cache, skip_bad=skip_bad
+    )
+    codes = encoder.encode(collection.features)
+    measure = candidate_measure(codes, encoder.distance)
+    return Difficulty(is_hard, measure), collection.is_usable()
+
+
+def _say_lone_classes(found: LabelledPictures, pictures: np.ndarray) -> None:
+    import numpy as np
+
+    sizes = np.bincount(found.labels.of_picture[pictures], minlength=len(found.labels.classes))
+    lone = [found.labels.classes[index] for index in np.flatnonzero(sizes == 1)]
+    if lone:
+        shown = ", ".join(lone[:MAX_SHOWN]) + (", ..." if len(lone) > MAX_SHOWN else "")
+        say(f"Classes of a single picture, which can only be a negative: {len(lone):,} ({shown}).")
+
+
+def _say_written(
+    rows: np.ndarray, found: LabelledPictures, output: Path, truth_file: Path | None
+) -> None:
+    import numpy as np
+
+    n_classes = len(np.unique(found.labels.of_picture[rows[:, 0]]))
+    truth = "" if truth_file is None else f"; truth: {truth_file}"
+    say(
+        f"Wrote {len(rows):,} triplets over {len(np.unique(rows)):,} pictures, anchors of "
+        f"{n_classes:,} classes: {output}{truth}."
+    )
+
+
+def _say_shortage(
+    rows: np.ndarray,
+    pictures: np.ndarray,
+    found: LabelledPictures,
+    per_anchor: int | None,
+    count: int | None,
+) -> None:
+    import numpy as np
+
+    labels = found.labels.of_picture[pictures]
+    n_anchors = int((np.bincount(labels)[labels] > 1).sum())
+    wanted = count or per_anchor * n_anchors
+    if len(rows) < wanted:
+        say(f"{wanted:,} were asked for; there are no more than these.")
