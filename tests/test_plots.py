@@ -14,7 +14,7 @@ from tripletkit.evaluation.scoring import Slice
 from tripletkit.report import figures
 from tripletkit.report.projections import check_projection, choose_apart, project_codes
 from tripletkit.report.style import DARK, LIGHT, MARKERS, render_figure
-from tripletkit.search.label_votes import count_confusions, vote_labels
+from tripletkit.search.label_votes import vote_labels
 
 KINDS = ["history", "distances", "margins", "map", "confusion"]
 HISTORY = pd.DataFrame(
@@ -169,8 +169,3 @@ def test_votes_equal_a_loop():
         near = labels[np.argsort(distances, kind="stable")[:5]].tolist()
         expected.append(max(set(near), key=lambda label: (near.count(label), -near.index(label))))
     assert vote_labels(codes, labels, "l2", k=5).tolist() == expected
-
-
-def test_confusions_count_the_true_label_in_the_row():
-    counts = count_confusions(np.array([0, 0, 1, 2]), np.array([0, 2, 1, 1]))
-    assert counts.tolist() == [[1, 0, 1], [0, 1, 0], [0, 1, 0]]

@@ -5,15 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from tripletkit import defaults
+from tripletkit.evaluation.classification import vote
 from tripletkit.search.exact import NOBODY, find_neighbors
 
 
 def vote_labels(
     codes: np.ndarray, labels: np.ndarray, distance: str, k: int = defaults.NEIGHBORS
 ) -> np.ndarray:
-    """Return the label that most of each picture's k nearest others have.
-
-    Of labels with equally many votes the one whose nearest picture is nearer wins.
+    """Return the label that most of each picture's k nearest others have; see `vote`.
 
     Args:
         codes: `(n_images, n_dims)` float32, finite; at least two pictures.
@@ -29,21 +28,4 @@ def vote_labels(
     """
     itself = list(np.arange(len(codes))[:, None])
     found = find_neighbors(codes, codes, min(k, len(codes) - 1), distance, itself)
-    is_there = found.rows != NOBODY
-    picture, rank = np.nonzero(is_there)
-    voted = labels[found.rows[is_there]]
-    n_labels = int(labels.max()) + 1
-    votes = np.zeros((len(codes), n_labels))
-    np.add.at(votes, (picture, voted), 1)
-    first = np.full((len(codes), n_labels), len(codes))
-    np.minimum.at(first, (picture, voted), rank)
-    # A share of a vote that falls with the rank decides between equals and nothing else.
-    return np.argmax(votes - first / (len(codes) + 1), axis=1)
-
-
-def count_confusions(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Return `(n_labels, n_labels)` int64: how often a label (row) was taken for another."""
-    n_labels = int(max(labels.max(), predicted.max())) + 1
-    counts = np.zeros((n_labels, n_labels), dtype=np.int64)
-    np.add.at(counts, (labels, predicted), 1)
-    return counts
+    return vote(labels[found.rows], found.rows != NOBODY)

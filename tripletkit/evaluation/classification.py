@@ -1,0 +1,357 @@
+"""How well codes tell classes apart: by class centers, by neighbours, and as a search.
+
+Held-out pictures are the queries, the pictures of training the reference that answers them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tripletkit import defaults
+from tripletkit.data.outputs import open_output
+from tripletkit.errors import ClassesError
+from tripletkit.evaluation.intervals import Interval, picture_bootstrap, wilson_interval
+from tripletkit.evaluation.pairwise import PairwiseDistances
+
+# A precision at this many neighbours is what retrieval is customarily judged by.
+PRECISION_AT = 10
+# Distances in memory at a time: 32 MB.
+_BLOCK_PAIRS = 1 << 23
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A mean over queries.
+
+    Attributes:
+        value: 0 to 1.
+        interval: 95%; Wilson's for shares of queries, else queries resampled; None where
+            nothing can be said.
+    """
+
+    value: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class ClassVariances:
+    """How far codes lie from their class, and classes from each other; their sum is the whole.
+
+    Attributes:
+        within: mean squared L2 distance of codes to the mean of their class.
+        between: of these means to the mean of all codes, each weighing as its class is large.
+    """
+
+    within: float
+    between: float
+
+    @property
+    def within_share(self) -> float:
+        """What classes leave unexplained, 0 to 1; NaN where all codes are alike."""
+        total = self.within + self.between
+        return self.within / total if total else float("nan")
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How often each label was taken for another.
+
+    Attributes:
+        labels: their names, sorted.
+        counts: `(n_labels, n_labels)` int64, the true label in the row.
+    """
+
+    labels: list[str]
+    counts: np.ndarray
+
+    @property
+    def accuracy(self) -> float:
+        """Share of pictures whose neighbours say the true label."""
+        return float(np.trace(self.counts) / self.counts.sum())
+
+    def worst(self) -> tuple[str, str, int]:
+        """Return the true label, the label said instead, and the count of the commonest mix-up."""
+        wrong = self.counts - np.diag(np.diag(self.counts))
+        row, column = np.unravel_index(wrong.argmax(), wrong.shape)
+        return self.labels[row], self.labels[column], int(wrong[row, column])
+
+    def write(self, path: Path) -> None:
+        """Write a CSV: a row for each true label, a column for each that was said.
+
+        Raises:
+            OutputError: if the file cannot be written.
+        """
+        table = pd.DataFrame(self.counts, self.labels, self.labels)
+        with open_output(path) as file:
+            table.to_csv(file, index_label="true", lineterminator="\n")
+
+
+@dataclass(frozen=True)
+class ClassificationScores:
+    """What reference pictures say of queries.
+
+    Attributes:
+        n_queries, n_reference, n_classes: how many; classes of the reference.
+        n_unknown: queries left out, as their class is none of the reference's.
+        k: neighbours that vote.
+        nearest_center: accuracy of the class whose mean code is nearest.
+        nearest_neighbors: accuracy of the vote of the k nearest.
+        precision_at_1, precision_at_10: share of the query's class among the nearest.
+        mean_average_precision: of the ranking of the whole reference.
+        commonest_class: accuracy of always saying the reference's commonest class.
+        variances: of the queries' codes.
+        predicted: `(n_queries,)` classes that the neighbours say.
+        confusion: `(n_labels, n_labels)` int64, the true class in the row.
+    """
+
+    n_queries: int
+    n_reference: int
+    n_classes: int
+    n_unknown: int
+    k: int
+    nearest_center: Measured
+    nearest_neighbors: Measured
+    precision_at_1: Measured
+    precision_at_10: Measured
+    mean_average_precision: Measured
+    commonest_class: float
+    variances: ClassVariances
+    predicted: np.ndarray
+    confusion: np.ndarray
+
+    def measures(self) -> dict[str, Measured]:
+        """Return what has an interval, by name."""
+        return {
+            "nearest_center": self.nearest_center,
+            "nearest_neighbors": self.nearest_neighbors,
+            "precision_at_1": self.precision_at_1,
+            "precision_at_10": self.precision_at_10,
+            "mean_average_precision": self.mean_average_precision,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all numbers but the confusion matrix."""
+        counts = {
+            name: getattr(self, name)
+            for name in ("n_queries", "n_reference", "n_classes", "n_unknown", "k")
+        }
+        measures = {
+            name: {
+                "value": measured.value,
+                "interval": measured.interval and measured.interval.to_json(),
+            }
+            for name, measured in self.measures().items()
+        }
+        variances = asdict(self.variances)
+        return counts | measures | {"commonest_class": self.commonest_class, "variance": variances}
+
+
+def classify_codes(
+    reference_codes: np.ndarray,
+    reference_labels: np.ndarray,
+    query_codes: np.ndarray,
+    query_labels: np.ndarray,
+    distance: str,
+    k: int = defaults.NEIGHBORS,
+    seed: int = defaults.SEED,
+) -> ClassificationScores:
+    """Let the reference say the class of each query.
+
+    Memory beside the codes is some hundred megabytes, whatever their number. Distances are
+    taken in float32; of equally near pictures the lower row comes first. For the cosine, class
+    centers are means of codes of length 1, and so are variances.
+
+    Args:
+        reference_codes: `(n_reference, n_dims)` float32, finite.
+        reference_labels: `(n_reference,)` integers from 0; at least two classes.
+        query_codes, query_labels: the same of the queries; none of them is in the reference.
+        distance: a name that `PairwiseDistances` takes.
+        k: neighbours that vote; fewer where the reference is smaller.
+        seed: of the resampled intervals.
+    Raises:
+        ClassesError: if the reference has fewer than two classes, or no query is of one of them.
+    Example:
+        >>> codes = np.array([[0.0], [1.0], [7.0], [8.0]], dtype=np.float32)
+        >>> labels = np.array([0, 0, 1, 1])
+        >>> scores = classify_codes(codes, labels, codes + 0.4, labels, "l2", k=1)
+        >>> scores.nearest_center.value, scores.precision_at_10.value
+        (1.0, 0.5)
+    """
+    classes = np.unique(reference_labels)
+    if len(classes) < 2:
+        raise ClassesError(
+            f"expected a reference of at least two classes, got {len(classes)} "
+            f"({len(reference_labels):,} pictures)"
+        )
+    is_known = np.isin(query_labels, classes)
+    if not is_known.any():
+        raise ClassesError(
+            f"expected pictures of the reference's {len(classes)} classes to classify, got none "
+            f"among {len(query_labels):,}"
+        )
+    queries, truth = query_codes[is_known], query_labels[is_known]
+    if distance == "cosine":
+        reference_codes, queries = _unit_length(reference_codes), _unit_length(queries)
+    said_by_center = _say_nearest_center(reference_codes, reference_labels, queries, distance)
+    nearest, average_precision = _rank(
+        reference_codes, reference_labels, queries, truth, distance, max(k, PRECISION_AT)
+    )
+    is_hit = nearest == truth[:, None]
+    n_labels = int(max(reference_labels.max(), truth.max())) + 1
+    predicted = vote(nearest[:, :k])
+    return ClassificationScores(
+        n_queries=len(truth),
+        n_reference=len(reference_labels),
+        n_classes=len(classes),
+        n_unknown=int((~is_known).sum()),
+        k=k,
+        nearest_center=_measure_share(said_by_center == truth),
+        nearest_neighbors=_measure_share(predicted == truth),
+        precision_at_1=_measure_share(is_hit[:, 0]),
+        precision_at_10=_measure_mean(is_hit[:, :PRECISION_AT].mean(axis=1), seed),
+        mean_average_precision=_measure_mean(average_precision, seed),
+        commonest_class=float((truth == np.bincount(reference_labels).argmax()).mean()),
+        variances=measure_variances(queries, truth),
+        predicted=predicted,
+        confusion=count_confusions(truth, predicted, n_labels),
+    )
+
+
+def vote(labels: np.ndarray, is_there: np.ndarray | None = None) -> np.ndarray:
+    """Return the label that most of each query's neighbours have.
+
+    Of labels with equally many votes the one whose nearest picture is nearer wins.
+
+    Args:
+        labels: `(n_queries, k)` integers from 0, of the neighbours, nearest first.
+        is_there: `(n_queries, k)` bool, which of them exist. Defaults to all.
+    Returns:
+        `(n_queries,)` integers.
+    Example:
+        >>> vote(np.array([[0, 1, 1, 2], [2, 1, 1, 2]]))
+        array([1, 2])
+    """
+    n_queries, k = labels.shape
+    is_there = np.ones(labels.shape, dtype=bool) if is_there is None else is_there
+    query, rank = np.nonzero(is_there)
+    voted = labels[is_there]
+    n_labels = int(voted.max(initial=0)) + 1
+    votes = np.zeros((n_queries, n_labels))
+    np.add.at(votes, (query, voted), 1)
+    first = np.full((n_queries, n_labels), k)
+    np.minimum.at(first, (query, voted), rank)
+    # A share of a vote that falls with the rank decides between equals and nothing else.
+    return np.argmax(votes - first / (k + 1), axis=1)
+
+
+def average_precision(own: np.ndarray, ascending: np.ndarray) -> float:
+    """Return the average precision of one query.
+
+    That of `sklearn.metrics.average_precision_score`, ties included, in a tenth of the time.
+
+    Args:
+        own: `(n_own,)` distances to the pictures of the query's class, at least one.
+        ascending: `(n,)` distances to all pictures, these too, sorted.
+    Example:
+        The first and the third of four are of the class: (1/1 + 2/3) / 2.
+        >>> round(average_precision(np.array([3.0, 1.0]), np.array([1.0, 2.0, 3.0, 4.0])), 4)
+        0.8333
+    """
+    own = np.sort(own)
+    n_own_within = np.searchsorted(own, own, side="right")
+    n_within = np.searchsorted(ascending, own, side="right")
+    return float((n_own_within / n_within).mean())
+
+
+def count_confusions(labels: np.ndarray, predicted: np.ndarray, n_labels: int) -> np.ndarray:
+    """Return `(n_labels, n_labels)` int64: how often a label (row) was taken for another."""
+    from sklearn.metrics import confusion_matrix
+
+    return confusion_matrix(labels, predicted, labels=np.arange(n_labels))
+
+
+def measure_variances(codes: np.ndarray, labels: np.ndarray) -> ClassVariances:
+    """Measure how codes spread within and between classes.
+
+    Args:
+        codes: `(n, n_dims)`, finite.
+        labels: `(n,)` integers.
+    Reference:
+        Fisher. The use of multiple measurements in taxonomic problems. Annals of Eugenics 7,
+        1936.
+    Example:
+        >>> measure_variances(np.array([[0.0], [2.0], [10.0], [12.0]]), np.array([0, 0, 1, 1]))
+        ClassVariances(within=1.0, between=25.0)
+    """
+    _, of_class, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    codes = np.asarray(codes, dtype=np.float64)
+    centers = _class_means(codes, of_class, sizes)
+    within = ((codes - centers[of_class]) ** 2).sum(axis=1).mean()
+    from_middle = ((centers - codes.mean(axis=0)) ** 2).sum(axis=1)
+    return ClassVariances(float(within), float(np.average(from_middle, weights=sizes)))
+
+
+def _class_means(codes: np.ndarray, of_class: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    sums = np.zeros((len(sizes), codes.shape[1]))
+    np.add.at(sums, of_class, codes)
+    return sums / sizes[:, None]
+
+
+def _say_nearest_center(
+    codes: np.ndarray, labels: np.ndarray, queries: np.ndarray, distance: str
+) -> np.ndarray:
+    """Return the class of the nearest mean, in any of our distances.
+
+    `sklearn.neighbors.NearestCentroid` knows neither the cosine nor means under L1.
+    """
+    classes, of_class, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    centers = _class_means(codes, of_class, sizes).astype(np.float32)
+    distances = PairwiseDistances(np.concatenate([centers, queries]), distance)
+    to_centers = distances.measure(slice(len(centers), None), slice(len(centers)))
+    return classes[to_centers.argmin(axis=1)]
+
+
+def _rank(
+    codes: np.ndarray,
+    labels: np.ndarray,
+    queries: np.ndarray,
+    truth: np.ndarray,
+    distance: str,
+    k: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels of the k nearest, `(n_queries, k)`, and average precision of each query."""
+    distances = PairwiseDistances(np.concatenate([codes, queries]), distance)
+    n_reference, k = len(codes), min(k, len(codes))
+    nearest = np.empty((len(queries), k), dtype=labels.dtype)
+    precision = np.empty(len(queries))
+    n_rows = max(1, _BLOCK_PAIRS // n_reference)
+    for start in range(0, len(queries), n_rows):
+        stop = min(start + n_rows, len(queries))
+        block = distances.measure(
+            slice(n_reference + start, n_reference + stop), slice(n_reference)
+        )
+        for query, away in enumerate(block, start):
+            ascending = np.sort(away)
+            near = np.flatnonzero(away <= ascending[k - 1])
+            nearest[query] = labels[near[np.argsort(away[near], kind="stable")[:k]]]
+            precision[query] = average_precision(away[labels == truth[query]], ascending)
+    return nearest, precision
+
+
+def _measure_share(is_right: np.ndarray) -> Measured:
+    return Measured(float(is_right.mean()), wilson_interval(int(is_right.sum()), len(is_right)))
+
+
+def _measure_mean(values: np.ndarray, seed: int) -> Measured:
+    each_its_own = np.arange(len(values))[:, None]
+    return Measured(float(values.mean()), picture_bootstrap(values, each_its_own, seed=seed))
+
+
+def _unit_length(vectors: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(lengths > 0, lengths, 1)
