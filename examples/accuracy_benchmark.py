@@ -36,9 +36,9 @@ from tripletkit.data.triplets import read_triplets
 from tripletkit.evaluation.answers import read_truth
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.intervals import picture_bootstrap
-from tripletkit.features.collection import find_files, load_collection, space_of
+from tripletkit.features.collection import find_files, load_collection
+from tripletkit.features.sources import choose_source
 from tripletkit.features.store import FeatureStore
-from tripletkit.features.weights_origin import choose_backbone
 from tripletkit.model.heads import embed
 from tripletkit.model.probe import see_new_kinds
 from tripletkit.model.scaling import Scaling
@@ -181,11 +181,10 @@ def read_task(options: argparse.Namespace) -> Task:
     truth = read_truth(options.truth).labels
     data = join_training_set(read_triplets(options.train), read_triplets(options.test), truth)
     files = find_files(data.names, data.places, options.images)
-    chosen = choose_backbone(options.backbone, options.weights)
+    weights = {None: options.weights} if options.weights else {}
+    source = choose_source([options.backbone], weights)
     with FeatureStore() as store:
-        features = load_collection(
-            files, chosen.backbone, space_of(chosen), lambda: chosen.path, store
-        ).features
+        features = load_collection(files, source, store).features
     labels = None
     if options.labels:
         table = pd.read_csv(options.labels, dtype=str, index_col="name")

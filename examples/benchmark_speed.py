@@ -168,7 +168,7 @@ def whole(folder: Path, n_photos: int = 700, n_triplets: int = 20_000, n_epochs:
 
     ours_s = seconds(ours)
     untrained = build_head(N_FEATURES, defaults.HIDDEN, defaults.DIM, defaults.DROPOUT)
-    network = build_triplet_network(build_encoder(BACKBONE, model, untrained))
+    network = build_triplet_network(build_encoder([(BACKBONE, model)], untrained))
     network.compile(keras.optimizers.Adam(defaults.LEARNING_RATE), keras_triplet_loss)
     batch_size, n_steps = 32, 4
     n = batch_size * n_steps

@@ -55,7 +55,8 @@ def change_record(path, change):
 def test_a_model_comes_back_as_it_was_saved(model_path, head, record, tiny_backbone):
     model = load_model(model_path)
     assert model.record | record == model.record
-    assert model.backbone == tiny_backbone
+    (part,) = model.find_source().parts
+    assert part.backbone == tiny_backbone
     assert (model.distance, model.image_folder) == ("l2", Path("/somewhere/Bilder/é"))
     features = np.random.default_rng(0).normal(size=(5, 24)).astype(np.float32)
     np.testing.assert_array_equal(model.load_head()(features), head(features))
@@ -103,8 +104,8 @@ def flip_a_bit(path, name):
         (lambda path: flip_a_bit(path, "head.weights.h5"), "is not the file that training wrote"),
         (lambda path: flip_a_bit(path, "history.csv"), "is not the file that training wrote"),
         (
-            lambda path: change_record(path, lambda whole: whole.update(format_version=2)),
-            "expected format version 1, got 2, from a newer tripletkit",
+            lambda path: change_record(path, lambda whole: whole.update(format_version=3)),
+            "expected format version 2, got 3, from a newer tripletkit",
         ),
         (lambda path: (path / "model.json").write_text("{"), "cannot be read as one"),
         (lambda path: (path / "model.json").write_text("[1]"), "cannot be read as one"),
@@ -220,27 +221,31 @@ def test_a_name_of_full_length_can_be_written(tmp_path, head, record):
     assert load_model(path)
 
 
+def find_weights(path, given=None):
+    (part,) = load_model(path).find_source(given and {None: given}).parts
+    return part.find_weights()
+
+
 def test_weights_are_those_of_training(model_path, tiny_weights):
-    assert load_model(model_path).find_weights() == tiny_weights
-    assert load_model(model_path).find_weights(tiny_weights) == tiny_weights
+    assert find_weights(model_path) == tiny_weights
+    assert find_weights(model_path, tiny_weights) == tiny_weights
 
 
 def test_other_weights_are_refused(model_path, tmp_path):
     (tmp_path / "other.h5").write_bytes(b"other")
     with pytest.raises(WeightsError, match=r"expected the weights that .* was trained with"):
-        load_model(model_path).find_weights(tmp_path / "other.h5")
+        find_weights(model_path, tmp_path / "other.h5")
 
 
 def test_a_weights_file_that_is_gone_is_asked_for(tmp_path, head, record, tiny_weights):
     gone = record | {"weights_file": str(tmp_path / "gone.h5")}
     save_model(tmp_path / "m", head, HISTORY, gone)
-    model = load_model(tmp_path / "m")
-    with pytest.raises(BackboneError, match=r"gone.h5, which is gone.*--weights FILE"):
-        model.find_weights()
-    assert model.find_weights(tiny_weights) == tiny_weights
+    with pytest.raises(BackboneError, match=r"gone.h5, which is gone.*--weights tiny=FILE"):
+        find_weights(tmp_path / "m")
+    assert find_weights(tmp_path / "m", tiny_weights) == tiny_weights
 
 
 def test_a_backbone_that_is_not_registered_is_named(model_path):
     change_record(model_path, lambda whole: whole["features"].update(backbone="resnet51"))
     with pytest.raises(BackboneError, match='Did you mean "resnet50"'):
-        _ = load_model(model_path).backbone
+        load_model(model_path).find_source()

@@ -17,6 +17,7 @@ from tripletkit.features import extract
 from tripletkit.features.collection import find_files, load_collection
 from tripletkit.features.extract import extract_features
 from tripletkit.features.fast_graph import make_feature_function
+from tripletkit.features.sources import FeaturePart, FeatureSource
 from tripletkit.features.store import FeatureSpace, FeatureStore
 
 
@@ -63,11 +64,11 @@ def never():
 def test_features_are_computed_once(run, pictures):
     told = []
     first = run(pictures, progress=lambda *done: told.append(done))
-    assert (first.n_computed, first.problems) == (40, {})
+    assert (len(first.computed), first.problems) == (40, {})
     assert told == [(32, 40), (40, 40)]
     assert np.isfinite(first.values).all()
     again = run(pictures, load_function=never)
-    assert again.n_computed == 0
+    assert len(again.computed) == 0
     np.testing.assert_array_equal(again.values, first.values)
 
 
@@ -98,7 +99,7 @@ def test_the_same_content_under_two_names_costs_once(run, pictures, tmp_path):
     copy = tmp_path / "copy.png"
     shutil.copy(pictures[0], copy)
     result = run([pictures[0], copy, pictures[0], pictures[1]])
-    assert result.n_computed == 2
+    assert len(result.computed) == 2
     np.testing.assert_array_equal(result.values[[0, 0]], result.values[[1, 2]])
 
 
@@ -116,7 +117,7 @@ def test_a_picture_that_changed_is_computed_again(run, tmp_path):
     red = run([path]).values
     Image.new("RGB", (8, 8), "blue").save(path)
     blue = run([path])
-    assert blue.n_computed == 1
+    assert len(blue.computed) == 1
     assert not np.array_equal(red, blue.values)
 
 
@@ -125,7 +126,7 @@ def test_pictures_that_cannot_be_read_are_listed_and_the_rest_kept(run, pictures
     broken.write_bytes(b"no picture")
     shutil.copy(broken, twin)
     result = run([pictures[0], broken, gone, None, twin, pictures[1], tmp_path])
-    assert result.n_computed == 2
+    assert len(result.computed) == 2
     assert set(result.problems) == {1, 2, 4, 6}
     for index, name in ((1, "broken.png"), (2, "gone.png"), (4, "twin.png")):
         assert result.problems[index].startswith(f"{tmp_path / name}: ")
@@ -138,7 +139,7 @@ def test_pictures_that_cannot_be_read_are_listed_and_the_rest_kept(run, pictures
 def test_only_unreadable_pictures_give_only_problems(run, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     result = run([tmp_path / "broken.png"])
-    assert (result.n_computed, list(result.problems)) == (0, [0])
+    assert (len(result.computed), list(result.problems)) == (0, [0])
     assert run([]).values.shape == (0, tiny.N_FEATURES)
 
 
@@ -149,16 +150,16 @@ def test_a_picture_that_changes_while_it_is_read_is_not_filed_wrongly(
     shutil.copy(pictures[0], path)
     original = extract._read_checked
 
-    def overwrite_first(path, content, backbone):
+    def overwrite_first(path, content, backbone, views):
         Image.new("RGB", (8, 8), "blue").save(path)
-        return original(path, content, backbone)
+        return original(path, content, backbone, views)
 
     monkeypatch.setattr(extract, "_read_checked", overwrite_first)
     result = run([path])
     assert "changed while it was being read" in result.problems[0]
     monkeypatch.undo()
     shutil.copy(pictures[0], path)
-    assert run([path]).n_computed == 1
+    assert len(run([path]).computed) == 1
 
 
 def test_a_failing_store_stops_the_decoding(run, pictures, monkeypatch):
@@ -196,10 +197,9 @@ def collect(tiny_backbone, space, tiny_weights, tmp_path, toy_competition):
     def collect(names, skip_bad=False, find_weights=lambda: tiny_weights):
         places = [f"t.txt:{number}" for number in range(1, len(names) + 1)]
         files = find_files(names, places, toy_competition.images, skip_bad=skip_bad)
+        source = FeatureSource((FeaturePart(tiny_backbone, space.facts, find_weights),))
         with FeatureStore(tmp_path / "store") as store:
-            return load_collection(
-                files, tiny_backbone, space, find_weights, store, skip_bad=skip_bad
-            )
+            return load_collection(files, source, store, skip_bad=skip_bad)
 
     return collect
 

@@ -63,7 +63,7 @@ def model(tmp_path, head, tiny_backbone, tiny_weights):
 
 @pytest.fixture
 def encoder(tiny_backbone, tiny_weights, head):
-    return build_encoder(tiny_backbone, tiny.build(tiny_weights), head)
+    return build_encoder([(tiny_backbone, tiny.build(tiny_weights))], head)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_exported_files_need_only_keras_and_give_the_same_codes(
     model, tiny_weights, codes, pixels, tmp_path
 ):
     folder = tmp_path / "exported"
-    written = export_networks(model, folder, tiny_weights)
+    written = export_networks(model, folder, model.find_source())
     assert written == [folder / "encoder.keras", folder / "triplet_network.keras"]
     assert sorted(folder.iterdir()) == written
     np.save(folder / "pixels.npy", pixels)
@@ -148,6 +148,6 @@ def test_a_failing_export_keeps_the_old_file(model, tiny_weights, tmp_path, monk
 
     monkeypatch.setattr(keras.Model, "save", fail)
     with pytest.raises(OutputError, match="exported: cannot be written: No space left"):
-        export_networks(model, folder, tiny_weights)
+        export_networks(model, folder, model.find_source())
     assert [path.name for path in folder.iterdir()] == ["encoder.keras"]
     assert (folder / export.ENCODER_FILE).read_text() == "old"

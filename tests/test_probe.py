@@ -10,6 +10,7 @@ from tripletkit.data.nearness import Nearness, measure_nearness
 from tripletkit.data.training_set import divide_training_set
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import SplitError
+from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.probe import (
     Candidate,
     CandidateScore,
@@ -17,7 +18,6 @@ from tripletkit.model.probe import (
     choose_candidate,
     see_new_kinds,
 )
-from tripletkit.model.scaling import scale_to_unit_length
 from tripletkit.model.settings import HeadSettings
 
 

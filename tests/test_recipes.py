@@ -12,10 +12,11 @@ import pytest
 from tripletkit.cli.train import train as train_command
 from tripletkit.errors import RecipeError
 from tripletkit.evaluation.distances import triplet_margins
+from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.head_training import HeadTraining
 from tripletkit.model.heads import embed, join_heads
 from tripletkit.model.recipes import RECIPES, get_recipe, register_recipe
-from tripletkit.model.scaling import Scaling, scale_to_unit_length
+from tripletkit.model.scaling import Scaling
 from tripletkit.model.settings import HeadSettings
 from tripletkit.model.training import build_model, train_model
 

@@ -31,6 +31,9 @@ EXTRACT_BATCH_SIZE = 32
 # `cache prune` drops the features of a backbone that no run used for so many days.
 PRUNE_UNUSED_DAYS = 90
 
+# What of a picture the backbone sees: the whole. Each further view costs as much again.
+VIEWS = "original"
+
 # Pictures decoded ahead of the backbone; three batches hide a slow disk.
 DECODE_AHEAD = 96
 

@@ -45,6 +45,10 @@ class BackboneError(TripletkitError, LookupError):
     """A backbone is not known, or cannot be had on this machine."""
 
 
+class ViewError(TripletkitError, LookupError):
+    """A view of pictures is not known."""
+
+
 class WeightsError(TripletkitError, ValueError):
     """A weights file is broken, or does not fit the model it is meant for."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,16 +9,13 @@ from tripletkit.cli.console import progress_bar, say, warn
 from tripletkit.errors import describe_problems
 
 if TYPE_CHECKING:
-    from tripletkit.features.backbones import Backbone
     from tripletkit.features.collection import Collection, NamedFiles
-    from tripletkit.features.store import FeatureSpace
+    from tripletkit.features.sources import FeatureSource
 
 
 def open_collection(
     files: NamedFiles,
-    backbone: Backbone,
-    space: FeatureSpace,
-    find_weights: Callable[[], Path],
+    source: FeatureSource,
     cache: Path | None,
     *,
     skip_bad: bool,
@@ -33,9 +29,7 @@ def open_collection(
     from tripletkit.features.store import FeatureStore
 
     with FeatureStore(cache) as store, progress_bar("features", "picture") as progress:
-        collection = load_collection(
-            files, backbone, space, find_weights, store, skip_bad=skip_bad, progress=progress
-        )
+        collection = load_collection(files, source, store, skip_bad=skip_bad, progress=progress)
     if n_bad := len(collection.problems):
         warn(f"{n_bad:,} pictures are left out:\n{describe_problems(collection.problems)}")
     n_stored = len(files.names) - n_bad - collection.n_computed

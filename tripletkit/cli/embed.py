@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,8 +17,10 @@ from tripletkit.cli.options import (
     follow_outside_option,
     on_bad_image_option,
     quiet_option,
-    weights_option,
 )
+
+if TYPE_CHECKING:
+    from tripletkit.features.sources import GivenWeights
 
 
 @click.command()
@@ -30,7 +33,6 @@ from tripletkit.cli.options import (
     help="File to write; its suffix says the format: .parquet, .csv or .npz.",
 )
 @encoder_options
-@weights_option
 @on_bad_image_option
 @follow_outside_option
 @cache_option
@@ -40,8 +42,9 @@ def embed(
     output: Path,
     model: Path | None,
     as_features: bool,
-    backbone: str | None,
-    weights: Path | None,
+    backbone: list[str] | None,
+    views: list[str] | None,
+    weights: GivenWeights,
     on_bad_image: str,
     follow_outside: bool,
     cache: Path | None,
@@ -62,10 +65,8 @@ def embed(
     check_vector_output(output)
     skip_bad = on_bad_image == "skip"
     files = find_pictures(images, skip_bad=skip_bad, follow_outside=follow_outside)
-    encoder = choose_encoder(model, as_features, backbone, weights)
-    collection = open_collection(
-        files, encoder.backbone, encoder.space, encoder.find_weights, cache, skip_bad=skip_bad
-    )
+    encoder = choose_encoder(model, as_features, backbone, weights, views)
+    collection = open_collection(files, encoder.source, cache, skip_bad=skip_bad)
     is_usable = collection.is_usable()
     vectors = encoder.encode(collection.features)[is_usable]
     names = [name for name, usable in zip(files.names, is_usable, strict=True) if usable]

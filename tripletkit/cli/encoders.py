@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from tripletkit import defaults
-from tripletkit.cli.console import prepare_tensorflow, say
+from tripletkit.cli.console import prepare_tensorflow
 from tripletkit.cli.options import group_options
+from tripletkit.cli.sources import (
+    backbone_option,
+    check_weights,
+    choose_features,
+    views_option,
+    weights_option,
+)
 from tripletkit.errors import ImageNameError, ImageReadError
 
 if TYPE_CHECKING:
     from tripletkit.features.collection import NamedFiles
+    from tripletkit.features.sources import GivenWeights
     from tripletkit.search.encoders import Encoder
 
 # What `choose_encoder` takes.
@@ -29,32 +38,38 @@ encoder_options = group_options(
         is_flag=True,
         help="Take the features of the model's backbone, as if nothing had been trained.",
     ),
-    click.option(
-        "--backbone",
-        help="Take the features of this backbone, without any model; `auto` as in training.",
+    backbone_option(
+        "Take the features of this backbone, or of several, without any model; `auto` as in "
+        "training."
     ),
+    weights_option,
+    views_option,
 )
 
 
 def choose_encoder(
-    model: Path | None, as_features: bool, backbone: str | None, weights: Path | None
+    model: Path | None,
+    as_features: bool,
+    backbone: Sequence[str] | None,
+    weights: GivenWeights,
+    views: Sequence[str] | None,
 ) -> Encoder:
     """Return what the options name, and prepare TensorFlow for it."""
-    from tripletkit.features.weights_origin import choose_backbone
     from tripletkit.model.artifact import load_model
     from tripletkit.search.encoders import Encoder
 
     if backbone is not None:
         if model is not None:
             raise click.UsageError("--backbone needs no --model; give one of them.")
+        check_weights(backbone, weights)
         prepare_tensorflow()
-        chosen = choose_backbone(backbone, weights)
-        if chosen.reason:
-            say(f"Backbone {chosen.reason}.")
-        return Encoder.of_backbone(chosen)
+        return Encoder(choose_features(backbone, weights, views))
+    if views is not None:
+        raise click.UsageError("--views needs --backbone; a model has the views of its training.")
     folder = load_model(model or Path(defaults.MODEL_FOLDER))
+    source = folder.find_source(weights)
     prepare_tensorflow()
-    return (Encoder.of_features if as_features else Encoder.of_model)(folder, weights)
+    return Encoder(source, None if as_features else folder)
 
 
 def find_pictures(folder: Path, *, skip_bad: bool, follow_outside: bool) -> NamedFiles:

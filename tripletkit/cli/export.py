@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tripletkit.cli.console import prepare_tensorflow, say
-from tripletkit.cli.options import force_option, model_option, quiet_option, weights_option
+from tripletkit.cli.options import force_option, model_option, quiet_option
+from tripletkit.cli.sources import weights_option
+
+if TYPE_CHECKING:
+    from tripletkit.features.sources import GivenWeights
 
 
 @click.command()
@@ -24,7 +29,7 @@ from tripletkit.cli.options import force_option, model_option, quiet_option, wei
 @weights_option
 @force_option
 @quiet_option
-def export(model: Path, folder: Path, weights: Path | None, force: bool) -> None:
+def export(model: Path, folder: Path, weights: GivenWeights, force: bool) -> None:
     """Write the whole network, backbone and head, as Keras files that need no tripletkit.
 
     \b
@@ -41,5 +46,5 @@ def export(model: Path, folder: Path, weights: Path | None, force: bool) -> None
     loaded = load_model(model)
     check_export_folder(folder, overwrite=force)
     prepare_tensorflow()
-    for path in export_networks(loaded, folder, loaded.find_weights(weights)):
+    for path in export_networks(loaded, folder, loaded.find_source(weights)):
         say(f"Wrote {path}.")

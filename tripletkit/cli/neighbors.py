@@ -22,13 +22,13 @@ from tripletkit.cli.options import (
     json_option,
     on_bad_image_option,
     quiet_option,
-    weights_option,
 )
 from tripletkit.cli.tables import align_columns
 from tripletkit.errors import ImageReadError
 
 if TYPE_CHECKING:
     from tripletkit.features.collection import NamedFiles
+    from tripletkit.features.sources import GivenWeights
     from tripletkit.search.encoders import Encoder
     from tripletkit.search.exact import Neighbors
 
@@ -64,7 +64,6 @@ if TYPE_CHECKING:
     type=INPUT_FILE,
     help="CSV with the columns name and label; neighbours of the query's label are marked.",
 )
-@weights_option
 @on_bad_image_option
 @follow_outside_option
 @cache_option
@@ -77,11 +76,12 @@ def neighbors(
     k: int,
     model: Path | None,
     as_features: bool,
-    backbone: str | None,
+    backbone: list[str] | None,
+    views: list[str] | None,
     index: Path | None,
     collage: Path | None,
     labels: Path | None,
-    weights: Path | None,
+    weights: GivenWeights,
     on_bad_image: str,
     follow_outside: bool,
     cache: Path | None,
@@ -116,7 +116,7 @@ def neighbors(
     skip_bad = on_bad_image == "skip"
     asked = find_queries(queries)
     files = find_pictures(images, skip_bad=skip_bad, follow_outside=follow_outside)
-    encoder = choose_encoder(model, as_features, backbone, weights)
+    encoder = choose_encoder(model, as_features, backbone, weights, views)
     with FeatureStore(cache) as store:
         contents = hash_pictures([*asked.paths, *files.paths], store)
     own, contents = contents[: len(asked.names)], contents[len(asked.names) :]
@@ -201,9 +201,7 @@ class _Search:
             )
         collection = open_collection(
             both,
-            encoder.backbone,
-            encoder.space,
-            encoder.find_weights,
+            encoder.source,
             self.cache,
             skip_bad=self.skip_bad,
         )

@@ -12,7 +12,7 @@ import click
 
 from tripletkit import defaults
 from tripletkit.cli.console import set_quiet
-from tripletkit.errors import BackboneError, LossError
+from tripletkit.errors import LossError
 
 INPUT_FILE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 INPUT_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -78,12 +78,6 @@ on_bad_image_option = click.option(
     help="What to do when a picture is missing or cannot be read.",
 )
 
-weights_option = click.option(
-    "--weights",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Weights file of the backbone, instead of its own ImageNet weights.",
-)
-
 model_option = click.option(
     "--model",
     type=click.Path(path_type=Path),
@@ -99,16 +93,6 @@ follow_outside_option = click.option(
     is_flag=True,
     help="Allow names and links that lead out of the image folder.",
 )
-
-
-def check_backbone(_context: click.Context, _option: click.Parameter, name: str) -> str:
-    """Refuse an unknown backbone as a wrong call (callback of `--backbone`)."""
-    from tripletkit.features.backbones import AUTO, get_backbone
-
-    try:
-        return name if name == AUTO else get_backbone(name).name
-    except BackboneError as error:
-        raise click.BadParameter(str(error)) from error
 
 
 def check_loss_name(_context: click.Context, _option: click.Parameter, name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,9 +20,12 @@ from tripletkit.cli.options import (
     model_option,
     on_bad_image_option,
     quiet_option,
-    weights_option,
 )
+from tripletkit.cli.sources import weights_option
 from tripletkit.errors import ImageNameError
+
+if TYPE_CHECKING:
+    from tripletkit.features.sources import GivenWeights
 
 
 @click.command()
@@ -58,7 +62,7 @@ def predict(
     form: str,
     output: Path | None,
     frozen: bool,
-    weights: Path | None,
+    weights: GivenWeights,
     on_bad_image: str,
     follow_outside: bool,
     cache: Path | None,
@@ -100,9 +104,7 @@ def predict(
     prepare_tensorflow()
     collection = open_collection(
         files,
-        folder.backbone,
-        folder.space,
-        lambda: folder.find_weights(weights),
+        folder.find_source(weights),
         cache,
         skip_bad=on_bad_image == "skip",
     )

@@ -27,6 +27,7 @@ from tripletkit.cli.options import (
     quiet_option,
     seed_option,
 )
+from tripletkit.cli.sources import check_weights, choose_features
 from tripletkit.cli.train_data import SOURCE_OPTIONS, TrainingSources, read_training_input
 from tripletkit.cli.train_options import (
     check_loss,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from tripletkit.data.training_set import TrainingSet
     from tripletkit.evaluation.validation import Validation
     from tripletkit.features.collection import Collection, NamedFiles
-    from tripletkit.features.weights_origin import WeightsFile
+    from tripletkit.features.sources import GivenWeights
     from tripletkit.model.probe import NewKinds
     from tripletkit.model.settings import HeadSettings
     from tripletkit.model.training import EpochRecord, TrainedHead
@@ -70,8 +71,9 @@ def train(
     output: Path,
     val_kinds: float | None,
     test_file: Path | None,
-    backbone: str,
-    weights: Path | None,
+    backbone: list[str],
+    weights: GivenWeights,
+    views: list[str] | None,
     epochs: int | None,
     tensorboard: Path | None,
     on_bad_image: str,
@@ -102,13 +104,11 @@ def train(
     sources = TrainingSources.of_arguments(
         triplets, images, **{name: options.pop(name) for name in SOURCE_OPTIONS}
     )
-    if weights is not None and backbone == "auto":
-        raise click.UsageError("--weights needs --backbone, the network that they are for.")
+    check_weights(backbone, weights)
     kinds_fraction = _check_recipe(options, val_kinds, test_file)
     check_loss(options, has_labels=sources.labels is not None)
 
     from tripletkit.evaluation.training_record import make_record
-    from tripletkit.features.collection import space_of
     from tripletkit.model.artifact import check_model_output, save_model
 
     started_s = time.perf_counter()
@@ -120,21 +120,12 @@ def train(
     images, files = sources.images, found.files
     test_files = test_file and _find_test(test_file, images, skip_bad, follow_outside)
     prepare_tensorflow()
-    chosen = _choose(backbone, weights)
+    features_of = choose_features(backbone, weights, views)
     features_started_s = time.perf_counter()
-    collection = open_collection(
-        files, chosen.backbone, space_of(chosen), lambda: chosen.path, cache, skip_bad=skip_bad
-    )
+    collection = open_collection(files, features_of, cache, skip_bad=skip_bad)
     test_features = None
     if test_files is not None:
-        test = open_collection(
-            test_files,
-            chosen.backbone,
-            space_of(chosen),
-            lambda: chosen.path,
-            cache,
-            skip_bad=skip_bad,
-        )
+        test = open_collection(test_files, features_of, cache, skip_bad=skip_bad)
         test_features = test.features[test.is_usable()]
     features_s = time.perf_counter() - features_started_s
     data = _check_enough(found.data.keep_usable(collection.is_usable()), skip_bad)
@@ -160,7 +151,7 @@ def train(
         data,
         found.record,
         collection,
-        chosen,
+        features_of,
         settings,
         trained,
         validation,
@@ -168,7 +159,6 @@ def train(
     )
     record |= {
         "images": str(images.absolute()),
-        "weights_file": weights and str(weights.absolute()),
         "times": times,
     }
     save_model(output, trained.head, trained.history_rows(), record, overwrite=force)
@@ -181,15 +171,6 @@ def train(
         )
     if validation is not None:
         warn_of_weak_score(validation)
-
-
-def _choose(backbone: str, weights: Path | None) -> WeightsFile:
-    from tripletkit.features.weights_origin import choose_backbone
-
-    chosen = choose_backbone(backbone, weights)
-    if chosen.reason:
-        say(f"Backbone {chosen.reason}.")
-    return chosen
 
 
 def _check_enough(data: TrainingSet, skip_bad: bool) -> TrainingSet:

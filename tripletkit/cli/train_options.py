@@ -12,11 +12,10 @@ from tripletkit.cli.options import (
     INPUT_FILE,
     INPUT_PATH,
     FiniteRange,
-    check_backbone,
     check_loss_name,
     group_options,
-    weights_option,
 )
+from tripletkit.cli.sources import backbone_option, views_option, weights_option
 
 data_options = group_options(
     click.option(
@@ -89,16 +88,14 @@ model_options = group_options(
         type=click.IntRange(1, 100),
         help=f"Heads that answer together.  [default: 1; {defaults.MEMBERS} for best]",
     ),
-    click.option(
-        "--backbone",
+    backbone_option(
+        "Frozen network to start from, or several side by side; `tripletkit backbones` lists "
+        "them. auto: resnet50 where its weights can be had, else efficientnet-lite0.",
         default="auto",
         show_default=True,
-        callback=check_backbone,
-        metavar="NAME",
-        help="Frozen network to start from; `tripletkit backbones` lists them. auto: resnet50 "
-        "where its weights can be had, else efficientnet-lite0.",
     ),
     weights_option,
+    views_option,
     click.option(
         "--dim",
         type=click.IntRange(1, 4096),

@@ -17,12 +17,13 @@ from tripletkit.cli.options import (
     group_options,
     input_source,
     on_bad_image_option,
-    weights_option,
 )
+from tripletkit.cli.sources import weights_option
 from tripletkit.errors import TripletFileError
 
 if TYPE_CHECKING:
     from tripletkit.data.triplets import Triplets
+    from tripletkit.features.sources import GivenWeights
     from tripletkit.model.artifact import ModelFolder
     from tripletkit.report.views import ModelView
 
@@ -72,7 +73,7 @@ def open_view(
     truth_file: Path | None,
     images: Path | None,
     labels_file: Path | None,
-    weights: Path | None,
+    weights: GivenWeights,
     on_bad_image: str,
     follow_outside: bool,
     cache: Path | None,
@@ -97,9 +98,7 @@ def open_view(
     prepare_tensorflow()
     collection = open_collection(
         files,
-        model.backbone,
-        model.space,
-        lambda: model.find_weights(weights),
+        model.find_source(weights),
         cache,
         skip_bad=skip_bad,
     )

@@ -46,9 +46,12 @@ def read_pixels(
     Raises:
         ImageReadError: naming the file, if it is not a picture that can be read whole.
     """
-    image = read_image(path, at_least_px=size_px, file=file)
-    resized = image.resize((size_px, size_px), Image.Resampling[resample.upper()])
-    return np.asarray(resized)
+    return resize_to_square(read_image(path, at_least_px=size_px, file=file), size_px, resample)
+
+
+def resize_to_square(image: Image.Image, size_px: int, resample: str) -> np.ndarray:
+    """Return a picture's pixels as a square, `(size_px, size_px, 3)` uint8."""
+    return np.asarray(image.resize((size_px, size_px), Image.Resampling[resample.upper()]))
 
 
 def read_image(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tripletkit.data.training_set import TrainingSet
     from tripletkit.evaluation.validation import Validation
     from tripletkit.features.collection import Collection
-    from tripletkit.features.weights_origin import WeightsFile
+    from tripletkit.features.sources import FeatureSource
     from tripletkit.model.probe import NewKinds
     from tripletkit.model.settings import HeadSettings
     from tripletkit.model.training import TrainedHead
@@ -28,7 +28,7 @@ def make_record(
     data: TrainingSet,
     files: dict[str, dict[str, str | None]],
     collection: Collection,
-    chosen: WeightsFile,
+    features_of: FeatureSource,
     settings: HeadSettings,
     trained: TrainedHead,
     validation: Validation | None,
@@ -42,7 +42,7 @@ def make_record(
         files: `training_file`, and `labels_file` with labels: name as typed, absolute path (None
             where there is no file to read again), and SHA-256 of what was read.
         collection: the pictures' features.
-        chosen: the backbone and its weights.
+        features_of: the backbones, their weights, and the views.
         settings, trained: what was asked of the head and what came out.
         validation: its scores and what they must be compared with, if there were any.
         new_kinds: the same on kinds held out, and what was chosen by it.
@@ -56,9 +56,7 @@ def make_record(
             **{name: version(name) for name in _PACKAGES},
         },
         "seed": settings.seed,
-        "features": chosen.facts(),
-        "n_features": chosen.backbone.n_features,
-        "backbone_reason": chosen.reason,
+        **features_of.to_json(),
         "head": asdict(settings),
         "best_epoch": trained.best_epoch,
         **files,

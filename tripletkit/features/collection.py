@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,14 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.data.folder import locate_images, place_problems
 from tripletkit.errors import ImageNameError, ImageReadError, describe_problems
-from tripletkit.features.backbones import Backbone
 from tripletkit.features.extract import (
     FeatureFunction,
     Progress,
     extract_features,
     hash_pictures,
 )
-from tripletkit.features.store import FeatureSpace, FeatureStore
-from tripletkit.features.weights_origin import WeightsFile
+from tripletkit.features.sources import FeaturePart, FeatureSource
+from tripletkit.features.store import FeatureStore
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Collection:
         features: `(n_images, n_features)` float32, in the order of the names; NaN where a
             picture is missing or broken.
         problems: what is wrong with those, each with its place.
-        n_computed: pictures that the backbone had to look at; the others were in the store.
+        n_computed: pictures that a backbone had to look at; the others were in the store.
     """
 
     features: np.ndarray
@@ -109,47 +109,57 @@ def find_same_pictures(files: NamedFiles, store: FeatureStore) -> np.ndarray:
 
 def load_collection(
     files: NamedFiles,
-    backbone: Backbone,
-    space: FeatureSpace,
-    find_weights: Callable[[], Path],
+    source: FeatureSource,
     store: FeatureStore,
     *,
     skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> Collection:
-    """Return the features of named pictures, from the store or the backbone.
+    """Return the features of named pictures, from the store or the backbones.
 
     Args:
         files: from `find_files`.
-        backbone, space: what the features are of.
-        find_weights: returns the backbone's weights file; called only if something has to be
-            computed, so that answering from the store needs no weights.
+        source: what the features are of.
         store: where features are kept.
         skip_bad: give NaN where a picture cannot be read.
-        progress: told (done, total) in pictures.
+        progress: told (done, total) in pictures, of each backbone anew.
     Raises:
         ImageReadError: if a picture cannot be read, unless bad ones are to be skipped. All
             readable ones are in the store by then.
     """
-
-    def load_function() -> FeatureFunction:
-        from tripletkit.features.fast_graph import make_feature_function
-
-        model = backbone.build_model(find_weights())
-        return make_feature_function(backbone, model, defaults.EXTRACT_BATCH_SIZE)
-
-    extracted = extract_features(files.paths, backbone, space, store, load_function, progress)
-    if extracted.problems and not skip_bad:
-        raise ImageReadError(
-            _with_advice(describe_problems(place_problems(extracted.problems, files.places)))
+    paths = list(files.paths)
+    problems: dict[int, str] = {}
+    computed: set[bytes] = set()
+    of_parts = []
+    for part in source.parts:
+        extracted = extract_features(
+            paths,
+            part.backbone,
+            part.space,
+            store,
+            partial(_load_function, part),
+            progress,
+            source.views,
         )
-    problems = place_problems(files.problems | extracted.problems, files.places)
-    return Collection(extracted.values, problems, extracted.n_computed)
+        of_parts.append(extracted.values)
+        computed |= extracted.computed
+        problems |= extracted.problems
+        for index in extracted.problems:
+            # The next backbone could not read it either.
+            paths[index] = None
+    if problems and not skip_bad:
+        raise ImageReadError(
+            _with_advice(describe_problems(place_problems(problems, files.places)))
+        )
+    placed = place_problems(files.problems | problems, files.places)
+    return Collection(source.join(of_parts), placed, len(computed))
 
 
-def space_of(weights: WeightsFile) -> FeatureSpace:
-    """Return the feature space of a backbone with its weights."""
-    return FeatureSpace(weights.facts(), weights.backbone.n_features)
+def _load_function(part: FeaturePart) -> FeatureFunction:
+    from tripletkit.features.fast_graph import make_feature_function
+
+    model = part.backbone.build_model(part.find_weights())
+    return make_feature_function(part.backbone, model, defaults.EXTRACT_BATCH_SIZE)
 
 
 def _with_advice(problems: str) -> str:

@@ -1,8 +1,8 @@
 """Features of picture files: from the store where they are there, else from the backbone.
 
 Files are hashed and decoded in threads beside the backbone, which works through every
-distinct picture once. Each batch is stored before the next is waited for, so a killed run
-loses at most one.
+distinct picture once, in each view that is asked for. Each batch is stored before the next is
+waited for, so a killed run loses at most one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import io
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.images import read_pixels
 from tripletkit.errors import ImageReadError
 from tripletkit.features.backbones import Backbone
+from tripletkit.features.picture_views import ORIGINAL, View, read_views
 from tripletkit.features.store import FeatureSpace, FeatureStore
 
 Progress = Callable[[int, int], None]
@@ -37,12 +37,12 @@ class ImageFeatures:
     Attributes:
         values: `(n_images, n_features)` float32; a row of NaN where there is a problem.
         problems: index of a picture -> why it has no features.
-        n_computed: how many the backbone had to compute; the others came from the store.
+        computed: contents that the backbone had to look at; the others came from the store.
     """
 
     values: np.ndarray
     problems: dict[int, str]
-    n_computed: int
+    computed: frozenset[bytes]
 
 
 def extract_features(
@@ -52,34 +52,37 @@ def extract_features(
     store: FeatureStore,
     load_function: Callable[[], FeatureFunction],
     progress: Progress | None = None,
+    views: Sequence[View] = (ORIGINAL,),
 ) -> ImageFeatures:
     """Return the features of pictures, computing and storing those that are not there yet.
 
-    A picture's features depend on nothing but its content and the space: batches have one
-    shape, so neither the other pictures nor their order change a bit of them.
+    A picture's features depend on nothing but its content, the space and the views: batches
+    have one shape, so neither the other pictures nor their order change a bit of them.
 
     Args:
         paths: one a picture; `None` gives a row of NaN.
         backbone: for its input size and resize filter.
         space: the backbone's feature space.
-        store: where to look first and to keep what is computed.
+        store: where to look first and to keep what is computed, each view apart.
         load_function: makes the function from a batch of `defaults.EXTRACT_BATCH_SIZE`
             pictures to features; called only if something must be computed.
         progress: told (done, total) in pictures to be computed.
+        views: what the features are the mean over.
     Raises:
         StoreError: if the store fails.
     """
     problems: dict[int, str] = {}
+    space_of = {view: view_space(space, view) for view in views}
     with _threads() as pool:
         contents = _hash_files(paths, store, pool, problems)
         path_of = {content: path for path, content in zip(paths, contents, strict=True) if content}
-        missing = store.missing(space, path_of)
+        missing = _find_missing(space_of, store, path_of)
         unreadable: dict[bytes, str] = {}
         compute = None
         decoded = _decode(missing, path_of, backbone, pool, unreadable)
-        for n_done, batch, pixels in _batches(decoded):
+        for n_done, view, batch, pixels in _batches(decoded):
             compute = compute or load_function()
-            store.write(space, batch, compute(pixels)[: len(batch)])
+            store.write(space_of[view], batch, compute(pixels)[: len(batch)])
             if progress is not None:
                 progress(n_done, len(missing))
 
@@ -91,9 +94,18 @@ def extract_features(
             )
     usable = [index for index, content in enumerate(contents) if content and index not in problems]
     values = np.full((len(paths), space.n_features), np.nan, dtype=np.float32)
-    values[usable] = store.read(space, [contents[index] for index in usable])
-    n_computed = len(missing) - len(unreadable)
-    return ImageFeatures(values, dict(sorted(problems.items())), n_computed)
+    values[usable] = _read_mean(
+        store, list(space_of.values()), [contents[index] for index in usable]
+    )
+    computed = frozenset(missing).difference(unreadable)
+    return ImageFeatures(values, dict(sorted(problems.items())), computed)
+
+
+def view_space(space: FeatureSpace, view: View) -> FeatureSpace:
+    """Return the feature space of one view; that of the original is the backbone's own."""
+    if view == ORIGINAL:
+        return space
+    return FeatureSpace({**space.facts, "view": view.name}, space.n_features)
 
 
 def hash_pictures(paths: Sequence[Path | None], store: FeatureStore) -> list[bytes | None]:
@@ -163,34 +175,64 @@ def _hash_or_error(path: Path) -> bytes | OSError:
         return error
 
 
+def _find_missing(
+    space_of: Mapping[View, FeatureSpace], store: FeatureStore, contents: Iterable[bytes]
+) -> dict[bytes, list[View]]:
+    """Return content -> the views that it has no features of, in the order of the contents."""
+    contents = list(contents)
+    missing_of = {view: set(store.missing(space, contents)) for view, space in space_of.items()}
+    missing = {
+        content: [view for view, lacking in missing_of.items() if content in lacking]
+        for content in contents
+    }
+    return {content: views for content, views in missing.items() if views}
+
+
+def _read_mean(
+    store: FeatureStore, spaces: Sequence[FeatureSpace], contents: Sequence[bytes]
+) -> np.ndarray:
+    """Return the mean of the features in several spaces, one of which is in memory at a time."""
+    total = store.read(spaces[0], contents)
+    for space in spaces[1:]:
+        total += store.read(space, contents)
+    return total / len(spaces) if len(spaces) > 1 else total
+
+
 def _decode(
-    contents: list[bytes],
+    missing: Mapping[bytes, Sequence[View]],
     path_of: dict[bytes, Path],
     backbone: Backbone,
     pool: ThreadPoolExecutor,
     unreadable: dict[bytes, str],
-) -> Iterator[tuple[int, bytes, np.ndarray]]:
-    """Yield (how many are done, content, pixels) of each readable picture, decoding ahead."""
+) -> Iterator[tuple[int, bytes, Mapping[View, np.ndarray]]]:
+    """Yield (how many are done, content, pixels of views) of each readable picture.
+
+    Each is decoded once, ahead of the backbone.
+    """
     ahead: deque[Future] = deque()
-    waiting = iter(contents)
+    waiting = iter(missing)
 
     def submit() -> None:
         content = next(waiting, None)
         if content is not None:
-            ahead.append(pool.submit(_read_checked, path_of[content], content, backbone))
+            ahead.append(
+                pool.submit(_read_checked, path_of[content], content, backbone, missing[content])
+            )
 
     for _ in range(defaults.DECODE_AHEAD):
         submit()
-    for n_done, content in enumerate(contents, 1):
+    for n_done, (content, views) in enumerate(missing.items(), 1):
         future = ahead.popleft()
         submit()
         try:
-            yield n_done, content, future.result()
+            yield n_done, content, dict(zip(views, future.result(), strict=True))
         except ImageReadError as error:
             unreadable[content] = str(error)
 
 
-def _read_checked(path: Path, content: bytes, backbone: Backbone) -> np.ndarray:
+def _read_checked(
+    path: Path, content: bytes, backbone: Backbone, views: Sequence[View]
+) -> np.ndarray:
     """Decode the very bytes that the features will be filed under."""
     try:
         data = path.read_bytes()
@@ -198,29 +240,29 @@ def _read_checked(path: Path, content: bytes, backbone: Backbone) -> np.ndarray:
         raise ImageReadError(f"{path}: cannot be read: {error.strerror}") from error
     if hashlib.sha256(data).digest() != content:
         raise ImageReadError(f"{path}: changed while it was being read; run the command again")
-    return read_pixels(
-        path, backbone.input_size_px, backbone.preprocessing.resample, io.BytesIO(data)
+    return read_views(
+        path, backbone.input_size_px, backbone.preprocessing.resample, views, io.BytesIO(data)
     )
 
 
 def _batches(
-    decoded: Iterator[tuple[int, bytes, np.ndarray]],
-) -> Iterator[tuple[int, list[bytes], np.ndarray]]:
-    """Gather pictures into batches of one shape; the last is filled up with black."""
+    decoded: Iterator[tuple[int, bytes, Mapping[View, np.ndarray]]],
+) -> Iterator[tuple[int, View, list[bytes], np.ndarray]]:
+    """Gather each view of pictures into batches of one shape; the last is filled up with black."""
     size = defaults.EXTRACT_BATCH_SIZE
-    contents: list[bytes] = []
-    pixels: list[np.ndarray] = []
+    gathered: dict[View, dict[bytes, np.ndarray]] = {}
 
-    def batch() -> np.ndarray:
+    def batch(view: View) -> tuple[View, list[bytes], np.ndarray]:
+        pictures = gathered.pop(view)
+        pixels = list(pictures.values())
         filler = np.zeros_like(pixels[0])
-        return np.stack(pixels + [filler] * (size - len(pixels)))
+        return view, list(pictures), np.stack(pixels + [filler] * (size - len(pixels)))
 
     n_done = 0
-    for n_done, content, picture in decoded:
-        contents.append(content)
-        pixels.append(picture)
-        if len(contents) == size:
-            yield n_done, contents, batch()
-            contents, pixels = [], []
-    if contents:
-        yield n_done, contents, batch()
+    for n_done, content, pixels_of in decoded:
+        for view, pixels in pixels_of.items():
+            gathered.setdefault(view, {})[content] = pixels
+            if len(gathered[view]) == size:
+                yield n_done, *batch(view)
+    for view in list(gathered):
+        yield n_done, *batch(view)

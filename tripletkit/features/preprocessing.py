@@ -7,18 +7,21 @@ import keras
 from tripletkit.features.backbones import Preprocessing
 
 
-def add_preprocessing(pixels: keras.KerasTensor, how: Preprocessing) -> keras.KerasTensor:
+def add_preprocessing(
+    pixels: keras.KerasTensor, how: Preprocessing, name: str = "preprocessing"
+) -> keras.KerasTensor:
     """Put preprocessing behind an input.
 
     Args:
         pixels: `(batch, height, width, 3)` float32, RGB, 0 to 255.
         how: the backbone's own.
+        name: of the layer, which has to be one of its kind in a network.
     Returns:
         `(batch, height, width, 3)` float32, as the backbone was trained on. The input is not
         changed (Keras's own `preprocess_input` writes into float arrays).
     """
     if how.reverse_channels:
         pixels = keras.ops.flip(pixels, axis=-1)
-    return keras.layers.Normalization(
-        mean=how.mean, variance=[how.divisor**2] * 3, name="preprocessing"
-    )(pixels)
+    return keras.layers.Normalization(mean=how.mean, variance=[how.divisor**2] * 3, name=name)(
+        pixels
+    )

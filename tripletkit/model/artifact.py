@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from tripletkit.data.outputs import check_parent, current_umask, temporary_prefix
-from tripletkit.errors import BackboneError, ModelFolderError, OutputError, WeightsError
-from tripletkit.features.backbones import Backbone, get_backbone
-from tripletkit.features.store import FeatureSpace
+from tripletkit.errors import ModelFolderError, OutputError
+from tripletkit.features.sources import FeatureSource, GivenWeights
 from tripletkit.features.weights_files import file_sha256
-from tripletkit.features.weights_origin import find_weights
 
 if TYPE_CHECKING:
     import keras
 
 # Increase when an older tripletkit could not read a newer folder rightly.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# Of features that are of one backbone and the whole picture, as the first version had them.
+_PLAIN_FORMAT_VERSION = 1
 
 RECORD_FILE = "model.json"
 HEAD_FILE = "head.weights.h5"
@@ -49,14 +49,6 @@ class ModelFolder:
     record: dict[str, Any]
 
     @property
-    def backbone(self) -> Backbone:
-        return get_backbone(self.record["features"]["backbone"])
-
-    @property
-    def space(self) -> FeatureSpace:
-        return FeatureSpace(self.record["features"], self.record["n_features"])
-
-    @property
     def distance(self) -> str:
         return self.record["head"]["distance"]
 
@@ -73,33 +65,16 @@ class ModelFolder:
         head.load_weights(self.path / HEAD_FILE)
         return head
 
-    def find_weights(self, given: Path | None = None) -> Path:
-        """Return the weights file of the backbone that the model was trained with.
+    def find_source(self, weights: GivenWeights | None = None) -> FeatureSource:
+        """Return what the features are of that the model was trained on.
 
         Args:
-            given: where the user says it is. Defaults to where it was at training, then to
-                the backbone's own.
+            weights: where the user says that weights are. Defaults to where they were at
+                training, then to the backbone's own.
         Raises:
-            BackboneError: if it cannot be had.
-            WeightsError: if what is there now has other weights.
+            BackboneError: if a backbone is not known, or weights are given for another.
         """
-        expected = self.record["features"]["weights_sha256"]
-        recorded = self.record["weights_file"]
-        if given is None and recorded is not None:
-            given = Path(recorded)
-            if not given.is_file():
-                raise BackboneError(
-                    f"{self.path}: was trained with the weights file {given}, which is gone. "
-                    "Say where it is now with --weights FILE."
-                )
-        path = given or find_weights(self.backbone)
-        if (got := file_sha256(path)) != expected:
-            raise WeightsError(
-                f"{path}: expected the weights that {self.path} was trained with (sha256 "
-                f"{expected[:12]}...), got others ({got[:12]}...). Give the right file with "
-                "--weights FILE."
-            )
-        return path
+        return FeatureSource.of_record(self.record, self.path, weights)
 
 
 def check_model_output(path: Path, *, overwrite: bool = False) -> None:
@@ -144,7 +119,9 @@ def save_model(
             head.save_weights(partial / HEAD_FILE)
             pd.DataFrame(history).to_csv(partial / HISTORY_FILE, index=False)
             files = {name: file_sha256(partial / name) for name in (HEAD_FILE, HISTORY_FILE)}
-            whole = {"format_version": FORMAT_VERSION, **record, "files": files}
+            is_plain = "parts" not in record.get("features", {})
+            version = _PLAIN_FORMAT_VERSION if is_plain else FORMAT_VERSION
+            whole = {"format_version": version, **record, "files": files}
             whole["sha256"] = _digest(whole)
             text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
             # A path that is not UTF-8 holds surrogates; their escape is what JSON has for them.

@@ -1,4 +1,4 @@
-"""The whole network, backbone and head, as `.keras` files."""
+"""The whole network, backbones and head, as `.keras` files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tripletkit.data.outputs import check_parent
 from tripletkit.errors import OutputError
+from tripletkit.features.sources import FeatureSource
 from tripletkit.model.artifact import ModelFolder
 
 if TYPE_CHECKING:
@@ -29,22 +30,25 @@ def check_export_folder(folder: Path, *, overwrite: bool = False) -> None:
             raise OutputError(f"{folder / name}: is there already; replace it with --force")
 
 
-def export_networks(model: ModelFolder, folder: Path, weights: Path) -> list[Path]:
+def export_networks(model: ModelFolder, folder: Path, source: FeatureSource) -> list[Path]:
     """Write encoder and triplet network; each appears whole or not at all.
 
     Args:
         model: the trained model.
         folder: made if missing.
-        weights: the backbone's weights file.
+        source: what its features are of, with the weights.
     Returns:
         The files written.
     Raises:
-        OutputError: if one cannot be written.
+        BackboneError, WeightsError: if weights cannot be had, or are others.
+        OutputError: if a file cannot be written.
     """
     from tripletkit.model.network import build_encoder, build_triplet_network
 
-    backbone = model.backbone
-    encoder = build_encoder(backbone, backbone.build_model(weights), model.load_head())
+    backbones = [
+        (part.backbone, part.backbone.build_model(part.find_weights())) for part in source.parts
+    ]
+    encoder = build_encoder(backbones, model.load_head(), source.views)
     try:
         folder.mkdir(exist_ok=True)
         return [

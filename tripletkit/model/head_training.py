@@ -22,6 +22,7 @@ import tensorflow as tf
 from tripletkit.data.labels import NO_LABEL, PictureLabels
 from tripletkit.evaluation.distances import FROZEN_DISTANCE
 from tripletkit.features.backbones import load_object
+from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.batches import Batches, ClassBatches, PictureBatches, TripletBatches
 from tripletkit.model.collapse import check_collapse
 from tripletkit.model.distances import DISTANCES
@@ -32,7 +33,7 @@ from tripletkit.model.losses import mean_loss
 from tripletkit.model.objectives import Objective, make_triplet_loss
 from tripletkit.model.offline_mining import hardest_positives
 from tripletkit.model.recipes import get_recipe
-from tripletkit.model.scaling import Scaling, scale_to_unit_length
+from tripletkit.model.scaling import Scaling
 from tripletkit.model.settings import HeadSettings
 
 

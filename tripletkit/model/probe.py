@@ -26,9 +26,9 @@ from tripletkit.errors import SplitError
 from tripletkit.evaluation.distances import FROZEN_DISTANCE
 from tripletkit.evaluation.scoring import Score
 from tripletkit.evaluation.validation import score_codes
+from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.head_training import HeadTraining
 from tripletkit.model.recipes import get_recipe
-from tripletkit.model.scaling import scale_to_unit_length
 from tripletkit.model.settings import HeadSettings
 from tripletkit.model.training import compress_codes, share_right
 

@@ -38,9 +38,3 @@ class Scaling:
         kernel, bias, *others = weights
         folded = kernel / self.deviation[:, None]
         return [folded, bias - self.mean @ folded, *others]
-
-
-def scale_to_unit_length(features: np.ndarray) -> np.ndarray:
-    """Return rows of length 1: `(n_images, n_features)` float32; rows of zeros stay."""
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    return features / np.where(lengths > 0, lengths, 1.0)

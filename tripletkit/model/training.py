@@ -13,10 +13,10 @@ from tripletkit.data.labels import PictureLabels
 from tripletkit.errors import RecipeError
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.features.backbones import load_object
+from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.head_training import Training, make_training
 from tripletkit.model.heads import compress_head, embed, join_heads
 from tripletkit.model.recipes import get_recipe
-from tripletkit.model.scaling import scale_to_unit_length
 from tripletkit.model.settings import HeadSettings
 
 
