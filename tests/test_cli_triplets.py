@@ -147,9 +147,9 @@ def test_a_missing_picture_is_refused_or_left_out(draw, toy_images, tmp_path):
     ("options", "code", "message"),
     [
         (["--per-anchor", 2, "--count", 9], 2, "exclude each other"),
-        (["--hard", "--easy", "--backbone", "tiny"], 2, "exclude each other"),
+        (["--hard", "--easy", "--backbone", "auto"], 2, "exclude each other"),
         (["--hard"], 2, "need something to measure with"),
-        (["--backbone", "tiny"], 2, "are for --hard and --easy"),
+        (["--backbone", "auto"], 2, "are for --hard and --easy"),
         (["--truth", "t.txt"], 2, "must be different files"),
         (["--balance", "weight"], 2, "'picture', 'class'"),
         (["--truth", "none/truth.csv"], 1, "does not exist"),

@@ -20,7 +20,6 @@ from tripletkit.cli.options import (
     on_bad_image_option,
     quiet_option,
     seed_option,
-    weights_option,
 )
 from tripletkit.errors import MAX_SHOWN
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tripletkit.data.label_triplets import Difficulty
+    from tripletkit.features.sources import GivenWeights
     from tripletkit.search.encoders import Encoder
 
 
@@ -65,7 +65,6 @@ if TYPE_CHECKING:
     "in a competition.",
 )
 @encoder_options
-@weights_option
 @seed_option
 @on_bad_image_option
 @follow_outside_option
@@ -83,8 +82,9 @@ def triplets(
     truth_file: Path | None,
     model: Path | None,
     as_features: bool,
-    backbone: str | None,
-    weights: Path | None,
+    backbone: list[str] | None,
+    weights: GivenWeights,
+    views: list[str] | None,
     seed: int,
     on_bad_image: str,
     follow_outside: bool,
@@ -104,7 +104,7 @@ def triplets(
     """
     if per_anchor is not None and count is not None:
         raise click.UsageError("--per-anchor and --count exclude each other.")
-    _check_difficulty(hard, easy, [model, as_features or None, backbone, weights])
+    _check_difficulty(hard, easy, [model, as_features, backbone, weights, views])
     _check_outputs(labels, output, truth_file)
 
     from tripletkit.data.competition import draw_truth, write_questions
@@ -115,7 +115,7 @@ def triplets(
     found = read_labelled(labels, images, cache, skip_bad=skip_bad, follow_outside=follow_outside)
     difficulty, pictures = None, found.pictures
     if hard or easy:
-        encoder = choose_encoder(model, as_features, backbone, weights)
+        encoder = choose_encoder(model, as_features, backbone, weights, views)
         difficulty, is_usable = _measure(found, encoder, hard, cache, skip_bad=skip_bad)
         pictures = pictures[is_usable[pictures]]
     _say_lone_classes(found, pictures)
@@ -142,14 +142,14 @@ def triplets(
 def _check_difficulty(hard: bool, easy: bool, encoder: list[object]) -> None:
     if hard and easy:
         raise click.UsageError("--hard and --easy exclude each other.")
-    is_given = any(option is not None for option in encoder)
+    is_given = any(encoder)
     if (hard or easy) and not is_given:
         raise click.UsageError(
             "--hard and --easy need something to measure with: --backbone auto, or --model DIR."
         )
     if is_given and not (hard or easy):
         raise click.UsageError(
-            "--model, --features, --backbone and --weights are for --hard and --easy."
+            "--model, --features, --backbone, --weights and --views are for --hard and --easy."
         )
 
 
@@ -171,9 +171,7 @@ def _measure(
     from tripletkit.data.label_triplets import Difficulty
     from tripletkit.evaluation.distances import candidate_measure
 
-    collection = open_collection(
-        found.files, encoder.backbone, encoder.space, encoder.find_weights, cache, skip_bad=skip_bad
-    )
+    collection = open_collection(found.files, encoder.source, cache, skip_bad=skip_bad)
     codes = encoder.encode(collection.features)
     measure = candidate_measure(codes, encoder.distance)
     return Difficulty(is_hard, measure), collection.is_usable()
