@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tripletkit.data.training_set import TrainingSet
-    from tripletkit.evaluation.validation import Validation
+    from tripletkit.evaluation.validation import LabelScores, Validation
     from tripletkit.features.collection import Collection, NamedFiles
     from tripletkit.features.sources import GivenWeights
     from tripletkit.model.probe import NewKinds
@@ -109,7 +109,7 @@ def train(
     check_loss(options, has_labels=sources.labels is not None)
 
     from tripletkit.evaluation.training_record import make_record
-    from tripletkit.model.artifact import check_model_output, save_model
+    from tripletkit.model.artifact import check_model_output, name_centers, save_model
 
     started_s = time.perf_counter()
     check_model_output(output, overwrite=force)
@@ -139,7 +139,9 @@ def train(
         settings = new_kinds.probe.candidate.apply(settings)
     trained = _train(data, collection, settings, tensorboard)
     training_s = time.perf_counter() - training_started_s
-    validation = _validate(data, collection, trained, settings)
+    codes = _embed(collection, trained)
+    validation = _validate(data, collection, codes, settings)
+    label_scores = _classify(data, collection, codes, settings)
 
     times = {
         "features_s": round(features_s, 3),
@@ -156,18 +158,28 @@ def train(
         trained,
         validation,
         new_kinds,
+        label_scores,
     )
     record |= {
         "images": str(images.absolute()),
         "times": times,
     }
-    save_model(output, trained.head, trained.history_rows(), record, overwrite=force)
+    save_model(
+        output,
+        trained.head,
+        trained.history_rows(),
+        record,
+        name_centers(trained.centers, data.labels),
+        overwrite=force,
+    )
 
     if as_json:
         show_json({"model": str(output)} | record)
     else:
         click.echo(
-            describe_training(output, data, collection, trained, validation, new_kinds, times)
+            describe_training(
+                output, data, collection, trained, validation, new_kinds, label_scores, times
+            )
         )
     if validation is not None:
         warn_of_weak_score(validation)
@@ -293,13 +305,27 @@ def _log_epochs(
     return EpochLog(folder, then)
 
 
+def _embed(collection: Collection, trained: TrainedHead) -> np.ndarray:
+    from tripletkit.model.heads import embed
+
+    return embed(trained.head, collection.features)
+
+
 def _validate(
-    data: TrainingSet, collection: Collection, trained: TrainedHead, settings: HeadSettings
+    data: TrainingSet, collection: Collection, codes: np.ndarray, settings: HeadSettings
 ) -> Validation | None:
     if not len(data.val):
         return None
     from tripletkit.evaluation.validation import validate
-    from tripletkit.model.heads import embed
 
-    codes = embed(trained.head, collection.features)
     return validate(data, codes, collection.features, settings.distance)
+
+
+def _classify(
+    data: TrainingSet, collection: Collection, codes: np.ndarray, settings: HeadSettings
+) -> LabelScores | None:
+    if data.labels is None:
+        return None
+    from tripletkit.evaluation.validation import classify_validation
+
+    return classify_validation(data, codes, collection.features, settings.distance)

@@ -15,10 +15,18 @@ from tripletkit.cli.tables import align_columns
 if TYPE_CHECKING:
     from tripletkit.data.training_set import TrainingSet
     from tripletkit.evaluation.scoring import Score
-    from tripletkit.evaluation.validation import Validation
+    from tripletkit.evaluation.validation import LabelScores, Validation
     from tripletkit.features.collection import Collection
     from tripletkit.model.probe import NewKinds
     from tripletkit.model.training import TrainedHead
+
+_MEASURE_NAMES = {
+    "nearest_center": "nearest class center",
+    "nearest_neighbors": "{k} nearest neighbours vote",
+    "precision_at_1": "precision at 1",
+    "precision_at_10": "precision at 10",
+    "mean_average_precision": "mean average precision",
+}
 
 
 def describe_training(
@@ -28,6 +36,7 @@ def describe_training(
     trained: TrainedHead,
     validation: Validation | None,
     new_kinds: NewKinds | None,
+    label_scores: LabelScores | None,
     times: dict[str, float],
 ) -> str:
     """Return the summary of a training run as lines of text."""
@@ -51,6 +60,8 @@ def describe_training(
         parts.append(_describe_validation(validation))
     if new_kinds is not None:
         parts.append(_describe_new_kinds(new_kinds))
+    if label_scores is not None:
+        parts.append(_describe_classes(label_scores, data))
     where = click.format_filename(output)
     parts.append(
         f"The model is in {where}. Next:\n  tripletkit predict test.txt --model {where} > preds.csv"
@@ -104,6 +115,39 @@ def _describe_new_kinds(new_kinds: NewKinds) -> str:
             f"{nearness.of_new_kinds:.3f}. {_describe_newness(nearness.newness)}"
         )
     return "\n".join(notes)
+
+
+def _describe_classes(scores: LabelScores, data: TrainingSet) -> str:
+    trained, frozen = scores.trained, scores.frozen
+    table = [["classes", "trained", "95% interval", "frozen"]]
+    for name, measured in trained.measures().items():
+        table.append(
+            [
+                _MEASURE_NAMES[name].format(k=trained.k),
+                f"{measured.value:.4f}",
+                describe_interval(measured.interval) if measured.interval else "-",
+                f"{frozen.measures()[name].value:.4f}",
+            ]
+        )
+    variances = [["variance of codes", "within classes", "between", "within share"]]
+    for where, variance in (("training", scores.training), ("validation", trained.variances)):
+        variances.append(
+            [
+                where,
+                f"{variance.within:.4f}",
+                f"{variance.between:.4f}",
+                f"{variance.within_share:.1%}",
+            ]
+        )
+    return "\n".join(
+        [
+            align_columns(table, right=[1, 3]),
+            f"Of {trained.n_queries:,} validation pictures of {len(data.labels.classes):,} "
+            f"classes, by {trained.n_reference:,} training pictures.",
+            "",
+            align_columns(variances, right=[1, 2, 3]),
+        ]
+    )
 
 
 def _describe_newness(newness: float) -> str:

@@ -12,7 +12,7 @@ from tripletkit import __version__
 
 if TYPE_CHECKING:
     from tripletkit.data.training_set import TrainingSet
-    from tripletkit.evaluation.validation import Validation
+    from tripletkit.evaluation.validation import LabelScores, Validation
     from tripletkit.features.collection import Collection
     from tripletkit.features.sources import FeatureSource
     from tripletkit.model.probe import NewKinds
@@ -33,6 +33,7 @@ def make_record(
     trained: TrainedHead,
     validation: Validation | None,
     new_kinds: NewKinds | None = None,
+    label_scores: LabelScores | None = None,
 ) -> dict[str, Any]:
     """Return plain JSON values: enough to repeat the training and to judge its score.
 
@@ -46,6 +47,7 @@ def make_record(
         settings, trained: what was asked of the head and what came out.
         validation: its scores and what they must be compared with, if there were any.
         new_kinds: the same on kinds held out, and what was chosen by it.
+        label_scores: how the classes of labelled pictures are told apart.
     """
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -72,4 +74,6 @@ def make_record(
         "n_bad_pictures": len(collection.problems),
         "validation": validation and validation.to_json(),
         "new_kinds": new_kinds and new_kinds.to_json(),
+        "classes": data.labels and data.labels.classes,
+        "classification": label_scores and label_scores.to_json(),
     }

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from tripletkit.data.labels import NO_LABEL
 from tripletkit.data.training_set import TrainingSet
 from tripletkit.data.triplets import Triplets
 from tripletkit.evaluation.answers import Answers
+from tripletkit.evaluation.classification import (
+    ClassificationScores,
+    ClassVariances,
+    classify_codes,
+    measure_variances,
+)
 from tripletkit.evaluation.controls import Control, describe_trap, run_controls
 from tripletkit.evaluation.distances import FROZEN_DISTANCE, triplet_margins
 from tripletkit.evaluation.scoring import Score, score_answers
@@ -63,6 +70,56 @@ def validate(
         score_codes(features, data.val, FROZEN_DISTANCE),
         run_controls(data.train, data.val),
     )
+
+
+@dataclass(frozen=True)
+class LabelScores:
+    """How a model does on the classes of pictures.
+
+    Attributes:
+        trained: how validation pictures are classified by those of training.
+        frozen: the same by the backbone's features alone, by cosine.
+        training: variances of the training pictures' codes.
+    """
+
+    trained: ClassificationScores
+    frozen: ClassificationScores
+    training: ClassVariances
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as JSON takes it."""
+        return {
+            "trained": self.trained.to_json(),
+            "frozen_cosine": self.frozen.to_json(),
+            "training_variance": asdict(self.training),
+        }
+
+
+def classify_validation(
+    data: TrainingSet, codes: np.ndarray, features: np.ndarray, distance: str
+) -> LabelScores | None:
+    """Classify the labelled validation pictures by the labelled training pictures.
+
+    Args:
+        data: with labels.
+        codes, features, distance: see `validate`.
+    Returns:
+        None where fewer than two classes are in training, or none of them in validation.
+    """
+    labels = data.labels.of_picture
+    trained_on, val = (
+        np.array([i for i in np.unique(part.rows) if labels[i] != NO_LABEL], dtype=np.int64)
+        for part in (data.train, data.val)
+    )
+    val = np.setdiff1d(val, trained_on)
+    known = np.unique(labels[trained_on])
+    if len(known) < 2 or not np.isin(labels[val], known).any():
+        return None
+    trained, frozen = (
+        classify_codes(vectors[trained_on], labels[trained_on], vectors[val], labels[val], measure)
+        for vectors, measure in ((codes, distance), (features, FROZEN_DISTANCE))
+    )
+    return LabelScores(trained, frozen, measure_variances(codes[trained_on], labels[trained_on]))
 
 
 def score_codes(codes: np.ndarray, triplets: Triplets, distance: str) -> Score:

@@ -1,7 +1,8 @@
 """The model folder: written whole or not at all, read with suspicion.
 
 `model.json` says everything that is known of the model, `head.weights.h5` holds the head's
-numbers and `history.csv` its epochs. Nothing in it runs code when loaded.
+numbers, `history.csv` its epochs, and `class_centers.csv` the center of each class where the loss
+keeps them. Nothing in it runs code when loaded.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from tripletkit.data.outputs import check_parent, current_umask, temporary_prefix
@@ -26,6 +28,8 @@ from tripletkit.features.weights_files import file_sha256
 if TYPE_CHECKING:
     import keras
 
+    from tripletkit.data.labels import PictureLabels
+
 # Increase when an older tripletkit could not read a newer folder rightly.
 FORMAT_VERSION = 2
 # Of features that are of one backbone and the whole picture, as the first version had them.
@@ -34,6 +38,8 @@ _PLAIN_FORMAT_VERSION = 1
 RECORD_FILE = "model.json"
 HEAD_FILE = "head.weights.h5"
 HISTORY_FILE = "history.csv"
+CENTERS_FILE = "class_centers.csv"
+MODEL_FILES = {RECORD_FILE, HEAD_FILE, HISTORY_FILE, CENTERS_FILE}
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,14 @@ class ModelFolder:
     def image_folder(self) -> Path:
         return Path(self.record["images"])
 
+    def read_centers(self) -> pd.DataFrame | None:
+        """Return the class centers, a row for each class; None if the loss kept none."""
+        if CENTERS_FILE not in self.record["files"]:
+            return None
+        return pd.read_csv(
+            self.path / CENTERS_FILE, index_col="label", dtype={"label": str}, keep_default_na=False
+        ).astype(np.float32)
+
     def load_head(self) -> keras.Model:
         """Return the trained head: `(batch, n_features)` -> `(batch, dim)`."""
         from tripletkit.model.settings import HeadSettings
@@ -77,6 +91,13 @@ class ModelFolder:
         return FeatureSource.of_record(self.record, self.path, weights)
 
 
+def name_centers(centers: np.ndarray | None, labels: PictureLabels | None) -> pd.DataFrame | None:
+    """Return class centers `(n_classes, dim)` as a table; classes without one are left out."""
+    if centers is None:
+        return None
+    return pd.DataFrame(centers, index=labels.classes).dropna()
+
+
 def check_model_output(path: Path, *, overwrite: bool = False) -> None:
     """Refuse early what `save_model` would refuse after training.
 
@@ -95,6 +116,7 @@ def save_model(
     head: keras.Model,
     history: list[dict[str, float]],
     record: dict[str, Any],
+    centers: pd.DataFrame | None = None,
     *,
     overwrite: bool = False,
 ) -> None:
@@ -105,6 +127,7 @@ def save_model(
         head: its weights are saved.
         history: one row an epoch.
         record: plain JSON values; format version and hashes are added here.
+        centers: a row for each class, named by it, with its center.
         overwrite: replace an older model folder.
     Raises:
         OutputError: if it cannot be written, or would replace something it may not.
@@ -118,7 +141,9 @@ def save_model(
             _check_room(partial / HEAD_FILE, 4 * head.count_params())
             head.save_weights(partial / HEAD_FILE)
             pd.DataFrame(history).to_csv(partial / HISTORY_FILE, index=False)
-            files = {name: file_sha256(partial / name) for name in (HEAD_FILE, HISTORY_FILE)}
+            if centers is not None:
+                centers.to_csv(partial / CENTERS_FILE, index_label="label")
+            files = {file.name: file_sha256(file) for file in sorted(partial.iterdir())}
             is_plain = "parts" not in record.get("features", {})
             version = _PLAIN_FORMAT_VERSION if is_plain else FORMAT_VERSION
             whole = {"format_version": version, **record, "files": files}
@@ -176,7 +201,7 @@ def load_model(path: Path) -> ModelFolder:
 
 def _check_replaceable(path: Path, target: Path, overwrite: bool) -> None:
     found = {file.name for file in target.iterdir()} if target.is_dir() else {"a file"}
-    if strange := sorted(found - {RECORD_FILE, HEAD_FILE, HISTORY_FILE}):
+    if strange := sorted(found - MODEL_FILES):
         raise OutputError(
             f"{path}: expected a new or empty place or a model folder, found {strange[0]!r} "
             "there, which would be lost. Choose another -o."

@@ -1,0 +1,155 @@
+"""Training by labels: every loss and way of mining learns, repeats itself, and says why not."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tripletkit.data.labels import NO_LABEL, PictureLabels
+from tripletkit.errors import CollapseError
+from tripletkit.evaluation.classification import measure_variances
+from tripletkit.evaluation.distances import DISTANCE_NAMES
+from tripletkit.model.head_training import LabelTraining
+from tripletkit.model.heads import embed
+from tripletkit.model.loss_registry import LOSSES
+from tripletkit.model.mining import MINERS
+from tripletkit.model.settings import HeadSettings
+from tripletkit.model.training import share_right, train_head
+
+N_CLASSES, N_IMAGES, N_TRAIN = 6, 90, 60
+SMALL = HeadSettings(
+    hidden=32, dim=4, epochs=12, batch_size=32, classes_per_batch=4, pictures_per_class=4
+)
+LABEL_LOSSES = [name for name, loss in LOSSES.items() if loss.needs_labels]
+TRIPLET_LOSSES = [name for name, loss in LOSSES.items() if loss.of_triplets]
+
+
+@pytest.fixture(scope="module")
+def features():
+    """Pictures of six classes, which only some of the features tell apart."""
+    rng = np.random.default_rng(0)
+    deviation = np.where(np.arange(20) < 8, 0.6, 2)
+    kinds = rng.normal(size=(N_CLASSES, 20)) * (np.arange(20) < 8)
+    of_picture = np.arange(N_IMAGES) % N_CLASSES
+    return (kinds[of_picture] + deviation * rng.normal(size=(N_IMAGES, 20)) + 5).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def labels():
+    classes = [f"class {number}" for number in range(N_CLASSES)]
+    return PictureLabels(classes, (np.arange(N_IMAGES) % N_CLASSES).astype(np.int32))
+
+
+def draw_rows(low, high, n_rows, seed=1):
+    drawn = np.random.default_rng(seed).integers(low, high, (40 * n_rows, 3))
+    anchor, positive, negative = (drawn % N_CLASSES).T
+    is_right = (anchor == positive) & (anchor != negative) & (drawn[:, 0] != drawn[:, 1])
+    return drawn[is_right][:n_rows].astype(np.int32)
+
+
+TRAIN, VAL = draw_rows(0, N_TRAIN, 400), draw_rows(N_TRAIN, N_IMAGES, 300)
+
+
+def train(features, labels, **changes):
+    settings = dataclasses.replace(SMALL, **changes)
+    return train_head(features, TRAIN, VAL[:0], settings, labels)
+
+
+def accuracy(trained, features, distance="l2"):
+    return share_right(embed(trained.head, features), VAL, distance)
+
+
+@pytest.mark.parametrize("loss", LABEL_LOSSES)
+def test_every_loss_by_labels_learns(features, labels, loss):
+    trained = train(features, labels, loss=loss, epochs=40, learning_rate=5e-3)
+    assert accuracy(trained, features) > share_right(features, VAL, "cosine") + 0.1
+    assert trained.history[-1].loss < trained.history[0].loss
+    assert trained.history[-1].violating < trained.history[0].violating
+    assert (trained.centers is not None) == LOSSES[loss].has_centers
+
+
+@pytest.mark.parametrize("loss", TRIPLET_LOSSES)
+@pytest.mark.parametrize("mining", list(MINERS))
+def test_every_way_of_mining_learns(features, labels, loss, mining):
+    trained = train(features, labels, loss=loss, mining=mining, epochs=40, learning_rate=5e-3)
+    assert accuracy(trained, features) > share_right(features, VAL, "cosine") + 0.1
+
+
+@pytest.mark.parametrize("distance", DISTANCE_NAMES)
+def test_mining_measures_by_any_distance(features, labels, distance):
+    trained = train(
+        features, labels, mining="batch-all", reduction="violating", epochs=40, distance=distance
+    )
+    assert accuracy(trained, features, distance) > share_right(features, VAL, "cosine")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": "center"},
+        {"mining": "batch-hard", "inject_positives": True, "refresh": 2},
+        {"loss": "triplet+cross-entropy"},
+    ],
+)
+def test_the_same_seed_gives_the_same_bits(features, labels, changes):
+    one, same = (train(features, labels, epochs=4, **changes) for _ in range(2))
+    other = train(features, labels, epochs=4, seed=1, **changes)
+    assert one.history == same.history
+    np.testing.assert_array_equal(embed(one.head, features), embed(same.head, features))
+    assert not np.array_equal(embed(one.head, features), embed(other.head, features))
+
+
+def test_centers_are_where_the_classes_are_and_classes_draw_together(features, labels):
+    def measure(weight):
+        trained = train(features, labels, loss="center", center_weight=weight, epochs=60)
+        codes = embed(trained.head, features[:N_TRAIN])
+        return trained.centers, codes, measure_variances(codes, labels.of_picture[:N_TRAIN])
+
+    centers, codes, drawn = measure(1.0)
+    means = np.stack([codes[number::N_CLASSES].mean(axis=0) for number in range(N_CLASSES)])
+    np.testing.assert_allclose(centers, means, atol=0.05)
+    _, _, free = measure(0.0)
+    assert drawn.within < 0.7 * free.within
+
+
+def test_pictures_without_a_class_take_part_in_triplets_alone(features, labels):
+    of_picture = labels.of_picture.copy()
+    of_picture[:12] = NO_LABEL
+    some = PictureLabels(labels.classes, of_picture)
+    for changes in ({"loss": "triplet+cross-entropy"}, {"loss": "center"}, {"mining": "semi-hard"}):
+        assert np.isfinite(train(features, some, epochs=3, **changes).history[-1].loss)
+
+
+def test_validation_pictures_are_never_learned_from(features, labels):
+    changed = features.copy()
+    changed[N_TRAIN:] = 7
+    for changes in ({"loss": "center"}, {"mining": "batch-hard", "inject_positives": True}):
+        one, other = (train(each, labels, epochs=3, **changes) for each in (features, changed))
+        np.testing.assert_array_equal(one.head.get_weights()[0], other.head.get_weights()[0])
+
+
+def test_hardest_positives_are_looked_for_anew_as_often_as_asked(features, labels, monkeypatch):
+    found = []
+    real = LabelTraining._find_hardest_positives
+
+    def spy(training):
+        found.append(real(training))
+        return found[-1]
+
+    monkeypatch.setattr(LabelTraining, "_find_hardest_positives", spy)
+    train(features, labels, mining="batch-hard", inject_positives=True, refresh=5, epochs=11)
+    assert len(found) == 3
+    assert not np.array_equal(found[0], found[2])
+    for positives in found:
+        anchors = np.flatnonzero(positives >= 0)
+        assert set(anchors) == set(np.unique(TRAIN))
+        assert set(positives[anchors]) <= set(anchors)
+        np.testing.assert_array_equal(anchors % N_CLASSES, positives[anchors] % N_CLASSES)
+
+
+@pytest.mark.parametrize("changes", [{"loss": "center"}, {"mining": "batch-hard"}])
+def test_collapse_is_told_for_every_kind_of_training(features, labels, changes):
+    with pytest.raises(CollapseError, match=r"all codes are alike|broke down|lie on a line"):
+        train(np.full_like(features, 3), labels, **changes)
