@@ -103,13 +103,14 @@ def test_the_same_seed_gives_the_same_bits(features, labels, changes):
 
 def test_centers_are_where_the_classes_are_and_classes_draw_together(features, labels):
     def measure(weight):
-        trained = train(features, labels, loss="center", center_weight=weight, epochs=60)
+        changes = {"loss": "center", "center_weight": weight, "dropout": 0.0}
+        trained = train(features, labels, epochs=60, **changes)
         codes = embed(trained.head, features[:N_TRAIN])
         return trained.centers, codes, measure_variances(codes, labels.of_picture[:N_TRAIN])
 
     centers, codes, drawn = measure(1.0)
     means = np.stack([codes[number::N_CLASSES].mean(axis=0) for number in range(N_CLASSES)])
-    np.testing.assert_allclose(centers, means, atol=0.05)
+    np.testing.assert_allclose(centers, means, atol=0.1)
     _, _, free = measure(0.0)
     assert drawn.within < 0.7 * free.within
 
