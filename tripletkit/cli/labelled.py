@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from tripletkit.cli.console import say, warn
-from tripletkit.errors import describe_problems
+from tripletkit.cli.console import say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,10 +25,11 @@ class LabelledPictures:
     """Named pictures with labels.
 
     Attributes:
-        files: the names that have a label, and where their files are.
+        files: the names, and where their files are.
         labels: one a name; names of one picture have the same.
-        pictures: `(n_pictures,)` int64 indices of names, one for each picture that is there.
-        same_as: `(n_names,)` for each name the one of its picture that is in `pictures`.
+        pictures: `(n_pictures,)` int64 indices of names, one for each picture that is there
+            and has a label.
+        same_as: `(n_names,)` for each name the first one of its picture.
     """
 
     files: NamedFiles
@@ -38,7 +39,14 @@ class LabelledPictures:
 
 
 def read_labelled(
-    source: Path, images: Path, cache: Path | None, *, skip_bad: bool, follow_outside: bool
+    source: Path,
+    images: Path,
+    cache: Path | None,
+    *,
+    skip_bad: bool,
+    follow_outside: bool,
+    further: Mapping[str, str | None] | None = None,
+    further_source: Path | None = None,
 ) -> LabelledPictures:
     """Read labels and find their pictures, each once however many names it has.
 
@@ -46,28 +54,31 @@ def read_labelled(
         source: a CSV, a folder with a subfolder for each class, or `-`.
         images: the image folder.
         cache: folder of the feature store, which remembers which files are alike.
+        further: names of more pictures, with labels for those that `source` does not name.
+        further_source: where they were read, for messages.
     """
     import numpy as np
 
     from tripletkit.cli.options import input_source
-    from tripletkit.data.labels import PictureLabels, read_classes, read_labels
+    from tripletkit.data.labels import NO_LABEL, PictureLabels, read_classes, read_labels
     from tripletkit.features.collection import find_files, find_same_pictures
     from tripletkit.features.store import FeatureStore
 
     opened = input_source(source)
     label_of = read_classes(source, images) if opened is source else read_labels(opened)
-    names = list(label_of)
-    files = find_files(
-        names, [str(source)] * len(names), images, skip_bad=skip_bad, follow_outside=follow_outside
-    )
-    if files.problems:
-        problems = [f"{files.places[index]}: {text}" for index, text in files.problems.items()]
-        warn(f"{len(problems):,} pictures are left out:\n{describe_problems(problems)}")
+    further = {name: label for name, label in (further or {}).items() if name not in label_of}
+    names = [*label_of, *further]
+    places = [str(source)] * len(label_of) + [str(further_source)] * len(further)
+    files = find_files(names, places, images, skip_bad=skip_bad, follow_outside=follow_outside)
+    label_of |= {name: label for name, label in further.items() if label is not None}
     with FeatureStore(cache) as store:
         same_as = find_same_pictures(files, store)
     labels = PictureLabels.of_names(names, label_of).merge(same_as, names)
     is_there = np.array([path is not None for path in files.paths])
-    pictures = np.flatnonzero(is_there & (same_as == np.arange(len(names))))
-    if n_copies := int(is_there.sum()) - len(pictures):
+    is_first = is_there & (same_as == np.arange(len(names)))
+    pictures = np.flatnonzero(is_first & (labels.of_picture != NO_LABEL))
+    # A name under --held-out is often another spelling of one that has a label; no copy.
+    n_files = len({path for path in files.paths if path is not None})
+    if n_copies := n_files - int(is_first.sum()):
         say(f"Copies of other pictures, left out: {n_copies:,}.")
     return LabelledPictures(files, labels, pictures, same_as)

@@ -11,6 +11,7 @@ from tripletkit.cli.audit import audit
 from tripletkit.cli.backbones import backbones
 from tripletkit.cli.cache import cache
 from tripletkit.cli.check_answers import check_answers
+from tripletkit.cli.classify import classify
 from tripletkit.cli.collage import collage
 from tripletkit.cli.compare import compare
 from tripletkit.cli.console import drop_stdout
@@ -68,6 +69,7 @@ for command in (
     backbones,
     cache,
     check_answers,
+    classify,
     collage,
     compare,
     controls,

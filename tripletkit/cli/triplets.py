@@ -9,7 +9,7 @@ import click
 
 from tripletkit import defaults
 from tripletkit.cli.collections import open_collection
-from tripletkit.cli.console import say
+from tripletkit.cli.console import say, warn
 from tripletkit.cli.encoders import choose_encoder, encoder_options
 from tripletkit.cli.labelled import LABELS, LabelledPictures, read_labelled
 from tripletkit.cli.options import (
@@ -21,7 +21,7 @@ from tripletkit.cli.options import (
     quiet_option,
     seed_option,
 )
-from tripletkit.errors import MAX_SHOWN
+from tripletkit.errors import MAX_SHOWN, describe_problems
 
 if TYPE_CHECKING:
     import numpy as np
@@ -118,6 +118,8 @@ def triplets(
         encoder = choose_encoder(model, as_features, backbone, weights, views)
         difficulty, is_usable = _measure(found, encoder, hard, cache, skip_bad=skip_bad)
         pictures = pictures[is_usable[pictures]]
+    else:
+        _warn_of_missing(found)
     _say_lone_classes(found, pictures)
     if per_anchor is None and count is None:
         per_anchor = defaults.TRIPLETS_PER_ANCHOR
@@ -175,6 +177,15 @@ def _measure(
     codes = encoder.encode(collection.features)
     measure = candidate_measure(codes, encoder.distance)
     return Difficulty(is_hard, measure), collection.is_usable()
+
+
+def _warn_of_missing(found: LabelledPictures) -> None:
+    from tripletkit.data.folder import place_problems
+
+    files = found.files
+    if files.problems:
+        problems = place_problems(files.problems, files.places)
+        warn(f"{len(problems):,} pictures are left out:\n{describe_problems(problems)}")
 
 
 def _say_lone_classes(found: LabelledPictures, pictures: np.ndarray) -> None:

@@ -1,0 +1,179 @@
+"""`tripletkit classify`, and what its --held-out may be."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+
+import pytest
+
+from tripletkit.cli.main import tripletkit
+from tripletkit.data.held_out import read_held_out
+from tripletkit.errors import ImageNameError, LabelFileError, TripletFileError
+
+COLOURS = ["red", "lime", "blue", "yellow", "black", "magenta"]
+
+
+@pytest.fixture
+def labels_file(toy_competition, tmp_path):
+    path = tmp_path / "labels.csv"
+    rows = [f"p{n:02}.png,{COLOURS[label]}\n" for n, label in enumerate(toy_competition.labels)]
+    path.write_text("name,label\n" + "".join(rows))
+    return path
+
+
+@pytest.fixture
+def classify(runner, tiny_backbone, labels_file, toy_competition):
+    def run(*options, labels=labels_file, images=toy_competition.images):
+        return runner.invoke(tripletkit, ["classify", *map(str, [labels, images, *options])])
+
+    return run
+
+
+def test_trained_codes_stand_beside_frozen_features(classify, toy_model, toy_competition, tmp_path):
+    figure, table = tmp_path / "c.png", tmp_path / "c.csv"
+    result = classify(
+        "--model", toy_model, "--held-out", toy_competition.test,
+        "--confusion", figure, "--confusion-csv", table,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("18 held-out pictures of 6 classes, classified by 42 others.")
+    assert lines[2].split() == (
+        "trained codes, l2 95% interval frozen features, cosine 95% interval".split()
+    )
+    assert [line.split("  ")[0] for line in lines[3:]] == [
+        "nearest class center",
+        "vote of 10 nearest",
+        "precision at 1",
+        "precision at 10",
+        "mean average precision",
+        "variance within classes",
+        "variance between classes",
+        "share within classes",
+    ]
+    assert "warning" not in result.stderr
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["true", *sorted(COLOURS)]
+    assert sum(int(count) for row in rows[1:] for count in row[1:]) == 18
+
+    record = json.loads(
+        classify("--model", toy_model, "--held-out", toy_competition.test, "--json").stdout
+    )
+    assert record["classes"] == sorted(COLOURS)
+    assert [list(map(int, row[1:])) for row in rows[1:]] == record["confusion"]
+    trained, frozen = record["trained_codes"], record["frozen_features"]
+    right = sum(record["confusion"][n][n] for n in range(6))
+    assert trained["nearest_neighbors"]["value"] == pytest.approx(right / 18)
+    assert (trained["distance"], frozen["distance"]) == ("l2", "cosine")
+    assert trained["mean_average_precision"]["value"] > 0.5
+    alone = json.loads(
+        classify("--backbone", "tiny", "--held-out", toy_competition.test, "--json").stdout
+    )
+    assert alone["frozen_features"] == frozen
+    assert "trained_codes" not in alone
+
+
+def test_a_share_by_chance_is_held_out_with_a_warning(classify, toy_model):
+    result = classify("--model", toy_model, "--fraction", "0.3", "--json")
+    assert result.exit_code == 0, result.output
+    assert "warning: the model may have learnt from pictures that are held out" in result.stderr
+    record = json.loads(result.stdout)["trained_codes"]
+    assert (record["n_queries"], record["n_reference"]) == (18, 42)
+    again = classify("--model", toy_model, "--fraction", "0.3", "--json")
+    assert again.stdout == result.stdout
+    other = classify("--backbone", "tiny", "--fraction", "0.3", "--json", "--seed", "1")
+    assert "warning" not in other.stderr
+    assert json.loads(other.stdout)["frozen_features"]["n_queries"] == 18
+
+
+def test_splits_as_folders_and_copies_across_them(classify, toy_competition, tmp_path):
+    """Each split has a folder per class; a copy in both counts as held out."""
+    images = tmp_path / "flowers"
+    for number, label in enumerate(toy_competition.labels):
+        split = "train" if number < 42 else "test"
+        target = images / split / COLOURS[label] / f"{number}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(toy_competition.images / f"p{number:02}.png", target)
+    shutil.copy(images / "train/red/0.png", images / "test/red/copy.png")
+    options = ["--backbone", "tiny", "--held-out", images / "test", "--json"]
+    result = classify(*options, labels=images / "train", images=images)
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.stdout)["frozen_features"]
+    assert (record["n_queries"], record["n_reference"]) == (19, 41)
+    assert "Copies of other pictures, left out: 1." in result.stderr
+
+
+def test_names_without_extension_or_label(classify, toy_competition, tmp_path, labels_file):
+    names = tmp_path / "names.txt"
+    names.write_text("p42\np43.png\np00\n# comment\n")
+    labels_file.write_text(labels_file.read_text().replace("p00.png,red\n", ""))
+    result = classify("--backbone", "tiny", "--held-out", names)
+    assert result.exit_code == 0, result.output
+    assert "Held-out pictures without a label, left out: 1." in result.stderr
+    assert result.stdout.startswith("2 held-out pictures of 6 classes, classified by 57 others.")
+    assert "Copies" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--held-out", "names.txt", "--fraction", "0.1"], 2, "--held-out says which"),
+        (["--backbone", "tiny", "--model", "m"], 2, "give one of them"),
+        (["--backbone", "tiny", "--confusion", "c.gif"], 1, "'.gif'"),
+        (["--backbone", "tiny", "--confusion-csv", "none/c.csv"], 1, "does not exist"),
+        (["--backbone", "tiny", "--held-out", "names.txt"], 1, 'names.txt: there is no picture "q'),
+        (["--backbone", "tiny", "--fraction", "1"], 2, "0<x<1"),
+    ],
+)
+def test_wrong_calls(classify, tmp_path, monkeypatch, options, code, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "names.txt").write_text("q\n")
+    result = classify(*options)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("name,label\na.png,cat\n", {"a.png": "cat"}),
+        ("a b c\nc d e\n", dict.fromkeys("abcde")),
+        ("anchor,positive,negative\na,b,c\n", dict.fromkeys("abc")),
+        ('\ufeffa.png\r\n\r\n# no\r\nmy cat.png\r\n"b.png"', {"a.png", "my cat.png", "b.png"}),
+        ("one.png", {"one.png"}),
+    ],
+)
+def test_held_out_names_are_read_from_what_there_is(tmp_path, text, expected):
+    (tmp_path / "names").write_text(text, encoding="utf-8", newline="")
+    found = read_held_out(tmp_path / "names", tmp_path)
+    assert found == (expected if isinstance(expected, dict) else dict.fromkeys(expected))
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("a b c\nd\n", TripletFileError, "expected 3 image names, got 1"),
+        ("\n# nothing\n", ImageNameError, "names of held-out pictures, got none"),
+        ("name,label\na\n", LabelFileError, "expected 2 columns, got 1"),
+        ('a\n""\n', TripletFileError, "got an empty one"),
+    ],
+)
+def test_other_held_out_files_are_refused(tmp_path, text, error, message):
+    (tmp_path / "names").write_text(text)
+    with pytest.raises(error, match=message):
+        read_held_out(tmp_path / "names", tmp_path)
+
+
+def test_a_held_out_folder_is_inside_the_images(tmp_path):
+    for name in ("images/test/cat/a.png", "images/test/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    images = tmp_path / "images"
+    expected = {"test/b.png": None, "test/cat/a.png": "cat"}
+    assert read_held_out(images / "test", images) == expected
+    with pytest.raises(ImageNameError, match="a folder inside the image folder"):
+        read_held_out(tmp_path, images)

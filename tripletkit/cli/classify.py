@@ -1,0 +1,253 @@
+"""`tripletkit classify`: how well codes tell the classes of held-out pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tripletkit import defaults
+from tripletkit.cli.collections import open_collection
+from tripletkit.cli.console import say, show_json, warn
+from tripletkit.cli.encoders import choose_encoder, encoder_options
+from tripletkit.cli.labelled import LABELS, LabelledPictures, read_labelled
+from tripletkit.cli.options import (
+    INPUT_FOLDER,
+    OUTPUT_FILE,
+    cache_option,
+    follow_outside_option,
+    json_option,
+    on_bad_image_option,
+    quiet_option,
+    seed_option,
+    weights_option,
+)
+from tripletkit.cli.score import describe_interval
+from tripletkit.cli.tables import align_columns
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tripletkit.evaluation.classification import ClassificationScores, Measured
+
+TRAINED, FROZEN = "trained codes", "frozen features"
+
+
+@click.command()
+@click.argument("labels", type=LABELS)
+@click.argument("images", type=INPUT_FOLDER)
+@encoder_options
+@click.option(
+    "--held-out",
+    type=click.Path(exists=True, path_type=Path),
+    metavar="PATH",
+    help="The pictures to classify: a folder inside IMAGES, a CSV (name,label), a triplet file, "
+    "or a text of one name a line. All others are the reference.",
+)
+@click.option(
+    "--fraction",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share of each class to hold out where --held-out is not given.  "
+    f"[default: {defaults.VAL_FRACTION}]",
+)
+@click.option(
+    "-k",
+    type=click.IntRange(min=1),
+    default=defaults.NEIGHBORS,
+    show_default=True,
+    help="Neighbours that vote.",
+)
+@click.option(
+    "--confusion",
+    "confusion_figure",
+    type=OUTPUT_FILE,
+    help="SVG, PNG or PDF to draw the confusion matrix to.",
+)
+@click.option("--confusion-csv", type=OUTPUT_FILE, help="CSV to write the confusion matrix to.")
+@weights_option
+@seed_option
+@on_bad_image_option
+@follow_outside_option
+@cache_option
+@json_option
+@quiet_option
+def classify(
+    labels: Path,
+    images: Path,
+    model: Path | None,
+    as_features: bool,
+    backbone: str | None,
+    held_out: Path | None,
+    fraction: float | None,
+    k: int,
+    confusion_figure: Path | None,
+    confusion_csv: Path | None,
+    weights: Path | None,
+    seed: int,
+    on_bad_image: str,
+    follow_outside: bool,
+    cache: Path | None,
+    as_json: bool,
+) -> None:
+    """Say the classes of held-out pictures by their codes, and how often that is right.
+
+    \b
+    tripletkit classify labels.csv images/ --held-out val.txt
+    tripletkit classify labels.csv images/ --held-out val.txt --confusion confusion.png
+    tripletkit classify images/train images/ --held-out images/test --backbone auto
+
+    LABELS is a CSV with the columns name and label, or a folder inside IMAGES with a subfolder
+    for each class. A class is said by the nearest class center and by the vote of the nearest
+    neighbours among the reference, the pictures that are not held out. Beside a model's codes
+    stand the frozen features that they are made from.
+    """
+    if held_out is not None and fraction is not None:
+        raise click.UsageError("--fraction is for a share by chance, --held-out says which.")
+
+    from tripletkit.data.held_out import read_held_out
+    from tripletkit.data.outputs import check_output
+    from tripletkit.evaluation.classification import Confusion, classify_codes
+    from tripletkit.evaluation.distances import FROZEN_DISTANCE
+    from tripletkit.report.style import check_figure_output
+
+    if confusion_figure is not None:
+        check_figure_output(confusion_figure)
+    if confusion_csv is not None:
+        check_output(confusion_csv)
+    skip_bad = on_bad_image == "skip"
+    held_out_names = {} if held_out is None else read_held_out(held_out, images)
+    found = read_labelled(
+        labels,
+        images,
+        cache,
+        skip_bad=skip_bad,
+        follow_outside=follow_outside,
+        further=held_out_names,
+        further_source=held_out,
+    )
+    if held_out is None:
+        is_query = _hold_out(found, fraction or defaults.VAL_FRACTION, seed)
+        if backbone is None and not as_features:
+            warn(
+                "the model may have learnt from pictures that are held out here, and its numbers "
+                "then flatter. Name those that it has not seen with --held-out."
+            )
+    else:
+        is_query = _find_held_out(found, held_out_names)
+    encoder = choose_encoder(model, as_features, backbone, weights)
+    collection = open_collection(
+        found.files, encoder.backbone, encoder.space, encoder.find_weights, cache, skip_bad=skip_bad
+    )
+    pictures = found.pictures[collection.is_usable()[found.pictures]]
+    queries, reference = pictures[is_query[pictures]], pictures[~is_query[pictures]]
+    spaces = {FROZEN: (collection.features, FROZEN_DISTANCE)}
+    if encoder.model is not None:
+        spaces = {TRAINED: (encoder.encode(collection.features), encoder.distance)} | spaces
+    of_picture = found.labels.of_picture
+    scores = {
+        name: classify_codes(
+            codes[reference], of_picture[reference], codes[queries], of_picture[queries],
+            distance, k, seed,
+        )
+        for name, (codes, distance) in spaces.items()
+    }  # fmt: skip
+
+    first = next(iter(scores.values()))
+    confusion = Confusion(found.labels.classes, first.confusion)
+    if confusion_csv is not None:
+        confusion.write(confusion_csv)
+        say(f"Wrote {confusion_csv}.")
+    if confusion_figure is not None:
+        _draw(confusion_figure, confusion.counts, confusion.labels)
+    distances = {name: distance for name, (_, distance) in spaces.items()}
+    if as_json:
+        show_json(_as_json(scores, distances, confusion.labels, confusion.counts))
+    else:
+        click.echo(_describe(scores, distances))
+
+
+def _hold_out(found: LabelledPictures, fraction: float, seed: int) -> np.ndarray:
+    """Return `(n_names,)` bool: a share of each class."""
+    from tripletkit.data.label_split import hold_out_pictures
+
+    return hold_out_pictures(found.labels.of_picture, fraction, seed, found.pictures)
+
+
+def _find_held_out(found: LabelledPictures, names: dict[str, str | None]) -> np.ndarray:
+    """Return `(n_names,)` bool: the pictures that are named, by whichever of their names."""
+    import numpy as np
+
+    from tripletkit.data.labels import NO_LABEL
+
+    index_of = {name: index for index, name in enumerate(found.files.names)}
+    rows = np.unique(found.same_as[[index_of[name] for name in names]])
+    if n_unlabelled := int((found.labels.of_picture[rows] == NO_LABEL).sum()):
+        say(f"Held-out pictures without a label, left out: {n_unlabelled:,}.")
+    is_query = np.zeros(len(found.files.names), dtype=bool)
+    is_query[rows] = True
+    return is_query
+
+
+def _draw(output: Path, counts: np.ndarray, labels: list[str]) -> None:
+    from tripletkit.report.figures import draw_confusion
+    from tripletkit.report.style import write_figure
+
+    write_figure(output, draw_confusion(counts, labels))
+    say(f"Drew {output}.")
+
+
+def _as_json(
+    scores: dict[str, ClassificationScores],
+    distances: dict[str, str],
+    classes: list[str],
+    counts: np.ndarray,
+) -> dict[str, Any]:
+    by_space = {
+        name.replace(" ", "_"): {"distance": distances[name]} | score.to_json()
+        for name, score in scores.items()
+    }
+    return by_space | {"classes": classes, "confusion": counts.tolist()}
+
+
+def _describe(scores: dict[str, ClassificationScores], distances: dict[str, str]) -> str:
+    first = next(iter(scores.values()))
+    lines = [
+        f"{first.n_queries:,} held-out pictures of {first.n_classes:,} classes, classified by "
+        f"{first.n_reference:,} others. Always saying the commonest class: "
+        f"{first.commonest_class:.4f} right."
+    ]
+    if first.n_unknown:
+        lines.append(f"Held-out pictures of classes that no other has: {first.n_unknown:,}.")
+    heading = [""]
+    for name in scores:
+        heading += [f"{name}, {distances[name]}", "95% interval"]
+    titles = {
+        "nearest_center": "nearest class center",
+        "nearest_neighbors": f"vote of {first.k:,} nearest",
+        "precision_at_1": "precision at 1",
+        "precision_at_10": "precision at 10",
+        "mean_average_precision": "mean average precision",
+    }
+    rows = [heading]
+    for measure, title in titles.items():
+        row = [title]
+        for score in scores.values():
+            row += _show_measured(score.measures()[measure])
+        rows.append(row)
+    for title, attribute in (
+        ("variance within classes", "within"),
+        ("variance between classes", "between"),
+        ("share within classes", "within_share"),
+    ):
+        row = [title]
+        for score in scores.values():
+            row += [f"{getattr(score.variances, attribute):#.4g}", ""]
+        rows.append(row)
+    right = range(1, len(heading), 2)
+    return "\n".join([*lines, "", align_columns(rows, right=list(right))])
+
+
+def _show_measured(measured: Measured) -> list[str]:
+    interval = "-" if measured.interval is None else describe_interval(measured.interval)
+    return [f"{measured.value:.4f}", interval]
