@@ -143,6 +143,12 @@ def tiny_backbone(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     tiny.unregister()
 
 
+@pytest.fixture
+def other_backbone(tiny_backbone: Backbone) -> Backbone:
+    """A second registered backbone, `--backbone tiny,tiny-other`."""
+    return tiny.register_other()
+
+
 @pytest.fixture(scope="session")
 def toy_model(
     toy_competition: ToyCompetition, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory

@@ -17,6 +17,7 @@ from tripletkit.features import extract
 from tripletkit.features.collection import find_files, load_collection
 from tripletkit.features.extract import extract_features
 from tripletkit.features.fast_graph import make_feature_function
+from tripletkit.features.picture_views import VIEW_SETS
 from tripletkit.features.sources import FeaturePart, FeatureSource
 from tripletkit.features.store import FeatureSpace, FeatureStore
 
@@ -119,6 +120,71 @@ def test_a_picture_that_changed_is_computed_again(run, tmp_path):
     blue = run([path])
     assert len(blue.computed) == 1
     assert not np.array_equal(red, blue.values)
+
+
+@pytest.fixture
+def n_batches(function):
+    """Count the batches that the network gets, in a list, and load the network for it."""
+    batches = []
+
+    def count(pixels):
+        batches.append(len(pixels))
+        return function(pixels)
+
+    return batches, lambda: count
+
+
+def test_each_view_is_computed_once(run, pictures, n_batches):
+    batches, load = n_batches
+    told = []
+    plain = run(pictures, load_function=load)
+    assert len(batches) == 2
+    flip = run(
+        pictures,
+        load_function=load,
+        views=VIEW_SETS["flip"],
+        progress=lambda *done: told.append(done),
+    )
+    assert (len(batches), len(flip.computed)) == (4, 40)
+    assert told == [(32, 40), (40, 40)]
+    ten = run(pictures[:8], load_function=load, views=VIEW_SETS["ten-crop"])
+    assert (len(batches), len(ten.computed)) == (14, 8)
+    np.testing.assert_array_equal(run(pictures, load_function=never).values, plain.values)
+    for views, of_all in (("flip", flip.values), ("ten-crop", ten.values)):
+        again = run(pictures[: len(of_all)], load_function=never, views=VIEW_SETS[views])
+        assert again.computed == frozenset()
+        np.testing.assert_array_equal(again.values, of_all)
+
+
+def test_views_are_averaged_and_the_first_is_that_of_old(run, pictures):
+    plain = run(pictures).values
+    mirrored = run(pictures, views=VIEW_SETS["flip"][1:]).values
+    both = run(pictures, views=VIEW_SETS["flip"]).values
+    assert np.abs(plain - mirrored).max() > 0.01
+    np.testing.assert_allclose(both, (plain + mirrored) / 2, rtol=1e-6)
+
+
+def test_a_run_that_breaks_off_loses_at_most_one_batch_of_a_view(
+    run, pictures, n_batches, monkeypatch
+):
+    batches, load = n_batches
+    original = FeatureStore.write
+
+    def break_off(store, *args):
+        if len(batches) == 3:
+            raise KeyboardInterrupt
+        original(store, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FeatureStore, "write", break_off)
+        with pytest.raises(KeyboardInterrupt):
+            run(pictures, load_function=load, views=VIEW_SETS["flip"])
+    batches.clear()
+    # Both views of 32 pictures were stored, and the batch that was under way is lost.
+    resumed = run(pictures, load_function=load, views=VIEW_SETS["flip"])
+    assert (len(batches), len(resumed.computed)) == (2, 8)
+    fresh = run(pictures, store_name="fresh", views=VIEW_SETS["flip"])
+    np.testing.assert_array_equal(resumed.values, fresh.values)
 
 
 def test_pictures_that_cannot_be_read_are_listed_and_the_rest_kept(run, pictures, tmp_path):

@@ -10,8 +10,13 @@ import numpy as np
 import pytest
 import tiny_backbone as tiny
 
+from tripletkit.data.images import read_pixels
 from tripletkit.errors import OutputError
+from tripletkit.features.collection import find_files, load_collection
 from tripletkit.features.fast_graph import make_feature_function
+from tripletkit.features.picture_views import choose_views
+from tripletkit.features.sources import choose_source
+from tripletkit.features.store import FeatureStore
 from tripletkit.features.weights_files import file_sha256
 from tripletkit.model import export
 from tripletkit.model.artifact import load_model, save_model
@@ -91,6 +96,67 @@ def test_exported_files_need_only_keras_and_give_the_same_codes(
     ):
         np.testing.assert_allclose(np.load(folder / f"{name}.npy"), expected, atol=1e-4)
     assert np.abs(codes[:4] - codes[1:5]).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("names", "views", "inputs"),
+    [
+        (["tiny"], "flip", ["pixels"]),
+        (["tiny"], "ten-crop", ["pixels"]),
+        (["tiny", "tiny-other"], "original", ["pixels_32px_bilinear", "pixels_32px_bicubic"]),
+        (
+            ["tiny", "tiny-other"],
+            "flip,five-crop",
+            [
+                "pixels_32px_bilinear",
+                "pixels_37px_bilinear",
+                "pixels_32px_bicubic",
+                "pixels_37px_bicubic",
+            ],
+        ),
+    ],
+)
+def test_a_network_of_several_backbones_and_views_gives_the_codes_of_predict(
+    other_backbone, toy_competition, tmp_path, names, views, inputs
+):
+    source = choose_source(names, views=choose_views(views.split(",")))
+    head = build_head(source.n_features, 8, 3, 0.5)
+    record = source.to_json() | {
+        "head": {"hidden": 8, "dim": 3, "dropout": 0.5, "distance": "l2"},
+        "images": "/",
+    }
+    save_model(tmp_path / "m", head, [], record)
+    model = load_model(tmp_path / "m")
+    export_networks(model, tmp_path / "exported", model.find_source())
+    encoder = keras.saving.load_model(tmp_path / "exported" / "encoder.keras", safe_mode=True)
+    assert [tensor.name for tensor in encoder.inputs] == inputs
+
+    pictures = [f"p{number:02}.png" for number in range(N_IMAGES)]
+    files = find_files(pictures, pictures, toy_competition.images)
+    with FeatureStore(tmp_path / "store") as store:
+        features = load_collection(files, source, store).features
+    forms = [
+        np.stack([read_pixels(path, tensor.shape[1], how_of(tensor.name)) for path in files.paths])
+        for tensor in encoder.inputs
+    ]
+    codes = encoder.predict(forms if len(forms) > 1 else forms[0], verbose=0)
+    np.testing.assert_allclose(codes, embed(head, features), atol=1e-4)
+    assert np.abs(codes[:4] - codes[4:]).max() > 0.01
+
+    triplet = keras.saving.load_model(
+        tmp_path / "exported" / "triplet_network.keras", safe_mode=True
+    )
+    three = [form[start : start + 4] for start in range(3) for form in forms]
+    expected = np.concatenate([codes[:4], codes[1:5], codes[2:6]], axis=1)
+    np.testing.assert_allclose(triplet.predict(three, verbose=0), expected, atol=1e-4)
+    assert [tensor.name for tensor in triplet.inputs] == [
+        name.replace("pixels", picture) for picture in INPUT_NAMES for name in inputs
+    ]
+
+
+def how_of(name):
+    """Return what an input says of the filter that resizes for it; tiny's where it says none."""
+    return name.split("_")[-1] if "_" in name else "bilinear"
 
 
 def test_the_triplet_network_has_the_sources_shape(encoder):

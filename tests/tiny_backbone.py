@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tripletkit.features.backbones import (
 )
 
 NAME = "tiny"
+OTHER_NAME = "tiny-other"
 WEIGHTS_VARIABLE = "TINY_WEIGHTS"
 TRAP_VARIABLE = "TINY_TRAP"
 SIDE_PX = 32
@@ -31,7 +33,7 @@ def weights_path() -> Path:
     return Path(os.environ[WEIGHTS_VARIABLE])
 
 
-def build(weights: Path | None):
+def build(weights: Path | None, name: str = NAME):
     import keras
 
     from tripletkit.features.weights_files import load_weights_file
@@ -45,17 +47,21 @@ def build(weights: Path | None):
     x = keras.layers.Conv2D(N_FEATURES, 1, use_bias=False, activation="relu", name="widen")(x)
     # Behind an activation, so it cannot be folded into the convolution.
     x = keras.layers.BatchNormalization(name="last_norm")(x)
-    model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(x), name=NAME)
+    model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(x), name=name)
     if weights is not None:
         load_weights_file(model, weights)
     return model
 
 
-def write_weights(path: Path) -> None:
+def build_other(weights: Path | None):
+    return build(weights, OTHER_NAME)
+
+
+def write_weights(path: Path, seed: int = 5) -> None:
     """Write seeded weights whose normalisations do something."""
     import numpy as np
 
-    rng = np.random.default_rng(5)
+    rng = np.random.default_rng(seed)
     model = build(None)
     model.set_weights(
         [
@@ -83,8 +89,21 @@ def register() -> Backbone:
     return backbone
 
 
+def register_other() -> Backbone:
+    """Register a second one, which has its pictures resized in another way."""
+    backbone = replace(
+        BACKBONES[NAME],
+        name=OTHER_NAME,
+        build=BACKBONES[NAME].build.replace(":build", ":build_other"),
+        preprocessing=Preprocessing(resample="bicubic", reverse_channels=True, divisor=255.0),
+    )
+    register_backbone(backbone)
+    return backbone
+
+
 def unregister() -> None:
-    del BACKBONES[NAME]
+    for name in (NAME, OTHER_NAME):
+        BACKBONES.pop(name, None)
 
 
 def set_trap(description: str) -> None:

@@ -66,7 +66,7 @@ class FeatureSource:
     def of_record(
         cls, record: Mapping[str, Any], place: Path, given: GivenWeights | None = None
     ) -> FeatureSource:
-        """Return what a model was trained with; the inverse of `to_json`.
+        """Return what a model was trained with, from what `to_json` said of it.
 
         Args:
             record: what `model.json` holds.

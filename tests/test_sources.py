@@ -1,0 +1,238 @@
+"""What features are of: one backbone as ever, or several and views of a picture, joined."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_backbone as tiny
+
+from tripletkit.errors import BackboneError, ImageReadError, WeightsError
+from tripletkit.features.backbones import get_backbone
+from tripletkit.features.collection import find_files, load_collection
+from tripletkit.features.extract import extract_features, view_space
+from tripletkit.features.fast_graph import make_feature_function
+from tripletkit.features.picture_views import ORIGINAL, VIEW_SETS
+from tripletkit.features.sources import (
+    FeatureSource,
+    assign_weights,
+    check_backbone_names,
+    choose_source,
+)
+from tripletkit.features.store import FeatureStore
+from tripletkit.features.weights_files import file_sha256
+from tripletkit.features.weights_origin import choose_backbone
+
+# As the first version wrote it into model.json, word for word.
+OLD_RECORD = {
+    "features": {
+        "backbone": "efficientnet-lite0",
+        "input_size_px": 224,
+        "resample": "bicubic",
+        "reverse_channels": False,
+        "mean": [127.0, 127.0, 127.0],
+        "divisor": 128.0,
+        "pixels_version": 1,
+        "weights_sha256": "0123456789abcdef" * 4,
+    },
+    "n_features": 1280,
+    "backbone_reason": "",
+    "weights_file": None,
+}
+OLD_FINGERPRINT = "aaaf9534cb0769d4edc65f5862ba2c5406d38fcc8a485ec019a216359d15621d"
+
+NAMES = [f"p{number:02}.png" for number in range(40)]
+
+
+@pytest.fixture
+def load(toy_competition, tmp_path):
+    def load(source, names=NAMES, store="store", **options):
+        files = find_files(names, [f"t.txt:{name}" for name in names], toy_competition.images)
+        with FeatureStore(tmp_path / store) as opened:
+            return load_collection(files, source, opened, **options)
+
+    return load
+
+
+@pytest.fixture
+def two(other_backbone):
+    return choose_source(["tiny", "tiny-other"])
+
+
+def test_a_record_of_the_first_version_means_what_it_meant():
+    source = FeatureSource.of_record(OLD_RECORD, Path("m"))
+    (part,) = source.parts
+    assert part.backbone == get_backbone("efficientnet-lite0")
+    assert part.space.facts == OLD_RECORD["features"]
+    assert source.views == (ORIGINAL,)
+    assert source.fingerprint == part.space.fingerprint == OLD_FINGERPRINT
+    assert view_space(part.space, ORIGINAL).fingerprint == OLD_FINGERPRINT
+    assert source.to_json() == OLD_RECORD
+
+
+def test_one_backbone_is_recorded_as_the_first_version_did(tiny_backbone, tiny_weights):
+    source = choose_source(["tiny"], {None: tiny_weights})
+    assert source.to_json() == {
+        "features": {**tiny_backbone.facts(), "weights_sha256": file_sha256(tiny_weights)},
+        "n_features": tiny.N_FEATURES,
+        "backbone_reason": "",
+        "weights_file": str(tiny_weights),
+    }
+    assert source.fingerprint == source.parts[0].space.fingerprint
+
+
+def test_features_of_one_backbone_are_its_own_bit_for_bit(
+    load, tiny_backbone, tiny_weights, toy_competition, tmp_path
+):
+    chosen = choose_backbone("tiny")
+    space = choose_source(["tiny"]).parts[0].space
+    assert space.facts == chosen.facts()
+    with FeatureStore(tmp_path / "plain") as store:
+        paths = [toy_competition.images / name for name in NAMES]
+        model = tiny.build(tiny_weights)
+        expected = extract_features(
+            paths,
+            tiny_backbone,
+            space,
+            store,
+            lambda: make_feature_function(tiny_backbone, model, 32),
+        )
+    np.testing.assert_array_equal(load(choose_source(["tiny"])).features, expected.values)
+
+
+@pytest.mark.parametrize("views", ["original", "flip", "ten-crop"])
+def test_joined_features_equal_a_plain_loop(load, two, views):
+    source = choose_source(["tiny", "tiny-other"], views=VIEW_SETS[views])
+    features = load(source).features
+    of_view = {
+        (name, view): load(choose_source([name], views=[view])).features
+        for name in ("tiny", "tiny-other")
+        for view in VIEW_SETS[views]
+    }
+    for row in range(len(NAMES)):
+        expected = []
+        for name in ("tiny", "tiny-other"):
+            mean = sum(of_view[name, view][row] for view in VIEW_SETS[views]) / len(
+                VIEW_SETS[views]
+            )
+            expected += list(mean / np.sqrt((mean.astype(float) ** 2).sum()))
+        np.testing.assert_allclose(features[row], expected, rtol=1e-5, atol=1e-7)
+
+
+def test_rows_depend_on_their_picture_alone(load, two):
+    source = choose_source(["tiny", "tiny-other"], views=VIEW_SETS["flip"])
+    together = load(source).features
+    order = np.random.default_rng(0).permutation(len(NAMES))
+    shuffled = load(source, [NAMES[row] for row in order], "shuffled").features
+    np.testing.assert_array_equal(shuffled, together[order])
+    alone = load(source, NAMES[7:8], "alone").features
+    np.testing.assert_array_equal(alone[0], together[7])
+
+
+def test_a_part_without_any_feature_stays_zero_and_a_missing_one_is_missing(two):
+    some, none = np.ones((2, 24), np.float32), np.zeros((2, 24), np.float32)
+    none[1] = np.nan
+    joined = two.join([some, none])
+    assert joined.dtype == np.float32
+    np.testing.assert_allclose(joined[0, :24], 24**-0.5, rtol=1e-6)
+    assert (joined[0, 24:] == 0).all()
+    assert np.isnan(joined[1]).all()
+
+
+def test_only_the_part_that_is_missing_is_computed(load, two, monkeypatch):
+    assert load(choose_source(["tiny"])).n_computed == 40
+    assert load(choose_source(["tiny-other"]), NAMES[:10]).n_computed == 10
+    assert load(two).n_computed == 30
+    assert load(two).n_computed == 0
+    built = []
+    monkeypatch.setattr(tiny, "build_other", lambda weights: built.append(weights))
+    assert load(choose_source(["tiny"], views=VIEW_SETS["flip"])).n_computed == 40
+    assert built == []
+
+
+def test_a_broken_picture_is_named_once(load, two, toy_competition, tmp_path, monkeypatch):
+    (tmp_path / "images").mkdir()
+    for name in NAMES[:3]:
+        (tmp_path / "images" / name).write_bytes((toy_competition.images / name).read_bytes())
+    (tmp_path / "images" / NAMES[1]).write_bytes(b"no picture")
+    monkeypatch.setattr(type(toy_competition), "images", tmp_path / "images", raising=False)
+    with pytest.raises(ImageReadError, match=r"t\.txt:p01\.png: .*expected a picture") as caught:
+        load(two, NAMES[:3])
+    assert str(caught.value).count("p01.png: expected") == 1
+    skipped = load(two, NAMES[:3], skip_bad=True)
+    assert skipped.is_usable().tolist() == [True, False, True]
+    assert (len(skipped.problems), skipped.n_computed) == (1, 0)
+
+
+@pytest.mark.parametrize("names", [["tiny"], ["tiny", "tiny-other"], ["tiny-other", "tiny"]])
+@pytest.mark.parametrize("views", ["original", "flip", "five-crop"])
+def test_a_source_comes_back_from_its_record(other_backbone, tiny_weights, names, views):
+    source = choose_source(names, {"tiny": tiny_weights}, VIEW_SETS[views])
+    record = json.loads(json.dumps(source.to_json()))
+    again = FeatureSource.of_record(record, Path("m"))
+    assert again == source
+    assert again.to_json() == record
+    assert again.fingerprint == source.fingerprint
+    assert record["n_features"] == again.n_features == 24 * len(names)
+    assert [part.find_weights() for part in again.parts] == [tiny_weights] * len(names)
+
+
+def test_what_gives_other_features_has_another_fingerprint(other_backbone):
+    sources = [
+        choose_source(names, views=VIEW_SETS[views])
+        for names in (["tiny"], ["tiny-other"], ["tiny", "tiny-other"], ["tiny-other", "tiny"])
+        for views in VIEW_SETS
+    ]
+    assert len({source.fingerprint for source in sources}) == len(sources)
+
+
+def test_weights_of_a_model_of_two_are_asked_for_by_name(other_backbone, tiny_weights, tmp_path):
+    moved = tmp_path / "moved.weights.h5"
+    tiny.write_weights(moved)
+    strange = tmp_path / "strange.weights.h5"
+    tiny.write_weights(strange, seed=6)
+    record = choose_source(["tiny", "tiny-other"], {"tiny-other": moved}).to_json()
+    assert record["weights_file"] == [None, str(moved)]
+    moved = moved.rename(tmp_path / "there.weights.h5")
+
+    def find(given):
+        first, second = FeatureSource.of_record(record, tmp_path / "m", given).parts
+        return first.find_weights(), second.find_weights()
+
+    with pytest.raises(BackboneError, match=r"which is gone.*--weights tiny-other=FILE"):
+        find({})
+    assert find({"tiny-other": moved}) == (tiny_weights, moved)
+    with pytest.raises(WeightsError, match=r"strange.*got others.*--weights tiny-other=FILE"):
+        find({"tiny-other": strange})
+    with pytest.raises(BackboneError, match="expected a backbone among tiny, tiny-other"):
+        find({"resnet50": moved})
+
+
+def test_weights_go_to_the_backbone_that_they_are_for():
+    a, b = Path("a.h5"), Path("b.h5")
+    assert assign_weights(["x"], {}) == [None]
+    assert assign_weights(["x"], {None: a}) == assign_weights(["x"], {"x": a}) == [a]
+    assert assign_weights(["x", "y"], {"y": b, "x": a}) == [a, b]
+    assert assign_weights(["x", "y"], {"y": b}) == [None, b]
+    for names, given, message in (
+        (["x", "y"], {None: a}, r"--weights a.h5: expected NAME=FILE.*\(x, y\)"),
+        (["x"], {"y": a}, "--weights y=a.h5: expected a backbone among x"),
+        (["auto"], {None: a}, "--weights needs --backbone"),
+    ):
+        with pytest.raises(BackboneError, match=message):
+            assign_weights(names, given)
+
+
+def test_backbones_that_cannot_stand_side_by_side_are_refused(tiny_backbone):
+    check_backbone_names(["auto"])
+    check_backbone_names(["tiny", "resnet50"])
+    for names, message in (
+        (["tiny", "tiny"], '"tiny" is there twice'),
+        (["auto", "tiny"], '"auto" chooses one backbone'),
+        (["tiny", "resnet51"], 'Did you mean "resnet50"'),
+        (["tiny", ""], 'got ""'),
+    ):
+        with pytest.raises(BackboneError, match=message):
+            check_backbone_names(names)
