@@ -85,6 +85,10 @@ class ClassesError(TripletkitError, ValueError):
     """The classes of pictures are too few or too small for what is asked."""
 
 
+class VoteFileError(TripletkitError, ValueError):
+    """Votes on triplets cannot be read, or do not belong to the triplets."""
+
+
 class SearchIndexError(TripletkitError, ValueError):
     """A search index is damaged, or belongs to another model or collection."""
 

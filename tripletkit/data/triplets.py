@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from tripletkit.data.outputs import open_output
-from tripletkit.errors import TripletFileError, describe_problems
+from tripletkit.errors import MAX_SHOWN, TripletFileError, describe_problems
 
 HEADINGS = {("anchor", "positive", "negative"), ("anchor", "first", "second")}
 CSV_HEADINGS = HEADINGS | {("a", "b", "c")}
@@ -30,6 +30,7 @@ _SPECIAL = re.compile(rb'["#,\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\xff]')
 _TOKEN = re.compile(r'[ \t]*(?:"((?:[^"]|"")*)"(?=[ \t]|$)|(#.*)|([^ \t"#][^ \t]*))')
 # Unquoted, these look like a blank to a person and like part of a name to a program.
 _ODD_BLANK = re.compile(r"[^\S \t]")
+_SHARE = re.compile(r"0?\.\d+|[01](\.0*)?")
 _CONTROL = re.compile("[\x00-\x1f\x7f\u0085\u2028\u2029]")
 _SHOWN_CHARACTERS = 60
 
@@ -191,6 +192,27 @@ def quote_name(name: str) -> str:
     return name
 
 
+def describe_other_questions(asked: Triplets, expected: Triplets) -> str | None:
+    """Compare two triplet sets row by row and name by name.
+
+    Args:
+        asked, expected: of equally many rows.
+    Returns:
+        The first ten rows that differ and their number; None if there are none.
+    """
+    index_of = {name: index for index, name in enumerate(expected.names)}
+    codes = np.array([index_of.get(name, -1) for name in asked.names], dtype=np.int64)
+    wrong = np.flatnonzero((codes[asked.rows] != expected.rows).any(axis=1))
+    if not wrong.size:
+        return None
+    problems = [
+        f"{asked.place(row)}: expected the question {_question(expected, row)} of "
+        f"{expected.place(row)}, got {_question(asked, row)}"
+        for row in wrong[:MAX_SHOWN]
+    ]
+    return describe_problems(problems, len(wrong))
+
+
 def read_bytes(source: Path | BinaryIO, name: str | None = None) -> tuple[bytes, str]:
     """Return the bytes of a path or an open binary file, and what to call it in messages.
 
@@ -346,14 +368,20 @@ def _first_lines(data: bytes, n_lines: int = 1000) -> Iterator[str]:
             return
 
 
-def _parse_line(line: str) -> list[str]:
-    """Return the three names of a line, or none of a blank or comment line."""
+def split_line(line: str) -> list[str]:
+    """Return the fields of a line that blanks or tabs separate, a comment left out.
+
+    Raises:
+        ValueError: saying what was expected.
+    """
     names: list[str] = []
     position, end = 0, len(line.rstrip(" \t"))
     while position < end:
         match = _TOKEN.match(line, position, end)
         if match is None:
-            raise ValueError(f'expected a closing quote (") before a blank, got {_shown(line)}')
+            raise ValueError(
+                f'expected a closing quote (") before a blank, got {shorten_line(line)}'
+            )
         quoted, comment, plain = match.groups()
         position = match.end()
         if comment is not None:
@@ -363,52 +391,79 @@ def _parse_line(line: str) -> list[str]:
             names.append(plain)
         else:
             names.append(quoted.replace('""', '"'))
-    return _check_names(names, line)
+    return names
 
 
-def _parse_csv_line(line: str) -> list[str]:
-    """Return the three names of a CSV row, or none of a blank or comment line."""
+def split_csv_line(line: str) -> list[str]:
+    """Return the fields of a CSV row, or none of a blank or comment line.
+
+    Raises:
+        ValueError: saying what was expected.
+    """
     if not line.strip() or line.lstrip().startswith("#"):
         return []
     try:
         fields = next(csv.reader([line], skipinitialspace=True, strict=True))
     except csv.Error as error:
-        raise ValueError(f"expected a CSV row, got {_shown(line)} ({error})") from error
+        raise ValueError(f"expected a CSV row, got {shorten_line(line)} ({error})") from error
     # Blanks before a comma belong to the layout unless the field is quoted; csv keeps them.
-    return _check_names([field.strip(" \t") for field in fields], line)
+    return [field.strip(" \t") for field in fields]
+
+
+def check_names(names: list[str], line: str) -> list[str]:
+    """Return the three names of a line, or none of a blank one.
+
+    Raises:
+        ValueError: if they are others, saying what was expected.
+    """
+    if names and len(names) != 3:
+        hint = ' Put names with spaces in quotes (").' if len(names) > 3 else ""
+        if len(names) == 4 and _SHARE.fullmatch(names[3]):
+            hint = (
+                " Where the fourth is the share of people who said the second, `train` and "
+                "`score` take it with --fourth-column share."
+            )
+        raise ValueError(f"expected 3 image names, got {len(names)} ({shorten_line(line)}).{hint}")
+    for name in names:
+        if not name:
+            raise ValueError(f"expected an image name, got an empty one in {shorten_line(line)}")
+        if control := _CONTROL.search(name):
+            raise ValueError(
+                f"expected an image name, got one with the control character "
+                f"U+{ord(control.group()):04X} in {shorten_line(line)}"
+            )
+    return names
+
+
+def shorten_line(line: str) -> str:
+    """Return a line as messages show it: quoted, short, nothing invisible in it."""
+    short = line if len(line) <= _SHOWN_CHARACTERS else line[:_SHOWN_CHARACTERS] + "..."
+    return ascii(short) if _CONTROL.search(short) or _ODD_BLANK.search(short) else f'"{short}"'
+
+
+def _parse_line(line: str) -> list[str]:
+    return check_names(split_line(line), line)
+
+
+def _parse_csv_line(line: str) -> list[str]:
+    return check_names(split_csv_line(line), line)
 
 
 def _check_plain(name: str, line: str) -> None:
     if odd := _ODD_BLANK.search(name):
         raise ValueError(
             f"expected spaces or tabs between names, got the blank U+{ord(odd.group()):04X} "
-            f"in {_shown(line)}"
+            f"in {shorten_line(line)}"
         )
     if name.startswith(",") or name.endswith(","):
         raise ValueError(
             f"expected names separated by blanks as in the lines before, got commas in "
-            f"{_shown(line)}"
+            f"{shorten_line(line)}"
         )
 
 
-def _check_names(names: list[str], line: str) -> list[str]:
-    if names and len(names) != 3:
-        hint = ' Put names with spaces in quotes (").' if len(names) > 3 else ""
-        raise ValueError(f"expected 3 image names, got {len(names)} ({_shown(line)}).{hint}")
-    for name in names:
-        if not name:
-            raise ValueError(f"expected an image name, got an empty one in {_shown(line)}")
-        if control := _CONTROL.search(name):
-            raise ValueError(
-                f"expected an image name, got one with the control character "
-                f"U+{ord(control.group()):04X} in {_shown(line)}"
-            )
-    return names
-
-
-def _shown(line: str) -> str:
-    short = line if len(line) <= _SHOWN_CHARACTERS else line[:_SHOWN_CHARACTERS] + "..."
-    return ascii(short) if _CONTROL.search(short) or _ODD_BLANK.search(short) else f'"{short}"'
+def _question(triplets: Triplets, row: int) -> str:
+    return "(" + ", ".join(triplets.names[index] for index in triplets.rows[row]) + ")"
 
 
 def _is_encodable(name: str) -> bool:

@@ -15,7 +15,12 @@ from typing import BinaryIO, Literal, TextIO
 import numpy as np
 
 from tripletkit.data.outputs import open_output
-from tripletkit.data.triplets import Triplets, check_text, read_bytes
+from tripletkit.data.triplets import (
+    Triplets,
+    check_text,
+    describe_other_questions,
+    read_bytes,
+)
 from tripletkit.errors import AnswerFileError, TripletFileError, describe_problems
 from tripletkit.evaluation.csv_columns import Field, describe_text, read_columns, read_heading
 from tripletkit.evaluation.decimals import WIDTH, format_decimals
@@ -175,18 +180,8 @@ def check_same_questions(answers: Answers, triplets: Triplets) -> None:
     """
     check_same_length(answers, len(triplets), triplets.source)
     asked = answers.triplets
-    if asked is None:
-        return
-    index_of = {name: index for index, name in enumerate(triplets.names)}
-    codes = np.array([index_of.get(name, -1) for name in asked.names], dtype=np.int64)
-    wrong = np.flatnonzero((codes[asked.rows] != triplets.rows).any(axis=1))
-    if wrong.size:
-        problems = [
-            f"{asked.place(row)}: expected the question {_question(triplets, row)} of "
-            f"{triplets.place(row)}, got {_question(asked, row)}"
-            for row in wrong[:10]
-        ]
-        raise AnswerFileError(describe_problems(problems, len(wrong)))
+    if asked is not None and (problems := describe_other_questions(asked, triplets)):
+        raise AnswerFileError(problems)
 
 
 def write_answers(
@@ -253,10 +248,6 @@ def _quote(name: str) -> str:
     if any(character in name for character in ',"\r\n') or name != name.strip():
         return '"' + name.replace('"', '""') + '"'
     return name
-
-
-def _question(triplets: Triplets, row: int) -> str:
-    return "(" + ", ".join(triplets.names[index] for index in triplets.rows[row]) + ")"
 
 
 def _read_text(source: Path | BinaryIO, name: str | None) -> tuple[str, str]:

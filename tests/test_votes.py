@@ -1,0 +1,82 @@
+"""What votes are made into, against plain loops; the readers are tested in test_vote_files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tripletkit.data.triplets import Triplets
+from tripletkit.data.votes import Votes, make_loss_weights, turn_to_majority
+
+counts = st.lists(
+    st.tuples(st.integers(0, 9), st.integers(0, 9)).filter(any), min_size=1, max_size=20
+)
+
+
+def make_votes(pairs):
+    return Votes(*np.array(pairs, dtype=float).T)
+
+
+def make_triplets(n):
+    rows = np.arange(3 * n, dtype=np.int32).reshape(n, 3)
+    return Triplets([f"p{i}" for i in range(3 * n)], rows, np.arange(n) + 1, "train.txt")
+
+
+@given(counts)
+def test_soft_weights_are_the_expected_loss_over_the_voters(pairs):
+    weights = make_loss_weights(make_votes(pairs), "soft")
+    for (b, c), (forth, back) in zip(pairs, weights, strict=True):
+        losses = [2.0] * b + [7.0] * c  # one loss if the voter said B, another if C
+        assert forth * 2.0 + back * 7.0 == pytest.approx(np.mean(losses), rel=1e-6)
+
+
+@given(counts)
+def test_weights_follow_the_lead_and_have_a_mean_of_one(pairs):
+    weights = make_loss_weights(make_votes(pairs), "weight")
+    leads = [abs(b - c) / (b + c) for b, c in pairs]
+    mean = sum(leads) / len(leads)
+    for (b, c), lead, (forth, back) in zip(pairs, leads, weights, strict=True):
+        expected = lead / mean if mean else 0
+        assert (forth if b >= c else back) == pytest.approx(expected, rel=1e-5)
+        assert (back if b >= c else forth) == 0
+    assert weights.sum() == pytest.approx(len(pairs) if mean else 0, rel=1e-5)
+
+
+def test_majority_weights_leave_ties_out():
+    weights = make_loss_weights(make_votes([(5, 0), (3, 2), (1, 4), (2, 2)]), "majority")
+    assert weights * 3 / 4 == pytest.approx(np.array([[1, 0], [1, 0], [0, 1], [0, 0]]))
+
+
+@pytest.mark.parametrize("votes_as", ["soft", "weight", "majority"])
+@given(counts)
+def test_turning_a_question_turns_its_weights(votes_as, pairs):
+    votes = make_votes(pairs)
+    turned = votes.turn(np.ones(len(votes), dtype=bool))
+    np.testing.assert_allclose(
+        make_loss_weights(turned, votes_as),
+        make_loss_weights(votes, votes_as)[:, ::-1],
+        rtol=1e-6,
+        atol=1e-7,
+    )
+
+
+@given(counts)
+def test_after_turning_to_the_majority_the_second_column_is_what_most_chose(pairs):
+    triplets, votes = make_triplets(len(pairs)), make_votes(pairs)
+    turned, turned_votes = turn_to_majority(triplets, votes)
+    for row, (b, c) in enumerate(pairs):
+        anchor, first, second = triplets.rows[row]
+        expected = (anchor, second, first) if c > b else (anchor, first, second)
+        assert tuple(turned.rows[row]) == expected
+        assert turned_votes.for_first[row] == max(b, c)
+    assert (turned_votes.share >= 0.5).all()
+    again, _ = turn_to_majority(turned, turned_votes)
+    np.testing.assert_array_equal(again.rows, turned.rows)
+
+
+def test_shares_are_no_counts_but_whole_numbers_are():
+    assert make_votes([(3, 2), (0, 1)]).are_counts
+    assert not Votes.of_shares(np.array([0.25, 1.0])).are_counts
+    assert Votes.of_shares(np.array([0.25, 0.5])).is_tie.tolist() == [False, True]

@@ -1,0 +1,118 @@
+"""How many people said what of each triplet, and what training is to make of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from tripletkit.data.triplets import Triplets
+
+VotesAs = Literal["soft", "weight", "majority"]
+
+
+@dataclass(frozen=True)
+class Votes:
+    """Votes on questions "is the anchor nearer to the first or to the second?".
+
+    Attributes:
+        for_first, for_second: `(n_triplets,)` float64, >= 0, never both 0: how many people said
+            so, or the share of them.
+    """
+
+    for_first: np.ndarray
+    for_second: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.for_first)
+
+    @classmethod
+    def of_shares(cls, shares: np.ndarray) -> Votes:
+        """Return votes of which only the share for the first picture is known, 0 to 1."""
+        return cls(shares, 1 - shares)
+
+    @property
+    def n_each(self) -> np.ndarray:
+        """`(n_triplets,)` float64: votes on each question."""
+        return self.for_first + self.for_second
+
+    @property
+    def share(self) -> np.ndarray:
+        """`(n_triplets,)` float64: the share of votes for the first picture, 0 to 1."""
+        return self.for_first / self.n_each
+
+    @property
+    def is_tie(self) -> np.ndarray:
+        """`(n_triplets,)` bool: as many votes for one picture as for the other."""
+        return self.for_first == self.for_second
+
+    @property
+    def is_for_second(self) -> np.ndarray:
+        """`(n_triplets,)` bool: most votes are for the second picture."""
+        return self.for_second > self.for_first
+
+    @property
+    def are_counts(self) -> bool:
+        """All are whole numbers, so that one voter can be told from the others."""
+        return all(
+            np.array_equal(part, np.rint(part)) for part in (self.for_first, self.for_second)
+        )
+
+    def take(self, rows: np.ndarray) -> Votes:
+        """Return the rows that a mask or an index array picks."""
+        return Votes(self.for_first[rows], self.for_second[rows])
+
+    def turn(self, is_turned: np.ndarray) -> Votes:
+        """Return the votes after first and second picture changed places in some rows.
+
+        Args:
+            is_turned: `(n_triplets,)` bool.
+        """
+        return Votes(
+            np.where(is_turned, self.for_second, self.for_first),
+            np.where(is_turned, self.for_first, self.for_second),
+        )
+
+
+def turn_to_majority(triplets: Triplets, votes: Votes) -> tuple[Triplets, Votes]:
+    """Return triplets whose second column is what most people chose, and the votes likewise.
+
+    Ties stay as they are.
+    """
+    is_turned = votes.is_for_second
+    rows = np.where(is_turned[:, None], triplets.rows[:, [0, 2, 1]], triplets.rows)
+    return replace(triplets, rows=rows), votes.turn(is_turned)
+
+
+def make_loss_weights(votes: Votes, votes_as: VotesAs) -> np.ndarray:
+    """Return the weights of a triplet's loss as it stands, and of the loss the other way round.
+
+    With p the share of votes for the first picture, the loss of a triplet is
+    `weights[0] * l(d(A, B), d(A, C)) + weights[1] * l(d(A, C), d(A, B))`:
+
+    - `soft`: p and 1 - p, the expected loss over the voters. A tie pulls the two distances
+      together.
+    - `weight`: |2p - 1| where most are for the first, and 0. A tie counts for nothing.
+    - `majority`: 1 where most are for the first, and 0. A tie counts for nothing.
+
+    Where most are for the second, it is the other way round. The weights of the last two are
+    divided by their mean over the triplets, so that losses compare.
+
+    Args:
+        votes: `n_triplets` of them.
+        votes_as: one of the three.
+    Returns:
+        `(n_triplets, 2)` float32, >= 0.
+    Example:
+        >>> make_loss_weights(Votes(np.array([4., 2.]), np.array([1., 2.])), "soft").tolist()
+        [[0.800000011920929, 0.20000000298023224], [0.5, 0.5]]
+    """
+    share = votes.share
+    if votes_as == "soft":
+        weights = np.stack([share, 1 - share], axis=1)
+    else:
+        lead = np.abs(2 * share - 1) if votes_as == "weight" else (~votes.is_tie).astype(float)
+        lead /= lead.mean() if lead.any() else 1
+        weights = np.stack([lead * (share > 0.5), lead * (share < 0.5)], axis=1)
+    return weights.astype(np.float32)
