@@ -171,3 +171,90 @@ def test_score_of_the_clothing_photos_by_chance_is_a_half(runner, shared, tmp_pa
     found = json.loads(result.stdout)
     assert found["wilson"][0] < 0.5 < found["wilson"][1]
     assert found["bootstrap"][0] < 0.5 < found["bootstrap"][1]
+
+
+@pytest.fixture
+def votes(tmp_path: Path) -> Path:
+    path = tmp_path / "votes.csv"
+    path.write_text("votes_b,votes_c\n4,1\n5,0\n3,2\n2,2\n1,4\n")
+    return path
+
+
+def test_score_tells_the_agreement_with_votes(runner, predictions, votes):
+    result = runner.invoke(tripletkit, ["score", str(predictions), "--votes", str(votes)])
+    assert result.exit_code == 0
+    assert result.stderr == "No truth file: taking what most people said for the truth.\n"
+    lines = result.stdout.splitlines()
+    # One of five is tied. Right: 1, 3; wrong: 2; the last is a tie of the model's.
+    assert lines[0] == "accuracy      0.5000            2 of 4 right"
+    start = lines.index("agreement with the votes")
+    # (0.8 + 0 + 0.6 + 0.5 + 0) / 5; (0.8 + 1 + 0.6 + 0.5 + 0.8) / 5
+    assert lines[start + 1].startswith("agreement     0.3800 ")
+    assert lines[start + 4] == (
+        "ceiling       0.7400            if every answer were that of the majority"
+    )
+    assert lines[start + 7].endswith("with votes, 4.8 votes each; 1 tied")
+
+
+def test_score_json_with_votes_and_truth_holds_both(runner, predictions, truth, votes):
+    arguments = ["score", str(predictions), str(truth), "--json"]
+    plain = json.loads(runner.invoke(tripletkit, arguments).stdout)
+    found = json.loads(runner.invoke(tripletkit, [*arguments, "--votes", str(votes)]).stdout)
+    by_votes = found.pop("votes")
+    assert found == plain
+    assert by_votes["agreement"] == pytest.approx(0.38)
+    assert by_votes["wilson"][0] < 0.38 < by_votes["wilson"][1]
+    # Voters who agree: 6+0, 10, 3+1, 1+1, 0+6 of 10, 10, 10, 6, 10 pairs.
+    assert by_votes["voters"]["one_another"] == pytest.approx((0.6 + 1 + 0.4 + 1 / 3 + 0.6) / 5)
+
+
+def test_score_takes_a_fourth_column(runner, predictions, labels, tmp_path):
+    triplets = tmp_path / "test.txt"
+    triplets.write_text(
+        "x.jpg y.jpg z.jpg 0.8\nx.jpg z.jpg y.jpg 1\nu.jpg v.jpg w.jpg 0.6\n"
+        "u.jpg v.jpg w.jpg 0.5\np.jpg q.jpg r.jpg 0.2\n"
+    )
+    options = ["--triplets", str(triplets), "--fourth-column", "share", "--json"]
+    found = json.loads(runner.invoke(tripletkit, ["score", str(predictions), *options]).stdout)
+    assert found["n"] == 4
+    assert found["votes"]["agreement"] == pytest.approx(0.38)
+    assert found["votes"]["voters"] is None
+    refused = runner.invoke(tripletkit, ["score", str(labels), *options[:2]])
+    assert refused.exit_code == 1
+    assert "test.txt:1: expected 3 image names, got 4" in refused.stderr
+
+
+def test_votes_with_names_bring_the_triplets(runner, predictions, labels, tmp_path):
+    rows = [line.split(",")[:3] for line in PREDICTIONS.splitlines()[1:]]
+    votes = tmp_path / "votes.csv"
+    votes.write_text(
+        "a,b,c,votes_b,votes_c\n"
+        + "".join(f"{','.join(row)},3,{n}\n" for n, row in enumerate(rows))
+    )
+    arguments = ["--votes", str(votes), "--json"]
+    found = json.loads(runner.invoke(tripletkit, ["score", str(labels), *arguments]).stdout)
+    assert found["bootstrap"] is not None
+    votes.write_text(votes.read_text().replace("x.jpg,z.jpg,y.jpg", "x.jpg,y.jpg,z.jpg"))
+    refused = runner.invoke(tripletkit, ["score", str(predictions), *arguments])
+    assert refused.exit_code == 1
+    assert "preds.csv:3: expected the question (x.jpg, y.jpg, z.jpg) of" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--fourth-column", "share"], 2, "--fourth-column needs --triplets"),
+        (["--votes", "v.csv", "--fourth-column", "share"], 2, "--votes excludes --fourth-column"),
+        (["--votes", "v.csv", "--unique"], 2, "--unique excludes votes"),
+        (["--votes", "v.csv"], 1, "expected 2 answers, one for each row of v.csv"),
+    ],
+)
+def test_votes_that_do_not_fit_are_refused(
+    runner, predictions, tmp_path, monkeypatch, options, code, message
+):
+    monkeypatch.chdir(tmp_path)
+    Path("v.csv").write_text("3 2\n1 1\n")
+    result = runner.invoke(tripletkit, ["score", str(predictions), *options])
+    assert result.exit_code == code
+    assert message in result.stderr
+    assert result.stdout == ""

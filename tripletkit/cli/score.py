@@ -10,10 +10,14 @@ import click
 from tripletkit.cli.console import say, show_json
 from tripletkit.cli.options import INPUT_FILE, input_source, json_option, quiet_option, seed_option
 from tripletkit.cli.tables import align_columns, show_count
+from tripletkit.cli.votes import check_votes_options, make_votes_options
 
 if TYPE_CHECKING:
+    from tripletkit.data.triplets import Triplets
+    from tripletkit.data.votes import Votes
     from tripletkit.evaluation.intervals import Interval
     from tripletkit.evaluation.scoring import Score, Slice
+    from tripletkit.evaluation.vote_scoring import VoteScore
 
 triplets_option = click.option(
     "--triplets",
@@ -37,6 +41,7 @@ ties_option = click.option(
 @triplets_option
 @click.option("--unique", is_flag=True, help="Count rows that repeat an earlier one only once.")
 @ties_option
+@make_votes_options("--triplets")
 @seed_option
 @json_option
 @quiet_option
@@ -46,21 +51,24 @@ def score(
     triplets_file: Path | None,
     unique: bool,
     ties: str,
+    votes_file: Path | None,
+    fourth_column: str | None,
     seed: int,
     as_json: bool,
 ) -> None:
     """Print the accuracy of an answer file, with its uncertainty.
 
     TRUTH is one 0 or 1 a line, or a CSV with a column label, truth or prediction. Without it
-    every first picture is taken for the nearer one, as in a training file.
+    every first picture is taken for the nearer one, as in a training file; with votes, what most
+    people said is the truth, and questions on which they are tied are left out of the accuracy.
 
     \b
     tripletkit score preds.csv truth.csv
     tripletkit score answers.txt truth.csv --triplets test.txt --json
+    tripletkit score preds.csv --votes votes.csv
     """
     import numpy as np
 
-    from tripletkit.data.triplets import read_triplets
     from tripletkit.evaluation.answers import (
         check_same_length,
         check_same_questions,
@@ -68,11 +76,18 @@ def score(
         read_truth,
     )
     from tripletkit.evaluation.scoring import score_answers
+    from tripletkit.evaluation.vote_scoring import score_votes, take_majority
 
+    check_votes_options(votes_file, fourth_column)
+    if fourth_column is not None and triplets_file is None:
+        raise click.UsageError("--fourth-column needs --triplets, which has the column.")
+    has_votes = votes_file is not None or fourth_column is not None
+    if unique and has_votes:
+        raise click.UsageError("--unique excludes votes: a row that repeats another has its own.")
     answers = read_answers(input_source(predictions))
+    triplets, votes = _read_questions(triplets_file, votes_file, fourth_column)
     rows = answers.triplets.rows if answers.triplets else None
-    if triplets_file is not None:
-        triplets = read_triplets(input_source(triplets_file))
+    if triplets is not None:
         check_same_questions(answers, triplets)
         rows = triplets.rows
     if unique and rows is None:
@@ -80,21 +95,48 @@ def score(
             f"--unique needs to know the triplets, and {answers.source} does not hold them. "
             "Add --triplets FILE."
         )
-    if truth is None:
-        say("No truth file: taking every first picture for the nearer one (truth all 1).")
-        labels = np.ones(len(answers), dtype=np.int8)
-    else:
+    by_votes = None
+    if votes is not None:
+        check_same_length(answers, len(votes), str(votes_file or triplets_file))
+        by_votes = score_votes(answers, votes, rows=rows, ties=ties, seed=seed)
+    if truth is not None:
         read = read_truth(input_source(truth))
         check_same_length(answers, len(read), read.source)
         labels = read.labels
+    elif votes is not None:
+        say("No truth file: taking what most people said for the truth.")
+        labels, is_decided = take_majority(votes, str(votes_file or triplets_file))
+        answers, rows = answers.take(is_decided), None if rows is None else rows[is_decided]
+    else:
+        say("No truth file: taking every first picture for the nearer one (truth all 1).")
+        labels = np.ones(len(answers), dtype=np.int8)
     result = score_answers(answers, labels, rows=rows, ties=ties, unique=unique, seed=seed)
     if as_json:
-        show_json(result.to_json())
+        show_json(result.to_json() | ({"votes": by_votes.to_json()} if by_votes else {}))
     else:
-        click.echo(describe_score(result))
+        click.echo(describe_score(result, by_votes))
 
 
-def describe_score(score: Score) -> str:
+def _read_questions(
+    triplets_file: Path | None, votes_file: Path | None, fourth_column: str | None
+) -> tuple[Triplets | None, Votes | None]:
+    """Return the questions, where a file holds them, and the votes on them, where there are any."""
+    from tripletkit.data.triplets import read_triplets
+    from tripletkit.data.vote_files import read_triplets_with_shares, read_votes
+
+    if fourth_column is not None:
+        return read_triplets_with_shares(input_source(triplets_file))
+    triplets = None if triplets_file is None else read_triplets(input_source(triplets_file))
+    if votes_file is None:
+        return triplets, None
+    read = read_votes(input_source(votes_file))
+    if triplets is None:
+        return read.triplets, read.votes
+    read.check_questions(triplets)
+    return triplets, read.votes
+
+
+def describe_score(score: Score, by_votes: VoteScore | None = None) -> str:
     """Return the score as lines of text."""
     lines = [
         [
@@ -114,6 +156,8 @@ def describe_score(score: Score) -> str:
     lines.append(["answers 1", f"{score.share_of_ones:.4f}", "share of ones among the answers"])
     lines += _describe_counts(score)
     parts = [align_columns(lines)]
+    if by_votes is not None:
+        parts.append(f"agreement with the votes\n{align_columns(describe_votes(by_votes))}")
     for title, slices in (
         ("by size of the margin", score.by_margin),
         ("by rows with the same anchor", score.by_anchor_frequency),
@@ -121,6 +165,28 @@ def describe_score(score: Score) -> str:
         if len(slices) > 1:
             parts.append(f"accuracy {title}\n{_describe_slices(slices)}")
     return "\n\n".join(parts)
+
+
+def describe_votes(score: VoteScore) -> list[list[str]]:
+    """Return the rows of a table: agreement, its intervals, and what it could be."""
+    tied = f"; {score.n_tied:,} tied" if score.n_tied else ""
+    mean = "" if score.mean_votes is None else f", {score.mean_votes:.3g} votes each"
+    rows = [
+        ["agreement", f"{score.agreement:.4f}", "share of the voters who say what the answer says"],
+        ["95% interval", describe_interval(score.wilson), "Wilson, rows taken as independent"],
+    ]
+    if score.bootstrap is not None:
+        interval = describe_interval(score.bootstrap)
+        rows.append(["95% interval", interval, "bootstrap, pictures resampled"])
+    rows.append(["ceiling", f"{score.ceiling:.4f}", "if every answer were that of the majority"])
+    if (voters := score.voters) is not None:
+        of = "" if voters.n == score.n else f" ({voters.n:,} questions with two votes or more)"
+        rows += [
+            ["a voter", f"{voters.one_another:.4f}", f"with another voter{of}"],
+            ["a voter", f"{voters.with_majority:.4f}", f"with most of the other voters{of}"],
+        ]
+    rows.append(["questions", f"{score.n:,}", f"with votes{mean}{tied}"])
+    return rows
 
 
 def describe_interval(interval: Interval) -> str:

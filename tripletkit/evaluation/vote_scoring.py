@@ -1,0 +1,168 @@
+"""How far answers agree with the people who were asked, and how far they could."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tripletkit import defaults
+from tripletkit.data.votes import Votes
+from tripletkit.errors import AnswerFileError
+from tripletkit.evaluation.answers import Answers, check_same_length
+from tripletkit.evaluation.intervals import Interval, picture_bootstrap, wilson_interval
+from tripletkit.evaluation.scoring import TiePolicy, credit_rows
+
+
+@dataclass(frozen=True)
+class VoterAgreement:
+    """How far people agree with each other, on the questions that two or more were asked.
+
+    Attributes:
+        n: such questions.
+        one_another: chance that a voter says what another voter says, 0 to 1.
+        with_majority: chance that a voter says what most of the other voters say; where these
+            are tied, half. What the majority of one voter fewer earns on a vote it has not seen.
+    """
+
+    n: int
+    one_another: float
+    with_majority: float
+
+
+@dataclass(frozen=True)
+class VoteScore:
+    """The agreement of answers with votes, and what it must be compared with.
+
+    Attributes:
+        n: questions.
+        n_tied: of them, with as many votes for one picture as for the other.
+        mean_votes: votes on a question, on average; None where only shares are known.
+        agreement: mean share of voters who say what the answer says, 0 to 1.
+        wilson: 95% interval that takes questions as independent. It is meant for right and
+            wrong; shares vary less, so it is rather too wide.
+        bootstrap: 95% interval that resamples pictures; None without the triplets, or where
+            nothing varies.
+        ceiling: mean share of the majority. No answers can agree more with these votes.
+        voters: how far people agree with each other; None where that cannot be told.
+    """
+
+    n: int
+    n_tied: int
+    mean_votes: float | None
+    agreement: float
+    wilson: Interval
+    bootstrap: Interval | None
+    ceiling: float
+    voters: VoterAgreement | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the score as JSON takes it, intervals as [low, high]."""
+        intervals = {
+            "wilson": self.wilson.to_json(),
+            "bootstrap": self.bootstrap and self.bootstrap.to_json(),
+        }
+        return asdict(self) | intervals
+
+
+def score_votes(
+    answers: Answers,
+    votes: Votes,
+    *,
+    rows: np.ndarray | None = None,
+    ties: TiePolicy = "error",
+    seed: int = defaults.SEED,
+) -> VoteScore:
+    """Measure how far answers agree with votes.
+
+    Args:
+        answers: of `n_triplets` rows.
+        votes: on the same rows.
+        rows: `(n_triplets, 3)` integers, the pictures of each question. Defaults to those that
+            the answers hold; without any, there is no bootstrap.
+        ties: see `credit_rows`; with `"half"` a tie earns 0.5, as in the reference.
+        seed: start of the bootstrap.
+    Raises:
+        AnswerFileError: if the numbers of answers and of votes differ.
+    Reference:
+        Zhang, Isola, Efros, Shechtman, Wang. The unreasonable effectiveness of deep features as
+        a perceptual metric. CVPR 2018. arXiv:1801.03924 (the 2AFC score).
+    Example:
+        >>> answers = Answers(np.array([1, 0]), None, None, "answers")
+        >>> score = score_votes(answers, Votes(np.array([4., 3.]), np.array([1., 2.])))
+        >>> score.agreement, score.ceiling  # (0.8 + 0.4) / 2 and (0.8 + 0.6) / 2
+        (0.6, 0.7)
+    """
+    check_same_length(answers, len(votes), "the votes")
+    if rows is None and answers.triplets is not None:
+        rows = answers.triplets.rows
+    share = votes.share
+    if_first, if_second = (
+        credit_rows(answers, np.full(len(votes), label), ties) for label in (1, 0)
+    )
+    agreeing = if_first * share + if_second * (1 - share)
+    return VoteScore(
+        n=len(votes),
+        n_tied=int(votes.is_tie.sum()),
+        mean_votes=float(votes.n_each.mean()) if votes.are_counts else None,
+        agreement=float(agreeing.mean()),
+        wilson=wilson_interval(float(agreeing.sum()), len(votes)),
+        bootstrap=None if rows is None else picture_bootstrap(agreeing, rows, seed=seed),
+        ceiling=float(np.maximum(share, 1 - share).mean()),
+        voters=compare_voters(votes),
+    )
+
+
+def compare_voters(votes: Votes) -> VoterAgreement | None:
+    """Leave out each voter in turn, and compare with the others.
+
+    Returns:
+        None where no question was put to two people, or only shares are known.
+    Reference:
+        Zhang et al. 2018, as above, give p**2 + (1 - p)**2 for human performance; that counts
+        a voter as one of the others too, and so flatters where few were asked.
+    Example:
+        Three of four say B. A voter for B agrees with 2 of 3 others, the one for C with none:
+        (3 * 2/3 + 0) / 4. For each voter for B the others are 2 to 1 for B.
+        >>> compare_voters(Votes(np.array([3.]), np.array([1.])))
+        VoterAgreement(n=1, one_another=0.5, with_majority=0.75)
+    """
+    if not votes.are_counts:
+        return None
+    votes = votes.take(votes.n_each >= 2)
+    if not len(votes):
+        return None
+    n = votes.n_each
+    n_agreeing, n_with_majority = np.zeros(len(votes)), np.zeros(len(votes))
+    for mine, other in (
+        (votes.for_first, votes.for_second),
+        (votes.for_second, votes.for_first),
+    ):
+        n_agreeing += mine * (mine - 1)
+        n_with_majority += mine * np.where(mine - 1 == other, 0.5, mine - 1 > other)
+    return VoterAgreement(
+        len(votes),
+        float((n_agreeing / (n * (n - 1))).mean()),
+        float((n_with_majority / n).mean()),
+    )
+
+
+def take_majority(votes: Votes, source: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return what most people said, for want of any other truth.
+
+    Args:
+        source: what to call the votes in messages.
+    Returns:
+        `(n,)` int8, 1 where most are for the first picture; `(n_triplets,)` bool, the `n`
+        questions that are not tied.
+    Raises:
+        AnswerFileError: if every question is tied.
+    """
+    is_decided = ~votes.is_tie
+    if not is_decided.any():
+        raise AnswerFileError(
+            f"{source}: expected a majority on at least one question, every one is tied. "
+            "Give a TRUTH file."
+        )
+    return (~votes.is_for_second[is_decided]).astype(np.int8), is_decided
