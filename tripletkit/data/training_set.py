@@ -11,6 +11,7 @@ from tripletkit.data.label_triplets import draw_triplets
 from tripletkit.data.labels import NO_LABEL, PictureLabels
 from tripletkit.data.splits import split_triplets
 from tripletkit.data.triplets import Triplets
+from tripletkit.data.votes import Votes
 from tripletkit.errors import TripletFileError
 
 BY_FILE = "file"
@@ -29,6 +30,8 @@ class TrainingSet:
         n_dropped: triplets that the split could use on neither side.
         n_degenerate: triplets left out because they name a picture twice.
         labels: the classes of the pictures in `names`; None without labels.
+        train_votes, val_votes: on the triplets, where there are any.
+        n_tied: triplets left out because as many people chose the one picture as the other.
     """
 
     train: Triplets
@@ -37,6 +40,9 @@ class TrainingSet:
     n_dropped: int
     n_degenerate: int
     labels: PictureLabels | None = None
+    train_votes: Votes | None = None
+    val_votes: Votes | None = None
+    n_tied: int = 0
 
     @property
     def names(self) -> list[str]:
@@ -52,10 +58,33 @@ class TrainingSet:
         Args:
             is_usable: `(n_names,)` bool.
         """
-        train, val = (
-            part.take(is_usable[part.rows].all(axis=1)) for part in (self.train, self.val)
+        return self._take(*(is_usable[part.rows].all(axis=1) for part in (self.train, self.val)))
+
+    def leave_out_ties(self, *, of_training: bool) -> TrainingSet:
+        """Return the set without triplets that votes leave open.
+
+        Args:
+            of_training: leave them out of training too, and not of validation alone, where they
+                have no right answer.
+        """
+        is_kept = [
+            np.ones(len(part), dtype=bool) if votes is None or not leaves_out else ~votes.is_tie
+            for part, votes, leaves_out in (
+                (self.train, self.train_votes, of_training),
+                (self.val, self.val_votes, True),
+            )
+        ]
+        n_tied = sum(int((~part).sum()) for part in is_kept)
+        return replace(self._take(*is_kept), n_tied=self.n_tied + n_tied)
+
+    def _take(self, is_train: np.ndarray, is_val: np.ndarray) -> TrainingSet:
+        return replace(
+            self,
+            train=self.train.take(is_train),
+            val=self.val.take(is_val),
+            train_votes=None if self.train_votes is None else self.train_votes.take(is_train),
+            val_votes=None if self.val_votes is None else self.val_votes.take(is_val),
         )
-        return replace(self, train=train, val=val)
 
 
 def share_names(triplets: Triplets, val: Triplets) -> tuple[Triplets, Triplets]:
@@ -75,7 +104,9 @@ def places_of_names(triplets: Triplets, val: Triplets) -> list[str]:
     return [of_train[i] if is_in_train[i] else of_val[i] for i in range(len(triplets.names))]
 
 
-def divide_training_set(triplets: Triplets, by: str, val_fraction: float, seed: int) -> TrainingSet:
+def divide_training_set(
+    triplets: Triplets, by: str, val_fraction: float, seed: int, votes: Votes | None = None
+) -> TrainingSet:
     """Set part of the triplets apart for validation.
 
     Args:
@@ -83,25 +114,35 @@ def divide_training_set(triplets: Triplets, by: str, val_fraction: float, seed: 
         by: a split policy; see `split_triplets`.
         val_fraction: 0 to below 1; 0 keeps all for training.
         seed: start of the split's choices by chance.
+        votes: on the triplets.
     Raises:
         SplitError: if there is too little to divide.
         TripletFileError: if every triplet names a picture twice.
     """
-    usable, n_degenerate = _leave_out_degenerate(triplets)
+    usable, votes, n_degenerate = _leave_out_degenerate(triplets, votes)
     if val_fraction == 0:
-        return TrainingSet(usable, usable.take(np.arange(0)), NO_SPLIT, 0, n_degenerate)
-    split = split_triplets(usable, by, val_fraction, seed)
+        train_rows, val_rows = np.arange(len(usable)), np.arange(0)
+        by, n_dropped = NO_SPLIT, 0
+    else:
+        split = split_triplets(usable, by, val_fraction, seed)
+        train_rows, val_rows, n_dropped = split.train_rows, split.val_rows, len(split.dropped_rows)
     return TrainingSet(
-        usable.take(split.train_rows),
-        usable.take(split.val_rows),
+        usable.take(train_rows),
+        usable.take(val_rows),
         by,
-        len(split.dropped_rows),
+        n_dropped,
         n_degenerate,
+        train_votes=None if votes is None else votes.take(train_rows),
+        val_votes=None if votes is None else votes.take(val_rows),
     )
 
 
 def join_training_set(
-    triplets: Triplets, val: Triplets, truth: np.ndarray | None = None
+    triplets: Triplets,
+    val: Triplets,
+    truth: np.ndarray | None = None,
+    votes: Votes | None = None,
+    val_votes: Votes | None = None,
 ) -> TrainingSet:
     """Take validation triplets from a file of their own.
 
@@ -110,14 +151,17 @@ def join_training_set(
         val: validation triplets over the same names (`share_names`), anchor, positive, negative
             unless there is a truth.
         truth: `(n_val,)`, 1 where the first is nearer, 0 where the second is.
+        votes, val_votes: on the triplets of the two.
     Raises:
         TripletFileError: if every triplet of a file names a picture twice.
     """
     if truth is not None:
         val = replace(val, rows=np.where(truth[:, None] == 1, val.rows, val.rows[:, [0, 2, 1]]))
-    train, n_train = _leave_out_degenerate(triplets)
-    val, n_val = _leave_out_degenerate(val)
-    return TrainingSet(train, val, BY_FILE, 0, n_train + n_val)
+    train, votes, n_train = _leave_out_degenerate(triplets, votes)
+    val, val_votes, n_val = _leave_out_degenerate(val, val_votes)
+    return TrainingSet(
+        train, val, BY_FILE, 0, n_train + n_val, train_votes=votes, val_votes=val_votes
+    )
 
 
 def draw_training_set(
@@ -155,11 +199,14 @@ def draw_training_set(
     return TrainingSet(*parts, by, 0, 0, labels)
 
 
-def _leave_out_degenerate(triplets: Triplets) -> tuple[Triplets, int]:
+def _leave_out_degenerate(
+    triplets: Triplets, votes: Votes | None
+) -> tuple[Triplets, Votes | None, int]:
     is_degenerate = triplets.is_degenerate()
     if is_degenerate.all():
         raise TripletFileError(
             f"{triplets.source}: expected triplets of three pictures, every one names a "
             "picture twice"
         )
-    return triplets.take(~is_degenerate), int(is_degenerate.sum())
+    kept = None if votes is None else votes.take(~is_degenerate)
+    return triplets.take(~is_degenerate), kept, int(is_degenerate.sum())

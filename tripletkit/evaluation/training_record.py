@@ -68,6 +68,7 @@ def make_record(
             "n_val": len(data.val),
             "n_dropped": data.n_dropped,
             "n_degenerate": data.n_degenerate,
+            "n_tied": data.n_tied,
             "n_shared_pictures": data.n_shared_pictures(),
         },
         "n_pictures": int(collection.is_usable().sum()),

@@ -20,6 +20,7 @@ from tripletkit.evaluation.classification import (
 from tripletkit.evaluation.controls import Control, describe_trap, run_controls
 from tripletkit.evaluation.distances import FROZEN_DISTANCE, triplet_margins
 from tripletkit.evaluation.scoring import Score, score_answers
+from tripletkit.evaluation.vote_scoring import VoteScore, score_votes
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,14 @@ class Validation:
         trained: the score of the trained codes.
         frozen: the score of the backbone's features alone, by cosine, without any training.
         controls: what the names of the pictures alone would score.
+        trained_votes, frozen_votes: the agreement of both with the votes, where there are any.
     """
 
     trained: Score
     frozen: Score
     controls: list[Control]
+    trained_votes: VoteScore | None = None
+    frozen_votes: VoteScore | None = None
 
     @property
     def is_worse_than_frozen(self) -> bool:
@@ -51,6 +55,11 @@ class Validation:
             "trained": self.trained.to_json(),
             "frozen_cosine": self.frozen.to_json(),
             "controls": [control.to_json() for control in self.controls],
+            "votes": self.trained_votes
+            and {
+                "trained": self.trained_votes.to_json(),
+                "frozen_cosine": self.frozen_votes.to_json(),
+            },
         }
 
 
@@ -65,10 +74,16 @@ def validate(
         features: `(n_images, n_features)` float32 of the same.
         distance: of the trained codes.
     """
+    trained = answer_by_codes(codes, data.val, distance)
+    frozen = answer_by_codes(features, data.val, FROZEN_DISTANCE)
+    truth = np.ones(len(data.val), dtype=np.int8)
+    votes = data.val_votes
     return Validation(
-        score_codes(codes, data.val, distance),
-        score_codes(features, data.val, FROZEN_DISTANCE),
+        score_answers(trained, truth),
+        score_answers(frozen, truth),
         run_controls(data.train, data.val),
+        None if votes is None else score_votes(trained, votes),
+        None if votes is None else score_votes(frozen, votes),
     )
 
 
@@ -122,6 +137,12 @@ def classify_validation(
     return LabelScores(trained, frozen, measure_variances(codes[trained_on], labels[trained_on]))
 
 
+def answer_by_codes(codes: np.ndarray, triplets: Triplets, distance: str) -> Answers:
+    """Return what codes say of triplets over those pictures; see `score_codes`."""
+    margins = triplet_margins(codes, triplets.rows, distance)
+    return Answers.from_margins(margins, triplets, triplets.source)
+
+
 def score_codes(codes: np.ndarray, triplets: Triplets, distance: str) -> Score:
     """Score codes on triplets given as anchor, positive, negative.
 
@@ -130,6 +151,5 @@ def score_codes(codes: np.ndarray, triplets: Triplets, distance: str) -> Score:
         triplets: over those pictures.
         distance: a name that `triplet_margins` takes.
     """
-    margins = triplet_margins(codes, triplets.rows, distance)
-    answers = Answers.from_margins(margins, triplets, triplets.source)
+    answers = answer_by_codes(codes, triplets, distance)
     return score_answers(answers, np.ones(len(triplets), dtype=np.int8))

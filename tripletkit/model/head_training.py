@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from tripletkit.data.labels import NO_LABEL, PictureLabels
+from tripletkit.errors import LossError
 from tripletkit.evaluation.distances import FROZEN_DISTANCE
 from tripletkit.features.backbones import load_object
 from tripletkit.features.unit_length import scale_to_unit_length
@@ -108,22 +109,38 @@ class HeadTraining(Training):
     Args:
         features, settings: see `Training`; the loss must look at triplets alone.
         train_rows: `(n_triplets, 3)` indices into `features`: anchor, positive, negative.
+        loss_weights: `(n_triplets, 2)` float32, of each triplet's loss as it stands and with
+            positive and negative exchanged, where people disagree; see `make_loss_weights`.
     Reference:
         Schroff, Kalenichenko, Philbin. FaceNet. CVPR 2015. arXiv:1503.03832.
     """
 
     def __init__(
-        self, features: np.ndarray, train_rows: np.ndarray, settings: HeadSettings
+        self,
+        features: np.ndarray,
+        train_rows: np.ndarray,
+        settings: HeadSettings,
+        loss_weights: np.ndarray | None = None,
     ) -> None:
         super().__init__(features, np.unique(train_rows), settings)
         self._rows = train_rows
+        self._loss_weights = loss_weights
         self._order = np.random.default_rng(settings.seed)
-        self._run_epoch = _make_epoch(self._body, self._features, settings, self._recipe.squared)
+        self._run_epoch = _make_epoch(
+            self._body,
+            self._features,
+            settings,
+            self._recipe.squared,
+            is_weighted=loss_weights is not None,
+        )
 
     def run_epoch(self) -> tuple[float, float]:
         """Go once over the triplets, in an order of chance; return mean loss and violations."""
-        rows = tf.constant(self._order.permutation(self._rows), tf.int32)
-        loss, violating = self._run_epoch(rows)
+        order = self._order.permutation(len(self._rows))
+        weights = np.empty((0, 2)) if self._loss_weights is None else self._loss_weights[order]
+        loss, violating = self._run_epoch(
+            tf.constant(self._rows[order], tf.int32), tf.constant(weights, tf.float32)
+        )
         return float(loss), float(violating)
 
 
@@ -220,11 +237,21 @@ def make_training(
     train_rows: np.ndarray,
     settings: HeadSettings,
     labels: PictureLabels | None = None,
+    loss_weights: np.ndarray | None = None,
 ) -> HeadTraining | LabelTraining:
-    """Return the training that the settings ask for; labels are passed over by the first."""
-    if settings.needs_labels:
-        return LabelTraining(features, train_rows, settings, labels)
-    return HeadTraining(features, train_rows, settings)
+    """Return the training that the settings ask for; labels are passed over by the first.
+
+    Raises:
+        LossError: if triplets have weights of their own and are not all that is learned from.
+    """
+    if not settings.needs_labels:
+        return HeadTraining(features, train_rows, settings, loss_weights)
+    if loss_weights is not None:
+        raise LossError(
+            f"expected a loss of triplets alone and no mining, which votes on triplets can weigh, "
+            f'got the loss "{settings.loss}" and mining "{settings.mining}"'
+        )
+    return LabelTraining(features, train_rows, settings, labels)
 
 
 def make_batches(rows: np.ndarray, labels: np.ndarray, settings: HeadSettings) -> Batches:
@@ -243,9 +270,17 @@ def make_batches(rows: np.ndarray, labels: np.ndarray, settings: HeadSettings) -
 
 
 def _make_epoch(
-    head: keras.Model, features: np.ndarray, settings: HeadSettings, squared: bool
-) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """Return a compiled pass over `(n_triplets, 3)` rows that gives mean loss and violations."""
+    head: keras.Model,
+    features: np.ndarray,
+    settings: HeadSettings,
+    squared: bool,
+    *,
+    is_weighted: bool,
+) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """Return a compiled pass over `(n_triplets, 3)` rows that gives mean loss and violations.
+
+    It takes their `(n_triplets, 2)` weights too, or none of them where it is not weighted.
+    """
     matrix = tf.constant(features)
     distance = DISTANCES[settings.distance]
     loss_of = make_triplet_loss(settings)
@@ -253,7 +288,7 @@ def _make_epoch(
     optimizer = FusedAdam(settings.learning_rate)
     optimizer.build(head.trainable_variables)
 
-    def step(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def step(rows: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images, places = tf.unique(tf.reshape(rows, [-1]))
         places = tf.reshape(places, [-1, 3])
         with tf.GradientTape() as tape:
@@ -263,18 +298,24 @@ def _make_epoch(
             if squared:
                 to_positive, to_negative = tf.square(to_positive), tf.square(to_negative)
             losses = loss_of(to_positive, to_negative)
+            if is_weighted:
+                exchanged = loss_of(to_negative, to_positive)
+                losses = weights[:, 0] * losses + weights[:, 1] * exchanged
             loss = mean_loss(losses, settings.reduction)
         variables = [variable.value for variable in head.trainable_variables]
         optimizer.apply(tape.gradient(loss, variables), head.trainable_variables)
         is_violating = to_positive + margin > to_negative
         return tf.reduce_sum(losses), tf.reduce_sum(tf.cast(is_violating, tf.float32))
 
-    @tf.function(input_signature=[tf.TensorSpec((None, 3), tf.int32)])
-    def epoch(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    @tf.function(
+        input_signature=[tf.TensorSpec((None, 3), tf.int32), tf.TensorSpec((None, 2), tf.float32)]
+    )
+    def epoch(rows: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         n_rows = tf.shape(rows)[0]
         total, violating = tf.constant(0.0), tf.constant(0.0)
         for start in tf.range(0, n_rows, settings.batch_size):
-            sums = step(rows[start : start + settings.batch_size])
+            end = start + settings.batch_size
+            sums = step(rows[start:end], weights[start:end])
             total, violating = total + sums[0], violating + sums[1]
         n = tf.cast(n_rows, tf.float32)
         return total / n, violating / n

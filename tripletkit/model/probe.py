@@ -141,6 +141,7 @@ def see_new_kinds(
     settings: HeadSettings,
     fraction: float,
     test_features: np.ndarray | None = None,
+    loss_weights: np.ndarray | None = None,
 ) -> NewKinds:
     """Hold whole kinds of pictures out and see how a model does on them.
 
@@ -150,6 +151,7 @@ def see_new_kinds(
         settings: of the model to train.
         fraction: of the pictures to hold out, about.
         test_features: `(n_test, n_features)` float32 of the pictures of a test.
+        loss_weights: of the training triplets; see `train_head`.
     Raises:
         SplitError: if there are too few pictures or triplets for it.
         CollapseError: if the codes become alike.
@@ -178,8 +180,9 @@ def see_new_kinds(
         data.val.rows,
         settings,
         nearness and nearness.newness,
+        loss_weights,
     )
-    of_new_kinds = data.train.take(held_out.split.val_rows)
+    of_new_kinds = data.train.take(_with_answer(held_out.split.val_rows, loss_weights))
     return NewKinds(
         held_out,
         probe,
@@ -251,6 +254,7 @@ def probe_kinds(
     val_rows: np.ndarray,
     settings: HeadSettings,
     newness: float | None = None,
+    loss_weights: np.ndarray | None = None,
 ) -> Probe:
     """Train without the held-out kinds and score every candidate.
 
@@ -261,17 +265,19 @@ def probe_kinds(
         val_rows: validation triplets; those of known kinds tell of new pictures.
         settings: of the model to train.
         newness: see `choose_candidate`.
+        loss_weights: `(n_triplets, 2)` of `train_rows`; see `train_head`.
     Raises:
         CollapseError: if the codes become alike.
     """
     rows = train_rows[held_out.split.train_rows]
-    new_kinds = train_rows[held_out.split.val_rows]
+    weights = None if loss_weights is None else loss_weights[held_out.split.train_rows]
+    new_kinds = train_rows[_with_answer(held_out.split.val_rows, loss_weights)]
     new_pictures = val_rows[~held_out.is_held_out[val_rows].any(axis=1)]
     candidates = candidates_for(settings)
-    training = _train(features, rows, settings)
+    training = _train(features, rows, settings, weights)
     source = None
     if any(candidate.source_members for candidate in candidates):
-        source = _train(features, rows, settings.of_source_members()).embed()
+        source = _train(features, rows, settings.of_source_members(), weights).embed()
     images = np.unique(rows)
     scores, all_codes = [], []
     for candidate in candidates:
@@ -292,8 +298,20 @@ def probe_kinds(
     return Probe(scores, chosen, reason, len(new_pictures), len(new_kinds), all_codes[chosen])
 
 
-def _train(features: np.ndarray, rows: np.ndarray, settings: HeadSettings) -> HeadTraining:
-    training = HeadTraining(features, rows, settings)
+def _with_answer(rows: np.ndarray, loss_weights: np.ndarray | None) -> np.ndarray:
+    """Return those of some rows that can be right or wrong: not the ones on which people tie."""
+    if loss_weights is None:
+        return rows
+    return rows[loss_weights[rows, 0] != loss_weights[rows, 1]]
+
+
+def _train(
+    features: np.ndarray,
+    rows: np.ndarray,
+    settings: HeadSettings,
+    loss_weights: np.ndarray | None,
+) -> HeadTraining:
+    training = HeadTraining(features, rows, settings, loss_weights)
     for _ in range(settings.epochs):
         loss, _ = training.run_epoch()
     training.check(training.embed(), loss)

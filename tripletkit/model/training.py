@@ -71,6 +71,7 @@ def train_model(
     settings: HeadSettings,
     labels: PictureLabels | None = None,
     *,
+    loss_weights: np.ndarray | None = None,
     chooses_epoch: bool = True,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     on_member: Callable[[int], None] | None = None,
@@ -78,7 +79,8 @@ def train_model(
     """Train the members of a model, join them, and compress their codes if so asked.
 
     Args:
-        features, train_rows, val_rows, settings, labels, chooses_epoch: see `train_head`.
+        features, train_rows, val_rows, settings, labels, loss_weights, chooses_epoch: see
+            `train_head`.
         on_epoch: told each epoch's record of the first member.
         on_member: told the number of every further member, from 2, when its training starts.
     Returns:
@@ -98,6 +100,7 @@ def train_model(
                 val_rows,
                 settings.of_member(member),
                 labels,
+                loss_weights=loss_weights,
                 chooses_epoch=chooses_epoch,
                 on_epoch=None if member else on_epoch,
             )
@@ -115,6 +118,7 @@ def train_head(
     settings: HeadSettings,
     labels: PictureLabels | None = None,
     *,
+    loss_weights: np.ndarray | None = None,
     chooses_epoch: bool = True,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> TrainedHead:
@@ -126,13 +130,16 @@ def train_head(
         val_rows: the same for validation; may be empty.
         settings: see `HeadSettings`.
         labels: the classes of all pictures, for losses and mining that need them.
+        loss_weights: `(n_triplets, 2)` of the training triplets where people disagree; see
+            `tripletkit.data.votes.make_loss_weights`.
         chooses_epoch: keep the best epoch by validation accuracy and stop when it no longer
             rises; otherwise, as without validation triplets, keep the last.
         on_epoch: told each epoch's record.
     Raises:
         CollapseError: if the codes become alike.
+        LossError: if the loss cannot be weighted.
     """
-    training = make_training(features, train_rows, settings, labels)
+    training = make_training(features, train_rows, settings, labels, loss_weights)
     return keep_best_epoch(
         training, val_rows, settings, chooses_epoch=chooses_epoch, on_epoch=on_epoch
     )
