@@ -214,7 +214,7 @@ def test_the_training_file_is_found_from_any_folder(toy_model, tmp_path, monkeyp
 def test_without_the_training_file_names_are_not_scored(
     runner, tiny_backbone, toy_model, reported, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("tripletkit.cli.report.find_training_file", lambda model: None)
+    monkeypatch.setattr("tripletkit.cli.report.read_training_triplets", lambda model: None)
     path = tmp_path / "r.html"
     arguments = ["report", toy_model, "--triplets", reported.triplets, "-o", path]
     result = runner.invoke(

@@ -99,6 +99,9 @@ DROPOUT = 0.5
 DISTANCE = "l2"
 MARGIN = 0.2
 
+# What training makes of votes.
+VOTES_AS = "soft"
+
 # Passes over the triplets; small sets get more, up to so many steps or passes.
 EPOCHS = 10
 MIN_STEPS = 500

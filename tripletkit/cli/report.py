@@ -9,7 +9,7 @@ import click
 
 from tripletkit.cli.console import say
 from tripletkit.cli.options import OUTPUT_FILE, quiet_option
-from tripletkit.cli.views import find_training_file, open_view, view_options
+from tripletkit.cli.views import open_view, read_training_triplets, view_options
 
 if TYPE_CHECKING:
     from tripletkit.data.triplets import Triplets
@@ -52,14 +52,11 @@ def report(model: Path, output: Path, projection: str, **view_settings: Any) -> 
 
 
 def _read_training(view: ModelView) -> Triplets | None:
-    from tripletkit.data.triplets import read_triplets
-
-    path = find_training_file(view.model)
-    if path is None:
+    triplets = read_training_triplets(view.model)
+    if triplets is None:
         name = view.model.record["training_file"]["name"]
         say(f"{name}: the training triplets are not there as they were, so names are not scored.")
-        return None
-    return read_triplets(path)
+    return triplets
 
 
 def _run_controls(view: ModelView, training: Triplets | None) -> list:

@@ -35,6 +35,7 @@ from tripletkit.cli.train_options import (
     loss_options,
     model_options,
     training_options,
+    votes_options,
 )
 from tripletkit.cli.train_text import chooses_epoch, describe_training, warn_of_weak_score
 from tripletkit.errors import SplitError
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 @click.argument("triplets", type=INPUT_PATH, required=False)
 @click.argument("images", type=INPUT_PATH, required=False, metavar="IMAGES")
 @data_options
+@votes_options
 @model_options
 @loss_options
 @training_options
@@ -106,7 +108,7 @@ def train(
     )
     check_weights(backbone, weights)
     kinds_fraction = _check_recipe(options, val_kinds, test_file)
-    check_loss(options, has_labels=sources.labels is not None)
+    check_loss(options, has_labels=sources.labels is not None, has_votes=sources.has_votes)
 
     from tripletkit.evaluation.training_record import make_record
     from tripletkit.model.artifact import check_model_output, name_centers, save_model
@@ -131,13 +133,20 @@ def train(
     data = _check_enough(found.data.keep_usable(collection.is_usable()), skip_bad)
 
     settings = _make_settings(options, epochs, data)
+    loss_weights = sources.weigh(data)
     training_started_s = time.perf_counter()
     new_kinds = _see_new_kinds(
-        data, collection, settings, kinds_fraction, test_features, asked=val_kinds is not None
+        data,
+        collection,
+        settings,
+        kinds_fraction,
+        test_features,
+        loss_weights,
+        asked=val_kinds is not None,
     )
     if new_kinds is not None:
         settings = new_kinds.probe.candidate.apply(settings)
-    trained = _train(data, collection, settings, tensorboard)
+    trained = _train(data, collection, settings, loss_weights, tensorboard)
     training_s = time.perf_counter() - training_started_s
     codes = _embed(collection, trained)
     validation = _validate(data, collection, codes, settings)
@@ -241,6 +250,7 @@ def _see_new_kinds(
     settings: HeadSettings,
     fraction: float,
     test_features: np.ndarray | None,
+    loss_weights: np.ndarray | None,
     *,
     asked: bool,
 ) -> NewKinds | None:
@@ -249,7 +259,9 @@ def _see_new_kinds(
     from tripletkit.model.probe import see_new_kinds
 
     try:
-        found = see_new_kinds(data, collection.features, settings, fraction, test_features)
+        found = see_new_kinds(
+            data, collection.features, settings, fraction, test_features, loss_weights
+        )
     except SplitError as error:
         if asked:
             raise
@@ -267,7 +279,11 @@ def _see_new_kinds(
 
 
 def _train(
-    data: TrainingSet, collection: Collection, settings: HeadSettings, tensorboard: Path | None
+    data: TrainingSet,
+    collection: Collection,
+    settings: HeadSettings,
+    loss_weights: np.ndarray | None,
+    tensorboard: Path | None,
 ) -> TrainedHead:
     from tripletkit.model.recipes import get_recipe
     from tripletkit.model.training import train_model
@@ -288,6 +304,7 @@ def _train(
             data.val.rows,
             settings,
             data.labels,
+            loss_weights=loss_weights,
             chooses_epoch=by_epoch and chooses_epoch(len(data.val)),
             on_epoch=on_epoch,
             on_member=lambda member: say(f"Head {member} of {settings.members}."),

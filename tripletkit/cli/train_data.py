@@ -15,6 +15,7 @@ from tripletkit import defaults
 from tripletkit.cli.console import say, warn
 from tripletkit.cli.options import input_source
 from tripletkit.cli.train_text import chooses_epoch
+from tripletkit.cli.votes import check_votes_options
 from tripletkit.errors import SplitError
 
 if TYPE_CHECKING:
@@ -23,11 +24,23 @@ if TYPE_CHECKING:
     from tripletkit.data.labels import PictureLabels
     from tripletkit.data.training_set import TrainingSet
     from tripletkit.data.triplets import Triplets
+    from tripletkit.data.votes import Votes, VotesAs
     from tripletkit.features.collection import NamedFiles
 
 
 # Options of the command that `TrainingSources` takes.
-SOURCE_OPTIONS = ("labels", "val_labels", "val_file", "val_truth", "val_fraction", "split_by")
+SOURCE_OPTIONS = (
+    "labels",
+    "val_labels",
+    "val_file",
+    "val_truth",
+    "val_fraction",
+    "split_by",
+    "votes_file",
+    "fourth_column",
+    "votes_as",
+    "val_votes",
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,9 @@ class TrainingSources:
         labels, val_labels: CSV, or folder with a subfolder for each class.
         val_file, val_truth: validation triplets, and which of their pictures is the positive.
         val_fraction, split_by: how to set validation apart; None for the default.
+        votes_file, val_votes: votes on the triplets and on those for validation.
+        fourth_column: what the fourth column of both triplet files is, if they have one.
+        votes_as: what training makes of votes; None for the default.
     """
 
     triplets: Path | None
@@ -50,6 +66,10 @@ class TrainingSources:
     val_truth: Path | None
     val_fraction: float | None
     split_by: str | None
+    votes_file: Path | None
+    fourth_column: str | None
+    votes_as: VotesAs | None
+    val_votes: Path | None
 
     @classmethod
     def of_arguments(
@@ -75,7 +95,37 @@ class TrainingSources:
         if triplets is not None and triplets.is_dir():
             raise click.BadParameter(f"{triplets} is a folder.", param_hint="'TRIPLETS'")
         sources._check_validation()
+        sources._check_votes()
         return sources
+
+    @property
+    def has_votes(self) -> bool:
+        return self.votes_file is not None or self.fourth_column is not None
+
+    def weigh(self, data: TrainingSet) -> np.ndarray | None:
+        """Return the weights of the training triplets' losses; None without votes."""
+        from tripletkit.data.votes import make_loss_weights
+
+        if data.train_votes is None:
+            return None
+        return make_loss_weights(data.train_votes, self.votes_as or defaults.VOTES_AS)
+
+    def _check_votes(self) -> None:
+        check_votes_options(self.votes_file, self.fourth_column)
+        if self.has_votes and self.triplets is None:
+            raise click.UsageError("Votes are on the rows of a triplet file: give TRIPLETS.")
+        if not self.has_votes and self.votes_as is not None:
+            raise click.UsageError("--votes-as needs votes: give --votes or --fourth-column.")
+        if self.val_votes is None:
+            return
+        if self.val_file is None:
+            raise click.UsageError("--val-votes needs --val, which the votes are on.")
+        if self.val_truth is not None:
+            raise click.UsageError(
+                "--val-votes excludes --val-truth: what most people said is the truth."
+            )
+        if self.triplets is None or self.fourth_column is not None:
+            raise click.UsageError("--val-votes goes with TRIPLETS of three columns.")
 
     def _check_validation(self) -> None:
         chosen = self.val_fraction is not None or self.split_by is not None
@@ -139,21 +189,29 @@ def _read_judged(
 
     from tripletkit.data.labels import label_files, read_classes
     from tripletkit.data.training_set import places_of_names, share_names
-    from tripletkit.data.triplets import read_bytes, read_triplets
+    from tripletkit.data.triplets import read_bytes
     from tripletkit.features.collection import find_files
 
     data_bytes, name = read_bytes(input_source(sources.triplets))
-    asked = read_triplets(io.BytesIO(data_bytes), name)
+    record = {"training_file": _describe_file(sources.triplets, name, data_bytes)}
+    asked, votes = _read_asked(sources, data_bytes, name, record)
     # Without a validation file: no rows, over the same names.
-    val = _read_val(sources) or asked.take(np.arange(0))
+    val, val_votes = asked.take(np.arange(0)), None
+    if sources.val_file:
+        val, val_votes = _read_judged_val(sources)
     asked, val = share_names(asked, val)
-    truth = _read_val_truth(val, sources.val_truth) if sources.val_file else None
+    truth = None
+    if sources.val_file and val_votes is None:
+        truth = _read_val_truth(val, sources.val_truth)
     labels = sources.labels and read_classes(sources.labels, sources.images)
     files = find_files(asked.names, places_of_names(asked, val), sources.images, **find_options)
     same_as = _find_same_pictures(files, cache)
     asked, val = asked.merge(same_as), val.merge(same_as)
-    data = _join(asked, val, truth) if sources.val_file else _divide(asked, sources, seed)
-    record = {"training_file": _describe_file(sources.triplets, name, data_bytes)}
+    if sources.val_file:
+        data = _join(asked, val, truth, votes, val_votes)
+    else:
+        data = _divide(asked, sources, seed, votes)
+    data = data.leave_out_ties(of_training=(sources.votes_as or defaults.VOTES_AS) != "soft")
     if labels:
         found = label_files(files.names, files.paths, labels, sources.images)
         data = replace(data, labels=found.merge(same_as, files.names))
@@ -299,10 +357,70 @@ def _find_same_pictures(files: NamedFiles, cache: Path | None) -> np.ndarray:
     return same_as
 
 
-def _join(triplets: Triplets, val: Triplets, truth: np.ndarray | None) -> TrainingSet:
+def _read_asked(
+    sources: TrainingSources, data_bytes: bytes, name: str, record: dict[str, Any]
+) -> tuple[Triplets, Votes | None]:
+    """Return the training triplets, turned to the majority where there are votes, and these.
+
+    Args:
+        data_bytes, name: of the triplet file.
+        record: what is known of the votes is added to it.
+    """
+    from tripletkit.data.triplets import read_bytes, read_triplets
+    from tripletkit.data.vote_files import read_triplets_with_shares, read_votes
+    from tripletkit.data.votes import turn_to_majority
+
+    source = io.BytesIO(data_bytes)
+    if not sources.has_votes:
+        return read_triplets(source, name), None
+    if sources.votes_file is None:
+        triplets, votes = read_triplets_with_shares(source, name)
+        of_votes = record["training_file"]
+    else:
+        triplets = read_triplets(source, name)
+        vote_bytes, votes_name = read_bytes(input_source(sources.votes_file))
+        read = read_votes(io.BytesIO(vote_bytes), votes_name)
+        read.check_questions(triplets)
+        votes, of_votes = read.votes, _describe_file(sources.votes_file, votes_name, vote_bytes)
+    n_turned, n_tied = int(votes.is_for_second.sum()), int(votes.is_tie.sum())
+    record["votes"] = of_votes | {
+        "fourth_column": sources.fourth_column,
+        "as": sources.votes_as or defaults.VOTES_AS,
+        "n_turned": n_turned,
+        "n_tied": n_tied,
+    }
+    say(
+        f"{of_votes['name']}: {n_turned:,} of {len(votes):,} triplets turned round, because most "
+        f"people chose the third picture; {n_tied:,} tied."
+    )
+    return turn_to_majority(triplets, votes)
+
+
+def _read_judged_val(sources: TrainingSources) -> tuple[Triplets, Votes | None]:
+    """Return the validation triplets, turned to the majority where there are votes, and these."""
+    from tripletkit.data.vote_files import read_triplets_with_shares, read_votes
+    from tripletkit.data.votes import turn_to_majority
+
+    if sources.fourth_column is not None and sources.val_truth is None:
+        return turn_to_majority(*read_triplets_with_shares(input_source(sources.val_file)))
+    val = _read_val(sources)
+    if sources.val_votes is None:
+        return val, None
+    read = read_votes(input_source(sources.val_votes))
+    read.check_questions(val)
+    return turn_to_majority(val, read.votes)
+
+
+def _join(
+    triplets: Triplets,
+    val: Triplets,
+    truth: np.ndarray | None,
+    votes: Votes | None,
+    val_votes: Votes | None,
+) -> TrainingSet:
     from tripletkit.data.training_set import join_training_set
 
-    data = join_training_set(triplets, val, truth)
+    data = join_training_set(triplets, val, truth, votes, val_votes)
     if n_shared := data.n_shared_pictures():
         warn(
             f"{n_shared:,} pictures are in both {triplets.source} and {val.source}; the "
@@ -311,7 +429,9 @@ def _join(triplets: Triplets, val: Triplets, truth: np.ndarray | None) -> Traini
     return data
 
 
-def _divide(triplets: Triplets, sources: TrainingSources, seed: int) -> TrainingSet:
+def _divide(
+    triplets: Triplets, sources: TrainingSources, seed: int, votes: Votes | None
+) -> TrainingSet:
     from tripletkit.data.training_set import divide_training_set
 
     by = sources.split_by or defaults.SPLIT_POLICIES[0]
@@ -319,12 +439,12 @@ def _divide(triplets: Triplets, sources: TrainingSources, seed: int) -> Training
     if fraction is None:
         fraction = defaults.TRAIN_VAL_FRACTION
     try:
-        data = divide_training_set(triplets, by, fraction, seed)
+        data = divide_training_set(triplets, by, fraction, seed, votes)
     except SplitError as error:
         if sources.val_fraction is not None or sources.split_by is not None:
             raise
         warn(f"{error}\nTraining goes on without validation.")
-        data = divide_training_set(triplets, by, 0, seed)
+        data = divide_training_set(triplets, by, 0, seed, votes)
     if by == "random" and fraction:
         warn(
             "a random split can often be solved by remembering the names of pairs; the "
@@ -339,6 +459,8 @@ def _warn_of_left_out(data: TrainingSet) -> None:
             f"{data.n_degenerate:,} triplets name one picture twice and are left out; "
             "`tripletkit audit` lists them."
         )
+    if data.n_tied:
+        say(f"{data.n_tied:,} triplets on which people are tied are left out.")
     if len(data.val) > 0 and not chooses_epoch(len(data.val)):
         warn(
             f"{len(data.val):,} validation triplets (by {data.by}) are too few to choose an epoch "

@@ -16,6 +16,7 @@ from tripletkit.cli.options import (
     group_options,
 )
 from tripletkit.cli.sources import backbone_option, views_option, weights_option
+from tripletkit.cli.votes import make_votes_options
 
 data_options = group_options(
     click.option(
@@ -70,6 +71,22 @@ data_options = group_options(
         type=INPUT_FILE,
         help="Questions to be answered later, without truth: says how near their pictures are to "
         "those of training. Needs --val-kinds.",
+    ),
+)
+
+votes_options = group_options(
+    make_votes_options("TRIPLETS"),
+    click.option(
+        "--votes-as",
+        type=click.Choice(["soft", "weight", "majority"]),
+        help="What training makes of votes. soft: both ways round, each as often as people said "
+        "it. weight: what most said, the more the surer they are. majority: what most said.  "
+        f"[default: {defaults.VOTES_AS}]",
+    ),
+    click.option(
+        "--val-votes",
+        type=INPUT_FILE,
+        help="Votes on --val, as --votes has them; what most people said is its truth.",
     ),
 )
 
@@ -233,7 +250,7 @@ training_options = group_options(
 )
 
 
-def check_loss(options: dict[str, Any], *, has_labels: bool) -> None:
+def check_loss(options: dict[str, Any], *, has_labels: bool, has_votes: bool) -> None:
     """Refuse options of the loss that do not go together."""
     from tripletkit.model.loss_registry import LOSSES, get_loss
     from tripletkit.model.recipes import get_recipe
@@ -244,6 +261,11 @@ def check_loss(options: dict[str, Any], *, has_labels: bool) -> None:
         raise click.UsageError(f"--loss {loss.name} needs --labels, the classes of the pictures.")
     if mines and not has_labels:
         raise click.UsageError(f"--mining {options['mining']} needs --labels.")
+    if has_votes and (mines or loss.needs_labels):
+        given = f"--mining {options['mining']}" if mines else f"--loss {loss.name}"
+        raise click.UsageError(
+            f"{given} looks at classes, which votes on triplets say nothing of. Leave one away."
+        )
     if mines and loss.of_triplets is None:
         with_triplets = ", ".join(each.name for each in LOSSES.values() if each.of_triplets)
         raise click.UsageError(

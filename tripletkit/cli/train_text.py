@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tripletkit.data.training_set import TrainingSet
     from tripletkit.evaluation.scoring import Score
     from tripletkit.evaluation.validation import LabelScores, Validation
+    from tripletkit.evaluation.vote_scoring import VoteScore
     from tripletkit.features.collection import Collection
     from tripletkit.model.probe import NewKinds
     from tripletkit.model.training import TrainedHead
@@ -85,6 +86,8 @@ def _describe_validation(validation: Validation) -> str:
         for control in able
     ]
     notes = [align_columns(table, right=[1, 4])]
+    if validation.trained_votes is not None:
+        notes += ["", _describe_agreement(validation.trained_votes, validation.frozen_votes), ""]
     if not able:
         notes.append("Names alone could answer none of these: training shares none with them.")
     if chooses_epoch(validation.trained.n):
@@ -94,6 +97,22 @@ def _describe_validation(validation: Validation) -> str:
     if n_ties := validation.trained.n_ties:
         notes.append(f"Ties, counted as wrong: {n_ties:,}.")
     return "\n".join(notes)
+
+
+def _describe_agreement(trained: VoteScore, frozen: VoteScore) -> str:
+    """Return how far answers agree with the people who were asked, and how far they could."""
+    table = [["votes", "agreement", "95% interval", "pictures resampled", "triplets"]]
+    for name, score in (("trained codes", trained), ("frozen features, cosine", frozen)):
+        resampled = describe_interval(score.bootstrap) if score.bootstrap else "-"
+        row = [name, f"{score.agreement:.4f}", describe_interval(score.wilson), resampled]
+        table.append([*row, f"{score.n:,}"])
+    table.append(["ceiling: the majority", f"{trained.ceiling:.4f}", "", "", f"{trained.n:,}"])
+    if (voters := trained.voters) is not None:
+        table += [
+            ["a voter with most others", f"{voters.with_majority:.4f}", "", "", f"{voters.n:,}"],
+            ["a voter with another", f"{voters.one_another:.4f}", "", "", f"{voters.n:,}"],
+        ]
+    return align_columns(table, right=[1, 4])
 
 
 def _describe_new_kinds(new_kinds: NewKinds) -> str:

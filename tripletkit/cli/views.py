@@ -117,9 +117,39 @@ def open_view(
 
 def find_training_file(model: ModelFolder) -> Path | None:
     """Return where a model's training file still is as it was, else None."""
+    return _find_unchanged(model.record["training_file"])
+
+
+def read_training_triplets(model: ModelFolder) -> Triplets | None:
+    """Return what a model was trained on as anchor, positive, negative; None if it is gone.
+
+    Where people voted, the positive is what most of them chose; ties are left out.
+    """
+    from tripletkit.data.triplets import read_triplets
+    from tripletkit.data.vote_files import read_triplets_with_shares, read_votes
+    from tripletkit.data.votes import turn_to_majority
+
+    path = find_training_file(model)
+    if path is None:
+        return None
+    of_votes = model.record.get("votes")
+    if of_votes is None:
+        return read_triplets(path)
+    if of_votes["fourth_column"] is not None:
+        triplets, votes = read_triplets_with_shares(path)
+    else:
+        votes_path = _find_unchanged(of_votes)
+        if votes_path is None:
+            return None
+        triplets, votes = read_triplets(path), read_votes(votes_path).votes
+    triplets, votes = turn_to_majority(triplets, votes)
+    return triplets.take(~votes.is_tie)
+
+
+def _find_unchanged(recorded: dict[str, str | None]) -> Path | None:
+    """Return the path of a file of the record if it is still as it was, else None."""
     from tripletkit.features.weights_files import file_sha256
 
-    recorded = model.record["training_file"]
     if recorded["path"] is None:
         return None
     path = Path(recorded["path"])
@@ -132,14 +162,13 @@ def _read(model: ModelFolder, triplets_file: Path | None, truth_file: Path | Non
     from tripletkit.report.views import turn_to_truth
 
     if triplets_file is None:
-        path = find_training_file(model)
-        if path is None:
+        triplets = read_training_triplets(model)
+        if triplets is None:
             raise TripletFileError(
                 f"{model.record['training_file']['name']}: expected the triplets that {model.path} "
                 "was trained on, they are gone or changed. Give some with --triplets FILE."
             )
-        say(f"No --triplets: taking those of the training, {path}.")
-        triplets = read_triplets(path)
+        say(f"No --triplets: taking those of the training, {find_training_file(model)}.")
         return triplets.take(~triplets.is_degenerate())
     triplets = read_triplets(input_source(triplets_file))
     if truth_file is None:
