@@ -21,7 +21,6 @@ from tripletkit.cli.options import (
     on_bad_image_option,
     quiet_option,
     seed_option,
-    weights_option,
 )
 from tripletkit.cli.score import describe_interval
 from tripletkit.cli.tables import align_columns
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tripletkit.evaluation.classification import ClassificationScores, Measured
+    from tripletkit.features.sources import GivenWeights
 
 TRAINED, FROZEN = "trained codes", "frozen features"
 
@@ -65,7 +65,6 @@ TRAINED, FROZEN = "trained codes", "frozen features"
     help="SVG, PNG or PDF to draw the confusion matrix to.",
 )
 @click.option("--confusion-csv", type=OUTPUT_FILE, help="CSV to write the confusion matrix to.")
-@weights_option
 @seed_option
 @on_bad_image_option
 @follow_outside_option
@@ -77,13 +76,14 @@ def classify(
     images: Path,
     model: Path | None,
     as_features: bool,
-    backbone: str | None,
+    backbone: list[str] | None,
     held_out: Path | None,
     fraction: float | None,
     k: int,
     confusion_figure: Path | None,
     confusion_csv: Path | None,
-    weights: Path | None,
+    weights: GivenWeights,
+    views: list[str] | None,
     seed: int,
     on_bad_image: str,
     follow_outside: bool,
@@ -135,10 +135,8 @@ def classify(
             )
     else:
         is_query = _find_held_out(found, held_out_names)
-    encoder = choose_encoder(model, as_features, backbone, weights)
-    collection = open_collection(
-        found.files, encoder.backbone, encoder.space, encoder.find_weights, cache, skip_bad=skip_bad
-    )
+    encoder = choose_encoder(model, as_features, backbone, weights, views)
+    collection = open_collection(found.files, encoder.source, cache, skip_bad=skip_bad)
     pictures = found.pictures[collection.is_usable()[found.pictures]]
     queries, reference = pictures[is_query[pictures]], pictures[~is_query[pictures]]
     spaces = {FROZEN: (collection.features, FROZEN_DISTANCE)}
