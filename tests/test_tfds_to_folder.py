@@ -1,0 +1,225 @@
+"""examples/tfds_to_folder.py, with TFDS's own mock data and with a small set of JPEGs."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from collections import Counter
+from importlib.util import find_spec
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tripletkit.data.labels import read_classes
+from tripletkit.errors import OutputError
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+pytestmark = [
+    pytest.mark.skipif(find_spec("tensorflow_datasets") is None, reason="needs tripletkit[tfds]"),
+    # Of TFDS under this TensorFlow and numpy; nothing of ours.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import tfds_to_folder
+
+    return tfds_to_folder
+
+
+def draw_jpeg(number):
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 16), (number * 20 % 256, 80, 160)).save(buffer, "JPEG", quality=71)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def make_builder(tmp_path_factory):
+    """Return a function that prepares a small set, split by split, of (picture, class)."""
+    import tensorflow_datasets as tfds
+
+    class SmallSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("1.0.0")
+        splits: ClassVar = {}
+        image = tfds.features.Image(shape=(None, None, 3))
+        further: ClassVar = {}
+
+        def _info(self):
+            label = tfds.features.ClassLabel(names=["rose", "a/b", "none of these", "Rose"])
+            features = {"photo": self.image, "kind": label} | self.further
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict(features)
+            )
+
+        def _split_generators(self, dl_manager):
+            return {name: self._generate_examples(name) for name in self.splits}
+
+        def _generate_examples(self, split):
+            for number, (data, kind) in enumerate(self.splits[split]):
+                yield number, {"photo": io.BytesIO(data), "kind": kind}
+
+    def make(splits, **changes):
+        kind = type("SmallSet", (SmallSet,), {"splits": splits} | changes, skip_registration=True)
+        builder = kind(data_dir=str(tmp_path_factory.mktemp("tfds")))
+        if not changes:
+            builder.download_and_prepare()
+        return builder
+
+    return make
+
+
+@pytest.mark.slow
+def test_pictures_are_kept_byte_for_byte(script, make_builder, tmp_path):
+    splits = {
+        "train": [(draw_jpeg(number), number % 2) for number in range(7)],
+        "test": [(draw_jpeg(9), 3), (draw_jpeg(10), -1)],
+    }
+    written = script.write_folder(make_builder(splits), tmp_path / "small")
+    assert written == {"train": Counter(rose=4, a_b=3), "test": Counter({"Rose_3": 1, None: 1})}
+    files = sorted(path.relative_to(tmp_path).parts[1:] for path in tmp_path.rglob("*.*"))
+    assert [parts[:2] for parts in files] == (
+        [("test", "Rose_3")] + [("train", "a_b")] * 3 + [("train", "rose")] * 4
+    )
+    assert {parts[2][5:] for parts in files} == {".jpg"}
+    for split, class_name, index in (("train", "rose", 0), ("train", "a_b", 1)):
+        found = {path.read_bytes() for path in (tmp_path / "small" / split / class_name).iterdir()}
+        assert found == {data for data, kind in splits[split] if kind == index}
+    assert not list((tmp_path / "small" / "test").glob("none*"))
+    labels = read_classes(tmp_path / "small" / "train", tmp_path / "small")
+    assert Counter(labels.values()) == written["train"]
+    assert [path.name for path in tmp_path.iterdir()] == ["small"]
+
+
+def test_the_same_set_is_written_alike_every_time(script, make_builder, tmp_path):
+    builder = make_builder({"train": [(draw_jpeg(number), 0) for number in range(5)]})
+    for name in ("one", "two"):
+        script.write_folder(builder, tmp_path / name)
+    one, two = (
+        {path.name: path.read_bytes() for path in (tmp_path / name / "train" / "rose").iterdir()}
+        for name in ("one", "two")
+    )
+    assert one == two
+
+
+@pytest.fixture
+def mocked_flowers(tmp_path):
+    """Oxford Flowers 102 with its real classes and splits, and pictures that TFDS makes up."""
+    import tensorflow_datasets as tfds
+
+    metadata = tmp_path / "metadata"
+    info = tfds.builder("oxford_flowers102", data_dir=str(metadata)).info
+    splits = [
+        tfds.core.SplitInfo(name=name, shard_lengths=[4], num_bytes=0)
+        for name in ("train", "validation", "test")
+    ]
+    info.set_splits(tfds.core.splits.SplitDict(splits))
+    folder = metadata / "oxford_flowers102" / str(info.version)
+    folder.mkdir(parents=True)
+    info.write_to_directory(folder)
+    with tfds.testing.mock_data(num_examples=4, data_dir=str(metadata)):
+        yield tfds
+
+
+@pytest.mark.slow
+def test_flowers_with_their_official_splits(script, mocked_flowers, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "flowers"
+    monkeypatch.setattr(sys, "argv", ["tfds_to_folder.py", "oxford_flowers102", str(folder)])
+    script.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        f"{folder}/{split}" for split in ("train", "validation", "test")
+    ]
+    names = mocked_flowers.builder("oxford_flowers102").info.features["label"].names
+    assert all(": 4 pictures of " in line for line in lines)
+    for split in ("train", "validation", "test"):
+        labels = read_classes(folder / split, folder)
+        assert len(labels) == 4
+        assert set(labels.values()) <= set(names)
+        for name in labels:
+            with Image.open(folder / name) as picture:
+                assert np.asarray(picture.convert("RGB")).ndim == 3
+
+
+def test_an_existing_folder_is_refused(script, make_builder, tmp_path):
+    builder = make_builder({"train": [(draw_jpeg(0), 0)]})
+    (tmp_path / "there").mkdir()
+    with pytest.raises(OutputError, match="is there already"):
+        script.write_folder(builder, tmp_path / "there")
+    with pytest.raises(OutputError, match="does not exist; make it first"):
+        script.write_folder(builder, tmp_path / "none" / "there")
+
+
+def test_nothing_is_left_when_it_fails(script, make_builder, tmp_path, monkeypatch):
+    builder = make_builder({"train": [(draw_jpeg(number), 0) for number in range(4)]})
+    read = script.read_encoded
+
+    def failing(*arguments):
+        yield from list(read(*arguments))[:2]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(script, "read_encoded", failing)
+    with pytest.raises(KeyboardInterrupt):
+        script.write_folder(builder, tmp_path / "small")
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_sets_are_refused(script, make_builder, tmp_path):
+    import tensorflow_datasets as tfds
+
+    two = make_builder({}, further={"mask": tfds.features.Image(shape=(None, None, 1))})
+    with pytest.raises(script.DatasetError, match=r"expected one Image .* got 2 .*photo.*mask"):
+        script.write_folder(two, tmp_path / "small")
+    deep = make_builder({}, image=tfds.features.Image(shape=(None, None, 3), dtype=np.uint16))
+    with pytest.raises(script.DatasetError, match="expected pictures of 8 bits, got uint16"):
+        script.write_folder(deep, tmp_path / "small")
+    with pytest.raises(script.DatasetError, match="no_such_set"):
+        script.open_builder("no_such_set", tmp_path)
+
+
+def test_class_names_become_safe_and_stay_distinct(script):
+    names = [
+        "rose",
+        "AC/DC",
+        "Rose",
+        "..",
+        "aux",
+        "",
+        "ROSE",
+        "寿司",
+        "a:b",
+        "a?b",
+        ".hidden",
+        "x" * 300,
+    ]
+    safe = script.safe_names(names)
+    assert safe[:4] == ["rose", "AC_DC", "Rose_2", "_"]
+    assert safe[7] == "寿司"
+    assert len({name.casefold() for name in safe}) == len(names)
+    assert all(name and name[0] != "." and not set(name) & set('/\\:?*"<>|') for name in safe)
+
+
+def test_a_format_that_few_programs_read_becomes_png(script):
+    picture = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
+    buffer = io.BytesIO()
+    picture.save(buffer, "TIFF")
+    data, suffix = script.as_file(buffer.getvalue())
+    assert suffix == ".png"
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), np.asarray(picture))
+
+
+def test_wrong_calls_say_what_is_wrong(tmp_path):
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "tfds_to_folder.py", "oxford_flowers102", tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"Error: {tmp_path}: is there already; give the name of a new folder\n"
