@@ -4,17 +4,24 @@ import numpy as np
 import pytest
 
 from tripletkit.data.labels import NO_LABEL
+from tripletkit.errors import ClassesError
+from tripletkit.evaluation.class_distances import ClassDistances, measure_distribution
 from tripletkit.evaluation.distances import pair_distances
 from tripletkit.evaluation.pairwise import PairwiseDistances
-from tripletkit.model.offline_mining import NOBODY, hardest_positives
+from tripletkit.model.offline_mining import (
+    NOBODY,
+    Cut,
+    find_cuts,
+    hardest_positives,
+    hardest_triplets,
+    mine_pictures,
+)
 
 DISTANCES = ["l2", "squared-l2", "l1", "cosine"]
 
 
 def distance_of(a, b, distance):
     """A distance as a person would write it down."""
-    if distance == "squared-l2":
-        return distance_of(a, b, "l2") ** 2
     return float(pair_distances(a[None], b[None], distance)[0])
 
 
@@ -102,3 +109,153 @@ def test_a_code_of_length_zero_is_at_cosine_distance_one():
     codes = np.array([[0, 0], [3, 4]], dtype=np.float32)
     distances = PairwiseDistances(codes, "cosine").measure(slice(0, 2))
     np.testing.assert_allclose(distances, [[1, 1], [1, 0]], atol=1e-6)
+
+
+def pairs_by_a_loop(codes, labels, distance):
+    """Distances of all pairs of one class, and of all of two."""
+    found = {True: [], False: []}
+    for left in range(len(codes)):
+        for right in range(left):
+            is_same = bool(labels[left] == labels[right])
+            found[is_same].append(distance_of(codes[left], codes[right], distance))
+    return found[True], found[False]
+
+
+def mine_by_a_loop(codes, labels, distance, positive, negative, per_picture):
+    """The hardest pictures of each, and which of all its pairs are mixed."""
+    found, mixed, n_pairs, mixed_pictures = [], 0, 0, 0
+    for anchor in range(len(codes)):
+        kinds = {True: [], False: []}
+        for other in range(len(codes)):
+            if other != anchor:
+                d = distance_of(codes[anchor], codes[other], distance)
+                kinds[bool(labels[other] == labels[anchor])].append((d, other))
+        nearest = min(kinds[False])[0]
+        mixed += sum(d > nearest for d, _ in kinds[True])
+        n_pairs += len(kinds[True])
+        mixed_pictures += bool(kinds[True]) and min(kinds[True])[0] > nearest
+        hard = sorted((-d, o) for d, o in kinds[True] if positive.low <= d <= positive.high)
+        near = sorted((d, o) for d, o in kinds[False] if negative.low <= d <= negative.high)
+        found.append(([o for _, o in hard[:per_picture]], [o for _, o in near[:per_picture]]))
+    return found, mixed / n_pairs, mixed_pictures
+
+
+def listed(chosen):
+    return [[int(other) for other in row if other != NOBODY] for row in chosen]
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("block_pairs", [1 << 23, 500])
+def test_the_distribution_counts_every_pair_once(distance, block_pairs, monkeypatch):
+    monkeypatch.setattr("tripletkit.evaluation.pairwise._BLOCK_PAIRS", block_pairs)
+    codes, labels = draw(6, n_classes=7)
+    labels[3] = 99
+    distribution = measure_distribution(ClassDistances(codes, labels, distance))
+    expected = pairs_by_a_loop(codes, labels, distance)
+    width = distribution.edges[1]
+    for counts, values in zip(
+        (distribution.positives, distribution.negatives), expected, strict=True
+    ):
+        assert counts.sum() == len(values)
+        found = np.repeat(distribution.edges[:-1], counts) + width / 2
+        np.testing.assert_allclose(found, np.sort(values), atol=width)
+        for share in (0.01, 0.25, 0.5, 0.95, 1):
+            quantile = np.quantile(values, share, method="inverted_cdf")
+            assert abs(distribution.quantile(counts, share) - quantile) <= width
+    positives, negatives = map(np.array, expected)
+    nearer = np.mean(positives[:, None] < negatives)
+    assert distribution.separation == pytest.approx(nearer, abs=1e-4)
+
+
+def test_the_distribution_of_two_far_classes_has_two_peaks():
+    rng = np.random.default_rng(0)
+    codes = rng.normal(size=(200, 4)).astype(np.float32)
+    labels = np.arange(200) % 2
+    mixed = measure_distribution(ClassDistances(codes, labels, "l2"))
+    codes[labels == 1] += 50
+    apart = measure_distribution(ClassDistances(codes, labels, "l2"))
+    assert (apart.overlap, apart.separation) == (0, 1)
+    assert mixed.overlap > 0.85
+    assert mixed.separation == pytest.approx(0.5, abs=0.02)
+    edges, positives, negatives = apart.coarsen(40)
+    assert len(positives) == len(negatives) == len(edges) - 1 <= 40
+    assert positives.sum() == 2 * 100 * 99 // 2
+    assert negatives.sum() == 100 * 100
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize(("block_pairs", "group"), [(1 << 23, 64), (200, 3)])
+def test_mined_pictures_equal_a_loop(distance, block_pairs, group, monkeypatch):
+    monkeypatch.setattr("tripletkit.evaluation.pairwise._BLOCK_PAIRS", block_pairs)
+    monkeypatch.setattr("tripletkit.model.offline_mining._GROUP", group)
+    codes, labels = draw(7, n_classes=6)
+    labels[3] = 99
+    pictures = ClassDistances(codes, labels, distance)
+    cuts = find_cuts(measure_distribution(pictures), (0.05, 0.9), (0.02, 0.5))
+    told = []
+    mined = mine_pictures(codes, pictures, *cuts, 3, lambda *counts: told.append(counts))
+    expected, mixed_pairs, mixed_pictures = mine_by_a_loop(codes, labels, distance, *cuts, 3)
+    assert listed(mined.positives) == [positives for positives, _ in expected]
+    assert listed(mined.negatives) == [negatives for _, negatives in expected]
+    assert mined.mixed_pairs == pytest.approx(mixed_pairs)
+    assert mined.mixed_pictures == pytest.approx(mixed_pictures / 59)
+    assert told[-1] == (60, 60)
+    for chosen, distances, cut in (
+        (mined.positives, mined.to_positives, cuts[0]),
+        (mined.negatives, mined.to_negatives, cuts[1]),
+    ):
+        assert (np.isnan(distances) == (chosen == NOBODY)).all()
+        known = distances[chosen != NOBODY]
+        assert ((known >= cut.low) & (known <= cut.high)).all()
+
+
+def test_pictures_of_one_class_are_never_negatives_and_no_picture_is_its_own_positive():
+    # All alike, as after a collapse: nothing but the labels tells the pictures apart.
+    codes = np.ones((12, 3), dtype=np.float32)
+    labels = np.arange(12) % 3
+    pictures = ClassDistances(codes, labels, "l2")
+    mined = mine_pictures(codes, pictures, Cut(0, np.inf), Cut(0, np.inf), 20)
+    for anchor in range(12):
+        same = [other for other in range(12) if labels[other] == labels[anchor]]
+        others = [other for other in range(12) if labels[other] != labels[anchor]]
+        assert listed(mined.positives)[anchor] == [other for other in same if other != anchor]
+        assert listed(mined.negatives)[anchor] == others
+    assert (mined.mixed_pairs, mined.mixed_pictures) == (0, 0)
+
+
+def test_triplets_pair_by_rank_and_none_twice():
+    codes, labels = draw(8, n_classes=3)
+    labels[:2], labels[2] = 50, 51
+    pictures = ClassDistances(codes, labels, "l1")
+    mined = mine_pictures(codes, pictures, Cut(0, np.inf), Cut(0, np.inf), 4)
+    triplets = mined.triplets()
+    assert triplets[:4].tolist() == [[0, 1, negative] for negative in mined.negatives[0]]
+    assert 2 not in triplets[:, 0]
+    of_five = triplets[triplets[:, 0] == 5]
+    assert of_five[:, 1].tolist() == mined.positives[5].tolist()
+    assert of_five[:, 2].tolist() == mined.negatives[5].tolist()
+    assert len(np.unique(triplets, axis=0)) == len(triplets) == 59 * 4
+    assert (labels[triplets[:, 0]] == labels[triplets[:, 1]]).all()
+    assert (labels[triplets[:, 0]] != labels[triplets[:, 2]]).all()
+
+
+def test_cuts_of_all_and_nothing():
+    codes, labels = draw(9)
+    distribution = measure_distribution(ClassDistances(codes, labels, "l2"))
+    assert find_cuts(distribution, (0, 1), (0, 1)) == (Cut(0, np.inf), Cut(0, np.inf))
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 0], [0, 1, 2], [1], []])
+def test_classes_that_have_no_triplets_are_refused(labels):
+    with pytest.raises(ClassesError, match="expected pictures of at least two classes"):
+        ClassDistances(np.zeros((len(labels), 2), np.float32), np.array(labels, int), "l2")
+
+
+def test_the_hardest_triplets_come_first_by_count_or_share():
+    margins = np.array([0.3, -1, 0.1, np.nan, 0.1, 2], dtype=np.float32)
+    assert hardest_triplets(margins, 3).tolist() == [1, 2, 4]
+    assert hardest_triplets(margins, 0.4).tolist() == [1, 2]
+    assert hardest_triplets(margins, 1.0).tolist() == [1, 2, 4, 0, 5]
+    assert hardest_triplets(margins, 0.001).tolist() == [1]
+    assert hardest_triplets(margins, 100).tolist() == [1, 2, 4, 0, 5]
+    assert hardest_triplets(margins[3:4], 0.5).tolist() == []

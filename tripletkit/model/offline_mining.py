@@ -10,14 +10,177 @@ Reference:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from tripletkit.data.labels import NO_LABEL
+from tripletkit.evaluation.class_distances import (
+    ClassDistances,
+    DistanceDistribution,
+    Progress,
+)
+from tripletkit.evaluation.distances import pair_distances
 from tripletkit.evaluation.pairwise import PairwiseDistances
 
-# Stands for a positive where there is none.
+# Stands for a picture where there is none.
 NOBODY = -1
+
+# Pictures found by float32 distances beyond those asked for, before they are ranked exactly.
+_SPARE = 4
+# The smallest of so many distances bounds how far the nearest few can be.
+_GROUP = 64
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The distances from which pictures are taken, both ends included."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class MinedPictures:
+    """The hardest positives and negatives of each picture, the hardest first.
+
+    Attributes:
+        positives, negatives: `(n, per_picture)` int32 indices; `NOBODY` past the last one.
+        to_positives, to_negatives: `(n, per_picture)` float64 distances, NaN there.
+        mixed_pairs: share of all pairs of a picture and a positive, cuts or not, that are
+            farther apart than the picture and its nearest negative.
+        mixed_pictures: share of the pictures that have a positive whose nearest other picture
+            is a negative.
+    """
+
+    positives: np.ndarray
+    negatives: np.ndarray
+    to_positives: np.ndarray
+    to_negatives: np.ndarray
+    mixed_pairs: float
+    mixed_pictures: float
+
+    def triplets(self) -> np.ndarray:
+        """Pair the hardest positive with the hardest negative, the second with the second...
+
+        Where a picture has fewer of the one kind, these are taken again from the hardest on.
+
+        Returns:
+            `(n_triplets, 3)` int32 anchor, positive, negative, none of them twice; by anchor.
+        """
+        anchors = np.arange(len(self.positives))
+        n_positives = (self.positives != NOBODY).sum(axis=1)
+        n_negatives = (self.negatives != NOBODY).sum(axis=1)
+        n_triplets = np.maximum(n_positives, n_negatives) * (n_positives > 0) * (n_negatives > 0)
+        anchors = np.repeat(anchors, n_triplets)
+        rank = np.arange(len(anchors)) - np.repeat(np.cumsum(n_triplets) - n_triplets, n_triplets)
+        positives = self.positives[anchors, rank % n_positives[anchors]]
+        negatives = self.negatives[anchors, rank % n_negatives[anchors]]
+        return np.column_stack([anchors, positives, negatives]).astype(np.int32)
+
+
+def find_cuts(
+    distribution: DistanceDistribution,
+    positive_quantiles: tuple[float, float],
+    negative_quantiles: tuple[float, float],
+) -> tuple[Cut, Cut]:
+    """Turn shares of the positive and of the negative distances into distances.
+
+    Args:
+        distribution: of all of them.
+        positive_quantiles, negative_quantiles: low and high share; 0 and 1 cut nothing off.
+    """
+
+    def cut(shares: tuple[float, float], counts: np.ndarray) -> Cut:
+        low, high = shares
+        return Cut(
+            distribution.quantile(counts, low) if low > 0 else 0.0,
+            distribution.quantile(counts, high) if high < 1 else np.inf,
+        )
+
+    return (
+        cut(positive_quantiles, distribution.positives),
+        cut(negative_quantiles, distribution.negatives),
+    )
+
+
+def mine_pictures(
+    codes: np.ndarray,
+    pictures: ClassDistances,
+    positives: Cut,
+    negatives: Cut,
+    per_picture: int,
+    progress: Progress | None = None,
+) -> MinedPictures:
+    """Find each picture's farthest positives and nearest negatives between the cuts.
+
+    Candidates are found in float32 and then measured and ranked in float64; so of pictures
+    whose distances differ, or lie beside a cut, by no more than float32's rounding, another one
+    may be taken. Of equally hard ones the lower index comes first. No picture is its own
+    positive, and none of one class are negatives.
+
+    Args:
+        codes: `(n, n_dims)` float32, those that `pictures` was made from.
+        pictures: their distances by class.
+        positives, negatives: where to look.
+        per_picture: how many of each kind, at least 1.
+        progress: told (done, total) in pictures.
+    """
+    positives_found = _HardestPictures(codes, pictures, positives, per_picture, farthest=True)
+    negatives_found = _HardestPictures(codes, pictures, negatives, per_picture, farthest=False)
+    n_pairs = n_mixed = n_with_positive = n_mixed_pictures = 0
+    for block in pictures.distances.blocks():
+        measured = pictures.distances.measure(block)
+        of_classes = []
+        for part, whole in pictures.classes_in(block):
+            rows = slice(part.start - block.start, part.stop - block.start)
+            same = measured[rows, whole].copy()
+            same[np.arange(len(same)), np.arange(part.start, part.stop) - whole.start] = np.nan
+            measured[rows, whole] = np.nan
+            of_classes.append((same, rows, whole.start))
+        nearest_negative = np.fmin.reduce(measured, axis=1)[:, None]
+        for same, rows, _ in of_classes:
+            is_mixed = same > nearest_negative[rows]
+            n_mixed += int(is_mixed.sum())
+            n_pairs += same.size - len(same)
+            if same.shape[1] > 1:
+                n_with_positive += len(same)
+                is_nearer = np.fmin.reduce(same, axis=1) <= nearest_negative[rows, 0]
+                n_mixed_pictures += len(same) - int(is_nearer.sum())
+        positives_found.look_through(
+            [(same, block.start + rows.start, column) for same, rows, column in of_classes]
+        )
+        negatives_found.look_through([(measured, block.start, 0)])
+        if progress is not None:
+            progress(block.stop, len(pictures))
+    return MinedPictures(
+        positives_found.pictures,
+        negatives_found.pictures,
+        positives_found.distances,
+        negatives_found.distances,
+        n_mixed / n_pairs,
+        n_mixed_pictures / n_with_positive,
+    )
+
+
+def hardest_triplets(margins: np.ndarray, keep: float | int) -> np.ndarray:
+    """Return the triplets with the smallest margins, the smallest first.
+
+    Args:
+        margins: `(n_triplets,)` d(anchor, negative) - d(anchor, positive); see
+            `triplet_margins`. NaN is left out.
+        keep: how many as an int, or which share of those that have a margin as a float.
+    Returns:
+        `(n_kept,)` indices; at least one if there is any. Of equally hard ones the first
+        comes first.
+    Example:
+        >>> hardest_triplets(np.array([0.5, -0.2, np.nan, 0.1]), 2)
+        array([1, 3])
+    """
+    order = np.argsort(margins, kind="stable")
+    order = order[np.isfinite(margins[order])]
+    count = keep if isinstance(keep, int) else max(round(keep * len(order)), 1)
+    return order[:count]
 
 
 def hardest_positives(
@@ -82,3 +245,64 @@ def _classes(labels: np.ndarray) -> Iterator[np.ndarray]:
     for members in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
         if len(members) > 1:
             yield members
+
+
+class _HardestPictures:
+    """The hardest pictures of one kind found so far; see `MinedPictures`."""
+
+    def __init__(
+        self,
+        codes: np.ndarray,
+        pictures: ClassDistances,
+        cut: Cut,
+        per_picture: int,
+        *,
+        farthest: bool,
+    ) -> None:
+        self._codes, self._order, self._cut = codes, pictures.order, cut
+        self._distance = pictures.distances.distance
+        self._sign = -1 if farthest else 1
+        self.pictures = np.full((len(codes), per_picture), NOBODY, dtype=np.int32)
+        self.distances = np.full(self.pictures.shape, np.nan)
+
+    def look_through(self, rectangles: list[tuple[np.ndarray, int, int]]) -> None:
+        """Add the hardest pictures of some places, each of which is in one rectangle.
+
+        Args:
+            rectangles: float32 distances, NaN where not of this kind; the places of the first
+                row and of the first column.
+        """
+        per_picture = self.pictures.shape[1]
+        found = []
+        for measured, first_row, first_column in rectangles:
+            is_outside = ~((measured >= self._cut.low) & (measured <= self._cut.high))
+            hardness = np.where(is_outside, np.float32(np.inf), self._sign * measured)
+            rows, columns = _find_smallest(hardness, per_picture + _SPARE)
+            found.append((rows + first_row, columns + first_column))
+        places = (np.concatenate(part) for part in zip(*found, strict=True))
+        anchors, others = (self._order[each] for each in places)
+        exact = pair_distances(self._codes[anchors], self._codes[others], self._distance)
+        is_inside = (exact >= self._cut.low) & (exact <= self._cut.high)
+        anchors, others, exact = anchors[is_inside], others[is_inside], exact[is_inside]
+        hardest_first = np.lexsort((others, self._sign * exact, anchors))
+        anchors, others, exact = (each[hardest_first] for each in (anchors, others, exact))
+        rank = np.arange(len(anchors)) - np.searchsorted(anchors, anchors)
+        kept = rank < per_picture
+        self.pictures[anchors[kept], rank[kept]] = others[kept]
+        self.distances[anchors[kept], rank[kept]] = exact[kept]
+
+
+def _find_smallest(values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return row and column of the k smallest values of each row, and of some more.
+
+    Args:
+        values: `(n_rows, n_columns)` float32; what is infinite is never found.
+    """
+    limits = np.full(len(values), np.finfo(np.float32).max)
+    n_groups = values.shape[1] // _GROUP
+    if n_groups >= k:
+        # k groups reach down to the k-th smallest of their smallest, so k values do.
+        grouped = values[:, : n_groups * _GROUP].reshape(len(values), _GROUP, n_groups)
+        kth = np.partition(grouped.min(axis=1), k - 1, axis=1)[:, k - 1]
+        np.minimum(limits, kth, out=limits)
+    return np.divmod(np.flatnonzero(values <= limits[:, None]), values.shape[1])
