@@ -19,6 +19,9 @@ DIFFICULTY_CANDIDATES = 8
 # The environment variable that moves the feature store.
 CACHE_VARIABLE = "TRIPLETKIT_CACHE"
 
+# ResNet50 where its weights can be had, else EfficientNet-Lite0.
+BACKBONE = "auto"
+
 # Where `train` writes and `predict` looks when nothing is said.
 MODEL_FOLDER = "tripletkit-model"
 
@@ -110,6 +113,15 @@ PATIENCE = 3
 
 BATCH_SIZE = 256
 LEARNING_RATE = 1e-3
+
+# What offline mining takes of each picture, and between which quantiles of all distances within
+# classes, and between classes.
+MINED_PER_PICTURE = 5
+POSITIVE_QUANTILES = (0.0, 0.95)
+NEGATIVE_QUANTILES = (0.01, 0.25)
+
+# Share of the user's own triplets that `mine --triplets` keeps.
+KEPT_TRIPLETS = 0.5
 
 # The loss, which of its values count, and which triplets are learned from.
 LOSS = "triplet"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,26 +25,32 @@ if TYPE_CHECKING:
     from tripletkit.features.sources import GivenWeights
     from tripletkit.search.encoders import Encoder
 
-# What `choose_encoder` takes.
-encoder_options = group_options(
-    click.option(
-        "--model",
-        type=click.Path(path_type=Path),
-        help=f"Model folder that `tripletkit train` wrote.  [default: {defaults.MODEL_FOLDER}]",
-    ),
-    click.option(
-        "--features",
-        "as_features",
-        is_flag=True,
-        help="Take the features of the model's backbone, as if nothing had been trained.",
-    ),
-    backbone_option(
-        "Take the features of this backbone, or of several, without any model; `auto` as in "
-        "training."
-    ),
-    weights_option,
-    views_option,
-)
+
+def _make_encoder_options(model_default: str, backbone_default: str) -> Callable:
+    return group_options(
+        click.option(
+            "--model",
+            type=click.Path(path_type=Path),
+            help=f"Model folder that `tripletkit train` wrote.{model_default}",
+        ),
+        click.option(
+            "--features",
+            "as_features",
+            is_flag=True,
+            help="Take the features of the model's backbone, as if nothing had been trained.",
+        ),
+        backbone_option(
+            "Take the features of this backbone, or of several, without any model; `auto` as in "
+            f"training.{backbone_default}"
+        ),
+        weights_option,
+        views_option,
+    )
+
+
+# What `choose_encoder` takes, where a model is taken by default or the pretrained backbone.
+encoder_options = _make_encoder_options(f"  [default: {defaults.MODEL_FOLDER}]", "")
+pretrained_encoder_options = _make_encoder_options("", f"  [default: {defaults.BACKBONE}]")
 
 
 def choose_encoder(

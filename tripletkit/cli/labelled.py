@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tripletkit.cli.console import say
+from tripletkit.errors import MAX_SHOWN
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,3 +83,14 @@ def read_labelled(
     if n_copies := n_files - int(is_first.sum()):
         say(f"Copies of other pictures, left out: {n_copies:,}.")
     return LabelledPictures(files, labels, pictures, same_as)
+
+
+def say_lone_classes(found: LabelledPictures, pictures: np.ndarray) -> None:
+    """Name the classes that have a single one of these pictures."""
+    import numpy as np
+
+    sizes = np.bincount(found.labels.of_picture[pictures], minlength=len(found.labels.classes))
+    lone = [found.labels.classes[index] for index in np.flatnonzero(sizes == 1)]
+    if lone:
+        shown = ", ".join(lone[:MAX_SHOWN]) + (", ..." if len(lone) > MAX_SHOWN else "")
+        say(f"Classes of a single picture, which can only be a negative: {len(lone):,} ({shown}).")

@@ -19,6 +19,7 @@ from tripletkit.cli.controls import controls
 from tripletkit.cli.embed import embed
 from tripletkit.cli.export import export
 from tripletkit.cli.losses import losses
+from tripletkit.cli.mine import mine
 from tripletkit.cli.neighbors import neighbors
 from tripletkit.cli.plot import plot
 from tripletkit.cli.predict import predict
@@ -76,6 +77,7 @@ for command in (
     embed,
     export,
     losses,
+    mine,
     neighbors,
     plot,
     predict,

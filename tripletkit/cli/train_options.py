@@ -108,7 +108,7 @@ model_options = group_options(
     backbone_option(
         "Frozen network to start from, or several side by side; `tripletkit backbones` lists "
         "them. auto: resnet50 where its weights can be had, else efficientnet-lite0.",
-        default="auto",
+        default=defaults.BACKBONE,
         show_default=True,
     ),
     weights_option,

@@ -11,7 +11,7 @@ from tripletkit import defaults
 from tripletkit.cli.collections import open_collection
 from tripletkit.cli.console import say, warn
 from tripletkit.cli.encoders import choose_encoder, encoder_options
-from tripletkit.cli.labelled import LABELS, LabelledPictures, read_labelled
+from tripletkit.cli.labelled import LABELS, LabelledPictures, read_labelled, say_lone_classes
 from tripletkit.cli.options import (
     INPUT_FOLDER,
     OUTPUT_FILE,
@@ -21,7 +21,7 @@ from tripletkit.cli.options import (
     quiet_option,
     seed_option,
 )
-from tripletkit.errors import MAX_SHOWN, describe_problems
+from tripletkit.errors import describe_problems
 
 if TYPE_CHECKING:
     import numpy as np
@@ -120,7 +120,7 @@ def triplets(
         pictures = pictures[is_usable[pictures]]
     else:
         _warn_of_missing(found)
-    _say_lone_classes(found, pictures)
+    say_lone_classes(found, pictures)
     if per_anchor is None and count is None:
         per_anchor = defaults.TRIPLETS_PER_ANCHOR
     rows = draw_triplets(
@@ -186,16 +186,6 @@ def _warn_of_missing(found: LabelledPictures) -> None:
     if files.problems:
         problems = place_problems(files.problems, files.places)
         warn(f"{len(problems):,} pictures are left out:\n{describe_problems(problems)}")
-
-
-def _say_lone_classes(found: LabelledPictures, pictures: np.ndarray) -> None:
-    import numpy as np
-
-    sizes = np.bincount(found.labels.of_picture[pictures], minlength=len(found.labels.classes))
-    lone = [found.labels.classes[index] for index in np.flatnonzero(sizes == 1)]
-    if lone:
-        shown = ", ".join(lone[:MAX_SHOWN]) + (", ..." if len(lone) > MAX_SHOWN else "")
-        say(f"Classes of a single picture, which can only be a negative: {len(lone):,} ({shown}).")
 
 
 def _say_written(

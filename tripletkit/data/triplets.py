@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -169,11 +169,16 @@ def write_triplets(path: Path, names: Sequence[str], rows: np.ndarray) -> None:
         TripletFileError: if a name cannot stand in a text file.
         OutputError: if the file cannot be written.
     """
-    quoted = np.array([quote_name(name) for name in names], dtype=object)
     with open_output(path) as file:
-        for start in range(0, len(rows), 1 << 16):
-            columns = quoted[rows[start : start + (1 << 16)]]
-            file.write("".join(f"{a} {b} {c}\n" for a, b, c in columns.tolist()))
+        write_triplet_lines(file, names, rows)
+
+
+def write_triplet_lines(file: IO[str], names: Sequence[str], rows: np.ndarray) -> None:
+    """Write triplets into an open text file; see `write_triplets`."""
+    quoted = np.array([quote_name(name) for name in names], dtype=object)
+    for start in range(0, len(rows), 1 << 16):
+        columns = quoted[rows[start : start + (1 << 16)]]
+        file.write("".join(f"{a} {b} {c}\n" for a, b, c in columns.tolist()))
 
 
 def quote_name(name: str) -> str:

@@ -53,23 +53,28 @@ def triplet_margins(codes: np.ndarray, rows: np.ndarray, distance: str) -> np.nd
         >>> triplet_margins(codes, np.array([[0, 1, 2]]), "l2")   # 1 - 5
         array([-4.], dtype=float32)
     """
-    columns = _columns(codes, distance)
-    term, finish = _TERMS[distance]
     margins = np.empty(len(rows), dtype=np.float32)
-    for block in _blocks(len(rows)):
-        anchor, first, second = np.ascontiguousarray(rows[block].T)
-        to_first = np.zeros(len(anchor))
-        to_second = np.zeros(len(anchor))
-        for column in columns:
-            of_anchor = column[anchor]
-            to_first += term(of_anchor, column[first])
-            to_second += term(of_anchor, column[second])
-        margins[block] = finish(to_second) - finish(to_first)
+    for block, to_first, to_second in _measure_triplets(codes, rows, distance):
+        margins[block] = to_second - to_first
     return margins
 
 
-def pair_distances(left: np.ndarray, right: np.ndarray, distance: str) -> np.ndarray:
+def triplet_distances(codes: np.ndarray, rows: np.ndarray, distance: str) -> np.ndarray:
     """Return the distances that `triplet_margins` takes the difference of.
+
+    Args:
+        codes, rows, distance: as `triplet_margins` takes them.
+    Returns:
+        `(n_triplets, 2)` float64: from the anchor to the first and to the second.
+    """
+    distances = np.empty((len(rows), 2))
+    for block, *columns in _measure_triplets(codes, rows, distance):
+        distances[block] = np.column_stack(columns)
+    return distances
+
+
+def pair_distances(left: np.ndarray, right: np.ndarray, distance: str) -> np.ndarray:
+    """Return distances as `triplet_distances` measures them.
 
     Args:
         left, right: `(n_pairs, n_dims)`, one pair a row.
@@ -116,6 +121,23 @@ def candidate_measure(
         return distances
 
     return measure
+
+
+def _measure_triplets(
+    codes: np.ndarray, rows: np.ndarray, distance: str
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Yield a block of triplets with its distances to the first and to the second picture."""
+    columns = _columns(codes, distance)
+    term, finish = _TERMS[distance]
+    for block in _blocks(len(rows)):
+        anchor, first, second = np.ascontiguousarray(rows[block].T)
+        to_first = np.zeros(len(anchor))
+        to_second = np.zeros(len(anchor))
+        for column in columns:
+            of_anchor = column[anchor]
+            to_first += term(of_anchor, column[first])
+            to_second += term(of_anchor, column[second])
+        yield block, finish(to_first), finish(to_second)
 
 
 def _columns(codes: np.ndarray, distance: str) -> np.ndarray:

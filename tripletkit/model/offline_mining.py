@@ -68,15 +68,24 @@ class MinedPictures:
         Returns:
             `(n_triplets, 3)` int32 anchor, positive, negative, none of them twice; by anchor.
         """
-        anchors = np.arange(len(self.positives))
+        anchors, of_positive, of_negative = self._pair_ranks()
+        positives = self.positives[anchors, of_positive]
+        negatives = self.negatives[anchors, of_negative]
+        return np.column_stack([anchors, positives, negatives]).astype(np.int32)
+
+    def margins(self) -> np.ndarray:
+        """Return `(n_triplets,)` float64 d(anchor, negative) - d(anchor, positive)."""
+        anchors, of_positive, of_negative = self._pair_ranks()
+        return self.to_negatives[anchors, of_negative] - self.to_positives[anchors, of_positive]
+
+    def _pair_ranks(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the anchor of each triplet, and the places of its two others in their rows."""
         n_positives = (self.positives != NOBODY).sum(axis=1)
         n_negatives = (self.negatives != NOBODY).sum(axis=1)
         n_triplets = np.maximum(n_positives, n_negatives) * (n_positives > 0) * (n_negatives > 0)
-        anchors = np.repeat(anchors, n_triplets)
+        anchors = np.repeat(np.arange(len(n_triplets)), n_triplets)
         rank = np.arange(len(anchors)) - np.repeat(np.cumsum(n_triplets) - n_triplets, n_triplets)
-        positives = self.positives[anchors, rank % n_positives[anchors]]
-        negatives = self.negatives[anchors, rank % n_negatives[anchors]]
-        return np.column_stack([anchors, positives, negatives]).astype(np.int32)
+        return anchors, rank % n_positives[anchors], rank % n_negatives[anchors]
 
 
 def find_cuts(

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from tripletkit.evaluation.class_distances import DistanceDistribution
 from tripletkit.evaluation.intervals import wilson_interval
 from tripletkit.evaluation.scoring import Slice
 from tripletkit.report.collages import read_thumbnail
@@ -37,6 +38,7 @@ DISTANCE_LABELS = {
     "cosine": "cosine distance",
 }
 _N_BINS = 40
+_N_FINE_BINS = 100
 # More points than this say no more, and make a file large.
 _MOST_POINTS = 5_000
 _MAP_THUMBNAILS = 120
@@ -75,7 +77,12 @@ def draw_history(history: pd.DataFrame, best_epoch: int, theme: Theme = LIGHT) -
 
 
 def draw_distances(
-    to_positive: np.ndarray, to_negative: np.ndarray, distance: str, theme: Theme = LIGHT
+    to_positive: np.ndarray,
+    to_negative: np.ndarray,
+    distance: str,
+    theme: Theme = LIGHT,
+    *,
+    kept_margin: float | None = None,
 ) -> Figure:
     """Draw the distances of each triplet against each other, and both as histograms.
 
@@ -83,6 +90,7 @@ def draw_distances(
         to_positive, to_negative: `(n_triplets,)` from the anchor, finite.
         distance: a key of `DISTANCE_LABELS`.
         theme: colours.
+        kept_margin: the largest margin of the hardest triplets, where these were chosen.
     """
     figure = make_figure(9.6, 4.3, theme)
     unit = DISTANCE_LABELS[distance]
@@ -106,6 +114,10 @@ def draw_distances(
             rasterized=True,
         )
     axes.plot([0, high], [0, high], color=theme.muted, linewidth=1)
+    if kept_margin is not None:
+        ends = [kept_margin, high + kept_margin]
+        style = {"color": theme.text, "linestyle": "--", "linewidth": 1.2}
+        axes.plot([0, high], ends, label="the hardest are below", **style)
     axes.set(xlim=(0, high), ylim=(0, high), aspect="equal")
     label_axes(axes, theme, "Each triplet", f"anchor to positive ({unit})", "anchor to negative")
     add_legend(axes, theme, loc="lower right")
@@ -121,6 +133,52 @@ def draw_distances(
             values, bins, histtype="step", color=colour, hatch=hatch, linewidth=1.4, label=name
         )
     label_axes(axes, theme, "How far apart the two are", unit, "triplets")
+    add_legend(axes, theme)
+    return figure
+
+
+def draw_distribution(
+    distribution: DistanceDistribution,
+    cuts: tuple[tuple[float, float], tuple[float, float]],
+    distance: str,
+    title: str,
+    theme: Theme = LIGHT,
+) -> Figure:
+    """Draw how far pairs of one class and of two classes are apart, and where mining looks.
+
+    Args:
+        distribution: of the distances.
+        cuts: lowest and highest distance of mined positives, and of mined negatives; a
+            highest one may be infinite.
+        distance: a key of `DISTANCE_LABELS`.
+        title: what pictures these are.
+        theme: colours.
+    """
+    figure = make_figure(8.6, 4.4, theme)
+    axes = add_axes(figure, (1, 1, 1), theme)
+    edges, *counts = distribution.coarsen(_N_FINE_BINS)
+    for of_kind, (low, high), name, kind, colour, hatch in zip(
+        counts,
+        cuts,
+        ("one class", "two classes"),
+        ("positives", "negatives"),
+        (theme.right, theme.wrong),
+        (None, "///"),
+        strict=True,
+    ):
+        shares = of_kind / of_kind.sum()
+        is_mined = (edges[:-1] < high) & (edges[1:] > low)
+        label = f"{name}: {of_kind.sum():,} pairs"
+        axes.stairs(shares, edges, color=colour, linewidth=1.4, label=label)
+        mined = np.where(is_mined, shares, 0)
+        label = f"where {kind} are mined"
+        axes.stairs(mined, edges, fill=True, color=colour, alpha=0.3, hatch=hatch, label=label)
+        for cut in (low, high):
+            if edges[0] < cut < edges[-1]:
+                axes.axvline(cut, color=colour, linestyle="--", linewidth=1.2)
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    label_axes(axes, theme, title, DISTANCE_LABELS[distance], "share of the pairs of its kind")
     add_legend(axes, theme)
     return figure
 
