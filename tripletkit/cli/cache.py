@@ -34,6 +34,7 @@ def info(cache: Path | None, as_json: bool) -> None:
     """
     from datetime import datetime
 
+    from tripletkit.features.picture_views import ORIGINAL
     from tripletkit.features.store import FILE_NAME, FeatureStore, default_folder
 
     path = (cache or default_folder()) / FILE_NAME
@@ -46,6 +47,7 @@ def info(cache: Path | None, as_json: bool) -> None:
         {
             "backbone": str(use.facts["backbone"]),
             "weights_sha256": str(use.facts["weights_sha256"]),
+            "view": str(use.facts.get("view", ORIGINAL.name)),
             "n_images": use.n_images,
             "size_bytes": use.size_bytes,
             "last_used": datetime.fromtimestamp(use.last_used_s).date().isoformat(),
@@ -57,18 +59,19 @@ def info(cache: Path | None, as_json: bool) -> None:
         return
     click.echo(f"{path}: {_megabytes(size_bytes)}" if rows else f"{path}: empty")
     if rows:
-        table = [["backbone", "weights", "pictures", "size", "last used"]]
+        table = [["backbone", "weights", "view", "pictures", "size", "last used"]]
         table += [
             [
                 row["backbone"],
                 row["weights_sha256"][:12],
+                row["view"],
                 f"{row['n_images']:,}",
                 _megabytes(row["size_bytes"]),
                 row["last_used"],
             ]
             for row in rows
         ]
-        click.echo(align_columns(table, right=[2, 3]))
+        click.echo(align_columns(table, right=[3, 4]))
 
 
 @cache.command()

@@ -38,13 +38,23 @@ def export(model: Path, folder: Path, weights: GivenWeights, force: bool) -> Non
 
     triplet_network.keras takes three batches of 224 x 224 RGB pictures (anchor, positive,
     negative; 0 to 255, uint8 or float) and gives the three codes side by side. encoder.keras
-    takes one. Resize pictures as `tripletkit backbones` says to get the same codes.
+    takes one. Resize pictures as `tripletkit backbones` says to get the same codes. With --views
+    that crop, pictures are to be larger; where backbones or views want them resized in several
+    ways, there is one input for each, and its name says how.
     """
+    from tripletkit.features.sources import pixel_inputs
     from tripletkit.model.artifact import load_model
     from tripletkit.model.export import check_export_folder, export_networks
 
     loaded = load_model(model)
     check_export_folder(folder, overwrite=force)
+    source = loaded.find_source(weights)
     prepare_tensorflow()
-    for path in export_networks(loaded, folder, loaded.find_source(weights)):
+    for path in export_networks(loaded, folder, source):
         say(f"Wrote {path}.")
+    inputs = list(pixel_inputs([part.backbone for part in source.parts], source.views).values())
+    if len(inputs) > 1:
+        say(
+            f"The encoder takes {len(inputs)} inputs: {', '.join(inputs)}. Each is the same "
+            "picture, resized to a square of so many pixels with that filter of Pillow."
+        )

@@ -173,6 +173,25 @@ def choose_source(
     return FeatureSource(tuple(parts), tuple(views))
 
 
+def pixel_inputs(
+    backbones: Sequence[Backbone], views: Sequence[View]
+) -> dict[tuple[int, str], str]:
+    """Return in which forms backbones and views need a picture, and what inputs are called.
+
+    Returns:
+        (side in pixels, filter that resizes) -> name: `pixels` for a single form, else like
+        `pixels_224px_bilinear`.
+    """
+    forms = dict.fromkeys(
+        (view.resized_px(backbone.input_size_px), backbone.preprocessing.resample)
+        for backbone in backbones
+        for view in views
+    )
+    if len(forms) == 1:
+        return dict.fromkeys(forms, "pixels")
+    return {(side, resample): f"pixels_{side}px_{resample}" for side, resample in forms}
+
+
 def check_backbone_names(names: Sequence[str]) -> None:
     """Refuse names of backbones that cannot stand side by side.
 

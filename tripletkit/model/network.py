@@ -9,6 +9,7 @@ import keras
 from tripletkit.features.backbones import Backbone
 from tripletkit.features.picture_views import ORIGINAL, View
 from tripletkit.features.preprocessing import add_preprocessing
+from tripletkit.features.sources import pixel_inputs
 
 INPUT_NAMES = ("anchor", "positive", "negative")
 
@@ -46,15 +47,9 @@ def _make_inputs(
     backbones: Sequence[Backbone], views: Sequence[View]
 ) -> dict[tuple[int, str], keras.KerasTensor]:
     """Return (side in pixels, filter that resizes) -> an input of such pictures."""
-    forms = dict.fromkeys(
-        (view.resized_px(backbone.input_size_px), backbone.preprocessing.resample)
-        for backbone in backbones
-        for view in views
-    )
-    names = ["pixels"] if len(forms) == 1 else [f"pixels_{px}px_{how}" for px, how in forms]
     return {
         (side, resample): keras.Input((side, side, 3), name=name)
-        for (side, resample), name in zip(forms, names, strict=True)
+        for (side, resample), name in pixel_inputs(backbones, views).items()
     }
 
 

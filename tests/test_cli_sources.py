@@ -1,0 +1,157 @@
+"""Several backbones and views from the command line: every command does with them as with one."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tiny_backbone as tiny
+
+from tripletkit.cli.main import tripletkit
+from tripletkit.features.store import clear_store
+from tripletkit.model.artifact import load_model
+
+
+@pytest.fixture
+def run(runner, other_backbone):
+    def run(*arguments):
+        return runner.invoke(tripletkit, list(map(str, arguments)))
+
+    return run
+
+
+@pytest.fixture
+def train(run, toy_competition, tmp_path):
+    def train(*options):
+        return run(
+            "train", toy_competition.train, toy_competition.images, "-o", tmp_path / "m",
+            "--epochs", "2", *options,
+        )  # fmt: skip
+
+    return train
+
+
+def test_a_model_of_two_backbones_and_views_works_everywhere(
+    run, train, toy_competition, tmp_path, cache_dir
+):
+    result = train("--backbone", "tiny,tiny-other", "--views", "flip", "--recipe", "residual")
+    assert result.exit_code == 0, result.stderr
+    assert "Features: 42 pictures computed, 0 from the store.\n" in result.stderr
+    record = load_model(tmp_path / "m").record
+    assert [part["backbone"] for part in record["features"]["parts"]] == ["tiny", "tiny-other"]
+    assert record["features"]["views"] == ["original", "flip"]
+    assert (record["format_version"], record["n_features"]) == (2, 48)
+
+    ask = ("predict", toy_competition.test, "--model", tmp_path / "m")
+    first = run(*ask)
+    assert (first.exit_code, first.stdout.count("\n")) == (0, 201)
+    clear_store(cache_dir)
+    again = run(*ask)
+    assert "Features: 18 pictures computed, 0 from the store.\n" in again.stderr
+    assert again.stdout == first.stdout
+    assert run(*ask, "--frozen").stdout != first.stdout
+
+    pictures = toy_competition.images
+    for arguments in (
+        ("embed", pictures, "-o", tmp_path / "v.npz", "--model", tmp_path / "m", "--features"),
+        ("neighbors", pictures, "--query", pictures / "p00.png", "--model", tmp_path / "m"),
+        ("plot", "map", tmp_path / "m", "-o", tmp_path / "map.svg"),
+        ("export", "--model", tmp_path / "m", "-o", tmp_path / "exported"),
+    ):
+        done = run(*arguments)
+        assert done.exit_code == 0, done.stderr
+    assert "The encoder takes 2 inputs: pixels_32px_bilinear, pixels_32px_bicubic" in done.stderr
+    with np.load(tmp_path / "v.npz") as file:
+        of_model = file["vectors"]
+    without = run(
+        "embed", pictures, "-o", tmp_path / "w.npz", "--backbone", "tiny, tiny-other",
+        "--views", "original,flip",
+    )  # fmt: skip
+    assert "Features: 0 pictures computed, 60 from the store.\n" in without.stderr
+    with np.load(tmp_path / "w.npz") as file:
+        np.testing.assert_array_equal(file["vectors"], of_model)
+    assert of_model.shape == (60, 48)
+
+
+def test_each_backbone_gets_its_own_weights(run, train, toy_competition, tmp_path):
+    own = tmp_path / "own=6.weights.h5"
+    tiny.write_weights(own, seed=6)
+    result = train("--backbone", "tiny,tiny-other", "--weights", f"tiny-other={own}")
+    assert result.exit_code == 0, result.stderr
+    record = load_model(tmp_path / "m").record
+    assert record["weights_file"] == [None, str(own)]
+    first, second = record["features"]["parts"]
+    assert first["weights_sha256"] != second["weights_sha256"]
+    moved = own.rename(tmp_path / "moved.h5")
+    ask = ("predict", toy_competition.test, "--model", tmp_path / "m")
+    refused = run(*ask)
+    assert refused.exit_code == 1
+    assert "Say where it is now with --weights tiny-other=FILE" in refused.stderr
+    assert run(*ask, "--weights", moved).exit_code == 1
+    assert run(*ask, "--weights", f"tiny-other={moved}").exit_code == 0
+
+
+def test_one_backbone_takes_weights_with_or_without_its_name(run, train, tiny_weights, tmp_path):
+    for option in (tiny_weights, f"tiny={tiny_weights}"):
+        result = train("--backbone", "tiny", "--weights", option, "--force")
+        assert result.exit_code == 0, result.stderr
+        record = load_model(tmp_path / "m").record
+        assert (record["weights_file"], record["format_version"]) == (str(tiny_weights), 1)
+        assert record["features"]["backbone"] == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--backbone", "tiny,tiny"], '"tiny" is there twice'),
+        (["--backbone", "auto,tiny"], '"auto" chooses one backbone'),
+        (["--backbone", "tiny,"], 'got ""'),
+        (["--backbone", "tiny,tiny-othr"], 'Did you mean "tiny-other"'),
+        (["--backbone", "tiny", "--views", "flop"], 'Did you mean "flip"'),
+        (["--backbone", "tiny", "--views", ""], 'got ""'),
+        (["--backbone", "tiny,tiny-other", "--weights", "FILE"], "expected NAME=FILE"),
+        (["--backbone", "tiny", "--weights", "tiny-other=FILE"], "a backbone among tiny."),
+        (["--backbone", "tiny", "--weights", "tiny=none.h5"], "File 'none.h5' does not exist"),
+        (["--backbone", "tiny", "--weights", "tyni=FILE"], "File 'tyni=FILE' does not exist"),
+        (["--backbone", "tiny", "--weights", "FILE", "--weights", "FILE"], "one weights file"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_does_not_go_together_is_a_wrong_call(
+    train, run, toy_competition, tmp_path, monkeypatch, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").write_text("")
+    embed = run("embed", toy_competition.images, "-o", tmp_path / "v.csv", *options)
+    for result in (train(*options), embed):
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert message in " ".join(result.stderr.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["FILE"]
+
+
+def test_a_model_has_its_own_views(run, toy_competition, toy_model, tmp_path):
+    result = run(
+        "embed", toy_competition.images, "-o", tmp_path / "v.csv", "--model", toy_model,
+        "--views", "flip",
+    )  # fmt: skip
+    assert result.exit_code == 2
+    assert "--views needs --backbone" in result.stderr
+
+
+def test_the_store_shows_each_view(run, toy_images, tmp_path):
+    for views in ("flip", "original"):
+        done = run(
+            "embed", toy_images, "-o", tmp_path / "v.csv", "--backbone", "tiny", "--views", views
+        )
+        assert done.exit_code == 0, done.stderr
+    printed = json.loads(run("cache", "info", "--json").stdout)
+    assert {(space["view"], space["n_images"]) for space in printed["spaces"]} == {
+        ("original", 8),
+        ("flip", 8),
+    }
+    table = [line.split() for line in run("cache", "info").stdout.splitlines()[2:]]
+    assert {(row[0], row[2], row[3]) for row in table} == {
+        ("tiny", "original", "8"),
+        ("tiny", "flip", "8"),
+    }
