@@ -9,7 +9,8 @@ import numpy as np
 import psutil
 import pytest
 
-from tripletkit.errors import CollapseError
+from tripletkit.data.votes import Votes, make_loss_weights
+from tripletkit.errors import CollapseError, LossError
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.model import heads
 from tripletkit.model.collapse import check_collapse, effective_rank, mean_pairwise_distance
@@ -279,3 +280,99 @@ def test_each_picture_of_a_batch_is_encoded_once(features, monkeypatch):
     settings = dataclasses.replace(SMALL, epochs=1, batch_size=len(rows))
     train_head(features, rows, rows[:0], settings)
     assert seen == [5]
+
+
+@pytest.mark.parametrize("recipe", ["source", "residual"])
+@pytest.mark.parametrize("loss", ["triplet", "soft-margin", "ratio"])
+def test_the_loss_with_votes_is_the_mean_over_the_voters(features, loss, recipe):
+    rows = draw_rows(0, 42, 100)
+    rng = np.random.default_rng(3)
+    votes = Votes(rng.integers(1, 6, 100).astype(float), rng.integers(0, 4, 100).astype(float))
+    settings = HeadSettings.of_recipe(
+        recipe, epochs=1, batch_size=9, dropout=0.0, learning_rate=1e-12, loss=loss
+    )
+    weights = make_loss_weights(votes, "soft")
+    trained = train_head(features, rows, rows[:0], settings, loss_weights=weights)
+    codes = embed(trained.head, features).astype(float)
+
+    def distance(a, b):
+        squared = float(((codes[a] - codes[b]) ** 2).sum())
+        return squared if recipe == "residual" else squared**0.5
+
+    def loss_of(near, far):
+        return {
+            "triplet": max(0.0, near - far + settings.margin),
+            "soft-margin": np.log1p(np.exp(near - far)),
+            "ratio": (1 / (1 + np.exp(far - near))) ** 2,
+        }[loss]
+
+    means = []
+    for (a, b, c), n_b, n_c in zip(rows, votes.for_first, votes.for_second, strict=True):
+        to_b, to_c = distance(a, b), distance(a, c)
+        said = [loss_of(to_b, to_c)] * int(n_b) + [loss_of(to_c, to_b)] * int(n_c)
+        means.append(np.mean(said))
+    assert trained.history[0].loss == pytest.approx(np.mean(means), rel=1e-3)
+
+
+def test_unanimous_votes_change_nothing(features):
+    unanimous = np.tile(np.float32([1, 0]), (600, 1))
+    with_votes, without = train(features, loss_weights=unanimous), train(features)
+    codes = embed(with_votes.head, features)
+    np.testing.assert_allclose(codes, embed(without.head, features), atol=1e-5)
+
+
+def test_turning_triplets_and_their_votes_changes_nothing(features):
+    rows = draw_rows(0, 42, 600)
+    share = np.random.default_rng(0).uniform(0, 1, 600)
+    votes = Votes.of_shares(share)
+    is_turned = share < 0.5
+    # Dropout would fall otherwise, as it goes by the order in which a batch names its pictures.
+    settings = dataclasses.replace(SMALL, dropout=0.0, epochs=2)
+    turned = np.where(is_turned[:, None], rows[:, [0, 2, 1]], rows)
+    one, same = (
+        train_head(
+            features, each, rows[:0], settings, loss_weights=make_loss_weights(of_each, "soft")
+        )
+        for each, of_each in ((rows, votes), (turned, votes.turn(is_turned)))
+    )
+    np.testing.assert_allclose(embed(one.head, features), embed(same.head, features), atol=1e-3)
+
+
+def test_votes_rescue_what_many_were_wrong_about():
+    features = make_features(600)
+    rows = draw_rows(0, 400, 4000)
+    rng = np.random.default_rng(0)
+    n_right = rng.choice([0, 1, 2, 5], len(rows), p=[0.0, 0.1, 0.35, 0.55])
+    votes = Votes(n_right.astype(float), 5.0 - n_right)
+    settings = dataclasses.replace(SMALL, hidden=64, learning_rate=3e-3)
+    test = draw_rows(500, 600, 1000, seed=9)
+    accuracies = {
+        votes_as: accuracy(
+            embed(
+                train_head(
+                    features,
+                    rows,
+                    rows[:0],
+                    settings,
+                    loss_weights=make_loss_weights(votes, votes_as),
+                ).head,
+                features,
+            ),
+            test,
+        )
+        for votes_as in ("majority", "weight", "soft")
+    }
+    assert accuracies["weight"] > accuracies["majority"]
+    assert accuracies["soft"] > accuracies["majority"]
+
+
+def test_votes_do_not_weigh_what_looks_at_classes(features):
+    settings = dataclasses.replace(SMALL, mining="batch-all")
+    with pytest.raises(LossError, match="expected a loss of triplets alone and no mining"):
+        train_head(
+            features,
+            draw_rows(0, 42, 10),
+            np.empty((0, 3), np.int32),
+            settings,
+            loss_weights=np.ones((10, 2), np.float32),
+        )

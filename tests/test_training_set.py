@@ -14,6 +14,7 @@ from tripletkit.data.training_set import (
     share_names,
 )
 from tripletkit.data.triplets import read_triplets
+from tripletkit.data.votes import Votes
 from tripletkit.errors import SplitError, TripletFileError
 
 
@@ -111,3 +112,40 @@ def test_names_of_one_picture_become_one():
     merged = triplets.merge(np.array([0, 1, 2, 0]))
     assert named(merged) == [("a", "b", "c"), ("a", "a", "c")]
     assert merged.is_degenerate().tolist() == [False, True]
+
+
+def with_votes(triplets, seed=0):
+    """Return votes that tell their row: as many for the first as its line says."""
+    rng = np.random.default_rng(seed)
+    return Votes(triplets.lines.astype(float), rng.integers(0, 3, len(triplets)).astype(float))
+
+
+def test_votes_stay_with_their_rows():
+    triplets = random_triplets()
+    votes = with_votes(triplets)
+    of_line = dict(zip(triplets.lines.tolist(), votes.for_second.tolist(), strict=True))
+    divided = divide_training_set(triplets, "image", 0.2, 1, votes)
+    val = random_triplets(n_rows=50)
+    joined = join_training_set(*share_names(triplets, val), None, votes, with_votes(val))
+    whole = divide_training_set(triplets, "image", 0, 1, votes)
+    for data in (divided, joined, whole):
+        is_usable = np.ones(len(data.names), dtype=bool)
+        is_usable[:2] = False
+        kept = data.keep_usable(is_usable)
+        assert len(kept.train) < len(data.train)
+        for part, of_part in ((kept.train, kept.train_votes), (kept.val, kept.val_votes)):
+            np.testing.assert_array_equal(of_part.for_first, part.lines)
+        np.testing.assert_array_equal(
+            kept.train_votes.for_second, [of_line[line] for line in kept.train.lines.tolist()]
+        )
+
+
+@pytest.mark.parametrize(("of_training", "n_train"), [(True, 2), (False, 3)])
+def test_ties_are_left_out_of_validation_and_of_training_where_asked(of_training, n_train):
+    triplets, val = share_names(read("a b c\na c d\na d b\n"), read("a b d\nb c d\n"))
+    votes = Votes(np.array([3.0, 1, 1]), np.array([0.0, 1, 0]))
+    val_votes = Votes(np.array([1.0, 0]), np.array([1.0, 2]))
+    data = join_training_set(triplets, val, None, votes, val_votes)
+    kept = data.leave_out_ties(of_training=of_training)
+    assert (len(kept.train), len(kept.val), kept.n_tied) == (n_train, 1, 4 - n_train)
+    assert len(kept.train_votes) == n_train and len(kept.val_votes) == 1

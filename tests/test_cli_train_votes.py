@@ -1,0 +1,182 @@
+"""`tripletkit train` with votes: rows turned to the majority, told, recorded, read back."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from tripletkit.cli.main import tripletkit
+from tripletkit.cli.views import read_training_triplets
+from tripletkit.data.triplets import read_triplets
+from tripletkit.model.artifact import load_model
+
+
+@pytest.fixture
+def judged(toy_competition, tmp_path):
+    """Return files of triplets in chance order, of votes on them, and of both in one file."""
+    rng = np.random.default_rng(0)
+    lines, votes, with_share = [], [], []
+    for number, line in enumerate(toy_competition.train.read_text().splitlines()):
+        a, b, c = line.split()
+        n_right = (5, 4, 3, 2)[number % 4] if number % 16 else 2
+        n_wrong = 2 if number % 16 == 0 else 5 - n_right
+        if rng.integers(2):
+            b, c, n_right, n_wrong = c, b, n_wrong, n_right
+        lines.append(f"{a} {b} {c}\n")
+        votes.append(f"{n_right},{n_wrong}\n")
+        with_share.append(f"{a} {b} {c} {n_right / (n_right + n_wrong)}\n")
+    for name, text in (
+        ("judged.txt", "".join(lines)),
+        ("votes.csv", "votes_b,votes_c\n" + "".join(votes)),
+        ("shares.txt", "".join(with_share)),
+    ):
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+@pytest.fixture
+def train(runner, tiny_backbone, toy_competition, judged):
+    def train(*options, triplets="judged.txt"):
+        arguments = [
+            *("train", judged / triplets, toy_competition.images, "-o", judged / "m"),
+            *("--backbone", "tiny", "--epochs", 3, "--hidden", 16, "--force", *options),
+        ]
+        return runner.invoke(tripletkit, [str(argument) for argument in arguments])
+
+    return train
+
+
+@pytest.mark.parametrize(
+    ("votes_as", "recipe"),
+    [("soft", "source"), ("soft", "residual"), ("weight", "residual"), ("majority", "source")],
+)
+def test_votes_are_learned_from_told_and_recorded(train, judged, votes_as, recipe):
+    votes = judged / "votes.csv"
+    result = train("--votes", votes, "--votes-as", votes_as, "--recipe", recipe)
+    assert result.exit_code == 0, result.stderr
+    assert "turned round, because most people chose the third picture; 25 tied" in result.stderr
+    lines = result.stdout.splitlines()
+    (start,) = (row for row, line in enumerate(lines) if line.startswith("votes"))
+    assert lines[start + 1].startswith("trained codes")
+    assert lines[start + 3].startswith("ceiling: the majority")
+    record = load_model(judged / "m").record
+    of_votes = record["votes"]
+    assert of_votes["sha256"] == hashlib.sha256(votes.read_bytes()).hexdigest()
+    assert (of_votes["as"], of_votes["n_tied"]) == (votes_as, 25)
+    # Of the 25, some are dropped by the split; a soft one still teaches.
+    n_tied = record["split"]["n_tied"]
+    assert n_tied < 10 if votes_as == "soft" else 10 < n_tied < 25
+    agreement = record["validation"]["votes"]
+    assert agreement["trained"]["ceiling"] == agreement["frozen_cosine"]["ceiling"] > 0.5
+    assert record["validation"]["trained"]["n"] == agreement["trained"]["n"]
+
+
+def test_a_fourth_column_teaches_the_same_as_the_votes(train, judged):
+    for options in (
+        ["--votes", judged / "votes.csv"],
+        ["--fourth-column", "share"],
+    ):
+        triplets = "judged.txt" if "--votes" in options else "shares.txt"
+        result = train(*options, triplets=triplets)
+        assert result.exit_code == 0, result.stderr
+        model = load_model(judged / "m")
+        found = (
+            [row.tolist() for row in model.load_head().get_weights()],
+            model.record["validation"]["trained"]["accuracy"],
+            read_training_triplets(model).rows.tolist(),
+        )
+        if "--votes" in options:
+            expected = found
+    for one, same in zip(expected[0], found[0], strict=True):
+        np.testing.assert_allclose(one, same, atol=1e-4)
+    assert found[1:] == expected[1:]
+
+
+def test_validation_can_have_votes_of_its_own(train, judged, toy_competition):
+    truth = toy_competition.truth.read_text().splitlines()[1:]
+    votes = judged / "val_votes.csv"
+    votes.write_text("".join("4,1\n" if label == "1" else "1,4\n" for label in truth))
+    result = train(
+        *("--votes", judged / "votes.csv", "--val", toy_competition.test, "--val-votes", votes)
+    )
+    assert result.exit_code == 0, result.stderr
+    by_votes = load_model(judged / "m").record["validation"]
+    result = train(
+        *("--votes", judged / "votes.csv", "--val", toy_competition.test),
+        *("--val-truth", toy_competition.truth),
+    )
+    by_truth = load_model(judged / "m").record["validation"]
+    assert by_truth["votes"] is None
+    assert by_truth["trained"] == by_votes["trained"]
+    right = by_votes["trained"]["accuracy"]
+    expected = 0.8 * right + 0.2 * (1 - right)
+    # A tie of codes agrees with nobody.
+    n_ties = by_votes["trained"]["n_ties"]
+    expected -= 0.2 * n_ties / by_votes["trained"]["n"]
+    assert by_votes["votes"]["trained"]["agreement"] == pytest.approx(expected)
+    assert by_votes["votes"]["trained"]["ceiling"] == pytest.approx(0.8)
+
+
+def test_the_training_is_read_back_as_it_was_learned(train, judged):
+    train("--votes", judged / "votes.csv")
+    model = load_model(judged / "m")
+    found = read_training_triplets(model)
+    plain = read_triplets(judged / "judged.txt")
+    assert len(found) == len(plain) - 25
+    votes = [
+        tuple(map(int, line.split(",")))
+        for line in (judged / "votes.csv").read_text().splitlines()[1:]
+    ]
+    for row, line in zip(found.rows, found.lines, strict=True):
+        anchor, first, second = plain.rows[line - 1]
+        b, c = votes[line - 1]
+        assert tuple(row) == ((anchor, first, second) if b > c else (anchor, second, first))
+    (judged / "votes.csv").write_text("1 2\n")
+    assert read_training_triplets(model) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--votes-as", "soft"], "--votes-as needs votes"),
+        (["--votes", __file__, "--fourth-column", "share"], "--votes excludes --fourth-column"),
+        (["--votes", __file__, "--val-votes", __file__], "--val-votes needs --val"),
+        (["--val-votes", __file__, "--val", __file__, "--val-truth", __file__], "excludes --val-t"),
+        (
+            ["--val-votes", __file__, "--val", __file__, "--fourth-column", "share"],
+            "--val-votes goes with TRIPLETS of three columns",
+        ),
+        (
+            ["--votes", __file__, "--labels", __file__, "--loss", "center"],
+            "--loss center looks at classes",
+        ),
+        (
+            ["--votes", __file__, "--labels", __file__, "--mining", "batch-hard"],
+            "--mining batch-hard looks at classes",
+        ),
+    ],
+)
+def test_votes_that_do_not_go_with_the_rest_are_wrong_calls(train, options, message):
+    result = train(*options)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_votes_need_a_triplet_file(runner, toy_competition, judged):
+    arguments = [toy_competition.images, "--labels", judged / "l.csv", "--fourth-column", "share"]
+    (judged / "l.csv").write_text("name,label\n")
+    result = runner.invoke(tripletkit, ["train", *map(str, arguments)])
+    assert result.exit_code == 2
+    assert "give TRIPLETS" in result.stderr
+
+
+def test_votes_of_other_triplets_are_refused(train, judged):
+    (judged / "short.csv").write_text("3,2\n1,1\n")
+    result = train("--votes", judged / "short.csv")
+    assert result.exit_code == 1
+    assert "short.csv: expected 400 rows of votes, one for each row of" in result.stderr
+    plain = train(triplets="shares.txt")
+    assert plain.exit_code == 1
+    assert "with --fourth-column share" in plain.stderr
