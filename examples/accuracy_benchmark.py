@@ -18,7 +18,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
@@ -31,7 +31,12 @@ import pandas as pd
 from sklearn.utils import check_array
 
 from tripletkit import defaults
-from tripletkit.data.training_set import TrainingSet, join_training_set
+from tripletkit.data.training_set import (
+    TrainingSet,
+    join_training_set,
+    places_of_names,
+    share_names,
+)
 from tripletkit.data.triplets import read_triplets
 from tripletkit.evaluation.answers import read_truth
 from tripletkit.evaluation.distances import triplet_margins
@@ -97,9 +102,7 @@ def train_residual(task: Task, seed: int) -> Iterator[tuple[str, np.ndarray]]:
 def train_best(task: Task, seed: int) -> Iterator[tuple[str, np.ndarray]]:
     settings = settings_of(task, "best", seed)
     # Without truth: the test's triplets are no validation here, only its pictures are seen.
-    data = TrainingSet(
-        task.data.train, task.data.train.take(np.arange(0)), task.data.places, "none", 0, 0
-    )
+    data = replace(task.data, val=task.data.train.take(np.arange(0)))
     test = task.features[np.unique(task.data.val.rows)]
     seen = see_new_kinds(data, task.features, settings, defaults.KINDS_FRACTION, test)
     codes = train_recipe(task, seen.probe.candidate.apply(settings))
@@ -179,8 +182,9 @@ def ways(task: Task) -> Iterator[Way]:
 
 def read_task(options: argparse.Namespace) -> Task:
     truth = read_truth(options.truth).labels
-    data = join_training_set(read_triplets(options.train), read_triplets(options.test), truth)
-    files = find_files(data.names, data.places, options.images)
+    train, test = share_names(read_triplets(options.train), read_triplets(options.test))
+    data = join_training_set(train, test, truth)
+    files = find_files(data.names, places_of_names(train, test), options.images)
     weights = {None: options.weights} if options.weights else {}
     source = choose_source([options.backbone], weights)
     with FeatureStore() as store:
@@ -193,7 +197,7 @@ def read_task(options: argparse.Namespace) -> Task:
         is_new = np.isin(labels, options.without_classes.split(","))
         train = data.train.take(~is_new[data.train.rows].any(axis=1))
         val = data.val.take(is_new[data.val.rows].any(axis=1))
-        data = TrainingSet(train, val, data.places, data.by, 0, data.n_degenerate)
+        data = replace(data, train=train, val=val)
     return Task(data, features, labels)
 
 
