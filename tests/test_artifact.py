@@ -9,10 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
 from tripletkit.errors import BackboneError, ModelFolderError, OutputError, WeightsError
+from tripletkit.features.store import FeatureSpace
+from tripletkit.features.trained_weights import write_random_weights
 from tripletkit.features.weights_files import file_sha256
 from tripletkit.model import artifact
 from tripletkit.model.artifact import check_model_output, load_model, save_model
@@ -72,6 +75,59 @@ def test_a_model_folder_holds_no_code(model_path):
     assert (model_path / "history.csv").read_text() == "epoch,loss,val_accuracy\n1,0.5,\n"
     assert "/somewhere/Bilder/é" in (model_path / "model.json").read_text(encoding="utf-8")
     assert model_path.stat().st_mode & 0o777 == 0o777 & ~artifact.current_umask()
+
+
+def test_a_folder_of_the_first_format_is_read(model_path, tiny_backbone):
+    change_record(model_path, lambda whole: whole.update(format_version=1))
+    (part,) = load_model(model_path).find_source().parts
+    assert part.backbone == tiny_backbone
+
+
+def test_a_model_of_another_picture_size_comes_back(tmp_path, head, record, tiny_backbone):
+    larger = tiny_backbone.resized(48)
+    facts = record["features"] | larger.facts()
+    save_model(tmp_path / "m", head, HISTORY, record | {"features": facts})
+    model = load_model(tmp_path / "m")
+    (part,) = model.find_source().parts
+    assert part.backbone == larger != tiny_backbone
+    assert part.space != FeatureSpace(record["features"], 24)
+    assert model.record["format_version"] == 2
+
+
+def test_a_backbone_of_its_own_is_in_the_folder(tmp_path, head, record, tiny_backbone):
+    trained = tmp_path / "trained.weights.h5"
+    start = write_random_weights(tiny_backbone, 4, trained)
+    own = record | {"features": start.facts(), "weights_file": "/gone/away.h5"}
+    path = tmp_path / "m"
+    save_model(path, head, HISTORY, own, backbone=trained)
+    trained.unlink()
+    model = load_model(path)
+    assert model.has_own_backbone
+    assert find_weights(path) == path / "backbone.weights.h5"
+    assert model.record["format_version"] == 2
+    assert model.record["files"]["backbone.weights.h5"] == start.sha256
+    pixels = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
+    keras.utils.set_random_seed(4)
+    want = tiny_backbone.build_model(None)(pixels)
+    np.testing.assert_array_equal(tiny_backbone.build_model(find_weights(path))(pixels), want)
+    flip_a_bit(path, "backbone.weights.h5")
+    with pytest.raises(ModelFolderError, match="is not the file that training wrote"):
+        load_model(path)
+    save_model(path, head, HISTORY, record, overwrite=True)
+    assert not load_model(path).has_own_backbone
+
+
+def test_weights_given_beside_a_backbone_of_its_own_must_be_its(
+    tmp_path, head, record, tiny_backbone, tiny_weights
+):
+    trained = tmp_path / "trained.weights.h5"
+    start = write_random_weights(tiny_backbone, 4, trained)
+    save_model(
+        tmp_path / "m", head, HISTORY, record | {"features": start.facts()}, backbone=trained
+    )
+    assert find_weights(tmp_path / "m", trained) == trained
+    with pytest.raises(WeightsError, match="got others"):
+        find_weights(tmp_path / "m", tiny_weights)
 
 
 def test_a_path_that_is_not_utf8_comes_back(tmp_path, head, record):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 
 import keras
 import numpy as np
@@ -22,6 +23,7 @@ from tripletkit.features.backbones import (
 )
 from tripletkit.features.keras_backbones import build_efficientnetb0
 from tripletkit.features.packaged_weights import efficientnet_lite0_path
+from tripletkit.features.trained_weights import save_trained_weights, write_random_weights
 from tripletkit.features.weights_origin import (
     choose_backbone,
     find_weights,
@@ -79,6 +81,8 @@ def test_a_name_is_registered_once(tiny_backbone):
         ("mobilenetv2", 2_257_984),
         ("efficientnetb0", 4_049_571),
         ("resnet50v2", 23_564_800),
+        # 3 * 9 * 32 + 32, 32 * 9 * 64 + 64, 64 * 9 * 128 + 128
+        ("cnn", 896 + 18_496 + 73_856),
     ],
 )
 def test_every_record_builds_what_it_states(name, n_parameters):
@@ -98,7 +102,66 @@ def test_all_records_are_tested():
         "mobilenetv2",
         "efficientnetb0",
         "resnet50v2",
+        "cnn",
     ]
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_every_layer_with_weights_is_in_one_block(name):
+    backbone = get_backbone(name).resized(64)
+    model = backbone.build_model(None)
+    of_layer = [
+        [block for block in backbone.blocks if re.match(block, layer.name)]
+        for layer in model.layers
+        if layer.weights
+    ]
+    assert {len(blocks) for blocks in of_layer} == {1}
+    # In the order of the layers, and none of them empty.
+    assert list(dict.fromkeys(block for (block,) in of_layer)) == list(backbone.blocks)
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_every_backbone_takes_pictures_of_another_size(name):
+    backbone = get_backbone(name)
+    resized = backbone.resized(64)
+    assert resized.build_model(None).input_shape == (None, 64, 64, 3)
+    assert resized.facts() == backbone.facts() | {"input_size_px": 64}
+    assert backbone.resized(None) is backbone
+
+
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "efficientnetb0", "cnn"])
+def test_trained_weights_come_back_exactly(tmp_path, name):
+    """Also where the ImageNet weights are in a form of their own, or are changed when loaded."""
+    backbone = get_backbone(name).resized(32)
+    keras.utils.set_random_seed(0)
+    model = backbone.build_model(None)
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization | keras.layers.Normalization):
+            layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
+    for path in (tmp_path / "a.weights.h5", tmp_path / "b.weights.h5"):
+        save_trained_weights(model, name, path)
+    assert (tmp_path / "a.weights.h5").read_bytes() == path.read_bytes()
+    pixels = rng.uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
+    again = backbone.build_model(path)
+    for got, want in zip(again.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(got, want)
+    if name != "efficientnetb0":  # Its Normalization was changed behind its back.
+        np.testing.assert_array_equal(again(pixels), model(pixels))
+    with pytest.raises(WeightsError, match=f"got those of a trained {name}"):
+        get_backbone("mobilenetv2").build_model(path)
+
+
+def test_a_backbone_without_weights_says_that_it_must_be_trained(tmp_path, tiny_backbone):
+    with pytest.raises(BackboneError, match="cnn: has no weights of its own"):
+        choose_backbone("cnn")
+    start = write_random_weights(get_backbone("cnn"), 3, tmp_path / "w.weights.h5")
+    chosen = choose_backbone("cnn", start.path, 48)
+    assert chosen.sha256 == start.sha256
+    assert chosen.backbone.input_size_px == 48
+    again = write_random_weights(get_backbone("cnn"), 3, tmp_path / "again.weights.h5")
+    other = write_random_weights(get_backbone("cnn"), 4, tmp_path / "other.weights.h5")
+    assert again.sha256 == start.sha256 != other.sha256
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Preprocessing)])

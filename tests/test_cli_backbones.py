@@ -31,7 +31,8 @@ def listed(runner):
 def test_backbones_lists_all_with_what_is_ready(runner, listed):
     rows = listed()
     assert list(rows) == list(BACKBONES)
-    assert [name for name, row in rows.items() if row["ready"]] == ["efficientnet-lite0"]
+    assert [name for name, row in rows.items() if row["ready"]] == ["efficientnet-lite0", "cnn"]
+    assert rows["cnn"]["weights"] == "none, trained from scratch"
     assert rows["resnet50"]["weights"] == "Keras, 95 MB download"
     result = runner.invoke(tripletkit, ["backbones"])
     table = [line.split() for line in result.stdout.splitlines()]

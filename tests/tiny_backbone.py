@@ -33,12 +33,12 @@ def weights_path() -> Path:
     return Path(os.environ[WEIGHTS_VARIABLE])
 
 
-def build(weights: Path | None, name: str = NAME):
+def build(weights: Path | None, side_px: int = SIDE_PX, name: str = NAME):
     import keras
 
     from tripletkit.features.weights_files import load_weights_file
 
-    image = keras.Input((SIDE_PX, SIDE_PX, 3))
+    image = keras.Input((side_px, side_px, 3))
     x = keras.layers.Conv2D(12, 3, strides=2, use_bias=False, name="stem")(image)
     x = keras.layers.BatchNormalization(name="stem_norm")(x)
     x = keras.layers.ReLU()(x)
@@ -53,8 +53,8 @@ def build(weights: Path | None, name: str = NAME):
     return model
 
 
-def build_other(weights: Path | None):
-    return build(weights, OTHER_NAME)
+def build_other(weights: Path | None, side_px: int = SIDE_PX):
+    return build(weights, side_px, OTHER_NAME)
 
 
 def write_weights(path: Path, seed: int = 5) -> None:
@@ -84,6 +84,7 @@ def register() -> Backbone:
         weights=Package("tiny-weights", "tiny_backbone:weights_path"),
         licence="MIT",
         paper="none",
+        blocks=("stem", "depthwise", "widen|last_norm"),
     )
     register_backbone(backbone)
     return backbone

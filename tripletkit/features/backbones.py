@@ -1,4 +1,4 @@
-"""The registry of frozen backbones: builder, preprocessing and weights of each, side by side.
+"""The registry of backbones: builder, preprocessing, weights and blocks of each, side by side.
 
 A backbone turns a picture into the numbers that the head is trained on. A new one is one
 record here and one function that builds it.
@@ -7,7 +7,7 @@ record here and one function that builds it.
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,11 +77,14 @@ class Backbone:
     Attributes:
         name: how it is called on the command line.
         build: `"module:function"`; takes the path of a weights file, or `None` for random
-            weights, and returns a Keras model from `(batch, input_size_px, input_size_px, 3)`
-            preprocessed float32 to `(batch, n_features)`.
+            weights, and the side of the pictures, and returns a Keras model from
+            `(batch, side, side, 3)` preprocessed float32 to `(batch, n_features)`.
         n_features: how many numbers it gives for a picture.
-        input_size_px: side of the square it takes.
-        weights: where its ImageNet weights come from.
+        input_size_px: side of the square it takes; see `resized`.
+        weights: where its ImageNet weights come from; `None` where it has none, so that it is
+            trained from scratch.
+        blocks: a regular expression for the layer names of each block, from the pictures on;
+            none where its last blocks cannot be trained further.
     """
 
     name: str
@@ -89,17 +92,31 @@ class Backbone:
     n_features: int
     input_size_px: int
     preprocessing: Preprocessing
-    weights: KerasDownload | Package
+    weights: KerasDownload | Package | None
     licence: str
     paper: str
+    blocks: tuple[str, ...] = ()
 
     def build_model(self, weights: Path | None) -> keras.Model:
         """Return the Keras model with the weights of a file, or random ones for `None`.
 
+        Args:
+            weights: its ImageNet weights, or what `trained_weights` wrote.
         Raises:
             WeightsError: if the file is broken or does not fit.
         """
-        return load_object(self.build)(weights)
+        from tripletkit.features.trained_weights import load_trained_weights, trained_backbone
+
+        build = load_object(self.build)
+        if weights is None or (trained := trained_backbone(weights)) is None:
+            return build(weights, self.input_size_px)
+        model = build(None, self.input_size_px)
+        load_trained_weights(model, self.name, weights, trained)
+        return model
+
+    def resized(self, size_px: int | None) -> Backbone:
+        """Return the backbone for pictures of another size; `None` leaves it as it is."""
+        return self if size_px is None else replace(self, input_size_px=size_px)
 
     def facts(self) -> dict[str, object]:
         """Return what of it decides the features, for the fingerprint of a feature space."""
@@ -117,6 +134,23 @@ class Backbone:
 
 _RESNET_URL = "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
 _RESNET_FILE = "_weights_tf_dim_ordering_tf_kernels_notop.h5"
+
+# The stages of the papers' tables, the last with the convolution behind it.
+_EFFICIENTNET_BLOCKS = (
+    "normalization|stem_",
+    *(f"block{number}" for number in range(1, 7)),
+    "block7|head_|top_",
+)
+_MOBILENET_BLOCKS = (
+    "Conv1|bn_Conv1",
+    "expanded_conv_",
+    "block_[12]_",
+    "block_[345]_",
+    "block_[6789]_",
+    "block_1[012]_",
+    "block_1[345]_",
+    "block_16_|Conv_1",
+)
 
 BACKBONES: dict[str, Backbone] = {}
 
@@ -163,6 +197,7 @@ for _backbone in (
         ),
         licence="MIT",
         paper="He, Zhang, Ren, Sun. Deep Residual Learning. CVPR 2016. arXiv:1512.03385",
+        blocks=("conv1_", "conv2_", "conv3_", "conv4_", "conv5_"),
     ),
     Backbone(
         name="efficientnet-lite0",
@@ -176,6 +211,7 @@ for _backbone in (
         ),
         licence="Apache-2.0",
         paper="Tan, Le. EfficientNet. ICML 2019. arXiv:1905.11946 (the Lite variant)",
+        blocks=_EFFICIENTNET_BLOCKS,
     ),
     Backbone(
         name="mobilenetv2",
@@ -191,6 +227,7 @@ for _backbone in (
         ),
         licence="Apache-2.0",
         paper="Sandler et al. MobileNetV2. CVPR 2018. arXiv:1801.04381",
+        blocks=_MOBILENET_BLOCKS,
     ),
     Backbone(
         name="efficientnetb0",
@@ -206,6 +243,7 @@ for _backbone in (
         ),
         licence="Apache-2.0",
         paper="Tan, Le. EfficientNet. ICML 2019. arXiv:1905.11946",
+        blocks=_EFFICIENTNET_BLOCKS,
     ),
     Backbone(
         name="resnet50v2",
@@ -218,6 +256,19 @@ for _backbone in (
         ),
         licence="MIT",
         paper="He, Zhang, Ren, Sun. Identity Mappings. ECCV 2016. arXiv:1603.05027",
+        blocks=("conv1_", "conv2_", "conv3_", "conv4_", "conv5_|post_"),
+    ),
+    Backbone(
+        name="cnn",
+        build="tripletkit.features.small_cnn:build",
+        n_features=128,
+        input_size_px=32,
+        preprocessing=Preprocessing(divisor=255.0),
+        weights=None,
+        licence="no weights",
+        paper="Three convolutions, as tutorials train them on CIFAR-10 (Krizhevsky. Learning "
+        "Multiple Layers of Features from Tiny Images. 2009)",
+        blocks=("convolution1", "convolution2", "convolution3"),
     ),
 ):
     register_backbone(_backbone)

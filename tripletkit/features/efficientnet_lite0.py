@@ -43,7 +43,7 @@ class _Block(NamedTuple):
     kernel: int
 
 
-def build(weights: Path | None) -> keras.Model:
+def build(weights: Path | None, size_px: int = IMAGE_SIZE_PX) -> keras.Model:
     """Build EfficientNet-Lite0 up to its average pool.
 
     The Lite variants drop squeeze-and-excitation and replace swish by ReLU6; stem and head keep
@@ -52,8 +52,9 @@ def build(weights: Path | None) -> keras.Model:
     Args:
         weights: an old-style PyTorch state dict, as from `packaged_weights`; `None` leaves the
             random initial weights.
+        size_px: side of the pictures. Defaults to that of its training.
     Returns:
-        A model from `(batch_size, 224, 224, 3)` float32, RGB, scaled to `(x - 127) / 128`, to
+        A model from `(batch_size, size_px, size_px, 3)` float32, RGB, `(x - 127) / 128`, to
         `(batch_size, 1280)` float32, >= 0.
     Raises:
         WeightsError: if the file is broken, or its tensors are not this model's.
@@ -62,7 +63,7 @@ def build(weights: Path | None) -> keras.Model:
         ICML 2019. arXiv:1905.11946. Lite variants: Liu, "Higher accuracy on vision models with
         EfficientNet-Lite", TensorFlow blog, 2020.
     """
-    image = keras.Input((IMAGE_SIZE_PX, IMAGE_SIZE_PX, 3), dtype="float32", name="image")
+    image = keras.Input((size_px, size_px, 3), dtype="float32", name="image")
     x = _convolve(image, "stem", filters=_N_STEM_CHANNELS, kernel=3, stride=2)
     for block in _make_blocks():
         x = _apply_block(x, block)

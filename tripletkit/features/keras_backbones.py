@@ -10,33 +10,34 @@ import numpy as np
 
 from tripletkit.features.weights_files import load_weights_file
 
-_INPUT_SHAPE = (224, 224, 3)
+# What their ImageNet weights were trained with.
+_SIDE_PX = 224
 _IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 
 
-def build_resnet50(weights: Path | None) -> keras.Model:
-    """Return ResNet50 up to `avg_pool`: `(batch, 224, 224, 3)` -> `(batch, 2048)`."""
-    return _build(keras.applications.ResNet50, "resnet50", weights)
+def build_resnet50(weights: Path | None, size_px: int = _SIDE_PX) -> keras.Model:
+    """Return ResNet50 up to `avg_pool`: `(batch, side, side, 3)` -> `(batch, 2048)`."""
+    return _build(keras.applications.ResNet50, "resnet50", weights, size_px)
 
 
-def build_resnet50v2(weights: Path | None) -> keras.Model:
-    """Return ResNet50V2 up to `avg_pool`: `(batch, 224, 224, 3)` -> `(batch, 2048)`."""
-    return _build(keras.applications.ResNet50V2, "resnet50v2", weights)
+def build_resnet50v2(weights: Path | None, size_px: int = _SIDE_PX) -> keras.Model:
+    """Return ResNet50V2 up to `avg_pool`: `(batch, side, side, 3)` -> `(batch, 2048)`."""
+    return _build(keras.applications.ResNet50V2, "resnet50v2", weights, size_px)
 
 
-def build_mobilenetv2(weights: Path | None) -> keras.Model:
-    """Return MobileNetV2 with average pooling: `(batch, 224, 224, 3)` -> `(batch, 1280)`."""
-    return _build(keras.applications.MobileNetV2, "mobilenetv2", weights)
+def build_mobilenetv2(weights: Path | None, size_px: int = _SIDE_PX) -> keras.Model:
+    """Return MobileNetV2 with average pooling: `(batch, side, side, 3)` -> `(batch, 1280)`."""
+    return _build(keras.applications.MobileNetV2, "mobilenetv2", weights, size_px)
 
 
-def build_efficientnetb0(weights: Path | None) -> keras.Model:
-    """Return EfficientNetB0 with average pooling: `(batch, 224, 224, 3)` -> `(batch, 1280)`.
+def build_efficientnetb0(weights: Path | None, size_px: int = _SIDE_PX) -> keras.Model:
+    """Return EfficientNetB0 with average pooling: `(batch, side, side, 3)` -> `(batch, 1280)`.
 
     The ImageNet weights need their pixels divided once more by the root of the deviation.
     Keras adds a layer for it when it loads them itself, and none when they come from a file;
     here the Normalization layer takes the factor.
     """
-    model = _build(keras.applications.EfficientNetB0, "efficientnetb0", weights)
+    model = _build(keras.applications.EfficientNetB0, "efficientnetb0", weights, size_px)
     if weights is not None:
         normalization = next(
             layer for layer in model.layers if isinstance(layer, keras.layers.Normalization)
@@ -47,9 +48,12 @@ def build_efficientnetb0(weights: Path | None) -> keras.Model:
     return model
 
 
-def _build(application: Callable[..., keras.Model], name: str, weights: Path | None) -> keras.Model:
+def _build(
+    application: Callable[..., keras.Model], name: str, weights: Path | None, size_px: int
+) -> keras.Model:
+    shape = (size_px, size_px, 3)
     model = application(
-        weights=None, include_top=False, pooling="avg", input_shape=_INPUT_SHAPE, name=name
+        weights=None, include_top=False, pooling="avg", input_shape=shape, name=name
     )
     if weights is not None:
         load_weights_file(model, weights)

@@ -21,7 +21,10 @@ from tripletkit.features.picture_views import ORIGINAL, View, get_view
 from tripletkit.features.store import FeatureSpace
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.features.weights_files import file_sha256
-from tripletkit.features.weights_origin import choose_backbone, find_weights
+from tripletkit.features.weights_origin import WeightsFile, choose_backbone, find_weights
+
+# The weights of a backbone that a model trained too, in its folder.
+BACKBONE_FILE = "backbone.weights.h5"
 
 # Name of a backbone -> the weights file that the user says is its; None stands for the only one.
 GivenWeights = Mapping[str | None, Path]
@@ -44,6 +47,12 @@ class FeaturePart:
     find_weights: Callable[[], Path] = field(compare=False)
     given_weights: Path | None = None
     reason: str = ""
+
+    @classmethod
+    def of_file(cls, chosen: WeightsFile, given_weights: Path | None = None) -> FeaturePart:
+        """Return a backbone whose weights are at hand."""
+        find = partial(Path, chosen.path)
+        return cls(chosen.backbone, chosen.facts(), find, given_weights, chosen.reason)
 
     @property
     def space(self) -> FeatureSpace:
@@ -70,7 +79,7 @@ class FeatureSource:
 
         Args:
             record: what `model.json` holds.
-            place: the model folder, for messages.
+            place: the model folder; the weights are there where the model trained them too.
             given: where the user says that weights are now.
         Raises:
             BackboneError: if a backbone is not known, or `given` names one that the model has
@@ -83,7 +92,11 @@ class FeatureSource:
         if "parts" in features:
             facts, files = features["parts"], recorded
             views = tuple(get_view(name) for name in features["views"])
-        backbones = [get_backbone(of_part["backbone"]) for of_part in facts]
+        if BACKBONE_FILE in record.get("files", ()):
+            files = [str(place / BACKBONE_FILE)]
+        backbones = [
+            get_backbone(of_part["backbone"]).resized(of_part["input_size_px"]) for of_part in facts
+        ]
         parts = []
         for backbone, of_part, file, now in zip(
             backbones,
@@ -150,7 +163,10 @@ class FeatureSource:
 
 
 def choose_source(
-    names: Sequence[str], weights: GivenWeights | None = None, views: Sequence[View] = (ORIGINAL,)
+    names: Sequence[str],
+    weights: GivenWeights | None = None,
+    views: Sequence[View] = (ORIGINAL,),
+    size_px: int | None = None,
 ) -> FeatureSource:
     """Return the named backbones with their weights; `auto` takes the best that can be had.
 
@@ -158,6 +174,7 @@ def choose_source(
         names: registered names, each once, or `auto` alone.
         weights: files to use instead of a backbone's own weights.
         views: what the features are averaged over.
+        size_px: side of the pictures that the backbones take. Defaults to each one's usual.
     Raises:
         BackboneError: if a name is unknown, or its weights can neither be found nor
             downloaded.
@@ -165,11 +182,10 @@ def choose_source(
     """
     check_backbone_names(names)
     given = assign_weights(names, weights or {})
-    parts = []
-    for name, file in zip(names, given, strict=True):
-        chosen = choose_backbone(name, file)
-        find = partial(Path, chosen.path)
-        parts.append(FeaturePart(chosen.backbone, chosen.facts(), find, file, chosen.reason))
+    parts = [
+        FeaturePart.of_file(choose_backbone(name, file, size_px), file)
+        for name, file in zip(names, given, strict=True)
+    ]
     return FeatureSource(tuple(parts), tuple(views))
 
 

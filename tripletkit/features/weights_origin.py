@@ -46,13 +46,16 @@ class WeightsFile:
         return {**self.backbone.facts(), "weights_sha256": self.sha256}
 
 
-def choose_backbone(name: str, weights: Path | None = None) -> WeightsFile:
+def choose_backbone(
+    name: str, weights: Path | None = None, size_px: int | None = None
+) -> WeightsFile:
     """Return the named backbone with its weights; `auto` takes the best that can be had.
 
     Args:
         name: a registered name, or `auto`: resnet50 where its weights can be had, else
             efficientnet-lite0.
         weights: the weights file to use instead of the backbone's own.
+        size_px: side of the pictures it is to take. Defaults to its usual one.
     Raises:
         BackboneError: if the name is unknown, or the weights can neither be found nor
             downloaded.
@@ -61,7 +64,7 @@ def choose_backbone(name: str, weights: Path | None = None) -> WeightsFile:
     if name != AUTO:
         backbone = get_backbone(name)
         path = weights or find_weights(backbone)
-        return WeightsFile(backbone, path, file_sha256(path))
+        return WeightsFile(backbone.resized(size_px), path, file_sha256(path))
     if weights is not None:
         raise BackboneError(
             "expected the backbone that the weights file is for, got --backbone auto. "
@@ -75,7 +78,7 @@ def choose_backbone(name: str, weights: Path | None = None) -> WeightsFile:
         backbone = get_backbone(ALWAYS_THERE)
         path = find_weights(backbone)
         reason = f"{ALWAYS_THERE}: {error}"
-    return WeightsFile(backbone, path, file_sha256(path), reason)
+    return WeightsFile(backbone.resized(size_px), path, file_sha256(path), reason)
 
 
 def find_weights(backbone: Backbone) -> Path:
@@ -85,6 +88,12 @@ def find_weights(backbone: Backbone) -> Path:
         BackboneError: if they cannot be had, saying how to go on.
     """
     origin = backbone.weights
+    if origin is None:
+        raise BackboneError(
+            f"{backbone.name}: has no weights of its own, because it is trained from scratch. "
+            "Train it with `tripletkit train`, or give the weights of a trained one with "
+            "--weights FILE."
+        )
     if isinstance(origin, Package):
         try:
             return load_object(origin.locate)()
@@ -101,8 +110,10 @@ def find_weights(backbone: Backbone) -> Path:
 
 
 def is_ready(backbone: Backbone) -> bool:
-    """Return whether a backbone's own weights are on this machine, whole."""
+    """Return whether a backbone can be used right now: its weights, if any, are here, whole."""
     origin = backbone.weights
+    if origin is None:
+        return True
     if isinstance(origin, Package):
         try:
             return load_object(origin.locate)().is_file()
@@ -115,6 +126,8 @@ def is_ready(backbone: Backbone) -> bool:
 def describe_origin(backbone: Backbone) -> str:
     """Say in a few words where a backbone's weights come from."""
     origin = backbone.weights
+    if origin is None:
+        return "none, trained from scratch"
     if isinstance(origin, Package):
         return f"pip package {origin.name}"
     return f"Keras, {origin.size_mb} MB download"

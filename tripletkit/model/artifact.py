@@ -1,8 +1,9 @@
 """The model folder: written whole or not at all, read with suspicion.
 
 `model.json` says everything that is known of the model, `head.weights.h5` holds the head's
-numbers, `history.csv` its epochs, and `class_centers.csv` the center of each class where the loss
-keeps them. Nothing in it runs code when loaded.
+numbers, `history.csv` its epochs, `class_centers.csv` the center of each class where the loss keeps
+them, and `backbone.weights.h5` the backbone's numbers where these were trained too. Nothing in it
+runs code when loaded.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import pandas as pd
 
 from tripletkit.data.outputs import check_parent, current_umask, temporary_prefix
 from tripletkit.errors import ModelFolderError, OutputError
-from tripletkit.features.sources import FeatureSource, GivenWeights
+from tripletkit.features.backbones import get_backbone
+from tripletkit.features.sources import BACKBONE_FILE, FeatureSource, GivenWeights
 from tripletkit.features.weights_files import file_sha256
 
 if TYPE_CHECKING:
@@ -30,16 +32,17 @@ if TYPE_CHECKING:
 
     from tripletkit.data.labels import PictureLabels
 
-# Increase when an older tripletkit could not read a newer folder rightly.
+# Increase when an older tripletkit could not read a newer folder rightly; folders of all older
+# versions are read, and a folder is written as the oldest version that has what it needs.
+# 2: several backbones or views, pictures of another size than the backbone's usual one, or a
+# backbone with weights of its own in the folder.
 FORMAT_VERSION = 2
-# Of features that are of one backbone and the whole picture, as the first version had them.
-_PLAIN_FORMAT_VERSION = 1
 
 RECORD_FILE = "model.json"
 HEAD_FILE = "head.weights.h5"
 HISTORY_FILE = "history.csv"
 CENTERS_FILE = "class_centers.csv"
-MODEL_FILES = {RECORD_FILE, HEAD_FILE, HISTORY_FILE, CENTERS_FILE}
+MODEL_FILES = {RECORD_FILE, HEAD_FILE, HISTORY_FILE, CENTERS_FILE, BACKBONE_FILE}
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,11 @@ class ModelFolder:
 
     path: Path
     record: dict[str, Any]
+
+    @property
+    def has_own_backbone(self) -> bool:
+        """Whether the backbone was trained too, so that its weights are in the folder."""
+        return BACKBONE_FILE in self.record["files"]
 
     @property
     def distance(self) -> str:
@@ -83,8 +91,9 @@ class ModelFolder:
         """Return what the features are of that the model was trained on.
 
         Args:
-            weights: where the user says that weights are. Defaults to where they were at
-                training, then to the backbone's own.
+            weights: where the user says that weights are. Defaults to the model folder where
+                the backbone was trained too, else to where they were at training, then to the
+                backbone's own.
         Raises:
             BackboneError: if a backbone is not known, or weights are given for another.
         """
@@ -118,6 +127,7 @@ def save_model(
     record: dict[str, Any],
     centers: pd.DataFrame | None = None,
     *,
+    backbone: Path | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a model folder; what was there stays until the new one is whole.
@@ -128,6 +138,7 @@ def save_model(
         history: one row an epoch.
         record: plain JSON values; format version and hashes are added here.
         centers: a row for each class, named by it, with its center.
+        backbone: the weights file of a backbone that was trained too; copied.
         overwrite: replace an older model folder.
     Raises:
         OutputError: if it cannot be written, or would replace something it may not.
@@ -143,9 +154,10 @@ def save_model(
             pd.DataFrame(history).to_csv(partial / HISTORY_FILE, index=False)
             if centers is not None:
                 centers.to_csv(partial / CENTERS_FILE, index_label="label")
+            if backbone is not None:
+                shutil.copyfile(backbone, partial / BACKBONE_FILE)
             files = {file.name: file_sha256(file) for file in sorted(partial.iterdir())}
-            is_plain = "parts" not in record.get("features", {})
-            version = _PLAIN_FORMAT_VERSION if is_plain else FORMAT_VERSION
+            version = _oldest_version(record["features"], backbone)
             whole = {"format_version": version, **record, "files": files}
             whole["sha256"] = _digest(whole)
             text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
@@ -197,6 +209,16 @@ def load_model(path: Path) -> ModelFolder:
                 "Bring back the original, or train again."
             )
     return ModelFolder(path, record)
+
+
+def _oldest_version(features: dict[str, Any], backbone: Path | None) -> int:
+    """Return the oldest format that has what a folder needs."""
+    is_first = (
+        backbone is None
+        and "parts" not in features
+        and features["input_size_px"] == get_backbone(features["backbone"]).input_size_px
+    )
+    return 1 if is_first else FORMAT_VERSION
 
 
 def _check_replaceable(path: Path, target: Path, overwrite: bool) -> None:

@@ -1,0 +1,74 @@
+"""Weights of a backbone that was trained here, in a file that says whose they are.
+
+Such a file is in Keras's own form, whatever form the backbone's ImageNet weights come in, and
+holds exactly what the model held.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import h5py
+
+from tripletkit.errors import WeightsError
+from tripletkit.features.backbones import Backbone
+from tripletkit.features.weights_files import file_sha256, load_weights_file
+from tripletkit.features.weights_origin import WeightsFile
+
+if TYPE_CHECKING:
+    import keras
+
+_BACKBONE = "tripletkit_backbone"
+
+
+def save_trained_weights(model: keras.Model, name: str, path: Path) -> None:
+    """Write the weights of a backbone.
+
+    Args:
+        model: the backbone's Keras model.
+        name: the backbone's.
+        path: a file ending in `.weights.h5`.
+    """
+    model.save_weights(path)
+    with h5py.File(path, "a") as file:
+        file.attrs[_BACKBONE] = name
+
+
+def write_random_weights(backbone: Backbone, seed: int, path: Path) -> WeightsFile:
+    """Write the random weights that a backbone's training from scratch starts at.
+
+    Args:
+        path: a file ending in `.weights.h5`.
+    """
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    save_trained_weights(backbone.build_model(None), backbone.name, path)
+    return WeightsFile(backbone, path, file_sha256(path))
+
+
+def trained_backbone(path: Path) -> str | None:
+    """Return the name of the backbone that a file was written for, `None` for other files."""
+    try:
+        with h5py.File(path) as file:
+            return file.attrs.get(_BACKBONE)
+    except OSError:
+        return None
+
+
+def load_trained_weights(model: keras.Model, name: str, path: Path, trained: str) -> None:
+    """Load what `save_trained_weights` wrote.
+
+    Args:
+        model: the Keras model of the backbone called `name`.
+        trained: from `trained_backbone`.
+    Raises:
+        WeightsError: if it was written for another backbone, is broken or does not fit.
+    """
+    if trained != name:
+        raise WeightsError(
+            f"{path}: expected weights of {name}, got those of a trained {trained}. Name it with "
+            f"--backbone {trained}."
+        )
+    load_weights_file(model, path)
