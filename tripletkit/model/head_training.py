@@ -24,6 +24,7 @@ from tripletkit.errors import LossError
 from tripletkit.evaluation.distances import FROZEN_DISTANCE
 from tripletkit.features.backbones import load_object
 from tripletkit.features.unit_length import scale_to_unit_length
+from tripletkit.model.batch_learner import BatchLearner
 from tripletkit.model.batches import Batches, ClassBatches, PictureBatches, TripletBatches
 from tripletkit.model.collapse import check_collapse
 from tripletkit.model.distances import DISTANCES
@@ -166,7 +167,16 @@ class LabelTraining(Training):
         self._classes = labels.classes
         self._epoch = 0
         self._batches = make_batches(train_rows, labels.of_picture, settings)
-        self._step = self._make_step()
+        matrix = tf.constant(self._features)
+        self._learner = BatchLearner(
+            lambda images: self._body(tf.gather(matrix, images), training=True),
+            tf.TensorSpec((None,), tf.int32),
+            self._body.trainable_variables,
+            Objective(
+                settings, self.n_classes, self._body.output_shape[-1], squared=self._recipe.squared
+            ),
+            settings.learning_rate,
+        )
 
     def run_epoch(self) -> tuple[float, float]:
         """Go once over the batches; return mean loss and share of violations."""
@@ -174,13 +184,7 @@ class LabelTraining(Training):
             self._batches.inject(self._find_hardest_positives())
         rng = np.random.default_rng([self._settings.seed, self._epoch])
         self._epoch += 1
-        sums, total = np.zeros(2), 0
-        for batch in self._batches.epoch(rng):
-            found = self._step(batch.images, batch.labels, batch.triplets)
-            sums += len(batch.images) * np.array([float(value) for value in found])
-            total += len(batch.images)
-        loss, violating = sums / total
-        return float(loss), float(violating)
+        return self._learner.learn((batch.images, batch) for batch in self._batches.epoch(rng))
 
     @property
     def n_classes(self) -> int:
@@ -188,10 +192,7 @@ class LabelTraining(Training):
 
     @property
     def centers(self) -> np.ndarray | None:
-        if self._objective.centers is None:
-            return None
-        is_placed = self._objective.centers.is_placed.numpy()[:, None] > 0
-        return np.where(is_placed, self._objective.centers.centers.numpy(), np.nan)
+        return self._learner.centers
 
     def _find_hardest_positives(self) -> np.ndarray:
         """Return each training picture's farthest one of its class; at first by the features."""
@@ -200,36 +201,6 @@ class LabelTraining(Training):
         if self._epoch == 0:
             return hardest_positives(self._features, labels, FROZEN_DISTANCE)
         return hardest_positives(self.embed(), labels, self._settings.distance)
-
-    def _make_step(self) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
-        """Return a compiled step over a batch that gives loss and violations."""
-        matrix = tf.constant(self._features)
-        body = self._body
-        self._objective = objective = Objective(
-            self._settings, self.n_classes, body.output_shape[-1], squared=self._recipe.squared
-        )
-        variables = body.trainable_variables + objective.trainable_variables
-        optimizer = FusedAdam(self._settings.learning_rate)
-        optimizer.build(variables)
-
-        @tf.function(
-            input_signature=[
-                tf.TensorSpec((None,), tf.int32),
-                tf.TensorSpec((None,), tf.int32),
-                tf.TensorSpec((None, 3), tf.int32),
-            ]
-        )
-        def step(
-            images: tf.Tensor, labels: tf.Tensor, triplets: tf.Tensor
-        ) -> tuple[tf.Tensor, tf.Tensor]:
-            with tf.GradientTape() as tape:
-                codes = body(tf.gather(matrix, images), training=True)
-                loss, violating = objective(codes, labels, triplets)
-            values = [variable.value for variable in variables]
-            optimizer.apply(tape.gradient(loss, values), variables)
-            return loss, violating
-
-        return step
 
 
 def make_training(

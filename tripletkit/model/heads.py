@@ -36,6 +36,25 @@ def build_head(n_features: int, hidden: int, dim: int, dropout: float) -> keras.
     )
 
 
+def build_linear_head(n_features: int, dim: int) -> keras.Model:
+    """Return a head of one layer: Dense, L2 normalisation.
+
+    Args:
+        n_features: width of the backbone's features.
+        dim: width of a code.
+    Returns:
+        A model from `(batch, n_features)` to `(batch, dim)` float32 of length 1.
+    """
+    return keras.Sequential(
+        [
+            keras.Input((n_features,)),
+            keras.layers.Dense(dim, kernel_initializer="he_uniform", name="code"),
+            keras.layers.UnitNormalization(name="unit_length"),
+        ],
+        name="head",
+    )
+
+
 def build_residual_body(n_features: int, hidden: int, dropout: float) -> keras.Model:
     """Return a head that begins as the identity: x + Dense(Dense(x)), L2 normalisation.
 
