@@ -223,3 +223,31 @@ INDEX_MIN_CELLS = 16
 
 # Side of a picture in a collage, pixels.
 COLLAGE_SIDE_PX = 144
+
+# Training from pixels. Decoded pictures stay in memory up to this (bytes): 50,000 of 32 pixels
+# take 150 MB, 7,000 of 224 pixels 1 GB.
+KEEP_PIXELS_BYTES = 1 << 30
+
+# Batches of pixels that wait for the network: decoding them is hidden behind one step, and a
+# slow file behind the others.
+BATCHES_AHEAD = 3
+
+# Pixels in a batch whose codes are computed while training: as many as in a batch of features.
+EMBED_PIXELS = EXTRACT_BATCH_SIZE * 224 * 224
+
+# Furthest shift of a picture in training, as a share of its side: the 4 of 32 pixels that are
+# usual for CIFAR-10.
+SHIFT = 0.125
+
+# Fine-tuning of a backbone's last blocks. A step sees fewer triplets than a head's, because each of
+# their pictures goes through the backbone; an epoch ends when each picture was seen so many times
+# on average. See the README for what that gains and costs.
+FINE_TUNE_BATCH_SIZE = 32
+FINE_TUNE_VIEWS = 4
+FINE_TUNE_EPOCHS = 5
+FINE_TUNE_LEARNING_RATE = 1e-4
+
+# Smallest and largest side of the pictures that a backbone can be asked to take, pixels: networks
+# that halve five times see nothing below, and memory ends above.
+MIN_IMAGE_SIZE_PX = 32
+MAX_IMAGE_SIZE_PX = 1024

@@ -73,6 +73,10 @@ class OutputError(TripletkitError, OSError):
     """An output cannot be written, or would overwrite something."""
 
 
+class CheckpointError(TripletkitError, ValueError):
+    """A checkpoint is missing, broken, or of another training."""
+
+
 class CollapseError(TripletkitError, RuntimeError):
     """Training ended with all codes alike, so the model could answer nothing."""
 

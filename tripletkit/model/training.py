@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -18,6 +19,10 @@ from tripletkit.model.head_training import Training, make_training
 from tripletkit.model.heads import compress_head, embed, join_heads
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import HeadSettings
+
+if TYPE_CHECKING:
+    from tripletkit.model.checkpoint import Checkpoints
+    from tripletkit.model.pixel_training import PixelTraining
 
 
 @dataclass(frozen=True)
@@ -146,18 +151,32 @@ def train_head(
 
 
 def keep_best_epoch(
-    training: Training,
+    training: Training | PixelTraining,
     val_rows: np.ndarray,
     settings: HeadSettings,
     *,
     chooses_epoch: bool = True,
     on_epoch: Callable[[EpochRecord], None] | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> TrainedHead:
-    """Run a training to its end; see `train_head`."""
+    """Run a training to its end; see `train_head`.
+
+    Args:
+        checkpoints: where every epoch is kept until the next, of a training that has a state;
+            goes on from the one that is there.
+    Raises:
+        CheckpointError: if what is there cannot be gone on from.
+        OutputError: if no checkpoint can be written.
+    """
     chooses_epoch = chooses_epoch and len(val_rows) > 0
     history: list[EpochRecord] = []
     best_epoch, best_accuracy, best_weights, centers = 0, -np.inf, None, None
-    for epoch in range(1, settings.epochs + 1):
+    if checkpoints is not None and (found := checkpoints.restore(training)) is not None:
+        history, best_epoch, best_weights, centers = found
+        best_accuracy = history[best_epoch - 1].val_accuracy
+    for epoch in range(len(history) + 1, settings.epochs + 1):
+        if chooses_epoch and epoch > best_epoch + settings.patience:
+            break
         loss, violating = training.run_epoch()
         codes = training.embed(settings.strength)
         accuracy = np.nan
@@ -171,8 +190,8 @@ def keep_best_epoch(
         if not chooses_epoch or accuracy > best_accuracy:
             best_epoch, best_accuracy = epoch, accuracy
             best_weights, centers = training.weights(), training.centers
-        elif epoch - best_epoch >= settings.patience:
-            break
+        if checkpoints is not None:
+            checkpoints.save(training, history, best_epoch, best_weights, centers)
     return TrainedHead(training.finish(best_weights), history, best_epoch, centers)
 
 
