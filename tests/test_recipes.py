@@ -53,7 +53,9 @@ def test_the_command_line_offers_every_recipe():
 
 
 def test_an_unknown_recipe_is_refused_with_a_hint():
-    with pytest.raises(RecipeError, match=r'source, linear, residual, best, got "residul".*"residual"'):
+    with pytest.raises(
+        RecipeError, match=r'source, linear, residual, best, got "residul".*"residual"'
+    ):
         get_recipe("residul")
     with pytest.raises(RecipeError, match="registered already"):
         register_recipe(RECIPES["best"])

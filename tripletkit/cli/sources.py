@@ -124,13 +124,16 @@ def check_weights(backbones: Sequence[str], weights: GivenWeights) -> None:
 
 
 def choose_features(
-    backbones: Sequence[str], weights: GivenWeights, views: Sequence[str] | None
+    backbones: Sequence[str],
+    weights: GivenWeights,
+    views: Sequence[str] | None,
+    size_px: int | None = None,
 ) -> FeatureSource:
     """Return what features are to be of, and say why where `auto` chose."""
     from tripletkit.features.picture_views import choose_views
     from tripletkit.features.sources import choose_source
 
-    source = choose_source(backbones, weights, choose_views(views or [defaults.VIEWS]))
+    source = choose_source(backbones, weights, choose_views(views or [defaults.VIEWS]), size_px)
     for part in source.parts:
         if part.reason:
             say(f"Backbone {part.reason}.")

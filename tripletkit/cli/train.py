@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,17 +28,24 @@ from tripletkit.cli.options import (
     quiet_option,
     seed_option,
 )
-from tripletkit.cli.sources import check_weights, choose_features
+from tripletkit.cli.sources import check_weights
 from tripletkit.cli.train_data import SOURCE_OPTIONS, TrainingSources, read_training_input
 from tripletkit.cli.train_options import (
     check_loss,
     data_options,
     loss_options,
     model_options,
+    pixel_options,
     training_options,
     votes_options,
 )
-from tripletkit.cli.train_text import chooses_epoch, describe_training, warn_of_weak_score
+from tripletkit.cli.train_pixels import PixelOptions, train_from_pixels
+from tripletkit.cli.train_text import (
+    chooses_epoch,
+    describe_epoch,
+    describe_training,
+    warn_of_weak_score,
+)
 from tripletkit.errors import SplitError
 
 if TYPE_CHECKING:
@@ -60,6 +68,7 @@ if TYPE_CHECKING:
 @model_options
 @loss_options
 @training_options
+@pixel_options
 @on_bad_image_option
 @follow_outside_option
 @cache_option
@@ -107,7 +116,9 @@ def train(
         triplets, images, **{name: options.pop(name) for name in SOURCE_OPTIONS}
     )
     check_weights(backbone, weights)
-    kinds_fraction = _check_recipe(options, val_kinds, test_file)
+    pixels = PixelOptions.take(options, backbone, weights, views)
+    pixels.check(options, val_kinds, test_file)
+    kinds_fraction = _check_recipe(options, 0.0 if pixels.are_used else val_kinds, test_file)
     check_loss(options, has_labels=sources.labels is not None, has_votes=sources.has_votes)
 
     from tripletkit.evaluation.training_record import make_record
@@ -115,6 +126,7 @@ def train(
 
     started_s = time.perf_counter()
     check_model_output(output, overwrite=force)
+    pixels.check_output(output, overwrite=force)
     skip_bad = on_bad_image == "skip"
     found = read_training_input(
         sources, options["seed"], cache, skip_bad=skip_bad, follow_outside=follow_outside
@@ -122,7 +134,7 @@ def train(
     images, files = sources.images, found.files
     test_files = test_file and _find_test(test_file, images, skip_bad, follow_outside)
     prepare_tensorflow()
-    features_of = choose_features(backbone, weights, views)
+    features_of = pixels.choose_features(backbone, weights, views, options["seed"])
     features_started_s = time.perf_counter()
     collection = open_collection(files, features_of, cache, skip_bad=skip_bad)
     test_features = None
@@ -146,10 +158,34 @@ def train(
     )
     if new_kinds is not None:
         settings = new_kinds.probe.candidate.apply(settings)
-    trained = _train(data, collection, settings, loss_weights, tensorboard)
+    trained = None
+    if not pixels.are_from_scratch:
+        log_folder = None if pixels.are_used else tensorboard
+        trained = _train(data, collection, settings, loss_weights, log_folder)
+    from_pixels = None
+    if pixels.are_used:
+        from_pixels = train_from_pixels(
+            pixels,
+            data,
+            files,
+            features_of,
+            collection,
+            settings,
+            trained,
+            output=output,
+            cache=cache,
+            skip_bad=skip_bad,
+            log_epochs=partial(_log_epochs, tensorboard),
+        )
+        features_of, collection = from_pixels.features_of, from_pixels.collection
+        trained = from_pixels.trained
     training_s = time.perf_counter() - training_started_s
     codes = _embed(collection, trained)
-    validation = _validate(data, collection, codes, settings)
+    validation = (
+        from_pixels.validation
+        if from_pixels is not None
+        else _validate(data, collection, codes, settings)
+    )
     label_scores = _classify(data, collection, codes, settings)
 
     times = {
@@ -172,6 +208,7 @@ def train(
     record |= {
         "images": str(images.absolute()),
         "times": times,
+        "pixels": from_pixels and from_pixels.record,
     }
     save_model(
         output,
@@ -179,8 +216,10 @@ def train(
         trained.history_rows(),
         record,
         name_centers(trained.centers, data.labels),
+        backbone=from_pixels and from_pixels.backbone_file,
         overwrite=force,
     )
+    pixels.forget_checkpoint(output)
 
     if as_json:
         show_json({"model": str(output)} | record)
@@ -288,16 +327,11 @@ def _train(
     from tripletkit.model.recipes import get_recipe
     from tripletkit.model.training import train_model
 
-    def tell(record: EpochRecord) -> None:
-        accuracy = f", validation accuracy {record.val_accuracy:.4f}" if len(data.val) else ""
-        say(
-            f"epoch {record.epoch:>2}/{settings.epochs}: loss {record.loss:.4f}, "
-            f"violating {record.violating:.1%}{accuracy}"
-        )
-
     # Elsewhere the length of the step takes the place of the number of epochs.
     by_epoch = not get_recipe(settings.recipe).starts_as_identity
-    with _log_epochs(tensorboard, tell) as on_epoch:
+    with _log_epochs(
+        tensorboard, lambda record: say(describe_epoch(record, settings.epochs))
+    ) as on_epoch:
         return train_model(
             collection.features,
             data.train.rows,

@@ -93,10 +93,11 @@ votes_options = group_options(
 model_options = group_options(
     click.option(
         "--recipe",
-        type=click.Choice(["source", "residual", "best"]),
+        type=click.Choice(["source", "linear", "residual", "best"]),
         default="source",
         show_default=True,
-        help="source: Dense, Dropout, Dense, short codes. residual: the frozen features and a "
+        help="source: Dense, Dropout, Dense, short codes. linear: one Dense, the default on a "
+        "backbone that is trained from scratch. residual: the frozen features and a "
         "learned step away from them; holds on kinds of pictures that training has not seen. "
         "best: several heads together, as validation prefers.",
     ),
@@ -246,6 +247,51 @@ training_options = group_options(
         type=click.Path(file_okay=False, path_type=Path),
         metavar="DIR",
         help="Write each epoch's numbers as TensorBoard logs, too.",
+    ),
+)
+
+
+pixel_options = group_options(
+    click.option(
+        "--image-size",
+        type=click.IntRange(defaults.MIN_IMAGE_SIZE_PX, defaults.MAX_IMAGE_SIZE_PX),
+        metavar="N",
+        help="Side of the square, in pixels, that pictures are resized to for the backbone.  "
+        "[default: the backbone's own]",
+    ),
+    click.option(
+        "--unfreeze",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Train the last N blocks of the backbone further, with the head, once the head is "
+        "trained. Says what that costs before it starts.",
+    ),
+    click.option(
+        "--fine-tune-epochs",
+        type=click.IntRange(min=1),
+        help="Epochs of that at most; in each, a picture is seen about "
+        f"{defaults.FINE_TUNE_VIEWS} times.  [default: {defaults.FINE_TUNE_EPOCHS}]",
+    ),
+    click.option(
+        "--fine-tune-rate",
+        type=FiniteRange(0, min_open=True),
+        help=f"Its learning rate.  [default: {defaults.FINE_TUNE_LEARNING_RATE:g}]",
+    ),
+    click.option(
+        "--flip/--no-flip",
+        default=None,
+        help="Swap left and right in half of the pictures that training from pixels sees; not for "
+        "letters or digits.  [default: --flip]",
+    ),
+    click.option(
+        "--shift",
+        type=FiniteRange(0, 0.5),
+        help=f"Move these pictures by up to this share of their side.  [default: {defaults.SHIFT}]",
+    ),
+    click.option(
+        "--resume",
+        is_flag=True,
+        help="Go on with a training from pixels that was interrupted, from its last whole epoch.",
     ),
 )
 

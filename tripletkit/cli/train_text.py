@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from tripletkit.evaluation.vote_scoring import VoteScore
     from tripletkit.features.collection import Collection
     from tripletkit.model.probe import NewKinds
-    from tripletkit.model.training import TrainedHead
+    from tripletkit.model.training import EpochRecord, TrainedHead
 
 _MEASURE_NAMES = {
     "nearest_center": "nearest class center",
@@ -73,7 +74,10 @@ def describe_training(
 def _describe_validation(validation: Validation) -> str:
     table = [["validation", "accuracy", "95% interval", "pictures resampled", "triplets"]]
     table.append(_score_row("trained codes", validation.trained))
-    table.append(_score_row("frozen features, cosine", validation.frozen))
+    if validation.frozen_head is not None:
+        table.append(_score_row("head, backbone frozen", validation.frozen_head))
+    before = "untrained network" if validation.is_from_scratch else "frozen features"
+    table.append(_score_row(f"{before}, cosine", validation.frozen))
     able = [control for control in validation.controls if control.n_undecided < control.n]
     table += [
         [
@@ -180,6 +184,16 @@ def _describe_newness(newness: float) -> str:
     )
 
 
+def describe_epoch(record: EpochRecord, n_epochs: int) -> str:
+    """Return a line about an epoch."""
+    is_known = not math.isnan(record.val_accuracy)
+    accuracy = f", validation accuracy {record.val_accuracy:.4f}" if is_known else ""
+    return (
+        f"epoch {record.epoch:>2}/{n_epochs}: loss {record.loss:.4f}, "
+        f"violating {record.violating:.1%}{accuracy}"
+    )
+
+
 def chooses_epoch(n_val: int) -> bool:
     """Return whether so many validation triplets can tell one epoch from another."""
     return n_val >= defaults.MIN_VAL_TRIPLETS
@@ -198,6 +212,15 @@ def _score_row(name: str, score: Score) -> list[str]:
 
 def warn_of_weak_score(validation: Validation) -> None:
     """Say plainly that training did not help, or that names would do as well."""
+    if (frozen_head := validation.frozen_head) is not None and (
+        validation.trained.accuracy < frozen_head.accuracy
+    ):
+        warn(
+            f"fine-tuning made it worse: {validation.trained.accuracy:.4f}, and "
+            f"{frozen_head.accuracy:.4f} with the frozen backbone. The model that is kept is the "
+            "fine-tuned one; train without --unfreeze for the better one, or try fewer "
+            "--fine-tune-epochs or a lower --fine-tune-rate."
+        )
     if validation.is_worse_than_frozen:
         warn(
             f"the trained codes ({validation.trained.accuracy:.4f}) are worse than the frozen "

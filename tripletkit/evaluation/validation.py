@@ -32,6 +32,8 @@ class Validation:
         frozen: the score of the backbone's features alone, by cosine, without any training.
         controls: what the names of the pictures alone would score.
         trained_votes, frozen_votes: the agreement of both with the votes, where there are any.
+        frozen_head: the score of a head on the frozen backbone, where that was trained further.
+        is_from_scratch: the backbone knew nothing before, so `frozen` is of random features.
     """
 
     trained: Score
@@ -39,6 +41,8 @@ class Validation:
     controls: list[Control]
     trained_votes: VoteScore | None = None
     frozen_votes: VoteScore | None = None
+    frozen_head: Score | None = None
+    is_from_scratch: bool = False
 
     @property
     def is_worse_than_frozen(self) -> bool:
@@ -60,6 +64,7 @@ class Validation:
                 "trained": self.trained_votes.to_json(),
                 "frozen_cosine": self.frozen_votes.to_json(),
             },
+            "frozen_head": self.frozen_head and self.frozen_head.to_json(),
         }
 
 

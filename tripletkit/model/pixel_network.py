@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,7 +13,6 @@ import numpy as np
 from tripletkit.errors import BackboneError
 from tripletkit.features.backbones import Backbone
 from tripletkit.features.preprocessing import add_preprocessing
-from tripletkit.features.weights_origin import WeightsFile
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import HeadSettings
 
@@ -44,22 +44,30 @@ class PixelNetwork:
         return cls(backbone, backbone_model, head, keras.Model(pixels, head(features)))
 
     @classmethod
-    def from_scratch(cls, start: WeightsFile, settings: HeadSettings) -> PixelNetwork:
-        """Return a network that learns as a whole: the backbone's start, and a new head on it."""
+    def from_scratch(cls, backbone: Backbone, start: Path, settings: HeadSettings) -> PixelNetwork:
+        """Return a network that learns as a whole: random weights, and a new head on them.
+
+        Args:
+            start: the file of the weights.
+        """
         keras.utils.set_random_seed(settings.seed)
-        head = get_recipe(settings.recipe).build_body(start.backbone.n_features, settings)
-        return cls.join(start.backbone, start.backbone.build_model(start.path), head)
+        head = get_recipe(settings.recipe).build_body(backbone.n_features, settings)
+        return cls.join(backbone, backbone.build_model(start), head)
 
     @classmethod
-    def unfrozen(cls, start: WeightsFile, head: keras.Model, n_blocks: int) -> PixelNetwork:
+    def unfrozen(
+        cls, backbone: Backbone, start: Path, head: keras.Model, n_blocks: int
+    ) -> PixelNetwork:
         """Return a network whose last blocks and trained head go on learning.
 
+        Args:
+            start: the file of the backbone's weights.
         Raises:
             BackboneError: if the backbone has not so many blocks.
         """
-        model = start.backbone.build_model(start.path)
-        unfreeze_blocks(start.backbone, model, n_blocks)
-        return cls.join(start.backbone, model, head)
+        model = backbone.build_model(start)
+        unfreeze_blocks(backbone, model, n_blocks)
+        return cls.join(backbone, model, head)
 
     @property
     def changing(self) -> list[keras.Variable]:
