@@ -13,14 +13,16 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tripletkit.data.outputs import open_output
 from tripletkit.errors import CheckpointError, OutputError
-from tripletkit.model.pixel_training import PixelTraining
-from tripletkit.model.training import EpochRecord
+
+if TYPE_CHECKING:
+    from tripletkit.model.pixel_training import PixelTraining
+    from tripletkit.model.training import EpochRecord
 
 # Increase when a checkpoint of an older tripletkit can no longer be gone on from.
 FORMAT_VERSION = 1
@@ -89,6 +91,8 @@ class Checkpoints:
             The epochs so far, the number of the best one, its weights, and its class centers; None
             where nothing was found.
         """
+        from tripletkit.model.training import EpochRecord
+
         if self._found is None:
             return None
         text, arrays = self._found
