@@ -1,0 +1,258 @@
+"""Training from pixels: bit for bit the same when it goes on, and frozen means frozen."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from tripletkit.data.augmentation import Augmentation
+from tripletkit.data.labels import PictureLabels
+from tripletkit.errors import BackboneError, CheckpointError, OutputError
+from tripletkit.features.backbones import get_backbone
+from tripletkit.features.pictures import Pictures
+from tripletkit.features.trained_weights import write_random_weights
+from tripletkit.model.checkpoint import Checkpoints, check_no_checkpoint, checkpoint_path
+from tripletkit.model.heads import build_head
+from tripletkit.model.pixel_network import PixelNetwork, unfreeze_blocks
+from tripletkit.model.pixel_training import PixelTraining
+from tripletkit.model.settings import HeadSettings
+from tripletkit.model.training import keep_best_epoch
+
+SETTINGS = HeadSettings.of_recipe("source", hidden=16, dim=4, epochs=3, batch_size=16)
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    path = tmp_path_factory.mktemp("start") / "start.weights.h5"
+    return write_random_weights(get_backbone("cnn"), 0, path).path
+
+
+@pytest.fixture
+def rows(toy_competition):
+    rng = np.random.default_rng(0)
+    labels = toy_competition.labels
+    drawn = rng.integers(0, 50, (2000, 3))
+    a, p, n = labels[drawn].T
+    return drawn[(a == p) & (a != n) & (drawn[:, 0] != drawn[:, 1])][:96].astype(np.int32)
+
+
+@pytest.fixture
+def make(toy_competition, start, rows):
+    def make(settings=SETTINGS, labels=None, **options):
+        network = PixelNetwork.from_scratch(get_backbone("cnn"), start, settings)
+        paths = sorted(toy_competition.images.iterdir())
+        return PixelTraining(
+            Pictures(paths, get_backbone("cnn")),
+            network,
+            rows,
+            np.arange(42)[:, None],
+            settings,
+            labels,
+            **{"augmentation": Augmentation()} | options,
+        )
+
+    return make
+
+
+def assert_same(got, want):
+    assert len(got) == len(want)
+    for one, other in zip(got, want, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_training_learns_and_its_pictures_have_codes(make, rows):
+    told = []
+    settings = dataclasses.replace(SETTINGS, dropout=0.0, learning_rate=1e-2)
+    training = make(settings, on_batch=lambda *done: told.append(done))
+    first, _ = training.run_epoch()
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
+    assert {total for _, total in told} == {told[-1][0]}
+    for _ in range(7):
+        last, _ = training.run_epoch()
+    assert last < 0.5 * first
+    codes = training.embed()
+    needed = np.union1d(rows, np.arange(42))
+    np.testing.assert_allclose(np.linalg.norm(codes[needed], axis=1), 1, atol=1e-5)
+    others = np.setdiff1d(np.arange(60), needed)
+    assert len(others) > 0
+    assert np.isnan(codes[others]).all()
+
+
+@pytest.mark.parametrize(
+    ("loss", "mining"),
+    [("triplet", "none"), ("triplet+cross-entropy", "semi-hard"), ("center", "none")],
+)
+def test_going_on_from_a_state_is_going_on(make, toy_competition, loss, mining):
+    """With Dropout, Adam, a classifier, centers and injected positives: all have a state."""
+    labels = PictureLabels(list("abcdef"), toy_competition.labels.astype(np.int32))
+    settings = dataclasses.replace(
+        SETTINGS, loss=loss, mining=mining, inject_positives=mining != "none", refresh=2
+    )
+    whole = make(settings, labels)
+    for _ in range(3):
+        whole_losses = whole.run_epoch()
+    first = make(settings, labels)
+    first.run_epoch()
+    state = first.state()
+    second = make(settings, labels)
+    second.restore(state, 1)
+    second.run_epoch()
+    assert second.run_epoch() == whole_losses
+    for name, values in whole.state().items():
+        assert_same(second.state()[name], values)
+    assert_same(second.weights(), whole.weights())
+    # Had the epoch's number been forgotten, its draws would be others.
+    wrong = make(settings, labels)
+    wrong.restore(state, 0)
+    wrong.run_epoch()
+    assert any((a != b).any() for a, b in zip(wrong.weights(), second.weights(), strict=True))
+
+
+def test_measuring_the_cost_leaves_the_training_where_it_is(make):
+    plain, measured = make(), make()
+    cost = measured.measure_cost()
+    assert cost.n_steps == 6
+    assert cost.seconds > 0
+    assert cost.n_shown > cost.n_embedded
+    assert plain.run_epoch() == measured.run_epoch()
+    assert_same(measured.weights(), plain.weights())
+
+
+def test_an_epoch_ends_after_so_many_pictures(make):
+    told = []
+    training = make(n_shown=50, on_batch=lambda *done: told.append(done))
+    training.run_epoch()
+    before, shown = told[-2][0], told[-1][0]
+    assert before < 50 <= shown
+
+
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "resnet50v2"])
+def test_only_the_last_blocks_learn_and_batch_norm_never(name):
+    backbone = get_backbone(name).resized(32)
+    model = backbone.build_model(None)
+    unfreeze_blocks(backbone, model, 1)
+    learning = {layer.name for layer in model.layers if layer.trainable_variables}
+    last = {"efficientnet-lite0": ("block7", "head_"), "resnet50v2": ("conv5_",)}[name]
+    assert learning
+    assert all(layer.startswith(last) for layer in learning)
+    assert not any("bn" in layer for layer in learning)
+    with pytest.raises(BackboneError, match=f"--unfreeze 9: expected at most .* {name} has"):
+        unfreeze_blocks(backbone, model, 9)
+
+
+def test_fine_tuning_changes_the_last_block_and_no_statistics(
+    toy_competition, tiny_backbone, tiny_weights, rows
+):
+    settings = dataclasses.replace(SETTINGS, learning_rate=1e-2)
+    keras.utils.set_random_seed(0)
+    head = build_head(24, 16, 4, 0.5)
+    network = PixelNetwork.unfrozen(tiny_backbone, tiny_weights, head, 1)
+    model = network.backbone_model
+    before = {weight.path: weight.numpy() for weight in model.weights}
+    pictures = Pictures(sorted(toy_competition.images.iterdir()), tiny_backbone)
+    training = PixelTraining(
+        pictures, network, rows, rows, settings, augmentation=Augmentation(shift=0)
+    )
+    codes = training.embed()
+    # What the network gives before any step is what head and backbone give apart.
+    pixels = pictures.read(np.unique(rows)).astype(np.float32)
+    apart = head(model((pixels - 127.5) / 127.5, training=False), training=False)
+    np.testing.assert_allclose(codes[np.unique(rows)], apart, atol=1e-5)
+    training.run_epoch()
+    changed = {path for path, value in before.items() if (model_value(model, path) != value).any()}
+    assert changed == {"widen/kernel"}
+
+
+def model_value(model, path):
+    (weight,) = (weight for weight in model.weights if weight.path == path)
+    return weight.numpy()
+
+
+def run(make, path, epochs, facts=None, **settings):
+    chosen = dataclasses.replace(SETTINGS, epochs=epochs, **settings)
+    training = make(chosen)
+    checkpoints = Checkpoints(path, facts or {"seed": 0})
+    n_epochs = checkpoints.open()
+    trained = keep_best_epoch(training, np.empty((0, 3), int), chosen, checkpoints=checkpoints)
+    return n_epochs, trained, training.weights()
+
+
+def test_a_checkpoint_is_all_that_going_on_needs(make, tmp_path):
+    _, whole, weights = run(make, tmp_path / "whole.npz", 4)
+    path = tmp_path / "m.checkpoint.npz"
+    assert run(make, path, 2)[0] == 0
+    n_epochs, resumed, again = run(make, path, 4)
+    assert n_epochs == 2
+    assert_same(again, weights)
+    assert [repr(record) for record in resumed.history] == [repr(r) for r in whole.history]
+    # Nothing is left to do: the best weights come from the file alone.
+    n_epochs, finished, again = run(make, path, 4)
+    assert (n_epochs, finished.best_epoch) == (4, 4)
+    assert_same(again, weights)
+
+
+def test_the_best_epoch_and_patience_survive_a_stop_anywhere(make, tmp_path):
+    # Validation by chance, so that it soon stops rising.
+    rng = np.random.default_rng(1)
+    val_rows = np.stack([rng.permutation(42)[:3] for _ in range(40)])
+    settings = dataclasses.replace(SETTINGS, epochs=9, patience=1)
+
+    class Copying(Checkpoints):
+        def save(self, *arguments):
+            super().save(*arguments)
+            copies.append(self.path.read_bytes())
+
+    def run(path):
+        training = make(settings)
+        checkpoints = Copying(path, {})
+        checkpoints.open()
+        trained = keep_best_epoch(training, val_rows, settings, checkpoints=checkpoints)
+        return trained.best_epoch, len(trained.history), training.weights()
+
+    copies: list[bytes] = []
+    want = run(tmp_path / "whole.npz")
+    assert want[0] + 1 == want[1] < 9
+    for number, content in enumerate(list(copies)):
+        path = tmp_path / f"{number}.npz"
+        path.write_bytes(content)
+        got = run(path)
+        assert got[:2] == want[:2]
+        assert_same(got[2], want[2])
+
+
+def test_a_checkpoint_of_another_training_is_refused_saying_which(make, tmp_path):
+    path = tmp_path / "m.checkpoint.npz"
+    run(make, path, 1, {"seed": 0, "margin": 0.2, "pictures": "ab" * 32})
+    with pytest.raises(CheckpointError) as caught:
+        Checkpoints(path, {"seed": 0, "margin": 0.3, "pictures": "cd" * 32, "new": 1}).open()
+    assert str(caught.value) == (
+        f"{path}: expected the checkpoint of this very training, got one of another:\n"
+        "  margin: was 0.2, is 0.3\n"
+        "  pictures: was abababababab..., is cdcdcdcdcdcd...\n"
+        "  new: was nothing, is 1\n"
+        "Call it as before to go on, or begin anew with --force."
+    )
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no archive", None])
+def test_a_broken_checkpoint_is_refused(make, tmp_path, damage):
+    path = tmp_path / "m.checkpoint.npz"
+    run(make, path, 1)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
+    with pytest.raises(CheckpointError, match="cannot be read as one"):
+        Checkpoints(path, {"seed": 0}).open()
+
+
+def test_an_interrupted_training_is_not_overwritten_unasked(tmp_path):
+    model = tmp_path / "m"
+    check_no_checkpoint(model, overwrite=False)
+    path = checkpoint_path(model)
+    assert path == tmp_path / "m.checkpoint.npz"
+    path.write_bytes(b"something")
+    check_no_checkpoint(model, overwrite=True)
+    with pytest.raises(OutputError, match="Go on with --resume"):
+        check_no_checkpoint(model, overwrite=False)
