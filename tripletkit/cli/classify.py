@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tripletkit import defaults
+from tripletkit.cli.class_text import describe_measures
 from tripletkit.cli.collections import open_collection
 from tripletkit.cli.console import say, show_json, warn
 from tripletkit.cli.encoders import choose_encoder, encoder_options
@@ -22,13 +23,12 @@ from tripletkit.cli.options import (
     quiet_option,
     seed_option,
 )
-from tripletkit.cli.score import describe_interval
 from tripletkit.cli.tables import align_columns
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from tripletkit.evaluation.classification import ClassificationScores, Measured
+    from tripletkit.evaluation.classification import ClassificationScores
     from tripletkit.features.sources import GivenWeights
 
 TRAINED, FROZEN = "trained codes", "frozen features"
@@ -128,14 +128,14 @@ def classify(
     )
     if held_out is None:
         is_query = _hold_out(found, fraction or defaults.VAL_FRACTION, seed)
-        if backbone is None and not as_features:
-            warn(
-                "the model may have learnt from pictures that are held out here, and its numbers "
-                "then flatter. Name those that it has not seen with --held-out."
-            )
     else:
         is_query = _find_held_out(found, held_out_names)
     encoder = choose_encoder(model, as_features, backbone, weights, views)
+    if held_out is None and encoder.model is not None:
+        warn(
+            "the model may have learnt from pictures that are held out here, and its numbers then "
+            "flatter. Name those that it has not seen with --held-out."
+        )
     collection = open_collection(found.files, encoder.source, cache, skip_bad=skip_bad)
     pictures = found.pictures[collection.is_usable()[found.pictures]]
     queries, reference = pictures[is_query[pictures]], pictures[~is_query[pictures]]
@@ -220,19 +220,10 @@ def _describe(scores: dict[str, ClassificationScores], distances: dict[str, str]
     heading = [""]
     for name in scores:
         heading += [f"{name}, {distances[name]}", "95% interval"]
-    titles = {
-        "nearest_center": "nearest class center",
-        "nearest_neighbors": f"vote of {first.k:,} nearest",
-        "precision_at_1": "precision at 1",
-        "precision_at_10": "precision at 10",
-        "mean_average_precision": "mean average precision",
-    }
     rows = [heading]
-    for measure, title in titles.items():
-        row = [title]
-        for score in scores.values():
-            row += _show_measured(score.measures()[measure])
-        rows.append(row)
+    for parts in zip(*map(describe_measures, scores.values()), strict=True):
+        title = parts[0][0]
+        rows.append([title, *(text for part in parts for text in part[1:])])
     for title, attribute in (
         ("variance within classes", "within"),
         ("variance between classes", "between"),
@@ -244,8 +235,3 @@ def _describe(scores: dict[str, ClassificationScores], distances: dict[str, str]
         rows.append(row)
     right = range(1, len(heading), 2)
     return "\n".join([*lines, "", align_columns(rows, right=list(right))])
-
-
-def _show_measured(measured: Measured) -> list[str]:
-    interval = "-" if measured.interval is None else describe_interval(measured.interval)
-    return [f"{measured.value:.4f}", interval]

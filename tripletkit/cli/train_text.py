@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tripletkit import defaults
+from tripletkit.cli.class_text import describe_measures
 from tripletkit.cli.console import warn
 from tripletkit.cli.score import describe_interval
 from tripletkit.cli.tables import align_columns
@@ -21,14 +22,6 @@ if TYPE_CHECKING:
     from tripletkit.features.collection import Collection
     from tripletkit.model.probe import NewKinds
     from tripletkit.model.training import EpochRecord, TrainedHead
-
-_MEASURE_NAMES = {
-    "nearest_center": "nearest class center",
-    "nearest_neighbors": "{k} nearest neighbours vote",
-    "precision_at_1": "precision at 1",
-    "precision_at_10": "precision at 10",
-    "mean_average_precision": "mean average precision",
-}
 
 
 def describe_training(
@@ -143,15 +136,10 @@ def _describe_new_kinds(new_kinds: NewKinds) -> str:
 def _describe_classes(scores: LabelScores, data: TrainingSet) -> str:
     trained, frozen = scores.trained, scores.frozen
     table = [["classes", "trained", "95% interval", "frozen"]]
-    for name, measured in trained.measures().items():
-        table.append(
-            [
-                _MEASURE_NAMES[name].format(k=trained.k),
-                f"{measured.value:.4f}",
-                describe_interval(measured.interval) if measured.interval else "-",
-                f"{frozen.measures()[name].value:.4f}",
-            ]
-        )
+    for (title, value, interval), (_, frozen_value, _) in zip(
+        describe_measures(trained), describe_measures(frozen), strict=True
+    ):
+        table.append([title, value, interval, frozen_value])
     variances = [["variance of codes", "within classes", "between", "within share"]]
     for where, variance in (("training", scores.training), ("validation", trained.variances)):
         variances.append(

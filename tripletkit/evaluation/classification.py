@@ -185,14 +185,14 @@ def classify_codes(
     classes = np.unique(reference_labels)
     if len(classes) < 2:
         raise ClassesError(
-            f"expected a reference of at least two classes, got {len(classes)} "
-            f"({len(reference_labels):,} pictures)"
+            "expected labelled pictures of at least two classes that are not held out, got "
+            f"{len(reference_labels):,} of {len(classes)}. Hold fewer out."
         )
     is_known = np.isin(query_labels, classes)
     if not is_known.any():
         raise ClassesError(
-            f"expected pictures of the reference's {len(classes)} classes to classify, got none "
-            f"among {len(query_labels):,}"
+            f"expected held-out pictures of the {len(classes)} classes that other pictures have, "
+            f"got none among {len(query_labels):,}"
         )
     queries, truth = query_codes[is_known], query_labels[is_known]
     if distance == "cosine":
