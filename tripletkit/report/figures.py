@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from tripletkit.evaluation.class_distances import DistanceDistribution
@@ -139,7 +141,8 @@ def draw_distances(
 
 def draw_distribution(
     distribution: DistanceDistribution,
-    cuts: tuple[tuple[float, float], tuple[float, float]],
+    cuts: Sequence[tuple[float, float]],
+    quantiles: Sequence[tuple[float, float]],
     distance: str,
     title: str,
     theme: Theme = LIGHT,
@@ -148,39 +151,62 @@ def draw_distribution(
 
     Args:
         distribution: of the distances.
-        cuts: lowest and highest distance of mined positives, and of mined negatives; a
-            highest one may be infinite.
+        cuts: lowest and highest distance of mined positives, and of mined negatives; the
+            highest may be infinite.
+        quantiles: the shares of all distances of the kind that these are; 0 and 1 have no line.
         distance: a key of `DISTANCE_LABELS`.
         title: what pictures these are.
         theme: colours.
     """
-    figure = make_figure(8.6, 4.4, theme)
+    figure = make_figure(8.6, 4.6, theme)
     axes = add_axes(figure, (1, 1, 1), theme)
     edges, *counts = distribution.coarsen(_N_FINE_BINS)
-    for of_kind, (low, high), name, kind, colour, hatch in zip(
-        counts,
-        cuts,
-        ("one class", "two classes"),
-        ("positives", "negatives"),
-        (theme.right, theme.wrong),
-        (None, "///"),
-        strict=True,
-    ):
-        shares = of_kind / of_kind.sum()
-        is_mined = (edges[:-1] < high) & (edges[1:] > low)
-        label = f"{name}: {of_kind.sum():,} pairs"
-        axes.stairs(shares, edges, color=colour, linewidth=1.4, label=label)
-        mined = np.where(is_mined, shares, 0)
-        label = f"where {kind} are mined"
-        axes.stairs(mined, edges, fill=True, color=colour, alpha=0.3, hatch=hatch, label=label)
-        for cut in (low, high):
-            if edges[0] < cut < edges[-1]:
-                axes.axvline(cut, color=colour, linestyle="--", linewidth=1.2)
-    axes.set_ylim(bottom=0)
+    kinds = (
+        ("one class", "positives", theme.right, None, "\\"),
+        ("two classes", "negatives", theme.wrong, "--", "//"),
+    )
+    for of_kind, cut, shares, kind in zip(counts, cuts, quantiles, kinds, strict=True):
+        pairs, mined, colour, line, hatch = kind
+        height = of_kind / of_kind.sum()
+        style = {"color": colour, "linestyle": line, "linewidth": 1.5}
+        axes.stairs(height, edges, label=f"pairs of {pairs}: {of_kind.sum():,}", **style)
+        low, high = np.clip(cut, edges[0], edges[-1])
+        inside = axes.stairs(
+            height,
+            edges,
+            fill=True,
+            facecolor=to_rgba(colour, 0.25),
+            edgecolor=to_rgba(colour, 0.6),
+            linewidth=0,
+            hatch=hatch,
+            label=f"{mined} are mined here",
+        )
+        inside.set_clip_path(Rectangle((low, 0), high - low, 1, transform=axes.transData))
+        for at, share in zip(cut, shares, strict=True):
+            if 0 < share < 1:
+                _mark_cut(axes, at, f"{share:.4g} of {mined}", colour, theme)
+    axes.set_ylim(0, 1.35 * max((of_kind / of_kind.sum()).max() for of_kind in counts))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     label_axes(axes, theme, title, DISTANCE_LABELS[distance], "share of the pairs of its kind")
-    add_legend(axes, theme)
+    add_legend(axes, theme, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
     return figure
+
+
+def _mark_cut(axes: Axes, at: float, text: str, colour: str, theme: Theme) -> None:
+    axes.axvline(at, color=colour, linestyle=":", linewidth=1.4)
+    axes.annotate(
+        text,
+        (at, 0.985),
+        xycoords=axes.get_xaxis_transform(),
+        xytext=(-3, 0),
+        textcoords="offset points",
+        rotation=90,
+        ha="right",
+        va="top",
+        fontsize=8,
+        color=theme.text,
+        fontfamily=installed_families(),
+    )
 
 
 def draw_margins(

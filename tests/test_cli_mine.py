@@ -1,0 +1,300 @@
+"""`tripletkit mine` as a person and a script see it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tripletkit.cli.main import tripletkit
+from tripletkit.data.triplets import read_triplets
+from tripletkit.evaluation.distances import pair_distances, triplet_margins
+
+COLOURS = ["red", "lime", "blue", "yellow", "black", "magenta"]
+ALL = ["--positive-quantiles", 0, 1, "--negative-quantiles", 0, 1]
+
+
+@pytest.fixture
+def mine(runner, tiny_backbone):
+    def run(*arguments, backbone="tiny"):
+        encoder = ["--backbone", backbone] if backbone else []
+        return runner.invoke(tripletkit, ["mine", *map(str, arguments), *encoder])
+
+    return run
+
+
+@pytest.fixture
+def labels_file(toy_competition, tmp_path):
+    path = tmp_path / "labels.csv"
+    rows = [f"p{n:02}.png,{COLOURS[label]}\n" for n, label in enumerate(toy_competition.labels)]
+    path.write_text("name,label\n" + "".join(rows))
+    return path
+
+
+@pytest.fixture
+def features(runner, tiny_backbone, toy_competition, tmp_path):
+    """Features of `p00.png` to `p59.png`."""
+    path = tmp_path / "features.npz"
+    arguments = ["embed", str(toy_competition.images), "--backbone", "tiny", "-o", str(path)]
+    assert runner.invoke(tripletkit, arguments).exit_code == 0
+    return np.load(path)["vectors"]
+
+
+def number_of(name):
+    return int(name[1:3])
+
+
+def test_the_table_holds_the_hardest_pictures(
+    mine, labels_file, toy_competition, features, tmp_path
+):
+    output = tmp_path / "mined.csv"
+    result = mine(labels_file, toy_competition.images, "-o", output, "--per-picture", 3, *ALL, "-q")
+    assert (result.exit_code, result.stderr) == (0, ""), result.stderr
+    table = pd.read_csv(output)
+    assert list(table.columns) == ["anchor", "other", "kind", "distance", "rank"]
+    labels = toy_competition.labels
+    for anchor in range(60):
+        to_all = pair_distances(np.repeat(features[[anchor]], 60, axis=0), features, "cosine")
+        same = [n for n in np.argsort(-to_all) if labels[n] == labels[anchor] and n != anchor]
+        others = [n for n in np.argsort(to_all) if labels[n] != labels[anchor]]
+        rows = table[table["anchor"] == f"p{anchor:02}.png"]
+        for kind, expected in (("positive", same[:3]), ("negative", others[:3])):
+            found = rows[rows["kind"] == kind]
+            np.testing.assert_allclose(found["distance"], to_all[expected], atol=1e-6)
+            assert found["rank"].tolist() == [1, 2, 3]
+            # Some are equally far, so that these may stand for each other.
+            numbers = [number_of(name) for name in found["other"]]
+            np.testing.assert_allclose(to_all[numbers], found["distance"], atol=1e-6)
+            assert len(set(numbers)) == 3
+
+
+def test_no_positive_is_the_anchor_and_no_negative_of_its_class(
+    mine, labels_file, toy_competition, tmp_path
+):
+    output = tmp_path / "mined.csv"
+    assert mine(labels_file, toy_competition.images, "-o", output, *ALL).exit_code == 0
+    table = pd.read_csv(output)
+    labels = toy_competition.labels
+    is_same = np.array(
+        [
+            labels[number_of(a)] == labels[number_of(b)]
+            for a, b in zip(table["anchor"], table["other"], strict=True)
+        ]
+    )
+    assert (is_same == (table["kind"] == "positive")).all()
+    assert (table["anchor"] != table["other"]).all()
+
+
+def test_triplets_pair_what_the_table_lists(mine, labels_file, toy_competition, tmp_path):
+    output, triplets_out = tmp_path / "mined.csv", tmp_path / "hard.txt"
+    result = mine(
+        labels_file, toy_competition.images, "-o", output, "--triplets-out", triplets_out, "--json"
+    )
+    assert result.exit_code == 0, result.stderr
+    summary = json.loads(result.stdout)
+    triplets = read_triplets(triplets_out)
+    assert len(triplets) == summary["triplets"] > 50
+    table = pd.read_csv(output).set_index(["anchor", "kind"])["other"]
+    seen: dict[str, int] = {}
+    for row in triplets.rows:
+        anchor, positive, negative = (triplets.names[index] for index in row)
+        rank = seen[anchor] = seen.get(anchor, -1) + 1
+        positives, negatives = table[[(anchor, "positive")]], table[[(anchor, "negative")]]
+        assert positive == positives.iloc[rank % len(positives)]
+        assert negative == negatives.iloc[rank % len(negatives)]
+
+
+def test_the_cuts_are_kept_and_told(mine, labels_file, toy_competition, tmp_path):
+    output = tmp_path / "mined.csv"
+    result = mine(
+        *(labels_file, toy_competition.images, "-o", output, "--json"),
+        *("--positive-quantiles", 0.1, 0.8, "--negative-quantiles", 0.2, 0.6),
+    )
+    summary = json.loads(result.stdout)
+    table = pd.read_csv(output)
+    for kind, quantiles in (("positives", [0.1, 0.8]), ("negatives", [0.2, 0.6])):
+        of_kind = summary[kind]
+        mined = table.loc[table["kind"] == kind[:-1], "distance"]
+        assert of_kind["quantiles"] == quantiles
+        assert of_kind["low"] < of_kind["high"]
+        assert mined.between(of_kind["low"] - 1e-6, of_kind["high"] + 1e-6).all()
+        assert of_kind["mined"] == len(mined)
+    assert summary["positives"]["pairs"] == 6 * 10 * 9 // 2
+    assert summary["negatives"]["pairs"] == 15 * 10 * 10
+    assert 0 <= summary["overlap"] <= 1
+
+
+def test_the_summary_is_read_by_people(mine, labels_file, toy_competition):
+    result = mine(labels_file, toy_competition.images, "-q")
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert lines[0] == "60 pictures of 6 classes, cosine distance"
+    assert lines[2].split()[:3] == ["within", "classes", "270"]
+    assert lines[3].split()[:3] == ["between", "classes", "1,500"]
+    assert "of the pictures the nearest other one is a negative" in lines[5]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_the_distribution_is_drawn_the_same_each_time(
+    mine, labels_file, toy_competition, tmp_path, suffix
+):
+    paths = [tmp_path / f"{number}{suffix}" for number in range(2)]
+    for path in paths:
+        result = mine(labels_file, toy_competition.images, "--plot", path)
+        assert result.exit_code == 0, result.stderr
+        assert f"Drew {path}." in result.stderr
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    if suffix == ".png":
+        with Image.open(paths[0]) as picture:
+            assert len(picture.convert("RGB").getcolors(1 << 24)) > 50
+    elif suffix == ".svg":
+        text = paths[0].read_text()
+        for part in ("Distances of 60 pictures of 6 classes", "cosine distance", "of negatives"):
+            assert part in text
+
+
+def test_a_folder_for_each_class_and_copies_count_once(mine, toy_competition, tmp_path):
+    images = tmp_path / "images"
+    for number, label in enumerate(toy_competition.labels):
+        folder = images / COLOURS[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(toy_competition.images / f"p{number:02}.png", folder)
+    plain, copied = tmp_path / "plain.csv", tmp_path / "copied.csv"
+    assert mine(images, images, "-o", plain, *ALL).exit_code == 0
+    shutil.copy(images / "red" / "p00.png", images / "red" / "zz a copy.png")
+    result = mine(images, images, "-o", copied, *ALL)
+    assert "Copies of other pictures, left out: 1." in result.stderr
+    assert plain.read_bytes() == copied.read_bytes()
+    shutil.copy(images / "red" / "p00.png", images / "blue" / "zz.png")
+    result = mine(images, images, "-o", copied)
+    assert result.exit_code == 1
+    assert "expected one label for one picture" in result.stderr
+
+
+def test_a_class_of_one_picture_is_said_and_only_a_negative(
+    mine, labels_file, toy_competition, tmp_path
+):
+    text = labels_file.read_text().replace("p07.png,lime", "p07.png,olive")
+    labels_file.write_text(text)
+    output = tmp_path / "mined.csv"
+    result = mine(labels_file, toy_competition.images, "-o", output, "--per-picture", 60, *ALL)
+    assert "Classes of a single picture, which can only be a negative: 1 (olive)." in result.stderr
+    table = pd.read_csv(output)
+    assert set(table.loc[table["anchor"] == "p07.png", "kind"]) == {"negative"}
+    assert set(table.loc[table["other"] == "p07.png", "kind"]) == {"negative"}
+    assert "1" in result.stdout.splitlines()[2].split()[-1]
+
+
+def test_a_model_measures_too(mine, labels_file, toy_competition, toy_model):
+    result = mine(
+        labels_file, toy_competition.images, "--model", toy_model, "--json", backbone=None
+    )
+    assert result.exit_code == 0, result.stderr
+    summary = json.loads(result.stdout)
+    assert summary["distance"] == "l2"
+    frozen = json.loads(mine(labels_file, toy_competition.images, "--json").stdout)
+    assert summary["separation"] > frozen["separation"]
+
+
+def test_the_hardest_of_ones_own_triplets(mine, toy_competition, features, tmp_path):
+    output, triplets_out = tmp_path / "hard.csv", tmp_path / "hard.txt"
+    result = mine(
+        *("--triplets", toy_competition.train, toy_competition.images, "--keep", 37),
+        *("-o", output, "--triplets-out", triplets_out, "--plot", tmp_path / "h.svg", "--json"),
+    )
+    assert result.exit_code == 0, result.stderr
+    asked = read_triplets(toy_competition.train)
+    rows = np.array([number_of(name) for name in asked.names])[asked.rows]
+    margins = triplet_margins(features, rows, "cosine")
+    expected = np.argsort(margins, kind="stable")[:37]
+    table = pd.read_csv(output)
+    assert (table["line"] - 1).tolist() == expected.tolist()
+    np.testing.assert_allclose(table["margin"], margins[expected], atol=1e-6)
+    np.testing.assert_allclose(
+        table["to_negative"] - table["to_positive"], table["margin"], atol=1e-6
+    )
+    lines = toy_competition.train.read_text().splitlines()
+    assert triplets_out.read_text().splitlines() == [lines[row] for row in expected]
+    summary = json.loads(result.stdout)
+    assert summary["all"]["triplets"] == 400
+    assert summary["kept"]["highest_margin"] == pytest.approx(margins[expected[-1]], abs=1e-6)
+    assert (tmp_path / "h.svg").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("keep", "expected"), [("0.25", 100), ("25%", 100), ("7", 7), ("1.0", 400)]
+)
+def test_keep_is_a_count_or_a_share(mine, toy_competition, keep, expected):
+    result = mine(
+        "--triplets", toy_competition.train, toy_competition.images, "--keep", keep, "--json"
+    )
+    assert json.loads(result.stdout)["kept"]["triplets"] == expected
+
+
+def test_the_hardest_triplets_are_summed_up_for_people(mine, toy_competition):
+    result = mine("--triplets", toy_competition.train, toy_competition.images, "-q")
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert lines[1][:2] == ["all", "400"]
+    assert lines[2][:3] == ["hardest,", "kept", "200"]
+
+
+def test_outputs_appear_all_or_none(mine, labels_file, toy_competition, tmp_path, monkeypatch):
+    def fail(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tripletkit.data.triplets.write_triplet_lines", fail)
+    output, triplets_out = tmp_path / "mined.csv", tmp_path / "hard.txt"
+    output.write_text("before")
+    result = mine(labels_file, toy_competition.images, "-o", output, "--triplets-out", triplets_out)
+    assert result.exit_code == 1
+    assert "No space left" in result.stderr
+    assert output.read_text() == "before"
+    assert {path.name for path in tmp_path.iterdir()} == {"labels.csv", "mined.csv"}
+
+
+def test_unreadable_pictures_can_be_left_out(mine, labels_file, toy_competition, tmp_path):
+    images = shutil.copytree(toy_competition.images, tmp_path / "images")
+    (images / "p03.png").write_text("no picture")
+    assert mine(labels_file, images).exit_code == 1
+    result = mine(labels_file, images, "--on-bad-image", "skip", "--json")
+    assert json.loads(result.stdout)["pictures"] == 59
+    result = mine("--triplets", toy_competition.train, images, "--on-bad-image", "skip", "--json")
+    assert json.loads(result.stdout)["all"]["triplets"] < 400
+    one = tmp_path / "one.txt"
+    one.write_text("p03 p01 p02\n")
+    result = mine("--triplets", one, images, "--on-bad-image", "skip")
+    assert result.exit_code == 1
+    assert "expected triplets of three pictures that can be read" in result.stderr
+
+
+def test_wrong_calls_are_refused(mine, labels_file, toy_competition, tmp_path):
+    images, train = toy_competition.images, toy_competition.train
+    one_class = tmp_path / "one.csv"
+    one_class.write_text("name,label\np00.png,a\np01.png,a\n")
+    for arguments, code, message in [
+        ([], 2, "Missing argument 'IMAGES'"),
+        ([images], 2, "Give LABELS before it, or --triplets"),
+        ([labels_file, labels_file], 2, "is not a folder"),
+        ([labels_file, images, "--triplets", train], 2, "in the place of LABELS"),
+        (["--triplets", train, images, "--per-picture", 3], 2, "--per-picture is for LABELS"),
+        (["--triplets", train, images, "--negative-quantiles", 0, 1], 2, "is for LABELS"),
+        ([labels_file, images, "--keep", 3], 2, "--keep is for --triplets"),
+        (["--triplets", train, images, "--keep", "0"], 2, "expected a count such as 500"),
+        (["--triplets", train, images, "--keep", "1.5"], 2, "expected a count such as 500"),
+        (["--triplets", train, images, "--keep", "nan"], 2, "expected a count such as 500"),
+        ([labels_file, images, "--positive-quantiles", 0.5, 0.2], 2, "a lower and a higher"),
+        ([labels_file, images, "--positive-quantiles", 0.5, 2], 2, "not in the range"),
+        ([labels_file, images, "-o", labels_file], 2, "must be different files"),
+        ([labels_file, images, "--model", tmp_path], 2, "--backbone needs no --model"),
+        ([labels_file, images, "--plot", tmp_path / "p.txt"], 1, "expected a name that ends"),
+        ([labels_file, images, "-o", tmp_path / "none" / "m.csv"], 1, "does not exist"),
+        ([one_class, images], 1, "expected pictures of at least two classes"),
+    ]:
+        result = mine(*arguments)
+        assert (result.exit_code, result.stdout) == (code, ""), (arguments, result.stderr)
+        assert message in result.stderr, arguments
