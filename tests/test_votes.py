@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tripletkit.data.triplets import Triplets
@@ -24,6 +24,7 @@ def make_triplets(n):
     return Triplets([f"p{i}" for i in range(3 * n)], rows, np.arange(n) + 1, "train.txt")
 
 
+@settings(deadline=None)
 @given(counts)
 def test_soft_weights_are_the_expected_loss_over_the_voters(pairs):
     weights = make_loss_weights(make_votes(pairs), "soft")
@@ -32,6 +33,7 @@ def test_soft_weights_are_the_expected_loss_over_the_voters(pairs):
         assert forth * 2.0 + back * 7.0 == pytest.approx(np.mean(losses), rel=1e-6)
 
 
+@settings(deadline=None)
 @given(counts)
 def test_weights_follow_the_lead_and_have_a_mean_of_one(pairs):
     weights = make_loss_weights(make_votes(pairs), "weight")
@@ -50,6 +52,7 @@ def test_majority_weights_leave_ties_out():
 
 
 @pytest.mark.parametrize("votes_as", ["soft", "weight", "majority"])
+@settings(deadline=None)
 @given(counts)
 def test_turning_a_question_turns_its_weights(votes_as, pairs):
     votes = make_votes(pairs)
@@ -62,6 +65,7 @@ def test_turning_a_question_turns_its_weights(votes_as, pairs):
     )
 
 
+@settings(deadline=None)
 @given(counts)
 def test_after_turning_to_the_majority_the_second_column_is_what_most_chose(pairs):
     triplets, votes = make_triplets(len(pairs)), make_votes(pairs)
