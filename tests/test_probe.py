@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from tripletkit.data.kinds import cluster_pictures, hold_out_kinds
+from tripletkit import defaults
+from tripletkit.data.kinds import cluster_pictures, find_kinds, hold_out_kinds
+from tripletkit.data.labels import NO_LABEL, PictureLabels
 from tripletkit.data.nearness import Nearness, measure_nearness
 from tripletkit.data.training_set import divide_training_set
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import SplitError
 from tripletkit.features.unit_length import scale_to_unit_length
+from tripletkit.model.heads import embed
 from tripletkit.model.probe import (
     Candidate,
     CandidateScore,
@@ -19,6 +24,7 @@ from tripletkit.model.probe import (
     see_new_kinds,
 )
 from tripletkit.model.settings import HeadSettings
+from tripletkit.model.training import share_right, train_model
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +43,16 @@ def rows():
 
 
 def scores_of(*pairs):
-    return [CandidateScore(Candidate(strength), *pair) for strength, pair in pairs]
+    return [CandidateScore(Candidate(0.7, share), *pair) for share, pair in pairs]
+
+
+def divide(rows, fraction=0.2, labels=None):
+    triplets = Triplets([f"{i}" for i in range(160)], rows, np.arange(len(rows)), "t.txt")
+    return dataclasses.replace(divide_training_set(triplets, "image", fraction, 0), labels=labels)
+
+
+def label(of_picture):
+    return PictureLabels([f"class{i}" for i in range(8)], np.asarray(of_picture, np.int32))
 
 
 def test_held_out_kinds_share_no_picture_and_no_cluster_with_training(features, rows):
@@ -91,18 +106,27 @@ def test_candidates_are_those_that_the_recipe_has():
     residual = candidates_for(HeadSettings.of_recipe("residual"))
     assert not any(candidate.source_members for candidate in residual)
     best = candidates_for(HeadSettings.of_recipe("best"))
-    assert best == [*residual, Candidate(1.0, 2)]
+    assert best == [*residual, dataclasses.replace(residual[-1], source_members=2)]
+    shares = [candidate.frozen_share for candidate in residual]
+    assert shares == sorted(shares, reverse=True)
+    assert Candidate(defaults.STRENGTH, defaults.FROZEN_SHARE) in residual
+
+
+def test_class_centers_leave_no_place_for_frozen_features():
+    settings = HeadSettings.of_recipe("residual", loss="center")
+    assert settings.frozen_share == 0
+    assert not any(candidate.frozen_share for candidate in candidates_for(settings))
 
 
 @pytest.mark.parametrize(("newness", "chosen"), [(None, 1), (0.0, 2), (1.0, 0), (0.5, 1)])
 def test_enough_triplets_choose_by_both_worlds(newness, chosen):
-    scores = scores_of((0.35, (0.8, 0.9)), (0.5, (0.9, 0.89)), (1.0, (0.92, 0.6)))
+    scores = scores_of((0.5, (0.8, 0.9)), (0.25, (0.9, 0.89)), (0.1, (0.92, 0.6)))
     assert choose_candidate(scores, 500, 500, newness)[0] == chosen
 
 
-@pytest.mark.parametrize(("newness", "chosen"), [(None, 1), (0.0, 2), (0.3, 1), (0.8, 0), (1.0, 0)])
+@pytest.mark.parametrize(("newness", "chosen"), [(None, 1), (0.0, 2), (0.3, 1), (1.0, 1)])
 def test_too_few_triplets_leave_the_choice_to_newness(newness, chosen):
-    scores = scores_of((0.35, (0.0, 0.0)), (0.5, (0.0, 0.0)), (1.0, (0.0, 0.0)))
+    scores = scores_of((0.5, (0.0, 0.0)), (0.25, (0.0, 0.0)), (0.1, (0.0, 0.0)))
     index, reason = choose_candidate(scores, 499, 5000, newness)
     assert index == chosen
     assert reason.startswith("fewer than 500 validation triplets")
@@ -110,8 +134,7 @@ def test_too_few_triplets_leave_the_choice_to_newness(newness, chosen):
 
 @pytest.mark.parametrize(("recipe", "dim"), [("source", 6), ("residual", None), ("best", 6)])
 def test_a_probe_scores_every_candidate_on_both_worlds(features, rows, recipe, dim):
-    triplets = Triplets([f"{i}" for i in range(160)], rows, np.arange(len(rows)), "t.txt")
-    data = divide_training_set(triplets, "image", 0.2, 0)
+    data = divide(rows)
     settings = HeadSettings.of_recipe(recipe, hidden=16, dim=dim, epochs=2, members=3)
     seen = see_new_kinds(data, features, settings, 0.25, features[:20])
     assert len(seen.probe.scores) == len(candidates_for(settings))
@@ -122,6 +145,52 @@ def test_a_probe_scores_every_candidate_on_both_worlds(features, rows, recipe, d
     record = seen.to_json()
     assert record["test"]["newness"] == seen.nearness.newness
     assert record["n_held_out_pictures"] == seen.held_out.is_held_out.sum()
+    assert record["kinds_from"] == "clusters"
+
+
+def test_a_probed_candidate_is_the_model_that_training_makes(features, rows):
+    data = divide(rows)
+    settings = HeadSettings.of_recipe("residual", hidden=16, epochs=2)
+    seen = see_new_kinds(data, features, settings, 0.25)
+    split = seen.held_out.split
+    settings = seen.probe.candidate.apply(settings)
+    assert settings.frozen_share > 0
+    head = train_model(features, data.train.rows[split.train_rows], rows[:0], settings).head
+    codes = embed(head, features)
+    np.testing.assert_allclose(codes, seen.probe.codes, atol=1e-5)
+    assert share_right(codes, data.train.rows[split.val_rows], "l2") == seen.trained.accuracy
+
+
+def test_kinds_are_the_classes_of_labelled_pictures(features, rows):
+    # Classes that no cluster of features would find.
+    of_picture = np.arange(160) % 8 // 2
+    of_picture[:16] = NO_LABEL
+    data = divide(rows, labels=label(of_picture))
+    seen = see_new_kinds(data, features, HeadSettings(hidden=16, epochs=1), 0.25)
+    assert seen.to_json()["kinds_from"] == "classes"
+    assert seen.held_out.n_kinds == 4
+    is_held_out = seen.held_out.is_held_out
+    assert not is_held_out[:16].any()
+    held_out = set(of_picture[is_held_out])
+    assert len(held_out) == seen.held_out.n_held_out_kinds
+    used = np.unique(np.concatenate([data.train.rows, data.val.rows]))
+    assert is_held_out[used].tolist() == [of_picture[image] in held_out for image in used]
+
+
+@pytest.mark.parametrize("of_picture", [np.full(160, NO_LABEL), np.arange(160) % 3])
+def test_too_few_classes_leave_the_kinds_to_clusters(features, rows, of_picture):
+    unit = scale_to_unit_length(features)
+    data = divide(rows, labels=label(of_picture))
+    kinds, n_kinds, source = find_kinds(data, unit, 0)
+    assert (n_kinds, source) == (defaults.N_KINDS, "clusters")
+    np.testing.assert_array_equal(kinds, find_kinds(divide(rows), unit, 0)[0])
+
+
+def test_losses_that_need_labels_are_probed_with_them(features, rows):
+    settings = HeadSettings.of_recipe("residual", hidden=16, epochs=1, loss="center")
+    data = divide(rows, labels=label(np.arange(160) % 8))
+    seen = see_new_kinds(data, features, settings, 0.25)
+    assert seen.probe.codes.shape == (160, 16)
 
 
 def test_too_few_pictures_for_kinds_are_refused(features):

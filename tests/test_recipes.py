@@ -14,7 +14,7 @@ from tripletkit.errors import RecipeError
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.head_training import HeadTraining
-from tripletkit.model.heads import embed, join_heads
+from tripletkit.model.heads import embed, frozen_scale, join_heads
 from tripletkit.model.recipes import RECIPES, get_recipe, register_recipe
 from tripletkit.model.scaling import Scaling
 from tripletkit.model.settings import HeadSettings
@@ -68,6 +68,37 @@ def test_a_recipe_fills_in_what_is_not_given():
     assert HeadSettings.of_recipe("source") == HeadSettings()
 
 
+def test_the_distance_is_a_mean_of_the_frozen_and_the_trained_one(features, rows):
+    mixed = embed(train(features, rows, "residual", frozen_share=0.3), features)
+    trained = embed(train(features, rows, "residual", frozen_share=0.0), features)
+    unit = scale_to_unit_length(features)
+    assert mixed.shape == (60, 2 * N_FEATURES)
+    np.testing.assert_allclose(np.linalg.norm(mixed, axis=1), 1, rtol=1e-5)
+    images = np.unique(rows)
+    pairs = np.array([(a, b) for a in images for b in images])
+
+    def squared(codes):
+        return ((codes[pairs[:, 0]] - codes[pairs[:, 1]]) ** 2).sum(axis=1)
+
+    # Each relative to its mean over the training pictures, so that the share is what it says.
+    expected = 0.3 * squared(unit) / squared(unit).mean()
+    expected += 0.7 * squared(trained) / squared(trained).mean()
+    got = squared(mixed)
+    np.testing.assert_allclose(got / got.mean(), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_frozen_features_alone_in_the_distance_answer_as_their_cosine(features, rows):
+    codes = embed(train(features, rows, "residual", frozen_share=0.999999), features)
+    frozen = triplet_margins(features, rows, "cosine")
+    same = (triplet_margins(codes, rows, "l2") > 0) == (frozen > 0)
+    assert same[np.abs(frozen) > 1e-4].all()
+
+
+def test_pictures_that_are_all_alike_have_nothing_to_balance():
+    unit = np.tile(np.eye(1, 4), (5, 1))
+    assert frozen_scale(unit, scale_to_unit_length(np.eye(5)), 0.5) == 1.0
+
+
 def test_an_untrained_residual_head_is_the_standardised_features(features, rows):
     training = HeadTraining(features, rows, settings_of("residual"))
     codes = embed(training.finish(training.weights()), features)
@@ -116,8 +147,8 @@ def test_squared_distance_of_an_ensemble_is_the_mean_over_its_members(features, 
 def test_members_differ_and_the_first_is_the_single_head(features, rows):
     settings = settings_of("residual", members=3)
     assert len({settings.of_member(member).seed for member in range(3)}) == 3
-    codes = embed(train(features, rows, "residual", members=2), features)
-    single = embed(train(features, rows, "residual"), features)
+    codes = embed(train(features, rows, "residual", members=2, frozen_share=0.0), features)
+    single = embed(train(features, rows, "residual", frozen_share=0.0), features)
     np.testing.assert_allclose(codes[:, :N_FEATURES] * np.sqrt(2), single, atol=1e-6)
     assert not np.allclose(codes[:, N_FEATURES:] * np.sqrt(2), single, atol=1e-3)
 
@@ -130,7 +161,7 @@ def test_the_last_members_follow_the_source(features, rows):
     twice = dataclasses.replace(settings, epochs=2 * settings.epochs)
     assert twice.of_member(4).epochs == 2 * RECIPES["source"].epochs
     codes = embed(train(features, rows, "best", members=3, source_members=2), features)
-    assert codes.shape == (60, N_FEATURES + 2 * HeadSettings().dim)
+    assert codes.shape == (60, 2 * N_FEATURES + 2 * HeadSettings().dim)
 
 
 @pytest.mark.parametrize("recipe", ["residual", "best"])
@@ -144,8 +175,8 @@ def test_dim_compresses_to_unit_codes(features, rows, recipe):
 
 
 def test_more_dimensions_than_codes_have_are_refused(features, rows):
-    with pytest.raises(RecipeError, match=r"--dim 21: expected at most 20"):
-        train(features, rows, "residual", dim=21)
+    with pytest.raises(RecipeError, match=r"--dim 41: expected at most 40"):
+        train(features, rows, "residual", dim=41)
 
 
 @pytest.mark.parametrize(
@@ -153,6 +184,7 @@ def test_more_dimensions_than_codes_have_are_refused(features, rows):
     [
         {"recipe": "source"},
         {"recipe": "residual"},
+        {"recipe": "residual", "frozen_share": 0.0},
         {"recipe": "residual", "dim": 4},
         {"recipe": "best", "members": 3, "source_members": 1},
         {"recipe": "best", "members": 2, "dim": 4},

@@ -313,7 +313,10 @@ def _see_new_kinds(
             if candidate.source_members
             else ""
         )
-        say(f"Chosen: step of {candidate.strength:g}{with_source} ({found.probe.reason}).")
+        say(
+            f"Chosen: frozen features {candidate.frozen_share:.0%} of the distance, "
+            f"{candidate.strength:.0%} of the learned step{with_source} ({found.probe.reason})."
+        )
     return found
 
 

@@ -121,8 +121,9 @@ def _describe_new_kinds(new_kinds: NewKinds) -> str:
     held_out = new_kinds.held_out
     notes = [
         align_columns(table, right=[1, 4]),
-        f"Trained once more without {held_out.n_held_out_kinds} of {held_out.n_kinds} clusters of "
-        f"pictures ({int(held_out.is_held_out.sum()):,} pictures), and asked about these.",
+        f"Trained once more without {held_out.n_held_out_kinds} of {held_out.n_kinds} "
+        f"{new_kinds.kinds_from} of pictures ({int(held_out.is_held_out.sum()):,} pictures), and "
+        "asked about these.",
     ]
     if (nearness := new_kinds.nearness) is not None:
         notes.append(

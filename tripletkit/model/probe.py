@@ -1,13 +1,17 @@
 """What a model is worth on kinds of pictures that training does without, and which to train.
 
 A head is trained once more without whole kinds of pictures, and every candidate, such as a
-shorter step away from the frozen features, is scored by it in both worlds: new pictures of known
-kinds, and new kinds. The model that is kept is then trained on all triplets.
+larger share of the frozen features, is scored by it in both worlds: new pictures of known kinds,
+and new kinds. The model that is kept is then trained on all triplets.
+
+Kinds are the classes of labelled pictures where there are labels, else clusters of features.
 
 The rule. The score of a candidate is (1 - newness) times its accuracy on new pictures plus
 newness times that on new kinds; newness is 0.5, or where the test lies between the two if it is
 at hand (`data.nearness`). The highest score wins, where both accuracies rest on at least
-`defaults.MIN_VAL_TRIPLETS` triplets. With fewer, chance would choose; then newness alone does.
+`defaults.MIN_VAL_TRIPLETS` triplets. With fewer, chance would choose; then newness alone does:
+the candidate that moves farthest from the frozen features where the test asks for nothing new,
+else the usual one.
 """
 
 from __future__ import annotations
@@ -19,15 +23,17 @@ from typing import Any
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.kinds import HeldOutKinds, cluster_pictures, hold_out_kinds
+from tripletkit.data.kinds import HeldOutKinds, find_kinds, hold_out_kinds
+from tripletkit.data.labels import PictureLabels
 from tripletkit.data.nearness import Nearness, measure_nearness
 from tripletkit.data.training_set import TrainingSet
-from tripletkit.errors import SplitError
 from tripletkit.evaluation.distances import FROZEN_DISTANCE
 from tripletkit.evaluation.scoring import Score
 from tripletkit.evaluation.validation import score_codes
 from tripletkit.features.unit_length import scale_to_unit_length
-from tripletkit.model.head_training import HeadTraining
+from tripletkit.model.head_training import Training, make_training
+from tripletkit.model.heads import frozen_scale
+from tripletkit.model.loss_registry import get_loss
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import HeadSettings
 from tripletkit.model.training import compress_codes, share_right
@@ -38,15 +44,16 @@ class Candidate:
     """One way to make the model.
 
     Attributes:
-        strength: see `HeadSettings`.
+        strength, frozen_share: see `HeadSettings`.
         source_members: how many members of the ensemble are heads by the source's recipe.
     """
 
     strength: float
+    frozen_share: float = 0.0
     source_members: int = 0
 
     def apply(self, settings: HeadSettings) -> HeadSettings:
-        return replace(settings, strength=self.strength, source_members=self.source_members)
+        return replace(settings, **asdict(self))
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,7 @@ class NewKinds:
 
     Attributes:
         held_out: the pictures and triplets held out.
+        kinds_from: `"classes"` or `"clusters"`.
         probe: the candidates' scores and the choice.
         trained, frozen: scores of the chosen candidate and of the frozen features on the
             triplets of the held-out kinds.
@@ -117,6 +125,7 @@ class NewKinds:
     """
 
     held_out: HeldOutKinds
+    kinds_from: str
     probe: Probe
     trained: Score
     frozen: Score
@@ -125,6 +134,7 @@ class NewKinds:
     def to_json(self) -> dict[str, Any]:
         """Return all but codes and rows as JSON takes it."""
         return {
+            "kinds_from": self.kinds_from,
             "n_kinds": self.held_out.n_kinds,
             "n_held_out_kinds": self.held_out.n_held_out_kinds,
             "n_held_out_pictures": int(self.held_out.is_held_out.sum()),
@@ -153,19 +163,11 @@ def see_new_kinds(
         test_features: `(n_test, n_features)` float32 of the pictures of a test.
         loss_weights: of the training triplets; see `train_head`.
     Raises:
-        SplitError: if there are too few pictures or triplets for it.
+        SplitError: if there are too few pictures, classes or triplets for it.
         CollapseError: if the codes become alike.
     """
-    images = np.unique(np.concatenate([data.train.rows, data.val.rows]))
-    n_kinds = min(defaults.N_KINDS, len(images) // defaults.MIN_KIND_PICTURES)
-    if n_kinds < defaults.MIN_KINDS:
-        raise SplitError(
-            f"whole kinds of pictures cannot be held out: expected at least "
-            f"{defaults.MIN_KINDS * defaults.MIN_KIND_PICTURES} pictures, got {len(images)}"
-        )
     unit = scale_to_unit_length(features)
-    kinds = np.full(len(features), n_kinds)
-    kinds[images] = cluster_pictures(unit[images], n_kinds, settings.seed)
+    kinds, n_kinds, source = find_kinds(data, unit, settings.seed)
     held_out = hold_out_kinds(data.train.rows, kinds, n_kinds, fraction, settings.seed)
     nearness = None
     if test_features is not None:
@@ -180,11 +182,13 @@ def see_new_kinds(
         data.val.rows,
         settings,
         nearness and nearness.newness,
+        data.labels,
         loss_weights,
     )
     of_new_kinds = data.train.take(_with_answer(held_out.split.val_rows, loss_weights))
     return NewKinds(
         held_out,
+        source,
         probe,
         score_codes(probe.codes, of_new_kinds, settings.distance),
         score_codes(features, of_new_kinds, FROZEN_DISTANCE),
@@ -200,9 +204,12 @@ def candidates_for(settings: HeadSettings) -> list[Candidate]:
     """
     if not get_recipe(settings.recipe).starts_as_identity:
         return [Candidate(settings.strength)]
-    candidates = [Candidate(strength) for strength in defaults.STRENGTHS]
+    blends = defaults.BLENDS
+    if get_loss(settings.loss).has_centers:
+        blends = tuple((0.0, strength) for strength in sorted({strength for _, strength in blends}))
+    candidates = [Candidate(strength, share) for share, strength in blends]
     if (n_source := round(defaults.SOURCE_SHARE * settings.members)) > 0 and settings.members > 1:
-        candidates.append(Candidate(1.0, n_source))
+        candidates.append(replace(candidates[-1], source_members=n_source))
     return candidates
 
 
@@ -219,8 +226,8 @@ def choose_candidate(
         n_new_pictures, n_new_kinds: triplets that they rest on.
         newness: 0 to 1; None where no test is at hand.
     Example:
-        >>> half, whole = (Candidate(strength) for strength in (0.5, 1.0))
-        >>> scores = [CandidateScore(half, 0.8, 0.7), CandidateScore(whole, 0.9, 0.5)]
+        >>> near, far = Candidate(0.7, frozen_share=0.5), Candidate(1.0)
+        >>> scores = [CandidateScore(near, 0.8, 0.7), CandidateScore(far, 0.9, 0.5)]
         >>> choose_candidate(scores, 900, 900, None)
         (0, 'best of 0.50 x new pictures + 0.50 x new kinds')
         >>> choose_candidate(scores, 900, 900, 0.1)[0]
@@ -235,16 +242,11 @@ def choose_candidate(
             np.argmax(worth)
         ), f"best of {1 - weight:.2f} x new pictures + {weight:.2f} x new kinds"
     few = f"fewer than {defaults.MIN_VAL_TRIPLETS} validation triplets in one of the two"
-    if newness is None:
-        wanted = defaults.STRENGTH
-        reason = f"{few}, and no test at hand: half the step"
-    elif newness <= defaults.NOTHING_NEW:
+    if newness is not None and newness <= defaults.NOTHING_NEW:
         return len(scores) - 1, f"{few}; the test asks for nothing new"
-    else:
-        wanted = defaults.STRENGTH if newness < 0.5 else min(defaults.STRENGTHS)
-        reason = f"{few}; newness of the test {newness:.2f}"
-    gaps = [abs(score.candidate.strength - wanted) for score in scores]
-    return int(np.argmin(gaps)), reason
+    reason = "no test at hand" if newness is None else f"newness of the test {newness:.2f}"
+    gaps = [abs(score.candidate.frozen_share - defaults.FROZEN_SHARE) for score in scores]
+    return int(np.argmin(gaps)), f"{few}; {reason}: the usual"
 
 
 def probe_kinds(
@@ -254,6 +256,7 @@ def probe_kinds(
     val_rows: np.ndarray,
     settings: HeadSettings,
     newness: float | None = None,
+    labels: PictureLabels | None = None,
     loss_weights: np.ndarray | None = None,
 ) -> Probe:
     """Train without the held-out kinds and score every candidate.
@@ -265,6 +268,7 @@ def probe_kinds(
         val_rows: validation triplets; those of known kinds tell of new pictures.
         settings: of the model to train.
         newness: see `choose_candidate`.
+        labels: of all pictures, for losses that need them.
         loss_weights: `(n_triplets, 2)` of `train_rows`; see `train_head`.
     Raises:
         CollapseError: if the codes become alike.
@@ -274,17 +278,21 @@ def probe_kinds(
     new_kinds = train_rows[_with_answer(held_out.split.val_rows, loss_weights)]
     new_pictures = val_rows[~held_out.is_held_out[val_rows].any(axis=1)]
     candidates = candidates_for(settings)
-    training = _train(features, rows, settings, weights)
+    training = _train(features, rows, settings, labels, weights)
     source = None
     if any(candidate.source_members for candidate in candidates):
-        source = _train(features, rows, settings.of_source_members(), weights).embed()
+        source = _train(features, rows, settings.of_source_members(), labels, weights).embed()
     images = np.unique(rows)
+    unit = scale_to_unit_length(features)
     scores, all_codes = [], []
     for candidate in candidates:
         codes = training.embed(candidate.strength)
         if candidate.source_members:
             share = candidate.source_members / settings.members
             codes = np.hstack([np.sqrt(1 - share) * codes, np.sqrt(share) * source])
+        if candidate.frozen_share:
+            scale = frozen_scale(unit[images], codes[images], candidate.frozen_share)
+            codes = scale_to_unit_length(np.hstack([scale * unit, codes]))
         if settings.is_compressed:
             codes = compress_codes(codes, images, settings)
         all_codes.append(codes)
@@ -309,9 +317,10 @@ def _train(
     features: np.ndarray,
     rows: np.ndarray,
     settings: HeadSettings,
+    labels: PictureLabels | None,
     loss_weights: np.ndarray | None,
-) -> HeadTraining:
-    training = HeadTraining(features, rows, settings, loss_weights)
+) -> Training:
+    training = make_training(features, rows, settings, labels, loss_weights)
     for _ in range(settings.epochs):
         loss, _ = training.run_epoch()
     training.check(training.embed(), loss)

@@ -26,6 +26,7 @@ class HeadSettings:
         margin: in units of the distance, or of its square as the recipe has it.
         source_members: how many of the members, the last ones, follow the source's recipe.
         strength: how much of its step a head that starts as the identity keeps, 0 to 1.
+        frozen_share: of the frozen features in the distance, beside the heads; 0 to below 1.
         epochs: passes over the triplets, at most.
         patience: epochs without a better validation accuracy before training stops.
         batch_size: triplets in a step.
@@ -51,6 +52,7 @@ class HeadSettings:
     distance: str = defaults.DISTANCE
     margin: float = defaults.MARGIN
     strength: float = 1.0
+    frozen_share: float = 0.0
     epochs: int = defaults.EPOCHS
     patience: int = defaults.PATIENCE
     batch_size: int = defaults.BATCH_SIZE
@@ -72,7 +74,11 @@ class HeadSettings:
         """Return the settings of a recipe, its own defaults where None or nothing is given."""
         recipe = get_recipe(name)
         own = {key: getattr(recipe, key) for key in _OWN_DEFAULTS}
-        own["strength"] = defaults.STRENGTH if recipe.starts_as_identity else 1.0
+        if recipe.starts_as_identity:
+            own |= {"strength": defaults.STRENGTH, "frozen_share": defaults.FROZEN_SHARE}
+        if get_loss(given.get("loss") or defaults.LOSS).has_centers:
+            # Centers are places among the trained codes, which must be all there is.
+            own["frozen_share"] = 0.0
         return cls(
             recipe=name,
             **own | {key: value for key, value in given.items() if value is not None},

@@ -16,7 +16,7 @@ from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.features.backbones import load_object
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.head_training import Training, make_training
-from tripletkit.model.heads import compress_head, embed, join_heads
+from tripletkit.model.heads import compress_head, embed, frozen_scale, join_heads, keep_frozen
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import HeadSettings
 
@@ -34,7 +34,8 @@ class EpochRecord:
         violating: share of triplets that break the margin, without a margin of those whose
             positive is not the nearer; without triplets share of pictures taken for another
             class.
-        val_accuracy: share of validation triplets right after the epoch; NaN without any.
+        val_accuracy: share of validation triplets right after the epoch, by this head alone; NaN
+            without any.
         spread: root mean square distance between two codes of training pictures.
         rank: effective rank of their codes; see `collapse.effective_rank`.
     """
@@ -111,8 +112,13 @@ def train_model(
             )
         )
     head = join_heads([member.head for member in members])
+    of_training = features[np.unique(train_rows)]
+    if settings.frozen_share:
+        unit = scale_to_unit_length(of_training)
+        codes = embed(head, of_training)
+        head = keep_frozen(head, frozen_scale(unit, codes, settings.frozen_share))
     if settings.is_compressed:
-        head = _compress(head, features[np.unique(train_rows)], settings)
+        head = _compress(head, of_training, settings)
     return replace(members[0], head=head)
 
 
@@ -203,6 +209,8 @@ def build_model(n_features: int, settings: HeadSettings) -> keras.Model:
         recipe = get_recipe(of_member.recipe)
         heads.append(load_object(recipe.finish)(recipe.build_body(n_features, of_member)))
     head = join_heads(heads)
+    if settings.frozen_share:
+        head = keep_frozen(head)
     return compress_head(head, settings.dim) if settings.is_compressed else head
 
 
