@@ -230,8 +230,11 @@ def read_task(options: argparse.Namespace) -> Task:
     return Task(data, features, labels)
 
 
-def measure(task: Task, n_seeds: int) -> list[dict[str, str]]:
-    """Return one row for each way: its accuracies and where it stands behind the best."""
+def measure(task: Task, n_seeds: int) -> Iterator[list[dict[str, str]]]:
+    """Yield after each seed a table with one row for each way.
+
+    A row has the accuracies of a way so far, and where it stands behind the best one.
+    """
     rows = task.data.val.rows
     right: dict[str, list[np.ndarray]] = {}
     seconds: dict[str, list[float]] = {}
@@ -244,16 +247,24 @@ def measure(task: Task, n_seeds: int) -> list[dict[str, str]]:
 
     for name, distance in (("frozen features, L2", "l2"), ("frozen features, cosine", "cosine")):
         note(name, task.features, distance, 0.0)
-    for way in ways(task):
-        all_codes = []
-        for seed in range(1 if way in WITHOUT_CHANCE else n_seeds):
+    of_source = []
+    for seed in range(n_seeds):
+        for way in ways(task):
+            if seed and way in WITHOUT_CHANCE:
+                continue
             started_s = time.perf_counter()
             for name, codes in way(task, seed):
                 note(name, codes, "l2", time.perf_counter() - started_s)
-                all_codes.append(codes)
-        if way is train_source and n_seeds > 1:
-            taken_s = sum(seconds["source"])
-            note(f"mean of {n_seeds} source heads", np.hstack(all_codes), "l2", taken_s)
+                if way is train_source:
+                    of_source.append(codes)
+        if seed == n_seeds - 1 > 0:
+            note(f"{n_seeds} source heads", np.hstack(of_source), "l2", sum(seconds["source"]))
+        yield make_table(right, seconds, rows)
+
+
+def make_table(
+    right: dict[str, list[np.ndarray]], seconds: dict[str, list[float]], rows: np.ndarray
+) -> list[dict[str, str]]:
     means = {name: np.mean(of_seeds, axis=0) for name, of_seeds in right.items()}
     best = max(means, key=lambda name: means[name].mean())
     table = []
@@ -291,9 +302,11 @@ def main() -> None:
         f"{len(task.train):,} training triplets over {len(task.images):,} pictures, "
         f"{len(task.data.val):,} questions\n"
     )
-    table = measure(task, options.seeds)
-    for cells in (table[0], ["---"] * len(table[0]), *(row.values() for row in table)):
-        print(f"| {' | '.join(cells)} |")
+    # It can take an hour: what is known so far is told after each seed.
+    for seed, table in enumerate(measure(task, options.seeds)):
+        to = sys.stdout if seed == options.seeds - 1 else sys.stderr
+        for cells in (table[0], ["---"] * len(table[0]), *(row.values() for row in table)):
+            print(f"| {' | '.join(cells)} |", file=to)
 
 
 if __name__ == "__main__":
