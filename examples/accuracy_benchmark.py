@@ -44,6 +44,7 @@ from tripletkit.evaluation.answers import read_truth
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.intervals import picture_bootstrap
 from tripletkit.features.collection import find_files, load_collection
+from tripletkit.features.picture_views import choose_views
 from tripletkit.features.sources import choose_source
 from tripletkit.features.store import FeatureStore
 from tripletkit.features.unit_length import scale_to_unit_length
@@ -214,8 +215,11 @@ def read_task(options: argparse.Namespace) -> Task:
     train, test = share_names(read_triplets(options.train), read_triplets(options.test))
     data = join_training_set(train, test, truth)
     files = find_files(data.names, places_of_names(train, test), options.images)
-    weights = {None: options.weights} if options.weights else {}
-    source = choose_source([options.backbone], weights)
+    source = choose_source(
+        options.backbone.split(","),
+        {name or None: Path(file) for name, _, file in options.weights},
+        choose_views(options.views.split(",")),
+    )
     with FeatureStore() as store:
         features = load_collection(files, source, store).features
     labels = None
@@ -291,8 +295,15 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     parser.add_argument("--labels", type=Path, help="CSV with the columns name and label")
     parser.add_argument("--without-classes", help="labels, separated by commas")
-    parser.add_argument("--backbone", default="efficientnet-lite0")
-    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--backbone", default="efficientnet-lite0", help="or several, by commas")
+    parser.add_argument(
+        "--weights",
+        type=lambda given: given.rpartition("="),
+        action="append",
+        default=[],
+        help="FILE, or NAME=FILE for each of several backbones",
+    )
+    parser.add_argument("--views", default=defaults.VIEWS, help="as `tripletkit train` has them")
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
     if options.without_classes and not options.labels:

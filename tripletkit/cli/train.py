@@ -100,6 +100,7 @@ def train(
     tripletkit train train.txt images/
     tripletkit train train.txt images/ -o m1 --val val.txt --val-truth val_truth.csv
     tripletkit train train.txt images/ --backbone resnet50 --weights resnet50_notop.h5
+    tripletkit train train.txt images/ --backbone resnet50,efficientnet-lite0 --views flip
     tripletkit train images/ --labels labels.csv --loss center
 
     Every picture goes through the frozen backbone once; its features are kept on disk, so that
