@@ -102,13 +102,17 @@ class TrainingSources:
     def has_votes(self) -> bool:
         return self.votes_file is not None or self.fourth_column is not None
 
+    @property
+    def takes_votes_as(self) -> VotesAs:
+        return self.votes_as or defaults.VOTES_AS
+
     def weigh(self, data: TrainingSet) -> np.ndarray | None:
         """Return the weights of the training triplets' losses; None without votes."""
         from tripletkit.data.votes import make_loss_weights
 
         if data.train_votes is None:
             return None
-        return make_loss_weights(data.train_votes, self.votes_as or defaults.VOTES_AS)
+        return make_loss_weights(data.train_votes, self.takes_votes_as)
 
     def _check_votes(self) -> None:
         check_votes_options(self.votes_file, self.fourth_column)
@@ -211,7 +215,7 @@ def _read_judged(
         data = _join(asked, val, truth, votes, val_votes)
     else:
         data = _divide(asked, sources, seed, votes)
-    data = data.leave_out_ties(of_training=(sources.votes_as or defaults.VOTES_AS) != "soft")
+    data = data.leave_out_ties(of_training=sources.takes_votes_as != "soft")
     if labels:
         found = label_files(files.names, files.paths, labels, sources.images)
         data = replace(data, labels=found.merge(same_as, files.names))
@@ -385,7 +389,7 @@ def _read_asked(
     n_turned, n_tied = int(votes.is_for_second.sum()), int(votes.is_tie.sum())
     record["votes"] = of_votes | {
         "fourth_column": sources.fourth_column,
-        "as": sources.votes_as or defaults.VOTES_AS,
+        "as": sources.takes_votes_as,
         "n_turned": n_turned,
         "n_tied": n_tied,
     }
