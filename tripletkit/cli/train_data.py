@@ -245,9 +245,8 @@ def _read_labelled(
         val_labels = read_classes(sources.val_labels, sources.images)
     labels = {**labels, **val_labels}
     source = str(sources.labels)
-    # Three times each, since a place is looked for by row.
-    rows = np.repeat(np.arange(len(labels), dtype=np.int32)[:, None], 3, axis=1)
-    listed = Triplets(list(labels), rows, np.arange(2, len(labels) + 2), source)
+    # As triplets without rows, so that names of a validation file join them as those of another do.
+    listed = Triplets(list(labels), np.empty((0, 3), np.int32), np.empty(0, np.int64), source)
     val = _read_val(sources) or listed.take(np.arange(0))
     listed, val = share_names(listed, val)
     truth = _read_val_truth(val, sources.val_truth) if sources.val_file else None

@@ -153,6 +153,7 @@ class LabelTraining(Training):
         train_rows: `(n_triplets, 3)` indices into `features`; they say which pictures are for
             training, and are learned from where nothing is mined.
         labels: of all pictures.
+        batches: what an epoch is made of. Defaults to what the settings say.
     """
 
     def __init__(
@@ -161,12 +162,13 @@ class LabelTraining(Training):
         train_rows: np.ndarray,
         settings: HeadSettings,
         labels: PictureLabels,
+        batches: Batches | None = None,
     ) -> None:
         super().__init__(features, np.unique(train_rows), settings)
         self._labels = labels.of_picture
         self._classes = labels.classes
         self._epoch = 0
-        self._batches = make_batches(train_rows, labels.of_picture, settings)
+        self._batches = batches or make_batches(train_rows, labels.of_picture, settings)
         matrix = tf.constant(self._features)
         self._learner = BatchLearner(
             lambda images: self._body(tf.gather(matrix, images), training=True),

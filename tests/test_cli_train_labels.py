@@ -1,0 +1,236 @@
+"""`tripletkit train --labels`: from classes of pictures to a model that tells them apart."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from tripletkit.cli.main import tripletkit
+from tripletkit.model.artifact import load_model
+
+
+@pytest.fixture
+def labelled(toy_competition, tmp_path):
+    """The toy pictures as a folder with a CSV and, by links, as a folder per class."""
+    folder = tmp_path / "pictures"
+    rows = ["name,label"]
+    for number, label in enumerate(toy_competition.labels):
+        name = f"p{number:02}.png"
+        place = folder / f"colour{label}" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(toy_competition.images / name, place)
+        rows.append(f"{name},colour{label}")
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(rows) + "\n")
+    return toy_competition, table, folder
+
+
+@pytest.fixture
+def train(runner, tiny_backbone, tmp_path):
+    def run(*arguments):
+        fixed = ["--backbone", "tiny", "-o", tmp_path / "m", "--force", "--epochs", 3]
+        return runner.invoke(tripletkit, ["train", *map(str, [*arguments, *fixed])])
+
+    return run
+
+
+def test_classes_of_a_table_make_a_model(labelled, train, tmp_path):
+    toy, table, _ = labelled
+    result = train(toy.images, "--labels", table, "--val-fraction", 0.3)
+    assert result.exit_code == 0, result.output
+    assert "6 classes; drew 1,050 triplets of 42 pictures." in result.stderr
+    assert "(by class)" in result.stdout
+    record = load_model(tmp_path / "m").record
+    assert record["classes"] == [f"colour{number}" for number in range(6)]
+    assert record["labels_file"]["path"] == str(table)
+    assert record["split"]["n_shared_pictures"] == 0
+    scores = record["classification"]["trained"]
+    assert (scores["n_queries"], scores["n_reference"], scores["n_classes"]) == (18, 42, 6)
+    assert set(record["classification"]["training_variance"]) == {"within", "between"}
+    for line in ("nearest class center", "mean average precision", "variance of codes"):
+        assert line in result.stdout
+
+
+def test_a_folder_per_class_says_the_same_as_a_table(labelled, train, tmp_path):
+    _, table, folder = labelled
+    by_name = tmp_path / "by_name.csv"
+    lines = table.read_text().splitlines()[1:]
+    pairs = sorted(tuple(line.split(",")) for line in lines)
+    by_name.write_text(
+        "name,label\n"
+        + "".join(
+            f"{label}/{name},{label}\n" for name, label in sorted(pairs, key=lambda p: p[::-1])
+        )
+    )
+    one = train(folder, "--labels", folder)
+    by_folder = load_model(tmp_path / "m").record["validation"]
+    two = train(folder, "--labels", by_name)
+    assert (one.exit_code, two.exit_code) == (0, 0), one.output + two.output
+    assert load_model(tmp_path / "m").record["validation"] == by_folder
+
+
+def test_center_loss_keeps_its_centers_with_the_model(labelled, train, tmp_path):
+    toy, table, _ = labelled
+    result = train(toy.images, "--labels", table, "--loss", "center", "--dim", 5)
+    assert result.exit_code == 0, result.output
+    centers = load_model(tmp_path / "m").read_centers()
+    assert list(centers.index) == [f"colour{number}" for number in range(6)]
+    assert centers.shape == (6, 5)
+    assert (np.linalg.norm(centers, axis=1) <= 1 + 1e-6).all()
+    assert train(toy.images, "--labels", table).exit_code == 0
+    assert load_model(tmp_path / "m").read_centers() is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--mining", "batch-hard", "--loss", "soft-margin"],
+        ["--mining", "batch-all", "--reduction", "violating", "--distance", "squared-l2"],
+        ["--mining", "semi-hard", "--inject-positives", "--refresh", 1],
+        ["--loss", "triplet+cross-entropy", "--cross-entropy-weight", 0.5],
+        ["--loss", "ratio", "--recipe", "residual", "--val-kinds", 0.3],
+        ["--loss", "center", "--recipe", "residual", "--val-kinds", 0],
+    ],
+)
+def test_ways_of_learning_go_together_and_answer(labelled, train, runner, tmp_path, options):
+    toy, table, _ = labelled
+    result = train(toy.train, toy.images, "--labels", table, *options)
+    assert result.exit_code == 0, result.output
+    answered = runner.invoke(tripletkit, ["predict", str(toy.test), "--model", str(tmp_path / "m")])
+    assert answered.exit_code == 0, answered.output
+    assert len(answered.stdout.splitlines()) == 201
+
+
+def test_pictures_to_validate_on_can_be_named(labelled, train, tmp_path):
+    _, _, folder = labelled
+    shutil.move(folder / "colour0", tmp_path / "colour0")
+    (folder / "train").mkdir()
+    (folder / "val" / "colour1").mkdir(parents=True)
+    for number in range(1, 6):
+        shutil.move(folder / f"colour{number}", folder / "train")
+    for name in ("p01.png", "p07.png"):
+        shutil.move(folder / "train" / "colour1" / name, folder / "val" / "colour1")
+    (folder / "val" / "colour2").mkdir()
+    for name in ("p02.png", "p08.png"):
+        shutil.move(folder / "train" / "colour2" / name, folder / "val" / "colour2")
+    result = train(folder, "--labels", folder / "train", "--val-labels", folder / "val")
+    assert result.exit_code == 0, result.output
+    scores = load_model(tmp_path / "m").record["classification"]["trained"]
+    assert (scores["n_queries"], scores["n_reference"]) == (4, 46)
+
+
+def test_validation_triplets_hold_their_pictures_out(labelled, train, tmp_path):
+    toy, table, _ = labelled
+    result = train(
+        toy.images, "--labels", table, "--val", toy.test, "--val-truth", toy.truth, "--json"
+    )
+    record = json.loads(result.stdout)
+    assert record["split"]["by"] == "file"
+    assert record["split"]["n_shared_pictures"] == 0
+    assert record["classification"]["trained"]["n_reference"] == 42
+
+
+def test_a_class_of_one_picture_is_said(labelled, train):
+    toy, table, _ = labelled
+    table.write_text(table.read_text().replace("p00.png,colour0", "p00.png,alone"))
+    result = train(toy.images, "--labels", table)
+    assert result.exit_code == 0, result.output
+    assert "classes of one picture have no positive (such as 'alone')" in result.stderr
+
+
+def test_one_picture_with_two_labels_is_refused(labelled, train, tmp_path):
+    toy, table, _ = labelled
+    copies = tmp_path / "copies"
+    shutil.copytree(toy.images, copies)
+    shutil.copy(copies / "p00.png", copies / "again.png")
+    table.write_text(table.read_text() + "again.png,colour3\n")
+    result = train(copies, "--labels", table)
+    assert result.exit_code == 1
+    assert 'got "colour0" for "p00.png" and "colour3" for "again.png"' in result.stderr
+    table.write_text(table.read_text().replace("again.png,colour3", "again.png,colour0"))
+    result = train(copies, "--labels", table)
+    assert result.exit_code == 0
+    assert "each picture counts as one" in result.stderr
+
+
+def test_labels_of_missing_or_broken_pictures_are_refused_by_name(labelled, train, tmp_path):
+    toy, table, _ = labelled
+    broken = tmp_path / "broken"
+    shutil.copytree(toy.images, broken)
+    (broken / "p03.png").write_bytes(b"no picture")
+    table.write_text(table.read_text() + "gone.png,colour3\n")
+    result = train(broken, "--labels", table)
+    assert result.exit_code == 1
+    assert 'labels.csv: there is no picture "gone.png"' in result.stderr
+    result = train(broken, "--labels", table, "--on-bad-image", "skip")
+    assert result.exit_code == 0, result.output
+    assert "p03.png" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Missing argument 'IMAGES'"),
+        (["IMAGES"], "Give a triplet file before it, or --labels"),
+        (["TRAIN", "IMAGES", "--loss", "center"], "--loss center needs --labels"),
+        (["TRAIN", "IMAGES", "--mining", "semi-hard"], "--mining semi-hard needs --labels"),
+        (["IMAGES", "--labels", "TABLE", "--loss", "centre"], 'Did you mean "center"?'),
+        (
+            ["IMAGES", "--labels", "TABLE", "--loss", "center", "--mining", "batch-all"],
+            "--loss center looks at no triplets to mine",
+        ),
+        (
+            ["IMAGES", "--labels", "TABLE", "--loss", "ratio", "--reduction", "violating"],
+            "every triplet violates a margin that never ends",
+        ),
+        (
+            ["IMAGES", "--labels", "TABLE", "--loss", "ratio", "--margin", "0.3"],
+            "--margin needs a loss with a margin",
+        ),
+        (["IMAGES", "--labels", "TABLE", "--refresh", "3"], "--refresh needs --inject-positives"),
+        (
+            ["IMAGES", "--labels", "TABLE", "--inject-positives"],
+            "--inject-positives needs --mining",
+        ),
+        (["IMAGES", "--labels", "TABLE", "--center-decay", "0.5"], "needs --loss center"),
+        (
+            ["IMAGES", "--labels", "TABLE", "--loss", "center", "--recipe", "best"],
+            "keeps its class centers with one head",
+        ),
+        (["IMAGES", "--labels", "TABLE", "--split", "image"], "--split is for a triplet file"),
+        (["TRAIN", "IMAGES", "--val-labels", "TABLE"], "--val-labels goes with --labels"),
+    ],
+)
+def test_wrong_calls(labelled, train, arguments, message):
+    toy, table, _ = labelled
+    places = {"IMAGES": toy.images, "TABLE": table, "TRAIN": toy.train}
+    result = train(*(places.get(argument, argument) for argument in arguments))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in " ".join(result.stderr.split())
+
+
+def test_one_class_is_too_few(labelled, train):
+    toy, table, _ = labelled
+    table.write_text("name,label\np00.png,a\np06.png,a\np12.png,a\n")
+    result = train(toy.images, "--labels", table)
+    assert result.exit_code == 1
+    assert "at least two classes" in result.stderr
+
+
+def test_center_loss_on_real_photos(shared, runner, tmp_path):
+    clothing = shared / "clothing"
+    sources = [clothing / "images", "--labels", clothing / "labels.csv"]
+    val = ["--val", clothing / "val.txt", "--val-truth", clothing / "val_truth.csv"]
+    fixed = ["--backbone", "efficientnet-lite0", "-o", tmp_path / "m"]
+    arguments = ["train", *sources, *val, *fixed, "--loss", "center"]
+    result = runner.invoke(tripletkit, list(map(str, arguments)))
+    assert result.exit_code == 0, result.output
+    record = load_model(tmp_path / "m").record
+    scores = record["classification"]
+    assert record["validation"]["trained"]["accuracy"] > 0.89
+    assert scores["trained"]["nearest_neighbors"]["value"] > 0.75
+    assert scores["trained"]["mean_average_precision"]["value"] > 0.7
+    assert scores["training_variance"]["within"] < 0.25 * scores["training_variance"]["between"]
