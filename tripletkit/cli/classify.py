@@ -224,14 +224,14 @@ def _describe(scores: dict[str, ClassificationScores], distances: dict[str, str]
     for parts in zip(*map(describe_measures, scores.values()), strict=True):
         title = parts[0][0]
         rows.append([title, *(text for part in parts for text in part[1:])])
-    for title, attribute in (
-        ("variance within classes", "within"),
-        ("variance between classes", "between"),
-        ("share within classes", "within_share"),
+    for title, attribute, form in (
+        ("variance within classes", "within", ".4f"),
+        ("variance between classes", "between", ".4f"),
+        ("share within classes", "within_share", ".1%"),
     ):
         row = [title]
         for score in scores.values():
-            row += [f"{getattr(score.variances, attribute):#.4g}", ""]
+            row += [format(getattr(score.variances, attribute), form), ""]
         rows.append(row)
     right = range(1, len(heading), 2)
     return "\n".join([*lines, "", align_columns(rows, right=list(right))])
