@@ -185,7 +185,7 @@ def draw_distribution(
         for at, share in zip(cut, shares, strict=True):
             if 0 < share < 1:
                 _mark_cut(axes, at, f"{share:.4g} of {mined}", colour, theme)
-    axes.set_ylim(0, 1.35 * max((of_kind / of_kind.sum()).max() for of_kind in counts))
+    axes.set_ylim(0, 1.45 * max((of_kind / of_kind.sum()).max() for of_kind in counts))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     label_axes(axes, theme, title, DISTANCE_LABELS[distance], "share of the pairs of its kind")
     add_legend(axes, theme, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
