@@ -268,6 +268,7 @@ def test_a_broken_picture_is_left_out_or_refused(invoke, toy_competition, tmp_pa
         (["--backbone", "tiny", "--unfreeze", "4"], "expected at most 3, as many blocks as tiny"),
         (["--backbone", "tiny", "--unfreeze", "1", "--val-kinds", "0.2"], "leave them out"),
         (["--backbone", "tiny", "--unfreeze", "1", "--views", "flip"], "no --views"),
+        (["--backbone", "cnn", "--fourth-column", "share"], "leave them out where the backbone"),
         (["--backbone", "tiny,cnn", "--unfreeze", "1"], "give one --backbone"),
         (["--backbone", "cnn", "--unfreeze", "1"], "this one is trained as a whole"),
         (["--backbone", "cnn", "--recipe", "residual"], "takes one head, by --recipe linear"),

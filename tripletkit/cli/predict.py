@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 @click.option(
     "--frozen",
     is_flag=True,
-    help="Answer by the frozen features alone (cosine), as if nothing had been trained.",
+    help="Answer by the backbone's features alone (cosine), as if no head had been trained.",
 )
 @weights_option
 @on_bad_image_option

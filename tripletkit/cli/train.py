@@ -118,7 +118,7 @@ def train(
     )
     check_weights(backbone, weights)
     pixels = PixelOptions.take(options, backbone, weights, views)
-    pixels.check(options, val_kinds, test_file)
+    pixels.check(options, val_kinds, test_file, has_votes=sources.has_votes)
     kinds_fraction = _check_recipe(options, 0.0 if pixels.are_used else val_kinds, test_file)
     check_loss(options, has_labels=sources.labels is not None, has_votes=sources.has_votes)
 

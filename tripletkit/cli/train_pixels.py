@@ -97,7 +97,12 @@ class PixelOptions:
         return self.are_from_scratch or self.unfreeze is not None
 
     def check(
-        self, options: dict[str, Any], val_kinds: float | None, test_file: Path | None
+        self,
+        options: dict[str, Any],
+        val_kinds: float | None,
+        test_file: Path | None,
+        *,
+        has_votes: bool,
     ) -> None:
         """Refuse options that do not go together."""
         if self.unfreeze is None and (self.fine_tune_epochs or self.fine_tune_rate):
@@ -113,6 +118,11 @@ class PixelOptions:
             raise click.UsageError(
                 "--val-kinds and --test look at heads on a frozen backbone: leave them out where "
                 "the backbone is trained too."
+            )
+        if has_votes:
+            raise click.UsageError(
+                "--votes and --fourth-column weigh what heads on a frozen backbone learn: leave "
+                "them out where the backbone is trained too."
             )
         if not self.are_from_scratch:
             return

@@ -210,7 +210,13 @@ def warn_of_weak_score(validation: Validation) -> None:
             "fine-tuned one; train without --unfreeze for the better one, or try fewer "
             "--fine-tune-epochs or a lower --fine-tune-rate."
         )
-    if validation.is_worse_than_frozen:
+    if validation.is_worse_than_frozen and validation.is_from_scratch:
+        warn(
+            f"the trained codes ({validation.trained.accuracy:.4f}) are worse than the features of "
+            f"the untrained network ({validation.frozen.accuracy:.4f}): it has learned nothing of "
+            "use. Try more --epochs, more pictures, or a backbone with ImageNet weights."
+        )
+    elif validation.is_worse_than_frozen:
         warn(
             f"the trained codes ({validation.trained.accuracy:.4f}) are worse than the frozen "
             f"features without any training ({validation.frozen.accuracy:.4f}). Try "

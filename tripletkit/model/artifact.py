@@ -63,6 +63,11 @@ class ModelFolder:
         return BACKBONE_FILE in self.record["files"]
 
     @property
+    def features_name(self) -> str:
+        """What its features are called where they stand beside its codes."""
+        return "backbone features" if self.has_own_backbone else "frozen features"
+
+    @property
     def distance(self) -> str:
         return self.record["head"]["distance"]
 

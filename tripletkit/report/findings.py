@@ -49,14 +49,22 @@ def list_accuracies(view: ModelView, controls: list[Control]) -> list[AccuracyRo
     on = "training triplets" if view.is_training else Path(view.triplets.source).name
     rows = [
         _row("trained codes", on, view.score),
-        _row("frozen features, cosine", on, view.frozen_score),
+        _row(f"{view.model.features_name}, cosine", on, view.frozen_score),
         *(_control_row(control, on) for control in controls),
     ]
     validation = view.model.record["validation"]
     if validation is not None:
         on = "validation in training"
-        for what, key in (("trained codes", "trained"), ("frozen features", "frozen_cosine")):
-            score = validation[key]
+        from_pixels = view.model.record.get("pixels") or {}
+        before = "untrained network" if from_pixels.get("from_scratch") else "frozen features"
+        for what, key in (
+            ("trained codes", "trained"),
+            ("head, backbone frozen", "frozen_head"),
+            (before, "frozen_cosine"),
+        ):
+            score = validation.get(key)
+            if score is None:
+                continue
             rows.append(
                 AccuracyRow(
                     what,
@@ -113,8 +121,9 @@ def _on_shown(view: ModelView, controls: list[Control], training: Triplets | Non
     score, warnings = view.score, []
     if score.accuracy < view.frozen_score.accuracy:
         warnings.append(
-            f"The trained codes ({score.accuracy:.1%}) are worse than the frozen features without "
-            f"any training ({view.frozen_score.accuracy:.1%}) on these triplets."
+            f"The trained codes ({score.accuracy:.1%}) are worse than the "
+            f"{view.model.features_name} alone ({view.frozen_score.accuracy:.1%}) on these "
+            "triplets."
         )
     interval = score.bootstrap or score.wilson
     if controls and (trap := describe_trap(score.accuracy, interval, controls)) is not None:
