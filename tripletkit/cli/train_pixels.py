@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tripletkit.features.sources import FeaturePart, FeatureSource, GivenWeights
     from tripletkit.model.checkpoint import Checkpoints
     from tripletkit.model.pixel_network import PixelNetwork
-    from tripletkit.model.pixel_training import PixelCost
+    from tripletkit.model.pixel_training import PixelCost, PixelTraining
     from tripletkit.model.settings import HeadSettings
     from tripletkit.model.training import EpochRecord, TrainedHead
 
@@ -281,7 +281,9 @@ def train_from_pixels(
             say(f"With the frozen backbone: validation accuracy {frozen_head.accuracy:.4f}.")
         if options.resume:
             say(_describe_resume(checkpoints, n_epochs, of_pixels.epochs))
-        trained = _run(training, data, of_pixels, checkpoints, log_epochs)
+        trained = _run(
+            training, data, of_pixels, checkpoints, log_epochs, is_fine_tuning=head is not None
+        )
     path = _temporary_folder() / "trained.weights.h5"
     training.save_backbone(path)
     chosen = WeightsFile(part.backbone, path, file_sha256(path), part.reason)
@@ -305,11 +307,13 @@ def train_from_pixels(
 
 
 def _run(
-    training: Any,
+    training: PixelTraining,
     data: TrainingSet,
     settings: HeadSettings,
     checkpoints: Checkpoints,
     log_epochs: LogEpochs,
+    *,
+    is_fine_tuning: bool,
 ) -> TrainedHead:
     from tripletkit.model.training import keep_best_epoch
 
@@ -323,10 +327,14 @@ def _run(
                 on_epoch=on_epoch,
                 checkpoints=checkpoints,
             )
-    except CollapseError:
+    except CollapseError as error:
         # Going on from there would end there again.
         checkpoints.remove()
-        raise
+        if not is_fine_tuning:
+            raise
+        raise CollapseError(f"{error} The learning rate of --unfreeze is --fine-tune-rate.") from (
+            error
+        )
     except KeyboardInterrupt:
         if checkpoints.path.exists():
             say(f"Stopped. {checkpoints.path} is kept: the same command with --resume goes on.")
