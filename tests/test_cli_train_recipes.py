@@ -29,7 +29,7 @@ def test_best_is_one_folder_that_answers_and_exports(run, train, toy_competition
     result = train("--recipe", "best", "--members", 3, "--test", toy_competition.test)
     assert result.exit_code == 0, result.stderr
     assert "Head 3 of 3." in result.stderr
-    assert "Chosen: step of " in result.stderr
+    assert "Chosen: frozen features " in result.stderr
     lines = result.stdout.splitlines()
     (start,) = (row for row, line in enumerate(lines) if line.startswith("new kinds"))
     assert lines[start + 1].startswith("trained codes")
@@ -38,7 +38,9 @@ def test_best_is_one_folder_that_answers_and_exports(run, train, toy_competition
     record = load_model(tmp_path / "m").record
     assert record["head"]["members"] == 3
     chosen = record["new_kinds"]["candidates"][record["new_kinds"]["chosen"]]
-    assert chosen["strength"] == record["head"]["strength"]
+    for key in ("strength", "frozen_share", "source_members"):
+        assert chosen[key] == record["head"][key]
+    assert record["new_kinds"]["kinds_from"] == "clusters"
     assert 0 <= record["new_kinds"]["test"]["newness"] <= 1
     whole = run("predict", toy_competition.test, "--model", tmp_path / "m").stdout
     part = tmp_path / "part.txt"
@@ -65,6 +67,22 @@ def test_source_holds_no_kinds_out_unless_asked(train, tmp_path):
     assert asked.exit_code == 0, asked.stderr
     assert "new kinds" in asked.stdout
     assert "Chosen" not in asked.stderr
+
+
+def test_labels_say_what_kinds_are_held_out(run, train, toy_competition, tmp_path):
+    labels = tmp_path / "labels.csv"
+    rows = [f"p{number:02}.png,{label}\n" for number, label in enumerate(toy_competition.labels)]
+    labels.write_text("name,label\n" + "".join(rows))
+    result = train("--recipe", "residual", "--labels", labels, "--val-kinds", 0.4)
+    assert result.exit_code == 0, result.stderr
+    assert "Trained once more without 2 of 6 classes of pictures" in result.stdout
+    record = load_model(tmp_path / "m").record
+    assert record["new_kinds"]["kinds_from"] == "classes"
+    assert record["head"]["frozen_share"] > 0
+    # Class centers are places among the trained codes alone.
+    with_centers = train("--recipe", "residual", "--labels", labels, "--loss", "center", "--force")
+    assert with_centers.exit_code == 0, with_centers.stderr
+    assert load_model(tmp_path / "m").record["head"]["frozen_share"] == 0
 
 
 def test_the_probe_does_not_change_what_source_learns(train, tmp_path):
