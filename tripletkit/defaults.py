@@ -176,9 +176,9 @@ MEMBERS = 5
 SOURCE_SHARE = 0.4
 
 # Newness of a test (0: new pictures of known kinds, 1: new kinds) up to which nothing is new. It
-# was 0.00 on tests of known kinds (0.03 with the stage-4 ResNet50) and 0.03 to 1 on tests about
-# three classes left out.
-NOTHING_NEW = 0.02
+# was at most 0.06 on three tests of known kinds, and 0.09 to 0.39 on 13 of 15 tests about three
+# classes left out, whose questions show known ones too; 0.03 and 0.06 on the others.
+NOTHING_NEW = 0.07
 
 # Share of the pictures that is held out as whole kinds, to see how a model does on kinds that
 # training has not seen; the clusters that pictures are divided into, the fewest that are of use,

@@ -127,9 +127,9 @@ def _describe_new_kinds(new_kinds: NewKinds) -> str:
     ]
     if (nearness := new_kinds.nearness) is not None:
         notes.append(
-            f"Test pictures: {nearness.of_test:.3f} (1 - cosine) from the nearest training "
-            f"picture, training pictures {nearness.of_training:.3f} from each other, new kinds "
-            f"{nearness.of_new_kinds:.3f}. {_describe_newness(nearness.newness)}"
+            f"Test pictures: {nearness.of_test:.3f} (1 - cosine, centered) from the nearest "
+            f"training picture, training pictures {nearness.of_training:.3f} from each other, new "
+            f"kinds {nearness.of_new_kinds:.3f}. {_describe_newness(nearness.newness)}"
         )
     return "\n".join(notes)
 

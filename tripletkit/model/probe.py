@@ -173,7 +173,9 @@ def see_new_kinds(
     if test_features is not None:
         trained_on = np.unique(data.train.rows)
         nearness = measure_nearness(
-            unit[trained_on], held_out.is_held_out[trained_on], test_features
+            unit[trained_on],
+            held_out.is_held_out[trained_on],
+            scale_to_unit_length(test_features),
         )
     probe = probe_kinds(
         features,
