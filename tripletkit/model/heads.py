@@ -66,7 +66,7 @@ def build_residual_body(n_features: int, hidden: int, dropout: float) -> keras.M
         hidden: width of the first Dense layer.
         dropout: share of the features and of the hidden values that is dropped on the way to the
             step in training. The features that the step is added to are not: dropped too, they
-            taught the step to replace them, at a cost of half a point on new kinds.
+            taught the step to replace them, which cost a point on new kinds.
     Returns:
         A model from `(batch, n_features)`, standardised, to `(batch, n_features)` of length 1.
     Reference:
