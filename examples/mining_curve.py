@@ -102,7 +102,7 @@ def draw(curves: dict[str, np.ndarray], steps: np.ndarray, frozen: float) -> Fig
     axes.axhline(frozen, color=LIGHT.muted, linestyle="--", label="frozen features, cosine")
     axes.set_ylim(min(frozen, np.percentile([c[:, 1:] for c in curves.values()], 2)) - 0.01)
     label_axes(axes, LIGHT, "Mined and random triplets", "steps", "validation accuracy")
-    add_legend(axes, LIGHT, loc="lower right")
+    add_legend(axes, LIGHT, loc="center right")
     return figure
 
 

@@ -14,7 +14,7 @@ import tripletkit
 PACKAGE = Path(tripletkit.__file__).parent
 # A room may import from those before it, never from those after it. Training measures itself by
 # the very margins that answers are made of, so `evaluation` comes before `model`.
-ROOMS = ["errors", "defaults", "data", "features", "evaluation", "model", "search", "report", "cli"]
+ROOMS = "errors defaults registry data features evaluation model search report cli".split()
 SLOW = {"tensorflow", "keras"}
 MAY_IMPORT_SLOW = ("features", "model")
 # Without pictures there is nothing to compute, so these never wait for TensorFlow.

@@ -6,7 +6,6 @@ record here and one function that builds it.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from tripletkit.data.images import PIXELS_VERSION
 from tripletkit.errors import BackboneError
+from tripletkit.registry import Registry
 
 if TYPE_CHECKING:
     import keras
@@ -152,31 +152,9 @@ _MOBILENET_BLOCKS = (
     "block_16_|Conv_1",
 )
 
-BACKBONES: dict[str, Backbone] = {}
-
-
-def register_backbone(backbone: Backbone) -> None:
-    """Add a backbone to the registry.
-
-    Raises:
-        BackboneError: if the name is taken.
-    """
-    if backbone.name in BACKBONES or backbone.name == AUTO:
-        raise BackboneError(f'a backbone named "{backbone.name}" is registered already')
-    BACKBONES[backbone.name] = backbone
-
-
-def get_backbone(name: str) -> Backbone:
-    """Return a backbone by name.
-
-    Raises:
-        BackboneError: listing near matches first, then all names.
-    """
-    if name in BACKBONES:
-        return BACKBONES[name]
-    close = difflib.get_close_matches(name, BACKBONES, n=1)
-    hint = f' Did you mean "{close[0]}"?' if close else ""
-    raise BackboneError(f'expected one of {", ".join(BACKBONES)}, got "{name}".{hint}')
+BACKBONES: Registry[Backbone] = Registry("backbone", BackboneError, reserved=[AUTO])
+register_backbone = BACKBONES.add
+get_backbone = BACKBONES.find
 
 
 def load_object(reference: str) -> object:

@@ -5,7 +5,6 @@ Averaging over such views is known as test-time augmentation.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from tripletkit.data.images import read_image, resize_to_square
 from tripletkit.errors import ViewError
+from tripletkit.registry import describe_unknown
 
 # Crops are 224 pixels of 256 wherever the backbone takes 224, and in proportion elsewhere.
 _ENLARGED = 256 / 224
@@ -95,9 +95,7 @@ def choose_views(names: Sequence[str]) -> tuple[View, ...]:
     """
     for name in names:
         if name not in VIEW_SETS:
-            close = difflib.get_close_matches(name, VIEW_SETS, n=1)
-            hint = f' Did you mean "{close[0]}"?' if close else ""
-            raise ViewError(f'expected one of {", ".join(VIEW_SETS)}, got "{name}".{hint}')
+            raise ViewError(describe_unknown(name, VIEW_SETS))
     chosen = {view for name in names for view in VIEW_SETS[name]}
     return tuple(view for view in _VIEWS.values() if view in chosen)
 

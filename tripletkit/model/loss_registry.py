@@ -6,10 +6,10 @@ TensorFlow, so that the command line can list them.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
 from tripletkit.errors import LossError
+from tripletkit.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -45,31 +45,9 @@ class Loss:
 _FUNCTIONS = "tripletkit.model.losses"
 _FACENET = "Schroff, Kalenichenko, Philbin. FaceNet. CVPR 2015. arXiv:1503.03832"
 
-LOSSES: dict[str, Loss] = {}
-
-
-def register_loss(loss: Loss) -> None:
-    """Add a loss to the registry.
-
-    Raises:
-        LossError: if the name is taken.
-    """
-    if loss.name in LOSSES:
-        raise LossError(f'a loss named "{loss.name}" is registered already')
-    LOSSES[loss.name] = loss
-
-
-def get_loss(name: str) -> Loss:
-    """Return a loss by name.
-
-    Raises:
-        LossError: listing near matches first, then all names.
-    """
-    if name in LOSSES:
-        return LOSSES[name]
-    close = difflib.get_close_matches(name, LOSSES, n=1)
-    hint = f' Did you mean "{close[0]}"?' if close else ""
-    raise LossError(f'expected one of {", ".join(LOSSES)}, got "{name}".{hint}')
+LOSSES: Registry[Loss] = Registry("loss", LossError)
+register_loss = LOSSES.add
+get_loss = LOSSES.find
 
 
 for _loss in (

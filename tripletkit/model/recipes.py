@@ -6,13 +6,13 @@ this module imports TensorFlow, so that the command line can show the defaults.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tripletkit import defaults
 from tripletkit.errors import RecipeError
 from tripletkit.features.backbones import load_object
+from tripletkit.registry import Registry
 
 if TYPE_CHECKING:
     import keras
@@ -72,31 +72,9 @@ class Recipe:
         return "dim" not in self.sizes
 
 
-RECIPES: dict[str, Recipe] = {}
-
-
-def register_recipe(recipe: Recipe) -> None:
-    """Add a recipe to the registry.
-
-    Raises:
-        RecipeError: if the name is taken.
-    """
-    if recipe.name in RECIPES:
-        raise RecipeError(f'a recipe named "{recipe.name}" is registered already')
-    RECIPES[recipe.name] = recipe
-
-
-def get_recipe(name: str) -> Recipe:
-    """Return a recipe by name.
-
-    Raises:
-        RecipeError: listing near matches first, then all names.
-    """
-    if name in RECIPES:
-        return RECIPES[name]
-    close = difflib.get_close_matches(name, RECIPES, n=1)
-    hint = f' Did you mean "{close[0]}"?' if close else ""
-    raise RecipeError(f'expected one of {", ".join(RECIPES)}, got "{name}".{hint}')
+RECIPES: Registry[Recipe] = Registry("recipe", RecipeError)
+register_recipe = RECIPES.add
+get_recipe = RECIPES.find
 
 
 _RESIDUAL = {

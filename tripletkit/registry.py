@@ -1,0 +1,62 @@
+"""What can be chosen by name: records with their facts, found or refused in one way."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from tripletkit.errors import TripletkitError
+
+
+class _Named(Protocol):
+    name: str
+
+
+Record = TypeVar("Record", bound=_Named)
+
+
+class Registry(dict[str, Record], Generic[Record]):
+    """Name -> record, in the order in which they were added.
+
+    Args:
+        kind: what a record is, for messages.
+        error: raised where a name is not known, or taken.
+        reserved: names that no record may have.
+    """
+
+    def __init__(
+        self, kind: str, error: type[TripletkitError], reserved: Sequence[str] = ()
+    ) -> None:
+        super().__init__()
+        self._kind = kind
+        self._error = error
+        self._reserved = reserved
+
+    def add(self, record: Record) -> None:
+        """Add a record under its name.
+
+        Raises:
+            TripletkitError: if the name is taken.
+        """
+        if record.name in self or record.name in self._reserved:
+            raise self._error(f'a {self._kind} named "{record.name}" is registered already')
+        self[record.name] = record
+
+    def find(self, name: str) -> Record:
+        """Return a record by name.
+
+        Raises:
+            TripletkitError: listing all names, and the nearest one.
+        """
+        if name not in self:
+            raise self._error(describe_unknown(name, self))
+        return self[name]
+
+
+def describe_unknown(name: str, known: Iterable[str]) -> str:
+    """Return what to say of a name that is not known: all that are, and the nearest one."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f' Did you mean "{close[0]}"?' if close else ""
+    return f'expected one of {", ".join(known)}, got "{name}".{hint}'
