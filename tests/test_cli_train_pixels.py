@@ -223,6 +223,7 @@ def test_labels_train_from_pixels_by_every_loss(invoke, toy_competition, tmp_pat
                     "-o", tmp_path / "m")  # fmt: skip
     assert result.exit_code == 0, result.stderr
     assert load_model(tmp_path / "m").record["pixels"]["settings"]["loss"] == loss[1]
+    assert " untrained\n" in result.stdout
 
 
 def test_pictures_of_another_size_have_features_of_their_own(invoke, toy_competition, tmp_path):

@@ -163,7 +163,7 @@ def train(
     if not pixels.are_from_scratch:
         log_folder = None if pixels.are_used else tensorboard
         trained = _train(data, collection, settings, loss_weights, log_folder)
-    from_pixels = None
+    before, from_pixels = collection, None
     if pixels.are_used:
         from_pixels = train_from_pixels(
             pixels,
@@ -182,12 +182,10 @@ def train(
         trained = from_pixels.trained
     training_s = time.perf_counter() - training_started_s
     codes = _embed(collection, trained)
-    validation = (
-        from_pixels.validation
-        if from_pixels is not None
-        else _validate(data, collection, codes, settings)
-    )
-    label_scores = _classify(data, collection, codes, settings)
+    validation = _validate(data, before, codes, settings)
+    if from_pixels is not None and validation is not None:
+        validation = from_pixels.set_beside(validation)
+    label_scores = _classify(data, before, codes, settings)
 
     times = {
         "features_s": round(features_s, 3),

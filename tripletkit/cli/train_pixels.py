@@ -204,7 +204,7 @@ class FromPixels:
         backbone_file: where these are until the command ends.
         collection: features by them.
         trained: the head, and the epochs of the network.
-        validation: its scores beside those of what it started from.
+        frozen_head: how the head on the frozen backbone did on validation; None from scratch.
         record: for model.json.
     """
 
@@ -212,8 +212,16 @@ class FromPixels:
     backbone_file: Path
     collection: Collection
     trained: TrainedHead
-    validation: Validation | None
+    frozen_head: Score | None
     record: dict[str, Any]
+
+    def set_beside(self, validation: Validation) -> Validation:
+        """Return the scores with those of what training started from named and added."""
+        return replace(
+            validation,
+            frozen_head=self.frozen_head,
+            is_from_scratch=self.record["from_scratch"],
+        )
 
 
 def train_from_pixels(
@@ -302,8 +310,7 @@ def train_from_pixels(
         "head_epochs": head and len(head.history),
         "resumed_after_epoch": n_epochs or None,
     }
-    validation = _validate(data, trained, after, collection, frozen_head, settings.distance)
-    return FromPixels(trained_source, path, after, trained, validation, record)
+    return FromPixels(trained_source, path, after, trained, frozen_head, record)
 
 
 def _run(
@@ -351,23 +358,6 @@ def _score_head(
     from tripletkit.model.heads import embed
 
     return score_codes(embed(head.head, collection.features), data.val, distance)
-
-
-def _validate(
-    data: TrainingSet,
-    trained: TrainedHead,
-    after: Collection,
-    before: Collection,
-    frozen_head: Score | None,
-    distance: str,
-) -> Validation | None:
-    if not len(data.val):
-        return None
-    from tripletkit.evaluation.validation import validate
-    from tripletkit.model.heads import embed
-
-    found = validate(data, embed(trained.head, after.features), before.features, distance)
-    return replace(found, frozen_head=frozen_head, is_from_scratch=frozen_head is None)
 
 
 def _needed(data: TrainingSet) -> tuple[Any, Any]:

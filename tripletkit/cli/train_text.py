@@ -56,7 +56,9 @@ def describe_training(
     if new_kinds is not None:
         parts.append(_describe_new_kinds(new_kinds))
     if label_scores is not None:
-        parts.append(_describe_classes(label_scores, data))
+        is_from_scratch = validation is not None and validation.is_from_scratch
+        before = "untrained" if is_from_scratch else "frozen"
+        parts.append(_describe_classes(label_scores, data, before))
     where = click.format_filename(output)
     parts.append(
         f"The model is in {where}. Next:\n  tripletkit predict test.txt --model {where} > preds.csv"
@@ -134,9 +136,9 @@ def _describe_new_kinds(new_kinds: NewKinds) -> str:
     return "\n".join(notes)
 
 
-def _describe_classes(scores: LabelScores, data: TrainingSet) -> str:
+def _describe_classes(scores: LabelScores, data: TrainingSet, before: str) -> str:
     trained, frozen = scores.trained, scores.frozen
-    table = [["classes", "trained", "95% interval", "frozen"]]
+    table = [["classes", "trained", "95% interval", before]]
     for (title, value, interval), (_, frozen_value, _) in zip(
         describe_measures(trained), describe_measures(frozen), strict=True
     ):
