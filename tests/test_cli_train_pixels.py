@@ -198,6 +198,7 @@ def test_fine_tuning_that_makes_it_worse_says_so(capsys):
     warn_of_weak_score(Validation(worse, worse, controls, frozen_head=better))
     said = capsys.readouterr().err
     assert "fine-tuning made it worse: 0.0000, and 1.0000 with the frozen backbone." in said
+    assert "chance" not in said
     assert "The model that is kept is the fine-tuned one" in said
     warn_of_weak_score(Validation(better, worse, controls, frozen_head=worse))
     assert "fine-tuning" not in capsys.readouterr().err

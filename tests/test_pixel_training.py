@@ -121,6 +121,14 @@ def test_measuring_the_cost_leaves_the_training_where_it_is(make):
     assert_same(measured.weights(), plain.weights())
 
 
+def test_streamed_pictures_teach_what_kept_ones_do(make, toy_competition):
+    kept, streamed = make(), make()
+    paths = sorted(toy_competition.images.iterdir())
+    streamed._pictures = Pictures(paths, get_backbone("cnn"), keep_bytes=0)
+    assert streamed.run_epoch() == kept.run_epoch()
+    assert_same(streamed.weights(), kept.weights())
+
+
 def test_an_epoch_ends_after_so_many_pictures(make):
     told = []
     training = make(n_shown=50, on_batch=lambda *done: told.append(done))
@@ -148,7 +156,7 @@ def test_fine_tuning_changes_the_last_block_and_no_statistics(
 ):
     settings = dataclasses.replace(SETTINGS, learning_rate=1e-2)
     keras.utils.set_random_seed(0)
-    head = build_head(24, 16, 4, 0.5)
+    head = build_head(24, 16, 4, dropout=0.0)
     network = PixelNetwork.unfrozen(tiny_backbone, tiny_weights, head, 1)
     model = network.backbone_model
     before = {weight.path: weight.numpy() for weight in model.weights}
@@ -161,6 +169,9 @@ def test_fine_tuning_changes_the_last_block_and_no_statistics(
     pixels = pictures.read(np.unique(rows)).astype(np.float32)
     apart = head(model((pixels - 127.5) / 127.5, training=False), training=False)
     np.testing.assert_allclose(codes[np.unique(rows)], apart, atol=1e-5)
+    # Batch norm by the batch's own statistics would give others.
+    in_training, as_kept = (network.encoder(pixels, training=on) for on in (True, False))
+    np.testing.assert_array_equal(in_training, as_kept)
     training.run_epoch()
     changed = {path for path, value in before.items() if (model_value(model, path) != value).any()}
     assert changed == {"widen/kernel"}

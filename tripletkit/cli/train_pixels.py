@@ -406,7 +406,8 @@ def _facts(
         "pictures": _sha256(b"".join(content or b"" for content in contents), names.encode()),
         "training triplets": _sha256(data.train.rows.tobytes()),
         "validation triplets": _sha256(data.val.rows.tobytes()),
-        "labels": labels and _sha256(labels.of_picture[needed].tobytes()),
+        "labels": labels
+        and _sha256(labels.of_picture[needed].tobytes(), "\0".join(labels.classes).encode()),
         **part.facts,
         "--unfreeze": options.unfreeze,
         **{f"augmentation {key}": value for key, value in asdict(options.augmentation()).items()},

@@ -206,11 +206,14 @@ def warn_of_weak_score(validation: Validation) -> None:
     if (frozen_head := validation.frozen_head) is not None and (
         validation.trained.accuracy < frozen_head.accuracy
     ):
+        interval = frozen_head.bootstrap or frozen_head.wilson
+        is_chance = validation.trained.accuracy >= interval.low
         warn(
             f"fine-tuning made it worse: {validation.trained.accuracy:.4f}, and "
-            f"{frozen_head.accuracy:.4f} with the frozen backbone. The model that is kept is the "
-            "fine-tuned one; train without --unfreeze for the better one, or try fewer "
-            "--fine-tune-epochs or a lower --fine-tune-rate."
+            f"{frozen_head.accuracy:.4f} with the frozen backbone"
+            f"{', though chance alone could do that' if is_chance else ''}. The model that is "
+            "kept is the fine-tuned one; train without --unfreeze for the other, or try more or "
+            "fewer --fine-tune-epochs or another --fine-tune-rate."
         )
     if validation.is_worse_than_frozen and validation.is_from_scratch:
         warn(
