@@ -75,7 +75,7 @@ def test_labels_say_what_kinds_are_held_out(run, train, toy_competition, tmp_pat
     labels.write_text("name,label\n" + "".join(rows))
     result = train("--recipe", "residual", "--labels", labels, "--val-kinds", 0.4)
     assert result.exit_code == 0, result.stderr
-    assert "Trained once more without 2 of 6 classes of pictures" in result.stdout
+    assert "Trained once more without 3 of 6 classes of pictures" in result.stdout
     record = load_model(tmp_path / "m").record
     assert record["new_kinds"]["kinds_from"] == "classes"
     assert record["head"]["frozen_share"] > 0

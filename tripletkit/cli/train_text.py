@@ -91,7 +91,7 @@ def _describe_validation(validation: Validation) -> str:
         notes.append("Names alone could answer none of these: training shares none with them.")
     if chooses_epoch(validation.trained.n):
         notes.append(
-            "The epoch was chosen by the same triplets, so the first line is a little flattered."
+            "The model was chosen by the same triplets, so the first line is a little flattered."
         )
     if n_ties := validation.trained.n_ties:
         notes.append(f"Ties, counted as wrong: {n_ties:,}.")

@@ -85,7 +85,7 @@ def cluster_pictures(features: np.ndarray, n_kinds: int, seed: int) -> np.ndarra
 
 
 def hold_out_kinds(
-    rows: np.ndarray, kinds: np.ndarray, n_kinds: int, fraction: float, seed: int
+    rows: np.ndarray, kinds: np.ndarray, n_kinds: int, fraction: float, seed: int, fewest: int = 2
 ) -> HeldOutKinds:
     """Choose whole kinds to hold out, of several draws the one that keeps most triplets.
 
@@ -99,6 +99,7 @@ def hold_out_kinds(
         n_kinds: in all.
         fraction: of the pictures to hold out, about.
         seed: of the draws.
+        fewest: kinds to hold out at least. A question needs pictures of two.
     Raises:
         SplitError: if no draw leaves triplets on both sides.
     """
@@ -108,8 +109,7 @@ def hold_out_kinds(
     best: tuple[int, HeldOutKinds | None] = (0, None)
     for _ in range(defaults.KINDS_DRAWS):
         order = rng.permutation(n_kinds)
-        # A question needs pictures of two kinds.
-        n_drawn = max(2, int(np.searchsorted(np.cumsum(sizes[order]), wanted, side="right")))
+        n_drawn = max(fewest, int(np.searchsorted(np.cumsum(sizes[order]), wanted, side="right")))
         is_held_out = np.isin(kinds, order[:n_drawn])
         split = separate_groups(BY_KINDS, rows, is_held_out, True)
         # The product is largest where neither side is short.

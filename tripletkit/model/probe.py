@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.kinds import HeldOutKinds, find_kinds, hold_out_kinds
+from tripletkit.data.kinds import BY_LABELS, HeldOutKinds, find_kinds, hold_out_kinds
 from tripletkit.data.labels import PictureLabels
 from tripletkit.data.nearness import Nearness, measure_nearness
 from tripletkit.data.training_set import TrainingSet
@@ -168,7 +168,9 @@ def see_new_kinds(
     """
     unit = scale_to_unit_length(features)
     kinds, n_kinds, source = find_kinds(data, unit, settings.seed)
-    held_out = hold_out_kinds(data.train.rows, kinds, n_kinds, fraction, settings.seed)
+    # Two classes are one pair to tell apart, which says little; clusters are finer.
+    fewest = 3 if source == BY_LABELS and n_kinds >= 6 else 2
+    held_out = hold_out_kinds(data.train.rows, kinds, n_kinds, fraction, settings.seed, fewest)
     nearness = None
     if test_features is not None:
         trained_on = np.unique(data.train.rows)
