@@ -103,8 +103,8 @@ def test_the_same_seed_gives_the_same_bits(features, labels, changes):
 
 def test_centers_are_where_the_classes_are_and_classes_draw_together(features, labels):
     def measure(weight):
-        changes = {"loss": "center", "center_weight": weight, "dropout": 0.0}
-        trained = train(features, labels, epochs=60, **changes)
+        changes = {"loss": "center", "center_weight": weight, "learning_rate": 5e-3}
+        trained = train(features, labels, epochs=60, dropout=0.0, **changes)
         codes = embed(trained.head, features[:N_TRAIN])
         return trained.centers, codes, measure_variances(codes, labels.of_picture[:N_TRAIN])
 
@@ -121,6 +121,19 @@ def test_pictures_without_a_class_take_part_in_triplets_alone(features, labels):
     some = PictureLabels(labels.classes, of_picture)
     for changes in ({"loss": "triplet+cross-entropy"}, {"loss": "center"}, {"mining": "semi-hard"}):
         assert np.isfinite(train(features, some, epochs=3, **changes).history[-1].loss)
+
+
+@pytest.mark.parametrize("loss", ["triplet", "cross-entropy"])
+def test_dropout_is_on_in_training_and_off_in_codes(features, labels, loss):
+    # The sources left it off: they called the model without saying that it trains.
+    def first_loss(dropout):
+        changes = {"loss": loss, "mining": "batch-all" if loss == "triplet" else "none"}
+        return train(features, labels, epochs=1, dropout=dropout, **changes)
+
+    calm, shaken = first_loss(0.0), first_loss(0.9)
+    assert calm.history[0].loss != pytest.approx(shaken.history[0].loss, rel=1e-3)
+    codes = embed(shaken.head, features)
+    np.testing.assert_array_equal(codes, embed(shaken.head, features))
 
 
 def test_validation_pictures_are_never_learned_from(features, labels):
