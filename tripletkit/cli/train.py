@@ -102,6 +102,8 @@ def train(
     tripletkit train train.txt images/ --backbone resnet50 --weights resnet50_notop.h5
     tripletkit train train.txt images/ --backbone resnet50,efficientnet-lite0 --views flip
     tripletkit train images/ --labels labels.csv --loss center
+    tripletkit train train.txt images/ --backbone cnn --image-size 32 --dim 8
+    tripletkit train train.txt images/ --backbone efficientnet-lite0 --unfreeze 1
 
     Every picture goes through the frozen backbone once; its features are kept on disk, so that
     the next run starts at once. With 500 validation triplets or more the best epoch by their
@@ -112,6 +114,9 @@ def train(
     With --labels and no triplet file, pictures of every class are held out and triplets are
     drawn from the labels, or mined from batches; `tripletkit losses` lists what else can be
     learned from labels.
+
+    With --backbone cnn or --unfreeze the backbone is trained too, from the pixels, with a
+    checkpoint after every epoch that --resume goes on from.
     """
     sources = TrainingSources.of_arguments(
         triplets, images, **{name: options.pop(name) for name in SOURCE_OPTIONS}
