@@ -229,7 +229,9 @@ def test_a_kill_while_writing_keeps_the_old_model(model_path):
         "    def count_params(self): return 1\n"
         "    def save_weights(self, path): path.write_bytes(b'half')\n"
         "artifact._move_in = lambda *_: os.kill(os.getpid(), 9)\n"
-        "artifact.save_model(Path(sys.argv[1]), Head(), [], {}, overwrite=True)"
+        "record = artifact.json.loads((Path(sys.argv[1]) / artifact.RECORD_FILE).read_text())\n"
+        "record['features'].update(input_size_px=64, backbone='cnn')\n"
+        "artifact.save_model(Path(sys.argv[1]), Head(), [], record, overwrite=True)"
     )
     done = subprocess.run([sys.executable, "-c", script, model_path], check=False, timeout=60)
     assert done.returncode == -signal.SIGKILL
