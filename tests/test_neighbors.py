@@ -22,8 +22,9 @@ def distance_of(a, b, distance):
     a, b = [float(value) for value in a], [float(value) for value in b]
     if distance == "l1":
         return sum(abs(x - y) for x, y in zip(a, b, strict=True))
-    if distance == "l2":
-        return sum((x - y) ** 2 for x, y in zip(a, b, strict=True)) ** 0.5
+    if distance in ("l2", "squared-l2"):
+        square = sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
+        return square if distance == "squared-l2" else square**0.5
     lengths = [sum(x * x for x in vector) ** 0.5 or 1.0 for vector in (a, b)]
     return 1 - sum(x * y for x, y in zip(a, b, strict=True)) / (lengths[0] * lengths[1])
 

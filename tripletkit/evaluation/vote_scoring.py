@@ -91,7 +91,7 @@ def score_votes(
     Example:
         >>> answers = Answers(np.array([1, 0]), None, None, "answers")
         >>> score = score_votes(answers, Votes(np.array([4., 3.]), np.array([1., 2.])))
-        >>> score.agreement, score.ceiling  # (0.8 + 0.4) / 2 and (0.8 + 0.6) / 2
+        >>> round(score.agreement, 6), score.ceiling  # (0.8 + 0.4) / 2 and (0.8 + 0.6) / 2
         (0.6, 0.7)
     """
     check_same_length(answers, len(votes), "the votes")
