@@ -196,6 +196,7 @@ def test_labels_of_missing_or_broken_pictures_are_refused_by_name(labelled, trai
             "--inject-positives needs --mining",
         ),
         (["IMAGES", "--labels", "TABLE", "--center-decay", "0.5"], "needs --loss center"),
+        (["IMAGES", "--labels", "TABLE", "--center-weight", "0"], "needs --loss center"),
         (
             ["IMAGES", "--labels", "TABLE", "--loss", "center", "--recipe", "best"],
             "keeps its class centers with one head",

@@ -118,7 +118,8 @@ model_options = group_options(
         "--dim",
         type=click.IntRange(1, 4096),
         help="Numbers in a code. The codes of residual and best are compressed to it.  "
-        f"[default: {defaults.DIM} for source; as wide as the codes come for the others]",
+        f"[default: {defaults.DIM} for source and linear; as wide as the codes come for the "
+        "others]",
     ),
     click.option(
         "--hidden",
@@ -334,7 +335,9 @@ def check_loss(options: dict[str, Any], *, has_labels: bool, has_votes: bool) ->
         ("center_weight", loss.has_centers),
         ("center_decay", loss.has_centers),
     ):
-        if options[option] and not has_part:
+        # A weight of 0 was given, too.
+        is_given = options[option] is not None and options[option] is not False
+        if is_given and not has_part:
             flag = option.replace("_", "-")
             needed = {
                 "refresh": "--inject-positives",
