@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tripletkit.cli.console import say
+from tripletkit.cli.options import input_source
 from tripletkit.errors import MAX_SHOWN
 
 if TYPE_CHECKING:
@@ -39,6 +40,14 @@ class LabelledPictures:
     same_as: np.ndarray
 
 
+def read_label_source(source: Path, images: Path) -> dict[str, str]:
+    """Read a CSV, a folder with a subfolder for each class, or a CSV on standard input (`-`)."""
+    from tripletkit.data.labels import read_classes, read_labels
+
+    opened = input_source(source)
+    return read_classes(source, images) if opened is source else read_labels(opened)
+
+
 def read_labelled(
     source: Path,
     images: Path,
@@ -60,13 +69,11 @@ def read_labelled(
     """
     import numpy as np
 
-    from tripletkit.cli.options import input_source
-    from tripletkit.data.labels import NO_LABEL, PictureLabels, read_classes, read_labels
+    from tripletkit.data.labels import NO_LABEL, PictureLabels
     from tripletkit.features.collection import find_files, find_same_pictures
     from tripletkit.features.store import FeatureStore
 
-    opened = input_source(source)
-    label_of = read_classes(source, images) if opened is source else read_labels(opened)
+    label_of = read_label_source(source, images)
     further = {name: label for name, label in (further or {}).items() if name not in label_of}
     names = [*label_of, *further]
     places = [str(source)] * len(label_of) + [str(further_source)] * len(further)

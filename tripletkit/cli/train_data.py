@@ -13,6 +13,7 @@ import click
 
 from tripletkit import defaults
 from tripletkit.cli.console import say, warn
+from tripletkit.cli.labelled import read_label_source
 from tripletkit.cli.options import input_source
 from tripletkit.cli.train_text import chooses_epoch
 from tripletkit.cli.votes import check_votes_options
@@ -191,7 +192,7 @@ def _read_judged(
     """Take judgements from a file; labels, if any, are beside them."""
     import numpy as np
 
-    from tripletkit.data.labels import label_files, read_classes
+    from tripletkit.data.labels import label_files
     from tripletkit.data.training_set import places_of_names, share_names
     from tripletkit.data.triplets import read_bytes
     from tripletkit.features.collection import find_files
@@ -207,7 +208,7 @@ def _read_judged(
     truth = None
     if sources.val_file and val_votes is None:
         truth = _read_val_truth(val, sources.val_truth)
-    labels = sources.labels and read_classes(sources.labels, sources.images)
+    labels = sources.labels and read_label_source(sources.labels, sources.images)
     files = find_files(asked.names, places_of_names(asked, val), sources.images, **find_options)
     same_as = _find_same_pictures(files, cache)
     asked, val = asked.merge(same_as), val.merge(same_as)
@@ -229,7 +230,7 @@ def _read_labelled(
     """Draw judgements from labels, holding pictures of every class out."""
     import numpy as np
 
-    from tripletkit.data.labels import PictureLabels, read_classes
+    from tripletkit.data.labels import PictureLabels
     from tripletkit.data.training_set import (
         draw_training_set,
         join_training_set,
@@ -239,10 +240,10 @@ def _read_labelled(
     from tripletkit.data.triplets import Triplets
     from tripletkit.features.collection import find_files
 
-    labels = read_classes(sources.labels, sources.images)
+    labels = read_label_source(sources.labels, sources.images)
     val_labels = {}
     if sources.val_labels is not None:
-        val_labels = read_classes(sources.val_labels, sources.images)
+        val_labels = read_label_source(sources.val_labels, sources.images)
     labels = {**labels, **val_labels}
     source = str(sources.labels)
     # As triplets without rows, so that names of a validation file join them as those of another do.
@@ -255,7 +256,8 @@ def _read_labelled(
     same_as = _find_same_pictures(files, cache)
     val = val.merge(same_as)
     classes = PictureLabels.of_names(files.names, labels).merge(same_as, files.names)
-    pictures = np.unique(same_as)
+    is_there = np.array([path is not None for path in files.paths])
+    pictures = np.flatnonzero(is_there & (same_as == np.arange(len(same_as))))
     if sources.val_file is not None:
         is_held_out = np.isin(np.arange(len(same_as)), val.rows)
     elif val_labels:
