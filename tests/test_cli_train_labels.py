@@ -104,6 +104,18 @@ def test_ways_of_learning_go_together_and_answer(labelled, train, runner, tmp_pa
     assert len(answered.stdout.splitlines()) == 201
 
 
+def test_a_report_says_that_there_is_no_file_of_the_triplets(labelled, train, runner, tmp_path):
+    toy, table, _ = labelled
+    assert train(toy.images, "--labels", table).exit_code == 0
+    result = runner.invoke(tripletkit, ["report", str(tmp_path / "m"), "-o", str(tmp_path / "r")])
+    assert result.exit_code == 1
+    assert "they were drawn from labels. Give some with --triplets FILE" in result.stderr
+    asked = ["--triplets", toy.test, "--truth", toy.truth, "-o", tmp_path / "r.html"]
+    result = runner.invoke(tripletkit, ["report", str(tmp_path / "m"), *map(str, asked)])
+    assert result.exit_code == 0, result.output
+    assert "(they were drawn from labels), so names are not scored" in result.stderr
+
+
 def test_pictures_to_validate_on_can_be_named(labelled, train, tmp_path):
     _, _, folder = labelled
     shutil.move(folder / "colour0", tmp_path / "colour0")

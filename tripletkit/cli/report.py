@@ -9,7 +9,12 @@ import click
 
 from tripletkit.cli.console import say
 from tripletkit.cli.options import OUTPUT_FILE, quiet_option
-from tripletkit.cli.views import open_view, read_training_triplets, view_options
+from tripletkit.cli.views import (
+    describe_missing_triplets,
+    open_view,
+    read_training_triplets,
+    view_options,
+)
 
 if TYPE_CHECKING:
     from tripletkit.data.triplets import Triplets
@@ -55,7 +60,8 @@ def _read_training(view: ModelView) -> Triplets | None:
     triplets = read_training_triplets(view.model)
     if triplets is None:
         name = view.model.record["training_file"]["name"]
-        say(f"{name}: the training triplets are not there as they were, so names are not scored.")
+        why = describe_missing_triplets(view.model)
+        say(f"{name}: no training triplets ({why}), so names are not scored.")
     return triplets
 
 

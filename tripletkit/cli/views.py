@@ -156,6 +156,14 @@ def _find_unchanged(recorded: dict[str, str | None]) -> Path | None:
     return path if path.is_file() and file_sha256(path) == recorded["sha256"] else None
 
 
+def describe_missing_triplets(model: ModelFolder) -> str:
+    """Say why a model's training triplets cannot be read again."""
+    labels = model.record.get("labels_file")
+    if labels is not None and labels["sha256"] == model.record["training_file"]["sha256"]:
+        return "they were drawn from labels"
+    return "they are gone or changed"
+
+
 def _read(model: ModelFolder, triplets_file: Path | None, truth_file: Path | None) -> Triplets:
     from tripletkit.data.triplets import read_triplets
     from tripletkit.evaluation.answers import read_truth
@@ -166,7 +174,8 @@ def _read(model: ModelFolder, triplets_file: Path | None, truth_file: Path | Non
         if triplets is None:
             raise TripletFileError(
                 f"{model.record['training_file']['name']}: expected the triplets that {model.path} "
-                "was trained on, they are gone or changed. Give some with --triplets FILE."
+                f"was trained on, {describe_missing_triplets(model)}. Give some with --triplets "
+                "FILE."
             )
         say(f"No --triplets: taking those of the training, {find_training_file(model)}.")
         return triplets.take(~triplets.is_degenerate())
