@@ -150,7 +150,7 @@ def test_a_class_of_one_picture_is_said(labelled, train):
     table.write_text(table.read_text().replace("p00.png,colour0", "p00.png,alone"))
     result = train(toy.images, "--labels", table)
     assert result.exit_code == 0, result.output
-    assert "classes of one picture have no positive (such as 'alone')" in result.stderr
+    assert "Classes of a single picture, which can only be a negative: 1 (alone)." in result.stderr
 
 
 def test_one_picture_with_two_labels_is_refused(labelled, train, tmp_path):

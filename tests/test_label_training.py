@@ -15,6 +15,7 @@ from tripletkit.model.head_training import LabelTraining
 from tripletkit.model.heads import embed
 from tripletkit.model.loss_registry import LOSSES
 from tripletkit.model.mining import MINERS
+from tripletkit.model.probe import Candidate, candidates_for
 from tripletkit.model.settings import HeadSettings
 from tripletkit.model.training import share_right, train_head
 
@@ -113,6 +114,18 @@ def test_centers_are_where_the_classes_are_and_classes_draw_together(features, l
     np.testing.assert_allclose(centers, means, atol=0.1)
     _, _, free = measure(0.0)
     assert drawn.within < 0.7 * free.within
+
+
+def test_centers_stay_among_the_codes_of_a_residual_head(features, labels):
+    settings = HeadSettings.of_recipe(
+        "residual", loss="center", epochs=30, hidden=16, dropout=0.0, learning_rate=5e-3
+    )
+    assert (settings.strength, settings.frozen_share) == (1.0, 0.0)
+    assert candidates_for(settings) == [Candidate(1.0)]
+    trained = train_head(features, TRAIN, VAL[:0], settings, labels)
+    codes = embed(trained.head, features[:N_TRAIN])
+    means = np.stack([codes[number::N_CLASSES].mean(axis=0) for number in range(N_CLASSES)])
+    np.testing.assert_allclose(trained.centers, means, atol=0.1)
 
 
 def test_pictures_without_a_class_take_part_in_triplets_alone(features, labels):

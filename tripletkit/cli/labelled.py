@@ -92,12 +92,15 @@ def read_labelled(
     return LabelledPictures(files, labels, pictures, same_as)
 
 
-def say_lone_classes(found: LabelledPictures, pictures: np.ndarray) -> None:
+def say_lone_classes(labels: PictureLabels, pictures: np.ndarray) -> None:
     """Name the classes that have a single one of these pictures."""
     import numpy as np
 
-    sizes = np.bincount(found.labels.of_picture[pictures], minlength=len(found.labels.classes))
-    lone = [found.labels.classes[index] for index in np.flatnonzero(sizes == 1)]
+    from tripletkit.data.labels import NO_LABEL
+
+    of_picture = labels.of_picture[pictures]
+    sizes = np.bincount(of_picture[of_picture != NO_LABEL], minlength=len(labels.classes))
+    lone = [labels.classes[index] for index in np.flatnonzero(sizes == 1)]
     if lone:
         shown = ", ".join(lone[:MAX_SHOWN]) + (", ..." if len(lone) > MAX_SHOWN else "")
         say(f"Classes of a single picture, which can only be a negative: {len(lone):,} ({shown}).")

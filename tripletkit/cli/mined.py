@@ -98,7 +98,7 @@ def mine_classes(
     encoder = make_encoder()
     collection = open_collection(found.files, encoder.source, cache, skip_bad=find["skip_bad"])
     kept = found.pictures[collection.is_usable()[found.pictures]]
-    say_lone_classes(found, kept)
+    say_lone_classes(found.labels, kept)
     names = [found.files.names[picture] for picture in kept]
     codes = encoder.encode(collection.features[kept])
     pictures = ClassDistances(codes, found.labels.of_picture[kept], encoder.distance)

@@ -13,7 +13,7 @@ import click
 
 from tripletkit import defaults
 from tripletkit.cli.console import say, warn
-from tripletkit.cli.labelled import read_label_source
+from tripletkit.cli.labelled import read_label_source, say_lone_classes
 from tripletkit.cli.options import input_source
 from tripletkit.cli.train_text import chooses_epoch
 from tripletkit.cli.votes import check_votes_options
@@ -297,17 +297,11 @@ def _say_what_was_drawn(data: TrainingSet, pictures: np.ndarray) -> None:
     import numpy as np
 
     n_pictures = len(np.unique(data.train.rows))
-    of_class = np.bincount(data.labels.of_picture[pictures] + 1, minlength=2)[1:]
-    alone = [data.labels.classes[label] for label in np.flatnonzero(of_class == 1)]
     say(
         f"{data.train.source}: {len(data.labels.classes):,} classes; drew {len(data.train):,} "
         f"triplets of {n_pictures:,} pictures."
     )
-    if alone:
-        warn(
-            f"{len(alone):,} classes of one picture have no positive (such as {alone[0]!r}): "
-            "they serve as negatives only."
-        )
+    say_lone_classes(data.labels, pictures)
 
 
 def _describe_file(path: Path, name: str, data_bytes: bytes) -> dict[str, str | None]:

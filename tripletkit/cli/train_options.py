@@ -228,7 +228,7 @@ training_options = group_options(
         type=click.IntRange(min=1),
         default=defaults.BATCH_SIZE,
         show_default=True,
-        help="Triplets in a step.",
+        help="Triplets in a step; pictures where the loss looks at no triplets.",
     ),
     click.option(
         "--learning-rate",

@@ -120,7 +120,7 @@ def triplets(
         pictures = pictures[is_usable[pictures]]
     else:
         _warn_of_missing(found)
-    say_lone_classes(found, pictures)
+    say_lone_classes(found.labels, pictures)
     if per_anchor is None and count is None:
         per_anchor = defaults.TRIPLETS_PER_ANCHOR
     rows = draw_triplets(

@@ -127,10 +127,8 @@ def classify_validation(
         None where fewer than two classes are in training, or none of them in validation.
     """
     labels = data.labels.of_picture
-    trained_on, val = (
-        np.array([i for i in np.unique(part.rows) if labels[i] != NO_LABEL], dtype=np.int64)
-        for part in (data.train, data.val)
-    )
+    labelled = np.flatnonzero(labels != NO_LABEL)
+    trained_on, val = (np.intersect1d(labelled, part.rows) for part in (data.train, data.val))
     val = np.setdiff1d(val, trained_on)
     known = np.unique(labels[trained_on])
     if len(known) < 2 or not np.isin(labels[val], known).any():

@@ -6,7 +6,7 @@ class is the same function in the form that `model.compile(loss=...)` or a layer
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from typing import Any
 
 import keras
@@ -133,7 +133,7 @@ def move_centers(
     )
 
 
-class _TripletLoss(keras.losses.Loss):
+class _TripletLoss(keras.losses.Loss, ABC):
     """A loss for the three-input network, whose output is the three codes side by side.
 
     Args:
@@ -151,8 +151,9 @@ class _TripletLoss(keras.losses.Loss):
         self.distance = distance
         self.reduce_over = reduce_over
 
+    @abstractmethod
     def of_distances(self, to_positive: KerasTensor, to_negative: KerasTensor) -> KerasTensor:
-        raise NotImplementedError
+        """Return the losses of triplets, given their `(n,)` distances: `(n,)`."""
 
     def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
         """Return the mean loss of `(n, 3 * n_dims)` codes; `y_true` has no part in it."""
@@ -241,7 +242,3 @@ class ClassCenters(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"n_classes": self.n_classes, "decay": self.decay}
-
-
-# What a triplet's loss is made of: distances to positive and negative -> losses, all `(n,)`.
-OfDistances = Callable[[KerasTensor, KerasTensor], KerasTensor]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 import tensorflow as tf
 
@@ -10,9 +12,12 @@ from tripletkit.features.backbones import load_object
 from tripletkit.model.classifier import CosineClassifier
 from tripletkit.model.distances import DISTANCES
 from tripletkit.model.loss_registry import get_loss
-from tripletkit.model.losses import ClassCenters, OfDistances, cross_entropy_loss, mean_loss
+from tripletkit.model.losses import ClassCenters, cross_entropy_loss, mean_loss
 from tripletkit.model.mining import MINERS, pairwise_distances
 from tripletkit.model.settings import HeadSettings
+
+# Distances to positive and negative -> losses, all `(n,)`.
+OfDistances = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 class Objective:

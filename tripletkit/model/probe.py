@@ -204,14 +204,13 @@ def candidates_for(settings: HeadSettings) -> list[Candidate]:
     """Return what can be chosen from, the nearest to the frozen features first.
 
     The last one of an ensemble gives two fifths of its members to the source's recipe: the two
-    err differently, and where nothing is new the mixture is better than either.
+    err differently, and where nothing is new the mixture is better than either. With class
+    centers there is no choice: these are places among the codes as they were trained.
     """
-    if not get_recipe(settings.recipe).starts_as_identity:
+    is_fixed = get_loss(settings.loss).has_centers
+    if is_fixed or not get_recipe(settings.recipe).starts_as_identity:
         return [Candidate(settings.strength)]
-    blends = defaults.BLENDS
-    if get_loss(settings.loss).has_centers:
-        blends = tuple((0.0, strength) for strength in sorted({strength for _, strength in blends}))
-    candidates = [Candidate(strength, share) for share, strength in blends]
+    candidates = [Candidate(strength, share) for share, strength in defaults.BLENDS]
     if (n_source := round(defaults.SOURCE_SHARE * settings.members)) > 0 and settings.members > 1:
         candidates.append(replace(candidates[-1], source_members=n_source))
     return candidates

@@ -77,8 +77,8 @@ class HeadSettings:
         if recipe.starts_as_identity:
             own |= {"strength": defaults.STRENGTH, "frozen_share": defaults.FROZEN_SHARE}
         if get_loss(given.get("loss") or defaults.LOSS).has_centers:
-            # Centers are places among the trained codes, which must be all there is.
-            own["frozen_share"] = 0.0
+            # Centers are places among the trained codes, which must stay as they were trained.
+            own |= {"strength": 1.0, "frozen_share": 0.0}
         return cls(
             recipe=name,
             **own | {key: value for key, value in given.items() if value is not None},
