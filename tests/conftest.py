@@ -18,6 +18,7 @@ from tripletkit import defaults
 from tripletkit.cli.main import tripletkit
 from tripletkit.features.backbones import Backbone
 
+COLOURS = ["red", "lime", "blue", "yellow", "black", "magenta"]
 SHARED = Path(__file__).parents[2] / "shared"
 
 
@@ -88,15 +89,14 @@ def toy_competition(tmp_path_factory: pytest.TempPathFactory) -> ToyCompetition:
     images = folder / "images"
     images.mkdir()
     rng = np.random.default_rng(3)
-    colours = ["red", "lime", "blue", "yellow", "black", "magenta"]
     names, labels = [], []
     for number in range(60):
-        label = number % len(colours)
+        label = number % len(COLOURS)
         image = Image.new("RGB", (40, 36), "white")
         x, y = rng.integers(2, 14, 2)
         draw = ImageDraw.Draw(image)
-        shape = (draw.ellipse, draw.rectangle)[number // len(colours) % 2]
-        shape((x, y, x + 20, y + 16), fill=colours[label])
+        shape = (draw.ellipse, draw.rectangle)[number // len(COLOURS) % 2]
+        shape((x, y, x + 20, y + 16), fill=COLOURS[label])
         image.putpixel((39, 35), (number, number, number))
         name = f"p{number:02}.png"
         image.save(images / name)
@@ -126,6 +126,15 @@ def toy_competition(tmp_path_factory: pytest.TempPathFactory) -> ToyCompetition:
     truth_file = folder / "truth.csv"
     truth_file.write_text("label\n" + "".join(f"{value}\n" for value in truth))
     return ToyCompetition(images, train, test, truth_file, labels)
+
+
+@pytest.fixture
+def labels_file(toy_competition: ToyCompetition, tmp_path: Path) -> Path:
+    """The colours of the toy competition's pictures, as a CSV of labels."""
+    path = tmp_path / "labels.csv"
+    rows = [f"p{n:02}.png,{COLOURS[label]}\n" for n, label in enumerate(toy_competition.labels)]
+    path.write_text("name,label\n" + "".join(rows))
+    return path
 
 
 @pytest.fixture(scope="session")

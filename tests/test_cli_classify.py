@@ -16,14 +16,6 @@ COLOURS = ["red", "lime", "blue", "yellow", "black", "magenta"]
 
 
 @pytest.fixture
-def labels_file(toy_competition, tmp_path):
-    path = tmp_path / "labels.csv"
-    rows = [f"p{n:02}.png,{COLOURS[label]}\n" for n, label in enumerate(toy_competition.labels)]
-    path.write_text("name,label\n" + "".join(rows))
-    return path
-
-
-@pytest.fixture
 def classify(runner, tiny_backbone, labels_file, toy_competition):
     def run(*options, labels=labels_file, images=toy_competition.images):
         return runner.invoke(tripletkit, ["classify", *map(str, [labels, images, *options])])

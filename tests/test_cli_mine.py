@@ -28,14 +28,6 @@ def mine(runner, tiny_backbone):
 
 
 @pytest.fixture
-def labels_file(toy_competition, tmp_path):
-    path = tmp_path / "labels.csv"
-    rows = [f"p{n:02}.png,{COLOURS[label]}\n" for n, label in enumerate(toy_competition.labels)]
-    path.write_text("name,label\n" + "".join(rows))
-    return path
-
-
-@pytest.fixture
 def features(runner, tiny_backbone, toy_competition, tmp_path):
     """Features of `p00.png` to `p59.png`."""
     path = tmp_path / "features.npz"

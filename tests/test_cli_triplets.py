@@ -11,8 +11,6 @@ from tripletkit.cli.main import tripletkit
 from tripletkit.data.triplets import read_triplets
 from tripletkit.evaluation.distances import DISTANCE_NAMES, candidate_measure, pair_distances
 
-COLOURS = ["red", "lime", "blue", "yellow", "black", "magenta"]
-
 
 @pytest.fixture
 def draw(runner):
@@ -20,14 +18,6 @@ def draw(runner):
         return runner.invoke(tripletkit, ["triplets", *map(str, arguments)])
 
     return run
-
-
-@pytest.fixture
-def labels_file(toy_competition, tmp_path):
-    path = tmp_path / "labels.csv"
-    rows = [f"p{n:02}.png,{COLOURS[label]}\n" for n, label in enumerate(toy_competition.labels)]
-    path.write_text("name,label\n" + "".join(rows))
-    return path
 
 
 def colours_of(path, labels):
