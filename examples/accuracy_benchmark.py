@@ -3,10 +3,10 @@
     python examples/accuracy_benchmark.py train.txt test.txt truth.csv images/ --labels labels.csv
 
 prints one table: accuracy on the test as mean, lowest and highest over seeds, the time of one
-training, and for each way the paired 95% interval of how far it is behind the best one, pictures
+training, and for each way the paired 95% interval of how far it is behind the best one, images
 resampled. All of them get the same frozen features, and none sees the truth; `best` sees the
-test's pictures, as `train --test` does. `--without-classes a,b` leaves every training triplet
-with a picture of these classes out, and asks only the questions that have one.
+test's images, as `train --test` does. `--without-classes a,b` leaves every training triplet
+with an image of these classes out, and asks only the questions that have one.
 
 pytorch-metric-learning and metric-learn are measured where they are installed
 (`pip install 'tripletkit[benchmark]'`).
@@ -42,17 +42,17 @@ from tripletkit.data.training_set import (
 from tripletkit.data.triplets import read_triplets
 from tripletkit.evaluation.answers import read_truth
 from tripletkit.evaluation.distances import triplet_margins
-from tripletkit.evaluation.intervals import picture_bootstrap
+from tripletkit.evaluation.intervals import image_bootstrap
 from tripletkit.features.collection import find_files, load_collection
-from tripletkit.features.picture_views import choose_views
+from tripletkit.features.image_views import choose_views
 from tripletkit.features.sources import choose_source
 from tripletkit.features.store import FeatureStore
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.heads import embed
-from tripletkit.model.probe import see_new_kinds
 from tripletkit.model.scaling import Scaling
 from tripletkit.model.settings import HeadSettings
-from tripletkit.model.training import choose_epochs, compress_codes, train_model
+from tripletkit.training.epochs import choose_epochs, compress_embeddings, train_model
+from tripletkit.training.probe import measure_unseen_classes
 
 # Components that the methods which learn a whole matrix start from, as they do not scale to more.
 N_COMPONENTS = 100
@@ -69,7 +69,7 @@ class Task:
     Attributes:
         data: training triplets, and as its validation the test with its truth, for the end only.
         features: `(n_images, n_features)` float32.
-        labels: `(n_images,)` class of each picture, or None.
+        labels: `(n_images,)` class of each image, or None.
     """
 
     data: TrainingSet
@@ -97,12 +97,12 @@ class Task:
         return components / components[self.images].std()
 
 
-# Takes a task and a seed, and yields name and codes of what one training gives.
+# Takes a task and a seed, and yields name and embeddings of what one training gives.
 Way = Callable[[Task, int], Iterator[tuple[str, np.ndarray]]]
 
 
 def train_source(task: Task, seed: int) -> Iterator[tuple[str, np.ndarray]]:
-    yield "source", train_recipe(task, settings_of(task, "source", seed))
+    yield "mlp", train_recipe(task, settings_of(task, "mlp", seed))
 
 
 def train_residual(task: Task, seed: int) -> Iterator[tuple[str, np.ndarray]]:
@@ -111,16 +111,16 @@ def train_residual(task: Task, seed: int) -> Iterator[tuple[str, np.ndarray]]:
 
 def train_best(task: Task, seed: int) -> Iterator[tuple[str, np.ndarray]]:
     settings = settings_of(task, "best", seed)
-    # Without truth: the test's triplets are no validation here, only its pictures are seen.
+    # Without truth: the test's triplets are no validation here, only its images are seen.
     data = replace(task.data, val=task.data.train.take(np.arange(0)))
     test = task.features[np.unique(task.data.val.rows)]
-    seen = see_new_kinds(data, task.features, settings, defaults.KINDS_FRACTION, test)
+    seen = measure_unseen_classes(data, task.features, settings, defaults.UNSEEN_FRACTION, test)
     candidate = seen.probe.candidate
-    print(f"newness {seen.nearness.newness:.3f}, {candidate}", file=sys.stderr)
-    codes = train_recipe(task, candidate.apply(settings))
-    yield "best", codes
+    print(f"novelty {seen.nearness.novelty:.3f}, {candidate}", file=sys.stderr)
+    embeddings = train_recipe(task, candidate.apply(settings))
+    yield "best", embeddings
     ten = HeadSettings.of_recipe("best", dim=defaults.DIM, seed=seed)
-    yield "best, 10-D", compress_codes(codes, task.images, ten)
+    yield "best, 10-D", compress_embeddings(embeddings, task.images, ten)
 
 
 def train_metric_learning(task: Task, seed: int) -> Iterator[tuple[str, np.ndarray]]:
@@ -130,7 +130,7 @@ def train_metric_learning(task: Task, seed: int) -> Iterator[tuple[str, np.ndarr
 
     torch.manual_seed(seed)
     order = np.random.default_rng(seed)
-    settings = settings_of(task, "source", seed)
+    settings = settings_of(task, "mlp", seed)
     matrix = torch.from_numpy(task.standardised())
     head = torch.nn.Sequential(
         torch.nn.Linear(matrix.shape[1], settings.hidden),
@@ -243,8 +243,8 @@ def measure(task: Task, n_seeds: int) -> Iterator[list[dict[str, str]]]:
     right: dict[str, list[np.ndarray]] = {}
     seconds: dict[str, list[float]] = {}
 
-    def note(name: str, codes: np.ndarray, distance: str, taken_s: float) -> None:
-        margins = triplet_margins(codes, rows, distance)
+    def note(name: str, embeddings: np.ndarray, distance: str, taken_s: float) -> None:
+        margins = triplet_margins(embeddings, rows, distance)
         right.setdefault(name, []).append((margins > 0).astype(np.float64))
         seconds.setdefault(name, []).append(taken_s)
         print(f"{name}: {right[name][-1].mean():.4f} in {taken_s:.0f} s", file=sys.stderr)
@@ -257,12 +257,12 @@ def measure(task: Task, n_seeds: int) -> Iterator[list[dict[str, str]]]:
             if seed and way in WITHOUT_CHANCE:
                 continue
             started_s = time.perf_counter()
-            for name, codes in way(task, seed):
-                note(name, codes, "l2", time.perf_counter() - started_s)
+            for name, embeddings in way(task, seed):
+                note(name, embeddings, "l2", time.perf_counter() - started_s)
                 if way is train_source:
-                    of_source.append(codes)
+                    of_source.append(embeddings)
         if seed == n_seeds - 1 > 0:
-            note(f"{n_seeds} source heads", np.hstack(of_source), "l2", sum(seconds["source"]))
+            note(f"{n_seeds} mlp heads", np.hstack(of_source), "l2", sum(seconds["mlp"]))
         yield make_table(right, seconds, rows)
 
 
@@ -274,7 +274,7 @@ def make_table(
     table = []
     for name, of_seeds in right.items():
         accuracies = [credit.mean() for credit in of_seeds]
-        behind = picture_bootstrap(means[best] - means[name], rows, bounds=(-1, 1))
+        behind = image_bootstrap(means[best] - means[name], rows, bounds=(-1, 1))
         table.append(
             {
                 "answers by": name,
@@ -310,7 +310,7 @@ def main() -> None:
         parser.error("--without-classes needs --labels")
     task = read_task(options)
     print(
-        f"{len(task.train):,} training triplets over {len(task.images):,} pictures, "
+        f"{len(task.train):,} training triplets over {len(task.images):,} images, "
         f"{len(task.data.val):,} questions\n"
     )
     # It can take an hour: what is known so far is told after each seed.

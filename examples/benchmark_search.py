@@ -2,9 +2,9 @@
 
     python examples/benchmark_search.py
 
-Exact: 1,000 queries over 100,000 codes of 10 dimensions. Approximate: recall at 10 against
-exact search over a million codes. Codes are directions drawn evenly on the sphere, the hardest
-case for an index, since there are no clusters that it could follow.
+Exact: 1,000 queries over 100,000 embeddings of 10 dimensions. Approximate: recall at 10 against
+exact search over a million embeddings. Embeddings are directions drawn evenly on the sphere, the
+hardest case for an index, since there are no clusters that it could follow.
 """
 
 from __future__ import annotations
@@ -28,20 +28,22 @@ T = TypeVar("T")
 def main() -> None:
     """Print both measurements."""
     rng = np.random.default_rng(0)
-    codes, queries = make_codes(rng, 1_000_000), make_codes(rng, N_QUERIES)
-    print(f"Exact: {N_QUERIES:,} queries, 100,000 codes of {N_DIMS} dimensions, k = {K}")
+    embeddings, queries = make_embeddings(rng, 1_000_000), make_embeddings(rng, N_QUERIES)
+    print(f"Exact: {N_QUERIES:,} queries, 100,000 embeddings of {N_DIMS} dimensions, k = {K}")
     for distance in DISTANCE_NAMES:
         times = [
-            timed(lambda: find_neighbors(codes[:100_000], queries, K, distance))[1]  # noqa: B023
+            timed(lambda: find_neighbors(embeddings[:100_000], queries, K, distance))[1]  # noqa: B023
             for _ in range(5)
         ]
         print(f"  {distance:<7} {np.median(times):.2f} s (median of 5)")
 
-    print(f"Approximate: {N_QUERIES:,} queries, {len(codes):,} codes of {N_DIMS} dimensions")
-    exact, exact_s = timed(lambda: find_neighbors(codes, queries, K, "l2"))
+    print(
+        f"Approximate: {N_QUERIES:,} queries, {len(embeddings):,} embeddings of {N_DIMS} dimensions"
+    )
+    exact, exact_s = timed(lambda: find_neighbors(embeddings, queries, K, "l2"))
     print(f"  exact search  {exact_s:.2f} s")
-    origin = IndexOrigin("benchmark", "l2", "benchmark", len(codes))
-    index, build_s = timed(lambda: ApproximateIndex(codes, origin))
+    origin = IndexOrigin("benchmark", "l2", "benchmark", len(embeddings))
+    index, build_s = timed(lambda: ApproximateIndex(embeddings, origin))
     print(f"  build         {build_s:.2f} s")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "index.npz"
@@ -54,10 +56,10 @@ def main() -> None:
     print(f"  recall at {K}  {np.sum(hits) / exact.rows.size:.4f}")
 
 
-def make_codes(rng: np.random.Generator, n: int) -> np.ndarray:
+def make_embeddings(rng: np.random.Generator, n: int) -> np.ndarray:
     """Return `(n, N_DIMS)` float32 of length 1, evenly over all directions."""
-    codes = rng.normal(size=(n, N_DIMS)).astype(np.float32)
-    return codes / np.linalg.norm(codes, axis=1, keepdims=True)
+    embeddings = rng.normal(size=(n, N_DIMS)).astype(np.float32)
+    return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
 
 
 def timed(work: Callable[[], T]) -> tuple[T, float]:

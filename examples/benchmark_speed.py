@@ -4,7 +4,7 @@
 
 prints a table of what was measured; all parts without arguments (about 4 minutes on 2 cores).
 Take the ratios: absolute speeds are the machine's. ResNet50 has random weights here, which
-cost the same time as trained ones, so that nothing is downloaded. Pictures are crops of
+cost the same time as trained ones, so that nothing is downloaded. Images are crops of
 scikit-learn's two sample photos.
 """
 
@@ -35,13 +35,14 @@ from tripletkit.features.backbones import get_backbone
 from tripletkit.features.extract import extract_features
 from tripletkit.features.fast_graph import make_feature_function
 from tripletkit.features.store import FeatureSpace, FeatureStore
-from tripletkit.model.artifact import save_model
+from tripletkit.features.trained_weights import build_backbone
+from tripletkit.losses.functions import triplet_margin_loss
 from tripletkit.model.distances import l2_distance
 from tripletkit.model.heads import build_head
-from tripletkit.model.losses import triplet_margin_loss
+from tripletkit.model.model_folder import save_model
 from tripletkit.model.network import build_encoder, build_triplet_network
 from tripletkit.model.settings import HeadSettings
-from tripletkit.model.training import train_head
+from tripletkit.training.epochs import train_head
 
 BACKBONE = get_backbone("resnet50")
 KERAS_BATCH_SIZE = 128
@@ -79,7 +80,7 @@ def show(what: str, value: str, ratio: str = "") -> None:
 
 def extraction(folder: Path, n_photos: int = 384) -> None:
     """Files on disk to rows in the store, against `predict` on arrays in memory."""
-    model = BACKBONE.build_model(None)
+    model = build_backbone(BACKBONE, None)
     paths = write_photos(folder, n_photos)
     compute = make_feature_function(BACKBONE, model, defaults.EXTRACT_BATCH_SIZE)
     blank = np.zeros((defaults.EXTRACT_BATCH_SIZE, 224, 224, 3), np.uint8)
@@ -99,17 +100,17 @@ def extraction(folder: Path, n_photos: int = 384) -> None:
     for turn in range(2):
         plain = max(plain, len(arrays) / seconds(predict_plainly))
         ours = max(ours, n_photos / seconds(lambda turn=turn: extract(turn)))
-    show("Keras predict, ResNet50, batch 32, arrays in memory", f"{plain:.1f} pictures/s")
+    show("Keras predict, ResNet50, batch 32, arrays in memory", f"{plain:.1f} images/s")
     show(
         "tripletkit, files on disk to rows in the store",
-        f"{ours:.1f} pictures/s",
+        f"{ours:.1f} images/s",
         f"{ours / plain:.1f} x",
     )
 
 
-def keras_triplet_loss(_unused: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
-    """The same loss for `fit`, on the three codes side by side."""
-    anchor, positive, negative = tf.split(codes, 3, axis=-1)
+def keras_triplet_loss(_unused: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
+    """The same loss for `fit`, on the three embeddings side by side."""
+    anchor, positive, negative = tf.split(embeddings, 3, axis=-1)
     return triplet_margin_loss(
         l2_distance(anchor, positive), l2_distance(anchor, negative), defaults.MARGIN
     )
@@ -154,8 +155,8 @@ def head(n_images: int = 10_000, n_triplets: int = 60_000) -> None:
 
 
 def whole(folder: Path, n_photos: int = 700, n_triplets: int = 20_000, n_epochs: int = 10) -> None:
-    """All of training, against the three-input model on pictures (some steps, extrapolated)."""
-    model = BACKBONE.build_model(None)
+    """All of training, against the three-input model on images (some steps, extrapolated)."""
+    model = build_backbone(BACKBONE, None)
     paths = write_photos(folder, n_photos)
     rows = rng.integers(0, n_photos, (n_triplets, 3)).astype(np.int32)
     space = FeatureSpace(BACKBONE.facts(), N_FEATURES)
@@ -181,7 +182,7 @@ def whole(folder: Path, n_photos: int = 700, n_triplets: int = 20_000, n_epochs:
     fit(batch_size)
     plain_s = seconds(lambda: fit(n)) / n * n_triplets * n_epochs
     what = f"{n_triplets:,} triplets, {n_photos} photos, {n_epochs} epochs"
-    show(f"Keras fit on pictures, {what}: {n_steps} steps, scaled up", f"{plain_s / 3600:.1f} h")
+    show(f"Keras fit on images, {what}: {n_steps} steps, scaled up", f"{plain_s / 3600:.1f} h")
     show(f"tripletkit, {what}: all of it", f"{ours_s:.0f} s", f"{plain_s / ours_s:,.0f} x")
 
 
@@ -239,7 +240,7 @@ def predict(folder: Path, n_images: int = 5_000, n_triplets: int = 59_544) -> No
     took_s = time.perf_counter() - started_s
     peak_gb = float(measured.stdout)
     show(
-        f"predict, {n_triplets:,} lines over {n_images:,} pictures, features stored",
+        f"predict, {n_triplets:,} lines over {n_images:,} images, features stored",
         f"{took_s:.1f} s, {peak_gb:.2f} GB",
     )
     truth = folder / "truth.csv"
@@ -249,17 +250,19 @@ def predict(folder: Path, n_images: int = 5_000, n_triplets: int = 59_544) -> No
     show(f"score, {n_triplets:,} rows with both intervals", f"{took_s:.2f} s")
 
     n_many = 5_000_000
-    codes = rng.normal(size=(n_images, defaults.DIM)).astype(np.float32)
+    embeddings = rng.normal(size=(n_images, defaults.DIM)).astype(np.float32)
     many = rng.integers(0, n_images, (n_many, 3)).astype(np.int32)
     write_triplets(folder / "many.txt", names, many)
     started_s = time.perf_counter()
-    asked = read_triplets(folder / "many.txt")
+    queries = read_triplets(folder / "many.txt")
     read_s = time.perf_counter() - started_s
     started_s = time.perf_counter()
-    margins = triplet_margins(codes, asked.rows, defaults.DISTANCE)
-    answers = Answers.from_margins(margins, asked, asked.source)
+    margins = triplet_margins(embeddings, queries.rows, defaults.DISTANCE)
+    answers = Answers.from_margins(margins, queries, queries.source)
     answered_s = time.perf_counter() - started_s
-    write = seconds(lambda: write_answers(folder / "many.csv", asked, answers.predictions, margins))
+    write = seconds(
+        lambda: write_answers(folder / "many.csv", queries, answers.predictions, margins)
+    )
     show("read 5 million triplets", f"{n_many / read_s / 1e6:.1f} million/s")
     show("answer 5 million triplets", f"{n_many / answered_s / 1e6:.1f} million/s")
     show("answer and write them as CSV", f"{n_many / (answered_s + write) / 1e6:.1f} million/s")

@@ -4,7 +4,7 @@
         --val-truth val_truth.csv
 
 prints a table: triplet accuracy, nearest-neighbour accuracy and mean average precision on the
-validation pictures, and the share of the codes' variance that lies within classes; mean, lowest
+validation images, and the share of the embeddings' variance that lies within classes; mean, lowest
 and highest over the seeds. The epoch that is kept is chosen by the same validation triplets;
 "last epoch" is the accuracy after the last one, which nothing was chosen by. Whatever stands
 behind `--` is passed on to `tripletkit train`:
@@ -34,12 +34,12 @@ import pandas as pd
 
 from tripletkit.cli.main import tripletkit
 from tripletkit.cli.tables import align_columns
-from tripletkit.model.artifact import HISTORY_FILE, load_model
+from tripletkit.model.model_folder import HISTORY_FILE, load_model
 
 # How each way is asked for.
 WAYS: dict[str, list[str]] = {
     "drawn triplets": [],
-    "batch-all": ["--mining", "batch-all", "--reduction", "violating"],
+    "batch-all": ["--mining", "batch-all", "--reduction", "active"],
     "batch-hard": ["--mining", "batch-hard"],
     "batch-hard, soft margin": ["--mining", "batch-hard", "--loss", "soft-margin"],
     "batch-hard, injected": ["--mining", "batch-hard", "--inject-positives"],

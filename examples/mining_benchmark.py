@@ -1,12 +1,12 @@
-"""Measure what mining gains on labelled pictures, within batches and among all pictures.
+"""Measure what mining gains on labelled images, within batches and among all images.
 
     python examples/mining_benchmark.py images/ --labels labels.csv --val val.txt \
         --val-truth val_truth.csv --curve curve.svg
 
 First, validation accuracy over steps, drawn to `--curve`. Every way starts from the same head and
-takes the same steps, each on about 80 pictures or 80 triplets: triplets drawn by chance, anew in
-every epoch; the hardest triplets of a batch of 10 classes with 8 pictures each; and the same with
-the hardest positive of each picture, looked for among all pictures of its class, injected into the
+takes the same steps, each on about 80 images or 80 triplets: triplets drawn by chance, anew in
+every epoch; the hardest triplets of a batch of 10 classes with 8 images each; and the same with
+the hardest positive of each image, looked for among all images of its class, injected into the
 batch. Lines are means over seeds, bands reach from the lowest to the highest.
 
 Then the accuracy of the source's head on as many triplets as `tripletkit mine` finds between
@@ -31,21 +31,18 @@ from matplotlib.figure import Figure
 from tripletkit import defaults
 from tripletkit.cli.tables import align_columns
 from tripletkit.data.label_triplets import draw_triplets
-from tripletkit.data.labels import PictureLabels, read_classes
+from tripletkit.data.labels import ImageLabels, read_classes
 from tripletkit.data.triplets import read_triplets
 from tripletkit.evaluation.answers import read_truth
 from tripletkit.evaluation.class_distances import ClassDistances, measure_distribution
 from tripletkit.evaluation.distances import FROZEN_DISTANCE
 from tripletkit.features.collection import find_files, load_collection
-from tripletkit.features.picture_views import choose_views
+from tripletkit.features.image_views import choose_views
 from tripletkit.features.sources import choose_source
 from tripletkit.features.store import FeatureStore
-from tripletkit.model.batches import Batch, TripletBatches
-from tripletkit.model.head_training import LabelTraining
+from tripletkit.mining.offline import find_cuts, mine_images
 from tripletkit.model.heads import embed
-from tripletkit.model.offline_mining import find_cuts, mine_pictures
 from tripletkit.model.settings import HeadSettings
-from tripletkit.model.training import share_right, train_head
 from tripletkit.report.style import (
     BLUE,
     GREEN,
@@ -57,8 +54,11 @@ from tripletkit.report.style import (
     make_figure,
     write_figure,
 )
+from tripletkit.training.batches import Batch, TripletBatches
+from tripletkit.training.epochs import share_right, train_head
+from tripletkit.training.head_training import LabelTraining
 
-BATCH_SIZE = defaults.CLASSES_PER_BATCH * defaults.PICTURES_PER_CLASS
+BATCH_SIZE = defaults.CLASSES_PER_BATCH * defaults.IMAGES_PER_CLASS
 WAYS = {
     "random triplets": {},
     "batch-hard": {"mining": "batch-hard"},
@@ -76,30 +76,30 @@ CUT_EPOCHS = 12
 
 @dataclass(frozen=True)
 class Task:
-    """Labelled pictures for training, and questions about others.
+    """Labelled images for training, and questions about others.
 
     Attributes:
         features: `(n_images, n_features)` float32.
-        labels: of all pictures.
-        pictures: indices of those for training.
+        labels: of all images.
+        images: indices of those for training.
         val_rows: `(n_questions, 3)` anchor, positive, negative.
     """
 
     features: np.ndarray
-    labels: PictureLabels
-    pictures: np.ndarray
+    labels: ImageLabels
+    images: np.ndarray
     val_rows: np.ndarray
 
 
 class RandomTriplets:
-    """As many triplets as there are pictures, drawn anew for every epoch."""
+    """As many triplets as there are images, drawn anew for every epoch."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
 
     def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
-        labels, seed = self._task.labels.of_picture, int(rng.integers(2**31))
-        rows = draw_triplets(labels, per_anchor=1, seed=seed, pictures=self._task.pictures)
+        labels, seed = self._task.labels.of_image, int(rng.integers(2**31))
+        rows = draw_triplets(labels, per_anchor=1, seed=seed, images=self._task.images)
         return TripletBatches(rows, labels, BATCH_SIZE).epoch(rng)
 
 
@@ -115,7 +115,7 @@ def open_task(options: argparse.Namespace) -> Task:
         features = load_collection(files, source, store).features
     return Task(
         features,
-        PictureLabels.of_names(names, label_of),
+        ImageLabels.of_names(names, label_of),
         np.arange(len(val.names), len(names)),
         np.where(truth == 1, val.rows, val.rows[:, [0, 2, 1]]),
     )
@@ -124,8 +124,8 @@ def open_task(options: argparse.Namespace) -> Task:
 def follow(task: Task, settings: HeadSettings) -> list[float]:
     """Return the validation accuracy before training and after each epoch."""
     random = RandomTriplets(task) if settings.mining == "none" else None
-    # The rows only say which pictures are for training.
-    rows = np.repeat(task.pictures[:, None], 3, axis=1)
+    # The rows only say which images are for training.
+    rows = np.repeat(task.images[:, None], 3, axis=1)
     training = LabelTraining(task.features, rows, settings, task.labels, random)
     accuracies = [share_right(training.embed(), task.val_rows, settings.distance)]
     for _ in range(settings.epochs):
@@ -155,7 +155,7 @@ def compare_batches(task: Task, epochs: int, seeds: list[int], figure_file: Path
         name: np.array([follow(task, replace(settings, seed=seed, **way)) for seed in seeds])
         for name, way in WAYS.items()
     }
-    steps = np.arange(epochs + 1) * -(-len(task.pictures) // BATCH_SIZE)
+    steps = np.arange(epochs + 1) * -(-len(task.images) // BATCH_SIZE)
     frozen = share_right(task.features, task.val_rows, FROZEN_DISTANCE)
     write_figure(figure_file, draw(curves, steps, frozen))
     shown = [number for number in (1, 2, 5, 10, 20, 40, 60) if number <= epochs]
@@ -167,7 +167,7 @@ def compare_batches(task: Task, epochs: int, seeds: list[int], figure_file: Path
 
 
 def spoil(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Give a share of the pictures the label of another class."""
+    """Give a share of the images the label of another class."""
     rng = np.random.default_rng(seed)
     wrong = rng.random(len(labels)) < share
     n_classes = int(labels.max()) + 1
@@ -178,26 +178,26 @@ def spoil(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
 def compare_cuts(task: Task, share: float, seeds: list[int]) -> str:
     """Return a table of the accuracy by triplets mined between cuts, and drawn by chance."""
     found: dict[str, list[tuple[float, float]]] = {"drawn by chance": [], **{c: [] for c in CUTS}}
-    of_pictures = task.features[task.pictures]
+    of_images = task.features[task.images]
     for seed in seeds:
-        labels = spoil(task.labels.of_picture, share, seed)
-        pictures = ClassDistances(of_pictures, labels[task.pictures], FROZEN_DISTANCE)
-        distribution = measure_distribution(pictures)
+        labels = spoil(task.labels.of_image, share, seed)
+        images = ClassDistances(of_images, labels[task.images], FROZEN_DISTANCE)
+        distribution = measure_distribution(images)
         mined = {}
         for name, quantiles in CUTS.items():
             cuts = find_cuts(distribution, *quantiles)
-            per_picture = defaults.MINED_PER_PICTURE
-            places = mine_pictures(of_pictures, pictures, *cuts, per_picture).triplets()
-            mined[name] = task.pictures[places]
+            per_image = defaults.MINED_PER_IMAGE
+            places = mine_images(of_images, images, *cuts, per_image).triplets()
+            mined[name] = task.images[places]
         count = len(next(iter(mined.values())))
-        drawn = draw_triplets(labels, count=count, seed=seed, pictures=task.pictures)
+        drawn = draw_triplets(labels, count=count, seed=seed, images=task.images)
         for name, rows in {"drawn by chance": drawn, **mined}.items():
             settings = HeadSettings(epochs=CUT_EPOCHS, seed=seed)
             head = train_head(task.features, rows, rows[:0], settings).head
-            codes = embed(head, task.features)
-            true = task.labels.of_picture[rows]
+            embeddings = embed(head, task.features)
+            true = task.labels.of_image[rows]
             is_right = (true[:, 0] == true[:, 1]) & (true[:, 0] != true[:, 2])
-            accuracy = share_right(codes, task.val_rows, settings.distance)
+            accuracy = share_right(embeddings, task.val_rows, settings.distance)
             found[name].append((accuracy, float(is_right.mean())))
     table = [
         [f"{share:.0%} of the labels wrong", "accuracy", "lowest to highest", "right triplets"]

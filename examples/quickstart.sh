@@ -17,10 +17,10 @@ run tripletkit compare $folder/preds.csv $folder/frozen.csv $folder/truth.csv
 
 cat <<END
 
-The trained codes are preds.csv, the frozen features frozen.csv (no training at all).
+The trained embeddings are preds.csv, the frozen features frozen.csv (no training at all).
   $folder/preds.csv         an answer to each line of $folder/test.txt
   $folder/model/model.json  all that is known of the model
-Next, with your own pictures:
+Next, with your own images:
   . .venv/bin/activate
   tripletkit audit train.txt images/
   tripletkit train train.txt images/

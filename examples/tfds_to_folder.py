@@ -1,11 +1,11 @@
-"""Write an image classification set of TensorFlow Datasets as a folder of pictures per class.
+"""Write an image classification set of TensorFlow Datasets as a folder of images per class.
 
     pip install 'tripletkit[tfds]'
     python examples/tfds_to_folder.py oxford_flowers102 flowers/
 
 downloads the set where it is not yet, and makes a folder for each official split:
-flowers/train/rose/00012.jpg and so on, the number being the picture's place in its split.
-Pictures are written as the set holds them, byte for byte, not compressed once more. FOLDER must
+flowers/train/rose/00012.jpg and so on, the number being the image's place in its split.
+Images are written as the set holds them, byte for byte, not compressed once more. FOLDER must
 not exist, and appears whole or not at all.
 """
 
@@ -42,7 +42,7 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
 
 class DatasetError(TripletkitError, ValueError):
-    """A data set does not hold one picture with one class each."""
+    """A data set does not hold one image with one class each."""
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def main() -> None:
     for split, counts in written.items():
         n_left_out = counts.pop(None, 0)
         left_out = f", {n_left_out:,} without a label left out" if n_left_out else ""
-        print(f"{arguments.folder / split}: {counts.total():,} pictures of {len(counts):,} classes"
+        print(f"{arguments.folder / split}: {counts.total():,} images of {len(counts):,} classes"
               f"{left_out}")  # fmt: skip
 
 
@@ -105,11 +105,11 @@ def write_folder(builder: DatasetBuilder, folder: Path) -> dict[str, Counter]:
         builder: of the set.
         folder: to make; it gets a folder for each split with one for each class.
     Returns:
-        Split -> how many pictures each class has; None counts those without a label, which are
+        Split -> how many images each class has; None counts those without a label, which are
         not written.
     Raises:
         OutputError: if the folder exists or cannot be written.
-        DatasetError: if the set is not of pictures with a class each.
+        DatasetError: if the set is not of images with a class each.
     """
     check_folder(folder)
     image, label = find_features(builder)
@@ -133,10 +133,10 @@ def write_folder(builder: DatasetBuilder, folder: Path) -> dict[str, Counter]:
 
 
 def find_features(builder: DatasetBuilder) -> tuple[str, str]:
-    """Return what the set calls its picture and its class.
+    """Return what the set calls its image and its class.
 
     Raises:
-        DatasetError: if it has not one of each, or its pictures are no 8-bit ones.
+        DatasetError: if it has not one of each, or its images are no 8-bit ones.
     """
     import numpy as np
     import tensorflow_datasets as tfds
@@ -156,7 +156,7 @@ def find_features(builder: DatasetBuilder) -> tuple[str, str]:
         found += names
     dtype = features[found[0]].np_dtype
     if dtype != np.uint8:
-        raise DatasetError(f"{builder.name}: expected pictures of 8 bits, got {np.dtype(dtype)}")
+        raise DatasetError(f"{builder.name}: expected images of 8 bits, got {np.dtype(dtype)}")
     return found[0], found[1]
 
 
@@ -168,7 +168,7 @@ def write_split(
     label: str,
     class_names: list[str],
 ) -> Counter:
-    """Write one split, and return how many pictures each class has."""
+    """Write one split, and return how many images each class has."""
     counts: Counter = Counter()
     for class_name in class_names:
         (folder / class_name).mkdir(parents=True)
@@ -192,7 +192,7 @@ def write_split(
 def read_encoded(
     builder: DatasetBuilder, split: str, image: str, label: str
 ) -> Iterator[tuple[bytes, int]]:
-    """Yield the file of each picture as the set holds it, and its class, always in one order."""
+    """Yield the file of each image as the set holds it, and its class, always in one order."""
     import tensorflow_datasets as tfds
 
     examples = builder.as_dataset(
@@ -206,12 +206,12 @@ def read_encoded(
 
 
 def as_file(data: bytes) -> tuple[bytes, str]:
-    """Return a picture's bytes and suffix; one in a format that few programs read becomes PNG."""
-    with Image.open(io.BytesIO(data)) as picture:
-        if picture.format in SUFFIXES:
-            return data, SUFFIXES[picture.format]
+    """Return an image's bytes and suffix; one in a format that few programs read becomes PNG."""
+    with Image.open(io.BytesIO(data)) as image:
+        if image.format in SUFFIXES:
+            return data, SUFFIXES[image.format]
         buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
+        image.save(buffer, "PNG")
         return buffer.getvalue(), ".png"
 
 

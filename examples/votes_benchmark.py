@@ -1,10 +1,10 @@
-"""Measure what training should make of votes, with made-up people who disagree over real pictures.
+"""Measure what training should make of votes, with simulated judges who disagree over real images.
 
     python examples/votes_benchmark.py train.txt test.txt truth.csv images/
 
 Each triplet of `train.txt` (anchor positive negative) is put to five people. Each of them errs the
-more often, the less the pictures' colours and layout (8 x 8 pixels) speak for the positive, so the
-error depends on the pictures, and on some questions most people are wrong. A head is trained on
+more often, the less the images' colours and layout (8 x 8 pixels) speak for the positive, so the
+error depends on the images, and on some questions most people are wrong. A head is trained on
 the votes in each of the three ways of `--votes-as`, and asked the test, whose truth is clean.
 Prints a table: mean accuracy over seeds, with the lowest and the highest.
 """
@@ -34,10 +34,10 @@ from tripletkit.features.store import FeatureStore
 from tripletkit.model.heads import embed
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import HeadSettings
-from tripletkit.model.training import choose_epochs, share_right, train_model
+from tripletkit.training.epochs import choose_epochs, share_right, train_model
 
 N_VOTERS = 5
-# Log odds that a person chooses the positive where the small pictures say nothing, and what one
+# Log odds that a person chooses the positive where the small images say nothing, and what one
 # standard deviation of what they say adds: about seven of ten votes are then right.
 BIAS, SLOPE = 1.0, 1.5
 
@@ -55,7 +55,7 @@ def main() -> None:
     for name in ("train", "test", "truth", "images"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--triplets", type=int, default=4000, help="how many to learn from")
-    parser.add_argument("--recipes", default="source,residual")
+    parser.add_argument("--recipes", default="mlp,residual")
     parser.add_argument("--losses", default="triplet,soft-margin")
     parser.add_argument("--backbone", default="efficientnet-lite0")
     parser.add_argument("--seeds", type=int, default=3)

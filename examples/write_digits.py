@@ -5,7 +5,7 @@
 makes FOLDER/images (700 PNGs), train.txt (6,000 triplets `anchor positive negative` over 500
 of them), test.txt with truth.csv (2,000 questions over the other 200, the two candidates in
 chance order), and labels.csv (which digit each is). Two digits look alike if they are the same
-digit. The pictures are real: 8 x 8 scans of the writing of 43 people (Alpaydin, Kaynak. Optical
+digit. The images are real: 8 x 8 scans of the writing of 43 people (Alpaydin, Kaynak. Optical
 Recognition of Handwritten Digits. UCI, 1998).
 """
 
@@ -26,7 +26,7 @@ SIDE_PX = 64
 
 
 def main(folder: Path) -> None:
-    """Write pictures, triplets and truth."""
+    """Write images, triplets and truth."""
     digits = load_digits()
     rng = np.random.default_rng(0)
     chosen = rng.permutation(len(digits.images))[: N_TRAIN + N_TEST]
@@ -35,8 +35,8 @@ def main(folder: Path) -> None:
     for name, index in zip(names, chosen, strict=True):
         # 0 is paper and 16 is ink in the data set.
         pixels = (255 - digits.images[index] * 255 / 16).astype(np.uint8)
-        picture = Image.fromarray(pixels).resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC)
-        picture.save(folder / "images" / name)
+        image = Image.fromarray(pixels).resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC)
+        image.save(folder / "images" / name)
 
     labels = digits.target[chosen]
     train = draw_triplets(labels[:N_TRAIN], N_TRAIN_TRIPLETS, rng)
@@ -49,7 +49,7 @@ def main(folder: Path) -> None:
     write_lines(folder / "truth.csv", ["label", *map(str, truth)])
     rows = [f"{name},{label}" for name, label in zip(names, labels, strict=True)]
     write_lines(folder / "labels.csv", ["name,label", *rows])
-    print(f"Wrote {len(names)} pictures, {len(train):,} + {len(test):,} triplets to {folder}/.")
+    print(f"Wrote {len(names)} images, {len(train):,} + {len(test):,} triplets to {folder}/.")
 
 
 def write_lines(path: Path, lines: list[str]) -> None:
@@ -58,7 +58,7 @@ def write_lines(path: Path, lines: list[str]) -> None:
 
 
 def draw_triplets(labels: np.ndarray, n_triplets: int, rng: np.random.Generator) -> np.ndarray:
-    """Return `(n_triplets, 3)` rows: two pictures of one digit and one of another."""
+    """Return `(n_triplets, 3)` rows: two images of one digit and one of another."""
     rows = []
     while len(rows) < n_triplets:
         anchor, positive, negative = rng.integers(0, len(labels), 3)

@@ -45,7 +45,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def toy_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of eight drawn pictures: `red0.png` to `red3.png`, `blue0.png` to `blue3.png`."""
+    """A folder of eight drawn images: `red0.png` to `red3.png`, `blue0.png` to `blue3.png`."""
     folder = tmp_path_factory.mktemp("toy_images")
     for colour in ("red", "blue"):
         for number in range(4):
@@ -60,7 +60,7 @@ def toy_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def triplet_file(tmp_path: Path) -> Path:
-    """A file of 24 judgements over the toy pictures: like goes with like."""
+    """A file of 24 judgements over the toy images: like goes with like."""
     path = tmp_path / "triplets.txt"
     lines = [
         f"{colour}{i}.png {colour}{j}.png {other}{(i + j) % 4}.png\n"
@@ -74,7 +74,7 @@ def triplet_file(tmp_path: Path) -> Path:
 
 
 class ToyCompetition(NamedTuple):
-    """Sixty drawn pictures, ten of each of six colours, and judgements: colour goes with colour."""
+    """Sixty drawn images, ten of each of six colours, and judgements: colour goes with colour."""
 
     images: Path
     train: Path
@@ -130,7 +130,7 @@ def toy_competition(tmp_path_factory: pytest.TempPathFactory) -> ToyCompetition:
 
 @pytest.fixture
 def labels_file(toy_competition: ToyCompetition, tmp_path: Path) -> Path:
-    """The colours of the toy competition's pictures, as a CSV of labels."""
+    """The colours of the toy competition's images, as a CSV of labels."""
     path = tmp_path / "labels.csv"
     rows = [f"p{n:02}.png,{COLOURS[label]}\n" for n, label in enumerate(toy_competition.labels)]
     path.write_text("name,label\n" + "".join(rows))

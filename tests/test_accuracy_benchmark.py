@@ -54,12 +54,12 @@ def run(benchmark, toy_competition, tiny_backbone, labels, monkeypatch, capsys):
 def test_it_prints_one_table_of_every_way(run):
     said = run("--seeds", 2)
     head, _, _, _, *rows = said.out.splitlines()
-    assert head == "400 training triplets over 42 pictures, 200 questions"
+    assert head == "400 training triplets over 42 images, 200 questions"
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
     assert [row[0] for row in cells] == [
         "frozen features, L2",
         "frozen features, cosine",
-        "source",
+        "mlp",
         "residual",
         "best",
         "best, 10-D",

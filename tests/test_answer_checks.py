@@ -85,7 +85,7 @@ def test_check_consistency_equals_a_loop():
     )
 
 
-def test_implied_triplets_put_the_nearer_picture_first():
+def test_implied_triplets_put_the_nearer_image_first():
     triplets = make_triplets([[0, 1, 2], [0, 1, 2], [3, 3, 4], [5, 6, 7]])
     answers = make_answers([1, 0, 1, 0], [1, -1, 1, 0])
     implied, of_row = implied_triplets(answers, triplets)

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 from tripletkit.data.audit import audit_triplets
 from tripletkit.data.images import read_image
-from tripletkit.data.near_duplicates import find_close_hashes, hash_picture
+from tripletkit.data.near_duplicates import find_close_hashes, hash_image
 from tripletkit.data.triplets import scan_triplets
 
 
@@ -32,7 +32,7 @@ def kinds(audit):
 
 def test_audit_of_a_clean_file_finds_nothing(scan):
     audit = audit_triplets(scan("a b c\na c d\nb a d\n"))
-    assert (audit.n_triplets, audit.n_distinct, audit.n_pictures) == (3, 3, 4)
+    assert (audit.n_triplets, audit.n_distinct, audit.n_images) == (3, 3, 4)
     assert not audit.findings()
 
 
@@ -53,7 +53,7 @@ def test_audit_names_repeats_as_a_note(scan):
 def test_audit_leaves_degenerate_triplets_out_of_the_rest(scan):
     audit = audit_triplets(scan("a b c\na b b\na a b\na b a\na b b\n"))
     assert kinds(audit) == {"degenerate": 4}
-    assert audit.degenerate.examples[0] == "train.txt:2: a b b names one picture twice"
+    assert audit.degenerate.examples[0] == "train.txt:2: a b b names one image twice"
     assert audit.repeated.count == 1
     assert audit.pair_roles.n_pairs == 2
     assert audit.components.count == 1
@@ -119,8 +119,8 @@ def test_audit_counts_usage(scan):
 def test_audit_against_names_what_is_shared(scan):
     ours, theirs = scan("a b c\nd e f\n"), scan("x y z\na c b\nd e y\n", "test.txt")
     [overlap] = audit_triplets(ours, [theirs]).against
-    assert overlap.shared_pictures.count == 5
-    assert overlap.shared_pictures.examples[0] == "train.txt:1: a, also test.txt:2"
+    assert overlap.shared_images.count == 5
+    assert overlap.shared_images.examples[0] == "train.txt:1: a, also test.txt:2"
     assert overlap.shared_pairs.count == 3
     assert overlap.shared_questions.examples == ["train.txt:1: a b c, also test.txt:2"]
 
@@ -153,7 +153,7 @@ def test_audit_counts_equal_loops(tmp_path_factory, ours, theirs):
     far = {frozenset((a, c)) for a, _, c in proper}
     assert audit.pair_roles.both.count == len(near & far)
     overlap = audit.against[0]
-    assert overlap.shared_pictures.count == len(set(sum(ours, ())) & set(sum(theirs, ())))
+    assert overlap.shared_images.count == len(set(sum(ours, ())) & set(sum(theirs, ())))
     assert overlap.shared_pairs.count == len(all_pairs(ours) & all_pairs(theirs))
     assert overlap.shared_questions.count == len(all_questions(ours) & all_questions(theirs))
 
@@ -189,13 +189,13 @@ def odd_images(tmp_path) -> Path:
     draw_scene(6, (400, 40)).save(folder / "long.png")
     frames = [draw_scene(seed) for seed in (7, 8)]
     frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
-    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "broken.jpg").write_bytes(b"no image")
     draw_scene(9).save(folder / "twice.png")
     draw_scene(9).save(folder / "twice.jpg")
     return folder
 
 
-def test_audit_looks_at_every_picture(scan, odd_images):
+def test_audit_looks_at_every_image(scan, odd_images):
     text = (
         "scene0 scene1 copy0.png\ntiny long moving\nbroken missing twice\nbright1 scene2 scene3\n"
     )
@@ -203,24 +203,24 @@ def test_audit_looks_at_every_picture(scan, odd_images):
     audit = audit_triplets(
         scan(text), (), odd_images, progress=lambda done, total: seen.append((done, total))
     )
-    pictures = audit.pictures
-    assert pictures.n_read == 9
-    assert pictures.unlocated.count == 2
-    assert pictures.unlocated.examples[0].startswith('train.txt:3: there is no picture "missing"')
-    assert 'one picture for "twice", got 2' in pictures.unlocated.examples[1]
-    assert pictures.unreadable.count == 1
-    assert "broken.jpg" in pictures.unreadable.examples[0]
-    assert pictures.several_frames.examples == ["train.txt:2: moving is 96 x 72 pixels, 2 frames"]
-    assert pictures.tiny.examples == ["train.txt:2: tiny is 24 x 24 pixels"]
-    assert pictures.extreme.examples == ["train.txt:2: long is 400 x 40 pixels"]
-    assert pictures.same_content.examples == ["scene0 copy0.png"]
-    assert pictures.look_alike.count == 1
-    assert pictures.look_alike.examples[0].startswith("scene1 bright1 (")
-    assert kinds(audit) == {"unlocated_pictures": 2, "unreadable_pictures": 1}
+    images = audit.images
+    assert images.n_read == 9
+    assert images.unlocated.count == 2
+    assert images.unlocated.examples[0].startswith('train.txt:3: there is no image "missing"')
+    assert 'one image for "twice", got 2' in images.unlocated.examples[1]
+    assert images.unreadable.count == 1
+    assert "broken.jpg" in images.unreadable.examples[0]
+    assert images.several_frames.examples == ["train.txt:2: moving is 96 x 72 pixels, 2 frames"]
+    assert images.tiny.examples == ["train.txt:2: tiny is 24 x 24 pixels"]
+    assert images.extreme.examples == ["train.txt:2: long is 400 x 40 pixels"]
+    assert images.same_content.examples == ["scene0 copy0.png"]
+    assert images.look_alike.count == 1
+    assert images.look_alike.examples[0].startswith("scene1 bright1 (")
+    assert kinds(audit) == {"unlocated_images": 2, "unreadable_images": 1}
     assert seen[-1] == (10, 10)
 
 
-def test_audit_finds_pictures_across_files_under_other_names(scan, odd_images):
+def test_audit_finds_images_across_files_under_other_names(scan, odd_images):
     ours = scan("scene0 scene1 scene2\n")
     theirs = scan("copy0 bright1 scene3\n", "test.txt")
     audit = audit_triplets(ours, [theirs], odd_images)
@@ -258,7 +258,7 @@ def test_close_hashes_link_equal_ones_to_the_first_only():
 def test_hash_hardly_moves_with_size(tmp_path):
     path = tmp_path / "large.jpg"
     draw_scene(3, (900, 700)).save(path, quality=95)
-    whole, reduced = hash_picture(read_image(path)), hash_picture(read_image(path, at_least_px=32))
+    whole, reduced = hash_image(read_image(path)), hash_image(read_image(path, at_least_px=32))
     assert np.bitwise_count(whole ^ reduced) <= 2
 
 
@@ -272,7 +272,7 @@ def test_audit_of_the_competition_files(shared):
     assert audit.anchor_cycles.count == audit.distance_cycles.count == 0
     assert audit.pair_roles.both.count == 38
     assert audit.components.count == 9_867
-    assert audit.against[0].shared_pictures.count == 0
+    assert audit.against[0].shared_images.count == 0
     assert not audit.findings()
     questions = audit_triplets(test, is_answered=False)
     assert (questions.mirrored.count, questions.repeated.count) == (136, 200)

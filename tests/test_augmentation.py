@@ -17,15 +17,15 @@ def see(pixels, flip=True, shift=0.125, seed=1):
     return Augmentation(flip, shift).apply(pixels, np.random.default_rng(seed))
 
 
-def shift_slowly(picture, down, right):
-    """Move a picture pixel by pixel; what comes in repeats its edge."""
-    side = len(picture)
-    moved = np.empty_like(picture)
+def shift_slowly(image, down, right):
+    """Move an image pixel by pixel; what comes in repeats its edge."""
+    side = len(image)
+    moved = np.empty_like(image)
     for row in range(side):
         for column in range(side):
             from_row = min(max(row + down, 0), side - 1)
             from_column = min(max(column + right, 0), side - 1)
-            moved[row, column] = picture[from_row, from_column]
+            moved[row, column] = image[from_row, from_column]
     return moved
 
 
@@ -33,12 +33,12 @@ def test_nothing_asked_for_changes_nothing(pixels):
     np.testing.assert_array_equal(see(pixels, flip=False, shift=0), pixels)
 
 
-def test_every_picture_is_one_of_the_shifts_or_its_mirror_image(pixels):
+def test_every_image_is_one_of_the_shifts_or_its_mirror_image(pixels):
     seen = see(pixels)
     n_flipped = 0
-    for picture, got in zip(pixels, seen, strict=True):
+    for image, got in zip(pixels, seen, strict=True):
         possible = [
-            shift_slowly(picture, down, right) for down in range(-2, 3) for right in range(-2, 3)
+            shift_slowly(image, down, right) for down in range(-2, 3) for right in range(-2, 3)
         ]
         is_flipped = any((got[:, ::-1] == each).all() for each in possible)
         assert is_flipped or any((got == each).all() for each in possible)

@@ -23,7 +23,11 @@ from tripletkit.features.backbones import (
 )
 from tripletkit.features.keras_backbones import build_efficientnetb0
 from tripletkit.features.packaged_weights import efficientnet_lite0_path
-from tripletkit.features.trained_weights import save_trained_weights, write_random_weights
+from tripletkit.features.trained_weights import (
+    build_backbone,
+    save_trained_weights,
+    write_random_weights,
+)
 from tripletkit.features.weights_origin import (
     choose_backbone,
     find_weights,
@@ -87,7 +91,7 @@ def test_a_name_is_registered_once(tiny_backbone):
 )
 def test_every_record_builds_what_it_states(name, n_parameters):
     backbone = get_backbone(name)
-    model = backbone.build_model(None)
+    model = build_backbone(backbone, None)
     side = backbone.input_size_px
     assert model.input_shape == (None, side, side, 3)
     assert model.output_shape == (None, backbone.n_features)
@@ -109,7 +113,7 @@ def test_all_records_are_tested():
 @pytest.mark.parametrize("name", list(BACKBONES))
 def test_every_layer_with_weights_is_in_one_block(name):
     backbone = get_backbone(name).resized(64)
-    model = backbone.build_model(None)
+    model = build_backbone(backbone, None)
     of_layer = [
         [block for block in backbone.blocks if re.match(block, layer.name)]
         for layer in model.layers
@@ -121,10 +125,10 @@ def test_every_layer_with_weights_is_in_one_block(name):
 
 
 @pytest.mark.parametrize("name", list(BACKBONES))
-def test_every_backbone_takes_pictures_of_another_size(name):
+def test_every_backbone_takes_images_of_another_size(name):
     backbone = get_backbone(name)
     resized = backbone.resized(64)
-    assert resized.build_model(None).input_shape == (None, 64, 64, 3)
+    assert build_backbone(resized, None).input_shape == (None, 64, 64, 3)
     assert resized.facts() == backbone.facts() | {"input_size_px": 64}
     assert backbone.resized(None) is backbone
 
@@ -134,7 +138,7 @@ def test_trained_weights_come_back_exactly(tmp_path, name):
     """Also where the ImageNet weights are in a form of their own, or are changed when loaded."""
     backbone = get_backbone(name).resized(32)
     keras.utils.set_random_seed(0)
-    model = backbone.build_model(None)
+    model = build_backbone(backbone, None)
     rng = np.random.default_rng(0)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization | keras.layers.Normalization):
@@ -143,13 +147,13 @@ def test_trained_weights_come_back_exactly(tmp_path, name):
         save_trained_weights(model, name, path)
     assert (tmp_path / "a.weights.h5").read_bytes() == path.read_bytes()
     pixels = rng.uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
-    again = backbone.build_model(path)
+    again = build_backbone(backbone, path)
     for got, want in zip(again.weights, model.weights, strict=True):
         np.testing.assert_array_equal(got, want)
     if name != "efficientnetb0":  # Its Normalization was changed behind its back.
         np.testing.assert_array_equal(again(pixels), model(pixels))
     with pytest.raises(WeightsError, match=f"got those of a trained {name}"):
-        get_backbone("mobilenetv2").build_model(path)
+        build_backbone(get_backbone("mobilenetv2"), path)
 
 
 def test_a_backbone_without_weights_says_that_it_must_be_trained(tmp_path, tiny_backbone):
@@ -331,6 +335,6 @@ def test_a_dead_line_does_not_wait_for_ever(downloadable, monkeypatch):
 
 def test_a_record_is_all_a_backbone_needs(tiny_backbone, tiny_weights):
     assert isinstance(tiny_backbone, Backbone)
-    model = tiny_backbone.build_model(tiny_weights)
+    model = build_backbone(tiny_backbone, tiny_weights)
     assert model.output_shape == (None, tiny_backbone.n_features)
     assert weights_origin.describe_origin(tiny_backbone) == "pip package tiny-weights"

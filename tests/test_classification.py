@@ -14,7 +14,7 @@ from tripletkit.evaluation import classification
 from tripletkit.evaluation.classification import (
     Confusion,
     average_precision,
-    classify_codes,
+    classify_embeddings,
     count_confusions,
     measure_variances,
     vote,
@@ -23,30 +23,30 @@ from tripletkit.evaluation.distances import DISTANCE_NAMES, pair_distances
 from tripletkit.evaluation.intervals import wilson_interval
 
 
-def draw_codes(n, seed, n_classes=4, n_dims=3):
+def draw_embeddings(n, seed, n_classes=4, n_dims=3):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, n_classes, n)
-    codes = rng.normal(size=(n, n_dims)) + np.eye(n_dims)[labels % n_dims] * 1.5 + 0.2
-    return codes.astype(np.float32), labels
+    embeddings = rng.normal(size=(n, n_dims)) + np.eye(n_dims)[labels % n_dims] * 1.5 + 0.2
+    return embeddings.astype(np.float32), labels
 
 
-REFERENCE, REFERENCE_LABELS = draw_codes(70, 0)
-QUERIES, QUERY_LABELS = draw_codes(31, 1)
+REFERENCE, REFERENCE_LABELS = draw_embeddings(70, 0)
+QUERIES, QUERY_LABELS = draw_embeddings(31, 1)
 
 
 def classify(distance="l2", **changes):
     settings = {
-        "reference_codes": REFERENCE,
+        "reference_embeddings": REFERENCE,
         "reference_labels": REFERENCE_LABELS,
-        "query_codes": QUERIES,
+        "query_embeddings": QUERIES,
         "query_labels": QUERY_LABELS,
         "distance": distance,
     }
-    return classify_codes(**settings | changes)
+    return classify_embeddings(**settings | changes)
 
 
-def distances_to(query, codes, distance):
-    return pair_distances(np.broadcast_to(query, codes.shape), codes, distance)
+def distances_to(query, embeddings, distance):
+    return pair_distances(np.broadcast_to(query, embeddings.shape), embeddings, distance)
 
 
 @pytest.mark.parametrize("k", [1, 5])
@@ -54,10 +54,10 @@ def distances_to(query, codes, distance):
 def test_scores_equal_a_loop(distance, k):
     scores = classify(distance, k=k)
     center_right, vote_right, first, tenth, average = [], [], [], [], []
-    codes = REFERENCE
+    embeddings = REFERENCE
     if distance == "cosine":
-        codes = codes / np.linalg.norm(codes, axis=1, keepdims=True)
-    centers = np.array([codes[label == REFERENCE_LABELS].mean(axis=0) for label in range(4)])
+        embeddings = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    centers = np.array([embeddings[label == REFERENCE_LABELS].mean(axis=0) for label in range(4)])
     for query, label in zip(QUERIES, QUERY_LABELS, strict=True):
         center_right.append(np.argmin(distances_to(query, centers, distance)) == label)
         order = np.argsort(distances_to(query, REFERENCE, distance), kind="stable")
@@ -103,22 +103,24 @@ def test_neither_blocks_nor_the_order_of_queries_change_a_score(monkeypatch):
     expected = classify().to_json()
     monkeypatch.setattr(classification, "_BLOCK_PAIRS", 200)
     order = np.random.default_rng(2).permutation(31)
-    found = classify(query_codes=QUERIES[order], query_labels=QUERY_LABELS[order]).to_json()
+    found = classify(query_embeddings=QUERIES[order], query_labels=QUERY_LABELS[order]).to_json()
     for name in ("nearest_center", "nearest_neighbors", "precision_at_1", "mean_average_precision"):
         assert found[name]["value"] == pytest.approx(expected[name]["value"])
 
 
-def test_codes_that_are_all_alike_are_scored_as_chance():
-    scores = classify(reference_codes=np.ones_like(REFERENCE), query_codes=np.ones_like(QUERIES))
+def test_embeddings_that_are_all_alike_are_scored_as_chance():
+    scores = classify(
+        reference_embeddings=np.ones_like(REFERENCE), query_embeddings=np.ones_like(QUERIES)
+    )
     shares = np.bincount(REFERENCE_LABELS) / len(REFERENCE_LABELS)
     assert scores.mean_average_precision.value == pytest.approx(shares[QUERY_LABELS].mean())
     assert (scores.variances.within, scores.variances.between) == (0, 0)
     assert np.isnan(scores.variances.within_share)
 
 
-def test_fewer_pictures_than_neighbours():
+def test_fewer_images_than_neighbours():
     scores = classify(
-        reference_codes=REFERENCE[:6], reference_labels=np.array([0, 1, 2, 3, 0, 1]), k=50
+        reference_embeddings=REFERENCE[:6], reference_labels=np.array([0, 1, 2, 3, 0, 1]), k=50
     )
     assert 0 < scores.precision_at_10.value <= 1 / 3
 
@@ -148,9 +150,9 @@ def test_variances_equal_a_loop_and_add_up():
     variances = measure_variances(QUERIES, QUERY_LABELS)
     middle = QUERIES.mean(axis=0, dtype=np.float64)
     within = between = 0.0
-    for code, label in zip(QUERIES.astype(np.float64), QUERY_LABELS, strict=True):
+    for embedding, label in zip(QUERIES.astype(np.float64), QUERY_LABELS, strict=True):
         center = QUERIES[label == QUERY_LABELS].mean(axis=0, dtype=np.float64)
-        within += ((code - center) ** 2).sum() / 31
+        within += ((embedding - center) ** 2).sum() / 31
         between += ((center - middle) ** 2).sum() / 31
     assert (variances.within, variances.between) == pytest.approx((within, between))
     whole = QUERIES.astype(np.float64).var(axis=0).sum()

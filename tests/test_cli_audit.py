@@ -9,8 +9,8 @@ import pytest
 from tripletkit.cli.main import tripletkit
 
 KEYS = (
-    "source n_triplets n_distinct n_pictures unreadable_lines repeated degenerate mirrored "
-    "contradictions anchor_cycles distance_cycles judgements usage pair_roles components pictures "
+    "source n_triplets n_distinct n_images unreadable_lines repeated degenerate mirrored "
+    "contradictions anchor_cycles distance_cycles judgements usage pair_roles components images "
     "against findings"
 ).split()
 
@@ -31,8 +31,8 @@ def test_audit_prints_json_with_stable_keys(runner, triplet_file, toy_images):
     assert list(audit) == KEYS
     assert audit["n_triplets"] == 24
     assert audit["against"][0]["shared_questions"]["count"] == 24
-    assert audit["pictures"]["n_read"] == 8
-    assert {"kind": "shared_pictures", "source": str(triplet_file), "count": 8} in audit["findings"]
+    assert audit["images"]["n_read"] == 8
+    assert {"kind": "shared_images", "source": str(triplet_file), "count": 8} in audit["findings"]
 
 
 def test_audit_strict_fails_on_findings_only(runner, tmp_path):

@@ -69,18 +69,18 @@ def test_clear_removes_a_damaged_store(runner, filled):
     assert "empty" in runner.invoke(tripletkit, ["cache", "info"]).stdout
 
 
-def test_prune_drops_pictures_that_are_gone(runner, filled, tmp_path):
-    picture = tmp_path / "a.png"
-    picture.write_bytes(b"a")
+def test_prune_drops_images_that_are_gone(runner, filled, tmp_path):
+    image = tmp_path / "a.png"
+    image.write_bytes(b"a")
     with FeatureStore(filled) as store:
-        size_bytes, changed_ns = picture.stat().st_size, picture.stat().st_ctime_ns
+        size_bytes, changed_ns = image.stat().st_size, image.stat().st_ctime_ns
         store._database.execute(
             "INSERT INTO files VALUES (?, ?, ?, ?)",
-            (os.fsencode(picture), size_bytes, changed_ns, b"a"),
+            (os.fsencode(image), size_bytes, changed_ns, b"a"),
         )
     result = runner.invoke(tripletkit, ["cache", "prune"])
     assert (result.exit_code, result.stdout) == (0, "")
-    assert result.stderr == "Dropped the features of 1 pictures.\n"
+    assert result.stderr == "Dropped the features of 1 images.\n"
     with FeatureStore(filled) as store:
         assert store.missing(SPACE, [b"a", b"b"]) == [b"b"]
 

@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from tripletkit.cli.main import tripletkit
-from tripletkit.data.held_out import read_held_out
+from tripletkit.data.splits.held_out import read_held_out
 from tripletkit.errors import ImageNameError, LabelFileError, TripletFileError
 
 COLOURS = ["red", "lime", "blue", "yellow", "black", "magenta"]
@@ -23,7 +23,9 @@ def classify(runner, tiny_backbone, labels_file, toy_competition):
     return run
 
 
-def test_trained_codes_stand_beside_frozen_features(classify, toy_model, toy_competition, tmp_path):
+def test_trained_embeddings_stand_beside_frozen_features(
+    classify, toy_model, toy_competition, tmp_path
+):
     figure, table = tmp_path / "c.png", tmp_path / "c.csv"
     result = classify(
         "--model", toy_model, "--held-out", toy_competition.test,
@@ -31,9 +33,9 @@ def test_trained_codes_stand_beside_frozen_features(classify, toy_model, toy_com
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert lines[0].startswith("18 held-out pictures of 6 classes, classified by 42 others.")
+    assert lines[0].startswith("18 held-out images of 6 classes, classified by 42 others.")
     assert lines[2].split() == (
-        "trained codes, l2 95% interval frozen features, cosine 95% interval".split()
+        "trained embeddings, l2 95% interval frozen features, cosine 95% interval".split()
     )
     assert [line.split("  ")[0] for line in lines[3:]] == [
         "nearest class center",
@@ -57,7 +59,7 @@ def test_trained_codes_stand_beside_frozen_features(classify, toy_model, toy_com
     )
     assert record["classes"] == sorted(COLOURS)
     assert [list(map(int, row[1:])) for row in rows[1:]] == record["confusion"]
-    trained, frozen = record["trained_codes"], record["frozen_features"]
+    trained, frozen = record["trained_embeddings"], record["frozen_features"]
     right = sum(record["confusion"][n][n] for n in range(6))
     assert trained["nearest_neighbors"]["value"] == pytest.approx(right / 18)
     assert (trained["distance"], frozen["distance"]) == ("l2", "cosine")
@@ -66,14 +68,14 @@ def test_trained_codes_stand_beside_frozen_features(classify, toy_model, toy_com
         classify("--backbone", "tiny", "--held-out", toy_competition.test, "--json").stdout
     )
     assert alone["frozen_features"] == frozen
-    assert "trained_codes" not in alone
+    assert "trained_embeddings" not in alone
 
 
 def test_a_share_by_chance_is_held_out_with_a_warning(classify, toy_model):
     result = classify("--model", toy_model, "--fraction", "0.3", "--json")
     assert result.exit_code == 0, result.output
-    assert "warning: the model may have learnt from pictures that are held out" in result.stderr
-    record = json.loads(result.stdout)["trained_codes"]
+    assert "warning: the model may have learnt from images that are held out" in result.stderr
+    record = json.loads(result.stdout)["trained_embeddings"]
     assert (record["n_queries"], record["n_reference"]) == (18, 42)
     again = classify("--model", toy_model, "--fraction", "0.3", "--json")
     assert again.stdout == result.stdout
@@ -96,7 +98,7 @@ def test_splits_as_folders_and_copies_across_them(classify, toy_competition, tmp
     assert result.exit_code == 0, result.output
     record = json.loads(result.stdout)["frozen_features"]
     assert (record["n_queries"], record["n_reference"]) == (19, 41)
-    assert "Copies of other pictures, left out: 1." in result.stderr
+    assert "Copies of other images, left out: 1." in result.stderr
 
 
 def test_names_without_extension_or_label(classify, toy_competition, tmp_path, labels_file):
@@ -105,27 +107,27 @@ def test_names_without_extension_or_label(classify, toy_competition, tmp_path, l
     labels_file.write_text(labels_file.read_text().replace("p00.png,red\n", ""))
     result = classify("--backbone", "tiny", "--held-out", names)
     assert result.exit_code == 0, result.output
-    assert "Held-out pictures without a label, left out: 1." in result.stderr
-    assert result.stdout.startswith("2 held-out pictures of 6 classes, classified by 57 others.")
+    assert "Held-out images without a label, left out: 1." in result.stderr
+    assert result.stdout.startswith("2 held-out images of 6 classes, classified by 57 others.")
     assert "Copies" not in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "message"),
+    ("options", "exit_code", "message"),
     [
         (["--held-out", "names.txt", "--fraction", "0.1"], 2, "--held-out says which"),
         (["--backbone", "tiny", "--model", "m"], 2, "give one of them"),
         (["--backbone", "tiny", "--confusion", "c.gif"], 1, "'.gif'"),
         (["--backbone", "tiny", "--confusion-csv", "none/c.csv"], 1, "does not exist"),
-        (["--backbone", "tiny", "--held-out", "names.txt"], 1, 'names.txt: there is no picture "q'),
+        (["--backbone", "tiny", "--held-out", "names.txt"], 1, 'names.txt: there is no image "q'),
         (["--backbone", "tiny", "--fraction", "1"], 2, "0<x<1"),
     ],
 )
-def test_wrong_calls(classify, tmp_path, monkeypatch, options, code, message):
+def test_wrong_calls(classify, tmp_path, monkeypatch, options, exit_code, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "names.txt").write_text("q\n")
     result = classify(*options)
-    assert (result.exit_code, result.stdout) == (code, "")
+    assert (result.exit_code, result.stdout) == (exit_code, "")
     assert message in result.stderr
 
 
@@ -149,7 +151,7 @@ def test_held_out_names_are_read_from_what_there_is(tmp_path, text, expected):
     ("text", "error", "message"),
     [
         ("a b c\nd\n", TripletFileError, "expected 3 image names, got 1"),
-        ("\n# nothing\n", ImageNameError, "names of held-out pictures, got none"),
+        ("\n# nothing\n", ImageNameError, "names of held-out images, got none"),
         ("name,label\na\n", LabelFileError, "expected 2 columns, got 1"),
         ('a\n""\n', TripletFileError, "got an empty one"),
     ],

@@ -71,7 +71,7 @@ def test_compare_writes_the_rows_that_differ(runner, folder):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "message"),
+    ("arguments", "exit_code", "message"),
     [
         ("good.txt truth.txt", 2, "Expected two or more answer files and then the truth file"),
         ("good.txt good.txt truth.txt", 2, "Expected different answer files"),
@@ -80,9 +80,9 @@ def test_compare_writes_the_rows_that_differ(runner, folder):
         ("good.txt fair.txt truth.txt --rows no/d.csv", 1, "no/d.csv: its folder "),
     ],
 )
-def test_compare_says_what_is_wrong(runner, folder, arguments, code, message):
+def test_compare_says_what_is_wrong(runner, folder, arguments, exit_code, message):
     Path("short.txt").write_text("1\n0\n")
     result = runner.invoke(tripletkit, f"compare {arguments}")
-    assert result.exit_code == code
+    assert result.exit_code == exit_code
     assert message in result.stderr
     assert result.stdout == ""

@@ -22,7 +22,7 @@ def test_controls_prints_one_line_each(runner, folder):
     assert result.exit_code == 0
     assert result.stderr == ""
     names = [line.split("  ")[0] for line in result.stdout.splitlines()]
-    assert names == ["control", "pair memory", "popularity", "names only"]
+    assert names == ["baseline", "pair memory", "popularity", "names only"]
     assert "pair memory  1.0000    0.3424 to 1.0000" in result.stdout
 
 
@@ -30,17 +30,17 @@ def test_controls_json_without_the_ordinal_embedding(runner, folder):
     result = runner.invoke(
         tripletkit, "controls train.txt val.txt --truth truth.txt --no-ordinal --json"
     )
-    found = json.loads(result.stdout)["controls"]
-    assert [control["name"] for control in found] == ["pair memory", "popularity"]
+    found = json.loads(result.stdout)["baselines"]
+    assert [baseline["name"] for baseline in found] == ["pair memory", "popularity"]
     assert found[0]["accuracy"] == 1
 
 
 def test_controls_without_truth_says_what_it_takes_for_granted(runner, folder):
     result = runner.invoke(tripletkit, "controls train.txt val.txt --no-ordinal --json")
     assert result.stderr == (
-        "No truth file: taking every first picture for the nearer one (truth all 1).\n"
+        "No truth file: taking every first image for the nearer one (truth all 1).\n"
     )
-    assert json.loads(result.stdout)["controls"][0]["accuracy"] == 0.5
+    assert json.loads(result.stdout)["baselines"][0]["accuracy"] == 0.5
 
 
 def test_controls_with_one_seed_are_the_same(runner, folder):

@@ -38,7 +38,7 @@ def test_writes_names_and_features_by_suffix(run, tmp_path, suffix, tiny_backbon
     path = tmp_path / f"features{suffix}"
     result = run("-o", path)
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "Wrote features of 8 pictures" in result.stderr
+    assert "Wrote features of 8 images" in result.stderr
     names, vectors = read(path.rename(path.with_suffix(suffix.lower())))
     assert names == NAMES
     assert vectors.shape == (8, tiny_backbone.n_features)
@@ -58,15 +58,15 @@ def test_vectors_read_back_the_same(tmp_path, suffix):
 def test_the_second_run_comes_from_the_store(run, tmp_path):
     run("-o", tmp_path / "a.csv")
     result = run("-o", tmp_path / "b.csv")
-    assert "0 pictures computed, 8 from the store" in result.stderr
+    assert "0 images computed, 8 from the store" in result.stderr
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
 
 
 def test_a_bad_output_is_refused_before_any_work(run, tmp_path):
     for output, message in [
-        ("codes.txt", "expected a name that ends in .parquet, .csv, .npz, got '.txt'"),
-        ("codes", "got 'no suffix'"),
-        ("none/codes.csv", "does not exist"),
+        ("embeddings.txt", "expected a name that ends in .parquet, .csv, .npz, got '.txt'"),
+        ("embeddings", "got 'no suffix'"),
+        ("none/embeddings.csv", "does not exist"),
     ]:
         result = run("-o", tmp_path / output)
         assert result.exit_code == 1

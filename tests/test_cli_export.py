@@ -20,7 +20,7 @@ def export(runner, tiny_backbone, toy_model):
     return export
 
 
-def test_exported_codes_give_the_answers_of_predict(
+def test_exported_embeddings_give_the_answers_of_predict(
     export, runner, toy_competition, toy_model, tmp_path
 ):
     folder = tmp_path / "exported"
@@ -30,8 +30,8 @@ def test_exported_codes_give_the_answers_of_predict(
         f"Wrote {folder / 'encoder.keras'}.\nWrote {folder / 'triplet_network.keras'}.\n"
     )
     encoder = keras.saving.load_model(folder / "encoder.keras", safe_mode=True)
-    asked = [line.split() for line in toy_competition.test.read_text().splitlines()]
-    names = sorted({name for row in asked for name in row})
+    queries = [line.split() for line in toy_competition.test.read_text().splitlines()]
+    names = sorted({name for row in queries for name in row})
     pixels = np.stack(
         [
             np.asarray(
@@ -42,7 +42,7 @@ def test_exported_codes_give_the_answers_of_predict(
             for name in names
         ]
     )
-    rows = np.array([[names.index(name) for name in row] for row in asked])
+    rows = np.array([[names.index(name) for name in row] for row in queries])
     margins = triplet_margins(encoder.predict(pixels, verbose=0), rows, "l2")
     predicted = runner.invoke(
         tripletkit, ["predict", str(toy_competition.test), "--model", str(toy_model)]

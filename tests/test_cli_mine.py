@@ -40,11 +40,9 @@ def number_of(name):
     return int(name[1:3])
 
 
-def test_the_table_holds_the_hardest_pictures(
-    mine, labels_file, toy_competition, features, tmp_path
-):
+def test_the_table_holds_the_hardest_images(mine, labels_file, toy_competition, features, tmp_path):
     output = tmp_path / "mined.csv"
-    result = mine(labels_file, toy_competition.images, "-o", output, "--per-picture", 3, *ALL, "-q")
+    result = mine(labels_file, toy_competition.images, "-o", output, "--per-image", 3, *ALL, "-q")
     assert (result.exit_code, result.stderr) == (0, ""), result.stderr
     table = pd.read_csv(output)
     assert list(table.columns) == ["anchor", "other", "kind", "distance", "rank"]
@@ -124,10 +122,10 @@ def test_the_summary_is_read_by_people(mine, labels_file, toy_competition):
     result = mine(labels_file, toy_competition.images, "-q")
     assert (result.exit_code, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
-    assert lines[0] == "60 pictures of 6 classes, cosine distance"
+    assert lines[0] == "60 images of 6 classes, cosine distance"
     assert lines[2].split()[:3] == ["within", "classes", "270"]
     assert lines[3].split()[:3] == ["between", "classes", "1,500"]
-    assert "of the pictures the nearest other one is a negative" in lines[5]
+    assert "of the images the nearest other one is a negative" in lines[5]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
@@ -141,11 +139,11 @@ def test_the_distribution_is_drawn_the_same_each_time(
         assert f"Drew {path}." in result.stderr
     assert paths[0].read_bytes() == paths[1].read_bytes()
     if suffix == ".png":
-        with Image.open(paths[0]) as picture:
-            assert len(picture.convert("RGB").getcolors(1 << 24)) > 50
+        with Image.open(paths[0]) as image:
+            assert len(image.convert("RGB").getcolors(1 << 24)) > 50
     elif suffix == ".svg":
         text = paths[0].read_text()
-        for part in ("Distances of 60 pictures of 6 classes", "cosine distance", "of negatives"):
+        for part in ("Distances of 60 images of 6 classes", "cosine distance", "of negatives"):
             assert part in text
 
 
@@ -159,22 +157,22 @@ def test_a_folder_for_each_class_and_copies_count_once(mine, toy_competition, tm
     assert mine(images, images, "-o", plain, *ALL).exit_code == 0
     shutil.copy(images / "red" / "p00.png", images / "red" / "zz a copy.png")
     result = mine(images, images, "-o", copied, *ALL)
-    assert "Copies of other pictures, left out: 1." in result.stderr
+    assert "Copies of other images, left out: 1." in result.stderr
     assert plain.read_bytes() == copied.read_bytes()
     shutil.copy(images / "red" / "p00.png", images / "blue" / "zz.png")
     result = mine(images, images, "-o", copied)
     assert result.exit_code == 1
-    assert "expected one label for one picture" in result.stderr
+    assert "expected one label for one image" in result.stderr
 
 
-def test_a_class_of_one_picture_is_said_and_only_a_negative(
+def test_a_class_of_one_image_is_said_and_only_a_negative(
     mine, labels_file, toy_competition, tmp_path
 ):
     text = labels_file.read_text().replace("p07.png,lime", "p07.png,olive")
     labels_file.write_text(text)
     output = tmp_path / "mined.csv"
-    result = mine(labels_file, toy_competition.images, "-o", output, "--per-picture", 60, *ALL)
-    assert "Classes of a single picture, which can only be a negative: 1 (olive)." in result.stderr
+    result = mine(labels_file, toy_competition.images, "-o", output, "--per-image", 60, *ALL)
+    assert "Classes of a single image, which can only be a negative: 1 (olive)." in result.stderr
     table = pd.read_csv(output)
     assert set(table.loc[table["anchor"] == "p07.png", "kind"]) == {"negative"}
     assert set(table.loc[table["other"] == "p07.png", "kind"]) == {"negative"}
@@ -249,31 +247,31 @@ def test_outputs_appear_all_or_none(mine, labels_file, toy_competition, tmp_path
     assert {path.name for path in tmp_path.iterdir()} == {"labels.csv", "mined.csv"}
 
 
-def test_unreadable_pictures_can_be_left_out(mine, labels_file, toy_competition, tmp_path):
+def test_unreadable_images_can_be_left_out(mine, labels_file, toy_competition, tmp_path):
     images = shutil.copytree(toy_competition.images, tmp_path / "images")
-    (images / "p03.png").write_text("no picture")
+    (images / "p03.png").write_text("no image")
     assert mine(labels_file, images).exit_code == 1
     result = mine(labels_file, images, "--on-bad-image", "skip", "--json")
-    assert json.loads(result.stdout)["pictures"] == 59
+    assert json.loads(result.stdout)["images"] == 59
     result = mine("--triplets", toy_competition.train, images, "--on-bad-image", "skip", "--json")
     assert json.loads(result.stdout)["all"]["triplets"] < 400
     one = tmp_path / "one.txt"
     one.write_text("p03 p01 p02\n")
     result = mine("--triplets", one, images, "--on-bad-image", "skip")
     assert result.exit_code == 1
-    assert "expected triplets of three pictures that can be read" in result.stderr
+    assert "expected triplets of three images that can be read" in result.stderr
 
 
 def test_wrong_calls_are_refused(mine, labels_file, toy_competition, tmp_path):
     images, train = toy_competition.images, toy_competition.train
     one_class = tmp_path / "one.csv"
     one_class.write_text("name,label\np00.png,a\np01.png,a\n")
-    for arguments, code, message in [
+    for arguments, exit_code, message in [
         ([], 2, "Missing argument 'IMAGES'"),
         ([images], 2, "Give LABELS before it, or --triplets"),
         ([labels_file, labels_file], 2, "is not a folder"),
         ([labels_file, images, "--triplets", train], 2, "in the place of LABELS"),
-        (["--triplets", train, images, "--per-picture", 3], 2, "--per-picture is for LABELS"),
+        (["--triplets", train, images, "--per-image", 3], 2, "--per-image is for LABELS"),
         (["--triplets", train, images, "--negative-quantiles", 0, 1], 2, "is for LABELS"),
         ([labels_file, images, "--keep", 3], 2, "--keep is for --triplets"),
         (["--triplets", train, images, "--keep", "0"], 2, "expected a count such as 500"),
@@ -285,8 +283,8 @@ def test_wrong_calls_are_refused(mine, labels_file, toy_competition, tmp_path):
         ([labels_file, images, "--model", tmp_path], 2, "--backbone needs no --model"),
         ([labels_file, images, "--plot", tmp_path / "p.txt"], 1, "expected a name that ends"),
         ([labels_file, images, "-o", tmp_path / "none" / "m.csv"], 1, "does not exist"),
-        ([one_class, images], 1, "expected pictures of at least two classes"),
+        ([one_class, images], 1, "expected images of at least two classes"),
     ]:
         result = mine(*arguments)
-        assert (result.exit_code, result.stdout) == (code, ""), (arguments, result.stderr)
+        assert (result.exit_code, result.stdout) == (exit_code, ""), (arguments, result.stderr)
         assert message in result.stderr, arguments

@@ -70,7 +70,7 @@ def test_a_query_is_never_its_own_neighbour_under_any_name(run, copied_images, t
     assert not {"red0.png", "a copy.png"} & set(found[0])
 
 
-def test_equally_near_pictures_come_by_name(run, copied_images):
+def test_equally_near_images_come_by_name(run, copied_images):
     for name in ("zz.png", "a.png"):
         shutil.copy(copied_images / "red1.png", copied_images / name)
     result = run("--query", copied_images / "red0.png", "-k", 20, "--json", images=copied_images)
@@ -106,12 +106,12 @@ def test_labels_say_right_and_wrong(run, toy_images, tmp_path):
 def test_collage_is_drawn(run, toy_images, tmp_path):
     result = run("--query", toy_images / "red0.png", "-k", 3, "--collage", tmp_path / "c.png")
     assert result.exit_code == 0
-    with Image.open(tmp_path / "c.png") as picture:
-        assert picture.width > 4 * 144
-        assert len(picture.convert("RGB").getcolors(1 << 20)) > 10
+    with Image.open(tmp_path / "c.png") as image:
+        assert image.width > 4 * 144
+        assert len(image.convert("RGB").getcolors(1 << 20)) > 10
 
 
-def test_an_index_gives_the_same_and_needs_no_other_picture(run, copied_images, tmp_path):
+def test_an_index_gives_the_same_and_needs_no_other_image(run, copied_images, tmp_path):
     pytest.importorskip("faiss", reason="faiss-cpu is not installed (tripletkit[search])")
     index = tmp_path / "index.npz"
     arguments = ["--query", copied_images / "red0.png", "--json"]
@@ -130,7 +130,7 @@ def test_an_index_of_another_collection_is_refused_until_forced(run, copied_imag
     (copied_images / "blue3.png").unlink()
     result = run(*arguments, images=copied_images)
     assert result.exit_code == 1
-    assert "expected an index of a collection of 7 pictures, got 8" in result.stderr
+    assert "expected an index of a collection of 7 images, got 8" in result.stderr
     assert result.stdout == ""
     assert run(*arguments, "--force", images=copied_images).exit_code == 0
 
@@ -142,35 +142,35 @@ def test_without_faiss_the_error_says_what_to_install(run, toy_images, tmp_path,
     assert "pip install 'tripletkit[search]'" in result.stderr
 
 
-def test_wrong_calls_and_bad_pictures_are_refused(run, copied_images, tmp_path):
+def test_wrong_calls_and_bad_images_are_refused(run, copied_images, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     query = ["--query", copied_images / "red0.png"]
-    for arguments, code, message in [
+    for arguments, exit_code, message in [
         ([], 2, "Missing option '--query'"),
         (["--query", tmp_path / "none.png"], 2, "does not exist"),
         ([*query, "-k", 0], 2, "0 is not in the range"),
         ([*query, "--model", tmp_path], 2, "--backbone needs no --model"),
         ([*query, "--collage", tmp_path / "c.txt"], 1, "expected a name that ends in .png"),
-        (["--query", empty], 1, "expected pictures, there is none"),
-        (["--query", tmp_path / "text.png"], 1, "expected a picture"),
-        (["--query", tmp_path / "text.png", "--on-bad-image", "skip"], 1, "expected a picture"),
+        (["--query", empty], 1, "expected images, there is none"),
+        (["--query", tmp_path / "text.png"], 1, "expected an image"),
+        (["--query", tmp_path / "text.png", "--on-bad-image", "skip"], 1, "expected an image"),
     ]:
         result = run(*arguments, images=copied_images)
-        assert (result.exit_code, result.stdout) == (code, ""), arguments
+        assert (result.exit_code, result.stdout) == (exit_code, ""), arguments
         assert message in result.stderr
     result = run(*query, images=empty)
-    assert (result.exit_code, "expected a folder of pictures" in result.stderr) == (1, True)
+    assert (result.exit_code, "expected a folder of images" in result.stderr) == (1, True)
 
 
-def test_broken_pictures_can_be_left_out(run, copied_images):
-    (copied_images / "red1.png").write_text("no picture")
+def test_broken_images_can_be_left_out(run, copied_images):
+    (copied_images / "red1.png").write_text("no image")
     result = run("--query", copied_images / "red0.png", "--json", images=copied_images)
     assert result.exit_code == 1
     arguments = ["--query", copied_images / "red0.png", "--json", "--on-bad-image", "skip"]
     result = run(*arguments, images=copied_images)
-    assert "1 pictures are left out" in result.stderr
+    assert "1 images are left out" in result.stderr
     assert len(names_of(result)) == 6
 
 

@@ -16,6 +16,7 @@ from test_hostile import HOSTILE, manifest
 
 from tripletkit.cli.main import tripletkit
 from tripletkit.data.triplets import quote_name
+from tripletkit.features.trained_weights import build_backbone
 
 
 @pytest.fixture
@@ -46,14 +47,14 @@ def test_predict_answers_every_row_in_order(predict, runner, toy_competition, tm
     lines = result.stdout.splitlines()
     assert lines[0] == "a,b,c,prediction,margin"
     rows = rows_of(result.stdout)
-    asked = [line.split() for line in toy_competition.test.read_text().splitlines()]
-    assert [[row["a"], row["b"], row["c"]] for row in rows] == asked
+    queries = [line.split() for line in toy_competition.test.read_text().splitlines()]
+    assert [[row["a"], row["b"], row["c"]] for row in rows] == queries
     for row in rows:
         assert row["prediction"] == str(int(float(row["margin"]) > 0))
     truth = toy_competition.truth.read_text().split()[1:]
     right = [row["prediction"] == label for row, label in zip(rows, truth, strict=True)]
     assert np.mean(right) > 0.9
-    assert "Answered 200 questions over 18 pictures.\n" in result.stderr
+    assert "Answered 200 questions over 18 images.\n" in result.stderr
     labels = predict("--format", "labels", "-q")
     assert labels.stdout == "".join(f"{row['prediction']}\n" for row in rows)
     assert labels.stderr == ""
@@ -95,28 +96,28 @@ def test_the_frozen_features_answer_without_training(predict):
     assert len(frozen.stdout.splitlines()) == 201
 
 
-def test_bad_pictures_fail_or_answer_zero(predict, toy_competition, write, tmp_path):
+def test_bad_images_fail_or_answer_zero(predict, toy_competition, write, tmp_path):
     images = tmp_path / "images"
     shutil.copytree(toy_competition.images, images)
-    (images / "p43.png").write_bytes(b"no picture")
+    (images / "p43.png").write_bytes(b"no image")
     triplets = write("p42 p48 p44\np42 p48 p43\np42 nobody p44\n")
     missing = predict("--images", images, triplets=triplets)
     assert (missing.exit_code, missing.stdout) == (1, "")
-    assert 't.txt:3: there is no picture "nobody"' in missing.stderr
+    assert 't.txt:3: there is no image "nobody"' in missing.stderr
     skipped = predict("--images", images, "--on-bad-image", "skip", triplets=triplets)
     assert skipped.exit_code == 0
     rows = rows_of(skipped.stdout)
     assert [row["margin"] == "" for row in rows] == [False, True, True]
     assert [row["prediction"] for row in rows[1:]] == ["0", "0"]
-    assert "warning: 2 pictures are left out:" in skipped.stderr
-    assert "warning: 2 of 3 rows have a picture that cannot be used" in skipped.stderr
+    assert "warning: 2 images are left out:" in skipped.stderr
+    assert "warning: 2 of 3 rows have an image that cannot be used" in skipped.stderr
     labels = predict(
         "--images", images, "--on-bad-image", "skip", "--format", "labels", triplets=triplets
     )
     assert labels.stdout.splitlines()[1:] == ["0", "0"]
 
 
-def test_pictures_that_moved_are_asked_for(predict, toy_model, toy_competition, tmp_path):
+def test_images_that_moved_are_asked_for(predict, toy_model, toy_competition, tmp_path):
     shutil.copytree(toy_model, tmp_path / "m")
     hidden = toy_competition.images.with_name("hidden")
     expected = predict().stdout
@@ -127,10 +128,10 @@ def test_pictures_that_moved_are_asked_for(predict, toy_model, toy_competition, 
     finally:
         hidden.rename(toy_competition.images)
     assert result.exit_code == 1
-    assert f"{toy_competition.images}: the folder of pictures" in result.stderr
+    assert f"{toy_competition.images}: the folder of images" in result.stderr
     assert "--images DIR" in result.stderr
     assert moved.stdout == expected
-    assert "Features: 0 pictures computed, 18 from the store.\n" in moved.stderr
+    assert "Features: 0 images computed, 18 from the store.\n" in moved.stderr
 
 
 def test_answers_from_the_store_need_no_weights(predict, monkeypatch, tmp_path):
@@ -171,7 +172,7 @@ def test_predict_checks_before_anything_slow(predict, write, tmp_path, monkeypat
             {"triplets": write("p42 p43\n", "short.txt")},
             "short.txt:1: expected 3 image names, got 2",
         ),
-        ([], {"triplets": write("p42 p43 nobody\n")}, 't.txt:1: there is no picture "nobody"'),
+        ([], {"triplets": write("p42 p43 nobody\n")}, 't.txt:1: there is no image "nobody"'),
     ):
         result = predict(*options, **extra)
         assert (result.exit_code, result.stdout) == (1, "")
@@ -227,8 +228,8 @@ def test_stdout_holds_answers_only(start_tripletkit, toy_model, toy_competition)
     talk = [line for line in output.splitlines() if not line.startswith(("p", "a,b,c"))]
     # Not a word of TensorFlow's.
     assert talk == [
-        "Features: 18 pictures computed, 0 from the store.",
-        "Answered 200 questions over 18 pictures.",
+        "Features: 18 images computed, 0 from the store.",
+        "Answered 200 questions over 18 images.",
     ]
 
 
@@ -245,7 +246,7 @@ def test_ctrl_c_leaves_no_half_file(start_tripletkit, toy_model, toy_competition
 
 @pytest.mark.shared
 @pytest.mark.parametrize("command", ["train", "predict"])
-def test_hostile_pictures_behave_alike_everywhere(
+def test_hostile_images_behave_alike_everywhere(
     runner, tiny_backbone, toy_model, shared, tmp_path, command
 ):
     entries = [parameter.values[0] for parameter in manifest(HOSTILE / "manifest.csv")]
@@ -277,7 +278,7 @@ def test_hostile_pictures_behave_alike_everywhere(
     assert "--on-bad-image skip" in failed.stderr
     skipped = runner.invoke(tripletkit, [*arguments, "--on-bad-image", "skip"])
     assert skipped.exit_code == 0, skipped.stderr
-    assert f"warning: {n_bad:,} pictures are left out:" in skipped.stderr
+    assert f"warning: {n_bad:,} images are left out:" in skipped.stderr
     if command == "predict":
         left_out = [row["margin"] == "" for row in rows_of(skipped.stdout)[1:]]
         assert left_out == [entry["expected"] == "error" for entry in entries]
@@ -319,7 +320,7 @@ def test_stage_4_weights_give_the_features_that_keras_gives(shared, tmp_path):
     photos = sorted((shared / "clothing" / "images").iterdir())[:8]
     pixels = np.stack([read_pixels(path, 224, "bilinear") for path in photos])
     backbone = get_backbone("resnet50")
-    features = make_feature_function(backbone, backbone.build_model(weights), 8)(pixels)
+    features = make_feature_function(backbone, build_backbone(backbone, weights), 8)(pixels)
     plain = keras.applications.ResNet50(weights=weights, include_top=False, pooling="avg")
     prepared = keras.applications.resnet50.preprocess_input(pixels.astype(np.float32))
     expected = plain.predict(prepared, verbose=0)

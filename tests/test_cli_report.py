@@ -23,14 +23,14 @@ from tripletkit import defaults
 from tripletkit.cli.main import tripletkit
 from tripletkit.cli.views import find_training_file
 from tripletkit.data.triplets import read_triplets, write_triplets
-from tripletkit.model.artifact import load_model
+from tripletkit.model.model_folder import load_model
 
 CHROMIUM, CHROMEDRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-background-networking "
     "--disable-component-update --disable-sync --no-first-run --hide-scrollbars"
 ).split()
-# What the pictures p42.png and so on are called here, so that every row has one of these.
+# What the images p42.png and so on are called here, so that every row has one of these.
 HOSTILE = [
     "<script>document.title='owned'<!--.png",
     """a "quote" and an 'other'.png""",
@@ -61,9 +61,9 @@ def reported(toy_competition, toy_model, tiny_weights, tmp_path_factory) -> Repo
     renamed = {f"p{42 + number}.png": name for number, name in enumerate(HOSTILE)}
     for old, new in renamed.items():
         (images / old).rename(images / new)
-    asked = read_triplets(toy_competition.test)
-    triplets = folder / "asked.txt"
-    write_triplets(triplets, [renamed.get(name, name) for name in asked.names], asked.rows)
+    queries = read_triplets(toy_competition.test)
+    triplets = folder / "queries.txt"
+    write_triplets(triplets, [renamed.get(name, name) for name in queries.names], queries.rows)
     labels = folder / "labels.csv"
     pd.DataFrame(
         {
@@ -127,14 +127,14 @@ def test_asks_the_network_for_nothing(reported, page):
     assert "default-src 'none'" in text
 
 
-def test_every_picture_has_a_text_and_every_number_a_picture(reported, page):
+def test_every_image_has_a_text_and_every_number_a_image(reported, page):
     images = [attributes for tag, attributes in page.tags if tag == "img"]
     assert len(images) > 100
     assert all(attributes["alt"].strip() for attributes in images)
-    pictures = embedded(reported, "pictures")
-    numbers = {int(a["data-picture"]) for a in images if "data-picture" in a}
-    assert numbers == set(range(len(pictures)))
-    assert all(source.startswith("data:image/jpeg;base64,") for source in pictures)
+    embedded_images = embedded(reported, "images")
+    numbers = {int(a["data-image"]) for a in images if "data-image" in a}
+    assert numbers == set(range(len(embedded_images)))
+    assert all(source.startswith("data:image/jpeg;base64,") for source in embedded_images)
 
 
 def test_names_inject_nothing(reported, page):
@@ -151,12 +151,12 @@ def test_csv_has_every_row(reported):
     packed = embedded(reported, "rows").partition(",")[2]
     text = gzip.decompress(base64.b64decode(packed)).decode()
     table = pd.read_csv(pd.io.common.StringIO(text), dtype={"anchor": str})
-    asked = read_triplets(reported.triplets)
-    assert table["line"].tolist() == asked.lines.tolist()
-    assert table["anchor"].tolist() == [asked.names[row] for row in asked.rows[:, 0]]
+    queries = read_triplets(reported.triplets)
+    assert table["line"].tolist() == queries.lines.tolist()
+    assert table["anchor"].tolist() == [queries.names[row] for row in queries.rows[:, 0]]
     truth = pd.read_csv(reported.truth)["label"]
     slots = truth.map({1: 1, 0: 2}).to_numpy()
-    positives = [asked.names[row[slot]] for row, slot in zip(asked.rows, slots, strict=True)]
+    positives = [queries.names[row[slot]] for row, slot in zip(queries.rows, slots, strict=True)]
     assert table["positive"].tolist() == positives
     measured = (table["d_negative"] - table["d_positive"] - table["margin"]).abs().max()
     assert measured < 1e-4
@@ -198,11 +198,11 @@ def test_without_triplets_it_says_so_first(runner, tiny_backbone, toy_model, tmp
     assert "learnt from" in first
 
 
-def test_shared_pictures_are_warned_of(runner, tiny_backbone, toy_model, toy_competition, tmp_path):
+def test_shared_images_are_warned_of(runner, tiny_backbone, toy_model, toy_competition, tmp_path):
     path = tmp_path / "r.html"
     arguments = ["report", toy_model, "--triplets", toy_competition.train, "-o", path]
     assert runner.invoke(tripletkit, list(map(str, arguments))).exit_code == 0
-    assert "42 pictures of these triplets are in the training triplets too" in path.read_text()
+    assert "42 images of these triplets are in the training triplets too" in path.read_text()
 
 
 def test_the_training_file_is_found_from_any_folder(toy_model, tmp_path, monkeypatch):
@@ -232,7 +232,7 @@ def test_a_broken_run_leaves_the_old_report(runner, tiny_backbone, toy_model, re
     arguments = ["report", toy_model, "--triplets", reported.triplets, "-o", path]
     result = runner.invoke(tripletkit, list(map(str, arguments)))
     assert result.exit_code == 1
-    assert "there is no picture" in result.stderr
+    assert "there is no image" in result.stderr
     assert path.read_text() == "old"
 
 
@@ -270,7 +270,7 @@ class TestInABrowser:
     def click(self, browser, selector):
         browser.execute_script("document.querySelector(arguments[0]).click()", selector)
 
-    def test_no_error_and_every_picture_loads(self, opened):
+    def test_no_error_and_every_image_loads(self, opened):
         broken = """return [...document.images]
             .filter((image) => !image.complete || !image.naturalWidth).map((image) => image.alt)"""
         assert opened.execute_script(broken) == []
@@ -284,7 +284,7 @@ class TestInABrowser:
         assert shown == HOSTILE
         assert "R&D" in text
 
-    def test_the_filter_finds_words_kinds_and_shared_pictures(self, opened):
+    def test_the_filter_finds_words_kinds_and_shared_images(self, opened):
         said = opened.find_element("id", "filter-said")
         n_all = int(said.text.split()[0])
         field = opened.find_element("id", "filter-text")
@@ -300,7 +300,7 @@ class TestInABrowser:
             kind.value = "close call"; kind.dispatchEvent(new Event("change"))""")
         assert {kind for kind, _ in self.rows(opened)} == {"close call"}
         self.click(opened, "#filter-clear")
-        self.click(opened, "[data-show-picture]")
+        self.click(opened, "[data-show-image]")
         assert 0 < int(said.text.split()[0]) < n_all
         assert " with " in said.text
 
@@ -345,8 +345,8 @@ class TestInABrowser:
         opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
         assert opened.execute_script("return document.documentElement.scrollWidth") == width
         assert opened.save_screenshot(str(tmp_path / "page.png"))
-        with Image.open(tmp_path / "page.png") as picture:
-            ground = sum(picture.convert("RGB").getpixel((2, picture.height // 2)))
+        with Image.open(tmp_path / "page.png") as image:
+            ground = sum(image.convert("RGB").getpixel((2, image.height // 2)))
         assert ground > 700 if scheme == "light" else ground < 120
         opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

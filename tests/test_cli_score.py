@@ -47,8 +47,8 @@ def test_score_prints_accuracy_on_stdout(runner, predictions, truth):
     lines = result.stdout.splitlines()
     assert lines[0] == "accuracy      0.4000            2 of 5 right"
     assert lines[1] == "95% interval  0.1176 to 0.7693  Wilson, rows taken as independent"
-    assert "bootstrap, pictures resampled" in lines[2]
-    assert "ties          1                 both pictures equally near" in lines
+    assert "bootstrap, images resampled" in lines[2]
+    assert "ties          1                 both images equally near" in lines
     assert "mirrored      1                 also asked as (A, C, B); 0 answered inconsistently" in (
         lines
     )
@@ -67,7 +67,7 @@ def test_score_without_truth_says_what_it_takes_for_granted(runner, predictions)
     result = runner.invoke(tripletkit, ["score", str(predictions)])
     assert result.exit_code == 0
     assert result.stderr == (
-        "No truth file: taking every first picture for the nearer one (truth all 1).\n"
+        "No truth file: taking every first image for the nearer one (truth all 1).\n"
     )
     assert result.stdout.startswith("accuracy      0.6000 ")
 
@@ -78,7 +78,7 @@ def test_score_says_why_there_is_no_bootstrap_interval(runner, predictions, labe
     all_right = predictions.with_name("right.csv")
     all_right.write_text("a,b,c,prediction,margin\nx,y,z,1,0.5\nu,v,w,1,0.5\n")
     result = runner.invoke(tripletkit, ["score", str(all_right)])
-    assert "all rows are alike, or all share a picture" in result.stdout
+    assert "all rows are alike, or all share an image" in result.stdout
 
 
 def test_score_takes_ties_as_half(runner, predictions, truth):
@@ -241,7 +241,7 @@ def test_votes_with_names_bring_the_triplets(runner, predictions, labels, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "message"),
+    ("options", "exit_code", "message"),
     [
         (["--fourth-column", "share"], 2, "--fourth-column needs --triplets"),
         (["--votes", "v.csv", "--fourth-column", "share"], 2, "--votes excludes --fourth-column"),
@@ -250,11 +250,11 @@ def test_votes_with_names_bring_the_triplets(runner, predictions, labels, tmp_pa
     ],
 )
 def test_votes_that_do_not_fit_are_refused(
-    runner, predictions, tmp_path, monkeypatch, options, code, message
+    runner, predictions, tmp_path, monkeypatch, options, exit_code, message
 ):
     monkeypatch.chdir(tmp_path)
     Path("v.csv").write_text("3 2\n1 1\n")
     result = runner.invoke(tripletkit, ["score", str(predictions), *options])
-    assert result.exit_code == code
+    assert result.exit_code == exit_code
     assert message in result.stderr
     assert result.stdout == ""

@@ -10,7 +10,7 @@ import tiny_backbone as tiny
 
 from tripletkit.cli.main import tripletkit
 from tripletkit.features.store import clear_store
-from tripletkit.model.artifact import load_model
+from tripletkit.model.model_folder import load_model
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_a_model_of_two_backbones_and_views_works_everywhere(
 ):
     result = train("--backbone", "tiny,tiny-other", "--views", "flip", "--recipe", "residual")
     assert result.exit_code == 0, result.stderr
-    assert "Features: 42 pictures computed, 0 from the store.\n" in result.stderr
+    assert "Features: 42 images computed, 0 from the store.\n" in result.stderr
     record = load_model(tmp_path / "m").record
     assert [part["backbone"] for part in record["features"]["parts"]] == ["tiny", "tiny-other"]
     assert record["features"]["views"] == ["original", "flip"]
@@ -48,14 +48,14 @@ def test_a_model_of_two_backbones_and_views_works_everywhere(
     assert (first.exit_code, first.stdout.count("\n")) == (0, 201)
     clear_store(cache_dir)
     again = run(*ask)
-    assert "Features: 18 pictures computed, 0 from the store.\n" in again.stderr
+    assert "Features: 18 images computed, 0 from the store.\n" in again.stderr
     assert again.stdout == first.stdout
     assert run(*ask, "--frozen").stdout != first.stdout
 
-    pictures = toy_competition.images
+    images = toy_competition.images
     for arguments in (
-        ("embed", pictures, "-o", tmp_path / "v.npz", "--model", tmp_path / "m", "--features"),
-        ("neighbors", pictures, "--query", pictures / "p00.png", "--model", tmp_path / "m"),
+        ("embed", images, "-o", tmp_path / "v.npz", "--model", tmp_path / "m", "--features"),
+        ("neighbors", images, "--query", images / "p00.png", "--model", tmp_path / "m"),
         ("plot", "map", tmp_path / "m", "-o", tmp_path / "map.svg"),
         ("export", "--model", tmp_path / "m", "-o", tmp_path / "exported"),
     ):
@@ -65,10 +65,10 @@ def test_a_model_of_two_backbones_and_views_works_everywhere(
     with np.load(tmp_path / "v.npz") as file:
         of_model = file["vectors"]
     without = run(
-        "embed", pictures, "-o", tmp_path / "w.npz", "--backbone", "tiny, tiny-other",
+        "embed", images, "-o", tmp_path / "w.npz", "--backbone", "tiny, tiny-other",
         "--views", "original,flip",
     )  # fmt: skip
-    assert "Features: 0 pictures computed, 60 from the store.\n" in without.stderr
+    assert "Features: 0 images computed, 60 from the store.\n" in without.stderr
     with np.load(tmp_path / "w.npz") as file:
         np.testing.assert_array_equal(file["vectors"], of_model)
     assert of_model.shape == (60, 48)

@@ -96,7 +96,7 @@ def test_split_reads_stdin_and_warns_of_degenerate_triplets(runner, tmp_path):
         tripletkit, [*arguments, "--val-fraction", "0.5"], input=b"a a b\nc d e\nf g h\ni j k\n"
     )
     assert result.exit_code == 0
-    assert "warning: <stdin>: 1 triplets name one picture twice" in result.stderr
+    assert "warning: <stdin>: 1 triplets name one image twice" in result.stderr
 
 
 def test_split_says_what_to_try_when_it_cannot(runner, tmp_path):

@@ -14,7 +14,7 @@ from PIL import Image
 from tripletkit.cli.main import tripletkit
 from tripletkit.errors import BackboneError
 from tripletkit.features import weights_origin
-from tripletkit.model.artifact import load_model
+from tripletkit.model.model_folder import load_model
 
 
 @pytest.fixture
@@ -54,14 +54,14 @@ def test_train_writes_a_model_and_says_how_good_it_is(
                    toy_competition.truth)  # fmt: skip
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert lines[0].split() == ["pictures", "60"]
+    assert lines[0].split() == ["images", "60"]
     assert lines[1].split(maxsplit=1)[1] == "400 for training, 200 for validation (by file)"
     assert [line.split("  ")[0] for line in lines if line.startswith(("trained", "frozen"))] == [
-        "trained codes",
+        "trained embeddings",
         "frozen features, cosine",
     ]
     assert lines[-1] == f"  tripletkit predict test.txt --model {tmp_path / 'm'} > preds.csv"
-    assert "Features: 60 pictures computed, 0 from the store.\n" in result.stderr
+    assert "Features: 60 images computed, 0 from the store.\n" in result.stderr
     assert "epoch  1/20: loss " in result.stderr
     assert "too few to choose an epoch" in result.stderr
     record = load_model(tmp_path / "m").record
@@ -69,10 +69,10 @@ def test_train_writes_a_model_and_says_how_good_it_is(
     assert record["validation"]["trained"]["n"] == 200
     assert record["split"]["by"] == "file"
     assert record["images"] == str(toy_competition.images)
-    assert (record["seed"], record["best_epoch"], record["n_pictures"]) == (0, 20, 60)
+    assert (record["seed"], record["best_epoch"], record["n_images"]) == (0, 20, 60)
     assert len((tmp_path / "m" / "history.csv").read_text().splitlines()) == 21
     again = train("-o", tmp_path / "m2")
-    assert "Features: 0 pictures computed, 42 from the store.\n" in again.stderr
+    assert "Features: 0 images computed, 42 from the store.\n" in again.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "m2"]
     assert list(cache_dir.iterdir())
 
@@ -148,9 +148,9 @@ def test_train_names_a_missing_file_or_folder(train, tmp_path):
     [
         ("", "expected lines of three image names"),
         ("p00 p06\n", r't.txt:1: expected 3 image names, got 2 ("p00 p06")'),
-        ("p00 p06 p01\n\np00 p06 nobody\n", 't.txt:3: there is no picture "nobody"'),
-        ("nobody nobody p01\np00 p06 p01\n", 't.txt:1: there is no picture "nobody"'),
-        ("p00 p00 p01\np06 p01 p06\n", "every one names a picture twice"),
+        ("p00 p06 p01\n\np00 p06 nobody\n", 't.txt:3: there is no image "nobody"'),
+        ("nobody nobody p01\np00 p06 p01\n", 't.txt:1: there is no image "nobody"'),
+        ("p00 p00 p01\np06 p01 p06\n", "every one names an image twice"),
     ],
 )
 def test_train_refuses_a_triplet_file_before_anything_slow(
@@ -164,11 +164,11 @@ def test_train_refuses_a_triplet_file_before_anything_slow(
     assert not (tmp_path / "m").exists()
 
 
-def test_a_validation_picture_that_does_not_exist_is_placed(train, write):
+def test_a_validation_image_that_does_not_exist_is_placed(train, write):
     val = write("p42 p48 p43\np42 p48 nobody\n", "val.txt")
     result = train("--val", val)
     assert result.exit_code == 1
-    assert 'val.txt:2: there is no picture "nobody"' in result.stderr
+    assert 'val.txt:2: there is no image "nobody"' in result.stderr
 
 
 def test_a_truth_of_another_length_is_refused(train, write, toy_competition):
@@ -178,23 +178,23 @@ def test_a_truth_of_another_length_is_refused(train, write, toy_competition):
     assert "got 2" in result.stderr
 
 
-def test_shared_pictures_are_warned_of(train, write):
+def test_shared_images_are_warned_of(train, write):
     result = train("--val", write("p00.png p06.png p43.png\n", "val.txt"))
     assert result.exit_code == 0
-    assert "warning: 2 pictures are in both" in result.stderr
-    assert "taking every second picture for the positive" in result.stderr
+    assert "warning: 2 images are in both" in result.stderr
+    assert "taking every second image for the positive" in result.stderr
 
 
-def test_a_picture_with_two_names_counts_as_one(train, write, tmp_path):
+def test_a_image_with_two_names_counts_as_one(train, write, tmp_path):
     result = train("--val", write("p00 p06.png p43.png\n", "val.txt"))
     assert result.exit_code == 0
-    assert "warning: 1 names stand for a picture that has another name" in result.stderr
+    assert "warning: 1 names stand for an image that has another name" in result.stderr
     assert "(such as 'p00' for 'p00.png')" in result.stderr
-    assert "warning: 2 pictures are in both" in result.stderr
+    assert "warning: 2 images are in both" in result.stderr
     assert "another name" not in train("-o", tmp_path / "other").stderr
 
 
-def test_copies_of_a_picture_are_never_on_both_sides(train, tmp_path, toy_competition):
+def test_copies_of_a_image_are_never_on_both_sides(train, tmp_path, toy_competition):
     images = tmp_path / "images"
     shutil.copytree(toy_competition.images, images)
     lines = toy_competition.train.read_text().splitlines()
@@ -204,11 +204,11 @@ def test_copies_of_a_picture_are_never_on_both_sides(train, tmp_path, toy_compet
     copies = [" ".join(f"copy_{name}" for name in line.split()) for line in lines]
     doubled.write_text("\n".join(lines + copies) + "\n")
     result = train("--json", triplets=doubled, images=images)
-    # Every triplet is there twice over the same pictures, and so is what the split makes of it.
+    # Every triplet is there twice over the same images, and so is what the split makes of it.
     alone = train("--json", "-o", tmp_path / "alone")
     n_val, n_alone = (json.loads(r.stdout)["split"]["n_val"] for r in (result, alone))
     assert n_alone > 0 and n_val % 2 == 0
-    assert "each picture counts as one" in result.stderr
+    assert "each image counts as one" in result.stderr
 
 
 def test_no_validation_on_request(train, tmp_path):
@@ -229,7 +229,7 @@ def test_one_triplet_is_enough_to_train(train, write):
     assert (asked.exit_code, asked.stdout) == (1, "")
 
 
-def test_classes_of_one_picture_and_twins_do_no_harm(train, write, tmp_path, toy_competition):
+def test_classes_of_one_image_and_twins_do_no_harm(train, write, tmp_path, toy_competition):
     images = tmp_path / "images"
     shutil.copytree(toy_competition.images, images)
     shutil.copy(images / "p00.png", images / "twin.png")
@@ -242,41 +242,41 @@ def test_a_collapse_ends_without_a_model(train, write, tmp_path, toy_competition
     images = tmp_path / "images"
     images.mkdir()
     for number in range(4):
-        # The same pixels in other bytes: equal files would count as one picture.
-        picture = Image.open(toy_competition.images / "p00.png")
-        picture.save(images / f"p{number}.png", compress_level=number)
+        # The same pixels in other bytes: equal files would count as one image.
+        image = Image.open(toy_competition.images / "p00.png")
+        image.save(images / f"p{number}.png", compress_level=number)
     result = train(triplets=write("p0 p1 p2\np1 p2 p3\n"), images=images)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "training collapsed: all codes are alike" in result.stderr
+    assert "training collapsed: all embeddings are alike" in result.stderr
     assert not (tmp_path / "m").exists()
 
 
-def test_bad_pictures_fail_or_are_left_out(train, write, tmp_path, toy_competition):
+def test_bad_images_fail_or_are_left_out(train, write, tmp_path, toy_competition):
     images = tmp_path / "images"
     shutil.copytree(toy_competition.images, images)
-    (images / "p01.png").write_bytes(b"no picture")
+    (images / "p01.png").write_bytes(b"no image")
     triplets = write(toy_competition.train.read_text() + "p00.png p06.png nobody\n")
     missing = train(triplets=triplets, images=images)
     assert missing.exit_code == 1
-    assert 't.txt:401: there is no picture "nobody"' in missing.stderr
+    assert 't.txt:401: there is no image "nobody"' in missing.stderr
     broken = train(triplets=toy_competition.train, images=images)
     assert broken.exit_code == 1
-    assert "p01.png: expected a picture, cannot be read" in broken.stderr
+    assert "p01.png: expected an image, cannot be read" in broken.stderr
     assert "--on-bad-image skip" in broken.stderr
     assert not (tmp_path / "m").exists()
     result = train("--on-bad-image", "skip", triplets=triplets, images=images)
     assert result.exit_code == 0, result.stderr
-    assert "warning: 2 pictures are left out:" in result.stderr
-    assert "p01.png: expected a picture" in result.stderr
+    assert "warning: 2 images are left out:" in result.stderr
+    assert "p01.png: expected an image" in result.stderr
     record = load_model(tmp_path / "m").record
-    assert (record["n_pictures"], record["n_bad_pictures"]) == (41, 2)
+    assert (record["n_images"], record["n_bad_images"]) == (41, 2)
     assert record["split"]["n_train"] + record["split"]["n_val"] < 401
 
 
 def test_nothing_left_after_skipping_is_an_error(train, write):
     result = train("--on-bad-image", "skip", triplets=write("p00 p06 nobody\n"))
     assert result.exit_code == 1
-    assert "no triplet is left for training after leaving out bad pictures" in result.stderr
+    assert "no triplet is left for training after leaving out bad images" in result.stderr
 
 
 def test_an_old_model_is_replaced_only_with_force(train, tmp_path):
@@ -392,9 +392,9 @@ def test_a_kill_during_extraction_loses_one_batch(
     assert process.wait(120) == -signal.SIGKILL
     assert list(tmp_path.iterdir()) == []
     resumed = train()
-    assert "Features: 10 pictures computed, 32 from the store.\n" in resumed.stderr
+    assert "Features: 10 images computed, 32 from the store.\n" in resumed.stderr
     fresh = train("-o", tmp_path / "fresh", "--cache", tmp_path / "other")
-    assert "Features: 42 pictures computed, 0 from the store.\n" in fresh.stderr
+    assert "Features: 42 images computed, 0 from the store.\n" in fresh.stderr
     answers = [
         runner.invoke(
             tripletkit, ["predict", str(toy_competition.test), "--model", str(tmp_path / name)]
@@ -410,7 +410,7 @@ def test_a_kill_during_training_keeps_the_old_model(
 ):
     train()
     before = files_of(tmp_path / "m")
-    trap = f"tripletkit.model.head_training:check_collapse/{int(signal.SIGKILL)}/2"
+    trap = f"tripletkit.training.head_training:check_collapse/{int(signal.SIGKILL)}/2"
     process = start_train(start_tripletkit, toy_competition, tmp_path / "m", "--force", trap=trap)
     assert process.wait(120) == -signal.SIGKILL
     assert files_of(tmp_path / "m") == before
@@ -471,8 +471,8 @@ def test_clothing_is_learnt(runner, shared, tmp_path):
     (tmp_path / "t.txt").write_text("".join(chosen))
     asked = clothing.joinpath("val.txt").read_text().splitlines(keepends=True)
     truths = clothing.joinpath("val_truth.csv").read_text().splitlines(keepends=True)
-    pictures = set(sorted({name for line in asked for name in line.split()})[:80])
-    rows = [row for row, line in enumerate(asked) if pictures.issuperset(line.split())]
+    images = set(sorted({name for line in asked for name in line.split()})[:80])
+    rows = [row for row, line in enumerate(asked) if images.issuperset(line.split())]
     (tmp_path / "v.txt").write_text("".join(asked[row] for row in rows))
     (tmp_path / "truth.csv").write_text(truths[0] + "".join(truths[row + 1] for row in rows))
     result = runner.invoke(

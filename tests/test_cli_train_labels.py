@@ -1,4 +1,4 @@
-"""`tripletkit train --labels`: from classes of pictures to a model that tells them apart."""
+"""`tripletkit train --labels`: from classes of images to a model that tells them apart."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from tripletkit.cli.main import tripletkit
-from tripletkit.model.artifact import load_model
+from tripletkit.model.model_folder import load_model
 
 
 @pytest.fixture
 def labelled(toy_competition, tmp_path):
-    """The toy pictures as a folder with a CSV and, by links, as a folder per class."""
-    folder = tmp_path / "pictures"
+    """The toy images as a folder with a CSV and, by links, as a folder per class."""
+    folder = tmp_path / "images"
     rows = ["name,label"]
     for number, label in enumerate(toy_competition.labels):
         name = f"p{number:02}.png"
@@ -41,16 +41,16 @@ def test_classes_of_a_table_make_a_model(labelled, train, tmp_path):
     toy, table, _ = labelled
     result = train(toy.images, "--labels", table, "--val-fraction", 0.3)
     assert result.exit_code == 0, result.output
-    assert "6 classes; drew 1,050 triplets of 42 pictures." in result.stderr
+    assert "6 classes; drew 1,050 triplets of 42 images." in result.stderr
     assert "(by class)" in result.stdout
     record = load_model(tmp_path / "m").record
     assert record["classes"] == [f"colour{number}" for number in range(6)]
     assert record["labels_file"]["path"] == str(table)
-    assert record["split"]["n_shared_pictures"] == 0
+    assert record["split"]["n_shared_images"] == 0
     scores = record["classification"]["trained"]
     assert (scores["n_queries"], scores["n_reference"], scores["n_classes"]) == (18, 42, 6)
     assert set(record["classification"]["training_variance"]) == {"within", "between"}
-    for line in ("nearest class center", "mean average precision", "variance of codes"):
+    for line in ("nearest class center", "mean average precision", "variance of embeddings"):
         assert line in result.stdout
 
 
@@ -88,11 +88,11 @@ def test_center_loss_keeps_its_centers_with_the_model(labelled, train, tmp_path)
     "options",
     [
         ["--mining", "batch-hard", "--loss", "soft-margin"],
-        ["--mining", "batch-all", "--reduction", "violating", "--distance", "squared-l2"],
+        ["--mining", "batch-all", "--reduction", "active", "--distance", "squared-l2"],
         ["--mining", "semi-hard", "--inject-positives", "--refresh", 1],
         ["--loss", "triplet+cross-entropy", "--cross-entropy-weight", 0.5],
-        ["--loss", "ratio", "--recipe", "residual", "--val-kinds", 0.3],
-        ["--loss", "center", "--recipe", "residual", "--val-kinds", 0],
+        ["--loss", "ratio", "--recipe", "residual", "--unseen-classes", 0.3],
+        ["--loss", "center", "--recipe", "residual", "--unseen-classes", 0],
     ],
 )
 def test_ways_of_learning_go_together_and_answer(labelled, train, runner, tmp_path, options):
@@ -116,7 +116,7 @@ def test_a_report_says_that_there_is_no_file_of_the_triplets(labelled, train, ru
     assert "(they were drawn from labels), so names are not scored" in result.stderr
 
 
-def test_pictures_to_validate_on_can_be_named(labelled, train, tmp_path):
+def test_images_to_validate_on_can_be_named(labelled, train, tmp_path):
     _, _, folder = labelled
     shutil.move(folder / "colour0", tmp_path / "colour0")
     (folder / "train").mkdir()
@@ -134,26 +134,26 @@ def test_pictures_to_validate_on_can_be_named(labelled, train, tmp_path):
     assert (scores["n_queries"], scores["n_reference"]) == (4, 46)
 
 
-def test_validation_triplets_hold_their_pictures_out(labelled, train, tmp_path):
+def test_validation_triplets_hold_their_images_out(labelled, train, tmp_path):
     toy, table, _ = labelled
     result = train(
         toy.images, "--labels", table, "--val", toy.test, "--val-truth", toy.truth, "--json"
     )
     record = json.loads(result.stdout)
     assert record["split"]["by"] == "file"
-    assert record["split"]["n_shared_pictures"] == 0
+    assert record["split"]["n_shared_images"] == 0
     assert record["classification"]["trained"]["n_reference"] == 42
 
 
-def test_a_class_of_one_picture_is_said(labelled, train):
+def test_a_class_of_one_image_is_said(labelled, train):
     toy, table, _ = labelled
     table.write_text(table.read_text().replace("p00.png,colour0", "p00.png,alone"))
     result = train(toy.images, "--labels", table)
     assert result.exit_code == 0, result.output
-    assert "Classes of a single picture, which can only be a negative: 1 (alone)." in result.stderr
+    assert "Classes of a single image, which can only be a negative: 1 (alone)." in result.stderr
 
 
-def test_one_picture_with_two_labels_is_refused(labelled, train, tmp_path):
+def test_one_image_with_two_labels_is_refused(labelled, train, tmp_path):
     toy, table, _ = labelled
     copies = tmp_path / "copies"
     shutil.copytree(toy.images, copies)
@@ -165,18 +165,18 @@ def test_one_picture_with_two_labels_is_refused(labelled, train, tmp_path):
     table.write_text(table.read_text().replace("again.png,colour3", "again.png,colour0"))
     result = train(copies, "--labels", table)
     assert result.exit_code == 0
-    assert "each picture counts as one" in result.stderr
+    assert "each image counts as one" in result.stderr
 
 
-def test_labels_of_missing_or_broken_pictures_are_refused_by_name(labelled, train, tmp_path):
+def test_labels_of_missing_or_broken_images_are_refused_by_name(labelled, train, tmp_path):
     toy, table, _ = labelled
     broken = tmp_path / "broken"
     shutil.copytree(toy.images, broken)
-    (broken / "p03.png").write_bytes(b"no picture")
+    (broken / "p03.png").write_bytes(b"no image")
     table.write_text(table.read_text() + "gone.png,colour3\n")
     result = train(broken, "--labels", table)
     assert result.exit_code == 1
-    assert 'labels.csv: there is no picture "gone.png"' in result.stderr
+    assert 'labels.csv: there is no image "gone.png"' in result.stderr
     result = train(broken, "--labels", table, "--on-bad-image", "skip")
     assert result.exit_code == 0, result.output
     assert "p03.png" in result.stderr
@@ -195,7 +195,7 @@ def test_labels_of_missing_or_broken_pictures_are_refused_by_name(labelled, trai
             "--loss center looks at no triplets to mine",
         ),
         (
-            ["IMAGES", "--labels", "TABLE", "--loss", "ratio", "--reduction", "violating"],
+            ["IMAGES", "--labels", "TABLE", "--loss", "ratio", "--reduction", "active"],
             "every triplet violates a margin that never ends",
         ),
         (

@@ -14,10 +14,10 @@ from tripletkit.cli.main import tripletkit
 from tripletkit.cli.train_text import warn_of_weak_score
 from tripletkit.data.images import read_pixels
 from tripletkit.data.triplets import Triplets
-from tripletkit.evaluation.controls import Control
+from tripletkit.evaluation.baselines import Baseline
 from tripletkit.evaluation.intervals import wilson_interval
-from tripletkit.evaluation.validation import Validation, score_codes
-from tripletkit.model.artifact import load_model
+from tripletkit.evaluation.validation import Validation, score_embeddings
+from tripletkit.model.model_folder import load_model
 
 SCRATCH = ["--backbone", "cnn", "--dim", 4, "--epochs", 3, "--batch-size", 64]
 
@@ -50,12 +50,12 @@ def weights_of(folder):
 def test_a_network_from_scratch_serves_every_command(train, invoke, toy_competition, tmp_path):
     result = train(*SCRATCH[:-4], "--epochs", 12, "--batch-size", 32)
     assert result.exit_code == 0, result.stderr
-    assert "Pixels: 60 pictures, kept in memory, 0 MB." in result.stderr
+    assert "Pixels: 60 images, kept in memory, 0 MB." in result.stderr
     assert "Training cnn from scratch, 93,248 weights and the head.\nAn epoch: 13 steps" in (
         result.stderr
     )
     rows = {line.split("  ")[0]: line for line in result.stdout.splitlines()}
-    assert float(rows["trained codes"].split()[2]) > 0.9
+    assert float(rows["trained embeddings"].split()[2]) > 0.9
     assert "untrained network, cosine" in rows
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m"]
 
@@ -83,9 +83,9 @@ def test_a_network_from_scratch_serves_every_command(train, invoke, toy_competit
 
     encoder = keras.saving.load_model(tmp_path / "x" / "encoder.keras")
     pixels = read_pixels(query, 32, "bilinear")
-    with np.load(tmp_path / "e.npz") as codes:
+    with np.load(tmp_path / "e.npz") as embeddings:
         np.testing.assert_allclose(
-            encoder(pixels[None].astype(np.float32))[0], codes["vectors"][0], atol=1e-5
+            encoder(pixels[None].astype(np.float32))[0], embeddings["vectors"][0], atol=1e-5
         )
 
 
@@ -99,7 +99,7 @@ def test_a_killed_training_resumes_to_the_very_same_model(
         *(*SCRATCH, "--epochs", 5),
     ]
     # Batches seen: one is measured, seven make an epoch, so the 18th is in the third.
-    trap = f"tripletkit.model.pixel_training:PixelTraining._see/{signal.SIGKILL:d}/18"
+    trap = f"tripletkit.training.pixel_training:PixelTraining._see/{signal.SIGKILL:d}/18"
     with start_tripletkit(*arguments, trap=trap) as process:
         _, said = process.communicate(timeout=240)
     assert process.returncode == -signal.SIGKILL
@@ -127,7 +127,7 @@ def test_a_killed_training_resumes_to_the_very_same_model(
 
 
 def test_resuming_other_data_or_settings_is_refused(train, toy_competition, tmp_path, monkeypatch):
-    from tripletkit.model import training
+    from tripletkit.training import epochs as training
 
     def stop(*_):
         raise KeyboardInterrupt
@@ -148,7 +148,7 @@ def test_resuming_other_data_or_settings_is_refused(train, toy_competition, tmp_
     assert "Nothing to resume, no " in result.stderr
 
 
-def test_a_picture_that_changed_is_another_training(train, toy_competition, tmp_path, monkeypatch):
+def test_a_image_that_changed_is_another_training(train, toy_competition, tmp_path, monkeypatch):
     from tripletkit.cli import train_pixels
 
     facts = []
@@ -171,7 +171,7 @@ def test_the_last_blocks_go_on_from_a_trained_head(train, tmp_path, tiny_weights
     assert "With the frozen backbone: validation accuracy " in said
     assert said.count("epoch  2/3: ") == said.count("epoch  2/2: ") == 1
     rows = {line.split("  ")[0]: line.split() for line in result.stdout.splitlines()}
-    assert {"trained codes", "head, backbone frozen", "frozen features, cosine"} <= set(rows)
+    assert {"trained embeddings", "head, backbone frozen", "frozen features, cosine"} <= set(rows)
     record = load_model(tmp_path / "m").record
     assert record["pixels"]["unfrozen_blocks"] == 1
     assert record["pixels"]["n_trained_weights"] == 288
@@ -193,14 +193,14 @@ def test_fine_tuning_that_makes_it_worse_says_so(capsys):
     triplets = Triplets(["a", "b", "c"], np.array([[0, 1, 2], [1, 0, 2]]), np.arange(2), "t.txt")
     good = np.array([[0.0], [0.1], [1.0]], dtype=np.float32)
     bad = np.array([[0.0], [1.0], [0.9]], dtype=np.float32)
-    better, worse = (score_codes(codes, triplets, "l2") for codes in (good, bad))
-    controls = [Control("pair memory", 0.5, 2, 2, wilson_interval(1, 2))]
-    warn_of_weak_score(Validation(worse, worse, controls, frozen_head=better))
+    better, worse = (score_embeddings(embeddings, triplets, "l2") for embeddings in (good, bad))
+    baselines = [Baseline("pair memory", 0.5, 2, 2, wilson_interval(1, 2))]
+    warn_of_weak_score(Validation(worse, worse, baselines, frozen_head=better))
     said = capsys.readouterr().err
     assert "fine-tuning made it worse: 0.0000, and 1.0000 with the frozen backbone." in said
     assert "chance" not in said
     assert "The model that is kept is the fine-tuned one" in said
-    warn_of_weak_score(Validation(better, worse, controls, frozen_head=worse))
+    warn_of_weak_score(Validation(better, worse, baselines, frozen_head=worse))
     assert "fine-tuning" not in capsys.readouterr().err
 
 
@@ -227,7 +227,7 @@ def test_labels_train_from_pixels_by_every_loss(invoke, toy_competition, tmp_pat
     assert " untrained\n" in result.stdout
 
 
-def test_pictures_of_another_size_have_features_of_their_own(invoke, toy_competition, tmp_path):
+def test_images_of_another_size_have_features_of_their_own(invoke, toy_competition, tmp_path):
     options = ["--backbone", "tiny", "--epochs", 1]
     for name, more in (("m32", []), ("m48", ["--image-size", 48]), ("again", ["--image-size", 32])):
         result = invoke(
@@ -236,7 +236,7 @@ def test_pictures_of_another_size_have_features_of_their_own(invoke, toy_competi
         )
         assert result.exit_code == 0, result.stderr
         computed = 0 if name == "again" else 42
-        assert f"Features: {computed} pictures computed" in result.stderr
+        assert f"Features: {computed} images computed" in result.stderr
     records = {name: load_model(tmp_path / name).record for name in ("m32", "m48", "again")}
     assert records["m32"]["features"] == records["again"]["features"]
     assert records["m48"]["features"]["input_size_px"] == 48
@@ -245,12 +245,12 @@ def test_pictures_of_another_size_have_features_of_their_own(invoke, toy_competi
     assert result.exit_code == 0, result.stderr
 
 
-def test_a_broken_picture_is_left_out_or_refused(invoke, toy_competition, tmp_path):
+def test_a_broken_image_is_left_out_or_refused(invoke, toy_competition, tmp_path):
     images = tmp_path / "images"
     images.mkdir()
     for path in toy_competition.images.iterdir():
         (images / path.name).write_bytes(path.read_bytes())
-    (images / "p05.png").write_bytes(b"no picture")
+    (images / "p05.png").write_bytes(b"no image")
     command = ["train", toy_competition.train, images, *SCRATCH, "-o", tmp_path / "m"]
     result = invoke(*command)
     assert result.exit_code == 1
@@ -268,7 +268,7 @@ def test_a_broken_picture_is_left_out_or_refused(invoke, toy_competition, tmp_pa
         (["--backbone", "tiny", "--shift", "0"], "are for training from pixels"),
         (["--backbone", "tiny", "--fine-tune-epochs", "2"], "need --unfreeze"),
         (["--backbone", "tiny", "--unfreeze", "4"], "expected at most 3, as many blocks as tiny"),
-        (["--backbone", "tiny", "--unfreeze", "1", "--val-kinds", "0.2"], "leave them out"),
+        (["--backbone", "tiny", "--unfreeze", "1", "--unseen-classes", "0.2"], "leave them out"),
         (["--backbone", "tiny", "--unfreeze", "1", "--views", "flip"], "no --views"),
         (["--backbone", "cnn", "--fourth-column", "share"], "leave them out where the backbone"),
         (["--backbone", "tiny,cnn", "--unfreeze", "1"], "give one --backbone"),

@@ -6,7 +6,7 @@ import keras
 import pytest
 
 from tripletkit.cli.main import tripletkit
-from tripletkit.model.artifact import load_model
+from tripletkit.model.model_folder import load_model
 
 
 @pytest.fixture
@@ -31,17 +31,17 @@ def test_best_is_one_folder_that_answers_and_exports(run, train, toy_competition
     assert "Head 3 of 3." in result.stderr
     assert "Chosen: frozen features " in result.stderr
     lines = result.stdout.splitlines()
-    (start,) = (row for row, line in enumerate(lines) if line.startswith("new kinds"))
-    assert lines[start + 1].startswith("trained codes")
+    (start,) = (row for row, line in enumerate(lines) if line.startswith("unseen classes"))
+    assert lines[start + 1].startswith("trained embeddings")
     assert lines[start + 2].startswith("frozen features, cosine")
-    assert any(line.startswith("Test pictures: ") for line in lines)
+    assert any(line.startswith("Test images: ") for line in lines)
     record = load_model(tmp_path / "m").record
     assert record["head"]["members"] == 3
-    chosen = record["new_kinds"]["candidates"][record["new_kinds"]["chosen"]]
-    for key in ("strength", "frozen_share", "source_members"):
+    chosen = record["unseen_classes"]["candidates"][record["unseen_classes"]["chosen"]]
+    for key in ("strength", "frozen_share", "mlp_members"):
         assert chosen[key] == record["head"][key]
-    assert record["new_kinds"]["kinds_from"] == "clusters"
-    assert 0 <= record["new_kinds"]["test"]["newness"] <= 1
+    assert record["unseen_classes"]["groups_from"] == "clusters"
+    assert 0 <= record["unseen_classes"]["test"]["novelty"] <= 1
     whole = run("predict", toy_competition.test, "--model", tmp_path / "m").stdout
     part = tmp_path / "part.txt"
     part.write_text("\n".join(toy_competition.test.read_text().splitlines()[50:60]))
@@ -53,7 +53,7 @@ def test_best_is_one_folder_that_answers_and_exports(run, train, toy_competition
     assert encoder.output_shape == (None, load_model(tmp_path / "m").load_head().output_shape[-1])
 
 
-def test_dim_gives_short_codes(train, tmp_path):
+def test_dim_gives_short_embeddings(train, tmp_path):
     result = train("--recipe", "residual", "--dim", 7)
     assert result.exit_code == 0, result.stderr
     assert load_model(tmp_path / "m").load_head().output_shape == (None, 7)
@@ -61,11 +61,11 @@ def test_dim_gives_short_codes(train, tmp_path):
 
 def test_source_holds_no_kinds_out_unless_asked(train, tmp_path):
     result = train()
-    assert "new kinds" not in result.stdout
-    assert load_model(tmp_path / "m").record["new_kinds"] is None
-    asked = train("--val-kinds", 0.3, "--force")
+    assert "unseen classes" not in result.stdout
+    assert load_model(tmp_path / "m").record["unseen_classes"] is None
+    asked = train("--unseen-classes", 0.3, "--force")
     assert asked.exit_code == 0, asked.stderr
-    assert "new kinds" in asked.stdout
+    assert "unseen classes" in asked.stdout
     assert "Chosen" not in asked.stderr
 
 
@@ -73,13 +73,13 @@ def test_labels_say_what_kinds_are_held_out(run, train, toy_competition, tmp_pat
     labels = tmp_path / "labels.csv"
     rows = [f"p{number:02}.png,{label}\n" for number, label in enumerate(toy_competition.labels)]
     labels.write_text("name,label\n" + "".join(rows))
-    result = train("--recipe", "residual", "--labels", labels, "--val-kinds", 0.4)
+    result = train("--recipe", "residual", "--labels", labels, "--unseen-classes", 0.4)
     assert result.exit_code == 0, result.stderr
-    assert "Trained once more without 3 of 6 classes of pictures" in result.stdout
+    assert "Trained once more without 3 of 6 classes of images" in result.stdout
     record = load_model(tmp_path / "m").record
-    assert record["new_kinds"]["kinds_from"] == "classes"
+    assert record["unseen_classes"]["groups_from"] == "classes"
     assert record["head"]["frozen_share"] > 0
-    # Class centers are places among the trained codes alone.
+    # Class centers are places among the trained embeddings alone.
     with_centers = train("--recipe", "residual", "--labels", labels, "--loss", "center", "--force")
     assert with_centers.exit_code == 0, with_centers.stderr
     assert load_model(tmp_path / "m").record["head"]["frozen_share"] == 0
@@ -88,7 +88,7 @@ def test_labels_say_what_kinds_are_held_out(run, train, toy_competition, tmp_pat
 def test_the_probe_does_not_change_what_source_learns(train, tmp_path):
     train()
     before = (tmp_path / "m" / "head.weights.h5").read_bytes()
-    train("--val-kinds", 0.3, "--force")
+    train("--unseen-classes", 0.3, "--force")
     assert (tmp_path / "m" / "head.weights.h5").read_bytes() == before
 
 
@@ -96,7 +96,7 @@ def test_the_probe_does_not_change_what_source_learns(train, tmp_path):
     ("options", "message"),
     [
         (["--recipe", "residual", "--distance", "l1"], "answers by --distance l2 only"),
-        (["--test", __file__], "--test needs held-out kinds"),
+        (["--test", __file__], "--test needs held-out classes"),
         (["--recipe", "wurst"], "'wurst' is not one of"),
         (["--members", 0], "0 is not in the range"),
     ],
@@ -115,7 +115,7 @@ def test_too_small_for_kinds_is_said_and_goes_on(run, tiny_backbone, toy_images,
     ]
     result = run(*arguments)
     assert result.exit_code == 0, result.stderr
-    assert "whole kinds of pictures cannot be held out" in result.stderr
-    refused = run(*arguments, "--val-kinds", 0.3, "--force")
+    assert "whole classes of images cannot be held out" in result.stderr
+    refused = run(*arguments, "--unseen-classes", 0.3, "--force")
     assert refused.exit_code == 1
-    assert "expected at least 20 pictures" in refused.stderr
+    assert "expected at least 20 images" in refused.stderr

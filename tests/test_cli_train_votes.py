@@ -10,7 +10,7 @@ import pytest
 from tripletkit.cli.main import tripletkit
 from tripletkit.cli.views import read_training_triplets
 from tripletkit.data.triplets import read_triplets
-from tripletkit.model.artifact import load_model
+from tripletkit.model.model_folder import load_model
 
 
 @pytest.fixture
@@ -50,16 +50,16 @@ def train(runner, tiny_backbone, toy_competition, judged):
 
 @pytest.mark.parametrize(
     ("votes_as", "recipe"),
-    [("soft", "source"), ("soft", "residual"), ("weight", "residual"), ("majority", "source")],
+    [("soft", "mlp"), ("soft", "residual"), ("weight", "residual"), ("majority", "mlp")],
 )
 def test_votes_are_learned_from_told_and_recorded(train, judged, votes_as, recipe):
     votes = judged / "votes.csv"
     result = train("--votes", votes, "--votes-as", votes_as, "--recipe", recipe)
     assert result.exit_code == 0, result.stderr
-    assert "turned round, because most people chose the third picture; 25 tied" in result.stderr
+    assert "turned round, because most people chose the third image; 25 tied" in result.stderr
     lines = result.stdout.splitlines()
     (start,) = (row for row, line in enumerate(lines) if line.startswith("votes"))
-    assert lines[start + 1].startswith("trained codes")
+    assert lines[start + 1].startswith("trained embeddings")
     assert lines[start + 3].startswith("ceiling: the majority")
     record = load_model(judged / "m").record
     of_votes = record["votes"]
@@ -112,7 +112,7 @@ def test_validation_can_have_votes_of_its_own(train, judged, toy_competition):
     assert by_truth["trained"] == by_votes["trained"]
     right = by_votes["trained"]["accuracy"]
     expected = 0.8 * right + 0.2 * (1 - right)
-    # A tie of codes agrees with nobody.
+    # A tie of embeddings agrees with nobody.
     n_ties = by_votes["trained"]["n_ties"]
     expected -= 0.2 * n_ties / by_votes["trained"]["n"]
     assert by_votes["votes"]["trained"]["agreement"] == pytest.approx(expected)

@@ -32,7 +32,7 @@ def test_writes_a_training_file(draw, labels_file, toy_competition, tmp_path):
     result = draw(labels_file, toy_competition.images, "-o", output, "--per-anchor", 3)
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == (
-        f"Wrote 180 triplets over 60 pictures, anchors of 6 classes: {output}.\n"
+        f"Wrote 180 triplets over 60 images, anchors of 6 classes: {output}.\n"
     )
     anchor, positive, negative = colours_of(output, toy_competition.labels).T
     assert (anchor == positive).all()
@@ -82,7 +82,7 @@ def test_hard_ones_are_those_that_frozen_features_get_wrong(
     assert margins["--hard"].mean() < margins["--easy"].mean()
 
 
-def test_a_folder_per_class_copies_and_a_lone_picture(draw, toy_images, tmp_path):
+def test_a_folder_per_class_copies_and_a_singleton_image(draw, toy_images, tmp_path):
     images = tmp_path / "images"
     for name, target in [
         ("red0.png", "red/a.png"),
@@ -90,7 +90,7 @@ def test_a_folder_per_class_copies_and_a_lone_picture(draw, toy_images, tmp_path
         ("red1.png", "red/copy of b.png"),
         ("blue0.png", "blue/c.png"),
         ("blue1.png", "blue/d.png"),
-        ("blue2.png", "lone/e.png"),
+        ("blue2.png", "singleton/e.png"),
     ]:
         (images / target).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(toy_images / name, images / target)
@@ -98,14 +98,14 @@ def test_a_folder_per_class_copies_and_a_lone_picture(draw, toy_images, tmp_path
     result = draw(images, images, "-o", output)
     assert result.exit_code == 0
     assert result.stderr.splitlines() == [
-        "Copies of other pictures, left out: 1.",
-        "Classes of a single picture, which can only be a negative: 1 (lone).",
-        f"Wrote 12 triplets over 5 pictures, anchors of 2 classes: {output}.",
+        "Copies of other images, left out: 1.",
+        "Classes of a single image, which can only be a negative: 1 (singleton).",
+        f"Wrote 12 triplets over 5 images, anchors of 2 classes: {output}.",
         "40 were asked for; there are no more than these.",
     ]
     triplets = read_triplets(output)
     assert set(triplets.names) == {
-        "red/a.png", "red/b.png", "blue/c.png", "blue/d.png", "lone/e.png"
+        "red/a.png", "red/b.png", "blue/c.png", "blue/d.png", "singleton/e.png"
     }  # fmt: skip
 
 
@@ -116,40 +116,40 @@ def test_a_copy_with_another_label_is_refused(draw, toy_images, tmp_path):
     labels.write_text("name,label\na.png,cat\nb.png,dog\n")
     result = draw(labels, tmp_path, "-o", tmp_path / "t.txt")
     assert result.exit_code == 1
-    assert 'expected one label for one picture, got "cat" for "a.png"' in result.stderr
+    assert 'expected one label for one image, got "cat" for "a.png"' in result.stderr
     assert not (tmp_path / "t.txt").exists()
 
 
-def test_a_missing_picture_is_refused_or_left_out(draw, toy_images, tmp_path):
+def test_a_missing_image_is_refused_or_left_out(draw, toy_images, tmp_path):
     labels = tmp_path / "labels.csv"
     rows = [f"{colour}{n}.png,{colour}" for colour in ("red", "blue") for n in range(5)]
     labels.write_text("\n".join(["name,label", *rows]))
     result = draw(labels, toy_images, "-o", tmp_path / "t.txt")
     assert result.exit_code == 1
-    assert f'{labels}: there is no picture "red4.png"' in result.stderr
+    assert f'{labels}: there is no image "red4.png"' in result.stderr
     result = draw(labels, toy_images, "-o", tmp_path / "t.txt", "--on-bad-image", "skip")
     assert result.exit_code == 0
-    assert "warning: 2 pictures are left out" in result.stderr
+    assert "warning: 2 images are left out" in result.stderr
     assert len(read_triplets(tmp_path / "t.txt").names) == 8
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "message"),
+    ("options", "exit_code", "message"),
     [
         (["--per-anchor", 2, "--count", 9], 2, "exclude each other"),
         (["--hard", "--easy", "--backbone", "auto"], 2, "exclude each other"),
         (["--hard"], 2, "need something to measure with"),
         (["--backbone", "auto"], 2, "are for --hard and --easy"),
         (["--truth", "t.txt"], 2, "must be different files"),
-        (["--balance", "weight"], 2, "'picture', 'class'"),
+        (["--balance", "weight"], 2, "'image', 'class'"),
         (["--truth", "none/truth.csv"], 1, "does not exist"),
     ],
 )
-def test_wrong_calls(draw, toy_images, tmp_path, monkeypatch, options, code, message):
+def test_wrong_calls(draw, toy_images, tmp_path, monkeypatch, options, exit_code, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "labels.csv").write_text("name,label\nred0.png,a\nred1.png,a\nblue0.png,b\n")
     result = draw("labels.csv", toy_images, "-o", "t.txt", *options)
-    assert (result.exit_code, result.stdout) == (code, "")
+    assert (result.exit_code, result.stdout) == (exit_code, "")
     assert message in result.stderr
     assert not (tmp_path / "t.txt").exists()
 
@@ -159,15 +159,17 @@ def test_labels_without_a_pair_are_refused(draw, toy_images, tmp_path):
     result = draw(tmp_path / "labels.csv", toy_images, "-o", tmp_path / "t.txt")
     assert result.exit_code == 1
     assert "at least two classes" in result.stderr
-    assert "got 2 pictures of 1 classes" in result.stderr
+    assert "got 2 images of 1 classes" in result.stderr
 
 
 @pytest.mark.parametrize("distance", DISTANCE_NAMES)
 def test_candidates_are_measured_as_pairs_are(distance, monkeypatch):
     rng = np.random.default_rng(0)
-    codes = rng.normal(size=(20, 7)).astype(np.float32)
+    embeddings = rng.normal(size=(20, 7)).astype(np.float32)
     rows, candidates = rng.integers(0, 20, 9), rng.integers(0, 20, (9, 4))
     monkeypatch.setattr("tripletkit.evaluation.distances._BLOCK_NUMBERS", 60)
-    found = candidate_measure(codes, distance)(rows, candidates)
-    expected = [pair_distances(codes[rows], codes[each], distance) for each in candidates.T]
+    found = candidate_measure(embeddings, distance)(rows, candidates)
+    expected = [
+        pair_distances(embeddings[rows], embeddings[each], distance) for each in candidates.T
+    ]
     np.testing.assert_allclose(found, np.transpose(expected), rtol=1e-5, atol=1e-6)

@@ -6,22 +6,22 @@ from PIL import Image
 
 from tripletkit.cli.main import tripletkit
 from tripletkit.errors import ImageReadError, OutputError
-from tripletkit.report.collages import Tile, draw_grid, read_thumbnail, shorten, write_picture
+from tripletkit.report.collages import Tile, draw_grid, read_thumbnail, shorten, write_image
 from tripletkit.report.style import LIGHT
 
 
-def has_colour(picture, colour, box=None):
+def has_colour(image, colour, box=None):
     wanted = tuple(bytes.fromhex(colour.removeprefix("#")))
-    return bool((np.asarray(picture.crop(box)) == wanted).all(axis=2).any())
+    return bool((np.asarray(image.crop(box)) == wanted).all(axis=2).any())
 
 
-def test_every_picture_is_drawn_in_its_place(toy_images):
+def test_every_image_is_drawn_in_its_place(toy_images):
     rows = [[Tile(toy_images / f"{colour}0.png", ["x"]) for colour in ("red", "blue")]]
-    picture = draw_grid(rows, side_px=100)
-    half = picture.width // 2
-    left, right = (0, 0, half, picture.height), (half, 0, picture.width, picture.height)
-    assert has_colour(picture, "#ff0000", left) and not has_colour(picture, "#0000ff", left)
-    assert has_colour(picture, "#0000ff", right) and not has_colour(picture, "#ff0000", right)
+    image = draw_grid(rows, side_px=100)
+    half = image.width // 2
+    left, right = (0, 0, half, image.height), (half, 0, image.width, image.height)
+    assert has_colour(image, "#ff0000", left) and not has_colour(image, "#0000ff", left)
+    assert has_colour(image, "#0000ff", right) and not has_colour(image, "#ff0000", right)
 
 
 @pytest.mark.parametrize(("is_right", "colour"), [(True, LIGHT.right), (False, LIGHT.wrong)])
@@ -32,7 +32,7 @@ def test_right_and_wrong_have_their_colour_and_sign(toy_images, is_right, colour
     assert not has_colour(draw_grid([[Tile(path, [])]]), colour)
 
 
-def test_a_picture_keeps_its_shape(tmp_path):
+def test_a_image_keeps_its_shape(tmp_path):
     Image.new("RGB", (400, 100), "green").save(tmp_path / "wide.png")
     Image.new("RGB", (4, 8), "green").save(tmp_path / "small.png")
     assert read_thumbnail(tmp_path / "wide.png", 120).size == (120, 30)
@@ -51,22 +51,22 @@ def test_names_of_any_letters_are_drawn(toy_images):
     draw_grid([[Tile(toy_images / "red0.png", [name]) for name in names]])
 
 
-def test_a_broken_picture_is_refused(tmp_path):
-    (tmp_path / "text.png").write_text("no picture")
+def test_a_broken_image_is_refused(tmp_path):
+    (tmp_path / "text.png").write_text("no image")
     with pytest.raises(ImageReadError, match=r"text\.png"):
         draw_grid([[Tile(tmp_path / "text.png", [])]])
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".jpeg", ".webp", ".PNG"])
 def test_writes_by_suffix(tmp_path, suffix):
-    write_picture(tmp_path / f"c{suffix}", Image.new("RGB", (10, 10), "red"))
-    with Image.open(tmp_path / f"c{suffix}") as picture:
-        assert picture.size == (10, 10)
+    write_image(tmp_path / f"c{suffix}", Image.new("RGB", (10, 10), "red"))
+    with Image.open(tmp_path / f"c{suffix}") as image:
+        assert image.size == (10, 10)
 
 
 def test_another_suffix_is_refused(tmp_path):
     with pytest.raises(OutputError, match="expected a name that ends in"):
-        write_picture(tmp_path / "c.bmp", Image.new("RGB", (10, 10)))
+        write_image(tmp_path / "c.bmp", Image.new("RGB", (10, 10)))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -77,11 +77,11 @@ def test_triplets_as_rows_or_columns(runner, triplet_file, toy_images, tmp_path,
     result = runner.invoke(tripletkit, [*arguments, "-n", "6"])
     assert (result.exit_code, result.stdout) == (0, "")
     assert "Drew 6 of 24 triplets" in result.stderr
-    with Image.open(output) as picture:
-        assert (picture.width > picture.height) == is_wide
+    with Image.open(output) as image:
+        assert (image.width > image.height) == is_wide
 
 
-def test_a_missing_picture_is_named_with_its_line(runner, toy_images, tmp_path):
+def test_a_missing_image_is_named_with_its_line(runner, toy_images, tmp_path):
     triplets = tmp_path / "t.txt"
     triplets.write_text("red0.png red1.png blue0.png\nred0.png nobody.png blue0.png\n")
     output = tmp_path / "c.png"

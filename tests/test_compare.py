@@ -57,7 +57,7 @@ def test_same_answers_show_nothing():
     assert pair.interval is None and pair.smallest_difference is None
 
 
-def test_pictures_that_share_triplets_widen_what_can_be_shown():
+def test_images_that_share_triplets_widen_what_can_be_shown():
     generator = np.random.default_rng(1)
     rows = generator.integers(0, 40, (2000, 3))
     hard_for_left, hard_for_right = generator.normal(size=(2, 40))

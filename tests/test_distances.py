@@ -18,12 +18,12 @@ def plain_distance(a, b, name):
     if name in ("l2", "squared-l2"):
         square = sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
         return square if name == "squared-l2" else math.sqrt(square)
-    lengths = [math.sqrt(sum(x * x for x in code)) or 1.0 for code in (a, b)]
+    lengths = [math.sqrt(sum(x * x for x in embedding)) or 1.0 for embedding in (a, b)]
     return 1 - sum(x * y for x, y in zip(a, b, strict=True)) / lengths[0] / lengths[1]
 
 
 @pytest.fixture
-def codes():
+def embeddings():
     return np.random.default_rng(0).normal(size=(50, 7)).astype(np.float32)
 
 
@@ -37,73 +37,73 @@ def test_answers_and_losses_know_the_same_distances():
 
 
 @pytest.mark.parametrize("name", DISTANCE_NAMES)
-def test_margins_equal_a_plain_loop(codes, rows, name):
-    exact = codes.astype(float).tolist()
+def test_margins_equal_a_plain_loop(embeddings, rows, name):
+    exact = embeddings.astype(float).tolist()
     expected = [
         plain_distance(exact[a], exact[c], name) - plain_distance(exact[a], exact[b], name)
         for a, b, c in rows
     ]
-    np.testing.assert_allclose(triplet_margins(codes, rows, name), expected, atol=1e-6)
+    np.testing.assert_allclose(triplet_margins(embeddings, rows, name), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", DISTANCE_NAMES)
-def test_keras_operations_equal_a_plain_loop(codes, name):
-    got = DISTANCES[name](codes[:25], codes[25:]).numpy()
+def test_keras_operations_equal_a_plain_loop(embeddings, name):
+    got = DISTANCES[name](embeddings[:25], embeddings[25:]).numpy()
     expected = [
         plain_distance(a, b, name)
-        for a, b in zip(codes[:25].tolist(), codes[25:].tolist(), strict=True)
+        for a, b in zip(embeddings[:25].tolist(), embeddings[25:].tolist(), strict=True)
     ]
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", DISTANCE_NAMES)
-def test_keras_operations_agree_with_margins(codes, rows, name):
-    anchor, first, second = (codes[column] for column in rows.T)
+def test_keras_operations_agree_with_margins(embeddings, rows, name):
+    anchor, first, second = (embeddings[column] for column in rows.T)
     margins = DISTANCES[name](anchor, second) - DISTANCES[name](anchor, first)
-    np.testing.assert_allclose(margins, triplet_margins(codes, rows, name), atol=1e-5)
+    np.testing.assert_allclose(margins, triplet_margins(embeddings, rows, name), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", DISTANCE_NAMES)
-def test_swapping_the_pictures_flips_the_sign_and_no_other_bit(codes, rows, name):
-    margins = triplet_margins(codes, rows, name)
-    mirrored = triplet_margins(codes, rows[:, [0, 2, 1]], name)
+def test_swapping_the_images_flips_the_sign_and_no_other_bit(embeddings, rows, name):
+    margins = triplet_margins(embeddings, rows, name)
+    mirrored = triplet_margins(embeddings, rows[:, [0, 2, 1]], name)
     np.testing.assert_array_equal(mirrored, -margins)
 
 
 @pytest.mark.parametrize("name", DISTANCE_NAMES)
-def test_other_rows_and_block_sizes_change_no_bit(codes, rows, name, monkeypatch):
-    margins = triplet_margins(codes, rows, name)
+def test_other_rows_and_block_sizes_change_no_bit(embeddings, rows, name, monkeypatch):
+    margins = triplet_margins(embeddings, rows, name)
     order = np.random.default_rng(2).permutation(len(rows))
-    np.testing.assert_array_equal(triplet_margins(codes, rows[order], name), margins[order])
-    np.testing.assert_array_equal(triplet_margins(codes, rows[7:8], name), margins[7:8])
-    more = np.concatenate([codes, codes * 100])
+    np.testing.assert_array_equal(triplet_margins(embeddings, rows[order], name), margins[order])
+    np.testing.assert_array_equal(triplet_margins(embeddings, rows[7:8], name), margins[7:8])
+    more = np.concatenate([embeddings, embeddings * 100])
     np.testing.assert_array_equal(triplet_margins(more, rows, name), margins)
     for block in (1, 7, 299, 300):
         monkeypatch.setattr(distances, "_BLOCK_ROWS", block)
-        np.testing.assert_array_equal(triplet_margins(codes, rows, name), margins)
+        np.testing.assert_array_equal(triplet_margins(embeddings, rows, name), margins)
 
 
 @pytest.mark.parametrize("name", DISTANCE_NAMES)
-def test_equal_pictures_tie_exactly_and_missing_ones_have_no_margin(codes, name):
-    codes[1] = codes[2]
-    codes[3] = np.nan
+def test_equal_images_tie_exactly_and_missing_ones_have_no_margin(embeddings, name):
+    embeddings[1] = embeddings[2]
+    embeddings[3] = np.nan
     rows = np.array([[0, 1, 2], [0, 1, 1], [0, 1, 3], [3, 1, 2], [0, 1, 4]])
-    margins = triplet_margins(codes, rows, name)
+    margins = triplet_margins(embeddings, rows, name)
     assert (margins[:2] == 0).all()
     assert np.isnan(margins).tolist() == [False, False, True, True, False]
-    assert triplet_margins(codes, rows[:0], name).shape == (0,)
+    assert triplet_margins(embeddings, rows[:0], name).shape == (0,)
 
 
 @pytest.mark.parametrize("name", DISTANCE_NAMES)
-def test_codes_of_length_zero_are_equally_far(name):
-    codes = np.array([[0, 0], [1, 0], [0, 1]], np.float32)
-    assert triplet_margins(codes, np.array([[0, 1, 2]]), name) == 0
+def test_embeddings_of_length_zero_are_equally_far(name):
+    embeddings = np.array([[0, 0], [1, 0], [0, 1]], np.float32)
+    assert triplet_margins(embeddings, np.array([[0, 1, 2]]), name) == 0
 
 
 def test_slope_of_the_euclidean_distance_at_zero_is_finite():
     import tensorflow as tf
 
-    code = tf.Variable([[1.0, 2.0]])
+    embedding = tf.Variable([[1.0, 2.0]])
     with tf.GradientTape() as tape:
-        distance = DISTANCES["l2"](code, tf.constant([[1.0, 2.0]]))
-    assert np.isfinite(tape.gradient(distance, code).numpy()).all()
+        distance = DISTANCES["l2"](embedding, tf.constant([[1.0, 2.0]]))
+    assert np.isfinite(tape.gradient(distance, embedding).numpy()).all()

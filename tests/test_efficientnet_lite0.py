@@ -90,7 +90,7 @@ def test_features_equal_a_plain_forward_pass(model, state):
 
 
 def plain_features(x, state):
-    """Compute `(1280,)` features of one picture from the file's tensors, layer by layer."""
+    """Compute `(1280,)` features of one image from the file's tensors, layer by layer."""
 
     def convolve(x, name, norm, stride=1):
         kernel = state[f"{name}.weight"]

@@ -17,7 +17,7 @@ from tripletkit.features import extract
 from tripletkit.features.collection import find_files, load_collection
 from tripletkit.features.extract import extract_features
 from tripletkit.features.fast_graph import make_feature_function
-from tripletkit.features.picture_views import VIEW_SETS
+from tripletkit.features.image_views import VIEW_SETS
 from tripletkit.features.sources import FeaturePart, FeatureSource
 from tripletkit.features.store import FeatureSpace, FeatureStore
 
@@ -35,7 +35,7 @@ def function(tiny_weights):
 
 
 @pytest.fixture
-def pictures(toy_competition):
+def images(toy_competition):
     """Forty files: more than a batch, and not a whole number of them."""
     return sorted(toy_competition.images.iterdir())[:40]
 
@@ -62,23 +62,23 @@ def never():
     raise AssertionError("the network was loaded although nothing had to be computed")
 
 
-def test_features_are_computed_once(run, pictures):
+def test_features_are_computed_once(run, images):
     told = []
-    first = run(pictures, progress=lambda *done: told.append(done))
+    first = run(images, progress=lambda *done: told.append(done))
     assert (len(first.computed), first.problems) == (40, {})
     assert told == [(32, 40), (40, 40)]
     assert np.isfinite(first.values).all()
-    again = run(pictures, load_function=never)
+    again = run(images, load_function=never)
     assert len(again.computed) == 0
     np.testing.assert_array_equal(again.values, first.values)
 
 
-def test_features_equal_the_network_on_decoded_pictures(run, pictures, function):
-    values = run(pictures).values
+def test_features_equal_the_network_on_decoded_images(run, images, function):
+    values = run(images).values
     pixels = np.stack(
         [
             np.asarray(Image.open(path).resize((32, 32), Image.Resampling.BILINEAR))
-            for path in pictures
+            for path in images
         ]
     )
     filler = np.zeros((24, 32, 32, 3), np.uint8)
@@ -87,32 +87,32 @@ def test_features_equal_the_network_on_decoded_pictures(run, pictures, function)
     np.testing.assert_array_equal(values, expected)
 
 
-def test_features_of_a_picture_are_the_same_alone_and_among_others(run, pictures):
-    together = run(pictures).values
+def test_features_of_a_image_are_the_same_alone_and_among_others(run, images):
+    together = run(images).values
     for index in (0, 17, 39):
-        alone = run([pictures[index]], store_name=f"alone{index}").values
+        alone = run([images[index]], store_name=f"alone{index}").values
         np.testing.assert_array_equal(alone[0], together[index])
-    backwards = run(pictures[::-1], store_name="backwards").values
+    backwards = run(images[::-1], store_name="backwards").values
     np.testing.assert_array_equal(backwards[::-1], together)
 
 
-def test_the_same_content_under_two_names_costs_once(run, pictures, tmp_path):
+def test_the_same_content_under_two_names_costs_once(run, images, tmp_path):
     copy = tmp_path / "copy.png"
-    shutil.copy(pictures[0], copy)
-    result = run([pictures[0], copy, pictures[0], pictures[1]])
+    shutil.copy(images[0], copy)
+    result = run([images[0], copy, images[0], images[1]])
     assert len(result.computed) == 2
     np.testing.assert_array_equal(result.values[[0, 0]], result.values[[1, 2]])
 
 
-def test_a_folder_that_moved_costs_nothing(run, pictures, tmp_path):
-    before = run(pictures).values
+def test_a_folder_that_moved_costs_nothing(run, images, tmp_path):
+    before = run(images).values
     moved = tmp_path / "moved"
-    shutil.copytree(pictures[0].parent, moved)
-    after = run([moved / path.name for path in pictures], load_function=never)
+    shutil.copytree(images[0].parent, moved)
+    after = run([moved / path.name for path in images], load_function=never)
     np.testing.assert_array_equal(after.values, before)
 
 
-def test_a_picture_that_changed_is_computed_again(run, tmp_path):
+def test_a_image_that_changed_is_computed_again(run, tmp_path):
     path = tmp_path / "a.png"
     Image.new("RGB", (8, 8), "red").save(path)
     red = run([path]).values
@@ -134,38 +134,38 @@ def n_batches(function):
     return batches, lambda: count
 
 
-def test_each_view_is_computed_once(run, pictures, n_batches):
+def test_each_view_is_computed_once(run, images, n_batches):
     batches, load = n_batches
     told = []
-    plain = run(pictures, load_function=load)
+    plain = run(images, load_function=load)
     assert len(batches) == 2
     flip = run(
-        pictures,
+        images,
         load_function=load,
         views=VIEW_SETS["flip"],
         progress=lambda *done: told.append(done),
     )
     assert (len(batches), len(flip.computed)) == (4, 40)
     assert told == [(32, 40), (40, 40)]
-    ten = run(pictures[:8], load_function=load, views=VIEW_SETS["ten-crop"])
+    ten = run(images[:8], load_function=load, views=VIEW_SETS["ten-crop"])
     assert (len(batches), len(ten.computed)) == (14, 8)
-    np.testing.assert_array_equal(run(pictures, load_function=never).values, plain.values)
+    np.testing.assert_array_equal(run(images, load_function=never).values, plain.values)
     for views, of_all in (("flip", flip.values), ("ten-crop", ten.values)):
-        again = run(pictures[: len(of_all)], load_function=never, views=VIEW_SETS[views])
+        again = run(images[: len(of_all)], load_function=never, views=VIEW_SETS[views])
         assert again.computed == frozenset()
         np.testing.assert_array_equal(again.values, of_all)
 
 
-def test_views_are_averaged_and_the_first_is_that_of_old(run, pictures):
-    plain = run(pictures).values
-    mirrored = run(pictures, views=VIEW_SETS["flip"][1:]).values
-    both = run(pictures, views=VIEW_SETS["flip"]).values
+def test_views_are_averaged_and_the_first_is_that_of_old(run, images):
+    plain = run(images).values
+    mirrored = run(images, views=VIEW_SETS["flip"][1:]).values
+    both = run(images, views=VIEW_SETS["flip"]).values
     assert np.abs(plain - mirrored).max() > 0.01
     np.testing.assert_allclose(both, (plain + mirrored) / 2, rtol=1e-6)
 
 
 def test_a_run_that_breaks_off_loses_at_most_one_batch_of_a_view(
-    run, pictures, n_batches, monkeypatch
+    run, images, n_batches, monkeypatch
 ):
     batches, load = n_batches
     original = FeatureStore.write
@@ -178,42 +178,42 @@ def test_a_run_that_breaks_off_loses_at_most_one_batch_of_a_view(
     with monkeypatch.context() as patch:
         patch.setattr(FeatureStore, "write", break_off)
         with pytest.raises(KeyboardInterrupt):
-            run(pictures, load_function=load, views=VIEW_SETS["flip"])
+            run(images, load_function=load, views=VIEW_SETS["flip"])
     batches.clear()
-    # Both views of 32 pictures were stored, and the batch that was under way is lost.
-    resumed = run(pictures, load_function=load, views=VIEW_SETS["flip"])
+    # Both views of 32 images were stored, and the batch that was under way is lost.
+    resumed = run(images, load_function=load, views=VIEW_SETS["flip"])
     assert (len(batches), len(resumed.computed)) == (2, 8)
-    fresh = run(pictures, store_name="fresh", views=VIEW_SETS["flip"])
+    fresh = run(images, store_name="fresh", views=VIEW_SETS["flip"])
     np.testing.assert_array_equal(resumed.values, fresh.values)
 
 
-def test_pictures_that_cannot_be_read_are_listed_and_the_rest_kept(run, pictures, tmp_path):
+def test_images_that_cannot_be_read_are_listed_and_the_rest_kept(run, images, tmp_path):
     broken, twin, gone = tmp_path / "broken.png", tmp_path / "twin.png", tmp_path / "gone.png"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     shutil.copy(broken, twin)
-    result = run([pictures[0], broken, gone, None, twin, pictures[1], tmp_path])
+    result = run([images[0], broken, gone, None, twin, images[1], tmp_path])
     assert len(result.computed) == 2
     assert set(result.problems) == {1, 2, 4, 6}
     for index, name in ((1, "broken.png"), (2, "gone.png"), (4, "twin.png")):
         assert result.problems[index].startswith(f"{tmp_path / name}: ")
     usable = np.isfinite(result.values).all(axis=1)
     assert usable.tolist() == [True, False, False, False, False, True, False]
-    again = run([pictures[0], pictures[1]], load_function=never)
+    again = run([images[0], images[1]], load_function=never)
     np.testing.assert_array_equal(again.values, result.values[[0, 5]])
 
 
-def test_only_unreadable_pictures_give_only_problems(run, tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+def test_only_unreadable_images_give_only_problems(run, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
     result = run([tmp_path / "broken.png"])
     assert (len(result.computed), list(result.problems)) == (0, [0])
     assert run([]).values.shape == (0, tiny.N_FEATURES)
 
 
-def test_a_picture_that_changes_while_it_is_read_is_not_filed_wrongly(
-    run, pictures, tmp_path, monkeypatch
+def test_a_image_that_changes_while_it_is_read_is_not_filed_wrongly(
+    run, images, tmp_path, monkeypatch
 ):
     path = tmp_path / "a.png"
-    shutil.copy(pictures[0], path)
+    shutil.copy(images[0], path)
     original = extract._read_checked
 
     def overwrite_first(path, content, backbone, views):
@@ -224,11 +224,11 @@ def test_a_picture_that_changes_while_it_is_read_is_not_filed_wrongly(
     result = run([path])
     assert "changed while it was being read" in result.problems[0]
     monkeypatch.undo()
-    shutil.copy(pictures[0], path)
+    shutil.copy(images[0], path)
     assert len(run([path]).computed) == 1
 
 
-def test_a_failing_store_stops_the_decoding(run, pictures, monkeypatch):
+def test_a_failing_store_stops_the_decoding(run, images, monkeypatch):
     n_read = []
     original = extract._read_checked
 
@@ -245,15 +245,15 @@ def test_a_failing_store_stops_the_decoding(run, pictures, monkeypatch):
     monkeypatch.setattr(defaults, "EXTRACT_BATCH_SIZE", 1)
     with pytest.raises(StoreError, match="full"):
         run(
-            pictures,
+            images,
             load_function=lambda: lambda pixels: np.zeros((1, tiny.N_FEATURES), np.float32),
         )
-    assert len(n_read) < len(pictures) / 2
+    assert len(n_read) < len(images) / 2
 
 
-def test_contents_are_hashed_by_sha256(run, pictures, space, tmp_path):
-    run(pictures[:1])
-    digest = hashlib.sha256(pictures[0].read_bytes()).digest()
+def test_contents_are_hashed_by_sha256(run, images, space, tmp_path):
+    run(images[:1])
+    digest = hashlib.sha256(images[0].read_bytes()).digest()
     with FeatureStore(tmp_path / "store") as store:
         assert store.missing(space, [digest]) == []
 
@@ -277,8 +277,8 @@ def test_a_collection_has_features_in_the_order_of_names(collect):
     assert one.is_usable().all()
 
 
-def test_a_collection_with_a_missing_picture_is_refused_or_skipped(collect):
-    with pytest.raises(ImageNameError, match=r't\.txt:2: there is no picture "no\.png"') as caught:
+def test_a_collection_with_a_missing_image_is_refused_or_skipped(collect):
+    with pytest.raises(ImageNameError, match=r't\.txt:2: there is no image "no\.png"') as caught:
         collect(["p00.png", "no.png"])
     assert "--on-bad-image skip" in str(caught.value)
     skipped = collect(["p00.png", "no.png"], skip_bad=True)
@@ -286,14 +286,14 @@ def test_a_collection_with_a_missing_picture_is_refused_or_skipped(collect):
     assert [problem.partition(": ")[0] for problem in skipped.problems] == ["t.txt:2"]
 
 
-def test_a_collection_with_a_broken_picture_keeps_the_others(
+def test_a_collection_with_a_broken_image_keeps_the_others(
     collect, toy_competition, tmp_path, monkeypatch
 ):
     images = tmp_path / "images"
     shutil.copytree(toy_competition.images, images)
-    (images / "p01.png").write_bytes(b"no picture")
+    (images / "p01.png").write_bytes(b"no image")
     monkeypatch.setattr(type(toy_competition), "images", images, raising=False)
-    with pytest.raises(ImageReadError, match=r"t\.txt:2: .*p01\.png: expected a picture"):
+    with pytest.raises(ImageReadError, match=r"t\.txt:2: .*p01\.png: expected an image"):
         collect(["p00.png", "p01.png", "p02.png"])
     skipped = collect(["p00.png", "p01.png", "p02.png"], skip_bad=True, find_weights=never)
     assert skipped.is_usable().tolist() == [True, False, True]

@@ -1,4 +1,4 @@
-"""The fast path gives the features that the plain network gives, each picture by itself."""
+"""The fast path gives the features that the plain network gives, each image by itself."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import tiny_backbone as tiny
 from tripletkit.features.backbones import get_backbone
 from tripletkit.features.fast_graph import fold_batch_norm, make_feature_function
 from tripletkit.features.packaged_weights import efficientnet_lite0_path
+from tripletkit.features.trained_weights import build_backbone
 
 BATCH_SIZE = 8
 
@@ -84,7 +85,7 @@ def test_folding_spares_a_convolution_that_others_read():
 def test_folding_keeps_real_networks(name):
     """Sums before norms; squeeze-and-excitation, a Normalization layer and swish."""
     keras.utils.set_random_seed(0)
-    model = get_backbone(name).build_model(None)
+    model = build_backbone(get_backbone(name), None)
     rng = np.random.default_rng(0)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -116,7 +117,7 @@ def test_features_of_reversed_channels(tiny_backbone, tiny_weights, pixels):
 
 
 def assert_alone_and_anywhere(compute, pixels):
-    """A picture's features are the same bits at any place of a batch and beside any others."""
+    """An image's features are the same bits at any place of a batch and beside any others."""
     rng = np.random.default_rng(1)
     features = compute(pixels)
     assert len(np.unique(features, axis=0)) == len(features)
@@ -139,7 +140,7 @@ def test_neighbours_change_no_bit(compute, pixels):
 def test_neighbours_change_no_bit_of_a_real_network():
     backbone = get_backbone("efficientnet-lite0")
     compute = make_feature_function(
-        backbone, backbone.build_model(efficientnet_lite0_path()), BATCH_SIZE
+        backbone, build_backbone(backbone, efficientnet_lite0_path()), BATCH_SIZE
     )
     shape = (BATCH_SIZE, 224, 224, 3)
     assert_alone_and_anywhere(

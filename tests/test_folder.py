@@ -56,10 +56,10 @@ def test_a_name_in_another_case_is_missing_with_a_hint(folder):
 
 @pytest.mark.parametrize("name", ["none.jpg", "none/a.jpg", "notes", "a.png", ".hidden"])
 def test_a_missing_name_says_so(folder, name):
-    assert f'there is no picture "{name}"' in problem(folder, name)
+    assert f'there is no image "{name}"' in problem(folder, name)
 
 
-def test_a_folder_is_no_picture(folder):
+def test_a_folder_is_no_image(folder):
     assert "is a folder or a broken link" in problem(folder, "folder.jpg")
 
 
@@ -110,13 +110,13 @@ def test_find_images_shows_ten_problems_with_their_places(folder):
     with pytest.raises(ImageNameError) as caught:
         find_images(names, folder, places)
     lines = str(caught.value).splitlines()
-    assert lines[0].startswith('t.txt:1: there is no picture "none0"')
+    assert lines[0].startswith('t.txt:1: there is no image "none0"')
     assert lines[-1] == "... and 2 more (12 in all)"
 
 
 def test_a_missing_folder_is_named(tmp_path):
     for use in (lambda path: locate_images([], path), list_images):
-        with pytest.raises(ImageNameError, match="expected a folder of pictures"):
+        with pytest.raises(ImageNameError, match="expected a folder of images"):
             use(tmp_path / "none")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tripletkit.model.fused_adam import FusedAdam
+from tripletkit.training.fused_adam import FusedAdam
 
 
 def run(optimizer: keras.optimizers.Optimizer, n_steps: int) -> list[np.ndarray]:

@@ -30,7 +30,7 @@ def manifest(path):
 
 
 @pytest.mark.parametrize("entry", manifest(HOSTILE / "manifest.csv"))
-def test_picture_behaves_as_its_manifest_says(entry, tmp_path):
+def test_image_behaves_as_its_manifest_says(entry, tmp_path):
     images = HOSTILE / "images"
     name = entry["file"]
     triplet_file = tmp_path / "t.txt"
@@ -62,8 +62,8 @@ def test_triplet_file_behaves_as_its_manifest_says(entry):
     assert len(result.output) < 20_000
     try:
         triplets = read_triplets(path)
-        for picture in find_images(triplets.names, images, triplets.first_places()):
-            read_image(picture)
+        for image in find_images(triplets.names, images, triplets.first_places()):
+            read_image(image)
     except TripletkitError as error:
         assert entry["expected"] in ("error", "either")
         assert str(path) in str(error) or isinstance(error, ImageReadError)
@@ -76,12 +76,12 @@ def test_triplet_file_behaves_as_its_manifest_says(entry):
 
 
 @pytest.mark.parametrize("number", range(1, 9))
-def test_exif_orientations_show_the_upright_picture(shared, number):
+def test_exif_orientations_show_the_upright_image(shared, number):
     images = shared / "hostile" / "images"
     upright = np.asarray(read_image(images / "upright.png"), dtype=int)
     turned = np.asarray(read_image(images / f"exif_{number}.jpg"), dtype=int)
     assert turned.shape == upright.shape == (64, 96, 3)
-    # JPEG rings at the edges; a picture turned wrongly differs over whole areas.
+    # JPEG rings at the edges; an image turned wrongly differs over whole areas.
     assert np.abs(turned - upright).mean() < 6
 
 

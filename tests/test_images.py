@@ -1,4 +1,4 @@
-"""Pictures to pixels: orientation, transparency, depth, refusals that name the file."""
+"""Images to pixels: orientation, transparency, depth, refusals that name the file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tripletkit.errors import ImageReadError
 
 ORIENTATION = 0x0112
 
-# How the stored picture must be made so that the orientation turns it upright.
+# How the stored image must be made so that the orientation turns it upright.
 STORED = {
     1: (),
     2: (Image.Transpose.FLIP_LEFT_RIGHT,),
@@ -26,7 +26,7 @@ STORED = {
 
 @pytest.fixture
 def corner():
-    """A black picture with a red corner top left and a blue one top right."""
+    """A black image with a red corner top left and a blue one top right."""
     pixels = np.zeros((16, 32, 3), dtype=np.uint8)
     pixels[:8, :8] = (255, 0, 0)
     pixels[:8, 24:] = (0, 0, 255)
@@ -115,15 +115,15 @@ def test_read_image_looks_at_the_content_and_not_at_the_name(tmp_path, corner):
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"<html></html>", b"\xff\xd8\xff\xe0"])
-def test_read_image_refuses_what_is_no_picture(tmp_path, content):
+def test_read_image_refuses_what_is_no_image(tmp_path, content):
     path = tmp_path / "odd.jpg"
     path.write_bytes(content)
-    with pytest.raises(ImageReadError, match=r"odd\.jpg: expected a picture, cannot be read"):
+    with pytest.raises(ImageReadError, match=r"odd\.jpg: expected an image, cannot be read"):
         read_image(path)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "bmp"])
-def test_read_image_refuses_a_picture_that_is_cut_off(tmp_path, suffix):
+def test_read_image_refuses_a_image_that_is_cut_off(tmp_path, suffix):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     whole, path = tmp_path / f"whole.{suffix}", tmp_path / f"cut.{suffix}"
     Image.fromarray(noise).save(whole)

@@ -7,21 +7,21 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tripletkit.data.labels import NO_LABEL, PictureLabels
+from tripletkit.data.labels import NO_LABEL, ImageLabels
 from tripletkit.errors import CollapseError
 from tripletkit.evaluation.classification import measure_variances
 from tripletkit.evaluation.distances import DISTANCE_NAMES
-from tripletkit.model.head_training import LabelTraining
+from tripletkit.mining.online import MINERS
 from tripletkit.model.heads import embed
 from tripletkit.model.loss_registry import LOSSES
-from tripletkit.model.mining import MINERS
-from tripletkit.model.probe import Candidate, candidates_for
 from tripletkit.model.settings import HeadSettings
-from tripletkit.model.training import share_right, train_head
+from tripletkit.training.epochs import share_right, train_head
+from tripletkit.training.head_training import LabelTraining
+from tripletkit.training.probe import Candidate, candidates_for
 
 N_CLASSES, N_IMAGES, N_TRAIN = 6, 90, 60
 SMALL = HeadSettings(
-    hidden=32, dim=4, epochs=12, batch_size=32, classes_per_batch=4, pictures_per_class=4
+    hidden=32, dim=4, epochs=12, batch_size=32, classes_per_batch=4, images_per_class=4
 )
 LABEL_LOSSES = [name for name, loss in LOSSES.items() if loss.needs_labels]
 TRIPLET_LOSSES = [name for name, loss in LOSSES.items() if loss.of_triplets]
@@ -29,18 +29,18 @@ TRIPLET_LOSSES = [name for name, loss in LOSSES.items() if loss.of_triplets]
 
 @pytest.fixture(scope="module")
 def features():
-    """Pictures of six classes, which only some of the features tell apart."""
+    """Images of six classes, which only some of the features tell apart."""
     rng = np.random.default_rng(0)
     deviation = np.where(np.arange(20) < 8, 0.6, 2)
     kinds = rng.normal(size=(N_CLASSES, 20)) * (np.arange(20) < 8)
-    of_picture = np.arange(N_IMAGES) % N_CLASSES
-    return (kinds[of_picture] + deviation * rng.normal(size=(N_IMAGES, 20)) + 5).astype(np.float32)
+    of_image = np.arange(N_IMAGES) % N_CLASSES
+    return (kinds[of_image] + deviation * rng.normal(size=(N_IMAGES, 20)) + 5).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
 def labels():
     classes = [f"class {number}" for number in range(N_CLASSES)]
-    return PictureLabels(classes, (np.arange(N_IMAGES) % N_CLASSES).astype(np.int32))
+    return ImageLabels(classes, (np.arange(N_IMAGES) % N_CLASSES).astype(np.int32))
 
 
 def draw_rows(low, high, n_rows, seed=1):
@@ -67,7 +67,7 @@ def test_every_loss_by_labels_learns(features, labels, loss):
     trained = train(features, labels, loss=loss, epochs=40, learning_rate=5e-3)
     assert accuracy(trained, features) > share_right(features, VAL, "cosine") + 0.1
     assert trained.history[-1].loss < trained.history[0].loss
-    assert trained.history[-1].violating < trained.history[0].violating
+    assert trained.history[-1].active < trained.history[0].active
     assert (trained.centers is not None) == LOSSES[loss].has_centers
 
 
@@ -81,7 +81,7 @@ def test_every_way_of_mining_learns(features, labels, loss, mining):
 @pytest.mark.parametrize("distance", DISTANCE_NAMES)
 def test_mining_measures_by_any_distance(features, labels, distance):
     trained = train(
-        features, labels, mining="batch-all", reduction="violating", epochs=40, distance=distance
+        features, labels, mining="batch-all", reduction="active", epochs=40, distance=distance
     )
     assert accuracy(trained, features, distance) > share_right(features, VAL, "cosine")
 
@@ -106,38 +106,38 @@ def test_centers_are_where_the_classes_are_and_classes_draw_together(features, l
     def measure(weight):
         changes = {"loss": "center", "center_weight": weight, "learning_rate": 5e-3}
         trained = train(features, labels, epochs=60, dropout=0.0, **changes)
-        codes = embed(trained.head, features[:N_TRAIN])
-        return trained.centers, codes, measure_variances(codes, labels.of_picture[:N_TRAIN])
+        embeddings = embed(trained.head, features[:N_TRAIN])
+        return trained.centers, embeddings, measure_variances(embeddings, labels.of_image[:N_TRAIN])
 
-    centers, codes, drawn = measure(1.0)
-    means = np.stack([codes[number::N_CLASSES].mean(axis=0) for number in range(N_CLASSES)])
+    centers, embeddings, drawn = measure(1.0)
+    means = np.stack([embeddings[number::N_CLASSES].mean(axis=0) for number in range(N_CLASSES)])
     np.testing.assert_allclose(centers, means, atol=0.1)
     _, _, free = measure(0.0)
     assert drawn.within < 0.7 * free.within
 
 
-def test_centers_stay_among_the_codes_of_a_residual_head(features, labels):
+def test_centers_stay_among_the_embeddings_of_a_residual_head(features, labels):
     settings = HeadSettings.of_recipe(
         "residual", loss="center", epochs=30, hidden=16, dropout=0.0, learning_rate=5e-3
     )
     assert (settings.strength, settings.frozen_share) == (1.0, 0.0)
     assert candidates_for(settings) == [Candidate(1.0)]
     trained = train_head(features, TRAIN, VAL[:0], settings, labels)
-    codes = embed(trained.head, features[:N_TRAIN])
-    means = np.stack([codes[number::N_CLASSES].mean(axis=0) for number in range(N_CLASSES)])
+    embeddings = embed(trained.head, features[:N_TRAIN])
+    means = np.stack([embeddings[number::N_CLASSES].mean(axis=0) for number in range(N_CLASSES)])
     np.testing.assert_allclose(trained.centers, means, atol=0.1)
 
 
-def test_pictures_without_a_class_take_part_in_triplets_alone(features, labels):
-    of_picture = labels.of_picture.copy()
-    of_picture[:12] = NO_LABEL
-    some = PictureLabels(labels.classes, of_picture)
+def test_images_without_a_class_take_part_in_triplets_alone(features, labels):
+    of_image = labels.of_image.copy()
+    of_image[:12] = NO_LABEL
+    some = ImageLabels(labels.classes, of_image)
     for changes in ({"loss": "triplet+cross-entropy"}, {"loss": "center"}, {"mining": "semi-hard"}):
         assert np.isfinite(train(features, some, epochs=3, **changes).history[-1].loss)
 
 
 @pytest.mark.parametrize("loss", ["triplet", "cross-entropy"])
-def test_dropout_is_on_in_training_and_off_in_codes(features, labels, loss):
+def test_dropout_is_on_in_training_and_off_in_embeddings(features, labels, loss):
     # The sources left it off: they called the model without saying that it trains.
     def first_loss(dropout):
         changes = {"loss": loss, "mining": "batch-all" if loss == "triplet" else "none"}
@@ -145,11 +145,11 @@ def test_dropout_is_on_in_training_and_off_in_codes(features, labels, loss):
 
     calm, shaken = first_loss(0.0), first_loss(0.9)
     assert calm.history[0].loss != pytest.approx(shaken.history[0].loss, rel=1e-3)
-    codes = embed(shaken.head, features)
-    np.testing.assert_array_equal(codes, embed(shaken.head, features))
+    embeddings = embed(shaken.head, features)
+    np.testing.assert_array_equal(embeddings, embed(shaken.head, features))
 
 
-def test_validation_pictures_are_never_learned_from(features, labels):
+def test_validation_images_are_never_learned_from(features, labels):
     changed = features.copy()
     changed[N_TRAIN:] = 7
     for changes in ({"loss": "center"}, {"mining": "batch-hard", "inject_positives": True}):
@@ -178,5 +178,5 @@ def test_hardest_positives_are_looked_for_anew_as_often_as_asked(features, label
 
 @pytest.mark.parametrize("changes", [{"loss": "center"}, {"mining": "batch-hard"}])
 def test_collapse_is_told_for_every_kind_of_training(features, labels, changes):
-    with pytest.raises(CollapseError, match=r"all codes are alike|broke down|lie on a line"):
+    with pytest.raises(CollapseError, match=r"all embeddings are alike|broke down|lie on a line"):
         train(np.full_like(features, 3), labels, **changes)

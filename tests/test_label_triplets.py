@@ -10,18 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tripletkit.data import label_triplets
-from tripletkit.data.label_split import hold_out_pictures
 from tripletkit.data.label_triplets import Difficulty, draw_triplets
 from tripletkit.data.labels import NO_LABEL
+from tripletkit.data.splits.stratified import hold_out_images
 from tripletkit.errors import ClassesError, SplitError
 
-# Classes of 2, 3 and 6 pictures, one of a single picture, one picture without a label.
+# Classes of 2, 3 and 6 images, one of a single image, one image without a label.
 LABELS = np.array([7, 7, 2, 2, 2, 4, 4, 4, 4, 4, 4, 9, NO_LABEL], dtype=np.int32)
 
 
-def list_all(labels, pictures=None):
+def list_all(labels, images=None):
     """Return every triplet that there is, by a plain loop."""
-    places = range(len(labels)) if pictures is None else pictures
+    places = range(len(labels)) if images is None else images
     return {
         (a, p, n)
         for a in places
@@ -32,7 +32,7 @@ def list_all(labels, pictures=None):
 
 
 def by_number(anchors, candidates):
-    """Distances of pictures whose places are their numbers."""
+    """Distances of images whose places are their numbers."""
     return np.abs(anchors[:, None] - candidates).astype(float)
 
 
@@ -40,7 +40,7 @@ def by_number(anchors, candidates):
 @given(
     labels=st.lists(st.integers(-1, 3), min_size=4, max_size=12),
     count=st.integers(1, 400),
-    balance=st.sampled_from(["picture", "class"]),
+    balance=st.sampled_from(["image", "class"]),
     level=st.sampled_from([None, True, False]),
     seed=st.integers(0, 9),
 )
@@ -83,13 +83,13 @@ def test_an_anchor_with_few_triplets_leaves_its_share_to_others():
     assert len(draw_triplets(labels, per_anchor=100)) == 32
 
 
-def test_only_the_given_pictures_are_used():
-    pictures = np.array([0, 2, 3, 5, 6, 11])
-    rows = draw_triplets(LABELS, count=1000, pictures=pictures)
-    assert set(map(tuple, rows.tolist())) == list_all(LABELS, pictures.tolist())
+def test_only_the_given_images_are_used():
+    images = np.array([0, 2, 3, 5, 6, 11])
+    rows = draw_triplets(LABELS, count=1000, images=images)
+    assert set(map(tuple, rows.tolist())) == list_all(LABELS, images.tolist())
 
 
-@pytest.mark.parametrize("balance", ["picture", "class"])
+@pytest.mark.parametrize("balance", ["image", "class"])
 @pytest.mark.parametrize("level", [None, True, False])
 def test_drawing_and_listing_give_the_same_chances(balance, level):
     difficulty = None if level is None else Difficulty(level, by_number, 3)
@@ -113,9 +113,9 @@ def test_chances_by_class_and_by_difficulty_are_those_of_a_hand_calculation():
     pool = label_triplets._Pool(np.arange(7), labels, "class", None)
     _, negatives, chances = pool.list_all(0)
     assert negatives.tolist() == [3, 4, 5, 6]
-    # Each other class has one half, its pictures equal parts of it; two positives.
+    # Each other class has one half, its images equal parts of it; two positives.
     np.testing.assert_allclose(chances, np.outer([1 / 2, 1 / 2], [1 / 6, 1 / 6, 1 / 6, 1 / 2]))
-    pool = label_triplets._Pool(np.arange(7), labels, "picture", Difficulty(True, by_number, 2))
+    pool = label_triplets._Pool(np.arange(7), labels, "image", Difficulty(True, by_number, 2))
     # Of two draws among four: the nearest is drawn with chance 1 - (3/4)^2 = 7/16, and so on.
     # Of two draws among two positives the farther is kept with chance 3/4.
     expected = np.outer([1 / 4, 3 / 4], np.array([7, 5, 3, 1]) / 16)
@@ -153,9 +153,9 @@ def test_hard_ones_are_harder():
     assert hard < -0.5 < margin(None) < 0.5 < easy
 
 
-def test_one_class_or_single_pictures_make_no_triplet():
+def test_one_class_or_single_images_make_no_triplet():
     for labels in ([0, 0, 0], [0, 1, 2], [NO_LABEL] * 3, []):
-        with pytest.raises(ClassesError, match="expected pictures of at least two classes"):
+        with pytest.raises(ClassesError, match="expected images of at least two classes"):
             draw_triplets(np.array(labels, dtype=np.int32), per_anchor=1)
 
 
@@ -169,40 +169,40 @@ def test_pairs_are_left_on_both_sides(labels, fraction, seed):
     labels = np.array(labels)
     sizes = np.bincount(labels[labels != NO_LABEL], minlength=6)
     if (sizes >= 4).sum() < 2:
-        with pytest.raises(SplitError, match="at least two classes of 4 pictures"):
-            hold_out_pictures(labels, fraction, seed)
+        with pytest.raises(SplitError, match="at least two classes of 4 images"):
+            hold_out_images(labels, fraction, seed)
         return
-    is_held_out = hold_out_pictures(labels, fraction, seed)
-    np.testing.assert_array_equal(is_held_out, hold_out_pictures(labels, fraction, seed))
+    is_held_out = hold_out_images(labels, fraction, seed)
+    np.testing.assert_array_equal(is_held_out, hold_out_images(labels, fraction, seed))
     assert not is_held_out[labels == NO_LABEL].any()
     held_out = np.bincount(labels[is_held_out], minlength=6)
     assert (held_out != 1).all()
     assert np.count_nonzero(held_out) >= 2
     assert (held_out[sizes < 4] == 0).all()
     assert (held_out[sizes >= 4] <= sizes[sizes >= 4] - 2).all()
-    assert len(draw_triplets(labels, count=3, pictures=np.flatnonzero(is_held_out)))
-    assert len(draw_triplets(labels, count=3, pictures=np.flatnonzero(~is_held_out)))
+    assert len(draw_triplets(labels, count=3, images=np.flatnonzero(is_held_out)))
+    assert len(draw_triplets(labels, count=3, images=np.flatnonzero(~is_held_out)))
 
 
 def test_the_share_is_kept_where_a_class_is_too_small_for_it():
-    """Flowers 102: ten pictures of each class, a tenth held out: pairs of half the classes."""
+    """Flowers 102: ten images of each class, a tenth held out: pairs of half the classes."""
     labels = np.repeat(np.arange(102), 10)
-    held_out = hold_out_pictures(labels, 0.1).reshape(102, 10).sum(axis=1)
+    held_out = hold_out_images(labels, 0.1).reshape(102, 10).sum(axis=1)
     assert set(held_out.tolist()) == {0, 2}
     assert held_out.sum() in (100, 102, 104)
-    assert hold_out_pictures(labels, 0.25).sum() in range(254, 257)
+    assert hold_out_images(labels, 0.25).sum() in range(254, 257)
 
 
-def test_which_pictures_are_held_out_is_chance():
+def test_which_images_are_held_out_is_chance():
     labels = np.repeat([0, 1, 2], 20)
-    shares = np.mean([hold_out_pictures(labels, 0.3, seed) for seed in range(400)], axis=0)
+    shares = np.mean([hold_out_images(labels, 0.3, seed) for seed in range(400)], axis=0)
     assert np.abs(shares - 0.3).max() < 0.12
 
 
-def test_only_the_given_pictures_are_held_out():
+def test_only_the_given_images_are_held_out():
     labels = np.repeat([0, 1], 10)
-    pictures = np.r_[0:5, 10:15]
-    is_held_out = hold_out_pictures(labels, 0.4, pictures=pictures)
+    images = np.r_[0:5, 10:15]
+    is_held_out = hold_out_images(labels, 0.4, images=images)
     assert is_held_out.sum() == 4
-    assert not np.delete(is_held_out, pictures).any()
-    assert not hold_out_pictures(labels, 0).any()
+    assert not np.delete(is_held_out, images).any()
+    assert not hold_out_images(labels, 0).any()

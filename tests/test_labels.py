@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 
-from tripletkit.data.labels import NO_LABEL, PictureLabels, read_classes, read_labels
+from tripletkit.data.labels import NO_LABEL, ImageLabels, read_classes, read_labels
 from tripletkit.errors import LabelFileError
 
 
@@ -46,7 +46,7 @@ def test_a_missing_file_is_refused(tmp_path):
         read_labels(tmp_path / "none.csv")
 
 
-def test_a_folder_per_class_names_pictures_below_the_image_folder(tmp_path):
+def test_a_folder_per_class_names_images_below_the_image_folder(tmp_path):
     for name in ("train/cat/a.png", "train/dog/deep/b.jpg", "train/loose.png", "other/c.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -63,19 +63,19 @@ def test_a_folder_elsewhere_or_without_classes_is_refused(tmp_path):
     (tmp_path / "images" / "a.png").touch()
     with pytest.raises(LabelFileError, match="a folder inside the image folder"):
         read_classes(tmp_path, tmp_path / "images")
-    with pytest.raises(LabelFileError, match="a subfolder of pictures for each class, got none"):
+    with pytest.raises(LabelFileError, match="a subfolder of images for each class, got none"):
         read_classes(tmp_path / "images", tmp_path / "images")
 
 
 def test_classes_are_sorted_and_names_without_label_marked():
-    labels = PictureLabels.of_names(["x", "b", "a"], {"a": "dog", "b": "cat", "unused": "cow"})
+    labels = ImageLabels.of_names(["x", "b", "a"], {"a": "dog", "b": "cat", "unused": "cow"})
     assert labels.classes == ["cat", "dog"]
-    assert labels.of_picture.tolist() == [NO_LABEL, 0, 1]
+    assert labels.of_image.tolist() == [NO_LABEL, 0, 1]
 
 
-def test_names_of_one_picture_share_its_label():
-    labels = PictureLabels.of_names(["a", "b", "c"], {"b": "cat", "c": "dog"})
+def test_names_of_one_image_share_its_label():
+    labels = ImageLabels.of_names(["a", "b", "c"], {"b": "cat", "c": "dog"})
     merged = labels.merge(np.array([0, 0, 2]), ["a", "b", "c"])
-    assert merged.of_picture.tolist() == [0, 0, 1]
+    assert merged.of_image.tolist() == [0, 0, 1]
     with pytest.raises(LabelFileError, match='got "cat" for "b" and "dog" for "c"'):
         labels.merge(np.array([0, 1, 1]), ["a", "b", "c"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +13,15 @@ import pytest
 import tripletkit
 
 PACKAGE = Path(tripletkit.__file__).parent
-# A room may import from those before it, never from those after it. Training measures itself by
-# the very margins that answers are made of, so `evaluation` comes before `model`.
-ROOMS = "errors defaults registry data features evaluation model search report cli".split()
+# A room may import from those before it, never from those after it, not even for types. Training
+# measures itself by the very margins that answers are made of, so `evaluation` comes before it.
+ROOMS = (
+    "errors defaults registry data features evaluation model mining losses search training "
+    "collecting report api cli"
+).split()
 SLOW = {"tensorflow", "keras"}
-MAY_IMPORT_SLOW = ("features", "model")
-# Without pictures there is nothing to compute, so these never wait for TensorFlow.
+MAY_IMPORT_SLOW = ("features", "model", "losses", "mining", "training")
+# Without images there is nothing to compute, so these never wait for TensorFlow.
 QUICK = [
     ["--help"],
     ["score", "answers.txt"],
@@ -30,58 +34,78 @@ QUICK = [
     ["cache", "info"],
 ]
 
-MODULES = sorted(PACKAGE.rglob("*.py"))
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 
 
-def imports(path):
-    """Yield the module of every import in a file, but for those that only types need."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for_types = set()
+def imports(tree):
+    """Return the module of every import, those that only types need among them."""
+    found = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            for_types.update(id(below) for below in ast.walk(node))
-    for node in ast.walk(tree):
-        if id(node) in for_types:
-            continue
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            yield node.module
+            assert node.level == 0, "relative import"
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
 
 
-def room_of(path):
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+IMPORTS = {name: imports(tree) for name, tree in TREES.items()}
+OURS = {name: (found & set(MODULES)) - {"tripletkit"} for name, found in IMPORTS.items()}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_walk_one_way(path):
-    room = room_of(path)
-    if room in ("__init__", "__main__"):
-        return
-    for module in imports(path):
-        parts = module.split(".")
-        if parts[0] != "tripletkit" or len(parts) == 1:
+def room_of(module):
+    """Return the room of a module; the package itself and `python -m` stand above all."""
+    return module.split(".")[1] if "." in module else None
+
+
+def test_every_room_is_known():
+    assert {room_of(name) for name in MODULES} - {None, "__main__"} <= set(ROOMS)
+
+
+def test_imports_walk_one_way():
+    against = [
+        f"{name} imports {other}"
+        for name, others in OURS.items()
+        if room_of(name) in ROOMS
+        for other in others
+        if ROOMS.index(room_of(other)) > ROOMS.index(room_of(name))
+    ]
+    assert against == []
+
+
+def test_no_modules_import_each_other():
+    order = graphlib.TopologicalSorter(OURS)
+    order.prepare()  # raises CycleError, which names the modules of a circle
+    assert order.is_active()
+
+
+def test_tensorflow_is_imported_only_where_it_is_used():
+    assert [
+        name
+        for name, found in IMPORTS.items()
+        if room_of(name) not in MAY_IMPORT_SLOW and SLOW & {each.split(".")[0] for each in found}
+    ] == []
+
+
+def test_below_the_command_line_nothing_talks_or_exits():
+    talking = []
+    for name, tree in TREES.items():
+        if room_of(name) not in ROOMS or room_of(name) == "cli":
             continue
-        assert ROOMS.index(parts[1]) <= ROOMS.index(room), f"{path.name} imports {module}"
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_tensorflow_is_imported_only_where_it_is_used(path):
-    if room_of(path) not in MAY_IMPORT_SLOW:
-        assert not SLOW & {module.split(".")[0] for module in imports(path)}
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_below_the_command_line_nothing_talks_or_exits(path):
-    if room_of(path) in ("cli", "__main__"):
-        return
-    assert "click" not in {module.split(".")[0] for module in imports(path)}
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call):
-            called = ast.unparse(node.func)
-            assert called not in {"print", "input", "exit", "quit", "sys.exit"}, f"{path}: {called}"
-        assert not (isinstance(node, ast.Name) and node.id == "SystemExit"), path
+        if "click" in {each.split(".")[0] for each in IMPORTS[name]}:
+            talking.append(f"{name} imports click")
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                if called in {"print", "input", "exit", "quit", "sys.exit"}:
+                    talking.append(f"{name} calls {called}")
+            if isinstance(node, ast.Name) and node.id == "SystemExit":
+                talking.append(f"{name} names SystemExit")
+    assert talking == []
 
 
 @pytest.mark.parametrize("arguments", QUICK, ids=lambda arguments: arguments[0])
@@ -119,8 +143,3 @@ def test_help_loads_no_arrays():
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout == "[]\n"
-
-
-def test_every_room_is_known():
-    rooms = {room_of(path) for path in MODULES} - {"__init__", "__main__"}
-    assert rooms <= set(ROOMS)

@@ -8,10 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from tripletkit.features.backbones import load_object
-from tripletkit.model.classifier import CosineClassifier
-from tripletkit.model.distances import DISTANCES
-from tripletkit.model.losses import (
+from tripletkit.losses.classifier import CosineClassifier
+from tripletkit.losses.functions import (
     ClassCenters,
     RatioLoss,
     SoftMarginLoss,
@@ -24,6 +22,8 @@ from tripletkit.model.losses import (
     soft_margin_loss,
     triplet_margin_loss,
 )
+from tripletkit.model.distances import DISTANCES
+from tripletkit.registry import load_object
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_triplet_losses_equal_a_plain_loop(distances, loss, of_one):
         (ratio_loss, 0.25),
     ],
 )
-def test_equal_codes_give_a_known_loss_and_no_nan(loss, expected):
+def test_equal_embeddings_give_a_known_loss_and_no_nan(loss, expected):
     zeros = np.zeros(3, np.float32)
     np.testing.assert_allclose(loss(zeros, zeros), expected, rtol=1e-6)
 
@@ -80,7 +80,7 @@ def test_triplet_margin_loss_ends_exactly_at_the_margin():
     np.testing.assert_array_equal(got, [0.0, 0.25, 0.0])
 
 
-@pytest.mark.parametrize("reduction", ["all", "violating"])
+@pytest.mark.parametrize("reduction", ["all", "active"])
 def test_the_mean_equals_a_plain_loop_and_is_0_of_nothing(distances, reduction):
     losses = [margin_of_one(float(p), float(n)) for p, n in distances.T]
     counted = [loss for loss in losses if reduction == "all" or loss > 0]
@@ -92,10 +92,10 @@ def test_the_mean_equals_a_plain_loop_and_is_0_of_nothing(distances, reduction):
 
 
 def test_center_loss_equals_a_plain_loop():
-    codes, centers = np.random.default_rng(0).normal(size=(2, 6, 4)).astype(np.float32)
-    expected = [0.5 * sum((c - m) ** 2) for c, m in zip(codes, centers, strict=True)]
-    np.testing.assert_allclose(center_loss(codes, centers), expected, rtol=1e-5)
-    np.testing.assert_array_equal(center_loss(codes, codes), np.zeros(6))
+    embeddings, centers = np.random.default_rng(0).normal(size=(2, 6, 4)).astype(np.float32)
+    expected = [0.5 * sum((c - m) ** 2) for c, m in zip(embeddings, centers, strict=True)]
+    np.testing.assert_allclose(center_loss(embeddings, centers), expected, rtol=1e-5)
+    np.testing.assert_array_equal(center_loss(embeddings, embeddings), np.zeros(6))
 
 
 def test_cross_entropy_equals_a_plain_loop():
@@ -113,13 +113,13 @@ def test_centers_move_as_a_plain_loop_does():
     expected: dict[int, np.ndarray] = {}
     centers, is_placed = np.zeros((4, 3), np.float32), np.zeros(4, np.float32)
     for _ in range(5):
-        codes = rng.normal(size=(8, 3)).astype(np.float32)
+        embeddings = rng.normal(size=(8, 3)).astype(np.float32)
         labels = rng.integers(-1, 3, 8).astype(np.int32)
         for label in set(labels.tolist()) - {-1}:
-            mean = codes[labels == label].mean(axis=0)
+            mean = embeddings[labels == label].mean(axis=0)
             before = expected.get(label)
             expected[label] = mean if before is None else 0.9 * before + 0.1 * mean
-        centers, is_placed = move_centers(centers, is_placed, codes, labels, 0.9)
+        centers, is_placed = move_centers(centers, is_placed, embeddings, labels, 0.9)
     for label in range(4):
         assert bool(is_placed[label]) == (label in expected)
         np.testing.assert_allclose(centers[label], expected.get(label, np.zeros(3)), rtol=1e-4)
@@ -127,26 +127,26 @@ def test_centers_move_as_a_plain_loop_does():
 
 def test_centers_converge_to_the_class_means():
     # The sources' centers were a mean over dimensions, all began as class 0's, and each entered
-    # the loss of one picture alone.
+    # the loss of one image alone.
     rng = np.random.default_rng(0)
     means = rng.normal(size=(3, 5)).astype(np.float32)
     layer = ClassCenters(3, decay=0.9)
     for _ in range(200):
         labels = rng.integers(0, 3, 64).astype(np.int32)
-        codes = means[labels] + 0.1 * rng.normal(size=(64, 5)).astype(np.float32)
-        losses = layer(codes, labels, training=True).numpy()
+        embeddings = means[labels] + 0.1 * rng.normal(size=(64, 5)).astype(np.float32)
+        losses = layer(embeddings, labels, training=True).numpy()
     np.testing.assert_allclose(layer.centers.numpy(), means, atol=0.05)
-    expected = [0.5 * sum((c - means[i]) ** 2) for c, i in zip(codes, labels, strict=True)]
+    expected = [0.5 * sum((c - means[i]) ** 2) for c, i in zip(embeddings, labels, strict=True)]
     np.testing.assert_allclose(losses, expected, atol=0.05)
 
 
-def test_every_picture_counts_and_centers_stay_put_outside_training():
+def test_every_image_counts_and_centers_stay_put_outside_training():
     layer = ClassCenters(2, decay=0.0)
-    codes, labels = np.float32([[0, 0], [4, 0], [1, 1]]), np.int32([0, 0, -1])
-    # Nothing to be drawn to yet, and nothing for a picture without a class.
-    np.testing.assert_array_equal(layer(codes, labels, training=True), [0, 0, 0])
+    embeddings, labels = np.float32([[0, 0], [4, 0], [1, 1]]), np.int32([0, 0, -1])
+    # Nothing to be drawn to yet, and nothing for an image without a class.
+    np.testing.assert_array_equal(layer(embeddings, labels, training=True), [0, 0, 0])
     np.testing.assert_array_equal(layer.centers.numpy(), [[2, 0], [0, 0]])
-    np.testing.assert_array_equal(layer(codes + 1, labels), [1, 5, 0])
+    np.testing.assert_array_equal(layer(embeddings + 1, labels), [1, 5, 0])
     np.testing.assert_array_equal(layer.centers.numpy(), [[2, 0], [0, 0]])
     assert not layer.trainable_variables
 
@@ -161,25 +161,27 @@ def test_every_picture_counts_and_centers_stay_put_outside_training():
     ],
 )
 def test_a_keras_class_is_its_function_on_the_three_input_network(make, function, distance):
-    codes = np.random.default_rng(0).normal(size=(3, 9, 4)).astype(np.float32)
+    embeddings = np.random.default_rng(0).normal(size=(3, 9, 4)).astype(np.float32)
     loss = make(distance=distance)
     measure = DISTANCES[distance]
-    losses = function(measure(codes[0], codes[1]), measure(codes[0], codes[2])).numpy()
-    got = float(loss(np.zeros(9), np.hstack(codes)))
+    losses = function(
+        measure(embeddings[0], embeddings[1]), measure(embeddings[0], embeddings[2])
+    ).numpy()
+    got = float(loss(np.zeros(9), np.hstack(embeddings)))
     assert got == pytest.approx(losses.mean(), rel=1e-5)
     # The name brings it back, as it does in a saved model.
     again = keras.losses.deserialize(keras.losses.serialize(loss))
-    assert float(again(np.zeros(9), np.hstack(codes))) == got
+    assert float(again(np.zeros(9), np.hstack(embeddings))) == got
 
 
 def test_the_classifier_is_the_scaled_cosine():
-    codes = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    embeddings = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
     layer = CosineClassifier(5)
-    got = layer(codes).numpy()
+    got = layer(embeddings).numpy()
     kernel, scale = layer.kernel.numpy(), float(layer.scale)
-    for code, row in zip(codes, got, strict=True):
+    for embedding, row in zip(embeddings, got, strict=True):
         for column, value in zip(kernel.T, row, strict=True):
-            cosine = code @ column / np.linalg.norm(code) / np.linalg.norm(column)
+            cosine = embedding @ column / np.linalg.norm(embedding) / np.linalg.norm(column)
             assert value == pytest.approx(scale * cosine, rel=1e-4, abs=1e-5)
 
 

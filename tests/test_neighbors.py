@@ -30,21 +30,22 @@ def distance_of(a, b, distance):
 
 
 def unit(rng, n, n_dims):
-    codes = rng.normal(size=(n, n_dims)).astype(np.float32)
-    return codes / np.linalg.norm(codes, axis=1, keepdims=True)
+    embeddings = rng.normal(size=(n, n_dims)).astype(np.float32)
+    return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
 
 
 @pytest.mark.parametrize("distance", DISTANCE_NAMES)
 @pytest.mark.parametrize("n_images", [1, 7, 63, 64, 65, 700])
 def test_find_neighbors_equals_a_loop(distance, n_images):
     rng = np.random.default_rng(n_images)
-    codes = rng.normal(size=(n_images, 5)).astype(np.float32)
+    embeddings = rng.normal(size=(n_images, 5)).astype(np.float32)
     queries = rng.normal(size=(4, 5)).astype(np.float32)
     k = min(6, n_images)
-    found = find_neighbors(codes, queries, k, distance)
+    found = find_neighbors(embeddings, queries, k, distance)
     for query in range(4):
         expected = sorted(
-            (distance_of(queries[query], code, distance), row) for row, code in enumerate(codes)
+            (distance_of(queries[query], embedding, distance), row)
+            for row, embedding in enumerate(embeddings)
         )[:k]
         assert [row for _, row in expected] == found.rows[query].tolist()
         np.testing.assert_allclose(found.distances[query], [d for d, _ in expected], atol=1e-9)
@@ -53,69 +54,71 @@ def test_find_neighbors_equals_a_loop(distance, n_images):
 @pytest.mark.parametrize("distance", DISTANCE_NAMES)
 def test_find_neighbors_is_the_same_in_small_blocks(distance, monkeypatch):
     rng = np.random.default_rng(0)
-    codes, queries = unit(rng, 1000, 10), unit(rng, 50, 10)
-    whole = find_neighbors(codes, queries, 10, distance)
+    embeddings, queries = unit(rng, 1000, 10), unit(rng, 50, 10)
+    whole = find_neighbors(embeddings, queries, 10, distance)
     monkeypatch.setattr("tripletkit.search.exact._BLOCK_QUERIES", 7)
-    monkeypatch.setattr("tripletkit.search.exact._BLOCK_CODES", 128)
-    parts = find_neighbors(codes, queries, 10, distance)
+    monkeypatch.setattr("tripletkit.search.exact._BLOCK_EMBEDDINGS", 128)
+    parts = find_neighbors(embeddings, queries, 10, distance)
     np.testing.assert_array_equal(whole.rows, parts.rows)
     np.testing.assert_array_equal(whole.distances, parts.distances)
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    codes=arrays(np.int8, st.tuples(st.integers(1, 40), st.just(2)), elements=st.integers(-2, 2)),
+    embeddings=arrays(
+        np.int8, st.tuples(st.integers(1, 40), st.just(2)), elements=st.integers(-2, 2)
+    ),
     k=st.integers(1, 45),
     distance=st.sampled_from(DISTANCE_NAMES),
 )
-def test_ties_go_to_the_lower_row(codes, k, distance):
-    codes = codes.astype(np.float32)
+def test_ties_go_to_the_lower_row(embeddings, k, distance):
+    embeddings = embeddings.astype(np.float32)
     found = find_neighbors(
-        codes, codes, k, distance, [np.array([row]) for row in range(len(codes))]
+        embeddings, embeddings, k, distance, [np.array([row]) for row in range(len(embeddings))]
     )
-    for query in range(len(codes)):
-        left = np.repeat(codes[[query]], len(codes), axis=0)
-        distances = pair_distances(left, codes, distance)
+    for query in range(len(embeddings)):
+        left = np.repeat(embeddings[[query]], len(embeddings), axis=0)
+        distances = pair_distances(left, embeddings, distance)
         expected = sorted((d, row) for row, d in enumerate(distances) if row != query)[:k]
         assert list(found.of(query)) == [(row, d) for d, row in expected]
 
 
 def test_neighbors_do_not_depend_on_the_order():
     rng = np.random.default_rng(1)
-    codes, queries = unit(rng, 500, 10), unit(rng, 20, 10)
+    embeddings, queries = unit(rng, 500, 10), unit(rng, 20, 10)
     order = rng.permutation(500)
-    found = find_neighbors(codes, queries, 10, "l2")
-    again = find_neighbors(codes[order], queries[::-1], 10, "l2")
+    found = find_neighbors(embeddings, queries, 10, "l2")
+    again = find_neighbors(embeddings[order], queries[::-1], 10, "l2")
     np.testing.assert_array_equal(order[again.rows][::-1], found.rows)
     np.testing.assert_array_equal(again.distances[::-1], found.distances)
 
 
-def test_excluded_and_missing_pictures_are_nobodys_neighbours():
-    codes = np.array([[0], [1], [np.nan], [2], [1]], dtype=np.float32)
-    found = find_neighbors(codes, codes[:1], 4, "l2", [np.array([0, 4])])
+def test_excluded_and_missing_images_are_nobodys_neighbours():
+    embeddings = np.array([[0], [1], [np.nan], [2], [1]], dtype=np.float32)
+    found = find_neighbors(embeddings, embeddings[:1], 4, "l2", [np.array([0, 4])])
     assert found.rows.tolist() == [[1, 3, NOBODY, NOBODY]]
     assert found.distances[0, :2].tolist() == [1, 2]
     assert np.isnan(found.distances[0, 2:]).all()
 
 
 def test_all_alike_gives_the_first_rows():
-    codes = np.ones((300, 4), dtype=np.float32)
-    found = find_neighbors(codes, codes[:2], 3, "l2", [np.array([0]), np.array([1])])
+    embeddings = np.ones((300, 4), dtype=np.float32)
+    found = find_neighbors(embeddings, embeddings[:2], 3, "l2", [np.array([0]), np.array([1])])
     assert found.rows.tolist() == [[1, 2, 3], [0, 2, 3]]
 
 
 def test_no_query_has_no_neighbours():
-    codes = np.ones((3, 4), dtype=np.float32)
-    assert find_neighbors(codes, codes[:0], 2, "l2").rows.shape == (0, 2)
+    embeddings = np.ones((3, 4), dtype=np.float32)
+    assert find_neighbors(embeddings, embeddings[:0], 2, "l2").rows.shape == (0, 2)
 
 
 @pytest.mark.parametrize("distance", DISTANCE_NAMES)
 def test_pair_distances_give_the_margins_of_triplets(distance):
     rng = np.random.default_rng(2)
-    codes, rows = unit(rng, 30, 7), rng.integers(0, 30, (200, 3))
-    anchor, first, second = (codes[rows[:, slot]] for slot in range(3))
+    embeddings, rows = unit(rng, 30, 7), rng.integers(0, 30, (200, 3))
+    anchor, first, second = (embeddings[rows[:, slot]] for slot in range(3))
     margins = pair_distances(anchor, second, distance) - pair_distances(anchor, first, distance)
-    expected = triplet_margins(codes, rows, distance)
+    expected = triplet_margins(embeddings, rows, distance)
     np.testing.assert_array_equal(margins.astype(np.float32), expected)
 
 
@@ -127,9 +130,9 @@ class TestApproximateIndex:
     @pytest.mark.parametrize("distance", DISTANCE_NAMES)
     def test_finds_nearly_all_and_measures_as_exact_search_does(self, distance):
         rng = np.random.default_rng(0)
-        codes, queries = unit(rng, 20_000, 10), unit(rng, 100, 10)
-        index = ApproximateIndex(codes, IndexOrigin("m", distance, "c", len(codes)))
-        exact = find_neighbors(codes, queries, 10, distance)
+        embeddings, queries = unit(rng, 20_000, 10), unit(rng, 100, 10)
+        index = ApproximateIndex(embeddings, IndexOrigin("m", distance, "c", len(embeddings)))
+        exact = find_neighbors(embeddings, queries, 10, distance)
         found = index.search(queries, 10)
         same = [dict(found.of(query)).keys() & dict(exact.of(query)).keys() for query in range(100)]
         assert sum(map(len, same)) >= 0.95 * 1000
@@ -140,19 +143,19 @@ class TestApproximateIndex:
                     assert measured == pytest.approx(expected[row], abs=2e-6)
 
     def test_leaves_out_what_exact_search_leaves_out(self):
-        codes = np.array([[0], [1], [np.nan], [2], [1]], dtype=np.float32)
-        index = ApproximateIndex(codes, ORIGIN)
-        assert index.search(codes[:1], 4, [np.array([0, 4])]).rows.tolist() == [
+        embeddings = np.array([[0], [1], [np.nan], [2], [1]], dtype=np.float32)
+        index = ApproximateIndex(embeddings, ORIGIN)
+        assert index.search(embeddings[:1], 4, [np.array([0, 4])]).rows.tolist() == [
             [1, 3, NOBODY, NOBODY]
         ]
 
     def test_survives_the_disk(self, tmp_path):
-        codes = unit(np.random.default_rng(0), 2000, 10)
-        index = ApproximateIndex(codes, ORIGIN)
+        embeddings = unit(np.random.default_rng(0), 2000, 10)
+        index = ApproximateIndex(embeddings, ORIGIN)
         index.save(tmp_path / "index.npz")
         loaded = ApproximateIndex.load(tmp_path / "index.npz", ORIGIN)
         np.testing.assert_array_equal(
-            loaded.search(codes[:5], 3).rows, index.search(codes[:5], 3).rows
+            loaded.search(embeddings[:5], 3).rows, index.search(embeddings[:5], 3).rows
         )
         assert [path.name for path in tmp_path.iterdir()] == ["index.npz"]
 
@@ -161,8 +164,8 @@ class TestApproximateIndex:
         [
             ({"vectors": "model 2"}, "expected an index made with model 2, got model 1"),
             ({"distance": "l1"}, "an index for the distance l1, got l2"),
-            ({"n_images": 7}, "a collection of 7 pictures, got 2,000"),
-            ({"collection": "xyz"}, "of the pictures with the sha256 xyz, got abc"),
+            ({"n_images": 7}, "a collection of 7 images, got 2,000"),
+            ({"collection": "xyz"}, "of the images with the sha256 xyz, got abc"),
         ],
     )
     def test_is_refused_for_anything_else(self, tmp_path, changed, message):

@@ -1,4 +1,4 @@
-"""The exported network gives the codes of the fast path, and needs nothing but Keras."""
+"""The exported network gives the embeddings of the fast path, and needs nothing but Keras."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tripletkit.data.images import read_pixels
 from tripletkit.errors import OutputError
 from tripletkit.features.collection import find_files, load_collection
 from tripletkit.features.fast_graph import make_feature_function
-from tripletkit.features.picture_views import choose_views
+from tripletkit.features.image_views import choose_views
 from tripletkit.features.sources import choose_source
 from tripletkit.features.store import FeatureStore
 from tripletkit.features.weights_files import file_sha256
 from tripletkit.model import export
-from tripletkit.model.artifact import load_model, save_model
 from tripletkit.model.export import check_export_folder, export_networks
 from tripletkit.model.heads import build_head, embed
+from tripletkit.model.model_folder import load_model, save_model
 from tripletkit.model.network import INPUT_NAMES, build_encoder, build_triplet_network
 
 N_IMAGES = 8
@@ -72,14 +72,14 @@ def encoder(tiny_backbone, tiny_weights, head):
 
 
 @pytest.fixture
-def codes(tiny_backbone, tiny_weights, head, pixels):
+def embeddings(tiny_backbone, tiny_weights, head, pixels):
     """What `predict` computes."""
     compute = make_feature_function(tiny_backbone, tiny.build(tiny_weights), N_IMAGES)
     return embed(head, compute(pixels))
 
 
-def test_exported_files_need_only_keras_and_give_the_same_codes(
-    model, tiny_weights, codes, pixels, tmp_path
+def test_exported_files_need_only_keras_and_give_the_same_embeddings(
+    model, tiny_weights, embeddings, pixels, tmp_path
 ):
     folder = tmp_path / "exported"
     written = export_networks(model, folder, model.find_source())
@@ -87,15 +87,15 @@ def test_exported_files_need_only_keras_and_give_the_same_codes(
     assert sorted(folder.iterdir()) == written
     np.save(folder / "pixels.npy", pixels)
     subprocess.run([sys.executable, "-c", LOAD, folder], check=True, timeout=120)
-    three = np.concatenate([codes[:4], codes[1:5], codes[2:6]], axis=1)
+    three = np.concatenate([embeddings[:4], embeddings[1:5], embeddings[2:6]], axis=1)
     for name, expected in (
-        ("uint8", codes),
-        ("float", codes),
+        ("uint8", embeddings),
+        ("float", embeddings),
         ("by_name", three),
         ("by_order", three),
     ):
         np.testing.assert_allclose(np.load(folder / f"{name}.npy"), expected, atol=1e-4)
-    assert np.abs(codes[:4] - codes[1:5]).max() > 0.01
+    assert np.abs(embeddings[:4] - embeddings[1:5]).max() > 0.01
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_exported_files_need_only_keras_and_give_the_same_codes(
         ),
     ],
 )
-def test_a_network_of_several_backbones_and_views_gives_the_codes_of_predict(
+def test_a_network_of_several_backbones_and_views_gives_the_embeddings_of_predict(
     other_backbone, toy_competition, tmp_path, names, views, inputs
 ):
     source = choose_source(names, views=choose_views(views.split(",")))
@@ -131,26 +131,26 @@ def test_a_network_of_several_backbones_and_views_gives_the_codes_of_predict(
     encoder = keras.saving.load_model(tmp_path / "exported" / "encoder.keras", safe_mode=True)
     assert [tensor.name for tensor in encoder.inputs] == inputs
 
-    pictures = [f"p{number:02}.png" for number in range(N_IMAGES)]
-    files = find_files(pictures, pictures, toy_competition.images)
+    images = [f"p{number:02}.png" for number in range(N_IMAGES)]
+    files = find_files(images, images, toy_competition.images)
     with FeatureStore(tmp_path / "store") as store:
         features = load_collection(files, source, store).features
     forms = [
         np.stack([read_pixels(path, tensor.shape[1], how_of(tensor.name)) for path in files.paths])
         for tensor in encoder.inputs
     ]
-    codes = encoder.predict(forms if len(forms) > 1 else forms[0], verbose=0)
-    np.testing.assert_allclose(codes, embed(head, features), atol=1e-4)
-    assert np.abs(codes[:4] - codes[4:]).max() > 0.01
+    embeddings = encoder.predict(forms if len(forms) > 1 else forms[0], verbose=0)
+    np.testing.assert_allclose(embeddings, embed(head, features), atol=1e-4)
+    assert np.abs(embeddings[:4] - embeddings[4:]).max() > 0.01
 
     triplet = keras.saving.load_model(
         tmp_path / "exported" / "triplet_network.keras", safe_mode=True
     )
     three = [form[start : start + 4] for start in range(3) for form in forms]
-    expected = np.concatenate([codes[:4], codes[1:5], codes[2:6]], axis=1)
+    expected = np.concatenate([embeddings[:4], embeddings[1:5], embeddings[2:6]], axis=1)
     np.testing.assert_allclose(triplet.predict(three, verbose=0), expected, atol=1e-4)
     assert [tensor.name for tensor in triplet.inputs] == [
-        name.replace("pixels", picture) for picture in INPUT_NAMES for name in inputs
+        name.replace("pixels", image) for image in INPUT_NAMES for name in inputs
     ]
 
 

@@ -8,13 +8,13 @@ from tripletkit.errors import ClassesError
 from tripletkit.evaluation.class_distances import ClassDistances, measure_distribution
 from tripletkit.evaluation.distances import pair_distances
 from tripletkit.evaluation.pairwise import PairwiseDistances
-from tripletkit.model.offline_mining import (
+from tripletkit.mining.offline import (
     NOBODY,
     Cut,
     find_cuts,
     hardest_positives,
     hardest_triplets,
-    mine_pictures,
+    mine_images,
 )
 
 DISTANCES = ["l2", "squared-l2", "l1", "cosine"]
@@ -27,20 +27,20 @@ def distance_of(a, b, distance):
 
 def draw(seed, n_images=60, n_dims=6, n_classes=5):
     rng = np.random.default_rng(seed)
-    codes = rng.normal(size=(n_images, n_dims)).astype(np.float32)
-    return codes, rng.integers(0, n_classes, n_images).astype(np.int32)
+    embeddings = rng.normal(size=(n_images, n_dims)).astype(np.float32)
+    return embeddings, rng.integers(0, n_classes, n_images).astype(np.int32)
 
 
-def hardest_by_a_loop(codes, labels, distance, pictures, farthest=np.inf):
+def hardest_by_a_loop(embeddings, labels, distance, images, farthest=np.inf):
     hardest = []
-    for anchor in range(len(codes)):
+    for anchor in range(len(embeddings)):
         best, best_distance = NOBODY, -1.0
-        for other in range(len(codes)):
+        for other in range(len(embeddings)):
             if labels[other] != labels[anchor] or labels[anchor] == NO_LABEL:
                 continue
-            if pictures[other] == pictures[anchor]:
+            if images[other] == images[anchor]:
                 continue
-            d = distance_of(codes[anchor], codes[other], distance)
+            d = distance_of(embeddings[anchor], embeddings[other], distance)
             if best_distance < d <= farthest:
                 best, best_distance = other, d
         hardest.append(best)
@@ -51,93 +51,99 @@ def hardest_by_a_loop(codes, labels, distance, pictures, farthest=np.inf):
 @pytest.mark.parametrize("block_pairs", [1 << 23, 50])
 def test_hardest_positives_equal_a_loop(distance, block_pairs, monkeypatch):
     monkeypatch.setattr("tripletkit.evaluation.pairwise._BLOCK_PAIRS", block_pairs)
-    codes, labels = draw(1)
+    embeddings, labels = draw(1)
     labels[7], labels[8:11] = 17, NO_LABEL
-    expected = hardest_by_a_loop(codes, labels, distance, np.arange(60))
-    found = hardest_positives(codes, labels, distance)
+    expected = hardest_by_a_loop(embeddings, labels, distance, np.arange(60))
+    found = hardest_positives(embeddings, labels, distance)
     assert (found.dtype, found.tolist()) == (np.int32, expected)
     assert found[7] == found[8] == NOBODY
-    middle = float(np.median(pair_distances(codes[:30], codes[30:], "l2")))
+    middle = float(np.median(pair_distances(embeddings[:30], embeddings[30:], "l2")))
     farthest = {"squared-l2": middle**2, "l2": middle}.get(distance, middle / 3)
-    expected = hardest_by_a_loop(codes, labels, distance, np.arange(60), farthest)
-    assert hardest_positives(codes, labels, distance, farthest=farthest).tolist() == expected
+    expected = hardest_by_a_loop(embeddings, labels, distance, np.arange(60), farthest)
+    assert hardest_positives(embeddings, labels, distance, farthest=farthest).tolist() == expected
 
 
-def test_a_picture_under_another_name_is_never_its_own_positive():
-    codes, labels = draw(2)
-    pictures = np.arange(60)
+def test_a_image_under_another_name_is_never_its_own_positive():
+    embeddings, labels = draw(2)
+    images = np.arange(60)
     for copy, original in ((20, 3), (40, 3), (41, 5)):
-        codes[copy], labels[copy], pictures[copy] = codes[original], labels[original], original
-    found = hardest_positives(codes, labels, "l2", pictures)
-    assert found.tolist() == hardest_by_a_loop(codes, labels, "l2", pictures)
-    two_names = hardest_positives(codes[[3, 20]], labels[[3, 20]], "l2", pictures[[3, 20]])
+        embeddings[copy], labels[copy], images[copy] = (
+            embeddings[original],
+            labels[original],
+            original,
+        )
+    found = hardest_positives(embeddings, labels, "l2", images)
+    assert found.tolist() == hardest_by_a_loop(embeddings, labels, "l2", images)
+    two_names = hardest_positives(embeddings[[3, 20]], labels[[3, 20]], "l2", images[[3, 20]])
     assert two_names.tolist() == [NOBODY, NOBODY]
 
 
 def test_an_injected_positive_is_the_hardest_and_not_a_random_one():
-    codes, labels = draw(3, n_images=200, n_classes=4)
-    found = hardest_positives(codes, labels, "l2")
+    embeddings, labels = draw(3, n_images=200, n_classes=4)
+    found = hardest_positives(embeddings, labels, "l2")
     for anchor, positive in enumerate(found):
         same = np.flatnonzero((labels == labels[anchor]) & (np.arange(200) != anchor))
-        to_same = pair_distances(np.repeat(codes[[anchor]], len(same), 0), codes[same], "l2")
+        to_same = pair_distances(
+            np.repeat(embeddings[[anchor]], len(same), 0), embeddings[same], "l2"
+        )
         assert positive == same[to_same.argmax()]
 
 
-def test_pictures_that_could_not_be_read_are_nobody():
-    codes, labels = draw(4, n_images=6, n_classes=1)
-    codes[2] = np.nan
-    found = hardest_positives(codes, labels, "cosine")
+def test_images_that_could_not_be_read_are_nobody():
+    embeddings, labels = draw(4, n_images=6, n_classes=1)
+    embeddings[2] = np.nan
+    found = hardest_positives(embeddings, labels, "cosine")
     assert found[2] == NOBODY
     assert 2 not in found
-    assert hardest_positives(codes[:0], labels[:0], "l2").shape == (0,)
+    assert hardest_positives(embeddings[:0], labels[:0], "l2").shape == (0,)
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_pairwise_distances_equal_those_of_answers(distance, monkeypatch):
     monkeypatch.setattr("tripletkit.evaluation.pairwise._L1_COLUMNS", 7)
-    codes, _ = draw(5)
-    codes = codes + np.float32(100)
-    distances = PairwiseDistances(codes, distance)
+    embeddings, _ = draw(5)
+    embeddings = embeddings + np.float32(100)
+    distances = PairwiseDistances(embeddings, distance)
     found = distances.measure(slice(3, 20), slice(2, 60))
-    expected = [[distance_of(a, b, distance) for b in codes[2:60]] for a in codes[3:20]]
+    expected = [[distance_of(a, b, distance) for b in embeddings[2:60]] for a in embeddings[3:20]]
     atol = {"l2": 2e-3, "cosine": 1e-6}.get(distance, 2e-4)
     np.testing.assert_allclose(found, expected, atol=atol, rtol=1e-5)
     assert found.max() <= distances.limit
 
 
 def test_a_code_of_length_zero_is_at_cosine_distance_one():
-    codes = np.array([[0, 0], [3, 4]], dtype=np.float32)
-    distances = PairwiseDistances(codes, "cosine").measure(slice(0, 2))
+    embeddings = np.array([[0, 0], [3, 4]], dtype=np.float32)
+    distances = PairwiseDistances(embeddings, "cosine").measure(slice(0, 2))
     np.testing.assert_allclose(distances, [[1, 1], [1, 0]], atol=1e-6)
 
 
-def pairs_by_a_loop(codes, labels, distance):
+def pairs_by_a_loop(embeddings, labels, distance):
     """Distances of all pairs of one class, and of all of two."""
     found = {True: [], False: []}
-    for left in range(len(codes)):
+    for left in range(len(embeddings)):
         for right in range(left):
             is_same = bool(labels[left] == labels[right])
-            found[is_same].append(distance_of(codes[left], codes[right], distance))
+            found[is_same].append(distance_of(embeddings[left], embeddings[right], distance))
     return found[True], found[False]
 
 
-def mine_by_a_loop(codes, labels, distance, positive, negative, per_picture):
-    """The hardest pictures of each, and which of all its pairs are mixed."""
-    found, mixed, n_pairs, mixed_pictures = [], 0, 0, 0
-    for anchor in range(len(codes)):
+def mine_by_a_loop(embeddings, labels, distance, positive, negative, per_image):
+    """The hardest images of each, and which of all its pairs are mixed."""
+    found, mixed, n_pairs, mixed_images = [], 0, 0, 0
+    for anchor in range(len(embeddings)):
         kinds = {True: [], False: []}
-        for other in range(len(codes)):
+        for other in range(len(embeddings)):
             if other != anchor:
-                d = distance_of(codes[anchor], codes[other], distance)
+                d = distance_of(embeddings[anchor], embeddings[other], distance)
                 kinds[bool(labels[other] == labels[anchor])].append((d, other))
         nearest = min(kinds[False])[0]
         mixed += sum(d > nearest for d, _ in kinds[True])
         n_pairs += len(kinds[True])
-        mixed_pictures += bool(kinds[True]) and min(kinds[True])[0] > nearest
+        mixed_images += bool(kinds[True]) and min(kinds[True])[0] > nearest
         hard = sorted((-d, o) for d, o in kinds[True] if positive.low <= d <= positive.high)
         near = sorted((d, o) for d, o in kinds[False] if negative.low <= d <= negative.high)
-        found.append(([o for _, o in hard[:per_picture]], [o for _, o in near[:per_picture]]))
-    return found, mixed / n_pairs, mixed_pictures
+        found.append(([o for _, o in hard[:per_image]], [o for _, o in near[:per_image]]))
+    return found, mixed / n_pairs, mixed_images
 
 
 def listed(chosen):
@@ -148,10 +154,10 @@ def listed(chosen):
 @pytest.mark.parametrize("block_pairs", [1 << 23, 500])
 def test_the_distribution_counts_every_pair_once(distance, block_pairs, monkeypatch):
     monkeypatch.setattr("tripletkit.evaluation.pairwise._BLOCK_PAIRS", block_pairs)
-    codes, labels = draw(6, n_classes=7)
+    embeddings, labels = draw(6, n_classes=7)
     labels[3] = 99
-    distribution = measure_distribution(ClassDistances(codes, labels, distance))
-    expected = pairs_by_a_loop(codes, labels, distance)
+    distribution = measure_distribution(ClassDistances(embeddings, labels, distance))
+    expected = pairs_by_a_loop(embeddings, labels, distance)
     width = distribution.edges[1]
     for counts, values in zip(
         (distribution.positives, distribution.negatives), expected, strict=True
@@ -169,11 +175,11 @@ def test_the_distribution_counts_every_pair_once(distance, block_pairs, monkeypa
 
 def test_the_distribution_of_two_far_classes_has_two_peaks():
     rng = np.random.default_rng(0)
-    codes = rng.normal(size=(200, 4)).astype(np.float32)
+    embeddings = rng.normal(size=(200, 4)).astype(np.float32)
     labels = np.arange(200) % 2
-    mixed = measure_distribution(ClassDistances(codes, labels, "l2"))
-    codes[labels == 1] += 50
-    apart = measure_distribution(ClassDistances(codes, labels, "l2"))
+    mixed = measure_distribution(ClassDistances(embeddings, labels, "l2"))
+    embeddings[labels == 1] += 50
+    apart = measure_distribution(ClassDistances(embeddings, labels, "l2"))
     assert (apart.overlap, apart.separation) == (0, 1)
     assert mixed.overlap > 0.85
     assert mixed.separation == pytest.approx(0.5, abs=0.02)
@@ -185,20 +191,20 @@ def test_the_distribution_of_two_far_classes_has_two_peaks():
 
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize(("block_pairs", "group"), [(1 << 23, 64), (200, 3)])
-def test_mined_pictures_equal_a_loop(distance, block_pairs, group, monkeypatch):
+def test_mined_images_equal_a_loop(distance, block_pairs, group, monkeypatch):
     monkeypatch.setattr("tripletkit.evaluation.pairwise._BLOCK_PAIRS", block_pairs)
-    monkeypatch.setattr("tripletkit.model.offline_mining._GROUP", group)
-    codes, labels = draw(7, n_classes=6)
+    monkeypatch.setattr("tripletkit.mining.offline._GROUP", group)
+    embeddings, labels = draw(7, n_classes=6)
     labels[3] = 99
-    pictures = ClassDistances(codes, labels, distance)
-    cuts = find_cuts(measure_distribution(pictures), (0.05, 0.9), (0.02, 0.5))
+    images = ClassDistances(embeddings, labels, distance)
+    cuts = find_cuts(measure_distribution(images), (0.05, 0.9), (0.02, 0.5))
     told = []
-    mined = mine_pictures(codes, pictures, *cuts, 3, lambda *counts: told.append(counts))
-    expected, mixed_pairs, mixed_pictures = mine_by_a_loop(codes, labels, distance, *cuts, 3)
+    mined = mine_images(embeddings, images, *cuts, 3, lambda *counts: told.append(counts))
+    expected, mixed_pairs, mixed_images = mine_by_a_loop(embeddings, labels, distance, *cuts, 3)
     assert listed(mined.positives) == [positives for positives, _ in expected]
     assert listed(mined.negatives) == [negatives for _, negatives in expected]
     assert mined.mixed_pairs == pytest.approx(mixed_pairs)
-    assert mined.mixed_pictures == pytest.approx(mixed_pictures / 59)
+    assert mined.mixed_images == pytest.approx(mixed_images / 59)
     assert told[-1] == (60, 60)
     for chosen, distances, cut in (
         (mined.positives, mined.to_positives, cuts[0]),
@@ -209,25 +215,25 @@ def test_mined_pictures_equal_a_loop(distance, block_pairs, group, monkeypatch):
         assert ((known >= cut.low) & (known <= cut.high)).all()
 
 
-def test_pictures_of_one_class_are_never_negatives_and_no_picture_is_its_own_positive():
-    # All alike, as after a collapse: nothing but the labels tells the pictures apart.
-    codes = np.ones((12, 3), dtype=np.float32)
+def test_images_of_one_class_are_never_negatives_and_no_image_is_its_own_positive():
+    # All alike, as after a collapse: nothing but the labels tells the images apart.
+    embeddings = np.ones((12, 3), dtype=np.float32)
     labels = np.arange(12) % 3
-    pictures = ClassDistances(codes, labels, "l2")
-    mined = mine_pictures(codes, pictures, Cut(0, np.inf), Cut(0, np.inf), 20)
+    images = ClassDistances(embeddings, labels, "l2")
+    mined = mine_images(embeddings, images, Cut(0, np.inf), Cut(0, np.inf), 20)
     for anchor in range(12):
         same = [other for other in range(12) if labels[other] == labels[anchor]]
         others = [other for other in range(12) if labels[other] != labels[anchor]]
         assert listed(mined.positives)[anchor] == [other for other in same if other != anchor]
         assert listed(mined.negatives)[anchor] == others
-    assert (mined.mixed_pairs, mined.mixed_pictures) == (0, 0)
+    assert (mined.mixed_pairs, mined.mixed_images) == (0, 0)
 
 
 def test_triplets_pair_by_rank_and_none_twice():
-    codes, labels = draw(8, n_classes=3)
+    embeddings, labels = draw(8, n_classes=3)
     labels[:2], labels[2] = 50, 51
-    pictures = ClassDistances(codes, labels, "l1")
-    mined = mine_pictures(codes, pictures, Cut(0, np.inf), Cut(0, np.inf), 4)
+    images = ClassDistances(embeddings, labels, "l1")
+    mined = mine_images(embeddings, images, Cut(0, np.inf), Cut(0, np.inf), 4)
     triplets = mined.triplets()
     assert triplets[:4].tolist() == [[0, 1, negative] for negative in mined.negatives[0]]
     assert 2 not in triplets[:, 0]
@@ -240,14 +246,14 @@ def test_triplets_pair_by_rank_and_none_twice():
 
 
 def test_cuts_of_all_and_nothing():
-    codes, labels = draw(9)
-    distribution = measure_distribution(ClassDistances(codes, labels, "l2"))
+    embeddings, labels = draw(9)
+    distribution = measure_distribution(ClassDistances(embeddings, labels, "l2"))
     assert find_cuts(distribution, (0, 1), (0, 1)) == (Cut(0, np.inf), Cut(0, np.inf))
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 0], [0, 1, 2], [1], []])
 def test_classes_that_have_no_triplets_are_refused(labels):
-    with pytest.raises(ClassesError, match="expected pictures of at least two classes"):
+    with pytest.raises(ClassesError, match="expected images of at least two classes"):
         ClassDistances(np.zeros((len(labels), 2), np.float32), np.array(labels, int), "l2")
 
 

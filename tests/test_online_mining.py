@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tripletkit.data.labels import NO_LABEL
-from tripletkit.model.batches import ClassBatches, PictureBatches, TripletBatches
-from tripletkit.model.mining import MINERS, batch_all, batch_hard, pairwise_distances, semi_hard
+from tripletkit.mining.online import MINERS, batch_all, batch_hard, pairwise_distances, semi_hard
+from tripletkit.training.batches import ClassBatches, ImageBatches, TripletBatches
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_batch_that_allows_no_triplet_gives_none(name, labels):
 
 
 @pytest.mark.parametrize("name", list(MINERS))
-def test_pictures_of_one_class_are_never_negatives_whatever_the_distances(name):
+def test_images_of_one_class_are_never_negatives_whatever_the_distances(name):
     rng = np.random.default_rng(1)
     for _ in range(20):
         labels = rng.integers(-1, 4, 12).astype(np.int32)
@@ -104,13 +104,13 @@ def test_triplet_batches_show_every_triplet_once():
     assert sorted(found) == sorted(rows.tolist())
 
 
-def test_picture_batches_show_every_picture_once():
-    pictures = np.array([3, 5, 8, 9, 11])
-    batches = epoch(PictureBatches(pictures, np.arange(12, dtype=np.int32), 2))
-    assert sorted(np.concatenate([batch.images for batch in batches])) == pictures.tolist()
+def test_image_batches_show_every_image_once():
+    images = np.array([3, 5, 8, 9, 11])
+    batches = epoch(ImageBatches(images, np.arange(12, dtype=np.int32), 2))
+    assert sorted(np.concatenate([batch.images for batch in batches])) == images.tolist()
 
 
-def test_class_batches_have_so_many_classes_with_so_many_pictures():
+def test_class_batches_have_so_many_classes_with_so_many_images():
     labels = np.repeat(np.arange(6, dtype=np.int32), 10)
     batches = epoch(ClassBatches(np.arange(60), labels, 3, 4))
     assert len(batches) == 5
@@ -122,7 +122,7 @@ def test_class_batches_have_so_many_classes_with_so_many_pictures():
     assert set(np.bincount(shown)) <= {2, 3}
 
 
-def test_small_classes_give_all_they_have_and_lone_pictures_are_left_out():
+def test_small_classes_give_all_they_have_and_singleton_images_are_left_out():
     labels = np.array([0, 0, 0, 1, 1, 2, NO_LABEL, NO_LABEL], np.int32)
     for batch in epoch(ClassBatches(np.arange(8), labels, 5, 4)):
         assert sorted(batch.images) == [0, 1, 2, 3, 4]
@@ -138,7 +138,7 @@ def test_the_same_generator_gives_the_same_batches():
 
 
 def test_injected_positives_come_along_with_their_class():
-    # The source drew them by chance and took pictures of one class for negatives.
+    # The source drew them by chance and took images of one class for negatives.
     labels = np.repeat(np.arange(5, dtype=np.int32), 10)
     positives = np.arange(50) - np.arange(50) % 10 + 9
     positives[9::10] -= 9

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 
 from tripletkit.data.augmentation import Augmentation
-from tripletkit.data.labels import PictureLabels
+from tripletkit.data.labels import ImageLabels
 from tripletkit.errors import BackboneError, CheckpointError, OutputError
 from tripletkit.features.backbones import get_backbone
-from tripletkit.features.pictures import Pictures
-from tripletkit.features.trained_weights import write_random_weights
-from tripletkit.model.checkpoint import Checkpoints, check_no_checkpoint, checkpoint_path
+from tripletkit.features.decoded_images import Images
+from tripletkit.features.trained_weights import build_backbone, write_random_weights
 from tripletkit.model.heads import build_head
 from tripletkit.model.pixel_network import PixelNetwork, unfreeze_blocks
-from tripletkit.model.pixel_training import PixelTraining
 from tripletkit.model.settings import HeadSettings
-from tripletkit.model.training import keep_best_epoch
+from tripletkit.training.checkpoint import Checkpoints, check_no_checkpoint, checkpoint_path
+from tripletkit.training.epochs import keep_best_epoch
+from tripletkit.training.pixel_training import PixelTraining
 
-SETTINGS = HeadSettings.of_recipe("source", hidden=16, dim=4, epochs=3, batch_size=16)
+SETTINGS = HeadSettings.of_recipe("mlp", hidden=16, dim=4, epochs=3, batch_size=16)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def make(toy_competition, start, rows):
         network = PixelNetwork.from_scratch(get_backbone("cnn"), start, settings)
         paths = sorted(toy_competition.images.iterdir())
         return PixelTraining(
-            Pictures(paths, get_backbone("cnn")),
+            Images(paths, get_backbone("cnn")),
             network,
             rows,
             np.arange(42)[:, None],
@@ -63,7 +63,7 @@ def assert_same(got, want):
         np.testing.assert_array_equal(one, other)
 
 
-def test_training_learns_and_its_pictures_have_codes(make, rows):
+def test_training_learns_and_its_images_have_embeddings(make, rows):
     told = []
     settings = dataclasses.replace(SETTINGS, dropout=0.0, learning_rate=1e-2)
     training = make(settings, on_batch=lambda *done: told.append(done))
@@ -73,12 +73,12 @@ def test_training_learns_and_its_pictures_have_codes(make, rows):
     for _ in range(7):
         last, _ = training.run_epoch()
     assert last < 0.5 * first
-    codes = training.embed()
+    embeddings = training.embed()
     needed = np.union1d(rows, np.arange(42))
-    np.testing.assert_allclose(np.linalg.norm(codes[needed], axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(embeddings[needed], axis=1), 1, atol=1e-5)
     others = np.setdiff1d(np.arange(60), needed)
     assert len(others) > 0
-    assert np.isnan(codes[others]).all()
+    assert np.isnan(embeddings[others]).all()
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_training_learns_and_its_pictures_have_codes(make, rows):
 )
 def test_going_on_from_a_state_is_going_on(make, toy_competition, loss, mining):
     """With Dropout, Adam, a classifier, centers and injected positives: all have a state."""
-    labels = PictureLabels(list("abcdef"), toy_competition.labels.astype(np.int32))
+    labels = ImageLabels(list("abcdef"), toy_competition.labels.astype(np.int32))
     settings = dataclasses.replace(
         SETTINGS, loss=loss, mining=mining, inject_positives=mining != "none", refresh=2
     )
@@ -121,15 +121,15 @@ def test_measuring_the_cost_leaves_the_training_where_it_is(make):
     assert_same(measured.weights(), plain.weights())
 
 
-def test_streamed_pictures_teach_what_kept_ones_do(make, toy_competition):
+def test_streamed_images_teach_what_kept_ones_do(make, toy_competition):
     kept, streamed = make(), make()
     paths = sorted(toy_competition.images.iterdir())
-    streamed._pictures = Pictures(paths, get_backbone("cnn"), keep_bytes=0)
+    streamed._images = Images(paths, get_backbone("cnn"), keep_bytes=0)
     assert streamed.run_epoch() == kept.run_epoch()
     assert_same(streamed.weights(), kept.weights())
 
 
-def test_an_epoch_ends_after_so_many_pictures(make):
+def test_an_epoch_ends_after_so_many_images(make):
     told = []
     training = make(n_shown=50, on_batch=lambda *done: told.append(done))
     training.run_epoch()
@@ -140,7 +140,7 @@ def test_an_epoch_ends_after_so_many_pictures(make):
 @pytest.mark.parametrize("name", ["efficientnet-lite0", "resnet50v2"])
 def test_only_the_last_blocks_learn_and_batch_norm_never(name):
     backbone = get_backbone(name).resized(32)
-    model = backbone.build_model(None)
+    model = build_backbone(backbone, None)
     unfreeze_blocks(backbone, model, 1)
     learning = {layer.name for layer in model.layers if layer.trainable_variables}
     last = {"efficientnet-lite0": ("block7", "head_"), "resnet50v2": ("conv5_",)}[name]
@@ -160,15 +160,15 @@ def test_fine_tuning_changes_the_last_block_and_no_statistics(
     network = PixelNetwork.unfrozen(tiny_backbone, tiny_weights, head, 1)
     model = network.backbone_model
     before = {weight.path: weight.numpy() for weight in model.weights}
-    pictures = Pictures(sorted(toy_competition.images.iterdir()), tiny_backbone)
+    images = Images(sorted(toy_competition.images.iterdir()), tiny_backbone)
     training = PixelTraining(
-        pictures, network, rows, rows, settings, augmentation=Augmentation(shift=0)
+        images, network, rows, rows, settings, augmentation=Augmentation(shift=0)
     )
-    codes = training.embed()
+    embeddings = training.embed()
     # What the network gives before any step is what head and backbone give apart.
-    pixels = pictures.read(np.unique(rows)).astype(np.float32)
+    pixels = images.read(np.unique(rows)).astype(np.float32)
     apart = head(model((pixels - 127.5) / 127.5, training=False), training=False)
-    np.testing.assert_allclose(codes[np.unique(rows)], apart, atol=1e-5)
+    np.testing.assert_allclose(embeddings[np.unique(rows)], apart, atol=1e-5)
     # Batch norm by the batch's own statistics would give others.
     in_training, as_kept = (network.encoder(pixels, training=on) for on in (True, False))
     np.testing.assert_array_equal(in_training, as_kept)
@@ -236,13 +236,13 @@ def test_the_best_epoch_and_patience_survive_a_stop_anywhere(make, tmp_path):
 
 def test_a_checkpoint_of_another_training_is_refused_saying_which(make, tmp_path):
     path = tmp_path / "m.checkpoint.npz"
-    run(make, path, 1, {"seed": 0, "margin": 0.2, "pictures": "ab" * 32})
+    run(make, path, 1, {"seed": 0, "margin": 0.2, "images": "ab" * 32})
     with pytest.raises(CheckpointError) as caught:
-        Checkpoints(path, {"seed": 0, "margin": 0.3, "pictures": "cd" * 32, "new": 1}).open()
+        Checkpoints(path, {"seed": 0, "margin": 0.3, "images": "cd" * 32, "new": 1}).open()
     assert str(caught.value) == (
         f"{path}: expected the checkpoint of this very training, got one of another:\n"
         "  margin: was 0.2, is 0.3\n"
-        "  pictures: was abababababab..., is cdcdcdcdcdcd...\n"
+        "  images: was abababababab..., is cdcdcdcdcdcd...\n"
         "  new: was nothing, is 1\n"
         "Call it as before to go on, or begin anew with --force."
     )

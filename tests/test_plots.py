@@ -12,7 +12,7 @@ from tripletkit.cli.main import tripletkit
 from tripletkit.errors import MissingExtraError
 from tripletkit.evaluation.scoring import Slice
 from tripletkit.report import figures
-from tripletkit.report.projections import check_projection, choose_apart, project_codes
+from tripletkit.report.projections import check_projection, choose_apart, project_embeddings
 from tripletkit.report.style import DARK, LIGHT, MARKERS, render_figure
 from tripletkit.search.label_votes import vote_labels
 
@@ -21,7 +21,7 @@ HISTORY = pd.DataFrame(
     {
         "epoch": [1, 2, 3],
         "loss": [0.5, 0.1, 0.02],
-        "violating": [0.6, 0.2, 0.1],
+        "active": [0.6, 0.2, 0.1],
         "val_accuracy": [0.7, 0.9, 0.8],
     }
 )
@@ -56,14 +56,14 @@ def test_every_figure_is_drawn_the_same_each_time(run, toy_labels, tmp_path, kin
     if suffix == ".svg":
         assert ElementTree.parse(paths[0]).getroot().tag.endswith("svg")
     else:
-        with Image.open(paths[0]) as picture:
-            assert len(picture.convert("RGB").getcolors(1 << 24)) > 20
+        with Image.open(paths[0]) as image:
+            assert len(image.convert("RGB").getcolors(1 << 24)) > 20
 
 
 def test_a_dark_figure_has_a_dark_ground(run, tmp_path):
     run("history", "-o", tmp_path / "h.png", "--dark")
-    with Image.open(tmp_path / "h.png") as picture:
-        ground = picture.convert("RGB").getpixel((0, 0))
+    with Image.open(tmp_path / "h.png") as image:
+        ground = image.convert("RGB").getpixel((0, 0))
     assert ground == tuple(bytes.fromhex(DARK.background.removeprefix("#")))
 
 
@@ -74,13 +74,13 @@ def test_without_triplets_those_of_the_training_are_taken(run, toy_competition, 
 
 
 def test_wrong_calls_are_refused_before_any_work(run, toy_labels, toy_competition, tmp_path):
-    for arguments, code, message in [
+    for arguments, exit_code, message in [
         (["history", "-o", tmp_path / "h.txt"], 1, "expected a name that ends in .svg, .png, .pdf"),
         (["confusion", "-o", tmp_path / "c.svg"], 2, "confusion needs --labels"),
         (["spiral", "-o", tmp_path / "c.svg"], 2, "'spiral' is not one of"),
     ]:
         result = run(*arguments)
-        assert (result.exit_code, result.stdout) == (code, "")
+        assert (result.exit_code, result.stdout) == (exit_code, "")
         assert message in result.stderr
     result = run("map", "-o", tmp_path / "m.svg", "--truth", toy_competition.truth, asked=False)
     assert (result.exit_code, "--truth needs --triplets" in result.stderr) == (2, True)
@@ -127,7 +127,7 @@ def test_pca_keeps_what_lies_in_a_plane():
     rng = np.random.default_rng(0)
     flat = rng.normal(size=(50, 2)) * [3, 1]
     basis, _ = np.linalg.qr(rng.normal(size=(10, 10)))
-    places = project_codes((flat @ basis[:2]).astype(np.float32), "pca")
+    places = project_embeddings((flat @ basis[:2]).astype(np.float32), "pca")
     assert places.min(axis=0).tolist() == [0, 0] and places.max(axis=0).tolist() == [1, 1]
     expected = flat - flat.mean(axis=0)
     _, _, directions = np.linalg.svd(expected, full_matrices=False)
@@ -138,9 +138,9 @@ def test_pca_keeps_what_lies_in_a_plane():
     )
 
 
-def test_one_dimension_and_equal_codes_have_a_place():
-    assert project_codes(np.array([[1.0], [2.0]], np.float32), "pca")[:, 1].tolist() == [0, 0]
-    assert project_codes(np.ones((3, 4), np.float32), "pca").tolist() == [[0, 0]] * 3
+def test_one_dimension_and_equal_embeddings_have_a_place():
+    assert project_embeddings(np.array([[1.0], [2.0]], np.float32), "pca")[:, 1].tolist() == [0, 0]
+    assert project_embeddings(np.ones((3, 4), np.float32), "pca").tolist() == [[0, 0]] * 3
 
 
 def test_umap_is_asked_for_by_name(monkeypatch):
@@ -160,12 +160,12 @@ def test_chosen_places_are_apart():
 
 def test_votes_equal_a_loop():
     rng = np.random.default_rng(0)
-    codes = rng.normal(size=(60, 3)).astype(np.float32)
+    embeddings = rng.normal(size=(60, 3)).astype(np.float32)
     labels = rng.integers(0, 4, 60)
     expected = []
     for query in range(60):
-        distances = np.linalg.norm(codes - codes[query], axis=1)
+        distances = np.linalg.norm(embeddings - embeddings[query], axis=1)
         distances[query] = np.inf
         near = labels[np.argsort(distances, kind="stable")[:5]].tolist()
         expected.append(max(set(near), key=lambda label: (near.count(label), -near.index(label))))
-    assert vote_labels(codes, labels, "l2", k=5).tolist() == expected
+    assert vote_labels(embeddings, labels, "l2", k=5).tolist() == expected

@@ -1,4 +1,4 @@
-"""Recipes: the residual head, ensembles, compressed codes, and how they come back from disk."""
+"""Recipes: the residual head, ensembles, compressed embeddings, and how all come back."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tripletkit.cli.train import train as train_command
 from tripletkit.errors import RecipeError
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.features.unit_length import scale_to_unit_length
-from tripletkit.model.head_training import HeadTraining
-from tripletkit.model.heads import embed, frozen_scale, join_heads
+from tripletkit.model.heads import build_model, embed, frozen_scale, join_heads
 from tripletkit.model.recipes import RECIPES, get_recipe, register_recipe
 from tripletkit.model.scaling import Scaling
 from tripletkit.model.settings import HeadSettings
-from tripletkit.model.training import build_model, train_model
+from tripletkit.training.epochs import train_model
+from tripletkit.training.head_training import HeadTraining
 
 N_FEATURES = 20
 
@@ -65,7 +65,7 @@ def test_a_recipe_fills_in_what_is_not_given():
     settings = HeadSettings.of_recipe("best", margin=0.7, dim=None, epochs=None)
     assert (settings.margin, settings.dim, settings.members) == (0.7, None, 5)
     assert settings.epochs == RECIPES["best"].epochs
-    assert HeadSettings.of_recipe("source") == HeadSettings()
+    assert HeadSettings.of_recipe("mlp") == HeadSettings()
 
 
 def test_the_distance_is_a_mean_of_the_frozen_and_the_trained_one(features, rows):
@@ -77,10 +77,10 @@ def test_the_distance_is_a_mean_of_the_frozen_and_the_trained_one(features, rows
     images = np.unique(rows)
     pairs = np.array([(a, b) for a in images for b in images])
 
-    def squared(codes):
-        return ((codes[pairs[:, 0]] - codes[pairs[:, 1]]) ** 2).sum(axis=1)
+    def squared(embeddings):
+        return ((embeddings[pairs[:, 0]] - embeddings[pairs[:, 1]]) ** 2).sum(axis=1)
 
-    # Each relative to its mean over the training pictures, so that the share is what it says.
+    # Each relative to its mean over the training images, so that the share is what it says.
     expected = 0.3 * squared(unit) / squared(unit).mean()
     expected += 0.7 * squared(trained) / squared(trained).mean()
     got = squared(mixed)
@@ -88,24 +88,24 @@ def test_the_distance_is_a_mean_of_the_frozen_and_the_trained_one(features, rows
 
 
 def test_frozen_features_alone_in_the_distance_answer_as_their_cosine(features, rows):
-    codes = embed(train(features, rows, "residual", frozen_share=0.999999), features)
+    embeddings = embed(train(features, rows, "residual", frozen_share=0.999999), features)
     frozen = triplet_margins(features, rows, "cosine")
-    same = (triplet_margins(codes, rows, "l2") > 0) == (frozen > 0)
+    same = (triplet_margins(embeddings, rows, "l2") > 0) == (frozen > 0)
     assert same[np.abs(frozen) > 1e-4].all()
 
 
-def test_pictures_that_are_all_alike_have_nothing_to_balance():
+def test_images_that_are_all_alike_have_nothing_to_balance():
     unit = np.tile(np.eye(1, 4), (5, 1))
     assert frozen_scale(unit, scale_to_unit_length(np.eye(5)), 0.5) == 1.0
 
 
 def test_an_untrained_residual_head_is_the_standardised_features(features, rows):
     training = HeadTraining(features, rows, settings_of("residual"))
-    codes = embed(training.finish(training.weights()), features)
+    embeddings = embed(training.finish(training.weights()), features)
     unit = scale_to_unit_length(features)
     expected = scale_to_unit_length(Scaling.of(unit[np.unique(rows)]).apply(unit))
-    np.testing.assert_allclose(codes, expected, atol=1e-5)
-    same = triplet_margins(codes, rows, "l2") > 0
+    np.testing.assert_allclose(embeddings, expected, atol=1e-5)
+    same = triplet_margins(embeddings, rows, "l2") > 0
     assert (same == (triplet_margins(expected, rows, "cosine") > 0)).mean() > 0.99
 
 
@@ -124,21 +124,21 @@ def test_no_strength_is_no_step_and_full_strength_the_trained_one(features, rows
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_training_answers_better_than_the_frozen_features(features, rows, recipe):
-    codes = embed(
+    embeddings = embed(
         train(features, rows, recipe, members=2, epochs=20, hidden=64, strength=1.0, batch_size=64),
         features,
     )
-    right = np.mean(triplet_margins(codes, rows, "l2") > 0)
+    right = np.mean(triplet_margins(embeddings, rows, "l2") > 0)
     assert right > np.mean(triplet_margins(features, rows, "cosine") > 0) + 0.05
-    np.testing.assert_allclose(np.linalg.norm(codes, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
 
 
 def test_squared_distance_of_an_ensemble_is_the_mean_over_its_members(features, rows):
     heads = [train(features, rows, "residual", seed=seed) for seed in (0, 1, 2)]
 
     def squared(head):
-        codes = embed(head, features)
-        return ((codes[:30] - codes[30:]) ** 2).sum(axis=1)
+        embeddings = embed(head, features)
+        return ((embeddings[:30] - embeddings[30:]) ** 2).sum(axis=1)
 
     expected = np.mean([squared(head) for head in heads], axis=0)
     np.testing.assert_allclose(squared(join_heads(heads)), expected, rtol=1e-4)
@@ -147,34 +147,34 @@ def test_squared_distance_of_an_ensemble_is_the_mean_over_its_members(features, 
 def test_members_differ_and_the_first_is_the_single_head(features, rows):
     settings = settings_of("residual", members=3)
     assert len({settings.of_member(member).seed for member in range(3)}) == 3
-    codes = embed(train(features, rows, "residual", members=2, frozen_share=0.0), features)
+    embeddings = embed(train(features, rows, "residual", members=2, frozen_share=0.0), features)
     single = embed(train(features, rows, "residual", frozen_share=0.0), features)
-    np.testing.assert_allclose(codes[:, :N_FEATURES] * np.sqrt(2), single, atol=1e-6)
-    assert not np.allclose(codes[:, N_FEATURES:] * np.sqrt(2), single, atol=1e-3)
+    np.testing.assert_allclose(embeddings[:, :N_FEATURES] * np.sqrt(2), single, atol=1e-6)
+    assert not np.allclose(embeddings[:, N_FEATURES:] * np.sqrt(2), single, atol=1e-3)
 
 
 def test_the_last_members_follow_the_source(features, rows):
-    settings = HeadSettings.of_recipe("best", source_members=2)
+    settings = HeadSettings.of_recipe("best", mlp_members=2)
     recipes = [settings.of_member(member).recipe for member in range(5)]
-    assert recipes == ["best"] * 3 + ["source"] * 2
-    assert settings.of_member(4).epochs == RECIPES["source"].epochs
+    assert recipes == ["best"] * 3 + ["mlp"] * 2
+    assert settings.of_member(4).epochs == RECIPES["mlp"].epochs
     twice = dataclasses.replace(settings, epochs=2 * settings.epochs)
-    assert twice.of_member(4).epochs == 2 * RECIPES["source"].epochs
-    codes = embed(train(features, rows, "best", members=3, source_members=2), features)
-    assert codes.shape == (60, 2 * N_FEATURES + 2 * HeadSettings().dim)
+    assert twice.of_member(4).epochs == 2 * RECIPES["mlp"].epochs
+    embeddings = embed(train(features, rows, "best", members=3, mlp_members=2), features)
+    assert embeddings.shape == (60, 2 * N_FEATURES + 2 * HeadSettings().dim)
 
 
 @pytest.mark.parametrize("recipe", ["residual", "best"])
-def test_dim_compresses_to_unit_codes(features, rows, recipe):
+def test_dim_compresses_to_unit_embeddings(features, rows, recipe):
     wide = embed(train(features, rows, recipe, members=2), features)
-    codes = embed(train(features, rows, recipe, members=2, dim=5), features)
-    assert codes.shape == (60, 5)
-    np.testing.assert_allclose(np.linalg.norm(codes, axis=1), 1, rtol=1e-5)
-    agree = (triplet_margins(codes, rows, "l2") > 0) == (triplet_margins(wide, rows, "l2") > 0)
+    embeddings = embed(train(features, rows, recipe, members=2, dim=5), features)
+    assert embeddings.shape == (60, 5)
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
+    agree = (triplet_margins(embeddings, rows, "l2") > 0) == (triplet_margins(wide, rows, "l2") > 0)
     assert agree.mean() > 0.7
 
 
-def test_more_dimensions_than_codes_have_are_refused(features, rows):
+def test_more_dimensions_than_embeddings_have_are_refused(features, rows):
     with pytest.raises(RecipeError, match=r"--dim 41: expected at most 40"):
         train(features, rows, "residual", dim=41)
 
@@ -182,25 +182,25 @@ def test_more_dimensions_than_codes_have_are_refused(features, rows):
 @pytest.mark.parametrize(
     "given",
     [
-        {"recipe": "source"},
+        {"recipe": "mlp"},
         {"recipe": "residual"},
         {"recipe": "residual", "frozen_share": 0.0},
         {"recipe": "residual", "dim": 4},
-        {"recipe": "best", "members": 3, "source_members": 1},
+        {"recipe": "best", "members": 3, "mlp_members": 1},
         {"recipe": "best", "members": 2, "dim": 4},
     ],
 )
 def test_weights_and_keras_files_give_the_same_bits(features, rows, tmp_path, given):
     settings = settings_of(**given)
     head = train_model(features, rows, rows[:0], settings).head
-    codes = embed(head, features)
+    embeddings = embed(head, features)
     head.save_weights(tmp_path / "head.weights.h5")
     built = build_model(N_FEATURES, HeadSettings(**dataclasses.asdict(settings)))
     built.load_weights(tmp_path / "head.weights.h5")
-    np.testing.assert_array_equal(embed(built, features), codes)
+    np.testing.assert_array_equal(embed(built, features), embeddings)
     head.save(tmp_path / "head.keras")
     loaded = keras.saving.load_model(tmp_path / "head.keras", safe_mode=True)
-    np.testing.assert_allclose(embed(loaded, features), codes, atol=1e-6)
+    np.testing.assert_allclose(embed(loaded, features), embeddings, atol=1e-6)
 
 
 def test_a_code_does_not_depend_on_other_rows(features, rows):

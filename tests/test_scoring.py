@@ -48,7 +48,7 @@ def test_all_equal_embeddings_never_score_one(truth, ties, accuracy):
 
 
 @pytest.mark.parametrize("ties", ["error", "half"])
-def test_unreadable_pictures_are_always_errors(ties):
+def test_unreadable_images_are_always_errors(ties):
     answers = make_answers([0] * 4, [np.nan] * 4)
     assert score_answers(answers, np.zeros(4, int), ties=ties).accuracy == 0
 

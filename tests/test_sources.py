@@ -1,4 +1,4 @@
-"""What features are of: one backbone as ever, or several and views of a picture, joined."""
+"""What features are of: one backbone as ever, or several and views of an image, joined."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tripletkit.features.backbones import get_backbone
 from tripletkit.features.collection import find_files, load_collection
 from tripletkit.features.extract import extract_features, view_space
 from tripletkit.features.fast_graph import make_feature_function
-from tripletkit.features.picture_views import ORIGINAL, VIEW_SETS
+from tripletkit.features.image_views import ORIGINAL, VIEW_SETS
 from tripletkit.features.sources import (
     FeatureSource,
     assign_weights,
@@ -121,7 +121,7 @@ def test_joined_features_equal_a_plain_loop(load, two, views):
         np.testing.assert_allclose(features[row], expected, rtol=1e-5, atol=1e-7)
 
 
-def test_rows_depend_on_their_picture_alone(load, two):
+def test_rows_depend_on_their_image_alone(load, two):
     source = choose_source(["tiny", "tiny-other"], views=VIEW_SETS["flip"])
     together = load(source).features
     order = np.random.default_rng(0).permutation(len(NAMES))
@@ -152,13 +152,13 @@ def test_only_the_part_that_is_missing_is_computed(load, two, monkeypatch):
     assert built == []
 
 
-def test_a_broken_picture_is_named_once(load, two, toy_competition, tmp_path, monkeypatch):
+def test_a_broken_image_is_named_once(load, two, toy_competition, tmp_path, monkeypatch):
     (tmp_path / "images").mkdir()
     for name in NAMES[:3]:
         (tmp_path / "images" / name).write_bytes((toy_competition.images / name).read_bytes())
-    (tmp_path / "images" / NAMES[1]).write_bytes(b"no picture")
+    (tmp_path / "images" / NAMES[1]).write_bytes(b"no image")
     monkeypatch.setattr(type(toy_competition), "images", tmp_path / "images", raising=False)
-    with pytest.raises(ImageReadError, match=r"t\.txt:p01\.png: .*expected a picture") as caught:
+    with pytest.raises(ImageReadError, match=r"t\.txt:p01\.png: .*expected an image") as caught:
         load(two, NAMES[:3])
     assert str(caught.value).count("p01.png: expected") == 1
     skipped = load(two, NAMES[:3], skip_bad=True)

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from tripletkit import defaults
 from tripletkit.data.outputs import open_output
 from tripletkit.data.pair_graph import make_pair_graph
-from tripletkit.data.picture_groups import HoldOutGoal, divide_pictures
 from tripletkit.data.questions import group_questions
-from tripletkit.data.split_files import SPLIT_FILES, write_splits
-from tripletkit.data.split_price import price_split
-from tripletkit.data.splits import fold_triplets, split_triplets
+from tripletkit.data.splits.cost import price_split
+from tripletkit.data.splits.files import SPLIT_FILES, write_splits
+from tripletkit.data.splits.image_groups import HoldOutGoal, divide_images
+from tripletkit.data.splits.policies import fold_triplets, split_triplets
 from tripletkit.data.triplets import Triplets, read_triplets
 from tripletkit.errors import OutputError, SplitError
 
@@ -53,7 +53,7 @@ def check_policy(split, triplets):
 
 
 def many_components(n_components=300):
-    """Return triplets in small components: a star of three pairs over four pictures each."""
+    """Return triplets in small components: a star of three pairs over four images each."""
     first = 4 * np.arange(n_components)[:, None]
     rows = first + np.array([0, 1, 2, 0, 2, 3, 0, 1, 3])
     return make_triplets(rows.reshape(-1, 3))
@@ -139,12 +139,12 @@ def test_image_split_ignores_names_that_no_row_has():
     assert split.val_rows.tolist() == split_triplets(triplets, "image", 0.3, 0).val_rows.tolist()
 
 
-def test_divide_pictures_counts_what_it_moves():
+def test_divide_images_counts_what_it_moves():
     # The counts kept move by move lead to a division whose recount meets the floor.
     triplets = random_triplets(500, 40)
     goal = HoldOutGoal(floor=250)
     sizes = np.array([32, 8])
-    groups = divide_pictures(triplets.rows, 40, sizes, goal, np.random.default_rng(0))
+    groups = divide_images(triplets.rows, 40, sizes, goal, np.random.default_rng(0))
     assert np.bincount(groups).tolist() == sizes.tolist()
     assert (groups[triplets.rows] == 0).all(axis=1).sum() >= 250
 
@@ -163,7 +163,7 @@ def test_split_refuses_one_component_and_says_what_to_try():
         split_triplets(triplets, "component", 0.2, seed=0)
 
 
-def test_split_refuses_an_image_split_of_few_pictures():
+def test_split_refuses_an_image_split_of_few_images():
     triplets = make_triplets([[0, 1, 2], [0, 2, 3]])
     with pytest.raises(SplitError, match=r"3 for training and 1 for validation.*--by component"):
         split_triplets(triplets, "image", 0.2, seed=0)
@@ -188,7 +188,7 @@ def test_price_by_hand():
     split = split_triplets(triplets, "component", 0.5, seed=0)
     price = price_split(triplets, split)
     assert (price.n_train, price.n_val, price.n_dropped) == (150, 150, 0)
-    assert (price.n_train_pictures, price.n_val_pictures, price.n_shared_pictures) == (200, 200, 0)
+    assert (price.n_train_images, price.n_val_images, price.n_shared_images) == (200, 200, 0)
     # Wilson by its formula, p = 0.75, n = 150.
     z, p, n = 1.959964, 0.75, 150
     half = z / (1 + z**2 / n) * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5

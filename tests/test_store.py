@@ -67,7 +67,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def old_file(tmp_path):
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     path.write_bytes(b"one")
     return path
 
@@ -113,7 +113,7 @@ def test_spaces_do_not_see_each_other(store):
 
 def test_read_of_what_is_not_there_says_so(store):
     write(store, [1])
-    with pytest.raises(StoreError, match="features of 2 pictures went missing"):
+    with pytest.raises(StoreError, match="features of 2 images went missing"):
         store.read(SPACE, contents_of([1, 2, 3, 2]))
 
 

@@ -47,7 +47,7 @@ def test_what_is_not_known_is_not_logged(train, tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
-    from tripletkit.model.tensorboard import EpochLog
+    from tripletkit.training.tensorboard import EpochLog
 
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="the TensorBoard logs cannot be written"):

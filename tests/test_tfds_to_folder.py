@@ -41,7 +41,7 @@ def draw_jpeg(number):
 
 @pytest.fixture(scope="session")
 def make_builder(tmp_path_factory):
-    """Return a function that prepares a small set, split by split, of (picture, class)."""
+    """Return a function that prepares a small set, split by split, of (image, class)."""
     import tensorflow_datasets as tfds
 
     class SmallSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -75,7 +75,7 @@ def make_builder(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_pictures_are_kept_byte_for_byte(script, make_builder, tmp_path):
+def test_images_are_kept_byte_for_byte(script, make_builder, tmp_path):
     splits = {
         "train": [(draw_jpeg(number), number % 2) for number in range(7)],
         "test": [(draw_jpeg(9), 3), (draw_jpeg(10), -1)],
@@ -109,7 +109,7 @@ def test_the_same_set_is_written_alike_every_time(script, make_builder, tmp_path
 
 @pytest.fixture
 def mocked_flowers(tmp_path):
-    """Oxford Flowers 102 with its real classes and splits, and pictures that TFDS makes up."""
+    """Oxford Flowers 102 with its real classes and splits, and images that TFDS makes up."""
     import tensorflow_datasets as tfds
 
     metadata = tmp_path / "metadata"
@@ -136,14 +136,14 @@ def test_flowers_with_their_official_splits(script, mocked_flowers, tmp_path, mo
         f"{folder}/{split}" for split in ("train", "validation", "test")
     ]
     names = mocked_flowers.builder("oxford_flowers102").info.features["label"].names
-    assert all(": 4 pictures of " in line for line in lines)
+    assert all(": 4 images of " in line for line in lines)
     for split in ("train", "validation", "test"):
         labels = read_classes(folder / split, folder)
         assert len(labels) == 4
         assert set(labels.values()) <= set(names)
         for name in labels:
-            with Image.open(folder / name) as picture:
-                assert np.asarray(picture.convert("RGB")).ndim == 3
+            with Image.open(folder / name) as image:
+                assert np.asarray(image.convert("RGB")).ndim == 3
 
 
 def test_an_existing_folder_is_refused(script, make_builder, tmp_path):
@@ -176,7 +176,7 @@ def test_other_sets_are_refused(script, make_builder, tmp_path):
     with pytest.raises(script.DatasetError, match=r"expected one Image .* got 2 .*photo.*mask"):
         script.write_folder(two, tmp_path / "small")
     deep = make_builder({}, image=tfds.features.Image(shape=(None, None, 3), dtype=np.uint16))
-    with pytest.raises(script.DatasetError, match="expected pictures of 8 bits, got uint16"):
+    with pytest.raises(script.DatasetError, match="expected images of 8 bits, got uint16"):
         script.write_folder(deep, tmp_path / "small")
     with pytest.raises(script.DatasetError, match="no_such_set"):
         script.open_builder("no_such_set", tmp_path)
@@ -205,12 +205,12 @@ def test_class_names_become_safe_and_stay_distinct(script):
 
 
 def test_a_format_that_few_programs_read_becomes_png(script):
-    picture = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
+    image = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
     buffer = io.BytesIO()
-    picture.save(buffer, "TIFF")
+    image.save(buffer, "TIFF")
     data, suffix = script.as_file(buffer.getvalue())
     assert suffix == ".png"
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), np.asarray(picture))
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), np.asarray(image))
 
 
 def test_wrong_calls_say_what_is_wrong(tmp_path):

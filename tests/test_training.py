@@ -13,18 +13,18 @@ from tripletkit.data.votes import Votes, make_loss_weights
 from tripletkit.errors import CollapseError, LossError
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.model import heads
-from tripletkit.model.collapse import check_collapse, effective_rank, mean_pairwise_distance
 from tripletkit.model.heads import build_head, embed
 from tripletkit.model.scaling import Scaling
 from tripletkit.model.settings import HeadSettings
-from tripletkit.model.training import choose_epochs, train_head
+from tripletkit.training.collapse import check_collapse, effective_rank, mean_pairwise_distance
+from tripletkit.training.epochs import choose_epochs, train_head
 
 N_FEATURES = 20
 SMALL = HeadSettings(hidden=16, dim=4, epochs=5, batch_size=64)
 
 
 def make_features(n_images):
-    """Return pictures of six kinds, which only some of the features tell apart."""
+    """Return images of six kinds, which only some of the features tell apart."""
     rng = np.random.default_rng(0)
     kinds = rng.normal(size=(6, N_FEATURES)) * (np.arange(N_FEATURES) < 8)
     noise = rng.normal(size=(n_images, N_FEATURES)) * np.where(np.arange(N_FEATURES) < 8, 0.3, 2)
@@ -46,8 +46,8 @@ def draw_rows(low, high, n_rows, seed=1):
     return drawn[is_right][:n_rows].astype(np.int32)
 
 
-def accuracy(codes, rows, distance="l2"):
-    return float(np.mean(triplet_margins(codes, rows, distance) > 0))
+def accuracy(embeddings, rows, distance="l2"):
+    return float(np.mean(triplet_margins(embeddings, rows, distance) > 0))
 
 
 def train(features, settings=SMALL, n_rows=600, n_val=200, **options):
@@ -61,11 +61,11 @@ def test_training_learns_what_the_features_hide(distance):
     settings = dataclasses.replace(SMALL, distance=distance, hidden=64, learning_rate=3e-3)
     val = draw_rows(400, 500, 500)
     trained = train_head(features, draw_rows(0, 400, 4000), val, settings)
-    codes = embed(trained.head, features)
+    embeddings = embed(trained.head, features)
     rows = draw_rows(500, 600, 1000, seed=9)
-    assert accuracy(codes, rows, distance) > accuracy(features, rows, distance) + 0.1
-    assert accuracy(codes, rows, distance) > 0.9
-    np.testing.assert_allclose(np.linalg.norm(codes, axis=1), 1, rtol=1e-5)
+    assert accuracy(embeddings, rows, distance) > accuracy(features, rows, distance) + 0.1
+    assert accuracy(embeddings, rows, distance) > 0.9
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
 
 
 def test_the_same_seed_gives_the_same_bits(features):
@@ -84,8 +84,8 @@ def test_the_best_epoch_is_kept(features):
     assert told == trained.history
     assert trained.best_epoch == 1 + int(np.argmax(accuracies))
     assert len(accuracies) == min(30, trained.best_epoch + 3)
-    codes = embed(trained.head, features)
-    kept = accuracy(codes, draw_rows(42, 60, 100))
+    embeddings = embed(trained.head, features)
+    kept = accuracy(embeddings, draw_rows(42, 60, 100))
     assert kept == pytest.approx(max(accuracies), abs=0.02)
 
 
@@ -109,7 +109,7 @@ def test_any_number_of_triplets_goes_with_any_batch_size(features, n_rows, batch
     settings = dataclasses.replace(SMALL, epochs=1, batch_size=batch_size)
     trained = train(features, settings, n_rows=n_rows, n_val=0)
     assert np.isfinite(trained.history[0].loss)
-    assert 0 <= trained.history[0].violating <= 1
+    assert 0 <= trained.history[0].active <= 1
 
 
 def test_an_epochs_loss_is_the_mean_over_its_triplets(features):
@@ -118,27 +118,27 @@ def test_an_epochs_loss_is_the_mean_over_its_triplets(features):
     )
     rows = draw_rows(0, 42, 100)
     trained = train_head(features, rows, rows[:0], settings)
-    codes = embed(trained.head, features)
-    losses = np.maximum(settings.margin - triplet_margins(codes, rows, "l1"), 0)
+    embeddings = embed(trained.head, features)
+    losses = np.maximum(settings.margin - triplet_margins(embeddings, rows, "l1"), 0)
     assert trained.history[0].loss == pytest.approx(losses.mean(), rel=1e-3)
-    assert trained.history[0].violating == pytest.approx((losses > 0).mean())
+    assert trained.history[0].active == pytest.approx((losses > 0).mean())
     assert trained.history[0].spread == pytest.approx(
-        mean_pairwise_distance(codes[np.unique(rows)]), rel=1e-3
+        mean_pairwise_distance(embeddings[np.unique(rows)]), rel=1e-3
     )
 
 
-def test_pictures_without_features_do_no_harm(features):
+def test_images_without_features_do_no_harm(features):
     clean = train(features)
     holes = np.concatenate([features, np.full((3, N_FEATURES), np.nan, np.float32)])
     trained = train(holes)
     assert trained.history == clean.history
-    codes = embed(trained.head, holes)
-    np.testing.assert_array_equal(codes[:60], embed(clean.head, features))
-    assert np.isnan(codes[60:]).all()
+    embeddings = embed(trained.head, holes)
+    np.testing.assert_array_equal(embeddings[:60], embed(clean.head, features))
+    assert np.isnan(embeddings[60:]).all()
 
 
 def test_features_that_are_all_alike_end_in_a_collapse():
-    with pytest.raises(CollapseError, match=r"all codes are alike.*--learning-rate"):
+    with pytest.raises(CollapseError, match=r"all embeddings are alike.*--learning-rate"):
         train(np.full((60, N_FEATURES), 3, np.float32))
 
 
@@ -167,7 +167,7 @@ def test_many_classes_on_a_line_are_a_collapse():
     rng = np.random.default_rng(0)
     line = np.outer(rng.normal(size=50), [1, 2, 3]).astype(np.float32)
     settings = HeadSettings()
-    with pytest.raises(CollapseError, match="the codes of 8 classes lie on a line"):
+    with pytest.raises(CollapseError, match="the embeddings of 8 classes lie on a line"):
         check_collapse(line, 0.1, settings, n_classes=8)
     # Two classes need no more, and of judgements nobody knows how many there are.
     check_collapse(line, 0.1, settings, n_classes=2)
@@ -177,17 +177,17 @@ def test_many_classes_on_a_line_are_a_collapse():
 @pytest.mark.parametrize("n_dims", [1, 3, 7])
 def test_the_effective_rank_counts_equal_directions_whatever_the_turn_and_size(n_dims):
     rng = np.random.default_rng(0)
-    codes = np.zeros((2 * n_dims, 9))
-    codes[np.arange(n_dims), np.arange(n_dims)] = 1
-    codes[n_dims + np.arange(n_dims), np.arange(n_dims)] = -1
+    embeddings = np.zeros((2 * n_dims, 9))
+    embeddings[np.arange(n_dims), np.arange(n_dims)] = 1
+    embeddings[n_dims + np.arange(n_dims), np.arange(n_dims)] = -1
     turn, _ = np.linalg.qr(rng.normal(size=(9, 9)))
-    assert effective_rank(5 + 3 * codes @ turn) == pytest.approx(n_dims)
+    assert effective_rank(5 + 3 * embeddings @ turn) == pytest.approx(n_dims)
 
 
 def test_mean_pairwise_distance_equals_a_plain_loop():
-    codes = np.random.default_rng(0).normal(size=(9, 4))
-    squares = [np.sum((a - b) ** 2) for a in codes for b in codes]
-    assert mean_pairwise_distance(codes) == pytest.approx(np.sqrt(np.mean(squares)))
+    embeddings = np.random.default_rng(0).normal(size=(9, 4))
+    squares = [np.sum((a - b) ** 2) for a in embeddings for b in embeddings]
+    assert mean_pairwise_distance(embeddings) == pytest.approx(np.sqrt(np.mean(squares)))
 
 
 def test_scaling_folds_into_the_first_layer(features):
@@ -212,13 +212,13 @@ def test_scaling_does_not_blow_up_features_that_never_vary(features):
     np.testing.assert_array_equal(Scaling.of(dead).apply(dead), dead)
 
 
-def test_codes_do_not_depend_on_the_other_pictures(features, monkeypatch):
+def test_embeddings_do_not_depend_on_the_other_images(features, monkeypatch):
     head = train(features).head
-    codes = embed(head, features)
-    np.testing.assert_array_equal(embed(head, features[::-1])[::-1], codes)
-    np.testing.assert_array_equal(embed(head, features[7:8])[0], codes[7])
+    embeddings = embed(head, features)
+    np.testing.assert_array_equal(embed(head, features[::-1])[::-1], embeddings)
+    np.testing.assert_array_equal(embed(head, features[7:8])[0], embeddings[7])
     many = np.tile(features, (30, 1))
-    np.testing.assert_array_equal(embed(head, many), np.tile(codes, (30, 1)))
+    np.testing.assert_array_equal(embed(head, many), np.tile(embeddings, (30, 1)))
     assert embed(head, features[:0]).shape == (0, 4)
 
 
@@ -254,7 +254,7 @@ def test_memory_does_not_hold_the_features_of_every_triplet():
     assert peak_rss[0] - before < 400e6
 
 
-def test_each_picture_of_a_batch_is_encoded_once(features, monkeypatch):
+def test_each_image_of_a_batch_is_encoded_once(features, monkeypatch):
     seen = []
     original = heads.build_head
 
@@ -282,7 +282,7 @@ def test_each_picture_of_a_batch_is_encoded_once(features, monkeypatch):
     assert seen == [5]
 
 
-@pytest.mark.parametrize("recipe", ["source", "residual"])
+@pytest.mark.parametrize("recipe", ["mlp", "residual"])
 @pytest.mark.parametrize("loss", ["triplet", "soft-margin", "ratio"])
 def test_the_loss_with_votes_is_the_mean_over_the_voters(features, loss, recipe):
     rows = draw_rows(0, 42, 100)
@@ -293,10 +293,10 @@ def test_the_loss_with_votes_is_the_mean_over_the_voters(features, loss, recipe)
     )
     weights = make_loss_weights(votes, "soft")
     trained = train_head(features, rows, rows[:0], settings, loss_weights=weights)
-    codes = embed(trained.head, features).astype(float)
+    embeddings = embed(trained.head, features).astype(float)
 
     def distance(a, b):
-        squared = float(((codes[a] - codes[b]) ** 2).sum())
+        squared = float(((embeddings[a] - embeddings[b]) ** 2).sum())
         return squared if recipe == "residual" else squared**0.5
 
     def loss_of(near, far):
@@ -317,8 +317,8 @@ def test_the_loss_with_votes_is_the_mean_over_the_voters(features, loss, recipe)
 def test_unanimous_votes_change_nothing(features):
     unanimous = np.tile(np.float32([1, 0]), (600, 1))
     with_votes, without = train(features, loss_weights=unanimous), train(features)
-    codes = embed(with_votes.head, features)
-    np.testing.assert_allclose(codes, embed(without.head, features), atol=1e-5)
+    embeddings = embed(with_votes.head, features)
+    np.testing.assert_allclose(embeddings, embed(without.head, features), atol=1e-5)
 
 
 def test_turning_triplets_and_their_votes_changes_nothing(features):
@@ -326,7 +326,7 @@ def test_turning_triplets_and_their_votes_changes_nothing(features):
     share = np.random.default_rng(0).uniform(0, 1, 600)
     votes = Votes.of_shares(share)
     is_turned = share < 0.5
-    # Dropout would fall otherwise, as it goes by the order in which a batch names its pictures.
+    # Dropout would fall otherwise, as it goes by the order in which a batch names its images.
     settings = dataclasses.replace(SMALL, dropout=0.0, epochs=2)
     turned = np.where(is_turned[:, None], rows[:, [0, 2, 1]], rows)
     one, same = (

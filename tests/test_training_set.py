@@ -31,11 +31,11 @@ def random_triplets(n_names=60, n_rows=600):
     return read("".join(f"p{a} p{b} p{c}\n" for a, b, c in rows))
 
 
-def test_a_split_shares_no_picture_and_loses_no_row():
+def test_a_split_shares_no_image_and_loses_no_row():
     triplets = random_triplets()
     data = divide_training_set(triplets, "image", 0.2, seed=1)
     assert len(data.val) > 0
-    assert data.n_shared_pictures() == 0
+    assert data.n_shared_images() == 0
     total = len(data.train) + len(data.val) + data.n_dropped + data.n_degenerate
     assert total == len(triplets)
     assert data.n_degenerate == triplets.is_degenerate().sum() > 0
@@ -48,7 +48,7 @@ def test_a_split_shares_no_picture_and_loses_no_row():
 def test_no_fraction_keeps_all_for_training():
     data = divide_training_set(read("a b c\nd e f\n"), "image", 0, seed=0)
     assert (named(data.train), len(data.val)) == ([("a", "b", "c"), ("d", "e", "f")], 0)
-    assert (data.by, data.n_dropped, data.n_shared_pictures()) == ("none", 0, 0)
+    assert (data.by, data.n_dropped, data.n_shared_images()) == ("none", 0, 0)
 
 
 def test_one_triplet_cannot_be_divided():
@@ -59,7 +59,7 @@ def test_one_triplet_cannot_be_divided():
 @pytest.mark.parametrize("fraction", [0, 0.1])
 def test_only_degenerate_triplets_are_refused_whatever_the_split(fraction):
     triplets = read("a a b\nc d c\ne f f\n")
-    with pytest.raises(TripletFileError, match=r"train\.txt: .* every one names a picture twice"):
+    with pytest.raises(TripletFileError, match=r"train\.txt: .* every one names an image twice"):
         divide_training_set(triplets, "image", fraction, seed=0)
     with pytest.raises(TripletFileError, match=r"val\.txt: "):
         join_training_set(*share_names(read("a b c\n"), read("a a b\n", "val.txt")))
@@ -83,7 +83,7 @@ def test_a_validation_file_joins_by_names():
     data = join_training_set(train, val)
     assert named(data.train) == [("a", "b", "c"), ("d", "e", "f")]
     assert named(data.val) == [("g", "f", "a"), ("g", "h", "a")]
-    assert (data.by, data.n_degenerate, data.n_shared_pictures()) == ("file", 1, 2)
+    assert (data.by, data.n_degenerate, data.n_shared_images()) == ("file", 1, 2)
     assert data.names == ["a", "b", "c", "d", "e", "f", "g", "x", "h"]
     places = places_of_names(train, val)
     assert places[-3:] == ["val.txt:1", "val.txt:3", "val.txt:4"]
@@ -97,7 +97,7 @@ def test_a_truth_turns_rows_round():
     assert named(data.val) == [("a", "b", "c"), ("c", "a", "b")]
 
 
-def test_unusable_pictures_take_their_triplets_along():
+def test_unusable_images_take_their_triplets_along():
     data = join_training_set(
         *share_names(read("a b c\nd e f\n"), read("a b d\nd e f\n", "val.txt"))
     )
@@ -107,7 +107,7 @@ def test_unusable_pictures_take_their_triplets_along():
     assert kept.by == data.by
 
 
-def test_names_of_one_picture_become_one():
+def test_names_of_one_image_become_one():
     triplets = read("a b c\na A c\n")
     merged = triplets.merge(np.array([0, 1, 2, 0]))
     assert named(merged) == [("a", "b", "c"), ("a", "a", "c")]

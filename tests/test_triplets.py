@@ -163,7 +163,7 @@ def test_is_degenerate_finds_every_kind():
 
 @pytest.mark.parametrize("name", ["", "a\nb", "a\rb", "a\u2028b", "\udcff", "\x7f"])
 def test_quote_name_refuses_what_no_line_can_hold(name):
-    with pytest.raises(TripletFileError, match="rename the picture"):
+    with pytest.raises(TripletFileError, match="rename the image"):
         quote_name(name)
 
 

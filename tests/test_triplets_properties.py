@@ -1,4 +1,4 @@
-"""Triplet files and pictures that no one would think of: nothing is lost, nothing crashes."""
+"""Triplet files and images that no one would think of: nothing is lost, nothing crashes."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def encode(image: Image.Image, format_name: str, **options) -> bytes:
     return buffer.getvalue()
 
 
-def picture_seeds():
+def image_seeds():
     gradient = np.add.outer(np.arange(24), np.arange(32)).astype(np.uint8) * 4
     colour = Image.fromarray(
         np.stack([gradient, gradient.T[:24].repeat(2, 1)[:, :32], gradient], 2)
@@ -106,8 +106,8 @@ def picture_seeds():
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize(("kind", "data"), picture_seeds().items(), ids=picture_seeds())
-def test_mutated_pictures_raise_only_our_errors(tmp_path, kind, data):
+@pytest.mark.parametrize(("kind", "data"), image_seeds().items(), ids=image_seeds())
+def test_mutated_images_raise_only_our_errors(tmp_path, kind, data):
     rng = np.random.default_rng(2)
     path = tmp_path / f"mutated.{kind}"
     for number in range(N_MUTATIONS):

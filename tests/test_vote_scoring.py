@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tripletkit.data.votes import Votes
 from tripletkit.errors import AnswerFileError
 from tripletkit.evaluation.answers import Answers
-from tripletkit.evaluation.intervals import picture_bootstrap, wilson_interval
+from tripletkit.evaluation.intervals import image_bootstrap, wilson_interval
 from tripletkit.evaluation.vote_scoring import compare_voters, score_votes, take_majority
 
 questions = st.lists(
@@ -80,7 +80,7 @@ def test_voters_are_compared_by_leaving_each_out(asked):
     assert found.with_majority == pytest.approx(np.mean(with_majority))
 
 
-def test_swapping_the_pictures_changes_nothing():
+def test_swapping_the_images_changes_nothing():
     rng = np.random.default_rng(0)
     votes, margins = make_votes(rng.integers(1, 6, (40, 2))), rng.normal(size=40)
     score = score_votes(make_answers(margins), votes)
@@ -96,7 +96,7 @@ def test_unanimous_votes_make_it_the_accuracy():
     assert (score.agreement, score.ceiling) == (0.6, 1)
     assert (score.voters.one_another, score.voters.with_majority) == (1, 1)
     assert score.wilson == wilson_interval(3, 5)
-    assert score.bootstrap == picture_bootstrap([1, 0, 1, 1, 0], rows)
+    assert score.bootstrap == image_bootstrap([1, 0, 1, 1, 0], rows)
 
 
 def test_shares_say_nothing_of_single_voters():

@@ -91,7 +91,7 @@ def register() -> Backbone:
 
 
 def register_other() -> Backbone:
-    """Register a second one, which has its pictures resized in another way."""
+    """Register a second one, which has its images resized in another way."""
     backbone = replace(
         BACKBONES[NAME],
         name=OTHER_NAME,

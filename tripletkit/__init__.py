@@ -1,4 +1,4 @@
-"""Learn from judgements "A looks more like B than like C" over a private picture collection."""
+"""Learn from judgements "A looks more like B than like C" over a private image collection."""
 
 from importlib.metadata import version
 

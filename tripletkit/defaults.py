@@ -4,16 +4,16 @@ from __future__ import annotations
 
 SEED = 0
 
-# Anchors and negatives of triplets from labels: each picture as often as any other, as it would be
+# Anchors and negatives of triplets from labels: each image as often as any other, as it would be
 # met, or each class as often as any other.
-TRIPLET_BALANCES = ("picture", "class")
-TRIPLET_BALANCE = "picture"
+TRIPLET_BALANCES = ("image", "class")
+TRIPLET_BALANCE = "image"
 
-# Triplets for each picture: it is then seen some thirty times a pass, in all three roles.
+# Triplets for each image: it is then seen some thirty times a pass, in all three roles.
 TRIPLETS_PER_ANCHOR = 10
 
 # Positives, and negatives, of which a hard or easy triplet keeps one. More would keep the same few
-# mislabelled pictures again and again.
+# mislabelled images again and again.
 DIFFICULTY_CANDIDATES = 8
 
 # The environment variable that moves the feature store.
@@ -28,30 +28,30 @@ MODEL_FOLDER = "tripletkit-model"
 # Seconds without a byte after which a download counts as failed.
 DOWNLOAD_TIMEOUT_S = 20
 
-# Pictures in a batch of the backbone: past 32 two cores gain nothing, and memory grows.
+# Images in a batch of the backbone: past 32 two cores gain nothing, and memory grows.
 EXTRACT_BATCH_SIZE = 32
 
 # `cache prune` drops the features of a backbone that no run used for so many days.
 PRUNE_UNUSED_DAYS = 90
 
-# What of a picture the backbone sees: the whole. Each further view costs as much again.
+# What of an image the backbone sees: the whole. Each further view costs as much again.
 VIEWS = "original"
 
-# Pictures decoded ahead of the backbone; three batches hide a slow disk.
+# Images decoded ahead of the backbone; three batches hide a slow disk.
 DECODE_AHEAD = 96
 
 # How many examples `audit` shows of each kind of thing: enough to recognise a pattern.
 AUDIT_EXAMPLES = 3
 
-# A picture whose shorter side is below this (pixels) has little left to look at. CIFAR's 32 are
+# An image whose shorter side is below this (pixels) has little left to look at. CIFAR's 32 are
 # the smallest that people train on.
 TINY_SIDE_PX = 32
 
-# A picture longer than this many times its shorter side is squeezed beyond recognition when it
+# An image longer than this many times its shorter side is squeezed beyond recognition when it
 # becomes a square.
 EXTREME_ASPECT = 5
 
-# Two pictures look alike when at most this many of the 64 bits of their perceptual hashes differ.
+# Two images look alike when at most this many of the 64 bits of their perceptual hashes differ.
 # Measured on 900 photos: 99.7% of brightened and all recompressed or halved copies are within 6
 # bits, while 3 of 404,550 pairs of distinct photos are (the same wall or the same garment).
 LOOK_ALIKE_BITS = 6
@@ -61,16 +61,16 @@ LOOK_ALIKE_BITS = 6
 MEMORABLE_TRIPLETS_SHARE = 0.1
 PURE_PAIRS_SHARE = 0.25
 
-# Share of triplets (by component or at random) or of pictures (by image) set aside for validation:
+# Share of triplets (by component or at random) or of images (by image) set aside for validation:
 # the customary fifth.
 VAL_FRACTION = 0.2
 
-# The share of pictures that `train` sets aside by itself.
+# The share of images that `train` sets aside by itself.
 TRAIN_VAL_FRACTION = 0.1
 
-# Triplets that `train` draws from class labels for each picture, and the most in all: so many are
+# Triplets that `train` draws from class labels for each image, and the most in all: so many are
 # gone through in seconds. Those for validation need only be enough to tell models apart.
-TRIPLETS_PER_PICTURE = 25
+TRIPLETS_PER_IMAGE = 25
 MAX_DRAWN_TRIPLETS = 200_000
 MAX_DRAWN_VAL_TRIPLETS = 5_000
 
@@ -78,7 +78,7 @@ MAX_DRAWN_VAL_TRIPLETS = 5_000
 # chance: on clothing, 180 triplets chose worse epochs than keeping the last did.
 MIN_VAL_TRIPLETS = 500
 
-# What training and validation must not share: a picture, a pair of pictures, or a question. The
+# What training and validation must not share: an image, a pair of images, or a question. The
 # strictest first.
 SPLIT_POLICIES = ("image", "component", "random")
 
@@ -89,7 +89,7 @@ EXPECTED_ACCURACY = 0.75
 # Bootstrap resamples of an interval: its ends then move by about 2% of its width from seed to seed.
 N_RESAMPLES = 2000
 
-# Pictures in a batch of the head when codes are computed.
+# Images in a batch of the head when embeddings are computed.
 EMBED_BATCH_SIZE = 1024
 
 # The source's head: Dense 512, Dropout, Dense 10. Dropout 0.5 did as well as 0.3 or better on
@@ -98,11 +98,11 @@ HIDDEN = 512
 DIM = 10
 DROPOUT = 0.5
 
-# Between unit codes the Euclidean distance is 0 to 2.
+# Between unit embeddings the Euclidean distance is 0 to 2.
 DISTANCE = "l2"
 MARGIN = 0.2
 
-# What training makes of votes. With five made-up people over clothing photos, mean of 3 seeds,
+# What training makes of votes. With five simulated judges over clothing photos, mean of 3 seeds,
 # weighing by the lead of the majority gained 0.8 and 1.3 points on the majority alone with 4,000
 # triplets, and 0.3 and -0.1 with 20,000; soft targets 0.0 and 0.3, and 1.1 and -0.1.
 VOTES_AS = "weight"
@@ -116,13 +116,13 @@ PATIENCE = 3
 BATCH_SIZE = 256
 LEARNING_RATE = 1e-3
 
-# What offline mining takes of each picture, and between which quantiles of all distances within
+# What offline mining takes of each image, and between which quantiles of all distances within
 # classes, and between classes. The source's head, trained on 3,400 mined triplets of clothing
 # (EfficientNet-Lite0, 3 seeds), answered 0.896 with these, 0.882 with positives up to .95 and all
 # negatives above .25, 0.817 with negatives from .01, and 0.800 without cuts; 0.909 on as many
 # triplets drawn by chance. With a tenth of the labels wrong 84% of the triplets are right with
 # these cuts, 43% without, 83% by chance.
-MINED_PER_PICTURE = 5
+MINED_PER_IMAGE = 5
 POSITIVE_QUANTILES = (0.0, 0.5)
 NEGATIVE_QUANTILES = (0.25, 0.5)
 
@@ -134,9 +134,9 @@ LOSS = "triplet"
 REDUCTION = "all"
 MINING = "none"
 
-# A batch that is mined: so many classes with so many pictures each.
+# A batch that is mined: so many classes with so many images each.
 CLASSES_PER_BATCH = 10
-PICTURES_PER_CLASS = 8
+IMAGES_PER_CLASS = 8
 
 # Epochs after which the hardest positives of the combination of offline and online mining are
 # looked for anew.
@@ -153,8 +153,8 @@ CENTER_WEIGHT = 1.0
 CENTER_DECAY = 0.9
 LOGIT_SCALE = 16.0
 
-# The residual head. Its loss takes squared distances between unit codes, 0 to 4. Five epochs,
-# because longer training gains a few tenths of a point on kinds of pictures that training has
+# The residual head. Its loss takes squared distances between unit embeddings, 0 to 4. Five epochs,
+# because longer training gains a few tenths of a point on classes of images that training has
 # seen and loses several on others.
 RESIDUAL_DROPOUT = 0.4
 RESIDUAL_MARGIN = 0.3
@@ -172,50 +172,50 @@ FROZEN_SHARE = 0.25
 STRENGTH = 0.85
 BLENDS = ((0.5, 0.85), (0.25, 0.85), (0.1, 1.0))
 
-# Heads in the ensemble of `--recipe best`, and the share of them that follows the source's recipe
+# Heads in the ensemble of `--recipe best`, and the share of them that follows the recipe mlp
 # where the test asks for nothing new: 3 residual heads and 2 of the source's answered CIFAR-10
 # 0.6 points better than 5 residual ones and 0.5 better than 4 of the source's, and clothing 0.2
 # worse and 0.2 better.
 MEMBERS = 5
-SOURCE_SHARE = 0.4
+MLP_SHARE = 0.4
 
-# Newness of a test (0: new pictures of known kinds, 1: new kinds) up to which nothing is new. It
-# was at most 0.06 on three tests of known kinds, and 0.09 to 0.39 on 13 of 15 tests about three
+# Novelty of a test (0: new images of seen classes, 1: unseen classes) up to which nothing is new.
+# It was at most 0.06 on three tests of seen classes, and 0.09 to 0.39 on 13 of 15 tests about three
 # classes left out, whose questions show known ones too; 0.03 and 0.06 on the others.
 NOTHING_NEW = 0.07
 
-# Share of the pictures that is held out as whole kinds, to see how a model does on kinds that
-# training has not seen; the clusters that pictures are divided into, the fewest that are of use,
-# pictures in one on average, and how often those held out are drawn.
-KINDS_FRACTION = 0.25
-N_KINDS = 12
-MIN_KINDS = 4
-MIN_KIND_PICTURES = 5
-KINDS_DRAWS = 50
+# Share of the images that is held out as whole classes, to see how a model does on kinds that
+# training has not seen; the clusters that images are divided into, the fewest that are of use,
+# images in one on average, and how often those held out are drawn.
+UNSEEN_FRACTION = 0.25
+N_CLUSTERS = 12
+MIN_CLUSTERS = 4
+MIN_GROUP_IMAGES = 5
+UNSEEN_DRAWS = 50
 
-# Codes of length 1 whose mean distance is below this are alike; trained ones are near 1.
+# Embeddings of length 1 whose mean distance is below this are alike; trained ones are near 1.
 COLLAPSE_SPREAD = 0.01
 
-# Codes of an effective rank below this are on a line, which two classes can share, and hardly
-# three. It is measured over at most so many pictures: more cost time and hardly change it.
+# Embeddings of an effective rank below this are on a line, which two classes can share, and hardly
+# three. It is measured over at most so many images: more cost time and hardly change it.
 COLLAPSE_RANK = 1.2
-RANK_PICTURES = 512
+RANK_IMAGES = 512
 
 # Parts that `score` cuts the rows into by margin and by anchor: enough to see a slope, and each
 # still has a fifth of the rows to be measured on.
 N_SLICES = 5
 
-# The search for pictures to set apart (`split --by image`). On the competition file 5 swaps a
-# picture take 2 seconds and 20 bring 1% more validation triplets; the total bounds the time on
+# The search for images to set apart (`split --by image`). On the competition file 5 swaps a
+# image take 2 seconds and 20 bring 1% more validation triplets; the total bounds the time on
 # large collections to about a minute.
-SEARCH_SWAPS_PER_PICTURE = 5
+SEARCH_SWAPS_PER_IMAGE = 5
 SEARCH_SWAPS = 200_000
 
-# Above this many pictures, several are swapped at once, because looking for the best costs more
+# Above this many images, several are swapped at once, because looking for the best costs more
 # than moving it.
-SEARCH_PICTURES_PER_SWAP = 2_000
+SEARCH_IMAGES_PER_SWAP = 2_000
 
-# Swaps during which a picture that was moved stays put.
+# Swaps during which an image that was moved stays put.
 SEARCH_TENURE = 50
 
 # What a triplet kept for training is first worth beside one kept for validation, and by which
@@ -223,22 +223,22 @@ SEARCH_TENURE = 50
 SEARCH_TRAIN_WEIGHT = 0.05
 SEARCH_WEIGHT_STEP = 0.02
 
-# Training triplets up to which the controls embed names by default: about 10 s on one core.
+# Training triplets up to which the baselines embed names by default: about 10 s on one core.
 MAX_ORDINAL_TRIPLETS = 200_000
 
 # Neighbours of a query, and triplets in a collage: a row of ten fits a page, as in the source.
 NEIGHBORS = 10
 
 # Share of its cells that an approximate index looks into, and how many at least. With an eighth
-# it finds over 99% of the true neighbours among a million codes of 10 dimensions, and over 95%
+# it finds over 99% of the true neighbours among a million embeddings of 10 dimensions, and over 95%
 # by L1 among 20,000; a sixteenth falls short there.
 INDEX_CELLS_SHARE = 1 / 8
 INDEX_MIN_CELLS = 16
 
-# Side of a picture in a collage, pixels.
+# Side of an image in a collage, pixels.
 COLLAGE_SIDE_PX = 144
 
-# Training from pixels. Decoded pictures stay in memory up to this (bytes): 50,000 of 32 pixels
+# Training from pixels. Decoded images stay in memory up to this (bytes): 50,000 of 32 pixels
 # take 150 MB, 7,000 of 224 pixels 1 GB.
 KEEP_PIXELS_BYTES = 1 << 30
 
@@ -246,22 +246,22 @@ KEEP_PIXELS_BYTES = 1 << 30
 # slow file behind the others.
 BATCHES_AHEAD = 3
 
-# Pixels in a batch whose codes are computed while training: as many as in a batch of features.
+# Pixels in a batch whose embeddings are computed while training: as many as in a batch of features.
 EMBED_PIXELS = EXTRACT_BATCH_SIZE * 224 * 224
 
-# Furthest shift of a picture in training, as a share of its side: the 4 of 32 pixels that are
+# Furthest shift of an image in training, as a share of its side: the 4 of 32 pixels that are
 # usual for CIFAR-10.
 SHIFT = 0.125
 
 # Fine-tuning of a backbone's last blocks. A step sees fewer triplets than a head's, because each of
-# their pictures goes through the backbone; an epoch ends when each picture was seen so many times
+# their images goes through the backbone; an epoch ends when each image was seen so many times
 # on average. See the README for what that gains and costs.
 FINE_TUNE_BATCH_SIZE = 32
 FINE_TUNE_VIEWS = 4
 FINE_TUNE_EPOCHS = 5
 FINE_TUNE_LEARNING_RATE = 1e-4
 
-# Smallest and largest side of the pictures that a backbone can be asked to take, pixels: networks
+# Smallest and largest side of the images that a backbone can be asked to take, pixels: networks
 # that halve five times see nothing below, and memory ends above.
 MIN_IMAGE_SIZE_PX = 32
 MAX_IMAGE_SIZE_PX = 1024

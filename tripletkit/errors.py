@@ -34,11 +34,11 @@ class AnswerFileError(TripletkitError, ValueError):
 
 
 class ImageNameError(TripletkitError, LookupError):
-    """A name stands for no picture, for several, or for one outside the image folder."""
+    """A name stands for no image, for several, or for one outside the image folder."""
 
 
 class ImageReadError(TripletkitError, OSError):
-    """A picture file cannot be decoded."""
+    """An image file cannot be decoded."""
 
 
 class BackboneError(TripletkitError, LookupError):
@@ -46,7 +46,7 @@ class BackboneError(TripletkitError, LookupError):
 
 
 class ViewError(TripletkitError, LookupError):
-    """A view of pictures is not known."""
+    """A view of images is not known."""
 
 
 class WeightsError(TripletkitError, ValueError):
@@ -78,7 +78,7 @@ class CheckpointError(TripletkitError, ValueError):
 
 
 class CollapseError(TripletkitError, RuntimeError):
-    """Training ended with all codes alike, so the model could answer nothing."""
+    """Training ended with all embeddings alike, so the model could answer nothing."""
 
 
 class LabelFileError(TripletkitError, ValueError):
@@ -86,7 +86,7 @@ class LabelFileError(TripletkitError, ValueError):
 
 
 class ClassesError(TripletkitError, ValueError):
-    """The classes of pictures are too few or too small for what is asked."""
+    """The classes of images are too few or too small for what is asked."""
 
 
 class VoteFileError(TripletkitError, ValueError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from importlib import import_module
 from typing import Generic, Protocol, TypeVar
 
 from tripletkit.errors import TripletkitError
@@ -60,3 +61,9 @@ def describe_unknown(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f' Did you mean "{close[0]}"?' if close else ""
     return f'expected one of {", ".join(known)}, got "{name}".{hint}'
+
+
+def load_object(reference: str) -> object:
+    """Return what `"module:name"` stands for, imported only now."""
+    module, _, name = reference.partition(":")
+    return getattr(import_module(module), name)

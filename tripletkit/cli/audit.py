@@ -59,15 +59,15 @@ def audit(
     follow_outside: bool,
     as_json: bool,
 ) -> None:
-    """Look for faults in a triplet file and its pictures, without a model.
+    """Look for faults in a triplet file and its images, without a model.
 
     \b
     tripletkit audit train.txt images/ --against test.txt
     tripletkit audit train.txt --strict --json > audit.json
 
-    Findings are lines that cannot be read, pictures that are missing, ambiguous or unreadable,
-    triplets that name one picture twice, contradictions, cycles, and anything shared with an
-    --against file. Repeats and odd pictures are told, and are no findings.
+    Findings are lines that cannot be read, images that are missing, ambiguous or unreadable,
+    triplets that name one image twice, contradictions, cycles, and anything shared with an
+    --against file. Repeats and odd images are told, and are no findings.
     """
     from tripletkit.cli.audit_text import describe_audit, jsonable
     from tripletkit.data.audit import audit_triplets
@@ -77,7 +77,7 @@ def audit(
     if not len(scan.triplets):
         scan.checked()
     others = [scan_triplets(input_source(path)) for path in against]
-    with progress_bar("pictures", "picture") as progress:
+    with progress_bar("images", "image") as progress:
         result = audit_triplets(
             scan,
             others,

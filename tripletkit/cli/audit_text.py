@@ -8,8 +8,8 @@ from typing import Any
 
 from tripletkit import defaults
 from tripletkit.data.audit import Audit, CycleTally, PairSummary
+from tripletkit.data.image_checks import ImageChecks
 from tripletkit.data.overlap import Overlap
-from tripletkit.data.picture_checks import PictureChecks
 from tripletkit.data.questions import Judgements
 from tripletkit.data.tally import Tally
 
@@ -20,17 +20,17 @@ _TEXT_WIDTH = 88
 # What each finding is called in the last lines.
 _FINDING_NAMES = {
     "unreadable_lines": "lines that cannot be read",
-    "degenerate": "triplets that name one picture twice",
+    "degenerate": "triplets that name one image twice",
     "contradictions": "contradicted questions",
     "anchor_cycles": "cycles of one anchor",
     "distance_cycles": "cycles over all distances",
-    "unlocated_pictures": "names without exactly one picture",
-    "unreadable_pictures": "pictures that cannot be decoded",
-    "shared_pictures": "pictures shared",
+    "unlocated_images": "names without exactly one image",
+    "unreadable_images": "images that cannot be decoded",
+    "shared_images": "images shared",
     "shared_pairs": "pairs shared",
     "shared_questions": "questions shared",
-    "same_content": "pictures shared under another name",
-    "look_alike": "pairs of pictures that look alike",
+    "same_content": "images shared under another name",
+    "look_alike": "pairs of images that look alike",
 }
 
 
@@ -43,8 +43,8 @@ def jsonable(audit: Audit) -> dict[str, Any]:
 def describe_audit(audit: Audit) -> str:
     """Return an audit as sections of aligned lines, findings marked with `!`."""
     sections = [_triplets(audit), _names(audit), _consistency(audit), _pairs(audit)]
-    if audit.pictures:
-        sections.append(_pictures(audit.pictures))
+    if audit.images:
+        sections.append(_images(audit.images))
     sections += [_overlap(overlap) for overlap in audit.against]
     sections.append(_verdict(audit))
     return "\n\n".join("\n".join(lines) for lines in sections)
@@ -56,7 +56,7 @@ def _triplets(audit: Audit) -> list[str]:
     lines.append(_line("triplets", audit.n_triplets))
     lines.append(_line("distinct", audit.n_distinct))
     lines += _note("repeats of an earlier line", audit.repeated)
-    lines += _fault("degenerate: one picture named twice", audit.degenerate)
+    lines += _fault("degenerate: one image named twice", audit.degenerate)
     if audit.degenerate.count:
         lines += _text("Degenerate triplets have no answer to learn; they are left out below.")
     return lines
@@ -65,8 +65,8 @@ def _triplets(audit: Audit) -> list[str]:
 def _names(audit: Audit) -> list[str]:
     usage = audit.usage
     lines = [
-        "Pictures by name",
-        _line("pictures", audit.n_pictures),
+        "Images by name",
+        _line("images", audit.n_images),
         _line("anchors among them", usage.n_anchors),
         _line("times named: fewest", usage.minimum),
         _line("             median", usage.median),
@@ -126,7 +126,7 @@ def _pairs(audit: Audit) -> list[str]:
     lines = ["Pairs"]
     if roles:
         lines += [
-            _line("pairs of pictures compared", roles.n_pairs),
+            _line("pairs of images compared", roles.n_pairs),
             _line("  always near", roles.n_near_only),
             _line("  always far", roles.n_far_only),
         ]
@@ -148,28 +148,26 @@ def _memory_warning(roles: PairSummary) -> str:
     return (
         f"Of {roles.n_recurring:,} pairs that recur, {both} near in one triplet and far in "
         "another. So a random validation split can be solved by remembering the names of pairs, "
-        "without looking at a picture, and its score means little. Split with "
+        "without looking at an image, and its score means little. Split with "
         "`tripletkit split --by component` (no pair in common, keeps every triplet) or "
-        "`--by image` (no picture in common)."
+        "`--by image` (no image in common)."
     )
 
 
-def _pictures(pictures: PictureChecks) -> list[str]:
-    lines = ["Picture files", _line("decoded", pictures.n_read)]
-    lines += _fault("names without exactly one picture", pictures.unlocated)
-    lines += _fault("cannot be decoded", pictures.unreadable)
-    lines += _note("several frames or pages (the first is used)", pictures.several_frames)
-    lines += _note(f"tiny: below {defaults.TINY_SIDE_PX} pixels", pictures.tiny)
-    lines += _note(
-        f"extreme: over {defaults.EXTREME_ASPECT} times as long as wide", pictures.extreme
-    )
-    lines += _note("same content as another name", pictures.same_content)
-    lines += _note("pairs that look alike", pictures.look_alike)
-    if pictures.unlocated.count or pictures.unreadable.count:
+def _images(images: ImageChecks) -> list[str]:
+    lines = ["Image files", _line("decoded", images.n_read)]
+    lines += _fault("names without exactly one image", images.unlocated)
+    lines += _fault("cannot be decoded", images.unreadable)
+    lines += _note("several frames or pages (the first is used)", images.several_frames)
+    lines += _note(f"tiny: below {defaults.TINY_SIDE_PX} pixels", images.tiny)
+    lines += _note(f"extreme: over {defaults.EXTREME_ASPECT} times as long as wide", images.extreme)
+    lines += _note("same content as another name", images.same_content)
+    lines += _note("pairs that look alike", images.look_alike)
+    if images.unlocated.count or images.unreadable.count:
         lines += _text("Training and answering need these: mend them, or pass --on-bad-image skip.")
-    if pictures.same_content.count or pictures.look_alike.count:
+    if images.same_content.count or images.look_alike.count:
         lines += _text(
-            "The same picture under two names can stand on both sides of a split. Give it one "
+            "The same image under two names can stand on both sides of a split. Give it one "
             "name, or keep both names on one side."
         )
     return lines
@@ -178,21 +176,21 @@ def _pictures(pictures: PictureChecks) -> list[str]:
 def _overlap(overlap: Overlap) -> list[str]:
     lines = [f"Shared with {overlap.source}", _line("its triplets", overlap.n_triplets)]
     lines += _fault("its lines that cannot be read", overlap.unreadable_lines)
-    lines += _fault("pictures in both", overlap.shared_pictures)
+    lines += _fault("images in both", overlap.shared_images)
     lines += _fault("pairs in both", overlap.shared_pairs)
     lines += _fault("questions in both", overlap.shared_questions)
     if overlap.same_content is not None:
         lines += _fault("same content under another name", overlap.same_content)
-        lines += _fault("pairs of pictures that look alike", overlap.look_alike)
+        lines += _fault("pairs of images that look alike", overlap.look_alike)
     if overlap.shared_pairs.count:
         lines += _text(
             "Pairs in both can be answered from memory: do not take a score on one file after "
-            "training on the other for a measure of how new pictures will do."
+            "training on the other for a measure of how new images will do."
         )
-    elif overlap.shared_pictures.count:
+    elif overlap.shared_images.count:
         lines += _text(
             "No pair is shared, so nothing can be answered by remembering pairs; but the score "
-            "says how known pictures do in new questions, not how new pictures will do."
+            "says how known images do in new questions, not how new images will do."
         )
     return lines
 

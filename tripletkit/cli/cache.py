@@ -34,7 +34,7 @@ def info(cache: Path | None, as_json: bool) -> None:
     """
     from datetime import datetime
 
-    from tripletkit.features.picture_views import ORIGINAL
+    from tripletkit.features.image_views import ORIGINAL
     from tripletkit.features.store import FILE_NAME, FeatureStore, default_folder
 
     path = (cache or default_folder()) / FILE_NAME
@@ -59,7 +59,7 @@ def info(cache: Path | None, as_json: bool) -> None:
         return
     click.echo(f"{path}: {_megabytes(size_bytes)}" if rows else f"{path}: empty")
     if rows:
-        table = [["backbone", "weights", "view", "pictures", "size", "last used"]]
+        table = [["backbone", "weights", "view", "images", "size", "last used"]]
         table += [
             [
                 row["backbone"],
@@ -103,7 +103,7 @@ def clear(cache: Path | None, yes: bool) -> None:
 @cache_option
 @quiet_option
 def prune(cache: Path | None, unused_days: int) -> None:
-    """Drop features of pictures that are gone or changed, and of backbones long unused.
+    """Drop features of images that are gone or changed, and of backbones long unused.
 
     \b
     tripletkit cache prune --unused-days 30
@@ -115,7 +115,7 @@ def prune(cache: Path | None, unused_days: int) -> None:
         return
     with FeatureStore(cache) as store:
         dropped = store.prune(unused_days)
-    say(f"Dropped the features of {dropped:,} pictures.")
+    say(f"Dropped the features of {dropped:,} images.")
 
 
 def _megabytes(size_bytes: int) -> str:

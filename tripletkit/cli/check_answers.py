@@ -64,7 +64,7 @@ def describe_checks(found: AnswerChecks, triplets: Triplets) -> str:
             "answers 1",
             f"{found.share_of_ones:.4f}",
             f"95% interval {describe_interval(found.share_interval)}; about 0.5 where the two "
-            "pictures stand in chance order",
+            "images stand in chance order",
         ],
         [
             "mirrored",
@@ -85,7 +85,7 @@ def describe_checks(found: AnswerChecks, triplets: Triplets) -> str:
     ]
     if found.n_ties is not None:
         lines += [
-            ["ties", f"{found.n_ties:,}", "both pictures equally near"],
+            ["ties", f"{found.n_ties:,}", "both images equally near"],
             ["undecidable", f"{found.n_undecidable:,}", "no margin"],
             ["conflicts", f"{found.n_margin_conflicts:,}", "prediction is not the margin's sign"],
         ]

@@ -1,4 +1,4 @@
-"""`tripletkit classify`: how well codes tell the classes of held-out pictures."""
+"""`tripletkit classify`: how well embeddings tell the classes of held-out images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tripletkit.cli.class_text import describe_measures
 from tripletkit.cli.collections import open_collection
 from tripletkit.cli.console import say, show_json, warn
 from tripletkit.cli.encoders import choose_encoder, encoder_options
-from tripletkit.cli.labelled import LABELS, LabelledPictures, read_labelled
+from tripletkit.cli.labelled import LABELS, LabelledImages, read_labelled
 from tripletkit.cli.options import (
     INPUT_FOLDER,
     OUTPUT_FILE,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tripletkit.evaluation.classification import ClassificationScores
     from tripletkit.features.sources import GivenWeights
 
-TRAINED, FROZEN = "trained codes", "frozen features"
+TRAINED, FROZEN = "trained embeddings", "frozen features"
 
 
 @click.command()
@@ -42,7 +42,7 @@ TRAINED, FROZEN = "trained codes", "frozen features"
     "--held-out",
     type=click.Path(exists=True, path_type=Path),
     metavar="PATH",
-    help="The pictures to classify: a folder inside IMAGES, a CSV (name,label), a triplet file, "
+    help="The images to classify: a folder inside IMAGES, a CSV (name,label), a triplet file, "
     "or a text of one name a line. All others are the reference.",
 )
 @click.option(
@@ -90,7 +90,7 @@ def classify(
     cache: Path | None,
     as_json: bool,
 ) -> None:
-    """Say the classes of held-out pictures by their codes, and how often that is right.
+    """Say the classes of held-out images by their embeddings, and how often that is right.
 
     \b
     tripletkit classify labels.csv images/ --held-out val.txt
@@ -99,15 +99,15 @@ def classify(
 
     LABELS is a CSV with the columns name and label, or a folder inside IMAGES with a subfolder
     for each class. A class is said by the nearest class center and by the vote of the nearest
-    neighbours among the reference, the pictures that are not held out. Beside a model's codes
+    neighbours among the reference, the images that are not held out. Beside a model's embeddings
     stand the frozen features that they are made from.
     """
     if held_out is not None and fraction is not None:
         raise click.UsageError("--fraction is for a share by chance, --held-out says which.")
 
-    from tripletkit.data.held_out import read_held_out
     from tripletkit.data.outputs import check_output
-    from tripletkit.evaluation.classification import Confusion, classify_codes
+    from tripletkit.data.splits.held_out import read_held_out
+    from tripletkit.evaluation.classification import Confusion, classify_embeddings
     from tripletkit.evaluation.distances import FROZEN_DISTANCE
     from tripletkit.report.style import check_figure_output
 
@@ -133,22 +133,22 @@ def classify(
     encoder = choose_encoder(model, as_features, backbone, weights, views)
     if held_out is None and encoder.model is not None:
         warn(
-            "the model may have learnt from pictures that are held out here, and its numbers then "
+            "the model may have learnt from images that are held out here, and its numbers then "
             "flatter. Name those that it has not seen with --held-out."
         )
     collection = open_collection(found.files, encoder.source, cache, skip_bad=skip_bad)
-    pictures = found.pictures[collection.is_usable()[found.pictures]]
-    queries, reference = pictures[is_query[pictures]], pictures[~is_query[pictures]]
+    labelled = found.images[collection.is_usable()[found.images]]
+    queries, reference = labelled[is_query[labelled]], labelled[~is_query[labelled]]
     spaces = {FROZEN: (collection.features, FROZEN_DISTANCE)}
     if encoder.model is not None:
         spaces = {TRAINED: (encoder.encode(collection.features), encoder.distance)} | spaces
-    of_picture = found.labels.of_picture
+    of_image = found.labels.of_image
     scores = {
-        name: classify_codes(
-            codes[reference], of_picture[reference], codes[queries], of_picture[queries],
+        name: classify_embeddings(
+            embeddings[reference], of_image[reference], embeddings[queries], of_image[queries],
             distance, k, seed,
         )
-        for name, (codes, distance) in spaces.items()
+        for name, (embeddings, distance) in spaces.items()
     }  # fmt: skip
 
     first = next(iter(scores.values()))
@@ -165,23 +165,23 @@ def classify(
         click.echo(_describe(scores, distances))
 
 
-def _hold_out(found: LabelledPictures, fraction: float, seed: int) -> np.ndarray:
+def _hold_out(found: LabelledImages, fraction: float, seed: int) -> np.ndarray:
     """Return `(n_names,)` bool: a share of each class."""
-    from tripletkit.data.label_split import hold_out_pictures
+    from tripletkit.data.splits.stratified import hold_out_images
 
-    return hold_out_pictures(found.labels.of_picture, fraction, seed, found.pictures)
+    return hold_out_images(found.labels.of_image, fraction, seed, found.images)
 
 
-def _find_held_out(found: LabelledPictures, names: dict[str, str | None]) -> np.ndarray:
-    """Return `(n_names,)` bool: the pictures that are named, by whichever of their names."""
+def _find_held_out(found: LabelledImages, names: dict[str, str | None]) -> np.ndarray:
+    """Return `(n_names,)` bool: the images that are named, by whichever of their names."""
     import numpy as np
 
     from tripletkit.data.labels import NO_LABEL
 
     index_of = {name: index for index, name in enumerate(found.files.names)}
     rows = np.unique(found.same_as[[index_of[name] for name in names]])
-    if n_unlabelled := int((found.labels.of_picture[rows] == NO_LABEL).sum()):
-        say(f"Held-out pictures without a label, left out: {n_unlabelled:,}.")
+    if n_unlabelled := int((found.labels.of_image[rows] == NO_LABEL).sum()):
+        say(f"Held-out images without a label, left out: {n_unlabelled:,}.")
     is_query = np.zeros(len(found.files.names), dtype=bool)
     is_query[rows] = True
     return is_query
@@ -211,12 +211,12 @@ def _as_json(
 def _describe(scores: dict[str, ClassificationScores], distances: dict[str, str]) -> str:
     first = next(iter(scores.values()))
     lines = [
-        f"{first.n_queries:,} held-out pictures of {first.n_classes:,} classes, classified by "
+        f"{first.n_queries:,} held-out images of {first.n_classes:,} classes, classified by "
         f"{first.n_reference:,} others. Always saying the commonest class: "
         f"{first.commonest_class:.4f} right."
     ]
     if first.n_unknown:
-        lines.append(f"Held-out pictures of classes that no other has: {first.n_unknown:,}.")
+        lines.append(f"Held-out images of classes that no other has: {first.n_unknown:,}.")
     heading = [""]
     for name in scores:
         heading += [f"{name}, {distances[name]}", "95% interval"]

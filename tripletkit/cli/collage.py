@@ -1,4 +1,4 @@
-"""`tripletkit collage`: triplets as a picture."""
+"""`tripletkit collage`: triplets as an image."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def collage(
 
     from tripletkit.data.triplets import read_triplets
     from tripletkit.features.collection import find_files
-    from tripletkit.report.collages import Tile, check_collage_output, draw_grid, write_picture
+    from tripletkit.report.collages import Tile, check_collage_output, draw_grid, write_image
 
     check_collage_output(output)
     read = read_triplets(input_source(triplets))
@@ -70,8 +70,8 @@ def collage(
     grid = [[tile_of[row] for row in triplet] for triplet in shown.rows.tolist()]
     headings = ["anchor", "positive", "negative"]
     if in_rows:
-        picture = draw_grid(list(zip(*grid, strict=True)), row_headings=headings)
+        image = draw_grid(list(zip(*grid, strict=True)), row_headings=headings)
     else:
-        picture = draw_grid(grid, column_headings=headings)
-    write_picture(output, picture)
+        image = draw_grid(grid, column_headings=headings)
+    write_image(output, image)
     say(f"Drew {len(shown):,} of {len(read):,} triplets: {output}.")

@@ -1,4 +1,4 @@
-"""What every command does that needs the features of pictures: a bar, and a word about it."""
+"""What every command does that needs the features of images: a bar, and a word about it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def open_collection(
     *,
     skip_bad: bool,
 ) -> Collection:
-    """Load the features of pictures; see `load_collection`.
+    """Load the features of images; see `load_collection`.
 
     Args:
         cache: folder of the feature store. Defaults to the user's.
@@ -28,10 +28,10 @@ def open_collection(
     from tripletkit.features.collection import load_collection
     from tripletkit.features.store import FeatureStore
 
-    with FeatureStore(cache) as store, progress_bar("features", "picture") as progress:
+    with FeatureStore(cache) as store, progress_bar("features", "image") as progress:
         collection = load_collection(files, source, store, skip_bad=skip_bad, progress=progress)
     if n_bad := len(collection.problems):
-        warn(f"{n_bad:,} pictures are left out:\n{describe_problems(collection.problems)}")
+        warn(f"{n_bad:,} images are left out:\n{describe_problems(collection.problems)}")
     n_stored = len(files.names) - n_bad - collection.n_computed
-    say(f"Features: {collection.n_computed:,} pictures computed, {n_stored:,} from the store.")
+    say(f"Features: {collection.n_computed:,} images computed, {n_stored:,} from the store.")
     return collection

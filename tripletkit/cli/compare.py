@@ -81,11 +81,11 @@ def compare(
 
 def describe_comparison(result: Comparison) -> str:
     """Return the comparison as lines of text."""
-    table = [["accuracy", "95% interval (rows)", "95% interval (pictures)", "file"]]
+    table = [["accuracy", "95% interval (rows)", "95% interval (images)", "file"]]
     for ranked in result.ranking:
-        pictures = describe_interval(ranked.bootstrap) if ranked.bootstrap else "-"
+        images = describe_interval(ranked.bootstrap) if ranked.bootstrap else "-"
         wilson = describe_interval(ranked.wilson)
-        table.append([f"{ranked.accuracy:.4f}", wilson, pictures, ranked.name])
+        table.append([f"{ranked.accuracy:.4f}", wilson, images, ranked.name])
     parts = [f"{result.n:,} rows\n\n{align_columns(table)}"]
     parts += [_describe_pair(pair, len(result.pairs)) for pair in result.pairs]
     return "\n\n".join(parts)
@@ -119,7 +119,7 @@ def _describe_pair(pair: PairComparison, n_pairs: int) -> str:
 def _describe_difference(pair: PairComparison) -> str:
     if pair.interval is None:
         return "not known: needs the triplets (--triplets FILE) and rows that differ"
-    return f"{pair.interval.low:+.4f} to {pair.interval.high:+.4f} (paired, pictures resampled)"
+    return f"{pair.interval.low:+.4f} to {pair.interval.high:+.4f} (paired, images resampled)"
 
 
 def _verdict(pair: PairComparison) -> str:

@@ -14,7 +14,7 @@ from tripletkit.cli.score import describe_interval
 from tripletkit.cli.tables import align_columns
 
 if TYPE_CHECKING:
-    from tripletkit.evaluation.controls import Control
+    from tripletkit.evaluation.baselines import Baseline
 
 
 @click.command()
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 @click.option(
     "--truth",
     type=INPUT_FILE,
-    help="Truth of VAL, where its second and third pictures stand in chance order.",
+    help="Truth of VAL, where its second and third images stand in chance order.",
 )
 @click.option(
     "--ordinal/--no-ordinal",
     default=None,
-    help="Embed the names by the training triplets, the slowest control.  "
+    help="Embed the names by the training triplets, the slowest baseline.  "
     f"[default: up to {defaults.MAX_ORDINAL_TRIPLETS:,} training triplets]",
 )
 @seed_option
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 def controls(
     train: Path, val: Path, truth: Path | None, ordinal: bool | None, seed: int, as_json: bool
 ) -> None:
-    """Print what VAL can be answered from the file names in TRAIN, without any picture.
+    """Print what VAL can be answered from the file names in TRAIN, without any image.
 
     A model is worth only what it scores above these.
 
@@ -47,31 +47,31 @@ def controls(
     """
     from tripletkit.data.triplets import read_triplets
     from tripletkit.evaluation.answers import read_truth
-    from tripletkit.evaluation.controls import run_controls
+    from tripletkit.evaluation.baselines import run_baselines
 
     train_triplets = read_triplets(input_source(train))
     val_triplets = read_triplets(input_source(val))
     labels = None if truth is None else read_truth(input_source(truth)).labels
     if labels is None:
-        say("No truth file: taking every first picture for the nearer one (truth all 1).")
-    found = run_controls(train_triplets, val_triplets, labels, ordinal=ordinal, seed=seed)
+        say("No truth file: taking every first image for the nearer one (truth all 1).")
+    found = run_baselines(train_triplets, val_triplets, labels, ordinal=ordinal, seed=seed)
     if as_json:
-        show_json({"controls": [control.to_json() for control in found]})
+        show_json({"baselines": [baseline.to_json() for baseline in found]})
     else:
-        click.echo(describe_controls(found))
+        click.echo(describe_baselines(found))
 
 
-def describe_controls(found: list[Control]) -> str:
-    """Return the controls as lines of text."""
-    table = [["control", "accuracy", "95% interval", "rows", "undecided (half right)"]]
+def describe_baselines(found: list[Baseline]) -> str:
+    """Return the baselines as lines of text."""
+    table = [["baseline", "accuracy", "95% interval", "rows", "undecided (half right)"]]
     table += [
         [
-            control.name,
-            f"{control.accuracy:.4f}",
-            describe_interval(control.wilson),
-            f"{control.n:,}",
-            f"{control.n_undecided:,}",
+            baseline.name,
+            f"{baseline.accuracy:.4f}",
+            describe_interval(baseline.wilson),
+            f"{baseline.n:,}",
+            f"{baseline.n_undecided:,}",
         ]
-        for control in found
+        for baseline in found
     ]
     return align_columns(table, right=[3, 4])

@@ -1,4 +1,4 @@
-"""`tripletkit embed`: the codes of all pictures in a folder, as a file."""
+"""`tripletkit embed`: the embeddings of all images in a folder, as a file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from tripletkit.cli.collections import open_collection
 from tripletkit.cli.console import say
-from tripletkit.cli.encoders import choose_encoder, encoder_options, find_pictures
+from tripletkit.cli.encoders import choose_encoder, encoder_options, find_images
 from tripletkit.cli.options import (
     INPUT_FOLDER,
     OUTPUT_FILE,
@@ -49,27 +49,27 @@ def embed(
     follow_outside: bool,
     cache: Path | None,
 ) -> None:
-    """Write the code of every picture in a folder, or its backbone features.
+    """Write the embedding of every image in a folder, or its backbone features.
 
     \b
-    tripletkit embed images/ -o codes.parquet
+    tripletkit embed images/ -o embeddings.parquet
     tripletkit embed images/ -o features.npz --features
     tripletkit embed images/ -o features.csv --backbone efficientnet-lite0
 
     Rows are in the order of the names. Parquet: columns name and vector. CSV: name, 0, 1, ...
-    NPZ: arrays names and vectors. With --on-bad-image skip, pictures that cannot be read have
+    NPZ: arrays names and vectors. With --on-bad-image skip, images that cannot be read have
     no row.
     """
     from tripletkit.search.vector_files import check_vector_output, write_vectors
 
     check_vector_output(output)
     skip_bad = on_bad_image == "skip"
-    files = find_pictures(images, skip_bad=skip_bad, follow_outside=follow_outside)
+    files = find_images(images, skip_bad=skip_bad, follow_outside=follow_outside)
     encoder = choose_encoder(model, as_features, backbone, weights, views)
     collection = open_collection(files, encoder.source, cache, skip_bad=skip_bad)
     is_usable = collection.is_usable()
     vectors = encoder.encode(collection.features)[is_usable]
     names = [name for name, usable in zip(files.names, is_usable, strict=True) if usable]
     write_vectors(output, names, vectors)
-    what = "features" if encoder.model is None else "codes"
-    say(f"Wrote {what} of {len(names):,} pictures, {vectors.shape[1]:,} numbers each: {output}.")
+    what = "features" if encoder.model is None else "embeddings"
+    say(f"Wrote {what} of {len(names):,} images, {vectors.shape[1]:,} numbers each: {output}.")

@@ -1,4 +1,4 @@
-"""What every command does that turns a folder of pictures into codes or features."""
+"""What every command does that turns a folder of images into embeddings or features."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def choose_encoder(
     views: Sequence[str] | None,
 ) -> Encoder:
     """Return what the options name, and prepare TensorFlow for it."""
-    from tripletkit.model.artifact import load_model
+    from tripletkit.model.model_folder import load_model
     from tripletkit.search.encoders import Encoder
 
     if backbone is not None:
@@ -78,8 +78,8 @@ def choose_encoder(
     return Encoder(source, None if as_features else folder)
 
 
-def find_pictures(folder: Path, *, skip_bad: bool, follow_outside: bool) -> NamedFiles:
-    """Find all pictures below a folder, in the order of their names.
+def find_images(folder: Path, *, skip_bad: bool, follow_outside: bool) -> NamedFiles:
+    """Find all images below a folder, in the order of their names.
 
     Raises:
         ImageNameError: if there is none.
@@ -89,14 +89,14 @@ def find_pictures(folder: Path, *, skip_bad: bool, follow_outside: bool) -> Name
 
     names = list_images(folder)
     if not names:
-        raise ImageNameError(f"{folder}: expected a folder of pictures, there is none in it")
+        raise ImageNameError(f"{folder}: expected a folder of images, there is none in it")
     return find_files(
         names, [str(folder)] * len(names), folder, skip_bad=skip_bad, follow_outside=follow_outside
     )
 
 
 def find_queries(queries: tuple[Path, ...]) -> NamedFiles:
-    """Take picture files as they are named, and all pictures of folders."""
+    """Take image files as they are named, and all images of folders."""
     from tripletkit.data.folder import list_images
     from tripletkit.features.collection import NamedFiles
 
@@ -104,7 +104,7 @@ def find_queries(queries: tuple[Path, ...]) -> NamedFiles:
     for query in queries:
         inside = [query / name for name in list_images(query)] if query.is_dir() else [query]
         if not inside:
-            raise ImageReadError(f"--query {query}: expected pictures, there is none in it")
+            raise ImageReadError(f"--query {query}: expected images, there is none in it")
         paths += inside
     paths = list(dict.fromkeys(paths))
     return NamedFiles([str(path) for path in paths], ["--query"] * len(paths), paths, {})

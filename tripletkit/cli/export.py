@@ -36,15 +36,15 @@ def export(model: Path, folder: Path, weights: GivenWeights, force: bool) -> Non
     tripletkit export --model m1 -o exported/
     python -c "import keras; keras.saving.load_model('exported/encoder.keras').summary()"
 
-    triplet_network.keras takes three batches of 224 x 224 RGB pictures (anchor, positive,
-    negative; 0 to 255, uint8 or float) and gives the three codes side by side. encoder.keras
-    takes one. Resize pictures as `tripletkit backbones` says to get the same codes. With --views
-    that crop, pictures are to be larger; where backbones or views want them resized in several
+    triplet_network.keras takes three batches of 224 x 224 RGB images (anchor, positive,
+    negative; 0 to 255, uint8 or float) and gives the three embeddings side by side. encoder.keras
+    takes one. Resize images as `tripletkit backbones` says to get the same embeddings. With --views
+    that crop, images are to be larger; where backbones or views want them resized in several
     ways, there is one input for each, and its name says how.
     """
     from tripletkit.features.sources import pixel_inputs
-    from tripletkit.model.artifact import load_model
     from tripletkit.model.export import check_export_folder, export_networks
+    from tripletkit.model.model_folder import load_model
 
     loaded = load_model(model)
     check_export_folder(folder, overwrite=force)
@@ -56,5 +56,5 @@ def export(model: Path, folder: Path, weights: GivenWeights, force: bool) -> Non
     if len(inputs) > 1:
         say(
             f"The encoder takes {len(inputs)} inputs: {', '.join(inputs)}. Each is the same "
-            "picture, resized to a square of so many pixels with that filter of Pillow."
+            "image, resized to a square of so many pixels with that filter of Pillow."
         )

@@ -1,4 +1,4 @@
-"""What every command does that starts from class labels of pictures."""
+"""What every command does that starts from class labels of images."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from tripletkit.errors import MAX_SHOWN
 if TYPE_CHECKING:
     import numpy as np
 
-    from tripletkit.data.labels import PictureLabels
+    from tripletkit.data.labels import ImageLabels
     from tripletkit.features.collection import NamedFiles
 
 LABELS = click.Path(exists=True, allow_dash=True, path_type=Path)
 
 
 @dataclass(frozen=True)
-class LabelledPictures:
-    """Named pictures with labels.
+class LabelledImages:
+    """Named images with labels.
 
     Attributes:
         files: the names, and where their files are.
-        labels: one a name; names of one picture have the same.
-        pictures: `(n_pictures,)` int64 indices of names, one for each picture that is there
+        labels: one a name; names of one image have the same.
+        images: `(n_images,)` int64 indices of names, one for each image that is there
             and has a label.
-        same_as: `(n_names,)` for each name the first one of its picture.
+        same_as: `(n_names,)` for each name the first one of its image.
     """
 
     files: NamedFiles
-    labels: PictureLabels
-    pictures: np.ndarray
+    labels: ImageLabels
+    images: np.ndarray
     same_as: np.ndarray
 
 
@@ -57,20 +57,20 @@ def read_labelled(
     follow_outside: bool,
     further: Mapping[str, str | None] | None = None,
     further_source: Path | None = None,
-) -> LabelledPictures:
-    """Read labels and find their pictures, each once however many names it has.
+) -> LabelledImages:
+    """Read labels and find their images, each once however many names it has.
 
     Args:
         source: a CSV, a folder with a subfolder for each class, or `-`.
         images: the image folder.
         cache: folder of the feature store, which remembers which files are alike.
-        further: names of more pictures, with labels for those that `source` does not name.
+        further: names of more images, with labels for those that `source` does not name.
         further_source: where they were read, for messages.
     """
     import numpy as np
 
-    from tripletkit.data.labels import NO_LABEL, PictureLabels
-    from tripletkit.features.collection import find_files, find_same_pictures
+    from tripletkit.data.labels import NO_LABEL, ImageLabels
+    from tripletkit.features.collection import find_files, find_same_images
     from tripletkit.features.store import FeatureStore
 
     label_of = read_label_source(source, images)
@@ -80,27 +80,27 @@ def read_labelled(
     files = find_files(names, places, images, skip_bad=skip_bad, follow_outside=follow_outside)
     label_of |= {name: label for name, label in further.items() if label is not None}
     with FeatureStore(cache) as store:
-        same_as = find_same_pictures(files, store)
-    labels = PictureLabels.of_names(names, label_of).merge(same_as, names)
+        same_as = find_same_images(files, store)
+    labels = ImageLabels.of_names(names, label_of).merge(same_as, names)
     is_there = np.array([path is not None for path in files.paths])
     is_first = is_there & (same_as == np.arange(len(names)))
-    pictures = np.flatnonzero(is_first & (labels.of_picture != NO_LABEL))
+    usable = np.flatnonzero(is_first & (labels.of_image != NO_LABEL))
     # A name under --held-out is often another spelling of one that has a label; no copy.
     n_files = len({path for path in files.paths if path is not None})
     if n_copies := n_files - int(is_first.sum()):
-        say(f"Copies of other pictures, left out: {n_copies:,}.")
-    return LabelledPictures(files, labels, pictures, same_as)
+        say(f"Copies of other images, left out: {n_copies:,}.")
+    return LabelledImages(files, labels, usable, same_as)
 
 
-def say_lone_classes(labels: PictureLabels, pictures: np.ndarray) -> None:
-    """Name the classes that have a single one of these pictures."""
+def say_singleton_classes(labels: ImageLabels, images: np.ndarray) -> None:
+    """Name the classes that have a single one of these images."""
     import numpy as np
 
     from tripletkit.data.labels import NO_LABEL
 
-    of_picture = labels.of_picture[pictures]
-    sizes = np.bincount(of_picture[of_picture != NO_LABEL], minlength=len(labels.classes))
-    lone = [labels.classes[index] for index in np.flatnonzero(sizes == 1)]
-    if lone:
-        shown = ", ".join(lone[:MAX_SHOWN]) + (", ..." if len(lone) > MAX_SHOWN else "")
-        say(f"Classes of a single picture, which can only be a negative: {len(lone):,} ({shown}).")
+    of_image = labels.of_image[images]
+    sizes = np.bincount(of_image[of_image != NO_LABEL], minlength=len(labels.classes))
+    singleton = [labels.classes[index] for index in np.flatnonzero(sizes == 1)]
+    if singleton:
+        shown = ", ".join(singleton[:MAX_SHOWN]) + (", ..." if len(singleton) > MAX_SHOWN else "")
+        say(f"Singleton classes, whose image can only be a negative: {len(singleton):,} ({shown}).")

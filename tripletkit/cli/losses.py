@@ -20,8 +20,8 @@ def losses(as_json: bool) -> None:
     tripletkit losses
     tripletkit train images/ --labels labels.csv --loss center
 
-    d is the distance between the codes of anchor a, positive p and negative n (`--distance`), x
-    a code, w and s the vectors of classes and the scale that the classifier learns.
+    d is the distance between the embeddings of anchor a, positive p and negative n (`--distance`),
+    x an embedding, w and s the vectors of classes and the scale that the classifier learns.
     """
     from tripletkit.model.loss_registry import LOSSES
 

@@ -55,7 +55,7 @@ class TripletkitGroup(click.Group):
 @click.group(cls=TripletkitGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tripletkit")
 def tripletkit() -> None:
-    """Learn from judgements "A looks more like B than like C" over your own pictures.
+    """Learn from judgements "A looks more like B than like C" over your own images.
 
     \b
     tripletkit train train.txt images/

@@ -1,4 +1,4 @@
-"""`tripletkit mine`: hard positives and negatives of labelled pictures, or the hardest triplets."""
+"""`tripletkit mine`: hard positives and negatives of labelled images, or the hardest triplets."""
 
 from __future__ import annotations
 
@@ -83,11 +83,10 @@ class _Keep(click.ParamType):
     help="SVG, PNG or PDF to draw: the distances of positives and negatives, with the cuts.",
 )
 @click.option(
-    "--per-picture",
+    "--per-image",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Positives, and negatives, of each picture at most.  "
-    f"[default: {defaults.MINED_PER_PICTURE}]",
+    help=f"Positives, and negatives, of each image at most.  [default: {defaults.MINED_PER_IMAGE}]",
 )
 @click.option(
     "--positive-quantiles",
@@ -123,7 +122,7 @@ def mine(
     output: Path | None,
     triplets_out: Path | None,
     plot_file: Path | None,
-    per_picture: int | None,
+    per_image: int | None,
     positive_quantiles: tuple[float, float] | None,
     negative_quantiles: tuple[float, float] | None,
     keep: float | int | None,
@@ -137,15 +136,15 @@ def mine(
     cache: Path | None,
     as_json: bool,
 ) -> None:
-    """Find hard positives and negatives of labelled pictures, or the hardest of your triplets.
+    """Find hard positives and negatives of labelled images, or the hardest of your triplets.
 
     \b
     tripletkit mine labels.csv images/ -o mined.csv --triplets-out hard.txt --plot mined.png
-    tripletkit mine images/train images/ --model m1 --triplets-out hard.txt --per-picture 5
+    tripletkit mine images/train images/ --model m1 --triplets-out hard.txt --per-image 5
     tripletkit mine --triplets train.txt images/ --model m1 --triplets-out hardest.txt
 
     LABELS is a CSV with the columns name and label, or a folder inside IMAGES with a subfolder
-    for each class. Hard positives are the farthest pictures of the class, hard negatives the
+    for each class. Hard positives are the farthest images of the class, hard negatives the
     nearest of others. The very hardest are often wrong labels; the quantiles cut them off.
     Distances are those of the pretrained backbone, or of --model. With --triplets, the
     hardest are those with the smallest d(anchor, negative) - d(anchor, positive).
@@ -154,7 +153,7 @@ def mine(
         labels, images = None, labels
     _check_arguments(labels, images, triplets_file)
     of_labels = {
-        "--per-picture": per_picture,
+        "--per-image": per_image,
         "--positive-quantiles": positive_quantiles,
         "--negative-quantiles": negative_quantiles,
     }
@@ -180,7 +179,7 @@ def mine(
             make_encoder,
             cache,
             find,
-            per_picture or defaults.MINED_PER_PICTURE,
+            per_image or defaults.MINED_PER_IMAGE,
             (
                 positive_quantiles or defaults.POSITIVE_QUANTILES,
                 negative_quantiles or defaults.NEGATIVE_QUANTILES,
@@ -198,7 +197,7 @@ def _check_arguments(labels: Path | None, images: Path | None, triplets: Path | 
         raise click.UsageError("Missing argument 'IMAGES'.")
     if labels is None and triplets is None:
         raise click.UsageError(
-            f"Missing argument 'IMAGES': {images} alone says nothing of which pictures are "
+            f"Missing argument 'IMAGES': {images} alone says nothing of which images are "
             "alike. Give LABELS before it, or --triplets."
         )
     if labels is not None and triplets is not None:

@@ -10,20 +10,20 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tripletkit.evaluation.class_distances import ClassDistances, DistanceDistribution
-    from tripletkit.model.offline_mining import Cut, MinedPictures
+    from tripletkit.mining.offline import Cut, MinedImages
 
 
 def summarise_classes(
-    pictures: ClassDistances,
+    images: ClassDistances,
     distribution: DistanceDistribution,
     cuts: tuple[Cut, Cut],
     quantiles: tuple[tuple[float, float], tuple[float, float]],
-    mined: MinedPictures,
+    mined: MinedImages,
 ) -> dict[str, Any]:
     """Return the distances within and between classes, and what was mined."""
     import numpy as np
 
-    from tripletkit.model.offline_mining import NOBODY
+    from tripletkit.mining.offline import NOBODY
 
     kinds = {}
     for kind, counts, cut, shares, chosen in (
@@ -37,26 +37,26 @@ def summarise_classes(
             "low": cut.low,
             "high": cut.high if np.isfinite(cut.high) else None,
             "mined": int((chosen != NOBODY).sum()),
-            "pictures_with_none": int((chosen[:, 0] == NOBODY).sum()),
+            "images_with_none": int((chosen[:, 0] == NOBODY).sum()),
         }
     margins = mined.margins()
     return {
-        "distance": pictures.distances.distance,
-        "pictures": len(pictures),
-        "classes": pictures.n_classes,
+        "distance": images.distances.distance,
+        "images": len(images),
+        "classes": images.n_classes,
         **kinds,
         "separation": distribution.separation,
         "overlap": distribution.overlap,
         "mixed_pairs": mined.mixed_pairs,
-        "mixed_pictures": mined.mixed_pictures,
+        "mixed_images": mined.mixed_images,
         "triplets": len(margins),
         "triplets_wrong": float((margins <= 0).mean()) if len(margins) else None,
     }
 
 
 def describe_classes(summary: dict[str, Any]) -> str:
-    """Return the summary of mined pictures as text."""
-    rows = [["", "pairs", "median", "mined from", "to", "quantiles", "mined", "pictures with none"]]
+    """Return the summary of mined images as text."""
+    rows = [["", "pairs", "median", "mined from", "to", "quantiles", "mined", "images with none"]]
     for label, kind in (("within classes", "positives"), ("between classes", "negatives")):
         of_kind = summary[kind]
         low, high = of_kind["quantiles"]
@@ -69,17 +69,17 @@ def describe_classes(summary: dict[str, Any]) -> str:
                 "any" if of_kind["high"] is None else f"{of_kind['high']:.4f}",
                 f"{low:g} to {high:g}",
                 f"{of_kind['mined']:,} {kind}",
-                f"{of_kind['pictures_with_none']:,}",
+                f"{of_kind['images_with_none']:,}",
             ]
         )
     lines = [
-        f"{summary['pictures']:,} pictures of {summary['classes']:,} classes, "
+        f"{summary['images']:,} images of {summary['classes']:,} classes, "
         f"{summary['distance']} distance",
         align_columns(rows, right=[1, 2, 3, 4, 6, 7]),
         f"A pair of one class is nearer than a pair of two in {summary['separation']:.1%} of "
         f"cases (chance: 50%); the two distributions overlap by {summary['overlap']:.0%}.",
-        f"{summary['mixed_pairs']:.1%} of the positives are farther from their picture than its "
-        f"nearest negative; of {summary['mixed_pictures']:.1%} of the pictures the nearest other "
+        f"{summary['mixed_pairs']:.1%} of the positives are farther from their image than its "
+        f"nearest negative; of {summary['mixed_images']:.1%} of the images the nearest other "
         "one is a negative.",
     ]
     if summary["triplets"]:
@@ -88,7 +88,7 @@ def describe_classes(summary: dict[str, Any]) -> str:
             "answered wrong by the distance."
         )
     else:
-        lines.append("No triplet: no picture has a positive and a negative between the cuts.")
+        lines.append("No triplet: no image has a positive and a negative between the cuts.")
     return "\n".join(lines)
 
 
@@ -96,7 +96,7 @@ def summarise_triplets(margins: np.ndarray, hardest: np.ndarray, distance: str) 
     """Return what margins all triplets have, and the hardest ones.
 
     Args:
-        margins: `(n_triplets,)`, NaN where a picture could not be read.
+        margins: `(n_triplets,)`, NaN where an image could not be read.
         hardest: indices of those kept.
     """
     import numpy as np

@@ -1,4 +1,4 @@
-"""What `tripletkit mine` does: find the hard pictures or triplets, and write them."""
+"""What `tripletkit mine` does: find the hard images or triplets, and write them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tripletkit.cli.collections import open_collection
 from tripletkit.cli.console import progress_bar, say, warn
-from tripletkit.cli.labelled import read_labelled, say_lone_classes
+from tripletkit.cli.labelled import read_labelled, say_singleton_classes
 from tripletkit.cli.mine_text import (
     describe_classes,
     describe_triplets,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from tripletkit.model.offline_mining import MinedPictures
+    from tripletkit.mining.offline import MinedImages
     from tripletkit.search.encoders import Encoder
 
 
@@ -87,45 +87,45 @@ def mine_classes(
     make_encoder: Callable[[], Encoder],
     cache: Path | None,
     find: dict[str, bool],
-    per_picture: int,
+    per_image: int,
     quantiles: tuple[tuple[float, float], tuple[float, float]],
 ) -> Mined:
-    """Mine hard pictures; names of one picture count as one."""
+    """Mine hard images; names of one image count as one."""
     from tripletkit.evaluation.class_distances import ClassDistances, measure_distribution
-    from tripletkit.model.offline_mining import find_cuts, mine_pictures
+    from tripletkit.mining.offline import find_cuts, mine_images
 
     found = read_labelled(source, images, cache, **find)
     encoder = make_encoder()
     collection = open_collection(found.files, encoder.source, cache, skip_bad=find["skip_bad"])
-    kept = found.pictures[collection.is_usable()[found.pictures]]
-    say_lone_classes(found.labels, kept)
-    names = [found.files.names[picture] for picture in kept]
-    codes = encoder.encode(collection.features[kept])
-    pictures = ClassDistances(codes, found.labels.of_picture[kept], encoder.distance)
-    with progress_bar("distances", "picture") as progress:
-        distribution = measure_distribution(pictures, progress)
+    kept = found.images[collection.is_usable()[found.images]]
+    say_singleton_classes(found.labels, kept)
+    names = [found.files.names[image] for image in kept]
+    embeddings = encoder.encode(collection.features[kept])
+    of_classes = ClassDistances(embeddings, found.labels.of_image[kept], encoder.distance)
+    with progress_bar("distances", "image") as progress:
+        distribution = measure_distribution(of_classes, progress)
     cuts = find_cuts(distribution, *quantiles)
-    with progress_bar("mining", "picture") as progress:
-        mined = mine_pictures(codes, pictures, *cuts, per_picture, progress)
-    summary = summarise_classes(pictures, distribution, cuts, quantiles, mined)
+    with progress_bar("mining", "image") as progress:
+        mined = mine_images(embeddings, of_classes, *cuts, per_image, progress)
+    summary = summarise_classes(of_classes, distribution, cuts, quantiles, mined)
 
     def draw() -> Figure:
         from tripletkit.report.figures import draw_distribution
 
-        title = f"Distances of {len(names):,} pictures of {pictures.n_classes:,} classes"
+        title = f"Distances of {len(names):,} images of {of_classes.n_classes:,} classes"
         ends = [(cut.low, cut.high) for cut in cuts]
         return draw_distribution(distribution, ends, quantiles, encoder.distance, title)
 
-    table = _list_pictures(mined, names)
+    table = _list_images(mined, names)
     return Mined(table, names, mined.triplets(), draw, summary, describe_classes(summary))
 
 
-def _list_pictures(mined: MinedPictures, names: Sequence[str]) -> pd.DataFrame:
-    """Return one row for each anchor and mined picture, by anchor, positives first."""
+def _list_images(mined: MinedImages, names: Sequence[str]) -> pd.DataFrame:
+    """Return one row for each anchor and mined image, by anchor, positives first."""
     import numpy as np
     import pandas as pd
 
-    from tripletkit.model.offline_mining import NOBODY
+    from tripletkit.mining.offline import NOBODY
 
     names = np.array(names, dtype=object)
     parts = []
@@ -164,22 +164,22 @@ def mine_triplets(
     from tripletkit.data.triplets import read_triplets
     from tripletkit.evaluation.distances import triplet_distances
     from tripletkit.features.collection import find_files
-    from tripletkit.model.offline_mining import hardest_triplets
+    from tripletkit.mining.offline import hardest_triplets
 
     asked = read_triplets(input_source(source))
     if n_degenerate := int(asked.is_degenerate().sum()):
-        warn(f"{n_degenerate:,} triplets name one picture twice; they are left out.")
+        warn(f"{n_degenerate:,} triplets name one image twice; they are left out.")
         asked = asked.take(~asked.is_degenerate())
     files = find_files(asked.names, asked.first_places(), images, **find)
     encoder = make_encoder()
     collection = open_collection(files, encoder.source, cache, skip_bad=find["skip_bad"])
-    codes = encoder.encode(collection.features)
-    distances = triplet_distances(codes, asked.rows, encoder.distance)
+    embeddings = encoder.encode(collection.features)
+    distances = triplet_distances(embeddings, asked.rows, encoder.distance)
     margins = distances[:, 1] - distances[:, 0]
     hardest = hardest_triplets(margins, keep)
     if not len(hardest):
         raise TripletFileError(
-            f"{asked.source}: expected triplets of three pictures that can be read, got none"
+            f"{asked.source}: expected triplets of three images that can be read, got none"
         )
     rows, names = asked.rows[hardest], np.array(asked.names, dtype=object)
     table = pd.DataFrame(

@@ -1,4 +1,4 @@
-"""`tripletkit neighbors`: the pictures of a collection that look most like a query."""
+"""`tripletkit neighbors`: the images of a collection that look most like a query."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from tripletkit import defaults
 from tripletkit.cli.collections import open_collection
 from tripletkit.cli.console import say, show_json
-from tripletkit.cli.encoders import choose_encoder, encoder_options, find_pictures, find_queries
+from tripletkit.cli.encoders import choose_encoder, encoder_options, find_images, find_queries
 from tripletkit.cli.options import (
     INPUT_FILE,
     INPUT_FOLDER,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     multiple=True,
     required=True,
     metavar="PATH",
-    help="Picture, or folder of pictures, in the collection or not. May be given several times.",
+    help="Image, or folder of images, in the collection or not. May be given several times.",
 )
 @click.option(
     "-k",
@@ -56,9 +56,9 @@ if TYPE_CHECKING:
     "--index",
     type=OUTPUT_FILE,
     help="File of an approximate index, for large collections: made if it is not there, used "
-    "without a look at the other pictures if it is. Needs tripletkit[search].",
+    "without a look at the other images if it is. Needs tripletkit[search].",
 )
-@click.option("--collage", type=OUTPUT_FILE, help="Picture to draw: a row for each query.")
+@click.option("--collage", type=OUTPUT_FILE, help="Image to draw: a row for each query.")
 @click.option(
     "--labels",
     type=INPUT_FILE,
@@ -88,7 +88,7 @@ def neighbors(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Print the pictures of a collection that are nearest to a query.
+    """Print the images of a collection that are nearest to a query.
 
     \b
     tripletkit neighbors images/ --query images/00001.jpg
@@ -96,12 +96,12 @@ def neighbors(
     tripletkit neighbors images/ --query new.jpg --backbone efficientnet-lite0 --json
 
     The query itself, also as a copy under another name, is never its own neighbour. Of equally
-    near pictures the first by name comes first. With --force an --index that is there is made
+    near images the first by name comes first. With --force an --index that is there is made
     anew.
     """
     from tripletkit.data.labels import read_labels
     from tripletkit.data.outputs import check_output
-    from tripletkit.features.extract import hash_pictures
+    from tripletkit.features.extract import hash_images
     from tripletkit.features.store import FeatureStore
     from tripletkit.search.approximate import check_faiss
 
@@ -114,28 +114,29 @@ def neighbors(
         check_faiss()
     label_of = read_labels(input_source(labels)) if labels else {}
     skip_bad = on_bad_image == "skip"
-    asked = find_queries(queries)
-    files = find_pictures(images, skip_bad=skip_bad, follow_outside=follow_outside)
+    query_files = find_queries(queries)
+    files = find_images(images, skip_bad=skip_bad, follow_outside=follow_outside)
     encoder = choose_encoder(model, as_features, backbone, weights, views)
     with FeatureStore(cache) as store:
-        contents = hash_pictures([*asked.paths, *files.paths], store)
-    own, contents = contents[: len(asked.names)], contents[len(asked.names) :]
+        contents = hash_images([*query_files.paths, *files.paths], store)
+    own, contents = contents[: len(query_files.names)], contents[len(query_files.names) :]
     same = _same_contents(own, contents)
-    search = _Search(encoder, files, asked, cache, skip_bad)
+    search = _Search(encoder, files, query_files, cache, skip_bad)
     if index is None:
         found = search.exactly(k, same)
     else:
         found = search.by_index(k, same, index, contents, force)
 
     answers = [
-        _answer(name, list(found.of(query)), files.names) for query, name in enumerate(asked.names)
+        _answer(name, list(found.of(query)), files.names)
+        for query, name in enumerate(query_files.names)
     ]
     if label_of:
         for query, answer in enumerate(answers):
-            names = [files.names[row] for row in same[query]] + [asked.paths[query].name]
+            names = [files.names[row] for row in same[query]] + [query_files.paths[query].name]
             _add_labels(answer, names, label_of)
     if collage is not None:
-        _draw(collage, answers, asked, files)
+        _draw(collage, answers, query_files, files)
     if as_json:
         show_json({"distance": encoder.distance, "queries": answers})
     else:
@@ -149,18 +150,18 @@ class _Search:
         self,
         encoder: Encoder,
         files: NamedFiles,
-        asked: NamedFiles,
+        query_files: NamedFiles,
         cache: Path | None,
         skip_bad: bool,
     ) -> None:
-        self.encoder, self.files, self.asked = encoder, files, asked
+        self.encoder, self.files, self.query_files = encoder, files, query_files
         self.cache, self.skip_bad = cache, skip_bad
 
     def exactly(self, k: int, same: list) -> Neighbors:
         from tripletkit.search.exact import find_neighbors
 
-        queries, codes = self._encode(self.files)
-        return find_neighbors(codes, queries, k, self.encoder.distance, same)
+        queries, embeddings = self._encode(self.files)
+        return find_neighbors(embeddings, queries, k, self.encoder.distance, same)
 
     def by_index(self, k: int, same: list, path: Path, contents: list, force: bool) -> Neighbors:
         from tripletkit.search.approximate import (
@@ -179,24 +180,24 @@ class _Search:
             index = ApproximateIndex.load(path, origin)
             queries, _ = self._encode(None)
         else:
-            queries, codes = self._encode(self.files)
-            index = ApproximateIndex(codes, origin)
+            queries, embeddings = self._encode(self.files)
+            index = ApproximateIndex(embeddings, origin)
             index.save(path)
             say(f"Wrote the index {path}.")
         return index.search(queries, k, same)
 
     def _encode(self, files: NamedFiles | None) -> tuple:
-        """Return the vectors of the queries and of the collection, if it is asked for."""
+        """Return the vectors of the queries and of the collection, if it is query_files for."""
         from tripletkit.features.collection import NamedFiles
 
-        asked, encoder = self.asked, self.encoder
-        n_queries = len(asked.names)
-        both = asked
+        query_files, encoder = self.query_files, self.encoder
+        n_queries = len(query_files.names)
+        both = query_files
         if files is not None:
             both = NamedFiles(
-                [*asked.names, *files.names],
-                [*asked.places, *files.places],
-                [*asked.paths, *files.paths],
+                [*query_files.names, *files.names],
+                [*query_files.places, *files.places],
+                [*query_files.paths, *files.paths],
                 {n_queries + row: problem for row, problem in files.problems.items()},
             )
         collection = open_collection(
@@ -206,9 +207,9 @@ class _Search:
             skip_bad=self.skip_bad,
         )
         is_usable = collection.is_usable()
-        for name, usable in zip(asked.names, is_usable[:n_queries], strict=True):
+        for name, usable in zip(query_files.names, is_usable[:n_queries], strict=True):
             if not usable:
-                raise ImageReadError(f"--query {name}: expected a picture, cannot be read as one")
+                raise ImageReadError(f"--query {name}: expected an image, cannot be read as one")
         vectors = encoder.encode(collection.features)
         return vectors[:n_queries], vectors[n_queries:]
 
@@ -241,12 +242,12 @@ def _add_labels(answer: dict[str, Any], names: list[str], label_of: dict[str, st
         neighbor["same_label"] = answer["label"] == neighbor["label"] if known else None
 
 
-def _draw(output: Path, answers: list, asked: NamedFiles, files: NamedFiles) -> None:
-    from tripletkit.report.collages import Tile, draw_grid, write_picture
+def _draw(output: Path, answers: list, query_files: NamedFiles, files: NamedFiles) -> None:
+    from tripletkit.report.collages import Tile, draw_grid, write_image
 
     path_of = dict(zip(files.names, files.paths, strict=True))
     rows = []
-    for answer, path in zip(answers, asked.paths, strict=True):
+    for answer, path in zip(answers, query_files.paths, strict=True):
         row = [Tile(path, (path.name, answer.get("label") or ""))]
         row += [
             Tile(
@@ -259,7 +260,7 @@ def _draw(output: Path, answers: list, asked: NamedFiles, files: NamedFiles) -> 
         rows.append(row)
     n_columns = max(map(len, rows))
     headings = ["query", *map(str, range(1, n_columns))]
-    write_picture(output, draw_grid(rows, headings, gap_after_first=True))
+    write_image(output, draw_grid(rows, headings, gap_after_first=True))
     say(f"Drew {output}.")
 
 

@@ -75,7 +75,7 @@ on_bad_image_option = click.option(
     type=click.Choice(["fail", "skip"]),
     default="fail",
     show_default=True,
-    help="What to do when a picture is missing or cannot be read.",
+    help="What to do when an image is missing or cannot be read.",
 )
 
 model_option = click.option(

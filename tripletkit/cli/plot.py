@@ -15,8 +15,8 @@ from tripletkit.errors import LabelFileError, ModelFolderError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from tripletkit.model.artifact import ModelFolder
-    from tripletkit.report.views import ModelView
+    from tripletkit.model.model_folder import ModelFolder
+    from tripletkit.report.model_view import ModelView
 
 KINDS = ("history", "distances", "margins", "map", "confusion")
 
@@ -39,10 +39,10 @@ def plot(
     tripletkit plot confusion m1 --triplets val.txt --labels labels.csv -o confusion.svg
 
     history: loss and accuracy of each epoch. distances: of anchor and positive against anchor
-    and negative. margins: how often it is right when it is sure. map: the codes on a plane.
+    and negative. margins: how often it is right when it is sure. map: the embeddings on a plane.
     confusion: which labels the neighbours mix up (needs --labels).
     """
-    from tripletkit.model.artifact import load_model
+    from tripletkit.model.model_folder import load_model
     from tripletkit.report.projections import check_projection
     from tripletkit.report.style import DARK, LIGHT, check_figure_output, write_figure
 
@@ -62,7 +62,7 @@ def plot(
 
 def _draw_history(folder: ModelFolder, theme: Any) -> Figure:
     from tripletkit.report.figures import draw_history
-    from tripletkit.report.views import read_history
+    from tripletkit.report.model_view import read_history
 
     history = read_history(folder)
     if history.empty:
@@ -73,7 +73,7 @@ def _draw_history(folder: ModelFolder, theme: Any) -> Figure:
 def _draw(kind: str, view: ModelView, projection: str, theme: Any) -> Figure:
     from tripletkit.report import figures
     from tripletkit.report.confusion import confuse_labels
-    from tripletkit.report.projections import PROJECTIONS, project_codes
+    from tripletkit.report.projections import PROJECTIONS, project_embeddings
 
     distance, known = view.model.distance, view.known
     if kind == "distances":
@@ -83,15 +83,15 @@ def _draw(kind: str, view: ModelView, projection: str, theme: Any) -> Figure:
     if kind == "margins":
         return figures.draw_margins(view.margins[known], view.score.by_margin, distance, theme)
     if kind == "map":
-        pictures = view.labelled if view.labels else view.shown
-        labels = [view.label_of(picture) for picture in pictures] if view.labels else None
-        places = project_codes(view.codes[pictures], projection)
-        paths = [view.paths[picture] for picture in pictures]
+        images = view.labelled if view.labels else view.shown
+        labels = [view.label_of(image) for image in images] if view.labels else None
+        places = project_embeddings(view.embeddings[images], projection)
+        paths = [view.paths[image] for image in images]
         return figures.draw_map(places, paths, PROJECTIONS[projection], labels, theme)
     confusion = confuse_labels(view)
     if confusion is None:
         raise LabelFileError(
-            f"expected labels for at least two of the {len(view.shown):,} pictures, got "
+            f"expected labels for at least two of the {len(view.shown):,} images, got "
             f"{len(view.labelled):,}. Are the names those of the triplets?"
         )
     return figures.draw_confusion(confusion.counts, confusion.labels, theme)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--images",
     type=INPUT_FOLDER,
-    help="Folder of the pictures.  [default: the one used in training]",
+    help="Folder of the images.  [default: the one used in training]",
 )
 @click.option(
     "--format",
@@ -74,15 +74,15 @@ def predict(
     tripletkit predict test.txt --model m1 --format labels -o answers.txt
     tripletkit predict test.txt --frozen > frozen.csv
 
-    The margin is d(A,C) - d(A,B): the larger, the surer. With --on-bad-image skip a row with a
-    picture that cannot be read answers 0 and has no margin.
+    The margin is d(A,C) - d(A,B): the larger, the surer. With --on-bad-image skip a row with an
+    image that cannot be read answers 0 and has no margin.
     """
     from tripletkit.data.outputs import check_output
     from tripletkit.data.triplets import read_triplets
     from tripletkit.evaluation.answers import Answers, write_answers
     from tripletkit.evaluation.distances import FROZEN_DISTANCE, triplet_margins
     from tripletkit.features.collection import find_files
-    from tripletkit.model.artifact import load_model
+    from tripletkit.model.model_folder import load_model
 
     folder = load_model(model)
     to_file = output is not None and str(output) != "-"
@@ -90,13 +90,13 @@ def predict(
         check_output(output)
     if images is None and not folder.image_folder.is_dir():
         raise ImageNameError(
-            f"{folder.image_folder}: the folder of pictures that the model was trained with is "
-            "gone. Say where the pictures are with --images DIR."
+            f"{folder.image_folder}: the folder of images that the model was trained with is "
+            "gone. Say where the images are with --images DIR."
         )
-    asked = read_triplets(input_source(triplets))
+    queries = read_triplets(input_source(triplets))
     files = find_files(
-        asked.names,
-        asked.first_places(),
+        queries.names,
+        queries.first_places(),
         images or folder.image_folder,
         skip_bad=on_bad_image == "skip",
         follow_outside=follow_outside,
@@ -109,25 +109,25 @@ def predict(
         skip_bad=on_bad_image == "skip",
     )
     if frozen:
-        margins = triplet_margins(collection.features, asked.rows, FROZEN_DISTANCE)
+        margins = triplet_margins(collection.features, queries.rows, FROZEN_DISTANCE)
     else:
         from tripletkit.model.heads import embed
 
-        codes = embed(folder.load_head(), collection.features)
-        margins = triplet_margins(codes, asked.rows, folder.distance)
-    answers = Answers.from_margins(margins, asked, asked.source)
+        embeddings = embed(folder.load_head(), collection.features)
+        margins = triplet_margins(embeddings, queries.rows, folder.distance)
+    answers = Answers.from_margins(margins, queries, queries.source)
     destination = output if to_file else standard_output()
-    write_answers(destination, asked, answers.predictions, margins, form)
+    write_answers(destination, queries, answers.predictions, margins, form)
     sys.stdout.flush()
 
     if n_ties := int(answers.is_tie.sum()):
-        warn(f"{n_ties:,} of {len(asked):,} rows are ties (both pictures equally near), answered 0")
+        warn(f"{n_ties:,} of {len(queries):,} rows are ties (both images equally near), answered 0")
     if n_undecidable := int(answers.is_undecidable.sum()):
         warn(
-            f"{n_undecidable:,} of {len(asked):,} rows have a picture that cannot be used, "
+            f"{n_undecidable:,} of {len(queries):,} rows have an image that cannot be used, "
             "answered 0 without a margin"
         )
     say(
-        f"Answered {len(asked):,} questions over {len(asked.names):,} pictures"
+        f"Answered {len(queries):,} questions over {len(queries.names):,} images"
         + (f" to {output}." if to_file else ".")
     )

@@ -18,7 +18,7 @@ from tripletkit.cli.views import (
 
 if TYPE_CHECKING:
     from tripletkit.data.triplets import Triplets
-    from tripletkit.report.views import ModelView
+    from tripletkit.report.model_view import ModelView
 
 
 @click.command()
@@ -40,10 +40,10 @@ def report(model: Path, output: Path, projection: str, **view_settings: Any) -> 
     tripletkit report m1 --triplets val.txt --truth truth.csv -o report.html
     tripletkit report m1 --triplets val.txt --labels labels.csv --projection umap
 
-    The page holds its pictures and asks the network for nothing, so it can be sent by mail.
+    The page holds its images and asks the network for nothing, so it can be sent by mail.
     """
     from tripletkit.data.outputs import check_output
-    from tripletkit.model.artifact import load_model
+    from tripletkit.model.model_folder import load_model
     from tripletkit.report.page import write_report
     from tripletkit.report.projections import check_projection
 
@@ -52,7 +52,7 @@ def report(model: Path, output: Path, projection: str, **view_settings: Any) -> 
     folder = load_model(model)
     view = open_view(folder, **view_settings)
     training = _read_training(view)
-    n_bytes = write_report(output, view, _run_controls(view, training), training, projection)
+    n_bytes = write_report(output, view, _run_baselines(view, training), training, projection)
     say(f"Wrote {output}, {n_bytes / 1e6:.1f} MB. Open it in a browser.")
 
 
@@ -65,10 +65,10 @@ def _read_training(view: ModelView) -> Triplets | None:
     return triplets
 
 
-def _run_controls(view: ModelView, training: Triplets | None) -> list:
+def _run_baselines(view: ModelView, training: Triplets | None) -> list:
     """Return what the names alone score; on the training triplets that would say nothing."""
-    from tripletkit.evaluation.controls import run_controls
+    from tripletkit.evaluation.baselines import run_baselines
 
     if training is None or view.is_training:
         return []
-    return run_controls(training, view.triplets)
+    return run_baselines(training, view.triplets)

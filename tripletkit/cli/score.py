@@ -31,7 +31,7 @@ ties_option = click.option(
     type=click.Choice(["error", "half"]),
     default="error",
     show_default=True,
-    help="Count a row whose two pictures are equally near as wrong, or as half right.",
+    help="Count a row whose two images are equally near as wrong, or as half right.",
 )
 
 
@@ -59,7 +59,7 @@ def score(
     """Print the accuracy of an answer file, with its uncertainty.
 
     TRUTH is one 0 or 1 a line, or a CSV with a column label, truth or prediction. Without it
-    every first picture is taken for the nearer one, as in a training file; with votes, what most
+    every first image is taken for the nearer one, as in a training file; with votes, what most
     people said is the truth, and questions on which they are tied are left out of the accuracy.
 
     \b
@@ -108,7 +108,7 @@ def score(
         labels, is_decided = take_majority(votes, str(votes_file or triplets_file))
         answers, rows = answers.take(is_decided), None if rows is None else rows[is_decided]
     else:
-        say("No truth file: taking every first picture for the nearer one (truth all 1).")
+        say("No truth file: taking every first image for the nearer one (truth all 1).")
         labels = np.ones(len(answers), dtype=np.int8)
     result = score_answers(answers, labels, rows=rows, ties=ties, unique=unique, seed=seed)
     if as_json:
@@ -177,7 +177,7 @@ def describe_votes(score: VoteScore) -> list[list[str]]:
     ]
     if score.bootstrap is not None:
         interval = describe_interval(score.bootstrap)
-        rows.append(["95% interval", interval, "bootstrap, pictures resampled"])
+        rows.append(["95% interval", interval, "bootstrap, images resampled"])
     rows.append(["ceiling", f"{score.ceiling:.4f}", "if every answer were that of the majority"])
     if (voters := score.voters) is not None:
         of = "" if voters.n == score.n else f" ({voters.n:,} questions with two votes or more)"
@@ -200,12 +200,12 @@ def _describe_right(n_correct: float, n: int) -> str:
 
 def _describe_bootstrap(score: Score) -> list[str]:
     if score.bootstrap is not None:
-        return ["95% interval", describe_interval(score.bootstrap), "bootstrap, pictures resampled"]
+        return ["95% interval", describe_interval(score.bootstrap), "bootstrap, images resampled"]
     if score.n_repeats is None:
         reason = "needs the triplets (--triplets FILE)"
     else:
-        reason = "all rows are alike, or all share a picture"
-    return ["95% interval", "-", f"bootstrap, pictures resampled: {reason}"]
+        reason = "all rows are alike, or all share an image"
+    return ["95% interval", "-", f"bootstrap, images resampled: {reason}"]
 
 
 def _describe_counts(score: Score) -> list[list[str]]:
@@ -213,7 +213,7 @@ def _describe_counts(score: Score) -> list[list[str]]:
         lines = [["ties", "-", "not known: the answers have no margins"]]
     else:
         lines = [
-            ["ties", f"{score.n_ties:,}", "both pictures equally near"],
+            ["ties", f"{score.n_ties:,}", "both images equally near"],
             ["undecidable", f"{score.n_undecidable:,}", "no margin; counted as wrong"],
         ]
     if score.n_repeats:

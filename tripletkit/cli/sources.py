@@ -1,4 +1,4 @@
-"""What every command does that takes backbones, their weights, and views of pictures."""
+"""What every command does that takes backbones, their weights, and views of images."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _read_backbones(
 def _read_views(
     _context: click.Context, _option: click.Parameter, names: str | None
 ) -> list[str] | None:
-    from tripletkit.features.picture_views import choose_views
+    from tripletkit.features.image_views import choose_views
 
     if names is None:
         return None
@@ -106,7 +106,7 @@ views_option = click.option(
     "--views",
     callback=_read_views,
     metavar="NAME[,NAME...]",
-    help="Views of each picture to average the features over (test-time augmentation): "
+    help="Views of each image to average the features over (test-time augmentation): "
     "original; flip: with its mirror image; five-crop: corners and center; ten-crop: these and "
     f"their mirror images. Each view costs a pass of the backbone, once.  "
     f"[default: {defaults.VIEWS}]",
@@ -130,7 +130,7 @@ def choose_features(
     size_px: int | None = None,
 ) -> FeatureSource:
     """Return what features are to be of, and say why where `auto` chose."""
-    from tripletkit.features.picture_views import choose_views
+    from tripletkit.features.image_views import choose_views
     from tripletkit.features.sources import choose_source
 
     source = choose_source(backbones, weights, choose_views(views or [defaults.VIEWS]), size_px)

@@ -19,7 +19,7 @@ from tripletkit.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from tripletkit.data.split_price import SplitPrice
+    from tripletkit.data.splits.cost import SplitPrice
 
 
 @click.command()
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     "--by",
     type=click.Choice(defaults.SPLIT_POLICIES),
     required=True,
-    help="What the two sides must not share: a picture, a pair of pictures, or a question.",
+    help="What the two sides must not share: an image, a pair of images, or a question.",
 )
 @click.option(
     "--val-fraction",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Share for validation: of the triplets, or by image of the pictures.  "
+    help="Share for validation: of the triplets, or by image of the images.  "
     f"[default: {defaults.VAL_FRACTION}]",
 )
 @click.option(
@@ -72,16 +72,16 @@ def split(
     tripletkit split train.txt -o split/ --by image --val-fraction 0.2
     tripletkit split train.txt -o folds/ --by image --folds 5
 
-    By image no picture is on both sides: the score tells how new pictures will do, and triplets
+    By image no image is on both sides: the score tells how new images will do, and triplets
     between the sides are dropped. By component no pair is on both sides, and every triplet is
     kept. At random, remembering names can be enough to score well.
     """
     if folds and val_fraction is not None:
         raise click.UsageError("--val-fraction and --folds exclude each other: folds are equal.")
 
-    from tripletkit.data.split_files import check_split_folder, write_splits
-    from tripletkit.data.split_price import price_split
-    from tripletkit.data.splits import fold_triplets, split_triplets
+    from tripletkit.data.splits.cost import price_split
+    from tripletkit.data.splits.files import check_split_folder, write_splits
+    from tripletkit.data.splits.policies import fold_triplets, split_triplets
     from tripletkit.data.triplets import read_triplets
 
     source = None if str(triplets) == "-" else triplets
@@ -89,13 +89,13 @@ def split(
     all_triplets = read_triplets(input_source(triplets))
     if n_degenerate := int(all_triplets.is_degenerate().sum()):
         warn(
-            f"{all_triplets.source}: {n_degenerate:,} triplets name one picture twice; they are "
+            f"{all_triplets.source}: {n_degenerate:,} triplets name one image twice; they are "
             "split like the others. `tripletkit audit` lists them."
         )
     if by == "random":
         warn(
             "a random split can often be solved by remembering the names of pairs, without a "
-            "look at a picture; `tripletkit audit` tells. Prefer --by component or image."
+            "look at an image; `tripletkit audit` tells. Prefer --by component or image."
         )
     if folds:
         splits = fold_triplets(all_triplets, by, folds, seed)
@@ -129,18 +129,18 @@ def _describe(prices: list[SplitPrice], is_folds: bool) -> list[str]:
 
 
 def _describe_one(price: SplitPrice) -> list[str]:
-    def line(label: str, n_triplets: int, n_pictures: int | None = None) -> str:
+    def line(label: str, n_triplets: int, n_images: int | None = None) -> str:
         share = n_triplets / price.n_triplets
-        pictures = "" if n_pictures is None else f"{n_pictures:>12,}"
-        return f"{label:<24}{n_triplets:>10,}{share:>10.2%}{pictures}"
+        images = "" if n_images is None else f"{n_images:>12,}"
+        return f"{label:<24}{n_triplets:>10,}{share:>10.2%}{images}"
 
     expected = f"{defaults.EXPECTED_ACCURACY:.0%}"
     return [
-        f"{'':<24}{'triplets':>10}{'share':>10}{'pictures':>12}",
-        line("kept for training", price.n_train, price.n_train_pictures),
-        line("kept for validation", price.n_val, price.n_val_pictures),
+        f"{'':<24}{'triplets':>10}{'share':>10}{'images':>12}",
+        line("kept for training", price.n_train, price.n_train_images),
+        line("kept for validation", price.n_val, price.n_val_images),
         line("dropped", price.n_dropped),
-        f"{'on both sides':<44}{price.n_shared_pictures:>12,}",
+        f"{'on both sides':<44}{price.n_shared_images:>12,}",
         f"An accuracy of {expected} on this validation set is known to "
         f"±{100 * price.half_width:.1f} points at best (95%, Wilson).",
     ]

@@ -1,4 +1,4 @@
-"""`tripletkit train`: from judgements and pictures to a model folder."""
+"""`tripletkit train`: from judgements and images to a model folder."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ if TYPE_CHECKING:
     from tripletkit.evaluation.validation import LabelScores, Validation
     from tripletkit.features.collection import Collection, NamedFiles
     from tripletkit.features.sources import GivenWeights
-    from tripletkit.model.probe import NewKinds
+    from tripletkit.model.history import EpochRecord, TrainedHead
     from tripletkit.model.settings import HeadSettings
-    from tripletkit.model.training import EpochRecord, TrainedHead
+    from tripletkit.training.probe import UnseenClasses
 
 
 @click.command()
@@ -80,7 +80,7 @@ def train(
     triplets: Path | None,
     images: Path | None,
     output: Path,
-    val_kinds: float | None,
+    unseen_fraction: float | None,
     test_file: Path | None,
     backbone: list[str],
     weights: GivenWeights,
@@ -94,7 +94,7 @@ def train(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Train a model from judgements `anchor positive negative` over a folder of pictures.
+    """Train a model from judgements `anchor positive negative` over a folder of images.
 
     \b
     tripletkit train train.txt images/
@@ -105,13 +105,13 @@ def train(
     tripletkit train train.txt images/ --backbone cnn --image-size 32 --dim 8
     tripletkit train train.txt images/ --backbone efficientnet-lite0 --unfreeze 1
 
-    Every picture goes through the frozen backbone once; its features are kept on disk, so that
+    Every image goes through the frozen backbone once; its features are kept on disk, so that
     the next run starts at once. With 500 validation triplets or more the best epoch by their
     accuracy is kept, with fewer the last. The accuracy is printed beside that of the frozen
     features alone. With --recipe residual or best a second number tells how the model does on
-    kinds of pictures that training has not seen.
+    classes of images that training has not seen.
 
-    With --labels and no triplet file, pictures of every class are held out and triplets are
+    With --labels and no triplet file, images of every class are held out and triplets are
     drawn from the labels, or mined from batches; `tripletkit losses` lists what else can be
     learned from labels.
 
@@ -123,12 +123,14 @@ def train(
     )
     check_weights(backbone, weights)
     pixels = PixelOptions.take(options, backbone, weights, views)
-    pixels.check(options, val_kinds, test_file, has_votes=sources.has_votes)
-    kinds_fraction = _check_recipe(options, 0.0 if pixels.are_used else val_kinds, test_file)
+    pixels.check(options, unseen_fraction, test_file, has_votes=sources.has_votes)
+    held_out_fraction = _check_recipe(
+        options, 0.0 if pixels.are_used else unseen_fraction, test_file
+    )
     check_loss(options, has_labels=sources.labels is not None, has_votes=sources.has_votes)
 
-    from tripletkit.evaluation.training_record import make_record
-    from tripletkit.model.artifact import check_model_output, name_centers, save_model
+    from tripletkit.model.model_folder import check_model_output, name_centers, save_model
+    from tripletkit.training.record import make_record
 
     started_s = time.perf_counter()
     check_model_output(output, overwrite=force)
@@ -153,17 +155,17 @@ def train(
     settings = _make_settings(options, epochs, data)
     loss_weights = sources.weigh(data)
     training_started_s = time.perf_counter()
-    new_kinds = _see_new_kinds(
+    unseen_classes = _measure_unseen_classes(
         data,
         collection,
         settings,
-        kinds_fraction,
+        held_out_fraction,
         test_features,
         loss_weights,
-        asked=val_kinds is not None,
+        asked=unseen_fraction is not None,
     )
-    if new_kinds is not None:
-        settings = new_kinds.probe.candidate.apply(settings)
+    if unseen_classes is not None:
+        settings = unseen_classes.probe.candidate.apply(settings)
     trained = None
     if not pixels.are_from_scratch:
         log_folder = None if pixels.are_used else tensorboard
@@ -186,11 +188,11 @@ def train(
         features_of, collection = from_pixels.features_of, from_pixels.collection
         trained = from_pixels.trained
     training_s = time.perf_counter() - training_started_s
-    codes = _embed(collection, trained)
-    validation = _validate(data, before, codes, settings)
+    embeddings = _embed(collection, trained)
+    validation = _validate(data, before, embeddings, settings)
     if from_pixels is not None and validation is not None:
         validation = from_pixels.set_beside(validation)
-    label_scores = _classify(data, before, codes, settings)
+    label_scores = _classify(data, before, embeddings, settings)
 
     times = {
         "features_s": round(features_s, 3),
@@ -206,7 +208,7 @@ def train(
         settings,
         trained,
         validation,
-        new_kinds,
+        unseen_classes,
         label_scores,
     )
     record |= {
@@ -230,7 +232,7 @@ def train(
     else:
         click.echo(
             describe_training(
-                output, data, collection, trained, validation, new_kinds, label_scores, times
+                output, data, collection, trained, validation, unseen_classes, label_scores, times
             )
         )
     if validation is not None:
@@ -239,7 +241,7 @@ def train(
 
 def _check_enough(data: TrainingSet, skip_bad: bool) -> TrainingSet:
     if not len(data.train):
-        cause = " after leaving out bad pictures" if skip_bad else ""
+        cause = " after leaving out bad images" if skip_bad else ""
         raise SplitError(f"{data.train.source}: no triplet is left for training{cause}")
     return data
 
@@ -247,7 +249,7 @@ def _check_enough(data: TrainingSet, skip_bad: bool) -> TrainingSet:
 def _make_settings(options: dict[str, Any], epochs: int | None, data: TrainingSet) -> HeadSettings:
     from tripletkit.model.recipes import get_recipe
     from tripletkit.model.settings import HeadSettings
-    from tripletkit.model.training import choose_epochs
+    from tripletkit.training.epochs import choose_epochs
 
     settings = HeadSettings.of_recipe(options.pop("recipe"), epochs=epochs, **options)
     if epochs is not None:
@@ -259,22 +261,22 @@ def _make_settings(options: dict[str, Any], epochs: int | None, data: TrainingSe
 
 
 def _check_recipe(
-    options: dict[str, Any], val_kinds: float | None, test_file: Path | None
+    options: dict[str, Any], unseen_fraction: float | None, test_file: Path | None
 ) -> float:
-    """Refuse options that do not go together; return the share of pictures for new kinds."""
+    """Refuse options that do not go together; return the share of images for unseen classes."""
     from tripletkit.model.recipes import get_recipe
 
     recipe = get_recipe(options["recipe"])
     if recipe.squared and options["distance"] != "l2":
         raise click.UsageError(f"--recipe {recipe.name} answers by --distance l2 only.")
-    kinds_fraction = val_kinds
-    if kinds_fraction is None:
-        kinds_fraction = defaults.KINDS_FRACTION if recipe.probes else 0.0
-    if test_file is not None and not kinds_fraction:
+    held_out_fraction = unseen_fraction
+    if held_out_fraction is None:
+        held_out_fraction = defaults.UNSEEN_FRACTION if recipe.probes else 0.0
+    if test_file is not None and not held_out_fraction:
         raise click.UsageError(
-            "--test needs held-out kinds to compare with: give --val-kinds, or --recipe best."
+            "--test needs held-out classes to compare with: give --unseen-classes or --recipe best."
         )
-    return kinds_fraction
+    return held_out_fraction
 
 
 def _find_test(test_file: Path, images: Path, skip_bad: bool, follow_outside: bool) -> NamedFiles:
@@ -287,7 +289,7 @@ def _find_test(test_file: Path, images: Path, skip_bad: bool, follow_outside: bo
     )
 
 
-def _see_new_kinds(
+def _measure_unseen_classes(
     data: TrainingSet,
     collection: Collection,
     settings: HeadSettings,
@@ -296,13 +298,13 @@ def _see_new_kinds(
     loss_weights: np.ndarray | None,
     *,
     asked: bool,
-) -> NewKinds | None:
+) -> UnseenClasses | None:
     if not fraction:
         return None
-    from tripletkit.model.probe import see_new_kinds
+    from tripletkit.training.probe import measure_unseen_classes
 
     try:
-        found = see_new_kinds(
+        found = measure_unseen_classes(
             data, collection.features, settings, fraction, test_features, loss_weights
         )
     except SplitError as error:
@@ -312,14 +314,14 @@ def _see_new_kinds(
         return None
     candidate = found.probe.candidate
     if len(found.probe.scores) > 1:
-        with_source = (
-            f", {candidate.source_members} of {settings.members} heads by the source's recipe"
-            if candidate.source_members
+        with_mlp = (
+            f", {candidate.mlp_members} of {settings.members} heads by the recipe mlp"
+            if candidate.mlp_members
             else ""
         )
         say(
             f"Chosen: frozen features {candidate.frozen_share:.0%} of the distance, "
-            f"{candidate.strength:.0%} of the learned step{with_source} ({found.probe.reason})."
+            f"{candidate.strength:.0%} of the learned step{with_mlp} ({found.probe.reason})."
         )
     return found
 
@@ -332,7 +334,7 @@ def _train(
     tensorboard: Path | None,
 ) -> TrainedHead:
     from tripletkit.model.recipes import get_recipe
-    from tripletkit.model.training import train_model
+    from tripletkit.training.epochs import train_model
 
     # Elsewhere the length of the step takes the place of the number of epochs.
     by_epoch = not get_recipe(settings.recipe).starts_as_identity
@@ -358,7 +360,7 @@ def _log_epochs(
     """Return what is to be told each epoch: the logs if they are wanted, then the user."""
     if folder is None:
         return nullcontext(then)
-    from tripletkit.model.tensorboard import EpochLog
+    from tripletkit.training.tensorboard import EpochLog
 
     return EpochLog(folder, then)
 
@@ -370,20 +372,20 @@ def _embed(collection: Collection, trained: TrainedHead) -> np.ndarray:
 
 
 def _validate(
-    data: TrainingSet, collection: Collection, codes: np.ndarray, settings: HeadSettings
+    data: TrainingSet, collection: Collection, embeddings: np.ndarray, settings: HeadSettings
 ) -> Validation | None:
     if not len(data.val):
         return None
     from tripletkit.evaluation.validation import validate
 
-    return validate(data, codes, collection.features, settings.distance)
+    return validate(data, embeddings, collection.features, settings.distance)
 
 
 def _classify(
-    data: TrainingSet, collection: Collection, codes: np.ndarray, settings: HeadSettings
+    data: TrainingSet, collection: Collection, embeddings: np.ndarray, settings: HeadSettings
 ) -> LabelScores | None:
     if data.labels is None:
         return None
     from tripletkit.evaluation.validation import classify_validation
 
-    return classify_validation(data, codes, collection.features, settings.distance)
+    return classify_validation(data, embeddings, collection.features, settings.distance)

@@ -13,7 +13,7 @@ import click
 
 from tripletkit import defaults
 from tripletkit.cli.console import say, warn
-from tripletkit.cli.labelled import read_label_source, say_lone_classes
+from tripletkit.cli.labelled import read_label_source, say_singleton_classes
 from tripletkit.cli.options import input_source
 from tripletkit.cli.train_text import chooses_epoch
 from tripletkit.cli.votes import check_votes_options
@@ -22,7 +22,7 @@ from tripletkit.errors import SplitError
 if TYPE_CHECKING:
     import numpy as np
 
-    from tripletkit.data.labels import PictureLabels
+    from tripletkit.data.labels import ImageLabels
     from tripletkit.data.training_set import TrainingSet
     from tripletkit.data.triplets import Triplets
     from tripletkit.data.votes import Votes, VotesAs
@@ -50,9 +50,9 @@ class TrainingSources:
 
     Attributes:
         triplets: file of judgements; None to draw triplets from labels.
-        images: folder of the pictures.
+        images: folder of the images.
         labels, val_labels: CSV, or folder with a subfolder for each class.
-        val_file, val_truth: validation triplets, and which of their pictures is the positive.
+        val_file, val_truth: validation triplets, and which of their images is the positive.
         val_fraction, split_by: how to set validation apart; None for the default.
         votes_file, val_votes: votes on the triplets and on those for validation.
         fourth_column: what the fourth column of both triplet files is, if they have one.
@@ -88,7 +88,7 @@ class TrainingSources:
             raise click.UsageError("Missing argument 'IMAGES'.")
         if triplets is None and sources.labels is None:
             raise click.UsageError(
-                f"Missing argument 'IMAGES': {images} alone says nothing of which pictures are "
+                f"Missing argument 'IMAGES': {images} alone says nothing of which images are "
                 "alike. Give a triplet file before it, or --labels."
             )
         if not images.is_dir():
@@ -140,7 +140,7 @@ class TrainingSources:
             raise click.UsageError("--val-truth needs --val, whose truth it is.")
         if self.triplets is None and self.split_by is not None:
             raise click.UsageError(
-                "--split is for a triplet file; of --labels pictures are held out, class by class."
+                "--split is for a triplet file; of --labels images are held out, class by class."
             )
         if self.val_labels is None:
             return
@@ -157,7 +157,7 @@ class TrainingInput:
     """What was read and found.
 
     Attributes:
-        files: every picture's name and place.
+        files: every image's name and place.
         data: triplets, and labels where there are any, over these names.
         record: for `model.json`: what was read, with its SHA-256.
     """
@@ -175,7 +175,7 @@ def read_training_input(
     skip_bad: bool,
     follow_outside: bool,
 ) -> TrainingInput:
-    """Read judgements and labels, find the pictures, and set validation apart.
+    """Read judgements and labels, find the images, and set validation apart.
 
     Raises:
         TripletkitError: if something is wrong with any of them.
@@ -210,7 +210,7 @@ def _read_judged(
         truth = _read_val_truth(val, sources.val_truth)
     labels = sources.labels and read_label_source(sources.labels, sources.images)
     files = find_files(asked.names, places_of_names(asked, val), sources.images, **find_options)
-    same_as = _find_same_pictures(files, cache)
+    same_as = _find_same_images(files, cache)
     asked, val = asked.merge(same_as), val.merge(same_as)
     if sources.val_file:
         data = _join(asked, val, truth, votes, val_votes)
@@ -227,10 +227,10 @@ def _read_judged(
 def _read_labelled(
     sources: TrainingSources, seed: int, cache: Path | None, **find_options: bool
 ) -> TrainingInput:
-    """Draw judgements from labels, holding pictures of every class out."""
+    """Draw judgements from labels, holding images of every class out."""
     import numpy as np
 
-    from tripletkit.data.labels import PictureLabels
+    from tripletkit.data.labels import ImageLabels
     from tripletkit.data.training_set import (
         draw_training_set,
         join_training_set,
@@ -253,22 +253,22 @@ def _read_labelled(
     truth = _read_val_truth(val, sources.val_truth) if sources.val_file else None
     places = [source] * len(labels) + places_of_names(listed, val)[len(labels) :]
     files = find_files(listed.names, places, sources.images, **find_options)
-    same_as = _find_same_pictures(files, cache)
+    same_as = _find_same_images(files, cache)
     val = val.merge(same_as)
-    classes = PictureLabels.of_names(files.names, labels).merge(same_as, files.names)
+    classes = ImageLabels.of_names(files.names, labels).merge(same_as, files.names)
     is_there = np.array([path is not None for path in files.paths])
-    pictures = np.flatnonzero(is_there & (same_as == np.arange(len(same_as))))
+    images = np.flatnonzero(is_there & (same_as == np.arange(len(same_as))))
     if sources.val_file is not None:
         is_held_out = np.isin(np.arange(len(same_as)), val.rows)
     elif val_labels:
         is_held_out = np.zeros(len(same_as), dtype=bool)
         is_held_out[same_as[[name in val_labels for name in files.names]]] = True
     else:
-        is_held_out = _hold_out(classes, sources, pictures, seed)
-    data = draw_training_set(files.names, classes, is_held_out, pictures, source, seed)
+        is_held_out = _hold_out(classes, sources, images, seed)
+    data = draw_training_set(files.names, classes, is_held_out, images, source, seed)
     if sources.val_file is not None:
         data = replace(join_training_set(data.train, val, truth), labels=classes)
-    _say_what_was_drawn(data, pictures)
+    _say_what_was_drawn(data, images)
     # The triplets can be drawn again, but there is no file of them.
     record = _describe_labels(sources.labels, labels)
     return TrainingInput(
@@ -277,31 +277,31 @@ def _read_labelled(
 
 
 def _hold_out(
-    labels: PictureLabels, sources: TrainingSources, pictures: np.ndarray, seed: int
+    labels: ImageLabels, sources: TrainingSources, images: np.ndarray, seed: int
 ) -> np.ndarray:
-    from tripletkit.data.label_split import hold_out_pictures
+    from tripletkit.data.splits.stratified import hold_out_images
 
     fraction = sources.val_fraction
     if fraction is None:
         fraction = defaults.TRAIN_VAL_FRACTION
     try:
-        return hold_out_pictures(labels.of_picture, fraction, seed, pictures)
+        return hold_out_images(labels.of_image, fraction, seed, images)
     except SplitError as error:
         if sources.val_fraction is not None:
             raise
         warn(f"{error}\nTraining goes on without validation.")
-        return hold_out_pictures(labels.of_picture, 0, seed, pictures)
+        return hold_out_images(labels.of_image, 0, seed, images)
 
 
-def _say_what_was_drawn(data: TrainingSet, pictures: np.ndarray) -> None:
+def _say_what_was_drawn(data: TrainingSet, images: np.ndarray) -> None:
     import numpy as np
 
-    n_pictures = len(np.unique(data.train.rows))
+    n_images = len(np.unique(data.train.rows))
     say(
         f"{data.train.source}: {len(data.labels.classes):,} classes; drew {len(data.train):,} "
-        f"triplets of {n_pictures:,} pictures."
+        f"triplets of {n_images:,} images."
     )
-    say_lone_classes(data.labels, pictures)
+    say_singleton_classes(data.labels, images)
 
 
 def _describe_file(path: Path, name: str, data_bytes: bytes) -> dict[str, str | None]:
@@ -329,7 +329,7 @@ def _read_val_truth(val: Triplets, val_truth: Path | None) -> np.ndarray | None:
     from tripletkit.evaluation.answers import read_truth
 
     if val_truth is None:
-        say(f"{val.source}: taking every second picture for the positive (no --val-truth).")
+        say(f"{val.source}: taking every second image for the positive (no --val-truth).")
         return None
     truth = read_truth(input_source(val_truth))
     if len(truth) != len(val):
@@ -340,18 +340,18 @@ def _read_val_truth(val: Triplets, val_truth: Path | None) -> np.ndarray | None:
     return truth.labels
 
 
-def _find_same_pictures(files: NamedFiles, cache: Path | None) -> np.ndarray:
-    from tripletkit.features.collection import find_same_pictures
+def _find_same_images(files: NamedFiles, cache: Path | None) -> np.ndarray:
+    from tripletkit.features.collection import find_same_images
     from tripletkit.features.store import FeatureStore
 
     with FeatureStore(cache) as store:
-        same_as = find_same_pictures(files, store)
+        same_as = find_same_images(files, store)
     copies = [(index, first) for index, first in enumerate(same_as) if index != first]
     if copies:
         copy, first = (files.names[index] for index in copies[0])
         warn(
-            f"{len(copies):,} names stand for a picture that has another name already (such as "
-            f"{copy!r} for {first!r}); each picture counts as one."
+            f"{len(copies):,} names stand for an image that has another name already (such as "
+            f"{copy!r} for {first!r}); each image counts as one."
         )
     return same_as
 
@@ -390,7 +390,7 @@ def _read_asked(
     }
     say(
         f"{of_votes['name']}: {n_turned:,} of {len(votes):,} triplets turned round, because most "
-        f"people chose the third picture; {n_tied:,} tied."
+        f"people chose the third image; {n_tied:,} tied."
     )
     return turn_to_majority(triplets, votes)
 
@@ -420,9 +420,9 @@ def _join(
     from tripletkit.data.training_set import join_training_set
 
     data = join_training_set(triplets, val, truth, votes, val_votes)
-    if n_shared := data.n_shared_pictures():
+    if n_shared := data.n_shared_images():
         warn(
-            f"{n_shared:,} pictures are in both {triplets.source} and {val.source}; the "
+            f"{n_shared:,} images are in both {triplets.source} and {val.source}; the "
             "validation accuracy will flatter. `tripletkit split --by image` avoids it."
         )
     return data
@@ -455,7 +455,7 @@ def _divide(
 def _warn_of_left_out(data: TrainingSet) -> None:
     if data.n_degenerate:
         warn(
-            f"{data.n_degenerate:,} triplets name one picture twice and are left out; "
+            f"{data.n_degenerate:,} triplets name one image twice and are left out; "
             "`tripletkit audit` lists them."
         )
     if data.n_tied:

@@ -31,18 +31,18 @@ data_options = group_options(
     click.option(
         "--val-truth",
         type=INPUT_FILE,
-        help="Truth of --val, where its second and third pictures stand in chance order.",
+        help="Truth of --val, where its second and third images stand in chance order.",
     ),
     click.option(
         "--labels",
         type=INPUT_PATH,
-        help="Classes of the pictures: a CSV with the columns name and label, or a folder with a "
+        help="Classes of the images: a CSV with the columns name and label, or a folder with a "
         "subfolder for each class. Without TRIPLETS these are drawn from the labels.",
     ),
     click.option(
         "--val-labels",
         type=INPUT_PATH,
-        help="Labelled pictures to validate on, with --labels; instead of a share of those.",
+        help="Labelled images to validate on, with --labels; instead of a share of those.",
     ),
     click.option(
         "--val-fraction",
@@ -54,23 +54,24 @@ data_options = group_options(
         "--split",
         "split_by",
         type=click.Choice(defaults.SPLIT_POLICIES),
-        help="What training and validation triplets of a file must not share: a picture, a "
+        help="What training and validation triplets of a file must not share: an image, a "
         "pair, or a question.  "
         f"[default: {defaults.SPLIT_POLICIES[0]}]",
     ),
     click.option(
-        "--val-kinds",
+        "--unseen-classes",
+        "unseen_fraction",
         type=FiniteRange(0, 0.5),
-        help="Share of the pictures to hold out as whole kinds in a training of its own, to see "
-        "how the model does on new kinds; 0 for none.  "
-        f"[default: 0 for source, {defaults.KINDS_FRACTION} for residual and best]",
+        help="Share of the images to hold out as whole classes in a training of its own, to see "
+        "how the model does on unseen classes; 0 for none.  "
+        f"[default: 0 for mlp, {defaults.UNSEEN_FRACTION} for residual and best]",
     ),
     click.option(
         "--test",
         "test_file",
         type=INPUT_FILE,
-        help="Questions to be answered later, without truth: says how near their pictures are to "
-        "those of training. Needs --val-kinds.",
+        help="Questions to be answered later, without truth: says how near their images are to "
+        "those of training. Needs --unseen-classes.",
     ),
 )
 
@@ -93,12 +94,12 @@ votes_options = group_options(
 model_options = group_options(
     click.option(
         "--recipe",
-        type=click.Choice(["source", "linear", "residual", "best"]),
-        default="source",
+        type=click.Choice(["mlp", "linear", "residual", "best"]),
+        default="mlp",
         show_default=True,
-        help="source: Dense, Dropout, Dense, short codes. linear: one Dense, the default on a "
+        help="mlp: Dense, Dropout, Dense, short embeddings. linear: one Dense, the default on a "
         "backbone that is trained from scratch. residual: the frozen features and a "
-        "learned step away from them; holds on kinds of pictures that training has not seen. "
+        "learned step away from them; holds on classes of images that training has not seen. "
         "best: several heads together, as validation prefers.",
     ),
     click.option(
@@ -117,8 +118,8 @@ model_options = group_options(
     click.option(
         "--dim",
         type=click.IntRange(1, 4096),
-        help="Numbers in a code. The codes of residual and best are compressed to it.  "
-        f"[default: {defaults.DIM} for source and linear; as wide as the codes come for the "
+        help="Numbers in an embedding. The embeddings of residual and best are compressed to it.  "
+        f"[default: {defaults.DIM} for mlp and linear; as wide as the embeddings come for the "
         "others]",
     ),
     click.option(
@@ -137,7 +138,7 @@ model_options = group_options(
         type=click.Choice(["l2", "l1", "squared-l2", "cosine"]),
         default=defaults.DISTANCE,
         show_default=True,
-        help="Distance between codes, in training and in answers.",
+        help="Distance between embeddings, in training and in answers.",
     ),
 )
 
@@ -159,7 +160,7 @@ loss_options = group_options(
     ),
     click.option(
         "--reduction",
-        type=click.Choice(["all", "violating"]),
+        type=click.Choice(["all", "active"]),
         default=defaults.REDUCTION,
         show_default=True,
         help="Triplets that the mean of a margin loss is taken over.",
@@ -169,8 +170,8 @@ loss_options = group_options(
         type=click.Choice(["none", "batch-all", "batch-hard", "semi-hard"]),
         default=defaults.MINING,
         show_default=True,
-        help="Which triplets of labelled pictures to learn from: as drawn or given; all that a "
-        "batch of some classes with some pictures each allows; for each picture the farthest "
+        help="Which triplets of labelled images to learn from: as drawn or given; all that a "
+        "batch of some classes with some images each allows; for each image the farthest "
         "positive and the nearest negative; for each positive the nearest negative farther off.",
     ),
     click.option(
@@ -179,15 +180,15 @@ loss_options = group_options(
         help=f"Of a batch that is mined.  [default: {defaults.CLASSES_PER_BATCH}]",
     ),
     click.option(
-        "--pictures-per-class",
+        "--images-per-class",
         type=click.IntRange(min=2),
-        help=f"Of a batch that is mined.  [default: {defaults.PICTURES_PER_CLASS}]",
+        help=f"Of a batch that is mined.  [default: {defaults.IMAGES_PER_CLASS}]",
     ),
     click.option(
         "--inject-positives",
         is_flag=True,
-        help="Add to a batch that is mined the hardest positive of each picture, looked for among "
-        "all pictures of its class.",
+        help="Add to a batch that is mined the hardest positive of each image, looked for among "
+        "all images of its class.",
     ),
     click.option(
         "--refresh",
@@ -228,7 +229,7 @@ training_options = group_options(
         type=click.IntRange(min=1),
         default=defaults.BATCH_SIZE,
         show_default=True,
-        help="Triplets in a step; pictures where the loss looks at no triplets.",
+        help="Triplets in a step; images where the loss looks at no triplets.",
     ),
     click.option(
         "--learning-rate",
@@ -257,7 +258,7 @@ pixel_options = group_options(
         "--image-size",
         type=click.IntRange(defaults.MIN_IMAGE_SIZE_PX, defaults.MAX_IMAGE_SIZE_PX),
         metavar="N",
-        help="Side of the square, in pixels, that pictures are resized to for the backbone.  "
+        help="Side of the square, in pixels, that images are resized to for the backbone.  "
         "[default: the backbone's own]",
     ),
     click.option(
@@ -270,7 +271,7 @@ pixel_options = group_options(
     click.option(
         "--fine-tune-epochs",
         type=click.IntRange(min=1),
-        help="Epochs of that at most; in each, a picture is seen about "
+        help="Epochs of that at most; in each, an image is seen about "
         f"{defaults.FINE_TUNE_VIEWS} times.  [default: {defaults.FINE_TUNE_EPOCHS}]",
     ),
     click.option(
@@ -281,13 +282,13 @@ pixel_options = group_options(
     click.option(
         "--flip/--no-flip",
         default=None,
-        help="Swap left and right in half of the pictures that training from pixels sees; not for "
+        help="Swap left and right in half of the images that training from pixels sees; not for "
         "letters or digits.  [default: --flip]",
     ),
     click.option(
         "--shift",
         type=FiniteRange(0, 0.5),
-        help=f"Move these pictures by up to this share of their side.  [default: {defaults.SHIFT}]",
+        help=f"Move these images by up to this share of their side.  [default: {defaults.SHIFT}]",
     ),
     click.option(
         "--resume",
@@ -305,7 +306,7 @@ def check_loss(options: dict[str, Any], *, has_labels: bool, has_votes: bool) ->
     loss, recipe = get_loss(options["loss"]), get_recipe(options["recipe"])
     mines = options["mining"] != "none"
     if loss.needs_labels and not has_labels:
-        raise click.UsageError(f"--loss {loss.name} needs --labels, the classes of the pictures.")
+        raise click.UsageError(f"--loss {loss.name} needs --labels, the classes of the images.")
     if mines and not has_labels:
         raise click.UsageError(f"--mining {options['mining']} needs --labels.")
     if has_votes and (mines or loss.needs_labels):
@@ -328,7 +329,7 @@ def check_loss(options: dict[str, Any], *, has_labels: bool, has_votes: bool) ->
     for option, has_part in (
         ("margin", loss.has_margin),
         ("classes_per_batch", mines),
-        ("pictures_per_class", mines),
+        ("images_per_class", mines),
         ("inject_positives", mines),
         ("refresh", options["inject_positives"]),
         ("cross_entropy_weight", loss.has_cross_entropy and loss.of_triplets),
@@ -349,7 +350,7 @@ def check_loss(options: dict[str, Any], *, has_labels: bool, has_votes: bool) ->
             raise click.UsageError(f"--{flag} needs {needed}.")
     if loss.has_centers and ((options["members"] or recipe.members) > 1 or _compresses(options)):
         raise click.UsageError(
-            f"--loss {loss.name} keeps its class centers with one head whose codes are not "
+            f"--loss {loss.name} keeps its class centers with one head whose embeddings are not "
             "compressed: leave --members away, and --dim with --recipe residual."
         )
 

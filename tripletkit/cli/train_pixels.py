@@ -1,4 +1,4 @@
-"""The part of `tripletkit train` that trains a backbone too, from the pixels of the pictures."""
+"""The part of `tripletkit train` that trains a backbone too, from the pixels of the images."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from tripletkit.evaluation.validation import Validation
     from tripletkit.features.backbones import Backbone
     from tripletkit.features.collection import Collection, NamedFiles
-    from tripletkit.features.pictures import Pictures
+    from tripletkit.features.decoded_images import Images
     from tripletkit.features.sources import FeaturePart, FeatureSource, GivenWeights
-    from tripletkit.model.checkpoint import Checkpoints
+    from tripletkit.model.history import EpochRecord, TrainedHead
     from tripletkit.model.pixel_network import PixelNetwork
-    from tripletkit.model.pixel_training import PixelCost, PixelTraining
     from tripletkit.model.settings import HeadSettings
-    from tripletkit.model.training import EpochRecord, TrainedHead
+    from tripletkit.training.checkpoint import Checkpoints
+    from tripletkit.training.pixel_training import PixelCost, PixelTraining
 
 # Wraps what is told each epoch; see `train._log_epochs`.
 LogEpochs = Callable[
@@ -86,7 +86,7 @@ class PixelOptions:
         found = cls(**given, are_from_scratch=are_from_scratch)
         if found.are_used and (others or views not in (None, [defaults.VIEWS])):
             raise click.UsageError(
-                "training from pixels is of one backbone that sees the whole picture: give one "
+                "training from pixels is of one backbone that sees the whole image: give one "
                 "--backbone and no --views."
             )
         return found
@@ -99,7 +99,7 @@ class PixelOptions:
     def check(
         self,
         options: dict[str, Any],
-        val_kinds: float | None,
+        unseen_fraction: float | None,
         test_file: Path | None,
         *,
         has_votes: bool,
@@ -114,10 +114,10 @@ class PixelOptions:
                     "or a backbone that is trained from scratch, such as --backbone cnn."
                 )
             return
-        if val_kinds or test_file is not None:
+        if unseen_fraction or test_file is not None:
             raise click.UsageError(
-                "--val-kinds and --test look at heads on a frozen backbone: leave them out where "
-                "the backbone is trained too."
+                "--unseen-classes and --test look at heads on a frozen backbone: leave them out "
+                "where the backbone is trained too."
             )
         if has_votes:
             raise click.UsageError(
@@ -130,22 +130,21 @@ class PixelOptions:
             raise click.UsageError(
                 "--unfreeze is for a backbone that has weights; this one is trained as a whole."
             )
-        if options["recipe"] not in ("source", "linear") or (options["members"] or 1) > 1:
+        if options["recipe"] not in ("mlp", "linear") or (options["members"] or 1) > 1:
             raise click.UsageError(
-                "a backbone that is trained from scratch takes one head, by --recipe linear or "
-                "source."
+                "a backbone that is trained from scratch takes one head, by --recipe linear or mlp."
             )
 
     def check_output(self, output: Path, *, overwrite: bool) -> None:
         """Refuse to begin anew where an interrupted training can be gone on with."""
-        from tripletkit.model.checkpoint import check_no_checkpoint
+        from tripletkit.training.checkpoint import check_no_checkpoint
 
         if self.are_used and not self.resume:
             check_no_checkpoint(output, overwrite=overwrite)
 
     def forget_checkpoint(self, output: Path) -> None:
         """Remove the checkpoint once the model is written."""
-        from tripletkit.model.checkpoint import checkpoint_path
+        from tripletkit.training.checkpoint import checkpoint_path
 
         if self.are_used:
             checkpoint_path(output).unlink(missing_ok=True)
@@ -238,10 +237,10 @@ def train_from_pixels(
     skip_bad: bool,
     log_epochs: LogEpochs,
 ) -> FromPixels:
-    """Train a backbone and its head together, and give the pictures their new features.
+    """Train a backbone and its head together, and give the images their new features.
 
     Args:
-        data: of usable pictures.
+        data: of usable images.
         files: of all names.
         features_of: the backbone with the weights that it starts from.
         collection: the features by these.
@@ -252,9 +251,9 @@ def train_from_pixels(
     from tripletkit.features.sources import FeaturePart, FeatureSource
     from tripletkit.features.weights_files import file_sha256
     from tripletkit.features.weights_origin import WeightsFile
-    from tripletkit.model.checkpoint import Checkpoints, checkpoint_path
     from tripletkit.model.pixel_network import PixelNetwork
-    from tripletkit.model.pixel_training import PixelTraining
+    from tripletkit.training.checkpoint import Checkpoints, checkpoint_path
+    from tripletkit.training.pixel_training import PixelTraining
 
     (part,) = features_of.parts
     start = part.find_weights()
@@ -273,7 +272,7 @@ def train_from_pixels(
     n_distinct = len(_needed(data)[0])
     with _epoch_bars() as on_batch:
         training = PixelTraining(
-            _open_pictures(data, files, part.backbone),
+            _open_images(data, files, part.backbone),
             network,
             data.train.rows,
             data.val.rows,
@@ -306,7 +305,7 @@ def train_from_pixels(
         "n_backbone_weights": whole,
         "augmentation": asdict(options.augmentation()),
         "settings": asdict(of_pixels),
-        "pictures_per_epoch": cost.n_shown,
+        "images_per_epoch": cost.n_shown,
         "head_epochs": head and len(head.history),
         "resumed_after_epoch": n_epochs or None,
     }
@@ -322,7 +321,7 @@ def _run(
     *,
     is_fine_tuning: bool,
 ) -> TrainedHead:
-    from tripletkit.model.training import keep_best_epoch
+    from tripletkit.training.epochs import keep_best_epoch
 
     try:
         with log_epochs(lambda record: say(describe_epoch(record, settings.epochs))) as on_epoch:
@@ -354,32 +353,32 @@ def _score_head(
     """Return how the head on the frozen backbone does, before it is trained further."""
     if head is None or not len(data.val):
         return None
-    from tripletkit.evaluation.validation import score_codes
+    from tripletkit.evaluation.validation import score_embeddings
     from tripletkit.model.heads import embed
 
-    return score_codes(embed(head.head, collection.features), data.val, distance)
+    return score_embeddings(embed(head.head, collection.features), data.val, distance)
 
 
 def _needed(data: TrainingSet) -> tuple[Any, Any]:
-    """Return the pictures of training, and those of training and validation."""
+    """Return the images of training, and those of training and validation."""
     import numpy as np
 
     return np.unique(data.train.rows), np.union1d(data.train.rows, data.val.rows)
 
 
-def _open_pictures(data: TrainingSet, files: NamedFiles, backbone: Backbone) -> Pictures:
-    from tripletkit.features.pictures import Pictures
+def _open_images(data: TrainingSet, files: NamedFiles, backbone: Backbone) -> Images:
+    from tripletkit.features.decoded_images import Images
 
     needed = set(_needed(data)[1].tolist())
     paths = [path if index in needed else None for index, path in enumerate(files.paths)]
-    with progress_bar("decoding", "picture") as progress:
-        pictures = Pictures(paths, backbone, progress=progress)
-    if pictures.problems:
+    with progress_bar("decoding", "image") as progress:
+        images = Images(paths, backbone, progress=progress)
+    if images.problems:
         # The features of these were at hand a moment ago.
-        raise ImageReadError(describe_problems(list(pictures.problems.values())))
-    kept = f"kept in memory, {_bytes(pictures.kept_bytes)}" if pictures.kept_bytes else "streamed"
-    say(f"Pixels: {len(needed):,} pictures, {kept}.")
-    return pictures
+        raise ImageReadError(describe_problems(list(images.problems.values())))
+    kept = f"kept in memory, {_bytes(images.kept_bytes)}" if images.kept_bytes else "streamed"
+    say(f"Pixels: {len(needed):,} images, {kept}.")
+    return images
 
 
 def _facts(
@@ -394,20 +393,20 @@ def _facts(
     """Return all that decides the training, for a checkpoint."""
     from importlib.metadata import version
 
-    from tripletkit.features.extract import hash_pictures
+    from tripletkit.features.extract import hash_images
     from tripletkit.features.store import FeatureStore
 
     needed = _needed(data)[1]
     with FeatureStore(cache) as store:
-        contents = hash_pictures([files.paths[index] for index in needed], store)
+        contents = hash_images([files.paths[index] for index in needed], store)
     names = "\0".join(data.names[index] for index in needed)
     labels = data.labels
     return {
-        "pictures": _sha256(b"".join(content or b"" for content in contents), names.encode()),
+        "images": _sha256(b"".join(content or b"" for content in contents), names.encode()),
         "training triplets": _sha256(data.train.rows.tobytes()),
         "validation triplets": _sha256(data.val.rows.tobytes()),
         "labels": labels
-        and _sha256(labels.of_picture[needed].tobytes(), "\0".join(labels.classes).encode()),
+        and _sha256(labels.of_image[needed].tobytes(), "\0".join(labels.classes).encode()),
         **part.facts,
         "--unfreeze": options.unfreeze,
         **{f"augmentation {key}": value for key, value in asdict(options.augmentation()).items()},
@@ -444,9 +443,9 @@ def _describe_cost(
         f"{network.backbone.name} further, {learning:,} of {whole:,} weights, and the head"
     )
     return (
-        f"{what}.\nAn epoch: {cost.n_steps:,} steps over {cost.n_shown:,} pictures "
-        f"({n_distinct:,} distinct), then the codes of {cost.n_embedded:,}. By one measured step "
-        f"about {_duration(cost.seconds)}, {n_epochs:,} epochs about "
+        f"{what}.\nAn epoch: {cost.n_steps:,} steps over {cost.n_shown:,} images "
+        f"({n_distinct:,} distinct), then the embeddings of {cost.n_embedded:,}. By one measured "
+        f"step about {_duration(cost.seconds)}, {n_epochs:,} epochs about "
         f"{_duration(cost.seconds * n_epochs)}; about {_bytes(cost.memory_bytes)} of memory for it."
     )
 
@@ -482,7 +481,7 @@ def _epoch_bars() -> Iterator[Progress]:
         def on_batch(done: int, total: int) -> None:
             nonlocal report
             if report is None:
-                report = bars.enter_context(progress_bar("epoch", "picture"))
+                report = bars.enter_context(progress_bar("epoch", "image"))
             report(done, total)
             if done == total:
                 bars.close()

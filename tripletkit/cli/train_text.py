@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from tripletkit.evaluation.validation import LabelScores, Validation
     from tripletkit.evaluation.vote_scoring import VoteScore
     from tripletkit.features.collection import Collection
-    from tripletkit.model.probe import NewKinds
-    from tripletkit.model.training import EpochRecord, TrainedHead
+    from tripletkit.model.history import EpochRecord, TrainedHead
+    from tripletkit.training.probe import UnseenClasses
 
 
 def describe_training(
@@ -30,14 +30,14 @@ def describe_training(
     collection: Collection,
     trained: TrainedHead,
     validation: Validation | None,
-    new_kinds: NewKinds | None,
+    unseen_classes: UnseenClasses | None,
     label_scores: LabelScores | None,
     times: dict[str, float],
 ) -> str:
     """Return the summary of a training run as lines of text."""
     dropped = f", {data.n_dropped:,} dropped by the split" if data.n_dropped else ""
     facts = [
-        ["pictures", f"{collection.is_usable().sum():,}"],
+        ["images", f"{collection.is_usable().sum():,}"],
         [
             "triplets",
             f"{len(data.train):,} for training, {len(data.val):,} for validation "
@@ -53,8 +53,8 @@ def describe_training(
     parts = [align_columns(facts)]
     if validation is not None:
         parts.append(_describe_validation(validation))
-    if new_kinds is not None:
-        parts.append(_describe_new_kinds(new_kinds))
+    if unseen_classes is not None:
+        parts.append(_describe_unseen_classes(unseen_classes))
     if label_scores is not None:
         is_from_scratch = validation is not None and validation.is_from_scratch
         before = "untrained" if is_from_scratch else "frozen"
@@ -67,22 +67,22 @@ def describe_training(
 
 
 def _describe_validation(validation: Validation) -> str:
-    table = [["validation", "accuracy", "95% interval", "pictures resampled", "triplets"]]
-    table.append(_score_row("trained codes", validation.trained))
+    table = [["validation", "accuracy", "95% interval", "images resampled", "triplets"]]
+    table.append(_score_row("trained embeddings", validation.trained))
     if validation.frozen_head is not None:
         table.append(_score_row("head, backbone frozen", validation.frozen_head))
     before = "untrained network" if validation.is_from_scratch else "frozen features"
     table.append(_score_row(f"{before}, cosine", validation.frozen))
-    able = [control for control in validation.controls if control.n_undecided < control.n]
+    able = [baseline for baseline in validation.baselines if baseline.n_undecided < baseline.n]
     table += [
         [
-            f"names alone: {control.name}",
-            f"{control.accuracy:.4f}",
-            describe_interval(control.wilson),
+            f"names alone: {baseline.name}",
+            f"{baseline.accuracy:.4f}",
+            describe_interval(baseline.wilson),
             "",
-            f"{control.n:,}",
+            f"{baseline.n:,}",
         ]
-        for control in able
+        for baseline in able
     ]
     notes = [align_columns(table, right=[1, 4])]
     if validation.trained_votes is not None:
@@ -100,8 +100,8 @@ def _describe_validation(validation: Validation) -> str:
 
 def _describe_agreement(trained: VoteScore, frozen: VoteScore) -> str:
     """Return how far answers agree with the people who were asked, and how far they could."""
-    table = [["votes", "agreement", "95% interval", "pictures resampled", "triplets"]]
-    for name, score in (("trained codes", trained), ("frozen features, cosine", frozen)):
+    table = [["votes", "agreement", "95% interval", "images resampled", "triplets"]]
+    for name, score in (("trained embeddings", trained), ("frozen features, cosine", frozen)):
         resampled = describe_interval(score.bootstrap) if score.bootstrap else "-"
         row = [name, f"{score.agreement:.4f}", describe_interval(score.wilson), resampled]
         table.append([*row, f"{score.n:,}"])
@@ -114,24 +114,24 @@ def _describe_agreement(trained: VoteScore, frozen: VoteScore) -> str:
     return align_columns(table, right=[1, 4])
 
 
-def _describe_new_kinds(new_kinds: NewKinds) -> str:
+def _describe_unseen_classes(unseen_classes: UnseenClasses) -> str:
     table = [
-        ["new kinds", "accuracy", "95% interval", "pictures resampled", "triplets"],
-        _score_row("trained codes", new_kinds.trained),
-        _score_row("frozen features, cosine", new_kinds.frozen),
+        ["unseen classes", "accuracy", "95% interval", "images resampled", "triplets"],
+        _score_row("trained embeddings", unseen_classes.trained),
+        _score_row("frozen features, cosine", unseen_classes.frozen),
     ]
-    held_out = new_kinds.held_out
+    held_out = unseen_classes.held_out
     notes = [
         align_columns(table, right=[1, 4]),
-        f"Trained once more without {held_out.n_held_out_kinds} of {held_out.n_kinds} "
-        f"{new_kinds.kinds_from} of pictures ({int(held_out.is_held_out.sum()):,} pictures), and "
+        f"Trained once more without {held_out.n_held_out_classes} of {held_out.n_groups} "
+        f"{unseen_classes.groups_from} of images ({int(held_out.is_held_out.sum()):,} images), and "
         "asked about these.",
     ]
-    if (nearness := new_kinds.nearness) is not None:
+    if (nearness := unseen_classes.nearness) is not None:
         notes.append(
-            f"Test pictures: {nearness.of_test:.3f} (1 - cosine, centered) from the nearest "
-            f"training picture, training pictures {nearness.of_training:.3f} from each other, new "
-            f"kinds {nearness.of_new_kinds:.3f}. {_describe_newness(nearness.newness)}"
+            f"Test images: {nearness.of_test:.3f} (1 - cosine, centered) from the nearest "
+            f"training image, training images {nearness.of_training:.3f} from each other, new "
+            f"kinds {nearness.of_unseen_classes:.3f}. {_describe_novelty(nearness.novelty)}"
         )
     return "\n".join(notes)
 
@@ -143,7 +143,7 @@ def _describe_classes(scores: LabelScores, data: TrainingSet, before: str) -> st
         describe_measures(trained), describe_measures(frozen), strict=True
     ):
         table.append([title, value, interval, frozen_value])
-    variances = [["variance of codes", "within classes", "between", "within share"]]
+    variances = [["variance of embeddings", "within classes", "between", "within share"]]
     for where, variance in (("training", scores.training), ("validation", trained.variances)):
         variances.append(
             [
@@ -156,22 +156,22 @@ def _describe_classes(scores: LabelScores, data: TrainingSet, before: str) -> st
     return "\n".join(
         [
             align_columns(table, right=[1, 3]),
-            f"Of {trained.n_queries:,} validation pictures of {len(data.labels.classes):,} "
-            f"classes, by {trained.n_reference:,} training pictures.",
+            f"Of {trained.n_queries:,} validation images of {len(data.labels.classes):,} "
+            f"classes, by {trained.n_reference:,} training images.",
             "",
             align_columns(variances, right=[1, 2, 3]),
         ]
     )
 
 
-def _describe_newness(newness: float) -> str:
-    if newness <= defaults.NOTHING_NEW:
-        return "Expect the accuracy on new pictures."
-    if newness >= 1:
-        return "Expect the accuracy on new kinds."
+def _describe_novelty(novelty: float) -> str:
+    if novelty <= defaults.NOTHING_NEW:
+        return "Expect the accuracy on new images."
+    if novelty >= 1:
+        return "Expect the accuracy on unseen classes."
     return (
-        f"Expect an accuracy between those on new pictures and on new kinds, {newness:.0%} of the "
-        "way to the second."
+        f"Expect an accuracy between those on new images and on unseen classes, {novelty:.0%} of "
+        "the way to the second."
     )
 
 
@@ -181,7 +181,7 @@ def describe_epoch(record: EpochRecord, n_epochs: int) -> str:
     accuracy = f", validation accuracy {record.val_accuracy:.4f}" if is_known else ""
     return (
         f"epoch {record.epoch:>2}/{n_epochs}: loss {record.loss:.4f}, "
-        f"violating {record.violating:.1%}{accuracy}"
+        f"active {record.active:.1%}{accuracy}"
     )
 
 
@@ -217,16 +217,16 @@ def warn_of_weak_score(validation: Validation) -> None:
         )
     if validation.is_worse_than_frozen and validation.is_from_scratch:
         warn(
-            f"the trained codes ({validation.trained.accuracy:.4f}) are worse than the features of "
-            f"the untrained network ({validation.frozen.accuracy:.4f}): it has learned nothing of "
-            "use. Try more --epochs, more pictures, or a backbone with ImageNet weights."
+            f"the trained embeddings ({validation.trained.accuracy:.4f}) are worse than the "
+            f"features of the untrained network ({validation.frozen.accuracy:.4f}): it has learned "
+            "nothing of use. Try more --epochs, more images, or a backbone with ImageNet weights."
         )
     elif validation.is_worse_than_frozen:
         warn(
-            f"the trained codes ({validation.trained.accuracy:.4f}) are worse than the frozen "
+            f"the trained embeddings ({validation.trained.accuracy:.4f}) are worse than the frozen "
             f"features without any training ({validation.frozen.accuracy:.4f}). Try "
             "--recipe residual, which starts from these, more triplets, a larger --dim, a lower "
-            "--learning-rate or fewer --epochs; with few triplets or many kinds of pictures the "
+            "--learning-rate or fewer --epochs; with few triplets or many classes of images the "
             "frozen features can be the better choice."
         )
     if (trap := validation.trap()) is not None:

@@ -11,7 +11,7 @@ from tripletkit import defaults
 from tripletkit.cli.collections import open_collection
 from tripletkit.cli.console import say, warn
 from tripletkit.cli.encoders import choose_encoder, encoder_options
-from tripletkit.cli.labelled import LABELS, LabelledPictures, read_labelled, say_lone_classes
+from tripletkit.cli.labelled import LABELS, LabelledImages, read_labelled, say_singleton_classes
 from tripletkit.cli.options import (
     INPUT_FOLDER,
     OUTPUT_FILE,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     "--per-anchor",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Triplets for each picture as anchor; balanced by class, on average.  "
+    help="Triplets for each image as anchor; balanced by class, on average.  "
     f"[default: {defaults.TRIPLETS_PER_ANCHOR}]",
 )
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="Triplets in all, instead.")
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     type=click.Choice(defaults.TRIPLET_BALANCES),
     default=defaults.TRIPLET_BALANCE,
     show_default=True,
-    help="Each picture as often an anchor and negative as any other, or each class.",
+    help="Each image as often an anchor and negative as any other, or each class.",
 )
 @click.option(
     "--hard",
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     "--truth",
     "truth_file",
     type=OUTPUT_FILE,
-    help="File to write the truth to; second and third picture then stand in chance order, as "
+    help="File to write the truth to; second and third image then stand in chance order, as "
     "in a competition.",
 )
 @encoder_options
@@ -90,7 +90,7 @@ def triplets(
     follow_outside: bool,
     cache: Path | None,
 ) -> None:
-    """Draw triplets from class labels: two pictures of one class and one of another.
+    """Draw triplets from class labels: two images of one class and one of another.
 
     \b
     tripletkit triplets labels.csv images/ -o train.txt
@@ -99,7 +99,7 @@ def triplets(
     tripletkit triplets labels.csv images/ -o hard.txt --hard --backbone auto
 
     LABELS is a CSV with the columns name and label, or a folder inside IMAGES with a subfolder
-    for each class. No triplet is drawn twice, and a copy of a picture is never its positive.
+    for each class. No triplet is drawn twice, and a copy of an image is never its positive.
     --hard and --easy measure with --backbone or --model.
     """
     if per_anchor is not None and count is not None:
@@ -113,23 +113,23 @@ def triplets(
 
     skip_bad = on_bad_image == "skip"
     found = read_labelled(labels, images, cache, skip_bad=skip_bad, follow_outside=follow_outside)
-    difficulty, pictures = None, found.pictures
+    difficulty, labelled = None, found.images
     if hard or easy:
         encoder = choose_encoder(model, as_features, backbone, weights, views)
         difficulty, is_usable = _measure(found, encoder, hard, cache, skip_bad=skip_bad)
-        pictures = pictures[is_usable[pictures]]
+        labelled = labelled[is_usable[labelled]]
     else:
         _warn_of_missing(found)
-    say_lone_classes(found.labels, pictures)
+    say_singleton_classes(found.labels, labelled)
     if per_anchor is None and count is None:
         per_anchor = defaults.TRIPLETS_PER_ANCHOR
     rows = draw_triplets(
-        found.labels.of_picture,
+        found.labels.of_image,
         per_anchor=per_anchor,
         count=count,
         seed=seed,
         balance=balance,
-        pictures=pictures,
+        images=labelled,
         difficulty=difficulty,
     )
     names = found.files.names
@@ -138,7 +138,7 @@ def triplets(
     else:
         write_questions(output, truth_file, names, rows, draw_truth(len(rows), seed))
     _say_written(rows, found, output, truth_file)
-    _say_shortage(rows, pictures, found, per_anchor, count)
+    _say_shortage(rows, labelled, found, per_anchor, count)
 
 
 def _check_difficulty(hard: bool, easy: bool, encoder: list[object]) -> None:
@@ -167,50 +167,50 @@ def _check_outputs(labels: Path, output: Path, truth_file: Path | None) -> None:
 
 
 def _measure(
-    found: LabelledPictures, encoder: Encoder, is_hard: bool, cache: Path | None, *, skip_bad: bool
+    found: LabelledImages, encoder: Encoder, is_hard: bool, cache: Path | None, *, skip_bad: bool
 ) -> tuple[Difficulty, np.ndarray]:
-    """Return how difficulty is measured, and `(n_names,)` bool, which pictures could be."""
+    """Return how difficulty is measured, and `(n_names,)` bool, which images could be."""
     from tripletkit.data.label_triplets import Difficulty
     from tripletkit.evaluation.distances import candidate_measure
 
     collection = open_collection(found.files, encoder.source, cache, skip_bad=skip_bad)
-    codes = encoder.encode(collection.features)
-    measure = candidate_measure(codes, encoder.distance)
+    embeddings = encoder.encode(collection.features)
+    measure = candidate_measure(embeddings, encoder.distance)
     return Difficulty(is_hard, measure), collection.is_usable()
 
 
-def _warn_of_missing(found: LabelledPictures) -> None:
+def _warn_of_missing(found: LabelledImages) -> None:
     from tripletkit.data.folder import place_problems
 
     files = found.files
     if files.problems:
         problems = place_problems(files.problems, files.places)
-        warn(f"{len(problems):,} pictures are left out:\n{describe_problems(problems)}")
+        warn(f"{len(problems):,} images are left out:\n{describe_problems(problems)}")
 
 
 def _say_written(
-    rows: np.ndarray, found: LabelledPictures, output: Path, truth_file: Path | None
+    rows: np.ndarray, found: LabelledImages, output: Path, truth_file: Path | None
 ) -> None:
     import numpy as np
 
-    n_classes = len(np.unique(found.labels.of_picture[rows[:, 0]]))
+    n_classes = len(np.unique(found.labels.of_image[rows[:, 0]]))
     truth = "" if truth_file is None else f"; truth: {truth_file}"
     say(
-        f"Wrote {len(rows):,} triplets over {len(np.unique(rows)):,} pictures, anchors of "
+        f"Wrote {len(rows):,} triplets over {len(np.unique(rows)):,} images, anchors of "
         f"{n_classes:,} classes: {output}{truth}."
     )
 
 
 def _say_shortage(
     rows: np.ndarray,
-    pictures: np.ndarray,
-    found: LabelledPictures,
+    images: np.ndarray,
+    found: LabelledImages,
     per_anchor: int | None,
     count: int | None,
 ) -> None:
     import numpy as np
 
-    labels = found.labels.of_picture[pictures]
+    labels = found.labels.of_image[images]
     n_anchors = int((np.bincount(labels)[labels] > 1).sum())
     wanted = count or per_anchor * n_anchors
     if len(rows) < wanted:

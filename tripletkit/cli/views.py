@@ -1,4 +1,4 @@
-"""What every command does that looks at a trained model: find triplets, codes and labels."""
+"""What every command does that looks at a trained model: find triplets, embeddings and labels."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tripletkit.errors import TripletFileError
 if TYPE_CHECKING:
     from tripletkit.data.triplets import Triplets
     from tripletkit.features.sources import GivenWeights
-    from tripletkit.model.artifact import ModelFolder
-    from tripletkit.report.views import ModelView
+    from tripletkit.model.model_folder import ModelFolder
+    from tripletkit.report.model_view import ModelView
 
 # What `open_view` takes.
 view_options = group_options(
@@ -39,12 +39,12 @@ view_options = group_options(
         "--truth",
         "truth_file",
         type=INPUT_FILE,
-        help="Truth of --triplets, where their second and third pictures are in chance order.",
+        help="Truth of --triplets, where their second and third images are in chance order.",
     ),
     click.option(
         "--images",
         type=INPUT_FOLDER,
-        help="Folder of the pictures.  [default: the one used in training]",
+        help="Folder of the images.  [default: the one used in training]",
     ),
     click.option(
         "--labels",
@@ -57,7 +57,7 @@ view_options = group_options(
         type=click.Choice(["pca", "umap"]),
         default="pca",
         show_default=True,
-        help="How the map of codes is made; umap needs tripletkit[map].",
+        help="How the map of embeddings is made; umap needs tripletkit[map].",
     ),
     weights_option,
     on_bad_image_option,
@@ -81,7 +81,7 @@ def open_view(
     """Answer triplets with a model and gather what there is to show."""
     from tripletkit.data.labels import read_labels
     from tripletkit.features.collection import find_files
-    from tripletkit.report.views import ModelView
+    from tripletkit.report.model_view import ModelView
 
     if truth_file is not None and triplets_file is None:
         raise click.UsageError("--truth needs --triplets, whose truth it is.")
@@ -110,7 +110,7 @@ def open_view(
         is_training=triplets_file is None,
         paths=files.paths,
         features=collection.features,
-        codes=embed(model.load_head(), collection.features),
+        embeddings=embed(model.load_head(), collection.features),
         labels=labels,
     )
 
@@ -167,7 +167,7 @@ def describe_missing_triplets(model: ModelFolder) -> str:
 def _read(model: ModelFolder, triplets_file: Path | None, truth_file: Path | None) -> Triplets:
     from tripletkit.data.triplets import read_triplets
     from tripletkit.evaluation.answers import read_truth
-    from tripletkit.report.views import turn_to_truth
+    from tripletkit.report.model_view import turn_to_truth
 
     if triplets_file is None:
         triplets = read_training_triplets(model)
@@ -181,6 +181,6 @@ def _read(model: ModelFolder, triplets_file: Path | None, truth_file: Path | Non
         return triplets.take(~triplets.is_degenerate())
     triplets = read_triplets(input_source(triplets_file))
     if truth_file is None:
-        say(f"{triplets_file}: taking every second picture for the positive (no --truth).")
+        say(f"{triplets_file}: taking every second image for the positive (no --truth).")
         return triplets
     return turn_to_truth(triplets, read_truth(input_source(truth_file)))

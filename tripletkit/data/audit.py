@@ -14,9 +14,9 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.data.cycles import Cycles, find_anchor_cycles, find_distance_cycles
+from tripletkit.data.image_checks import ImageChecks, check_images, inspect_images
 from tripletkit.data.overlap import Overlap, find_overlap
 from tripletkit.data.pair_graph import PairGraph, make_pair_graph
-from tripletkit.data.picture_checks import PictureChecks, check_pictures, inspect_pictures
 from tripletkit.data.questions import Judgements, Questions, compare_judgements, group_questions
 from tripletkit.data.tally import Tally, show_names, tally
 from tripletkit.data.triplets import Triplets, TripletScan
@@ -24,13 +24,13 @@ from tripletkit.data.triplets import Triplets, TripletScan
 
 @dataclass(frozen=True)
 class Usage:
-    """How often pictures are named; every one of a row's three names counts.
+    """How often images are named; every one of a row's three names counts.
 
     Attributes:
-        n_anchors: pictures that are an anchor somewhere.
-        minimum, median, maximum: over pictures.
-        n_once: pictures that are named once only.
-        most_used: the pictures named most, with how often.
+        n_anchors: images that are an anchor somewhere.
+        minimum, median, maximum: over images.
+        n_once: images that are named once only.
+        most_used: the images named most, with how often.
     """
 
     n_anchors: int
@@ -52,7 +52,7 @@ class CycleTally:
 
 @dataclass(frozen=True)
 class PairSummary:
-    """Which roles pairs of pictures play in judgements.
+    """Which roles pairs of images play in judgements.
 
     Attributes:
         n_pairs: distinct pairs, unordered.
@@ -106,10 +106,10 @@ class Audit:
         source: what the file is called in messages.
         n_triplets: lines that hold a triplet.
         n_distinct: of these, different name by name.
-        n_pictures: distinct names.
+        n_images: distinct names.
         unreadable_lines: lines that are not three names.
         repeated: lines equal to an earlier one.
-        degenerate: triplets that name one picture twice; left out of all that follows.
+        degenerate: triplets that name one image twice; left out of all that follows.
         mirrored: questions that stand there both as A B C and as A C B.
         contradictions: the same, where column 2 is said to be the nearer.
         anchor_cycles, distance_cycles: per anchor, and over all compared distances; with
@@ -120,7 +120,7 @@ class Audit:
     source: str
     n_triplets: int
     n_distinct: int
-    n_pictures: int
+    n_images: int
     unreadable_lines: Tally
     repeated: Tally
     degenerate: Tally
@@ -132,13 +132,13 @@ class Audit:
     usage: Usage
     pair_roles: PairSummary | None
     components: Components
-    pictures: PictureChecks | None
+    images: ImageChecks | None
     against: list[Overlap]
 
     def findings(self) -> list[Finding]:
         """Return the faults: what makes a score wrong, a run fail or a model learn nonsense.
 
-        Repeats, odd but readable pictures, equal or similar pictures within the file, and
+        Repeats, odd but readable images, equal or similar images within the file, and
         mirrored questions of an unanswered file are worth knowing, and no faults.
         """
         tallies: list[tuple[str, str, Tally | CycleTally | None]] = [
@@ -147,10 +147,10 @@ class Audit:
                 "unreadable_lines degenerate contradictions anchor_cycles distance_cycles".split()
             )
         ]
-        if self.pictures:
+        if self.images:
             tallies += [
-                ("unlocated_pictures", self.source, self.pictures.unlocated),
-                ("unreadable_pictures", self.source, self.pictures.unreadable),
+                ("unlocated_images", self.source, self.images.unlocated),
+                ("unreadable_images", self.source, self.images.unreadable),
             ]
         for overlap in self.against:
             tallies += [(kind, overlap.source, found) for kind, found in overlap.tallies()]
@@ -177,11 +177,11 @@ def audit_triplets(
     Args:
         scan: the file as `scan_triplets` returns it, with at least one triplet.
         others: files that should have nothing in common with it, such as the test file.
-        folder: the image folder of all these files; without it no picture is looked at.
+        folder: the image folder of all these files; without it no image is looked at.
         is_answered: the second column is the nearer one.
         n_examples: how many examples to give of each kind.
         follow_outside: allow names and links that lead out of the folder.
-        progress: called with how many pictures are done, and of how many.
+        progress: called with how many images are done, and of how many.
     Raises:
         ImageNameError: if there is no such folder.
     """
@@ -194,19 +194,19 @@ def audit_triplets(
     mirrored = _mirrored(proper, questions, n_examples)
     repeated, n_distinct = _repeated(triplets, n_examples)
 
-    inspected = pictures = None
+    inspected = images = None
     if folder is not None:
         names = dict.fromkeys(chain(*(part.triplets.names for part in (scan, *others))))
-        inspected = inspect_pictures(
+        inspected = inspect_images(
             list(names), folder, follow_outside=follow_outside, progress=progress
         )
-        pictures = check_pictures(inspected, triplets.first_places(), n_examples)
+        images = check_images(inspected, triplets.first_places(), n_examples)
 
     return Audit(
         source=triplets.source,
         n_triplets=len(triplets),
         n_distinct=n_distinct,
-        n_pictures=len(triplets.names),
+        n_images=len(triplets.names),
         unreadable_lines=tally(len(scan.problems), scan.place_problems(), n_examples),
         repeated=repeated,
         degenerate=_degenerate(triplets, degenerate, n_examples),
@@ -217,7 +217,7 @@ def audit_triplets(
         usage=_usage(triplets, n_examples),
         pair_roles=_pair_roles(distinct, graph, n_examples) if is_answered else None,
         components=_components(graph),
-        pictures=pictures,
+        images=images,
         against=[find_overlap(triplets, other, inspected, n_examples) for other in others],
     )
 
@@ -237,7 +237,7 @@ def _repeated(triplets: Triplets, n_examples: int) -> tuple[Tally, int]:
 def _degenerate(triplets: Triplets, is_degenerate: np.ndarray, n_examples: int) -> Tally:
     rows = np.flatnonzero(is_degenerate)
     examples = (
-        f"{triplets.place(row)}: {_shown(triplets, row)} names one picture twice" for row in rows
+        f"{triplets.place(row)}: {_shown(triplets, row)} names one image twice" for row in rows
     )
     return tally(len(rows), examples, n_examples)
 

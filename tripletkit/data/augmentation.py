@@ -1,4 +1,4 @@
-"""Pictures seen a little differently each time: flipped left to right, and shifted."""
+"""Images seen a little differently each time: flipped left to right, and shifted."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tripletkit import defaults
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may happen to a picture in training.
+    """What may happen to an image in training.
 
     Attributes:
-        flip: left and right are swapped in half of the pictures.
-        shift: a picture moves by up to this share of its side, in either direction; what comes
+        flip: left and right are swapped in half of the images.
+        shift: an image moves by up to this share of its side, in either direction; what comes
             in repeats its edge.
     """
 
@@ -23,7 +23,7 @@ class Augmentation:
     shift: float = defaults.SHIFT
 
     def apply(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return pictures as they are seen this time.
+        """Return images as they are seen this time.
 
         Args:
             pixels: `(n_images, side, side, 3)`, of any dtype; not changed.
@@ -40,7 +40,7 @@ class Augmentation:
         if self.flip:
             columns = np.where(is_flipped[:, None], columns[:, ::-1], columns)
         seen = np.empty_like(pixels)
-        for picture, row, column, out in zip(pixels, rows, columns, seen, strict=True):
+        for image, row, column, out in zip(pixels, rows, columns, seen, strict=True):
             # Rows, then columns: each copies whole stretches of memory.
-            np.take(picture[row], column, axis=1, out=out, mode="clip")
+            np.take(image[row], column, axis=1, out=out, mode="clip")
         return seen

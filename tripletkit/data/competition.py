@@ -1,4 +1,4 @@
-"""Triplets as competitions ask them: second and third picture in chance order, and the truth."""
+"""Triplets as competitions ask them: second and third image in chance order, and the truth."""
 
 from __future__ import annotations
 

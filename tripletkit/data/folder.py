@@ -1,4 +1,4 @@
-"""From names in a triplet file to picture files below a folder.
+"""From names in a triplet file to image files below a folder.
 
 Names are compared with what the folder really lists, never with what the file system would
 accept: so upper and lower case, and the two spellings of an accent, mean the same on every
@@ -26,7 +26,7 @@ _WINDOWS_PATH = re.compile(r"\\|^[A-Za-z]:")
 
 @dataclass(frozen=True)
 class LocatedImages:
-    """Where the pictures of a list of names are.
+    """Where the images of a list of names are.
 
     Attributes:
         paths: one a name, in their order; `None` where there is a problem.
@@ -43,7 +43,7 @@ def locate_images(
     """Find the file of every name and say what is wrong with the others.
 
     A name is a path below the folder. With its extension it means exactly that file; without,
-    the one picture of that name, and two (`7.jpg` and `7.png`) are a problem. An exact match
+    the one image of that name, and two (`7.jpg` and `7.png`) are a problem. An exact match
     always wins.
 
     Args:
@@ -54,7 +54,7 @@ def locate_images(
         ImageNameError: if there is no such folder.
     """
     if not folder.is_dir():
-        raise ImageNameError(f"{folder}: expected a folder of pictures, there is none")
+        raise ImageNameError(f"{folder}: expected a folder of images, there is none")
     inside = _Listing(folder, follow_outside)
     paths: list[Path | None] = []
     problems: dict[int, str] = {}
@@ -82,7 +82,7 @@ def find_images(
         places: where each name was read (`train.txt:3`), for the message.
         follow_outside: allow names and links that lead out of the folder.
     Raises:
-        ImageNameError: if a name stands for no picture, several, or one outside the folder.
+        ImageNameError: if a name stands for no image, several, or one outside the folder.
     """
     located = locate_images(names, folder, follow_outside=follow_outside)
     if located.problems:
@@ -98,7 +98,7 @@ def place_problems(problems: dict[int, str], places: Sequence[str] | None) -> li
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that no picture below a folder can have.
+    """Refuse a name that no image below a folder can have.
 
     Raises:
         ImageNameError: if it is an absolute path, a Windows path, or leads out by `..`.
@@ -115,13 +115,13 @@ def check_name(name: str) -> None:
 
 
 def list_images(folder: Path) -> list[str]:
-    """Return the names of all pictures below a folder, sorted; hidden files are left out.
+    """Return the names of all images below a folder, sorted; hidden files are left out.
 
     Raises:
         ImageNameError: if there is no such folder.
     """
     if not folder.is_dir():
-        raise ImageNameError(f"{folder}: expected a folder of pictures, there is none")
+        raise ImageNameError(f"{folder}: expected a folder of images, there is none")
     names = []
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -152,7 +152,7 @@ class _Listing:
         path = self.folder / parent / found
         is_link, is_file = entries.by_name[found]
         if not is_file:
-            raise ImageNameError(f'expected a picture, "{name}" is a folder or a broken link')
+            raise ImageNameError(f'expected an image, "{name}" is a folder or a broken link')
         if is_link and not self.follow_outside:
             self._check_inside(path, name)
         return path
@@ -163,18 +163,18 @@ class _Listing:
             return candidates[0]
         if candidates:
             raise ImageNameError(
-                f'expected one picture for "{name}", got {len(candidates)}: '
+                f'expected one image for "{name}", got {len(candidates)}: '
                 f"{', '.join(sorted(candidates))}. Write the name with its extension."
             )
         close = difflib.get_close_matches(base.lower(), entries.lowered(), n=1, cutoff=0.8)
         hint = f" Did you mean {entries.lowered()[close[0]]!r}?" if close else ""
-        raise ImageNameError(f'there is no picture "{name}" in {self.folder}.{hint}')
+        raise ImageNameError(f'there is no image "{name}" in {self.folder}.{hint}')
 
     def _entries_of(self, parent: str, name: str) -> _Entries:
         if parent not in self.entries:
             path = self.folder / parent
             if not path.is_dir():
-                raise ImageNameError(f'there is no picture "{name}" in {self.folder}')
+                raise ImageNameError(f'there is no image "{name}" in {self.folder}')
             if not self.follow_outside:
                 self._check_inside(path, name)
             self.entries[parent] = _Entries(path)
@@ -183,7 +183,7 @@ class _Listing:
     def _check_inside(self, path: Path, name: str) -> None:
         if not path.resolve().is_relative_to(self.real_folder):
             raise ImageNameError(
-                f'expected a picture inside the image folder, "{name}" is a link that leads '
+                f'expected an image inside the image folder, "{name}" is a link that leads '
                 "out of it. Pass --follow-outside to allow it."
             )
 

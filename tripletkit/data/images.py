@@ -1,4 +1,4 @@
-"""Picture files to RGB pixels, whatever mode, orientation or trap they hold."""
+"""Image files to RGB pixels, whatever mode, orientation or trap they hold."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORMATS = "AVIF BMP DIB GIF JPEG JPEG2000 PNG PPM TGA TIFF WEBP".split()
 # for each pixel wanted, in both directions. On mosaics of photos 224-pixel results then differ
 # from full decoding by 0.17 of 255 in the mean and 3 at most; with 2 by 0.58 and 10.
 DRAFT_RESERVE = 4
-# Increase when the pixels of any picture change, so that stored features are not reused.
+# Increase when the pixels of any image change, so that stored features are not reused.
 PIXELS_VERSION = 1
 
 _UPSIDE_UP = 1
@@ -31,7 +31,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 def read_pixels(
     path: Path, size_px: int, resample: str, file: BinaryIO | None = None
 ) -> np.ndarray:
-    """Decode a picture and resize it to a square, as the source's model takes it.
+    """Decode an image and resize it to a square, as the source's model takes it.
 
     Turned upright by its EXIF orientation; transparency composited over white; the first
     frame of several.
@@ -44,20 +44,20 @@ def read_pixels(
     Returns:
         `(size_px, size_px, 3)` uint8, RGB, 0 to 255.
     Raises:
-        ImageReadError: naming the file, if it is not a picture that can be read whole.
+        ImageReadError: naming the file, if it is not an image that can be read whole.
     """
     return resize_to_square(read_image(path, at_least_px=size_px, file=file), size_px, resample)
 
 
 def resize_to_square(image: Image.Image, size_px: int, resample: str) -> np.ndarray:
-    """Return a picture's pixels as a square, `(size_px, size_px, 3)` uint8."""
+    """Return an image's pixels as a square, `(size_px, size_px, 3)` uint8."""
     return np.asarray(image.resize((size_px, size_px), Image.Resampling[resample.upper()]))
 
 
 def read_image(
     path: Path, at_least_px: int | None = None, file: BinaryIO | None = None
 ) -> Image.Image:
-    """Decode a picture to RGB, upright and opaque.
+    """Decode an image to RGB, upright and opaque.
 
     Args:
         path: the file; its content counts, not its extension.
@@ -65,9 +65,9 @@ def read_image(
             `DRAFT_RESERVE` times this. Defaults to full size.
         file: its bytes where they are at hand. Defaults to opening the path.
     Returns:
-        The picture in mode RGB.
+        The image in mode RGB.
     Raises:
-        ImageReadError: naming the file, if it is not a picture that can be read whole.
+        ImageReadError: naming the file, if it is not an image that can be read whole.
     """
     try:
         with Image.open(file or path, formats=FORMATS) as image:
@@ -77,14 +77,14 @@ def read_image(
             return _to_rgb(_turn_upright(image))
     except Image.DecompressionBombError as error:
         raise ImageReadError(
-            f"{path}: expected a picture of bearable size, got a decompression bomb: {error}"
+            f"{path}: expected an image of bearable size, got a decompression bomb: {error}"
         ) from error
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError, IndexError) as error:
         # What Pillow's plugins raise for broken files; str() of some is empty or has the path.
         unknown = isinstance(error, UnidentifiedImageError)
-        reason = "not a picture format that is known" if unknown else str(error)
+        reason = "not an image format that is known" if unknown else str(error)
         raise ImageReadError(
-            f"{path}: expected a picture, cannot be read: {reason or type(error).__name__}"
+            f"{path}: expected an image, cannot be read: {reason or type(error).__name__}"
         ) from error
 
 

@@ -15,7 +15,7 @@ from tripletkit.errors import ClassesError
 # Draws that repeat a triplet are drawn anew so often; then what is left is listed in full.
 _ROUNDS = 8
 
-# Takes `(m,)` anchors and `(m, k)` candidates, both pictures, and returns `(m, k)` distances.
+# Takes `(m,)` anchors and `(m, k)` candidates, both images, and returns `(m, k)` distances.
 Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -29,7 +29,7 @@ class Difficulty:
 
     Attributes:
         is_hard: hard ones, else easy ones.
-        measure: distances between pictures.
+        measure: distances between images.
         n_candidates: how many are drawn.
     """
 
@@ -45,70 +45,70 @@ def draw_triplets(
     count: int | None = None,
     seed: int = defaults.SEED,
     balance: str = defaults.TRIPLET_BALANCE,
-    pictures: np.ndarray | None = None,
+    images: np.ndarray | None = None,
     difficulty: Difficulty | None = None,
 ) -> np.ndarray:
     """Draw triplets by chance, none of them twice.
 
-    Every picture whose class has another one is an anchor. Balanced by picture, each of them
-    gets equally many triplets (to within one), and every picture of another class is equally
+    Every image whose class has another one is an anchor. Balanced by image, each of them
+    gets equally many triplets (to within one), and every image of another class is equally
     likely to be the negative. Balanced by class, each class gets equally many, its anchors
     equally many of these, and every other class is equally likely to be the negative's. An
     anchor that has not so many triplets leaves its share to the others. The positive is any
-    other picture of the class. Triplets of an anchor are drawn one after the other without
+    other image of the class. Triplets of an anchor are drawn one after the other without
     putting back; nothing is rounded or cut off.
 
     Args:
-        labels: `(n_images,)` integers; `NO_LABEL` where a picture has none.
+        labels: `(n_images,)` integers; `NO_LABEL` where an image has none.
         per_anchor: triplets for each anchor; balanced by class, on average.
         count: triplets in all. Give one of the two.
         seed: start of the draws.
-        balance: `"picture"` or `"class"`.
-        pictures: indices of those that may be used, such as one name of each picture. Defaults
+        balance: `"image"` or `"class"`.
+        images: indices of those that may be used, such as one name of each image. Defaults
             to all.
         difficulty: hard or easy ones. Defaults to any.
     Returns:
         `(n_triplets, 3)` int32 anchor, positive, negative, in chance order; fewer than asked
         for where there are no more.
     Raises:
-        ClassesError: if there are no two classes, or no class has two pictures.
+        ClassesError: if there are no two classes, or no class has two images.
     Example:
         >>> draw_triplets(np.array([0, 0, 1]), per_anchor=1).tolist()
         [[0, 1, 2], [1, 0, 2]]
     """
     if (per_anchor is None) == (count is None):
         raise ValueError("expected one of per_anchor and count")
-    usable = np.arange(len(labels)) if pictures is None else np.unique(pictures)
+    usable = np.arange(len(labels)) if images is None else np.unique(images)
     usable = usable[labels[usable] != NO_LABEL]
     pool = _Pool(usable, labels[usable], balance, difficulty)
     rng = np.random.default_rng(seed)
     n_anchors = int((pool.capacities() > 0).sum())
     quotas = _share_among_anchors(pool, count or per_anchor * n_anchors, balance, rng)
     places = _draw_distinct(pool, quotas, rng)
-    return pool.pictures[rng.permutation(places)].astype(np.int32)
+    return pool.images[rng.permutation(places)].astype(np.int32)
 
 
 class _Pool:
-    """Pictures in the order of their classes; a place is an index into this order.
+    """Images in the order of their classes; a place is an index into this order.
 
     Attributes:
-        pictures: `(n,)`, the picture at each place.
+        images: `(n,)`, the image at each place.
         class_of: `(n,)` classes, numbered from 0 without gaps.
-        starts, sizes: `(n_classes,)` where a class begins, and its number of pictures.
+        starts, sizes: `(n_classes,)` where a class begins, and its number of images.
     """
 
     def __init__(
-        self, pictures: np.ndarray, labels: np.ndarray, balance: str, difficulty: Difficulty | None
+        self, images: np.ndarray, labels: np.ndarray, balance: str, difficulty: Difficulty | None
     ) -> None:
         order = np.argsort(labels, kind="stable")
-        self.pictures = pictures[order]
+        self.images = images[order]
         _, self.class_of, self.sizes = np.unique(
             labels[order], return_inverse=True, return_counts=True
         )
         if len(self.sizes) < 2 or self.sizes.max() < 2:
             raise ClassesError(
-                "expected pictures of at least two classes, and two pictures of one of them, "
-                f"got {len(pictures):,} pictures of {len(self.sizes):,} classes"
+                "expected images of at least two classes, and two images of one of them, "
+                f"got {len(images):,} images of {len(self.sizes):,} classes"
             )
         self.starts = np.cumsum(self.sizes) - self.sizes
         self.by_class = balance == "class"
@@ -117,7 +117,7 @@ class _Pool:
     def capacities(self) -> np.ndarray:
         """Return `(n,)` int64: how many triplets each place is the anchor of."""
         sizes = self.sizes[self.class_of].astype(np.int64)
-        return (sizes - 1) * (len(self.pictures) - sizes)
+        return (sizes - 1) * (len(self.images) - sizes)
 
     def draw(self, anchors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return `(m, 3)` places: one triplet for each anchor."""
@@ -173,14 +173,14 @@ class _Pool:
             other = rng.integers(0, len(self.sizes) - 1, own.shape)
             other += other >= own
             return self.starts[other] + rng.integers(0, self.sizes[other])
-        places = rng.integers(0, len(self.pictures) - self.sizes[own])
+        places = rng.integers(0, len(self.images) - self.sizes[own])
         return places + np.where(places >= self.starts[own], self.sizes[own], 0)
 
     def _reluctance(
         self, anchors: np.ndarray, candidates: np.ndarray, is_positive: bool
     ) -> np.ndarray:
         """Return `(m, k)`: the smaller, the sooner a candidate is taken."""
-        distances = self.difficulty.measure(self.pictures[anchors], self.pictures[candidates])
+        distances = self.difficulty.measure(self.images[anchors], self.images[candidates])
         return -distances if is_positive == self.difficulty.is_hard else distances
 
     def _first_of_several(
@@ -201,7 +201,7 @@ def _share_among_anchors(
 ) -> np.ndarray:
     """Return `(n,)` int64: triplets to draw for each place as anchor."""
     capacities = pool.capacities()
-    if balance == "picture":
+    if balance == "image":
         return _share_out(total, capacities, rng)
     of_class = _share_out(total, np.add.reduceat(capacities, pool.starts), rng)
     parts = np.split(capacities, pool.starts[1:])

@@ -1,4 +1,4 @@
-"""Class labels: which class each picture is of, from a CSV or from a folder per class."""
+"""Class labels: which class each image is of, from a CSV or from a folder per class."""
 
 from __future__ import annotations
 
@@ -17,65 +17,65 @@ from tripletkit.errors import LabelFileError, TripletFileError, describe_problem
 
 COLUMNS = ("name", "label")
 
-# Stands for the class of a picture that has no label.
+# Stands for the class of an image that has no label.
 NO_LABEL = -1
 
 
 @dataclass(frozen=True)
-class PictureLabels:
-    """The classes of named pictures.
+class ImageLabels:
+    """The classes of named images.
 
     Attributes:
         classes: their names, sorted.
-        of_picture: `(n_names,)` int32 indices into `classes`; `NO_LABEL` without a label.
+        of_image: `(n_names,)` int32 indices into `classes`; `NO_LABEL` without a label.
     """
 
     classes: list[str]
-    of_picture: np.ndarray
+    of_image: np.ndarray
 
     @classmethod
-    def of_names(cls, names: Sequence[str], labels: Mapping[str, str]) -> PictureLabels:
+    def of_names(cls, names: Sequence[str], labels: Mapping[str, str]) -> ImageLabels:
         """Look up the label of every name; classes that none of them has are left out."""
         classes = sorted({labels[name] for name in names if name in labels})
         index_of = {name: index for index, name in enumerate(classes)}
         found = [index_of.get(labels.get(name), NO_LABEL) for name in names]
         return cls(classes, np.array(found, dtype=np.int32))
 
-    def merge(self, same_as: np.ndarray, names: Sequence[str]) -> PictureLabels:
-        """Give every name the label that it or another name of the same picture has.
+    def merge(self, same_as: np.ndarray, names: Sequence[str]) -> ImageLabels:
+        """Give every name the label that it or another name of the same image has.
 
         Args:
-            same_as: `(n_names,)` the first name of the same picture; see `find_same_pictures`.
+            same_as: `(n_names,)` the first name of the same image; see `find_same_images`.
             names: for messages.
         Raises:
-            LabelFileError: if one picture has two labels.
+            LabelFileError: if one image has two labels.
         """
-        of_picture = np.full(len(same_as), NO_LABEL, dtype=np.int32)
+        of_image = np.full(len(same_as), NO_LABEL, dtype=np.int32)
         problems = []
-        for name in np.flatnonzero(self.of_picture != NO_LABEL):
-            first, label = same_as[name], self.of_picture[name]
-            if of_picture[first] == NO_LABEL:
-                of_picture[first] = label
-            elif of_picture[first] != label:
+        for name in np.flatnonzero(self.of_image != NO_LABEL):
+            first, label = same_as[name], self.of_image[name]
+            if of_image[first] == NO_LABEL:
+                of_image[first] = label
+            elif of_image[first] != label:
                 problems.append(
-                    f'expected one label for one picture, got "{self.classes[of_picture[first]]}" '
+                    f'expected one label for one image, got "{self.classes[of_image[first]]}" '
                     f'for "{names[first]}" and "{self.classes[label]}" for "{names[name]}"'
                 )
         if problems:
             raise LabelFileError(describe_problems(problems))
-        return PictureLabels(self.classes, of_picture[same_as])
+        return ImageLabels(self.classes, of_image[same_as])
 
 
 def label_files(
     names: Sequence[str], paths: Sequence[Path | None], labels: Mapping[str, str], folder: Path
-) -> PictureLabels:
-    """Find the label of every picture, however the two files spell its name.
+) -> ImageLabels:
+    """Find the label of every image, however the two files spell its name.
 
     Args:
-        names, paths: of the pictures; see `find_files`.
-        labels: name -> label, as `read_classes` gives it; names of other pictures are passed
+        names, paths: of the images; see `find_files`.
+        labels: name -> label, as `read_classes` gives it; names of other images are passed
             over.
-        folder: of the pictures.
+        folder: of the images.
     """
     known = set(names)
     others = [name for name in labels if name not in known]
@@ -86,7 +86,7 @@ def label_files(
         for name, path in zip(names, paths, strict=True)
         if name in labels or path in of_path
     }
-    return PictureLabels.of_names(names, of_name)
+    return ImageLabels.of_names(names, of_name)
 
 
 def read_classes(source: Path, folder: Path) -> dict[str, str]:
@@ -94,9 +94,9 @@ def read_classes(source: Path, folder: Path) -> dict[str, str]:
 
     Args:
         source: a file for `read_labels`, or a folder inside `folder`, or `folder` itself.
-        folder: of the pictures, which names are relative to.
+        folder: of the images, which names are relative to.
     Returns:
-        Name of a picture -> label, in the order of the file or of the names.
+        Name of an image -> label, in the order of the file or of the names.
     Raises:
         LabelFileError: if the file is no such file, or the folder has no such subfolders.
     """
@@ -115,7 +115,7 @@ def read_classes(source: Path, folder: Path) -> dict[str, str]:
     }
     if not labels:
         raise LabelFileError(
-            f"{source}: expected a subfolder of pictures for each class, got none. "
+            f"{source}: expected a subfolder of images for each class, got none. "
             "Or give a CSV with the columns name and label."
         )
     return labels
@@ -128,7 +128,7 @@ def read_labels(source: Path | BinaryIO, name: str | None = None) -> dict[str, s
         source: a path, or an open binary file such as standard input.
         name: what to call it in messages. Defaults to the path as given.
     Returns:
-        Name of a picture -> label, in the order of the file.
+        Name of an image -> label, in the order of the file.
     Raises:
         LabelFileError: if it is no such file, or gives a name two labels. The message holds
             the first ten problems as `file:line: expected ..., got ...` and their number.

@@ -1,4 +1,4 @@
-"""Pictures that look the same: perceptual hashes and the search for close ones."""
+"""Images that look the same: perceptual hashes and the search for close ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image
 _HASH_BITS = 64
 
 
-def hash_picture(image: Image.Image) -> np.uint64:
+def hash_image(image: Image.Image) -> np.uint64:
     """Return a 64-bit hash that scaling, recompression and small changes of tone hardly move.
 
     Reference:
@@ -25,7 +25,7 @@ def find_close_hashes(hashes: np.ndarray, max_distance: int) -> tuple[np.ndarray
 
     Cut into `max_distance + 1` parts, two such hashes agree in at least one part entirely, so
     only hashes that share a part are compared: near linear in practice. Groups of equal hashes
-    are linked to their first member only, so that a thousand blank pictures are a thousand
+    are linked to their first member only, so that a thousand blank images are a thousand
     pairs and not half a million.
 
     Args:

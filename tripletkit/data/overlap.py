@@ -7,12 +7,12 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from tripletkit.data.pair_graph import make_pair_graph
-from tripletkit.data.picture_checks import (
-    InspectedPictures,
+from tripletkit.data.image_checks import (
+    InspectedImages,
     look_alike_across,
     same_content_across,
 )
+from tripletkit.data.pair_graph import make_pair_graph
 from tripletkit.data.questions import group_questions
 from tripletkit.data.tally import Tally, show_names, tally
 from tripletkit.data.triplets import Triplets, TripletScan
@@ -26,18 +26,18 @@ class Overlap:
         source: what the other file is called in messages.
         n_triplets: triplets of the other file.
         unreadable_lines: its lines that are not three names.
-        shared_pictures: names in both.
-        shared_pairs: pairs of pictures compared in both.
+        shared_images: names in both.
+        shared_pairs: pairs of images compared in both.
         shared_questions: questions in both, in either order of B and C.
-        same_content: pictures of ours that the other file has under another name; `None`
+        same_content: images of ours that the other file has under another name; `None`
             without an image folder.
-        look_alike: pairs of a picture of ours and one of theirs that look alike; likewise.
+        look_alike: pairs of an image of ours and one of theirs that look alike; likewise.
     """
 
     source: str
     n_triplets: int
     unreadable_lines: Tally
-    shared_pictures: Tally
+    shared_images: Tally
     shared_pairs: Tally
     shared_questions: Tally
     same_content: Tally | None
@@ -53,14 +53,14 @@ class Overlap:
 
 
 def find_overlap(
-    ours: Triplets, other: TripletScan, inspected: InspectedPictures | None, n_examples: int
+    ours: Triplets, other: TripletScan, inspected: InspectedImages | None, n_examples: int
 ) -> Overlap:
     """Find what two triplet files share.
 
     Args:
         ours: our file, its names the first of the names inspected.
         other: the other file.
-        inspected: the pictures of both files, if there is an image folder.
+        inspected: the images of both files, if there is an image folder.
         n_examples: how many examples to give of each kind.
     """
     names, theirs = _over_names_of(ours, other.triplets)
@@ -90,7 +90,7 @@ def find_overlap(
         source=theirs.source,
         n_triplets=len(theirs),
         unreadable_lines=tally(len(other.problems), other.place_problems(), n_examples),
-        shared_pictures=shared(both_rows, lambda name, _: show_names(names, [name])),
+        shared_images=shared(both_rows, lambda name, _: show_names(names, [name])),
         shared_pairs=shared(
             np.stack([graph.near, graph.far], axis=1),
             lambda pair, _: show_names(names, graph.pairs[pair]),

@@ -1,4 +1,4 @@
-"""The graph whose nodes are pairs of pictures and whose edges are triplets.
+"""The graph whose nodes are pairs of images and whose edges are triplets.
 
 A triplet compares two pairs, {anchor, first} and {anchor, second}. What can be remembered of
 a pair (that it was the near one) travels along these edges, so a split that keeps the parts of
@@ -82,9 +82,9 @@ def make_pair_graph(rows: np.ndarray, n_names: int) -> PairGraph:
     anchor, first, second = rows.T.astype(np.int64)
     near_keys = pair_keys(anchor, first, n_names)
     far_keys = pair_keys(anchor, second, n_names)
-    codes, keys = pd.factorize(np.concatenate([near_keys, far_keys]))
+    embeddings, keys = pd.factorize(np.concatenate([near_keys, far_keys]))
     pairs = np.stack(np.divmod(keys, n_names), axis=1)
-    return PairGraph(pairs, codes[: len(rows)], codes[len(rows) :])
+    return PairGraph(pairs, embeddings[: len(rows)], embeddings[len(rows) :])
 
 
 def pair_keys(left: np.ndarray, right: np.ndarray, n_names: int) -> np.ndarray:

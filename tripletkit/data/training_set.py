@@ -8,8 +8,8 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.data.label_triplets import draw_triplets
-from tripletkit.data.labels import NO_LABEL, PictureLabels
-from tripletkit.data.splits import split_triplets
+from tripletkit.data.labels import NO_LABEL, ImageLabels
+from tripletkit.data.splits.policies import split_triplets
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import Votes
 from tripletkit.errors import TripletFileError
@@ -24,14 +24,14 @@ class TrainingSet:
     """Training and validation triplets over the same names.
 
     Attributes:
-        train, val: anchor, positive, negative; `val` may be empty. No row names a picture
+        train, val: anchor, positive, negative; `val` may be empty. No row names an image
             twice.
         by: how they were divided: a split policy, `"file"` or `"none"`.
         n_dropped: triplets that the split could use on neither side.
-        n_degenerate: triplets left out because they name a picture twice.
-        labels: the classes of the pictures in `names`; None without labels.
+        n_degenerate: triplets left out because they name an image twice.
+        labels: the classes of the images in `names`; None without labels.
         train_votes, val_votes: on the triplets, where there are any.
-        n_tied: triplets left out because as many people chose the one picture as the other.
+        n_tied: triplets left out because as many people chose the one image as the other.
     """
 
     train: Triplets
@@ -39,7 +39,7 @@ class TrainingSet:
     by: str
     n_dropped: int
     n_degenerate: int
-    labels: PictureLabels | None = None
+    labels: ImageLabels | None = None
     train_votes: Votes | None = None
     val_votes: Votes | None = None
     n_tied: int = 0
@@ -48,12 +48,12 @@ class TrainingSet:
     def names(self) -> list[str]:
         return self.train.names
 
-    def n_shared_pictures(self) -> int:
-        """Return how many pictures are in both training and validation triplets."""
+    def n_shared_images(self) -> int:
+        """Return how many images are in both training and validation triplets."""
         return len(np.intersect1d(self.train.rows, self.val.rows))
 
     def keep_usable(self, is_usable: np.ndarray) -> TrainingSet:
-        """Return the set without triplets that have a picture that cannot be used.
+        """Return the set without triplets that have an image that cannot be used.
 
         Args:
             is_usable: `(n_names,)` bool.
@@ -117,7 +117,7 @@ def divide_training_set(
         votes: on the triplets.
     Raises:
         SplitError: if there is too little to divide.
-        TripletFileError: if every triplet names a picture twice.
+        TripletFileError: if every triplet names an image twice.
     """
     usable, votes, n_degenerate = _leave_out_degenerate(triplets, votes)
     if val_fraction == 0:
@@ -153,7 +153,7 @@ def join_training_set(
         truth: `(n_val,)`, 1 where the first is nearer, 0 where the second is.
         votes, val_votes: on the triplets of the two.
     Raises:
-        TripletFileError: if every triplet of a file names a picture twice.
+        TripletFileError: if every triplet of a file names an image twice.
     """
     if truth is not None:
         val = replace(val, rows=np.where(truth[:, None] == 1, val.rows, val.rows[:, [0, 2, 1]]))
@@ -166,34 +166,34 @@ def join_training_set(
 
 def draw_training_set(
     names: list[str],
-    labels: PictureLabels,
+    labels: ImageLabels,
     is_held_out: np.ndarray,
-    pictures: np.ndarray,
+    images: np.ndarray,
     source: str,
     seed: int,
 ) -> TrainingSet:
-    """Draw triplets from class labels, for training and from the held-out pictures.
+    """Draw triplets from class labels, for training and from the held-out images.
 
     Args:
-        names: of the pictures.
+        names: of the images.
         labels: of the same.
         is_held_out: `(n_names,)` bool; without any there are no validation triplets.
-        pictures: indices of the names to use, one for each picture.
+        images: indices of the names to use, one for each image.
         source: what to call the labels in messages.
         seed: start of the draws.
     Raises:
-        ClassesError: if there are no two classes, or no class has two pictures, on either side.
+        ClassesError: if there are no two classes, or no class has two images, on either side.
     """
     parts = []
     for is_here, most in (
         (~is_held_out, defaults.MAX_DRAWN_TRIPLETS),
         (is_held_out, defaults.MAX_DRAWN_VAL_TRIPLETS),
     ):
-        here = pictures[is_here[pictures] & (labels.of_picture[pictures] != NO_LABEL)]
+        here = images[is_here[images] & (labels.of_image[images] != NO_LABEL)]
         rows = np.empty((0, 3), dtype=np.int32)
         if len(here) or not parts:
-            count = min(most, defaults.TRIPLETS_PER_PICTURE * len(here))
-            rows = draw_triplets(labels.of_picture, count=count, seed=seed, pictures=here)
+            count = min(most, defaults.TRIPLETS_PER_IMAGE * len(here))
+            rows = draw_triplets(labels.of_image, count=count, seed=seed, images=here)
         parts.append(Triplets(names, rows, np.arange(1, len(rows) + 1), source))
     by = BY_CLASS if is_held_out.any() else NO_SPLIT
     return TrainingSet(*parts, by, 0, 0, labels)
@@ -205,8 +205,7 @@ def _leave_out_degenerate(
     is_degenerate = triplets.is_degenerate()
     if is_degenerate.all():
         raise TripletFileError(
-            f"{triplets.source}: expected triplets of three pictures, every one names a "
-            "picture twice"
+            f"{triplets.source}: expected triplets of three images, every one names a image twice"
         )
     kept = None if votes is None else votes.take(~is_degenerate)
     return triplets.take(~is_degenerate), kept, int(is_degenerate.sum())

@@ -37,7 +37,7 @@ _SHOWN_CHARACTERS = 60
 
 @dataclass(frozen=True)
 class Triplets:
-    """Questions "is the anchor nearer to the first or to the second?" over named pictures.
+    """Questions "is the anchor nearer to the first or to the second?" over named images.
 
     In a training file the second column is the positive and the third the negative.
 
@@ -71,7 +71,7 @@ class Triplets:
         return Triplets(self.names, self.rows[rows], self.lines[rows], self.source)
 
     def merge(self, same_as: np.ndarray) -> Triplets:
-        """Return the rows with names that stand for one picture made one.
+        """Return the rows with names that stand for one image made one.
 
         Args:
             same_as: `(n_names,)` indices, for each name the one to take instead.
@@ -79,7 +79,7 @@ class Triplets:
         return replace(self, rows=same_as[self.rows].astype(np.int32))
 
     def is_degenerate(self) -> np.ndarray:
-        """Return `(n_triplets,)` bool: the row names one picture twice."""
+        """Return `(n_triplets,)` bool: the row names one image twice."""
         anchor, first, second = self.rows.T
         return (anchor == first) | (anchor == second) | (first == second)
 
@@ -190,7 +190,7 @@ def quote_name(name: str) -> str:
     """
     if not name or _CONTROL.search(name) or not _is_encodable(name):
         raise TripletFileError(
-            f"expected a name that a line of text can hold, got {name!r}; rename the picture"
+            f"expected a name that a line of text can hold, got {name!r}; rename the image"
         )
     if re.search(r'[\s",]', name) or name.startswith("#"):
         return '"' + name.replace('"', '""') + '"'
@@ -206,8 +206,8 @@ def describe_other_questions(asked: Triplets, expected: Triplets) -> str | None:
         The first ten rows that differ and their number; None if there are none.
     """
     index_of = {name: index for index, name in enumerate(expected.names)}
-    codes = np.array([index_of.get(name, -1) for name in asked.names], dtype=np.int64)
-    wrong = np.flatnonzero((codes[asked.rows] != expected.rows).any(axis=1))
+    numbers = np.array([index_of.get(name, -1) for name in asked.names], dtype=np.int64)
+    wrong = np.flatnonzero((numbers[asked.rows] != expected.rows).any(axis=1))
     if not wrong.size:
         return None
     problems = [
@@ -310,16 +310,16 @@ class _Collected:
         self._add(tokens, np.array(numbers, dtype=np.int64), decode=False)
 
     def _add(self, tokens: list, lines: np.ndarray, decode: bool) -> None:
-        codes, distinct = pd.factorize(np.array(tokens, dtype=object))
+        numbers, distinct = pd.factorize(np.array(tokens, dtype=object))
         index_of = self.index_of
-        global_codes = np.array(
+        global_embeddings = np.array(
             [
                 index_of.setdefault(name.decode() if decode else name, len(index_of))
                 for name in distinct
             ],
             dtype=np.int32,
         )
-        self.rows.append(global_codes[codes].reshape(-1, 3))
+        self.rows.append(global_embeddings[numbers].reshape(-1, 3))
         self.lines.append(lines)
 
 

@@ -29,7 +29,7 @@ class Votes:
 
     @classmethod
     def of_shares(cls, shares: np.ndarray) -> Votes:
-        """Return votes of which only the share for the first picture is known, 0 to 1."""
+        """Return votes of which only the share for the first image is known, 0 to 1."""
         return cls(shares, 1 - shares)
 
     @property
@@ -39,17 +39,17 @@ class Votes:
 
     @property
     def share(self) -> np.ndarray:
-        """`(n_triplets,)` float64: the share of votes for the first picture, 0 to 1."""
+        """`(n_triplets,)` float64: the share of votes for the first image, 0 to 1."""
         return self.for_first / self.n_each
 
     @property
     def is_tie(self) -> np.ndarray:
-        """`(n_triplets,)` bool: as many votes for one picture as for the other."""
+        """`(n_triplets,)` bool: as many votes for one image as for the other."""
         return self.for_first == self.for_second
 
     @property
     def is_for_second(self) -> np.ndarray:
-        """`(n_triplets,)` bool: most votes are for the second picture."""
+        """`(n_triplets,)` bool: most votes are for the second image."""
         return self.for_second > self.for_first
 
     @property
@@ -64,7 +64,7 @@ class Votes:
         return Votes(self.for_first[rows], self.for_second[rows])
 
     def turn(self, is_turned: np.ndarray) -> Votes:
-        """Return the votes after first and second picture changed places in some rows.
+        """Return the votes after first and second image changed places in some rows.
 
         Args:
             is_turned: `(n_triplets,)` bool.
@@ -88,7 +88,7 @@ def turn_to_majority(triplets: Triplets, votes: Votes) -> tuple[Triplets, Votes]
 def make_loss_weights(votes: Votes, votes_as: VotesAs) -> np.ndarray:
     """Return the weights of a triplet's loss as it stands, and of the loss the other way round.
 
-    With p the share of votes for the first picture, the loss of a triplet is
+    With p the share of votes for the first image, the loss of a triplet is
     `weights[0] * l(d(A, B), d(A, C)) + weights[1] * l(d(A, C), d(A, B))`:
 
     - `soft`: p and 1 - p, the expected loss over the voters. A tie pulls the two distances

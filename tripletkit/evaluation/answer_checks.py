@@ -34,7 +34,7 @@ class AnswerChecks:
     Attributes:
         n: rows.
         n_ones: answers that are 1.
-        share_of_ones: 0 to 1; near 0.5 where the two pictures are asked in chance order.
+        share_of_ones: 0 to 1; near 0.5 where the two images are asked in chance order.
         share_interval: its 95% Wilson interval.
         n_ties, n_undecidable: rows with margin 0, and with none; None without margins.
         n_margin_conflicts: rows whose prediction is not the sign of their margin; None as above.
@@ -115,9 +115,9 @@ def check_answers(
 
 
 def implied_triplets(answers: Answers, triplets: Triplets) -> tuple[np.ndarray, np.ndarray]:
-    """Turn answers into judgements: anchor, nearer picture, other picture.
+    """Turn answers into judgements: anchor, nearer image, other image.
 
-    Ties, rows without a margin and rows that name one picture twice say nothing and are left out.
+    Ties, rows without a margin and rows that name one image twice say nothing and are left out.
 
     Returns:
         `(n, 3)` integers, and `(n,)` the row of each in the file.

@@ -40,9 +40,9 @@ class Answers:
     """Answers to triplets, in the order of their file.
 
     Attributes:
-        predictions: `(n_triplets,)` int8, 1 where the first picture is called the nearer one.
-        margins: `(n_triplets,)` float64, d(anchor, second) - d(anchor, first); NaN where a
-            picture could not be read. None if the file has no margins.
+        predictions: `(n_triplets,)` int8, 1 where the first image is called the nearer one.
+        margins: `(n_triplets,)` float64, d(anchor, second) - d(anchor, first); NaN where an
+            image could not be read. None if the file has no margins.
         triplets: the questions, or None if the file does not hold them.
         source: what to call the file in messages.
     """
@@ -60,7 +60,7 @@ class Answers:
         """Answer by the sign of margins: 1 if positive, 0 if negative, a tie or not known.
 
         Args:
-            margins: `(n_triplets,)` floats, NaN where a picture could not be read.
+            margins: `(n_triplets,)` floats, NaN where an image could not be read.
         """
         return cls((margins > 0).astype(np.int8), margins, triplets, source)
 
@@ -72,12 +72,12 @@ class Answers:
 
     @property
     def is_tie(self) -> np.ndarray:
-        """`(n_triplets,)` bool: both pictures are equally near; False without margins."""
+        """`(n_triplets,)` bool: both images are equally near; False without margins."""
         return np.zeros(len(self), bool) if self.margins is None else self.margins == 0
 
     @property
     def is_undecidable(self) -> np.ndarray:
-        """`(n_triplets,)` bool: a picture could not be read; False without margins."""
+        """`(n_triplets,)` bool: an image could not be read; False without margins."""
         return np.zeros(len(self), bool) if self.margins is None else np.isnan(self.margins)
 
 
@@ -86,7 +86,7 @@ class Truth:
     """What people answered, in the order of its file.
 
     Attributes:
-        labels: `(n_triplets,)` int8, 1 where the first picture is the nearer one.
+        labels: `(n_triplets,)` int8, 1 where the first image is the nearer one.
         source: what to call the file in messages.
     """
 
@@ -309,9 +309,9 @@ class _Names:
 
     def convert(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         index_of = self.index_of
-        codes = [index_of.setdefault(text, len(index_of)) for text in texts]
-        codes = np.array(codes, dtype=np.int32)
-        return codes, codes == index_of.get("", -1)
+        embeddings = [index_of.setdefault(text, len(index_of)) for text in texts]
+        embeddings = np.array(embeddings, dtype=np.int32)
+        return embeddings, embeddings == index_of.get("", -1)
 
 
 _LABELS = Field("0 or 1", _to_labels)

@@ -18,25 +18,25 @@ Progress = Callable[[int, int], None]
 
 
 class ClassDistances:
-    """Distances between labelled pictures, which stand in the order of their classes.
+    """Distances between labelled images, which stand in the order of their classes.
 
-    So the distances of a block of pictures to those of a class are a rectangle.
+    So the distances of a block of images to those of a class are a rectangle.
 
     Attributes:
-        order: `(n,)` the picture at each place, as an index into the codes given.
+        order: `(n,)` the image at each place, as an index into the embeddings given.
         n_classes: how many there are.
         distances: between places.
     """
 
-    def __init__(self, codes: np.ndarray, labels: np.ndarray, distance: str) -> None:
-        """Sort codes by class.
+    def __init__(self, embeddings: np.ndarray, labels: np.ndarray, distance: str) -> None:
+        """Sort embeddings by class.
 
         Args:
-            codes: `(n, n_dims)` float32, finite; no two rows of the same picture.
+            embeddings: `(n, n_dims)` float32, finite; no two rows of the same image.
             labels: `(n,)` integer classes.
             distance: a name that `PairwiseDistances` takes.
         Raises:
-            ClassesError: if there are no two classes, or no class has two pictures.
+            ClassesError: if there are no two classes, or no class has two images.
         """
         self.order = np.argsort(labels, kind="stable")
         _, self._starts, sizes = np.unique(
@@ -44,12 +44,12 @@ class ClassDistances:
         )
         if len(sizes) < 2 or sizes.max() < 2:
             raise ClassesError(
-                "expected pictures of at least two classes, and two pictures of one of them, "
-                f"got {len(codes):,} pictures of {len(sizes):,} classes"
+                "expected images of at least two classes, and two images of one of them, "
+                f"got {len(embeddings):,} images of {len(sizes):,} classes"
             )
         self._ends = self._starts + sizes
         self.n_classes = len(sizes)
-        self.distances = PairwiseDistances(codes[self.order], distance)
+        self.distances = PairwiseDistances(embeddings[self.order], distance)
 
     def __len__(self) -> int:
         return len(self.order)
@@ -118,32 +118,32 @@ class DistanceDistribution:
 
 
 def measure_distribution(
-    pictures: ClassDistances, progress: Progress | None = None
+    images: ClassDistances, progress: Progress | None = None
 ) -> DistanceDistribution:
     """Count the distances of all pairs in one pass over half of them.
 
     Args:
-        pictures: whose distances.
-        progress: told (done, total) in pictures.
+        images: whose distances.
+        progress: told (done, total) in images.
     """
     # A place past the last bin is for what is no pair, or was counted already.
     everything = np.zeros(N_BINS + 1, dtype=np.int64)
     positives = np.zeros(N_BINS + 1, dtype=np.int64)
-    limit = pictures.distances.limit or 1.0
-    for block in pictures.distances.blocks():
-        measured = pictures.distances.measure(block, slice(block.start, None))
+    limit = images.distances.limit or 1.0
+    for block in images.distances.blocks():
+        measured = images.distances.measure(block, slice(block.start, None))
         measured *= N_BINS / limit
         bins = measured.astype(np.int32)
         np.minimum(bins, N_BINS - 1, out=bins)
         below = np.tri(len(bins), dtype=bool)
         bins[:, : len(bins)][below] = N_BINS
         everything += _count(bins)
-        for part, whole in pictures.classes_in(block):
+        for part, whole in images.classes_in(block):
             rows = slice(part.start - block.start, part.stop - block.start)
             columns = slice(rows.start, whole.stop - block.start)
             positives += _count(bins[rows, columns])
         if progress is not None:
-            progress(block.stop, len(pictures))
+            progress(block.stop, len(images))
     edges = np.linspace(0, limit, N_BINS + 1)
     return DistanceDistribution(edges, positives[:-1], (everything - positives)[:-1])
 

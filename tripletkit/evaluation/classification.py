@@ -1,6 +1,6 @@
-"""How well codes tell classes apart: by class centers, by neighbours, and as a search.
+"""How well embeddings tell classes apart: by class centers, by neighbours, and as a search.
 
-Held-out pictures are the queries, the pictures of training the reference that answers them.
+Held-out images are the queries, the images of training the reference that answers them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pandas as pd
 from tripletkit import defaults
 from tripletkit.data.outputs import open_output
 from tripletkit.errors import ClassesError
-from tripletkit.evaluation.intervals import Interval, picture_bootstrap, wilson_interval
+from tripletkit.evaluation.intervals import Interval, image_bootstrap, wilson_interval
 from tripletkit.evaluation.pairwise import PairwiseDistances
 
 # A precision at this many neighbours is what retrieval is customarily judged by.
@@ -40,11 +40,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class ClassVariances:
-    """How far codes lie from their class, and classes from each other; their sum is the whole.
+    """How far embeddings lie from their class, and classes from each other; their sum is the whole.
 
     Attributes:
-        within: mean squared L2 distance of codes to the mean of their class.
-        between: of these means to the mean of all codes, each weighing as its class is large.
+        within: mean squared L2 distance of embeddings to the mean of their class.
+        between: of these means to the mean of all embeddings, each weighing as its class is large.
     """
 
     within: float
@@ -52,7 +52,7 @@ class ClassVariances:
 
     @property
     def within_share(self) -> float:
-        """What classes leave unexplained, 0 to 1; NaN where all codes are alike."""
+        """What classes leave unexplained, 0 to 1; NaN where all embeddings are alike."""
         total = self.within + self.between
         return self.within / total if total else float("nan")
 
@@ -71,7 +71,7 @@ class Confusion:
 
     @property
     def accuracy(self) -> float:
-        """Share of pictures whose neighbours say the true label."""
+        """Share of images whose neighbours say the true label."""
         return float(np.trace(self.counts) / self.counts.sum())
 
     def worst(self) -> tuple[str, str, int]:
@@ -93,18 +93,18 @@ class Confusion:
 
 @dataclass(frozen=True)
 class ClassificationScores:
-    """What reference pictures say of queries.
+    """What reference images say of queries.
 
     Attributes:
         n_queries, n_reference, n_classes: how many; classes of the reference.
         n_unknown: queries left out, as their class is none of the reference's.
         k: neighbours that vote.
-        nearest_center: accuracy of the class whose mean code is nearest.
+        nearest_center: accuracy of the class whose mean embedding is nearest.
         nearest_neighbors: accuracy of the vote of the k nearest.
         precision_at_1, precision_at_10: share of the query's class among the nearest.
         mean_average_precision: of the ranking of the whole reference.
         commonest_class: accuracy of always saying the reference's commonest class.
-        variances: of the queries' codes.
+        variances: of the queries' embeddings.
         predicted: `(n_queries,)` classes that the neighbours say.
         confusion: `(n_labels, n_labels)` int64, the true class in the row.
     """
@@ -151,10 +151,10 @@ class ClassificationScores:
         return counts | measures | {"commonest_class": self.commonest_class, "variance": variances}
 
 
-def classify_codes(
-    reference_codes: np.ndarray,
+def classify_embeddings(
+    reference_embeddings: np.ndarray,
     reference_labels: np.ndarray,
-    query_codes: np.ndarray,
+    query_embeddings: np.ndarray,
     query_labels: np.ndarray,
     distance: str,
     k: int = defaults.NEIGHBORS,
@@ -162,44 +162,44 @@ def classify_codes(
 ) -> ClassificationScores:
     """Let the reference say the class of each query.
 
-    Memory beside the codes is some hundred megabytes, whatever their number. Distances are
-    taken in float32; of equally near pictures the lower row comes first. For the cosine, class
-    centers are means of codes of length 1, and so are variances.
+    Memory beside the embeddings is some hundred megabytes, whatever their number. Distances are
+    taken in float32; of equally near images the lower row comes first. For the cosine, class
+    centers are means of embeddings of length 1, and so are variances.
 
     Args:
-        reference_codes: `(n_reference, n_dims)` float32, finite.
+        reference_embeddings: `(n_reference, n_dims)` float32, finite.
         reference_labels: `(n_reference,)` integers from 0; at least two classes.
-        query_codes, query_labels: the same of the queries; none of them is in the reference.
+        query_embeddings, query_labels: the same of the queries; none of them is in the reference.
         distance: a name that `PairwiseDistances` takes.
         k: neighbours that vote; fewer where the reference is smaller.
         seed: of the resampled intervals.
     Raises:
         ClassesError: if the reference has fewer than two classes, or no query is of one of them.
     Example:
-        >>> codes = np.array([[0.0], [1.0], [7.0], [8.0]], dtype=np.float32)
+        >>> embeddings = np.array([[0.0], [1.0], [7.0], [8.0]], dtype=np.float32)
         >>> labels = np.array([0, 0, 1, 1])
-        >>> scores = classify_codes(codes, labels, codes + 0.4, labels, "l2", k=1)
+        >>> scores = classify_embeddings(embeddings, labels, embeddings + 0.4, labels, "l2", k=1)
         >>> scores.nearest_center.value, scores.precision_at_10.value
         (1.0, 0.5)
     """
     classes = np.unique(reference_labels)
     if len(classes) < 2:
         raise ClassesError(
-            "expected labelled pictures of at least two classes that are not held out, got "
+            "expected labelled images of at least two classes that are not held out, got "
             f"{len(reference_labels):,} of {len(classes)}. Hold fewer out."
         )
     is_known = np.isin(query_labels, classes)
     if not is_known.any():
         raise ClassesError(
-            f"expected held-out pictures of the {len(classes)} classes that other pictures have, "
+            f"expected held-out images of the {len(classes)} classes that other images have, "
             f"got none among {len(query_labels):,}"
         )
-    queries, truth = query_codes[is_known], query_labels[is_known]
+    queries, truth = query_embeddings[is_known], query_labels[is_known]
     if distance == "cosine":
-        reference_codes, queries = _unit_length(reference_codes), _unit_length(queries)
-    said_by_center = _say_nearest_center(reference_codes, reference_labels, queries, distance)
+        reference_embeddings, queries = _unit_length(reference_embeddings), _unit_length(queries)
+    said_by_center = _say_nearest_center(reference_embeddings, reference_labels, queries, distance)
     nearest, average_precision = _rank(
-        reference_codes, reference_labels, queries, truth, distance, max(k, PRECISION_AT)
+        reference_embeddings, reference_labels, queries, truth, distance, max(k, PRECISION_AT)
     )
     is_hit = nearest == truth[:, None]
     n_labels = int(max(reference_labels.max(), truth.max())) + 1
@@ -225,7 +225,7 @@ def classify_codes(
 def vote(labels: np.ndarray, is_there: np.ndarray | None = None) -> np.ndarray:
     """Return the label that most of each query's neighbours have.
 
-    Of labels with equally many votes the one whose nearest picture is nearer wins.
+    Of labels with equally many votes the one whose nearest image is nearer wins.
 
     Args:
         labels: `(n_queries, k)` integers from 0, of the neighbours, nearest first.
@@ -255,8 +255,8 @@ def average_precision(own: np.ndarray, ascending: np.ndarray) -> float:
     That of `sklearn.metrics.average_precision_score`, ties included, in a tenth of the time.
 
     Args:
-        own: `(n_own,)` distances to the pictures of the query's class, at least one.
-        ascending: `(n,)` distances to all pictures, these too, sorted.
+        own: `(n_own,)` distances to the images of the query's class, at least one.
+        ascending: `(n,)` distances to all images, these too, sorted.
     Example:
         The first and the third of four are of the class: (1/1 + 2/3) / 2.
         >>> round(average_precision(np.array([3.0, 1.0]), np.array([1.0, 2.0, 3.0, 4.0])), 4)
@@ -275,11 +275,11 @@ def count_confusions(labels: np.ndarray, predicted: np.ndarray, n_labels: int) -
     return confusion_matrix(labels, predicted, labels=np.arange(n_labels))
 
 
-def measure_variances(codes: np.ndarray, labels: np.ndarray) -> ClassVariances:
-    """Measure how codes spread within and between classes.
+def measure_variances(embeddings: np.ndarray, labels: np.ndarray) -> ClassVariances:
+    """Measure how embeddings spread within and between classes.
 
     Args:
-        codes: `(n, n_dims)`, finite.
+        embeddings: `(n, n_dims)`, finite.
         labels: `(n,)` integers.
     Reference:
         Fisher. The use of multiple measurements in taxonomic problems. Annals of Eugenics 7,
@@ -289,35 +289,35 @@ def measure_variances(codes: np.ndarray, labels: np.ndarray) -> ClassVariances:
         ClassVariances(within=1.0, between=25.0)
     """
     _, of_class, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    codes = np.asarray(codes, dtype=np.float64)
-    centers = _class_means(codes, of_class, sizes)
-    within = ((codes - centers[of_class]) ** 2).sum(axis=1).mean()
-    from_middle = ((centers - codes.mean(axis=0)) ** 2).sum(axis=1)
+    embeddings = np.asarray(embeddings, dtype=np.float64)
+    centers = _class_means(embeddings, of_class, sizes)
+    within = ((embeddings - centers[of_class]) ** 2).sum(axis=1).mean()
+    from_middle = ((centers - embeddings.mean(axis=0)) ** 2).sum(axis=1)
     return ClassVariances(float(within), float(np.average(from_middle, weights=sizes)))
 
 
-def _class_means(codes: np.ndarray, of_class: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    sums = np.zeros((len(sizes), codes.shape[1]))
-    np.add.at(sums, of_class, codes)
+def _class_means(embeddings: np.ndarray, of_class: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    sums = np.zeros((len(sizes), embeddings.shape[1]))
+    np.add.at(sums, of_class, embeddings)
     return sums / sizes[:, None]
 
 
 def _say_nearest_center(
-    codes: np.ndarray, labels: np.ndarray, queries: np.ndarray, distance: str
+    embeddings: np.ndarray, labels: np.ndarray, queries: np.ndarray, distance: str
 ) -> np.ndarray:
     """Return the class of the nearest mean, in any of our distances.
 
     `sklearn.neighbors.NearestCentroid` knows neither the cosine nor means under L1.
     """
     classes, of_class, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    centers = _class_means(codes, of_class, sizes).astype(np.float32)
+    centers = _class_means(embeddings, of_class, sizes).astype(np.float32)
     distances = PairwiseDistances(np.concatenate([centers, queries]), distance)
     to_centers = distances.measure(slice(len(centers), None), slice(len(centers)))
     return classes[to_centers.argmin(axis=1)]
 
 
 def _rank(
-    codes: np.ndarray,
+    embeddings: np.ndarray,
     labels: np.ndarray,
     queries: np.ndarray,
     truth: np.ndarray,
@@ -325,8 +325,8 @@ def _rank(
     k: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the labels of the k nearest, `(n_queries, k)`, and average precision of each query."""
-    distances = PairwiseDistances(np.concatenate([codes, queries]), distance)
-    n_reference, k = len(codes), min(k, len(codes))
+    distances = PairwiseDistances(np.concatenate([embeddings, queries]), distance)
+    n_reference, k = len(embeddings), min(k, len(embeddings))
     nearest = np.empty((len(queries), k), dtype=labels.dtype)
     precision = np.empty(len(queries))
     n_rows = max(1, _BLOCK_PAIRS // n_reference)
@@ -349,7 +349,7 @@ def _measure_share(is_right: np.ndarray) -> Measured:
 
 def _measure_mean(values: np.ndarray, seed: int) -> Measured:
     each_its_own = np.arange(len(values))[:, None]
-    return Measured(float(values.mean()), picture_bootstrap(values, each_its_own, seed=seed))
+    return Measured(float(values.mean()), image_bootstrap(values, each_its_own, seed=seed))
 
 
 def _unit_length(vectors: np.ndarray) -> np.ndarray:

@@ -11,8 +11,8 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.evaluation.intervals import (
     Interval,
-    measure_picture_spread,
-    picture_bootstrap,
+    image_bootstrap,
+    measure_image_spread,
     wilson_interval,
 )
 
@@ -29,7 +29,7 @@ class RankedAnswers:
         name: what to call it.
         accuracy: 0 to 1.
         wilson: 95% interval that takes rows as independent.
-        bootstrap: 95% interval that resamples pictures; None without triplets.
+        bootstrap: 95% interval that resamples images; None without triplets.
     """
 
     name: str
@@ -45,7 +45,7 @@ class PairComparison:
     Attributes:
         left, right: their names; `left` is the better one.
         difference: accuracy of `left` minus that of `right`, 0 to 1.
-        interval: 95% interval of the difference: a paired bootstrap that resamples pictures;
+        interval: 95% interval of the difference: a paired bootstrap that resamples images;
             None without triplets, or where both are right and wrong on the same rows.
         n_both_right, n_left_only, n_right_only, n_both_wrong: rows.
         mcnemar_p: exact McNemar test that neither is better; takes rows as independent.
@@ -100,8 +100,8 @@ def compare_answers(
     Args:
         credits: for each name `(n_triplets,)` 0 or 1, whether each answer is right (see
             `scoring.credit_rows`); at least two.
-        rows: `(n_triplets, 3)` integers, the pictures of each question; without them there are
-            no intervals that resample pictures.
+        rows: `(n_triplets, 3)` integers, the images of each question; without them there are
+            no intervals that resample images.
         seed: start of the bootstraps.
     Reference:
         McNemar. Note on the sampling error of the difference between correlated proportions or
@@ -152,12 +152,12 @@ def smallest_difference(left: np.ndarray, right: np.ndarray, rows: np.ndarray | 
 
     It is the difference that a two-sided test at 5% would find in 80% of such files:
     (1.96 + 0.84) standard errors of the difference. The standard error is the one that holds
-    for pictures that share triplets where they are known, else that of independent rows,
+    for images that share triplets where they are known, else that of independent rows,
     sqrt(share of rows where just one is right / n).
 
     Args:
         left, right: `(n_triplets,)` 0 or 1, whether each answer is right.
-        rows: `(n_triplets, 3)` integers, the pictures of each question, or None.
+        rows: `(n_triplets, 3)` integers, the images of each question, or None.
     Returns:
         0 to 1 in accuracy; NaN where the two never differ, since nothing then tells how much
         they would.
@@ -173,7 +173,7 @@ def smallest_difference(left: np.ndarray, right: np.ndarray, rows: np.ndarray | 
     if not share:
         return float("nan")
     error = np.sqrt(share / len(left))
-    spread = None if rows is None else measure_picture_spread(left - right, rows)
+    spread = None if rows is None else measure_image_spread(left - right, rows)
     return float((_ERROR_Z + _POWER_Z) * (error if spread is None else spread.standard_error))
 
 
@@ -182,7 +182,7 @@ def _rank(name: str, credit: np.ndarray, rows: np.ndarray | None, seed: int) -> 
         name=name,
         accuracy=float(credit.mean()),
         wilson=wilson_interval(credit.sum(), len(credit)),
-        bootstrap=None if rows is None else picture_bootstrap(credit, rows, seed=seed),
+        bootstrap=None if rows is None else image_bootstrap(credit, rows, seed=seed),
     )
 
 
@@ -203,7 +203,7 @@ def _compare_pair(
         difference=float(difference.mean()),
         interval=None
         if rows is None
-        else picture_bootstrap(difference, rows, bounds=(-1, 1), seed=seed),
+        else image_bootstrap(difference, rows, bounds=(-1, 1), seed=seed),
         n_both_right=int((left & right).sum()),
         n_left_only=int((difference > 0).sum()),
         n_right_only=int((difference < 0).sum()),

@@ -16,7 +16,7 @@ class Consistency:
 
     Attributes:
         n_mirrored: questions asked as (A, B, C) and as (A, C, B), both decided.
-        n_mirrored_broken: of them, those where the two answers name different pictures.
+        n_mirrored_broken: of them, those where the two answers name different images.
         n_repeated: questions asked several times in one order, decided at least twice.
         n_repeated_broken: of them, those where the answers differ.
         broken_rows: indices of the rows of both kinds of broken questions, ascending.
@@ -33,11 +33,11 @@ def check_consistency(answers: Answers, rows: np.ndarray) -> Consistency:
     """Compare the answers to questions that were asked more than once.
 
     Ties and rows without a margin are left out: they are no answers. So are rows that name one
-    picture twice.
+    image twice.
 
     Args:
         answers: of `n_triplets` rows.
-        rows: `(n_triplets, 3)` integers, the pictures of each question.
+        rows: `(n_triplets, 3)` integers, the images of each question.
     Example:
         >>> answers = Answers(np.array([1, 1, 0]), None, None, "answers")
         >>> rows = np.array([[0, 1, 2], [0, 2, 1], [0, 1, 3]])

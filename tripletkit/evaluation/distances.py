@@ -36,39 +36,39 @@ DISTANCE_NAMES = tuple(_TERMS)
 FROZEN_DISTANCE = "cosine"
 
 
-def triplet_margins(codes: np.ndarray, rows: np.ndarray, distance: str) -> np.ndarray:
+def triplet_margins(embeddings: np.ndarray, rows: np.ndarray, distance: str) -> np.ndarray:
     """Return d(anchor, second) - d(anchor, first): positive where the first is nearer.
 
     Summed dimension by dimension in float64, so that a row's margin depends on its three
-    codes alone, and swapping first and second flips the sign and nothing else.
+    embeddings alone, and swapping first and second flips the sign and nothing else.
 
     Args:
-        codes: `(n_images, n_dims)` float32; NaN where a picture has none.
-        rows: `(n_triplets, 3)` indices into `codes`.
+        embeddings: `(n_images, n_dims)` float32; NaN where an image has none.
+        rows: `(n_triplets, 3)` indices into `embeddings`.
         distance: one of `DISTANCE_NAMES`.
     Returns:
-        `(n_triplets,)` float32, in units of the distance; NaN where a code is.
+        `(n_triplets,)` float32, in units of the distance; NaN where an embedding is.
     Example:
-        >>> codes = np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]])
-        >>> triplet_margins(codes, np.array([[0, 1, 2]]), "l2")   # 1 - 5
+        >>> embeddings = np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]])
+        >>> triplet_margins(embeddings, np.array([[0, 1, 2]]), "l2")   # 1 - 5
         array([-4.], dtype=float32)
     """
     margins = np.empty(len(rows), dtype=np.float32)
-    for block, to_first, to_second in _measure_triplets(codes, rows, distance):
+    for block, to_first, to_second in _measure_triplets(embeddings, rows, distance):
         margins[block] = to_second - to_first
     return margins
 
 
-def triplet_distances(codes: np.ndarray, rows: np.ndarray, distance: str) -> np.ndarray:
+def triplet_distances(embeddings: np.ndarray, rows: np.ndarray, distance: str) -> np.ndarray:
     """Return the distances that `triplet_margins` takes the difference of.
 
     Args:
-        codes, rows, distance: as `triplet_margins` takes them.
+        embeddings, rows, distance: as `triplet_margins` takes them.
     Returns:
         `(n_triplets, 2)` float64: from the anchor to the first and to the second.
     """
     distances = np.empty((len(rows), 2))
-    for block, *columns in _measure_triplets(codes, rows, distance):
+    for block, *columns in _measure_triplets(embeddings, rows, distance):
         distances[block] = np.column_stack(columns)
     return distances
 
@@ -93,14 +93,14 @@ def pair_distances(left: np.ndarray, right: np.ndarray, distance: str) -> np.nda
 
 
 def candidate_measure(
-    codes: np.ndarray, distance: str
+    embeddings: np.ndarray, distance: str
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """Return a function from `(m,)` rows and `(m, k)` candidate rows to `(m, k)` distances.
 
     In float32, many times as fast as `pair_distances`: to choose by, not to answer by.
 
     Args:
-        codes: `(n_images, n_dims)` float32.
+        embeddings: `(n_images, n_dims)` float32.
         distance: one of `DISTANCE_NAMES`.
     Example:
         >>> measure = candidate_measure(np.array([[0.0], [3.0], [1.0]], dtype=np.float32), "l2")
@@ -109,14 +109,14 @@ def candidate_measure(
     """
     term, finish = _TERMS[distance]
     if distance == "cosine":
-        codes = _unit_length(codes)
+        embeddings = _unit_length(embeddings)
 
     def measure(rows: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         distances = np.empty(candidates.shape, dtype=np.float32)
-        n_block = max(1, _BLOCK_NUMBERS // (candidates.shape[1] * codes.shape[1]))
+        n_block = max(1, _BLOCK_NUMBERS // (candidates.shape[1] * embeddings.shape[1]))
         for start in range(0, len(rows), n_block):
             block = slice(start, start + n_block)
-            terms = term(codes[rows[block]][:, None], codes[candidates[block]])
+            terms = term(embeddings[rows[block]][:, None], embeddings[candidates[block]])
             distances[block] = finish(terms.sum(axis=2))
         return distances
 
@@ -124,10 +124,10 @@ def candidate_measure(
 
 
 def _measure_triplets(
-    codes: np.ndarray, rows: np.ndarray, distance: str
+    embeddings: np.ndarray, rows: np.ndarray, distance: str
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """Yield a block of triplets with its distances to the first and to the second picture."""
-    columns = _columns(codes, distance)
+    """Yield a block of triplets with its distances to the first and to the second image."""
+    columns = _columns(embeddings, distance)
     term, finish = _TERMS[distance]
     for block in _blocks(len(rows)):
         anchor, first, second = np.ascontiguousarray(rows[block].T)
@@ -140,9 +140,9 @@ def _measure_triplets(
         yield block, finish(to_first), finish(to_second)
 
 
-def _columns(codes: np.ndarray, distance: str) -> np.ndarray:
-    """Return codes as `(n_dims, n)` float64, for the cosine at length 1."""
-    columns = np.array(codes, dtype=np.float64)
+def _columns(embeddings: np.ndarray, distance: str) -> np.ndarray:
+    """Return embeddings as `(n_dims, n)` float64, for the cosine at length 1."""
+    columns = np.array(embeddings, dtype=np.float64)
     if distance == "cosine":
         columns = _unit_length(columns)
     return np.ascontiguousarray(columns.T)

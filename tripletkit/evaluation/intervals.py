@@ -1,6 +1,6 @@
-"""95% intervals of a mean over triplets: Wilson's, and one that resamples pictures.
+"""95% intervals of a mean over triplets: Wilson's, and one that resamples images.
 
-Two triplets that share a picture are not independent: a picture that is hard to tell makes all
+Two triplets that share an image are not independent: an image that is hard to tell makes all
 its triplets wrong together. An interval that takes rows as independent is then too narrow.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from tripletkit import defaults
 
-# Picture draws at one time: what a core holds in its cache, which halves the time.
+# Image draws at one time: what a core holds in its cache, which halves the time.
 _BLOCK_DRAWS = 1 << 16
 
 
@@ -35,20 +35,20 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class PictureSpread:
-    """How far a mean over triplets would vary if other pictures had been taken.
+class ImageSpread:
+    """How far a mean over triplets would vary if other images had been taken.
 
     Attributes:
         standard_error: of the mean, in the unit of the values.
-        sums: `(n_pictures,)` float64, what the rows of each picture deviate from the mean.
+        sums: `(n_images,)` float64, what the rows of each image deviate from the mean.
     """
 
     standard_error: float
     sums: np.ndarray
 
     @property
-    def effective_pictures(self) -> float:
-        """How many equally important pictures would tell as much, at most `n_pictures`."""
+    def effective_images(self) -> float:
+        """How many equally important images would tell as much, at most `n_images`."""
         squares = self.sums**2
         return float(squares.sum() ** 2 / (squares**2).sum())
 
@@ -78,25 +78,25 @@ def wilson_interval(n_correct: float, n: int) -> Interval:
     return Interval(float(low), float(high))
 
 
-def measure_picture_spread(values: np.ndarray, pictures: np.ndarray) -> PictureSpread | None:
-    """Measure the standard error of a mean when rows that share a picture go together.
+def measure_image_spread(values: np.ndarray, images: np.ndarray) -> ImageSpread | None:
+    """Measure the standard error of a mean when rows that share an image go together.
 
     The variance is the sum of the products of deviations over all pairs of rows that have at
-    least one picture in common, divided by n squared. It is found by inclusion and exclusion:
-    squared sums over pictures, minus those over pairs of pictures, plus those over whole
+    least one image in common, divided by n squared. It is found by inclusion and exclusion:
+    squared sums over images, minus those over pairs of images, plus those over whole
     triples. Two corrections follow. Taking deviations from the sample's own mean loses the
-    share of pairs of rows that have a picture in common, so the variance is divided by 1 minus
-    that share (for one picture a row this is the usual m / (m - 1)). And it is never taken
+    share of pairs of rows that have an image in common, so the variance is divided by 1 minus
+    that share (for one image a row this is the usual m / (m - 1)). And it is never taken
     below the variance of independent rows, since a sum with minus signs can by chance come out
     too small, even negative.
 
     Args:
         values: `(n,)` numbers, such as 1 for a right answer and 0 for a wrong one, or the
             differences -1, 0, 1 of two models.
-        pictures: `(n, k)` integer ids of what a row must not be taken as independent of; the
-            three pictures of a triplet, or one column for a single grouping.
+        images: `(n, k)` integer ids of what a row must not be taken as independent of; the
+            three images of a triplet, or one column for a single grouping.
     Returns:
-        None where nothing can be said: all values are equal, or all rows share a picture.
+        None where nothing can be said: all values are equal, or all rows share an image.
     Reference:
         Fafchamps, Gubert. The formation of risk sharing networks. J. Development Economics 83,
         2007. Cameron, Gelbach, Miller. Robust inference with multiway clustering. J. Business
@@ -104,10 +104,10 @@ def measure_picture_spread(values: np.ndarray, pictures: np.ndarray) -> PictureS
         estimation for dyadic data. Political Analysis 23, 2015. We differ by the two
         corrections.
     Example:
-        Two rows share picture 0, the third has nothing in common with them. Deviations are
+        Two rows share image 0, the third has nothing in common with them. Deviations are
         1/3, 1/3, -2/3; pairs of rows that share: (2/3)**2 + (2/3)**2 = 8/9; of 9 pairs of
         rows 5 share, so the variance is 8/9 / 9 / (1 - 5/9) = 2/9.
-        >>> spread = measure_picture_spread([1, 1, 0], [[0, 1, 2], [0, 3, 4], [5, 6, 7]])
+        >>> spread = measure_image_spread([1, 1, 0], [[0, 1, 2], [0, 3, 4], [5, 6, 7]])
         >>> round(spread.standard_error**2, 6)
         0.222222
     """
@@ -116,9 +116,9 @@ def measure_picture_spread(values: np.ndarray, pictures: np.ndarray) -> PictureS
     n = len(values)
     total, n_sharing = 0.0, 0.0
     sums = np.empty(0)
-    for size, (codes, rows) in enumerate(_subsets(np.asarray(pictures)), 1):
-        sums_of_size = np.bincount(codes, deviations[rows])
-        counts = np.bincount(codes).astype(np.float64)
+    for size, (embeddings, rows) in enumerate(_subsets(np.asarray(images)), 1):
+        sums_of_size = np.bincount(embeddings, deviations[rows])
+        counts = np.bincount(embeddings).astype(np.float64)
         sign = 1 if size % 2 else -1
         total += sign * (sums_of_size @ sums_of_size)
         n_sharing += sign * (counts @ counts)
@@ -128,85 +128,85 @@ def measure_picture_spread(values: np.ndarray, pictures: np.ndarray) -> PictureS
         return None
     variance = total / n**2 / (1 - n_sharing / n**2)
     variance = max(variance, values.var() / n)
-    return PictureSpread(float(np.sqrt(variance)), sums)
+    return ImageSpread(float(np.sqrt(variance)), sums)
 
 
-def picture_bootstrap(
+def image_bootstrap(
     values: np.ndarray,
-    pictures: np.ndarray,
+    images: np.ndarray,
     *,
     bounds: tuple[float, float] = (0.0, 1.0),
     n_resamples: int = defaults.N_RESAMPLES,
     seed: int = defaults.SEED,
 ) -> Interval | None:
-    """Return a 95% bootstrap interval of a mean over rows, resampling pictures.
+    """Return a 95% bootstrap interval of a mean over rows, resampling images.
 
-    Each resample draws as many pictures as there are, with replacement, and adds up what the
-    rows of the drawn pictures deviate from the mean. Taken as they are, such sums would be
-    wrong: a row is drawn by each of its three pictures, so independent rows would seem to vary
+    Each resample draws as many images as there are, with replacement, and adds up what the
+    rows of the drawn images deviate from the mean. Taken as they are, such sums would be
+    wrong: a row is drawn by each of its three images, so independent rows would seem to vary
     three times as much as they do (weights that multiply, as in Owen's pigeonhole bootstrap,
-    reach seven times), and an average over its pictures a third. So the deviations keep their
-    shape, and are scaled to the standard error of `measure_picture_spread`, which is right in
+    reach seven times), and an average over its images a third. So the deviations keep their
+    shape, and are scaled to the standard error of `measure_image_spread`, which is right in
     both cases, times the ratio of Student's to the normal quantile with as many degrees of
-    freedom as there are effective pictures, because that standard error is itself estimated.
+    freedom as there are effective images, because that standard error is itself estimated.
     The ends are the 2.5% and 97.5% quantiles. In simulations with 200
-    pictures and more the interval holds the true value in 94 to 96% of samples, whether rows are
-    independent or depend on their pictures alone (with 60 pictures in 94 to 97%); one that takes
+    images and more the interval holds the true value in 94 to 96% of samples, whether rows are
+    independent or depend on their images alone (with 60 images in 94 to 97%); one that takes
     rows as independent falls to 32%.
 
     Args:
-        values, pictures: as `measure_picture_spread` takes them.
+        values, images: as `measure_image_spread` takes them.
         bounds: the lowest and the highest value there is; no end lies beyond. Defaults to those
             of a share.
         n_resamples: how often to draw. Defaults to `defaults.N_RESAMPLES`.
         seed: start of the draws.
     Returns:
-        None where nothing can be said: all values are equal, or all rows share a picture.
+        None where nothing can be said: all values are equal, or all rows share an image.
     Reference:
         Davison, Hinkley. Bootstrap methods and their application, 1997, section 3.8 (resampling
         clusters). Owen. The pigeonhole bootstrap. Annals of Applied Statistics 1, 2007.
         Cameron, Miller. A practitioner's guide to cluster-robust inference. J. Human Resources
         50, 2015, section VI (few clusters). The scaling is ours.
     Example:
-        >>> rows = np.arange(300).reshape(100, 3)  # no picture twice: as independent rows
-        >>> interval = picture_bootstrap(np.arange(100) % 2, rows)
+        >>> rows = np.arange(300).reshape(100, 3)  # no image twice: as independent rows
+        >>> interval = image_bootstrap(np.arange(100) % 2, rows)
         >>> round(interval.low, 1), round(interval.high, 1)
         (0.4, 0.6)
     """
     from scipy.special import ndtri, stdtrit
 
-    spread = measure_picture_spread(values, pictures)
+    spread = measure_image_spread(values, images)
     if spread is None:
         return None
     deviations = _resample_sums(spread.sums, n_resamples, seed)
     deviations /= np.sqrt(len(spread.sums)) * spread.sums.std()
-    stretch = stdtrit(spread.effective_pictures, 0.975) / ndtri(0.975)
+    stretch = stdtrit(spread.effective_images, 0.975) / ndtri(0.975)
     ends = np.quantile(deviations, [0.025, 0.975]) * stretch * spread.standard_error
     return Interval(*np.clip(np.mean(values) + ends, *bounds).tolist())
 
 
 def _resample_sums(sums: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
-    """Return `(n_resamples,)`: how far the sum over drawn pictures is from the sum over all."""
-    n_pictures = len(sums)
+    """Return `(n_resamples,)`: how far the sum over drawn images is from the sum over all."""
+    n_images = len(sums)
     generator = np.random.default_rng(seed)
-    n_block = max(1, _BLOCK_DRAWS // n_pictures)
+    n_block = max(1, _BLOCK_DRAWS // n_images)
     totals = np.empty(n_resamples)
     for start in range(0, n_resamples, n_block):
         block = totals[start : start + n_block]
-        block[:] = sums[generator.integers(0, n_pictures, (len(block), n_pictures))].sum(axis=1)
+        block[:] = sums[generator.integers(0, n_images, (len(block), n_images))].sum(axis=1)
     return totals - sums.sum()
 
 
-def _subsets(pictures: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Number the distinct pictures, pairs, ... of all rows, and say which row has which.
+def _subsets(images: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Number the distinct images, pairs, ... of all rows, and say which row has which.
 
     Returns:
-        For each size from 1 to k: codes of the subsets, and the row of each. A subset occurs
-        once a row, also where a row names a picture twice.
+        For each size from 1 to k: embeddings of the subsets, and the row of each. A subset occurs
+        once a row, also where a row names an image twice.
     """
-    pictures = np.sort(pictures.reshape(len(pictures), -1), axis=1)
-    numbered = np.unique(pictures, return_inverse=True)[1].reshape(pictures.shape)
-    n_pictures = int(numbered.max()) + 1
+    images = np.sort(images.reshape(len(images), -1), axis=1)
+    numbered = np.unique(images, return_inverse=True)[1].reshape(images.shape)
+    n_images = int(numbered.max()) + 1
     is_first = np.ones(numbered.shape, dtype=bool)
     is_first[:, 1:] = numbered[:, 1:] != numbered[:, :-1]
     result = []
@@ -217,9 +217,9 @@ def _subsets(pictures: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
             members.append(numbered[having][:, columns])
             rows.append(having)
         members = np.concatenate(members)
-        codes = members[:, 0]
+        embeddings = members[:, 0]
         for column in members.T[1:]:
             # Numbered anew at each step, so that no product overflows.
-            codes = np.unique(codes * n_pictures + column, return_inverse=True)[1]
-        result.append((codes, np.concatenate(rows)))
+            embeddings = np.unique(embeddings * n_images + column, return_inverse=True)[1]
+        result.append((embeddings, np.concatenate(rows)))
     return result

@@ -1,7 +1,7 @@
-"""An ordinal embedding of names: what triplets alone tell, with no look at a picture.
+"""An ordinal embedding of names: what triplets alone tell, with no look at an image.
 
-Every name gets a free vector, moved until the triplets hold. With pictures in common between
-training and validation it can answer without having seen any; it is a control, no model.
+Every name gets a free vector, moved until the triplets hold. With images in common between
+training and validation it can answer without having seen any; it is a baseline, no model.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Distances of all pictures to all others, block by block, in float32.
+"""Distances of all images to all others, block by block, in float32.
 
 For looking at millions of pairs: rounding is about 1e-6 of the largest distance, and for L2
 near 0 the root of that. `tripletkit.evaluation.distances` measures a few pairs exactly.
@@ -22,48 +22,48 @@ _MIN_THREADED_DIMS = 64
 
 
 class PairwiseDistances:
-    """All distances between codes, of which only a block is ever in memory.
+    """All distances between embeddings, of which only a block is ever in memory.
 
     Attributes:
         limit: what no distance exceeds.
     """
 
-    def __init__(self, codes: np.ndarray, distance: str) -> None:
-        """Prepare codes.
+    def __init__(self, embeddings: np.ndarray, distance: str) -> None:
+        """Prepare embeddings.
 
         Args:
-            codes: `(n_images, n_dims)` float32, finite.
+            embeddings: `(n_images, n_dims)` float32, finite.
             distance: `"l2"`, `"squared-l2"`, `"l1"` or `"cosine"`.
         """
         self.distance = distance
         if distance == "cosine":
-            lengths = np.linalg.norm(codes, axis=1, keepdims=True)
-            self._codes = codes / np.where(lengths > 0, lengths, 1)
+            lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+            self._embeddings = embeddings / np.where(lengths > 0, lengths, 1)
         else:
-            # Codes that are far from 0 would lose their small distances to rounding.
-            middle = codes.mean(axis=0, dtype=np.float64) if len(codes) else 0.0
-            self._codes = codes - np.asarray(middle, dtype=np.float32)
-        self._squares = np.einsum("ij,ij->i", self._codes, self._codes)
+            # Embeddings that are far from 0 would lose their small distances to rounding.
+            middle = embeddings.mean(axis=0, dtype=np.float64) if len(embeddings) else 0.0
+            self._embeddings = embeddings - np.asarray(middle, dtype=np.float32)
+        self._squares = np.einsum("ij,ij->i", self._embeddings, self._embeddings)
         longest = float(self._squares.max(initial=0.0))
         self.limit = {
             "cosine": 2.0,
             "l2": 2 * longest**0.5,
             "squared-l2": 4 * longest,
-            "l1": 2 * float(np.abs(self._codes).sum(axis=1).max(initial=0.0)),
+            "l1": 2 * float(np.abs(self._embeddings).sum(axis=1).max(initial=0.0)),
         }[distance]
 
     def __len__(self) -> int:
-        return len(self._codes)
+        return len(self._embeddings)
 
     def blocks(self) -> Iterator[slice]:
-        """Cut all rows into blocks whose distances to all codes take some 32 MB."""
+        """Cut all rows into blocks whose distances to all embeddings take some 32 MB."""
         n_rows = min(max(_BLOCK_PAIRS // max(len(self), 1), 1), _MOST_BLOCK_ROWS)
         for start in range(0, len(self), n_rows):
             yield slice(start, min(start + n_rows, len(self)))
 
     def measure(self, rows: slice, columns: slice = slice(None)) -> np.ndarray:
         """Return `(n_rows, n_columns)` float32 distances."""
-        left, right = self._codes[rows], self._codes[columns]
+        left, right = self._embeddings[rows], self._embeddings[columns]
         if self.distance == "l1":
             found = np.empty((len(left), len(right)), dtype=np.float32)
             for start in range(0, len(right), _L1_COLUMNS):

@@ -12,7 +12,7 @@ from tripletkit import defaults
 from tripletkit.data.questions import group_questions
 from tripletkit.evaluation.answers import Answers, check_same_length
 from tripletkit.evaluation.consistency import check_consistency
-from tripletkit.evaluation.intervals import Interval, picture_bootstrap, wilson_interval
+from tripletkit.evaluation.intervals import Interval, image_bootstrap, wilson_interval
 
 TiePolicy = Literal["error", "half"]
 
@@ -43,17 +43,17 @@ class Score:
         n: rows that count, ties and undecidable rows among them.
         n_correct: rows that are right; half a row for each tie under `ties="half"`.
         wilson: 95% interval that takes rows as independent.
-        bootstrap: 95% interval that resamples pictures; None without the triplets, or where
+        bootstrap: 95% interval that resamples images; None without the triplets, or where
             nothing varies (every row right, or every row wrong).
         n_ties: rows with a margin of exactly 0; None if the answers have no margins.
-        n_undecidable: rows with no margin, as of an unreadable picture; None as above.
+        n_undecidable: rows with no margin, as of an unreadable image; None as above.
         n_ones, n_ones_correct: rows whose truth is 1, and those of them that are right.
         n_zeros, n_zeros_correct: rows whose truth is 0, and those of them that are right.
         share_of_ones: of the predictions, 0 to 1.
         n_repeats: rows that equal an earlier one; None without the triplets.
         is_unique: repeats were left out, so that `n` does not hold them.
         n_mirrored: questions asked both as (A, B, C) and (A, C, B); None without the triplets.
-        n_mirrored_broken: of them, those where the two answers name different pictures.
+        n_mirrored_broken: of them, those where the two answers name different images.
         by_margin: accuracy by size of the margin, smallest first; empty without margins.
         by_anchor_frequency: accuracy by how many rows have the anchor; empty without triplets.
     """
@@ -99,8 +99,8 @@ def score_answers(
 
     Args:
         answers: of `n_triplets` rows.
-        truth: `(n_triplets,)` integers, 1 where the first picture is the nearer one.
-        rows: `(n_triplets, 3)` integers, the pictures of each question. Defaults to those that
+        truth: `(n_triplets,)` integers, 1 where the first image is the nearer one.
+        rows: `(n_triplets, 3)` integers, the images of each question. Defaults to those that
             the answers hold; without any, what needs them is left out.
         ties: see `credit_rows`.
         unique: count rows that equal an earlier one no second time; needs rows.
@@ -135,7 +135,7 @@ def score_answers(
         n=len(credit),
         n_correct=n_correct,
         wilson=wilson_interval(n_correct, len(credit)),
-        bootstrap=None if rows is None else picture_bootstrap(credit, rows, seed=seed),
+        bootstrap=None if rows is None else image_bootstrap(credit, rows, seed=seed),
         n_ties=int(answers.is_tie.sum()) if has_margins else None,
         n_undecidable=int(answers.is_undecidable.sum()) if has_margins else None,
         n_ones=int(is_one.sum()),
@@ -155,10 +155,10 @@ def score_answers(
 def credit_rows(answers: Answers, truth: np.ndarray, ties: TiePolicy = "error") -> np.ndarray:
     """Return what each row earns: 1 if right, 0 if wrong.
 
-    A tie has not told the two pictures apart. Its answer stands in the file as 0, and it is an
-    error whatever the truth, so that a model that gives every picture the same code scores 0
+    A tie has not told the two images apart. Its answer stands in the file as 0, and it is an
+    error whatever the truth, so that a model that gives every image the same embedding scores 0
     and not the share of zeros; with `ties="half"` it earns 0.5, as a coin would. A row without
-    a margin (a picture could not be read) is always an error: leaving questions out must not
+    a margin (an image could not be read) is always an error: leaving questions out must not
     raise a score.
 
     Args:

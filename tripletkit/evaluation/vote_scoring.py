@@ -11,7 +11,7 @@ from tripletkit import defaults
 from tripletkit.data.votes import Votes
 from tripletkit.errors import AnswerFileError
 from tripletkit.evaluation.answers import Answers, check_same_length
-from tripletkit.evaluation.intervals import Interval, picture_bootstrap, wilson_interval
+from tripletkit.evaluation.intervals import Interval, image_bootstrap, wilson_interval
 from tripletkit.evaluation.scoring import TiePolicy, credit_rows
 
 
@@ -37,12 +37,12 @@ class VoteScore:
 
     Attributes:
         n: questions.
-        n_tied: of them, with as many votes for one picture as for the other.
+        n_tied: of them, with as many votes for one image as for the other.
         mean_votes: votes on a question, on average; None where only shares are known.
         agreement: mean share of voters who say what the answer says, 0 to 1.
         wilson: 95% interval that takes questions as independent. It is meant for right and
             wrong; shares vary less, so it is rather too wide.
-        bootstrap: 95% interval that resamples pictures; None without the triplets, or where
+        bootstrap: 95% interval that resamples images; None without the triplets, or where
             nothing varies.
         ceiling: mean share of the majority. No answers can agree more with these votes.
         voters: how far people agree with each other; None where that cannot be told.
@@ -79,7 +79,7 @@ def score_votes(
     Args:
         answers: of `n_triplets` rows.
         votes: on the same rows.
-        rows: `(n_triplets, 3)` integers, the pictures of each question. Defaults to those that
+        rows: `(n_triplets, 3)` integers, the images of each question. Defaults to those that
             the answers hold; without any, there is no bootstrap.
         ties: see `credit_rows`; with `"half"` a tie earns 0.5, as in the reference.
         seed: start of the bootstrap.
@@ -108,7 +108,7 @@ def score_votes(
         mean_votes=float(votes.n_each.mean()) if votes.are_counts else None,
         agreement=float(agreeing.mean()),
         wilson=wilson_interval(float(agreeing.sum()), len(votes)),
-        bootstrap=None if rows is None else picture_bootstrap(agreeing, rows, seed=seed),
+        bootstrap=None if rows is None else image_bootstrap(agreeing, rows, seed=seed),
         ceiling=float(np.maximum(share, 1 - share).mean()),
         voters=compare_voters(votes),
     )
@@ -154,7 +154,7 @@ def take_majority(votes: Votes, source: str) -> tuple[np.ndarray, np.ndarray]:
     Args:
         source: what to call the votes in messages.
     Returns:
-        `(n,)` int8, 1 where most are for the first picture; `(n_triplets,)` bool, the `n`
+        `(n,)` int8, 1 where most are for the first image; `(n_triplets,)` bool, the `n`
         questions that are not tied.
     Raises:
         AnswerFileError: if every question is tied.

@@ -1,14 +1,12 @@
 """The registry of backbones: builder, preprocessing, weights and blocks of each, side by side.
 
-A backbone turns a picture into the numbers that the head is trained on. A new one is one
+A backbone turns an image into the numbers that the head is trained on. A new one is one
 record here and one function that builds it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tripletkit.data.images import PIXELS_VERSION
@@ -16,7 +14,7 @@ from tripletkit.errors import BackboneError
 from tripletkit.registry import Registry
 
 if TYPE_CHECKING:
-    import keras
+    pass
 
 AUTO = "auto"
 
@@ -77,13 +75,13 @@ class Backbone:
     Attributes:
         name: how it is called on the command line.
         build: `"module:function"`; takes the path of a weights file, or `None` for random
-            weights, and the side of the pictures, and returns a Keras model from
+            weights, and the side of the images, and returns a Keras model from
             `(batch, side, side, 3)` preprocessed float32 to `(batch, n_features)`.
-        n_features: how many numbers it gives for a picture.
+        n_features: how many numbers it gives for an image.
         input_size_px: side of the square it takes; see `resized`.
         weights: where its ImageNet weights come from; `None` where it has none, so that it is
             trained from scratch.
-        blocks: a regular expression for the layer names of each block, from the pictures on;
+        blocks: a regular expression for the layer names of each block, from the images on;
             none where its last blocks cannot be trained further.
     """
 
@@ -97,25 +95,8 @@ class Backbone:
     paper: str
     blocks: tuple[str, ...] = ()
 
-    def build_model(self, weights: Path | None) -> keras.Model:
-        """Return the Keras model with the weights of a file, or random ones for `None`.
-
-        Args:
-            weights: its ImageNet weights, or what `trained_weights` wrote.
-        Raises:
-            WeightsError: if the file is broken or does not fit.
-        """
-        from tripletkit.features.trained_weights import load_trained_weights, trained_backbone
-
-        build = load_object(self.build)
-        if weights is None or (trained := trained_backbone(weights)) is None:
-            return build(weights, self.input_size_px)
-        model = build(None, self.input_size_px)
-        load_trained_weights(model, self.name, weights, trained)
-        return model
-
     def resized(self, size_px: int | None) -> Backbone:
-        """Return the backbone for pictures of another size; `None` leaves it as it is."""
+        """Return the backbone for images of another size; `None` leaves it as it is."""
         return self if size_px is None else replace(self, input_size_px=size_px)
 
     def facts(self) -> dict[str, object]:
@@ -155,12 +136,6 @@ _MOBILENET_BLOCKS = (
 BACKBONES: Registry[Backbone] = Registry("backbone", BackboneError, reserved=[AUTO])
 register_backbone = BACKBONES.add
 get_backbone = BACKBONES.find
-
-
-def load_object(reference: str) -> object:
-    """Return what `"module:name"` stands for, imported only now."""
-    module, _, name = reference.partition(":")
-    return getattr(import_module(module), name)
 
 
 for _backbone in (

@@ -1,4 +1,4 @@
-"""A collection of named pictures with their features: what training and answering start from."""
+"""A collection of named images with their features: what training and answering start from."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from tripletkit.features.extract import (
     FeatureFunction,
     Progress,
     extract_features,
-    hash_pictures,
+    hash_images,
 )
 from tripletkit.features.sources import FeaturePart, FeatureSource
 from tripletkit.features.store import FeatureStore
+from tripletkit.features.trained_weights import build_backbone
 
 
 @dataclass(frozen=True)
 class NamedFiles:
-    """Names of pictures and where their files are.
+    """Names of images and where their files are.
 
     Attributes:
         names: distinct.
         places: where each was read (`train.txt:3`), for messages.
-        paths: one a name; `None` where there is no such picture.
+        paths: one a name; `None` where there is no such image.
         problems: index of a name -> what is wrong with it.
     """
 
@@ -41,13 +42,13 @@ class NamedFiles:
 
 @dataclass(frozen=True)
 class Collection:
-    """Features of named pictures.
+    """Features of named images.
 
     Attributes:
-        features: `(n_images, n_features)` float32, in the order of the names; NaN where a
-            picture is missing or broken.
+        features: `(n_images, n_features)` float32, in the order of the names; NaN where an
+            image is missing or broken.
         problems: what is wrong with those, each with its place.
-        n_computed: pictures that a backbone had to look at; the others were in the store.
+        n_computed: images that a backbone had to look at; the others were in the store.
     """
 
     features: np.ndarray
@@ -55,7 +56,7 @@ class Collection:
     n_computed: int
 
     def is_usable(self) -> np.ndarray:
-        """Return `(n_images,)` bool: the picture has features."""
+        """Return `(n_images,)` bool: the image has features."""
         return np.isfinite(self.features[:, 0])
 
 
@@ -73,10 +74,10 @@ def find_files(
         names: distinct names as a triplet file has them.
         places: where each was read.
         folder: the image folder.
-        skip_bad: keep going where a picture is missing.
+        skip_bad: keep going where an image is missing.
         follow_outside: allow names and links that lead out of the folder.
     Raises:
-        ImageNameError: if there is no such folder, or a name stands for no picture, unless
+        ImageNameError: if there is no such folder, or a name stands for no image, unless
             bad ones are to be skipped.
     """
     located = locate_images(names, folder, follow_outside=follow_outside)
@@ -87,17 +88,17 @@ def find_files(
     return NamedFiles(names, places, located.paths, located.problems)
 
 
-def find_same_pictures(files: NamedFiles, store: FeatureStore) -> np.ndarray:
+def find_same_images(files: NamedFiles, store: FeatureStore) -> np.ndarray:
     """Return `(n_names,)` int64: for each name the first one whose file has the same content.
 
-    So `7`, `7.jpg` and a copy of it are one picture, and a split cannot part them.
+    So `7`, `7.jpg` and a copy of it are one image, and a split cannot part them.
 
     Args:
         files: from `find_files`; a name without a readable file stands for itself.
         store: what remembers the hashes of files.
     """
     first_with: dict[bytes, int] = {}
-    contents = hash_pictures(files.paths, store)
+    contents = hash_images(files.paths, store)
     return np.array(
         [
             index if content is None else first_with.setdefault(content, index)
@@ -115,16 +116,16 @@ def load_collection(
     skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> Collection:
-    """Return the features of named pictures, from the store or the backbones.
+    """Return the features of named images, from the store or the backbones.
 
     Args:
         files: from `find_files`.
         source: what the features are of.
         store: where features are kept.
-        skip_bad: give NaN where a picture cannot be read.
-        progress: told (done, total) in pictures, of each backbone anew.
+        skip_bad: give NaN where an image cannot be read.
+        progress: told (done, total) in images, of each backbone anew.
     Raises:
-        ImageReadError: if a picture cannot be read, unless bad ones are to be skipped. All
+        ImageReadError: if an image cannot be read, unless bad ones are to be skipped. All
             readable ones are in the store by then.
     """
     paths = list(files.paths)
@@ -158,7 +159,7 @@ def load_collection(
 def _load_function(part: FeaturePart) -> FeatureFunction:
     from tripletkit.features.fast_graph import make_feature_function
 
-    model = part.backbone.build_model(part.find_weights())
+    model = build_backbone(part.backbone, part.find_weights())
     return make_feature_function(part.backbone, model, defaults.EXTRACT_BATCH_SIZE)
 
 

@@ -52,7 +52,7 @@ def build(weights: Path | None, size_px: int = IMAGE_SIZE_PX) -> keras.Model:
     Args:
         weights: an old-style PyTorch state dict, as from `packaged_weights`; `None` leaves the
             random initial weights.
-        size_px: side of the pictures. Defaults to that of its training.
+        size_px: side of the images. Defaults to that of its training.
     Returns:
         A model from `(batch_size, size_px, size_px, 3)` float32, RGB, `(x - 127) / 128`, to
         `(batch_size, 1280)` float32, >= 0.

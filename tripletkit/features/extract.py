@@ -1,7 +1,7 @@
-"""Features of picture files: from the store where they are there, else from the backbone.
+"""Features of image files: from the store where they are there, else from the backbone.
 
 Files are hashed and decoded in threads beside the backbone, which works through every
-distinct picture once, in each view that is asked for. Each batch is stored before the next is
+distinct image once, in each view that is asked for. Each batch is stored before the next is
 waited for, so a killed run loses at most one.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.errors import ImageReadError
 from tripletkit.features.backbones import Backbone
-from tripletkit.features.picture_views import ORIGINAL, View, read_views
+from tripletkit.features.image_views import ORIGINAL, View, read_views
 from tripletkit.features.store import FeatureSpace, FeatureStore
 
 Progress = Callable[[int, int], None]
@@ -32,11 +32,11 @@ FeatureFunction = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """Features of a list of picture files.
+    """Features of a list of image files.
 
     Attributes:
         values: `(n_images, n_features)` float32; a row of NaN where there is a problem.
-        problems: index of a picture -> why it has no features.
+        problems: index of an image -> why it has no features.
         computed: contents that the backbone had to look at; the others came from the store.
     """
 
@@ -54,19 +54,19 @@ def extract_features(
     progress: Progress | None = None,
     views: Sequence[View] = (ORIGINAL,),
 ) -> ImageFeatures:
-    """Return the features of pictures, computing and storing those that are not there yet.
+    """Return the features of images, computing and storing those that are not there yet.
 
-    A picture's features depend on nothing but its content, the space and the views: batches
-    have one shape, so neither the other pictures nor their order change a bit of them.
+    An image's features depend on nothing but its content, the space and the views: batches
+    have one shape, so neither the other images nor their order change a bit of them.
 
     Args:
-        paths: one a picture; `None` gives a row of NaN.
+        paths: one an image; `None` gives a row of NaN.
         backbone: for its input size and resize filter.
         space: the backbone's feature space.
         store: where to look first and to keep what is computed, each view apart.
         load_function: makes the function from a batch of `defaults.EXTRACT_BATCH_SIZE`
-            pictures to features; called only if something must be computed.
-        progress: told (done, total) in pictures to be computed.
+            images to features; called only if something must be computed.
+        progress: told (done, total) in images to be computed.
         views: what the features are the mean over.
     Raises:
         StoreError: if the store fails.
@@ -108,11 +108,11 @@ def view_space(space: FeatureSpace, view: View) -> FeatureSpace:
     return FeatureSpace({**space.facts, "view": view.name}, space.n_features)
 
 
-def hash_pictures(paths: Sequence[Path | None], store: FeatureStore) -> list[bytes | None]:
-    """Return the SHA-256 of each picture file, read only where the store does not know it.
+def hash_images(paths: Sequence[Path | None], store: FeatureStore) -> list[bytes | None]:
+    """Return the SHA-256 of each image file, read only where the store does not know it.
 
     Args:
-        paths: one a picture.
+        paths: one an image.
         store: what remembers hashes.
     Returns:
         `None` where the file is missing or cannot be read.
@@ -205,7 +205,7 @@ def _decode(
     pool: ThreadPoolExecutor,
     unreadable: dict[bytes, str],
 ) -> Iterator[tuple[int, bytes, Mapping[View, np.ndarray]]]:
-    """Yield (how many are done, content, pixels of views) of each readable picture.
+    """Yield (how many are done, content, pixels of views) of each readable image.
 
     Each is decoded once, ahead of the backbone.
     """
@@ -248,15 +248,15 @@ def _read_checked(
 def _batches(
     decoded: Iterator[tuple[int, bytes, Mapping[View, np.ndarray]]],
 ) -> Iterator[tuple[int, View, list[bytes], np.ndarray]]:
-    """Gather each view of pictures into batches of one shape; the last is filled up with black."""
+    """Gather each view of images into batches of one shape; the last is filled up with black."""
     size = defaults.EXTRACT_BATCH_SIZE
     gathered: dict[View, dict[bytes, np.ndarray]] = {}
 
     def batch(view: View) -> tuple[View, list[bytes], np.ndarray]:
-        pictures = gathered.pop(view)
-        pixels = list(pictures.values())
+        images = gathered.pop(view)
+        pixels = list(images.values())
         filler = np.zeros_like(pixels[0])
-        return view, list(pictures), np.stack(pixels + [filler] * (size - len(pixels)))
+        return view, list(images), np.stack(pixels + [filler] * (size - len(pixels)))
 
     n_done = 0
     for n_done, content, pixels_of in decoded:

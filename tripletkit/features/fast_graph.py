@@ -1,8 +1,8 @@
-"""A backbone as one fast TensorFlow function from uint8 pictures to features.
+"""A backbone as one fast TensorFlow function from uint8 images to features.
 
 Batch normalisation of a frozen network is a fixed scale and shift of each channel, so it is
 folded into the weights of the convolution before it. Together with leaving Keras's
-`predict` aside this about doubles the pictures a second of ResNet50 on two cores.
+`predict` aside this about doubles the images a second of ResNet50 on two cores.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def make_feature_function(
 ) -> FeatureFunction:
     """Compile a backbone for batches of one size.
 
-    The shape is fixed so that a picture's features do not depend on how many others are
+    The shape is fixed so that an image's features do not depend on how many others are
     computed beside it; a short batch is filled up by the caller.
 
     Args:
         backbone: for its preprocessing and input size.
         model: the backbone's Keras model; left as it is.
-        batch_size: pictures in every batch.
+        batch_size: images in every batch.
     """
     side = backbone.input_size_px
     folded = fold_batch_norm(model)

@@ -19,14 +19,14 @@ def build(weights: Path | None, size_px: int = IMAGE_SIZE_PX) -> keras.Model:
 
     Args:
         weights: a Keras weights file; `None` leaves the random initial weights (he_uniform).
-        size_px: side of the pictures. Defaults to that of CIFAR-10.
+        size_px: side of the images. Defaults to that of CIFAR-10.
     Returns:
         A model from `(batch, size_px, size_px, 3)` float32, 0 to 1, to `(batch, 128)`.
     Raises:
         WeightsError: if the file is broken or does not fit.
     """
-    picture = keras.Input((size_px, size_px, 3), name="image")
-    x = picture
+    image = keras.Input((size_px, size_px, 3), name="image")
+    x = image
     for number, filters in enumerate(_FILTERS, 1):
         x = keras.layers.Conv2D(
             filters,
@@ -37,7 +37,7 @@ def build(weights: Path | None, size_px: int = IMAGE_SIZE_PX) -> keras.Model:
             kernel_initializer="he_uniform",
             name=f"convolution{number}",
         )(x)
-    model = keras.Model(picture, keras.layers.GlobalAveragePooling2D(name="avg_pool")(x), name=NAME)
+    model = keras.Model(image, keras.layers.GlobalAveragePooling2D(name="avg_pool")(x), name=NAME)
     if weights is not None:
         load_weights_file(model, weights)
     return model

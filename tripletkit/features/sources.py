@@ -1,7 +1,7 @@
-"""What pictures are turned into features by: backbones with their weights, and views.
+"""What images are turned into features by: backbones with their weights, and views.
 
-One backbone that sees the whole picture gives its features as they are. Several views of a
-picture are averaged. Of several backbones, each one's features are scaled to length 1 and all
+One backbone that sees the whole image gives its features as they are. Several views of an
+image are averaged. Of several backbones, each one's features are scaled to length 1 and all
 stand side by side, so that none drowns the others.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from tripletkit.errors import BackboneError, WeightsError
 from tripletkit.features.backbones import AUTO, Backbone, get_backbone
-from tripletkit.features.picture_views import ORIGINAL, View, get_view
+from tripletkit.features.image_views import ORIGINAL, View, get_view
 from tripletkit.features.store import FeatureSpace
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.features.weights_files import file_sha256
@@ -35,7 +35,7 @@ class FeaturePart:
     """One backbone with certain weights.
 
     Attributes:
-        facts: what decides its features of a whole picture.
+        facts: what decides its features of a whole image.
         find_weights: returns the weights file; called only if something has to be computed, so
             that answering from the store needs no weights.
         given_weights: the file that the user named; None for the backbone's own.
@@ -61,7 +61,7 @@ class FeaturePart:
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """What a picture's features are of.
+    """What an image's features are of.
 
     Attributes:
         parts: backbones, in the order of their columns.
@@ -114,7 +114,7 @@ class FeatureSource:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is one backbone that sees the whole picture, and its features as they are."""
+        """Whether it is one backbone that sees the whole image, and its features as they are."""
         return len(self.parts) == 1 and self.views == (ORIGINAL,)
 
     @property
@@ -123,7 +123,7 @@ class FeatureSource:
 
     @property
     def facts(self) -> dict[str, object]:
-        """What decides the features of a picture."""
+        """What decides the features of an image."""
         if self.is_plain:
             return self.parts[0].facts
         return {
@@ -147,11 +147,11 @@ class FeatureSource:
         }
 
     def join(self, of_parts: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the features of pictures from those of each backbone.
+        """Return the features of images from those of each backbone.
 
         Args:
             of_parts: `(n_images, n_features of the part)` float32 for each part; a row of NaN
-                where a picture has none.
+                where an image has none.
         Returns:
             `(n_images, n_features)` float32; a row of NaN where any part has none.
         """
@@ -174,7 +174,7 @@ def choose_source(
         names: registered names, each once, or `auto` alone.
         weights: files to use instead of a backbone's own weights.
         views: what the features are averaged over.
-        size_px: side of the pictures that the backbones take. Defaults to each one's usual.
+        size_px: side of the images that the backbones take. Defaults to each one's usual.
     Raises:
         BackboneError: if a name is unknown, or its weights can neither be found nor
             downloaded.
@@ -192,7 +192,7 @@ def choose_source(
 def pixel_inputs(
     backbones: Sequence[Backbone], views: Sequence[View]
 ) -> dict[tuple[int, str], str]:
-    """Return in which forms backbones and views need a picture, and what inputs are called.
+    """Return in which forms backbones and views need an image, and what inputs are called.
 
     Returns:
         (side in pixels, filter that resizes) -> name: `pixels` for a single form, else like

@@ -1,11 +1,11 @@
-"""The feature store: what a backbone said of a picture, kept on disk.
+"""The feature store: what a backbone said of an image, kept on disk.
 
 SQLite, because it comes with Python, survives a `kill -9` at any moment (write-ahead log),
 lets two processes read and write one file, and needs no size set beforehand as LMDB does.
 Reading 10,000 rows of 2,048 numbers takes about a tenth of a second, so nothing faster is
 missed.
 
-Features are keyed by the content of the picture and by the feature space (backbone, its
+Features are keyed by the content of the image and by the feature space (backbone, its
 weights, preprocessing). The same content under two names costs once.
 """
 
@@ -53,11 +53,11 @@ _AT_ONCE = 900
 
 @dataclass(frozen=True)
 class FeatureSpace:
-    """What decides a picture's features beside its content.
+    """What decides an image's features beside its content.
 
     Attributes:
         facts: plain JSON values (backbone, weights' hash, preprocessing, version).
-        n_features: how many numbers a picture has.
+        n_features: how many numbers an image has.
     """
 
     facts: dict[str, object]
@@ -170,11 +170,11 @@ class FeatureStore:
         return [content for content in distinct if content not in there]
 
     def write(self, space: FeatureSpace, contents: Sequence[bytes], features: np.ndarray) -> None:
-        """Keep the features of some pictures.
+        """Keep the features of some images.
 
         Args:
             space: what they were computed with.
-            contents: SHA-256 of each picture.
+            contents: SHA-256 of each image.
             features: `(len(contents), n_features)` float32, finite.
         """
         vectors = np.ascontiguousarray(features, dtype="<f4")
@@ -189,7 +189,7 @@ class FeatureStore:
             )
 
     def read(self, space: FeatureSpace, contents: Sequence[bytes]) -> np.ndarray:
-        """Return the features of pictures.
+        """Return the features of images.
 
         Returns:
             `(len(contents), n_features)` float32, in the order asked for.
@@ -212,7 +212,7 @@ class FeatureStore:
                     if len(vector) != 4 * space.n_features:
                         raise StoreError(
                             f"{self.path}: damaged: expected {space.n_features} numbers for a "
-                            f"picture, got {len(vector)} bytes. Remove it with `tripletkit "
+                            f"image, got {len(vector)} bytes. Remove it with `tripletkit "
                             "cache clear`."
                         )
                     features[rows_of[content]] = np.frombuffer(vector, dtype="<f4")
@@ -220,7 +220,7 @@ class FeatureStore:
             self._touch(space_id)
         if n_read != len(rows_of):
             raise StoreError(
-                f"{self.path}: the features of {len(rows_of) - n_read} pictures went missing "
+                f"{self.path}: the features of {len(rows_of) - n_read} images went missing "
                 "while reading (was the store cleared?). Run the command again."
             )
         return features.astype(np.float32, copy=False)
@@ -239,7 +239,7 @@ class FeatureStore:
     def prune(self, unused_days: int) -> int:
         """Drop features that are of no use any more and give the room back.
 
-        These are all of a space not used for `unused_days`, and those of pictures whose every
+        These are all of a space not used for `unused_days`, and those of images whose every
         known file is gone or changed.
 
         Returns:

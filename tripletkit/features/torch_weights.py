@@ -39,8 +39,8 @@ _STORAGE_DTYPES = {
 def read_state_dict(path: Path | str) -> dict[str, np.ndarray]:
     """Read the tensors of an old-style (before PyTorch 1.6, not zipped) state dict.
 
-    No code from the file runs, and PyTorch need not be installed. A file made for it can still use
-    up time, memory or the interpreter's stack, so take weights from a source you know.
+    No code from the file runs, and PyTorch need not be installed. A file made for it can still
+    use up time, memory or the interpreter's stack, so take weights from a source you know.
 
     Args:
         path: the file, usually `*.pth`.

@@ -15,6 +15,7 @@ from tripletkit.errors import WeightsError
 from tripletkit.features.backbones import Backbone
 from tripletkit.features.weights_files import file_sha256, load_weights_file
 from tripletkit.features.weights_origin import WeightsFile
+from tripletkit.registry import load_object
 
 if TYPE_CHECKING:
     import keras
@@ -44,7 +45,7 @@ def write_random_weights(backbone: Backbone, seed: int, path: Path) -> WeightsFi
     import keras
 
     keras.utils.set_random_seed(seed)
-    save_trained_weights(backbone.build_model(None), backbone.name, path)
+    save_trained_weights(build_backbone(backbone, None), backbone.name, path)
     return WeightsFile(backbone, path, file_sha256(path))
 
 
@@ -57,7 +58,23 @@ def trained_backbone(path: Path) -> str | None:
         return None
 
 
-def load_trained_weights(model: keras.Model, name: str, path: Path, trained: str) -> None:
+def build_backbone(backbone: Backbone, weights: Path | None) -> keras.Model:
+    """Return the Keras model of a backbone with the weights of a file, or random ones for `None`.
+
+    Args:
+        weights: its ImageNet weights, or what `save_trained_weights` wrote.
+    Raises:
+        WeightsError: if the file is broken or does not fit.
+    """
+    build = load_object(backbone.build)
+    if weights is None or (trained := trained_backbone(weights)) is None:
+        return build(weights, backbone.input_size_px)
+    model = build(None, backbone.input_size_px)
+    _load_trained_weights(model, backbone.name, weights, trained)
+    return model
+
+
+def _load_trained_weights(model: keras.Model, name: str, path: Path, trained: str) -> None:
     """Load what `save_trained_weights` wrote.
 
     Args:

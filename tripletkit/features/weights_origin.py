@@ -19,9 +19,9 @@ from tripletkit.features.backbones import (
     KerasDownload,
     Package,
     get_backbone,
-    load_object,
 )
 from tripletkit.features.weights_files import file_sha256
+from tripletkit.registry import load_object
 
 PREFERRED = "resnet50"
 ALWAYS_THERE = "efficientnet-lite0"
@@ -55,7 +55,7 @@ def choose_backbone(
         name: a registered name, or `auto`: resnet50 where its weights can be had, else
             efficientnet-lite0.
         weights: the weights file to use instead of the backbone's own.
-        size_px: side of the pictures it is to take. Defaults to its usual one.
+        size_px: side of the images it is to take. Defaults to its usual one.
     Raises:
         BackboneError: if the name is unknown, or the weights can neither be found nor
             downloaded.

@@ -1,4 +1,4 @@
-"""Distances between codes as Keras operations, for losses.
+"""Distances between embeddings as Keras operations, for losses.
 
 `tripletkit.evaluation.distances` has the same ones for answers, in numpy; a test holds the
 two together.
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from keras import KerasTensor, ops
 
-# The root has no slope at 0, where a picture is its own positive; this bounds it.
+# The root has no slope at 0, where an image is its own positive; this bounds it.
 _SMALLEST_SQUARE = 1e-12
 
 

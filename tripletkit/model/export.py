@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from tripletkit.data.outputs import check_parent
 from tripletkit.errors import OutputError
 from tripletkit.features.sources import FeatureSource
-from tripletkit.model.artifact import ModelFolder
+from tripletkit.features.trained_weights import build_backbone
+from tripletkit.model.model_folder import ModelFolder
 
 if TYPE_CHECKING:
     import keras
@@ -46,7 +47,7 @@ def export_networks(model: ModelFolder, folder: Path, source: FeatureSource) -> 
     from tripletkit.model.network import build_encoder, build_triplet_network
 
     backbones = [
-        (part.backbone, part.backbone.build_model(part.find_weights())) for part in source.parts
+        (part.backbone, build_backbone(part.backbone, part.find_weights())) for part in source.parts
     ]
     encoder = build_encoder(backbones, model.load_head(), source.views)
     try:

@@ -1,4 +1,4 @@
-"""Heads: the trained part, from a backbone's features to codes."""
+"""Heads: the trained part, from a backbone's features to embeddings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import keras
 import numpy as np
 
 from tripletkit import defaults
+from tripletkit.model.recipes import get_recipe
 from tripletkit.model.scaling import Scaling
+from tripletkit.model.settings import HeadSettings
+from tripletkit.registry import load_object
 
 
 def build_head(n_features: int, hidden: int, dim: int, dropout: float) -> keras.Model:
@@ -17,7 +20,7 @@ def build_head(n_features: int, hidden: int, dim: int, dropout: float) -> keras.
     Args:
         n_features: width of the backbone's features.
         hidden: width of the first Dense layer.
-        dim: width of a code.
+        dim: width of an embedding.
         dropout: share of hidden values dropped in training, 0 to below 1.
     Returns:
         A model from `(batch, n_features)` to `(batch, dim)` float32 of length 1.
@@ -29,7 +32,7 @@ def build_head(n_features: int, hidden: int, dim: int, dropout: float) -> keras.
                 hidden, activation="relu", kernel_initializer="he_uniform", name="hidden"
             ),
             keras.layers.Dropout(dropout, name="dropout"),
-            keras.layers.Dense(dim, kernel_initializer="he_uniform", name="code"),
+            keras.layers.Dense(dim, kernel_initializer="he_uniform", name="embedding"),
             keras.layers.UnitNormalization(name="unit_length"),
         ],
         name="head",
@@ -41,14 +44,14 @@ def build_linear_head(n_features: int, dim: int) -> keras.Model:
 
     Args:
         n_features: width of the backbone's features.
-        dim: width of a code.
+        dim: width of an embedding.
     Returns:
         A model from `(batch, n_features)` to `(batch, dim)` float32 of length 1.
     """
     return keras.Sequential(
         [
             keras.Input((n_features,)),
-            keras.layers.Dense(dim, kernel_initializer="he_uniform", name="code"),
+            keras.layers.Dense(dim, kernel_initializer="he_uniform", name="embedding"),
             keras.layers.UnitNormalization(name="unit_length"),
         ],
         name="head",
@@ -58,15 +61,15 @@ def build_linear_head(n_features: int, dim: int) -> keras.Model:
 def build_residual_body(n_features: int, hidden: int, dropout: float) -> keras.Model:
     """Return a head that begins as the identity: x + Dense(Dense(x)), L2 normalisation.
 
-    The last layer starts at zero, so that before training the codes are the features at length
+    The last layer starts at zero, so that before training the embeddings are the features at length
     1, and what training has not seen keeps the frozen features' order as long as it can.
 
     Args:
-        n_features: width of the features and of a code.
+        n_features: width of the features and of an embedding.
         hidden: width of the first Dense layer.
         dropout: share of the features and of the hidden values that is dropped on the way to the
             step in training. The features that the step is added to are not: dropped too, they
-            taught the step to replace them, which cost a point on new kinds.
+            taught the step to replace them, which cost a point on unseen classes.
     Returns:
         A model from `(batch, n_features)`, standardised, to `(batch, n_features)` of length 1.
     Reference:
@@ -125,19 +128,19 @@ def standardise_first(body: keras.Model, scaling: Scaling | None = None) -> kera
     )
     features = keras.Input(body.input_shape[1:])
     of_unit_length = keras.layers.UnitNormalization(name="unit_features")(features)
-    codes = body(standardise(of_unit_length, training=False))
+    embeddings = body(standardise(of_unit_length, training=False))
     if scaling is not None:
         standardise.set_weights([scaling.mean, scaling.deviation**2])
-    return keras.Model(features, codes, name="head")
+    return keras.Model(features, embeddings, name="head")
 
 
 def join_heads(heads: Sequence[keras.Model]) -> keras.Model:
     """Return one head whose squared L2 distance is the mean of the members' squared ones.
 
     Args:
-        heads: of the same features, with codes of length 1.
+        heads: of the same features, with embeddings of length 1.
     Returns:
-        A model to the members' codes side by side over the root of their number: length 1
+        A model to the members' embeddings side by side over the root of their number: length 1
         again. A single head is returned as it is.
     """
     if len(heads) == 1:
@@ -148,23 +151,26 @@ def join_heads(heads: Sequence[keras.Model]) -> keras.Model:
         for number, head in enumerate(heads, 1)
     ]
     features = keras.Input(heads[0].input_shape[1:])
-    codes = keras.layers.Concatenate(name="members")([member(features) for member in members])
+    embeddings = keras.layers.Concatenate(name="members")([member(features) for member in members])
     return keras.Model(
-        features, keras.layers.Rescaling(len(heads) ** -0.5, name="mean")(codes), name="ensemble"
+        features,
+        keras.layers.Rescaling(len(heads) ** -0.5, name="mean")(embeddings),
+        name="ensemble",
     )
 
 
 def keep_frozen(head: keras.Model, scale: float | None = None) -> keras.Model:
-    """Return a head whose codes hold the frozen features beside the trained code.
+    """Return a head whose embeddings hold the frozen features beside the trained embedding.
 
     The squared L2 distance is then a weighted mean of the trained one and of the frozen features'
     own, whose order is that of their cosine.
 
     Args:
-        head: with codes of length 1.
+        head: with embeddings of length 1.
         scale: of the frozen part; see `frozen_scale`. None where the weights will be loaded.
     Returns:
-        A model to codes of length 1, as wide as the features and the head's codes together.
+        A model to embeddings of length 1, as wide as the features and the head's embeddings
+        together.
     """
     features = keras.Input(head.input_shape[1:])
     unit = keras.layers.UnitNormalization(name="unit_frozen")(features)
@@ -183,39 +189,40 @@ def keep_frozen(head: keras.Model, scale: float | None = None) -> keras.Model:
     )
 
 
-def frozen_scale(unit: np.ndarray, codes: np.ndarray, share: float) -> float:
-    """Return the factor by which frozen features of length 1 weigh as they should beside codes.
+def frozen_scale(unit: np.ndarray, embeddings: np.ndarray, share: float) -> float:
+    """Return the factor by which frozen features of length 1 weigh as they should beside
+    embeddings.
 
-    Frozen features are all alike at first sight, trained codes are spread out; so the weights
-    are taken relative to the mean squared distance of each over the training pictures.
+    Frozen features are all alike at first sight, trained embeddings are spread out; so the weights
+    are taken relative to the mean squared distance of each over the training images.
 
     Args:
-        unit: `(n_images, n_features)` of the training pictures, rows of length 1.
-        codes: `(n_images, dim)` of the same, rows of length 1.
+        unit: `(n_images, n_features)` of the training images, rows of length 1.
+        embeddings: `(n_images, dim)` of the same, rows of length 1.
         share: of the frozen features in a mean distance, 0 to below 1.
     """
     # The mean squared distance of two rows of length 1 is twice this.
-    of_frozen, of_codes = (
-        1 - np.sum(part.mean(axis=0, dtype=np.float64) ** 2) for part in (unit, codes)
+    of_frozen, of_embeddings = (
+        1 - np.sum(part.mean(axis=0, dtype=np.float64) ** 2) for part in (unit, embeddings)
     )
-    # Pictures that are all the same have no distances to balance.
-    balance = of_codes / of_frozen if of_frozen > 0 else 1.0
+    # Images that are all the same have no distances to balance.
+    balance = of_embeddings / of_frozen if of_frozen > 0 else 1.0
     return float(np.sqrt(share / (1 - share) * balance))
 
 
 def compress_head(head: keras.Model, dim: int) -> keras.Model:
-    """Return a head behind which a Dense layer, not yet trained, makes codes of `dim` numbers."""
+    """Return a head and behind it an untrained Dense layer, for embeddings of `dim` numbers."""
     features = keras.Input(head.input_shape[1:])
-    code = keras.layers.Dense(dim, name="code")(head(features))
+    embedding = keras.layers.Dense(dim, name="embedding")(head(features))
     return keras.Model(
-        features, keras.layers.UnitNormalization(name="unit_length")(code), name="compressed"
+        features, keras.layers.UnitNormalization(name="unit_length")(embedding), name="compressed"
     )
 
 
 def embed(head: keras.Model, features: np.ndarray) -> np.ndarray:
-    """Return the codes of pictures.
+    """Return the embeddings of images.
 
-    Batches have one shape, the last filled up with zeros, so that a picture's code does not
+    Batches have one shape, the last filled up with zeros, so that an image's embedding does not
     depend on which others are asked for.
 
     Args:
@@ -225,10 +232,31 @@ def embed(head: keras.Model, features: np.ndarray) -> np.ndarray:
         `(n_images, dim)` float32.
     """
     size = defaults.EMBED_BATCH_SIZE
-    codes = np.empty((len(features), head.output_shape[-1]), dtype=np.float32)
+    embeddings = np.empty((len(features), head.output_shape[-1]), dtype=np.float32)
     for start in range(0, len(features), size):
         part = features[start : start + size]
         batch = np.zeros((size, features.shape[1]), dtype=np.float32)
         batch[: len(part)] = part
-        codes[start : start + size] = head(batch, training=False).numpy()[: len(part)]
-    return codes
+        embeddings[start : start + size] = head(batch, training=False).numpy()[: len(part)]
+    return embeddings
+
+
+def build_body(n_features: int, settings: HeadSettings) -> keras.Model:
+    """Return the untrained body of one head: standardised features -> embeddings."""
+    recipe = get_recipe(settings.recipe)
+    return load_object(recipe.body)(
+        n_features, **{size: getattr(settings, size) for size in recipe.sizes}
+    )
+
+
+def build_model(n_features: int, settings: HeadSettings) -> keras.Model:
+    """Return the joined head of a model, with weights still to be loaded."""
+    heads = []
+    for member in range(settings.members):
+        of_member = settings.of_member(member)
+        recipe = get_recipe(of_member.recipe)
+        heads.append(load_object(recipe.finish)(build_body(n_features, of_member)))
+    head = join_heads(heads)
+    if settings.frozen_share:
+        head = keep_frozen(head)
+    return compress_head(head, settings.dim) if settings.is_compressed else head

@@ -19,12 +19,12 @@ class Loss:
     Attributes:
         name: how it is called on the command line.
         summary: what it is for, in a few words.
-        formula: of a triplet or picture, as text.
+        formula: of a triplet or image, as text.
         paper: where it comes from.
         of_triplets: `"module:function"` from the two distances of triplets (and the margin) to
             their losses; None where no triplet has a part.
         has_margin: the function takes a margin.
-        has_cross_entropy: a classifier on the codes has a part.
+        has_cross_entropy: a classifier on the embeddings has a part.
         has_centers: class centers have a part.
     """
 
@@ -42,7 +42,7 @@ class Loss:
         return self.has_cross_entropy or self.has_centers
 
 
-_FUNCTIONS = "tripletkit.model.losses"
+_FUNCTIONS = "tripletkit.losses.functions"
 _FACENET = "Schroff, Kalenichenko, Philbin. FaceNet. CVPR 2015. arXiv:1503.03832"
 
 LOSSES: Registry[Loss] = Registry("loss", LossError)
@@ -75,14 +75,14 @@ for _loss in (
     ),
     Loss(
         name="cross-entropy",
-        summary="a classifier on the codes",
+        summary="a classifier on the embeddings",
         formula="-log softmax(s cos(w, x))[class]",
-        paper="Wang et al. NormFace. ACM MM 2017. arXiv:1704.06369 (a learned scale on unit codes)",
+        paper="Wang et al. NormFace. ACM MM 2017. arXiv:1704.06369 (a learned scale)",
         has_cross_entropy=True,
     ),
     Loss(
         name="center",
-        summary="cross-entropy, and every code drawn to the moving center of its class",
+        summary="cross-entropy, and every embedding drawn to the moving center of its class",
         formula="-log softmax(s cos(w, x))[class] + weight * |x - center of class|^2 / 2",
         paper="Wen, Zhang, Li, Qiao. A discriminative feature learning approach for deep face "
         "recognition. ECCV 2016. doi:10.1007/978-3-319-46478-7_31",

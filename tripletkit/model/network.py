@@ -1,4 +1,4 @@
-"""The source's model on pictures: frozen backbones and a head, shared by three inputs."""
+"""The source's model on images: frozen backbones and a head, shared by three inputs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import keras
 
 from tripletkit.features.backbones import Backbone
-from tripletkit.features.picture_views import ORIGINAL, View
+from tripletkit.features.image_views import ORIGINAL, View
 from tripletkit.features.preprocessing import add_preprocessing
 from tripletkit.features.sources import pixel_inputs
 
@@ -19,7 +19,7 @@ def build_encoder(
     head: keras.Model,
     views: Sequence[View] = (ORIGINAL,),
 ) -> keras.Model:
-    """Return the model from pictures to codes, preprocessing inside.
+    """Return the model from images to embeddings, preprocessing inside.
 
     Built-in layers only, so that its `.keras` file loads with `safe_mode=True` and without
     tripletkit.
@@ -27,11 +27,11 @@ def build_encoder(
     Args:
         backbones: each with its Keras model, which is frozen here; its batch norm stays in
             inference mode in training too.
-        head: maps features to codes.
+        head: maps features to embeddings.
         views: what the features are averaged over.
     Returns:
         A model from `(batch, side, side, 3)` RGB, 0 to 255, uint8 or float, to `(batch, dim)`.
-        Where backbones and views need a picture resized in several ways, it takes one input for
+        Where backbones and views need an image resized in several ways, it takes one input for
         each, named like `pixels_224px_bilinear`, because no network resizes as Pillow does.
     """
     inputs = _make_inputs([backbone for backbone, _ in backbones], views)
@@ -46,7 +46,7 @@ def build_encoder(
 def _make_inputs(
     backbones: Sequence[Backbone], views: Sequence[View]
 ) -> dict[tuple[int, str], keras.KerasTensor]:
-    """Return (side in pixels, filter that resizes) -> an input of such pictures."""
+    """Return (side in pixels, filter that resizes) -> an input of such images."""
     return {
         (side, resample): keras.Input((side, side, 3), name=name)
         for (side, resample), name in pixel_inputs(backbones, views).items()
@@ -87,7 +87,7 @@ def _add_views(
 
 
 def build_triplet_network(encoder: keras.Model) -> keras.Model:
-    """Return the three-input model whose output is the three codes side by side.
+    """Return the three-input model whose output is the three embeddings side by side.
 
     Args:
         encoder: used for all three inputs, so its weights exist once.
@@ -96,15 +96,15 @@ def build_triplet_network(encoder: keras.Model) -> keras.Model:
         to `(batch, 3 * dim)`; from three times as many as the encoder has, where that is
         several, named like `anchor_224px_bilinear`.
     """
-    pictures = [
+    images = [
         [
             keras.Input(pixels.shape[1:], name=pixels.name.replace("pixels", name, 1))
             for pixels in encoder.inputs
         ]
         for name in INPUT_NAMES
     ]
-    codes = keras.layers.Concatenate(name="codes")(
-        [encoder(forms if len(forms) > 1 else forms[0]) for forms in pictures]
+    embeddings = keras.layers.Concatenate(name="embeddings")(
+        [encoder(forms if len(forms) > 1 else forms[0]) for forms in images]
     )
-    inputs = [pixels for forms in pictures for pixels in forms]
-    return keras.Model(inputs, codes, name="triplet_network")
+    inputs = [pixels for forms in images for pixels in forms]
+    return keras.Model(inputs, embeddings, name="triplet_network")

@@ -1,4 +1,4 @@
-"""A backbone and a head as one network from pixels to codes, some of it learning."""
+"""A backbone and a head as one network from pixels to embeddings, some of it learning."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import numpy as np
 from tripletkit.errors import BackboneError
 from tripletkit.features.backbones import Backbone
 from tripletkit.features.preprocessing import add_preprocessing
-from tripletkit.model.recipes import get_recipe
+from tripletkit.features.trained_weights import build_backbone
+from tripletkit.model.heads import build_body
 from tripletkit.model.settings import HeadSettings
 
 
@@ -24,7 +25,7 @@ class PixelNetwork:
     Attributes:
         backbone: for its preprocessing and input size.
         backbone_model: preprocessed pixels -> features.
-        head: features -> codes.
+        head: features -> embeddings.
         encoder: `(batch, side, side, 3)` float32, RGB, 0 to 255 -> `(batch, dim)`; made of the
             two, so that training it trains them.
     """
@@ -51,8 +52,8 @@ class PixelNetwork:
             start: the file of the weights.
         """
         keras.utils.set_random_seed(settings.seed)
-        head = get_recipe(settings.recipe).build_body(backbone.n_features, settings)
-        return cls.join(backbone, backbone.build_model(start), head)
+        head = build_body(backbone.n_features, settings)
+        return cls.join(backbone, build_backbone(backbone, start), head)
 
     @classmethod
     def unfrozen(
@@ -65,7 +66,7 @@ class PixelNetwork:
         Raises:
             BackboneError: if the backbone has not so many blocks.
         """
-        model = backbone.build_model(start)
+        model = build_backbone(backbone, start)
         unfreeze_blocks(backbone, model, n_blocks)
         return cls.join(backbone, model, head)
 
@@ -86,7 +87,7 @@ class PixelNetwork:
         return learning, self.backbone_model.count_params()
 
     def activation_bytes(self) -> int:
-        """Return about how much memory a picture takes in a step, bytes.
+        """Return about how much memory an image takes in a step, bytes.
 
         What the learning layers give stays for the way back; of the others the largest two.
         """
@@ -103,7 +104,7 @@ def unfreeze_blocks(backbone: Backbone, model: keras.Model, n_blocks: int) -> No
     """Let the last blocks of a backbone learn, and nothing else of it.
 
     Batch norm stays frozen everywhere: its statistics, and its scale and shift, are those of
-    ImageNet. Statistics of small batches of few pictures would undo what the network knows.
+    ImageNet. Statistics of small batches of few images would undo what the network knows.
 
     Args:
         model: the backbone's; changed.

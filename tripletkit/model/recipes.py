@@ -7,17 +7,10 @@ this module imports TensorFlow, so that the command line can show the defaults.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from tripletkit import defaults
 from tripletkit.errors import RecipeError
-from tripletkit.features.backbones import load_object
 from tripletkit.registry import Registry
-
-if TYPE_CHECKING:
-    import keras
-
-    from tripletkit.model.settings import HeadSettings
 
 
 @dataclass(frozen=True)
@@ -28,7 +21,7 @@ class Recipe:
         name: how it is called on the command line.
         summary: what it is, for `--help`.
         body: `"module:function"` that builds the part that is trained, from standardised
-            features to codes of length 1; it takes the number of features and `sizes`.
+            features to embeddings of length 1; it takes the number of features and `sizes`.
         finish: `"module:function"` that puts a body behind the features as they are; it takes
             the body, or nothing but its shape, and the scaling.
         sizes: the settings that the body is built from.
@@ -36,9 +29,9 @@ class Recipe:
         squared: the loss takes squared distances.
         starts_as_identity: the body begins as the features and learns a step away from them,
             which can be shortened afterwards.
-        probes: hold whole kinds of pictures out by default, and choose by them too.
+        probes: hold whole classes of images out by default, and choose by them too.
         members: heads in the ensemble.
-        dim: numbers in a code; None for as many as the body gives, not compressed.
+        dim: numbers in an embedding; None for as many as the body gives, not compressed.
         hidden, dropout, margin, epochs, learning_rate: defaults of the settings of those names.
         paper: where it comes from.
     """
@@ -61,14 +54,9 @@ class Recipe:
     learning_rate: float
     paper: str
 
-    def build_body(self, n_features: int, settings: HeadSettings) -> keras.Model:
-        """Return the untrained body: standardised features -> codes."""
-        sizes = {size: getattr(settings, size) for size in self.sizes}
-        return load_object(self.body)(n_features, **sizes)
-
     @property
     def compresses(self) -> bool:
-        """Whether a code of fewer numbers is made from the body's own."""
+        """Whether an embedding of fewer numbers is made from the body's own."""
         return "dim" not in self.sizes
 
 
@@ -98,8 +86,8 @@ _RESIDUAL = {
 
 for _recipe in (
     Recipe(
-        name="source",
-        summary="Dense, Dropout, Dense: short codes, best where nothing new is asked",
+        name="mlp",
+        summary="Dense, Dropout, Dense: short embeddings, best where nothing new is asked",
         body="tripletkit.model.heads:build_head",
         finish="tripletkit.model.heads:fold_scaling",
         sizes=("hidden", "dim", "dropout"),
@@ -138,7 +126,7 @@ for _recipe in (
     ),
     Recipe(
         name="residual",
-        summary="the frozen features and a learned step away from them: holds on new kinds",
+        summary="the frozen features and a learned step away from them: holds on unseen classes",
         members=1,
         **_RESIDUAL,
     ),

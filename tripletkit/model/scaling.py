@@ -1,4 +1,4 @@
-"""Standardising features over the training pictures, and taking it back into a head."""
+"""Standardising features over the training images, and taking it back into a head."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Scaling:
-    """Shift and scale that give features mean 0 and deviation 1 over the training pictures.
+    """Shift and scale that give features mean 0 and deviation 1 over the training images.
 
     Attributes:
         mean, deviation: `(n_features,)` float64.
@@ -34,7 +34,7 @@ class Scaling:
         return scaled
 
     def fold_into(self, weights: list[np.ndarray]) -> list[np.ndarray]:
-        """Return a head's weights such that it gives the same codes on features as they are."""
+        """Return a head's weights that give the same embeddings on features as they are."""
         kernel, bias, *others = weights
         folded = kernel / self.deviation[:, None]
         return [folded, bias - self.mean @ folded, *others]

@@ -19,12 +19,12 @@ class HeadSettings:
     Attributes:
         recipe: a name of `recipes.RECIPES`.
         members: heads in the ensemble.
-        hidden, dim: widths of the hidden layer and of a code; a dim of None leaves the codes of
-            a recipe that compresses as wide as they come.
+        hidden, dim: widths of the hidden layer and of an embedding; a dim of None leaves the
+            embeddings of a recipe that compresses as wide as they come.
         dropout: share of values dropped in training.
         distance: a key of `DISTANCES`.
         margin: in units of the distance, or of its square as the recipe has it.
-        source_members: how many of the members, the last ones, follow the source's recipe.
+        mlp_members: how many of the members, the last ones, follow the recipe mlp.
         strength: how much of its step a head that starts as the identity keeps, 0 to 1.
         frozen_share: of the frozen features in the distance, beside the heads; 0 to below 1.
         epochs: passes over the triplets, at most.
@@ -33,19 +33,19 @@ class HeadSettings:
         learning_rate: of Adam.
         seed: of weights, dropout and order.
         loss: a name of `loss_registry.LOSSES`.
-        reduction: `"all"` or `"violating"`; see `losses.mean_loss`.
+        reduction: `"all"` or `"active"`; see `losses.mean_loss`.
         mining: `"none"` for triplets as they are, or a name of `mining.MINERS`.
-        classes_per_batch, pictures_per_class: of a batch that is mined.
-        inject_positives: add each picture's hardest known positive to a batch that is mined.
-        refresh: epochs after which these are looked for anew, with the codes as they are then.
+        classes_per_batch, images_per_class: of a batch that is mined.
+        inject_positives: add each image's hardest known positive to a batch that is mined.
+        refresh: epochs after which these are looked for anew, with the embeddings as they are then.
         cross_entropy_weight: beside a triplet loss.
         center_weight: of the center loss.
         center_decay: how much of a center stays when a batch moves it, 0 to below 1.
     """
 
-    recipe: str = "source"
+    recipe: str = "mlp"
     members: int = 1
-    source_members: int = 0
+    mlp_members: int = 0
     hidden: int = defaults.HIDDEN
     dim: int | None = defaults.DIM
     dropout: float = defaults.DROPOUT
@@ -62,7 +62,7 @@ class HeadSettings:
     reduction: str = defaults.REDUCTION
     mining: str = defaults.MINING
     classes_per_batch: int = defaults.CLASSES_PER_BATCH
-    pictures_per_class: int = defaults.PICTURES_PER_CLASS
+    images_per_class: int = defaults.IMAGES_PER_CLASS
     inject_positives: bool = False
     refresh: int = defaults.REFRESH
     cross_entropy_weight: float = defaults.CROSS_ENTROPY_WEIGHT
@@ -77,7 +77,7 @@ class HeadSettings:
         if recipe.starts_as_identity:
             own |= {"strength": defaults.STRENGTH, "frozen_share": defaults.FROZEN_SHARE}
         if get_loss(given.get("loss") or defaults.LOSS).has_centers:
-            # Centers are places among the trained codes, which must stay as they were trained.
+            # Centers are places among the trained embeddings, which must stay as they were trained.
             own |= {"strength": 1.0, "frozen_share": 0.0}
         return cls(
             recipe=name,
@@ -86,40 +86,40 @@ class HeadSettings:
 
     def of_member(self, member: int) -> HeadSettings:
         """Return the settings of one head of the ensemble, each with a seed of its own."""
-        is_source = member >= self.members - self.source_members
-        settings = self.of_source_members() if is_source else self
+        is_source = member >= self.members - self.mlp_members
+        settings = self.of_mlp_members() if is_source else self
         return replace(settings, seed=_seed_of_member(self.seed, member))
 
-    def of_source_members(self) -> HeadSettings:
-        """Return the settings of a head that follows the source's recipe beside the others.
+    def of_mlp_members(self) -> HeadSettings:
+        """Return the settings of a head that follows the recipe mlp beside the others.
 
         Where the others get more or fewer epochs than they usually do, so does it.
         """
         usual = get_recipe(self.recipe).epochs
-        epochs = max(1, round(self.epochs / usual * get_recipe("source").epochs))
+        epochs = max(1, round(self.epochs / usual * get_recipe("mlp").epochs))
         same = {key: getattr(self, key) for key in _SHARED_BY_MEMBERS}
-        return HeadSettings.of_recipe("source", epochs=epochs, **same)
+        return HeadSettings.of_recipe("mlp", epochs=epochs, **same)
 
     @property
     def needs_labels(self) -> bool:
-        """Whether training looks at the classes of pictures."""
+        """Whether training looks at the classes of images."""
         return self.mining != "none" or get_loss(self.loss).needs_labels
 
     def count_per_epoch(self, train_rows: np.ndarray) -> tuple[int, int]:
-        """Return how many triplets or pictures an epoch shows, and how many a step."""
+        """Return how many triplets or images an epoch shows, and how many a step."""
         if self.mining != "none":
-            return len(np.unique(train_rows)), self.classes_per_batch * self.pictures_per_class
+            return len(np.unique(train_rows)), self.classes_per_batch * self.images_per_class
         if get_loss(self.loss).of_triplets is None:
             return len(np.unique(train_rows)), self.batch_size
         return len(train_rows), self.batch_size
 
     @property
     def is_compressed(self) -> bool:
-        """Whether the codes are compressed to `dim` numbers."""
+        """Whether the embeddings are compressed to `dim` numbers."""
         return self.dim is not None and get_recipe(self.recipe).compresses
 
 
-# What heads by the source's recipe have in common with the others of an ensemble.
+# What heads by the recipe mlp have in common with the others of an ensemble.
 _SHARED_BY_MEMBERS = (
     "batch_size",
     "seed",
@@ -127,7 +127,7 @@ _SHARED_BY_MEMBERS = (
     "reduction",
     "mining",
     "classes_per_batch",
-    "pictures_per_class",
+    "images_per_class",
     "inject_positives",
     "refresh",
     "cross_entropy_weight",

@@ -1,4 +1,4 @@
-"""Collages: pictures in rows, each with its name and a number below.
+"""Collages: images in rows, each with its name and a number below.
 
 Right and wrong are told by colour and by a sign, so that nobody has to tell the colours apart.
 """
@@ -28,7 +28,7 @@ _SIGN_PX = 22
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture of a collage.
+    """An image of a collage.
 
     Attributes:
         path: its file.
@@ -42,7 +42,7 @@ class Tile:
 
 
 def check_collage_output(path: Path) -> None:
-    """Refuse early what `write_picture` would refuse after the work.
+    """Refuse early what `write_image` would refuse after the work.
 
     Raises:
         OutputError: if the suffix is none of those known, or the file cannot be written.
@@ -55,15 +55,15 @@ def check_collage_output(path: Path) -> None:
     check_output(path)
 
 
-def write_picture(path: Path, picture: Image.Image) -> None:
-    """Write a picture in the format that the suffix says; whole or not at all.
+def write_image(path: Path, image: Image.Image) -> None:
+    """Write an image in the format that the suffix says; whole or not at all.
 
     Raises:
         OutputError: if it cannot be written.
     """
     check_collage_output(path)
     with open_output(path, "wb") as file:
-        picture.save(file, _FORMATS[path.suffix.lower()], optimize=True, quality=90)
+        image.save(file, _FORMATS[path.suffix.lower()], optimize=True, quality=90)
 
 
 def draw_grid(
@@ -74,15 +74,15 @@ def draw_grid(
     gap_after_first: bool = False,
     side_px: int = defaults.COLLAGE_SIDE_PX,
 ) -> Image.Image:
-    """Draw rows of pictures.
+    """Draw rows of images.
 
     Args:
         rows: of one length or shorter.
         column_headings, row_headings: above the columns and left of the rows, if any.
         gap_after_first: set the first column apart, such as queries from their neighbours.
-        side_px: of the square that a picture is fitted into, its shape kept.
+        side_px: of the square that an image is fitted into, its shape kept.
     Raises:
-        ImageReadError: if a picture cannot be read.
+        ImageReadError: if an image cannot be read.
     """
     n_lines = max(len(tile.lines) for row in rows for tile in row)
     step_x = side_px + _GAP_PX
@@ -116,14 +116,14 @@ def draw_grid(
 
 
 def read_thumbnail(path: Path, side_px: int) -> Image.Image:
-    """Return a picture fitted into a square, its shape kept; smaller ones grow.
+    """Return an image fitted into a square, its shape kept; smaller ones grow.
 
     Raises:
         ImageReadError: if it cannot be read.
     """
-    picture = read_image(path, at_least_px=side_px)
-    resample = Image.Resampling.LANCZOS if min(picture.size) > side_px else Image.Resampling.BICUBIC
-    return ImageOps.contain(picture, (side_px, side_px), resample)
+    image = read_image(path, at_least_px=side_px)
+    resample = Image.Resampling.LANCZOS if min(image.size) > side_px else Image.Resampling.BICUBIC
+    return ImageOps.contain(image, (side_px, side_px), resample)
 
 
 def shorten(text: str, width_px: float, size_px: int = _TEXT_PX) -> str:
@@ -143,8 +143,8 @@ def _draw_tile(
 ) -> None:
     x, y = corner
     draw.rectangle([x, y, x + side - 1, y + side - 1], LIGHT.empty)
-    picture = read_thumbnail(tile.path, side)
-    canvas.paste(picture, (x + (side - picture.width) // 2, y + (side - picture.height) // 2))
+    image = read_thumbnail(tile.path, side)
+    canvas.paste(image, (x + (side - image.width) // 2, y + (side - image.height) // 2))
     if tile.is_right is not None:
         colour = LIGHT.right if tile.is_right else LIGHT.wrong
         draw.rectangle([x, y, x + side - 1, y + side - 1], outline=colour, width=_FRAME_PX)

@@ -1,4 +1,4 @@
-"""The figures of a model: how it learnt, and how it tells pictures apart.
+"""The figures of a model: how it learnt, and how it tells images apart.
 
 Each takes plain arrays and a theme and returns a matplotlib figure.
 """
@@ -51,16 +51,16 @@ _MOST_NUMBERED = 15
 
 
 def draw_history(history: pd.DataFrame, best_epoch: int, theme: Theme = LIGHT) -> Figure:
-    """Draw loss, violating share and validation accuracy of each epoch.
+    """Draw loss, active share and validation accuracy of each epoch.
 
     Args:
-        history: columns epoch, loss, violating, val_accuracy; as `history.csv` has them.
+        history: columns epoch, loss, active, val_accuracy; as `history.csv` has them.
         best_epoch: the epoch that was kept.
         theme: colours.
     """
     panels = [
         ("loss", "Loss", "mean loss of a triplet"),
-        ("violating", "Violating", "share of triplets with a loss"),
+        ("active", "Active", "share of triplets with a loss"),
         ("val_accuracy", "Validation accuracy", "share answered right"),
     ]
     panels = [panel for panel in panels if history[panel[0]].notna().any()]
@@ -155,7 +155,7 @@ def draw_distribution(
             highest may be infinite.
         quantiles: the shares of all distances of the kind that these are; 0 and 1 have no line.
         distance: a key of `DISTANCE_LABELS`.
-        title: what pictures these are.
+        title: what images these are.
         theme: colours.
     """
     figure = make_figure(8.6, 4.6, theme)
@@ -265,20 +265,20 @@ def draw_map(
     labels: Sequence[str] | None = None,
     theme: Theme = LIGHT,
 ) -> Figure:
-    """Draw the codes on a plane, with pictures where there is room.
+    """Draw the embeddings on a plane, with images where there is room.
 
     Args:
         places: `(n_images, 2)`, 0 to 1.
-        paths: of the pictures.
+        paths: of the images.
         projection: its name, for the title.
-        labels: of the pictures, if there are any.
+        labels: of the images, if there are any.
         theme: colours.
     """
     figure = make_figure(9.6, 7.6, theme)
     axes = add_axes(figure, (1, 1, 1), theme)
-    pictured = choose_apart(places, 0.075, _MAP_THUMBNAILS)
+    imaged = choose_apart(places, 0.075, _MAP_THUMBNAILS)
     is_dot = np.ones(len(places), dtype=bool)
-    is_dot[pictured] = False
+    is_dot[imaged] = False
     names = np.array(labels if labels is not None else [""] * len(places), dtype=object)
     distinct = sorted(set(names))
     for number, label in enumerate(distinct):
@@ -286,12 +286,12 @@ def draw_map(
         style = {"color": colour, "marker": marker, "linewidth": 0}
         axes.scatter(*places[(names == label) & is_dot].T, s=30, zorder=3, **style)
         axes.scatter([], [], s=40, label=label, **style)
-        for index in np.intersect1d(pictured, np.flatnonzero(names == label)):
+        for index in np.intersect1d(imaged, np.flatnonzero(names == label)):
             _add_thumbnail(axes, places[index], paths[index], colour, theme)
     if labels is not None and len(distinct) <= _MOST_IN_LEGEND:
         add_legend(axes, theme, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), xticks=[], yticks=[])
-    label_axes(axes, theme, f"{len(places):,} pictures by their codes ({projection})", "", "")
+    label_axes(axes, theme, f"{len(places):,} images by their embeddings ({projection})", "", "")
     return figure
 
 

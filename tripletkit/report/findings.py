@@ -10,10 +10,10 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.data.triplets import Triplets
-from tripletkit.evaluation.controls import Control, describe_trap
+from tripletkit.evaluation.baselines import Baseline, describe_trap
 from tripletkit.evaluation.intervals import Interval
 from tripletkit.evaluation.scoring import Score
-from tripletkit.report.views import ModelView
+from tripletkit.report.model_view import ModelView
 
 # A 95% interval wider than this leaves open whether a model is good or middling.
 _WIDE_INTERVAL = 0.15
@@ -27,7 +27,7 @@ class AccuracyRow:
         what: whose answers.
         on: which triplets.
         accuracy: 0 to 1.
-        wilson, bootstrap: 95% intervals, rows or pictures resampled; None where there is none.
+        wilson, bootstrap: 95% intervals, rows or images resampled; None where there is none.
         n: triplets.
     """
 
@@ -39,18 +39,18 @@ class AccuracyRow:
     n: int
 
 
-def list_accuracies(view: ModelView, controls: list[Control]) -> list[AccuracyRow]:
+def list_accuracies(view: ModelView, baselines: list[Baseline]) -> list[AccuracyRow]:
     """Return every accuracy that is known: on the shown triplets, and at the time of training.
 
     Args:
         view: the model and the triplets.
-        controls: what names alone would score on the triplets.
+        baselines: what names alone would score on the triplets.
     """
     on = "training triplets" if view.is_training else Path(view.triplets.source).name
     rows = [
-        _row("trained codes", on, view.score),
+        _row("trained embeddings", on, view.score),
         _row(f"{view.model.features_name}, cosine", on, view.frozen_score),
-        *(_control_row(control, on) for control in controls),
+        *(_baseline_row(baseline, on) for baseline in baselines),
     ]
     validation = view.model.record["validation"]
     if validation is not None:
@@ -58,7 +58,7 @@ def list_accuracies(view: ModelView, controls: list[Control]) -> list[AccuracyRo
         from_pixels = view.model.record.get("pixels") or {}
         before = "untrained network" if from_pixels.get("from_scratch") else "frozen features"
         for what, key in (
-            ("trained codes", "trained"),
+            ("trained embeddings", "trained"),
             ("head, backbone frozen", "frozen_head"),
             (before, "frozen_cosine"),
         ):
@@ -75,24 +75,26 @@ def list_accuracies(view: ModelView, controls: list[Control]) -> list[AccuracyRo
                     score["n"],
                 )
             )
-        rows += [_control_row(control, on) for control in recorded_controls(validation)]
+        rows += [_baseline_row(baseline, on) for baseline in recorded_baselines(validation)]
     return rows
 
 
-def recorded_controls(validation: dict[str, Any]) -> list[Control]:
-    """Return the controls that `model.json` holds."""
+def recorded_baselines(validation: dict[str, Any]) -> list[Baseline]:
+    """Return the baselines that `model.json` holds."""
     return [
-        Control(**(control | {"wilson": Interval(*control["wilson"])}))
-        for control in validation["controls"]
+        Baseline(**(baseline | {"wilson": Interval(*baseline["wilson"])}))
+        for baseline in validation["baselines"]
     ]
 
 
-def list_warnings(view: ModelView, controls: list[Control], training: Triplets | None) -> list[str]:
+def list_warnings(
+    view: ModelView, baselines: list[Baseline], training: Triplets | None
+) -> list[str]:
     """Return what weakens the figures, the worst first.
 
     Args:
         view: the model and the triplets.
-        controls: what names alone would score on the triplets.
+        baselines: what names alone would score on the triplets.
         training: the triplets of the training, where they are at hand.
     """
     score = view.score
@@ -104,29 +106,29 @@ def list_warnings(view: ModelView, controls: list[Control], training: Triplets |
             "others with --triplets."
         )
     else:
-        warnings += _on_shown(view, controls, training)
+        warnings += _on_shown(view, baselines, training)
     if score.n_ties:
         warnings.append(
-            f"{score.n_ties:,} triplets are ties (both pictures equally near) and count as wrong."
+            f"{score.n_ties:,} triplets are ties (both images equally near) and count as wrong."
         )
     if score.n_undecidable:
         warnings.append(
-            f"{score.n_undecidable:,} triplets have a picture that cannot be read; they count "
+            f"{score.n_undecidable:,} triplets have an image that cannot be read; they count "
             "as wrong and are in no figure."
         )
     return warnings + _on_training(view.model.record)
 
 
-def _on_shown(view: ModelView, controls: list[Control], training: Triplets | None) -> list[str]:
+def _on_shown(view: ModelView, baselines: list[Baseline], training: Triplets | None) -> list[str]:
     score, warnings = view.score, []
     if score.accuracy < view.frozen_score.accuracy:
         warnings.append(
-            f"The trained codes ({score.accuracy:.1%}) are worse than the "
+            f"The trained embeddings ({score.accuracy:.1%}) are worse than the "
             f"{view.model.features_name} alone ({view.frozen_score.accuracy:.1%}) on these "
             "triplets."
         )
     interval = score.bootstrap or score.wilson
-    if controls and (trap := describe_trap(score.accuracy, interval, controls)) is not None:
+    if baselines and (trap := describe_trap(score.accuracy, interval, baselines)) is not None:
         warnings.append(trap)
     if training is not None:
         n_shared = len(
@@ -134,13 +136,13 @@ def _on_shown(view: ModelView, controls: list[Control], training: Triplets | Non
         )
         if n_shared:
             warnings.append(
-                f"{n_shared:,} pictures of these triplets are in the training triplets too, so "
-                "the accuracy flatters what new pictures would get."
+                f"{n_shared:,} images of these triplets are in the training triplets too, so "
+                "the accuracy flatters what new images would get."
             )
     if interval.high - interval.low > _WIDE_INTERVAL:
         warnings.append(
             f"The accuracy is uncertain: {interval.low:.0%} to {interval.high:.0%}. More "
-            "pictures would narrow it, more triplets over the same pictures would not."
+            "images would narrow it, more triplets over the same images would not."
         )
     return warnings
 
@@ -167,16 +169,15 @@ def _on_training(record: dict[str, Any]) -> list[str]:
         if split["by"] == "random":
             warnings.append(
                 "The validation in training was split off at random, and such a split can often "
-                "be solved by remembering names of pairs; look at the controls."
+                "be solved by remembering names of pairs; look at the baselines."
             )
-        if split["n_shared_pictures"] and split["by"] != "image":
+        if split["n_shared_images"] and split["by"] != "image":
             warnings.append(
-                f"Training and validation in training share {split['n_shared_pictures']:,} "
-                "pictures."
+                f"Training and validation in training share {split['n_shared_images']:,} images."
             )
-    if record["n_bad_pictures"]:
+    if record["n_bad_images"]:
         warnings.append(
-            f"{record['n_bad_pictures']:,} pictures could not be used in training, and every "
+            f"{record['n_bad_images']:,} images could not be used in training, and every "
             "triplet with one was left out."
         )
     return warnings
@@ -186,6 +187,6 @@ def _row(what: str, on: str, score: Score) -> AccuracyRow:
     return AccuracyRow(what, on, score.accuracy, score.wilson, score.bootstrap, score.n)
 
 
-def _control_row(control: Control, on: str) -> AccuracyRow:
-    what = f"names alone: {control.name}"
-    return AccuracyRow(what, on, control.accuracy, control.wilson, None, control.n)
+def _baseline_row(baseline: Baseline, on: str) -> AccuracyRow:
+    what = f"names alone: {baseline.name}"
+    return AccuracyRow(what, on, baseline.accuracy, baseline.wilson, None, baseline.n)

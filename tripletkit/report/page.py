@@ -19,61 +19,61 @@ from matplotlib.figure import Figure
 from tripletkit import __version__, defaults
 from tripletkit.data.outputs import open_output
 from tripletkit.data.triplets import Triplets
-from tripletkit.evaluation.controls import Control
+from tripletkit.evaluation.baselines import Baseline
 from tripletkit.report import figures
 from tripletkit.report.collages import read_thumbnail
 from tripletkit.report.confusion import confuse_labels
 from tripletkit.report.findings import list_accuracies, list_warnings
-from tripletkit.report.projections import PROJECTIONS, choose_apart, project_codes
+from tripletkit.report.model_view import ModelView, read_history
+from tripletkit.report.projections import PROJECTIONS, choose_apart, project_embeddings
 from tripletkit.report.style import DARK, LIGHT, Theme, render_figure
-from tripletkit.report.views import ModelView, read_history
 from tripletkit.search.exact import find_neighbors
 
 _TEMPLATE = "report.html.j2"
 _N_MISTAKES, _N_CLOSE = 60, 30
 _N_CULPRITS = 8
 _N_QUERIES, _N_NEIGHBORS = 6, 8
-_N_MAP_PICTURES = 100
+_N_MAP_IMAGES = 100
 _MAP_STEP = 0.07
 _N_MAP_DOTS = 3_000
 _THUMBNAIL_PX = 128
-# With at most some 420 pictures, the whole stays below 5 MB.
+# With at most some 420 images, the whole stays below 5 MB.
 _THUMBNAIL_BYTES = 5_500
 _PAGE_BYTES = 4_900_000
-# What the words and the code of a page take, its pictures and its CSV apart.
+# What the words and the code of a page take, its images and its CSV apart.
 _TEXT_BYTES = 400_000
 
 
 @dataclass
 class Album:
-    """The pictures of a page, each held once.
+    """The images of a page, each held once.
 
     Attributes:
-        view: whose pictures.
-        sources: data URIs in the order in which pictures were first asked for.
-        numbers: picture -> place in `sources`.
+        view: whose images.
+        sources: data URIs in the order in which images were first asked for.
+        numbers: image -> place in `sources`.
     """
 
     view: ModelView
     sources: list[str] = field(default_factory=list)
     numbers: dict[int, int] = field(default_factory=dict)
 
-    def add(self, picture: int) -> dict[str, Any]:
-        """Return what the template needs of a picture."""
-        if picture not in self.numbers:
-            self.numbers[picture] = len(self.sources)
-            self.sources.append(_data_uri(_encode(self.view.paths[picture]), "image/jpeg"))
+    def add(self, image: int) -> dict[str, Any]:
+        """Return what the template needs of an image."""
+        if image not in self.numbers:
+            self.numbers[image] = len(self.sources)
+            self.sources.append(_data_uri(_encode(self.view.paths[image]), "image/jpeg"))
         return {
-            "number": self.numbers[picture],
-            "name": self.view.triplets.names[picture],
-            "label": self.view.label_of(picture),
+            "number": self.numbers[image],
+            "name": self.view.triplets.names[image],
+            "label": self.view.label_of(image),
         }
 
 
 def write_report(
     path: Path,
     view: ModelView,
-    controls: list[Control],
+    baselines: list[Baseline],
     training: Triplets | None,
     projection: str = "pca",
 ) -> int:
@@ -82,22 +82,22 @@ def write_report(
     Args:
         path: the HTML file.
         view: the model and the triplets that it answers.
-        controls: what names alone would score on them.
+        baselines: what names alone would score on them.
         training: the triplets of the training, where they are at hand.
-        projection: of the map of codes.
+        projection: of the map of embeddings.
     Returns:
         The size of the file in bytes.
     Raises:
         OutputError: if it cannot be written.
     """
-    data = make_page(view, controls, training, projection).encode()
+    data = make_page(view, baselines, training, projection).encode()
     with open_output(path, "wb") as file:
         file.write(data)
     return len(data)
 
 
 def make_page(
-    view: ModelView, controls: list[Control], training: Triplets | None, projection: str = "pca"
+    view: ModelView, baselines: list[Baseline], training: Triplets | None, projection: str = "pca"
 ) -> str:
     """Return the HTML of the report; see `write_report`."""
     environment = jinja2.Environment(
@@ -117,8 +117,8 @@ def make_page(
         "record": view.model.record,
         "view": view,
         "source": Path(view.triplets.source).name,
-        "accuracies": list_accuracies(view, controls),
-        "warnings": list_warnings(view, controls, training),
+        "accuracies": list_accuracies(view, baselines),
+        "warnings": list_warnings(view, baselines, training),
         "figures": _draw_figures(view),
         "n_mistakes": int((view.margins[view.known] <= 0).sum()),
         "triplets": _list_triplets(view, album, chosen),
@@ -126,8 +126,8 @@ def make_page(
         "map": _make_map(view, album, projection),
         "neighbors": _list_neighbors(view, album),
     }
-    # Last, when every section has put its pictures in.
-    page["pictures"] = album.sources
+    # Last, when every section has put its images in.
+    page["images"] = album.sources
     figure_uris = [figure[scheme] for figure in page["figures"] for scheme in ("light", "dark")]
     room = _PAGE_BYTES - _TEXT_BYTES - sum(map(len, [*album.sources, *figure_uris]))
     rows = _data_uri(_csv_rows(view), "application/gzip")
@@ -149,8 +149,8 @@ def _draw_figures(view: ModelView) -> list[dict[str, Any]]:
         first, last = history.iloc[0], history.iloc[-1]
         text = (
             f"Over {len(history)} epochs the loss went from {first.loss:.4f} to {last.loss:.4f} "
-            f"and the share of triplets with a loss from {first.violating:.1%} to "
-            f"{last.violating:.1%}."
+            f"and the share of triplets with a loss from {first.active:.1%} to "
+            f"{last.active:.1%}."
         )
         if history["val_accuracy"].notna().any():
             kept = history.loc[history["epoch"] == best, "val_accuracy"].iloc[0]
@@ -176,8 +176,8 @@ def _draw_figures(view: ModelView) -> list[dict[str, Any]]:
     if confusion is not None:
         true, said, n_times = confusion.worst()
         text = (
-            f"The {defaults.NEIGHBORS} nearest pictures say the true label for "
-            f"{confusion.accuracy:.1%} of {confusion.counts.sum():,} pictures."
+            f"The {defaults.NEIGHBORS} nearest images say the true label for "
+            f"{confusion.accuracy:.1%} of {confusion.counts.sum():,} images."
         )
         if n_times:
             text += f" The commonest mix-up: {true} taken for {said}, {n_times:,} times."
@@ -200,19 +200,19 @@ def _choose_triplets(view: ModelView) -> list[tuple[str, int]]:
 def _list_triplets(
     view: ModelView, album: Album, chosen: list[tuple[str, int]]
 ) -> list[dict[str, Any]]:
-    """Return the shown triplets, with the numbers of mistakes that share a picture or a pair."""
-    of_picture, of_pair = _count_mistakes(view)
+    """Return the shown triplets, with the numbers of mistakes that share an image or a pair."""
+    of_image, of_pair = _count_mistakes(view)
     shown = []
     for kind, row in chosen:
         anchor, positive, negative = view.triplets.rows[row].tolist()
         slots = []
-        for role, picture in (("anchor", anchor), ("positive", positive), ("negative", negative)):
-            pair = None if role == "anchor" else frozenset((anchor, picture))
+        for role, image in (("anchor", anchor), ("positive", positive), ("negative", negative)):
+            pair = None if role == "anchor" else frozenset((anchor, image))
             slots.append(
-                album.add(picture)
+                album.add(image)
                 | {
                     "role": role,
-                    "n_mistakes": of_picture[picture],
+                    "n_mistakes": of_image[image],
                     "n_pair_mistakes": of_pair[pair] if pair else 0,
                 }
             )
@@ -222,7 +222,7 @@ def _list_triplets(
                 "kind": kind,
                 "line": int(view.triplets.lines[row]),
                 "slots": slots,
-                "pictures": numbers,
+                "images": numbers,
                 "pairs": [_pair_key(numbers[0], number) for number in numbers[1:]],
                 "to_positive": float(view.to_positive[row]),
                 "to_negative": float(view.to_negative[row]),
@@ -233,13 +233,13 @@ def _list_triplets(
 
 
 def _count_mistakes(view: ModelView) -> tuple[Counter, Counter]:
-    """Return in how many mistakes each picture is, and each pair of anchor and candidate."""
-    of_picture, of_pair = Counter(), Counter()
+    """Return in how many mistakes each image is, and each pair of anchor and candidate."""
+    of_image, of_pair = Counter(), Counter()
     for row in np.flatnonzero(view.known & (view.margins <= 0)):
         anchor, positive, negative = view.triplets.rows[row].tolist()
-        of_picture.update((anchor, positive, negative))
+        of_image.update((anchor, positive, negative))
         of_pair.update((frozenset((anchor, positive)), frozenset((anchor, negative))))
-    return of_picture, of_pair
+    return of_image, of_pair
 
 
 def _pair_key(one: int, other: int) -> str:
@@ -247,23 +247,23 @@ def _pair_key(one: int, other: int) -> str:
 
 
 def _list_culprits(view: ModelView, album: Album) -> list[dict[str, Any]]:
-    """Return the pictures that are in the most mistakes, and in how many triplets at all."""
-    of_picture, _ = _count_mistakes(view)
+    """Return the images that are in the most mistakes, and in how many triplets at all."""
+    of_image, _ = _count_mistakes(view)
     n_named = np.bincount(view.triplets.rows[view.known].ravel(), minlength=len(view.paths))
     return [
-        album.add(picture) | {"n_mistakes": n_wrong, "n_triplets": int(n_named[picture])}
-        for picture, n_wrong in of_picture.most_common(_N_CULPRITS)
+        album.add(image) | {"n_mistakes": n_wrong, "n_triplets": int(n_named[image])}
+        for image, n_wrong in of_image.most_common(_N_CULPRITS)
     ]
 
 
 def _make_map(view: ModelView, album: Album, projection: str) -> dict[str, Any] | None:
-    """Return places of pictures and dots in percent, and the marks of labels."""
-    pictures = view.shown
-    if len(pictures) < 2:
+    """Return places of images and dots in percent, and the marks of labels."""
+    images = view.shown
+    if len(images) < 2:
         return None
-    places = project_codes(view.codes[pictures], projection)
-    pictured = choose_apart(places, _MAP_STEP, _N_MAP_PICTURES)
-    labels = sorted({view.label_of(picture) for picture in view.labelled})
+    places = project_embeddings(view.embeddings[images], projection)
+    imaged = choose_apart(places, _MAP_STEP, _N_MAP_IMAGES)
+    labels = sorted({view.label_of(image) for image in view.labelled})
     mark_of = {None: ""} | {
         label: "class-{1} turn-{0}".format(*divmod(number, len(LIGHT.classes)))
         for number, label in enumerate(labels)
@@ -271,14 +271,14 @@ def _make_map(view: ModelView, album: Album, projection: str) -> dict[str, Any] 
 
     def place(index: int) -> dict[str, Any]:
         x, y = (100 * places[index]).round(2).tolist()
-        return {"x": x, "y": round(100 - y, 2), "mark": mark_of[view.label_of(pictures[index])]}
+        return {"x": x, "y": round(100 - y, 2), "mark": mark_of[view.label_of(images[index])]}
 
-    dots = np.setdiff1d(np.arange(len(pictures)), pictured)
+    dots = np.setdiff1d(np.arange(len(images)), imaged)
     shown = np.linspace(0, len(dots) - 1, min(len(dots), _N_MAP_DOTS)).astype(int)
     return {
         "projection": PROJECTIONS[projection],
-        "n_pictures": len(pictures),
-        "pictures": [place(index) | album.add(int(pictures[index])) for index in pictured],
+        "n_images": len(images),
+        "images": [place(index) | album.add(int(images[index])) for index in imaged],
         "dots": [place(index) for index in dots[shown]],
         "labels": [{"name": label, "mark": mark_of[label]} for label in labels],
         "classes": [
@@ -289,19 +289,19 @@ def _make_map(view: ModelView, album: Album, projection: str) -> dict[str, Any] 
 
 
 def _list_neighbors(view: ModelView, album: Album) -> list[dict[str, Any]]:
-    """Return a few pictures with those nearest to them: of many mistakes, and evenly drawn."""
-    pictures = view.shown
-    if len(pictures) < 2:
+    """Return a few images with those nearest to them: of many mistakes, and evenly drawn."""
+    images = view.shown
+    if len(images) < 2:
         return []
-    of_picture, _ = _count_mistakes(view)
-    hard = [picture for picture, _ in of_picture.most_common(_N_QUERIES // 2)]
-    spread = pictures[np.linspace(0, len(pictures) - 1, _N_QUERIES).astype(int)].tolist()
+    of_image, _ = _count_mistakes(view)
+    hard = [image for image, _ in of_image.most_common(_N_QUERIES // 2)]
+    spread = images[np.linspace(0, len(images) - 1, _N_QUERIES).astype(int)].tolist()
     queries = list(dict.fromkeys([*hard, *spread]))[:_N_QUERIES]
-    row_of = {picture: row for row, picture in enumerate(pictures.tolist())}
-    codes = view.codes[pictures]
+    row_of = {image: row for row, image in enumerate(images.tolist())}
+    embeddings = view.embeddings[images]
     found = find_neighbors(
-        codes,
-        view.codes[queries],
+        embeddings,
+        view.embeddings[queries],
         _N_NEIGHBORS,
         view.model.distance,
         [np.array([row_of[query]]) for query in queries],
@@ -311,9 +311,9 @@ def _list_neighbors(view: ModelView, album: Album) -> list[dict[str, Any]]:
         label = view.label_of(query)
         near = []
         for row, distance in found.of(number):
-            other = view.label_of(int(pictures[row]))
+            other = view.label_of(int(images[row]))
             same = None if None in (label, other) else label == other
-            near.append(album.add(int(pictures[row])) | {"distance": distance, "same": same})
+            near.append(album.add(int(images[row])) | {"distance": distance, "same": same})
         listed.append({"query": album.add(query), "near": near})
     return listed
 
@@ -334,7 +334,7 @@ def _csv_rows(view: ModelView) -> bytes:
     ):
         measured = [near, far, margin] if np.isfinite(margin) else [None] * 3
         shown = ["" if value is None else f"{value:.5g}" for value in measured]
-        writer.writerow([line, *(names[picture] for picture in row), *shown, int(margin > 0)])
+        writer.writerow([line, *(names[image] for image in row), *shown, int(margin > 0)])
     return gzip.compress(text.getvalue().encode(), mtime=0)
 
 

@@ -1,4 +1,4 @@
-"""Codes of many dimensions on a plane."""
+"""Embeddings of many dimensions on a plane."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PROJECTIONS = {"pca": "PCA", "umap": "UMAP"}
 
 
 def check_projection(name: str) -> None:
-    """Refuse early what `project_codes` would refuse.
+    """Refuse early what `project_embeddings` would refuse.
 
     Raises:
         MissingExtraError: if its package is not installed.
@@ -26,18 +26,18 @@ def check_projection(name: str) -> None:
         )
 
 
-def project_codes(codes: np.ndarray, name: str) -> np.ndarray:
+def project_embeddings(embeddings: np.ndarray, name: str) -> np.ndarray:
     """Return places on a plane, 0 to 1 in both directions; see `check_projection`.
 
     Args:
-        codes: `(n_images, n_dims)` float32, finite.
+        embeddings: `(n_images, n_dims)` float32, finite.
         name: `"pca"` keeps large distances, `"umap"` neighbourhoods; see `PROJECTIONS`.
     Returns:
         `(n_images, 2)` float64.
     Reference:
         McInnes, Healy, Melville. UMAP. 2018. arXiv:1802.03426.
     """
-    places = _umap(codes) if name == "umap" else _pca(codes)
+    places = _umap(embeddings) if name == "umap" else _pca(embeddings)
     low, high = places.min(axis=0), places.max(axis=0)
     return (places - low) / np.where(high > low, high - low, 1.0)
 
@@ -59,8 +59,8 @@ def choose_apart(places: np.ndarray, step: float, n_most: int) -> np.ndarray:
     return np.array(kept, dtype=np.int64)
 
 
-def _pca(codes: np.ndarray) -> np.ndarray:
-    centred = codes.astype(np.float64) - codes.mean(axis=0, dtype=np.float64)
+def _pca(embeddings: np.ndarray) -> np.ndarray:
+    centred = embeddings.astype(np.float64) - embeddings.mean(axis=0, dtype=np.float64)
     _, _, directions = np.linalg.svd(centred, full_matrices=False)
     directions = directions[:2]
     # The sign of a direction is chance; fix it, so that a map does not flip from run to run.
@@ -70,13 +70,13 @@ def _pca(codes: np.ndarray) -> np.ndarray:
     return np.pad(places, ((0, 0), (0, 2 - places.shape[1])))
 
 
-def _umap(codes: np.ndarray) -> np.ndarray:
+def _umap(embeddings: np.ndarray) -> np.ndarray:
     import umap
 
-    n_neighbors = min(15, len(codes) - 1)
+    n_neighbors = min(15, len(embeddings) - 1)
     return umap.UMAP(
         n_neighbors=max(n_neighbors, 2),
         random_state=defaults.SEED,
         n_jobs=1,
-        init="random" if len(codes) < 10 else "spectral",
-    ).fit_transform(codes)
+        init="random" if len(embeddings) < 10 else "spectral",
+    ).fit_transform(embeddings)

@@ -1,8 +1,8 @@
 "use strict";
 
-const pictures = JSON.parse(document.getElementById("pictures").textContent);
-for (const image of document.querySelectorAll("img[data-picture]")) {
-  image.src = pictures[image.dataset.picture];
+const images = JSON.parse(document.getElementById("images").textContent);
+for (const image of document.querySelectorAll("img[data-image]")) {
+  image.src = images[image.dataset.image];
 }
 
 // Sorting: each heading becomes a button.
@@ -29,7 +29,7 @@ function sortTable(table, headings, column) {
   filterRows();
 }
 
-// Filtering: by words, by kind, and by a picture or a pair that mistakes share.
+// Filtering: by words, by kind, and by an image or a pair that mistakes share.
 const text = document.getElementById("filter-text");
 const kind = document.getElementById("filter-kind");
 const said = document.getElementById("filter-said");
@@ -66,10 +66,10 @@ function filterRows() {
 }
 
 function showShared(button) {
-  const { showPicture, showPair, name } = button.dataset;
+  const { showImage, showPair, name } = button.dataset;
   shared = showPair
     ? { what: "pairs", key: showPair, name }
-    : { what: "pictures", key: showPicture, name };
+    : { what: "images", key: showImage, name };
   filterRows();
   document.querySelector(".filter").scrollIntoView();
 }
@@ -86,7 +86,7 @@ document.getElementById("filter-clear").addEventListener("click", () => {
   text.value = kind.value = "";
   filterRows();
 });
-for (const button of document.querySelectorAll("[data-show-picture], [data-show-pair]")) {
+for (const button of document.querySelectorAll("[data-show-image], [data-show-pair]")) {
   button.addEventListener("click", () => showShared(button));
 }
 filterRows();

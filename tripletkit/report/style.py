@@ -37,8 +37,8 @@ class Theme:
 
     Attributes:
         background, text, muted, grid: of the page, its words, its lesser words and its lines.
-        empty: behind a picture that does not fill its square.
-        right, wrong: of answers, and of the near and the far picture of a triplet.
+        empty: behind an image that does not fill its square.
+        right, wrong: of answers, and of the near and the far image of a triplet.
         classes: of labels, in turn.
         scale: name of matplotlib's colour map for shares.
     """

@@ -1,8 +1,8 @@
-"""An approximate index over codes, for collections too large to compare each time.
+"""An approximate index over embeddings, for collections too large to compare each time.
 
-Faiss's inverted file: k-means cuts the codes into cells, and a query is compared with those in
+Faiss's inverted file: k-means cuts the embeddings into cells, and a query is compared with those in
 the nearest cells only. (A graph index such as HNSW finds as much but takes minutes instead of a
-second to build over a million codes, and room for its links.)
+second to build over a million embeddings, and room for its links.)
 
 An index knows what it was made of and is refused for anything else.
 """
@@ -38,9 +38,9 @@ class IndexOrigin:
     """What an index was made of; another origin, another index.
 
     Attributes:
-        vectors: the model or backbone that made the codes, by its fingerprint.
+        vectors: the model or backbone that made the embeddings, by its fingerprint.
         distance: a name that `pair_distances` takes.
-        collection: fingerprint of the pictures' names and contents.
+        collection: fingerprint of the images' names and contents.
         n_images: their number.
     """
 
@@ -58,8 +58,8 @@ class IndexOrigin:
         for what, wanted, got in (
             ("made with {}", expected.vectors, self.vectors),
             ("for the distance {}", expected.distance, self.distance),
-            ("of a collection of {} pictures", expected.n_images, self.n_images),
-            ("of the pictures with the sha256 {}", expected.collection, self.collection),
+            ("of a collection of {} images", expected.n_images, self.n_images),
+            ("of the images with the sha256 {}", expected.collection, self.collection),
         ):
             if wanted != got:
                 raise SearchIndexError(
@@ -69,22 +69,22 @@ class IndexOrigin:
 
 
 class ApproximateIndex:
-    """Codes of a collection, arranged so that near ones are found without comparing all.
+    """Embeddings of a collection, arranged so that near ones are found without comparing all.
 
     Args:
-        codes: `(n_images, n_dims)` float32; a row of NaN is left out.
-        origin: what they are codes of.
+        embeddings: `(n_images, n_dims)` float32; a row of NaN is left out.
+        origin: what they are embeddings of.
     Raises:
         MissingExtraError: if faiss is not installed.
     """
 
-    def __init__(self, codes: np.ndarray, origin: IndexOrigin) -> None:
+    def __init__(self, embeddings: np.ndarray, origin: IndexOrigin) -> None:
         faiss = _import_faiss()
-        usable = np.flatnonzero(np.isfinite(codes).all(axis=1))
-        vectors = self._arrange(codes[usable], origin.distance)
+        usable = np.flatnonzero(np.isfinite(embeddings).all(axis=1))
+        vectors = self._arrange(embeddings[usable], origin.distance)
         n_cells = max(1, round(len(vectors) ** 0.5))
         metric = faiss.METRIC_L1 if origin.distance == "l1" else faiss.METRIC_L2
-        self._index = faiss.index_factory(codes.shape[1], f"IVF{n_cells},Flat", metric)
+        self._index = faiss.index_factory(embeddings.shape[1], f"IVF{n_cells},Flat", metric)
         # Small cells are fine here; faiss would warn of them on stderr.
         self._index.cp.min_points_per_centroid = 1
         self._index.train(vectors)
@@ -94,7 +94,7 @@ class ApproximateIndex:
     def search(
         self, queries: np.ndarray, k: int, excluded: Sequence[np.ndarray] | None = None
     ) -> Neighbors:
-        """Return about the k nearest codes of each query, measured as `find_neighbors` does.
+        """Return about the k nearest embeddings of each query, measured as `find_neighbors` does.
 
         Args:
             queries: `(n_queries, n_dims)` float32, finite.
@@ -178,10 +178,10 @@ class ApproximateIndex:
 
 
 def fingerprint_collection(names: Sequence[str], contents: Sequence[bytes | None]) -> str:
-    """Return a hash of which pictures a collection has, whatever their order.
+    """Return a hash of which images a collection has, whatever their order.
 
     Args:
-        names: of the pictures.
+        names: of the images.
         contents: SHA-256 of each file; None where it cannot be read.
     """
     pairs = sorted(

@@ -1,4 +1,4 @@
-"""What turns pictures into vectors that can be compared: a trained model, or backbones alone."""
+"""What turns images into vectors that can be compared: a trained model, or backbones alone."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import numpy as np
 
 from tripletkit.evaluation.distances import FROZEN_DISTANCE
 from tripletkit.features.sources import FeatureSource
-from tripletkit.model.artifact import ModelFolder
+from tripletkit.model.model_folder import ModelFolder
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """How pictures become vectors, and how these are compared.
+    """How images become vectors, and how these are compared.
 
     Attributes:
         source: what features are of.
-        model: whose codes are taken; None for the features themselves.
+        model: whose embeddings are taken; None for the features themselves.
     """
 
     source: FeatureSource
@@ -30,13 +30,13 @@ class Encoder:
 
     @property
     def fingerprint(self) -> str:
-        """What decides every vector beside the picture."""
+        """What decides every vector beside the image."""
         if self.model is None:
             return f"features {self.source.fingerprint}"
         return f"model {self.model.record['sha256']}"
 
     def encode(self, features: np.ndarray) -> np.ndarray:
-        """Return the vectors of pictures.
+        """Return the vectors of images.
 
         Args:
             features: `(n_images, n_features)` float32; a row of NaN gives one.

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from tripletkit.evaluation.distances import pair_distances
 
 # Queries and candidates at a time: 16 MB of numbers.
-_BLOCK_QUERIES, _BLOCK_CODES = 128, 1 << 15
+_BLOCK_QUERIES, _BLOCK_EMBEDDINGS = 128, 1 << 15
 # Each block is first looked at through the smallest of so many distances; its size is a multiple.
 _GROUP = 64
 NOBODY = -1
@@ -25,7 +25,7 @@ NOBODY = -1
 
 @dataclass(frozen=True)
 class Neighbors:
-    """The nearest codes of each query, nearest first.
+    """The nearest embeddings of each query, nearest first.
 
     Attributes:
         rows: `(n_queries, k)` int64 rows of the collection; `NOBODY` where it has no more.
@@ -43,37 +43,37 @@ class Neighbors:
 
 
 def find_neighbors(
-    codes: np.ndarray,
+    embeddings: np.ndarray,
     queries: np.ndarray,
     k: int,
     distance: str,
     excluded: Sequence[np.ndarray] | None = None,
 ) -> Neighbors:
-    """Return the k nearest codes of each query; of equally near ones the lower row first.
+    """Return the k nearest embeddings of each query; of equally near ones the lower row first.
 
-    Memory beside the codes is some ten megabytes, whatever their number, unless very many are
+    Memory beside the embeddings is some ten megabytes, whatever their number, unless very many are
     equally near.
 
     Args:
-        codes: `(n_images, n_dims)` float32; a row of NaN is nobody's neighbour.
+        embeddings: `(n_images, n_dims)` float32; a row of NaN is nobody's neighbour.
         queries: `(n_queries, n_dims)` float32, finite.
         k: how many, at least 1; fewer are found where the collection is smaller.
         distance: a name that `pair_distances` takes.
         excluded: one array of rows a query, which are not its neighbours, such as itself.
     Example:
-        >>> codes = np.array([[0.0], [3.0], [1.0], [1.0]], dtype=np.float32)
-        >>> find_neighbors(codes, codes[:1], 2, "l2", [np.array([0])]).rows
+        >>> embeddings = np.array([[0.0], [3.0], [1.0], [1.0]], dtype=np.float32)
+        >>> find_neighbors(embeddings, embeddings[:1], 2, "l2", [np.array([0])]).rows
         array([[2, 3]])
     """
     excluded = excluded or [np.empty(0, dtype=np.int64)] * len(queries)
-    usable = np.flatnonzero(np.isfinite(codes).all(axis=1))
-    bounds = _Bounds(codes[usable], distance)
+    usable = np.flatnonzero(np.isfinite(embeddings).all(axis=1))
+    bounds = _Bounds(embeddings[usable], distance)
     k_with_excluded = min(k + max(map(len, excluded), default=0), len(usable))
     # BLAS's threads wait for each other longer than products of so few dimensions take: one is
     # twice as fast on an idle machine, and more on a busy one.
     with threadpool_limits(1, "blas"):
         found = [
-            _measure(codes, queries[block], usable, candidates, k, distance, excluded[block])
+            _measure(embeddings, queries[block], usable, candidates, k, distance, excluded[block])
             for block, candidates in bounds.candidates(queries, k_with_excluded)
         ]
     if not found:
@@ -112,7 +112,7 @@ def rank_candidates(
 
 
 def _measure(
-    codes: np.ndarray,
+    embeddings: np.ndarray,
     queries: np.ndarray,
     usable: np.ndarray,
     candidates: tuple[np.ndarray, np.ndarray],
@@ -121,7 +121,7 @@ def _measure(
     excluded: Sequence[np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
     query_of, rows = candidates[0], usable[candidates[1]]
-    measured = pair_distances(queries[query_of], codes[rows], distance)
+    measured = pair_distances(queries[query_of], embeddings[rows], distance)
     kept = rank_candidates(query_of, rows, measured, len(queries), k, excluded)
     return kept.rows, kept.distances
 
@@ -129,10 +129,10 @@ def _measure(
 class _Bounds:
     """Who can be among the k nearest, by float32 numbers that sort as the distances do."""
 
-    def __init__(self, codes: np.ndarray, distance: str) -> None:
+    def __init__(self, embeddings: np.ndarray, distance: str) -> None:
         self.distance = distance
-        self.codes = _unit_length(codes) if distance == "cosine" else codes
-        self.lengths = np.einsum("ij,ij->i", self.codes, self.codes)
+        self.embeddings = _unit_length(embeddings) if distance == "cosine" else embeddings
+        self.lengths = np.einsum("ij,ij->i", self.embeddings, self.embeddings)
 
     def candidates(
         self, queries: np.ndarray, k: int
@@ -148,10 +148,11 @@ class _Bounds:
         limit = np.full(len(queries), np.inf, dtype=np.float32)
         slack = self._slack(queries)
         pieces = [(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))]
-        for start in range(0, len(self.codes), _BLOCK_CODES):
-            near = self._compare(queries, slice(start, start + _BLOCK_CODES))
+        for start in range(0, len(self.embeddings), _BLOCK_EMBEDDINGS):
+            near = self._compare(queries, slice(start, start + _BLOCK_EMBEDDINGS))
             smallest = near.min(axis=1)
-            # k groups reach down to the k-th smallest of them, so k codes are at most that far.
+            # k groups reach down to the k-th smallest of them, so k embeddings are at most that
+            # far.
             if 0 < k <= smallest.shape[1]:
                 np.minimum(limit, np.partition(smallest, k - 1, axis=1)[:, k - 1], out=limit)
             reach = limit + slack
@@ -159,19 +160,19 @@ class _Bounds:
             which, place = np.nonzero(near[query_of, :, group] <= reach[query_of, None])
             pieces.append((query_of[which], start + group[which] + place * near.shape[2]))
         query_of, rows = (np.concatenate(part) for part in zip(*pieces, strict=True))
-        is_real = rows < len(self.codes)
+        is_real = rows < len(self.embeddings)
         return query_of[is_real], rows[is_real]
 
     def _compare(self, queries: np.ndarray, block: slice) -> np.ndarray:
-        """Return `(n_queries, _GROUP, n_groups)` float32, infinite past the last code."""
-        codes = self.codes[block]
-        n_groups = -(-len(codes) // _GROUP)
+        """Return `(n_queries, _GROUP, n_groups)` float32, infinite past the last embedding."""
+        embeddings = self.embeddings[block]
+        n_groups = -(-len(embeddings) // _GROUP)
         near = np.full((len(queries), n_groups * _GROUP), np.inf, dtype=np.float32)
-        inside = near[:, : len(codes)]
+        inside = near[:, : len(embeddings)]
         if self.distance == "l1":
-            inside[:] = cdist(queries, codes, "cityblock")
+            inside[:] = cdist(queries, embeddings, "cityblock")
         else:
-            np.matmul(queries, codes.T, out=inside)
+            np.matmul(queries, embeddings.T, out=inside)
             inside *= -2.0
             if self.distance != "cosine":
                 inside += self.lengths[block]

@@ -1,0 +1,310 @@
+"""The model folder: whole or not there, refused when it is not what training wrote."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tripletkit.errors import BackboneError, ModelFolderError, OutputError, WeightsError
+from tripletkit.features.store import FeatureSpace
+from tripletkit.features.trained_weights import build_backbone, write_random_weights
+from tripletkit.features.weights_files import file_sha256
+from tripletkit.model import model_folder as artifact
+from tripletkit.model.heads import build_head
+from tripletkit.model.model_folder import check_model_output, load_model, save_model
+
+HISTORY = [{"epoch": 1, "loss": 0.5, "val_accuracy": float("nan")}]
+
+
+@pytest.fixture
+def record(tiny_backbone, tiny_weights):
+    return {
+        "features": {**tiny_backbone.facts(), "weights_sha256": file_sha256(tiny_weights)},
+        "n_features": tiny_backbone.n_features,
+        "head": {"hidden": 8, "dim": 3, "dropout": 0.5, "distance": "l2"},
+        "images": "/somewhere/Bilder/é",
+        "weights_file": None,
+    }
+
+
+@pytest.fixture
+def head():
+    return build_head(24, 8, 3, 0.5)
+
+
+@pytest.fixture
+def model_path(tmp_path, head, record):
+    path = tmp_path / "model"
+    save_model(path, head, HISTORY, record)
+    return path
+
+
+def change_record(path, change):
+    """Change a record and seal it again, as a newer tool would have written it."""
+    whole = json.loads((path / "model.json").read_text())
+    change(whole)
+    whole["sha256"] = artifact._digest(whole)
+    (path / "model.json").write_text(json.dumps(whole))
+
+
+def test_a_model_comes_back_as_it_was_saved(model_path, head, record, tiny_backbone):
+    model = load_model(model_path)
+    assert model.record | record == model.record
+    (part,) = model.find_source().parts
+    assert part.backbone == tiny_backbone
+    assert (model.distance, model.image_folder) == ("l2", Path("/somewhere/Bilder/é"))
+    features = np.random.default_rng(0).normal(size=(5, 24)).astype(np.float32)
+    np.testing.assert_array_equal(model.load_head()(features), head(features))
+
+
+def test_a_model_folder_holds_no_code(model_path):
+    assert sorted(path.name for path in model_path.iterdir()) == [
+        "head.weights.h5",
+        "history.csv",
+        "model.json",
+    ]
+    assert (model_path / "head.weights.h5").read_bytes().startswith(b"\x89HDF")
+    assert (model_path / "history.csv").read_text() == "epoch,loss,val_accuracy\n1,0.5,\n"
+    assert "/somewhere/Bilder/é" in (model_path / "model.json").read_text(encoding="utf-8")
+    assert model_path.stat().st_mode & 0o777 == 0o777 & ~artifact.current_umask()
+
+
+def test_a_folder_of_the_first_format_is_read(model_path, tiny_backbone):
+    change_record(model_path, lambda whole: whole.update(format_version=1))
+    (part,) = load_model(model_path).find_source().parts
+    assert part.backbone == tiny_backbone
+
+
+def test_a_model_of_another_image_size_comes_back(tmp_path, head, record, tiny_backbone):
+    larger = tiny_backbone.resized(48)
+    facts = record["features"] | larger.facts()
+    save_model(tmp_path / "m", head, HISTORY, record | {"features": facts})
+    model = load_model(tmp_path / "m")
+    (part,) = model.find_source().parts
+    assert part.backbone == larger != tiny_backbone
+    assert part.space != FeatureSpace(record["features"], 24)
+    assert model.record["format_version"] == 2
+
+
+def test_a_backbone_of_its_own_is_in_the_folder(tmp_path, head, record, tiny_backbone):
+    trained = tmp_path / "trained.weights.h5"
+    start = write_random_weights(tiny_backbone, 4, trained)
+    own = record | {"features": start.facts(), "weights_file": "/gone/away.h5"}
+    path = tmp_path / "m"
+    save_model(path, head, HISTORY, own, backbone=trained)
+    trained.unlink()
+    model = load_model(path)
+    assert model.has_own_backbone
+    assert find_weights(path) == path / "backbone.weights.h5"
+    assert model.record["format_version"] == 2
+    assert model.record["files"]["backbone.weights.h5"] == start.sha256
+    pixels = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
+    keras.utils.set_random_seed(4)
+    want = build_backbone(tiny_backbone, None)(pixels)
+    np.testing.assert_array_equal(build_backbone(tiny_backbone, find_weights(path))(pixels), want)
+    flip_a_bit(path, "backbone.weights.h5")
+    with pytest.raises(ModelFolderError, match="is not the file that training wrote"):
+        load_model(path)
+    save_model(path, head, HISTORY, record, overwrite=True)
+    assert not load_model(path).has_own_backbone
+
+
+def test_weights_given_beside_a_backbone_of_its_own_must_be_its(
+    tmp_path, head, record, tiny_backbone, tiny_weights
+):
+    trained = tmp_path / "trained.weights.h5"
+    start = write_random_weights(tiny_backbone, 4, trained)
+    save_model(
+        tmp_path / "m", head, HISTORY, record | {"features": start.facts()}, backbone=trained
+    )
+    assert find_weights(tmp_path / "m", trained) == trained
+    with pytest.raises(WeightsError, match="got others"):
+        find_weights(tmp_path / "m", tiny_weights)
+
+
+def test_a_path_that_is_not_utf8_comes_back(tmp_path, head, record):
+    folder = Path(os.fsdecode(b"/images/caf\xe9"))
+    save_model(tmp_path / "m", head, HISTORY, record | {"images": str(folder)})
+    assert load_model(tmp_path / "m").image_folder == folder
+
+
+def edit_one_number(path):
+    text = (path / "model.json").read_text()
+    (path / "model.json").write_text(text.replace('"hidden": 8', '"hidden": 9'))
+
+
+def flip_a_bit(path, name):
+    data = bytearray((path / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (path / name).write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (edit_one_number, "model.json: was edited after training"),
+        (
+            lambda path: (path / "head.weights.h5").unlink(),
+            "incomplete, head.weights.h5 is missing",
+        ),
+        (lambda path: (path / "history.csv").unlink(), "incomplete, history.csv is missing"),
+        (lambda path: (path / "model.json").unlink(), "expected a model folder with model.json"),
+        (lambda path: flip_a_bit(path, "head.weights.h5"), "is not the file that training wrote"),
+        (lambda path: flip_a_bit(path, "history.csv"), "is not the file that training wrote"),
+        (
+            lambda path: change_record(path, lambda whole: whole.update(format_version=3)),
+            "expected format version 2, got 3, from a newer tripletkit",
+        ),
+        (lambda path: (path / "model.json").write_text("{"), "cannot be read as one"),
+        (lambda path: (path / "model.json").write_text("[1]"), "cannot be read as one"),
+        (lambda path: (path / "model.json").write_text("[" * 10**5), "cannot be read as one"),
+        (lambda path: (path / "model.json").write_bytes(b"\xff{}"), "cannot be read as one"),
+        (lambda path: (path / "model.json").write_text("{}"), "cannot be read as one"),
+    ],
+)
+def test_a_folder_that_is_not_as_written_is_refused(model_path, harm, message):
+    harm(model_path)
+    with pytest.raises(ModelFolderError, match=message):
+        load_model(model_path)
+
+
+def test_a_missing_model_says_how_to_make_one(tmp_path):
+    for path in (tmp_path / "none", tmp_path):
+        with pytest.raises(ModelFolderError, match=r"tripletkit train.*--model"):
+            load_model(path)
+
+
+def test_an_old_model_is_replaced_only_on_request(model_path, head, record):
+    with pytest.raises(OutputError, match="--force"):
+        save_model(model_path, head, HISTORY, record)
+    save_model(model_path, head, HISTORY, record | {"seed": 7}, overwrite=True)
+    assert load_model(model_path).record["seed"] == 7
+    assert list(model_path.parent.iterdir()) == [model_path]
+
+
+def test_an_empty_folder_is_taken(tmp_path, head, record):
+    (tmp_path / "m").mkdir()
+    save_model(tmp_path / "m", head, HISTORY, record)
+    assert load_model(tmp_path / "m")
+
+
+@pytest.mark.parametrize("step", ["save_weights", "file_sha256", "_digest", "rename"])
+def test_the_old_model_stays_when_writing_fails(model_path, head, record, monkeypatch, step):
+    before = {path.name: path.read_bytes() for path in model_path.iterdir()}
+
+    def fail(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    owner = {"save_weights": head, "rename": Path}.get(step, artifact)
+    # The second rename: the old folder has been put aside by then.
+    n_before = 1 if step == "rename" else 0
+    original = getattr(owner, step)
+    calls = []
+
+    def trapped(*args, **kwargs):
+        calls.append(args)
+        return (fail if len(calls) == n_before + 1 else original)(*args, **kwargs)
+
+    monkeypatch.setattr(owner, step, trapped)
+    with pytest.raises(OutputError, match="the model cannot be written: No space left"):
+        save_model(model_path, head, HISTORY, record, overwrite=True)
+    monkeypatch.undo()
+    assert {path.name: path.read_bytes() for path in model_path.iterdir()} == before
+    assert list(model_path.parent.iterdir()) == [model_path]
+
+
+def test_a_kill_while_writing_keeps_the_old_model(model_path):
+    before = {path.name: path.read_bytes() for path in model_path.iterdir()}
+    script = (
+        "import os, sys; from pathlib import Path\n"
+        "from tripletkit.model import model_folder as artifact\n"
+        "class Head:\n"
+        "    def count_params(self): return 1\n"
+        "    def save_weights(self, path): path.write_bytes(b'half')\n"
+        "artifact._move_in = lambda *_: os.kill(os.getpid(), 9)\n"
+        "record = artifact.json.loads((Path(sys.argv[1]) / artifact.RECORD_FILE).read_text())\n"
+        "record['features'].update(input_size_px=64, backbone='cnn')\n"
+        "artifact.save_model(Path(sys.argv[1]), Head(), [], record, overwrite=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, model_path], check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert {path.name: path.read_bytes() for path in model_path.iterdir()} == before
+    # What is left of the new one is hidden and no model folder that anything would read.
+    assert all(
+        path.name.startswith(".") for path in set(model_path.parent.iterdir()) - {model_path}
+    )
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "group1-shard1of1.bin"])
+def test_a_folder_with_other_files_is_never_replaced(model_path, name):
+    (model_path / name).write_text("mine")
+    with pytest.raises(OutputError, match=f"found '{name}'"):
+        check_model_output(model_path, overwrite=True)
+
+
+def test_a_file_is_never_replaced(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match=r"Choose another -o"):
+        check_model_output(tmp_path / "file", overwrite=True)
+
+
+def test_a_place_that_cannot_take_a_folder_is_refused_early(tmp_path, monkeypatch):
+    with pytest.raises(OutputError, match="does not exist"):
+        check_model_output(tmp_path / "none" / "m")
+    monkeypatch.chdir(tmp_path)
+    for here in (Path(), tmp_path):
+        with pytest.raises(OutputError, match="Name a folder below it"):
+            check_model_output(here)
+
+
+def test_a_link_to_a_model_is_followed(model_path, head, record, tmp_path):
+    link = tmp_path / "latest"
+    link.symlink_to(model_path)
+    save_model(link, head, HISTORY, record | {"seed": 3}, overwrite=True)
+    assert link.is_symlink()
+    assert load_model(link).record["seed"] == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "model"]
+
+
+def test_a_name_of_full_length_can_be_written(tmp_path, head, record):
+    path = tmp_path / ("é" * 127)
+    save_model(path, head, HISTORY, record)
+    assert load_model(path)
+
+
+def find_weights(path, given=None):
+    (part,) = load_model(path).find_source(given and {None: given}).parts
+    return part.find_weights()
+
+
+def test_weights_are_those_of_training(model_path, tiny_weights):
+    assert find_weights(model_path) == tiny_weights
+    assert find_weights(model_path, tiny_weights) == tiny_weights
+
+
+def test_other_weights_are_refused(model_path, tmp_path):
+    (tmp_path / "other.h5").write_bytes(b"other")
+    with pytest.raises(WeightsError, match=r"expected the weights that .* was trained with"):
+        find_weights(model_path, tmp_path / "other.h5")
+
+
+def test_a_weights_file_that_is_gone_is_asked_for(tmp_path, head, record, tiny_weights):
+    gone = record | {"weights_file": str(tmp_path / "gone.h5")}
+    save_model(tmp_path / "m", head, HISTORY, gone)
+    with pytest.raises(BackboneError, match=r"gone.h5, which is gone.*--weights tiny=FILE"):
+        find_weights(tmp_path / "m")
+    assert find_weights(tmp_path / "m", tiny_weights) == tiny_weights
+
+
+def test_a_backbone_that_is_not_registered_is_named(model_path):
+    change_record(model_path, lambda whole: whole["features"].update(backbone="resnet51"))
+    with pytest.raises(BackboneError, match='Did you mean "resnet50"'):
+        load_model(model_path).find_source()

@@ -1,0 +1,274 @@
+"""Look at every image that triplets name: can it be read, is it odd, is it there twice?"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from tripletkit import defaults
+from tripletkit.data.folder import locate_images
+from tripletkit.data.images import FORMATS, read_image
+from tripletkit.data.near_duplicates import find_close_hashes, hash_image
+from tripletkit.data.tally import Tally, show_names, tally
+from tripletkit.errors import ImageReadError
+
+# The hash looks at 32 x 32 pixels; a large JPEG need not be decoded at full size for that.
+_HASH_SIDE_PX = 32
+
+
+@dataclass(frozen=True)
+class InspectedImage:
+    """What one look at an image file tells.
+
+    Attributes:
+        content: SHA-256 of the file.
+        look: 64-bit perceptual hash of its pixels.
+        width_px, height_px: as stored, before it is turned upright.
+        n_frames: 1, or more for an animation or several pages.
+    """
+
+    content: bytes
+    look: np.uint64
+    width_px: int
+    height_px: int
+    n_frames: int
+
+    @property
+    def is_tiny(self) -> bool:
+        return min(self.width_px, self.height_px) < defaults.TINY_SIDE_PX
+
+    @property
+    def is_extreme(self) -> bool:
+        short, long = sorted((self.width_px, self.height_px))
+        return long > defaults.EXTREME_ASPECT * short
+
+    def form(self) -> str:
+        """Return its size and frames as a message shows them."""
+        frames = f", {self.n_frames} frames" if self.n_frames > 1 else ""
+        return f"is {self.width_px} x {self.height_px} pixels{frames}"
+
+
+@dataclass(frozen=True)
+class InspectedImages:
+    """Every image of a list of names, looked at once.
+
+    Attributes:
+        names: distinct names.
+        images: one a name; `None` where there is a problem.
+        unlocated: index of a name -> why it stands for no single image below the folder.
+        unreadable: index of a name -> why its file cannot be decoded.
+    """
+
+    names: list[str]
+    images: list[InspectedImage | None]
+    unlocated: dict[int, str]
+    unreadable: dict[int, str]
+
+    def read(self, indices: Iterable[int]) -> dict[int, InspectedImage]:
+        """Return those of some names' images that could be read, by index."""
+        return {i: image for i in indices if (image := self.images[i]) is not None}
+
+
+@dataclass(frozen=True)
+class ImageChecks:
+    """What is wrong or odd about the images of one triplet file.
+
+    Attributes:
+        n_read: images that could be decoded.
+        unlocated: names that stand for no image, for several, or for one outside the folder.
+        unreadable: files that cannot be decoded.
+        several_frames: animations and multi-page files; only the first frame is used.
+        tiny: shorter side below `defaults.TINY_SIDE_PX`.
+        extreme: longer side more than `defaults.EXTREME_ASPECT` times the shorter.
+        same_content: names whose file equals that of an earlier name, byte for byte.
+        look_alike: pairs of images with other bytes whose perceptual hashes are close.
+    """
+
+    n_read: int
+    unlocated: Tally
+    unreadable: Tally
+    several_frames: Tally
+    tiny: Tally
+    extreme: Tally
+    same_content: Tally
+    look_alike: Tally
+
+
+def inspect_images(
+    names: Sequence[str],
+    folder: Path,
+    *,
+    follow_outside: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> InspectedImages:
+    """Decode every image once, in threads.
+
+    Args:
+        names: distinct names as triplet files have them.
+        folder: the image folder.
+        follow_outside: allow names and links that lead out of the folder.
+        progress: called with how many are done, and of how many.
+    Raises:
+        ImageNameError: if there is no such folder.
+    """
+    located = locate_images(names, folder, follow_outside=follow_outside)
+    images: list[InspectedImage | None] = [None] * len(names)
+    unreadable: dict[int, str] = {}
+    wanted = [(index, path) for index, path in enumerate(located.paths) if path is not None]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            outcomes = pool.map(_inspect_or_error, [path for _, path in wanted])
+            for done, ((index, _), outcome) in enumerate(zip(wanted, outcomes, strict=True), 1):
+                if isinstance(outcome, ImageReadError):
+                    unreadable[index] = str(outcome)
+                else:
+                    images[index] = outcome
+                progress(done, len(wanted))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return InspectedImages(list(names), images, located.problems, unreadable)
+
+
+def check_images(inspected: InspectedImages, places: Sequence[str], n_examples: int) -> ImageChecks:
+    """Gather what the images of one triplet file show.
+
+    Args:
+        inspected: images of this file, first, and perhaps of others.
+        places: where each name of this file was read first (`train.txt:3`).
+        n_examples: how many examples to give of each kind.
+    """
+    names = inspected.names
+    read = inspected.read(range(len(places)))
+
+    def with_problem(problems: dict[int, str]) -> Tally:
+        found = sorted(index for index in problems if index < len(places))
+        shown = (f"{places[index]}: {problems[index]}" for index in found)
+        return tally(len(found), shown, n_examples)
+
+    def with_property(is_odd: Callable[[InspectedImage], bool]) -> Tally:
+        found = [index for index, image in read.items() if is_odd(image)]
+        shown = (f"{places[i]}: {show_names(names, [i])} {read[i].form()}" for i in found)
+        return tally(len(found), shown, n_examples)
+
+    indices, contents, looks = _columns(read)
+    return ImageChecks(
+        n_read=len(read),
+        unlocated=with_problem(inspected.unlocated),
+        unreadable=with_problem(inspected.unreadable),
+        several_frames=with_property(lambda image: image.n_frames > 1),
+        tiny=with_property(lambda image: image.is_tiny),
+        extreme=with_property(lambda image: image.is_extreme),
+        same_content=_same_content(indices, contents, names, n_examples),
+        look_alike=_look_alike(indices, contents, looks, names, n_examples),
+    )
+
+
+def same_content_across(
+    inspected: InspectedImages, ours: np.ndarray, theirs: np.ndarray, n_examples: int
+) -> Tally:
+    """Tally our names whose file is also there under one of their names, byte for byte.
+
+    Args:
+        inspected: images of both files.
+        ours, theirs: indices into `inspected`; names of both count as ours.
+        n_examples: how many examples to give.
+    """
+    theirs_only = inspected.read(np.setdiff1d(theirs, ours)[::-1].tolist())
+    with_content = {image.content: index for index, image in theirs_only.items()}
+    pairs = [
+        (index, with_content[image.content])
+        for index, image in inspected.read(ours.tolist()).items()
+        if image.content in with_content
+    ]
+    return _tally_pairs(pairs, inspected.names, n_examples)
+
+
+def look_alike_across(
+    inspected: InspectedImages, ours: np.ndarray, theirs: np.ndarray, n_examples: int
+) -> Tally:
+    """Tally pairs of one of our images and one of theirs that look alike.
+
+    Args:
+        inspected: images of both files.
+        ours, theirs: indices into `inspected`; names of both count as ours.
+        n_examples: how many examples to give.
+    """
+    read = inspected.read(np.union1d(ours, theirs).tolist())
+    is_ours = np.isin(np.fromiter(read, dtype=np.int64), ours)
+    return _look_alike(*_columns(read), inspected.names, n_examples, side=is_ours)
+
+
+def _inspect_or_error(path: Path) -> InspectedImage | ImageReadError:
+    try:
+        image = read_image(path, at_least_px=_HASH_SIDE_PX)
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").digest()
+        (width_px, height_px), n_frames = _size_and_frames(path)
+    except ImageReadError as error:
+        return error
+    except OSError as error:
+        return ImageReadError(f"{path}: cannot be read: {error.strerror or error}")
+    return InspectedImage(content, hash_image(image), width_px, height_px, n_frames)
+
+
+def _size_and_frames(path: Path) -> tuple[tuple[int, int], int]:
+    with Image.open(path, formats=FORMATS) as image:
+        size = image.size
+        if image.format == "MPO":  # A phone's JPEG with a preview or a depth map behind it.
+            return size, 1
+        try:
+            return size, getattr(image, "n_frames", 1)
+        except (EOFError, SyntaxError, ValueError):  # Later frames are damaged; none is used.
+            return size, 1
+
+
+def _columns(read: dict[int, InspectedImage]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return `(n,)` indices, content embeddings and hashes."""
+    indices = np.fromiter(read, dtype=np.int64)
+    contents, _ = pd.factorize(np.array([p.content for p in read.values()], dtype=object))
+    looks = np.array([image.look for image in read.values()], dtype=np.uint64)
+    return indices, contents, looks
+
+
+def _same_content(
+    indices: np.ndarray, contents: np.ndarray, names: Sequence[str], n_examples: int
+) -> Tally:
+    _, first = np.unique(contents, return_index=True)
+    later = np.flatnonzero(first[contents] != np.arange(len(contents)))
+    pairs = np.stack([indices[first[contents[later]]], indices[later]], axis=1).tolist()
+    return _tally_pairs(pairs, names, n_examples)
+
+
+def _look_alike(
+    indices: np.ndarray,
+    contents: np.ndarray,
+    looks: np.ndarray,
+    names: Sequence[str],
+    n_examples: int,
+    side: np.ndarray | None = None,
+) -> Tally:
+    """Tally close pairs with other bytes, the closest first; only across sides if given."""
+    pairs, distances = find_close_hashes(looks, defaults.LOOK_ALIKE_BITS)
+    left, right = pairs.T
+    is_wanted = contents[left] != contents[right]
+    if side is not None:
+        is_wanted &= side[left] != side[right]
+    chosen = np.flatnonzero(is_wanted)
+    chosen = chosen[np.argsort(distances[chosen], kind="stable")]
+    examples = (
+        f"{show_names(names, indices[pairs[pair]])} ({distances[pair]} of 64 bits differ)"
+        for pair in chosen
+    )
+    return tally(len(chosen), examples, n_examples)
+
+
+def _tally_pairs(pairs: Sequence[Sequence[int]], names: Sequence[str], n_examples: int) -> Tally:
+    return tally(len(pairs), (show_names(names, pair) for pair in pairs), n_examples)

@@ -1,0 +1,224 @@
+"""Divide triplets into training and validation so that the validation score can be believed.
+
+Three policies, by what the two sides may have in common:
+
+- `image`: no image. The score tells how new images will do. It costs every triplet whose
+  images lie on both sides.
+- `component`: no pair of images, nor anything linked to it by triplets. Every triplet is kept,
+  and nothing can be answered by remembering pairs. The score tells how known images do in new
+  questions.
+- `random`: no question. Where pairs recur in one role, remembering names solves it.
+
+In all of them repeats and mirrors (A, C, B) of a row are on its own side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from tripletkit import defaults
+from tripletkit.data.pair_graph import make_pair_graph
+from tripletkit.data.questions import group_questions
+from tripletkit.data.splits.image_groups import FoldsGoal, HoldOutGoal, divide_images
+from tripletkit.data.triplets import Triplets
+from tripletkit.errors import SplitError
+
+_VAL = 1
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which rows train, which validate, and which can do neither.
+
+    Attributes:
+        by: the policy, one of `defaults.SPLIT_POLICIES`.
+        train_rows, val_rows, dropped_rows: int64 indices of rows, ascending; each row is in
+            exactly one of them.
+    """
+
+    by: str
+    train_rows: np.ndarray
+    val_rows: np.ndarray
+    dropped_rows: np.ndarray
+
+
+def split_triplets(triplets: Triplets, by: str, val_fraction: float, seed: int) -> Split:
+    """Divide triplets into training and validation.
+
+    Args:
+        triplets: at least one.
+        by: `"image"`, `"component"` or `"random"`.
+        val_fraction: between 0 and 1. By `component` and `random` the share of triplets for
+            validation, met as closely as whole components allow. By `image` the share of
+            images: training keeps at least as many triplets as it does on average when that
+            share of images is drawn by chance, and within this validation gets as many as the
+            search finds, several times what a chance draw gives.
+        seed: start of every choice by chance.
+    Raises:
+        SplitError: if one side would be empty; the message says what to try.
+    """
+    rng = np.random.default_rng(seed)
+    if by == "image":
+        sides = _hold_out_images(triplets, val_fraction, rng)
+        split = separate_groups(by, triplets.rows, sides, _VAL)
+    else:
+        val = _hold_out_whole(_labels(triplets, by), val_fraction, rng)
+        split = _from_mask(by, val)
+    _check(split, triplets, f"--val-fraction {val_fraction:g}")
+    return split
+
+
+def fold_triplets(triplets: Triplets, by: str, n_folds: int, seed: int) -> list[Split]:
+    """Divide triplets into folds, each of which validates once.
+
+    Args:
+        triplets: at least one.
+        by: `"image"` (every image is in one fold), `"component"` or `"random"`.
+        n_folds: 2 or more.
+        seed: start of every choice by chance.
+    Raises:
+        SplitError: if a fold would train or validate on nothing; the message says what to try.
+    """
+    rng = np.random.default_rng(seed)
+    if by == "image":
+        groups = _fold_images(triplets, n_folds, rng)
+        splits = [separate_groups(by, triplets.rows, groups, fold) for fold in range(n_folds)]
+    else:
+        fold_of_row = _fold_whole(_labels(triplets, by), n_folds, rng)
+        splits = [_from_mask(by, fold_of_row == fold) for fold in range(n_folds)]
+    for split in splits:
+        _check(split, triplets, f"--folds {n_folds}")
+    return splits
+
+
+def _labels(triplets: Triplets, by: str) -> np.ndarray:
+    """Return `(n_triplets,)` integers, equal for rows that must be on one side."""
+    n_names = len(triplets.names)
+    if by == "component":
+        return make_pair_graph(triplets.rows, n_names).component_of_rows()
+    if by == "random":
+        return group_questions(triplets.rows, n_names).of_row
+    raise SplitError(f'expected a split by {", ".join(defaults.SPLIT_POLICIES)}, got "{by}"')
+
+
+def _hold_out_whole(
+    labels: np.ndarray, val_fraction: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Return `(n_triplets,)` bool: whole labels drawn until the share is met."""
+    n_rows = np.bincount(labels)
+    wanted = val_fraction * len(labels)
+    # A label larger than all of validation belongs to training, wherever chance puts it.
+    drawn = rng.permutation(np.flatnonzero(n_rows <= max(wanted, 1)))
+    reached = np.cumsum(n_rows[drawn])
+    n_drawn = np.searchsorted(reached, wanted)
+    after = reached[n_drawn] if n_drawn < len(reached) else np.inf
+    before = reached[n_drawn - 1] if n_drawn else 0
+    n_drawn += after - wanted < wanted - before
+    is_val = np.zeros(len(n_rows), dtype=bool)
+    is_val[drawn[:n_drawn]] = True
+    return is_val[labels]
+
+
+def _fold_whole(labels: np.ndarray, n_folds: int, rng: np.random.Generator) -> np.ndarray:
+    """Return `(n_triplets,)` int64: the fold of each row, whole labels in one fold."""
+    n_rows = np.bincount(labels)
+    order = rng.permutation(len(n_rows))
+    middle = np.cumsum(n_rows[order]) - n_rows[order] / 2
+    fold_of_label = np.empty(len(n_rows), dtype=np.int64)
+    fold_of_label[order] = middle * n_folds // len(labels)
+    return fold_of_label[labels]
+
+
+def _hold_out_images(
+    triplets: Triplets, val_fraction: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Return `(n_names,)` int64: the side of each image."""
+
+    def divide(rows: np.ndarray, n_names: int) -> np.ndarray:
+        n_val = round(val_fraction * n_names)
+        n_train = n_names - n_val
+        if min(n_val, n_train) < 3:
+            raise SplitError(
+                f"{triplets.source}: expected at least 3 images on each side, got {n_train} for "
+                f"training and {n_val} for validation. Try --by component, or a --val-fraction "
+                "nearer to 0.5."
+            )
+        places = np.arange(3)
+        kept_by_chance = np.prod((n_train - places) / (n_names - places))
+        goal = HoldOutGoal(floor=kept_by_chance * len(rows))
+        return divide_images(rows, n_names, np.array([n_train, n_val]), goal, rng)
+
+    return _for_named_images(triplets, divide)
+
+
+def _fold_images(triplets: Triplets, n_folds: int, rng: np.random.Generator) -> np.ndarray:
+    """Return `(n_names,)` int64: the fold of each image."""
+
+    def divide(rows: np.ndarray, n_names: int) -> np.ndarray:
+        if n_names < 3 * n_folds:
+            raise SplitError(
+                f"{triplets.source}: expected at least 3 images in each of {n_folds} folds, got "
+                f"{n_names} in all. Try --by component or fewer folds."
+            )
+        sizes = np.diff(np.arange(n_folds + 1) * n_names // n_folds)
+        return divide_images(rows, n_names, sizes, FoldsGoal(n_folds), rng)
+
+    return _for_named_images(triplets, divide)
+
+
+def _for_named_images(
+    triplets: Triplets, divide: Callable[[np.ndarray, int], np.ndarray]
+) -> np.ndarray:
+    """Divide the images that the rows name; others, of which there may be many, count as 0."""
+    rows = triplets.rows[~triplets.is_degenerate()]
+    named, rows = np.unique(rows, return_inverse=True)
+    groups = np.zeros(len(triplets.names), dtype=np.int64)
+    groups[named] = divide(rows.reshape(-1, 3), len(named))
+    return groups
+
+
+def separate_groups(by: str, rows: np.ndarray, groups: np.ndarray, val_group: int) -> Split:
+    """Use the rows whose images are all in the validation group, or all out of it.
+
+    Args:
+        by: what to call the policy.
+        rows: `(n_triplets, 3)` integers.
+        groups: `(n_names,)` integers.
+        val_group: the one of them that validates.
+    """
+    n_val_images = (groups[rows] == val_group).sum(axis=1)
+    return Split(
+        by,
+        train_rows=np.flatnonzero(n_val_images == 0),
+        val_rows=np.flatnonzero(n_val_images == 3),
+        dropped_rows=np.flatnonzero((n_val_images > 0) & (n_val_images < 3)),
+    )
+
+
+def _from_mask(by: str, is_val: np.ndarray) -> Split:
+    nothing = np.empty(0, dtype=np.int64)
+    return Split(by, np.flatnonzero(~is_val), np.flatnonzero(is_val), nothing)
+
+
+def _check(split: Split, triplets: Triplets, asked: str) -> None:
+    for side, rows in (("training", split.train_rows), ("validation", split.val_rows)):
+        if not len(rows):
+            raise SplitError(
+                f"{triplets.source}: expected triplets for training and for validation, got none "
+                f"for {side} ({asked} by {split.by}, {len(triplets):,} triplets over "
+                f"{len(triplets.names):,} images). {_advice(split.by)}"
+            )
+
+
+def _advice(by: str) -> str:
+    if by == "image":
+        return "Try --by component, which keeps every triplet, or a larger share for this side."
+    if by == "component":
+        return (
+            "All or nearly all triplets are linked through the pairs that they share. "
+            "Try --by image."
+        )
+    return "Try another share, or judge more triplets."

@@ -1,0 +1,146 @@
+"""Baselines that look at no pixel: what a table of file names would score.
+
+A validation score says something about images only as far as it is above these. Where
+training and validation share pairs of images, remembering pairs is enough; where they share
+images, positions of names can be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tripletkit import defaults
+from tripletkit.data.pair_graph import make_pair_graph
+from tripletkit.data.triplets import Triplets
+from tripletkit.errors import AnswerFileError
+from tripletkit.evaluation.intervals import Interval, wilson_interval
+from tripletkit.evaluation.name_embedding import embed_names, name_margins
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The score of a way to answer that looks at no image.
+
+    Attributes:
+        name: `"pair memory"`, `"popularity"` or `"names only"`.
+        accuracy: 0 to 1; rows that it cannot answer count as half right.
+        n: rows.
+        n_undecided: rows that it cannot answer.
+        wilson: 95% interval that takes rows as independent.
+    """
+
+    name: str
+    accuracy: float
+    n: int
+    n_undecided: int
+    wilson: Interval
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the baseline as JSON takes it, the interval as [low, high]."""
+        return asdict(self) | {"wilson": self.wilson.to_json()}
+
+
+def run_baselines(
+    train: Triplets,
+    val: Triplets,
+    truth: np.ndarray | None = None,
+    *,
+    ordinal: bool | None = None,
+    seed: int = defaults.SEED,
+) -> list[Baseline]:
+    """Answer validation triplets from the names in the training triplets.
+
+    - `pair memory`: the pair that was more often near than far in training is the nearer one.
+    - `popularity`: the image that was more often positive than negative is the nearer one.
+    - `names only`: an ordinal embedding with a free vector a name (`embed_names`). A row with a
+      name that training lacks is undecided.
+
+    Args:
+        train: judgements: anchor, positive, negative.
+        val: questions.
+        truth: `(n_val,)` integers, 1 where the first image is the nearer one. Defaults to all
+            1, as in a file of judgements.
+        ordinal: run the ordinal embedding. Defaults to whether there are at most
+            `defaults.MAX_ORDINAL_TRIPLETS` training triplets.
+        seed: start of the ordinal embedding.
+    Raises:
+        AnswerFileError: if the numbers of questions and of truths differ.
+    """
+    truth = np.ones(len(val), dtype=np.int8) if truth is None else truth
+    if len(truth) != len(val):
+        raise AnswerFileError(
+            f"the truth: expected {len(val):,} labels, one for each row of {val.source}, "
+            f"got {len(truth):,}"
+        )
+    embeddings, names = pd.factorize(np.array(train.names + val.names, dtype=object))
+    train_rows = embeddings[: len(train.names)][train.rows]
+    val_rows = embeddings[len(train.names) :][val.rows]
+    margins = {
+        "pair memory": _pair_margins(train_rows, val_rows, len(names)),
+        "popularity": _popularity_margins(train_rows, val_rows, len(names)),
+    }
+    if ordinal or (ordinal is None and len(train) <= defaults.MAX_ORDINAL_TRIPLETS):
+        vectors = embed_names(train_rows, len(names), seed)
+        # A vector that no training triplet has moved is chance, not knowledge.
+        is_known = np.isin(val_rows, train_rows).all(axis=1)
+        margins["names only"] = np.where(is_known, name_margins(vectors, val_rows), 0)
+    return [_score(name, values, truth) for name, values in margins.items()]
+
+
+def describe_trap(accuracy: float, interval: Interval, baselines: list[Baseline]) -> str | None:
+    """Say in one sentence that a model's score is no better than names alone, if it is.
+
+    It is so when the best baseline lies within or above the 95% interval of the model's score.
+    Where the names tell nothing either, the model cannot be told from guessing.
+
+    Args:
+        accuracy: the model's, 0 to 1.
+        interval: its 95% interval; the one that resamples images where there is one.
+        baselines: of the same training and validation triplets.
+    Example:
+        >>> baseline = Baseline("pair memory", 0.993, 5951, 79, wilson_interval(5909, 5951))
+        >>> print(describe_trap(0.82, Interval(0.81, 0.83), [baseline]))
+        The accuracy of 0.820 is no better than what a table of file names gets without looking \
+at an image (pair memory: 0.993): split by image before believing it.
+    """
+    best = max(baselines, key=lambda baseline: baseline.accuracy)
+    if interval.low > best.accuracy:
+        return None
+    if best.wilson.low <= 0.5:
+        n = best.n
+        return f"The accuracy of {accuracy:.3f} on {n:,} triplets cannot be told from guessing."
+    return (
+        f"The accuracy of {accuracy:.3f} is no better than what a table of file names gets "
+        f"without looking at an image ({best.name}: {best.accuracy:.3f}): split by image before "
+        "believing it."
+    )
+
+
+def _pair_margins(train_rows: np.ndarray, val_rows: np.ndarray, n_names: int) -> np.ndarray:
+    graph = make_pair_graph(np.concatenate([train_rows, val_rows]), n_names)
+    n_train, n_pairs = len(train_rows), len(graph.pairs)
+    votes = np.bincount(graph.near[:n_train], minlength=n_pairs)
+    votes -= np.bincount(graph.far[:n_train], minlength=n_pairs)
+    return votes[graph.near[n_train:]] - votes[graph.far[n_train:]]
+
+
+def _popularity_margins(train_rows: np.ndarray, val_rows: np.ndarray, n_names: int) -> np.ndarray:
+    votes = np.bincount(train_rows[:, 1], minlength=n_names)
+    votes -= np.bincount(train_rows[:, 2], minlength=n_names)
+    return votes[val_rows[:, 1]] - votes[val_rows[:, 2]]
+
+
+def _score(name: str, margins: np.ndarray, truth: np.ndarray) -> Baseline:
+    is_undecided = margins == 0
+    n_correct = ((margins > 0) == (truth == 1))[~is_undecided].sum() + is_undecided.sum() / 2
+    return Baseline(
+        name=name,
+        accuracy=float(n_correct / len(truth)),
+        n=len(truth),
+        n_undecided=int(is_undecided.sum()),
+        wilson=wilson_interval(float(n_correct), len(truth)),
+    )

@@ -1,0 +1,124 @@
+"""The pixels of image files, for training: at hand while they are small and few."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from tripletkit import defaults
+from tripletkit.data.images import read_pixels
+from tripletkit.errors import ImageReadError
+from tripletkit.features.backbones import Backbone
+from tripletkit.features.extract import Progress
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Images:
+    """Image files as square RGB arrays.
+
+    Every file is decoded once at the start, which finds the broken ones. While all of them take
+    at most `keep_bytes` they stay in memory; otherwise each is decoded whenever it is asked for.
+
+    Args:
+        paths: one an image; `None` for one that is not needed or not there.
+        backbone: for its input size and resize filter.
+        keep_bytes: see above.
+        progress: told (done, total) in images.
+    Attributes:
+        problems: index of an image -> why it cannot be read.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path | None],
+        backbone: Backbone,
+        keep_bytes: int = defaults.KEEP_PIXELS_BYTES,
+        progress: Progress | None = None,
+    ) -> None:
+        self._paths = list(paths)
+        self._side = backbone.input_size_px
+        self._resample = backbone.preprocessing.resample
+        self.problems: dict[int, str] = {}
+        needed = [index for index, path in enumerate(self._paths) if path is not None]
+        self._slots = np.full(len(self._paths), -1)
+        self._slots[needed] = np.arange(len(needed))
+        shape = (len(needed), self._side, self._side, 3)
+        self._kept = np.zeros(shape, np.uint8) if np.prod(shape) <= keep_bytes else None
+        for n_done, index in enumerate(
+            read_ahead(self._decode_first, needed, defaults.DECODE_AHEAD), 1
+        ):
+            if index is not None:
+                self._slots[index] = -1
+            if progress is not None:
+                progress(n_done, len(needed))
+
+    @property
+    def kept_bytes(self) -> int:
+        """How much memory the pixels take; 0 where they are not kept."""
+        return 0 if self._kept is None else self._kept.nbytes
+
+    def is_usable(self) -> np.ndarray:
+        """Return `(n_images,)` bool: the image was there and could be read."""
+        return self._slots >= 0
+
+    def read(self, images: np.ndarray) -> np.ndarray:
+        """Return images: `(n, side, side, 3)` uint8, RGB.
+
+        Args:
+            images: `(n,)` indices of usable ones.
+        Raises:
+            ImageReadError: if a file is no longer as it was.
+        """
+        if self._kept is not None:
+            return self._kept[self._slots[images]]
+        return np.stack([self._decode(index) for index in images])
+
+    def batches(self, images: np.ndarray, size: int) -> Iterator[np.ndarray]:
+        """Yield images in their order, `size` at a time, decoded ahead."""
+        parts = [images[start : start + size] for start in range(0, len(images), size)]
+        return read_ahead(self.read, parts, defaults.BATCHES_AHEAD)
+
+    def _decode(self, index: int) -> np.ndarray:
+        return read_pixels(self._paths[index], self._side, self._resample)
+
+    def _decode_first(self, index: int) -> int | None:
+        """Decode an image for the first time; return its index if it cannot be."""
+        try:
+            pixels = self._decode(index)
+        except ImageReadError as error:
+            self.problems[index] = str(error)
+            return index
+        if self._kept is not None:
+            self._kept[self._slots[index]] = pixels
+        return None
+
+
+def read_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], n_ahead: int
+) -> Iterator[Result]:
+    """Yield a function's results in the order of the items, computed in threads beforehand.
+
+    Args:
+        items: taken from one thread, never more than `n_ahead` before their result is taken.
+        n_ahead: results that may wait, which bounds the memory they take.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        waiting = iter(items)
+        ahead: deque[Future[Result]] = deque()
+        try:
+            for item in waiting:
+                ahead.append(pool.submit(function, item))
+                if len(ahead) >= n_ahead:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -1,0 +1,132 @@
+"""Views of an image: the whole of it, its mirror image, crops; their features are averaged.
+
+Averaging over such views is known as test-time augmentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from tripletkit.data.images import read_image, resize_to_square
+from tripletkit.errors import ViewError
+from tripletkit.registry import describe_unknown
+
+# Crops are 224 pixels of 256 wherever the backbone takes 224, and in proportion elsewhere.
+_ENLARGED = 256 / 224
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to look at an image.
+
+    Attributes:
+        name: part of the key of stored features: what shows other pixels gets another name.
+        place: left and top of a crop, each as a share of the room there is; None for the whole
+            image.
+        is_mirrored: left and right change places.
+    """
+
+    name: str
+    place: tuple[float, float] | None = None
+    is_mirrored: bool = False
+
+    def resized_px(self, size_px: int) -> int:
+        """Return the side of the square that an image is resized to before it is cut."""
+        return size_px if self.place is None else round(size_px * _ENLARGED)
+
+    def corner_px(self, size_px: int) -> tuple[int, int]:
+        """Return left and top of what is cut out of that square."""
+        room_px = self.resized_px(size_px) - size_px
+        left, top = self.place or (0.0, 0.0)
+        return int(left * room_px), int(top * room_px)
+
+    def cut(self, resized: np.ndarray, size_px: int) -> np.ndarray:
+        """Return the view's pixels.
+
+        Args:
+            resized: `(side, side, 3)`, where side is `resized_px(size_px)`.
+            size_px: side of the view.
+        Returns:
+            `(size_px, size_px, 3)`.
+        """
+        left, top = self.corner_px(size_px)
+        pixels = resized[top : top + size_px, left : left + size_px]
+        return pixels[:, ::-1] if self.is_mirrored else pixels
+
+
+def _mirrored(views: Sequence[View]) -> tuple[View, ...]:
+    return tuple(View(f"{view.name}-flip", view.place, is_mirrored=True) for view in views)
+
+
+ORIGINAL = View("original")
+_FLIP = View("flip", is_mirrored=True)
+_FIVE_CROPS = (
+    View("crop-top-left", (0.0, 0.0)),
+    View("crop-top-right", (1.0, 0.0)),
+    View("crop-bottom-left", (0.0, 1.0)),
+    View("crop-bottom-right", (1.0, 1.0)),
+    View("crop-center", (0.5, 0.5)),
+)
+
+# What can be asked for -> the views that are averaged then. Ten crops: Krizhevsky, Sutskever,
+# Hinton. ImageNet classification with deep convolutional neural networks. NeurIPS 2012.
+VIEW_SETS: dict[str, tuple[View, ...]] = {
+    "original": (ORIGINAL,),
+    "flip": (ORIGINAL, _FLIP),
+    "five-crop": _FIVE_CROPS,
+    "ten-crop": _FIVE_CROPS + _mirrored(_FIVE_CROPS),
+}
+# Every view, in the order in which views are looked at and summed.
+_VIEWS = {view.name: view for views in VIEW_SETS.values() for view in views}
+
+
+def choose_views(names: Sequence[str]) -> tuple[View, ...]:
+    """Return the views of one or several sets, each once and in an order of their own.
+
+    Args:
+        names: keys of `VIEW_SETS`.
+    Raises:
+        ViewError: listing near matches first, then all names.
+    """
+    for name in names:
+        if name not in VIEW_SETS:
+            raise ViewError(describe_unknown(name, VIEW_SETS))
+    chosen = {view for name in names for view in VIEW_SETS[name]}
+    return tuple(view for view in _VIEWS.values() if view in chosen)
+
+
+def get_view(name: str) -> View:
+    """Return one view by its own name.
+
+    Raises:
+        ViewError: if there is none; a newer tripletkit may know it.
+    """
+    if name not in _VIEWS:
+        raise ViewError(
+            f'expected a view among {", ".join(_VIEWS)}, got "{name}". Update tripletkit.'
+        )
+    return _VIEWS[name]
+
+
+def read_views(
+    path: Path, size_px: int, resample: str, views: Sequence[View], file: BinaryIO | None = None
+) -> np.ndarray:
+    """Decode an image once and return views of it.
+
+    Args:
+        path, size_px, resample, file: as `data.images.read_pixels` takes them.
+        views: one or more.
+    Returns:
+        `(n_views, size_px, size_px, 3)` uint8, RGB, 0 to 255.
+    Raises:
+        ImageReadError: naming the file, if it is not an image that can be read whole.
+    """
+    image = read_image(path, at_least_px=size_px, file=file)
+    sides = {view.resized_px(size_px) for view in views}
+    resized = {side: resize_to_square(image, side, resample) for side in sides}
+    return np.stack([view.cut(resized[view.resized_px(size_px)], size_px) for view in views])

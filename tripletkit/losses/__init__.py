@@ -1,0 +1,1 @@
+"""Losses: pure functions, the objectives they are put together to, and the classifier of labels."""

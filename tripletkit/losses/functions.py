@@ -1,0 +1,246 @@
+"""Losses: pure functions over distances, embeddings and classes, and thin Keras classes around
+them.
+
+The functions give one value for each triplet or image; `mean_loss` makes one of them. Each
+class is the same function in the form that `model.compile(loss=...)` or a layer takes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import keras
+from keras import KerasTensor, ops
+
+from tripletkit import defaults
+from tripletkit.model.distances import DISTANCES
+
+
+def triplet_margin_loss(
+    to_positive: KerasTensor, to_negative: KerasTensor, margin: float
+) -> KerasTensor:
+    """Return how far each triplet is from having its negative `margin` further off.
+
+    Args:
+        to_positive, to_negative: `(n,)` distances from the anchor.
+        margin: in units of the distance, > 0.
+    Returns:
+        `(n,)`, >= 0; 0 where the margin is met.
+    Reference:
+        Schroff, Kalenichenko, Philbin. FaceNet. CVPR 2015. arXiv:1503.03832, equation 2; there
+        with squared distances.
+    """
+    return ops.maximum(to_positive - to_negative + margin, 0.0)
+
+
+def soft_margin_loss(to_positive: KerasTensor, to_negative: KerasTensor) -> KerasTensor:
+    """Return log(1 + exp(d(a, p) - d(a, n))): a margin that never ends.
+
+    Args:
+        to_positive, to_negative: `(n,)` distances from the anchor.
+    Returns:
+        `(n,)`, > 0; log 2 where both are equally far.
+    Reference:
+        Hermans, Beyer, Leibe. In Defense of the Triplet Loss. 2017. arXiv:1703.07737, section 2.
+    """
+    return ops.softplus(to_positive - to_negative)
+
+
+def ratio_loss(to_positive: KerasTensor, to_negative: KerasTensor) -> KerasTensor:
+    """Return the square of the positive's share in a softmax over the two distances.
+
+    Args:
+        to_positive, to_negative: `(n,)` distances from the anchor.
+    Returns:
+        `(n,)`, 0 to 1; 0.25 where both are equally far.
+    Reference:
+        Hoffer, Ailon. Deep metric learning using triplet network. 2015. arXiv:1412.6622,
+        section 3; without its constant factor.
+    """
+    return ops.square(ops.sigmoid(to_positive - to_negative))
+
+
+def mean_loss(losses: KerasTensor, reduction: str) -> KerasTensor:
+    """Return the mean of losses; 0 where there is nothing to take it of.
+
+    Args:
+        losses: `(n,)`, >= 0.
+        reduction: `"all"`, or `"active"` for those above 0 alone: the mean over all shrinks
+            as training goes on, until the few triplets that still teach are hardly heard.
+    Reference:
+        Hermans et al. 2017, arXiv:1703.07737, section 3.2: active ones, there "nonzero".
+    """
+    counted = ops.ones_like(losses)
+    if reduction == "active":
+        counted = ops.cast(losses > 0, losses.dtype)
+    return ops.sum(losses * counted) / ops.maximum(ops.sum(counted), 1.0)
+
+
+def center_loss(embeddings: KerasTensor, centers: KerasTensor) -> KerasTensor:
+    """Return half the squared distance of each embedding from the center of its class.
+
+    Args:
+        embeddings: `(n, n_dims)`.
+        centers: `(n, n_dims)`, the center of each one's class.
+    Returns:
+        `(n,)`, >= 0.
+    Reference:
+        Wen, Zhang, Li, Qiao. A discriminative feature learning approach for deep face
+        recognition. ECCV 2016, equation 2. doi:10.1007/978-3-319-46478-7_31.
+    """
+    return 0.5 * ops.sum(ops.square(embeddings - centers), axis=-1)
+
+
+def cross_entropy_loss(logits: KerasTensor, labels: KerasTensor) -> KerasTensor:
+    """Return the softmax cross-entropy of each image: `(n, n_classes)`, `(n,)` -> `(n,)`.
+
+    Reference:
+        Bridle. Probabilistic interpretation of feedforward classification network outputs.
+        Neurocomputing 1990. doi:10.1007/978-3-642-76153-9_28.
+    """
+    return ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+
+
+def move_centers(
+    centers: KerasTensor,
+    is_placed: KerasTensor,
+    embeddings: KerasTensor,
+    labels: KerasTensor,
+    decay: float,
+) -> tuple[KerasTensor, KerasTensor]:
+    """Move the center of every class in a batch towards the mean of its embeddings there.
+
+    The exponential moving average c <- decay c + (1 - decay) mean. A class that is seen for the
+    first time gets the mean itself, since there is nothing yet to average with.
+
+    Args:
+        centers: `(n_classes, n_dims)`.
+        is_placed: `(n_classes,)` 0 or 1: the class was seen before.
+        embeddings: `(n, n_dims)` of the batch.
+        labels: `(n,)` integers, below 0 without a class.
+        decay: 0 to below 1; 0 takes the batch's means.
+    Returns:
+        The new centers and `is_placed`.
+    """
+    one_hot = ops.one_hot(labels, centers.shape[0], dtype=embeddings.dtype)
+    counts = ops.sum(one_hot, axis=0)[:, None]
+    means = ops.matmul(ops.transpose(one_hot), embeddings) / ops.maximum(counts, 1.0)
+    kept = decay * is_placed[:, None]
+    moved = kept * centers + (1.0 - kept) * means
+    is_here = counts > 0
+    return ops.where(is_here, moved, centers), ops.maximum(
+        is_placed, ops.cast(is_here[:, 0], is_placed.dtype)
+    )
+
+
+class _TripletLoss(keras.losses.Loss, ABC):
+    """A loss for the three-input network, whose output is the three embeddings side by side.
+
+    Args:
+        distance: a key of `tripletkit.model.distances.DISTANCES`.
+        reduce_over: see `mean_loss`.
+    """
+
+    def __init__(
+        self,
+        distance: str = defaults.DISTANCE,
+        reduce_over: str = defaults.REDUCTION,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name=name, reduction=None)
+        self.distance = distance
+        self.reduce_over = reduce_over
+
+    @abstractmethod
+    def of_distances(self, to_positive: KerasTensor, to_negative: KerasTensor) -> KerasTensor:
+        """Return the losses of triplets, given their `(n,)` distances: `(n,)`."""
+
+    def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
+        """Return the mean loss of `(n, 3 * n_dims)` embeddings; `y_true` has no part in it."""
+        anchor, positive, negative = ops.split(y_pred, 3, axis=-1)
+        measure = DISTANCES[self.distance]
+        losses = self.of_distances(measure(anchor, positive), measure(anchor, negative))
+        return mean_loss(losses, self.reduce_over)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"name": self.name, "distance": self.distance, "reduce_over": self.reduce_over}
+
+
+@keras.saving.register_keras_serializable("tripletkit")
+class TripletMarginLoss(_TripletLoss):
+    """`triplet_margin_loss` for `compile`; with `margin` in units of the distance."""
+
+    def __init__(self, margin: float = defaults.MARGIN, **options: Any) -> None:
+        super().__init__(**options)
+        self.margin = margin
+
+    def of_distances(self, to_positive: KerasTensor, to_negative: KerasTensor) -> KerasTensor:
+        return triplet_margin_loss(to_positive, to_negative, self.margin)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"margin": self.margin}
+
+
+@keras.saving.register_keras_serializable("tripletkit")
+class SoftMarginLoss(_TripletLoss):
+    """`soft_margin_loss` for `compile`."""
+
+    def of_distances(self, to_positive: KerasTensor, to_negative: KerasTensor) -> KerasTensor:
+        return soft_margin_loss(to_positive, to_negative)
+
+
+@keras.saving.register_keras_serializable("tripletkit")
+class RatioLoss(_TripletLoss):
+    """`ratio_loss` for `compile`."""
+
+    def of_distances(self, to_positive: KerasTensor, to_negative: KerasTensor) -> KerasTensor:
+        return ratio_loss(to_positive, to_negative)
+
+
+@keras.saving.register_keras_serializable("tripletkit")
+class ClassCenters(keras.layers.Layer):
+    """Class centers that follow the embeddings, and each embedding's loss by its distance from its
+    own.
+
+    The centers move by `move_centers` when called with `training=True`, after the loss has been
+    taken from where they were. No gradient reaches them.
+
+    Args:
+        n_classes: how many.
+        decay: see `move_centers`.
+    """
+
+    def __init__(
+        self, n_classes: int, decay: float = defaults.CENTER_DECAY, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self.n_classes = n_classes
+        self.decay = decay
+
+    def build(self, embeddings_shape: tuple[int | None, int]) -> None:
+        self.centers = self.add_weight(
+            (self.n_classes, embeddings_shape[-1]), "zeros", trainable=False, name="centers"
+        )
+        self.is_placed = self.add_weight(
+            (self.n_classes,), "zeros", trainable=False, name="is_placed"
+        )
+
+    def call(
+        self, embeddings: KerasTensor, labels: KerasTensor, *, training: bool = False
+    ) -> KerasTensor:
+        """Return `(n,)` losses; 0 without a class, or where the class has no center yet."""
+        own = ops.maximum(labels, 0)
+        is_counted = ops.cast(labels >= 0, embeddings.dtype) * ops.take(self.is_placed, own)
+        centers = ops.stop_gradient(ops.take(self.centers, own, axis=0))
+        losses = is_counted * center_loss(embeddings, centers)
+        if training:
+            moved, is_placed = move_centers(
+                self.centers, self.is_placed, ops.stop_gradient(embeddings), labels, self.decay
+            )
+            self.centers.assign(moved)
+            self.is_placed.assign(is_placed)
+        return losses
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"n_classes": self.n_classes, "decay": self.decay}

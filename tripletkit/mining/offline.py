@@ -1,0 +1,317 @@
+"""Offline mining: hard positives and negatives, looked for among all images, not in a batch.
+
+A hard positive is an image of the anchor's class that is far from it, a hard negative one of
+another class that is near. The very hardest are often wrong labels, so cuts leave them out.
+
+Reference:
+    Schroff, Kalenichenko, Philbin. FaceNet. CVPR 2015. arXiv:1503.03832, section 3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from tripletkit.data.labels import NO_LABEL
+from tripletkit.evaluation.class_distances import (
+    ClassDistances,
+    DistanceDistribution,
+    Progress,
+)
+from tripletkit.evaluation.distances import pair_distances
+from tripletkit.evaluation.pairwise import PairwiseDistances
+
+# Stands for an image where there is none.
+NOBODY = -1
+
+# Images found by float32 distances beyond those asked for, before they are ranked exactly.
+_SPARE = 4
+# The smallest of so many distances bounds how far the nearest few can be.
+_GROUP = 64
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The distances from which images are taken, both ends included."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class MinedImages:
+    """The hardest positives and negatives of each image, the hardest first.
+
+    Attributes:
+        positives, negatives: `(n, per_image)` int32 indices; `NOBODY` past the last one.
+        to_positives, to_negatives: `(n, per_image)` float64 distances, NaN there.
+        mixed_pairs: share of all pairs of an image and a positive, cuts or not, that are
+            farther apart than the image and its nearest negative.
+        mixed_images: share of the images that have a positive whose nearest other image
+            is a negative.
+    """
+
+    positives: np.ndarray
+    negatives: np.ndarray
+    to_positives: np.ndarray
+    to_negatives: np.ndarray
+    mixed_pairs: float
+    mixed_images: float
+
+    def triplets(self) -> np.ndarray:
+        """Pair the hardest positive with the hardest negative, the second with the second...
+
+        Where an image has fewer of the one kind, these are taken again from the hardest on.
+
+        Returns:
+            `(n_triplets, 3)` int32 anchor, positive, negative, none of them twice; by anchor.
+        """
+        anchors, of_positive, of_negative = self._pair_ranks()
+        positives = self.positives[anchors, of_positive]
+        negatives = self.negatives[anchors, of_negative]
+        return np.column_stack([anchors, positives, negatives]).astype(np.int32)
+
+    def margins(self) -> np.ndarray:
+        """Return `(n_triplets,)` float64 d(anchor, negative) - d(anchor, positive)."""
+        anchors, of_positive, of_negative = self._pair_ranks()
+        return self.to_negatives[anchors, of_negative] - self.to_positives[anchors, of_positive]
+
+    def _pair_ranks(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the anchor of each triplet, and the places of its two others in their rows."""
+        n_positives = (self.positives != NOBODY).sum(axis=1)
+        n_negatives = (self.negatives != NOBODY).sum(axis=1)
+        n_triplets = np.maximum(n_positives, n_negatives) * (n_positives > 0) * (n_negatives > 0)
+        anchors = np.repeat(np.arange(len(n_triplets)), n_triplets)
+        rank = np.arange(len(anchors)) - np.repeat(np.cumsum(n_triplets) - n_triplets, n_triplets)
+        return anchors, rank % n_positives[anchors], rank % n_negatives[anchors]
+
+
+def find_cuts(
+    distribution: DistanceDistribution,
+    positive_quantiles: tuple[float, float],
+    negative_quantiles: tuple[float, float],
+) -> tuple[Cut, Cut]:
+    """Turn shares of the positive and of the negative distances into distances.
+
+    Args:
+        distribution: of all of them.
+        positive_quantiles, negative_quantiles: low and high share; 0 and 1 cut nothing off.
+    """
+
+    def cut(shares: tuple[float, float], counts: np.ndarray) -> Cut:
+        low, high = shares
+        return Cut(
+            distribution.quantile(counts, low) if low > 0 else 0.0,
+            distribution.quantile(counts, high) if high < 1 else np.inf,
+        )
+
+    return (
+        cut(positive_quantiles, distribution.positives),
+        cut(negative_quantiles, distribution.negatives),
+    )
+
+
+def mine_images(
+    embeddings: np.ndarray,
+    images: ClassDistances,
+    positives: Cut,
+    negatives: Cut,
+    per_image: int,
+    progress: Progress | None = None,
+) -> MinedImages:
+    """Find each image's farthest positives and nearest negatives between the cuts.
+
+    Candidates are found in float32 and then measured and ranked in float64; so of images
+    whose distances differ, or lie beside a cut, by no more than float32's rounding, another one
+    may be taken. Of equally hard ones the lower index comes first. No image is its own
+    positive, and none of one class are negatives.
+
+    Args:
+        embeddings: `(n, n_dims)` float32, those that `images` was made from.
+        images: their distances by class.
+        positives, negatives: where to look.
+        per_image: how many of each kind, at least 1.
+        progress: told (done, total) in images.
+    """
+    positives_found = _HardestImages(embeddings, images, positives, per_image, farthest=True)
+    negatives_found = _HardestImages(embeddings, images, negatives, per_image, farthest=False)
+    n_pairs = n_mixed = n_with_positive = n_mixed_images = 0
+    for block in images.distances.blocks():
+        measured = images.distances.measure(block)
+        of_classes = []
+        for part, whole in images.classes_in(block):
+            rows = slice(part.start - block.start, part.stop - block.start)
+            same = measured[rows, whole].copy()
+            same[np.arange(len(same)), np.arange(part.start, part.stop) - whole.start] = np.nan
+            measured[rows, whole] = np.nan
+            of_classes.append((same, rows, whole.start))
+        nearest_negative = np.fmin.reduce(measured, axis=1)[:, None]
+        for same, rows, _ in of_classes:
+            is_mixed = same > nearest_negative[rows]
+            n_mixed += int(is_mixed.sum())
+            n_pairs += same.size - len(same)
+            if same.shape[1] > 1:
+                n_with_positive += len(same)
+                is_nearer = np.fmin.reduce(same, axis=1) <= nearest_negative[rows, 0]
+                n_mixed_images += len(same) - int(is_nearer.sum())
+        positives_found.look_through(
+            [(same, block.start + rows.start, column) for same, rows, column in of_classes]
+        )
+        negatives_found.look_through([(measured, block.start, 0)])
+        if progress is not None:
+            progress(block.stop, len(images))
+    return MinedImages(
+        positives_found.images,
+        negatives_found.images,
+        positives_found.distances,
+        negatives_found.distances,
+        n_mixed / n_pairs,
+        n_mixed_images / n_with_positive,
+    )
+
+
+def hardest_triplets(margins: np.ndarray, keep: float | int) -> np.ndarray:
+    """Return the triplets with the smallest margins, the smallest first.
+
+    Args:
+        margins: `(n_triplets,)` d(anchor, negative) - d(anchor, positive); see
+            `triplet_margins`. NaN is left out.
+        keep: how many as an int, or which share of those that have a margin as a float.
+    Returns:
+        `(n_kept,)` indices; at least one if there is any. Of equally hard ones the first
+        comes first.
+    Example:
+        >>> hardest_triplets(np.array([0.5, -0.2, np.nan, 0.1]), 2)
+        array([1, 3])
+    """
+    order = np.argsort(margins, kind="stable")
+    order = order[np.isfinite(margins[order])]
+    count = keep if isinstance(keep, int) else max(round(keep * len(order)), 1)
+    return order[:count]
+
+
+def hardest_positives(
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    distance: str,
+    images: np.ndarray | None = None,
+    *,
+    farthest: float = np.inf,
+) -> np.ndarray:
+    """Return the hardest positive of each image: the farthest one of its class.
+
+    Only distances within classes are computed. Of equally far ones (to float32 rounding) the
+    lower row is taken.
+
+    Args:
+        embeddings: `(n_images, n_dims)` float32; a row of NaN has no positive and is none.
+        labels: `(n_images,)` integer classes; `NO_LABEL` has no positive and is none.
+        distance: a name that `PairwiseDistances` takes.
+        images: `(n_images,)` which image each row shows; see `find_same_images`. No row
+            is a positive of one that shows the same image. Defaults to each its own.
+        farthest: positives farther than this are passed over, for they may be wrong labels.
+    Returns:
+        `(n_images,)` int32 rows of `embeddings`; `NOBODY` where there is no positive.
+    Example:
+        >>> embeddings = np.array([[0.0], [1.0], [5.0], [2.0]], dtype=np.float32)
+        >>> hardest_positives(embeddings, np.array([0, 0, 0, 1]), "l2")
+        array([ 2,  2,  0, -1], dtype=int32)
+    """
+    rows, of_image = _distinct_images(embeddings, labels, images)
+    found = np.full(len(rows) + 1, NOBODY, dtype=np.int32)
+    for members in _classes(labels[rows]):
+        distances = PairwiseDistances(embeddings[rows[members]], distance)
+        for block in distances.blocks():
+            to_class = distances.measure(block)
+            to_class[to_class > farthest] = -1
+            to_class[np.arange(len(to_class)), np.arange(block.start, block.stop)] = -1
+            best = to_class.argmax(axis=1)
+            is_there = to_class[np.arange(len(best)), best] >= 0
+            found[members[block]] = np.where(is_there, rows[members[best]], NOBODY)
+    # The last place is for rows without label or embedding.
+    return found[of_image]
+
+
+def _distinct_images(
+    embeddings: np.ndarray, labels: np.ndarray, images: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first usable row of each image, and for each row its place there or -1."""
+    usable = np.flatnonzero((labels != NO_LABEL) & np.isfinite(embeddings).all(axis=1))
+    of_image = np.full(len(embeddings), -1)
+    if images is None:
+        of_image[usable] = np.arange(len(usable))
+        return usable, of_image
+    _, first, place = np.unique(images[usable], return_index=True, return_inverse=True)
+    of_image[usable] = place
+    return usable[first], of_image
+
+
+def _classes(labels: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the rows of each class that has at least two."""
+    order = np.argsort(labels, kind="stable")
+    for members in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
+        if len(members) > 1:
+            yield members
+
+
+class _HardestImages:
+    """The hardest images of one kind found so far; see `MinedImages`."""
+
+    def __init__(
+        self,
+        embeddings: np.ndarray,
+        images: ClassDistances,
+        cut: Cut,
+        per_image: int,
+        *,
+        farthest: bool,
+    ) -> None:
+        self._embeddings, self._order, self._cut = embeddings, images.order, cut
+        self._distance = images.distances.distance
+        self._sign = -1 if farthest else 1
+        self.images = np.full((len(embeddings), per_image), NOBODY, dtype=np.int32)
+        self.distances = np.full(self.images.shape, np.nan)
+
+    def look_through(self, rectangles: list[tuple[np.ndarray, int, int]]) -> None:
+        """Add the hardest images of some places, each of which is in one rectangle.
+
+        Args:
+            rectangles: float32 distances, NaN where not of this kind; the places of the first
+                row and of the first column.
+        """
+        per_image = self.images.shape[1]
+        found = []
+        for measured, first_row, first_column in rectangles:
+            is_outside = ~((measured >= self._cut.low) & (measured <= self._cut.high))
+            hardness = np.where(is_outside, np.float32(np.inf), self._sign * measured)
+            rows, columns = _find_smallest(hardness, per_image + _SPARE)
+            found.append((rows + first_row, columns + first_column))
+        places = (np.concatenate(part) for part in zip(*found, strict=True))
+        anchors, others = (self._order[each] for each in places)
+        exact = pair_distances(self._embeddings[anchors], self._embeddings[others], self._distance)
+        is_inside = (exact >= self._cut.low) & (exact <= self._cut.high)
+        anchors, others, exact = anchors[is_inside], others[is_inside], exact[is_inside]
+        hardest_first = np.lexsort((others, self._sign * exact, anchors))
+        anchors, others, exact = (each[hardest_first] for each in (anchors, others, exact))
+        rank = np.arange(len(anchors)) - np.searchsorted(anchors, anchors)
+        kept = rank < per_image
+        self.images[anchors[kept], rank[kept]] = others[kept]
+        self.distances[anchors[kept], rank[kept]] = exact[kept]
+
+
+def _find_smallest(values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return row and column of the k smallest values of each row, and of some more.
+
+    Args:
+        values: `(n_rows, n_columns)` float32; what is infinite is never found.
+    """
+    limits = np.full(len(values), np.finfo(np.float32).max)
+    n_groups = values.shape[1] // _GROUP
+    if n_groups >= k:
+        # k groups reach down to the k-th smallest of their smallest, so k values do.
+        grouped = values[:, : n_groups * _GROUP].reshape(len(values), _GROUP, n_groups)
+        kth = np.partition(grouped.min(axis=1), k - 1, axis=1)[:, k - 1]
+        np.minimum(limits, kth, out=limits)
+    return np.divmod(np.flatnonzero(values <= limits[:, None]), values.shape[1])

@@ -1,0 +1,92 @@
+"""Online mining: which triplets of a labelled batch to learn from.
+
+Each function takes the distances between all images of a batch, and their classes, and
+returns triplets as places in the batch. Two images of one class are never negatives of each
+other, an image is never its own positive, and images without a class are in no triplet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+from keras import KerasTensor
+
+from tripletkit.model.distances import DISTANCES
+
+
+def pairwise_distances(embeddings: KerasTensor, distance: str) -> KerasTensor:
+    """Return `(n, n)` distances between embeddings `(n, n_dims)`."""
+    return DISTANCES[distance](embeddings[:, None, :], embeddings[None, :, :])
+
+
+def batch_all(distances: KerasTensor, labels: KerasTensor) -> KerasTensor:
+    """Return every triplet that the classes allow.
+
+    Args:
+        distances: `(n, n)`; they have no part in it.
+        labels: `(n,)` integers, below 0 without a class.
+    Returns:
+        `(n_triplets, 3)` int32: anchor, positive, negative.
+    Reference:
+        Hermans, Beyer, Leibe. In Defense of the Triplet Loss. 2017. arXiv:1703.07737.
+    """
+    is_positive, is_negative = _pairs(labels)
+    allowed = is_positive[:, :, None] & is_negative[:, None, :]
+    return tf.cast(tf.where(allowed), tf.int32)
+
+
+def batch_hard(distances: KerasTensor, labels: KerasTensor) -> KerasTensor:
+    """Return a triplet for each image: its farthest positive and its nearest negative.
+
+    Args, Returns: see `batch_all`.
+    Reference:
+        Hermans, Beyer, Leibe. In Defense of the Triplet Loss. 2017. arXiv:1703.07737.
+    """
+    is_positive, is_negative = _pairs(labels)
+    positive = tf.argmax(tf.where(is_positive, distances, -_FAR), axis=1, output_type=tf.int32)
+    negative = tf.argmin(tf.where(is_negative, distances, _FAR), axis=1, output_type=tf.int32)
+    anchor = tf.range(tf.shape(labels)[0])
+    is_whole = tf.reduce_any(is_positive, axis=1) & tf.reduce_any(is_negative, axis=1)
+    return tf.boolean_mask(tf.stack([anchor, positive, negative], axis=1), is_whole)
+
+
+def semi_hard(distances: KerasTensor, labels: KerasTensor) -> KerasTensor:
+    """Return a triplet for each anchor and positive: the nearest negative farther than that.
+
+    Where no negative is farther the farthest stands in, the least hard there is; so every pair
+    teaches, and embeddings that are all alike still do.
+
+    Args, Returns: see `batch_all`.
+    Reference:
+        Schroff, Kalenichenko, Philbin. FaceNet. CVPR 2015. arXiv:1503.03832, section 3.2.
+    """
+    is_positive, is_negative = _pairs(labels)
+    pairs = tf.cast(tf.where(is_positive & tf.reduce_any(is_negative, axis=1)[:, None]), tf.int32)
+    to_positive = tf.gather_nd(distances, pairs)[:, None]
+    of_anchor = tf.gather(distances, pairs[:, 0])
+    is_negative = tf.gather(is_negative, pairs[:, 0])
+    is_farther = is_negative & (of_anchor > to_positive)
+    nearest = tf.argmin(tf.where(is_farther, of_anchor, _FAR), axis=1, output_type=tf.int32)
+    farthest = tf.argmax(tf.where(is_negative, of_anchor, -_FAR), axis=1, output_type=tf.int32)
+    negative = tf.where(tf.reduce_any(is_farther, axis=1), nearest, farthest)
+    return tf.concat([pairs, negative[:, None]], axis=1)
+
+
+_FAR = 1e30
+
+
+def _pairs(labels: KerasTensor) -> tuple[KerasTensor, KerasTensor]:
+    """Return `(n, n)` bool twice: of one class but not the same image; of two classes."""
+    has_class = labels >= 0
+    both = has_class[:, None] & has_class[None, :]
+    is_same = labels[:, None] == labels[None, :]
+    itself = tf.eye(tf.shape(labels)[0], dtype=tf.bool)
+    return both & is_same & ~itself, both & ~is_same
+
+
+MINERS: dict[str, Callable[[KerasTensor, KerasTensor], KerasTensor]] = {
+    "batch-all": batch_all,
+    "batch-hard": batch_hard,
+    "semi-hard": semi_hard,
+}

@@ -1,0 +1,56 @@
+"""What a training went through, and the head that it kept."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch.
+
+    Attributes:
+        loss: mean over the epoch's triplets or images, dropout on.
+        active: share of triplets that break the margin, without a margin of those whose
+            positive is not the nearer; without triplets share of images taken for another
+            class.
+        val_accuracy: share of validation triplets right after the epoch, by this head alone; NaN
+            without any.
+        spread: root mean square distance between two embeddings of training images.
+        rank: effective rank of their embeddings; see `collapse.effective_rank`.
+    """
+
+    epoch: int
+    loss: float
+    active: float
+    val_accuracy: float
+    spread: float
+    rank: float
+
+
+@dataclass(frozen=True)
+class TrainedHead:
+    """A head with the weights of its best epoch.
+
+    Attributes:
+        head: `(batch, n_features)` -> `(batch, dim)`.
+        history: one record an epoch.
+        best_epoch: the epoch kept, from 1: the best by validation accuracy, the earliest of
+            equals; the last one without validation. Of an ensemble, the first member's.
+        centers: `(n_classes, dim)` that the loss drew embeddings to, if it did; NaN for a class
+            that no batch had.
+    """
+
+    head: keras.Model
+    history: list[EpochRecord]
+    best_epoch: int
+    centers: np.ndarray | None = None
+
+    def history_rows(self) -> list[dict[str, float]]:
+        return [asdict(record) for record in self.history]

@@ -1,0 +1,175 @@
+"""What an interrupted training needs to go on as if nothing had happened, in one file.
+
+The file is a NumPy archive without pickled objects: the arrays, and a JSON text with the epochs
+so far and with the facts that decide the training. It is replaced after every epoch, whole or
+not at all, and goes when the model is written.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tripletkit.data.outputs import open_output
+from tripletkit.errors import CheckpointError, OutputError
+
+if TYPE_CHECKING:
+    from tripletkit.model.history import EpochRecord
+    from tripletkit.training.pixel_training import PixelTraining
+
+# Increase when a checkpoint of an older tripletkit can no longer be gone on from.
+FORMAT_VERSION = 1
+
+_TEXT = "text"
+_STATE = "state."
+
+
+class Checkpoints:
+    """The checkpoints of one training.
+
+    Args:
+        path: the file.
+        facts: plain JSON values by what they are called in messages; a training goes on only
+            where all of them are as they were.
+    """
+
+    def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
+        self.path = path
+        self._facts = json.loads(json.dumps(facts))
+        self._found: tuple[dict[str, Any], dict[str, list[np.ndarray]]] | None = None
+
+    def open(self) -> int:
+        """Read what is there, so that `restore` goes on from it.
+
+        Returns:
+            How many epochs are behind it; 0 where there is nothing.
+        Raises:
+            CheckpointError: if it is broken, or of other data or settings, saying which.
+        """
+        if not self.path.exists():
+            return 0
+        advice = "Begin anew with --force."
+        try:
+            with np.load(io.BytesIO(self.path.read_bytes()), allow_pickle=False) as file:
+                text = json.loads(bytes(file[_TEXT]))
+                arrays: dict[str, list[np.ndarray]] = {}
+                for key in file.files:
+                    name, is_array, _ = key.rpartition("/")
+                    if is_array:
+                        arrays.setdefault(name, []).append(file[key])
+            version, n_epochs = text["version"], len(text["history"])
+        except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise CheckpointError(
+                f"{self.path}: expected a checkpoint, cannot be read as one: {error}. {advice}"
+            ) from error
+        if version != FORMAT_VERSION:
+            raise CheckpointError(
+                f"{self.path}: expected a checkpoint of version {FORMAT_VERSION}, got {version!r}, "
+                f"of another tripletkit. {advice}"
+            )
+        if differences := _describe_differences(text["facts"], self._facts):
+            raise CheckpointError(
+                f"{self.path}: expected the checkpoint of this very training, got one of "
+                f"another:\n{differences}\nCall it as before to go on, or begin anew with --force."
+            )
+        self._found = text, arrays
+        return n_epochs
+
+    def restore(
+        self, training: PixelTraining
+    ) -> tuple[list[EpochRecord], int, list[np.ndarray], np.ndarray | None] | None:
+        """Put a training where `open` found it.
+
+        Returns:
+            The epochs so far, the number of the best one, its weights, and its class centers; None
+            where nothing was found.
+        """
+        from tripletkit.model.history import EpochRecord
+
+        if self._found is None:
+            return None
+        text, arrays = self._found
+        history = [EpochRecord(**record) for record in text["history"]]
+        state = {
+            name.removeprefix(_STATE): values
+            for name, values in arrays.items()
+            if name.startswith(_STATE)
+        }
+        training.restore(state, len(history))
+        (centers,) = arrays.get("centers", [None])
+        return history, text["best_epoch"], arrays["best"], centers
+
+    def save(
+        self,
+        training: PixelTraining,
+        history: list[EpochRecord],
+        best_epoch: int,
+        best_weights: list[np.ndarray],
+        centers: np.ndarray | None,
+    ) -> None:
+        """Replace the checkpoint; the arguments are what `restore` returns.
+
+        Raises:
+            OutputError: if it cannot be written.
+        """
+        text = {
+            "version": FORMAT_VERSION,
+            "facts": self._facts,
+            "history": [asdict(record) for record in history],
+            "best_epoch": best_epoch,
+        }
+        lists = {_STATE + name: values for name, values in training.state().items()}
+        lists |= {"best": best_weights, "centers": [] if centers is None else [centers]}
+        arrays = {
+            f"{name}/{number}": value
+            for name, values in lists.items()
+            for number, value in enumerate(values)
+        }
+        with open_output(self.path, "wb") as file:
+            np.savez(file, **{_TEXT: np.frombuffer(json.dumps(text).encode(), np.uint8)}, **arrays)
+
+    def remove(self) -> None:
+        """Delete the file, if it is there."""
+        self.path.unlink(missing_ok=True)
+
+
+def checkpoint_path(model: Path) -> Path:
+    """Return where the checkpoint of a model folder is: beside it."""
+    model = model.absolute()
+    return model.with_name(f"{model.name}.checkpoint.npz")
+
+
+def check_no_checkpoint(model: Path, *, overwrite: bool) -> None:
+    """Refuse to begin anew where an interrupted training left a checkpoint.
+
+    Raises:
+        OutputError: unless it may be overwritten.
+    """
+    path = checkpoint_path(model)
+    if path.exists() and not overwrite:
+        raise OutputError(
+            f"{path}: an interrupted training left this. Go on with --resume, or begin anew with "
+            "--force."
+        )
+
+
+def _describe_differences(was: dict[str, Any], now: dict[str, Any]) -> str:
+    """Return a line for each fact that is not as it was."""
+    names = [*now, *(name for name in was if name not in now)]
+    return "\n".join(
+        f"  {name}: was {_shorten(was.get(name))}, is {_shorten(now.get(name))}"
+        for name in names
+        if was.get(name) != now.get(name)
+    )
+
+
+def _shorten(value: Any) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:12]}..."

@@ -1,0 +1,298 @@
+"""Trainings of a head on rows of a feature matrix, epoch by epoch.
+
+The features of all images stay in one matrix on the device; a batch is row numbers. Each
+distinct image of a batch is encoded once, however many of its triplets it is in. (So an
+image has one dropout mask in a batch, where the three-input model draws one for every place;
+validation accuracy is the same within its noise.)
+
+Training sees the features standardised, so that one learning rate suits every backbone;
+afterwards the shift and scale are folded into the first Dense layer, and the head that is kept
+takes the backbone's features as they are.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tripletkit.data.labels import NO_LABEL, ImageLabels
+from tripletkit.errors import LossError
+from tripletkit.evaluation.distances import FROZEN_DISTANCE
+from tripletkit.features.unit_length import scale_to_unit_length
+from tripletkit.losses.functions import mean_loss
+from tripletkit.losses.objectives import Objective, make_triplet_loss
+from tripletkit.mining.offline import hardest_positives
+from tripletkit.model.distances import DISTANCES
+from tripletkit.model.heads import build_body, embed, shorten_step
+from tripletkit.model.loss_registry import get_loss
+from tripletkit.model.recipes import get_recipe
+from tripletkit.model.scaling import Scaling
+from tripletkit.model.settings import HeadSettings
+from tripletkit.registry import load_object
+from tripletkit.training.batch_learner import BatchLearner
+from tripletkit.training.batches import Batches, ClassBatches, ImageBatches, TripletBatches
+from tripletkit.training.collapse import check_collapse
+from tripletkit.training.fused_adam import FusedAdam
+
+
+class Training(ABC):
+    """A head on its way: epochs, and its embeddings and weights between them.
+
+    Memory holds the features once, whatever the number of triplets.
+
+    Args:
+        features: `(n_images, n_features)` float32.
+        images: indices of the training images.
+        settings: see `HeadSettings`.
+    """
+
+    def __init__(self, features: np.ndarray, images: np.ndarray, settings: HeadSettings) -> None:
+        keras.utils.set_random_seed(settings.seed)
+        tf.config.experimental.enable_op_determinism()
+        self._recipe = get_recipe(settings.recipe)
+        self._settings = settings
+        self._images = images
+        if self._recipe.unit_features:
+            features = scale_to_unit_length(features)
+        self._scaling = Scaling.of(features[images])
+        self._features = self._scaling.apply(features)
+        self._body = build_body(features.shape[1], settings)
+
+    @property
+    def n_classes(self) -> int | None:
+        """How many classes the training images are of, where that is known."""
+        return None
+
+    @property
+    def centers(self) -> np.ndarray | None:
+        """Class centers that the loss draws embeddings to: `(n_classes, dim)`; NaN if unseen."""
+        return None
+
+    @abstractmethod
+    def run_epoch(self) -> tuple[float, float]:
+        """Go once over what there is to learn from; return mean loss and share of violations."""
+
+    def weights(self) -> list[np.ndarray]:
+        return self._body.get_weights()
+
+    def embed(self, strength: float = 1.0) -> np.ndarray:
+        """Return the embeddings of all images, with so much of the step; see `shorten_step`."""
+        weights = self.weights()
+        if strength != 1:
+            self._body.set_weights(shorten_step(weights, strength))
+        embeddings = embed(self._body, self._features)
+        self._body.set_weights(weights)
+        return embeddings
+
+    def check(self, embeddings: np.ndarray, loss: float) -> tuple[float, float]:
+        """Return the spread and the effective rank of the training images' embeddings.
+
+        Raises:
+            CollapseError: if they are alike, or all on a line.
+        """
+        return check_collapse(embeddings[self._images], loss, self._settings, self.n_classes)
+
+    def finish(self, weights: list[np.ndarray]) -> keras.Model:
+        """Return the head for features as they are."""
+        if self._recipe.starts_as_identity:
+            weights = shorten_step(weights, self._settings.strength)
+        self._body.set_weights(weights)
+        return load_object(self._recipe.finish)(self._body, self._scaling)
+
+
+class HeadTraining(Training):
+    """Training on triplets as they were given, a whole epoch in one graph.
+
+    Args:
+        features, settings: see `Training`; the loss must look at triplets alone.
+        train_rows: `(n_triplets, 3)` indices into `features`: anchor, positive, negative.
+        loss_weights: `(n_triplets, 2)` float32, of each triplet's loss as it stands and with
+            positive and negative exchanged, where people disagree; see `make_loss_weights`.
+    Reference:
+        Schroff, Kalenichenko, Philbin. FaceNet. CVPR 2015. arXiv:1503.03832.
+    """
+
+    def __init__(
+        self,
+        features: np.ndarray,
+        train_rows: np.ndarray,
+        settings: HeadSettings,
+        loss_weights: np.ndarray | None = None,
+    ) -> None:
+        super().__init__(features, np.unique(train_rows), settings)
+        self._rows = train_rows
+        self._loss_weights = loss_weights
+        self._order = np.random.default_rng(settings.seed)
+        self._run_epoch = _make_epoch(
+            self._body,
+            self._features,
+            settings,
+            self._recipe.squared,
+            is_weighted=loss_weights is not None,
+        )
+
+    def run_epoch(self) -> tuple[float, float]:
+        """Go once over the triplets, in an order of chance; return mean loss and violations."""
+        order = self._order.permutation(len(self._rows))
+        weights = np.empty((0, 2)) if self._loss_weights is None else self._loss_weights[order]
+        loss, active = self._run_epoch(
+            tf.constant(self._rows[order], tf.int32), tf.constant(weights, tf.float32)
+        )
+        return float(loss), float(active)
+
+
+class LabelTraining(Training):
+    """Training on labelled images: classes, centers, and triplets mined within a batch.
+
+    Args:
+        features, settings: see `Training`.
+        train_rows: `(n_triplets, 3)` indices into `features`; they say which images are for
+            training, and are learned from where nothing is mined.
+        labels: of all images.
+        batches: what an epoch is made of. Defaults to what the settings say.
+    """
+
+    def __init__(
+        self,
+        features: np.ndarray,
+        train_rows: np.ndarray,
+        settings: HeadSettings,
+        labels: ImageLabels,
+        batches: Batches | None = None,
+    ) -> None:
+        super().__init__(features, np.unique(train_rows), settings)
+        self._labels = labels.of_image
+        self._classes = labels.classes
+        self._epoch = 0
+        self._batches = batches or make_batches(train_rows, labels.of_image, settings)
+        matrix = tf.constant(self._features)
+        self._learner = BatchLearner(
+            lambda images: self._body(tf.gather(matrix, images), training=True),
+            tf.TensorSpec((None,), tf.int32),
+            self._body.trainable_variables,
+            Objective(
+                settings, self.n_classes, self._body.output_shape[-1], squared=self._recipe.squared
+            ),
+            settings.learning_rate,
+        )
+
+    def run_epoch(self) -> tuple[float, float]:
+        """Go once over the batches; return mean loss and share of violations."""
+        if self._settings.inject_positives and self._epoch % self._settings.refresh == 0:
+            self._batches.inject(self._find_hardest_positives())
+        rng = np.random.default_rng([self._settings.seed, self._epoch])
+        self._epoch += 1
+        return self._learner.learn((batch.images, batch) for batch in self._batches.epoch(rng))
+
+    @property
+    def n_classes(self) -> int:
+        return len(self._classes)
+
+    @property
+    def centers(self) -> np.ndarray | None:
+        return self._learner.centers
+
+    def _find_hardest_positives(self) -> np.ndarray:
+        """Return each training image's farthest one of its class; at first by the features."""
+        labels = np.full_like(self._labels, NO_LABEL)
+        labels[self._images] = self._labels[self._images]
+        if self._epoch == 0:
+            return hardest_positives(self._features, labels, FROZEN_DISTANCE)
+        return hardest_positives(self.embed(), labels, self._settings.distance)
+
+
+def make_training(
+    features: np.ndarray,
+    train_rows: np.ndarray,
+    settings: HeadSettings,
+    labels: ImageLabels | None = None,
+    loss_weights: np.ndarray | None = None,
+) -> HeadTraining | LabelTraining:
+    """Return the training that the settings ask for; labels are passed over by the first.
+
+    Raises:
+        LossError: if triplets have weights of their own and are not all that is learned from.
+    """
+    if not settings.needs_labels:
+        return HeadTraining(features, train_rows, settings, loss_weights)
+    if loss_weights is not None:
+        raise LossError(
+            f"expected a loss of triplets alone and no mining, which votes on triplets can weigh, "
+            f'got the loss "{settings.loss}" and mining "{settings.mining}"'
+        )
+    return LabelTraining(features, train_rows, settings, labels)
+
+
+def make_batches(rows: np.ndarray, labels: np.ndarray, settings: HeadSettings) -> Batches:
+    """Return what an epoch on labelled images is made of.
+
+    Args:
+        rows: `(n_triplets, 3)` indices of the training images.
+        labels: `(n_images,)` int32 of all images.
+    """
+    images = np.unique(rows)
+    if settings.mining != "none":
+        return ClassBatches(images, labels, settings.classes_per_batch, settings.images_per_class)
+    if get_loss(settings.loss).of_triplets is None:
+        return ImageBatches(images, labels, settings.batch_size)
+    return TripletBatches(rows, labels, settings.batch_size)
+
+
+def _make_epoch(
+    head: keras.Model,
+    features: np.ndarray,
+    settings: HeadSettings,
+    squared: bool,
+    *,
+    is_weighted: bool,
+) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """Return a compiled pass over `(n_triplets, 3)` rows that gives mean loss and violations.
+
+    It takes their `(n_triplets, 2)` weights too, or none of them where it is not weighted.
+    """
+    matrix = tf.constant(features)
+    distance = DISTANCES[settings.distance]
+    loss_of = make_triplet_loss(settings)
+    margin = settings.margin if get_loss(settings.loss).has_margin else 0.0
+    optimizer = FusedAdam(settings.learning_rate)
+    optimizer.build(head.trainable_variables)
+
+    def step(rows: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images, places = tf.unique(tf.reshape(rows, [-1]))
+        places = tf.reshape(places, [-1, 3])
+        with tf.GradientTape() as tape:
+            embeddings = head(tf.gather(matrix, images), training=True)
+            anchor, positive, negative = (
+                tf.gather(embeddings, places[:, slot]) for slot in range(3)
+            )
+            to_positive, to_negative = distance(anchor, positive), distance(anchor, negative)
+            if squared:
+                to_positive, to_negative = tf.square(to_positive), tf.square(to_negative)
+            losses = loss_of(to_positive, to_negative)
+            if is_weighted:
+                exchanged = loss_of(to_negative, to_positive)
+                losses = weights[:, 0] * losses + weights[:, 1] * exchanged
+            loss = mean_loss(losses, settings.reduction)
+        variables = [variable.value for variable in head.trainable_variables]
+        optimizer.apply(tape.gradient(loss, variables), head.trainable_variables)
+        is_active = to_positive + margin > to_negative
+        return tf.reduce_sum(losses), tf.reduce_sum(tf.cast(is_active, tf.float32))
+
+    @tf.function(
+        input_signature=[tf.TensorSpec((None, 3), tf.int32), tf.TensorSpec((None, 2), tf.float32)]
+    )
+    def epoch(rows: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        n_rows = tf.shape(rows)[0]
+        total, active = tf.constant(0.0), tf.constant(0.0)
+        for start in tf.range(0, n_rows, settings.batch_size):
+            end = start + settings.batch_size
+            sums = step(rows[start:end], weights[start:end])
+            total, active = total + sums[0], active + sums[1]
+        n = tf.cast(n_rows, tf.float32)
+        return total / n, active / n
+
+    return epoch
