@@ -172,7 +172,7 @@ def test_a_class_of_one_image_is_said_and_only_a_negative(
     labels_file.write_text(text)
     output = tmp_path / "mined.csv"
     result = mine(labels_file, toy_competition.images, "-o", output, "--per-image", 60, *ALL)
-    assert "Classes of a single image, which can only be a negative: 1 (olive)." in result.stderr
+    assert "Singleton classes, whose image can only be a negative: 1 (olive)." in result.stderr
     table = pd.read_csv(output)
     assert set(table.loc[table["anchor"] == "p07.png", "kind"]) == {"negative"}
     assert set(table.loc[table["other"] == "p07.png", "kind"]) == {"negative"}

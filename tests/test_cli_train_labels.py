@@ -150,7 +150,7 @@ def test_a_class_of_one_image_is_said(labelled, train):
     table.write_text(table.read_text().replace("p00.png,colour0", "p00.png,alone"))
     result = train(toy.images, "--labels", table)
     assert result.exit_code == 0, result.output
-    assert "Classes of a single image, which can only be a negative: 1 (alone)." in result.stderr
+    assert "Singleton classes, whose image can only be a negative: 1 (alone)." in result.stderr
 
 
 def test_one_image_with_two_labels_is_refused(labelled, train, tmp_path):

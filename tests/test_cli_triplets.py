@@ -99,7 +99,7 @@ def test_a_folder_per_class_copies_and_a_singleton_image(draw, toy_images, tmp_p
     assert result.exit_code == 0
     assert result.stderr.splitlines() == [
         "Copies of other images, left out: 1.",
-        "Classes of a single image, which can only be a negative: 1 (singleton).",
+        "Singleton classes, whose image can only be a negative: 1 (singleton).",
         f"Wrote 12 triplets over 5 images, anchors of 2 classes: {output}.",
         "40 were asked for; there are no more than these.",
     ]

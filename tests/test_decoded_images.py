@@ -11,7 +11,7 @@ import pytest
 from tripletkit.data.images import read_pixels
 from tripletkit.errors import ImageReadError
 from tripletkit.features.backbones import get_backbone
-from tripletkit.features.decoded_images import Images, read_ahead
+from tripletkit.features.decoded_images import DecodedImages, read_ahead
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def paths(toy_images):
 @pytest.mark.parametrize("keep_bytes", [0, 1 << 20])
 def test_images_are_what_the_backbone_takes(paths, keep_bytes):
     told = []
-    images = Images(paths, get_backbone("cnn"), keep_bytes, lambda *done: told.append(done))
+    images = DecodedImages(paths, get_backbone("cnn"), keep_bytes, lambda *done: told.append(done))
     assert told == [(n, len(paths)) for n in range(1, len(paths) + 1)]
     assert images.kept_bytes == (len(paths) * 32 * 32 * 3 if keep_bytes else 0)
     got = images.read(np.array([3, 0, 3]))
@@ -37,7 +37,7 @@ def test_images_are_what_the_backbone_takes(paths, keep_bytes):
 def test_what_is_missing_or_broken_is_known_at_once(paths, tmp_path, keep_bytes):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
-    images = Images([paths[0], None, broken, paths[1]], get_backbone("cnn"), keep_bytes)
+    images = DecodedImages([paths[0], None, broken, paths[1]], get_backbone("cnn"), keep_bytes)
     assert images.is_usable().tolist() == [True, False, False, True]
     assert list(images.problems) == [2]
     assert str(broken) in images.problems[2]
@@ -48,7 +48,7 @@ def test_what_is_missing_or_broken_is_known_at_once(paths, tmp_path, keep_bytes)
 def test_a_image_that_goes_away_while_training_streams_is_an_error(paths, tmp_path):
     gone = tmp_path / "gone.png"
     gone.write_bytes(paths[0].read_bytes())
-    streamed = Images([gone], get_backbone("cnn"), keep_bytes=0)
+    streamed = DecodedImages([gone], get_backbone("cnn"), keep_bytes=0)
     gone.unlink()
     with pytest.raises(ImageReadError, match=r"gone\.png"):
         streamed.read(np.array([0]))

@@ -16,8 +16,8 @@ PACKAGE = Path(tripletkit.__file__).parent
 # A room may import from those before it, never from those after it, not even for types. Training
 # measures itself by the very margins that answers are made of, so `evaluation` comes before it.
 ROOMS = (
-    "errors defaults registry data features evaluation model mining losses search training "
-    "collecting report api cli"
+    "errors defaults progress registry data features evaluation model mining losses search "
+    "training collecting report api cli"
 ).split()
 SLOW = {"tensorflow", "keras"}
 MAY_IMPORT_SLOW = ("features", "model", "losses", "mining", "training")

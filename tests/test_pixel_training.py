@@ -12,7 +12,7 @@ from tripletkit.data.augmentation import Augmentation
 from tripletkit.data.labels import ImageLabels
 from tripletkit.errors import BackboneError, CheckpointError, OutputError
 from tripletkit.features.backbones import get_backbone
-from tripletkit.features.decoded_images import Images
+from tripletkit.features.decoded_images import DecodedImages
 from tripletkit.features.trained_weights import build_backbone, write_random_weights
 from tripletkit.model.heads import build_head
 from tripletkit.model.pixel_network import PixelNetwork, unfreeze_blocks
@@ -45,7 +45,7 @@ def make(toy_competition, start, rows):
         network = PixelNetwork.from_scratch(get_backbone("cnn"), start, settings)
         paths = sorted(toy_competition.images.iterdir())
         return PixelTraining(
-            Images(paths, get_backbone("cnn")),
+            DecodedImages(paths, get_backbone("cnn")),
             network,
             rows,
             np.arange(42)[:, None],
@@ -124,7 +124,7 @@ def test_measuring_the_cost_leaves_the_training_where_it_is(make):
 def test_streamed_images_teach_what_kept_ones_do(make, toy_competition):
     kept, streamed = make(), make()
     paths = sorted(toy_competition.images.iterdir())
-    streamed._images = Images(paths, get_backbone("cnn"), keep_bytes=0)
+    streamed._decoded = DecodedImages(paths, get_backbone("cnn"), keep_bytes=0)
     assert streamed.run_epoch() == kept.run_epoch()
     assert_same(streamed.weights(), kept.weights())
 
@@ -160,7 +160,7 @@ def test_fine_tuning_changes_the_last_block_and_no_statistics(
     network = PixelNetwork.unfrozen(tiny_backbone, tiny_weights, head, 1)
     model = network.backbone_model
     before = {weight.path: weight.numpy() for weight in model.weights}
-    images = Images(sorted(toy_competition.images.iterdir()), tiny_backbone)
+    images = DecodedImages(sorted(toy_competition.images.iterdir()), tiny_backbone)
     training = PixelTraining(
         images, network, rows, rows, settings, augmentation=Augmentation(shift=0)
     )

@@ -1,8 +1,12 @@
-"""Every error that tripletkit raises on purpose.
+"""Every error that tripletkit raises on purpose, and every caution that it gives.
 
-All descend from `TripletkitError`, so that a caller can catch the lot; each leaf also
+All errors descend from `TripletkitError`, so that a caller can catch the lot; each leaf also
 inherits the builtin it specialises. The command line turns them into one message and exit
-code 1; anything else is a bug and keeps its traceback.
+code 1, a `SettingsError` into exit code 2; anything else is a bug and keeps its traceback.
+Cautions descend from `TripletkitWarning`, so that they can be silenced or turned into errors.
+
+Messages name settings as Python has them, in backquotes: `` `skip_bad=True` ``. The command line
+shows the flag in its place.
 """
 
 from __future__ import annotations
@@ -103,3 +107,35 @@ class MissingExtraError(TripletkitError, ImportError):
 
 class SplitError(TripletkitError, ValueError):
     """A validation split cannot be made as asked."""
+
+
+class SettingsError(TripletkitError, ValueError):
+    """Settings do not go together, or one is not what it has to be.
+
+    Attributes:
+        field: the setting to change, as Python names it.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class TripletkitWarning(UserWarning):
+    """The root of all cautions: the result stands, and should be read with this in mind."""
+
+
+class LeakageWarning(TripletkitWarning):
+    """Validation or test shares something with training, so that a score flatters."""
+
+
+class WeakScoreWarning(TripletkitWarning):
+    """A score is no better than what needs no training."""
+
+
+class FewTripletsWarning(TripletkitWarning):
+    """There are too few triplets for what was wanted of them."""
+
+
+class DataWarning(TripletkitWarning):
+    """Part of the data is left out, or is read otherwise than it may have been meant."""

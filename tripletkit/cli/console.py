@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-_QUIET = "tripletkit.quiet"
+from tripletkit.cli.flags import spell_flags
+from tripletkit.errors import TripletkitWarning
 
-# What a library function calls to tell how far it is: (done, total).
-Progress = Callable[[int, int], None]
+if TYPE_CHECKING:
+    from tripletkit.progress import Progress, Stages
+
+_QUIET = "tripletkit.quiet"
 
 
 def set_quiet(context: click.Context, _option: click.Parameter, value: bool) -> None:
@@ -39,6 +44,45 @@ def say(message: str) -> None:
 def warn(message: str) -> None:
     """Warn on stderr; `--quiet` does not silence warnings."""
     click.echo(f"warning: {message}", err=True)
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Turn what the library says into text on stderr: remarks, and cautions with `warning:`."""
+    logger = logging.getLogger("tripletkit")
+    handler, level = _Remarks(), logger.level
+    show_other = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
+        if issubclass(category, TripletkitWarning):
+            warn(_spell(str(message)))
+        else:
+            show_other(message, category, *where, **options)
+
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", TripletkitWarning)
+        warnings.showwarning = show
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+
+class _Remarks(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        text = _spell(record.getMessage())
+        if record.levelno >= logging.WARNING:
+            warn(text)
+        else:
+            say(text)
+
+
+def _spell(message: str) -> str:
+    context = click.get_current_context(silent=True)
+    return spell_flags(message, context and context.command)
 
 
 def show_json(value: dict[str, Any]) -> None:
@@ -76,6 +120,18 @@ def progress_bar(label: str, unit: str) -> Iterator[Progress]:
             bar.update(done - bar.n)
 
         yield report
+
+
+@contextmanager
+def stage_bars() -> Iterator[Stages]:
+    """Give a callable that draws a bar for each stage of a command, the one before gone."""
+    with ExitStack() as bars:
+
+        def begin(name: str) -> Progress:
+            bars.close()
+            return bars.enter_context(progress_bar(name, "image"))
+
+        yield begin
 
 
 def prepare_tensorflow() -> None:

@@ -14,10 +14,11 @@ from tripletkit.cli.check_answers import check_answers
 from tripletkit.cli.classify import classify
 from tripletkit.cli.collage import collage
 from tripletkit.cli.compare import compare
-from tripletkit.cli.console import drop_stdout
+from tripletkit.cli.console import drop_stdout, listening
 from tripletkit.cli.controls import controls
 from tripletkit.cli.embed import embed
 from tripletkit.cli.export import export
+from tripletkit.cli.flags import spell_flags
 from tripletkit.cli.losses import losses
 from tripletkit.cli.mine import mine
 from tripletkit.cli.neighbors import neighbors
@@ -28,7 +29,7 @@ from tripletkit.cli.score import score
 from tripletkit.cli.split import split
 from tripletkit.cli.train import train
 from tripletkit.cli.triplets import triplets
-from tripletkit.errors import TripletkitError
+from tripletkit.errors import SettingsError, TripletkitError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -39,9 +40,12 @@ class TripletkitGroup(click.Group):
 
     def invoke(self, context: click.Context) -> object:
         try:
-            return super().invoke(context)
+            with listening():
+                return super().invoke(context)
+        except SettingsError as error:
+            raise click.UsageError(self._spell(context, error)) from error
         except TripletkitError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(self._spell(context, error)) from error
         except KeyboardInterrupt:
             click.echo("\nInterrupted.", err=True)
             raise SystemExit(INTERRUPTED) from None
@@ -50,6 +54,12 @@ class TripletkitGroup(click.Group):
                 raise
             drop_stdout()
             raise click.ClickException(f"the output cannot be written: {error.strerror}") from error
+
+    def _spell(self, context: click.Context, error: TripletkitError) -> str:
+        command = context.invoked_subcommand and self.get_command(
+            context, context.invoked_subcommand
+        )
+        return spell_flags(str(error), command)
 
 
 @click.group(cls=TripletkitGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -20,18 +20,18 @@ from tripletkit.cli.train_text import chooses_epoch, describe_epoch
 from tripletkit.errors import CollapseError, ImageReadError, describe_problems
 
 if TYPE_CHECKING:
-    from tripletkit.cli.console import Progress
     from tripletkit.data.augmentation import Augmentation
     from tripletkit.data.training_set import TrainingSet
     from tripletkit.evaluation.scoring import Score
     from tripletkit.evaluation.validation import Validation
     from tripletkit.features.backbones import Backbone
     from tripletkit.features.collection import Collection, NamedFiles
-    from tripletkit.features.decoded_images import Images
+    from tripletkit.features.decoded_images import DecodedImages
     from tripletkit.features.sources import FeaturePart, FeatureSource, GivenWeights
     from tripletkit.model.history import EpochRecord, TrainedHead
     from tripletkit.model.pixel_network import PixelNetwork
     from tripletkit.model.settings import HeadSettings
+    from tripletkit.progress import Progress
     from tripletkit.training.checkpoint import Checkpoints
     from tripletkit.training.pixel_training import PixelCost, PixelTraining
 
@@ -366,13 +366,13 @@ def _needed(data: TrainingSet) -> tuple[Any, Any]:
     return np.unique(data.train.rows), np.union1d(data.train.rows, data.val.rows)
 
 
-def _open_images(data: TrainingSet, files: NamedFiles, backbone: Backbone) -> Images:
-    from tripletkit.features.decoded_images import Images
+def _open_images(data: TrainingSet, files: NamedFiles, backbone: Backbone) -> DecodedImages:
+    from tripletkit.features.decoded_images import DecodedImages
 
     needed = set(_needed(data)[1].tolist())
     paths = [path if index in needed else None for index, path in enumerate(files.paths)]
     with progress_bar("decoding", "image") as progress:
-        images = Images(paths, backbone, progress=progress)
+        images = DecodedImages(paths, backbone, progress=progress)
     if images.problems:
         # The features of these were at hand a moment ago.
         raise ImageReadError(describe_problems(list(images.problems.values())))

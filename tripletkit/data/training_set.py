@@ -205,7 +205,7 @@ def _leave_out_degenerate(
     is_degenerate = triplets.is_degenerate()
     if is_degenerate.all():
         raise TripletFileError(
-            f"{triplets.source}: expected triplets of three images, every one names a image twice"
+            f"{triplets.source}: expected triplets of three images, every one names an image twice"
         )
     kept = None if votes is None else votes.take(~is_degenerate)
     return triplets.take(~is_degenerate), kept, int(is_degenerate.sum())

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from tripletkit.errors import ClassesError
 from tripletkit.evaluation.pairwise import PairwiseDistances
+from tripletkit.progress import Progress
 
 # Bins of a distribution: a cosine distance is counted to 3e-5, and the counts stay in the
 # processor's cache.
 N_BINS = 1 << 16
-
-Progress = Callable[[int, int], None]
 
 
 class ClassDistances:

@@ -14,13 +14,13 @@ from tripletkit.data.folder import locate_images, place_problems
 from tripletkit.errors import ImageNameError, ImageReadError, describe_problems
 from tripletkit.features.extract import (
     FeatureFunction,
-    Progress,
     extract_features,
     hash_images,
 )
 from tripletkit.features.sources import FeaturePart, FeatureSource
 from tripletkit.features.store import FeatureStore
 from tripletkit.features.trained_weights import build_backbone
+from tripletkit.progress import Progress
 
 
 @dataclass(frozen=True)

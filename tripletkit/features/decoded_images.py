@@ -15,13 +15,13 @@ from tripletkit import defaults
 from tripletkit.data.images import read_pixels
 from tripletkit.errors import ImageReadError
 from tripletkit.features.backbones import Backbone
-from tripletkit.features.extract import Progress
+from tripletkit.progress import Progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Images:
+class DecodedImages:
     """Image files as square RGB arrays.
 
     Every file is decoded once at the start, which finds the broken ones. While all of them take

@@ -24,8 +24,8 @@ from tripletkit.errors import ImageReadError
 from tripletkit.features.backbones import Backbone
 from tripletkit.features.image_views import ORIGINAL, View, read_views
 from tripletkit.features.store import FeatureSpace, FeatureStore
+from tripletkit.progress import Progress
 
-Progress = Callable[[int, int], None]
 # `(batch_size, side, side, 3)` uint8 -> `(batch_size, n_features)` float32
 FeatureFunction = Callable[[np.ndarray], np.ndarray]
 

@@ -18,10 +18,10 @@ from tripletkit.data.labels import NO_LABEL
 from tripletkit.evaluation.class_distances import (
     ClassDistances,
     DistanceDistribution,
-    Progress,
 )
 from tripletkit.evaluation.distances import pair_distances
 from tripletkit.evaluation.pairwise import PairwiseDistances
+from tripletkit.progress import Progress
 
 # Stands for an image where there is none.
 NOBODY = -1

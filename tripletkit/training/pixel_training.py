@@ -15,19 +15,18 @@ import tensorflow as tf
 from tripletkit import defaults
 from tripletkit.data.augmentation import Augmentation
 from tripletkit.data.labels import NO_LABEL, ImageLabels
-from tripletkit.features.decoded_images import Images, read_ahead
+from tripletkit.features.decoded_images import DecodedImages, read_ahead
 from tripletkit.features.trained_weights import save_trained_weights
 from tripletkit.losses.objectives import Objective
 from tripletkit.mining.offline import hardest_positives
 from tripletkit.model.pixel_network import PixelNetwork
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import HeadSettings
+from tripletkit.progress import Progress
 from tripletkit.training.batch_learner import BatchLearner
 from tripletkit.training.batches import Batch
 from tripletkit.training.collapse import check_collapse
 from tripletkit.training.head_training import make_batches
-
-Progress = Callable[[int, int], None]
 
 # What separates the draws of augmentation from those of batches in one epoch.
 _AUGMENTATION = 1
@@ -73,7 +72,7 @@ class PixelTraining:
 
     def __init__(
         self,
-        images: Images,
+        images: DecodedImages,
         network: PixelNetwork,
         train_rows: np.ndarray,
         val_rows: np.ndarray,
@@ -86,7 +85,7 @@ class PixelTraining:
     ) -> None:
         tf.config.experimental.enable_op_determinism()
         self.network = network
-        self._images = images
+        self._decoded = images
         self._settings = settings
         self._augmentation = augmentation
         self._n_shown = n_shown
@@ -147,12 +146,12 @@ class PixelTraining:
     def embed(self, _strength: float = 1.0) -> np.ndarray:
         """Return the embeddings of all images; NaN where no triplet has the image."""
         embeddings = np.full(
-            (len(self._images.is_usable()), self.network.encoder.output_shape[-1]),
+            (len(self._decoded.is_usable()), self.network.encoder.output_shape[-1]),
             np.nan,
             dtype=np.float32,
         )
         size = self._embed_size
-        for number, pixels in enumerate(self._images.batches(self._needed, size)):
+        for number, pixels in enumerate(self._decoded.batches(self._needed, size)):
             part = self._needed[number * size : (number + 1) * size]
             embeddings[part] = self._infer_padded(pixels)
         return embeddings
@@ -207,7 +206,7 @@ class PixelTraining:
         step_s = _time_second(lambda: self._learner.learn([(pixels, batch)]))
         self.restore(before, self._epoch)
         size = min(self._embed_size, len(self._needed))
-        few = self._images.read(self._needed[:size])
+        few = self._decoded.read(self._needed[:size])
         embed_s = _time_second(lambda: self._infer_padded(few))
         learning = sum(4 * int(np.prod(v.shape)) for v in self.network.encoder.trainable_variables)
         return PixelCost(
@@ -216,7 +215,7 @@ class PixelTraining:
             n_embedded=len(self._needed),
             seconds=step_s * n_shown / len(batch.images)
             + embed_s * -(-len(self._needed) // self._embed_size),
-            memory_bytes=self._images.kept_bytes
+            memory_bytes=self._decoded.kept_bytes
             + 4 * self.network.encoder.count_params()
             + 3 * learning
             + len(batch.images) * self.network.activation_bytes()
@@ -238,7 +237,7 @@ class PixelTraining:
         """Return the images of a batch as they are seen this time."""
         number, batch = numbered
         rng = np.random.default_rng([self._settings.seed, self._epoch, number, _AUGMENTATION])
-        return self._augmentation.apply(self._images.read(batch.images), rng)
+        return self._augmentation.apply(self._decoded.read(batch.images), rng)
 
     def _infer_padded(self, pixels: np.ndarray) -> np.ndarray:
         """Return embeddings of up to a batch of images, filled up so that there is one shape."""

@@ -1,0 +1,20 @@
+"""How the library tells how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+# Called with (done, total), both counts of the same things, as work goes on.
+Progress = Callable[[int, int], None]
+
+# Called with the name of a stage when it begins, such as "features"; returns what is told of it.
+Stages = Callable[[str], Progress]
+
+
+def no_progress(_done: int, _total: int) -> None:
+    """Tell nobody."""
+
+
+def no_stages(_name: str) -> Progress:
+    """Tell nobody, whatever the stage."""
+    return no_progress
