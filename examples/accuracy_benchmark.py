@@ -50,9 +50,9 @@ from tripletkit.features.store import FeatureStore
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.heads import embed
 from tripletkit.model.scaling import Scaling
-from tripletkit.model.settings import HeadSettings
-from tripletkit.training.epochs import choose_epochs, compress_embeddings, train_model
-from tripletkit.training.probe import measure_unseen_classes
+from tripletkit.model.settings import HeadSettings, choose_epochs
+from tripletkit.training.epochs import compress_embeddings, train_model
+from tripletkit.training.unseen_classes import measure_unseen_classes
 
 # Components that the methods which learn a whole matrix start from, as they do not scale to more.
 N_COMPONENTS = 100

@@ -33,8 +33,8 @@ from tripletkit.features.sources import choose_source
 from tripletkit.features.store import FeatureStore
 from tripletkit.model.heads import embed
 from tripletkit.model.recipes import get_recipe
-from tripletkit.model.settings import HeadSettings
-from tripletkit.training.epochs import choose_epochs, share_right, train_model
+from tripletkit.model.settings import HeadSettings, choose_epochs
+from tripletkit.training.epochs import share_right, train_model
 
 N_VOTERS = 5
 # Log odds that a person chooses the positive where the small images say nothing, and what one

@@ -12,12 +12,13 @@ from tripletkit.cli.class_text import describe_measures
 from tripletkit.cli.collections import open_collection
 from tripletkit.cli.console import say, show_json, warn
 from tripletkit.cli.encoders import choose_encoder, encoder_options
-from tripletkit.cli.labelled import LABELS, LabelledImages, read_labelled
 from tripletkit.cli.options import (
     INPUT_FOLDER,
+    LABELS,
     OUTPUT_FILE,
     cache_option,
     follow_outside_option,
+    input_source,
     json_option,
     on_bad_image_option,
     quiet_option,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tripletkit.evaluation.classification import ClassificationScores
+    from tripletkit.features.labelled_images import LabelledImages
     from tripletkit.features.sources import GivenWeights
 
 TRAINED, FROZEN = "trained embeddings", "frozen features"
@@ -109,6 +111,7 @@ def classify(
     from tripletkit.data.splits.held_out import read_held_out
     from tripletkit.evaluation.classification import Confusion, classify_embeddings
     from tripletkit.evaluation.distances import FROZEN_DISTANCE
+    from tripletkit.features.labelled_images import read_labelled
     from tripletkit.report.style import check_figure_output
 
     if confusion_figure is not None:
@@ -118,7 +121,7 @@ def classify(
     skip_bad = on_bad_image == "skip"
     held_out_names = {} if held_out is None else read_held_out(held_out, images)
     found = read_labelled(
-        labels,
+        input_source(labels),
         images,
         cache,
         skip_bad=skip_bad,

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from tripletkit.cli.collections import open_collection
 from tripletkit.cli.console import progress_bar, say, warn
-from tripletkit.cli.labelled import read_labelled, say_singleton_classes
 from tripletkit.cli.mine_text import (
     describe_classes,
     describe_triplets,
@@ -92,13 +91,14 @@ def mine_classes(
 ) -> Mined:
     """Mine hard images; names of one image count as one."""
     from tripletkit.evaluation.class_distances import ClassDistances, measure_distribution
+    from tripletkit.features.labelled_images import read_labelled, tell_singleton_classes
     from tripletkit.mining.offline import find_cuts, mine_images
 
-    found = read_labelled(source, images, cache, **find)
+    found = read_labelled(input_source(source), images, cache, **find)
     encoder = make_encoder()
     collection = open_collection(found.files, encoder.source, cache, skip_bad=find["skip_bad"])
     kept = found.images[collection.is_usable()[found.images]]
-    say_singleton_classes(found.labels, kept)
+    tell_singleton_classes(found.labels, kept)
     names = [found.files.names[image] for image in kept]
     embeddings = encoder.encode(collection.features[kept])
     of_classes = ClassDistances(embeddings, found.labels.of_image[kept], encoder.distance)

@@ -12,9 +12,9 @@ import click
 
 from tripletkit import defaults
 from tripletkit.cli.console import set_quiet
-from tripletkit.errors import LossError
 
 INPUT_FILE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+LABELS = click.Path(exists=True, allow_dash=True, path_type=Path)
 INPUT_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 INPUT_PATH = click.Path(exists=True, allow_dash=True, path_type=Path)
 OUTPUT_FILE = click.Path(dir_okay=False, path_type=Path)
@@ -32,6 +32,19 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+class NamedChoice(click.Choice):
+    """One of a few names; the message about another tells the nearest one."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> str:
+        from tripletkit.registry import describe_unknown
+
+        if value not in self.choices:
+            self.fail(describe_unknown(str(value), self.choices), param, context)
+        return value
+
+
 def group_options(*options: Callable[[Callable], Callable]) -> Callable[[Callable], Callable]:
     """Return one decorator that adds several options, in the order of the help."""
 
@@ -41,6 +54,34 @@ def group_options(*options: Callable[[Callable], Callable]) -> Callable[[Callabl
         return command
 
     return add
+
+
+def section(title: str, *options: Callable[[Callable], Callable]) -> Callable:
+    """Return one decorator that adds options under a title of their own in the help."""
+
+    def add(command: Callable) -> Callable:
+        known = set(getattr(command, "__click_params__", []))
+        command = group_options(*options)(command)
+        for param in command.__click_params__:
+            if param not in known:
+                param.section = title
+        return command
+
+    return add
+
+
+class SectionedCommand(click.Command):
+    """A command whose help shows its options in sections; see `section`."""
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(context):
+            if (record := param.get_help_record(context)) is not None:
+                title = getattr(param, "section", "Other options")
+                sections.setdefault(title, []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
 
 
 quiet_option = click.option(
@@ -93,16 +134,6 @@ follow_outside_option = click.option(
     is_flag=True,
     help="Allow names and links that lead out of the image folder.",
 )
-
-
-def check_loss_name(_context: click.Context, _option: click.Parameter, name: str) -> str:
-    """Refuse an unknown loss as a wrong call (callback of `--loss`)."""
-    from tripletkit.model.loss_registry import get_loss
-
-    try:
-        return get_loss(name).name
-    except LossError as error:
-        raise click.BadParameter(str(error)) from error
 
 
 def input_source(path: Path) -> Path | BinaryIO:

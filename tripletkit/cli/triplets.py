@@ -11,12 +11,13 @@ from tripletkit import defaults
 from tripletkit.cli.collections import open_collection
 from tripletkit.cli.console import say, warn
 from tripletkit.cli.encoders import choose_encoder, encoder_options
-from tripletkit.cli.labelled import LABELS, LabelledImages, read_labelled, say_singleton_classes
 from tripletkit.cli.options import (
     INPUT_FOLDER,
+    LABELS,
     OUTPUT_FILE,
     cache_option,
     follow_outside_option,
+    input_source,
     on_bad_image_option,
     quiet_option,
     seed_option,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tripletkit.data.label_triplets import Difficulty
+    from tripletkit.features.labelled_images import LabelledImages
     from tripletkit.features.sources import GivenWeights
     from tripletkit.search.encoders import Encoder
 
@@ -110,9 +112,12 @@ def triplets(
     from tripletkit.data.competition import draw_truth, write_questions
     from tripletkit.data.label_triplets import draw_triplets
     from tripletkit.data.triplets import write_triplets
+    from tripletkit.features.labelled_images import read_labelled, tell_singleton_classes
 
     skip_bad = on_bad_image == "skip"
-    found = read_labelled(labels, images, cache, skip_bad=skip_bad, follow_outside=follow_outside)
+    found = read_labelled(
+        input_source(labels), images, cache, skip_bad=skip_bad, follow_outside=follow_outside
+    )
     difficulty, labelled = None, found.images
     if hard or easy:
         encoder = choose_encoder(model, as_features, backbone, weights, views)
@@ -120,7 +125,7 @@ def triplets(
         labelled = labelled[is_usable[labelled]]
     else:
         _warn_of_missing(found)
-    say_singleton_classes(found.labels, labelled)
+    tell_singleton_classes(found.labels, labelled)
     if per_anchor is None and count is None:
         per_anchor = defaults.TRIPLETS_PER_ANCHOR
     rows = draw_triplets(

@@ -78,6 +78,12 @@ class Triplets:
         """
         return replace(self, rows=same_as[self.rows].astype(np.int32))
 
+    def over(self, names: Sequence[str]) -> Triplets:
+        """Return the same triplets over another list, which has all of their names."""
+        index_of = {name: index for index, name in enumerate(names)}
+        places = np.array([index_of[name] for name in self.names], dtype=np.int32)
+        return replace(self, names=list(names), rows=places[self.rows])
+
     def is_degenerate(self) -> np.ndarray:
         """Return `(n_triplets,)` bool: the row names one image twice."""
         anchor, first, second = self.rows.T
@@ -312,14 +318,14 @@ class _Collected:
     def _add(self, tokens: list, lines: np.ndarray, decode: bool) -> None:
         numbers, distinct = pd.factorize(np.array(tokens, dtype=object))
         index_of = self.index_of
-        global_embeddings = np.array(
+        global_numbers = np.array(
             [
                 index_of.setdefault(name.decode() if decode else name, len(index_of))
                 for name in distinct
             ],
             dtype=np.int32,
         )
-        self.rows.append(global_embeddings[numbers].reshape(-1, 3))
+        self.rows.append(global_numbers[numbers].reshape(-1, 3))
         self.lines.append(lines)
 
 

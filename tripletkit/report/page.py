@@ -8,7 +8,7 @@ import gzip
 import io
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ from tripletkit import __version__, defaults
 from tripletkit.data.outputs import open_output
 from tripletkit.data.triplets import Triplets
 from tripletkit.evaluation.baselines import Baseline
+from tripletkit.model.settings import HeadSettings
 from tripletkit.report import figures
 from tripletkit.report.collages import read_thumbnail
 from tripletkit.report.confusion import confuse_labels
 from tripletkit.report.findings import list_accuracies, list_warnings
-from tripletkit.report.model_view import ModelView, read_history
+from tripletkit.report.model_view import ModelView
 from tripletkit.report.projections import PROJECTIONS, choose_apart, project_embeddings
 from tripletkit.report.style import DARK, LIGHT, Theme, render_figure
 from tripletkit.search.exact import find_neighbors
@@ -115,6 +116,7 @@ def make_page(
         "version": __version__,
         "model": view.model.path.resolve().name,
         "record": view.model.record,
+        "settings": _shown_settings(view.model.record.settings),
         "view": view,
         "source": Path(view.triplets.source).name,
         "accuracies": list_accuracies(view, baselines),
@@ -144,7 +146,7 @@ def _draw_figures(view: ModelView) -> list[dict[str, Any]]:
         light, dark = (_figure_uri(function, data, theme) for theme in (LIGHT, DARK))
         drawn.append({"id": key, "title": title, "text": text, "light": light, "dark": dark})
 
-    history, best = read_history(view.model), view.model.record["best_epoch"]
+    history, best = view.model.read_history(), view.model.record.best_epoch
     if not history.empty:
         first, last = history.iloc[0], history.iloc[-1]
         text = (
@@ -355,3 +357,8 @@ def _figure_uri(function: Callable[..., Figure], data: tuple, theme: Theme) -> s
 
 def _data_uri(data: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _shown_settings(settings: HeadSettings) -> dict[str, Any]:
+    """Return the settings that say something: not those that have no value."""
+    return {name: value for name, value in asdict(settings).items() if value is not None}
