@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tripletkit.cli.main import tripletkit
-from tripletkit.data.triplets import read_triplets
+from tripletkit.data.triplet_files import read_triplets
 from tripletkit.evaluation.distances import pair_distances, triplet_margins
 
 COLOURS = ["red", "lime", "blue", "yellow", "black", "magenta"]

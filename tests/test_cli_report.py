@@ -22,7 +22,7 @@ from PIL import Image
 from tripletkit import defaults
 from tripletkit.cli.main import tripletkit
 from tripletkit.cli.views import find_training_file
-from tripletkit.data.triplets import read_triplets, write_triplets
+from tripletkit.data.triplet_files import read_triplets, write_triplets
 from tripletkit.model.model_folder import load_model
 
 CHROMIUM, CHROMEDRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"

@@ -9,7 +9,7 @@ import pytest
 
 from tripletkit.cli.main import tripletkit
 from tripletkit.cli.views import read_training_triplets
-from tripletkit.data.triplets import read_triplets
+from tripletkit.data.triplet_files import read_triplets
 from tripletkit.model.model_folder import load_model
 
 

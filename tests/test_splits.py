@@ -15,7 +15,8 @@ from tripletkit.data.splits.cost import price_split
 from tripletkit.data.splits.files import SPLIT_FILES, write_splits
 from tripletkit.data.splits.image_groups import HoldOutGoal, divide_images
 from tripletkit.data.splits.policies import fold_triplets, split_triplets
-from tripletkit.data.triplets import Triplets, read_triplets
+from tripletkit.data.triplet_files import read_triplets
+from tripletkit.data.triplets import Triplets
 from tripletkit.errors import OutputError, SplitError
 
 

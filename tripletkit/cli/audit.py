@@ -71,7 +71,7 @@ def audit(
     """
     from tripletkit.cli.audit_text import describe_audit, jsonable
     from tripletkit.data.audit import audit_triplets
-    from tripletkit.data.triplets import scan_triplets
+    from tripletkit.data.triplet_files import scan_triplets
 
     scan = scan_triplets(input_source(triplets))
     if not len(scan.triplets):

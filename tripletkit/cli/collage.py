@@ -50,7 +50,7 @@ def collage(
     """
     import numpy as np
 
-    from tripletkit.data.triplets import read_triplets
+    from tripletkit.data.triplet_files import read_triplets
     from tripletkit.features.collection import find_files
     from tripletkit.report.collages import Tile, check_collage_output, draw_grid, write_image
 

@@ -134,7 +134,7 @@ def _count_rows(pair: PairComparison) -> int:
 
 def _find_triplets(entries: list[Answers], triplets_file: Path | None) -> Triplets | None:
     """Take the triplets of the file, else of the first answers that hold them; check them all."""
-    from tripletkit.data.triplets import read_triplets
+    from tripletkit.data.triplet_files import read_triplets
     from tripletkit.evaluation.answers import check_same_questions
 
     if triplets_file is not None:

@@ -54,7 +54,7 @@ def write_mined(
 ) -> None:
     """Write what was asked for: all of it, or nothing."""
     from tripletkit.data.outputs import open_output
-    from tripletkit.data.triplets import write_triplet_lines
+    from tripletkit.data.triplet_files import write_triplet_lines
 
     with ExitStack() as stack:
         files = []
@@ -161,7 +161,7 @@ def mine_triplets(
     import numpy as np
     import pandas as pd
 
-    from tripletkit.data.triplets import read_triplets
+    from tripletkit.data.triplet_files import read_triplets
     from tripletkit.evaluation.distances import triplet_distances
     from tripletkit.features.collection import find_files
     from tripletkit.mining.offline import hardest_triplets

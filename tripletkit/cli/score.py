@@ -121,7 +121,7 @@ def _read_questions(
     triplets_file: Path | None, votes_file: Path | None, fourth_column: str | None
 ) -> tuple[Triplets | None, Votes | None]:
     """Return the questions, where a file holds them, and the votes on them, where there are any."""
-    from tripletkit.data.triplets import read_triplets
+    from tripletkit.data.triplet_files import read_triplets
     from tripletkit.data.vote_files import read_triplets_with_shares, read_votes
 
     if fourth_column is not None:

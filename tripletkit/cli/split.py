@@ -82,7 +82,7 @@ def split(
     from tripletkit.data.splits.cost import price_split
     from tripletkit.data.splits.files import check_split_folder, write_splits
     from tripletkit.data.splits.policies import fold_triplets, split_triplets
-    from tripletkit.data.triplets import read_triplets
+    from tripletkit.data.triplet_files import read_triplets
 
     source = None if str(triplets) == "-" else triplets
     check_split_folder(folder, folds or 1, source=source, overwrite=force)

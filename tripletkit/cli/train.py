@@ -280,7 +280,7 @@ def _check_recipe(
 
 
 def _find_test(test_file: Path, images: Path, skip_bad: bool, follow_outside: bool) -> NamedFiles:
-    from tripletkit.data.triplets import read_triplets
+    from tripletkit.data.triplet_files import read_triplets
     from tripletkit.features.collection import find_files
 
     test = read_triplets(input_source(test_file))

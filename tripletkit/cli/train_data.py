@@ -193,8 +193,8 @@ def _read_judged(
     import numpy as np
 
     from tripletkit.data.labels import label_files
+    from tripletkit.data.text_files import read_bytes
     from tripletkit.data.training_set import places_of_names, share_names
-    from tripletkit.data.triplets import read_bytes
     from tripletkit.features.collection import find_files
 
     data_bytes, name = read_bytes(input_source(sources.triplets))
@@ -319,7 +319,7 @@ def _describe_labels(path: Path, labels: dict[str, str]) -> dict[str, str | None
 
 
 def _read_val(sources: TrainingSources) -> Triplets | None:
-    from tripletkit.data.triplets import read_triplets
+    from tripletkit.data.triplet_files import read_triplets
 
     return read_triplets(input_source(sources.val_file)) if sources.val_file else None
 
@@ -365,7 +365,8 @@ def _read_asked(
         data_bytes, name: of the triplet file.
         record: what is known of the votes is added to it.
     """
-    from tripletkit.data.triplets import read_bytes, read_triplets
+    from tripletkit.data.text_files import read_bytes
+    from tripletkit.data.triplet_files import read_triplets
     from tripletkit.data.vote_files import read_triplets_with_shares, read_votes
     from tripletkit.data.votes import turn_to_majority
 

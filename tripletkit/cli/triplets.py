@@ -109,7 +109,7 @@ def triplets(
 
     from tripletkit.data.competition import draw_truth, write_questions
     from tripletkit.data.label_triplets import draw_triplets
-    from tripletkit.data.triplets import write_triplets
+    from tripletkit.data.triplet_files import write_triplets
 
     skip_bad = on_bad_image == "skip"
     found = read_labelled(labels, images, cache, skip_bad=skip_bad, follow_outside=follow_outside)

@@ -125,7 +125,7 @@ def read_training_triplets(model: ModelFolder) -> Triplets | None:
 
     Where people voted, the positive is what most of them chose; ties are left out.
     """
-    from tripletkit.data.triplets import read_triplets
+    from tripletkit.data.triplet_files import read_triplets
     from tripletkit.data.vote_files import read_triplets_with_shares, read_votes
     from tripletkit.data.votes import turn_to_majority
 
@@ -165,7 +165,7 @@ def describe_missing_triplets(model: ModelFolder) -> str:
 
 
 def _read(model: ModelFolder, triplets_file: Path | None, truth_file: Path | None) -> Triplets:
-    from tripletkit.data.triplets import read_triplets
+    from tripletkit.data.triplet_files import read_triplets
     from tripletkit.evaluation.answers import read_truth
     from tripletkit.report.model_view import turn_to_truth
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tripletkit.data.outputs import open_output
-from tripletkit.data.triplets import write_triplets
+from tripletkit.data.triplet_files import write_triplets
 
 
 def draw_truth(n_questions: int, seed: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 
 from tripletkit.data.folder import list_images, locate_images
-from tripletkit.data.triplets import check_text, read_bytes
+from tripletkit.data.text_files import check_text, read_bytes
 from tripletkit.errors import LabelFileError, TripletFileError, describe_problems
 
 COLUMNS = ("name", "label")

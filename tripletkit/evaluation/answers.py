@@ -15,12 +15,8 @@ from typing import BinaryIO, Literal, TextIO
 import numpy as np
 
 from tripletkit.data.outputs import open_output
-from tripletkit.data.triplets import (
-    Triplets,
-    check_text,
-    describe_other_questions,
-    read_bytes,
-)
+from tripletkit.data.text_files import check_text, read_bytes
+from tripletkit.data.triplets import Triplets, describe_other_questions
 from tripletkit.errors import AnswerFileError, TripletFileError, describe_problems
 from tripletkit.evaluation.csv_columns import Field, describe_text, read_columns, read_heading
 from tripletkit.evaluation.decimals import WIDTH, format_decimals

@@ -10,7 +10,8 @@ import numpy as np
 
 from tripletkit.data.competition import write_questions
 from tripletkit.data.splits.policies import Split
-from tripletkit.data.triplets import Triplets, write_triplets
+from tripletkit.data.triplet_files import write_triplets
+from tripletkit.data.triplets import Triplets
 from tripletkit.errors import OutputError, describe_problems
 
 SPLIT_FILES = ("train.txt", "val.txt", "val_truth.csv", "val_triplets.txt")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tripletkit.data.folder import list_images
 from tripletkit.data.labels import read_labels
-from tripletkit.data.triplets import check_text, read_bytes, scan_triplets
+from tripletkit.data.text_files import check_text, read_bytes
+from tripletkit.data.triplet_files import scan_triplets
 from tripletkit.errors import ImageNameError, TripletFileError
 
 
