@@ -164,7 +164,7 @@ def test_readers_raise_nothing_but_their_error():
 
 
 def test_readers_refuse_a_line_without_end():
-    assert "preds.csv:2: expected 2 columns, got 1" in error_of(
+    assert "preds.csv:2: expected a line of at most 131,072 bytes, got one of 200,004" in error_of(
         read_answers, b'prediction,margin\n1,"' + b"0" * 200_000 + b'"\n'
     )
 

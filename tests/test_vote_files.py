@@ -85,10 +85,22 @@ def test_votes_without_names_are_checked_for_their_number():
         ("b,c\n", "votes.csv: expected rows below the heading, got none"),
         ("1\n0\n", "votes.csv:1: expected two numbers of votes, or three names and two nu"),
         ("a,b,c,prediction,margin\nx,y,z,1,0.5\n", "or a heading with votes_b and votes_c, got"),
-        ("4 1\n2 -2\n", 'votes.csv:2: expected two numbers of votes from 0 to 1,000,000,000, got "2 -2"'),
-        ("4 1\n2 nan\n", 'votes.csv:2: expected two numbers of votes from 0 to 1,000,000,000, got "2 nan"'),
-        ("4 1\n2 inf\n", 'votes.csv:2: expected two numbers of votes from 0 to 1,000,000,000, got "2 inf"'),
-        ("4 1\n2 x\n", 'votes.csv:2: expected two numbers of votes from 0 to 1,000,000,000, got "2 x"'),
+        (
+            "4 1\n2 -2\n",
+            ':2: expected two numbers of votes from 0 to 1,000,000,000, got "2 -2"',
+        ),
+        (
+            "4 1\n2 nan\n",
+            ':2: expected two numbers of votes from 0 to 1,000,000,000, got "2 nan"',
+        ),
+        (
+            "4 1\n2 inf\n",
+            ':2: expected two numbers of votes from 0 to 1,000,000,000, got "2 inf"',
+        ),
+        (
+            "4 1\n2 x\n",
+            ':2: expected two numbers of votes from 0 to 1,000,000,000, got "2 x"',
+        ),
         ("4 1\n2 1e308\n", 'votes from 0 to 1,000,000,000, got "2 1e308"'),
         ("4 1\n2 1_0\n", 'votes from 0 to 1,000,000,000, got "2 1_0"'),
         ("4 1\n2 ١\n", 'votes from 0 to 1,000,000,000, got "2 ١"'),
