@@ -43,12 +43,15 @@ def labels(tmp_path: Path) -> Path:
 def test_score_prints_accuracy_on_stdout(runner, predictions, truth):
     result = runner.invoke(tripletkit, ["score", str(predictions), str(truth)])
     assert result.exit_code == 0
-    assert result.stderr == ""
+    assert result.stderr == (
+        "warning: 1 of 5 rows tell the two images not apart; they answer 0, and count as right "
+        "where the truth is 0\n"
+    )
     lines = result.stdout.splitlines()
-    assert lines[0] == "accuracy      0.4000            2 of 5 right"
-    assert lines[1] == "95% interval  0.1176 to 0.7693  Wilson, rows taken as independent"
+    assert lines[0] == "accuracy      0.6000            3 of 5 right"
+    assert lines[1] == "95% interval  0.2307 to 0.8824  Wilson, rows taken as independent"
     assert "bootstrap, images resampled" in lines[2]
-    assert "ties          1                 both images equally near" in lines
+    assert "ties          1                 both images equally near; counted as answer 0" in lines
     assert "mirrored      1                 also asked as (A, C, B); 0 answered inconsistently" in (
         lines
     )
@@ -57,18 +60,22 @@ def test_score_prints_accuracy_on_stdout(runner, predictions, truth):
 def test_score_json_holds_the_same(runner, predictions, truth):
     result = runner.invoke(tripletkit, ["score", str(predictions), str(truth), "--json"])
     found = json.loads(result.stdout)
-    assert (found["accuracy"], found["n"], found["n_correct"]) == (0.4, 5, 2)
+    assert (found["accuracy"], found["n"], found["n_correct"]) == (0.6, 5, 3)
+    assert (found["truth"], found["ties"]) == (str(truth), "answer")
     assert (found["n_ties"], found["n_undecidable"], found["n_repeats"]) == (1, 0, 1)
-    assert found["wilson"] == pytest.approx([0.1176, 0.7693], abs=1e-4)
-    assert found["bootstrap"][0] < 0.4 < found["bootstrap"][1]
+    assert found["wilson"] == pytest.approx([0.2307, 0.8824], abs=1e-4)
+    assert found["bootstrap"][0] < 0.6 < found["bootstrap"][1]
 
 
 def test_score_without_truth_says_what_it_takes_for_granted(runner, predictions):
-    result = runner.invoke(tripletkit, ["score", str(predictions)])
+    result = runner.invoke(tripletkit, ["score", str(predictions), "-q"])
     assert result.exit_code == 0
-    assert result.stderr == (
-        "No truth file: taking every first image for the nearer one (truth all 1).\n"
+    said = result.stderr.splitlines()
+    assert said[0] == (
+        "warning: no truth file: taking every first image for the nearer one (truth all 1)"
     )
+    found = json.loads(runner.invoke(tripletkit, ["score", str(predictions), "--json"]).stdout)
+    assert found["truth"] is None
     assert result.stdout.startswith("accuracy      0.6000 ")
 
 
@@ -183,7 +190,8 @@ def votes(tmp_path: Path) -> Path:
 def test_score_tells_the_agreement_with_votes(runner, predictions, votes):
     result = runner.invoke(tripletkit, ["score", str(predictions), "--votes", str(votes)])
     assert result.exit_code == 0
-    assert result.stderr == "No truth file: taking what most people said for the truth.\n"
+    said = result.stderr.splitlines()
+    assert said[0] == "warning: no truth file: taking what most people said for the truth"
     lines = result.stdout.splitlines()
     # One of five is tied. Right: 1, 3; wrong: 2; the last is a tie of the model's.
     assert lines[0] == "accuracy      0.5000            2 of 4 right"
@@ -202,7 +210,7 @@ def test_score_json_with_votes_and_truth_holds_both(runner, predictions, truth, 
     found = json.loads(runner.invoke(tripletkit, [*arguments, "--votes", str(votes)]).stdout)
     by_votes = found.pop("votes")
     assert found == plain
-    assert by_votes["agreement"] == pytest.approx(0.38)
+    assert by_votes["agreement"] == pytest.approx(0.54)
     assert by_votes["wilson"][0] < 0.38 < by_votes["wilson"][1]
     # Voters who agree: 6+0, 10, 3+1, 1+1, 0+6 of 10, 10, 10, 6, 10 pairs.
     assert by_votes["voters"]["one_another"] == pytest.approx((0.6 + 1 + 0.4 + 1 / 3 + 0.6) / 5)
@@ -217,7 +225,7 @@ def test_score_takes_a_fourth_column(runner, predictions, labels, tmp_path):
     options = ["--triplets", str(triplets), "--fourth-column", "share", "--json"]
     found = json.loads(runner.invoke(tripletkit, ["score", str(predictions), *options]).stdout)
     assert found["n"] == 4
-    assert found["votes"]["agreement"] == pytest.approx(0.38)
+    assert found["votes"]["agreement"] == pytest.approx(0.54)
     assert found["votes"]["voters"] is None
     refused = runner.invoke(tripletkit, ["score", str(labels), *options[:2]])
     assert refused.exit_code == 1

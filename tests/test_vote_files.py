@@ -151,6 +151,6 @@ def test_four_columns_stay_refused_and_the_message_says_how_to_go_on():
     with pytest.raises(TripletFileError) as caught:
         read("x y z 0.8\n", read_triplets)
     assert "votes.csv:1: expected 3 image names, got 4" in str(caught.value)
-    assert "(fourth_column share)" in str(caught.value)
+    assert "with `fourth_column=share`" in str(caught.value)
     with pytest.raises(TripletFileError, match="Put names with spaces in quotes"):
         read("x y z w\n", read_triplets)

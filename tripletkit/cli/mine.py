@@ -17,6 +17,7 @@ from tripletkit.cli.options import (
     INPUT_PATH,
     OUTPUT_FILE,
     FiniteRange,
+    WholeRange,
     cache_option,
     follow_outside_option,
     json_option,
@@ -84,7 +85,7 @@ class _Keep(click.ParamType):
 )
 @click.option(
     "--per-image",
-    type=click.IntRange(min=1),
+    type=WholeRange(1),
     metavar="N",
     help=f"Positives, and negatives, of each image at most.  [default: {defaults.MINED_PER_IMAGE}]",
 )

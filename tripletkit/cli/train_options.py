@@ -12,6 +12,7 @@ from tripletkit.cli.options import (
     INPUT_FILE,
     INPUT_PATH,
     FiniteRange,
+    WholeRange,
     check_loss_name,
     group_options,
 )
@@ -104,7 +105,7 @@ model_options = group_options(
     ),
     click.option(
         "--members",
-        type=click.IntRange(1, 100),
+        type=WholeRange(1, 100),
         help=f"Heads that answer together.  [default: 1; {defaults.MEMBERS} for best]",
     ),
     backbone_option(
@@ -117,14 +118,14 @@ model_options = group_options(
     views_option,
     click.option(
         "--dim",
-        type=click.IntRange(1, 4096),
+        type=WholeRange(1, 4096),
         help="Numbers in an embedding. The embeddings of residual and best are compressed to it.  "
         f"[default: {defaults.DIM} for mlp and linear; as wide as the embeddings come for the "
         "others]",
     ),
     click.option(
         "--hidden",
-        type=click.IntRange(1, 65536),
+        type=WholeRange(1, 65536),
         help=f"Width of the hidden layer.  [default: {defaults.HIDDEN}]",
     ),
     click.option(
@@ -176,12 +177,12 @@ loss_options = group_options(
     ),
     click.option(
         "--classes-per-batch",
-        type=click.IntRange(min=2),
+        type=WholeRange(2),
         help=f"Of a batch that is mined.  [default: {defaults.CLASSES_PER_BATCH}]",
     ),
     click.option(
         "--images-per-class",
-        type=click.IntRange(min=2),
+        type=WholeRange(2),
         help=f"Of a batch that is mined.  [default: {defaults.IMAGES_PER_CLASS}]",
     ),
     click.option(
@@ -192,7 +193,7 @@ loss_options = group_options(
     ),
     click.option(
         "--refresh",
-        type=click.IntRange(min=1),
+        type=WholeRange(1),
         help="Epochs after which the hardest positives are looked for anew.  "
         f"[default: {defaults.REFRESH}]",
     ),
@@ -219,14 +220,14 @@ loss_options = group_options(
 training_options = group_options(
     click.option(
         "--epochs",
-        type=click.IntRange(min=1),
+        type=WholeRange(1),
         help="Passes over the triplets at most.  "
         f"[default: {defaults.EPOCHS}, {defaults.RESIDUAL_EPOCHS} for residual and best; more for "
         f"small sets: at least {defaults.MIN_STEPS} steps]",
     ),
     click.option(
         "--batch-size",
-        type=click.IntRange(min=1),
+        type=WholeRange(1),
         default=defaults.BATCH_SIZE,
         show_default=True,
         help="Triplets in a step; images where the loss looks at no triplets.",
@@ -239,7 +240,7 @@ training_options = group_options(
     ),
     click.option(
         "--patience",
-        type=click.IntRange(min=1),
+        type=WholeRange(1),
         default=defaults.PATIENCE,
         show_default=True,
         help="Epochs without a better validation accuracy before training stops.",
@@ -256,21 +257,21 @@ training_options = group_options(
 pixel_options = group_options(
     click.option(
         "--image-size",
-        type=click.IntRange(defaults.MIN_IMAGE_SIZE_PX, defaults.MAX_IMAGE_SIZE_PX),
+        type=WholeRange(defaults.MIN_IMAGE_SIZE_PX, defaults.MAX_IMAGE_SIZE_PX),
         metavar="N",
         help="Side of the square, in pixels, that images are resized to for the backbone.  "
         "[default: the backbone's own]",
     ),
     click.option(
         "--unfreeze",
-        type=click.IntRange(min=1),
+        type=WholeRange(1),
         metavar="N",
         help="Train the last N blocks of the backbone further, with the head, once the head is "
         "trained. Says what that costs before it starts.",
     ),
     click.option(
         "--fine-tune-epochs",
-        type=click.IntRange(min=1),
+        type=WholeRange(1),
         help="Epochs of that at most; in each, an image is seen about "
         f"{defaults.FINE_TUNE_VIEWS} times.  [default: {defaults.FINE_TUNE_EPOCHS}]",
     ),

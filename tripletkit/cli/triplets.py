@@ -15,6 +15,7 @@ from tripletkit.cli.labelled import LABELS, LabelledImages, read_labelled, say_s
 from tripletkit.cli.options import (
     INPUT_FOLDER,
     OUTPUT_FILE,
+    WholeRange,
     cache_option,
     follow_outside_option,
     on_bad_image_option,
@@ -37,12 +38,12 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=OUTPUT_FILE, required=True, help="Triplet file to write.")
 @click.option(
     "--per-anchor",
-    type=click.IntRange(min=1),
+    type=WholeRange(1),
     metavar="N",
     help="Triplets for each image as anchor; balanced by class, on average.  "
     f"[default: {defaults.TRIPLETS_PER_ANCHOR}]",
 )
-@click.option("--count", type=click.IntRange(min=1), metavar="N", help="Triplets in all, instead.")
+@click.option("--count", type=WholeRange(1), metavar="N", help="Triplets in all, instead.")
 @click.option(
     "--balance",
     type=click.Choice(defaults.TRIPLET_BALANCES),

@@ -160,7 +160,7 @@ class Layout:
         if len(fields) == 4 and _SHARE.fullmatch(fields[3]):
             return (
                 " Where the fourth is the share of people who said the second, read it as such "
-                "(fourth_column share)."
+                "with `fourth_column=share`."
             )
         return ' Put names with spaces in quotes (").'
 

@@ -23,8 +23,8 @@ from tripletkit.data.text_lines import parse_number, shorten_line
 from tripletkit.data.triplets import Triplets, describe_other_questions
 from tripletkit.errors import (
     AnswerFileError,
+    DataWarning,
     TripletFileError,
-    WeakScoreWarning,
     describe_problems,
 )
 from tripletkit.evaluation.csv_columns import Field, find_separator, read_columns, read_heading
@@ -177,7 +177,7 @@ def read_truth(source: Path | BinaryIO, name: str | None = None) -> Truth:
 def check_not_exchanged(answers: Answers, truth: Truth) -> None:
     """Refuse answers and truth that were given in each other's place, as far as headings tell.
 
-    Where they leave doubt, a `WeakScoreWarning` says what is taken for what.
+    Where they leave doubt, a `DataWarning` says what is taken for what.
 
     Raises:
         AnswerFileError: if the answers are a truth file, and the truth is an answer file.
@@ -193,14 +193,14 @@ def check_not_exchanged(answers: Answers, truth: Truth) -> None:
         warnings.warn(
             f"{truth.source}: has no column label or truth; its answers (prediction) are taken "
             "for the truth",
-            WeakScoreWarning,
+            DataWarning,
             stacklevel=2,
         )
     elif seems_true and not truth.column:
         warnings.warn(
             f"{answers.source}: has the column {answers.column} of a truth file, and is taken "
             f"for answers; {truth.source} is taken for the truth",
-            WeakScoreWarning,
+            DataWarning,
             stacklevel=2,
         )
 

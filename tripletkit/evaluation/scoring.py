@@ -190,7 +190,7 @@ def credit_rows(answers: Answers, truth: np.ndarray, ties: TiePolicy = "answer")
     if answers.margins is None:
         raise AnswerFileError(
             f"{answers.source}: expected margins, which tell ties from other answers, got labels "
-            f'alone. Count ties as the answers that they are (ties "answer", not "{ties}").'
+            f"alone. Count ties as the answers that they are (`ties=answer`)."
         )
     credit[answers.is_tie] = 0.5 if ties == "half" else 0
     credit[answers.is_undecidable] = 0
