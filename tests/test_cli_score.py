@@ -193,11 +193,11 @@ def test_score_tells_the_agreement_with_votes(runner, predictions, votes):
     said = result.stderr.splitlines()
     assert said[0] == "warning: no truth file: taking what most people said for the truth"
     lines = result.stdout.splitlines()
-    # One of five is tied. Right: 1, 3; wrong: 2; the last is a tie of the model's.
-    assert lines[0] == "accuracy      0.5000            2 of 4 right"
+    # One of five is tied. Right: 1, 3 and the last, a tie of the model's that answers 0; wrong: 2.
+    assert lines[0] == "accuracy      0.7500            3 of 4 right"
     start = lines.index("agreement with the votes")
-    # (0.8 + 0 + 0.6 + 0.5 + 0) / 5; (0.8 + 1 + 0.6 + 0.5 + 0.8) / 5
-    assert lines[start + 1].startswith("agreement     0.3800 ")
+    # (0.8 + 0 + 0.6 + 0.5 + 0.8) / 5; (0.8 + 1 + 0.6 + 0.5 + 0.8) / 5
+    assert lines[start + 1].startswith("agreement     0.5400 ")
     assert lines[start + 4] == (
         "ceiling       0.7400            if every answer were that of the majority"
     )
@@ -211,7 +211,7 @@ def test_score_json_with_votes_and_truth_holds_both(runner, predictions, truth, 
     by_votes = found.pop("votes")
     assert found == plain
     assert by_votes["agreement"] == pytest.approx(0.54)
-    assert by_votes["wilson"][0] < 0.38 < by_votes["wilson"][1]
+    assert by_votes["wilson"][0] < 0.54 < by_votes["wilson"][1]
     # Voters who agree: 6+0, 10, 3+1, 1+1, 0+6 of 10, 10, 10, 6, 10 pairs.
     assert by_votes["voters"]["one_another"] == pytest.approx((0.6 + 1 + 0.4 + 1 / 3 + 0.6) / 5)
 

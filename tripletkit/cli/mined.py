@@ -53,6 +53,7 @@ def write_mined(
     mined: Mined, output: Path | None, triplets_out: Path | None, plot_file: Path | None
 ) -> None:
     """Write what was asked for: all of it, or nothing."""
+    from tripletkit.data.names import guard_formula
     from tripletkit.data.outputs import open_output
     from tripletkit.data.triplet_files import write_triplet_lines
 
@@ -60,7 +61,9 @@ def write_mined(
         files = []
         if output is not None:
             files.append(stack.enter_context(open_output(output)))
-            mined.table.to_csv(files[-1], index=False, lineterminator="\n")
+            texts = mined.table.select_dtypes(["object", "string"])
+            texts = texts.map(guard_formula, na_action="ignore")
+            mined.table.assign(**texts).to_csv(files[-1], index=False, lineterminator="\n")
         if triplets_out is not None:
             files.append(stack.enter_context(open_output(triplets_out)))
             write_triplet_lines(files[-1], mined.names, mined.triplets)

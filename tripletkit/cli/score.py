@@ -88,11 +88,10 @@ def score(
     check_votes_options(votes_file, fourth_column)
     if fourth_column is not None and triplets_file is None:
         raise click.UsageError("--fourth-column needs --triplets, which has the column.")
-    has_votes = votes_file is not None or fourth_column is not None
-    if unique and has_votes:
-        raise click.UsageError("--unique excludes votes: a row that repeats another has its own.")
     answers = read_answers(input_source(predictions))
     triplets, votes = _read_questions(triplets_file, votes_file, fourth_column)
+    if unique and votes is not None:
+        raise click.UsageError("--unique excludes votes: a row that repeats another has its own.")
     rows = answers.triplets.rows if answers.triplets else None
     if triplets is not None:
         check_same_questions(answers, triplets)
@@ -144,13 +143,19 @@ def _read_questions(
 ) -> tuple[Triplets | None, Votes | None]:
     """Return the questions, where a file holds them, and the votes on them, where there are any."""
     from tripletkit.data.triplet_files import read_triplets
-    from tripletkit.data.vote_files import read_triplets_with_shares, read_votes
+    from tripletkit.data.vote_files import (
+        read_triplets_with_shares,
+        read_triplets_with_votes,
+        read_votes,
+    )
 
     if fourth_column is not None:
         return read_triplets_with_shares(input_source(triplets_file))
-    triplets = None if triplets_file is None else read_triplets(input_source(triplets_file))
     if votes_file is None:
-        return triplets, None
+        if triplets_file is None:
+            return None, None
+        return read_triplets_with_votes(input_source(triplets_file))
+    triplets = None if triplets_file is None else read_triplets(input_source(triplets_file))
     read = read_votes(input_source(votes_file))
     if triplets is None:
         return read.triplets, read.votes

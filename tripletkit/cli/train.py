@@ -139,6 +139,10 @@ def train(
     found = read_training_input(
         sources, options["seed"], cache, skip_bad=skip_bad, follow_outside=follow_outside
     )
+    if found.data.train_votes is not None and not sources.has_votes:
+        # Columns of the triplet file hold votes, as is known only now.
+        pixels.check(options, unseen_fraction, test_file, has_votes=True)
+        check_loss(options, has_labels=sources.labels is not None, has_votes=True)
     images, files = sources.images, found.files
     test_files = test_file and _find_test(test_file, images, skip_bad, follow_outside)
     prepare_tensorflow()

@@ -119,8 +119,8 @@ class TrainingSources:
         check_votes_options(self.votes_file, self.fourth_column)
         if self.has_votes and self.triplets is None:
             raise click.UsageError("Votes are on the rows of a triplet file: give TRIPLETS.")
-        if not self.has_votes and self.votes_as is not None:
-            raise click.UsageError("--votes-as needs votes: give --votes or --fourth-column.")
+        if self.triplets is None and self.votes_as is not None:
+            raise click.UsageError("--votes-as needs votes, which are on rows of TRIPLETS.")
         if self.val_votes is None:
             return
         if self.val_file is None:
@@ -367,13 +367,26 @@ def _read_asked(
     """
     from tripletkit.data.text_files import read_bytes
     from tripletkit.data.triplet_files import read_triplets
-    from tripletkit.data.vote_files import read_triplets_with_shares, read_votes
+    from tripletkit.data.vote_files import (
+        read_triplets_with_shares,
+        read_triplets_with_votes,
+        read_votes,
+    )
     from tripletkit.data.votes import turn_to_majority
 
     source = io.BytesIO(data_bytes)
     if not sources.has_votes:
-        return read_triplets(source, name), None
-    if sources.votes_file is None:
+        triplets, votes = read_triplets_with_votes(source, name)
+        if votes is None:
+            if sources.votes_as is not None:
+                raise click.UsageError(
+                    f"--votes-as needs votes: give --votes or --fourth-column, or columns of them "
+                    f"in {name}."
+                )
+            triplets.check_answered()
+            return triplets, None
+        of_votes = record["training_file"]
+    elif sources.votes_file is None:
         triplets, votes = read_triplets_with_shares(source, name)
         of_votes = record["training_file"]
     else:
@@ -385,6 +398,7 @@ def _read_asked(
     n_turned, n_tied = int(votes.is_for_second.sum()), int(votes.is_tie.sum())
     record["votes"] = of_votes | {
         "fourth_column": sources.fourth_column,
+        "in_columns": not sources.has_votes,
         "as": sources.takes_votes_as,
         "n_turned": n_turned,
         "n_tied": n_tied,
@@ -398,11 +412,21 @@ def _read_asked(
 
 def _read_judged_val(sources: TrainingSources) -> tuple[Triplets, Votes | None]:
     """Return the validation triplets, turned to the majority where there are votes, and these."""
-    from tripletkit.data.vote_files import read_triplets_with_shares, read_votes
+    from tripletkit.data.vote_files import (
+        read_triplets_with_shares,
+        read_triplets_with_votes,
+        read_votes,
+    )
     from tripletkit.data.votes import turn_to_majority
 
     if sources.fourth_column is not None and sources.val_truth is None:
         return turn_to_majority(*read_triplets_with_shares(input_source(sources.val_file)))
+    if sources.val_votes is None and sources.val_truth is None:
+        val, votes = read_triplets_with_votes(input_source(sources.val_file))
+        if votes is not None:
+            return turn_to_majority(val, votes)
+        val.check_answered()
+        return val, None
     val = _read_val(sources)
     if sources.val_votes is None:
         return val, None

@@ -126,7 +126,11 @@ def read_training_triplets(model: ModelFolder) -> Triplets | None:
     Where people voted, the positive is what most of them chose; ties are left out.
     """
     from tripletkit.data.triplet_files import read_triplets
-    from tripletkit.data.vote_files import read_triplets_with_shares, read_votes
+    from tripletkit.data.vote_files import (
+        read_triplets_with_shares,
+        read_triplets_with_votes,
+        read_votes,
+    )
     from tripletkit.data.votes import turn_to_majority
 
     path = find_training_file(model)
@@ -135,7 +139,9 @@ def read_training_triplets(model: ModelFolder) -> Triplets | None:
     of_votes = model.record.get("votes")
     if of_votes is None:
         return read_triplets(path)
-    if of_votes["fourth_column"] is not None:
+    if of_votes["in_columns"]:
+        triplets, votes = read_triplets_with_votes(path)
+    elif of_votes["fourth_column"] is not None:
         triplets, votes = read_triplets_with_shares(path)
     else:
         votes_path = _find_unchanged(of_votes)
@@ -181,6 +187,7 @@ def _read(model: ModelFolder, triplets_file: Path | None, truth_file: Path | Non
         return triplets.take(~triplets.is_degenerate())
     triplets = read_triplets(input_source(triplets_file))
     if truth_file is None:
+        triplets.check_answered()
         say(f"{triplets_file}: taking every second image for the positive (no --truth).")
         return triplets
     return turn_to_truth(triplets, read_truth(input_source(truth_file)))

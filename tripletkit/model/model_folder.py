@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from tripletkit.data.names import guard_formula, unguard_formula
 from tripletkit.data.outputs import check_parent, current_umask, temporary_prefix
 from tripletkit.errors import ModelFolderError, OutputError
 from tripletkit.features.backbones import get_backbone
@@ -79,9 +80,10 @@ class ModelFolder:
         """Return the class centers, a row for each class; None if the loss kept none."""
         if CENTERS_FILE not in self.record["files"]:
             return None
-        return pd.read_csv(
+        centers = pd.read_csv(
             self.path / CENTERS_FILE, index_col="label", dtype={"label": str}, keep_default_na=False
-        ).astype(np.float32)
+        )
+        return centers.rename(index=unguard_formula).astype(np.float32)
 
     def load_head(self) -> keras.Model:
         """Return the trained head: `(batch, n_features)` -> `(batch, dim)`."""
@@ -158,7 +160,9 @@ def save_model(
             head.save_weights(partial / HEAD_FILE)
             pd.DataFrame(history).to_csv(partial / HISTORY_FILE, index=False)
             if centers is not None:
-                centers.to_csv(partial / CENTERS_FILE, index_label="label")
+                centers.rename(index=guard_formula).to_csv(
+                    partial / CENTERS_FILE, index_label="label"
+                )
             if backbone is not None:
                 shutil.copyfile(backbone, partial / BACKBONE_FILE)
             files = {file.name: file_sha256(file) for file in sorted(partial.iterdir())}
