@@ -12,7 +12,7 @@ SEPARATORS = (",", ";", "\t")
 _TOKEN = re.compile(r'[ \t]*+(?:"([^"]*(?:""[^"]*)*)"(?=[ \t]|\Z)|(#.*)|([^ \t"#][^ \t]*))')
 _FIELDS = {
     separator: re.compile(
-        r'[ \t]*+(?:"([^"]*(?:""[^"]*)*)"[ \t]*+|([^"SEP][^SEP]*+|))(?=SEP|\Z)'.replace(
+        r'[ \t]*+(?:"([^"]*(?:""[^"]*)*)"[ \t]*+|([^"SEP][^"SEP]*+|))(?=SEP|\Z)'.replace(
             "SEP", separator
         ).replace("[ \\t]*+", "[ ]*+" if separator == "\t" else "[ \\t]*+")
     )

@@ -341,7 +341,8 @@ class _Collected:
             ],
             dtype=np.int32,
         )
-        self.rows.append(indices[numbers].reshape(-1, 3)[:, self.order])
+        rows = indices[numbers].reshape(-1, 3)
+        self.rows.append(np.ascontiguousarray(rows[:, self.order]))
         self.lines.append(lines)
 
 

@@ -297,11 +297,8 @@ def draw_map(
 
 
 def _legend_label(label: str) -> str:
-    """Return a label that is in the legend even if it starts with the sign of those that are not.
-
-    A joiner without width stands before it, which is nothing to see.
-    """
-    return plain_text(f"\u200d{label}" if label.startswith("_") else label)
+    """Return a label that stays in a legend, where one with `_` in front would be left out."""
+    return plain_text(f" {label}" if label.startswith("_") else label)
 
 
 def _add_thumbnail(axes: Axes, place: np.ndarray, path: Path, colour: str, theme: Theme) -> None:
