@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tripletkit.cli.console import show_json
 from tripletkit.cli.main import tripletkit
 
 PREDICTIONS = """a,b,c,prediction,margin
@@ -266,3 +267,59 @@ def test_votes_that_do_not_fit_are_refused(
     assert result.exit_code == exit_code
     assert message in result.stderr
     assert result.stdout == ""
+
+
+def test_score_refuses_exchanged_arguments(runner, predictions, truth):
+    result = runner.invoke(tripletkit, ["score", str(truth), str(predictions)])
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "Give the answers first, then the truth." in result.stderr
+
+
+def test_score_warns_of_a_truth_that_is_another_answer_file(runner, predictions):
+    result = runner.invoke(tripletkit, ["score", str(predictions), str(predictions), "-q"])
+    assert result.exit_code == 0
+    assert "preds.csv: has no column label or truth; its answers" in result.stderr
+
+
+def test_score_judges_ties_of_labels_only_as_answers(runner, labels, truth):
+    result = runner.invoke(tripletkit, ["score", str(labels), str(truth), "--ties", "half"])
+    assert result.exit_code == 1
+    assert "answers.txt: expected margins" in result.stderr
+    assert "(--ties answer)" in result.stderr
+
+
+def test_score_takes_columns_of_votes(runner, predictions, labels, votes, tmp_path):
+    named = [line.split(",")[:3] for line in PREDICTIONS.splitlines()[1:]]
+    of_votes = votes.read_text().splitlines()
+    rows = [",".join([vote, *row]) for vote, row in zip(of_votes[-5:], named, strict=True)]
+    triplets = tmp_path / "judged.csv"
+    triplets.write_text("\n".join(["votes_b,votes_c,a,b,c", *rows]) + "\n")
+    beside = ["score", str(predictions), "--votes", str(votes), "--json"]
+    within = ["score", str(predictions), "--triplets", str(triplets), "--json"]
+    expected, found = (
+        json.loads(runner.invoke(tripletkit, each).stdout) for each in (beside, within)
+    )
+    for score in (expected, found):
+        score["votes"].pop("bootstrap")  # draws images in the order in which a file names them
+    assert found == expected
+    refused = runner.invoke(tripletkit, [*within, "--unique"])
+    assert refused.exit_code == 2
+    assert "--unique excludes votes" in refused.stderr
+
+
+def test_questions_without_a_truth_are_not_scored(runner, labels, tmp_path):
+    triplets = tmp_path / "asked.csv"
+    triplets.write_text("query,first,second\n" + "x,y,z\n" * 5)
+    result = runner.invoke(tripletkit, ["score", str(labels), "--triplets", str(triplets)])
+    assert result.exit_code == 1
+    assert "asked.csv: expected judgements (anchor, positive, negative)" in result.stderr
+
+
+def test_json_never_holds_nan(capsys):
+    show_json({"a": float("nan"), "b": [float("inf"), {"c": -float("inf")}], "d": 1.5})
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {
+        "a": None,
+        "b": [None, {"c": None}],
+        "d": 1.5,
+    }

@@ -180,3 +180,36 @@ def test_votes_of_other_triplets_are_refused(train, judged):
     plain = train(triplets="shares.txt")
     assert plain.exit_code == 1
     assert "with --fourth-column share" in plain.stderr
+
+
+@pytest.mark.parametrize("columns", ["votes_b,votes_c", "share"])
+def test_columns_of_votes_teach_the_same_as_a_file_of_them(train, judged, columns):
+    of_votes = (judged / "votes.csv").read_text().splitlines()[1:]
+    named = (judged / "judged.txt").read_text().splitlines()
+    if columns == "share":
+        of_votes = [line.split()[3] for line in (judged / "shares.txt").read_text().splitlines()]
+    lines = [f"{vote},{','.join(row.split())}" for vote, row in zip(of_votes, named, strict=True)]
+    (judged / "judged.csv").write_text("\n".join([f"{columns},a,b,c", *lines]) + "\n")
+    assert train("--votes", judged / "votes.csv").exit_code == 0
+    expected = load_model(judged / "m")
+    weights = [row.tolist() for row in expected.load_head().get_weights()]
+    rows = read_training_triplets(expected).rows.tolist()
+    result = train("--votes-as", "weight", triplets="judged.csv")
+    assert result.exit_code == 0, result.stderr
+    assert "25 tied" in result.stderr
+    found = load_model(judged / "m")
+    assert [row.tolist() for row in found.load_head().get_weights()] == weights
+    assert read_training_triplets(found).rows.tolist() == rows
+    refused = train("--unfreeze", 1, triplets="judged.csv")
+    assert refused.exit_code == 2
+
+
+def test_questions_are_no_training(train, judged):
+    lines = (judged / "judged.txt").read_text()
+    (judged / "asked.txt").write_text(f"query first second\n{lines}")
+    result = train(triplets="asked.txt")
+    assert result.exit_code == 1
+    assert "asked.txt: expected judgements (anchor, positive, negative)" in result.stderr
+    refused = train("--votes-as", "soft", triplets="judged.txt")
+    assert refused.exit_code == 2
+    assert "--votes-as needs votes" in refused.stderr
