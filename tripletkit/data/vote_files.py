@@ -26,7 +26,7 @@ from tripletkit.data.text_lines import (
     split_csv_line,
     split_line,
 )
-from tripletkit.data.triplet_files import find_layout, read_triplets, warn_of_ignored
+from tripletkit.data.triplet_files import read_triplets, warn_of_ignored
 from tripletkit.data.triplet_headings import (
     HEADINGS,
     SHARE_COLUMN,
@@ -34,6 +34,7 @@ from tripletkit.data.triplet_headings import (
     find_columns,
     normalize,
 )
+from tripletkit.data.triplet_layout import find_layout
 from tripletkit.data.triplets import Triplets, describe_other_questions
 from tripletkit.data.votes import Votes
 from tripletkit.errors import TripletFileError, VoteFileError, describe_problems

@@ -83,7 +83,10 @@ def read_columns(text: str, source: str, fields: dict[str, Field]) -> dict[str, 
 
 def _chunks(text: str) -> Iterator[tuple[list[int], list[list[str]]]]:
     """Yield line numbers and rows, without the heading."""
-    parse = partial(_parse, separator=find_separator(text) or ",")
+    separator = find_separator(text) or ","
+    parse = partial(_parse, separator=separator)
+    if not _SPECIAL.search(text.replace("\t", "") if separator == "\t" else text):
+        parse = partial(str.split, sep=separator)
     lines = enumerate(text.split("\n"), 1)
     next(lines)
     while chunk := list(islice(lines, _CHUNK_ROWS)):
