@@ -39,7 +39,7 @@ from tripletkit.data.training_set import (
     places_of_names,
     share_names,
 )
-from tripletkit.data.triplets import read_triplets
+from tripletkit.data.triplet_files import read_triplets
 from tripletkit.evaluation.answers import read_truth
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.intervals import image_bootstrap

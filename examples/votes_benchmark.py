@@ -24,7 +24,7 @@ import pandas as pd
 
 from tripletkit.data.images import read_pixels
 from tripletkit.data.training_set import join_training_set, places_of_names, share_names
-from tripletkit.data.triplets import read_triplets
+from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.votes import Votes, make_loss_weights
 from tripletkit.evaluation.answers import read_truth
 from tripletkit.evaluation.distances import triplet_margins

@@ -21,7 +21,7 @@ from PIL import Image
 
 from tripletkit import defaults
 from tripletkit.cli.main import tripletkit
-from tripletkit.data.triplets import read_triplets, write_triplets
+from tripletkit.data.triplet_files import read_triplets, write_triplets
 from tripletkit.model.model_folder import load_model
 from tripletkit.training.reread import find_unchanged
 

@@ -16,6 +16,8 @@ from tripletkit.cli.options import (
     INPUT_FOLDER,
     LABELS,
     OUTPUT_FILE,
+    FiniteRange,
+    WholeRange,
     cache_option,
     follow_outside_option,
     input_source,
@@ -49,13 +51,13 @@ TRAINED, FROZEN = "trained embeddings", "frozen features"
 )
 @click.option(
     "--fraction",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=FiniteRange(0, 1, min_open=True, max_open=True),
     help="Share of each class to hold out where --held-out is not given.  "
     f"[default: {defaults.VAL_FRACTION}]",
 )
 @click.option(
     "-k",
-    type=click.IntRange(min=1),
+    type=WholeRange(1),
     default=defaults.NEIGHBORS,
     show_default=True,
     help="Neighbours that vote.",

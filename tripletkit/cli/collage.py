@@ -12,6 +12,7 @@ from tripletkit.cli.options import (
     INPUT_FILE,
     INPUT_FOLDER,
     OUTPUT_FILE,
+    WholeRange,
     follow_outside_option,
     input_source,
     quiet_option,
@@ -32,7 +33,7 @@ from tripletkit.cli.options import (
 @click.option(
     "-n",
     "n_shown",
-    type=click.IntRange(1, 200),
+    type=WholeRange(1, 200),
     default=defaults.NEIGHBORS,
     show_default=True,
     help="How many triplets, from the first line on.",
@@ -50,7 +51,7 @@ def collage(
     """
     import numpy as np
 
-    from tripletkit.data.triplets import read_triplets
+    from tripletkit.data.triplet_files import read_triplets
     from tripletkit.features.collection import find_files
     from tripletkit.report.collages import Tile, check_collage_output, draw_grid, write_image
 

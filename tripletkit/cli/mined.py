@@ -52,14 +52,17 @@ def write_mined(
     mined: Mined, output: Path | None, triplets_out: Path | None, plot_file: Path | None
 ) -> None:
     """Write what was asked for: all of it, or nothing."""
+    from tripletkit.data.names import guard_formula
     from tripletkit.data.outputs import open_output
-    from tripletkit.data.triplets import write_triplet_lines
+    from tripletkit.data.triplet_files import write_triplet_lines
 
     with ExitStack() as stack:
         files = []
         if output is not None:
             files.append(stack.enter_context(open_output(output)))
-            mined.table.to_csv(files[-1], index=False, lineterminator="\n")
+            texts = mined.table.select_dtypes(["object", "string"])
+            texts = texts.map(guard_formula, na_action="ignore")
+            mined.table.assign(**texts).to_csv(files[-1], index=False, lineterminator="\n")
         if triplets_out is not None:
             files.append(stack.enter_context(open_output(triplets_out)))
             write_triplet_lines(files[-1], mined.names, mined.triplets)
@@ -161,7 +164,7 @@ def mine_triplets(
     import numpy as np
     import pandas as pd
 
-    from tripletkit.data.triplets import read_triplets
+    from tripletkit.data.triplet_files import read_triplets
     from tripletkit.evaluation.distances import triplet_distances
     from tripletkit.features.collection import find_files
     from tripletkit.mining.offline import hardest_triplets

@@ -12,6 +12,8 @@ from tripletkit import defaults
 from tripletkit.cli.console import say, show_json, warn
 from tripletkit.cli.options import (
     INPUT_FILE,
+    FiniteRange,
+    WholeRange,
     input_source,
     json_option,
     quiet_option,
@@ -41,13 +43,13 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--val-fraction",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=FiniteRange(0, 1, min_open=True, max_open=True),
     help="Share for validation: of the triplets, or by image of the images.  "
     f"[default: {defaults.VAL_FRACTION}]",
 )
 @click.option(
     "--folds",
-    type=click.IntRange(min=2),
+    type=WholeRange(2),
     metavar="K",
     help="Write K splits to DIR/fold1 ... instead, each validating on another part.",
 )
@@ -82,11 +84,12 @@ def split(
     from tripletkit.data.splits.cost import price_split
     from tripletkit.data.splits.files import check_split_folder, write_splits
     from tripletkit.data.splits.policies import fold_triplets, split_triplets
-    from tripletkit.data.triplets import read_triplets
+    from tripletkit.data.triplet_files import read_triplets
 
     source = None if str(triplets) == "-" else triplets
     check_split_folder(folder, folds or 1, source=source, overwrite=force)
     all_triplets = read_triplets(input_source(triplets))
+    all_triplets.check_answered()
     if n_degenerate := int(all_triplets.is_degenerate().sum()):
         warn(
             f"{all_triplets.source}: {n_degenerate:,} triplets name one image twice; they are "

@@ -15,6 +15,7 @@ from tripletkit.cli.options import (
     INPUT_FOLDER,
     LABELS,
     OUTPUT_FILE,
+    WholeRange,
     cache_option,
     follow_outside_option,
     input_source,
@@ -39,12 +40,12 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=OUTPUT_FILE, required=True, help="Triplet file to write.")
 @click.option(
     "--per-anchor",
-    type=click.IntRange(min=1),
+    type=WholeRange(1),
     metavar="N",
     help="Triplets for each image as anchor; balanced by class, on average.  "
     f"[default: {defaults.TRIPLETS_PER_ANCHOR}]",
 )
-@click.option("--count", type=click.IntRange(min=1), metavar="N", help="Triplets in all, instead.")
+@click.option("--count", type=WholeRange(1), metavar="N", help="Triplets in all, instead.")
 @click.option(
     "--balance",
     type=click.Choice(defaults.TRIPLET_BALANCES),
@@ -111,7 +112,7 @@ def triplets(
 
     from tripletkit.data.competition import draw_truth, write_questions
     from tripletkit.data.label_triplets import draw_triplets
-    from tripletkit.data.triplets import write_triplets
+    from tripletkit.data.triplet_files import write_triplets
     from tripletkit.features.labelled_images import read_labelled, tell_singleton_classes
 
     skip_bad = on_bad_image == "skip"

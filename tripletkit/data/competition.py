@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tripletkit.data.outputs import open_output
-from tripletkit.data.triplets import write_triplets
+from tripletkit.data.triplet_files import write_triplets
 
 
 def draw_truth(n_questions: int, seed: int) -> np.ndarray:
@@ -33,4 +33,6 @@ def write_questions(
     """
     with open_output(truth_path) as file:
         file.write("label\n" + "".join(f"{label}\n" for label in truth))
-        write_triplets(path, names, np.where(truth[:, None] == 1, rows, rows[:, [0, 2, 1]]))
+        write_triplets(
+            path, names, np.where(truth[:, None] == 1, rows, rows[:, [0, 2, 1]]), is_answered=False
+        )

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from tripletkit import defaults
+from tripletkit.data.names import guard_formula
 from tripletkit.data.outputs import open_output
 from tripletkit.errors import ClassesError
 from tripletkit.evaluation.intervals import Interval, image_bootstrap, wilson_interval
@@ -86,7 +87,8 @@ class Confusion:
         Raises:
             OutputError: if the file cannot be written.
         """
-        table = pd.DataFrame(self.counts, self.labels, self.labels)
+        labels = [guard_formula(label) for label in self.labels]
+        table = pd.DataFrame(self.counts, labels, labels)
         with open_output(path) as file:
             table.to_csv(file, index_label="true", lineterminator="\n")
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from tripletkit.data.names import guard_formula, unguard_formula
 from tripletkit.data.outputs import check_parent, current_umask, temporary_prefix
 from tripletkit.errors import ModelFolderError, OutputError
 from tripletkit.features.sources import BACKBONE_FILE, FeatureSource, GivenWeights
@@ -71,9 +72,10 @@ class ModelFolder:
         """Return the class centers, a row for each class; None if the loss kept none."""
         if CENTERS_FILE not in self.record.files:
             return None
-        return pd.read_csv(
+        centers = pd.read_csv(
             self.path / CENTERS_FILE, index_col="label", dtype={"label": str}, keep_default_na=False
-        ).astype(np.float32)
+        )
+        return centers.rename(index=unguard_formula).astype(np.float32)
 
     def read_history(self) -> pd.DataFrame:
         """Return the epochs of the training, as `history.csv` has them."""
@@ -156,7 +158,9 @@ def save_model(
             head.save_weights(partial / HEAD_FILE)
             pd.DataFrame(history).to_csv(partial / HISTORY_FILE, index=False)
             if centers is not None:
-                centers.to_csv(partial / CENTERS_FILE, index_label="label")
+                centers.rename(index=guard_formula).to_csv(
+                    partial / CENTERS_FILE, index_label="label"
+                )
             if backbone is not None:
                 shutil.copyfile(backbone, partial / BACKBONE_FILE)
             files = {file.name: file_sha256(file) for file in sorted(partial.iterdir())}

@@ -47,6 +47,7 @@ class VotesRecord:
     Attributes:
         file: where the votes were read; the triplet file itself for a fourth column.
         fourth_column: what the fourth column of the triplet file is.
+        in_columns: they are in columns of the triplet file that its heading names.
         taken_as: what training made of the votes.
         n_turned: triplets turned round, because most people chose the third image.
         n_tied: triplets on which people are tied.
@@ -54,6 +55,7 @@ class VotesRecord:
 
     file: FileRecord
     fourth_column: str | None
+    in_columns: bool
     taken_as: str
     n_turned: int
     n_tied: int

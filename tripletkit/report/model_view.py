@@ -12,7 +12,8 @@ from typing import BinaryIO
 import numpy as np
 
 from tripletkit.data.labels import read_labels
-from tripletkit.data.triplets import Triplets, read_triplets
+from tripletkit.data.triplet_files import read_triplets
+from tripletkit.data.triplets import Triplets
 from tripletkit.errors import AnswerFileError, SettingsError, TripletFileError
 from tripletkit.evaluation.answers import Truth, read_truth
 from tripletkit.evaluation.distances import FROZEN_DISTANCE, pair_distances
@@ -173,6 +174,7 @@ def _read_triplets(
         return found.take(~found.is_degenerate())
     found = read_triplets(triplets)
     if truth is None:
+        found.check_answered()
         logger.info("%s: taking every second image for the positive (no `truth`).", found.source)
         return found
     return turn_to_truth(found, read_truth(truth))

@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tripletkit import __version__, defaults
+from tripletkit.data.names import guard_formula
 from tripletkit.data.outputs import open_output
 from tripletkit.data.triplets import Triplets
 from tripletkit.evaluation.baselines import Baseline
@@ -336,7 +337,8 @@ def _csv_rows(view: ModelView) -> bytes:
     ):
         measured = [near, far, margin] if np.isfinite(margin) else [None] * 3
         shown = ["" if value is None else f"{value:.5g}" for value in measured]
-        writer.writerow([line, *(names[image] for image in row), *shown, int(margin > 0)])
+        judged = [guard_formula(names[image]) for image in row]
+        writer.writerow([line, *judged, *shown, int(margin > 0)])
     return gzip.compress(text.getvalue().encode(), mtime=0)
 
 

@@ -97,6 +97,8 @@ class TrainingJob:
             has_votes=job.sources.has_votes,
             from_pixels=job.is_from_scratch,
         )
+        if job.sources.has_votes:
+            job.check_with_votes()
         if job.is_from_scratch:
             job._check_from_scratch()
         else:
@@ -115,6 +117,25 @@ class TrainingJob:
             )
             raise SettingsError("test", what)
         return job
+
+    def check_with_votes(self) -> None:
+        """Refuse what does not go with several people's votes on each triplet.
+
+        Raises:
+            SettingsError: saying which setting to change.
+        """
+        if self.is_from_scratch:
+            raise SettingsError(
+                "votes",
+                "votes weigh what heads on a frozen backbone learn: leave them out where the "
+                "backbone is trained too.",
+            )
+        check_settings(
+            self.settings,
+            has_labels=self.sources.labels is not None,
+            has_votes=True,
+            from_pixels=False,
+        )
 
     def make_settings(self, train_rows: np.ndarray) -> HeadSettings:
         """Return all settings; the number of epochs follows from the triplets if not given.
@@ -163,11 +184,5 @@ class TrainingJob:
                 "unseen_classes",
                 "`unseen_classes` and `test` look at heads on a frozen backbone: leave them out "
                 "where the backbone is trained too.",
-            )
-        if self.sources.has_votes:
-            raise SettingsError(
-                "votes",
-                "`votes` and `fourth_column` weigh what heads on a frozen backbone learn: leave "
-                "them out where the backbone is trained too.",
             )
         check_from_scratch(self.settings)

@@ -93,8 +93,8 @@ class TrainingSources:
             raise SettingsError(
                 "triplets", "Votes are on the rows of a triplet file: give `triplets`."
             )
-        if not self.has_votes and self.votes_as is not None:
-            raise SettingsError("votes", "`votes_as` needs votes: give `votes` or `fourth_column`.")
+        if self.triplets is None and self.votes_as is not None:
+            raise SettingsError("votes", "`votes_as` needs votes, on rows of `triplets`.")
         if self.val_votes is None:
             return
         if self.val is None:

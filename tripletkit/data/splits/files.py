@@ -10,7 +10,8 @@ import numpy as np
 
 from tripletkit.data.competition import write_questions
 from tripletkit.data.splits.policies import Split
-from tripletkit.data.triplets import Triplets, write_triplets
+from tripletkit.data.triplet_files import write_triplets
+from tripletkit.data.triplets import Triplets
 from tripletkit.errors import OutputError, describe_problems
 
 SPLIT_FILES = ("train.txt", "val.txt", "val_truth.csv", "val_triplets.txt")
@@ -74,11 +75,13 @@ def check_split_folder(
     existing = [target for target in targets if target.exists()]
     if source is not None and any(target.samefile(source) for target in existing):
         raise OutputError(
-            f"{source}: would be overwritten by its own split. Choose another folder with -o."
+            f"{source}: would be overwritten by its own split. Choose another `folder`."
         )
     if existing and not overwrite:
         shown = describe_problems([str(target) for target in existing])
-        raise OutputError(f"these files are there already; pass --force to replace them:\n{shown}")
+        raise OutputError(
+            f"these files are there already; `overwrite=True` replaces them:\n{shown}"
+        )
 
 
 def _subfolders(folder: Path, n_splits: int) -> list[Path]:
