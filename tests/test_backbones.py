@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import re
 
 import keras
@@ -129,7 +130,20 @@ def test_every_layer_with_weights_is_in_one_block(name):
 
 
 @pytest.mark.parametrize("name", list(BACKBONES))
-def test_every_backbone_takes_images_of_another_size(name):
+def test_stages_are_behind_activations_at_an_8th_and_a_16th(name):
+    backbone = get_backbone(name)
+    model = backbone.build_model(None)
+    layers = [model.get_layer(stage.layer) for stage in backbone.stages]
+    n_channels = [layer.output.shape[-1] for layer in layers]
+    assert n_channels == [stage.n_channels for stage in backbone.stages]
+    if name == "cnn":
+        return
+    sides = [layer.output.shape[1] for layer in layers]
+    assert sides == [math.ceil(backbone.input_size_px / part) for part in (8, 16)]
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_every_backbone_takes_pictures_of_another_size(name):
     backbone = get_backbone(name)
     resized = backbone.resized(64)
     assert build_backbone(resized, None).input_shape == (None, 64, 64, 3)

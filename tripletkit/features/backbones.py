@@ -69,6 +69,24 @@ class Package:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A stage of a network: what it computes at one resolution, seen at its last block.
+
+    Attributes:
+        layer: whose map is taken, behind the activation of the last block.
+        n_channels: of the map.
+    """
+
+    layer: str
+    n_channels: int
+
+    @property
+    def n_features(self) -> int:
+        """How many numbers an image has: mean and standard deviation of every channel."""
+        return 2 * self.n_channels
+
+
+@dataclass(frozen=True)
 class Backbone:
     """Facts of one backbone.
 
@@ -83,6 +101,8 @@ class Backbone:
             trained from scratch.
         blocks: a regular expression for the layer names of each block, from the images on;
             none where its last blocks cannot be trained further.
+        stages: those with maps an 8th and a 16th of the image wide, from the image on; what
+            `--depth early` takes. None where there is nothing but the last features.
     """
 
     name: str
@@ -94,6 +114,7 @@ class Backbone:
     licence: str
     paper: str
     blocks: tuple[str, ...] = ()
+    stages: tuple[Stage, ...] = ()
 
     def resized(self, size_px: int | None) -> Backbone:
         """Return the backbone for images of another size; `None` leaves it as it is."""
@@ -151,6 +172,7 @@ for _backbone in (
         licence="MIT",
         paper="He, Zhang, Ren, Sun. Deep Residual Learning. CVPR 2016. arXiv:1512.03385",
         blocks=("conv1_", "conv2_", "conv3_", "conv4_", "conv5_"),
+        stages=(Stage("conv3_block4_out", 512), Stage("conv4_block6_out", 1024)),
     ),
     *(
         Backbone(
@@ -168,8 +190,17 @@ for _backbone in (
             licence="Apache-2.0",
             paper="Tan, Le. EfficientNet. ICML 2019. arXiv:1905.11946 (the Lite variant)",
             blocks=_EFFICIENTNET_BLOCKS,
+            # What filters each channel; the narrow sums behind it have no activation.
+            stages=(
+                Stage(f"block3{third}_depthwise_relu6", n_third),
+                Stage(f"block5{fifth}_depthwise_relu6", n_fifth),
+            ),
         )
-        for number, size_px in ((0, 224), (1, 240), (2, 260))
+        for number, size_px, third, n_third, fifth, n_fifth in (
+            (0, 224, "b", 240, "c", 672),
+            (1, 240, "c", 240, "d", 672),
+            (2, 260, "c", 288, "d", 720),
+        )
     ),
     Backbone(
         name="mobilenetv2",
@@ -186,6 +217,7 @@ for _backbone in (
         licence="Apache-2.0",
         paper="Sandler et al. MobileNetV2. CVPR 2018. arXiv:1801.04381",
         blocks=_MOBILENET_BLOCKS,
+        stages=(Stage("block_5_depthwise_relu", 192), Stage("block_12_depthwise_relu", 576)),
     ),
     Backbone(
         name="efficientnetb0",
@@ -202,6 +234,7 @@ for _backbone in (
         licence="Apache-2.0",
         paper="Tan, Le. EfficientNet. ICML 2019. arXiv:1905.11946",
         blocks=_EFFICIENTNET_BLOCKS,
+        stages=(Stage("block3b_activation", 240), Stage("block5c_activation", 672)),
     ),
     Backbone(
         name="resnet50v2",
@@ -215,6 +248,7 @@ for _backbone in (
         licence="MIT",
         paper="He, Zhang, Ren, Sun. Identity Mappings. ECCV 2016. arXiv:1603.05027",
         blocks=("conv1_", "conv2_", "conv3_", "conv4_", "conv5_|post_"),
+        stages=(Stage("conv3_block3_out", 512), Stage("conv4_block5_out", 1024)),
     ),
     Backbone(
         name="cnn",
@@ -227,6 +261,7 @@ for _backbone in (
         paper="Three convolutions, as tutorials train them on CIFAR-10 (Krizhevsky. Learning "
         "Multiple Layers of Features from Tiny Images. 2009)",
         blocks=("convolution1", "convolution2", "convolution3"),
+        stages=(Stage("convolution2", 64),),
     ),
 ):
     register_backbone(_backbone)

@@ -131,18 +131,19 @@ def load_collection(
     paths = list(files.paths)
     problems: dict[int, str] = {}
     computed: set[bytes] = set()
-    of_parts = []
-    for part in source.parts:
+    of_parts: list[np.ndarray] = []
+    for parts in source.networks:
         extracted = extract_features(
             paths,
-            part.backbone,
-            part.space,
+            parts[0].backbone,
+            [part.space for part in parts],
             store,
-            partial(_load_function, part),
+            partial(_load_function, parts),
             progress,
             source.views,
         )
-        of_parts.append(extracted.values)
+        ends = np.cumsum([part.n_features for part in parts])[:-1]
+        of_parts += np.split(extracted.values, ends, axis=1)
         computed |= extracted.computed
         problems |= extracted.problems
         for index in extracted.problems:
@@ -156,11 +157,13 @@ def load_collection(
     return Collection(source.join(of_parts), placed, len(computed))
 
 
-def _load_function(part: FeaturePart) -> FeatureFunction:
+def _load_function(parts: Sequence[FeaturePart]) -> FeatureFunction:
     from tripletkit.features.fast_graph import make_feature_function
 
-    model = build_backbone(part.backbone, part.find_weights())
-    return make_feature_function(part.backbone, model, defaults.EXTRACT_BATCH_SIZE)
+    network = parts[0]
+    model = network.backbone.build_model(network.find_weights())
+    stages = [part.stage for part in parts]
+    return make_feature_function(network.backbone, model, defaults.EXTRACT_BATCH_SIZE, stages)
 
 
 def _with_advice(problems: str) -> str:
