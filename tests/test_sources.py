@@ -15,9 +15,9 @@ from tripletkit.data.images import read_pixels
 from tripletkit.errors import BackboneError, ImageReadError, WeightsError
 from tripletkit.features.backbones import BACKBONES, get_backbone
 from tripletkit.features.collection import find_files, load_collection
+from tripletkit.features.exported_networks import load_network_function
 from tripletkit.features.extract import extract_features, view_space
-from tripletkit.features.fast_graph import make_feature_function
-from tripletkit.features.image_views import ORIGINAL, VIEW_SETS
+from tripletkit.features.picture_views import ORIGINAL, VIEW_SETS
 from tripletkit.features.sources import (
     FeatureSource,
     assign_weights,
@@ -87,20 +87,20 @@ def test_one_backbone_is_recorded_as_the_first_version_did(tiny_backbone, tiny_w
 
 
 def test_features_of_one_backbone_are_its_own_bit_for_bit(
-    load, tiny_backbone, tiny_weights, toy_competition, tmp_path
+    load, tiny_backbone, toy_competition, tmp_path
 ):
     chosen = choose_backbone("tiny")
     space = choose_source(["tiny"]).parts[0].space
     assert space.facts == chosen.facts()
     with FeatureStore(tmp_path / "plain") as store:
         paths = [toy_competition.images / name for name in NAMES]
-        model = tiny.build(tiny_weights)
+        parts = choose_source(["tiny"]).parts
         expected = extract_features(
             paths,
             tiny_backbone,
             [space],
             store,
-            lambda: make_feature_function(tiny_backbone, model, 32),
+            lambda: load_network_function(parts, tmp_path),
         )
     np.testing.assert_array_equal(load(choose_source(["tiny"])).features, expected.values)
 
@@ -254,7 +254,7 @@ def test_depths_are_the_layers_own_statistics(load, toy_competition, tiny_backbo
     folder = toy_competition.images
     pixels = np.stack([read_pixels(folder / name, tiny.SIDE_PX, "bilinear") for name in NAMES])
     pieces = [plain]
-    for values in maps(pixels / np.float32(127.5) - 1):
+    for values in maps([pixels / np.float32(127.5) - 1]):
         flat = np.asarray(values).reshape(len(NAMES), -1, values.shape[-1])
         pieces += [flat.mean(axis=1), flat.std(axis=1)]
     expected = np.hstack([piece / np.linalg.norm(piece, axis=1)[:, None] for piece in pieces])
@@ -287,6 +287,7 @@ def test_a_depth_comes_back_from_its_record(tiny_backbone, tmp_path, load):
 def test_a_depth_that_is_not_there_is_refused(tiny_backbone, monkeypatch):
     with pytest.raises(BackboneError, match='among last, early, all, got "deep"'):
         choose_source(["tiny"], depth="deep")
-    monkeypatch.setitem(BACKBONES, "tiny", dataclasses.replace(tiny_backbone, stages=()))
-    with pytest.raises(BackboneError, match="tiny: names no stages"):
-        choose_source(["tiny"], depth="early")
+    bare = dataclasses.replace(tiny_backbone, name="tiny-bare", stages=())
+    monkeypatch.setitem(BACKBONES, bare.name, bare)
+    with pytest.raises(BackboneError, match="tiny-bare: names no stages"):
+        choose_source([bare.name], depth="early")

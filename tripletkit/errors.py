@@ -57,6 +57,14 @@ class WeightsError(TripletkitError, ValueError):
     """A weights file is broken, or does not fit the model it is meant for."""
 
 
+class ExportError(TripletkitError, ValueError):
+    """A network cannot be written in another form, or that form gives other numbers."""
+
+
+class NetworkFileError(TripletkitError, ValueError):
+    """An ONNX file cannot be run, or it is not clear how."""
+
+
 class RecipeError(TripletkitError, ValueError):
     """A recipe is not known, or cannot make a model of the size asked for."""
 

@@ -27,13 +27,13 @@ class Preprocessing:
         resample: the Pillow filter that resizes.
         reverse_channels: RGB to BGR first, as the Caffe models want it.
         mean: subtracted from each channel, in the order after reversal.
-        divisor: what all channels are divided by afterwards.
+        divisor: what all channels are divided by afterwards, or each one.
     """
 
     resample: str = "bilinear"
     reverse_channels: bool = False
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    divisor: float = 1.0
+    divisor: float | tuple[float, float, float] = 1.0
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from tripletkit import defaults
 from tripletkit.data.folder import locate_images, place_problems
 from tripletkit.errors import ImageNameError, ImageReadError, describe_problems
+from tripletkit.features.exported_networks import load_network_function
 from tripletkit.features.extract import (
-    FeatureFunction,
     extract_features,
     hash_images,
 )
-from tripletkit.features.sources import FeaturePart, FeatureSource
+from tripletkit.features.sources import FeatureSource
 from tripletkit.features.store import FeatureStore
-from tripletkit.features.trained_weights import build_backbone
 from tripletkit.progress import Progress
 
 
@@ -138,7 +136,7 @@ def load_collection(
             parts[0].backbone,
             [part.space for part in parts],
             store,
-            partial(_load_function, parts),
+            partial(load_network_function, parts, store.folder),
             progress,
             source.views,
         )
@@ -155,15 +153,6 @@ def load_collection(
         )
     placed = place_problems(files.problems | problems, files.places)
     return Collection(source.join(of_parts), placed, len(computed))
-
-
-def _load_function(parts: Sequence[FeaturePart]) -> FeatureFunction:
-    from tripletkit.features.fast_graph import make_feature_function
-
-    network = parts[0]
-    model = network.backbone.build_model(network.find_weights())
-    stages = [part.stage for part in parts]
-    return make_feature_function(network.backbone, model, defaults.EXTRACT_BATCH_SIZE, stages)
 
 
 def _with_advice(problems: str) -> str:
