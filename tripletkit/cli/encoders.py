@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from tripletkit import defaults
-from tripletkit.cli.console import prepare_tensorflow
 from tripletkit.cli.options import group_options
 from tripletkit.cli.sources import (
     backbone_option,
@@ -68,13 +67,11 @@ def choose_encoder(
         if model is not None:
             raise click.UsageError("--backbone needs no --model; give one of them.")
         check_weights(backbone, weights)
-        prepare_tensorflow()
         return Encoder(choose_features(backbone, weights, views))
     if views is not None:
         raise click.UsageError("--views needs --backbone; a model has the views of its training.")
     folder = load_model(model or Path(defaults.MODEL_FOLDER))
     source = folder.find_source(weights)
-    prepare_tensorflow()
     return Encoder(source, None if as_features else folder)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tripletkit.cli.collections import open_collection
-from tripletkit.cli.console import prepare_tensorflow, say, standard_output, warn
+from tripletkit.cli.console import say, standard_output, warn
 from tripletkit.cli.options import (
     INPUT_FILE,
     INPUT_FOLDER,
@@ -101,7 +101,6 @@ def predict(
         skip_bad=on_bad_image == "skip",
         follow_outside=follow_outside,
     )
-    prepare_tensorflow()
     collection = open_collection(
         files,
         folder.find_source(weights),
@@ -111,11 +110,11 @@ def predict(
     if frozen:
         margins = triplet_margins(collection.features, queries.rows, FROZEN_DISTANCE)
     else:
-        from tripletkit.model.heads import embed
+        from tripletkit.model.embedding import embed
 
-        embeddings = embed(folder.load_head(), collection.features)
-        margins = triplet_margins(embeddings, queries.rows, folder.distance)
-    answers = Answers.from_margins(margins, queries, queries.source)
+        codes = embed(folder.open_head(), collection.features)
+        margins = triplet_margins(codes, asked.rows, folder.distance)
+    answers = Answers.from_margins(margins, asked, asked.source)
     destination = output if to_file else standard_output()
     write_answers(destination, queries, answers.predictions, margins, form)
     sys.stdout.flush()

@@ -366,7 +366,7 @@ def _log_epochs(
 
 
 def _embed(collection: Collection, trained: TrainedHead) -> np.ndarray:
-    from tripletkit.model.heads import embed
+    from tripletkit.model.embedding import embed
 
     return embed(trained.head, collection.features)
 

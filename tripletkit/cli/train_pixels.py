@@ -353,8 +353,8 @@ def _score_head(
     """Return how the head on the frozen backbone does, before it is trained further."""
     if head is None or not len(data.val):
         return None
-    from tripletkit.evaluation.validation import score_embeddings
-    from tripletkit.model.heads import embed
+    from tripletkit.evaluation.validation import score_codes
+    from tripletkit.model.embedding import embed
 
     return score_embeddings(embed(head.head, collection.features), data.val, distance)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tripletkit.cli.collections import open_collection
-from tripletkit.cli.console import prepare_tensorflow, say
+from tripletkit.cli.console import say
 from tripletkit.cli.options import (
     INPUT_FILE,
     INPUT_FOLDER,
@@ -95,14 +95,13 @@ def open_view(
         skip_bad=skip_bad,
         follow_outside=follow_outside,
     )
-    prepare_tensorflow()
     collection = open_collection(
         files,
         model.find_source(weights),
         cache,
         skip_bad=skip_bad,
     )
-    from tripletkit.model.heads import embed
+    from tripletkit.model.embedding import embed
 
     return ModelView(
         model=model,
@@ -110,7 +109,7 @@ def open_view(
         is_training=triplets_file is None,
         paths=files.paths,
         features=collection.features,
-        embeddings=embed(model.load_head(), collection.features),
+        codes=embed(model.open_head(), collection.features),
         labels=labels,
     )
 

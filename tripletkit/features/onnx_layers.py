@@ -359,7 +359,7 @@ def _unit_norm(graph, layer, inputs, output, _arguments) -> None:
     axes = graph.constant(np.array([-1], np.int64))
     squares = graph.add("ReduceSumSquare", name, axes, keepdims=1)
     # As in Keras, rows of zeros stay.
-    floor = graph.constant(np.array(1e-12, np.float32))
+    floor = graph.constant(np.array(1e-24, np.float32))
     length = graph.add("Sqrt", graph.add("Max", squares, floor))
     graph.put(output, graph.add("Div", name, length), "plain")
 

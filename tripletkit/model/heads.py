@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from tripletkit import defaults
-from tripletkit.model.recipes import get_recipe
 from tripletkit.model.scaling import Scaling
 from tripletkit.model.settings import HeadSettings
 from tripletkit.registry import load_object
@@ -217,46 +215,3 @@ def compress_head(head: keras.Model, dim: int) -> keras.Model:
     return keras.Model(
         features, keras.layers.UnitNormalization(name="unit_length")(embedding), name="compressed"
     )
-
-
-def embed(head: keras.Model, features: np.ndarray) -> np.ndarray:
-    """Return the embeddings of images.
-
-    Batches have one shape, the last filled up with zeros, so that an image's embedding does not
-    depend on which others are asked for.
-
-    Args:
-        head: maps `(batch, n_features)` to `(batch, dim)`.
-        features: `(n_images, n_features)` float32; a row of NaN gives one.
-    Returns:
-        `(n_images, dim)` float32.
-    """
-    size = defaults.EMBED_BATCH_SIZE
-    embeddings = np.empty((len(features), head.output_shape[-1]), dtype=np.float32)
-    for start in range(0, len(features), size):
-        part = features[start : start + size]
-        batch = np.zeros((size, features.shape[1]), dtype=np.float32)
-        batch[: len(part)] = part
-        embeddings[start : start + size] = head(batch, training=False).numpy()[: len(part)]
-    return embeddings
-
-
-def build_body(n_features: int, settings: HeadSettings) -> keras.Model:
-    """Return the untrained body of one head: standardised features -> embeddings."""
-    recipe = get_recipe(settings.recipe)
-    return load_object(recipe.body)(
-        n_features, **{size: getattr(settings, size) for size in recipe.sizes}
-    )
-
-
-def build_model(n_features: int, settings: HeadSettings) -> keras.Model:
-    """Return the joined head of a model, with weights still to be loaded."""
-    heads = []
-    for member in range(settings.members):
-        of_member = settings.of_member(member)
-        recipe = get_recipe(of_member.recipe)
-        heads.append(load_object(recipe.finish)(build_body(n_features, of_member)))
-    head = join_heads(heads)
-    if settings.frozen_share:
-        head = keep_frozen(head)
-    return compress_head(head, settings.dim) if settings.is_compressed else head

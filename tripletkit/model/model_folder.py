@@ -26,6 +26,7 @@ from tripletkit.errors import ModelFolderError, OutputError
 from tripletkit.features.backbones import get_backbone
 from tripletkit.features.sources import BACKBONE_FILE, FeatureSource, GivenWeights
 from tripletkit.features.weights_files import file_sha256
+from tripletkit.model.head_layers import NumpyHead, read_numpy_head, write_head_layers
 
 if TYPE_CHECKING:
     import keras
@@ -85,12 +86,18 @@ class ModelFolder:
 
     def load_head(self) -> keras.Model:
         """Return the trained head: `(batch, n_features)` -> `(batch, dim)`."""
-        from tripletkit.model.heads import build_model
+        from tripletkit.features.keras_start import start_keras
+
+        start_keras()
         from tripletkit.model.settings import HeadSettings
 
         head = build_model(self.record["n_features"], HeadSettings(**self.record["head"]))
         head.load_weights(self.path / HEAD_FILE)
         return head
+
+    def open_head(self) -> NumpyHead | keras.Model:
+        """Return the trained head for `embed`, without TensorFlow where its layers allow it."""
+        return read_numpy_head(self.path / HEAD_FILE) or self.load_head()
 
     def find_source(self, weights: GivenWeights | None = None) -> FeatureSource:
         """Return what the features are of that the model was trained on.
@@ -156,6 +163,7 @@ def save_model(
         try:
             _check_room(partial / HEAD_FILE, 4 * head.count_params())
             head.save_weights(partial / HEAD_FILE)
+            write_head_layers(head, partial / HEAD_FILE)
             pd.DataFrame(history).to_csv(partial / HISTORY_FILE, index=False)
             if centers is not None:
                 centers.to_csv(partial / CENTERS_FILE, index_label="label")
