@@ -49,7 +49,6 @@ from tripletkit.features.sources import choose_source
 from tripletkit.features.store import FeatureStore
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.embedding import embed
-from tripletkit.model.probe import see_new_kinds
 from tripletkit.model.scaling import Scaling
 from tripletkit.model.settings import HeadSettings
 from tripletkit.training.epochs import choose_epochs, compress_embeddings, train_model

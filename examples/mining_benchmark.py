@@ -40,10 +40,8 @@ from tripletkit.features.collection import find_files, load_collection
 from tripletkit.features.image_views import choose_views
 from tripletkit.features.sources import choose_source
 from tripletkit.features.store import FeatureStore
-from tripletkit.model.batches import Batch, TripletBatches
+from tripletkit.mining.offline import find_cuts, mine_images
 from tripletkit.model.embedding import embed
-from tripletkit.model.head_training import LabelTraining
-from tripletkit.model.offline_mining import find_cuts, mine_pictures
 from tripletkit.model.settings import HeadSettings
 from tripletkit.report.style import (
     BLUE,

@@ -132,7 +132,7 @@ def test_every_layer_with_weights_is_in_one_block(name):
 @pytest.mark.parametrize("name", list(BACKBONES))
 def test_stages_are_behind_activations_at_an_8th_and_a_16th(name):
     backbone = get_backbone(name)
-    model = backbone.build_model(None)
+    model = build_backbone(backbone, None)
     layers = [model.get_layer(stage.layer) for stage in backbone.stages]
     n_channels = [layer.output.shape[-1] for layer in layers]
     assert n_channels == [stage.n_channels for stage in backbone.stages]

@@ -15,9 +15,8 @@ from tripletkit.errors import ModelFolderError
 from tripletkit.model import head_layers
 from tripletkit.model.embedding import embed
 from tripletkit.model.head_layers import read_numpy_head, write_head_layers
-from tripletkit.model.heads import compress_head, keep_frozen
+from tripletkit.model.heads import build_model, compress_head, keep_frozen
 from tripletkit.model.settings import HeadSettings
-from tripletkit.model.training import build_model
 
 N_FEATURES = 40
 RNG = np.random.default_rng(0)
@@ -28,7 +27,7 @@ HEADS = {
     "residual": HeadSettings(recipe="residual", dim=None, hidden=16),
     "several": HeadSettings(recipe="best", dim=None, hidden=16, members=3),
     "several, two kinds": HeadSettings(
-        recipe="best", dim=None, hidden=16, members=3, source_members=1
+        recipe="best", dim=None, hidden=16, members=3, mlp_members=1
     ),
     "with frozen features": HeadSettings(
         recipe="best", dim=None, hidden=16, members=2, frozen_share=0.2

@@ -17,7 +17,7 @@ from tripletkit.features.backbones import BACKBONES, get_backbone
 from tripletkit.features.collection import find_files, load_collection
 from tripletkit.features.exported_networks import load_network_function
 from tripletkit.features.extract import extract_features, view_space
-from tripletkit.features.picture_views import ORIGINAL, VIEW_SETS
+from tripletkit.features.image_views import ORIGINAL, VIEW_SETS
 from tripletkit.features.sources import (
     FeatureSource,
     assign_weights,

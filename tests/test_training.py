@@ -13,7 +13,6 @@ from tripletkit.data.votes import Votes, make_loss_weights
 from tripletkit.errors import CollapseError, LossError
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.model import heads
-from tripletkit.model.collapse import check_collapse, effective_rank, mean_pairwise_distance
 from tripletkit.model.embedding import embed
 from tripletkit.model.heads import build_head
 from tripletkit.model.scaling import Scaling

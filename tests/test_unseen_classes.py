@@ -16,7 +16,9 @@ from tripletkit.data.triplets import Triplets
 from tripletkit.errors import SplitError
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.embedding import embed
-from tripletkit.model.probe import (
+from tripletkit.model.settings import HeadSettings
+from tripletkit.training.epochs import share_right, train_model
+from tripletkit.training.probe import (
     Candidate,
     CandidateScore,
     candidates_for,

@@ -112,9 +112,9 @@ def predict(
     else:
         from tripletkit.model.embedding import embed
 
-        codes = embed(folder.open_head(), collection.features)
-        margins = triplet_margins(codes, asked.rows, folder.distance)
-    answers = Answers.from_margins(margins, asked, asked.source)
+        embeddings = embed(folder.open_head(), collection.features)
+        margins = triplet_margins(embeddings, queries.rows, folder.distance)
+    answers = Answers.from_margins(margins, queries, queries.source)
     destination = output if to_file else standard_output()
     write_answers(destination, queries, answers.predictions, margins, form)
     sys.stdout.flush()

@@ -353,7 +353,7 @@ def _score_head(
     """Return how the head on the frozen backbone does, before it is trained further."""
     if head is None or not len(data.val):
         return None
-    from tripletkit.evaluation.validation import score_codes
+    from tripletkit.evaluation.validation import score_embeddings
     from tripletkit.model.embedding import embed
 
     return score_embeddings(embed(head.head, collection.features), data.val, distance)

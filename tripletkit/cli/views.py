@@ -109,7 +109,7 @@ def open_view(
         is_training=triplets_file is None,
         paths=files.paths,
         features=collection.features,
-        codes=embed(model.open_head(), collection.features),
+        embeddings=embed(model.open_head(), collection.features),
         labels=labels,
     )
 

@@ -37,7 +37,7 @@ _UNUSED_TENSORS = {"_fc.weight", "_fc.bias"}
 
 
 class _Variant(NamedTuple):
-    """How a variant scales Lite0: factors of channels and of repeats, side of its pictures."""
+    """How a variant scales Lite0: factors of channels and of repeats, side of its images."""
 
     name: str
     width: float

@@ -63,7 +63,9 @@ def load_network_function(parts: Sequence[FeaturePart], store_folder: Path) -> F
         except NetworkFileError as error:
             logger.info("%s is made anew: %s", network.backbone.name, error)
     start_keras()
-    return _FirstRun(parts, network.backbone.build_model(weights), folder, key)
+    from tripletkit.features.trained_weights import build_backbone
+
+    return _FirstRun(parts, build_backbone(network.backbone, weights), folder, key)
 
 
 class _FirstRun:

@@ -38,7 +38,7 @@ class ImageFeatures:
     Attributes:
         values: `(n_images, n_features)` float32, the columns of several spaces side by side; a row
             of NaN where there is a problem.
-        problems: index of a picture -> why it has no features.
+        problems: index of an image -> why it has no features.
         computed: contents that the backbone had to look at; the others came from the store.
     """
 
@@ -58,8 +58,8 @@ def extract_features(
 ) -> ImageFeatures:
     """Return the features of images, computing and storing those that are not there yet.
 
-    A picture's features depend on nothing but its content, the space and the views: batches
-    have one shape, so neither the other pictures nor their order change a bit of them. Spaces
+    An image's features depend on nothing but its content, the space and the views: batches
+    have one shape, so neither the other images nor their order change a bit of them. Spaces
     of one network are computed together and stored apart.
 
     Args:

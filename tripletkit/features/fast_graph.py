@@ -36,7 +36,7 @@ def make_feature_function(
     Args:
         backbone: for its preprocessing and input size.
         model: the backbone's Keras model; left as it is.
-        batch_size: pictures in every batch.
+        batch_size: images in every batch.
         stages: see `take_stages`.
     """
     side = backbone.input_size_px

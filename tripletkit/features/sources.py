@@ -19,7 +19,7 @@ import numpy as np
 from tripletkit.errors import BackboneError, WeightsError
 from tripletkit.features.backbones import AUTO, Backbone, Stage, get_backbone
 from tripletkit.features.depths import stages_at
-from tripletkit.features.picture_views import ORIGINAL, View, get_view
+from tripletkit.features.image_views import ORIGINAL, View, get_view
 from tripletkit.features.store import FeatureSpace
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.features.weights_files import file_sha256
@@ -142,7 +142,7 @@ class FeatureSource:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is one backbone that sees the whole picture, and its features as they are."""
+        """Whether it is one backbone that sees the whole image, and its features as they are."""
         is_one = len(self.parts) == 1 and self.parts[0].stage is None
         return is_one and self.views == (ORIGINAL,)
 
@@ -225,7 +225,7 @@ def choose_source(
         names: registered names, each once, or `auto` alone.
         weights: files to use instead of a backbone's own weights.
         views: what the features are averaged over.
-        size_px: side of the pictures that the backbones take. Defaults to each one's usual.
+        size_px: side of the images that the backbones take. Defaults to each one's usual.
         depth: where in the backbones features are taken; a key of `DEPTHS`.
     Raises:
         BackboneError: if a name is unknown, has no such depth, or its weights can neither be

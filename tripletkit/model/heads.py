@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from tripletkit.model.recipes import get_recipe
 from tripletkit.model.scaling import Scaling
 from tripletkit.model.settings import HeadSettings
 from tripletkit.registry import load_object
@@ -215,3 +216,24 @@ def compress_head(head: keras.Model, dim: int) -> keras.Model:
     return keras.Model(
         features, keras.layers.UnitNormalization(name="unit_length")(embedding), name="compressed"
     )
+
+
+def build_body(n_features: int, settings: HeadSettings) -> keras.Model:
+    """Return the untrained body of one head: standardised features -> embeddings."""
+    recipe = get_recipe(settings.recipe)
+    return load_object(recipe.body)(
+        n_features, **{size: getattr(settings, size) for size in recipe.sizes}
+    )
+
+
+def build_model(n_features: int, settings: HeadSettings) -> keras.Model:
+    """Return the joined head of a model, with weights still to be loaded."""
+    heads = []
+    for member in range(settings.members):
+        of_member = settings.of_member(member)
+        recipe = get_recipe(of_member.recipe)
+        heads.append(load_object(recipe.finish)(build_body(n_features, of_member)))
+    head = join_heads(heads)
+    if settings.frozen_share:
+        head = keep_frozen(head)
+    return compress_head(head, settings.dim) if settings.is_compressed else head

@@ -89,6 +89,7 @@ class ModelFolder:
         from tripletkit.features.keras_start import start_keras
 
         start_keras()
+        from tripletkit.model.heads import build_model
         from tripletkit.model.settings import HeadSettings
 
         head = build_model(self.record["n_features"], HeadSettings(**self.record["head"]))

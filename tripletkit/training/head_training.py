@@ -28,8 +28,7 @@ from tripletkit.losses.objectives import Objective, make_triplet_loss
 from tripletkit.mining.offline import hardest_positives
 from tripletkit.model.distances import DISTANCES
 from tripletkit.model.embedding import embed
-from tripletkit.model.fused_adam import FusedAdam
-from tripletkit.model.heads import shorten_step
+from tripletkit.model.heads import build_body, shorten_step
 from tripletkit.model.loss_registry import get_loss
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.scaling import Scaling
