@@ -7,18 +7,16 @@ arguments of the call. It says in which form it wants what it reads; see `GraphW
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 
 from tripletkit.errors import ExportError
-
-if TYPE_CHECKING:
-    from tripletkit.features.onnx_writer import GraphWriter
+from tripletkit.features.onnx_nodes import GraphWriter
 
 Tensor = keras.KerasTensor
-LayerWriter = Callable[["GraphWriter", Any, Sequence[Tensor], Tensor, Any], None]
+LayerWriter = Callable[[GraphWriter, Any, Sequence[Tensor], Tensor, Any], None]
 
 
 def activate(graph: GraphWriter, function: Callable, name: str) -> str:
