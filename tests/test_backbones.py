@@ -143,7 +143,7 @@ def test_stages_are_behind_activations_at_an_8th_and_a_16th(name):
 
 
 @pytest.mark.parametrize("name", list(BACKBONES))
-def test_every_backbone_takes_pictures_of_another_size(name):
+def test_every_backbone_takes_images_of_another_size(name):
     backbone = get_backbone(name)
     resized = backbone.resized(64)
     assert build_backbone(resized, None).input_shape == (None, 64, 64, 3)

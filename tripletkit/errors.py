@@ -65,6 +65,10 @@ class NetworkFileError(TripletkitError, ValueError):
     """An ONNX file cannot be run, or it is not clear how."""
 
 
+class PreprocessingError(TripletkitError, ValueError):
+    """It is not said, or not clear, what an encoder wants done to images first."""
+
+
 class RecipeError(TripletkitError, ValueError):
     """A recipe is not known, or cannot make a model of the size asked for."""
 

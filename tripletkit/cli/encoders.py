@@ -14,6 +14,7 @@ from tripletkit.cli.sources import (
     backbone_option,
     check_weights,
     choose_features,
+    encoder_detail_options,
     views_option,
     weights_option,
 )
@@ -44,6 +45,7 @@ def _make_encoder_options(model_default: str, backbone_default: str) -> Callable
         ),
         weights_option,
         views_option,
+        encoder_detail_options,
     )
 
 

@@ -10,6 +10,7 @@ import click
 
 from tripletkit import defaults
 from tripletkit.cli.console import say
+from tripletkit.cli.options import group_options
 from tripletkit.errors import BackboneError, ViewError
 
 if TYPE_CHECKING:
@@ -26,11 +27,12 @@ class _Weights(click.ParamType):
         self, value: Any, param: click.Parameter | None, context: click.Context | None
     ) -> tuple[str | None, Path]:
         from tripletkit.features.backbones import BACKBONES
+        from tripletkit.features.onnx_files import is_network_file
 
         if isinstance(value, tuple):
             return value
         backbone, is_named, file = value.partition("=")
-        if not is_named or backbone not in BACKBONES:
+        if not is_named or not (backbone in BACKBONES or is_network_file(backbone)):
             backbone, file = None, value
         return backbone, self._file.convert(file, param, context)
 
@@ -96,7 +98,7 @@ def backbone_option(help_text: str, **attributes: Any) -> Any:
     return click.option(
         "--backbone",
         callback=_read_backbones,
-        metavar="NAME[,NAME...]",
+        metavar="NAME|FILE.onnx[,...]",
         help=help_text,
         **attributes,
     )
@@ -110,6 +112,45 @@ views_option = click.option(
     "original; flip: with its mirror image; five-crop: corners and center; ten-crop: these and "
     f"their mirror images. Each view costs a pass of the backbone, once.  "
     f"[default: {defaults.VIEWS}]",
+)
+
+
+def _remember(context: click.Context, option: click.Parameter, value: Any) -> Any:
+    """Keep an option's value for `choose_features`, so that commands need not hand it on."""
+    context.meta[f"{_REMEMBERED}{option.name}"] = value
+    return value
+
+
+_REMEMBERED = "tripletkit.encoder."
+# How features are taken, for every command that takes a backbone.
+encoder_detail_options = group_options(
+    click.option(
+        "--depth",
+        type=click.Choice(defaults.DEPTHS),
+        default=defaults.DEPTH,
+        show_default=True,
+        expose_value=False,
+        callback=_remember,
+        help="Features of the backbone's end; of earlier stages, mean and deviation over their "
+        "maps; or all of them, side by side.",
+    ),
+    click.option(
+        "--preprocess",
+        metavar="KEY=VALUE,...",
+        expose_value=False,
+        callback=_remember,
+        help="What images go through before a --backbone FILE.onnx, such as size=224,"
+        "resample=bicubic,mean=0.5,std=0.5,crop=224.  [default: preprocessor_config.json beside "
+        "it]",
+    ),
+    click.option(
+        "--backbone-output",
+        metavar="NAME[:cls|:mean]",
+        expose_value=False,
+        callback=_remember,
+        help="Which output of a --backbone FILE.onnx are the features, and of tokens or a map "
+        "which; needed where several could be.",
+    ),
 )
 
 
@@ -133,7 +174,13 @@ def choose_features(
     from tripletkit.features.image_views import choose_views
     from tripletkit.features.sources import choose_source
 
-    source = choose_source(backbones, weights, choose_views(views or [defaults.VIEWS]), size_px)
+    details = {
+        key.removeprefix(_REMEMBERED): value
+        for key, value in click.get_current_context().meta.items()
+        if key.startswith(_REMEMBERED)
+    }
+    chosen_views = choose_views(views or [defaults.VIEWS])
+    source = choose_source(backbones, weights, chosen_views, size_px, **details)
     for part in source.parts:
         if part.reason:
             say(f"Backbone {part.reason}.")

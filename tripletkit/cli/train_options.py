@@ -15,7 +15,12 @@ from tripletkit.cli.options import (
     check_loss_name,
     group_options,
 )
-from tripletkit.cli.sources import backbone_option, views_option, weights_option
+from tripletkit.cli.sources import (
+    backbone_option,
+    encoder_detail_options,
+    views_option,
+    weights_option,
+)
 from tripletkit.cli.votes import make_votes_options
 
 data_options = group_options(
@@ -115,6 +120,7 @@ model_options = group_options(
     ),
     weights_option,
     views_option,
+    encoder_detail_options,
     click.option(
         "--dim",
         type=click.IntRange(1, 4096),

@@ -72,11 +72,11 @@ class PixelOptions:
             options: of the command; the recipe becomes `linear` where it was not chosen and the
                 backbone is trained from scratch.
         """
-        from tripletkit.features.backbones import AUTO, get_backbone
+        from tripletkit.features.backbones import BACKBONES, get_backbone
 
         (name, *others) = backbones
         are_from_scratch = (
-            name != AUTO and not others and not weights and get_backbone(name).weights is None
+            name in BACKBONES and not others and not weights and get_backbone(name).weights is None
         )
         names = [field.name for field in fields(cls) if field.name in options]
         given = {name: options.pop(name) for name in names}
@@ -166,6 +166,8 @@ class PixelOptions:
             start = write_random_weights(backbone, seed, _temporary_folder() / "start.weights.h5")
             return FeatureSource((FeaturePart.of_file(start),))
         chosen = choose_features(backbones, weights, views, self.image_size)
+        if self.unfreeze is not None and any(part.stage for part in chosen.parts):
+            raise click.UsageError("--unfreeze trains a whole backbone; it needs --depth last.")
         blocks, name = chosen.parts[0].backbone.blocks, chosen.parts[0].backbone.name
         if self.unfreeze is not None and self.unfreeze > len(blocks):
             raise click.UsageError(

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     pass
 
 AUTO = "auto"
+# What the facts of features name instead of a backbone where an ONNX file gave them.
+FROM_FILE = "onnx"
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,27 @@ class Preprocessing:
         reverse_channels: RGB to BGR first, as the Caffe models want it.
         mean: subtracted from each channel, in the order after reversal.
         divisor: what all channels are divided by afterwards, or each one.
+        shortest_edge_px: length that the shorter side is resized to before the input's square is
+            cut from the middle; None where images are resized to the square whatever their shape.
     """
 
     resample: str = "bilinear"
     reverse_channels: bool = False
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     divisor: float | tuple[float, float, float] = 1.0
+    shortest_edge_px: int | None = None
+
+    def facts(self) -> dict[str, object]:
+        """Return it as plain JSON values, without what is not done."""
+        facts: dict[str, object] = {
+            "resample": self.resample,
+            "reverse_channels": self.reverse_channels,
+            "mean": list(self.mean),
+            "divisor": list(self.divisor) if isinstance(self.divisor, tuple) else self.divisor,
+        }
+        if self.shortest_edge_px is not None:
+            facts["shortest_edge_px"] = self.shortest_edge_px
+        return facts
 
 
 @dataclass(frozen=True)
@@ -122,14 +139,10 @@ class Backbone:
 
     def facts(self) -> dict[str, object]:
         """Return what of it decides the features, for the fingerprint of a feature space."""
-        how = self.preprocessing
         return {
             "backbone": self.name,
             "input_size_px": self.input_size_px,
-            "resample": how.resample,
-            "reverse_channels": how.reverse_channels,
-            "mean": list(how.mean),
-            "divisor": how.divisor,
+            **self.preprocessing.facts(),
             "pixels_version": PIXELS_VERSION,
         }
 
@@ -154,7 +167,7 @@ _MOBILENET_BLOCKS = (
     "block_16_|Conv_1",
 )
 
-BACKBONES: Registry[Backbone] = Registry("backbone", BackboneError, reserved=[AUTO])
+BACKBONES: Registry[Backbone] = Registry("backbone", BackboneError, reserved=[AUTO, FROM_FILE])
 register_backbone = BACKBONES.add
 get_backbone = BACKBONES.find
 

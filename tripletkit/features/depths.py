@@ -7,11 +7,12 @@ gives features of every depth.
 
 from __future__ import annotations
 
+from tripletkit import defaults
 from tripletkit.errors import BackboneError
 from tripletkit.features.backbones import Backbone, Stage
 
 # Name of a depth -> (with the last features, with those of the earlier stages).
-DEPTHS = {"last": (True, False), "early": (False, True), "all": (True, True)}
+DEPTHS = dict(zip(defaults.DEPTHS, ((True, False), (False, True), (True, True)), strict=True))
 
 
 def stages_at(backbone: Backbone, depth: str) -> tuple[Stage | None, ...]:

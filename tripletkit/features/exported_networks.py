@@ -24,6 +24,7 @@ from tripletkit.errors import ExportError, NetworkFileError, StoreError
 from tripletkit.features.extract import FeatureFunction
 from tripletkit.features.keras_start import start_keras
 from tripletkit.features.onnx_engine import make_onnx_function, open_session
+from tripletkit.features.onnx_files import OnnxFile, make_file_function
 from tripletkit.features.weights_files import file_sha256
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def load_network_function(parts: Sequence[FeaturePart], store_folder: Path) -> F
     """
     network = parts[0]
     weights = network.find_weights()
+    if isinstance(network.backbone, OnnxFile):
+        return make_file_function(network.backbone, open_session(weights))
     folder = store_folder / FOLDER_NAME
     key = _key(parts)
     if (kept := _find_kept(folder, key)) is not None:

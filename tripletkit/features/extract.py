@@ -253,8 +253,9 @@ def _read_checked(
         raise ImageReadError(f"{path}: cannot be read: {error.strerror}") from error
     if hashlib.sha256(data).digest() != content:
         raise ImageReadError(f"{path}: changed while it was being read; run the command again")
+    how = backbone.preprocessing
     return read_views(
-        path, backbone.input_size_px, backbone.preprocessing.resample, views, io.BytesIO(data)
+        path, backbone.input_size_px, how.resample, views, io.BytesIO(data), how.shortest_edge_px
     )
 
 

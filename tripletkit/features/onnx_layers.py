@@ -397,6 +397,31 @@ def _check_map_axes(layer: Any, inputs: Sequence[Tensor]) -> None:
         raise ExportError(f"{layer.name}: expected statistics over height and width")
 
 
+def _pad_tokens(graph, layer, inputs, output, _arguments) -> None:
+    before, after = layer.padding
+    pads = graph.constant(np.array([0, before, 0, 0, after, 0], np.int64))
+    graph.put(output, graph.add("Pad", graph.get(inputs[0], "plain"), pads), "plain")
+
+
+def _transpose(graph, layer, inputs, output, _arguments) -> None:
+    rank = len(inputs[0].shape)
+    axes = layer.axes or tuple(reversed(range(rank)))
+    form = "places" if rank == 4 else "plain"
+    graph.put(output, graph.add("Transpose", graph.get(inputs[0], form), perm=list(axes)), form)
+
+
+def _softmax(graph, layer, inputs, output, _arguments) -> None:
+    form = "places" if len(inputs[0].shape) == 4 else "plain"
+    name = graph.add("Softmax", graph.get(inputs[0], form), axis=layer.axis)
+    graph.put(output, name, form)
+
+
+def _matrix_product(graph, _layer, inputs, output, _arguments) -> None:
+    forms = ["places" if len(tensor.shape) == 4 else "plain" for tensor in (*inputs, output)]
+    names = map(graph.get, inputs, forms)
+    graph.put(output, graph.add("MatMul", *names), forms[-1])
+
+
 def _array(value: Any) -> np.ndarray:
     return np.asarray(keras.ops.convert_to_numpy(value))
 
@@ -433,6 +458,10 @@ WRITERS: dict[str, LayerWriter] = {
     "Reshape": _reshape,
     "Flatten": _flatten,
     "Flip": _flip,
+    "ZeroPadding1D": _pad_tokens,
+    "Transpose": _transpose,
+    "Softmax": _softmax,
+    "Matmul": _matrix_product,
     "Mean": _mean_of_map,
     "Std": _deviation_of_map,
 }

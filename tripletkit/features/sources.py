@@ -16,10 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from tripletkit.errors import BackboneError, WeightsError
-from tripletkit.features.backbones import AUTO, Backbone, Stage, get_backbone
+from tripletkit.errors import BackboneError, ViewError, WeightsError
+from tripletkit.features.backbones import AUTO, FROM_FILE, Backbone, Stage, get_backbone
 from tripletkit.features.depths import stages_at
 from tripletkit.features.image_views import ORIGINAL, View, get_view
+from tripletkit.features.onnx_files import (
+    OnnxFile,
+    is_network_file,
+    network_sha256,
+    open_network_file,
+    recorded_network_file,
+)
 from tripletkit.features.store import FeatureSpace
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.features.weights_files import file_sha256
@@ -117,7 +124,8 @@ class FeatureSource:
         if BACKBONE_FILE in record.get("files", ()):
             files = [str(place / BACKBONE_FILE)]
         backbones = [
-            get_backbone(of_part["backbone"]).resized(of_part["input_size_px"]) for of_part in facts
+            _find_recorded_backbone(of_part, file)
+            for of_part, file in zip(facts, files, strict=True)
         ]
         stages = [
             _find_recorded_stage(backbone, of_part)
@@ -218,25 +226,42 @@ def choose_source(
     views: Sequence[View] = (ORIGINAL,),
     size_px: int | None = None,
     depth: str = "last",
+    preprocess: str | None = None,
+    backbone_output: str | None = None,
 ) -> FeatureSource:
     """Return the named backbones with their weights; `auto` takes the best that can be had.
 
     Args:
-        names: registered names, each once, or `auto` alone.
+        names: registered names or paths of ONNX files, each once, or `auto` alone.
         weights: files to use instead of a backbone's own weights.
         views: what the features are averaged over.
         size_px: side of the images that the backbones take. Defaults to each one's usual.
         depth: where in the backbones features are taken; a key of `DEPTHS`.
+        preprocess, backbone_output: of ONNX files; see `open_network_file`.
     Raises:
         BackboneError: if a name is unknown, has no such depth, or its weights can neither be
             found nor downloaded.
         WeightsError: if a given file cannot be read.
+        NetworkFileError, PreprocessingError: if an ONNX file cannot be run, or it is not clear
+            how.
+        ViewError: if an encoder does not take such views.
     """
     check_backbone_names(names)
+    if (preprocess or backbone_output) and not any(map(is_network_file, names)):
+        raise BackboneError(
+            "`preprocess` and `backbone_output` are for encoders from ONNX files; registered "
+            "backbones have their own."
+        )
     given = assign_weights(names, weights or {})
     parts = []
     for name, file in zip(names, given, strict=True):
-        chosen = choose_backbone(name, file, size_px)
+        if is_network_file(name):
+            file = Path(name)
+            encoder = open_network_file(file, preprocess, backbone_output)
+            chosen = WeightsFile(encoder.resized(size_px), file, network_sha256(file))
+            _check_views(encoder, views)
+        else:
+            chosen = choose_backbone(name, file, size_px)
         stages = stages_at(chosen.backbone, depth)
         parts += [FeaturePart.of_file(chosen, file, stage) for stage in stages]
     return FeatureSource(tuple(parts), tuple(views))
@@ -268,7 +293,10 @@ def check_backbone_names(names: Sequence[str]) -> None:
         BackboneError: if one is unknown, twice there, or `auto` beside another.
     """
     for name in names:
-        if name != AUTO:
+        if is_network_file(name):
+            if not Path(name).is_file():
+                raise BackboneError(f"{name}: expected an ONNX file, there is none.")
+        elif name != AUTO:
             get_backbone(name)
         elif len(names) > 1:
             raise BackboneError(f'"{AUTO}" chooses one backbone; name each of several.')
@@ -297,6 +325,27 @@ def assign_weights(names: Sequence[str], given: GivenWeights) -> list[Path | Non
                 f"--weights {name}={given[name]}: expected a backbone among {', '.join(names)}."
             )
     return [given.get(name, given.get(None)) for name in names]
+
+
+def _check_views(encoder: OnnxFile, views: Sequence[View]) -> None:
+    if encoder.preprocessing.shortest_edge_px is not None and any(view.place for view in views):
+        raise ViewError(
+            f"{encoder.name}: expected views of the whole image or its mirror image, because its "
+            "preprocessing cuts the middle itself; got crops."
+        )
+
+
+def _find_recorded_backbone(facts: Mapping[str, Any], file: str | None) -> Backbone:
+    """Return the backbone that facts of a part name.
+
+    Args:
+        file: the weights file, or the ONNX file, that was named at training.
+    Raises:
+        BackboneError: if it is not known.
+    """
+    if facts["backbone"] == FROM_FILE:
+        return recorded_network_file(facts, Path(file or FROM_FILE).name)
+    return get_backbone(facts["backbone"]).resized(facts["input_size_px"])
 
 
 def _find_recorded_stage(backbone: Backbone, facts: Mapping[str, Any]) -> Stage | None:
@@ -337,7 +386,8 @@ def _find_recorded_weights(
             f"Say where it is now with --weights {backbone.name}=FILE."
         )
     path = now or then or find_weights(backbone)
-    if (got := file_sha256(path)) != sha256:
+    hash_file = network_sha256 if isinstance(backbone, OnnxFile) else file_sha256
+    if (got := hash_file(path)) != sha256:
         raise WeightsError(
             f"{path}: expected the weights that {place} was trained with (sha256 "
             f"{sha256[:12]}...), got others ({got[:12]}...). Give the right file with "

@@ -23,7 +23,7 @@ import pandas as pd
 
 from tripletkit.data.outputs import check_parent, current_umask, temporary_prefix
 from tripletkit.errors import ModelFolderError, OutputError
-from tripletkit.features.backbones import get_backbone
+from tripletkit.features.backbones import FROM_FILE, get_backbone
 from tripletkit.features.sources import BACKBONE_FILE, FeatureSource, GivenWeights
 from tripletkit.features.weights_files import file_sha256
 from tripletkit.model.head_layers import NumpyHead, read_numpy_head, write_head_layers
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 # Increase when an older tripletkit could not read a newer folder rightly; folders of all older
 # versions are read, and a folder is written as the oldest version that has what it needs.
 # 2: several backbones or views, images of another size than the backbone's usual one, or a
-# backbone with weights of its own in the folder.
+# backbone with weights of its own in the folder; an encoder from an ONNX file.
 FORMAT_VERSION = 2
 
 RECORD_FILE = "model.json"
@@ -230,6 +230,7 @@ def _oldest_version(features: dict[str, Any], backbone: Path | None) -> int:
     is_first = (
         backbone is None
         and "parts" not in features
+        and features["backbone"] != FROM_FILE
         and features["input_size_px"] == get_backbone(features["backbone"]).input_size_px
     )
     return 1 if is_first else FORMAT_VERSION
