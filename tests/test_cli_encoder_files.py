@@ -75,3 +75,7 @@ def test_a_model_of_all_depths_remembers_them(run, tiny_backbone, toy_competitio
     record = json.loads((model / "model.json").read_text())
     assert record["n_features"] == 96
     assert run("predict", data.test, "--model", model).stdout.startswith("a,b,c,prediction,margin")
+    run("report", model, "-o", tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert "tiny (weights" in page
+    assert "tiny at stem_relu (weights" in page

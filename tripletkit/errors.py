@@ -69,6 +69,10 @@ class PreprocessingError(TripletkitError, ValueError):
     """It is not said, or not clear, what an encoder wants done to images first."""
 
 
+class FeatureFileError(TripletkitError, ValueError):
+    """A file of features cannot be read as one, or lacks what is asked of it."""
+
+
 class RecipeError(TripletkitError, ValueError):
     """A recipe is not known, or cannot make a model of the size asked for."""
 

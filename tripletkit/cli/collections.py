@@ -33,5 +33,8 @@ def open_collection(
     if n_bad := len(collection.problems):
         warn(f"{n_bad:,} images are left out:\n{describe_problems(collection.problems)}")
     n_stored = len(files.names) - n_bad - collection.n_computed
+    if not source.parts:
+        say(f"Features: {len(files.names) - n_bad:,} images given.")
+        return collection
     say(f"Features: {collection.n_computed:,} images computed, {n_stored:,} from the store.")
     return collection

@@ -11,6 +11,7 @@ import click
 
 from tripletkit.cli.console import say
 from tripletkit.cli.options import input_source
+from tripletkit.cli.sources import need_images
 from tripletkit.errors import MAX_SHOWN
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def read_label_source(source: Path, images: Path) -> dict[str, str]:
 
 def read_labelled(
     source: Path,
-    images: Path,
+    images: Path | None,
     cache: Path | None,
     *,
     skip_bad: bool,
@@ -62,7 +63,7 @@ def read_labelled(
 
     Args:
         source: a CSV, a folder with a subfolder for each class, or `-`.
-        images: the image folder.
+        images: the image folder; None where features are given.
         cache: folder of the feature store, which remembers which files are alike.
         further: names of more images, with labels for those that `source` does not name.
         further_source: where they were read, for messages.
@@ -73,6 +74,7 @@ def read_labelled(
     from tripletkit.features.collection import find_files, find_same_images
     from tripletkit.features.store import FeatureStore
 
+    need_images(images)
     label_of = read_label_source(source, images)
     further = {name: label for name, label in (further or {}).items() if name not in label_of}
     names = [*label_of, *further]
@@ -82,12 +84,12 @@ def read_labelled(
     with FeatureStore(cache) as store:
         same_as = find_same_images(files, store)
     labels = ImageLabels.of_names(names, label_of).merge(same_as, names)
-    is_there = np.array([path is not None for path in files.paths])
+    is_there = files.is_there()
     is_first = is_there & (same_as == np.arange(len(names)))
     usable = np.flatnonzero(is_first & (labels.of_image != NO_LABEL))
     # A name under --held-out is often another spelling of one that has a label; no copy.
     n_files = len({path for path in files.paths if path is not None})
-    if n_copies := n_files - int(is_first.sum()):
+    if files.has_folder and (n_copies := n_files - int(is_first.sum())):
         say(f"Copies of other images, left out: {n_copies:,}.")
     return LabelledImages(files, labels, usable, same_as)
 

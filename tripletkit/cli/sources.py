@@ -14,6 +14,7 @@ from tripletkit.cli.options import group_options
 from tripletkit.errors import BackboneError, ViewError
 
 if TYPE_CHECKING:
+    from tripletkit.features.given_features import GivenSource
     from tripletkit.features.sources import FeatureSource, GivenWeights
 
 
@@ -154,6 +155,32 @@ encoder_detail_options = group_options(
 )
 
 
+features_option = click.option(
+    "--features",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    expose_value=False,
+    callback=_remember,
+    metavar="FILE",
+    help="Vectors made elsewhere, instead of a backbone's features: .npz with the arrays names "
+    "and features, or .parquet with a column name. IMAGES can then be left out.",
+)
+
+
+def given_features() -> Path | None:
+    """Return the file that the current command was given with `--features`."""
+    return click.get_current_context().meta.get(f"{_REMEMBERED}features")
+
+
+def need_images(images: Path | None) -> None:
+    """Refuse a command without an image folder, unless features are given.
+
+    Raises:
+        click.UsageError: if it needs one.
+    """
+    if images is None and given_features() is None:
+        raise click.UsageError("Missing argument 'IMAGES'.")
+
+
 def check_weights(backbones: Sequence[str], weights: GivenWeights) -> None:
     """Refuse weights that are for none of the backbones as a wrong call."""
     from tripletkit.features.sources import assign_weights
@@ -169,15 +196,17 @@ def choose_features(
     weights: GivenWeights,
     views: Sequence[str] | None,
     size_px: int | None = None,
-) -> FeatureSource:
+) -> FeatureSource | GivenSource:
     """Return what features are to be of, and say why where `auto` chose."""
     from tripletkit.features.image_views import choose_views
     from tripletkit.features.sources import choose_source
 
+    if (features := given_features()) is not None:
+        return _take_given(features, weights, views)
     details = {
         key.removeprefix(_REMEMBERED): value
         for key, value in click.get_current_context().meta.items()
-        if key.startswith(_REMEMBERED)
+        if key.startswith(_REMEMBERED) and key != f"{_REMEMBERED}features"
     }
     chosen_views = choose_views(views or [defaults.VIEWS])
     source = choose_source(backbones, weights, chosen_views, size_px, **details)
@@ -185,3 +214,21 @@ def choose_features(
         if part.reason:
             say(f"Backbone {part.reason}.")
     return source
+
+
+def _take_given(features: Path, weights: GivenWeights, views: Sequence[str] | None) -> GivenSource:
+    from tripletkit.features.given_features import GivenSource
+
+    context = click.get_current_context()
+    details = ("backbone", "depth", "preprocess", "backbone_output")
+    chosen = [
+        name
+        for name in details
+        if context.get_parameter_source(name) not in (None, click.core.ParameterSource.DEFAULT)
+    ]
+    if chosen or weights or views:
+        raise click.UsageError(
+            "--features are taken as they are; leave out --backbone, --weights, --views and what "
+            "else is about computing features."
+        )
+    return GivenSource.of_file(features)

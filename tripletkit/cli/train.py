@@ -212,7 +212,7 @@ def train(
         label_scores,
     )
     record |= {
-        "images": str(images.absolute()),
+        "images": images and str(images.absolute()),
         "times": times,
         "pixels": from_pixels and from_pixels.record,
     }

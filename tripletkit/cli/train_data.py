@@ -15,6 +15,7 @@ from tripletkit import defaults
 from tripletkit.cli.console import say, warn
 from tripletkit.cli.labelled import read_label_source, say_singleton_classes
 from tripletkit.cli.options import input_source
+from tripletkit.cli.sources import given_features, need_images
 from tripletkit.cli.train_text import chooses_epoch
 from tripletkit.cli.votes import check_votes_options
 from tripletkit.errors import SplitError
@@ -50,7 +51,7 @@ class TrainingSources:
 
     Attributes:
         triplets: file of judgements; None to draw triplets from labels.
-        images: folder of the images.
+        images: folder of the images; None where features are given.
         labels, val_labels: CSV, or folder with a subfolder for each class.
         val_file, val_truth: validation triplets, and which of their images is the positive.
         val_fraction, split_by: how to set validation apart; None for the default.
@@ -60,7 +61,7 @@ class TrainingSources:
     """
 
     triplets: Path | None
-    images: Path
+    images: Path | None
     labels: Path | None
     val_labels: Path | None
     val_file: Path | None
@@ -81,17 +82,18 @@ class TrainingSources:
         Args:
             triplets, images: the first and the second argument; a single one is the folder.
         """
-        if images is None:
+        is_given = given_features() is not None
+        takes_folder = triplets is not None and triplets.is_dir()
+        if images is None and (takes_folder or not is_given):
             triplets, images = None, triplets
         sources = cls(triplets, images, **options)
-        if images is None:
-            raise click.UsageError("Missing argument 'IMAGES'.")
+        need_images(images)
         if triplets is None and sources.labels is None:
             raise click.UsageError(
                 f"Missing argument 'IMAGES': {images} alone says nothing of which images are "
                 "alike. Give a triplet file before it, or --labels."
             )
-        if not images.is_dir():
+        if images is not None and not images.is_dir():
             raise click.BadParameter(f"{images} is not a folder.", param_hint="'IMAGES'")
         if triplets is not None and triplets.is_dir():
             raise click.BadParameter(f"{triplets} is a folder.", param_hint="'TRIPLETS'")
@@ -256,7 +258,7 @@ def _read_labelled(
     same_as = _find_same_images(files, cache)
     val = val.merge(same_as)
     classes = ImageLabels.of_names(files.names, labels).merge(same_as, files.names)
-    is_there = np.array([path is not None for path in files.paths])
+    is_there = files.is_there()
     images = np.flatnonzero(is_there & (same_as == np.arange(len(same_as))))
     if sources.val_file is not None:
         is_held_out = np.isin(np.arange(len(same_as)), val.rows)

@@ -18,6 +18,7 @@ from tripletkit.cli.options import (
 from tripletkit.cli.sources import (
     backbone_option,
     encoder_detail_options,
+    features_option,
     views_option,
     weights_option,
 )
@@ -121,6 +122,7 @@ model_options = group_options(
     weights_option,
     views_option,
     encoder_detail_options,
+    features_option,
     click.option(
         "--dim",
         type=click.IntRange(1, 4096),

@@ -15,7 +15,7 @@ import click
 from tripletkit import defaults
 from tripletkit.cli.collections import open_collection
 from tripletkit.cli.console import progress_bar, say
-from tripletkit.cli.sources import choose_features
+from tripletkit.cli.sources import choose_features, given_features
 from tripletkit.cli.train_text import chooses_epoch, describe_epoch
 from tripletkit.errors import CollapseError, ImageReadError, describe_problems
 
@@ -161,11 +161,15 @@ class PixelOptions:
         from tripletkit.features.sources import FeaturePart, FeatureSource
         from tripletkit.features.trained_weights import write_random_weights
 
+        if self.are_used and given_features() is not None:
+            raise click.UsageError("Training from pixels needs images, not --features.")
         if self.are_from_scratch:
             backbone = get_backbone(backbones[0]).resized(self.image_size)
             start = write_random_weights(backbone, seed, _temporary_folder() / "start.weights.h5")
             return FeatureSource((FeaturePart.of_file(start),))
         chosen = choose_features(backbones, weights, views, self.image_size)
+        if not chosen.parts:
+            return chosen
         if self.unfreeze is not None and any(part.stage for part in chosen.parts):
             raise click.UsageError("--unfreeze trains a whole backbone; it needs --depth last.")
         blocks, name = chosen.parts[0].backbone.blocks, chosen.parts[0].backbone.name

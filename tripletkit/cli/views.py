@@ -18,8 +18,8 @@ from tripletkit.cli.options import (
     input_source,
     on_bad_image_option,
 )
-from tripletkit.cli.sources import weights_option
-from tripletkit.errors import TripletFileError
+from tripletkit.cli.sources import features_option, given_features, weights_option
+from tripletkit.errors import ImageNameError, TripletFileError
 
 if TYPE_CHECKING:
     from tripletkit.data.triplets import Triplets
@@ -60,6 +60,7 @@ view_options = group_options(
         help="How the map of embeddings is made; umap needs tripletkit[map].",
     ),
     weights_option,
+    features_option,
     on_bad_image_option,
     follow_outside_option,
     cache_option,
@@ -88,16 +89,22 @@ def open_view(
     labels = read_labels(input_source(labels_file)) if labels_file else {}
     triplets = _read(model, triplets_file, truth_file)
     skip_bad = on_bad_image == "skip"
+    folder = images or model.image_folder
+    if folder is None:
+        raise ImageNameError(
+            "expected a folder of images to show, the model was trained on features alone. Say "
+            "where the images are with --images DIR."
+        )
     files = find_files(
         triplets.names,
         triplets.first_places(),
-        images or model.image_folder,
+        folder,
         skip_bad=skip_bad,
         follow_outside=follow_outside,
     )
     collection = open_collection(
         files,
-        model.find_source(weights),
+        model.find_source(weights, given_features()),
         cache,
         skip_bad=skip_bad,
     )

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 AUTO = "auto"
 # What the facts of features name instead of a backbone where an ONNX file gave them.
 FROM_FILE = "onnx"
+# And where they were made elsewhere.
+FROM_VECTORS = "given"
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,9 @@ _MOBILENET_BLOCKS = (
     "block_16_|Conv_1",
 )
 
-BACKBONES: Registry[Backbone] = Registry("backbone", BackboneError, reserved=[AUTO, FROM_FILE])
+BACKBONES: Registry[Backbone] = Registry(
+    "backbone", BackboneError, reserved=[AUTO, FROM_FILE, FROM_VECTORS]
+)
 register_backbone = BACKBONES.add
 get_backbone = BACKBONES.find
 

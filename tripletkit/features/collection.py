@@ -10,12 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from tripletkit.data.folder import locate_images, place_problems
-from tripletkit.errors import ImageNameError, ImageReadError, describe_problems
+from tripletkit.errors import (
+    FeatureFileError,
+    ImageNameError,
+    ImageReadError,
+    describe_problems,
+)
 from tripletkit.features.exported_networks import load_network_function
 from tripletkit.features.extract import (
     extract_features,
     hash_images,
 )
+from tripletkit.features.given_features import GivenSource
 from tripletkit.features.sources import FeatureSource
 from tripletkit.features.store import FeatureStore
 from tripletkit.progress import Progress
@@ -30,12 +36,18 @@ class NamedFiles:
         places: where each was read (`train.txt:3`), for messages.
         paths: one a name; `None` where there is no such image.
         problems: index of a name -> what is wrong with it.
+        has_folder: whether there is a folder of images at all; features may be given without.
     """
 
     names: Sequence[str]
     places: Sequence[str]
     paths: list[Path | None]
     problems: dict[int, str]
+    has_folder: bool = True
+
+    def is_there(self) -> np.ndarray:
+        """Return `(n_names,)` bool: the image was found, or none has to be."""
+        return np.array([not self.has_folder or path is not None for path in self.paths], bool)
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,7 @@ class Collection:
 def find_files(
     names: Sequence[str],
     places: Sequence[str],
-    folder: Path,
+    folder: Path | None,
     *,
     skip_bad: bool = False,
     follow_outside: bool = False,
@@ -71,13 +83,15 @@ def find_files(
     Args:
         names: distinct names as a triplet file has them.
         places: where each was read.
-        folder: the image folder.
+        folder: the image folder; None where features are given and no image is needed.
         skip_bad: keep going where an image is missing.
         follow_outside: allow names and links that lead out of the folder.
     Raises:
         ImageNameError: if there is no such folder, or a name stands for no image, unless
             bad ones are to be skipped.
     """
+    if folder is None:
+        return NamedFiles(names, places, [None] * len(names), {}, has_folder=False)
     located = locate_images(names, folder, follow_outside=follow_outside)
     if located.problems and not skip_bad:
         raise ImageNameError(
@@ -108,7 +122,7 @@ def find_same_images(files: NamedFiles, store: FeatureStore) -> np.ndarray:
 
 def load_collection(
     files: NamedFiles,
-    source: FeatureSource,
+    source: FeatureSource | GivenSource,
     store: FeatureStore,
     *,
     skip_bad: bool = False,
@@ -126,6 +140,8 @@ def load_collection(
         ImageReadError: if an image cannot be read, unless bad ones are to be skipped. All
             readable ones are in the store by then.
     """
+    if isinstance(source, GivenSource):
+        return _take_given(files, source, skip_bad=skip_bad)
     paths = list(files.paths)
     problems: dict[int, str] = {}
     computed: set[bytes] = set()
@@ -153,6 +169,20 @@ def load_collection(
         )
     placed = place_problems(files.problems | problems, files.places)
     return Collection(source.join(of_parts), placed, len(computed))
+
+
+def _take_given(files: NamedFiles, source: GivenSource, *, skip_bad: bool) -> Collection:
+    features = source.take(files.names)
+    problems = {
+        index: f"{files.names[index]}: has no features in {source.given.path}"
+        for index in np.flatnonzero(np.isnan(features[:, 0]))
+        if index not in files.problems
+    }
+    if problems and not skip_bad:
+        raise FeatureFileError(
+            _with_advice(describe_problems(place_problems(problems, files.places)))
+        )
+    return Collection(features, place_problems(files.problems | problems, files.places), 0)
 
 
 def _with_advice(problems: str) -> str:

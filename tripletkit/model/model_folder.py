@@ -23,7 +23,8 @@ import pandas as pd
 
 from tripletkit.data.outputs import check_parent, current_umask, temporary_prefix
 from tripletkit.errors import ModelFolderError, OutputError
-from tripletkit.features.backbones import FROM_FILE, get_backbone
+from tripletkit.features.backbones import FROM_FILE, FROM_VECTORS, get_backbone
+from tripletkit.features.given_features import GivenSource, read_features
 from tripletkit.features.sources import BACKBONE_FILE, FeatureSource, GivenWeights
 from tripletkit.features.weights_files import file_sha256
 from tripletkit.model.head_layers import NumpyHead, read_numpy_head, write_head_layers
@@ -73,8 +74,9 @@ class ModelFolder:
         return self.record["head"]["distance"]
 
     @property
-    def image_folder(self) -> Path:
-        return Path(self.record["images"])
+    def image_folder(self) -> Path | None:
+        """Where its images were at training; None if it was trained on features alone."""
+        return self.record["images"] and Path(self.record["images"])
 
     def read_centers(self) -> pd.DataFrame | None:
         """Return the class centers, a row for each class; None if the loss kept none."""
@@ -100,16 +102,24 @@ class ModelFolder:
         """Return the trained head for `embed`, without TensorFlow where its layers allow it."""
         return read_numpy_head(self.path / HEAD_FILE) or self.load_head()
 
-    def find_source(self, weights: GivenWeights | None = None) -> FeatureSource:
+    def find_source(
+        self, weights: GivenWeights | None = None, features: Path | None = None
+    ) -> FeatureSource | GivenSource:
         """Return what the features are of that the model was trained on.
 
         Args:
             weights: where the user says that weights are. Defaults to the model folder where
                 the backbone was trained too, else to where they were at training, then to the
                 backbone's own.
+            features: file of the features of the images that are asked of, for a model that was
+                trained on given features, or instead of computing them.
         Raises:
             BackboneError: if a backbone is not known, or weights are given for another.
+            FeatureFileError: if the file cannot be read, or has vectors of another width.
         """
+        if features is not None or self.record["features"].get("backbone") == FROM_VECTORS:
+            given = None if features is None else read_features(features)
+            return GivenSource.of_record(self.record, given)
         return FeatureSource.of_record(self.record, self.path, weights)
 
 
@@ -230,7 +240,7 @@ def _oldest_version(features: dict[str, Any], backbone: Path | None) -> int:
     is_first = (
         backbone is None
         and "parts" not in features
-        and features["backbone"] != FROM_FILE
+        and features["backbone"] not in (FROM_FILE, FROM_VECTORS)
         and features["input_size_px"] == get_backbone(features["backbone"]).input_size_px
     )
     return 1 if is_first else FORMAT_VERSION
