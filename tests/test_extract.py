@@ -49,7 +49,7 @@ def run(tiny_backbone, space, function, tmp_path):
             return extract_features(
                 paths,
                 tiny_backbone,
-                space,
+                [space],
                 store,
                 options.pop("load_function", lambda: function),
                 **options,

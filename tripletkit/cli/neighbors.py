@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("images", type=INPUT_FOLDER)
+@click.argument("images", type=INPUT_FOLDER, required=False)
 @click.option(
     "--query",
     "queries",
@@ -72,7 +72,7 @@ if TYPE_CHECKING:
 @json_option
 @quiet_option
 def neighbors(
-    images: Path,
+    images: Path | None,
     queries: tuple[Path, ...],
     k: int,
     model: Path | None,

@@ -11,17 +11,21 @@ from pathlib import Path
 
 import numpy as np
 
-from tripletkit import defaults
 from tripletkit.data.folder import locate_images, place_problems
-from tripletkit.errors import DataWarning, ImageNameError, ImageReadError, describe_problems
+from tripletkit.errors import (
+    DataWarning,
+    ImageNameError,
+    ImageReadError,
+    describe_problems,
+)
+from tripletkit.features.exported_networks import load_network_function
 from tripletkit.features.extract import (
-    FeatureFunction,
     extract_features,
     hash_images,
 )
-from tripletkit.features.sources import FeaturePart, FeatureSource
+from tripletkit.features.given_features import GivenSource
+from tripletkit.features.sources import FeatureSource
 from tripletkit.features.store import FeatureStore
-from tripletkit.features.trained_weights import build_backbone
 from tripletkit.progress import Progress
 
 logger = logging.getLogger("tripletkit")
@@ -36,12 +40,18 @@ class NamedFiles:
         places: where each was read (`train.txt:3`), for messages.
         paths: one a name; `None` where there is no such image.
         problems: index of a name -> what is wrong with it.
+        has_folder: whether there is a folder of images at all; features may be given without.
     """
 
     names: Sequence[str]
     places: Sequence[str]
     paths: list[Path | None]
     problems: dict[int, str]
+    has_folder: bool = True
+
+    def is_there(self) -> np.ndarray:
+        """Return `(n_names,)` bool: the image was found, or none has to be."""
+        return np.array([not self.has_folder or path is not None for path in self.paths], bool)
 
 
 @dataclass(frozen=True)
@@ -67,7 +77,7 @@ class Collection:
 def find_files(
     names: Sequence[str],
     places: Sequence[str],
-    folder: Path,
+    folder: Path | None,
     *,
     skip_bad: bool = False,
     follow_outside: bool = False,
@@ -77,13 +87,15 @@ def find_files(
     Args:
         names: distinct names as a triplet file has them.
         places: where each was read.
-        folder: the image folder.
+        folder: the image folder; None where features are given and no image is needed.
         skip_bad: keep going where an image is missing.
         follow_outside: allow names and links that lead out of the folder.
     Raises:
         ImageNameError: if there is no such folder, or a name stands for no image, unless
             bad ones are to be skipped.
     """
+    if folder is None:
+        return NamedFiles(names, places, [None] * len(names), {}, has_folder=False)
     located = locate_images(names, folder, follow_outside=follow_outside)
     if located.problems and not skip_bad:
         raise ImageNameError(
@@ -114,7 +126,7 @@ def find_same_images(files: NamedFiles, store: FeatureStore) -> np.ndarray:
 
 def load_collection(
     files: NamedFiles,
-    source: FeatureSource,
+    source: FeatureSource | GivenSource,
     store: FeatureStore,
     *,
     skip_bad: bool = False,
@@ -132,21 +144,24 @@ def load_collection(
         ImageReadError: if an image cannot be read, unless bad ones are to be skipped. All
             readable ones are in the store by then.
     """
+    if isinstance(source, GivenSource):
+        return _take_given(files, source, skip_bad=skip_bad)
     paths = list(files.paths)
     problems: dict[int, str] = {}
     computed: set[bytes] = set()
-    of_parts = []
-    for part in source.parts:
+    of_parts: list[np.ndarray] = []
+    for parts in source.networks:
         extracted = extract_features(
             paths,
-            part.backbone,
-            part.space,
+            parts[0].backbone,
+            [part.space for part in parts],
             store,
-            partial(_load_function, part),
+            partial(load_network_function, parts, store.folder),
             progress,
             source.views,
         )
-        of_parts.append(extracted.values)
+        ends = np.cumsum([part.n_features for part in parts])[:-1]
+        of_parts += np.split(extracted.values, ends, axis=1)
         computed |= extracted.computed
         problems |= extracted.problems
         for index in extracted.problems:
@@ -176,6 +191,9 @@ def open_collection(
             DataWarning,
             stacklevel=2,
         )
+    if not source.parts:
+        logger.info("Features: %s images given.", f"{len(files.names) - n_bad:,}")
+        return collection
     n_stored = len(files.names) - n_bad - collection.n_computed
     logger.info(
         "Features: %s images computed, %s from the store.",
@@ -185,11 +203,18 @@ def open_collection(
     return collection
 
 
-def _load_function(part: FeaturePart) -> FeatureFunction:
-    from tripletkit.features.fast_graph import make_feature_function
-
-    model = build_backbone(part.backbone, part.find_weights())
-    return make_feature_function(part.backbone, model, defaults.EXTRACT_BATCH_SIZE)
+def _take_given(files: NamedFiles, source: GivenSource, *, skip_bad: bool) -> Collection:
+    features = source.take(files.names)
+    problems = {
+        index: f"{files.names[index]}: has no features in {source.given.path}"
+        for index in np.flatnonzero(np.isnan(features[:, 0]))
+        if index not in files.problems
+    }
+    if problems and not skip_bad:
+        raise FeatureFileError(
+            _with_advice(describe_problems(place_problems(problems, files.places)))
+        )
+    return Collection(features, place_problems(files.problems | problems, files.places), 0)
 
 
 def _with_advice(problems: str) -> str:

@@ -26,7 +26,8 @@ from tripletkit.features.image_views import ORIGINAL, View, read_views
 from tripletkit.features.store import FeatureSpace, FeatureStore
 from tripletkit.progress import Progress
 
-# `(batch_size, side, side, 3)` uint8 -> `(batch_size, n_features)` float32
+# `(batch_size, side, side, 3)` uint8 -> `(batch_size, n_features)` float32, the columns of
+# several spaces side by side
 FeatureFunction = Callable[[np.ndarray], np.ndarray]
 
 
@@ -35,7 +36,8 @@ class ImageFeatures:
     """Features of a list of image files.
 
     Attributes:
-        values: `(n_images, n_features)` float32; a row of NaN where there is a problem.
+        values: `(n_images, n_features)` float32, the columns of several spaces side by side; a row
+            of NaN where there is a problem.
         problems: index of an image -> why it has no features.
         computed: contents that the backbone had to look at; the others came from the store.
     """
@@ -48,7 +50,7 @@ class ImageFeatures:
 def extract_features(
     paths: Sequence[Path | None],
     backbone: Backbone,
-    space: FeatureSpace,
+    spaces: Sequence[FeatureSpace],
     store: FeatureStore,
     load_function: Callable[[], FeatureFunction],
     progress: Progress | None = None,
@@ -57,12 +59,13 @@ def extract_features(
     """Return the features of images, computing and storing those that are not there yet.
 
     An image's features depend on nothing but its content, the space and the views: batches
-    have one shape, so neither the other images nor their order change a bit of them.
+    have one shape, so neither the other images nor their order change a bit of them. Spaces
+    of one network are computed together and stored apart.
 
     Args:
         paths: one an image; `None` gives a row of NaN.
         backbone: for its input size and resize filter.
-        space: the backbone's feature space.
+        spaces: of the backbone, in the order of the columns that the function gives.
         store: where to look first and to keep what is computed, each view apart.
         load_function: makes the function from a batch of `defaults.EXTRACT_BATCH_SIZE`
             images to features; called only if something must be computed.
@@ -72,17 +75,20 @@ def extract_features(
         StoreError: if the store fails.
     """
     problems: dict[int, str] = {}
-    space_of = {view: view_space(space, view) for view in views}
+    spaces_of = {view: [view_space(space, view) for space in spaces] for view in views}
+    ends = np.cumsum([space.n_features for space in spaces])[:-1]
     with _threads() as pool:
         contents = _hash_files(paths, store, pool, problems)
         path_of = {content: path for path, content in zip(paths, contents, strict=True) if content}
-        missing = _find_missing(space_of, store, path_of)
+        missing = _find_missing(spaces_of, store, path_of)
         unreadable: dict[bytes, str] = {}
         compute = None
         decoded = _decode(missing, path_of, backbone, pool, unreadable)
         for n_done, view, batch, pixels in _batches(decoded):
             compute = compute or load_function()
-            store.write(space_of[view], batch, compute(pixels)[: len(batch)])
+            columns = np.split(compute(pixels)[: len(batch)], ends, axis=1)
+            for space, features in zip(spaces_of[view], columns, strict=True):
+                store.write(space, batch, features)
             if progress is not None:
                 progress(n_done, len(missing))
 
@@ -93,10 +99,12 @@ def extract_features(
                 str(path_of[content]), str(paths[index]), 1
             )
     usable = [index for index, content in enumerate(contents) if content and index not in problems]
-    values = np.full((len(paths), space.n_features), np.nan, dtype=np.float32)
-    values[usable] = _read_mean(
-        store, list(space_of.values()), [contents[index] for index in usable]
-    )
+    found = [contents[index] for index in usable]
+    n_features = sum(space.n_features for space in spaces)
+    values = np.full((len(paths), n_features), np.nan, dtype=np.float32)
+    for number, columns in enumerate(np.split(np.arange(n_features), ends)):
+        in_views = [of_view[number] for of_view in spaces_of.values()]
+        values[np.ix_(usable, columns)] = _read_mean(store, in_views, found)
     computed = frozenset(missing).difference(unreadable)
     return ImageFeatures(values, dict(sorted(problems.items())), computed)
 
@@ -176,11 +184,16 @@ def _hash_or_error(path: Path) -> bytes | OSError:
 
 
 def _find_missing(
-    space_of: Mapping[View, FeatureSpace], store: FeatureStore, contents: Iterable[bytes]
+    spaces_of: Mapping[View, Sequence[FeatureSpace]],
+    store: FeatureStore,
+    contents: Iterable[bytes],
 ) -> dict[bytes, list[View]]:
-    """Return content -> the views that it has no features of, in the order of the contents."""
+    """Return content -> the views that it lacks in a space, in the order of the contents."""
     contents = list(contents)
-    missing_of = {view: set(store.missing(space, contents)) for view, space in space_of.items()}
+    missing_of = {
+        view: set().union(*(store.missing(space, contents) for space in spaces))
+        for view, spaces in spaces_of.items()
+    }
     missing = {
         content: [view for view, lacking in missing_of.items() if content in lacking]
         for content in contents
@@ -240,8 +253,9 @@ def _read_checked(
         raise ImageReadError(f"{path}: cannot be read: {error.strerror}") from error
     if hashlib.sha256(data).digest() != content:
         raise ImageReadError(f"{path}: changed while it was being read; run the command again")
+    how = backbone.preprocessing
     return read_views(
-        path, backbone.input_size_px, backbone.preprocessing.resample, views, io.BytesIO(data)
+        path, backbone.input_size_px, how.resample, views, io.BytesIO(data), how.shortest_edge_px
     )
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from tripletkit.data.names import guard_formula
 from tripletkit.data.outputs import check_output, open_output
 from tripletkit.errors import OutputError
+from tripletkit.features.given_features import import_pyarrow
 
 
 def check_vector_output(path: Path) -> None:
@@ -19,12 +20,15 @@ def check_vector_output(path: Path) -> None:
 
     Raises:
         OutputError: if the suffix is none of those known, or the file cannot be written.
+        MissingExtraError: if it is a Parquet file and pyarrow is not installed.
     """
     if path.suffix.lower() not in _WRITERS:
         raise OutputError(
             f"{path}: expected a name that ends in {', '.join(_WRITERS)}, got "
             f"{path.suffix or 'no suffix'!r}"
         )
+    if path.suffix.lower() == ".parquet":
+        import_pyarrow()
     check_output(path)
 
 
@@ -49,9 +53,7 @@ def write_vectors(path: Path, names: Sequence[str], vectors: np.ndarray) -> None
 
 
 def _write_parquet(file: IO[bytes], names: Sequence[str], vectors: np.ndarray) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    pa, pq = import_pyarrow()
     values = pa.array(np.ascontiguousarray(vectors).ravel())
     column = pa.FixedSizeListArray.from_arrays(values, vectors.shape[1])
     pq.write_table(pa.table({"name": pa.array(names, pa.string()), "vector": column}), file)
