@@ -17,7 +17,7 @@ from typing import IO, BinaryIO
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.outputs import open_output
+from tripletkit.data.outputs import Destination, open_output
 from tripletkit.errors import MAX_SHOWN, TripletFileError, describe_problems
 
 HEADINGS = {("anchor", "positive", "negative"), ("anchor", "first", "second")}
@@ -158,18 +158,18 @@ def scan_triplets(source: Path | BinaryIO, name: str | None = None) -> TripletSc
     return TripletScan(collected.triplets(name), collected.problems)
 
 
-def write_triplets(path: Path, names: Sequence[str], rows: np.ndarray) -> None:
+def write_triplets(destination: Destination, names: Sequence[str], rows: np.ndarray) -> None:
     """Write a triplet file, names quoted where they need it; whole or not at all.
 
     Args:
-        path: the file to write.
+        destination: the file to write.
         names: the distinct names.
         rows: `(n_triplets, 3)` indices into `names`.
     Raises:
         TripletFileError: if a name cannot stand in a text file.
         OutputError: if the file cannot be written.
     """
-    with open_output(path) as file:
+    with open_output(destination) as file:
         write_triplet_lines(file, names, rows)
 
 

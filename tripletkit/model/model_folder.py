@@ -11,9 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.outputs import check_parent, current_umask, temporary_prefix
+from tripletkit.data.output_forms import OutputForm
+from tripletkit.data.outputs import MODEL_RECORD, check_parent, explain_failure
+from tripletkit.data.unfinished import remove_unfinished, unfinished_folder
 from tripletkit.errors import ModelFolderError, OutputError
 from tripletkit.features.backbones import get_backbone
 from tripletkit.features.sources import BACKBONE_FILE, FeatureSource, GivenWeights
@@ -38,11 +37,15 @@ if TYPE_CHECKING:
 # backbone with weights of its own in the folder.
 FORMAT_VERSION = 2
 
-RECORD_FILE = "model.json"
+RECORD_FILE = MODEL_RECORD
 HEAD_FILE = "head.weights.h5"
 HISTORY_FILE = "history.csv"
 CENTERS_FILE = "class_centers.csv"
 MODEL_FILES = {RECORD_FILE, HEAD_FILE, HISTORY_FILE, CENTERS_FILE, BACKBONE_FILE}
+
+MODEL_FORM = OutputForm(
+    "a model folder as `tripletkit train` wrote it", lambda path: not _find_reason_to_keep(path)
+)
 
 
 @dataclass(frozen=True)
@@ -150,29 +153,22 @@ def save_model(
     """
     check_model_output(path, overwrite=overwrite)
     target = path.resolve()
-    with _explained(path):
-        # A sibling, so that moving it in is one rename on one file system.
-        partial = Path(tempfile.mkdtemp(prefix=temporary_prefix(target), dir=target.parent))
-        try:
-            _check_room(partial / HEAD_FILE, 4 * head.count_params())
-            head.save_weights(partial / HEAD_FILE)
-            pd.DataFrame(history).to_csv(partial / HISTORY_FILE, index=False)
-            if centers is not None:
-                centers.to_csv(partial / CENTERS_FILE, index_label="label")
-            if backbone is not None:
-                shutil.copyfile(backbone, partial / BACKBONE_FILE)
-            files = {file.name: file_sha256(file) for file in sorted(partial.iterdir())}
-            version = _oldest_version(record["features"], backbone)
-            whole = {"format_version": version, **record, "files": files}
-            whole["sha256"] = _digest(whole)
-            text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
-            # A path that is not UTF-8 holds surrogates; their escape is what JSON has for them.
-            (partial / RECORD_FILE).write_text(text, encoding="utf-8", errors="backslashreplace")
-            partial.chmod(0o777 & ~current_umask())
-            _move_in(partial, target)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+    remove_unfinished(target.parent)
+    with explain_failure(path), unfinished_folder(target) as partial:
+        _check_room(partial / HEAD_FILE, 4 * head.count_params())
+        head.save_weights(partial / HEAD_FILE)
+        pd.DataFrame(history).to_csv(partial / HISTORY_FILE, index=False)
+        if centers is not None:
+            centers.to_csv(partial / CENTERS_FILE, index_label="label")
+        if backbone is not None:
+            shutil.copyfile(backbone, partial / BACKBONE_FILE)
+        files = {file.name: file_sha256(file) for file in sorted(partial.iterdir())}
+        version = _oldest_version(record["features"], backbone)
+        whole = {"format_version": version, **record, "files": files}
+        whole["sha256"] = _digest(whole)
+        text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+        # A path that is not UTF-8 holds surrogates; their escape is what JSON has for them.
+        (partial / RECORD_FILE).write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def load_model(path: Path) -> ModelFolder:
@@ -182,6 +178,9 @@ def load_model(path: Path) -> ModelFolder:
         ModelFolderError: if it is missing, incomplete, edited or from a newer format.
     """
     record_file = path / RECORD_FILE
+    if not path.exists():
+        # A training that was killed while it replaced the model may have left both beside it.
+        remove_unfinished(path.absolute().parent)
     if not record_file.is_file():
         raise ModelFolderError(
             f"{path}: expected a model folder with {RECORD_FILE}, there is none. "
@@ -227,20 +226,43 @@ def _oldest_version(features: dict[str, Any], backbone: Path | None) -> int:
 
 
 def _check_replaceable(path: Path, target: Path, overwrite: bool) -> None:
-    found = {file.name for file in target.iterdir()} if target.is_dir() else {"a file"}
-    if strange := sorted(found - MODEL_FILES):
-        raise OutputError(
-            f"{path}: expected a new or empty place or a model folder, found {strange[0]!r} "
-            "there, which would be lost. Choose another -o."
-        )
     if target == Path.cwd() or target.is_mount():
         raise OutputError(
             f"{path}: this folder cannot be replaced as a whole. Name a folder below it with -o."
         )
-    if found and not overwrite:
+    if not target.is_dir():
+        raise OutputError(f"{path}: expected a folder to make, got a file. Choose another -o.")
+    if not any(target.iterdir()):
+        return
+    if reason := _find_reason_to_keep(target):
+        raise OutputError(f"{path}: {reason}, which would be lost. Choose another -o.")
+    if not overwrite:
         raise OutputError(
             f"{path}: holds a model already. Choose another -o, or replace it with --force."
         )
+
+
+def _find_reason_to_keep(folder: Path) -> str | None:
+    """Return why a folder that is not empty is not one that `save_model` made, if it is not.
+
+    Its record must be as it was written; the other files may be damaged or missing.
+    """
+    found = list(folder.iterdir())
+    if strange := sorted(file.name for file in found if file.name not in MODEL_FILES):
+        return f"expected a new or empty place or a model folder, found {strange[0]!r} there"
+    if not all(file.is_file() for file in found):
+        return "expected a model folder, which has no folders"
+    try:
+        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+        is_written = record["sha256"] == _digest(record) and "format_version" in record
+    except (ValueError, LookupError, TypeError, OSError, RecursionError):
+        is_written = False
+    if not is_written:
+        return (
+            f"expected a model folder, but has no {RECORD_FILE} as `tripletkit train` wrote it; "
+            f"it holds {found[0].name!r}"
+        )
+    return None
 
 
 def _check_room(path: Path, n_bytes: int) -> None:
@@ -253,29 +275,3 @@ def _digest(record: dict[str, Any]) -> str:
     facts = {key: value for key, value in record.items() if key != "sha256"}
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _move_in(partial: Path, path: Path) -> None:
-    """Put the new folder in the place of the old one, which goes only after that."""
-    if not path.exists():
-        partial.rename(path)
-        return
-    retired = partial.with_name(f"{partial.name}.old")
-    path.rename(retired)
-    try:
-        partial.rename(path)
-    except OSError:
-        retired.rename(path)
-        raise
-    shutil.rmtree(retired)
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        reason = error.strerror or str(error)
-        raise OutputError(f"{path}: the model cannot be written: {reason}") from error

@@ -5,15 +5,18 @@ Right and wrong are told by colour and by a sign, so that nobody has to tell the
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageOps
+from PIL import ExifTags, Image, ImageDraw, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from tripletkit import defaults
 from tripletkit.data.images import read_image
-from tripletkit.data.outputs import check_output, open_output
+from tripletkit.data.output_forms import MARK
+from tripletkit.data.outputs import Destination, check_output, destination_path, open_output
 from tripletkit.errors import OutputError
 from tripletkit.report.fonts import find_font
 from tripletkit.report.style import LIGHT
@@ -55,15 +58,24 @@ def check_collage_output(path: Path) -> None:
     check_output(path)
 
 
-def write_image(path: Path, image: Image.Image) -> None:
+def write_image(destination: Destination, image: Image.Image) -> None:
     """Write an image in the format that the suffix says; whole or not at all.
 
     Raises:
         OutputError: if it cannot be written.
     """
+    path = destination_path(destination)
     check_collage_output(path)
-    with open_output(path, "wb") as file:
-        image.save(file, _FORMATS[path.suffix.lower()], optimize=True, quality=90)
+    info, exif = PngInfo(), Image.Exif()
+    info.add_text("Software", MARK)
+    exif[ExifTags.Base.Software] = MARK
+    # In memory first: of a full disk Pillow says "encoder error".
+    buffer = io.BytesIO()
+    image.save(
+        buffer, _FORMATS[path.suffix.lower()], optimize=True, quality=90, pnginfo=info, exif=exif
+    )
+    with open_output(destination, "wb") as file:
+        file.write(buffer.getbuffer())
 
 
 def draw_grid(

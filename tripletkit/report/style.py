@@ -19,7 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tripletkit.data.outputs import check_output, open_output
+from tripletkit.data.output_forms import MARK
+from tripletkit.data.outputs import Destination, check_output, destination_path, open_output
 from tripletkit.errors import OutputError
 from tripletkit.report.fonts import installed_families
 
@@ -137,14 +138,15 @@ def check_figure_output(path: Path) -> None:
     check_output(path)
 
 
-def write_figure(path: Path, figure: Figure) -> None:
+def write_figure(destination: Destination, figure: Figure) -> None:
     """Write a figure in the format that the suffix says; whole or not at all.
 
     Raises:
         OutputError: if it cannot be written.
     """
+    path = destination_path(destination)
     check_figure_output(path)
-    with open_output(path, "wb") as file:
+    with open_output(destination, "wb") as file:
         file.write(render_figure(figure, path.suffix.lower().removeprefix(".")))
 
 
@@ -158,9 +160,13 @@ def render_figure(figure: Figure, form: str) -> bytes:
     # A date or chance ids would make every run's file another; text as text can be edited and
     # has every letter that the viewer's fonts have.
     fixed = {"svg.hashsalt": "tripletkit", "svg.fonttype": "none"}
-    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    about = {
+        "svg": {"Date": None, "Creator": MARK},
+        "pdf": {"CreationDate": None, "Creator": MARK},
+        "png": {"Software": MARK},
+    }
     with matplotlib.rc_context(fixed), warnings.catch_warnings():
         if form == "svg":
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(buffer, format=form, dpi=_DOTS_PER_INCH, metadata=undated.get(form))
+        figure.savefig(buffer, format=form, dpi=_DOTS_PER_INCH, metadata=about[form])
     return buffer.getvalue()

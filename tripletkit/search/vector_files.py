@@ -9,7 +9,8 @@ from typing import IO
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.outputs import check_output, open_output
+from tripletkit.data.output_forms import OutputForm, archive_form, csv_form
+from tripletkit.data.outputs import Destination, check_output, destination_path, open_output
 from tripletkit.errors import OutputError
 
 
@@ -27,7 +28,7 @@ def check_vector_output(path: Path) -> None:
     check_output(path)
 
 
-def write_vectors(path: Path, names: Sequence[str], vectors: np.ndarray) -> None:
+def write_vectors(destination: Destination, names: Sequence[str], vectors: np.ndarray) -> None:
     """Write vectors with their names, in the format that the suffix says; whole or not at all.
 
     - `.parquet`: the columns `name` and `vector` (a list of float32 of fixed length).
@@ -35,15 +36,27 @@ def write_vectors(path: Path, names: Sequence[str], vectors: np.ndarray) -> None
     - `.npz`: the arrays `names` (text) and `vectors` (float32), for `numpy.load`.
 
     Args:
-        path: see above.
+        destination: see above.
         names: distinct.
         vectors: `(n_images, n_dims)` float32.
     Raises:
         OutputError: if the suffix is another, or the file cannot be written.
     """
+    path = destination_path(destination)
     check_vector_output(path)
-    with open_output(path, "wb") as file:
+    with open_output(destination, "wb") as file:
         _WRITERS[path.suffix.lower()](file, names, vectors)
+
+
+def vectors_form(path: Path) -> OutputForm:
+    """Return what the file looks like that `write_vectors` writes there."""
+    return _FORMS[path.suffix.lower()]
+
+
+def _is_parquet(path: Path) -> bool:
+    import pyarrow.parquet as pq
+
+    return pq.read_schema(path).names == ["name", "vector"]
 
 
 def _write_parquet(file: IO[bytes], names: Sequence[str], vectors: np.ndarray) -> None:
@@ -69,4 +82,10 @@ _WRITERS: dict[str, Callable[[IO[bytes], Sequence[str], np.ndarray], None]] = {
     ".parquet": _write_parquet,
     ".csv": _write_csv,
     ".npz": _write_npz,
+}
+
+_FORMS = {
+    ".parquet": OutputForm("a Parquet file of the columns name and vector", _is_parquet),
+    ".csv": csv_form("a CSV of vectors with the heading name,0,1, ...", "name,0,", "name,0\n"),
+    ".npz": archive_form("an NPZ file of the arrays names and vectors", ["names.npy", "vectors.npy"]),
 }
