@@ -11,6 +11,7 @@ from tripletkit.cli.console import say
 from tripletkit.cli.options import OUTPUT_FILE, quiet_option
 from tripletkit.cli.views import (
     describe_missing_triplets,
+    make_outputs,
     open_view,
     read_training_triplets,
     view_options,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 )
 @view_options
 @quiet_option
-def report(model: Path, output: Path, projection: str, **view_settings: Any) -> None:
+def report(model: Path, output: Path, projection: str, force: bool, **view_settings: Any) -> None:
     """Write one HTML page about a model: figures, mistakes, neighbours, a map.
 
     \b
@@ -42,17 +43,16 @@ def report(model: Path, output: Path, projection: str, **view_settings: Any) -> 
 
     The page holds its images and asks the network for nothing, so it can be sent by mail.
     """
-    from tripletkit.data.outputs import check_output
     from tripletkit.model.model_folder import load_model
-    from tripletkit.report.page import write_report
+    from tripletkit.report.page import REPORT_FORM, write_report
     from tripletkit.report.projections import check_projection
 
-    check_output(output)
     check_projection(projection)
     folder = load_model(model)
+    file = make_outputs(folder, force=force, **view_settings).file(output, REPORT_FORM)
     view = open_view(folder, **view_settings)
     training = _read_training(view)
-    n_bytes = write_report(output, view, _run_baselines(view, training), training, projection)
+    n_bytes = write_report(file, view, _run_baselines(view, training), training, projection)
     say(f"Wrote {output}, {n_bytes / 1e6:.1f} MB. Open it in a browser.")
 
 

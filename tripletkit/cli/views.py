@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,7 @@ from tripletkit.cli.options import (
     INPUT_FOLDER,
     cache_option,
     follow_outside_option,
+    force_option,
     group_options,
     input_source,
     on_bad_image_option,
@@ -22,6 +23,7 @@ from tripletkit.cli.sources import weights_option
 from tripletkit.errors import TripletFileError
 
 if TYPE_CHECKING:
+    from tripletkit.data.outputs import Outputs
     from tripletkit.data.triplets import Triplets
     from tripletkit.features.sources import GivenWeights
     from tripletkit.model.model_folder import ModelFolder
@@ -63,7 +65,25 @@ view_options = group_options(
     on_bad_image_option,
     follow_outside_option,
     cache_option,
+    force_option,
 )
+
+
+def make_outputs(
+    model: ModelFolder, *, images: Path | None, force: bool, **view_settings: Any
+) -> Outputs:
+    """Return what may be written by a command that takes `view_options`."""
+    from tripletkit.data.outputs import Outputs
+
+    record = model.record
+    inputs = [view_settings[name] for name in ("triplets_file", "truth_file", "labels_file")]
+    inputs += view_settings["weights"].values()
+    inputs += [
+        Path(record[key]["path"])
+        for key in ("training_file", "votes")
+        if record.get(key) and record[key]["path"] is not None
+    ]
+    return Outputs(inputs, image_folders=[images or model.image_folder], force=force)
 
 
 def open_view(

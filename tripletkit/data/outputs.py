@@ -45,7 +45,7 @@ class Outputs:
         self._inputs = [path for path in inputs if path is not None]
         self._image_folders = [path for path in image_folders if path is not None]
         self._force = force
-        self._targets: dict[Path, Path] = {}
+        self._announced: dict[Path, OutputForm] = {}
 
     def file(self, path: Path, form: OutputForm) -> OutputFile:
         """Check a file that is to be written.
@@ -53,11 +53,15 @@ class Outputs:
         Raises:
             OutputError: if it may not be, or cannot be.
         """
-        self._announce(path)
+        self._announce(path, form)
         output = OutputFile(path, self, form)
         output.check()
         remove_unfinished(_resolve(path).parent)
         return output
+
+    def optional_file(self, path: Path | None, form: OutputForm) -> OutputFile | None:
+        """Check a file that is to be written if it is named; see `file`."""
+        return None if path is None else self.file(path, form)
 
     def folder(self, path: Path, form: OutputForm) -> None:
         """Check a folder that is to be written as a whole.
@@ -65,7 +69,7 @@ class Outputs:
         Raises:
             OutputError: if it may not be, or cannot be.
         """
-        self._announce(path)
+        self._announce(path, form)
         self.check(path, form)
         target = _resolve(path)
         for given in [*self._inputs, *self._image_folders]:
@@ -91,9 +95,18 @@ class Outputs:
             raise OutputError(f"{folder}: its folder {first} cannot be written")
         for name, form in forms.items():
             path = folder / name
-            self._announce(path)
+            self._announce(path, form)
             self._check_place(path, form)
         remove_unfinished(first)
+
+    def check_again(self) -> None:
+        """Refuse what has come to be where an output is to be written.
+
+        Raises:
+            OutputError: saying why.
+        """
+        for path, form in self._announced.items():
+            self._check_place(path, form)
 
     def check(self, path: Path, form: OutputForm) -> None:
         """Refuse what may not be written.
@@ -128,10 +141,11 @@ class Outputs:
             )
         self._check_existing(path, target, there, form)
 
-    def _announce(self, path: Path) -> None:
-        other = self._targets.setdefault(_resolve(path), path)
-        if other is not path:
+    def _announce(self, path: Path, form: OutputForm) -> None:
+        target = _resolve(path)
+        if target in self._announced:
             raise OutputError(f"{path}: is named for two outputs. {_ELSEWHERE}")
+        self._announced[target] = form
 
     def _check_existing(
         self, path: Path, target: Path, there: os.stat_result, form: OutputForm
@@ -240,19 +254,6 @@ def explain_failure(path: Path) -> Iterator[None]:
         if isinstance(error, TripletkitError):
             raise
         raise OutputError(f"{path}: cannot be written: {_find_reason(error)}") from error
-
-
-def check_output(path: Path) -> None:
-    """Refuse early what `open_output` would refuse after hours of work.
-
-    Raises:
-        OutputError: if the path is a folder, or its folder is missing or cannot be written.
-    """
-    target = _resolve(path)
-    if target.is_dir():
-        raise OutputError(f"{path}: expected a file to write, got a folder")
-    if target.is_file() or not target.exists():
-        check_parent(target)
 
 
 def check_parent(path: Path) -> None:

@@ -49,7 +49,7 @@ def unfinished_file(
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
     descriptor, hidden = _make_locked(lambda: _make_file(target))
     try:
-        with open(descriptor, mode, **text) as file:
+        with os.fdopen(descriptor, mode, **text) as file:
             yield file
             file.flush()
             os.fsync(descriptor)
@@ -83,7 +83,11 @@ def unfinished_folder(target: Path) -> Iterator[Path]:
         elif not _exchange(new, target):
             (hidden / _PLACE).write_bytes(os.fsencode(target.name))
             target.rename(old)
-            new.rename(target)
+            try:
+                new.rename(target)
+            except OSError:
+                old.rename(target)
+                raise
 
 
 @contextmanager

@@ -31,7 +31,9 @@ AnswerFormat = Literal["csv", "labels"]
 NAME_COLUMNS = ("a", "b", "c")
 COLUMNS = (*NAME_COLUMNS, "prediction", "margin")
 ANSWERS_FORM = any_form(
-    "a file of answers", csv_form("answers with their margins", ",".join(COLUMNS) + "\n"), LABELS_FORM
+    "a file of answers",
+    csv_form("answers with their margins", ",".join(COLUMNS) + "\n"),
+    LABELS_FORM,
 )
 TRUTH_COLUMNS = ("label", "truth", "prediction")
 

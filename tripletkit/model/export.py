@@ -10,6 +10,7 @@ from tripletkit.data.unfinished import unfinished_files
 from tripletkit.features.sources import FeatureSource
 from tripletkit.features.trained_weights import build_backbone
 from tripletkit.model.model_folder import ModelFolder
+
 ENCODER_FILE = "encoder.keras"
 TRIPLET_FILE = "triplet_network.keras"
 

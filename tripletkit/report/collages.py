@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from tripletkit import defaults
 from tripletkit.data.images import read_image
 from tripletkit.data.output_forms import MARK
-from tripletkit.data.outputs import Destination, check_output, destination_path, open_output
+from tripletkit.data.outputs import Destination, destination_path, open_output
 from tripletkit.errors import OutputError
 from tripletkit.report.fonts import find_font
 from tripletkit.report.style import LIGHT
@@ -44,18 +44,17 @@ class Tile:
     is_right: bool | None = None
 
 
-def check_collage_output(path: Path) -> None:
+def check_collage_suffix(path: Path) -> None:
     """Refuse early what `write_image` would refuse after the work.
 
     Raises:
-        OutputError: if the suffix is none of those known, or the file cannot be written.
+        OutputError: if the suffix is none of those known.
     """
     if path.suffix.lower() not in _FORMATS:
         raise OutputError(
             f"{path}: expected a name that ends in {', '.join(_FORMATS)}, got "
             f"{path.suffix or 'no suffix'!r}"
         )
-    check_output(path)
 
 
 def write_image(destination: Destination, image: Image.Image) -> None:
@@ -65,7 +64,7 @@ def write_image(destination: Destination, image: Image.Image) -> None:
         OutputError: if it cannot be written.
     """
     path = destination_path(destination)
-    check_collage_output(path)
+    check_collage_suffix(path)
     info, exif = PngInfo(), Image.Exif()
     info.add_text("Software", MARK)
     exif[ExifTags.Base.Software] = MARK

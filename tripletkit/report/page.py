@@ -70,6 +70,7 @@ class Album:
             "label": self.view.label_of(image),
         }
 
+
 # The template says so too.
 REPORT_FORM = marked_form(
     "a report that tripletkit wrote", b'<meta name="generator" content="tripletkit">'

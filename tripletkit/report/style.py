@@ -20,7 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tripletkit.data.output_forms import MARK
-from tripletkit.data.outputs import Destination, check_output, destination_path, open_output
+from tripletkit.data.outputs import Destination, destination_path, open_output
 from tripletkit.errors import OutputError
 from tripletkit.report.fonts import installed_families
 
@@ -124,18 +124,17 @@ def add_legend(axes: Axes, theme: Theme, **options: object) -> None:
         title.set_color(theme.text)
 
 
-def check_figure_output(path: Path) -> None:
+def check_figure_suffix(path: Path) -> None:
     """Refuse early what `write_figure` would refuse after the work.
 
     Raises:
-        OutputError: if the suffix is none of those known, or the file cannot be written.
+        OutputError: if the suffix is none of those known.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise OutputError(
             f"{path}: expected a name that ends in {', '.join(SUFFIXES)}, got "
             f"{path.suffix or 'no suffix'!r}"
         )
-    check_output(path)
 
 
 def write_figure(destination: Destination, figure: Figure) -> None:
@@ -145,7 +144,7 @@ def write_figure(destination: Destination, figure: Figure) -> None:
         OutputError: if it cannot be written.
     """
     path = destination_path(destination)
-    check_figure_output(path)
+    check_figure_suffix(path)
     with open_output(destination, "wb") as file:
         file.write(render_figure(figure, path.suffix.lower().removeprefix(".")))
 

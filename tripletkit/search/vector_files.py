@@ -10,22 +10,21 @@ import numpy as np
 import pandas as pd
 
 from tripletkit.data.output_forms import OutputForm, archive_form, csv_form
-from tripletkit.data.outputs import Destination, check_output, destination_path, open_output
+from tripletkit.data.outputs import Destination, destination_path, open_output
 from tripletkit.errors import OutputError
 
 
-def check_vector_output(path: Path) -> None:
+def check_vector_suffix(path: Path) -> None:
     """Refuse early what `write_vectors` would refuse after the work.
 
     Raises:
-        OutputError: if the suffix is none of those known, or the file cannot be written.
+        OutputError: if the suffix is none of those known.
     """
     if path.suffix.lower() not in _WRITERS:
         raise OutputError(
             f"{path}: expected a name that ends in {', '.join(_WRITERS)}, got "
             f"{path.suffix or 'no suffix'!r}"
         )
-    check_output(path)
 
 
 def write_vectors(destination: Destination, names: Sequence[str], vectors: np.ndarray) -> None:
@@ -43,7 +42,7 @@ def write_vectors(destination: Destination, names: Sequence[str], vectors: np.nd
         OutputError: if the suffix is another, or the file cannot be written.
     """
     path = destination_path(destination)
-    check_vector_output(path)
+    check_vector_suffix(path)
     with open_output(destination, "wb") as file:
         _WRITERS[path.suffix.lower()](file, names, vectors)
 
@@ -87,5 +86,7 @@ _WRITERS: dict[str, Callable[[IO[bytes], Sequence[str], np.ndarray], None]] = {
 _FORMS = {
     ".parquet": OutputForm("a Parquet file of the columns name and vector", _is_parquet),
     ".csv": csv_form("a CSV of vectors with the heading name,0,1, ...", "name,0,", "name,0\n"),
-    ".npz": archive_form("an NPZ file of the arrays names and vectors", ["names.npy", "vectors.npy"]),
+    ".npz": archive_form(
+        "an NPZ file of the arrays names and vectors", ["names.npy", "vectors.npy"]
+    ),
 }

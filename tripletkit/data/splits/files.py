@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tripletkit.data.competition import write_questions
 from tripletkit.data.output_forms import OutputForm
-from tripletkit.data.outputs import Outputs, explain_failure
+from tripletkit.data.outputs import Outputs, explain_failure, open_output
 from tripletkit.data.splits.policies import Split
 from tripletkit.data.triplets import Triplets, write_triplets
 from tripletkit.data.unfinished import unfinished_files
@@ -37,22 +38,33 @@ def check_split_folder(folder: Path, n_splits: int, outputs: Outputs) -> None:
     outputs.files_in(folder, dict.fromkeys(_names(n_splits), written) | {RECORD_FILE: record})
 
 
-def write_splits(folder: Path, triplets: Triplets, splits: Sequence[Split], seed: int) -> None:
+def write_splits(
+    folder: Path,
+    triplets: Triplets,
+    splits: Sequence[Split],
+    seed: int,
+    outputs: Outputs | None = None,
+) -> None:
     """Write one split into a folder, or several into its subfolders `fold1`, `fold2` ...
 
     `train.txt` and `val_triplets.txt` hold anchor positive negative; `val.txt` has the
     validation questions with B and C in chance order, and `val_truth.csv` under the heading
     `label` 1 where B is the nearer. `split.json` has the hash of each, and of what was split. All
-    are written elsewhere first and moved in when whole; `check_split_folder` goes before.
+    are written elsewhere first and moved in when whole.
 
     Args:
         folder: where to; made if it is missing.
         triplets: what was split.
         splits: one, or one a fold.
         seed: start of the chance order.
+        outputs: what `check_split_folder` was called with. Defaults to what replaces nothing.
     Raises:
-        OutputError: if something cannot be written.
+        OutputError: if something cannot be written, or would be replaced.
     """
+    if outputs is None:
+        check_split_folder(folder, len(splits), Outputs())
+    else:
+        outputs.check_again()
     with explain_failure(folder), unfinished_files(folder) as partial:
         for subfolder, split in zip(_subfolders(len(splits)), splits, strict=True):
             (partial / subfolder).mkdir(exist_ok=True)
@@ -63,12 +75,13 @@ def write_splits(folder: Path, triplets: Triplets, splits: Sequence[Split], seed
         older = sorted(_read_record(folder / RECORD_FILE) - set(hashes.values()))
         record = {"format_version": FORMAT_VERSION, "seed": seed, "files": hashes}
         _write_record(partial / RECORD_FILE, record | {"replaced": older})
-        (partial / RECORD_FILE).replace(folder / RECORD_FILE)
-        _write_record(partial / RECORD_FILE, record)
+        _write_record(folder / RECORD_FILE, record | {"replaced": older})
+    _write_record(folder / RECORD_FILE, record)
 
 
-def _write_record(path: Path, record: dict) -> None:
-    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+def _write_record(path: Path, record: dict[str, Any]) -> None:
+    with open_output(path) as file:
+        file.write(json.dumps(record, indent=2) + "\n")
 
 
 def _read_record(path: Path) -> set[str]:
