@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -140,6 +141,10 @@ def prepare_tensorflow() -> None:
     Its C++ part writes to file descriptor 2 before any log level counts, so the descriptor
     itself is turned away while it loads.
     """
+    from tripletkit.data.unfinished import private_temporary_folder
+
+    # TensorFlow writes the code that it generates to temporary files, and leaves them if killed.
+    tempfile.tempdir = str(private_temporary_folder())
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
