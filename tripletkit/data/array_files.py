@@ -28,6 +28,7 @@ def read_array_file(path: Path) -> dict[str, np.ndarray]:
             # The checksum of every member; NumPy alone would miss damage behind an array's end.
             if (damaged := archive.testzip()) is not None:
                 raise ArrayFileError(f"its array {damaged.removesuffix('.npy')} is damaged")
+        data.seek(0)
         with np.load(data, allow_pickle=False) as arrays:
             return {name: np.asarray(arrays[name]) for name in arrays.files}
     except ArrayFileError:
