@@ -84,7 +84,7 @@ def test_exported_files_need_only_keras_and_give_the_same_embeddings(
 ):
     folder = tmp_path / "exported"
     written = export_networks(model, folder, model.find_source())
-    check_export_folder(folder, Outputs(force=True))
+    check_export_folder(folder, Outputs(overwrite=True))
     assert written == [folder / "encoder.keras", folder / "triplet_network.keras"]
     assert sorted(folder.iterdir()) == written
     np.save(folder / "pixels.npy", pixels)
@@ -198,10 +198,10 @@ def test_export_is_refused_where_files_are(model, tiny_weights, tmp_path):
     folder.mkdir()
     check_export_folder(folder, Outputs())
     (folder / "encoder.keras").write_text("old")
-    with pytest.raises(OutputError, match=r"encoder\.keras: is there already.*--force"):
+    with pytest.raises(OutputError, match=r"encoder\.keras: is there already.*`overwrite=True`"):
         check_export_folder(folder, Outputs())
     with pytest.raises(OutputError, match=r"encoder\.keras: is not the network encoder"):
-        check_export_folder(folder, Outputs(force=True))
+        check_export_folder(folder, Outputs(overwrite=True))
     with pytest.raises(OutputError, match="expected a folder to write to, got a file"):
         check_export_folder(folder / "encoder.keras" / "exported", Outputs())
 

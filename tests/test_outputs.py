@@ -16,7 +16,7 @@ ANYTHING = OutputForm("anything", lambda path: True)
 
 
 def write(path, text="new"):
-    with open_output(Outputs(force=True).file(path, ANYTHING)) as file:
+    with open_output(Outputs(overwrite=True).file(path, ANYTHING)) as file:
         file.write(text)
 
 
@@ -90,7 +90,7 @@ def test_a_name_of_full_length_can_be_written(tmp_path):
 def test_a_place_that_cannot_take_a_file_is_refused_early(tmp_path, name, message):
     (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError, match=message):
-        Outputs(force=True).file(tmp_path / name, ANYTHING)
+        Outputs(overwrite=True).file(tmp_path / name, ANYTHING)
 
 
 def test_a_file_has_no_neighbours_below_it(tmp_path):

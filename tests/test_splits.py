@@ -225,10 +225,10 @@ def test_write_splits_refuses_to_overwrite(tmp_path):
     triplets = many_components(50)
     split = split_triplets(triplets, "component", 0.4, seed=2)
     (tmp_path / "val.txt").write_text("mine")
-    with pytest.raises(OutputError, match=r"val\.txt: is there already.*--force"):
+    with pytest.raises(OutputError, match=r"val\.txt: is there already.*`overwrite=True`"):
         write_splits(tmp_path, triplets, [split], seed=2)
     with pytest.raises(OutputError, match=r"val\.txt: is not a file that a split wrote"):
-        check_split_folder(tmp_path, 1, Outputs(force=True))
+        check_split_folder(tmp_path, 1, Outputs(overwrite=True))
     assert [path.name for path in tmp_path.iterdir()] == ["val.txt"]
     assert (tmp_path / "val.txt").read_text() == "mine"
 
@@ -237,13 +237,13 @@ def test_a_split_replaces_what_a_split_wrote_and_nothing_else(tmp_path):
     triplets = many_components(50)
     splits = [split_triplets(triplets, "component", share, seed=2) for share in (0.4, 0.2)]
     write_splits(tmp_path, triplets, splits[:1], seed=2)
-    outputs = Outputs(force=True)
+    outputs = Outputs(overwrite=True)
     check_split_folder(tmp_path, 1, outputs)
     write_splits(tmp_path, triplets, splits[1:], 2, outputs)
     assert len(read_triplets(tmp_path / "val.txt")) == len(splits[1].val_rows)
     (tmp_path / "val.txt").write_text("mine")
     with pytest.raises(OutputError, match=r"val\.txt: is not a file that a split wrote"):
-        check_split_folder(tmp_path, 1, Outputs(force=True))
+        check_split_folder(tmp_path, 1, Outputs(overwrite=True))
 
 
 @pytest.mark.parametrize("n_moved", range(6))
@@ -264,12 +264,12 @@ def test_a_split_that_was_killed_can_be_made_again(tmp_path, monkeypatch, n_move
         if target.parent == tmp_path:
             moved.append(path)
 
-    outputs = Outputs(force=True)
+    outputs = Outputs(overwrite=True)
     check_split_folder(tmp_path, 1, outputs)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Path, "replace", killed)
         write_splits(tmp_path, triplets, splits[1:], 2, outputs)
-    outputs = Outputs(force=True)
+    outputs = Outputs(overwrite=True)
     check_split_folder(tmp_path, 1, outputs)
     write_splits(tmp_path, triplets, splits[1:], 2, outputs)
     assert len(read_triplets(tmp_path / "val.txt")) == len(splits[1].val_rows)

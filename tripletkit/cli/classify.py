@@ -121,7 +121,7 @@ def classify(
     from tripletkit.report.style import check_figure_suffix
 
     outputs = Outputs(
-        [labels, held_out, model, *weights.values()], image_folders=[images], force=force
+        [labels, held_out, model, *weights.values()], image_folders=[images], overwrite=force
     )
     if confusion_figure is not None:
         check_figure_suffix(confusion_figure)

@@ -65,7 +65,7 @@ def collage(
     from tripletkit.report.collages import Tile, check_collage_suffix, draw_grid, write_image
 
     check_collage_suffix(output)
-    file = Outputs([triplets], image_folders=[images], force=force).file(output, DRAWN_FORM)
+    file = Outputs([triplets], image_folders=[images], overwrite=force).file(output, DRAWN_FORM)
     read = read_triplets(input_source(triplets))
     shown = read.take(np.arange(min(n_shown, len(read))))
     used = np.unique(shown.rows)

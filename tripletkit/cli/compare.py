@@ -67,7 +67,7 @@ def compare(
     from tripletkit.evaluation.scoring import credit_rows
 
     form = csv_form("a file of rows that differ, with the heading row,...", "row,")
-    output = Outputs([*files, triplets_file], force=force).optional_file(rows_file, form)
+    output = Outputs([*files, triplets_file], overwrite=force).optional_file(rows_file, form)
     entries = [read_answers(input_source(file)) for file in files[:-1]]
     truth = read_truth(input_source(files[-1]))
     for answers in entries:

@@ -67,7 +67,7 @@ def embed(
     from tripletkit.search.vector_files import check_vector_suffix, vectors_form, write_vectors
 
     check_vector_suffix(output)
-    outputs = Outputs([model, *weights.values()], image_folders=[images], force=force)
+    outputs = Outputs([model, *weights.values()], image_folders=[images], overwrite=force)
     file = outputs.file(output, vectors_form(output))
     skip_bad = on_bad_image == "skip"
     files = find_images(images, skip_bad=skip_bad, follow_outside=follow_outside)

@@ -48,7 +48,7 @@ def export(model: Path, folder: Path, weights: GivenWeights, force: bool) -> Non
     from tripletkit.model.model_folder import load_model
 
     loaded = load_model(model)
-    outputs = Outputs([*weights.values()], image_folders=[loaded.image_folder], force=force)
+    outputs = Outputs([*weights.values()], image_folders=[loaded.image_folder], overwrite=force)
     check_export_folder(folder, outputs)
     source = loaded.find_source(weights)
     prepare_tensorflow()

@@ -164,7 +164,7 @@ def mine(
     }
     _check_options(triplets_file is not None, of_labels, {"--keep": keep})
     outputs = Outputs(
-        [labels, triplets_file, model, *weights.values()], image_folders=[images], force=force
+        [labels, triplets_file, model, *weights.values()], image_folders=[images], overwrite=force
     )
     files = MinedFiles.check(outputs, output, triplets_out, plot_file)
     if model is None and backbone is None and not as_features:

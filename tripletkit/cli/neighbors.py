@@ -116,7 +116,7 @@ def neighbors(
     outputs = Outputs(
         [*queries, labels, model, *weights.values(), None if makes_index else index],
         image_folders=[images, *(query for query in queries if query.is_dir())],
-        force=force,
+        overwrite=force,
     )
     collage_file = outputs.optional_file(collage, DRAWN_FORM)
     index_file = outputs.optional_file(index if makes_index else None, INDEX_FORM)

@@ -89,7 +89,9 @@ def predict(
 
     folder = load_model(model)
     outputs = Outputs(
-        [triplets, *weights.values()], image_folders=[images or folder.image_folder], force=force
+        [triplets, *weights.values()],
+        image_folders=[images or folder.image_folder],
+        overwrite=force,
     )
     file = outputs.optional_file(None if str(output) == "-" else output, ANSWERS_FORM)
     if images is None and not folder.image_folder.is_dir():

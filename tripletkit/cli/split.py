@@ -87,7 +87,7 @@ def split(
     from tripletkit.data.splits.policies import fold_triplets, split_triplets
     from tripletkit.data.triplets import read_triplets
 
-    outputs = Outputs([triplets], force=force)
+    outputs = Outputs([triplets], overwrite=force)
     check_split_folder(folder, folds or 1, outputs)
     all_triplets = read_triplets(input_source(triplets))
     if n_degenerate := int(all_triplets.is_degenerate().sum()):

@@ -114,7 +114,7 @@ def triplets(
     from tripletkit.data.outputs import Outputs
     from tripletkit.data.triplets import write_triplets
 
-    outputs = Outputs([labels, model, *weights.values()], image_folders=[images], force=force)
+    outputs = Outputs([labels, model, *weights.values()], image_folders=[images], overwrite=force)
     triplets_out = outputs.file(output, TRIPLETS_FORM)
     truth_out = outputs.optional_file(truth_file, TRUTH_FORM)
     skip_bad = on_bad_image == "skip"

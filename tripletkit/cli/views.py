@@ -83,7 +83,7 @@ def make_outputs(
         for key in ("training_file", "votes")
         if record.get(key) and record[key]["path"] is not None
     ]
-    return Outputs(inputs, image_folders=[images or model.image_folder], force=force)
+    return Outputs(inputs, image_folders=[images or model.image_folder], overwrite=force)
 
 
 def open_view(

@@ -21,10 +21,10 @@ MODEL_RECORD = "model.json"
 class Outputs:
     """What a command may write, given what it reads.
 
-    An output is refused, with or without `force`, where it would be written over a file that the
+    Whatever `overwrite` says, an output is refused where it would be written over a file that the
     command reads (under whatever name), into an image folder, over a file inside a model folder,
-    or over another output of the command. Anything else that exists is replaced only with `force`,
-    and only if it has the form of what the command writes there, or is empty.
+    or over another output of the command. Anything else that exists is replaced only with
+    `overwrite`, and only if it has the form of what the command writes there, or is empty.
 
     All outputs are checked when they are named, before any slow work, and once more when they
     take their places.
@@ -32,7 +32,7 @@ class Outputs:
     Args:
         inputs: files and folders that the command reads; `-` is standard input, None is nothing.
         image_folders: folders of images, in which nothing is written.
-        force: replace what has the right form.
+        overwrite: replace what has the right form.
     """
 
     def __init__(
@@ -40,11 +40,11 @@ class Outputs:
         inputs: Iterable[Path | None] = (),
         *,
         image_folders: Iterable[Path | None] = (),
-        force: bool = False,
+        overwrite: bool = False,
     ) -> None:
         self._inputs = [path for path in inputs if path is not None]
         self._image_folders = [path for path in image_folders if path is not None]
-        self._force = force
+        self._overwrite = overwrite
         self._announced: dict[Path, OutputForm] = {}
 
     def file(self, path: Path, form: OutputForm) -> OutputFile:
@@ -151,11 +151,12 @@ class Outputs:
         self, path: Path, target: Path, there: os.stat_result, form: OutputForm
     ) -> None:
         is_empty = not (any(target.iterdir()) if target.is_dir() else there.st_size)
-        if is_empty and (target.is_dir() or self._force):
+        if is_empty and (target.is_dir() or self._overwrite):
             return
-        if not self._force:
+        if not self._overwrite:
             raise OutputError(
-                f"{path}: is there already. Choose another place, or replace it with --force."
+                f"{path}: is there already. Choose another place, or replace it with "
+                "`overwrite=True`."
             )
         try:
             is_ours = form.is_at(target)
@@ -163,8 +164,8 @@ class Outputs:
             is_ours = False
         if not is_ours:
             raise OutputError(
-                f"{path}: is not {form.name}, so --force does not replace it. Move it away, or "
-                "choose another place."
+                f"{path}: is not {form.name}, so `overwrite=True` does not replace it. Move it "
+                "away, or choose another place."
             )
 
 

@@ -65,7 +65,7 @@ class IndexOrigin:
             if wanted != got:
                 raise SearchIndexError(
                     f"{path}: expected an index {what.format(_short(wanted))}, got {_short(got)}. "
-                    "Name another file with --index, or make it anew with --force."
+                    "Name another file with `index`, or make it anew with `overwrite=True`."
                 )
 
 
@@ -150,20 +150,20 @@ class ApproximateIndex:
             reason = error if isinstance(error, ArrayFileError) else "it holds something else"
             raise SearchIndexError(
                 f"{path}: expected an index that `tripletkit neighbors --index` wrote, cannot be "
-                f"read as one: {reason}. Name another file, or make it anew with --force."
+                f"read as one: {reason}. Name another file, or make it anew with `overwrite=True`."
             ) from error
         except OSError as error:
             raise SearchIndexError(f"{path}: cannot be read: {error.strerror}") from error
         if version != FORMAT_VERSION:
             raise SearchIndexError(
                 f"{path}: expected an index of format {FORMAT_VERSION}, got {version!r}. "
-                "Make it anew with --force."
+                "Make it anew with `overwrite=True`."
             )
         origin.check(expected, path)
         if hashlib.sha256(index).hexdigest() != digest:
             raise SearchIndexError(
                 f"{path}: is damaged: its sha256 is not the one written with it. "
-                "Make it anew with --force."
+                "Make it anew with `overwrite=True`."
             )
         loaded = cls.__new__(cls)
         try:
@@ -175,7 +175,7 @@ class ApproximateIndex:
         if not is_index:
             raise SearchIndexError(
                 f"{path}: holds no index, although its sha256 is as written. "
-                "Make it anew with --force."
+                "Make it anew with `overwrite=True`."
             )
         loaded.origin = origin
         return loaded
