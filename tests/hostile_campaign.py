@@ -125,7 +125,7 @@ class World:
         }
 
     def litter(self) -> list[str]:
-        found = [path for path in self.folder.rglob(".*")] + list(self.temporary.iterdir())
+        found = [*self.folder.rglob(".*"), *self.temporary.iterdir()]
         return [path.name for path in found]
 
     def _draw(self) -> None:
