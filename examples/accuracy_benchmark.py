@@ -39,7 +39,7 @@ from tripletkit.data.training_set import (
     places_of_names,
     share_names,
 )
-from tripletkit.data.triplets import read_triplets
+from tripletkit.data.triplet_files import read_triplets
 from tripletkit.evaluation.answers import read_truth
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.intervals import image_bootstrap
@@ -50,9 +50,9 @@ from tripletkit.features.store import FeatureStore
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.heads import embed
 from tripletkit.model.scaling import Scaling
-from tripletkit.model.settings import HeadSettings
-from tripletkit.training.epochs import choose_epochs, compress_embeddings, train_model
-from tripletkit.training.probe import measure_unseen_classes
+from tripletkit.model.settings import HeadSettings, choose_epochs
+from tripletkit.training.epochs import compress_embeddings, train_model
+from tripletkit.training.unseen_classes import measure_unseen_classes
 
 # Components that the methods which learn a whole matrix start from, as they do not scale to more.
 N_COMPONENTS = 100

@@ -28,7 +28,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from tripletkit import defaults
-from tripletkit.data.triplets import read_triplets, write_triplets
+from tripletkit.data.triplet_files import read_triplets, write_triplets
 from tripletkit.evaluation.answers import Answers, write_answers
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.features.backbones import get_backbone

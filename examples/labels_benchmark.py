@@ -39,10 +39,10 @@ from tripletkit.model.model_folder import HISTORY_FILE, load_model
 # How each way is asked for.
 WAYS: dict[str, list[str]] = {
     "drawn triplets": [],
-    "batch-all": ["--mining", "batch-all", "--reduction", "active"],
+    "batch-all": ["--mining", "batch-all", "-s", "reduction=active"],
     "batch-hard": ["--mining", "batch-hard"],
     "batch-hard, soft margin": ["--mining", "batch-hard", "--loss", "soft-margin"],
-    "batch-hard, injected": ["--mining", "batch-hard", "--inject-positives"],
+    "batch-hard, injected": ["--mining", "batch-hard", "-s", "inject_positives=true"],
     "semi-hard": ["--mining", "semi-hard"],
     "ratio": ["--loss", "ratio"],
     "cross-entropy": ["--loss", "cross-entropy"],

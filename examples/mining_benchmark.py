@@ -32,7 +32,7 @@ from tripletkit import defaults
 from tripletkit.cli.tables import align_columns
 from tripletkit.data.label_triplets import draw_triplets
 from tripletkit.data.labels import ImageLabels, read_classes
-from tripletkit.data.triplets import read_triplets
+from tripletkit.data.triplet_files import read_triplets
 from tripletkit.evaluation.answers import read_truth
 from tripletkit.evaluation.class_distances import ClassDistances, measure_distribution
 from tripletkit.evaluation.distances import FROZEN_DISTANCE

@@ -24,7 +24,7 @@ import pandas as pd
 
 from tripletkit.data.images import read_pixels
 from tripletkit.data.training_set import join_training_set, places_of_names, share_names
-from tripletkit.data.triplets import read_triplets
+from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.votes import Votes, make_loss_weights
 from tripletkit.evaluation.answers import read_truth
 from tripletkit.evaluation.distances import triplet_margins
@@ -33,8 +33,8 @@ from tripletkit.features.sources import choose_source
 from tripletkit.features.store import FeatureStore
 from tripletkit.model.heads import embed
 from tripletkit.model.recipes import get_recipe
-from tripletkit.model.settings import HeadSettings
-from tripletkit.training.epochs import choose_epochs, share_right, train_model
+from tripletkit.model.settings import HeadSettings, choose_epochs
+from tripletkit.training.epochs import share_right, train_model
 
 N_VOTERS = 5
 # Log odds that a person chooses the positive where the small images say nothing, and what one

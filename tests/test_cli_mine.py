@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tripletkit.cli.main import tripletkit
-from tripletkit.data.triplets import read_triplets
+from tripletkit.data.triplet_files import read_triplets
 from tripletkit.evaluation.distances import pair_distances, triplet_margins
 
 COLOURS = ["red", "lime", "blue", "yellow", "black", "magenta"]
@@ -237,7 +237,7 @@ def test_outputs_appear_all_or_none(mine, labels_file, toy_competition, tmp_path
     def fail(*_arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tripletkit.data.triplets.write_triplet_lines", fail)
+    monkeypatch.setattr("tripletkit.data.triplet_files.write_triplet_lines", fail)
     output, triplets_out = tmp_path / "mined.csv", tmp_path / "hard.txt"
     before = "anchor,other,kind,distance,rank\n"
     output.write_text(before)

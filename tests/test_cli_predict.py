@@ -15,7 +15,7 @@ from conftest import SHARED
 from test_hostile import HOSTILE, manifest
 
 from tripletkit.cli.main import tripletkit
-from tripletkit.data.triplets import quote_name
+from tripletkit.data.names import quote_name
 from tripletkit.features.trained_weights import build_backbone
 
 

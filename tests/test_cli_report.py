@@ -21,9 +21,9 @@ from PIL import Image
 
 from tripletkit import defaults
 from tripletkit.cli.main import tripletkit
-from tripletkit.cli.views import find_training_file
-from tripletkit.data.triplets import read_triplets, write_triplets
+from tripletkit.data.triplet_files import read_triplets, write_triplets
 from tripletkit.model.model_folder import load_model
+from tripletkit.training.reread import find_unchanged
 
 CHROMIUM, CHROMEDRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
 FLAGS = (
@@ -207,14 +207,14 @@ def test_shared_images_are_warned_of(runner, tiny_backbone, toy_model, toy_compe
 
 def test_the_training_file_is_found_from_any_folder(toy_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = find_training_file(load_model(toy_model))
+    found = find_unchanged(load_model(toy_model).record.inputs.triplets)
     assert found is not None and found.is_absolute()
 
 
 def test_without_the_training_file_names_are_not_scored(
     runner, tiny_backbone, toy_model, reported, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("tripletkit.cli.report.read_training_triplets", lambda model: None)
+    monkeypatch.setattr("tripletkit.training.reread.read_training_triplets", lambda inputs: None)
     path = tmp_path / "r.html"
     arguments = ["report", toy_model, "--triplets", reported.triplets, "-o", path]
     result = runner.invoke(

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tripletkit.cli.main import tripletkit
-from tripletkit.data.triplets import read_triplets
+from tripletkit.data.triplet_files import read_triplets
 
 
 @pytest.fixture

@@ -64,12 +64,12 @@ def test_train_writes_a_model_and_says_how_good_it_is(
     assert "Features: 60 images computed, 0 from the store.\n" in result.stderr
     assert "epoch  1/20: loss " in result.stderr
     assert "too few to choose an epoch" in result.stderr
-    record = load_model(tmp_path / "m").record
+    record = load_model(tmp_path / "m").record.to_json()
     assert record["validation"]["trained"]["accuracy"] > 0.9
     assert record["validation"]["trained"]["n"] == 200
     assert record["split"]["by"] == "file"
     assert record["images"] == str(toy_competition.images)
-    assert (record["seed"], record["best_epoch"], record["n_images"]) == (0, 20, 60)
+    assert (record["settings"]["seed"], record["best_epoch"], record["n_images"]) == (0, 20, 60)
     assert len((tmp_path / "m" / "history.csv").read_text().splitlines()) == 21
     again = train("-o", tmp_path / "m2")
     assert "Features: 0 images computed, 42 from the store.\n" in again.stderr
@@ -83,7 +83,7 @@ def test_train_prints_its_record_as_json(train, tmp_path):
     printed = json.loads(result.stdout, parse_constant=refuse_constant)
     model = load_model(tmp_path / "m")
     assert printed.pop("model") == str(tmp_path / "m")
-    assert printed == {key: model.record[key] for key in printed}
+    assert printed == {key: model.record.to_json()[key] for key in printed}
     assert "epoch  1/2" not in result.stderr
     assert all(line.startswith("warning: ") for line in result.stderr.splitlines())
     json.loads((tmp_path / "m" / "model.json").read_text(), parse_constant=refuse_constant)
@@ -110,16 +110,16 @@ def test_the_same_seed_gives_the_same_answer_file(runner, train, toy_competition
         ["--val", "none.txt"],
         ["--val-fraction", "1"],
         ["--val-fraction", "nan"],
-        ["--dropout", "1"],
-        ["--dropout", "nan"],
-        ["--margin", "0"],
-        ["--margin", "nan"],
-        ["--margin", "inf"],
-        ["--learning-rate", "-1"],
-        ["--learning-rate", "inf"],
+        ["-s", "dropout=1"],
+        ["-s", "dropout=nan"],
+        ["-s", "margin=0"],
+        ["-s", "margin=nan"],
+        ["-s", "margin=inf"],
+        ["-s", "learning_rate=-1"],
+        ["-s", "learning_rate=inf"],
         ["--dim", "0"],
         ["--epochs", "0"],
-        ["--batch-size", "0"],
+        ["-s", "batch_size=0"],
         ["--distance", "l3"],
         ["--weights", "none.h5", "--backbone", "resnet50"],
         ["--weights", "VAL", "--backbone", "auto"],
@@ -216,7 +216,7 @@ def test_no_validation_on_request(train, tmp_path):
     assert result.exit_code == 0
     assert "0 for validation (by none)" in result.stdout
     assert "validation accuracy" not in result.stderr
-    record = load_model(tmp_path / "m").record
+    record = load_model(tmp_path / "m").record.to_json()
     assert record["validation"] is None
     assert record["best_epoch"] == 2
 
@@ -268,7 +268,7 @@ def test_bad_images_fail_or_are_left_out(train, write, tmp_path, toy_competition
     assert result.exit_code == 0, result.stderr
     assert "warning: 2 images are left out:" in result.stderr
     assert "p01.png: expected an image" in result.stderr
-    record = load_model(tmp_path / "m").record
+    record = load_model(tmp_path / "m").record.to_json()
     assert (record["n_images"], record["n_bad_images"]) == (41, 2)
     assert record["split"]["n_train"] + record["split"]["n_val"] < 401
 
@@ -287,7 +287,7 @@ def test_an_old_model_is_replaced_only_with_force(train, tmp_path):
     assert "--force" in refused.stderr
     assert files_of(tmp_path / "m") == before
     assert train("--seed", "1", "-o", f"{tmp_path / 'm'}/", "--force").exit_code == 0
-    assert load_model(tmp_path / "m").record["seed"] == 1
+    assert load_model(tmp_path / "m").record.to_json()["settings"]["seed"] == 1
 
 
 def test_a_place_that_is_no_model_is_refused_before_anything_slow(
@@ -316,7 +316,7 @@ def test_a_relative_output_is_found_again(train, runner, toy_competition, tmp_pa
 def test_triplets_come_from_stdin_too(train, toy_competition, tmp_path):
     result = train(triplets="-", input=toy_competition.train.read_bytes())
     assert result.exit_code == 0
-    recorded = load_model(tmp_path / "m").record["training_file"]
+    recorded = load_model(tmp_path / "m").record.to_json()["inputs"]["triplets"]
     assert (recorded["name"], recorded["path"]) == ("<stdin>", None)
 
 
@@ -362,7 +362,7 @@ def test_auto_says_which_backbone_and_why(runner, toy_competition, tmp_path, mon
     assert result.exit_code == 0, result.stderr
     reason = "efficientnet-lite0: the weights of resnet50 are nowhere"
     assert f"Backbone {reason}.\n" in result.stderr
-    record = load_model(tmp_path / "m").record
+    record = load_model(tmp_path / "m").record.to_json()
     assert record["backbone_reason"] == reason
     assert record["features"]["backbone"] == "efficientnet-lite0"
 
@@ -424,7 +424,7 @@ def test_two_runs_at_once_share_a_store(start_tripletkit, runner, toy_competitio
     for process in processes:
         _, stderr = process.communicate(timeout=180)
         assert process.returncode == 0, stderr
-    records = [load_model(tmp_path / name).record for name in ("one", "two")]
+    records = [load_model(tmp_path / name).record.to_json() for name in ("one", "two")]
     assert records[0]["validation"] == records[1]["validation"]
     info = json.loads(runner.invoke(tripletkit, ["cache", "info", "--json"]).stdout)
     assert [space["n_images"] for space in info["spaces"]] == [42]
@@ -444,7 +444,7 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_is_reported_and_leaves_no_half_model(train, small_disk):
-    result = train("-o", small_disk / "m", "--hidden", "4096")
+    result = train("-o", small_disk / "m", "-s", "hidden=4096")
     assert (result.exit_code, result.stdout) == (1, "")
     assert f"{small_disk / 'm'}: the model cannot be written: " in result.stderr
     assert list(small_disk.iterdir()) == []
@@ -494,6 +494,6 @@ def test_clothing_is_learnt(runner, shared, tmp_path):
         ],
     )
     assert result.exit_code == 0, result.stderr
-    score = load_model(tmp_path / "m").record["validation"]["trained"]
+    score = load_model(tmp_path / "m").record.to_json()["validation"]["trained"]
     assert score["n"] > 100
     assert score["accuracy"] > 0.8

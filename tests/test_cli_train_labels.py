@@ -43,9 +43,9 @@ def test_classes_of_a_table_make_a_model(labelled, train, tmp_path):
     assert result.exit_code == 0, result.output
     assert "6 classes; drew 1,050 triplets of 42 images." in result.stderr
     assert "(by class)" in result.stdout
-    record = load_model(tmp_path / "m").record
+    record = load_model(tmp_path / "m").record.to_json()
     assert record["classes"] == [f"colour{number}" for number in range(6)]
-    assert record["labels_file"]["path"] == str(table)
+    assert record["inputs"]["labels"]["path"] == str(table)
     assert record["split"]["n_shared_images"] == 0
     scores = record["classification"]["trained"]
     assert (scores["n_queries"], scores["n_reference"], scores["n_classes"]) == (18, 42, 6)
@@ -66,10 +66,10 @@ def test_a_folder_per_class_says_the_same_as_a_table(labelled, train, tmp_path):
         )
     )
     one = train(folder, "--labels", folder)
-    by_folder = load_model(tmp_path / "m").record["validation"]
+    by_folder = load_model(tmp_path / "m").record.to_json()["validation"]
     two = train(folder, "--labels", by_name)
     assert (one.exit_code, two.exit_code) == (0, 0), one.output + two.output
-    assert load_model(tmp_path / "m").record["validation"] == by_folder
+    assert load_model(tmp_path / "m").record.to_json()["validation"] == by_folder
 
 
 def test_center_loss_keeps_its_centers_with_the_model(labelled, train, tmp_path):
@@ -88,9 +88,9 @@ def test_center_loss_keeps_its_centers_with_the_model(labelled, train, tmp_path)
     "options",
     [
         ["--mining", "batch-hard", "--loss", "soft-margin"],
-        ["--mining", "batch-all", "--reduction", "active", "--distance", "squared-l2"],
-        ["--mining", "semi-hard", "--inject-positives", "--refresh", 1],
-        ["--loss", "triplet+cross-entropy", "--cross-entropy-weight", 0.5],
+        ["--mining", "batch-all", "-s", "reduction=active", "--distance", "squared-l2"],
+        ["--mining", "semi-hard", "-s", "inject_positives=true", "-s", "refresh=1"],
+        ["--loss", "triplet+cross-entropy", "-s", "cross_entropy_weight=0.5"],
         ["--loss", "ratio", "--recipe", "residual", "--unseen-classes", 0.3],
         ["--loss", "center", "--recipe", "residual", "--unseen-classes", 0],
     ],
@@ -130,7 +130,7 @@ def test_images_to_validate_on_can_be_named(labelled, train, tmp_path):
         shutil.move(folder / "train" / "colour2" / name, folder / "val" / "colour2")
     result = train(folder, "--labels", folder / "train", "--val-labels", folder / "val")
     assert result.exit_code == 0, result.output
-    scores = load_model(tmp_path / "m").record["classification"]["trained"]
+    scores = load_model(tmp_path / "m").record.to_json()["classification"]["trained"]
     assert (scores["n_queries"], scores["n_reference"]) == (4, 46)
 
 
@@ -195,20 +195,20 @@ def test_labels_of_missing_or_broken_images_are_refused_by_name(labelled, train,
             "--loss center looks at no triplets to mine",
         ),
         (
-            ["IMAGES", "--labels", "TABLE", "--loss", "ratio", "--reduction", "active"],
+            ["IMAGES", "--labels", "TABLE", "--loss", "ratio", "-s", "reduction=active"],
             "every triplet violates a margin that never ends",
         ),
         (
-            ["IMAGES", "--labels", "TABLE", "--loss", "ratio", "--margin", "0.3"],
+            ["IMAGES", "--labels", "TABLE", "--loss", "ratio", "-s", "margin=0.3"],
             "--margin needs a loss with a margin",
         ),
-        (["IMAGES", "--labels", "TABLE", "--refresh", "3"], "--refresh needs --inject-positives"),
+        (["IMAGES", "--labels", "TABLE", "-s", "refresh=3"], "--refresh needs --inject-positives"),
         (
-            ["IMAGES", "--labels", "TABLE", "--inject-positives"],
+            ["IMAGES", "--labels", "TABLE", "-s", "inject_positives=true"],
             "--inject-positives needs --mining",
         ),
-        (["IMAGES", "--labels", "TABLE", "--center-decay", "0.5"], "needs --loss center"),
-        (["IMAGES", "--labels", "TABLE", "--center-weight", "0"], "needs --loss center"),
+        (["IMAGES", "--labels", "TABLE", "-s", "center_decay=0.5"], "needs --loss center"),
+        (["IMAGES", "--labels", "TABLE", "-s", "center_weight=0"], "needs --loss center"),
         (
             ["IMAGES", "--labels", "TABLE", "--loss", "center", "--recipe", "best"],
             "keeps its class centers with one head",
@@ -241,7 +241,7 @@ def test_center_loss_on_real_photos(shared, runner, tmp_path):
     arguments = ["train", *sources, *val, *fixed, "--loss", "center"]
     result = runner.invoke(tripletkit, list(map(str, arguments)))
     assert result.exit_code == 0, result.output
-    record = load_model(tmp_path / "m").record
+    record = load_model(tmp_path / "m").record.to_json()
     scores = record["classification"]
     assert record["validation"]["trained"]["accuracy"] > 0.89
     assert scores["trained"]["nearest_neighbors"]["value"] > 0.75

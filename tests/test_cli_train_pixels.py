@@ -11,15 +11,10 @@ import pytest
 from PIL import Image
 
 from tripletkit.cli.main import tripletkit
-from tripletkit.cli.train_text import warn_of_weak_score
 from tripletkit.data.images import read_pixels
-from tripletkit.data.triplets import Triplets
-from tripletkit.evaluation.baselines import Baseline
-from tripletkit.evaluation.intervals import wilson_interval
-from tripletkit.evaluation.validation import Validation, score_embeddings
 from tripletkit.model.model_folder import load_model
 
-SCRATCH = ["--backbone", "cnn", "--dim", 4, "--epochs", 3, "--batch-size", 64]
+SCRATCH = ["--backbone", "cnn", "--dim", 4, "--epochs", 3, "-s", "batch_size=64"]
 
 
 @pytest.fixture
@@ -48,7 +43,7 @@ def weights_of(folder):
 
 
 def test_a_network_from_scratch_serves_every_command(train, invoke, toy_competition, tmp_path):
-    result = train(*SCRATCH[:-4], "--epochs", 12, "--batch-size", 32)
+    result = train(*SCRATCH[:-4], "--epochs", 12, "-s", "batch_size=32")
     assert result.exit_code == 0, result.stderr
     assert "Pixels: 60 images, kept in memory, 0 MB." in result.stderr
     assert "Training cnn from scratch, 93,248 weights and the head.\nAn epoch: 13 steps" in (
@@ -60,10 +55,11 @@ def test_a_network_from_scratch_serves_every_command(train, invoke, toy_competit
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m"]
 
     model = load_model(tmp_path / "m")
-    assert model.record["head"]["recipe"] == "linear"
-    assert model.record["pixels"]["from_scratch"] is True
-    assert model.record["pixels"]["augmentation"] == {"flip": True, "shift": 0.125}
-    trained = model.record["validation"]["trained"]["accuracy"]
+    assert model.record.to_json()["settings"]["recipe"] == "linear"
+    assert model.record.to_json()["pixels"]["from_scratch"] is True
+    settings = model.record.pixels.settings
+    assert (settings.flip, settings.shift) == (True, 0.125)
+    trained = model.record.to_json()["validation"]["trained"]["accuracy"]
 
     answers = tmp_path / "answers.csv"
     result = invoke("predict", toy_competition.test, "--model", tmp_path / "m", "-o", answers)
@@ -122,7 +118,7 @@ def test_a_killed_training_resumes_to_the_very_same_model(
     assert len(weights_of(tmp_path / "m")) == 2
     history = [(tmp_path / name / "history.csv").read_text() for name in ("killed", "m")]
     assert history[0] == history[1]
-    assert load_model(tmp_path / "killed").record["pixels"]["resumed_after_epoch"] == 2
+    assert load_model(tmp_path / "killed").record.to_json()["pixels"]["resumed_after_epoch"] == 2
     assert not (tmp_path / "killed.checkpoint.npz").exists()
 
 
@@ -137,9 +133,9 @@ def test_resuming_other_data_or_settings_is_refused(train, toy_competition, tmp_
         result = train(*SCRATCH)
     assert result.exit_code == 130
     assert "m.checkpoint.npz is kept: the same command with --resume goes on." in result.stderr
-    result = train(*SCRATCH, "--resume", "--margin", 0.5, "--no-flip")
+    result = train(*SCRATCH, "--resume", "-s", "margin=0.5", "-s", "flip=false")
     assert result.exit_code == 1
-    assert "augmentation flip: was True, is False\n  margin: was 0.2, is 0.5\n" in result.stderr
+    assert "margin: was 0.2, is 0.5\n  flip: was True, is False\n" in result.stderr
     assert train(*SCRATCH, "--resume", "--val-fraction", 0).exit_code == 2
     result = train(*SCRATCH, "--resume")
     assert result.exit_code == 0, result.stderr
@@ -148,12 +144,12 @@ def test_resuming_other_data_or_settings_is_refused(train, toy_competition, tmp_
     assert "Nothing to resume, no " in result.stderr
 
 
-def test_a_image_that_changed_is_another_training(train, toy_competition, tmp_path, monkeypatch):
-    from tripletkit.cli import train_pixels
+def test_an_image_that_changed_is_another_training(train, toy_competition, tmp_path, monkeypatch):
+    from tripletkit.training import pixels
 
     facts = []
     monkeypatch.setattr(
-        train_pixels, "_sha256", lambda *parts: facts.append(parts) or len(facts), raising=True
+        pixels, "_sha256", lambda *parts: facts.append(parts) or len(facts), raising=True
     )
     assert train(*SCRATCH, "--epochs", 1).exit_code == 0
     contents, names = facts[0]
@@ -161,55 +157,12 @@ def test_a_image_that_changed_is_another_training(train, toy_competition, tmp_pa
     assert names.split(b"\0")[0].endswith(b".png")
 
 
-def test_the_last_blocks_go_on_from_a_trained_head(train, tmp_path, tiny_weights):
-    options = ["--backbone", "tiny", "--epochs", 3, "--unfreeze", 1, "--fine-tune-epochs", 2]
-    result = train(*options)
-    assert result.exit_code == 0, result.stderr
-    said = result.stderr
-    # widen: 12 channels to 24, 1x1, without a bias.
-    assert "Training the last 1 of 3 blocks of tiny further, 288 of " in said
-    assert "With the frozen backbone: validation accuracy " in said
-    assert said.count("epoch  2/3: ") == said.count("epoch  2/2: ") == 1
-    rows = {line.split("  ")[0]: line.split() for line in result.stdout.splitlines()}
-    assert {"trained embeddings", "head, backbone frozen", "frozen features, cosine"} <= set(rows)
-    record = load_model(tmp_path / "m").record
-    assert record["pixels"]["unfrozen_blocks"] == 1
-    assert record["pixels"]["n_trained_weights"] == 288
-    assert record["pixels"]["settings"]["epochs"] == 2
-    assert record["head"]["epochs"] == 3
-    assert record["validation"]["frozen_head"]["accuracy"] == float(
-        f"{record['validation']['frozen_head']['accuracy']}"
-    )
-    assert record["features"]["weights_sha256"] == record["files"]["backbone.weights.h5"]
-
-    # Its head before that is the very one that a training without --unfreeze gives.
-    assert train(*options[:4], "--force").exit_code == 0
-    alone = load_model(tmp_path / "m").record["validation"]["trained"]
-    assert alone == record["validation"]["frozen_head"]
-    assert not (tmp_path / "m" / "backbone.weights.h5").exists()
-
-
-def test_fine_tuning_that_makes_it_worse_says_so(capsys):
-    triplets = Triplets(["a", "b", "c"], np.array([[0, 1, 2], [1, 0, 2]]), np.arange(2), "t.txt")
-    good = np.array([[0.0], [0.1], [1.0]], dtype=np.float32)
-    bad = np.array([[0.0], [1.0], [0.9]], dtype=np.float32)
-    better, worse = (score_embeddings(embeddings, triplets, "l2") for embeddings in (good, bad))
-    baselines = [Baseline("pair memory", 0.5, 2, 2, wilson_interval(1, 2))]
-    warn_of_weak_score(Validation(worse, worse, baselines, frozen_head=better))
-    said = capsys.readouterr().err
-    assert "fine-tuning made it worse: 0.0000, and 1.0000 with the frozen backbone." in said
-    assert "chance" not in said
-    assert "The model that is kept is the fine-tuned one" in said
-    warn_of_weak_score(Validation(better, worse, baselines, frozen_head=worse))
-    assert "fine-tuning" not in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     "loss",
     [
         ["--loss", "cross-entropy"],
         ["--loss", "triplet+cross-entropy"],
-        ["--loss", "triplet", "--mining", "batch-hard", "--inject-positives"],
+        ["--loss", "triplet", "--mining", "batch-hard", "-s", "inject_positives=true"],
         ["--loss", "center"],
     ],
 )
@@ -223,7 +176,7 @@ def test_labels_train_from_pixels_by_every_loss(invoke, toy_competition, tmp_pat
     result = invoke("train", toy_competition.images, "--labels", labels, *SCRATCH, *loss,
                     "-o", tmp_path / "m")  # fmt: skip
     assert result.exit_code == 0, result.stderr
-    assert load_model(tmp_path / "m").record["pixels"]["settings"]["loss"] == loss[1]
+    assert load_model(tmp_path / "m").record.to_json()["pixels"]["settings"]["loss"] == loss[1]
     assert " untrained\n" in result.stdout
 
 
@@ -237,10 +190,11 @@ def test_images_of_another_size_have_features_of_their_own(invoke, toy_competiti
         assert result.exit_code == 0, result.stderr
         computed = 0 if name == "again" else 42
         assert f"Features: {computed} images computed" in result.stderr
-    records = {name: load_model(tmp_path / name).record for name in ("m32", "m48", "again")}
+    records = {
+        name: load_model(tmp_path / name).record.to_json() for name in ("m32", "m48", "again")
+    }
     assert records["m32"]["features"] == records["again"]["features"]
     assert records["m48"]["features"]["input_size_px"] == 48
-    assert [records[name]["format_version"] for name in ("m32", "m48")] == [1, 2]
     result = invoke("predict", toy_competition.test, "--model", tmp_path / "m48")
     assert result.exit_code == 0, result.stderr
 
@@ -263,18 +217,15 @@ def test_a_broken_image_is_left_out_or_refused(invoke, toy_competition, tmp_path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--backbone", "tiny", "--resume"], "are for training from pixels: give --unfreeze"),
-        (["--backbone", "tiny", "--no-flip"], "are for training from pixels"),
-        (["--backbone", "tiny", "--shift", "0"], "are for training from pixels"),
-        (["--backbone", "tiny", "--fine-tune-epochs", "2"], "need --unfreeze"),
-        (["--backbone", "tiny", "--unfreeze", "4"], "expected at most 3, as many blocks as tiny"),
-        (["--backbone", "tiny", "--unfreeze", "1", "--unseen-classes", "0.2"], "leave them out"),
-        (["--backbone", "tiny", "--unfreeze", "1", "--views", "flip"], "no --views"),
+        (["--backbone", "tiny", "--resume"], "is for training from pixels"),
+        (["--backbone", "tiny", "-s", "flip=false"], "-s flip is for training from pixels"),
+        (["--backbone", "tiny", "-s", "shift=0"], "-s shift is for training from pixels"),
         (["--backbone", "cnn", "--fourth-column", "share"], "leave them out where the backbone"),
-        (["--backbone", "tiny,cnn", "--unfreeze", "1"], "give one --backbone"),
-        (["--backbone", "cnn", "--unfreeze", "1"], "this one is trained as a whole"),
+        (["--backbone", "cnn", "--unseen-classes", "0.2"], "leave them out where the backbone"),
+        (["--backbone", "cnn", "--views", "flip"], "give no --views"),
+        (["--backbone", "tiny,cnn"], "is trained from scratch, alone"),
         (["--backbone", "cnn", "--recipe", "residual"], "takes one head, by --recipe linear"),
-        (["--backbone", "cnn", "--members", "2"], "takes one head"),
+        (["--backbone", "cnn", "-s", "members=2"], "takes one head"),
         (["--backbone", "cnn", "--image-size", "8"], "8 is not in the range 32<=x<=1024"),
     ],
 )

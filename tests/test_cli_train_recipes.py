@@ -19,14 +19,14 @@ def train(run, tiny_backbone, toy_competition, tmp_path):
     def train(*options):
         return run(
             *("train", toy_competition.train, toy_competition.images, "-o", tmp_path / "m"),
-            *("--backbone", "tiny", "--epochs", 3, "--hidden", 16, *options),
+            *("--backbone", "tiny", "--epochs", 3, "-s", "hidden=16", *options),
         )
 
     return train
 
 
 def test_best_is_one_folder_that_answers_and_exports(run, train, toy_competition, tmp_path):
-    result = train("--recipe", "best", "--members", 3, "--test", toy_competition.test)
+    result = train("--recipe", "best", "-s", "members=3", "--test", toy_competition.test)
     assert result.exit_code == 0, result.stderr
     assert "Head 3 of 3." in result.stderr
     assert "Chosen: frozen features " in result.stderr
@@ -35,11 +35,11 @@ def test_best_is_one_folder_that_answers_and_exports(run, train, toy_competition
     assert lines[start + 1].startswith("trained embeddings")
     assert lines[start + 2].startswith("frozen features, cosine")
     assert any(line.startswith("Test images: ") for line in lines)
-    record = load_model(tmp_path / "m").record
-    assert record["head"]["members"] == 3
+    record = load_model(tmp_path / "m").record.to_json()
+    assert record["settings"]["members"] == 3
     chosen = record["unseen_classes"]["candidates"][record["unseen_classes"]["chosen"]]
     for key in ("strength", "frozen_share", "mlp_members"):
-        assert chosen[key] == record["head"][key]
+        assert chosen[key] == record["settings"][key]
     assert record["unseen_classes"]["groups_from"] == "clusters"
     assert 0 <= record["unseen_classes"]["test"]["novelty"] <= 1
     whole = run("predict", toy_competition.test, "--model", tmp_path / "m").stdout
@@ -62,7 +62,7 @@ def test_dim_gives_short_embeddings(train, tmp_path):
 def test_source_holds_no_kinds_out_unless_asked(train, tmp_path):
     result = train()
     assert "unseen classes" not in result.stdout
-    assert load_model(tmp_path / "m").record["unseen_classes"] is None
+    assert load_model(tmp_path / "m").record.to_json()["unseen_classes"] is None
     asked = train("--unseen-classes", 0.3, "--force")
     assert asked.exit_code == 0, asked.stderr
     assert "unseen classes" in asked.stdout
@@ -76,13 +76,13 @@ def test_labels_say_what_kinds_are_held_out(run, train, toy_competition, tmp_pat
     result = train("--recipe", "residual", "--labels", labels, "--unseen-classes", 0.4)
     assert result.exit_code == 0, result.stderr
     assert "Trained once more without 3 of 6 classes of images" in result.stdout
-    record = load_model(tmp_path / "m").record
+    record = load_model(tmp_path / "m").record.to_json()
     assert record["unseen_classes"]["groups_from"] == "classes"
-    assert record["head"]["frozen_share"] > 0
+    assert record["settings"]["frozen_share"] > 0
     # Class centers are places among the trained embeddings alone.
     with_centers = train("--recipe", "residual", "--labels", labels, "--loss", "center", "--force")
     assert with_centers.exit_code == 0, with_centers.stderr
-    assert load_model(tmp_path / "m").record["head"]["frozen_share"] == 0
+    assert load_model(tmp_path / "m").record.to_json()["settings"]["frozen_share"] == 0
 
 
 def test_the_probe_does_not_change_what_source_learns(train, tmp_path):
@@ -98,7 +98,7 @@ def test_the_probe_does_not_change_what_source_learns(train, tmp_path):
         (["--recipe", "residual", "--distance", "l1"], "answers by --distance l2 only"),
         (["--test", __file__], "--test needs held-out classes"),
         (["--recipe", "wurst"], "'wurst' is not one of"),
-        (["--members", 0], "0 is not in the range"),
+        (["-s", "members=0"], "0 is not in the range"),
     ],
 )
 def test_options_that_do_not_go_together_are_wrong_calls(train, options, message):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tripletkit.cli.main import tripletkit
-from tripletkit.cli.views import read_training_triplets
-from tripletkit.data.triplets import read_triplets
+from tripletkit.data.triplet_files import read_triplets
 from tripletkit.model.model_folder import load_model
+from tripletkit.training.reread import read_training_triplets
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def train(runner, tiny_backbone, toy_competition, judged):
     def train(*options, triplets="judged.txt"):
         arguments = [
             *("train", judged / triplets, toy_competition.images, "-o", judged / "m"),
-            *("--backbone", "tiny", "--epochs", 3, "--hidden", 16, "--force", *options),
+            *("--backbone", "tiny", "--epochs", 3, "-s", "hidden=16", "--force", *options),
         ]
         return runner.invoke(tripletkit, [str(argument) for argument in arguments])
 
@@ -61,16 +61,16 @@ def test_votes_are_learned_from_told_and_recorded(train, judged, votes_as, recip
     (start,) = (row for row, line in enumerate(lines) if line.startswith("votes"))
     assert lines[start + 1].startswith("trained embeddings")
     assert lines[start + 3].startswith("ceiling: the majority")
-    record = load_model(judged / "m").record
-    of_votes = record["votes"]
-    assert of_votes["sha256"] == hashlib.sha256(votes.read_bytes()).hexdigest()
-    assert (of_votes["as"], of_votes["n_tied"]) == (votes_as, 25)
+    record = load_model(judged / "m").record.to_json()
+    of_votes = record["inputs"]["votes"]
+    assert of_votes["file"]["sha256"] == hashlib.sha256(votes.read_bytes()).hexdigest()
+    assert (of_votes["taken_as"], of_votes["n_tied"]) == (votes_as, 25)
     # Of the 25, some are dropped by the split; a soft one still teaches.
     n_tied = record["split"]["n_tied"]
     assert n_tied < 10 if votes_as == "soft" else 10 < n_tied < 25
-    agreement = record["validation"]["votes"]
-    assert agreement["trained"]["ceiling"] == agreement["frozen_cosine"]["ceiling"] > 0.5
-    assert record["validation"]["trained"]["n"] == agreement["trained"]["n"]
+    found = record["validation"]
+    assert found["trained_votes"]["ceiling"] == found["frozen_votes"]["ceiling"] > 0.5
+    assert found["trained"]["n"] == found["trained_votes"]["n"]
 
 
 def test_a_fourth_column_teaches_the_same_as_the_votes(train, judged):
@@ -84,8 +84,8 @@ def test_a_fourth_column_teaches_the_same_as_the_votes(train, judged):
         model = load_model(judged / "m")
         found = (
             [row.tolist() for row in model.load_head().get_weights()],
-            model.record["validation"]["trained"]["accuracy"],
-            read_training_triplets(model).rows.tolist(),
+            model.record.to_json()["validation"]["trained"]["accuracy"],
+            read_training_triplets(model.record.inputs).rows.tolist(),
         )
         if "--votes" in options:
             expected = found
@@ -102,27 +102,27 @@ def test_validation_can_have_votes_of_its_own(train, judged, toy_competition):
         *("--votes", judged / "votes.csv", "--val", toy_competition.test, "--val-votes", votes)
     )
     assert result.exit_code == 0, result.stderr
-    by_votes = load_model(judged / "m").record["validation"]
+    by_votes = load_model(judged / "m").record.to_json()["validation"]
     result = train(
         *("--votes", judged / "votes.csv", "--val", toy_competition.test),
         *("--val-truth", toy_competition.truth),
     )
-    by_truth = load_model(judged / "m").record["validation"]
-    assert by_truth["votes"] is None
+    by_truth = load_model(judged / "m").record.to_json()["validation"]
+    assert by_truth["trained_votes"] is None
     assert by_truth["trained"] == by_votes["trained"]
     right = by_votes["trained"]["accuracy"]
     expected = 0.8 * right + 0.2 * (1 - right)
     # A tie of embeddings agrees with nobody.
     n_ties = by_votes["trained"]["n_ties"]
     expected -= 0.2 * n_ties / by_votes["trained"]["n"]
-    assert by_votes["votes"]["trained"]["agreement"] == pytest.approx(expected)
-    assert by_votes["votes"]["trained"]["ceiling"] == pytest.approx(0.8)
+    assert by_votes["trained_votes"]["agreement"] == pytest.approx(expected)
+    assert by_votes["trained_votes"]["ceiling"] == pytest.approx(0.8)
 
 
 def test_the_training_is_read_back_as_it_was_learned(train, judged):
     train("--votes", judged / "votes.csv")
     model = load_model(judged / "m")
-    found = read_training_triplets(model)
+    found = read_training_triplets(model.record.inputs)
     plain = read_triplets(judged / "judged.txt")
     assert len(found) == len(plain) - 25
     votes = [
@@ -134,7 +134,7 @@ def test_the_training_is_read_back_as_it_was_learned(train, judged):
         b, c = votes[line - 1]
         assert tuple(row) == ((anchor, first, second) if b > c else (anchor, second, first))
     (judged / "votes.csv").write_text("1 2\n")
-    assert read_training_triplets(model) is None
+    assert read_training_triplets(model.record.inputs) is None
 
 
 @pytest.mark.parametrize(

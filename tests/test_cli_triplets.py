@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tripletkit.cli.main import tripletkit
-from tripletkit.data.triplets import read_triplets
+from tripletkit.data.triplet_files import read_triplets
 from tripletkit.evaluation.distances import DISTANCE_NAMES, candidate_measure, pair_distances
 
 

@@ -7,33 +7,31 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from model_records import make_record
 
 from tripletkit.data import unfinished
 from tripletkit.errors import BackboneError, ModelFolderError, OutputError, WeightsError
+from tripletkit.features.sources import choose_source
 from tripletkit.features.store import FeatureSpace
 from tripletkit.features.trained_weights import build_backbone, write_random_weights
-from tripletkit.features.weights_files import file_sha256
 from tripletkit.model import model_folder as artifact
+from tripletkit.model import record as record_module
 from tripletkit.model.heads import build_head
 from tripletkit.model.model_folder import check_model_output, load_model, save_model
+from tripletkit.model.record import ModelRecord
 
 HISTORY = [{"epoch": 1, "loss": 0.5, "val_accuracy": float("nan")}]
 
 
 @pytest.fixture
 def record(tiny_backbone, tiny_weights):
-    return {
-        "features": {**tiny_backbone.facts(), "weights_sha256": file_sha256(tiny_weights)},
-        "n_features": tiny_backbone.n_features,
-        "head": {"hidden": 8, "dim": 3, "dropout": 0.5, "distance": "l2"},
-        "images": "/somewhere/Bilder/é",
-        "weights_file": None,
-    }
+    return make_record(choose_source(["tiny"]), images="/somewhere/Bilder/é")
 
 
 @pytest.fixture
@@ -52,13 +50,14 @@ def change_record(path, change):
     """Change a record and seal it again, as a newer tool would have written it."""
     whole = json.loads((path / "model.json").read_text())
     change(whole)
-    whole["sha256"] = artifact._digest(whole)
+    del whole["sha256"]
+    whole["sha256"] = record_module._digest(whole)
     (path / "model.json").write_text(json.dumps(whole))
 
 
 def test_a_model_comes_back_as_it_was_saved(model_path, head, record, tiny_backbone):
     model = load_model(model_path)
-    assert model.record | record == model.record
+    assert replace(model.record, files={}) == record
     (part,) = model.find_source().parts
     assert part.backbone == tiny_backbone
     assert (model.distance, model.image_folder) == ("l2", Path("/somewhere/Bilder/é"))
@@ -78,35 +77,36 @@ def test_a_model_folder_holds_no_code(model_path):
     assert model_path.stat().st_mode & 0o777 == 0o777 & ~unfinished.current_umask()
 
 
-def test_a_folder_of_the_first_format_is_read(model_path, tiny_backbone):
-    change_record(model_path, lambda whole: whole.update(format_version=1))
-    (part,) = load_model(model_path).find_source().parts
-    assert part.backbone == tiny_backbone
+def test_a_record_says_all_that_it_was_made_of(model_path, record):
+    whole = json.loads((model_path / "model.json").read_text())
+    assert set(whole) == {field.name for field in fields(ModelRecord)} | {
+        "format_version",
+        "sha256",
+    }
+    assert whole["settings"]["hidden"] == record.settings.hidden == 8
 
 
 def test_a_model_of_another_image_size_comes_back(tmp_path, head, record, tiny_backbone):
     larger = tiny_backbone.resized(48)
-    facts = record["features"] | larger.facts()
-    save_model(tmp_path / "m", head, HISTORY, record | {"features": facts})
+    facts = record.features | larger.facts()
+    save_model(tmp_path / "m", head, HISTORY, replace(record, features=facts))
     model = load_model(tmp_path / "m")
     (part,) = model.find_source().parts
     assert part.backbone == larger != tiny_backbone
-    assert part.space != FeatureSpace(record["features"], 24)
-    assert model.record["format_version"] == 2
+    assert part.space != FeatureSpace(record.features, 24)
 
 
 def test_a_backbone_of_its_own_is_in_the_folder(tmp_path, head, record, tiny_backbone):
     trained = tmp_path / "trained.weights.h5"
     start = write_random_weights(tiny_backbone, 4, trained)
-    own = record | {"features": start.facts(), "weights_file": "/gone/away.h5"}
+    own = replace(record, features=start.facts(), weights_files=["/gone/away.h5"])
     path = tmp_path / "m"
     save_model(path, head, HISTORY, own, backbone=trained)
     trained.unlink()
     model = load_model(path)
     assert model.has_own_backbone
     assert find_weights(path) == path / "backbone.weights.h5"
-    assert model.record["format_version"] == 2
-    assert model.record["files"]["backbone.weights.h5"] == start.sha256
+    assert model.record.files["backbone.weights.h5"] == start.sha256
     pixels = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
     keras.utils.set_random_seed(4)
     want = build_backbone(tiny_backbone, None)(pixels)
@@ -124,7 +124,7 @@ def test_weights_given_beside_a_backbone_of_its_own_must_be_its(
     trained = tmp_path / "trained.weights.h5"
     start = write_random_weights(tiny_backbone, 4, trained)
     save_model(
-        tmp_path / "m", head, HISTORY, record | {"features": start.facts()}, backbone=trained
+        tmp_path / "m", head, HISTORY, replace(record, features=start.facts()), backbone=trained
     )
     assert find_weights(tmp_path / "m", trained) == trained
     with pytest.raises(WeightsError, match="got others"):
@@ -133,7 +133,7 @@ def test_weights_given_beside_a_backbone_of_its_own_must_be_its(
 
 def test_a_path_that_is_not_utf8_comes_back(tmp_path, head, record):
     folder = Path(os.fsdecode(b"/images/caf\xe9"))
-    save_model(tmp_path / "m", head, HISTORY, record | {"images": str(folder)})
+    save_model(tmp_path / "m", head, HISTORY, replace(record, images=str(folder)))
     assert load_model(tmp_path / "m").image_folder == folder
 
 
@@ -161,8 +161,8 @@ def flip_a_bit(path, name):
         (lambda path: flip_a_bit(path, "head.weights.h5"), "is not the file that training wrote"),
         (lambda path: flip_a_bit(path, "history.csv"), "is not the file that training wrote"),
         (
-            lambda path: change_record(path, lambda whole: whole.update(format_version=3)),
-            "expected format version 2, got 3, from a newer tripletkit",
+            lambda path: change_record(path, lambda whole: whole.update(format_version=99)),
+            "expected format version 3, got 99, of a newer tripletkit",
         ),
         (lambda path: (path / "model.json").write_text("{"), "cannot be read as one"),
         (lambda path: (path / "model.json").write_text("[1]"), "cannot be read as one"),
@@ -179,15 +179,15 @@ def test_a_folder_that_is_not_as_written_is_refused(model_path, harm, message):
 
 def test_a_missing_model_says_how_to_make_one(tmp_path):
     for path in (tmp_path / "none", tmp_path):
-        with pytest.raises(ModelFolderError, match=r"tripletkit train.*--model"):
+        with pytest.raises(ModelFolderError, match=r"tripletkit train.*`model`"):
             load_model(path)
 
 
 def test_an_old_model_is_replaced_only_on_request(model_path, head, record):
-    with pytest.raises(OutputError, match="--force"):
+    with pytest.raises(OutputError, match="overwrite=True"):
         save_model(model_path, head, HISTORY, record)
-    save_model(model_path, head, HISTORY, record | {"seed": 7}, overwrite=True)
-    assert load_model(model_path).record["seed"] == 7
+    save_model(model_path, head, HISTORY, replace(record, command="seven"), overwrite=True)
+    assert load_model(model_path).record.command == "seven"
     assert list(model_path.parent.iterdir()) == [model_path]
 
 
@@ -197,7 +197,7 @@ def test_an_empty_folder_is_taken(tmp_path, head, record):
     assert load_model(tmp_path / "m")
 
 
-@pytest.mark.parametrize("step", ["save_weights", "file_sha256", "mkdir", "rename"])
+@pytest.mark.parametrize("step", ["save_weights", "file_sha256", "write_record", "mkdir", "rename"])
 def test_the_old_model_stays_when_writing_fails(model_path, head, record, monkeypatch, step):
     before = {path.name: path.read_bytes() for path in model_path.iterdir()}
     monkeypatch.setattr(unfinished, "_exchange", lambda *_: False)
@@ -223,7 +223,7 @@ def test_the_old_model_stays_when_writing_fails(model_path, head, record, monkey
     assert list(model_path.parent.iterdir()) == [model_path]
 
 
-# Replaces a model with one of seed 7, without TensorFlow; dies where the first line says.
+# Replaces a model by another, without TensorFlow; dies where the first line says.
 REPLACE = """
 import os, shutil, sys
 from pathlib import Path
@@ -325,7 +325,7 @@ def test_a_folder_with_other_files_is_never_replaced(model_path, name):
 
 def test_a_file_is_never_replaced(tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(OutputError, match=r"Choose another -o"):
+    with pytest.raises(OutputError, match=r"Choose another `output`"):
         check_model_output(tmp_path / "file", overwrite=True)
 
 
@@ -341,9 +341,9 @@ def test_a_place_that_cannot_take_a_folder_is_refused_early(tmp_path, monkeypatc
 def test_a_link_to_a_model_is_followed(model_path, head, record, tmp_path):
     link = tmp_path / "latest"
     link.symlink_to(model_path)
-    save_model(link, head, HISTORY, record | {"seed": 3}, overwrite=True)
+    save_model(link, head, HISTORY, replace(record, command="three"), overwrite=True)
     assert link.is_symlink()
-    assert load_model(link).record["seed"] == 3
+    assert load_model(link).record.command == "three"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "model"]
 
 
@@ -370,7 +370,7 @@ def test_other_weights_are_refused(model_path, tmp_path):
 
 
 def test_a_weights_file_that_is_gone_is_asked_for(tmp_path, head, record, tiny_weights):
-    gone = record | {"weights_file": str(tmp_path / "gone.h5")}
+    gone = replace(record, weights_files=[str(tmp_path / "gone.h5")])
     save_model(tmp_path / "m", head, HISTORY, gone)
     with pytest.raises(BackboneError, match=r"gone.h5, which is gone.*--weights tiny=FILE"):
         find_weights(tmp_path / "m")

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tiny_backbone as tiny
+from model_records import make_record
 
 from tripletkit.data.images import read_pixels
 from tripletkit.data.outputs import Outputs
@@ -18,7 +19,6 @@ from tripletkit.features.fast_graph import make_feature_function
 from tripletkit.features.image_views import choose_views
 from tripletkit.features.sources import choose_source
 from tripletkit.features.store import FeatureStore
-from tripletkit.features.weights_files import file_sha256
 from tripletkit.model import export
 from tripletkit.model.export import check_export_folder, export_networks
 from tripletkit.model.heads import build_head, embed
@@ -56,14 +56,7 @@ def head():
 
 @pytest.fixture
 def model(tmp_path, head, tiny_backbone, tiny_weights):
-    record = {
-        "features": {**tiny_backbone.facts(), "weights_sha256": file_sha256(tiny_weights)},
-        "n_features": tiny.N_FEATURES,
-        "head": {"hidden": 8, "dim": 3, "dropout": 0.5, "distance": "l2"},
-        "images": "/",
-        "weights_file": None,
-    }
-    save_model(tmp_path / "m", head, [], record)
+    save_model(tmp_path / "m", head, [], make_record(choose_source(["tiny"])))
     return load_model(tmp_path / "m")
 
 
@@ -123,11 +116,7 @@ def test_a_network_of_several_backbones_and_views_gives_the_embeddings_of_predic
 ):
     source = choose_source(names, views=choose_views(views.split(",")))
     head = build_head(source.n_features, 8, 3, 0.5)
-    record = source.to_json() | {
-        "head": {"hidden": 8, "dim": 3, "dropout": 0.5, "distance": "l2"},
-        "images": "/",
-    }
-    save_model(tmp_path / "m", head, [], record)
+    save_model(tmp_path / "m", head, [], make_record(source))
     model = load_model(tmp_path / "m")
     export_networks(model, tmp_path / "exported", model.find_source())
     encoder = keras.saving.load_model(tmp_path / "exported" / "encoder.keras", safe_mode=True)

@@ -26,20 +26,15 @@ from tripletkit.features.weights_files import file_sha256
 from tripletkit.features.weights_origin import choose_backbone
 
 # As the first version wrote it into model.json, word for word.
-OLD_RECORD = {
-    "features": {
-        "backbone": "efficientnet-lite0",
-        "input_size_px": 224,
-        "resample": "bicubic",
-        "reverse_channels": False,
-        "mean": [127.0, 127.0, 127.0],
-        "divisor": 128.0,
-        "pixels_version": 1,
-        "weights_sha256": "0123456789abcdef" * 4,
-    },
-    "n_features": 1280,
-    "backbone_reason": "",
-    "weights_file": None,
+OLD_FEATURES = {
+    "backbone": "efficientnet-lite0",
+    "input_size_px": 224,
+    "resample": "bicubic",
+    "reverse_channels": False,
+    "mean": [127.0, 127.0, 127.0],
+    "divisor": 128.0,
+    "pixels_version": 1,
+    "weights_sha256": "0123456789abcdef" * 4,
 }
 OLD_FINGERPRINT = "aaaf9534cb0769d4edc65f5862ba2c5406d38fcc8a485ec019a216359d15621d"
 
@@ -62,24 +57,20 @@ def two(other_backbone):
 
 
 def test_a_record_of_the_first_version_means_what_it_meant():
-    source = FeatureSource.of_record(OLD_RECORD, Path("m"))
+    source = FeatureSource.of_record(OLD_FEATURES, [None], Path("m"))
     (part,) = source.parts
     assert part.backbone == get_backbone("efficientnet-lite0")
-    assert part.space.facts == OLD_RECORD["features"]
+    assert part.space.facts == OLD_FEATURES
     assert source.views == (ORIGINAL,)
     assert source.fingerprint == part.space.fingerprint == OLD_FINGERPRINT
     assert view_space(part.space, ORIGINAL).fingerprint == OLD_FINGERPRINT
-    assert source.to_json() == OLD_RECORD
 
 
 def test_one_backbone_is_recorded_as_the_first_version_did(tiny_backbone, tiny_weights):
     source = choose_source(["tiny"], {None: tiny_weights})
-    assert source.to_json() == {
-        "features": {**tiny_backbone.facts(), "weights_sha256": file_sha256(tiny_weights)},
-        "n_features": tiny.N_FEATURES,
-        "backbone_reason": "",
-        "weights_file": str(tiny_weights),
-    }
+    weights_sha256 = file_sha256(tiny_weights)
+    assert source.facts == {**tiny_backbone.facts(), "weights_sha256": weights_sha256}
+    assert source.weights_files == [str(tiny_weights)]
     assert source.fingerprint == source.parts[0].space.fingerprint
 
 
@@ -170,12 +161,12 @@ def test_a_broken_image_is_named_once(load, two, toy_competition, tmp_path, monk
 @pytest.mark.parametrize("views", ["original", "flip", "five-crop"])
 def test_a_source_comes_back_from_its_record(other_backbone, tiny_weights, names, views):
     source = choose_source(names, {"tiny": tiny_weights}, VIEW_SETS[views])
-    record = json.loads(json.dumps(source.to_json()))
-    again = FeatureSource.of_record(record, Path("m"))
+    features = json.loads(json.dumps(source.facts))
+    again = FeatureSource.of_record(features, source.weights_files, Path("m"))
     assert again == source
-    assert again.to_json() == record
+    assert again.facts == features
     assert again.fingerprint == source.fingerprint
-    assert record["n_features"] == again.n_features == 24 * len(names)
+    assert source.n_features == again.n_features == 24 * len(names)
     assert [part.find_weights() for part in again.parts] == [tiny_weights] * len(names)
 
 
@@ -193,12 +184,14 @@ def test_weights_of_a_model_of_two_are_asked_for_by_name(other_backbone, tiny_we
     tiny.write_weights(moved)
     strange = tmp_path / "strange.weights.h5"
     tiny.write_weights(strange, seed=6)
-    record = choose_source(["tiny", "tiny-other"], {"tiny-other": moved}).to_json()
-    assert record["weights_file"] == [None, str(moved)]
+    source = choose_source(["tiny", "tiny-other"], {"tiny-other": moved})
+    assert source.weights_files == [None, str(moved)]
     moved = moved.rename(tmp_path / "there.weights.h5")
 
     def find(given):
-        first, second = FeatureSource.of_record(record, tmp_path / "m", given).parts
+        first, second = FeatureSource.of_record(
+            source.facts, source.weights_files, tmp_path / "m", given=given
+        ).parts
         return first.find_weights(), second.find_weights()
 
     with pytest.raises(BackboneError, match=r"which is gone.*--weights tiny-other=FILE"):

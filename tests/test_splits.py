@@ -17,7 +17,8 @@ from tripletkit.data.splits.cost import price_split
 from tripletkit.data.splits.files import SPLIT_FILES, check_split_folder, write_splits
 from tripletkit.data.splits.image_groups import HoldOutGoal, divide_images
 from tripletkit.data.splits.policies import fold_triplets, split_triplets
-from tripletkit.data.triplets import Triplets, read_triplets
+from tripletkit.data.triplet_files import read_triplets
+from tripletkit.data.triplets import Triplets
 from tripletkit.errors import OutputError, SplitError
 
 
@@ -161,13 +162,13 @@ def test_component_split_gives_a_giant_component_to_training():
 
 def test_split_refuses_one_component_and_says_what_to_try():
     triplets = make_triplets([[0, 1, 2], [0, 2, 3], [0, 3, 4]])
-    with pytest.raises(SplitError, match=r"made\.txt.*none for validation.*--by image"):
+    with pytest.raises(SplitError, match=r"made\.txt.*none for validation.*`by=image`"):
         split_triplets(triplets, "component", 0.2, seed=0)
 
 
 def test_split_refuses_an_image_split_of_few_images():
     triplets = make_triplets([[0, 1, 2], [0, 2, 3]])
-    with pytest.raises(SplitError, match=r"3 for training and 1 for validation.*--by component"):
+    with pytest.raises(SplitError, match=r"3 for training and 1 for validation.*`by=component`"):
         split_triplets(triplets, "image", 0.2, seed=0)
     with pytest.raises(SplitError, match=r"4 in all.*fewer folds"):
         fold_triplets(triplets, "image", 2, seed=0)
@@ -176,7 +177,7 @@ def test_split_refuses_an_image_split_of_few_images():
 def test_split_refuses_an_image_split_without_validation_triplets():
     # One anchor in every row: no two sides can both have a whole row.
     triplets = make_triplets([[0, i, i + 1] for i in range(1, 20)])
-    with pytest.raises(SplitError, match=r"got none for .*--by component"):
+    with pytest.raises(SplitError, match=r"got none for .*`by=component`"):
         split_triplets(triplets, "image", 0.2, seed=0)
 
 

@@ -51,4 +51,4 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
 
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="the TensorBoard logs cannot be written"):
-        EpochLog(tmp_path / "file" / "logs", print)
+        EpochLog(tmp_path / "file" / "logs")

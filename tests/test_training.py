@@ -15,9 +15,9 @@ from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.model import heads
 from tripletkit.model.heads import build_head, embed
 from tripletkit.model.scaling import Scaling
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import HeadSettings, choose_epochs
 from tripletkit.training.collapse import check_collapse, effective_rank, mean_pairwise_distance
-from tripletkit.training.epochs import choose_epochs, train_head
+from tripletkit.training.epochs import train_head
 
 N_FEATURES = 20
 SMALL = HeadSettings(hidden=16, dim=4, epochs=5, batch_size=64)
@@ -138,7 +138,7 @@ def test_images_without_features_do_no_harm(features):
 
 
 def test_features_that_are_all_alike_end_in_a_collapse():
-    with pytest.raises(CollapseError, match=r"all embeddings are alike.*--learning-rate"):
+    with pytest.raises(CollapseError, match=r"all embeddings are alike.*`learning_rate="):
         train(np.full((60, N_FEATURES), 3, np.float32))
 
 
@@ -152,14 +152,14 @@ def test_check_collapse_says_what_it_saw():
     good = np.eye(3, dtype=np.float32)
     settings = HeadSettings(margin=0.2, learning_rate=1e-3)
     assert check_collapse(good, 0.1, settings) == pytest.approx((2 / 3**0.5, 2))
-    with pytest.raises(CollapseError, match=r"the loss is nan.*--learning-rate 0\.0001"):
+    with pytest.raises(CollapseError, match=r"the loss is nan.*`learning_rate=0\.0001"):
         check_collapse(good, float("nan"), settings)
     with pytest.raises(CollapseError, match="broke down"):
         check_collapse(good * np.nan, 0.1, settings)
     alike = np.ones((3, 3), np.float32)
     with pytest.raises(CollapseError, match=r"loss is stuck at the margin \(0\.2000, margin 0\.2"):
         check_collapse(alike, 0.2, settings)
-    with pytest.raises(CollapseError, match="semi-hard is gentler"):
+    with pytest.raises(CollapseError, match="semi-hard` is gentler"):
         check_collapse(alike, 0.2, dataclasses.replace(settings, mining="batch-hard"))
 
 

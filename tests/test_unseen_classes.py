@@ -18,7 +18,7 @@ from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.heads import embed
 from tripletkit.model.settings import HeadSettings
 from tripletkit.training.epochs import share_right, train_model
-from tripletkit.training.probe import (
+from tripletkit.training.unseen_classes import (
     Candidate,
     CandidateScore,
     candidates_for,

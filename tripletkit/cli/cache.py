@@ -8,7 +8,7 @@ import click
 
 from tripletkit import defaults
 from tripletkit.cli.console import say, show_json
-from tripletkit.cli.options import cache_option, json_option, quiet_option
+from tripletkit.cli.options import WholeRange, cache_option, json_option, quiet_option
 from tripletkit.cli.tables import align_columns
 
 
@@ -95,7 +95,7 @@ def clear(cache: Path | None, yes: bool) -> None:
 @cache.command()
 @click.option(
     "--unused-days",
-    type=click.IntRange(min=0),
+    type=WholeRange(0),
     default=defaults.PRUNE_UNUSED_DAYS,
     show_default=True,
     help="Drop all features of backbones not used for so long.",

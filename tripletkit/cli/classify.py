@@ -12,13 +12,16 @@ from tripletkit.cli.class_text import describe_measures
 from tripletkit.cli.collections import open_collection
 from tripletkit.cli.console import say, show_json, warn
 from tripletkit.cli.encoders import choose_encoder, encoder_options
-from tripletkit.cli.labelled import LABELS, LabelledImages, read_labelled
 from tripletkit.cli.options import (
     INPUT_FOLDER,
+    LABELS,
     OUTPUT_FILE,
+    FiniteRange,
+    WholeRange,
     cache_option,
     follow_outside_option,
     force_option,
+    input_source,
     json_option,
     on_bad_image_option,
     quiet_option,
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
     from tripletkit.data.outputs import OutputFile
     from tripletkit.evaluation.classification import ClassificationScores
+    from tripletkit.features.labelled_images import LabelledImages
     from tripletkit.features.sources import GivenWeights
 
 TRAINED, FROZEN = "trained embeddings", "frozen features"
@@ -49,13 +53,13 @@ TRAINED, FROZEN = "trained embeddings", "frozen features"
 )
 @click.option(
     "--fraction",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=FiniteRange(0, 1, min_open=True, max_open=True),
     help="Share of each class to hold out where --held-out is not given.  "
     f"[default: {defaults.VAL_FRACTION}]",
 )
 @click.option(
     "-k",
-    type=click.IntRange(min=1),
+    type=WholeRange(1),
     default=defaults.NEIGHBORS,
     show_default=True,
     help="Neighbours that vote.",
@@ -118,6 +122,7 @@ def classify(
         classify_embeddings,
     )
     from tripletkit.evaluation.distances import FROZEN_DISTANCE
+    from tripletkit.features.labelled_images import read_labelled
     from tripletkit.report.style import check_figure_suffix
 
     outputs = Outputs(
@@ -130,7 +135,7 @@ def classify(
     skip_bad = on_bad_image == "skip"
     held_out_names = {} if held_out is None else read_held_out(held_out, images)
     found = read_labelled(
-        labels,
+        input_source(labels),
         images,
         cache,
         skip_bad=skip_bad,

@@ -12,6 +12,7 @@ from tripletkit.cli.options import (
     INPUT_FILE,
     INPUT_FOLDER,
     OUTPUT_FILE,
+    WholeRange,
     follow_outside_option,
     force_option,
     input_source,
@@ -33,7 +34,7 @@ from tripletkit.cli.options import (
 @click.option(
     "-n",
     "n_shown",
-    type=click.IntRange(1, 200),
+    type=WholeRange(1, 200),
     default=defaults.NEIGHBORS,
     show_default=True,
     help="How many triplets, from the first line on.",
@@ -60,7 +61,7 @@ def collage(
 
     from tripletkit.data.output_forms import DRAWN_FORM
     from tripletkit.data.outputs import Outputs
-    from tripletkit.data.triplets import read_triplets
+    from tripletkit.data.triplet_files import read_triplets
     from tripletkit.features.collection import find_files
     from tripletkit.report.collages import Tile, check_collage_suffix, draw_grid, write_image
 

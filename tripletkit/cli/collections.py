@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tripletkit.cli.console import progress_bar, say, warn
-from tripletkit.errors import describe_problems
+from tripletkit.cli.console import progress_bar
 
 if TYPE_CHECKING:
     from tripletkit.features.collection import Collection, NamedFiles
@@ -25,13 +24,10 @@ def open_collection(
     Args:
         cache: folder of the feature store. Defaults to the user's.
     """
-    from tripletkit.features.collection import load_collection
+    from tripletkit.features import collection
     from tripletkit.features.store import FeatureStore
 
     with FeatureStore(cache) as store, progress_bar("features", "image") as progress:
-        collection = load_collection(files, source, store, skip_bad=skip_bad, progress=progress)
-    if n_bad := len(collection.problems):
-        warn(f"{n_bad:,} images are left out:\n{describe_problems(collection.problems)}")
-    n_stored = len(files.names) - n_bad - collection.n_computed
-    say(f"Features: {collection.n_computed:,} images computed, {n_stored:,} from the store.")
-    return collection
+        return collection.open_collection(
+            files, source, store, skip_bad=skip_bad, progress=progress
+        )

@@ -48,7 +48,8 @@ def compare(
 ) -> None:
     """Tell which of two or more answer files is better, and how surely.
 
-    A tie counts as wrong. The files are answers to the same triplets in the same order.
+    A tie counts as the 0 that it answers, alike in CSV and labels. The files are answers to the
+    same triplets in the same order.
 
     \b
     tripletkit compare a.csv b.csv truth.csv
@@ -62,7 +63,12 @@ def compare(
         raise click.UsageError("Expected different answer files, got one of them twice.")
     from tripletkit.data.output_forms import csv_form
     from tripletkit.data.outputs import Outputs
-    from tripletkit.evaluation.answers import check_same_length, read_answers, read_truth
+    from tripletkit.evaluation.answers import (
+        check_not_exchanged,
+        check_same_length,
+        read_answers,
+        read_truth,
+    )
     from tripletkit.evaluation.compare import compare_answers
     from tripletkit.evaluation.scoring import credit_rows
 
@@ -71,6 +77,7 @@ def compare(
     entries = [read_answers(input_source(file)) for file in files[:-1]]
     truth = read_truth(input_source(files[-1]))
     for answers in entries:
+        check_not_exchanged(answers, truth)
         check_same_length(answers, len(truth), truth.source)
     triplets = _find_triplets(entries, triplets_file)
     credits = {answers.source: credit_rows(answers, truth.labels) for answers in entries}
@@ -139,7 +146,7 @@ def _count_rows(pair: PairComparison) -> int:
 
 def _find_triplets(entries: list[Answers], triplets_file: Path | None) -> Triplets | None:
     """Take the triplets of the file, else of the first answers that hold them; check them all."""
-    from tripletkit.data.triplets import read_triplets
+    from tripletkit.data.triplet_files import read_triplets
     from tripletkit.evaluation.answers import check_same_questions
 
     if triplets_file is not None:
@@ -158,6 +165,7 @@ def _write_differing_rows(
     """Write the rows on which not all files give the same answer; return how many."""
     import numpy as np
 
+    from tripletkit.data.names import guard_formula
     from tripletkit.data.outputs import open_output
 
     predictions = np.stack([answers.predictions for answers in entries])
@@ -165,10 +173,17 @@ def _write_differing_rows(
     names = ["a", "b", "c"] if triplets else []
     with open_output(output) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["row", *names, "truth", *(answers.source for answers in entries)])
+        writer.writerow(
+            ["row", *names, "truth", *(guard_formula(answers.source) for answers in entries)]
+        )
         for row in differing:
             writer.writerow(
-                [row + 1, *_names(triplets, row), truth.labels[row], *predictions[:, row]]
+                [
+                    row + 1,
+                    *map(guard_formula, _names(triplets, row)),
+                    truth.labels[row],
+                    *predictions[:, row],
+                ]
             )
     return len(differing)
 

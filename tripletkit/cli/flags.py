@@ -26,7 +26,11 @@ def spell_flags(message: str, command: click.Command | None) -> str:
         command: whose flags they become; a setting without a flag of its own becomes
             `-s NAME=VALUE`, where the command takes that.
     """
-    options = {} if command is None else {param.name: param for param in command.params}
+    options: dict[str, click.Parameter] = {}
+    for param in command.params if command else ():
+        # A parameter may have another name than its flag, where a command needs that one.
+        options[param.name] = param
+        options |= {flag.lstrip("-").replace("-", "_"): param for flag in param.opts}
 
     def spell(found: re.Match[str]) -> str:
         name, value = found.groups()

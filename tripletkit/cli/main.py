@@ -17,6 +17,7 @@ from tripletkit.cli.console import drop_stdout, listening
 from tripletkit.cli.controls import controls
 from tripletkit.cli.embed import embed
 from tripletkit.cli.export import export
+from tripletkit.cli.finetune import finetune
 from tripletkit.cli.flags import spell_flags
 from tripletkit.cli.losses import losses
 from tripletkit.cli.mine import mine
@@ -25,6 +26,7 @@ from tripletkit.cli.plot import plot
 from tripletkit.cli.predict import predict
 from tripletkit.cli.report import report
 from tripletkit.cli.score import score
+from tripletkit.cli.settings import settings
 from tripletkit.cli.split import split
 from tripletkit.cli.train import train
 from tripletkit.cli.triplets import triplets
@@ -42,9 +44,11 @@ class TripletkitGroup(click.Group):
             with listening():
                 return super().invoke(context)
         except SettingsError as error:
-            raise click.UsageError(self._spell(context, error)) from error
+            called = self._called(context)
+            raise click.UsageError(spell_flags(str(error), called.command), called) from error
         except TripletkitError as error:
-            raise click.ClickException(self._spell(context, error)) from error
+            called = self._called(context)
+            raise click.ClickException(spell_flags(str(error), called.command)) from error
         except KeyboardInterrupt:
             click.echo("\nInterrupted.", err=True)
             raise SystemExit(INTERRUPTED) from None
@@ -54,11 +58,11 @@ class TripletkitGroup(click.Group):
             drop_stdout()
             raise click.ClickException(f"the output cannot be written: {error.strerror}") from error
 
-    def _spell(self, context: click.Context, error: TripletkitError) -> str:
-        command = context.invoked_subcommand and self.get_command(
-            context, context.invoked_subcommand
-        )
-        return spell_flags(str(error), command)
+    def _called(self, context: click.Context) -> click.Context:
+        """Return the context of the command that was called, for its flags and its usage."""
+        name = context.invoked_subcommand
+        command = name and self.get_command(context, name)
+        return click.Context(command, parent=context, info_name=name) if command else context
 
 
 @click.group(cls=TripletkitGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -85,6 +89,7 @@ for command in (
     controls,
     embed,
     export,
+    finetune,
     losses,
     mine,
     neighbors,
@@ -92,6 +97,7 @@ for command in (
     predict,
     report,
     score,
+    settings,
     split,
     train,
     triplets,

@@ -15,8 +15,10 @@ from tripletkit.cli.mined import MinedFiles, mine_classes, mine_triplets
 from tripletkit.cli.options import (
     INPUT_FILE,
     INPUT_PATH,
+    MOST,
     OUTPUT_FILE,
     FiniteRange,
+    WholeRange,
     cache_option,
     follow_outside_option,
     force_option,
@@ -24,6 +26,7 @@ from tripletkit.cli.options import (
     on_bad_image_option,
     quiet_option,
 )
+from tripletkit.data.text_lines import parse_number
 
 if TYPE_CHECKING:
     from tripletkit.features.sources import GivenWeights
@@ -42,14 +45,11 @@ class _Keep(click.ParamType):
     ) -> float | int:
         if isinstance(value, float | int):
             return value
-        try:
-            if value.endswith("%"):
-                keep = float(value.removesuffix("%")) / 100
-            else:
-                keep = int(value) if value.isascii() and value.isdigit() else float(value)
-        except ValueError:
-            keep = 0.0
-        if not (keep >= 1 if isinstance(keep, int) else 0 < keep <= 1):
+        if value.isascii() and value.isdigit():
+            keep = int(value)
+        else:
+            keep = parse_number(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
+        if not (1 <= keep <= MOST if isinstance(keep, int) else 0 < keep <= 1):
             self.fail(
                 f"expected a count such as 500 or a share such as 0.25 or 25%, got {value}.",
                 param,
@@ -85,7 +85,7 @@ class _Keep(click.ParamType):
 )
 @click.option(
     "--per-image",
-    type=click.IntRange(min=1),
+    type=WholeRange(1),
     metavar="N",
     help=f"Positives, and negatives, of each image at most.  [default: {defaults.MINED_PER_IMAGE}]",
 )

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from tripletkit.cli.collections import open_collection
 from tripletkit.cli.console import progress_bar, say, warn
-from tripletkit.cli.labelled import read_labelled, say_singleton_classes
 from tripletkit.cli.mine_text import (
     describe_classes,
     describe_triplets,
@@ -93,14 +92,17 @@ class MinedFiles:
 
     def write(self, mined: Mined) -> None:
         """Write all of it, or nothing."""
+        from tripletkit.data.names import guard_formula
         from tripletkit.data.outputs import open_output
-        from tripletkit.data.triplets import write_triplet_lines
+        from tripletkit.data.triplet_files import write_triplet_lines
 
         with ExitStack() as stack:
             files = []
             if self.table is not None:
                 files.append(stack.enter_context(open_output(self.table)))
-                mined.table.to_csv(files[-1], index=False, lineterminator="\n")
+                texts = mined.table.select_dtypes(["object", "string"])
+                texts = texts.map(guard_formula, na_action="ignore")
+                mined.table.assign(**texts).to_csv(files[-1], index=False, lineterminator="\n")
             if self.triplets is not None:
                 files.append(stack.enter_context(open_output(self.triplets)))
                 write_triplet_lines(files[-1], mined.names, mined.triplets)
@@ -132,13 +134,14 @@ def mine_classes(
 ) -> Mined:
     """Mine hard images; names of one image count as one."""
     from tripletkit.evaluation.class_distances import ClassDistances, measure_distribution
+    from tripletkit.features.labelled_images import read_labelled, tell_singleton_classes
     from tripletkit.mining.offline import find_cuts, mine_images
 
-    found = read_labelled(source, images, cache, **find)
+    found = read_labelled(input_source(source), images, cache, **find)
     encoder = make_encoder()
     collection = open_collection(found.files, encoder.source, cache, skip_bad=find["skip_bad"])
     kept = found.images[collection.is_usable()[found.images]]
-    say_singleton_classes(found.labels, kept)
+    tell_singleton_classes(found.labels, kept)
     names = [found.files.names[image] for image in kept]
     embeddings = encoder.encode(collection.features[kept])
     of_classes = ClassDistances(embeddings, found.labels.of_image[kept], encoder.distance)
@@ -201,7 +204,7 @@ def mine_triplets(
     import numpy as np
     import pandas as pd
 
-    from tripletkit.data.triplets import read_triplets
+    from tripletkit.data.triplet_files import read_triplets
     from tripletkit.evaluation.distances import triplet_distances
     from tripletkit.features.collection import find_files
     from tripletkit.mining.offline import hardest_triplets

@@ -15,6 +15,7 @@ from tripletkit.cli.options import (
     INPUT_FILE,
     INPUT_FOLDER,
     OUTPUT_FILE,
+    WholeRange,
     cache_option,
     follow_outside_option,
     force_option,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "-k",
-    type=click.IntRange(min=1),
+    type=WholeRange(1),
     default=defaults.NEIGHBORS,
     show_default=True,
     help="Neighbours of each query.",

@@ -9,7 +9,7 @@ import click
 
 from tripletkit.cli.console import say
 from tripletkit.cli.options import OUTPUT_FILE, quiet_option
-from tripletkit.cli.views import make_outputs, open_view, view_options
+from tripletkit.cli.views import make_outputs, open_model_view, view_options
 from tripletkit.errors import LabelFileError, ModelFolderError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def plot(
     from tripletkit.report.style import DARK, LIGHT, check_figure_suffix, write_figure
 
     check_figure_suffix(output)
-    if kind == "confusion" and view_settings["labels_file"] is None:
+    if kind == "confusion" and view_settings["labels"] is None:
         raise click.UsageError("confusion needs --labels FILE, the true labels.")
     theme = DARK if dark else LIGHT
     folder = load_model(model)
@@ -63,19 +63,18 @@ def plot(
         figure = _draw_history(folder, theme)
     else:
         check_projection(projection)
-        figure = _draw(kind, open_view(folder, **view_settings), projection, theme)
+        figure = _draw(kind, open_model_view(folder, **view_settings), projection, theme)
     write_figure(file, figure)
     say(f"Drew {output}.")
 
 
 def _draw_history(folder: ModelFolder, theme: Any) -> Figure:
     from tripletkit.report.figures import draw_history
-    from tripletkit.report.model_view import read_history
 
-    history = read_history(folder)
+    history = folder.read_history()
     if history.empty:
         raise ModelFolderError(f"{folder.path}: has no epoch to draw")
-    return draw_history(history, folder.record["best_epoch"], theme)
+    return draw_history(history, folder.record.best_epoch, theme)
 
 
 def _draw(kind: str, view: ModelView, projection: str, theme: Any) -> Figure:

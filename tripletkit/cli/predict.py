@@ -81,7 +81,7 @@ def predict(
     image that cannot be read answers 0 and has no margin.
     """
     from tripletkit.data.outputs import Outputs
-    from tripletkit.data.triplets import read_triplets
+    from tripletkit.data.triplet_files import read_triplets
     from tripletkit.evaluation.answers import ANSWERS_FORM, Answers, write_answers
     from tripletkit.evaluation.distances import FROZEN_DISTANCE, triplet_margins
     from tripletkit.features.collection import find_files

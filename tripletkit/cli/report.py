@@ -9,13 +9,7 @@ import click
 
 from tripletkit.cli.console import say
 from tripletkit.cli.options import OUTPUT_FILE, quiet_option
-from tripletkit.cli.views import (
-    describe_missing_triplets,
-    make_outputs,
-    open_view,
-    read_training_triplets,
-    view_options,
-)
+from tripletkit.cli.views import make_outputs, open_model_view, view_options
 
 if TYPE_CHECKING:
     from tripletkit.data.triplets import Triplets
@@ -50,18 +44,20 @@ def report(model: Path, output: Path, projection: str, force: bool, **view_setti
     check_projection(projection)
     folder = load_model(model)
     file = make_outputs(folder, force=force, **view_settings).file(output, REPORT_FORM)
-    view = open_view(folder, **view_settings)
+    view = open_model_view(folder, **view_settings)
     training = _read_training(view)
     n_bytes = write_report(file, view, _run_baselines(view, training), training, projection)
     say(f"Wrote {output}, {n_bytes / 1e6:.1f} MB. Open it in a browser.")
 
 
 def _read_training(view: ModelView) -> Triplets | None:
-    triplets = read_training_triplets(view.model)
+    from tripletkit.training.reread import describe_missing_triplets, read_training_triplets
+
+    inputs = view.model.record.inputs
+    triplets = read_training_triplets(inputs)
     if triplets is None:
-        name = view.model.record["training_file"]["name"]
-        why = describe_missing_triplets(view.model)
-        say(f"{name}: no training triplets ({why}), so names are not scored.")
+        why = describe_missing_triplets(inputs)
+        say(f"{inputs.name}: no training triplets ({why}), so names are not scored.")
     return triplets
 
 

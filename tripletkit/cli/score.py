@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tripletkit.cli.console import say, show_json
+from tripletkit.cli.console import show_json, warn
 from tripletkit.cli.options import INPUT_FILE, input_source, json_option, quiet_option, seed_option
 from tripletkit.cli.tables import align_columns, show_count
 from tripletkit.cli.votes import check_votes_options, make_votes_options
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from tripletkit.evaluation.scoring import Score, Slice
     from tripletkit.evaluation.vote_scoring import VoteScore
 
+# What a tie earned, by `--ties`.
+_EARNED = {"answer": "counted as answer 0", "error": "counted as wrong", "half": "counted as half"}
+
 triplets_option = click.option(
     "--triplets",
     "triplets_file",
@@ -28,10 +31,11 @@ triplets_option = click.option(
 
 ties_option = click.option(
     "--ties",
-    type=click.Choice(["error", "half"]),
-    default="error",
+    type=click.Choice(["answer", "error", "half"]),
+    default="answer",
     show_default=True,
-    help="Count a row whose two images are equally near as wrong, or as half right.",
+    help="Count a row whose two images are equally near as the 0 that it answers, as wrong, or as "
+    "half right; the last two need margins.",
 )
 
 
@@ -61,6 +65,8 @@ def score(
     TRUTH is one 0 or 1 a line, or a CSV with a column label, truth or prediction. Without it
     every first image is taken for the nearer one, as in a training file; with votes, what most
     people said is the truth, and questions on which they are tied are left out of the accuracy.
+    What counts is the answer that stands in the file, so that a CSV and labels of the same answers
+    score the same; see --ties.
 
     \b
     tripletkit score preds.csv truth.csv
@@ -70,6 +76,7 @@ def score(
     import numpy as np
 
     from tripletkit.evaluation.answers import (
+        check_not_exchanged,
         check_same_length,
         check_same_questions,
         read_answers,
@@ -81,11 +88,10 @@ def score(
     check_votes_options(votes_file, fourth_column)
     if fourth_column is not None and triplets_file is None:
         raise click.UsageError("--fourth-column needs --triplets, which has the column.")
-    has_votes = votes_file is not None or fourth_column is not None
-    if unique and has_votes:
-        raise click.UsageError("--unique excludes votes: a row that repeats another has its own.")
     answers = read_answers(input_source(predictions))
     triplets, votes = _read_questions(triplets_file, votes_file, fourth_column)
+    if unique and votes is not None:
+        raise click.UsageError("--unique excludes votes: a row that repeats another has its own.")
     rows = answers.triplets.rows if answers.triplets else None
     if triplets is not None:
         check_same_questions(answers, triplets)
@@ -101,34 +107,55 @@ def score(
         by_votes = score_votes(answers, votes, rows=rows, ties=ties, seed=seed)
     if truth is not None:
         read = read_truth(input_source(truth))
+        check_not_exchanged(answers, read)
         check_same_length(answers, len(read), read.source)
         labels = read.labels
     elif votes is not None:
-        say("No truth file: taking what most people said for the truth.")
+        warn("no truth file: taking what most people said for the truth")
         labels, is_decided = take_majority(votes, str(votes_file or triplets_file))
         answers, rows = answers.take(is_decided), None if rows is None else rows[is_decided]
     else:
-        say("No truth file: taking every first image for the nearer one (truth all 1).")
+        if triplets is not None:
+            triplets.check_answered()
+        warn("no truth file: taking every first image for the nearer one (truth all 1)")
         labels = np.ones(len(answers), dtype=np.int8)
     result = score_answers(answers, labels, rows=rows, ties=ties, unique=unique, seed=seed)
+    _warn_of_ties(result)
     if as_json:
-        show_json(result.to_json() | ({"votes": by_votes.to_json()} if by_votes else {}))
+        about = {"truth": None if truth is None else read.source}
+        by_votes = {} if by_votes is None else {"votes": by_votes.to_json()}
+        show_json(about | result.to_json() | by_votes)
     else:
         click.echo(describe_score(result, by_votes))
+
+
+def _warn_of_ties(score: Score) -> None:
+    n_silent = (score.n_ties or 0) + (score.n_undecidable or 0)
+    if n_silent and score.ties == "answer":
+        warn(
+            f"{n_silent:,} of {score.n:,} rows tell the two images not apart; they answer 0, and "
+            "count as right where the truth is 0"
+        )
 
 
 def _read_questions(
     triplets_file: Path | None, votes_file: Path | None, fourth_column: str | None
 ) -> tuple[Triplets | None, Votes | None]:
     """Return the questions, where a file holds them, and the votes on them, where there are any."""
-    from tripletkit.data.triplets import read_triplets
-    from tripletkit.data.vote_files import read_triplets_with_shares, read_votes
+    from tripletkit.data.triplet_files import read_triplets
+    from tripletkit.data.vote_files import (
+        read_triplets_with_shares,
+        read_triplets_with_votes,
+        read_votes,
+    )
 
     if fourth_column is not None:
         return read_triplets_with_shares(input_source(triplets_file))
-    triplets = None if triplets_file is None else read_triplets(input_source(triplets_file))
     if votes_file is None:
-        return triplets, None
+        if triplets_file is None:
+            return None, None
+        return read_triplets_with_votes(input_source(triplets_file))
+    triplets = None if triplets_file is None else read_triplets(input_source(triplets_file))
     read = read_votes(input_source(votes_file))
     if triplets is None:
         return read.triplets, read.votes
@@ -213,8 +240,12 @@ def _describe_counts(score: Score) -> list[list[str]]:
         lines = [["ties", "-", "not known: the answers have no margins"]]
     else:
         lines = [
-            ["ties", f"{score.n_ties:,}", "both images equally near"],
-            ["undecidable", f"{score.n_undecidable:,}", "no margin; counted as wrong"],
+            ["ties", f"{score.n_ties:,}", f"both images equally near; {_EARNED[score.ties]}"],
+            [
+                "undecidable",
+                f"{score.n_undecidable:,}",
+                f"no margin; {_EARNED['answer' if score.ties == 'answer' else 'error']}",
+            ],
         ]
     if score.n_repeats:
         counted = "left out" if score.is_unique else "counted again (--unique leaves them out)"

@@ -13,6 +13,8 @@ from tripletkit.cli.console import say, show_json, warn
 from tripletkit.cli.options import (
     INPUT_FILE,
     OUTPUT_FOLDER,
+    FiniteRange,
+    WholeRange,
     force_option,
     input_source,
     json_option,
@@ -43,13 +45,13 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--val-fraction",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=FiniteRange(0, 1, min_open=True, max_open=True),
     help="Share for validation: of the triplets, or by image of the images.  "
     f"[default: {defaults.VAL_FRACTION}]",
 )
 @click.option(
     "--folds",
-    type=click.IntRange(min=2),
+    type=WholeRange(2),
     metavar="K",
     help="Write K splits to DIR/fold1 ... instead, each validating on another part.",
 )
@@ -85,11 +87,12 @@ def split(
     from tripletkit.data.splits.cost import price_split
     from tripletkit.data.splits.files import check_split_folder, write_splits
     from tripletkit.data.splits.policies import fold_triplets, split_triplets
-    from tripletkit.data.triplets import read_triplets
+    from tripletkit.data.triplet_files import read_triplets
 
     outputs = Outputs([triplets], overwrite=force)
     check_split_folder(folder, folds or 1, outputs)
     all_triplets = read_triplets(input_source(triplets))
+    all_triplets.check_answered()
     if n_degenerate := int(all_triplets.is_degenerate().sum()):
         warn(
             f"{all_triplets.source}: {n_degenerate:,} triplets name one image twice; they are "

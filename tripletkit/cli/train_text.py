@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,6 @@ import click
 
 from tripletkit import defaults
 from tripletkit.cli.class_text import describe_measures
-from tripletkit.cli.console import warn
 from tripletkit.cli.score import describe_interval
 from tripletkit.cli.tables import align_columns
 
@@ -19,25 +17,17 @@ if TYPE_CHECKING:
     from tripletkit.evaluation.scoring import Score
     from tripletkit.evaluation.validation import LabelScores, Validation
     from tripletkit.evaluation.vote_scoring import VoteScore
-    from tripletkit.features.collection import Collection
-    from tripletkit.model.history import EpochRecord, TrainedHead
-    from tripletkit.training.probe import UnseenClasses
+    from tripletkit.training.result import TrainingResult
+    from tripletkit.training.unseen_classes import UnseenClasses
 
 
-def describe_training(
-    output: Path,
-    data: TrainingSet,
-    collection: Collection,
-    trained: TrainedHead,
-    validation: Validation | None,
-    unseen_classes: UnseenClasses | None,
-    label_scores: LabelScores | None,
-    times: dict[str, float],
-) -> str:
+def describe_training(output: Path, result: TrainingResult) -> str:
     """Return the summary of a training run as lines of text."""
+    data, record, trained = result.data, result.record, result.trained
+    validation, times = result.validation, result.record.times
     dropped = f", {data.n_dropped:,} dropped by the split" if data.n_dropped else ""
     facts = [
-        ["images", f"{collection.is_usable().sum():,}"],
+        ["images", f"{record.n_images:,}"],
         [
             "triplets",
             f"{len(data.train):,} for training, {len(data.val):,} for validation "
@@ -45,20 +35,20 @@ def describe_training(
         ],
         [
             "time",
-            f"features {times['features_s']:.1f} s, training {times['training_s']:.1f} s, "
-            f"in all {times['total_s']:.1f} s",
+            f"features {times.features_s:.1f} s, training {times.training_s:.1f} s, "
+            f"in all {times.total_s:.1f} s",
         ],
         ["epoch kept", f"{trained.best_epoch} of {len(trained.history)}"],
     ]
     parts = [align_columns(facts)]
     if validation is not None:
         parts.append(_describe_validation(validation))
-    if unseen_classes is not None:
-        parts.append(_describe_unseen_classes(unseen_classes))
-    if label_scores is not None:
+    if result.unseen_classes is not None:
+        parts.append(_describe_unseen_classes(result.unseen_classes))
+    if result.label_scores is not None:
         is_from_scratch = validation is not None and validation.is_from_scratch
         before = "untrained" if is_from_scratch else "frozen"
-        parts.append(_describe_classes(label_scores, data, before))
+        parts.append(_describe_classes(result.label_scores, data, before))
     where = click.format_filename(output)
     parts.append(
         f"The model is in {where}. Next:\n  tripletkit predict test.txt --model {where} > preds.csv"
@@ -89,6 +79,8 @@ def _describe_validation(validation: Validation) -> str:
         notes += ["", _describe_agreement(validation.trained_votes, validation.frozen_votes), ""]
     if not able:
         notes.append("Names alone could answer none of these: training shares none with them.")
+    from tripletkit.evaluation.validation import chooses_epoch
+
     if chooses_epoch(validation.trained.n):
         notes.append(
             "The model was chosen by the same triplets, so the first line is a little flattered."
@@ -175,21 +167,6 @@ def _describe_novelty(novelty: float) -> str:
     )
 
 
-def describe_epoch(record: EpochRecord, n_epochs: int) -> str:
-    """Return a line about an epoch."""
-    is_known = not math.isnan(record.val_accuracy)
-    accuracy = f", validation accuracy {record.val_accuracy:.4f}" if is_known else ""
-    return (
-        f"epoch {record.epoch:>2}/{n_epochs}: loss {record.loss:.4f}, "
-        f"active {record.active:.1%}{accuracy}"
-    )
-
-
-def chooses_epoch(n_val: int) -> bool:
-    """Return whether so many validation triplets can tell one epoch from another."""
-    return n_val >= defaults.MIN_VAL_TRIPLETS
-
-
 def _score_row(name: str, score: Score) -> list[str]:
     resampled = describe_interval(score.bootstrap) if score.bootstrap else "-"
     return [
@@ -199,35 +176,3 @@ def _score_row(name: str, score: Score) -> list[str]:
         resampled,
         f"{score.n:,}",
     ]
-
-
-def warn_of_weak_score(validation: Validation) -> None:
-    """Say plainly that training did not help, or that names would do as well."""
-    if (frozen_head := validation.frozen_head) is not None and (
-        validation.trained.accuracy < frozen_head.accuracy
-    ):
-        interval = frozen_head.bootstrap or frozen_head.wilson
-        is_chance = validation.trained.accuracy >= interval.low
-        warn(
-            f"fine-tuning made it worse: {validation.trained.accuracy:.4f}, and "
-            f"{frozen_head.accuracy:.4f} with the frozen backbone"
-            f"{', though chance alone could do that' if is_chance else ''}. The model that is "
-            "kept is the fine-tuned one; train without --unfreeze for the other, or try more or "
-            "fewer --fine-tune-epochs or another --fine-tune-rate."
-        )
-    if validation.is_worse_than_frozen and validation.is_from_scratch:
-        warn(
-            f"the trained embeddings ({validation.trained.accuracy:.4f}) are worse than the "
-            f"features of the untrained network ({validation.frozen.accuracy:.4f}): it has learned "
-            "nothing of use. Try more --epochs, more images, or a backbone with ImageNet weights."
-        )
-    elif validation.is_worse_than_frozen:
-        warn(
-            f"the trained embeddings ({validation.trained.accuracy:.4f}) are worse than the frozen "
-            f"features without any training ({validation.frozen.accuracy:.4f}). Try "
-            "--recipe residual, which starts from these, more triplets, a larger --dim, a lower "
-            "--learning-rate or fewer --epochs; with few triplets or many classes of images the "
-            "frozen features can be the better choice."
-        )
-    if (trap := validation.trap()) is not None:
-        warn(trap)

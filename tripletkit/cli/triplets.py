@@ -11,13 +11,15 @@ from tripletkit import defaults
 from tripletkit.cli.collections import open_collection
 from tripletkit.cli.console import say, warn
 from tripletkit.cli.encoders import choose_encoder, encoder_options
-from tripletkit.cli.labelled import LABELS, LabelledImages, read_labelled, say_singleton_classes
 from tripletkit.cli.options import (
     INPUT_FOLDER,
+    LABELS,
     OUTPUT_FILE,
+    WholeRange,
     cache_option,
     follow_outside_option,
     force_option,
+    input_source,
     on_bad_image_option,
     quiet_option,
     seed_option,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tripletkit.data.label_triplets import Difficulty
+    from tripletkit.features.labelled_images import LabelledImages
     from tripletkit.features.sources import GivenWeights
     from tripletkit.search.encoders import Encoder
 
@@ -38,12 +41,12 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=OUTPUT_FILE, required=True, help="Triplet file to write.")
 @click.option(
     "--per-anchor",
-    type=click.IntRange(min=1),
+    type=WholeRange(1),
     metavar="N",
     help="Triplets for each image as anchor; balanced by class, on average.  "
     f"[default: {defaults.TRIPLETS_PER_ANCHOR}]",
 )
-@click.option("--count", type=click.IntRange(min=1), metavar="N", help="Triplets in all, instead.")
+@click.option("--count", type=WholeRange(1), metavar="N", help="Triplets in all, instead.")
 @click.option(
     "--balance",
     type=click.Choice(defaults.TRIPLET_BALANCES),
@@ -112,13 +115,16 @@ def triplets(
     from tripletkit.data.label_triplets import draw_triplets
     from tripletkit.data.output_forms import TRIPLETS_FORM, TRUTH_FORM
     from tripletkit.data.outputs import Outputs
-    from tripletkit.data.triplets import write_triplets
+    from tripletkit.data.triplet_files import write_triplets
+    from tripletkit.features.labelled_images import read_labelled, tell_singleton_classes
 
     outputs = Outputs([labels, model, *weights.values()], image_folders=[images], overwrite=force)
     triplets_out = outputs.file(output, TRIPLETS_FORM)
     truth_out = outputs.optional_file(truth_file, TRUTH_FORM)
     skip_bad = on_bad_image == "skip"
-    found = read_labelled(labels, images, cache, skip_bad=skip_bad, follow_outside=follow_outside)
+    found = read_labelled(
+        input_source(labels), images, cache, skip_bad=skip_bad, follow_outside=follow_outside
+    )
     difficulty, labelled = None, found.images
     if hard or easy:
         encoder = choose_encoder(model, as_features, backbone, weights, views)
@@ -126,7 +132,7 @@ def triplets(
         labelled = labelled[is_usable[labelled]]
     else:
         _warn_of_missing(found)
-    say_singleton_classes(found.labels, labelled)
+    tell_singleton_classes(found.labels, labelled)
     if per_anchor is None and count is None:
         per_anchor = defaults.TRIPLETS_PER_ANCHOR
     rows = draw_triplets(

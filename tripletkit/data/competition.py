@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tripletkit.data.outputs import Destination, open_output
-from tripletkit.data.triplets import write_triplets
+from tripletkit.data.triplet_files import write_triplets
 
 
 def draw_truth(n_questions: int, seed: int) -> np.ndarray:
@@ -36,4 +36,9 @@ def write_questions(
     """
     with open_output(truth_file) as file:
         file.write("label\n" + "".join(f"{label}\n" for label in truth))
-        write_triplets(questions, names, np.where(truth[:, None] == 1, rows, rows[:, [0, 2, 1]]))
+        write_triplets(
+            questions,
+            names,
+            np.where(truth[:, None] == 1, rows, rows[:, [0, 2, 1]]),
+            is_answered=False,
+        )

@@ -110,7 +110,7 @@ def check_name(name: str) -> None:
     if name.startswith("/") or ".." in PurePosixPath(name).parts:
         raise ImageNameError(
             f'expected a path below the image folder, got "{name}", which leads out of it. '
-            "Pass --follow-outside to allow it."
+            "`follow_outside=True` allows it."
         )
 
 
@@ -184,7 +184,7 @@ class _Listing:
         if not path.resolve().is_relative_to(self.real_folder):
             raise ImageNameError(
                 f'expected an image inside the image folder, "{name}" is a link that leads '
-                "out of it. Pass --follow-outside to allow it."
+                "out of it. `follow_outside=True` allows it."
             )
 
 

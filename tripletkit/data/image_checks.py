@@ -231,7 +231,7 @@ def _size_and_frames(path: Path) -> tuple[tuple[int, int], int]:
 
 
 def _columns(read: dict[int, InspectedImage]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return `(n,)` indices, content embeddings and hashes."""
+    """Return `(n,)` indices, numbers of contents, and hashes."""
     indices = np.fromiter(read, dtype=np.int64)
     contents, _ = pd.factorize(np.array([p.content for p in read.values()], dtype=object))
     looks = np.array([image.look for image in read.values()], dtype=np.uint64)

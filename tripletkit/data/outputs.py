@@ -63,14 +63,17 @@ class Outputs:
         """Check a file that is to be written if it is named; see `file`."""
         return None if path is None else self.file(path, form)
 
-    def folder(self, path: Path, form: OutputForm) -> None:
+    def folder(self, path: Path) -> None:
         """Check a folder that is to be written as a whole.
 
+        Whether what is there may be replaced is for its writer to say, who knows its record.
+
         Raises:
-            OutputError: if it may not be, or cannot be.
+            OutputError: if it may not be written there, or cannot be.
         """
+        form = OutputForm("a folder", lambda _: True)
         self._announce(path, form)
-        self.check(path, form)
+        self._check_place(path, form, with_existing=False)
         target = _resolve(path)
         for given in [*self._inputs, *self._image_folders]:
             if target in given.resolve().parents:
@@ -118,7 +121,7 @@ class Outputs:
         check_parent(path if target == path.absolute() else target)
         self._check_place(path, form)
 
-    def _check_place(self, path: Path, form: OutputForm) -> None:
+    def _check_place(self, path: Path, form: OutputForm, *, with_existing: bool = True) -> None:
         target = _resolve(path)
         there = _stat(target)
         if there is not None and not (stat.S_ISREG(there.st_mode) or stat.S_ISDIR(there.st_mode)):
@@ -139,7 +142,8 @@ class Outputs:
                 f"{path}: is a file of the model folder {path.absolute().parent}, which only "
                 f"training replaces, as a whole. {_ELSEWHERE}"
             )
-        self._check_existing(path, target, there, form)
+        if with_existing:
+            self._check_existing(path, target, there, form)
 
     def _announce(self, path: Path, form: OutputForm) -> None:
         target = _resolve(path)

@@ -82,9 +82,9 @@ def make_pair_graph(rows: np.ndarray, n_names: int) -> PairGraph:
     anchor, first, second = rows.T.astype(np.int64)
     near_keys = pair_keys(anchor, first, n_names)
     far_keys = pair_keys(anchor, second, n_names)
-    embeddings, keys = pd.factorize(np.concatenate([near_keys, far_keys]))
+    numbers, keys = pd.factorize(np.concatenate([near_keys, far_keys]))
     pairs = np.stack(np.divmod(keys, n_names), axis=1)
-    return PairGraph(pairs, embeddings[: len(rows)], embeddings[len(rows) :])
+    return PairGraph(pairs, numbers[: len(rows)], numbers[len(rows) :])
 
 
 def pair_keys(left: np.ndarray, right: np.ndarray, n_names: int) -> np.ndarray:

@@ -76,9 +76,9 @@ def run_baselines(
             f"the truth: expected {len(val):,} labels, one for each row of {val.source}, "
             f"got {len(truth):,}"
         )
-    embeddings, names = pd.factorize(np.array(train.names + val.names, dtype=object))
-    train_rows = embeddings[: len(train.names)][train.rows]
-    val_rows = embeddings[len(train.names) :][val.rows]
+    numbers, names = pd.factorize(np.array(train.names + val.names, dtype=object))
+    train_rows = numbers[: len(train.names)][train.rows]
+    val_rows = numbers[len(train.names) :][val.rows]
     margins = {
         "pair memory": _pair_margins(train_rows, val_rows, len(names)),
         "popularity": _popularity_margins(train_rows, val_rows, len(names)),

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from tripletkit import defaults
+from tripletkit.data.names import guard_formula
 from tripletkit.data.output_forms import csv_form
 from tripletkit.data.outputs import Destination, open_output
 from tripletkit.errors import ClassesError
@@ -87,7 +88,8 @@ class Confusion:
         Raises:
             OutputError: if the file cannot be written.
         """
-        table = pd.DataFrame(self.counts, self.labels, self.labels)
+        labels = [guard_formula(label) for label in self.labels]
+        table = pd.DataFrame(self.counts, labels, labels)
         with open_output(destination) as file:
             table.to_csv(file, index_label="true", lineterminator="\n")
 

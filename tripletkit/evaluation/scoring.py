@@ -10,11 +10,12 @@ import pandas as pd
 
 from tripletkit import defaults
 from tripletkit.data.questions import group_questions
+from tripletkit.errors import AnswerFileError
 from tripletkit.evaluation.answers import Answers, check_same_length
 from tripletkit.evaluation.consistency import check_consistency
 from tripletkit.evaluation.intervals import Interval, image_bootstrap, wilson_interval
 
-TiePolicy = Literal["error", "half"]
+TiePolicy = Literal["answer", "error", "half"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Score:
         n_mirrored_broken: of them, those where the two answers name different images.
         by_margin: accuracy by size of the margin, smallest first; empty without margins.
         by_anchor_frequency: accuracy by how many rows have the anchor; empty without triplets.
+        ties: what a tie earned; see `credit_rows`.
     """
 
     accuracy: float
@@ -76,6 +78,7 @@ class Score:
     n_mirrored_broken: int | None
     by_margin: list[Slice]
     by_anchor_frequency: list[Slice]
+    ties: TiePolicy = "answer"
 
     def to_json(self) -> dict[str, Any]:
         """Return the score as JSON takes it, intervals as [low, high]."""
@@ -91,7 +94,7 @@ def score_answers(
     truth: np.ndarray,
     *,
     rows: np.ndarray | None = None,
-    ties: TiePolicy = "error",
+    ties: TiePolicy = "answer",
     unique: bool = False,
     seed: int = defaults.SEED,
 ) -> Score:
@@ -106,7 +109,7 @@ def score_answers(
         unique: count rows that equal an earlier one no second time; needs rows.
         seed: start of the bootstrap.
     Raises:
-        AnswerFileError: if the numbers of answers and of truths differ.
+        AnswerFileError: if the numbers of answers and of truths differ, or as `credit_rows` says.
         ValueError: if `unique` is asked for without rows.
     Example:
         >>> answers = Answers(np.array([1, 0, 1, 1]), None, None, "answers")
@@ -149,30 +152,46 @@ def score_answers(
         n_mirrored_broken=consistency and consistency.n_mirrored_broken,
         by_margin=_slice(credit, np.abs(answers.margins)) if has_margins else [],
         by_anchor_frequency=[] if rows is None else _slice(credit, _anchor_frequency(rows)),
+        ties=ties,
     )
 
 
-def credit_rows(answers: Answers, truth: np.ndarray, ties: TiePolicy = "error") -> np.ndarray:
+def credit_rows(answers: Answers, truth: np.ndarray, ties: TiePolicy = "answer") -> np.ndarray:
     """Return what each row earns: 1 if right, 0 if wrong.
 
-    A tie has not told the two images apart. Its answer stands in the file as 0, and it is an
-    error whatever the truth, so that a model that gives every image the same embedding scores 0
-    and not the share of zeros; with `ties="half"` it earns 0.5, as a coin would. A row without
-    a margin (an image could not be read) is always an error: leaving questions out must not
-    raise a score.
+    The rule is that the answer counts which stands in the file, whatever its margin. A tie, or a
+    row with an image that could not be read, stands there as 0, and is right where the truth is
+    0, as in every competition that such a file is handed in to. So the same answers earn the
+    same as a CSV and as labels, which do not show ties, and `compare` finds no difference
+    between the two. A model that tells nothing apart earns the share of zeros, no more than
+    saying 0 does; the number of ties, told apart, gives it away.
+
+    Where there are margins, `"error"` and `"half"` judge ties more strictly: as wrong, or as half
+    right, as a coin would be. Rows without a margin are wrong then.
 
     Args:
         answers: of `n_triplets` rows.
         truth: `(n_triplets,)` integers, 0 or 1.
-        ties: `"error"` or `"half"`.
+        ties: `"answer"`, `"error"` or `"half"`.
     Returns:
         `(n_triplets,)` float64.
+    Raises:
+        AnswerFileError: if ties are to be judged, and the answers have no margins to tell them.
     Example:
         >>> answers = Answers(np.array([1, 0, 0, 0]), np.array([0.5, -1, 0, np.nan]), None, "")
-        >>> credit_rows(answers, np.array([1, 0, 0, 0]), ties="half")
-        array([1. , 1. , 0.5, 0. ])
+        >>> credit_rows(answers, np.array([1, 1, 0, 0]))
+        array([1., 0., 1., 1.])
+        >>> credit_rows(answers, np.array([1, 1, 0, 0]), ties="half")
+        array([1. , 0. , 0.5, 0. ])
     """
     credit = (answers.predictions == truth).astype(np.float64)
+    if ties == "answer":
+        return credit
+    if answers.margins is None:
+        raise AnswerFileError(
+            f"{answers.source}: expected margins, which tell ties from other answers, got labels "
+            f"alone. Count ties as the answers that they are (`ties=answer`)."
+        )
     credit[answers.is_tie] = 0.5 if ties == "half" else 0
     credit[answers.is_undecidable] = 0
     return credit

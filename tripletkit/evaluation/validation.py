@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tripletkit import defaults
 from tripletkit.data.labels import NO_LABEL
 from tripletkit.data.training_set import TrainingSet
 from tripletkit.data.triplets import Triplets
@@ -69,7 +70,12 @@ class Validation:
 
 
 def validate(
-    data: TrainingSet, embeddings: np.ndarray, features: np.ndarray, distance: str
+    data: TrainingSet,
+    embeddings: np.ndarray,
+    features: np.ndarray,
+    distance: str,
+    *,
+    is_from_scratch: bool = False,
 ) -> Validation:
     """Score embeddings on the validation triplets, beside the frozen features and the baselines.
 
@@ -78,6 +84,7 @@ def validate(
         embeddings: `(n_images, dim)` float32 of the images in `data.names`.
         features: `(n_images, n_features)` float32 of the same.
         distance: of the trained embeddings.
+        is_from_scratch: the features are of an untrained network.
     """
     trained = answer_by_embeddings(embeddings, data.val, distance)
     frozen = answer_by_embeddings(features, data.val, FROZEN_DISTANCE)
@@ -89,6 +96,7 @@ def validate(
         run_baselines(data.train, data.val),
         None if votes is None else score_votes(trained, votes),
         None if votes is None else score_votes(frozen, votes),
+        is_from_scratch=is_from_scratch,
     )
 
 
@@ -142,6 +150,11 @@ def classify_validation(
     return LabelScores(
         trained, frozen, measure_variances(embeddings[trained_on], labels[trained_on])
     )
+
+
+def chooses_epoch(n_val: int) -> bool:
+    """Return whether so many validation triplets can tell one epoch from another."""
+    return n_val >= defaults.MIN_VAL_TRIPLETS
 
 
 def answer_by_embeddings(embeddings: np.ndarray, triplets: Triplets, distance: str) -> Answers:

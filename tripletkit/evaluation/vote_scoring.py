@@ -71,7 +71,7 @@ def score_votes(
     votes: Votes,
     *,
     rows: np.ndarray | None = None,
-    ties: TiePolicy = "error",
+    ties: TiePolicy = "answer",
     seed: int = defaults.SEED,
 ) -> VoteScore:
     """Measure how far answers agree with votes.
@@ -84,7 +84,7 @@ def score_votes(
         ties: see `credit_rows`; with `"half"` a tie earns 0.5, as in the reference.
         seed: start of the bootstrap.
     Raises:
-        AnswerFileError: if the numbers of answers and of votes differ.
+        AnswerFileError: if the numbers of answers and of votes differ, or as `credit_rows` says.
     Reference:
         Zhang, Isola, Efros, Shechtman, Wang. The unreasonable effectiveness of deep features as
         a perceptual metric. CVPR 2018. arXiv:1801.03924 (the 2AFC score).
@@ -163,6 +163,6 @@ def take_majority(votes: Votes, source: str) -> tuple[np.ndarray, np.ndarray]:
     if not is_decided.any():
         raise AnswerFileError(
             f"{source}: expected a majority on at least one question, every one is tied. "
-            "Give a TRUTH file."
+            "Only a truth file can tell."
         )
     return (~votes.is_for_second[is_decided]).astype(np.int8), is_decided

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +13,7 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.data.folder import locate_images, place_problems
-from tripletkit.errors import ImageNameError, ImageReadError, describe_problems
+from tripletkit.errors import DataWarning, ImageNameError, ImageReadError, describe_problems
 from tripletkit.features.extract import (
     FeatureFunction,
     extract_features,
@@ -21,6 +23,8 @@ from tripletkit.features.sources import FeaturePart, FeatureSource
 from tripletkit.features.store import FeatureStore
 from tripletkit.features.trained_weights import build_backbone
 from tripletkit.progress import Progress
+
+logger = logging.getLogger("tripletkit")
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,31 @@ def load_collection(
     return Collection(source.join(of_parts), placed, len(computed))
 
 
+def open_collection(
+    files: NamedFiles,
+    source: FeatureSource,
+    store: FeatureStore,
+    *,
+    skip_bad: bool = False,
+    progress: Progress | None = None,
+) -> Collection:
+    """Load the features of images and say how many were computed; see `load_collection`."""
+    collection = load_collection(files, source, store, skip_bad=skip_bad, progress=progress)
+    if n_bad := len(collection.problems):
+        warnings.warn(
+            f"{n_bad:,} images are left out:\n{describe_problems(collection.problems)}",
+            DataWarning,
+            stacklevel=2,
+        )
+    n_stored = len(files.names) - n_bad - collection.n_computed
+    logger.info(
+        "Features: %s images computed, %s from the store.",
+        f"{collection.n_computed:,}",
+        f"{n_stored:,}",
+    )
+    return collection
+
+
 def _load_function(part: FeaturePart) -> FeatureFunction:
     from tripletkit.features.fast_graph import make_feature_function
 
@@ -164,4 +193,4 @@ def _load_function(part: FeaturePart) -> FeatureFunction:
 
 
 def _with_advice(problems: str) -> str:
-    return f"{problems}\nMend these, or leave them out with --on-bad-image skip."
+    return f"{problems}\nMend these, or leave them out with `skip_bad=True`."

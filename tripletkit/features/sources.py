@@ -73,27 +73,32 @@ class FeatureSource:
 
     @classmethod
     def of_record(
-        cls, record: Mapping[str, Any], place: Path, given: GivenWeights | None = None
+        cls,
+        features: Mapping[str, Any],
+        files: Sequence[str | None],
+        place: Path,
+        own: Path | None = None,
+        given: GivenWeights | None = None,
     ) -> FeatureSource:
-        """Return what a model was trained with, from what `to_json` said of it.
+        """Return what a model was trained with, from its record.
 
         Args:
-            record: what `model.json` holds.
-            place: the model folder; the weights are there where the model trained them too.
+            features: what `facts` was.
+            files: the weights file of each backbone that was named at training, or None.
+            place: the model folder, for messages.
+            own: the weights file in it, where the model trained them too.
             given: where the user says that weights are now.
         Raises:
             BackboneError: if a backbone is not known, or `given` names one that the model has
                 not.
             ViewError: if a view is not known.
         """
-        features, recorded = record["features"], record["weights_file"]
-        views = (ORIGINAL,)
-        facts, files = [features], [recorded]
+        views, facts = (ORIGINAL,), [features]
         if "parts" in features:
-            facts, files = features["parts"], recorded
+            facts = features["parts"]
             views = tuple(get_view(name) for name in features["views"])
-        if BACKBONE_FILE in record.get("files", ()):
-            files = [str(place / BACKBONE_FILE)]
+        if own is not None:
+            files = [str(own)]
         backbones = [
             get_backbone(of_part["backbone"]).resized(of_part["input_size_px"]) for of_part in facts
         ]
@@ -136,15 +141,10 @@ class FeatureSource:
         """One text that is another wherever features would be others."""
         return FeatureSpace(self.facts, self.n_features).fingerprint
 
-    def to_json(self) -> dict[str, Any]:
-        """Return what a model's record says of its features, as plain JSON values."""
-        files = [part.given_weights and str(part.given_weights.absolute()) for part in self.parts]
-        return {
-            "features": self.facts,
-            "n_features": self.n_features,
-            "backbone_reason": self.parts[0].reason,
-            "weights_file": files[0] if self.is_plain else files,
-        }
+    @property
+    def weights_files(self) -> list[str | None]:
+        """The weights file of each part that the user named, absolute; None for its own."""
+        return [part.given_weights and str(part.given_weights.absolute()) for part in self.parts]
 
     def join(self, of_parts: Sequence[np.ndarray]) -> np.ndarray:
         """Return the features of images from those of each backbone.

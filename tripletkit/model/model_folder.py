@@ -8,34 +8,27 @@ runs code when loaded.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from tripletkit.data.names import guard_formula, unguard_formula
 from tripletkit.data.output_forms import OutputForm
 from tripletkit.data.outputs import MODEL_RECORD, check_parent, explain_failure
 from tripletkit.data.unfinished import remove_unfinished, unfinished_folder
 from tripletkit.errors import ModelFolderError, OutputError
-from tripletkit.features.backbones import get_backbone
 from tripletkit.features.sources import BACKBONE_FILE, FeatureSource, GivenWeights
 from tripletkit.features.weights_files import file_sha256
+from tripletkit.model.record import ModelRecord, is_record_of_model, read_record, write_record
 
 if TYPE_CHECKING:
     import keras
 
     from tripletkit.data.labels import ImageLabels
-
-# Increase when an older tripletkit could not read a newer folder rightly; folders of all older
-# versions are read, and a folder is written as the oldest version that has what it needs.
-# 2: several backbones or views, images of another size than the backbone's usual one, or a
-# backbone with weights of its own in the folder.
-FORMAT_VERSION = 2
 
 RECORD_FILE = MODEL_RECORD
 HEAD_FILE = "head.weights.h5"
@@ -58,12 +51,12 @@ class ModelFolder:
     """
 
     path: Path
-    record: dict[str, Any]
+    record: ModelRecord
 
     @property
     def has_own_backbone(self) -> bool:
         """Whether the backbone was trained too, so that its weights are in the folder."""
-        return BACKBONE_FILE in self.record["files"]
+        return BACKBONE_FILE in self.record.files
 
     @property
     def features_name(self) -> str:
@@ -72,26 +65,30 @@ class ModelFolder:
 
     @property
     def distance(self) -> str:
-        return self.record["head"]["distance"]
+        return self.record.settings.distance
 
     @property
     def image_folder(self) -> Path:
-        return Path(self.record["images"])
+        return Path(self.record.images)
 
     def read_centers(self) -> pd.DataFrame | None:
         """Return the class centers, a row for each class; None if the loss kept none."""
-        if CENTERS_FILE not in self.record["files"]:
+        if CENTERS_FILE not in self.record.files:
             return None
-        return pd.read_csv(
+        centers = pd.read_csv(
             self.path / CENTERS_FILE, index_col="label", dtype={"label": str}, keep_default_na=False
-        ).astype(np.float32)
+        )
+        return centers.rename(index=unguard_formula).astype(np.float32)
+
+    def read_history(self) -> pd.DataFrame:
+        """Return the epochs of the training, as `history.csv` has them."""
+        return pd.read_csv(self.path / HISTORY_FILE)
 
     def load_head(self) -> keras.Model:
         """Return the trained head: `(batch, n_features)` -> `(batch, dim)`."""
         from tripletkit.model.heads import build_model
-        from tripletkit.model.settings import HeadSettings
 
-        head = build_model(self.record["n_features"], HeadSettings(**self.record["head"]))
+        head = build_model(self.record.n_features, self.record.settings)
         head.load_weights(self.path / HEAD_FILE)
         return head
 
@@ -105,7 +102,10 @@ class ModelFolder:
         Raises:
             BackboneError: if a backbone is not known, or weights are given for another.
         """
-        return FeatureSource.of_record(self.record, self.path, weights)
+        own = self.path / BACKBONE_FILE if self.has_own_backbone else None
+        return FeatureSource.of_record(
+            self.record.features, self.record.weights_files, self.path, own, weights
+        )
 
 
 def name_centers(centers: np.ndarray | None, labels: ImageLabels | None) -> pd.DataFrame | None:
@@ -132,19 +132,19 @@ def save_model(
     path: Path,
     head: keras.Model,
     history: list[dict[str, float]],
-    record: dict[str, Any],
+    record: ModelRecord,
     centers: pd.DataFrame | None = None,
     *,
     backbone: Path | None = None,
     overwrite: bool = False,
-) -> None:
+) -> ModelFolder:
     """Write a model folder; what was there stays until the new one is whole.
 
     Args:
         path: the folder to make.
         head: its weights are saved.
         history: one row an epoch.
-        record: plain JSON values; format version and hashes are added here.
+        record: what is known of it; the hashes of the files are added here.
         centers: a row for each class, named by it, with its center.
         backbone: the weights file of a backbone that was trained too; copied.
         overwrite: replace an older model folder.
@@ -159,16 +159,13 @@ def save_model(
         head.save_weights(partial / HEAD_FILE)
         pd.DataFrame(history).to_csv(partial / HISTORY_FILE, index=False)
         if centers is not None:
-            centers.to_csv(partial / CENTERS_FILE, index_label="label")
+            centers.rename(index=guard_formula).to_csv(partial / CENTERS_FILE, index_label="label")
         if backbone is not None:
             shutil.copyfile(backbone, partial / BACKBONE_FILE)
         files = {file.name: file_sha256(file) for file in sorted(partial.iterdir())}
-        version = _oldest_version(record["features"], backbone)
-        whole = {"format_version": version, **record, "files": files}
-        whole["sha256"] = _digest(whole)
-        text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
-        # A path that is not UTF-8 holds surrogates; their escape is what JSON has for them.
-        (partial / RECORD_FILE).write_text(text, encoding="utf-8", errors="backslashreplace")
+        whole = replace(record, files=files)
+        write_record(whole, partial / RECORD_FILE)
+    return ModelFolder(path, whole)
 
 
 def load_model(path: Path) -> ModelFolder:
@@ -184,26 +181,10 @@ def load_model(path: Path) -> ModelFolder:
     if not record_file.is_file():
         raise ModelFolderError(
             f"{path}: expected a model folder with {RECORD_FILE}, there is none. "
-            "Make one with `tripletkit train`, or name it with --model."
+            "Make one with `tripletkit train`, or name it with `model`."
         )
-    try:
-        record = json.loads(record_file.read_text(encoding="utf-8"))
-        version = record["format_version"]
-    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
-        raise ModelFolderError(
-            f"{record_file}: expected the record of a model, cannot be read as one: {error}"
-        ) from error
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise ModelFolderError(
-            f"{record_file}: expected format version {FORMAT_VERSION}, got {version!r}, from a "
-            "newer tripletkit. Update tripletkit, or train again."
-        )
-    if record.get("sha256") != _digest(record):
-        raise ModelFolderError(
-            f"{record_file}: was edited after training, so its numbers cannot be trusted. "
-            "Bring back the original, or train again."
-        )
-    for name, expected in record["files"].items():
+    record = read_record(record_file)
+    for name, expected in record.files.items():
         file = path / name
         if not file.is_file():
             raise ModelFolderError(f"{path}: incomplete, {name} is missing; train again")
@@ -215,30 +196,24 @@ def load_model(path: Path) -> ModelFolder:
     return ModelFolder(path, record)
 
 
-def _oldest_version(features: dict[str, Any], backbone: Path | None) -> int:
-    """Return the oldest format that has what a folder needs."""
-    is_first = (
-        backbone is None
-        and "parts" not in features
-        and features["input_size_px"] == get_backbone(features["backbone"]).input_size_px
-    )
-    return 1 if is_first else FORMAT_VERSION
-
-
 def _check_replaceable(path: Path, target: Path, overwrite: bool) -> None:
     if target == Path.cwd() or target.is_mount():
         raise OutputError(
-            f"{path}: this folder cannot be replaced as a whole. Name a folder below it with -o."
+            f"{path}: this folder cannot be replaced as a whole. Name a folder below it "
+            "with `output`."
         )
     if not target.is_dir():
-        raise OutputError(f"{path}: expected a folder to make, got a file. Choose another -o.")
+        raise OutputError(
+            f"{path}: expected a folder to make, got a file. Choose another `output`."
+        )
     if not any(target.iterdir()):
         return
     if reason := _find_reason_to_keep(target):
-        raise OutputError(f"{path}: {reason}, which would be lost. Choose another -o.")
+        raise OutputError(f"{path}: {reason}, which would be lost. Choose another `output`.")
     if not overwrite:
         raise OutputError(
-            f"{path}: holds a model already. Choose another -o, or replace it with --force."
+            f"{path}: holds a model already. Choose another `output`, or replace it with "
+            "`overwrite=True`."
         )
 
 
@@ -252,12 +227,7 @@ def _find_reason_to_keep(folder: Path) -> str | None:
         return f"expected a new or empty place or a model folder, found {strange[0]!r} there"
     if not all(file.is_file() for file in found):
         return "expected a model folder, which has no folders"
-    try:
-        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-        is_written = record["sha256"] == _digest(record) and "format_version" in record
-    except (ValueError, LookupError, TypeError, OSError, RecursionError):
-        is_written = False
-    if not is_written:
+    if not is_record_of_model(folder / RECORD_FILE):
         return (
             f"expected a model folder, but has no {RECORD_FILE} as `tripletkit train` wrote it; "
             f"it holds {found[0].name!r}"
@@ -269,9 +239,3 @@ def _check_room(path: Path, n_bytes: int) -> None:
     """Fail as a plain file does: HDF5 on a full disk fails once more whenever Python ends."""
     path.write_bytes(bytes(n_bytes + (1 << 17)))
     path.unlink()
-
-
-def _digest(record: dict[str, Any]) -> str:
-    facts = {key: value for key, value in record.items() if key != "sha256"}
-    text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()

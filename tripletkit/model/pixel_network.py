@@ -114,7 +114,7 @@ def unfreeze_blocks(backbone: Backbone, model: keras.Model, n_blocks: int) -> No
     """
     if not 1 <= n_blocks <= len(backbone.blocks):
         raise BackboneError(
-            f"--unfreeze {n_blocks}: expected at most {len(backbone.blocks)}, as many blocks as "
+            f"`blocks={n_blocks}`: expected at most {len(backbone.blocks)}, as many blocks as "
             f"{backbone.name} has"
         )
     patterns = [re.compile(block) for block in backbone.blocks[-n_blocks:]]

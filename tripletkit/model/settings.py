@@ -1,15 +1,19 @@
-"""What decides a trained model, beside its data."""
+"""What decides a trained model, beside its data.
+
+NumPy is imported where it is used, so that the help of commands does not wait for it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from tripletkit import defaults
 from tripletkit.model.loss_registry import get_loss
 from tripletkit.model.recipes import get_recipe
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class HeadSettings:
         cross_entropy_weight: beside a triplet loss.
         center_weight: of the center loss.
         center_decay: how much of a center stays when a batch moves it, 0 to below 1.
+        flip, shift: of the images that training from pixels sees; see `Augmentation`.
     """
 
     recipe: str = "mlp"
@@ -68,6 +73,8 @@ class HeadSettings:
     cross_entropy_weight: float = defaults.CROSS_ENTROPY_WEIGHT
     center_weight: float = defaults.CENTER_WEIGHT
     center_decay: float = defaults.CENTER_DECAY
+    flip: bool = True
+    shift: float = defaults.SHIFT
 
     @classmethod
     def of_recipe(cls, name: str, **given: Any) -> HeadSettings:
@@ -107,6 +114,8 @@ class HeadSettings:
 
     def count_per_epoch(self, train_rows: np.ndarray) -> tuple[int, int]:
         """Return how many triplets or images an epoch shows, and how many a step."""
+        import numpy as np
+
         if self.mining != "none":
             return len(np.unique(train_rows)), self.classes_per_batch * self.images_per_class
         if get_loss(self.loss).of_triplets is None:
@@ -137,4 +146,18 @@ _OWN_DEFAULTS = ("members", "hidden", "dim", "dropout", "margin", "epochs", "lea
 
 def _seed_of_member(seed: int, member: int) -> int:
     """Return a seed of its own for each member; the first has the one that was given."""
+    import numpy as np
+
     return seed if member == 0 else int(np.random.SeedSequence([seed, member]).generate_state(1)[0])
+
+
+def choose_epochs(n_triplets: int, batch_size: int, usual: int = defaults.EPOCHS) -> int:
+    """Return how many passes a training set gets by default: small ones more.
+
+    Example:
+        >>> choose_epochs(20_000, batch_size=256), choose_epochs(1_000, batch_size=256)
+        (10, 100)
+    """
+    steps = -(-n_triplets // batch_size)
+    wanted = -(-defaults.MIN_STEPS * usual // (defaults.EPOCHS * steps))
+    return min(max(usual, wanted), defaults.MAX_EPOCHS)

@@ -15,8 +15,8 @@ def confuse_labels(view: ModelView) -> Confusion | None:
     images = view.labelled
     if len(images) < 2:
         return None
-    embeddings, names = pd.factorize(
+    numbers, names = pd.factorize(
         np.array([view.label_of(image) for image in images], dtype=object), sort=True
     )
-    predicted = vote_labels(view.embeddings[images], embeddings, view.model.distance)
-    return Confusion(list(names), count_confusions(embeddings, predicted, len(names)))
+    predicted = vote_labels(view.embeddings[images], numbers, view.model.distance)
+    return Confusion(list(names), count_confusions(numbers, predicted, len(names)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from tripletkit.data.triplets import Triplets
 from tripletkit.evaluation.baselines import Baseline, describe_trap
 from tripletkit.evaluation.intervals import Interval
 from tripletkit.evaluation.scoring import Score
+from tripletkit.model.record import ModelRecord
 from tripletkit.report.model_view import ModelView
 
 # A 95% interval wider than this leaves open whether a model is good or middling.
@@ -52,39 +52,19 @@ def list_accuracies(view: ModelView, baselines: list[Baseline]) -> list[Accuracy
         _row(f"{view.model.features_name}, cosine", on, view.frozen_score),
         *(_baseline_row(baseline, on) for baseline in baselines),
     ]
-    validation = view.model.record["validation"]
+    validation = view.model.record.validation
     if validation is not None:
         on = "validation in training"
-        from_pixels = view.model.record.get("pixels") or {}
-        before = "untrained network" if from_pixels.get("from_scratch") else "frozen features"
-        for what, key in (
-            ("trained embeddings", "trained"),
-            ("head, backbone frozen", "frozen_head"),
-            (before, "frozen_cosine"),
+        before = "untrained network" if validation.is_from_scratch else "frozen features"
+        for what, score in (
+            ("trained embeddings", validation.trained),
+            ("head, backbone frozen", validation.frozen_head),
+            (before, validation.frozen),
         ):
-            score = validation.get(key)
-            if score is None:
-                continue
-            rows.append(
-                AccuracyRow(
-                    what,
-                    on,
-                    score["accuracy"],
-                    Interval(*score["wilson"]),
-                    score["bootstrap"] and Interval(*score["bootstrap"]),
-                    score["n"],
-                )
-            )
-        rows += [_baseline_row(baseline, on) for baseline in recorded_baselines(validation)]
+            if score is not None:
+                rows.append(_row(what, on, score))
+        rows += [_baseline_row(baseline, on) for baseline in validation.baselines]
     return rows
-
-
-def recorded_baselines(validation: dict[str, Any]) -> list[Baseline]:
-    """Return the baselines that `model.json` holds."""
-    return [
-        Baseline(**(baseline | {"wilson": Interval(*baseline["wilson"])}))
-        for baseline in validation["baselines"]
-    ]
 
 
 def list_warnings(
@@ -103,7 +83,7 @@ def list_warnings(
         warnings.append(
             "These are the triplets that the model learnt from, so their accuracy says nothing "
             "of new questions. Mistakes among them point at wrong judgements instead. Give "
-            "others with --triplets."
+            "others with `triplets`."
         )
     else:
         warnings += _on_shown(view, baselines, training)
@@ -147,15 +127,15 @@ def _on_shown(view: ModelView, baselines: list[Baseline], training: Triplets | N
     return warnings
 
 
-def _on_training(record: dict[str, Any]) -> list[str]:
-    split, validation = record["split"], record["validation"]
+def _on_training(record: ModelRecord) -> list[str]:
+    split, validation = record.split, record.validation
     warnings = []
     if validation is None:
         warnings.append(
             "Nothing was set apart for validation in training, so the last epoch was kept unseen."
         )
     else:
-        n_val = split["n_val"]
+        n_val = split.n_val
         if n_val < defaults.MIN_VAL_TRIPLETS:
             warnings.append(
                 f"Validation in training had {n_val:,} triplets only, too few to choose an epoch "
@@ -166,18 +146,18 @@ def _on_training(record: dict[str, Any]) -> list[str]:
                 "The epoch was chosen by the validation in training, so that accuracy is a "
                 "little flattered."
             )
-        if split["by"] == "random":
+        if split.by == "random":
             warnings.append(
                 "The validation in training was split off at random, and such a split can often "
                 "be solved by remembering names of pairs; look at the baselines."
             )
-        if split["n_shared_images"] and split["by"] != "image":
+        if split.n_shared_images and split.by != "image":
             warnings.append(
-                f"Training and validation in training share {split['n_shared_images']:,} images."
+                f"Training and validation in training share {split.n_shared_images:,} images."
             )
-    if record["n_bad_images"]:
+    if record.n_bad_images:
         warnings.append(
-            f"{record['n_bad_images']:,} images could not be used in training, and every "
+            f"{record.n_bad_images:,} images could not be used in training, and every "
             "triplet with one was left out."
         )
     return warnings

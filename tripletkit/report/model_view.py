@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-import pandas as pd
 
+from tripletkit.data.labels import read_labels
+from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.triplets import Triplets
-from tripletkit.errors import AnswerFileError
-from tripletkit.evaluation.answers import Truth
+from tripletkit.errors import AnswerFileError, SettingsError, TripletFileError
+from tripletkit.evaluation.answers import Truth, read_truth
 from tripletkit.evaluation.distances import FROZEN_DISTANCE, pair_distances
 from tripletkit.evaluation.scoring import Score
 from tripletkit.evaluation.validation import score_embeddings
-from tripletkit.model.model_folder import HISTORY_FILE, ModelFolder
+from tripletkit.features.collection import find_files, open_collection
+from tripletkit.features.sources import GivenWeights
+from tripletkit.features.store import FeatureStore
+from tripletkit.model.model_folder import ModelFolder
+from tripletkit.progress import Progress
+from tripletkit.search.encoders import Encoder
+from tripletkit.training.reread import describe_missing_triplets, read_training_triplets
+
+logger = logging.getLogger("tripletkit")
 
 
 @dataclass(frozen=True)
@@ -93,9 +104,80 @@ class ModelView:
         )
 
 
-def read_history(model: ModelFolder) -> pd.DataFrame:
-    """Return the epochs of a model's training, as `history.csv` has them."""
-    return pd.read_csv(model.path / HISTORY_FILE)
+def open_view(
+    model: ModelFolder,
+    *,
+    triplets: Path | BinaryIO | None = None,
+    truth: Path | BinaryIO | None = None,
+    images: Path | None = None,
+    labels: Path | BinaryIO | None = None,
+    weights: GivenWeights | None = None,
+    skip_bad: bool = False,
+    follow_outside: bool = False,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> ModelView:
+    """Answer triplets with a model and gather what there is to show.
+
+    Args:
+        model: the model.
+        triplets: whose answers are known; None for those of the training.
+        truth: of `triplets`, where their second and third image are in chance order.
+        images: the image folder; None for the one of the training.
+        labels: a CSV with the columns name and label.
+        weights: where the backbone's weights are now.
+        skip_bad, follow_outside: see `find_files`.
+        cache: folder of the feature store; None for the user's.
+        progress: told (done, total) images.
+    Raises:
+        SettingsError: if there is a truth of no triplets.
+        TripletFileError: if the training triplets are wanted and are gone.
+    """
+    if truth is not None and triplets is None:
+        raise SettingsError("truth", "`truth` needs `triplets`, whose truth it is.")
+    label_of = read_labels(labels) if labels else {}
+    chosen = _read_triplets(model, triplets, truth)
+    files = find_files(
+        chosen.names,
+        chosen.first_places(),
+        images or model.image_folder,
+        skip_bad=skip_bad,
+        follow_outside=follow_outside,
+    )
+    with FeatureStore(cache) as store:
+        collection = open_collection(
+            files, model.find_source(weights), store, skip_bad=skip_bad, progress=progress
+        )
+    return ModelView(
+        model=model,
+        triplets=chosen,
+        is_training=triplets is None,
+        paths=files.paths,
+        features=collection.features,
+        embeddings=Encoder(model.find_source(weights), model).encode(collection.features),
+        labels=label_of,
+    )
+
+
+def _read_triplets(
+    model: ModelFolder, triplets: Path | BinaryIO | None, truth: Path | BinaryIO | None
+) -> Triplets:
+    if triplets is None:
+        inputs = model.record.inputs
+        found = read_training_triplets(inputs)
+        if found is None:
+            raise TripletFileError(
+                f"{inputs.name}: expected the triplets that {model.path} was trained on, "
+                f"{describe_missing_triplets(inputs)}. Give some with `triplets`."
+            )
+        logger.info("No `triplets`: taking those of the training, %s.", inputs.triplets.path)
+        return found.take(~found.is_degenerate())
+    found = read_triplets(triplets)
+    if truth is None:
+        found.check_answered()
+        logger.info("%s: taking every second image for the positive (no `truth`).", found.source)
+        return found
+    return turn_to_truth(found, read_truth(truth))
 
 
 def turn_to_truth(triplets: Triplets, truth: Truth) -> Triplets:

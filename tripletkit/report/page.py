@@ -8,7 +8,7 @@ import gzip
 import io
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tripletkit import __version__, defaults
+from tripletkit.data.names import guard_formula
 from tripletkit.data.output_forms import marked_form
 from tripletkit.data.outputs import Destination, open_output
 from tripletkit.data.triplets import Triplets
 from tripletkit.evaluation.baselines import Baseline
+from tripletkit.model.settings import HeadSettings
 from tripletkit.report import figures
 from tripletkit.report.collages import read_thumbnail
 from tripletkit.report.confusion import confuse_labels
 from tripletkit.report.findings import list_accuracies, list_warnings
-from tripletkit.report.model_view import ModelView, read_history
+from tripletkit.report.model_view import ModelView
 from tripletkit.report.projections import PROJECTIONS, choose_apart, project_embeddings
 from tripletkit.report.style import DARK, LIGHT, Theme, render_figure
 from tripletkit.search.exact import find_neighbors
@@ -122,6 +124,7 @@ def make_page(
         "version": __version__,
         "model": view.model.path.resolve().name,
         "record": view.model.record,
+        "settings": _shown_settings(view.model.record.settings),
         "view": view,
         "source": Path(view.triplets.source).name,
         "accuracies": list_accuracies(view, baselines),
@@ -151,7 +154,7 @@ def _draw_figures(view: ModelView) -> list[dict[str, Any]]:
         light, dark = (_figure_uri(function, data, theme) for theme in (LIGHT, DARK))
         drawn.append({"id": key, "title": title, "text": text, "light": light, "dark": dark})
 
-    history, best = read_history(view.model), view.model.record["best_epoch"]
+    history, best = view.model.read_history(), view.model.record.best_epoch
     if not history.empty:
         first, last = history.iloc[0], history.iloc[-1]
         text = (
@@ -341,7 +344,8 @@ def _csv_rows(view: ModelView) -> bytes:
     ):
         measured = [near, far, margin] if np.isfinite(margin) else [None] * 3
         shown = ["" if value is None else f"{value:.5g}" for value in measured]
-        writer.writerow([line, *(names[image] for image in row), *shown, int(margin > 0)])
+        judged = [guard_formula(names[image]) for image in row]
+        writer.writerow([line, *judged, *shown, int(margin > 0)])
     return gzip.compress(text.getvalue().encode(), mtime=0)
 
 
@@ -362,3 +366,8 @@ def _figure_uri(function: Callable[..., Figure], data: tuple, theme: Theme) -> s
 
 def _data_uri(data: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _shown_settings(settings: HeadSettings) -> dict[str, Any]:
+    """Return the settings that say something: not those that have no value."""
+    return {name: value for name, value in asdict(settings).items() if value is not None}

@@ -104,10 +104,23 @@ def add_axes(figure: Figure, place: tuple[int, int, int], theme: Theme, **option
     return axes
 
 
+def plain_text(text: str) -> str:
+    """Return a text of the user's so that matplotlib shows it as it is.
+
+    Between two dollar signs it would typeset formulas, and fail at what is none, such as the
+    label `$\\alpha_{$`. Every text that is not our own goes through here, once.
+
+    Example:
+        >>> plain_text("5 $ or 6 $")
+        '5 \\\\$ or 6 \\\\$'
+    """
+    return text.replace("$", r"\$")
+
+
 def label_axes(axes: Axes, theme: Theme, title: str, x: str, y: str) -> None:
     """Name axes and what they show."""
     fonts = {"fontfamily": installed_families()}
-    axes.set_title(title, color=theme.text, fontsize=11, loc="left", **fonts)
+    axes.set_title(plain_text(title), color=theme.text, fontsize=11, loc="left", **fonts)
     axes.set_xlabel(x, color=theme.text, fontsize=9.5, **fonts)
     axes.set_ylabel(y, color=theme.text, fontsize=9.5, **fonts)
 

@@ -33,7 +33,7 @@ class Encoder:
         """What decides every vector beside the image."""
         if self.model is None:
             return f"features {self.source.fingerprint}"
-        return f"model {self.model.record['sha256']}"
+        return f"model {self.model.record.sha256}"
 
     def encode(self, features: np.ndarray) -> np.ndarray:
         """Return the vectors of images.

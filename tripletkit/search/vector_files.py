@@ -9,6 +9,7 @@ from typing import IO
 import numpy as np
 import pandas as pd
 
+from tripletkit.data.names import guard_formula
 from tripletkit.data.output_forms import OutputForm, archive_form, csv_form
 from tripletkit.data.outputs import Destination, destination_path, open_output
 from tripletkit.errors import OutputError
@@ -31,7 +32,8 @@ def write_vectors(destination: Destination, names: Sequence[str], vectors: np.nd
     """Write vectors with their names, in the format that the suffix says; whole or not at all.
 
     - `.parquet`: the columns `name` and `vector` (a list of float32 of fixed length).
-    - `.csv`: the columns `name`, `0`, `1`, ...; shortest decimals that read back the same.
+    - `.csv`: the columns `name`, `0`, `1`, ...; shortest decimals that read back the same. An
+      apostrophe is before a name that a spreadsheet would take for a formula.
     - `.npz`: the arrays `names` (text) and `vectors` (float32), for `numpy.load`.
 
     Args:
@@ -69,7 +71,7 @@ def _write_parquet(file: IO[bytes], names: Sequence[str], vectors: np.ndarray) -
 
 def _write_csv(file: IO[bytes], names: Sequence[str], vectors: np.ndarray) -> None:
     table = pd.DataFrame(vectors)
-    table.insert(0, "name", list(names))
+    table.insert(0, "name", [guard_formula(name) for name in names])
     table.to_csv(file, index=False, lineterminator="\n", encoding="utf-8")
 
 

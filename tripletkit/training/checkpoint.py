@@ -11,23 +11,28 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from tripletkit.data.array_files import read_array_file
 from tripletkit.data.outputs import open_output
 from tripletkit.errors import ArrayFileError, CheckpointError, OutputError
-
-if TYPE_CHECKING:
-    from tripletkit.model.history import EpochRecord
-    from tripletkit.training.pixel_training import PixelTraining
+from tripletkit.model.history import EpochRecord
 
 # Increase when a checkpoint of an older tripletkit can no longer be gone on from.
 FORMAT_VERSION = 1
 
 _TEXT = "text"
 _STATE = "state."
+
+
+class Resumable(Protocol):
+    """A training that can go on from a state."""
+
+    def state(self) -> dict[str, list[np.ndarray]]: ...
+
+    def restore(self, state: dict[str, list[np.ndarray]], n_epochs: int) -> None: ...
 
 
 class Checkpoints:
@@ -54,7 +59,7 @@ class Checkpoints:
         """
         if not self.path.exists():
             return 0
-        advice = "Begin anew with --force."
+        advice = "Begin anew with `overwrite=True`."
         try:
             found = read_array_file(self.path)
             text = json.loads(bytes(found.pop(_TEXT)))
@@ -77,13 +82,14 @@ class Checkpoints:
         if differences := _describe_differences(facts, self._facts):
             raise CheckpointError(
                 f"{self.path}: expected the checkpoint of this very training, got one of "
-                f"another:\n{differences}\nCall it as before to go on, or begin anew with --force."
+                f"another:\n{differences}\nCall it as before to go on, or begin anew with "
+                "`overwrite=True`."
             )
         self._found = text, arrays
         return n_epochs
 
     def restore(
-        self, training: PixelTraining
+        self, training: Resumable
     ) -> tuple[list[EpochRecord], int, list[np.ndarray], np.ndarray | None] | None:
         """Put a training where `open` found it.
 
@@ -91,8 +97,6 @@ class Checkpoints:
             The epochs so far, the number of the best one, its weights, and its class centers; None
             where nothing was found.
         """
-        from tripletkit.model.history import EpochRecord
-
         if self._found is None:
             return None
         text, arrays = self._found
@@ -108,7 +112,7 @@ class Checkpoints:
 
     def save(
         self,
-        training: PixelTraining,
+        training: Resumable,
         history: list[EpochRecord],
         best_epoch: int,
         best_weights: list[np.ndarray],
@@ -142,8 +146,6 @@ class Checkpoints:
 
 def _check_parts(text: dict[str, Any], arrays: Mapping[str, Sequence[np.ndarray]]) -> None:
     """Raise TypeError or LookupError where `restore` would miss something."""
-    from tripletkit.model.history import EpochRecord
-
     for record in text["history"]:
         EpochRecord(**record)
     if not 1 <= text["best_epoch"] <= len(text["history"]) or not arrays["best"]:
@@ -165,8 +167,8 @@ def check_no_checkpoint(model: Path, *, overwrite: bool) -> None:
     path = checkpoint_path(model)
     if path.exists() and not overwrite:
         raise OutputError(
-            f"{path}: an interrupted training left this. Go on with --resume, or begin anew with "
-            "--force."
+            f"{path}: an interrupted training left this. Go on with `resume`, or begin anew "
+            "with `overwrite=True`."
         )
 
 

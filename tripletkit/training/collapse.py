@@ -64,11 +64,11 @@ def check_collapse(
             more classes than a line can keep apart.
     """
     advice = (
-        f"Try a lower learning rate (--learning-rate {settings.learning_rate / 10:g}), another "
-        "--seed, or fewer contradictions in the triplets (`tripletkit audit`)."
+        f"Try a lower learning rate (`learning_rate={settings.learning_rate / 10:g}`), another "
+        "`seed`, or fewer contradictions in the triplets (`tripletkit audit`)."
     )
     if settings.mining == "batch-hard":
-        advice += " The hardest triplets collapse most easily: --mining semi-hard is gentler."
+        advice += " The hardest triplets collapse most easily: `mining=semi-hard` is gentler."
     if not (np.isfinite(loss) and np.isfinite(embeddings).all()):
         raise CollapseError(f"training broke down: the loss is {loss}. {advice}")
     spread, rank = mean_pairwise_distance(embeddings), effective_rank(embeddings)

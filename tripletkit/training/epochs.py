@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import keras
 import numpy as np
 
-from tripletkit import defaults
 from tripletkit.data.labels import ImageLabels
 from tripletkit.errors import RecipeError
 from tripletkit.evaluation.distances import triplet_margins
@@ -17,11 +18,26 @@ from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.heads import compress_head, embed, frozen_scale, join_heads, keep_frozen
 from tripletkit.model.history import EpochRecord, TrainedHead
 from tripletkit.model.settings import HeadSettings
-from tripletkit.training.head_training import Training, make_training
+from tripletkit.training.checkpoint import Checkpoints
+from tripletkit.training.head_training import make_training
 
-if TYPE_CHECKING:
-    from tripletkit.training.checkpoint import Checkpoints
-    from tripletkit.training.pixel_training import PixelTraining
+logger = logging.getLogger("tripletkit")
+
+
+class Trainable(Protocol):
+    """What is trained epoch by epoch: a head on features, or a network on pixels."""
+
+    centers: np.ndarray | None
+
+    def run_epoch(self) -> tuple[float, float]: ...
+
+    def embed(self, strength: float = 1.0) -> np.ndarray: ...
+
+    def check(self, embeddings: np.ndarray, loss: float) -> tuple[float, float]: ...
+
+    def weights(self) -> list[np.ndarray]: ...
+
+    def finish(self, weights: list[np.ndarray]) -> keras.Model: ...
 
 
 def train_model(
@@ -111,7 +127,7 @@ def train_head(
 
 
 def keep_best_epoch(
-    training: Training | PixelTraining,
+    training: Trainable,
     val_rows: np.ndarray,
     settings: HeadSettings,
     *,
@@ -155,6 +171,20 @@ def keep_best_epoch(
     return TrainedHead(training.finish(best_weights), history, best_epoch, centers)
 
 
+def tell_epoch(record: EpochRecord, n_epochs: int) -> None:
+    """Tell an epoch to who listens."""
+    is_known = not math.isnan(record.val_accuracy)
+    accuracy = f", validation accuracy {record.val_accuracy:.4f}" if is_known else ""
+    logger.info(
+        "epoch %2d/%d: loss %.4f, active %.1f%%%s",
+        record.epoch,
+        n_epochs,
+        record.loss,
+        100 * record.active,
+        accuracy,
+    )
+
+
 def compress_embeddings(
     embeddings: np.ndarray, images: np.ndarray, settings: HeadSettings
 ) -> np.ndarray:
@@ -179,18 +209,6 @@ def share_right(embeddings: np.ndarray, rows: np.ndarray, distance: str) -> floa
     return float(np.mean(triplet_margins(embeddings, rows, distance) > 0))
 
 
-def choose_epochs(n_triplets: int, batch_size: int, usual: int = defaults.EPOCHS) -> int:
-    """Return how many passes a training set gets by default: small ones more.
-
-    Example:
-        >>> choose_epochs(20_000, batch_size=256), choose_epochs(1_000, batch_size=256)
-        (10, 100)
-    """
-    steps = -(-n_triplets // batch_size)
-    wanted = -(-defaults.MIN_STEPS * usual // (defaults.EPOCHS * steps))
-    return min(max(usual, wanted), defaults.MAX_EPOCHS)
-
-
 def _compress(head: keras.Model, features: np.ndarray, settings: HeadSettings) -> keras.Model:
     """Return a head whose embeddings are compressed; see `compress_embeddings`.
 
@@ -208,7 +226,7 @@ def _fit_projection(embeddings: np.ndarray, settings: HeadSettings) -> list[np.n
 
     if settings.dim > min(embeddings.shape):
         raise RecipeError(
-            f"--dim {settings.dim}: expected at most {min(embeddings.shape)}, as many as the "
+            f"`dim={settings.dim}`: expected at most {min(embeddings.shape)}, as many as the "
             f"embeddings of {len(embeddings):,} images can be compressed to"
         )
     components = PCA(settings.dim, svd_solver="randomized", random_state=settings.seed).fit(

@@ -22,7 +22,7 @@ from tripletkit.mining.offline import hardest_positives
 from tripletkit.model.pixel_network import PixelNetwork
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import HeadSettings
-from tripletkit.progress import Progress
+from tripletkit.progress import Progress, no_progress
 from tripletkit.training.batch_learner import BatchLearner
 from tripletkit.training.batches import Batch
 from tripletkit.training.collapse import check_collapse
@@ -67,7 +67,8 @@ class PixelTraining:
         augmentation: what happens to images in training; none happens where embeddings are
             computed.
         n_shown: images after which an epoch ends. Defaults to what the settings make of it.
-        on_batch: told (done, total) images of the epoch.
+        on_epoch: called with the number of each epoch; what it returns is told (done, total)
+            images.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class PixelTraining:
         *,
         augmentation: Augmentation,
         n_shown: int | None = None,
-        on_batch: Progress | None = None,
+        on_epoch: Callable[[int], Progress] | None = None,
     ) -> None:
         tf.config.experimental.enable_op_determinism()
         self.network = network
@@ -89,7 +90,7 @@ class PixelTraining:
         self._settings = settings
         self._augmentation = augmentation
         self._n_shown = n_shown
-        self._on_batch = on_batch
+        self._on_epoch = on_epoch
         self._images = np.unique(train_rows)
         self._needed = np.union1d(train_rows, val_rows)
         n_images = len(images.is_usable())
@@ -130,14 +131,14 @@ class PixelTraining:
         batches = self._plan_epoch()
         done_after = list(accumulate(len(batch.images) for batch in batches))
         numbered = list(enumerate(batches))
+        tell = no_progress if self._on_epoch is None else self._on_epoch(self._epoch + 1)
 
         def with_pixels() -> Iterator[tuple[np.ndarray, Batch]]:
             for number, pixels in enumerate(
                 read_ahead(self._see, numbered, defaults.BATCHES_AHEAD)
             ):
                 yield pixels, batches[number]
-                if self._on_batch is not None:
-                    self._on_batch(done_after[number], done_after[-1])
+                tell(done_after[number], done_after[-1])
 
         found = self._learner.learn(with_pixels())
         self._epoch += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -22,19 +21,17 @@ class EpochLog(AbstractContextManager):
 
     Args:
         folder: of this run; made if missing.
-        then: called with each record after it is written.
     Raises:
         OutputError: if the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, then: Callable[[EpochRecord], None]) -> None:
+    def __init__(self, folder: Path) -> None:
         try:
             self._writer = tf.summary.create_file_writer(str(folder))
         except tf.errors.OpError as error:
             raise OutputError(
                 f"{folder}: the TensorBoard logs cannot be written: {error.message}"
             ) from error
-        self._then = then
 
     def __call__(self, record: EpochRecord) -> None:
         values = asdict(record)
@@ -44,7 +41,6 @@ class EpochLog(AbstractContextManager):
                 if np.isfinite(value):
                     tf.summary.write(f"epoch_{name}", np.float32(value), epoch, _SCALAR)
         self._writer.flush()
-        self._then(record)
 
     def __exit__(self, *_: object) -> None:
         self._writer.close()

@@ -14,7 +14,8 @@ from tripletkit.data.competition import write_questions
 from tripletkit.data.output_forms import OutputForm
 from tripletkit.data.outputs import Outputs, explain_failure, open_output
 from tripletkit.data.splits.policies import Split
-from tripletkit.data.triplets import Triplets, write_triplets
+from tripletkit.data.triplet_files import write_triplets
+from tripletkit.data.triplets import Triplets
 from tripletkit.data.unfinished import unfinished_files
 
 SPLIT_FILES = ("train.txt", "val.txt", "val_truth.csv", "val_triplets.txt")

@@ -1,0 +1,153 @@
+"""`tripletkit finetune`: the last blocks of a model's backbone learn too."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import warnings
+
+import numpy as np
+import pytest
+
+from tripletkit.cli.main import tripletkit
+from tripletkit.data.triplets import Triplets
+from tripletkit.errors import WeakScoreWarning
+from tripletkit.evaluation.baselines import Baseline
+from tripletkit.evaluation.intervals import wilson_interval
+from tripletkit.evaluation.validation import Validation, score_embeddings
+from tripletkit.model.model_folder import load_model
+from tripletkit.training.cautions import warn_of_weak_score
+
+
+@pytest.fixture
+def invoke(runner, tiny_backbone):
+    def invoke(*arguments):
+        return runner.invoke(tripletkit, [str(argument) for argument in arguments])
+
+    return invoke
+
+
+@pytest.fixture
+def model(invoke, toy_competition, tmp_path):
+    """A model on the frozen backbone `tiny`, with the test's questions for validation."""
+    result = invoke(
+        *("train", toy_competition.train, toy_competition.images, "-o", tmp_path / "m"),
+        *("--val", toy_competition.test, "--val-truth", toy_competition.truth),
+        *("--backbone", "tiny", "--epochs", 3),
+    )
+    assert result.exit_code == 0, result.stderr
+    return tmp_path / "m"
+
+
+def test_the_last_blocks_go_on_from_the_head_of_a_model(invoke, model, tmp_path):
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    result = invoke("finetune", model, "-o", tmp_path / "m2", "--epochs", 2)
+    assert result.exit_code == 0, result.stderr
+    said = result.stderr
+    # widen: 12 channels to 24, 1x1, without a bias.
+    assert "Training the last 1 of 3 blocks of tiny further, 288 of " in said
+    assert "With the frozen backbone: validation accuracy " in said
+    assert said.count("epoch  2/2: ") == 1
+    rows = {line.split("  ")[0]: line.split() for line in result.stdout.splitlines()}
+    assert {"trained embeddings", "head, backbone frozen", "frozen features, cosine"} <= set(rows)
+    old, new = (load_model(path).record for path in (model, tmp_path / "m2"))
+    assert (new.pixels.unfrozen_blocks, new.pixels.n_trained_weights) == (1, 288)
+    assert (new.pixels.settings.epochs, new.settings.epochs, new.pixels.head_epochs) == (2, 3, 3)
+    assert new.features["weights_sha256"] == new.files["backbone.weights.h5"]
+    # It starts where the model was, and leaves it as it was.
+    assert new.validation.frozen_head == old.validation.trained
+    assert new.validation.frozen == old.validation.frozen
+    assert (new.inputs, new.split) == (old.inputs, old.split)
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+
+
+def test_a_fine_tuned_model_answers_and_is_fine_tuned_again(
+    invoke, model, toy_competition, tmp_path
+):
+    first = invoke("finetune", model, "-o", tmp_path / "m2", "--epochs", 1, "-s", "flip=false")
+    assert first.exit_code == 0, first.stderr
+    assert load_model(tmp_path / "m2").record.pixels.settings.flip is False
+    result = invoke("predict", toy_competition.test, "--model", tmp_path / "m2")
+    assert result.exit_code == 0, result.stderr
+    again = invoke("finetune", tmp_path / "m2", "-o", tmp_path / "m3", "--epochs", 1)
+    assert again.exit_code == 0, again.stderr
+    start = load_model(tmp_path / "m2").record.features["weights_sha256"]
+    assert load_model(tmp_path / "m3").record.pixels.start_weights_sha256 == start
+
+
+def test_a_killed_fine_tuning_goes_on_to_the_very_same_model(
+    invoke, start_tripletkit, model, tmp_path
+):
+    options = ["--epochs", 3]
+    whole = invoke("finetune", model, "-o", tmp_path / "whole", *options)
+    assert whole.exit_code == 0, whole.stderr
+    trap = f"tripletkit.training.pixel_training:PixelTraining._see/{signal.SIGKILL:d}/14"
+    killed = ["finetune", model, "-o", tmp_path / "killed", *options]
+    with start_tripletkit(*killed, trap=trap) as process:
+        _, said = process.communicate(timeout=240)
+    assert process.returncode == -signal.SIGKILL, said
+    assert (tmp_path / "killed.checkpoint.npz").is_file()
+    with start_tripletkit(*killed, "--resume") as process:
+        _, said = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    assert "Resuming after epoch " in said
+    for name in ("backbone.weights.h5", "head.weights.h5", "history.csv"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not (tmp_path / "killed.checkpoint.npz").exists()
+
+
+def test_triplets_that_changed_are_asked_for(invoke, model, toy_competition, tmp_path):
+    train = tmp_path / "train.txt"
+    shutil.copyfile(toy_competition.train, train)
+    moved = tmp_path / "moved"
+    result = invoke(
+        *("train", train, toy_competition.images, "-o", moved, "--backbone", "tiny"),
+        *("--epochs", 1),
+    )
+    assert result.exit_code == 0, result.stderr
+    train.write_text(train.read_text() + "p00.png p06.png p01.png\n")
+    result = invoke("finetune", moved, "-o", tmp_path / "m2")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "train.txt: expected the file that " in result.stderr
+    assert "it is gone or changed" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--blocks", 4], "--blocks 4: expected at most 3, as many blocks as tiny has"),
+        (["-s", "margin=0.3"], "-s margin: fine-tuning takes epochs, learning_rate"),
+        (["--epochs", 2, "-s", "epochs=3"], "epochs is given twice"),
+        (["-s", "shift=0.7"], "-s shift: expected a number from 0 to 0.5, got 0.7"),
+        (["--learning-rate", "nan"], "nan"),
+    ],
+)
+def test_wrong_calls(invoke, model, tmp_path, options, message):
+    result = invoke("finetune", model, "-o", tmp_path / "m2", *options)
+    assert (result.exit_code, result.stdout) == (2, ""), result.stderr
+    assert message in " ".join(result.stderr.split())
+
+
+def test_several_backbones_cannot_be_fine_tuned(invoke, other_backbone, toy_competition, tmp_path):
+    result = invoke(
+        *("train", toy_competition.train, toy_competition.images, "-o", tmp_path / "m"),
+        *("--backbone", "tiny,tiny-other", "--epochs", 1),
+    )
+    assert result.exit_code == 0, result.stderr
+    result = invoke("finetune", tmp_path / "m", "-o", tmp_path / "m2")
+    assert result.exit_code == 2
+    assert "several backbones or views cannot be fine-tuned" in " ".join(result.stderr.split())
+
+
+def test_fine_tuning_that_makes_it_worse_says_so():
+    triplets = Triplets(["a", "b", "c"], np.array([[0, 1, 2], [1, 0, 2]]), np.arange(2), "t.txt")
+    good = np.array([[0.0], [0.1], [1.0]], dtype=np.float32)
+    bad = np.array([[0.0], [1.0], [0.9]], dtype=np.float32)
+    better, worse = (score_embeddings(embeddings, triplets, "l2") for embeddings in (good, bad))
+    baselines = [Baseline("pair memory", 0.5, 2, 2, wilson_interval(1, 2))]
+    with pytest.warns(WeakScoreWarning, match="fine-tuning made it worse: 0.0000, and 1.0000 with"):
+        warn_of_weak_score(Validation(worse, worse, baselines, frozen_head=better))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_weak_score(Validation(better, worse, baselines, frozen_head=worse))
+    assert not [each for each in caught if "fine-tuning" in str(each.message)]

@@ -1,0 +1,120 @@
+"""Images with class labels, each once however many names it has."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from tripletkit.data.labels import NO_LABEL, ImageLabels, read_classes, read_labels
+from tripletkit.errors import MAX_SHOWN
+from tripletkit.features.collection import NamedFiles, find_files, find_same_images
+from tripletkit.features.store import FeatureStore
+
+logger = logging.getLogger("tripletkit")
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Named images with labels.
+
+    Attributes:
+        files: the names, and where their files are.
+        labels: one a name; names of one image have the same.
+        images: `(n_images,)` int64 indices of names, one for each image that is there
+            and has a label.
+        same_as: `(n_names,)` for each name the first one of its image.
+    """
+
+    files: NamedFiles
+    labels: ImageLabels
+    images: np.ndarray
+    same_as: np.ndarray
+
+
+def read_labelled(
+    source: Path | BinaryIO,
+    images: Path,
+    cache: Path | None,
+    *,
+    skip_bad: bool = False,
+    follow_outside: bool = False,
+    further: Mapping[str, str | None] | None = None,
+    further_source: Path | None = None,
+) -> LabelledImages:
+    """Read labels and find their images.
+
+    Args:
+        source: a CSV, or a folder with a subfolder for each class.
+        images: the image folder.
+        cache: folder of the feature store, which remembers which files are alike.
+        skip_bad, follow_outside: see `find_files`.
+        further: names of more images, with labels for those that `source` does not name.
+        further_source: where they were read, for messages.
+    """
+    is_path = isinstance(source, Path)
+    label_of: dict[str, str | None] = dict(
+        read_classes(source, images) if is_path else read_labels(source)
+    )
+    places = [str(source) if is_path else "<stdin>"] * len(label_of)
+    more = {name: label for name, label in (further or {}).items() if name not in label_of}
+    with FeatureStore(cache) as store:
+        return find_labelled(
+            label_of | more,
+            [*places, *[str(further_source)] * len(more)],
+            images,
+            store,
+            skip_bad=skip_bad,
+            follow_outside=follow_outside,
+        )
+
+
+def find_labelled(
+    label_of: Mapping[str, str | None],
+    places: Sequence[str],
+    folder: Path,
+    store: FeatureStore,
+    *,
+    skip_bad: bool = False,
+    follow_outside: bool = False,
+) -> LabelledImages:
+    """Find the images of labelled names.
+
+    Args:
+        label_of: name -> label, or None for a name that is wanted without one.
+        places: where each name was read, for messages.
+        folder: the image folder.
+        store: what remembers which files are alike.
+        skip_bad, follow_outside: see `find_files`.
+    """
+    names = list(label_of)
+    files = find_files(names, places, folder, skip_bad=skip_bad, follow_outside=follow_outside)
+    same_as = find_same_images(files, store)
+    known = {name: label for name, label in label_of.items() if label is not None}
+    labels = ImageLabels.of_names(names, known).merge(same_as, names)
+    is_there = np.array([path is not None for path in files.paths])
+    is_first = is_there & (same_as == np.arange(len(names)))
+    images = np.flatnonzero(is_first & (labels.of_image != NO_LABEL))
+    # Two spellings of one file are no copy.
+    n_files = len({path for path in files.paths if path is not None})
+    if n_copies := n_files - int(is_first.sum()):
+        logger.info("Copies of other images, left out: %s.", f"{n_copies:,}")
+    return LabelledImages(files, labels, images, same_as)
+
+
+def tell_singleton_classes(labels: ImageLabels, images: np.ndarray) -> None:
+    """Name the classes that have a single one of these images."""
+    of_image = labels.of_image[images]
+    sizes = np.bincount(of_image[of_image != NO_LABEL], minlength=len(labels.classes))
+    singleton = [labels.classes[index] for index in np.flatnonzero(sizes == 1)]
+    if singleton:
+        shown = ", ".join(singleton[:MAX_SHOWN]) + (", ..." if len(singleton) > MAX_SHOWN else "")
+        logger.info(
+            "Singleton classes, whose image can only be a negative: %s (%s).",
+            f"{len(singleton):,}",
+            shown,
+        )

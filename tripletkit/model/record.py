@@ -1,0 +1,266 @@
+"""The record of a model, `model.json`: read and written here, and nowhere else.
+
+Whatever is known of how a model came to be is a field of `ModelRecord`, so that a reader cannot
+misspell it and a writer cannot forget it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tripletkit.errors import ModelFolderError
+from tripletkit.evaluation.intervals import Interval
+from tripletkit.evaluation.validation import Validation
+from tripletkit.model.settings import HeadSettings
+
+if TYPE_CHECKING:
+    from cattrs import Converter
+
+# Increase when an older tripletkit could not read a newer record rightly.
+FORMAT_VERSION = 3
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """One file that was read.
+
+    Attributes:
+        name: as it was given, for messages.
+        path: absolute; None where there is no file to read again, as of standard input.
+        sha256: of what was read, hexadecimal.
+    """
+
+    name: str
+    path: str | None
+    sha256: str
+
+
+@dataclass(frozen=True)
+class VotesRecord:
+    """How several people judged the training triplets.
+
+    Attributes:
+        file: where the votes were read; the triplet file itself for a fourth column.
+        fourth_column: what the fourth column of the triplet file is.
+        in_columns: they are in columns of the triplet file that its heading names.
+        taken_as: what training made of the votes.
+        n_turned: triplets turned round, because most people chose the third image.
+        n_tied: triplets on which people are tied.
+    """
+
+    file: FileRecord
+    fourth_column: str | None
+    in_columns: bool
+    taken_as: str
+    n_turned: int
+    n_tied: int
+
+
+@dataclass(frozen=True)
+class InputsRecord:
+    """What was learned from, and what was validated on.
+
+    Attributes:
+        triplets: None where they were drawn from labels.
+        labels, val, val_truth, val_votes, val_labels: the other files; None without.
+        votes: on the training triplets; None without.
+        split, val_fraction: how validation was set apart, where no file says it.
+        skip_bad, follow_outside: how images were found.
+    """
+
+    triplets: FileRecord | None
+    labels: FileRecord | None = None
+    val: FileRecord | None = None
+    val_truth: FileRecord | None = None
+    val_votes: FileRecord | None = None
+    val_labels: FileRecord | None = None
+    votes: VotesRecord | None = None
+    split: str | None = None
+    val_fraction: float | None = None
+    skip_bad: bool = False
+    follow_outside: bool = False
+
+    @property
+    def name(self) -> str:
+        """What the training triplets are called in messages."""
+        return (self.triplets or self.labels).name
+
+
+@dataclass(frozen=True)
+class SplitRecord:
+    """How triplets were divided; see `TrainingSet`."""
+
+    by: str
+    n_train: int
+    n_val: int
+    n_dropped: int
+    n_degenerate: int
+    n_tied: int
+    n_shared_images: int
+
+
+@dataclass(frozen=True)
+class PixelsRecord:
+    """How a backbone was trained.
+
+    Attributes:
+        from_scratch: it began with random weights.
+        start_weights_sha256: of the weights that it began with; None from scratch.
+        unfrozen_blocks: how many of its last blocks learned; None for all, from scratch.
+        n_trained_weights, n_backbone_weights: weights that learned, and all.
+        settings: of this part of the training.
+        images_per_epoch: that the network was shown.
+        head_epochs: epochs of the head before; None from scratch.
+        resumed_after_epoch: where an interrupted training went on; None for one that was not.
+    """
+
+    from_scratch: bool
+    start_weights_sha256: str | None
+    unfrozen_blocks: int | None
+    n_trained_weights: int
+    n_backbone_weights: int
+    settings: HeadSettings
+    images_per_epoch: int
+    head_epochs: int | None
+    resumed_after_epoch: int | None
+
+
+@dataclass(frozen=True)
+class TimesRecord:
+    """Seconds that the parts of a training took."""
+
+    features_s: float
+    training_s: float
+    total_s: float
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """All that is known of a model.
+
+    Attributes:
+        created: when, in UTC.
+        command: as it was typed, or the call from Python.
+        versions: of Python and of the packages that numbers can depend on.
+        settings: of the head.
+        features: what decides the features of an image: backbones, weights, preprocessing, views.
+        n_features: numbers in them.
+        backbone_reason: why `auto` took this backbone; empty where the user chose it.
+        weights_files: the weights file of each backbone that the user named, None for its own.
+        images: the image folder, absolute.
+        inputs: what was learned from.
+        split: how triplets were divided.
+        n_images, n_bad_images: images that were used, and those that could not be.
+        best_epoch: the epoch kept, from 1.
+        times: seconds.
+        validation: scores on the validation triplets; None without any.
+        unseen_classes: the same on classes held out, and what was chosen by it.
+        classes: names of the classes of labelled images.
+        classification: how the classes of validation images are told apart.
+        pixels: how the backbone was trained, if it was.
+        files: name of each other file of the folder -> its SHA-256.
+    """
+
+    created: str
+    command: str
+    versions: dict[str, str]
+    settings: HeadSettings
+    features: dict[str, Any]
+    n_features: int
+    backbone_reason: str
+    weights_files: list[str | None]
+    images: str
+    inputs: InputsRecord
+    split: SplitRecord
+    n_images: int
+    n_bad_images: int
+    best_epoch: int
+    times: TimesRecord
+    validation: Validation | None = None
+    unseen_classes: dict[str, Any] | None = None
+    classes: list[str] | None = None
+    classification: dict[str, Any] | None = None
+    pixels: PixelsRecord | None = None
+    files: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def sha256(self) -> str:
+        """Of all that the record says, hexadecimal."""
+        return _digest(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {"format_version": FORMAT_VERSION, **_converter().unstructure(self)}
+
+
+def write_record(record: ModelRecord, path: Path) -> None:
+    """Write a record, with a hash that tells whether it was edited afterwards."""
+    whole = record.to_json()
+    whole["sha256"] = _digest(whole)
+    text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # A path that is not UTF-8 holds surrogates; their escape is what JSON has for them.
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def read_record(path: Path) -> ModelRecord:
+    """Read a record.
+
+    Raises:
+        ModelFolderError: if it cannot be read as one, was edited, or is of another format.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        version = values.pop("format_version")
+        digest = values.pop("sha256", None)
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
+        raise ModelFolderError(
+            f"{path}: expected the record of a model, cannot be read as one: {error}"
+        ) from error
+    if version != FORMAT_VERSION:
+        whose = "a newer" if isinstance(version, int) and version > FORMAT_VERSION else "another"
+        raise ModelFolderError(
+            f"{path}: expected format version {FORMAT_VERSION}, got {version!r}, of {whose} "
+            "tripletkit. Train again, or use the version that wrote it."
+        )
+    if digest != _digest({"format_version": version, **values}):
+        raise ModelFolderError(
+            f"{path}: was edited after training, so its numbers cannot be trusted. "
+            "Bring back the original, or train again."
+        )
+    try:
+        return _converter().structure(values, ModelRecord)
+    except Exception as error:  # cattrs raises groups of whatever a value is not
+        raise ModelFolderError(
+            f"{path}: expected the record of a model, a part of it is missing or of another "
+            "kind. Train again."
+        ) from error
+
+
+def is_record_of_model(path: Path) -> bool:
+    """Return whether a file is the record of a model, of whatever version, as it was written."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        digest = values.pop("sha256")
+        return digest == _digest(values) and {"format_version", "files"} <= set(values)
+    except (ValueError, LookupError, TypeError, AttributeError, OSError, RecursionError):
+        return False
+
+
+@cache
+def _converter() -> Converter:
+    from cattrs import Converter
+
+    converter = Converter(forbid_extra_keys=True)
+    converter.register_unstructure_hook(Interval, Interval.to_json)
+    converter.register_structure_hook(Interval, lambda ends, _: Interval(*map(float, ends)))
+    return converter
+
+
+def _digest(values: dict[str, Any]) -> str:
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

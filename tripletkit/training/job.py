@@ -1,0 +1,188 @@
+"""What a training is asked for: sources, settings, backbones. Checked before anything slow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tripletkit import defaults
+from tripletkit.data.triplets import Triplets
+from tripletkit.errors import SettingsError
+from tripletkit.features.backbones import AUTO, get_backbone
+from tripletkit.features.image_views import choose_views
+from tripletkit.features.sources import (
+    FeatureSource,
+    GivenWeights,
+    assign_weights,
+    check_backbone_names,
+    choose_source,
+)
+from tripletkit.model.recipes import get_recipe
+from tripletkit.model.settings import HeadSettings, choose_epochs
+from tripletkit.model.settings_facts import check_values
+from tripletkit.model.settings_rules import check_from_scratch, check_settings
+from tripletkit.training.sources import Source, TrainingSources
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """A training as it is asked for.
+
+    Attributes:
+        sources: what is learned from and validated on.
+        settings: those that are not to have their defaults, by the names of `HeadSettings`.
+        backbones: what features are of: registered names, or `auto` alone.
+        weights: files to use instead of a backbone's own weights.
+        views: what the features are averaged over; see `image_views`.
+        image_size: side of the images for the backbones, pixels; None for each one's usual.
+        unseen_classes: the share of the images to hold out as whole classes in a training of its
+            own; None for the recipe's default.
+        test: questions to be answered later, to tell how new their images are.
+        skip_bad: leave images out that are missing or cannot be read.
+        follow_outside: allow names and links that lead out of the image folder.
+        cache: folder of the feature store; None for the user's.
+    """
+
+    sources: TrainingSources
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    backbones: Sequence[str] = (AUTO,)
+    weights: GivenWeights = field(default_factory=dict)
+    views: Sequence[str] = (defaults.VIEWS,)
+    image_size: int | None = None
+    unseen_classes: float | None = None
+    test: Source | Triplets | None = None
+    skip_bad: bool = False
+    follow_outside: bool = False
+    cache: Path | None = None
+
+    @property
+    def is_from_scratch(self) -> bool:
+        """Whether the backbone has no weights to start from, so that it is trained too."""
+        name, *others = self.backbones
+        return (
+            name != AUTO and not others and not self.weights and get_backbone(name).weights is None
+        )
+
+    @property
+    def seed(self) -> int:
+        return self.settings.get("seed", defaults.SEED)
+
+    @property
+    def unseen_fraction(self) -> float:
+        """The share of the images to hold out as whole classes; 0 for none."""
+        if self.unseen_classes is not None:
+            return self.unseen_classes
+        probes = not self.is_from_scratch and get_recipe(self._recipe).probes
+        return defaults.UNSEEN_FRACTION if probes else 0.0
+
+    def checked(self) -> TrainingJob:
+        """Return the job with every setting of its type, refusing what does not go together.
+
+        Raises:
+            SettingsError: saying which setting to change.
+            BackboneError, ViewError: if one is not known, or weights are for none of them.
+        """
+        check_backbone_names(self.backbones)
+        assign_weights(self.backbones, self.weights)
+        choose_views(self.views)
+        job = replace(self, settings={"recipe": self._recipe, **check_values(self.settings)})
+        job.sources.check()
+        check_settings(
+            job.settings,
+            has_labels=job.sources.labels is not None,
+            has_votes=job.sources.has_votes,
+            from_pixels=job.is_from_scratch,
+        )
+        if job.sources.has_votes:
+            job.check_with_votes()
+        if job.is_from_scratch:
+            job._check_from_scratch()
+        else:
+            job._check_pretrained()
+        if not 0 <= job.unseen_fraction <= 0.5:
+            raise SettingsError(
+                "unseen_classes",
+                f"`unseen_classes`: expected 0 to 0.5, got {job.unseen_classes!r}.",
+            )
+        if job.test is not None and not job.unseen_fraction:
+            what = (
+                "`unseen_classes=0` leaves nothing to compare `test` with: give a share above 0."
+                if job.unseen_classes is not None
+                else "`test` needs held-out classes to compare with: give `unseen_classes`, or "
+                "`recipe=best`."
+            )
+            raise SettingsError("test", what)
+        return job
+
+    def check_with_votes(self) -> None:
+        """Refuse what does not go with several people's votes on each triplet.
+
+        Raises:
+            SettingsError: saying which setting to change.
+        """
+        if self.is_from_scratch:
+            raise SettingsError(
+                "votes",
+                "votes weigh what heads on a frozen backbone learn: leave them out where the "
+                "backbone is trained too.",
+            )
+        check_settings(
+            self.settings,
+            has_labels=self.sources.labels is not None,
+            has_votes=True,
+            from_pixels=False,
+        )
+
+    def make_settings(self, train_rows: np.ndarray) -> HeadSettings:
+        """Return all settings; the number of epochs follows from the triplets if not given.
+
+        Args:
+            train_rows: `(n_triplets, 3)` indices of images, of training.
+        """
+        given = {name: value for name, value in self.settings.items() if name != "recipe"}
+        settings = HeadSettings.of_recipe(self._recipe, **given)
+        if "epochs" in given:
+            return settings
+        usual = get_recipe(settings.recipe).epochs
+        return replace(settings, epochs=choose_epochs(*settings.count_per_epoch(train_rows), usual))
+
+    def choose_source(self) -> FeatureSource:
+        """Return what features are of; see `features.sources.choose_source`."""
+        return choose_source(
+            self.backbones, self.weights, choose_views(self.views), self.image_size
+        )
+
+    @property
+    def _recipe(self) -> str:
+        return self.settings.get("recipe", "linear" if self.is_from_scratch else "mlp")
+
+    def _check_pretrained(self) -> None:
+        for name in self.backbones:
+            is_bare = (
+                name != AUTO and name not in self.weights and get_backbone(name).weights is None
+            )
+            if is_bare and len(self.backbones) > 1:
+                raise SettingsError(
+                    "backbone",
+                    f"{name} has no weights and is trained from scratch, alone: give one "
+                    "`backbone`.",
+                )
+
+    def _check_from_scratch(self) -> None:
+        if list(self.views) != [defaults.VIEWS]:
+            raise SettingsError(
+                "views",
+                "training from pixels is of one backbone that sees the whole image: give no "
+                "`views`.",
+            )
+        if self.unseen_classes or self.test is not None:
+            raise SettingsError(
+                "unseen_classes",
+                "`unseen_classes` and `test` look at heads on a frozen backbone: leave them out "
+                "where the backbone is trained too.",
+            )
+        check_from_scratch(self.settings)

@@ -1,0 +1,335 @@
+"""The whole of a training: from what the user names to a model with its scores."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from tripletkit.data.training_set import TrainingSet
+from tripletkit.data.triplet_files import read_triplets
+from tripletkit.data.triplets import Triplets
+from tripletkit.data.votes import make_loss_weights
+from tripletkit.errors import FewTripletsWarning, SettingsError, SplitError
+from tripletkit.evaluation.validation import (
+    LabelScores,
+    Validation,
+    chooses_epoch,
+    classify_validation,
+    validate,
+)
+from tripletkit.features.collection import Collection, NamedFiles, find_files, open_collection
+from tripletkit.features.sources import FeatureSource
+from tripletkit.features.store import FeatureStore
+from tripletkit.model.heads import embed
+from tripletkit.model.history import EpochRecord, TrainedHead
+from tripletkit.model.model_folder import check_model_output
+from tripletkit.model.recipes import get_recipe
+from tripletkit.model.settings import HeadSettings
+from tripletkit.progress import Stages, no_stages
+from tripletkit.training.cautions import warn_of_weak_score
+from tripletkit.training.checkpoint import check_no_checkpoint, checkpoint_path
+from tripletkit.training.epochs import tell_epoch, train_model
+from tripletkit.training.inputs import read_inputs
+from tripletkit.training.job import TrainingJob
+from tripletkit.training.pixels import PixelPlan, start_from_scratch, train_from_pixels
+from tripletkit.training.result import TrainingResult, make_record
+from tripletkit.training.unseen_classes import UnseenClasses, measure_unseen_classes
+
+logger = logging.getLogger("tripletkit")
+
+
+def train(
+    job: TrainingJob,
+    output: Path | None = None,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    tensorboard: Path | None = None,
+    command: str = "",
+    stages: Stages = no_stages,
+) -> TrainingResult:
+    """Train a model as a job says, and write it.
+
+    Args:
+        job: what to learn from, and how.
+        output: the model folder to write; None to keep the model in memory.
+        overwrite: replace a model that is there.
+        resume: go on with an interrupted training from pixels.
+        tensorboard: folder for each epoch's numbers as TensorBoard logs.
+        command: as it was typed, for the record.
+        stages: told of progress.
+    Raises:
+        TripletkitError: if something is wrong with settings, data, images or weights, or if
+            training collapses.
+    """
+    job = job.checked()
+    if resume and not job.is_from_scratch:
+        raise SettingsError(
+            "resume",
+            "`resume` is for training from pixels: of a backbone that is trained from scratch, "
+            "such as `backbone=cnn`, or for fine-tuning. Heads are trained in seconds.",
+        )
+    started_s = time.perf_counter()
+    if output is not None:
+        check_model_output(output, overwrite=overwrite)
+        if job.is_from_scratch and not resume:
+            check_no_checkpoint(output, overwrite=overwrite)
+    with ExitStack() as resources:
+        store = resources.enter_context(FeatureStore(job.cache))
+        inputs = read_inputs(
+            job.sources,
+            job.seed,
+            store,
+            skip_bad=job.skip_bad,
+            follow_outside=job.follow_outside,
+        )
+        if inputs.record.votes is not None:
+            # Columns of the triplet file may hold votes, as is known only now.
+            job.check_with_votes()
+        test_files = _find_test(job)
+        scratch = tempfile.TemporaryDirectory(prefix="tripletkit-")
+        folder = Path(scratch.name)
+        features_started_s = time.perf_counter()
+        source = _choose_source(job, folder)
+        load = _Loader(store, job, stages)
+        collection = load(inputs.files, source)
+        test_features = None
+        if test_files is not None:
+            test = load(test_files, source)
+            test_features = test.features[test.is_usable()]
+        features_s = time.perf_counter() - features_started_s
+        data = _keep_usable(inputs.data, collection, skip_bad=job.skip_bad)
+
+        settings = job.make_settings(data.train.rows)
+        loss_weights = weigh(data, job)
+        training_started_s = time.perf_counter()
+        unseen = _measure_unseen(job, data, collection, settings, test_features, loss_weights)
+        if unseen is not None:
+            settings = unseen.probe.candidate.apply(settings)
+        before, pixels = collection, None
+        with log_epochs(tensorboard) as on_epoch:
+            if job.is_from_scratch:
+                plan = PixelPlan(None, settings, output, resume=resume)
+                pixels = train_from_pixels(
+                    plan,
+                    data,
+                    inputs.files,
+                    source,
+                    settings,
+                    store=store,
+                    folder=folder,
+                    load=load,
+                    on_epoch=on_epoch,
+                    stages=stages,
+                )
+                source, collection, trained = pixels.source, pixels.collection, pixels.trained
+            else:
+                trained = _train(data, collection, settings, loss_weights, on_epoch)
+        training_s = time.perf_counter() - training_started_s
+        validation, label_scores = score(
+            data, before, collection, trained, settings, is_from_scratch=job.is_from_scratch
+        )
+        record = make_record(
+            command=command,
+            images=job.sources.images,
+            inputs=inputs.record,
+            data=data,
+            collection=collection,
+            source=source,
+            settings=settings,
+            trained=trained,
+            times={
+                "features_s": features_s,
+                "training_s": training_s,
+                "total_s": time.perf_counter() - started_s,
+            },
+            validation=validation,
+            unseen_classes=unseen,
+            label_scores=label_scores,
+            pixels=pixels and pixels.record,
+        )
+        result = TrainingResult(
+            trained,
+            source,
+            data,
+            record,
+            validation,
+            unseen,
+            label_scores,
+            pixels and pixels.backbone_file,
+            scratch,
+        )
+        if output is not None:
+            result = result.saved(output, overwrite=overwrite)
+            if pixels is not None:
+                checkpoint_path(output).unlink(missing_ok=True)
+    if validation is not None:
+        warn_of_weak_score(validation, has_val_truth=job.sources.val_truth is not None)
+    return result
+
+
+def weigh(data: TrainingSet, job: TrainingJob) -> np.ndarray | None:
+    """Return the weights of the training triplets' losses; None without votes."""
+    if data.train_votes is None:
+        return None
+    return make_loss_weights(data.train_votes, job.sources.takes_votes_as)
+
+
+def score(
+    data: TrainingSet,
+    before: Collection,
+    collection: Collection,
+    trained: TrainedHead,
+    settings: HeadSettings,
+    *,
+    is_from_scratch: bool,
+) -> tuple[Validation | None, LabelScores | None]:
+    """Return how a trained head does on validation triplets and on the classes of images.
+
+    Args:
+        before: features as they were before training; others than in `collection` where the
+            backbone was trained too.
+    """
+    embeddings = embed(trained.head, collection.features)
+    validation, label_scores = None, None
+    if len(data.val):
+        validation = validate(
+            data,
+            embeddings,
+            before.features,
+            settings.distance,
+            is_from_scratch=is_from_scratch,
+        )
+    if data.labels is not None:
+        label_scores = classify_validation(data, embeddings, before.features, settings.distance)
+    return validation, label_scores
+
+
+@contextmanager
+def log_epochs(folder: Path | None) -> Iterator[Callable[[EpochRecord, int], None]]:
+    """Give what is told each epoch and their number: the logs if wanted, then who listens."""
+    if folder is None:
+        yield tell_epoch
+        return
+    from tripletkit.training.tensorboard import EpochLog
+
+    with EpochLog(folder) as log:
+
+        def tell(record: EpochRecord, n_epochs: int) -> None:
+            log(record)
+            tell_epoch(record, n_epochs)
+
+        yield tell
+
+
+class _Loader:
+    """Gives images their features; see `open_collection`."""
+
+    def __init__(self, store: FeatureStore, job: TrainingJob, stages: Stages) -> None:
+        self._store, self._skip_bad, self._stages = store, job.skip_bad, stages
+
+    def __call__(self, files: NamedFiles, source: FeatureSource) -> Collection:
+        return open_collection(
+            files,
+            source,
+            self._store,
+            skip_bad=self._skip_bad,
+            progress=self._stages("features"),
+        )
+
+
+def _find_test(job: TrainingJob) -> NamedFiles | None:
+    if job.test is None:
+        return None
+    test = job.test if isinstance(job.test, Triplets) else read_triplets(job.test)
+    return find_files(
+        test.names,
+        test.first_places(),
+        job.sources.images,
+        skip_bad=job.skip_bad,
+        follow_outside=job.follow_outside,
+    )
+
+
+def _choose_source(job: TrainingJob, folder: Path) -> FeatureSource:
+    """Return what features are of before training: from scratch, of random weights."""
+    if job.is_from_scratch:
+        return start_from_scratch(job.backbones[0], job.image_size, job.seed, folder)
+    source = job.choose_source()
+    for part in source.parts:
+        if part.reason:
+            logger.info("Backbone %s.", part.reason)
+    return source
+
+
+def _keep_usable(data: TrainingSet, collection: Collection, *, skip_bad: bool) -> TrainingSet:
+    data = data.keep_usable(collection.is_usable())
+    if not len(data.train):
+        cause = " after leaving out bad images" if skip_bad else ""
+        raise SplitError(f"{data.train.source}: no triplet is left for training{cause}")
+    return data
+
+
+def _measure_unseen(
+    job: TrainingJob,
+    data: TrainingSet,
+    collection: Collection,
+    settings: HeadSettings,
+    test_features: np.ndarray | None,
+    loss_weights: np.ndarray | None,
+) -> UnseenClasses | None:
+    if not job.unseen_fraction:
+        return None
+    try:
+        found = measure_unseen_classes(
+            data, collection.features, settings, job.unseen_fraction, test_features, loss_weights
+        )
+    except SplitError as error:
+        if job.unseen_classes is not None:
+            raise
+        warnings.warn(f"{error}\nTraining goes on without.", FewTripletsWarning, stacklevel=2)
+        return None
+    candidate = found.probe.candidate
+    if len(found.probe.scores) > 1:
+        with_mlp = (
+            f", {candidate.mlp_members} of {settings.members} heads by the recipe mlp"
+            if candidate.mlp_members
+            else ""
+        )
+        logger.info(
+            "Chosen: frozen features %.0f%% of the distance, %.0f%% of the learned step%s (%s).",
+            100 * candidate.frozen_share,
+            100 * candidate.strength,
+            with_mlp,
+            found.probe.reason,
+        )
+    return found
+
+
+def _train(
+    data: TrainingSet,
+    collection: Collection,
+    settings: HeadSettings,
+    loss_weights: np.ndarray | None,
+    on_epoch: Callable[[EpochRecord, int], None],
+) -> TrainedHead:
+    # Elsewhere the length of the step takes the place of the number of epochs.
+    by_epoch = not get_recipe(settings.recipe).starts_as_identity
+    return train_model(
+        collection.features,
+        data.train.rows,
+        data.val.rows,
+        settings,
+        data.labels,
+        loss_weights=loss_weights,
+        chooses_epoch=by_epoch and chooses_epoch(len(data.val)),
+        on_epoch=lambda record: on_epoch(record, settings.epochs),
+        on_member=lambda member: logger.info("Head %d of %d.", member, settings.members),
+    )
