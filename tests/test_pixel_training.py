@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import keras
 import numpy as np
@@ -254,7 +255,30 @@ def test_a_broken_checkpoint_is_refused(make, tmp_path, damage):
     run(make, path, 1)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
-    with pytest.raises(CheckpointError, match="cannot be read as one"):
+    with pytest.raises(CheckpointError, match="cannot be read as one") as caught:
+        Checkpoints(path, {"seed": 0}).open()
+    assert "pickle" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.pop("facts"),
+        lambda text: text.pop("version"),
+        lambda text: text["history"][0].pop("loss"),
+        lambda text: text.update(history=3),
+        lambda text: text.update(best_epoch=5),
+    ],
+)
+def test_a_checkpoint_that_lacks_something_is_refused(make, tmp_path, change):
+    path = tmp_path / "m.checkpoint.npz"
+    run(make, path, 1)
+    with np.load(path) as file:
+        arrays = dict(file)
+    text = json.loads(bytes(arrays["text"]))
+    change(text)
+    np.savez(path, **arrays | {"text": np.frombuffer(json.dumps(text).encode(), np.uint8)})
+    with pytest.raises(CheckpointError, match="cannot be read as one: it holds something else"):
         Checkpoints(path, {"seed": 0}).open()
 
 

@@ -113,6 +113,10 @@ class VoteFileError(TripletkitError, ValueError):
     """Votes on triplets cannot be read, or do not belong to the triplets."""
 
 
+class ArrayFileError(TripletkitError, ValueError):
+    """A file of arrays is damaged, or is none."""
+
+
 class SearchIndexError(TripletkitError, ValueError):
     """A search index is damaged, or belongs to another model or collection."""
 

@@ -12,6 +12,7 @@ from tripletkit.cli.console import say, show_json
 from tripletkit.cli.options import (
     INPUT_FILE,
     OUTPUT_FILE,
+    force_option,
     input_source,
     json_option,
     quiet_option,
@@ -23,6 +24,7 @@ from tripletkit.cli.tables import align_columns
 if TYPE_CHECKING:
     import numpy as np
 
+    from tripletkit.data.outputs import OutputFile
     from tripletkit.data.triplets import Triplets
     from tripletkit.evaluation.answers import Answers, Truth
     from tripletkit.evaluation.compare import Comparison, PairComparison
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 @triplets_option
 @click.option("--rows", "rows_file", type=OUTPUT_FILE, help="Write the rows that differ, as CSV.")
 @seed_option
+@force_option
 @json_option
 @quiet_option
 def compare(
@@ -40,6 +43,7 @@ def compare(
     triplets_file: Path | None,
     rows_file: Path | None,
     seed: int,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Tell which of two or more answer files is better, and how surely.
@@ -57,7 +61,8 @@ def compare(
         )
     if len(set(files[:-1])) < len(files) - 1:
         raise click.UsageError("Expected different answer files, got one of them twice.")
-    from tripletkit.data.outputs import check_output
+    from tripletkit.data.output_forms import csv_form
+    from tripletkit.data.outputs import Outputs
     from tripletkit.evaluation.answers import (
         check_not_exchanged,
         check_same_length,
@@ -67,8 +72,8 @@ def compare(
     from tripletkit.evaluation.compare import compare_answers
     from tripletkit.evaluation.scoring import credit_rows
 
-    if rows_file is not None:
-        check_output(rows_file)
+    form = csv_form("a file of rows that differ, with the heading row,...", "row,")
+    output = Outputs([*files, triplets_file], overwrite=force).optional_file(rows_file, form)
     entries = [read_answers(input_source(file)) for file in files[:-1]]
     truth = read_truth(input_source(files[-1]))
     for answers in entries:
@@ -81,9 +86,9 @@ def compare(
         show_json(result.to_json())
     else:
         click.echo(describe_comparison(result))
-    if rows_file is not None:
-        n_rows = _write_differing_rows(rows_file, entries, truth, triplets)
-        say(f"Wrote {n_rows:,} rows with different answers to {rows_file}.")
+    if output is not None:
+        n_rows = _write_differing_rows(output, entries, truth, triplets)
+        say(f"Wrote {n_rows:,} rows with different answers to {output}.")
 
 
 def describe_comparison(result: Comparison) -> str:
@@ -155,7 +160,7 @@ def _find_triplets(entries: list[Answers], triplets_file: Path | None) -> Triple
 
 
 def _write_differing_rows(
-    path: Path, entries: list[Answers], truth: Truth, triplets: Triplets | None
+    output: OutputFile, entries: list[Answers], truth: Truth, triplets: Triplets | None
 ) -> int:
     """Write the rows on which not all files give the same answer; return how many."""
     import numpy as np
@@ -166,7 +171,7 @@ def _write_differing_rows(
     predictions = np.stack([answers.predictions for answers in entries])
     differing = np.flatnonzero((predictions != predictions[0]).any(axis=0))
     names = ["a", "b", "c"] if triplets else []
-    with open_output(path) as file:
+    with open_output(output) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(
             ["row", *names, "truth", *(guard_formula(answers.source) for answers in entries)]

@@ -28,6 +28,7 @@ from tripletkit.cli.tables import align_columns
 from tripletkit.errors import ImageReadError
 
 if TYPE_CHECKING:
+    from tripletkit.data.outputs import OutputFile
     from tripletkit.features.collection import NamedFiles
     from tripletkit.features.sources import GivenWeights
     from tripletkit.search.encoders import Encoder
@@ -101,17 +102,26 @@ def neighbors(
     anew.
     """
     from tripletkit.data.labels import read_labels
-    from tripletkit.data.outputs import check_output
+    from tripletkit.data.output_forms import DRAWN_FORM
+    from tripletkit.data.outputs import Outputs
     from tripletkit.features.extract import hash_images
     from tripletkit.features.store import FeatureStore
-    from tripletkit.search.approximate import check_faiss
+    from tripletkit.search.approximate import INDEX_FORM, check_faiss
 
     if collage is not None:
-        from tripletkit.report.collages import check_collage_output
+        from tripletkit.report.collages import check_collage_suffix
 
-        check_collage_output(collage)
+        check_collage_suffix(collage)
+    # An index that is there is read, unless it is to be made anew.
+    makes_index = index is not None and (force or not index.exists())
+    outputs = Outputs(
+        [*queries, labels, model, *weights.values(), None if makes_index else index],
+        image_folders=[images, *(query for query in queries if query.is_dir())],
+        overwrite=force,
+    )
+    collage_file = outputs.optional_file(collage, DRAWN_FORM)
+    index_file = outputs.optional_file(index if makes_index else None, INDEX_FORM)
     if index is not None:
-        check_output(index)
         check_faiss()
     label_of = read_labels(input_source(labels)) if labels else {}
     skip_bad = on_bad_image == "skip"
@@ -126,7 +136,7 @@ def neighbors(
     if index is None:
         found = search.exactly(k, same)
     else:
-        found = search.by_index(k, same, index, contents, force)
+        found = search.by_index(k, same, index_file or index, contents)
 
     answers = [
         _answer(name, list(found.of(query)), files.names)
@@ -136,8 +146,8 @@ def neighbors(
         for query, answer in enumerate(answers):
             names = [files.names[row] for row in same[query]] + [query_files.paths[query].name]
             _add_labels(answer, names, label_of)
-    if collage is not None:
-        _draw(collage, answers, query_files, files)
+    if collage_file is not None:
+        _draw(collage_file, answers, query_files, files)
     if as_json:
         show_json({"distance": encoder.distance, "queries": answers})
     else:
@@ -164,7 +174,8 @@ class _Search:
         queries, embeddings = self._encode(self.files)
         return find_neighbors(embeddings, queries, k, self.encoder.distance, same)
 
-    def by_index(self, k: int, same: list, path: Path, contents: list, force: bool) -> Neighbors:
+    def by_index(self, k: int, same: list, place: Path | OutputFile, contents: list) -> Neighbors:
+        """Search by the index at a path, or make it in a file that may be written."""
         from tripletkit.search.approximate import (
             ApproximateIndex,
             IndexOrigin,
@@ -177,14 +188,14 @@ class _Search:
             fingerprint_collection(self.files.names, contents),
             len(self.files.names),
         )
-        if path.exists() and not force:
-            index = ApproximateIndex.load(path, origin)
+        if isinstance(place, Path):
+            index = ApproximateIndex.load(place, origin)
             queries, _ = self._encode(None)
         else:
             queries, embeddings = self._encode(self.files)
             index = ApproximateIndex(embeddings, origin)
-            index.save(path)
-            say(f"Wrote the index {path}.")
+            index.save(place)
+            say(f"Wrote the index {place}.")
         return index.search(queries, k, same)
 
     def _encode(self, files: NamedFiles | None) -> tuple:
@@ -243,7 +254,7 @@ def _add_labels(answer: dict[str, Any], names: list[str], label_of: dict[str, st
         neighbor["same_label"] = answer["label"] == neighbor["label"] if known else None
 
 
-def _draw(output: Path, answers: list, query_files: NamedFiles, files: NamedFiles) -> None:
+def _draw(output: OutputFile, answers: list, query_files: NamedFiles, files: NamedFiles) -> None:
     from tripletkit.report.collages import Tile, draw_grid, write_image
 
     path_of = dict(zip(files.names, files.paths, strict=True))

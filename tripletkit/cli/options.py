@@ -17,7 +17,20 @@ INPUT_FILE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=
 LABELS = click.Path(exists=True, allow_dash=True, path_type=Path)
 INPUT_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 INPUT_PATH = click.Path(exists=True, allow_dash=True, path_type=Path)
-OUTPUT_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+class OutputPath(click.Path):
+    """A place that a command writes to; every one goes through `tripletkit.data.outputs.Outputs`.
+
+    A test looks for this type to find all outputs of all commands.
+    """
+
+    def __init__(self, *, is_folder: bool = False) -> None:
+        super().__init__(file_okay=not is_folder, dir_okay=is_folder, path_type=Path)
+
+
+OUTPUT_FILE = OutputPath()
+OUTPUT_FOLDER = OutputPath(is_folder=True)
 
 
 # More than there can be of anything that is counted, and what arrays of the library can hold.
@@ -162,7 +175,9 @@ model_option = click.option(
     help="Model folder that `tripletkit train` wrote.",
 )
 
-force_option = click.option("--force", is_flag=True, help="Replace what is there.")
+force_option = click.option(
+    "--force", is_flag=True, help="Replace what is there, if it is what this command writes."
+)
 
 follow_outside_option = click.option(
     "--follow-outside",

@@ -16,6 +16,7 @@ from tripletkit.cli.options import (
     OUTPUT_FILE,
     cache_option,
     follow_outside_option,
+    force_option,
     input_source,
     model_option,
     on_bad_image_option,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 @on_bad_image_option
 @follow_outside_option
 @cache_option
+@force_option
 @quiet_option
 def predict(
     triplets: Path,
@@ -67,6 +69,7 @@ def predict(
     on_bad_image: str,
     follow_outside: bool,
     cache: Path | None,
+    force: bool,
 ) -> None:
     """Answer questions `A B C`: 1 if A is closer to B than to C, else 0.
 
@@ -78,17 +81,20 @@ def predict(
     The margin is d(A,C) - d(A,B): the larger, the surer. With --on-bad-image skip a row with an
     image that cannot be read answers 0 and has no margin.
     """
-    from tripletkit.data.outputs import check_output
+    from tripletkit.data.outputs import Outputs
     from tripletkit.data.triplet_files import read_triplets
-    from tripletkit.evaluation.answers import Answers, write_answers
+    from tripletkit.evaluation.answers import ANSWERS_FORM, Answers, write_answers
     from tripletkit.evaluation.distances import FROZEN_DISTANCE, triplet_margins
     from tripletkit.features.collection import find_files
     from tripletkit.model.model_folder import load_model
 
     folder = load_model(model)
-    to_file = output is not None and str(output) != "-"
-    if to_file:
-        check_output(output)
+    outputs = Outputs(
+        [triplets, *weights.values()],
+        image_folders=[images or folder.image_folder],
+        overwrite=force,
+    )
+    file = outputs.optional_file(None if str(output) == "-" else output, ANSWERS_FORM)
     images = images or (None if given_features() else folder.image_folder)
     if images is not None and not images.is_dir():
         raise ImageNameError(
@@ -117,8 +123,7 @@ def predict(
         embeddings = embed(folder.open_head(), collection.features)
         margins = triplet_margins(embeddings, queries.rows, folder.distance)
     answers = Answers.from_margins(margins, queries, queries.source)
-    destination = output if to_file else standard_output()
-    write_answers(destination, queries, answers.predictions, margins, form)
+    write_answers(file or standard_output(), queries, answers.predictions, margins, form)
     sys.stdout.flush()
 
     if n_ties := int(answers.is_tie.sum()):
@@ -130,5 +135,5 @@ def predict(
         )
     say(
         f"Answered {len(queries):,} questions over {len(queries.names):,} images"
-        + (f" to {output}." if to_file else ".")
+        + (f" to {file}." if file else ".")
     )

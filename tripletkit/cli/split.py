@@ -12,8 +12,10 @@ from tripletkit import defaults
 from tripletkit.cli.console import say, show_json, warn
 from tripletkit.cli.options import (
     INPUT_FILE,
+    OUTPUT_FOLDER,
     FiniteRange,
     WholeRange,
+    force_option,
     input_source,
     json_option,
     quiet_option,
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     "folder",
-    type=click.Path(path_type=Path),
+    type=OUTPUT_FOLDER,
     required=True,
     metavar="DIR",
     help="Folder for train.txt, val.txt, val_truth.csv and val_triplets.txt.",
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
     metavar="K",
     help="Write K splits to DIR/fold1 ... instead, each validating on another part.",
 )
-@click.option("--force", is_flag=True, help="Replace the files of an earlier split.")
+@force_option
 @seed_option
 @json_option
 @quiet_option
@@ -81,13 +83,14 @@ def split(
     if folds and val_fraction is not None:
         raise click.UsageError("--val-fraction and --folds exclude each other: folds are equal.")
 
+    from tripletkit.data.outputs import Outputs
     from tripletkit.data.splits.cost import price_split
     from tripletkit.data.splits.files import check_split_folder, write_splits
     from tripletkit.data.splits.policies import fold_triplets, split_triplets
     from tripletkit.data.triplet_files import read_triplets
 
-    source = None if str(triplets) == "-" else triplets
-    check_split_folder(folder, folds or 1, source=source, overwrite=force)
+    outputs = Outputs([triplets], overwrite=force)
+    check_split_folder(folder, folds or 1, outputs)
     all_triplets = read_triplets(input_source(triplets))
     all_triplets.check_answered()
     if n_degenerate := int(all_triplets.is_degenerate().sum()):
@@ -104,7 +107,7 @@ def split(
         splits = fold_triplets(all_triplets, by, folds, seed)
     else:
         splits = [split_triplets(all_triplets, by, val_fraction or defaults.VAL_FRACTION, seed)]
-    write_splits(folder, all_triplets, splits, seed, source=source, overwrite=force)
+    write_splits(folder, all_triplets, splits, seed, outputs)
 
     say(f"Wrote {folder}{'/fold1 ...' if folds else ''}.")
 

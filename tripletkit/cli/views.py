@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,7 @@ from tripletkit.cli.options import (
     INPUT_FOLDER,
     cache_option,
     follow_outside_option,
+    force_option,
     group_options,
     input_source,
     on_bad_image_option,
@@ -20,6 +21,7 @@ from tripletkit.cli.options import (
 from tripletkit.cli.sources import features_option, given_features, weights_option
 
 if TYPE_CHECKING:
+    from tripletkit.data.outputs import Outputs
     from tripletkit.features.sources import GivenWeights
     from tripletkit.model.model_folder import ModelFolder
     from tripletkit.report.model_view import ModelView
@@ -58,7 +60,22 @@ view_options = group_options(
     on_bad_image_option,
     follow_outside_option,
     cache_option,
+    force_option,
 )
+
+
+def make_outputs(
+    model: ModelFolder, *, images: Path | None, force: bool, **view_settings: Any
+) -> Outputs:
+    """Return what may be written by a command that takes `view_options`."""
+    from tripletkit.data.outputs import Outputs
+
+    record = model.record
+    inputs = [view_settings[name] for name in ("triplets", "truth", "labels")]
+    inputs += view_settings["weights"].values()
+    of_votes = record.votes and record.votes.file
+    inputs += [Path(file.path) for file in (record.training_file, of_votes) if file and file.path]
+    return Outputs(inputs, image_folders=[images or model.image_folder], overwrite=force)
 
 
 def open_model_view(

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from tripletkit.data.names import quote_name
-from tripletkit.data.outputs import open_output
+from tripletkit.data.outputs import Destination, open_output
 from tripletkit.data.text_files import check_text, read_bytes
 from tripletkit.data.triplet_headings import HEADINGS
 from tripletkit.data.triplet_layout import (
@@ -125,14 +125,14 @@ def scan_triplets(source: Path | BinaryIO, name: str | None = None) -> TripletSc
 
 
 def write_triplets(
-    path: Path, names: Sequence[str], rows: np.ndarray, *, is_answered: bool = True
+    destination: Destination, names: Sequence[str], rows: np.ndarray, *, is_answered: bool = True
 ) -> None:
     """Write a triplet file, names quoted where they need it; whole or not at all.
 
     It has a heading only if the first row would be taken for one.
 
     Args:
-        path: the file to write.
+        destination: the file to write.
         names: the distinct names.
         rows: `(n_triplets, 3)` indices into `names`.
         is_answered: the second image of each row is the nearer one.
@@ -140,7 +140,7 @@ def write_triplets(
         TripletFileError: if a name cannot stand in a text file.
         OutputError: if the file cannot be written.
     """
-    with open_output(path) as file:
+    with open_output(destination) as file:
         write_triplet_lines(file, names, rows, is_answered=is_answered)
 
 

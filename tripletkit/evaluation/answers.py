@@ -17,7 +17,8 @@ from typing import BinaryIO, Literal, TextIO
 import numpy as np
 
 from tripletkit.data.names import quote_csv_field
-from tripletkit.data.outputs import open_output
+from tripletkit.data.output_forms import LABELS_FORM, any_form, csv_form
+from tripletkit.data.outputs import Destination, open_output
 from tripletkit.data.text_files import check_text, read_bytes
 from tripletkit.data.text_lines import parse_number, shorten_line
 from tripletkit.data.triplets import Triplets, describe_other_questions
@@ -34,6 +35,11 @@ AnswerFormat = Literal["csv", "labels"]
 
 NAME_COLUMNS = ("a", "b", "c")
 COLUMNS = (*NAME_COLUMNS, "prediction", "margin")
+ANSWERS_FORM = any_form(
+    "a file of answers",
+    csv_form("answers with their margins", ",".join(COLUMNS) + "\n"),
+    LABELS_FORM,
+)
 TRUTH_COLUMNS = ("label", "truth", "prediction")
 
 # Without them, `float` takes nothing that is not a plain number.
@@ -233,7 +239,7 @@ def check_same_questions(answers: Answers, triplets: Triplets) -> None:
 
 
 def write_answers(
-    destination: Path | TextIO,
+    destination: Destination | TextIO,
     triplets: Triplets,
     predictions: np.ndarray,
     margins: np.ndarray,
@@ -252,7 +258,7 @@ def write_answers(
     Raises:
         OutputError: if the path cannot be written.
     """
-    if isinstance(destination, Path):
+    if isinstance(destination, Destination):
         with open_output(destination) as file:
             write_answers(file, triplets, predictions, margins, form)
         return

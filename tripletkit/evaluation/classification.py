@@ -6,7 +6,6 @@ Held-out images are the queries, the images of training the reference that answe
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,13 @@ import pandas as pd
 
 from tripletkit import defaults
 from tripletkit.data.names import guard_formula
-from tripletkit.data.outputs import open_output
+from tripletkit.data.output_forms import csv_form
+from tripletkit.data.outputs import Destination, open_output
 from tripletkit.errors import ClassesError
 from tripletkit.evaluation.intervals import Interval, image_bootstrap, wilson_interval
 from tripletkit.evaluation.pairwise import PairwiseDistances
 
+CONFUSION_FORM = csv_form("a confusion matrix whose first line starts with true,", "true,")
 # A precision at this many neighbours is what retrieval is customarily judged by.
 PRECISION_AT = 10
 # Distances in memory at a time: 32 MB.
@@ -81,7 +82,7 @@ class Confusion:
         row, column = np.unravel_index(wrong.argmax(), wrong.shape)
         return self.labels[row], self.labels[column], int(wrong[row, column])
 
-    def write(self, path: Path) -> None:
+    def write(self, destination: Destination) -> None:
         """Write a CSV: a row for each true label, a column for each that was said.
 
         Raises:
@@ -89,7 +90,7 @@ class Confusion:
         """
         labels = [guard_formula(label) for label in self.labels]
         table = pd.DataFrame(self.counts, labels, labels)
-        with open_output(path) as file:
+        with open_output(destination) as file:
             table.to_csv(file, index_label="true", lineterminator="\n")
 
 

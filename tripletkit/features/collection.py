@@ -14,6 +14,7 @@ import numpy as np
 from tripletkit.data.folder import locate_images, place_problems
 from tripletkit.errors import (
     DataWarning,
+    FeatureFileError,
     ImageNameError,
     ImageReadError,
     describe_problems,

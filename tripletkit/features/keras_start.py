@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from importlib import import_module
+
+from tripletkit.data.unfinished import private_temporary_folder
 
 
 def start_keras() -> None:
@@ -15,6 +18,8 @@ def start_keras() -> None:
     """
     if "tensorflow" in sys.modules:
         return
+    # TensorFlow writes the code that it generates to temporary files, and leaves them if killed.
+    tempfile.tempdir = str(private_temporary_folder())
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()

@@ -242,11 +242,12 @@ def read_record(path: Path) -> ModelRecord:
 
 
 def is_record_of_model(path: Path) -> bool:
-    """Return whether a file is the record of a model, of whatever version and state."""
+    """Return whether a file is the record of a model, of whatever version, as it was written."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return isinstance(values, dict) and {"format_version", "files", "sha256"} <= set(values)
-    except (ValueError, OSError, RecursionError):
+        digest = values.pop("sha256")
+        return digest == _digest(values) and {"format_version", "files"} <= set(values)
+    except (ValueError, LookupError, TypeError, AttributeError, OSError, RecursionError):
         return False
 
 

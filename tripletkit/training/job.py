@@ -12,7 +12,7 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import SettingsError
-from tripletkit.features.backbones import get_backbone
+from tripletkit.features.backbones import AUTO, BACKBONES, get_backbone
 from tripletkit.features.given_features import GivenSource
 from tripletkit.features.image_views import choose_views
 from tripletkit.features.sources import (
