@@ -10,6 +10,7 @@ import pytest
 
 from tripletkit.cli.main import tripletkit
 from tripletkit.features.store import FILE_NAME, FeatureSpace, FeatureStore
+from tripletkit.features.store_checksums import file_checksum
 
 SPACE = FeatureSpace({"backbone": "resnet50", "weights_sha256": "0123456789abcdef"}, 8)
 
@@ -73,10 +74,9 @@ def test_prune_drops_images_that_are_gone(runner, filled, tmp_path):
     image = tmp_path / "a.png"
     image.write_bytes(b"a")
     with FeatureStore(filled) as store:
-        size_bytes, changed_ns = image.stat().st_size, image.stat().st_ctime_ns
+        known = (os.fsencode(image), image.stat().st_size, image.stat().st_ctime_ns, b"a")
         store._database.execute(
-            "INSERT INTO files VALUES (?, ?, ?, ?)",
-            (os.fsencode(image), size_bytes, changed_ns, b"a"),
+            "INSERT INTO files VALUES (?, ?, ?, ?, ?)", (*known, file_checksum(*known))
         )
     result = runner.invoke(tripletkit, ["cache", "prune"])
     assert (result.exit_code, result.stdout) == (0, "")
