@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -14,11 +14,8 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.data.folder import locate_images, place_problems
 from tripletkit.errors import DataWarning, ImageNameError, ImageReadError, describe_problems
-from tripletkit.features.extract import (
-    FeatureFunction,
-    extract_features,
-    hash_images,
-)
+from tripletkit.features.contents import FileContents, hash_files
+from tripletkit.features.extract import FeatureFunction, extract_features
 from tripletkit.features.sources import FeaturePart, FeatureSource
 from tripletkit.features.store import FeatureStore
 from tripletkit.features.trained_weights import build_backbone
@@ -42,6 +39,37 @@ class NamedFiles:
     places: Sequence[str]
     paths: list[Path | None]
     problems: dict[int, str]
+    _contents: FileContents | None = field(default=None, compare=False, repr=False)
+
+    def contents(self, store: FeatureStore) -> FileContents:
+        """Return the content hash of each file: what an image is, whatever its name.
+
+        They are computed when they are first asked for, and travel with the names from then on.
+
+        Args:
+            store: what remembers the hashes of files.
+        """
+        if self._contents is None:
+            object.__setattr__(self, "_contents", hash_files(self.paths, store))
+        return self._contents
+
+    def joined(self, others: NamedFiles) -> NamedFiles:
+        """Return these files and then others, which may have the same names."""
+        n = len(self.names)
+        contents = None
+        if self._contents is not None and others._contents is not None:
+            contents = FileContents(
+                [*self._contents.hashes, *others._contents.hashes],
+                self._contents.problems
+                | {n + index: why for index, why in others._contents.problems.items()},
+            )
+        return NamedFiles(
+            [*self.names, *others.names],
+            [*self.places, *others.places],
+            [*self.paths, *others.paths],
+            self.problems | {n + index: why for index, why in others.problems.items()},
+            contents,
+        )
 
 
 @dataclass(frozen=True)
@@ -52,12 +80,14 @@ class Collection:
         features: `(n_images, n_features)` float32, in the order of the names; NaN where an
             image is missing or broken.
         problems: what is wrong with those, each with its place.
-        n_computed: images that a backbone had to look at; the others were in the store.
+        n_computed: images that a backbone had to look at; two names of one content are one image.
+        n_stored: images whose features were in the store.
     """
 
     features: np.ndarray
     problems: list[str]
     n_computed: int
+    n_stored: int = 0
 
     def is_usable(self) -> np.ndarray:
         """Return `(n_images,)` bool: the image has features."""
@@ -102,11 +132,10 @@ def find_same_images(files: NamedFiles, store: FeatureStore) -> np.ndarray:
         store: what remembers the hashes of files.
     """
     first_with: dict[bytes, int] = {}
-    contents = hash_images(files.paths, store)
     return np.array(
         [
             index if content is None else first_with.setdefault(content, index)
-            for index, content in enumerate(contents)
+            for index, content in enumerate(files.contents(store).hashes)
         ],
         dtype=np.int64,
     )
@@ -132,7 +161,7 @@ def load_collection(
         ImageReadError: if an image cannot be read, unless bad ones are to be skipped. All
             readable ones are in the store by then.
     """
-    paths = list(files.paths)
+    paths, contents = list(files.paths), files.contents(store)
     problems: dict[int, str] = {}
     computed: set[bytes] = set()
     of_parts = []
@@ -145,6 +174,7 @@ def load_collection(
             partial(_load_function, part),
             progress,
             source.views,
+            contents,
         )
         of_parts.append(extracted.values)
         computed |= extracted.computed
@@ -157,7 +187,12 @@ def load_collection(
             _with_advice(describe_problems(place_problems(problems, files.places)))
         )
     placed = place_problems(files.problems | problems, files.places)
-    return Collection(source.join(of_parts), placed, len(computed))
+    usable = {
+        content
+        for path, content in zip(paths, contents.hashes, strict=True)
+        if path is not None and content is not None
+    }
+    return Collection(source.join(of_parts), placed, len(computed), len(usable - computed))
 
 
 def open_collection(
@@ -176,11 +211,10 @@ def open_collection(
             DataWarning,
             stacklevel=2,
         )
-    n_stored = len(files.names) - n_bad - collection.n_computed
     logger.info(
         "Features: %s images computed, %s from the store.",
         f"{collection.n_computed:,}",
-        f"{n_stored:,}",
+        f"{collection.n_stored:,}",
     )
     return collection
 
