@@ -551,3 +551,114 @@ def test_clear_and_prune_beside_several_processes_never_change_what_they_read(tm
     assert all(int(stdout.split()[0]) > 20 for stdout, _ in told)
     with FeatureStore(folder) as store:
         assert store._database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_facts_that_were_damaged_are_mended_by_the_next_write(store):
+    write(store, [1])
+    store._database.execute("UPDATE spaces SET facts = '{'")
+    assert store.uses()[0].facts == {}
+    write(store, [2])
+    (use,) = store.uses()
+    assert (use.facts, use.n_images) == (SPACE.facts, 2)
+
+
+def test_prune_beside_a_reader_and_a_writer(store, old_file, monkeypatch):
+    wait_until_files_settle(monkeypatch)
+    store.remember_files([(old_file, old_file.stat(), *contents_of([1]))])
+    write(store, range(1000))
+    with FeatureStore(store.folder) as other:
+        # A statement under way keeps its state of the store, and the log from being emptied.
+        reading = other._database.execute("SELECT vector FROM features")
+        reading.fetchone()
+        assert store.prune(unused_days=90) == 999
+        assert len(reading.fetchall()) == 999
+        write(other, [5])
+    assert store.missing(SPACE, contents_of([1, 2, 5])) == contents_of([2])
+
+
+def run_mounted(folder, mount, script, *arguments):
+    """Run Python where a folder is mounted in another way, in a process of its own."""
+    command = f'mount {mount} && exec "$@"'
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n{script}"
+    if subprocess.run(
+        ["unshare", "-m", "sh", "-c", f"mount {mount}"], capture_output=True
+    ).returncode:
+        pytest.skip("needs the right to mount")
+    result = subprocess.run(
+        ["unshare", "-m", "sh", "-c", command, "sh", sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+READ_ONLY = """
+import warnings
+from pathlib import Path
+import numpy as np
+from test_store import SPACE, contents_of, features_of
+from tripletkit.features.store import FeatureStore
+folder = Path(sys.argv[1])
+with warnings.catch_warnings(record=True) as said, FeatureStore(folder) as store:
+    warnings.simplefilter("always")
+    missing = [int(content) for content in store.missing(SPACE, contents_of(range(30)))]
+    store.write(SPACE, contents_of(missing), features_of(missing))
+    assert (store.read(SPACE, contents_of(range(30))) == features_of(range(30))).all()
+    store.remember_files([(folder, folder.stat(), b"")])
+    store.forget_files([folder])
+    print(len(missing), [str(each.message) for each in said])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts as Linux does")
+@pytest.mark.parametrize("left", ["whole", "killed", "older"])
+def test_a_store_on_a_read_only_mount_is_read_and_not_written(tmp_path, left):
+    folder = tmp_path / "store"
+    if left == "older":
+        make_version_1(folder)
+    else:
+        # A writer that is killed leaves all that it wrote in the log.
+        killer = "number == 99 and __import__('os').kill(__import__('os').getpid(), 9)"
+        numbers = (0, 10, 99) if left == "killed" else (0, 10)
+        assert start_writer(folder, *numbers, before=killer).wait(60) in (0, -signal.SIGKILL)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    mount = f"--bind {folder} {folder} && mount -o remount,ro,bind {folder}"
+    result = run_mounted(folder, mount, READ_ONLY, folder)
+    n_missing, said = result.stdout.split(" ", 1)
+    assert "can only be read, so what is computed now is not kept" in said
+    assert said.count("can only be read") == 1
+    if left == "whole":
+        assert int(n_missing) == 10
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+NEARLY_FULL = """
+import os, shutil
+from pathlib import Path
+import numpy as np
+from tripletkit.features.store import FeatureSpace, FeatureStore
+from test_store import contents_of
+folder = Path(sys.argv[1]) / "store"
+space = FeatureSpace({"backbone": "a"}, 1000)
+with FeatureStore(folder) as store:
+    store.write(space, contents_of(range(500)), np.ones((500, 1000), np.float32))
+free = shutil.disk_usage(folder).free
+Path(sys.argv[1], "filler").write_bytes(bytes(free - 600_000))
+with FeatureStore(folder) as store:
+    before = store.path.stat().st_size
+    print(store.prune(90), before, end=" ")
+print(store.path.stat().st_size)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts as Linux does")
+def test_prune_gives_room_back_on_a_disk_that_is_nearly_full(tmp_path):
+    mount = f"-t tmpfs -o size=8m none {tmp_path}"
+    result = run_mounted(tmp_path, mount, NEARLY_FULL, tmp_path)
+    n_dropped, before, after = map(int, result.stdout.split())
+    assert n_dropped == 500
+    assert before > 2_000_000
+    assert after < 200_000
+    assert result.stderr == ""

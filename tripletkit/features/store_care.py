@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +15,7 @@ from tripletkit.features.store_checksums import file_checksum, file_stamp
 from tripletkit.features.store_file import FILE_NAME, StoreFile, default_folder
 from tripletkit.features.store_lock import StoreLock
 
-# Rows dropped in one transaction: others write in between, and the journal stays small.
-_DROPPED_AT_ONCE = 500
-_LAST_MOMENT_S = 253_402_300_799  # of the year 9999
+_LAST_MOMENT_S = 253_370_764_800  # the year 9999, in every time zone
 
 _log = logging.getLogger("tripletkit")
 
@@ -66,10 +63,8 @@ def prune(file: StoreFile, unused_days: int) -> int:
             "CAST(content AS BLOB), checksum FROM files"
         ).fetchall()
     stale = [(row[0], row[-1]) for row in known if not _is_same(*row)]
-    for part in _parts(stale):
-        with file.transaction():
-            # A row that was renewed meanwhile has another checksum.
-            database.executemany("DELETE FROM files WHERE path = ? AND checksum IS ?", part)
+    # A row that was renewed meanwhile has another checksum.
+    file.change_many("DELETE FROM files WHERE path = ? AND checksum IS ?", stale)
     oldest_s = int(time.time()) - unused_days * 86_400
     with file.explained():
         useless = database.execute(
@@ -77,10 +72,7 @@ def prune(file: StoreFile, unused_days: int) -> int:
             "WHERE id IS NULL OR last_used_s < ? OR content NOT IN (SELECT content FROM files)",
             (oldest_s,),
         ).fetchall()
-    for part in _parts(useless):
-        with file.transaction():
-            database.executemany("DELETE FROM features WHERE rowid = ? AND content IS ?", part)
-        file.give_room_back()
+    file.change_many("DELETE FROM features WHERE rowid = ? AND content IS ?", useless)
     with file.transaction():
         database.execute("DELETE FROM spaces WHERE id NOT IN (SELECT space FROM features)")
     if not file.give_room_back():
@@ -163,8 +155,3 @@ def _is_same(key: object, size_bytes: int, changed_ns: int, content: bytes, chec
         return file_stamp(Path(os.fsdecode(key)).stat()) == (size_bytes, changed_ns)
     except (OSError, ValueError):
         return False
-
-
-def _parts(rows: Sequence[tuple]) -> Iterator[Sequence[tuple]]:
-    starts = range(0, len(rows), _DROPPED_AT_ONCE)
-    return (rows[start : start + _DROPPED_AT_ONCE] for start in starts)

@@ -10,7 +10,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -45,7 +45,8 @@ _TABLES = {"spaces", "features", "files"}
 _LOCK_TIMEOUT_S = 60
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _NO_RIGHT = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}
-# Pages given back to the disk in one transaction, so that a full disk has room for its journal.
+# Rows changed, and pages given back to the disk, in one transaction; fewer on a full disk.
+_ROWS_AT_ONCE = 500
 _PAGES_AT_ONCE = 1000
 
 _log = logging.getLogger("tripletkit")
@@ -65,12 +66,14 @@ class StoreFile:
     Attributes:
         path: the file.
         database: the connection.
+        is_in_memory: the file only can be read, and cannot be used so; the database is empty.
     Raises:
         StoreError: if it cannot be opened, is no store, or is from a newer tripletkit.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE_NAME
+        self.is_in_memory = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -93,9 +96,11 @@ class StoreFile:
     @cached_property
     def can_write(self) -> bool:
         """Whether there are the rights to write; a store that only can be read is fine too."""
+        if self.is_in_memory:
+            return False
         try:
-            self.database.execute("BEGIN IMMEDIATE")
-            self.database.rollback()
+            # To begin is allowed even so; to write nothing is not.
+            self.database.execute("DELETE FROM spaces WHERE 0")
         except sqlite3.OperationalError as error:
             if _code(error) in _NO_RIGHT:
                 return False
@@ -130,16 +135,49 @@ class StoreFile:
         try:
             (incremental,) = self.database.execute("PRAGMA auto_vacuum").fetchone()
             if incremental:
-                while self.database.execute("PRAGMA freelist_count").fetchone()[0]:
-                    # The statement does its work while its (empty) rows are fetched.
-                    self.database.execute(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})").fetchall()
-                    self.database.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                self._vacuum_in_steps()
             else:
                 self.database.execute("VACUUM")
             self._shorten_log()
         except sqlite3.OperationalError:
             return False
         return True
+
+    def change_many(self, statement: str, rows: Sequence[tuple]) -> None:
+        """Run a statement for many rows in several transactions, so that others write in between.
+
+        On a full disk they become as small as the room that is left for the log.
+        """
+        n_at_once = _ROWS_AT_ONCE
+        start = 0
+        while start < len(rows):
+            part = rows[start : start + n_at_once]
+            try:
+                with self.transaction():
+                    self.database.executemany(statement, part)
+            except StoreError as error:
+                is_full = _code(error.__cause__) == sqlite3.SQLITE_FULL
+                if not is_full or n_at_once == 1:
+                    raise
+                n_at_once = max(n_at_once // 5, 1)
+                self._shorten_log()
+                continue
+            start += n_at_once
+            if n_at_once < _ROWS_AT_ONCE:
+                self.give_room_back()
+
+    def _vacuum_in_steps(self) -> None:
+        n_pages = _PAGES_AT_ONCE
+        while self.database.execute("PRAGMA freelist_count").fetchone()[0]:
+            try:
+                # The statement does its work while its (empty) rows are fetched.
+                self.database.execute(f"PRAGMA incremental_vacuum({n_pages})").fetchall()
+            except sqlite3.OperationalError as error:
+                if _code(error) != sqlite3.SQLITE_FULL or n_pages == 1:
+                    raise
+                n_pages = max(n_pages // 5, 1)
+                self._shorten_log()
+            self.database.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def _shorten_log(self) -> None:
         self.database.execute("PRAGMA busy_timeout = 100")
@@ -155,10 +193,14 @@ class StoreFile:
         # A log beside it needs the rights to share memory with its writer. Without them the file
         # alone is read, as it is on a medium that nobody writes to.
         address = self.path.absolute().as_uri()
-        try:
-            return self._prepared(self._connect(f"{address}?mode=ro", uri=True))
-        except sqlite3.OperationalError:
-            return self._prepared(self._connect(f"{address}?mode=ro&immutable=1", uri=True))
+        for how in ("mode=ro", "mode=ro&immutable=1"):
+            try:
+                return self._prepared(self._connect(f"{address}?{how}", uri=True))
+            except sqlite3.OperationalError:
+                continue
+        # What it holds is all in the log, or of an older version: as good as nothing.
+        self.is_in_memory = True
+        return self._prepared(self._connect(":memory:"))
 
     def _connect(self, place: Path | str, *, uri: bool = False) -> sqlite3.Connection:
         return sqlite3.connect(place, timeout=_LOCK_TIMEOUT_S, isolation_level=None, uri=uri)
