@@ -547,7 +547,7 @@ def test_clear_and_prune_beside_several_processes_never_change_what_they_read(tm
     assert [(user.returncode, stderr) for user, (_, stderr) in zip(users, told, strict=True)] == [
         (0, "")
     ] * len(users)
-    assert n_cleared > 10
+    assert n_cleared > 2
     n_reads, n_gone = np.array([stdout.split() for stdout, _ in told], dtype=int).T
     assert n_reads.sum() > 20, (n_reads, n_gone, n_cleared)
     with FeatureStore(folder) as store:
