@@ -85,6 +85,10 @@ class StoreError(TripletkitError, OSError):
     """The feature store cannot be opened, read or written."""
 
 
+class StoredFeaturesError(StoreError):
+    """Stored features are gone or damaged; they can be computed again."""
+
+
 class ModelFolderError(TripletkitError, ValueError):
     """A model folder is missing, incomplete, edited or from a newer format."""
 
@@ -159,3 +163,7 @@ class FewTripletsWarning(TripletkitWarning):
 
 class DataWarning(TripletkitWarning):
     """Part of the data is left out, or is read otherwise than it may have been meant."""
+
+
+class StoreWarning(TripletkitWarning):
+    """The feature store was mended, or cannot keep what is computed."""

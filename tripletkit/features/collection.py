@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -19,11 +19,9 @@ from tripletkit.errors import (
     ImageReadError,
     describe_problems,
 )
+from tripletkit.features.contents import FileContents, hash_files
 from tripletkit.features.exported_networks import load_network_function
-from tripletkit.features.extract import (
-    extract_features,
-    hash_images,
-)
+from tripletkit.features.extract import extract_features
 from tripletkit.features.given_features import GivenSource
 from tripletkit.features.sources import FeatureSource
 from tripletkit.features.store import FeatureStore
@@ -54,6 +52,39 @@ class NamedFiles:
         """Return `(n_names,)` bool: the image was found, or none has to be."""
         return np.array([not self.has_folder or path is not None for path in self.paths], bool)
 
+    _contents: FileContents | None = field(default=None, compare=False, repr=False)
+
+    def contents(self, store: FeatureStore) -> FileContents:
+        """Return the content hash of each file: what an image is, whatever its name.
+
+        They are computed when they are first asked for, and travel with the names from then on.
+
+        Args:
+            store: what remembers the hashes of files.
+        """
+        if self._contents is None:
+            object.__setattr__(self, "_contents", hash_files(self.paths, store))
+        return self._contents
+
+    def joined(self, others: NamedFiles) -> NamedFiles:
+        """Return these files and then others, which may have the same names."""
+        n = len(self.names)
+        contents = None
+        if self._contents is not None and others._contents is not None:
+            contents = FileContents(
+                [*self._contents.hashes, *others._contents.hashes],
+                self._contents.problems
+                | {n + index: why for index, why in others._contents.problems.items()},
+            )
+        return NamedFiles(
+            [*self.names, *others.names],
+            [*self.places, *others.places],
+            [*self.paths, *others.paths],
+            self.problems | {n + index: why for index, why in others.problems.items()},
+            self.has_folder,
+            contents,
+        )
+
 
 @dataclass(frozen=True)
 class Collection:
@@ -63,12 +94,14 @@ class Collection:
         features: `(n_images, n_features)` float32, in the order of the names; NaN where an
             image is missing or broken.
         problems: what is wrong with those, each with its place.
-        n_computed: images that a backbone had to look at; the others were in the store.
+        n_computed: images that a backbone had to look at; two names of one content are one image.
+        n_stored: images whose features were in the store.
     """
 
     features: np.ndarray
     problems: list[str]
     n_computed: int
+    n_stored: int = 0
 
     def is_usable(self) -> np.ndarray:
         """Return `(n_images,)` bool: the image has features."""
@@ -115,11 +148,10 @@ def find_same_images(files: NamedFiles, store: FeatureStore) -> np.ndarray:
         store: what remembers the hashes of files.
     """
     first_with: dict[bytes, int] = {}
-    contents = hash_images(files.paths, store)
     return np.array(
         [
             index if content is None else first_with.setdefault(content, index)
-            for index, content in enumerate(contents)
+            for index, content in enumerate(files.contents(store).hashes)
         ],
         dtype=np.int64,
     )
@@ -147,7 +179,7 @@ def load_collection(
     """
     if isinstance(source, GivenSource):
         return _take_given(files, source, skip_bad=skip_bad)
-    paths = list(files.paths)
+    paths, contents = list(files.paths), files.contents(store)
     problems: dict[int, str] = {}
     computed: set[bytes] = set()
     of_parts: list[np.ndarray] = []
@@ -160,6 +192,7 @@ def load_collection(
             partial(load_network_function, parts, store.folder),
             progress,
             source.views,
+            contents,
         )
         ends = np.cumsum([part.n_features for part in parts])[:-1]
         of_parts += np.split(extracted.values, ends, axis=1)
@@ -173,7 +206,12 @@ def load_collection(
             _with_advice(describe_problems(place_problems(problems, files.places)))
         )
     placed = place_problems(files.problems | problems, files.places)
-    return Collection(source.join(of_parts), placed, len(computed))
+    usable = {
+        content
+        for path, content in zip(paths, contents.hashes, strict=True)
+        if path is not None and content is not None
+    }
+    return Collection(source.join(of_parts), placed, len(computed), len(usable - computed))
 
 
 def open_collection(
@@ -195,11 +233,10 @@ def open_collection(
     if not source.parts:
         logger.info("Features: %s images given.", f"{len(files.names) - n_bad:,}")
         return collection
-    n_stored = len(files.names) - n_bad - collection.n_computed
     logger.info(
         "Features: %s images computed, %s from the store.",
         f"{collection.n_computed:,}",
-        f"{n_stored:,}",
+        f"{collection.n_stored:,}",
     )
     return collection
 

@@ -16,7 +16,7 @@ from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import AnswerFileError, SettingsError, TripletFileError
 from tripletkit.evaluation.answers import Truth, read_truth
-from tripletkit.evaluation.distances import FROZEN_DISTANCE, pair_distances
+from tripletkit.evaluation.distances import FROZEN_DISTANCE, distances_between
 from tripletkit.evaluation.scoring import Score
 from tripletkit.evaluation.validation import score_embeddings
 from tripletkit.features.collection import find_files, open_collection
@@ -99,8 +99,8 @@ class ModelView:
 
     def _distances(self, slot: int) -> np.ndarray:
         rows = self.triplets.rows
-        return pair_distances(
-            self.embeddings[rows[:, 0]], self.embeddings[rows[:, slot]], self.model.distance
+        return distances_between(
+            self.embeddings, rows[:, 0], self.embeddings, rows[:, slot], self.model.distance
         )
 
 
