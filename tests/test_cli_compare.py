@@ -43,7 +43,7 @@ def test_compare_claims_nothing_about_other_images_where_these_are_too_few(runne
     rows = [f"a{n % 3} b{n % 4} c{n % 5}\n" for n in range(40)]
     Path("few.txt").write_text("".join(rows))
     result = runner.invoke(tripletkit, "compare fair.txt good.txt truth.txt --triplets few.txt")
-    few = "too few images for an interval (12, used like 11.5 equal ones; it takes 25)"
+    few = "too few images for an interval (12, used like 11.4 equal ones; it takes 25)"
     lines = result.stdout.splitlines()
     assert f"  95% interval               none: {few}" in lines
     assert lines[-1] == f"  On these rows good.txt is better; whether on others: {few}."

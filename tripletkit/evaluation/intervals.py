@@ -18,14 +18,14 @@ from tripletkit import defaults
 # What the ends of a 95% interval leave out on either side.
 _UPPER = 0.975
 
-# The variance is an estimate, and never taken below that of independent rows. Where images have
-# no effect that bound holds in half of all samples and the other half is too large, so intervals
-# would hold the true value in 98% of samples; a bound this much lower, in standard deviations of
-# the estimate, brings that to 97%. Chosen by examples/interval_coverage.py.
-_SLACK = 0.1
+# How far, in standard deviations of its estimate, the variance may lie below that of independent
+# rows. Where images have no effect, half of all estimates lie below and half above; with a bound
+# of 0 all errors would be to one side, and intervals too wide (98% coverage with 30 images).
+# Chosen by simulations as in examples/interval_coverage.py.
+_SLACK = 0.15
 
 # How fast skewed sums over images cost degrees of freedom. Normal sums would not; those of a few
-# very hard images do, because their variance is then mostly unseen. Chosen likewise.
+# very hard images do, because most samples then see too little variance. Chosen likewise.
 _SKEW_COST = 3.0
 
 
@@ -167,9 +167,11 @@ def _find_too_few(spread: ImageSpread, n_rows: int) -> NoInterval | None:
         detail = f"{n_rows:,}; it takes {n_needed}"
         return NoInterval("too few rows", f"too few rows for an interval ({detail})")
     if spread.n_used_alike < n_needed:
-        detail = f"{spread.n_images:,}, used like {spread.n_used_alike:.3g} equal ones; it takes "
+        # Rounded down, so that it never reads as enough.
+        n_alike = floor(10 * spread.n_used_alike) / 10
+        detail = f"{spread.n_images:,}, used like {n_alike:g} equal ones; it takes "
     elif spread.n_weighing_alike < (n_needed := defaults.MIN_WEIGHING_IMAGES):
-        detail = f"most rows share {spread.n_weighing_alike:.2g} of them; it takes "
+        detail = f"most rows share {floor(spread.n_weighing_alike)} of them; it takes "
     else:
         return None
     return NoInterval("too few images", f"too few images for an interval ({detail}{n_needed})")
@@ -183,9 +185,9 @@ def measure_image_spread(values: np.ndarray, images: np.ndarray) -> ImageSpread 
     squared sums over images, minus those over pairs of images, plus those over whole
     triples. Two corrections follow. Taking deviations from the sample's own mean loses the
     share of pairs of rows that have an image in common, so the variance is divided by 1 minus
-    that share (for one image a row this is the usual m / (m - 1)). And it is not taken
-    below about the variance of independent rows, since a sum with minus signs can by chance come
-    out too small, even negative.
+    that share (for one image a row this is the usual m / (m - 1)). And it is not taken far
+    below the variance of independent rows, since a sum with minus signs can by chance come out
+    too small, even negative.
 
     Degrees of freedom are Satterthwaite's, 2 V**2 / Var(V). The standard deviation of the
     estimate V is taken as the sum of two parts: what it has where rows are independent, which
