@@ -87,7 +87,7 @@ SPLIT_POLICIES = ("image", "component", "random")
 EXPECTED_ACCURACY = 0.75
 
 # Rows, and equally used images, below which there is no interval that allows for shared images:
-# with 20 images it held the true value in 92 to 98% of simulated samples instead of 95.
+# with 20 images it held the true value in 92 to 99% of simulated samples instead of 95.
 MIN_INTERVAL_IMAGES = 25
 
 # Images that most rows share, such as a few anchors, below which there is none either.

@@ -124,9 +124,9 @@ def image_interval(
     1,000 sets a cell) it holds the true value in 93 to 97% of samples: accuracies 0.6 to 0.97,
     with no effect of images, of the anchor, or of all three (deviation 1 in logits), and
     differences of two models as well. With 30 and 40 images it is the same, to half a point.
-    Twice that deviation at accuracy 0.97 brings 60 images down to 93%, and to 91.6% with 200
-    images of very unequal use, because few samples then hold one of the rare hard images. With
-    20 images no rule was found that stays within 92 to 98%, so there is no interval.
+    Twice that deviation of the anchor at accuracy 0.97 brings 60 images down to 93%, and 200
+    images of very unequal use to 92%, because few samples then hold one of the rare hard
+    images. With 20 images it would hold the value in 92 to 99%, so there is no interval.
 
     Args:
         values, images: as `measure_image_spread` takes them.
