@@ -163,7 +163,7 @@ def classify(
     scores = {
         name: classify_embeddings(
             embeddings[reference], of_image[reference], embeddings[queries], of_image[queries],
-            distance, k, seed,
+            distance, k,
         )
         for name, (embeddings, distance) in spaces.items()
     }  # fmt: skip
