@@ -1,6 +1,7 @@
 """Intervals are believed blindly by their readers, so their coverage is simulated here."""
 
 import importlib.util
+import json
 from math import sqrt
 from pathlib import Path
 from types import ModuleType
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
+from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.intervals import (
     Interval,
     NoInterval,
@@ -17,6 +19,8 @@ from tripletkit.evaluation.intervals import (
     measure_image_spread,
     wilson_interval,
 )
+from tripletkit.evaluation.scoring import Score, score_answers
+from tripletkit.model.record import _converter
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "interval_coverage.py"
 
@@ -229,3 +233,14 @@ def test_coverage_counts_what_is_held(coverage):
         sets, 1.5, lambda values, _: Interval(1, 2) if values else None
     )
     assert found == (1, pytest.approx(2 / 3))
+
+
+@pytest.mark.parametrize("n_images", [10, 100], ids=["too few", "an interval"])
+def test_the_record_of_a_model_keeps_an_interval_and_why_there_is_none(n_images):
+    generator = np.random.default_rng(6)
+    answers = Answers(generator.integers(0, 2, 400).astype(np.int8), None, None, "answers")
+    rows = draw_rows(generator, 400, n_images)
+    score = score_answers(answers, np.ones(400, dtype=np.int8), rows=rows)
+    assert bool(score.image_interval) == (n_images == 100)
+    record = json.loads(json.dumps(_converter().unstructure(score)))
+    assert _converter().structure(record, Score) == score
