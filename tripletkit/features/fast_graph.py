@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections import Counter
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from tripletkit.features.backbones import Backbone
 from tripletkit.features.extract import FeatureFunction
+from tripletkit.features.keras_backend import keras, tf
 from tripletkit.features.preprocessing import add_preprocessing
 
 _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)

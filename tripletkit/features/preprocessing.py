@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import keras
-
 from tripletkit.features.backbones import Preprocessing
+from tripletkit.features.keras_backend import keras
 
 
 def add_preprocessing(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import keras
 import numpy as np
 
 from tripletkit import defaults
+from tripletkit.features.keras_backend import keras
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.scaling import Scaling
 from tripletkit.model.settings import HeadSettings
