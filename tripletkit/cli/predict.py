@@ -117,7 +117,7 @@ def predict(
         margins = triplet_margins(embeddings, queries.rows, folder.distance)
     answers = Answers.from_margins(margins, queries, queries.source)
     destination = output if to_file else standard_output()
-    write_answers(destination, queries, answers.predictions, margins, form)
+    write_answers(destination, answers, form)
     sys.stdout.flush()
 
     if n_ties := int(answers.is_tie.sum()):
