@@ -74,7 +74,7 @@ def read_image(
             if at_least_px is not None:
                 image.draft(None, (at_least_px * DRAFT_RESERVE,) * 2)
             image.load()
-            return _to_rgb(_turn_upright(image))
+            return make_rgb(image)
     except Image.DecompressionBombError as error:
         raise ImageReadError(
             f"{path}: expected an image of bearable size, got a decompression bomb: {error}"
@@ -86,6 +86,15 @@ def read_image(
         raise ImageReadError(
             f"{path}: expected an image, cannot be read: {reason or type(error).__name__}"
         ) from error
+
+
+def make_rgb(image: Image.Image) -> Image.Image:
+    """Return an image upright, opaque and in mode RGB, as `read_image` does of a file.
+
+    Raises:
+        ValueError: if its numbers have no defined white.
+    """
+    return _to_rgb(_turn_upright(image))
 
 
 def _turn_upright(image: Image.Image) -> Image.Image:
