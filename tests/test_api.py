@@ -232,7 +232,7 @@ def test_answers_are_those_of_predict(model, toy_competition, toy_model, run, tm
     np.testing.assert_array_equal(table["prediction"], answers.margins > 0)
     frozen = run("predict", toy_competition.test, "--model", toy_model, "--frozen")
     text = io.StringIO(newline="")
-    model.frozen.answer(toy_competition.test, toy_competition.images).write(text)
+    model.frozen.answer(toy_competition.test).write(text)
     assert text.getvalue() == frozen != expected
 
 

@@ -48,10 +48,12 @@ class Model:
         self,
         encoder: Encoder,
         *,
+        images: Path | None = None,
         cache: Path | None = None,
         scratch: TemporaryDirectory | None = None,
     ) -> None:
         self._encoder = encoder
+        self._images = images
         self._cache = cache
         # A model that was not saved lives as long as this does.
         self._scratch = scratch
@@ -64,7 +66,7 @@ class Model:
     @property
     def images(self) -> Path | None:
         """Folder of the images that it was trained with; None without a training."""
-        return None if self._encoder.model is None else self._encoder.model.image_folder
+        return self._images
 
     @property
     def path(self) -> Path | None:
@@ -99,7 +101,12 @@ class Model:
     @property
     def frozen(self) -> Model:
         """The same without the trained head: the features of its backbone, compared by cosine."""
-        return Model(Encoder(self._encoder.source), cache=self._cache, scratch=self._scratch)
+        return Model(
+            Encoder(self._encoder.source),
+            images=self._images,
+            cache=self._cache,
+            scratch=self._scratch,
+        )
 
     def answer(
         self,
@@ -329,7 +336,7 @@ def make_model(
         scratch: the folder that holds it as long as it is not saved.
     """
     where = None if cache is None else Path(cache)
-    return Model(Encoder(source, folder), cache=where, scratch=scratch)
+    return Model(Encoder(source, folder), images=folder.image_folder, cache=where, scratch=scratch)
 
 
 def given_weights(
