@@ -19,7 +19,7 @@ from tripletkit.errors import SettingsError, TripletFileError
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.model.loss_registry import get_loss
 from tripletkit.model.recipes import get_recipe
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import HeadSettings, choose_epochs
 
 # Parameters that are settings of the same name; `random_state` is the seed.
 _SETTINGS = (
@@ -232,8 +232,6 @@ class TripletEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return features, np.where(answers[:, None] == 1, rows, rows[:, [0, 2, 1]])
 
     def _make_settings(self, rows: np.ndarray) -> HeadSettings:
-        from tripletkit.training.epochs import choose_epochs
-
         recipe = get_recipe(self.recipe)
         if get_loss(self.loss).needs_labels:
             raise SettingsError(
