@@ -18,9 +18,9 @@ from tripletkit.data.outputs import check_output
 from tripletkit.errors import ModelFolderError
 from tripletkit.evaluation.baselines import run_baselines
 from tripletkit.progress import Progress
-from tripletkit.reporting.model_view import open_view
-from tripletkit.reporting.page import write_report
-from tripletkit.reporting.projections import check_projection
+from tripletkit.report.model_view import open_view
+from tripletkit.report.page import write_report
+from tripletkit.report.projections import check_projection
 from tripletkit.training.reread import read_training_triplets
 
 

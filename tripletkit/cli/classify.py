@@ -112,7 +112,7 @@ def classify(
     from tripletkit.evaluation.classification import Confusion, classify_embeddings
     from tripletkit.evaluation.distances import FROZEN_DISTANCE
     from tripletkit.features.labelled_images import read_labelled
-    from tripletkit.reporting.style import check_figure_output
+    from tripletkit.report.style import check_figure_output
 
     if confusion_figure is not None:
         check_figure_output(confusion_figure)
@@ -191,8 +191,8 @@ def _find_held_out(found: LabelledImages, names: dict[str, str | None]) -> np.nd
 
 
 def _draw(output: Path, counts: np.ndarray, labels: list[str]) -> None:
-    from tripletkit.reporting.figures import draw_confusion
-    from tripletkit.reporting.style import write_figure
+    from tripletkit.report.figures import draw_confusion
+    from tripletkit.report.style import write_figure
 
     write_figure(output, draw_confusion(counts, labels))
     say(f"Drew {output}.")

@@ -52,7 +52,7 @@ def collage(
 
     from tripletkit.data.triplets import read_triplets
     from tripletkit.features.collection import find_files
-    from tripletkit.reporting.collages import Tile, check_collage_output, draw_grid, write_image
+    from tripletkit.report.collages import Tile, check_collage_output, draw_grid, write_image
 
     check_collage_output(output)
     read = read_triplets(input_source(triplets))

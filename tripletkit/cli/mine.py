@@ -231,6 +231,6 @@ def _check_outputs(source: Path, outputs: Sequence[Path | None], plot_file: Path
     for path in paths:
         check_output(path)
     if plot_file is not None:
-        from tripletkit.reporting.style import check_figure_output
+        from tripletkit.report.style import check_figure_output
 
         check_figure_output(plot_file)

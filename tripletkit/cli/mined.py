@@ -64,7 +64,7 @@ def write_mined(
             files.append(stack.enter_context(open_output(triplets_out)))
             write_triplet_lines(files[-1], mined.names, mined.triplets)
         if plot_file is not None:
-            from tripletkit.reporting.style import render_figure
+            from tripletkit.report.style import render_figure
 
             form = plot_file.suffix.lower().removeprefix(".")
             files.append(stack.enter_context(open_output(plot_file, "wb")))
@@ -110,7 +110,7 @@ def mine_classes(
     summary = summarise_classes(of_classes, distribution, cuts, quantiles, mined)
 
     def draw() -> Figure:
-        from tripletkit.reporting.figures import draw_distribution
+        from tripletkit.report.figures import draw_distribution
 
         title = f"Distances of {len(names):,} images of {of_classes.n_classes:,} classes"
         ends = [(cut.low, cut.high) for cut in cuts]
@@ -196,7 +196,7 @@ def mine_triplets(
     summary = summarise_triplets(margins, hardest, encoder.distance)
 
     def draw() -> Figure:
-        from tripletkit.reporting.figures import draw_distances
+        from tripletkit.report.figures import draw_distances
 
         known = distances[np.isfinite(margins)]
         highest = summary["kept"]["highest_margin"]

@@ -106,7 +106,7 @@ def neighbors(
     from tripletkit.search.approximate import check_faiss
 
     if collage is not None:
-        from tripletkit.reporting.collages import check_collage_output
+        from tripletkit.report.collages import check_collage_output
 
         check_collage_output(collage)
     if index is not None:
@@ -243,7 +243,7 @@ def _add_labels(answer: dict[str, Any], names: list[str], label_of: dict[str, st
 
 
 def _draw(output: Path, answers: list, query_files: NamedFiles, files: NamedFiles) -> None:
-    from tripletkit.reporting.collages import Tile, draw_grid, write_image
+    from tripletkit.report.collages import Tile, draw_grid, write_image
 
     path_of = dict(zip(files.names, files.paths, strict=True))
     rows = []

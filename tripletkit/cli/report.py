@@ -13,7 +13,7 @@ from tripletkit.cli.views import open_model_view, view_options
 
 if TYPE_CHECKING:
     from tripletkit.data.triplets import Triplets
-    from tripletkit.reporting.model_view import ModelView
+    from tripletkit.report.model_view import ModelView
 
 
 @click.command()
@@ -39,8 +39,8 @@ def report(model: Path, output: Path, projection: str, **view_settings: Any) -> 
     """
     from tripletkit.data.outputs import check_output
     from tripletkit.model.model_folder import load_model
-    from tripletkit.reporting.page import write_report
-    from tripletkit.reporting.projections import check_projection
+    from tripletkit.report.page import write_report
+    from tripletkit.report.projections import check_projection
 
     check_output(output)
     check_projection(projection)

@@ -22,7 +22,7 @@ from tripletkit.cli.sources import weights_option
 if TYPE_CHECKING:
     from tripletkit.features.sources import GivenWeights
     from tripletkit.model.model_folder import ModelFolder
-    from tripletkit.reporting.model_view import ModelView
+    from tripletkit.report.model_view import ModelView
 
 # What `open_model_view` takes.
 view_options = group_options(
@@ -73,7 +73,7 @@ def open_model_view(
     cache: Path | None,
 ) -> ModelView:
     """Open what the options name; see `open_view`."""
-    from tripletkit.reporting.model_view import open_view
+    from tripletkit.report.model_view import open_view
 
     prepare_tensorflow()
     with progress_bar("features", "image") as progress:

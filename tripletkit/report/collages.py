@@ -15,8 +15,8 @@ from tripletkit import defaults
 from tripletkit.data.images import read_image
 from tripletkit.data.outputs import check_output, open_output
 from tripletkit.errors import OutputError
-from tripletkit.reporting.fonts import find_font
-from tripletkit.reporting.style import LIGHT
+from tripletkit.report.fonts import find_font
+from tripletkit.report.style import LIGHT
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _TEXT_PX = 13
