@@ -32,7 +32,7 @@ from tripletkit import defaults
 from tripletkit.cli.tables import align_columns
 from tripletkit.data.label_triplets import draw_triplets
 from tripletkit.data.labels import ImageLabels, read_classes
-from tripletkit.data.triplets import read_triplets
+from tripletkit.data.triplet_files import read_triplets
 from tripletkit.evaluation.answers import read_truth
 from tripletkit.evaluation.class_distances import ClassDistances, measure_distribution
 from tripletkit.evaluation.distances import FROZEN_DISTANCE
@@ -41,7 +41,7 @@ from tripletkit.features.image_views import choose_views
 from tripletkit.features.sources import choose_source
 from tripletkit.features.store import FeatureStore
 from tripletkit.mining.offline import find_cuts, mine_images
-from tripletkit.model.heads import embed
+from tripletkit.model.embedding import embed
 from tripletkit.model.settings import HeadSettings
 from tripletkit.report.style import (
     BLUE,

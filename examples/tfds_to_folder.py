@@ -15,9 +15,7 @@ import argparse
 import io
 import os
 import re
-import shutil
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +26,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from PIL import Image
 from tqdm import tqdm
 
-from tripletkit.data.outputs import check_parent, current_umask, temporary_prefix
+from tripletkit.data.outputs import check_parent
+from tripletkit.data.unfinished import unfinished_folder
 from tripletkit.errors import MissingExtraError, OutputError, TripletkitError
 
 if TYPE_CHECKING:
@@ -115,21 +114,13 @@ def write_folder(builder: DatasetBuilder, folder: Path) -> dict[str, Counter]:
     image, label = find_features(builder)
     class_names = safe_names(builder.info.features[label].names)
     try:
-        temporary = Path(tempfile.mkdtemp(dir=folder.absolute().parent,
-                                          prefix=temporary_prefix(folder)))  # fmt: skip
-        try:
-            written = {
+        with unfinished_folder(folder.absolute()) as temporary:
+            return {
                 split: write_split(builder, split, temporary / split, image, label, class_names)
                 for split in builder.info.splits
             }
-            temporary.chmod(0o777 & ~current_umask())
-            temporary.rename(folder)
-        except BaseException:
-            shutil.rmtree(temporary)
-            raise
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {error.strerror}") from error
-    return written
 
 
 def find_features(builder: DatasetBuilder) -> tuple[str, str]:

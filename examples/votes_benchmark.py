@@ -24,14 +24,14 @@ import pandas as pd
 
 from tripletkit.data.images import read_pixels
 from tripletkit.data.training_set import join_training_set, places_of_names, share_names
-from tripletkit.data.triplets import read_triplets
+from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.votes import Votes, make_loss_weights
 from tripletkit.evaluation.answers import read_truth
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.features.collection import find_files, load_collection
 from tripletkit.features.sources import choose_source
 from tripletkit.features.store import FeatureStore
-from tripletkit.model.heads import embed
+from tripletkit.model.embedding import embed
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import HeadSettings, choose_epochs
 from tripletkit.training.epochs import share_right, train_model

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tripletkit.data.triplets import Triplets, read_triplets
+from tripletkit.data.triplet_files import read_triplets
+from tripletkit.data.triplets import Triplets
 from tripletkit.errors import AnswerFileError
 from tripletkit.evaluation.answer_checks import check_answers, implied_triplets
 from tripletkit.evaluation.answers import Answers, read_answers

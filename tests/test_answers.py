@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tripletkit.data.triplets import Triplets
-from tripletkit.errors import AnswerFileError
+from tripletkit.errors import AnswerFileError, DataWarning
 from tripletkit.evaluation.answers import (
     Answers,
+    check_not_exchanged,
     check_same_length,
     check_same_questions,
     read_answers,
@@ -168,7 +170,7 @@ def test_readers_raise_nothing_but_their_error():
 
 
 def test_readers_refuse_a_line_without_end():
-    assert "preds.csv:2: expected 2 columns, got 1" in error_of(
+    assert "preds.csv:2: expected a line of at most 131,072 bytes, got one of 200,004" in error_of(
         read_answers, b'prediction,margin\n1,"' + b"0" * 200_000 + b'"\n'
     )
 
@@ -271,3 +273,63 @@ def test_from_margins_answers_zero_to_ties_and_gaps():
     triplets = make_triplets(["x", "y", "z"], [[0, 1, 2]] * 4)
     answers = Answers.from_margins(np.array([1, -1, 0, np.nan]), triplets, "model")
     assert answers.predictions.tolist() == [1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("reader", [read_answers, read_truth])
+@pytest.mark.parametrize(
+    ("data", "line"), [(b"1\n\n0\n", 2), (b"label\n1\n \t\n0", 3), (b"\n1\n0\n", 1)]
+)
+def test_a_blank_line_among_labels_is_refused(reader, data, line):
+    message = error_of(reader, data)
+    assert message == (
+        f"preds.csv:{line}: expected 0 or 1, got a blank line; every row needs its own"
+    )
+
+
+@pytest.mark.parametrize("margin", ["1_0", "١", "１.0", "nan", "inf", "1e999", "0x1", "1 0", "--1"])
+def test_margins_are_plain_numbers(margin):
+    data = f"prediction,margin\n1,0.5\n1,{margin}\n0,\n".encode()
+    assert "preds.csv:3: expected a number or nothing as margin" in error_of(read_answers, data)
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_answers_saved_again_with_another_separator_are_read(separator):
+    answers = read(CSV.replace(b",", separator.encode()))
+    assert answers.predictions.tolist() == [1, 0, 0, 0]
+    assert answers.triplets.rows.tolist() == read(CSV).triplets.rows.tolist()
+
+
+ANSWER_FILE = b"a,b,c,prediction,margin\nx,y,z,1,0.5\n"
+
+
+@pytest.mark.parametrize(
+    ("answers", "truth", "outcome"),
+    [
+        (ANSWER_FILE, b"label\n1\n", None),
+        (b"1\n", b"1\n", None),
+        (b"prediction\n1\n", b"label\n1\n", None),
+        (b"label\n1\n", b"label\n1\n", None),
+        (b"label\n1\n", ANSWER_FILE, AnswerFileError),
+        (b"truth\n1\n", b"prediction\n1\n", AnswerFileError),
+        (b"label\n1\n", b"1\n", DataWarning),
+        (b"1\n", ANSWER_FILE, DataWarning),
+        (ANSWER_FILE, ANSWER_FILE, DataWarning),
+    ],
+)
+def test_exchanged_answers_and_truth_are_told(answers, truth, outcome):
+    given_answers, given_truth = read(answers), read_truth(io.BytesIO(truth), "truth.csv")
+    if outcome is AnswerFileError:
+        with pytest.raises(AnswerFileError, match="Give the answers first, then the truth"):
+            check_not_exchanged(given_answers, given_truth)
+    elif outcome is DataWarning:
+        with pytest.warns(DataWarning, match="taken for"):
+            check_not_exchanged(given_answers, given_truth)
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            check_not_exchanged(given_answers, given_truth)
+
+
+def test_a_truth_file_of_many_columns_is_no_answer_file():
+    message = error_of(read_answers, b"id,label\n1,1\n")
+    assert 'got "id,label". It seems to be a truth file; the answers come before' in message

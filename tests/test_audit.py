@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 from tripletkit.data.audit import audit_triplets
 from tripletkit.data.images import read_image
 from tripletkit.data.near_duplicates import find_close_hashes, hash_image
-from tripletkit.data.triplets import scan_triplets
+from tripletkit.data.triplet_files import scan_triplets
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from tripletkit.data.pair_graph import make_pair_graph
-from tripletkit.data.triplets import Triplets, read_triplets
+from tripletkit.data.triplet_files import read_triplets
+from tripletkit.data.triplets import Triplets
 from tripletkit.errors import AnswerFileError
 from tripletkit.evaluation.baselines import Baseline, describe_trap, run_baselines
 from tripletkit.evaluation.intervals import Interval, wilson_interval

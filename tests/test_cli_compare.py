@@ -39,6 +39,17 @@ def test_compare_ranks_and_tests_two_files(runner, folder):
     assert lines[-1] == "  good.txt is better."
 
 
+def test_compare_claims_nothing_about_other_images_where_these_are_too_few(runner, folder):
+    rows = [f"a{n % 3} b{n % 4} c{n % 5}\n" for n in range(40)]
+    Path("few.txt").write_text("".join(rows))
+    result = runner.invoke(tripletkit, "compare fair.txt good.txt truth.txt --triplets few.txt")
+    few = "too few images for an interval (12, used like 11.4 equal ones; it takes 25)"
+    lines = result.stdout.splitlines()
+    assert f"  95% interval               none: {few}" in lines
+    assert lines[-1] == f"  On these rows good.txt is better; whether on others: {few}."
+    assert ["too few images" in line for line in lines[3:5]] == [True, True]
+
+
 def test_compare_json_of_three_files(runner, folder):
     result = runner.invoke(tripletkit, "compare poor.txt fair.txt good.txt truth.txt --json")
     found = json.loads(result.stdout)
@@ -48,7 +59,7 @@ def test_compare_json_of_three_files(runner, folder):
     assert (first["left"], first["right"], first["n_left_only"]) == ("good.txt", "fair.txt", 10)
     assert first["mcnemar_p"] == pytest.approx(2 / 2**10)
     assert first["holm_p"] == pytest.approx(2 * 2 / 2**10)
-    assert first["interval"] is None
+    assert first["image_interval"] is first["no_image_interval"] is None
 
 
 def test_compare_does_not_call_a_small_difference_real(runner, folder):
@@ -86,3 +97,29 @@ def test_compare_says_what_is_wrong(runner, folder, arguments, exit_code, messag
     assert result.exit_code == exit_code
     assert message in result.stderr
     assert result.stdout == ""
+
+
+def test_compare_finds_no_difference_between_csv_and_labels_of_the_same_answers(runner, folder):
+    """A model that tells nothing apart ties everywhere; labels do not show it, and need not."""
+    rows = "".join(f"{','.join(names)},0,0.0\n" for names in TRIPLETS)
+    Path("ties.csv").write_text(f"a,b,c,prediction,margin\n{rows}")
+    Path("ties.txt").write_text("0\n" * 40)
+    result = runner.invoke(tripletkit, "compare ties.csv ties.txt truth.txt --json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert [ranked["accuracy"] for ranked in found["ranking"]] == [0.5, 0.5]
+    (pair,) = found["pairs"]
+    assert (pair["difference"], pair["mcnemar_p"]) == (0, 1)
+    scores = [
+        json.loads(runner.invoke(tripletkit, f"score {file} truth.txt --json").stdout)["accuracy"]
+        for file in ("ties.csv", "ties.txt")
+    ]
+    assert scores == [0.5, 0.5]
+
+
+def test_compare_tells_a_truth_file_that_is_not_last(runner, folder):
+    Path("truth.csv").write_text("label\n" + "1\n" * 40)
+    Path("preds.csv").write_text("prediction\n" + "1\n" * 40)
+    result = runner.invoke(tripletkit, "compare truth.csv good.txt preds.csv")
+    assert result.exit_code == 1
+    assert "truth.csv: expected answers, got the column label of a truth file" in result.stderr

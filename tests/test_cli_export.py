@@ -52,13 +52,17 @@ def test_exported_embeddings_give_the_answers_of_predict(
 
 
 def test_export_replaces_only_with_force(export, tmp_path):
-    (tmp_path / "encoder.keras").write_text("old")
+    assert export("-o", tmp_path).exit_code == 0
     (tmp_path / "notes.txt").write_text("mine")
     refused = export("-o", tmp_path)
     assert refused.exit_code == 1
-    assert "encoder.keras: is there already; replace it with --force" in refused.stderr
+    assert "encoder.keras: is there already." in refused.stderr
+    assert "replace it with --force" in refused.stderr
     assert export("-o", tmp_path, "--force", "-q").stderr == ""
-    assert (tmp_path / "encoder.keras").read_bytes().startswith(b"PK")
+    (tmp_path / "encoder.keras").write_text("mine")
+    refused = export("-o", tmp_path, "--force")
+    assert "encoder.keras: is not the network encoder" in refused.stderr
+    assert (tmp_path / "encoder.keras").read_text() == "mine"
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
@@ -67,7 +71,7 @@ def test_export_replaces_only_with_force(export, tmp_path):
     [
         ([], 2, "Missing option '-o'"),
         (["-o", "FILE"], 2, "is a file"),
-        (["-o", "FILE/none/exported"], 1, "does not exist; make it first"),
+        (["-o", "FILE/none/exported"], 1, "expected a folder to write to, got a file"),
         (["-o", "x", "--model", "none"], 1, "expected a model folder"),
         (["-o", "x", "--weights", "FILE"], 1, "expected the weights that"),
     ],

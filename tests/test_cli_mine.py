@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tripletkit.cli.main import tripletkit
-from tripletkit.data.triplets import read_triplets
+from tripletkit.data.triplet_files import read_triplets
 from tripletkit.evaluation.distances import pair_distances, triplet_margins
 
 COLOURS = ["red", "lime", "blue", "yellow", "black", "magenta"]
@@ -160,7 +160,7 @@ def test_a_folder_for_each_class_and_copies_count_once(mine, toy_competition, tm
     assert "Copies of other images, left out: 1." in result.stderr
     assert plain.read_bytes() == copied.read_bytes()
     shutil.copy(images / "red" / "p00.png", images / "blue" / "zz.png")
-    result = mine(images, images, "-o", copied)
+    result = mine(images, images, "-o", copied, "--force")
     assert result.exit_code == 1
     assert "expected one label for one image" in result.stderr
 
@@ -237,13 +237,18 @@ def test_outputs_appear_all_or_none(mine, labels_file, toy_competition, tmp_path
     def fail(*_arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tripletkit.data.triplets.write_triplet_lines", fail)
+    monkeypatch.setattr("tripletkit.data.triplet_files.write_triplet_lines", fail)
     output, triplets_out = tmp_path / "mined.csv", tmp_path / "hard.txt"
-    output.write_text("before")
-    result = mine(labels_file, toy_competition.images, "-o", output, "--triplets-out", triplets_out)
+    before = "anchor,other,kind,distance,rank\n"
+    output.write_text(before)
+    result = mine(
+        labels_file,
+        toy_competition.images,
+        *("-o", output, "--triplets-out", triplets_out, "--force"),
+    )
     assert result.exit_code == 1
     assert "No space left" in result.stderr
-    assert output.read_text() == "before"
+    assert output.read_text() == before
     assert {path.name for path in tmp_path.iterdir()} == {"labels.csv", "mined.csv"}
 
 
@@ -279,7 +284,7 @@ def test_wrong_calls_are_refused(mine, labels_file, toy_competition, tmp_path):
         (["--triplets", train, images, "--keep", "nan"], 2, "expected a count such as 500"),
         ([labels_file, images, "--positive-quantiles", 0.5, 0.2], 2, "a lower and a higher"),
         ([labels_file, images, "--positive-quantiles", 0.5, 2], 2, "not in the range"),
-        ([labels_file, images, "-o", labels_file], 2, "must be different files"),
+        ([labels_file, images, "-o", labels_file], 1, "is read, and would be overwritten"),
         ([labels_file, images, "--model", tmp_path], 2, "--backbone needs no --model"),
         ([labels_file, images, "--plot", tmp_path / "p.txt"], 1, "expected a name that ends"),
         ([labels_file, images, "-o", tmp_path / "none" / "m.csv"], 1, "does not exist"),

@@ -15,7 +15,7 @@ from conftest import SHARED
 from test_hostile import HOSTILE, manifest
 
 from tripletkit.cli.main import tripletkit
-from tripletkit.data.triplets import quote_name
+from tripletkit.data.names import quote_name
 from tripletkit.features.trained_weights import build_backbone
 
 
@@ -63,8 +63,10 @@ def test_predict_answers_every_row_in_order(predict, runner, toy_competition, tm
 def test_predict_writes_the_same_to_a_file(predict, tmp_path):
     expected = predict().stdout
     path = tmp_path / "preds.csv"
-    path.write_text("old")
+    path.write_text("1\n0\n")
     result = predict("-o", path)
+    assert (result.exit_code, result.stdout, path.read_text()) == (1, "", "1\n0\n")
+    result = predict("-o", path, "--force")
     assert (result.exit_code, result.stdout) == (0, "")
     assert path.read_bytes().decode() == expected
     assert predict("-o", "-").stdout == expected

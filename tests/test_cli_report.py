@@ -21,7 +21,7 @@ from PIL import Image
 
 from tripletkit import defaults
 from tripletkit.cli.main import tripletkit
-from tripletkit.data.triplets import read_triplets, write_triplets
+from tripletkit.data.triplet_files import read_triplets, write_triplets
 from tripletkit.model.model_folder import load_model
 from tripletkit.training.reread import find_unchanged
 
@@ -228,12 +228,13 @@ def test_without_the_training_file_names_are_not_scored(
 
 def test_a_broken_run_leaves_the_old_report(runner, tiny_backbone, toy_model, reported, tmp_path):
     path = tmp_path / "r.html"
-    path.write_text("old")
-    arguments = ["report", toy_model, "--triplets", reported.triplets, "-o", path]
+    old = '<meta name="generator" content="tripletkit">'
+    path.write_text(old)
+    arguments = ["report", toy_model, "--triplets", reported.triplets, "-o", path, "--force"]
     result = runner.invoke(tripletkit, list(map(str, arguments)))
     assert result.exit_code == 1
     assert "there is no image" in result.stderr
-    assert path.read_text() == "old"
+    assert path.read_text() == old
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tripletkit.cli.console import show_json
 from tripletkit.cli.main import tripletkit
 
 PREDICTIONS = """a,b,c,prediction,margin
@@ -43,12 +44,17 @@ def labels(tmp_path: Path) -> Path:
 def test_score_prints_accuracy_on_stdout(runner, predictions, truth):
     result = runner.invoke(tripletkit, ["score", str(predictions), str(truth)])
     assert result.exit_code == 0
-    assert result.stderr == ""
+    assert result.stderr == (
+        "warning: 1 of 5 rows tell the two images not apart; they answer 0, and count as right "
+        "where the truth is 0\n"
+    )
     lines = result.stdout.splitlines()
-    assert lines[0] == "accuracy      0.4000            2 of 5 right"
-    assert lines[1] == "95% interval  0.1176 to 0.7693  Wilson, rows taken as independent"
-    assert "bootstrap, images resampled" in lines[2]
-    assert "ties          1                 both images equally near" in lines
+    assert lines[0] == "accuracy      0.6000            3 of 5 right"
+    assert lines[1] == "95% interval  0.2307 to 0.8824  Wilson, rows taken as independent"
+    assert lines[2].endswith(
+        "allows for shared images: too few rows for an interval (5; it takes 25)"
+    )
+    assert "ties          1                 both images equally near; counted as answer 0" in lines
     assert "mirrored      1                 also asked as (A, C, B); 0 answered inconsistently" in (
         lines
     )
@@ -57,28 +63,33 @@ def test_score_prints_accuracy_on_stdout(runner, predictions, truth):
 def test_score_json_holds_the_same(runner, predictions, truth):
     result = runner.invoke(tripletkit, ["score", str(predictions), str(truth), "--json"])
     found = json.loads(result.stdout)
-    assert (found["accuracy"], found["n"], found["n_correct"]) == (0.4, 5, 2)
+    assert (found["accuracy"], found["n"], found["n_correct"]) == (0.6, 5, 3)
+    assert (found["truth"], found["ties"]) == (str(truth), "answer")
     assert (found["n_ties"], found["n_undecidable"], found["n_repeats"]) == (1, 0, 1)
-    assert found["wilson"] == pytest.approx([0.1176, 0.7693], abs=1e-4)
-    assert found["bootstrap"][0] < 0.4 < found["bootstrap"][1]
+    assert found["wilson"] == pytest.approx([0.2307, 0.8824], abs=1e-4)
+    assert found["image_interval"] is None
+    assert found["no_image_interval"] == "too few rows for an interval (5; it takes 25)"
 
 
 def test_score_without_truth_says_what_it_takes_for_granted(runner, predictions):
-    result = runner.invoke(tripletkit, ["score", str(predictions)])
+    result = runner.invoke(tripletkit, ["score", str(predictions), "-q"])
     assert result.exit_code == 0
-    assert result.stderr == (
-        "No truth file: taking every first image for the nearer one (truth all 1).\n"
+    said = result.stderr.splitlines()
+    assert said[0] == (
+        "warning: no truth file: taking every first image for the nearer one (truth all 1)"
     )
+    found = json.loads(runner.invoke(tripletkit, ["score", str(predictions), "--json"]).stdout)
+    assert found["truth"] is None
     assert result.stdout.startswith("accuracy      0.6000 ")
 
 
-def test_score_says_why_there_is_no_bootstrap_interval(runner, predictions, labels):
+def test_score_says_why_there_is_no_interval_over_images(runner, predictions, labels):
     result = runner.invoke(tripletkit, ["score", str(labels)])
     assert "needs the triplets (--triplets FILE)" in result.stdout
     all_right = predictions.with_name("right.csv")
     all_right.write_text("a,b,c,prediction,margin\nx,y,z,1,0.5\nu,v,w,1,0.5\n")
     result = runner.invoke(tripletkit, ["score", str(all_right)])
-    assert "all rows are alike, or all share an image" in result.stdout
+    assert "allows for shared images: all rows are alike" in result.stdout
 
 
 def test_score_takes_ties_as_half(runner, predictions, truth):
@@ -170,7 +181,8 @@ def test_score_of_the_clothing_photos_by_chance_is_a_half(runner, shared, tmp_pa
     )
     found = json.loads(result.stdout)
     assert found["wilson"][0] < 0.5 < found["wilson"][1]
-    assert found["bootstrap"][0] < 0.5 < found["bootstrap"][1]
+    assert found["image_interval"][0] < 0.5 < found["image_interval"][1]
+    assert found["no_image_interval"] is None
 
 
 @pytest.fixture
@@ -183,13 +195,14 @@ def votes(tmp_path: Path) -> Path:
 def test_score_tells_the_agreement_with_votes(runner, predictions, votes):
     result = runner.invoke(tripletkit, ["score", str(predictions), "--votes", str(votes)])
     assert result.exit_code == 0
-    assert result.stderr == "No truth file: taking what most people said for the truth.\n"
+    said = result.stderr.splitlines()
+    assert said[0] == "warning: no truth file: taking what most people said for the truth"
     lines = result.stdout.splitlines()
-    # One of five is tied. Right: 1, 3; wrong: 2; the last is a tie of the model's.
-    assert lines[0] == "accuracy      0.5000            2 of 4 right"
+    # One of five is tied. Right: 1, 3 and the last, a tie of the model's that answers 0; wrong: 2.
+    assert lines[0] == "accuracy      0.7500            3 of 4 right"
     start = lines.index("agreement with the votes")
-    # (0.8 + 0 + 0.6 + 0.5 + 0) / 5; (0.8 + 1 + 0.6 + 0.5 + 0.8) / 5
-    assert lines[start + 1].startswith("agreement     0.3800 ")
+    # (0.8 + 0 + 0.6 + 0.5 + 0.8) / 5; (0.8 + 1 + 0.6 + 0.5 + 0.8) / 5
+    assert lines[start + 1].startswith("agreement     0.5400 ")
     assert lines[start + 4] == (
         "ceiling       0.7400            if every answer were that of the majority"
     )
@@ -202,8 +215,8 @@ def test_score_json_with_votes_and_truth_holds_both(runner, predictions, truth, 
     found = json.loads(runner.invoke(tripletkit, [*arguments, "--votes", str(votes)]).stdout)
     by_votes = found.pop("votes")
     assert found == plain
-    assert by_votes["agreement"] == pytest.approx(0.38)
-    assert by_votes["wilson"][0] < 0.38 < by_votes["wilson"][1]
+    assert by_votes["agreement"] == pytest.approx(0.54)
+    assert by_votes["wilson"][0] < 0.54 < by_votes["wilson"][1]
     # Voters who agree: 6+0, 10, 3+1, 1+1, 0+6 of 10, 10, 10, 6, 10 pairs.
     assert by_votes["voters"]["one_another"] == pytest.approx((0.6 + 1 + 0.4 + 1 / 3 + 0.6) / 5)
 
@@ -217,7 +230,7 @@ def test_score_takes_a_fourth_column(runner, predictions, labels, tmp_path):
     options = ["--triplets", str(triplets), "--fourth-column", "share", "--json"]
     found = json.loads(runner.invoke(tripletkit, ["score", str(predictions), *options]).stdout)
     assert found["n"] == 4
-    assert found["votes"]["agreement"] == pytest.approx(0.38)
+    assert found["votes"]["agreement"] == pytest.approx(0.54)
     assert found["votes"]["voters"] is None
     refused = runner.invoke(tripletkit, ["score", str(labels), *options[:2]])
     assert refused.exit_code == 1
@@ -233,7 +246,7 @@ def test_votes_with_names_bring_the_triplets(runner, predictions, labels, tmp_pa
     )
     arguments = ["--votes", str(votes), "--json"]
     found = json.loads(runner.invoke(tripletkit, ["score", str(labels), *arguments]).stdout)
-    assert found["bootstrap"] is not None
+    assert found["no_image_interval"].startswith("too few rows")
     votes.write_text(votes.read_text().replace("x.jpg,z.jpg,y.jpg", "x.jpg,y.jpg,z.jpg"))
     refused = runner.invoke(tripletkit, ["score", str(predictions), *arguments])
     assert refused.exit_code == 1
@@ -258,3 +271,57 @@ def test_votes_that_do_not_fit_are_refused(
     assert result.exit_code == exit_code
     assert message in result.stderr
     assert result.stdout == ""
+
+
+def test_score_refuses_exchanged_arguments(runner, predictions, truth):
+    result = runner.invoke(tripletkit, ["score", str(truth), str(predictions)])
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "Give the answers first, then the truth." in result.stderr
+
+
+def test_score_warns_of_a_truth_that_is_another_answer_file(runner, predictions):
+    result = runner.invoke(tripletkit, ["score", str(predictions), str(predictions), "-q"])
+    assert result.exit_code == 0
+    assert "preds.csv: has no column label or truth; its answers" in result.stderr
+
+
+def test_score_judges_ties_of_labels_only_as_answers(runner, labels, truth):
+    result = runner.invoke(tripletkit, ["score", str(labels), str(truth), "--ties", "half"])
+    assert result.exit_code == 1
+    assert "answers.txt: expected margins" in result.stderr
+    assert "(--ties answer)" in result.stderr
+
+
+def test_score_takes_columns_of_votes(runner, predictions, labels, votes, tmp_path):
+    named = [line.split(",")[:3] for line in PREDICTIONS.splitlines()[1:]]
+    of_votes = votes.read_text().splitlines()
+    rows = [",".join([vote, *row]) for vote, row in zip(of_votes[-5:], named, strict=True)]
+    triplets = tmp_path / "judged.csv"
+    triplets.write_text("\n".join(["votes_b,votes_c,a,b,c", *rows]) + "\n")
+    beside = ["score", str(predictions), "--votes", str(votes), "--json"]
+    within = ["score", str(predictions), "--triplets", str(triplets), "--json"]
+    expected, found = (
+        json.loads(runner.invoke(tripletkit, each).stdout) for each in (beside, within)
+    )
+    assert found == expected
+    refused = runner.invoke(tripletkit, [*within, "--unique"])
+    assert refused.exit_code == 2
+    assert "--unique excludes votes" in refused.stderr
+
+
+def test_questions_without_a_truth_are_not_scored(runner, labels, tmp_path):
+    triplets = tmp_path / "asked.csv"
+    triplets.write_text("query,first,second\n" + "x,y,z\n" * 5)
+    result = runner.invoke(tripletkit, ["score", str(labels), "--triplets", str(triplets)])
+    assert result.exit_code == 1
+    assert "asked.csv: expected judgements (anchor, positive, negative)" in result.stderr
+
+
+def test_json_never_holds_nan(capsys):
+    show_json({"a": float("nan"), "b": [float("inf"), {"c": -float("inf")}], "d": 1.5})
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {
+        "a": None,
+        "b": [None, {"c": None}],
+        "d": 1.5,
+    }

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tripletkit.cli.main import tripletkit
-from tripletkit.data.triplets import read_triplets
+from tripletkit.data.triplet_files import read_triplets
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_split_never_touches_its_input(runner, tmp_path):
     arguments = ["split", str(path), "-o", str(tmp_path), "--by", "component", "--force"]
     result = runner.invoke(tripletkit, arguments)
     assert result.exit_code == 1
-    assert "own split" in result.stderr
+    assert "train.txt: is read, and would be overwritten" in result.stderr
     assert path.read_text() == "a b c\nd e f\ng h i\n"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tripletkit.cli.main import tripletkit
-from tripletkit.data.triplets import read_triplets
+from tripletkit.data.triplet_files import read_triplets
 from tripletkit.model.model_folder import load_model
 from tripletkit.training.reread import read_training_triplets
 

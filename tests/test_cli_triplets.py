@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tripletkit.cli.main import tripletkit
-from tripletkit.data.triplets import read_triplets
+from tripletkit.data.triplet_files import read_triplets
 from tripletkit.evaluation.distances import DISTANCE_NAMES, candidate_measure, pair_distances
 
 
@@ -38,9 +38,11 @@ def test_writes_a_training_file(draw, labels_file, toy_competition, tmp_path):
     assert (anchor == positive).all()
     assert (anchor != negative).all()
     first = output.read_bytes()
-    draw(labels_file, toy_competition.images, "-o", output, "--per-anchor", 3, "--seed", 1)
+    draw(
+        labels_file, toy_competition.images, "-o", output, "--per-anchor", 3, "--seed", 1, "--force"
+    )
     assert output.read_bytes() != first
-    draw(labels_file, toy_competition.images, "-o", output, "--per-anchor", 3)
+    draw(labels_file, toy_competition.images, "-o", output, "--per-anchor", 3, "--force")
     assert output.read_bytes() == first
 
 
@@ -110,11 +112,13 @@ def test_a_folder_per_class_copies_and_a_singleton_image(draw, toy_images, tmp_p
 
 
 def test_a_copy_with_another_label_is_refused(draw, toy_images, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
     for name in ("a.png", "b.png"):
-        shutil.copy(toy_images / "red0.png", tmp_path / name)
+        shutil.copy(toy_images / "red0.png", images / name)
     labels = tmp_path / "labels.csv"
     labels.write_text("name,label\na.png,cat\nb.png,dog\n")
-    result = draw(labels, tmp_path, "-o", tmp_path / "t.txt")
+    result = draw(labels, images, "-o", tmp_path / "t.txt")
     assert result.exit_code == 1
     assert 'expected one label for one image, got "cat" for "a.png"' in result.stderr
     assert not (tmp_path / "t.txt").exists()
@@ -140,7 +144,7 @@ def test_a_missing_image_is_refused_or_left_out(draw, toy_images, tmp_path):
         (["--hard", "--easy", "--backbone", "auto"], 2, "exclude each other"),
         (["--hard"], 2, "need something to measure with"),
         (["--backbone", "auto"], 2, "are for --hard and --easy"),
-        (["--truth", "t.txt"], 2, "must be different files"),
+        (["--truth", "t.txt"], 1, "named for two outputs"),
         (["--balance", "weight"], 2, "'image', 'class'"),
         (["--truth", "none/truth.csv"], 1, "does not exist"),
     ],

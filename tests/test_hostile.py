@@ -12,7 +12,8 @@ from conftest import SHARED
 from tripletkit.cli.main import tripletkit
 from tripletkit.data.folder import find_images, locate_images
 from tripletkit.data.images import read_image, read_pixels
-from tripletkit.data.triplets import quote_name, read_triplets
+from tripletkit.data.names import quote_name
+from tripletkit.data.triplet_files import read_triplets
 from tripletkit.errors import ImageReadError, TripletkitError
 
 HOSTILE = SHARED / "data" / "hostile"

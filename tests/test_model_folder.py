@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from model_records import make_record
 
+from tripletkit.data import unfinished
 from tripletkit.errors import BackboneError, ModelFolderError, OutputError, WeightsError
 from tripletkit.features.sources import choose_source
 from tripletkit.features.store import FeatureSpace
@@ -78,7 +79,7 @@ def test_a_model_folder_holds_no_code(model_path):
     assert (model_path / "head.weights.h5").read_bytes().startswith(b"\x89HDF")
     assert (model_path / "history.csv").read_text() == "epoch,loss,val_accuracy\n1,0.5,\n"
     assert "/somewhere/Bilder/é" in (model_path / "model.json").read_text(encoding="utf-8")
-    assert model_path.stat().st_mode & 0o777 == 0o777 & ~artifact.current_umask()
+    assert model_path.stat().st_mode & 0o777 == 0o777 & ~unfinished.current_umask()
 
 
 def test_a_record_says_all_that_it_was_made_of(model_path, record):
@@ -201,14 +202,15 @@ def test_an_empty_folder_is_taken(tmp_path, head, record):
     assert load_model(tmp_path / "m")
 
 
-@pytest.mark.parametrize("step", ["save_weights", "file_sha256", "write_record", "rename"])
+@pytest.mark.parametrize("step", ["save_weights", "file_sha256", "write_record", "mkdir", "rename"])
 def test_the_old_model_stays_when_writing_fails(model_path, head, record, monkeypatch, step):
     before = {path.name: path.read_bytes() for path in model_path.iterdir()}
+    monkeypatch.setattr(unfinished, "_exchange", lambda *_: False)
 
     def fail(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    owner = {"save_weights": head, "rename": Path}.get(step, artifact)
+    owner = {"save_weights": head, "rename": Path, "mkdir": Path}.get(step, artifact)
     # The second rename: the old folder has been put aside by then.
     n_before = 1 if step == "rename" else 0
     original = getattr(owner, step)
@@ -219,32 +221,104 @@ def test_the_old_model_stays_when_writing_fails(model_path, head, record, monkey
         return (fail if len(calls) == n_before + 1 else original)(*args, **kwargs)
 
     monkeypatch.setattr(owner, step, trapped)
-    with pytest.raises(OutputError, match="the model cannot be written: No space left"):
+    with pytest.raises(OutputError, match="model: cannot be written: No space left"):
         save_model(model_path, head, HISTORY, record, overwrite=True)
     monkeypatch.undo()
     assert {path.name: path.read_bytes() for path in model_path.iterdir()} == before
     assert list(model_path.parent.iterdir()) == [model_path]
 
 
+# Replaces a model by another, without TensorFlow; dies where the first line says.
+REPLACE = """
+import os, shutil, sys
+from pathlib import Path
+from tripletkit.data import unfinished
+from tripletkit.model import model_folder as artifact
+
+class Head:
+    def count_params(self): return 1
+    def save_weights(self, path): path.write_bytes(b"new")
+
+path = Path(sys.argv[1])
+record = artifact.load_model(path).record | {"seed": 7}
+record["features"].update(input_size_px=64, backbone="cnn")
+def die(*_, **__): os.kill(os.getpid(), 9)
+def die_later(function, n_calls):
+    def call(*arguments):
+        nonlocal n_calls
+        n_calls -= 1
+        return die() if n_calls < 0 else function(*arguments)
+    return call
+exec(sys.argv[2])
+artifact.save_model(path, Head(), [], record, overwrite=True)
+"""
+
+
+def replace_until_killed(path, trap):
+    done = subprocess.run([sys.executable, "-c", REPLACE, path, trap], check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+
+
 def test_a_kill_while_writing_keeps_the_old_model(model_path):
     before = {path.name: path.read_bytes() for path in model_path.iterdir()}
-    script = (
-        "import os, sys; from pathlib import Path\n"
-        "from tripletkit.model import model_folder as artifact\n"
-        "class Head:\n"
-        "    def count_params(self): return 1\n"
-        "    def save_weights(self, path): path.write_bytes(b'half')\n"
-        "artifact._move_in = lambda *_: os.kill(os.getpid(), 9)\n"
-        "record = artifact.read_record(Path(sys.argv[1]) / artifact.RECORD_FILE)\n"
-        "artifact.save_model(Path(sys.argv[1]), Head(), [], record, overwrite=True)"
-    )
-    done = subprocess.run([sys.executable, "-c", script, model_path], check=False, timeout=60)
-    assert done.returncode == -signal.SIGKILL
+    replace_until_killed(model_path, "unfinished._exchange = die")
     assert {path.name: path.read_bytes() for path in model_path.iterdir()} == before
-    # What is left of the new one is hidden and no model folder that anything would read.
-    assert all(
-        path.name.startswith(".") for path in set(model_path.parent.iterdir()) - {model_path}
+    # What is left of the new one is hidden, and goes with the next run.
+    (left,) = set(model_path.parent.iterdir()) - {model_path}
+    assert left.name.startswith(".")
+    unfinished.remove_unfinished(model_path.parent)
+    assert list(model_path.parent.iterdir()) == [model_path]
+
+
+@pytest.mark.parametrize("n_renames", [0, 1, 2])
+def test_a_kill_between_two_renames_leaves_a_model(model_path, n_renames):
+    """Where folders cannot be exchanged in one step, the next command finishes."""
+    replace_until_killed(
+        model_path,
+        f"Path.rename, shutil.rmtree = die_later(Path.rename, {n_renames}), die\n"
+        "unfinished._exchange = lambda *_: False",
     )
+    assert model_path.exists() == (n_renames != 1)
+    assert load_model(model_path).record.get("seed") == (7 if n_renames else None)
+    unfinished.remove_unfinished(model_path.parent)
+    assert list(model_path.parent.iterdir()) == [model_path]
+
+
+def test_a_kill_after_the_exchange_leaves_the_new_model(model_path):
+    replace_until_killed(model_path, "shutil.rmtree = die")
+    assert load_model(model_path).record["seed"] == 7
+    unfinished.remove_unfinished(model_path.parent)
+    assert list(model_path.parent.iterdir()) == [model_path]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"history.csv": "mine"},
+        {"model.json": "{}"},
+        {"model.json": '{"format_version": 1, "sha256": "0"}'},
+        {"head.weights.h5": "mine", "history.csv": "mine"},
+    ],
+)
+def test_a_folder_without_a_record_of_training_is_never_replaced(tmp_path, files):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    with pytest.raises(OutputError, match=r"which would be lost"):
+        check_model_output(folder, overwrite=True)
+
+
+def test_a_folder_named_as_a_model_file_is_never_replaced(model_path):
+    (model_path / "history.csv").unlink()
+    (model_path / "history.csv").mkdir()
+    with pytest.raises(OutputError, match=r"which would be lost"):
+        check_model_output(model_path, overwrite=True)
+
+
+def test_a_model_with_a_damaged_file_can_be_replaced(model_path):
+    (model_path / "head.weights.h5").write_bytes(b"damaged")
+    check_model_output(model_path, overwrite=True)
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "group1-shard1of1.bin"])

@@ -1,5 +1,6 @@
 """Exact and approximate search against comparing every pair in a plain loop."""
 
+import hashlib
 import io
 import json
 
@@ -192,6 +193,25 @@ class TestApproximateIndex:
             ApproximateIndex.load(path, ORIGIN)
         np.savez(path, facts=np.array(json.dumps(facts | {"format_version": 9})), index=index)
         with pytest.raises(SearchIndexError, match="expected an index of format 1, got 9"):
+            ApproximateIndex.load(path, ORIGIN)
+
+    @pytest.mark.parametrize("change", ["other bytes", "other index", "other size"])
+    def test_a_file_with_the_right_hash_that_is_no_index_is_refused(self, tmp_path, change):
+        import faiss
+
+        path = tmp_path / "index.npz"
+        ApproximateIndex(unit(np.random.default_rng(0), 50, 3), ORIGIN).save(path)
+        with np.load(path) as file:
+            facts, index = json.loads(str(file["facts"])), file["index"].copy()
+        if change == "other bytes":
+            index = np.random.default_rng(0).integers(0, 256, len(index)).astype(np.uint8)
+        elif change == "other index":
+            index = faiss.serialize_index(faiss.IndexFlatL2(3))
+        else:
+            index = index[: len(index) // 2]
+        facts["sha256"] = hashlib.sha256(index).hexdigest()
+        np.savez(path, facts=np.array(json.dumps(facts)), index=index)
+        with pytest.raises(SearchIndexError, match="holds no index"):
             ApproximateIndex.load(path, ORIGIN)
 
     def test_writes_nothing_where_it_cannot(self, tmp_path):

@@ -12,6 +12,7 @@ import tiny_backbone as tiny
 from model_records import make_record
 
 from tripletkit.data.images import read_pixels
+from tripletkit.data.outputs import Outputs
 from tripletkit.errors import OutputError
 from tripletkit.features.collection import find_files, load_collection
 from tripletkit.features.fast_graph import make_feature_function
@@ -19,8 +20,9 @@ from tripletkit.features.image_views import choose_views
 from tripletkit.features.sources import choose_source
 from tripletkit.features.store import FeatureStore
 from tripletkit.model import export
+from tripletkit.model.embedding import embed
 from tripletkit.model.export import check_export_folder, export_networks
-from tripletkit.model.heads import build_head, embed
+from tripletkit.model.heads import build_head
 from tripletkit.model.model_folder import load_model, save_model
 from tripletkit.model.network import INPUT_NAMES, build_encoder, build_triplet_network
 
@@ -76,6 +78,7 @@ def test_exported_files_need_only_keras_and_give_the_same_embeddings(
 ):
     folder = tmp_path / "exported"
     written = export_networks(model, folder, model.find_source())
+    check_export_folder(folder, Outputs(overwrite=True))
     assert written == [folder / "encoder.keras", folder / "triplet_network.keras"]
     assert sorted(folder.iterdir()) == written
     np.save(folder / "pixels.npy", pixels)
@@ -183,13 +186,14 @@ def test_training_the_network_leaves_the_backbone_alone(encoder, pixels):
 def test_export_is_refused_where_files_are(model, tiny_weights, tmp_path):
     folder = tmp_path / "exported"
     folder.mkdir()
-    check_export_folder(folder)
+    check_export_folder(folder, Outputs())
     (folder / "encoder.keras").write_text("old")
-    with pytest.raises(OutputError, match=r"encoder\.keras: is there already.*--force"):
-        check_export_folder(folder)
-    check_export_folder(folder, overwrite=True)
-    with pytest.raises(OutputError, match="does not exist"):
-        check_export_folder(tmp_path / "none" / "exported")
+    with pytest.raises(OutputError, match=r"encoder\.keras: is there already.*`overwrite=True`"):
+        check_export_folder(folder, Outputs())
+    with pytest.raises(OutputError, match=r"encoder\.keras: is not the network encoder"):
+        check_export_folder(folder, Outputs(overwrite=True))
+    with pytest.raises(OutputError, match="expected a folder to write to, got a file"):
+        check_export_folder(folder / "encoder.keras" / "exported", Outputs())
 
 
 def test_a_failing_export_keeps_the_old_file(model, tiny_weights, tmp_path, monkeypatch):

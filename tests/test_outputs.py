@@ -8,13 +8,15 @@ import threading
 
 import pytest
 
-from tripletkit.data.outputs import check_output, check_parent, open_output
+from tripletkit.data.output_forms import OutputForm
+from tripletkit.data.outputs import Outputs, check_parent, open_output
 from tripletkit.errors import OutputError
+
+ANYTHING = OutputForm("anything", lambda path: True)
 
 
 def write(path, text="new"):
-    check_output(path)
-    with open_output(path) as file:
+    with open_output(Outputs(overwrite=True).file(path, ANYTHING)) as file:
         file.write(text)
 
 
@@ -88,7 +90,7 @@ def test_a_name_of_full_length_can_be_written(tmp_path):
 def test_a_place_that_cannot_take_a_file_is_refused_early(tmp_path, name, message):
     (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError, match=message):
-        check_output(tmp_path / name)
+        Outputs(overwrite=True).file(tmp_path / name, ANYTHING)
 
 
 def test_a_file_has_no_neighbours_below_it(tmp_path):

@@ -6,12 +6,14 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from tripletkit.cli.main import tripletkit
 from tripletkit.errors import MissingExtraError
 from tripletkit.evaluation.scoring import Slice
-from tripletkit.report import figures
+from tripletkit.report import figures, style
 from tripletkit.report.projections import check_projection, choose_apart, project_embeddings
 from tripletkit.report.style import DARK, LIGHT, MARKERS, render_figure
 from tripletkit.search.label_votes import vote_labels
@@ -169,3 +171,36 @@ def test_votes_equal_a_loop():
         near = labels[np.argsort(distances, kind="stable")[:5]].tolist()
         expected.append(max(set(near), key=lambda label: (near.count(label), -near.index(label))))
     assert vote_labels(embeddings, labels, "l2", k=5).tolist() == expected
+
+
+SIGNS = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=8)
+
+
+@settings(deadline=None, max_examples=8)
+@given(st.lists(SIGNS | st.text("$\\{}_^%&a ", min_size=1), min_size=2, max_size=4, unique=True))
+@example([r"$\alpha_{$", "5 $ or 6 $", r"\$a$", "$$", "_hidden", "a_b^c"])
+def test_labels_stand_in_figures_as_they_are(labels):
+    labels = [label.strip() or "x" for label in labels]
+    counts = np.eye(len(labels), dtype=int)
+    places = np.random.default_rng(0).random((2 * len(labels), 2)).astype(np.float32)
+    small = [None] * len(places)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "_add_thumbnail", lambda *_: None)
+        drawn = [
+            figures.draw_confusion(counts, labels),
+            figures.draw_map(places, small, "pca", [*labels, *labels]),
+        ]
+    for figure in drawn:
+        root = ElementTree.fromstring(render_figure(figure, "svg"))
+        texts = {" ".join((element.text or "").split()) for element in root.iter()}
+        assert {" ".join(label.split()) for label in labels} <= texts
+
+
+def test_a_title_stands_as_it_is():
+    figure = style.make_figure(3, 2, LIGHT)
+    axes = style.add_axes(figure, (1, 1, 1), LIGHT)
+    style.label_axes(axes, LIGHT, r"$\frac of $images", "x", "y")
+    texts = {
+        element.text for element in ElementTree.fromstring(render_figure(figure, "svg")).iter()
+    }
+    assert r"$\frac of $images" in texts

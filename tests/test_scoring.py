@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import AnswerFileError
@@ -29,14 +31,14 @@ def random_answers(n: int, seed: int = 0) -> tuple[Answers, np.ndarray]:
 def test_score_by_hand():
     answers = make_answers([1, 1, 0, 0, 0], [2, 1, -1, 0, np.nan])
     score = score_answers(answers, np.array([1, 0, 0, 0, 0]))
-    assert (score.n, score.n_correct, score.accuracy) == (5, 2, 0.4)
+    assert (score.n, score.n_correct, score.accuracy) == (5, 4, 0.8)
     assert (score.n_ties, score.n_undecidable) == (1, 1)
     assert (score.n_ones, score.n_ones_correct) == (1, 1)
-    assert (score.n_zeros, score.n_zeros_correct) == (4, 1)
+    assert (score.n_zeros, score.n_zeros_correct) == (4, 3)
     assert score.share_of_ones == 0.4
-    # The table of Wilson intervals for 2 of 5.
-    assert (score.wilson.low, score.wilson.high) == pytest.approx((0.1176, 0.7693), abs=1e-4)
-    assert score.bootstrap is None and score.n_repeats is None and score.n_mirrored is None
+    # The table of Wilson intervals for 4 of 5.
+    assert (score.wilson.low, score.wilson.high) == pytest.approx((0.3755, 0.9638), abs=1e-4)
+    assert score.image_interval is None and score.n_repeats is None and score.n_mirrored is None
     assert score.by_anchor_frequency == []
 
 
@@ -45,6 +47,28 @@ def test_score_by_hand():
 def test_all_equal_embeddings_never_score_one(truth, ties, accuracy):
     answers = make_answers([0] * 6, [0] * 6)
     assert score_answers(answers, np.full(6, truth), ties=ties).accuracy == accuracy
+
+
+def test_all_equal_embeddings_earn_what_saying_0_earns():
+    answers = make_answers([0] * 6, [0] * 6)
+    assert score_answers(answers, np.ones(6, int)).accuracy == 0
+    assert score_answers(answers, np.array([1, 1, 1, 1, 0, 0])).accuracy == pytest.approx(1 / 3)
+
+
+@settings(deadline=None)  # SciPy is loaded in the first call
+@given(st.lists(st.tuples(st.sampled_from([-1.0, 0.0, 2.0, np.nan]), st.integers(0, 1))))
+def test_the_same_answers_earn_the_same_as_csv_and_as_labels(rows):
+    margins = np.array([margin for margin, _ in rows])
+    truth = np.array([label for _, label in rows], dtype=int)
+    with_margins = make_answers(margins > 0, margins)
+    labels = make_answers(margins > 0)
+    assert credit_rows(with_margins, truth).tolist() == credit_rows(labels, truth).tolist()
+
+
+@pytest.mark.parametrize("ties", ["error", "half"])
+def test_ties_are_judged_only_where_they_can_be_told(ties):
+    with pytest.raises(AnswerFileError, match=r"preds\.csv: expected margins.*`ties=answer`"):
+        credit_rows(make_answers([1, 0]), np.array([1, 0]), ties)
 
 
 @pytest.mark.parametrize("ties", ["error", "half"])
@@ -73,8 +97,8 @@ def test_score_does_not_depend_on_the_order_of_rows():
     score = score_answers(answers, truth)
     shuffled = score_answers(answers.take(order), truth[order])
     there, back = score.to_json(), shuffled.to_json()
-    # The draws are the same, their sums are rounded in another order.
-    assert there.pop("bootstrap") == pytest.approx(back.pop("bootstrap"))
+    # The sums are rounded in another order.
+    assert there.pop("image_interval") == pytest.approx(back.pop("image_interval"))
     assert there == back
 
 
@@ -131,7 +155,7 @@ def test_rows_can_be_given_beside_labels():
     answers, truth = random_answers(100)
     labels = make_answers(answers.predictions)
     score = score_answers(labels, truth, rows=answers.triplets.rows)
-    assert score.bootstrap is not None and score.n_ties is None and score.by_margin == []
+    assert score.image_interval is not None and score.n_ties is None and score.by_margin == []
 
 
 def test_score_refuses_other_lengths():

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tripletkit import defaults
-from tripletkit.data.outputs import open_output
+from tripletkit.data.outputs import Outputs, open_output
 from tripletkit.data.pair_graph import make_pair_graph
 from tripletkit.data.questions import group_questions
 from tripletkit.data.splits.cost import price_split
-from tripletkit.data.splits.files import SPLIT_FILES, write_splits
+from tripletkit.data.splits.files import SPLIT_FILES, check_split_folder, write_splits
 from tripletkit.data.splits.image_groups import HoldOutGoal, divide_images
 from tripletkit.data.splits.policies import fold_triplets, split_triplets
-from tripletkit.data.triplets import Triplets, read_triplets
+from tripletkit.data.triplet_files import read_triplets
+from tripletkit.data.triplets import Triplets
 from tripletkit.errors import OutputError, SplitError
 
 
@@ -159,13 +162,13 @@ def test_component_split_gives_a_giant_component_to_training():
 
 def test_split_refuses_one_component_and_says_what_to_try():
     triplets = make_triplets([[0, 1, 2], [0, 2, 3], [0, 3, 4]])
-    with pytest.raises(SplitError, match=r"made\.txt.*none for validation.*--by image"):
+    with pytest.raises(SplitError, match=r"made\.txt.*none for validation.*`by=image`"):
         split_triplets(triplets, "component", 0.2, seed=0)
 
 
 def test_split_refuses_an_image_split_of_few_images():
     triplets = make_triplets([[0, 1, 2], [0, 2, 3]])
-    with pytest.raises(SplitError, match=r"3 for training and 1 for validation.*--by component"):
+    with pytest.raises(SplitError, match=r"3 for training and 1 for validation.*`by=component`"):
         split_triplets(triplets, "image", 0.2, seed=0)
     with pytest.raises(SplitError, match=r"4 in all.*fewer folds"):
         fold_triplets(triplets, "image", 2, seed=0)
@@ -174,7 +177,7 @@ def test_split_refuses_an_image_split_of_few_images():
 def test_split_refuses_an_image_split_without_validation_triplets():
     # One anchor in every row: no two sides can both have a whole row.
     triplets = make_triplets([[0, i, i + 1] for i in range(1, 20)])
-    with pytest.raises(SplitError, match=r"got none for .*--by component"):
+    with pytest.raises(SplitError, match=r"got none for .*`by=component`"):
         split_triplets(triplets, "image", 0.2, seed=0)
 
 
@@ -199,7 +202,9 @@ def test_write_splits_reads_back(tmp_path):
     triplets = many_components(50)
     split = split_triplets(triplets, "component", 0.4, seed=2)
     write_splits(tmp_path / "split", triplets, [split], seed=2)
-    assert sorted(path.name for path in (tmp_path / "split").iterdir()) == sorted(SPLIT_FILES)
+    assert sorted(path.name for path in (tmp_path / "split").iterdir()) == sorted(
+        [*SPLIT_FILES, "split.json"]
+    )
 
     def named(file_name):
         read = read_triplets(tmp_path / "split" / file_name)
@@ -221,21 +226,54 @@ def test_write_splits_refuses_to_overwrite(tmp_path):
     triplets = many_components(50)
     split = split_triplets(triplets, "component", 0.4, seed=2)
     (tmp_path / "val.txt").write_text("mine")
-    with pytest.raises(OutputError, match=r"--force(.|\n)*val\.txt"):
+    with pytest.raises(OutputError, match=r"val\.txt: is there already.*`overwrite=True`"):
         write_splits(tmp_path, triplets, [split], seed=2)
+    with pytest.raises(OutputError, match=r"val\.txt: is not a file that a split wrote"):
+        check_split_folder(tmp_path, 1, Outputs(overwrite=True))
     assert [path.name for path in tmp_path.iterdir()] == ["val.txt"]
-    write_splits(tmp_path, triplets, [split], seed=2, overwrite=True)
-    assert (tmp_path / "val.txt").read_text() != "mine"
+    assert (tmp_path / "val.txt").read_text() == "mine"
 
 
-def test_write_splits_never_overwrites_its_source(tmp_path):
+def test_a_split_replaces_what_a_split_wrote_and_nothing_else(tmp_path):
     triplets = many_components(50)
-    split = split_triplets(triplets, "component", 0.4, seed=2)
-    source = tmp_path / "train.txt"
-    source.write_text("mine")
-    with pytest.raises(OutputError, match="by its own split"):
-        write_splits(tmp_path, triplets, [split], seed=2, source=source, overwrite=True)
-    assert source.read_text() == "mine"
+    splits = [split_triplets(triplets, "component", share, seed=2) for share in (0.4, 0.2)]
+    write_splits(tmp_path, triplets, splits[:1], seed=2)
+    outputs = Outputs(overwrite=True)
+    check_split_folder(tmp_path, 1, outputs)
+    write_splits(tmp_path, triplets, splits[1:], 2, outputs)
+    assert len(read_triplets(tmp_path / "val.txt")) == len(splits[1].val_rows)
+    (tmp_path / "val.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"val\.txt: is not a file that a split wrote"):
+        check_split_folder(tmp_path, 1, Outputs(overwrite=True))
+
+
+@pytest.mark.parametrize("n_moved", range(6))
+def test_a_split_that_was_killed_can_be_made_again(tmp_path, monkeypatch, n_moved):
+    triplets = many_components(50)
+    splits = [split_triplets(triplets, "component", share, seed=2) for share in (0.4, 0.2)]
+    write_splits(tmp_path, triplets, splits[:1], seed=2)
+    moved, replace = [], Path.replace
+
+    class Killed(BaseException):
+        pass
+
+    def killed(path, target):
+        if len(moved) == n_moved and target.parent == tmp_path:
+            raise Killed
+        replace(path, target)
+        # Those inside the hidden folder are no part of the move.
+        if target.parent == tmp_path:
+            moved.append(path)
+
+    outputs = Outputs(overwrite=True)
+    check_split_folder(tmp_path, 1, outputs)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Path, "replace", killed)
+        write_splits(tmp_path, triplets, splits[1:], 2, outputs)
+    outputs = Outputs(overwrite=True)
+    check_split_folder(tmp_path, 1, outputs)
+    write_splits(tmp_path, triplets, splits[1:], 2, outputs)
+    assert len(read_triplets(tmp_path / "val.txt")) == len(splits[1].val_rows)
 
 
 def test_write_splits_leaves_nothing_when_it_fails(tmp_path, monkeypatch):
@@ -250,7 +288,7 @@ def test_write_splits_leaves_nothing_when_it_fails(tmp_path, monkeypatch):
     monkeypatch.setattr("tripletkit.data.competition.open_output", failing)
     with pytest.raises(OutputError, match="disk full"):
         write_splits(tmp_path / "split", triplets, [split], seed=2)
-    assert not list((tmp_path / "split").iterdir())
+    assert not (tmp_path / "split").exists()
 
 
 @pytest.mark.shared

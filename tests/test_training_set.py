@@ -13,7 +13,7 @@ from tripletkit.data.training_set import (
     places_of_names,
     share_names,
 )
-from tripletkit.data.triplets import read_triplets
+from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.votes import Votes
 from tripletkit.errors import SplitError, TripletFileError
 

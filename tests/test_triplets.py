@@ -7,8 +7,9 @@ import io
 import numpy as np
 import pytest
 
-from tripletkit.data import triplets as triplets_module
-from tripletkit.data.triplets import quote_name, read_triplets, scan_triplets, write_triplets
+from tripletkit.data import triplet_files as triplets_module
+from tripletkit.data.names import quote_name
+from tripletkit.data.triplet_files import read_triplets, scan_triplets, write_triplets
 from tripletkit.errors import OutputError, TripletFileError
 
 PLAIN = b"a b c\nd e f\n"

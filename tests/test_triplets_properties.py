@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tripletkit.data.images import read_image
-from tripletkit.data.triplets import read_triplets, scan_triplets, write_triplets
+from tripletkit.data.triplet_files import read_triplets, scan_triplets, write_triplets
 from tripletkit.errors import ImageReadError, TripletFileError, TripletkitError
 
 # Whatever a file system may hold, surrogates and control characters included.

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from tripletkit.data.triplets import read_triplets
+from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.vote_files import read_triplets_with_shares, read_votes
 from tripletkit.errors import TripletFileError, VoteFileError
 
@@ -85,10 +85,26 @@ def test_votes_without_names_are_checked_for_their_number():
         ("b,c\n", "votes.csv: expected rows below the heading, got none"),
         ("1\n0\n", "votes.csv:1: expected two numbers of votes, or three names and two nu"),
         ("a,b,c,prediction,margin\nx,y,z,1,0.5\n", "or a heading with votes_b and votes_c, got"),
-        ("4 1\n2 -2\n", 'votes.csv:2: expected two numbers of votes, 0 or more, got "2 -2"'),
-        ("4 1\n2 nan\n", 'votes.csv:2: expected two numbers of votes, 0 or more, got "2 nan"'),
-        ("4 1\n2 inf\n", 'votes.csv:2: expected two numbers of votes, 0 or more, got "2 inf"'),
-        ("4 1\n2 x\n", 'votes.csv:2: expected two numbers of votes, 0 or more, got "2 x"'),
+        (
+            "4 1\n2 -2\n",
+            ':2: expected two numbers of votes from 0 to 1,000,000,000, got "2 -2"',
+        ),
+        (
+            "4 1\n2 nan\n",
+            ':2: expected two numbers of votes from 0 to 1,000,000,000, got "2 nan"',
+        ),
+        (
+            "4 1\n2 inf\n",
+            ':2: expected two numbers of votes from 0 to 1,000,000,000, got "2 inf"',
+        ),
+        (
+            "4 1\n2 x\n",
+            ':2: expected two numbers of votes from 0 to 1,000,000,000, got "2 x"',
+        ),
+        ("4 1\n2 1e308\n", 'votes from 0 to 1,000,000,000, got "2 1e308"'),
+        ("4 1\n2 1_0\n", 'votes from 0 to 1,000,000,000, got "2 1_0"'),
+        ("4 1\n2 ١\n", 'votes from 0 to 1,000,000,000, got "2 ١"'),
+        ("4 1\n2 １\n", 'votes from 0 to 1,000,000,000, got "2 １"'),
         ("4 1\n0 0\n", "votes.csv:2: expected at least one vote, got none"),
         ("4 1\n2\n", 'votes.csv:2: expected 2 fields as in the first line, got 1 ("2")'),
         ("4 1\n1 2 3\n", "votes.csv:2: expected 2 fields as in the first line, got 3"),
@@ -122,7 +138,7 @@ def test_a_fourth_column_is_the_share_for_the_second(text):
     ("text", "message"),
     [
         ("x y z\n", "votes.csv:1: expected three names and the share of people who said the sec"),
-        ("x y z 0.5\nx y z 80\n", "votes.csv:2: expected a share from 0 to 1 in the fourth col"),
+        ("x y z 0.5\nx y z 80\n", "votes.csv:2: expected a share from 0 to 1, got"),
         ("x y z 0.5\nx y z\n", "votes.csv:2: expected 4 fields as in the first line, got 3"),
         ("x y z w\n", "votes.csv:1: expected three names and the share"),
     ],
@@ -135,6 +151,6 @@ def test_four_columns_stay_refused_and_the_message_says_how_to_go_on():
     with pytest.raises(TripletFileError) as caught:
         read("x y z 0.8\n", read_triplets)
     assert "votes.csv:1: expected 3 image names, got 4" in str(caught.value)
-    assert "with --fourth-column share" in str(caught.value)
+    assert "with `fourth_column=share`" in str(caught.value)
     with pytest.raises(TripletFileError, match="Put names with spaces in quotes"):
         read("x y z w\n", read_triplets)

@@ -34,6 +34,10 @@ EXTRACT_BATCH_SIZE = 32
 # `cache prune` drops the features of a backbone that no run used for so many days.
 PRUNE_UNUSED_DAYS = 90
 
+# Where in a backbone features are taken: at its end, at earlier stages, or both.
+DEPTHS = ("last", "early", "all")
+DEPTH = DEPTHS[0]
+
 # What of an image the backbone sees: the whole. Each further view costs as much again.
 VIEWS = "original"
 
@@ -90,8 +94,12 @@ SPLIT_POLICIES = ("image", "component", "random")
 # competition data.
 EXPECTED_ACCURACY = 0.75
 
-# Bootstrap resamples of an interval: its ends then move by about 2% of its width from seed to seed.
-N_RESAMPLES = 2000
+# Rows, and equally used images, below which there is no interval that allows for shared images:
+# with 20 images it held the true value in 92 to 99% of simulated samples instead of 95.
+MIN_INTERVAL_IMAGES = 25
+
+# Images that most rows share, such as a few anchors, below which there is none either.
+MIN_WEIGHING_IMAGES = 10
 
 # Images in a batch of the head when embeddings are computed.
 EMBED_BATCH_SIZE = 1024

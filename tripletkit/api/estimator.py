@@ -144,7 +144,7 @@ class TripletEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
                 f"(row {np.flatnonzero(degenerate)[0]} first)"
             )
         settings = self._make_settings(rows)
-        from tripletkit.model.heads import embed
+        from tripletkit.model.embedding import embed
         from tripletkit.training.epochs import train_model
 
         trained = train_model(features, rows, rows[:0], settings)
@@ -164,7 +164,7 @@ class TripletEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """
         check_is_fitted(self)
         features = validate_data(self, X, dtype=np.float32, reset=False)
-        from tripletkit.model.heads import embed
+        from tripletkit.model.embedding import embed
 
         return embed(self.head_, features)
 

@@ -21,7 +21,6 @@ from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.validation import Validation
 from tripletkit.features.backbones import AUTO
 from tripletkit.features.collection import NamedFiles, find_files, open_collection
-from tripletkit.features.extract import hash_images
 from tripletkit.features.image_views import choose_views
 from tripletkit.features.sources import FeatureSource, choose_source
 from tripletkit.features.store import FeatureStore
@@ -178,7 +177,7 @@ class Model:
         with open_images(images, names, skip_bad=skip_bad, follow_outside=follow_outside) as files:
             vectors = self._encode(files, skip_bad=skip_bad, progress=progress)
             with FeatureStore(self._cache) as store:
-                contents = hash_images(files.paths, store)
+                contents = files.contents(store).hashes
         kept = np.flatnonzero(np.isfinite(vectors).all(axis=1))
         return Embeddings(
             [files.names[row] for row in kept],

@@ -9,17 +9,18 @@ from tripletkit.api.inputs import (
     PathLike,
     TripletsLike,
     TruthLike,
+    is_path,
     take_labels,
     take_triplets,
     take_truth,
 )
 from tripletkit.api.model import Model, load
-from tripletkit.data.outputs import check_output
+from tripletkit.data.outputs import Outputs
 from tripletkit.errors import ModelFolderError
 from tripletkit.evaluation.baselines import run_baselines
 from tripletkit.progress import Progress
 from tripletkit.report.model_view import open_view
-from tripletkit.report.page import write_report
+from tripletkit.report.page import REPORT_FORM, write_report
 from tripletkit.report.projections import check_projection
 from tripletkit.training.reread import read_training_triplets
 
@@ -35,6 +36,7 @@ def report(
     projection: str = "pca",
     skip_bad: bool = False,
     follow_outside: bool = False,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Write one HTML page about a model: figures, mistakes, neighbours, a map.
@@ -50,6 +52,7 @@ def report(
         projection: how the map is made: `"pca"`, or `"umap"`, which needs `tripletkit[map]`.
         skip_bad: leave images out that cannot be used. Defaults to `False`.
         follow_outside: allow names and links that lead out of the image folder.
+        overwrite: replace a report that is there. Defaults to `False`.
         progress: told (done, total) images whose features have to be computed.
     Returns:
         Where it was written.
@@ -58,12 +61,14 @@ def report(
         TripletkitError: if something cannot be read or written.
     """
     output = Path(output)
-    check_output(output)
     check_projection(projection)
     folder = (model if isinstance(model, Model) else load(model)).folder
     if folder is None:
         raise ModelFolderError("expected a trained model, a backbone alone has no report")
     where = folder.image_folder if images is None else Path(images)
+    read = [Path(given) for given in (triplets, truth, labels) if is_path(given)]
+    outputs = Outputs([*read, folder.path], image_folders=[where], overwrite=overwrite)
+    file = outputs.file(output, REPORT_FORM)
     view = open_view(
         folder,
         triplets=None if triplets is None else take_triplets(triplets),
@@ -79,5 +84,5 @@ def report(
     # On the training triplets themselves names would tell everything and say nothing.
     if training is not None and not view.is_training:
         baselines = run_baselines(training, view.triplets)
-    write_report(output, view, baselines, training, projection)
+    write_report(file, view, baselines, training, projection)
     return output

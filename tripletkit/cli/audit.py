@@ -11,6 +11,7 @@ from tripletkit.cli.console import progress_bar, show_json
 from tripletkit.cli.options import (
     INPUT_FILE,
     INPUT_FOLDER,
+    WholeRange,
     follow_outside_option,
     input_source,
     json_option,
@@ -39,7 +40,7 @@ STRICT_FAILED = 1
 @click.option("--strict", is_flag=True, help="Exit with 1 if there are findings (marked !).")
 @click.option(
     "--examples",
-    type=click.IntRange(min=0),
+    type=WholeRange(0),
     default=defaults.AUDIT_EXAMPLES,
     show_default=True,
     help="How many examples to show of each kind.",
@@ -71,18 +72,19 @@ def audit(
     """
     from tripletkit.cli.audit_text import describe_audit, jsonable
     from tripletkit.data.audit import audit_triplets
-    from tripletkit.data.triplets import scan_triplets
+    from tripletkit.data.triplet_files import scan_triplets, warn_of_ignored
 
     scan = scan_triplets(input_source(triplets))
     if not len(scan.triplets):
         scan.checked()
+    warn_of_ignored(scan.ignored, scan.triplets.source)
     others = [scan_triplets(input_source(path)) for path in against]
     with progress_bar("images", "image") as progress:
         result = audit_triplets(
             scan,
             others,
             images,
-            is_answered=not unanswered,
+            is_answered=not unanswered and scan.triplets.is_answered is not False,
             n_examples=examples,
             follow_outside=follow_outside,
             progress=progress,

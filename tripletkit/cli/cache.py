@@ -8,7 +8,7 @@ import click
 
 from tripletkit import defaults
 from tripletkit.cli.console import say, show_json
-from tripletkit.cli.options import cache_option, json_option, quiet_option
+from tripletkit.cli.options import WholeRange, cache_option, json_option, quiet_option
 from tripletkit.cli.tables import align_columns
 
 
@@ -45,8 +45,8 @@ def info(cache: Path | None, as_json: bool) -> None:
     size_bytes = sum(file.stat().st_size for file in path.parent.glob(f"{FILE_NAME}*"))
     rows = [
         {
-            "backbone": str(use.facts["backbone"]),
-            "weights_sha256": str(use.facts["weights_sha256"]),
+            "backbone": str(use.facts.get("backbone", "(damaged)")),
+            "weights_sha256": str(use.facts.get("weights_sha256", "")),
             "view": str(use.facts.get("view", ORIGINAL.name)),
             "n_images": use.n_images,
             "size_bytes": use.size_bytes,
@@ -95,7 +95,7 @@ def clear(cache: Path | None, yes: bool) -> None:
 @cache.command()
 @click.option(
     "--unused-days",
-    type=click.IntRange(min=0),
+    type=WholeRange(0),
     default=defaults.PRUNE_UNUSED_DAYS,
     show_default=True,
     help="Drop all features of backbones not used for so long.",

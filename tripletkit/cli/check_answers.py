@@ -38,7 +38,7 @@ def check_answers(
     tripletkit check-answers answers.txt test.txt
     tripletkit check-answers preds.csv test.txt --agree-with older.csv
     """
-    from tripletkit.data.triplets import read_triplets
+    from tripletkit.data.triplet_files import read_triplets
     from tripletkit.evaluation.answer_checks import check_answers as check
     from tripletkit.evaluation.answers import read_answers
 

@@ -16,8 +16,11 @@ from tripletkit.cli.options import (
     INPUT_FOLDER,
     LABELS,
     OUTPUT_FILE,
+    FiniteRange,
+    WholeRange,
     cache_option,
     follow_outside_option,
+    force_option,
     input_source,
     json_option,
     on_bad_image_option,
@@ -29,6 +32,7 @@ from tripletkit.cli.tables import align_columns
 if TYPE_CHECKING:
     import numpy as np
 
+    from tripletkit.data.outputs import OutputFile
     from tripletkit.evaluation.classification import ClassificationScores
     from tripletkit.features.labelled_images import LabelledImages
     from tripletkit.features.sources import GivenWeights
@@ -38,7 +42,7 @@ TRAINED, FROZEN = "trained embeddings", "frozen features"
 
 @click.command()
 @click.argument("labels", type=LABELS)
-@click.argument("images", type=INPUT_FOLDER)
+@click.argument("images", type=INPUT_FOLDER, required=False)
 @encoder_options
 @click.option(
     "--held-out",
@@ -49,13 +53,13 @@ TRAINED, FROZEN = "trained embeddings", "frozen features"
 )
 @click.option(
     "--fraction",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=FiniteRange(0, 1, min_open=True, max_open=True),
     help="Share of each class to hold out where --held-out is not given.  "
     f"[default: {defaults.VAL_FRACTION}]",
 )
 @click.option(
     "-k",
-    type=click.IntRange(min=1),
+    type=WholeRange(1),
     default=defaults.NEIGHBORS,
     show_default=True,
     help="Neighbours that vote.",
@@ -71,6 +75,7 @@ TRAINED, FROZEN = "trained embeddings", "frozen features"
 @on_bad_image_option
 @follow_outside_option
 @cache_option
+@force_option
 @json_option
 @quiet_option
 def classify(
@@ -90,6 +95,7 @@ def classify(
     on_bad_image: str,
     follow_outside: bool,
     cache: Path | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Say the classes of held-out images by their embeddings, and how often that is right.
@@ -107,17 +113,25 @@ def classify(
     if held_out is not None and fraction is not None:
         raise click.UsageError("--fraction is for a share by chance, --held-out says which.")
 
-    from tripletkit.data.outputs import check_output
+    from tripletkit.data.output_forms import DRAWN_FORM
+    from tripletkit.data.outputs import Outputs
     from tripletkit.data.splits.held_out import read_held_out
-    from tripletkit.evaluation.classification import Confusion, classify_embeddings
+    from tripletkit.evaluation.classification import (
+        CONFUSION_FORM,
+        Confusion,
+        classify_embeddings,
+    )
     from tripletkit.evaluation.distances import FROZEN_DISTANCE
     from tripletkit.features.labelled_images import read_labelled
-    from tripletkit.report.style import check_figure_output
+    from tripletkit.report.style import check_figure_suffix
 
+    outputs = Outputs(
+        [labels, held_out, model, *weights.values()], image_folders=[images], overwrite=force
+    )
     if confusion_figure is not None:
-        check_figure_output(confusion_figure)
-    if confusion_csv is not None:
-        check_output(confusion_csv)
+        check_figure_suffix(confusion_figure)
+    figure_file = outputs.optional_file(confusion_figure, DRAWN_FORM)
+    csv_file = outputs.optional_file(confusion_csv, CONFUSION_FORM)
     skip_bad = on_bad_image == "skip"
     held_out_names = {} if held_out is None else read_held_out(held_out, images)
     found = read_labelled(
@@ -149,18 +163,18 @@ def classify(
     scores = {
         name: classify_embeddings(
             embeddings[reference], of_image[reference], embeddings[queries], of_image[queries],
-            distance, k, seed,
+            distance, k,
         )
         for name, (embeddings, distance) in spaces.items()
     }  # fmt: skip
 
     first = next(iter(scores.values()))
     confusion = Confusion(found.labels.classes, first.confusion)
-    if confusion_csv is not None:
-        confusion.write(confusion_csv)
-        say(f"Wrote {confusion_csv}.")
-    if confusion_figure is not None:
-        _draw(confusion_figure, confusion.counts, confusion.labels)
+    if csv_file is not None:
+        confusion.write(csv_file)
+        say(f"Wrote {csv_file}.")
+    if figure_file is not None:
+        _draw(figure_file, confusion.counts, confusion.labels)
     distances = {name: distance for name, (_, distance) in spaces.items()}
     if as_json:
         show_json(_as_json(scores, distances, confusion.labels, confusion.counts))
@@ -190,7 +204,7 @@ def _find_held_out(found: LabelledImages, names: dict[str, str | None]) -> np.nd
     return is_query
 
 
-def _draw(output: Path, counts: np.ndarray, labels: list[str]) -> None:
+def _draw(output: OutputFile, counts: np.ndarray, labels: list[str]) -> None:
     from tripletkit.report.figures import draw_confusion
     from tripletkit.report.style import write_figure
 

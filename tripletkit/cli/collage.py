@@ -12,7 +12,9 @@ from tripletkit.cli.options import (
     INPUT_FILE,
     INPUT_FOLDER,
     OUTPUT_FILE,
+    WholeRange,
     follow_outside_option,
+    force_option,
     input_source,
     quiet_option,
 )
@@ -32,15 +34,22 @@ from tripletkit.cli.options import (
 @click.option(
     "-n",
     "n_shown",
-    type=click.IntRange(1, 200),
+    type=WholeRange(1, 200),
     default=defaults.NEIGHBORS,
     show_default=True,
     help="How many triplets, from the first line on.",
 )
 @follow_outside_option
+@force_option
 @quiet_option
 def collage(
-    triplets: Path, images: Path, output: Path, in_rows: bool, n_shown: int, follow_outside: bool
+    triplets: Path,
+    images: Path,
+    output: Path,
+    in_rows: bool,
+    n_shown: int,
+    follow_outside: bool,
+    force: bool,
 ) -> None:
     """Draw triplets: anchor, positive and negative side by side.
 
@@ -50,11 +59,14 @@ def collage(
     """
     import numpy as np
 
-    from tripletkit.data.triplets import read_triplets
+    from tripletkit.data.output_forms import DRAWN_FORM
+    from tripletkit.data.outputs import Outputs
+    from tripletkit.data.triplet_files import read_triplets
     from tripletkit.features.collection import find_files
-    from tripletkit.report.collages import Tile, check_collage_output, draw_grid, write_image
+    from tripletkit.report.collages import Tile, check_collage_suffix, draw_grid, write_image
 
-    check_collage_output(output)
+    check_collage_suffix(output)
+    file = Outputs([triplets], image_folders=[images], overwrite=force).file(output, DRAWN_FORM)
     read = read_triplets(input_source(triplets))
     shown = read.take(np.arange(min(n_shown, len(read))))
     used = np.unique(shown.rows)
@@ -73,5 +85,5 @@ def collage(
         image = draw_grid(list(zip(*grid, strict=True)), row_headings=headings)
     else:
         image = draw_grid(grid, column_headings=headings)
-    write_image(output, image)
+    write_image(file, image)
     say(f"Drew {len(shown):,} of {len(read):,} triplets: {output}.")

@@ -12,17 +12,18 @@ from tripletkit.cli.console import say, show_json
 from tripletkit.cli.options import (
     INPUT_FILE,
     OUTPUT_FILE,
+    force_option,
     input_source,
     json_option,
     quiet_option,
-    seed_option,
 )
-from tripletkit.cli.score import describe_interval, triplets_option
+from tripletkit.cli.score import describe_image_interval, describe_interval, triplets_option
 from tripletkit.cli.tables import align_columns
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from tripletkit.data.outputs import OutputFile
     from tripletkit.data.triplets import Triplets
     from tripletkit.evaluation.answers import Answers, Truth
     from tripletkit.evaluation.compare import Comparison, PairComparison
@@ -32,19 +33,20 @@ if TYPE_CHECKING:
 @click.argument("files", type=INPUT_FILE, nargs=-1, required=True, metavar="A B [MORE...] TRUTH")
 @triplets_option
 @click.option("--rows", "rows_file", type=OUTPUT_FILE, help="Write the rows that differ, as CSV.")
-@seed_option
+@force_option
 @json_option
 @quiet_option
 def compare(
     files: tuple[Path, ...],
     triplets_file: Path | None,
     rows_file: Path | None,
-    seed: int,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Tell which of two or more answer files is better, and how surely.
 
-    A tie counts as wrong. The files are answers to the same triplets in the same order.
+    A tie counts as the 0 that it answers, alike in CSV and labels. The files are answers to the
+    same triplets in the same order.
 
     \b
     tripletkit compare a.csv b.csv truth.csv
@@ -56,34 +58,41 @@ def compare(
         )
     if len(set(files[:-1])) < len(files) - 1:
         raise click.UsageError("Expected different answer files, got one of them twice.")
-    from tripletkit.data.outputs import check_output
-    from tripletkit.evaluation.answers import check_same_length, read_answers, read_truth
+    from tripletkit.data.output_forms import csv_form
+    from tripletkit.data.outputs import Outputs
+    from tripletkit.evaluation.answers import (
+        check_not_exchanged,
+        check_same_length,
+        read_answers,
+        read_truth,
+    )
     from tripletkit.evaluation.compare import compare_answers
     from tripletkit.evaluation.scoring import credit_rows
 
-    if rows_file is not None:
-        check_output(rows_file)
+    form = csv_form("a file of rows that differ, with the heading row,...", "row,")
+    output = Outputs([*files, triplets_file], overwrite=force).optional_file(rows_file, form)
     entries = [read_answers(input_source(file)) for file in files[:-1]]
     truth = read_truth(input_source(files[-1]))
     for answers in entries:
+        check_not_exchanged(answers, truth)
         check_same_length(answers, len(truth), truth.source)
     triplets = _find_triplets(entries, triplets_file)
     credits = {answers.source: credit_rows(answers, truth.labels) for answers in entries}
-    result = compare_answers(credits, triplets.rows if triplets else None, seed=seed)
+    result = compare_answers(credits, triplets.rows if triplets else None)
     if as_json:
         show_json(result.to_json())
     else:
         click.echo(describe_comparison(result))
-    if rows_file is not None:
-        n_rows = _write_differing_rows(rows_file, entries, truth, triplets)
-        say(f"Wrote {n_rows:,} rows with different answers to {rows_file}.")
+    if output is not None:
+        n_rows = _write_differing_rows(output, entries, truth, triplets)
+        say(f"Wrote {n_rows:,} rows with different answers to {output}.")
 
 
 def describe_comparison(result: Comparison) -> str:
     """Return the comparison as lines of text."""
     table = [["accuracy", "95% interval (rows)", "95% interval (images)", "file"]]
     for ranked in result.ranking:
-        images = describe_interval(ranked.bootstrap) if ranked.bootstrap else "-"
+        images = describe_image_interval(ranked.image_interval)
         wilson = describe_interval(ranked.wilson)
         table.append([f"{ranked.accuracy:.4f}", wilson, images, ranked.name])
     parts = [f"{result.n:,} rows\n\n{align_columns(table)}"]
@@ -117,14 +126,24 @@ def _describe_pair(pair: PairComparison, n_pairs: int) -> str:
 
 
 def _describe_difference(pair: PairComparison) -> str:
-    if pair.interval is None:
-        return "not known: needs the triplets (--triplets FILE) and rows that differ"
-    return f"{pair.interval.low:+.4f} to {pair.interval.high:+.4f} (paired, images resampled)"
+    from tripletkit.evaluation.intervals import NoInterval
+
+    interval = pair.image_interval
+    if interval is None:
+        return "not known: needs the triplets (--triplets FILE)"
+    if isinstance(interval, NoInterval):
+        return f"none: {interval.detail}"
+    return f"{interval.low:+.4f} to {interval.high:+.4f} (paired, allows for shared images)"
 
 
 def _verdict(pair: PairComparison) -> str:
     """Say it in a sentence: the test for many pairs must show it, and the interval if known."""
-    is_shown = pair.holm_p < 0.05 and (pair.interval is None or pair.interval.low > 0)
+    from tripletkit.evaluation.intervals import NoInterval
+
+    interval = pair.image_interval
+    if pair.holm_p < 0.05 and isinstance(interval, NoInterval):
+        return f"On these rows {pair.left} is better; whether on others: {interval.detail}."
+    is_shown = pair.holm_p < 0.05 and (interval is None or interval.low > 0)
     return f"{pair.left} is better." if is_shown else "No sign that either is truly better."
 
 
@@ -134,7 +153,7 @@ def _count_rows(pair: PairComparison) -> int:
 
 def _find_triplets(entries: list[Answers], triplets_file: Path | None) -> Triplets | None:
     """Take the triplets of the file, else of the first answers that hold them; check them all."""
-    from tripletkit.data.triplets import read_triplets
+    from tripletkit.data.triplet_files import read_triplets
     from tripletkit.evaluation.answers import check_same_questions
 
     if triplets_file is not None:
@@ -148,22 +167,30 @@ def _find_triplets(entries: list[Answers], triplets_file: Path | None) -> Triple
 
 
 def _write_differing_rows(
-    path: Path, entries: list[Answers], truth: Truth, triplets: Triplets | None
+    output: OutputFile, entries: list[Answers], truth: Truth, triplets: Triplets | None
 ) -> int:
     """Write the rows on which not all files give the same answer; return how many."""
     import numpy as np
 
+    from tripletkit.data.names import guard_formula
     from tripletkit.data.outputs import open_output
 
     predictions = np.stack([answers.predictions for answers in entries])
     differing = np.flatnonzero((predictions != predictions[0]).any(axis=0))
     names = ["a", "b", "c"] if triplets else []
-    with open_output(path) as file:
+    with open_output(output) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["row", *names, "truth", *(answers.source for answers in entries)])
+        writer.writerow(
+            ["row", *names, "truth", *(guard_formula(answers.source) for answers in entries)]
+        )
         for row in differing:
             writer.writerow(
-                [row + 1, *_names(triplets, row), truth.labels[row], *predictions[:, row]]
+                [
+                    row + 1,
+                    *map(guard_formula, _names(triplets, row)),
+                    truth.labels[row],
+                    *predictions[:, row],
+                ]
             )
     return len(differing)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 import os
 import sys
 import warnings
@@ -85,10 +86,20 @@ def _spell(message: str) -> str:
 
 
 def show_json(value: dict[str, Any]) -> None:
-    """Print a result for scripts on stdout."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
+    """Print a result for scripts on stdout; a number that is none becomes null, as JSON has it."""
+    text = json.dumps(_without_nan(value), indent=2, ensure_ascii=False, allow_nan=False)
     # A path that is not UTF-8 holds surrogates; their escape is what JSON has for them.
     click.echo(text.encode("utf-8", "backslashreplace"))
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _without_nan(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(each) for each in value]
+    return value
 
 
 def standard_output() -> TextIO:

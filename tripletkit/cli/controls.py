@@ -45,7 +45,7 @@ def controls(
     tripletkit controls train.txt val.txt
     tripletkit controls s/train.txt s/val.txt --truth s/val_truth.csv
     """
-    from tripletkit.data.triplets import read_triplets
+    from tripletkit.data.triplet_files import read_triplets
     from tripletkit.evaluation.answers import read_truth
     from tripletkit.evaluation.baselines import run_baselines
 

@@ -15,6 +15,7 @@ from tripletkit.cli.options import (
     OUTPUT_FILE,
     cache_option,
     follow_outside_option,
+    force_option,
     on_bad_image_option,
     quiet_option,
 )
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("images", type=INPUT_FOLDER)
+@click.argument("images", type=INPUT_FOLDER, required=False)
 @click.option(
     "-o",
     "--output",
@@ -36,9 +37,10 @@ if TYPE_CHECKING:
 @on_bad_image_option
 @follow_outside_option
 @cache_option
+@force_option
 @quiet_option
 def embed(
-    images: Path,
+    images: Path | None,
     output: Path,
     model: Path | None,
     as_features: bool,
@@ -48,21 +50,25 @@ def embed(
     on_bad_image: str,
     follow_outside: bool,
     cache: Path | None,
+    force: bool,
 ) -> None:
     """Write the embedding of every image in a folder, or its backbone features.
 
     \b
     tripletkit embed images/ -o embeddings.parquet
-    tripletkit embed images/ -o features.npz --features
+    tripletkit embed images/ -o features.npz --frozen
     tripletkit embed images/ -o features.csv --backbone efficientnet-lite0
 
     Rows are in the order of the names. Parquet: columns name and vector. CSV: name, 0, 1, ...
     NPZ: arrays names and vectors. With --on-bad-image skip, images that cannot be read have
     no row.
     """
-    from tripletkit.search.vector_files import check_vector_output, write_vectors
+    from tripletkit.data.outputs import Outputs
+    from tripletkit.search.vector_files import check_vector_suffix, vectors_form, write_vectors
 
-    check_vector_output(output)
+    check_vector_suffix(output)
+    outputs = Outputs([model, *weights.values()], image_folders=[images], overwrite=force)
+    file = outputs.file(output, vectors_form(output))
     skip_bad = on_bad_image == "skip"
     files = find_images(images, skip_bad=skip_bad, follow_outside=follow_outside)
     encoder = choose_encoder(model, as_features, backbone, weights, views)
@@ -70,6 +76,6 @@ def embed(
     is_usable = collection.is_usable()
     vectors = encoder.encode(collection.features)[is_usable]
     names = [name for name, usable in zip(files.names, is_usable, strict=True) if usable]
-    write_vectors(output, names, vectors)
+    write_vectors(file, names, vectors)
     what = "features" if encoder.model is None else "embeddings"
     say(f"Wrote {what} of {len(names):,} images, {vectors.shape[1]:,} numbers each: {output}.")

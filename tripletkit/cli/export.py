@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tripletkit.cli.console import prepare_tensorflow, say
-from tripletkit.cli.options import force_option, model_option, quiet_option
+from tripletkit.cli.options import OUTPUT_FOLDER, force_option, model_option, quiet_option
 from tripletkit.cli.sources import weights_option
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     "folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=OUTPUT_FOLDER,
     required=True,
     metavar="DIR",
     help="Folder for triplet_network.keras and encoder.keras.",
@@ -42,12 +42,14 @@ def export(model: Path, folder: Path, weights: GivenWeights, force: bool) -> Non
     that crop, images are to be larger; where backbones or views want them resized in several
     ways, there is one input for each, and its name says how.
     """
+    from tripletkit.data.outputs import Outputs
     from tripletkit.features.sources import pixel_inputs
     from tripletkit.model.export import check_export_folder, export_networks
     from tripletkit.model.model_folder import load_model
 
     loaded = load_model(model)
-    check_export_folder(folder, overwrite=force)
+    outputs = Outputs([*weights.values()], image_folders=[loaded.image_folder], overwrite=force)
+    check_export_folder(folder, outputs)
     source = loaded.find_source(weights)
     prepare_tensorflow()
     for path in export_networks(loaded, folder, source):

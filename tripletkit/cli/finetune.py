@@ -14,6 +14,7 @@ from tripletkit.cli.console import prepare_tensorflow, show_json, stage_bars
 from tripletkit.cli.options import (
     INPUT_FOLDER,
     FiniteRange,
+    WholeRange,
     cache_option,
     force_option,
     json_option,
@@ -39,14 +40,14 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--blocks",
-    type=click.IntRange(min=1),
+    type=WholeRange(1),
     default=1,
     show_default=True,
     help="How many of the backbone's last blocks learn.",
 )
 @click.option(
     "--epochs",
-    type=click.IntRange(min=1),
+    type=WholeRange(1),
     help="Epochs at most; in each, an image is seen about "
     f"{defaults.FINE_TUNE_VIEWS} times.  [default: {defaults.FINE_TUNE_EPOCHS}]",
 )

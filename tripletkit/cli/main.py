@@ -6,7 +6,6 @@ import errno
 
 import click
 
-from tripletkit import __version__
 from tripletkit.cli.audit import audit
 from tripletkit.cli.backbones import backbones
 from tripletkit.cli.cache import cache
@@ -67,7 +66,7 @@ class TripletkitGroup(click.Group):
 
 
 @click.group(cls=TripletkitGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="tripletkit")
+@click.version_option(package_name="tripletkit", prog_name="tripletkit")
 def tripletkit() -> None:
     """Learn from judgements "A looks more like B than like C" over your own images.
 

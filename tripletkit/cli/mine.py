@@ -11,18 +11,22 @@ import click
 from tripletkit import defaults
 from tripletkit.cli.console import show_json
 from tripletkit.cli.encoders import choose_encoder, pretrained_encoder_options
-from tripletkit.cli.mined import mine_classes, mine_triplets, write_mined
+from tripletkit.cli.mined import MinedFiles, mine_classes, mine_triplets
 from tripletkit.cli.options import (
     INPUT_FILE,
     INPUT_PATH,
+    MOST,
     OUTPUT_FILE,
     FiniteRange,
+    WholeRange,
     cache_option,
     follow_outside_option,
+    force_option,
     json_option,
     on_bad_image_option,
     quiet_option,
 )
+from tripletkit.data.text_lines import parse_number
 
 if TYPE_CHECKING:
     from tripletkit.features.sources import GivenWeights
@@ -41,14 +45,11 @@ class _Keep(click.ParamType):
     ) -> float | int:
         if isinstance(value, float | int):
             return value
-        try:
-            if value.endswith("%"):
-                keep = float(value.removesuffix("%")) / 100
-            else:
-                keep = int(value) if value.isascii() and value.isdigit() else float(value)
-        except ValueError:
-            keep = 0.0
-        if not (keep >= 1 if isinstance(keep, int) else 0 < keep <= 1):
+        if value.isascii() and value.isdigit():
+            keep = int(value)
+        else:
+            keep = parse_number(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
+        if not (1 <= keep <= MOST if isinstance(keep, int) else 0 < keep <= 1):
             self.fail(
                 f"expected a count such as 500 or a share such as 0.25 or 25%, got {value}.",
                 param,
@@ -84,7 +85,7 @@ class _Keep(click.ParamType):
 )
 @click.option(
     "--per-image",
-    type=click.IntRange(min=1),
+    type=WholeRange(1),
     metavar="N",
     help=f"Positives, and negatives, of each image at most.  [default: {defaults.MINED_PER_IMAGE}]",
 )
@@ -113,6 +114,7 @@ class _Keep(click.ParamType):
 @on_bad_image_option
 @follow_outside_option
 @cache_option
+@force_option
 @json_option
 @quiet_option
 def mine(
@@ -134,6 +136,7 @@ def mine(
     on_bad_image: str,
     follow_outside: bool,
     cache: Path | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Find hard positives and negatives of labelled images, or the hardest of your triplets.
@@ -151,6 +154,8 @@ def mine(
     """
     if images is None:
         labels, images = None, labels
+    from tripletkit.data.outputs import Outputs
+
     _check_arguments(labels, images, triplets_file)
     of_labels = {
         "--per-image": per_image,
@@ -158,7 +163,10 @@ def mine(
         "--negative-quantiles": negative_quantiles,
     }
     _check_options(triplets_file is not None, of_labels, {"--keep": keep})
-    _check_outputs(labels or triplets_file, [output, triplets_out, plot_file], plot_file)
+    outputs = Outputs(
+        [labels, triplets_file, model, *weights.values()], image_folders=[images], overwrite=force
+    )
+    files = MinedFiles.check(outputs, output, triplets_out, plot_file)
     if model is None and backbone is None and not as_features:
         backbone = [defaults.BACKBONE]
 
@@ -185,7 +193,7 @@ def mine(
                 negative_quantiles or defaults.NEGATIVE_QUANTILES,
             ),
         )
-    write_mined(mined, output, triplets_out, plot_file)
+    files.write(mined)
     if as_json:
         show_json(mined.summary)
     else:
@@ -219,18 +227,3 @@ def _check_options(
                 f"expected a lower and a higher share, got {value[0]:g} {value[1]:g}.",
                 param_hint=f"'{option}'",
             )
-
-
-def _check_outputs(source: Path, outputs: Sequence[Path | None], plot_file: Path | None) -> None:
-    from tripletkit.data.outputs import check_output
-
-    paths = [path for path in outputs if path is not None]
-    targets = [path.resolve() for path in (source, *paths)]
-    if len(set(targets)) < len(targets):
-        raise click.UsageError("What is read and what is written must be different files.")
-    for path in paths:
-        check_output(path)
-    if plot_file is not None:
-        from tripletkit.report.style import check_figure_output
-
-        check_figure_output(plot_file)

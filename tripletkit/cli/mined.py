@@ -24,8 +24,20 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from tripletkit.data.outputs import OutputFile, Outputs
     from tripletkit.mining.offline import MinedImages
     from tripletkit.search.encoders import Encoder
+
+IMAGES_COLUMNS = ("anchor", "other", "kind", "distance", "rank")
+TRIPLETS_COLUMNS = (
+    "anchor",
+    "positive",
+    "negative",
+    "to_positive",
+    "to_negative",
+    "margin",
+    "line",
+)
 
 
 @dataclass(frozen=True)
@@ -48,36 +60,67 @@ class Mined:
     text: str
 
 
-def write_mined(
-    mined: Mined, output: Path | None, triplets_out: Path | None, plot_file: Path | None
-) -> None:
-    """Write what was asked for: all of it, or nothing."""
-    from tripletkit.data.outputs import open_output
-    from tripletkit.data.triplets import write_triplet_lines
+@dataclass(frozen=True)
+class MinedFiles:
+    """Where to write what was found; None is not asked for."""
 
-    with ExitStack() as stack:
-        files = []
-        if output is not None:
-            files.append(stack.enter_context(open_output(output)))
-            mined.table.to_csv(files[-1], index=False, lineterminator="\n")
-        if triplets_out is not None:
-            files.append(stack.enter_context(open_output(triplets_out)))
-            write_triplet_lines(files[-1], mined.names, mined.triplets)
-        if plot_file is not None:
-            from tripletkit.report.style import render_figure
+    table: OutputFile | None
+    triplets: OutputFile | None
+    plot: OutputFile | None
 
-            form = plot_file.suffix.lower().removeprefix(".")
-            files.append(stack.enter_context(open_output(plot_file, "wb")))
-            files[-1].write(render_figure(mined.draw(), form))
-        # A full disk shows here, before any of them has taken its place.
-        for file in files:
-            file.flush()
-    if output is not None:
-        say(f"Wrote {len(mined.table):,} rows: {output}.")
-    if triplets_out is not None:
-        say(f"Wrote {len(mined.triplets):,} triplets: {triplets_out}.")
-    if plot_file is not None:
-        say(f"Drew {plot_file}.")
+    @classmethod
+    def check(
+        cls,
+        outputs: Outputs,
+        table: Path | None,
+        triplets: Path | None,
+        plot: Path | None,
+    ) -> MinedFiles:
+        """Refuse early what may not be written."""
+        from tripletkit.data.output_forms import DRAWN_FORM, TRIPLETS_FORM, csv_form
+
+        if plot is not None:
+            from tripletkit.report.style import check_figure_suffix
+
+            check_figure_suffix(plot)
+        headings = (",".join(columns) + "\n" for columns in (IMAGES_COLUMNS, TRIPLETS_COLUMNS))
+        return cls(
+            outputs.optional_file(table, csv_form("a table of `tripletkit mine`", *headings)),
+            outputs.optional_file(triplets, TRIPLETS_FORM),
+            outputs.optional_file(plot, DRAWN_FORM),
+        )
+
+    def write(self, mined: Mined) -> None:
+        """Write all of it, or nothing."""
+        from tripletkit.data.names import guard_formula
+        from tripletkit.data.outputs import open_output
+        from tripletkit.data.triplet_files import write_triplet_lines
+
+        with ExitStack() as stack:
+            files = []
+            if self.table is not None:
+                files.append(stack.enter_context(open_output(self.table)))
+                texts = mined.table.select_dtypes(["object", "string"])
+                texts = texts.map(guard_formula, na_action="ignore")
+                mined.table.assign(**texts).to_csv(files[-1], index=False, lineterminator="\n")
+            if self.triplets is not None:
+                files.append(stack.enter_context(open_output(self.triplets)))
+                write_triplet_lines(files[-1], mined.names, mined.triplets)
+            if self.plot is not None:
+                from tripletkit.report.style import render_figure
+
+                form = self.plot.path.suffix.lower().removeprefix(".")
+                files.append(stack.enter_context(open_output(self.plot, "wb")))
+                files[-1].write(render_figure(mined.draw(), form))
+            # A full disk shows here, before any of them has taken its place.
+            for file in files:
+                file.flush()
+        if self.table is not None:
+            say(f"Wrote {len(mined.table):,} rows: {self.table}.")
+        if self.triplets is not None:
+            say(f"Wrote {len(mined.triplets):,} triplets: {self.triplets}.")
+        if self.plot is not None:
+            say(f"Drew {self.plot}.")
 
 
 def mine_classes(
@@ -161,7 +204,7 @@ def mine_triplets(
     import numpy as np
     import pandas as pd
 
-    from tripletkit.data.triplets import read_triplets
+    from tripletkit.data.triplet_files import read_triplets
     from tripletkit.evaluation.distances import triplet_distances
     from tripletkit.features.collection import find_files
     from tripletkit.mining.offline import hardest_triplets

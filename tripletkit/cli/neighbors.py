@@ -15,6 +15,7 @@ from tripletkit.cli.options import (
     INPUT_FILE,
     INPUT_FOLDER,
     OUTPUT_FILE,
+    WholeRange,
     cache_option,
     follow_outside_option,
     force_option,
@@ -27,6 +28,7 @@ from tripletkit.cli.tables import align_columns
 from tripletkit.errors import ImageReadError
 
 if TYPE_CHECKING:
+    from tripletkit.data.outputs import OutputFile
     from tripletkit.features.collection import NamedFiles
     from tripletkit.features.sources import GivenWeights
     from tripletkit.search.encoders import Encoder
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("images", type=INPUT_FOLDER)
+@click.argument("images", type=INPUT_FOLDER, required=False)
 @click.option(
     "--query",
     "queries",
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "-k",
-    type=click.IntRange(min=1),
+    type=WholeRange(1),
     default=defaults.NEIGHBORS,
     show_default=True,
     help="Neighbours of each query.",
@@ -71,7 +73,7 @@ if TYPE_CHECKING:
 @json_option
 @quiet_option
 def neighbors(
-    images: Path,
+    images: Path | None,
     queries: tuple[Path, ...],
     k: int,
     model: Path | None,
@@ -100,17 +102,25 @@ def neighbors(
     anew.
     """
     from tripletkit.data.labels import read_labels
-    from tripletkit.data.outputs import check_output
-    from tripletkit.features.extract import hash_images
+    from tripletkit.data.output_forms import DRAWN_FORM
+    from tripletkit.data.outputs import Outputs
     from tripletkit.features.store import FeatureStore
-    from tripletkit.search.approximate import check_faiss
+    from tripletkit.search.approximate import INDEX_FORM, check_faiss
 
     if collage is not None:
-        from tripletkit.report.collages import check_collage_output
+        from tripletkit.report.collages import check_collage_suffix
 
-        check_collage_output(collage)
+        check_collage_suffix(collage)
+    # An index that is there is read, unless it is to be made anew.
+    makes_index = index is not None and (force or not index.exists())
+    outputs = Outputs(
+        [*queries, labels, model, *weights.values(), None if makes_index else index],
+        image_folders=[images, *(query for query in queries if query.is_dir())],
+        overwrite=force,
+    )
+    collage_file = outputs.optional_file(collage, DRAWN_FORM)
+    index_file = outputs.optional_file(index if makes_index else None, INDEX_FORM)
     if index is not None:
-        check_output(index)
         check_faiss()
     label_of = read_labels(input_source(labels)) if labels else {}
     skip_bad = on_bad_image == "skip"
@@ -118,14 +128,13 @@ def neighbors(
     files = find_images(images, skip_bad=skip_bad, follow_outside=follow_outside)
     encoder = choose_encoder(model, as_features, backbone, weights, views)
     with FeatureStore(cache) as store:
-        contents = hash_images([*query_files.paths, *files.paths], store)
-    own, contents = contents[: len(query_files.names)], contents[len(query_files.names) :]
+        own, contents = query_files.contents(store).hashes, files.contents(store).hashes
     same = _same_contents(own, contents)
     search = _Search(encoder, files, query_files, cache, skip_bad)
     if index is None:
         found = search.exactly(k, same)
     else:
-        found = search.by_index(k, same, index, contents, force)
+        found = search.by_index(k, same, index_file or index, contents)
 
     answers = [
         _answer(name, list(found.of(query)), files.names)
@@ -135,8 +144,8 @@ def neighbors(
         for query, answer in enumerate(answers):
             names = [files.names[row] for row in same[query]] + [query_files.paths[query].name]
             _add_labels(answer, names, label_of)
-    if collage is not None:
-        _draw(collage, answers, query_files, files)
+    if collage_file is not None:
+        _draw(collage_file, answers, query_files, files)
     if as_json:
         show_json({"distance": encoder.distance, "queries": answers})
     else:
@@ -163,7 +172,8 @@ class _Search:
         queries, embeddings = self._encode(self.files)
         return find_neighbors(embeddings, queries, k, self.encoder.distance, same)
 
-    def by_index(self, k: int, same: list, path: Path, contents: list, force: bool) -> Neighbors:
+    def by_index(self, k: int, same: list, place: Path | OutputFile, contents: list) -> Neighbors:
+        """Search by the index at a path, or make it in a file that may be written."""
         from tripletkit.search.approximate import (
             ApproximateIndex,
             IndexOrigin,
@@ -176,30 +186,21 @@ class _Search:
             fingerprint_collection(self.files.names, contents),
             len(self.files.names),
         )
-        if path.exists() and not force:
-            index = ApproximateIndex.load(path, origin)
+        if isinstance(place, Path):
+            index = ApproximateIndex.load(place, origin)
             queries, _ = self._encode(None)
         else:
             queries, embeddings = self._encode(self.files)
             index = ApproximateIndex(embeddings, origin)
-            index.save(path)
-            say(f"Wrote the index {path}.")
+            index.save(place)
+            say(f"Wrote the index {place}.")
         return index.search(queries, k, same)
 
     def _encode(self, files: NamedFiles | None) -> tuple:
         """Return the vectors of the queries and of the collection, if it is query_files for."""
-        from tripletkit.features.collection import NamedFiles
-
         query_files, encoder = self.query_files, self.encoder
         n_queries = len(query_files.names)
-        both = query_files
-        if files is not None:
-            both = NamedFiles(
-                [*query_files.names, *files.names],
-                [*query_files.places, *files.places],
-                [*query_files.paths, *files.paths],
-                {n_queries + row: problem for row, problem in files.problems.items()},
-            )
+        both = query_files if files is None else query_files.joined(files)
         collection = open_collection(
             both,
             encoder.source,
@@ -242,7 +243,7 @@ def _add_labels(answer: dict[str, Any], names: list[str], label_of: dict[str, st
         neighbor["same_label"] = answer["label"] == neighbor["label"] if known else None
 
 
-def _draw(output: Path, answers: list, query_files: NamedFiles, files: NamedFiles) -> None:
+def _draw(output: OutputFile, answers: list, query_files: NamedFiles, files: NamedFiles) -> None:
     from tripletkit.report.collages import Tile, draw_grid, write_image
 
     path_of = dict(zip(files.names, files.paths, strict=True))

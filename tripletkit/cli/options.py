@@ -17,7 +17,47 @@ INPUT_FILE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=
 LABELS = click.Path(exists=True, allow_dash=True, path_type=Path)
 INPUT_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 INPUT_PATH = click.Path(exists=True, allow_dash=True, path_type=Path)
-OUTPUT_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+class OutputPath(click.Path):
+    """A place that a command writes to; every one goes through `tripletkit.data.outputs.Outputs`.
+
+    A test looks for this type to find all outputs of all commands.
+    """
+
+    def __init__(self, *, is_folder: bool = False) -> None:
+        super().__init__(file_okay=not is_folder, dir_okay=is_folder, path_type=Path)
+
+
+OUTPUT_FILE = OutputPath()
+OUTPUT_FOLDER = OutputPath(is_folder=True)
+
+
+# More than there can be of anything that is counted, and what arrays of the library can hold.
+MOST = 2**31 - 1
+
+
+class WholeRange(click.IntRange):
+    """A range of whole numbers with two ends, written in digits as any program reads them.
+
+    Python takes `1_0` and digits of other scripts, too, and numbers that no array can hold.
+    """
+
+    def __init__(self, min: int, max: int = MOST) -> None:
+        super().__init__(min=min, max=max)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> int:
+        _check_plain(self, value, param, context)
+        number = click.INT.convert(value, param, context)
+        if number > MOST:
+            self.fail(f"{number} is more than {MOST:,}.", param, context)
+        return super().convert(number, param, context)
+
+    def _describe_range(self) -> str:
+        """Leave out of the help what bounds every number."""
+        return f"x>={self.min}" if self.max == MOST else super()._describe_range()
 
 
 class FiniteRange(click.FloatRange):
@@ -26,6 +66,7 @@ class FiniteRange(click.FloatRange):
     def convert(
         self, value: Any, param: click.Parameter | None, context: click.Context | None
     ) -> float:
+        _check_plain(self, value, param, context)
         number = super().convert(value, param, context)
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, context)
@@ -43,6 +84,13 @@ class NamedChoice(click.Choice):
         if value not in self.choices:
             self.fail(describe_unknown(str(value), self.choices), param, context)
         return value
+
+
+def _check_plain(
+    kind: click.ParamType, value: Any, param: click.Parameter | None, context: click.Context | None
+) -> None:
+    if isinstance(value, str) and not (value.isascii() and "_" not in value):
+        kind.fail(f"{value!r} is not a number in plain digits.", param, context)
 
 
 def group_options(*options: Callable[[Callable], Callable]) -> Callable[[Callable], Callable]:
@@ -97,7 +145,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 
 seed_option = click.option(
     "--seed",
-    type=click.IntRange(0, 2**31 - 1),
+    type=WholeRange(0),
     default=defaults.SEED,
     show_default=True,
     help="Start of every choice by chance. The same seed gives the same result.",
@@ -127,7 +175,9 @@ model_option = click.option(
     help="Model folder that `tripletkit train` wrote.",
 )
 
-force_option = click.option("--force", is_flag=True, help="Replace what is there.")
+force_option = click.option(
+    "--force", is_flag=True, help="Replace what is there, if it is what this command writes."
+)
 
 follow_outside_option = click.option(
     "--follow-outside",
@@ -137,5 +187,13 @@ follow_outside_option = click.option(
 
 
 def input_source(path: Path) -> Path | BinaryIO:
-    """Return what a reader takes: the path, or standard input for `-`."""
-    return sys.stdin.buffer if str(path) == "-" else path
+    """Return what a reader takes: the path, or standard input for `-`.
+
+    Raises:
+        UsageError: if the program was started without standard input (`<&-`).
+    """
+    if str(path) != "-":
+        return path
+    if sys.stdin is None:
+        raise click.UsageError("`-` stands for standard input, which is closed.")
+    return sys.stdin.buffer

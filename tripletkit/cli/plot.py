@@ -9,7 +9,7 @@ import click
 
 from tripletkit.cli.console import say
 from tripletkit.cli.options import OUTPUT_FILE, quiet_option
-from tripletkit.cli.views import open_model_view, view_options
+from tripletkit.cli.views import make_outputs, open_model_view, view_options
 from tripletkit.errors import LabelFileError, ModelFolderError
 
 if TYPE_CHECKING:
@@ -29,7 +29,13 @@ KINDS = ("history", "distances", "margins", "map", "confusion")
 @view_options
 @quiet_option
 def plot(
-    kind: str, model: Path, output: Path, dark: bool, projection: str, **view_settings: Any
+    kind: str,
+    model: Path,
+    output: Path,
+    dark: bool,
+    projection: str,
+    force: bool,
+    **view_settings: Any,
 ) -> None:
     """Draw one figure of a trained model.
 
@@ -42,21 +48,23 @@ def plot(
     and negative. margins: how often it is right when it is sure. map: the embeddings on a plane.
     confusion: which labels the neighbours mix up (needs --labels).
     """
+    from tripletkit.data.output_forms import DRAWN_FORM
     from tripletkit.model.model_folder import load_model
     from tripletkit.report.projections import check_projection
-    from tripletkit.report.style import DARK, LIGHT, check_figure_output, write_figure
+    from tripletkit.report.style import DARK, LIGHT, check_figure_suffix, write_figure
 
-    check_figure_output(output)
+    check_figure_suffix(output)
     if kind == "confusion" and view_settings["labels"] is None:
         raise click.UsageError("confusion needs --labels FILE, the true labels.")
     theme = DARK if dark else LIGHT
     folder = load_model(model)
+    file = make_outputs(folder, force=force, **view_settings).file(output, DRAWN_FORM)
     if kind == "history":
         figure = _draw_history(folder, theme)
     else:
         check_projection(projection)
         figure = _draw(kind, open_model_view(folder, **view_settings), projection, theme)
-    write_figure(output, figure)
+    write_figure(file, figure)
     say(f"Drew {output}.")
 
 

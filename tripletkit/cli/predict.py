@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING
 import click
 
 from tripletkit.cli.collections import open_collection
-from tripletkit.cli.console import prepare_tensorflow, say, standard_output, warn
+from tripletkit.cli.console import say, standard_output, warn
 from tripletkit.cli.options import (
     INPUT_FILE,
     INPUT_FOLDER,
     OUTPUT_FILE,
     cache_option,
     follow_outside_option,
+    force_option,
     input_source,
     model_option,
     on_bad_image_option,
     quiet_option,
 )
-from tripletkit.cli.sources import weights_option
+from tripletkit.cli.sources import features_option, given_features, weights_option
 from tripletkit.errors import ImageNameError
 
 if TYPE_CHECKING:
@@ -50,10 +51,12 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Answer by the backbone's features alone (cosine), as if no head had been trained.",
 )
+@features_option
 @weights_option
 @on_bad_image_option
 @follow_outside_option
 @cache_option
+@force_option
 @quiet_option
 def predict(
     triplets: Path,
@@ -66,6 +69,7 @@ def predict(
     on_bad_image: str,
     follow_outside: bool,
     cache: Path | None,
+    force: bool,
 ) -> None:
     """Answer questions `A B C`: 1 if A is closer to B than to C, else 0.
 
@@ -77,47 +81,49 @@ def predict(
     The margin is d(A,C) - d(A,B): the larger, the surer. With --on-bad-image skip a row with an
     image that cannot be read answers 0 and has no margin.
     """
-    from tripletkit.data.outputs import check_output
-    from tripletkit.data.triplets import read_triplets
-    from tripletkit.evaluation.answers import Answers, write_answers
+    from tripletkit.data.outputs import Outputs
+    from tripletkit.data.triplet_files import read_triplets
+    from tripletkit.evaluation.answers import ANSWERS_FORM, Answers, write_answers
     from tripletkit.evaluation.distances import FROZEN_DISTANCE, triplet_margins
     from tripletkit.features.collection import find_files
     from tripletkit.model.model_folder import load_model
 
     folder = load_model(model)
-    to_file = output is not None and str(output) != "-"
-    if to_file:
-        check_output(output)
-    if images is None and not folder.image_folder.is_dir():
+    outputs = Outputs(
+        [triplets, *weights.values()],
+        image_folders=[images or folder.image_folder],
+        overwrite=force,
+    )
+    file = outputs.optional_file(None if str(output) == "-" else output, ANSWERS_FORM)
+    images = images or (None if given_features() else folder.image_folder)
+    if images is not None and not images.is_dir():
         raise ImageNameError(
-            f"{folder.image_folder}: the folder of images that the model was trained with is "
+            f"{images}: the folder of images that the model was trained with is "
             "gone. Say where the images are with --images DIR."
         )
     queries = read_triplets(input_source(triplets))
     files = find_files(
         queries.names,
         queries.first_places(),
-        images or folder.image_folder,
+        images,
         skip_bad=on_bad_image == "skip",
         follow_outside=follow_outside,
     )
-    prepare_tensorflow()
     collection = open_collection(
         files,
-        folder.find_source(weights),
+        folder.find_source(weights, given_features()),
         cache,
         skip_bad=on_bad_image == "skip",
     )
     if frozen:
         margins = triplet_margins(collection.features, queries.rows, FROZEN_DISTANCE)
     else:
-        from tripletkit.model.heads import embed
+        from tripletkit.model.embedding import embed
 
-        embeddings = embed(folder.load_head(), collection.features)
+        embeddings = embed(folder.open_head(), collection.features)
         margins = triplet_margins(embeddings, queries.rows, folder.distance)
     answers = Answers.from_margins(margins, queries, queries.source)
-    destination = output if to_file else standard_output()
-    write_answers(destination, answers, form)
+    write_answers(file or standard_output(), answers, form)
     sys.stdout.flush()
 
     if n_ties := int(answers.is_tie.sum()):
@@ -129,5 +135,5 @@ def predict(
         )
     say(
         f"Answered {len(queries):,} questions over {len(queries.names):,} images"
-        + (f" to {output}." if to_file else ".")
+        + (f" to {file}." if file else ".")
     )

@@ -9,7 +9,7 @@ import click
 
 from tripletkit.cli.console import say
 from tripletkit.cli.options import OUTPUT_FILE, quiet_option
-from tripletkit.cli.views import open_model_view, view_options
+from tripletkit.cli.views import make_outputs, open_model_view, view_options
 
 if TYPE_CHECKING:
     from tripletkit.data.triplets import Triplets
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 )
 @view_options
 @quiet_option
-def report(model: Path, output: Path, projection: str, **view_settings: Any) -> None:
+def report(model: Path, output: Path, projection: str, force: bool, **view_settings: Any) -> None:
     """Write one HTML page about a model: figures, mistakes, neighbours, a map.
 
     \b
@@ -37,17 +37,16 @@ def report(model: Path, output: Path, projection: str, **view_settings: Any) -> 
 
     The page holds its images and asks the network for nothing, so it can be sent by mail.
     """
-    from tripletkit.data.outputs import check_output
     from tripletkit.model.model_folder import load_model
-    from tripletkit.report.page import write_report
+    from tripletkit.report.page import REPORT_FORM, write_report
     from tripletkit.report.projections import check_projection
 
-    check_output(output)
     check_projection(projection)
     folder = load_model(model)
+    file = make_outputs(folder, force=force, **view_settings).file(output, REPORT_FORM)
     view = open_model_view(folder, **view_settings)
     training = _read_training(view)
-    n_bytes = write_report(output, view, _run_baselines(view, training), training, projection)
+    n_bytes = write_report(file, view, _run_baselines(view, training), training, projection)
     say(f"Wrote {output}, {n_bytes / 1e6:.1f} MB. Open it in a browser.")
 
 

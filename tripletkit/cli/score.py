@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tripletkit.cli.console import say, show_json
-from tripletkit.cli.options import INPUT_FILE, input_source, json_option, quiet_option, seed_option
+from tripletkit.cli.console import show_json, warn
+from tripletkit.cli.options import INPUT_FILE, input_source, json_option, quiet_option
 from tripletkit.cli.tables import align_columns, show_count
 from tripletkit.cli.votes import check_votes_options, make_votes_options
 
 if TYPE_CHECKING:
     from tripletkit.data.triplets import Triplets
     from tripletkit.data.votes import Votes
-    from tripletkit.evaluation.intervals import Interval
+    from tripletkit.evaluation.intervals import Interval, NoInterval
     from tripletkit.evaluation.scoring import Score, Slice
     from tripletkit.evaluation.vote_scoring import VoteScore
+
+# What a tie earned, by `--ties`.
+_EARNED = {"answer": "counted as answer 0", "error": "counted as wrong", "half": "counted as half"}
 
 triplets_option = click.option(
     "--triplets",
@@ -28,10 +31,11 @@ triplets_option = click.option(
 
 ties_option = click.option(
     "--ties",
-    type=click.Choice(["error", "half"]),
-    default="error",
+    type=click.Choice(["answer", "error", "half"]),
+    default="answer",
     show_default=True,
-    help="Count a row whose two images are equally near as wrong, or as half right.",
+    help="Count a row whose two images are equally near as the 0 that it answers, as wrong, or as "
+    "half right; the last two need margins.",
 )
 
 
@@ -42,7 +46,6 @@ ties_option = click.option(
 @click.option("--unique", is_flag=True, help="Count rows that repeat an earlier one only once.")
 @ties_option
 @make_votes_options("--triplets")
-@seed_option
 @json_option
 @quiet_option
 def score(
@@ -53,7 +56,6 @@ def score(
     ties: str,
     votes_file: Path | None,
     fourth_column: str | None,
-    seed: int,
     as_json: bool,
 ) -> None:
     """Print the accuracy of an answer file, with its uncertainty.
@@ -61,6 +63,8 @@ def score(
     TRUTH is one 0 or 1 a line, or a CSV with a column label, truth or prediction. Without it
     every first image is taken for the nearer one, as in a training file; with votes, what most
     people said is the truth, and questions on which they are tied are left out of the accuracy.
+    What counts is the answer that stands in the file, so that a CSV and labels of the same answers
+    score the same; see --ties.
 
     \b
     tripletkit score preds.csv truth.csv
@@ -70,6 +74,7 @@ def score(
     import numpy as np
 
     from tripletkit.evaluation.answers import (
+        check_not_exchanged,
         check_same_length,
         check_same_questions,
         read_answers,
@@ -81,11 +86,10 @@ def score(
     check_votes_options(votes_file, fourth_column)
     if fourth_column is not None and triplets_file is None:
         raise click.UsageError("--fourth-column needs --triplets, which has the column.")
-    has_votes = votes_file is not None or fourth_column is not None
-    if unique and has_votes:
-        raise click.UsageError("--unique excludes votes: a row that repeats another has its own.")
     answers = read_answers(input_source(predictions))
     triplets, votes = _read_questions(triplets_file, votes_file, fourth_column)
+    if unique and votes is not None:
+        raise click.UsageError("--unique excludes votes: a row that repeats another has its own.")
     rows = answers.triplets.rows if answers.triplets else None
     if triplets is not None:
         check_same_questions(answers, triplets)
@@ -98,37 +102,58 @@ def score(
     by_votes = None
     if votes is not None:
         check_same_length(answers, len(votes), str(votes_file or triplets_file))
-        by_votes = score_votes(answers, votes, rows=rows, ties=ties, seed=seed)
+        by_votes = score_votes(answers, votes, rows=rows, ties=ties)
     if truth is not None:
         read = read_truth(input_source(truth))
+        check_not_exchanged(answers, read)
         check_same_length(answers, len(read), read.source)
         labels = read.labels
     elif votes is not None:
-        say("No truth file: taking what most people said for the truth.")
+        warn("no truth file: taking what most people said for the truth")
         labels, is_decided = take_majority(votes, str(votes_file or triplets_file))
         answers, rows = answers.take(is_decided), None if rows is None else rows[is_decided]
     else:
-        say("No truth file: taking every first image for the nearer one (truth all 1).")
+        if triplets is not None:
+            triplets.check_answered()
+        warn("no truth file: taking every first image for the nearer one (truth all 1)")
         labels = np.ones(len(answers), dtype=np.int8)
-    result = score_answers(answers, labels, rows=rows, ties=ties, unique=unique, seed=seed)
+    result = score_answers(answers, labels, rows=rows, ties=ties, unique=unique)
+    _warn_of_ties(result)
     if as_json:
-        show_json(result.to_json() | ({"votes": by_votes.to_json()} if by_votes else {}))
+        about = {"truth": None if truth is None else read.source}
+        by_votes = {} if by_votes is None else {"votes": by_votes.to_json()}
+        show_json(about | result.to_json() | by_votes)
     else:
         click.echo(describe_score(result, by_votes))
+
+
+def _warn_of_ties(score: Score) -> None:
+    n_silent = (score.n_ties or 0) + (score.n_undecidable or 0)
+    if n_silent and score.ties == "answer":
+        warn(
+            f"{n_silent:,} of {score.n:,} rows tell the two images not apart; they answer 0, and "
+            "count as right where the truth is 0"
+        )
 
 
 def _read_questions(
     triplets_file: Path | None, votes_file: Path | None, fourth_column: str | None
 ) -> tuple[Triplets | None, Votes | None]:
     """Return the questions, where a file holds them, and the votes on them, where there are any."""
-    from tripletkit.data.triplets import read_triplets
-    from tripletkit.data.vote_files import read_triplets_with_shares, read_votes
+    from tripletkit.data.triplet_files import read_triplets
+    from tripletkit.data.vote_files import (
+        read_triplets_with_shares,
+        read_triplets_with_votes,
+        read_votes,
+    )
 
     if fourth_column is not None:
         return read_triplets_with_shares(input_source(triplets_file))
-    triplets = None if triplets_file is None else read_triplets(input_source(triplets_file))
     if votes_file is None:
-        return triplets, None
+        if triplets_file is None:
+            return None, None
+        return read_triplets_with_votes(input_source(triplets_file))
+    triplets = None if triplets_file is None else read_triplets(input_source(triplets_file))
     read = read_votes(input_source(votes_file))
     if triplets is None:
         return read.triplets, read.votes
@@ -146,7 +171,7 @@ def describe_score(score: Score, by_votes: VoteScore | None = None) -> str:
         ],
         ["95% interval", describe_interval(score.wilson), "Wilson, rows taken as independent"],
     ]
-    lines.append(_describe_bootstrap(score))
+    lines.append(_describe_image_interval(score))
     for label, n, n_correct in (
         ("1", score.n_ones, score.n_ones_correct),
         ("0", score.n_zeros, score.n_zeros_correct),
@@ -175,9 +200,8 @@ def describe_votes(score: VoteScore) -> list[list[str]]:
         ["agreement", f"{score.agreement:.4f}", "share of the voters who say what the answer says"],
         ["95% interval", describe_interval(score.wilson), "Wilson, rows taken as independent"],
     ]
-    if score.bootstrap is not None:
-        interval = describe_interval(score.bootstrap)
-        rows.append(["95% interval", interval, "bootstrap, images resampled"])
+    if score.image_interval is not None:
+        rows.append(_image_interval_row(score.image_interval))
     rows.append(["ceiling", f"{score.ceiling:.4f}", "if every answer were that of the majority"])
     if (voters := score.voters) is not None:
         of = "" if voters.n == score.n else f" ({voters.n:,} questions with two votes or more)"
@@ -198,14 +222,28 @@ def _describe_right(n_correct: float, n: int) -> str:
     return f"{show_count(n_correct)} of {n:,} right"
 
 
-def _describe_bootstrap(score: Score) -> list[str]:
-    if score.bootstrap is not None:
-        return ["95% interval", describe_interval(score.bootstrap), "bootstrap, images resampled"]
-    if score.n_repeats is None:
-        reason = "needs the triplets (--triplets FILE)"
-    else:
-        reason = "all rows are alike, or all share an image"
-    return ["95% interval", "-", f"bootstrap, images resampled: {reason}"]
+def describe_image_interval(interval: Interval | NoInterval | None) -> str:
+    """Return what a column of a table says of an interval that allows for shared images."""
+    from tripletkit.evaluation.intervals import Interval, NoInterval
+
+    if isinstance(interval, Interval):
+        return describe_interval(interval)
+    return interval.reason if isinstance(interval, NoInterval) else "-"
+
+
+def _describe_image_interval(score: Score) -> list[str]:
+    if score.image_interval is None:
+        reason = "allows for shared images: needs the triplets (--triplets FILE)"
+        return ["95% interval", "-", reason]
+    return _image_interval_row(score.image_interval)
+
+
+def _image_interval_row(interval: Interval | NoInterval) -> list[str]:
+    from tripletkit.evaluation.intervals import NoInterval
+
+    if isinstance(interval, NoInterval):
+        return ["95% interval", "-", f"allows for shared images: {interval.detail}"]
+    return ["95% interval", describe_interval(interval), "allows for shared images"]
 
 
 def _describe_counts(score: Score) -> list[list[str]]:
@@ -213,8 +251,12 @@ def _describe_counts(score: Score) -> list[list[str]]:
         lines = [["ties", "-", "not known: the answers have no margins"]]
     else:
         lines = [
-            ["ties", f"{score.n_ties:,}", "both images equally near"],
-            ["undecidable", f"{score.n_undecidable:,}", "no margin; counted as wrong"],
+            ["ties", f"{score.n_ties:,}", f"both images equally near; {_EARNED[score.ties]}"],
+            [
+                "undecidable",
+                f"{score.n_undecidable:,}",
+                f"no margin; {_EARNED['answer' if score.ties == 'answer' else 'error']}",
+            ],
         ]
     if score.n_repeats:
         counted = "left out" if score.is_unique else "counted again (--unique leaves them out)"

@@ -12,6 +12,10 @@ from tripletkit import defaults
 from tripletkit.cli.console import say, show_json, warn
 from tripletkit.cli.options import (
     INPUT_FILE,
+    OUTPUT_FOLDER,
+    FiniteRange,
+    WholeRange,
+    force_option,
     input_source,
     json_option,
     quiet_option,
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     "folder",
-    type=click.Path(path_type=Path),
+    type=OUTPUT_FOLDER,
     required=True,
     metavar="DIR",
     help="Folder for train.txt, val.txt, val_truth.csv and val_triplets.txt.",
@@ -41,17 +45,17 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--val-fraction",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=FiniteRange(0, 1, min_open=True, max_open=True),
     help="Share for validation: of the triplets, or by image of the images.  "
     f"[default: {defaults.VAL_FRACTION}]",
 )
 @click.option(
     "--folds",
-    type=click.IntRange(min=2),
+    type=WholeRange(2),
     metavar="K",
     help="Write K splits to DIR/fold1 ... instead, each validating on another part.",
 )
-@click.option("--force", is_flag=True, help="Replace the files of an earlier split.")
+@force_option
 @seed_option
 @json_option
 @quiet_option
@@ -79,14 +83,16 @@ def split(
     if folds and val_fraction is not None:
         raise click.UsageError("--val-fraction and --folds exclude each other: folds are equal.")
 
+    from tripletkit.data.outputs import Outputs
     from tripletkit.data.splits.cost import price_split
     from tripletkit.data.splits.files import check_split_folder, write_splits
     from tripletkit.data.splits.policies import fold_triplets, split_triplets
-    from tripletkit.data.triplets import read_triplets
+    from tripletkit.data.triplet_files import read_triplets
 
-    source = None if str(triplets) == "-" else triplets
-    check_split_folder(folder, folds or 1, source=source, overwrite=force)
+    outputs = Outputs([triplets], overwrite=force)
+    check_split_folder(folder, folds or 1, outputs)
     all_triplets = read_triplets(input_source(triplets))
+    all_triplets.check_answered()
     if n_degenerate := int(all_triplets.is_degenerate().sum()):
         warn(
             f"{all_triplets.source}: {n_degenerate:,} triplets name one image twice; they are "
@@ -101,7 +107,7 @@ def split(
         splits = fold_triplets(all_triplets, by, folds, seed)
     else:
         splits = [split_triplets(all_triplets, by, val_fraction or defaults.VAL_FRACTION, seed)]
-    write_splits(folder, all_triplets, splits, seed, source=source, overwrite=force)
+    write_splits(folder, all_triplets, splits, seed, outputs)
 
     say(f"Wrote {folder}{'/fold1 ...' if folds else ''}.")
 

@@ -7,9 +7,15 @@ from pathlib import Path
 import click
 
 from tripletkit import defaults
-from tripletkit.cli.options import INPUT_FILE, INPUT_PATH, FiniteRange, section
+from tripletkit.cli.options import INPUT_FILE, INPUT_PATH, FiniteRange, WholeRange, section
 from tripletkit.cli.settings import choice_of, settings_options
-from tripletkit.cli.sources import backbone_option, views_option, weights_option
+from tripletkit.cli.sources import (
+    backbone_option,
+    encoder_detail_options,
+    features_option,
+    views_option,
+    weights_option,
+)
 from tripletkit.cli.votes import make_votes_options
 
 data_options = section(
@@ -95,16 +101,18 @@ model_options = section(
     ),
     weights_option,
     views_option,
+    encoder_detail_options,
+    features_option,
     click.option(
         "--image-size",
-        type=click.IntRange(defaults.MIN_IMAGE_SIZE_PX, defaults.MAX_IMAGE_SIZE_PX),
+        type=WholeRange(defaults.MIN_IMAGE_SIZE_PX, defaults.MAX_IMAGE_SIZE_PX),
         metavar="N",
         help="Side of the square, in pixels, that images are resized to for the backbone.  "
         "[default: the backbone's own]",
     ),
     click.option(
         "--dim",
-        type=click.IntRange(1, 4096),
+        type=WholeRange(1, 4096),
         help="Numbers in an embedding. The embeddings of residual and best are compressed to "
         f"it.  [default: {defaults.DIM} for mlp and linear; as wide as they come for the others]",
     ),
@@ -117,7 +125,7 @@ training_options = section(
     choice_of("mining"),
     click.option(
         "--epochs",
-        type=click.IntRange(min=1),
+        type=WholeRange(1),
         help="Passes over the triplets at most.  "
         f"[default: {defaults.EPOCHS}, {defaults.RESIDUAL_EPOCHS} for residual and best; more for "
         f"small sets: at least {defaults.MIN_STEPS} steps]",

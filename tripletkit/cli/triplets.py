@@ -15,8 +15,10 @@ from tripletkit.cli.options import (
     INPUT_FOLDER,
     LABELS,
     OUTPUT_FILE,
+    WholeRange,
     cache_option,
     follow_outside_option,
+    force_option,
     input_source,
     on_bad_image_option,
     quiet_option,
@@ -39,12 +41,12 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=OUTPUT_FILE, required=True, help="Triplet file to write.")
 @click.option(
     "--per-anchor",
-    type=click.IntRange(min=1),
+    type=WholeRange(1),
     metavar="N",
     help="Triplets for each image as anchor; balanced by class, on average.  "
     f"[default: {defaults.TRIPLETS_PER_ANCHOR}]",
 )
-@click.option("--count", type=click.IntRange(min=1), metavar="N", help="Triplets in all, instead.")
+@click.option("--count", type=WholeRange(1), metavar="N", help="Triplets in all, instead.")
 @click.option(
     "--balance",
     type=click.Choice(defaults.TRIPLET_BALANCES),
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
 @on_bad_image_option
 @follow_outside_option
 @cache_option
+@force_option
 @quiet_option
 def triplets(
     labels: Path,
@@ -91,6 +94,7 @@ def triplets(
     on_bad_image: str,
     follow_outside: bool,
     cache: Path | None,
+    force: bool,
 ) -> None:
     """Draw triplets from class labels: two images of one class and one of another.
 
@@ -107,13 +111,16 @@ def triplets(
     if per_anchor is not None and count is not None:
         raise click.UsageError("--per-anchor and --count exclude each other.")
     _check_difficulty(hard, easy, [model, as_features, backbone, weights, views])
-    _check_outputs(labels, output, truth_file)
-
     from tripletkit.data.competition import draw_truth, write_questions
     from tripletkit.data.label_triplets import draw_triplets
-    from tripletkit.data.triplets import write_triplets
+    from tripletkit.data.output_forms import TRIPLETS_FORM, TRUTH_FORM
+    from tripletkit.data.outputs import Outputs
+    from tripletkit.data.triplet_files import write_triplets
     from tripletkit.features.labelled_images import read_labelled, tell_singleton_classes
 
+    outputs = Outputs([labels, model, *weights.values()], image_folders=[images], overwrite=force)
+    triplets_out = outputs.file(output, TRIPLETS_FORM)
+    truth_out = outputs.optional_file(truth_file, TRUTH_FORM)
     skip_bad = on_bad_image == "skip"
     found = read_labelled(
         input_source(labels), images, cache, skip_bad=skip_bad, follow_outside=follow_outside
@@ -138,10 +145,10 @@ def triplets(
         difficulty=difficulty,
     )
     names = found.files.names
-    if truth_file is None:
-        write_triplets(output, names, rows)
+    if truth_out is None:
+        write_triplets(triplets_out, names, rows)
     else:
-        write_questions(output, truth_file, names, rows, draw_truth(len(rows), seed))
+        write_questions(triplets_out, truth_out, names, rows, draw_truth(len(rows), seed))
     _say_written(rows, found, output, truth_file)
     _say_shortage(rows, labelled, found, per_anchor, count)
 
@@ -158,17 +165,6 @@ def _check_difficulty(hard: bool, easy: bool, encoder: list[object]) -> None:
         raise click.UsageError(
             "--model, --features, --backbone, --weights and --views are for --hard and --easy."
         )
-
-
-def _check_outputs(labels: Path, output: Path, truth_file: Path | None) -> None:
-    from tripletkit.data.outputs import check_output
-
-    outputs = [path for path in (output, truth_file) if path is not None]
-    targets = [path.resolve() for path in (labels, *outputs)]
-    if len(set(targets)) < len(targets):
-        raise click.UsageError("LABELS, --output and --truth must be different files.")
-    for path in outputs:
-        check_output(path)
 
 
 def _measure(

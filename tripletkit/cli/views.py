@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tripletkit.cli.console import prepare_tensorflow, progress_bar
+from tripletkit.cli.console import progress_bar
 from tripletkit.cli.options import (
     INPUT_FILE,
     INPUT_FOLDER,
     cache_option,
     follow_outside_option,
+    force_option,
     group_options,
     input_source,
     on_bad_image_option,
 )
-from tripletkit.cli.sources import weights_option
+from tripletkit.cli.sources import features_option, given_features, weights_option
 
 if TYPE_CHECKING:
+    from tripletkit.data.outputs import Outputs
     from tripletkit.features.sources import GivenWeights
     from tripletkit.model.model_folder import ModelFolder
     from tripletkit.report.model_view import ModelView
@@ -54,10 +56,26 @@ view_options = group_options(
         help="How the map of embeddings is made; umap needs tripletkit[map].",
     ),
     weights_option,
+    features_option,
     on_bad_image_option,
     follow_outside_option,
     cache_option,
+    force_option,
 )
+
+
+def make_outputs(
+    model: ModelFolder, *, images: Path | None, force: bool, **view_settings: Any
+) -> Outputs:
+    """Return what may be written by a command that takes `view_options`."""
+    from tripletkit.data.outputs import Outputs
+
+    record = model.record
+    inputs = [view_settings[name] for name in ("triplets", "truth", "labels")]
+    inputs += view_settings["weights"].values()
+    of_votes = record.votes and record.votes.file
+    inputs += [Path(file.path) for file in (record.training_file, of_votes) if file and file.path]
+    return Outputs(inputs, image_folders=[images or model.image_folder], overwrite=force)
 
 
 def open_model_view(
@@ -75,7 +93,6 @@ def open_model_view(
     """Open what the options name; see `open_view`."""
     from tripletkit.report.model_view import open_view
 
-    prepare_tensorflow()
     with progress_bar("features", "image") as progress:
         return open_view(
             model,
@@ -84,6 +101,7 @@ def open_model_view(
             images=images,
             labels=labels and input_source(labels),
             weights=weights,
+            features=given_features(),
             skip_bad=on_bad_image == "skip",
             follow_outside=follow_outside,
             cache=cache,

@@ -19,7 +19,8 @@ from tripletkit.data.overlap import Overlap, find_overlap
 from tripletkit.data.pair_graph import PairGraph, make_pair_graph
 from tripletkit.data.questions import Judgements, Questions, compare_judgements, group_questions
 from tripletkit.data.tally import Tally, show_names, tally
-from tripletkit.data.triplets import Triplets, TripletScan
+from tripletkit.data.triplet_files import TripletScan
+from tripletkit.data.triplets import Triplets
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
-from tripletkit.data.outputs import open_output
-from tripletkit.data.triplets import write_triplets
+from tripletkit.data.outputs import Destination, open_output
+from tripletkit.data.triplet_files import write_triplets
 
 
 def draw_truth(n_questions: int, seed: int) -> np.ndarray:
@@ -17,13 +16,17 @@ def draw_truth(n_questions: int, seed: int) -> np.ndarray:
 
 
 def write_questions(
-    path: Path, truth_path: Path, names: Sequence[str], rows: np.ndarray, truth: np.ndarray
+    questions: Destination,
+    truth_file: Destination,
+    names: Sequence[str],
+    rows: np.ndarray,
+    truth: np.ndarray,
 ) -> None:
     """Write questions and, under the heading `label`, their truth; both or neither.
 
     Args:
-        path: the triplet file to write.
-        truth_path: the file of truth to write.
+        questions: the triplet file to write.
+        truth_file: the file of truth to write.
         names: the distinct names.
         rows: `(n_questions, 3)` anchor, positive, negative, indices into `names`.
         truth: `(n_questions,)`, 1 where the positive is to stand first, 0 where it is not.
@@ -31,6 +34,11 @@ def write_questions(
         TripletFileError: if a name cannot stand in a text file.
         OutputError: if a file cannot be written.
     """
-    with open_output(truth_path) as file:
+    with open_output(truth_file) as file:
         file.write("label\n" + "".join(f"{label}\n" for label in truth))
-        write_triplets(path, names, np.where(truth[:, None] == 1, rows, rows[:, [0, 2, 1]]))
+        write_triplets(
+            questions,
+            names,
+            np.where(truth[:, None] == 1, rows, rows[:, [0, 2, 1]]),
+            is_answered=False,
+        )

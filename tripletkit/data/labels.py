@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -12,7 +13,10 @@ from typing import BinaryIO
 import numpy as np
 
 from tripletkit.data.folder import list_images, locate_images
-from tripletkit.data.triplets import check_text, read_bytes
+from tripletkit.data.names import unguard_formula
+from tripletkit.data.text_files import check_text, read_bytes
+from tripletkit.data.text_lines import SEPARATORS, shorten_line, split_csv_line
+from tripletkit.data.triplet_headings import normalize
 from tripletkit.errors import LabelFileError, TripletFileError, describe_problems
 
 COLUMNS = ("name", "label")
@@ -122,7 +126,9 @@ def read_classes(source: Path, folder: Path) -> dict[str, str]:
 
 
 def read_labels(source: Path | BinaryIO, name: str | None = None) -> dict[str, str]:
-    """Read a CSV with the columns `name` and `label`; others are passed over.
+    """Read a CSV or TSV with the columns `name` and `label`; others are passed over.
+
+    What guards a text from being taken for a formula is taken off; see `data.names`.
 
     Args:
         source: a path, or an open binary file such as standard input.
@@ -138,19 +144,23 @@ def read_labels(source: Path | BinaryIO, name: str | None = None) -> dict[str, s
         text = check_text(data, name).decode()
     except TripletFileError as error:
         raise LabelFileError(str(error)) from error
-    rows = csv.reader(io.StringIO(text, newline=""))
-    heading = [column.strip().lower() for column in next(rows, [])]
+    heading, separator = find_label_heading(text)
     if not set(COLUMNS) <= set(heading):
         raise LabelFileError(
-            f'{name}:1: expected a heading with the columns name and label, got "'
-            f'{",".join(heading)}"'
+            f"{name}:1: expected a heading with the columns name and label, got "
+            f"{shorten_line(','.join(heading))}"
         )
+    if twice := [column for column in COLUMNS if heading.count(column) > 1]:
+        raise LabelFileError(f'{name}:1: expected each column once, got "{twice[0]}" twice')
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    next(rows)
     of_name, of_label = map(heading.index, COLUMNS)
     labels: dict[str, str] = {}
     problems = []
-    for row in rows:
+    for row in _whole_rows(rows, name):
         if not any(field.strip() for field in row):
             continue
+        row = [unguard_formula(field) for field in row]
         place = f"{name}:{rows.line_num}"
         if len(row) != len(heading):
             problems.append(f"{place}: expected {len(heading)} columns, got {len(row)}")
@@ -166,3 +176,29 @@ def read_labels(source: Path | BinaryIO, name: str | None = None) -> dict[str, s
     if not labels:
         raise LabelFileError(f"{name}: expected rows below the heading, got none")
     return labels
+
+
+def find_label_heading(text: str) -> tuple[list[str], str]:
+    """Return the column names of the first line, in lower case, and what separates them.
+
+    It is what separates `name` and `label`, if anything does.
+    """
+    first = text.partition("\n")[0]
+    headings = {}
+    for separator in SEPARATORS:
+        with suppress(ValueError):
+            headings[separator] = normalize(split_csv_line(first, separator))
+    known = [separator for separator, found in headings.items() if set(COLUMNS) <= set(found)]
+    separator = known[0] if known else ","
+    return headings.get(separator, [first]), separator
+
+
+def _whole_rows(rows: Iterator[list[str]], name: str) -> Iterator[list[str]]:
+    """Yield rows, whose quoted fields may have line ends in them, as long as they have an end."""
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise LabelFileError(
+            f"{name}:{rows.line_num}: expected fields of at most {csv.field_size_limit():,} "
+            "characters. Is a quote left open?"
+        ) from error

@@ -15,7 +15,8 @@ from tripletkit.data.image_checks import (
 from tripletkit.data.pair_graph import make_pair_graph
 from tripletkit.data.questions import group_questions
 from tripletkit.data.tally import Tally, show_names, tally
-from tripletkit.data.triplets import Triplets, TripletScan
+from tripletkit.data.triplet_files import TripletScan
+from tripletkit.data.triplets import Triplets
 
 
 @dataclass(frozen=True)

@@ -7,30 +7,40 @@ file with a fourth column has there the share of people who said B.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from tripletkit.data.triplets import (
-    CSV_HEADINGS,
-    Triplets,
+from tripletkit.data.text_files import check_text, content_lines, read_bytes
+from tripletkit.data.text_lines import (
+    SEPARATORS,
     check_names,
-    check_text,
-    describe_other_questions,
-    read_bytes,
+    parse_number,
     shorten_line,
     split_csv_line,
     split_line,
 )
+from tripletkit.data.triplet_files import read_triplets, warn_of_ignored
+from tripletkit.data.triplet_headings import (
+    HEADINGS,
+    SHARE_COLUMN,
+    VOTE_COLUMNS,
+    find_columns,
+    normalize,
+)
+from tripletkit.data.triplet_layout import find_layout
+from tripletkit.data.triplets import Triplets, describe_other_questions
 from tripletkit.data.votes import Votes
 from tripletkit.errors import TripletFileError, VoteFileError, describe_problems
 
-VOTE_COLUMNS = ("votes_b", "votes_c")
-SHARE_COLUMN = "share"
+# So many people nobody asks; far beyond, sums of votes would end at infinity and shares at NaN.
+MAX_VOTES = 1e9
 
 
 @dataclass(frozen=True)
@@ -82,11 +92,15 @@ class _Layout:
         names: places of the three names, or none.
         numbers: places of the numbers.
         n_fields: how many fields a row has.
+        is_answered: what the heading says of the names; see `Triplets`.
+        ignored: names of other columns.
     """
 
     names: tuple[int, ...]
     numbers: tuple[int, ...]
     n_fields: int
+    is_answered: bool | None = None
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,8 +121,9 @@ class _Form:
 def read_votes(source: Path | BinaryIO, name: str | None = None) -> VotesFile:
     """Read a votes file: two numbers a line, or names and two numbers.
 
-    Blanks, tabs or commas separate; blank lines and `#` comments are passed over. A heading
-    with `votes_b` and `votes_c` may have other columns, which are passed over too.
+    Blanks, tabs, commas or semicolons separate; blank lines and `#` comments are passed over. A
+    heading with `votes_b` and `votes_c` may have other columns, which are named in a
+    `DataWarning` and left out.
 
     Args:
         source: a path, or an open binary file such as standard input.
@@ -135,20 +150,38 @@ def read_triplets_with_shares(
     return triplets, Votes.of_shares(numbers[:, 0])
 
 
+def read_triplets_with_votes(
+    source: Path | BinaryIO, name: str | None = None
+) -> tuple[Triplets, Votes | None]:
+    """Read a triplet file, and the votes on its rows where its heading has columns of them.
+
+    Votes are the columns `votes_b` and `votes_c`, or `share`.
+
+    Args:
+        source, name: see `read_triplets`.
+    Raises:
+        TripletFileError: if it is no triplet file.
+        VoteFileError: if the votes cannot be read.
+    """
+    data, name = read_bytes(source, name)
+    fields = find_layout(check_text(data, name), name).fields
+    if set(VOTE_COLUMNS) <= set(fields):
+        triplets, numbers, _ = _read_table(io.BytesIO(data), name, _VOTES)
+        return triplets, Votes(*numbers.T.copy())
+    if SHARE_COLUMN in fields:
+        return read_triplets_with_shares(io.BytesIO(data), name)
+    return read_triplets(io.BytesIO(data), name), None
+
+
 def _read_table(
     source: Path | BinaryIO, name: str | None, form: _Form
 ) -> tuple[Triplets | None, np.ndarray, str]:
     """Return the questions if there are any, `(n_rows, n_numbers)` float64, and the file's name."""
     try:
         data, name = read_bytes(source, name)
-        text = check_text(data, name).decode()
+        lines = [(number, line) for number, _, line in content_lines(check_text(data, name))]
     except TripletFileError as error:
         raise VoteFileError(str(error)) from error
-    lines = [
-        (number, line)
-        for number, line in enumerate(text.split("\n"), 1)
-        if line.strip() and not line.lstrip().startswith("#")
-    ]
     if not lines:
         raise VoteFileError(f"{name}: expected {form.expected} a line, got nothing")
     split, layout, has_heading = _look_at(lines[0], name, form)
@@ -173,10 +206,15 @@ def _read_table(
         raise VoteFileError(describe_problems(problems))
     if not rows:
         raise VoteFileError(f"{name}: expected rows below the heading, got none")
+    warn_of_ignored(layout.ignored, name, stacklevel=4)
     triplets = None
     if layout.names:
         triplets = Triplets(
-            list(index_of), np.array(rows, np.int32), np.array(of_lines, np.int64), name
+            list(index_of),
+            np.array(rows, np.int32),
+            np.array(of_lines, np.int64),
+            name,
+            layout.is_answered,
         )
     return triplets, np.array(numbers, dtype=np.float64), name
 
@@ -186,16 +224,23 @@ def _look_at(
 ) -> tuple[Callable[[str], list[str]], _Layout, bool]:
     """Return how to split a line, which field is what, and whether the first line is a heading.
 
-    A line that makes sense cut at commas is a CSV row; else blanks separate.
+    A line that makes sense cut at commas or semicolons is a CSV row; else blanks separate. Tabs
+    come before blanks where they separate a heading, as names below it may have blanks.
     """
     number, line = first_line
-    for split in (split_csv_line, split_line):
+    split_tabs = partial(split_csv_line, separator="\t")
+    ways = [partial(split_csv_line, separator=each) for each in SEPARATORS if each != "\t"]
+    for split in (*ways, split_tabs, split_line, split_tabs):
         try:
-            fields = split(line)
+            fields = normalize(split(line))
+            layout = form.find_layout(fields)
         except ValueError:
             continue
-        if (layout := form.find_layout([field.lower() for field in fields])) is not None:
-            return split, layout, not _is_number(fields[layout.numbers[0]])
+        if layout is None:
+            continue
+        has_heading = not _is_number(fields[layout.numbers[0]])
+        if split is not split_tabs or has_heading or " " in line:
+            return split, layout, has_heading
     raise VoteFileError(f"{name}:{number}: expected {form.expected}, got {shorten_line(line)}")
 
 
@@ -215,35 +260,37 @@ def _find_share(fields: Sequence[str]) -> _Layout | None:
 
 
 def _by_heading(fields: Sequence[str], numbers: Sequence[str]) -> _Layout:
-    names = next((names for names in sorted(CSV_HEADINGS) if set(names) <= set(fields)), ())
-    return _Layout(tuple(map(fields.index, names)), tuple(map(fields.index, numbers)), len(fields))
+    names = find_columns(fields) or ()
+    return _Layout(
+        names=tuple(map(fields.index, names)),
+        numbers=tuple(map(fields.index, numbers)),
+        n_fields=len(fields),
+        is_answered=HEADINGS.get(names),
+        ignored=tuple(field or "(no name)" for field in fields if field not in (*names, *numbers)),
+    )
 
 
 def _parse_votes(texts: Sequence[str]) -> list[float]:
-    votes = [_to_number(text) for text in texts]
-    if not all(0 <= number < math.inf for number in votes):
-        raise ValueError(f'expected two numbers of votes, 0 or more, got "{" ".join(texts)}"')
+    votes = [parse_number(text) for text in texts]
+    if not all(0 <= number <= MAX_VOTES for number in votes):
+        raise ValueError(
+            f"expected two numbers of votes from 0 to {MAX_VOTES:,.0f}, got "
+            f"{shorten_line(' '.join(texts))}"
+        )
     if not any(votes):
         raise ValueError("expected at least one vote, got none; leave such a triplet out")
     return votes
 
 
 def _parse_share(texts: Sequence[str]) -> list[float]:
-    share = _to_number(texts[0])
+    share = parse_number(texts[0])
     if not 0 <= share <= 1:
-        raise ValueError(f'expected a share from 0 to 1 in the fourth column, got "{texts[0]}"')
+        raise ValueError(f"expected a share from 0 to 1, got {shorten_line(texts[0])}")
     return [share]
 
 
 def _is_number(text: str) -> bool:
-    return not math.isnan(_to_number(text))
-
-
-def _to_number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+    return not math.isnan(parse_number(text))
 
 
 _VOTES = _Form(

@@ -7,31 +7,44 @@ CSV with the heading `a,b,c,prediction,margin`, and one 0 or 1 a line. A truth f
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Literal, TextIO, get_args
 
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.outputs import open_output
-from tripletkit.data.triplets import (
-    Triplets,
-    check_text,
-    describe_other_questions,
-    read_bytes,
+from tripletkit.data.names import quote_csv_field
+from tripletkit.data.output_forms import LABELS_FORM, any_form, csv_form
+from tripletkit.data.outputs import Destination, open_output
+from tripletkit.data.text_files import check_text, read_bytes
+from tripletkit.data.text_lines import parse_number, shorten_line
+from tripletkit.data.triplets import Triplets, describe_other_questions
+from tripletkit.errors import (
+    AnswerFileError,
+    DataWarning,
+    TripletFileError,
+    describe_problems,
 )
-from tripletkit.errors import AnswerFileError, TripletFileError, describe_problems
-from tripletkit.evaluation.csv_columns import Field, describe_text, read_columns, read_heading
+from tripletkit.evaluation.csv_columns import Field, find_separator, read_columns, read_heading
 from tripletkit.evaluation.decimals import WIDTH, format_decimals
 
 AnswerFormat = Literal["csv", "labels"]
 
 NAME_COLUMNS = ("a", "b", "c")
 COLUMNS = (*NAME_COLUMNS, "prediction", "margin")
+ANSWERS_FORM = any_form(
+    "a file of answers",
+    csv_form("answers with their margins", ",".join(COLUMNS) + "\n"),
+    LABELS_FORM,
+)
 TRUTH_COLUMNS = ("label", "truth", "prediction")
 
+# Without them, `float` takes nothing that is not a plain number.
+_ODD_IN_NUMBERS = re.compile(r"[^0-9.eE+-]")
 _CHUNK_ROWS = 1 << 16
 _CHUNK_BYTES = 1 << 24
 
@@ -46,12 +59,14 @@ class Answers:
             image could not be read. None if the file has no margins.
         triplets: the questions, or None if the file does not hold them.
         source: what to call the file in messages.
+        column: the heading over the predictions; empty without one.
     """
 
     predictions: np.ndarray
     margins: np.ndarray | None
     triplets: Triplets | None
     source: str
+    column: str = ""
 
     def __len__(self) -> int:
         return len(self.predictions)
@@ -82,7 +97,7 @@ class Answers:
         """Return the rows that a mask or an index array picks."""
         margins = None if self.margins is None else self.margins[rows]
         triplets = None if self.triplets is None else self.triplets.take(rows)
-        return Answers(self.predictions[rows], margins, triplets, self.source)
+        return replace(self, predictions=self.predictions[rows], margins=margins, triplets=triplets)
 
     @property
     def is_tie(self) -> np.ndarray:
@@ -102,10 +117,12 @@ class Truth:
     Attributes:
         labels: `(n_triplets,)` int8, 1 where the first image is the nearer one.
         source: what to call the file in messages.
+        column: the heading over the labels; empty without one.
     """
 
     labels: np.ndarray
     source: str
+    column: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -115,7 +132,8 @@ def read_answers(source: Path | BinaryIO, name: str | None = None) -> Answers:
     """Read an answer file of either form.
 
     A CSV needs the column `prediction`; `margin`, and `a`, `b`, `c` together, may be missing.
-    Other columns are passed over.
+    Other columns are passed over. What guards a name from being taken for a formula is taken off
+    (see `data.names`), so that names are those of the triplets that were answered.
 
     Args:
         source: a path, or an open binary file such as standard input.
@@ -126,12 +144,16 @@ def read_answers(source: Path | BinaryIO, name: str | None = None) -> Answers:
     """
     text, name = _read_text(source, name)
     if not _is_csv(text):
-        return Answers(_read_labels(text, name), None, None, name)
+        column, labels = _read_labels(text, name)
+        return Answers(labels, None, None, name, column)
     heading = read_heading(text)
     if "prediction" not in heading:
+        hint = ""
+        if set(heading) & set(TRUTH_COLUMNS):
+            hint = ". It seems to be a truth file; the answers come before the truth"
         raise AnswerFileError(
             f"{name}:1: expected the heading {','.join(COLUMNS)}, "
-            f"got {describe_text(','.join(heading))}"
+            f"got {shorten_line(','.join(heading))}{hint}"
         )
     fields = {"prediction": _LABELS}
     if "margin" in heading:
@@ -144,7 +166,7 @@ def read_answers(source: Path | BinaryIO, name: str | None = None) -> Answers:
     if has_names:
         rows = np.stack([columns[column] for column in NAME_COLUMNS], axis=1)
         triplets = Triplets(list(names.index_of), rows, columns["line"], name)
-    return Answers(columns["prediction"], columns.get("margin"), triplets, name)
+    return Answers(columns["prediction"], columns.get("margin"), triplets, name, "prediction")
 
 
 def read_truth(source: Path | BinaryIO, name: str | None = None) -> Truth:
@@ -160,15 +182,47 @@ def read_truth(source: Path | BinaryIO, name: str | None = None) -> Truth:
     """
     text, name = _read_text(source, name)
     if not _is_csv(text):
-        return Truth(_read_labels(text, name), name)
+        column, labels = _read_labels(text, name)
+        return Truth(labels, name, column)
     heading = read_heading(text)
     column = next((column for column in TRUTH_COLUMNS if column in heading), None)
     if column is None:
         raise AnswerFileError(
             f"{name}:1: expected a heading with one of the columns {', '.join(TRUTH_COLUMNS)}, "
-            f"got {describe_text(','.join(heading))}"
+            f"got {shorten_line(','.join(heading))}"
         )
-    return Truth(read_columns(text, name, {column: _LABELS})[column], name)
+    return Truth(read_columns(text, name, {column: _LABELS})[column], name, column)
+
+
+def check_not_exchanged(answers: Answers, truth: Truth) -> None:
+    """Refuse answers and truth that were given in each other's place, as far as headings tell.
+
+    Where they leave doubt, a `DataWarning` says what is taken for what.
+
+    Raises:
+        AnswerFileError: if the answers are a truth file, and the truth is an answer file.
+    """
+    seems_true = answers.column in ("label", "truth")
+    if seems_true and truth.column == "prediction":
+        raise AnswerFileError(
+            f"{answers.source}: expected answers, got the column {answers.column} of a truth "
+            f"file, and {truth.source} has the column prediction of an answer file. Give the "
+            "answers first, then the truth."
+        )
+    if truth.column == "prediction":
+        warnings.warn(
+            f"{truth.source}: has no column label or truth; its answers (prediction) are taken "
+            "for the truth",
+            DataWarning,
+            stacklevel=2,
+        )
+    elif seems_true and not truth.column:
+        warnings.warn(
+            f"{answers.source}: has the column {answers.column} of a truth file, and is taken "
+            f"for answers; {truth.source} is taken for the truth",
+            DataWarning,
+            stacklevel=2,
+        )
 
 
 def check_same_length(answers: Answers, n_expected: int, source: str) -> None:
@@ -198,7 +252,9 @@ def check_same_questions(answers: Answers, triplets: Triplets) -> None:
         raise AnswerFileError(problems)
 
 
-def write_answers(destination: Path | TextIO, answers: Answers, form: AnswerFormat = "csv") -> None:
+def write_answers(
+    destination: Destination | TextIO, answers: Answers, form: AnswerFormat = "csv"
+) -> None:
     """Write an answer file, in pieces; a path gets the whole file or nothing.
 
     Margins are written as the shortest decimals that read back as the same float32.
@@ -222,7 +278,7 @@ def write_answers(destination: Path | TextIO, answers: Answers, form: AnswerForm
             f"{answers.source}: expected answers with their questions and margins for the form "
             'csv, got predictions alone. Write them with the form "labels".'
         )
-    if isinstance(destination, Path):
+    if isinstance(destination, Destination):
         with open_output(destination) as file:
             write_answers(file, answers, form)
         return
@@ -245,7 +301,7 @@ def _label_pieces(predictions: np.ndarray) -> Iterator[str]:
 def _csv_pieces(triplets: Triplets, predictions: np.ndarray, margins: np.ndarray) -> Iterator[str]:
     """Yield lines made as fixed-width bytes whose unused places (NUL) are then taken out."""
     yield ",".join(COLUMNS) + "\n"
-    names = np.array([f"{_quote(name)},".encode() for name in triplets.names], dtype=bytes)
+    names = np.array([f"{quote_csv_field(name)},".encode() for name in triplets.names], dtype=bytes)
     names_width = 3 * names.dtype.itemsize
     n_columns = names_width + 2 + WIDTH + 1
     n_rows = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // n_columns))
@@ -261,13 +317,6 @@ def _csv_pieces(triplets: Triplets, predictions: np.ndarray, margins: np.ndarray
         yield text[text != 0].tobytes().decode()
 
 
-def _quote(name: str) -> str:
-    """Return a name as a CSV field; a leading or trailing blank would else be lost by readers."""
-    if any(character in name for character in ',"\r\n') or name != name.strip():
-        return '"' + name.replace('"', '""') + '"'
-    return name
-
-
 def _read_text(source: Path | BinaryIO, name: str | None) -> tuple[str, str]:
     """Return the text of a file and what to call the file."""
     try:
@@ -281,23 +330,31 @@ def _read_text(source: Path | BinaryIO, name: str | None) -> tuple[str, str]:
 
 
 def _is_csv(text: str) -> bool:
-    return "," in text.partition("\n")[0]
+    return find_separator(text) is not None
 
 
-def _read_labels(text: str, source: str) -> np.ndarray:
-    lines = [line.strip() for line in text.split("\n")]
-    start = int(lines[0].strip('"').lower() in TRUTH_COLUMNS)
-    if not set(lines[start:]) <= {"0", "1", ""}:
+def _read_labels(text: str, source: str) -> tuple[str, np.ndarray]:
+    """Return the heading, if there is one, and the labels below it.
+
+    A blank line between them is a row that says nothing, not layout: passed over, it would give
+    all later rows the truth of another question.
+    """
+    lines = [line.strip(" \t") for line in text.rstrip(" \t\n").split("\n")]
+    column = lines[0].strip('"').lower()
+    column = column if column in TRUTH_COLUMNS else ""
+    start = int(bool(column))
+    texts = lines[start:]
+    if not set(texts) <= {"0", "1"}:
         problems = [
-            f"{source}:{number}: expected 0 or 1, got {describe_text(line)}"
-            for number, line in enumerate(lines[start:], start + 1)
-            if line not in ("0", "1", "")
+            f"{source}:{number}: expected 0 or 1, got "
+            f"{shorten_line(line) if line else 'a blank line; every row needs its own'}"
+            for number, line in enumerate(texts, start + 1)
+            if line not in ("0", "1")
         ]
         raise AnswerFileError(describe_problems(problems))
-    texts = [line for line in lines[start:] if line]
     if not texts:
         raise AnswerFileError(f"{source}: expected rows below the heading, got none")
-    return _to_labels(texts)[0]
+    return column, _to_labels(texts)[0]
 
 
 def _to_labels(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -308,7 +365,10 @@ def _to_labels(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 def _to_margins(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     is_empty = np.fromiter((not text for text in texts), bool, len(texts))
-    margins = np.fromiter(map(_to_float, texts), np.float64, len(texts))
+    if _ODD_IN_NUMBERS.search("".join(texts)):
+        margins = np.fromiter(map(parse_number, texts), np.float64, len(texts))
+    else:
+        margins = np.fromiter(map(_to_float, texts), np.float64, len(texts))
     return margins, ~is_empty & ~np.isfinite(margins)
 
 
@@ -327,9 +387,9 @@ class _Names:
 
     def convert(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         index_of = self.index_of
-        embeddings = [index_of.setdefault(text, len(index_of)) for text in texts]
-        embeddings = np.array(embeddings, dtype=np.int32)
-        return embeddings, embeddings == index_of.get("", -1)
+        indices = [index_of.setdefault(text, len(index_of)) for text in texts]
+        indices = np.array(indices, dtype=np.int32)
+        return indices, indices == index_of.get("", -1)
 
 
 _LABELS = Field("0 or 1", _to_labels)

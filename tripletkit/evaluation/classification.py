@@ -6,18 +6,26 @@ Held-out images are the queries, the images of training the reference that answe
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tripletkit import defaults
-from tripletkit.data.outputs import open_output
+from tripletkit.data.names import guard_formula
+from tripletkit.data.output_forms import csv_form
+from tripletkit.data.outputs import Destination, open_output
 from tripletkit.errors import ClassesError
-from tripletkit.evaluation.intervals import Interval, image_bootstrap, wilson_interval
+from tripletkit.evaluation.intervals import (
+    Interval,
+    NoInterval,
+    describe_for_json,
+    image_interval,
+    wilson_interval,
+)
 from tripletkit.evaluation.pairwise import PairwiseDistances
 
+CONFUSION_FORM = csv_form("a confusion matrix whose first line starts with true,", "true,")
 # A precision at this many neighbours is what retrieval is customarily judged by.
 PRECISION_AT = 10
 # Distances in memory at a time: 32 MB.
@@ -30,12 +38,12 @@ class Measured:
 
     Attributes:
         value: 0 to 1.
-        interval: 95%; Wilson's for shares of queries, else queries resampled; None where
-            nothing can be said.
+        interval: 95%; Wilson's for shares of queries, else `image_interval` with each query an
+            image of its own, or why there is none.
     """
 
     value: float
-    interval: Interval | None
+    interval: Interval | NoInterval
 
 
 @dataclass(frozen=True)
@@ -80,14 +88,15 @@ class Confusion:
         row, column = np.unravel_index(wrong.argmax(), wrong.shape)
         return self.labels[row], self.labels[column], int(wrong[row, column])
 
-    def write(self, path: Path) -> None:
+    def write(self, destination: Destination) -> None:
         """Write a CSV: a row for each true label, a column for each that was said.
 
         Raises:
             OutputError: if the file cannot be written.
         """
-        table = pd.DataFrame(self.counts, self.labels, self.labels)
-        with open_output(path) as file:
+        labels = [guard_formula(label) for label in self.labels]
+        table = pd.DataFrame(self.counts, labels, labels)
+        with open_output(destination) as file:
             table.to_csv(file, index_label="true", lineterminator="\n")
 
 
@@ -141,10 +150,7 @@ class ClassificationScores:
             for name in ("n_queries", "n_reference", "n_classes", "n_unknown", "k")
         }
         measures = {
-            name: {
-                "value": measured.value,
-                "interval": measured.interval and measured.interval.to_json(),
-            }
+            name: {"value": measured.value} | describe_for_json(measured.interval, "interval")
             for name, measured in self.measures().items()
         }
         variances = asdict(self.variances)
@@ -158,7 +164,6 @@ def classify_embeddings(
     query_labels: np.ndarray,
     distance: str,
     k: int = defaults.NEIGHBORS,
-    seed: int = defaults.SEED,
 ) -> ClassificationScores:
     """Let the reference say the class of each query.
 
@@ -172,7 +177,6 @@ def classify_embeddings(
         query_embeddings, query_labels: the same of the queries; none of them is in the reference.
         distance: a name that `PairwiseDistances` takes.
         k: neighbours that vote; fewer where the reference is smaller.
-        seed: of the resampled intervals.
     Raises:
         ClassesError: if the reference has fewer than two classes, or no query is of one of them.
     Example:
@@ -213,8 +217,8 @@ def classify_embeddings(
         nearest_center=_measure_share(said_by_center == truth),
         nearest_neighbors=_measure_share(predicted == truth),
         precision_at_1=_measure_share(is_hit[:, 0]),
-        precision_at_10=_measure_mean(is_hit[:, :PRECISION_AT].mean(axis=1), seed),
-        mean_average_precision=_measure_mean(average_precision, seed),
+        precision_at_10=_measure_mean(is_hit[:, :PRECISION_AT].mean(axis=1)),
+        mean_average_precision=_measure_mean(average_precision),
         commonest_class=float((truth == np.bincount(reference_labels).argmax()).mean()),
         variances=measure_variances(queries, truth),
         predicted=predicted,
@@ -347,9 +351,9 @@ def _measure_share(is_right: np.ndarray) -> Measured:
     return Measured(float(is_right.mean()), wilson_interval(int(is_right.sum()), len(is_right)))
 
 
-def _measure_mean(values: np.ndarray, seed: int) -> Measured:
+def _measure_mean(values: np.ndarray) -> Measured:
     each_its_own = np.arange(len(values))[:, None]
-    return Measured(float(values.mean()), image_bootstrap(values, each_its_own, seed=seed))
+    return Measured(float(values.mean()), image_interval(values, each_its_own))
 
 
 def _unit_length(vectors: np.ndarray) -> np.ndarray:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import csv
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import numpy as np
 
+from tripletkit.data.text_lines import SEPARATORS, shorten_line, split_csv_line
 from tripletkit.errors import AnswerFileError, describe_problems
 
 # So many rows are lists at one time, the rest is arrays already: with more of them Python's
 # garbage collector, which walks all lists again and again, takes most of the time.
 _CHUNK_ROWS = 1 << 12
-_SHOWN_CHARACTERS = 60
+# Without any of these, a line is cut at its separators and nothing else.
+_SPECIAL = re.compile("[\"' \t]")
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,16 @@ class Field:
     convert: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
 
 
+def find_separator(text: str) -> str | None:
+    """Return what separates the columns of the first line; None if there is only one."""
+    first = text.partition("\n")[0]
+    return next((separator for separator in SEPARATORS if separator in first), None)
+
+
 def read_heading(text: str) -> list[str]:
     """Return the column names of the first line, in lower case."""
-    return [column.strip().lower() for column in _parse(text.partition("\n")[0])]
+    separator = find_separator(text) or ","
+    return [column.lower() for column in _parse(text.partition("\n")[0], separator)]
 
 
 def read_columns(text: str, source: str, fields: dict[str, Field]) -> dict[str, np.ndarray]:
@@ -61,7 +71,7 @@ def read_columns(text: str, source: str, fields: dict[str, Field]) -> dict[str, 
             values, is_bad = field.convert(columns[column])
             pieces[column].append(values)
             for row in np.flatnonzero(is_bad):
-                got = describe_text(columns[column][row])
+                got = shorten_line(columns[column][row])
                 problems.append((lines[row], f"expected {field.expected}, got {got}"))
     if problems:
         shown = [f"{source}:{line}: {message}" for line, message in sorted(problems)[:10]]
@@ -71,27 +81,26 @@ def read_columns(text: str, source: str, fields: dict[str, Field]) -> dict[str, 
     return {column: np.concatenate(arrays) for column, arrays in pieces.items()}
 
 
-def describe_text(text: str) -> str:
-    """Return a text as messages show it: quoted, short, on one line."""
-    shown = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
-    return f'"{shown}"' if shown.isprintable() else ascii(shown)
-
-
 def _chunks(text: str) -> Iterator[tuple[list[int], list[list[str]]]]:
     """Yield line numbers and rows, without the heading."""
+    separator = find_separator(text) or ","
+    parse = partial(_parse, separator=separator)
+    if not _SPECIAL.search(text.replace("\t", "") if separator == "\t" else text):
+        parse = partial(str.split, sep=separator)
     lines = enumerate(text.split("\n"), 1)
     next(lines)
     while chunk := list(islice(lines, _CHUNK_ROWS)):
         numbers = [number for number, line in chunk if line.strip()]
-        texts = [line for _, line in chunk if line.strip()]
         # Line by line: a quote left open must not swallow the next, as no name has a line break.
-        rows = [_parse(line) if '"' in line else line.split(",") for line in texts]
+        rows = [parse(line) for _, line in chunk if line.strip()]
         if numbers:
             yield numbers, rows
 
 
-def _parse(line: str) -> list[str]:
+def _parse(line: str, separator: str) -> list[str]:
+    if not _SPECIAL.search(line):
+        return line.split(separator)
     try:
-        return next(csv.reader([line]))
-    except csv.Error:  # a field beyond the limit of the csv module: no column of ours
+        return split_csv_line(line, separator)
+    except ValueError:  # a quote left open: no row of ours, as its number of columns will tell
         return [line]

@@ -10,11 +10,18 @@ import pandas as pd
 
 from tripletkit import defaults
 from tripletkit.data.questions import group_questions
+from tripletkit.errors import AnswerFileError
 from tripletkit.evaluation.answers import Answers, check_same_length
 from tripletkit.evaluation.consistency import check_consistency
-from tripletkit.evaluation.intervals import Interval, image_bootstrap, wilson_interval
+from tripletkit.evaluation.intervals import (
+    Interval,
+    NoInterval,
+    describe_for_json,
+    image_interval,
+    wilson_interval,
+)
 
-TiePolicy = Literal["error", "half"]
+TiePolicy = Literal["answer", "error", "half"]
 
 
 @dataclass(frozen=True)
@@ -43,8 +50,8 @@ class Score:
         n: rows that count, ties and undecidable rows among them.
         n_correct: rows that are right; half a row for each tie under `ties="half"`.
         wilson: 95% interval that takes rows as independent.
-        bootstrap: 95% interval that resamples images; None without the triplets, or where
-            nothing varies (every row right, or every row wrong).
+        image_interval: 95% interval that allows for images that rows share, or why there is
+            none; None without the triplets.
         n_ties: rows with a margin of exactly 0; None if the answers have no margins.
         n_undecidable: rows with no margin, as of an unreadable image; None as above.
         n_ones, n_ones_correct: rows whose truth is 1, and those of them that are right.
@@ -56,13 +63,14 @@ class Score:
         n_mirrored_broken: of them, those where the two answers name different images.
         by_margin: accuracy by size of the margin, smallest first; empty without margins.
         by_anchor_frequency: accuracy by how many rows have the anchor; empty without triplets.
+        ties: what a tie earned; see `credit_rows`.
     """
 
     accuracy: float
     n: int
     n_correct: float
     wilson: Interval
-    bootstrap: Interval | None
+    image_interval: Interval | NoInterval | None
     n_ties: int | None
     n_undecidable: int | None
     n_ones: int
@@ -76,6 +84,7 @@ class Score:
     n_mirrored_broken: int | None
     by_margin: list[Slice]
     by_anchor_frequency: list[Slice]
+    ties: TiePolicy = "answer"
 
     def __str__(self) -> str:
         interval = self.bootstrap or self.wilson
@@ -87,11 +96,11 @@ class Score:
 
     def to_json(self) -> dict[str, Any]:
         """Return the score as JSON takes it, intervals as [low, high]."""
-        intervals = {
-            "wilson": self.wilson.to_json(),
-            "bootstrap": self.bootstrap and self.bootstrap.to_json(),
-        }
-        return asdict(self) | intervals
+        return (
+            asdict(self)
+            | {"wilson": self.wilson.to_json()}
+            | describe_for_json(self.image_interval, "image_interval")
+        )
 
 
 def score_answers(
@@ -99,9 +108,8 @@ def score_answers(
     truth: np.ndarray,
     *,
     rows: np.ndarray | None = None,
-    ties: TiePolicy = "error",
+    ties: TiePolicy = "answer",
     unique: bool = False,
-    seed: int = defaults.SEED,
 ) -> Score:
     """Score answers against the truth.
 
@@ -112,9 +120,8 @@ def score_answers(
             the answers hold; without any, what needs them is left out.
         ties: see `credit_rows`.
         unique: count rows that equal an earlier one no second time; needs rows.
-        seed: start of the bootstrap.
     Raises:
-        AnswerFileError: if the numbers of answers and of truths differ.
+        AnswerFileError: if the numbers of answers and of truths differ, or as `credit_rows` says.
         ValueError: if `unique` is asked for without rows.
     Example:
         >>> answers = Answers(np.array([1, 0, 1, 1]), None, None, "answers")
@@ -143,7 +150,7 @@ def score_answers(
         n=len(credit),
         n_correct=n_correct,
         wilson=wilson_interval(n_correct, len(credit)),
-        bootstrap=None if rows is None else image_bootstrap(credit, rows, seed=seed),
+        image_interval=None if rows is None else image_interval(credit, rows),
         n_ties=int(answers.is_tie.sum()) if has_margins else None,
         n_undecidable=int(answers.is_undecidable.sum()) if has_margins else None,
         n_ones=int(is_one.sum()),
@@ -157,30 +164,46 @@ def score_answers(
         n_mirrored_broken=consistency and consistency.n_mirrored_broken,
         by_margin=_slice(credit, np.abs(answers.margins)) if has_margins else [],
         by_anchor_frequency=[] if rows is None else _slice(credit, _anchor_frequency(rows)),
+        ties=ties,
     )
 
 
-def credit_rows(answers: Answers, truth: np.ndarray, ties: TiePolicy = "error") -> np.ndarray:
+def credit_rows(answers: Answers, truth: np.ndarray, ties: TiePolicy = "answer") -> np.ndarray:
     """Return what each row earns: 1 if right, 0 if wrong.
 
-    A tie has not told the two images apart. Its answer stands in the file as 0, and it is an
-    error whatever the truth, so that a model that gives every image the same embedding scores 0
-    and not the share of zeros; with `ties="half"` it earns 0.5, as a coin would. A row without
-    a margin (an image could not be read) is always an error: leaving questions out must not
-    raise a score.
+    The rule is that the answer counts which stands in the file, whatever its margin. A tie, or a
+    row with an image that could not be read, stands there as 0, and is right where the truth is
+    0, as in every competition that such a file is handed in to. So the same answers earn the
+    same as a CSV and as labels, which do not show ties, and `compare` finds no difference
+    between the two. A model that tells nothing apart earns the share of zeros, no more than
+    saying 0 does; the number of ties, told apart, gives it away.
+
+    Where there are margins, `"error"` and `"half"` judge ties more strictly: as wrong, or as half
+    right, as a coin would be. Rows without a margin are wrong then.
 
     Args:
         answers: of `n_triplets` rows.
         truth: `(n_triplets,)` integers, 0 or 1.
-        ties: `"error"` or `"half"`.
+        ties: `"answer"`, `"error"` or `"half"`.
     Returns:
         `(n_triplets,)` float64.
+    Raises:
+        AnswerFileError: if ties are to be judged, and the answers have no margins to tell them.
     Example:
         >>> answers = Answers(np.array([1, 0, 0, 0]), np.array([0.5, -1, 0, np.nan]), None, "")
-        >>> credit_rows(answers, np.array([1, 0, 0, 0]), ties="half")
-        array([1. , 1. , 0.5, 0. ])
+        >>> credit_rows(answers, np.array([1, 1, 0, 0]))
+        array([1., 0., 1., 1.])
+        >>> credit_rows(answers, np.array([1, 1, 0, 0]), ties="half")
+        array([1. , 0. , 0.5, 0. ])
     """
     credit = (answers.predictions == truth).astype(np.float64)
+    if ties == "answer":
+        return credit
+    if answers.margins is None:
+        raise AnswerFileError(
+            f"{answers.source}: expected margins, which tell ties from other answers, got labels "
+            f"alone. Count ties as the answers that they are (`ties=answer`)."
+        )
     credit[answers.is_tie] = 0.5 if ties == "half" else 0
     credit[answers.is_undecidable] = 0
     return credit

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from importlib import import_module
 
+from tripletkit.data.unfinished import private_temporary_folder
 from tripletkit.errors import KerasBackendError
 
 VARIABLE = "KERAS_BACKEND"
@@ -26,6 +28,8 @@ def start_keras() -> None:
         _check(import_module("keras").config.backend(), "Keras was imported with")
         return
     _check(os.environ.setdefault(VARIABLE, BACKEND), f"the environment variable {VARIABLE} says")
+    # TensorFlow writes the code that it generates to temporary files, and leaves them if killed.
+    tempfile.tempdir = str(private_temporary_folder())
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     kept = os.dup(2)

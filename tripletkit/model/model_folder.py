@@ -9,9 +9,6 @@ runs code when loaded.
 from __future__ import annotations
 
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,22 +16,32 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.outputs import check_parent, current_umask, temporary_prefix
+from tripletkit.data.names import guard_formula, unguard_formula
+from tripletkit.data.output_forms import OutputForm
+from tripletkit.data.outputs import MODEL_RECORD, check_parent, explain_failure
+from tripletkit.data.unfinished import remove_unfinished, unfinished_folder
 from tripletkit.errors import ModelFolderError, OutputError
+from tripletkit.features.backbones import FROM_VECTORS
+from tripletkit.features.given_features import GivenSource, read_features
 from tripletkit.features.sources import BACKBONE_FILE, FeatureSource, GivenWeights
 from tripletkit.features.weights_files import file_sha256
-from tripletkit.model.record import ModelRecord, read_record, write_record
+from tripletkit.model.head_layers import NumpyHead, read_numpy_head, write_head_layers
+from tripletkit.model.record import ModelRecord, is_record_of_model, read_record, write_record
 
 if TYPE_CHECKING:
     import keras
 
     from tripletkit.data.labels import ImageLabels
 
-RECORD_FILE = "model.json"
+RECORD_FILE = MODEL_RECORD
 HEAD_FILE = "head.weights.h5"
 HISTORY_FILE = "history.csv"
 CENTERS_FILE = "class_centers.csv"
 MODEL_FILES = {RECORD_FILE, HEAD_FILE, HISTORY_FILE, CENTERS_FILE, BACKBONE_FILE}
+
+MODEL_FORM = OutputForm(
+    "a model folder as `tripletkit train` wrote it", lambda path: not _find_reason_to_keep(path)
+)
 
 
 @dataclass(frozen=True)
@@ -64,16 +71,18 @@ class ModelFolder:
         return self.record.settings.distance
 
     @property
-    def image_folder(self) -> Path:
-        return Path(self.record.images)
+    def image_folder(self) -> Path | None:
+        """Where its images were at training; None if it was trained on features alone."""
+        return self.record.images and Path(self.record.images)
 
     def read_centers(self) -> pd.DataFrame | None:
         """Return the class centers, a row for each class; None if the loss kept none."""
         if CENTERS_FILE not in self.record.files:
             return None
-        return pd.read_csv(
+        centers = pd.read_csv(
             self.path / CENTERS_FILE, index_col="label", dtype={"label": str}, keep_default_na=False
-        ).astype(np.float32)
+        )
+        return centers.rename(index=unguard_formula).astype(np.float32)
 
     def read_history(self) -> pd.DataFrame:
         """Return the epochs of the training, as `history.csv` has them."""
@@ -81,25 +90,41 @@ class ModelFolder:
 
     def load_head(self) -> keras.Model:
         """Return the trained head: `(batch, n_features)` -> `(batch, dim)`."""
+        from tripletkit.features.keras_start import start_keras
+
+        start_keras()
         from tripletkit.model.heads import build_model
 
         head = build_model(self.record.n_features, self.record.settings)
         head.load_weights(self.path / HEAD_FILE)
         return head
 
-    def find_source(self, weights: GivenWeights | None = None) -> FeatureSource:
+    def open_head(self) -> NumpyHead | keras.Model:
+        """Return the trained head for `embed`, without TensorFlow where its layers allow it."""
+        return read_numpy_head(self.path / HEAD_FILE) or self.load_head()
+
+    def find_source(
+        self, weights: GivenWeights | None = None, features: Path | None = None
+    ) -> FeatureSource | GivenSource:
         """Return what the features are of that the model was trained on.
 
         Args:
             weights: where the user says that weights are. Defaults to the model folder where
                 the backbone was trained too, else to where they were at training, then to the
                 backbone's own.
+            features: file of the features of the images that are asked of, for a model that was
+                trained on given features, or instead of computing them.
         Raises:
             BackboneError: if a backbone is not known, or weights are given for another.
+            FeatureFileError: if the file cannot be read, or has vectors of another width.
         """
+        record = self.record
+        if features is not None or record.features.get("backbone") == FROM_VECTORS:
+            given = None if features is None else read_features(features)
+            return GivenSource.of_record(record.n_features, given)
         own = self.path / BACKBONE_FILE if self.has_own_backbone else None
         return FeatureSource.of_record(
-            self.record.features, self.record.weights_files, self.path, own, weights
+            record.features, record.weights_files, self.path, own, weights
         )
 
 
@@ -148,25 +173,19 @@ def save_model(
     """
     check_model_output(path, overwrite=overwrite)
     target = path.resolve()
-    with _explained(path):
-        # A sibling, so that moving it in is one rename on one file system.
-        partial = Path(tempfile.mkdtemp(prefix=temporary_prefix(target), dir=target.parent))
-        try:
-            _check_room(partial / HEAD_FILE, 4 * head.count_params())
-            head.save_weights(partial / HEAD_FILE)
-            pd.DataFrame(history).to_csv(partial / HISTORY_FILE, index=False)
-            if centers is not None:
-                centers.to_csv(partial / CENTERS_FILE, index_label="label")
-            if backbone is not None:
-                shutil.copyfile(backbone, partial / BACKBONE_FILE)
-            files = {file.name: file_sha256(file) for file in sorted(partial.iterdir())}
-            whole = replace(record, files=files)
-            write_record(whole, partial / RECORD_FILE)
-            partial.chmod(0o777 & ~current_umask())
-            _move_in(partial, target)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+    remove_unfinished(target.parent)
+    with explain_failure(path), unfinished_folder(target) as partial:
+        _check_room(partial / HEAD_FILE, 4 * head.count_params())
+        head.save_weights(partial / HEAD_FILE)
+        write_head_layers(head, partial / HEAD_FILE)
+        pd.DataFrame(history).to_csv(partial / HISTORY_FILE, index=False)
+        if centers is not None:
+            centers.rename(index=guard_formula).to_csv(partial / CENTERS_FILE, index_label="label")
+        if backbone is not None:
+            shutil.copyfile(backbone, partial / BACKBONE_FILE)
+        files = {file.name: file_sha256(file) for file in sorted(partial.iterdir())}
+        whole = replace(record, files=files)
+        write_record(whole, partial / RECORD_FILE)
     return ModelFolder(path, whole)
 
 
@@ -184,17 +203,11 @@ def copy_model(model: ModelFolder, path: Path, *, overwrite: bool = False) -> Mo
     target = path.resolve()
     if target == model.path.resolve():
         return model
-    with _explained(path):
-        partial = Path(tempfile.mkdtemp(prefix=temporary_prefix(target), dir=target.parent))
-        try:
-            for name in sorted(MODEL_FILES):
-                if (model.path / name).is_file():
-                    shutil.copyfile(model.path / name, partial / name)
-            partial.chmod(0o777 & ~current_umask())
-            _move_in(partial, target)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+    remove_unfinished(target.parent)
+    with explain_failure(path), unfinished_folder(target) as partial:
+        for name in sorted(MODEL_FILES):
+            if (model.path / name).is_file():
+                shutil.copyfile(model.path / name, partial / name)
     return load_model(path)
 
 
@@ -205,6 +218,9 @@ def load_model(path: Path) -> ModelFolder:
         ModelFolderError: if it is missing, incomplete, edited or from a newer format.
     """
     record_file = path / RECORD_FILE
+    if not path.exists():
+        # A training that was killed while it replaced the model may have left both beside it.
+        remove_unfinished(path.absolute().parent)
     if not record_file.is_file():
         raise ModelFolderError(
             f"{path}: expected a model folder with {RECORD_FILE}, there is none. "
@@ -224,51 +240,45 @@ def load_model(path: Path) -> ModelFolder:
 
 
 def _check_replaceable(path: Path, target: Path, overwrite: bool) -> None:
-    found = {file.name for file in target.iterdir()} if target.is_dir() else {"a file"}
-    if strange := sorted(found - MODEL_FILES):
-        raise OutputError(
-            f"{path}: expected a new or empty place or a model folder, found {strange[0]!r} "
-            "there, which would be lost. Choose another `output`."
-        )
     if target == Path.cwd() or target.is_mount():
         raise OutputError(
             f"{path}: this folder cannot be replaced as a whole. Name a folder below it "
             "with `output`."
         )
-    if found and not overwrite:
+    if not target.is_dir():
+        raise OutputError(
+            f"{path}: expected a folder to make, got a file. Choose another `output`."
+        )
+    if not any(target.iterdir()):
+        return
+    if reason := _find_reason_to_keep(target):
+        raise OutputError(f"{path}: {reason}, which would be lost. Choose another `output`.")
+    if not overwrite:
         raise OutputError(
             f"{path}: holds a model already. Choose another `output`, or replace it with "
             "`overwrite=True`."
         )
 
 
+def _find_reason_to_keep(folder: Path) -> str | None:
+    """Return why a folder that is not empty is not one that `save_model` made, if it is not.
+
+    Its record must be as it was written; the other files may be damaged or missing.
+    """
+    found = list(folder.iterdir())
+    if strange := sorted(file.name for file in found if file.name not in MODEL_FILES):
+        return f"expected a new or empty place or a model folder, found {strange[0]!r} there"
+    if not all(file.is_file() for file in found):
+        return "expected a model folder, which has no folders"
+    if not is_record_of_model(folder / RECORD_FILE):
+        return (
+            f"expected a model folder, but has no {RECORD_FILE} as `tripletkit train` wrote it; "
+            f"it holds {found[0].name!r}"
+        )
+    return None
+
+
 def _check_room(path: Path, n_bytes: int) -> None:
     """Fail as a plain file does: HDF5 on a full disk fails once more whenever Python ends."""
     path.write_bytes(bytes(n_bytes + (1 << 17)))
     path.unlink()
-
-
-def _move_in(partial: Path, path: Path) -> None:
-    """Put the new folder in the place of the old one, which goes only after that."""
-    if not path.exists():
-        partial.rename(path)
-        return
-    retired = partial.with_name(f"{partial.name}.old")
-    path.rename(retired)
-    try:
-        partial.rename(path)
-    except OSError:
-        retired.rename(path)
-        raise
-    shutil.rmtree(retired)
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        reason = error.strerror or str(error)
-        raise OutputError(f"{path}: the model cannot be written: {reason}") from error

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tripletkit.errors import ModelFolderError
-from tripletkit.evaluation.intervals import Interval
+from tripletkit.evaluation.intervals import Interval, NoInterval
 from tripletkit.evaluation.validation import Validation
 from tripletkit.model.settings import HeadSettings
 
@@ -47,6 +47,7 @@ class VotesRecord:
     Attributes:
         file: where the votes were read; the triplet file itself for a fourth column.
         fourth_column: what the fourth column of the triplet file is.
+        in_columns: they are in columns of the triplet file that its heading names.
         taken_as: what training made of the votes.
         n_turned: triplets turned round, because most people chose the third image.
         n_tied: triplets on which people are tied.
@@ -54,6 +55,7 @@ class VotesRecord:
 
     file: FileRecord
     fourth_column: str | None
+    in_columns: bool
     taken_as: str
     n_turned: int
     n_tied: int
@@ -150,7 +152,7 @@ class ModelRecord:
         n_features: numbers in them.
         backbone_reason: why `auto` took this backbone; empty where the user chose it.
         weights_files: the weights file of each backbone that the user named, None for its own.
-        images: the image folder, absolute.
+        images: the image folder, absolute; None where features were given.
         inputs: what was learned from.
         split: how triplets were divided.
         n_images, n_bad_images: images that were used, and those that could not be.
@@ -172,7 +174,7 @@ class ModelRecord:
     n_features: int
     backbone_reason: str
     weights_files: list[str | None]
-    images: str
+    images: str | None
     inputs: InputsRecord
     split: SplitRecord
     n_images: int
@@ -240,11 +242,12 @@ def read_record(path: Path) -> ModelRecord:
 
 
 def is_record_of_model(path: Path) -> bool:
-    """Return whether a file is the record of a model, of whatever version and state."""
+    """Return whether a file is the record of a model, of whatever version, as it was written."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return isinstance(values, dict) and {"format_version", "files", "sha256"} <= set(values)
-    except (ValueError, OSError, RecursionError):
+        digest = values.pop("sha256")
+        return digest == _digest(values) and {"format_version", "files"} <= set(values)
+    except (ValueError, LookupError, TypeError, AttributeError, OSError, RecursionError):
         return False
 
 
@@ -255,7 +258,15 @@ def _converter() -> Converter:
     converter = Converter(forbid_extra_keys=True)
     converter.register_unstructure_hook(Interval, Interval.to_json)
     converter.register_structure_hook(Interval, lambda ends, _: Interval(*map(float, ends)))
+    for union in (Interval | NoInterval | None, Interval | NoInterval):
+        converter.register_structure_hook(union, _structure_interval)
     return converter
+
+
+def _structure_interval(value: list[float] | dict[str, str] | None, _: object) -> object:
+    if isinstance(value, dict):
+        return NoInterval(**value)
+    return None if value is None else Interval(*map(float, value))
 
 
 def _digest(values: dict[str, Any]) -> str:

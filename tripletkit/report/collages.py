@@ -5,15 +5,18 @@ Right and wrong are told by colour and by a sign, so that nobody has to tell the
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageOps
+from PIL import ExifTags, Image, ImageDraw, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from tripletkit import defaults
 from tripletkit.data.images import read_image
-from tripletkit.data.outputs import check_output, open_output
+from tripletkit.data.output_forms import MARK
+from tripletkit.data.outputs import Destination, destination_path, open_output
 from tripletkit.errors import OutputError
 from tripletkit.report.fonts import find_font
 from tripletkit.report.style import LIGHT
@@ -41,29 +44,37 @@ class Tile:
     is_right: bool | None = None
 
 
-def check_collage_output(path: Path) -> None:
+def check_collage_suffix(path: Path) -> None:
     """Refuse early what `write_image` would refuse after the work.
 
     Raises:
-        OutputError: if the suffix is none of those known, or the file cannot be written.
+        OutputError: if the suffix is none of those known.
     """
     if path.suffix.lower() not in _FORMATS:
         raise OutputError(
             f"{path}: expected a name that ends in {', '.join(_FORMATS)}, got "
             f"{path.suffix or 'no suffix'!r}"
         )
-    check_output(path)
 
 
-def write_image(path: Path, image: Image.Image) -> None:
+def write_image(destination: Destination, image: Image.Image) -> None:
     """Write an image in the format that the suffix says; whole or not at all.
 
     Raises:
         OutputError: if it cannot be written.
     """
-    check_collage_output(path)
-    with open_output(path, "wb") as file:
-        image.save(file, _FORMATS[path.suffix.lower()], optimize=True, quality=90)
+    path = destination_path(destination)
+    check_collage_suffix(path)
+    info, exif = PngInfo(), Image.Exif()
+    info.add_text("Software", MARK)
+    exif[ExifTags.Base.Software] = MARK
+    # In memory first: of a full disk Pillow says "encoder error".
+    buffer = io.BytesIO()
+    image.save(
+        buffer, _FORMATS[path.suffix.lower()], optimize=True, quality=90, pnginfo=info, exif=exif
+    )
+    with open_output(destination, "wb") as file:
+        file.write(buffer.getbuffer())
 
 
 def draw_grid(

@@ -31,6 +31,7 @@ from tripletkit.report.style import (
     add_legend,
     label_axes,
     make_figure,
+    plain_text,
 )
 
 DISTANCE_LABELS = {
@@ -285,7 +286,7 @@ def draw_map(
         colour, marker = class_mark(number, theme)
         style = {"color": colour, "marker": marker, "linewidth": 0}
         axes.scatter(*places[(names == label) & is_dot].T, s=30, zorder=3, **style)
-        axes.scatter([], [], s=40, label=label, **style)
+        axes.scatter([], [], s=40, label=_legend_label(label), **style)
         for index in np.intersect1d(imaged, np.flatnonzero(names == label)):
             _add_thumbnail(axes, places[index], paths[index], colour, theme)
     if labels is not None and len(distinct) <= _MOST_IN_LEGEND:
@@ -293,6 +294,11 @@ def draw_map(
     axes.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), xticks=[], yticks=[])
     label_axes(axes, theme, f"{len(places):,} images by their embeddings ({projection})", "", "")
     return figure
+
+
+def _legend_label(label: str) -> str:
+    """Return a label that stays in a legend, where one with `_` in front would be left out."""
+    return plain_text(f" {label}" if label.startswith("_") else label)
 
 
 def _add_thumbnail(axes: Axes, place: np.ndarray, path: Path, colour: str, theme: Theme) -> None:
@@ -317,8 +323,9 @@ def draw_confusion(counts: np.ndarray, labels: Sequence[str], theme: Theme = LIG
     image = axes.imshow(shares, cmap=theme.scale, vmin=0, vmax=1)
     axes.grid(False)
     fonts = {"fontfamily": installed_families(), "fontsize": 9}
-    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right", **fonts)
-    axes.set_yticks(range(len(labels)), labels, **fonts)
+    shown = [plain_text(label) for label in labels]
+    axes.set_xticks(range(len(labels)), shown, rotation=45, ha="right", **fonts)
+    axes.set_yticks(range(len(labels)), shown, **fonts)
     if len(labels) <= _MOST_NUMBERED:
         for row, column in np.ndindex(counts.shape):
             red, green, blue, _ = image.cmap(image.norm(shares[row, column]))

@@ -17,7 +17,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tripletkit import __version__, defaults
-from tripletkit.data.outputs import open_output
+from tripletkit.data.names import guard_formula
+from tripletkit.data.output_forms import marked_form
+from tripletkit.data.outputs import Destination, open_output
 from tripletkit.data.triplets import Triplets
 from tripletkit.evaluation.baselines import Baseline
 from tripletkit.model.settings import HeadSettings
@@ -71,8 +73,14 @@ class Album:
         }
 
 
+# The template says so too.
+REPORT_FORM = marked_form(
+    "a report that tripletkit wrote", b'<meta name="generator" content="tripletkit">'
+)
+
+
 def write_report(
-    path: Path,
+    destination: Destination,
     view: ModelView,
     baselines: list[Baseline],
     training: Triplets | None,
@@ -81,7 +89,7 @@ def write_report(
     """Write the report of a model; whole or not at all.
 
     Args:
-        path: the HTML file.
+        destination: the HTML file.
         view: the model and the triplets that it answers.
         baselines: what names alone would score on them.
         training: the triplets of the training, where they are at hand.
@@ -92,7 +100,7 @@ def write_report(
         OutputError: if it cannot be written.
     """
     data = make_page(view, baselines, training, projection).encode()
-    with open_output(path, "wb") as file:
+    with open_output(destination, "wb") as file:
         file.write(data)
     return len(data)
 
@@ -336,7 +344,8 @@ def _csv_rows(view: ModelView) -> bytes:
     ):
         measured = [near, far, margin] if np.isfinite(margin) else [None] * 3
         shown = ["" if value is None else f"{value:.5g}" for value in measured]
-        writer.writerow([line, *(names[image] for image in row), *shown, int(margin > 0)])
+        judged = [guard_formula(names[image]) for image in row]
+        writer.writerow([line, *judged, *shown, int(margin > 0)])
     return gzip.compress(text.getvalue().encode(), mtime=0)
 
 

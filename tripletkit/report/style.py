@@ -19,7 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tripletkit.data.outputs import check_output, open_output
+from tripletkit.data.output_forms import MARK
+from tripletkit.data.outputs import Destination, destination_path, open_output
 from tripletkit.errors import OutputError
 from tripletkit.report.fonts import installed_families
 
@@ -103,10 +104,23 @@ def add_axes(figure: Figure, place: tuple[int, int, int], theme: Theme, **option
     return axes
 
 
+def plain_text(text: str) -> str:
+    """Return a text of the user's so that matplotlib shows it as it is.
+
+    Between two dollar signs it would typeset formulas, and fail at what is none, such as the
+    label `$\\alpha_{$`. Every text that is not our own goes through here, once.
+
+    Example:
+        >>> plain_text("5 $ or 6 $")
+        '5 \\\\$ or 6 \\\\$'
+    """
+    return text.replace("$", r"\$")
+
+
 def label_axes(axes: Axes, theme: Theme, title: str, x: str, y: str) -> None:
     """Name axes and what they show."""
     fonts = {"fontfamily": installed_families()}
-    axes.set_title(title, color=theme.text, fontsize=11, loc="left", **fonts)
+    axes.set_title(plain_text(title), color=theme.text, fontsize=11, loc="left", **fonts)
     axes.set_xlabel(x, color=theme.text, fontsize=9.5, **fonts)
     axes.set_ylabel(y, color=theme.text, fontsize=9.5, **fonts)
 
@@ -123,28 +137,28 @@ def add_legend(axes: Axes, theme: Theme, **options: object) -> None:
         title.set_color(theme.text)
 
 
-def check_figure_output(path: Path) -> None:
+def check_figure_suffix(path: Path) -> None:
     """Refuse early what `write_figure` would refuse after the work.
 
     Raises:
-        OutputError: if the suffix is none of those known, or the file cannot be written.
+        OutputError: if the suffix is none of those known.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise OutputError(
             f"{path}: expected a name that ends in {', '.join(SUFFIXES)}, got "
             f"{path.suffix or 'no suffix'!r}"
         )
-    check_output(path)
 
 
-def write_figure(path: Path, figure: Figure) -> None:
+def write_figure(destination: Destination, figure: Figure) -> None:
     """Write a figure in the format that the suffix says; whole or not at all.
 
     Raises:
         OutputError: if it cannot be written.
     """
-    check_figure_output(path)
-    with open_output(path, "wb") as file:
+    path = destination_path(destination)
+    check_figure_suffix(path)
+    with open_output(destination, "wb") as file:
         file.write(render_figure(figure, path.suffix.lower().removeprefix(".")))
 
 
@@ -158,9 +172,13 @@ def render_figure(figure: Figure, form: str) -> bytes:
     # A date or chance ids would make every run's file another; text as text can be edited and
     # has every letter that the viewer's fonts have.
     fixed = {"svg.hashsalt": "tripletkit", "svg.fonttype": "none"}
-    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    about = {
+        "svg": {"Date": None, "Creator": MARK},
+        "pdf": {"CreationDate": None, "Creator": MARK},
+        "png": {"Software": MARK},
+    }
     with matplotlib.rc_context(fixed), warnings.catch_warnings():
         if form == "svg":
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(buffer, format=form, dpi=_DOTS_PER_INCH, metadata=undated.get(form))
+        figure.savefig(buffer, format=form, dpi=_DOTS_PER_INCH, metadata=about[form])
     return buffer.getvalue()

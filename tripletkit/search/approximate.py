@@ -10,9 +10,7 @@ An index knows what it was made of and is refused for anything else.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,9 +19,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.outputs import open_output
-from tripletkit.errors import MissingExtraError, SearchIndexError
-from tripletkit.evaluation.distances import pair_distances
+from tripletkit.data.array_files import read_array_file
+from tripletkit.data.output_forms import archive_form
+from tripletkit.data.outputs import Destination, open_output
+from tripletkit.errors import ArrayFileError, MissingExtraError, SearchIndexError
+from tripletkit.evaluation.distances import distances_between
 from tripletkit.search.exact import Neighbors, rank_candidates
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 # Increase when an older tripletkit could not read a newer file rightly.
 FORMAT_VERSION = 1
+INDEX_FORM = archive_form("an index of `neighbors --index`", ["facts.npy", "index.npy"])
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class IndexOrigin:
             if wanted != got:
                 raise SearchIndexError(
                     f"{path}: expected an index {what.format(_short(wanted))}, got {_short(got)}. "
-                    "Name another file with --index, or make it anew with --force."
+                    "Name another file with `index`, or make it anew with `overwrite=True`."
                 )
 
 
@@ -109,13 +110,13 @@ class ApproximateIndex:
         )
         _, rows, vectors = self._index.search_and_reconstruct(queries, max(k_with_excluded, 1))
         query_of, place = np.nonzero(rows >= 0)
-        distances = pair_distances(
-            queries[query_of], vectors[query_of, place], self.origin.distance
-        )
+        places = query_of * rows.shape[1] + place
+        vectors = vectors.reshape(-1, vectors.shape[-1])
+        distances = distances_between(queries, query_of, vectors, places, self.origin.distance)
         rows = rows[query_of, place]
         return rank_candidates(query_of, rows, distances, len(queries), k, excluded)
 
-    def save(self, path: Path) -> None:
+    def save(self, destination: Destination) -> None:
         """Write the index as one NPZ file, whole or not at all.
 
         Raises:
@@ -127,7 +128,7 @@ class ApproximateIndex:
             "origin": asdict(self.origin),
             "sha256": hashlib.sha256(index).hexdigest(),
         }
-        with open_output(path, "wb") as file:
+        with open_output(destination, "wb") as file:
             np.savez(file, facts=np.array(json.dumps(facts)), index=index)
 
     @classmethod
@@ -140,31 +141,42 @@ class ApproximateIndex:
         """
         faiss = _import_faiss()
         try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-                facts = json.loads(str(file["facts"]))
-                index = file["index"]
-                version, digest = facts["format_version"], facts["sha256"]
-                origin = IndexOrigin(**facts["origin"])
-        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            arrays = read_array_file(path)
+            index = arrays["index"]
+            facts = json.loads(str(arrays["facts"]))
+            version, digest = facts["format_version"], facts["sha256"]
+            origin = IndexOrigin(**facts["origin"])
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            reason = error if isinstance(error, ArrayFileError) else "it holds something else"
             raise SearchIndexError(
                 f"{path}: expected an index that `tripletkit neighbors --index` wrote, cannot be "
-                f"read as one: {error}. Name another file, or make it anew with --force."
+                f"read as one: {reason}. Name another file, or make it anew with `overwrite=True`."
             ) from error
         except OSError as error:
             raise SearchIndexError(f"{path}: cannot be read: {error.strerror}") from error
         if version != FORMAT_VERSION:
             raise SearchIndexError(
                 f"{path}: expected an index of format {FORMAT_VERSION}, got {version!r}. "
-                "Make it anew with --force."
+                "Make it anew with `overwrite=True`."
             )
         origin.check(expected, path)
         if hashlib.sha256(index).hexdigest() != digest:
             raise SearchIndexError(
                 f"{path}: is damaged: its sha256 is not the one written with it. "
-                "Make it anew with --force."
+                "Make it anew with `overwrite=True`."
             )
         loaded = cls.__new__(cls)
-        loaded._index = faiss.deserialize_index(index)
+        try:
+            loaded._index = faiss.deserialize_index(index)
+            is_index = isinstance(loaded._index, faiss.IndexIVFFlat)
+            is_index = is_index and loaded._index.ntotal <= origin.n_images
+        except (RuntimeError, AssertionError, TypeError, ValueError, MemoryError):
+            is_index = False
+        if not is_index:
+            raise SearchIndexError(
+                f"{path}: holds no index, although its sha256 is as written. "
+                "Make it anew with `overwrite=True`."
+            )
         loaded.origin = origin
         return loaded
 

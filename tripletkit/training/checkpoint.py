@@ -7,18 +7,17 @@ not at all, and goes when the model is written.
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from tripletkit.data.array_files import read_array_file
 from tripletkit.data.outputs import open_output
-from tripletkit.errors import CheckpointError, OutputError
+from tripletkit.errors import ArrayFileError, CheckpointError, OutputError
 from tripletkit.model.history import EpochRecord
 
 # Increase when a checkpoint of an older tripletkit can no longer be gone on from.
@@ -62,24 +61,25 @@ class Checkpoints:
             return 0
         advice = "Begin anew with `overwrite=True`."
         try:
-            with np.load(io.BytesIO(self.path.read_bytes()), allow_pickle=False) as file:
-                text = json.loads(bytes(file[_TEXT]))
-                arrays: dict[str, list[np.ndarray]] = {}
-                for key in file.files:
-                    name, is_array, _ = key.rpartition("/")
-                    if is_array:
-                        arrays.setdefault(name, []).append(file[key])
-            version, n_epochs = text["version"], len(text["history"])
-        except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            found = read_array_file(self.path)
+            text = json.loads(bytes(found.pop(_TEXT)))
+            arrays: dict[str, list[np.ndarray]] = {}
+            for key, array in found.items():
+                arrays.setdefault(key.rpartition("/")[0], []).append(array)
+            version, n_epochs, facts = text["version"], len(text["history"]), text["facts"]
+            _check_parts(text, arrays)
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+            is_known = isinstance(error, OSError | ArrayFileError)
+            reason = error if is_known else "it holds something else"
             raise CheckpointError(
-                f"{self.path}: expected a checkpoint, cannot be read as one: {error}. {advice}"
+                f"{self.path}: expected a checkpoint, cannot be read as one: {reason}. {advice}"
             ) from error
         if version != FORMAT_VERSION:
             raise CheckpointError(
                 f"{self.path}: expected a checkpoint of version {FORMAT_VERSION}, got {version!r}, "
                 f"of another tripletkit. {advice}"
             )
-        if differences := _describe_differences(text["facts"], self._facts):
+        if differences := _describe_differences(facts, self._facts):
             raise CheckpointError(
                 f"{self.path}: expected the checkpoint of this very training, got one of "
                 f"another:\n{differences}\nCall it as before to go on, or begin anew with "
@@ -142,6 +142,14 @@ class Checkpoints:
     def remove(self) -> None:
         """Delete the file, if it is there."""
         self.path.unlink(missing_ok=True)
+
+
+def _check_parts(text: dict[str, Any], arrays: Mapping[str, Sequence[np.ndarray]]) -> None:
+    """Raise TypeError or LookupError where `restore` would miss something."""
+    for record in text["history"]:
+        EpochRecord(**record)
+    if not 1 <= text["best_epoch"] <= len(text["history"]) or not arrays["best"]:
+        raise LookupError("no best epoch")
 
 
 def checkpoint_path(model: Path) -> Path:

@@ -16,6 +16,7 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.data.labels import ImageLabels, label_files, read_classes, read_labels
 from tripletkit.data.splits.stratified import hold_out_images
+from tripletkit.data.text_files import read_bytes
 from tripletkit.data.training_set import (
     TrainingSet,
     divide_training_set,
@@ -24,14 +25,20 @@ from tripletkit.data.training_set import (
     places_of_names,
     share_names,
 )
-from tripletkit.data.triplets import Triplets, read_bytes, read_triplets, write_triplet_lines
-from tripletkit.data.vote_files import read_triplets_with_shares, read_votes
+from tripletkit.data.triplet_files import read_triplets, write_triplet_lines
+from tripletkit.data.triplets import Triplets
+from tripletkit.data.vote_files import (
+    read_triplets_with_shares,
+    read_triplets_with_votes,
+    read_votes,
+)
 from tripletkit.data.votes import Votes, turn_to_majority
 from tripletkit.errors import (
     AnswerFileError,
     DataWarning,
     FewTripletsWarning,
     LeakageWarning,
+    SettingsError,
     SplitError,
 )
 from tripletkit.evaluation.answers import read_truth
@@ -165,8 +172,17 @@ def _read_triplets(
     """Return the training triplets, turned to the majority where there are votes, and these."""
     opened, of_triplets = _open(sources.triplets)
     if not sources.has_votes:
-        return _as_triplets(opened, of_triplets), None, InputsRecord(of_triplets)
-    if sources.votes is None:
+        triplets, votes = _with_votes(opened, of_triplets)
+        if votes is None:
+            if sources.votes_as is not None:
+                raise SettingsError(
+                    "votes",
+                    "`votes_as` needs votes: give `votes` or `fourth_column`, or columns of them "
+                    f"in {of_triplets.name}.",
+                )
+            return triplets, None, InputsRecord(of_triplets)
+        of_votes = of_triplets
+    elif sources.votes is None:
         triplets, votes = read_triplets_with_shares(opened, of_triplets.name)
         of_votes = of_triplets
     else:
@@ -183,7 +199,12 @@ def _read_triplets(
     record = InputsRecord(
         of_triplets,
         votes=VotesRecord(
-            of_votes, sources.fourth_column, sources.takes_votes_as, n_turned, n_tied
+            of_votes,
+            sources.fourth_column,
+            not sources.has_votes,
+            sources.takes_votes_as,
+            n_turned,
+            n_tied,
         ),
     )
     return *turn_to_majority(triplets, votes), record
@@ -198,13 +219,18 @@ def _read_val(
     if sources.fourth_column is not None and sources.val_truth is None:
         turned = turn_to_majority(*read_triplets_with_shares(opened, of_val.name))
         return *turned, None, record
+    if sources.val_votes is None and sources.val_truth is None:
+        val, votes = _with_votes(opened, of_val)
+        if votes is None:
+            logger.info(
+                "%s: taking every second image for the positive (no `val_truth`).", val.source
+            )
+            return val, None, None, record
+        return *turn_to_majority(val, votes), None, record
     val = _as_triplets(opened, of_val)
     if sources.val_votes is not None:
         votes, of_votes = _read_votes(sources.val_votes, val)
         return *turn_to_majority(val, votes), None, replace(record, val_votes=of_votes)
-    if sources.val_truth is None:
-        logger.info("%s: taking every second image for the positive (no `val_truth`).", val.source)
-        return val, None, None, record
     truth, of_truth = _read_truth(sources.val_truth)
     if len(truth) != len(val):
         raise AnswerFileError(
@@ -232,7 +258,7 @@ def _read_votes(given: Source | Votes, triplets: Triplets) -> tuple[Votes, FileR
 
 
 def _read_labels(
-    given: Source | Mapping[str, str] | None, images: Path
+    given: Source | Mapping[str, str] | None, images: Path | None
 ) -> tuple[dict[str, str], FileRecord | None]:
     """Return labels by name, and their record; its hash is of what was read, perhaps a folder."""
     if given is None:
@@ -262,6 +288,16 @@ def _open(given: Source | Triplets) -> tuple[io.BytesIO | Triplets, FileRecord]:
 
 def _as_triplets(opened: io.BytesIO | Triplets, record: FileRecord) -> Triplets:
     return opened if isinstance(opened, Triplets) else read_triplets(opened, record.name)
+
+
+def _with_votes(opened: io.BytesIO | Triplets, record: FileRecord) -> tuple[Triplets, Votes | None]:
+    """Return triplets that are answered, by columns of votes where the file has them."""
+    if isinstance(opened, Triplets):
+        return opened, None
+    triplets, votes = read_triplets_with_votes(opened, record.name)
+    if votes is None:
+        triplets.check_answered()
+    return triplets, votes
 
 
 def _sha256(data: bytes) -> str:
@@ -307,6 +343,7 @@ def _join(
             f"{n_shared:,} images are in both {triplets.source} and {val.source}; the "
             "validation accuracy will flatter. `tripletkit split --by image` avoids it.",
             LeakageWarning,
+            SettingsError,
             stacklevel=2,
         )
     return data
@@ -329,6 +366,7 @@ def _divide(
             "a random split can often be solved by remembering the names of pairs; the "
             "shortcut baselines tell. Prefer `split=image`.",
             LeakageWarning,
+            SettingsError,
             stacklevel=2,
         )
     return data

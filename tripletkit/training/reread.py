@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tripletkit.data.triplets import Triplets, read_triplets
-from tripletkit.data.vote_files import read_triplets_with_shares, read_votes
+from tripletkit.data.triplet_files import read_triplets
+from tripletkit.data.triplets import Triplets
+from tripletkit.data.vote_files import (
+    read_triplets_with_shares,
+    read_triplets_with_votes,
+    read_votes,
+)
 from tripletkit.data.votes import turn_to_majority
 from tripletkit.errors import ModelFolderError
 from tripletkit.features.weights_files import file_sha256
@@ -31,7 +36,9 @@ def read_training_triplets(inputs: InputsRecord) -> Triplets | None:
         return None
     if inputs.votes is None:
         return read_triplets(path)
-    if inputs.votes.fourth_column is not None:
+    if inputs.votes.in_columns:
+        triplets, votes = read_triplets_with_votes(path)
+    elif inputs.votes.fourth_column is not None:
         triplets, votes = read_triplets_with_shares(path)
     else:
         votes_path = find_unchanged(inputs.votes.file)
@@ -63,9 +70,9 @@ def find_sources(record: ModelRecord, place: Path, images: Path | None = None) -
         for name in ("triplets", "labels", "val", "val_truth", "val_votes", "val_labels")
     }
     votes = inputs.votes
-    is_own_file = votes is not None and votes.fourth_column is None
+    is_own_file = votes is not None and votes.fourth_column is None and not votes.in_columns
     return TrainingSources(
-        images=images or Path(record.images),
+        images=images or (record.images and Path(record.images)),
         votes=_find("votes", votes.file, place) if is_own_file else None,
         fourth_column=votes and votes.fourth_column,
         votes_as=votes and votes.taken_as,

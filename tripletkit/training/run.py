@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from tripletkit.data.training_set import TrainingSet
-from tripletkit.data.triplets import Triplets, read_triplets
+from tripletkit.data.triplet_files import read_triplets
+from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import make_loss_weights
 from tripletkit.errors import FewTripletsWarning, SettingsError, SplitError
 from tripletkit.evaluation.validation import (
@@ -26,7 +27,7 @@ from tripletkit.evaluation.validation import (
 from tripletkit.features.collection import Collection, NamedFiles, find_files, open_collection
 from tripletkit.features.sources import FeatureSource
 from tripletkit.features.store import FeatureStore
-from tripletkit.model.heads import embed
+from tripletkit.model.embedding import embed
 from tripletkit.model.history import EpochRecord, TrainedHead
 from tripletkit.model.model_folder import check_model_output
 from tripletkit.model.recipes import get_recipe
@@ -89,6 +90,9 @@ def train(
             skip_bad=job.skip_bad,
             follow_outside=job.follow_outside,
         )
+        if inputs.record.votes is not None:
+            # Columns of the triplet file may hold votes, as is known only now.
+            job.check_with_votes()
         test_files = _find_test(job)
         scratch = tempfile.TemporaryDirectory(prefix="tripletkit-")
         folder = Path(scratch.name)

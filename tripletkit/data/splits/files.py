@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
-import tempfile
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tripletkit.data.competition import write_questions
+from tripletkit.data.output_forms import OutputForm
+from tripletkit.data.outputs import Outputs, explain_failure, open_output
 from tripletkit.data.splits.policies import Split
-from tripletkit.data.triplets import Triplets, write_triplets
-from tripletkit.errors import OutputError, describe_problems
+from tripletkit.data.triplet_files import write_triplets
+from tripletkit.data.triplets import Triplets
+from tripletkit.data.unfinished import unfinished_files
 
 SPLIT_FILES = ("train.txt", "val.txt", "val_truth.csv", "val_triplets.txt")
+# Says which files a split wrote, by their hashes: only these are ever replaced.
+RECORD_FILE = "split.json"
+FORMAT_VERSION = 1
+
+
+def check_split_folder(folder: Path, n_splits: int, outputs: Outputs) -> None:
+    """Refuse a folder that cannot take the files of a split, or has others of these names.
+
+    Raises:
+        OutputError: saying why.
+    """
+    known = _read_record(folder / RECORD_FILE)
+    written = OutputForm(
+        f"a file that a split wrote (by {RECORD_FILE} beside it)",
+        lambda path: _sha256(path) in known,
+    )
+    record = OutputForm("the record of a split", lambda path: bool(_read_record(path)))
+    outputs.files_in(folder, dict.fromkeys(_names(n_splits), written) | {RECORD_FILE: record})
 
 
 def write_splits(
@@ -21,70 +44,67 @@ def write_splits(
     triplets: Triplets,
     splits: Sequence[Split],
     seed: int,
-    *,
-    source: Path | None = None,
-    overwrite: bool = False,
+    outputs: Outputs | None = None,
 ) -> None:
     """Write one split into a folder, or several into its subfolders `fold1`, `fold2` ...
 
     `train.txt` and `val_triplets.txt` hold anchor positive negative; `val.txt` has the
     validation questions with B and C in chance order, and `val_truth.csv` under the heading
-    `label` 1 where B is the nearer. All are written elsewhere first and moved in when whole.
+    `label` 1 where B is the nearer. `split.json` has the hash of each, and of what was split. All
+    are written elsewhere first and moved in when whole.
 
     Args:
         folder: where to; made if it is missing.
         triplets: what was split.
         splits: one, or one a fold.
         seed: start of the chance order.
-        source: the file that was split, which is never overwritten.
-        overwrite: replace files of an earlier split.
+        outputs: what `check_split_folder` was called with. Defaults to what replaces nothing.
     Raises:
-        OutputError: if something would be overwritten or cannot be written.
+        OutputError: if something cannot be written, or would be replaced.
     """
-    check_split_folder(folder, len(splits), source=source, overwrite=overwrite)
+    if outputs is None:
+        check_split_folder(folder, len(splits), Outputs())
+    else:
+        outputs.check_again()
+    with explain_failure(folder), unfinished_files(folder) as partial:
+        for subfolder, split in zip(_subfolders(len(splits)), splits, strict=True):
+            (partial / subfolder).mkdir(exist_ok=True)
+            _write_split(partial / subfolder, triplets, split, seed)
+        hashes = {name: _sha256(partial / name) for name in _names(len(splits))}
+        # In place before the files, with the hashes of the old ones too: a kill between two of
+        # them leaves none that the next split would take for another's.
+        older = sorted(_read_record(folder / RECORD_FILE) - set(hashes.values()))
+        record = {"format_version": FORMAT_VERSION, "seed": seed, "files": hashes}
+        _write_record(partial / RECORD_FILE, record | {"replaced": older})
+        _write_record(folder / RECORD_FILE, record | {"replaced": older})
+    _write_record(folder / RECORD_FILE, record)
+
+
+def _write_record(path: Path, record: dict[str, Any]) -> None:
+    with open_output(path) as file:
+        file.write(json.dumps(record, indent=2) + "\n")
+
+
+def _read_record(path: Path) -> set[str]:
+    """Return the hashes of all files that splits wrote into a folder; none without a record."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".split.") as temporary:
-            new_folders = _subfolders(Path(temporary), len(splits))
-            for new_folder, split in zip(new_folders, splits, strict=True):
-                new_folder.mkdir(exist_ok=True)
-                _write_split(new_folder, triplets, split, seed)
-            for new_folder, last in zip(new_folders, _subfolders(folder, len(splits)), strict=True):
-                last.mkdir(exist_ok=True)
-                for name in SPLIT_FILES:
-                    (new_folder / name).replace(last / name)
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return {*record["files"].values(), *record.get("replaced", [])}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return set()
 
 
-def check_split_folder(
-    folder: Path, n_splits: int, *, source: Path | None = None, overwrite: bool = False
-) -> None:
-    """Refuse early what `write_splits` would refuse.
-
-    Raises:
-        OutputError: if a file is there already and `overwrite` is not given, or is the one that
-            is to be split, or a file is where a folder should be.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder}: expected a folder to write to, got a file")
-    targets = [part / name for part in _subfolders(folder, n_splits) for name in SPLIT_FILES]
-    existing = [target for target in targets if target.exists()]
-    if source is not None and any(target.samefile(source) for target in existing):
-        raise OutputError(
-            f"{source}: would be overwritten by its own split. Choose another folder with -o."
-        )
-    if existing and not overwrite:
-        shown = describe_problems([str(target) for target in existing])
-        raise OutputError(f"these files are there already; pass --force to replace them:\n{shown}")
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _subfolders(folder: Path, n_splits: int) -> list[Path]:
-    if n_splits == 1:
-        return [folder]
-    return [folder / f"fold{fold}" for fold in range(1, n_splits + 1)]
+def _subfolders(n_splits: int) -> list[str]:
+    return ["."] if n_splits == 1 else [f"fold{fold}" for fold in range(1, n_splits + 1)]
+
+
+def _names(n_splits: int) -> list[str]:
+    return [str(Path(part) / name) for part in _subfolders(n_splits) for name in SPLIT_FILES]
 
 
 def _write_split(folder: Path, triplets: Triplets, split: Split, seed: int) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from tripletkit.data.folder import list_images
-from tripletkit.data.labels import read_labels
-from tripletkit.data.triplets import check_text, read_bytes, scan_triplets
+from tripletkit.data.labels import COLUMNS, find_label_heading, read_labels
+from tripletkit.data.text_files import check_text, read_bytes
+from tripletkit.data.triplet_files import scan_triplets
 from tripletkit.errors import ImageNameError, TripletFileError
 
 
@@ -51,9 +51,8 @@ def _names_below(source: Path, folder: Path) -> dict[str, str | None]:
 
 def _labelled_names(text: str, source: Path) -> dict[str, str | None]:
     """Return what a CSV of names and labels says; nothing of another file."""
-    heading = next(csv.reader(text.splitlines()[:1]), [])
-    columns = {column.strip().lower() for column in heading}
-    return dict(read_labels(source)) if {"name", "label"} <= columns else {}
+    heading, _ = find_label_heading(text)
+    return dict(read_labels(source)) if set(COLUMNS) <= set(heading) else {}
 
 
 def _names_of_text(text: str, source: Path) -> dict[str, str | None]:

@@ -24,7 +24,7 @@ from tripletkit.data.pair_graph import make_pair_graph
 from tripletkit.data.questions import group_questions
 from tripletkit.data.splits.image_groups import FoldsGoal, HoldOutGoal, divide_images
 from tripletkit.data.triplets import Triplets
-from tripletkit.errors import SplitError
+from tripletkit.errors import SettingsError, SplitError
 
 _VAL = 1
 
@@ -58,8 +58,13 @@ def split_triplets(triplets: Triplets, by: str, val_fraction: float, seed: int) 
             search finds, several times what a chance draw gives.
         seed: start of every choice by chance.
     Raises:
+        SettingsError: if the share is none.
         SplitError: if one side would be empty; the message says what to try.
     """
+    if not 0 <= val_fraction <= 1:
+        raise SettingsError(
+            "val_fraction", f"`val_fraction`: expected a share from 0 to 1, got {val_fraction:g}"
+        )
     rng = np.random.default_rng(seed)
     if by == "image":
         sides = _hold_out_images(triplets, val_fraction, rng)
@@ -67,7 +72,7 @@ def split_triplets(triplets: Triplets, by: str, val_fraction: float, seed: int) 
     else:
         val = _hold_out_whole(_labels(triplets, by), val_fraction, rng)
         split = _from_mask(by, val)
-    _check(split, triplets, f"--val-fraction {val_fraction:g}")
+    _check(split, triplets, f"`val_fraction={val_fraction:g}`")
     return split
 
 
@@ -90,7 +95,7 @@ def fold_triplets(triplets: Triplets, by: str, n_folds: int, seed: int) -> list[
         fold_of_row = _fold_whole(_labels(triplets, by), n_folds, rng)
         splits = [_from_mask(by, fold_of_row == fold) for fold in range(n_folds)]
     for split in splits:
-        _check(split, triplets, f"--folds {n_folds}")
+        _check(split, triplets, f"`folds={n_folds}`")
     return splits
 
 
@@ -143,7 +148,7 @@ def _hold_out_images(
         if min(n_val, n_train) < 3:
             raise SplitError(
                 f"{triplets.source}: expected at least 3 images on each side, got {n_train} for "
-                f"training and {n_val} for validation. Try --by component, or a --val-fraction "
+                f"training and {n_val} for validation. Try `by=component`, or a `val_fraction` "
                 "nearer to 0.5."
             )
         places = np.arange(3)
@@ -161,7 +166,7 @@ def _fold_images(triplets: Triplets, n_folds: int, rng: np.random.Generator) -> 
         if n_names < 3 * n_folds:
             raise SplitError(
                 f"{triplets.source}: expected at least 3 images in each of {n_folds} folds, got "
-                f"{n_names} in all. Try --by component or fewer folds."
+                f"{n_names} in all. Try `by=component` or fewer folds."
             )
         sizes = np.diff(np.arange(n_folds + 1) * n_names // n_folds)
         return divide_images(rows, n_names, sizes, FoldsGoal(n_folds), rng)
@@ -215,10 +220,10 @@ def _check(split: Split, triplets: Triplets, asked: str) -> None:
 
 def _advice(by: str) -> str:
     if by == "image":
-        return "Try --by component, which keeps every triplet, or a larger share for this side."
+        return "Try `by=component`, which keeps every triplet, or a larger share for this side."
     if by == "component":
         return (
             "All or nearly all triplets are linked through the pairs that they share. "
-            "Try --by image."
+            "Try `by=image`."
         )
     return "Try another share, or judge more triplets."

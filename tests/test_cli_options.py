@@ -1,0 +1,69 @@
+"""Every number on the command line has a range, and no number slips through it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+from tripletkit.cli.main import tripletkit
+from tripletkit.cli.options import FiniteRange, WholeRange
+
+
+def options_of(group, path=()):
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from options_of(command, (*path, name))
+            continue
+        for param in command.params:
+            yield pytest.param(command, param, id=" ".join([*path, name, max(param.opts, key=len)]))
+
+
+NUMBERS = [
+    each
+    for each in options_of(tripletkit)
+    if isinstance(each.values[1].type, click.types.IntParamType | click.types.FloatParamType)
+]
+
+
+def test_there_are_numbers_to_test():
+    assert len(NUMBERS) > 30
+
+
+@pytest.mark.parametrize(("command", "option"), NUMBERS)
+def test_every_number_has_a_range_that_holds(command, option):
+    kind = option.type
+    assert isinstance(kind, WholeRange | FiniteRange)
+    refused = ["nan", "inf", "-inf", "1_0", "١", "１", "", "x", "99999999999999999999"]
+    if isinstance(kind, WholeRange):
+        assert 0 <= kind.min < kind.max < 2**31
+        refused.append("1.5")
+    else:
+        refused = [text for text in refused if kind.max is not None or not text.startswith("99")]
+    with click.Context(command) as context:
+        for text in refused:
+            with pytest.raises(click.BadParameter):
+                option.type_cast_value(context, (text,) if option.multiple else text)
+
+
+def test_a_number_beyond_all_arrays_is_refused_in_words(runner, tmp_path):
+    result = runner.invoke(tripletkit, ["neighbors", "-k", "99999999999999999999", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "99999999999999999999 is more than 2,147,483,647." in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["score", "-"], ["audit", "-"], ["check-answers", "-", "-"]])
+def test_closed_standard_input_is_a_wrong_call(arguments):
+    command = [sys.executable, "-m", "tripletkit", *arguments]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "Error: `-` stands for standard input, which is closed." in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,198 @@
+"""No command harms what it reads: every output option of every command is tried.
+
+The options are found in the commands themselves, so a new one that is not tried fails here.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+import pytest
+
+from tripletkit.cli.main import tripletkit
+from tripletkit.cli.options import OutputPath
+
+# Of each command: how it is called, and its outputs with a suffix that each takes; None is a
+# folder.
+CALLS = {
+    "classify": (
+        "labels.csv images --backbone tiny",
+        {"confusion_figure": ".png", "confusion_csv": ".csv"},
+    ),
+    "collage": ("train.txt images", {"output": ".png"}),
+    "compare": ("answers.txt others.txt truth.csv --triplets test.txt", {"rows_file": ".csv"}),
+    "embed": ("images --backbone tiny", {"output": ".csv"}),
+    "export": ("--model m0", {"folder": None}),
+    "mine": (
+        "labels.csv images --backbone tiny",
+        {"output": ".csv", "triplets_out": ".txt", "plot_file": ".svg"},
+    ),
+    "neighbors": (
+        "images --backbone tiny --query query.png --labels labels.csv",
+        {"index": ".npz", "collage": ".png"},
+    ),
+    "plot": ("history m0 --triplets train.txt --images images", {"output": ".pdf"}),
+    "predict": ("test.txt --model m0 --images images", {"output": ".csv"}),
+    "report": ("m0 --triplets train.txt --images images", {"output": ".html"}),
+    "split": ("train.txt --by random", {"folder": None}),
+    "train": ("train.txt images --backbone tiny --epochs 1", {"output": None}),
+    "triplets": ("labels.csv images", {"output": ".txt", "truth_file": ".csv"}),
+}
+# Other options that name a path without asking that it exist, and are no outputs: what is read,
+# and logs and stores that are added to.
+READ = {"model", "cache", "tensorboard"}
+# Commands that know an image folder, which is `images` here.
+PROTECTS_IMAGES = set(CALLS) - {"compare", "export", "split", "train"}
+# What must be given for another output to be asked for.
+NEEDED = {"triplets": {"output": ".txt"}}
+FORMS = {None: {"split": "val.txt", "export": "encoder.keras", "train": "history.csv"}}
+
+
+def walk(command, name=()):
+    for sub in getattr(command, "commands", {}).values():
+        yield from walk(sub, (*name, sub.name))
+    yield " ".join(name), command
+
+
+COMMANDS = dict(walk(tripletkit))
+OUTPUTS = [
+    pytest.param(command, output, suffix, id=f"{command}-{output}")
+    for command, (_, outputs) in CALLS.items()
+    for output, suffix in outputs.items()
+]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_output_option_is_tried_below(name):
+    params = COMMANDS[name].params
+    places = {
+        param.name
+        for param in params
+        if isinstance(param.type, OutputPath)
+        or (isinstance(param.type, click.Path) and not param.type.exists)
+    }
+    tried = CALLS.get(name, ("", {}))[1]
+    assert places - READ == set(tried)
+    if tried:
+        assert any("--force" in param.opts for param in params)
+
+
+@pytest.fixture
+def world(toy_competition, labels_file, toy_model, tiny_backbone, tmp_path, monkeypatch):
+    """A folder with all that the calls name, in which they run."""
+    world = tmp_path / "world"
+    shutil.copytree(toy_competition.images, world / "images")
+    shutil.copytree(toy_model, world / "m0")
+    for path in (toy_competition.train, toy_competition.test, toy_competition.truth, labels_file):
+        shutil.copy(path, world / path.name)
+    (world / "answers.txt").write_text("1\n" * 200)
+    (world / "others.txt").write_text("0\n" * 200)
+    shutil.copy(world / "images" / "p00.png", world / "query.png")
+    monkeypatch.chdir(world)
+    return world
+
+
+def snapshot(folder):
+    return {
+        path: path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))
+    }
+
+
+def make_call(command, **outputs):
+    arguments = [*command.split(), *CALLS[command][0].split()]
+    option_of = {param.name: param.opts[-1] for param in COMMANDS[command].params}
+    for name, place in outputs.items():
+        arguments += [option_of[name], str(place)]
+    return arguments
+
+
+def needed(command, but):
+    return {
+        name: f"new-{name}{suffix}"
+        for name, suffix in NEEDED.get(command, {}).items()
+        if name != but
+    }
+
+
+def list_targets(command, suffix):
+    """Return places where nothing may be written, with or without `--force`."""
+    inputs = [word for word in CALLS[command][0].split() if Path(word).is_file()]
+    for number, name in enumerate(inputs):
+        Path(f"link{number}{suffix or ''}").symlink_to(name)
+        Path(f"hard{number}{suffix or ''}").hardlink_to(name)
+        yield from (name, f"link{number}{suffix or ''}", f"hard{number}{suffix or ''}")
+    yield from ("images/p00.png", "m0/model.json", "m0/head.weights.h5", "m0/history.csv")
+    # A form that is right, at a place that is not.
+    if suffix:
+        yield f"images/new{suffix}"
+        theirs = Path(f"theirs{suffix}")
+        theirs.write_text("mine\n")
+        yield theirs
+        Path(f"link-to-image{suffix}").symlink_to("images/p01.png")
+        yield f"link-to-image{suffix}"
+    else:
+        yield from ("images", "images/new")
+        Path("theirs").mkdir()
+        (Path("theirs") / FORMS[None][command]).write_text("mine\n")
+        yield "theirs"
+
+
+@pytest.mark.parametrize(("command", "output", "suffix"), OUTPUTS)
+def test_nothing_that_is_there_is_harmed(runner, world, command, output, suffix):
+    targets = list(list_targets(command, suffix))
+    before = snapshot(world)
+    for target in targets:
+        if command not in PROTECTS_IMAGES and str(target).startswith("images"):
+            continue
+        arguments = make_call(command, **{output: target}, **needed(command, output))
+        for force in ([], ["--force"]):
+            if output == "index" and not force and Path(target).exists():
+                continue  # an index that is there is read
+            result = runner.invoke(tripletkit, [*arguments, *force])
+            assert result.exit_code in (1, 2), (target, force, result.output)
+            assert isinstance(result.exception, SystemExit), (target, force)
+            assert "Error: " in result.stderr
+            assert snapshot(world) == before, (target, force)
+
+
+@pytest.mark.parametrize(("command", "output", "suffix"), OUTPUTS)
+def test_force_replaces_what_the_command_wrote(runner, world, command, output, suffix):
+    place = f"written{suffix or ''}"
+    arguments = make_call(command, **{output: place}, **needed(command, output))
+    inputs = snapshot(world)
+    result = runner.invoke(tripletkit, arguments)
+    assert result.exit_code == 0, result.output
+    after = snapshot(world)
+    assert inputs.items() <= after.items()
+    if output != "index":
+        result = runner.invoke(tripletkit, arguments)
+        assert result.exit_code == 1
+        assert "--force" in result.stderr
+        assert snapshot(world) == after
+    result = runner.invoke(tripletkit, [*arguments, "--force"])
+    assert result.exit_code == 0, result.output
+    assert snapshot(world).keys() == after.keys()
+
+
+@pytest.mark.parametrize("place", ["same.txt", "./same.txt", "link.txt"])
+def test_two_outputs_in_one_place_are_refused(runner, world, place):
+    Path("link.txt").symlink_to("same.txt")
+    arguments = make_call("triplets", output="same.txt", truth_file=place)
+    result = runner.invoke(tripletkit, arguments)
+    assert result.exit_code == 1
+    assert "is named for two outputs" in result.stderr
+    assert not Path("same.txt").exists()
+
+
+def test_standard_input_is_an_input_too(world, start_tripletkit):
+    before = Path("test.txt").read_bytes()
+    with Path("test.txt").open() as file:
+        process = start_tripletkit(
+            *"predict - --model m0 --images images --force -o test.txt".split(), stdin=file
+        )
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "test.txt: is read, and would be overwritten" in stderr
+    assert Path("test.txt").read_bytes() == before

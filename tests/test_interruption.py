@@ -1,0 +1,77 @@
+"""Ctrl-C at any moment, imports among them, ends with 130 and without a traceback."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+# From the first line of ours on; what Python does before that is out of reach.
+SCRIPT = """
+import sys
+from tripletkit import __main__ as entry
+entry._on_interrupt(entry._leave)
+print("here", flush=True)
+sys.argv[0] = "tripletkit"
+entry.main()
+"""
+
+
+def start(script, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("moment", range(16))
+def test_an_interruption_leaves_no_traceback(tmp_path, moment):
+    path = tmp_path / "t.txt"
+    path.write_text("a b c\n")
+    process = start(SCRIPT, "audit", path)
+    assert process.stdout.readline() == "here\n"
+    time.sleep(moment * 0.04)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    # A machine that is quick has the result before the last of the moments.
+    assert process.returncode == (0 if stdout else 130), stderr
+    assert "Traceback" not in stderr
+    assert "Error" not in stderr
+
+
+def test_an_error_that_an_interruption_becomes_is_not_shown():
+    fake = """
+import os, signal, sys
+from tripletkit.cli import main
+from tripletkit import __main__ as entry
+
+def interrupted(**_):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        raise ImportError("numpy says something else") from None
+
+main.tripletkit = interrupted
+entry.main()
+"""
+    process = start(fake)
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (130, "")
+
+
+def test_a_bug_keeps_its_traceback():
+    fake = """
+from tripletkit.cli import main
+from tripletkit import __main__ as entry
+main.tripletkit = lambda **_: 1 / 0
+entry.main()
+"""
+    process = start(fake)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "ZeroDivisionError" in stderr

@@ -1,0 +1,200 @@
+"""A name that is written by one command is the same name when another reads it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tripletkit.cli.main import tripletkit
+from tripletkit.data.competition import write_questions
+from tripletkit.data.labels import read_labels
+from tripletkit.data.names import guard_formula, quote_csv_field, quote_name, unguard_formula
+from tripletkit.data.splits.held_out import read_held_out
+from tripletkit.data.text_lines import split_csv_line
+from tripletkit.data.triplet_files import read_triplets, write_triplets
+from tripletkit.data.triplets import Triplets
+from tripletkit.data.vote_files import read_triplets_with_votes, read_votes
+from tripletkit.errors import DataWarning, TripletFileError
+from tripletkit.evaluation.answers import check_same_questions, read_answers, write_answers
+from tripletkit.evaluation.classification import Confusion
+from tripletkit.search.vector_files import write_vectors
+
+FORMULAS = ["=cmd|calc!A0.jpg", "+1.jpg", "-1.jpg", "@SUM(A1)", " =1", "＝1.jpg", "'=1", "''-x"]
+HEADING_WORDS = ["anchor", "positive", "negative", "a", "b", "c", "ref", "image1", "left", "rater"]
+
+# What a file system may hold and a line of text can, awkward ones most of all.
+names = (
+    st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1, max_size=8)
+    | st.text("ab1 ,;\"#'=+-@.\u00a0", min_size=1, max_size=6)
+    | st.sampled_from(
+        FORMULAS + HEADING_WORDS + ["1.jpg", "NA", "nan", "00123", "1e5", "#", "寿司"]
+    )
+)
+rows_of_names = st.lists(st.tuples(names, names, names), min_size=1, max_size=6)
+fast = settings(deadline=None, max_examples=50)
+
+
+def as_triplets(named) -> Triplets:
+    distinct = list(dict.fromkeys(name for row in named for name in row))
+    rows = np.array([[distinct.index(name) for name in row] for row in named], dtype=np.int32)
+    return Triplets(distinct, rows, np.arange(len(rows)) + 1, "made")
+
+
+def named_rows(triplets: Triplets):
+    return [tuple(triplets.names[index] for index in row) for row in triplets.rows]
+
+
+def table(columns, rows, separator=",") -> bytes:
+    lines = [columns, *([quote_csv_field(field) for field in row] for row in rows)]
+    return "".join(separator.join(line) + "\n" for line in lines).encode()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("names")
+
+
+@given(st.text())
+def test_guarding_is_undone_and_leaves_no_formula(text):
+    guarded = guard_formula(text)
+    assert unguard_formula(guarded) == text
+    assert guarded.lstrip()[:1] not in tuple("=+-@＝＋－＠")
+    assert guarded[:1] not in ("\t", "\r", "\n")
+    assert guarded in (text, "'" + text)
+
+
+@pytest.mark.parametrize("name", [*FORMULAS, "\tx", "\rx"])
+def test_formulas_are_guarded_and_other_names_are_not(name):
+    assert guard_formula(name) == "'" + name
+    for harmless in ("a=b.jpg", "x-1.jpg", "00123", "it's.jpg", "'quoted'"):
+        assert guard_formula(harmless) == harmless
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@fast
+@given(fields=st.lists(names, min_size=1, max_size=5))
+def test_a_csv_row_reads_back(separator, fields):
+    line = separator.join(map(quote_csv_field, fields))
+    assert split_csv_line(line, separator) == fields
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".csv", ".tsv"])
+@fast
+@given(named=rows_of_names)
+def test_triplet_files_read_back(folder, suffix, named):
+    triplets = as_triplets(named)
+    path = folder / f"triplets{suffix}"
+    write_triplets(path, triplets.names, triplets.rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert named_rows(read_triplets(path)) == named
+
+
+@fast
+@given(named=rows_of_names)
+def test_questions_read_back_as_unanswered_where_a_heading_is_needed(folder, named):
+    triplets = as_triplets(named)
+    path = folder / "questions.txt"
+    truth = np.ones(len(named), int)
+    write_questions(path, folder / "truth.csv", triplets.names, triplets.rows, truth)
+    read = read_triplets(path)
+    assert named_rows(read) == named
+    assert read.is_answered in (None, False)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@fast
+@given(named=rows_of_names)
+def test_tables_of_triplets_and_votes_read_back(separator, named):
+    columns = ["votes_c", "anchor", "first", "second", "votes_b"]
+    data = table(columns, [("1", *row, "3") for row in named], separator)
+    triplets, votes = read_triplets_with_votes(io.BytesIO(data), "t.csv")
+    assert named_rows(triplets) == named
+    assert votes.share.tolist() == [0.75] * len(named)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        assert named_rows(read_triplets(io.BytesIO(data), "t.csv")) == named
+    assert named_rows(read_votes(io.BytesIO(data), "t.csv").triplets) == named
+
+
+@fast
+@given(named=rows_of_names)
+def test_predicted_answers_score_against_the_same_triplets(folder, named):
+    triplets = as_triplets(named)
+    write_triplets(folder / "asked.txt", triplets.names, triplets.rows)
+    asked = read_triplets(folder / "asked.txt")
+    margins = np.linspace(-1, 1, len(named), dtype=np.float32)
+    write_answers(folder / "preds.csv", asked, (margins > 0).astype(int), margins)
+    answers = read_answers(folder / "preds.csv")
+    check_same_questions(answers, triplets)
+    assert named_rows(answers.triplets) == named
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        assert named_rows(read_triplets(folder / "preds.csv")) == named
+    cells = [row[:3] for row in csv.reader((folder / "preds.csv").open(newline=""))][1:]
+    assert not [cell for row in cells for cell in row if cell.lstrip()[:1] in tuple("=+-@＝")]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@fast
+@given(distinct=st.lists(names, min_size=1, max_size=6, unique=True))
+def test_labels_read_back(separator, distinct):
+    data = table(["label", "name"], [(name.strip() or "x", name) for name in distinct], separator)
+    expected = {name: name.strip() or "x" for name in distinct if name.strip()}
+    if len(expected) < len(distinct):
+        return
+    assert read_labels(io.BytesIO(data), "labels.csv") == expected
+
+
+@fast
+@given(distinct=st.lists(names, min_size=1, max_size=6, unique=True))
+def test_lists_of_held_out_names_read_back(folder, distinct):
+    path = folder / "held_out.txt"
+    path.write_text("".join(f'"{name.replace(chr(34), chr(34) * 2)}"\n' for name in distinct))
+    assert list(read_held_out(path, folder)) == distinct
+
+
+@fast
+@given(distinct=st.lists(names, min_size=1, max_size=6, unique=True))
+def test_vectors_and_confusions_hold_the_names(folder, distinct):
+    vectors = np.ones((len(distinct), 2), np.float32)
+    write_vectors(folder / "vectors.csv", distinct, vectors)
+    kept = {"dtype": {"name": str}, "keep_default_na": False}
+    read = pd.read_csv(folder / "vectors.csv", **kept)["name"]
+    assert [unguard_formula(name) for name in read] == distinct
+    write_vectors(folder / "vectors.npz", distinct, vectors)
+    assert np.load(folder / "vectors.npz")["names"].tolist() == distinct
+    write_vectors(folder / "vectors.parquet", distinct, vectors)
+    assert pd.read_parquet(folder / "vectors.parquet")["name"].tolist() == distinct
+    Confusion(distinct, np.eye(len(distinct), dtype=int)).write(folder / "confusion.csv")
+    heading, *lines = csv.reader((folder / "confusion.csv").open(newline=""))
+    assert [unguard_formula(name) for name in heading[1:]] == distinct
+    assert [unguard_formula(line[0]) for line in lines] == distinct
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "a\rb", "a\u2028b", "\udcff", "\x7f", "\t=1"])
+def test_quote_name_refuses_what_no_line_can_hold(name):
+    with pytest.raises(TripletFileError, match="rename the image"):
+        quote_name(name)
+
+
+def test_compare_writes_rows_without_formulas(runner, tmp_path):
+    named = [("=1", "b", "c"), ("+1", "-1", "@x")]
+    triplets = as_triplets(named)
+    for number, predictions in enumerate(([1, 1], [0, 0])):
+        path = tmp_path / f"p{number}.csv"
+        write_answers(path, triplets, np.array(predictions), np.float32([1, 1]))
+    (tmp_path / "truth.txt").write_text("1\n0\n")
+    files = [str(tmp_path / name) for name in ("p0.csv", "p1.csv", "truth.txt")]
+    written = tmp_path / "rows.csv"
+    result = runner.invoke(tripletkit, ["compare", *files, "--rows", str(written)])
+    assert result.exit_code == 0, result.output
+    lines = list(csv.reader(written.open(newline="")))
+    assert [line[1:4] for line in lines[1:]] == [["'=1", "b", "c"], ["'+1", "'-1", "'@x"]]

@@ -1,0 +1,199 @@
+"""Columns are taken by their names, and a heading that is not known is never read as a triplet."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tripletkit.data.triplet_files import read_triplets, scan_triplets
+from tripletkit.data.triplet_headings import HEADINGS
+from tripletkit.data.vote_files import read_triplets_with_votes
+from tripletkit.errors import DataWarning, TripletFileError, VoteFileError
+
+
+def read(text, name="t.csv"):
+    triplets = read_triplets(io.BytesIO(text.encode()), name)
+    return [tuple(triplets.names[index] for index in row) for row in triplets.rows]
+
+
+def error_of(text, name="t.csv"):
+    with pytest.raises(TripletFileError) as caught:
+        read(text, name)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.txt", "<stdin>"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "negative,anchor,positive\nz.jpg,x.jpg,y.jpg\n",
+        "Negative; Anchor; Positive\nz.jpg; x.jpg; y.jpg\n",
+        "negative\tanchor\tpositive\nz.jpg\tx.jpg\ty.jpg\n",
+        "negative anchor positive\nz.jpg x.jpg y.jpg\n",
+        "c,b,a\nz.jpg,y.jpg,x.jpg\n",
+        "second,first,query\nz.jpg,y.jpg,x.jpg\n",
+        "second,first,anchor\nz.jpg,y.jpg,x.jpg\n",
+        '# of May\n\n"negative","anchor","positive"\n"z.jpg","x.jpg","y.jpg"\n',
+        "x.jpg,y.jpg,z.jpg\n",
+        "x.jpg;y.jpg;z.jpg\n",
+    ],
+)
+def test_columns_are_taken_by_name_in_any_order(text, name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read(text, name) == [("x.jpg", "y.jpg", "z.jpg")]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_other_columns_are_named_once_and_ignored(separator):
+    lines = [
+        ["", "rater", "negative", "anchor", "note", "positive"],
+        ["0", "ann", "z z.jpg", "x.jpg", '"a, ""b""; \t"', "y.jpg"],
+        ["1", "bob", "x.jpg", '"y.jpg"', "", "z z.jpg"],
+    ]
+    text = "\n".join(separator.join(line) for line in lines)
+    with pytest.warns(DataWarning) as caught:
+        rows = read(text)
+    assert rows == [("x.jpg", "y.jpg", "z z.jpg"), ("y.jpg", "z z.jpg", "x.jpg")]
+    assert [str(warning.message) for warning in caught] == [
+        't.csv: columns that are not read: "(no name)", "rater", "note"'
+    ]
+
+
+def test_rows_that_do_not_fit_the_heading_are_refused_by_line():
+    text = "id,anchor,positive,negative\n1,x,y,z\n2,x,y\n\n3,x,,z\n4,x,y,z,w\n"
+    scan = scan_triplets(io.BytesIO(text.encode()), "t.csv")
+    assert list(scan.place_problems()) == [
+        't.csv:3: expected 4 columns as in the heading, got 3 ("2,x,y")',
+        't.csv:5: expected an image name, got an empty one in "3,x,,z"',
+        't.csv:6: expected 4 columns as in the heading, got 5 ("4,x,y,z,w")',
+    ]
+    assert scan.triplets.lines.tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ref,x,y\n1.jpg,2.jpg,3.jpg\n",
+        "anchor,pos,neg\nx,y,z\n",
+        "anchor pos neg\nx y z\n",
+        "ANCHOR\tpos\tneg\nx\ty\tz\n",
+        "image1,image2,image3\nx,y,z\n",
+        "img_a,img_b,img_c\nx,y,z\n",
+        "imgA;imgB;imgC\nx;y;z\n",
+        "left target right\nx y z\n",
+        "cat,dog,horse\n1.jpg,2.jpg,3.jpg\n",
+        "cat dog horse\n001 002 003\n",
+        "cat,dog,horse\nx/1,x/2,y/2\n",
+        "id,anchor,pos,neg\n1,x,y,z\n",
+        "rater,img1,img2,img3\nann,x,y,z\n",
+    ],
+)
+def test_a_heading_that_is_not_known_is_refused(text):
+    for name in ("t.csv", "t.txt"):
+        message = error_of(text, name)
+        assert message.startswith(f"{name}:1: expected a heading with anchor,positive,negative; ")
+        assert "looks like a heading that is not known" in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cat,dog,horse\nhorse,cow,cat\n",
+        "cat dog horse\ncow pig hen\n",
+        "cat dog horse\n",
+        "image1 image2 image3\nimage4 image5 image6\n",
+        "image1 image2 image3\n",
+        "left target right\nright left target\n",
+        "00001.jpg 00002.jpg 00003.jpg\n4 5 6\n",
+        "a b c\n1.jpg a 2.jpg\n",
+    ],
+)
+def test_names_without_extension_stay_names(text):
+    rows = text.replace(",", " ").splitlines()
+    assert read(text) == [tuple(row.split()) for row in rows]
+
+
+def test_names_that_look_like_a_heading_can_be_read_below_one():
+    text = "ref,left,right\n1.jpg,2.jpg,3.jpg\n"
+    escape = error_of(text).partition('put the line "')[2].partition('"')[0]
+    assert read(f"{escape}\n{text}")[0] == ("ref", "left", "right")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b,c,anchor,positive,negative\n1,2,3,4,5,6\n", "t.csv:1: expected the columns of one"),
+        ("anchor,positive,negative,anchor\n1,2,3,4\n", 't.csv:1: expected each column once, got "'),
+        ("7,x,y,z\n", "t.csv:1: expected 3 image names, got 4 .*More columns need a heading"),
+    ],
+)
+def test_headings_that_leave_a_choice_are_refused(text, message):
+    with pytest.raises(TripletFileError, match=message):
+        read(text)
+
+
+@pytest.mark.parametrize(("heading", "is_answered"), HEADINGS.items())
+def test_the_heading_says_whether_triplets_are_answered(heading, is_answered):
+    triplets = read_triplets(io.BytesIO(f"{','.join(heading)}\nx,y,z\n".encode()), "t.csv")
+    assert triplets.is_answered is is_answered
+    assert triplets.take(np.array([0])).is_answered is is_answered
+    if is_answered is False:
+        with pytest.raises(TripletFileError, match=r"t\.csv: expected judgements"):
+            triplets.check_answered()
+    else:
+        triplets.check_answered()
+
+
+def test_tabs_are_blanks_unless_the_file_is_a_table():
+    assert read("a\tb\tc\nx\ty\tz\n", "t.txt") == [("a", "b", "c"), ("x", "y", "z")]
+    assert read("a\tb\tc\nx\ty\tz\n", "t.tsv") == [("x", "y", "z")]
+    assert read("my x\ty\tz\n", "t.txt") == [("my x", "y", "z")]
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "share"),
+    [
+        ("votes_b,votes_c,c,b,a", ["4,1,z,y,x", "2,2,y,z,x"], [0.8, 0.5]),
+        ("a,b,c,share", ["x,y,z,0.8", "x,z,y,.5"], [0.8, 0.5]),
+        ("anchor;first;second;votes_c;votes_b", ["x;y;z;1;4", "x;z;y;2;2"], [0.8, 0.5]),
+        ("a\tb\tc\tvotes_b\tvotes_c", ["x\ty\tz\t4\t1", "x\tz\ty\t2\t2"], [0.8, 0.5]),
+        ("anchor,positive,negative", ["x,y,z", "x,z,y"], None),
+    ],
+)
+def test_columns_of_votes_are_votes(columns, rows, share):
+    text = "\n".join([columns, *rows]) + "\n"
+    triplets, votes = read_triplets_with_votes(io.BytesIO(text.encode()), "t.csv")
+    assert triplets.rows.tolist() == [[triplets.names.index(name) for name in row]
+                                      for row in ("xyz", "xzy")]  # fmt: skip
+    assert votes is None if share is None else votes.share.tolist() == share
+    if share is not None:
+        with pytest.warns(DataWarning, match="columns that are not read"):
+            read(text)
+
+
+def test_votes_that_cannot_be_read_are_refused_by_line():
+    with pytest.raises(VoteFileError, match=r"t\.csv:2: expected two numbers of votes"):
+        read_triplets_with_votes(io.BytesIO(b"a,b,c,votes_b,votes_c\nx,y,z,1,1e308\n"), "t.csv")
+
+
+columns_of_table = st.permutations(["id", "anchor", "positive", "negative", "rater"])
+
+
+@settings(deadline=None)
+@given(columns_of_table, st.sampled_from([",", ";", "\t"]), st.integers(1, 30))
+def test_the_order_of_columns_changes_nothing(columns, separator, n_rows):
+    rng = np.random.default_rng(n_rows)
+    table = {column: [f"{column} {n}" for n in rng.integers(0, 9, n_rows)] for column in columns}
+    lines = [separator.join(columns)]
+    lines += [separator.join(row) for row in zip(*table.values(), strict=True)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        rows = read("\n".join(lines), "t.txt")
+    parts = (table[column] for column in ("anchor", "positive", "negative"))
+    assert rows == list(zip(*parts, strict=True))

@@ -1,0 +1,172 @@
+"""What killed runs leave behind goes with the next run, and never under its writer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tripletkit.data import unfinished
+from tripletkit.data.output_forms import LABELS_FORM
+from tripletkit.data.outputs import Outputs, open_output
+
+WRITE_FILE = """
+import os, sys
+from pathlib import Path
+from tripletkit.data.outputs import open_output
+with open_output(Path(sys.argv[1])) as file:
+    file.write("half")
+    file.flush()
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+FILL_FOLDER = """
+import sys
+from pathlib import Path
+from tripletkit.data.unfinished import unfinished_folder
+with unfinished_folder(Path(sys.argv[1])) as folder:
+    (folder / "a").write_text("half")
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+TEMPORARY = """
+import sys
+from tripletkit.data.unfinished import private_temporary_folder
+(private_temporary_folder() / "file").write_text("left")
+print("writing", flush=True)
+sys.stdin.read()
+"""
+
+
+def start(script, *arguments, **options):
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+    assert process.stdout.readline() == "writing\n"
+    return process
+
+
+@pytest.mark.parametrize("script", [WRITE_FILE, FILL_FOLDER])
+def test_a_writer_that_lives_is_left_alone(tmp_path, script):
+    process = start(script, tmp_path / "out")
+    (hidden,) = tmp_path.iterdir()
+    assert hidden.name.startswith(".out.")
+    unfinished.remove_unfinished(tmp_path)
+    Outputs().file(tmp_path / "other", LABELS_FORM)
+    assert hidden.exists()
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("script", [WRITE_FILE, FILL_FOLDER])
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path, script):
+    process = start(script, tmp_path / "out")
+    process.kill()
+    process.wait()
+    assert len(list(tmp_path.iterdir())) == 1
+    Outputs().file(tmp_path / "other", LABELS_FORM)
+    assert list(tmp_path.iterdir()) == []
+    process.stdin.close()
+
+
+@pytest.mark.parametrize("name", [".out.csv", ".unfinished", "out.unfinished-x", ".git"])
+def test_hidden_files_of_others_stay(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    unfinished.remove_unfinished(tmp_path)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_link_named_like_what_is_left_is_not_followed(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "file").write_text("mine")
+    (tmp_path / ".x.unfinished-abc").symlink_to(tmp_path / "far")
+    unfinished.remove_unfinished(tmp_path)
+    assert (tmp_path / "far" / "file").read_text() == "mine"
+
+
+def test_a_writer_whose_file_is_taken_for_left_over_makes_another(tmp_path, monkeypatch):
+    made = []
+
+    def make(target):
+        descriptor, path = original(target)
+        if not made:  # between making and locking
+            path.unlink()
+        made.append(path)
+        return descriptor, path
+
+    original = unfinished._make_file
+    monkeypatch.setattr(unfinished, "_make_file", make)
+    with open_output(tmp_path / "out") as file:
+        file.write("new")
+    assert len(made) == 2
+    assert (tmp_path / "out").read_text() == "new"
+
+
+def test_without_locks_nothing_is_removed(tmp_path, monkeypatch):
+    (tmp_path / ".x.unfinished-abc").write_text("whose?")
+    monkeypatch.setattr(unfinished, "fcntl", None)
+    unfinished.remove_unfinished(tmp_path)
+    with open_output(tmp_path / "out") as file:
+        file.write("new")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_folders_change_places_in_one_step(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    if not unfinished._exchange(tmp_path / "a", tmp_path / "b"):
+        pytest.skip("this system cannot exchange folders in one step")
+    assert (tmp_path / "a" / "b").exists()
+    assert (tmp_path / "b" / "a").exists()
+    assert not unfinished._exchange(tmp_path / "a", tmp_path / "none")
+
+
+def test_the_temporary_folder_is_private_and_goes(tmp_path):
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    process = start(TEMPORARY, env=environment)
+    (folder,) = tmp_path.iterdir()
+    assert folder.stat().st_mode & 0o077 == 0
+    process.communicate(timeout=60)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_temporary_folder_of_a_killed_run_goes_with_the_next(tmp_path):
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    killed = start(TEMPORARY, env=environment)
+    living = start(TEMPORARY, env=environment)
+    assert len(list(tmp_path.iterdir())) == 2
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    killed.stdin.close()
+    third = start(TEMPORARY, env=environment)
+    assert len(list(tmp_path.iterdir())) == 2
+    for process in (living, third):
+        process.communicate(timeout=60)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_libraries_write_lands_in_the_private_folder(tmp_path):
+    """TensorFlow leaves the code that it generates where its process is killed."""
+    script = """
+import tempfile
+from tripletkit.cli.console import prepare_tensorflow
+prepare_tensorflow()
+file = tempfile.NamedTemporaryFile(delete=False)
+print("writing", flush=True)
+print(file.name, flush=True)
+"""
+    process = start(script, env=os.environ | {"TMPDIR": str(tmp_path)})
+    name = Path(process.stdout.read().strip())
+    process.wait(60)
+    assert name.parent.parent == tmp_path
+    assert list(tmp_path.iterdir()) == []

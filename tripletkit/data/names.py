@@ -1,0 +1,77 @@
+"""Names of images as they must stand in a file so that the same names are read back.
+
+A spreadsheet takes a field such as `=cmd|...` or `@SUM(A1)` for a formula, whoever wrote it, and
+quotes do not keep it from that. Names of images may come from strangers, so every CSV that is
+written here puts an apostrophe before a text that a spreadsheet would run, and every CSV that is
+read here takes it off again. Triplet files of blanks, Parquet and NPZ files and labels of one 0
+or 1 a line hold names, if any, as they are.
+"""
+
+from __future__ import annotations
+
+import re
+
+from tripletkit.errors import TripletFileError
+
+_CONTROL = re.compile("[\x00-\x1f\x7f\u0085\u2028\u2029]")
+# Apostrophes and blanks may stand before: so a guarded text is of this form too, and one apostrophe
+# more or less is all that guarding does.
+_FORMULA = re.compile(r"['\s]*[=+\-@＝＋－＠]|'*[\t\r\n]")
+
+
+def quote_name(name: str) -> str:
+    """Return a name as it must stand in a triplet file.
+
+    Raises:
+        TripletFileError: if no triplet file can hold it: it is empty, or has a line break,
+            another control character, or bytes that are not text.
+    """
+    if not name or _CONTROL.search(name) or not _is_encodable(name):
+        raise TripletFileError(
+            f"expected a name that a line of text can hold, got {name!r}; rename the image"
+        )
+    if re.search(r'[\s",;]', name) or name.startswith("#"):
+        return _quote(name)
+    return name
+
+
+def quote_csv_field(text: str) -> str:
+    """Return a text as a field of a CSV: no formula, quoted where a reader would cut or lose it.
+
+    Example:
+        >>> quote_csv_field("a,b.jpg"), quote_csv_field("=1+2.jpg")
+        ('"a,b.jpg"', "'=1+2.jpg")
+    """
+    text = guard_formula(text)
+    if re.search(r'[,;"\t\r\n]', text) or text != text.strip() or text.startswith("#"):
+        return _quote(text)
+    return text
+
+
+def guard_formula(text: str) -> str:
+    """Put an apostrophe before a text that a spreadsheet would take for a formula.
+
+    Reference:
+        OWASP. CSV Injection. https://owasp.org/www-community/attacks/CSV_Injection
+    Example:
+        >>> guard_formula("=1+2.jpg"), guard_formula("'-x"), guard_formula("a=b.jpg")
+        ("'=1+2.jpg", "''-x", 'a=b.jpg')
+    """
+    return "'" + text if _FORMULA.match(text) else text
+
+
+def unguard_formula(text: str) -> str:
+    """Return what `guard_formula` was given."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text, 1) else text
+
+
+def _quote(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
+
+
+def _is_encodable(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
