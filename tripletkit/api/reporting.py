@@ -19,9 +19,9 @@ from tripletkit.data.outputs import Outputs
 from tripletkit.errors import ModelFolderError
 from tripletkit.evaluation.baselines import run_baselines
 from tripletkit.progress import Progress
-from tripletkit.report.model_view import open_view
-from tripletkit.report.page import REPORT_FORM, write_report
-from tripletkit.report.projections import check_projection
+from tripletkit.reporting.model_view import open_view
+from tripletkit.reporting.page import REPORT_FORM, write_report
+from tripletkit.reporting.projections import check_projection
 from tripletkit.training.reread import read_training_triplets
 
 
