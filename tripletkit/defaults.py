@@ -69,6 +69,10 @@ PURE_PAIRS_SHARE = 0.25
 # the customary fifth.
 VAL_FRACTION = 0.2
 
+# Share of the images that each of many draws holds out: a third leaves about 30% of triplets for
+# training and 4% for the test, a half 12% for each.
+TEST_IMAGES = 1 / 3
+
 # The share of images that `train` sets aside by itself.
 TRAIN_VAL_FRACTION = 0.1
 

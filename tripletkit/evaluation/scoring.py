@@ -86,6 +86,14 @@ class Score:
     by_anchor_frequency: list[Slice]
     ties: TiePolicy = "answer"
 
+    def __str__(self) -> str:
+        interval = self.bootstrap or self.wilson
+        taken = "images resampled" if self.bootstrap else "rows taken as independent"
+        return (
+            f"{self.accuracy:.4f} ({self.n_correct:,g} of {self.n:,} right; 95% interval "
+            f"{interval.low:.3f} to {interval.high:.3f}, {taken})"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return the score as JSON takes it, intervals as [low, high]."""
         return (

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-import keras
 import numpy as np
 
 from tripletkit.data.labels import ImageLabels
 from tripletkit.errors import RecipeError
 from tripletkit.evaluation.distances import triplet_margins
+from tripletkit.features.keras_backend import keras
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.embedding import embed
 from tripletkit.model.heads import compress_head, frozen_scale, join_heads, keep_frozen

@@ -13,7 +13,7 @@ from tripletkit.evaluation.baselines import Baseline, describe_trap
 from tripletkit.evaluation.intervals import Interval, NoInterval
 from tripletkit.evaluation.scoring import Score
 from tripletkit.model.record import ModelRecord
-from tripletkit.report.model_view import ModelView
+from tripletkit.reporting.model_view import ModelView
 
 # A 95% interval wider than this leaves open whether a model is good or middling.
 _WIDE_INTERVAL = 0.15
