@@ -90,3 +90,18 @@ def test_audit_cuts_long_names(runner, tmp_path):
 
 def test_audit_called_wrongly_exits_2(runner, tmp_path):
     assert runner.invoke(tripletkit, ["audit", str(tmp_path / "none.txt")]).exit_code == 2
+
+
+def test_questions_are_audited_as_such_by_their_heading(runner, tmp_path):
+    rows = "x.jpg,y.jpg,z.jpg\nx.jpg,z.jpg,y.jpg\n"
+    found = {}
+    for heading in ("anchor,positive,negative", "id,query,first,second"):
+        extra = "7," if heading.startswith("id") else ""
+        path = tmp_path / "t.csv"
+        path.write_text(f"{heading}\n" + "".join(f"{extra}{row}\n" for row in rows.splitlines()))
+        result = runner.invoke(tripletkit, ["audit", str(path), "--json", "--strict"])
+        found[heading] = result.exit_code
+        assert ("warning: " + str(path) + ': columns that are not read: "id"' in result.stderr) == (
+            bool(extra)
+        )
+    assert found == {"anchor,positive,negative": 1, "id,query,first,second": 0}

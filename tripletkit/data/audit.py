@@ -89,7 +89,7 @@ class Components:
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of fault that `--strict` fails on."""
+    """One kind of fault that a strict audit fails on."""
 
     kind: str
     source: str
