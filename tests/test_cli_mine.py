@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tripletkit.cli.main import tripletkit
+from tripletkit.cli.mined import Mined, write_mined
 from tripletkit.data.triplet_files import read_triplets
 from tripletkit.evaluation.distances import pair_distances, triplet_margins
 
@@ -250,6 +251,18 @@ def test_outputs_appear_all_or_none(mine, labels_file, toy_competition, tmp_path
     assert "No space left" in result.stderr
     assert output.read_text() == before
     assert {path.name for path in tmp_path.iterdir()} == {"labels.csv", "mined.csv"}
+
+
+def test_the_table_of_mined_rows_holds_no_formulas(tmp_path):
+    table = pd.DataFrame({"anchor": ["=1.jpg", "b"], "label": ["@x", None], "distance": [-0.5, 1]})
+    mined = Mined(table, ["=1.jpg", "b"], np.array([[0, 1, 1]]), lambda: None, {}, "")
+    write_mined(mined, tmp_path / "mined.csv", tmp_path / "hard.txt", None)
+    assert (tmp_path / "mined.csv").read_text().splitlines() == [
+        "anchor,label,distance",
+        "'=1.jpg,'@x,-0.5",
+        "b,,1.0",
+    ]
+    assert (tmp_path / "hard.txt").read_text() == "=1.jpg b b\n"
 
 
 def test_unreadable_images_can_be_left_out(mine, labels_file, toy_competition, tmp_path):

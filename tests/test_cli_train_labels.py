@@ -74,10 +74,13 @@ def test_a_folder_per_class_says_the_same_as_a_table(labelled, train, tmp_path):
 
 def test_center_loss_keeps_its_centers_with_the_model(labelled, train, tmp_path):
     toy, table, _ = labelled
+    table.write_text(table.read_text().replace(",colour", ",'=colour"))
     result = train(toy.images, "--labels", table, "--loss", "center", "--dim", 5)
     assert result.exit_code == 0, result.output
     centers = load_model(tmp_path / "m").read_centers()
-    assert list(centers.index) == [f"colour{number}" for number in range(6)]
+    assert list(centers.index) == [f"=colour{number}" for number in range(6)]
+    lines = (tmp_path / "m" / "class_centers.csv").read_text().splitlines()[1:]
+    assert all(line.startswith("'=colour") for line in lines)
     assert centers.shape == (6, 5)
     assert (np.linalg.norm(centers, axis=1) <= 1 + 1e-6).all()
     assert train(toy.images, "--labels", table).exit_code == 0
