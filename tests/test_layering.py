@@ -177,16 +177,3 @@ def test_help_loads_no_arrays():
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout == "[]\n"
-
-
-@pytest.mark.parametrize("room", ["data", "evaluation"])
-def test_messages_name_settings_and_no_flags(room):
-    flags = re.compile(r"(?<![\w-])--[a-z]")
-    assert [
-        f"{name}:{node.lineno}: {node.value}"
-        for name, tree in TREES.items()
-        if room_of(name) == room
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        if flags.search(node.value)
-    ] == []
