@@ -29,7 +29,7 @@ NUMBERS = [
 
 
 def test_there_are_numbers_to_test():
-    assert len(NUMBERS) > 30
+    assert len(NUMBERS) > 10
 
 
 @pytest.mark.parametrize(("command", "option"), NUMBERS)
