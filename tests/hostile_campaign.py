@@ -34,7 +34,7 @@ from tripletkit import defaults
 from tripletkit.cli.main import tripletkit
 from tripletkit.data.images import read_image
 from tripletkit.data.labels import read_labels
-from tripletkit.data.triplets import read_triplets
+from tripletkit.data.triplet_files import read_triplets
 from tripletkit.errors import TripletkitError
 from tripletkit.evaluation.answers import read_answers, read_truth
 from tripletkit.model.model_folder import load_model
@@ -72,6 +72,7 @@ OVERWRITING = [
     "split train.txt --by random -o {}",
     "export --model m0 -o {}",
     "train train.txt images --backbone tiny -o {}",
+    "finetune m0 --images images -o {}",
 ]
 
 
