@@ -108,7 +108,7 @@ def finetune(
 
     folder = load_model(model)
     outputs = Outputs(
-        [model, settings_file, *weights.values()],
+        [model, settings_file, *weights.values(), *folder.record.inputs.paths()],
         image_folders=[images or folder.image_folder],
         overwrite=force,
     )
