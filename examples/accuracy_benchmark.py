@@ -48,7 +48,7 @@ from tripletkit.features.image_views import choose_views
 from tripletkit.features.sources import choose_source
 from tripletkit.features.store import FeatureStore
 from tripletkit.features.unit_length import scale_to_unit_length
-from tripletkit.model.heads import embed
+from tripletkit.model.embedding import embed
 from tripletkit.model.scaling import Scaling
 from tripletkit.model.settings import HeadSettings, choose_epochs
 from tripletkit.training.epochs import compress_embeddings, train_model

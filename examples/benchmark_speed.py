@@ -91,7 +91,7 @@ def extraction(folder: Path, n_photos: int = 384) -> None:
     def extract(turn: int) -> None:
         space = FeatureSpace({**BACKBONE.facts(), "turn": turn}, N_FEATURES)
         with FeatureStore(folder / f"store{turn}") as store:
-            extract_features(paths, BACKBONE, space, store, lambda: compute)
+            extract_features(paths, BACKBONE, [space], store, lambda: compute)
 
     def predict_plainly() -> None:
         model.predict(arrays, batch_size=32, verbose=0)
@@ -164,7 +164,7 @@ def whole(folder: Path, n_photos: int = 700, n_triplets: int = 20_000, n_epochs:
     def ours() -> None:
         compute = make_feature_function(BACKBONE, model, defaults.EXTRACT_BATCH_SIZE)
         with FeatureStore(folder / "store") as store:
-            found = extract_features(paths, BACKBONE, space, store, lambda: compute)
+            found = extract_features(paths, BACKBONE, [space], store, lambda: compute)
         train_head(found.values, rows, rows[:0], HeadSettings(epochs=n_epochs))
 
     ours_s = seconds(ours)
@@ -219,7 +219,7 @@ def predict(folder: Path, n_images: int = 5_000, n_triplets: int = 59_544) -> No
 
     with FeatureStore(folder / "store") as store:
         paths = [images / name for name in names]
-        extract_features(paths, BACKBONE, space, store, lambda: random_features)
+        extract_features(paths, BACKBONE, [space], store, lambda: random_features)
     write_random_model(folder / "model", space, images)
     rows = rng.integers(0, n_images, (n_triplets, 3)).astype(np.int32)
     write_triplets(folder / "test.txt", names, rows)

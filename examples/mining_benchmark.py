@@ -41,7 +41,7 @@ from tripletkit.features.image_views import choose_views
 from tripletkit.features.sources import choose_source
 from tripletkit.features.store import FeatureStore
 from tripletkit.mining.offline import find_cuts, mine_images
-from tripletkit.model.heads import embed
+from tripletkit.model.embedding import embed
 from tripletkit.model.settings import HeadSettings
 from tripletkit.report.style import (
     BLUE,

@@ -31,7 +31,7 @@ from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.features.collection import find_files, load_collection
 from tripletkit.features.sources import choose_source
 from tripletkit.features.store import FeatureStore
-from tripletkit.model.heads import embed
+from tripletkit.model.embedding import embed
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import HeadSettings, choose_epochs
 from tripletkit.training.epochs import share_right, train_model

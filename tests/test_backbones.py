@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import re
 
 import keras
@@ -82,6 +83,8 @@ def test_a_name_is_registered_once(tiny_backbone):
     [
         ("resnet50", 23_587_712),
         ("efficientnet-lite0", 3_413_024),
+        ("efficientnet-lite1", 4_189_344),
+        ("efficientnet-lite2", 4_869_168),
         ("mobilenetv2", 2_257_984),
         ("efficientnetb0", 4_049_571),
         ("resnet50v2", 23_564_800),
@@ -103,6 +106,8 @@ def test_all_records_are_tested():
     assert list(BACKBONES) == [
         "resnet50",
         "efficientnet-lite0",
+        "efficientnet-lite1",
+        "efficientnet-lite2",
         "mobilenetv2",
         "efficientnetb0",
         "resnet50v2",
@@ -122,6 +127,19 @@ def test_every_layer_with_weights_is_in_one_block(name):
     assert {len(blocks) for blocks in of_layer} == {1}
     # In the order of the layers, and none of them empty.
     assert list(dict.fromkeys(block for (block,) in of_layer)) == list(backbone.blocks)
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_stages_are_behind_activations_at_an_8th_and_a_16th(name):
+    backbone = get_backbone(name)
+    model = build_backbone(backbone, None)
+    layers = [model.get_layer(stage.layer) for stage in backbone.stages]
+    n_channels = [layer.output.shape[-1] for layer in layers]
+    assert n_channels == [stage.n_channels for stage in backbone.stages]
+    if name == "cnn":
+        return
+    sides = [layer.output.shape[1] for layer in layers]
+    assert sides == [math.ceil(backbone.input_size_px / part) for part in (8, 16)]
 
 
 @pytest.mark.parametrize("name", list(BACKBONES))

@@ -31,7 +31,9 @@ def listed(runner):
 def test_backbones_lists_all_with_what_is_ready(runner, listed):
     rows = listed()
     assert list(rows) == list(BACKBONES)
-    assert [name for name, row in rows.items() if row["ready"]] == ["efficientnet-lite0", "cnn"]
+    # Lite1's package is not among those that are installed with tripletkit, but may be there.
+    ready = {name for name, row in rows.items() if row["ready"]} - {"efficientnet-lite1"}
+    assert ready == {"efficientnet-lite0", "efficientnet-lite2", "cnn"}
     assert rows["cnn"]["weights"] == "none, trained from scratch"
     assert rows["resnet50"]["weights"] == "Keras, 95 MB download"
     result = runner.invoke(tripletkit, ["backbones"])

@@ -10,6 +10,7 @@ import pytest
 
 from tripletkit.cli.main import tripletkit
 from tripletkit.features.store import FILE_NAME, FeatureSpace, FeatureStore
+from tripletkit.features.store_checksums import file_checksum
 
 SPACE = FeatureSpace({"backbone": "resnet50", "weights_sha256": "0123456789abcdef"}, 8)
 
@@ -73,10 +74,9 @@ def test_prune_drops_images_that_are_gone(runner, filled, tmp_path):
     image = tmp_path / "a.png"
     image.write_bytes(b"a")
     with FeatureStore(filled) as store:
-        size_bytes, changed_ns = image.stat().st_size, image.stat().st_ctime_ns
+        known = (os.fsencode(image), image.stat().st_size, image.stat().st_ctime_ns, b"a")
         store._database.execute(
-            "INSERT INTO files VALUES (?, ?, ?, ?)",
-            (os.fsencode(image), size_bytes, changed_ns, b"a"),
+            "INSERT INTO files VALUES (?, ?, ?, ?, ?)", (*known, file_checksum(*known))
         )
     result = runner.invoke(tripletkit, ["cache", "prune"])
     assert (result.exit_code, result.stdout) == (0, "")
@@ -100,3 +100,43 @@ def test_cache_called_wrongly_exits_2(runner, tmp_path):
     ):
         result = runner.invoke(tripletkit, arguments)
         assert (result.exit_code, result.stdout) == (2, "")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "facts = 'no JSON'",
+        "facts = '[1]'",
+        "facts = x'ff00'",
+        "facts = '{}'",
+        "fingerprint = 'other'",
+        "last_used_s = 9e18",
+        "last_used_s = -5",
+        "last_used_s = 'never'",
+    ],
+)
+def test_info_shows_a_space_whose_facts_are_damaged(runner, filled, damage):
+    with FeatureStore(filled) as store:
+        store._database.execute(f"UPDATE spaces SET {damage}")
+    result = runner.invoke(tripletkit, ["cache", "info"])
+    assert (result.exit_code, result.stderr) == (0, "")
+    name = "resnet50" if damage.startswith("last_used") else "(damaged)"
+    assert result.stdout.splitlines()[2].startswith(name)
+    (space,) = json.loads(runner.invoke(tripletkit, ["cache", "info", "--json"]).stdout)["spaces"]
+    assert (space["backbone"], space["n_images"]) == (name, 2)
+
+
+def test_a_damaged_vector_is_said_as_a_warning(runner, filled, toy_competition, tiny_backbone):
+    names = sorted(path.name for path in toy_competition.images.iterdir())[:3]
+    (filled / "t.txt").write_text(" ".join(names) + "\n")
+    embed = ["embed", str(toy_competition.images), "-o", str(filled / "a.npz")]
+    embed += ["--backbone", "tiny"]
+    assert runner.invoke(tripletkit, embed).exit_code == 0
+    with FeatureStore(filled) as store:
+        store._database.execute("UPDATE features SET checksum = checksum + 1 WHERE rowid = 9")
+    (filled / "a.npz").unlink()
+    result = runner.invoke(tripletkit, embed)
+    assert result.exit_code == 0
+    assert "warning: " in result.stderr
+    assert "the stored features of 1 images are damaged and are computed again." in result.stderr
+    assert "Features: 1 images computed, 59 from the store." in result.stderr

@@ -54,7 +54,7 @@ def test_a_model_of_two_backbones_and_views_works_everywhere(
 
     images = toy_competition.images
     for arguments in (
-        ("embed", images, "-o", tmp_path / "v.npz", "--model", tmp_path / "m", "--features"),
+        ("embed", images, "-o", tmp_path / "v.npz", "--model", tmp_path / "m", "--frozen"),
         ("neighbors", images, "--query", images / "p00.png", "--model", tmp_path / "m"),
         ("plot", "map", tmp_path / "m", "-o", tmp_path / "map.svg"),
         ("export", "--model", tmp_path / "m", "-o", tmp_path / "exported"),

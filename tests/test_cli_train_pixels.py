@@ -132,7 +132,7 @@ def test_resuming_other_data_or_settings_is_refused(train, toy_competition, tmp_
         patch.setattr(training.TrainedHead, "__init__", stop)
         result = train(*SCRATCH)
     assert result.exit_code == 130
-    assert "m.checkpoint.npz is kept: the same command with --resume goes on." in result.stderr
+    assert "m.checkpoint.npz is kept: the same call with --resume goes on." in result.stderr
     result = train(*SCRATCH, "--resume", "-s", "margin=0.5", "-s", "flip=false")
     assert result.exit_code == 1
     assert "margin: was 0.2, is 0.5\n  flip: was True, is False\n" in result.stderr

@@ -97,8 +97,8 @@ def test_the_probe_does_not_change_what_source_learns(train, tmp_path):
     [
         (["--recipe", "residual", "--distance", "l1"], "answers by --distance l2 only"),
         (["--test", __file__], "--test needs held-out classes"),
-        (["--recipe", "wurst"], "'wurst' is not one of"),
-        (["-s", "members=0"], "0 is not in the range"),
+        (["--recipe", "wurst"], 'got "wurst"'),
+        (["-s", "members=0"], "expected a whole number from 1 to 100, got 0"),
     ],
 )
 def test_options_that_do_not_go_together_are_wrong_calls(train, options, message):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from tripletkit.evaluation import distances
+from tripletkit.evaluation.class_distances import ClassDistances
 from tripletkit.evaluation.distances import DISTANCE_NAMES, triplet_margins
+from tripletkit.mining.offline import Cut, mine_images
 from tripletkit.model.distances import DISTANCES
+from tripletkit.search.exact import find_neighbors
 
 
 def plain_distance(a, b, name):
@@ -107,3 +111,61 @@ def test_slope_of_the_euclidean_distance_at_zero_is_finite():
     with tf.GradientTape() as tape:
         distance = DISTANCES["l2"](embedding, tf.constant([[1.0, 2.0]]))
     assert np.isfinite(tape.gradient(distance, embedding).numpy()).all()
+
+
+@pytest.mark.parametrize("name", DISTANCE_NAMES)
+@pytest.mark.parametrize("n_pairs", [0, 7, 300])
+def test_distances_between_rows_are_those_of_gathered_pairs(embeddings, name, n_pairs, monkeypatch):
+    # A dimension at a time, and blocks that end within the pairs.
+    monkeypatch.setattr(distances, "_BLOCK_BYTES", 8)
+    monkeypatch.setattr(distances, "_BLOCK_ROWS", 64)
+    embeddings[3] = 0
+    embeddings[5] = np.nan
+    rng = np.random.default_rng(2)
+    left, right = rng.integers(0, 50, n_pairs), rng.integers(0, 25, n_pairs)
+    other = embeddings[25:]
+    found = distances.distances_between(embeddings, left, other, right, name)
+    columns = [
+        np.array(side[of_side], np.float64)
+        for side, of_side in ((embeddings, left), (other, right))
+    ]
+    if name == "cosine":
+        for side in columns:
+            lengths = np.linalg.norm(side, axis=1, keepdims=True)
+            side /= np.where(lengths > 0, lengths, 1)
+    term, finish = distances._TERMS[name]
+    total = np.zeros(n_pairs)
+    for of_left, of_right in zip(*(side.T for side in columns), strict=True):
+        total += term(of_left, of_right)
+    assert found.tobytes() == finish(total).tobytes()
+    gathered = distances.pair_distances(embeddings[left], other[right], name)
+    assert found.tobytes() == gathered.tobytes()
+
+
+def peak_bytes(function):
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("use", ["neighbors", "mining", "triplets"])
+def test_memory_does_not_grow_with_pairs_times_dimensions(use):
+    """Each of these looks at some 10,000 pairs; gathered, their numbers would take 320 MB."""
+    embeddings = np.random.default_rng(0).normal(size=(100, 4000)).astype(np.float32)
+    labels = np.arange(100) % 2
+    near = Cut(0.0, np.inf)
+
+    def mine():
+        images = ClassDistances(embeddings, labels, "cosine")
+        mine_images(embeddings, images, near, near, per_image=50)
+
+    rows = np.random.default_rng(1).integers(0, 100, (10_000, 3))
+    uses = {
+        "neighbors": lambda: find_neighbors(embeddings, embeddings, 100, "cosine"),
+        "mining": mine,
+        "triplets": lambda: triplet_margins(embeddings, rows, "cosine"),
+    }
+    assert peak_bytes(uses[use]) < 60e6

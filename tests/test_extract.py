@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -12,14 +13,19 @@ import tiny_backbone as tiny
 from PIL import Image
 
 from tripletkit import defaults
-from tripletkit.errors import ImageNameError, ImageReadError, StoreError
-from tripletkit.features import extract
-from tripletkit.features.collection import find_files, load_collection
+from tripletkit.errors import ImageNameError, ImageReadError, StoreError, StoreWarning
+from tripletkit.features import contents, extract
+from tripletkit.features.collection import (
+    NamedFiles,
+    find_files,
+    find_same_images,
+    load_collection,
+)
 from tripletkit.features.extract import extract_features
 from tripletkit.features.fast_graph import make_feature_function
 from tripletkit.features.image_views import VIEW_SETS
-from tripletkit.features.sources import FeaturePart, FeatureSource
-from tripletkit.features.store import FeatureSpace, FeatureStore
+from tripletkit.features.sources import FeaturePart, FeatureSource, choose_source
+from tripletkit.features.store import FeatureSpace, FeatureStore, clear_store
 
 
 @pytest.fixture
@@ -49,7 +55,7 @@ def run(tiny_backbone, space, function, tmp_path):
             return extract_features(
                 paths,
                 tiny_backbone,
-                space,
+                [space],
                 store,
                 options.pop("load_function", lambda: function),
                 **options,
@@ -280,7 +286,7 @@ def test_a_collection_has_features_in_the_order_of_names(collect):
 def test_a_collection_with_a_missing_image_is_refused_or_skipped(collect):
     with pytest.raises(ImageNameError, match=r't\.txt:2: there is no image "no\.png"') as caught:
         collect(["p00.png", "no.png"])
-    assert "--on-bad-image skip" in str(caught.value)
+    assert "`skip_bad=True`" in str(caught.value)
     skipped = collect(["p00.png", "no.png"], skip_bad=True)
     assert skipped.is_usable().tolist() == [True, False]
     assert [problem.partition(": ")[0] for problem in skipped.problems] == ["t.txt:2"]
@@ -297,3 +303,147 @@ def test_a_collection_with_a_broken_image_keeps_the_others(
         collect(["p00.png", "p01.png", "p02.png"])
     skipped = collect(["p00.png", "p01.png", "p02.png"], skip_bad=True, find_weights=never)
     assert skipped.is_usable().tolist() == [True, False, True]
+
+
+def test_features_that_another_process_clears_are_computed_again(run, images, monkeypatch):
+    before = run(images)
+    original, n_reads = FeatureStore.read, []
+
+    def clear_first(store, *args):
+        n_reads.append(args)
+        if len(n_reads) < 3:
+            clear_store(store.folder)
+        return original(store, *args)
+
+    monkeypatch.setattr(FeatureStore, "read", clear_first)
+    after = run(images)
+    # The second time clearing changes nothing: what was just computed is in memory.
+    assert len(n_reads) == 2
+    assert (len(after.computed), after.problems) == (40, {})
+    np.testing.assert_array_equal(after.values, before.values)
+
+
+def test_a_damaged_vector_is_computed_again_and_said(run, images, n_batches, tmp_path):
+    batches, load = n_batches
+    before = run(images)
+    with FeatureStore(tmp_path / "store") as store:
+        (vector,) = store._database.execute(
+            "SELECT vector FROM features WHERE rowid = 7"
+        ).fetchone()
+        flipped = bytes([vector[0] ^ 1, *vector[1:]])
+        store._database.execute("UPDATE features SET vector = ? WHERE rowid = 7", (flipped,))
+    with pytest.warns(StoreWarning, match="stored features of 1 images are damaged"):
+        after = run(images, load_function=load)
+    np.testing.assert_array_equal(after.values, before.values)
+    assert (len(after.computed), len(batches)) == (1, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(run(images, load_function=never).values, before.values)
+
+
+def test_a_network_that_gives_no_numbers_is_a_problem_of_the_image(run, images, function):
+    def spoil(pixels):
+        features = function(pixels).copy()
+        features[3, 1] = np.nan
+        return features
+
+    result = run(images[:8], load_function=lambda: spoil)
+    assert result.problems == {3: f"{images[3]}: the backbone gives no finite numbers for it"}
+    assert len(result.computed) == 7
+    assert np.isnan(result.values[3]).all()
+    assert np.isfinite(np.delete(result.values, 3, axis=0)).all()
+    # Nothing of it was stored.
+    assert len(run(images[:8]).computed) == 1
+
+
+def test_a_flipped_byte_in_the_table_of_files_does_no_harm(run, images, tmp_path, monkeypatch):
+    real_ns = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: real_ns() + 10_000_000_000)
+    before = run(images)
+    with FeatureStore(tmp_path / "store") as store:
+        for key, content in store._database.execute("SELECT path, content FROM files").fetchall():
+            flipped = bytes([content[0] ^ 1, *content[1:]])
+            store._database.execute("UPDATE files SET content = ? WHERE path = ?", (flipped, key))
+    after = run(images, load_function=never)
+    assert after.problems == {}
+    np.testing.assert_array_equal(after.values, before.values)
+
+
+def test_a_file_that_is_not_what_the_store_says_is_right_the_next_time(
+    run, images, tmp_path, monkeypatch
+):
+    """Whatever made the store wrong about a file, `run the command again` has to help."""
+    real_ns = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: real_ns() + 10_000_000_000)
+    path = images[0]
+    with FeatureStore(tmp_path / "store") as store:
+        store.remember_files([(path, path.stat(), b"\x00" * 32)])
+    assert "changed while it was being read; run the command again" in run([path]).problems[0]
+    assert run([path]).problems == {}
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 26])
+def test_a_large_file_is_read_as_a_small_one_is(run, images, monkeypatch, tmp_path, limit):
+    before = run(images).values
+    monkeypatch.setattr(extract, "_LARGE_FILE_BYTES", limit)
+    after = run(images, store_name="other")
+    np.testing.assert_array_equal(after.values, before)
+    if limit == 0:
+        path = tmp_path / "a.png"
+        shutil.copy(images[0], path)
+        original = extract.read_views
+
+        def overwrite_then(*args):
+            pixels = original(*args)
+            time.sleep(0.02)
+            Image.new("RGB", (8, 8), "blue").save(path)
+            return pixels
+
+        monkeypatch.setattr(extract, "read_views", overwrite_then)
+        assert "changed while it was being read" in run([path], store_name="third").problems[0]
+
+
+def test_a_content_is_hashed_once_for_all_that_asks_for_it(
+    toy_competition, tiny_backbone, tiny_weights, tmp_path, monkeypatch
+):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    names = ["a.png", "b.png", "c.png"]
+    for name, source in zip(names, ("p00.png", "p01.png", "p00.png"), strict=True):
+        shutil.copy(toy_competition.images / source, folder / name)
+    hashed = []
+    original = contents._hash_or_error
+
+    def count(path):
+        hashed.append(path.name)
+        return original(path)
+
+    monkeypatch.setattr(contents, "_hash_or_error", count)
+    source = choose_source(["tiny"], {"tiny": tiny_weights})
+    with FeatureStore(tmp_path / "store") as store:
+        queries, others = (find_files(part, part, folder) for part in (names[:1], names[1:]))
+        queries.contents(store), others.contents(store)
+        files = queries.joined(others)
+        assert find_same_images(files, store).tolist() == [0, 1, 0]
+        collection = load_collection(files, source, store)
+        # Two names of one image are one image, whose features are counted once.
+        assert (collection.n_computed, collection.n_stored) == (2, 0)
+        again = load_collection(files, source, store)
+        assert (again.n_computed, again.n_stored) == (0, 2)
+    assert sorted(hashed) == names
+
+
+def test_joined_files_keep_each_others_problems(toy_competition, tmp_path):
+    first = find_files(["p00", "none"], ["t:1", "t:2"], toy_competition.images, skip_bad=True)
+    others = find_files(["nobody", "p01"], ["u:1", "u:2"], toy_competition.images, skip_bad=True)
+    (tmp_path / "gone.png").write_bytes(b"")
+    lost = NamedFiles(["gone"], ["v:1"], [tmp_path / "gone.png"], {})
+    (tmp_path / "gone.png").unlink()
+    with FeatureStore(tmp_path / "store") as store:
+        for files in (first, others, lost):
+            files.contents(store)
+        both = first.joined(others).joined(lost)
+        assert list(both.problems) == [1, 2]
+        known = both.contents(store)
+    assert [content is None for content in known.hashes] == [False, True, True, False, True]
+    assert list(known.problems) == [4]

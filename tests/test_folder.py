@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from pathlib import Path
+
 import pytest
 
 from tripletkit.data.folder import check_name, find_images, list_images, locate_images
@@ -60,7 +64,7 @@ def test_a_missing_name_says_so(folder, name):
 
 
 def test_a_folder_is_no_image(folder):
-    assert "is a folder or a broken link" in problem(folder, "folder.jpg")
+    assert problem(folder, "folder.jpg").endswith('"folder.jpg" is a folder')
 
 
 @pytest.mark.parametrize("name", ["../outside.jpg", "sub/../../outside.jpg", "/etc/passwd"])
@@ -89,7 +93,7 @@ def test_links_out_of_the_folder_are_refused(folder, tmp_path):
     (folder / "broken.jpg").symlink_to(folder / "gone.jpg")
     assert "a link that leads out" in problem(folder, "link.jpg")
     assert "a link that leads out" in problem(folder, "door/outside.jpg")
-    assert "broken link" in problem(folder, "broken.jpg")
+    assert "a broken link" in problem(folder, "broken.jpg")
     assert problem(folder, "inside.jpg") is None
     assert problem(folder, "link.jpg", follow_outside=True) is None
     assert problem(folder, "door/outside.jpg", follow_outside=True) is None
@@ -126,3 +130,46 @@ def test_list_images_leaves_out_hidden_files_and_other_files(folder):
     assert list_images(folder) == sorted(
         "a.jpg 7.jpg 007.jpg twin.jpg twin.PNG sub/deep.webp UPPER.JPG both.jpg".split()
     )
+
+
+def test_a_link_loop_is_a_problem_of_its_own_name_alone(folder):
+    (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
+    (folder / "here").symlink_to(folder / "there")
+    (folder / "there").symlink_to(folder / "here")
+    (folder / "sub" / "up").symlink_to(folder)
+    assert problem(folder, "a.jpg") is None
+    assert problem(folder, "sub/deep") is None
+    assert "a link that leads to itself" in problem(folder, "loop.jpg")
+    assert "a link that leads to itself" in problem(folder, "here")
+    assert 'there is no image "here/a.jpg"' in problem(folder, "here/a.jpg")
+    assert problem(folder, "sub/up/sub/up/a.jpg") is None
+    assert "loop.jpg" in list_images(folder)
+    assert not any("up/" in name for name in list_images(folder))
+    with pytest.raises(ImageNameError, match="expected a folder of images"):
+        locate_images(["a.jpg"], folder / "here")
+
+
+def test_a_pipe_is_called_what_it_is(folder):
+    os.mkfifo(folder / "pipe.jpg")
+    assert problem(folder, "pipe.jpg").endswith('"pipe.jpg" is a pipe, a socket or a device')
+
+
+def test_a_name_longer_than_names_can_be_is_missing(folder):
+    long = "x" * 300
+    for name in (long, f"{long}/a.jpg", "sub/" * 2000 + "a.jpg"):
+        assert 'there is no image "' in problem(folder, name)
+
+
+def test_a_folder_that_cannot_be_listed_says_so(folder, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert problem(folder, "a.jpg") == f'"a.jpg" cannot be looked for: {folder}: Permission denied'
+
+
+@pytest.mark.parametrize("here", [".", ".."])
+def test_a_folder_of_dots_stands_in_quotes(folder, monkeypatch, here):
+    monkeypatch.chdir(folder if here == "." else folder / "sub")
+    assert problem(Path(here), "none") == f"there is no image \"none\" in the folder '{here}'"
+    assert f"in the folder '{here}'. Did you mean 'a.jpg'?" in problem(Path(here), "A.jpg")

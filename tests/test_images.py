@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import struct
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import numpy as np
 import pytest
+from mutated_images import images_with_mutated_exif, make_exif, make_images, mutated_images
 from PIL import Image
 
+from tripletkit.data import images
+from tripletkit.data.decode_memory import MemoryBudget
 from tripletkit.data.images import read_image, read_pixels
 from tripletkit.errors import ImageReadError
 
@@ -166,3 +177,138 @@ def test_read_pixels_of_a_large_jpeg_hardly_differ_from_those_of_full_size(tmp_p
     full = read_image(tmp_path / "large.jpg").resize((32, 32), Image.Resampling.BILINEAR)
     reduced = read_pixels(tmp_path / "large.jpg", 32, "bilinear")
     assert np.abs(reduced.astype(int) - np.asarray(full, dtype=int)).mean() < 2
+
+
+def test_a_damaged_tag_beside_an_orientation_is_passed_over(tmp_path, corner):
+    exif = make_exif()
+    # The type of the first tag, a text, becomes that of a fraction of two numbers.
+    place = exif.index(b"\x01\x0f\x00\x02") + 2
+    path = tmp_path / "wrong.png"
+    corner.transpose(Image.Transpose.ROTATE_90).save(
+        path, exif=exif[:place] + b"\x00\x05" + exif[place + 2 :]
+    )
+    np.testing.assert_array_equal(np.asarray(read_image(path)), np.asarray(corner))
+
+
+@pytest.mark.parametrize(
+    ("name", "error"), [("avif", RuntimeError), ("webp", KeyError), ("png", struct.error)]
+)
+def test_whatever_a_reader_raises_names_the_file(tmp_path, monkeypatch, name, error):
+    path = tmp_path / f"damaged.{name}"
+    path.write_bytes(make_images()[f"image.{name}"])
+
+    def fail(image):
+        raise error("Decoding of color planes failed")
+
+    plugin = type(Image.open(path))
+    monkeypatch.setattr(plugin, "load", fail)
+    with pytest.raises(ImageReadError, match=rf"damaged\.{name}: .*color planes failed"):
+        read_image(path)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("damage", [mutated_images, images_with_mutated_exif])
+def test_damaged_images_are_read_or_refused(damage):
+    n_read = 0
+    for name, content in damage(500, seed=0):
+        try:
+            image = read_image(Path(name), 8, io.BytesIO(content))
+        except ImageReadError as error:
+            assert str(error).startswith(f"{name}: ")
+            assert damage is not images_with_mutated_exif
+        else:
+            assert image.mode == "RGB"
+            n_read += 1
+    assert n_read > 100
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "key"])
+def test_an_image_made_rgb_band_by_band_is_the_same(monkeypatch, mode):
+    values = np.random.default_rng(0).integers(0, 256, (37, 23, 4), dtype=np.uint8)
+    image = Image.fromarray(values[..., :3]).convert("P" if mode == "P" else "RGB")
+    if mode == "P":
+        image.info["transparency"] = 3
+    elif mode == "key":
+        image.info["transparency"] = tuple(values[5, 5, :3])
+    elif mode.startswith("I"):
+        image = Image.fromarray(values[..., 0].astype(np.uint16) * 257)
+        image = image.convert("I") if mode == "I" else image
+    elif mode != "RGB":
+        image = Image.fromarray(values).convert(mode)
+    whole = images._band_to_rgb(image)
+    monkeypatch.setattr(images, "_BAND_PX", 100)
+    in_bands = images._to_rgb(image, (1, 1))
+    np.testing.assert_array_equal(np.asarray(in_bands), np.asarray(whole))
+    reduced = images._to_rgb(image, (3, 4))
+    np.testing.assert_array_equal(np.asarray(reduced), np.asarray(whole.reduce((3, 4))))
+
+
+def test_a_large_image_is_decoded_smaller_and_hardly_differs(tmp_path, monkeypatch):
+    waves = np.add.outer(np.sin(np.arange(896) / 40), np.sin(np.arange(1280) / 25))
+    values = (32768 + 15000 * waves).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "large.png")
+    full = read_pixels(tmp_path / "large.png", 32, "bilinear").astype(int)
+    monkeypatch.setattr(images, "_LARGE_PX", 100_000)
+    assert read_image(tmp_path / "large.png", at_least_px=32).size == (128, 128)
+    assert read_image(tmp_path / "large.png").size == (1280, 896)
+    reduced = read_pixels(tmp_path / "large.png", 32, "bilinear")
+    assert np.abs(reduced - full).mean() < 2
+
+
+# Decodes the files of its arguments at once and prints the peak of memory beside the start's.
+READER = """
+import resource, sys, threading
+from pathlib import Path
+from tripletkit.data.images import read_pixels
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
+threads = [threading.Thread(target=read_pixels, args=(Path(name), 224, "bilinear"))
+           for name in sys.argv[1:]]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print((peak() - before) * 1024)
+"""
+
+
+@pytest.mark.slow
+def test_two_large_images_at_once_take_bounded_memory(tmp_path):
+    path = tmp_path / "gray16.png"
+    Image.fromarray(np.zeros((13_300, 13_300), np.uint16)).save(path)
+    assert path.stat().st_size < 500_000
+    used = subprocess.run(
+        [sys.executable, "-c", READER, path, path], capture_output=True, text=True, check=True
+    )
+    assert int(used.stdout) < 850e6
+
+
+@pytest.mark.parametrize(("name", "form"), [("webp", "WEBP"), ("jp2", "JPEG2000")])
+def test_an_image_that_takes_too_much_memory_is_refused_with_the_limit(
+    tmp_path, monkeypatch, name, form
+):
+    path = tmp_path / f"large.{name}"
+    path.write_bytes(make_images()[f"image.{name}"])
+    # As if it had as many pixels as stand behind the limit.
+    monkeypatch.setattr(images, "MAX_DECODE_BYTES", 24 * 16 * 10)
+    with pytest.raises(ImageReadError, match=rf"large\.{name}: .* 24 x 16 pixels of {form} takes"):
+        read_image(path)
+    Image.open(path).save(tmp_path / "same.png")
+    assert read_image(tmp_path / "same.png").size == (24, 16)
+
+
+def test_memory_that_does_not_fit_waits_for_the_others():
+    budget, at_once, most = MemoryBudget(100), 0, 0
+
+    def use(n_bytes):
+        nonlocal at_once, most
+        with budget.reserve(n_bytes):
+            at_once += n_bytes
+            most = max(most, at_once)
+            time.sleep(0.005)
+            at_once -= n_bytes
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(use, [40, 60, 30, 100, 50, 20] * 4))
+    assert 60 < most <= 100
+    # What is larger than all of it is held alone, and not for ever waited for.
+    with budget.reserve(300):
+        pass

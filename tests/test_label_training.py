@@ -12,7 +12,7 @@ from tripletkit.errors import CollapseError
 from tripletkit.evaluation.classification import measure_variances
 from tripletkit.evaluation.distances import DISTANCE_NAMES
 from tripletkit.mining.online import MINERS
-from tripletkit.model.heads import embed
+from tripletkit.model.embedding import embed
 from tripletkit.model.loss_registry import LOSSES
 from tripletkit.model.settings import HeadSettings
 from tripletkit.training.epochs import share_right, train_head

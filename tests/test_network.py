@@ -20,8 +20,9 @@ from tripletkit.features.image_views import choose_views
 from tripletkit.features.sources import choose_source
 from tripletkit.features.store import FeatureStore
 from tripletkit.model import export
+from tripletkit.model.embedding import embed
 from tripletkit.model.export import check_export_folder, export_networks
-from tripletkit.model.heads import build_head, embed
+from tripletkit.model.heads import build_head
 from tripletkit.model.model_folder import load_model, save_model
 from tripletkit.model.network import INPUT_NAMES, build_encoder, build_triplet_network
 

@@ -67,7 +67,7 @@ def assert_same(got, want):
 def test_training_learns_and_its_images_have_embeddings(make, rows):
     told = []
     settings = dataclasses.replace(SETTINGS, dropout=0.0, learning_rate=1e-2)
-    training = make(settings, on_batch=lambda *done: told.append(done))
+    training = make(settings, on_epoch=lambda _: lambda *done: told.append(done))
     first, _ = training.run_epoch()
     assert [done for done, _ in told] == sorted({done for done, _ in told})
     assert {total for _, total in told} == {told[-1][0]}
@@ -132,7 +132,7 @@ def test_streamed_images_teach_what_kept_ones_do(make, toy_competition):
 
 def test_an_epoch_ends_after_so_many_images(make):
     told = []
-    training = make(n_shown=50, on_batch=lambda *done: told.append(done))
+    training = make(n_shown=50, on_epoch=lambda _: lambda *done: told.append(done))
     training.run_epoch()
     before, shown = told[-2][0], told[-1][0]
     assert before < 50 <= shown
@@ -148,7 +148,7 @@ def test_only_the_last_blocks_learn_and_batch_norm_never(name):
     assert learning
     assert all(layer.startswith(last) for layer in learning)
     assert not any("bn" in layer for layer in learning)
-    with pytest.raises(BackboneError, match=f"--unfreeze 9: expected at most .* {name} has"):
+    with pytest.raises(BackboneError, match=f"`blocks=9`: expected at most .* {name} has"):
         unfreeze_blocks(backbone, model, 9)
 
 
@@ -245,7 +245,7 @@ def test_a_checkpoint_of_another_training_is_refused_saying_which(make, tmp_path
         "  margin: was 0.2, is 0.3\n"
         "  images: was abababababab..., is cdcdcdcdcdcd...\n"
         "  new: was nothing, is 1\n"
-        "Call it as before to go on, or begin anew with --force."
+        "Call it as before to go on, or begin anew with `overwrite=True`."
     )
 
 
@@ -289,5 +289,5 @@ def test_an_interrupted_training_is_not_overwritten_unasked(tmp_path):
     assert path == tmp_path / "m.checkpoint.npz"
     path.write_bytes(b"something")
     check_no_checkpoint(model, overwrite=True)
-    with pytest.raises(OutputError, match="Go on with --resume"):
+    with pytest.raises(OutputError, match="Go on with `resume`"):
         check_no_checkpoint(model, overwrite=False)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tiny_backbone as tiny
 
+from tripletkit.data.images import read_pixels
 from tripletkit.errors import BackboneError, ImageReadError, WeightsError
-from tripletkit.features.backbones import get_backbone
+from tripletkit.features.backbones import BACKBONES, get_backbone
 from tripletkit.features.collection import find_files, load_collection
+from tripletkit.features.exported_networks import load_network_function
 from tripletkit.features.extract import extract_features, view_space
-from tripletkit.features.fast_graph import make_feature_function
 from tripletkit.features.image_views import ORIGINAL, VIEW_SETS
 from tripletkit.features.sources import (
     FeatureSource,
@@ -75,20 +78,20 @@ def test_one_backbone_is_recorded_as_the_first_version_did(tiny_backbone, tiny_w
 
 
 def test_features_of_one_backbone_are_its_own_bit_for_bit(
-    load, tiny_backbone, tiny_weights, toy_competition, tmp_path
+    load, tiny_backbone, toy_competition, tmp_path
 ):
     chosen = choose_backbone("tiny")
     space = choose_source(["tiny"]).parts[0].space
     assert space.facts == chosen.facts()
     with FeatureStore(tmp_path / "plain") as store:
         paths = [toy_competition.images / name for name in NAMES]
-        model = tiny.build(tiny_weights)
+        parts = choose_source(["tiny"]).parts
         expected = extract_features(
             paths,
             tiny_backbone,
-            space,
+            [space],
             store,
-            lambda: make_feature_function(tiny_backbone, model, 32),
+            lambda: load_network_function(parts, tmp_path),
         )
     np.testing.assert_array_equal(load(choose_source(["tiny"])).features, expected.values)
 
@@ -229,3 +232,55 @@ def test_backbones_that_cannot_stand_side_by_side_are_refused(tiny_backbone):
     ):
         with pytest.raises(BackboneError, match=message):
             check_backbone_names(names)
+
+
+def test_depths_are_the_layers_own_statistics(load, toy_competition, tiny_backbone, tiny_weights):
+    """Mean and deviation over the map of each stage, each of length 1, behind the last features."""
+    plain = load(choose_source(["tiny"])).features
+    features = load(choose_source(["tiny"], depth="all")).features
+    early = load(choose_source(["tiny"], depth="early"), store="early").features
+
+    model = tiny.build(tiny_weights)
+    maps = keras.Model(
+        model.inputs, [model.get_layer(s.layer).output for s in tiny_backbone.stages]
+    )
+    folder = toy_competition.images
+    pixels = np.stack([read_pixels(folder / name, tiny.SIDE_PX, "bilinear") for name in NAMES])
+    pieces = [plain]
+    for values in maps([pixels / np.float32(127.5) - 1]):
+        flat = np.asarray(values).reshape(len(NAMES), -1, values.shape[-1])
+        pieces += [flat.mean(axis=1), flat.std(axis=1)]
+    expected = np.hstack([piece / np.linalg.norm(piece, axis=1)[:, None] for piece in pieces])
+    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(early, features[:, plain.shape[1] :])
+
+
+def test_depths_are_computed_together_and_stored_apart(load, tiny_backbone):
+    everything = load(choose_source(["tiny"], depth="all"))
+    assert everything.n_computed == len(NAMES)
+    for depth in ("last", "early"):
+        assert load(choose_source(["tiny"], depth=depth)).n_computed == 0
+
+
+def test_a_depth_comes_back_from_its_record(tiny_backbone, tmp_path, load):
+    source = choose_source(["tiny"], depth="all")
+    record = json.loads(json.dumps(source.to_json()))
+    again = FeatureSource.of_record(record, tmp_path / "m")
+    assert again.facts == source.facts
+    assert again.fingerprint != choose_source(["tiny"]).fingerprint
+    assert list(again.columns) == ["tiny", "tiny:stem_relu", "tiny:widen"]
+    assert again.columns["tiny:widen"] == slice(48, 96)
+    load(source)
+    assert load(again).n_computed == 0
+    record["features"]["parts"][1]["stage"]["layer"] = "gone"
+    with pytest.raises(BackboneError, match=r'expected a stage among .*, got "gone"'):
+        FeatureSource.of_record(record, tmp_path / "m")
+
+
+def test_a_depth_that_is_not_there_is_refused(tiny_backbone, monkeypatch):
+    with pytest.raises(BackboneError, match='among last, early, all, got "deep"'):
+        choose_source(["tiny"], depth="deep")
+    bare = dataclasses.replace(tiny_backbone, name="tiny-bare", stages=())
+    monkeypatch.setitem(BACKBONES, bare.name, bare)
+    with pytest.raises(BackboneError, match="tiny-bare: names no stages"):
+        choose_source([bare.name], depth="early")

@@ -13,7 +13,8 @@ from tripletkit.data.votes import Votes, make_loss_weights
 from tripletkit.errors import CollapseError, LossError
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.model import heads
-from tripletkit.model.heads import build_head, embed
+from tripletkit.model.embedding import embed
+from tripletkit.model.heads import build_head
 from tripletkit.model.scaling import Scaling
 from tripletkit.model.settings import HeadSettings, choose_epochs
 from tripletkit.training.collapse import check_collapse, effective_rank, mean_pairwise_distance

@@ -15,7 +15,7 @@ from tripletkit.data.training_set import divide_training_set
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import SplitError
 from tripletkit.features.unit_length import scale_to_unit_length
-from tripletkit.model.heads import embed
+from tripletkit.model.embedding import embed
 from tripletkit.model.settings import HeadSettings
 from tripletkit.training.epochs import share_right, train_model
 from tripletkit.training.unseen_classes import (

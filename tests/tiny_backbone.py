@@ -18,6 +18,7 @@ from tripletkit.features.backbones import (
     Backbone,
     Package,
     Preprocessing,
+    Stage,
     register_backbone,
 )
 
@@ -41,7 +42,7 @@ def build(weights: Path | None, side_px: int = SIDE_PX, name: str = NAME):
     image = keras.Input((side_px, side_px, 3))
     x = keras.layers.Conv2D(12, 3, strides=2, use_bias=False, name="stem")(image)
     x = keras.layers.BatchNormalization(name="stem_norm")(x)
-    x = keras.layers.ReLU()(x)
+    x = keras.layers.ReLU(name="stem_relu")(x)
     x = keras.layers.DepthwiseConv2D(3, use_bias=True, name="depthwise")(x)
     x = keras.layers.BatchNormalization(name="depthwise_norm")(x)
     x = keras.layers.Conv2D(N_FEATURES, 1, use_bias=False, activation="relu", name="widen")(x)
@@ -85,6 +86,7 @@ def register() -> Backbone:
         licence="MIT",
         paper="none",
         blocks=("stem", "depthwise", "widen|last_norm"),
+        stages=(Stage("stem_relu", 12), Stage("widen", N_FEATURES)),
     )
     register_backbone(backbone)
     return backbone

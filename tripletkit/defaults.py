@@ -34,6 +34,10 @@ EXTRACT_BATCH_SIZE = 32
 # `cache prune` drops the features of a backbone that no run used for so many days.
 PRUNE_UNUSED_DAYS = 90
 
+# Where in a backbone features are taken: at its end, at earlier stages, or both.
+DEPTHS = ("last", "early", "all")
+DEPTH = DEPTHS[0]
+
 # What of an image the backbone sees: the whole. Each further view costs as much again.
 VIEWS = "original"
 

@@ -57,6 +57,22 @@ class WeightsError(TripletkitError, ValueError):
     """A weights file is broken, or does not fit the model it is meant for."""
 
 
+class ExportError(TripletkitError, ValueError):
+    """A network cannot be written in another form, or that form gives other numbers."""
+
+
+class NetworkFileError(TripletkitError, ValueError):
+    """An ONNX file cannot be run, or it is not clear how."""
+
+
+class PreprocessingError(TripletkitError, ValueError):
+    """It is not said, or not clear, what an encoder wants done to images first."""
+
+
+class FeatureFileError(TripletkitError, ValueError):
+    """A file of features cannot be read as one, or lacks what is asked of it."""
+
+
 class RecipeError(TripletkitError, ValueError):
     """A recipe is not known, or cannot make a model of the size asked for."""
 
@@ -67,6 +83,10 @@ class LossError(TripletkitError, ValueError):
 
 class StoreError(TripletkitError, OSError):
     """The feature store cannot be opened, read or written."""
+
+
+class StoredFeaturesError(StoreError):
+    """Stored features are gone or damaged; they can be computed again."""
 
 
 class ModelFolderError(TripletkitError, ValueError):
@@ -143,3 +163,7 @@ class FewTripletsWarning(TripletkitWarning):
 
 class DataWarning(TripletkitWarning):
     """Part of the data is left out, or is read otherwise than it may have been meant."""
+
+
+class StoreWarning(TripletkitWarning):
+    """The feature store was mended, or cannot keep what is computed."""

@@ -45,8 +45,8 @@ def info(cache: Path | None, as_json: bool) -> None:
     size_bytes = sum(file.stat().st_size for file in path.parent.glob(f"{FILE_NAME}*"))
     rows = [
         {
-            "backbone": str(use.facts["backbone"]),
-            "weights_sha256": str(use.facts["weights_sha256"]),
+            "backbone": str(use.facts.get("backbone", "(damaged)")),
+            "weights_sha256": str(use.facts.get("weights_sha256", "")),
             "view": str(use.facts.get("view", ORIGINAL.name)),
             "n_images": use.n_images,
             "size_bytes": use.size_bytes,

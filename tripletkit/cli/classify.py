@@ -42,7 +42,7 @@ TRAINED, FROZEN = "trained embeddings", "frozen features"
 
 @click.command()
 @click.argument("labels", type=LABELS)
-@click.argument("images", type=INPUT_FOLDER)
+@click.argument("images", type=INPUT_FOLDER, required=False)
 @encoder_options
 @click.option(
     "--held-out",

@@ -8,11 +8,9 @@ import logging
 import math
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -147,24 +145,7 @@ def stage_bars() -> Iterator[Stages]:
 
 
 def prepare_tensorflow() -> None:
-    """Import TensorFlow as Keras's backend, without its start-up talk.
+    """Import TensorFlow as Keras's backend, without its start-up talk."""
+    from tripletkit.features.keras_start import start_keras
 
-    Its C++ part writes to file descriptor 2 before any log level counts, so the descriptor
-    itself is turned away while it loads.
-    """
-    from tripletkit.data.unfinished import private_temporary_folder
-
-    # TensorFlow writes the code that it generates to temporary files, and leaves them if killed.
-    tempfile.tempdir = str(private_temporary_folder())
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        import_module("tensorflow")
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+    start_keras()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("images", type=INPUT_FOLDER)
+@click.argument("images", type=INPUT_FOLDER, required=False)
 @click.option(
     "-o",
     "--output",
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @force_option
 @quiet_option
 def embed(
-    images: Path,
+    images: Path | None,
     output: Path,
     model: Path | None,
     as_features: bool,
@@ -56,7 +56,7 @@ def embed(
 
     \b
     tripletkit embed images/ -o embeddings.parquet
-    tripletkit embed images/ -o features.npz --features
+    tripletkit embed images/ -o features.npz --frozen
     tripletkit embed images/ -o features.csv --backbone efficientnet-lite0
 
     Rows are in the order of the names. Parquet: columns name and vector. CSV: name, 0, 1, ...

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 import click
 
 from tripletkit import defaults
-from tripletkit.cli.console import prepare_tensorflow
 from tripletkit.cli.options import group_options
 from tripletkit.cli.sources import (
     backbone_option,
     check_weights,
     choose_features,
+    encoder_detail_options,
+    features_option,
+    given_features,
+    need_images,
     views_option,
     weights_option,
 )
@@ -34,10 +37,10 @@ def _make_encoder_options(model_default: str, backbone_default: str) -> Callable
             help=f"Model folder that `tripletkit train` wrote.{model_default}",
         ),
         click.option(
-            "--features",
+            "--frozen",
             "as_features",
             is_flag=True,
-            help="Take the features of the model's backbone, as if nothing had been trained.",
+            help="Take the frozen features that the model was trained on, without its head.",
         ),
         backbone_option(
             "Take the features of this backbone, or of several, without any model; `auto` as in "
@@ -45,6 +48,8 @@ def _make_encoder_options(model_default: str, backbone_default: str) -> Callable
         ),
         weights_option,
         views_option,
+        encoder_detail_options,
+        features_option,
     )
 
 
@@ -68,22 +73,30 @@ def choose_encoder(
         if model is not None:
             raise click.UsageError("--backbone needs no --model; give one of them.")
         check_weights(backbone, weights)
-        prepare_tensorflow()
         return Encoder(choose_features(backbone, weights, views))
+    if as_features and model is None and given_features() is not None:
+        return Encoder(choose_features([], weights, views))
     if views is not None:
         raise click.UsageError("--views needs --backbone; a model has the views of its training.")
     folder = load_model(model or Path(defaults.MODEL_FOLDER))
-    source = folder.find_source(weights)
-    prepare_tensorflow()
+    source = folder.find_source(weights, given_features())
     return Encoder(source, None if as_features else folder)
 
 
-def find_images(folder: Path, *, skip_bad: bool, follow_outside: bool) -> NamedFiles:
-    """Find all images below a folder, in the order of their names.
+def find_images(folder: Path | None, *, skip_bad: bool, follow_outside: bool) -> NamedFiles:
+    """Find all images below a folder, in the order of their names; all of `--features` without.
 
     Raises:
         ImageNameError: if there is none.
     """
+    need_images(folder)
+    if folder is None:
+        from tripletkit.features.collection import NamedFiles
+        from tripletkit.features.given_features import read_features
+
+        given = read_features(given_features())
+        nowhere = [None] * len(given.names)
+        return NamedFiles(given.names, [str(given.path)] * len(nowhere), nowhere, {}, False)
     from tripletkit.data.folder import list_images
     from tripletkit.features.collection import find_files
 

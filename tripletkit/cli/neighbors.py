@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("images", type=INPUT_FOLDER)
+@click.argument("images", type=INPUT_FOLDER, required=False)
 @click.option(
     "--query",
     "queries",
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
 @json_option
 @quiet_option
 def neighbors(
-    images: Path,
+    images: Path | None,
     queries: tuple[Path, ...],
     k: int,
     model: Path | None,
@@ -104,7 +104,6 @@ def neighbors(
     from tripletkit.data.labels import read_labels
     from tripletkit.data.output_forms import DRAWN_FORM
     from tripletkit.data.outputs import Outputs
-    from tripletkit.features.extract import hash_images
     from tripletkit.features.store import FeatureStore
     from tripletkit.search.approximate import INDEX_FORM, check_faiss
 
@@ -129,8 +128,7 @@ def neighbors(
     files = find_images(images, skip_bad=skip_bad, follow_outside=follow_outside)
     encoder = choose_encoder(model, as_features, backbone, weights, views)
     with FeatureStore(cache) as store:
-        contents = hash_images([*query_files.paths, *files.paths], store)
-    own, contents = contents[: len(query_files.names)], contents[len(query_files.names) :]
+        own, contents = query_files.contents(store).hashes, files.contents(store).hashes
     same = _same_contents(own, contents)
     search = _Search(encoder, files, query_files, cache, skip_bad)
     if index is None:
@@ -200,18 +198,9 @@ class _Search:
 
     def _encode(self, files: NamedFiles | None) -> tuple:
         """Return the vectors of the queries and of the collection, if it is query_files for."""
-        from tripletkit.features.collection import NamedFiles
-
         query_files, encoder = self.query_files, self.encoder
         n_queries = len(query_files.names)
-        both = query_files
-        if files is not None:
-            both = NamedFiles(
-                [*query_files.names, *files.names],
-                [*query_files.places, *files.places],
-                [*query_files.paths, *files.paths],
-                {n_queries + row: problem for row, problem in files.problems.items()},
-            )
+        both = query_files if files is None else query_files.joined(files)
         collection = open_collection(
             both,
             encoder.source,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tripletkit.cli.collections import open_collection
-from tripletkit.cli.console import prepare_tensorflow, say, standard_output, warn
+from tripletkit.cli.console import say, standard_output, warn
 from tripletkit.cli.options import (
     INPUT_FILE,
     INPUT_FOLDER,
@@ -22,7 +22,7 @@ from tripletkit.cli.options import (
     on_bad_image_option,
     quiet_option,
 )
-from tripletkit.cli.sources import weights_option
+from tripletkit.cli.sources import features_option, given_features, weights_option
 from tripletkit.errors import ImageNameError
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Answer by the backbone's features alone (cosine), as if no head had been trained.",
 )
+@features_option
 @weights_option
 @on_bad_image_option
 @follow_outside_option
@@ -94,32 +95,32 @@ def predict(
         overwrite=force,
     )
     file = outputs.optional_file(None if str(output) == "-" else output, ANSWERS_FORM)
-    if images is None and not folder.image_folder.is_dir():
+    images = images or (None if given_features() else folder.image_folder)
+    if images is not None and not images.is_dir():
         raise ImageNameError(
-            f"{folder.image_folder}: the folder of images that the model was trained with is "
+            f"{images}: the folder of images that the model was trained with is "
             "gone. Say where the images are with --images DIR."
         )
     queries = read_triplets(input_source(triplets))
     files = find_files(
         queries.names,
         queries.first_places(),
-        images or folder.image_folder,
+        images,
         skip_bad=on_bad_image == "skip",
         follow_outside=follow_outside,
     )
-    prepare_tensorflow()
     collection = open_collection(
         files,
-        folder.find_source(weights),
+        folder.find_source(weights, given_features()),
         cache,
         skip_bad=on_bad_image == "skip",
     )
     if frozen:
         margins = triplet_margins(collection.features, queries.rows, FROZEN_DISTANCE)
     else:
-        from tripletkit.model.heads import embed
+        from tripletkit.model.embedding import embed
 
-        embeddings = embed(folder.load_head(), collection.features)
+        embeddings = embed(folder.open_head(), collection.features)
         margins = triplet_margins(embeddings, queries.rows, folder.distance)
     answers = Answers.from_margins(margins, queries, queries.source)
     write_answers(file or standard_output(), queries, answers.predictions, margins, form)

@@ -10,9 +10,11 @@ import click
 
 from tripletkit import defaults
 from tripletkit.cli.console import say
+from tripletkit.cli.options import group_options
 from tripletkit.errors import BackboneError, ViewError
 
 if TYPE_CHECKING:
+    from tripletkit.features.given_features import GivenSource
     from tripletkit.features.sources import FeatureSource, GivenWeights
 
 
@@ -26,11 +28,12 @@ class _Weights(click.ParamType):
         self, value: Any, param: click.Parameter | None, context: click.Context | None
     ) -> tuple[str | None, Path]:
         from tripletkit.features.backbones import BACKBONES
+        from tripletkit.features.onnx_files import is_network_file
 
         if isinstance(value, tuple):
             return value
         backbone, is_named, file = value.partition("=")
-        if not is_named or backbone not in BACKBONES:
+        if not is_named or not (backbone in BACKBONES or is_network_file(backbone)):
             backbone, file = None, value
         return backbone, self._file.convert(file, param, context)
 
@@ -96,7 +99,7 @@ def backbone_option(help_text: str, **attributes: Any) -> Any:
     return click.option(
         "--backbone",
         callback=_read_backbones,
-        metavar="NAME[,NAME...]",
+        metavar="NAME|FILE.onnx[,...]",
         help=help_text,
         **attributes,
     )
@@ -111,6 +114,80 @@ views_option = click.option(
     f"their mirror images. Each view costs a pass of the backbone, once.  "
     f"[default: {defaults.VIEWS}]",
 )
+
+
+def _remember(context: click.Context, option: click.Parameter, value: Any) -> Any:
+    """Keep an option's value for `choose_features`, so that commands need not hand it on."""
+    context.meta[f"{_REMEMBERED}{option.name}"] = value
+    return value
+
+
+_REMEMBERED = "tripletkit.encoder."
+# How features are taken, for every command that takes a backbone.
+encoder_detail_options = group_options(
+    click.option(
+        "--depth",
+        type=click.Choice(defaults.DEPTHS),
+        default=defaults.DEPTH,
+        show_default=True,
+        expose_value=False,
+        callback=_remember,
+        help="Features of the backbone's end; of earlier stages, mean and deviation over their "
+        "maps; or all of them, side by side.",
+    ),
+    click.option(
+        "--preprocess",
+        metavar="KEY=VALUE,...",
+        expose_value=False,
+        callback=_remember,
+        help="What images go through before a --backbone FILE.onnx, such as size=224,"
+        "resample=bicubic,mean=0.5,std=0.5,crop=224.  [default: preprocessor_config.json beside "
+        "it]",
+    ),
+    click.option(
+        "--backbone-output",
+        metavar="NAME[:cls|:mean]",
+        expose_value=False,
+        callback=_remember,
+        help="Which output of a --backbone FILE.onnx are the features, and of tokens or a map "
+        "which; needed where several could be.",
+    ),
+)
+
+
+features_option = click.option(
+    "--features",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    expose_value=False,
+    callback=_remember,
+    metavar="FILE",
+    help="Vectors made elsewhere, instead of a backbone's features: .npz with the arrays names "
+    "and features, or .parquet with a column name. IMAGES can then be left out.",
+)
+
+
+def given_features() -> Path | None:
+    """Return the file that the current command was given with `--features`."""
+    return click.get_current_context().meta.get(f"{_REMEMBERED}features")
+
+
+def encoder_details() -> dict[str, Any]:
+    """Return depth, preprocessing and output of encoders, as the current command was given them."""
+    return {
+        key.removeprefix(_REMEMBERED): value
+        for key, value in click.get_current_context().meta.items()
+        if key.startswith(_REMEMBERED) and key != f"{_REMEMBERED}features"
+    }
+
+
+def need_images(images: Path | None) -> None:
+    """Refuse a command without an image folder, unless features are given.
+
+    Raises:
+        click.UsageError: if it needs one.
+    """
+    if images is None and given_features() is None:
+        raise click.UsageError("Missing argument 'IMAGES'.")
 
 
 def check_weights(backbones: Sequence[str], weights: GivenWeights) -> None:
@@ -128,13 +205,35 @@ def choose_features(
     weights: GivenWeights,
     views: Sequence[str] | None,
     size_px: int | None = None,
-) -> FeatureSource:
+) -> FeatureSource | GivenSource:
     """Return what features are to be of, and say why where `auto` chose."""
     from tripletkit.features.image_views import choose_views
     from tripletkit.features.sources import choose_source
 
-    source = choose_source(backbones, weights, choose_views(views or [defaults.VIEWS]), size_px)
+    if (features := given_features()) is not None:
+        return _take_given(features, weights, views)
+    details = encoder_details()
+    chosen_views = choose_views(views or [defaults.VIEWS])
+    source = choose_source(backbones, weights, chosen_views, size_px, **details)
     for part in source.parts:
         if part.reason:
             say(f"Backbone {part.reason}.")
     return source
+
+
+def _take_given(features: Path, weights: GivenWeights, views: Sequence[str] | None) -> GivenSource:
+    from tripletkit.features.given_features import GivenSource
+
+    context = click.get_current_context()
+    details = ("backbone", "depth", "preprocess", "backbone_output")
+    chosen = [
+        name
+        for name in details
+        if context.get_parameter_source(name) not in (None, click.core.ParameterSource.DEFAULT)
+    ]
+    if chosen or weights or views:
+        raise click.UsageError(
+            "--features are taken as they are; leave out --backbone, --weights, --views and what "
+            "else is about computing features."
+        )
+    return GivenSource.of_file(features)

@@ -24,7 +24,7 @@ from tripletkit.cli.options import (
     seed_option,
 )
 from tripletkit.cli.settings import gather_settings
-from tripletkit.cli.sources import check_weights
+from tripletkit.cli.sources import check_weights, encoder_details, given_features, need_images
 from tripletkit.cli.train_options import (
     data_options,
     model_options,
@@ -135,6 +135,8 @@ def train(
         weights=weights,
         views=views or [defaults.VIEWS],
         image_size=image_size,
+        features=given_features(),
+        **encoder_details(),
         unseen_classes=unseen_classes,
         test=test and input_source(test),
         skip_bad=on_bad_image == "skip",
@@ -167,13 +169,13 @@ _SETTING_FLAGS = ("recipe", "dim", "distance", "loss", "mining", "epochs", "seed
 
 def _sort_arguments(
     triplets: Path | None, images: Path | None, labels: Path | None
-) -> tuple[Path | None, Path]:
+) -> tuple[Path | None, Path | None]:
     """Return triplets and image folder; a single argument is the folder, with --labels."""
-    if images is None:
+    takes_folder = triplets is not None and triplets.is_dir()
+    if images is None and (takes_folder or given_features() is None):
         triplets, images = None, triplets
-    if images is None:
-        raise click.UsageError("Missing argument 'IMAGES'.")
-    if triplets is None and not images.is_dir():
+    need_images(images)
+    if triplets is None and images is not None and not images.is_dir():
         raise click.UsageError(
             f"Missing argument 'IMAGES': the folder of the images that {images} names. For "
             f"example: tripletkit train {images} images/"
@@ -183,7 +185,7 @@ def _sort_arguments(
             f"Missing argument 'IMAGES': {images} alone says nothing of which images are alike. "
             "Give a triplet file before it, or --labels."
         )
-    if not images.is_dir():
+    if images is not None and not images.is_dir():
         raise click.BadParameter(f"{images} is not a folder.", param_hint="'IMAGES'")
     if triplets is not None and triplets.is_dir():
         raise click.BadParameter(f"{triplets} is a folder.", param_hint="'TRIPLETS'")

@@ -9,7 +9,13 @@ import click
 from tripletkit import defaults
 from tripletkit.cli.options import INPUT_FILE, INPUT_PATH, FiniteRange, WholeRange, section
 from tripletkit.cli.settings import choice_of, settings_options
-from tripletkit.cli.sources import backbone_option, views_option, weights_option
+from tripletkit.cli.sources import (
+    backbone_option,
+    encoder_detail_options,
+    features_option,
+    views_option,
+    weights_option,
+)
 from tripletkit.cli.votes import make_votes_options
 
 data_options = section(
@@ -95,6 +101,8 @@ model_options = section(
     ),
     weights_option,
     views_option,
+    encoder_detail_options,
+    features_option,
     click.option(
         "--image-size",
         type=WholeRange(defaults.MIN_IMAGE_SIZE_PX, defaults.MAX_IMAGE_SIZE_PX),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tripletkit.cli.console import prepare_tensorflow, progress_bar
+from tripletkit.cli.console import progress_bar
 from tripletkit.cli.options import (
     INPUT_FILE,
     INPUT_FOLDER,
@@ -18,7 +18,7 @@ from tripletkit.cli.options import (
     input_source,
     on_bad_image_option,
 )
-from tripletkit.cli.sources import weights_option
+from tripletkit.cli.sources import features_option, given_features, weights_option
 
 if TYPE_CHECKING:
     from tripletkit.data.outputs import Outputs
@@ -56,6 +56,7 @@ view_options = group_options(
         help="How the map of embeddings is made; umap needs tripletkit[map].",
     ),
     weights_option,
+    features_option,
     on_bad_image_option,
     follow_outside_option,
     cache_option,
@@ -90,7 +91,6 @@ def open_model_view(
     """Open what the options name; see `open_view`."""
     from tripletkit.report.model_view import open_view
 
-    prepare_tensorflow()
     with progress_bar("features", "image") as progress:
         return open_view(
             model,
@@ -99,6 +99,7 @@ def open_model_view(
             images=images,
             labels=labels and input_source(labels),
             weights=weights,
+            features=given_features(),
             skip_bad=on_bad_image == "skip",
             follow_outside=follow_outside,
             cache=cache,

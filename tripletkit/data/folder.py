@@ -8,6 +8,7 @@ machine.
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import re
 from collections import defaultdict
@@ -53,8 +54,7 @@ def locate_images(
     Raises:
         ImageNameError: if there is no such folder.
     """
-    if not folder.is_dir():
-        raise ImageNameError(f"{folder}: expected a folder of images, there is none")
+    _check_folder(folder)
     inside = _Listing(folder, follow_outside)
     paths: list[Path | None] = []
     problems: dict[int, str] = {}
@@ -120,8 +120,7 @@ def list_images(folder: Path) -> list[str]:
     Raises:
         ImageNameError: if there is no such folder.
     """
-    if not folder.is_dir():
-        raise ImageNameError(f"{folder}: expected a folder of images, there is none")
+    _check_folder(folder)
     names = []
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -131,6 +130,17 @@ def list_images(folder: Path) -> list[str]:
             if not file.startswith(".") and Path(file).suffix.lower() in IMAGE_SUFFIXES
         ]
     return sorted(names)
+
+
+def _check_folder(folder: Path) -> None:
+    if not _is_folder(folder):
+        got = "something else" if os.path.lexists(folder) else "none"
+        raise ImageNameError(f"{folder}: expected a folder of images, there is {got}")
+
+
+def _is_folder(path: Path) -> bool:
+    # `Path.is_dir` makes an error of a name that is too long.
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 class _Listing:
@@ -150,9 +160,9 @@ class _Listing:
         entries = self._entries_of(parent, name)
         found = base if base in entries.by_name else self._find_bare(name, base, entries)
         path = self.folder / parent / found
-        is_link, is_file = entries.by_name[found]
-        if not is_file:
-            raise ImageNameError(f'expected an image, "{name}" is a folder or a broken link')
+        is_link, other = entries.by_name[found]
+        if other:
+            raise ImageNameError(f'expected an image, "{name}" is {other}')
         if is_link and not self.follow_outside:
             self._check_inside(path, name)
         return path
@@ -167,17 +177,27 @@ class _Listing:
                 f"{', '.join(sorted(candidates))}. Write the name with its extension."
             )
         close = difflib.get_close_matches(base.lower(), entries.lowered(), n=1, cutoff=0.8)
-        hint = f" Did you mean {entries.lowered()[close[0]]!r}?" if close else ""
-        raise ImageNameError(f'there is no image "{name}" in {self.folder}.{hint}')
+        hint = f". Did you mean {entries.lowered()[close[0]]!r}?" if close else ""
+        raise ImageNameError(f'there is no image "{name}" in {self._shown()}{hint}')
+
+    def _shown(self) -> str:
+        """Return the folder as it stands within a sentence, where `.` or `..` would be lost."""
+        text = str(self.folder)
+        return text if text.strip("./") else f"the folder '{text}'"
 
     def _entries_of(self, parent: str, name: str) -> _Entries:
         if parent not in self.entries:
             path = self.folder / parent
-            if not path.is_dir():
-                raise ImageNameError(f'there is no image "{name}" in {self.folder}')
+            if not _is_folder(path):
+                raise ImageNameError(f'there is no image "{name}" in {self._shown()}')
             if not self.follow_outside:
                 self._check_inside(path, name)
-            self.entries[parent] = _Entries(path)
+            try:
+                self.entries[parent] = _Entries(path)
+            except OSError as error:
+                raise ImageNameError(
+                    f'"{name}" cannot be looked for: {path}: {error.strerror}'
+                ) from error
         return self.entries[parent]
 
     def _check_inside(self, path: Path, name: str) -> None:
@@ -189,15 +209,20 @@ class _Listing:
 
 
 class _Entries:
-    """The entries of one folder by name, by stem and by lower-case name."""
+    """The entries of one folder by name, by stem and by lower-case name.
+
+    Attributes:
+        by_name: whether it is a link, and what it is instead of a file; empty for a file.
+        by_stem: the names of images without their extension.
+    """
 
     def __init__(self, path: Path) -> None:
-        self.by_name: dict[str, tuple[bool, bool]] = {}
+        self.by_name: dict[str, tuple[bool, str]] = {}
         self.by_stem: dict[str, list[str]] = defaultdict(list)
         self._lowered: dict[str, str] | None = None
         with os.scandir(path) as entries:
             for entry in entries:
-                self.by_name[entry.name] = (entry.is_symlink(), entry.is_file())
+                self.by_name[entry.name] = (entry.is_symlink(), _name_other(entry))
                 name = PurePosixPath(entry.name)
                 if name.suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith("."):
                     self.by_stem[name.stem].append(entry.name)
@@ -206,3 +231,15 @@ class _Entries:
         if self._lowered is None:
             self._lowered = {name.lower(): name for name in self.by_name}
         return self._lowered
+
+
+def _name_other(entry: os.DirEntry) -> str:
+    """Return what an entry is instead of a file, empty for a file."""
+    try:
+        if entry.is_file():
+            return ""
+        if entry.is_dir():
+            return "a folder"
+    except OSError as error:
+        return "a link that leads to itself" if error.errno == errno.ELOOP else str(error.strerror)
+    return "a broken link" if entry.is_symlink() else "a pipe, a socket or a device"

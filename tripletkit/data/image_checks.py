@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from tripletkit import defaults
 from tripletkit.data.folder import locate_images
-from tripletkit.data.images import FORMATS, read_image
+from tripletkit.data.images import read_image, read_size_and_frames
 from tripletkit.data.near_duplicates import find_close_hashes, hash_image
 from tripletkit.data.tally import Tally, show_names, tally
 from tripletkit.errors import ImageReadError
@@ -211,23 +210,12 @@ def _inspect_or_error(path: Path) -> InspectedImage | ImageReadError:
         image = read_image(path, at_least_px=_HASH_SIDE_PX)
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").digest()
-        (width_px, height_px), n_frames = _size_and_frames(path)
+        (width_px, height_px), n_frames = read_size_and_frames(path)
     except ImageReadError as error:
         return error
     except OSError as error:
         return ImageReadError(f"{path}: cannot be read: {error.strerror or error}")
     return InspectedImage(content, hash_image(image), width_px, height_px, n_frames)
-
-
-def _size_and_frames(path: Path) -> tuple[tuple[int, int], int]:
-    with Image.open(path, formats=FORMATS) as image:
-        size = image.size
-        if image.format == "MPO":  # A phone's JPEG with a preview or a depth map behind it.
-            return size, 1
-        try:
-            return size, getattr(image, "n_frames", 1)
-        except (EOFError, SyntaxError, ValueError):  # Later frames are damaged; none is used.
-            return size, 1
 
 
 def _columns(read: dict[int, InspectedImage]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

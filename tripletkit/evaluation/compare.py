@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
@@ -113,20 +114,38 @@ def compare_answers(
         >>> pair.left, pair.difference, pair.mcnemar_p  # 2 rows differ, both for a: 2 / 2**2
         ('a', 0.4, 0.5)
     """
-    from statsmodels.stats.multitest import multipletests
-
     ranked = sorted(credits, key=lambda name: -credits[name].sum())
     pairs = list(combinations(ranked, 2))
     p_values = [mcnemar_p(credits[left], credits[right]) for left, right in pairs]
-    corrected = multipletests(p_values, method="holm")[1]
+    corrected = correct_by_holm(p_values)
     return Comparison(
         n=len(credits[ranked[0]]),
         ranking=[_rank(name, credits[name], rows, seed) for name in ranked],
         pairs=[
             _compare_pair(names, [credits[name] for name in names], rows, seed, p, holm_p)
-            for names, p, holm_p in zip(pairs, p_values, corrected.tolist(), strict=True)
+            for names, p, holm_p in zip(pairs, p_values, corrected, strict=True)
         ],
     )
+
+
+def correct_by_holm(p_values: Sequence[float]) -> list[float]:
+    """Return p values corrected for how many there are, in their order.
+
+    The smallest is taken times their number n, the next times n - 1, and so on; none is below
+    one before it, and none above 1.
+
+    Reference:
+        Holm. A simple sequentially rejective multiple test procedure. Scandinavian J. Statistics
+        6, 1979.
+    Example:
+        >>> correct_by_holm([0.25, 0.125, 0.0625])
+        [0.25, 0.25, 0.1875]
+    """
+    order = np.argsort(p_values, kind="stable")
+    times = len(p_values) - np.arange(len(p_values))
+    corrected = np.empty(len(p_values))
+    corrected[order] = np.maximum.accumulate(np.asarray(p_values)[order] * times)
+    return np.minimum(corrected, 1.0).tolist()
 
 
 def mcnemar_p(left: np.ndarray, right: np.ndarray) -> float:

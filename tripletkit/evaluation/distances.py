@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 # Rows at a time: the gathered columns of a block stay in the processor's cache.
 _BLOCK_ROWS = 1 << 16
-# Numbers of candidates at a time, for the same reason.
+# Bytes of the columns that are turned to float64 at a time.
+_BLOCK_BYTES = 1 << 25
+# Numbers of candidates at a time, for the sake of the cache too.
 _BLOCK_NUMBERS = 1 << 18
 
 Term = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -53,10 +55,8 @@ def triplet_margins(embeddings: np.ndarray, rows: np.ndarray, distance: str) -> 
         >>> triplet_margins(embeddings, np.array([[0, 1, 2]]), "l2")   # 1 - 5
         array([-4.], dtype=float32)
     """
-    margins = np.empty(len(rows), dtype=np.float32)
-    for block, to_first, to_second in _measure_triplets(embeddings, rows, distance):
-        margins[block] = to_second - to_first
-    return margins
+    to_first, to_second = _measure_triplets(embeddings, rows, distance)
+    return (to_second - to_first).astype(np.float32)
 
 
 def triplet_distances(embeddings: np.ndarray, rows: np.ndarray, distance: str) -> np.ndarray:
@@ -67,10 +67,7 @@ def triplet_distances(embeddings: np.ndarray, rows: np.ndarray, distance: str) -
     Returns:
         `(n_triplets, 2)` float64: from the anchor to the first and to the second.
     """
-    distances = np.empty((len(rows), 2))
-    for block, *columns in _measure_triplets(embeddings, rows, distance):
-        distances[block] = np.column_stack(columns)
-    return distances
+    return np.column_stack(_measure_triplets(embeddings, rows, distance))
 
 
 def pair_distances(left: np.ndarray, right: np.ndarray, distance: str) -> np.ndarray:
@@ -85,10 +82,41 @@ def pair_distances(left: np.ndarray, right: np.ndarray, distance: str) -> np.nda
         >>> pair_distances(np.array([[0.0, 0.0]]), np.array([[3.0, 4.0]]), "l2")
         array([5.])
     """
+    every = np.arange(len(left))
+    return distances_between(left, every, right, every, distance)
+
+
+def distances_between(
+    left: np.ndarray,
+    left_rows: np.ndarray,
+    right: np.ndarray,
+    right_rows: np.ndarray,
+    distance: str,
+) -> np.ndarray:
+    """Return the distances of pairs of rows, to the bit those of `pair_distances`.
+
+    The embeddings of the pairs are never gathered: beside the arguments, memory is a few numbers a
+    pair and some tens of megabytes, whatever the number of dimensions.
+
+    Args:
+        left, right: `(n_left, n_dims)` and `(n_right, n_dims)`.
+        left_rows, right_rows: `(n_pairs,)` indices into them.
+        distance: one of `DISTANCE_NAMES`.
+    Returns:
+        `(n_pairs,)` float64; NaN where a number is.
+    Example:
+        >>> embeddings = np.array([[0.0, 0.0], [3.0, 4.0]])
+        >>> distances_between(embeddings, np.array([1, 1]), embeddings, np.array([0, 1]), "l2")
+        array([5., 0.])
+    """
+    sides = [_named_rows(left, left_rows), _named_rows(right, right_rows)]
     term, finish = _TERMS[distance]
-    total = np.zeros(len(left))
-    for of_left, of_right in zip(_columns(left, distance), _columns(right, distance), strict=True):
-        total += term(of_left, of_right)
+    total = np.zeros(len(left_rows))
+    for of_left, of_right in _columns([(left, sides[0][0]), (right, sides[1][0])], distance):
+        for block in _blocks(len(total)):
+            places = (sides[0][1][block], sides[1][1][block])
+            for left_column, right_column in zip(of_left, of_right, strict=True):
+                total[block] += term(left_column[places[0]], right_column[places[1]])
     return finish(total)
 
 
@@ -125,27 +153,69 @@ def candidate_measure(
 
 def _measure_triplets(
     embeddings: np.ndarray, rows: np.ndarray, distance: str
-) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """Yield a block of triplets with its distances to the first and to the second image."""
-    columns = _columns(embeddings, distance)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return `(n_triplets,)` distances to the first and to the second image."""
+    used, places = _named_rows(embeddings, rows)
     term, finish = _TERMS[distance]
-    for block in _blocks(len(rows)):
-        anchor, first, second = np.ascontiguousarray(rows[block].T)
-        to_first = np.zeros(len(anchor))
-        to_second = np.zeros(len(anchor))
-        for column in columns:
-            of_anchor = column[anchor]
-            to_first += term(of_anchor, column[first])
-            to_second += term(of_anchor, column[second])
-        yield block, finish(to_first), finish(to_second)
+    to_first, to_second = np.zeros(len(rows)), np.zeros(len(rows))
+    for (columns,) in _columns([(embeddings, used)], distance):
+        for block in _blocks(len(rows)):
+            anchor, first, second = np.ascontiguousarray(places[block].T)
+            of_first, of_second = to_first[block], to_second[block]
+            for column in columns:
+                of_anchor = column[anchor]
+                of_first += term(of_anchor, column[first])
+                of_second += term(of_anchor, column[second])
+    return finish(to_first), finish(to_second)
 
 
-def _columns(embeddings: np.ndarray, distance: str) -> np.ndarray:
-    """Return embeddings as `(n_dims, n)` float64, for the cosine at length 1."""
-    columns = np.array(embeddings, dtype=np.float64)
-    if distance == "cosine":
-        columns = _unit_length(columns)
-    return np.ascontiguousarray(columns.T)
+def _named_rows(embeddings: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+    """Return the rows that are used, None for all, and the place of each among them.
+
+    A few pairs of a large collection should not turn all of it.
+    """
+    if rows.size >= len(embeddings):
+        return None, rows
+    used, places = np.unique(rows, return_inverse=True)
+    return used, places.reshape(rows.shape)
+
+
+def _columns(
+    sides: Sequence[tuple[np.ndarray, np.ndarray | None]], distance: str
+) -> Iterator[list[np.ndarray]]:
+    """Yield some dimensions of embeddings, in order, until all were there.
+
+    Args:
+        sides: embeddings `(n, n_dims)`, and the rows that are used or None for all of them.
+        distance: for the cosine they get length 1.
+    Yields:
+        For each side `(n_some_dims, n_used)` float64.
+    """
+    lengths = [_lengths(*side) if distance == "cosine" else None for side in sides]
+    n_dims = sides[0][0].shape[1]
+    n_used = sum(len(embeddings if used is None else used) for embeddings, used in sides)
+    step = max(1, _BLOCK_BYTES // (8 * max(n_used, 1)))
+    for start in range(0, n_dims, step):
+        of_sides = []
+        for (embeddings, used), length in zip(sides, lengths, strict=True):
+            some = embeddings[:, start : start + step]
+            columns = np.array((some if used is None else some[used]).T, np.float64, order="C")
+            if length is not None:
+                columns /= length
+            of_sides.append(columns)
+        yield of_sides
+
+
+def _lengths(embeddings: np.ndarray, used: np.ndarray | None) -> np.ndarray:
+    """Return `(n_used,)` float64 lengths, 1 for a vector of zeros."""
+    n_used = len(embeddings if used is None else used)
+    lengths = np.empty(n_used)
+    step = max(1, _BLOCK_BYTES // (8 * max(embeddings.shape[1], 1)))
+    for start in range(0, n_used, step):
+        part = slice(start, start + step)
+        vectors = embeddings[part if used is None else used[part]].astype(np.float64)
+        lengths[part] = np.linalg.norm(vectors, axis=1)
+    return np.where(lengths > 0, lengths, 1.0)
 
 
 def _unit_length(vectors: np.ndarray) -> np.ndarray:

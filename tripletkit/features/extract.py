@@ -13,21 +13,25 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.errors import ImageReadError
+from tripletkit.errors import ImageReadError, StoredFeaturesError
 from tripletkit.features.backbones import Backbone
+from tripletkit.features.contents import FileContents, hash_files, thread_pool
 from tripletkit.features.image_views import ORIGINAL, View, read_views
 from tripletkit.features.store import FeatureSpace, FeatureStore
+from tripletkit.features.store_checksums import file_stamp
 from tripletkit.progress import Progress
 
-# `(batch_size, side, side, 3)` uint8 -> `(batch_size, n_features)` float32
+# `(batch_size, side, side, 3)` uint8 -> `(batch_size, n_features)` float32, the columns of
+# several spaces side by side
 FeatureFunction = Callable[[np.ndarray], np.ndarray]
+
+_LARGE_FILE_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,8 @@ class ImageFeatures:
     """Features of a list of image files.
 
     Attributes:
-        values: `(n_images, n_features)` float32; a row of NaN where there is a problem.
+        values: `(n_images, n_features)` float32, the columns of several spaces side by side; a row
+            of NaN where there is a problem.
         problems: index of an image -> why it has no features.
         computed: contents that the backbone had to look at; the others came from the store.
     """
@@ -48,44 +53,82 @@ class ImageFeatures:
 def extract_features(
     paths: Sequence[Path | None],
     backbone: Backbone,
-    space: FeatureSpace,
+    spaces: Sequence[FeatureSpace],
     store: FeatureStore,
     load_function: Callable[[], FeatureFunction],
     progress: Progress | None = None,
     views: Sequence[View] = (ORIGINAL,),
+    contents: FileContents | None = None,
 ) -> ImageFeatures:
     """Return the features of images, computing and storing those that are not there yet.
 
     An image's features depend on nothing but its content, the space and the views: batches
-    have one shape, so neither the other images nor their order change a bit of them.
+    have one shape, so neither the other images nor their order change a bit of them. Spaces
+    of one network are computed together and stored apart.
 
     Args:
         paths: one an image; `None` gives a row of NaN.
         backbone: for its input size and resize filter.
-        space: the backbone's feature space.
+        spaces: of the backbone, in the order of the columns that the function gives.
         store: where to look first and to keep what is computed, each view apart.
         load_function: makes the function from a batch of `defaults.EXTRACT_BATCH_SIZE`
             images to features; called only if something must be computed.
         progress: told (done, total) in images to be computed.
         views: what the features are the mean over.
+        contents: of the paths, where they were hashed already. Defaults to hashing them.
     Raises:
         StoreError: if the store fails.
     """
-    problems: dict[int, str] = {}
-    space_of = {view: view_space(space, view) for view in views}
-    with _threads() as pool:
-        contents = _hash_files(paths, store, pool, problems)
+    contents = contents or hash_files(paths, store)
+    computed: set[bytes] = set()
+    while True:
+        try:
+            return _extract(
+                paths, contents, backbone, spaces, store, load_function, progress, views, computed
+            )
+        except StoredFeaturesError:
+            # Another process cleared the store. What is computed from now on stays in memory, so
+            # that each further turn has less to do.
+            store.hold_written()
+
+
+def _extract(
+    paths: Sequence[Path | None],
+    known: FileContents,
+    backbone: Backbone,
+    spaces: Sequence[FeatureSpace],
+    store: FeatureStore,
+    load_function: Callable[[], FeatureFunction],
+    progress: Progress | None,
+    views: Sequence[View],
+    computed: set[bytes],
+) -> ImageFeatures:
+    """Return features as `extract_features` does, unless stored ones go missing meanwhile."""
+    problems = {index: why for index, why in known.problems.items() if paths[index] is not None}
+    contents = [
+        None if path is None else content for path, content in zip(paths, known.hashes, strict=True)
+    ]
+    spaces_of = {view: [view_space(space, view) for space in spaces] for view in views}
+    ends = np.cumsum([space.n_features for space in spaces])[:-1]
+    with thread_pool() as pool:
         path_of = {content: path for path, content in zip(paths, contents, strict=True) if content}
-        missing = _find_missing(space_of, store, path_of)
+        missing = _find_missing(spaces_of, store, path_of)
         unreadable: dict[bytes, str] = {}
+        changed: list[Path] = []
         compute = None
-        decoded = _decode(missing, path_of, backbone, pool, unreadable)
+        decoded = _decode(missing, path_of, backbone, pool, unreadable, changed)
         for n_done, view, batch, pixels in _batches(decoded):
             compute = compute or load_function()
-            store.write(space_of[view], batch, compute(pixels)[: len(batch)])
+            batch, features = _keep_finite(batch, compute(pixels), path_of, unreadable)
+            columns = np.split(features, ends, axis=1)
+            for space, values in zip(spaces_of[view], columns, strict=True):
+                store.write(space, batch, values)
+            computed.update(batch)
             if progress is not None:
                 progress(n_done, len(missing))
 
+    if changed:
+        store.forget_files(changed)
     for index, content in enumerate(contents):
         if content in unreadable:
             # The same content may stand under several names; each has its own message.
@@ -93,12 +136,30 @@ def extract_features(
                 str(path_of[content]), str(paths[index]), 1
             )
     usable = [index for index, content in enumerate(contents) if content and index not in problems]
-    values = np.full((len(paths), space.n_features), np.nan, dtype=np.float32)
-    values[usable] = _read_mean(
-        store, list(space_of.values()), [contents[index] for index in usable]
+    found = [contents[index] for index in usable]
+    n_features = sum(space.n_features for space in spaces)
+    values = np.full((len(paths), n_features), np.nan, dtype=np.float32)
+    for number, columns in enumerate(np.split(np.arange(n_features), ends)):
+        in_views = [of_view[number] for of_view in spaces_of.values()]
+        values[np.ix_(usable, columns)] = _read_mean(store, in_views, found)
+    return ImageFeatures(
+        values, dict(sorted(problems.items())), frozenset(computed - set(unreadable))
     )
-    computed = frozenset(missing).difference(unreadable)
-    return ImageFeatures(values, dict(sorted(problems.items())), computed)
+
+
+def _keep_finite(
+    batch: list[bytes],
+    features: np.ndarray,
+    path_of: Mapping[bytes, Path],
+    unreadable: dict[bytes, str],
+) -> tuple[list[bytes], np.ndarray]:
+    """Return the contents and features of a batch without those that are no numbers."""
+    features = features[: len(batch)]
+    is_finite = np.isfinite(features).all(axis=1)
+    for place in np.flatnonzero(~is_finite):
+        content = batch[place]
+        unreadable[content] = f"{path_of[content]}: the backbone gives no finite numbers for it"
+    return [batch[place] for place in np.flatnonzero(is_finite)], features[is_finite]
 
 
 def view_space(space: FeatureSpace, view: View) -> FeatureSpace:
@@ -108,79 +169,17 @@ def view_space(space: FeatureSpace, view: View) -> FeatureSpace:
     return FeatureSpace({**space.facts, "view": view.name}, space.n_features)
 
 
-def hash_images(paths: Sequence[Path | None], store: FeatureStore) -> list[bytes | None]:
-    """Return the SHA-256 of each image file, read only where the store does not know it.
-
-    Args:
-        paths: one an image.
-        store: what remembers hashes.
-    Returns:
-        `None` where the file is missing or cannot be read.
-    """
-    with _threads() as pool:
-        return _hash_files(paths, store, pool, {})
-
-
-@contextmanager
-def _threads() -> Iterator[ThreadPoolExecutor]:
-    """Give a pool that drops what waits when the block fails or is interrupted."""
-    pool = ThreadPoolExecutor(os.cpu_count())
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _hash_files(
-    paths: Sequence[Path | None],
-    store: FeatureStore,
-    pool: ThreadPoolExecutor,
-    problems: dict[int, str],
-) -> list[bytes | None]:
-    """Return the SHA-256 of each file, read only where its size or time changed."""
-    indices, stats = [], []
-    for index, path in enumerate(paths):
-        if path is None:
-            continue
-        try:
-            stats.append(path.stat())
-            indices.append(index)
-        except OSError as error:
-            problems[index] = f"{path}: cannot be read: {error.strerror}"
-    contents: list[bytes | None] = [None] * len(paths)
-    known = store.content_hashes([paths[index] for index in indices], stats)
-    unknown = []
-    for index, stat, content in zip(indices, stats, known, strict=True):
-        contents[index] = content
-        if content is None:
-            unknown.append((index, stat))
-    hashed = pool.map(_hash_or_error, [paths[index] for index, _ in unknown])
-    new = []
-    for (index, stat), content in zip(unknown, hashed, strict=True):
-        if isinstance(content, OSError):
-            problems[index] = f"{paths[index]}: cannot be read: {content.strerror}"
-            continue
-        contents[index] = content
-        new.append((paths[index], stat, content))
-    if new:
-        store.remember_files(new)
-    return contents
-
-
-def _hash_or_error(path: Path) -> bytes | OSError:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError as error:
-        return error
-
-
 def _find_missing(
-    space_of: Mapping[View, FeatureSpace], store: FeatureStore, contents: Iterable[bytes]
+    spaces_of: Mapping[View, Sequence[FeatureSpace]],
+    store: FeatureStore,
+    contents: Iterable[bytes],
 ) -> dict[bytes, list[View]]:
-    """Return content -> the views that it has no features of, in the order of the contents."""
+    """Return content -> the views that it lacks in a space, in the order of the contents."""
     contents = list(contents)
-    missing_of = {view: set(store.missing(space, contents)) for view, space in space_of.items()}
+    missing_of = {
+        view: set().union(*(store.missing(space, contents) for space in spaces))
+        for view, spaces in spaces_of.items()
+    }
     missing = {
         content: [view for view, lacking in missing_of.items() if content in lacking]
         for content in contents
@@ -204,10 +203,12 @@ def _decode(
     backbone: Backbone,
     pool: ThreadPoolExecutor,
     unreadable: dict[bytes, str],
+    changed: list[Path],
 ) -> Iterator[tuple[int, bytes, Mapping[View, np.ndarray]]]:
     """Yield (how many are done, content, pixels of views) of each readable image.
 
-    Each is decoded once, ahead of the backbone.
+    Each is decoded once, ahead of the backbone. Files that hold something else than their hash
+    says are added to those that changed.
     """
     ahead: deque[Future] = deque()
     waiting = iter(missing)
@@ -228,21 +229,39 @@ def _decode(
             yield n_done, content, dict(zip(views, future.result(), strict=True))
         except ImageReadError as error:
             unreadable[content] = str(error)
+            if isinstance(error, _ChangedError):
+                changed.append(path_of[content])
+
+
+class _ChangedError(ImageReadError):
+    """A file does not hold what its hash says."""
 
 
 def _read_checked(
     path: Path, content: bytes, backbone: Backbone, views: Sequence[View]
 ) -> np.ndarray:
     """Decode the very bytes that the features will be filed under."""
+    changed = f"{path}: changed while it was being read; run the command again"
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            before = os.fstat(file.fileno())
+            # A large file is read twice, not kept in memory beside its pixels.
+            is_large = before.st_size > _LARGE_FILE_BYTES
+            source = file if is_large else io.BytesIO(file.read())
+            if hashlib.file_digest(source, "sha256").digest() != content:
+                raise _ChangedError(changed)
+            source.seek(0)
+            how = backbone.preprocessing
+            pixels = read_views(
+                path, backbone.input_size_px, how.resample, views, source, how.shortest_edge_px
+            )
+            if is_large and file_stamp(os.fstat(file.fileno())) != file_stamp(before):
+                raise _ChangedError(changed)
+            return pixels
+    except ImageReadError:
+        raise
     except OSError as error:
         raise ImageReadError(f"{path}: cannot be read: {error.strerror}") from error
-    if hashlib.sha256(data).digest() != content:
-        raise ImageReadError(f"{path}: changed while it was being read; run the command again")
-    return read_views(
-        path, backbone.input_size_px, backbone.preprocessing.resample, views, io.BytesIO(data)
-    )
 
 
 def _batches(

@@ -8,20 +8,25 @@ folded into the weights of the convolution before it. Together with leaving Kera
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tripletkit.features.backbones import Backbone
+from tripletkit.features.backbones import Backbone, Stage
 from tripletkit.features.extract import FeatureFunction
 from tripletkit.features.preprocessing import add_preprocessing
+from tripletkit.features.stage_outputs import take_stages
 
 _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 
 
 def make_feature_function(
-    backbone: Backbone, model: keras.Model, batch_size: int
+    backbone: Backbone,
+    model: keras.Model,
+    batch_size: int,
+    stages: Sequence[Stage | None] = (None,),
 ) -> FeatureFunction:
     """Compile a backbone for batches of one size.
 
@@ -32,9 +37,10 @@ def make_feature_function(
         backbone: for its preprocessing and input size.
         model: the backbone's Keras model; left as it is.
         batch_size: images in every batch.
+        stages: see `take_stages`.
     """
     side = backbone.input_size_px
-    folded = fold_batch_norm(model)
+    folded = take_stages(fold_batch_norm(model), stages)
     folded.trainable = False
     inputs = keras.Input((side, side, 3), dtype="float32")
     network = keras.Model(inputs, folded(add_preprocessing(inputs, backbone.preprocessing)))

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tripletkit.data.images import read_image, resize_to_square
+from tripletkit.data.images import cut_middle, read_image, resize_to_square
 from tripletkit.errors import ViewError
 from tripletkit.registry import describe_unknown
 
@@ -114,19 +114,28 @@ def get_view(name: str) -> View:
 
 
 def read_views(
-    path: Path, size_px: int, resample: str, views: Sequence[View], file: BinaryIO | None = None
+    path: Path,
+    size_px: int,
+    resample: str,
+    views: Sequence[View],
+    file: BinaryIO | None = None,
+    shortest_edge_px: int | None = None,
 ) -> np.ndarray:
     """Decode an image once and return views of it.
 
     Args:
         path, size_px, resample, file: as `data.images.read_pixels` takes them.
         views: one or more.
+        shortest_edge_px: see `Preprocessing`; the whole image is then its middle.
     Returns:
         `(n_views, size_px, size_px, 3)` uint8, RGB, 0 to 255.
     Raises:
         ImageReadError: naming the file, if it is not an image that can be read whole.
     """
-    image = read_image(path, at_least_px=size_px, file=file)
+    image = read_image(path, at_least_px=shortest_edge_px or size_px, file=file)
+    if shortest_edge_px is not None:
+        middle = cut_middle(image, shortest_edge_px, size_px, resample)
+        return np.stack([view.cut(middle, size_px) for view in views])
     sides = {view.resized_px(size_px) for view in views}
     resized = {side: resize_to_square(image, side, resample) for side in sides}
     return np.stack([view.cut(resized[view.resized_px(size_px)], size_px) for view in views])

@@ -38,7 +38,7 @@ class LabelledImages:
 
 def read_labelled(
     source: Path | BinaryIO,
-    images: Path,
+    images: Path | None,
     cache: Path | None,
     *,
     skip_bad: bool = False,
@@ -76,7 +76,7 @@ def read_labelled(
 def find_labelled(
     label_of: Mapping[str, str | None],
     places: Sequence[str],
-    folder: Path,
+    folder: Path | None,
     store: FeatureStore,
     *,
     skip_bad: bool = False,
@@ -96,12 +96,12 @@ def find_labelled(
     same_as = find_same_images(files, store)
     known = {name: label for name, label in label_of.items() if label is not None}
     labels = ImageLabels.of_names(names, known).merge(same_as, names)
-    is_there = np.array([path is not None for path in files.paths])
+    is_there = files.is_there()
     is_first = is_there & (same_as == np.arange(len(names)))
     images = np.flatnonzero(is_first & (labels.of_image != NO_LABEL))
     # Two spellings of one file are no copy.
     n_files = len({path for path in files.paths if path is not None})
-    if n_copies := n_files - int(is_first.sum()):
+    if files.has_folder and (n_copies := n_files - int(is_first.sum())):
         logger.info("Copies of other images, left out: %s.", f"{n_copies:,}")
     return LabelledImages(files, labels, images, same_as)
 

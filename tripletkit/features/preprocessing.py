@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 
 from tripletkit.features.backbones import Preprocessing
 
@@ -22,6 +23,5 @@ def add_preprocessing(
     """
     if how.reverse_channels:
         pixels = keras.ops.flip(pixels, axis=-1)
-    return keras.layers.Normalization(mean=how.mean, variance=[how.divisor**2] * 3, name=name)(
-        pixels
-    )
+    variance = np.broadcast_to(np.square(how.divisor), 3)
+    return keras.layers.Normalization(mean=how.mean, variance=variance.tolist(), name=name)(pixels)

@@ -6,7 +6,8 @@ Reading 10,000 rows of 2,048 numbers takes about a tenth of a second, so nothing
 missed.
 
 Features are keyed by the content of the image and by the feature space (backbone, its
-weights, preprocessing). The same content under two names costs once.
+weights, preprocessing). The same content under two names costs once. Every vector has a checksum:
+one that does not fit it counts as missing, and is computed again.
 """
 
 from __future__ import annotations
@@ -16,37 +17,28 @@ import json
 import os
 import sqlite3
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 
-from tripletkit import defaults
-from tripletkit.errors import StoreError
+from tripletkit.errors import StoredFeaturesError, StoreWarning
+from tripletkit.features import store_care
+from tripletkit.features.store_care import SpaceUse, clear_store
+from tripletkit.features.store_checksums import file_checksum, file_stamp, vector_checksum
+from tripletkit.features.store_file import FILE_NAME, StoreFile, default_folder
 
-FILE_NAME = "features.sqlite3"
-# Increase when the tables change; an older tool then refuses a newer store.
-SCHEMA_VERSION = 1
+__all__ = [
+    "FILE_NAME",
+    "FeatureSpace",
+    "FeatureStore",
+    "SpaceUse",
+    "clear_store",
+    "default_folder",
+]
 
-_SCHEMA = """
-CREATE TABLE spaces (
-    id INTEGER PRIMARY KEY, fingerprint TEXT UNIQUE NOT NULL, facts TEXT NOT NULL,
-    n_features INTEGER NOT NULL, last_used_s INTEGER NOT NULL
-);
-CREATE TABLE features (
-    space INTEGER NOT NULL REFERENCES spaces(id), content BLOB NOT NULL, vector BLOB NOT NULL,
-    UNIQUE (space, content)
-);
-CREATE TABLE files (
-    path BLOB PRIMARY KEY, size_bytes INTEGER NOT NULL, changed_ns INTEGER NOT NULL,
-    content BLOB NOT NULL
-) WITHOUT ROWID;
-"""
-# Another process holds the lock for one batch at a time.
-_LOCK_TIMEOUT_S = 60
 # SQLite takes at least 999 parameters in one statement.
 _AT_ONCE = 900
 
@@ -64,31 +56,20 @@ class FeatureSpace:
     n_features: int
 
     @property
+    def text(self) -> str:
+        """The facts as one text, always the same for the same facts."""
+        return json.dumps(self.facts, sort_keys=True, separators=(",", ":"))
+
+    @property
     def fingerprint(self) -> str:
-        text = json.dumps(self.facts, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class SpaceUse:
-    """How much of the store one feature space takes."""
-
-    facts: dict[str, object]
-    n_images: int
-    size_bytes: int
-    last_used_s: int
-
-
-def default_folder() -> Path:
-    """Return the folder of the store: `TRIPLETKIT_CACHE`, else the user's cache folder."""
-    chosen = os.environ.get(defaults.CACHE_VARIABLE)
-    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("tripletkit"))
+        return hashlib.sha256(self.text.encode()).hexdigest()
 
 
 class FeatureStore:
     """Features on disk, shared by every model and by processes side by side.
 
-    Use it as a context manager. Every write is one transaction: whole or not at all.
+    Use it as a context manager. Every write is one transaction: whole or not at all. Where the
+    store only can be read, what is written is kept in memory instead.
 
     Args:
         folder: where the store is; made if missing. Defaults to `default_folder()`.
@@ -98,44 +79,39 @@ class FeatureStore:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or default_folder()
-        self.path = self.folder / FILE_NAME
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(
-                f"{self.folder}: the feature store cannot be made there: {error.strerror}. "
-                "Choose another place with --cache DIR."
-            ) from error
-        with self._explained():
-            self._database = sqlite3.connect(
-                self.path, timeout=_LOCK_TIMEOUT_S, isolation_level=None
-            )
-            self._use_write_ahead_log()
-            self._database.execute("PRAGMA synchronous = NORMAL")
-            self._prepare()
+        self._file = StoreFile(self.folder)
+        self._database = self._file.database
+        self.path = self._file.path
+        # (space, content) -> vector of what cannot be, or may not stay, in the file.
+        self._held: dict[tuple[str, bytes], np.ndarray] = {}
+        self._is_holding = False
 
     def __enter__(self) -> FeatureStore:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._database.close()
+        self._file.close()
 
     def content_hashes(self, paths: Sequence[Path], stats: Sequence[os.stat_result]) -> list:
         """Return the SHA-256 kept for each file, `None` where it changed or is not known."""
         keys = [_file_key(path) for path in paths]
         known = {}
-        with self._explained():
+        with self._file.explained():
             for part in _parts(keys):
                 known.update(
-                    (path, (stamp, content))
-                    for path, *stamp, content in self._database.execute(
-                        f"SELECT * FROM files WHERE path IN ({_marks(part)})", part
+                    (key, (*stamp, content))
+                    for key, *stamp, content, checksum in self._database.execute(
+                        "SELECT path, CAST(size_bytes AS INTEGER), CAST(changed_ns AS INTEGER), "
+                        "CAST(content AS BLOB), checksum FROM files "
+                        f"WHERE path IN ({_marks(part)})",
+                        part,
                     )
+                    if file_checksum(key, *stamp, content) == checksum
                 )
         hashes = []
         for key, stat in zip(keys, stats, strict=True):
-            stamp, content = known.get(key, (None, None))
-            hashes.append(content if stamp == _stamp(stat) else None)
+            *stamp, content = known.get(key, (None, None))
+            hashes.append(content if tuple(stamp) == file_stamp(stat) else None)
         return hashes
 
     def remember_files(self, files: Iterable[tuple[Path, os.stat_result, bytes]]) -> None:
@@ -145,29 +121,36 @@ class FeatureStore:
         within the resolution of its time stamp.
         """
         newest_ns = time.time_ns() - 2_000_000_000
-        stamped = [(path, _stamp(stat), content) for path, stat, content in files]
-        rows = [
-            (_file_key(path), size_bytes, changed_ns, content)
-            for path, (size_bytes, changed_ns), content in stamped
-            if changed_ns < newest_ns
-        ]
-        with self._transaction():
-            self._database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
+        rows = []
+        for path, stat, content in files:
+            size_bytes, changed_ns = file_stamp(stat)
+            if changed_ns < newest_ns:
+                known = (_file_key(path), size_bytes, changed_ns, content)
+                rows.append((*known, file_checksum(*known)))
+        if rows and self._can_write():
+            with self._file.transaction():
+                self._database.executemany(
+                    "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", rows
+                )
+
+    def forget_files(self, paths: Iterable[Path]) -> None:
+        """Drop the content hashes of files that turned out to hold something else."""
+        keys = [(_file_key(path),) for path in paths]
+        if self._can_write():
+            with self._file.transaction():
+                self._database.executemany("DELETE FROM files WHERE path = ?", keys)
 
     def missing(self, space: FeatureSpace, contents: Iterable[bytes]) -> list[bytes]:
-        """Return the distinct contents that have no features in a space, in their order."""
+        """Return the distinct contents that have no sound features in a space, in their order.
+
+        Damaged features are dropped, so that the store takes new ones, with a `StoreWarning`.
+        """
         distinct = list(dict.fromkeys(contents))
-        with self._explained():
-            space_id = self._space_id(space)
-            there = {
-                content
-                for part in _parts(distinct)
-                for (content,) in self._database.execute(
-                    f"SELECT content FROM features WHERE space = ? AND content IN ({_marks(part)})",
-                    [space_id, *part],
-                )
-            }
-        return [content for content in distinct if content not in there]
+        damaged: list[bytes] = []
+        sound = {content for content, _ in self._read(space, distinct, damaged)}
+        if damaged:
+            self._drop_damaged(space, damaged)
+        return [content for content in distinct if content not in sound]
 
     def write(self, space: FeatureSpace, contents: Sequence[bytes], features: np.ndarray) -> None:
         """Keep the features of some images.
@@ -176,17 +159,35 @@ class FeatureStore:
             space: what they were computed with.
             contents: SHA-256 of each image.
             features: `(len(contents), n_features)` float32, finite.
+        Raises:
+            ValueError: if a number is not finite.
         """
         vectors = np.ascontiguousarray(features, dtype="<f4")
-        with self._transaction():
-            space_id = self._space_id(space)
+        if not np.isfinite(vectors).all():
+            raise ValueError("expected finite features, got NaN or infinity")
+        fingerprint = space.fingerprint
+        can_write = self._can_write()
+        if self._is_holding or not can_write:
+            self._held |= {
+                (fingerprint, content): vector.copy()
+                for content, vector in zip(contents, vectors, strict=True)
+            }
+        if not can_write:
+            return
+        rows = [
+            (content, data := vector.tobytes(), vector_checksum(fingerprint, content, data))
+            for content, vector in zip(contents, vectors, strict=True)
+        ]
+        with self._file.transaction():
+            space_id = self._make_space(space)
             self._database.executemany(
-                "INSERT OR IGNORE INTO features VALUES (?, ?, ?)",
-                [
-                    (space_id, content, vector.tobytes())
-                    for content, vector in zip(contents, vectors, strict=True)
-                ],
+                "INSERT OR IGNORE INTO features VALUES (?, ?, ?, ?)",
+                [(space_id, *row) for row in rows],
             )
+
+    def hold_written(self) -> None:
+        """Keep a copy of all that is written from now on in memory, whatever others do."""
+        self._is_holding = True
 
     def read(self, space: FeatureSpace, contents: Sequence[bytes]) -> np.ndarray:
         """Return the features of images.
@@ -194,197 +195,127 @@ class FeatureStore:
         Returns:
             `(len(contents), n_features)` float32, in the order asked for.
         Raises:
-            StoreError: if one is missing or damaged.
+            StoredFeaturesError: if one is missing or damaged.
         """
         rows_of: dict[bytes, list[int]] = {}
         for row, content in enumerate(contents):
             rows_of.setdefault(content, []).append(row)
         features = np.empty((len(contents), space.n_features), dtype="<f4")
-        n_read = 0
-        with self._explained():
-            space_id = self._space_id(space)
-            for part in _parts(list(rows_of)):
-                for content, vector in self._database.execute(
-                    f"SELECT content, vector FROM features WHERE space = ? AND content IN "
-                    f"({_marks(part)})",
-                    [space_id, *part],
-                ):
-                    if len(vector) != 4 * space.n_features:
-                        raise StoreError(
-                            f"{self.path}: damaged: expected {space.n_features} numbers for a "
-                            f"image, got {len(vector)} bytes. Remove it with `tripletkit "
-                            "cache clear`."
-                        )
-                    features[rows_of[content]] = np.frombuffer(vector, dtype="<f4")
-                    n_read += 1
-            self._touch(space_id)
-        if n_read != len(rows_of):
-            raise StoreError(
-                f"{self.path}: the features of {len(rows_of) - n_read} images went missing "
-                "while reading (was the store cleared?). Run the command again."
+        found = set()
+        for content, vector in self._read(space, list(rows_of), []):
+            features[rows_of[content]] = vector
+            found.add(content)
+        if n_gone := len(rows_of) - len(found):
+            raise StoredFeaturesError(
+                f"{self.path}: the features of {n_gone} images went missing, or "
+                "were damaged, while they were read. Run the command again."
             )
+        self._touch(space)
         return features.astype(np.float32, copy=False)
 
     def uses(self) -> list[SpaceUse]:
         """Return how much each feature space takes, the last used first."""
-        with self._explained():
-            return [
-                SpaceUse(json.loads(facts), n_images, size_bytes or 0, last_used_s)
-                for facts, last_used_s, n_images, size_bytes in self._database.execute(
-                    "SELECT facts, last_used_s, COUNT(content), SUM(LENGTH(vector)) FROM spaces "
-                    "LEFT JOIN features ON space = id GROUP BY id ORDER BY last_used_s DESC"
-                )
-            ]
+        return store_care.list_uses(self._file)
 
     def prune(self, unused_days: int) -> int:
         """Drop features that are of no use any more and give the room back.
 
         These are all of a space not used for `unused_days`, and those of images whose every
-        known file is gone or changed.
+        known file is gone or changed. Others may read and write meanwhile.
 
         Returns:
             How many features (rows) were dropped.
         """
-        oldest_s = int(time.time()) - unused_days * 86_400
-        with self._transaction():
-            before = self._count()
-            known = self._database.execute("SELECT * FROM files")
-            stale = [(key,) for key, *stamp, _ in known if not _is_same(key, stamp)]
-            self._database.executemany("DELETE FROM files WHERE path = ?", stale)
-            self._database.execute(
-                "DELETE FROM features WHERE content NOT IN (SELECT content FROM files) "
-                "OR space IN (SELECT id FROM spaces WHERE last_used_s < ?)",
-                (oldest_s,),
-            )
-            self._database.execute(
-                "DELETE FROM spaces WHERE id NOT IN (SELECT space FROM features)"
-            )
-            dropped = before - self._count()
-        with self._explained():
-            self._database.execute("VACUUM")
-        return dropped
+        return store_care.prune(self._file, unused_days)
 
-    def _use_write_ahead_log(self) -> None:
-        """Switch the journal, which for once does not wait while another process does the same."""
-        give_up_s = time.monotonic() + _LOCK_TIMEOUT_S
-        while True:
-            try:
-                self._database.execute("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError as error:
-                is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-                if not is_busy or time.monotonic() > give_up_s:
-                    raise
-                time.sleep(0.02)
+    def _read(
+        self, space: FeatureSpace, contents: Sequence[bytes], damaged: list[bytes]
+    ) -> Iterator[tuple[bytes, np.ndarray]]:
+        """Yield content and `(n_features,)` of those that are there, each once."""
+        fingerprint, n_bytes = space.fingerprint, 4 * space.n_features
+        in_file = []
+        for content in contents:
+            held = self._held.get((fingerprint, content))
+            if held is None:
+                in_file.append(content)
+            else:
+                yield content, held
+        with self._file.explained():
+            for part in _parts(in_file):
+                # One statement sees one state of the store, even while another process clears it.
+                for content, data, checksum in self._database.execute(
+                    "SELECT CAST(content AS BLOB), CAST(vector AS BLOB), checksum FROM features "
+                    "WHERE space = (SELECT id FROM spaces WHERE fingerprint = ?) "
+                    f"AND content IN ({_marks(part)})",
+                    [fingerprint, *part],
+                ):
+                    vector = np.frombuffer(data, "<f4") if len(data) == n_bytes else None
+                    if (
+                        vector is None
+                        or vector_checksum(fingerprint, content, data) != checksum
+                        or not np.isfinite(vector).all()
+                    ):
+                        damaged.append(content)
+                    else:
+                        yield content, vector
 
-    def _prepare(self) -> None:
-        if self._version() == 0:
-            with self._transaction():
-                # Two processes may both have seen an empty file; the lock is held now.
-                if self._version() == 0:
-                    for statement in _SCHEMA.split(";"):
-                        self._database.execute(statement)
-                    self._database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        if self._version() > SCHEMA_VERSION:
-            raise StoreError(
-                f"{self.path}: expected a feature store of version {SCHEMA_VERSION}, got "
-                f"{self._version()} from a newer tripletkit. Choose another place with "
-                "--cache DIR, or update."
-            )
+    def _drop_damaged(self, space: FeatureSpace, damaged: Sequence[bytes]) -> None:
+        warnings.warn(
+            f"{self.path}: the stored features of {len(damaged):,} images are damaged and are "
+            "computed again.",
+            StoreWarning,
+            stacklevel=3,
+        )
+        # Where the file is damaged further, it may not take the new ones.
+        self.hold_written()
+        if self._can_write():
+            with self._file.transaction():
+                self._database.executemany(
+                    "DELETE FROM features WHERE content = ? AND space = "
+                    "(SELECT id FROM spaces WHERE fingerprint = ?)",
+                    [(content, space.fingerprint) for content in damaged],
+                )
 
-    def _version(self) -> int:
-        return self._database.execute("PRAGMA user_version").fetchone()[0]
-
-    def _count(self) -> int:
-        return self._database.execute("SELECT COUNT(*) FROM features").fetchone()[0]
-
-    def _space_id(self, space: FeatureSpace) -> int:
-        """Return the id of a space, made if it is new."""
+    def _make_space(self, space: FeatureSpace) -> int:
+        """Return the id of a space, made if it is new, its facts as they should be."""
+        facts = (space.fingerprint, space.text, space.n_features, int(time.time()))
+        self._database.execute(
+            "INSERT INTO spaces (fingerprint, facts, n_features, last_used_s) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (fingerprint) DO UPDATE SET facts = excluded.facts "
+            "WHERE facts IS NOT excluded.facts",
+            facts,
+        )
         find = "SELECT id FROM spaces WHERE fingerprint = ?"
-        found = self._database.execute(find, (space.fingerprint,)).fetchone()
-        if found is None:
-            self._database.execute(
-                "INSERT OR IGNORE INTO spaces (fingerprint, facts, n_features, last_used_s) "
-                "VALUES (?, ?, ?, ?)",
-                (space.fingerprint, json.dumps(space.facts), space.n_features, int(time.time())),
-            )
-            found = self._database.execute(find, (space.fingerprint,)).fetchone()
-        return found[0]
+        return self._database.execute(find, facts[:1]).fetchone()[0]
 
-    def _touch(self, space_id: int) -> None:
-        """Note that a space was used; a store that only can be read is fine too."""
+    def _touch(self, space: FeatureSpace) -> None:
+        """Note that a space was used; it does not matter if that fails."""
+        now_s = int(time.time())
         try:
             self._database.execute(
-                "UPDATE spaces SET last_used_s = ? WHERE id = ? AND last_used_s < ?",
-                (int(time.time()), space_id, int(time.time()) - 3600),
+                "UPDATE spaces SET last_used_s = ? WHERE fingerprint = ? AND "
+                "last_used_s NOT BETWEEN ? AND ?",
+                (now_s, space.fingerprint, now_s - 3600, now_s + 3600),
             )
         except sqlite3.OperationalError:
             return
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._explained():
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._database.rollback()
-                raise
-            self._database.execute("COMMIT")
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise StoreError(
-                f"{self.path}: the feature store failed: {error}. Nothing that was stored before "
-                "is lost; make room or rights there, choose another place with --cache DIR, or "
-                "remove a damaged store with `tripletkit cache clear`."
-            ) from error
-
-
-def clear_store(folder: Path | None = None) -> int:
-    """Delete the store's own files from a folder, and nothing else.
-
-    Returns:
-        How many bytes that freed; 0 where there was no store.
-    Raises:
-        StoreError: if a file cannot be deleted.
-    """
-    folder = folder or default_folder()
-    freed = 0
-    for suffix in ("-wal", "-shm", "-journal", ""):
-        path = folder / (FILE_NAME + suffix)
-        try:
-            size = path.stat().st_size
-            path.unlink()
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise StoreError(f"{path}: cannot be deleted: {error.strerror}") from error
-        freed += size
-    return freed
+    def _can_write(self) -> bool:
+        is_known = "can_write" in vars(self._file)
+        with self._file.explained():
+            can_write = self._file.can_write
+        if not can_write and not is_known:
+            warnings.warn(
+                f"{self.path}: can only be read, so what is computed now is not kept. Choose "
+                "another folder as `cache` to keep it.",
+                StoreWarning,
+                stacklevel=4,
+            )
+        return can_write
 
 
 def _file_key(path: Path) -> bytes:
     return os.fsencode(path.absolute())
-
-
-def _stamp(stat: os.stat_result) -> list[int]:
-    """Return size and time (ns) of the last change, which together tell whether a file changed.
-
-    Unpacking an archive can give other content the old modification time; nothing sets the
-    other time, at which the file itself was touched.
-    """
-    return [stat.st_size, max(stat.st_mtime_ns, stat.st_ctime_ns)]
-
-
-def _is_same(key: bytes, stamp: list[int]) -> bool:
-    try:
-        return _stamp(Path(os.fsdecode(key)).stat()) == stamp
-    except OSError:
-        return False
 
 
 def _parts(values: list) -> Iterator[list]:

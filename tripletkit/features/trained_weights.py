@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import h5py
 
-from tripletkit.errors import WeightsError
+from tripletkit.errors import BackboneError, WeightsError
 from tripletkit.features.backbones import Backbone
 from tripletkit.features.weights_files import file_sha256, load_weights_file
 from tripletkit.features.weights_origin import WeightsFile
@@ -64,8 +64,14 @@ def build_backbone(backbone: Backbone, weights: Path | None) -> keras.Model:
     Args:
         weights: its ImageNet weights, or what `save_trained_weights` wrote.
     Raises:
+        BackboneError: if Keras cannot build it.
         WeightsError: if the file is broken or does not fit.
     """
+    if not backbone.build:
+        raise BackboneError(
+            f"{backbone.name}: an encoder from an ONNX file runs as it is; Keras can neither train "
+            "it further nor write it."
+        )
     build = load_object(backbone.build)
     if weights is None or (trained := trained_backbone(weights)) is None:
         return build(weights, backbone.input_size_px)

@@ -114,13 +114,13 @@ def _new_keys(layers: list[keras.Layer]) -> list[str]:
     seen: Counter[str] = Counter()
     keys = []
     for layer in layers:
-        key = _to_snake_case(type(layer).__name__)
+        key = to_snake_case(type(layer).__name__)
         keys.append(f"{key}_{seen[key]}" if seen[key] else key)
         seen[key] += 1
     return keys
 
 
-def _to_snake_case(name: str) -> str:
+def to_snake_case(name: str) -> str:
     """Write a class name as Keras does for its keys: `Conv2D` is `conv2d`."""
     name = re.sub(r"\W+", "", name)
     name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)

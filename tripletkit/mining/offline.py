@@ -19,7 +19,7 @@ from tripletkit.evaluation.class_distances import (
     ClassDistances,
     DistanceDistribution,
 )
-from tripletkit.evaluation.distances import pair_distances
+from tripletkit.evaluation.distances import distances_between
 from tripletkit.evaluation.pairwise import PairwiseDistances
 from tripletkit.progress import Progress
 
@@ -290,7 +290,9 @@ class _HardestImages:
             found.append((rows + first_row, columns + first_column))
         places = (np.concatenate(part) for part in zip(*found, strict=True))
         anchors, others = (self._order[each] for each in places)
-        exact = pair_distances(self._embeddings[anchors], self._embeddings[others], self._distance)
+        exact = distances_between(
+            self._embeddings, anchors, self._embeddings, others, self._distance
+        )
         is_inside = (exact >= self._cut.low) & (exact <= self._cut.high)
         anchors, others, exact = anchors[is_inside], others[is_inside], exact[is_inside]
         hardest_first = np.lexsort((others, self._sign * exact, anchors))

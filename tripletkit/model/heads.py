@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from tripletkit import defaults
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.scaling import Scaling
 from tripletkit.model.settings import HeadSettings
@@ -217,28 +216,6 @@ def compress_head(head: keras.Model, dim: int) -> keras.Model:
     return keras.Model(
         features, keras.layers.UnitNormalization(name="unit_length")(embedding), name="compressed"
     )
-
-
-def embed(head: keras.Model, features: np.ndarray) -> np.ndarray:
-    """Return the embeddings of images.
-
-    Batches have one shape, the last filled up with zeros, so that an image's embedding does not
-    depend on which others are asked for.
-
-    Args:
-        head: maps `(batch, n_features)` to `(batch, dim)`.
-        features: `(n_images, n_features)` float32; a row of NaN gives one.
-    Returns:
-        `(n_images, dim)` float32.
-    """
-    size = defaults.EMBED_BATCH_SIZE
-    embeddings = np.empty((len(features), head.output_shape[-1]), dtype=np.float32)
-    for start in range(0, len(features), size):
-        part = features[start : start + size]
-        batch = np.zeros((size, features.shape[1]), dtype=np.float32)
-        batch[: len(part)] = part
-        embeddings[start : start + size] = head(batch, training=False).numpy()[: len(part)]
-    return embeddings
 
 
 def build_body(n_features: int, settings: HeadSettings) -> keras.Model:

@@ -20,8 +20,11 @@ from tripletkit.data.names import guard_formula, unguard_formula
 from tripletkit.data.outputs import MODEL_RECORD, check_parent, explain_failure
 from tripletkit.data.unfinished import remove_unfinished, unfinished_folder
 from tripletkit.errors import ModelFolderError, OutputError
+from tripletkit.features.backbones import FROM_VECTORS
+from tripletkit.features.given_features import GivenSource, read_features
 from tripletkit.features.sources import BACKBONE_FILE, FeatureSource, GivenWeights
 from tripletkit.features.weights_files import file_sha256
+from tripletkit.model.head_layers import NumpyHead, read_numpy_head, write_head_layers
 from tripletkit.model.record import ModelRecord, is_record_of_model, read_record, write_record
 
 if TYPE_CHECKING:
@@ -63,8 +66,9 @@ class ModelFolder:
         return self.record.settings.distance
 
     @property
-    def image_folder(self) -> Path:
-        return Path(self.record.images)
+    def image_folder(self) -> Path | None:
+        """Where its images were at training; None if it was trained on features alone."""
+        return self.record.images and Path(self.record.images)
 
     def read_centers(self) -> pd.DataFrame | None:
         """Return the class centers, a row for each class; None if the loss kept none."""
@@ -81,25 +85,41 @@ class ModelFolder:
 
     def load_head(self) -> keras.Model:
         """Return the trained head: `(batch, n_features)` -> `(batch, dim)`."""
+        from tripletkit.features.keras_start import start_keras
+
+        start_keras()
         from tripletkit.model.heads import build_model
 
         head = build_model(self.record.n_features, self.record.settings)
         head.load_weights(self.path / HEAD_FILE)
         return head
 
-    def find_source(self, weights: GivenWeights | None = None) -> FeatureSource:
+    def open_head(self) -> NumpyHead | keras.Model:
+        """Return the trained head for `embed`, without TensorFlow where its layers allow it."""
+        return read_numpy_head(self.path / HEAD_FILE) or self.load_head()
+
+    def find_source(
+        self, weights: GivenWeights | None = None, features: Path | None = None
+    ) -> FeatureSource | GivenSource:
         """Return what the features are of that the model was trained on.
 
         Args:
             weights: where the user says that weights are. Defaults to the model folder where
                 the backbone was trained too, else to where they were at training, then to the
                 backbone's own.
+            features: file of the features of the images that are asked of, for a model that was
+                trained on given features, or instead of computing them.
         Raises:
             BackboneError: if a backbone is not known, or weights are given for another.
+            FeatureFileError: if the file cannot be read, or has vectors of another width.
         """
+        record = self.record
+        if features is not None or record.features.get("backbone") == FROM_VECTORS:
+            given = None if features is None else read_features(features)
+            return GivenSource.of_record(record.n_features, given)
         own = self.path / BACKBONE_FILE if self.has_own_backbone else None
         return FeatureSource.of_record(
-            self.record.features, self.record.weights_files, self.path, own, weights
+            record.features, record.weights_files, self.path, own, weights
         )
 
 
@@ -152,6 +172,7 @@ def save_model(
     with explain_failure(path), unfinished_folder(target) as partial:
         _check_room(partial / HEAD_FILE, 4 * head.count_params())
         head.save_weights(partial / HEAD_FILE)
+        write_head_layers(head, partial / HEAD_FILE)
         pd.DataFrame(history).to_csv(partial / HISTORY_FILE, index=False)
         if centers is not None:
             centers.rename(index=guard_formula).to_csv(partial / CENTERS_FILE, index_label="label")

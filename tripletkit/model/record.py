@@ -158,7 +158,7 @@ class ModelRecord:
         n_features: numbers in them.
         backbone_reason: why `auto` took this backbone; empty where the user chose it.
         weights_files: the weights file of each backbone that the user named, None for its own.
-        images: the image folder, absolute.
+        images: the image folder, absolute; None where features were given.
         inputs: what was learned from.
         split: how triplets were divided.
         n_images, n_bad_images: images that were used, and those that could not be.
@@ -180,7 +180,7 @@ class ModelRecord:
     n_features: int
     backbone_reason: str
     weights_files: list[str | None]
-    images: str
+    images: str | None
     inputs: InputsRecord
     split: SplitRecord
     n_images: int

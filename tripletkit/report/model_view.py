@@ -16,7 +16,7 @@ from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import AnswerFileError, SettingsError, TripletFileError
 from tripletkit.evaluation.answers import Truth, read_truth
-from tripletkit.evaluation.distances import FROZEN_DISTANCE, pair_distances
+from tripletkit.evaluation.distances import FROZEN_DISTANCE, distances_between
 from tripletkit.evaluation.scoring import Score
 from tripletkit.evaluation.validation import score_embeddings
 from tripletkit.features.collection import find_files, open_collection
@@ -99,8 +99,8 @@ class ModelView:
 
     def _distances(self, slot: int) -> np.ndarray:
         rows = self.triplets.rows
-        return pair_distances(
-            self.embeddings[rows[:, 0]], self.embeddings[rows[:, slot]], self.model.distance
+        return distances_between(
+            self.embeddings, rows[:, 0], self.embeddings, rows[:, slot], self.model.distance
         )
 
 
@@ -112,6 +112,7 @@ def open_view(
     images: Path | None = None,
     labels: Path | BinaryIO | None = None,
     weights: GivenWeights | None = None,
+    features: Path | None = None,
     skip_bad: bool = False,
     follow_outside: bool = False,
     cache: Path | None = None,
@@ -126,6 +127,7 @@ def open_view(
         images: the image folder; None for the one of the training.
         labels: a CSV with the columns name and label.
         weights: where the backbone's weights are now.
+        features: file of the images' features, instead of computing them.
         skip_bad, follow_outside: see `find_files`.
         cache: folder of the feature store; None for the user's.
         progress: told (done, total) images.
@@ -137,24 +139,30 @@ def open_view(
         raise SettingsError("truth", "`truth` needs `triplets`, whose truth it is.")
     label_of = read_labels(labels) if labels else {}
     chosen = _read_triplets(model, triplets, truth)
+    folder = images or model.image_folder
+    if folder is None:
+        raise SettingsError(
+            "images",
+            "expected a folder of images to show, the model was trained on features alone. Say "
+            "where the images are with `images`.",
+        )
+    source = model.find_source(weights, features)
     files = find_files(
         chosen.names,
         chosen.first_places(),
-        images or model.image_folder,
+        folder,
         skip_bad=skip_bad,
         follow_outside=follow_outside,
     )
     with FeatureStore(cache) as store:
-        collection = open_collection(
-            files, model.find_source(weights), store, skip_bad=skip_bad, progress=progress
-        )
+        collection = open_collection(files, source, store, skip_bad=skip_bad, progress=progress)
     return ModelView(
         model=model,
         triplets=chosen,
         is_training=triplets is None,
         paths=files.paths,
         features=collection.features,
-        embeddings=Encoder(model.find_source(weights), model).encode(collection.features),
+        embeddings=Encoder(source, model).encode(collection.features),
         labels=label_of,
     )
 

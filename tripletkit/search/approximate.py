@@ -23,7 +23,7 @@ from tripletkit.data.array_files import read_array_file
 from tripletkit.data.output_forms import archive_form
 from tripletkit.data.outputs import Destination, open_output
 from tripletkit.errors import ArrayFileError, MissingExtraError, SearchIndexError
-from tripletkit.evaluation.distances import pair_distances
+from tripletkit.evaluation.distances import distances_between
 from tripletkit.search.exact import Neighbors, rank_candidates
 
 if TYPE_CHECKING:
@@ -110,9 +110,9 @@ class ApproximateIndex:
         )
         _, rows, vectors = self._index.search_and_reconstruct(queries, max(k_with_excluded, 1))
         query_of, place = np.nonzero(rows >= 0)
-        distances = pair_distances(
-            queries[query_of], vectors[query_of, place], self.origin.distance
-        )
+        places = query_of * rows.shape[1] + place
+        vectors = vectors.reshape(-1, vectors.shape[-1])
+        distances = distances_between(queries, query_of, vectors, places, self.origin.distance)
         rows = rows[query_of, place]
         return rank_candidates(query_of, rows, distances, len(queries), k, excluded)
 

@@ -45,6 +45,6 @@ class Encoder:
         """
         if self.model is None:
             return features
-        from tripletkit.model.heads import embed
+        from tripletkit.model.embedding import embed
 
-        return embed(self.model.load_head(), features)
+        return embed(self.model.open_head(), features)

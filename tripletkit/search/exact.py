@@ -14,7 +14,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 from threadpoolctl import threadpool_limits
 
-from tripletkit.evaluation.distances import pair_distances
+from tripletkit.evaluation.distances import distances_between
 
 # Queries and candidates at a time: 16 MB of numbers.
 _BLOCK_QUERIES, _BLOCK_EMBEDDINGS = 128, 1 << 15
@@ -121,7 +121,7 @@ def _measure(
     excluded: Sequence[np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
     query_of, rows = candidates[0], usable[candidates[1]]
-    measured = pair_distances(queries[query_of], embeddings[rows], distance)
+    measured = distances_between(queries, query_of, embeddings, rows, distance)
     kept = rank_candidates(query_of, rows, measured, len(queries), k, excluded)
     return kept.rows, kept.distances
 

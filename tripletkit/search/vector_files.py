@@ -13,6 +13,7 @@ from tripletkit.data.names import guard_formula
 from tripletkit.data.output_forms import OutputForm, archive_form, csv_form
 from tripletkit.data.outputs import Destination, destination_path, open_output
 from tripletkit.errors import OutputError
+from tripletkit.features.given_features import import_pyarrow
 
 
 def check_vector_suffix(path: Path) -> None:
@@ -20,12 +21,15 @@ def check_vector_suffix(path: Path) -> None:
 
     Raises:
         OutputError: if the suffix is none of those known.
+        MissingExtraError: if it is a Parquet file and pyarrow is not installed.
     """
     if path.suffix.lower() not in _WRITERS:
         raise OutputError(
             f"{path}: expected a name that ends in {', '.join(_WRITERS)}, got "
             f"{path.suffix or 'no suffix'!r}"
         )
+    if path.suffix.lower() == ".parquet":
+        import_pyarrow()
 
 
 def write_vectors(destination: Destination, names: Sequence[str], vectors: np.ndarray) -> None:
@@ -55,15 +59,12 @@ def vectors_form(path: Path) -> OutputForm:
 
 
 def _is_parquet(path: Path) -> bool:
-    import pyarrow.parquet as pq
-
+    _, pq = import_pyarrow()
     return pq.read_schema(path).names == ["name", "vector"]
 
 
 def _write_parquet(file: IO[bytes], names: Sequence[str], vectors: np.ndarray) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    pa, pq = import_pyarrow()
     values = pa.array(np.ascontiguousarray(vectors).ravel())
     column = pa.FixedSizeListArray.from_arrays(values, vectors.shape[1])
     pq.write_table(pa.table({"name": pa.array(names, pa.string()), "vector": column}), file)

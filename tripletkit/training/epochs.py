@@ -15,7 +15,8 @@ from tripletkit.data.labels import ImageLabels
 from tripletkit.errors import RecipeError
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.features.unit_length import scale_to_unit_length
-from tripletkit.model.heads import compress_head, embed, frozen_scale, join_heads, keep_frozen
+from tripletkit.model.embedding import embed
+from tripletkit.model.heads import compress_head, frozen_scale, join_heads, keep_frozen
 from tripletkit.model.history import EpochRecord, TrainedHead
 from tripletkit.model.settings import HeadSettings
 from tripletkit.training.checkpoint import Checkpoints

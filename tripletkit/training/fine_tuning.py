@@ -17,7 +17,7 @@ from tripletkit.evaluation.validation import score_embeddings
 from tripletkit.features.collection import Collection, NamedFiles, open_collection
 from tripletkit.features.sources import FeatureSource, GivenWeights
 from tripletkit.features.store import FeatureStore
-from tripletkit.model.heads import embed
+from tripletkit.model.embedding import embed
 from tripletkit.model.model_folder import ModelFolder, check_model_output
 from tripletkit.model.settings import HeadSettings
 from tripletkit.model.settings_facts import check_values

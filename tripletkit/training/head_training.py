@@ -27,7 +27,8 @@ from tripletkit.losses.functions import mean_loss
 from tripletkit.losses.objectives import Objective, make_triplet_loss
 from tripletkit.mining.offline import hardest_positives
 from tripletkit.model.distances import DISTANCES
-from tripletkit.model.heads import build_body, embed, shorten_step
+from tripletkit.model.embedding import embed
+from tripletkit.model.heads import build_body, shorten_step
 from tripletkit.model.loss_registry import get_loss
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.scaling import Scaling

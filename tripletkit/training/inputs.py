@@ -258,7 +258,7 @@ def _read_votes(given: Source | Votes, triplets: Triplets) -> tuple[Votes, FileR
 
 
 def _read_labels(
-    given: Source | Mapping[str, str] | None, images: Path
+    given: Source | Mapping[str, str] | None, images: Path | None
 ) -> tuple[dict[str, str], FileRecord | None]:
     """Return labels by name, and their record; its hash is of what was read, perhaps a folder."""
     if given is None:

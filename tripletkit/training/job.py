@@ -12,7 +12,8 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import SettingsError
-from tripletkit.features.backbones import AUTO, get_backbone
+from tripletkit.features.backbones import AUTO, BACKBONES, get_backbone
+from tripletkit.features.given_features import GivenSource
 from tripletkit.features.image_views import choose_views
 from tripletkit.features.sources import (
     FeatureSource,
@@ -39,6 +40,9 @@ class TrainingJob:
         weights: files to use instead of a backbone's own weights.
         views: what the features are averaged over; see `image_views`.
         image_size: side of the images for the backbones, pixels; None for each one's usual.
+        depth: where in the backbones features are taken; a key of `DEPTHS`.
+        preprocess, backbone_output: of encoders from ONNX files; see `choose_source`.
+        features: a file of features made elsewhere, instead of backbones; see `read_features`.
         unseen_classes: the share of the images to hold out as whole classes in a training of its
             own; None for the recipe's default.
         test: questions to be answered later, to tell how new their images are.
@@ -53,6 +57,10 @@ class TrainingJob:
     weights: GivenWeights = field(default_factory=dict)
     views: Sequence[str] = (defaults.VIEWS,)
     image_size: int | None = None
+    depth: str = defaults.DEPTH
+    preprocess: str | None = None
+    backbone_output: str | None = None
+    features: Path | None = None
     unseen_classes: float | None = None
     test: Source | Triplets | None = None
     skip_bad: bool = False
@@ -64,7 +72,11 @@ class TrainingJob:
         """Whether the backbone has no weights to start from, so that it is trained too."""
         name, *others = self.backbones
         return (
-            name != AUTO and not others and not self.weights and get_backbone(name).weights is None
+            self.features is None
+            and name in BACKBONES
+            and not others
+            and not self.weights
+            and get_backbone(name).weights is None
         )
 
     @property
@@ -90,7 +102,9 @@ class TrainingJob:
         assign_weights(self.backbones, self.weights)
         choose_views(self.views)
         job = replace(self, settings={"recipe": self._recipe, **check_values(self.settings)})
-        job.sources.check()
+        job.sources.check(needs_images=job.features is None)
+        if job.features is not None:
+            job._check_given()
         check_settings(
             job.settings,
             has_labels=job.sources.labels is not None,
@@ -150,22 +164,38 @@ class TrainingJob:
         usual = get_recipe(settings.recipe).epochs
         return replace(settings, epochs=choose_epochs(*settings.count_per_epoch(train_rows), usual))
 
-    def choose_source(self) -> FeatureSource:
+    def choose_source(self) -> FeatureSource | GivenSource:
         """Return what features are of; see `features.sources.choose_source`."""
+        if self.features is not None:
+            return GivenSource.of_file(self.features)
         return choose_source(
-            self.backbones, self.weights, choose_views(self.views), self.image_size
+            self.backbones,
+            self.weights,
+            choose_views(self.views),
+            self.image_size,
+            self.depth,
+            self.preprocess,
+            self.backbone_output,
         )
 
     @property
     def _recipe(self) -> str:
         return self.settings.get("recipe", "linear" if self.is_from_scratch else "mlp")
 
+    def _check_given(self) -> None:
+        usual = TrainingJob(self.sources)
+        for name in ("backbones", "weights", "views", "image_size", "depth", "preprocess"):
+            if getattr(self, name) != getattr(usual, name):
+                raise SettingsError(
+                    "features",
+                    "`features` are taken as they are; leave out `backbone`, `weights`, `views` "
+                    "and what else is about computing features.",
+                )
+
     def _check_pretrained(self) -> None:
         for name in self.backbones:
-            is_bare = (
-                name != AUTO and name not in self.weights and get_backbone(name).weights is None
-            )
-            if is_bare and len(self.backbones) > 1:
+            is_given = name not in BACKBONES or name in self.weights
+            if len(self.backbones) > 1 and not is_given and get_backbone(name).weights is None:
                 raise SettingsError(
                     "backbone",
                     f"{name} has no weights and is trained from scratch, alone: give one "

@@ -21,7 +21,6 @@ from tripletkit.evaluation.validation import chooses_epoch
 from tripletkit.features.backbones import Backbone, get_backbone
 from tripletkit.features.collection import Collection, NamedFiles
 from tripletkit.features.decoded_images import DecodedImages
-from tripletkit.features.extract import hash_images
 from tripletkit.features.sources import FeaturePart, FeatureSource
 from tripletkit.features.store import FeatureStore
 from tripletkit.features.trained_weights import write_random_weights
@@ -230,7 +229,8 @@ def _facts(
 ) -> dict[str, Any]:
     """Return all that decides the training, for a checkpoint."""
     needed = _needed(data)
-    contents = hash_images([files.paths[index] for index in needed], store)
+    hashes = files.contents(store).hashes
+    contents = [hashes[index] for index in needed]
     names = "\0".join(data.names[index] for index in needed)
     labels = data.labels
     return {

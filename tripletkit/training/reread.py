@@ -72,7 +72,7 @@ def find_sources(record: ModelRecord, place: Path, images: Path | None = None) -
     votes = inputs.votes
     is_own_file = votes is not None and votes.fourth_column is None and not votes.in_columns
     return TrainingSources(
-        images=images or Path(record.images),
+        images=images or (record.images and Path(record.images)),
         votes=_find("votes", votes.file, place) if is_own_file else None,
         fourth_column=votes and votes.fourth_column,
         votes_as=votes and votes.taken_as,

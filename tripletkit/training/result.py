@@ -75,7 +75,7 @@ class TrainingResult:
 def make_record(
     *,
     command: str,
-    images: Path,
+    images: Path | None,
     inputs: InputsRecord,
     data: TrainingSet,
     collection: Collection,
@@ -100,9 +100,9 @@ def make_record(
         settings=settings,
         features=dict(source.facts),
         n_features=source.n_features,
-        backbone_reason=source.parts[0].reason,
+        backbone_reason=source.parts[0].reason if source.parts else "",
         weights_files=source.weights_files,
-        images=str(images.absolute()),
+        images=images and str(images.absolute()),
         inputs=inputs,
         split=SplitRecord(
             by=data.by,

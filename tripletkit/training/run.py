@@ -27,7 +27,7 @@ from tripletkit.evaluation.validation import (
 from tripletkit.features.collection import Collection, NamedFiles, find_files, open_collection
 from tripletkit.features.sources import FeatureSource
 from tripletkit.features.store import FeatureStore
-from tripletkit.model.heads import embed
+from tripletkit.model.embedding import embed
 from tripletkit.model.history import EpochRecord, TrainedHead
 from tripletkit.model.model_folder import check_model_output
 from tripletkit.model.recipes import get_recipe

@@ -23,7 +23,7 @@ class TrainingSources:
     """What is learned from and validated on.
 
     Attributes:
-        images: folder of the images.
+        images: folder of the images; None where features are given.
         triplets: anchor, positive, negative; None to draw triplets from labels.
         labels, val_labels: a CSV, a folder with a subfolder for each class, or name -> label.
         val: validation triplets of their own.
@@ -36,7 +36,7 @@ class TrainingSources:
         val_fraction: the share to set apart; None for the default.
     """
 
-    images: Path
+    images: Path | None = None
     triplets: Source | Triplets | None = None
     labels: Source | Mapping[str, str] | None = None
     val: Source | Triplets | None = None
@@ -67,9 +67,11 @@ class TrainingSources:
         """Whether the user said how validation is set apart."""
         return self.val_fraction is not None or self.split is not None
 
-    def check(self) -> None:
+    def check(self, *, needs_images: bool = True) -> None:
         """Refuse what does not go together.
 
+        Args:
+            needs_images: features are computed and not given.
         Raises:
             SettingsError: saying what to change.
         """
@@ -79,7 +81,9 @@ class TrainingSources:
                 f"{self.images} alone says nothing of which images are alike: give `triplets`, or "
                 "`labels`.",
             )
-        if not self.images.is_dir():
+        if self.images is None and needs_images:
+            raise SettingsError("images", "`images`: expected the folder of the images.")
+        if self.images is not None and not self.images.is_dir():
             raise SettingsError("images", f"`images`: expected a folder, got {self.images}.")
         self._check_validation()
         self._check_votes()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from statsmodels.stats.proportion import proportion_confint
 
 from tripletkit import defaults
 from tripletkit.data.splits.policies import Split
@@ -43,8 +42,6 @@ def price_split(triplets: Triplets, split: Split) -> SplitPrice:
     train_images = np.unique(triplets.rows[split.train_rows])
     val_images = np.unique(triplets.rows[split.val_rows])
     n_val = len(split.val_rows)
-    expected_right = defaults.EXPECTED_ACCURACY * n_val
-    low, high = proportion_confint(expected_right, n_val, alpha=0.05, method="wilson")
     return SplitPrice(
         n_train=len(split.train_rows),
         n_val=n_val,
@@ -52,5 +49,13 @@ def price_split(triplets: Triplets, split: Split) -> SplitPrice:
         n_train_images=len(train_images),
         n_val_images=len(val_images),
         n_shared_images=len(np.intersect1d(train_images, val_images)),
-        half_width=float(high - low) / 2,
+        half_width=_wilson_half_width(defaults.EXPECTED_ACCURACY, n_val),
     )
+
+
+def _wilson_half_width(share: float, n: int) -> float:
+    """Return half the width of Wilson's 95% interval of a share of n rows."""
+    if not n:
+        return 0.5
+    z = 1.959963984540054
+    return z * float(np.sqrt(share * (1 - share) / n + (z / n / 2) ** 2)) / (1 + z**2 / n)

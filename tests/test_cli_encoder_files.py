@@ -1,0 +1,81 @@
+"""Encoders from files on the command line: trained on, answered with, refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tiny_encoders
+
+from tripletkit.cli.main import tripletkit
+
+HOW = "size=32,resample=bicubic,mean=0.5,std=0.5"
+
+
+@pytest.fixture
+def encoder(tmp_path):
+    return tiny_encoders.export(
+        tiny_encoders.build_convolutions(), tmp_path / "conv.onnx", output="image_embeds"
+    )
+
+
+@pytest.fixture
+def run(runner):
+    def run(*arguments):
+        result = runner.invoke(tripletkit, list(map(str, arguments)))
+        assert result.exit_code == 0, result.output
+        return result
+
+    return run
+
+
+def test_a_model_of_a_file_answers_without_it(run, encoder, toy_competition, tmp_path):
+    model = tmp_path / "m"
+    data = toy_competition
+    run("train", data.train, data.images, "-o", model, "--epochs", 3, "--backbone", encoder,
+        "--preprocess", HOW)  # fmt: skip
+    record = json.loads((model / "model.json").read_text())
+    assert record["features"]["backbone"] == "onnx"
+    assert record["features"]["output"] == "image_embeds"
+    assert record["features"]["mean"] == [127.5] * 3
+    assert record["weights_file"] == str(encoder)
+    first = run("predict", data.test, "--model", model).stdout
+    encoder.rename(tmp_path / "away.onnx")
+    assert run("predict", data.test, "--model", model).stdout == first
+
+
+def test_features_of_a_file_as_vectors(run, encoder, toy_competition, tmp_path):
+    out = tmp_path / "features.npz"
+    run("embed", toy_competition.images, "-o", out, "--backbone", encoder, "--preprocess", HOW)
+    with np.load(out) as arrays:
+        assert arrays["vectors"].shape == (60, tiny_encoders.N_FEATURES)
+
+
+def test_what_is_not_said_names_the_flag(runner, encoder, toy_competition, tmp_path):
+    arguments = ["embed", toy_competition.images, "-o", tmp_path / "f.npz", "--backbone", encoder]
+    result = runner.invoke(tripletkit, list(map(str, arguments)))
+    assert result.exit_code == 1
+    assert "expected preprocessor_config.json beside it" in result.stderr
+    assert "--preprocess size=224," in result.stderr
+
+
+def test_depths_on_the_command_line(run, tiny_backbone, toy_competition, tmp_path):
+    for depth, width in (("last", 24), ("early", 72), ("all", 96)):
+        out = tmp_path / f"{depth}.npz"
+        run("embed", toy_competition.images, "-o", out, "--backbone", "tiny", "--depth", depth)
+        with np.load(out) as arrays:
+            assert arrays["vectors"].shape == (60, width)
+
+
+def test_a_model_of_all_depths_remembers_them(run, tiny_backbone, toy_competition, tmp_path):
+    data, model = toy_competition, tmp_path / "m"
+    run("train", data.train, data.images, "-o", model, "--epochs", 3, "--backbone", "tiny",
+        "--depth", "all")  # fmt: skip
+    record = json.loads((model / "model.json").read_text())
+    assert record["n_features"] == 96
+    assert run("predict", data.test, "--model", model).stdout.startswith("a,b,c,prediction,margin")
+    run("report", model, "-o", tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert "tiny (weights" in page
+    assert "tiny at stem_relu (weights" in page

@@ -1,0 +1,176 @@
+"""Features from files: read or refused, and in the place of a backbone in every command."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tripletkit.cli.main import tripletkit
+from tripletkit.errors import FeatureFileError
+from tripletkit.features.given_features import read_features
+from tripletkit.search.vector_files import write_vectors
+
+NAMES = ["a.jpg", "b.png", "sub/c.jpg", "d"]
+VALUES = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+
+
+def save(path, **arrays):
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.fixture
+def given(tmp_path):
+    return read_features(save(tmp_path / "f.npz", names=np.array(NAMES), features=VALUES))
+
+
+def test_what_embed_writes_is_read(tmp_path):
+    for suffix in (".npz", ".parquet"):
+        write_vectors(tmp_path / f"v{suffix}", NAMES, VALUES)
+        read = read_features(tmp_path / f"v{suffix}")
+        assert list(read.names) == NAMES
+        np.testing.assert_array_equal(read.values, VALUES)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"x": VALUES[:, 0], "y": VALUES[:, 1], "z": VALUES[:, 2]},
+        {"features": VALUES.tolist()},
+        {"rater": ["r"] * 4, "embedding": VALUES.tolist()},
+        {"tags": [["t"]] * 4, "vector": VALUES.tolist()},
+    ],
+    ids=lambda columns: "-".join(columns),
+)
+def test_forms_of_parquet(tmp_path, columns):
+    path = tmp_path / "f.parquet"
+    pq.write_table(pa.table({"name": NAMES, **columns}), path)
+    np.testing.assert_allclose(read_features(path).values, VALUES, rtol=1e-6)
+
+
+def test_names_are_found_with_and_without_extension(given):
+    found = given.find_rows(["a.jpg", "a", "b", "sub/c", "d.jpg", "d", "e", "c", "a.png"])
+    assert found.tolist() == [0, 0, 1, 2, 3, 3, -1, -1, -1]
+
+
+def test_a_name_that_could_be_two_is_refused(tmp_path):
+    path = save(tmp_path / "f.npz", names=np.array(["a.jpg", "a.png"]), features=VALUES[:2])
+    given = read_features(path)
+    assert given.find_rows(["a.png"]).tolist() == [1]
+    with pytest.raises(FeatureFileError, match=r"a could be a.jpg or a.png"):
+        given.find_rows(["a"])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"features": VALUES}, "expected the arrays names and features, got features"),
+        ({"names": np.array(NAMES)}, "expected the arrays names and features, got names"),
+        ({"names": np.array(NAMES), "features": VALUES[:3]}, r"of shape \(4, n_features\)"),
+        ({"names": np.array(NAMES), "features": VALUES[:, 0]}, r"got float32 of shape \(4,\)"),
+        ({"names": np.array(NAMES), "features": VALUES > 0}, "expected numbers"),
+        ({"names": np.arange(4), "features": VALUES}, "expected names as text"),
+        ({"names": np.array(list("aabc")), "features": VALUES}, 'distinct names, got "a" twice'),
+        ({"names": np.array(NAMES), "features": VALUES * [[1], [np.nan], [1], [1]]}, "b.png has"),
+        ({"names": np.array([], str), "features": VALUES[:0]}, "expected features, got none"),
+        ({"names": np.array(NAMES, object), "features": VALUES}, "cannot be read"),
+    ],
+)
+def test_files_that_are_wrong_are_refused(tmp_path, arrays, message):
+    path = save(tmp_path / "f.npz", **arrays)
+    with pytest.raises(FeatureFileError, match=f"f.npz: .*{message}"):
+        read_features(path)
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(FeatureFileError, match=r".npz or .parquet, got '.csv'"):
+        read_features(tmp_path / "f.csv")
+    for suffix in (".npz", ".parquet"):
+        path = tmp_path / f"f{suffix}"
+        path.write_bytes(b"nothing of the kind")
+        with pytest.raises(FeatureFileError, match="cannot be read"):
+            read_features(path)
+    pq.write_table(pa.table({"x": [1.0]}), tmp_path / "g.parquet")
+    with pytest.raises(FeatureFileError, match="expected a column name, got x"):
+        read_features(tmp_path / "g.parquet")
+
+
+@pytest.fixture
+def run(runner):
+    def run(*arguments, code=0):
+        result = runner.invoke(tripletkit, list(map(str, arguments)))
+        assert result.exit_code == code, result.output
+        return result
+
+    return run
+
+
+@pytest.fixture
+def vectors(run, tiny_backbone, toy_competition, tmp_path):
+    path = tmp_path / "f.npz"
+    run("embed", toy_competition.images, "-o", path, "--backbone", "tiny")
+    return path
+
+
+@pytest.mark.parametrize("with_images", [True, False])
+def test_given_features_answer_as_the_backbone_that_made_them(
+    run, vectors, toy_competition, tmp_path, with_images
+):
+    data = toy_competition
+    folder = [data.images] if with_images else []
+    train = ["train", data.train, "--epochs", 4, "--seed", 1]
+    run(*train, data.images, "-o", tmp_path / "own", "--backbone", "tiny")
+    run(*train, *folder, "-o", tmp_path / "given", "--features", vectors)
+    own = run("predict", data.test, "--model", tmp_path / "own").stdout
+    asked = ["predict", data.test, "--model", tmp_path / "given"]
+    assert run(*asked, "--features", vectors).stdout == own
+    record = json.loads((tmp_path / "given" / "model.json").read_text())
+    assert record["features"] == {"backbone": "given", "n_features": 24}
+    assert (record["images"] is not None) == with_images
+    message = run(*asked, code=1).stderr
+    assert "Give it as --features" in message
+
+
+def test_every_command_takes_given_features(run, vectors, toy_competition, labels_file, tmp_path):
+    data, model = toy_competition, tmp_path / "m"
+    given = ("--features", vectors)
+    run("train", data.train, "-o", model, "--epochs", 2, *given)
+    run("embed", "-o", tmp_path / "e.npz", "--model", model, *given)
+    run("embed", data.images, "-o", tmp_path / "e2.npz", "--model", model, *given)
+    with np.load(tmp_path / "e.npz") as one, np.load(tmp_path / "e2.npz") as two:
+        assert one["vectors"].shape == (60, 10)
+        np.testing.assert_array_equal(one["vectors"], two["vectors"])
+    run("classify", labels_file, "--model", model, *given)
+    run("mine", "--triplets", data.train, data.images, "-o", tmp_path / "m.csv", *given)
+    run("mine", labels_file, data.images, "-o", tmp_path / "m2.csv", "--model", model, *given)
+    report = ["report", model, "-o", tmp_path / "r.html", "--triplets", data.test, *given]
+    assert "expected a folder of images to show" in run(*report, code=1).stderr
+    run(*report, "--images", data.images)
+
+
+def test_images_without_features_are_named(run, vectors, toy_competition, tmp_path):
+    triplets = tmp_path / "t.txt"
+    triplets.write_text("p00.png p01.png nowhere.png\n" * 3)
+    result = run("train", triplets, "-o", tmp_path / "m", "--features", vectors, code=1)
+    assert "nowhere.png: has no features in" in result.stderr
+
+
+def test_what_does_not_go_with_given_features_is_refused(run, vectors, toy_competition, tmp_path):
+    data = toy_competition
+    train = ["train", data.train, data.images, "-o", tmp_path / "m", "--features", vectors]
+    for extra in (["--backbone", "cnn"], ["--depth", "early"], ["--views", "flip"]):
+        assert run(*train, *extra, code=2)
+    assert "Missing argument 'IMAGES'" in run("train", data.train, code=2).stderr
+    assert "Missing argument 'IMAGES'" in run("embed", "-o", "e.npz", code=2).stderr
+
+
+def test_vectors_of_another_width_are_refused(run, vectors, toy_competition, tmp_path):
+    data, model = toy_competition, tmp_path / "m"
+    run("train", data.train, "-o", model, "--epochs", 1, "--features", vectors)
+    other = save(tmp_path / "o.npz", names=np.array(["p00.png"]), features=VALUES[:1])
+    result = run("predict", data.test, "--model", model, "--features", other, code=1)
+    assert "expected vectors of 24 numbers, as the model was trained on, got 3" in result.stderr

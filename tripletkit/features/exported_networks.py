@@ -1,0 +1,206 @@
+"""Backbones as files that ONNX Runtime runs, made once and kept beside the feature store.
+
+Keras builds a backbone, which is written as ONNX without its preprocessing, checked against Keras
+on random images and on the first that are to be looked at, and kept under the hash of all that
+decides its features. From then on nothing imports TensorFlow. What cannot be written, or gives
+other numbers, is run by TensorFlow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tripletkit import defaults
+from tripletkit.errors import ExportError, NetworkFileError, StoreError
+from tripletkit.features.extract import FeatureFunction
+from tripletkit.features.keras_start import start_keras
+from tripletkit.features.onnx_engine import make_onnx_function, open_session
+from tripletkit.features.onnx_files import OnnxFile, make_file_function
+from tripletkit.features.weights_files import file_sha256
+
+if TYPE_CHECKING:
+    import keras
+
+    from tripletkit.features.sources import FeaturePart
+
+logger = logging.getLogger("tripletkit")
+
+FOLDER_NAME = "networks"
+# Increase when graphs are written in another way; older files are then left aside.
+_GRAPH_VERSION = 1
+# Largest difference to Keras, as a share of the largest feature of an image.
+_TOLERANCE = 1e-4
+_N_CHECKED = 4
+
+
+def load_network_function(parts: Sequence[FeaturePart], store_folder: Path) -> FeatureFunction:
+    """Return the function from images to the features of some depths of one backbone.
+
+    Args:
+        parts: of one network, in the order of the columns.
+        store_folder: where the feature store is.
+    Returns:
+        A function from `(batch, side, side, 3)` uint8 to `(batch, n)` float32, for batches of
+        `defaults.EXTRACT_BATCH_SIZE`.
+    Raises:
+        BackboneError, WeightsError: if the weights cannot be had, or are others.
+    """
+    network = parts[0]
+    weights = network.find_weights()
+    if isinstance(network.backbone, OnnxFile):
+        return make_file_function(network.backbone, open_session(weights))
+    folder = store_folder / FOLDER_NAME
+    key = _key(parts)
+    if (kept := _find_kept(folder, key)) is not None:
+        try:
+            return make_onnx_function(open_session(kept), network.backbone.preprocessing)
+        except NetworkFileError as error:
+            logger.info("%s is made anew: %s", network.backbone.name, error)
+    start_keras()
+    from tripletkit.features.trained_weights import build_backbone
+
+    return _FirstRun(parts, build_backbone(network.backbone, weights), folder, key)
+
+
+class _FirstRun:
+    """The function of a backbone that has not been run before: it writes and checks it first."""
+
+    def __init__(
+        self, parts: Sequence[FeaturePart], model: keras.Model, folder: Path, key: str
+    ) -> None:
+        self._parts, self._model = parts, model
+        self._folder, self._key = folder, key
+        self._function: FeatureFunction | None = None
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        if self._function is None:
+            self._function = self._choose(pixels)
+        return self._function(pixels)
+
+    def _choose(self, pixels: np.ndarray) -> FeatureFunction:
+        from tripletkit.features.fast_graph import make_feature_function
+        from tripletkit.features.onnx_writer import make_onnx_model
+        from tripletkit.features.stage_outputs import take_stages
+
+        backbone = self._parts[0].backbone
+        stages = [part.stage for part in self._parts]
+        try:
+            written = make_onnx_model(take_stages(self._model, stages)).SerializeToString()
+            function = make_onnx_function(open_session(written), backbone.preprocessing)
+            self._check(function, pixels)
+        except (ExportError, NetworkFileError) as error:
+            logger.warning("%s is run by TensorFlow, not by ONNX Runtime: %s", backbone.name, error)
+            return make_feature_function(backbone, self._model, defaults.EXTRACT_BATCH_SIZE, stages)
+        _keep(written, self._folder, self._key)
+        return function
+
+    def _check(self, function: FeatureFunction, pixels: np.ndarray) -> None:
+        """Compare with Keras on images at hand and on random ones.
+
+        Raises:
+            ExportError: if features differ.
+        """
+        import keras
+
+        from tripletkit.features.preprocessing import add_preprocessing
+        from tripletkit.features.stage_outputs import take_stages
+
+        backbone = self._parts[0].backbone
+        inputs = keras.Input(pixels.shape[1:], dtype="float32")
+        network = take_stages(self._model, [part.stage for part in self._parts])
+        whole = keras.Model(inputs, network(add_preprocessing(inputs, backbone.preprocessing)))
+        noise = np.random.default_rng(0).integers(0, 256, pixels.shape, dtype=np.uint8)
+        ends = np.cumsum([part.n_features for part in self._parts])[:-1]
+        for images in (pixels[:_N_CHECKED], noise[:_N_CHECKED]):
+            # Random images come at once with others, as they will later.
+            got = function(np.concatenate([images, pixels])[: len(pixels)])[: len(images)]
+            want = whole(images.astype(np.float32), training=False).numpy()
+            columns = zip(np.split(got, ends, axis=1), np.split(want, ends, axis=1), strict=True)
+            for part, (of_onnx, of_keras) in zip(self._parts, columns, strict=True):
+                difference = relative_difference(of_onnx, of_keras)
+                if not difference <= _TOLERANCE:
+                    raise ExportError(
+                        f"{backbone.name}: expected the features that Keras gives, got others in "
+                        f"{part.facts.get('stage', 'its last features')} (difference "
+                        f"{difference:.1e} of the largest)"
+                    )
+
+
+def relative_difference(got: np.ndarray, want: np.ndarray) -> float:
+    """Return the largest difference of two arrays of rows, as a share of the row's largest.
+
+    Args:
+        got, want: `(n_images, n)` floats.
+    """
+    largest = np.abs(want).max(axis=1)
+    differences = np.abs(got - want).max(axis=1)
+    return float(np.max(differences / np.where(largest > 0, largest, 1.0)))
+
+
+def remove_networks(store_folder: Path, unused_since_s: float | None = None) -> int:
+    """Delete kept networks, and what killed runs left of them.
+
+    Args:
+        store_folder: where the feature store is.
+        unused_since_s: only those not used since then, in seconds since 1970.
+    Returns:
+        How many bytes that freed.
+    Raises:
+        StoreError: if one cannot be deleted.
+    """
+    freed = 0
+    for path in (store_folder / FOLDER_NAME).glob("*.onnx*"):
+        try:
+            stat = path.stat()
+            if unused_since_s is not None and stat.st_mtime >= unused_since_s:
+                continue
+            path.unlink()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be deleted: {error.strerror}") from error
+        freed += stat.st_size
+    return freed
+
+
+def _key(parts: Sequence[FeaturePart]) -> str:
+    facts = {"graph_version": _GRAPH_VERSION, "parts": [part.facts for part in parts]}
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _find_kept(folder: Path, key: str) -> Path | None:
+    """Return the kept file of a network if it is whole: its name holds the hash of its content."""
+    for path in sorted(folder.glob(f"{key}-*.onnx")):
+        if file_sha256(path).startswith(path.stem.rpartition("-")[2]):
+            # Pruning goes by when it was used last.
+            os.utime(path)
+            return path
+        path.unlink(missing_ok=True)
+    return None
+
+
+def _keep(written: bytes, folder: Path, key: str) -> None:
+    """Keep a network; where that fails it is only made anew the next time."""
+    path = folder / f"{key}-{hashlib.sha256(written).hexdigest()[:32]}.onnx"
+    try:
+        folder.mkdir(exist_ok=True)
+        descriptor, partial = tempfile.mkstemp(prefix=f"{key}.onnx.", dir=folder)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(written)
+            Path(partial).replace(path)
+        except BaseException:
+            Path(partial).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        logger.warning("%s: the network cannot be kept there: %s", folder, error.strerror)

@@ -1,0 +1,31 @@
+"""Features of several depths as one output of a Keras model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+
+from tripletkit.features.backbones import Stage
+
+
+def take_stages(model: keras.Model, stages: Sequence[Stage | None]) -> keras.Model:
+    """Return a model that gives the features of stages side by side.
+
+    Args:
+        model: a backbone; shared, not copied.
+        stages: None stands for its output as it is; of a stage the mean of each channel over the
+            map comes first, then the standard deviation of each.
+    Returns:
+        A model from the same input to `(batch, sum of the stages' n_features)`.
+    """
+    taken = []
+    for stage in stages:
+        if stage is None:
+            taken.append(model.output)
+            continue
+        maps = model.get_layer(stage.layer).output
+        taken += [keras.ops.mean(maps, axis=(1, 2)), keras.ops.std(maps, axis=(1, 2))]
+    if len(taken) == 1:
+        return model
+    return keras.Model(model.input, keras.layers.Concatenate(name="stages")(taken))

@@ -1,0 +1,311 @@
+"""The file of the feature store: its tables, who has it open, and what its failures mean.
+
+Every process that has the store open holds a shared lock on a file beside it. Only who holds that
+lock alone may take the file away; everybody else changes it through SQLite.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+import platformdirs
+
+from tripletkit import defaults
+from tripletkit.errors import StoreError
+from tripletkit.features.store_lock import StoreLock
+
+FILE_NAME = "features.sqlite3"
+# Increase when the tables change; an older tripletkit then refuses the store, a newer one makes
+# it anew.
+SCHEMA_VERSION = 2
+
+_SCHEMA = """
+CREATE TABLE spaces (
+    id INTEGER PRIMARY KEY, fingerprint TEXT UNIQUE NOT NULL, facts TEXT NOT NULL,
+    n_features INTEGER NOT NULL, last_used_s INTEGER NOT NULL
+);
+CREATE TABLE features (
+    space INTEGER NOT NULL REFERENCES spaces(id), content BLOB NOT NULL, vector BLOB NOT NULL,
+    checksum INTEGER NOT NULL, UNIQUE (space, content)
+);
+CREATE TABLE files (
+    path BLOB PRIMARY KEY, size_bytes INTEGER NOT NULL, changed_ns INTEGER NOT NULL,
+    content BLOB NOT NULL, checksum INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+_TABLES = {"spaces", "features", "files"}
+# Another process holds the lock for one batch at a time.
+_LOCK_TIMEOUT_S = 60
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_NO_RIGHT = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}
+# Rows changed, and pages given back to the disk, in one transaction; fewer on a full disk.
+_ROWS_AT_ONCE = 500
+_PAGES_AT_ONCE = 1000
+
+_log = logging.getLogger("tripletkit")
+
+
+def default_folder() -> Path:
+    """Return the folder of the store: `TRIPLETKIT_CACHE`, else the user's cache folder."""
+    chosen = os.environ.get(defaults.CACHE_VARIABLE)
+    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("tripletkit"))
+
+
+class StoreFile:
+    """The open database of a store.
+
+    Args:
+        folder: where it is; made if missing.
+    Attributes:
+        path: the file.
+        database: the connection.
+        is_in_memory: the file only can be read, and cannot be used so; the database is empty.
+    Raises:
+        StoreError: if it cannot be opened, is no store, or is from a newer tripletkit.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE_NAME
+        self.is_in_memory = False
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"{folder}: the feature store cannot be made there: {error.strerror}. "
+                "Choose another folder as `cache`."
+            ) from error
+        self._lock = StoreLock(folder / f"{FILE_NAME}.lock", shared=True)
+        try:
+            with self.explained():
+                self.database = self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def close(self) -> None:
+        self.database.close()
+        self._lock.release()
+
+    @cached_property
+    def can_write(self) -> bool:
+        """Whether there are the rights to write; a store that only can be read is fine too."""
+        if self.is_in_memory:
+            return False
+        try:
+            # To begin is allowed even so; to write nothing is not.
+            self.database.execute("DELETE FROM spaces WHERE 0")
+        except sqlite3.OperationalError as error:
+            if _code(error) in _NO_RIGHT:
+                return False
+            raise
+        return True
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make what is written one whole: all of it or nothing."""
+        with self.explained():
+            self.database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self.database.rollback()
+                raise
+            self.database.execute("COMMIT")
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn SQLite's errors into ours, which say what is lost and what to do."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: {_explain(error)}") from error
+
+    def give_room_back(self) -> bool:
+        """Make the file as small as what it holds; return whether that went well.
+
+        It takes a little room to make room, and none of it while others read.
+        """
+        try:
+            (incremental,) = self.database.execute("PRAGMA auto_vacuum").fetchone()
+            if incremental:
+                self._vacuum_in_steps()
+            else:
+                self.database.execute("VACUUM")
+            self._shorten_log()
+        except sqlite3.OperationalError:
+            return False
+        return True
+
+    def change_many(self, statement: str, rows: Sequence[tuple]) -> None:
+        """Run a statement for many rows in several transactions, so that others write in between.
+
+        On a full disk they become as small as the room that is left for the log.
+        """
+        n_at_once = _ROWS_AT_ONCE
+        start = 0
+        while start < len(rows):
+            part = rows[start : start + n_at_once]
+            try:
+                with self.transaction():
+                    self.database.executemany(statement, part)
+            except StoreError as error:
+                is_full = _code(error.__cause__) == sqlite3.SQLITE_FULL
+                if not is_full or n_at_once == 1:
+                    raise
+                n_at_once = max(n_at_once // 5, 1)
+                self._shorten_log()
+                continue
+            start += n_at_once
+            if n_at_once < _ROWS_AT_ONCE:
+                self.give_room_back()
+
+    def _vacuum_in_steps(self) -> None:
+        n_pages = _PAGES_AT_ONCE
+        while self.database.execute("PRAGMA freelist_count").fetchone()[0]:
+            try:
+                # The statement does its work while its (empty) rows are fetched.
+                self.database.execute(f"PRAGMA incremental_vacuum({n_pages})").fetchall()
+            except sqlite3.OperationalError as error:
+                if _code(error) != sqlite3.SQLITE_FULL or n_pages == 1:
+                    raise
+                n_pages = max(n_pages // 5, 1)
+                self._shorten_log()
+            self.database.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def _shorten_log(self) -> None:
+        self.database.execute("PRAGMA busy_timeout = 100")
+        self.database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.database.execute(f"PRAGMA busy_timeout = {_LOCK_TIMEOUT_S * 1000}")
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            return self._prepared(self._connect(self.path))
+        except sqlite3.OperationalError as error:
+            if _code(error) not in _NO_RIGHT or not self.path.is_file():
+                raise
+        # A log beside it needs the rights to share memory with its writer. Without them the file
+        # alone is read, as it is on a medium that nobody writes to.
+        address = self.path.absolute().as_uri()
+        for how in ("mode=ro", "mode=ro&immutable=1"):
+            try:
+                return self._prepared(self._connect(f"{address}?{how}", uri=True))
+            except sqlite3.OperationalError:
+                continue
+        # What it holds is all in the log, or of an older version: as good as nothing.
+        self.is_in_memory = True
+        return self._prepared(self._connect(":memory:"))
+
+    def _connect(self, place: Path | str, *, uri: bool = False) -> sqlite3.Connection:
+        return sqlite3.connect(place, timeout=_LOCK_TIMEOUT_S, isolation_level=None, uri=uri)
+
+    def _prepared(self, database: sqlite3.Connection) -> sqlite3.Connection:
+        """Return a database with our tables, or close it."""
+        try:
+            if _version(database) == 0:
+                # Before the first table is made, so that room can be given back in small steps.
+                database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            _use_write_ahead_log(database)
+            database.execute("PRAGMA synchronous = NORMAL")
+            self._make_tables(database)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _make_tables(self, database: sqlite3.Connection) -> None:
+        version = _version(database)
+        if version > SCHEMA_VERSION:
+            raise StoreError(
+                f"{self.path}: expected a feature store of version {SCHEMA_VERSION}, got "
+                f"{version} from a newer tripletkit. Choose another folder as `cache`, or update."
+            )
+        if version == SCHEMA_VERSION:
+            return
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            # Another process may have done it while this one waited.
+            version = _version(database)
+            if version < SCHEMA_VERSION:
+                if version > 0:
+                    self._drop_older(database)
+                for statement in _SCHEMA.split(";"):
+                    database.execute(statement)
+                database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        except BaseException:
+            database.rollback()
+            raise
+        database.execute("COMMIT")
+        if 0 < version < SCHEMA_VERSION:
+            database.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            try:
+                database.execute("VACUUM")
+            except sqlite3.OperationalError:
+                _log.debug("%s: the room of older features is used for newer ones", self.path)
+
+    def _drop_older(self, database: sqlite3.Connection) -> None:
+        """Drop the tables of a store of an older version, which has no checksums to trust."""
+        found = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        if {name for (name,) in found} != _TABLES:
+            raise StoreError(
+                f"{self.path}: expected a feature store, got a database of something else. "
+                "Choose another folder as `cache`."
+            )
+        for table in ("features", "files", "spaces"):
+            database.execute(f"DROP TABLE {table}")
+        _log.info(
+            "%s: was made by an older tripletkit; its features are computed anew when they are "
+            "needed.",
+            self.path,
+        )
+
+
+def _use_write_ahead_log(database: sqlite3.Connection) -> None:
+    """Switch the journal, which for once does not wait while another process does the same."""
+    give_up_s = time.monotonic() + _LOCK_TIMEOUT_S
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_s:
+                raise
+            time.sleep(0.02)
+
+
+def _version(database: sqlite3.Connection) -> int:
+    return database.execute("PRAGMA user_version").fetchone()[0]
+
+
+def _code(error: sqlite3.Error) -> int:
+    """Return SQLite's primary result code; that of damage where text is not UTF-8."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+
+
+def _explain(error: sqlite3.Error) -> str:
+    code = _code(error)
+    if code in _DAMAGED:
+        return (
+            f"the feature store is damaged: {error}. What it held has to be computed again: clear "
+            "it with `tripletkit cache clear`, or choose another folder as `cache`."
+        )
+    if code == sqlite3.SQLITE_FULL:
+        return (
+            f"the feature store has no room: {error}. What was stored before is kept; make room "
+            "on that disk, or choose another folder as `cache`."
+        )
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return (
+            f"another process has kept the feature store for {_LOCK_TIMEOUT_S} seconds: {error}. "
+            "Wait until it is done, or choose another folder as `cache`."
+        )
+    return (
+        f"the feature store failed: {error}. Look at the rights and the disk there, clear it with "
+        "`tripletkit cache clear`, or choose another folder as `cache`."
+    )

@@ -1,0 +1,339 @@
+"""A trained head without TensorFlow: its layers as a list beside its weights, run by NumPy.
+
+A head is a few matrix products. Keras writes its weights; here the list of what is done with
+them is put into the same file, so that answering from stored features loads neither Keras nor
+TensorFlow. The list is plain JSON: nothing of it is code.
+
+The products themselves are ONNX Runtime's, because a row of NumPy's depends on where in the
+matrix it stands: a third of them differed in the last bit.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from tripletkit.errors import ExportError, ModelFolderError
+from tripletkit.features.onnx_engine import open_session
+from tripletkit.features.weights_files import to_snake_case
+
+if TYPE_CHECKING:
+    import keras
+    import onnxruntime
+
+logger = logging.getLogger("tripletkit")
+
+# An ONNX graph of one node, the product of its inputs `a` and `b`.
+_MATRIX_PRODUCT = (
+    b'\x08\x08:7\n\x11\n\x01a\n\x01b\x12\x01c"\x06MatMul\x12\x01gZ\t\n\x01a\x12\x04\n\x02\x08\x01'
+    b"Z\t\n\x01b\x12\x04\n\x02\x08\x01b\t\n\x01c\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
+)
+_ATTRIBUTE = "tripletkit_layers"
+# Largest difference to Keras, as a share of an embedding's largest number.
+_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One layer.
+
+    Attributes:
+        kind: a key of `_RUN`.
+        inputs: which values it takes: 0 are the features, n what the step n gives, from 1.
+        arrays: its weights.
+        settings: plain JSON values.
+    """
+
+    kind: str
+    inputs: tuple[int, ...]
+    arrays: tuple[np.ndarray, ...]
+    settings: Mapping[str, Any]
+
+
+class NumpyHead:
+    """A head that NumPy runs; takes the place of the Keras model where embeddings are computed.
+
+    Args:
+        n_features: width of what it takes.
+        steps: its layers, in the order in which they are computed.
+    """
+
+    def __init__(self, n_features: int, steps: Sequence[_Step]) -> None:
+        self._steps = steps
+        n_dims = self(np.zeros((1, n_features), np.float32)).shape[1]
+        self.output_shape = (None, n_dims)
+
+    def __call__(self, features: np.ndarray, training: bool = False) -> np.ndarray:
+        """Return the embeddings of images.
+
+        Args:
+            features: `(batch, n_features)` float32.
+            training: as Keras has it; heads run as they are used, never as in training.
+        Returns:
+            `(batch, n_dims)` float32.
+        """
+        values = [features]
+        for step in self._steps:
+            taken = [values[index] for index in step.inputs]
+            values.append(_RUN[step.kind](taken, step.arrays, **step.settings))
+        return values[-1]
+
+
+def read_numpy_head(path: Path) -> NumpyHead | None:
+    """Return the head of a weights file; None if the file does not say what its layers do.
+
+    Raises:
+        ModelFolderError: if what it says cannot be run.
+    """
+    try:
+        with h5py.File(path) as file:
+            if _ATTRIBUTE not in file.attrs:
+                return None
+            described = json.loads(file.attrs[_ATTRIBUTE])
+            steps = [
+                _Step(
+                    step["kind"],
+                    tuple(step["inputs"]),
+                    tuple(_read_arrays(file, step["weights"])),
+                    step["settings"],
+                )
+                for step in described["steps"]
+            ]
+        return NumpyHead(described["n_features"], steps)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ModelFolderError(
+            f"{path}: expected the layers of a head beside its weights, cannot be read as such: "
+            f"{error}. Update tripletkit, or train again."
+        ) from error
+
+
+def write_head_layers(head: keras.Model, path: Path) -> None:
+    """Put the list of a head's layers into its weights file, if NumPy can run them.
+
+    What comes out is compared with Keras. A head with other layers, or that gives other numbers,
+    is left to Keras, and the log says so.
+
+    Args:
+        head: `(batch, n_features)` -> `(batch, n_dims)`.
+        path: the file that Keras wrote its weights to.
+    """
+    try:
+        n_features = head.input_shape[-1]
+        text = json.dumps({"n_features": n_features, "steps": _describe(head)})
+        with h5py.File(path, "a") as file:
+            file.attrs[_ATTRIBUTE] = text
+        try:
+            _check(head, read_numpy_head(path), n_features)
+        except ExportError:
+            with h5py.File(path, "a") as file:
+                del file.attrs[_ATTRIBUTE]
+            raise
+    except ExportError as error:
+        logger.warning("the head is run by TensorFlow, not by NumPy: %s", error)
+
+
+def _check(head: keras.Model, numpy_head: NumpyHead, n_features: int) -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(16, n_features)).astype(np.float32)
+    # Features behind a ReLU, and an image that gives none.
+    features[8:] = np.maximum(features[8:], 0)
+    features[-1] = 0
+    got, want = numpy_head(features), np.asarray(head(features, training=False))
+    if not np.abs(got - want).max() <= _TOLERANCE * np.abs(want).max():
+        raise ExportError("expected the embeddings that Keras gives, got others")
+
+
+def _describe(head: keras.Model) -> list[dict[str, Any]]:
+    """Return the steps of a head as plain JSON values.
+
+    Raises:
+        ExportError: naming the first layer that is not known here.
+    """
+    import keras
+
+    steps: list[dict[str, Any]] = []
+    # id of a Keras tensor -> which value it is.
+    values = {id(head.inputs[0]): 0}
+
+    def walk(model: keras.Model, place: str) -> None:
+        places = _weights_places(model, place)
+        for depth in sorted(model._nodes_by_depth, reverse=True):
+            for node in model._nodes_by_depth[depth]:
+                if node.is_input:
+                    continue
+                layer, arguments = node.operation, node.arguments
+                inputs = arguments.keras_tensors
+                inside = getattr(layer, "_functional", layer)
+                if isinstance(inside, keras.Model):
+                    for outer, inner in zip(inputs, inside.inputs, strict=True):
+                        values[id(inner)] = values[id(outer)]
+                    walk(inside, places[layer])
+                    for outer, inner in zip(node.outputs, inside.outputs, strict=True):
+                        values[id(outer)] = values[id(inner)]
+                    continue
+                kind = type(layer).__name__
+                if kind == "Dropout":
+                    values[id(node.outputs[0])] = values[id(inputs[0])]
+                    continue
+                if kind not in _SETTINGS:
+                    raise ExportError(
+                        f"layer {layer.name}: expected one of {', '.join(_SETTINGS)}, got {kind}"
+                    )
+                steps.append(
+                    {
+                        "kind": kind,
+                        "inputs": [values[id(tensor)] for tensor in inputs],
+                        "weights": places[layer] if getattr(layer, "weights", ()) else None,
+                        "settings": _SETTINGS[kind](layer, arguments),
+                    }
+                )
+                values[id(node.outputs[0])] = len(steps)
+
+    walk(getattr(head, "_functional", head), "")
+    return steps
+
+
+def _weights_places(model: keras.Model, place: str) -> dict[Any, str]:
+    """Return layer -> where Keras keeps its weights in a file: by class and number of the class."""
+    seen: Counter[str] = Counter()
+    places = {}
+    for layer in model.layers:
+        key = to_snake_case(type(layer).__name__)
+        places[layer] = (
+            f"{place}layers/{key}_{seen[key]}/" if seen[key] else f"{place}layers/{key}/"
+        )
+        seen[key] += 1
+    return places
+
+
+def _read_arrays(file: h5py.File, place: str | None) -> Iterator[np.ndarray]:
+    if place is None:
+        return
+    variables = file[f"{place}vars"]
+    for index in sorted(variables, key=int):
+        yield np.asarray(variables[index], np.float32)
+
+
+def _dense_settings(layer: Any, _arguments: Any) -> dict[str, Any]:
+    name = getattr(layer.activation, "__name__", "")
+    if name not in _ACTIVATIONS:
+        raise ExportError(
+            f"layer {layer.name}: expected an activation among {', '.join(_ACTIVATIONS)}, got "
+            f"{name or layer.activation}"
+        )
+    return {"activation": name}
+
+
+def _norm_settings(layer: Any, _arguments: Any) -> dict[str, Any]:
+    return {"scale": layer.scale, "center": layer.center, "epsilon": layer.epsilon}
+
+
+def _rescaling_settings(layer: Any, _arguments: Any) -> dict[str, Any]:
+    return {
+        "scale": np.asarray(layer.scale, float).tolist(),
+        "offset": np.asarray(layer.offset, float).tolist(),
+    }
+
+
+def _slice_settings(_layer: Any, arguments: Any) -> dict[str, Any]:
+    """Take `features[:, start:stop]`, which is the only form known here."""
+    key = arguments.args[1]
+    whole, columns = key if isinstance(key, tuple) and len(key) == 2 else (None, None)
+    if whole != slice(None) or not isinstance(columns, slice) or columns.step is not None:
+        raise ExportError(f"expected columns like [:, 0:8] to be taken, got {key}")
+    return {"start": columns.start, "stop": columns.stop}
+
+
+def _no_settings(_layer: Any, _arguments: Any) -> dict[str, Any]:
+    return {}
+
+
+# Class of a layer, or of an operation of `keras.ops` -> what of it decides its numbers.
+_SETTINGS: dict[str, Callable[[Any, Any], dict[str, Any]]] = {
+    "Dense": _dense_settings,
+    "UnitNormalization": _no_settings,
+    "BatchNormalization": _norm_settings,
+    "Rescaling": _rescaling_settings,
+    "Add": _no_settings,
+    "Average": _no_settings,
+    "Concatenate": _no_settings,
+    "GetItem": _slice_settings,
+}
+
+_ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "linear": lambda values: values,
+    "relu": lambda values: np.maximum(values, 0, dtype=np.float32),
+    "tanh": np.tanh,
+}
+
+
+def _multiply(rows: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Return the matrix product, of which a row depends on nothing but its own numbers."""
+    (product,) = _matrix_product().run(None, {"a": np.ascontiguousarray(rows), "b": kernel})
+    return product
+
+
+@cache
+def _matrix_product() -> onnxruntime.InferenceSession:
+    return open_session(_MATRIX_PRODUCT)
+
+
+def _run_dense(
+    inputs: list[np.ndarray], arrays: Sequence[np.ndarray], activation: str
+) -> np.ndarray:
+    kernel, *bias = arrays
+    values = _multiply(inputs[0], kernel)
+    for shift in bias:
+        values += shift
+    return _ACTIVATIONS[activation](values)
+
+
+def _run_unit(inputs: list[np.ndarray], _arrays: Sequence[np.ndarray]) -> np.ndarray:
+    squares = np.square(inputs[0]).sum(axis=1, keepdims=True)
+    # As in Keras, a row of zeros stays.
+    return inputs[0] / np.sqrt(np.maximum(squares, np.float32(1e-24)))
+
+
+def _run_norm(
+    inputs: list[np.ndarray],
+    arrays: Sequence[np.ndarray],
+    scale: bool,
+    center: bool,
+    epsilon: float,
+) -> np.ndarray:
+    *learned, mean, variance = arrays
+    factor = 1.0 / np.sqrt(variance.astype(np.float64) + epsilon)
+    if scale:
+        factor *= learned[0]
+    shift = (learned[-1] if center else 0.0) - mean * factor
+    return inputs[0] * factor.astype(np.float32) + shift.astype(np.float32)
+
+
+def _run_rescaling(
+    inputs: list[np.ndarray],
+    _arrays: Sequence[np.ndarray],
+    scale: float | list[float],
+    offset: float | list[float],
+) -> np.ndarray:
+    return inputs[0] * np.asarray(scale, np.float32) + np.asarray(offset, np.float32)
+
+
+_RUN: dict[str, Callable[..., np.ndarray]] = {
+    "Dense": _run_dense,
+    "UnitNormalization": _run_unit,
+    "BatchNormalization": _run_norm,
+    "Rescaling": _run_rescaling,
+    "Add": lambda inputs, _arrays: np.sum(inputs, axis=0, dtype=np.float32),
+    "Average": lambda inputs, _arrays: np.mean(inputs, axis=0, dtype=np.float32),
+    "Concatenate": lambda inputs, _arrays: np.concatenate(inputs, axis=1),
+    "GetItem": lambda inputs, _arrays, start, stop: inputs[0][:, start:stop],
+}
