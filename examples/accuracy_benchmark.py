@@ -3,10 +3,10 @@
     python examples/accuracy_benchmark.py train.txt test.txt truth.csv images/ --labels labels.csv
 
 prints one table: accuracy on the test as mean, lowest and highest over seeds, the time of one
-training, and for each way the paired 95% interval of how far it is behind the best one, images
-resampled. All of them get the same frozen features, and none sees the truth; `best` sees the
-test's images, as `train --test` does. `--without-classes a,b` leaves every training triplet
-with an image of these classes out, and asks only the questions that have one.
+training, and for each way the paired 95% interval of how far it is behind the best one, shared
+images allowed for. All of them get the same frozen features, and none sees the truth; `best`
+sees the test's images, as `train --test` does. `--without-classes a,b` leaves every training
+triplet with an image of these classes out, and asks only the questions that have one.
 
 pytorch-metric-learning and metric-learn are measured where they are installed
 (`pip install 'tripletkit[benchmark]'`).
@@ -42,7 +42,7 @@ from tripletkit.data.training_set import (
 from tripletkit.data.triplet_files import read_triplets
 from tripletkit.evaluation.answers import read_truth
 from tripletkit.evaluation.distances import triplet_margins
-from tripletkit.evaluation.intervals import image_bootstrap
+from tripletkit.evaluation.intervals import image_interval
 from tripletkit.features.collection import find_files, load_collection
 from tripletkit.features.image_views import choose_views
 from tripletkit.features.sources import choose_source
@@ -274,7 +274,7 @@ def make_table(
     table = []
     for name, of_seeds in right.items():
         accuracies = [credit.mean() for credit in of_seeds]
-        behind = image_bootstrap(means[best] - means[name], rows, bounds=(-1, 1))
+        behind = image_interval(means[best] - means[name], rows, bounds=(-1, 1))
         table.append(
             {
                 "answers by": name,

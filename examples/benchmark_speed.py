@@ -260,9 +260,7 @@ def predict(folder: Path, n_images: int = 5_000, n_triplets: int = 59_544) -> No
     margins = triplet_margins(embeddings, queries.rows, defaults.DISTANCE)
     answers = Answers.from_margins(margins, queries, queries.source)
     answered_s = time.perf_counter() - started_s
-    write = seconds(
-        lambda: write_answers(folder / "many.csv", queries, answers.predictions, margins)
-    )
+    write = seconds(lambda: write_answers(folder / "many.csv", answers))
     show("read 5 million triplets", f"{n_many / read_s / 1e6:.1f} million/s")
     show("answer 5 million triplets", f"{n_many / answered_s / 1e6:.1f} million/s")
     show("answer and write them as CSV", f"{n_many / (answered_s + write) / 1e6:.1f} million/s")

@@ -43,7 +43,7 @@ from tripletkit.features.store import FeatureStore
 from tripletkit.mining.offline import find_cuts, mine_images
 from tripletkit.model.embedding import embed
 from tripletkit.model.settings import HeadSettings
-from tripletkit.report.style import (
+from tripletkit.reporting.style import (
     BLUE,
     GREEN,
     LIGHT,

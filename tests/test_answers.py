@@ -35,9 +35,13 @@ def make_triplets(names: list[str], rows: list[list[int]]) -> Triplets:
     return Triplets(names, np.array(rows, dtype=np.int32), np.arange(len(rows)) + 1, "test.txt")
 
 
+def made(triplets: Triplets, predictions, margins) -> Answers:
+    return Answers(np.array(predictions), np.array(margins, np.float32), triplets, "preds.csv")
+
+
 def written(triplets: Triplets, predictions, margins, form: str = "csv") -> str:
     stream = io.StringIO(newline="")
-    write_answers(stream, triplets, np.array(predictions), np.array(margins, np.float32), form)
+    write_answers(stream, made(triplets, predictions, margins), form)
     return stream.getvalue()
 
 
@@ -202,8 +206,28 @@ def test_write_answers_writes_the_contract_byte_by_byte():
 def test_write_answers_to_a_path_is_the_same_text(tmp_path: Path):
     triplets = make_triplets(["x", "y", "z"], [[0, 1, 2]])
     path = tmp_path / "preds.csv"
-    write_answers(path, triplets, np.array([1]), np.float32([0.25]))
+    write_answers(path, made(triplets, [1], [0.25]))
     assert path.read_bytes() == b"a,b,c,prediction,margin\nx,y,z,1,0.25\n"
+    made(triplets, [1], [0.25]).write(str(path), "labels")
+    assert path.read_bytes() == b"1\n"
+
+
+def test_write_answers_refuses_a_csv_of_what_the_answers_do_not_hold(tmp_path: Path):
+    answers = Answers(np.array([1]), None, None, "answers.txt")
+    with pytest.raises(AnswerFileError, match="expected answers with their questions"):
+        answers.write(tmp_path / "a.csv")
+    with pytest.raises(AnswerFileError, match="one of the forms csv, labels, got 'json'"):
+        answers.write(tmp_path / "a.csv", "json")
+    assert not (tmp_path / "a.csv").exists()
+
+
+def test_answers_as_a_table_have_the_columns_of_the_file():
+    triplets = make_triplets(["x", "y", "z"], [[0, 1, 2], [2, 1, 0]])
+    frame = made(triplets, [1, 0], [0.25, np.nan]).to_frame()
+    assert list(frame.columns) == ["a", "b", "c", "prediction", "margin"]
+    assert frame.iloc[1].tolist()[:4] == ["z", "y", "x", 0]
+    bare = Answers(np.array([1]), None, None, "answers.txt").to_frame()
+    assert bare.to_dict("list") == {"prediction": [1]}
 
 
 @settings(deadline=None)

@@ -39,6 +39,17 @@ def test_compare_ranks_and_tests_two_files(runner, folder):
     assert lines[-1] == "  good.txt is better."
 
 
+def test_compare_claims_nothing_about_other_images_where_these_are_too_few(runner, folder):
+    rows = [f"a{n % 3} b{n % 4} c{n % 5}\n" for n in range(40)]
+    Path("few.txt").write_text("".join(rows))
+    result = runner.invoke(tripletkit, "compare fair.txt good.txt truth.txt --triplets few.txt")
+    few = "too few images for an interval (12, used like 11.4 equal ones; it takes 25)"
+    lines = result.stdout.splitlines()
+    assert f"  95% interval               none: {few}" in lines
+    assert lines[-1] == f"  On these rows good.txt is better; whether on others: {few}."
+    assert ["too few images" in line for line in lines[3:5]] == [True, True]
+
+
 def test_compare_json_of_three_files(runner, folder):
     result = runner.invoke(tripletkit, "compare poor.txt fair.txt good.txt truth.txt --json")
     found = json.loads(result.stdout)
@@ -48,7 +59,7 @@ def test_compare_json_of_three_files(runner, folder):
     assert (first["left"], first["right"], first["n_left_only"]) == ("good.txt", "fair.txt", 10)
     assert first["mcnemar_p"] == pytest.approx(2 / 2**10)
     assert first["holm_p"] == pytest.approx(2 * 2 / 2**10)
-    assert first["interval"] is None
+    assert first["image_interval"] is first["no_image_interval"] is None
 
 
 def test_compare_does_not_call_a_small_difference_real(runner, folder):

@@ -166,7 +166,7 @@ def test_csv_has_every_row(reported):
 def test_rows_that_do_not_fit_are_left_to_predict(
     runner, tiny_backbone, toy_model, reported, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("tripletkit.report.page._PAGE_BYTES", 500_000)
+    monkeypatch.setattr("tripletkit.reporting.page._PAGE_BYTES", 500_000)
     path = tmp_path / "r.html"
     arguments = ["report", toy_model, "--triplets", reported.triplets, "--images", reported.images]
     result = runner.invoke(tripletkit, list(map(str, [*arguments, "-o", path])))

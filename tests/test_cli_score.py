@@ -51,7 +51,9 @@ def test_score_prints_accuracy_on_stdout(runner, predictions, truth):
     lines = result.stdout.splitlines()
     assert lines[0] == "accuracy      0.6000            3 of 5 right"
     assert lines[1] == "95% interval  0.2307 to 0.8824  Wilson, rows taken as independent"
-    assert "bootstrap, images resampled" in lines[2]
+    assert lines[2].endswith(
+        "allows for shared images: too few rows for an interval (5; it takes 25)"
+    )
     assert "ties          1                 both images equally near; counted as answer 0" in lines
     assert "mirrored      1                 also asked as (A, C, B); 0 answered inconsistently" in (
         lines
@@ -65,7 +67,8 @@ def test_score_json_holds_the_same(runner, predictions, truth):
     assert (found["truth"], found["ties"]) == (str(truth), "answer")
     assert (found["n_ties"], found["n_undecidable"], found["n_repeats"]) == (1, 0, 1)
     assert found["wilson"] == pytest.approx([0.2307, 0.8824], abs=1e-4)
-    assert found["bootstrap"][0] < 0.6 < found["bootstrap"][1]
+    assert found["image_interval"] is None
+    assert found["no_image_interval"] == "too few rows for an interval (5; it takes 25)"
 
 
 def test_score_without_truth_says_what_it_takes_for_granted(runner, predictions):
@@ -80,13 +83,13 @@ def test_score_without_truth_says_what_it_takes_for_granted(runner, predictions)
     assert result.stdout.startswith("accuracy      0.6000 ")
 
 
-def test_score_says_why_there_is_no_bootstrap_interval(runner, predictions, labels):
+def test_score_says_why_there_is_no_interval_over_images(runner, predictions, labels):
     result = runner.invoke(tripletkit, ["score", str(labels)])
     assert "needs the triplets (--triplets FILE)" in result.stdout
     all_right = predictions.with_name("right.csv")
     all_right.write_text("a,b,c,prediction,margin\nx,y,z,1,0.5\nu,v,w,1,0.5\n")
     result = runner.invoke(tripletkit, ["score", str(all_right)])
-    assert "all rows are alike, or all share an image" in result.stdout
+    assert "allows for shared images: all rows are alike" in result.stdout
 
 
 def test_score_takes_ties_as_half(runner, predictions, truth):
@@ -178,7 +181,8 @@ def test_score_of_the_clothing_photos_by_chance_is_a_half(runner, shared, tmp_pa
     )
     found = json.loads(result.stdout)
     assert found["wilson"][0] < 0.5 < found["wilson"][1]
-    assert found["bootstrap"][0] < 0.5 < found["bootstrap"][1]
+    assert found["image_interval"][0] < 0.5 < found["image_interval"][1]
+    assert found["no_image_interval"] is None
 
 
 @pytest.fixture
@@ -242,7 +246,7 @@ def test_votes_with_names_bring_the_triplets(runner, predictions, labels, tmp_pa
     )
     arguments = ["--votes", str(votes), "--json"]
     found = json.loads(runner.invoke(tripletkit, ["score", str(labels), *arguments]).stdout)
-    assert found["bootstrap"] is not None
+    assert found["no_image_interval"].startswith("too few rows")
     votes.write_text(votes.read_text().replace("x.jpg,z.jpg,y.jpg", "x.jpg,y.jpg,z.jpg"))
     refused = runner.invoke(tripletkit, ["score", str(predictions), *arguments])
     assert refused.exit_code == 1
@@ -300,8 +304,6 @@ def test_score_takes_columns_of_votes(runner, predictions, labels, votes, tmp_pa
     expected, found = (
         json.loads(runner.invoke(tripletkit, each).stdout) for each in (beside, within)
     )
-    for score in (expected, found):
-        score["votes"].pop("bootstrap")  # draws images in the order in which a file names them
     assert found == expected
     refused = runner.invoke(tripletkit, [*within, "--unique"])
     assert refused.exit_code == 2

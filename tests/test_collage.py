@@ -6,8 +6,8 @@ from PIL import Image
 
 from tripletkit.cli.main import tripletkit
 from tripletkit.errors import ImageReadError, OutputError
-from tripletkit.report.collages import Tile, draw_grid, read_thumbnail, shorten, write_image
-from tripletkit.report.style import LIGHT
+from tripletkit.reporting.collages import Tile, draw_grid, read_thumbnail, shorten, write_image
+from tripletkit.reporting.style import LIGHT
 
 
 def has_colour(image, colour, box=None):

@@ -34,7 +34,7 @@ def test_compare_answers_by_hand():
     # 2 * (1 + 16 + 120 + 560 + 1820) / 2**16
     assert pair.mcnemar_p == pytest.approx(0.07681, abs=1e-5)
     assert pair.holm_p == pair.mcnemar_p
-    assert pair.interval is None
+    assert pair.image_interval is None
     # (1.96 + 0.84) * sqrt(0.16 / 100)
     assert pair.smallest_difference == pytest.approx(0.1121, abs=1e-4)
 
@@ -54,7 +54,7 @@ def test_same_answers_show_nothing():
     credit = np.array([1, 0, 1, 1])
     pair = compare_answers({"a": credit, "b": credit}, np.arange(12).reshape(4, 3)).pairs[0]
     assert (pair.difference, pair.mcnemar_p) == (0, 1)
-    assert pair.interval is None and pair.smallest_difference is None
+    assert pair.image_interval.reason == "all rows are alike" and pair.smallest_difference is None
 
 
 def test_images_that_share_triplets_widen_what_can_be_shown():
@@ -65,7 +65,7 @@ def test_images_that_share_triplets_widen_what_can_be_shown():
     right = (hard_for_right[rows].sum(axis=1) < 1).astype(int)
     assert smallest_difference(left, right, rows) > 2 * smallest_difference(left, right, None)
     pair = compare_answers({"left": left, "right": right}, rows).pairs[0]
-    assert pair.interval.low <= pair.difference <= pair.interval.high
+    assert pair.image_interval.low <= pair.difference <= pair.image_interval.high
 
 
 def test_smallest_difference_is_found_in_80_percent_of_files():

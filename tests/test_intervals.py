@@ -1,15 +1,36 @@
 """Intervals are believed blindly by their readers, so their coverage is simulated here."""
 
+import importlib.util
+import json
 from math import sqrt
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 
+from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.intervals import (
-    image_bootstrap,
+    Interval,
+    NoInterval,
+    describe_for_json,
+    image_interval,
     measure_image_spread,
     wilson_interval,
 )
+from tripletkit.evaluation.scoring import Score, score_answers
+from tripletkit.model.record import _converter
+
+SCRIPT = Path(__file__).parents[1] / "examples" / "interval_coverage.py"
+
+
+@pytest.fixture(scope="module")
+def coverage() -> ModuleType:
+    specification = importlib.util.spec_from_file_location("interval_coverage", SCRIPT)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
 def draw_rows(generator: np.random.Generator, n: int, n_images: int) -> np.ndarray:
@@ -56,93 +77,170 @@ def test_image_spread_of_one_grouping_is_the_usual_clustered_error():
     assert measure_image_spread(values, groups).standard_error ** 2 == pytest.approx(expected)
 
 
-def test_image_spread_is_never_below_that_of_independent_rows():
+def test_image_spread_is_not_far_below_that_of_independent_rows():
     # Each image is in one right and one wrong row, so its deviations cancel.
     values, rows = np.array([1, 0, 1, 0]), np.array([[0, 1], [1, 2], [3, 4], [4, 5]])
     spread = measure_image_spread(values, rows)
-    assert spread.standard_error**2 == pytest.approx(0.25 / 4)
+    shares = np.array([[bool(set(left) & set(right)) for left in rows] for right in rows])
+    center = np.eye(4) - 1 / 4
+    noise = sqrt(2 * np.trace(center @ shares @ center @ shares)) / 4 / (1 - shares.mean())
+    assert spread.standard_error**2 == pytest.approx(0.25 / 3 * (1 - 0.15 * noise))
+    assert spread.image_share == 0
+
+
+def test_degrees_of_freedom_equal_a_loop_over_matrices():
+    generator = np.random.default_rng(3)
+    rows = draw_rows(generator, 80, 12)
+    effect = generator.normal(size=12)
+    values = (effect[rows].sum(axis=1) > 0).astype(float)
+    n, deviations = len(rows), values - values.mean()
+    shares = np.array([[bool(set(left) & set(right)) for left in rows] for right in rows])
+    of_rows = deviations @ deviations / n / (n - 1)
+    center = np.eye(n) - 1 / n
+    noise = np.trace(center @ shares @ center @ shares)
+    noise = of_rows * sqrt(2 * noise) / n / (1 - shares.mean())
+    sums = np.array([sum(deviations[i] for i in range(n) if k in rows[i]) for k in range(12)])
+    counts = np.array([sum(k in row for row in rows.tolist()) for k in range(12)])
+    n_alike = (counts**2).sum() ** 2 / (counts**4).sum()
+    skewness = sqrt(n_alike) * (sums**3).sum() / (sums**2).sum() ** 1.5
+    spread = measure_image_spread(values, rows)
+    variance = spread.standard_error**2
+    of_images = variance - of_rows
+    deviation = noise + of_images * sqrt(2 * (1 + 3 * skewness**2) / (n_alike - 1))
+    assert spread.image_share == pytest.approx(of_images / variance)
+    assert spread.image_share > 0.5  # so that images matter in what is tested
+    assert spread.degrees_of_freedom == pytest.approx(2 * variance**2 / deviation**2)
+    assert (spread.n_images, spread.n_weighing_alike) == (12, pytest.approx(n_alike))
+    assert spread.n_used_alike == pytest.approx(counts.sum() ** 2 / (counts**2).sum())
+
+
+def test_image_interval_of_rows_that_share_nothing_is_students_on_the_logit_scale():
+    values, rows = np.repeat([1, 0], [70, 30]), np.arange(300).reshape(100, 3)
+    error = sqrt(0.21 / 99) / 0.21  # of the logit of 0.7
+    reach = student.ppf(0.975, 99) * error
+    expected = [1 / (1 + 3 / 7 * np.exp(sign * reach)) for sign in (1, -1)]
+    found = image_interval(values, rows)
+    assert [found.low, found.high] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
-    ("values", "rows"),
+    ("values", "rows", "reason"),
     [
-        ([1, 1, 1], [[0, 1, 2], [3, 4, 5], [6, 7, 8]]),
-        ([1, 0, 1], [[0, 1, 2], [0, 3, 4], [0, 5, 6]]),
+        ([1] * 40, np.arange(120).reshape(40, 3), "all rows are alike"),
+        ([0] * 40, np.arange(120).reshape(40, 3), "all rows are alike"),
+        ([0.5] * 40, np.arange(120).reshape(40, 3), "all rows are alike"),  # ties, half counted
+        ([1, 0] * 20, np.tile([0, 1, 2], (40, 1)), "all rows share an image"),
+        ([1, 0] * 20, np.zeros((40, 1), int), "all rows share an image"),
+        ([1], np.array([[0, 1, 2]]), "all rows are alike"),
+        ([1, 0] * 10, np.arange(60).reshape(20, 3), "too few rows"),
+        ([1, 0] * 50, np.arange(100) % 20, "too few images"),
+        # Many images, but four anchors are in all rows.
+        ([1, 1, 0] * 100, np.stack([np.arange(300) % 4, 4 + np.arange(300)], 1), "too few images"),
     ],
-    ids=["all right", "one anchor"],
-)
-def test_image_bootstrap_says_nothing_where_nothing_can_be_said(values, rows):
-    assert image_bootstrap(np.array(values), np.array(rows)) is None
+    ids=["all right", "all wrong", "all ties", "one triplet", "one image", "one row",
+         "few rows", "20 images", "4 anchors"],
+)  # fmt: skip
+def test_image_interval_says_why_there_is_none(values, rows, reason):
+    found = image_interval(np.array(values), rows)
+    assert isinstance(found, NoInterval)
+    assert found.reason == reason and found.reason in found.detail
+    assert (found or "another") == "another"
+    assert describe_for_json(found, "x") == {"x": None, "no_x": found.detail}
 
 
-def test_image_bootstrap_stays_within_its_bounds():
-    rows = np.arange(15).reshape(5, 3)
-    interval = image_bootstrap(np.array([1, 1, 1, 1, 0]), rows)
-    assert 0 < interval.low < 0.8
-    assert interval.high == 1
-
-
-def test_image_bootstrap_does_not_depend_on_names_or_order():
-    generator = np.random.default_rng(2)
-    rows = draw_rows(generator, 300, 40)
-    values = generator.random(300) < 0.7
-    order, names = generator.permutation(300), generator.permutation(40)
-    assert measure_image_spread(values, rows).standard_error == pytest.approx(
-        measure_image_spread(values[order], names[rows[order]][:, ::-1]).standard_error
+def test_image_interval_names_the_number_of_images():
+    found = image_interval(np.arange(100) % 2, np.arange(100) % 20)
+    assert found.detail == (
+        "too few images for an interval (20, used like 20 equal ones; it takes 25)"
     )
-    assert image_bootstrap(values, rows, seed=3) == image_bootstrap(values, rows, seed=3)
 
 
-def test_image_bootstrap_of_opposite_differences_is_mirrored():
+def test_image_interval_stays_within_its_bounds():
+    values, rows = np.repeat([1, 0], [199, 1]), np.arange(600).reshape(200, 3)
+    interval = image_interval(values, rows)
+    assert 0.9 < interval.low < 0.995 < interval.high < 1
+    half = image_interval(values / 2 + 0.5, rows, bounds=(0.5, 1))
+    assert [half.low, half.high] == pytest.approx([interval.low / 2 + 0.5, interval.high / 2 + 0.5])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_image_interval_does_not_depend_on_names_or_order(seed):
+    generator = np.random.default_rng(seed)
+    rows = draw_rows(generator, 300, 40)
+    values = generator.choice([0, 0.5, 1], 300)
+    order, names = generator.permutation(300), generator.permutation(1000)[:40]
+    one = image_interval(values, rows)
+    other = image_interval(values[order], names[rows[order]][:, generator.permutation(3)])
+    assert (one.low, one.high) == pytest.approx((other.low, other.high), rel=1e-9)
+
+
+def test_image_interval_of_opposite_values_is_mirrored():
     generator = np.random.default_rng(4)
     rows = draw_rows(generator, 400, 60)
     difference = generator.choice([-1, 0, 0, 0, 1], 400)
-    there, back = (
-        image_bootstrap(signed, rows, bounds=(-1, 1)) for signed in (difference, -difference)
-    )
+    there, back = (image_interval(sign * difference, rows, bounds=(-1, 1)) for sign in (1, -1))
     assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
+    right = generator.random(400) < 0.8
+    there, back = image_interval(right, rows), image_interval(~right, rows)
+    assert (there.low, there.high) == pytest.approx((1 - back.high, 1 - back.low))
 
 
-N_SAMPLES = 1500
+def test_image_interval_is_wider_where_images_decide():
+    generator = np.random.default_rng(5)
+    rows = draw_rows(generator, 1000, 60)
+    hard = generator.normal(size=60)
+    values = hard[rows].sum(axis=1) > 0
+    by_image = image_interval(values, rows)
+    shuffled = image_interval(generator.permutation(values), rows)
+    assert by_image.high - by_image.low > 2 * (shuffled.high - shuffled.low)
 
 
+N_SETS = 1000
+
+
+@pytest.mark.parametrize("of_difference", [False, True], ids=["accuracy", "difference"])
 @pytest.mark.parametrize(
-    ("n_images", "n_rows", "effect"),
-    [(200, 1000, 0.0), (200, 1000, 0.5), (200, 2000, 3.0), (60, 400, 2.0)],
-    ids=["independent rows", "some effect", "images decide", "few images"],
+    ("accuracy", "n_images", "effect"),
+    [(0.75, 30, "none"), (0.6, 40, "anchor"), (0.9, 60, "all three"), (0.97, 100, "all three")],
 )
-def test_image_bootstrap_covers_the_truth(n_images, n_rows, effect):
-    generator = np.random.default_rng(7)
-    true = chance_right(generator.normal(size=(1_000_000, 3)), effect).mean()
-    n_held = 0
-    for sample in range(N_SAMPLES):
-        rows, values = draw_answers(generator, n_rows, n_images, effect)
-        interval = image_bootstrap(values, rows, n_resamples=500, seed=sample)
-        n_held += interval.low <= true <= interval.high
-    assert 0.93 <= n_held / N_SAMPLES <= 0.97
+def test_image_interval_covers_the_truth(accuracy, n_images, effect, of_difference, coverage):
+    sets = coverage.draw_sets(
+        accuracy, effect, 1.0, n_images, 10 * n_images,
+        n_sets=N_SETS, seed=7, of_difference=of_difference,
+    )  # fmt: skip
+    find = coverage.find_for_difference if of_difference else image_interval
+    true = 0.0 if of_difference else accuracy
+    held, given = coverage.measure_coverage(sets, true, find)
+    assert given == 1
+    assert 0.93 <= held <= 0.975
 
 
-def test_image_bootstrap_covers_the_difference_of_two_models():
-    generator = np.random.default_rng(8)
-    n_held = 0
-    for sample in range(N_SAMPLES):
-        rows, values = draw_answers(generator, 1000, 200, 1.0)
-        hardness = generator.normal(size=200)  # what is hard for the second model
-        others = generator.random(1000) < chance_right(hardness[rows], 1.0)
-        difference = values.astype(int) - others
-        interval = image_bootstrap(difference, rows, bounds=(-1, 1), n_resamples=500, seed=sample)
-        n_held += interval.low <= 0 <= interval.high
-    assert 0.93 <= n_held / N_SAMPLES <= 0.97
+def test_20_images_are_too_few(coverage):
+    sets = coverage.draw_sets(0.9, "all three", 1.0, 20, 200, n_sets=50, seed=1)
+    assert coverage.measure_coverage(sets, 0.9, image_interval)[1] == 0
 
 
-def draw_answers(
-    generator: np.random.Generator, n_rows: int, n_images: int, effect: float
-) -> tuple[np.ndarray, np.ndarray]:
-    rows = draw_rows(generator, n_rows, n_images)
-    hardness = generator.normal(size=n_images)
-    return rows, generator.random(n_rows) < chance_right(hardness[rows], effect)
+def test_simulated_answers_have_the_accuracy_that_was_asked_for(coverage):
+    sets = coverage.draw_sets(0.9, "anchor", 2.0, 500, 500, n_sets=200, seed=2)
+    means = [values.mean() for values, _ in sets]
+    assert np.mean(means) == pytest.approx(0.9, abs=4 * np.std(means) / sqrt(200))
+    assert coverage.show_cell(0.951, 0.5) == "95.1, 50"
 
 
-def chance_right(hardness: np.ndarray, effect: float) -> np.ndarray:
-    """Return how likely a row with these three images is answered right."""
-    return 1 / (1 + np.exp(-1 - effect * hardness.sum(axis=1)))
+def test_coverage_counts_what_is_held(coverage):
+    sets = [(np.array(0.0), None), (np.array(1.0), None), (np.array(2.0), None)]
+    found = coverage.measure_coverage(
+        sets, 1.5, lambda values, _: Interval(1, 2) if values else None
+    )
+    assert found == (1, pytest.approx(2 / 3))
+
+
+@pytest.mark.parametrize("n_images", [10, 100], ids=["too few", "an interval"])
+def test_the_record_of_a_model_keeps_an_interval_and_why_there_is_none(n_images):
+    generator = np.random.default_rng(6)
+    answers = Answers(generator.integers(0, 2, 400).astype(np.int8), None, None, "answers")
+    rows = draw_rows(generator, 400, n_images)
+    score = score_answers(answers, np.ones(400, dtype=np.int8), rows=rows)
+    assert bool(score.image_interval) == (n_images == 100)
+    record = json.loads(json.dumps(_converter().unstructure(score)))
+    assert _converter().structure(record, Score) == score

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ PACKAGE = Path(tripletkit.__file__).parent
 # measures itself by the very margins that answers are made of, so `evaluation` comes before it.
 ROOMS = (
     "errors defaults progress registry data features evaluation model mining losses search "
-    "training collecting report api cli"
+    "training collecting reporting api cli"
 ).split()
 SLOW = {"tensorflow", "keras"}
 MAY_IMPORT_SLOW = ("features", "model", "losses", "mining", "training")
@@ -106,6 +107,39 @@ def test_below_the_command_line_nothing_talks_or_exits():
             if isinstance(node, ast.Name) and node.id == "SystemExit":
                 talking.append(f"{name} names SystemExit")
     assert talking == []
+
+
+def test_below_the_command_line_no_flag_is_named():
+    """A flag in a message is of no use to who calls the library from Python."""
+    naming = [
+        f"{name}:{node.lineno} says {node.value[:60]!r}"
+        for name, tree in TREES.items()
+        if room_of(name) in ROOMS and room_of(name) != "cli"
+        for node in strings(tree)
+        if re.search(r"(?<![\w-])--[a-z]", node.value)
+    ]
+    assert naming == []
+
+
+def strings(tree):
+    """Yield the text constants of a module, but for its docstrings."""
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if is_text and id(node) not in docstrings:
+            yield node
+
+
+def test_no_file_is_longer_than_a_reader_can_hold():
+    lengths = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
+    assert {name: n for name, n in lengths.items() if n > 400} == {}
+    assert sum(n for name, n in lengths.items() if room_of(name) == "cli") <= 4500
 
 
 @pytest.mark.parametrize("arguments", QUICK, ids=lambda arguments: arguments[0])

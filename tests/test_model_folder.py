@@ -23,7 +23,12 @@ from tripletkit.features.trained_weights import build_backbone, write_random_wei
 from tripletkit.model import model_folder as artifact
 from tripletkit.model import record as record_module
 from tripletkit.model.heads import build_head
-from tripletkit.model.model_folder import check_model_output, load_model, save_model
+from tripletkit.model.model_folder import (
+    check_model_output,
+    copy_model,
+    load_model,
+    save_model,
+)
 from tripletkit.model.record import ModelRecord
 
 HISTORY = [{"epoch": 1, "loss": 0.5, "val_accuracy": float("nan")}]
@@ -381,3 +386,24 @@ def test_a_backbone_that_is_not_registered_is_named(model_path):
     change_record(model_path, lambda whole: whole["features"].update(backbone="resnet51"))
     with pytest.raises(BackboneError, match='Did you mean "resnet50"'):
         load_model(model_path).find_source()
+
+
+def test_a_copy_is_the_same_model_and_replaces_only_what_it_may(model_path, head, record, tmp_path):
+    model = load_model(model_path)
+    copied = copy_model(model, tmp_path / "copy")
+    assert copied.path == tmp_path / "copy"
+    assert copied.record == model.record
+    for file in model_path.iterdir():
+        assert (copied.path / file.name).read_bytes() == file.read_bytes()
+    save_model(tmp_path / "other", head, HISTORY, replace(record, command="another"))
+    with pytest.raises(OutputError, match="holds a model already"):
+        copy_model(model, tmp_path / "other")
+    assert load_model(tmp_path / "other").record.command == "another"
+    assert copy_model(model, tmp_path / "other", overwrite=True).record == model.record
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one.jpg").touch()
+    with pytest.raises(OutputError, match=r"one\.jpg"):
+        copy_model(model, tmp_path / "photos", overwrite=True)
+    assert copy_model(model, model_path, overwrite=True) is model
+    # Nothing half done is left beside them.
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "copy", "other", "photos"}

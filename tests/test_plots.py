@@ -13,9 +13,9 @@ from PIL import Image
 from tripletkit.cli.main import tripletkit
 from tripletkit.errors import MissingExtraError
 from tripletkit.evaluation.scoring import Slice
-from tripletkit.report import figures, style
-from tripletkit.report.projections import check_projection, choose_apart, project_embeddings
-from tripletkit.report.style import DARK, LIGHT, MARKERS, render_figure
+from tripletkit.reporting import figures, style
+from tripletkit.reporting.projections import check_projection, choose_apart, project_embeddings
+from tripletkit.reporting.style import DARK, LIGHT, MARKERS, render_figure
 from tripletkit.search.label_votes import vote_labels
 
 KINDS = ["history", "distances", "margins", "map", "confusion"]

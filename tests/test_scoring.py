@@ -38,7 +38,7 @@ def test_score_by_hand():
     assert score.share_of_ones == 0.4
     # The table of Wilson intervals for 4 of 5.
     assert (score.wilson.low, score.wilson.high) == pytest.approx((0.3755, 0.9638), abs=1e-4)
-    assert score.bootstrap is None and score.n_repeats is None and score.n_mirrored is None
+    assert score.image_interval is None and score.n_repeats is None and score.n_mirrored is None
     assert score.by_anchor_frequency == []
 
 
@@ -97,8 +97,8 @@ def test_score_does_not_depend_on_the_order_of_rows():
     score = score_answers(answers, truth)
     shuffled = score_answers(answers.take(order), truth[order])
     there, back = score.to_json(), shuffled.to_json()
-    # The draws are the same, their sums are rounded in another order.
-    assert there.pop("bootstrap") == pytest.approx(back.pop("bootstrap"))
+    # The sums are rounded in another order.
+    assert there.pop("image_interval") == pytest.approx(back.pop("image_interval"))
     assert there == back
 
 
@@ -155,7 +155,7 @@ def test_rows_can_be_given_beside_labels():
     answers, truth = random_answers(100)
     labels = make_answers(answers.predictions)
     score = score_answers(labels, truth, rows=answers.triplets.rows)
-    assert score.bootstrap is not None and score.n_ties is None and score.by_margin == []
+    assert score.image_interval is not None and score.n_ties is None and score.by_margin == []
 
 
 def test_score_refuses_other_lengths():

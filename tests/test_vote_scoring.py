@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tripletkit.data.votes import Votes
 from tripletkit.errors import AnswerFileError
 from tripletkit.evaluation.answers import Answers
-from tripletkit.evaluation.intervals import image_bootstrap, wilson_interval
+from tripletkit.evaluation.intervals import image_interval, wilson_interval
 from tripletkit.evaluation.vote_scoring import compare_voters, score_votes, take_majority
 
 questions = st.lists(
@@ -96,7 +96,7 @@ def test_unanimous_votes_make_it_the_accuracy():
     assert (score.agreement, score.ceiling) == (0.6, 1)
     assert (score.voters.one_another, score.voters.with_majority) == (1, 1)
     assert score.wilson == wilson_interval(3, 5)
-    assert score.bootstrap == image_bootstrap([1, 0, 1, 1, 0], rows)
+    assert score.image_interval == image_interval([1, 0, 1, 1, 0], rows)
 
 
 def test_shares_say_nothing_of_single_voters():

@@ -1,10 +1,122 @@
-"""Learn from judgements "A looks more like B than like C" over a private image collection."""
+"""Learn from judgements "A looks more like B than like C" over a private image collection.
+
+    import tripletkit as tk
+
+    model = tk.train("train.txt", "images/")
+    model.answer("test.txt").write("preds.csv")
+
+What `__all__` names is public. Each name is imported when it is first used, so that
+`import tripletkit` loads neither NumPy nor TensorFlow.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tripletkit.api.checking import (
+        SplitTriplets,
+        audit,
+        read_answers,
+        read_triplets,
+        read_truth,
+        split,
+    )
+    from tripletkit.api.embeddings import Embeddings
+    from tripletkit.api.estimator import TripletEmbedding
+    from tripletkit.api.image_split import ImageSplit
+    from tripletkit.api.model import Model, load, pretrained
+    from tripletkit.api.reporting import report
+    from tripletkit.api.scoring import compare, controls, score
+    from tripletkit.api.training import train
+    from tripletkit.data.triplets import Triplets
+    from tripletkit.errors import (
+        DataWarning,
+        FewTripletsWarning,
+        LeakageWarning,
+        SettingsError,
+        TripletkitError,
+        TripletkitWarning,
+        WeakScoreWarning,
+    )
+    from tripletkit.evaluation.answers import Answers, Truth
+
+# Public name -> the module below `tripletkit` that it is from.
+_HOMES = {
+    "Answers": "evaluation.answers",
+    "DataWarning": "errors",
+    "Embeddings": "api.embeddings",
+    "FewTripletsWarning": "errors",
+    "ImageSplit": "api.image_split",
+    "LeakageWarning": "errors",
+    "Model": "api.model",
+    "SettingsError": "errors",
+    "SplitTriplets": "api.checking",
+    "TripletEmbedding": "api.estimator",
+    "TripletkitError": "errors",
+    "TripletkitWarning": "errors",
+    "Triplets": "data.triplets",
+    "Truth": "evaluation.answers",
+    "WeakScoreWarning": "errors",
+    "audit": "api.checking",
+    "compare": "api.scoring",
+    "controls": "api.scoring",
+    "load": "api.model",
+    "pretrained": "api.model",
+    "read_answers": "api.checking",
+    "read_triplets": "api.checking",
+    "read_truth": "api.checking",
+    "report": "api.reporting",
+    "score": "api.scoring",
+    "split": "api.checking",
+    "train": "api.training",
+}
+
+__all__ = [
+    "Answers",
+    "DataWarning",
+    "Embeddings",
+    "FewTripletsWarning",
+    "ImageSplit",
+    "LeakageWarning",
+    "Model",
+    "SettingsError",
+    "SplitTriplets",
+    "TripletEmbedding",
+    "TripletkitError",
+    "TripletkitWarning",
+    "Triplets",
+    "Truth",
+    "WeakScoreWarning",
+    "audit",
+    "compare",
+    "controls",
+    "load",
+    "pretrained",
+    "read_answers",
+    "read_triplets",
+    "read_truth",
+    "report",
+    "score",
+    "split",
+    "train",
+]
 
 
-def __getattr__(name: str) -> str:
-    # Looked up on use: it takes longer than all other imports of the command's first moments.
+def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
 
-        return version("tripletkit")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = version("tripletkit")
+    elif name in _HOMES:
+        value = getattr(import_module(f"tripletkit.{_HOMES[name]}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Found without this function from now on.
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

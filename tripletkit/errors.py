@@ -129,6 +129,10 @@ class MissingExtraError(TripletkitError, ImportError):
     """Something was asked for that needs an optional package."""
 
 
+class KerasBackendError(TripletkitError, ImportError):
+    """Keras runs on a backend other than TensorFlow, or is told to."""
+
+
 class SplitError(TripletkitError, ValueError):
     """A validation split cannot be made as asked."""
 

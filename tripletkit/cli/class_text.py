@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from tripletkit.cli.score import describe_interval
+from tripletkit.cli.score import describe_image_interval
 
 if TYPE_CHECKING:
     from tripletkit.evaluation.classification import ClassificationScores
@@ -22,5 +22,5 @@ _TITLES = {
 def describe_measures(scores: ClassificationScores) -> Iterator[tuple[str, str, str]]:
     """Yield title, value and interval of each measure."""
     for name, measured in scores.measures().items():
-        interval = "-" if measured.interval is None else describe_interval(measured.interval)
+        interval = describe_image_interval(measured.interval)
         yield _TITLES[name].format(k=scores.k), f"{measured.value:.4f}", interval

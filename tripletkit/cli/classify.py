@@ -123,7 +123,7 @@ def classify(
     )
     from tripletkit.evaluation.distances import FROZEN_DISTANCE
     from tripletkit.features.labelled_images import read_labelled
-    from tripletkit.report.style import check_figure_suffix
+    from tripletkit.reporting.style import check_figure_suffix
 
     outputs = Outputs(
         [labels, held_out, model, *weights.values()], image_folders=[images], overwrite=force
@@ -163,7 +163,7 @@ def classify(
     scores = {
         name: classify_embeddings(
             embeddings[reference], of_image[reference], embeddings[queries], of_image[queries],
-            distance, k, seed,
+            distance, k,
         )
         for name, (embeddings, distance) in spaces.items()
     }  # fmt: skip
@@ -205,8 +205,8 @@ def _find_held_out(found: LabelledImages, names: dict[str, str | None]) -> np.nd
 
 
 def _draw(output: OutputFile, counts: np.ndarray, labels: list[str]) -> None:
-    from tripletkit.report.figures import draw_confusion
-    from tripletkit.report.style import write_figure
+    from tripletkit.reporting.figures import draw_confusion
+    from tripletkit.reporting.style import write_figure
 
     write_figure(output, draw_confusion(counts, labels))
     say(f"Drew {output}.")

@@ -63,7 +63,7 @@ def collage(
     from tripletkit.data.outputs import Outputs
     from tripletkit.data.triplet_files import read_triplets
     from tripletkit.features.collection import find_files
-    from tripletkit.report.collages import Tile, check_collage_suffix, draw_grid, write_image
+    from tripletkit.reporting.collages import Tile, check_collage_suffix, draw_grid, write_image
 
     check_collage_suffix(output)
     file = Outputs([triplets], image_folders=[images], overwrite=force).file(output, DRAWN_FORM)

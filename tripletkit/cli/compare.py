@@ -16,9 +16,8 @@ from tripletkit.cli.options import (
     input_source,
     json_option,
     quiet_option,
-    seed_option,
 )
-from tripletkit.cli.score import describe_interval, triplets_option
+from tripletkit.cli.score import describe_image_interval, describe_interval, triplets_option
 from tripletkit.cli.tables import align_columns
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 @click.argument("files", type=INPUT_FILE, nargs=-1, required=True, metavar="A B [MORE...] TRUTH")
 @triplets_option
 @click.option("--rows", "rows_file", type=OUTPUT_FILE, help="Write the rows that differ, as CSV.")
-@seed_option
 @force_option
 @json_option
 @quiet_option
@@ -42,7 +40,6 @@ def compare(
     files: tuple[Path, ...],
     triplets_file: Path | None,
     rows_file: Path | None,
-    seed: int,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -81,7 +78,7 @@ def compare(
         check_same_length(answers, len(truth), truth.source)
     triplets = _find_triplets(entries, triplets_file)
     credits = {answers.source: credit_rows(answers, truth.labels) for answers in entries}
-    result = compare_answers(credits, triplets.rows if triplets else None, seed=seed)
+    result = compare_answers(credits, triplets.rows if triplets else None)
     if as_json:
         show_json(result.to_json())
     else:
@@ -95,7 +92,7 @@ def describe_comparison(result: Comparison) -> str:
     """Return the comparison as lines of text."""
     table = [["accuracy", "95% interval (rows)", "95% interval (images)", "file"]]
     for ranked in result.ranking:
-        images = describe_interval(ranked.bootstrap) if ranked.bootstrap else "-"
+        images = describe_image_interval(ranked.image_interval)
         wilson = describe_interval(ranked.wilson)
         table.append([f"{ranked.accuracy:.4f}", wilson, images, ranked.name])
     parts = [f"{result.n:,} rows\n\n{align_columns(table)}"]
@@ -129,14 +126,24 @@ def _describe_pair(pair: PairComparison, n_pairs: int) -> str:
 
 
 def _describe_difference(pair: PairComparison) -> str:
-    if pair.interval is None:
-        return "not known: needs the triplets (--triplets FILE) and rows that differ"
-    return f"{pair.interval.low:+.4f} to {pair.interval.high:+.4f} (paired, images resampled)"
+    from tripletkit.evaluation.intervals import NoInterval
+
+    interval = pair.image_interval
+    if interval is None:
+        return "not known: needs the triplets (--triplets FILE)"
+    if isinstance(interval, NoInterval):
+        return f"none: {interval.detail}"
+    return f"{interval.low:+.4f} to {interval.high:+.4f} (paired, allows for shared images)"
 
 
 def _verdict(pair: PairComparison) -> str:
     """Say it in a sentence: the test for many pairs must show it, and the interval if known."""
-    is_shown = pair.holm_p < 0.05 and (pair.interval is None or pair.interval.low > 0)
+    from tripletkit.evaluation.intervals import NoInterval
+
+    interval = pair.image_interval
+    if pair.holm_p < 0.05 and isinstance(interval, NoInterval):
+        return f"On these rows {pair.left} is better; whether on others: {interval.detail}."
+    is_shown = pair.holm_p < 0.05 and (interval is None or interval.low > 0)
     return f"{pair.left} is better." if is_shown else "No sign that either is truly better."
 
 

@@ -145,7 +145,8 @@ def stage_bars() -> Iterator[Stages]:
 
 
 def prepare_tensorflow() -> None:
-    """Import TensorFlow as Keras's backend, without its start-up talk."""
-    from tripletkit.features.keras_start import start_keras
+    """Import TensorFlow as Keras's backend, whatever the user's other programs take."""
+    from tripletkit.features.keras_start import BACKEND, VARIABLE, start_keras
 
+    os.environ[VARIABLE] = BACKEND
     start_keras()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tripletkit import defaults
-from tripletkit.cli.console import prepare_tensorflow, show_json, stage_bars
+from tripletkit.cli.console import show_json, stage_bars
 from tripletkit.cli.options import (
     INPUT_FOLDER,
     FiniteRange,
@@ -113,7 +113,6 @@ def finetune(
         overwrite=force,
     )
     outputs.folder(output)
-    prepare_tensorflow()
 
     from tripletkit.training.fine_tuning import FineTuning, fine_tune
 

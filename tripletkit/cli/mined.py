@@ -80,7 +80,7 @@ class MinedFiles:
         from tripletkit.data.output_forms import DRAWN_FORM, TRIPLETS_FORM, csv_form
 
         if plot is not None:
-            from tripletkit.report.style import check_figure_suffix
+            from tripletkit.reporting.style import check_figure_suffix
 
             check_figure_suffix(plot)
         headings = (",".join(columns) + "\n" for columns in (IMAGES_COLUMNS, TRIPLETS_COLUMNS))
@@ -107,7 +107,7 @@ class MinedFiles:
                 files.append(stack.enter_context(open_output(self.triplets)))
                 write_triplet_lines(files[-1], mined.names, mined.triplets)
             if self.plot is not None:
-                from tripletkit.report.style import render_figure
+                from tripletkit.reporting.style import render_figure
 
                 form = self.plot.path.suffix.lower().removeprefix(".")
                 files.append(stack.enter_context(open_output(self.plot, "wb")))
@@ -153,7 +153,7 @@ def mine_classes(
     summary = summarise_classes(of_classes, distribution, cuts, quantiles, mined)
 
     def draw() -> Figure:
-        from tripletkit.report.figures import draw_distribution
+        from tripletkit.reporting.figures import draw_distribution
 
         title = f"Distances of {len(names):,} images of {of_classes.n_classes:,} classes"
         ends = [(cut.low, cut.high) for cut in cuts]
@@ -239,7 +239,7 @@ def mine_triplets(
     summary = summarise_triplets(margins, hardest, encoder.distance)
 
     def draw() -> Figure:
-        from tripletkit.report.figures import draw_distances
+        from tripletkit.reporting.figures import draw_distances
 
         known = distances[np.isfinite(margins)]
         highest = summary["kept"]["highest_margin"]

@@ -108,7 +108,7 @@ def neighbors(
     from tripletkit.search.approximate import INDEX_FORM, check_faiss
 
     if collage is not None:
-        from tripletkit.report.collages import check_collage_suffix
+        from tripletkit.reporting.collages import check_collage_suffix
 
         check_collage_suffix(collage)
     # An index that is there is read, unless it is to be made anew.
@@ -244,7 +244,7 @@ def _add_labels(answer: dict[str, Any], names: list[str], label_of: dict[str, st
 
 
 def _draw(output: OutputFile, answers: list, query_files: NamedFiles, files: NamedFiles) -> None:
-    from tripletkit.report.collages import Tile, draw_grid, write_image
+    from tripletkit.reporting.collages import Tile, draw_grid, write_image
 
     path_of = dict(zip(files.names, files.paths, strict=True))
     rows = []

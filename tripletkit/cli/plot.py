@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from tripletkit.model.model_folder import ModelFolder
-    from tripletkit.report.model_view import ModelView
+    from tripletkit.reporting.model_view import ModelView
 
 KINDS = ("history", "distances", "margins", "map", "confusion")
 
@@ -50,8 +50,8 @@ def plot(
     """
     from tripletkit.data.output_forms import DRAWN_FORM
     from tripletkit.model.model_folder import load_model
-    from tripletkit.report.projections import check_projection
-    from tripletkit.report.style import DARK, LIGHT, check_figure_suffix, write_figure
+    from tripletkit.reporting.projections import check_projection
+    from tripletkit.reporting.style import DARK, LIGHT, check_figure_suffix, write_figure
 
     check_figure_suffix(output)
     if kind == "confusion" and view_settings["labels"] is None:
@@ -69,7 +69,7 @@ def plot(
 
 
 def _draw_history(folder: ModelFolder, theme: Any) -> Figure:
-    from tripletkit.report.figures import draw_history
+    from tripletkit.reporting.figures import draw_history
 
     history = folder.read_history()
     if history.empty:
@@ -78,9 +78,9 @@ def _draw_history(folder: ModelFolder, theme: Any) -> Figure:
 
 
 def _draw(kind: str, view: ModelView, projection: str, theme: Any) -> Figure:
-    from tripletkit.report import figures
-    from tripletkit.report.confusion import confuse_labels
-    from tripletkit.report.projections import PROJECTIONS, project_embeddings
+    from tripletkit.reporting import figures
+    from tripletkit.reporting.confusion import confuse_labels
+    from tripletkit.reporting.projections import PROJECTIONS, project_embeddings
 
     distance, known = view.model.distance, view.known
     if kind == "distances":

@@ -123,7 +123,7 @@ def predict(
         embeddings = embed(folder.open_head(), collection.features)
         margins = triplet_margins(embeddings, queries.rows, folder.distance)
     answers = Answers.from_margins(margins, queries, queries.source)
-    write_answers(file or standard_output(), queries, answers.predictions, margins, form)
+    write_answers(file or standard_output(), answers, form)
     sys.stdout.flush()
 
     if n_ties := int(answers.is_tie.sum()):

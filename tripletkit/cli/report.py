@@ -13,7 +13,7 @@ from tripletkit.cli.views import make_outputs, open_model_view, view_options
 
 if TYPE_CHECKING:
     from tripletkit.data.triplets import Triplets
-    from tripletkit.report.model_view import ModelView
+    from tripletkit.reporting.model_view import ModelView
 
 
 @click.command()
@@ -38,8 +38,8 @@ def report(model: Path, output: Path, projection: str, force: bool, **view_setti
     The page holds its images and asks the network for nothing, so it can be sent by mail.
     """
     from tripletkit.model.model_folder import load_model
-    from tripletkit.report.page import REPORT_FORM, write_report
-    from tripletkit.report.projections import check_projection
+    from tripletkit.reporting.page import REPORT_FORM, write_report
+    from tripletkit.reporting.projections import check_projection
 
     check_projection(projection)
     folder = load_model(model)

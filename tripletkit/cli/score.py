@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from tripletkit.cli.console import show_json, warn
-from tripletkit.cli.options import INPUT_FILE, input_source, json_option, quiet_option, seed_option
+from tripletkit.cli.options import INPUT_FILE, input_source, json_option, quiet_option
 from tripletkit.cli.tables import align_columns, show_count
 from tripletkit.cli.votes import check_votes_options, make_votes_options
 
 if TYPE_CHECKING:
     from tripletkit.data.triplets import Triplets
     from tripletkit.data.votes import Votes
-    from tripletkit.evaluation.intervals import Interval
+    from tripletkit.evaluation.intervals import Interval, NoInterval
     from tripletkit.evaluation.scoring import Score, Slice
     from tripletkit.evaluation.vote_scoring import VoteScore
 
@@ -46,7 +46,6 @@ ties_option = click.option(
 @click.option("--unique", is_flag=True, help="Count rows that repeat an earlier one only once.")
 @ties_option
 @make_votes_options("--triplets")
-@seed_option
 @json_option
 @quiet_option
 def score(
@@ -57,7 +56,6 @@ def score(
     ties: str,
     votes_file: Path | None,
     fourth_column: str | None,
-    seed: int,
     as_json: bool,
 ) -> None:
     """Print the accuracy of an answer file, with its uncertainty.
@@ -104,7 +102,7 @@ def score(
     by_votes = None
     if votes is not None:
         check_same_length(answers, len(votes), str(votes_file or triplets_file))
-        by_votes = score_votes(answers, votes, rows=rows, ties=ties, seed=seed)
+        by_votes = score_votes(answers, votes, rows=rows, ties=ties)
     if truth is not None:
         read = read_truth(input_source(truth))
         check_not_exchanged(answers, read)
@@ -119,7 +117,7 @@ def score(
             triplets.check_answered()
         warn("no truth file: taking every first image for the nearer one (truth all 1)")
         labels = np.ones(len(answers), dtype=np.int8)
-    result = score_answers(answers, labels, rows=rows, ties=ties, unique=unique, seed=seed)
+    result = score_answers(answers, labels, rows=rows, ties=ties, unique=unique)
     _warn_of_ties(result)
     if as_json:
         about = {"truth": None if truth is None else read.source}
@@ -173,7 +171,7 @@ def describe_score(score: Score, by_votes: VoteScore | None = None) -> str:
         ],
         ["95% interval", describe_interval(score.wilson), "Wilson, rows taken as independent"],
     ]
-    lines.append(_describe_bootstrap(score))
+    lines.append(_describe_image_interval(score))
     for label, n, n_correct in (
         ("1", score.n_ones, score.n_ones_correct),
         ("0", score.n_zeros, score.n_zeros_correct),
@@ -202,9 +200,8 @@ def describe_votes(score: VoteScore) -> list[list[str]]:
         ["agreement", f"{score.agreement:.4f}", "share of the voters who say what the answer says"],
         ["95% interval", describe_interval(score.wilson), "Wilson, rows taken as independent"],
     ]
-    if score.bootstrap is not None:
-        interval = describe_interval(score.bootstrap)
-        rows.append(["95% interval", interval, "bootstrap, images resampled"])
+    if score.image_interval is not None:
+        rows.append(_image_interval_row(score.image_interval))
     rows.append(["ceiling", f"{score.ceiling:.4f}", "if every answer were that of the majority"])
     if (voters := score.voters) is not None:
         of = "" if voters.n == score.n else f" ({voters.n:,} questions with two votes or more)"
@@ -225,14 +222,28 @@ def _describe_right(n_correct: float, n: int) -> str:
     return f"{show_count(n_correct)} of {n:,} right"
 
 
-def _describe_bootstrap(score: Score) -> list[str]:
-    if score.bootstrap is not None:
-        return ["95% interval", describe_interval(score.bootstrap), "bootstrap, images resampled"]
-    if score.n_repeats is None:
-        reason = "needs the triplets (--triplets FILE)"
-    else:
-        reason = "all rows are alike, or all share an image"
-    return ["95% interval", "-", f"bootstrap, images resampled: {reason}"]
+def describe_image_interval(interval: Interval | NoInterval | None) -> str:
+    """Return what a column of a table says of an interval that allows for shared images."""
+    from tripletkit.evaluation.intervals import Interval, NoInterval
+
+    if isinstance(interval, Interval):
+        return describe_interval(interval)
+    return interval.reason if isinstance(interval, NoInterval) else "-"
+
+
+def _describe_image_interval(score: Score) -> list[str]:
+    if score.image_interval is None:
+        reason = "allows for shared images: needs the triplets (--triplets FILE)"
+        return ["95% interval", "-", reason]
+    return _image_interval_row(score.image_interval)
+
+
+def _image_interval_row(interval: Interval | NoInterval) -> list[str]:
+    from tripletkit.evaluation.intervals import NoInterval
+
+    if isinstance(interval, NoInterval):
+        return ["95% interval", "-", f"allows for shared images: {interval.detail}"]
+    return ["95% interval", describe_interval(interval), "allows for shared images"]
 
 
 def _describe_counts(score: Score) -> list[list[str]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tripletkit.cli.console import prepare_tensorflow, show_json, stage_bars
+from tripletkit.cli.console import show_json, stage_bars
 from tripletkit.cli.options import (
     INPUT_PATH,
     SectionedCommand,
@@ -143,8 +143,6 @@ def train(
         follow_outside=follow_outside,
         cache=cache,
     ).checked()
-    prepare_tensorflow()
-
     from tripletkit.training import run
 
     with stage_bars() as stages:

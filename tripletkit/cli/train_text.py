@@ -9,7 +9,7 @@ import click
 
 from tripletkit import defaults
 from tripletkit.cli.class_text import describe_measures
-from tripletkit.cli.score import describe_interval
+from tripletkit.cli.score import describe_image_interval, describe_interval
 from tripletkit.cli.tables import align_columns
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def describe_training(output: Path, result: TrainingResult) -> str:
 
 
 def _describe_validation(validation: Validation) -> str:
-    table = [["validation", "accuracy", "95% interval", "images resampled", "triplets"]]
+    table = [["validation", "accuracy", "95% interval", "shared images", "triplets"]]
     table.append(_score_row("trained embeddings", validation.trained))
     if validation.frozen_head is not None:
         table.append(_score_row("head, backbone frozen", validation.frozen_head))
@@ -92,9 +92,9 @@ def _describe_validation(validation: Validation) -> str:
 
 def _describe_agreement(trained: VoteScore, frozen: VoteScore) -> str:
     """Return how far answers agree with the people who were asked, and how far they could."""
-    table = [["votes", "agreement", "95% interval", "images resampled", "triplets"]]
+    table = [["votes", "agreement", "95% interval", "shared images", "triplets"]]
     for name, score in (("trained embeddings", trained), ("frozen features, cosine", frozen)):
-        resampled = describe_interval(score.bootstrap) if score.bootstrap else "-"
+        resampled = describe_image_interval(score.image_interval)
         row = [name, f"{score.agreement:.4f}", describe_interval(score.wilson), resampled]
         table.append([*row, f"{score.n:,}"])
     table.append(["ceiling: the majority", f"{trained.ceiling:.4f}", "", "", f"{trained.n:,}"])
@@ -108,7 +108,7 @@ def _describe_agreement(trained: VoteScore, frozen: VoteScore) -> str:
 
 def _describe_unseen_classes(unseen_classes: UnseenClasses) -> str:
     table = [
-        ["unseen classes", "accuracy", "95% interval", "images resampled", "triplets"],
+        ["unseen classes", "accuracy", "95% interval", "shared images", "triplets"],
         _score_row("trained embeddings", unseen_classes.trained),
         _score_row("frozen features, cosine", unseen_classes.frozen),
     ]
@@ -168,7 +168,7 @@ def _describe_novelty(novelty: float) -> str:
 
 
 def _score_row(name: str, score: Score) -> list[str]:
-    resampled = describe_interval(score.bootstrap) if score.bootstrap else "-"
+    resampled = describe_image_interval(score.image_interval)
     return [
         name,
         f"{score.accuracy:.4f}",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tripletkit.data.outputs import Outputs
     from tripletkit.features.sources import GivenWeights
     from tripletkit.model.model_folder import ModelFolder
-    from tripletkit.report.model_view import ModelView
+    from tripletkit.reporting.model_view import ModelView
 
 # What `open_model_view` takes.
 view_options = group_options(
@@ -89,7 +89,7 @@ def open_model_view(
     cache: Path | None,
 ) -> ModelView:
     """Open what the options name; see `open_view`."""
-    from tripletkit.report.model_view import open_view
+    from tripletkit.reporting.model_view import open_view
 
     with progress_bar("features", "image") as progress:
         return open_view(

@@ -169,6 +169,15 @@ def _explained(path: Path) -> Iterator[None]:
         ) from error
 
 
+def make_rgb(image: Image.Image) -> Image.Image:
+    """Return an image upright, opaque and in mode RGB, as `read_image` does of a file.
+
+    Raises:
+        ValueError: if its numbers have no defined white.
+    """
+    return _turn_upright(_to_rgb(image, (1, 1)), _read_orientation(image))
+
+
 def _read_orientation(image: Image.Image) -> object:
     try:
         return image.getexif().get(ExifTags.Base.Orientation)

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 
+from tripletkit.data.triplet_headings import HEADINGS
+from tripletkit.data.triplet_tables import find_columns, index_cells, index_used
 from tripletkit.errors import MAX_SHOWN, TripletFileError, describe_problems
 
 
@@ -30,6 +33,52 @@ class Triplets:
     lines: np.ndarray
     source: str
     is_answered: bool | None = None
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame, columns: Sequence[str] | None = None) -> Triplets:
+        """Return the triplets of a table, a row each; other columns are passed over.
+
+        Args:
+            frame: its cells are names of images, as text.
+            columns: which three hold the names, anchor first. Defaults to those of a triplet
+                file with a heading (anchor, positive, negative; query, first, second; a, b, c),
+                in any case; a table of three columns without names is read by position.
+        Returns:
+            Triplets whose `lines` are positions of rows, counted from 0.
+        Raises:
+            TripletFileError: if there are no such columns, or a cell is not a name.
+        Example:
+            >>> frame = pd.DataFrame({"a": ["1.jpg"], "b": ["2.jpg"], "c": ["3.jpg"]})
+            >>> Triplets.from_frame(frame).names
+            ['1.jpg', '2.jpg', '3.jpg']
+        """
+        chosen = find_columns(frame, HEADINGS) if columns is None else list(columns)
+        names, rows = index_cells(frame, chosen)
+        heading = tuple(str(label).strip().lower() for label in chosen)
+        return cls(names, rows, np.arange(len(rows)), "DataFrame", HEADINGS.get(heading))
+
+    @classmethod
+    def from_array(cls, rows: np.ndarray, names: Sequence[str]) -> Triplets:
+        """Return triplets given as indices.
+
+        Args:
+            rows: `(n_triplets, 3)` integers, indices into `names`, anchor first.
+            names: distinct; those that no row has are left out.
+        Returns:
+            Triplets whose `lines` are positions of rows, counted from 0.
+        Raises:
+            TripletFileError: if the rows are no such array, or a name is there twice.
+        Example:
+            >>> Triplets.from_array(np.array([[2, 0, 1]]), ["a.png", "b.png", "c.png"]).names
+            ['c.png', 'a.png', 'b.png']
+        """
+        used, rows = index_used(np.asarray(rows), [str(name) for name in names])
+        return cls(used, rows, np.arange(len(rows)), "array")
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table of names with the columns a, b and c, a row a triplet."""
+        names = np.array(self.names, dtype=object)
+        return pd.DataFrame(names[self.rows].reshape(-1, 3), columns=["a", "b", "c"])
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -12,9 +12,10 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Literal, TextIO
+from typing import BinaryIO, Literal, TextIO, get_args
 
 import numpy as np
+import pandas as pd
 
 from tripletkit.data.names import quote_csv_field
 from tripletkit.data.output_forms import LABELS_FORM, any_form, csv_form
@@ -78,6 +79,19 @@ class Answers:
             margins: `(n_triplets,)` floats, NaN where an image could not be read.
         """
         return cls((margins > 0).astype(np.int8), margins, triplets, source)
+
+    def write(self, destination: str | Path | TextIO, form: AnswerFormat = "csv") -> None:
+        """Write an answer file; see `write_answers`."""
+        place = Path(destination) if isinstance(destination, str) else destination
+        write_answers(place, self, form)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table with the columns of an answer file, as far as they are known."""
+        columns = {"prediction": self.predictions}
+        if self.margins is not None:
+            columns["margin"] = self.margins
+        answers = pd.DataFrame(columns)
+        return answers if self.triplets is None else self.triplets.to_frame().join(answers)
 
     def take(self, rows: np.ndarray) -> Answers:
         """Return the rows that a mask or an index array picks."""
@@ -239,11 +253,7 @@ def check_same_questions(answers: Answers, triplets: Triplets) -> None:
 
 
 def write_answers(
-    destination: Destination | TextIO,
-    triplets: Triplets,
-    predictions: np.ndarray,
-    margins: np.ndarray,
-    form: AnswerFormat = "csv",
+    destination: Destination | TextIO, answers: Answers, form: AnswerFormat = "csv"
 ) -> None:
     """Write an answer file, in pieces; a path gets the whole file or nothing.
 
@@ -251,21 +261,31 @@ def write_answers(
 
     Args:
         destination: a path, or an open text stream in UTF-8 that does not translate line ends.
-        triplets: the questions, in the order in which they were asked.
-        predictions: `(n_triplets,)` integers, 0 or 1.
-        margins: `(n_triplets,)` float32; NaN leaves the field empty.
-        form: `"csv"` for all columns, `"labels"` for one 0 or 1 a line.
+        answers: in the order in which the questions were asked; a NaN among the margins leaves
+            the field empty.
+        form: `"csv"` for all columns, which needs questions and margins; `"labels"` for one 0 or
+            1 a line.
     Raises:
+        AnswerFileError: if the form is another, or needs what the answers do not hold.
         OutputError: if the path cannot be written.
     """
+    if form not in get_args(AnswerFormat):
+        raise AnswerFileError(
+            f"expected one of the forms {', '.join(get_args(AnswerFormat))}, got {form!r}"
+        )
+    if form == "csv" and (answers.triplets is None or answers.margins is None):
+        raise AnswerFileError(
+            f"{answers.source}: expected answers with their questions and margins for the form "
+            'csv, got predictions alone. Write them with the form "labels".'
+        )
     if isinstance(destination, Destination):
         with open_output(destination) as file:
-            write_answers(file, triplets, predictions, margins, form)
+            write_answers(file, answers, form)
         return
     if form == "csv":
-        pieces = _csv_pieces(triplets, predictions, margins)
+        pieces = _csv_pieces(answers.triplets, answers.predictions, answers.margins)
     else:
-        pieces = _label_pieces(predictions)
+        pieces = _label_pieces(answers.predictions)
     for piece in pieces:
         destination.write(piece)
 

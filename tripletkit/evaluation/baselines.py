@@ -99,7 +99,7 @@ def describe_trap(accuracy: float, interval: Interval, baselines: list[Baseline]
 
     Args:
         accuracy: the model's, 0 to 1.
-        interval: its 95% interval; the one that resamples images where there is one.
+        interval: its 95% interval; the one that allows for shared images where there is one.
         baselines: of the same training and validation triplets.
     Example:
         >>> baseline = Baseline("pair memory", 0.993, 5951, 79, wilson_interval(5909, 5951))

@@ -16,7 +16,13 @@ from tripletkit.data.names import guard_formula
 from tripletkit.data.output_forms import csv_form
 from tripletkit.data.outputs import Destination, open_output
 from tripletkit.errors import ClassesError
-from tripletkit.evaluation.intervals import Interval, image_bootstrap, wilson_interval
+from tripletkit.evaluation.intervals import (
+    Interval,
+    NoInterval,
+    describe_for_json,
+    image_interval,
+    wilson_interval,
+)
 from tripletkit.evaluation.pairwise import PairwiseDistances
 
 CONFUSION_FORM = csv_form("a confusion matrix whose first line starts with true,", "true,")
@@ -32,12 +38,12 @@ class Measured:
 
     Attributes:
         value: 0 to 1.
-        interval: 95%; Wilson's for shares of queries, else queries resampled; None where
-            nothing can be said.
+        interval: 95%; Wilson's for shares of queries, else `image_interval` with each query an
+            image of its own, or why there is none.
     """
 
     value: float
-    interval: Interval | None
+    interval: Interval | NoInterval
 
 
 @dataclass(frozen=True)
@@ -144,10 +150,7 @@ class ClassificationScores:
             for name in ("n_queries", "n_reference", "n_classes", "n_unknown", "k")
         }
         measures = {
-            name: {
-                "value": measured.value,
-                "interval": measured.interval and measured.interval.to_json(),
-            }
+            name: {"value": measured.value} | describe_for_json(measured.interval, "interval")
             for name, measured in self.measures().items()
         }
         variances = asdict(self.variances)
@@ -161,7 +164,6 @@ def classify_embeddings(
     query_labels: np.ndarray,
     distance: str,
     k: int = defaults.NEIGHBORS,
-    seed: int = defaults.SEED,
 ) -> ClassificationScores:
     """Let the reference say the class of each query.
 
@@ -175,7 +177,6 @@ def classify_embeddings(
         query_embeddings, query_labels: the same of the queries; none of them is in the reference.
         distance: a name that `PairwiseDistances` takes.
         k: neighbours that vote; fewer where the reference is smaller.
-        seed: of the resampled intervals.
     Raises:
         ClassesError: if the reference has fewer than two classes, or no query is of one of them.
     Example:
@@ -216,8 +217,8 @@ def classify_embeddings(
         nearest_center=_measure_share(said_by_center == truth),
         nearest_neighbors=_measure_share(predicted == truth),
         precision_at_1=_measure_share(is_hit[:, 0]),
-        precision_at_10=_measure_mean(is_hit[:, :PRECISION_AT].mean(axis=1), seed),
-        mean_average_precision=_measure_mean(average_precision, seed),
+        precision_at_10=_measure_mean(is_hit[:, :PRECISION_AT].mean(axis=1)),
+        mean_average_precision=_measure_mean(average_precision),
         commonest_class=float((truth == np.bincount(reference_labels).argmax()).mean()),
         variances=measure_variances(queries, truth),
         predicted=predicted,
@@ -350,9 +351,9 @@ def _measure_share(is_right: np.ndarray) -> Measured:
     return Measured(float(is_right.mean()), wilson_interval(int(is_right.sum()), len(is_right)))
 
 
-def _measure_mean(values: np.ndarray, seed: int) -> Measured:
+def _measure_mean(values: np.ndarray) -> Measured:
     each_its_own = np.arange(len(values))[:, None]
-    return Measured(float(values.mean()), image_bootstrap(values, each_its_own, seed=seed))
+    return Measured(float(values.mean()), image_interval(values, each_its_own))
 
 
 def _unit_length(vectors: np.ndarray) -> np.ndarray:

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from tripletkit import defaults
 from tripletkit.evaluation.intervals import (
+    ImageSpread,
     Interval,
-    image_bootstrap,
+    NoInterval,
+    describe_for_json,
+    image_interval,
     measure_image_spread,
     wilson_interval,
 )
@@ -30,13 +32,14 @@ class RankedAnswers:
         name: what to call it.
         accuracy: 0 to 1.
         wilson: 95% interval that takes rows as independent.
-        bootstrap: 95% interval that resamples images; None without triplets.
+        image_interval: 95% interval that allows for images that rows share, or why there is
+            none; None without triplets.
     """
 
     name: str
     accuracy: float
     wilson: Interval
-    bootstrap: Interval | None
+    image_interval: Interval | NoInterval | None
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ class PairComparison:
     Attributes:
         left, right: their names; `left` is the better one.
         difference: accuracy of `left` minus that of `right`, 0 to 1.
-        interval: 95% interval of the difference: a paired bootstrap that resamples images;
-            None without triplets, or where both are right and wrong on the same rows.
+        image_interval: 95% interval of the difference, row by row, that allows for images that
+            rows share, or why there is none; None without triplets.
         n_both_right, n_left_only, n_right_only, n_both_wrong: rows.
         mcnemar_p: exact McNemar test that neither is better; takes rows as independent.
         holm_p: the same, corrected for the number of pairs compared.
@@ -57,7 +60,7 @@ class PairComparison:
     left: str
     right: str
     difference: float
-    interval: Interval | None
+    image_interval: Interval | NoInterval | None
     n_both_right: int
     n_left_only: int
     n_right_only: int
@@ -85,16 +88,17 @@ class Comparison:
         """Return the comparison as JSON takes it, intervals as [low, high]."""
         return {
             "n": self.n,
-            "ranking": [_with_intervals(ranked, "wilson", "bootstrap") for ranked in self.ranking],
-            "pairs": [_with_intervals(pair, "interval") for pair in self.pairs],
+            "ranking": [
+                _with_interval(ranked) | {"wilson": ranked.wilson.to_json()}
+                for ranked in self.ranking
+            ],
+            "pairs": [_with_interval(pair) for pair in self.pairs],
         }
 
 
 def compare_answers(
     credits: dict[str, np.ndarray],
     rows: np.ndarray | None = None,
-    *,
-    seed: int = defaults.SEED,
 ) -> Comparison:
     """Compare answer files on the same questions.
 
@@ -102,8 +106,7 @@ def compare_answers(
         credits: for each name `(n_triplets,)` 0 or 1, whether each answer is right (see
             `scoring.credit_rows`); at least two.
         rows: `(n_triplets, 3)` integers, the images of each question; without them there are
-            no intervals that resample images.
-        seed: start of the bootstraps.
+            no intervals that allow for shared images.
     Reference:
         McNemar. Note on the sampling error of the difference between correlated proportions or
         percentages. Psychometrika 12, 1947. Holm. A simple sequentially rejective multiple test
@@ -120,9 +123,9 @@ def compare_answers(
     corrected = correct_by_holm(p_values)
     return Comparison(
         n=len(credits[ranked[0]]),
-        ranking=[_rank(name, credits[name], rows, seed) for name in ranked],
+        ranking=[_rank(name, credits[name], rows) for name in ranked],
         pairs=[
-            _compare_pair(names, [credits[name] for name in names], rows, seed, p, holm_p)
+            _compare_pair(names, [credits[name] for name in names], rows, p, holm_p)
             for names, p, holm_p in zip(pairs, p_values, corrected, strict=True)
         ],
     )
@@ -193,15 +196,17 @@ def smallest_difference(left: np.ndarray, right: np.ndarray, rows: np.ndarray | 
         return float("nan")
     error = np.sqrt(share / len(left))
     spread = None if rows is None else measure_image_spread(left - right, rows)
-    return float((_ERROR_Z + _POWER_Z) * (error if spread is None else spread.standard_error))
+    if isinstance(spread, ImageSpread):
+        error = spread.standard_error
+    return float((_ERROR_Z + _POWER_Z) * error)
 
 
-def _rank(name: str, credit: np.ndarray, rows: np.ndarray | None, seed: int) -> RankedAnswers:
+def _rank(name: str, credit: np.ndarray, rows: np.ndarray | None) -> RankedAnswers:
     return RankedAnswers(
         name=name,
         accuracy=float(credit.mean()),
         wilson=wilson_interval(credit.sum(), len(credit)),
-        bootstrap=None if rows is None else image_bootstrap(credit, rows, seed=seed),
+        image_interval=None if rows is None else image_interval(credit, rows),
     )
 
 
@@ -209,7 +214,6 @@ def _compare_pair(
     names: tuple[str, str],
     credits: list[np.ndarray],
     rows: np.ndarray | None,
-    seed: int,
     p: float,
     holm_p: float,
 ) -> PairComparison:
@@ -220,9 +224,7 @@ def _compare_pair(
         left=names[0],
         right=names[1],
         difference=float(difference.mean()),
-        interval=None
-        if rows is None
-        else image_bootstrap(difference, rows, bounds=(-1, 1), seed=seed),
+        image_interval=None if rows is None else image_interval(difference, rows, bounds=(-1, 1)),
         n_both_right=int((left & right).sum()),
         n_left_only=int((difference > 0).sum()),
         n_right_only=int((difference < 0).sum()),
@@ -233,8 +235,5 @@ def _compare_pair(
     )
 
 
-def _with_intervals(record: RankedAnswers | PairComparison, *fields: str) -> dict[str, Any]:
-    intervals = {field: getattr(record, field) for field in fields}
-    return asdict(record) | {
-        field: interval and interval.to_json() for field, interval in intervals.items()
-    }
+def _with_interval(record: RankedAnswers | PairComparison) -> dict[str, Any]:
+    return asdict(record) | describe_for_json(record.image_interval, "image_interval")

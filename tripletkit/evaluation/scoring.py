@@ -13,7 +13,13 @@ from tripletkit.data.questions import group_questions
 from tripletkit.errors import AnswerFileError
 from tripletkit.evaluation.answers import Answers, check_same_length
 from tripletkit.evaluation.consistency import check_consistency
-from tripletkit.evaluation.intervals import Interval, image_bootstrap, wilson_interval
+from tripletkit.evaluation.intervals import (
+    Interval,
+    NoInterval,
+    describe_for_json,
+    image_interval,
+    wilson_interval,
+)
 
 TiePolicy = Literal["answer", "error", "half"]
 
@@ -44,8 +50,8 @@ class Score:
         n: rows that count, ties and undecidable rows among them.
         n_correct: rows that are right; half a row for each tie under `ties="half"`.
         wilson: 95% interval that takes rows as independent.
-        bootstrap: 95% interval that resamples images; None without the triplets, or where
-            nothing varies (every row right, or every row wrong).
+        image_interval: 95% interval that allows for images that rows share, or why there is
+            none; None without the triplets.
         n_ties: rows with a margin of exactly 0; None if the answers have no margins.
         n_undecidable: rows with no margin, as of an unreadable image; None as above.
         n_ones, n_ones_correct: rows whose truth is 1, and those of them that are right.
@@ -64,7 +70,7 @@ class Score:
     n: int
     n_correct: float
     wilson: Interval
-    bootstrap: Interval | None
+    image_interval: Interval | NoInterval | None
     n_ties: int | None
     n_undecidable: int | None
     n_ones: int
@@ -80,13 +86,21 @@ class Score:
     by_anchor_frequency: list[Slice]
     ties: TiePolicy = "answer"
 
+    def __str__(self) -> str:
+        interval = self.bootstrap or self.wilson
+        taken = "images resampled" if self.bootstrap else "rows taken as independent"
+        return (
+            f"{self.accuracy:.4f} ({self.n_correct:,g} of {self.n:,} right; 95% interval "
+            f"{interval.low:.3f} to {interval.high:.3f}, {taken})"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return the score as JSON takes it, intervals as [low, high]."""
-        intervals = {
-            "wilson": self.wilson.to_json(),
-            "bootstrap": self.bootstrap and self.bootstrap.to_json(),
-        }
-        return asdict(self) | intervals
+        return (
+            asdict(self)
+            | {"wilson": self.wilson.to_json()}
+            | describe_for_json(self.image_interval, "image_interval")
+        )
 
 
 def score_answers(
@@ -96,7 +110,6 @@ def score_answers(
     rows: np.ndarray | None = None,
     ties: TiePolicy = "answer",
     unique: bool = False,
-    seed: int = defaults.SEED,
 ) -> Score:
     """Score answers against the truth.
 
@@ -107,7 +120,6 @@ def score_answers(
             the answers hold; without any, what needs them is left out.
         ties: see `credit_rows`.
         unique: count rows that equal an earlier one no second time; needs rows.
-        seed: start of the bootstrap.
     Raises:
         AnswerFileError: if the numbers of answers and of truths differ, or as `credit_rows` says.
         ValueError: if `unique` is asked for without rows.
@@ -138,7 +150,7 @@ def score_answers(
         n=len(credit),
         n_correct=n_correct,
         wilson=wilson_interval(n_correct, len(credit)),
-        bootstrap=None if rows is None else image_bootstrap(credit, rows, seed=seed),
+        image_interval=None if rows is None else image_interval(credit, rows),
         n_ties=int(answers.is_tie.sum()) if has_margins else None,
         n_undecidable=int(answers.is_undecidable.sum()) if has_margins else None,
         n_ones=int(is_one.sum()),

@@ -51,7 +51,7 @@ class Validation:
 
     def trap(self) -> str | None:
         """Return a sentence if the score is no better than a table of names, else None."""
-        interval = self.trained.bootstrap or self.trained.wilson
+        interval = self.trained.image_interval or self.trained.wilson
         return describe_trap(self.trained.accuracy, interval, self.baselines)
 
     def to_json(self) -> dict[str, Any]:

@@ -7,11 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from tripletkit import defaults
 from tripletkit.data.votes import Votes
 from tripletkit.errors import AnswerFileError
 from tripletkit.evaluation.answers import Answers, check_same_length
-from tripletkit.evaluation.intervals import Interval, image_bootstrap, wilson_interval
+from tripletkit.evaluation.intervals import (
+    Interval,
+    NoInterval,
+    describe_for_json,
+    image_interval,
+    wilson_interval,
+)
 from tripletkit.evaluation.scoring import TiePolicy, credit_rows
 
 
@@ -42,8 +47,8 @@ class VoteScore:
         agreement: mean share of voters who say what the answer says, 0 to 1.
         wilson: 95% interval that takes questions as independent. It is meant for right and
             wrong; shares vary less, so it is rather too wide.
-        bootstrap: 95% interval that resamples images; None without the triplets, or where
-            nothing varies.
+        image_interval: 95% interval that allows for images that rows share, or why there is
+            none; None without the triplets.
         ceiling: mean share of the majority. No answers can agree more with these votes.
         voters: how far people agree with each other; None where that cannot be told.
     """
@@ -53,17 +58,17 @@ class VoteScore:
     mean_votes: float | None
     agreement: float
     wilson: Interval
-    bootstrap: Interval | None
+    image_interval: Interval | NoInterval | None
     ceiling: float
     voters: VoterAgreement | None
 
     def to_json(self) -> dict[str, Any]:
         """Return the score as JSON takes it, intervals as [low, high]."""
-        intervals = {
-            "wilson": self.wilson.to_json(),
-            "bootstrap": self.bootstrap and self.bootstrap.to_json(),
-        }
-        return asdict(self) | intervals
+        return (
+            asdict(self)
+            | {"wilson": self.wilson.to_json()}
+            | describe_for_json(self.image_interval, "image_interval")
+        )
 
 
 def score_votes(
@@ -72,7 +77,6 @@ def score_votes(
     *,
     rows: np.ndarray | None = None,
     ties: TiePolicy = "answer",
-    seed: int = defaults.SEED,
 ) -> VoteScore:
     """Measure how far answers agree with votes.
 
@@ -80,9 +84,8 @@ def score_votes(
         answers: of `n_triplets` rows.
         votes: on the same rows.
         rows: `(n_triplets, 3)` integers, the images of each question. Defaults to those that
-            the answers hold; without any, there is no bootstrap.
+            the answers hold; without any, there is no `image_interval`.
         ties: see `credit_rows`; with `"half"` a tie earns 0.5, as in the reference.
-        seed: start of the bootstrap.
     Raises:
         AnswerFileError: if the numbers of answers and of votes differ, or as `credit_rows` says.
     Reference:
@@ -108,7 +111,7 @@ def score_votes(
         mean_votes=float(votes.n_each.mean()) if votes.are_counts else None,
         agreement=float(agreeing.mean()),
         wilson=wilson_interval(float(agreeing.sum()), len(votes)),
-        bootstrap=None if rows is None else image_bootstrap(agreeing, rows, seed=seed),
+        image_interval=None if rows is None else image_interval(agreeing, rows),
         ceiling=float(np.maximum(share, 1 - share).mean()),
         voters=compare_voters(votes),
     )

@@ -8,10 +8,10 @@ from pathlib import Path
 from string import ascii_lowercase
 from typing import NamedTuple
 
-import keras
 import numpy as np
 
 from tripletkit.errors import WeightsError
+from tripletkit.features.keras_backend import keras
 from tripletkit.features.torch_weights import read_state_dict
 
 N_FEATURES = 1280

@@ -109,8 +109,7 @@ class _FirstRun:
         Raises:
             ExportError: if features differ.
         """
-        import keras
-
+        from tripletkit.features.keras_backend import keras
         from tripletkit.features.preprocessing import add_preprocessing
         from tripletkit.features.stage_outputs import take_stages
 

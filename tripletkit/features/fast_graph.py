@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from tripletkit.features.backbones import Backbone, Stage
 from tripletkit.features.extract import FeatureFunction
+from tripletkit.features.keras_backend import keras, tf
 from tripletkit.features.preprocessing import add_preprocessing
 from tripletkit.features.stage_outputs import take_stages
 

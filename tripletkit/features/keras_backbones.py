@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import keras
 import numpy as np
 
+from tripletkit.features.keras_backend import keras
 from tripletkit.features.weights_files import load_weights_file
 
 # What their ImageNet weights were trained with.

@@ -8,19 +8,28 @@ import tempfile
 from importlib import import_module
 
 from tripletkit.data.unfinished import private_temporary_folder
+from tripletkit.errors import KerasBackendError
+
+VARIABLE = "KERAS_BACKEND"
+BACKEND = "tensorflow"
 
 
 def start_keras() -> None:
     """Import TensorFlow as Keras's backend; takes seconds the first time, nothing after.
 
-    Its C++ part writes to file descriptor 2 before any log level counts, so the descriptor
-    itself is turned away while it loads.
+    Where nothing is said of a backend, `KERAS_BACKEND` is set here, at first use, so that
+    `import tripletkit` alone changes nothing. TensorFlow's C++ part writes to file descriptor 2
+    before any log level counts, so the descriptor itself is turned away while it loads.
+
+    Raises:
+        KerasBackendError: if Keras runs on another backend, or is told to.
     """
-    if "tensorflow" in sys.modules:
+    if "keras" in sys.modules:
+        _check(import_module("keras").config.backend(), "Keras was imported with")
         return
+    _check(os.environ.setdefault(VARIABLE, BACKEND), f"the environment variable {VARIABLE} says")
     # TensorFlow writes the code that it generates to temporary files, and leaves them if killed.
     tempfile.tempdir = str(private_temporary_folder())
-    os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     kept = os.dup(2)
@@ -28,7 +37,17 @@ def start_keras() -> None:
     try:
         os.dup2(nowhere, 2)
         import_module("tensorflow")
+        import_module("keras")
     finally:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+def _check(backend: str, where: str) -> None:
+    if backend != BACKEND:
+        raise KerasBackendError(
+            f"expected Keras on {BACKEND}, {where} {backend}. Set {VARIABLE}={BACKEND} before "
+            "Keras is imported (in a notebook: before its first cell that imports it, after a "
+            "restart of the kernel)."
+        )

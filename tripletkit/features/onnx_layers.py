@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
 from tripletkit.errors import ExportError
+from tripletkit.features.keras_backend import keras
 from tripletkit.features.onnx_nodes import GraphWriter
 
 Tensor = keras.KerasTensor

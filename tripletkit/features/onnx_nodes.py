@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
+
+from tripletkit.features.keras_backend import keras
 
 _TO_MAPS, _TO_PLACES = (0, 3, 1, 2), (0, 2, 3, 1)
 

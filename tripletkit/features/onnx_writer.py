@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import keras
 import onnx
 from onnx import TensorProto, helper
 
 from tripletkit.errors import ExportError
+from tripletkit.features.keras_backend import keras
 from tripletkit.features.onnx_layers import WRITERS
 from tripletkit.features.onnx_nodes import GraphWriter
 

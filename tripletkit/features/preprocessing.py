@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import keras
 import numpy as np
 
 from tripletkit.features.backbones import Preprocessing
+from tripletkit.features.keras_backend import keras
 
 
 def add_preprocessing(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import keras
-
+from tripletkit.features.keras_backend import keras
 from tripletkit.features.weights_files import load_weights_file
 
 NAME = "cnn"

@@ -312,17 +312,17 @@ def assign_weights(names: Sequence[str], given: GivenWeights) -> list[Path | Non
     """
     if given and AUTO in names:
         raise BackboneError(
-            "--weights needs --backbone, the network that they are for, not --backbone auto."
+            "`weights` needs `backbone`, the network that they are for, not `backbone=auto`."
         )
     if None in given and len(set(names)) > 1:
         raise BackboneError(
-            f"--weights {given[None]}: expected NAME=FILE where there are several backbones "
+            f"`weights={given[None]}`: expected NAME=FILE where there are several backbones "
             f"({', '.join(names)}), got a file alone."
         )
     for name in given:
         if name is not None and name not in names:
             raise BackboneError(
-                f"--weights {name}={given[name]}: expected a backbone among {', '.join(names)}."
+                f"`weights={name}={given[name]}`: expected a backbone among {', '.join(names)}."
             )
     return [given.get(name, given.get(None)) for name in names]
 

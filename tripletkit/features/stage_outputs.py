@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import keras
-
 from tripletkit.features.backbones import Stage
+from tripletkit.features.keras_backend import keras
 
 
 def take_stages(model: keras.Model, stages: Sequence[Stage | None]) -> keras.Model:

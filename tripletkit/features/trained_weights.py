@@ -42,7 +42,7 @@ def write_random_weights(backbone: Backbone, seed: int, path: Path) -> WeightsFi
     Args:
         path: a file ending in `.weights.h5`.
     """
-    import keras
+    from tripletkit.features.keras_backend import keras
 
     keras.utils.set_random_seed(seed)
     save_trained_weights(build_backbone(backbone, None), backbone.name, path)

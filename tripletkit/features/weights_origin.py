@@ -159,7 +159,7 @@ def _fetch(backbone: Backbone) -> Path:
 
 
 def _download(origin: KerasDownload) -> Path:
-    from keras.utils import get_file
+    from tripletkit.features.keras_backend import keras
 
     # Keras draws its bar on stdout, which is for data here, and waits for ever on a dead line.
     talk = sys.stderr if sys.stderr.isatty() else io.StringIO()
@@ -167,7 +167,7 @@ def _download(origin: KerasDownload) -> Path:
     socket.setdefaulttimeout(defaults.DOWNLOAD_TIMEOUT_S)
     try:
         with contextlib.redirect_stdout(talk):
-            path = get_file(
+            path = keras.utils.get_file(
                 origin.file_name, origin.url, cache_subdir="models", file_hash=origin.md5
             )
     finally:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
-from keras import KerasTensor, ops
-
 from tripletkit import defaults
+from tripletkit.features.keras_backend import KerasTensor, keras, ops
 
 
 @keras.saving.register_keras_serializable("tripletkit")

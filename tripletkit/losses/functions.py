@@ -10,10 +10,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-import keras
-from keras import KerasTensor, ops
-
 from tripletkit import defaults
+from tripletkit.features.keras_backend import KerasTensor, keras, ops
 from tripletkit.model.distances import DISTANCES
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import keras
-import tensorflow as tf
-
 from tripletkit.data.labels import NO_LABEL
+from tripletkit.features.keras_backend import keras, tf
 from tripletkit.losses.classifier import CosineClassifier
 from tripletkit.losses.functions import ClassCenters, cross_entropy_loss, mean_loss
 from tripletkit.mining.online import MINERS, pairwise_distances

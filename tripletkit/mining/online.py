@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import tensorflow as tf
-from keras import KerasTensor
-
+from tripletkit.features.keras_backend import KerasTensor, tf
 from tripletkit.model.distances import DISTANCES
 
 

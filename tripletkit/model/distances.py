@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from keras import KerasTensor, ops
+from tripletkit.features.keras_backend import KerasTensor, ops
 
 # The root has no slope at 0, where an image is its own positive; this bounds it.
 _SMALLEST_SQUARE = 1e-12

@@ -158,7 +158,7 @@ def _describe(head: keras.Model) -> list[dict[str, Any]]:
     Raises:
         ExportError: naming the first layer that is not known here.
     """
-    import keras
+    from tripletkit.features.keras_backend import keras
 
     steps: list[dict[str, Any]] = []
     # id of a Keras tensor -> which value it is.

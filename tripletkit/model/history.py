@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +11,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     import keras
+
+logger = logging.getLogger("tripletkit")
 
 
 @dataclass(frozen=True)
@@ -54,3 +58,17 @@ class TrainedHead:
 
     def history_rows(self) -> list[dict[str, float]]:
         return [asdict(record) for record in self.history]
+
+
+def tell_epoch(record: EpochRecord, n_epochs: int) -> None:
+    """Tell an epoch to who listens."""
+    is_known = not math.isnan(record.val_accuracy)
+    accuracy = f", validation accuracy {record.val_accuracy:.4f}" if is_known else ""
+    logger.info(
+        "epoch %2d/%d: loss %.4f, active %.1f%%%s",
+        record.epoch,
+        n_epochs,
+        record.loss,
+        100 * record.active,
+        accuracy,
+    )

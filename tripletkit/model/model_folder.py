@@ -184,6 +184,28 @@ def save_model(
     return ModelFolder(path, whole)
 
 
+def copy_model(model: ModelFolder, path: Path, *, overwrite: bool = False) -> ModelFolder:
+    """Write a model's folder once more; what was there stays until the new one is whole.
+
+    Args:
+        model: the model.
+        path: the folder to make.
+        overwrite: replace an older model folder.
+    Raises:
+        OutputError: if it cannot be written, or would replace something it may not.
+    """
+    check_model_output(path, overwrite=overwrite)
+    target = path.resolve()
+    if target == model.path.resolve():
+        return model
+    remove_unfinished(target.parent)
+    with explain_failure(path), unfinished_folder(target) as partial:
+        for name in sorted(MODEL_FILES):
+            if (model.path / name).is_file():
+                shutil.copyfile(model.path / name, partial / name)
+    return load_model(path)
+
+
 def load_model(path: Path) -> ModelFolder:
     """Read a model folder and check that it is whole and as it was written.
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import keras
-
 from tripletkit.features.backbones import Backbone
 from tripletkit.features.image_views import ORIGINAL, View
+from tripletkit.features.keras_backend import keras
 from tripletkit.features.preprocessing import add_preprocessing
 from tripletkit.features.sources import pixel_inputs
 

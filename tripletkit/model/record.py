@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tripletkit.errors import ModelFolderError
-from tripletkit.evaluation.intervals import Interval
+from tripletkit.evaluation.intervals import Interval, NoInterval
 from tripletkit.evaluation.validation import Validation
 from tripletkit.model.settings import HeadSettings
 
@@ -264,7 +264,15 @@ def _converter() -> Converter:
     converter = Converter(forbid_extra_keys=True)
     converter.register_unstructure_hook(Interval, Interval.to_json)
     converter.register_structure_hook(Interval, lambda ends, _: Interval(*map(float, ends)))
+    for union in (Interval | NoInterval | None, Interval | NoInterval):
+        converter.register_structure_hook(union, _structure_interval)
     return converter
+
+
+def _structure_interval(value: list[float] | dict[str, str] | None, _: object) -> object:
+    if isinstance(value, dict):
+        return NoInterval(**value)
+    return None if value is None else Interval(*map(float, value))
 
 
 def _digest(values: dict[str, Any]) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-import keras
 import numpy as np
-import tensorflow as tf
 
+from tripletkit.features.keras_backend import keras, tf
 from tripletkit.losses.objectives import Objective
 from tripletkit.training.batches import Batch
 from tripletkit.training.fused_adam import FusedAdam

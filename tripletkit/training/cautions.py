@@ -48,7 +48,7 @@ def warn_of_weak_score(validation: Validation, *, has_val_truth: bool = True) ->
 def _warn_of_fine_tuning(trained: Score, frozen_head: Score) -> None:
     if trained.accuracy >= frozen_head.accuracy:
         return
-    interval = frozen_head.bootstrap or frozen_head.wilson
+    interval = frozen_head.image_interval or frozen_head.wilson
     is_chance = trained.accuracy >= interval.low
     _warn(
         f"fine-tuning made it worse: {trained.accuracy:.4f}, and {frozen_head.accuracy:.4f} with "

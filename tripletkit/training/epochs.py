@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
-import keras
 import numpy as np
 
 from tripletkit.data.labels import ImageLabels
 from tripletkit.errors import RecipeError
 from tripletkit.evaluation.distances import triplet_margins
+from tripletkit.features.keras_backend import keras
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.embedding import embed
 from tripletkit.model.heads import compress_head, frozen_scale, join_heads, keep_frozen
@@ -21,8 +19,6 @@ from tripletkit.model.history import EpochRecord, TrainedHead
 from tripletkit.model.settings import HeadSettings
 from tripletkit.training.checkpoint import Checkpoints
 from tripletkit.training.head_training import make_training
-
-logger = logging.getLogger("tripletkit")
 
 
 class Trainable(Protocol):
@@ -170,20 +166,6 @@ def keep_best_epoch(
         if checkpoints is not None:
             checkpoints.save(training, history, best_epoch, best_weights, centers)
     return TrainedHead(training.finish(best_weights), history, best_epoch, centers)
-
-
-def tell_epoch(record: EpochRecord, n_epochs: int) -> None:
-    """Tell an epoch to who listens."""
-    is_known = not math.isnan(record.val_accuracy)
-    accuracy = f", validation accuracy {record.val_accuracy:.4f}" if is_known else ""
-    logger.info(
-        "epoch %2d/%d: loss %.4f, active %.1f%%%s",
-        record.epoch,
-        n_epochs,
-        record.loss,
-        100 * record.active,
-        accuracy,
-    )
 
 
 def compress_embeddings(

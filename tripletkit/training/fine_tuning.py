@@ -15,6 +15,7 @@ from tripletkit import defaults
 from tripletkit.errors import SettingsError
 from tripletkit.evaluation.validation import score_embeddings
 from tripletkit.features.collection import Collection, NamedFiles, open_collection
+from tripletkit.features.keras_start import start_keras
 from tripletkit.features.sources import FeatureSource, GivenWeights
 from tripletkit.features.store import FeatureStore
 from tripletkit.model.embedding import embed
@@ -25,7 +26,6 @@ from tripletkit.progress import Stages, no_stages
 from tripletkit.training.cautions import warn_of_weak_score
 from tripletkit.training.checkpoint import check_no_checkpoint, checkpoint_path
 from tripletkit.training.inputs import read_inputs
-from tripletkit.training.pixels import PixelPlan, train_from_pixels
 from tripletkit.training.reread import find_sources
 from tripletkit.training.result import TrainingResult, make_record
 from tripletkit.training.run import log_epochs, score
@@ -116,6 +116,10 @@ def fine_tune(
 
         def load(files: NamedFiles, of: FeatureSource) -> Collection:
             return open_collection(files, of, store, skip_bad=skip_bad, progress=stages("features"))
+
+        # All that can be wrong with files was found by now; this takes seconds.
+        start_keras()
+        from tripletkit.training.pixels import PixelPlan, train_from_pixels
 
         features_started_s = time.perf_counter()
         before = load(inputs.files, source)

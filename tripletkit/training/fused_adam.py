@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import keras
-import tensorflow as tf
+from tripletkit.features.keras_backend import keras, tf
 
 
 class FusedAdam(keras.optimizers.Adam):

@@ -15,13 +15,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from tripletkit.data.labels import NO_LABEL, ImageLabels
 from tripletkit.errors import LossError
 from tripletkit.evaluation.distances import FROZEN_DISTANCE
+from tripletkit.features.keras_backend import keras, tf
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.losses.functions import mean_loss
 from tripletkit.losses.objectives import Objective, make_triplet_loss

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from tripletkit import defaults
 from tripletkit.data.augmentation import Augmentation
 from tripletkit.data.labels import NO_LABEL, ImageLabels
 from tripletkit.features.decoded_images import DecodedImages, read_ahead
+from tripletkit.features.keras_backend import keras, tf
 from tripletkit.features.trained_weights import save_trained_weights
 from tripletkit.losses.objectives import Objective
 from tripletkit.mining.offline import hardest_positives

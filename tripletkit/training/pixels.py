@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from tripletkit import defaults
@@ -21,6 +20,7 @@ from tripletkit.evaluation.validation import chooses_epoch
 from tripletkit.features.backbones import Backbone, get_backbone
 from tripletkit.features.collection import Collection, NamedFiles
 from tripletkit.features.decoded_images import DecodedImages
+from tripletkit.features.keras_backend import keras
 from tripletkit.features.sources import FeaturePart, FeatureSource
 from tripletkit.features.store import FeatureStore
 from tripletkit.features.trained_weights import write_random_weights

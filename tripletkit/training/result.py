@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from tripletkit import __version__
 from tripletkit.data.training_set import TrainingSet
@@ -25,7 +26,9 @@ from tripletkit.model.record import (
     TimesRecord,
 )
 from tripletkit.model.settings import HeadSettings
-from tripletkit.training.unseen_classes import UnseenClasses
+
+if TYPE_CHECKING:
+    from tripletkit.training.unseen_classes import UnseenClasses
 
 # What a model's numbers can depend on.
 _PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "Pillow")

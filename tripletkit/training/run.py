@@ -1,4 +1,7 @@
-"""The whole of a training: from what the user names to a model with its scores."""
+"""The whole of a training: from what the user names to a model with its scores.
+
+What needs Keras is imported where it is used, so that a wrong file is told of at once.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,22 +29,23 @@ from tripletkit.evaluation.validation import (
     validate,
 )
 from tripletkit.features.collection import Collection, NamedFiles, find_files, open_collection
+from tripletkit.features.keras_start import start_keras
 from tripletkit.features.sources import FeatureSource
 from tripletkit.features.store import FeatureStore
 from tripletkit.model.embedding import embed
-from tripletkit.model.history import EpochRecord, TrainedHead
+from tripletkit.model.history import EpochRecord, TrainedHead, tell_epoch
 from tripletkit.model.model_folder import check_model_output
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import HeadSettings
 from tripletkit.progress import Stages, no_stages
 from tripletkit.training.cautions import warn_of_weak_score
 from tripletkit.training.checkpoint import check_no_checkpoint, checkpoint_path
-from tripletkit.training.epochs import tell_epoch, train_model
 from tripletkit.training.inputs import read_inputs
 from tripletkit.training.job import TrainingJob
-from tripletkit.training.pixels import PixelPlan, start_from_scratch, train_from_pixels
 from tripletkit.training.result import TrainingResult, make_record
-from tripletkit.training.unseen_classes import UnseenClasses, measure_unseen_classes
+
+if TYPE_CHECKING:
+    from tripletkit.training.unseen_classes import UnseenClasses
 
 logger = logging.getLogger("tripletkit")
 
@@ -94,6 +99,8 @@ def train(
             # Columns of the triplet file may hold votes, as is known only now.
             job.check_with_votes()
         test_files = _find_test(job)
+        # All that can be wrong with files was found by now; this takes seconds.
+        start_keras()
         scratch = tempfile.TemporaryDirectory(prefix="tripletkit-")
         folder = Path(scratch.name)
         features_started_s = time.perf_counter()
@@ -116,6 +123,8 @@ def train(
         before, pixels = collection, None
         with log_epochs(tensorboard) as on_epoch:
             if job.is_from_scratch:
+                from tripletkit.training.pixels import PixelPlan, train_from_pixels
+
                 plan = PixelPlan(None, settings, output, resume=resume)
                 pixels = train_from_pixels(
                     plan,
@@ -261,6 +270,8 @@ def _find_test(job: TrainingJob) -> NamedFiles | None:
 def _choose_source(job: TrainingJob, folder: Path) -> FeatureSource:
     """Return what features are of before training: from scratch, of random weights."""
     if job.is_from_scratch:
+        from tripletkit.training.pixels import start_from_scratch
+
         return start_from_scratch(job.backbones[0], job.image_size, job.seed, folder)
     source = job.choose_source()
     for part in source.parts:
@@ -287,6 +298,8 @@ def _measure_unseen(
 ) -> UnseenClasses | None:
     if not job.unseen_fraction:
         return None
+    from tripletkit.training.unseen_classes import measure_unseen_classes
+
     try:
         found = measure_unseen_classes(
             data, collection.features, settings, job.unseen_fraction, test_features, loss_weights
@@ -320,6 +333,8 @@ def _train(
     loss_weights: np.ndarray | None,
     on_epoch: Callable[[EpochRecord, int], None],
 ) -> TrainedHead:
+    from tripletkit.training.epochs import train_model
+
     # Elsewhere the length of the step takes the place of the number of epochs.
     by_epoch = not get_recipe(settings.recipe).starts_as_identity
     return train_model(

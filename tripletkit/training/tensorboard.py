@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
 from tripletkit.errors import OutputError
+from tripletkit.features.keras_backend import tf
 from tripletkit.model.history import EpochRecord
 
 

@@ -18,8 +18,8 @@ from tripletkit.data.images import read_image
 from tripletkit.data.output_forms import MARK
 from tripletkit.data.outputs import Destination, destination_path, open_output
 from tripletkit.errors import OutputError
-from tripletkit.report.fonts import find_font
-from tripletkit.report.style import LIGHT
+from tripletkit.reporting.fonts import find_font
+from tripletkit.reporting.style import LIGHT
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _TEXT_PX = 13

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -107,10 +107,10 @@ class ModelView:
 def open_view(
     model: ModelFolder,
     *,
-    triplets: Path | BinaryIO | None = None,
-    truth: Path | BinaryIO | None = None,
+    triplets: Path | BinaryIO | Triplets | None = None,
+    truth: Path | BinaryIO | Truth | None = None,
     images: Path | None = None,
-    labels: Path | BinaryIO | None = None,
+    labels: Path | BinaryIO | Mapping[str, str] | None = None,
     weights: GivenWeights | None = None,
     features: Path | None = None,
     skip_bad: bool = False,
@@ -125,7 +125,7 @@ def open_view(
         triplets: whose answers are known; None for those of the training.
         truth: of `triplets`, where their second and third image are in chance order.
         images: the image folder; None for the one of the training.
-        labels: a CSV with the columns name and label.
+        labels: a CSV with the columns name and label, or name -> label.
         weights: where the backbone's weights are now.
         features: file of the images' features, instead of computing them.
         skip_bad, follow_outside: see `find_files`.
@@ -137,7 +137,10 @@ def open_view(
     """
     if truth is not None and triplets is None:
         raise SettingsError("truth", "`truth` needs `triplets`, whose truth it is.")
-    label_of = read_labels(labels) if labels else {}
+    if labels is None or isinstance(labels, Mapping):
+        label_of = dict(labels or {})
+    else:
+        label_of = read_labels(labels)
     chosen = _read_triplets(model, triplets, truth)
     folder = images or model.image_folder
     if folder is None:
@@ -168,7 +171,9 @@ def open_view(
 
 
 def _read_triplets(
-    model: ModelFolder, triplets: Path | BinaryIO | None, truth: Path | BinaryIO | None
+    model: ModelFolder,
+    triplets: Path | BinaryIO | Triplets | None,
+    truth: Path | BinaryIO | Truth | None,
 ) -> Triplets:
     if triplets is None:
         inputs = model.record.inputs
@@ -180,12 +185,12 @@ def _read_triplets(
             )
         logger.info("No `triplets`: taking those of the training, %s.", inputs.triplets.path)
         return found.take(~found.is_degenerate())
-    found = read_triplets(triplets)
+    found = triplets if isinstance(triplets, Triplets) else read_triplets(triplets)
     if truth is None:
         found.check_answered()
         logger.info("%s: taking every second image for the positive (no `truth`).", found.source)
         return found
-    return turn_to_truth(found, read_truth(truth))
+    return turn_to_truth(found, truth if isinstance(truth, Truth) else read_truth(truth))
 
 
 def turn_to_truth(triplets: Triplets, truth: Truth) -> Triplets:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from tripletkit.evaluation.classification import Confusion, count_confusions
-from tripletkit.report.model_view import ModelView
+from tripletkit.reporting.model_view import ModelView
 from tripletkit.search.label_votes import vote_labels
 
 

@@ -20,10 +20,10 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from tripletkit.evaluation.class_distances import DistanceDistribution
 from tripletkit.evaluation.intervals import wilson_interval
 from tripletkit.evaluation.scoring import Slice
-from tripletkit.report.collages import read_thumbnail
-from tripletkit.report.fonts import installed_families
-from tripletkit.report.projections import choose_apart
-from tripletkit.report.style import (
+from tripletkit.reporting.collages import read_thumbnail
+from tripletkit.reporting.fonts import installed_families
+from tripletkit.reporting.projections import choose_apart
+from tripletkit.reporting.style import (
     LIGHT,
     MARKERS,
     Theme,

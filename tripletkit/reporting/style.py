@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from tripletkit.data.output_forms import MARK
 from tripletkit.data.outputs import Destination, destination_path, open_output
 from tripletkit.errors import OutputError
-from tripletkit.report.fonts import installed_families
+from tripletkit.reporting.fonts import installed_families
 
 BLUE, SKY, GREEN, ORANGE = "#0072B2", "#56B4E9", "#009E73", "#E69F00"
 VERMILLION, PURPLE, YELLOW = "#D55E00", "#CC79A7", "#F0E442"

@@ -10,10 +10,10 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.data.triplets import Triplets
 from tripletkit.evaluation.baselines import Baseline, describe_trap
-from tripletkit.evaluation.intervals import Interval
+from tripletkit.evaluation.intervals import Interval, NoInterval
 from tripletkit.evaluation.scoring import Score
 from tripletkit.model.record import ModelRecord
-from tripletkit.report.model_view import ModelView
+from tripletkit.reporting.model_view import ModelView
 
 # A 95% interval wider than this leaves open whether a model is good or middling.
 _WIDE_INTERVAL = 0.15
@@ -27,7 +27,9 @@ class AccuracyRow:
         what: whose answers.
         on: which triplets.
         accuracy: 0 to 1.
-        wilson, bootstrap: 95% intervals, rows or images resampled; None where there is none.
+        wilson: 95% interval that takes rows as independent.
+        image_interval: 95% interval that allows for shared images; None where there is none.
+        no_image_interval: why there is none.
         n: triplets.
     """
 
@@ -35,8 +37,9 @@ class AccuracyRow:
     on: str
     accuracy: float
     wilson: Interval
-    bootstrap: Interval | None
+    image_interval: Interval | None
     n: int
+    no_image_interval: str | None = None
 
 
 def list_accuracies(view: ModelView, baselines: list[Baseline]) -> list[AccuracyRow]:
@@ -107,7 +110,7 @@ def _on_shown(view: ModelView, baselines: list[Baseline], training: Triplets | N
             f"{view.model.features_name} alone ({view.frozen_score.accuracy:.1%}) on these "
             "triplets."
         )
-    interval = score.bootstrap or score.wilson
+    interval = score.image_interval or score.wilson
     if baselines and (trap := describe_trap(score.accuracy, interval, baselines)) is not None:
         warnings.append(trap)
     if training is not None:
@@ -164,7 +167,17 @@ def _on_training(record: ModelRecord) -> list[str]:
 
 
 def _row(what: str, on: str, score: Score) -> AccuracyRow:
-    return AccuracyRow(what, on, score.accuracy, score.wilson, score.bootstrap, score.n)
+    found = score.image_interval
+    is_known = isinstance(found, Interval)
+    return AccuracyRow(
+        what,
+        on,
+        score.accuracy,
+        score.wilson,
+        found if is_known else None,
+        score.n,
+        found.detail if isinstance(found, NoInterval) else None,
+    )
 
 
 def _baseline_row(baseline: Baseline, on: str) -> AccuracyRow:

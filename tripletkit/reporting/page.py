@@ -23,13 +23,13 @@ from tripletkit.data.outputs import Destination, open_output
 from tripletkit.data.triplets import Triplets
 from tripletkit.evaluation.baselines import Baseline
 from tripletkit.model.settings import HeadSettings
-from tripletkit.report import figures
-from tripletkit.report.collages import read_thumbnail
-from tripletkit.report.confusion import confuse_labels
-from tripletkit.report.findings import list_accuracies, list_warnings
-from tripletkit.report.model_view import ModelView
-from tripletkit.report.projections import PROJECTIONS, choose_apart, project_embeddings
-from tripletkit.report.style import DARK, LIGHT, Theme, render_figure
+from tripletkit.reporting import figures
+from tripletkit.reporting.collages import read_thumbnail
+from tripletkit.reporting.confusion import confuse_labels
+from tripletkit.reporting.findings import list_accuracies, list_warnings
+from tripletkit.reporting.model_view import ModelView
+from tripletkit.reporting.projections import PROJECTIONS, choose_apart, project_embeddings
+from tripletkit.reporting.style import DARK, LIGHT, Theme, render_figure
 from tripletkit.search.exact import find_neighbors
 
 _TEMPLATE = "report.html.j2"
@@ -110,7 +110,7 @@ def make_page(
 ) -> str:
     """Return the HTML of the report; see `write_report`."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tripletkit.report", "."),
+        loader=jinja2.PackageLoader("tripletkit.reporting", "."),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

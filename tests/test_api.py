@@ -1,0 +1,455 @@
+"""From Python the same things come out as from the command line, and nothing is printed."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import json
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import tripletkit as tk
+from tripletkit.cli.main import tripletkit
+
+QUICK = {"backbone": "tiny", "epochs": 3, "dim": 4}
+
+
+def quietly_train(*given, **settings) -> tk.Model:
+    """Train for a moment; with so few triplets there is much to be warned of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", tk.TripletkitWarning)
+        return tk.train(*given, **QUICK, **settings)
+
+
+@pytest.fixture
+def model(toy_model: Path, tiny_backbone) -> tk.Model:
+    return tk.load(toy_model)
+
+
+@pytest.fixture
+def run(runner):
+    """Run a command and return what it prints."""
+
+    def run(*arguments: object) -> str:
+        result = runner.invoke(tripletkit, [*map(str, arguments)], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    return run
+
+
+@pytest.fixture
+def frame(toy_competition) -> pd.DataFrame:
+    """The training triplets as a table, with a column that says nothing and names out of order."""
+    columns = ["anchor", "positive", "negative"]
+    table = pd.read_csv(toy_competition.train, sep=" ", names=columns, dtype=str)
+    return table.assign(rater=7)[["negative", "rater", "anchor", "positive"]]
+
+
+# What is public.
+
+
+@pytest.mark.integration
+def test_import_is_quick_and_loads_nothing():
+    script = (
+        "import os, sys, time; started_s = time.perf_counter()\n"
+        "import tripletkit\n"
+        "took_s = time.perf_counter() - started_s\n"
+        "heavy = {'numpy', 'pandas', 'PIL', 'click', 'sklearn', 'keras', 'tensorflow'}\n"
+        "print(took_s < 0.3, sorted(heavy & set(sys.modules)), 'KERAS_BACKEND' in os.environ)\n"
+        "print(sorted(set(tripletkit.__all__) - set(dir(tripletkit))), tripletkit.__version__)\n"
+        "tripletkit.read_triplets, tripletkit.score, tripletkit.load, tripletkit.train\n"
+        "print(sorted({'click', 'keras', 'tensorflow'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stderr == ""
+    assert done.stdout == f"True [] False\n[] {tk.__version__}\n[]\n"
+
+
+def test_a_name_that_is_not_public_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'trian'"):
+        tk.trian  # noqa: B018
+
+
+def public_callables():
+    """Yield (name, function) of all that can be called of what is public."""
+    for name in tk.__all__:
+        value = getattr(tk, name)
+        if not inspect.isclass(value):
+            yield name, value
+            continue
+        if issubclass(value, BaseException):
+            continue
+        for method, function in inspect.getmembers(value):
+            # What scikit-learn and the tuple give is theirs to explain.
+            home = getattr(inspect.unwrap(function), "__module__", "") or ""
+            if not method.startswith("_") and callable(function) and home.startswith("tripletkit"):
+                yield f"{name}.{method}", function
+
+
+CALLABLES = [pytest.param(name, function, id=name) for name, function in public_callables()]
+
+
+@pytest.mark.parametrize("name", tk.__all__)
+def test_every_public_name_says_what_it_is(name):
+    doc = getattr(tk, name).__doc__
+    assert doc
+    assert re.match(r"[A-Z].*\.$", doc.strip().splitlines()[0])
+
+
+@pytest.mark.parametrize(("name", "function"), CALLABLES)
+def test_public_functions_explain_what_they_take_and_give(name, function):
+    doc = inspect.getdoc(function)
+    assert doc, name
+    parameters = [each for each in inspect.signature(function).parameters if each != "self"]
+    short = name.startswith(("Triplets.", "Answers.", "Truth.")) and not name.endswith(
+        ("from_frame", "from_array")
+    )
+    if short:
+        return
+    if parameters:
+        explained = doc.partition("Args:")[2]
+        for parameter in parameters:
+            assert re.search(rf"\b{parameter}\b", explained), f"{name}: {parameter}"
+    if inspect.signature(function).return_annotation not in ("None", None):
+        assert "Returns:" in doc or not parameters, name
+
+
+# Training.
+
+
+def test_all_ways_to_give_triplets_train_the_same_model(
+    toy_competition, tiny_backbone, frame, tmp_path, run, capfd
+):
+    images = toy_competition.images
+    run(
+        *("train", toy_competition.train, images, "-o", tmp_path / "m"),
+        *("--backbone", "tiny", "--epochs", 3, "--dim", 4),
+    )
+    expected = run("predict", toy_competition.test, "--model", tmp_path / "m")
+    triplets = tk.read_triplets(toy_competition.train)
+    names = sorted(triplets.names)
+    rows = pd.Index(names).get_indexer(triplets.names)[triplets.rows]
+    capfd.readouterr()
+    for given, more in (
+        (str(toy_competition.train), {}),
+        (frame, {}),
+        (triplets, {}),
+        (rows, {"names": names}),
+    ):
+        model = quietly_train(given, images, **more)
+        text = io.StringIO(newline="")
+        model.answer(toy_competition.test).write(text)
+        assert text.getvalue() == expected
+        assert model.path is None
+    # Nothing was printed, neither by us nor by TensorFlow.
+    assert capfd.readouterr() == ("", "")
+
+
+def test_training_warns_and_records_what_it_was_given(toy_competition, tiny_backbone, frame):
+    with pytest.warns(tk.TripletkitWarning) as warned:
+        model = tk.train(frame, toy_competition.images, seed=3, **QUICK)
+    few = [str(each.message) for each in warned if each.category is tk.FewTripletsWarning]
+    assert "too few to choose an epoch by" in few[0]
+    assert model.record.inputs.triplets.name == "DataFrame"
+    assert model.record.settings.seed == 3
+    assert model.record.command.startswith("tripletkit.train(triplets=<DataFrame>, images=")
+    assert model.validation.trained.n == model.record.split.n_val
+    assert list(model.history["epoch"]) == [1, 2, 3]
+    assert model.embed().vectors.shape == (60, 4)
+
+
+@pytest.mark.parametrize("form", ["file", "mapping", "series", "table"])
+def test_all_ways_to_give_labels_are_one(
+    toy_competition, tiny_backbone, labels_file, tmp_path, form
+):
+    table = pd.read_csv(labels_file, dtype=str)
+    labels = {
+        "file": labels_file,
+        "mapping": dict(table.itertuples(index=False)),
+        "series": table.set_index("name")["label"],
+        "table": table,
+    }[form]
+    model = quietly_train(images=toy_competition.images, labels=labels)
+    assert model.record.classes == sorted(table["label"].unique())
+    assert model.record.inputs.triplets is None
+
+
+def test_votes_and_validation_are_taken_from_arrays(toy_competition, tiny_backbone, frame):
+    truth = pd.read_csv(toy_competition.truth)["label"].to_numpy()
+    votes = np.tile([[3, 1]], (len(frame), 1))
+    model = quietly_train(
+        frame,
+        toy_competition.images,
+        votes=votes,
+        val=tk.read_triplets(toy_competition.test),
+        val_truth=truth,
+    )
+    assert model.record.split.n_val == 200
+    assert model.record.inputs.votes.taken_as == "weight"
+    expected = tk.score(model.answer(toy_competition.test), truth).accuracy
+    assert model.validation.trained.accuracy == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field", "message"),
+    [
+        ({"marign": 0.3}, "marign", "margin"),
+        ({"dropout": 2}, "dropout", "dropout"),
+        ({"images": None}, "images", "folder of the images"),
+        ({"triplets": None}, "triplets", "labels"),
+        ({"triplets": None, "votes": [[1, 2]]}, "triplets", "rows of `triplets`"),
+    ],
+)
+def test_settings_that_will_not_do_are_named(toy_competition, arguments, field, message):
+    given = {"triplets": toy_competition.train, "images": toy_competition.images} | arguments
+    with pytest.raises(tk.SettingsError, match=message) as caught:
+        tk.train(**given)
+    assert caught.value.field == field
+
+
+# Models.
+
+
+def test_answers_are_those_of_predict(model, toy_competition, toy_model, run, tmp_path):
+    answers = model.answer(toy_competition.test)
+    assert isinstance(answers, tk.Answers)
+    answers.write(tmp_path / "preds.csv")
+    expected = run("predict", toy_competition.test, "--model", toy_model)
+    assert (tmp_path / "preds.csv").read_text() == expected
+    table = answers.to_frame()
+    assert list(table.columns) == ["a", "b", "c", "prediction", "margin"]
+    np.testing.assert_array_equal(table["prediction"], answers.margins > 0)
+    frozen = run("predict", toy_competition.test, "--model", toy_model, "--frozen")
+    text = io.StringIO(newline="")
+    model.frozen.answer(toy_competition.test).write(text)
+    assert text.getvalue() == frozen != expected
+
+
+def test_rows_with_an_image_that_is_gone_are_warned_of(model, toy_competition):
+    queries = pd.DataFrame({"a": ["p00.png"], "b": ["gone.png"], "c": ["p01.png"]})
+    with pytest.raises(tk.TripletkitError, match=r"DataFrame:0: there is no image .gone.png"):
+        model.answer(queries)
+    with pytest.warns(tk.DataWarning, match="1 of 1 rows have an image that cannot be used"):
+        answers = model.answer(queries, skip_bad=True)
+    assert np.isnan(answers.margins).all()
+    assert answers.predictions.tolist() == [0]
+
+
+def test_embed_gives_what_the_command_writes(model, toy_competition, toy_model, run, tmp_path):
+    run("embed", toy_competition.images, "--model", toy_model, "-o", tmp_path / "e.npz")
+    written = np.load(tmp_path / "e.npz")
+    embeddings = model.embed()
+    assert embeddings.names == written["names"].tolist()
+    np.testing.assert_array_equal(embeddings.vectors, written["vectors"])
+    assert np.asarray(embeddings).shape == (60, 10)
+    assert embeddings.to_frame().loc["p07.png"].tolist() == embeddings.vectors[7].tolist()
+    embeddings.write(tmp_path / "again.npz")
+    assert np.load(tmp_path / "again.npz")["names"].tolist() == embeddings.names
+    assert repr(embeddings) == "Embeddings(60 images, 10 numbers each)"
+
+
+def test_files_arrays_and_pil_images_give_the_same_embedding(model, toy_competition):
+    path = toy_competition.images / "p05.png"
+    with Image.open(path) as image:
+        image.load()
+    pixels = np.asarray(image.convert("RGB"))
+    given = [path, pixels, image, str(path.parent / "p06.png")]
+    found = model.embed(given)
+    assert found.names == [str(path), "1", "2", str(path.parent / "p06.png")]
+    np.testing.assert_array_equal(found.vectors[1], found.vectors[0])
+    np.testing.assert_array_equal(found.vectors[2], found.vectors[0])
+    assert not np.array_equal(found.vectors[3], found.vectors[0])
+    for one in (path, pixels, image):
+        np.testing.assert_array_equal(model.embed(one).vectors, found.vectors[:1])
+    named = model.embed([pixels, image], names=["x", "y"])
+    assert named.names == ["x", "y"]
+    grey = model.embed(np.full((20, 20), 128, np.uint8))
+    np.testing.assert_array_equal(grey.vectors, model.embed(Image.new("L", (20, 20), 128)).vectors)
+
+
+@pytest.mark.parametrize(
+    ("images", "names", "message"),
+    [
+        ([np.zeros((4, 4, 3))], None, "image 0: expected a path, a PIL image.*float64"),
+        ([np.zeros((4, 4, 2), np.uint8)], None, r"of the shape \(4, 4, 2\)"),
+        (["nowhere.png"], None, "there is no image"),
+        ([], None, "got none"),
+        ([np.zeros((4, 4), np.uint8)] * 2, ["x", "x"], "a name of its own"),
+        ([np.zeros((4, 4), np.uint8)], ["x", "y"], "each of 1 images, got 2"),
+        ([Image.new("F", (4, 4))], None, "no defined white"),
+    ],
+)
+def test_what_is_no_image_is_refused(model, images, names, message):
+    with pytest.raises(tk.TripletkitError, match=message):
+        model.embed(images, names=names)
+
+
+def test_neighbors_are_those_of_the_command(model, toy_competition, toy_model, run):
+    images = toy_competition.images
+    out = run(
+        *("neighbors", images, "--query", images / "p03.png", "--query", images / "p04.png"),
+        *("--model", toy_model, "-k", 3, "--json"),
+    )
+    expected = [
+        (query["query"], neighbor["rank"], neighbor["name"], neighbor["distance"])
+        for query in json.loads(out)["queries"]
+        for neighbor in query["neighbors"]
+    ]
+    table = model.neighbors([images / "p03.png", images / "p04.png"], k=3)
+    assert list(table.itertuples(index=False, name=None)) == expected
+    known = model.embed()
+    again = model.neighbors(known, known, k=3)
+    assert len(again) == 180
+    assert (again["query"] != again["name"]).all()
+    assert again[again["query"] == "p03.png"]["name"].tolist() == table["name"][:3].tolist()
+    with pytest.raises(tk.SettingsError, match="at least 1"):
+        model.neighbors(known, known, k=0)
+
+
+def test_a_model_in_memory_is_saved_and_loaded(
+    toy_competition, toy_model, tiny_backbone, frame, tmp_path
+):
+    model = quietly_train(frame, toy_competition.images)
+    margins = model.answer(toy_competition.test).margins
+    place = tmp_path / "m"
+    model.save(place)
+    assert model.path == place
+    for again in (model, tk.load(place), tk.load(str(place))):
+        np.testing.assert_array_equal(again.answer(toy_competition.test).margins, margins)
+    with pytest.raises(tk.TripletkitError, match="holds a model already"):
+        model.save(toy_model)
+    model.save(tmp_path / "m2")
+    tk.load(place).save(tmp_path / "m2", overwrite=True)
+    assert sorted(file.name for file in (tmp_path / "m2").iterdir()) == sorted(
+        file.name for file in place.iterdir()
+    )
+
+
+def test_a_backbone_alone_answers_and_is_not_saved(toy_competition, tiny_backbone, tmp_path):
+    backbone = tk.pretrained("tiny")
+    assert backbone.validation is backbone.record is backbone.history is backbone.path is None
+    assert backbone.distance == "cosine"
+    truth = tk.read_truth(toy_competition.truth)
+    answers = backbone.answer(toy_competition.test, toy_competition.images)
+    assert tk.score(answers, truth).accuracy > 0.5
+    assert backbone.embed(toy_competition.images).vectors.shape == (60, 24)
+    with pytest.raises(tk.SettingsError, match="knows no images"):
+        backbone.answer(toy_competition.test)
+    with pytest.raises(tk.TripletkitError, match="a backbone alone is not saved"):
+        backbone.save(tmp_path / "m")
+    with pytest.raises(tk.TripletkitError, match="has no report"):
+        tk.report(backbone, tmp_path / "r.html")
+
+
+def test_a_model_shows_what_it_is(model, toy_model):
+    assert repr(model).startswith(f"<tripletkit model {toy_model}, recipe mlp, backbone tiny")
+    card = model._repr_html_()
+    assert card.count("<img src='data:image/jpeg;base64,") == 6
+    assert "title='p00.png'" in card
+    assert f"{model.validation.trained.accuracy:.3f}" in card
+    assert "distance cosine" in repr(tk.pretrained("tiny"))
+    assert "<img" not in tk.pretrained("tiny")._repr_html_()
+
+
+def test_a_report_is_written_from_what_is_in_memory(model, toy_competition, tmp_path, labels_file):
+    labels = dict(pd.read_csv(labels_file, dtype=str).itertuples(index=False))
+    page = tk.report(
+        model,
+        tmp_path / "r.html",
+        triplets=tk.read_triplets(toy_competition.test).to_frame(),
+        truth=toy_competition.truth,
+        labels=labels,
+    )
+    assert page == tmp_path / "r.html"
+    accuracy = tk.score(model.answer(toy_competition.test), toy_competition.truth).accuracy
+    assert f"{accuracy:.1%}" in page.read_text() or f"{accuracy:.3f}" in page.read_text()
+
+
+# Triplets and scores, without any model.
+
+
+def test_a_score_is_that_of_the_command(toy_competition, run, tmp_path):
+    rng = np.random.default_rng(0)
+    triplets = tk.read_triplets(toy_competition.test)
+    truth = tk.read_truth(toy_competition.truth)
+    predictions = np.where(rng.random(200) < 0.8, truth.labels, 1 - truth.labels)
+    (tmp_path / "a.txt").write_text("".join(f"{value}\n" for value in predictions))
+    out = run(
+        *("score", tmp_path / "a.txt", toy_competition.truth),
+        *("--triplets", toy_competition.test, "--json"),
+    )
+    for answers in (predictions, predictions.astype(bool), list(predictions), tmp_path / "a.txt"):
+        found = tk.score(answers, toy_competition.truth, triplets=triplets.to_frame())
+        assert found.to_json() == json.loads(out)
+    assert tk.score(predictions, truth).bootstrap is None
+    assert str(found).startswith(f"{found.accuracy:.4f} (")
+    assert f"{found.bootstrap.low:.3f} to {found.bootstrap.high:.3f}" in str(found)
+
+
+def test_a_comparison_is_that_of_the_command(toy_competition, run, tmp_path):
+    rng = np.random.default_rng(0)
+    truth = tk.read_truth(toy_competition.truth).labels
+    given = {}
+    for name, skill in (("a.txt", 0.6), ("b.txt", 0.9)):
+        given[name] = np.where(rng.random(200) < skill, truth, 1 - truth)
+        (tmp_path / name).write_text("".join(f"{value}\n" for value in given[name]))
+    out = run(
+        *("compare", tmp_path / "a.txt", tmp_path / "b.txt", toy_competition.truth),
+        *("--triplets", toy_competition.test, "--json"),
+    )
+    found = tk.compare(given, truth, triplets=toy_competition.test)
+    assert found.to_json() == json.loads(out.replace(f"{tmp_path}/", ""))
+    assert [ranked.name for ranked in found.ranking] == ["b.txt", "a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: tk.score([1, 2]), "expected 1 or 0 for each triplet"),
+        (lambda: tk.score([1, 0], [1]), "got 2"),
+        (lambda: tk.compare({"a": [1, 0]}, [1, 0]), "two or more answers"),
+        (lambda: tk.compare({"a": [1, 0], "b": [1]}, [1, 0]), "got 1"),
+        (lambda: tk.score([1, 0], unique=True), "needs `triplets`"),
+        (lambda: tk.controls(np.zeros((1, 3), int), []), "without `names`"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(call, message):
+    with pytest.raises(tk.TripletkitError, match=message):
+        call()
+
+
+def test_controls_audit_and_split_are_those_of_the_commands(toy_competition, frame, run, tmp_path):
+    train, test = toy_competition.train, toy_competition.test
+    out = json.loads(run("controls", train, test, "--truth", toy_competition.truth, "--json"))
+    found = tk.controls(frame, test, toy_competition.truth)
+    assert [baseline.to_json() for baseline in found] == out["baselines"]
+
+    audit = tk.audit(frame, toy_competition.images, against=[test])
+    out = json.loads(run("audit", train, toy_competition.images, "--against", test, "--json"))
+    assert audit.n_triplets == out["n_triplets"] == 400
+    assert audit.n_distinct == out["n_distinct"]
+
+    parts = tk.split(frame, "image", val_fraction=0.4, seed=2)
+    out = json.loads(
+        run(
+            *("split", train, "-o", tmp_path / "s", "--by", "image"),
+            *("--val-fraction", 0.4, "--seed", 2, "--json"),
+        )
+    )
+    assert (len(parts.train), len(parts.val)) == (out["n_train"], out["n_val"])
+    written = tk.read_triplets(tmp_path / "s" / "train.txt")
+    assert written.to_frame().equals(parts.train.to_frame())
+    train, val, cost = parts
+    assert cost.n_shared_images == 0
+    assert not np.intersect1d(train.rows, val.rows).size

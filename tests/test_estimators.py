@@ -1,0 +1,202 @@
+"""The estimator must do what scikit-learn's tools expect of one: clone, pipelines, grids, checks.
+
+scikit-learn's own checks fit on a label for each row, and this estimator on triplets of rows. So
+they run on a stand-in that draws triplets from the labels it is given and is the estimator
+otherwise. Those of `predict` and `decision_function` give features, where the estimator answers
+triplets: they do not apply, so the stand-in has neither.
+"""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import tripletkit as tk
+from tripletkit.errors import SettingsError, TripletFileError
+
+QUICK = {"hidden": 8, "dim": 3, "epochs": 3}
+
+
+@pytest.fixture(scope="module")
+def features() -> np.ndarray:
+    """60 feature vectors of which the first two numbers alone count."""
+    return np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def triplets(features: np.ndarray) -> np.ndarray:
+    rng = np.random.default_rng(1)
+    rows = np.array([rng.choice(len(features), 3, replace=False) for _ in range(1500)])
+    anchor, first, second = (features[rows[:, slot], :2] for slot in range(3))
+    nearer = np.linalg.norm(anchor - first, axis=1) < np.linalg.norm(anchor - second, axis=1)
+    return np.where(nearer[:, None], rows, rows[:, [0, 2, 1]])
+
+
+@pytest.fixture(scope="module")
+def fitted(features, triplets) -> tk.TripletEmbedding:
+    return tk.TripletEmbedding(epochs=15, dim=4).fit(features, triplets)
+
+
+def test_fit_learns_which_numbers_count(fitted, features, triplets):
+    anchor, first, second = (features[triplets[:, slot]] for slot in range(3))
+    before = np.mean(
+        np.linalg.norm(anchor - first, axis=1) < np.linalg.norm(anchor - second, axis=1)
+    )
+    assert fitted.score(features, triplets) > before + 0.1
+    assert fitted.embeddings_.shape == (60, 4)
+    np.testing.assert_allclose(np.linalg.norm(fitted.embeddings_, axis=1), 1, rtol=1e-5)
+    assert len(fitted.history_) == 15
+
+
+def test_transform_of_the_same_features_gives_the_embeddings(fitted, features):
+    np.testing.assert_array_equal(fitted.transform(features), fitted.embeddings_)
+    np.testing.assert_array_equal(fitted.transform(features[7:9]), fitted.embeddings_[7:9])
+
+
+def test_answers_are_the_signs_of_margins(fitted, features, triplets):
+    margins = fitted.decision_function(triplets)
+    a, b, c = (fitted.embeddings_[triplets[:, slot]] for slot in range(3))
+    expected = np.linalg.norm(a - c, axis=1) - np.linalg.norm(a - b, axis=1)
+    np.testing.assert_allclose(margins, expected, atol=1e-5)
+    np.testing.assert_array_equal(fitted.predict(triplets), margins > 0)
+    np.testing.assert_array_equal(fitted.decision_function(triplets[:, [0, 2, 1]]), -margins)
+    # Of other images: the same rows under other numbers.
+    np.testing.assert_array_equal(fitted.predict(59 - triplets, features[::-1]), margins > 0)
+
+
+def test_both_ways_to_fit_are_one(features, triplets):
+    plain = tk.TripletEmbedding(**QUICK).fit(features, triplets)
+    looked_up = tk.TripletEmbedding(preprocessor=features, **QUICK).fit(triplets)
+    np.testing.assert_array_equal(plain.embeddings_, looked_up.embeddings_)
+    assert looked_up.score(triplets) == plain.score(features, triplets)
+
+
+def test_answers_say_which_image_is_the_nearer_one(features, triplets):
+    is_turned = np.arange(len(triplets)) % 3 == 0
+    asked = np.where(is_turned[:, None], triplets[:, [0, 2, 1]], triplets)
+    plain = tk.TripletEmbedding(features, **QUICK).fit(triplets)
+    for no in (0, -1):
+        answered = tk.TripletEmbedding(features, **QUICK).fit(asked, np.where(is_turned, no, 1))
+        np.testing.assert_array_equal(plain.embeddings_, answered.embeddings_)
+    assert plain.score(asked, ~is_turned) == plain.score(triplets)
+
+
+def test_a_clone_has_the_parameters_and_a_pickle_the_embedding(fitted, features):
+    again = clone(fitted)
+    assert again.get_params() == fitted.get_params()
+    with pytest.raises(NotFittedError):
+        again.transform(features)
+    loaded = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(loaded.transform(features), fitted.embeddings_)
+
+
+def test_a_pipeline_fits_on_features_and_triplets(features, triplets):
+    stretched = features * 10 ** np.arange(8.0)
+    pipeline = make_pipeline(StandardScaler(), tk.TripletEmbedding(**QUICK))
+    pipeline.fit(stretched, triplets)
+    assert pipeline.transform(stretched).shape == (60, 3)
+    assert list(pipeline.get_feature_names_out()) == [f"tripletembedding{n}" for n in range(3)]
+    assert pipeline.score(stretched, triplets) > 0.5
+
+
+def test_a_grid_is_searched_by_splits_that_share_no_image(features, triplets):
+    grid = {"dim": [1, 4], "epochs": [2]}
+    splits = tk.ImageSplit(n_splits=2)
+    search = GridSearchCV(tk.TripletEmbedding(features, hidden=8), grid, cv=splits).fit(triplets)
+    assert search.n_splits_ == 2
+    assert search.best_params_["dim"] in (1, 4)
+    by_hand = []
+    for train, test in splits.split(triplets):
+        model = tk.TripletEmbedding(features, hidden=8, dim=1, epochs=2).fit(triplets[train])
+        by_hand.append(model.score(triplets[test]))
+    at = search.cv_results_["params"].index({"dim": 1, "epochs": 2})
+    assert search.cv_results_["mean_test_score"][at] == pytest.approx(np.mean(by_hand))
+    assert search.best_estimator_.transform(features).shape == (60, search.best_params_["dim"])
+
+
+def test_a_random_split_rewards_what_image_splits_do_not():
+    # Features of chance and answers of chance: a new image can only be guessed. But each pair is
+    # judged again and again, so that rows held out by chance can be remembered.
+    rng = np.random.default_rng(3)
+    features = rng.normal(size=(30, 64)).astype(np.float32)
+    rows = np.array([rng.choice(30, 3, replace=False) for _ in range(300)])
+    rows = np.repeat(rows, 4, axis=0)
+    model = tk.TripletEmbedding(features, hidden=64, dropout=0.0, learning_rate=5e-3, epochs=40)
+    by_rows = cross_val_score(model, rows, cv=KFold(2, shuffle=True, random_state=0)).mean()
+    by_images = cross_val_score(model, rows, cv=tk.ImageSplit(2, test_size=0.5)).mean()
+    assert by_rows > 0.85
+    assert by_images < 0.7
+
+
+def test_random_state_decides_the_embedding(features, triplets):
+    def embed(random_state):
+        model = tk.TripletEmbedding(random_state=random_state, **QUICK)
+        return model.fit(features, triplets).embeddings_
+
+    np.testing.assert_array_equal(embed(3), embed(3))
+    assert not np.array_equal(embed(3), embed(np.random.RandomState(3)))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "field"),
+    [({"loss": "center"}, "loss"), ({"recipe": "residual", "distance": "l1"}, "distance")],
+)
+def test_parameters_that_do_not_go_together_are_named(features, triplets, parameters, field):
+    with pytest.raises(SettingsError) as caught:
+        tk.TripletEmbedding(**parameters).fit(features, triplets)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda rows: rows + 1, "indices of 60 rows of features, got 1 to 60"),
+        (lambda rows: rows[:, :2], "shape"),
+        (lambda rows: rows.astype(float), "integer triplets"),
+        (lambda rows: rows[:0], "triplets to learn from"),
+        (lambda rows: rows[:, [0, 1, 1]], "1,500 that name one twice"),
+        (lambda rows: None, "requires y to be passed"),
+    ],
+)
+def test_what_are_no_triplets_is_refused(features, triplets, wrong, message):
+    rows = np.concatenate([triplets[:-1], [[59, 0, 1]]])
+    with pytest.raises(TripletFileError, match=message):
+        tk.TripletEmbedding().fit(features, wrong(rows))
+
+
+class LabelledEmbedding(tk.TripletEmbedding):
+    """The estimator, fitted on labels: each row is nearer to one of its label than to another."""
+
+    def fit(self, X, y=None):
+        if self.preprocessor is not None or y is None:
+            return super().fit(X, y)
+        rng = np.random.default_rng(0)
+        labels = np.asarray(y).ravel()
+        n = len(labels)
+        rows = np.array([rng.choice(n, 3, replace=False) for _ in range(60)]) if n > 2 else []
+        if n > 2:
+            turned = labels[rows[:, 0]] == labels[rows[:, 2]]
+            rows = np.where(turned[:, None], rows[:, [0, 2, 1]], rows)
+        return super().fit(X, rows)
+
+    def score(self, X, y=None):
+        return float(super().transform(X).mean())
+
+    def _of_triplets(self):
+        raise AttributeError("answers are to triplets, and scikit-learn's checks give features")
+
+    predict = decision_function = property(_of_triplets)
+
+
+@pytest.mark.slow
+@parametrize_with_checks([LabelledEmbedding(hidden=4, dim=2, epochs=1)])
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)

@@ -1,0 +1,58 @@
+"""Embeddings of images with their names: what `Model.embed` gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tripletkit.search.vector_files import write_vectors
+
+
+@dataclass(frozen=True, repr=False)
+class Embeddings:
+    """Vectors of images, in the order of their names.
+
+    Attributes:
+        names: of the images, distinct.
+        vectors: `(n_images, n_dims)` float32.
+        distance: that belongs to the vectors: `"l2"`, `"l1"`, `"squared-l2"` or `"cosine"`.
+        contents: SHA-256 of each image's content, by which copies are known.
+    """
+
+    names: list[str]
+    vectors: np.ndarray
+    distance: str
+    contents: Sequence[bytes | None]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        return f"Embeddings({len(self):,} images, {self.vectors.shape[1]:,} numbers each)"
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        """Return the vectors, so that NumPy and scikit-learn take embeddings as they are."""
+        return np.array(self.vectors, dtype=dtype, copy=copy)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table with a row for each image, named by it, and a column for each number.
+
+        Returns:
+            `(n_images, n_dims)` float32; the index is called `name`.
+        """
+        return pd.DataFrame(self.vectors, index=pd.Index(self.names, name="name"))
+
+    def write(self, path: str | Path) -> None:
+        """Write names and vectors to a file.
+
+        Args:
+            path: its suffix says the format: `.parquet` (columns name and vector), `.csv` (name,
+                0, 1, ...), or `.npz` (arrays names and vectors).
+        Raises:
+            OutputError: if the suffix is another, or the file cannot be written.
+        """
+        write_vectors(Path(path), self.names, self.vectors)

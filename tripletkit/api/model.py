@@ -1,0 +1,358 @@
+"""A model, or a backbone alone, that answers triplets, embeds images and finds neighbours."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+
+from tripletkit import defaults
+from tripletkit.api.embeddings import Embeddings
+from tripletkit.api.image_inputs import ImagesLike, open_images
+from tripletkit.api.inputs import PathLike, TripletsLike, take_triplets
+from tripletkit.api.model_card import describe_model, draw_card
+from tripletkit.errors import DataWarning, ModelFolderError, SettingsError
+from tripletkit.evaluation.answers import Answers
+from tripletkit.evaluation.distances import triplet_margins
+from tripletkit.evaluation.validation import Validation
+from tripletkit.features.backbones import AUTO
+from tripletkit.features.collection import NamedFiles, find_files, open_collection
+from tripletkit.features.image_views import choose_views
+from tripletkit.features.sources import FeatureSource, choose_source
+from tripletkit.features.store import FeatureStore
+from tripletkit.model.model_folder import ModelFolder, copy_model, load_model
+from tripletkit.model.record import ModelRecord
+from tripletkit.progress import Progress
+from tripletkit.search.encoders import Encoder
+from tripletkit.search.exact import find_neighbors
+
+
+class Model:
+    """What turns images into embeddings, and answers triplets by them.
+
+    `tripletkit.train`, `tripletkit.load` and `tripletkit.pretrained` return one; it is not made in
+    another way. Features are kept on disk, so that an image goes through the backbone once.
+
+    Attributes:
+        distance: by which embeddings are compared.
+        images: folder of the images that it was trained with; `None` without a training.
+        path: its folder; `None` without a training, or before `save`.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        images: Path | None = None,
+        cache: Path | None = None,
+        scratch: TemporaryDirectory | None = None,
+    ) -> None:
+        self._encoder = encoder
+        self._images = images
+        self._cache = cache
+        # A model that was not saved lives as long as this does.
+        self._scratch = scratch
+
+    @property
+    def distance(self) -> str:
+        """The distance by which embeddings are compared."""
+        return self._encoder.distance
+
+    @property
+    def images(self) -> Path | None:
+        """Folder of the images that it was trained with; None without a training."""
+        return self._images
+
+    @property
+    def path(self) -> Path | None:
+        """Its folder; None without a training, or before `save`."""
+        if self._encoder.model is None or self._scratch is not None:
+            return None
+        return self._encoder.model.path
+
+    @property
+    def folder(self) -> ModelFolder | None:
+        """Its files; None without a training."""
+        return self._encoder.model
+
+    @property
+    def record(self) -> ModelRecord | None:
+        """All that is known of how it came to be, as in `model.json`; None without a training."""
+        return None if self._encoder.model is None else self._encoder.model.record
+
+    @property
+    def validation(self) -> Validation | None:
+        """Scores on the validation triplets, beside the frozen features' own and the baselines.
+
+        None without a training, or where there were no validation triplets.
+        """
+        return None if self.record is None else self.record.validation
+
+    @property
+    def history(self) -> pd.DataFrame | None:
+        """Table of the epochs; None without a training."""
+        return None if self._encoder.model is None else self._encoder.model.read_history()
+
+    @property
+    def frozen(self) -> Model:
+        """The same without the trained head: the features of its backbone, compared by cosine."""
+        return Model(
+            Encoder(self._encoder.source),
+            images=self._images,
+            cache=self._cache,
+            scratch=self._scratch,
+        )
+
+    def answer(
+        self,
+        queries: TripletsLike,
+        images: PathLike | None = None,
+        *,
+        names: Sequence[str] | None = None,
+        skip_bad: bool = False,
+        follow_outside: bool = False,
+        progress: Progress | None = None,
+    ) -> Answers:
+        """Answer queries `A B C`: 1 if A is closer to B than to C, else 0.
+
+        Args:
+            queries: a triplet file, a table (`Triplets.from_frame`), `Triplets`, or integer rows of
+                `names`.
+            images: folder of the images. Defaults to the one of the training.
+            names: of the images that integer rows are indices of.
+            skip_bad: answer 0 without a margin where an image cannot be used, instead of raising.
+                Defaults to `False`.
+            follow_outside: allow names and links that lead out of the folder.
+            progress: told (done, total) images whose features have to be computed.
+        Returns:
+            `Answers`: `predictions`, `margins` (d(A,C) - d(A,B)), `write(...)`, `to_frame()`.
+        Raises:
+            TripletFileError: if the queries cannot be read.
+            ImageNameError, ImageReadError: if an image is not there or cannot be read.
+        """
+        triplets = take_triplets(queries, names)
+        files = find_files(
+            triplets.names,
+            triplets.first_places(),
+            self._image_folder(images),
+            skip_bad=skip_bad,
+            follow_outside=follow_outside,
+        )
+        vectors = self._encode(files, skip_bad=skip_bad, progress=progress)
+        margins = triplet_margins(vectors, triplets.rows, self.distance)
+        answers = Answers.from_margins(margins, triplets, triplets.source)
+        _warn_of_undecided(answers)
+        return answers
+
+    def embed(
+        self,
+        images: ImagesLike | None = None,
+        *,
+        names: Sequence[str] | None = None,
+        skip_bad: bool = False,
+        follow_outside: bool = False,
+        progress: Progress | None = None,
+    ) -> Embeddings:
+        """Return the embeddings of images.
+
+        Args:
+            images: a folder, or one or several of: path of a file, `(height, width)` or
+                `(height, width, 3)` array of uint8 (RGB), PIL image. Defaults to the folder of the
+                training.
+            names: of several images, distinct. Defaults to the paths as they were given, and to
+                the places in the list of what has none.
+            skip_bad: leave images out that cannot be used, instead of raising. Defaults to `False`.
+            follow_outside: allow links that lead out of a folder.
+            progress: told (done, total) images whose features have to be computed.
+        Returns:
+            `Embeddings`: `names`, and `vectors` of the shape `(n_images, n_dims)`.
+        Raises:
+            ImageNameError, ImageReadError: if an image is not there or cannot be read.
+        """
+        images = self._image_folder(None) if images is None else images
+        with open_images(images, names, skip_bad=skip_bad, follow_outside=follow_outside) as files:
+            vectors = self._encode(files, skip_bad=skip_bad, progress=progress)
+            with FeatureStore(self._cache) as store:
+                contents = files.contents(store).hashes
+        kept = np.flatnonzero(np.isfinite(vectors).all(axis=1))
+        return Embeddings(
+            [files.names[row] for row in kept],
+            vectors[kept],
+            self.distance,
+            [contents[row] for row in kept],
+        )
+
+    def neighbors(
+        self,
+        queries: ImagesLike | Embeddings,
+        images: PathLike | Embeddings | None = None,
+        k: int = defaults.NEIGHBORS,
+    ) -> pd.DataFrame:
+        """Return the images of a collection that are nearest to queries.
+
+        An image is never its own neighbour, nor is a copy of it under another name.
+
+        Args:
+            queries: see `embed`; or embeddings.
+            images: the collection: a folder, or embeddings by this model. Defaults to the folder
+                of the training.
+            k: how many neighbours of each query. Defaults to `10`.
+        Returns:
+            A table with the columns query, rank (from 1), name and distance, nearest first.
+        Raises:
+            SettingsError: if `k` is below 1.
+            ImageNameError, ImageReadError: if an image is not there or cannot be read.
+        """
+        if k < 1:
+            raise SettingsError("k", f"expected at least 1 for `k`, got {k}")
+        asked = queries if isinstance(queries, Embeddings) else self.embed(queries)
+        known = images if isinstance(images, Embeddings) else self.embed(images)
+        rows_of: dict[bytes, list[int]] = {}
+        for row, content in enumerate(known.contents):
+            rows_of.setdefault(content, []).append(row)
+        same = [np.array(rows_of.get(content, []), dtype=np.int64) for content in asked.contents]
+        found = find_neighbors(known.vectors, asked.vectors, k, self.distance, same)
+        return pd.DataFrame(
+            [
+                (name, rank, known.names[row], distance)
+                for query, name in enumerate(asked.names)
+                for rank, (row, distance) in enumerate(found.of(query), 1)
+            ],
+            columns=["query", "rank", "name", "distance"],
+        )
+
+    def save(self, path: PathLike, *, overwrite: bool = False) -> None:
+        """Write the model folder, whole or not at all.
+
+        Args:
+            path: the folder to make; `tripletkit.load` and the command line take it.
+            overwrite: replace a model that is there. Defaults to `False`.
+        Raises:
+            ModelFolderError: if nothing was trained.
+            OutputError: if it cannot be written, or would replace something it may not.
+        """
+        if self._encoder.model is None:
+            raise ModelFolderError("expected a trained model, a backbone alone is not saved")
+        saved = copy_model(self._encoder.model, Path(path), overwrite=overwrite)
+        source = saved.find_source() if saved.has_own_backbone else self._encoder.source
+        self._encoder = Encoder(source, saved)
+        self._scratch = None
+
+    def __repr__(self) -> str:
+        return f"<{describe_model(self._encoder, self.path)}>"
+
+    def _repr_html_(self) -> str:
+        """Return what it is with a few of its images, for notebooks."""
+        return draw_card(self._encoder, self.path)
+
+    def _image_folder(self, images: PathLike | None) -> Path:
+        if images is not None:
+            return Path(images)
+        if self.images is None:
+            raise SettingsError(
+                "images", "a backbone alone knows no images: say where they are with `images`"
+            )
+        return self.images
+
+    def _encode(
+        self, files: NamedFiles, *, skip_bad: bool, progress: Progress | None
+    ) -> np.ndarray:
+        with FeatureStore(self._cache) as store:
+            collection = open_collection(
+                files, self._encoder.source, store, skip_bad=skip_bad, progress=progress
+            )
+        return self._encoder.encode(collection.features)
+
+
+def load(
+    path: PathLike = defaults.MODEL_FOLDER,
+    *,
+    weights: PathLike | Mapping[str, PathLike] | None = None,
+    cache: PathLike | None = None,
+) -> Model:
+    """Read a model folder that `train` or `Model.save` wrote.
+
+    Args:
+        path: the folder. Defaults to `"tripletkit-model"`.
+        weights: weights file of the backbone, or one for each name, where they are not where they
+            were at training.
+        cache: folder of the feature store. Defaults to the user's.
+    Returns:
+        The `Model`.
+    Raises:
+        ModelFolderError: if it is missing, incomplete, edited or of another format.
+    """
+    folder = load_model(Path(path))
+    return make_model(folder, folder.find_source(given_weights(weights)), cache)
+
+
+def pretrained(
+    backbone: str | Sequence[str] = AUTO,
+    *,
+    weights: PathLike | Mapping[str, PathLike] | None = None,
+    views: Sequence[str] = (defaults.VIEWS,),
+    image_size: int | None = None,
+    cache: PathLike | None = None,
+) -> Model:
+    """Return a backbone as it is, without a trained head; embeddings are compared by cosine.
+
+    Args:
+        backbone: a name that `tripletkit backbones` lists, or several. Defaults to `"auto"`:
+            resnet50 where its weights can be had, else efficientnet-lite0.
+        weights: weights file of the backbone, or one for each name. Defaults to its own ImageNet
+            weights.
+        views: of each image to average over: `"original"`, `"flip"`, `"five-crop"`, `"ten-crop"`.
+        image_size: side of the images that it takes, pixels. Defaults to its usual.
+        cache: folder of the feature store. Defaults to the user's.
+    Returns:
+        A `Model`.
+    Raises:
+        BackboneError: if a name is not known, or its weights can neither be found nor downloaded.
+    Example:
+        `tk.pretrained("resnet50").embed("images/")`
+    """
+    names = [backbone] if isinstance(backbone, str) else list(backbone)
+    source = choose_source(names, given_weights(weights), choose_views(views), image_size)
+    return Model(Encoder(source), cache=None if cache is None else Path(cache))
+
+
+def make_model(
+    folder: ModelFolder,
+    source: FeatureSource,
+    cache: PathLike | None = None,
+    scratch: TemporaryDirectory | None = None,
+) -> Model:
+    """Return a trained model.
+
+    Args:
+        folder: that it is in.
+        source: what its features are of.
+        cache: folder of the feature store; None for the user's.
+        scratch: the folder that holds it as long as it is not saved.
+    """
+    where = None if cache is None else Path(cache)
+    return Model(Encoder(source, folder), images=folder.image_folder, cache=where, scratch=scratch)
+
+
+def given_weights(
+    weights: PathLike | Mapping[str, PathLike] | None,
+) -> dict[str | None, Path]:
+    """Return name of a backbone -> weights file; None stands for the only one."""
+    if weights is None:
+        return {}
+    if isinstance(weights, Mapping):
+        return {name: Path(file) for name, file in weights.items()}
+    return {None: Path(weights)}
+
+
+def _warn_of_undecided(answers: Answers) -> None:
+    for is_so, what in (
+        (answers.is_tie, "are ties (both images equally near), answered 0"),
+        (answers.is_undecidable, "have an image that cannot be used, answered 0 without a margin"),
+    ):
+        if n := int(is_so.sum()):
+            warnings.warn(f"{n:,} of {len(answers):,} rows {what}", DataWarning, stacklevel=3)

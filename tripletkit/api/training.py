@@ -1,0 +1,206 @@
+"""Training from Python: what is given becomes a job, and its result a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from tripletkit import defaults
+from tripletkit.api.inputs import (
+    LabelsLike,
+    PathLike,
+    TripletsLike,
+    TruthLike,
+    VotesLike,
+    is_path,
+    take_labels,
+    take_triplets,
+    take_truth,
+    take_votes,
+)
+from tripletkit.api.model import Model, given_weights, make_model
+from tripletkit.data.triplets import Triplets
+from tripletkit.data.votes import Votes, VotesAs
+from tripletkit.errors import SettingsError
+from tripletkit.features.backbones import AUTO
+from tripletkit.model.model_folder import load_model
+from tripletkit.progress import Stages, no_stages
+from tripletkit.training.job import TrainingJob
+from tripletkit.training.sources import TrainingSources
+
+
+def train(
+    triplets: TripletsLike | None = None,
+    images: PathLike | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    labels: LabelsLike | None = None,
+    votes: VotesLike | None = None,
+    fourth_column: str | None = None,
+    votes_as: VotesAs | None = None,
+    val: TripletsLike | None = None,
+    val_truth: TruthLike | None = None,
+    val_votes: VotesLike | None = None,
+    val_labels: LabelsLike | None = None,
+    val_fraction: float | None = None,
+    split: str | None = None,
+    backbone: str | Sequence[str] = AUTO,
+    weights: PathLike | Mapping[str, PathLike] | None = None,
+    views: Sequence[str] = (defaults.VIEWS,),
+    image_size: int | None = None,
+    unseen_classes: float | None = None,
+    test: TripletsLike | None = None,
+    skip_bad: bool = False,
+    follow_outside: bool = False,
+    cache: PathLike | None = None,
+    output: PathLike | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    tensorboard: PathLike | None = None,
+    stages: Stages = no_stages,
+    **settings: Any,
+) -> Model:
+    """Train a model from judgements `anchor positive negative` over a folder of images.
+
+    Every image goes through the frozen backbone once; its features are kept on disk, so that the
+    next training starts at once. Nothing is printed: remarks go to
+    `logging.getLogger("tripletkit")`, and cautions are `TripletkitWarning`s.
+
+    Args:
+        triplets: a triplet file, a table (`Triplets.from_frame`), `Triplets`, or integer rows of
+            `names`. `None` draws them from `labels`.
+        images: folder of the images.
+        names: of the images that integer rows of `triplets`, `val` and `test` are indices of.
+        labels: a CSV with the columns name and label, a folder with a subfolder for each class, a
+            table, a Series by name, or a mapping; for losses and mining that need classes.
+        votes: how many people said what of each triplet: a votes file, a table with the columns
+            votes_b and votes_c, or an array of the shape (n_triplets, 2).
+        fourth_column: `"share"` where triplet files have the share of votes for the second image
+            as their fourth column.
+        votes_as: what training makes of votes: `"weight"`, `"soft"` or `"majority"`.
+        val: validation triplets of their own, as `triplets`. Defaults to some of `triplets`.
+        val_truth: which image of `val` is the positive, where they stand in chance order.
+        val_votes, val_labels: as `votes` and `labels`, for validation.
+        val_fraction: share of the images, or of the triplets, to set apart. Defaults to `0.1`.
+        split: what training and validation must not share: `"image"` (the default),
+            `"component"` or `"random"`.
+        backbone: a name that `tripletkit backbones` lists, or several. Defaults to `"auto"`:
+            resnet50 where its weights can be had, else efficientnet-lite0.
+        weights: weights file of the backbone, or one for each name.
+        views: of each image to average over: `"original"`, `"flip"`, `"five-crop"`, `"ten-crop"`.
+        image_size: side of the images that the backbone takes, pixels. Defaults to its usual.
+        unseen_classes: share of the images to hold out as whole classes, to see how a model does
+            on classes that training has not seen. Defaults to the recipe's own.
+        test: questions to be answered later, to tell how new their images are.
+        skip_bad: leave images out that are missing or cannot be read. Defaults to `False`.
+        follow_outside: allow names and links that lead out of the image folder.
+        cache: folder of the feature store. Defaults to the user's.
+        output: model folder to write. Defaults to `None`, which keeps the model in memory until
+            `Model.save`.
+        overwrite: replace a model that is there.
+        resume: go on with an interrupted training from pixels.
+        tensorboard: folder for each epoch's numbers as TensorBoard logs.
+        stages: told the name of each stage when it begins, such as "features"; returns what is
+            told (done, total) of it.
+        settings: what `tripletkit settings` lists, such as `recipe`, `dim`, `distance`, `loss`,
+            `epochs`, `margin`, `seed`.
+    Returns:
+        The `Model`; its `validation` says how well it does.
+    Raises:
+        SettingsError: if settings do not go together, naming the field.
+        TripletkitError: if something is wrong with data, images or weights, or if training
+            collapses.
+    Example:
+        `tk.train("train.txt", "images/", recipe="residual").answer("test.txt").write("preds.csv")`
+    """
+    if images is None:
+        raise SettingsError("images", "expected the folder of the images as `images`")
+    images = Path(images)
+    given = None if triplets is None else _open(triplets, names)
+    given_val = None if val is None else _open(val, names)
+    job = TrainingJob(
+        TrainingSources(
+            images=images,
+            triplets=given,
+            labels=_open_labels(labels, images),
+            val=given_val,
+            val_truth=_open_truth(val_truth),
+            val_labels=_open_labels(val_labels, images),
+            votes=_open_votes(votes, given),
+            val_votes=_open_votes(val_votes, given_val),
+            fourth_column=fourth_column,
+            votes_as=votes_as,
+            split=split,
+            val_fraction=val_fraction,
+        ),
+        settings=settings,
+        backbones=[backbone] if isinstance(backbone, str) else list(backbone),
+        weights=given_weights(weights),
+        views=list(views),
+        image_size=image_size,
+        unseen_classes=unseen_classes,
+        test=None if test is None else _open(test, names),
+        skip_bad=skip_bad,
+        follow_outside=follow_outside,
+        cache=None if cache is None else Path(cache),
+    )
+    # Loads TensorFlow, which may wait until something is trained.
+    from tripletkit.training import run
+
+    result = run.train(
+        job,
+        None if output is None else Path(output),
+        overwrite=overwrite,
+        resume=resume,
+        tensorboard=None if tensorboard is None else Path(tensorboard),
+        command=_describe_call(triplets=triplets, images=images, backbone=backbone, **settings),
+        stages=stages,
+    )
+    if output is not None:
+        folder, scratch = load_model(Path(output)), None
+    else:
+        # A model is always a folder, so that what is in memory and what was loaded are one.
+        scratch = TemporaryDirectory(prefix="tripletkit-")
+        folder = result.save(Path(scratch.name) / "model")
+    return make_model(folder, folder.find_source(), cache, scratch)
+
+
+def _open(triplets: TripletsLike, names: Sequence[str] | None) -> Path | Triplets:
+    """Return the path of a file, which the record names, or the triplets themselves."""
+    return Path(triplets) if is_path(triplets) else take_triplets(triplets, names)
+
+
+def _open_labels(labels: LabelsLike | None, images: Path) -> Path | dict[str, str] | None:
+    if labels is None or is_path(labels):
+        return labels and Path(labels)
+    return take_labels(labels, images)
+
+
+def _open_truth(truth: TruthLike | None) -> Path | np.ndarray | None:
+    if truth is None or is_path(truth):
+        return truth and Path(truth)
+    return take_truth(truth).labels
+
+
+def _open_votes(votes: VotesLike | None, triplets: Path | Triplets | None) -> Path | Votes | None:
+    if votes is None or is_path(votes):
+        return votes and Path(votes)
+    if triplets is None:
+        raise SettingsError("triplets", "`votes` are on the rows of `triplets`: give these, too")
+    return take_votes(votes, take_triplets(triplets))
+
+
+def _describe_call(**arguments: Any) -> str:
+    """Return the call as the record of the model has it."""
+    shown = ", ".join(
+        f"{name}={str(value) if is_path(value) else value!r}"
+        if isinstance(value, str | int | float | Path | list | tuple)
+        else f"{name}=<{type(value).__name__}>"
+        for name, value in arguments.items()
+        if value is not None
+    )
+    return f"tripletkit.train({shown})"
