@@ -72,6 +72,7 @@ OVERWRITING = [
     "split train.txt --by random -o {}",
     "export --model m0 -o {}",
     "train train.txt images --backbone tiny -o {}",
+    "finetune m0 --images images -o {}",
 ]
 
 

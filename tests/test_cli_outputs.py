@@ -25,6 +25,7 @@ CALLS = {
     "compare": ("answers.txt others.txt truth.csv --triplets test.txt", {"rows_file": ".csv"}),
     "embed": ("images --backbone tiny", {"output": ".csv"}),
     "export": ("--model m0", {"folder": None}),
+    "finetune": ("m0 --images images --epochs 1", {"output": None}),
     "mine": (
         "labels.csv images --backbone tiny",
         {"output": ".csv", "triplets_out": ".txt", "plot_file": ".svg"},
@@ -44,10 +45,17 @@ CALLS = {
 # and logs and stores that are added to.
 READ = {"model", "cache", "tensorboard"}
 # Commands that know an image folder, which is `images` here.
-PROTECTS_IMAGES = set(CALLS) - {"compare", "export", "split", "train"}
+PROTECTS_IMAGES = set(CALLS) - {"compare", "export", "split"}
 # What must be given for another output to be asked for.
 NEEDED = {"triplets": {"output": ".txt"}}
-FORMS = {None: {"split": "val.txt", "export": "encoder.keras", "train": "history.csv"}}
+FORMS = {
+    None: {
+        "split": "val.txt",
+        "export": "encoder.keras",
+        "train": "history.csv",
+        "finetune": "history.csv",
+    }
+}
 
 
 def walk(command, name=()):

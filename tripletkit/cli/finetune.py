@@ -103,9 +103,17 @@ def finetune(
         {"epochs": epochs, "learning_rate": learning_rate}, settings, settings_file
     )
 
+    from tripletkit.data.outputs import Outputs
     from tripletkit.model.model_folder import load_model
 
     folder = load_model(model)
+    outputs = Outputs(
+        [model, settings_file, *weights.values(), *folder.record.inputs.paths()],
+        image_folders=[images or folder.image_folder],
+        overwrite=force,
+    )
+    outputs.folder(output)
+
     from tripletkit.training.fine_tuning import FineTuning, fine_tune
 
     job = FineTuning(blocks, given, images, weights, cache)

@@ -103,7 +103,15 @@ def train(
     other backbone further.
     """
     check_weights(backbone, weights)
+    from tripletkit.data.outputs import Outputs
+
     triplets, images = _sort_arguments(triplets, images, options["labels"])
+    outputs = Outputs(
+        [triplets, test, settings_file, *weights.values(), *_paths(options)],
+        image_folders=[images],
+        overwrite=force,
+    )
+    outputs.folder(output)
     flags = {name: options.pop(name) for name in _SETTING_FLAGS}
     given = gather_settings(flags, settings, settings_file)
 
@@ -180,3 +188,7 @@ def _sort_arguments(
     if triplets is not None and triplets.is_dir():
         raise click.BadParameter(f"{triplets} is a folder.", param_hint="'TRIPLETS'")
     return triplets, images
+
+
+def _paths(options: dict[str, Any]) -> list[Path]:
+    return [value for value in options.values() if isinstance(value, Path)]

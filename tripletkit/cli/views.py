@@ -70,11 +70,9 @@ def make_outputs(
     """Return what may be written by a command that takes `view_options`."""
     from tripletkit.data.outputs import Outputs
 
-    record = model.record
     inputs = [view_settings[name] for name in ("triplets", "truth", "labels")]
     inputs += view_settings["weights"].values()
-    of_votes = record.votes and record.votes.file
-    inputs += [Path(file.path) for file in (record.training_file, of_votes) if file and file.path]
+    inputs += model.record.inputs.paths()
     return Outputs(inputs, image_folders=[images or model.image_folder], overwrite=force)
 
 

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 
 from tripletkit.data.names import guard_formula, unguard_formula
-from tripletkit.data.output_forms import OutputForm
 from tripletkit.data.outputs import MODEL_RECORD, check_parent, explain_failure
 from tripletkit.data.unfinished import remove_unfinished, unfinished_folder
 from tripletkit.errors import ModelFolderError, OutputError
@@ -38,10 +37,6 @@ HEAD_FILE = "head.weights.h5"
 HISTORY_FILE = "history.csv"
 CENTERS_FILE = "class_centers.csv"
 MODEL_FILES = {RECORD_FILE, HEAD_FILE, HISTORY_FILE, CENTERS_FILE, BACKBONE_FILE}
-
-MODEL_FORM = OutputForm(
-    "a model folder as `tripletkit train` wrote it", lambda path: not _find_reason_to_keep(path)
-)
 
 
 @dataclass(frozen=True)

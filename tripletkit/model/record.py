@@ -90,6 +90,12 @@ class InputsRecord:
         """What the training triplets are called in messages."""
         return (self.triplets or self.labels).name
 
+    def paths(self) -> list[Path]:
+        """Return where all of these were read, as far as they were files."""
+        files = [value for value in vars(self).values() if isinstance(value, FileRecord)]
+        files += [self.votes.file] if self.votes else []
+        return [Path(file.path) for file in files if file.path is not None]
+
 
 @dataclass(frozen=True)
 class SplitRecord:
