@@ -39,7 +39,7 @@ def test_a_model_of_a_file_answers_without_it(run, encoder, toy_competition, tmp
     assert record["features"]["backbone"] == "onnx"
     assert record["features"]["output"] == "image_embeds"
     assert record["features"]["mean"] == [127.5] * 3
-    assert record["weights_file"] == str(encoder)
+    assert record["weights_files"] == [str(encoder)]
     first = run("predict", data.test, "--model", model).stdout
     encoder.rename(tmp_path / "away.onnx")
     assert run("predict", data.test, "--model", model).stdout == first

@@ -265,8 +265,8 @@ def test_stored_features_need_no_file(path, load, tmp_path):
     source = choose_source([str(path)], preprocess=HOW, backbone_output="last_hidden_state:cls")
     features = load(source).features
     assert np.isfinite(features).all()
-    record = json.loads(json.dumps(source.to_json()))
-    again = FeatureSource.of_record(record, tmp_path / "m")
+    record = json.loads(json.dumps(source.facts)), source.weights_files
+    again = FeatureSource.of_record(*record, tmp_path / "m")
     assert again.facts == source.facts
     assert again.parts[0].backbone == source.parts[0].backbone
     moved = path.rename(tmp_path / "moved.onnx")
@@ -275,10 +275,16 @@ def test_stored_features_need_no_file(path, load, tmp_path):
     # The same file under another name is the same encoder.
     renamed = choose_source([str(moved)], preprocess=HOW, backbone_output="last_hidden_state:cls")
     assert renamed.fingerprint == source.fingerprint
-    assert FeatureSource.of_record(record, tmp_path / "m", {None: moved}).parts[0].find_weights()
+    assert (
+        FeatureSource.of_record(*record, tmp_path / "m", given={None: moved})
+        .parts[0]
+        .find_weights()
+    )
     moved.write_bytes(moved.read_bytes() + b"\n")
     with pytest.raises((WeightsError, NetworkFileError)):
-        FeatureSource.of_record(record, tmp_path / "m", {None: moved}).parts[0].find_weights()
+        FeatureSource.of_record(*record, tmp_path / "m", given={None: moved}).parts[
+            0
+        ].find_weights()
 
 
 def test_every_fact_makes_other_features(path):

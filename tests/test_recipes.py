@@ -55,7 +55,7 @@ def test_the_command_line_offers_every_recipe():
 
 def test_an_unknown_recipe_is_refused_with_a_hint():
     with pytest.raises(
-        RecipeError, match=r'source, linear, residual, best, got "residul".*"residual"'
+        RecipeError, match=r'mlp, linear, residual, best, got "residul".*"residual"'
     ):
         get_recipe("residul")
     with pytest.raises(RecipeError, match="registered already"):
@@ -176,7 +176,7 @@ def test_dim_compresses_to_unit_embeddings(features, rows, recipe):
 
 
 def test_more_dimensions_than_embeddings_have_are_refused(features, rows):
-    with pytest.raises(RecipeError, match=r"--dim 41: expected at most 40"):
+    with pytest.raises(RecipeError, match=r"`dim=41`: expected at most 40"):
         train(features, rows, "residual", dim=41)
 
 

@@ -264,17 +264,17 @@ def test_depths_are_computed_together_and_stored_apart(load, tiny_backbone):
 
 def test_a_depth_comes_back_from_its_record(tiny_backbone, tmp_path, load):
     source = choose_source(["tiny"], depth="all")
-    record = json.loads(json.dumps(source.to_json()))
-    again = FeatureSource.of_record(record, tmp_path / "m")
+    features = json.loads(json.dumps(source.facts))
+    again = FeatureSource.of_record(features, source.weights_files, tmp_path / "m")
     assert again.facts == source.facts
     assert again.fingerprint != choose_source(["tiny"]).fingerprint
     assert list(again.columns) == ["tiny", "tiny:stem_relu", "tiny:widen"]
     assert again.columns["tiny:widen"] == slice(48, 96)
     load(source)
     assert load(again).n_computed == 0
-    record["features"]["parts"][1]["stage"]["layer"] = "gone"
+    features["parts"][1]["stage"]["layer"] = "gone"
     with pytest.raises(BackboneError, match=r'expected a stage among .*, got "gone"'):
-        FeatureSource.of_record(record, tmp_path / "m")
+        FeatureSource.of_record(features, source.weights_files, tmp_path / "m")
 
 
 def test_a_depth_that_is_not_there_is_refused(tiny_backbone, monkeypatch):

@@ -184,8 +184,16 @@ class TrainingJob:
 
     def _check_given(self) -> None:
         usual = TrainingJob(self.sources)
-        for name in ("backbones", "weights", "views", "image_size", "depth", "preprocess"):
-            if getattr(self, name) != getattr(usual, name):
+        chosen = (
+            (self.backbones, usual.backbones),
+            (self.views, usual.views),
+            (self.weights, usual.weights),
+            (self.image_size, usual.image_size),
+            (self.depth, usual.depth),
+            (self.preprocess, usual.preprocess),
+        )
+        for mine, its in chosen:
+            if list(mine or ()) != list(its or ()) if isinstance(its, tuple) else mine != its:
                 raise SettingsError(
                     "features",
                     "`features` are taken as they are; leave out `backbone`, `weights`, `views` "
