@@ -392,9 +392,9 @@ def test_a_score_is_that_of_the_command(toy_competition, run, tmp_path):
     for answers in (predictions, predictions.astype(bool), list(predictions), tmp_path / "a.txt"):
         found = tk.score(answers, toy_competition.truth, triplets=triplets.to_frame())
         assert found.to_json() == json.loads(out)
-    assert tk.score(predictions, truth).bootstrap is None
+    assert tk.score(predictions, truth).image_interval is None
     assert str(found).startswith(f"{found.accuracy:.4f} (")
-    assert f"{found.bootstrap.low:.3f} to {found.bootstrap.high:.3f}" in str(found)
+    assert f"{found.image_interval.low:.3f} to {found.image_interval.high:.3f}" in str(found)
 
 
 def test_a_comparison_is_that_of_the_command(toy_competition, run, tmp_path):
