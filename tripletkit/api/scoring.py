@@ -43,7 +43,8 @@ def score(
             as half right. Defaults to `"answer"`.
         unique: count rows that equal an earlier one no second time. Defaults to `False`.
     Returns:
-        A `Score`: `accuracy`, `n`, `wilson`, `image_interval`, ties, and accuracy by size of the margin.
+        A `Score`: `accuracy`, `n`, `wilson`, `image_interval`, ties, and accuracy by size of the
+        margin.
     Raises:
         AnswerFileError: if something cannot be read, or the numbers of rows differ.
         SettingsError: if `unique` is asked for and the questions are not known.
