@@ -391,10 +391,13 @@ def test_a_score_is_that_of_the_command(toy_competition, run, tmp_path):
     )
     for answers in (predictions, predictions.astype(bool), list(predictions), tmp_path / "a.txt"):
         found = tk.score(answers, toy_competition.truth, triplets=triplets.to_frame())
-        assert found.to_json() == json.loads(out)
-    assert tk.score(predictions, truth).bootstrap is None
+        # The command says where the truth is from, too.
+        expected = json.loads(out)
+        assert {**expected, **found.to_json()} == expected
+    assert tk.score(predictions, truth).image_interval is None
     assert str(found).startswith(f"{found.accuracy:.4f} (")
-    assert f"{found.bootstrap.low:.3f} to {found.bootstrap.high:.3f}" in str(found)
+    # So few images leave only the interval by rows.
+    assert f"{found.wilson.low:.3f} to {found.wilson.high:.3f}" in str(found)
 
 
 def test_a_comparison_is_that_of_the_command(toy_competition, run, tmp_path):

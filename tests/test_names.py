@@ -22,7 +22,7 @@ from tripletkit.data.triplet_files import read_triplets, write_triplets
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.vote_files import read_triplets_with_votes, read_votes
 from tripletkit.errors import DataWarning, TripletFileError
-from tripletkit.evaluation.answers import check_same_questions, read_answers, write_answers
+from tripletkit.evaluation.answers import Answers, check_same_questions, read_answers, write_answers
 from tripletkit.evaluation.classification import Confusion
 from tripletkit.search.vector_files import write_vectors
 
@@ -131,7 +131,7 @@ def test_predicted_answers_score_against_the_same_triplets(folder, named):
     write_triplets(folder / "asked.txt", triplets.names, triplets.rows)
     asked = read_triplets(folder / "asked.txt")
     margins = np.linspace(-1, 1, len(named), dtype=np.float32)
-    write_answers(folder / "preds.csv", asked, (margins > 0).astype(int), margins)
+    write_answers(folder / "preds.csv", Answers.from_margins(margins, asked, "asked"))
     answers = read_answers(folder / "preds.csv")
     check_same_questions(answers, triplets)
     assert named_rows(answers.triplets) == named
@@ -190,7 +190,7 @@ def test_compare_writes_rows_without_formulas(runner, tmp_path):
     triplets = as_triplets(named)
     for number, predictions in enumerate(([1, 1], [0, 0])):
         path = tmp_path / f"p{number}.csv"
-        write_answers(path, triplets, np.array(predictions), np.float32([1, 1]))
+        write_answers(path, Answers(np.array(predictions), np.ones(2, np.float32), triplets, ""))
     (tmp_path / "truth.txt").write_text("1\n0\n")
     files = [str(tmp_path / name) for name in ("p0.csv", "p1.csv", "truth.txt")]
     written = tmp_path / "rows.csv"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tripletkit.data.folder import list_images
 from tripletkit.errors import ImageNameError, ImageReadError
+from tripletkit.evaluation.intervals import Interval
 from tripletkit.evaluation.scoring import Score
 from tripletkit.search.encoders import Encoder
 
@@ -68,7 +69,8 @@ def _facts(encoder: Encoder, path: Path | None) -> list[tuple[str, str]]:
 
 
 def _describe(score: Score) -> str:
-    interval = score.bootstrap or score.wilson
+    has_images = isinstance(score.image_interval, Interval)
+    interval = score.image_interval if has_images else score.wilson
     return (
         f"{score.accuracy:.3f} (95% interval {interval.low:.3f} to {interval.high:.3f}, "
         f"{score.n:,} triplets)"

@@ -28,9 +28,8 @@ def score(
     truth: TruthLike | None = None,
     *,
     triplets: TripletsLike | None = None,
-    ties: TiePolicy = "error",
+    ties: TiePolicy = "answer",
     unique: bool = False,
-    seed: int = defaults.SEED,
 ) -> Score:
     """Return the accuracy of answers, with intervals and parts.
 
@@ -40,11 +39,12 @@ def score(
             `anchor positive negative`.
         triplets: the questions, where the answers do not hold them; without them there is no
             interval that accounts for shared images.
-        ties: `"error"` counts a tie as wrong, `"half"` as half right. Defaults to `"error"`.
+        ties: `"answer"` counts a tie as the answer that stands for it, `"error"` as wrong, `"half"`
+            as half right. Defaults to `"answer"`.
         unique: count rows that equal an earlier one no second time. Defaults to `False`.
-        seed: start of the bootstrap. Defaults to `0`.
     Returns:
-        A `Score`: `accuracy`, `n`, `wilson`, `bootstrap`, ties, and accuracy by size of the margin.
+        A `Score`: `accuracy`, `n`, `wilson`, `image_interval`, ties, and accuracy by size of the
+        margin.
     Raises:
         AnswerFileError: if something cannot be read, or the numbers of rows differ.
         SettingsError: if `unique` is asked for and the questions are not known.
@@ -60,7 +60,7 @@ def score(
         )
     labels = _find_labels(answers, truth)
     rows = None if asked is None else asked.rows
-    return score_answers(answers, labels, rows=rows, ties=ties, unique=unique, seed=seed)
+    return score_answers(answers, labels, rows=rows, ties=ties, unique=unique)
 
 
 def compare(
@@ -68,13 +68,12 @@ def compare(
     truth: TruthLike | None = None,
     *,
     triplets: TripletsLike | None = None,
-    seed: int = defaults.SEED,
 ) -> Comparison:
     """Tell which of several answers to the same questions is better, and how surely.
 
     Args:
         answers: name -> answers, at least two, all to the same triplets in the same order.
-        truth, triplets, seed: see `score`. A tie counts as wrong.
+        truth, triplets: see `score`.
     Returns:
         A `Comparison`: `ranking`, best first, and `pairs` with the interval of the difference,
         exact McNemar tests and Holm's correction.
@@ -94,7 +93,7 @@ def compare(
     for name, entry in entries.items():
         check_same_length(entry, len(labels), f"the truth (answers {name!r})")
     credits = {name: credit_rows(entry, labels) for name, entry in entries.items()}
-    return compare_answers(credits, None if asked is None else asked.rows, seed=seed)
+    return compare_answers(credits, None if asked is None else asked.rows)
 
 
 def controls(

@@ -87,8 +87,9 @@ class Score:
     ties: TiePolicy = "answer"
 
     def __str__(self) -> str:
-        interval = self.bootstrap or self.wilson
-        taken = "images resampled" if self.bootstrap else "rows taken as independent"
+        has_images = isinstance(self.image_interval, Interval)
+        interval = self.image_interval if has_images else self.wilson
+        taken = "allows for shared images" if has_images else "rows taken as independent"
         return (
             f"{self.accuracy:.4f} ({self.n_correct:,g} of {self.n:,} right; 95% interval "
             f"{interval.low:.3f} to {interval.high:.3f}, {taken})"
