@@ -64,15 +64,6 @@ def hash_files(paths: Sequence[Path | None], store: FeatureStore) -> FileContent
     return FileContents(hashes, problems)
 
 
-def hash_images(paths: Sequence[Path | None], store: FeatureStore) -> list[bytes | None]:
-    """Return the SHA-256 of each image file, `None` where it is missing or cannot be read.
-
-    Args:
-        paths, store: as `hash_files` takes them.
-    """
-    return hash_files(paths, store).hashes
-
-
 @contextmanager
 def thread_pool() -> Iterator[ThreadPoolExecutor]:
     """Give a pool that drops what waits when the block fails or is interrupted."""
