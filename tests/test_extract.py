@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import time
 import warnings
@@ -447,3 +448,13 @@ def test_joined_files_keep_each_others_problems(toy_competition, tmp_path):
         known = both.contents(store)
     assert [content is None for content in known.hashes] == [False, True, True, False, True]
     assert list(known.problems) == [4]
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_is_refused_and_not_waited_for(run, images, tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    result = run([images[0], tmp_path / "pipe.png", tmp_path])
+    assert list(result.problems) == [1, 2]
+    assert result.problems[1].endswith(
+        "pipe.png: expected an image, got a folder, a pipe or a device"
+    )

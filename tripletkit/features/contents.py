@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
 from tripletkit.features.store import FeatureStore
 
@@ -39,10 +40,16 @@ def hash_files(paths: Sequence[Path | None], store: FeatureStore) -> FileContent
         if path is None:
             continue
         try:
-            stats.append(path.stat())
-            indices.append(index)
+            stat = path.stat()
         except OSError as error:
             problems[index] = f"{path}: cannot be read: {error.strerror}"
+            continue
+        if not S_ISREG(stat.st_mode):
+            # A pipe would be waited for.
+            problems[index] = f"{path}: expected an image, got a folder, a pipe or a device"
+            continue
+        stats.append(stat)
+        indices.append(index)
     hashes: list[bytes | None] = [None] * len(paths)
     known = store.content_hashes([paths[index] for index in indices], stats)
     unknown = []
@@ -62,15 +69,6 @@ def hash_files(paths: Sequence[Path | None], store: FeatureStore) -> FileContent
     if new:
         store.remember_files(new)
     return FileContents(hashes, problems)
-
-
-def hash_images(paths: Sequence[Path | None], store: FeatureStore) -> list[bytes | None]:
-    """Return the SHA-256 of each image file, `None` where it is missing or cannot be read.
-
-    Args:
-        paths, store: as `hash_files` takes them.
-    """
-    return hash_files(paths, store).hashes
 
 
 @contextmanager
