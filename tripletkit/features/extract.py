@@ -20,7 +20,7 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.errors import ImageReadError, StoredFeaturesError
-from tripletkit.features.backbones import Backbone
+from tripletkit.features.backbone import Backbone
 from tripletkit.features.contents import FileContents, hash_files, thread_pool
 from tripletkit.features.image_views import ORIGINAL, View, read_views
 from tripletkit.features.store import FeatureSpace, FeatureStore
