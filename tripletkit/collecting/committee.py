@@ -38,7 +38,7 @@ def train_committee(
     """
     from tripletkit.model.heads import embed
     from tripletkit.model.settings import HeadSettings
-    from tripletkit.model.training import choose_epochs, train_head
+    from tripletkit.model.training import choose_epochs, train_model
 
     is_open = votes.is_tie
     rows, votes = rows[~is_open], votes.take(~is_open)
@@ -55,13 +55,9 @@ def train_committee(
             settings, seed=seed + member, epochs=min(epochs, defaults.COMMITTEE_MAX_EPOCHS)
         )
         weights = make_loss_weights(votes.take(drawn), "weight")
-        trained = train_head(
-            features, rows[drawn], rows[:0], of_member, loss_weights=weights
-        )
+        trained = train_model(features, rows[drawn], rows[:0], of_member, loss_weights=weights)
         embeddings.append(embed(trained.head, features))
-    return Committee(
-        embeddings, settings.distance, temperature or settings.margin / 2
-    )
+    return Committee(embeddings, settings.distance, temperature or settings.margin / 2)
 
 
 def calibrate(committee: Committee, rows: np.ndarray, votes: Votes) -> float:
