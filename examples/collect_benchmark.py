@@ -1,7 +1,7 @@
 """Measure ways to choose the next question, with simulated judges over real photos.
 
-    python examples/collect_benchmark.py train.txt test.txt truth.csv images/ --errors none flip close
-    python examples/collect_benchmark.py train.txt test.txt truth.csv images/ --votes train_votes.csv
+    python examples/collect_benchmark.py train.txt test.txt truth.csv images/ --errors none flip
+    python examples/collect_benchmark.py train.txt test.txt truth.csv images/ --votes votes.csv
 
 The questions that can be asked are those of `train.txt` (anchor positive negative), with second
 and third image in an order of chance. A judge knows the answer and errs
@@ -107,15 +107,15 @@ def run(
         if n_answers in shown or (n_answers and way != "random" and following):
             turned = np.where(right[:, None], rows[asked], rows[asked][:, [0, 2, 1]])
             votes = Votes(np.ones(len(asked)), np.zeros(len(asked)))
-            committee = train_committee(
-                features, turned, votes, seed=seed, temperature=temperature
-            )
+            committee = train_committee(features, turned, votes, seed=seed, temperature=temperature)
         if n_answers in shown:
             accuracies[n_answers] = float(
-                np.mean([
-                    np.mean(triplet_margins(each, test_rows, committee.distance) > 0)
-                    for each in committee.embeddings
-                ])
+                np.mean(
+                    [
+                        np.mean(triplet_margins(each, test_rows, committee.distance) > 0)
+                        for each in committee.embeddings
+                    ]
+                )
             )
         if following is None:
             break
@@ -133,9 +133,7 @@ def run(
         if committee is not None:
             # Questions that this committee has not seen, drawn by chance: they fit its temperature.
             of_drawn = new_right[len(chosen) :]
-            temperature = calibrate(
-                committee, rows[drawn], Votes(of_drawn * 1.0, 1.0 - of_drawn)
-            )
+            temperature = calibrate(committee, rows[drawn], Votes(of_drawn * 1.0, 1.0 - of_drawn))
         asked, right = np.concatenate([asked, new]), np.concatenate([right, new_right])
     return accuracies
 

@@ -92,6 +92,12 @@ class Asker:
             pending = self._pending(judge)
         return pending[:N_AHEAD]
 
+    def all_screens(self, judge: int) -> list[Screen]:
+        """Make all screens of a judge, and return those that are not answered."""
+        with self._lock:
+            self._make_screens(judge, self.settings.n_questions)
+        return self._pending(judge)
+
     def _pending(self, judge: int) -> list[Screen]:
         # Images may be gone since a screen was made.
         return [
@@ -118,9 +124,7 @@ class Asker:
             images = deal_grid(self._times_shown, self.settings.grid_of, rng)
             self._times_shown[images] += 1
             anchor, *shown = images.tolist()
-            add_screen(
-                connection, judge, "fresh", anchor, shown, n_pick=self.settings.grid_pick
-            )
+            add_screen(connection, judge, "fresh", anchor, shown, n_pick=self.settings.grid_pick)
             return
         purpose, question, repeats = self._find_question(connection, judge, slot, rng)
         row = connection.execute(
@@ -168,9 +172,7 @@ class Asker:
         )
         return "fresh", question, None
 
-    def _shared(
-        self, connection: sqlite3.Connection, judge: int, *, is_chosen: bool
-    ) -> int | None:
+    def _shared(self, connection: sqlite3.Connection, judge: int, *, is_chosen: bool) -> int | None:
         """Return a question that not enough judges have seen yet, and this one not at all."""
         if self.settings.overlap < 2:
             return None
@@ -183,9 +185,9 @@ class Asker:
     def _own_repeat(
         self, connection: sqlite3.Connection, judge: int, rng: np.random.Generator
     ) -> tuple[str, int, int] | None:
-        rows = connection.execute(
-            _OWN_ANSWERED, {"judge": judge, "kind": QUESTION}
-        ).fetchall()[: -schedule.MIN_BETWEEN_REPEATS]
+        rows = connection.execute(_OWN_ANSWERED, {"judge": judge, "kind": QUESTION}).fetchall()[
+            : -schedule.MIN_BETWEEN_REPEATS
+        ]
         rows = [row for row in rows if not row["is_repeated"]]
         if not rows:
             return None

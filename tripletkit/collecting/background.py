@@ -122,7 +122,9 @@ class BackgroundTrainer:
         except (EOFError, OSError, TripletkitError) as error:
             if not self._stop.is_set():
                 reason = str(error) or "its process ended"
-                self.status["text"] = f"No model is trained, questions are drawn at random: {reason}"
+                self.status["text"] = (
+                    f"No model is trained, questions are drawn at random: {reason}"
+                )
                 logger.warning("no model is trained, questions are drawn at random: %s", reason)
 
     def _expect(self, kind: str) -> Any:
@@ -167,7 +169,9 @@ def train_and_choose(
     if len(judgements) < 10:
         return None
     rows, seed = judgements.triplets.rows, task.seed + n_answers
-    curve = measure_curve(judgements, lambda learned: _train_one(features, judgements, learned, seed), seed)
+    curve = measure_curve(
+        judgements, lambda learned: _train_one(features, judgements, learned, seed), seed
+    )
     about: dict[str, Any] = {"n_questions": len(judgements), "way": task.way}
     temperature = None
     if curve is not None:
@@ -242,9 +246,7 @@ def _keep_usable(
     places = np.array([place_of.get(name, -1) for name in judgements.triplets.names])
     rows = places[judgements.triplets.rows]
     is_usable = (rows >= 0).all(axis=1) & np.isfinite(features[rows, 0]).all(axis=1)
-    triplets = replace(
-        judgements.triplets, names=list(place_of), rows=rows.astype(np.int32)
-    )
+    triplets = replace(judgements.triplets, names=list(place_of), rows=rows.astype(np.int32))
     return replace(judgements, triplets=triplets).take(is_usable).decided()
 
 

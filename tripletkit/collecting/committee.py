@@ -71,4 +71,3 @@ def calibrate(committee: Committee, rows: np.ndarray, votes: Votes) -> float:
         [triplet_margins(each, rows, committee.distance) for each in committee.embeddings], axis=0
     )
     return fit_temperature(margins, votes.share)
-

@@ -391,4 +391,3 @@ def _choice(
         "SELECT first FROM questions WHERE id = ?", (screen["question"],)
     ).fetchone()["first"]
     return FIRST if chosen == first else SECOND, None
-

@@ -23,7 +23,7 @@ from tripletkit.errors import JudgementsError
 
 judge_pages = Blueprint("judge", __name__)
 
-FORM_TOKEN = "X-Form-Token"  # noqa: S105
+FORM_TOKEN = "X-Form-Token"
 # What a judge needs for a question before it is known, and between an answer and the next image.
 _USUAL_RESPONSE_MS, _BETWEEN_MS = 4000, 300
 _COOKIE_AGE_S = 90 * 24 * 3600
@@ -216,7 +216,10 @@ def _form_answer() -> GivenAnswer:
     number = form.get("screen", "")
     return GivenAnswer(
         parse_id(form.get("client_id"), "client_id"),
-        parse_number(int(number) if number.isascii() and number.isdigit() and len(number) < 16 else None, "screen"),
+        parse_number(
+            int(number) if number.isascii() and number.isdigit() and len(number) < 16 else None,
+            "screen",
+        ),
         form.get("side", ""),
         tuple(places) if is_grid else (),
         0.0,

@@ -119,10 +119,7 @@ def report_judges(
         judge: {question: each[0] for question, each in of.items() if each[0] is not None}
         for judge, of in chosen.items()
     }
-    pairs = {
-        (a, b): _compare(first[a], first[b])
-        for a, b in combinations(of_judge, 2)
-    }
+    pairs = {(a, b): _compare(first[a], first[b]) for a, b in combinations(of_judge, 2)}
     reports = []
     for judge, given in of_judge.items():
         with_others = [share for names, share in pairs.items() if judge in names]
@@ -190,9 +187,7 @@ def _report_one(
         [name for name in each if name is not None] for each in chosen.values() if len(each) > 1
     ]
     again = [(names[0], name) for names in repeated for name in names[1:]]
-    on_gold = [
-        each[0] == truth[question] for question, each in chosen.items() if question in truth
-    ]
+    on_gold = [each[0] == truth[question] for question, each in chosen.items() if question in truth]
     report = JudgeReport(
         judge,
         len(screens),

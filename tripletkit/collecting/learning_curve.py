@@ -108,7 +108,9 @@ def measure_curve(
             n_learned[place] += len(learned) / N_FOLDS
             margins[part] = found
     points = [
-        CurvePoint(round(learned), right / len(random_rows), wilson_interval(right, len(random_rows)))
+        CurvePoint(
+            round(learned), right / len(random_rows), wilson_interval(right, len(random_rows))
+        )
         for learned, right in zip(n_learned, n_right, strict=True)
     ]
     return LearningCurve(points, margins[random_rows], random_rows)
