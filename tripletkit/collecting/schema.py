@@ -14,7 +14,6 @@ from tripletkit.data.judgement_files import (
     APPLICATION_ID,
     SCHEMA_VERSION,
     check_version,
-    is_judgements,
 )
 from tripletkit.errors import JudgementsError
 
@@ -133,15 +132,13 @@ def connect(path: Path) -> sqlite3.Connection:
     Raises:
         JudgementsError: if it is none, or of another format.
     """
-    if not is_judgements(path):
-        raise JudgementsError(f"{path}: expected a database of judgements, it is something else")
     try:
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         connection.row_factory = sqlite3.Row
+        check_version(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
-        check_version(connection, path)
     except sqlite3.Error as error:
         raise JudgementsError(f"{path}: cannot be opened: {error}") from error
     return connection

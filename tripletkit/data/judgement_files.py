@@ -114,7 +114,10 @@ class Answer:
 
 
 def is_judgements(source: object) -> bool:
-    """Return whether a path leads to a database of judgements; False for anything else."""
+    """Return whether a path leads to a database of judgements; False for anything else.
+
+    Not for a process that has the database open; see `check_version`.
+    """
     if not isinstance(source, Path):
         return False
     try:
@@ -225,9 +228,8 @@ def open_judgements(path: Path) -> Iterator[sqlite3.Connection]:
     Raises:
         JudgementsError: if there is none, it is another program's, or of a newer format.
     """
-    if not is_judgements(path):
-        reason = "it is something else" if path.exists() else "there is no such file"
-        raise JudgementsError(f"{path}: expected a database of judgements, {reason}")
+    if not path.is_file():
+        raise JudgementsError(f"{path}: expected a database of judgements, there is no such file")
     try:
         with closing(_connect(path)) as connection:
             connection.row_factory = sqlite3.Row
@@ -238,11 +240,20 @@ def open_judgements(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def check_version(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse a database of another format.
+    """Refuse a database of another program, or of another format.
+
+    It is SQLite that looks, and not this program at the bytes of the file: closing a file takes
+    away every lock that the process has on it, those of other connections too, and answers are
+    lost when another process then takes the database for unused.
 
     Raises:
-        JudgementsError: with both numbers.
+        JudgementsError: saying what it is.
     """
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    if application != APPLICATION_ID:
+        raise JudgementsError(
+            f"{path}: expected a database of judgements, got one of another program"
+        )
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version != SCHEMA_VERSION:
         raise JudgementsError(
@@ -257,9 +268,12 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.OperationalError:
-        # In a folder that cannot be written there is no place for the files of a reader; then
-        # nobody writes the database either.
         connection.close()
+        # In a folder that cannot be written there is no place for the files of a reader. Without
+        # a journal all answers are in the database itself.
+        journal = path.with_name(f"{path.name}-wal")
+        if journal.exists() and journal.stat().st_size:
+            raise
         connection = sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True)
     return connection
 
