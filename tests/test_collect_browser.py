@@ -16,7 +16,8 @@ from collect_server import CollectServer
 from PIL import Image
 
 from tripletkit.cli.main import tripletkit
-from tripletkit.data.judgement_files import read_answers_given, read_judgements
+from tripletkit.data.judgement_files import read_answers_given
+from tripletkit.data.judgements import read_judgements
 
 CHROMIUM, CHROMEDRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
 FLAGS = (
@@ -103,7 +104,9 @@ class Page:
         return int(self.run("return document.getElementById('bar').value"))
 
     def said(self):
-        return self.run("const said = document.getElementById('said'); return said && said.textContent")
+        return self.run(
+            "const said = document.getElementById('said'); return said && said.textContent"
+        )
 
     def screen(self):
         return int(self.run("return document.getElementById('answer').elements.screen.value"))
@@ -255,7 +258,7 @@ def test_an_answer_is_sent_again_after_a_reload(serve, browse):
     # The server gets the answer, and the page never hears of it.
     page.run("""
         const original = window.fetch;
-        window.fetch = async (...given) => { await original(...given); throw new TypeError("lost"); };
+        window.fetch = async (...given) => { await original(...given); throw new TypeError("x"); };
     """)
     page.press(Keys.ARROW_LEFT)
     page.wait_until(lambda: "No connection" in page.said())
@@ -315,11 +318,13 @@ def test_a_pause_is_not_counted_and_the_next_images_are_there(serve, browse):
     server = serve("--judge", "anna", "-n", 10, "--pause-every", 2)
     page = Page(browse(), server.links["anna"])
     page.wait_until(
-        lambda: page.run(
-            "return performance.getEntriesByType('resource')"
-            ".filter((entry) => entry.name.includes('/image/')).length"
+        lambda: (
+            page.run(
+                "return performance.getEntriesByType('resource')"
+                ".filter((entry) => entry.name.includes('/image/')).length"
+            )
+            >= 9
         )
-        >= 9
     )
     page.driver.find_element("id", "show-pause").click()
     page.press(Keys.ARROW_LEFT)
@@ -357,9 +362,7 @@ def test_a_grid_by_keys_and_by_mouse(serve, browse):
     assert sorted(set(judgements.screens.tolist())) == [1, 2]
 
 
-def test_an_offline_page_is_answered_mailed_and_imported(
-    browse, toy_competition, runner, tmp_path
-):
+def test_an_offline_page_is_answered_mailed_and_imported(browse, toy_competition, runner, tmp_path):
     from selenium.webdriver.common.keys import Keys
 
     database, path = tmp_path / "j.sqlite", tmp_path / "carla.html"
@@ -474,5 +477,3 @@ def test_without_scripts_a_form_does_it(serve, browse):
         ("neither", "form"),
         ("right", "form"),
     ]
-
-

@@ -44,7 +44,7 @@ def export_judgements(
     A row is a question: anchor, the image that most judges chose, the other. Each judge has one
     vote; half a vote for each image if the judge could not tell.
     """
-    from tripletkit.data.judgement_files import read_judgements
+    from tripletkit.data.judgements import read_judgements
     from tripletkit.data.outputs import open_output
     from tripletkit.data.triplets import write_triplets
     from tripletkit.errors import JudgementsError, OutputError

@@ -25,7 +25,7 @@ from tripletkit.collecting.choosing import choose_questions, draw_candidates, fi
 from tripletkit.collecting.committee import train_committee
 from tripletkit.collecting.database import JudgementDatabase
 from tripletkit.collecting.learning_curve import MORE_ANSWERS, LearningCurve, measure_curve
-from tripletkit.data.judgement_files import Judgements, read_judgements
+from tripletkit.data.judgements import Judgements, read_judgements
 from tripletkit.errors import JudgementsError, TripletkitError
 
 logger = logging.getLogger("tripletkit")

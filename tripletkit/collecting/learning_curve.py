@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tripletkit.data.judgement_files import Judgements
+from tripletkit.data.judgements import Judgements
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.intervals import Interval, wilson_interval
 

@@ -6,7 +6,6 @@ writes, and sees every answer that it has acknowledged.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 from collections import defaultdict
@@ -17,8 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-from tripletkit.data.triplets import Triplets
-from tripletkit.data.votes import Votes
 from tripletkit.errors import JudgementsError
 
 # "trkj" in the header of the file, so that another program's database is not taken for one.
@@ -34,58 +31,26 @@ RANDOM, GOLD = "random", "gold"
 
 
 @dataclass(frozen=True)
-class Judgements:
-    """What judges said, question by question.
-
-    Each judge has one vote on a question; who answered it twice in two ways gave half a vote to
-    each image, and so did who could not tell.
+class Tally:
+    """What judges said, question by question; see `tripletkit.data.judgements.Judgements`.
 
     Attributes:
-        triplets: one row a question: anchor, the image that most judges chose, the other. Where
-            as many chose the one as the other, the order is that of the question. The line of a
-            row is its number in the database.
-        votes: on these rows.
-        is_random: `(n_questions,)` bool: drawn by chance, not chosen by a model. Only these
-            tell how good a model is.
-        screens: `(n_questions,)` int64: the number of the grid that a row comes from, 0 where it
-            was asked alone. Rows of one grid are not independent.
+        names: of the images.
+        rows: `(n_questions, 3)` int32 indices into `names`: anchor, the image that most judges
+            chose, the other.
+        numbers: `(n_questions,)` int64, of each question in the database.
+        for_first, for_second: `(n_questions,)` float64 votes.
+        is_random: `(n_questions,)` bool.
+        screens: `(n_questions,)` int64.
     """
 
-    triplets: Triplets
-    votes: Votes
+    names: list[str]
+    rows: np.ndarray
+    numbers: np.ndarray
+    for_first: np.ndarray
+    for_second: np.ndarray
     is_random: np.ndarray
     screens: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.triplets)
-
-    def take(self, rows: np.ndarray) -> Judgements:
-        """Return the rows that a mask or an index array picks."""
-        return Judgements(
-            self.triplets.take(rows),
-            self.votes.take(rows),
-            self.is_random[rows],
-            self.screens[rows],
-        )
-
-    def decided(self) -> Judgements:
-        """Return the rows on which more judges chose the one image than the other."""
-        return self.take(~self.votes.is_tie)
-
-    @property
-    def sha256(self) -> str:
-        """A hash of what the judges said; the file itself changes in other ways, too."""
-        names = self.triplets.names
-        lines = [
-            [*(names[index] for index in row), *votes, bool(is_random)]
-            for row, votes, is_random in zip(
-                self.triplets.rows.tolist(),
-                np.stack([self.votes.for_first, self.votes.for_second], axis=1).tolist(),
-                self.is_random.tolist(),
-                strict=True,
-            )
-        ]
-        return hashlib.sha256(json.dumps(lines).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -133,8 +98,8 @@ def is_judgements_bytes(data: bytes) -> bool:
     return data.startswith(_HEADER) and data[_APPLICATION_ID_PLACE] == wanted
 
 
-def read_judgements(path: Path, exclude: Collection[str] = ()) -> Judgements:
-    """Read what judges said.
+def tally_judgements(path: Path, exclude: Collection[str] = ()) -> Tally:
+    """Read what judges said and count it.
 
     Answers to gold questions say something about the judges, not about the images, and are left
     out.
@@ -146,12 +111,8 @@ def read_judgements(path: Path, exclude: Collection[str] = ()) -> Judgements:
         JudgementsError: if it is no such database, or there is no such judge, or no answer.
     """
     answers = [answer for answer in read_answers_given(path, exclude) if answer.how != GOLD]
-    if not answers:
-        raise JudgementsError(f"{path}: expected judgements, there is no answer in it yet")
     index_of: dict[str, int] = {}
-    votes_of: dict[tuple[int, int, int], dict[str, list[float]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
+    votes_of: dict[tuple[int, int, int], dict[str, list[float]]] = {}
     about: dict[tuple[int, int, int], tuple[int, bool, int]] = {}
     for answer in answers:
         anchor, first, second = (
@@ -161,25 +122,29 @@ def read_judgements(path: Path, exclude: Collection[str] = ()) -> Judgements:
         key = (anchor, first, second)
         if (anchor, second, first) in votes_of:
             key, for_first = (anchor, second, first), 1 - for_first
-        votes_of[key][answer.judge].append(for_first)
+        votes_of.setdefault(key, defaultdict(list))[answer.judge].append(for_first)
         is_grid = answer.side == GRID
         number, is_random, screen = about.get(
             key, (answer.question, False, answer.screen if is_grid else 0)
         )
         # A question that a model chose may have been drawn by chance, too; then it is fair.
         about[key] = (number, is_random or answer.how == RANDOM or is_grid, screen)
-    keys = list(votes_of)
-    for_first = np.array(
-        [sum(sum(v) / len(v) for v in votes_of[key].values()) for key in keys], dtype=np.float64
-    )
-    n_judges = np.array([len(votes_of[key]) for key in keys], dtype=np.float64)
+    if not votes_of:
+        raise JudgementsError(f"{path}: expected judgements, there is no answer in it yet")
+    for_first = np.array([sum(sum(v) / len(v) for v in of.values()) for of in votes_of.values()])
+    for_second = np.array([len(of) for of in votes_of.values()]) - for_first
     numbers, is_random, screens = (np.array(column) for column in zip(*about.values(), strict=True))
-    rows = np.array(keys, dtype=np.int32)
-    votes = Votes(for_first, n_judges - for_first)
-    is_turned = votes.is_for_second
-    rows = np.where(is_turned[:, None], rows[:, [0, 2, 1]], rows)
-    triplets = Triplets(list(index_of), rows, numbers.astype(np.int64), str(path))
-    return Judgements(triplets, votes.turn(is_turned), is_random, screens.astype(np.int64))
+    rows = np.array(list(votes_of), dtype=np.int32)
+    is_turned = for_second > for_first
+    return Tally(
+        list(index_of),
+        np.where(is_turned[:, None], rows[:, [0, 2, 1]], rows),
+        numbers.astype(np.int64),
+        np.maximum(for_first, for_second),
+        np.minimum(for_first, for_second),
+        is_random,
+        screens.astype(np.int64),
+    )
 
 
 def read_answers_given(path: Path, exclude: Collection[str] = ()) -> list[Answer]:
