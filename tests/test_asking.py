@@ -30,8 +30,15 @@ def add_chosen(database, n, how="disagreement"):
     rng = np.random.default_rng(5)
     rows = [rng.permutation(np.arange(1, 31))[:3].tolist() for _ in range(n)]
     questions = [
-        {"anchor": a, "first": b, "second": c, "how": how, "score": 0.1, "expected": 0.4,
-         "probability": 0.5}
+        {
+            "anchor": a,
+            "first": b,
+            "second": c,
+            "how": how,
+            "score": 0.1,
+            "expected": 0.4,
+            "probability": 0.5,
+        }
         for a, b, c in rows
     ]
     return database.add_model(100, {}, questions)
@@ -117,7 +124,9 @@ def test_overlap_asks_each_question_of_so_many_judges(tmp_path):
     assert n_judges[3] >= 30
     assert max(n_judges) == 3
     for judge in (1, 2, 3):
-        own = Counter(s["question"] for s in screens_of(database, judge) if s["purpose"] != "repeat")
+        own = Counter(
+            s["question"] for s in screens_of(database, judge) if s["purpose"] != "repeat"
+        )
         assert max(own.values()) == 1
 
 
@@ -187,8 +196,6 @@ def test_grids_are_repeated_in_another_order(tmp_path):
     repeats = [screen for screen in screens if screen["repeats"]]
     assert len(repeats) >= 3
     by_id = {screen["id"]: screen for screen in screens}
-    shown = [
-        (json.loads(s["shown"]), json.loads(by_id[s["repeats"]]["shown"])) for s in repeats
-    ]
+    shown = [(json.loads(s["shown"]), json.loads(by_id[s["repeats"]]["shown"])) for s in repeats]
     assert all(sorted(now) == sorted(before) for now, before in shown)
     assert any(now != before for now, before in shown)

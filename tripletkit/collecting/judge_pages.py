@@ -118,7 +118,7 @@ def answer() -> Any:
     judge = _judge()
     _check_form_token(judge)
     try:
-        given = parse_answer(request.get_json()) if request.is_json else _form_answer()
+        given = parse_answer(_json()) if request.is_json else _form_answer()
     except JudgementsError as error:
         abort(400, str(error))
     try:
@@ -137,7 +137,7 @@ def undo() -> Any:
     """Take the last answer back."""
     judge = _judge()
     _check_form_token(judge)
-    fields = request.get_json() if request.is_json else {"undo_id": request.form.get("undo_id")}
+    fields = _json() if request.is_json else {"undo_id": request.form.get("undo_id")}
     try:
         if not isinstance(fields, dict) or set(fields) != {"undo_id"}:
             raise JudgementsError("expected an undo_id")
@@ -206,6 +206,14 @@ def _check_form_token(judge: Judge) -> None:
     given = request.headers.get(FORM_TOKEN) or request.form.get("form_token", "")
     if not is_same(given, form_token(site().database.key, judge.token)):
         abort(403, "This page is another judge's or an old one. Load it again.")
+
+
+def _json() -> Any:
+    """Return what the page sent as JSON."""
+    try:
+        return request.get_json()
+    except RecursionError:
+        abort(400, "expected JSON")
 
 
 def _form_answer() -> GivenAnswer:
