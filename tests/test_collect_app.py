@@ -13,11 +13,12 @@ from collected import answer_all, by_label, start
 from PIL import Image
 
 from tripletkit.collecting import tokens
-from tripletkit.collecting.app import MAX_BODY_BYTES, Site, make_app
+from tripletkit.collecting.app import MAX_BODY_BYTES, make_app
 from tripletkit.collecting.instructions import MAX_BYTES, read_instructions, render_markdown
 from tripletkit.collecting.judge_pages import describe_progress
 from tripletkit.collecting.scaled_images import SIZES_PX, ScaledImages, scale_image
 from tripletkit.collecting.server import is_local
+from tripletkit.collecting.site import Site
 from tripletkit.errors import InstructionsError
 
 SECRET_NAME = "secret-dress-of-anna"

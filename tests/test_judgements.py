@@ -17,7 +17,7 @@ from tripletkit.data.judgements import find_questions, read_judgements
 from tripletkit.data.triplets import Triplets, read_triplets
 from tripletkit.data.vote_files import read_votes
 from tripletkit.errors import JudgementsError, TripletFileError
-from tripletkit.model.artifact import load_model
+from tripletkit.model.model_folder import load_model
 
 NAMES = ["a.png", "b.png", "c.png", "d.png", "e.png"]
 

@@ -236,9 +236,9 @@ def collect(
             usual = DEFAULT_GRID if screen == "grid" else DEFAULT
             _write_offline(offline_page, collected, judges[0], asker, paths, text or usual, force)
             return
-        from tripletkit.collecting.app import Site
         from tripletkit.collecting.background import BackgroundTrainer, TrainerTask
         from tripletkit.collecting.scaled_images import ScaledImages
+        from tripletkit.collecting.site import Site
 
         way = "random" if screen == "grid" else defaults.AUTO_ASK if ask == "auto" else ask
         make_features = partial(
@@ -261,7 +261,7 @@ def compute_features(
 ):
     """Return the features of images, NaN where one cannot be read; runs in its own process."""
     from tripletkit.features.collection import find_files, load_collection
-    from tripletkit.features.picture_views import choose_views
+    from tripletkit.features.image_views import choose_views
     from tripletkit.features.sources import choose_source
     from tripletkit.features.store import FeatureStore
 

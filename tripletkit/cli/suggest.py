@@ -10,7 +10,7 @@ import click
 from tripletkit import defaults
 from tripletkit.cli.collections import open_collection
 from tripletkit.cli.console import prepare_tensorflow, say
-from tripletkit.cli.encoders import find_pictures
+from tripletkit.cli.encoders import find_images
 from tripletkit.cli.options import (
     INPUT_FILE,
     INPUT_FOLDER,
@@ -101,14 +101,14 @@ def suggest(
     from tripletkit.data.outputs import check_output
     from tripletkit.data.triplets import read_triplets, write_triplets
     from tripletkit.errors import OutputError
-    from tripletkit.model.artifact import load_model
+    from tripletkit.model.model_folder import load_model
     from tripletkit.model.settings import HeadSettings
 
     check_output(output)
     if output.exists() and not force:
         raise OutputError(f"{output}: exists already; replace it with --force")
     folder = load_model(model)
-    files = find_pictures(images, skip_bad=on_bad_image == "skip", follow_outside=follow_outside)
+    files = find_images(images, skip_bad=on_bad_image == "skip", follow_outside=follow_outside)
     source = folder.find_source(weights)
     prepare_tensorflow()
     collection = open_collection(files, source, cache, skip_bad=on_bad_image == "skip")

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
 from typing import Any
 
-from flask import Flask, Response, abort, current_app, request
+from flask import Flask, Response, abort, render_template, request
 from werkzeug.exceptions import HTTPException
 
-from tripletkit import __version__, defaults
-from tripletkit.collecting.asking import Asker
-from tripletkit.collecting.database import JudgementDatabase
-from tripletkit.collecting.instructions import DEFAULT, DEFAULT_GRID, render_markdown
-from tripletkit.collecting.scaled_images import SIZES_PX, ScaledImages, media_type
-from tripletkit.collecting.tokens import find_judge, is_same
-from tripletkit.data.judgement_files import GRID
+from tripletkit import __version__
+from tripletkit.collecting.judge_pages import judge_pages
+from tripletkit.collecting.owner_page import owner_page
+from tripletkit.collecting.scaled_images import SIZES_PX, media_type
+from tripletkit.collecting.site import Site, is_owner, site
+from tripletkit.collecting.tokens import find_judge
 from tripletkit.errors import ImageReadError
 
 logger = logging.getLogger("tripletkit")
@@ -37,46 +35,8 @@ HEADERS = {
 }
 
 
-@dataclass
-class Site:
-    """What the pages need.
-
-    Attributes:
-        database: where judgements are kept.
-        asker: decides what is asked next.
-        images: by number.
-        instructions: Markdown; None for the usual ones.
-        pause_every: answers after which a pause is offered.
-        status: what is to be said of the training in the background.
-    """
-
-    database: JudgementDatabase
-    asker: Asker
-    images: ScaledImages
-    instructions: str | None = None
-    pause_every: int = defaults.PAUSE_EVERY
-    status: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def judge_cookie(self) -> str:
-        """Name of the cookie; cookies of several servers on one machine must not mix."""
-        return f"tripletkit-{self.database.id}"
-
-    @property
-    def owner_cookie(self) -> str:
-        return f"tripletkit-owner-{self.database.id}"
-
-    @property
-    def instructions_html(self) -> str:
-        usual = DEFAULT_GRID if self.asker.settings.screen == GRID else DEFAULT
-        return render_markdown(self.instructions or usual)
-
-
 def make_app(site: Site) -> Flask:
     """Return the web application of a collection."""
-    from tripletkit.collecting.judge_pages import judge_pages
-    from tripletkit.collecting.owner_page import owner_page
-
     app = Flask("tripletkit.collecting", static_folder="static", template_folder="templates")
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.config["MAX_FORM_MEMORY_SIZE"] = MAX_BODY_BYTES
@@ -91,16 +51,6 @@ def make_app(site: Site) -> Flask:
     app.register_error_handler(HTTPException, _show_error)
     app.add_url_rule("/image/<int:number>/<size>", "image", _send_image)
     return app
-
-
-def site() -> Site:
-    """Return what belongs to the application that answers this request."""
-    return current_app.extensions["tripletkit"]
-
-
-def is_owner() -> bool:
-    """Return whether the request comes with the owner's secret."""
-    return is_same(request.cookies.get(site().owner_cookie, ""), site().database.owner_token)
 
 
 def _send_image(number: int, size: str) -> Response:
@@ -129,8 +79,6 @@ def _add_headers(response: Response) -> Response:
 
 
 def _show_error(error: HTTPException) -> tuple[Any, int]:
-    from flask import render_template
-
     code = error.code or 500
     if request.is_json or request.accept_mimetypes.best == "application/json":
         return {"error": error.description}, code

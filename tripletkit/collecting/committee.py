@@ -38,7 +38,7 @@ def train_committee(
     """
     from tripletkit.model.heads import embed
     from tripletkit.model.settings import HeadSettings
-    from tripletkit.model.training import choose_epochs, train_model
+    from tripletkit.training.epochs import choose_epochs, train_model
 
     is_open = votes.is_tie
     rows, votes = rows[~is_open], votes.take(~is_open)

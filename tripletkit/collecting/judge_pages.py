@@ -15,8 +15,8 @@ from tripletkit.collecting.answer_forms import (
     parse_name,
     parse_number,
 )
-from tripletkit.collecting.app import Site, site
 from tripletkit.collecting.database import GivenAnswer, Judge, Screen
+from tripletkit.collecting.site import Site, site
 from tripletkit.collecting.tokens import find_judge, form_token, is_same
 from tripletkit.data.judgement_files import GRID
 from tripletkit.errors import JudgementsError

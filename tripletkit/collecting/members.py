@@ -24,7 +24,7 @@ def split_members(
     """
     n_frozen = n_features if settings.frozen_share else 0
     # Members of other widths, or compressed together, cannot be told apart.
-    if settings.members < 2 or settings.source_members or settings.is_compressed:
+    if settings.members < 2 or settings.mlp_members or settings.is_compressed:
         return [embeddings]
     width = (embeddings.shape[1] - n_frozen) // settings.members
     frozen = embeddings[:, :n_frozen]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tripletkit.data.judgement_files import tally_judgements
-from tripletkit.data.splits import Split
+from tripletkit.data.splits.policies import Split
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import Votes
 
