@@ -78,12 +78,12 @@ def scale_image(path: Path, longest_px: int, quality: int = _QUALITY) -> bytes:
     image = read_image(path, at_least_px=longest_px // 2)
     # A new image: that of a file would take its EXIF block along.
     image = Image.frombytes("RGB", image.size, image.tobytes())
-    image.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
+    image.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS, reducing_gap=2.0)
     file = io.BytesIO()
     if max(image.size) <= _SMALL_PX:
         image.save(file, "PNG", optimize=True)
     else:
-        image.save(file, "JPEG", quality=quality, optimize=True)
+        image.save(file, "JPEG", quality=quality)
     return file.getvalue()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,9 @@ def bound_server(app: Flask, host: str, port: int) -> Iterator[object]:
         JudgementsError: if the address cannot be bound.
     """
     from waitress.server import create_server
+
+    # It remarks on every request that waits a moment for a thread.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
