@@ -282,7 +282,7 @@ MAX_IMAGE_SIZE_PX = 1024
 # every so many more, and chooses this share of the questions. Questions of chance are what scores
 # are computed on, repeats tell how a judge agrees with himself and with others.
 ASK = "auto"
-AUTO_ASK = "disagreement"
+AUTO_ASK = "margin"
 FIRST_RANDOM = 100
 RETRAIN_EVERY = 100
 CHOSEN_SHARE = 0.70

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     default="auto",
     show_default=True,
     help="At random, where the model is least sure, or where its members contradict each other; "
-    "auto takes margin for a model of one member.",
+    f"auto means {defaults.AUTO_ASK}.",
 )
 @click.option(
     "--not",
@@ -133,9 +133,7 @@ def suggest(
             f"--ask disagreement needs a model of several members that can be told apart; "
             f"{model} is not one. Use --ask margin, or train with --members 5."
         )
-    way = ask
-    if ask == "auto":
-        way = "disagreement" if len(members) > 1 else "margin"
+    way = defaults.AUTO_ASK if ask == "auto" else ask
     if way == "random":
         times = np.full(len(files.names), -1)
         times[usable] = 0
