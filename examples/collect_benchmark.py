@@ -36,7 +36,7 @@ from tripletkit import defaults
 from tripletkit.collecting.choosing import WAYS, choose_questions
 from tripletkit.collecting.committee import calibrate, train_committee
 from tripletkit.data.training_set import join_training_set, places_of_names, share_names
-from tripletkit.data.triplets import read_triplets
+from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.vote_files import read_votes
 from tripletkit.data.votes import Votes
 from tripletkit.evaluation.answers import read_truth

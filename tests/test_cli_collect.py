@@ -14,7 +14,7 @@ from collect_server import CollectServer
 
 from tripletkit.cli.main import tripletkit
 from tripletkit.collecting.members import split_members
-from tripletkit.data.triplets import read_triplets
+from tripletkit.data.triplet_files import read_triplets
 from tripletkit.model.settings import HeadSettings
 
 

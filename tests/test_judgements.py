@@ -10,14 +10,15 @@ import pytest
 from collected import answer_all, by_label, start
 
 from tripletkit.cli.main import tripletkit
-from tripletkit.cli.views import read_training_triplets
 from tripletkit.collecting.database import GivenAnswer, add_question, add_screen
 from tripletkit.data.judgement_files import is_judgements
 from tripletkit.data.judgements import find_questions, read_judgements
-from tripletkit.data.triplets import Triplets, read_triplets
+from tripletkit.data.triplet_files import read_triplets
+from tripletkit.data.triplets import Triplets
 from tripletkit.data.vote_files import read_votes
 from tripletkit.errors import JudgementsError, TripletFileError
 from tripletkit.model.model_folder import load_model
+from tripletkit.training.reread import read_training_triplets
 
 NAMES = ["a.png", "b.png", "c.png", "d.png", "e.png"]
 
@@ -230,20 +231,20 @@ def test_train_learns_from_it_and_validates_on_the_random_share(
     ]
     result = runner.invoke(tripletkit, list(map(str, arguments)))
     assert result.exit_code == 0, result.output
-    assert "questions answered" in result.stderr
+    assert "tied" in result.stderr
     assert "Validation is on the random share alone" in result.stderr
     model = load_model(tmp_path / "m")
     judgements = read_judgements(collected)
-    assert model.record["training_file"]["sha256"] == judgements.sha256
-    assert model.record["votes"]["n_tied"] == int(judgements.votes.is_tie.sum()) > 50
+    assert model.record.inputs.triplets.sha256 == judgements.sha256
+    assert model.record.inputs.votes.n_tied == int(judgements.votes.is_tie.sum()) > 50
     n_random = int(judgements.decided().is_random.sum())
-    assert 0 < model.record["validation"]["trained"]["n"] <= 0.5 * n_random
-    assert len(read_training_triplets(model)) == len(judgements.decided())
+    assert 0 < model.record.validation.trained.n <= 0.5 * n_random
+    assert len(read_training_triplets(model.record.inputs)) == len(judgements.decided())
     refused = runner.invoke(
         tripletkit, [*map(str, arguments), "--force", "--votes", str(toy_competition.truth)]
     )
     assert refused.exit_code == 2
-    assert "holds votes itself" in refused.stderr
+    assert "holds its votes" in refused.stderr
 
 
 def test_score_takes_the_random_share_alone_and_says_so(runner, collected, tmp_path):

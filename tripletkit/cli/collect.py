@@ -292,7 +292,7 @@ def _read_gold(
     gold_file: Path | None, folder: Path, numbers: dict[str, int]
 ) -> list[tuple[int, int, int]]:
     from tripletkit.data.folder import find_images
-    from tripletkit.data.triplets import read_triplets
+    from tripletkit.data.triplet_files import read_triplets
 
     if gold_file is None:
         return []

@@ -46,7 +46,7 @@ def export_judgements(
     """
     from tripletkit.data.judgements import read_judgements
     from tripletkit.data.outputs import open_output
-    from tripletkit.data.triplets import write_triplets
+    from tripletkit.data.triplet_files import write_triplets
     from tripletkit.errors import JudgementsError, OutputError
 
     judgements = read_judgements(database, exclude)

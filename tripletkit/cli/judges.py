@@ -42,7 +42,7 @@ def judges(database: Path, gold_file: Path | None, exclude: tuple[str, ...], as_
     """
     from tripletkit.collecting.judges import report_judges
     from tripletkit.data.judgement_files import read_answers_given
-    from tripletkit.data.triplets import read_triplets
+    from tripletkit.data.triplet_files import read_triplets
     from tripletkit.errors import JudgementsError
 
     gold = {}

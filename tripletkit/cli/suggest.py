@@ -99,10 +99,9 @@ def suggest(
     )
     from tripletkit.collecting.members import split_members
     from tripletkit.data.outputs import check_output
-    from tripletkit.data.triplets import read_triplets, write_triplets
+    from tripletkit.data.triplet_files import read_triplets, write_triplets
     from tripletkit.errors import OutputError
     from tripletkit.model.model_folder import load_model
-    from tripletkit.model.settings import HeadSettings
 
     check_output(output)
     if output.exists() and not force:
@@ -125,9 +124,7 @@ def suggest(
         places = np.array([place_of.get(name, -1) for name in read.names])[read.rows]
         asked.append(places[(places >= 0).all(axis=1)].astype(np.int32))
     rng = np.random.default_rng(seed)
-    members = split_members(
-        embeddings, HeadSettings(**folder.record["head"]), folder.record["n_features"]
-    )
+    members = split_members(embeddings, folder.record.settings, folder.record.n_features)
     if ask == "disagreement" and len(members) < 2:
         raise click.UsageError(
             f"--ask disagreement needs a model of several members that can be told apart; "
@@ -152,7 +149,7 @@ def suggest(
         rows = choose_questions(
             committee, candidates, questions, way, max_per_image=defaults.MAX_PER_IMAGE
         ).rows
-    write_triplets(output, files.names, rows)
+    write_triplets(output, files.names, rows, is_answered=False)
     say(f"Wrote {len(rows):,} questions to {output}, chosen by {way}.")
     if len(rows) < questions:
         say(

@@ -37,8 +37,8 @@ def train_committee(
         CollapseError: if a head's embeddings become alike.
     """
     from tripletkit.model.heads import embed
-    from tripletkit.model.settings import HeadSettings
-    from tripletkit.training.epochs import choose_epochs, train_model
+    from tripletkit.model.settings import HeadSettings, choose_epochs
+    from tripletkit.training.epochs import train_model
 
     is_open = votes.is_tie
     rows, votes = rows[~is_open], votes.take(~is_open)

@@ -7,10 +7,12 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
-from tripletkit.data.judgement_files import tally_judgements
+from tripletkit.data import vote_files
+from tripletkit.data.judgement_files import is_judgements, tally_judgements
 from tripletkit.data.splits.policies import Split
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import Votes
@@ -82,7 +84,7 @@ def read_judgements(path: Path, exclude: Collection[str] = ()) -> Judgements:
     """
     tally = tally_judgements(path, exclude)
     return Judgements(
-        Triplets(tally.names, tally.rows, tally.numbers, str(path)),
+        Triplets(tally.names, tally.rows, tally.numbers, str(path), True),
         Votes(tally.for_first, tally.for_second),
         tally.is_random,
         tally.screens,
@@ -124,3 +126,20 @@ def find_questions(asked: Triplets, judgements: Judgements) -> tuple[np.ndarray,
         elif (question := question_of.get((anchor, second, first))) is not None:
             found[place], is_turned[place] = question, True
     return found, is_turned
+
+
+def read_triplets_with_votes(
+    source: Path | BinaryIO, name: str | None = None
+) -> tuple[Triplets, Votes | None]:
+    """Read triplets with the votes that their file holds, a database of judgements among them.
+
+    Args:
+        source, name: see `vote_files.read_triplets_with_votes`.
+    Raises:
+        JudgementsError: if it is a database of judgements without any, or of another version.
+        TripletFileError, VoteFileError: if it is no triplet file.
+    """
+    if is_judgements(source):
+        judgements = read_judgements(source)
+        return judgements.triplets, judgements.votes
+    return vote_files.read_triplets_with_votes(source, name)
