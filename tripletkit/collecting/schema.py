@@ -175,6 +175,6 @@ def only_server(path: Path) -> Iterator[None]:
                 raise JudgementsError(f"{lock}: cannot be locked: {error}") from error
             raise JudgementsError(
                 f"{path}: another server is collecting into it. Stop that one first, or give "
-                "this one another --db."
+                "this one another `database`."
             ) from error
         yield

@@ -43,7 +43,7 @@ def bound_server(app: Flask, host: str, port: int) -> Iterator[object]:
         except OSError as error:
             raise JudgementsError(
                 f"{host}:{port}: cannot be bound: {error.strerror or error}. "
-                "Choose another with --port or --host."
+                "Choose another `port` or `host`."
             ) from error
         server = create_server(
             app,
