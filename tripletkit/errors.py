@@ -119,6 +119,8 @@ class VoteFileError(TripletkitError, ValueError):
 
 class ArrayFileError(TripletkitError, ValueError):
     """A file of arrays is damaged, or is none."""
+
+
 class JudgementsError(TripletkitError, ValueError):
     """A database of judgements is none, is in use, or holds something else than is asked for."""
 

@@ -15,6 +15,7 @@ from tripletkit.cli.console import say, warn
 from tripletkit.cli.options import (
     INPUT_FILE,
     OUTPUT_FILE,
+    WholeRange,
     cache_option,
     force_option,
     quiet_option,
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from tripletkit.collecting.asking import Asker
     from tripletkit.collecting.background import BackgroundTrainer
     from tripletkit.collecting.database import Judge, JudgementDatabase
+    from tripletkit.collecting.site import Site
+    from tripletkit.data.outputs import OutputFile
     from tripletkit.features.sources import GivenWeights
 
 ASK_WAYS = ("auto", "random", "margin", "disagreement")
@@ -55,7 +58,7 @@ ASK_WAYS = ("auto", "random", "margin", "disagreement")
 @click.option(
     "-n",
     "--questions",
-    type=click.IntRange(min=1),
+    type=WholeRange(1),
     default=defaults.QUESTIONS_PER_JUDGE,
     show_default=True,
     help="Questions, or grids, for each judge.",
@@ -70,7 +73,7 @@ ASK_WAYS = ("auto", "random", "margin", "disagreement")
 @click.option(
     "--of",
     "grid_of",
-    type=click.IntRange(min=3, max=24),
+    type=WholeRange(3, 24),
     default=defaults.GRID_OF,
     show_default=True,
     help="Images of a grid.",
@@ -78,7 +81,7 @@ ASK_WAYS = ("auto", "random", "margin", "disagreement")
 @click.option(
     "--pick",
     "grid_pick",
-    type=click.IntRange(min=1, max=23),
+    type=WholeRange(1, 23),
     default=defaults.GRID_PICK,
     show_default=True,
     help="Images to pick from a grid.",
@@ -94,7 +97,7 @@ ASK_WAYS = ("auto", "random", "margin", "disagreement")
 )
 @click.option(
     "--overlap",
-    type=click.IntRange(min=1),
+    type=WholeRange(1),
     default=1,
     show_default=True,
     metavar="N",
@@ -109,7 +112,7 @@ ASK_WAYS = ("auto", "random", "margin", "disagreement")
 @click.option("--instructions", type=INPUT_FILE, help="Markdown file shown to judges.")
 @click.option(
     "--pause-every",
-    type=click.IntRange(min=1),
+    type=WholeRange(1),
     default=defaults.PAUSE_EVERY,
     show_default=True,
     help="Offer a pause after so many answers.",
@@ -117,7 +120,7 @@ ASK_WAYS = ("auto", "random", "margin", "disagreement")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option(
     "--port",
-    type=click.IntRange(0, 65535),
+    type=WholeRange(0, 65535),
     default=defaults.COLLECT_PORT,
     show_default=True,
     help="Port to listen at; 0 takes any that is free.",
@@ -198,8 +201,6 @@ def collect(
     check_weights(backbone, weights)
     _check_extra()
 
-    from tripletkit.collecting.database import JudgementDatabase
-
     if answer_files:
         if images is not None or offline_page is not None:
             raise click.UsageError("--import goes with --db alone.")
@@ -207,11 +208,18 @@ def collect(
         return
     from tripletkit.collecting.answer_forms import parse_name
     from tripletkit.collecting.asking import Asker, AskingSettings
+    from tripletkit.collecting.database import JudgementDatabase
     from tripletkit.collecting.instructions import DEFAULT, DEFAULT_GRID, read_instructions
-    from tripletkit.collecting.schema import only_server
+    from tripletkit.collecting.offline import OFFLINE_FORM
+    from tripletkit.collecting.schema import DATABASE_FORM, only_server
     from tripletkit.data.folder import list_images
+    from tripletkit.data.outputs import Outputs
     from tripletkit.errors import ImageNameError, JudgementsError
 
+    outputs = Outputs([instructions, gold_file], image_folders=[images], overwrite=force)
+    if not database.exists():
+        outputs.file(database, DATABASE_FORM)
+    page_out = outputs.optional_file(offline_page, OFFLINE_FORM)
     text = None if instructions is None else read_instructions(instructions)
     try:
         judge_names = tuple(parse_name(name) for name in judge_names)
@@ -232,9 +240,9 @@ def collect(
             _read_gold(gold_file, images, numbers),
         )
         judges = [collected.add_judge(name) for name in judge_names]
-        if offline_page is not None:
+        if page_out is not None:
             usual = DEFAULT_GRID if screen == "grid" else DEFAULT
-            _write_offline(offline_page, collected, judges[0], asker, paths, text or usual, force)
+            _write_offline(page_out, collected, judges[0], asker, paths, text or usual)
             return
         from tripletkit.collecting.background import BackgroundTrainer, TrainerTask
         from tripletkit.collecting.scaled_images import ScaledImages
@@ -304,24 +312,18 @@ def _read_gold(
 
 
 def _write_offline(
-    page: Path,
+    page: OutputFile,
     database: JudgementDatabase,
     judge: Judge,
     asker: Asker,
     paths: dict[int, Path],
     instructions: str,
-    force: bool,
 ) -> None:
     from tripletkit.collecting.offline import write_offline_page
-    from tripletkit.data.outputs import check_output
-    from tripletkit.errors import OutputError
 
-    check_output(page)
-    if page.exists() and not force:
-        raise OutputError(f"{page}: exists already; replace it with --force")
     n_questions = write_offline_page(page, database, judge, asker, paths, instructions)
     say(
-        f"Wrote {page}, {page.stat().st_size / 1e6:.1f} MB: {n_questions:,} questions for "
+        f"Wrote {page}, {page.path.stat().st_size / 1e6:.1f} MB: {n_questions:,} questions for "
         f"{judge.name}. Take the answers in with: tripletkit collect --db {database.path} "
         "--import ANSWERS.json"
     )
@@ -343,7 +345,12 @@ def _import(database: Path, answer_files: tuple[Path, ...]) -> None:
 
 
 def _serve(
-    site, trainer: BackgroundTrainer, host: str, port: int, judges: list[Judge], opens_browser: bool
+    site: Site,
+    trainer: BackgroundTrainer,
+    host: str,
+    port: int,
+    judges: list[Judge],
+    opens_browser: bool,
 ) -> None:
     import os
     import signal

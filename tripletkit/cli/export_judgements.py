@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tripletkit.cli.console import say
-from tripletkit.cli.options import force_option, quiet_option
+from tripletkit.cli.options import OUTPUT_FOLDER, force_option, quiet_option
 
 
 @click.command("export-judgements")
@@ -16,7 +16,7 @@ from tripletkit.cli.options import force_option, quiet_option
     "-o",
     "--output",
     "folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=OUTPUT_FOLDER,
     required=True,
     metavar="DIR",
     help="Folder for train.txt and votes.csv; made if there is none.",
@@ -45,24 +45,25 @@ def export_judgements(
     vote; half a vote for each image if the judge could not tell.
     """
     from tripletkit.data.judgements import read_judgements
-    from tripletkit.data.outputs import open_output
+    from tripletkit.data.output_forms import TRIPLETS_FORM, csv_form
+    from tripletkit.data.outputs import Outputs, open_output
     from tripletkit.data.triplet_files import write_triplets
-    from tripletkit.errors import JudgementsError, OutputError
+    from tripletkit.errors import JudgementsError
 
+    train, votes_file = folder / "train.txt", folder / "votes.csv"
+    outputs = Outputs([database], overwrite=force)
+    outputs.files_in(
+        folder,
+        {"train.txt": TRIPLETS_FORM, "votes.csv": csv_form("a file of votes", "votes_b,votes_c")},
+    )
     judgements = read_judgements(database, exclude)
     if random_share:
         judgements = judgements.take(judgements.is_random)
         if not len(judgements):
             raise JudgementsError(f"{database}: no question was drawn by chance")
-    train, votes_file = folder / "train.txt", folder / "votes.csv"
-    for path in (train, votes_file):
-        if path.exists() and not force:
-            raise OutputError(f"{path}: exists already; replace it with --force")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
+    folder.mkdir(parents=True, exist_ok=True)
     triplets, votes = judgements.triplets, judgements.votes
+    outputs.check_again()
     write_triplets(train, triplets.names, triplets.rows)
     with open_output(votes_file) as file:
         file.write("votes_b,votes_c\n")

@@ -109,11 +109,11 @@ def split(
         splits = fold_triplets(all_triplets, by, folds, seed)
     else:
         splits = [split_triplets(all_triplets, by, val_fraction or defaults.VAL_FRACTION, seed)]
-    if source is not None and is_judgements(source):
-        judgements = read_judgements(source).decided()
+    if is_judgements(triplets):
+        judgements = read_judgements(triplets).decided()
         splits = [validate_on_random(each, judgements.is_random) for each in splits]
         say(
-            f"{source}: validation is on the random share alone; questions that a model chose "
+            f"{triplets}: validation is on the random share alone; questions that a model chose "
             "are for training or dropped."
         )
     write_splits(folder, all_triplets, splits, seed, outputs)

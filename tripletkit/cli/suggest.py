@@ -15,6 +15,7 @@ from tripletkit.cli.options import (
     INPUT_FILE,
     INPUT_FOLDER,
     OUTPUT_FILE,
+    WholeRange,
     cache_option,
     follow_outside_option,
     force_option,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 @click.option(
     "-n",
     "--questions",
-    type=click.IntRange(min=1),
+    type=WholeRange(1),
     default=defaults.CHOSEN_BATCH,
     show_default=True,
     help="How many questions.",
@@ -98,20 +99,20 @@ def suggest(
         draw_candidates,
     )
     from tripletkit.collecting.members import split_members
-    from tripletkit.data.outputs import check_output
+    from tripletkit.data.output_forms import TRIPLETS_FORM
+    from tripletkit.data.outputs import Outputs
     from tripletkit.data.triplet_files import read_triplets, write_triplets
-    from tripletkit.errors import OutputError
     from tripletkit.model.model_folder import load_model
 
-    check_output(output)
-    if output.exists() and not force:
-        raise OutputError(f"{output}: exists already; replace it with --force")
+    output_file = Outputs(
+        [model, *asked_files, *weights.values()], image_folders=[images], overwrite=force
+    ).file(output, TRIPLETS_FORM)
     folder = load_model(model)
     files = find_images(images, skip_bad=on_bad_image == "skip", follow_outside=follow_outside)
     source = folder.find_source(weights)
     prepare_tensorflow()
     collection = open_collection(files, source, cache, skip_bad=on_bad_image == "skip")
-    from tripletkit.model.heads import embed
+    from tripletkit.model.embedding import embed
 
     embeddings = embed(folder.load_head(), collection.features)
     usable = np.flatnonzero(collection.is_usable())
@@ -149,7 +150,7 @@ def suggest(
         rows = choose_questions(
             committee, candidates, questions, way, max_per_image=defaults.MAX_PER_IMAGE
         ).rows
-    write_triplets(output, files.names, rows, is_answered=False)
+    write_triplets(output_file, files.names, rows, is_answered=False)
     say(f"Wrote {len(rows):,} questions to {output}, chosen by {way}.")
     if len(rows) < questions:
         say(

@@ -36,7 +36,7 @@ def train_committee(
     Raises:
         CollapseError: if a head's embeddings become alike.
     """
-    from tripletkit.model.heads import embed
+    from tripletkit.model.embedding import embed
     from tripletkit.model.settings import HeadSettings, choose_epochs
     from tripletkit.training.epochs import train_model
 

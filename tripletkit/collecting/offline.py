@@ -19,13 +19,15 @@ from tripletkit.collecting.database import Judge, JudgementDatabase, Screen, add
 from tripletkit.collecting.instructions import render_markdown
 from tripletkit.collecting.scaled_images import media_type, scale_image
 from tripletkit.collecting.tokens import is_same
-from tripletkit.data.outputs import open_output
+from tripletkit.data.output_forms import marked_form
+from tripletkit.data.outputs import Destination, open_output
 from tripletkit.errors import JudgementsError
 
 FORMAT = 1
 IMAGE_PX = 400
 MAX_IMPORT_BYTES = 20 << 20
 _QUALITY = 80
+OFFLINE_FORM = marked_form("a page of judgements that tripletkit wrote", b"tripletkit-offline")
 _STATIC = Path(__file__).parent / "static"
 
 
@@ -47,7 +49,7 @@ class Imported:
 
 
 def write_offline_page(
-    path: Path,
+    path: Destination,
     database: JudgementDatabase,
     judge: Judge,
     asker: Asker,

@@ -14,10 +14,13 @@ from tripletkit.data.judgement_files import (
     APPLICATION_ID,
     SCHEMA_VERSION,
     check_version,
+    is_judgements,
 )
+from tripletkit.data.output_forms import OutputForm
 from tripletkit.errors import JudgementsError
 
 BUSY_TIMEOUT_S = 20
+DATABASE_FORM = OutputForm("a database of judgements", is_judgements)
 
 _TABLES = """
 CREATE TABLE meta (
