@@ -108,6 +108,14 @@ def test_a_careless_judge_is_told_and_why(answers, reason):
     assert any(reason in said for said in report.judges[0].reasons), report.judges[0].reasons
 
 
+def test_where_nobody_can_tell_nobody_is_careless():
+    unsure = [answer(j, n, "cant-tell", "neither") for j in ("x", "y") for n in range(30)]
+    assert [judge.reasons for judge in report_judges(told(*unsure)).judges] == [[], []]
+    sure = [answer(j, n, "first", "neither") for j in ("y", "z") for n in range(30)]
+    report = report_judges(told(*unsure[:30], *sure))
+    assert [len(judge.reasons) for judge in report.judges] == [1, 0, 0]
+
+
 def test_a_careful_judge_is_not_called_careless(tmp_path):
     gold = [("p00.png", "p02.png", "p01.png")]
     database, asker = start(tmp_path / "j.sqlite", NAMES, gold, n_questions=120, overlap=2)

@@ -22,6 +22,8 @@ MIN_AGREEMENT, MIN_SHARED = 0.6, 20
 MAX_SIDE_SHARE, MAX_SIDE_CHANCE = 0.65, 0.001
 MAX_GOLD_SHARE, MIN_GOLD = 1 / 3, 3
 MAX_CANT_TELL, MIN_ANSWERS = 0.6, 20
+# So much more often than the judge in the middle; where all cannot tell, the questions are hard.
+MORE_CANT_TELL = 0.2
 
 # Anchor, and the two others in no order.
 Question = tuple[str, frozenset[str]]
@@ -125,6 +127,9 @@ def report_judges(
         with_others = [share for names, share in pairs.items() if judge in names]
         agreement = Share(sum(s.n for s in with_others), sum(s.of for s in with_others))
         reports.append(_report_one(judge, given, chosen[judge], agreement, truth))
+    usual = statistics.median(r.cant_tell.value for r in reports) if len(reports) > 1 else 0.0
+    for report in reports:
+        report.reasons.extend(_find_reasons(report, usual))
     alpha, n_shared = krippendorff_alpha(first)
     return JudgesReport(reports, pairs, alpha, n_shared)
 
@@ -188,7 +193,7 @@ def _report_one(
     ]
     again = [(names[0], name) for names in repeated for name in names[1:]]
     on_gold = [each[0] == truth[question] for question, each in chosen.items() if question in truth]
-    report = JudgeReport(
+    return JudgeReport(
         judge,
         len(screens),
         Share(sum(a.choice == CANT_TELL for a in screens), len(screens)),
@@ -199,11 +204,9 @@ def _report_one(
         Share(sides.count(LEFT), sides.count(LEFT) + sides.count(RIGHT)),
         Share(on_gold.count(False), len(on_gold)),
     )
-    report.reasons.extend(_find_reasons(report))
-    return report
 
 
-def _find_reasons(report: JudgeReport) -> list[str]:
+def _find_reasons(report: JudgeReport, usual_cant_tell: float) -> list[str]:
     from scipy.stats import binomtest
 
     reasons = []
@@ -222,7 +225,8 @@ def _find_reasons(report: JudgeReport) -> list[str]:
     if report.gold.of >= MIN_GOLD and report.gold.n >= MAX_GOLD_SHARE * report.gold.of:
         reasons.append(f"{report.gold} gold questions were answered wrongly")
     n = report.cant_tell
-    if n.of >= MIN_ANSWERS and n.n > MAX_CANT_TELL * n.of:
+    most = max(MAX_CANT_TELL, usual_cant_tell + MORE_CANT_TELL)
+    if n.of >= MIN_ANSWERS and n.n > most * n.of:
         reasons.append(f"{n} answers are “can’t tell”")
     return reasons
 
