@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
+from collected import answer_all, start
 
 from tripletkit.cli.main import tripletkit
 from tripletkit.cli.options import OutputPath
@@ -21,11 +22,13 @@ CALLS = {
         "labels.csv images --backbone tiny",
         {"confusion_figure": ".png", "confusion_csv": ".csv"},
     ),
+    "collect": ("images --judge anna -n 2 --db new.sqlite", {"offline_page": ".html"}),
     "collage": ("train.txt images", {"output": ".png"}),
     "compare": ("answers.txt others.txt truth.csv --triplets test.txt", {"rows_file": ".csv"}),
     "embed": ("images --backbone tiny", {"output": ".csv"}),
     "export": ("--model m0", {"folder": None}),
     "finetune": ("m0 --images images --epochs 1", {"output": None}),
+    "export-judgements": ("judgements.sqlite", {"folder": None}),
     "mine": (
         "labels.csv images --backbone tiny",
         {"output": ".csv", "triplets_out": ".txt", "plot_file": ".svg"},
@@ -38,20 +41,22 @@ CALLS = {
     "predict": ("test.txt --model m0 --images images", {"output": ".csv"}),
     "report": ("m0 --triplets train.txt --images images", {"output": ".html"}),
     "split": ("train.txt --by random", {"folder": None}),
+    "suggest": ("images --model m0", {"output": ".txt"}),
     "train": ("train.txt images --backbone tiny --epochs 1", {"output": None}),
     "triplets": ("labels.csv images", {"output": ".txt", "truth_file": ".csv"}),
 }
 # Other options that name a path without asking that it exist, and are no outputs: what is read,
 # and logs and stores that are added to.
-READ = {"model", "cache", "tensorboard"}
+READ = {"model", "cache", "tensorboard", "database", "images"}
 # Commands that know an image folder, which is `images` here.
-PROTECTS_IMAGES = set(CALLS) - {"compare", "export", "split"}
+PROTECTS_IMAGES = set(CALLS) - {"compare", "export", "export-judgements", "split"}
 # What must be given for another output to be asked for.
 NEEDED = {"triplets": {"output": ".txt"}}
 FORMS = {
     None: {
         "split": "val.txt",
         "export": "encoder.keras",
+        "export-judgements": "votes.csv",
         "train": "history.csv",
         "finetune": "history.csv",
     }
@@ -98,6 +103,10 @@ def world(toy_competition, labels_file, toy_model, tiny_backbone, tmp_path, monk
     (world / "answers.txt").write_text("1\n" * 200)
     (world / "others.txt").write_text("0\n" * 200)
     shutil.copy(world / "images" / "p00.png", world / "query.png")
+    names = [path.name for path in sorted((world / "images").iterdir())]
+    database, asker = start(world / "judgements.sqlite", names, n_questions=5)
+    answer_all(database, asker, "anna", lambda anchor, shown: "left")
+    database.close()
     monkeypatch.chdir(world)
     return world
 

@@ -277,3 +277,31 @@ FINE_TUNE_LEARNING_RATE = 1e-4
 # that halve five times see nothing below, and memory ends above.
 MIN_IMAGE_SIZE_PX = 32
 MAX_IMAGE_SIZE_PX = 1024
+
+# Collecting judgements. The first answers are to questions of chance; then a head is trained after
+# every so many more, and chooses this share of the questions. Questions of chance are what scores
+# are computed on, repeats tell how a judge agrees with himself and with others.
+ASK = "auto"
+AUTO_ASK = "margin"
+FIRST_RANDOM = 100
+RETRAIN_EVERY = 100
+CHOSEN_SHARE = 0.70
+RANDOM_SHARE = 0.15
+REPEAT_SHARE = 0.15
+QUESTIONS_PER_JUDGE = 200
+PAUSE_EVERY = 50
+COLLECT_PORT = 8765
+
+# The heads that choose questions, how often an image may be part of a batch of theirs, and how
+# many questions drawn by chance a batch is chosen from.
+COMMITTEE_MEMBERS = 5
+COMMITTEE_RECIPE = "residual"
+COMMITTEE_HIDDEN = 128
+COMMITTEE_MAX_EPOCHS = 60
+MAX_PER_IMAGE = 2
+CHOICE_CANDIDATES = 20_000
+CHOSEN_BATCH = 200
+
+# A grid: images to choose from, and how many are picked. Eight fit a phone.
+GRID_OF = 8
+GRID_PICK = 3

@@ -121,6 +121,14 @@ class ArrayFileError(TripletkitError, ValueError):
     """A file of arrays is damaged, or is none."""
 
 
+class JudgementsError(TripletkitError, ValueError):
+    """A database of judgements is none, is in use, or holds something else than is asked for."""
+
+
+class InstructionsError(TripletkitError, ValueError):
+    """The instructions for judges cannot be shown."""
+
+
 class SearchIndexError(TripletkitError, ValueError):
     """A search index is damaged, or belongs to another model or collection."""
 

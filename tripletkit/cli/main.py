@@ -12,13 +12,16 @@ from tripletkit.cli.cache import cache
 from tripletkit.cli.check_answers import check_answers
 from tripletkit.cli.classify import classify
 from tripletkit.cli.collage import collage
+from tripletkit.cli.collect import collect
 from tripletkit.cli.compare import compare
 from tripletkit.cli.console import drop_stdout, listening
 from tripletkit.cli.controls import controls
 from tripletkit.cli.embed import embed
 from tripletkit.cli.export import export
+from tripletkit.cli.export_judgements import export_judgements
 from tripletkit.cli.finetune import finetune
 from tripletkit.cli.flags import spell_flags
+from tripletkit.cli.judges import judges
 from tripletkit.cli.losses import losses
 from tripletkit.cli.mine import mine
 from tripletkit.cli.neighbors import neighbors
@@ -28,6 +31,7 @@ from tripletkit.cli.report import report
 from tripletkit.cli.score import score
 from tripletkit.cli.settings import settings
 from tripletkit.cli.split import split
+from tripletkit.cli.suggest import suggest
 from tripletkit.cli.train import train
 from tripletkit.cli.triplets import triplets
 from tripletkit.errors import SettingsError, TripletkitError
@@ -85,11 +89,14 @@ for command in (
     check_answers,
     classify,
     collage,
+    collect,
     compare,
     controls,
     embed,
     export,
+    export_judgements,
     finetune,
+    judges,
     losses,
     mine,
     neighbors,
@@ -99,6 +106,7 @@ for command in (
     score,
     settings,
     split,
+    suggest,
     train,
     triplets,
 ):

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tripletkit.cli.console import show_json, warn
+from tripletkit.cli.console import say, show_json, warn
 from tripletkit.cli.options import INPUT_FILE, input_source, json_option, quiet_option
 from tripletkit.cli.tables import align_columns, show_count
 from tripletkit.cli.votes import check_votes_options, make_votes_options
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tripletkit.data.triplets import Triplets
     from tripletkit.data.votes import Votes
+    from tripletkit.evaluation.answers import Answers
     from tripletkit.evaluation.intervals import Interval, NoInterval
     from tripletkit.evaluation.scoring import Score, Slice
     from tripletkit.evaluation.vote_scoring import VoteScore
@@ -60,7 +63,8 @@ def score(
 ) -> None:
     """Print the accuracy of an answer file, with its uncertainty.
 
-    TRUTH is one 0 or 1 a line, or a CSV with a column label, truth or prediction. Without it
+    TRUTH is one 0 or 1 a line, or a CSV with a column label, truth or prediction, or a database of
+    collected judgements, of which the questions drawn by chance are scored. Without it
     every first image is taken for the nearer one, as in a training file; with votes, what most
     people said is the truth, and questions on which they are tied are left out of the accuracy.
     What counts is the answer that stands in the file, so that a CSV and labels of the same answers
@@ -70,9 +74,11 @@ def score(
     tripletkit score preds.csv truth.csv
     tripletkit score answers.txt truth.csv --triplets test.txt --json
     tripletkit score preds.csv --votes votes.csv
+    tripletkit score preds.csv judgements.sqlite
     """
     import numpy as np
 
+    from tripletkit.data.judgement_files import is_judgements
     from tripletkit.evaluation.answers import (
         check_not_exchanged,
         check_same_length,
@@ -99,15 +105,24 @@ def score(
             f"--unique needs to know the triplets, and {answers.source} does not hold them. "
             "Add --triplets FILE."
         )
-    by_votes = None
-    if votes is not None:
+    by_votes = labels = None
+    of_truth = None if truth is None else str(truth)
+    if truth is not None and is_judgements(truth):
+        if votes is not None:
+            raise click.UsageError(f"{truth} holds votes itself: it excludes other votes.")
+        answers, labels, votes = _take_random_share(answers, triplets, truth)
+        rows = answers.triplets.rows
+        by_votes = score_votes(answers, votes, rows=rows, ties=ties)
+    elif votes is not None:
         check_same_length(answers, len(votes), str(votes_file or triplets_file))
         by_votes = score_votes(answers, votes, rows=rows, ties=ties)
-    if truth is not None:
+    if labels is not None:
+        pass
+    elif truth is not None:
         read = read_truth(input_source(truth))
         check_not_exchanged(answers, read)
         check_same_length(answers, len(read), read.source)
-        labels = read.labels
+        labels, of_truth = read.labels, read.source
     elif votes is not None:
         warn("no truth file: taking what most people said for the truth")
         labels, is_decided = take_majority(votes, str(votes_file or triplets_file))
@@ -120,7 +135,7 @@ def score(
     result = score_answers(answers, labels, rows=rows, ties=ties, unique=unique)
     _warn_of_ties(result)
     if as_json:
-        about = {"truth": None if truth is None else read.source}
+        about = {"truth": of_truth}
         by_votes = {} if by_votes is None else {"votes": by_votes.to_json()}
         show_json(about | result.to_json() | by_votes)
     else:
@@ -136,16 +151,50 @@ def _warn_of_ties(score: Score) -> None:
         )
 
 
+def _take_random_share(
+    answers: Answers, triplets: Triplets | None, database: Path
+) -> tuple[Answers, np.ndarray, Votes]:
+    """Return the answers to questions of the random share, what most judges said, and the votes.
+
+    Answers that do not hold their questions are taken for those of `predict` on the database.
+    """
+    from dataclasses import replace
+
+    import numpy as np
+
+    from tripletkit.data.judgements import find_questions, read_judgements
+    from tripletkit.errors import AnswerFileError
+    from tripletkit.evaluation.answers import check_same_length
+
+    judgements = read_judgements(database).decided()
+    asked = answers.triplets or triplets
+    if asked is None:
+        check_same_length(answers, len(judgements), str(database))
+        asked = judgements.triplets
+    answers = replace(answers, triplets=asked)
+    found, is_turned = find_questions(asked, judgements)
+    is_scored = (found >= 0) & judgements.is_random[found]
+    if not is_scored.any():
+        raise AnswerFileError(
+            f"{answers.source}: expected answers to questions that {database} drew by chance, "
+            "got none. `tripletkit predict` answers those of the database."
+        )
+    say(
+        f"Scored on the random share alone: {int(is_scored.sum()):,} of {len(answers):,} answers. "
+        "Questions that a model chose are those it found hard, and would slander it."
+    )
+    labels = (~is_turned[is_scored]).astype(np.int8)
+    votes = judgements.votes.take(found[is_scored]).turn(is_turned[is_scored])
+    return answers.take(is_scored), labels, votes
+
+
 def _read_questions(
     triplets_file: Path | None, votes_file: Path | None, fourth_column: str | None
 ) -> tuple[Triplets | None, Votes | None]:
     """Return the questions, where a file holds them, and the votes on them, where there are any."""
+    from tripletkit.data.judgements import read_triplets_with_votes
     from tripletkit.data.triplet_files import read_triplets
-    from tripletkit.data.vote_files import (
-        read_triplets_with_shares,
-        read_triplets_with_votes,
-        read_votes,
-    )
+    from tripletkit.data.vote_files import read_triplets_with_shares, read_votes
 
     if fourth_column is not None:
         return read_triplets_with_shares(input_source(triplets_file))

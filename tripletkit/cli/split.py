@@ -83,6 +83,8 @@ def split(
     if folds and val_fraction is not None:
         raise click.UsageError("--val-fraction and --folds exclude each other: folds are equal.")
 
+    from tripletkit.data.judgement_files import is_judgements
+    from tripletkit.data.judgements import read_judgements, validate_on_random
     from tripletkit.data.outputs import Outputs
     from tripletkit.data.splits.cost import price_split
     from tripletkit.data.splits.files import check_split_folder, write_splits
@@ -107,6 +109,13 @@ def split(
         splits = fold_triplets(all_triplets, by, folds, seed)
     else:
         splits = [split_triplets(all_triplets, by, val_fraction or defaults.VAL_FRACTION, seed)]
+    if is_judgements(triplets):
+        judgements = read_judgements(triplets).decided()
+        splits = [validate_on_random(each, judgements.is_random) for each in splits]
+        say(
+            f"{triplets}: validation is on the random share alone; questions that a model chose "
+            "are for training or dropped."
+        )
     write_splits(folder, all_triplets, splits, seed, outputs)
 
     say(f"Wrote {folder}{'/fold1 ...' if folds else ''}.")

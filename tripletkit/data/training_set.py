@@ -60,6 +60,15 @@ class TrainingSet:
         """
         return self._take(*(is_usable[part.rows].all(axis=1) for part in (self.train, self.val)))
 
+    def keep_for_validation(self, is_kept: np.ndarray) -> TrainingSet:
+        """Return the set with only some of the validation triplets.
+
+        Args:
+            is_kept: `(n_val,)` bool.
+        """
+        kept = self._take(np.ones(len(self.train), dtype=bool), is_kept)
+        return replace(kept, n_dropped=self.n_dropped + int((~is_kept).sum()))
+
     def leave_out_ties(self, *, of_training: bool) -> TrainingSet:
         """Return the set without triplets that votes leave open.
 

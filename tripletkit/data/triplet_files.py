@@ -18,6 +18,11 @@ from typing import IO, BinaryIO
 import numpy as np
 import pandas as pd
 
+from tripletkit.data.judgement_files import (
+    is_judgements,
+    is_judgements_bytes,
+    tally_judgements,
+)
 from tripletkit.data.names import quote_name
 from tripletkit.data.outputs import Destination, open_output
 from tripletkit.data.text_files import check_text, read_bytes
@@ -84,7 +89,9 @@ class TripletScan:
 def read_triplets(source: Path | BinaryIO, name: str | None = None) -> Triplets:
     """Read a triplet file, or refuse it with every bad line counted.
 
-    Columns that a heading has beside the three are named in a `DataWarning` and left out.
+    Columns that a heading has beside the three are named in a `DataWarning` and left out. Of a
+    database of collected judgements, a row is a question on which more judges chose the second
+    image than the third, and its line is the number of the question.
 
     Args:
         source: a path, or an open binary file such as standard input.
@@ -108,8 +115,18 @@ def scan_triplets(source: Path | BinaryIO, name: str | None = None) -> TripletSc
     Raises:
         TripletFileError: if the file cannot be opened, is not text in UTF-8, or starts with a
             heading that is not known.
+        JudgementsError: if it is a database of judgements without any, or of another version.
     """
+    if is_judgements(source):
+        tally = tally_judgements(source)
+        is_decided = tally.for_first > tally.for_second
+        rows, numbers = tally.rows[is_decided], tally.numbers[is_decided]
+        return TripletScan(Triplets(tally.names, rows, numbers, name or str(source), True), [])
     data, name = read_bytes(source, name)
+    if is_judgements_bytes(data):
+        raise TripletFileError(
+            f"{name}: a database of judgements can be read from its file alone; give its path"
+        )
     text_bytes = check_text(data, name)
     layout = find_layout(text_bytes, name)
     collected = _Collected(layout)

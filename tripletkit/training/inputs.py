@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from tripletkit import defaults
+from tripletkit.data.judgement_files import is_judgements
+from tripletkit.data.judgements import read_judgements, read_triplets_with_votes
 from tripletkit.data.labels import ImageLabels, label_files, read_classes, read_labels
 from tripletkit.data.splits.stratified import hold_out_images
 from tripletkit.data.text_files import read_bytes
@@ -29,7 +31,6 @@ from tripletkit.data.triplet_files import read_triplets, write_triplet_lines
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.vote_files import (
     read_triplets_with_shares,
-    read_triplets_with_votes,
     read_votes,
 )
 from tripletkit.data.votes import Votes, turn_to_majority
@@ -113,6 +114,8 @@ def _read_judged(
         data = _join(triplets, val, truth, votes, val_votes)
     else:
         data = _divide(triplets, sources, seed, votes)
+        if is_judgements(sources.triplets):
+            data = data.keep_for_validation(_is_random(data.val, sources.triplets))
         record = replace(record, split=data.by, val_fraction=sources.fraction)
     data = data.leave_out_ties(of_training=sources.takes_votes_as != "soft")
     if labels:
@@ -221,6 +224,9 @@ def _read_val(
         return *turned, None, record
     if sources.val_votes is None and sources.val_truth is None:
         val, votes = _with_votes(opened, of_val)
+        if is_judgements(sources.val):
+            is_kept = _is_random(val, sources.val)
+            val, votes = val.take(is_kept), votes.take(is_kept)
         if votes is None:
             logger.info(
                 "%s: taking every second image for the positive (no `val_truth`).", val.source
@@ -274,8 +280,23 @@ def _read_labels(
     return labels, FileRecord(name, path, digest)
 
 
-def _open(given: Source | Triplets) -> tuple[io.BytesIO | Triplets, FileRecord]:
+def _is_random(val: Triplets, database: Path) -> np.ndarray:
+    """Return which validation triplets were drawn by chance, and say that only these count."""
+    judgements = read_judgements(database)
+    is_random = np.isin(val.lines, judgements.triplets.lines[judgements.is_random])
+    logger.info(
+        "Validation is on the random share alone: %s of %s questions. A score on questions that a "
+        "model chose would be too low or too high.",
+        f"{int(is_random.sum()):,}",
+        f"{len(val):,}",
+    )
+    return is_random
+
+
+def _open(given: Source | Triplets) -> tuple[io.BytesIO | Triplets | Path, FileRecord]:
     """Return what can be read once more, and its record."""
+    if is_judgements(given):
+        return given, FileRecord(str(given), str(given.absolute()), read_judgements(given).sha256)
     if isinstance(given, Triplets):
         text = io.StringIO()
         write_triplet_lines(text, given.names, given.rows)
@@ -286,11 +307,13 @@ def _open(given: Source | Triplets) -> tuple[io.BytesIO | Triplets, FileRecord]:
     return io.BytesIO(data), FileRecord(name, path, _sha256(data))
 
 
-def _as_triplets(opened: io.BytesIO | Triplets, record: FileRecord) -> Triplets:
+def _as_triplets(opened: io.BytesIO | Triplets | Path, record: FileRecord) -> Triplets:
     return opened if isinstance(opened, Triplets) else read_triplets(opened, record.name)
 
 
-def _with_votes(opened: io.BytesIO | Triplets, record: FileRecord) -> tuple[Triplets, Votes | None]:
+def _with_votes(
+    opened: io.BytesIO | Triplets | Path, record: FileRecord
+) -> tuple[Triplets, Votes | None]:
     """Return triplets that are answered, by columns of votes where the file has them."""
     if isinstance(opened, Triplets):
         return opened, None

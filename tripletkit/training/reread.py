@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tripletkit.data.judgement_files import is_judgements
+from tripletkit.data.judgements import read_judgements, read_triplets_with_votes
 from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.vote_files import (
     read_triplets_with_shares,
-    read_triplets_with_votes,
     read_votes,
 )
 from tripletkit.data.votes import turn_to_majority
@@ -23,7 +24,7 @@ def find_unchanged(recorded: FileRecord | None) -> Path | None:
     if recorded is None or recorded.path is None:
         return None
     path = Path(recorded.path)
-    return path if path.is_file() and file_sha256(path) == recorded.sha256 else None
+    return path if path.is_file() and _sha256(path) == recorded.sha256 else None
 
 
 def read_training_triplets(inputs: InputsRecord) -> Triplets | None:
@@ -82,6 +83,11 @@ def find_sources(record: ModelRecord, place: Path, images: Path | None = None) -
     )
 
 
+def _sha256(path: Path) -> str:
+    """Return the hash of a file, of a database of judgements that of what they say."""
+    return read_judgements(path).sha256 if is_judgements(path) else file_sha256(path)
+
+
 def _find(name: str, recorded: FileRecord | None, place: Path) -> Path | None:
     if recorded is None:
         return None
@@ -89,7 +95,7 @@ def _find(name: str, recorded: FileRecord | None, place: Path) -> Path | None:
     # Labels may be a folder; what they say is compared when they are read.
     is_there = path is not None and (path.is_dir() or path.is_file())
     is_text = name not in ("labels", "val_labels")
-    if not is_there or (is_text and file_sha256(path) != recorded.sha256):
+    if not is_there or (is_text and _sha256(path) != recorded.sha256):
         raise ModelFolderError(
             f"{recorded.name}: expected the file that {place} was trained with (`{name}`), it is "
             "gone or changed. Bring it back, or train anew."

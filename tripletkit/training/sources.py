@@ -10,6 +10,7 @@ from typing import BinaryIO
 import numpy as np
 
 from tripletkit import defaults
+from tripletkit.data.judgement_files import is_judgements
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import Votes, VotesAs
 from tripletkit.errors import SettingsError
@@ -92,6 +93,11 @@ class TrainingSources:
         if self.votes is not None and self.fourth_column is not None:
             raise SettingsError(
                 "votes", "`votes` excludes `fourth_column`: each says how people voted."
+            )
+        if self.has_votes and is_judgements(self.triplets):
+            raise SettingsError(
+                "votes",
+                f"{self.triplets} holds its votes: give no `votes` and no `fourth_column`.",
             )
         if self.has_votes and self.triplets is None:
             raise SettingsError(

@@ -1,0 +1,202 @@
+"""Training beside the server: what it chooses, what it says of itself, and that it may die."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import numpy as np
+import pytest
+from collected import answer_all, by_label, start
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tripletkit import defaults
+from tripletkit.collecting.background import BackgroundTrainer, TrainerTask, train_and_choose
+from tripletkit.collecting.learning_curve import (
+    CurvePoint,
+    LearningCurve,
+    measure_curve,
+)
+from tripletkit.data.judgements import Judgements, read_judgements
+from tripletkit.data.triplets import Triplets
+from tripletkit.data.votes import Votes
+from tripletkit.evaluation.intervals import Interval
+
+NAMES = [f"p{n:02}.png" for n in range(40)]
+LABELS = {name: n % 4 for n, name in enumerate(NAMES)}
+
+
+def make_features() -> np.ndarray:
+    """Features that tell the four classes apart, if one looks at the right ones."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(0, 1.0, (40, 24))
+    for n in range(40):
+        features[n, n % 4] += 2.5
+    return features.astype(np.float32)
+
+
+def fail() -> np.ndarray:
+    raise RuntimeError("no weights at hand")
+
+
+def die() -> np.ndarray:
+    os._exit(9)
+
+
+def point(n, accuracy):
+    return CurvePoint(n, accuracy, Interval(0.0, 1.0))
+
+
+def curve(*points):
+    return LearningCurve([point(*each) for each in points], np.empty(0), np.empty(0))
+
+
+def test_the_error_falls_by_the_power_that_it_fell_by():
+    # Halved when the answers were quadrupled: a power of a half.
+    assert curve((100, 0.6), (400, 0.8)).after(1200) == pytest.approx(0.9)
+    # What rises is not taken to rise for ever, and what never errs has no power.
+    assert curve((100, 0.8), (400, 0.7)).after(200) == pytest.approx(0.7)
+    assert curve((100, 0.8), (400, 1.0)).after(200) is None
+    assert curve((100, 0.8)).after(200) is None
+
+
+@given(st.lists(st.floats(0.01, 0.99), min_size=2, max_size=3), st.integers(1, 10_000))
+def test_more_answers_never_make_it_worse(accuracies, n_more):
+    found = curve(*zip((50, 100, 200), accuracies, strict=False)).after(n_more)
+    assert accuracies[-1] - 1e-9 <= found < 1
+
+
+def judged(n, is_random):
+    rows = np.stack([np.random.default_rng(n).permutation(9)[:3] for n in range(n)])
+    triplets = Triplets(list("abcdefghi"), rows, np.arange(n), "f")
+    return Judgements(triplets, Votes(np.ones(n), np.zeros(n)), is_random, np.zeros(n, int))
+
+
+def test_the_curve_asks_the_random_share_alone_and_never_what_was_learned():
+    n = 120
+    is_random = np.arange(n) % 2 == 0
+    judgements = judged(n, is_random)
+    learned = []
+
+    def train(rows):
+        learned.append(set(rows.tolist()))
+        return np.random.default_rng(0).normal(size=(9, 3)), "l2"
+
+    found = measure_curve(judgements, train, seed=0)
+    assert sorted(found.questions.tolist()) == np.flatnonzero(is_random).tolist()
+    assert [len(rows) for rows in learned] == [25, 50, 100] * 3
+    left_out = [set(range(n)) - rows for rows in learned[2::3]]
+    assert sorted(set.union(*left_out)) == np.flatnonzero(is_random).tolist()
+    assert sum(map(len, left_out)) == 60
+    assert [p.n_questions for p in found.points] == [25, 50, 100]
+    share = np.mean(found.margins > 0)
+    assert found.points[-1].accuracy == pytest.approx(share)
+
+
+def test_too_small_a_random_share_says_nothing():
+    is_random = np.arange(100) < 20
+    assert measure_curve(judged(100, is_random), lambda rows: pytest.fail(), seed=0) is None
+
+
+@pytest.fixture
+def collected(tmp_path):
+    database, asker = start(tmp_path / "j.sqlite", NAMES, n_questions=400)
+    return database, asker
+
+
+@pytest.mark.parametrize("way", ["margin", "disagreement"])
+def test_it_chooses_what_it_is_unsure_of(collected, way, monkeypatch):
+    pytest.importorskip("tensorflow")
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    # Heads of little training are unsure enough, and quick.
+    monkeypatch.setattr(defaults, "COMMITTEE_MAX_EPOCHS", 4)
+    monkeypatch.setattr(defaults, "COMMITTEE_HIDDEN", 16)
+    database, asker = collected
+    answer_all(database, asker, "anna", by_label(LABELS), n=120)
+    task = TrainerTask(database.path, database.add_images(NAMES), make_features, way)
+    features = make_features()
+    found = train_and_choose(task, features, 120)
+    questions = found["questions"]
+    # The same answers, the same choice.
+    assert train_and_choose(task, features, 120)["questions"] == questions
+    # No image more than twice.
+    assert len(questions) <= 40 * 2 // 3
+    used = [q[column] for q in questions for column in ("anchor", "first", "second")]
+    assert max(np.bincount(used)) <= 2
+    assert {q["how"] for q in questions} == {way}
+    assert 0 < questions[0]["probability"] <= 1
+    unsure = np.mean([abs(q["expected"] - 0.5) for q in questions])
+    assert unsure < 0.4
+    scores = [q["score"] for q in questions]
+    assert scores == sorted(scores, reverse=way == "disagreement")
+    asked = {
+        (row["anchor"], frozenset((row["first"], row["second"])))
+        for row in database.connection.execute("SELECT anchor, first, second FROM questions")
+    }
+    assert not asked & {(q["anchor"], frozenset((q["first"], q["second"]))) for q in questions}
+    about = found["about"]
+    assert about["n_random"] == int(read_judgements(database.path).decided().is_random.sum())
+    assert len(about["curve"]) == 3
+    assert all(hard["margin"] < 0 for hard in about["hardest"])
+    json.dumps(found)
+    model = database.add_model(120, about, questions)
+    answer_all(database, asker, "anna", by_label(LABELS), n=30)
+    models = database.connection.execute(
+        "SELECT DISTINCT questions.model FROM screens JOIN questions ON questions.id = question "
+        "WHERE how = ?",
+        (way,),
+    ).fetchall()
+    assert [m for (m,) in models] == [model]
+
+
+def wait_for(condition, timeout_s=120):
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_a_model_comes_while_answers_go_on(collected, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    database, asker = collected
+    task = TrainerTask(database.path, database.add_images(NAMES), make_features, "disagreement")
+    trainer = BackgroundTrainer(database, task, first_after=60, again_after=40)
+    trainer.start()
+    try:
+        answer_all(database, asker, "anna", by_label(LABELS), n=59)
+        time.sleep(2)
+        assert database.last_model() is None
+        answer_all(database, asker, "anna", by_label(LABELS), n=5)
+        wait_for(lambda: database.last_model() is not None)
+        assert database.last_model()["n_answers"] == 64
+        answer_all(database, asker, "anna", by_label(LABELS), n=40)
+        wait_for(lambda: database.last_model()["id"] == 2)
+        assert database.last_model()["n_answers"] == 104
+        assert trainer.status["text"] == ""
+    finally:
+        trainer.stop()
+    assert not trainer._process.is_alive()
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("make", "said"), [(fail, "no weights at hand"), (die, "its process ended")]
+)
+def test_without_it_questions_are_random_and_that_is_said(collected, make, said, caplog):
+    database, asker = collected
+    trainer = BackgroundTrainer(
+        database, TrainerTask(database.path, database.add_images(NAMES), make, "margin")
+    )
+    trainer.start()
+    try:
+        wait_for(lambda: "drawn at random" in trainer.status["text"])
+    finally:
+        trainer.stop()
+    assert said in trainer.status["text"]
+    assert said in caplog.text
+    assert len(answer_all(database, asker, "anna", by_label(LABELS), n=5)) == 5

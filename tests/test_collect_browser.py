@@ -1,0 +1,479 @@
+"""Judges at work in a real browser: keyboard, mouse and touch, and everything that can go wrong.
+
+Whatever happens, each answer that the page was told is kept is in the database once.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from collect_server import CollectServer
+from PIL import Image
+
+from tripletkit.cli.main import tripletkit
+from tripletkit.data.judgement_files import read_answers_given
+from tripletkit.data.judgements import read_judgements
+
+CHROMIUM, CHROMEDRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-background-networking "
+    "--disable-component-update --disable-sync --no-first-run --hide-scrollbars "
+    "--disable-dev-shm-usage"
+).split()
+pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(600)]
+
+
+@pytest.fixture
+def browse(tmp_path_factory):
+    """Start browsers, each with a profile of its own, as different people have."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    if not (Path(CHROMIUM).exists() and Path(CHROMEDRIVER).exists()):
+        pytest.skip("needs Debian's packages chromium and chromium-driver")
+    started = []
+
+    def browse(width=1280, height=900):
+        options = webdriver.ChromeOptions()
+        options.binary_location = CHROMIUM
+        for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(CHROMEDRIVER))
+        driver.set_window_size(width, height)
+        started.append(driver)
+        return driver
+
+    yield browse
+    for driver in started:
+        driver.quit()
+
+
+@pytest.fixture
+def serve(toy_competition, tmp_path):
+    """Start servers on one database; all are stopped at the end."""
+    pytest.importorskip("flask")
+    servers = []
+
+    def serve(*options, port=None):
+        server = CollectServer(
+            toy_competition.images, tmp_path / "judgements.sqlite", *options, port=port
+        )
+        servers.append(server)
+        return server
+
+    yield serve
+    for server in servers:
+        if server.process.poll() is None:
+            server.kill()
+
+
+class Page:
+    """A judge's page."""
+
+    def __init__(self, driver, link):
+        self.driver = driver
+        driver.get(link)
+        driver.find_element("id", "begin").click()
+        self.wait_ready()
+
+    def run(self, script, *arguments):
+        return self.driver.execute_script(script, *arguments)
+
+    def wait_until(self, condition, timeout_s=30):
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            if value := condition():
+                return value
+            time.sleep(0.02)
+        raise AssertionError(f"waited in vain; the page says {self.said()!r}")
+
+    def wait_ready(self):
+        """Wait until an answer can be given."""
+        self.wait_until(
+            lambda: self.run(
+                "const undecided = document.getElementById('neither');"
+                "return Boolean(undecided) && !undecided.disabled"
+            )
+        )
+
+    def done(self):
+        return int(self.run("return document.getElementById('bar').value"))
+
+    def said(self):
+        return self.run(
+            "const said = document.getElementById('said'); return said && said.textContent"
+        )
+
+    def screen(self):
+        return int(self.run("return document.getElementById('answer').elements.screen.value"))
+
+    def press(self, key):
+        self.driver.find_element("tag name", "body").send_keys(key)
+
+    def tap(self, element_id):
+        """Touch an element as a finger does."""
+        x, y = self.run(
+            "const box = document.getElementById(arguments[0]).getBoundingClientRect();"
+            "return [box.x + box.width / 2, box.y + box.height / 2]",
+            element_id,
+        )
+        for kind, points in (("touchStart", [{"x": x, "y": y}]), ("touchEnd", [])):
+            self.driver.execute_cdp_cmd(
+                "Input.dispatchTouchEvent", {"type": kind, "touchPoints": points}
+            )
+
+    def after(self, act):
+        """Do something that ends with the page ready for the next answer, one answer on."""
+        before = self.done()
+        act()
+        self.wait_until(lambda: self.finished() or self.done() != before)
+        if self.finished():
+            return
+        self.wait_ready()
+        if self.done() % 50 == 0 and self.run("return document.getElementById('pause').open"):
+            self.driver.find_element("css selector", "#pause button").click()
+
+    def finished(self):
+        return self.driver.current_url.endswith("/done")
+
+    def errors(self):
+        return [
+            entry["message"]
+            for entry in self.driver.get_log("browser")
+            if entry["level"] == "SEVERE" and "net::ERR" not in entry["message"]
+        ]
+
+
+def standing(database):
+    """Return the answers that were not undone: screen, judge, choice, side, method, time."""
+    with closing(sqlite3.connect(database)) as connection:
+        return connection.execute(
+            "SELECT screen, judge, choice, side, method, response_ms FROM answers "
+            "WHERE undone_at IS NULL ORDER BY id"
+        ).fetchall()
+
+
+def test_two_judges_answer_and_the_server_dies_in_the_middle(serve, browse, runner, tmp_path):
+    from selenium.webdriver.common.keys import Keys
+
+    options = ["--judge", "anna", "--judge", "ben", "-n", 60]
+    server = serve(*options)
+    anna = Page(browse(), server.links["anna"])
+    ben_driver = browse(390, 844)
+    ben_driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    ben = Page(ben_driver, server.links["ben"])
+    keys = [Keys.ARROW_LEFT, Keys.ARROW_RIGHT, Keys.ARROW_DOWN]
+    for number in range(30):
+        anna.after(lambda number=number: anna.press(keys[number % 3]))
+        ben.after(lambda number=number: ben.tap(("left", "right", "neither")[number % 3]))
+    # Taken back and answered otherwise, by key and by button.
+    before = anna.screen()
+    anna.after(lambda: anna.press(Keys.BACKSPACE))
+    assert anna.done() == 29
+    assert anna.screen() != before
+    assert "Taken back" in anna.said()
+    anna.after(lambda: anna.press(Keys.ARROW_LEFT))
+    assert anna.screen() == before
+    ben.after(lambda: ben.tap("undo"))
+    ben.after(lambda: ben.tap("right"))
+
+    # The server dies; what is answered meanwhile is kept in the page and sent to the next one.
+    acknowledged = standing(server.database)
+    assert len(acknowledged) == 60
+    server.kill()
+    screen = anna.screen()
+    anna.press(Keys.ARROW_RIGHT)
+    anna.wait_until(lambda: "No connection" in anna.said())
+    assert anna.screen() == screen
+    server = serve(*options, port=server.port)
+    assert standing(server.database)[:60] == acknowledged
+    anna.wait_until(lambda: anna.done() == 31)
+    anna.wait_ready()
+    assert anna.said() == ""
+
+    # A double click, and a reload, change nothing.
+    ben.driver.execute_script(
+        "for (const side of ['left', 'left', 'right']) document.getElementById(side).click()"
+    )
+    ben.wait_until(lambda: ben.done() == 31)
+    ben.wait_ready()
+    screen = ben.screen()
+    ben.driver.refresh()
+    ben.wait_ready()
+    assert (ben.screen(), ben.done()) == (screen, 31)
+
+    for page in (anna, ben):
+        mouse_page = page is anna
+        while not page.finished():
+            side = ("left", "right", "neither")[page.done() % 3]
+            if mouse_page:
+                page.after(lambda p=page, s=side: p.driver.find_element("id", s).click())
+            else:
+                page.after(lambda p=page, s=side: p.tap(s))
+        assert "Thank you" in page.driver.find_element("tag name", "h1").text
+        assert page.errors() == []
+
+    answers = standing(server.database)
+    assert len(answers) == 120
+    assert len({screen for screen, *_ in answers}) == 120
+    of_anna = [row for row in answers if row[1] == 1]
+    assert len(of_anna) == 60
+    methods = [row[4] for row in of_anna]
+    assert methods.count("keyboard") == 31
+    assert methods.count("mouse") == 29
+    assert {row[4] for row in answers if row[1] == 2} <= {"touch", "keyboard"}
+    assert sum(row[4] == "touch" for row in answers) >= 58
+    assert all(0 < row[5] < 60_000 for row in answers)
+    with closing(sqlite3.connect(server.database)) as connection:
+        (n_undone,) = connection.execute(
+            "SELECT count(*) FROM answers WHERE undone_at IS NOT NULL"
+        ).fetchone()
+    assert n_undone == 2
+    assert {answer.choice for answer in read_answers_given(server.database)} == {
+        "first",
+        "second",
+        "cant-tell",
+    }
+    log = server.stop()
+    assert "Stopped. 120 answers" in log
+    for link in server.links.values():
+        assert link.rpartition("/")[2] not in log
+    result = runner.invoke(tripletkit, ["judges", str(server.database)])
+    assert result.exit_code == 0
+    assert "anna" in result.stdout and "Krippendorff" in result.stdout
+    judgements = read_judgements(server.database)
+    assert judgements.is_random.all()
+
+
+def test_an_answer_is_sent_again_after_a_reload(serve, browse):
+    """The reply is lost, the page is loaded again, and the answer is there once."""
+    from selenium.webdriver.common.keys import Keys
+
+    server = serve("--judge", "anna", "-n", 10)
+    page = Page(browse(), server.links["anna"])
+    # The server gets the answer, and the page never hears of it.
+    page.run("""
+        const original = window.fetch;
+        window.fetch = async (...given) => { await original(...given); throw new TypeError("x"); };
+    """)
+    page.press(Keys.ARROW_LEFT)
+    page.wait_until(lambda: "No connection" in page.said())
+    page.driver.refresh()
+    page.wait_until(lambda: page.run("return document.readyState") == "complete")
+    page.wait_ready()
+    assert page.done() == 1
+    assert len(standing(server.database)) == 1
+    # And one that the server never got.
+    page.run('window.fetch = () => Promise.reject(new TypeError("offline"))')
+    page.press(Keys.ARROW_RIGHT)
+    page.wait_until(lambda: "No connection" in page.said())
+    assert len(standing(server.database)) == 1
+    page.driver.refresh()
+    page.wait_until(lambda: page.done() == 2)
+    assert [row[3] for row in standing(server.database)] == ["left", "right"]
+
+
+def test_the_connection_comes_back(serve, browse):
+    from selenium.webdriver.common.keys import Keys
+
+    server = serve("--judge", "anna", "-n", 10)
+    page = Page(browse(), server.links["anna"])
+    driver = page.driver
+    offline = {"offline": True, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    driver.execute_cdp_cmd("Network.enable", {})
+    driver.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
+    page.press(Keys.ARROW_LEFT)
+    page.wait_until(lambda: "will be sent again" in page.said())
+    assert standing(server.database) == []
+    driver.execute_cdp_cmd("Network.emulateNetworkConditions", offline | {"offline": False})
+    page.wait_until(lambda: page.done() == 1)
+    assert len(standing(server.database)) == 1
+
+
+def test_two_tabs_of_one_judge_give_one_answer(serve, browse):
+    from selenium.webdriver.common.keys import Keys
+
+    server = serve("--judge", "anna", "-n", 10)
+    page = Page(browse(), server.links["anna"])
+    first = page.driver.current_window_handle
+    page.driver.switch_to.new_window("tab")
+    page.driver.get(f"http://127.0.0.1:{server.port}/ask")
+    page.wait_ready()
+    page.after(lambda: page.press(Keys.ARROW_LEFT))
+    page.driver.switch_to.window(first)
+    page.press(Keys.ARROW_RIGHT)
+    page.wait_until(lambda: "answered already" in page.said())
+    page.wait_ready()
+    assert [row[3] for row in standing(server.database)] == ["left"]
+    assert page.done() == 1
+
+
+def test_a_pause_is_not_counted_and_the_next_images_are_there(serve, browse):
+    from selenium.webdriver.common.keys import Keys
+
+    server = serve("--judge", "anna", "-n", 10, "--pause-every", 2)
+    page = Page(browse(), server.links["anna"])
+    page.wait_until(
+        lambda: (
+            page.run(
+                "return performance.getEntriesByType('resource')"
+                ".filter((entry) => entry.name.includes('/image/')).length"
+            )
+            >= 9
+        )
+    )
+    page.driver.find_element("id", "show-pause").click()
+    page.press(Keys.ARROW_LEFT)
+    time.sleep(1.5)
+    assert standing(server.database) == []
+    page.press(Keys.ESCAPE)
+    page.after(lambda: page.press(Keys.ARROW_LEFT))
+    assert standing(server.database)[0][5] < 1400
+    page.after(lambda: page.press(Keys.ARROW_LEFT))
+    page.wait_until(lambda: page.run("return document.getElementById('pause').open"))
+    assert "2 answers are saved" in page.driver.find_element("id", "pause-text").text
+
+
+def test_a_grid_by_keys_and_by_mouse(serve, browse):
+    from selenium.webdriver.common.keys import Keys
+
+    server = serve("--judge", "anna", "-n", 8, "--screen", "grid", "--of", 6, "--pick", 2)
+    page = Page(browse(), server.links["anna"])
+    page.press("1")
+    assert not page.driver.find_element("id", "submit-grid").is_enabled()
+    page.press("4")
+    page.after(lambda: page.press(Keys.ENTER))
+    boxes = page.driver.find_elements("css selector", ".grid-images .choice")
+    boxes[0].click()
+    boxes[5].click()
+    assert not page.driver.find_elements("css selector", "input[type=checkbox]")[1].is_enabled()
+    page.after(lambda: page.driver.find_element("id", "submit-grid").click())
+    page.after(lambda: page.press(Keys.ARROW_DOWN))
+    assert page.errors() == []
+    answers = read_answers_given(server.database)
+    # Two of six: each picked one is nearer than each of the four others.
+    assert len(answers) == 16
+    assert {answer.screen for answer in answers} == {1, 2}
+    judgements = read_judgements(server.database)
+    assert sorted(set(judgements.screens.tolist())) == [1, 2]
+
+
+def test_an_offline_page_is_answered_mailed_and_imported(browse, toy_competition, runner, tmp_path):
+    from selenium.webdriver.common.keys import Keys
+
+    database, path = tmp_path / "j.sqlite", tmp_path / "carla.html"
+    result = runner.invoke(
+        tripletkit,
+        [
+            *("collect", str(toy_competition.images), "--db", str(database), "-n", "5"),
+            *("--judge", "carla", "--offline", str(path)),
+        ],
+    )
+    assert result.exit_code == 0, result.output
+    assert "http" not in path.read_text().replace("http-equiv", "")
+    driver = browse()
+    driver.execute_cdp_cmd(
+        "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)}
+    )
+    driver.get(path.as_uri())
+
+    def done():
+        return driver.execute_script("return Number(document.getElementById('bar').value)")
+
+    def press(key, expected):
+        driver.find_element("tag name", "body").send_keys(key)
+        end = time.monotonic() + 10
+        while done() != expected:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        time.sleep(0.1)
+
+    driver.find_element("css selector", "dialog button").click()
+    press(Keys.ARROW_LEFT, 1)
+    press(Keys.ARROW_RIGHT, 2)
+    press(Keys.BACKSPACE, 1)
+    press(Keys.ARROW_DOWN, 2)
+    driver.refresh()
+    assert done() == 2
+    for number in (3, 4, 5):
+        time.sleep(0.1)
+        press(Keys.ARROW_LEFT, number)
+    driver.find_element("id", "save").click()
+    answers = tmp_path / "answers-carla.json"
+    end = time.monotonic() + 10
+    while not answers.exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert driver.get_log("browser") == []
+    for said in ("5 answers of carla added", "0 answers of carla added, 5 were there already"):
+        result = runner.invoke(
+            tripletkit, ["collect", "--db", str(database), "--import", str(answers)]
+        )
+        assert result.exit_code == 0, result.output
+        assert said in result.stderr
+    given = read_answers_given(database)
+    assert [answer.side for answer in given] == ["left", "neither", "left", "left", "left"]
+    assert all(answer.response_ms > 0 for answer in given)
+    assert len(json.loads(answers.read_text())["answers"]) == 5
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("width", "height", "scale"), [(1280, 800, 1), (390, 844, 3), (640, 400, 2)]
+)
+@pytest.mark.parametrize("kind", ["question", "grid"])
+def test_fits_the_screen(serve, browse, tmp_path, width, height, scale, scheme, kind):
+    """Wide, a phone, and 200% zoom: nothing is cut off at the side, all can be reached."""
+    server = serve("--judge", "anna", "-n", 10, "--screen", kind)
+    driver = browse()
+    driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": width == 390},
+    )
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    page = Page(driver, server.links["anna"])
+    assert page.run("return document.documentElement.scrollWidth") == width
+    if (width, height) != (640, 400):
+        assert page.run("return document.documentElement.scrollHeight") <= height
+    names = page.run(
+        "return [...document.querySelectorAll('img, button, input:not([type=hidden]), progress')]"
+        ".filter((e) => e.offsetParent).map((e) => e.alt || e.ariaLabel || e.textContent.trim() "
+        "|| (e.labels && e.labels[0] && e.labels[0].querySelector('img').alt))"
+    )
+    assert all(names)
+    small = page.run(
+        "return [...document.querySelectorAll('#answer button, .choice')].filter((e) => "
+        "e.getBoundingClientRect().height < 40 || e.getBoundingClientRect().width < 40).length"
+    )
+    assert small == 0
+    picture = tmp_path / "page.png"
+    assert driver.save_screenshot(str(picture))
+    with Image.open(picture) as image:
+        ground = sum(image.convert("RGB").getpixel((2, image.height // 2)))
+    assert ground > 700 if scheme == "light" else ground < 120
+
+
+def test_without_scripts_a_form_does_it(serve, browse):
+    from selenium.webdriver.support.expected_conditions import staleness_of
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    server = serve("--judge", "anna", "-n", 3)
+    driver = browse()
+    driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    driver.get(server.links["anna"])
+    driver.find_element("id", "begin").click()
+    for side in ("left", "neither", "right"):
+        button = driver.find_element("id", side)
+        button.click()
+        WebDriverWait(driver, 10).until(staleness_of(button))
+    assert "Thank you" in driver.find_element("tag name", "h1").text
+    assert [row[3:5] for row in standing(server.database)] == [
+        ("left", "form"),
+        ("neither", "form"),
+        ("right", "form"),
+    ]

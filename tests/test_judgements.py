@@ -1,0 +1,326 @@
+"""Databases of judgements as triplet files: votes, the random share, and every command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from collected import answer_all, by_label, start
+
+from tripletkit.cli.main import tripletkit
+from tripletkit.collecting.database import GivenAnswer, add_question, add_screen
+from tripletkit.data.judgement_files import is_judgements
+from tripletkit.data.judgements import find_questions, read_judgements
+from tripletkit.data.triplet_files import read_triplets
+from tripletkit.data.triplets import Triplets
+from tripletkit.data.vote_files import read_votes
+from tripletkit.errors import JudgementsError, TripletFileError
+from tripletkit.model.model_folder import load_model
+from tripletkit.training.reread import read_training_triplets
+
+NAMES = ["a.png", "b.png", "c.png", "d.png", "e.png"]
+
+
+class Told:
+    """A database in which judges are made to say what a test wants."""
+
+    def __init__(self, path, screen="question", **settings):
+        self.database, self.asker = start(path, NAMES, screen=screen, **settings)
+        self.number = self.database.add_images(NAMES)
+        self.n = 0
+
+    def ask(self, triplet, how="random"):
+        with self.database.writing() as connection:
+            columns = zip(("anchor", "first", "second"), triplet, strict=True)
+            numbers = {column: self.number[f"{name}.png"] for column, name in columns}
+            return add_question(connection, how=how, **numbers)
+
+    def tell(self, judge, question, choice):
+        """`choice` is the letter of an image, or `?`."""
+        judge = self.database.add_judge(judge)
+        row = self.database.connection.execute(
+            "SELECT * FROM questions WHERE id = ?", (question,)
+        ).fetchone()
+        with self.database.writing() as connection:
+            shown = [row["first"], row["second"]]
+            add_screen(connection, judge.id, "fresh", row["anchor"], shown, question=question)
+        screen = self.database.open_screens(judge.id)[0]
+        side = "neither"
+        if choice != "?":
+            side = "left" if screen.shown[0] == self.number[f"{choice}.png"] else "right"
+        self.n += 1
+        answer = GivenAnswer(f"client-{self.n:04}", screen.id, side, (), 1000.0, "mouse")
+        self.database.add_answer(judge.id, answer)
+
+
+@pytest.fixture
+def told(tmp_path):
+    return Told(tmp_path / "j.sqlite")
+
+
+def rows_of(judgements):
+    names = judgements.triplets.names
+    return [
+        ("".join(names[i][0] for i in row), first, second)
+        for row, first, second in zip(
+            judgements.triplets.rows,
+            judgements.votes.for_first,
+            judgements.votes.for_second,
+            strict=True,
+        )
+    ]
+
+
+def test_most_judges_decide_and_each_has_one_vote(told):
+    question = told.ask("abc")
+    told.tell("anna", question, "c")
+    told.tell("ben", question, "c")
+    told.tell("carla", question, "b")
+    # Twice the same is one vote; once this and once that, half for each.
+    other = told.ask("ade")
+    told.tell("anna", other, "d")
+    told.tell("anna", other, "d")
+    told.tell("ben", other, "d")
+    told.tell("ben", other, "e")
+    assert rows_of(read_judgements(told.database.path)) == [("acb", 2, 1), ("ade", 1.5, 0.5)]
+
+
+def test_the_same_question_turned_round_is_the_same(told):
+    told.tell("anna", told.ask("abc"), "b")
+    told.tell("ben", told.ask("acb"), "c")
+    told.tell("carla", told.ask("acb"), "c")
+    assert rows_of(read_judgements(told.database.path)) == [("acb", 2, 1)]
+
+
+def test_cant_tell_is_half_a_vote_for_each(told):
+    told.tell("anna", told.ask("abc"), "?")
+    question = told.ask("ade")
+    told.tell("anna", question, "?")
+    told.tell("ben", question, "e")
+    judgements = read_judgements(told.database.path)
+    assert rows_of(judgements) == [("abc", 0.5, 0.5), ("aed", 1.5, 0.5)]
+    assert rows_of(judgements.decided()) == [("aed", 1.5, 0.5)]
+    # A triplet file has no place for what is open.
+    triplets = read_triplets(told.database.path)
+    assert [triplets.names[i] for i in triplets.rows[0]] == ["a.png", "e.png", "d.png"]
+    assert len(triplets) == 1
+    assert triplets.place(0) == f"{told.database.path}:2"
+
+
+def test_undone_answers_and_gold_count_for_nothing(told):
+    told.tell("anna", told.ask("abc"), "b")
+    told.tell("anna", told.ask("abd", "gold"), "b")
+    told.tell("anna", told.ask("abe"), "e")
+    told.database.undo(1, "undo-0001")
+    assert rows_of(read_judgements(told.database.path)) == [("abc", 1, 0)]
+
+
+def test_the_random_share_is_known(told):
+    told.tell("anna", told.ask("abc"), "b")
+    told.tell("anna", told.ask("abd", "margin"), "b")
+    chosen = told.ask("abe", "disagreement")
+    told.tell("anna", chosen, "e")
+    # Drawn by chance as well, so it is fair.
+    told.tell("ben", told.ask("aeb"), "e")
+    assert read_judgements(told.database.path).is_random.tolist() == [True, False, True]
+
+
+def test_judges_can_be_left_out(told):
+    question = told.ask("abc")
+    told.tell("anna", question, "b")
+    told.tell("ben", question, "c")
+    assert rows_of(read_judgements(told.database.path, ["ben"])) == [("abc", 1, 0)]
+    with pytest.raises(JudgementsError, match=r"carl; there are anna, ben"):
+        read_judgements(told.database.path, ["carl"])
+    with pytest.raises(JudgementsError, match="no answer"):
+        read_judgements(told.database.path, ["anna", "ben"])
+
+
+def test_a_grid_implies_its_triplets(tmp_path):
+    told = Told(tmp_path / "j.sqlite", screen="grid", grid_of=4, grid_pick=1, n_questions=2)
+    judge = told.database.add_judge("anna")
+    screen = told.asker.screens(judge.id)[0]
+    told.database.add_answer(
+        judge.id, GivenAnswer("client-0001", screen.id, "grid", (2,), 1000.0, "mouse")
+    )
+    judgements = read_judgements(told.database.path)
+    name_of = {number: name for name, number in told.number.items()}
+    names = judgements.triplets.names
+    assert [[names[i] for i in row[:2]] for row in judgements.triplets.rows] == [
+        [name_of[screen.anchor], name_of[screen.shown[2]]]
+    ] * 3
+    others = {names[row[2]] for row in judgements.triplets.rows}
+    assert others == {name_of[n] for place, n in enumerate(screen.shown) if place != 2}
+    assert judgements.screens.tolist() == [screen.id] * 3
+    assert judgements.is_random.all()
+
+
+def test_questions_are_found_whichever_way_round(told):
+    told.tell("anna", told.ask("abc"), "b")
+    judgements = read_judgements(told.database.path)
+    asked = Triplets(["x", *NAMES], np.array([[1, 3, 2], [1, 2, 3], [0, 1, 2]]), np.arange(3), "f")
+    found, is_turned = find_questions(asked, judgements)
+    assert found.tolist() == [0, 0, -1]
+    assert is_turned.tolist() == [True, False, False]
+
+
+def test_what_is_said_decides_the_hash(told, tmp_path):
+    question = told.ask("abc")
+    told.tell("anna", question, "b")
+    before = read_judgements(told.database.path).sha256
+    told.database.add_judge("ben")
+    assert read_judgements(told.database.path).sha256 == before
+    told.tell("ben", question, "c")
+    assert read_judgements(told.database.path).sha256 != before
+
+
+def test_only_a_database_of_judgements_is_taken_for_one(told, tmp_path, toy_images):
+    assert is_judgements(told.database.path)
+    assert not is_judgements(tmp_path / "nothing")
+    assert not is_judgements(next(toy_images.iterdir()))
+    assert not is_judgements(None)
+    told.tell("anna", told.ask("abc"), "b")
+    told.database.close()
+    with told.database.path.open("rb") as file, pytest.raises(TripletFileError, match="path"):
+        read_triplets(file, "<stdin>")
+    with pytest.raises(JudgementsError, match="no such file"):
+        read_judgements(tmp_path / "nothing")
+
+
+def test_a_copy_in_a_folder_that_cannot_be_written_is_read(told, tmp_path):
+    told.tell("anna", told.ask("abc"), "b")
+    told.database.close()
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    copy = folder / "j.sqlite"
+    shutil.copy(told.database.path, copy)
+    folder.chmod(0o500)
+    try:
+        assert len(read_judgements(copy)) == 1
+    finally:
+        folder.chmod(0o700)
+
+
+@pytest.fixture
+def collected(tmp_path, toy_competition):
+    """Sixty images, 200 questions of chance and 200 that a model is said to have chosen."""
+    names = [f"p{n:02}.png" for n in range(60)]
+    labels = dict(zip(names, toy_competition.labels.tolist(), strict=True))
+    database, asker = start(tmp_path / "judgements.sqlite", names, n_questions=600)
+    answer_all(database, asker, "anna", by_label(labels), n=500)
+    numbers = database.add_images(names)
+    rng = np.random.default_rng(2)
+    questions = [
+        dict(zip(("anchor", "first", "second"), row, strict=True)) | {"how": "margin"}
+        for row in ([numbers[names[i]] for i in rng.permutation(60)[:3]] for _ in range(200))
+    ]
+    database.add_model(500, {}, questions)
+    answer_all(database, asker, "anna", by_label(labels))
+    database.close()
+    return database.path
+
+
+def test_train_learns_from_it_and_validates_on_the_random_share(
+    runner, tiny_backbone, toy_competition, collected, tmp_path
+):
+    arguments = [
+        *("train", collected, toy_competition.images, "-o", tmp_path / "m", "--backbone", "tiny"),
+        *("--epochs", 2, "--split", "component", "--val-fraction", 0.4),
+    ]
+    result = runner.invoke(tripletkit, list(map(str, arguments)))
+    assert result.exit_code == 0, result.output
+    assert "tied" in result.stderr
+    assert "Validation is on the random share alone" in result.stderr
+    model = load_model(tmp_path / "m")
+    judgements = read_judgements(collected)
+    assert model.record.inputs.triplets.sha256 == judgements.sha256
+    assert model.record.inputs.votes.n_tied == int(judgements.votes.is_tie.sum()) > 50
+    n_random = int(judgements.decided().is_random.sum())
+    assert 0 < model.record.validation.trained.n <= 0.5 * n_random
+    assert len(read_training_triplets(model.record.inputs)) == len(judgements.decided())
+    refused = runner.invoke(
+        tripletkit, [*map(str, arguments), "--force", "--votes", str(toy_competition.truth)]
+    )
+    assert refused.exit_code == 2
+    assert "holds its votes" in refused.stderr
+
+
+def test_score_takes_the_random_share_alone_and_says_so(runner, collected, tmp_path):
+    judgements = read_judgements(collected).decided()
+    names = judgements.triplets.names
+    lines = ["a,b,c,prediction,margin"]
+    n_right = 0
+    for row, is_random in zip(judgements.triplets.rows, judgements.is_random, strict=True):
+        # Right on every third question of chance, on all that were chosen; every second turned.
+        is_right = not is_random or len(lines) % 3 == 0
+        a, b, c = (names[i] for i in row)
+        n_right += is_random and is_right
+        if len(lines) % 2:
+            lines.append(f"{a},{c},{b},{int(not is_right)},{-1 if is_right else 1}")
+        else:
+            lines.append(f"{a},{b},{c},{int(is_right)},{1 if is_right else -1}")
+    answers = tmp_path / "preds.csv"
+    answers.write_text("\n".join(lines) + "\n")
+    result = runner.invoke(tripletkit, ["score", str(answers), str(collected), "--json"])
+    assert result.exit_code == 0, result.output
+    n_random = int(judgements.is_random.sum())
+    assert f"random share alone: {n_random} of {len(judgements)} answers" in result.stderr
+    score = json.loads(result.stdout)
+    assert (score["n"], score["n_correct"]) == (n_random, n_right)
+    assert score["votes"]["n"] == n_random
+
+
+def test_score_takes_labels_in_the_order_of_predict(runner, collected, tmp_path):
+    judgements = read_judgements(collected).decided()
+    answers = tmp_path / "labels.txt"
+    answers.write_text("1\n" * len(judgements))
+    result = runner.invoke(tripletkit, ["score", str(answers), str(collected), "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["accuracy"] == 1
+    answers.write_text("1\n" * 3)
+    result = runner.invoke(tripletkit, ["score", str(answers), str(collected)])
+    assert result.exit_code == 1
+    assert "expected" in result.stderr
+
+
+def test_audit_and_split_read_it(runner, collected, tmp_path, toy_competition):
+    result = runner.invoke(tripletkit, ["audit", str(collected), str(toy_competition.images)])
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "parts"
+    result = runner.invoke(
+        tripletkit, ["split", str(collected), "-o", str(folder), "--by", "component"]
+    )
+    assert result.exit_code == 0, result.output
+    assert "random share alone" in result.stderr
+    judgements = read_judgements(collected).decided()
+    validation = read_triplets(folder / "val_triplets.txt")
+    found, _ = find_questions(validation, judgements)
+    assert judgements.is_random[found].all()
+    training = read_triplets(folder / "train.txt")
+    found, _ = find_questions(training, judgements)
+    assert not judgements.is_random[found].all()
+
+
+def test_export_writes_what_train_reads(runner, collected, tmp_path):
+    folder = tmp_path / "export"
+    command = ["export-judgements", str(collected), "-o", str(folder)]
+    result = runner.invoke(tripletkit, command)
+    assert result.exit_code == 0, result.output
+    judgements = read_judgements(collected)
+    assert f"Wrote {len(judgements):,} questions" in result.stderr
+    triplets = read_triplets(folder / "train.txt")
+    assert [triplets.names[i] for i in triplets.rows.ravel()] == [
+        judgements.triplets.names[i] for i in judgements.triplets.rows.ravel()
+    ]
+    votes = read_votes(folder / "votes.csv").votes
+    np.testing.assert_array_equal(votes.for_first, judgements.votes.for_first)
+    np.testing.assert_array_equal(votes.for_second, judgements.votes.for_second)
+    again = runner.invoke(tripletkit, command)
+    assert again.exit_code == 1 and "--force" in again.stderr
+    only = runner.invoke(tripletkit, [*command, "--force", "--random-share"])
+    assert only.exit_code == 0
+    assert len(read_triplets(folder / "train.txt")) == judgements.is_random.sum()
+    nobody = runner.invoke(tripletkit, [*command, "--force", "--exclude", "zoe"])
+    assert nobody.exit_code == 1 and "there are anna" in nobody.stderr

@@ -1,0 +1,159 @@
+"""What is said of judges, with judges whose faults are known."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from collected import answer_all, by_label, start
+
+from tripletkit.cli.main import tripletkit
+from tripletkit.collecting.judges import report_judges
+from tripletkit.data.judgement_files import Answer, read_answers_given
+
+NAMES = [f"p{n:02}.png" for n in range(30)]
+LABELS = {name: n % 2 for n, name in enumerate(NAMES)}
+
+
+def answer(judge, question, choice, side="left", how="random", response_ms=1000.0, screen=0):
+    triplet = ("a", f"b{question}", f"c{question}")
+    return Answer(judge, question, triplet, how, choice, side, response_ms, screen)
+
+
+def told(*answers):
+    """Give each a screen of its own."""
+    from dataclasses import replace
+
+    return [replace(each, screen=n) for n, each in enumerate(answers, 1)]
+
+
+def test_one_judge_by_hand():
+    report = report_judges(
+        told(
+            answer("anna", 1, "first", response_ms=400),
+            answer("anna", 2, "second", "right", response_ms=1000),
+            answer("anna", 3, "cant-tell", "neither", response_ms=3000),
+            answer("anna", 1, "first", "right", response_ms=2000),
+            answer("anna", 2, "first", response_ms=0),
+        )
+    )
+    (anna,) = report.judges
+    assert (anna.n_screens, anna.median_ms) == (5, 1500)
+    assert str(anna.cant_tell) == "1 of 5"
+    assert str(anna.consistency) == "1 of 2"
+    assert str(anna.left) == "2 of 4"
+    assert str(anna.fast) == "1 of 4"
+    assert anna.agreement.value is None
+    assert (report.alpha, report.n_shared) == (None, 0)
+
+
+def test_a_question_turned_round_is_the_same():
+    turned = Answer("ben", 9, ("a", "c1", "b1"), "random", "second", "left", 900.0, 0)
+    report = report_judges(told(answer("anna", 1, "first"), turned))
+    assert str(report.pairs["anna", "ben"]) == "1 of 1"
+
+
+def test_alpha_by_hand():
+    """Two judges, ten questions, nine alike: 1 - (n - 1) * observed / expected disagreement."""
+    answers = []
+    for question in range(10):
+        choice = "first" if question < 5 else "second"
+        answers.append(answer("anna", question, choice))
+        answers.append(answer("ben", question, "second" if question == 0 else choice))
+    report = report_judges(told(*answers))
+    # 9 times the one and 11 times the other among 20 ratings; 2 of 20 pairable ones differ.
+    expected = 1 - 19 * 2 / (2 * 9 * 11)
+    assert report.alpha == pytest.approx(expected)
+    assert report.n_shared == 10
+    assert str(report.pairs["anna", "ben"]) == "9 of 10"
+
+
+def test_those_who_all_say_the_same_have_no_alpha():
+    report = report_judges(told(answer("anna", 1, "first"), answer("ben", 1, "first")))
+    assert (report.alpha, report.n_shared) == (None, 1)
+
+
+def test_gold_is_of_the_collection_or_given():
+    answers = told(
+        answer("anna", 1, "first", how="gold"),
+        answer("anna", 2, "second", how="gold"),
+        answer("anna", 3, "first"),
+    )
+    (anna,) = report_judges(answers).judges
+    assert str(anna.gold) == "1 of 2"
+    (anna,) = report_judges(answers, {("a", "c3", "b3"): None}).judges
+    assert str(anna.gold) == "2 of 3"
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        ([answer("x", n, "first", response_ms=200) for n in range(30)], "less than 0.5 s"),
+        ([answer("x", n, "first", "left") for n in range(40)], "40 of 40 choices are on the left"),
+        (
+            [answer("x", n % 15, ("first", "second")[n // 15]) for n in range(30)],
+            "0 of 15 repeated",
+        ),
+        ([answer("x", n, "second", how="gold") for n in range(4)], "4 of 4 gold"),
+        ([answer("x", n, "cant-tell", "neither") for n in range(30)], "30 of 30 answers are"),
+        (
+            [answer("x", n, "first") for n in range(200)]
+            + [answer("y", n, ("first", "second")[n % 2]) for n in range(200)],
+            "100 of 200 answers agree",
+        ),
+    ],
+)
+def test_a_careless_judge_is_told_and_why(answers, reason):
+    report = report_judges(told(*answers))
+    assert any(reason in said for said in report.judges[0].reasons), report.judges[0].reasons
+
+
+def test_where_nobody_can_tell_nobody_is_careless():
+    unsure = [answer(j, n, "cant-tell", "neither") for j in ("x", "y") for n in range(30)]
+    assert [judge.reasons for judge in report_judges(told(*unsure)).judges] == [[], []]
+    sure = [answer(j, n, "first", "neither") for j in ("y", "z") for n in range(30)]
+    report = report_judges(told(*unsure[:30], *sure))
+    assert [len(judge.reasons) for judge in report.judges] == [1, 0, 0]
+
+
+def test_a_careful_judge_is_not_called_careless(tmp_path):
+    gold = [("p00.png", "p02.png", "p01.png")]
+    database, asker = start(tmp_path / "j.sqlite", NAMES, gold, n_questions=120, overlap=2)
+    answer_all(database, asker, "anna", by_label(LABELS, error=0.05, seed=1))
+    answer_all(database, asker, "ben", by_label(LABELS, error=0.05, seed=2))
+    report = report_judges(read_answers_given(database.path))
+    for judge in report.judges:
+        assert judge.reasons == []
+        assert judge.consistency.of >= 5 and judge.consistency.value > 0.7
+        assert judge.agreement.value > 0.8
+    assert report.alpha > 0.6
+
+
+def test_the_command(tmp_path, runner):
+    path = tmp_path / "j.sqlite"
+    database, asker = start(path, NAMES, n_questions=60, overlap=2)
+    answer_all(database, asker, "anna", by_label(LABELS))
+    answer_all(database, asker, "ben", lambda anchor, shown: "left", response_ms=120)
+    result = runner.invoke(tripletkit, ["judges", str(path)])
+    assert result.exit_code == 0, result.output
+    heading, anna, ben = result.stdout.splitlines()[:3]
+    assert heading.split()[:3] == ["judge", "answers", "seconds"]
+    assert anna.split()[:3] == ["anna", "60", "1.5"]
+    assert ben.split()[:3] == ["ben", "60", "0.1"]
+    assert "ben looks careless: 60 of 60 answers took less than 0.5 s" in result.stdout
+    assert "anna looks careless" not in result.stdout
+    assert "Krippendorff's alpha" in result.stdout
+    as_json = json.loads(runner.invoke(tripletkit, ["judges", str(path), "--json"]).stdout)
+    assert [judge["n_screens"] for judge in as_json["judges"]] == [60, 60]
+    only = runner.invoke(tripletkit, ["judges", str(path), "--exclude", "ben"])
+    assert "ben" not in only.stdout
+    assert "--overlap 2" in only.stdout
+    gold = tmp_path / "gold.txt"
+    given = read_answers_given(path)[0]
+    gold.write_text(" ".join(given.triplet) + "\n")
+    assert runner.invoke(tripletkit, ["judges", str(path), "--gold", str(gold)]).exit_code == 0
+    nothing = tmp_path / "none.sqlite"
+    start(nothing, NAMES)
+    refused = runner.invoke(tripletkit, ["judges", str(nothing)])
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "no answer in it yet" in refused.stderr

@@ -1,0 +1,116 @@
+"""`tripletkit judges`: how fast, steady and careful judges are."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tripletkit.cli.console import show_json
+from tripletkit.cli.options import INPUT_FILE, json_option, quiet_option
+from tripletkit.cli.tables import align_columns
+
+if TYPE_CHECKING:
+    from tripletkit.collecting.judges import JudgesReport, Share
+
+
+@click.command()
+@click.argument("database", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--gold",
+    "gold_file",
+    type=INPUT_FILE,
+    help="Triplet file with questions whose answer is known, beside those of `collect --gold`.",
+)
+@click.option(
+    "--exclude", multiple=True, metavar="NAME", help="Leave a judge out. May be given again."
+)
+@json_option
+@quiet_option
+def judges(database: Path, gold_file: Path | None, exclude: tuple[str, ...], as_json: bool) -> None:
+    """Show each judge's answers, speed, steadiness and agreement, and who looks careless.
+
+    \b
+    tripletkit judges judgements.sqlite
+    tripletkit judges judgements.sqlite --gold gold.txt --json
+
+    "same again" is how often a repeated question was answered as before, "agrees" how often
+    another judge gave the same answer to the same question. Leave a careless judge out with
+    `tripletkit export-judgements --exclude NAME`.
+    """
+    from tripletkit.collecting.judges import report_judges
+    from tripletkit.data.judgement_files import read_answers_given
+    from tripletkit.data.triplet_files import read_triplets
+    from tripletkit.errors import JudgementsError
+
+    gold = {}
+    if gold_file is not None:
+        read = read_triplets(gold_file)
+        gold = dict.fromkeys(tuple(read.names[i] for i in row) for row in read.rows.tolist())
+    answers = read_answers_given(database, exclude)
+    if not answers:
+        raise JudgementsError(f"{database}: expected judgements, there is no answer in it yet")
+    report = report_judges(answers, gold)
+    if as_json:
+        show_json(_as_json(report))
+    else:
+        click.echo(_describe(report))
+
+
+def _describe(report: JudgesReport) -> str:
+    rows = [
+        ["judge", "answers", "seconds", "can't tell", "same again", "agrees", "left", "gold wrong"]
+    ]
+    rows += [
+        [
+            judge.name,
+            f"{judge.n_screens:,}",
+            "-" if judge.median_ms is None else f"{judge.median_ms / 1000:.1f}",
+            *map(
+                _percent,
+                (judge.cant_tell, judge.consistency, judge.agreement, judge.left, judge.gold),
+            ),
+        ]
+        for judge in report.judges
+    ]
+    parts = [align_columns(rows, right=range(1, 8))]
+    if report.n_shared:
+        lines = [f"{report.n_shared:,} questions were answered by several judges."]
+        if report.alpha is not None:
+            lines.append(
+                f"Krippendorff's alpha {report.alpha:.3f} (1: perfect agreement, 0: as guessed)"
+            )
+        parts.append("\n".join(lines))
+        pairs = [
+            [f"{a} and {b}", _percent(share), f"of {share.of:,}"]
+            for (a, b), share in report.pairs.items()
+            if share.of
+        ]
+        parts.append("same answer\n" + align_columns(pairs, right=[1]))
+    else:
+        parts.append("No question was answered by two judges; --overlap 2 asks each twice.")
+    careless = [
+        f"{judge.name} looks careless: {'; '.join(judge.reasons)}"
+        for judge in report.judges
+        if judge.reasons
+    ]
+    if careless:
+        parts.append("\n".join(careless))
+    return "\n\n".join(parts)
+
+
+def _percent(share: Share) -> str:
+    return "-" if share.value is None else f"{share.value:.0%}"
+
+
+def _as_json(report: JudgesReport) -> dict[str, Any]:
+    return {
+        "judges": [asdict(judge) for judge in report.judges],
+        "pairs": [
+            {"judges": list(names), **asdict(share)} for names, share in report.pairs.items()
+        ],
+        "krippendorff_alpha": report.alpha,
+        "n_shared": report.n_shared,
+    }

@@ -1,0 +1,99 @@
+"""What pages send, read strictly: every field is of its kind and there is no other."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from tripletkit.collecting.database import GivenAnswer
+from tripletkit.data.judgement_files import GRID, LEFT, NEITHER, RIGHT
+from tripletkit.errors import JudgementsError
+
+METHODS = ("keyboard", "mouse", "touch", "form", "offline")
+MAX_NAME = 40
+_ID = re.compile(r"[0-9A-Za-z-]{8,64}")
+_FIELDS = {"client_id", "screen", "side", "places", "response_ms", "method"}
+_DAY_MS = 24 * 3600 * 1000.0
+
+
+def parse_answer(fields: object, answered_at: str | None = None) -> GivenAnswer:
+    """Return the answer that a page sent.
+
+    Args:
+        fields: what its JSON holds.
+        answered_at: when, if not now.
+    Raises:
+        JudgementsError: naming the first field that is not as expected.
+    """
+    if not isinstance(fields, Mapping) or set(fields) != _FIELDS:
+        raise JudgementsError(f"expected an answer with the fields {', '.join(sorted(_FIELDS))}")
+    side, places, method = fields["side"], fields["places"], fields["method"]
+    if side not in (LEFT, RIGHT, NEITHER, GRID):
+        raise JudgementsError("side: expected left, right, neither or grid")
+    if method not in METHODS:
+        raise JudgementsError(f"method: expected one of {', '.join(METHODS)}")
+    if not isinstance(places, list) or len(places) > 64 or not all(map(_is_whole, places)):
+        raise JudgementsError("places: expected a list of whole numbers")
+    return GivenAnswer(
+        parse_id(fields["client_id"], "client_id"),
+        parse_number(fields["screen"], "screen"),
+        side,
+        tuple(places),
+        parse_time(fields["response_ms"]),
+        method,
+        answered_at,
+    )
+
+
+def parse_id(value: object, field: str) -> str:
+    """Return an identifier that a page made.
+
+    Raises:
+        JudgementsError: if it is none.
+    """
+    if not isinstance(value, str) or not _ID.fullmatch(value):
+        raise JudgementsError(f"{field}: expected 8 to 64 letters, digits or hyphens")
+    return value
+
+
+def parse_number(value: object, field: str) -> int:
+    """Return a number of something in the database.
+
+    Raises:
+        JudgementsError: if it is none.
+    """
+    if not _is_whole(value) or not 0 < value < 2**53:
+        raise JudgementsError(f"{field}: expected a number")
+    return value
+
+
+def parse_time(value: Any) -> float:
+    """Return a response time, milliseconds.
+
+    Raises:
+        JudgementsError: if it is none, or more than a day.
+    """
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not 0 <= value <= _DAY_MS:
+        raise JudgementsError("response_ms: expected milliseconds, from 0 to a day")
+    return float(value)
+
+
+def parse_name(value: str) -> str:
+    """Return the name that a judge gave, blanks at its ends and doubled ones removed.
+
+    Raises:
+        JudgementsError: if it is empty, too long or cannot be shown.
+    """
+    name = " ".join(unicodedata.normalize("NFC", value).split())
+    is_shown = all(unicodedata.category(character)[0] != "C" for character in name)
+    if not 1 <= len(name) <= MAX_NAME or not is_shown:
+        raise JudgementsError(f"expected a name of 1 to {MAX_NAME} letters")
+    return name
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,286 @@
+"""Which screen a judge is shown next, taken from the database and the schedule."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tripletkit import defaults
+from tripletkit.collecting import schedule
+from tripletkit.collecting.choosing import deal_grid, deal_question
+from tripletkit.collecting.database import (
+    QUESTION,
+    JudgementDatabase,
+    Screen,
+    add_question,
+    add_screen,
+)
+from tripletkit.data.judgement_files import GRID
+from tripletkit.errors import JudgementsError
+
+# Screens that a judge has at once: the one that is shown, and three whose images load ahead.
+N_AHEAD = 4
+
+
+@dataclass(frozen=True)
+class AskingSettings:
+    """How a collection asks.
+
+    Attributes:
+        n_questions: screens of each judge.
+        overlap: of how many judges each question is asked.
+        screen: `question` or `grid`.
+        grid_of, grid_pick: images of a grid, and how many of them are picked.
+        seed: start of every choice by chance.
+    """
+
+    n_questions: int = defaults.QUESTIONS_PER_JUDGE
+    overlap: int = 1
+    screen: str = QUESTION
+    grid_of: int = defaults.GRID_OF
+    grid_pick: int = defaults.GRID_PICK
+    seed: int = defaults.SEED
+
+
+class Asker:
+    """Gives judges their screens.
+
+    Args:
+        database: where they are kept.
+        images: numbers of the images that can be shown.
+        settings: see `AskingSettings`.
+        gold: `(anchor, positive, negative)` numbers of images with a known answer.
+    Raises:
+        JudgementsError: if there are too few images.
+    """
+
+    def __init__(
+        self,
+        database: JudgementDatabase,
+        images: Collection[int],
+        settings: AskingSettings,
+        gold: Sequence[tuple[int, int, int]] = (),
+    ) -> None:
+        n_needed = 3 if settings.screen == QUESTION else settings.grid_of + 1
+        if len(images) < n_needed:
+            raise JudgementsError(
+                f"expected at least {n_needed} images to ask about, got {len(images)}"
+            )
+        self.database = database
+        self.settings = settings
+        self._lock = threading.Lock()
+        self._times_shown = np.full(max(images) + 1, -1, dtype=np.int64)
+        usable = np.array(sorted(images))
+        self._times_shown[usable] = database.times_shown(max(images))[usable]
+        self._n_possible = len(usable) * (len(usable) - 1) * (len(usable) - 2) / 2
+        self._images = frozenset(images)
+        self._gold = self._keep_gold(gold)
+
+    def screens(self, judge: int) -> list[Screen]:
+        """Return what a judge is to answer now and next, at most `N_AHEAD` screens."""
+        pending = self._pending(judge)
+        if len(pending) < N_AHEAD:
+            with self._lock:
+                # Another request of this judge may have made some in the meantime.
+                n_missing = N_AHEAD - len(self._pending(judge))
+                self._make_screens(judge, n_missing)
+            pending = self._pending(judge)
+        return pending[:N_AHEAD]
+
+    def all_screens(self, judge: int) -> list[Screen]:
+        """Make all screens of a judge, and return those that are not answered."""
+        with self._lock:
+            self._make_screens(judge, self.settings.n_questions)
+        return self._pending(judge)
+
+    def _pending(self, judge: int) -> list[Screen]:
+        # Images may be gone since a screen was made.
+        return [
+            screen
+            for screen in self.database.open_screens(judge)
+            if self._images.issuperset((screen.anchor, *screen.shown))
+        ]
+
+    def _make_screens(self, judge: int, n_screens: int) -> None:
+        with self.database.writing() as connection:
+            (n_made,) = connection.execute(
+                "SELECT count(*) FROM screens WHERE judge = ?", (judge,)
+            ).fetchone()
+            end = min(n_made + n_screens, self.settings.n_questions)
+            for number in range(n_made, end):
+                self._make_screen(connection, judge, number)
+
+    def _make_screen(self, connection: sqlite3.Connection, judge: int, number: int) -> None:
+        rng = np.random.default_rng([self.settings.seed, judge, number, 2])
+        slot = schedule.slot_of(self.settings.seed, judge, number, has_gold=bool(self._gold))
+        if self.settings.screen == GRID:
+            if slot == schedule.REPEAT_OWN and self._repeat_grid(connection, judge, rng):
+                return
+            images = deal_grid(self._times_shown, self.settings.grid_of, rng)
+            self._times_shown[images] += 1
+            anchor, *shown = images.tolist()
+            add_screen(connection, judge, "fresh", anchor, shown, n_pick=self.settings.grid_pick)
+            return
+        purpose, question, repeats = self._find_question(connection, judge, slot, rng)
+        row = connection.execute(
+            "SELECT anchor, first, second FROM questions WHERE id = ?", (question,)
+        ).fetchone()
+        shown = [row["first"], row["second"]]
+        if not schedule.is_first_left(self.settings.seed, judge, number):
+            shown.reverse()
+        add_screen(
+            connection, judge, purpose, row["anchor"], shown, question=question, repeats=repeats
+        )
+
+    def _find_question(
+        self, connection: sqlite3.Connection, judge: int, slot: str, rng: np.random.Generator
+    ) -> tuple[str, int, int | None]:
+        """Return purpose, question, and the screen that is repeated."""
+        if slot == schedule.GOLD:
+            rows = connection.execute(_GOLD_NOT_SEEN, {"judge": judge}).fetchall()
+            rows = [row for row in rows if row["id"] in self._gold]
+            if rows:
+                return "gold", rows[rng.integers(len(rows))]["id"], None
+        if slot in (schedule.REPEAT_OWN, schedule.REPEAT_OTHER):
+            own, other = self._own_repeat, self._others_question
+            find = (own, other) if slot == schedule.REPEAT_OWN else (other, own)
+            for each in find:
+                if (found := each(connection, judge, rng)) is not None:
+                    return found
+        if slot == schedule.CHOSEN:
+            if (question := self._shared(connection, judge, is_chosen=True)) is not None:
+                return "overlap", question, None
+            row = connection.execute(_NEXT_CHOSEN).fetchone()
+            if row is not None:
+                return "fresh", row["id"], None
+        if (question := self._shared(connection, judge, is_chosen=False)) is not None:
+            return "overlap", question, None
+        anchor, first, second = deal_question(self._times_shown, rng).tolist()
+        self._times_shown[[anchor, first, second]] += 1
+        question = add_question(
+            connection,
+            anchor=anchor,
+            first=first,
+            second=second,
+            how="random",
+            probability=1 / self._n_possible,
+        )
+        return "fresh", question, None
+
+    def _shared(self, connection: sqlite3.Connection, judge: int, *, is_chosen: bool) -> int | None:
+        """Return a question that not enough judges have seen yet, and this one not at all."""
+        if self.settings.overlap < 2:
+            return None
+        row = connection.execute(
+            _NOT_SEEN_ENOUGH,
+            {"judge": judge, "overlap": self.settings.overlap, "is_chosen": is_chosen},
+        ).fetchone()
+        return None if row is None else row["id"]
+
+    def _own_repeat(
+        self, connection: sqlite3.Connection, judge: int, rng: np.random.Generator
+    ) -> tuple[str, int, int] | None:
+        rows = connection.execute(_OWN_ANSWERED, {"judge": judge, "kind": QUESTION}).fetchall()[
+            : -schedule.MIN_BETWEEN_REPEATS
+        ]
+        rows = [row for row in rows if not row["is_repeated"]]
+        if not rows:
+            return None
+        row = rows[rng.integers(len(rows))]
+        return "repeat", row["question"], row["id"]
+
+    def _others_question(
+        self, connection: sqlite3.Connection, judge: int, rng: np.random.Generator
+    ) -> tuple[str, int, None] | None:
+        rows = connection.execute(_OTHERS_ANSWERED, {"judge": judge}).fetchall()
+        if not rows:
+            return None
+        fewest = [row for row in rows if row["n_judges"] == rows[0]["n_judges"]]
+        return "overlap", fewest[rng.integers(len(fewest))]["question"], None
+
+    def _repeat_grid(
+        self, connection: sqlite3.Connection, judge: int, rng: np.random.Generator
+    ) -> bool:
+        rows = connection.execute(_OWN_ANSWERED, {"judge": judge, "kind": GRID}).fetchall()[
+            : -schedule.MIN_BETWEEN_REPEATS
+        ]
+        rows = [row for row in rows if not row["is_repeated"]]
+        if not rows:
+            return False
+        row = rows[rng.integers(len(rows))]
+        shown = rng.permutation(json.loads(row["shown"])).tolist()
+        add_screen(
+            connection,
+            judge,
+            "repeat",
+            row["anchor"],
+            shown,
+            repeats=row["id"],
+            n_pick=row["n_pick"],
+        )
+        return True
+
+    def _keep_gold(self, gold: Sequence[tuple[int, int, int]]) -> frozenset[int]:
+        """Make gold questions of those that are not there yet, and return their numbers."""
+        found = set()
+        with self.database.writing() as connection:
+            for anchor, first, second in gold:
+                row = connection.execute(
+                    "SELECT id FROM questions WHERE how = 'gold' AND anchor = ? AND first = ? "
+                    "AND second = ?",
+                    (anchor, first, second),
+                ).fetchone()
+                found.add(
+                    row["id"]
+                    if row is not None
+                    else add_question(
+                        connection, anchor=anchor, first=first, second=second, how="gold"
+                    )
+                )
+        return frozenset(found)
+
+
+_GOLD_NOT_SEEN = """
+SELECT id FROM questions WHERE how = 'gold' AND NOT EXISTS (
+    SELECT 1 FROM screens WHERE screens.question = questions.id AND judge = :judge)
+ORDER BY id
+"""
+# Of the newest model alone: older ones did not know the answers of today.
+_NEXT_CHOSEN = """
+SELECT id FROM questions
+WHERE model = (SELECT max(id) FROM models)
+AND NOT EXISTS (SELECT 1 FROM screens WHERE screens.question = questions.id)
+ORDER BY id LIMIT 1
+"""
+_NOT_SEEN_ENOUGH = """
+SELECT questions.id FROM questions JOIN screens ON screens.question = questions.id
+WHERE (how IN ('margin', 'disagreement')) = :is_chosen AND how != 'gold'
+GROUP BY questions.id
+HAVING count(DISTINCT judge) < :overlap AND sum(judge = :judge) = 0
+ORDER BY questions.id LIMIT 1
+"""
+_OWN_ANSWERED = """
+SELECT screens.id, screens.question, screens.anchor, screens.shown, screens.n_pick,
+    EXISTS (
+        SELECT 1 FROM screens AS later WHERE later.repeats = screens.id) AS is_repeated
+FROM screens JOIN answers ON answers.screen = screens.id
+WHERE screens.judge = :judge AND kind = :kind AND undone_at IS NULL
+    AND purpose IN ('fresh', 'overlap')
+ORDER BY screens.id
+"""
+_OTHERS_ANSWERED = """
+SELECT screens.question, count(DISTINCT screens.judge) AS n_judges
+FROM screens JOIN answers ON answers.screen = screens.id
+JOIN questions ON questions.id = screens.question
+WHERE undone_at IS NULL AND how != 'gold'
+GROUP BY screens.question
+HAVING sum(screens.judge = :judge) = 0
+    AND NOT EXISTS (SELECT 1 FROM screens AS own
+                    WHERE own.question = screens.question AND own.judge = :judge)
+ORDER BY n_judges
+"""

@@ -1,0 +1,282 @@
+"""Training beside the server, in a process of its own, so that no page ever waits for it.
+
+The process computes the features of all images, then waits; told of new answers it trains heads,
+chooses questions by them, and sends both back. It has the lowest claim on the processor, and if it
+dies the server goes on with questions of chance and says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tripletkit import defaults
+from tripletkit.collecting.choosing import choose_questions, draw_candidates, fit_temperature
+from tripletkit.collecting.committee import train_committee
+from tripletkit.collecting.database import JudgementDatabase
+from tripletkit.collecting.learning_curve import MORE_ANSWERS, LearningCurve, measure_curve
+from tripletkit.data.judgements import Judgements, read_judgements
+from tripletkit.errors import JudgementsError, TripletkitError
+
+logger = logging.getLogger("tripletkit")
+
+_LOOK_EVERY_S = 1.0
+_NICENESS = 10
+_READY, _TRAINED, _FAILED = "ready", "trained", "failed"
+
+
+@dataclass(frozen=True)
+class TrainerTask:
+    """What the training process needs to know; it must be picklable.
+
+    Attributes:
+        database: path of the database.
+        numbers: image name -> its number, of the images that can be shown.
+        make_features: returns `(n_images, n_features)` float32 in the order of `numbers`, NaN
+            where an image has none; a function of a module.
+        way: how to choose; `random` trains for the learning curve alone.
+        seed: start of everything by chance.
+    """
+
+    database: Path
+    numbers: dict[str, int]
+    make_features: Callable[[], np.ndarray]
+    way: str
+    seed: int = defaults.SEED
+
+
+class BackgroundTrainer:
+    """Starts the process and gives it work when there are enough new answers.
+
+    Args:
+        database: open for writing.
+        task: see `TrainerTask`.
+        first_after, again_after: answers before the first training, and between two.
+    """
+
+    def __init__(
+        self,
+        database: JudgementDatabase,
+        task: TrainerTask,
+        first_after: int = defaults.FIRST_RANDOM,
+        again_after: int = defaults.RETRAIN_EVERY,
+    ) -> None:
+        self._database = database
+        self._task = task
+        self._first_after, self._again_after = first_after, again_after
+        self.status: dict[str, Any] = {"text": "Features of the images are being computed."}
+        self._stop = threading.Event()
+        # A fresh interpreter: TensorFlow does not survive a fork, nor do locks of other threads.
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(
+            target=run_trainer, args=(task, theirs), daemon=True, name="tripletkit-trainer"
+        )
+        self._thread = threading.Thread(target=self._work, daemon=True, name="trainer")
+        self._theirs = theirs
+
+    def start(self) -> None:
+        """Start the process, and the thread that talks to it."""
+        self._process.start()
+        self._theirs.close()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End both."""
+        self._stop.set()
+        if self._process.is_alive():
+            self._process.terminate()
+        self._process.join(5)
+        self._thread.join(5)
+
+    def _work(self) -> None:
+        try:
+            self._expect(_READY)
+            last = self._database.last_model()
+            n_trained = 0 if last is None else last["n_answers"]
+            self.status["text"] = ""
+            while not self._stop.wait(_LOOK_EVERY_S):
+                n_answers = self._database.n_answers()
+                due = n_trained + self._again_after if n_trained else self._first_after
+                if n_answers < due:
+                    continue
+                self.status["text"] = f"A model is being trained on {n_answers:,} answers."
+                started_s = time.monotonic()
+                self._pipe.send(n_answers)
+                found = self._expect(_TRAINED)
+                n_trained = n_answers
+                if found is not None:
+                    about = found["about"] | {"seconds": round(time.monotonic() - started_s, 1)}
+                    self._database.add_model(n_answers, about, found["questions"])
+                self.status["text"] = ""
+        except (EOFError, OSError, TripletkitError) as error:
+            if not self._stop.is_set():
+                reason = str(error) or "its process ended"
+                self.status["text"] = (
+                    f"No model is trained, questions are drawn at random: {reason}"
+                )
+                logger.warning("no model is trained, questions are drawn at random: %s", reason)
+
+    def _expect(self, kind: str) -> Any:
+        got, value = self._pipe.recv()
+        if got != kind:
+            raise JudgementsError(value)
+        return value
+
+
+def run_trainer(task: TrainerTask, pipe: Connection) -> None:
+    """Compute features and train whenever the pipe says so, until it is closed."""
+    _go_behind()
+    try:
+        features = np.asarray(task.make_features())
+        pipe.send((_READY, None))
+        while True:
+            n_answers = pipe.recv()
+            pipe.send((_TRAINED, train_and_choose(task, features, n_answers)))
+    except EOFError:
+        return
+    except Exception as error:
+        # Whatever it is, the server shows it and goes on; a traceback here has no reader.
+        pipe.send((_FAILED, f"{type(error).__name__}: {error}"))
+
+
+def train_and_choose(
+    task: TrainerTask, features: np.ndarray, n_answers: int
+) -> dict[str, Any] | None:
+    """Train on what the database holds and choose the next questions.
+
+    Args:
+        task: see `TrainerTask`.
+        features: in the order of its images.
+        n_answers: seeds this round.
+    Returns:
+        `about` the model, and the `questions`, as `JudgementDatabase.add_model` takes them; None
+        if there is nothing to learn from yet.
+    """
+    place_of = {name: place for place, name in enumerate(task.numbers)}
+    numbers = np.array(list(task.numbers.values()))
+    judgements = _keep_usable(read_judgements(task.database), place_of, features)
+    if len(judgements) < 10:
+        return None
+    rows, seed = judgements.triplets.rows, task.seed + n_answers
+    curve = measure_curve(
+        judgements, lambda learned: _train_one(features, judgements, learned, seed), seed
+    )
+    about: dict[str, Any] = {"n_questions": len(judgements), "way": task.way}
+    temperature = None
+    if curve is not None:
+        about |= describe_curve(curve)
+        temperature = fit_temperature(curve.margins, np.ones(len(curve.margins)))
+        about["hardest"] = _find_hardest(judgements, curve, task)
+    if task.way == "random":
+        return {"about": about, "questions": []}
+    committee = train_committee(
+        features, rows, judgements.votes, seed=seed, temperature=temperature
+    )
+    rng = np.random.default_rng(seed)
+    usable = np.flatnonzero(np.isfinite(features[:, 0]))
+    candidates = draw_candidates(usable, defaults.CHOICE_CANDIDATES, rng, rows)
+    choice = choose_questions(
+        committee,
+        candidates,
+        defaults.CHOSEN_BATCH,
+        task.way,
+        max_per_image=defaults.MAX_PER_IMAGE,
+    )
+    n_possible = len(usable) * (len(usable) - 1) * (len(usable) - 2) / 2
+    questions = [
+        {
+            "anchor": int(anchor),
+            "first": int(first),
+            "second": int(second),
+            "how": task.way,
+            "score": float(score),
+            "expected": float(expected),
+            "probability": min(1.0, choice.n_candidates / n_possible),
+        }
+        for (anchor, first, second), score, expected in zip(
+            numbers[choice.rows], choice.scores, choice.expected, strict=True
+        )
+    ]
+    return {"about": about | {"temperature": committee.temperature}, "questions": questions}
+
+
+def describe_curve(curve: LearningCurve) -> dict[str, Any]:
+    """Return a learning curve as plain JSON values."""
+    return {
+        "curve": [
+            {
+                "n_questions": point.n_questions,
+                "accuracy": point.accuracy,
+                "low": point.interval.low,
+                "high": point.interval.high,
+            }
+            for point in curve.points
+        ],
+        "n_random": len(curve.questions),
+        "more": MORE_ANSWERS,
+        "after_more": curve.after(),
+    }
+
+
+def _train_one(
+    features: np.ndarray, judgements: Judgements, learned: np.ndarray, seed: int
+) -> tuple[np.ndarray, str]:
+    part = judgements.take(learned)
+    committee = train_committee(features, part.triplets.rows, part.votes, n_members=1, seed=seed)
+    return committee.embeddings[0], committee.distance
+
+
+def _keep_usable(
+    judgements: Judgements, place_of: dict[str, int], features: np.ndarray
+) -> Judgements:
+    """Return decided judgements over rows of the features instead of their own names."""
+    from dataclasses import replace
+
+    places = np.array([place_of.get(name, -1) for name in judgements.triplets.names])
+    rows = places[judgements.triplets.rows]
+    is_usable = (rows >= 0).all(axis=1) & np.isfinite(features[rows, 0]).all(axis=1)
+    triplets = replace(judgements.triplets, names=list(place_of), rows=rows.astype(np.int32))
+    return replace(judgements, triplets=triplets).take(is_usable).decided()
+
+
+def _find_hardest(
+    judgements: Judgements, curve: LearningCurve, task: TrainerTask, n: int = 12
+) -> list[dict[str, Any]]:
+    """Return the random questions that heads get most wrong, as numbers of images."""
+    numbers = np.array(list(task.numbers.values()))
+    order = np.argsort(curve.margins)[:n]
+    return [
+        {
+            "anchor": int(anchor),
+            "chosen": int(chosen),
+            "other": int(other),
+            "margin": float(curve.margins[place]),
+            "votes": [float(v) for v in (votes.for_first[0], votes.for_second[0])],
+        }
+        for place in order
+        if curve.margins[place] < 0
+        for row in [curve.questions[place]]
+        for anchor, chosen, other in [numbers[judgements.triplets.rows[row]]]
+        for votes in [judgements.votes.take(np.array([row]))]
+    ]
+
+
+def _go_behind() -> None:
+    """Leave the processor to the server, and say nothing: TensorFlow writes to descriptor 2."""
+    os.nice(_NICENESS) if hasattr(os, "nice") else None
+    for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(variable, "1")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)

@@ -1,0 +1,393 @@
+"""Writing and reading a database of judgements while it is collected.
+
+Every method that changes something is one transaction. Connections belong to a thread each;
+within a process one of them writes at a time, other processes wait for it.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tripletkit.collecting.schema import connect, make_database, transaction
+from tripletkit.data.judgement_files import CANT_TELL, FIRST, GRID, LEFT, NEITHER, RIGHT, SECOND
+from tripletkit.errors import JudgementsError
+
+QUESTION = "question"
+MAX_JUDGES = 500
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Somebody who answers; the token is the secret part of the link."""
+
+    id: int
+    name: str
+    token: str
+
+
+@dataclass(frozen=True)
+class Screen:
+    """What a judge is shown at once.
+
+    Attributes:
+        kind: `question` or `grid`.
+        anchor: number of the image in the middle.
+        shown: numbers of the others, from left to right.
+        n_pick: how many are to be picked of a grid; 1 of a question.
+    """
+
+    id: int
+    kind: str
+    anchor: int
+    shown: tuple[int, ...]
+    n_pick: int
+
+
+@dataclass(frozen=True)
+class GivenAnswer:
+    """What a page says that a judge answered.
+
+    Attributes:
+        client_id: made by the page; the same answer sent twice is known by it.
+        screen: number of the screen.
+        side: `left`, `right` or `neither`; `grid`.
+        places: of the picked images of a grid, counted from 0.
+        response_ms: from the images being there to the answer.
+        method: `keyboard`, `mouse`, `touch`, `form` or `offline`.
+        answered_at: ISO time, if not now.
+    """
+
+    client_id: str
+    screen: int
+    side: str
+    places: tuple[int, ...]
+    response_ms: float
+    method: str
+    answered_at: str | None = None
+
+
+class JudgementDatabase:
+    """A database of judgements, open for writing.
+
+    Args:
+        path: made if there is none.
+    Raises:
+        JudgementsError: if it is something else, or cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.exists() or not path.stat().st_size:
+            make_database(path)
+        self.path = path
+        self._local = threading.local()
+        self._write = threading.Lock()
+        self._connections: list[sqlite3.Connection] = []
+        meta = dict(self.connection.execute("SELECT key, value FROM meta").fetchall())
+        self.id = meta["database"]
+        self.owner_token = meta["owner"]
+        self.open_token = meta["open"]
+        self.key = bytes.fromhex(meta["key"])
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection of this thread."""
+        if not hasattr(self._local, "connection"):
+            self._local.connection = connect(self.path)
+            self._connections.append(self._local.connection)
+        return self._local.connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Run a block as one transaction."""
+        with self._write, transaction(self.connection) as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Close the connection of this thread; those of others end with their threads."""
+        if hasattr(self._local, "connection"):
+            self._local.connection.close()
+            del self._local.connection
+
+    # Images and judges
+
+    def add_images(self, names: Sequence[str]) -> dict[str, int]:
+        """Give a number to every image that has none, and return those of the given names."""
+        with self.writing() as connection:
+            known = {name for (name,) in connection.execute("SELECT name FROM images")}
+            new = [name for name in names if name not in known]
+            secrets.SystemRandom().shuffle(new)
+            connection.executemany("INSERT INTO images (name) VALUES (?)", [(n,) for n in new])
+            of_name = dict(connection.execute("SELECT name, id FROM images").fetchall())
+        return {name: of_name[name] for name in names}
+
+    def add_judge(self, name: str) -> Judge:
+        """Add a judge, or return the one of that name."""
+        with self.writing() as connection:
+            return self._add_judge(connection, name)
+
+    def add_new_judge(self, name: str) -> Judge:
+        """Add a judge of a name that nobody has yet.
+
+        Raises:
+            JudgementsError: if somebody has it, or there are too many judges.
+        """
+        with self.writing() as connection:
+            names = [name.casefold() for (name,) in connection.execute("SELECT name FROM judges")]
+            if name.casefold() in names:
+                raise JudgementsError(f'the name "{name}" is taken')
+            if len(names) >= MAX_JUDGES:
+                raise JudgementsError(f"there are {MAX_JUDGES} judges already")
+            return self._add_judge(connection, name)
+
+    def judges(self) -> list[Judge]:
+        """Return all judges in the order in which they came."""
+        rows = self.connection.execute("SELECT id, name, token FROM judges ORDER BY id")
+        return [Judge(*row) for row in rows]
+
+    # Screens and answers
+
+    def open_screens(self, judge: int) -> list[Screen]:
+        """Return the screens that a judge has not answered, in the order of showing."""
+        return _open_screens(self.connection, judge)
+
+    def add_answer(self, judge: int, answer: GivenAnswer) -> bool:
+        """Keep an answer; it is on the disk when this returns.
+
+        Returns:
+            Whether it is new; False if this very answer was kept before.
+        Raises:
+            JudgementsError: if the screen is not the judge's, was answered otherwise already, or
+                the answer does not fit it.
+        """
+        with self.writing() as connection:
+            return add_answer(connection, judge, answer)
+
+    def undo(self, judge: int, undo_id: str) -> int | None:
+        """Take a judge's last answer back; it stays in the database, with the time of this.
+
+        Args:
+            undo_id: made by the page; the same undoing sent twice is known by it.
+        Returns:
+            The number of the screen that is to be answered again; None if there is none.
+        """
+        with self.writing() as connection:
+            found = connection.execute(
+                "SELECT screen FROM answers WHERE undo_id = ? AND judge = ?", (undo_id, judge)
+            ).fetchone()
+            if found is not None:
+                return found["screen"]
+            last = connection.execute(
+                "SELECT id, screen FROM answers WHERE judge = ? AND undone_at IS NULL "
+                "ORDER BY id DESC LIMIT 1",
+                (judge,),
+            ).fetchone()
+            if last is None:
+                return None
+            connection.execute(
+                "UPDATE answers SET undone_at = ?, undo_id = ? WHERE id = ?",
+                (now(), undo_id, last["id"]),
+            )
+            return last["screen"]
+
+    def n_answers(self, judge: int | None = None) -> int:
+        """Return how many answers stand, of a judge or of all."""
+        of_judge, parameters = ("", ()) if judge is None else (" AND judge = ?", (judge,))
+        (n,) = self.connection.execute(
+            f"SELECT count(*) FROM answers WHERE undone_at IS NULL{of_judge}", parameters
+        ).fetchone()
+        return n
+
+    def recent_response_ms(self, judge: int, n: int = 30) -> list[float]:
+        """Return how long a judge took for the last answers."""
+        rows = self.connection.execute(
+            "SELECT response_ms FROM answers WHERE judge = ? AND undone_at IS NULL "
+            "ORDER BY id DESC LIMIT ?",
+            (judge, n),
+        )
+        return [value for (value,) in rows]
+
+    # Models
+
+    def add_model(
+        self, n_answers: int, about: dict[str, Any], questions: Sequence[dict[str, Any]]
+    ) -> int:
+        """Add a model with the questions that it chose, and return its number.
+
+        Args:
+            n_answers: how many answers it was trained on.
+            about: what is to be known of it, as plain JSON values.
+            questions: columns of the table, without `model` and `made_at`.
+        """
+        with self.writing() as connection:
+            cursor = connection.execute(
+                "INSERT INTO models (n_answers, about, made_at) VALUES (?, ?, ?)",
+                (n_answers, json.dumps(about), now()),
+            )
+            model = int(cursor.lastrowid)
+            for question in questions:
+                add_question(connection, model=model, **question)
+        return model
+
+    def last_model(self) -> sqlite3.Row | None:
+        """Return the newest model: id, n_answers, about (JSON), made_at."""
+        return self.connection.execute("SELECT * FROM models ORDER BY id DESC LIMIT 1").fetchone()
+
+    def times_shown(self, n_images: int) -> np.ndarray:
+        """Return `(n_images + 1,)`: how often each image was part of a question of chance."""
+        times = np.zeros(n_images + 1, dtype=np.int64)
+        for row in self.connection.execute(
+            "SELECT anchor, first, second FROM questions WHERE how = 'random'"
+        ):
+            times[list(row)] += 1
+        for anchor, shown in self.connection.execute(
+            "SELECT anchor, shown FROM screens WHERE kind = 'grid' AND repeats IS NULL"
+        ):
+            times[[anchor, *json.loads(shown)]] += 1
+        return times
+
+    def _add_judge(self, connection: sqlite3.Connection, name: str) -> Judge:
+        token = secrets.token_urlsafe(24)
+        connection.execute(
+            "INSERT OR IGNORE INTO judges (name, token, made_at) VALUES (?, ?, ?)",
+            (name, token, now()),
+        )
+        row = connection.execute(
+            "SELECT id, name, token FROM judges WHERE name = ?", (name,)
+        ).fetchone()
+        return Judge(*row)
+
+
+def add_question(connection: sqlite3.Connection, **columns: Any) -> int:
+    """Add a question within a transaction and return its number."""
+    columns = {**columns, "made_at": now()}
+    cursor = connection.execute(
+        f"INSERT INTO questions ({', '.join(columns)}) "
+        f"VALUES ({', '.join(':' + name for name in columns)})",
+        columns,
+    )
+    return int(cursor.lastrowid)
+
+
+def add_screen(
+    connection: sqlite3.Connection,
+    judge: int,
+    purpose: str,
+    anchor: int,
+    shown: Sequence[int],
+    *,
+    question: int | None = None,
+    repeats: int | None = None,
+    n_pick: int | None = None,
+) -> None:
+    """Add a screen within a transaction; one without a question is a grid."""
+    connection.execute(
+        "INSERT INTO screens (judge, kind, question, purpose, repeats, anchor, shown, n_pick, "
+        "made_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            judge,
+            GRID if question is None else QUESTION,
+            question,
+            purpose,
+            repeats,
+            anchor,
+            json.dumps([int(image) for image in shown]),
+            n_pick,
+            now(),
+        ),
+    )
+
+
+def add_answer(connection: sqlite3.Connection, judge: int, answer: GivenAnswer) -> bool:
+    """Keep an answer within a transaction; see `JudgementDatabase.add_answer`."""
+    same = connection.execute(
+        "SELECT judge, screen FROM answers WHERE client_id = ?", (answer.client_id,)
+    ).fetchone()
+    if same is not None:
+        if (same["judge"], same["screen"]) != (judge, answer.screen):
+            raise JudgementsError("this answer was sent for another screen before")
+        return False
+    screen = connection.execute(
+        "SELECT * FROM screens WHERE id = ? AND judge = ?", (answer.screen, judge)
+    ).fetchone()
+    if screen is None:
+        raise JudgementsError("there is no such screen for this judge")
+    standing = connection.execute(
+        "SELECT 1 FROM answers WHERE screen = ? AND undone_at IS NULL", (answer.screen,)
+    ).fetchone()
+    if standing is not None:
+        raise JudgementsError("this screen was answered already")
+    choice, picked = _choice(connection, screen, answer)
+    connection.execute(
+        "INSERT INTO answers (client_id, screen, judge, choice, side, picked, response_ms, "
+        "method, answered_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            answer.client_id,
+            answer.screen,
+            judge,
+            choice,
+            answer.side,
+            picked,
+            answer.response_ms,
+            answer.method,
+            answer.answered_at or now(),
+        ),
+    )
+    return True
+
+
+def now() -> str:
+    """Return the time as text: UTC, ISO 8601, milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _open_screens(connection: sqlite3.Connection, judge: int) -> list[Screen]:
+    rows = connection.execute(
+        "SELECT * FROM screens WHERE judge = ? AND NOT EXISTS (SELECT 1 FROM answers "
+        "WHERE answers.screen = screens.id AND undone_at IS NULL) ORDER BY id",
+        (judge,),
+    )
+    return [
+        Screen(
+            row["id"],
+            row["kind"],
+            row["anchor"],
+            tuple(json.loads(row["shown"])),
+            row["n_pick"] or 1,
+        )
+        for row in rows
+    ]
+
+
+def _choice(
+    connection: sqlite3.Connection, screen: sqlite3.Row, answer: GivenAnswer
+) -> tuple[str, str | None]:
+    """Return what an answer says of the images, and the picked ones of a grid as JSON."""
+    shown = json.loads(screen["shown"])
+    if screen["kind"] == GRID:
+        if answer.side == NEITHER and not answer.places:
+            return CANT_TELL, None
+        if answer.side != GRID or len(set(answer.places)) != screen["n_pick"]:
+            raise JudgementsError(f"expected {screen['n_pick']} picked images of a grid")
+        if not all(0 <= place < len(shown) for place in answer.places):
+            raise JudgementsError(f"expected places from 0 to {len(shown) - 1}")
+        return GRID, json.dumps(sorted(shown[place] for place in answer.places))
+    if answer.side == NEITHER:
+        return CANT_TELL, None
+    if answer.side not in (LEFT, RIGHT) or answer.places:
+        raise JudgementsError("expected left, right or neither")
+    chosen = shown[0] if answer.side == LEFT else shown[1]
+    first = connection.execute(
+        "SELECT first FROM questions WHERE id = ?", (screen["question"],)
+    ).fetchone()["first"]
+    return FIRST if chosen == first else SECOND, None

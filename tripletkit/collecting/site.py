@@ -1,0 +1,61 @@
+"""What all pages need of a collection, and who is asking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from flask import current_app, request
+
+from tripletkit import defaults
+from tripletkit.collecting.asking import Asker
+from tripletkit.collecting.database import JudgementDatabase
+from tripletkit.collecting.instructions import DEFAULT, DEFAULT_GRID, render_markdown
+from tripletkit.collecting.scaled_images import ScaledImages
+from tripletkit.collecting.tokens import is_same
+from tripletkit.data.judgement_files import GRID
+
+
+@dataclass
+class Site:
+    """What the pages need.
+
+    Attributes:
+        database: where judgements are kept.
+        asker: decides what is asked next.
+        images: by number.
+        instructions: Markdown; None for the usual ones.
+        pause_every: answers after which a pause is offered.
+        status: what is to be said of the training in the background.
+    """
+
+    database: JudgementDatabase
+    asker: Asker
+    images: ScaledImages
+    instructions: str | None = None
+    pause_every: int = defaults.PAUSE_EVERY
+    status: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def judge_cookie(self) -> str:
+        """Name of the cookie; cookies of several servers on one machine must not mix."""
+        return f"tripletkit-{self.database.id}"
+
+    @property
+    def owner_cookie(self) -> str:
+        return f"tripletkit-owner-{self.database.id}"
+
+    @property
+    def instructions_html(self) -> str:
+        usual = DEFAULT_GRID if self.asker.settings.screen == GRID else DEFAULT
+        return render_markdown(self.instructions or usual)
+
+
+def site() -> Site:
+    """Return what belongs to the application that answers this request."""
+    return current_app.extensions["tripletkit"]
+
+
+def is_owner() -> bool:
+    """Return whether the request comes with the owner's secret."""
+    return is_same(request.cookies.get(site().owner_cookie, ""), site().database.owner_token)

@@ -1,0 +1,271 @@
+"""Databases of collected judgements, read as triplets with votes.
+
+`tripletkit collect` writes them, one answer a transaction; reading never waits for the server that
+writes, and sees every answer that it has acknowledged.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tripletkit.errors import JudgementsError
+
+# "trkj" in the header of the file, so that another program's database is not taken for one.
+APPLICATION_ID = 0x74726B6A
+SCHEMA_VERSION = 1
+_HEADER = b"SQLite format 3\x00"
+_APPLICATION_ID_PLACE = slice(68, 72)
+
+LEFT, RIGHT, NEITHER, GRID = "left", "right", "neither", "grid"
+# A question's answer in words that do not depend on the side that an image stood on.
+FIRST, SECOND, CANT_TELL = "first", "second", "cant-tell"
+RANDOM, GOLD = "random", "gold"
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What judges said, question by question; see `tripletkit.data.judgements.Judgements`.
+
+    Attributes:
+        names: of the images.
+        rows: `(n_questions, 3)` int32 indices into `names`: anchor, the image that most judges
+            chose, the other.
+        numbers: `(n_questions,)` int64, of each question in the database.
+        for_first, for_second: `(n_questions,)` float64 votes.
+        is_random: `(n_questions,)` bool.
+        screens: `(n_questions,)` int64.
+    """
+
+    names: list[str]
+    rows: np.ndarray
+    numbers: np.ndarray
+    for_first: np.ndarray
+    for_second: np.ndarray
+    is_random: np.ndarray
+    screens: np.ndarray
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer to one question, as it stands after all undoing.
+
+    Attributes:
+        judge: name.
+        question: its number in the database; of a grid, a number that no question has.
+        triplet: names of anchor, first and second image, as the question has them.
+        how: how it was chosen: `random`, `margin`, `disagreement`, `gold` or `grid`.
+        choice: `first`, `second` or `cant-tell`.
+        side: where the chosen image stood: `left`, `right` or `neither`; `grid`.
+        response_ms: from the images being there to the answer.
+        screen: the number of the screen; a grid's triplets share theirs.
+    """
+
+    judge: str
+    question: int
+    triplet: tuple[str, str, str]
+    how: str
+    choice: str
+    side: str
+    response_ms: float
+    screen: int
+
+
+def is_judgements(source: object) -> bool:
+    """Return whether a path leads to a database of judgements; False for anything else.
+
+    Not for a process that has the database open; see `check_version`.
+    """
+    if not isinstance(source, Path):
+        return False
+    try:
+        with source.open("rb") as file:
+            return is_judgements_bytes(file.read(100))
+    except OSError:
+        return False
+
+
+def is_judgements_bytes(data: bytes) -> bool:
+    """Return whether a file that starts so is a database of judgements."""
+    wanted = APPLICATION_ID.to_bytes(4, "big")
+    return data.startswith(_HEADER) and data[_APPLICATION_ID_PLACE] == wanted
+
+
+def tally_judgements(path: Path, exclude: Collection[str] = ()) -> Tally:
+    """Read what judges said and count it.
+
+    Answers to gold questions say something about the judges, not about the images, and are left
+    out.
+
+    Args:
+        path: a database that `tripletkit collect` wrote.
+        exclude: names of judges to leave out.
+    Raises:
+        JudgementsError: if it is no such database, or there is no such judge, or no answer.
+    """
+    answers = [answer for answer in read_answers_given(path, exclude) if answer.how != GOLD]
+    index_of: dict[str, int] = {}
+    votes_of: dict[tuple[int, int, int], dict[str, list[float]]] = {}
+    about: dict[tuple[int, int, int], tuple[int, bool, int]] = {}
+    for answer in answers:
+        anchor, first, second = (
+            index_of.setdefault(name, len(index_of)) for name in answer.triplet
+        )
+        for_first = {FIRST: 1.0, SECOND: 0.0, CANT_TELL: 0.5}[answer.choice]
+        key = (anchor, first, second)
+        if (anchor, second, first) in votes_of:
+            key, for_first = (anchor, second, first), 1 - for_first
+        votes_of.setdefault(key, defaultdict(list))[answer.judge].append(for_first)
+        is_grid = answer.side == GRID
+        number, is_random, screen = about.get(
+            key, (answer.question, False, answer.screen if is_grid else 0)
+        )
+        # A question that a model chose may have been drawn by chance, too; then it is fair.
+        about[key] = (number, is_random or answer.how == RANDOM or is_grid, screen)
+    if not votes_of:
+        raise JudgementsError(f"{path}: expected judgements, there is no answer in it yet")
+    for_first = np.array([sum(sum(v) / len(v) for v in of.values()) for of in votes_of.values()])
+    for_second = np.array([len(of) for of in votes_of.values()]) - for_first
+    numbers, is_random, screens = (np.array(column) for column in zip(*about.values(), strict=True))
+    rows = np.array(list(votes_of), dtype=np.int32)
+    is_turned = for_second > for_first
+    return Tally(
+        list(index_of),
+        np.where(is_turned[:, None], rows[:, [0, 2, 1]], rows),
+        numbers.astype(np.int64),
+        np.maximum(for_first, for_second),
+        np.minimum(for_first, for_second),
+        is_random,
+        screens.astype(np.int64),
+    )
+
+
+def read_answers_given(path: Path, exclude: Collection[str] = ()) -> list[Answer]:
+    """Read every answer that was not undone, in the order in which they were given.
+
+    Args:
+        path, exclude: see `read_judgements`.
+    Raises:
+        JudgementsError: if it is no such database, or there is no such judge.
+    """
+    with open_judgements(path) as connection:
+        judges = [name for (name,) in connection.execute("SELECT name FROM judges")]
+        if unknown := sorted(set(exclude) - set(judges)):
+            raise JudgementsError(
+                f"{path}: expected names of judges, got {', '.join(unknown)}; there are "
+                f"{', '.join(judges) or 'none'}"
+            )
+        names = dict(connection.execute("SELECT id, name FROM images"))
+        found: list[Answer] = []
+        for row in connection.execute(_ANSWERS):
+            if row["judge"] in exclude:
+                continue
+            if row["kind"] == GRID:
+                found += _unfold_grid(row, names)
+                continue
+            triplet = tuple(names[row[column]] for column in ("anchor", "first", "second"))
+            found.append(
+                Answer(
+                    row["judge"],
+                    row["question"],
+                    triplet,
+                    row["how"],
+                    row["choice"],
+                    row["side"],
+                    row["response_ms"],
+                    row["screen"],
+                )
+            )
+    return found
+
+
+@contextmanager
+def open_judgements(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a database of judgements to read it, whether or not a server is writing.
+
+    Raises:
+        JudgementsError: if there is none, it is another program's, or of a newer format.
+    """
+    if not path.is_file():
+        raise JudgementsError(f"{path}: expected a database of judgements, there is no such file")
+    try:
+        with closing(_connect(path)) as connection:
+            connection.row_factory = sqlite3.Row
+            check_version(connection, path)
+            yield connection
+    except sqlite3.Error as error:
+        raise JudgementsError(f"{path}: cannot be read: {error}") from error
+
+
+def check_version(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a database of another program, or of another format.
+
+    It is SQLite that looks, and not this program at the bytes of the file: closing a file takes
+    away every lock that the process has on it, those of other connections too, and answers are
+    lost when another process then takes the database for unused.
+
+    Raises:
+        JudgementsError: saying what it is.
+    """
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    if application != APPLICATION_ID:
+        raise JudgementsError(
+            f"{path}: expected a database of judgements, got one of another program"
+        )
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version != SCHEMA_VERSION:
+        raise JudgementsError(
+            f"{path}: expected format {SCHEMA_VERSION}, got {version}; another version of "
+            "tripletkit wrote it"
+        )
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    uri = path.absolute().as_uri()
+    connection = sqlite3.connect(f"{uri}?mode=ro", uri=True, timeout=10)
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError:
+        connection.close()
+        # In a folder that cannot be written there is no place for the files of a reader. Without
+        # a journal all answers are in the database itself.
+        journal = path.with_name(f"{path.name}-wal")
+        if journal.exists() and journal.stat().st_size:
+            raise
+        connection = sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True)
+    return connection
+
+
+def _unfold_grid(row: sqlite3.Row, names: dict[int, str]) -> Iterator[Answer]:
+    """Yield what a grid implies: each picked image is nearer than each that was not picked."""
+    shown, picked = json.loads(row["shown"]), set(json.loads(row["picked"] or "[]"))
+    number = -row["screen"]
+    for first in picked:
+        for second in shown:
+            if second in picked:
+                continue
+            triplet = (names[row["anchor"]], names[first], names[second])
+            yield Answer(
+                row["judge"], number, triplet, GRID, FIRST, GRID, row["response_ms"], row["screen"]
+            )
+
+
+_ANSWERS = """
+SELECT judges.name AS judge, screens.kind, screens.id AS screen, screens.question,
+       screens.anchor, screens.shown, questions.first, questions.second,
+       coalesce(questions.how, 'grid') AS how, answers.choice, answers.side, answers.picked,
+       answers.response_ms
+FROM answers
+JOIN screens ON screens.id = answers.screen
+JOIN judges ON judges.id = answers.judge
+LEFT JOIN questions ON questions.id = screens.question
+WHERE answers.undone_at IS NULL
+ORDER BY answers.id
+"""
