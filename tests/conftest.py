@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 from tripletkit import defaults
 from tripletkit.cli.main import tripletkit
-from tripletkit.features.backbones import Backbone
+from tripletkit.features.backbone import Backbone
 
 COLOURS = ["red", "lime", "blue", "yellow", "black", "magenta"]
 SHARED = Path(__file__).parents[2] / "shared"

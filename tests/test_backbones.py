@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import math
 import re
 
@@ -13,16 +14,11 @@ import pytest
 import tiny_backbone as tiny
 
 from tripletkit.errors import BackboneError, WeightsError
-from tripletkit.features import weights_origin
-from tripletkit.features.backbones import (
-    BACKBONES,
-    Backbone,
-    KerasDownload,
-    Preprocessing,
-    get_backbone,
-    register_backbone,
-)
-from tripletkit.features.keras_backbones import build_efficientnetb0
+from tripletkit.features import backbones, weights_origin
+from tripletkit.features.backbone import Backbone, KerasDownload, Preprocessing
+from tripletkit.features.backbones import BACKBONES, get_backbone, register_backbone
+from tripletkit.features.keras_backbones import build_EfficientNetB0
+from tripletkit.features.onnx_engine import prepare_pixels
 from tripletkit.features.packaged_weights import efficientnet_lite0_path
 from tripletkit.features.trained_weights import (
     build_backbone,
@@ -88,6 +84,8 @@ def test_a_name_is_registered_once(tiny_backbone):
         ("mobilenetv2", 2_257_984),
         ("efficientnetb0", 4_049_571),
         ("resnet50v2", 23_564_800),
+        ("convnexttiny", 27_820_128),
+        ("densenet121", 7_037_504),
         # 3 * 9 * 32 + 32, 32 * 9 * 64 + 64, 64 * 9 * 128 + 128
         ("cnn", 896 + 18_496 + 73_856),
     ],
@@ -102,20 +100,63 @@ def test_every_record_builds_what_it_states(name, n_parameters):
     assert model.name == name
 
 
-def test_all_records_are_tested():
-    assert list(BACKBONES) == [
-        "resnet50",
-        "efficientnet-lite0",
-        "efficientnet-lite1",
-        "efficientnet-lite2",
-        "mobilenetv2",
-        "efficientnetb0",
-        "resnet50v2",
-        "cnn",
-    ]
+def test_all_networks_of_keras_have_a_record():
+    functions = inspect.getmembers(keras.applications, inspect.isfunction)
+    others = {"cnn", *(f"efficientnet-lite{number}" for number in range(3))}
+    assert {name.lower() for name, _ in functions} == set(BACKBONES) - others
+    assert next(iter(BACKBONES)) == "resnet50"
 
 
-@pytest.mark.parametrize("name", list(BACKBONES))
+# The smallest of each family, and the name of its module in Keras.
+FAMILIES = {
+    "resnet50": "resnet",
+    "resnet50v2": "resnet_v2",
+    "vgg16": "vgg16",
+    "xception": "xception",
+    "inceptionv3": "inception_v3",
+    "inceptionresnetv2": "inception_resnet_v2",
+    "mobilenet": "mobilenet",
+    "mobilenetv2": "mobilenet_v2",
+    "mobilenetv3small": "mobilenet_v3",
+    "densenet121": "densenet",
+    "nasnetmobile": "nasnet",
+    "efficientnetb0": "efficientnet",
+    "efficientnetv2b0": "efficientnet_v2",
+    "convnexttiny": "convnext",
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_features_are_those_of_keras_own_preprocessing_and_network(name):
+    """Of random weights; also that the record states where in the network its stages are."""
+    backbone = get_backbone(name).resized(96)
+    keras.utils.set_random_seed(0)
+    ours = build_backbone(backbone, None)
+    application = backbone.build.rpartition("build_")[2]
+    keras.utils.set_random_seed(0)
+    theirs = getattr(keras.applications, application)(
+        weights=None, include_top=False, pooling="avg", input_shape=(96, 96, 3)
+    )
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), dtype=np.uint8)
+    prepare = getattr(keras.applications, FAMILIES[name]).preprocess_input
+    want = theirs(prepare(pixels.astype(np.float32)), training=False).numpy()
+    got = ours(prepare_pixels(pixels, backbone.preprocessing), training=False).numpy()
+    assert np.ptp(want, axis=0).max() > 0
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 * np.abs(want).max())
+    assert want.shape[1] == backbone.n_features
+
+    maps = [ours.get_layer(stage.layer).output.shape[1:] for stage in backbone.stages]
+    assert [shape[-1] for shape in maps] == [stage.n_channels for stage in backbone.stages]
+    # Some networks do not pad, so their maps are a little smaller.
+    assert [math.log2(96 / shape[0]) for shape in maps] == pytest.approx([3, 4], abs=0.6)
+
+
+# Those whose blocks can be trained further, but for large ones.
+SMALL = ["resnet50", "efficientnet-lite0", "efficientnet-lite2", "mobilenetv2", "efficientnetb0"]
+SMALL += ["resnet50v2", "cnn"]
+
+
+@pytest.mark.parametrize("name", SMALL)
 def test_every_layer_with_weights_is_in_one_block(name):
     backbone = get_backbone(name).resized(64)
     model = build_backbone(backbone, None)
@@ -129,20 +170,7 @@ def test_every_layer_with_weights_is_in_one_block(name):
     assert list(dict.fromkeys(block for (block,) in of_layer)) == list(backbone.blocks)
 
 
-@pytest.mark.parametrize("name", list(BACKBONES))
-def test_stages_are_behind_activations_at_an_8th_and_a_16th(name):
-    backbone = get_backbone(name)
-    model = build_backbone(backbone, None)
-    layers = [model.get_layer(stage.layer) for stage in backbone.stages]
-    n_channels = [layer.output.shape[-1] for layer in layers]
-    assert n_channels == [stage.n_channels for stage in backbone.stages]
-    if name == "cnn":
-        return
-    sides = [layer.output.shape[1] for layer in layers]
-    assert sides == [math.ceil(backbone.input_size_px / part) for part in (8, 16)]
-
-
-@pytest.mark.parametrize("name", list(BACKBONES))
+@pytest.mark.parametrize("name", SMALL)
 def test_every_backbone_takes_images_of_another_size(name):
     backbone = get_backbone(name)
     resized = backbone.resized(64)
@@ -216,7 +244,7 @@ def test_efficientnetb0_from_a_file_is_what_keras_builds(monkeypatch, tmp_path):
         weights="imagenet", include_top=False, pooling="avg"
     )
     pixels = rng.uniform(0, 255, (1, 224, 224, 3)).astype(np.float32)
-    want, got = expected(pixels).numpy(), build_efficientnetb0(path)(pixels).numpy()
+    want, got = expected(pixels).numpy(), build_EfficientNetB0(path, 224)(pixels).numpy()
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=np.abs(want).max() * 1e-5)
     # The factor does something: without it the features are others.
     plain = source(pixels).numpy().mean(axis=(1, 2))
@@ -234,7 +262,7 @@ def test_auto_takes_resnet50_where_its_weights_are(downloadable, keras_home):
 
 def test_auto_downloads_where_it_can(downloadable, keras_home, monkeypatch):
     def get_file(name, url, cache_subdir, file_hash):
-        assert (url, file_hash) == (downloadable.weights.url, downloadable.weights.md5)
+        assert (url, file_hash) == (downloadable.weights.url, downloadable.weights.file_hash)
         (keras_home / name).write_bytes(b"0123456789")
         print("Downloading data from somewhere")
         return str(keras_home / name)
@@ -356,3 +384,54 @@ def test_a_record_is_all_a_backbone_needs(tiny_backbone, tiny_weights):
     model = build_backbone(tiny_backbone, tiny_weights)
     assert model.output_shape == (None, tiny_backbone.n_features)
     assert weights_origin.describe_origin(tiny_backbone) == "pip package tiny-weights"
+
+
+class _Point:
+    """An entry point that another package could have."""
+
+    name, value = "plugged", "package.module:make"
+
+    def __init__(self, found):
+        self._found = found
+
+    def load(self):
+        if isinstance(self._found, Exception):
+            raise self._found
+        return self._found
+
+
+@pytest.fixture
+def plug_in(monkeypatch):
+    def plug_in(*found):
+        points = [_Point(each) for each in found]
+        monkeypatch.setattr(backbones, "entry_points", lambda group: points)
+        backbones.load_plugins.cache_clear()
+
+    yield plug_in
+    BACKBONES.pop("plugged", None)
+    backbones.load_plugins.cache_clear()
+
+
+@pytest.mark.parametrize("as_function", [True, False])
+def test_another_package_brings_a_backbone(tiny_backbone, plug_in, as_function):
+    record = dataclasses.replace(tiny_backbone, name="plugged")
+    plug_in((lambda: record) if as_function else record)
+    assert get_backbone("plugged") is record
+
+
+def test_a_plug_in_that_fails_is_left_out(tiny_backbone, plug_in, caplog):
+    record = dataclasses.replace(tiny_backbone, name="plugged")
+    plug_in(ImportError("no such module"), tiny_backbone, lambda: 1 / 0, record)
+    assert get_backbone("plugged") is record
+    assert "plugged (package.module:make) is left out: no such module" in caplog.text
+    assert '"tiny" is registered already' in caplog.text
+    assert "division by zero" in caplog.text
+
+
+def test_the_group_of_entry_points_is_the_documented_one(monkeypatch):
+    asked = []
+    monkeypatch.setattr(backbones, "entry_points", lambda group: asked.append(group) or [])
+    backbones.load_plugins.cache_clear()
+    backbones.load_plugins()
+    assert asked == ["tripletkit.backbones"]
+    backbones.load_plugins.cache_clear()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+import onnxruntime
 import pytest
+import tiny_encoders
 from PIL import Image
 
 from tripletkit.cli.main import tripletkit
@@ -85,3 +87,65 @@ def test_export_refuses_what_cannot_be_done(
     assert (result.exit_code, result.stdout) == (exit_code, "")
     assert message in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["FILE"]
+
+
+def test_onnx_files_give_the_embeddings_of_the_keras_file(export, tmp_path):
+    result = export("-o", tmp_path / "e", "--onnx")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "encoder.onnx" in result.stderr
+    assert sorted(path.name for path in (tmp_path / "e").iterdir()) == ["encoder.onnx", "head.onnx"]
+    export("-o", tmp_path / "k")
+    encoder = keras.saving.load_model(tmp_path / "k" / "encoder.keras", safe_mode=True)
+    pixels = np.random.default_rng(0).uniform(0, 255, (3, 32, 32, 3)).astype(np.float32)
+    session = onnxruntime.InferenceSession(tmp_path / "e" / "encoder.onnx")
+    assert [value.name for value in session.get_inputs()] == ["pixels"]
+    (got,) = session.run(["embedding"], {"pixels": pixels})
+    np.testing.assert_allclose(got, encoder.predict(pixels, verbose=0), atol=1e-5)
+    head = onnxruntime.InferenceSession(tmp_path / "e" / "head.onnx")
+    (of_zero,) = head.run(["embedding"], {"features": np.zeros((2, 24), np.float32)})
+    assert of_zero.shape == (2, 10)
+
+
+def test_all_of_depths_views_and_backbones_is_in_one_onnx_file(
+    runner, other_backbone, toy_competition, tmp_path
+):
+    data, model = toy_competition, tmp_path / "m"
+    train = ["train", data.train, data.images, "-o", model, "--epochs", 2]
+    how = ["--backbone", "tiny,tiny-other", "--depth", "all", "--views", "flip"]
+    result = runner.invoke(tripletkit, list(map(str, train + how)))
+    assert result.exit_code == 0, result.output
+    for options in ([], ["--onnx"]):
+        arguments = ["export", "--model", model, "-o", tmp_path / "e", *options]
+        assert runner.invoke(tripletkit, list(map(str, arguments))).exit_code == 0
+    vectors = tmp_path / "v.npz"
+    arguments = ["embed", data.images, "-o", vectors, "--model", model]
+    assert runner.invoke(tripletkit, list(map(str, arguments))).exit_code == 0
+    images = [Image.open(path) for path in sorted(data.images.iterdir())[:5]]
+    forms = {
+        f"pixels_32px_{name}": np.stack(
+            [np.asarray(image.resize((32, 32), Image.Resampling[name.upper()])) for image in images]
+        ).astype(np.float32)
+        for name in ("bilinear", "bicubic")
+    }
+    session = onnxruntime.InferenceSession(tmp_path / "e" / "encoder.onnx")
+    (got,) = session.run(None, forms)
+    encoder = keras.saving.load_model(tmp_path / "e" / "encoder.keras", safe_mode=True)
+    np.testing.assert_allclose(got, encoder.predict(forms, verbose=0), atol=1e-5)
+    with np.load(vectors) as arrays:
+        np.testing.assert_allclose(got, arrays["vectors"][:5], atol=1e-4)
+
+
+def test_a_model_of_an_onnx_file_has_only_a_head_to_write(runner, toy_competition, tmp_path):
+    file = tiny_encoders.export(
+        tiny_encoders.build_convolutions(), tmp_path / "conv.onnx", output="image_embeds"
+    )
+    data, model = toy_competition, tmp_path / "m"
+    train = ["train", data.train, data.images, "-o", model, "--epochs", 2, "--backbone", file]
+    train += ["--preprocess", "size=32,resample=box,mean=0,std=1"]
+    assert runner.invoke(tripletkit, list(map(str, train))).exit_code == 0
+    arguments = ["export", "--model", model, "-o", tmp_path / "e"]
+    result = runner.invoke(tripletkit, list(map(str, arguments)))
+    assert result.exit_code == 1
+    assert "features come from the ONNX file conv.onnx" in result.stderr
+    result = runner.invoke(tripletkit, list(map(str, [*arguments, "--onnx"])))
+    assert [path.name for path in (tmp_path / "e").iterdir()] == ["head.onnx"]

@@ -16,7 +16,7 @@ import tiny_backbone as tiny
 from tripletkit import defaults
 from tripletkit.errors import ExportError, NetworkFileError
 from tripletkit.features import exported_networks, onnx_writer
-from tripletkit.features.backbones import Preprocessing
+from tripletkit.features.backbone import Preprocessing
 from tripletkit.features.exported_networks import (
     load_network_function,
     relative_difference,

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 
 from tripletkit.errors import ExportError
-from tripletkit.features.backbones import Stage
+from tripletkit.features.backbone import Stage
 from tripletkit.features.exported_networks import relative_difference
 from tripletkit.features.onnx_writer import make_onnx_model
 from tripletkit.features.stage_outputs import take_stages

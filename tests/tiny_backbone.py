@@ -13,14 +13,8 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
-from tripletkit.features.backbones import (
-    BACKBONES,
-    Backbone,
-    Package,
-    Preprocessing,
-    Stage,
-    register_backbone,
-)
+from tripletkit.features.backbone import Backbone, Package, Preprocessing, Stage
+from tripletkit.features.backbones import BACKBONES, register_backbone
 
 NAME = "tiny"
 OTHER_NAME = "tiny-other"

@@ -20,9 +20,10 @@ def backbones(as_json: bool) -> None:
 
     Ready means: usable right now, without a download.
     """
-    from tripletkit.features.backbones import BACKBONES
+    from tripletkit.features.backbones import BACKBONES, load_plugins
     from tripletkit.features.weights_origin import describe_origin, is_ready
 
+    load_plugins()
     found = [
         {
             "name": backbone.name,

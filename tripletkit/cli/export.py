@@ -24,35 +24,38 @@ if TYPE_CHECKING:
     type=OUTPUT_FOLDER,
     required=True,
     metavar="DIR",
-    help="Folder for triplet_network.keras and encoder.keras.",
+    help="Folder for triplet_network.keras and encoder.keras, or encoder.onnx and head.onnx.",
 )
+@click.option("--onnx", "as_onnx", is_flag=True, help="Write encoder.onnx and head.onnx instead.")
 @weights_option
 @force_option
 @quiet_option
-def export(model: Path, folder: Path, weights: GivenWeights, force: bool) -> None:
-    """Write the whole network, backbone and head, as Keras files that need no tripletkit.
+def export(model: Path, folder: Path, as_onnx: bool, weights: GivenWeights, force: bool) -> None:
+    """Write the whole network, backbone and head, as files that need no tripletkit.
 
     \b
     tripletkit export --model m1 -o exported/
+    tripletkit export --model m1 -o exported/ --onnx
     python -c "import keras; keras.saving.load_model('exported/encoder.keras').summary()"
 
     triplet_network.keras takes three batches of 224 x 224 RGB images (anchor, positive,
     negative; 0 to 255, uint8 or float) and gives the three embeddings side by side. encoder.keras
     takes one. Resize images as `tripletkit backbones` says to get the same embeddings. With --views
     that crop, images are to be larger; where backbones or views want them resized in several
-    ways, there is one input for each, and its name says how.
+    ways, there is one input for each, and its name says how. encoder.onnx takes what
+    encoder.keras takes, float32; head.onnx takes features.
     """
     from tripletkit.data.outputs import Outputs
     from tripletkit.features.sources import pixel_inputs
-    from tripletkit.model.export import check_export_folder, export_networks
+    from tripletkit.model.export import check_export_folder, export_networks, export_onnx
     from tripletkit.model.model_folder import load_model
 
     loaded = load_model(model)
     outputs = Outputs([*weights.values()], image_folders=[loaded.image_folder], overwrite=force)
-    check_export_folder(folder, outputs)
+    check_export_folder(folder, outputs, as_onnx=as_onnx)
     source = loaded.find_source(weights)
     prepare_tensorflow()
-    for path in export_networks(loaded, folder, source):
+    for path in (export_onnx if as_onnx else export_networks)(loaded, folder, source):
         say(f"Wrote {path}.")
     inputs = list(pixel_inputs([part.backbone for part in source.parts], source.views).values())
     if len(inputs) > 1:

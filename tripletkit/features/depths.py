@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from tripletkit import defaults
 from tripletkit.errors import BackboneError
-from tripletkit.features.backbones import Backbone, Stage
+from tripletkit.features.backbone import Backbone, Stage
 
 # Name of a depth -> (with the last features, with those of the earlier stages).
 DEPTHS = dict(zip(defaults.DEPTHS, ((True, False), (False, True), (True, True)), strict=True))

@@ -21,7 +21,7 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.errors import ImageReadError
-from tripletkit.features.backbones import Backbone
+from tripletkit.features.backbone import Backbone
 from tripletkit.features.image_views import ORIGINAL, View, read_views
 from tripletkit.features.store import FeatureSpace, FeatureStore
 from tripletkit.progress import Progress

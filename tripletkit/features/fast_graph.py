@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tripletkit.features.backbones import Backbone, Stage
+from tripletkit.features.backbone import Backbone, Stage
 from tripletkit.features.extract import FeatureFunction
 from tripletkit.features.preprocessing import add_preprocessing
 from tripletkit.features.stage_outputs import take_stages

@@ -1,8 +1,9 @@
-"""The backbones that Keras builds, with weights from a file that is checked layer by layer."""
+"""The networks of `keras.applications`, with weights from a file that is checked layer by layer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -10,51 +11,51 @@ import numpy as np
 
 from tripletkit.features.weights_files import load_weights_file
 
-# What their ImageNet weights were trained with.
-_SIDE_PX = 224
+_BUILD = "build_"
 _IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 
 
-def build_resnet50(weights: Path | None, size_px: int = _SIDE_PX) -> keras.Model:
-    """Return ResNet50 up to `avg_pool`: `(batch, side, side, 3)` -> `(batch, 2048)`."""
-    return _build(keras.applications.ResNet50, "resnet50", weights, size_px)
+def __getattr__(name: str) -> Callable[[Path | None, int], keras.Model]:
+    """Return the builder of a network, as `build_ResNet50` for `keras.applications.ResNet50`."""
+    keras_name = name.removeprefix(_BUILD)
+    if not name.startswith(_BUILD) or not hasattr(keras.applications, keras_name):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return partial(_build, keras_name)
 
 
-def build_resnet50v2(weights: Path | None, size_px: int = _SIDE_PX) -> keras.Model:
-    """Return ResNet50V2 up to `avg_pool`: `(batch, side, side, 3)` -> `(batch, 2048)`."""
-    return _build(keras.applications.ResNet50V2, "resnet50v2", weights, size_px)
+def _build(keras_name: str, weights: Path | None, size_px: int) -> keras.Model:
+    """Return a network with average pooling: `(batch, side, side, 3)` -> `(batch, n_features)`.
 
-
-def build_mobilenetv2(weights: Path | None, size_px: int = _SIDE_PX) -> keras.Model:
-    """Return MobileNetV2 with average pooling: `(batch, side, side, 3)` -> `(batch, 1280)`."""
-    return _build(keras.applications.MobileNetV2, "mobilenetv2", weights, size_px)
-
-
-def build_efficientnetb0(weights: Path | None, size_px: int = _SIDE_PX) -> keras.Model:
-    """Return EfficientNetB0 with average pooling: `(batch, side, side, 3)` -> `(batch, 1280)`.
-
-    The ImageNet weights need their pixels divided once more by the root of the deviation.
-    Keras adds a layer for it when it loads them itself, and none when they come from a file;
-    here the Normalization layer takes the factor.
+    Args:
+        keras_name: in `keras.applications`.
+        weights: a Keras weights file; None leaves the random initial weights.
+        size_px: side of the images.
+    Raises:
+        WeightsError: if the file is broken or does not fit.
     """
-    model = _build(keras.applications.EfficientNetB0, "efficientnetb0", weights, size_px)
-    if weights is not None:
-        normalization = next(
-            layer for layer in model.layers if isinstance(layer, keras.layers.Normalization)
-        )
-        mean, variance, count = normalization.get_weights()
-        normalization.set_weights([mean, variance * _IMAGENET_DEVIATION, count])
-        normalization.finalize_state()
-    return model
-
-
-def _build(
-    application: Callable[..., keras.Model], name: str, weights: Path | None, size_px: int
-) -> keras.Model:
-    shape = (size_px, size_px, 3)
-    model = application(
-        weights=None, include_top=False, pooling="avg", input_shape=shape, name=name
+    model = getattr(keras.applications, keras_name)(
+        weights=None,
+        include_top=False,
+        pooling="avg",
+        input_shape=(size_px, size_px, 3),
+        name=keras_name.lower(),
     )
     if weights is not None:
         load_weights_file(model, weights)
+        if keras_name.startswith("EfficientNetB"):
+            _divide_by_deviation(model)
     return model
+
+
+def _divide_by_deviation(model: keras.Model) -> None:
+    """Let an EfficientNet divide its pixels once more by the root of the deviation.
+
+    Its ImageNet weights need that. Keras adds a layer for it when it loads them itself, and none
+    when they come from a file; here the Normalization layer takes the factor.
+    """
+    normalization = next(
+        layer for layer in model.layers if isinstance(layer, keras.layers.Normalization)
+    )
+    mean, variance, count = normalization.get_weights()
+    normalization.set_weights([mean, variance * _IMAGENET_DEVIATION, count])
+    normalization.finalize_state()

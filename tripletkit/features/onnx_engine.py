@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tripletkit.errors import NetworkFileError
-from tripletkit.features.backbones import Preprocessing
+from tripletkit.features.backbone import Preprocessing
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -36,6 +36,7 @@ def make_onnx_model(
     Raises:
         ExportError: naming the first layer that cannot be written.
     """
+    model = getattr(model, "_functional", model)
     writer = GraphWriter()
     names = input_names or (
         ["image"] if len(model.inputs) == 1 else [tensor.name for tensor in model.inputs]

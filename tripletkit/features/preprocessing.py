@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from tripletkit.features.backbones import Preprocessing
+from tripletkit.features.backbone import Preprocessing
 
 
 def add_preprocessing(

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from tripletkit.errors import BackboneError, ViewError, WeightsError
-from tripletkit.features.backbones import AUTO, FROM_FILE, Backbone, Stage, get_backbone
+from tripletkit.features.backbone import Backbone, Stage
+from tripletkit.features.backbones import AUTO, FROM_FILE, get_backbone
 from tripletkit.features.depths import stages_at
 from tripletkit.features.image_views import ORIGINAL, View, get_view
 from tripletkit.features.onnx_files import (

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import keras
 
-from tripletkit.features.backbones import Stage
+from tripletkit.features.backbone import Stage
 
 
 def take_stages(model: keras.Model, stages: Sequence[Stage | None]) -> keras.Model:
@@ -19,13 +19,28 @@ def take_stages(model: keras.Model, stages: Sequence[Stage | None]) -> keras.Mod
     Returns:
         A model from the same input to `(batch, sum of the stages' n_features)`.
     """
-    taken = []
+    pieces = _list_pieces(model, stages)
+    if len(pieces) == 1:
+        return model
+    return keras.Model(model.input, keras.layers.Concatenate(name="stages")(pieces))
+
+
+def take_pieces(model: keras.Model, stages: Sequence[Stage | None]) -> keras.Model:
+    """Return a model with an output for each piece of the features of stages.
+
+    Args:
+        model, stages: see `take_stages`; mean and deviation of a stage are two pieces.
+    """
+    pieces = _list_pieces(model, stages)
+    return model if len(pieces) == 1 else keras.Model(model.input, pieces, name=model.name)
+
+
+def _list_pieces(model: keras.Model, stages: Sequence[Stage | None]) -> list[keras.KerasTensor]:
+    pieces = []
     for stage in stages:
         if stage is None:
-            taken.append(model.output)
+            pieces.append(model.output)
             continue
         maps = model.get_layer(stage.layer).output
-        taken += [keras.ops.mean(maps, axis=(1, 2)), keras.ops.std(maps, axis=(1, 2))]
-    if len(taken) == 1:
-        return model
-    return keras.Model(model.input, keras.layers.Concatenate(name="stages")(taken))
+        pieces += [keras.ops.mean(maps, axis=(1, 2)), keras.ops.std(maps, axis=(1, 2))]
+    return pieces

@@ -13,13 +13,8 @@ from pathlib import Path
 
 from tripletkit import defaults
 from tripletkit.errors import BackboneError, WeightsError
-from tripletkit.features.backbones import (
-    AUTO,
-    Backbone,
-    KerasDownload,
-    Package,
-    get_backbone,
-)
+from tripletkit.features.backbone import Backbone, KerasDownload, Package
+from tripletkit.features.backbones import AUTO, get_backbone
 from tripletkit.features.weights_files import file_sha256
 from tripletkit.registry import load_object
 
@@ -120,7 +115,7 @@ def is_ready(backbone: Backbone) -> bool:
         except WeightsError:
             return False
     path = keras_cache_path(origin)
-    return path.is_file() and (origin.md5 is None or _md5(path) == origin.md5)
+    return path.is_file() and (origin.file_hash is None or _has_hash(path, origin.file_hash))
 
 
 def describe_origin(backbone: Backbone) -> str:
@@ -168,13 +163,15 @@ def _download(origin: KerasDownload) -> Path:
     try:
         with contextlib.redirect_stdout(talk):
             path = get_file(
-                origin.file_name, origin.url, cache_subdir="models", file_hash=origin.md5
+                origin.file_name, origin.url, cache_subdir="models", file_hash=origin.file_hash
             )
     finally:
         socket.setdefaulttimeout(before)
     return Path(path)
 
 
-def _md5(path: Path) -> str:
+def _has_hash(path: Path, file_hash: str) -> bool:
+    """Return whether a file has an MD5, or a SHA-256, whichever the hash is as long as."""
+    kind = "sha256" if len(file_hash) == 64 else "md5"
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
+        return hashlib.file_digest(file, kind).hexdigest() == file_hash

@@ -1,37 +1,53 @@
-"""The whole network, backbones and head, as `.keras` files."""
+"""The whole network, backbones and head, as Keras or ONNX files that need no tripletkit."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tripletkit.data.output_forms import keras_form
+from tripletkit.data.output_forms import keras_form, marked_form
 from tripletkit.data.outputs import Outputs, explain_failure
 from tripletkit.data.unfinished import unfinished_files
+from tripletkit.errors import OutputError
+from tripletkit.features.given_features import GivenSource
+from tripletkit.features.onnx_files import OnnxFile
 from tripletkit.features.sources import FeatureSource
 from tripletkit.features.trained_weights import build_backbone
 from tripletkit.model.model_folder import ModelFolder
 
+if TYPE_CHECKING:
+    import keras
+
+logger = logging.getLogger("tripletkit")
+
 ENCODER_FILE = "encoder.keras"
 TRIPLET_FILE = "triplet_network.keras"
+ONNX_ENCODER_FILE = "encoder.onnx"
+ONNX_HEAD_FILE = "head.onnx"
 
 
-EXPORT_FORMS = {
+KERAS_FORMS = {
     ENCODER_FILE: keras_form("encoder"),
     TRIPLET_FILE: keras_form("triplet_network"),
 }
+_ONNX_FORM = marked_form("an ONNX file that tripletkit wrote", b"tripletkit")
+ONNX_FORMS = {ONNX_ENCODER_FILE: _ONNX_FORM, ONNX_HEAD_FILE: _ONNX_FORM}
 
 
-def check_export_folder(folder: Path, outputs: Outputs) -> None:
+def check_export_folder(folder: Path, outputs: Outputs, *, as_onnx: bool = False) -> None:
     """Refuse a folder that cannot take the exported files.
 
     Raises:
         OutputError: saying why.
     """
-    outputs.files_in(folder, EXPORT_FORMS)
+    outputs.files_in(folder, ONNX_FORMS if as_onnx else KERAS_FORMS)
 
 
-def export_networks(model: ModelFolder, folder: Path, source: FeatureSource) -> list[Path]:
-    """Write encoder and triplet network; each appears whole or not at all.
+def export_networks(
+    model: ModelFolder, folder: Path, source: FeatureSource | GivenSource
+) -> list[Path]:
+    """Write encoder and triplet network as Keras files; each appears whole or not at all.
 
     Args:
         model: the trained model.
@@ -41,16 +57,74 @@ def export_networks(model: ModelFolder, folder: Path, source: FeatureSource) -> 
         The files written.
     Raises:
         BackboneError, WeightsError: if weights cannot be had, or are others.
-        OutputError: if a file cannot be written.
+        OutputError: if a file cannot be written, or Keras cannot build the network.
     """
-    from tripletkit.model.network import build_encoder, build_triplet_network
+    from tripletkit.model.network import build_triplet_network
 
-    backbones = [
-        (part.backbone, build_backbone(part.backbone, part.find_weights())) for part in source.parts
-    ]
-    encoder = build_encoder(backbones, model.load_head(), source.views)
+    if why := _why_no_encoder(source):
+        raise OutputError(f"{folder}: expected a network that Keras can build, but {why}")
+    encoder = _build_encoder(model, source)
     networks = {ENCODER_FILE: encoder, TRIPLET_FILE: build_triplet_network(encoder)}
     with explain_failure(folder), unfinished_files(folder.resolve()) as partial:
         for name, network in networks.items():
             network.save(partial / name)
     return [folder / name for name in networks]
+
+
+def export_onnx(
+    model: ModelFolder, folder: Path, source: FeatureSource | GivenSource
+) -> list[Path]:
+    """Write encoder and head as ONNX files; each appears whole or not at all.
+
+    The encoder takes images as that of `export_networks` does, float32, and gives `embedding`;
+    the head takes `features`. Of a model whose features come from an ONNX file, or are given,
+    there is only the head.
+
+    Args:
+        model, folder, source: see `export_networks`.
+    Returns:
+        The files written.
+    Raises:
+        BackboneError, WeightsError: if weights cannot be had, or are others.
+        ExportError: if a layer cannot be written.
+        OutputError: if a file cannot be written.
+    """
+    from tripletkit.features.onnx_writer import make_onnx_model
+
+    head = make_onnx_model(model.load_head(), "embedding", input_names=["features"])
+    made = {ONNX_HEAD_FILE: head}
+    if why := _why_no_encoder(source):
+        logger.info("Only the head is written: %s", why)
+    else:
+        encoder = _build_encoder(model, source)
+        names = [tensor.name for tensor in encoder.inputs]
+        made = {ONNX_ENCODER_FILE: make_onnx_model(encoder, "embedding", input_names=names), **made}
+    with explain_failure(folder), unfinished_files(folder.resolve()) as partial:
+        for name, network in made.items():
+            (partial / name).write_bytes(network.SerializeToString())
+    return [folder / name for name in made]
+
+
+def _why_no_encoder(source: FeatureSource | GivenSource) -> str:
+    """Say why a source's networks cannot be built by Keras; empty where they can."""
+    if isinstance(source, GivenSource):
+        return "the model was trained on given features."
+    for part in source.parts:
+        if isinstance(part.backbone, OnnxFile):
+            return (
+                f"features come from the ONNX file {part.backbone.name}, which runs in front of "
+                "the head."
+            )
+    return ""
+
+
+def _build_encoder(model: ModelFolder, source: FeatureSource) -> keras.Model:
+    head = model.load_head()
+    from tripletkit.features.stage_outputs import take_pieces
+    from tripletkit.model.network import build_encoder
+
+    backbones = []
+    for parts in source.networks:
+        built = build_backbone(parts[0].backbone, parts[0].find_weights())
+        backbones.append((parts[0].backbone, take_pieces(built, [part.stage for part in parts])))
+    return build_encoder(backbones, head, source.views)

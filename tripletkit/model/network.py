@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import keras
 
-from tripletkit.features.backbones import Backbone
+from tripletkit.features.backbone import Backbone
 from tripletkit.features.image_views import ORIGINAL, View
 from tripletkit.features.preprocessing import add_preprocessing
 from tripletkit.features.sources import pixel_inputs
@@ -26,7 +26,8 @@ def build_encoder(
 
     Args:
         backbones: each with its Keras model, which is frozen here; its batch norm stays in
-            inference mode in training too.
+            inference mode in training too. A model may have several outputs, each a piece of the
+            features that counts alike.
         head: maps features to embeddings.
         views: what the features are averaged over.
     Returns:
@@ -35,12 +36,16 @@ def build_encoder(
         each, named like `pixels_224px_bilinear`, because no network resizes as Pillow does.
     """
     inputs = _make_inputs([backbone for backbone, _ in backbones], views)
-    of_parts = [_add_views(inputs, backbone, model, views) for backbone, model in backbones]
-    if len(of_parts) > 1:
-        of_unit_length = [keras.layers.UnitNormalization()(features) for features in of_parts]
-        of_parts = [keras.layers.Concatenate(name="backbones")(of_unit_length)]
+    pieces = [
+        piece
+        for backbone, model in backbones
+        for piece in _add_views(inputs, backbone, model, views)
+    ]
+    if len(pieces) > 1:
+        of_unit_length = [keras.layers.UnitNormalization()(piece) for piece in pieces]
+        pieces = [keras.layers.Concatenate(name="backbones")(of_unit_length)]
     pixels = list(inputs.values())
-    return keras.Model(pixels if len(pixels) > 1 else pixels[0], head(of_parts[0]), name="encoder")
+    return keras.Model(pixels if len(pixels) > 1 else pixels[0], head(pieces[0]), name="encoder")
 
 
 def _make_inputs(
@@ -58,8 +63,8 @@ def _add_views(
     backbone: Backbone,
     model: keras.Model,
     views: Sequence[View],
-) -> keras.KerasTensor:
-    """Return the mean of a backbone's features over views."""
+) -> list[keras.KerasTensor]:
+    """Return the mean over views of each piece of a backbone's features."""
     model.trainable = False
     size, how = backbone.input_size_px, backbone.preprocessing
     prepared = {
@@ -78,12 +83,11 @@ def _add_views(
             )(pixels)
         if view.is_mirrored:
             pixels = keras.ops.flip(pixels, axis=2)
-        of_views.append(model(pixels, training=False))
-    return (
-        keras.layers.Average(name=f"views_of_{model.name}")(of_views)
-        if len(views) > 1
-        else of_views[0]
-    )
+        pieces = model(pixels, training=False)
+        of_views.append(pieces if isinstance(pieces, list) else [pieces])
+    if len(views) == 1:
+        return of_views[0]
+    return [keras.layers.Average()(list(piece)) for piece in zip(*of_views, strict=True)]
 
 
 def build_triplet_network(encoder: keras.Model) -> keras.Model:

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from tripletkit.errors import BackboneError
-from tripletkit.features.backbones import Backbone
+from tripletkit.features.backbone import Backbone
 from tripletkit.features.preprocessing import add_preprocessing
 from tripletkit.features.trained_weights import build_backbone
 from tripletkit.model.heads import build_body

@@ -18,7 +18,8 @@ from tripletkit.data.augmentation import Augmentation
 from tripletkit.data.training_set import TrainingSet
 from tripletkit.errors import CollapseError, ImageReadError, describe_problems
 from tripletkit.evaluation.validation import chooses_epoch
-from tripletkit.features.backbones import Backbone, get_backbone
+from tripletkit.features.backbone import Backbone
+from tripletkit.features.backbones import get_backbone
 from tripletkit.features.collection import Collection, NamedFiles
 from tripletkit.features.decoded_images import DecodedImages
 from tripletkit.features.extract import hash_images
