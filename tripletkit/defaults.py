@@ -269,3 +269,9 @@ FINE_TUNE_LEARNING_RATE = 1e-4
 # that halve five times see nothing below, and memory ends above.
 MIN_IMAGE_SIZE_PX = 32
 MAX_IMAGE_SIZE_PX = 1024
+
+# Rounds of held-out draws: so many folds, each held out once. With three, a head learns from two
+# thirds of the images and a triplet of one class in 27 is held out; with more folds fewer are.
+# Groups of triplets that share no image are drawn whole from so many on: three a fold.
+DRAW_FOLDS = 3
+MIN_DRAW_GROUPS = 9
