@@ -53,8 +53,8 @@ class PartSettings:
     learning_rate: float
 
 
-RESIDUAL = PartSettings("residual", 128, None, 0.4, 0.3, True, 150, 1024, 1e-3)
-MLP = PartSettings("mlp", 256, 32, 0.5, 0.2, False, 120, 1024, 2e-3)
+RESIDUAL_PART = PartSettings("residual", 128, None, 0.4, 0.3, True, 150, 1024, 1e-3)
+MLP_PART = PartSettings("mlp", 256, 32, 0.5, 0.2, False, 120, 1024, 2e-3)
 
 
 def train_part(
