@@ -9,6 +9,7 @@ the draws is added.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,76 @@ class PooledScore:
     of_draws: tuple[float, ...]
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"interval": self.interval and self.interval.to_json()}
+        """Return the score as JSON takes it."""
+        return asdict(self) | {
+            "interval": self.interval and self.interval.to_json(),
+            "of_draws": list(self.of_draws),
+        }
+
+
+@dataclass(frozen=True)
+class CandidateWorth:
+    """What held-out draws say of one part that an ensemble could have.
+
+    Attributes:
+        name: its features and its head.
+        score: of it alone.
+        weight: of its margins in the ensemble, in units of their spread; over all candidates
+            their sum is 1.
+        without: accuracy of the ensemble that is chosen without it; NaN for the only one.
+    """
+
+    name: str
+    score: PooledScore
+    weight: float
+    without: float
+
+
+@dataclass(frozen=True)
+class PooledValidation:
+    """What held-out draws say of a model, and of what it must be compared with.
+
+    Attributes:
+        score: of models that were trained, and chosen, without the images of the answers.
+        frozen: of all features without training, by cosine.
+        n_draws, n_rounds: held-out draws, and whole rounds of them.
+        by: what was held out; see `data.splits.draws`.
+        seconds_s: that the draws took.
+        candidates: each one's worth, where an ensemble was chosen.
+        epoch: the epoch that was best of `n_epochs`, where one was chosen.
+    """
+
+    score: PooledScore
+    frozen: PooledScore
+    n_draws: int
+    n_rounds: int
+    by: str
+    seconds_s: float
+    candidates: tuple[CandidateWorth, ...] = ()
+    epoch: int | None = None
+    n_epochs: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as JSON takes it."""
+        return {
+            "trained": self.score.to_json(),
+            "frozen_cosine": self.frozen.to_json(),
+            "n_draws": self.n_draws,
+            "n_rounds": self.n_rounds,
+            "held_out": self.by,
+            "seconds_s": round(self.seconds_s, 3),
+            "candidates": [
+                {
+                    "name": worth.name,
+                    "weight": worth.weight,
+                    "without": None if isnan(worth.without) else worth.without,
+                    "alone": worth.score.to_json(),
+                }
+                for worth in self.candidates
+            ],
+            "epoch": self.epoch,
+            "n_epochs": self.n_epochs,
+        }
 
 
 def score_pooled(right: np.ndarray, images: np.ndarray, draws: np.ndarray) -> PooledScore:
@@ -65,9 +135,7 @@ def score_pooled(right: np.ndarray, images: np.ndarray, draws: np.ndarray) -> Po
     if of_images is not None:
         spread = np.std(of_draws, ddof=1) if len(of_draws) > 1 else 0.0
         of_training = 1.96 * spread / np.sqrt(len(of_draws))
-        ends = [
-            np.hypot(end - accuracy, of_training) for end in (of_images.low, of_images.high)
-        ]
+        ends = [np.hypot(end - accuracy, of_training) for end in (of_images.low, of_images.high)]
         interval = Interval(
             float(max(0.0, accuracy - ends[0])), float(min(1.0, accuracy + ends[1]))
         )

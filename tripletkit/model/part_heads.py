@@ -7,9 +7,27 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from tripletkit.model.heads import build_head, build_residual_body, standardise_first
+from tripletkit.model.heads import (
+    build_head,
+    build_residual_body,
+    compress_head,
+    standardise_first,
+)
 from tripletkit.model.parts import FROZEN, RESIDUAL, Part
 from tripletkit.model.scaling import Scaling
+from tripletkit.model.settings import HeadSettings
+
+
+def build_ensemble(n_features: int, parts: Sequence[Part], settings: HeadSettings) -> keras.Model:
+    """Return the head of an ensemble, with weights still to be loaded.
+
+    Args:
+        n_features: of all features.
+        parts: as the record has them.
+        settings: say whether the embeddings are compressed.
+    """
+    head = join_parts(n_features, parts, [build_part_head(part) for part in parts])
+    return compress_head(head, settings.dim) if settings.is_compressed else head
 
 
 def build_part_head(
@@ -35,9 +53,7 @@ def build_part_head(
     return standardise_first(body, scaling)
 
 
-def join_parts(
-    n_features: int, parts: Sequence[Part], heads: Sequence[keras.Model]
-) -> keras.Model:
+def join_parts(n_features: int, parts: Sequence[Part], heads: Sequence[keras.Model]) -> keras.Model:
     """Return a head whose squared L2 distance is the weighted mean of the parts' own.
 
     Args:
@@ -54,8 +70,6 @@ def join_parts(
         # Keras wants every part to have a name of its own.
         named = keras.Model(head.inputs[0], head.outputs[0], name=f"part{number}")
         embeddings = named(features[:, part.start : part.stop])
-        pieces.append(
-            keras.layers.Rescaling(part.weight**0.5, name=f"weight{number}")(embeddings)
-        )
+        pieces.append(keras.layers.Rescaling(part.weight**0.5, name=f"weight{number}")(embeddings))
     joined = keras.layers.Concatenate(name="parts")(pieces) if len(pieces) > 1 else pieces[0]
     return keras.Model(features, joined, name="ensemble")

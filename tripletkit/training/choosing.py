@@ -73,8 +73,6 @@ def choose_parts(margins: np.ndarray, images: np.ndarray) -> Choice:
         away = weights - alike
         return misses + hold * away @ away, scaled @ slopes + 2 * hold * away
 
-    found = minimize(
-        loss, alike, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(margins)
-    )
+    found = minimize(loss, alike, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(margins))
     weights = found.x if found.x.sum() > 0 else alike
     return Choice(weights / weights.sum(), spreads)

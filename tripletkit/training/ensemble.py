@@ -4,82 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tripletkit import defaults
 from tripletkit.data.splits.draws import Draw
-from tripletkit.evaluation.pooled import PooledScore, score_pooled
+from tripletkit.evaluation.distances import triplet_margins
+from tripletkit.evaluation.pooled import CandidateWorth, PooledScore, PooledValidation, score_pooled
 from tripletkit.features.unit_length import scale_to_unit_length
+from tripletkit.model.history import EpochRecord, TrainedHead
 from tripletkit.model.parts import Part
 from tripletkit.model.scaling import Scaling
+from tripletkit.model.settings import HeadSettings
 from tripletkit.progress import Progress
 from tripletkit.training.choosing import Choice, choose_parts
-from tripletkit.training.held_out import Candidate, HeldOut, score_held_out
+from tripletkit.training.held_out import PART_DISTANCE, Candidate, HeldOut, score_held_out
 from tripletkit.training.part_training import train_part
 
 if TYPE_CHECKING:
     import keras
-
-
-@dataclass(frozen=True)
-class CandidateWorth:
-    """What held-out draws say of one candidate.
-
-    Attributes:
-        name: its features and its head.
-        score: of it alone.
-        weight: of its margins in the ensemble, in units of their spread; over all candidates
-            their sum is 1.
-        without: accuracy of the ensemble that is chosen without it.
-    """
-
-    name: str
-    score: PooledScore
-    weight: float
-    without: float
-
-
-@dataclass(frozen=True)
-class Validated:
-    """What held-out draws say of the ensemble, and of what it must be compared with.
-
-    Attributes:
-        score: of ensembles whose parts were chosen, too, without the images of the answers.
-        frozen: of all features without training, by cosine.
-        candidates: each one's worth.
-        n_draws, n_rounds: held-out draws, and whole rounds of them.
-        by: what was held out; see `plan_draws`.
-        seconds_s: that the draws took.
-    """
-
-    score: PooledScore
-    frozen: PooledScore
-    candidates: tuple[CandidateWorth, ...]
-    n_draws: int
-    n_rounds: int
-    by: str
-    seconds_s: float
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "ensemble": self.score.to_json(),
-            "frozen_cosine": self.frozen.to_json(),
-            "candidates": [
-                {
-                    "name": worth.name,
-                    "weight": worth.weight,
-                    "ensemble_without": worth.without,
-                    **worth.score.to_json(),
-                }
-                for worth in self.candidates
-            ],
-            "n_draws": self.n_draws,
-            "n_rounds": self.n_rounds,
-            "held_out": self.by,
-            "seconds_s": round(self.seconds_s, 3),
-        }
 
 
 @dataclass(frozen=True)
@@ -108,7 +52,7 @@ def validate_candidates(
     loss_weights: np.ndarray | None = None,
     budget_s: float | None = None,
     progress: Progress | None = None,
-) -> tuple[Choice, Validated]:
+) -> tuple[Choice, PooledValidation]:
     """Choose how candidates are weighed, and say what the ensemble and each of them is worth.
 
     Args:
@@ -127,14 +71,14 @@ def validate_candidates(
         progress=progress,
     )
     choice = choose_parts(held_out.margins, held_out.images)
-    validated = Validated(
+    validated = PooledValidation(
         _score(held_out, cross_fit(held_out)),
         _score(held_out, held_out.frozen),
-        tuple(_measure_worth(held_out, candidates, choice)),
         held_out.n_draws,
         held_out.n_rounds,
         by,
         held_out.seconds_s,
+        tuple(_measure_worth(held_out, candidates, choice)),
     )
     return choice, validated
 
@@ -147,7 +91,7 @@ def cross_fit(held_out: HeldOut) -> np.ndarray:
     Returns:
         `(n,)` float64.
     """
-    margins = np.empty(len(held_out.triplets))
+    margins = np.empty(len(held_out.draws))
     for draw in range(held_out.n_draws):
         is_asked = held_out.draws == draw
         images = held_out.images[is_asked]
@@ -223,6 +167,41 @@ def build_trained(n_features: int, parts: Sequence[TrainedPart]) -> keras.Model:
         [trained.part for trained in parts],
         [build_part_head(trained.part, trained.weights, trained.scaling) for trained in parts],
     )
+
+
+def finish_ensemble(
+    features: np.ndarray,
+    rows: np.ndarray,
+    parts: Sequence[TrainedPart],
+    settings: HeadSettings,
+    pooled: PooledValidation | None,
+) -> TrainedHead:
+    """Return trained parts as a trained model, compressed if so asked.
+
+    Args:
+        features, rows: as the parts were trained on.
+        parts: from `train_parts`.
+        settings: for `dim` and the seed.
+        pooled: what held-out draws say; its accuracy goes into the history.
+    Raises:
+        CollapseError: if the embeddings are alike.
+        RecipeError: if they cannot be compressed as asked.
+    """
+    from tripletkit.model.heads import embed
+    from tripletkit.training.collapse import check_collapse
+    from tripletkit.training.epochs import compress_model
+
+    head = build_trained(features.shape[1], parts)
+    images, places = np.unique(rows, return_inverse=True)
+    if settings.is_compressed:
+        head = compress_model(head, features[images], settings)
+    embeddings = embed(head, features[images])
+    margins = triplet_margins(embeddings, places.reshape(-1, 3), PART_DISTANCE)
+    loss = float(np.maximum(settings.margin - margins, 0).mean())
+    spread, rank = check_collapse(embeddings, loss, settings, None)
+    accuracy = np.nan if pooled is None else pooled.score.accuracy
+    active = float(np.mean(margins < settings.margin))
+    return TrainedHead(head, [EpochRecord(1, loss, active, accuracy, spread, rank)], 1)
 
 
 def _score(held_out: HeldOut, margins: np.ndarray) -> PooledScore:

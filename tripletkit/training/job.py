@@ -49,6 +49,7 @@ class TrainingJob:
         skip_bad: leave images out that are missing or cannot be read.
         follow_outside: allow names and links that lead out of the image folder.
         cache: folder of the feature store; None for the user's.
+        budget_s: seconds that held-out draws may take; None for as many as are usual.
     """
 
     sources: TrainingSources
@@ -66,6 +67,7 @@ class TrainingJob:
     skip_bad: bool = False
     follow_outside: bool = False
     cache: Path | None = None
+    budget_s: float | None = None
 
     @property
     def is_from_scratch(self) -> bool:
@@ -102,6 +104,9 @@ class TrainingJob:
         assign_weights(self.backbones, self.weights)
         choose_views(self.views)
         job = replace(self, settings={"recipe": self._recipe, **check_values(self.settings)})
+        if job.is_from_scratch:
+            # A network cannot be trained again and again.
+            job = replace(job, sources=replace(job.sources, refit=False))
         job.sources.check(needs_images=job.features is None)
         if job.features is not None:
             job._check_given()
