@@ -138,7 +138,7 @@ def feature_blocks(source: FeatureSource) -> dict[str, slice]:
     blocks: dict[str, slice] = {}
     start = 0
     for part in source.parts:
-        stop = start + part.n_features
+        stop = start + part.backbone.n_features
         is_early = getattr(part, "stage", None) is not None
         name = f"{part.backbone.name} early" if is_early else part.backbone.name
         # The stages of one network stand side by side.
