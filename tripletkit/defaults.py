@@ -285,3 +285,7 @@ MAX_DRAW_ROUNDS = 4
 # is worth a few tenths of a point. Parts below a share of the distances are left out.
 PART_MEMBERS = 2
 MIN_PART_WEIGHT = 0.01
+
+# What `recipe=best` chooses from where no backbone is named: two networks that always work offline,
+# and of each the last layer and the early ones.
+ENSEMBLE_BACKBONES = ("efficientnet-lite0", "efficientnet-lite2")

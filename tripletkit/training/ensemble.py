@@ -187,7 +187,7 @@ def finish_ensemble(
         CollapseError: if the embeddings are alike.
         RecipeError: if they cannot be compressed as asked.
     """
-    from tripletkit.model.heads import embed
+    from tripletkit.model.embedding import embed
     from tripletkit.training.collapse import check_collapse
     from tripletkit.training.epochs import compress_model
 

@@ -12,7 +12,7 @@ from tripletkit.data.labels import ImageLabels
 from tripletkit.data.splits.draws import Draw
 from tripletkit.evaluation.distances import FROZEN_DISTANCE, triplet_margins
 from tripletkit.evaluation.pooled import PooledValidation, score_pooled
-from tripletkit.model.heads import embed
+from tripletkit.model.embedding import embed
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import HeadSettings
 from tripletkit.progress import Progress

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,6 @@ from tripletkit.data.training_set import TrainingSet
 from tripletkit.errors import FewTripletsWarning, SplitError
 from tripletkit.evaluation.pooled import PooledValidation
 from tripletkit.evaluation.validation import chooses_epoch
-from tripletkit.features.sources import FeatureSource
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.history import EpochRecord, TrainedHead
 from tripletkit.model.parts import Part
@@ -53,7 +52,7 @@ class Fitted:
 def fit(
     data: TrainingSet,
     features: np.ndarray,
-    source: FeatureSource,
+    columns: Mapping[str, slice],
     settings: HeadSettings,
     loss_weights: np.ndarray | None,
     *,
@@ -69,7 +68,7 @@ def fit(
     Args:
         data: its validation triplets, if any, are its own or set apart by a split.
         features: `(n_images, n_features)` float32 of the images in `data.names`.
-        source: what these are of, for the columns of each network and depth.
+        columns: of each network and depth; see `feature_blocks`.
         settings: of the head.
         loss_weights: `(n_triplets, 2)` of the training triplets where people disagree.
         pools: validate on held-out draws, then train on all training triplets. An ensemble is
@@ -87,7 +86,7 @@ def fit(
         return _fit_ensemble(
             data,
             features,
-            source,
+            columns,
             settings,
             loss_weights,
             budget_s=budget_s,
@@ -129,28 +128,33 @@ def fit(
     return Fitted(trained, settings, pooled=pooled)
 
 
-def feature_blocks(source: FeatureSource) -> dict[str, slice]:
+def feature_blocks(columns: Mapping[str, slice]) -> dict[str, slice]:
     """Return the columns of each network's last features, and of its early ones together.
 
     An ensemble weighs these: the last layers tell classes apart, the early ones what people
     see.
+
+    Args:
+        columns: of a source, such as `efficientnet-lite0` and
+            `efficientnet-lite0:block3b_depthwise_relu6`.
+    Example:
+        >>> feature_blocks({"net": slice(0, 4), "net:a": slice(4, 6), "net:b": slice(6, 9)})
+        {'net': slice(0, 4, None), 'net early': slice(4, 9, None)}
     """
     blocks: dict[str, slice] = {}
-    start = 0
-    for part in source.parts:
-        stop = start + part.backbone.n_features
-        is_early = getattr(part, "stage", None) is not None
-        name = f"{part.backbone.name} early" if is_early else part.backbone.name
+    for name, taken in columns.items():
+        network, _, stage = name.partition(":")
+        name = f"{network} early" if stage else network
         # The stages of one network stand side by side.
-        blocks[name] = slice(blocks[name].start if name in blocks else start, stop)
-        start = stop
+        start = blocks[name].start if name in blocks else taken.start
+        blocks[name] = slice(start, taken.stop)
     return blocks
 
 
 def _fit_ensemble(
     data: TrainingSet,
     features: np.ndarray,
-    source: FeatureSource,
+    columns: Mapping[str, slice],
     settings: HeadSettings,
     loss_weights: np.ndarray | None,
     *,
@@ -161,7 +165,7 @@ def _fit_ensemble(
 ) -> Fitted:
     rows = data.train.rows
     heads = get_recipe(settings.recipe).part_heads
-    candidates = list_candidates(feature_blocks(source), heads)
+    candidates = list_candidates(feature_blocks(columns), heads)
     drawn = _draw(data, features, settings.seed)
     if drawn is None:
         choice, pooled = _weigh_alike(candidates), None

@@ -107,6 +107,7 @@ class TrainingJob:
         if job.is_from_scratch:
             # A network cannot be trained again and again.
             job = replace(job, sources=replace(job.sources, refit=False))
+        job = job._with_usual_encoders()
         job.sources.check(needs_images=job.features is None)
         if job.features is not None:
             job._check_given()
@@ -155,6 +156,17 @@ class TrainingJob:
             has_votes=True,
             from_pixels=False,
         )
+
+    def _with_usual_encoders(self) -> TrainingJob:
+        """Return the job with what an ensemble chooses from, where the user named nothing."""
+        usual = TrainingJob(self.sources)
+        is_named = any(
+            getattr(self, name) != getattr(usual, name)
+            for name in ("weights", "image_size", "depth", "features")
+        )
+        if is_named or list(self.backbones) != [AUTO] or not get_recipe(self._recipe).part_heads:
+            return self
+        return replace(self, backbones=defaults.ENSEMBLE_BACKBONES, depth="all")
 
     def make_settings(self, train_rows: np.ndarray) -> HeadSettings:
         """Return all settings; the number of epochs follows from the triplets if not given.

@@ -135,7 +135,7 @@ def train(
                 fitted = fit(
                     data,
                     collection.features,
-                    source,
+                    source.columns,
                     settings,
                     loss_weights,
                     pools=job.sources.pools,
