@@ -26,20 +26,23 @@ def train(run, tiny_backbone, toy_competition, tmp_path):
 
 
 def test_best_is_one_folder_that_answers_and_exports(run, train, toy_competition, tmp_path):
-    result = train("--recipe", "best", "-s", "members=3", "--test", toy_competition.test)
+    result = train("--recipe", "best", "--test", toy_competition.test)
     assert result.exit_code == 0, result.stderr
-    assert "Head 3 of 3." in result.stderr
-    assert "Chosen: frozen features " in result.stderr
     lines = result.stdout.splitlines()
+    assert any(line.startswith("trained without them") for line in lines)
+    (head,) = (row for row, line in enumerate(lines) if line.startswith("part "))
+    names = {line.split("  ")[0] for line in lines[head + 1 : head + 4]}
+    assert names == {"tiny, frozen", "tiny, residual", "tiny, mlp"}
     (start,) = (row for row, line in enumerate(lines) if line.startswith("unseen classes"))
     assert lines[start + 1].startswith("trained embeddings")
     assert lines[start + 2].startswith("frozen features, cosine")
     assert any(line.startswith("Test images: ") for line in lines)
     record = load_model(tmp_path / "m").record.to_json()
-    assert record["settings"]["members"] == 3
-    chosen = record["unseen_classes"]["candidates"][record["unseen_classes"]["chosen"]]
-    for key in ("strength", "frozen_share", "mlp_members"):
-        assert chosen[key] == record["settings"][key]
+    assert record["split"]["n_val"] == 0
+    assert sum(part["weight"] for part in record["parts"]) == pytest.approx(1)
+    weights = [candidate["weight"] for candidate in record["pooled"]["candidates"]]
+    assert sum(weights) == pytest.approx(1)
+    assert min(weights) >= 0
     assert record["unseen_classes"]["groups_from"] == "clusters"
     assert 0 <= record["unseen_classes"]["test"]["novelty"] <= 1
     whole = run("predict", toy_competition.test, "--model", tmp_path / "m").stdout

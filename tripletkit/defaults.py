@@ -305,3 +305,23 @@ CHOSEN_BATCH = 200
 # A grid: images to choose from, and how many are picked. Eight fit a phone.
 GRID_OF = 8
 GRID_PICK = 3
+
+# Rounds of held-out draws: so many folds, each held out once. With three, a head learns from two
+# thirds of the images and a triplet of one class in 27 is held out; with more folds fewer are.
+# Groups of triplets that share no image are drawn whole from so many on: three a fold.
+DRAW_FOLDS = 3
+MIN_DRAW_GROUPS = 9
+
+# Held-out triplets that are pooled at least, by whole rounds, and rounds at most: 1,000 tell an
+# accuracy to 2 points. Only `budget` makes it depend on the time that a draw takes.
+POOLED_TRIPLETS = 1_000
+MAX_DRAW_ROUNDS = 4
+
+# Heads of a part in an ensemble that is trained on all triplets: a second one, from another start,
+# is worth a few tenths of a point. Parts below a share of the distances are left out.
+PART_MEMBERS = 2
+MIN_PART_WEIGHT = 0.01
+
+# What `recipe=best` chooses from where no backbone is named: two networks that always work offline,
+# and of each the last layer and the early ones.
+ENSEMBLE_BACKBONES = ("efficientnet-lite0", "efficientnet-lite2")

@@ -72,6 +72,7 @@ def train(
     on_bad_image: str,
     follow_outside: bool,
     cache: Path | None,
+    budget: float | None,
     resume: bool,
     force: bool,
     as_json: bool,
@@ -89,10 +90,11 @@ def train(
     tripletkit train train.txt images/ --backbone cnn --image-size 32 --dim 8
 
     Every image goes through the frozen backbone once; its features are kept on disk, so that
-    the next run starts at once. With 500 validation triplets or more the best epoch by their
-    accuracy is kept, with fewer the last. The accuracy is printed beside that of the frozen
-    features alone. With --recipe residual or best a second number tells how the model does on
-    classes of images that training has not seen.
+    the next run starts at once. A third of the images is held out, again and again, and the
+    answers about them are pooled: that tells how the model does on images it has not seen, beside
+    the frozen features alone, and chooses for how long to train. Then the model is trained on all
+    triplets. With --recipe best the same draws choose what it is made of. With --recipe residual
+    or best a second number tells how it does on classes of images that training has not seen.
 
     With --labels and no triplet file, images of every class are held out and triplets are
     drawn from the labels, or mined from batches; `tripletkit losses` lists what else can be
@@ -142,6 +144,7 @@ def train(
         skip_bad=on_bad_image == "skip",
         follow_outside=follow_outside,
         cache=cache,
+        budget_s=budget,
     ).checked()
     from tripletkit.training import run
 

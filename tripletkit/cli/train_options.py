@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from tripletkit import defaults
+from tripletkit.cli.durations import DURATION
 from tripletkit.cli.options import INPUT_FILE, INPUT_PATH, FiniteRange, WholeRange, section
 from tripletkit.cli.settings import choice_of, settings_options
 from tripletkit.cli.sources import (
@@ -61,6 +62,23 @@ validation_options = section(
         "--val-labels",
         type=INPUT_PATH,
         help="Labelled images to validate on, with --labels; instead of a share of those.",
+    ),
+    click.option(
+        "--refit/--no-refit",
+        default=True,
+        help="Validate on held-out draws: train without a third of the images, again and again, "
+        "and pool the answers about them; then train the model on all triplets. --no-refit sets a "
+        "share apart once, and the model never sees it, as with --val-fraction or --split.  "
+        "[default: --refit, for triplet files and pretrained backbones]",
+    ),
+    click.option(
+        "--budget",
+        type=DURATION,
+        metavar="TIME",
+        help="Time that held-out draws may take, such as 90s or 2min; the first three are always "
+        "made. Their number then depends on the machine.  [default: whole rounds of three until "
+        f"{defaults.POOLED_TRIPLETS:,} answers are pooled, {defaults.MAX_DRAW_ROUNDS} rounds at "
+        "most]",
     ),
     click.option(
         "--val-fraction",

@@ -9,6 +9,7 @@ import click
 
 from tripletkit import defaults
 from tripletkit.cli.class_text import describe_measures
+from tripletkit.cli.pooled_text import describe_pooled
 from tripletkit.cli.score import describe_image_interval, describe_interval
 from tripletkit.cli.tables import align_columns
 
@@ -38,9 +39,12 @@ def describe_training(output: Path, result: TrainingResult) -> str:
             f"features {times.features_s:.1f} s, training {times.training_s:.1f} s, "
             f"in all {times.total_s:.1f} s",
         ],
-        ["epoch kept", f"{trained.best_epoch} of {len(trained.history)}"],
     ]
+    if not record.parts:
+        facts.append(["epoch kept", f"{trained.best_epoch} of {len(trained.history)}"])
     parts = [align_columns(facts)]
+    if result.pooled is not None:
+        parts.append(describe_pooled(result.pooled))
     if validation is not None:
         parts.append(_describe_validation(validation))
     if result.unseen_classes is not None:

@@ -89,8 +89,13 @@ class ModelFolder:
 
         start_keras()
         from tripletkit.model.heads import build_model
+        from tripletkit.model.part_heads import build_ensemble
 
-        head = build_model(self.record.n_features, self.record.settings)
+        record = self.record
+        if record.parts:
+            head = build_ensemble(record.n_features, record.parts, record.settings)
+        else:
+            head = build_model(record.n_features, record.settings)
         head.load_weights(self.path / HEAD_FILE)
         return head
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from tripletkit import defaults
 from tripletkit.errors import RecipeError
+from tripletkit.model.parts import PART_HEADS
 from tripletkit.registry import Registry
 
 
@@ -30,6 +31,8 @@ class Recipe:
         starts_as_identity: the body begins as the features and learns a step away from them,
             which can be shortened afterwards.
         probes: hold whole classes of images out by default, and choose by them too.
+        part_heads: heads that an ensemble chooses its parts from; see `model.parts`. None of
+            them where the recipe is one body.
         members: heads in the ensemble.
         dim: numbers in an embedding; None for as many as the body gives, not compressed.
         hidden, dropout, margin, epochs, learning_rate: defaults of the settings of those names.
@@ -53,6 +56,7 @@ class Recipe:
     epochs: int
     learning_rate: float
     paper: str
+    part_heads: tuple[str, ...] = ()
 
     @property
     def compresses(self) -> bool:
@@ -132,8 +136,9 @@ for _recipe in (
     ),
     Recipe(
         name="best",
-        summary="several residual heads together",
-        members=defaults.MEMBERS,
+        summary="what answers held-out triplets best: networks, depths and heads weighed together",
+        members=1,
+        part_heads=PART_HEADS,
         **_RESIDUAL,
     ),
 ):

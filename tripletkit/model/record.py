@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tripletkit.errors import ModelFolderError
 from tripletkit.evaluation.intervals import Interval, NoInterval
 from tripletkit.evaluation.validation import Validation
+from tripletkit.model.parts import Part
 from tripletkit.model.settings import HeadSettings
 
 if TYPE_CHECKING:
@@ -169,6 +170,8 @@ class ModelRecord:
         classes: names of the classes of labelled images.
         classification: how the classes of validation images are told apart.
         pixels: how the backbone was trained, if it was.
+        pooled: scores on held-out draws, and what each candidate part is worth; None without.
+        parts: of an ensemble; none of a single head.
         files: name of each other file of the folder -> its SHA-256.
     """
 
@@ -192,6 +195,8 @@ class ModelRecord:
     classes: list[str] | None = None
     classification: dict[str, Any] | None = None
     pixels: PixelsRecord | None = None
+    pooled: dict[str, Any] | None = None
+    parts: tuple[Part, ...] = ()
     files: dict[str, str] = field(default_factory=dict)
 
     @property

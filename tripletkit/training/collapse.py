@@ -42,7 +42,15 @@ def effective_rank(embeddings: np.ndarray) -> float:
         2.0
     """
     embeddings = embeddings[:: -(-len(embeddings) // defaults.RANK_IMAGES)].astype(np.float64)
-    stretches = np.linalg.svd(embeddings - embeddings.mean(axis=0), compute_uv=False)
+    embeddings -= embeddings.mean(axis=0)
+    # Squares of the singular values, from the smaller of the two matrices of inner products: an
+    # SVD of wide embeddings took most of the time of training a head.
+    is_wide = embeddings.shape[0] < embeddings.shape[1]
+    products = embeddings @ embeddings.T if is_wide else embeddings.T @ embeddings
+    squares = np.linalg.eigvalsh(products)
+    # What rounding leaves of directions that are not there.
+    squares[squares < 1e-12 * squares.max(initial=0)] = 0
+    stretches = np.sqrt(squares)
     if not stretches.sum() > 0:
         return 0.0
     shares = stretches[stretches > 0] / stretches.sum()

@@ -85,7 +85,7 @@ def train_model(
         embeddings = embed(head, of_training)
         head = keep_frozen(head, frozen_scale(unit, embeddings, settings.frozen_share))
     if settings.is_compressed:
-        head = _compress(head, of_training, settings)
+        head = compress_model(head, of_training, settings)
     return replace(members[0], head=head)
 
 
@@ -192,7 +192,7 @@ def share_right(embeddings: np.ndarray, rows: np.ndarray, distance: str) -> floa
     return float(np.mean(triplet_margins(embeddings, rows, distance) > 0))
 
 
-def _compress(head: keras.Model, features: np.ndarray, settings: HeadSettings) -> keras.Model:
+def compress_model(head: keras.Model, features: np.ndarray, settings: HeadSettings) -> keras.Model:
     """Return a head whose embeddings are compressed; see `compress_embeddings`.
 
     Args:

@@ -49,6 +49,7 @@ class TrainingJob:
         skip_bad: leave images out that are missing or cannot be read.
         follow_outside: allow names and links that lead out of the image folder.
         cache: folder of the feature store; None for the user's.
+        budget_s: seconds that held-out draws may take; None for as many as are usual.
     """
 
     sources: TrainingSources
@@ -66,6 +67,7 @@ class TrainingJob:
     skip_bad: bool = False
     follow_outside: bool = False
     cache: Path | None = None
+    budget_s: float | None = None
 
     @property
     def is_from_scratch(self) -> bool:
@@ -102,6 +104,10 @@ class TrainingJob:
         assign_weights(self.backbones, self.weights)
         choose_views(self.views)
         job = replace(self, settings={"recipe": self._recipe, **check_values(self.settings)})
+        if job.is_from_scratch:
+            # A network cannot be trained again and again.
+            job = replace(job, sources=replace(job.sources, refit=False))
+        job = job._with_usual_encoders()
         job.sources.check(needs_images=job.features is None)
         if job.features is not None:
             job._check_given()
@@ -150,6 +156,17 @@ class TrainingJob:
             has_votes=True,
             from_pixels=False,
         )
+
+    def _with_usual_encoders(self) -> TrainingJob:
+        """Return the job with what an ensemble chooses from, where the user named nothing."""
+        usual = TrainingJob(self.sources)
+        is_named = any(
+            getattr(self, name) != getattr(usual, name)
+            for name in ("weights", "image_size", "depth", "features")
+        )
+        if is_named or list(self.backbones) != [AUTO] or not get_recipe(self._recipe).part_heads:
+            return self
+        return replace(self, backbones=defaults.ENSEMBLE_BACKBONES, depth="all")
 
     def make_settings(self, train_rows: np.ndarray) -> HeadSettings:
         """Return all settings; the number of epochs follows from the triplets if not given.

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 from tripletkit import __version__
 from tripletkit.data.training_set import TrainingSet
+from tripletkit.evaluation.pooled import PooledValidation
 from tripletkit.evaluation.validation import LabelScores, Validation
 from tripletkit.features.collection import Collection
 from tripletkit.features.sources import FeatureSource
 from tripletkit.model.history import TrainedHead
 from tripletkit.model.model_folder import ModelFolder, name_centers, save_model
+from tripletkit.model.parts import Part
 from tripletkit.model.record import (
     InputsRecord,
     ModelRecord,
@@ -46,6 +48,7 @@ class TrainingResult:
         validation, unseen_classes, label_scores: how it does; None where it could not be told.
         backbone_file: the weights of a backbone that was trained too.
         scratch: the folder that this file is in until the model is saved; gone with the result.
+        pooled: what held-out draws say; None without any.
     """
 
     trained: TrainedHead
@@ -57,6 +60,7 @@ class TrainingResult:
     label_scores: LabelScores | None
     backbone_file: Path | None = None
     scratch: TemporaryDirectory | None = None
+    pooled: PooledValidation | None = None
 
     def save(self, path: Path, *, overwrite: bool = False) -> ModelFolder:
         """Write the model folder, whole or not at all; see `save_model`."""
@@ -90,6 +94,8 @@ def make_record(
     unseen_classes: UnseenClasses | None = None,
     label_scores: LabelScores | None = None,
     pixels: PixelsRecord | None = None,
+    pooled: PooledValidation | None = None,
+    parts: tuple[Part, ...] = (),
 ) -> ModelRecord:
     """Return what is to be known of a model: enough to repeat the training and judge its score."""
     return ModelRecord(
@@ -125,4 +131,6 @@ def make_record(
         classes=data.labels and data.labels.classes,
         classification=label_scores and label_scores.to_json(),
         pixels=pixels,
+        pooled=pooled and pooled.to_json(),
+        parts=parts,
     )

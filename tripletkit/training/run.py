@@ -24,7 +24,6 @@ from tripletkit.errors import FewTripletsWarning, SettingsError, SplitError
 from tripletkit.evaluation.validation import (
     LabelScores,
     Validation,
-    chooses_epoch,
     classify_validation,
     validate,
 )
@@ -117,10 +116,11 @@ def train(
         settings = job.make_settings(data.train.rows)
         loss_weights = weigh(data, job)
         training_started_s = time.perf_counter()
-        unseen = _measure_unseen(job, data, collection, settings, test_features, loss_weights)
-        if unseen is not None:
-            settings = unseen.probe.candidate.apply(settings)
-        before, pixels = collection, None
+        unseen, before, pixels, fitted = None, collection, None, None
+        if not get_recipe(settings.recipe).part_heads:
+            unseen = _measure_unseen(job, data, collection, settings, test_features, loss_weights)
+            if unseen is not None:
+                settings = unseen.probe.candidate.apply(settings)
         with log_epochs(tensorboard) as on_epoch:
             if job.is_from_scratch:
                 from tripletkit.training.pixels import PixelPlan, train_from_pixels
@@ -140,7 +140,23 @@ def train(
                 )
                 source, collection, trained = pixels.source, pixels.collection, pixels.trained
             else:
-                trained = _train(data, collection, settings, loss_weights, on_epoch)
+                from tripletkit.training.fitting import fit
+
+                fitted = fit(
+                    data,
+                    collection.features,
+                    source.columns,
+                    settings,
+                    loss_weights,
+                    pools=job.sources.pools,
+                    budget_s=job.budget_s,
+                    unseen_fraction=job.unseen_fraction,
+                    test_features=test_features,
+                    on_epoch=on_epoch,
+                    stages=stages,
+                )
+                trained, settings = fitted.trained, fitted.settings
+                unseen = unseen or fitted.unseen
         training_s = time.perf_counter() - training_started_s
         validation, label_scores = score(
             data, before, collection, trained, settings, is_from_scratch=job.is_from_scratch
@@ -163,6 +179,8 @@ def train(
             unseen_classes=unseen,
             label_scores=label_scores,
             pixels=pixels and pixels.record,
+            pooled=fitted and fitted.pooled,
+            parts=() if fitted is None else fitted.parts,
         )
         result = TrainingResult(
             trained,
@@ -174,6 +192,7 @@ def train(
             label_scores,
             pixels and pixels.backbone_file,
             scratch,
+            fitted and fitted.pooled,
         )
         if output is not None:
             result = result.saved(output, overwrite=overwrite)
@@ -324,27 +343,3 @@ def _measure_unseen(
             found.probe.reason,
         )
     return found
-
-
-def _train(
-    data: TrainingSet,
-    collection: Collection,
-    settings: HeadSettings,
-    loss_weights: np.ndarray | None,
-    on_epoch: Callable[[EpochRecord, int], None],
-) -> TrainedHead:
-    from tripletkit.training.epochs import train_model
-
-    # Elsewhere the length of the step takes the place of the number of epochs.
-    by_epoch = not get_recipe(settings.recipe).starts_as_identity
-    return train_model(
-        collection.features,
-        data.train.rows,
-        data.val.rows,
-        settings,
-        data.labels,
-        loss_weights=loss_weights,
-        chooses_epoch=by_epoch and chooses_epoch(len(data.val)),
-        on_epoch=lambda record: on_epoch(record, settings.epochs),
-        on_member=lambda member: logger.info("Head %d of %d.", member, settings.members),
-    )

@@ -35,6 +35,8 @@ class TrainingSources:
         votes_as: what training makes of votes; None for the default.
         split: what training and validation must not share; None for the default.
         val_fraction: the share to set apart; None for the default.
+        refit: validate on held-out draws and train on all triplets, where nothing else is said
+            of validation; otherwise a share is set apart once.
     """
 
     images: Path | None = None
@@ -49,6 +51,7 @@ class TrainingSources:
     votes_as: VotesAs | None = None
     split: str | None = None
     val_fraction: float | None = None
+    refit: bool = True
 
     @property
     def has_votes(self) -> bool:
@@ -61,7 +64,15 @@ class TrainingSources:
     @property
     def fraction(self) -> float:
         """The share to set apart."""
+        if self.pools:
+            return 0.0
         return defaults.TRAIN_VAL_FRACTION if self.val_fraction is None else self.val_fraction
+
+    @property
+    def pools(self) -> bool:
+        """Whether validation is on held-out draws, so that nothing is set apart."""
+        is_own = self.val is not None or self.is_split_chosen
+        return self.refit and self.triplets is not None and not is_own
 
     @property
     def is_split_chosen(self) -> bool:

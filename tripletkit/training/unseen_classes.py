@@ -16,7 +16,7 @@ else the usual one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -32,8 +32,9 @@ from tripletkit.data.splits.unseen_classes import (
     hold_out_classes,
 )
 from tripletkit.data.training_set import TrainingSet
+from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.distances import FROZEN_DISTANCE
-from tripletkit.evaluation.scoring import Score
+from tripletkit.evaluation.scoring import Score, score_answers
 from tripletkit.evaluation.validation import score_embeddings
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.heads import frozen_scale
@@ -123,7 +124,7 @@ class UnseenClasses:
     Attributes:
         held_out: the images and triplets held out.
         groups_from: `"classes"` or `"clusters"`.
-        probe: the candidates' scores and the choice.
+        probe: the candidates' scores and the choice; None where these did not choose.
         trained, frozen: scores of the chosen candidate and of the frozen features on the
             triplets of the held-out classes.
         nearness: of the test images; None without a test.
@@ -131,7 +132,7 @@ class UnseenClasses:
 
     held_out: HeldOutClasses
     groups_from: str
-    probe: Probe
+    probe: Probe | None
     trained: Score
     frozen: Score
     nearness: Nearness | None
@@ -145,7 +146,7 @@ class UnseenClasses:
             "n_held_out_images": int(self.held_out.is_held_out.sum()),
             "trained": self.trained.to_json(),
             "frozen_cosine": self.frozen.to_json(),
-            **self.probe.to_json(),
+            **(self.probe.to_json() if self.probe else {}),
             "test": self.nearness and self.nearness.to_json(),
         }
 
@@ -171,19 +172,7 @@ def measure_unseen_classes(
         SplitError: if there are too few images, classes or triplets for it.
         CollapseError: if the embeddings become alike.
     """
-    unit = scale_to_unit_length(features)
-    groups, n_groups, source = find_groups(data, unit, settings.seed)
-    # Two classes are one pair to tell apart, which says little; clusters are finer.
-    fewest = 3 if source == BY_LABELS and n_groups >= 6 else 2
-    held_out = hold_out_classes(data.train.rows, groups, n_groups, fraction, settings.seed, fewest)
-    nearness = None
-    if test_features is not None:
-        trained_on = np.unique(data.train.rows)
-        nearness = measure_nearness(
-            unit[trained_on],
-            held_out.is_held_out[trained_on],
-            scale_to_unit_length(test_features),
-        )
+    held_out, source, nearness = _hold_out(data, features, settings.seed, fraction, test_features)
     probe = probe_groups(
         features,
         held_out,
@@ -203,6 +192,64 @@ def measure_unseen_classes(
         score_embeddings(features, of_unseen_classes, FROZEN_DISTANCE),
         nearness,
     )
+
+
+def score_unseen_classes(
+    data: TrainingSet,
+    features: np.ndarray,
+    seed: int,
+    fraction: float,
+    test_features: np.ndarray | None,
+    loss_weights: np.ndarray | None,
+    answer: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> UnseenClasses:
+    """Hold whole classes of images out and see how a model does that was chosen without them.
+
+    Args:
+        answer: takes indices of the triplets to train on and of those to answer; returns the
+            margins of the latter.
+        data, features, fraction, test_features, loss_weights: see `measure_unseen_classes`.
+        seed: of what is held out.
+    Raises:
+        SplitError: if there are too few images, classes or triplets for it.
+    """
+    held_out, source, nearness = _hold_out(data, features, seed, fraction, test_features)
+    held_out_rows = _with_answer(held_out.split.val_rows, loss_weights)
+    asked = data.train.take(held_out_rows)
+    margins = answer(held_out.split.train_rows, held_out_rows)
+    trained = Answers.from_margins(margins.astype(np.float32), asked, asked.source)
+    return UnseenClasses(
+        held_out,
+        source,
+        None,
+        score_answers(trained, np.ones(len(asked), dtype=np.int8)),
+        score_embeddings(features, asked, FROZEN_DISTANCE),
+        nearness,
+    )
+
+
+def _hold_out(
+    data: TrainingSet,
+    features: np.ndarray,
+    seed: int,
+    fraction: float,
+    test_features: np.ndarray | None,
+) -> tuple[HeldOutClasses, str, Nearness | None]:
+    """Return what is held out, what the classes are from, and how near a test is to them."""
+    unit = scale_to_unit_length(features)
+    groups, n_groups, source = find_groups(data, unit, seed)
+    # Two classes are one pair to tell apart, which says little; clusters are finer.
+    fewest = 3 if source == BY_LABELS and n_groups >= 6 else 2
+    held_out = hold_out_classes(data.train.rows, groups, n_groups, fraction, seed, fewest)
+    nearness = None
+    if test_features is not None:
+        trained_on = np.unique(data.train.rows)
+        nearness = measure_nearness(
+            unit[trained_on],
+            held_out.is_held_out[trained_on],
+            scale_to_unit_length(test_features),
+        )
+    return held_out, source, nearness
 
 
 def candidates_for(settings: HeadSettings) -> list[Candidate]:

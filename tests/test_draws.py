@@ -1,0 +1,136 @@
+"""Held-out draws: no shared image, every image as often as any other, and like the classes."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tripletkit.data.labels import NO_LABEL
+from tripletkit.data.splits.draws import (
+    BY_GROUPS,
+    BY_IMAGES,
+    draw_folds,
+    find_strata,
+    plan_draws,
+)
+from tripletkit.errors import SplitError
+
+
+def class_triplets(labels: np.ndarray, n_triplets: int, seed: int = 0) -> np.ndarray:
+    """Triplets whose positive is of the anchor's class and whose negative is of another."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    while len(rows) < n_triplets:
+        row = rng.permutation(len(labels))[:3]
+        if labels[row[0]] == labels[row[1]] != labels[row[2]]:
+            rows.append(row)
+    return np.array(rows)
+
+
+LABELS = np.repeat(np.arange(4), 15)
+ROWS = class_triplets(LABELS, 1500)
+
+
+def test_training_and_held_out_triplets_share_no_image() -> None:
+    plan = plan_draws(ROWS, 60)
+    for draw in islice(draw_folds(ROWS, plan, seed=0), 6):
+        held_out = set(ROWS[draw.held_out_rows].ravel().tolist())
+        assert held_out
+        assert not held_out & set(ROWS[draw.train_rows].ravel().tolist())
+
+
+def test_each_image_is_held_out_once_a_round() -> None:
+    plan = plan_draws(ROWS, 60)
+    draws = list(islice(draw_folds(ROWS, plan, seed=0), 6))
+    assert [draw.round for draw in draws] == [0, 0, 0, 1, 1, 1]
+    for of_round in (draws[:3], draws[3:]):
+        held_out = [set(ROWS[draw.held_out_rows].ravel().tolist()) for draw in of_round]
+        # Disjoint, and together nearly all: an image may lack a triplet within its fold.
+        assert sum(map(len, held_out)) == len(set.union(*held_out)) >= 57
+
+
+def test_classes_are_divided_evenly_by_labels() -> None:
+    plan = plan_draws(ROWS, 60, labels=LABELS)
+    assert plan.by == BY_IMAGES
+    folds = plan.fold_units(3, np.random.default_rng(1))
+    for label in range(4):
+        assert np.bincount(folds[label == LABELS], minlength=3).tolist() == [5, 5, 5]
+
+
+def test_classes_are_found_in_the_triplets_where_nothing_else_tells_them() -> None:
+    strata = find_strata(ROWS, 60)
+    for label in range(4):
+        assert len(np.unique(strata[label == LABELS])) == 1
+    assert len(np.unique(strata)) == 4
+
+
+def test_classes_are_clusters_of_features_without_labels() -> None:
+    # Two clouds that the triplets do not tell apart.
+    features = np.zeros((60, 2), np.float32)
+    features[:30, 0] = features[30:, 1] = 1
+    features += np.random.default_rng(0).normal(0, 0.01, features.shape).astype(np.float32)
+    strata = find_strata(ROWS, 60, features=features)
+    assert not set(strata[:30]) & set(strata[30:])
+
+
+def test_labels_go_before_features_and_images_without_one_are_a_class() -> None:
+    labels = LABELS.copy()
+    labels[:3] = NO_LABEL
+    strata = find_strata(ROWS, 60, labels=labels, features=np.zeros((60, 2), np.float32))
+    assert strata[:3].tolist() == [4, 4, 4]
+    assert np.array_equal(strata[3:], LABELS[3:])
+
+
+def test_groups_without_a_shared_image_are_held_out_whole_and_no_triplet_is_lost() -> None:
+    groups = np.repeat(np.arange(9), 4)
+    rng = np.random.default_rng(0)
+    rows = np.array([rng.permutation(4)[:3] + 4 * (number % 9) for number in range(180)])
+    plan = plan_draws(rows, 36)
+    assert plan.by == BY_GROUPS
+    for draw in islice(draw_folds(rows, plan, seed=3), 3):
+        assert len(draw.train_rows) + len(draw.held_out_rows) == len(rows)
+        assert len(draw.held_out_rows) == 60
+        trained_on = set(groups[rows[draw.train_rows]].ravel().tolist())
+        assert len(trained_on) == 6
+
+
+def test_one_large_group_beside_small_ones_is_divided() -> None:
+    small = np.arange(27).reshape(9, 3) + 60
+    assert plan_draws(np.concatenate([ROWS, small]), 87).by == BY_IMAGES
+
+
+@given(seed=st.integers(0, 1000), n_folds=st.integers(2, 5))
+def test_folds_differ_by_at_most_one_image(seed: int, n_folds: int) -> None:
+    plan = plan_draws(ROWS, 60, labels=LABELS, n_folds=n_folds)
+    folds = plan.fold_units(n_folds, np.random.default_rng(seed))
+    assert np.ptp(np.bincount(folds, minlength=n_folds)) <= 1
+
+
+def test_the_same_seed_gives_the_same_draws() -> None:
+    plan = plan_draws(ROWS, 60)
+    first, second, other = (
+        next(draw_folds(ROWS, plan, seed=seed)).held_out_rows for seed in (5, 5, 6)
+    )
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, other)
+
+
+def test_images_of_no_triplet_are_in_no_fold() -> None:
+    plan = plan_draws(ROWS, 70)
+    assert (plan.unit_of_image[60:] == -1).all()
+
+
+def test_too_few_images_are_refused() -> None:
+    with pytest.raises(SplitError, match=r"at least 9 images, .*got 6"):
+        plan_draws(np.array([[0, 1, 2], [3, 4, 5]]), 6)
+
+
+def test_triplets_that_can_never_be_held_out_end_the_search() -> None:
+    plan = plan_draws(ROWS, 60)
+    same = ROWS[:1].repeat(3, axis=0)
+    with pytest.raises(SplitError, match="got none in 20 draws"):
+        next(draw_folds(same, plan, seed=0))

@@ -1,0 +1,125 @@
+"""Training of parts: gradients as finite differences have them, and triplets that are learned."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tripletkit.errors import CollapseError
+from tripletkit.evaluation.distances import triplet_margins
+from tripletkit.training.part_training import (
+    MLP_PART,
+    RESIDUAL_PART,
+    PartSettings,
+    _Mlp,
+    _pair_gradients,
+    _Residual,
+    embed_part,
+    train_part,
+)
+
+SMALL = {"hidden": 7, "dropout": 0.0, "n_steps": 60, "batch_size": 64, "learning_rate": 0.01}
+RESIDUAL, MLP = replace(RESIDUAL_PART, **SMALL), replace(MLP_PART, n_dims=5, **SMALL)
+
+
+def make_triplets(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Forty images whose first two numbers alone tell who is nearer, among twelve."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(40, 12)).astype(np.float32)
+    rows = np.array([rng.permutation(40)[:3] for _ in range(400)])
+    is_right = triplet_margins(features[:, :2], rows, "l2") > 0
+    return features, np.where(is_right[:, None], rows, rows[:, [0, 2, 1]])
+
+
+def loss_of(
+    features: np.ndarray, rows: np.ndarray, weights: list[np.ndarray], settings: PartSettings
+) -> float:
+    """The mean hinge, by the definition, in float64."""
+    kernel, bias, last, last_bias = (values.astype(np.float64) for values in weights)
+    step = np.maximum(features @ kernel + bias, 0) @ last + last_bias
+    embeddings = features + step if settings.head == "residual" else step
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    anchor, positive, negative = (embeddings[column] for column in rows.T)
+    near = np.square(anchor - positive).sum(axis=1)
+    far = np.square(anchor - negative).sum(axis=1)
+    if not settings.is_squared:
+        near, far = np.sqrt(near), np.sqrt(far)
+    return float(np.maximum(near - far + settings.margin, 0).mean())
+
+
+@pytest.mark.parametrize("settings", [RESIDUAL, MLP, replace(MLP, is_squared=True)])
+def test_gradients_are_those_of_the_loss(settings: PartSettings) -> None:
+    features, rows = make_triplets()
+    rng = np.random.default_rng(1)
+    head = (_Residual if settings.head == "residual" else _Mlp)(features, settings, rng)
+    for values in head.weights:
+        values += 0.3 * rng.normal(size=values.shape).astype(np.float32)
+    if settings.head == "residual":
+        # Not learned: the same shift of all images.
+        head.weights[3][:] = 0
+    images, places = np.unique(rows, return_inverse=True)
+    head.encode(images)
+    pairs = _pair_gradients(head, places.reshape(-1, 3), head.inner_products(rows), settings, None)
+    gradients = head.gradients(pairs)
+    for number, gradient in list(enumerate(gradients))[: 3 if settings.head == "residual" else 4]:
+        for place in list(np.ndindex(gradient.shape))[:: max(1, gradient.size // 7)]:
+            ends = []
+            for step in (1e-3, -1e-3):
+                moved = [values.astype(np.float64) for values in head.weights]
+                moved[number][place] += step
+                ends.append(loss_of(features.astype(np.float64), rows, moved, settings))
+            slope = (ends[0] - ends[1]) / 2e-3
+            assert gradient[place] == pytest.approx(slope, abs=2e-3, rel=0.02)
+
+
+@pytest.mark.parametrize("settings", [RESIDUAL, MLP])
+def test_new_triplets_are_answered_better_than_by_the_features(settings: PartSettings) -> None:
+    features, rows = make_triplets()
+    weights = train_part(features, rows[:300], settings, seed=0)
+    embeddings = embed_part(features, weights, settings)
+    assert np.linalg.norm(embeddings, axis=1) == pytest.approx(1, abs=1e-5)
+
+    def right(vectors: np.ndarray) -> float:
+        return float(np.mean(triplet_margins(vectors, rows[300:], "l2") > 0))
+
+    assert right(embeddings) > right(embed_part(features, [], None)) + 0.1
+
+
+def test_a_residual_head_begins_as_the_features() -> None:
+    features, rows = make_triplets()
+    settings = replace(RESIDUAL, n_steps=0)
+    embeddings = embed_part(features, train_part(features, rows, settings, 0), settings)
+    assert np.allclose(embeddings, embed_part(features, [], None), atol=1e-6)
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    features, rows = make_triplets()
+    settings = replace(MLP, dropout=0.3, n_steps=5)
+    one, same, other = (train_part(features, rows, settings, seed) for seed in (3, 3, 4))
+    assert all(np.array_equal(left, right) for left, right in zip(one, same, strict=True))
+    assert not np.array_equal(one[0], other[0])
+
+
+def test_votes_against_a_triplet_turn_what_is_learned() -> None:
+    features, rows = make_triplets()
+    as_it_stands, exchanged = np.tile([1.0, 0.0], (400, 1)), np.tile([0.0, 1.0], (400, 1))
+    turned = train_part(features, rows[:, [0, 2, 1]], RESIDUAL, 0, exchanged)
+    straight = train_part(features, rows, RESIDUAL, 0, as_it_stands)
+    assert all(
+        np.allclose(left, right, atol=1e-4) for left, right in zip(turned, straight, strict=True)
+    )
+
+
+def test_more_triplets_in_a_batch_than_there_are_is_no_trouble() -> None:
+    features, rows = make_triplets()
+    weights = train_part(features, rows[:5], replace(RESIDUAL, batch_size=1024), 0)
+    assert np.isfinite(weights[0]).all()
+
+
+def test_features_that_are_no_numbers_are_told() -> None:
+    features, rows = make_triplets()
+    features[rows[0, 0]] = np.inf
+    with np.errstate(all="ignore"), pytest.raises(CollapseError, match="no longer finite"):
+        train_part(features, rows, RESIDUAL, 0)

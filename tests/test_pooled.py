@@ -1,0 +1,79 @@
+"""Pooled accuracy of held-out draws: images alike, and an interval wide enough for both sides."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tripletkit.evaluation.intervals import image_bootstrap
+from tripletkit.evaluation.pooled import score_pooled, weigh_images_alike
+
+
+def simulate(
+    rng: np.random.Generator, n_images: int, n: int, of_image: float, of_draw: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Answers whose chance to be right depends on their images and on their draw."""
+    images = np.array([rng.permutation(n_images)[:3] for _ in range(n)])
+    draws = np.arange(n) % 6
+    hard, luck = rng.normal(0, of_image, n_images), rng.normal(0, of_draw, 6)
+    chance = np.clip(0.8 + hard[images].mean(axis=1) + luck[draws], 0, 1)
+    return (rng.random(n) < chance).astype(float), images, draws, 0.8
+
+
+def test_an_image_in_many_triplets_counts_once() -> None:
+    # Nine triplets of the same images are wrong, one of others is right.
+    images = np.array([[0, 1, 2]] * 9 + [[3, 4, 5]])
+    right = np.array([0.0] * 9 + [1.0])
+    assert score_pooled(right, images, np.zeros(10, int)).accuracy == pytest.approx(0.5)
+
+
+def test_weights_sum_to_one_and_are_those_of_images() -> None:
+    rng = np.random.default_rng(0)
+    images = np.array([rng.permutation(20)[:3] for _ in range(50)])
+    weights = weigh_images_alike(images)
+    assert weights.sum() == pytest.approx(1)
+    share = np.zeros(20)
+    for row, _ in zip(images, weights, strict=True):
+        for image in row:
+            share[image] += 1 / np.count_nonzero(images == image)
+    present = np.unique(images)
+    assert share[present] == pytest.approx(1)
+
+
+def test_what_is_counted() -> None:
+    images = np.array([[0, 1, 2], [0, 1, 2], [3, 4, 5], [0, 3, 4]])
+    score = score_pooled(np.array([1, 0, 1, 1.0]), images, np.array([0, 1, 1, 0]))
+    assert (score.n_triplets, score.n_answers, score.n_images) == (3, 4, 6)
+    assert score.of_draws == (1.0, 0.5)
+
+
+def test_all_right_has_no_interval() -> None:
+    images = np.arange(30).reshape(10, 3)
+    assert score_pooled(np.ones(10), images, np.arange(10) % 2).interval is None
+
+
+def test_draws_that_disagree_widen_the_interval() -> None:
+    rng = np.random.default_rng(1)
+    images = np.array([rng.permutation(200)[:3] for _ in range(600)])
+    right = (np.arange(600) % 5 > 0).astype(float)
+    alike = score_pooled(right, images, np.arange(600) % 3)
+    # The same answers, sorted so that the draws differ.
+    apart = score_pooled(right, images, (np.arange(600) % 5 > 0).astype(int))
+    assert apart.interval.high - apart.interval.low > 2 * (alike.interval.high - alike.interval.low)
+    assert apart.accuracy == alike.accuracy
+
+
+@pytest.mark.parametrize("of_draw", [0.0, 0.04])
+def test_the_interval_holds_the_true_value(of_draw: float) -> None:
+    rng = np.random.default_rng(2)
+    n_held = n_held_by_images = 0
+    for _ in range(100):
+        right, images, draws, true = simulate(rng, 80, 400, 0.15, of_draw)
+        interval = score_pooled(right, images, draws).interval
+        n_held += interval.low <= true <= interval.high
+        alone = image_bootstrap(right, images)
+        n_held_by_images += alone.low <= true <= alone.high
+    assert n_held >= 92
+    if of_draw:
+        # Images alone do not see what training shares.
+        assert n_held_by_images < n_held

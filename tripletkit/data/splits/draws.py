@@ -1,0 +1,179 @@
+"""Image-disjoint draws: a share of the images held out, again and again, to pool what is learned.
+
+One held-out set is small, because a triplet counts only if all its images are held out, and it
+may be of one class alone. So images are held out in rounds: each round divides them into folds,
+and every fold is held out once, so that every image is held out as often as any other.
+
+What is drawn looks like a test of other images of the same kind:
+
+- Where the triplets fall into many groups that share no image (each judged in itself, such as
+  typefaces or products), a test is of other groups, so whole groups are drawn. This also keeps
+  every triplet.
+- Elsewhere images are drawn, the same share of every class: of labels where there are any, else
+  of clusters of features, else of images that are joined by being positives of each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from tripletkit import defaults
+from tripletkit.data.labels import NO_LABEL
+from tripletkit.data.splits.policies import separate_groups
+from tripletkit.errors import SplitError
+
+BY_GROUPS = "groups of triplets that share no image"
+BY_IMAGES = "images"
+
+# Rounds without a single held-out triplet after which there is nothing to hope for.
+_MAX_EMPTY_ROUNDS = 20
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which triplets heads learn from, and which they are scored on.
+
+    Attributes:
+        train_rows, held_out_rows: int64 indices of triplets, ascending. No image of a held-out
+            triplet is in a training triplet.
+        round: in which round, from 0.
+    """
+
+    train_rows: np.ndarray
+    held_out_rows: np.ndarray
+    round: int
+
+
+@dataclass(frozen=True)
+class DrawPlan:
+    """What is drawn.
+
+    Attributes:
+        by: `BY_GROUPS` or `BY_IMAGES`.
+        unit_of_image: `(n_images,)` integers: what is held out together; -1 for an image that
+            no triplet has.
+        stratum_of_unit: `(n_units,)` integers; every stratum is divided evenly.
+    """
+
+    by: str
+    unit_of_image: np.ndarray
+    stratum_of_unit: np.ndarray
+
+    def fold_units(self, n_folds: int, rng: np.random.Generator) -> np.ndarray:
+        """Return `(n_units,)` integers: the fold of each unit, even in every stratum."""
+        n_units = len(self.stratum_of_unit)
+        by_chance = rng.permutation(n_units)
+        order = by_chance[np.argsort(self.stratum_of_unit[by_chance], kind="stable")]
+        folds = np.empty(n_units, dtype=np.int64)
+        # Dealt like cards through all strata, from a chance start.
+        folds[order] = (np.arange(n_units) + rng.integers(n_folds)) % n_folds
+        return folds
+
+
+def plan_draws(
+    rows: np.ndarray,
+    n_images: int,
+    labels: np.ndarray | None = None,
+    features: np.ndarray | None = None,
+    n_folds: int = defaults.DRAW_FOLDS,
+) -> DrawPlan:
+    """Decide what is held out together, and of what every fold has its share.
+
+    Args:
+        rows: `(n_triplets, 3)` indices of images: anchor, positive, negative.
+        n_images: how many images there are.
+        labels: `(n_images,)` integers; `NO_LABEL` where an image has none.
+        features: `(n_images, n_features)` float32, rows of length 1; finite where a triplet
+            has the image.
+        n_folds: folds of a round.
+    Raises:
+        SplitError: if there are too few images.
+    Example:
+        >>> rows = np.arange(36).reshape(12, 3)  # twelve groups of three images
+        >>> plan_draws(rows, 36).by == BY_GROUPS
+        True
+    """
+    images = np.unique(rows)
+    if len(images) < 3 * n_folds:
+        raise SplitError(
+            f"expected at least {3 * n_folds} images, three for each of {n_folds} folds, got "
+            f"{len(images)}"
+        )
+    groups = _join_images(rows[:, [0, 0]], rows[:, 1:], n_images)[images]
+    _, groups, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    unit_of_image = np.full(n_images, -1)
+    if len(sizes) >= defaults.MIN_DRAW_GROUPS and n_folds * sizes.max() <= len(images):
+        unit_of_image[images] = groups
+        # Groups alike in size, so that folds are.
+        return DrawPlan(BY_GROUPS, unit_of_image, np.zeros(len(sizes), dtype=np.int64))
+    unit_of_image[images] = np.arange(len(images))
+    return DrawPlan(BY_IMAGES, unit_of_image, find_strata(rows, n_images, labels, features)[images])
+
+
+def find_strata(
+    rows: np.ndarray,
+    n_images: int,
+    labels: np.ndarray | None = None,
+    features: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return `(n_images,)` integers: the class of each image, or what comes nearest to it.
+
+    Args:
+        rows, n_images, labels, features: see `plan_draws`.
+    """
+    images = np.unique(rows)
+    if labels is not None and np.any(labels[images] != NO_LABEL):
+        return np.where(labels == NO_LABEL, labels.max() + 1, labels)
+    strata = np.zeros(n_images, dtype=np.int64)
+    n_clusters = min(defaults.N_CLUSTERS, len(images) // defaults.MIN_GROUP_IMAGES)
+    if features is not None and n_clusters >= 2:
+        from sklearn.cluster import KMeans
+
+        strata[images] = KMeans(n_clusters, n_init=3, random_state=0).fit_predict(features[images])
+        return strata
+    # Classes never mix among positives, so there each of them is a component.
+    return _join_images(rows[:, [0]], rows[:, [1]], n_images)
+
+
+def draw_folds(
+    rows: np.ndarray, plan: DrawPlan, seed: int, n_folds: int = defaults.DRAW_FOLDS
+) -> Iterator[Draw]:
+    """Yield draws without end, fold after fold, round after round.
+
+    Args:
+        rows: `(n_triplets, 3)` indices of images.
+        plan: see `plan_draws`.
+        seed: of the folds.
+        n_folds: folds of a round; one of them is held out in a draw.
+    Raises:
+        SplitError: if round after round leaves no triplet on one of the sides.
+    """
+    round_, n_empty = 0, 0
+    while n_empty < _MAX_EMPTY_ROUNDS:
+        folds = plan.fold_units(n_folds, np.random.default_rng([seed, round_]))
+        fold_of_image = folds[plan.unit_of_image]
+        is_empty = True
+        for fold in range(n_folds):
+            split = separate_groups(plan.by, rows, fold_of_image, fold)
+            if len(split.train_rows) and len(split.val_rows):
+                is_empty = False
+                yield Draw(split.train_rows, split.val_rows, round_)
+        n_empty = n_empty + 1 if is_empty else 0
+        round_ += 1
+    raise SplitError(
+        f"expected triplets whose images are all held out beside others for training, got none in "
+        f"{_MAX_EMPTY_ROUNDS} draws of a share of 1/{n_folds} of the images. Judge more triplets "
+        "over the same images, or give validation triplets of your own."
+    )
+
+
+def _join_images(ones: np.ndarray, others: np.ndarray, n_images: int) -> np.ndarray:
+    """Return `(n_images,)` integers: the connected component of each image."""
+    edges = ones.ravel(), others.ravel()
+    graph = coo_array((np.ones(ones.size, dtype=bool), edges), shape=(n_images, n_images))
+    return connected_components(graph, directed=False)[1]

@@ -1,0 +1,165 @@
+"""Accuracy over the held-out triplets of many draws, with an interval that respects both sides.
+
+A triplet may be held out in several draws, and an image is in many triplets; what the heads of
+one draw have learned from is shared by all that they answer. The interval takes all of it into
+account: images go together as in `image_bootstrap`, also across draws, and the spread between
+the draws is added.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from math import isnan
+from typing import Any
+
+import numpy as np
+
+from tripletkit.evaluation.intervals import Interval, image_bootstrap
+
+
+@dataclass(frozen=True)
+class PooledScore:
+    """What held-out draws say of a model.
+
+    Attributes:
+        accuracy: 0 to 1; every image counts alike, however many triplets it is in.
+        interval: 95%; None where nothing can be said, as with every answer right.
+        n_triplets: distinct ones that were held out.
+        n_answers: held-out triplets over all draws.
+        n_images: of held-out triplets.
+        of_draws: the accuracy of each draw, every triplet alike.
+    """
+
+    accuracy: float
+    interval: Interval | None
+    n_triplets: int
+    n_answers: int
+    n_images: int
+    of_draws: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the score as JSON takes it."""
+        return asdict(self) | {
+            "interval": self.interval and self.interval.to_json(),
+            "of_draws": list(self.of_draws),
+        }
+
+
+@dataclass(frozen=True)
+class CandidateWorth:
+    """What held-out draws say of one part that an ensemble could have.
+
+    Attributes:
+        name: its features and its head.
+        score: of it alone.
+        weight: of its margins in the ensemble, in units of their spread; over all candidates
+            their sum is 1.
+        without: accuracy of the ensemble that is chosen without it; NaN for the only one.
+    """
+
+    name: str
+    score: PooledScore
+    weight: float
+    without: float
+
+
+@dataclass(frozen=True)
+class PooledValidation:
+    """What held-out draws say of a model, and of what it must be compared with.
+
+    Attributes:
+        score: of models that were trained, and chosen, without the images of the answers.
+        frozen: of all features without training, by cosine.
+        n_draws, n_rounds: held-out draws, and whole rounds of them.
+        by: what was held out; see `data.splits.draws`.
+        seconds_s: that the draws took.
+        candidates: each one's worth, where an ensemble was chosen.
+        epoch: the epoch that was best of `n_epochs`, where one was chosen.
+    """
+
+    score: PooledScore
+    frozen: PooledScore
+    n_draws: int
+    n_rounds: int
+    by: str
+    seconds_s: float
+    candidates: tuple[CandidateWorth, ...] = ()
+    epoch: int | None = None
+    n_epochs: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as JSON takes it."""
+        return {
+            "trained": self.score.to_json(),
+            "frozen_cosine": self.frozen.to_json(),
+            "n_draws": self.n_draws,
+            "n_rounds": self.n_rounds,
+            "held_out": self.by,
+            "seconds_s": round(self.seconds_s, 3),
+            "candidates": [
+                {
+                    "name": worth.name,
+                    "weight": worth.weight,
+                    "without": None if isnan(worth.without) else worth.without,
+                    "alone": worth.score.to_json(),
+                }
+                for worth in self.candidates
+            ],
+            "epoch": self.epoch,
+            "n_epochs": self.n_epochs,
+        }
+
+
+def score_pooled(right: np.ndarray, images: np.ndarray, draws: np.ndarray) -> PooledScore:
+    """Score the answers to held-out triplets of several draws.
+
+    Args:
+        right: `(n,)` 1 where the answer is right, 0 where not, a half for a tie.
+        images: `(n, 3)` indices of the triplets.
+        draws: `(n,)` integers, the draw of each.
+    Example:
+        >>> images = np.arange(12).reshape(4, 3)
+        >>> score_pooled(np.array([1, 1, 0, 1]), images, np.array([0, 0, 1, 1])).accuracy
+        0.75
+    """
+    right = np.asarray(right, dtype=np.float64)
+    weights = weigh_images_alike(images)
+    accuracy = float(weights @ right)
+    # A weighted mean is that of these.
+    values = accuracy + (right - accuracy) * weights * len(right)
+    low, high = values.min(), values.max()
+    of_images = image_bootstrap(values, images, bounds=(min(low, 0.0), max(high, 1.0)))
+    numbers = np.unique(draws)
+    of_draws = tuple(float(right[draws == number].mean()) for number in numbers)
+    interval = None
+    if of_images is not None:
+        spread = np.std(of_draws, ddof=1) if len(of_draws) > 1 else 0.0
+        of_training = 1.96 * spread / np.sqrt(len(of_draws))
+        ends = [np.hypot(end - accuracy, of_training) for end in (of_images.low, of_images.high)]
+        interval = Interval(
+            float(max(0.0, accuracy - ends[0])), float(min(1.0, accuracy + ends[1]))
+        )
+    return PooledScore(
+        accuracy,
+        interval,
+        len(np.unique(images, axis=0)),
+        len(right),
+        len(np.unique(images)),
+        of_draws,
+    )
+
+
+def weigh_images_alike(images: np.ndarray) -> np.ndarray:
+    """Return `(n,)` weights of triplets, of sum 1, so that images count alike.
+
+    A triplet gets from each of its three images an equal part of what the image has to give.
+
+    Args:
+        images: `(n, 3)` indices.
+    Example:
+        >>> weigh_images_alike(np.array([[0, 1, 2], [0, 1, 2], [3, 4, 5]])).tolist()
+        [0.25, 0.25, 0.5]
+    """
+    _, places, counts = np.unique(images, return_inverse=True, return_counts=True)
+    weights = (1 / counts[places.reshape(images.shape)]).sum(axis=1)
+    return weights / weights.sum()

@@ -1,0 +1,226 @@
+"""An ensemble whose parts are chosen by held-out draws and trained on all triplets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tripletkit import defaults
+from tripletkit.data.splits.draws import Draw
+from tripletkit.evaluation.distances import triplet_margins
+from tripletkit.evaluation.pooled import CandidateWorth, PooledScore, PooledValidation, score_pooled
+from tripletkit.features.unit_length import scale_to_unit_length
+from tripletkit.model.history import EpochRecord, TrainedHead
+from tripletkit.model.parts import Part
+from tripletkit.model.scaling import Scaling
+from tripletkit.model.settings import HeadSettings
+from tripletkit.progress import Progress
+from tripletkit.training.choosing import Choice, choose_parts
+from tripletkit.training.held_out import PART_DISTANCE, Candidate, HeldOut, score_held_out
+from tripletkit.training.part_training import train_part
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class TrainedPart:
+    """A part with its numbers.
+
+    Attributes:
+        part: as the record has it.
+        weights: of its layers; none of a frozen part.
+        scaling: of its features of length 1.
+    """
+
+    part: Part
+    weights: list[np.ndarray]
+    scaling: Scaling
+
+
+def validate_candidates(
+    features: np.ndarray,
+    rows: np.ndarray,
+    candidates: Sequence[Candidate],
+    draws: Iterator[Draw],
+    by: str,
+    seed: int,
+    *,
+    loss_weights: np.ndarray | None = None,
+    budget_s: float | None = None,
+    progress: Progress | None = None,
+) -> tuple[Choice, PooledValidation]:
+    """Choose how candidates are weighed, and say what the ensemble and each of them is worth.
+
+    Args:
+        by: what the draws hold out.
+        features, rows, candidates, draws, seed, loss_weights, budget_s, progress: see
+            `score_held_out`.
+    """
+    held_out = score_held_out(
+        features,
+        rows,
+        candidates,
+        draws,
+        seed,
+        loss_weights=loss_weights,
+        budget_s=budget_s,
+        progress=progress,
+    )
+    choice = choose_parts(held_out.margins, held_out.images)
+    validated = PooledValidation(
+        _score(held_out, cross_fit(held_out)),
+        _score(held_out, held_out.frozen),
+        held_out.n_draws,
+        held_out.n_rounds,
+        by,
+        held_out.seconds_s,
+        tuple(_measure_worth(held_out, candidates, choice)),
+    )
+    return choice, validated
+
+
+def cross_fit(held_out: HeldOut) -> np.ndarray:
+    """Return the ensemble's margins, its weights chosen without the images of each draw.
+
+    Weights chosen by the very answers that are scored would flatter: by a point on 240 images.
+
+    Returns:
+        `(n,)` float64.
+    """
+    margins = np.empty(len(held_out.draws))
+    for draw in range(held_out.n_draws):
+        is_asked = held_out.draws == draw
+        images = held_out.images[is_asked]
+        is_other = ~np.isin(held_out.images, images).any(axis=1)
+        if not is_other.any():
+            is_other = ~is_asked if not is_asked.all() else is_asked
+        chosen = choose_parts(held_out.margins[:, is_other], held_out.images[is_other])
+        margins[is_asked] = chosen.margins(held_out.margins[:, is_asked])
+    return margins
+
+
+def train_parts(
+    features: np.ndarray,
+    rows: np.ndarray,
+    candidates: Sequence[Candidate],
+    choice: Choice,
+    seed: int,
+    *,
+    loss_weights: np.ndarray | None = None,
+    progress: Progress | None = None,
+) -> list[TrainedPart]:
+    """Train what was chosen on all triplets.
+
+    Args:
+        features, rows, candidates, loss_weights: as they were validated with.
+        choice: their weights; candidates below `defaults.MIN_PART_WEIGHT` are left out.
+        seed: of the heads.
+        progress: told (done, total) in heads.
+    Returns:
+        `defaults.PART_MEMBERS` of each part that is trained, and one of each that is not.
+    """
+    images = np.unique(rows)
+    is_kept = choice.weights >= min(defaults.MIN_PART_WEIGHT, choice.weights.max())
+    shares = choice.distance_weights * is_kept
+    shares /= shares.sum()
+    jobs = [
+        (candidate, share / n_members, member)
+        for candidate, share in zip(candidates, shares, strict=True)
+        if share > 0
+        for n_members in [1 if candidate.settings is None else defaults.PART_MEMBERS]
+        for member in range(n_members)
+    ]
+    parts = []
+    for n_done, (candidate, share, member) in enumerate(jobs, 1):
+        unit = scale_to_unit_length(features[:, candidate.columns])
+        scaling = Scaling.of(unit[images])
+        settings, weights = candidate.settings, []
+        if settings is not None:
+            own = int(np.random.SeedSequence([seed, n_done, member]).generate_state(1)[0])
+            weights = train_part(scaling.apply(unit), rows, settings, own, loss_weights)
+        n_features = candidate.columns.stop - candidate.columns.start
+        part = Part(
+            candidate.features,
+            candidate.columns.start,
+            candidate.columns.stop,
+            candidate.head,
+            0 if settings is None else settings.hidden,
+            n_features if settings is None or settings.n_dims is None else settings.n_dims,
+            float(share),
+        )
+        parts.append(TrainedPart(part, weights, scaling))
+        if progress is not None:
+            progress(n_done, len(jobs))
+    return parts
+
+
+def build_trained(n_features: int, parts: Sequence[TrainedPart]) -> keras.Model:
+    """Return trained parts as one head: `(batch, n_features)` -> `(batch, n_dims)`."""
+    from tripletkit.model.part_heads import build_part_head, join_parts
+
+    return join_parts(
+        n_features,
+        [trained.part for trained in parts],
+        [build_part_head(trained.part, trained.weights, trained.scaling) for trained in parts],
+    )
+
+
+def finish_ensemble(
+    features: np.ndarray,
+    rows: np.ndarray,
+    parts: Sequence[TrainedPart],
+    settings: HeadSettings,
+    pooled: PooledValidation | None,
+) -> TrainedHead:
+    """Return trained parts as a trained model, compressed if so asked.
+
+    Args:
+        features, rows: as the parts were trained on.
+        parts: from `train_parts`.
+        settings: for `dim` and the seed.
+        pooled: what held-out draws say; its accuracy goes into the history.
+    Raises:
+        CollapseError: if the embeddings are alike.
+        RecipeError: if they cannot be compressed as asked.
+    """
+    from tripletkit.model.embedding import embed
+    from tripletkit.training.collapse import check_collapse
+    from tripletkit.training.epochs import compress_model
+
+    head = build_trained(features.shape[1], parts)
+    images, places = np.unique(rows, return_inverse=True)
+    if settings.is_compressed:
+        head = compress_model(head, features[images], settings)
+    embeddings = embed(head, features[images])
+    margins = triplet_margins(embeddings, places.reshape(-1, 3), PART_DISTANCE)
+    loss = float(np.maximum(settings.margin - margins, 0).mean())
+    spread, rank = check_collapse(embeddings, loss, settings, None)
+    accuracy = np.nan if pooled is None else pooled.score.accuracy
+    active = float(np.mean(margins < settings.margin))
+    return TrainedHead(head, [EpochRecord(1, loss, active, accuracy, spread, rank)], 1)
+
+
+def _score(held_out: HeldOut, margins: np.ndarray) -> PooledScore:
+    right = (margins > 0) + 0.5 * (margins == 0)
+    return score_pooled(right, held_out.images, held_out.draws)
+
+
+def _measure_worth(
+    held_out: HeldOut, candidates: Sequence[Candidate], choice: Choice
+) -> Iterator[CandidateWorth]:
+    for number, candidate in enumerate(candidates):
+        others = np.delete(held_out.margins, number, axis=0)
+        without = np.nan
+        if len(others):
+            chosen = choose_parts(others, held_out.images)
+            without = _score(held_out, chosen.margins(others)).accuracy
+        yield CandidateWorth(
+            candidate.name,
+            _score(held_out, held_out.margins[number]),
+            float(choice.weights[number]),
+            float(without),
+        )

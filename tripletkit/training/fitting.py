@@ -1,0 +1,239 @@
+"""From triplets and features to a head: validated on held-out draws, then trained on all."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tripletkit.data.splits.draws import Draw, draw_folds, plan_draws
+from tripletkit.data.training_set import TrainingSet
+from tripletkit.errors import FewTripletsWarning, SplitError
+from tripletkit.evaluation.pooled import PooledValidation
+from tripletkit.evaluation.validation import chooses_epoch
+from tripletkit.features.unit_length import scale_to_unit_length
+from tripletkit.model.history import EpochRecord, TrainedHead
+from tripletkit.model.parts import Part
+from tripletkit.model.recipes import get_recipe
+from tripletkit.model.settings import HeadSettings
+from tripletkit.progress import Stages
+from tripletkit.training.choosing import Choice
+from tripletkit.training.ensemble import finish_ensemble, train_parts, validate_candidates
+from tripletkit.training.epoch_choice import validate_epochs
+from tripletkit.training.epochs import train_model
+from tripletkit.training.held_out import Candidate, list_candidates, margins_without
+from tripletkit.training.unseen_classes import UnseenClasses, score_unseen_classes
+
+logger = logging.getLogger("tripletkit")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained head and how it came to be.
+
+    Attributes:
+        trained: the head.
+        settings: with which it was trained.
+        parts: of an ensemble, as the record has them; none of a single head.
+        pooled: what held-out draws say; None without any.
+        unseen: how an ensemble does on classes of images that it was trained without.
+    """
+
+    trained: TrainedHead
+    settings: HeadSettings
+    parts: tuple[Part, ...] = ()
+    pooled: PooledValidation | None = None
+    unseen: UnseenClasses | None = None
+
+
+def fit(
+    data: TrainingSet,
+    features: np.ndarray,
+    columns: Mapping[str, slice],
+    settings: HeadSettings,
+    loss_weights: np.ndarray | None,
+    *,
+    pools: bool,
+    budget_s: float | None,
+    unseen_fraction: float,
+    test_features: np.ndarray | None,
+    on_epoch: Callable[[EpochRecord, int], None],
+    stages: Stages,
+) -> Fitted:
+    """Train a head as its recipe says.
+
+    Args:
+        data: its validation triplets, if any, are its own or set apart by a split.
+        features: `(n_images, n_features)` float32 of the images in `data.names`.
+        columns: of each network and depth; see `feature_blocks`.
+        settings: of the head.
+        loss_weights: `(n_triplets, 2)` of the training triplets where people disagree.
+        pools: validate on held-out draws, then train on all training triplets. An ensemble is
+            chosen by such draws always.
+        budget_s: seconds that the draws may take; None for as many draws as are usual.
+        unseen_fraction: of the images to hold out as whole classes; of an ensemble alone.
+        test_features: of the images of a test; see `measure_unseen_classes`.
+        on_epoch: told each epoch and their number.
+        stages: told of progress.
+    Raises:
+        CollapseError: if the embeddings become alike.
+    """
+    rows = data.train.rows
+    if get_recipe(settings.recipe).part_heads:
+        return _fit_ensemble(
+            data,
+            features,
+            columns,
+            settings,
+            loss_weights,
+            budget_s=budget_s,
+            unseen_fraction=unseen_fraction,
+            test_features=test_features,
+            stages=stages,
+        )
+    pooled = None
+    if pools and (drawn := _draw(data, features, settings.seed)) is not None:
+        settings, pooled = validate_epochs(
+            features,
+            rows,
+            settings,
+            *drawn,
+            data.labels,
+            loss_weights=loss_weights,
+            budget_s=budget_s,
+            progress=stages("held-out draws"),
+        )
+        logger.info(
+            "Held out %d times: best after epoch %d of %d; training on all triplets.",
+            pooled.n_draws,
+            pooled.epoch,
+            pooled.n_epochs,
+        )
+    # Elsewhere the length of the step takes the place of the number of epochs.
+    by_epoch = not get_recipe(settings.recipe).starts_as_identity
+    trained = train_model(
+        features,
+        rows,
+        data.val.rows,
+        settings,
+        data.labels,
+        loss_weights=loss_weights,
+        chooses_epoch=by_epoch and pooled is None and chooses_epoch(len(data.val)),
+        on_epoch=lambda record: on_epoch(record, settings.epochs),
+        on_member=lambda member: logger.info("Head %d of %d.", member, settings.members),
+    )
+    return Fitted(trained, settings, pooled=pooled)
+
+
+def feature_blocks(columns: Mapping[str, slice]) -> dict[str, slice]:
+    """Return the columns of each network's last features, and of its early ones together.
+
+    An ensemble weighs these: the last layers tell classes apart, the early ones what people
+    see.
+
+    Args:
+        columns: of a source, such as `efficientnet-lite0` and
+            `efficientnet-lite0:block3b_depthwise_relu6`.
+    Example:
+        >>> feature_blocks({"net": slice(0, 4), "net:a": slice(4, 6), "net:b": slice(6, 9)})
+        {'net': slice(0, 4, None), 'net early': slice(4, 9, None)}
+    """
+    blocks: dict[str, slice] = {}
+    for name, taken in columns.items():
+        network, _, stage = name.partition(":")
+        name = f"{network} early" if stage else network
+        # The stages of one network stand side by side.
+        start = blocks[name].start if name in blocks else taken.start
+        blocks[name] = slice(start, taken.stop)
+    return blocks
+
+
+def _fit_ensemble(
+    data: TrainingSet,
+    features: np.ndarray,
+    columns: Mapping[str, slice],
+    settings: HeadSettings,
+    loss_weights: np.ndarray | None,
+    *,
+    budget_s: float | None,
+    unseen_fraction: float,
+    test_features: np.ndarray | None,
+    stages: Stages,
+) -> Fitted:
+    rows = data.train.rows
+    heads = get_recipe(settings.recipe).part_heads
+    candidates = list_candidates(feature_blocks(columns), heads)
+    drawn = _draw(data, features, settings.seed)
+    if drawn is None:
+        choice, pooled = _weigh_alike(candidates), None
+    else:
+        choice, pooled = validate_candidates(
+            features,
+            rows,
+            candidates,
+            *drawn,
+            settings.seed,
+            loss_weights=loss_weights,
+            budget_s=budget_s,
+            progress=stages("held-out draws"),
+        )
+    parts = train_parts(
+        features,
+        rows,
+        candidates,
+        choice,
+        settings.seed,
+        loss_weights=loss_weights,
+        progress=stages("heads"),
+    )
+    trained = finish_ensemble(features, rows, parts, settings, pooled)
+
+    def answer(train: np.ndarray, asked: np.ndarray) -> np.ndarray:
+        weights = None if loss_weights is None else loss_weights[train]
+        of_parts = [
+            margins_without(features, rows[train], rows[asked], candidate, settings.seed, weights)
+            if weight > 0
+            else np.zeros(len(asked))
+            for candidate, weight in zip(candidates, choice.weights, strict=True)
+        ]
+        return choice.margins(np.stack(of_parts))
+
+    unseen = None
+    if unseen_fraction:
+        try:
+            unseen = score_unseen_classes(
+                data,
+                features,
+                settings.seed,
+                unseen_fraction,
+                test_features,
+                loss_weights,
+                answer,
+            )
+        except SplitError as error:
+            warnings.warn(f"{error}\nTraining goes on without.", FewTripletsWarning, stacklevel=2)
+    return Fitted(trained, settings, tuple(one.part for one in parts), pooled, unseen)
+
+
+def _draw(data: TrainingSet, features: np.ndarray, seed: int) -> tuple[Iterator[Draw], str] | None:
+    """Return draws and what they hold out; None, with a warning, where there can be none."""
+    rows = data.train.rows
+    labels = data.labels and data.labels.of_image
+    try:
+        plan = plan_draws(rows, len(features), labels, scale_to_unit_length(features))
+        # The first one is made now, so that what cannot be is found before anything is trained.
+        next(draw_folds(rows, plan, seed))
+    except SplitError as error:
+        warnings.warn(
+            f"{error}\nTraining goes on without validation.", FewTripletsWarning, stacklevel=2
+        )
+        return None
+    return draw_folds(rows, plan, seed), plan.by
+
+
+def _weigh_alike(candidates: list[Candidate]) -> Choice:
+    alike = np.full(len(candidates), 1 / len(candidates))
+    return Choice(alike, np.ones(len(candidates)))

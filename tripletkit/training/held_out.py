@@ -1,0 +1,162 @@
+"""Margins of candidate parts on held-out triplets, from heads that never saw their images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tripletkit import defaults
+from tripletkit.data.splits.draws import Draw
+from tripletkit.evaluation.distances import FROZEN_DISTANCE, triplet_margins
+from tripletkit.features.unit_length import scale_to_unit_length
+from tripletkit.model.parts import FROZEN, PART_HEADS, RESIDUAL
+from tripletkit.model.scaling import Scaling
+from tripletkit.progress import Progress
+from tripletkit.training.draw_budget import DrawBudget, drop_ties
+from tripletkit.training.part_training import (
+    MLP_PART,
+    RESIDUAL_PART,
+    PartSettings,
+    embed_part,
+    train_part,
+)
+
+# Squared, because those of an ensemble's parts add up.
+PART_DISTANCE = "squared-l2"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A part that may become one of the ensemble.
+
+    Attributes:
+        features: what its columns are called.
+        columns: of the features.
+        head: one of `PART_HEADS`.
+    """
+
+    features: str
+    columns: slice
+    head: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.features}, {self.head}"
+
+    @property
+    def settings(self) -> PartSettings | None:
+        """How it is trained; None where it is not."""
+        if self.head == FROZEN:
+            return None
+        return RESIDUAL_PART if self.head == RESIDUAL else MLP_PART
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What held-out draws gave.
+
+    Attributes:
+        margins: `(n_candidates, n)` float32, above 0 where the positive is nearer.
+        frozen: `(n,)` float32, of all features without training, by cosine.
+        images: `(n, 3)` indices of the images of each triplet.
+        draws: `(n,)` the draw of each, from 0.
+        seconds_s: that the draws took.
+    """
+
+    margins: np.ndarray
+    frozen: np.ndarray
+    images: np.ndarray
+    draws: np.ndarray
+    seconds_s: float
+
+    @property
+    def n_draws(self) -> int:
+        return int(self.draws[-1]) + 1
+
+    @property
+    def n_rounds(self) -> int:
+        """Whole rounds, in each of which every image was held out once."""
+        return self.n_draws // defaults.DRAW_FOLDS
+
+
+def list_candidates(
+    blocks: Mapping[str, slice], heads: Sequence[str] = PART_HEADS
+) -> list[Candidate]:
+    """Return every head on every block of features."""
+    return [Candidate(name, columns, head) for name, columns in blocks.items() for head in heads]
+
+
+def score_held_out(
+    features: np.ndarray,
+    rows: np.ndarray,
+    candidates: Sequence[Candidate],
+    draws: Iterator[Draw],
+    seed: int,
+    *,
+    loss_weights: np.ndarray | None = None,
+    budget_s: float | None = None,
+    progress: Progress | None = None,
+) -> HeldOut:
+    """Train the candidates without the images of each draw and let them answer its triplets.
+
+    Args:
+        features: `(n_images, n_features)` float32.
+        rows: `(n_triplets, 3)` indices: anchor, positive, negative.
+        candidates: what to train.
+        draws: see `draw_folds`.
+        seed: of the heads.
+        loss_weights: see `train_part`; triplets on which people are tied are not asked.
+        budget_s, progress: see `DrawBudget`.
+    """
+    budget = DrawBudget(draws, budget_s, progress)
+    margins, frozen, triplets, numbers = [], [], [], []
+    for draw in budget:
+        asked = drop_ties(draw.held_out_rows, loss_weights)
+        if not len(asked):
+            continue
+        weights = None if loss_weights is None else loss_weights[draw.train_rows]
+        trained = rows[draw.train_rows]
+        own_seed = seed + budget.n_draws
+        margins.append(
+            [
+                margins_without(features, trained, rows[asked], candidate, own_seed, weights)
+                for candidate in candidates
+            ]
+        )
+        frozen.append(triplet_margins(features, rows[asked], FROZEN_DISTANCE))
+        triplets.append(asked)
+        numbers.append(np.full(len(asked), budget.n_draws))
+        budget.note(len(asked))
+    budget.check()
+    asked = np.concatenate(triplets)
+    return HeldOut(
+        np.concatenate([np.stack(of_draw) for of_draw in margins], axis=1),
+        np.concatenate(frozen),
+        rows[asked],
+        np.concatenate(numbers),
+        budget.spent_s,
+    )
+
+
+def margins_without(
+    features: np.ndarray,
+    train_rows: np.ndarray,
+    asked: np.ndarray,
+    candidate: Candidate,
+    seed: int,
+    loss_weights: np.ndarray | None = None,
+) -> np.ndarray:
+    """Train a candidate and return its margins on other triplets: `(n_asked,)` float32."""
+    images, places = np.unique(np.concatenate([train_rows, asked]), return_inverse=True)
+    places = places.reshape(-1, 3)
+    trained, questions = places[: len(train_rows)], places[len(train_rows) :]
+    unit = scale_to_unit_length(features[images, candidate.columns])
+    scaled = Scaling.of(unit[np.unique(trained)]).apply(unit)
+    settings, weights = candidate.settings, []
+    if settings is not None:
+        weights = train_part(scaled, trained, settings, seed, loss_weights)
+    needed, questions = np.unique(questions, return_inverse=True)
+    embeddings = embed_part(scaled[needed], weights, settings)
+    return triplet_margins(embeddings, questions.reshape(-1, 3), PART_DISTANCE)

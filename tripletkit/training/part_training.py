@@ -1,0 +1,351 @@
+"""Training of the parts of an ensemble: small heads by steps of Adam, in NumPy.
+
+Many such heads are trained to choose between, on a third of the triplets each, so that a step has
+to be short. Three things make it so. A batch is large against the number of images, each of
+which is encoded once a step. Distances of a residual head come from inner products, which need
+its step in the hidden width only: nothing as wide as the features is gathered for a triplet.
+And the gradient reaches the embeddings through a sparse matrix with an entry for each pair.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from scipy.sparse import coo_array, csr_array
+
+from tripletkit.errors import CollapseError
+from tripletkit.features.unit_length import scale_to_unit_length
+
+_SMALL = np.float32(1e-12)
+# Dropout masks are drawn as bytes.
+_BYTE = 256
+# Triplets at a time when inner products of their features are taken.
+_BLOCK_ROWS = 2048
+
+
+@dataclass(frozen=True)
+class PartSettings:
+    """What decides the training of one part.
+
+    Attributes:
+        head: `"residual"` (the features and a learned step away from them) or `"mlp"` (short
+            embeddings of their own).
+        hidden: width of the hidden layer.
+        n_dims: numbers in an embedding; None for as many as there are features.
+        dropout: share of the hidden values, and of a residual head's features on the way to the
+            step, that is dropped in training.
+        margin: of the hinge; on squared distances where `is_squared`.
+        is_squared: the loss takes squared distances.
+        n_steps, batch_size: steps in all, and triplets in one.
+        learning_rate: of Adam.
+    """
+
+    head: str
+    hidden: int
+    n_dims: int | None
+    dropout: float
+    margin: float
+    is_squared: bool
+    n_steps: int
+    batch_size: int
+    learning_rate: float
+
+
+RESIDUAL_PART = PartSettings("residual", 128, None, 0.4, 0.3, True, 150, 1024, 1e-3)
+MLP_PART = PartSettings("mlp", 256, 32, 0.5, 0.2, False, 120, 1024, 2e-3)
+
+
+def train_part(
+    features: np.ndarray,
+    rows: np.ndarray,
+    settings: PartSettings,
+    seed: int,
+    loss_weights: np.ndarray | None = None,
+) -> list[np.ndarray]:
+    """Train one head on triplets.
+
+    Args:
+        features: `(n_images, n_features)` float32, standardised.
+        rows: `(n_triplets, 3)` indices into `features`: anchor, positive, negative; at least one.
+        settings: see `PartSettings`.
+        seed: of weights, dropout and order.
+        loss_weights: `(n_triplets, 2)` of each triplet's loss as it stands and with positive and
+            negative exchanged, where people disagree.
+    Returns:
+        Kernel and bias of the hidden layer, and of the layer behind it.
+    Raises:
+        CollapseError: if the weights are no longer numbers.
+    References:
+        Schroff, Kalenichenko, Philbin. FaceNet. CVPR 2015. arXiv:1503.03832 (the loss); Kingma,
+        Ba. Adam. ICLR 2015. arXiv:1412.6980.
+    """
+    rng = np.random.default_rng(seed)
+    head: _Head = (_Residual if settings.head == "residual" else _Mlp)(features, settings, rng)
+    optimizer = _Adam(head.weights, settings.learning_rate)
+    known = head.inner_products(rows)
+    for chosen in _batches(len(rows), settings, rng):
+        images, places = np.unique(rows[chosen], return_inverse=True)
+        places = places.reshape(-1, 3)
+        weights = None if loss_weights is None else loss_weights[chosen].astype(np.float32)
+        head.encode(images)
+        gradient = _pair_gradients(head, places, known[chosen], settings, weights)
+        optimizer.step(head.gradients(gradient))
+    if not all(np.isfinite(values).all() for values in head.weights):
+        raise CollapseError(
+            "the weights of a part are no longer finite: expected features of usual size. "
+            "Try `--recipe mlp` with a smaller `learning_rate`."
+        )
+    return head.weights
+
+
+def embed_part(
+    features: np.ndarray, weights: list[np.ndarray], settings: PartSettings | None
+) -> np.ndarray:
+    """Return the embeddings of images: `(n_images, n_dims)` float32 of length 1.
+
+    Args:
+        features: `(n_images, n_features)` float32, standardised as in training.
+        weights: from `train_part`.
+        settings: the same as there; None for the features alone.
+    """
+    if settings is None:
+        return scale_to_unit_length(features)
+    kernel, bias, last_kernel, last_bias = weights
+    step = np.maximum(features @ kernel + bias, 0) @ last_kernel + last_bias
+    return scale_to_unit_length(features + step if settings.head == "residual" else step)
+
+
+class _Head(Protocol):
+    """A head that is trained; `encode` comes before the others of a step."""
+
+    weights: list[np.ndarray]
+
+    def inner_products(self, rows: np.ndarray) -> np.ndarray:
+        """Return `(n_triplets, 2)`: what is known beforehand of anchor and positive, negative."""
+
+    def encode(self, images: np.ndarray) -> None:
+        """Take the images of a batch, each once."""
+
+    def squares(self) -> np.ndarray:
+        """Return the squared lengths of the embeddings before they are scaled to length 1."""
+
+    def products(self, one: np.ndarray, other: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """Return inner products of embeddings at places of the batch."""
+
+    def gradients(self, of_embeddings: csr_array) -> list[np.ndarray]:
+        """Return those of the weights; the matrix times the embeddings is that of these."""
+
+
+class _Hidden:
+    """The hidden layer, which both heads have."""
+
+    def __init__(
+        self, features: np.ndarray, settings: PartSettings, rng: np.random.Generator
+    ) -> None:
+        self._features, self._rng, self._dropout = features, rng, settings.dropout
+        n_features = features.shape[1]
+        self._kept = np.float32(1 / (1 - settings.dropout))
+        self.weights = [
+            _he_normal(rng, n_features, settings.hidden),
+            np.zeros(settings.hidden, np.float32),
+        ]
+
+    def _enter(self, taken: np.ndarray) -> None:
+        """Compute the hidden values of features."""
+        hidden = taken @ self.weights[0]
+        hidden += self.weights[1]
+        self._is_on = hidden > 0
+        if self._dropout:
+            self._is_on &= self._draw_mask(hidden.shape)
+            hidden *= self._kept
+        hidden *= self._is_on
+        self._taken, self._hidden = taken, hidden
+
+    def _leave(self, of_hidden: np.ndarray) -> list[np.ndarray]:
+        """Return the gradients of the layer; `of_hidden` is that of the values, and changed."""
+        of_hidden *= self._is_on
+        if self._dropout:
+            of_hidden *= self._kept
+        return [self._taken.T @ of_hidden, of_hidden.sum(axis=0)]
+
+    def _draw_mask(self, shape: tuple[int, ...]) -> np.ndarray:
+        drawn = np.frombuffer(self._rng.bytes(int(np.prod(shape))), np.uint8)
+        return drawn.reshape(shape) >= round(self._dropout * _BYTE)
+
+
+class _Mlp(_Hidden):
+    def __init__(
+        self, features: np.ndarray, settings: PartSettings, rng: np.random.Generator
+    ) -> None:
+        super().__init__(features, settings, rng)
+        n_dims = settings.n_dims or features.shape[1]
+        self.weights += [_he_normal(rng, settings.hidden, n_dims), np.zeros(n_dims, np.float32)]
+
+    def inner_products(self, rows: np.ndarray) -> np.ndarray:
+        return np.zeros((len(rows), 2), np.float32)
+
+    def encode(self, images: np.ndarray) -> None:
+        self._enter(self._features[images])
+        self._embeddings = self._hidden @ self.weights[2] + self.weights[3]
+
+    def squares(self) -> np.ndarray:
+        return _row_products(self._embeddings, self._embeddings)
+
+    def products(self, one: np.ndarray, other: np.ndarray, known: np.ndarray) -> np.ndarray:
+        return known + _row_products(self._embeddings[one], self._embeddings[other])
+
+    def gradients(self, of_embeddings: csr_array) -> list[np.ndarray]:
+        gradient = of_embeddings @ self._embeddings
+        last = [self._hidden.T @ gradient, gradient.sum(axis=0)]
+        return [*self._leave(gradient @ self.weights[2].T), *last]
+
+
+class _Residual(_Hidden):
+    """An embedding is x + W h. Its inner products are x x' + h W'x' + (W'x + W'W h) h'."""
+
+    def __init__(
+        self, features: np.ndarray, settings: PartSettings, rng: np.random.Generator
+    ) -> None:
+        super().__init__(features, settings, rng)
+        n_features = features.shape[1]
+        # Without a bias: the same shift of all images, which differences do not see. It is there
+        # so that both heads have the same layers.
+        self.weights += [
+            np.zeros((settings.hidden, n_features), np.float32),
+            np.zeros(n_features, np.float32),
+        ]
+        self._squares = _row_products(features, features)
+
+    def inner_products(self, rows: np.ndarray) -> np.ndarray:
+        known = np.empty((len(rows), 2), np.float32)
+        for start in range(0, len(rows), _BLOCK_ROWS):
+            anchor, *others = (self._features[part] for part in rows[start : start + 2048].T)
+            for column, other in enumerate(others):
+                known[start : start + len(anchor), column] = _row_products(anchor, other)
+        return known
+
+    def encode(self, images: np.ndarray) -> None:
+        self._images = self._features[images]
+        self._of_images = self._squares[images]
+        taken = self._images
+        if self._dropout:
+            taken = taken * self._draw_mask(taken.shape)
+            taken *= self._kept
+        self._enter(taken)
+        last = self.weights[2]
+        self._projected = self._images @ last.T
+        # W' times the embedding.
+        self._seen = self._projected + self._hidden @ (last @ last.T)
+
+    def squares(self) -> np.ndarray:
+        own = _row_products(self._hidden, self._projected)
+        return self._of_images + own + _row_products(self._seen, self._hidden)
+
+    def products(self, one: np.ndarray, other: np.ndarray, known: np.ndarray) -> np.ndarray:
+        return (
+            known
+            + _row_products(self._hidden[one], self._projected[other])
+            + _row_products(self._seen[one], self._hidden[other])
+        )
+
+    def gradients(self, of_embeddings: csr_array) -> list[np.ndarray]:
+        weighed = of_embeddings @ self._hidden
+        last = weighed.T @ self._images
+        last += (weighed.T @ self._hidden) @ self.weights[2]
+        of_bias = np.zeros_like(self.weights[3])
+        return [*self._leave(of_embeddings @ self._seen), last, of_bias]
+
+
+def _pair_gradients(
+    head: _Head,
+    places: np.ndarray,
+    known: np.ndarray,
+    settings: PartSettings,
+    loss_weights: np.ndarray | None,
+) -> csr_array:
+    """Return the matrix that gives the gradient of the mean loss when it meets the embeddings.
+
+    Args:
+        places: `(n_triplets, 3)` in the batch.
+        known: `(n_triplets, 2)` from `inner_products`.
+    """
+    anchor, positive, negative = places.T
+    scale = 1 / np.sqrt(head.squares() + _SMALL)
+    cosines = [
+        head.products(anchor, other, of_pair) * scale[anchor] * scale[other]
+        for other, of_pair in ((positive, known[:, 0]), (negative, known[:, 1]))
+    ]
+    # Of embeddings of length 1, and how a distance changes with its cosine.
+    distances = [np.maximum(2 - 2 * cosine, _SMALL) for cosine in cosines]
+    slopes = [np.full_like(squared, -2) for squared in distances]
+    if not settings.is_squared:
+        distances = [np.sqrt(squared) for squared in distances]
+        slopes = [-1 / distance for distance in distances]
+    difference = distances[0] - distances[1]
+    pull = (difference + settings.margin > 0).astype(np.float32)
+    if loss_weights is not None:
+        exchanged = (settings.margin - difference > 0).astype(np.float32)
+        pull = loss_weights[:, 0] * pull - loss_weights[:, 1] * exchanged
+    pull /= len(places)
+    entries, ones, others = [], [], []
+    diagonal = np.zeros(len(scale), np.float32)
+    pairs = ((positive, cosines[0], pull * slopes[0]), (negative, cosines[1], -pull * slopes[1]))
+    for other, cosine, gradient in pairs:
+        entries += [gradient * scale[anchor] * scale[other]] * 2
+        ones += [anchor, other]
+        others += [other, anchor]
+        for end in (anchor, other):
+            diagonal -= np.bincount(end, gradient * cosine, len(scale)).astype(np.float32)
+    every = np.arange(len(scale))
+    entries.append(diagonal * scale**2)
+    coordinates = np.concatenate([*ones, every]), np.concatenate([*others, every])
+    return coo_array((np.concatenate(entries), coordinates), shape=(len(scale),) * 2).tocsr()
+
+
+def _batches(n_triplets: int, settings: PartSettings, rng: np.random.Generator):
+    """Yield the triplets of each step: every one once a pass, in an order of chance."""
+    size = min(settings.batch_size, n_triplets)
+    waiting = np.empty(0, np.int64)
+    for _ in range(settings.n_steps):
+        if len(waiting) < size:
+            waiting = np.concatenate([waiting, rng.permutation(n_triplets)])
+        yield waiting[:size]
+        waiting = waiting[size:]
+
+
+def _he_normal(rng: np.random.Generator, n_in: int, n_out: int) -> np.ndarray:
+    return rng.standard_normal((n_in, n_out), np.float32) * np.float32(np.sqrt(2 / n_in))
+
+
+def _row_products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    return np.einsum("ij,ij->i", left, right)
+
+
+class _Adam:
+    """Adam on a list of arrays, which are changed in place."""
+
+    def __init__(self, weights: list[np.ndarray], learning_rate: float) -> None:
+        self._weights, self._rate, self._n_steps = weights, learning_rate, 0
+        self._means, self._squares, self._spare = (
+            [np.zeros_like(values) for values in weights] for _ in range(3)
+        )
+
+    def step(self, gradients: list[np.ndarray]) -> None:
+        self._n_steps += 1
+        rate = self._rate * np.sqrt(1 - 0.999**self._n_steps) / (1 - 0.9**self._n_steps)
+        for values, gradient, mean, square, spare in zip(
+            self._weights, gradients, self._means, self._squares, self._spare, strict=True
+        ):
+            mean *= np.float32(0.9)
+            mean += np.multiply(gradient, np.float32(0.1), out=spare)
+            square *= np.float32(0.999)
+            np.multiply(gradient, gradient, out=spare)
+            spare *= np.float32(0.001)
+            square += spare
+            np.sqrt(square, out=spare)
+            spare += np.float32(1e-7)
+            np.divide(mean, spare, out=spare)
+            spare *= np.float32(rate)
+            values -= spare
