@@ -33,8 +33,8 @@ import numpy as np
 import pandas as pd
 
 from tripletkit.cli.main import tripletkit
-from tripletkit.cli.tables import align_columns
 from tripletkit.model.model_folder import HISTORY_FILE, load_model
+from tripletkit.texts.tables import align_columns
 
 # How each way is asked for.
 WAYS: dict[str, list[str]] = {

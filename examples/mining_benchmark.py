@@ -29,7 +29,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tripletkit import defaults
-from tripletkit.cli.tables import align_columns
 from tripletkit.data.label_triplets import draw_triplets
 from tripletkit.data.labels import ImageLabels, read_classes
 from tripletkit.data.triplet_files import read_triplets
@@ -54,6 +53,7 @@ from tripletkit.reporting.style import (
     make_figure,
     write_figure,
 )
+from tripletkit.texts.tables import align_columns
 from tripletkit.training.batches import Batch, TripletBatches
 from tripletkit.training.epochs import share_right, train_head
 from tripletkit.training.head_training import LabelTraining

@@ -330,7 +330,7 @@ def test_a_broken_download_is_said(downloadable, monkeypatch):
 
 
 def test_weights_need_a_named_backbone(tiny_weights):
-    with pytest.raises(BackboneError, match=r"--backbone auto\. Name it"):
+    with pytest.raises(BackboneError, match=r"`backbone=auto`\. Name it"):
         choose_backbone("auto", tiny_weights)
 
 

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from tripletkit.api.mining import Mined, MinedFiles
 from tripletkit.cli.main import tripletkit
-from tripletkit.cli.mined import Mined, write_mined
+from tripletkit.data.outputs import Outputs
 from tripletkit.data.triplet_files import read_triplets
 from tripletkit.evaluation.distances import pair_distances, triplet_margins
 
@@ -256,7 +257,8 @@ def test_outputs_appear_all_or_none(mine, labels_file, toy_competition, tmp_path
 def test_the_table_of_mined_rows_holds_no_formulas(tmp_path):
     table = pd.DataFrame({"anchor": ["=1.jpg", "b"], "label": ["@x", None], "distance": [-0.5, 1]})
     mined = Mined(table, ["=1.jpg", "b"], np.array([[0, 1, 1]]), lambda: None, {}, "")
-    write_mined(mined, tmp_path / "mined.csv", tmp_path / "hard.txt", None)
+    files = MinedFiles.check(Outputs(), tmp_path / "mined.csv", tmp_path / "hard.txt", None)
+    files.write(mined)
     assert (tmp_path / "mined.csv").read_text().splitlines() == [
         "anchor,label,distance",
         "'=1.jpg,'@x,-0.5",

@@ -18,7 +18,7 @@ PACKAGE = Path(tripletkit.__file__).parent
 # measures itself by the very margins that answers are made of, so `evaluation` comes before it.
 ROOMS = (
     "errors defaults progress registry data features evaluation model mining losses search "
-    "training collecting reporting api cli"
+    "training collecting reporting texts api cli"
 ).split()
 SLOW = {"tensorflow", "keras"}
 MAY_IMPORT_SLOW = ("features", "model", "losses", "mining", "training")

@@ -377,7 +377,7 @@ def test_other_weights_are_refused(model_path, tmp_path):
 def test_a_weights_file_that_is_gone_is_asked_for(tmp_path, head, record, tiny_weights):
     gone = replace(record, weights_files=[str(tmp_path / "gone.h5")])
     save_model(tmp_path / "m", head, HISTORY, gone)
-    with pytest.raises(BackboneError, match=r"gone.h5, which is gone.*--weights tiny=FILE"):
+    with pytest.raises(BackboneError, match=r"gone.h5, which is gone.*`weights=tiny=FILE`"):
         find_weights(tmp_path / "m")
     assert find_weights(tmp_path / "m", tiny_weights) == tiny_weights
 

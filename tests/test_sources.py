@@ -197,10 +197,10 @@ def test_weights_of_a_model_of_two_are_asked_for_by_name(other_backbone, tiny_we
         ).parts
         return first.find_weights(), second.find_weights()
 
-    with pytest.raises(BackboneError, match=r"which is gone.*--weights tiny-other=FILE"):
+    with pytest.raises(BackboneError, match=r"which is gone.*`weights=tiny-other=FILE`"):
         find({})
     assert find({"tiny-other": moved}) == (tiny_weights, moved)
-    with pytest.raises(WeightsError, match=r"strange.*got others.*--weights tiny-other=FILE"):
+    with pytest.raises(WeightsError, match=r"strange.*got others.*`weights=tiny-other=FILE`"):
         find({"tiny-other": strange})
     with pytest.raises(BackboneError, match="expected a backbone among tiny, tiny-other"):
         find({"resnet50": moved})

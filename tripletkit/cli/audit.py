@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tripletkit import defaults
-from tripletkit.cli.console import progress_bar, show_json
+from tripletkit.cli.console import progress_bar, show_json, show_text
 from tripletkit.cli.options import (
     INPUT_FILE,
     INPUT_FOLDER,
@@ -70,9 +70,9 @@ def audit(
     triplets that name one image twice, contradictions, cycles, and anything shared with an
     --against file. Repeats and odd images are told, and are no findings.
     """
-    from tripletkit.cli.audit_text import describe_audit, jsonable
     from tripletkit.data.audit import audit_triplets
     from tripletkit.data.triplet_files import scan_triplets, warn_of_ignored
+    from tripletkit.texts.audit import describe_audit, jsonable
 
     scan = scan_triplets(input_source(triplets))
     if not len(scan.triplets):
@@ -92,6 +92,6 @@ def audit(
     if as_json:
         show_json(jsonable(result))
     else:
-        click.echo(describe_audit(result))
+        show_text(describe_audit(result))
     if strict and result.findings():
         context.exit(STRICT_FAILED)

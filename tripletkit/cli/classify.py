@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tripletkit import defaults
-from tripletkit.cli.class_text import describe_measures
 from tripletkit.cli.collections import open_collection
-from tripletkit.cli.console import say, show_json, warn
+from tripletkit.cli.console import say, show_json, show_text, warn
 from tripletkit.cli.encoders import choose_encoder, encoder_options
 from tripletkit.cli.options import (
     INPUT_FOLDER,
@@ -27,7 +26,6 @@ from tripletkit.cli.options import (
     quiet_option,
     seed_option,
 )
-from tripletkit.cli.tables import align_columns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -176,10 +174,12 @@ def classify(
     if figure_file is not None:
         _draw(figure_file, confusion.counts, confusion.labels)
     distances = {name: distance for name, (_, distance) in spaces.items()}
+    from tripletkit.texts.classification import describe_classification
+
     if as_json:
         show_json(_as_json(scores, distances, confusion.labels, confusion.counts))
     else:
-        click.echo(_describe(scores, distances))
+        show_text(describe_classification(scores, distances))
 
 
 def _hold_out(found: LabelledImages, fraction: float, seed: int) -> np.ndarray:
@@ -223,32 +223,3 @@ def _as_json(
         for name, score in scores.items()
     }
     return by_space | {"classes": classes, "confusion": counts.tolist()}
-
-
-def _describe(scores: dict[str, ClassificationScores], distances: dict[str, str]) -> str:
-    first = next(iter(scores.values()))
-    lines = [
-        f"{first.n_queries:,} held-out images of {first.n_classes:,} classes, classified by "
-        f"{first.n_reference:,} others. Always saying the commonest class: "
-        f"{first.commonest_class:.4f} right."
-    ]
-    if first.n_unknown:
-        lines.append(f"Held-out images of classes that no other has: {first.n_unknown:,}.")
-    heading = [""]
-    for name in scores:
-        heading += [f"{name}, {distances[name]}", "95% interval"]
-    rows = [heading]
-    for parts in zip(*map(describe_measures, scores.values()), strict=True):
-        title = parts[0][0]
-        rows.append([title, *(text for part in parts for text in part[1:])])
-    for title, attribute, form in (
-        ("variance within classes", "within", ".4f"),
-        ("variance between classes", "between", ".4f"),
-        ("share within classes", "within_share", ".1%"),
-    ):
-        row = [title]
-        for score in scores.values():
-            row += [format(getattr(score.variances, attribute), form), ""]
-        rows.append(row)
-    right = range(1, len(heading), 2)
-    return "\n".join([*lines, "", align_columns(rows, right=list(right))])

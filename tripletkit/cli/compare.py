@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tripletkit.cli.console import say, show_json
+from tripletkit.cli.console import say, show_json, show_text
 from tripletkit.cli.options import (
     INPUT_FILE,
     OUTPUT_FILE,
@@ -17,8 +17,7 @@ from tripletkit.cli.options import (
     json_option,
     quiet_option,
 )
-from tripletkit.cli.score import describe_image_interval, describe_interval, triplets_option
-from tripletkit.cli.tables import align_columns
+from tripletkit.cli.score import triplets_option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from tripletkit.data.outputs import OutputFile
     from tripletkit.data.triplets import Triplets
     from tripletkit.evaluation.answers import Answers, Truth
-    from tripletkit.evaluation.compare import Comparison, PairComparison
 
 
 @click.command()
@@ -79,76 +77,15 @@ def compare(
     triplets = _find_triplets(entries, triplets_file)
     credits = {answers.source: credit_rows(answers, truth.labels) for answers in entries}
     result = compare_answers(credits, triplets.rows if triplets else None)
+    from tripletkit.texts.comparison import describe_comparison
+
     if as_json:
         show_json(result.to_json())
     else:
-        click.echo(describe_comparison(result))
+        show_text(describe_comparison(result))
     if output is not None:
         n_rows = _write_differing_rows(output, entries, truth, triplets)
         say(f"Wrote {n_rows:,} rows with different answers to {output}.")
-
-
-def describe_comparison(result: Comparison) -> str:
-    """Return the comparison as lines of text."""
-    table = [["accuracy", "95% interval (rows)", "95% interval (images)", "file"]]
-    for ranked in result.ranking:
-        images = describe_image_interval(ranked.image_interval)
-        wilson = describe_interval(ranked.wilson)
-        table.append([f"{ranked.accuracy:.4f}", wilson, images, ranked.name])
-    parts = [f"{result.n:,} rows\n\n{align_columns(table)}"]
-    parts += [_describe_pair(pair, len(result.pairs)) for pair in result.pairs]
-    return "\n\n".join(parts)
-
-
-def _describe_pair(pair: PairComparison, n_pairs: int) -> str:
-    percent = 100 / max(1, _count_rows(pair))
-    lines = [
-        ["  difference", f"{pair.difference:+.4f}"],
-        ["  95% interval", _describe_difference(pair)],
-        ["  McNemar exact p", f"{pair.mcnemar_p:.3g} (takes rows as independent)"],
-    ]
-    if n_pairs > 1:
-        lines.append(["  Holm p", f"{pair.holm_p:.3g} (corrected for {n_pairs} pairs)"])
-    lines += [
-        [f"  {what}", f"{n:,} rows ({n * percent:.1f}%)"]
-        for what, n in (
-            ("both right", pair.n_both_right),
-            ("only the first right", pair.n_left_only),
-            ("only the second right", pair.n_right_only),
-            ("both wrong", pair.n_both_wrong),
-        )
-    ]
-    smallest = "not known: the two are right on the same rows"
-    if pair.smallest_difference is not None:
-        smallest = f"{pair.smallest_difference:.4f} (found at 5% in 80% of such files)"
-    lines.append(["  smallest difference shown", smallest])
-    return f"{pair.left} against {pair.right}\n{align_columns(lines)}\n  {_verdict(pair)}"
-
-
-def _describe_difference(pair: PairComparison) -> str:
-    from tripletkit.evaluation.intervals import NoInterval
-
-    interval = pair.image_interval
-    if interval is None:
-        return "not known: needs the triplets (--triplets FILE)"
-    if isinstance(interval, NoInterval):
-        return f"none: {interval.detail}"
-    return f"{interval.low:+.4f} to {interval.high:+.4f} (paired, allows for shared images)"
-
-
-def _verdict(pair: PairComparison) -> str:
-    """Say it in a sentence: the test for many pairs must show it, and the interval if known."""
-    from tripletkit.evaluation.intervals import NoInterval
-
-    interval = pair.image_interval
-    if pair.holm_p < 0.05 and isinstance(interval, NoInterval):
-        return f"On these rows {pair.left} is better; whether on others: {interval.detail}."
-    is_shown = pair.holm_p < 0.05 and (interval is None or interval.low > 0)
-    return f"{pair.left} is better." if is_shown else "No sign that either is truly better."
-
-
-def _count_rows(pair: PairComparison) -> int:
-    return pair.n_both_right + pair.n_left_only + pair.n_right_only + pair.n_both_wrong
 
 
 def _find_triplets(entries: list[Answers], triplets_file: Path | None) -> Triplets | None:

@@ -19,7 +19,10 @@ from tripletkit.cli.flags import spell_flags
 from tripletkit.errors import TripletkitWarning
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tripletkit.progress import Progress, Stages
+    from tripletkit.training.result import TrainingResult
 
 _QUIET = "tripletkit.quiet"
 
@@ -83,6 +86,25 @@ class _Remarks(logging.Handler):
 def _spell(message: str) -> str:
     context = click.get_current_context(silent=True)
     return spell_flags(message, context and context.command)
+
+
+def show_training(output: Path, result: TrainingResult, as_json: bool) -> None:
+    """Print what came out of a training, and what to do with it."""
+    from tripletkit.texts.training import describe_training
+
+    if as_json:
+        show_json({"model": str(output)} | result.record.to_json())
+        return
+    where = click.format_filename(output)
+    show_text(
+        f"{describe_training(result)}\n\nThe model is in {where}. Next:\n"
+        f"  tripletkit predict test.txt --model {where} > preds.csv"
+    )
+
+
+def show_text(text: str) -> None:
+    """Print a result on stdout, with flags where the library names settings."""
+    click.echo(_spell(text))
 
 
 def show_json(value: dict[str, Any]) -> None:

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from tripletkit import defaults
-from tripletkit.cli.console import say, show_json
+from tripletkit.cli.console import say, show_json, show_text
 from tripletkit.cli.options import INPUT_FILE, input_source, json_option, quiet_option, seed_option
-from tripletkit.cli.score import describe_interval
-from tripletkit.cli.tables import align_columns
 
 if TYPE_CHECKING:
-    from tripletkit.evaluation.baselines import Baseline
+    pass
 
 
 @click.command()
@@ -55,23 +53,9 @@ def controls(
     if labels is None:
         say("No truth file: taking every first image for the nearer one (truth all 1).")
     found = run_baselines(train_triplets, val_triplets, labels, ordinal=ordinal, seed=seed)
+    from tripletkit.texts.scores import describe_baselines
+
     if as_json:
         show_json({"baselines": [baseline.to_json() for baseline in found]})
     else:
-        click.echo(describe_baselines(found))
-
-
-def describe_baselines(found: list[Baseline]) -> str:
-    """Return the baselines as lines of text."""
-    table = [["baseline", "accuracy", "95% interval", "rows", "undecided (half right)"]]
-    table += [
-        [
-            baseline.name,
-            f"{baseline.accuracy:.4f}",
-            describe_interval(baseline.wilson),
-            f"{baseline.n:,}",
-            f"{baseline.n_undecided:,}",
-        ]
-        for baseline in found
-    ]
-    return align_columns(table, right=[3, 4])
+        show_text(describe_baselines(found))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tripletkit import defaults
-from tripletkit.cli.console import show_json, stage_bars
+from tripletkit.cli.console import show_training, stage_bars
 from tripletkit.cli.options import (
     INPUT_FOLDER,
     FiniteRange,
@@ -23,7 +23,6 @@ from tripletkit.cli.options import (
 from tripletkit.cli.settings import gather_settings, settings_options
 from tripletkit.cli.sources import weights_option
 from tripletkit.cli.train_options import tensorboard_option
-from tripletkit.cli.train_text import describe_training
 
 if TYPE_CHECKING:
     from tripletkit.features.sources import GivenWeights
@@ -128,7 +127,4 @@ def finetune(
             command=shlex.join(["tripletkit", *sys.argv[1:]]),
             stages=stages,
         )
-    if as_json:
-        show_json({"model": str(output)} | result.record.to_json())
-    else:
-        click.echo(describe_training(output, result))
+    show_training(output, result, as_json)

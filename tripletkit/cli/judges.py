@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tripletkit.cli.console import show_json
+from tripletkit.cli.console import show_json, show_text
 from tripletkit.cli.options import INPUT_FILE, json_option, quiet_option
-from tripletkit.cli.tables import align_columns
 
 if TYPE_CHECKING:
-    from tripletkit.collecting.judges import JudgesReport, Share
+    from tripletkit.collecting.judges import JudgesReport
 
 
 @click.command()
@@ -53,56 +52,12 @@ def judges(database: Path, gold_file: Path | None, exclude: tuple[str, ...], as_
     if not answers:
         raise JudgementsError(f"{database}: expected judgements, there is no answer in it yet")
     report = report_judges(answers, gold)
+    from tripletkit.texts.judges import describe_judges
+
     if as_json:
         show_json(_as_json(report))
     else:
-        click.echo(_describe(report))
-
-
-def _describe(report: JudgesReport) -> str:
-    rows = [
-        ["judge", "answers", "seconds", "can't tell", "same again", "agrees", "left", "gold wrong"]
-    ]
-    rows += [
-        [
-            judge.name,
-            f"{judge.n_screens:,}",
-            "-" if judge.median_ms is None else f"{judge.median_ms / 1000:.1f}",
-            *map(
-                _percent,
-                (judge.cant_tell, judge.consistency, judge.agreement, judge.left, judge.gold),
-            ),
-        ]
-        for judge in report.judges
-    ]
-    parts = [align_columns(rows, right=range(1, 8))]
-    if report.n_shared:
-        lines = [f"{report.n_shared:,} questions were answered by several judges."]
-        if report.alpha is not None:
-            lines.append(
-                f"Krippendorff's alpha {report.alpha:.3f} (1: perfect agreement, 0: as guessed)"
-            )
-        parts.append("\n".join(lines))
-        pairs = [
-            [f"{a} and {b}", _percent(share), f"of {share.of:,}"]
-            for (a, b), share in report.pairs.items()
-            if share.of
-        ]
-        parts.append("same answer\n" + align_columns(pairs, right=[1]))
-    else:
-        parts.append("No question was answered by two judges; --overlap 2 asks each twice.")
-    careless = [
-        f"{judge.name} looks careless: {'; '.join(judge.reasons)}"
-        for judge in report.judges
-        if judge.reasons
-    ]
-    if careless:
-        parts.append("\n".join(careless))
-    return "\n\n".join(parts)
-
-
-def _percent(share: Share) -> str:
-    return "-" if share.value is None else f"{share.value:.0%}"
+        show_text(describe_judges(report))
 
 
 def _as_json(report: JudgesReport) -> dict[str, Any]:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tripletkit import defaults
-from tripletkit.cli.console import show_json
+from tripletkit.cli.console import show_json, stage_bars
 from tripletkit.cli.encoders import choose_encoder, pretrained_encoder_options
-from tripletkit.cli.mined import MinedFiles, mine_classes, mine_triplets
 from tripletkit.cli.options import (
     INPUT_FILE,
     INPUT_PATH,
@@ -22,6 +21,7 @@ from tripletkit.cli.options import (
     cache_option,
     follow_outside_option,
     force_option,
+    input_source,
     json_option,
     on_bad_image_option,
     quiet_option,
@@ -154,6 +154,7 @@ def mine(
     """
     if images is None:
         labels, images = None, labels
+    from tripletkit.api.mining import MinedFiles, mine_classes, mine_triplets
     from tripletkit.data.outputs import Outputs
 
     _check_arguments(labels, images, triplets_file)
@@ -176,23 +177,31 @@ def mine(
     def make_encoder() -> Encoder:
         return choose_encoder(model, as_features, backbone, weights, views)
 
-    if triplets_file is not None:
-        mined = mine_triplets(
-            triplets_file, images, make_encoder, cache, find, keep or defaults.KEPT_TRIPLETS
-        )
-    else:
-        mined = mine_classes(
-            labels,
-            images,
-            make_encoder,
-            cache,
-            find,
-            per_image or defaults.MINED_PER_IMAGE,
-            (
-                positive_quantiles or defaults.POSITIVE_QUANTILES,
-                negative_quantiles or defaults.NEGATIVE_QUANTILES,
-            ),
-        )
+    with stage_bars() as stages:
+        if triplets_file is not None:
+            mined = mine_triplets(
+                input_source(triplets_file),
+                images,
+                make_encoder,
+                cache,
+                find,
+                keep or defaults.KEPT_TRIPLETS,
+                stages,
+            )
+        else:
+            mined = mine_classes(
+                input_source(labels),
+                images,
+                make_encoder,
+                cache,
+                find,
+                per_image or defaults.MINED_PER_IMAGE,
+                (
+                    positive_quantiles or defaults.POSITIVE_QUANTILES,
+                    negative_quantiles or defaults.NEGATIVE_QUANTILES,
+                ),
+                stages,
+            )
     files.write(mined)
     if as_json:
         show_json(mined.summary)

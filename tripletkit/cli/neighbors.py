@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tripletkit import defaults
-from tripletkit.cli.collections import open_collection
-from tripletkit.cli.console import say, show_json
+from tripletkit.cli.console import progress_bar, say, show_json
 from tripletkit.cli.encoders import choose_encoder, encoder_options, find_images, find_queries
 from tripletkit.cli.options import (
     INPUT_FILE,
@@ -24,15 +23,12 @@ from tripletkit.cli.options import (
     on_bad_image_option,
     quiet_option,
 )
-from tripletkit.cli.tables import align_columns
-from tripletkit.errors import ImageReadError
+from tripletkit.texts.tables import align_columns
 
 if TYPE_CHECKING:
     from tripletkit.data.outputs import OutputFile
     from tripletkit.features.collection import NamedFiles
     from tripletkit.features.sources import GivenWeights
-    from tripletkit.search.encoders import Encoder
-    from tripletkit.search.exact import Neighbors
 
 
 @click.command()
@@ -106,6 +102,7 @@ def neighbors(
     from tripletkit.data.outputs import Outputs
     from tripletkit.features.store import FeatureStore
     from tripletkit.search.approximate import INDEX_FORM, check_faiss
+    from tripletkit.search.collection import CollectionSearch, find_same
 
     if collage is not None:
         from tripletkit.reporting.collages import check_collage_suffix
@@ -129,12 +126,15 @@ def neighbors(
     encoder = choose_encoder(model, as_features, backbone, weights, views)
     with FeatureStore(cache) as store:
         own, contents = query_files.contents(store).hashes, files.contents(store).hashes
-    same = _same_contents(own, contents)
-    search = _Search(encoder, files, query_files, cache, skip_bad)
-    if index is None:
-        found = search.exactly(k, same)
-    else:
-        found = search.by_index(k, same, index_file or index, contents)
+    same = find_same(own, contents)
+    with progress_bar("features", "image") as progress:
+        search = CollectionSearch(
+            encoder, files, query_files, cache, skip_bad=skip_bad, progress=progress
+        )
+        if index is None:
+            found = search.exactly(k, same)
+        else:
+            found = search.by_index(k, same, index_file or index, contents)
 
     answers = [
         _answer(name, list(found.of(query)), files.names)
@@ -150,80 +150,6 @@ def neighbors(
         show_json({"distance": encoder.distance, "queries": answers})
     else:
         click.echo(_describe(answers, with_labels=bool(label_of)))
-
-
-class _Search:
-    """The vectors of queries, and of the collection where they are needed."""
-
-    def __init__(
-        self,
-        encoder: Encoder,
-        files: NamedFiles,
-        query_files: NamedFiles,
-        cache: Path | None,
-        skip_bad: bool,
-    ) -> None:
-        self.encoder, self.files, self.query_files = encoder, files, query_files
-        self.cache, self.skip_bad = cache, skip_bad
-
-    def exactly(self, k: int, same: list) -> Neighbors:
-        from tripletkit.search.exact import find_neighbors
-
-        queries, embeddings = self._encode(self.files)
-        return find_neighbors(embeddings, queries, k, self.encoder.distance, same)
-
-    def by_index(self, k: int, same: list, place: Path | OutputFile, contents: list) -> Neighbors:
-        """Search by the index at a path, or make it in a file that may be written."""
-        from tripletkit.search.approximate import (
-            ApproximateIndex,
-            IndexOrigin,
-            fingerprint_collection,
-        )
-
-        origin = IndexOrigin(
-            self.encoder.fingerprint,
-            self.encoder.distance,
-            fingerprint_collection(self.files.names, contents),
-            len(self.files.names),
-        )
-        if isinstance(place, Path):
-            index = ApproximateIndex.load(place, origin)
-            queries, _ = self._encode(None)
-        else:
-            queries, embeddings = self._encode(self.files)
-            index = ApproximateIndex(embeddings, origin)
-            index.save(place)
-            say(f"Wrote the index {place}.")
-        return index.search(queries, k, same)
-
-    def _encode(self, files: NamedFiles | None) -> tuple:
-        """Return the vectors of the queries and of the collection, if it is query_files for."""
-        query_files, encoder = self.query_files, self.encoder
-        n_queries = len(query_files.names)
-        both = query_files if files is None else query_files.joined(files)
-        collection = open_collection(
-            both,
-            encoder.source,
-            self.cache,
-            skip_bad=self.skip_bad,
-        )
-        is_usable = collection.is_usable()
-        for name, usable in zip(query_files.names, is_usable[:n_queries], strict=True):
-            if not usable:
-                raise ImageReadError(f"--query {name}: expected an image, cannot be read as one")
-        vectors = encoder.encode(collection.features)
-        return vectors[:n_queries], vectors[n_queries:]
-
-
-def _same_contents(own: list[bytes | None], contents: list[bytes | None]) -> list:
-    """Return, for each query, the rows of the collection that are the same file or a copy."""
-    import numpy as np
-
-    rows_of: dict[bytes, list[int]] = {}
-    for row, content in enumerate(contents):
-        if content is not None:
-            rows_of.setdefault(content, []).append(row)
-    return [np.array(rows_of.get(content, []), dtype=np.int64) for content in own]
 
 
 def _answer(query: str, found: list[tuple[int, float]], names: list[str]) -> dict[str, Any]:

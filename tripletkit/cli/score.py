@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tripletkit.cli.console import say, show_json, warn
+from tripletkit.cli.console import say, show_json, show_text, warn
 from tripletkit.cli.options import INPUT_FILE, input_source, json_option, quiet_option
-from tripletkit.cli.tables import align_columns, show_count
 from tripletkit.cli.votes import check_votes_options, make_votes_options
 
 if TYPE_CHECKING:
@@ -18,12 +17,7 @@ if TYPE_CHECKING:
     from tripletkit.data.triplets import Triplets
     from tripletkit.data.votes import Votes
     from tripletkit.evaluation.answers import Answers
-    from tripletkit.evaluation.intervals import Interval, NoInterval
-    from tripletkit.evaluation.scoring import Score, Slice
-    from tripletkit.evaluation.vote_scoring import VoteScore
-
-# What a tie earned, by `--ties`.
-_EARNED = {"answer": "counted as answer 0", "error": "counted as wrong", "half": "counted as half"}
+    from tripletkit.evaluation.scoring import Score
 
 triplets_option = click.option(
     "--triplets",
@@ -134,12 +128,14 @@ def score(
         labels = np.ones(len(answers), dtype=np.int8)
     result = score_answers(answers, labels, rows=rows, ties=ties, unique=unique)
     _warn_of_ties(result)
+    from tripletkit.texts.scores import describe_score
+
     if as_json:
         about = {"truth": of_truth}
         by_votes = {} if by_votes is None else {"votes": by_votes.to_json()}
         show_json(about | result.to_json() | by_votes)
     else:
-        click.echo(describe_score(result, by_votes))
+        show_text(describe_score(result, by_votes))
 
 
 def _warn_of_ties(score: Score) -> None:
@@ -208,117 +204,3 @@ def _read_questions(
         return read.triplets, read.votes
     read.check_questions(triplets)
     return triplets, read.votes
-
-
-def describe_score(score: Score, by_votes: VoteScore | None = None) -> str:
-    """Return the score as lines of text."""
-    lines = [
-        [
-            "accuracy",
-            f"{score.accuracy:.4f}",
-            f"{show_count(score.n_correct)} of {score.n:,} right",
-        ],
-        ["95% interval", describe_interval(score.wilson), "Wilson, rows taken as independent"],
-    ]
-    lines.append(_describe_image_interval(score))
-    for label, n, n_correct in (
-        ("1", score.n_ones, score.n_ones_correct),
-        ("0", score.n_zeros, score.n_zeros_correct),
-    ):
-        share = f"{n_correct / n:.4f}" if n else "-"
-        lines.append([f"truth {label}", share, _describe_right(n_correct, n)])
-    lines.append(["answers 1", f"{score.share_of_ones:.4f}", "share of ones among the answers"])
-    lines += _describe_counts(score)
-    parts = [align_columns(lines)]
-    if by_votes is not None:
-        parts.append(f"agreement with the votes\n{align_columns(describe_votes(by_votes))}")
-    for title, slices in (
-        ("by size of the margin", score.by_margin),
-        ("by rows with the same anchor", score.by_anchor_frequency),
-    ):
-        if len(slices) > 1:
-            parts.append(f"accuracy {title}\n{_describe_slices(slices)}")
-    return "\n\n".join(parts)
-
-
-def describe_votes(score: VoteScore) -> list[list[str]]:
-    """Return the rows of a table: agreement, its intervals, and what it could be."""
-    tied = f"; {score.n_tied:,} tied" if score.n_tied else ""
-    mean = "" if score.mean_votes is None else f", {score.mean_votes:.3g} votes each"
-    rows = [
-        ["agreement", f"{score.agreement:.4f}", "share of the voters who say what the answer says"],
-        ["95% interval", describe_interval(score.wilson), "Wilson, rows taken as independent"],
-    ]
-    if score.image_interval is not None:
-        rows.append(_image_interval_row(score.image_interval))
-    rows.append(["ceiling", f"{score.ceiling:.4f}", "if every answer were that of the majority"])
-    if (voters := score.voters) is not None:
-        of = "" if voters.n == score.n else f" ({voters.n:,} questions with two votes or more)"
-        rows += [
-            ["a voter", f"{voters.one_another:.4f}", f"with another voter{of}"],
-            ["a voter", f"{voters.with_majority:.4f}", f"with most of the other voters{of}"],
-        ]
-    rows.append(["questions", f"{score.n:,}", f"with votes{mean}{tied}"])
-    return rows
-
-
-def describe_interval(interval: Interval) -> str:
-    """Return the two ends with the digits that an accuracy is given."""
-    return f"{interval.low:.4f} to {interval.high:.4f}"
-
-
-def _describe_right(n_correct: float, n: int) -> str:
-    return f"{show_count(n_correct)} of {n:,} right"
-
-
-def describe_image_interval(interval: Interval | NoInterval | None) -> str:
-    """Return what a column of a table says of an interval that allows for shared images."""
-    from tripletkit.evaluation.intervals import Interval, NoInterval
-
-    if isinstance(interval, Interval):
-        return describe_interval(interval)
-    return interval.reason if isinstance(interval, NoInterval) else "-"
-
-
-def _describe_image_interval(score: Score) -> list[str]:
-    if score.image_interval is None:
-        reason = "allows for shared images: needs the triplets (--triplets FILE)"
-        return ["95% interval", "-", reason]
-    return _image_interval_row(score.image_interval)
-
-
-def _image_interval_row(interval: Interval | NoInterval) -> list[str]:
-    from tripletkit.evaluation.intervals import NoInterval
-
-    if isinstance(interval, NoInterval):
-        return ["95% interval", "-", f"allows for shared images: {interval.detail}"]
-    return ["95% interval", describe_interval(interval), "allows for shared images"]
-
-
-def _describe_counts(score: Score) -> list[list[str]]:
-    if score.n_ties is None:
-        lines = [["ties", "-", "not known: the answers have no margins"]]
-    else:
-        lines = [
-            ["ties", f"{score.n_ties:,}", f"both images equally near; {_EARNED[score.ties]}"],
-            [
-                "undecidable",
-                f"{score.n_undecidable:,}",
-                f"no margin; {_EARNED['answer' if score.ties == 'answer' else 'error']}",
-            ],
-        ]
-    if score.n_repeats:
-        counted = "left out" if score.is_unique else "counted again (--unique leaves them out)"
-        lines.append(["repeats", f"{score.n_repeats:,}", f"equal an earlier row; {counted}"])
-    if score.n_mirrored:
-        broken = f"also asked as (A, C, B); {score.n_mirrored_broken:,} answered inconsistently"
-        lines.append(["mirrored", f"{score.n_mirrored:,}", broken])
-    return lines
-
-
-def _describe_slices(slices: list[Slice]) -> str:
-    rows = [
-        [f"  {part.low:.4g}", "to", f"{part.high:.4g}", f"{part.accuracy:.4f}", f"{part.n:,} rows"]
-        for part in slices
-    ]
-    return align_columns(rows, right=[0, 2, 4])

@@ -12,8 +12,8 @@ import click
 
 from tripletkit.cli.console import show_json
 from tripletkit.cli.options import INPUT_FILE, NamedChoice, group_options, json_option
-from tripletkit.cli.tables import align_columns
 from tripletkit.errors import SettingsError, TripletkitError
+from tripletkit.texts.tables import align_columns
 
 settings_options = group_options(
     click.option(

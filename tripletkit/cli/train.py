@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tripletkit.cli.console import show_json, stage_bars
+from tripletkit.cli.console import show_training, stage_bars
 from tripletkit.cli.options import (
     INPUT_PATH,
     SectionedCommand,
@@ -32,7 +32,6 @@ from tripletkit.cli.train_options import (
     training_options,
     validation_options,
 )
-from tripletkit.cli.train_text import describe_training
 
 if TYPE_CHECKING:
     from tripletkit.features.sources import GivenWeights
@@ -158,10 +157,7 @@ def train(
             command=shlex.join(["tripletkit", *sys.argv[1:]]),
             stages=stages,
         )
-    if as_json:
-        show_json({"model": str(output)} | result.record.to_json())
-    else:
-        click.echo(describe_training(output, result))
+    show_training(output, result, as_json)
 
 
 # Settings with a flag of their own; all others are given by -s.

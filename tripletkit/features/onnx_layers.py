@@ -13,49 +13,20 @@ import numpy as np
 
 from tripletkit.errors import ExportError
 from tripletkit.features.keras_backend import keras
+from tripletkit.features.onnx_activations import activate, clip
 from tripletkit.features.onnx_nodes import GraphWriter
+from tripletkit.features.onnx_shapes import (
+    write_cropping,
+    write_flatten,
+    write_flip,
+    write_padding,
+    write_reshape,
+    write_transpose,
+    write_zero_padding,
+)
 
 Tensor = keras.KerasTensor
 LayerWriter = Callable[[GraphWriter, Any, Sequence[Tensor], Tensor, Any], None]
-
-
-def activate(graph: GraphWriter, function: Callable, name: str) -> str:
-    """Write an activation behind a value and return its name.
-
-    Raises:
-        ExportError: if it is not known.
-    """
-    kind = getattr(function, "__name__", repr(function))
-    if kind not in _ACTIVATIONS:
-        raise ExportError(f"expected a known activation, got {kind}")
-    return _ACTIVATIONS[kind](graph, name)
-
-
-def _clip(graph: GraphWriter, name: str, low: float, high: float) -> str:
-    bounds = (graph.constant(np.array(value, np.float32)) for value in (low, high))
-    return graph.add("Clip", name, *bounds)
-
-
-def _silu(graph: GraphWriter, name: str) -> str:
-    return graph.add("Mul", name, graph.add("Sigmoid", name))
-
-
-def _hard_sigmoid(graph: GraphWriter, name: str) -> str:
-    return graph.add("HardSigmoid", name, alpha=1 / 6, beta=0.5)
-
-
-_ACTIVATIONS: dict[str, Callable[[GraphWriter, str], str]] = {
-    "linear": lambda graph, name: name,
-    "relu": lambda graph, name: graph.add("Relu", name),
-    "relu6": lambda graph, name: _clip(graph, name, 0.0, 6.0),
-    "sigmoid": lambda graph, name: graph.add("Sigmoid", name),
-    "tanh": lambda graph, name: graph.add("Tanh", name),
-    "softmax": lambda graph, name: graph.add("Softmax", name, axis=-1),
-    "silu": _silu,
-    "hard_sigmoid": _hard_sigmoid,
-    "hard_silu": lambda graph, name: graph.add("Mul", name, _hard_sigmoid(graph, name)),
-    "gelu": lambda graph, name: graph.add("Gelu", name),
-}
 
 
 def _convolution(graph, layer, inputs, output, _arguments) -> None:
@@ -193,7 +164,7 @@ def _relu(graph, layer, inputs, output, _arguments) -> None:
     if layer.max_value is None:
         name = graph.add("Relu", name)
     else:
-        name = _clip(graph, name, 0.0, float(layer.max_value))
+        name = clip(graph, name, 0.0, float(layer.max_value))
     graph.put(output, name, form)
 
 
@@ -282,61 +253,6 @@ def _global_pool(kind: str) -> LayerWriter:
     return write
 
 
-def _zero_padding(graph, layer, inputs, output, _arguments) -> None:
-    (top, bottom), (left, right) = layer.padding
-    graph.put_padded(output, inputs[0], [top, left, bottom, right])
-
-
-def _cropping(graph, layer, inputs, output, _arguments) -> None:
-    (top, _), (left, _) = layer.cropping
-    height, width = output.shape[1:3]
-    name = _slice(
-        graph, graph.get(inputs[0], "maps"), [top, left], [top + height, left + width], [2, 3]
-    )
-    graph.put(output, name, "maps")
-
-
-def _slice(
-    graph: GraphWriter,
-    name: str,
-    starts: list[int],
-    ends: list[int],
-    axes: list[int],
-    steps: list[int] | None = None,
-) -> str:
-    arrays = (starts, ends, axes, steps or [1] * len(axes))
-    return graph.add(
-        "Slice", name, *(graph.constant(np.array(array, np.int64)) for array in arrays)
-    )
-
-
-def _flip(graph, layer, inputs, output, _arguments) -> None:
-    rank = len(inputs[0].shape)
-    axis = layer.axis % rank
-    form = "places" if rank == 4 else "plain"
-    lowest = np.iinfo(np.int64).min
-    name = _slice(graph, graph.get(inputs[0], form), [-1], [lowest], [axis], [-1])
-    graph.put(output, name, form)
-
-
-def _reshape(graph, layer, inputs, output, _arguments) -> None:
-    shape = list(output.shape[1:])
-    if len(inputs[0].shape) == 2 and len(shape) == 3 and shape[:2] == [1, 1]:
-        # Squeeze and excitation: a number a channel, for all places.
-        target = graph.constant(np.array([0, shape[-1], 1, 1], np.int64))
-        graph.put(output, graph.add("Reshape", graph.get(inputs[0], "plain"), target), "maps")
-        return
-    form = "places" if len(inputs[0].shape) == 4 else "plain"
-    target = graph.constant(np.array([0, *shape], np.int64))
-    name = graph.add("Reshape", graph.get(inputs[0], form), target)
-    graph.put(output, name, "places" if len(shape) == 3 else "plain")
-
-
-def _flatten(graph, _layer, inputs, output, _arguments) -> None:
-    form = "places" if len(inputs[0].shape) == 4 else "plain"
-    graph.put(output, graph.add("Flatten", graph.get(inputs[0], form)), "plain")
-
-
 def _normalization(graph, layer, inputs, output, _arguments) -> None:
     if layer.invert:
         raise ExportError(f"layer {layer.name}: expected Normalization that is not inverted")
@@ -397,19 +313,6 @@ def _check_map_axes(layer: Any, inputs: Sequence[Tensor]) -> None:
         raise ExportError(f"{layer.name}: expected statistics over height and width")
 
 
-def _pad_tokens(graph, layer, inputs, output, _arguments) -> None:
-    before, after = layer.padding
-    pads = graph.constant(np.array([0, before, 0, 0, after, 0], np.int64))
-    graph.put(output, graph.add("Pad", graph.get(inputs[0], "plain"), pads), "plain")
-
-
-def _transpose(graph, layer, inputs, output, _arguments) -> None:
-    rank = len(inputs[0].shape)
-    axes = layer.axes or tuple(reversed(range(rank)))
-    form = "places" if rank == 4 else "plain"
-    graph.put(output, graph.add("Transpose", graph.get(inputs[0], form), perm=list(axes)), form)
-
-
 def _softmax(graph, layer, inputs, output, _arguments) -> None:
     form = "places" if len(inputs[0].shape) == 4 else "plain"
     name = graph.add("Softmax", graph.get(inputs[0], form), axis=layer.axis)
@@ -453,13 +356,13 @@ WRITERS: dict[str, LayerWriter] = {
     "AveragePooling2D": _pool("AveragePool"),
     "GlobalAveragePooling2D": _global_pool("GlobalAveragePool"),
     "GlobalMaxPooling2D": _global_pool("GlobalMaxPool"),
-    "ZeroPadding2D": _zero_padding,
-    "Cropping2D": _cropping,
-    "Reshape": _reshape,
-    "Flatten": _flatten,
-    "Flip": _flip,
-    "ZeroPadding1D": _pad_tokens,
-    "Transpose": _transpose,
+    "ZeroPadding2D": write_zero_padding,
+    "Cropping2D": write_cropping,
+    "Reshape": write_reshape,
+    "Flatten": write_flatten,
+    "Flip": write_flip,
+    "ZeroPadding1D": write_padding,
+    "Transpose": write_transpose,
     "Softmax": _softmax,
     "Matmul": _matrix_product,
     "Mean": _mean_of_map,

@@ -384,7 +384,7 @@ def _find_recorded_weights(
     if now is None and then is not None and not then.is_file():
         raise BackboneError(
             f"{place}: was trained with the weights file {then}, which is gone. "
-            f"Say where it is now with --weights {backbone.name}=FILE."
+            f"Say where it is now with `weights={backbone.name}=FILE`."
         )
     path = now or then or find_weights(backbone)
     hash_file = network_sha256 if isinstance(backbone, OnnxFile) else file_sha256
@@ -392,6 +392,6 @@ def _find_recorded_weights(
         raise WeightsError(
             f"{path}: expected the weights that {place} was trained with (sha256 "
             f"{sha256[:12]}...), got others ({got[:12]}...). Give the right file with "
-            f"--weights {backbone.name}=FILE."
+            f"`weights={backbone.name}=FILE`."
         )
     return path

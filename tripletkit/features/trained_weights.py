@@ -92,6 +92,6 @@ def _load_trained_weights(model: keras.Model, name: str, path: Path, trained: st
     if trained != name:
         raise WeightsError(
             f"{path}: expected weights of {name}, got those of a trained {trained}. Name it with "
-            f"--backbone {trained}."
+            f"`backbone={trained}`."
         )
     load_weights_file(model, path)

@@ -62,8 +62,8 @@ def choose_backbone(
         return WeightsFile(backbone.resized(size_px), path, file_sha256(path))
     if weights is not None:
         raise BackboneError(
-            "expected the backbone that the weights file is for, got --backbone auto. "
-            f"Name it, for example --backbone {PREFERRED}."
+            "expected the backbone that the weights file is for, got `backbone=auto`. "
+            f"Name it, for example `backbone={PREFERRED}`."
         )
     backbone = get_backbone(PREFERRED)
     try:
@@ -87,7 +87,7 @@ def find_weights(backbone: Backbone) -> Path:
         raise BackboneError(
             f"{backbone.name}: has no weights of its own, because it is trained from scratch. "
             "Train it with `tripletkit train`, or give the weights of a trained one with "
-            "--weights FILE."
+            "`weights=FILE`."
         )
     if isinstance(origin, Package):
         try:
@@ -98,8 +98,8 @@ def find_weights(backbone: Backbone) -> Path:
         return _fetch(backbone)
     except BackboneError as error:
         raise BackboneError(
-            f"{error}. Give a file with --weights FILE, or put {origin.file_name} into "
-            f"{keras_cache_path(origin).parent}, or use --backbone {ALWAYS_THERE}, which needs "
+            f"{error}. Give a file with `weights=FILE`, or put {origin.file_name} into "
+            f"{keras_cache_path(origin).parent}, or use `backbone={ALWAYS_THERE}`, which needs "
             "no download."
         ) from error
 

@@ -22,7 +22,7 @@ def check_projection(name: str) -> None:
     if name == "umap" and find_spec("umap") is None:
         raise MissingExtraError(
             "the projection umap needs the package umap-learn, which is not installed. Install "
-            "it with `pip install 'tripletkit[map]'`, or take --projection pca."
+            "it with `pip install 'tripletkit[map]'`, or take `projection=pca`."
         )
 
 

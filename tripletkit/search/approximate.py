@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # Increase when an older tripletkit could not read a newer file rightly.
 FORMAT_VERSION = 1
-INDEX_FORM = archive_form("an index of `neighbors --index`", ["facts.npy", "index.npy"])
+INDEX_FORM = archive_form("an index of `neighbors`", ["facts.npy", "index.npy"])
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class ApproximateIndex:
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             reason = error if isinstance(error, ArrayFileError) else "it holds something else"
             raise SearchIndexError(
-                f"{path}: expected an index that `tripletkit neighbors --index` wrote, cannot be "
+                f"{path}: expected an index that `tripletkit neighbors` wrote, cannot be "
                 f"read as one: {reason}. Name another file, or make it anew with `overwrite=True`."
             ) from error
         except OSError as error:
@@ -218,7 +218,7 @@ def _import_faiss() -> faiss:
     except ImportError as error:
         raise MissingExtraError(
             "an approximate index needs the package faiss-cpu, which is not installed. "
-            "Install it with `pip install 'tripletkit[search]'`, or leave out --index: exact "
+            "Install it with `pip install 'tripletkit[search]'`, or leave out `index`: exact "
             "search needs nothing."
         ) from error
     return faiss

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import logging
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,10 +11,9 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.data.judgement_files import is_judgements
-from tripletkit.data.judgements import read_judgements, read_triplets_with_votes
-from tripletkit.data.labels import ImageLabels, label_files, read_classes, read_labels
+from tripletkit.data.judgements import read_judgements
+from tripletkit.data.labels import ImageLabels, label_files
 from tripletkit.data.splits.stratified import hold_out_images
-from tripletkit.data.text_files import read_bytes
 from tripletkit.data.training_set import (
     TrainingSet,
     divide_training_set,
@@ -27,11 +22,9 @@ from tripletkit.data.training_set import (
     places_of_names,
     share_names,
 )
-from tripletkit.data.triplet_files import read_triplets, write_triplet_lines
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.vote_files import (
     read_triplets_with_shares,
-    read_votes,
 )
 from tripletkit.data.votes import Votes, turn_to_majority
 from tripletkit.errors import (
@@ -42,13 +35,20 @@ from tripletkit.errors import (
     SettingsError,
     SplitError,
 )
-from tripletkit.evaluation.answers import read_truth
 from tripletkit.evaluation.validation import chooses_epoch
 from tripletkit.features.collection import NamedFiles, find_files, find_same_images
 from tripletkit.features.labelled_images import find_labelled, tell_singleton_classes
 from tripletkit.features.store import FeatureStore
-from tripletkit.model.record import FileRecord, InputsRecord, VotesRecord
-from tripletkit.training.sources import Source, TrainingSources
+from tripletkit.model.record import InputsRecord, VotesRecord
+from tripletkit.training.opened_sources import (
+    as_triplets,
+    open_labels,
+    open_source,
+    open_truth,
+    open_votes,
+    with_votes,
+)
+from tripletkit.training.sources import TrainingSources
 
 logger = logging.getLogger("tripletkit")
 
@@ -104,7 +104,7 @@ def _read_judged(
     if sources.val is not None:
         val, val_votes, truth, record = _read_val(sources, record)
     triplets, val = share_names(triplets, val)
-    labels, of_labels = _read_labels(sources.labels, sources.images)
+    labels, of_labels = open_labels(sources.labels, sources.images)
     files = find_files(
         triplets.names, places_of_names(triplets, val), sources.images, **find_options
     )
@@ -128,8 +128,8 @@ def _read_labelled(
     sources: TrainingSources, seed: int, store: FeatureStore, **find_options: bool
 ) -> TrainingInputs:
     """Draw judgements from labels, holding images of every class out."""
-    labels, of_labels = _read_labels(sources.labels, sources.images)
-    val_labels, of_val_labels = _read_labels(sources.val_labels, sources.images)
+    labels, of_labels = open_labels(sources.labels, sources.images)
+    val_labels, of_val_labels = open_labels(sources.val_labels, sources.images)
     label_of: dict[str, str | None] = {**labels, **val_labels}
     source = of_labels.name
     places = [source] * len(label_of)
@@ -173,9 +173,9 @@ def _read_triplets(
     sources: TrainingSources,
 ) -> tuple[Triplets, Votes | None, InputsRecord]:
     """Return the training triplets, turned to the majority where there are votes, and these."""
-    opened, of_triplets = _open(sources.triplets)
+    opened, of_triplets = open_source(sources.triplets)
     if not sources.has_votes:
-        triplets, votes = _with_votes(opened, of_triplets)
+        triplets, votes = with_votes(opened, of_triplets)
         if votes is None:
             if sources.votes_as is not None:
                 raise SettingsError(
@@ -189,8 +189,8 @@ def _read_triplets(
         triplets, votes = read_triplets_with_shares(opened, of_triplets.name)
         of_votes = of_triplets
     else:
-        triplets = _as_triplets(opened, of_triplets)
-        votes, of_votes = _read_votes(sources.votes, triplets)
+        triplets = as_triplets(opened, of_triplets)
+        votes, of_votes = open_votes(sources.votes, triplets)
     n_turned, n_tied = int(votes.is_for_second.sum()), int(votes.is_tie.sum())
     logger.info(
         "%s: %s of %s triplets turned round, because most people chose the third image; %s tied.",
@@ -217,13 +217,13 @@ def _read_val(
     sources: TrainingSources, record: InputsRecord
 ) -> tuple[Triplets, Votes | None, np.ndarray | None, InputsRecord]:
     """Return validation triplets, votes on them, and their truth if they are not turned to it."""
-    opened, of_val = _open(sources.val)
+    opened, of_val = open_source(sources.val)
     record = replace(record, val=of_val)
     if sources.fourth_column is not None and sources.val_truth is None:
         turned = turn_to_majority(*read_triplets_with_shares(opened, of_val.name))
         return *turned, None, record
     if sources.val_votes is None and sources.val_truth is None:
-        val, votes = _with_votes(opened, of_val)
+        val, votes = with_votes(opened, of_val)
         if is_judgements(sources.val):
             is_kept = _is_random(val, sources.val)
             val, votes = val.take(is_kept), votes.take(is_kept)
@@ -233,51 +233,17 @@ def _read_val(
             )
             return val, None, None, record
         return *turn_to_majority(val, votes), None, record
-    val = _as_triplets(opened, of_val)
+    val = as_triplets(opened, of_val)
     if sources.val_votes is not None:
-        votes, of_votes = _read_votes(sources.val_votes, val)
+        votes, of_votes = open_votes(sources.val_votes, val)
         return *turn_to_majority(val, votes), None, replace(record, val_votes=of_votes)
-    truth, of_truth = _read_truth(sources.val_truth)
+    truth, of_truth = open_truth(sources.val_truth)
     if len(truth) != len(val):
         raise AnswerFileError(
             f"{of_truth.name}: expected {len(val):,} truths, one for each triplet of "
             f"{val.source}, got {len(truth):,}"
         )
     return val, None, truth, replace(record, val_truth=of_truth)
-
-
-def _read_truth(given: Source | np.ndarray) -> tuple[np.ndarray, FileRecord]:
-    if isinstance(given, np.ndarray):
-        return given, FileRecord("the truth", None, _sha256(given.astype(np.int8).tobytes()))
-    opened, record = _open(given)
-    return read_truth(opened, record.name).labels, record
-
-
-def _read_votes(given: Source | Votes, triplets: Triplets) -> tuple[Votes, FileRecord]:
-    if isinstance(given, Votes):
-        both = np.stack([given.for_first, given.for_second])
-        return given, FileRecord("the votes", None, _sha256(both.tobytes()))
-    opened, record = _open(given)
-    read = read_votes(opened, record.name)
-    read.check_questions(triplets)
-    return read.votes, record
-
-
-def _read_labels(
-    given: Source | Mapping[str, str] | None, images: Path | None
-) -> tuple[dict[str, str], FileRecord | None]:
-    """Return labels by name, and their record; its hash is of what was read, perhaps a folder."""
-    if given is None:
-        return {}, None
-    if isinstance(given, Mapping):
-        labels, name, path = dict(given), "the labels", None
-    elif isinstance(given, Path):
-        labels, name, path = read_classes(given, images), str(given), str(given.absolute())
-    else:
-        labels, name, path = read_labels(given), "<stdin>", None
-    text = json.dumps(sorted(labels.items()), ensure_ascii=False, separators=(",", ":"))
-    digest = _sha256(text.encode("utf-8", errors="surrogateescape"))
-    return labels, FileRecord(name, path, digest)
 
 
 def _is_random(val: Triplets, database: Path) -> np.ndarray:
@@ -291,40 +257,6 @@ def _is_random(val: Triplets, database: Path) -> np.ndarray:
         f"{len(val):,}",
     )
     return is_random
-
-
-def _open(given: Source | Triplets) -> tuple[io.BytesIO | Triplets | Path, FileRecord]:
-    """Return what can be read once more, and its record."""
-    if is_judgements(given):
-        return given, FileRecord(str(given), str(given.absolute()), read_judgements(given).sha256)
-    if isinstance(given, Triplets):
-        text = io.StringIO()
-        write_triplet_lines(text, given.names, given.rows)
-        digest = _sha256(text.getvalue().encode("utf-8", errors="surrogateescape"))
-        return given, FileRecord(given.source, None, digest)
-    data, name = read_bytes(given)
-    path = str(given.absolute()) if isinstance(given, Path) else None
-    return io.BytesIO(data), FileRecord(name, path, _sha256(data))
-
-
-def _as_triplets(opened: io.BytesIO | Triplets | Path, record: FileRecord) -> Triplets:
-    return opened if isinstance(opened, Triplets) else read_triplets(opened, record.name)
-
-
-def _with_votes(
-    opened: io.BytesIO | Triplets | Path, record: FileRecord
-) -> tuple[Triplets, Votes | None]:
-    """Return triplets that are answered, by columns of votes where the file has them."""
-    if isinstance(opened, Triplets):
-        return opened, None
-    triplets, votes = read_triplets_with_votes(opened, record.name)
-    if votes is None:
-        triplets.check_answered()
-    return triplets, votes
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def _hold_out(
@@ -364,7 +296,7 @@ def _join(
     if n_shared := data.n_shared_images():
         warnings.warn(
             f"{n_shared:,} images are in both {triplets.source} and {val.source}; the "
-            "validation accuracy will flatter. `tripletkit split --by image` avoids it.",
+            "validation accuracy will flatter. `tripletkit split` by image avoids it.",
             LeakageWarning,
             SettingsError,
             stacklevel=2,

@@ -95,7 +95,7 @@ def train_part(
     if not all(np.isfinite(values).all() for values in head.weights):
         raise CollapseError(
             "the weights of a part are no longer finite: expected features of usual size. "
-            "Try `--recipe mlp` with a smaller `learning_rate`."
+            "Try `recipe=mlp` with a smaller `learning_rate`."
         )
     return head.weights
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tripletkit.cli.tables import align_columns
+from tripletkit.texts.tables import align_columns
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,23 +1,25 @@
-"""What `tripletkit mine` does: find the hard images or triplets, and write them."""
+"""Offline mining as a whole: find the hard images or triplets, and write them."""
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from tripletkit.cli.collections import open_collection
-from tripletkit.cli.console import progress_bar, say, warn
-from tripletkit.cli.mine_text import (
+from tripletkit.errors import DataWarning, TripletFileError
+from tripletkit.features.collection import open_collection
+from tripletkit.features.store import FeatureStore
+from tripletkit.progress import Stages, no_stages
+from tripletkit.texts.mining import (
     describe_classes,
     describe_triplets,
     summarise_classes,
     summarise_triplets,
 )
-from tripletkit.cli.options import input_source
-from tripletkit.errors import TripletFileError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,8 +27,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from tripletkit.data.outputs import OutputFile, Outputs
+    from tripletkit.features.collection import Collection, NamedFiles
     from tripletkit.mining.offline import MinedImages
     from tripletkit.search.encoders import Encoder
+
+logger = logging.getLogger("tripletkit")
 
 IMAGES_COLUMNS = ("anchor", "other", "kind", "distance", "rank")
 TRIPLETS_COLUMNS = (
@@ -45,10 +50,10 @@ class Mined:
     """What was found: for the table, the triplet file, the figure and standard output.
 
     Attributes:
-        table: rows of `--output`.
-        names, triplets: of `--triplets-out`.
-        draw: makes the figure of `--plot`.
-        summary: of `--json`.
+        table: a row for each mined image or triplet.
+        names, triplets: the triplets to learn from.
+        draw: makes the figure of the distances.
+        summary: what was found, as plain JSON values.
         text: the summary for people.
     """
 
@@ -116,40 +121,39 @@ class MinedFiles:
             for file in files:
                 file.flush()
         if self.table is not None:
-            say(f"Wrote {len(mined.table):,} rows: {self.table}.")
+            logger.info("Wrote %s rows: %s.", f"{len(mined.table):,}", self.table)
         if self.triplets is not None:
-            say(f"Wrote {len(mined.triplets):,} triplets: {self.triplets}.")
+            logger.info("Wrote %s triplets: %s.", f"{len(mined.triplets):,}", self.triplets)
         if self.plot is not None:
-            say(f"Drew {self.plot}.")
+            logger.info("Drew %s.", self.plot)
 
 
 def mine_classes(
-    source: Path,
-    images: Path,
+    source: Path | BinaryIO,
+    images: Path | None,
     make_encoder: Callable[[], Encoder],
     cache: Path | None,
     find: dict[str, bool],
     per_image: int,
     quantiles: tuple[tuple[float, float], tuple[float, float]],
+    stages: Stages = no_stages,
 ) -> Mined:
     """Mine hard images; names of one image count as one."""
     from tripletkit.evaluation.class_distances import ClassDistances, measure_distribution
     from tripletkit.features.labelled_images import read_labelled, tell_singleton_classes
     from tripletkit.mining.offline import find_cuts, mine_images
 
-    found = read_labelled(input_source(source), images, cache, **find)
+    found = read_labelled(source, images, cache, **find)
     encoder = make_encoder()
-    collection = open_collection(found.files, encoder.source, cache, skip_bad=find["skip_bad"])
+    collection = _open(found.files, encoder, cache, stages, skip_bad=find["skip_bad"])
     kept = found.images[collection.is_usable()[found.images]]
     tell_singleton_classes(found.labels, kept)
     names = [found.files.names[image] for image in kept]
     embeddings = encoder.encode(collection.features[kept])
     of_classes = ClassDistances(embeddings, found.labels.of_image[kept], encoder.distance)
-    with progress_bar("distances", "image") as progress:
-        distribution = measure_distribution(of_classes, progress)
+    distribution = measure_distribution(of_classes, stages("distances"))
     cuts = find_cuts(distribution, *quantiles)
-    with progress_bar("mining", "image") as progress:
-        mined = mine_images(embeddings, of_classes, *cuts, per_image, progress)
+    mined = mine_images(embeddings, of_classes, *cuts, per_image, stages("mining"))
     summary = summarise_classes(of_classes, distribution, cuts, quantiles, mined)
 
     def draw() -> Figure:
@@ -161,6 +165,15 @@ def mine_classes(
 
     table = _list_images(mined, names)
     return Mined(table, names, mined.triplets(), draw, summary, describe_classes(summary))
+
+
+def _open(
+    files: NamedFiles, encoder: Encoder, cache: Path | None, stages: Stages, *, skip_bad: bool
+) -> Collection:
+    with FeatureStore(cache) as store:
+        return open_collection(
+            files, encoder.source, store, skip_bad=skip_bad, progress=stages("features")
+        )
 
 
 def _list_images(mined: MinedImages, names: Sequence[str]) -> pd.DataFrame:
@@ -193,12 +206,13 @@ def _list_images(mined: MinedImages, names: Sequence[str]) -> pd.DataFrame:
 
 
 def mine_triplets(
-    source: Path,
-    images: Path,
+    source: Path | BinaryIO,
+    images: Path | None,
     make_encoder: Callable[[], Encoder],
     cache: Path | None,
     find: dict[str, bool],
     keep: float | int,
+    stages: Stages = no_stages,
 ) -> Mined:
     """Find the hardest of the user's triplets."""
     import numpy as np
@@ -209,13 +223,17 @@ def mine_triplets(
     from tripletkit.features.collection import find_files
     from tripletkit.mining.offline import hardest_triplets
 
-    asked = read_triplets(input_source(source))
+    asked = read_triplets(source)
     if n_degenerate := int(asked.is_degenerate().sum()):
-        warn(f"{n_degenerate:,} triplets name one image twice; they are left out.")
+        warnings.warn(
+            f"{n_degenerate:,} triplets name one image twice; they are left out.",
+            DataWarning,
+            stacklevel=2,
+        )
         asked = asked.take(~asked.is_degenerate())
     files = find_files(asked.names, asked.first_places(), images, **find)
     encoder = make_encoder()
-    collection = open_collection(files, encoder.source, cache, skip_bad=find["skip_bad"])
+    collection = _open(files, encoder, cache, stages, skip_bad=find["skip_bad"])
     embeddings = encoder.encode(collection.features)
     distances = triplet_distances(embeddings, asked.rows, encoder.distance)
     margins = distances[:, 1] - distances[:, 0]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from math import isnan
 from typing import TYPE_CHECKING
 
-from tripletkit.cli.score import describe_interval
-from tripletkit.cli.tables import align_columns
+from tripletkit.texts.scores import describe_interval
+from tripletkit.texts.tables import align_columns
 
 if TYPE_CHECKING:
     from tripletkit.evaluation.pooled import CandidateWorth, PooledScore, PooledValidation

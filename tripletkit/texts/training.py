@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from tripletkit import defaults
-from tripletkit.cli.class_text import describe_measures
-from tripletkit.cli.pooled_text import describe_pooled
-from tripletkit.cli.score import describe_image_interval, describe_interval
-from tripletkit.cli.tables import align_columns
+from tripletkit.texts.classification import describe_measures
+from tripletkit.texts.pooled import describe_pooled
+from tripletkit.texts.scores import describe_image_interval, describe_interval
+from tripletkit.texts.tables import align_columns
 
 if TYPE_CHECKING:
     from tripletkit.data.training_set import TrainingSet
@@ -22,7 +19,7 @@ if TYPE_CHECKING:
     from tripletkit.training.unseen_classes import UnseenClasses
 
 
-def describe_training(output: Path, result: TrainingResult) -> str:
+def describe_training(result: TrainingResult) -> str:
     """Return the summary of a training run as lines of text."""
     data, record, trained = result.data, result.record, result.trained
     validation, times = result.validation, result.record.times
@@ -53,10 +50,6 @@ def describe_training(output: Path, result: TrainingResult) -> str:
         is_from_scratch = validation is not None and validation.is_from_scratch
         before = "untrained" if is_from_scratch else "frozen"
         parts.append(_describe_classes(result.label_scores, data, before))
-    where = click.format_filename(output)
-    parts.append(
-        f"The model is in {where}. Next:\n  tripletkit predict test.txt --model {where} > preds.csv"
-    )
     return "\n\n".join(parts)
 
 

@@ -91,7 +91,7 @@ def _consistency(audit: Audit) -> list[str]:
             "Contradictions cannot both be right, and the distances of a knot (B before C, C "
             "before D, D before B) cannot all hold, whatever the model. Look at the lines named, "
             "or accept them as noise. If B and C are in chance order here, so that this is a "
-            "file of questions, nothing is wrong: pass --unanswered."
+            "file of questions, nothing is wrong: pass `unanswered=True`."
         )
     if audit.judgements:
         lines += _judgement_lines(audit.judgements)
@@ -149,8 +149,8 @@ def _memory_warning(roles: PairSummary) -> str:
         f"Of {roles.n_recurring:,} pairs that recur, {both} near in one triplet and far in "
         "another. So a random validation split can be solved by remembering the names of pairs, "
         "without looking at an image, and its score means little. Split with "
-        "`tripletkit split --by component` (no pair in common, keeps every triplet) or "
-        "`--by image` (no image in common)."
+        "`tripletkit split` by image (no image in common) or by component (no pair in common, "
+        "keeps every triplet)."
     )
 
 
@@ -164,7 +164,7 @@ def _images(images: ImageChecks) -> list[str]:
     lines += _note("same content as another name", images.same_content)
     lines += _note("pairs that look alike", images.look_alike)
     if images.unlocated.count or images.unreadable.count:
-        lines += _text("Training and answering need these: mend them, or pass --on-bad-image skip.")
+        lines += _text("Training and answering need these: mend them, or pass `skip_bad=True`.")
     if images.same_content.count or images.look_alike.count:
         lines += _text(
             "The same image under two names can stand on both sides of a split. Give it one "

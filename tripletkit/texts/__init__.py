@@ -1,0 +1,1 @@
+"""Results as lines of text, as a terminal or a notebook shows them."""
