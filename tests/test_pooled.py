@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tripletkit.evaluation.intervals import image_bootstrap
+from tripletkit.evaluation.intervals import image_interval
 from tripletkit.evaluation.pooled import score_pooled, weigh_images_alike
 
 
@@ -71,7 +71,7 @@ def test_the_interval_holds_the_true_value(of_draw: float) -> None:
         right, images, draws, true = simulate(rng, 80, 400, 0.15, of_draw)
         interval = score_pooled(right, images, draws).interval
         n_held += interval.low <= true <= interval.high
-        alone = image_bootstrap(right, images)
+        alone = image_interval(right, images)
         n_held_by_images += alone.low <= true <= alone.high
     assert n_held >= 92
     if of_draw:

@@ -2,7 +2,7 @@
 
 A triplet may be held out in several draws, and an image is in many triplets; what the heads of
 one draw have learned from is shared by all that they answer. The interval takes all of it into
-account: images go together as in `image_bootstrap`, also across draws, and the spread between
+account: images go together as in `image_interval`, also across draws, and the spread between
 the draws is added.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tripletkit.evaluation.intervals import Interval, image_bootstrap
+from tripletkit.evaluation.intervals import Interval, image_interval
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class PooledScore:
 
     Attributes:
         accuracy: 0 to 1; every image counts alike, however many triplets it is in.
-        interval: 95%; None where nothing can be said, as with every answer right.
+        interval: 95%; None where nothing can be said: with every answer right, or too few images.
         n_triplets: distinct ones that were held out.
         n_answers: held-out triplets over all draws.
         n_images: of held-out triplets.
@@ -128,11 +128,11 @@ def score_pooled(right: np.ndarray, images: np.ndarray, draws: np.ndarray) -> Po
     # A weighted mean is that of these.
     values = accuracy + (right - accuracy) * weights * len(right)
     low, high = values.min(), values.max()
-    of_images = image_bootstrap(values, images, bounds=(min(low, 0.0), max(high, 1.0)))
+    of_images = image_interval(values, images, bounds=(min(low, 0.0), max(high, 1.0)))
     numbers = np.unique(draws)
     of_draws = tuple(float(right[draws == number].mean()) for number in numbers)
     interval = None
-    if of_images is not None:
+    if isinstance(of_images, Interval):
         spread = np.std(of_draws, ddof=1) if len(of_draws) > 1 else 0.0
         of_training = 1.96 * spread / np.sqrt(len(of_draws))
         ends = [np.hypot(end - accuracy, of_training) for end in (of_images.low, of_images.high)]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tripletkit.data.judgement_files import is_judgements, read_judgements
+from tripletkit.data.judgement_files import is_judgements
+from tripletkit.data.judgements import read_judgements
 from tripletkit.data.labels import read_classes, read_labels
 from tripletkit.data.text_files import read_bytes
 from tripletkit.data.triplet_files import read_triplets, write_triplet_lines
