@@ -164,7 +164,7 @@ def test_predict_called_wrongly_exits_2(predict, options):
 
 
 def test_predict_checks_before_anything_slow(predict, write, tmp_path, monkeypatch):
-    monkeypatch.setattr("tripletkit.cli.predict.prepare_tensorflow", lambda: pytest.fail("late"))
+    monkeypatch.setattr("tripletkit.features.keras_start.start_keras", lambda: pytest.fail("late"))
     for options, extra, message in (
         ([], {"model": tmp_path / "none"}, "expected a model folder with model.json"),
         ([], {"model": write("", "file")}, "expected a model folder with model.json"),

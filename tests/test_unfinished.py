@@ -159,8 +159,8 @@ def test_what_libraries_write_lands_in_the_private_folder(tmp_path):
     """TensorFlow leaves the code that it generates where its process is killed."""
     script = """
 import tempfile
-from tripletkit.cli.console import prepare_tensorflow
-prepare_tensorflow()
+from tripletkit.features.keras_start import start_keras
+start_keras()
 file = tempfile.NamedTemporaryFile(delete=False)
 print("writing", flush=True)
 print(file.name, flush=True)

@@ -123,11 +123,11 @@ def set_trap(description: str) -> None:
 
 
 if __name__ == "__main__":
-    from tripletkit.cli.console import prepare_tensorflow
     from tripletkit.cli.main import tripletkit
+    from tripletkit.features.keras_start import start_keras
 
     register()
     if TRAP_VARIABLE in os.environ:
-        prepare_tensorflow()
+        start_keras()
         set_trap(os.environ[TRAP_VARIABLE])
     tripletkit(sys.argv[1:], prog_name="tripletkit")

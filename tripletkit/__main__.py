@@ -28,6 +28,8 @@ def main() -> None:
             sys.__unraisablehook__(problem)
 
     _on_interrupt(_leave)
+    # The process is ours: Keras runs on TensorFlow here, whatever other programs are told.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
     from tripletkit.cli.main import tripletkit
 
     sys.unraisablehook = show_unraisable

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from tripletkit.data.outputs import OutputFile
     from tripletkit.evaluation.classification import ClassificationScores
-    from tripletkit.features.labelled_images import LabelledImages
     from tripletkit.features.sources import GivenWeights
 
 TRAINED, FROZEN = "trained embeddings", "frozen features"
@@ -114,6 +113,7 @@ def classify(
     from tripletkit.data.output_forms import DRAWN_FORM
     from tripletkit.data.outputs import Outputs
     from tripletkit.data.splits.held_out import read_held_out
+    from tripletkit.data.splits.stratified import hold_out_images
     from tripletkit.evaluation.classification import (
         CONFUSION_FORM,
         Confusion,
@@ -142,9 +142,11 @@ def classify(
         further_source=held_out,
     )
     if held_out is None:
-        is_query = _hold_out(found, fraction or defaults.VAL_FRACTION, seed)
+        is_query = hold_out_images(
+            found.labels.of_image, fraction or defaults.VAL_FRACTION, seed, found.images
+        )
     else:
-        is_query = _find_held_out(found, held_out_names)
+        is_query = found.mark(held_out_names)
     encoder = choose_encoder(model, as_features, backbone, weights, views)
     if held_out is None and encoder.model is not None:
         warn(
@@ -180,28 +182,6 @@ def classify(
         show_json(_as_json(scores, distances, confusion.labels, confusion.counts))
     else:
         show_text(describe_classification(scores, distances))
-
-
-def _hold_out(found: LabelledImages, fraction: float, seed: int) -> np.ndarray:
-    """Return `(n_names,)` bool: a share of each class."""
-    from tripletkit.data.splits.stratified import hold_out_images
-
-    return hold_out_images(found.labels.of_image, fraction, seed, found.images)
-
-
-def _find_held_out(found: LabelledImages, names: dict[str, str | None]) -> np.ndarray:
-    """Return `(n_names,)` bool: the images that are named, by whichever of their names."""
-    import numpy as np
-
-    from tripletkit.data.labels import NO_LABEL
-
-    index_of = {name: index for index, name in enumerate(found.files.names)}
-    rows = np.unique(found.same_as[[index_of[name] for name in names]])
-    if n_unlabelled := int((found.labels.of_image[rows] == NO_LABEL).sum()):
-        say(f"Held-out images without a label, left out: {n_unlabelled:,}.")
-    is_query = np.zeros(len(found.files.names), dtype=bool)
-    is_query[rows] = True
-    return is_query
 
 
 def _draw(output: OutputFile, counts: np.ndarray, labels: list[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +21,7 @@ from tripletkit.cli.options import (
     seed_option,
 )
 from tripletkit.cli.sources import backbone_option, check_weights, views_option, weights_option
-from tripletkit.errors import MissingExtraError, describe_problems
+from tripletkit.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from tripletkit.collecting.asking import Asker
@@ -211,6 +210,7 @@ def collect(
     from tripletkit.collecting.database import JudgementDatabase
     from tripletkit.collecting.instructions import DEFAULT, DEFAULT_GRID, read_instructions
     from tripletkit.collecting.offline import OFFLINE_FORM
+    from tripletkit.collecting.preparation import compute_features, locate_usable, read_gold
     from tripletkit.collecting.schema import DATABASE_FORM, only_server
     from tripletkit.data.folder import list_images
     from tripletkit.data.outputs import Outputs
@@ -228,7 +228,7 @@ def collect(
     names = list_images(images)
     if not names:
         raise ImageNameError(f"{images}: expected a folder of images, there is none in it")
-    paths_of = _locate(names, images)
+    paths_of = locate_usable(names, images)
     with only_server(database):
         collected = JudgementDatabase(database)
         numbers = collected.add_images(list(paths_of))
@@ -237,7 +237,7 @@ def collect(
             collected,
             list(paths),
             AskingSettings(questions, overlap, screen, grid_of, grid_pick, seed),
-            _read_gold(gold_file, images, numbers),
+            read_gold(gold_file, images, numbers),
         )
         judges = [collected.add_judge(name) for name in judge_names]
         if page_out is not None:
@@ -259,56 +259,12 @@ def collect(
         _serve(site, trainer, host, port, judges, opens_browser=not no_browser)
 
 
-def compute_features(
-    folder: Path,
-    names: Sequence[str],
-    backbone: Sequence[str],
-    weights: GivenWeights,
-    views: Sequence[str] | None,
-    cache: Path | None,
-):
-    """Return the features of images, NaN where one cannot be read; runs in its own process."""
-    from tripletkit.features.collection import find_files, load_collection
-    from tripletkit.features.image_views import choose_views
-    from tripletkit.features.sources import choose_source
-    from tripletkit.features.store import FeatureStore
-
-    source = choose_source(backbone, weights, choose_views(views or [defaults.VIEWS]))
-    files = find_files(names, [str(folder)] * len(names), folder, skip_bad=True)
-    with FeatureStore(cache) as store:
-        return load_collection(files, source, store, skip_bad=True).features
-
-
 def _check_extra() -> None:
     for module in ("flask", "waitress"):
         if importlib.util.find_spec(module) is None:
             raise MissingExtraError(
                 f"collecting needs the package {module}: pip install 'tripletkit[collect]'"
             )
-
-
-def _locate(names: list[str], folder: Path) -> dict[str, Path]:
-    from tripletkit.collecting.server import locate
-
-    paths, problems = locate(names, folder)
-    if problems:
-        warn(f"{len(problems):,} images are left out:\n{describe_problems(problems)}")
-    return paths
-
-
-def _read_gold(
-    gold_file: Path | None, folder: Path, numbers: dict[str, int]
-) -> list[tuple[int, int, int]]:
-    from tripletkit.data.folder import find_images
-    from tripletkit.data.triplet_files import read_triplets
-
-    if gold_file is None:
-        return []
-    gold = read_triplets(gold_file)
-    paths = find_images(gold.names, folder, gold.first_places())
-    found = [numbers[path.relative_to(folder).as_posix()] for path in paths]
-    gold = gold.take(~gold.is_degenerate())
-    return [tuple(found[index] for index in row) for row in gold.rows.tolist()]
 
 
 def _write_offline(

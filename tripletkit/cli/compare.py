@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,11 +19,7 @@ from tripletkit.cli.options import (
 from tripletkit.cli.score import triplets_option
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from tripletkit.data.outputs import OutputFile
-    from tripletkit.data.triplets import Triplets
-    from tripletkit.evaluation.answers import Answers, Truth
+    pass
 
 
 @click.command()
@@ -58,6 +53,7 @@ def compare(
         raise click.UsageError("Expected different answer files, got one of them twice.")
     from tripletkit.data.output_forms import csv_form
     from tripletkit.data.outputs import Outputs
+    from tripletkit.data.triplet_files import read_triplets
     from tripletkit.evaluation.answers import (
         check_not_exchanged,
         check_same_length,
@@ -65,6 +61,7 @@ def compare(
         read_truth,
     )
     from tripletkit.evaluation.compare import compare_answers
+    from tripletkit.evaluation.differing_rows import find_questions, write_differing_rows
     from tripletkit.evaluation.scoring import credit_rows
 
     form = csv_form("a file of rows that differ, with the heading row,...", "row,")
@@ -74,7 +71,8 @@ def compare(
     for answers in entries:
         check_not_exchanged(answers, truth)
         check_same_length(answers, len(truth), truth.source)
-    triplets = _find_triplets(entries, triplets_file)
+    given = None if triplets_file is None else read_triplets(input_source(triplets_file))
+    triplets = find_questions(entries, given)
     credits = {answers.source: credit_rows(answers, truth.labels) for answers in entries}
     result = compare_answers(credits, triplets.rows if triplets else None)
     from tripletkit.texts.comparison import describe_comparison
@@ -84,53 +82,5 @@ def compare(
     else:
         show_text(describe_comparison(result))
     if output is not None:
-        n_rows = _write_differing_rows(output, entries, truth, triplets)
+        n_rows = write_differing_rows(output, entries, truth, triplets)
         say(f"Wrote {n_rows:,} rows with different answers to {output}.")
-
-
-def _find_triplets(entries: list[Answers], triplets_file: Path | None) -> Triplets | None:
-    """Take the triplets of the file, else of the first answers that hold them; check them all."""
-    from tripletkit.data.triplet_files import read_triplets
-    from tripletkit.evaluation.answers import check_same_questions
-
-    if triplets_file is not None:
-        triplets = read_triplets(input_source(triplets_file))
-    else:
-        triplets = next((answers.triplets for answers in entries if answers.triplets), None)
-    if triplets is not None:
-        for answers in entries:
-            check_same_questions(answers, triplets)
-    return triplets
-
-
-def _write_differing_rows(
-    output: OutputFile, entries: list[Answers], truth: Truth, triplets: Triplets | None
-) -> int:
-    """Write the rows on which not all files give the same answer; return how many."""
-    import numpy as np
-
-    from tripletkit.data.names import guard_formula
-    from tripletkit.data.outputs import open_output
-
-    predictions = np.stack([answers.predictions for answers in entries])
-    differing = np.flatnonzero((predictions != predictions[0]).any(axis=0))
-    names = ["a", "b", "c"] if triplets else []
-    with open_output(output) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            ["row", *names, "truth", *(guard_formula(answers.source) for answers in entries)]
-        )
-        for row in differing:
-            writer.writerow(
-                [
-                    row + 1,
-                    *map(guard_formula, _names(triplets, row)),
-                    truth.labels[row],
-                    *predictions[:, row],
-                ]
-            )
-    return len(differing)
-
-
-def _names(triplets: Triplets | None, row: np.intp) -> list[str]:
-    return [triplets.names[index] for index in triplets.rows[row]] if triplets else []

@@ -164,11 +164,3 @@ def stage_bars() -> Iterator[Stages]:
             return bars.enter_context(progress_bar(name, "image"))
 
         yield begin
-
-
-def prepare_tensorflow() -> None:
-    """Import TensorFlow as Keras's backend, whatever the user's other programs take."""
-    from tripletkit.features.keras_start import BACKEND, VARIABLE, start_keras
-
-    os.environ[VARIABLE] = BACKEND
-    start_keras()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tripletkit.cli.console import prepare_tensorflow, say
+from tripletkit.cli.console import say
 from tripletkit.cli.options import OUTPUT_FOLDER, force_option, model_option, quiet_option
 from tripletkit.cli.sources import weights_option
 
@@ -54,7 +54,6 @@ def export(model: Path, folder: Path, as_onnx: bool, weights: GivenWeights, forc
     outputs = Outputs([*weights.values()], image_folders=[loaded.image_folder], overwrite=force)
     check_export_folder(folder, outputs, as_onnx=as_onnx)
     source = loaded.find_source(weights)
-    prepare_tensorflow()
     for path in (export_onnx if as_onnx else export_networks)(loaded, folder, source):
         say(f"Wrote {path}.")
     inputs = list(pixel_inputs([part.backbone for part in source.parts], source.views).values())

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,7 +11,7 @@ from tripletkit.cli.console import show_json, show_text
 from tripletkit.cli.options import INPUT_FILE, json_option, quiet_option
 
 if TYPE_CHECKING:
-    from tripletkit.collecting.judges import JudgesReport
+    pass
 
 
 @click.command()
@@ -55,17 +54,6 @@ def judges(database: Path, gold_file: Path | None, exclude: tuple[str, ...], as_
     from tripletkit.texts.judges import describe_judges
 
     if as_json:
-        show_json(_as_json(report))
+        show_json(report.to_json())
     else:
         show_text(describe_judges(report))
-
-
-def _as_json(report: JudgesReport) -> dict[str, Any]:
-    return {
-        "judges": [asdict(judge) for judge in report.judges],
-        "pairs": [
-            {"judges": list(names), **asdict(share)} for names, share in report.pairs.items()
-        ],
-        "krippendorff_alpha": report.alpha,
-        "n_shared": report.n_shared,
-    }

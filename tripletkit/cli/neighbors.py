@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from tripletkit import defaults
-from tripletkit.cli.console import progress_bar, say, show_json
+from tripletkit.cli.console import progress_bar, say, show_json, show_text
 from tripletkit.cli.encoders import choose_encoder, encoder_options, find_images, find_queries
 from tripletkit.cli.options import (
     INPUT_FILE,
@@ -23,11 +23,8 @@ from tripletkit.cli.options import (
     on_bad_image_option,
     quiet_option,
 )
-from tripletkit.texts.tables import align_columns
 
 if TYPE_CHECKING:
-    from tripletkit.data.outputs import OutputFile
-    from tripletkit.features.collection import NamedFiles
     from tripletkit.features.sources import GivenWeights
 
 
@@ -102,7 +99,8 @@ def neighbors(
     from tripletkit.data.outputs import Outputs
     from tripletkit.features.store import FeatureStore
     from tripletkit.search.approximate import INDEX_FORM, check_faiss
-    from tripletkit.search.collection import CollectionSearch, find_same
+    from tripletkit.search.collection import CollectionSearch, add_labels, find_same, list_neighbors
+    from tripletkit.texts.neighbors import describe_neighbors
 
     if collage is not None:
         from tripletkit.reporting.collages import check_collage_suffix
@@ -137,73 +135,19 @@ def neighbors(
             found = search.by_index(k, same, index_file or index, contents)
 
     answers = [
-        _answer(name, list(found.of(query)), files.names)
+        list_neighbors(name, list(found.of(query)), files.names)
         for query, name in enumerate(query_files.names)
     ]
     if label_of:
         for query, answer in enumerate(answers):
             names = [files.names[row] for row in same[query]] + [query_files.paths[query].name]
-            _add_labels(answer, names, label_of)
+            add_labels(answer, names, label_of)
     if collage_file is not None:
-        _draw(collage_file, answers, query_files, files)
+        from tripletkit.reporting.neighbor_collage import draw_neighbors
+
+        draw_neighbors(collage_file, answers, query_files, files)
+        say(f"Drew {collage_file}.")
     if as_json:
         show_json({"distance": encoder.distance, "queries": answers})
     else:
-        click.echo(_describe(answers, with_labels=bool(label_of)))
-
-
-def _answer(query: str, found: list[tuple[int, float]], names: list[str]) -> dict[str, Any]:
-    neighbors = [
-        {"rank": rank, "name": names[row], "distance": distance}
-        for rank, (row, distance) in enumerate(found, 1)
-    ]
-    return {"query": query, "neighbors": neighbors}
-
-
-def _add_labels(answer: dict[str, Any], names: list[str], label_of: dict[str, str]) -> None:
-    """Add the labels that are known, the query's by the first of its names that has one."""
-    answer["label"] = next((label_of[name] for name in names if name in label_of), None)
-    for neighbor in answer["neighbors"]:
-        neighbor["label"] = label_of.get(neighbor["name"])
-        known = None not in (answer["label"], neighbor["label"])
-        neighbor["same_label"] = answer["label"] == neighbor["label"] if known else None
-
-
-def _draw(output: OutputFile, answers: list, query_files: NamedFiles, files: NamedFiles) -> None:
-    from tripletkit.reporting.collages import Tile, draw_grid, write_image
-
-    path_of = dict(zip(files.names, files.paths, strict=True))
-    rows = []
-    for answer, path in zip(answers, query_files.paths, strict=True):
-        row = [Tile(path, (path.name, answer.get("label") or ""))]
-        row += [
-            Tile(
-                path_of[neighbor["name"]],
-                (neighbor["name"], f"{neighbor['distance']:.4f}"),
-                neighbor.get("same_label"),
-            )
-            for neighbor in answer["neighbors"]
-        ]
-        rows.append(row)
-    n_columns = max(map(len, rows))
-    headings = ["query", *map(str, range(1, n_columns))]
-    write_image(output, draw_grid(rows, headings, gap_after_first=True))
-    say(f"Drew {output}.")
-
-
-def _describe(answers: list[dict[str, Any]], *, with_labels: bool) -> str:
-    heading = ["query", "rank", "name", "distance"]
-    rows = [[*heading, "label", "same"] if with_labels else heading]
-    for answer in answers:
-        for neighbor in answer["neighbors"]:
-            row = [
-                answer["query"],
-                str(neighbor["rank"]),
-                neighbor["name"],
-                f"{neighbor['distance']:.4f}",
-            ]
-            if with_labels:
-                same = {True: "yes", False: "no", None: ""}[neighbor["same_label"]]
-                row += [neighbor["label"] or "", same]
-            rows.append(row)
-    return align_columns(rows, right=[1, 3])
+        show_text(describe_neighbors(answers, with_labels=bool(label_of)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,34 +53,26 @@ def _gather_weights(
     return weights
 
 
-def _read_backbones(
-    _context: click.Context, _option: click.Parameter, names: str | None
-) -> list[str] | None:
-    from tripletkit.features.sources import check_backbone_names
+def _read_names(check: str) -> Callable[..., list[str] | None]:
+    """Return a callback that takes names between commas, and refuses what a function refuses.
 
-    if names is None:
-        return None
-    chosen = [name.strip() for name in names.split(",")]
-    try:
-        check_backbone_names(chosen)
-    except BackboneError as error:
-        raise click.BadParameter(str(error)) from error
-    return chosen
+    Args:
+        check: `"module:function"` of the names, loaded on use.
+    """
 
+    def read(_context: click.Context, _option: click.Parameter, names: str | None) -> Any:
+        from tripletkit.registry import load_object
 
-def _read_views(
-    _context: click.Context, _option: click.Parameter, names: str | None
-) -> list[str] | None:
-    from tripletkit.features.image_views import choose_views
+        if names is None:
+            return None
+        chosen = [name.strip() for name in names.split(",")]
+        try:
+            load_object(check)(chosen)
+        except (BackboneError, ViewError) as error:
+            raise click.BadParameter(str(error)) from error
+        return chosen
 
-    if names is None:
-        return None
-    chosen = [name.strip() for name in names.split(",")]
-    try:
-        choose_views(chosen)
-    except ViewError as error:
-        raise click.BadParameter(str(error)) from error
-    return chosen
+    return read
 
 
 weights_option = click.option(
@@ -98,7 +90,7 @@ def backbone_option(help_text: str, **attributes: Any) -> Any:
     """Return the option `--backbone` of a command, for one name or several."""
     return click.option(
         "--backbone",
-        callback=_read_backbones,
+        callback=_read_names("tripletkit.features.sources:check_backbone_names"),
         metavar="NAME|FILE.onnx[,...]",
         help=help_text,
         **attributes,
@@ -107,7 +99,7 @@ def backbone_option(help_text: str, **attributes: Any) -> Any:
 
 views_option = click.option(
     "--views",
-    callback=_read_views,
+    callback=_read_names("tripletkit.features.image_views:choose_views"),
     metavar="NAME[,NAME...]",
     help="Views of each image to average the features over (test-time augmentation): "
     "original; flip: with its mirror image; five-crop: corners and center; ten-crop: these and "

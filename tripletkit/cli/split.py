@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tripletkit import defaults
-from tripletkit.cli.console import say, show_json, warn
+from tripletkit.cli.console import say, show_json, show_text, warn
 from tripletkit.cli.options import (
     INPUT_FILE,
     OUTPUT_FOLDER,
@@ -120,11 +120,13 @@ def split(
 
     say(f"Wrote {folder}{'/fold1 ...' if folds else ''}.")
 
+    from tripletkit.texts.splits import describe_splits
+
     prices = [price_split(all_triplets, each) for each in splits]
     if as_json:
         show_json(_as_json(all_triplets.source, by, seed, prices, bool(folds)))
     else:
-        click.echo("\n\n".join(_describe(prices, bool(folds))))
+        show_text(describe_splits(prices, is_folds=bool(folds)))
 
 
 def _as_json(
@@ -134,28 +136,3 @@ def _as_json(
     if is_folds:
         return about | {"folds": [asdict(price) for price in prices]}
     return about | asdict(prices[0])
-
-
-def _describe(prices: list[SplitPrice], is_folds: bool) -> list[str]:
-    return [
-        "\n".join([f"fold {number}"] * is_folds + _describe_one(price))
-        for number, price in enumerate(prices, 1)
-    ]
-
-
-def _describe_one(price: SplitPrice) -> list[str]:
-    def line(label: str, n_triplets: int, n_images: int | None = None) -> str:
-        share = n_triplets / price.n_triplets
-        images = "" if n_images is None else f"{n_images:>12,}"
-        return f"{label:<24}{n_triplets:>10,}{share:>10.2%}{images}"
-
-    expected = f"{defaults.EXPECTED_ACCURACY:.0%}"
-    return [
-        f"{'':<24}{'triplets':>10}{'share':>10}{'images':>12}",
-        line("kept for training", price.n_train, price.n_train_images),
-        line("kept for validation", price.n_val, price.n_val_images),
-        line("dropped", price.n_dropped),
-        f"{'on both sides':<44}{price.n_shared_images:>12,}",
-        f"An accuracy of {expected} on this validation set is known to "
-        f"±{100 * price.half_width:.1f} points at best (95%, Wilson).",
-    ]

@@ -9,7 +9,7 @@ import click
 
 from tripletkit import defaults
 from tripletkit.cli.collections import open_collection
-from tripletkit.cli.console import prepare_tensorflow, say
+from tripletkit.cli.console import say
 from tripletkit.cli.encoders import find_images
 from tripletkit.cli.options import (
     INPUT_FILE,
@@ -110,7 +110,6 @@ def suggest(
     folder = load_model(model)
     files = find_images(images, skip_bad=on_bad_image == "skip", follow_outside=follow_outside)
     source = folder.find_source(weights)
-    prepare_tensorflow()
     collection = open_collection(files, source, cache, skip_bad=on_bad_image == "skip")
     from tripletkit.model.embedding import embed
 

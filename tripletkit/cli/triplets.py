@@ -9,7 +9,7 @@ import click
 
 from tripletkit import defaults
 from tripletkit.cli.collections import open_collection
-from tripletkit.cli.console import say, warn
+from tripletkit.cli.console import say
 from tripletkit.cli.encoders import choose_encoder, encoder_options
 from tripletkit.cli.options import (
     INPUT_FOLDER,
@@ -24,12 +24,12 @@ from tripletkit.cli.options import (
     quiet_option,
     seed_option,
 )
-from tripletkit.errors import describe_problems
 
 if TYPE_CHECKING:
     import numpy as np
 
     from tripletkit.data.label_triplets import Difficulty
+    from tripletkit.features.collection import warn_of_missing
     from tripletkit.features.labelled_images import LabelledImages
     from tripletkit.features.sources import GivenWeights
     from tripletkit.search.encoders import Encoder
@@ -131,7 +131,7 @@ def triplets(
         difficulty, is_usable = _measure(found, encoder, hard, cache, skip_bad=skip_bad)
         labelled = labelled[is_usable[labelled]]
     else:
-        _warn_of_missing(found)
+        warn_of_missing(found.files)
     tell_singleton_classes(found.labels, labelled)
     if per_anchor is None and count is None:
         per_anchor = defaults.TRIPLETS_PER_ANCHOR
@@ -178,15 +178,6 @@ def _measure(
     embeddings = encoder.encode(collection.features)
     measure = candidate_measure(embeddings, encoder.distance)
     return Difficulty(is_hard, measure), collection.is_usable()
-
-
-def _warn_of_missing(found: LabelledImages) -> None:
-    from tripletkit.data.folder import place_problems
-
-    files = found.files
-    if files.problems:
-        problems = place_problems(files.problems, files.places)
-        warn(f"{len(problems):,} images are left out:\n{describe_problems(problems)}")
 
 
 def _say_written(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import click
 
@@ -30,9 +29,3 @@ def make_votes_options(triplets: str) -> Callable[[Callable], Callable]:
             help=f"{triplets} has a fourth column: the share of people who said B, 0 to 1.",
         ),
     )
-
-
-def check_votes_options(votes_file: Path | None, fourth_column: str | None) -> None:
-    """Refuse votes from two places."""
-    if votes_file is not None and fourth_column is not None:
-        raise click.UsageError("--votes excludes --fourth-column: each says how people voted.")

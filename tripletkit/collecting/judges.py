@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -98,6 +99,17 @@ class JudgesReport:
     pairs: dict[tuple[str, str], Share]
     alpha: float | None
     n_shared: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON takes it."""
+        return {
+            "judges": [asdict(judge) for judge in self.judges],
+            "pairs": [
+                {"judges": list(names), **asdict(share)} for names, share in self.pairs.items()
+            ],
+            "krippendorff_alpha": self.alpha,
+            "n_shared": self.n_shared,
+        }
 
 
 def report_judges(

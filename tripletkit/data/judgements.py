@@ -14,8 +14,10 @@ import numpy as np
 from tripletkit.data import vote_files
 from tripletkit.data.judgement_files import is_judgements, tally_judgements
 from tripletkit.data.splits.policies import Split
+from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import Votes
+from tripletkit.errors import SettingsError
 
 
 @dataclass(frozen=True)
@@ -143,3 +145,27 @@ def read_triplets_with_votes(
         judgements = read_judgements(source)
         return judgements.triplets, judgements.votes
     return vote_files.read_triplets_with_votes(source, name)
+
+
+def read_questions(
+    triplets_file: Path | BinaryIO | None,
+    votes_file: Path | BinaryIO | None,
+    fourth_column: str | None,
+) -> tuple[Triplets | None, Votes | None]:
+    """Return the questions, where a file holds them, and the votes on them, where there are any."""
+    if votes_file is not None and fourth_column is not None:
+        raise SettingsError(
+            "votes", "`votes` excludes `fourth_column`: each says how people voted."
+        )
+    if fourth_column is not None:
+        return vote_files.read_triplets_with_shares(triplets_file)
+    if votes_file is None:
+        if triplets_file is None:
+            return None, None
+        return read_triplets_with_votes(triplets_file)
+    triplets = None if triplets_file is None else read_triplets(triplets_file)
+    read = vote_files.read_votes(votes_file)
+    if triplets is None:
+        return read.triplets, read.votes
+    read.check_questions(triplets)
+    return triplets, read.votes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ import pandas as pd
 
 from tripletkit import defaults
 from tripletkit.data.questions import group_questions
-from tripletkit.errors import AnswerFileError
+from tripletkit.errors import AnswerFileError, DataWarning
 from tripletkit.evaluation.answers import Answers, check_same_length
 from tripletkit.evaluation.consistency import check_consistency
 from tripletkit.evaluation.intervals import (
@@ -231,3 +232,15 @@ def _slice(credit: np.ndarray, quantity: np.ndarray) -> list[Slice]:
         )
         for _, rows in parts
     ]
+
+
+def warn_of_ties(score: Score) -> None:
+    """Say that rows which tell nothing count as the 0 that they answer."""
+    n_silent = (score.n_ties or 0) + (score.n_undecidable or 0)
+    if n_silent and score.ties == "answer":
+        warnings.warn(
+            f"{n_silent:,} of {score.n:,} rows tell the two images not apart; they answer 0, and "
+            "count as right where the truth is 0",
+            DataWarning,
+            stacklevel=2,
+        )

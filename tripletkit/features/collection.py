@@ -241,6 +241,17 @@ def open_collection(
     return collection
 
 
+def warn_of_missing(files: NamedFiles) -> None:
+    """Say which names stand for no image, and are left out."""
+    if files.problems:
+        problems = place_problems(files.problems, files.places)
+        warnings.warn(
+            f"{len(problems):,} images are left out:\n{describe_problems(problems)}",
+            DataWarning,
+            stacklevel=2,
+        )
+
+
 def _take_given(files: NamedFiles, source: GivenSource, *, skip_bad: bool) -> Collection:
     features = source.take(files.names)
     problems = {

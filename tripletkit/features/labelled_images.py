@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -34,6 +34,16 @@ class LabelledImages:
     labels: ImageLabels
     images: np.ndarray
     same_as: np.ndarray
+
+    def mark(self, names: Iterable[str]) -> np.ndarray:
+        """Return `(n_names,)` bool: the images that are named, by whichever of their names."""
+        index_of = {name: index for index, name in enumerate(self.files.names)}
+        rows = np.unique(self.same_as[[index_of[name] for name in names]])
+        if n_unlabelled := int((self.labels.of_image[rows] == NO_LABEL).sum()):
+            logger.info("Held-out images without a label, left out: %s.", f"{n_unlabelled:,}")
+        is_marked = np.zeros(len(self.files.names), dtype=bool)
+        is_marked[rows] = True
+        return is_marked
 
 
 def read_labelled(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -90,3 +91,21 @@ def find_same(own: list[bytes | None], contents: list[bytes | None]) -> list:
         if content is not None:
             rows_of.setdefault(content, []).append(row)
     return [np.array(rows_of.get(content, []), dtype=np.int64) for content in own]
+
+
+def list_neighbors(query: str, found: list[tuple[int, float]], names: list[str]) -> dict[str, Any]:
+    """Return the neighbors of a query, as plain JSON values."""
+    neighbors = [
+        {"rank": rank, "name": names[row], "distance": distance}
+        for rank, (row, distance) in enumerate(found, 1)
+    ]
+    return {"query": query, "neighbors": neighbors}
+
+
+def add_labels(answer: dict[str, Any], names: list[str], label_of: dict[str, str]) -> None:
+    """Add the labels that are known, the query's by the first of its names that has one."""
+    answer["label"] = next((label_of[name] for name in names if name in label_of), None)
+    for neighbor in answer["neighbors"]:
+        neighbor["label"] = label_of.get(neighbor["name"])
+        known = None not in (answer["label"], neighbor["label"])
+        neighbor["same_label"] = answer["label"] == neighbor["label"] if known else None

@@ -1,0 +1,59 @@
+"""What is looked up before questions can be asked: images, their features, known answers."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tripletkit import defaults
+from tripletkit.collecting.server import locate
+from tripletkit.data.folder import find_images
+from tripletkit.data.triplet_files import read_triplets
+from tripletkit.errors import DataWarning, describe_problems
+from tripletkit.features.collection import find_files, load_collection
+from tripletkit.features.image_views import choose_views
+from tripletkit.features.sources import GivenWeights, choose_source
+from tripletkit.features.store import FeatureStore
+
+
+def compute_features(
+    folder: Path,
+    names: Sequence[str],
+    backbone: Sequence[str],
+    weights: GivenWeights,
+    views: Sequence[str] | None,
+    cache: Path | None,
+) -> np.ndarray:
+    """Return the features of images, NaN where one cannot be read; runs in its own process."""
+    source = choose_source(backbone, weights, choose_views(views or [defaults.VIEWS]))
+    files = find_files(names, [str(folder)] * len(names), folder, skip_bad=True)
+    with FeatureStore(cache) as store:
+        return load_collection(files, source, store, skip_bad=True).features
+
+
+def locate_usable(names: list[str], folder: Path) -> dict[str, Path]:
+    """Return the path of each image that can be shown, with a word about the others."""
+    paths, problems = locate(names, folder)
+    if problems:
+        warnings.warn(
+            f"{len(problems):,} images are left out:\n{describe_problems(problems)}",
+            DataWarning,
+            stacklevel=2,
+        )
+    return paths
+
+
+def read_gold(
+    gold_file: Path | None, folder: Path, numbers: dict[str, int]
+) -> list[tuple[int, int, int]]:
+    """Return questions whose answer is known, by the numbers of their images."""
+    if gold_file is None:
+        return []
+    gold = read_triplets(gold_file)
+    paths = find_images(gold.names, folder, gold.first_places())
+    found = [numbers[path.relative_to(folder).as_posix()] for path in paths]
+    gold = gold.take(~gold.is_degenerate())
+    return [tuple(found[index] for index in row) for row in gold.rows.tolist()]
