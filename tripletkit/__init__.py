@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tripletkit.api.model import Model, load, pretrained
     from tripletkit.api.reporting import report
     from tripletkit.api.scoring import compare, controls, score
-    from tripletkit.api.training import train
+    from tripletkit.api.training import finetune, train
     from tripletkit.data.triplets import Triplets
     from tripletkit.errors import (
         DataWarning,
@@ -62,6 +62,7 @@ _HOMES = {
     "audit": "api.checking",
     "compare": "api.scoring",
     "controls": "api.scoring",
+    "finetune": "api.training",
     "load": "api.model",
     "pretrained": "api.model",
     "read_answers": "api.checking",
@@ -92,6 +93,7 @@ __all__ = [
     "audit",
     "compare",
     "controls",
+    "finetune",
     "load",
     "pretrained",
     "read_answers",

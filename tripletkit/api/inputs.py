@@ -99,13 +99,13 @@ def take_answers(value: AnswersLike, source: str = "the answers") -> Answers:
     return Answers(_zeros_and_ones(value, source), None, None, source)
 
 
-def take_labels(value: LabelsLike, images: Path) -> dict[str, str]:
+def take_labels(value: LabelsLike, images: Path = Path()) -> dict[str, str]:
     """Return the label of each name.
 
     Args:
         value: a CSV with the columns name and label, a folder with a subfolder for each class, a
             table with these columns, a Series by name, or a mapping.
-        images: folder of the images.
+        images: folder of the images, for a folder with subfolders. Defaults to the current one.
     Raises:
         LabelFileError: if they cannot be read, or one is not text.
     """

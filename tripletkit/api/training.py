@@ -27,9 +27,10 @@ from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import Votes, VotesAs
 from tripletkit.errors import SettingsError
 from tripletkit.features.backbones import AUTO
-from tripletkit.model.model_folder import load_model
+from tripletkit.model.model_folder import ModelFolder, load_model
 from tripletkit.progress import Stages, no_stages
 from tripletkit.training.job import TrainingJob
+from tripletkit.training.result import TrainingResult
 from tripletkit.training.sources import TrainingSources
 
 
@@ -48,10 +49,16 @@ def train(
     val_labels: LabelsLike | None = None,
     val_fraction: float | None = None,
     split: str | None = None,
+    refit: bool = True,
+    budget_s: float | None = None,
     backbone: str | Sequence[str] = AUTO,
     weights: PathLike | Mapping[str, PathLike] | None = None,
     views: Sequence[str] = (defaults.VIEWS,),
     image_size: int | None = None,
+    depth: str = defaults.DEPTH,
+    preprocess: str | None = None,
+    backbone_output: str | None = None,
+    features: PathLike | None = None,
     unseen_classes: float | None = None,
     test: TripletsLike | None = None,
     skip_bad: bool = False,
@@ -88,11 +95,18 @@ def train(
         val_fraction: share of the images, or of the triplets, to set apart. Defaults to `0.1`.
         split: what training and validation must not share: `"image"` (the default),
             `"component"` or `"random"`.
+        refit: validate on held-out draws, pooled, and train on all triplets, where neither `val`
+            nor `val_fraction` nor `split` says otherwise. Defaults to `True`.
+        budget_s: seconds that held-out draws may take. Defaults to as many draws as are usual.
         backbone: a name that `tripletkit backbones` lists, or several. Defaults to `"auto"`:
             resnet50 where its weights can be had, else efficientnet-lite0.
         weights: weights file of the backbone, or one for each name.
         views: of each image to average over: `"original"`, `"flip"`, `"five-crop"`, `"ten-crop"`.
         image_size: side of the images that the backbone takes, pixels. Defaults to its usual.
+        depth: where in the backbones features are taken: `"last"`, `"early"` or `"all"`.
+        preprocess, backbone_output: of a backbone that is an ONNX file; see `tripletkit train`.
+        features: a file of features made elsewhere, instead of a backbone; `images` can then be
+            left out.
         unseen_classes: share of the images to hold out as whole classes, to see how a model does
             on classes that training has not seen. Defaults to the recipe's own.
         test: questions to be answered later, to tell how new their images are.
@@ -117,36 +131,42 @@ def train(
     Example:
         `tk.train("train.txt", "images/", recipe="residual").answer("test.txt").write("preds.csv")`
     """
-    if images is None:
+    if images is None and features is None:
         raise SettingsError("images", "expected the folder of the images as `images`")
-    images = Path(images)
+    images = None if images is None else Path(images)
     given = None if triplets is None else _open(triplets, names)
     given_val = None if val is None else _open(val, names)
     job = TrainingJob(
         TrainingSources(
             images=images,
             triplets=given,
-            labels=_open_labels(labels, images),
+            labels=_open_labels(labels),
             val=given_val,
             val_truth=_open_truth(val_truth),
-            val_labels=_open_labels(val_labels, images),
+            val_labels=_open_labels(val_labels),
             votes=_open_votes(votes, given),
             val_votes=_open_votes(val_votes, given_val),
             fourth_column=fourth_column,
             votes_as=votes_as,
             split=split,
             val_fraction=val_fraction,
+            refit=refit,
         ),
         settings=settings,
         backbones=[backbone] if isinstance(backbone, str) else list(backbone),
         weights=given_weights(weights),
         views=list(views),
         image_size=image_size,
+        depth=depth,
+        preprocess=preprocess,
+        backbone_output=backbone_output,
+        features=None if features is None else Path(features),
         unseen_classes=unseen_classes,
         test=None if test is None else _open(test, names),
         skip_bad=skip_bad,
         follow_outside=follow_outside,
         cache=None if cache is None else Path(cache),
+        budget_s=budget_s,
     )
     # Loads TensorFlow, which may wait until something is trained.
     from tripletkit.training import run
@@ -157,16 +177,83 @@ def train(
         overwrite=overwrite,
         resume=resume,
         tensorboard=None if tensorboard is None else Path(tensorboard),
-        command=_describe_call(triplets=triplets, images=images, backbone=backbone, **settings),
+        command=_describe_call(
+            "train", triplets=triplets, images=images, backbone=backbone, **settings
+        ),
         stages=stages,
     )
-    if output is not None:
-        folder, scratch = load_model(Path(output)), None
-    else:
-        # A model is always a folder, so that what is in memory and what was loaded are one.
-        scratch = TemporaryDirectory(prefix="tripletkit-")
-        folder = result.save(Path(scratch.name) / "model")
+    folder, scratch = _keep(result, output)
+    return make_model(folder, folder.find_source(None, job.features), cache, scratch)
+
+
+def finetune(
+    model: Model | PathLike,
+    *,
+    blocks: int = 1,
+    images: PathLike | None = None,
+    weights: PathLike | Mapping[str, PathLike] | None = None,
+    cache: PathLike | None = None,
+    output: PathLike | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    tensorboard: PathLike | None = None,
+    stages: Stages = no_stages,
+    **settings: Any,
+) -> Model:
+    """Train the last blocks of a model's backbone further, together with its head.
+
+    It learns from the triplets and images that the model was trained on, from the pixels.
+
+    Args:
+        model: a `Model`, or its folder; it stays as it is.
+        blocks: how many of the backbone's last blocks learn. Defaults to `1`.
+        images: where the images are now. Defaults to where they were in training.
+        weights: weights file of the backbone. Defaults to the one of the training.
+        cache: folder of the feature store. Defaults to the user's.
+        output, overwrite, resume, tensorboard, stages: see `train`.
+        settings: `epochs`, `learning_rate`, `batch_size`, `patience`, `flip`, `shift`, `seed`.
+    Returns:
+        The fine-tuned `Model`.
+    Raises:
+        SettingsError: if the model cannot be fine-tuned, or not so.
+        TripletkitError: if something is wrong with data, images or weights.
+    Reference:
+        Yosinski et al. How transferable are features in deep neural networks? NeurIPS 2014.
+        arXiv:1411.1792.
+    """
+    from tripletkit.training.fine_tuning import FineTuning, fine_tune
+
+    folder = model.folder if isinstance(model, Model) else load_model(Path(model))
+    job = FineTuning(
+        blocks,
+        settings,
+        None if images is None else Path(images),
+        given_weights(weights),
+        None if cache is None else Path(cache),
+    )
+    result = fine_tune(
+        folder,
+        job,
+        None if output is None else Path(output),
+        overwrite=overwrite,
+        resume=resume,
+        tensorboard=None if tensorboard is None else Path(tensorboard),
+        command=_describe_call("finetune", model=str(folder.path), blocks=blocks, **settings),
+        stages=stages,
+    )
+    folder, scratch = _keep(result, output)
     return make_model(folder, folder.find_source(), cache, scratch)
+
+
+def _keep(
+    result: TrainingResult, output: PathLike | None
+) -> tuple[ModelFolder, TemporaryDirectory | None]:
+    """Return the folder of a model, and what it is in until it is saved."""
+    if output is not None:
+        return load_model(Path(output)), None
+    # A model is always a folder, so that what is in memory and what was loaded are one.
+    scratch = TemporaryDirectory(prefix="tripletkit-")
+    return result.save(Path(scratch.name) / "model"), scratch
 
 
 def _open(triplets: TripletsLike, names: Sequence[str] | None) -> Path | Triplets:
@@ -174,10 +261,10 @@ def _open(triplets: TripletsLike, names: Sequence[str] | None) -> Path | Triplet
     return Path(triplets) if is_path(triplets) else take_triplets(triplets, names)
 
 
-def _open_labels(labels: LabelsLike | None, images: Path) -> Path | dict[str, str] | None:
+def _open_labels(labels: LabelsLike | None) -> Path | dict[str, str] | None:
     if labels is None or is_path(labels):
         return labels and Path(labels)
-    return take_labels(labels, images)
+    return take_labels(labels)
 
 
 def _open_truth(truth: TruthLike | None) -> Path | np.ndarray | None:
@@ -194,7 +281,7 @@ def _open_votes(votes: VotesLike | None, triplets: Path | Triplets | None) -> Pa
     return take_votes(votes, take_triplets(triplets))
 
 
-def _describe_call(**arguments: Any) -> str:
+def _describe_call(function: str, **arguments: Any) -> str:
     """Return the call as the record of the model has it."""
     shown = ", ".join(
         f"{name}={str(value) if is_path(value) else value!r}"
@@ -203,4 +290,4 @@ def _describe_call(**arguments: Any) -> str:
         for name, value in arguments.items()
         if value is not None
     )
-    return f"tripletkit.train({shown})"
+    return f"tripletkit.{function}({shown})"
