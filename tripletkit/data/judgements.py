@@ -130,7 +130,7 @@ def find_questions(asked: Triplets, judgements: Judgements) -> tuple[np.ndarray,
     return found, is_turned
 
 
-def read_triplets_with_votes(
+def read_voted_triplets(
     source: Path | BinaryIO, name: str | None = None
 ) -> tuple[Triplets, Votes | None]:
     """Read triplets with the votes that their file holds, a database of judgements among them.
@@ -162,7 +162,7 @@ def read_questions(
     if votes_file is None:
         if triplets_file is None:
             return None, None
-        return read_triplets_with_votes(triplets_file)
+        return read_voted_triplets(triplets_file)
     triplets = None if triplets_file is None else read_triplets(triplets_file)
     read = vote_files.read_votes(votes_file)
     if triplets is None:

@@ -38,7 +38,7 @@ def describe_judges(report: JudgesReport) -> str:
         ]
         parts.append("same answer\n" + align_columns(pairs, right=[1]))
     else:
-        parts.append("No question was answered by two judges; `overlap=2` asks each twice.")
+        parts.append("No question was answered by two judges; an overlap of 2 asks each of two.")
     careless = [
         f"{judge.name} looks careless: {'; '.join(judge.reasons)}"
         for judge in report.judges

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from tripletkit.data.judgement_files import is_judgements
-from tripletkit.data.judgements import read_judgements
+from tripletkit.data.judgements import read_judgements, read_voted_triplets
 from tripletkit.data.labels import read_classes, read_labels
 from tripletkit.data.text_files import read_bytes
 from tripletkit.data.triplet_files import read_triplets, write_triplet_lines
 from tripletkit.data.triplets import Triplets
-from tripletkit.data.vote_files import read_triplets_with_votes, read_votes
+from tripletkit.data.vote_files import read_votes
 from tripletkit.data.votes import Votes
 from tripletkit.evaluation.answers import read_truth
 from tripletkit.model.record import FileRecord
@@ -81,7 +81,7 @@ def with_votes(
     """Return triplets that are answered, by columns of votes where the file has them."""
     if isinstance(opened, Triplets):
         return opened, None
-    triplets, votes = read_triplets_with_votes(opened, record.name)
+    triplets, votes = read_voted_triplets(opened, record.name)
     if votes is None:
         triplets.check_answered()
     return triplets, votes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tripletkit.data.judgement_files import is_judgements
-from tripletkit.data.judgements import read_judgements, read_triplets_with_votes
+from tripletkit.data.judgements import read_judgements, read_voted_triplets
 from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.vote_files import (
@@ -38,7 +38,7 @@ def read_training_triplets(inputs: InputsRecord) -> Triplets | None:
     if inputs.votes is None:
         return read_triplets(path)
     if inputs.votes.in_columns:
-        triplets, votes = read_triplets_with_votes(path)
+        triplets, votes = read_voted_triplets(path)
     elif inputs.votes.fourth_column is not None:
         triplets, votes = read_triplets_with_shares(path)
     else:
