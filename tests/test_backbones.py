@@ -297,7 +297,7 @@ def test_resnet50_offline_says_how_to_go_on(downloadable, keras_home):
     with pytest.raises(BackboneError) as caught:
         choose_backbone("resnet50")
     message = str(caught.value)
-    for part in (NO_NETWORK, "--weights FILE", f"put w.h5 into {keras_home}", "efficientnet-lite0"):
+    for part in (NO_NETWORK, "`weights=FILE`", f"put w.h5 into {keras_home}", "efficientnet-lite0"):
         assert part in message
 
 

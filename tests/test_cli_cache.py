@@ -140,3 +140,21 @@ def test_a_damaged_vector_is_said_as_a_warning(runner, filled, toy_competition, 
     assert "warning: " in result.stderr
     assert "the stored features of 1 images are damaged and are computed again." in result.stderr
     assert "Features: 1 images computed, 59 from the store." in result.stderr
+
+
+def test_written_networks_go_with_the_store(runner, filled, toy_competition, tiny_backbone):
+    embed = ["embed", str(toy_competition.images), "-o", str(filled / "a.npz")]
+    embed += ["--backbone", "tiny"]
+    assert runner.invoke(tripletkit, embed).exit_code == 0
+    (network,) = (filled / "networks").iterdir()
+    assert runner.invoke(tripletkit, ["cache", "prune", "--unused-days", "1"]).exit_code == 0
+    assert network.exists()
+    os.utime(network, (0, 0))
+    assert runner.invoke(tripletkit, ["cache", "prune", "--unused-days", "1"]).exit_code == 0
+    assert not network.exists()
+    (filled / "a.npz").unlink()
+    assert runner.invoke(tripletkit, ["cache", "clear", "--yes"]).exit_code == 0
+    assert runner.invoke(tripletkit, embed).exit_code == 0
+    assert network.exists()
+    assert runner.invoke(tripletkit, ["cache", "clear", "--yes"]).exit_code == 0
+    assert not network.exists()

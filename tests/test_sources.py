@@ -213,9 +213,9 @@ def test_weights_go_to_the_backbone_that_they_are_for():
     assert assign_weights(["x", "y"], {"y": b, "x": a}) == [a, b]
     assert assign_weights(["x", "y"], {"y": b}) == [None, b]
     for names, given, message in (
-        (["x", "y"], {None: a}, r"--weights a.h5: expected NAME=FILE.*\(x, y\)"),
-        (["x"], {"y": a}, "--weights y=a.h5: expected a backbone among x"),
-        (["auto"], {None: a}, "--weights needs --backbone"),
+        (["x", "y"], {None: a}, r"`weights=a.h5`: expected NAME=FILE.*\(x, y\)"),
+        (["x"], {"y": a}, "`weights=y=a.h5`: expected a backbone among x"),
+        (["auto"], {None: a}, "`weights` needs `backbone`"),
     ):
         with pytest.raises(BackboneError, match=message):
             assign_weights(names, given)

@@ -296,27 +296,44 @@ def pretrained(
     weights: PathLike | Mapping[str, PathLike] | None = None,
     views: Sequence[str] = (defaults.VIEWS,),
     image_size: int | None = None,
+    depth: str = defaults.DEPTH,
+    preprocess: str | None = None,
+    backbone_output: str | None = None,
     cache: PathLike | None = None,
 ) -> Model:
     """Return a backbone as it is, without a trained head; embeddings are compared by cosine.
 
     Args:
-        backbone: a name that `tripletkit backbones` lists, or several. Defaults to `"auto"`:
-            resnet50 where its weights can be had, else efficientnet-lite0.
+        backbone: a name that `tripletkit backbones` lists, the path of an encoder's ONNX file, or
+            several. Defaults to `"auto"`: resnet50 where its weights can be had, else
+            efficientnet-lite0.
         weights: weights file of the backbone, or one for each name. Defaults to its own ImageNet
             weights.
         views: of each image to average over: `"original"`, `"flip"`, `"five-crop"`, `"ten-crop"`.
         image_size: side of the images that it takes, pixels. Defaults to its usual.
+        depth: where in it features are taken: `"last"`, `"early"` or `"all"`.
+        preprocess, backbone_output: what images go through before an encoder's ONNX file, and
+            which of its outputs is taken, such as `"size=224,resample=bicubic,mean=0.5,std=0.5"`
+            and `"last_hidden_state:cls"`; needed where the files do not say.
         cache: folder of the feature store. Defaults to the user's.
     Returns:
         A `Model`.
     Raises:
         BackboneError: if a name is not known, or its weights can neither be found nor downloaded.
+        NetworkFileError, PreprocessingError: if an ONNX file cannot be run, or it is not clear how.
     Example:
         `tk.pretrained("resnet50").embed("images/")`
     """
     names = [backbone] if isinstance(backbone, str) else list(backbone)
-    source = choose_source(names, given_weights(weights), choose_views(views), image_size)
+    source = choose_source(
+        names,
+        given_weights(weights),
+        choose_views(views),
+        image_size,
+        depth,
+        preprocess,
+        backbone_output,
+    )
     return Model(Encoder(source), cache=None if cache is None else Path(cache))
 
 

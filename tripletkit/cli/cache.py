@@ -79,17 +79,19 @@ def info(cache: Path | None, as_json: bool) -> None:
 @cache_option
 @quiet_option
 def clear(cache: Path | None, yes: bool) -> None:
-    """Delete the store. Features are computed again when they are needed.
+    """Delete the store, and the networks written beside it. Both are made again when needed.
 
     \b
     tripletkit cache clear --yes
     """
+    from tripletkit.features.exported_networks import remove_networks
     from tripletkit.features.store import FILE_NAME, clear_store, default_folder
 
-    path = (cache or default_folder()) / FILE_NAME
+    folder = cache or default_folder()
     if not yes:
-        click.confirm(f"Delete {path}?", abort=True, err=True)
-    say(f"Freed {_megabytes(clear_store(cache))}.")
+        click.confirm(f"Delete {folder / FILE_NAME}?", abort=True, err=True)
+    freed = clear_store(cache) + remove_networks(folder)
+    say(f"Freed {_megabytes(freed)}.")
 
 
 @cache.command()
@@ -98,7 +100,7 @@ def clear(cache: Path | None, yes: bool) -> None:
     type=WholeRange(0),
     default=defaults.PRUNE_UNUSED_DAYS,
     show_default=True,
-    help="Drop all features of backbones not used for so long.",
+    help="Drop all features of backbones not used for so long, and their written networks.",
 )
 @cache_option
 @quiet_option
@@ -108,13 +110,18 @@ def prune(cache: Path | None, unused_days: int) -> None:
     \b
     tripletkit cache prune --unused-days 30
     """
+    import time
+
+    from tripletkit.features.exported_networks import remove_networks
     from tripletkit.features.store import FILE_NAME, FeatureStore, default_folder
 
-    if not ((cache or default_folder()) / FILE_NAME).is_file():
+    folder = cache or default_folder()
+    if not (folder / FILE_NAME).is_file():
         say("There is no store.")
         return
     with FeatureStore(cache) as store:
         dropped = store.prune(unused_days)
+    remove_networks(folder, time.time() - unused_days * 86_400)
     say(f"Dropped the features of {dropped:,} images.")
 
 

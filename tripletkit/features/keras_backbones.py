@@ -33,12 +33,14 @@ def _build(keras_name: str, weights: Path | None, size_px: int) -> keras.Model:
     Raises:
         WeightsError: if the file is broken or does not fit.
     """
+    # The layers of ConvNeXt are called after it; EfficientNetV2 looks its blocks up by its name.
+    named = {} if keras_name.startswith("EfficientNetV2") else {"name": keras_name.lower()}
     model = getattr(keras.applications, keras_name)(
         weights=None,
         include_top=False,
         pooling="avg",
         input_shape=(size_px, size_px, 3),
-        name=keras_name.lower(),
+        **named,
     )
     if weights is not None:
         load_weights_file(model, weights)

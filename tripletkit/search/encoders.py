@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tripletkit.evaluation.distances import FROZEN_DISTANCE
+from tripletkit.features.given_features import GivenSource
 from tripletkit.features.sources import FeatureSource
 from tripletkit.model.model_folder import ModelFolder
 
@@ -20,7 +21,7 @@ class Encoder:
         model: whose embeddings are taken; None for the features themselves.
     """
 
-    source: FeatureSource
+    source: FeatureSource | GivenSource
     model: ModelFolder | None = None
 
     @property
