@@ -72,6 +72,7 @@ def train(
     follow_outside: bool,
     cache: Path | None,
     budget: float | None,
+    learning_curve: bool,
     resume: bool,
     force: bool,
     as_json: bool,
@@ -144,6 +145,7 @@ def train(
         follow_outside=follow_outside,
         cache=cache,
         budget_s=budget,
+        learning_curve=learning_curve,
     ).checked()
     from tripletkit.training import run
 

@@ -81,6 +81,12 @@ validation_options = section(
         "most]",
     ),
     click.option(
+        "--learning-curve",
+        is_flag=True,
+        help="Say what another 500 judgements would bring, and whether judgements or images are "
+        "short: by heads that learn from a quarter, a half and all of them.",
+    ),
+    click.option(
         "--val-fraction",
         type=FiniteRange(0, 1, max_open=True),
         help="Share set apart for validation; 0 for none.  "

@@ -171,6 +171,7 @@ class ModelRecord:
         classification: how the classes of validation images are told apart.
         pixels: how the backbone was trained, if it was.
         pooled: scores on held-out draws, and what each candidate part is worth; None without.
+        learning_curve: what more judgements would bring; None where it was not asked for.
         parts: of an ensemble; none of a single head.
         files: name of each other file of the folder -> its SHA-256.
     """
@@ -196,6 +197,7 @@ class ModelRecord:
     classification: dict[str, Any] | None = None
     pixels: PixelsRecord | None = None
     pooled: dict[str, Any] | None = None
+    learning_curve: dict[str, Any] | None = None
     parts: tuple[Part, ...] = ()
     files: dict[str, str] = field(default_factory=dict)
 

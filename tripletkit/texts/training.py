@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tripletkit import defaults
 from tripletkit.texts.classification import describe_measures
-from tripletkit.texts.pooled import describe_pooled
+from tripletkit.texts.pooled import describe_curve, describe_pooled
 from tripletkit.texts.scores import describe_image_interval, describe_interval
 from tripletkit.texts.tables import align_columns
 
@@ -42,6 +42,8 @@ def describe_training(result: TrainingResult) -> str:
     parts = [align_columns(facts)]
     if result.pooled is not None:
         parts.append(describe_pooled(result.pooled))
+    if result.curve is not None:
+        parts.append(describe_curve(result.curve))
     if validation is not None:
         parts.append(_describe_validation(validation))
     if result.unseen_classes is not None:

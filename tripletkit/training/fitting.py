@@ -6,21 +6,27 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
+from tripletkit import defaults
 from tripletkit.data.splits.draws import Draw, draw_folds, plan_draws
 from tripletkit.data.training_set import TrainingSet
 from tripletkit.errors import FewTripletsWarning, SplitError
+from tripletkit.evaluation.distances import triplet_margins
+from tripletkit.evaluation.learning_curve import LearningCurve
 from tripletkit.evaluation.pooled import PooledValidation
 from tripletkit.evaluation.validation import chooses_epoch
 from tripletkit.features.unit_length import scale_to_unit_length
+from tripletkit.model.embedding import embed
 from tripletkit.model.history import EpochRecord, TrainedHead
 from tripletkit.model.parts import Part
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import HeadSettings
 from tripletkit.progress import Stages
 from tripletkit.training.choosing import Choice
+from tripletkit.training.curve import Answer, measure_learning_curve
 from tripletkit.training.ensemble import finish_ensemble, train_parts, validate_candidates
 from tripletkit.training.epoch_choice import validate_epochs
 from tripletkit.training.epochs import train_model
@@ -40,6 +46,7 @@ class Fitted:
         parts: of an ensemble, as the record has them; none of a single head.
         pooled: what held-out draws say; None without any.
         unseen: how an ensemble does on classes of images that it was trained without.
+        curve: what more judgements would bring; None where it was not asked for.
     """
 
     trained: TrainedHead
@@ -47,6 +54,7 @@ class Fitted:
     parts: tuple[Part, ...] = ()
     pooled: PooledValidation | None = None
     unseen: UnseenClasses | None = None
+    curve: LearningCurve | None = None
 
 
 def fit(
@@ -60,6 +68,7 @@ def fit(
     budget_s: float | None,
     unseen_fraction: float,
     test_features: np.ndarray | None,
+    with_curve: bool,
     on_epoch: Callable[[EpochRecord, int], None],
     stages: Stages,
 ) -> Fitted:
@@ -76,6 +85,8 @@ def fit(
         budget_s: seconds that the draws may take; None for as many draws as are usual.
         unseen_fraction: of the images to hold out as whole classes; of an ensemble alone.
         test_features: of the images of a test; see `measure_unseen_classes`.
+        with_curve: measure a learning curve, too: of the heads as they are trained, and of an
+            ensemble's strongest part.
         on_epoch: told each epoch and their number.
         stages: told of progress.
     Raises:
@@ -92,6 +103,7 @@ def fit(
             budget_s=budget_s,
             unseen_fraction=unseen_fraction,
             test_features=test_features,
+            with_curve=with_curve,
             stages=stages,
         )
     pooled = None
@@ -125,7 +137,16 @@ def fit(
         on_epoch=lambda record: on_epoch(record, settings.epochs),
         on_member=lambda member: logger.info("Head %d of %d.", member, settings.members),
     )
-    return Fitted(trained, settings, pooled=pooled)
+
+    def answer(train: np.ndarray, asked: np.ndarray) -> np.ndarray:
+        weights = None if loss_weights is None else loss_weights[train]
+        head = train_model(
+            features, rows[train], rows[:0], settings, data.labels, loss_weights=weights
+        ).head
+        return triplet_margins(embed(head, features), rows[asked], settings.distance)
+
+    curve = _measure_curve(data, features, settings, answer, stages) if with_curve else None
+    return Fitted(trained, settings, pooled=pooled, curve=curve)
 
 
 def feature_blocks(columns: Mapping[str, slice]) -> dict[str, slice]:
@@ -161,6 +182,7 @@ def _fit_ensemble(
     budget_s: float | None,
     unseen_fraction: float,
     test_features: np.ndarray | None,
+    with_curve: bool,
     stages: Stages,
 ) -> Fitted:
     rows = data.train.rows
@@ -215,7 +237,39 @@ def _fit_ensemble(
             )
         except SplitError as error:
             warnings.warn(f"{error}\nTraining goes on without.", FewTripletsWarning, stacklevel=2)
-    return Fitted(trained, settings, tuple(one.part for one in parts), pooled, unseen)
+    curve = None
+    if with_curve:
+        trainable = [candidate.settings is not None for candidate in candidates]
+        strongest = candidates[int(np.argmax(choice.weights * trainable))]
+
+        def answer_strongest(train: np.ndarray, asked: np.ndarray) -> np.ndarray:
+            weights = None if loss_weights is None else loss_weights[train]
+            return margins_without(
+                features, rows[train], rows[asked], strongest, settings.seed, weights
+            )
+
+        curve = _measure_curve(data, features, settings, answer_strongest, stages)
+    kept = tuple(one.part for one in parts)
+    return Fitted(trained, settings, kept, pooled, unseen, curve)
+
+
+def _measure_curve(
+    data: TrainingSet,
+    features: np.ndarray,
+    settings: HeadSettings,
+    answer: Answer,
+    stages: Stages,
+) -> LearningCurve | None:
+    drawn = _draw(data, features, settings.seed)
+    if drawn is None:
+        return None
+    return measure_learning_curve(
+        data.train.rows,
+        islice(drawn[0], defaults.DRAW_FOLDS),
+        answer,
+        settings.seed,
+        progress=stages("learning curve"),
+    )
 
 
 def _draw(data: TrainingSet, features: np.ndarray, seed: int) -> tuple[Iterator[Draw], str] | None:

@@ -49,6 +49,7 @@ class TrainingJob:
         skip_bad: leave images out that are missing or cannot be read.
         follow_outside: allow names and links that lead out of the image folder.
         cache: folder of the feature store; None for the user's.
+        learning_curve: say, too, what more judgements would bring.
         budget_s: seconds that held-out draws may take; None for as many as are usual.
     """
 
@@ -68,6 +69,7 @@ class TrainingJob:
     follow_outside: bool = False
     cache: Path | None = None
     budget_s: float | None = None
+    learning_curve: bool = False
 
     @property
     def is_from_scratch(self) -> bool:

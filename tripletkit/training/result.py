@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from tripletkit import __version__
 from tripletkit.data.training_set import TrainingSet
+from tripletkit.evaluation.learning_curve import LearningCurve
 from tripletkit.evaluation.pooled import PooledValidation
 from tripletkit.evaluation.validation import LabelScores, Validation
 from tripletkit.features.collection import Collection
@@ -49,6 +50,7 @@ class TrainingResult:
         backbone_file: the weights of a backbone that was trained too.
         scratch: the folder that this file is in until the model is saved; gone with the result.
         pooled: what held-out draws say; None without any.
+        curve: what more judgements would bring; None where it was not asked for.
     """
 
     trained: TrainedHead
@@ -61,6 +63,7 @@ class TrainingResult:
     backbone_file: Path | None = None
     scratch: TemporaryDirectory | None = None
     pooled: PooledValidation | None = None
+    curve: LearningCurve | None = None
 
     def save(self, path: Path, *, overwrite: bool = False) -> ModelFolder:
         """Write the model folder, whole or not at all; see `save_model`."""
@@ -95,6 +98,7 @@ def make_record(
     label_scores: LabelScores | None = None,
     pixels: PixelsRecord | None = None,
     pooled: PooledValidation | None = None,
+    curve: LearningCurve | None = None,
     parts: tuple[Part, ...] = (),
 ) -> ModelRecord:
     """Return what is to be known of a model: enough to repeat the training and judge its score."""
@@ -132,5 +136,6 @@ def make_record(
         classification=label_scores and label_scores.to_json(),
         pixels=pixels,
         pooled=pooled and pooled.to_json(),
+        learning_curve=curve and curve.to_json(),
         parts=parts,
     )

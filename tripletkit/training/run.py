@@ -152,6 +152,7 @@ def train(
                     budget_s=job.budget_s,
                     unseen_fraction=job.unseen_fraction,
                     test_features=test_features,
+                    with_curve=job.learning_curve,
                     on_epoch=on_epoch,
                     stages=stages,
                 )
@@ -180,6 +181,7 @@ def train(
             label_scores=label_scores,
             pixels=pixels and pixels.record,
             pooled=fitted and fitted.pooled,
+            curve=fitted and fitted.curve,
             parts=() if fitted is None else fitted.parts,
         )
         result = TrainingResult(
@@ -193,6 +195,7 @@ def train(
             pixels and pixels.backbone_file,
             scratch,
             fitted and fitted.pooled,
+            fitted and fitted.curve,
         )
         if output is not None:
             result = result.saved(output, overwrite=overwrite)

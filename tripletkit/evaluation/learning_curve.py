@@ -1,0 +1,118 @@
+"""What more judgements would bring, from accuracies with fewer.
+
+The accuracy on held-out triplets is measured with a quarter, a half and all of the judgements that
+a draw has for training, and the same with a quarter and a half of its images. Accuracy nears its
+limit as one over the root of the number: that is what the mean of n independent judgements does,
+and a curve with a free power cannot be told from three points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tripletkit.evaluation.intervals import Interval
+
+JUDGEMENTS = "judgements"
+IMAGES = "images"
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """Accuracy against the number of judgements, as limit - slope / sqrt(n).
+
+    Attributes:
+        n_triplets: `(n_points,)` mean numbers that heads learned from, ascending.
+        accuracies: `(n_points,)` mean over draws.
+        with_fewer_images: accuracy with about as many judgements as the first point, of a part
+            of the images alone; NaN if not measured.
+        limit, slope: of the fit.
+        n_now: judgements that the model is trained on.
+        gain: that `n_more` judgements would bring.
+        interval: 95%, of the gain; None with fewer than three draws.
+        n_more: see `gain`.
+    """
+
+    n_triplets: tuple[float, ...]
+    accuracies: tuple[float, ...]
+    with_fewer_images: float
+    limit: float
+    slope: float
+    n_now: int
+    n_more: int
+    gain: float
+    interval: Interval | None
+
+    @property
+    def short_of(self) -> str | None:
+        """What more of would help: `JUDGEMENTS`, `IMAGES`, or None where neither would."""
+        if self.interval is not None and self.interval.high < 0.005:
+            return None
+        # As many judgements over fewer images do worse: so it is images that are learned from.
+        if self.with_fewer_images < self.accuracies[0] - 0.01:
+            return IMAGES
+        return JUDGEMENTS
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON takes it."""
+        is_known = np.isfinite(self.with_fewer_images)
+        return asdict(self) | {
+            "n_triplets": list(self.n_triplets),
+            "accuracies": list(self.accuracies),
+            "with_fewer_images": self.with_fewer_images if is_known else None,
+            "interval": self.interval and self.interval.to_json(),
+            "short_of": self.short_of,
+        }
+
+
+def fit_learning_curve(
+    n_triplets: np.ndarray,
+    accuracies: np.ndarray,
+    n_now: int,
+    n_more: int = 500,
+    with_fewer_images: float = np.nan,
+) -> LearningCurve:
+    """Fit the curve, and say what more judgements would bring.
+
+    Args:
+        n_triplets: `(n_draws, n_points)` that heads learned from.
+        accuracies: `(n_draws, n_points)` on the held-out triplets of each draw.
+        n_now: judgements that the model is trained on.
+        n_more: judgements to be added.
+        with_fewer_images: see `LearningCurve`.
+    Example:
+        >>> n = np.array([[100, 400, 1600]])
+        >>> curve = fit_learning_curve(n, 0.9 - 1 / np.sqrt(n), n_now=2500, n_more=7500)
+        >>> round(curve.limit, 3), round(curve.gain, 3)   # .9 - 1/50 to .9 - 1/100
+        (0.9, 0.01)
+    """
+    gains = [
+        _fit(n, accuracy, n_now, n_more) for n, accuracy in zip(n_triplets, accuracies, strict=True)
+    ]
+    mean_n, mean_accuracy = n_triplets.mean(axis=0), accuracies.mean(axis=0)
+    slope, limit = np.polyfit(-1 / np.sqrt(mean_n), mean_accuracy, 1)
+    interval = None
+    if len(gains) >= 3:
+        from scipy.special import stdtrit
+
+        reach = stdtrit(len(gains) - 1, 0.975) * np.std(gains, ddof=1) / np.sqrt(len(gains))
+        interval = Interval(float(np.mean(gains) - reach), float(np.mean(gains) + reach))
+    return LearningCurve(
+        tuple(mean_n.tolist()),
+        tuple(mean_accuracy.tolist()),
+        float(with_fewer_images),
+        float(limit),
+        float(slope),
+        n_now,
+        n_more,
+        float(np.mean(gains)),
+        interval,
+    )
+
+
+def _fit(n: np.ndarray, accuracy: np.ndarray, n_now: int, n_more: int) -> float:
+    """Return the gain that one draw speaks for."""
+    slope, _ = np.polyfit(-1 / np.sqrt(n), accuracy, 1)
+    return float(slope * (1 / np.sqrt(n_now) - 1 / np.sqrt(n_now + n_more)))
