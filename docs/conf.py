@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -16,8 +18,7 @@ copyright = author
 release = version = installed_version("tripletkit")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-# The changelog is at the top of the repository; its page includes it.
-exclude_patterns = ["_build", "README.md"]
+exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
 
@@ -29,15 +30,34 @@ html_show_sphinx = False
 html_copy_source = False
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
-autodoc_default_options = {"members": True, "inherited-members": False}
-napoleon_google_docstring = True
 napoleon_numpy_docstring = False
-# Attributes are listed by autodoc; a second list of the same names would be ambiguous.
+# Attributes that are properties too are listed once.
 napoleon_use_ivar = True
 
 
-def setup(app: object) -> None:
+def spell_code(
+    _app: object, _what: str, _name: str, _object: object, _options: object, lines: list[str]
+) -> None:
+    """Write code in docstrings as reStructuredText wants it; they have it in single backquotes."""
+    for number, line in enumerate(lines):
+        lines[number] = re.sub(r"(?<![`:])`([^`]+)`(?!`)(\w*)", _as_literal, line)
+
+
+def _as_literal(found: re.Match[str]) -> str:
+    return f"``{found[1]}``" + (f"\\ {found[2]}" if found[2] else "")
+
+
+def skip_borrowed(
+    _app: object, _what: str, name: str, _object: object, skip: bool, _options: object
+) -> bool:
+    """Leave out what scikit-learn gives every estimator; its text refers to scikit-learn's pages."""
+    return skip or (name.startswith("set_") and name.endswith("_request"))
+
+
+def setup(app: Any) -> None:
     """Fill in what is made from the code: commands, settings, losses, records."""
     app.connect("source-read", lambda _app, _page, source: fill_in(source))
+    # Before napoleon, which goes through the lines at the usual priority, 500.
+    app.connect("autodoc-process-docstring", spell_code, priority=400)
+    app.connect("autodoc-skip-member", skip_borrowed)
