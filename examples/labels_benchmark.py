@@ -24,7 +24,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -34,6 +33,7 @@ import pandas as pd
 
 from tripletkit.cli.main import tripletkit
 from tripletkit.model.model_folder import HISTORY_FILE, load_model
+from tripletkit.model.record import ModelRecord
 from tripletkit.texts.tables import align_columns
 
 # How each way is asked for.
@@ -52,7 +52,7 @@ WAYS: dict[str, list[str]] = {
 }
 
 
-def train(arguments: list[str]) -> tuple[dict[str, Any], pd.DataFrame]:
+def train(arguments: list[str]) -> tuple[ModelRecord, pd.DataFrame]:
     """Train a model and return its record and its epochs."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "model"
@@ -63,18 +63,18 @@ def train(arguments: list[str]) -> tuple[dict[str, Any], pd.DataFrame]:
         return load_model(output).record, pd.read_csv(output / HISTORY_FILE)
 
 
-def measure(record: dict[str, Any], history: pd.DataFrame) -> dict[str, float]:
+def measure(record: ModelRecord, history: pd.DataFrame) -> dict[str, float]:
     """Return what the table shows of a training."""
-    classes = record["classification"]
+    classes = record.classification
     variance = classes["trained"]["variance"]
     return {
-        "triplets": record["validation"]["trained"]["accuracy"],
+        "triplets": record.validation.trained.accuracy,
         "last epoch": history["val_accuracy"].iloc[-1],
         "10-NN": classes["trained"]["nearest_neighbors"]["value"],
         "mAP": classes["trained"]["mean_average_precision"]["value"],
         "within share": variance["within"] / (variance["within"] + variance["between"]),
-        "epochs": record["best_epoch"],
-        "seconds": record["times"]["training_s"],
+        "epochs": record.best_epoch,
+        "seconds": record.times.training_s,
     }
 
 

@@ -64,7 +64,7 @@ def test_it_prints_one_table_of_every_way(run):
         "best",
         "best, 10-D",
         "scikit-learn NCA (labels)",
-        "2 source heads",
+        "2 mlp heads",
     ]
     accuracies = [float(row[1]) for row in cells]
     assert all(0 <= accuracy <= 1 for accuracy in accuracies)

@@ -142,7 +142,14 @@ def test_a_model_has_its_own_views(run, toy_competition, toy_model, tmp_path):
 def test_the_store_shows_each_view(run, toy_images, tmp_path):
     for views in ("flip", "original"):
         done = run(
-            "embed", toy_images, "-o", tmp_path / "v.csv", "--backbone", "tiny", "--views", views
+            "embed",
+            toy_images,
+            "-o",
+            tmp_path / f"{views}.csv",
+            "--backbone",
+            "tiny",
+            "--views",
+            views,
         )
         assert done.exit_code == 0, done.stderr
     printed = json.loads(run("cache", "info", "--json").stdout)

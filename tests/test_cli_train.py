@@ -203,9 +203,9 @@ def test_copies_of_a_image_are_never_on_both_sides(train, tmp_path, toy_competit
     doubled = tmp_path / "doubled.txt"
     copies = [" ".join(f"copy_{name}" for name in line.split()) for line in lines]
     doubled.write_text("\n".join(lines + copies) + "\n")
-    result = train("--json", triplets=doubled, images=images)
+    result = train("--json", "--no-refit", triplets=doubled, images=images)
     # Every triplet is there twice over the same images, and so is what the split makes of it.
-    alone = train("--json", "-o", tmp_path / "alone")
+    alone = train("--json", "--no-refit", "-o", tmp_path / "alone")
     n_val, n_alone = (json.loads(r.stdout)["split"]["n_val"] for r in (result, alone))
     assert n_alone > 0 and n_val % 2 == 0
     assert "each image counts as one" in result.stderr
@@ -446,7 +446,7 @@ def small_disk(tmp_path):
 def test_a_full_disk_is_reported_and_leaves_no_half_model(train, small_disk):
     result = train("-o", small_disk / "m", "-s", "hidden=4096")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert f"{small_disk / 'm'}: the model cannot be written: " in result.stderr
+    assert f"{small_disk / 'm'}: cannot be written: No space left" in result.stderr
     assert list(small_disk.iterdir()) == []
 
 
@@ -454,7 +454,7 @@ def test_a_full_cache_is_reported(train, small_disk, tmp_path):
     (small_disk / "filler").write_bytes(b"x" * 150_000)
     result = train("--cache", small_disk)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "the feature store failed" in result.stderr
+    assert "What was stored before is kept" in result.stderr
     assert "--cache DIR" in result.stderr
     assert not (tmp_path / "m").exists()
 

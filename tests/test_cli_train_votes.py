@@ -41,7 +41,17 @@ def train(runner, tiny_backbone, toy_competition, judged):
     def train(*options, triplets="judged.txt"):
         arguments = [
             *("train", judged / triplets, toy_competition.images, "-o", judged / "m"),
-            *("--backbone", "tiny", "--epochs", 3, "-s", "hidden=16", "--force", *options),
+            *(
+                "--backbone",
+                "tiny",
+                "--epochs",
+                3,
+                "-s",
+                "hidden=16",
+                "--no-refit",
+                "--force",
+                *options,
+            ),
         ]
         return runner.invoke(tripletkit, [str(argument) for argument in arguments])
 

@@ -148,7 +148,7 @@ def test_every_command_takes_given_features(run, vectors, toy_competition, label
     run("mine", "--triplets", data.train, data.images, "-o", tmp_path / "m.csv", *given)
     run("mine", labels_file, data.images, "-o", tmp_path / "m2.csv", "--model", model, *given)
     report = ["report", model, "-o", tmp_path / "r.html", "--triplets", data.test, *given]
-    assert "expected a folder of images to show" in run(*report, code=1).stderr
+    assert "expected a folder of images to show" in run(*report, code=2).stderr
     run(*report, "--images", data.images)
 
 

@@ -63,7 +63,7 @@ def test_an_unknown_recipe_is_refused_with_a_hint():
 
 
 def test_a_recipe_fills_in_what_is_not_given():
-    settings = HeadSettings.of_recipe("best", margin=0.7, dim=None, epochs=None)
+    settings = HeadSettings.of_recipe("best", margin=0.7, members=5, dim=None, epochs=None)
     assert (settings.margin, settings.dim, settings.members) == (0.7, None, 5)
     assert settings.epochs == RECIPES["best"].epochs
     assert HeadSettings.of_recipe("mlp") == HeadSettings()
@@ -155,9 +155,9 @@ def test_members_differ_and_the_first_is_the_single_head(features, rows):
 
 
 def test_the_last_members_follow_the_source(features, rows):
-    settings = HeadSettings.of_recipe("best", mlp_members=2)
+    settings = HeadSettings.of_recipe("residual", members=5, mlp_members=2)
     recipes = [settings.of_member(member).recipe for member in range(5)]
-    assert recipes == ["best"] * 3 + ["mlp"] * 2
+    assert recipes == ["residual"] * 3 + ["mlp"] * 2
     assert settings.of_member(4).epochs == RECIPES["mlp"].epochs
     twice = dataclasses.replace(settings, epochs=2 * settings.epochs)
     assert twice.of_member(4).epochs == 2 * RECIPES["mlp"].epochs

@@ -32,7 +32,7 @@ def read_logs(folder):
 
 
 def test_logs_hold_the_history(train, tmp_path):
-    result = train("--tensorboard", tmp_path / "logs" / "run1")
+    result = train("--no-refit", "--tensorboard", tmp_path / "logs" / "run1")
     assert result.exit_code == 0, result.output
     logs = read_logs(tmp_path / "logs" / "run1")
     history = pd.read_csv(tmp_path / "m" / "history.csv").set_index("epoch")

@@ -117,7 +117,7 @@ def test_candidates_are_those_that_the_recipe_has():
     assert candidates_for(HeadSettings()) == [Candidate(1.0)]
     residual = candidates_for(HeadSettings.of_recipe("residual"))
     assert not any(candidate.mlp_members for candidate in residual)
-    best = candidates_for(HeadSettings.of_recipe("best"))
+    best = candidates_for(HeadSettings.of_recipe("residual", members=5, mlp_members=0))
     assert best == [*residual, dataclasses.replace(residual[-1], mlp_members=2)]
     shares = [candidate.frozen_share for candidate in residual]
     assert shares == sorted(shares, reverse=True)

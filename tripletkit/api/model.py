@@ -18,6 +18,7 @@ from tripletkit.api.model_card import describe_model, draw_card
 from tripletkit.errors import DataWarning, ModelFolderError, SettingsError
 from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.distances import triplet_margins
+from tripletkit.evaluation.pooled import PooledValidation
 from tripletkit.evaluation.validation import Validation
 from tripletkit.features.backbones import AUTO
 from tripletkit.features.collection import NamedFiles, find_files, open_collection
@@ -85,12 +86,13 @@ class Model:
         return None if self._encoder.model is None else self._encoder.model.record
 
     @property
-    def validation(self) -> Validation | None:
-        """Scores on the validation triplets, beside the frozen features' own and the baselines.
+    def validation(self) -> Validation | PooledValidation | None:
+        """Scores on held-out triplets, `trained` beside the `frozen` features' own.
 
-        None without a training, or where there were no validation triplets.
+        Of the validation triplets, or pooled over held-out draws where the model was trained on
+        all triplets. None without a training, or where nothing was held out.
         """
-        return None if self.record is None else self.record.validation
+        return None if self.record is None else self.record.validation or self.record.pooled
 
     @property
     def history(self) -> pd.DataFrame | None:

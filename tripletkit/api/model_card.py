@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tripletkit.data.folder import list_images
 from tripletkit.errors import ImageNameError, ImageReadError
-from tripletkit.evaluation.intervals import Interval
+from tripletkit.evaluation.pooled import PooledScore
 from tripletkit.evaluation.scoring import Score
 from tripletkit.search.encoders import Encoder
 
@@ -60,21 +60,21 @@ def _facts(encoder: Encoder, path: Path | None) -> list[tuple[str, str]]:
         ("distance", record.settings.distance),
         ("trained on", f"{record.split.n_train:,} triplets, {record.n_images:,} images"),
     ]
-    if record.validation is not None:
+    if validation := record.validation or record.pooled:
         facts += [
-            ("validation", _describe(record.validation.trained)),
-            ("frozen features", _describe(record.validation.frozen)),
+            ("validation", _describe(validation.trained)),
+            ("frozen features", _describe(validation.frozen)),
         ]
     return facts
 
 
-def _describe(score: Score) -> str:
-    has_images = isinstance(score.image_interval, Interval)
-    interval = score.image_interval if has_images else score.wilson
-    return (
-        f"{score.accuracy:.3f} (95% interval {interval.low:.3f} to {interval.high:.3f}, "
-        f"{score.n:,} triplets)"
-    )
+def _describe(score: Score | PooledScore) -> str:
+    if isinstance(score, PooledScore):
+        interval, n = score.interval, score.n_triplets
+    else:
+        interval, n = score.image_interval or score.wilson, score.n
+    reach = f"95% interval {interval.low:.3f} to {interval.high:.3f}, " if interval else ""
+    return f"{score.accuracy:.3f} ({reach}{n:,} triplets)"
 
 
 def _draw_images(encoder: Encoder) -> str:

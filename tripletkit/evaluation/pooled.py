@@ -8,9 +8,7 @@ the draws is added.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from math import isnan
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -37,13 +35,6 @@ class PooledScore:
     n_images: int
     of_draws: tuple[float, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the score as JSON takes it."""
-        return asdict(self) | {
-            "interval": self.interval and self.interval.to_json(),
-            "of_draws": list(self.of_draws),
-        }
-
 
 @dataclass(frozen=True)
 class CandidateWorth:
@@ -54,13 +45,13 @@ class CandidateWorth:
         score: of it alone.
         weight: of its margins in the ensemble, in units of their spread; over all candidates
             their sum is 1.
-        without: accuracy of the ensemble that is chosen without it; NaN for the only one.
+        without: accuracy of the ensemble that is chosen without it; None for the only one.
     """
 
     name: str
     score: PooledScore
     weight: float
-    without: float
+    without: float | None
 
 
 @dataclass(frozen=True)
@@ -68,7 +59,7 @@ class PooledValidation:
     """What held-out draws say of a model, and of what it must be compared with.
 
     Attributes:
-        score: of models that were trained, and chosen, without the images of the answers.
+        trained: of models that were trained, and chosen, without the images of the answers.
         frozen: of all features without training, by cosine.
         n_draws, n_rounds: held-out draws, and whole rounds of them.
         by: what was held out; see `data.splits.draws`.
@@ -77,7 +68,7 @@ class PooledValidation:
         epoch: the epoch that was best of `n_epochs`, where one was chosen.
     """
 
-    score: PooledScore
+    trained: PooledScore
     frozen: PooledScore
     n_draws: int
     n_rounds: int
@@ -86,28 +77,6 @@ class PooledValidation:
     candidates: tuple[CandidateWorth, ...] = ()
     epoch: int | None = None
     n_epochs: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return all of it as JSON takes it."""
-        return {
-            "trained": self.score.to_json(),
-            "frozen_cosine": self.frozen.to_json(),
-            "n_draws": self.n_draws,
-            "n_rounds": self.n_rounds,
-            "held_out": self.by,
-            "seconds_s": round(self.seconds_s, 3),
-            "candidates": [
-                {
-                    "name": worth.name,
-                    "weight": worth.weight,
-                    "without": None if isnan(worth.without) else worth.without,
-                    "alone": worth.score.to_json(),
-                }
-                for worth in self.candidates
-            ],
-            "epoch": self.epoch,
-            "n_epochs": self.n_epochs,
-        }
 
 
 def score_pooled(right: np.ndarray, images: np.ndarray, draws: np.ndarray) -> PooledScore:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tripletkit.errors import ModelFolderError
 from tripletkit.evaluation.intervals import Interval, NoInterval
+from tripletkit.evaluation.pooled import PooledValidation
 from tripletkit.evaluation.validation import Validation
 from tripletkit.model.parts import Part
 from tripletkit.model.settings import HeadSettings
@@ -196,7 +197,7 @@ class ModelRecord:
     classes: list[str] | None = None
     classification: dict[str, Any] | None = None
     pixels: PixelsRecord | None = None
-    pooled: dict[str, Any] | None = None
+    pooled: PooledValidation | None = None
     learning_curve: dict[str, Any] | None = None
     parts: tuple[Part, ...] = ()
     files: dict[str, str] = field(default_factory=dict)

@@ -31,11 +31,13 @@ def check_settings(
         raise SettingsError("distance", f"`recipe={recipe.name}` answers by `distance=l2` only.")
     _check_needs(given, loss, mines, has_labels=has_labels, has_votes=has_votes)
     _check_parts(given, loss, mines)
-    if loss.has_centers and (_n_members(given, recipe) > 1 or _compresses(given, recipe)):
+    is_joined = bool(recipe.part_heads) or _n_members(given, recipe) > 1
+    if loss.has_centers and (is_joined or _compresses(given, recipe)):
         raise SettingsError(
             "members",
             f"`loss={loss.name}` keeps its class centers with one head whose embeddings are not "
-            "compressed: leave `members` away, and `dim` with `recipe=residual`.",
+            "compressed: leave `members` away, and `dim` with `recipe=residual`; `recipe=best` "
+            "joins several.",
         )
     if not from_pixels:
         for name in ("flip", "shift"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import isnan
 from typing import TYPE_CHECKING
 
 from tripletkit.evaluation.learning_curve import IMAGES
@@ -18,10 +17,10 @@ def describe_pooled(pooled: PooledValidation) -> str:
     """Return the scores of held-out draws, and what each candidate part is worth."""
     table = [
         ["held-out images", "accuracy", "95% interval", "answers"],
-        _score_row("trained without them", pooled.score),
+        _score_row("trained without them", pooled.trained),
         _score_row("frozen features, cosine", pooled.frozen),
     ]
-    score = pooled.score
+    score = pooled.trained
     notes = [
         align_columns(table, right=[1, 3]),
         f"{pooled.n_draws} draws of {pooled.by}, a third held out in each: {score.n_triplets:,} "
@@ -73,7 +72,7 @@ def _describe_candidates(candidates: tuple[CandidateWorth, ...]) -> str:
                 f"{worth.weight:.3f}",
                 f"{score.accuracy:.4f}",
                 describe_interval(score.interval) if score.interval else "-",
-                "-" if isnan(worth.without) else f"{worth.without:.4f}",
+                "-" if worth.without is None else f"{worth.without:.4f}",
             ]
         )
     return align_columns(table, right=[1, 2, 4])

@@ -199,7 +199,7 @@ def finish_ensemble(
     margins = triplet_margins(embeddings, places.reshape(-1, 3), PART_DISTANCE)
     loss = float(np.maximum(settings.margin - margins, 0).mean())
     spread, rank = check_collapse(embeddings, loss, settings, None)
-    accuracy = np.nan if pooled is None else pooled.score.accuracy
+    accuracy = np.nan if pooled is None else pooled.trained.accuracy
     active = float(np.mean(margins < settings.margin))
     return TrainedHead(head, [EpochRecord(1, loss, active, accuracy, spread, rank)], 1)
 
@@ -214,7 +214,7 @@ def _measure_worth(
 ) -> Iterator[CandidateWorth]:
     for number, candidate in enumerate(candidates):
         others = np.delete(held_out.margins, number, axis=0)
-        without = np.nan
+        without = None
         if len(others):
             chosen = choose_parts(others, held_out.images)
             without = _score(held_out, chosen.margins(others)).accuracy
@@ -222,5 +222,5 @@ def _measure_worth(
             candidate.name,
             _score(held_out, held_out.margins[number]),
             float(choice.weights[number]),
-            float(without),
+            without,
         )

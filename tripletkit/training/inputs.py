@@ -298,7 +298,6 @@ def _join(
             f"{n_shared:,} images are in both {triplets.source} and {val.source}; the "
             "validation accuracy will flatter. `tripletkit split` by image avoids it.",
             LeakageWarning,
-            SettingsError,
             stacklevel=2,
         )
     return data
@@ -321,7 +320,6 @@ def _divide(
             "a random split can often be solved by remembering the names of pairs; the "
             "shortcut baselines tell. Prefer `split=image`.",
             LeakageWarning,
-            SettingsError,
             stacklevel=2,
         )
     return data

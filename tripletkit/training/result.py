@@ -135,7 +135,7 @@ def make_record(
         classes=data.labels and data.labels.classes,
         classification=label_scores and label_scores.to_json(),
         pixels=pixels,
-        pooled=pooled and pooled.to_json(),
+        pooled=pooled,
         learning_curve=curve and curve.to_json(),
         parts=parts,
     )
