@@ -205,8 +205,11 @@ def finish_ensemble(
 
 
 def _score(held_out: HeldOut, margins: np.ndarray) -> PooledScore:
-    right = (margins > 0) + 0.5 * (margins == 0)
-    return score_pooled(right, held_out.images, held_out.draws)
+    return score_pooled(_credit(margins), held_out.images, held_out.draws)
+
+
+def _credit(margins: np.ndarray) -> np.ndarray:
+    return (margins > 0) + 0.5 * (margins == 0)
 
 
 def _measure_worth(
@@ -217,7 +220,7 @@ def _measure_worth(
         without = np.nan
         if len(others):
             chosen = choose_parts(others, held_out.images)
-            without = _score(held_out, chosen.margins(others)).accuracy
+            without = weigh_images_alike(held_out.images) @ _credit(chosen.margins(others))
         yield CandidateWorth(
             candidate.name,
             _score(held_out, held_out.margins[number]),
