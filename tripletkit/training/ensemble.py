@@ -11,7 +11,13 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.data.splits.draws import Draw
 from tripletkit.evaluation.distances import triplet_margins
-from tripletkit.evaluation.pooled import CandidateWorth, PooledScore, PooledValidation, score_pooled
+from tripletkit.evaluation.pooled import (
+    CandidateWorth,
+    PooledScore,
+    PooledValidation,
+    score_pooled,
+    weigh_images_alike,
+)
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.history import EpochRecord, TrainedHead
 from tripletkit.model.parts import Part
