@@ -5,7 +5,9 @@
 prints one table: accuracy on the test as mean, lowest and highest over seeds, the time of one
 training, and for each way the paired 95% interval of how far it is behind the best one, shared
 images allowed for. All of them get the same frozen features, and none sees the truth; `best`
-sees the test's images, as `train --test` does. `--without-classes a,b` leaves every training
+chooses from two networks and their early layers, as `train` does, unless --backbone names one.
+The last column is what its held-out draws said beforehand: the mean over seeds of their accuracy,
+and how often their interval holds that on the test. `--without-classes a,b` leaves every training
 triplet with an image of these classes out, and asks only the questions that have one.
 
 pytorch-metric-learning and metric-learn are measured where they are installed
@@ -20,7 +22,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,7 @@ from tripletkit.data.triplet_files import read_triplets
 from tripletkit.evaluation.answers import read_truth
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.intervals import image_interval
+from tripletkit.evaluation.pooled import PooledScore
 from tripletkit.features.collection import find_files, load_collection
 from tripletkit.features.image_views import choose_views
 from tripletkit.features.sources import choose_source
@@ -51,11 +54,13 @@ from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.embedding import embed
 from tripletkit.model.scaling import Scaling
 from tripletkit.model.settings import HeadSettings, choose_epochs
+from tripletkit.progress import no_stages
 from tripletkit.training.epochs import compress_embeddings, train_model
-from tripletkit.training.unseen_classes import measure_unseen_classes
+from tripletkit.training.fitting import fit
 
 # Components that the methods which learn a whole matrix start from, as they do not scale to more.
 N_COMPONENTS = 100
+BACKBONE = "efficientnet-lite0"
 
 # Directions that SCML weighs. Its default of 80 for each component takes gigabytes for 20,000
 # triplets.
@@ -70,11 +75,17 @@ class Task:
         data: training triplets, and as its validation the test with its truth, for the end only.
         features: `(n_images, n_features)` float32.
         labels: `(n_images,)` class of each image, or None.
+        ensemble_features: `(n_images, n)` float32, what `best` chooses from.
+        ensemble_columns: of each network and depth.
+        validations: name of a way -> what its held-out draws said, seed after seed.
     """
 
     data: TrainingSet
     features: np.ndarray
     labels: np.ndarray | None
+    ensemble_features: np.ndarray
+    ensemble_columns: dict[str, slice]
+    validations: dict[str, list[PooledScore]] = field(default_factory=dict)
 
     @property
     def train(self) -> np.ndarray:
@@ -111,13 +122,26 @@ def train_residual(task: Task, seed: int) -> Iterator[tuple[str, np.ndarray]]:
 
 def train_best(task: Task, seed: int) -> Iterator[tuple[str, np.ndarray]]:
     settings = settings_of(task, "best", seed)
-    # Without truth: the test's triplets are no validation here, only its images are seen.
+    # Without truth: the test's triplets are no validation here.
     data = replace(task.data, val=task.data.train.take(np.arange(0)))
-    test = task.features[np.unique(task.data.val.rows)]
-    seen = measure_unseen_classes(data, task.features, settings, defaults.UNSEEN_FRACTION, test)
-    candidate = seen.probe.candidate
-    print(f"novelty {seen.nearness.novelty:.3f}, {candidate}", file=sys.stderr)
-    embeddings = train_recipe(task, candidate.apply(settings))
+    fitted = fit(
+        data,
+        task.ensemble_features,
+        task.ensemble_columns,
+        settings,
+        None,
+        pools=True,
+        budget_s=None,
+        unseen_fraction=0.0,
+        test_features=None,
+        with_curve=False,
+        on_epoch=lambda record, n_epochs: None,
+        stages=no_stages,
+    )
+    for worth in fitted.pooled.candidates:
+        print(f"{worth.name} {worth.weight:.3f} ({worth.score.accuracy:.4f})", file=sys.stderr)
+    task.validations.setdefault("best", []).append(fitted.pooled.score)
+    embeddings = embed(fitted.trained.head, task.ensemble_features)
     yield "best", embeddings
     ten = HeadSettings.of_recipe("best", dim=defaults.DIM, seed=seed)
     yield "best, 10-D", compress_embeddings(embeddings, task.images, ten)
@@ -220,8 +244,14 @@ def read_task(options: argparse.Namespace) -> Task:
         {name or None: Path(file) for name, _, file in options.weights},
         choose_views(options.views.split(",")),
     )
+    # What `train --recipe best` takes where no backbone is named; all others get the same features.
+    of_best = source
+    if options.backbone == BACKBONE:
+        of_best = choose_source(defaults.ENSEMBLE_BACKBONES, depth="all")
     with FeatureStore() as store:
-        features = load_collection(files, source, store).features
+        features, for_best = (
+            load_collection(files, each, store).features for each in (source, of_best)
+        )
     labels = None
     if options.labels:
         table = pd.read_csv(options.labels, dtype=str, index_col="name")
@@ -231,7 +261,7 @@ def read_task(options: argparse.Namespace) -> Task:
         train = data.train.take(~is_new[data.train.rows].any(axis=1))
         val = data.val.take(is_new[data.val.rows].any(axis=1))
         data = replace(data, train=train, val=val)
-    return Task(data, features, labels)
+    return Task(data, features, labels, for_best, of_best.columns)
 
 
 def measure(task: Task, n_seeds: int) -> Iterator[list[dict[str, str]]]:
@@ -263,11 +293,14 @@ def measure(task: Task, n_seeds: int) -> Iterator[list[dict[str, str]]]:
                     of_source.append(embeddings)
         if seed == n_seeds - 1 > 0:
             note(f"{n_seeds} mlp heads", np.hstack(of_source), "l2", sum(seconds["mlp"]))
-        yield make_table(right, seconds, rows)
+        yield make_table(right, seconds, rows, task.validations)
 
 
 def make_table(
-    right: dict[str, list[np.ndarray]], seconds: dict[str, list[float]], rows: np.ndarray
+    right: dict[str, list[np.ndarray]],
+    seconds: dict[str, list[float]],
+    rows: np.ndarray,
+    validations: dict[str, list[PooledScore]],
 ) -> list[dict[str, str]]:
     means = {name: np.mean(of_seeds, axis=0) for name, of_seeds in right.items()}
     best = max(means, key=lambda name: means[name].mean())
@@ -282,9 +315,21 @@ def make_table(
                 "lowest to highest seed": f"{min(accuracies):.4f} to {max(accuracies):.4f}",
                 "behind the best": f"{behind.low:+.4f} to {behind.high:+.4f}" if behind else "-",
                 "seconds": f"{np.mean(seconds[name]):.1f}",
+                "held-out draws": describe_validations(validations.get(name, []), accuracies),
             }
         )
     return table
+
+
+def describe_validations(scores: list[PooledScore], accuracies: list[float]) -> str:
+    """Return the middle of what held-out draws said, and how often their interval had the test."""
+    if not scores:
+        return "-"
+    n_held = sum(
+        score.interval is not None and score.interval.low <= accuracy <= score.interval.high
+        for score, accuracy in zip(scores, accuracies, strict=True)
+    )
+    return f"{np.mean([score.accuracy for score in scores]):.4f}, holds {n_held} of {len(scores)}"
 
 
 def main() -> None:
@@ -295,7 +340,7 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     parser.add_argument("--labels", type=Path, help="CSV with the columns name and label")
     parser.add_argument("--without-classes", help="labels, separated by commas")
-    parser.add_argument("--backbone", default="efficientnet-lite0", help="or several, by commas")
+    parser.add_argument("--backbone", default=BACKBONE, help="or several, by commas")
     parser.add_argument(
         "--weights",
         type=lambda given: given.rpartition("="),

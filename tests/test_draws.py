@@ -14,9 +14,9 @@ from tripletkit.data.splits.draws import (
     BY_GROUPS,
     BY_IMAGES,
     draw_folds,
-    find_strata,
     plan_draws,
 )
+from tripletkit.data.splits.strata import find_strata
 from tripletkit.errors import SplitError
 
 

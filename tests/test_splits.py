@@ -305,3 +305,19 @@ def test_competition_file_by_component_keeps_everything(shared):
     split = split_triplets(triplets, "component", 0.2, seed=0)
     check_policy(split, triplets)
     assert len(split.val_rows) / len(triplets) == pytest.approx(0.2, abs=0.001)
+
+
+def test_a_split_by_image_takes_no_whole_class():
+    labels = np.repeat(np.arange(5), 24)
+    rng = np.random.default_rng(0)
+    rows = []
+    while len(rows) < 3000:
+        row = rng.permutation(120)[:3]
+        if labels[row[0]] == labels[row[1]] != labels[row[2]]:
+            rows.append(row)
+    names = [f"{number:03}" for number in range(120)]
+    triplets = Triplets(names, np.array(rows), np.arange(1, 3001), "made.txt")
+    split = split_triplets(triplets, "image", 0.25, seed=0)
+    val = np.unique(np.array(rows)[split.val_rows])
+    shares = np.bincount(labels[val], minlength=5) / 24
+    assert shares == pytest.approx(0.25, abs=0.05)

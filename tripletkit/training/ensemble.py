@@ -11,7 +11,13 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.data.splits.draws import Draw
 from tripletkit.evaluation.distances import triplet_margins
-from tripletkit.evaluation.pooled import CandidateWorth, PooledScore, PooledValidation, score_pooled
+from tripletkit.evaluation.pooled import (
+    CandidateWorth,
+    PooledScore,
+    PooledValidation,
+    score_pooled,
+    weigh_images_alike,
+)
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.history import EpochRecord, TrainedHead
 from tripletkit.model.parts import Part
@@ -205,8 +211,11 @@ def finish_ensemble(
 
 
 def _score(held_out: HeldOut, margins: np.ndarray) -> PooledScore:
-    right = (margins > 0) + 0.5 * (margins == 0)
-    return score_pooled(right, held_out.images, held_out.draws)
+    return score_pooled(_credit(margins), held_out.images, held_out.draws)
+
+
+def _credit(margins: np.ndarray) -> np.ndarray:
+    return (margins > 0) + 0.5 * (margins == 0)
 
 
 def _measure_worth(
@@ -217,7 +226,7 @@ def _measure_worth(
         without = None
         if len(others):
             chosen = choose_parts(others, held_out.images)
-            without = _score(held_out, chosen.margins(others)).accuracy
+            without = weigh_images_alike(held_out.images) @ _credit(chosen.margins(others))
         yield CandidateWorth(
             candidate.name,
             _score(held_out, held_out.margins[number]),

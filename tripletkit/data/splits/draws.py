@@ -19,12 +19,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from tripletkit import defaults
-from tripletkit.data.labels import NO_LABEL
 from tripletkit.data.splits.policies import separate_groups
+from tripletkit.data.splits.strata import find_strata, join_images
 from tripletkit.errors import SplitError
 
 BY_GROUPS = "groups of triplets that share no image"
@@ -104,7 +102,7 @@ def plan_draws(
             f"expected at least {3 * n_folds} images, three for each of {n_folds} folds, got "
             f"{len(images)}"
         )
-    groups = _join_images(rows[:, [0, 0]], rows[:, 1:], n_images)[images]
+    groups = join_images(rows[:, [0, 0]], rows[:, 1:], n_images)[images]
     _, groups, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     unit_of_image = np.full(n_images, -1)
     if len(sizes) >= defaults.MIN_DRAW_GROUPS and n_folds * sizes.max() <= len(images):
@@ -113,31 +111,6 @@ def plan_draws(
         return DrawPlan(BY_GROUPS, unit_of_image, np.zeros(len(sizes), dtype=np.int64))
     unit_of_image[images] = np.arange(len(images))
     return DrawPlan(BY_IMAGES, unit_of_image, find_strata(rows, n_images, labels, features)[images])
-
-
-def find_strata(
-    rows: np.ndarray,
-    n_images: int,
-    labels: np.ndarray | None = None,
-    features: np.ndarray | None = None,
-) -> np.ndarray:
-    """Return `(n_images,)` integers: the class of each image, or what comes nearest to it.
-
-    Args:
-        rows, n_images, labels, features: see `plan_draws`.
-    """
-    images = np.unique(rows)
-    if labels is not None and np.any(labels[images] != NO_LABEL):
-        return np.where(labels == NO_LABEL, labels.max() + 1, labels)
-    strata = np.zeros(n_images, dtype=np.int64)
-    n_clusters = min(defaults.N_CLUSTERS, len(images) // defaults.MIN_GROUP_IMAGES)
-    if features is not None and n_clusters >= 2:
-        from sklearn.cluster import KMeans
-
-        strata[images] = KMeans(n_clusters, n_init=3, random_state=0).fit_predict(features[images])
-        return strata
-    # Classes never mix among positives, so there each of them is a component.
-    return _join_images(rows[:, [0]], rows[:, [1]], n_images)
 
 
 def draw_folds(
@@ -170,10 +143,3 @@ def draw_folds(
         f"{_MAX_EMPTY_ROUNDS} draws of a share of 1/{n_folds} of the images. Judge more triplets "
         "over the same images, or give validation triplets of your own."
     )
-
-
-def _join_images(ones: np.ndarray, others: np.ndarray, n_images: int) -> np.ndarray:
-    """Return `(n_images,)` integers: the connected component of each image."""
-    edges = ones.ravel(), others.ravel()
-    graph = coo_array((np.ones(ones.size, dtype=bool), edges), shape=(n_images, n_images))
-    return connected_components(graph, directed=False)[1]

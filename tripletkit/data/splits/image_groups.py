@@ -63,7 +63,12 @@ class FoldsGoal:
 
 
 def divide_images(
-    rows: np.ndarray, n_names: int, sizes: np.ndarray, goal: Goal, rng: np.random.Generator
+    rows: np.ndarray,
+    n_names: int,
+    sizes: np.ndarray,
+    goal: Goal,
+    rng: np.random.Generator,
+    strata: np.ndarray | None = None,
 ) -> np.ndarray:
     """Divide images into groups of given sizes by a tabu search of swaps.
 
@@ -79,6 +84,9 @@ def divide_images(
         sizes: `(n_groups,)` images in each group; their sum is `n_names`.
         goal: what to achieve.
         rng: source of chance.
+        strata: `(n_names,)` integers; every group gets its share of each, and images are swapped
+            within one alone. Without, a search over class data takes whole classes, since their
+            triplets lie together.
     Returns:
         `(n_names,)` int64: the group of each image.
     Reference:
@@ -87,18 +95,27 @@ def divide_images(
         follow a Lagrangian relaxation of the floor.
     """
     n_groups = len(sizes)
-    division = _Division(rows, rng.permutation(np.repeat(np.arange(n_groups), sizes)), n_groups)
+    division = _Division(rows, _deal(sizes, strata, rng), n_groups)
     best, best_group = goal.score(division.inside), division.group.copy()
 
     batch = min(1 + n_names // defaults.SEARCH_IMAGES_PER_SWAP, int(min(sizes)))
+    if strata is not None:
+        batch = 1
     tenure = min(defaults.SEARCH_TENURE, int(min(sizes)) // (4 * batch))
     n_swaps = min(defaults.SEARCH_SWAPS_PER_IMAGE * n_names, defaults.SEARCH_SWAPS)
     free_at = np.zeros(n_names, dtype=np.int64)
     for step in range(n_swaps // batch):
         there, back = rng.permutation(n_groups)[:2]
+        is_apart = np.zeros(n_names, dtype=bool)
+        if strata is not None:
+            is_apart = strata != strata[rng.integers(n_names)]
+            free = division.group[~is_apart & (free_at <= step)]
+            if there not in free or back not in free:
+                continue
         for source, target in ((back, there), (there, back)):
             gains = division.gains(source, target, goal.weights())
             gains[free_at > step] = -np.inf
+            gains[is_apart] = -np.inf
             moved = np.argpartition(gains, -batch)[-batch:] if batch > 1 else [gains.argmax()]
             for name in moved:
                 division.move(name, source, target)
@@ -107,6 +124,22 @@ def divide_images(
         if (score := goal.score(division.inside)) > best:
             best, best_group = score, division.group.copy()
     return best_group
+
+
+def _deal(sizes: np.ndarray, strata: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
+    """Return `(n_names,)` int64: a chance division into groups of these sizes."""
+    groups = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    if strata is None:
+        return groups
+    n_names = len(groups)
+    by_chance = rng.permutation(n_names)
+    order = by_chance[np.argsort(strata[by_chance], kind="stable")]
+    # Each group's places lie evenly over all strata.
+    evenly = np.concatenate([(np.arange(size) + rng.random()) / size for size in sizes])
+    places = np.argsort(evenly, kind="stable")
+    dealt = np.empty(n_names, dtype=np.int64)
+    dealt[order] = np.repeat(np.arange(len(sizes)), sizes)[places]
+    return dealt
 
 
 class _Division:

@@ -23,10 +23,13 @@ from tripletkit import defaults
 from tripletkit.data.pair_graph import make_pair_graph
 from tripletkit.data.questions import group_questions
 from tripletkit.data.splits.image_groups import FoldsGoal, HoldOutGoal, divide_images
+from tripletkit.data.splits.strata import find_strata
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import SettingsError, SplitError
 
 _VAL = 1
+# Of fewer images, half of them on either side have no triplet of their own.
+_MIN_CLASS_IMAGES = 12
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,8 @@ def _hold_out_images(
         places = np.arange(3)
         kept_by_chance = np.prod((n_train - places) / (n_names - places))
         goal = HoldOutGoal(floor=kept_by_chance * len(rows))
-        return divide_images(rows, n_names, np.array([n_train, n_val]), goal, rng)
+        sizes = np.array([n_train, n_val])
+        return divide_images(rows, n_names, sizes, goal, rng, _strata(rows, n_names))
 
     return _for_named_images(triplets, divide)
 
@@ -169,9 +173,23 @@ def _fold_images(triplets: Triplets, n_folds: int, rng: np.random.Generator) -> 
                 f"{n_names} in all. Try `by=component` or fewer folds."
             )
         sizes = np.diff(np.arange(n_folds + 1) * n_names // n_folds)
-        return divide_images(rows, n_names, sizes, FoldsGoal(n_folds), rng)
+        goal = FoldsGoal(n_folds)
+        return divide_images(rows, n_names, sizes, goal, rng, _strata(rows, n_names))
 
     return _for_named_images(triplets, divide)
+
+
+def _strata(rows: np.ndarray, n_names: int) -> np.ndarray | None:
+    """Return the classes that the positives tell of; None where they tell of none.
+
+    Classes are few and large, or nothing is lost by dividing them: where images are joined to
+    hardly any other, a group of them is no class but what was shown together.
+    """
+    strata = find_strata(rows, n_names)
+    sizes = np.bincount(strata)
+    is_class = sizes >= _MIN_CLASS_IMAGES
+    is_told = is_class.sum() > 1 and sizes[is_class].sum() > n_names / 2
+    return strata if is_told else None
 
 
 def _for_named_images(
