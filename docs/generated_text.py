@@ -90,7 +90,12 @@ def settings() -> str:
     from tripletkit.model.settings_facts import SETTINGS, default_of
 
     rows = [
-        (_code(name), _code(str(default_of(name)).lower()), _escape(facts.describe()), _escape(facts.help))
+        (
+            _code(name),
+            _code(str(default_of(name)).lower()),
+            _escape(facts.describe()),
+            _escape(facts.help),
+        )
         for name, facts in SETTINGS.items()
     ]
     return _table(("setting", "default", "may be", "what it is"), rows)
@@ -134,7 +139,10 @@ def recipes() -> str:
     """Return the recipes with their papers."""
     from tripletkit.model.recipes import RECIPES
 
-    rows = [(_code(recipe.name), _escape(recipe.summary), _escape(recipe.paper)) for recipe in RECIPES.values()]
+    rows = [
+        (_code(recipe.name), _escape(recipe.summary), _escape(recipe.paper))
+        for recipe in RECIPES.values()
+    ]
     return _table(("recipe", "what it is", "paper"), rows)
 
 
@@ -199,7 +207,13 @@ def _show_type(hint: object) -> str:
         return f"object of {_show_type(typing.get_args(hint)[1])}"
     if origin is typing.Literal:
         return " or ".join(_code(repr(value)) for value in typing.get_args(hint))
-    names = {str: "text", int: "whole number", float: "number", bool: "true or false", dict: "object"}
+    names = {
+        str: "text",
+        int: "whole number",
+        float: "number",
+        bool: "true or false",
+        dict: "object",
+    }
     if hint in names:
         return names[hint]
     if hint is typing.Any:

@@ -19,7 +19,7 @@ N_THREADS = 12
 
 
 @contextmanager
-def bound_server(app: Flask, host: str, port: int) -> Iterator[object]:
+def bound_server(app: Flask, host: str, port: int) -> Iterator[Any]:
     """Bind an address and give a waitress server; call its `run()` to serve.
 
     Args:
