@@ -51,7 +51,7 @@ def _as_literal(found: re.Match[str]) -> str:
 def skip_borrowed(
     _app: object, _what: str, name: str, _object: object, skip: bool, _options: object
 ) -> bool:
-    """Leave out what scikit-learn gives every estimator; its text refers to scikit-learn's pages."""
+    """Leave out what scikit-learn gives all estimators, whose text refers to its own pages."""
     return skip or (name.startswith("set_") and name.endswith("_request"))
 
 

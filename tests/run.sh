@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Linter and tests. Makes or reuses .venv; --clean makes a new one. Other arguments go to pytest.
+# Linter, types, pages and tests. Makes or reuses .venv; --clean makes a new one. Other arguments go
+# to pytest; `-m` replaces the marks.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ "${1:-}" = --clean ]; then
@@ -8,12 +9,23 @@ if [ "${1:-}" = --clean ]; then
 fi
 . examples/make_venv.sh
 
-# The report is tested in a browser where Debian's packages can be had; elsewhere that is skipped.
+# Pages are tested in a browser where Debian's packages can be had; elsewhere that is skipped.
 if ! command -v chromium >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
   { apt-get update && apt-get install --yes chromium chromium-driver; } >/dev/null 2>&1 ||
     echo "chromium cannot be installed: tests in a browser are skipped" >&2
 fi
 
-ruff check .
-ruff format --check .
-exec python -m pytest "$@"
+part() {
+  local start=$SECONDS
+  "$@"
+  echo "$((SECONDS - start)) s: $*" >&2
+}
+
+part ruff check .
+part ruff format --check .
+part mypy
+# No network is asked: links to other projects are plain links.
+part python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+# Each process of pytest has its own threads otherwise, and they wait for each other.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TF_NUM_INTRAOP_THREADS=${TF_NUM_INTRAOP_THREADS:-1}
+part python -m pytest -n auto --dist loadfile -m "not campaign" "$@"

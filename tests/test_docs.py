@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import click
 import pytest
 
 from tripletkit import __version__
 from tripletkit.cli.main import tripletkit
-
-README = Path(__file__).parents[1] / "README.md"
 
 
 def walk(command, words):
@@ -46,13 +43,6 @@ def test_every_option_is_explained(words, command):
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert parameter.help, f"{' '.join(words)} {parameter.opts[0]}"
-
-
-@pytest.mark.parametrize("name", sorted(tripletkit.commands))
-def test_every_command_is_in_the_readme(name):
-    assert f"`{name}" in README.read_text(encoding="utf-8") or f"tripletkit {name}" in (
-        README.read_text(encoding="utf-8")
-    )
 
 
 def test_the_module_is_the_command():

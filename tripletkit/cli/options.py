@@ -110,7 +110,7 @@ def section(title: str, *options: Callable[[Callable], Callable]) -> Callable:
     def add(command: Callable) -> Callable:
         known = set(getattr(command, "__click_params__", []))
         command = group_options(*options)(command)
-        for param in command.__click_params__:
+        for param in command.__click_params__:  # type: ignore[attr-defined]
             if param not in known:
                 param.section = title
         return command

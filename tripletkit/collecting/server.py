@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from flask import Flask
 
@@ -19,7 +20,7 @@ N_THREADS = 12
 
 
 @contextmanager
-def bound_server(app: Flask, host: str, port: int) -> Iterator[object]:
+def bound_server(app: Flask, host: str, port: int) -> Iterator[Any]:
     """Bind an address and give a waitress server; call its `run()` to serve.
 
     Args:

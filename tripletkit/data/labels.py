@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -193,8 +193,8 @@ def find_label_heading(text: str) -> tuple[list[str], str]:
     return headings.get(separator, [first]), separator
 
 
-def _whole_rows(rows: Iterator[list[str]], name: str) -> Iterator[list[str]]:
-    """Yield rows, whose quoted fields may have line ends in them, as long as they have an end."""
+def _whole_rows(rows: Any, name: str) -> Iterator[list[str]]:
+    """Yield rows of a `csv.reader`, whose quoted fields may have line ends, while they end."""
     try:
         yield from rows
     except csv.Error as error:

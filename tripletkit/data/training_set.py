@@ -205,7 +205,8 @@ def draw_training_set(
             rows = draw_triplets(labels.of_image, count=count, seed=seed, images=here)
         parts.append(Triplets(names, rows, np.arange(1, len(rows) + 1), source))
     by = BY_CLASS if is_held_out.any() else NO_SPLIT
-    return TrainingSet(*parts, by, 0, 0, labels)
+    train, val = parts
+    return TrainingSet(train, val, by, 0, 0, labels)
 
 
 def _leave_out_degenerate(

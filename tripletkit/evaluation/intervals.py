@@ -306,9 +306,9 @@ def _subsets(images: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
             having = np.flatnonzero(is_first[:, columns].all(axis=1))
             members.append(numbered[having][:, columns])
             rows.append(having)
-        members = np.concatenate(members)
-        codes = members[:, 0]
-        for column in members.T[1:]:
+        together = np.concatenate(members)
+        codes = together[:, 0]
+        for column in together.T[1:]:
             # Numbered anew at each step, so that no product overflows.
             codes = np.unique(codes * n_images + column, return_inverse=True)[1]
         result.append((codes, np.concatenate(rows)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -195,8 +196,7 @@ def _check(path: Path, names: list[str], values: np.ndarray) -> None:
     if not values.size:
         raise FeatureFileError(f"{path}: expected features, got none")
     if len(set(names)) != len(names):
-        seen: set[str] = set()
-        twice = next(name for name in names if name in seen or seen.add(name))
+        twice = next(name for name, count in Counter(names).items() if count > 1)
         raise FeatureFileError(f'{path}: expected distinct names, got "{twice}" twice')
     if not (is_finite := np.isfinite(values).all(axis=1)).all():
         name = names[int(np.argmin(is_finite))]

@@ -25,7 +25,8 @@ from tripletkit.features.onnx_shapes import (
     write_zero_padding,
 )
 
-Tensor = keras.KerasTensor
+# A keras.KerasTensor; Keras brings no types.
+Tensor = Any
 LayerWriter = Callable[[GraphWriter, Any, Sequence[Tensor], Tensor, Any], None]
 
 

@@ -99,14 +99,14 @@ class FeatureStore:
         with self._file.explained():
             for part in _parts(keys):
                 known.update(
-                    (key, (*stamp, content))
-                    for key, *stamp, content, checksum in self._database.execute(
+                    (key, (size_bytes, changed_ns, content))
+                    for key, size_bytes, changed_ns, content, checksum in self._database.execute(
                         "SELECT path, CAST(size_bytes AS INTEGER), CAST(changed_ns AS INTEGER), "
                         "CAST(content AS BLOB), checksum FROM files "
                         f"WHERE path IN ({_marks(part)})",
                         part,
                     )
-                    if file_checksum(key, *stamp, content) == checksum
+                    if file_checksum(key, size_bytes, changed_ns, content) == checksum
                 )
         hashes = []
         for key, stat in zip(keys, stats, strict=True):

@@ -14,7 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -25,9 +25,6 @@ from tripletkit.data.outputs import Destination, open_output
 from tripletkit.errors import ArrayFileError, MissingExtraError, SearchIndexError
 from tripletkit.evaluation.distances import distances_between
 from tripletkit.search.exact import Neighbors, rank_candidates
-
-if TYPE_CHECKING:
-    import faiss
 
 # Increase when an older tripletkit could not read a newer file rightly.
 FORMAT_VERSION = 1
@@ -212,7 +209,7 @@ def check_faiss() -> None:
     _import_faiss()
 
 
-def _import_faiss() -> faiss:
+def _import_faiss() -> Any:
     try:
         import faiss
     except ImportError as error:

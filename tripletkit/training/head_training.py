@@ -183,7 +183,7 @@ class LabelTraining(Training):
     def run_epoch(self) -> tuple[float, float]:
         """Go once over the batches; return mean loss and share of violations."""
         if self._settings.inject_positives and self._epoch % self._settings.refresh == 0:
-            self._batches.inject(self._find_hardest_positives())
+            self._batches.inject(self._find_hardest_positives())  # type: ignore[attr-defined]
         rng = np.random.default_rng([self._settings.seed, self._epoch])
         self._epoch += 1
         return self._learner.learn((batch.images, batch) for batch in self._batches.epoch(rng))

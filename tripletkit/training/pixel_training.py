@@ -193,7 +193,7 @@ class PixelTraining:
         _assign(self.network.changing, state["network"])
         _assign(self._learner.variables, state["learner"])
         if positives := state.get("positives"):
-            self._batches.inject(positives[0])
+            self._batches.inject(positives[0])  # type: ignore[attr-defined]
         self._epoch = n_epochs
 
     def measure_cost(self) -> PixelCost:
@@ -250,7 +250,7 @@ class PixelTraining:
         labels = np.full_like(self._labels.of_image, NO_LABEL)
         labels[self._images] = self._labels.of_image[self._images]
         found = hardest_positives(self.embed(), labels, self._settings.distance)
-        self._batches.inject(found)
+        self._batches.inject(found)  # type: ignore[attr-defined]
 
 
 def _assign(variables: list[keras.Variable], values: list[np.ndarray]) -> None:

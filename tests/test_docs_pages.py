@@ -1,0 +1,224 @@
+"""The pages of docs/ name what there is, link to what there is, and their blocks run."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from urllib.parse import unquote
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import tripletkit as tk
+from tripletkit import defaults
+from tripletkit.cli.main import tripletkit
+
+TOP = Path(__file__).parents[1]
+DOCS = TOP / "docs"
+EXAMPLES = TOP / "examples"
+PAGES = sorted(DOCS.glob("*.md"))
+TEXTS = [TOP / "README.md", TOP / "CONTRIBUTING.md", TOP / "SECURITY.md", *PAGES]
+BLOCK = re.compile(
+    r"(?:^<!-- not run: (?P<reason>.+?) -->\n)?^```(?P<kind>console|python)\n(?P<code>.*?)^```$",
+    flags=re.DOTALL | re.MULTILINE,
+)
+# `docs/python.md` is run by test_python_examples.py.
+RUN_ELSEWHERE = {"python.md"}
+
+spec = importlib.util.spec_from_file_location("generated_text", DOCS / "generated_text.py")
+generated_text = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(generated_text)
+
+
+def blocks(page: Path) -> list[re.Match[str]]:
+    return list(BLOCK.finditer(page.read_text(encoding="utf-8")))
+
+
+def runnable(page: Path) -> list[tuple[str, str]]:
+    """Return (kind, code) of the blocks of a page that are run, in order."""
+    return [(found["kind"], found["code"]) for found in blocks(page) if not found["reason"]]
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"^(```|~~~).*?^\1", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def test_every_command_and_option_is_on_the_page_of_commands():
+    text = generated_text.commands()
+    for typed, command in generated_text.walk(tripletkit, ("tripletkit",)):
+        section = text.partition(f"## {typed}\n")[2].partition("\n## ")[0]
+        assert section, typed
+        for parameter in command.params:
+            if isinstance(parameter, click.Option) and not isinstance(command, click.Group):
+                assert parameter.opts[0] in section, f"{typed} {parameter.opts}"
+
+
+def test_every_public_name_is_on_the_page_of_python():
+    text = (DOCS / "python_reference.md").read_text(encoding="utf-8")
+    named = re.findall(r"auto(?:class|function):: tripletkit\.(\w+)$", text, flags=re.MULTILINE)
+    assert sorted(named) == sorted(tk.__all__)
+
+
+def test_every_mark_is_known_and_every_part_used():
+    used = {name for page in PAGES for name in generated_text.MARK.findall(page.read_text("utf-8"))}
+    assert used == set(generated_text.PARTS)
+
+
+def test_the_record_on_its_page_has_the_fields_of_the_code():
+    from tripletkit.model.record import FORMAT_VERSION, ModelRecord
+
+    text = generated_text.record()
+    assert f"Format version {FORMAT_VERSION}." in text
+    for name in ModelRecord.__dataclass_fields__:
+        row = re.search(rf"^\| `{name}` \| (.+?) \| (.+?) \|$", text, flags=re.MULTILINE)
+        assert row, f"{name} has no line, or its docstring says nothing"
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = without_code(page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"(https?|mailto):", target):
+            continue
+        path, _, anchor = unquote(target).partition("#")
+        file = (page.parent / path) if path else page
+        assert file.exists(), f"{page.name}: {target}"
+        if anchor and file.suffix == ".md":
+            whole = [""]
+            whole[0] = file.read_text(encoding="utf-8")
+            generated_text.fill_in(whole)
+            assert anchor in {_anchor(title) for title in _titles(whole[0])}, target
+
+
+def _titles(text: str) -> list[str]:
+    return re.findall(r"^#+ (.+)$", without_code(text), flags=re.MULTILINE)
+
+
+def _anchor(title: str) -> str:
+    return re.sub(r"[^\w -]", "", title.lower()).strip().replace(" ", "-")
+
+
+def test_every_page_is_in_the_contents():
+    listed = re.findall(
+        r"^```{toctree}\n(?::.*\n)*((?:\w+\n)+)```",
+        (DOCS / "index.md").read_text(encoding="utf-8"),
+        flags=re.MULTILINE,
+    )
+    names = [name for part in listed for name in part.split()]
+    assert sorted([*names, "index"]) == sorted(page.stem for page in PAGES)
+
+
+def test_the_readme_fits_a_screen():
+    assert len((TOP / "README.md").read_bytes()) <= 10_000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_on_pages_exist(page):
+    """Also in blocks that are not run: commands and flags that there are, whatever they do."""
+    for found in blocks(page):
+        if found["kind"] != "console":
+            continue
+        for line in shell_lines(found["code"]):
+            for words in commands_of(line):
+                check_call(words, page.name)
+
+
+def shell_lines(code: str) -> list[str]:
+    joined = code.replace("\\\n", " ")
+    return [line[2:] for line in joined.splitlines() if line.startswith("$ ")]
+
+
+def commands_of(line: str) -> list[list[str]]:
+    words = shlex.split(line, comments=True)
+    return [words[1:]] if words[:1] == ["tripletkit"] else []
+
+
+def check_call(words: list[str], page: str) -> None:
+    command: click.Command = tripletkit
+    while isinstance(command, click.Group):
+        assert words and words[0] in command.commands, f"{page}: {words}"
+        command, words = command.commands[words[0]], words[1:]
+    known = {flag for parameter in command.params for flag in parameter.opts}
+    known |= {flag for parameter in command.params for flag in parameter.secondary_opts}
+    for word in words:
+        if word.startswith("-") and word != "-":
+            assert word.partition("=")[0] in known | {"-h", "--help"}, f"{page}: {word} in {words}"
+
+
+@pytest.fixture(scope="module")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A feature store for all pages, so that each image is seen once."""
+    return tmp_path_factory.mktemp("pages_cache")
+
+
+@pytest.fixture
+def desk(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with images/, train.txt, test.txt, truth.csv and labels.csv."""
+    main = runpy.run_path(str(EXAMPLES / "write_digits.py"))["main"]
+    sizes = {"N_TRAIN": 60, "N_TEST": 40, "N_TRAIN_TRIPLETS": 600, "N_TEST_TRIPLETS": 150}
+    for name, value in sizes.items():
+        monkeypatch.setitem(main.__globals__, name, value)
+    main(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(defaults.CACHE_VARIABLE, str(shared_cache))
+    return tmp_path
+
+
+RUN = [page for page in PAGES if page.name not in RUN_ELSEWHERE and runnable(page)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
+def test_blocks_of_the_page_run(page, desk):
+    names: dict[str, object] = {}
+    with warnings.catch_warnings():
+        # So few triplets say little.
+        warnings.simplefilter("ignore", tk.TripletkitWarning)
+        for kind, code in runnable(page):
+            if kind == "python":
+                exec(code, names)
+                continue
+            for line in shell_lines(code):
+                run_line(line)
+
+
+def run_line(line: str) -> None:
+    """Run a line of a shell: tripletkit in this process, anything else in one of its own."""
+    words = shlex.split(line, comments=True)
+    if words[0] != "tripletkit":
+        python = [sys.executable, *words[1:]] if words[0] == "python" else None
+        done = subprocess.run(python or ["bash", "-c", line], capture_output=True, timeout=120)
+        assert done.returncode == 0, (line, done.stderr)
+        return
+    output = None
+    if ">" in words:
+        at = words.index(">")
+        output, words = words[at + 1], words[:at]
+    result = CliRunner().invoke(tripletkit, words[1:], prog_name="tripletkit")
+    assert result.exit_code == 0, (line, result.output)
+    if output is not None:
+        Path(output).write_bytes(result.stdout_bytes)
+
+
+@pytest.mark.slow
+def test_the_pages_are_built_without_a_warning(tmp_path):
+    pytest.importorskip("sphinx")
+    pytest.importorskip("furo")
+    built = tmp_path / "html"
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", DOCS, built],
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--val-truth" in (built / "command_line.html").read_text(encoding="utf-8")
+    shutil.rmtree(built)
