@@ -240,6 +240,8 @@ class Head:
     def count_params(self): return 1
     def save_weights(self, path): path.write_bytes(b"new")
 
+artifact.write_head_layers = lambda head, path: None
+
 path = Path(sys.argv[1])
 record = replace(artifact.load_model(path).record, command="new")
 def die(*_, **__): os.kill(os.getpid(), 9)
