@@ -217,7 +217,7 @@ def test_labels_of_missing_or_broken_images_are_refused_by_name(labelled, train,
         (["IMAGES", "--labels", "TABLE", "-s", "center_weight=0"], "needs --loss center"),
         (
             ["IMAGES", "--labels", "TABLE", "--loss", "center", "--recipe", "best"],
-            "keeps its class centers with one head",
+            "takes no --loss",
         ),
         (["IMAGES", "--labels", "TABLE", "--split", "image"], "--split is for a triplet file"),
         (["TRAIN", "IMAGES", "--val-labels", "TABLE"], "--val-labels goes with --labels"),

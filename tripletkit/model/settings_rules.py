@@ -10,6 +10,9 @@ from tripletkit.errors import SettingsError
 from tripletkit.model.loss_registry import LOSSES, Loss, get_loss
 from tripletkit.model.recipes import Recipe, get_recipe
 
+# What an ensemble of chosen parts takes; all else is each part's own.
+_OF_AN_ENSEMBLE = frozenset({"recipe", "seed", "dim", "distance"})
+
 
 def check_settings(
     given: Mapping[str, Any], *, has_labels: bool, has_votes: bool, from_pixels: bool
@@ -31,13 +34,13 @@ def check_settings(
         raise SettingsError("distance", f"`recipe={recipe.name}` answers by `distance=l2` only.")
     _check_needs(given, loss, mines, has_labels=has_labels, has_votes=has_votes)
     _check_parts(given, loss, mines)
-    is_joined = bool(recipe.part_heads) or _n_members(given, recipe) > 1
-    if loss.has_centers and (is_joined or _compresses(given, recipe)):
+    if recipe.part_heads:
+        _check_joined(given, recipe)
+    if loss.has_centers and (_n_members(given, recipe) > 1 or _compresses(given, recipe)):
         raise SettingsError(
             "members",
             f"`loss={loss.name}` keeps its class centers with one head whose embeddings are not "
-            "compressed: leave `members` away, and `dim` with `recipe=residual`; `recipe=best` "
-            "joins several.",
+            "compressed: leave `members` away, and `dim` with `recipe=residual`.",
         )
     if not from_pixels:
         for name in ("flip", "shift"):
@@ -47,6 +50,17 @@ def check_settings(
                     f"`{name}` is for training from pixels: for fine-tuning, or for a backbone "
                     "that is trained from scratch, such as `backbone=cnn`.",
                 )
+
+
+def _check_joined(given: Mapping[str, Any], recipe: Recipe) -> None:
+    """Refuse what would be overheard: the parts of an ensemble have their own settings."""
+    for name in given:
+        if name not in _OF_AN_ENSEMBLE:
+            raise SettingsError(
+                name,
+                f"`recipe={recipe.name}` chooses its heads and how they learn by held-out draws, "
+                f"so it takes no `{name}`: leave it away, or use `recipe=residual`.",
+            )
 
 
 def check_from_scratch(given: Mapping[str, Any]) -> None:
