@@ -256,9 +256,9 @@ def test_held_out_draws_score_on_the_random_share_alone(
     assert result.exit_code == 0, result.output
     assert "Validation is on the random share alone" in result.stderr
     judgements = read_judgements(collected).decided()
-    score = load_model(tmp_path / "m").record.pooled["trained"]
+    score = load_model(tmp_path / "m").record.pooled.score
     # Of hundreds of answers nearly every question of chance was held out, and no other.
-    assert 0 < score["n_triplets"] <= judgements.is_random.sum() < len(judgements)
+    assert 0 < score.n_triplets <= judgements.is_random.sum() < len(judgements)
 
 
 def test_score_takes_the_random_share_alone_and_says_so(runner, collected, tmp_path):
