@@ -256,7 +256,7 @@ def test_held_out_draws_score_on_the_random_share_alone(
     assert result.exit_code == 0, result.output
     assert "Validation is on the random share alone" in result.stderr
     judgements = read_judgements(collected).decided()
-    score = load_model(tmp_path / "m").record.pooled.score
+    score = load_model(tmp_path / "m").record.pooled.trained
     # Of hundreds of answers nearly every question of chance was held out, and no other.
     assert 0 < score.n_triplets <= judgements.is_random.sum() < len(judgements)
 
