@@ -134,3 +134,21 @@ def test_triplets_that_can_never_be_held_out_end_the_search() -> None:
     same = ROWS[:1].repeat(3, axis=0)
     with pytest.raises(SplitError, match="got none in 20 draws"):
         next(draw_folds(same, plan, seed=0))
+
+
+def test_only_triplets_that_may_be_scored_are_held_out() -> None:
+    plan = plan_draws(ROWS, 60)
+    is_scored = np.arange(len(ROWS)) % 3 == 0
+    for draw, whole in islice(
+        zip(
+            draw_folds(ROWS, plan, seed=0, is_scored=is_scored),
+            draw_folds(ROWS, plan, seed=0),
+            strict=False,
+        ),
+        6,
+    ):
+        np.testing.assert_array_equal(draw.train_rows, whole.train_rows)
+        kept = is_scored[whole.held_out_rows]
+        np.testing.assert_array_equal(draw.held_out_rows, whole.held_out_rows[kept])
+    with pytest.raises(SplitError):
+        next(draw_folds(ROWS, plan, seed=0, is_scored=np.zeros(len(ROWS), dtype=bool)))

@@ -247,6 +247,20 @@ def test_train_learns_from_it_and_validates_on_the_random_share(
     assert "holds its votes" in refused.stderr
 
 
+def test_held_out_draws_score_on_the_random_share_alone(
+    runner, tiny_backbone, toy_competition, collected, tmp_path
+):
+    arguments = ["train", collected, toy_competition.images, "-o", tmp_path / "m"]
+    arguments += ["--backbone", "tiny", "--epochs", 2]
+    result = runner.invoke(tripletkit, list(map(str, arguments)))
+    assert result.exit_code == 0, result.output
+    assert "Validation is on the random share alone" in result.stderr
+    judgements = read_judgements(collected).decided()
+    score = load_model(tmp_path / "m").record.pooled.trained
+    # Of hundreds of answers nearly every question of chance was held out, and no other.
+    assert 0 < score.n_triplets <= judgements.is_random.sum() < len(judgements)
+
+
 def test_score_takes_the_random_share_alone_and_says_so(runner, collected, tmp_path):
     judgements = read_judgements(collected).decided()
     names = judgements.triplets.names

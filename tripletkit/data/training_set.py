@@ -32,6 +32,8 @@ class TrainingSet:
         labels: the classes of the images in `names`; None without labels.
         train_votes, val_votes: on the triplets, where there are any.
         n_tied: triplets left out because as many people chose the one image as the other.
+        scored_lines: lines of the only training triplets that heads without their images may be
+            scored on: of collected judgements, those drawn by chance. None for all.
     """
 
     train: Triplets
@@ -43,6 +45,14 @@ class TrainingSet:
     train_votes: Votes | None = None
     val_votes: Votes | None = None
     n_tied: int = 0
+    scored_lines: np.ndarray | None = None
+
+    @property
+    def is_scored(self) -> np.ndarray | None:
+        """`(n_train,)` bool: a score may rest on the training triplet; None for all."""
+        if self.scored_lines is None:
+            return None
+        return np.isin(self.train.lines, self.scored_lines)
 
     @property
     def names(self) -> list[str]:

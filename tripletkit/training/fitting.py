@@ -279,13 +279,13 @@ def _draw(data: TrainingSet, features: np.ndarray, seed: int) -> tuple[Iterator[
     try:
         plan = plan_draws(rows, len(features), labels, scale_to_unit_length(features))
         # The first one is made now, so that what cannot be is found before anything is trained.
-        next(draw_folds(rows, plan, seed))
+        next(draw_folds(rows, plan, seed, is_scored=data.is_scored))
     except SplitError as error:
         warnings.warn(
             f"{error}\nTraining goes on without validation.", FewTripletsWarning, stacklevel=2
         )
         return None
-    return draw_folds(rows, plan, seed), plan.by
+    return draw_folds(rows, plan, seed, is_scored=data.is_scored), plan.by
 
 
 def _weigh_alike(candidates: list[Candidate]) -> Choice:

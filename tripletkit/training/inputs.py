@@ -115,7 +115,7 @@ def _read_judged(
     else:
         data = _divide(triplets, sources, seed, votes)
         if is_judgements(sources.triplets):
-            data = data.keep_for_validation(_is_random(data.val, sources.triplets))
+            data = _score_on_random(data, triplets, sources.triplets)
         record = replace(record, split=data.by, val_fraction=sources.fraction)
     data = data.leave_out_ties(of_training=sources.takes_votes_as != "soft")
     if labels:
@@ -225,7 +225,7 @@ def _read_val(
     if sources.val_votes is None and sources.val_truth is None:
         val, votes = with_votes(opened, of_val)
         if is_judgements(sources.val):
-            is_kept = _is_random(val, sources.val)
+            is_kept = np.isin(val.lines, _random_lines(sources.val, len(val)))
             val, votes = val.take(is_kept), votes.take(is_kept)
         if votes is None:
             logger.info(
@@ -246,17 +246,23 @@ def _read_val(
     return val, None, truth, replace(record, val_truth=of_truth)
 
 
-def _is_random(val: Triplets, database: Path) -> np.ndarray:
-    """Return which validation triplets were drawn by chance, and say that only these count."""
+def _score_on_random(data: TrainingSet, triplets: Triplets, database: Path) -> TrainingSet:
+    """Return the set with validation, and draws for it, on questions drawn by chance alone."""
+    lines = _random_lines(database, len(triplets))
+    data = data.keep_for_validation(np.isin(data.val.lines, lines))
+    return replace(data, scored_lines=lines)
+
+
+def _random_lines(database: Path, n_questions: int) -> np.ndarray:
+    """Return the lines of questions that were drawn by chance, and say that only these count."""
     judgements = read_judgements(database)
-    is_random = np.isin(val.lines, judgements.triplets.lines[judgements.is_random])
     logger.info(
         "Validation is on the random share alone: %s of %s questions. A score on questions that a "
         "model chose would be too low or too high.",
-        f"{int(is_random.sum()):,}",
-        f"{len(val):,}",
+        f"{int(judgements.is_random.sum()):,}",
+        f"{n_questions:,}",
     )
-    return is_random
+    return judgements.triplets.lines[judgements.is_random]
 
 
 def _hold_out(

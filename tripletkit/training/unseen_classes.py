@@ -32,6 +32,7 @@ from tripletkit.data.splits.unseen_classes import (
     hold_out_classes,
 )
 from tripletkit.data.training_set import TrainingSet
+from tripletkit.errors import SplitError
 from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.distances import FROZEN_DISTANCE
 from tripletkit.evaluation.scoring import Score, score_answers
@@ -241,6 +242,8 @@ def _hold_out(
     # Two classes are one pair to tell apart, which says little; clusters are finer.
     fewest = 3 if source == BY_LABELS and n_groups >= 6 else 2
     held_out = hold_out_classes(data.train.rows, groups, n_groups, fraction, seed, fewest)
+    if data.is_scored is not None:
+        held_out = _score_on(held_out, data.is_scored)
     nearness = None
     if test_features is not None:
         trained_on = np.unique(data.train.rows)
@@ -250,6 +253,14 @@ def _hold_out(
             scale_to_unit_length(test_features),
         )
     return held_out, source, nearness
+
+
+def _score_on(held_out: HeldOutClasses, is_scored: np.ndarray) -> HeldOutClasses:
+    """Return the same with only those held-out triplets that a score may rest on."""
+    rows = held_out.split.val_rows
+    if not len(kept := rows[is_scored[rows]]):
+        raise SplitError("expected questions of chance about the held-out classes, got none")
+    return replace(held_out, split=replace(held_out.split, val_rows=kept))
 
 
 def candidates_for(settings: HeadSettings) -> list[Candidate]:

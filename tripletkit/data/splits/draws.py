@@ -114,7 +114,11 @@ def plan_draws(
 
 
 def draw_folds(
-    rows: np.ndarray, plan: DrawPlan, seed: int, n_folds: int = defaults.DRAW_FOLDS
+    rows: np.ndarray,
+    plan: DrawPlan,
+    seed: int,
+    n_folds: int = defaults.DRAW_FOLDS,
+    is_scored: np.ndarray | None = None,
 ) -> Iterator[Draw]:
     """Yield draws without end, fold after fold, round after round.
 
@@ -123,6 +127,8 @@ def draw_folds(
         plan: see `plan_draws`.
         seed: of the folds.
         n_folds: folds of a round; one of them is held out in a draw.
+        is_scored: `(n_triplets,)` bool: the triplet may be held out to be scored on; others are
+            left out of such a draw. Defaults to all.
     Raises:
         SplitError: if round after round leaves no triplet on one of the sides.
     """
@@ -133,9 +139,12 @@ def draw_folds(
         is_empty = True
         for fold in range(n_folds):
             split = separate_groups(plan.by, rows, fold_of_image, fold)
-            if len(split.train_rows) and len(split.val_rows):
+            held_out = split.val_rows
+            if is_scored is not None:
+                held_out = held_out[is_scored[held_out]]
+            if len(split.train_rows) and len(held_out):
                 is_empty = False
-                yield Draw(split.train_rows, split.val_rows, round_)
+                yield Draw(split.train_rows, held_out, round_)
         n_empty = n_empty + 1 if is_empty else 0
         round_ += 1
     raise SplitError(
