@@ -108,11 +108,13 @@ def _anchor(title: str) -> str:
 
 def test_every_page_is_in_the_contents():
     listed = re.findall(
-        r"^```{toctree}\n(?::.*\n)*((?:\w+\n)+)```",
+        r"^```{toctree}\n(?::.*\n)*((?:[^`\n]+\n)+)```",
         (DOCS / "index.md").read_text(encoding="utf-8"),
         flags=re.MULTILINE,
     )
-    names = [name for part in listed for name in part.split()]
+    lines = [line for part in listed for line in part.splitlines()]
+    # A line is a page, or `title <page>`.
+    names = [line.rpartition("<")[2].rstrip(">") for line in lines]
     assert sorted([*names, "index"]) == sorted(page.stem for page in PAGES)
 
 
