@@ -118,11 +118,16 @@ def test_every_page_is_in_the_contents():
     assert sorted([*names, "index"]) == sorted(page.stem for page in PAGES)
 
 
+def test_every_command_is_in_the_table_of_the_readme():
+    table = (TOP / "README.md").read_text(encoding="utf-8").partition("## Commands")[2]
+    assert [name for name in tripletkit.commands if f"`{name}`" not in table] == []
+
+
 def test_the_readme_fits_a_screen():
     assert len((TOP / "README.md").read_bytes()) <= 10_000
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
 def test_commands_on_pages_exist(page):
     """Also in blocks that are not run: commands and flags that there are, whatever they do."""
     for found in blocks(page):
