@@ -173,6 +173,10 @@ def desk(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) ->
     sizes = {"N_TRAIN": 60, "N_TEST": 40, "N_TRAIN_TRIPLETS": 600, "N_TEST_TRIPLETS": 150}
     for name, value in sizes.items():
         monkeypatch.setitem(main.__globals__, name, value)
+    # That a block runs is what is asked, not how good its model is.
+    monkeypatch.setattr(defaults, "MAX_DRAW_ROUNDS", 1)
+    monkeypatch.setattr(defaults, "POOLED_TRIPLETS", 1)
+    monkeypatch.setattr(defaults, "MIN_STEPS", 20)
     main(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(defaults.CACHE_VARIABLE, str(shared_cache))
