@@ -51,6 +51,7 @@ def train(
     split: str | None = None,
     refit: bool = True,
     budget_s: float | None = None,
+    learning_curve: bool = False,
     backbone: str | Sequence[str] = AUTO,
     weights: PathLike | Mapping[str, PathLike] | None = None,
     views: Sequence[str] = (defaults.VIEWS,),
@@ -98,6 +99,7 @@ def train(
         refit: validate on held-out draws, pooled, and train on all triplets, where neither `val`
             nor `val_fraction` nor `split` says otherwise. Defaults to `True`.
         budget_s: seconds that held-out draws may take. Defaults to as many draws as are usual.
+        learning_curve: say, too, what more judgements would bring, in `record.learning_curve`.
         backbone: a name that `tripletkit backbones` lists, or several. Defaults to `"auto"`:
             resnet50 where its weights can be had, else efficientnet-lite0.
         weights: weights file of the backbone, or one for each name.
@@ -167,6 +169,7 @@ def train(
         follow_outside=follow_outside,
         cache=None if cache is None else Path(cache),
         budget_s=budget_s,
+        learning_curve=learning_curve,
     )
     # Loads TensorFlow, which may wait until something is trained.
     from tripletkit.training import run

@@ -32,9 +32,6 @@ def info(cache: Path | None, as_json: bool) -> None:
     \b
     tripletkit cache info --json
     """
-    from datetime import datetime
-
-    from tripletkit.features.image_views import ORIGINAL
     from tripletkit.features.store import FILE_NAME, FeatureStore, default_folder
 
     path = (cache or default_folder()) / FILE_NAME
@@ -43,17 +40,7 @@ def info(cache: Path | None, as_json: bool) -> None:
         with FeatureStore(cache) as store:
             uses = store.uses()
     size_bytes = sum(file.stat().st_size for file in path.parent.glob(f"{FILE_NAME}*"))
-    rows = [
-        {
-            "backbone": str(use.facts.get("backbone", "(damaged)")),
-            "weights_sha256": str(use.facts.get("weights_sha256", "")),
-            "view": str(use.facts.get("view", ORIGINAL.name)),
-            "n_images": use.n_images,
-            "size_bytes": use.size_bytes,
-            "last_used": datetime.fromtimestamp(use.last_used_s).date().isoformat(),
-        }
-        for use in uses
-    ]
+    rows = [use.to_json() for use in uses]
     if as_json:
         show_json({"path": str(path), "size_bytes": size_bytes, "spaces": rows})
         return

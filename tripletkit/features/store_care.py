@@ -8,9 +8,12 @@ import logging
 import os
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from tripletkit.errors import StoreError
+from tripletkit.features.image_views import ORIGINAL
 from tripletkit.features.store_checksums import file_checksum, file_stamp
 from tripletkit.features.store_file import FILE_NAME, StoreFile, default_folder
 from tripletkit.features.store_lock import StoreLock
@@ -34,6 +37,17 @@ class SpaceUse:
     n_images: int
     size_bytes: int
     last_used_s: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON takes it, with a date in local time."""
+        return {
+            "backbone": str(self.facts.get("backbone", "(damaged)")),
+            "weights_sha256": str(self.facts.get("weights_sha256", "")),
+            "view": str(self.facts.get("view", ORIGINAL.name)),
+            "n_images": self.n_images,
+            "size_bytes": self.size_bytes,
+            "last_used": datetime.fromtimestamp(self.last_used_s).date().isoformat(),
+        }
 
 
 def list_uses(file: StoreFile) -> list[SpaceUse]:
