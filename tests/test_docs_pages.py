@@ -138,6 +138,20 @@ def test_commands_on_pages_exist(page):
                 check_call(words, page.name)
 
 
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
+def test_flags_in_the_text_of_pages_exist(page):
+    # The last one is of examples/collect_benchmark.py.
+    known = {"--help", "--version", "--clean", "--errors"}
+    for _, command in generated_text.walk(tripletkit, ("tripletkit",)):
+        for parameter in command.params:
+            known |= {*parameter.opts, *parameter.secondary_opts}
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    code = re.findall(r"`([^`\n]+)`", text)
+    ours = [part for part in code if not part.startswith(("pip ", "python ", "bash "))]
+    flags = {flag for part in ours for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", part)}
+    assert sorted(flags - known) == []
+
+
 def shell_lines(code: str) -> list[str]:
     joined = code.replace("\\\n", " ")
     return [line[2:] for line in joined.splitlines() if line.startswith("$ ")]
