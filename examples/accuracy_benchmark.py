@@ -140,7 +140,7 @@ def train_best(task: Task, seed: int) -> Iterator[tuple[str, np.ndarray]]:
     )
     for worth in fitted.pooled.candidates:
         print(f"{worth.name} {worth.weight:.3f} ({worth.score.accuracy:.4f})", file=sys.stderr)
-    task.validations.setdefault("best", []).append(fitted.pooled.score)
+    task.validations.setdefault("best", []).append(fitted.pooled.trained)
     embeddings = embed(fitted.trained.head, task.ensemble_features)
     yield "best", embeddings
     ten = HeadSettings.of_recipe("best", dim=defaults.DIM, seed=seed)

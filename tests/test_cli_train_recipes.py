@@ -19,7 +19,7 @@ def train(run, tiny_backbone, toy_competition, tmp_path):
     def train(*options):
         return run(
             *("train", toy_competition.train, toy_competition.images, "-o", tmp_path / "m"),
-            *("--backbone", "tiny", "--epochs", 3, "-s", "hidden=16", *options),
+            *("--backbone", "tiny", *options),
         )
 
     return train

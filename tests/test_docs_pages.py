@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -20,6 +21,9 @@ from click.testing import CliRunner
 import tripletkit as tk
 from tripletkit import defaults
 from tripletkit.cli.main import tripletkit
+from tripletkit.features.backbones import BACKBONES
+from tripletkit.model.loss_registry import LOSSES
+from tripletkit.model.recipes import RECIPES
 
 TOP = Path(__file__).parents[1]
 DOCS = TOP / "docs"
@@ -181,7 +185,7 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def desk(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working folder with images/, train.txt, test.txt, truth.csv and labels.csv."""
     main = runpy.run_path(str(EXAMPLES / "write_digits.py"))["main"]
     sizes = {"N_TRAIN": 60, "N_TEST": 40, "N_TRAIN_TRIPLETS": 600, "N_TEST_TRIPLETS": 150}
@@ -194,7 +198,12 @@ def desk(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) ->
     main(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(defaults.CACHE_VARIABLE, str(shared_cache))
-    return tmp_path
+    before = [(registry, dict(registry)) for registry in (LOSSES, RECIPES, BACKBONES)]
+    yield tmp_path
+    # What a page registers is gone after it.
+    for registry, records in before:
+        registry.clear()
+        registry.update(records)
 
 
 RUN = [page for page in PAGES if page.name not in RUN_ELSEWHERE and runnable(page)]

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tripletkit.data.label_triplets import Difficulty
-    from tripletkit.features.collection import warn_of_missing
     from tripletkit.features.labelled_images import LabelledImages
     from tripletkit.features.sources import GivenWeights
     from tripletkit.search.encoders import Encoder
@@ -131,6 +130,8 @@ def triplets(
         difficulty, is_usable = _measure(found, encoder, hard, cache, skip_bad=skip_bad)
         labelled = labelled[is_usable[labelled]]
     else:
+        from tripletkit.features.collection import warn_of_missing
+
         warn_of_missing(found.files)
     tell_singleton_classes(found.labels, labelled)
     if per_anchor is None and count is None:

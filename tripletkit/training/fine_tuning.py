@@ -125,7 +125,7 @@ def fine_tune(
         before = load(inputs.files, source)
         features_s = time.perf_counter() - features_started_s
         data = inputs.data.keep_usable(before.is_usable())
-        import keras
+        from tripletkit.features.keras_backend import keras
 
         # Dropout draws its own seed when the head is built.
         keras.utils.set_random_seed(record.settings.seed)
