@@ -205,6 +205,19 @@ def test_shared_images_are_warned_of(runner, tiny_backbone, toy_model, toy_compe
     assert "42 images of these triplets are in the training triplets too" in path.read_text()
 
 
+def test_held_out_draws_of_the_training_are_shown(runner, tiny_backbone, toy_competition, tmp_path):
+    model, path = tmp_path / "m", tmp_path / "r.html"
+    train = ["train", toy_competition.train, toy_competition.images, "-o", model]
+    train += ["--backbone", "tiny", "--epochs", 2]
+    assert runner.invoke(tripletkit, list(map(str, train))).exit_code == 0
+    report = ["report", model, "--triplets", toy_competition.test, "-o", path]
+    assert runner.invoke(tripletkit, list(map(str, report))).exit_code == 0
+    text = path.read_text()
+    assert text.count("<td>held-out draws in training</td>") == 2
+    assert f"{load_model(model).record.pooled.trained.accuracy:.1%}" in text
+    assert "Nothing was set apart" not in text
+
+
 def test_the_training_file_is_found_from_any_folder(toy_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = find_unchanged(load_model(toy_model).record.inputs.triplets)

@@ -11,6 +11,7 @@ from tripletkit import defaults
 from tripletkit.data.triplets import Triplets
 from tripletkit.evaluation.baselines import Baseline, describe_trap
 from tripletkit.evaluation.intervals import Interval, NoInterval
+from tripletkit.evaluation.pooled import PooledScore
 from tripletkit.evaluation.scoring import Score
 from tripletkit.model.record import ModelRecord
 from tripletkit.reporting.model_view import ModelView
@@ -27,7 +28,7 @@ class AccuracyRow:
         what: whose answers.
         on: which triplets.
         accuracy: 0 to 1.
-        wilson: 95% interval that takes rows as independent.
+        wilson: 95% interval that takes rows as independent; None where rows recur.
         image_interval: 95% interval that allows for shared images; None where there is none.
         no_image_interval: why there is none.
         n: triplets.
@@ -36,7 +37,7 @@ class AccuracyRow:
     what: str
     on: str
     accuracy: float
-    wilson: Interval
+    wilson: Interval | None
     image_interval: Interval | None
     n: int
     no_image_interval: str | None = None
@@ -67,6 +68,11 @@ def list_accuracies(view: ModelView, baselines: list[Baseline]) -> list[Accuracy
             if score is not None:
                 rows.append(_row(what, on, score))
         rows += [_baseline_row(baseline, on) for baseline in validation.baselines]
+    if (pooled := view.model.record.pooled) is not None:
+        rows += [
+            _pooled_row("trained without them", pooled.trained),
+            _pooled_row("frozen features", pooled.frozen),
+        ]
     return rows
 
 
@@ -133,11 +139,11 @@ def _on_shown(view: ModelView, baselines: list[Baseline], training: Triplets | N
 def _on_training(record: ModelRecord) -> list[str]:
     split, validation = record.split, record.validation
     warnings = []
-    if validation is None:
+    if validation is None and record.pooled is None:
         warnings.append(
             "Nothing was set apart for validation in training, so the last epoch was kept unseen."
         )
-    else:
+    elif validation is not None:
         n_val = split.n_val
         if n_val < defaults.MIN_VAL_TRIPLETS:
             warnings.append(
@@ -178,6 +184,11 @@ def _row(what: str, on: str, score: Score) -> AccuracyRow:
         score.n,
         found.detail if isinstance(found, NoInterval) else None,
     )
+
+
+def _pooled_row(what: str, score: PooledScore) -> AccuracyRow:
+    on = "held-out draws in training"
+    return AccuracyRow(what, on, score.accuracy, None, score.interval, score.n_triplets)
 
 
 def _baseline_row(baseline: Baseline, on: str) -> AccuracyRow:

@@ -155,7 +155,8 @@ def _draw_figures(view: ModelView) -> list[dict[str, Any]]:
         drawn.append({"id": key, "title": title, "text": text, "light": light, "dark": dark})
 
     history, best = view.model.read_history(), view.model.record.best_epoch
-    if not history.empty:
+    # An ensemble of chosen parts has one row, which is no curve.
+    if len(history) > 1:
         first, last = history.iloc[0], history.iloc[-1]
         text = (
             f"Over {len(history)} epochs the loss went from {first.loss:.4f} to {last.loss:.4f} "
