@@ -121,7 +121,7 @@ def image_interval(
     does for two means.
 
     In simulations with 60 to 500 images and ten rows an image (as examples/interval_coverage.py,
-    400 to 3,000 sets a cell) it holds the true value in 93 to 97% of samples: accuracies 0.6 to
+    200 to 3,000 sets a cell) it holds the true value in 93 to 97.5% of samples: accuracies 0.6 to
     0.97, with no effect of images, of the anchor, or of all three (deviation 1 in logits). The
     difference of two models it holds in 94 to 97%, in up to 98% where both are right in 97% of
     rows. With 30 and 40 images it is the same, to half a point.
