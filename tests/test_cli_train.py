@@ -178,6 +178,16 @@ def test_a_truth_of_another_length_is_refused(train, write, toy_competition):
     assert "got 2" in result.stderr
 
 
+def test_a_wrong_image_folder_is_told_with_the_one_that_is_meant(train, tmp_path, toy_competition):
+    wrong = tmp_path / "photos"
+    wrong.mkdir()
+    result = train(images=wrong)
+    assert result.exit_code == 1
+    assert "none of 42 images found. Is it the right folder?" in result.stderr
+    shutil.copytree(toy_competition.images, tmp_path / "right")
+    assert f"Did you mean {tmp_path / 'right'}?" in train(images=wrong).stderr
+
+
 def test_shared_images_are_warned_of(train, write):
     result = train("--val", write("p00.png p06.png p43.png\n", "val.txt"))
     assert result.exit_code == 0

@@ -67,6 +67,19 @@ def locate_images(
     return LocatedImages(paths, problems)
 
 
+def find_meant_folder(name: str, folder: Path) -> Path | None:
+    """Return the folder inside `folder`, or beside it, that has a file of this name, if any."""
+    for around in (folder, folder.parent):
+        try:
+            inside = sorted(path for path in around.iterdir() if path.is_dir())
+        except OSError:
+            continue
+        for path in inside:
+            if (path / name).is_file():
+                return path
+    return None
+
+
 def find_images(
     names: Sequence[str],
     folder: Path,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from tripletkit.data.folder import locate_images, place_problems
+from tripletkit.data.folder import find_meant_folder, locate_images, place_problems
 from tripletkit.errors import (
     DataWarning,
     FeatureFileError,
@@ -132,6 +132,8 @@ def find_files(
         return NamedFiles(names, places, [None] * len(names), {}, has_folder=False)
     located = locate_images(names, folder, follow_outside=follow_outside)
     if located.problems and not skip_bad:
+        if len(names) > 1 and not any(located.paths):
+            raise ImageNameError(_describe_wrong_folder(names, places, folder, located.problems))
         raise ImageNameError(
             _with_advice(describe_problems(place_problems(located.problems, places)))
         )
@@ -264,6 +266,17 @@ def _take_given(files: NamedFiles, source: GivenSource, *, skip_bad: bool) -> Co
             _with_advice(describe_problems(place_problems(problems, files.places)))
         )
     return Collection(features, place_problems(files.problems | problems, files.places), 0)
+
+
+def _describe_wrong_folder(
+    names: Sequence[str], places: Sequence[str], folder: Path, problems: Mapping[int, str]
+) -> str:
+    meant = find_meant_folder(names[0], folder)
+    hint = "Is it the right folder?" if meant is None else f"Did you mean {meant}?"
+    return (
+        f"{folder}: none of {len(names):,} images found. {hint} The first:\n"
+        f"{places[0]}: {problems[0]}"
+    )
 
 
 def _with_advice(problems: str) -> str:
