@@ -91,17 +91,19 @@ class Page:
             time.sleep(0.02)
         raise AssertionError(f"waited in vain; the page says {self.said()!r}")
 
-    def wait_ready(self):
-        """Wait until an answer can be given."""
-        self.wait_until(
-            lambda: self.run(
-                "const undecided = document.getElementById('neither');"
-                "return Boolean(undecided) && !undecided.disabled"
-            )
+    def is_ready(self):
+        """Return whether an answer can be given."""
+        return self.run(
+            "const undecided = document.getElementById('neither');"
+            "return Boolean(undecided) && !undecided.disabled"
         )
 
+    def wait_ready(self):
+        self.wait_until(self.is_ready)
+
     def done(self):
-        return int(self.run("return document.getElementById('bar').value"))
+        """Return how many answers the page counts; None on a page without a question."""
+        return self.run("const bar = document.getElementById('bar'); return bar && bar.value")
 
     def said(self):
         return self.run(
@@ -130,10 +132,13 @@ class Page:
         """Do something that ends with the page ready for the next answer, one answer on."""
         before = self.done()
         act()
-        self.wait_until(lambda: self.finished() or self.done() != before)
+        # The last answer leads to another page: the count and the address may be of two pages.
+        self.wait_until(lambda: self.finished() or self.done() not in (before, None))
         if self.finished():
             return
-        self.wait_ready()
+        self.wait_until(lambda: self.finished() or self.is_ready())
+        if self.finished():
+            return
         if self.done() % 50 == 0 and self.run("return document.getElementById('pause').open"):
             self.driver.find_element("css selector", "#pause button").click()
 
