@@ -15,6 +15,7 @@ from tripletkit.api.embeddings import Embeddings
 from tripletkit.api.image_inputs import ImagesLike, open_images
 from tripletkit.api.inputs import PathLike, TripletsLike, take_triplets
 from tripletkit.api.model_card import describe_model, draw_card
+from tripletkit.data.outputs import Outputs
 from tripletkit.errors import DataWarning, ModelFolderError, SettingsError
 from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.distances import triplet_margins
@@ -239,6 +240,7 @@ class Model:
         """
         if self._encoder.model is None:
             raise ModelFolderError("expected a trained model, a backbone alone is not saved")
+        Outputs(image_folders=[self.images], overwrite=overwrite).folder(Path(path))
         saved = copy_model(self._encoder.model, Path(path), overwrite=overwrite)
         source = saved.find_source() if saved.has_own_backbone else self._encoder.source
         self._encoder = Encoder(source, saved)
