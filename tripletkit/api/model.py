@@ -16,6 +16,7 @@ from tripletkit.api.embeddings import Embeddings
 from tripletkit.api.image_inputs import ImagesLike, open_images
 from tripletkit.api.inputs import PathLike, TripletsLike, given_weights, take_triplets
 from tripletkit.api.model_card import describe_model, draw_card
+from tripletkit.data.outputs import Outputs
 from tripletkit.errors import DataWarning, ImageNameError, ModelFolderError, SettingsError
 from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.distances import triplet_margins
@@ -247,6 +248,7 @@ class Model:
         """
         if self._encoder.model is None:
             raise ModelFolderError("expected a trained model, a backbone alone is not saved")
+        Outputs(image_folders=[self.images], overwrite=overwrite).folder(Path(path))
         saved = copy_model(self._encoder.model, Path(path), overwrite=overwrite)
         source = saved.find_source() if saved.has_own_backbone else self._encoder.source
         self._encoder = Encoder(source, saved)
