@@ -215,13 +215,18 @@ def _fit_ensemble(
 
     def answer(train: np.ndarray, asked: np.ndarray) -> np.ndarray:
         weights = None if loss_weights is None else loss_weights[train]
-        of_parts = [
-            margins_without(features, rows[train], rows[asked], candidate, settings.seed, weights)
-            if weight > 0
-            else np.zeros(len(asked))
-            for candidate, weight in zip(candidates, choice.weights, strict=True)
-        ]
-        return choice.margins(np.stack(of_parts))
+        # The others have no say.
+        weighed = np.flatnonzero(choice.weights > 0)
+        of_parts = np.zeros((len(candidates), len(asked)), np.float32)
+        of_parts[weighed] = margins_without(
+            features,
+            rows[train],
+            rows[asked],
+            [candidates[number] for number in weighed],
+            settings.seed,
+            weights,
+        )
+        return choice.margins(of_parts)
 
     unseen = None
     if unseen_fraction:
@@ -245,8 +250,8 @@ def _fit_ensemble(
         def answer_strongest(train: np.ndarray, asked: np.ndarray) -> np.ndarray:
             weights = None if loss_weights is None else loss_weights[train]
             return margins_without(
-                features, rows[train], rows[asked], strongest, settings.seed, weights
-            )
+                features, rows[train], rows[asked], [strongest], settings.seed, weights
+            )[0]
 
         curve = _measure_curve(data, features, settings, answer_strongest, stages)
     kept = tuple(one.part for one in parts)
