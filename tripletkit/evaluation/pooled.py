@@ -22,6 +22,8 @@ class PooledScore:
     Attributes:
         accuracy: 0 to 1; every image counts alike, however many triplets it is in.
         interval: 95%; None where nothing can be said: with every answer right, or too few images.
+        of_test: what 95% of tests would show, each over as many other images as this score is;
+            None with the interval.
         n_triplets: distinct ones that were held out.
         n_answers: held-out triplets over all draws.
         n_images: of held-out triplets.
@@ -30,6 +32,7 @@ class PooledScore:
 
     accuracy: float
     interval: Interval | None
+    of_test: Interval | None
     n_triplets: int
     n_answers: int
     n_images: int
@@ -100,22 +103,30 @@ def score_pooled(right: np.ndarray, images: np.ndarray, draws: np.ndarray) -> Po
     of_images = image_interval(values, images, bounds=(min(low, 0.0), max(high, 1.0)))
     numbers = np.unique(draws)
     of_draws = tuple(float(right[draws == number].mean()) for number in numbers)
-    interval = None
+    interval = of_test = None
     if isinstance(of_images, Interval):
         spread = np.std(of_draws, ddof=1) if len(of_draws) > 1 else 0.0
         of_training = 1.96 * spread / np.sqrt(len(of_draws))
-        ends = [np.hypot(end - accuracy, of_training) for end in (of_images.low, of_images.high)]
-        interval = Interval(
-            float(max(0.0, accuracy - ends[0])), float(min(1.0, accuracy + ends[1]))
-        )
+        interval = _widen(accuracy, of_images, 1.0, of_training)
+        # The images of a test are a sample, too.
+        of_test = _widen(accuracy, of_images, np.sqrt(2), of_training)
     return PooledScore(
         accuracy,
         interval,
+        of_test,
         len(np.unique(images, axis=0)),
         len(right),
         len(np.unique(images)),
         of_draws,
     )
+
+
+def _widen(accuracy: float, of_images: Interval, factor: float, further: float) -> Interval:
+    """Return an interval by so much wider, and by an independent error of the accuracy."""
+    low, high = (
+        np.hypot(factor * (end - accuracy), further) for end in (of_images.low, of_images.high)
+    )
+    return Interval(float(max(0.0, accuracy - low)), float(min(1.0, accuracy + high)))
 
 
 def weigh_images_alike(images: np.ndarray) -> np.ndarray:
