@@ -359,7 +359,7 @@ def measure(sets: list[TripletSet], seeds: range, rows: Path, only: list[str] | 
             if of.name not in peers:
                 peers[of.name] = Peers(of)
             for way, answer in peers[of.name].ways().items():
-                if (of.name, way, seed) in known or (seed > seeds[0] and way in WITHOUT_CHANCE):
+                if (of.name, way, seed) in known or (seed and way in WITHOUT_CHANCE):
                     continue
                 started_s = time.perf_counter()
                 note(of, seed, Measured(way, answer(seed), time.perf_counter() - started_s))
@@ -426,7 +426,8 @@ def main() -> None:
     )
     parser.add_argument("sets", type=Path)
     parser.add_argument("rows", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--only-sets", type=lambda given: given.split(","))
     parser.add_argument(
         "--only", type=lambda given: given.split(";"), help="ways, separated by ;, or peers"
@@ -439,7 +440,8 @@ def main() -> None:
         if not options.only_sets or of.name in options.only_sets
     ]
     if not options.table:
-        measure(sets, range(options.seeds), options.rows, options.only)
+        seeds = range(options.first_seed, options.first_seed + options.seeds)
+        measure(sets, seeds, options.rows, options.only)
     rows = read_rows(options.rows)
     for of in sets:
         print(f"\n{of.name}\n")
