@@ -117,7 +117,6 @@ def read_sets(path: Path) -> list[TripletSet]:
 
 def train_recipe(of: TripletSet, seed: int, way: str, **settings: Any) -> Iterator[Measured]:
     started_s = time.perf_counter()
-    # As it is called by who has the questions to answer at hand.
     model = tk.train(of.train, of.images, seed=seed, **settings)
     seconds_s = time.perf_counter() - started_s
     questions = of.questions()

@@ -107,8 +107,8 @@ def fit(
             stages=stages,
         )
     pooled = None
-    if pools and (drawn := _draw(data, features, settings.seed)) is not None:
-        settings, pooled = validate_epochs(
+    if pools and (drawn := draw_held_out(data, features, settings.seed)) is not None:
+        chosen = validate_epochs(
             features,
             rows,
             settings,
@@ -118,6 +118,7 @@ def fit(
             budget_s=budget_s,
             progress=stages("held-out draws"),
         )
+        settings, pooled = chosen.settings, chosen.pooled
         logger.info(
             "Held out %d times: best after epoch %d of %d; training on all triplets.",
             pooled.n_draws,
@@ -188,7 +189,7 @@ def _fit_ensemble(
     rows = data.train.rows
     heads = get_recipe(settings.recipe).part_heads
     candidates = list_candidates(feature_blocks(columns), heads)
-    drawn = _draw(data, features, settings.seed)
+    drawn = draw_held_out(data, features, settings.seed)
     if drawn is None:
         choice, pooled = _weigh_alike(candidates), None
     else:
@@ -265,7 +266,7 @@ def _measure_curve(
     answer: Answer,
     stages: Stages,
 ) -> LearningCurve | None:
-    drawn = _draw(data, features, settings.seed)
+    drawn = draw_held_out(data, features, settings.seed)
     if drawn is None:
         return None
     return measure_learning_curve(
@@ -277,7 +278,9 @@ def _measure_curve(
     )
 
 
-def _draw(data: TrainingSet, features: np.ndarray, seed: int) -> tuple[Iterator[Draw], str] | None:
+def draw_held_out(
+    data: TrainingSet, features: np.ndarray, seed: int
+) -> tuple[Iterator[Draw], str] | None:
     """Return draws and what they hold out; None, with a warning, where there can be none."""
     rows = data.train.rows
     labels = data.labels and data.labels.of_image
