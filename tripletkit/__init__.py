@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tripletkit.api.reporting import report
     from tripletkit.api.scoring import compare, controls, score
     from tripletkit.api.suggestion import suggest
+    from tripletkit.api.sweeping import sweep
     from tripletkit.api.training import finetune, train
     from tripletkit.data.triplets import Triplets
     from tripletkit.errors import (
@@ -73,6 +74,7 @@ _HOMES = {
     "score": "api.scoring",
     "split": "api.checking",
     "suggest": "api.suggestion",
+    "sweep": "api.sweeping",
     "train": "api.training",
 }
 
@@ -105,6 +107,7 @@ __all__ = [
     "score",
     "split",
     "suggest",
+    "sweep",
     "train",
 ]
 

@@ -177,7 +177,6 @@ class Model:
             `Embeddings`: `names`, and `vectors` of the shape `(n_images, n_dims)`.
         Raises:
             ImageNameError, ImageReadError: if an image is not there or cannot be read.
-            SettingsError: if neither says what to embed.
         """
         if images is None:
             images = self._image_folder(None)

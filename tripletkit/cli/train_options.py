@@ -68,7 +68,8 @@ validation_options = section(
         default=True,
         help="Validate on held-out draws: train without a third of the images, again and again, "
         "and pool the answers about them; then train the model on all triplets. --no-refit sets a "
-        "share apart once, and the model never sees it, as with --val-fraction or --split.  "
+        "share apart once, and the model never sees it, as with --val-fraction or --split; "
+        "--recipe best chooses by draws all the same.  "
         "[default: --refit, for triplet files and pretrained backbones]",
     ),
     click.option(

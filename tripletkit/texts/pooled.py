@@ -27,6 +27,11 @@ def describe_pooled(pooled: PooledValidation) -> str:
         f"triplets over {score.n_images:,} images, every image counted alike. The interval "
         "allows for shared images and shared training.",
     ]
+    if score.of_test is not None:
+        notes.append(
+            "A test over as many other images of the same kind, itself a sample, would show "
+            f"{describe_interval(score.of_test)} in 95 of 100 cases."
+        )
     if pooled.epoch is not None:
         notes.append(
             f"Best after epoch {pooled.epoch} of {pooled.n_epochs}. The model in the folder was "

@@ -18,14 +18,20 @@ from tripletkit.evaluation.pooled import (
     score_pooled,
     weigh_images_alike,
 )
-from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.history import EpochRecord, TrainedHead
 from tripletkit.model.parts import Part
 from tripletkit.model.scaling import Scaling
 from tripletkit.model.settings import HeadSettings
 from tripletkit.progress import Progress
 from tripletkit.training.choosing import Choice, choose_parts
-from tripletkit.training.held_out import PART_DISTANCE, Candidate, HeldOut, score_held_out
+from tripletkit.training.held_out import (
+    PART_DISTANCE,
+    Candidate,
+    HeldOut,
+    group_by_columns,
+    score_held_out,
+)
+from tripletkit.training.part_features import PartFeatures
 from tripletkit.training.part_training import train_part
 
 if TYPE_CHECKING:
@@ -133,34 +139,34 @@ def train_parts(
     is_kept = choice.weights >= min(defaults.MIN_PART_WEIGHT, choice.weights.max())
     shares = choice.distance_weights * is_kept
     shares /= shares.sum()
-    jobs = [
-        (candidate, share / n_members, member)
+    n_members = [
+        0 if not share else 1 if candidate.settings is None else defaults.PART_MEMBERS
         for candidate, share in zip(candidates, shares, strict=True)
-        if share > 0
-        for n_members in [1 if candidate.settings is None else defaults.PART_MEMBERS]
-        for member in range(n_members)
     ]
-    parts = []
-    for n_done, (candidate, share, member) in enumerate(jobs, 1):
-        unit = scale_to_unit_length(features[:, candidate.columns])
-        scaling = Scaling.of(unit[images])
-        settings, weights = candidate.settings, []
-        if settings is not None:
-            own = int(np.random.SeedSequence([seed, n_done, member]).generate_state(1)[0])
-            weights = train_part(scaling.apply(unit), rows, settings, own, loss_weights)
-        n_features = candidate.columns.stop - candidate.columns.start
-        part = Part(
-            candidate.features,
-            candidate.columns.start,
-            candidate.columns.stop,
-            candidate.head,
-            0 if settings is None else settings.hidden,
-            n_features if settings is None or settings.n_dims is None else settings.n_dims,
-            float(share),
-        )
-        parts.append(TrainedPart(part, weights, scaling))
-        if progress is not None:
-            progress(n_done, len(jobs))
+    parts: list[TrainedPart] = []
+    for columns, numbers in group_by_columns(candidates):
+        if not any(n_members[number] for number in numbers):
+            continue
+        of_block = PartFeatures.of(features[:, columns], images)
+        for number in numbers:
+            candidate, settings = candidates[number], candidates[number].settings
+            for member in range(n_members[number]):
+                weights: list[np.ndarray] = []
+                if settings is not None:
+                    own = np.random.SeedSequence([seed, number, member]).generate_state(1)
+                    weights = train_part(of_block, rows, settings, int(own[0]), loss_weights)
+                part = Part(
+                    candidate.features,
+                    columns.start,
+                    columns.stop,
+                    candidate.head,
+                    settings.hidden if settings else 0,
+                    (settings and settings.n_dims) or of_block.n_features,
+                    float(shares[number]) / n_members[number],
+                )
+                parts.append(TrainedPart(part, weights, of_block.scaling))
+                if progress is not None:
+                    progress(len(parts), sum(n_members))
     return parts
 
 
