@@ -291,6 +291,7 @@ REPEAT_SHARE = 0.15
 QUESTIONS_PER_JUDGE = 200
 PAUSE_EVERY = 50
 COLLECT_PORT = 8765
+REPORT_PORT = 8766
 
 # The heads that choose questions, how often an image may be part of a batch of theirs, and how
 # many questions drawn by chance a batch is chosen from.
