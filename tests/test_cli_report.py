@@ -204,10 +204,10 @@ def test_without_triplets_it_says_so_first(runner, tiny_backbone, toy_model, tmp
     text = path.read_text()
     first = re.search(r'<ul class="warnings">\s*<li>(.*?)</li>', text, re.S).group(1)
     assert "learned from" in first
-    # The first accuracy is that of the validation, never of what was learned from.
-    validation = load_model(toy_model).record.validation.trained
+    # The first accuracy is that of held-out images, never of what the model learned from.
+    pooled = load_model(toy_model).record.pooled.trained
     lead = re.search(r'<p class="lead">(.*?)</p>', text, re.S).group(1)
-    assert f"<strong>{validation.accuracy:.1%}</strong> of {validation.n:,} validation" in lead
+    assert f"<strong>{pooled.accuracy:.1%}</strong> of {pooled.n_triplets:,} triplets held" in lead
 
 
 def test_the_headline_leaves_out_what_was_learned_from(
@@ -231,7 +231,7 @@ def test_names_alone_have_one_row_where_all_say_the_same(reported):
     """Names of new images tell nothing, by whatever way; every set of rows has a heading."""
     table = reported.path.read_text(encoding="utf-8").partition("</table>")[0]
     shown, of_training = table.split('<tr class="set">')[1:]
-    assert "queries.txt</th>" in shown and "validation triplets of its training</th>" in of_training
+    assert "queries.txt</th>" in shown and "held-out draws of its training</th>" in of_training
     assert re.findall(r"<th scope=.row.>(names alone.*?)</th>", shown) == ["names alone"]
 
 

@@ -1,4 +1,4 @@
-"""The figures of a model: how it learnt, and how it tells images apart.
+"""The figures of a model: how it learned, and how it tells images apart.
 
 Each takes plain arrays and a theme and returns a matplotlib figure.
 """

@@ -37,7 +37,7 @@ class ModelView:
     Attributes:
         encoder: the model, and what its features are of.
         triplets: anchor, positive, negative.
-        is_training: they are the ones that the model learnt from.
+        is_training: they are the ones that the model learned from.
         paths: of the images in `triplets.names`; None where there is none.
         features: `(n_images, n_features)` float32 of them, NaN where there are none.
         embeddings: `(n_images, dim)` float32 of them.
