@@ -24,7 +24,7 @@ from tripletkit.features.backbones import AUTO
 from tripletkit.features.collection import NamedFiles, find_files, open_collection
 from tripletkit.features.image_views import choose_views
 from tripletkit.features.sources import FeatureSource, choose_source
-from tripletkit.features.store import FeatureStore
+from tripletkit.features.stores import open_store
 from tripletkit.model.model_folder import ModelFolder, copy_model, load_model
 from tripletkit.model.record import ModelRecord
 from tripletkit.progress import Progress
@@ -178,7 +178,7 @@ class Model:
         images = self._image_folder(None) if images is None else images
         with open_images(images, names, skip_bad=skip_bad, follow_outside=follow_outside) as files:
             vectors = self._encode(files, skip_bad=skip_bad, progress=progress)
-            with FeatureStore(self._cache) as store:
+            with open_store(self._cache) as store:
                 contents = files.contents(store).hashes
         kept = np.flatnonzero(np.isfinite(vectors).all(axis=1))
         return Embeddings(
@@ -263,7 +263,7 @@ class Model:
     def _encode(
         self, files: NamedFiles, *, skip_bad: bool, progress: Progress | None
     ) -> np.ndarray:
-        with FeatureStore(self._cache) as store:
+        with open_store(self._cache) as store:
             collection = open_collection(
                 files, self._encoder.source, store, skip_bad=skip_bad, progress=progress
             )
