@@ -196,7 +196,7 @@ MLP_SHARE = 0.4
 # classes left out, whose questions show known ones too; 0.03 and 0.06 on the others.
 NOTHING_NEW = 0.07
 
-# Share of the images that is held out as whole classes, to see how a model does on kinds that
+# Share of the images that is held out as whole classes, to see how a model does on classes that
 # training has not seen; the clusters that images are divided into, the fewest that are of use,
 # images in one on average, and how often those held out are drawn.
 UNSEEN_FRACTION = 0.25
@@ -291,6 +291,7 @@ REPEAT_SHARE = 0.15
 QUESTIONS_PER_JUDGE = 200
 PAUSE_EVERY = 50
 COLLECT_PORT = 8765
+REPORT_PORT = 8766
 
 # The heads that choose questions, how often an image may be part of a batch of theirs, and how
 # many questions drawn by chance a batch is chosen from.

@@ -150,7 +150,7 @@ def classify(
     encoder = choose_encoder(model, as_features, backbone, weights, views)
     if held_out is None and encoder.model is not None:
         warn(
-            "the model may have learnt from images that are held out here, and its numbers then "
+            "the model may have learned from images that are held out here, and its numbers then "
             "flatter. Name those that it has not seen with --held-out."
         )
     collection = open_collection(found.files, encoder.source, cache, skip_bad=skip_bad)

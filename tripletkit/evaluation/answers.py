@@ -19,7 +19,7 @@ import pandas as pd
 
 from tripletkit.data.names import quote_csv_field
 from tripletkit.data.output_forms import LABELS_FORM, any_form, csv_form
-from tripletkit.data.outputs import Destination, open_output
+from tripletkit.data.outputs import Destination, Outputs, open_output
 from tripletkit.data.text_files import check_text, read_bytes
 from tripletkit.data.text_lines import parse_number, shorten_line
 from tripletkit.data.triplets import Triplets, describe_other_questions
@@ -80,10 +80,27 @@ class Answers:
         """
         return cls((margins > 0).astype(np.int8), margins, triplets, source)
 
-    def write(self, destination: str | Path | TextIO, form: AnswerFormat = "csv") -> None:
-        """Write an answer file; see `write_answers`."""
-        place = Path(destination) if isinstance(destination, str) else destination
-        write_answers(place, self, form)
+    def write(
+        self,
+        destination: str | Path | TextIO,
+        form: AnswerFormat = "csv",
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        """Write an answer file, whole or not at all.
+
+        Args:
+            destination, form: see `write_answers`.
+            overwrite: replace an answer file that is there; nothing else ever is. Defaults to
+                `False`.
+        Raises:
+            AnswerFileError: if the form needs what the answers do not hold.
+            OutputError: if the path cannot be written, or would replace something it may not.
+        """
+        if isinstance(destination, str | Path):
+            door = Outputs(overwrite=overwrite)
+            destination = door.file(Path(destination), ANSWERS_FORM)
+        write_answers(destination, self, form)
 
     def to_frame(self) -> pd.DataFrame:
         """Return a table with the columns of an answer file, as far as they are known."""
