@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import sklearn.utils
 
+from tripletkit import defaults
+
 SCRIPT = Path(__file__).parents[1] / "examples" / "accuracy_benchmark.py"
 
 
@@ -35,6 +37,7 @@ def sets(toy_competition, tmp_path):
 
 @pytest.fixture
 def run(benchmark, sets, tiny_backbone, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(defaults, "MAX_DRAW_ROUNDS", 1)
     quick = {"backbone": "tiny", "epochs": 1, "hidden": 8}
     recipes = {
         "best": {"recipe": "best", "backbone": "tiny", "budget_s": 0.1, "unseen_classes": 0},

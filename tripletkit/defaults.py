@@ -323,9 +323,7 @@ MIN_DRAW_GROUPS = 9
 POOLED_TRIPLETS = 1_000
 MAX_DRAW_ROUNDS = 4
 
-# Heads of a part in an ensemble that is trained on all triplets: a second one, from another start,
-# is worth a few tenths of a point. Parts below a share of the distances are left out.
-PART_MEMBERS = 2
+# Parts of an ensemble below this share of the distances are left out.
 MIN_PART_WEIGHT = 0.01
 
 # Principal components of a part's features that its step is learned from. See `docs/benchmarks.md`:

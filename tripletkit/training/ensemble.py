@@ -30,9 +30,9 @@ from tripletkit.training.held_out import (
     HeldOut,
     group_by_columns,
     score_held_out,
+    train_heads,
 )
 from tripletkit.training.part_features import PartFeatures
-from tripletkit.training.part_training import train_part
 
 if TYPE_CHECKING:
     import keras
@@ -133,28 +133,26 @@ def train_parts(
         seed: of the heads.
         progress: told (done, total) in heads.
     Returns:
-        `defaults.PART_MEMBERS` of each part that is trained, and one of each that is not.
+        Every head of each part that is trained, and one of each that is not.
     """
     images = np.unique(rows)
     is_kept = choice.weights >= min(defaults.MIN_PART_WEIGHT, choice.weights.max())
     shares = choice.distance_weights * is_kept
     shares /= shares.sum()
-    n_members = [
-        0 if not share else 1 if candidate.settings is None else defaults.PART_MEMBERS
+    n_heads = [
+        0 if not share else 1 if candidate.settings is None else candidate.settings.n_heads
         for candidate, share in zip(candidates, shares, strict=True)
     ]
     parts: list[TrainedPart] = []
     for columns, numbers in group_by_columns(candidates):
-        if not any(n_members[number] for number in numbers):
+        if not any(n_heads[number] for number in numbers):
             continue
         of_block = PartFeatures.of(features[:, columns], images)
         for number in numbers:
             candidate, settings = candidates[number], candidates[number].settings
-            for member in range(n_members[number]):
-                weights: list[np.ndarray] = []
-                if settings is not None:
-                    own = np.random.SeedSequence([seed, number, member]).generate_state(1)
-                    weights = train_part(of_block, rows, settings, int(own[0]), loss_weights)
+            if not n_heads[number]:
+                continue
+            for weights in train_heads(of_block, rows, candidate, [seed, number], loss_weights):
                 part = Part(
                     candidate.features,
                     columns.start,
@@ -162,11 +160,11 @@ def train_parts(
                     candidate.head,
                     settings.hidden if settings else 0,
                     (settings and settings.n_dims) or of_block.n_features,
-                    float(shares[number]) / n_members[number],
+                    float(shares[number]) / n_heads[number],
                 )
                 parts.append(TrainedPart(part, weights, of_block.scaling))
                 if progress is not None:
-                    progress(len(parts), sum(n_members))
+                    progress(len(parts), sum(n_heads))
     return parts
 
 

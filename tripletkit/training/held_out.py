@@ -160,12 +160,40 @@ def margins_without(
     for block, numbers in group_by_columns(candidates):
         of_block = PartFeatures.of(features[images, block], np.unique(trained))
         for number in numbers:
-            settings, weights = candidates[number].settings, []
-            if settings is not None:
-                weights = train_part(of_block, trained, settings, seed, loss_weights)
-            embeddings = embed_part(of_block.scaled[needed], weights, settings)
-            margins[number] = triplet_margins(embeddings, questions.reshape(-1, 3), PART_DISTANCE)
+            candidate = candidates[number]
+            heads = train_heads(of_block, trained, candidate, [seed, number], loss_weights)
+            of_heads = [
+                triplet_margins(
+                    embed_part(of_block.scaled[needed], weights, candidate.settings),
+                    questions.reshape(-1, 3),
+                    PART_DISTANCE,
+                )
+                for weights in heads
+            ]
+            margins[number] = np.mean(of_heads, axis=0)
     return margins
+
+
+def train_heads(
+    features: PartFeatures,
+    rows: np.ndarray,
+    candidate: Candidate,
+    seed: Sequence[int],
+    loss_weights: np.ndarray | None,
+) -> Iterator[list[np.ndarray]]:
+    """Yield the weights of each head of a candidate; none of a single one that is not trained.
+
+    Args:
+        features, rows, loss_weights: see `train_part`.
+        seed: of all heads; the number of each is added.
+    """
+    settings = candidate.settings
+    if settings is None:
+        yield []
+        return
+    for number in range(settings.n_heads):
+        own = int(np.random.SeedSequence([*seed, number]).generate_state(1)[0])
+        yield train_part(features, rows, settings, own, loss_weights)
 
 
 def group_by_columns(candidates: Sequence[Candidate]) -> Iterator[tuple[slice, list[int]]]:
