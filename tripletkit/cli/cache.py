@@ -63,7 +63,7 @@ def info(cache: Path | None, as_json: bool) -> None:
 
 
 @cache.command()
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask before deleting.")
 @cache_option
 @quiet_option
 def clear(cache: Path | None, yes: bool) -> None:
