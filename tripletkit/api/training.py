@@ -16,13 +16,14 @@ from tripletkit.api.inputs import (
     TripletsLike,
     TruthLike,
     VotesLike,
+    given_weights,
     is_path,
     take_labels,
     take_triplets,
     take_truth,
     take_votes,
 )
-from tripletkit.api.model import Model, given_weights, make_model
+from tripletkit.api.model import Model, make_model
 from tripletkit.data.outputs import Outputs
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import Votes, VotesAs

@@ -50,8 +50,8 @@ if TYPE_CHECKING:
 @click.option(
     "--index",
     type=OUTPUT_FILE,
-    help="File of an approximate index, for large collections: made if it is not there, used "
-    "without a look at the other images if it is. Needs tripletkit[search].",
+    help="File of an approximate index, for large collections: made if it is not there; if "
+    "it is, no other image is read. Needs tripletkit[search].",
 )
 @click.option("--collage", type=OUTPUT_FILE, help="Image to draw: a row for each query.")
 @click.option(
@@ -97,7 +97,7 @@ def neighbors(
     from tripletkit.data.labels import read_labels
     from tripletkit.data.output_forms import DRAWN_FORM
     from tripletkit.data.outputs import Outputs
-    from tripletkit.features.store import FeatureStore
+    from tripletkit.features.stores import open_store
     from tripletkit.search.approximate import INDEX_FORM, check_faiss
     from tripletkit.search.collection import CollectionSearch, add_labels, find_same, list_neighbors
     from tripletkit.texts.neighbors import describe_neighbors
@@ -122,7 +122,7 @@ def neighbors(
     query_files = find_queries(queries)
     files = find_images(images, skip_bad=skip_bad, follow_outside=follow_outside)
     encoder = choose_encoder(model, as_features, backbone, weights, views)
-    with FeatureStore(cache) as store:
+    with open_store(cache) as store:
         own, contents = query_files.contents(store).hashes, files.contents(store).hashes
     same = find_same(own, contents)
     with progress_bar("features", "image") as progress:

@@ -22,9 +22,9 @@ from tripletkit.errors import (
 from tripletkit.features.contents import FileContents, hash_files
 from tripletkit.features.exported_networks import load_network_function
 from tripletkit.features.extract import extract_features
-from tripletkit.features.given_features import GivenSource
+from tripletkit.features.given_features import GivenFeatures, GivenSource
 from tripletkit.features.sources import FeatureSource
-from tripletkit.features.store import FeatureStore
+from tripletkit.features.stores import Store
 from tripletkit.progress import Progress
 
 logger = logging.getLogger("tripletkit")
@@ -54,7 +54,7 @@ class NamedFiles:
 
     _contents: FileContents | None = field(default=None, compare=False, repr=False)
 
-    def contents(self, store: FeatureStore) -> FileContents:
+    def contents(self, store: Store) -> FileContents:
         """Return the content hash of each file: what an image is, whatever its name.
 
         They are computed when they are first asked for, and travel with the names from then on.
@@ -84,6 +84,12 @@ class NamedFiles:
             self.has_folder,
             contents,
         )
+
+
+def all_given(given: GivenFeatures) -> NamedFiles:
+    """Return the names of all given features, which need no files."""
+    nowhere: list[Path | None] = [None] * len(given.names)
+    return NamedFiles(given.names, [str(given.path)] * len(nowhere), nowhere, {}, False)
 
 
 @dataclass(frozen=True)
@@ -140,7 +146,7 @@ def find_files(
     return NamedFiles(names, places, located.paths, located.problems)
 
 
-def find_same_images(files: NamedFiles, store: FeatureStore) -> np.ndarray:
+def find_same_images(files: NamedFiles, store: Store) -> np.ndarray:
     """Return `(n_names,)` int64: for each name the first one whose file has the same content.
 
     So `7`, `7.jpg` and a copy of it are one image, and a split cannot part them.
@@ -162,7 +168,7 @@ def find_same_images(files: NamedFiles, store: FeatureStore) -> np.ndarray:
 def load_collection(
     files: NamedFiles,
     source: FeatureSource | GivenSource,
-    store: FeatureStore,
+    store: Store,
     *,
     skip_bad: bool = False,
     progress: Progress | None = None,
@@ -219,7 +225,7 @@ def load_collection(
 def open_collection(
     files: NamedFiles,
     source: FeatureSource,
-    store: FeatureStore,
+    store: Store,
     *,
     skip_bad: bool = False,
     progress: Progress | None = None,

@@ -11,7 +11,7 @@ import numpy as np
 from tripletkit.data.outputs import OutputFile
 from tripletkit.errors import ImageReadError
 from tripletkit.features.collection import NamedFiles, open_collection
-from tripletkit.features.store import FeatureStore
+from tripletkit.features.stores import open_store
 from tripletkit.progress import Progress
 from tripletkit.search.approximate import ApproximateIndex, IndexOrigin, fingerprint_collection
 from tripletkit.search.encoders import Encoder
@@ -72,7 +72,7 @@ class CollectionSearch:
         query_files, encoder = self.query_files, self.encoder
         n_queries = len(query_files.names)
         both = query_files if files is None else query_files.joined(files)
-        with FeatureStore(self._cache) as store:
+        with open_store(self._cache) as store:
             collection = open_collection(
                 both, encoder.source, store, skip_bad=self._skip_bad, progress=self._progress
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -12,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from tripletkit import defaults
-from tripletkit.errors import SettingsError
+from tripletkit.errors import FewTripletsWarning, SettingsError
 from tripletkit.evaluation.validation import score_embeddings
 from tripletkit.features.collection import Collection, NamedFiles, open_collection
 from tripletkit.features.keras_start import start_keras
 from tripletkit.features.sources import FeatureSource, GivenWeights
-from tripletkit.features.store import FeatureStore
+from tripletkit.features.stores import open_store
 from tripletkit.model.embedding import embed
 from tripletkit.model.model_folder import ModelFolder, check_model_output
 from tripletkit.model.settings import HeadSettings
@@ -103,7 +104,7 @@ def fine_tune(
             check_no_checkpoint(output, overwrite=overwrite)
     sources = find_sources(record, model.path, job.images)
     with ExitStack() as resources:
-        store = resources.enter_context(FeatureStore(job.cache))
+        store = resources.enter_context(open_store(job.cache))
         scratch = tempfile.TemporaryDirectory(prefix="tripletkit-")
         skip_bad = record.inputs.skip_bad
         inputs = read_inputs(
@@ -136,6 +137,14 @@ def fine_tune(
                 embed(head, before.features), data.val, settings.distance
             )
             logger.info("With the frozen backbone: validation accuracy %.4f.", frozen_head.accuracy)
+        elif record.pooled is not None:
+            warnings.warn(
+                f"{model.path}: this model was trained on all its triplets, so none is left to "
+                "score fine-tuning by or to choose its epoch: the last one is kept. To see what "
+                "fine-tuning gains, train with `refit=False` first.",
+                FewTripletsWarning,
+                stacklevel=2,
+            )
         training_started_s = time.perf_counter()
         with log_epochs(tensorboard) as on_epoch:
             pixels = train_from_pixels(
