@@ -1,28 +1,35 @@
-"""Measure every recipe, the frozen features and other libraries' ways on one triplet set.
+"""Measure recipes, single parts, frozen features and other libraries' ways on triplet sets.
 
-    python examples/accuracy_benchmark.py train.txt test.txt truth.csv images/ --labels labels.csv
+    python examples/accuracy_benchmark.py sets.csv rows.jsonl --seeds 3
+    python examples/accuracy_benchmark.py sets.csv rows.jsonl --table
 
-prints one table: accuracy on the test as mean, lowest and highest over seeds, the time of one
-training, and for each way the paired 95% interval of how far it is behind the best one, shared
-images allowed for. All of them get the same frozen features, and none sees the truth; `best`
-chooses from two networks and their early layers, as `train` does, unless --backbone names one.
-The last column is what its held-out draws said beforehand: the mean over seeds of their accuracy,
-and how often their interval holds that on the test. `--without-classes a,b` leaves every training
-triplet with an image of these classes out, and asks only the questions that have one.
+`sets.csv` has a line a set, with paths beside it: set,train,test,truth,images,labels (labels may
+be empty). Every training is one call of `tk.train` with what it does by default. A line is
+appended to `rows.jsonl` as soon as something is measured, and what is there is not measured again:
+a run that was stopped goes on. `--table` prints what is there.
+
+For each set: accuracy on the test as mean, lowest and highest over seeds; the 95% interval of how
+far a way is behind `best`, paired by question and shared images allowed for; the seconds of one
+training; and what held-out draws said beforehand: the mean of their accuracy, and how often their
+interval, and the one for another test, held the accuracy on the test. Parts are those that `best`
+weighs, each answering alone. No training sees the truth.
 
 pytorch-metric-learning and metric-learn are measured where they are installed
-(`pip install 'tripletkit[benchmark]'`).
+(`pip install 'tripletkit[benchmark]'`), and skipped with a word where not.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
+import csv
+import json
 import os
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,338 +38,416 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-import pandas as pd
-import sklearn.utils
 
+import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.data.training_set import (
-    TrainingSet,
-    join_training_set,
-    places_of_names,
-    share_names,
-)
-from tripletkit.data.triplet_files import read_triplets
-from tripletkit.evaluation.answers import read_truth
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.intervals import image_interval
-from tripletkit.evaluation.pooled import PooledScore
-from tripletkit.features.collection import find_files, load_collection
-from tripletkit.features.image_views import choose_views
-from tripletkit.features.sources import choose_source
-from tripletkit.features.store import FeatureStore
 from tripletkit.features.unit_length import scale_to_unit_length
-from tripletkit.model.embedding import embed
-from tripletkit.model.scaling import Scaling
-from tripletkit.model.settings import HeadSettings, choose_epochs
-from tripletkit.progress import no_stages
-from tripletkit.training.epochs import compress_embeddings, train_model
-from tripletkit.training.fitting import fit
 
 # Components that the methods which learn a whole matrix start from, as they do not scale to more.
 N_COMPONENTS = 100
-BACKBONE = "efficientnet-lite0"
 
 # Directions that SCML weighs. Its default of 80 for each component takes gigabytes for 20,000
 # triplets.
 N_SCML_BASES = 1000
 
+# Of sentence-transformers' TripletLoss, whose embeddings have any length.
+SENTENCE_MARGIN = 5.0
+
+BEST = "best"
+PACKAGES = {
+    "pytorch-metric-learning": ("torch", "pytorch_metric_learning"),
+    "metric-learn SCML": ("metric_learn",),
+}
+
 
 @dataclass(frozen=True)
-class Task:
-    """What every way of answering gets.
+class TripletSet:
+    """One triplet set with a test.
 
     Attributes:
-        data: training triplets, and as its validation the test with its truth, for the end only.
-        features: `(n_images, n_features)` float32.
-        labels: `(n_images,)` class of each image, or None.
-        ensemble_features: `(n_images, n)` float32, what `best` chooses from.
-        ensemble_columns: of each network and depth.
-        validations: name of a way -> what its held-out draws said, seed after seed.
+        name: what it is called.
+        train, test, truth, images: paths.
+        labels: path, or None.
     """
 
-    data: TrainingSet
-    features: np.ndarray
-    labels: np.ndarray | None
-    ensemble_features: np.ndarray
-    ensemble_columns: dict[str, slice]
-    validations: dict[str, list[PooledScore]] = field(default_factory=dict)
+    name: str
+    train: Path
+    test: Path
+    truth: Path
+    images: Path
+    labels: Path | None
 
-    @property
-    def train(self) -> np.ndarray:
-        return self.data.train.rows
+    def questions(self) -> tk.Triplets:
+        """Return the test, the positive always second."""
+        test, truth = tk.read_triplets(self.test), tk.read_truth(self.truth).labels
+        rows = np.where(truth[:, None] == 1, test.rows, test.rows[:, [0, 2, 1]])
+        return replace(test, rows=rows)
 
-    @property
-    def images(self) -> np.ndarray:
-        return np.unique(self.train)
 
-    def standardised(self) -> np.ndarray:
-        return Scaling.of(self.features[self.images]).apply(self.features)
+@dataclass(frozen=True)
+class Measured:
+    """How one way answers the test.
+
+    Attributes:
+        way: its name.
+        margins: `(n_questions,)`, above 0 where right.
+        seconds_s: that the training took.
+        said: accuracy, interval and interval of another test, from held-out draws; or None.
+    """
+
+    way: str
+    margins: np.ndarray
+    seconds_s: float = 0.0
+    said: dict[str, Any] | None = None
+
+
+def read_sets(path: Path) -> list[TripletSet]:
+    with path.open(newline="") as file:
+        return [
+            TripletSet(
+                row["set"],
+                *(path.parent / row[name] for name in ("train", "test", "truth", "images")),
+                path.parent / row["labels"] if row.get("labels") else None,
+            )
+            for row in csv.DictReader(file)
+        ]
+
+
+def train_recipe(of: TripletSet, seed: int, way: str, **settings: Any) -> Iterator[Measured]:
+    started_s = time.perf_counter()
+    model = tk.train(of.train, of.images, seed=seed, **settings)
+    seconds_s = time.perf_counter() - started_s
+    questions = of.questions()
+    said, scores = None, model.record.pooled or model.validation
+    if scores is not None:
+        score = scores.trained
+        said = {"accuracy": score.accuracy}
+        for name in ("interval", "of_test", "image_interval"):
+            interval = getattr(score, name, None)
+            if interval:
+                said[name] = interval.to_json()
+    if (unseen := model.record.unseen_classes) is not None:
+        said = {**(said or {}), "unseen": unseen["trained"]["accuracy"]}
+    answers = model.answer(questions, of.images)
+    yield Measured(way, answers.margins, seconds_s, said)
+    if len(parts := model.record.parts) > 1:
+        yield from answer_by_parts(model, parts, of, questions)
+
+
+def answer_by_parts(
+    model: tk.Model, parts: Any, of: TripletSet, questions: tk.Triplets
+) -> Iterator[Measured]:
+    """Yield what each part of an ensemble answers alone: they stand side by side."""
+    vectors = vectors_of(model, of.images, questions)
+    ends = np.cumsum([part.n_dims for part in parts])
+    margins: dict[str, np.ndarray] = {}
+    for part, end in zip(parts, ends, strict=True):
+        own = triplet_margins(vectors[:, end - part.n_dims : end], questions.rows, "squared-l2")
+        margins[part.name] = margins.get(part.name, 0) + own
+    for name, of_part in margins.items():
+        yield Measured(f"part {name}", of_part)
+
+
+def vectors_of(model: tk.Model, images: Path, questions: tk.Triplets) -> np.ndarray:
+    """Return embeddings of the images of questions, in the order of their names."""
+    paths = {path.stem: path for path in images.rglob("*") if path.is_file()}
+    paths |= {path.relative_to(images).as_posix(): path for path in paths.values()}
+    return model.embed([paths[name] for name in questions.names]).vectors
+
+
+class Peers:
+    """Other libraries on the features that the recipe mlp takes by default.
+
+    Attributes:
+        train: `(n, 3)` training triplets, indices into the features.
+    """
+
+    def __init__(self, of: TripletSet) -> None:
+        frozen = tk.pretrained("auto")
+        train, self._questions = tk.read_triplets(of.train), of.questions()
+        self.train = train.rows
+        of_train = vectors_of(frozen, of.images, train)
+        self._n_train = len(of_train)
+        features = np.concatenate([of_train, vectors_of(frozen, of.images, self._questions)])
+        self._images = np.unique(self.train)
+        mean, deviation = (values(features[self._images], axis=0) for values in (np.mean, np.std))
+        self.standardised = ((features - mean) / np.maximum(deviation, 1e-6)).astype(np.float32)
+        self._features, self._labels = features, None
+        if of.labels is not None:
+            with of.labels.open(newline="") as file:
+                label_of = {row["name"]: row["label"] for row in csv.DictReader(file)}
+            stems = {Path(name).stem: label for name, label in label_of.items()}
+            self._labels = np.array(
+                [label_of.get(name) or stems[Path(name).stem] for name in train.names]
+            )
+
+    def margins(self, vectors: np.ndarray, distance: str = "l2") -> np.ndarray:
+        return triplet_margins(vectors[self._n_train :], self._questions.rows, distance)
 
     def components(self) -> np.ndarray:
         from sklearn.decomposition import PCA
 
-        features = scale_to_unit_length(self.features)
-        n_components = min(N_COMPONENTS, *features[self.images].shape)
-        pca = PCA(n_components, random_state=0).fit(features[self.images])
-        components = pca.transform(features)
-        return components / components[self.images].std()
+        unit = scale_to_unit_length(self._features)
+        n_components = min(N_COMPONENTS, *unit[self._images].shape)
+        components = PCA(n_components, random_state=0).fit(unit[self._images]).transform(unit)
+        return components / components[self._images].std()
+
+    def frozen(self, seed: int) -> np.ndarray:
+        return self.margins(self._features, "cosine")
+
+    def nca(self, seed: int) -> np.ndarray:
+        from sklearn.neighbors import NeighborhoodComponentsAnalysis
+
+        nca = NeighborhoodComponentsAnalysis(defaults.DIM, max_iter=50, random_state=seed)
+        components = self.components()
+        nca.fit(components[self._images], self._labels[self._images])
+        return self.margins(nca.transform(components))
+
+    def scml(self, seed: int) -> np.ndarray:
+        import metric_learn._util as checks
+        import sklearn.utils
+        from metric_learn import SCML
+
+        # metric-learn 0.7 calls scikit-learn's checks with `force_all_finite`, which 1.6 renamed
+        # to `ensure_all_finite` and 1.8 took away. It is renamed back here.
+        for name in ("check_array", "check_X_y"):
+            setattr(checks, name, take_old_name(getattr(sklearn.utils, name)))
+        components = self.components()
+        scml = SCML(preprocessor=components, n_basis=N_SCML_BASES, random_state=seed)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The number of bases with nonzero weight")
+            scml.fit(self.train)
+        return self.margins(scml.transform(components))
+
+    def sentence_transformers(self, seed: int) -> np.ndarray:
+        """Its TripletLoss on the head of the recipe mlp: Euclidean, margin 5, any length."""
+        import keras
+        import tensorflow as tf
+
+        keras.utils.set_random_seed(seed)
+        head = keras.Sequential(
+            [
+                keras.Input((self.standardised.shape[1],)),
+                keras.layers.Dense(defaults.HIDDEN, "relu", kernel_initializer="he_uniform"),
+                keras.layers.Dropout(defaults.DROPOUT),
+                keras.layers.Dense(defaults.DIM, kernel_initializer="he_uniform"),
+            ]
+        )
+        optimizer = keras.optimizers.Adam(defaults.LEARNING_RATE)
+        matrix, order = tf.constant(self.standardised), np.random.default_rng(seed)
+
+        @tf.function(reduce_retracing=True)
+        def step(rows: tf.Tensor) -> None:
+            with tf.GradientTape() as tape:
+                one, near, far = (
+                    head(tf.gather(matrix, rows[:, place]), training=True) for place in range(3)
+                )
+                gap = tf.norm(one - near + 1e-6, axis=1) - tf.norm(one - far + 1e-6, axis=1)
+                loss = tf.reduce_mean(tf.nn.relu(gap + SENTENCE_MARGIN))
+            gradients = tape.gradient(loss, head.trainable_variables)
+            optimizer.apply_gradients(zip(gradients, head.trainable_variables, strict=True))
+
+        size = defaults.BATCH_SIZE
+        for _ in range(n_epochs(len(self.train))):
+            rows = order.permutation(self.train)
+            for start in range(0, len(rows), size):
+                step(tf.constant(rows[start : start + size], tf.int32))
+        return self.margins(head(matrix).numpy())
+
+    def pytorch_metric_learning(self, seed: int) -> np.ndarray:
+        """The head of the recipe mlp in PyTorch, with its triplet margin loss."""
+        import torch
+        from pytorch_metric_learning.losses import TripletMarginLoss
+
+        torch.manual_seed(seed)
+        order, matrix = np.random.default_rng(seed), torch.from_numpy(self.standardised)
+        head = torch.nn.Sequential(
+            torch.nn.Linear(matrix.shape[1], defaults.HIDDEN),
+            torch.nn.ReLU(),
+            torch.nn.Dropout(defaults.DROPOUT),
+            torch.nn.Linear(defaults.HIDDEN, defaults.DIM),
+        )
+        loss_of = TripletMarginLoss(margin=defaults.MARGIN)
+        optimizer = torch.optim.Adam(head.parameters(), defaults.LEARNING_RATE)
+        for _ in range(n_epochs(len(self.train))):
+            rows = torch.from_numpy(order.permutation(self.train).astype(np.int64))
+            for batch in rows.split(defaults.BATCH_SIZE):
+                images, places = torch.unique(batch, return_inverse=True)
+                loss = loss_of(head(matrix[images]), indices_tuple=tuple(places.T))
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        head.eval()
+        with torch.no_grad():
+            return self.margins(torch.nn.functional.normalize(head(matrix)).numpy())
+
+    def ways(self) -> dict[str, Callable[[int], np.ndarray]]:
+        """Return those that can be measured here."""
+        ways: dict[str, Callable[[int], np.ndarray]] = {
+            "frozen features, cosine": self.frozen,
+            "sentence-transformers' triplet loss": self.sentence_transformers,
+            "pytorch-metric-learning": self.pytorch_metric_learning,
+            "metric-learn SCML": self.scml,
+        }
+        if self._labels is not None:
+            ways["scikit-learn NCA (labels)"] = self.nca
+        for way, packages in PACKAGES.items():
+            missing = [name for name in packages if not find_spec(name)]
+            if missing:
+                print(f"{way}: skipped, {missing[0]} is not installed", file=sys.stderr)
+                del ways[way]
+        return ways
 
 
-# Takes a task and a seed, and yields name and embeddings of what one training gives.
-Way = Callable[[Task, int], Iterator[tuple[str, np.ndarray]]]
+# Another seed gives the same again.
+WITHOUT_CHANCE = {"frozen features, cosine", "scikit-learn NCA (labels)"}
+
+RECIPES: dict[str, dict[str, Any]] = {
+    BEST: {"recipe": "best"},
+    "mlp": {"recipe": "mlp"},
+    "mlp, no refit": {"recipe": "mlp", "refit": False},
+    "residual": {"recipe": "residual"},
+}
 
 
-def train_source(task: Task, seed: int) -> Iterator[tuple[str, np.ndarray]]:
-    yield "mlp", train_recipe(task, settings_of(task, "mlp", seed))
+def n_epochs(n_triplets: int) -> int:
+    from tripletkit.model.settings import choose_epochs
+
+    return choose_epochs(n_triplets, defaults.BATCH_SIZE, defaults.EPOCHS)
 
 
-def train_residual(task: Task, seed: int) -> Iterator[tuple[str, np.ndarray]]:
-    yield "residual", train_recipe(task, settings_of(task, "residual", seed))
-
-
-def train_best(task: Task, seed: int) -> Iterator[tuple[str, np.ndarray]]:
-    settings = settings_of(task, "best", seed)
-    # Without truth: the test's triplets are no validation here.
-    data = replace(task.data, val=task.data.train.take(np.arange(0)))
-    fitted = fit(
-        data,
-        task.ensemble_features,
-        task.ensemble_columns,
-        settings,
-        None,
-        pools=True,
-        budget_s=None,
-        unseen_fraction=0.0,
-        test_features=None,
-        with_curve=False,
-        on_epoch=lambda record, n_epochs: None,
-        stages=no_stages,
-    )
-    for worth in fitted.pooled.candidates:
-        print(f"{worth.name} {worth.weight:.3f} ({worth.score.accuracy:.4f})", file=sys.stderr)
-    task.validations.setdefault("best", []).append(fitted.pooled.trained)
-    embeddings = embed(fitted.trained.head, task.ensemble_features)
-    yield "best", embeddings
-    ten = HeadSettings.of_recipe("best", dim=defaults.DIM, seed=seed)
-    yield "best, 10-D", compress_embeddings(embeddings, task.images, ten)
-
-
-def train_metric_learning(task: Task, seed: int) -> Iterator[tuple[str, np.ndarray]]:
-    """The source's head in PyTorch, with pytorch-metric-learning's triplet margin loss."""
-    import torch
-    from pytorch_metric_learning.losses import TripletMarginLoss
-
-    torch.manual_seed(seed)
-    order = np.random.default_rng(seed)
-    settings = settings_of(task, "mlp", seed)
-    matrix = torch.from_numpy(task.standardised())
-    head = torch.nn.Sequential(
-        torch.nn.Linear(matrix.shape[1], settings.hidden),
-        torch.nn.ReLU(),
-        torch.nn.Dropout(settings.dropout),
-        torch.nn.Linear(settings.hidden, settings.dim),
-    )
-    loss_of = TripletMarginLoss(margin=settings.margin)
-    optimizer = torch.optim.Adam(head.parameters(), settings.learning_rate)
-    for _ in range(settings.epochs):
-        rows = torch.from_numpy(order.permutation(task.train).astype(np.int64))
-        for batch in rows.split(settings.batch_size):
-            images, places = torch.unique(batch, return_inverse=True)
-            loss = loss_of(head(matrix[images]), indices_tuple=tuple(places.T))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    head.eval()
-    with torch.no_grad():
-        yield "pytorch-metric-learning", torch.nn.functional.normalize(head(matrix)).numpy()
-
-
-def train_nca(task: Task, seed: int) -> Iterator[tuple[str, np.ndarray]]:
-    from sklearn.neighbors import NeighborhoodComponentsAnalysis
-
-    nca = NeighborhoodComponentsAnalysis(defaults.DIM, max_iter=50, random_state=seed)
-    components = task.components()
-    nca.fit(components[task.images], task.labels[task.images])
-    yield "scikit-learn NCA (labels)", nca.transform(components)
-
-
-def train_scml(task: Task, seed: int) -> Iterator[tuple[str, np.ndarray]]:
-    import metric_learn._util as checks
-    from metric_learn import SCML
-
-    # metric-learn 0.7 calls scikit-learn's checks with `force_all_finite`, which 1.6 renamed to
-    # `ensure_all_finite` and 1.8 took away. It is renamed back here, and nothing else is changed.
-    for name in ("check_array", "check_X_y"):
-        setattr(checks, name, _take_old_name(getattr(sklearn.utils, name)))
-    components = task.components()
-    scml = SCML(preprocessor=components, n_basis=N_SCML_BASES, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The number of bases with nonzero weight")
-        scml.fit(task.train)
-    yield "metric-learn SCML", scml.transform(components)
-
-
-def _take_old_name(check: Callable[..., Any]) -> Callable[..., Any]:
+def take_old_name(check: Callable[..., Any]) -> Callable[..., Any]:
     def take(*arguments: Any, force_all_finite: bool = True, **named: Any) -> Any:
         return check(*arguments, ensure_all_finite=force_all_finite, **named)
 
     return take
 
 
-# Another seed gives the same again.
-WITHOUT_CHANCE = {train_nca}
+def measure(sets: list[TripletSet], seeds: range, rows: Path, only: list[str] | None) -> None:
+    """Measure what the rows lack, the first seed of every set before the second of any."""
+    known = {(row["set"], row["way"], row["seed"]) for row in read_rows(rows)}
+    peers: dict[str, Peers] = {}
 
+    def note(of: TripletSet, seed: int, measured: Measured) -> None:
+        right = measured.margins > 0
+        row = {
+            "set": of.name,
+            "way": measured.way,
+            "seed": seed,
+            "accuracy": float(right.mean()),
+            "seconds": round(measured.seconds_s, 1),
+            "said": measured.said,
+            "n": len(right),
+            "right": base64.b64encode(np.packbits(right).tobytes()).decode(),
+        }
+        with rows.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(f"{of.name}, seed {seed}: {measured.way} {row['accuracy']:.4f}", file=sys.stderr)
 
-def settings_of(task: Task, recipe: str, seed: int) -> HeadSettings:
-    settings = HeadSettings.of_recipe(recipe, seed=seed)
-    epochs = choose_epochs(len(task.train), settings.batch_size, settings.epochs)
-    return HeadSettings.of_recipe(recipe, seed=seed, epochs=epochs)
-
-
-def train_recipe(task: Task, settings: HeadSettings) -> np.ndarray:
-    trained = train_model(task.features, task.train, task.train[:0], settings)
-    return embed(trained.head, task.features)
-
-
-def ways(task: Task) -> Iterator[Way]:
-    yield from (train_source, train_residual, train_best)
-    if find_spec("pytorch_metric_learning"):
-        yield train_metric_learning
-    if task.labels is not None:
-        yield train_nca
-    if find_spec("metric_learn"):
-        yield train_scml
-
-
-def read_task(options: argparse.Namespace) -> Task:
-    truth = read_truth(options.truth).labels
-    train, test = share_names(read_triplets(options.train), read_triplets(options.test))
-    data = join_training_set(train, test, truth)
-    files = find_files(data.names, places_of_names(train, test), options.images)
-    source = choose_source(
-        options.backbone.split(","),
-        {name or None: Path(file) for name, _, file in options.weights},
-        choose_views(options.views.split(",")),
-    )
-    # What `train --recipe best` takes where no backbone is named; all others get the same features.
-    of_best = source
-    if options.backbone == BACKBONE:
-        of_best = choose_source(defaults.ENSEMBLE_BACKBONES, depth="all")
-    with FeatureStore() as store:
-        features, for_best = (
-            load_collection(files, each, store).features for each in (source, of_best)
-        )
-    labels = None
-    if options.labels:
-        table = pd.read_csv(options.labels, dtype=str, index_col="name")
-        labels = table.loc[data.names, "label"].to_numpy()
-    if options.without_classes:
-        is_new = np.isin(labels, options.without_classes.split(","))
-        train = data.train.take(~is_new[data.train.rows].any(axis=1))
-        val = data.val.take(is_new[data.val.rows].any(axis=1))
-        data = replace(data, train=train, val=val)
-    return Task(data, features, labels, for_best, of_best.columns)
-
-
-def measure(task: Task, n_seeds: int) -> Iterator[list[dict[str, str]]]:
-    """Yield after each seed a table with one row for each way.
-
-    A row has the accuracies of a way so far, and where it stands behind the best one.
-    """
-    rows = task.data.val.rows
-    right: dict[str, list[np.ndarray]] = {}
-    seconds: dict[str, list[float]] = {}
-
-    def note(name: str, embeddings: np.ndarray, distance: str, taken_s: float) -> None:
-        margins = triplet_margins(embeddings, rows, distance)
-        right.setdefault(name, []).append((margins > 0).astype(np.float64))
-        seconds.setdefault(name, []).append(taken_s)
-        print(f"{name}: {right[name][-1].mean():.4f} in {taken_s:.0f} s", file=sys.stderr)
-
-    for name, distance in (("frozen features, L2", "l2"), ("frozen features, cosine", "cosine")):
-        note(name, task.features, distance, 0.0)
-    of_source = []
-    for seed in range(n_seeds):
-        for way in ways(task):
-            if seed and way in WITHOUT_CHANCE:
+    for seed in seeds:
+        for of in sets:
+            for way, settings in RECIPES.items():
+                if (only and way not in only) or (of.name, way, seed) in known:
+                    continue
+                for measured in train_recipe(of, seed, way, **settings):
+                    note(of, seed, measured)
+            if only and "peers" not in only:
                 continue
-            started_s = time.perf_counter()
-            for name, embeddings in way(task, seed):
-                note(name, embeddings, "l2", time.perf_counter() - started_s)
-                if way is train_source:
-                    of_source.append(embeddings)
-        if seed == n_seeds - 1 > 0:
-            note(f"{n_seeds} mlp heads", np.hstack(of_source), "l2", sum(seconds["mlp"]))
-        yield make_table(right, seconds, rows, task.validations)
+            if of.name not in peers:
+                peers[of.name] = Peers(of)
+            for way, answer in peers[of.name].ways().items():
+                if (of.name, way, seed) in known or (seed and way in WITHOUT_CHANCE):
+                    continue
+                started_s = time.perf_counter()
+                note(of, seed, Measured(way, answer(seed), time.perf_counter() - started_s))
 
 
-def make_table(
-    right: dict[str, list[np.ndarray]],
-    seconds: dict[str, list[float]],
-    rows: np.ndarray,
-    validations: dict[str, list[PooledScore]],
-) -> list[dict[str, str]]:
-    means = {name: np.mean(of_seeds, axis=0) for name, of_seeds in right.items()}
-    best = max(means, key=lambda name: means[name].mean())
-    table = []
-    for name, of_seeds in right.items():
-        accuracies = [credit.mean() for credit in of_seeds]
-        behind = image_interval(means[best] - means[name], rows, bounds=(-1, 1))
-        table.append(
-            {
-                "answers by": name,
-                "accuracy": f"{np.mean(accuracies):.4f}",
-                "lowest to highest seed": f"{min(accuracies):.4f} to {max(accuracies):.4f}",
-                "behind the best": f"{behind.low:+.4f} to {behind.high:+.4f}" if behind else "-",
-                "seconds": f"{np.mean(seconds[name]):.1f}",
-                "held-out draws": describe_validations(validations.get(name, []), accuracies),
-            }
-        )
-    return table
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def describe_validations(scores: list[PooledScore], accuracies: list[float]) -> str:
-    """Return the middle of what held-out draws said, and how often their interval had the test."""
-    if not scores:
+def right_of(row: dict[str, Any]) -> np.ndarray:
+    packed = np.frombuffer(base64.b64decode(row["right"]), np.uint8)
+    return np.unpackbits(packed)[: row["n"]].astype(np.float64)
+
+
+def make_table(of: TripletSet, rows: list[dict[str, Any]]) -> Iterator[list[str]]:
+    """Yield the cells of a table for one set, the most accurate way first."""
+    ways: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["set"] == of.name:
+            ways.setdefault(row["way"], []).append(row)
+    yield ["answers by", "test", "lowest to highest of seeds", "behind best", "s", "said before"]
+    questions = of.questions().rows
+    means = {
+        way: np.mean([right_of(row) for row in of_way], axis=0) for way, of_way in ways.items()
+    }
+    for way in sorted(ways, key=lambda way: -means[way].mean()):
+        accuracies = [row["accuracy"] for row in ways[way]]
+        behind = "-"
+        if way != BEST and BEST in ways:
+            found = image_interval(means[BEST] - means[way], questions, bounds=(-1, 1))
+            behind = f"{found.low:+.4f} to {found.high:+.4f}" if found else "-"
+        seconds = np.mean([row["seconds"] for row in ways[way]])
+        yield [
+            way,
+            f"{np.mean(accuracies):.4f}",
+            f"{min(accuracies):.4f} to {max(accuracies):.4f} ({len(accuracies)})",
+            behind,
+            f"{seconds:.0f}" if seconds else "-",
+            describe_said(ways[way]),
+        ]
+
+
+def describe_said(rows: list[dict[str, Any]]) -> str:
+    """Return the mean of what held-out draws said, and how often their intervals held the test."""
+    said = [row for row in rows if row["said"] and "accuracy" in row["said"]]
+    if not said:
         return "-"
-    n_held = sum(
-        score.interval is not None and score.interval.low <= accuracy <= score.interval.high
-        for score, accuracy in zip(scores, accuracies, strict=True)
-    )
-    return f"{np.mean([score.accuracy for score in scores]):.4f}, holds {n_held} of {len(scores)}"
+
+    def held(name: str) -> str:
+        ends = [row["said"].get(name) for row in said]
+        known = [(end, row) for end, row in zip(ends, said, strict=True) if end]
+        n_held = sum(low <= row["accuracy"] <= high for (low, high), row in known)
+        return f"{n_held} of {len(said)}"
+
+    text = f"{np.mean([row['said']['accuracy'] for row in said]):.4f}"
+    if any("of_test" in row["said"] for row in said):
+        text += f", holds {held('interval')}, for a test {held('of_test')}"
+    return text
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name in ("train", "test", "truth", "images"):
-        parser.add_argument(name, type=Path)
-    parser.add_argument("--labels", type=Path, help="CSV with the columns name and label")
-    parser.add_argument("--without-classes", help="labels, separated by commas")
-    parser.add_argument("--backbone", default=BACKBONE, help="or several, by commas")
+    parser.add_argument("sets", type=Path)
+    parser.add_argument("rows", type=Path)
+    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--only-sets", type=lambda given: given.split(","))
     parser.add_argument(
-        "--weights",
-        type=lambda given: given.rpartition("="),
-        action="append",
-        default=[],
-        help="FILE, or NAME=FILE for each of several backbones",
+        "--only", type=lambda given: given.split(";"), help="ways, separated by ;, or peers"
     )
-    parser.add_argument("--views", default=defaults.VIEWS, help="as `tripletkit train` has them")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--table", action="store_true", help="print what was measured so far")
     options = parser.parse_args()
-    if options.without_classes and not options.labels:
-        parser.error("--without-classes needs --labels")
-    task = read_task(options)
-    print(
-        f"{len(task.train):,} training triplets over {len(task.images):,} images, "
-        f"{len(task.data.val):,} questions\n"
-    )
-    # It can take an hour: what is known so far is told after each seed.
-    for seed, table in enumerate(measure(task, options.seeds)):
-        to = sys.stdout if seed == options.seeds - 1 else sys.stderr
-        for cells in (table[0], ["---"] * len(table[0]), *(row.values() for row in table)):
-            print(f"| {' | '.join(cells)} |", file=to)
+    sets = [
+        of
+        for of in read_sets(options.sets)
+        if not options.only_sets or of.name in options.only_sets
+    ]
+    if not options.table:
+        seeds = range(options.first_seed, options.first_seed + options.seeds)
+        measure(sets, seeds, options.rows, options.only)
+    rows = read_rows(options.rows)
+    for of in sets:
+        print(f"\n{of.name}\n")
+        for number, cells in enumerate(make_table(of, rows)):
+            print(f"| {' | '.join(cells)} |")
+            if not number:
+                print(f"| {' | '.join(['---'] * len(cells))} |")
 
 
 if __name__ == "__main__":

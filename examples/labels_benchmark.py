@@ -6,76 +6,65 @@
 prints a table: triplet accuracy, nearest-neighbour accuracy and mean average precision on the
 validation images, and the share of the embeddings' variance that lies within classes; mean, lowest
 and highest over the seeds. The epoch that is kept is chosen by the same validation triplets;
-"last epoch" is the accuracy after the last one, which nothing was chosen by. Whatever stands
-behind `--` is passed on to `tripletkit train`:
+"last epoch" is the accuracy after the last one, which nothing was chosen by. `-s` sets anything
+else that `tripletkit.train` takes:
 
     python examples/labels_benchmark.py images/ --labels labels.csv --val test.txt \
-        --val-truth test_truth.csv --ways triplet cross-entropy triplet+cross-entropy \
-        -- --backbone cnn --image-size 32 --dim 8 --epochs 20
+        --val-truth test_truth.csv --ways "drawn triplets" cross-entropy sum \
+        -s backbone=cnn -s image_size=32 -s dim=8 -s epochs=20
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
-import os
-import sys
-import tempfile
+import ast
 import time
-from pathlib import Path
-
-os.environ["KERAS_BACKEND"] = "tensorflow"
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from tripletkit.cli.main import tripletkit
-from tripletkit.model.model_folder import HISTORY_FILE, load_model
-from tripletkit.model.record import ModelRecord
+import tripletkit as tk
 from tripletkit.texts.tables import align_columns
 
 # How each way is asked for.
-WAYS: dict[str, list[str]] = {
-    "drawn triplets": [],
-    "batch-all": ["--mining", "batch-all", "-s", "reduction=active"],
-    "batch-hard": ["--mining", "batch-hard"],
-    "batch-hard, soft margin": ["--mining", "batch-hard", "--loss", "soft-margin"],
-    "batch-hard, injected": ["--mining", "batch-hard", "-s", "inject_positives=true"],
-    "semi-hard": ["--mining", "semi-hard"],
-    "ratio": ["--loss", "ratio"],
-    "cross-entropy": ["--loss", "cross-entropy"],
-    "center": ["--loss", "center"],
-    "sum": ["--loss", "triplet+cross-entropy"],
-    "sum, semi-hard": ["--loss", "triplet+cross-entropy", "--mining", "semi-hard"],
+WAYS: dict[str, dict[str, Any]] = {
+    "drawn triplets": {},
+    "batch-all": {"mining": "batch-all", "reduction": "active"},
+    "batch-hard": {"mining": "batch-hard"},
+    "batch-hard, soft margin": {"mining": "batch-hard", "loss": "soft-margin"},
+    "batch-hard, injected": {"mining": "batch-hard", "inject_positives": True},
+    "semi-hard": {"mining": "semi-hard"},
+    "ratio": {"loss": "ratio"},
+    "cross-entropy": {"loss": "cross-entropy"},
+    "center": {"loss": "center"},
+    "sum": {"loss": "triplet+cross-entropy"},
+    "sum, semi-hard": {"loss": "triplet+cross-entropy", "mining": "semi-hard"},
 }
 
 
-def train(arguments: list[str]) -> tuple[ModelRecord, pd.DataFrame]:
-    """Train a model and return its record and its epochs."""
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "model"
-        with contextlib.redirect_stdout(io.StringIO()):
-            tripletkit.main(
-                ["train", *arguments, "-o", str(output), "--quiet"], standalone_mode=False
-            )
-        return load_model(output).record, pd.read_csv(output / HISTORY_FILE)
-
-
-def measure(record: ModelRecord, history: pd.DataFrame) -> dict[str, float]:
+def measure(model: tk.Model) -> dict[str, float]:
     """Return what the table shows of a training."""
+    record = model.record
     classes = record.classification
     variance = classes["trained"]["variance"]
     return {
-        "triplets": record.validation.trained.accuracy,
-        "last epoch": history["val_accuracy"].iloc[-1],
+        "triplets": model.validation.trained.accuracy,
+        "last epoch": model.history["val_accuracy"].iloc[-1],
         "10-NN": classes["trained"]["nearest_neighbors"]["value"],
         "mAP": classes["trained"]["mean_average_precision"]["value"],
         "within share": variance["within"] / (variance["within"] + variance["between"]),
         "epochs": record.best_epoch,
         "seconds": record.times.training_s,
     }
+
+
+def read_setting(text: str) -> tuple[str, Any]:
+    """Return name and value of `NAME=VALUE`; what is no Python literal is text."""
+    name, _, value = text.partition("=")
+    try:
+        return name, ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        return name, value
 
 
 def main() -> None:
@@ -86,18 +75,17 @@ def main() -> None:
     parser.add_argument("--val-truth", required=True)
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), metavar="WAY")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    # argparse cannot take options of another command behind its own.
-    arguments = sys.argv[1:]
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    options, train_options = parser.parse_args(arguments[:end]), arguments[end + 1 :]
-    given = ["--labels", options.labels, "--val", options.val, "--val-truth", options.val_truth]
+    parser.add_argument(
+        "-s", dest="settings", type=read_setting, action="append", default=[], metavar="NAME=VALUE"
+    )
+    options = parser.parse_args()
+    given = {"labels": options.labels, "val": options.val, "val_truth": options.val_truth}
+    given |= dict(options.settings)
     table: list[list[str]] = []
     for way in options.ways:
         started_s = time.perf_counter()
         found = [
-            measure(
-                *train([options.images, *given, *WAYS[way], "--seed", str(seed), *train_options])
-            )
+            measure(tk.train(images=options.images, seed=seed, **given, **WAYS[way]))
             for seed in options.seeds
         ]
         if not table:

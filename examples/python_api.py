@@ -18,7 +18,7 @@ folder = sys.argv[1]
 triplets = pd.read_csv(f"{folder}/train.txt", sep=" ", names=["a", "b", "c"], dtype=str)
 model = tk.train(triplets, f"{folder}/images", backbone="efficientnet-lite0")
 answers = model.answer(f"{folder}/test.txt")
-answers.write(f"{folder}/preds.csv")
+answers.write(f"{folder}/preds.csv", overwrite=True)
 print("trained:", tk.score(answers, f"{folder}/truth.csv"))
 print("frozen: ", tk.score(model.frozen.answer(f"{folder}/test.txt"), f"{folder}/truth.csv"))
 embeddings = model.embed()  # names, and an array with a row for each image

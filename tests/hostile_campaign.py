@@ -1,11 +1,12 @@
 """The hostile campaign in small: kills, overwriting, damaged texts, images and tags.
 
-    python tests/hostile_campaign.py                 all of it, about half an hour
+    python tests/hostile_campaign.py                 all of it, a quarter of an hour
     python tests/hostile_campaign.py kill --points 5
-    python -m pytest tests/hostile_campaign.py       the same as a test
+    python -m pytest -m campaign tests/hostile_campaign.py
 
-Each part prints a row: what was tried, how often, how often it was refused in words of ours, and
-what should not be (a traceback, a lost file, a half output, litter). Seeds are fixed.
+Each part prints rows: what was tried, how often, how often it was refused in words of ours (or
+killed), and what must not be: tracebacks, wrong numbers, files lost or half, things left behind.
+The last row counts all of them. Seeds are fixed.
 """
 
 from __future__ import annotations
@@ -21,28 +22,33 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_backbone as tiny
 from click.testing import CliRunner
 from PIL import Image, ImageDraw
+from preloaded_command import PreloadedCommand
 
 from tripletkit import defaults
 from tripletkit.cli.main import tripletkit
 from tripletkit.data.images import read_image
 from tripletkit.data.labels import read_labels
-from tripletkit.data.triplet_files import read_triplets
+from tripletkit.data.triplet_files import read_triplets, write_triplet_lines
 from tripletkit.errors import TripletkitError
-from tripletkit.evaluation.answers import read_answers, read_truth
+from tripletkit.evaluation.answers import read_answers, read_truth, write_answers
 from tripletkit.model.model_folder import load_model
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "hostile"
 N_IMAGES, N_TEXTS, N_DAMAGED_IMAGES, N_TAGS, N_KILLS = 24, 20_000, 5_000, 2_000, 40
+PARTNERS = ("00001.jpg", "00002.jpg")  # in each triplet about an image of the manifest
 COLOURS = ["red", "blue", "lime"]
-TIMEOUT_S = 120
+TIMEOUT_S = 900
 
 KILLED = {
     "train": "train train.txt images --backbone tiny --epochs 3 -o m0 --force",
@@ -51,6 +57,10 @@ KILLED = {
     "report": "report m0 --triplets train.txt -o report.html --force",
     "index": "neighbors images --query query.png --backbone tiny --index index.npz --force",
     "collage": "collage train.txt images -o triplets.png --force",
+}
+OUTPUTS = {
+    *("head.weights.h5", "history.csv", "vectors.parquet", "mined.csv", "hard.txt", "report.html"),
+    *("index.npz", "triplets.png"),
 }
 # Outputs that may be named for any file of the world, and must leave it as it is.
 OVERWRITING = [
@@ -76,6 +86,9 @@ OVERWRITING = [
 ]
 
 
+KINDS = ("traceback", "wrong", "lost", "left")
+
+
 @dataclass
 class Row:
     """What came of one part."""
@@ -83,11 +96,22 @@ class Row:
     what: str
     n_tried: int = 0
     n_refused: int = 0
-    problems: list[str] = field(default_factory=list)
+    problems: dict[str, list[str]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
 
     def __str__(self) -> str:
-        counts = f"{self.n_tried:>8,}{self.n_refused:>10,}{len(self.problems):>10,}"
-        return "\n".join([f"{self.what:<34}{counts}", *(f"    {p}" for p in self.problems[:5])])
+        counts = f"{self.n_tried:>8,}{self.n_refused:>9,}"
+        counts += "".join(f"{len(found):>11,}" for found in self.problems.values())
+        examples = [
+            f"    {kind}: {text}" for kind, found in self.problems.items() for text in found[:5]
+        ]
+        return "\n".join([f"{self.what:<32}{counts}", *examples])
+
+    @property
+    def is_clean(self) -> bool:
+        return not any(self.problems.values())
+
+
+HEADING = f"{'':<32}{'tried':>8}{'refused':>9}" + "".join(f"{kind:>11}" for kind in KINDS)
 
 
 class World:
@@ -105,19 +129,23 @@ class World:
             "TMPDIR": str(self.temporary),
         }
         self._draw()
-        process = self.start(KILLED["train"])
-        _, stderr = process.communicate(timeout=TIMEOUT_S)
-        assert process.returncode == 0, stderr
+        self.run(KILLED["train"])
 
-    def start(self, command: str) -> subprocess.Popen:
-        return subprocess.Popen(
+    def run(self, command: str) -> None:
+        """Run the command in a process of its own."""
+        subprocess.run(
             [sys.executable, tiny.__file__, *command.split()],
             cwd=self.folder,
             env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+            capture_output=True,
+            timeout=TIMEOUT_S,
+            check=True,
         )
+
+    def preload(self) -> PreloadedCommand:
+        """Return a process whose forks run the command."""
+        errors = self.folder.parent / "errors.txt"
+        return PreloadedCommand(self.folder, self.environment, errors)
 
     def snapshot(self) -> dict[Path, bytes | None]:
         return {
@@ -158,72 +186,90 @@ class World:
 
 
 def kill_commands(world: World, n_points: int) -> Iterator[Row]:
-    """Kill each command at moments spread over its run; then let it run once more."""
+    """Kill each command at moments spread over its run; then let it run once more.
+
+    The store of `embed` is emptied every fourth time, so that what is killed computes and stores,
+    too, and the next runs with what that left.
+    """
     for name, command in KILLED.items():
         row = Row(f"kill -9 of {name}")
-        before = world.snapshot()
-        outputs = {word for word in command.split() if word not in map(str, before)} | {"m0"}
+        preloaded = world.preload()
         started_s = time.monotonic()
-        world.start(command).communicate(timeout=TIMEOUT_S)
+        preloaded.start(command)
+        if preloaded.wait(TIMEOUT_S) != 0:
+            row.problems["traceback"].append(preloaded.errors.read_text()[-300:])
         duration_s = time.monotonic() - started_s
+        before = world.snapshot()
         for point in range(n_points):
-            process = world.start(command)
-            try:
-                process.communicate(timeout=duration_s * (point + 0.5) / n_points)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                process.communicate()
+            if name == "embed" and not point % 4:
+                shutil.rmtree(world.folder.parent / "cache")
+            started_s = time.monotonic()
+            pid = preloaded.start(command)
+            if preloaded.wait(duration_s * (point + 0.5) / n_points) is None:
+                os.kill(pid, signal.SIGKILL)
+                row.n_refused += preloaded.wait(TIMEOUT_S) == -signal.SIGKILL
+            else:
+                duration_s = min(duration_s, time.monotonic() - started_s)
             row.n_tried += 1
-            _check_nothing_lost(world, before, outputs, f"point {point}", row)
-        process = world.start(command)
-        _, stderr = process.communicate(timeout=TIMEOUT_S)
-        if process.returncode != 0:
-            row.problems.append(f"cannot be run again: {stderr[-300:]}")
-        if litter := world.litter():
-            row.problems.append(f"left behind: {litter[:5]}")
+            if "Traceback" in (said := preloaded.errors.read_text()):
+                row.problems["traceback"].append(f"point {point}: {said[-300:]}")
+            _check_nothing_lost(world, before, f"point {point}", row)
+        preloaded.close()
+        try:
+            world.run(command)
+        except subprocess.CalledProcessError as error:
+            row.problems["traceback"].append(f"cannot be run again: {error.stderr[-300:]!r}")
+        _check_nothing_lost(world, before, "the last run", row)
+        row.problems["left"] += world.litter()
         yield row
 
 
-def _check_nothing_lost(world: World, before: dict, outputs: set[str], when: str, row: Row) -> None:
+def _check_nothing_lost(world: World, before: dict, when: str, row: Row) -> None:
+    """Hold that every file is what it was: outputs are the same whether old or new."""
     after = world.snapshot()
     for path, content in before.items():
-        if path.parts[0] not in outputs and after.get(path) != content:
-            row.problems.append(f"{when}: {path} is lost or changed")
+        if path not in after:
+            row.problems["lost"].append(f"{when}: {path} is gone")
+        elif after[path] != content and path.name != "model.json":
+            kind = "wrong" if path.name in OUTPUTS else "lost"
+            row.problems[kind].append(f"{when}: {path} is another")
     try:
         load_model(world.folder / "m0")
     except TripletkitError as error:
-        row.problems.append(f"{when}: {error}")
+        row.problems["lost"].append(f"{when}: {error}")
 
 
 def overwrite_everything(world: World, seed: int) -> Iterator[Row]:
     """Name every file of the world as the output of every command."""
-    patch = pytest.MonkeyPatch()
-    patch.chdir(world.folder)
-    for name in (tiny.WEIGHTS_VARIABLE, defaults.CACHE_VARIABLE):
-        patch.setenv(name, world.environment[name])
-    tiny.register()
     before = world.snapshot()
     targets = [path for path in before if len(path.parts) == 1 or path.parts[0] == "m0"]
     images = [path for path in before if path.parent == Path("images")]
     targets += random.Random(seed).sample(images, 3)
-    for command in OVERWRITING:
-        row = Row("over: " + " ".join(command.split()[:1] + command.split()[-2:]))
-        for target in targets:
-            for force in ("", " --force"):
-                result = CliRunner().invoke(tripletkit, (command.format(target) + force).split())
-                row.n_tried += 1
-                row.n_refused += result.exit_code in (1, 2)
-                if not isinstance(result.exception, SystemExit | None):
-                    row.problems.append(f"{target}{force}: {result.exception!r}")
-                after = world.snapshot()
-                # A model, an answer file or a truth file of ours is what --force is for.
-                lost = {path for path in before if after.get(path) != before[path]}
-                if lost - _replaceable(command, target, force):
-                    row.problems.append(f"{target}{force}: {sorted(map(str, lost))} lost")
-                _restore(world, before)
-        yield row
-    tiny.unregister()
-    patch.undo()
+    with _in_world(world):
+        for command in OVERWRITING:
+            words = [word for word in command.split() if word.startswith("-")]
+            row = Row(f"over: {command.split()[0]} {words[-1]}")
+            for target in targets:
+                for force in ("", " --force"):
+                    _overwrite(world, before, command, target, force, row)
+            yield row
+
+
+def _overwrite(
+    world: World, before: dict, command: str, target: Path, force: str, row: Row
+) -> None:
+    result = CliRunner().invoke(tripletkit, (command.format(target) + force).split())
+    row.n_tried += 1
+    row.n_refused += result.exit_code in (1, 2)
+    if not isinstance(result.exception, SystemExit | None):
+        row.problems["traceback"].append(f"{target}{force}: {result.exception!r}")
+    after = world.snapshot()
+    # A model, an answer file or a truth file of ours is what --force is for.
+    lost = {path for path in before if after.get(path) != before[path]}
+    if lost - _replaceable(command, target, force):
+        row.problems["lost"].append(f"{target}{force}: {sorted(map(str, lost))}")
+    row.problems["left"] += world.litter()
+    _restore(world, before)
 
 
 def _replaceable(command: str, target: Path, force: str) -> set[Path]:
@@ -269,20 +315,71 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
-def _try(row: Row, call: Callable[[], object], what: str) -> None:
+def _try(row: Row, call: Callable[[], str | None], what: str) -> None:
+    """Call what returns what is wrong, if anything."""
     row.n_tried += 1
     try:
-        call()
+        if wrong := call():
+            row.problems["wrong"].append(f"{what}: {wrong}")
     except TripletkitError:
         row.n_refused += 1
     except Exception as error:
-        row.problems.append(f"{what}: {error!r}")
+        row.problems["traceback"].append(f"{what}: {error!r}")
+
+
+def _read_triplets(data: bytes) -> str | None:
+    """Read triplets: the same when written and read again, no more of them than lines."""
+    triplets = read_triplets(io.BytesIO(data))
+    written = io.StringIO()
+    write_triplet_lines(written, triplets.names, triplets.rows)
+    again = read_triplets(io.BytesIO(written.getvalue().encode()))
+    if _names(triplets) != _names(again):
+        return "is another when it is written and read again"
+    return "more rows than lines" if len(triplets) > _count_lines(data) else None
+
+
+def _names(triplets) -> list[list[str]]:
+    return np.array(triplets.names, dtype=object)[triplets.rows].tolist()
+
+
+def _read_labels(data: bytes) -> str | None:
+    """Read labels: each name and label stands in the text."""
+    labels = read_labels(io.BytesIO(data))
+    text = data.decode("utf-8").replace('""', '"')
+    known = [*labels, *labels.values()]
+    return next((f"{word!r} is not in it" for word in known if word not in text), None)
+
+
+def _read_answers(data: bytes) -> str | None:
+    """Read answers: 1 or 0, finite margins, the same when written and read again."""
+    answers = read_answers(io.BytesIO(data))
+    if not np.isin(answers.predictions, (0, 1)).all():
+        return "predictions other than 0 and 1"
+    if answers.margins is not None and np.isinf(answers.margins).any():
+        return "margins without an end"
+    form = "labels" if answers.margins is None or answers.triplets is None else "csv"
+    written = io.StringIO()
+    write_answers(written, answers, form)
+    again = read_answers(io.BytesIO(written.getvalue().encode()))
+    return None if (again.predictions == answers.predictions).all() else "other answers"
+
+
+def _read_truth(data: bytes) -> str | None:
+    """Read truth: 1 or 0, no more than lines."""
+    truth = read_truth(io.BytesIO(data))
+    if len(truth) > _count_lines(data):
+        return "more rows than lines"
+    return None if np.isin(truth.labels, (0, 1)).all() else "labels other than 0 and 1"
+
+
+def _count_lines(data: bytes) -> int:
+    return len(data.replace(b"\r", b"\n").split(b"\n"))
 
 
 def damage_texts(world: World, n: int, seed: int) -> Row:
     """Give damaged texts to every reader of texts."""
     row, rng = Row("damaged texts"), random.Random(seed)
-    readers = [read_triplets, read_labels, read_answers, read_truth]
+    readers = [_read_triplets, _read_labels, _read_answers, _read_truth]
     texts = [
         (world.folder / name).read_bytes()[:600]
         for name in ("train.txt", "labels.csv", "answers.txt", "truth.csv")
@@ -290,7 +387,7 @@ def damage_texts(world: World, n: int, seed: int) -> Row:
     for number in range(n):
         data = mutate(rng.choice(texts), rng)
         reader = rng.choice(readers)
-        _try(row, lambda r=reader, d=data: r(io.BytesIO(d)), f"{reader.__name__} {number}")
+        _try(row, lambda r=reader, d=data: r(d), f"{reader.__name__} {number}")
     return row
 
 
@@ -307,15 +404,20 @@ def damage_images(world: World, n: int, seed: int) -> Row:
         except (KeyError, OSError):  # this Pillow cannot write it
             continue
         wholes.append(buffer.getvalue())
+
+    def read() -> str | None:
+        pixels = np.asarray(read_image(path))
+        return None if pixels.ndim == 3 and pixels.shape[2] == 3 else f"shape {pixels.shape}"
+
     for number in range(n):
         path.write_bytes(mutate(rng.choice(wholes), rng))
-        _try(row, lambda: read_image(path), f"image {number}")
+        _try(row, read, f"image {number}")
     path.unlink()
     return row
 
 
 def damage_tags(world: World, n: int, seed: int) -> Row:
-    """Give images whose EXIF tags are damaged to the decoder."""
+    """Give images whose EXIF tags are damaged to the decoder: they only may be turned."""
     row, rng = Row("damaged EXIF"), random.Random(seed)
     image = Image.open(world.folder / "images" / "p00.png").convert("RGB")
     exif = Image.Exif()
@@ -323,87 +425,158 @@ def damage_tags(world: World, n: int, seed: int) -> Row:
     exif.get_ifd(0x8769)[0x9003] = "2026:01:01 00:00:00"
     tags = exif.tobytes()
     path = world.folder / "damaged.jpg"
+    image.save(path)
+    plain = np.asarray(read_image(path))
+    turned = {
+        np.rot90(half, times).tobytes() for half in (plain, plain[::-1]) for times in range(4)
+    }
+
+    def read() -> str | None:
+        return None if np.asarray(read_image(path)).tobytes() in turned else "other pixels"
+
     for number in range(n):
         damaged = bytearray(tags)
         for _ in range(rng.randint(1, 6)):
             damaged[rng.randrange(6, len(damaged))] = rng.randrange(256)
         image.save(path, exif=bytes(damaged))
-        _try(row, lambda: read_image(path), f"tags {number}")
+        _try(row, read, f"tags {number}")
     path.unlink()
     return row
 
 
-def try_manifests(world: World) -> Row:
+def try_manifests(world: World) -> Iterator[Row]:
     """Give every awkward file of the development data to the commands that read such files."""
-    row = Row("files of the manifests")
     if not SHARED.is_dir():
-        return row
-    images = SHARED / "images"
+        yield Row("no development data")
+        return
+    images, model = SHARED / "images", world.folder / "m0"
     triplets = world.folder.parent / "one.txt"
-    calls = []
-    for name in _manifest(SHARED / "manifest.csv"):
-        quoted = '"' + name.replace('"', '""') + '"'
-        triplets.write_text(f"{quoted} 00001.jpg 00002.jpg\n", encoding="utf-8")
-        calls += [["audit", triplets, images], ["collage", triplets, images, "-o", "c.png"]]
-        _call(row, calls, name)
-        calls = []
-    for name in _manifest(SHARED / "triplets" / "manifest.csv"):
-        path = SHARED / "triplets" / name
-        calls = [
-            ["audit", path, images],
-            ["split", path, "-o", "parts", "--by", "random"],
-            ["collage", path, images, "-o", "c.png"],
-            ["controls", path, path],
-            ["score", path],
-        ]
-        _call(row, calls, name)
-    return row
+    with _in_world(world):
+        row = Row("images of the manifest")
+        for entry in _manifest(SHARED / "manifest.csv"):
+            name = entry["file"]
+            quoted = '"' + name.replace('"', '""') + '"'
+            triplets.write_text(f"{quoted} {' '.join(PARTNERS)}\n", encoding="utf-8")
+            is_bad = entry["expected"] == "error"
+            for arguments in (
+                ["collage", triplets, images, "-o", "c.png"],
+                ["predict", triplets, "--model", model, "--images", images],
+                ["predict", triplets, "--model", model, "--images", images, "--frozen"],
+                ["mine", "--triplets", triplets, images, "--backbone", "tiny", "-o", "mined.csv"],
+                ["report", model, "--triplets", triplets, "--images", images, "-o", "r.html"],
+            ):
+                refused = _call(row, arguments, name)
+                # `mine` refuses a triplet that names an image twice, as these two do here.
+                is_repeated = arguments[0] == "mine" and name in PARTNERS
+                if refused != (is_bad or is_repeated):
+                    row.problems["wrong"].append(f"{arguments[0]} {name!a}: refused: {refused}")
+            found = _call(row, ["audit", triplets, images, "--strict"], name)
+            if is_bad and not found:
+                row.problems["wrong"].append(f"audit {name!a}: nothing found")
+        yield row
+        row = Row("their folder as a whole")
+        skip = ["--on-bad-image", "skip"]
+        for arguments in (
+            ["embed", images, "--backbone", "tiny", "-o", "vectors.csv"],
+            ["neighbors", images, "--query", images / "00001.jpg", "--backbone", "tiny"],
+            ["suggest", images, "--model", model],
+        ):
+            if not _call(row, arguments, "the folder"):
+                row.problems["wrong"].append(f"{arguments[0]}: bad images pass")
+            if arguments[0] != "suggest" and _call(row, [*arguments, *skip], "the folder"):
+                row.problems["wrong"].append(f"{arguments[0]}: good images do not pass")
+        yield row
+        row = Row("triplet files of the manifest")
+        for entry in _manifest(SHARED / "triplets" / "manifest.csv"):
+            path = SHARED / "triplets" / entry["file"]
+            refusals = {
+                arguments[0]: _call(row, list(arguments), entry["file"])
+                for arguments in (
+                    ["predict", path, "--model", model, "--images", images],
+                    ["collage", path, images, "-o", "c.png"],
+                    ["split", path, "-o", "parts", "--by", "random"],
+                    ["controls", path, path],
+                    ["mine", "--triplets", path, images, "--backbone", "tiny", "-o", "mined.csv"],
+                    ["report", model, "--triplets", path, "--images", images, "-o", "r.html"],
+                    ["train", path, images, "--backbone", "tiny", "--epochs", "1", "-o", "m"],
+                    ["score", path],
+                    ["judges", path],
+                    ["audit", path, images],
+                )
+            }
+            wrong = {"ok": refusals["predict"], "error": not refusals["predict"], "either": False}
+            if wrong[entry["expected"]]:
+                row.problems["wrong"].append(f"{entry['file']!a}: expected {entry['expected']}")
+        yield row
 
 
-def _manifest(path: Path) -> list[str]:
+def _manifest(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
-        return [line["file"] for line in csv.DictReader(file)]
+        return list(csv.DictReader(file))
 
 
-def _call(row: Row, calls: list[list], name: str) -> None:
-    for arguments in calls:
-        with CliRunner().isolated_filesystem():
-            result = CliRunner().invoke(tripletkit, list(map(str, arguments)))
-        row.n_tried += 1
-        row.n_refused += result.exit_code != 0
-        if not isinstance(result.exception, SystemExit | None):
-            row.problems.append(f"{arguments[0]} {name!a}: {result.exception!r}")
+def _call(row: Row, arguments: list, name: str) -> bool:
+    """Call the command in an empty folder; return whether it refused."""
+    with CliRunner().isolated_filesystem():
+        result = CliRunner().invoke(tripletkit, list(map(str, arguments)))
+    row.n_tried += 1
+    row.n_refused += result.exit_code != 0
+    if not isinstance(result.exception, SystemExit | None):
+        row.problems["traceback"].append(f"{arguments[0]} {name!a}: {result.exception!r}")
+    if len(result.output) > 20_000:
+        row.problems["wrong"].append(
+            f"{arguments[0]} {name!a}: says {len(result.output):,} letters"
+        )
+    return result.exit_code != 0
+
+
+@contextmanager
+def _in_world(world: World) -> Iterator[None]:
+    """Run commands in this process as the world does in others."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(world.folder)
+        for name in (tiny.WEIGHTS_VARIABLE, defaults.CACHE_VARIABLE):
+            patch.setenv(name, world.environment[name])
+        tiny.register()
+        yield
+        tiny.unregister()
 
 
 PARTS = ("overwrite", "texts", "images", "tags", "manifests", "kill")
 
 
 def run(parts: list[str], n_points: int, seed: int = 11) -> list[Row]:
-    """Run parts of the campaign, print a row each, and return the rows."""
-    print(f"{'':<34}{'tried':>8}{'refused':>10}{'problems':>10}")
+    """Run parts of the campaign, print a row each and one of all, and return the rows."""
+    print(HEADING)
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # remarks on damaged tags and columns that are not read
         world = World(Path(folder))
         steps: dict[str, Callable[[], Iterator[Row]]] = {
             "overwrite": lambda: overwrite_everything(world, seed),
             "texts": lambda: iter([damage_texts(world, N_TEXTS, seed)]),
             "images": lambda: iter([damage_images(world, N_DAMAGED_IMAGES, seed)]),
             "tags": lambda: iter([damage_tags(world, N_TAGS, seed)]),
-            "manifests": lambda: iter([try_manifests(world)]),
+            "manifests": lambda: try_manifests(world),
             "kill": lambda: kill_commands(world, n_points),
         }
         for part in parts:
             for row in steps[part]():
                 print(row, flush=True)
                 rows.append(row)
+    in_all = Row("in all", sum(row.n_tried for row in rows), sum(row.n_refused for row in rows))
+    for kind, found in in_all.problems.items():
+        found += [text for row in rows for text in row.problems[kind]]
+    print(str(in_all).partition("\n")[0])
     return rows
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("part", PARTS)
 def test_the_campaign_finds_nothing(part: str) -> None:
-    assert [row.problems for row in run([part], N_KILLS) if row.problems] == []
+    assert [str(row) for row in run([part], N_KILLS) if not row.is_clean] == []
 
 
 if __name__ == "__main__":
@@ -412,4 +585,4 @@ if __name__ == "__main__":
     parser.add_argument("--points", type=int, default=N_KILLS, help="Kills of each command.")
     chosen = parser.parse_args()
     found = run(chosen.parts or list(PARTS), chosen.points)
-    sys.exit(any(row.problems for row in found))
+    sys.exit(any(not row.is_clean for row in found))

@@ -1,8 +1,9 @@
-"""`examples/accuracy_benchmark.py`: one table of every way of answering, on any triplet set."""
+"""`examples/accuracy_benchmark.py`: every way of answering on triplet sets, row by row."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import sklearn.utils
 
-from tripletkit.model.settings import HeadSettings
+from tripletkit import defaults
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "accuracy_benchmark.py"
 
@@ -27,72 +28,68 @@ def benchmark():
 
 
 @pytest.fixture
-def labels(toy_competition, tmp_path):
-    path = tmp_path / "labels.csv"
-    rows = (f"p{number:02}.png,{label}\n" for number, label in enumerate(toy_competition.labels))
-    path.write_text("name,label\n" + "".join(rows))
+def sets(toy_competition, tmp_path):
+    path = tmp_path / "sets.csv"
+    files = (*toy_competition[1:4], toy_competition.images)
+    path.write_text("set,train,test,truth,images,labels\n" + f"toy,{','.join(map(str, files))},\n")
     return path
 
 
 @pytest.fixture
-def run(benchmark, toy_competition, tiny_backbone, labels, monkeypatch, capsys):
-    def settings_of(task, recipe, seed):
-        return HeadSettings.of_recipe(recipe, seed=seed, epochs=1, hidden=8, members=2)
+def run(benchmark, sets, tiny_backbone, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(defaults, "MAX_DRAW_ROUNDS", 1)
+    quick = {"backbone": "tiny", "epochs": 1, "hidden": 8}
+    recipes = {
+        "best": {"recipe": "best", "backbone": "tiny", "budget_s": 0.1, "unseen_classes": 0},
+        "mlp, no refit": {"refit": False, **quick},
+    }
+    monkeypatch.setattr(benchmark, "RECIPES", recipes)
 
     def run(*options):
-        files = toy_competition[1:4]
-        given = [*files, toy_competition.images, "--labels", labels, "--backbone", "tiny", *options]
+        given = [sets, tmp_path / "rows.jsonl", "--only", ";".join(recipes), *options]
         monkeypatch.setattr(sys, "argv", ["accuracy_benchmark.py", *map(str, given)])
-        monkeypatch.setattr(benchmark, "settings_of", settings_of)
-        monkeypatch.setattr(benchmark, "find_spec", lambda name: None)
         benchmark.main()
-        return capsys.readouterr()
+        return capsys.readouterr(), benchmark.read_rows(tmp_path / "rows.jsonl")
 
     return run
 
 
-def test_it_prints_one_table_of_every_way(run):
-    said = run("--seeds", 2)
-    head, _, _, _, *rows = said.out.splitlines()
-    assert head == "400 training triplets over 42 images, 200 questions"
-    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-    assert [row[0] for row in cells] == [
-        "frozen features, L2",
-        "frozen features, cosine",
-        "mlp",
-        "residual",
-        "best",
-        "best, 10-D",
-        "scikit-learn NCA (labels)",
-        "2 mlp heads",
+def test_what_was_measured_is_not_measured_again(run, benchmark, toy_competition):
+    _, rows = run("--seeds", 1)
+    assert rows[0]["way"] == "best"
+    assert {row["way"] for row in rows} >= {"best", "mlp, no refit"}
+    parts = [row for row in rows if row["way"].startswith("part tiny, ")]
+    assert parts
+    for row in rows:
+        right = benchmark.right_of(row)
+        assert len(right) == 200
+        assert right.mean() == pytest.approx(row["accuracy"])
+    assert 0 < rows[0]["said"]["accuracy"] <= 1
+    again, same = run("--seeds", 1)
+    assert same == rows
+    assert not again.err
+    # The table: best against all others, paired.
+    table = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in again.out.splitlines()
+        if line.startswith("| ")
     ]
-    accuracies = [float(row[1]) for row in cells]
-    assert all(0 <= accuracy <= 1 for accuracy in accuracies)
-    lows, highs = zip(*(map(float, row[2].split(" to ")) for row in cells), strict=True)
-    spread = zip(lows, accuracies, highs, strict=True)
-    assert all(low - 1e-4 <= mean <= high + 1e-4 for low, mean, high in spread)
-    assert cells[int(np.argmax(accuracies))][3] == "-"
-    # The first seed's table and every number are told on the way.
-    assert said.err.count("| answers by |") == 1
-    assert said.err.count("residual: ") == 2
-    assert said.err.count("scikit-learn NCA (labels): ") == 1
+    assert {cells[0] for cells in table[2:]} == {row["way"] for row in rows}
+    accuracies = [float(cells[1]) for cells in table[2:]]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert [cells[3] for cells in table if cells[0] == "best"] == ["-"]
 
 
-def test_classes_left_out_are_in_no_training_triplet_and_in_every_question(
-    benchmark, run, toy_competition, monkeypatch
-):
-    tasks = []
-    monkeypatch.setattr(benchmark, "measure", lambda task, n_seeds: tasks.append(task) or [])
-    run("--without-classes", "0,3")
-    (task,) = tasks
-    is_new = np.isin(task.labels, ["0", "3"])
-    assert len(task.train) < 400
-    assert not is_new[task.train].any()
-    assert is_new[task.data.val.rows].any(axis=1).all()
+def test_it_counts_how_often_intervals_held_the_test(benchmark):
+    rows = [{"said": {"accuracy": 0.9, "interval": [0.8, 0.95], "of_test": [0.7, 1.0]}}] * 2
+    rows = [{**row, "accuracy": accuracy} for row, accuracy in zip(rows, (0.78, 0.9), strict=True)]
+    assert benchmark.describe_said(rows) == "0.9000, holds 1 of 2, for a test 2 of 2"
+    assert benchmark.describe_said([{"said": None}]) == "-"
+    assert json.dumps(rows)
 
 
 def test_the_old_name_of_an_argument_is_passed_on_by_the_new_one(benchmark):
-    check = benchmark._take_old_name(sklearn.utils.check_array)
+    check = benchmark.take_old_name(sklearn.utils.check_array)
     with_nan = np.array([[1.0, np.nan]])
     np.testing.assert_array_equal(check(with_nan, force_all_finite=False), with_nan)
     with pytest.raises(ValueError, match="contains NaN"):

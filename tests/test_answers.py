@@ -12,14 +12,11 @@ from hypothesis import strategies as st
 
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import AnswerFileError, DataWarning
-from tripletkit.evaluation.answers import (
-    Answers,
+from tripletkit.evaluation.answers import Answers, read_answers, read_truth, write_answers
+from tripletkit.evaluation.belonging import (
     check_not_exchanged,
     check_same_length,
     check_same_questions,
-    read_answers,
-    read_truth,
-    write_answers,
 )
 from tripletkit.evaluation.decimals import format_decimals
 
@@ -208,7 +205,7 @@ def test_write_answers_to_a_path_is_the_same_text(tmp_path: Path):
     path = tmp_path / "preds.csv"
     write_answers(path, made(triplets, [1], [0.25]))
     assert path.read_bytes() == b"a,b,c,prediction,margin\nx,y,z,1,0.25\n"
-    made(triplets, [1], [0.25]).write(str(path), "labels")
+    made(triplets, [1], [0.25]).write(str(path), "labels", overwrite=True)
     assert path.read_bytes() == b"1\n"
 
 

@@ -242,6 +242,48 @@ def test_answers_are_those_of_predict(model, toy_competition, toy_model, run, tm
     assert text.getvalue() == frozen != expected
 
 
+def test_nothing_is_replaced_but_what_has_the_form(model, toy_competition, tmp_path):
+    """The Python face writes through the door that the commands write through."""
+    answers, embeddings = model.answer(toy_competition.test), model.embed()
+    writers = {
+        "preds.csv": answers.write,
+        "answers.txt": lambda path, **how: answers.write(path, "labels", **how),
+        "e.npz": embeddings.write,
+        "e.csv": embeddings.write,
+        "e.parquet": embeddings.write,
+        "report.html": lambda path, **how: tk.report(model, path, **how),
+        "m": lambda path, **how: (model.save(path, **how), tk.load(path))[0],
+    }
+    for name, write in writers.items():
+        path = tmp_path / name
+        write(path)
+        with pytest.raises(tk.TripletkitError, match=r"overwrite=True"):
+            write(str(path))
+        write(str(path), overwrite=True)
+        theirs = tmp_path / f"theirs-{name}"
+        theirs.write_text("theirs")
+        for overwrite in (False, True):
+            with pytest.raises(tk.TripletkitError, match=f"theirs-{name}"):
+                write(theirs, overwrite=overwrite)
+        assert theirs.read_text() == "theirs"
+    names = {*writers, *(f"theirs-{name}" for name in writers)}
+    assert {path.name for path in tmp_path.iterdir()} == names
+
+
+def test_no_model_is_written_where_it_would_harm_what_is_read(model, toy_model, toy_competition):
+    inside = toy_competition.images / "m"
+    for write in (
+        lambda: model.save(inside),
+        lambda: tk.train(toy_competition.train, toy_competition.images, output=inside),
+        lambda: tk.finetune(toy_model, output=inside),
+    ):
+        with pytest.raises(tk.TripletkitError, match="lies in the image folder"):
+            write()
+    with pytest.raises(tk.TripletkitError, match="is read, and would be overwritten"):
+        tk.finetune(toy_model, output=toy_model, overwrite=True)
+    assert not inside.exists()
+
+
 def test_rows_with_an_image_that_is_gone_are_warned_of(model, toy_competition):
     queries = pd.DataFrame({"a": ["p00.png"], "b": ["gone.png"], "c": ["p01.png"]})
     with pytest.raises(tk.TripletkitError, match=r"DataFrame:0: there is no image .gone.png"):

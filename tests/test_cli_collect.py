@@ -174,11 +174,12 @@ def test_suggest_writes_questions_that_other_tools_can_ask(suggest, tmp_path):
     assert (tmp_path / "ask.txt").read_text() == first
 
 
-def test_suggest_asks_nothing_twice_and_says_when_there_is_no_more(suggest, tmp_path):
-    suggest("-n", 15)
+@pytest.mark.parametrize("ask", ["margin", "random"])
+def test_suggest_asks_nothing_twice(suggest, tmp_path, ask):
+    suggest("-n", 15, "--ask", ask)
     (tmp_path / "asked.txt").write_text((tmp_path / "ask.txt").read_text())
-    result = suggest("-n", 100, "--force", "--not", tmp_path / "asked.txt")
-    assert "100 were asked for" in result.stderr
+    result = suggest("-n", 100, "--force", "--ask", ask, "--not", tmp_path / "asked.txt")
+    assert ("100 were asked for" in result.stderr) == (ask == "margin")
 
     def questions(name):
         triplets = read_triplets(tmp_path / name)
@@ -198,7 +199,7 @@ def test_suggest_at_random_shows_every_image_alike(suggest, tmp_path):
 def test_suggest_by_disagreement_needs_members(suggest):
     result = suggest("--ask", "disagreement")
     assert result.exit_code == 2
-    assert "--members 5" in result.stderr
+    assert "--ask disagreement" in result.stderr and "members=5" in result.stderr
 
 
 def test_members_are_told_apart():

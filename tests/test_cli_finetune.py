@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
+from tripletkit import defaults
 from tripletkit.cli.main import tripletkit
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import WeakScoreWarning
@@ -70,6 +71,21 @@ def test_the_last_blocks_go_on_from_the_head_of_a_model(invoke, model, tmp_path)
     assert new.validation.frozen == old.validation.frozen
     assert (new.inputs, new.split) == (old.inputs, old.split)
     assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+
+
+def test_a_model_that_has_nothing_set_apart_is_told_as_one(
+    invoke, toy_competition, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(defaults, "MAX_DRAW_ROUNDS", 1)
+    trained = invoke(
+        *("train", toy_competition.train, toy_competition.images, "-o", tmp_path / "all"),
+        *("--backbone", "tiny", "--epochs", 1),
+    )
+    assert trained.exit_code == 0, trained.stderr
+    result = invoke("finetune", tmp_path / "all", "-o", tmp_path / "further", "--epochs", 1)
+    assert result.exit_code == 0, result.stderr
+    assert "none is left to score fine-tuning by" in " ".join(result.stderr.split())
+    assert load_model(tmp_path / "further").record.validation is None
 
 
 def test_a_fine_tuned_model_answers_and_is_fine_tuned_again(

@@ -124,7 +124,14 @@ def test_asks_the_network_for_nothing(reported, page):
             assert value.startswith(("data:", "#")) or not value, (tag, value[:80])
     text = reported.path.read_text(encoding="utf-8")
     assert "url(" not in text and "@import" not in text
-    assert "default-src 'none'" in text
+    policy = next(a["content"] for t, a in page.tags if a.get("http-equiv"))
+    assert "default-src 'none'" in policy and "script-src 'sha256-" in policy
+    assert "connect-src" not in policy
+
+
+def test_a_file_offers_no_place_to_drop_an_image(reported, page):
+    assert 'id="drop"' not in reported.path.read_text(encoding="utf-8")
+    assert not any(a.get("type") == "file" for _, a in page.tags)
 
 
 def test_every_image_has_a_text_and_every_number_a_image(reported, page):
@@ -194,8 +201,83 @@ def test_without_triplets_it_says_so_first(runner, tiny_backbone, toy_model, tmp
     path = tmp_path / "r.html"
     result = runner.invoke(tripletkit, ["report", str(toy_model), "-o", str(path)])
     assert result.exit_code == 0, result.output
-    first = re.search(r'<ul class="warnings">\s*<li>(.*?)</li>', path.read_text(), re.S).group(1)
-    assert "learnt from" in first
+    text = path.read_text()
+    first = re.search(r'<ul class="warnings">\s*<li>(.*?)</li>', text, re.S).group(1)
+    assert "learned from" in first
+    # The first accuracy is that of held-out images, never of what the model learned from.
+    pooled = load_model(toy_model).record.pooled.trained
+    lead = re.search(r'<p class="lead">(.*?)</p>', text, re.S).group(1)
+    assert f"<strong>{pooled.accuracy:.1%}</strong> of {pooled.n_triplets:,} triplets held" in lead
+
+
+def test_the_headline_leaves_out_what_was_learned_from(
+    runner, tiny_backbone, toy_model, toy_competition, tmp_path
+):
+    """Also where it comes back among others, the other way round."""
+    trained_on, others = map(read_triplets, (toy_competition.train, toy_competition.test))
+    given, path = tmp_path / "t.txt", tmp_path / "r.html"
+    shared = trained_on.rows[:30, [0, 2, 1]]
+    names = [*others.names, *trained_on.names]
+    write_triplets(given, names, [*others.rows, *(shared + len(others.names))])
+    arguments = ["report", toy_model, "--triplets", given, "-o", path]
+    assert runner.invoke(tripletkit, list(map(str, arguments))).exit_code == 0
+    text, n_all = path.read_text(), len(others) + 30
+    assert f"The model learned from 30 of these {n_all:,} triplets" in text
+    lead = re.search(r'<p class="lead">(.*?)</p>', text, re.S).group(1)
+    assert f"</strong> of {len(others):,} triplets of t.txt" in lead
+
+
+def test_names_alone_have_one_row_where_all_say_the_same(reported):
+    """Names of new images tell nothing, by whatever way; every set of rows has a heading."""
+    table = reported.path.read_text(encoding="utf-8").partition("</table>")[0]
+    shown, of_training = table.split('<tr class="set">')[1:]
+    assert "queries.txt</th>" in shown and "held-out draws of its training</th>" in of_training
+    assert re.findall(r"<th scope=.row.>(names alone.*?)</th>", shown) == ["names alone"]
+
+
+def test_the_training_is_told_in_words(reported):
+    section = reported.path.read_text(encoding="utf-8").partition('<section id="training"')[2]
+    assert "recipe mlp, hidden layer of" in section
+    for dump in ("None", "True", "False", "{", "}", "[", "]"):
+        assert dump not in section.partition("<footer>")[0]
+
+
+class TestOfSeveralModels:
+    @pytest.fixture
+    def models(self, toy_model, tmp_path):
+        """The same model twice: nothing differs, and nothing may be said to."""
+        return [Path(shutil.copytree(toy_model, tmp_path / name)) for name in ("m", "n")]
+
+    def report(self, runner, *arguments):
+        return runner.invoke(tripletkit, ["report", *map(str, arguments)])
+
+    def test_they_stand_side_by_side(self, runner, tiny_backbone, models, reported, tmp_path):
+        path = tmp_path / "r.html"
+        known = ["--triplets", reported.triplets, "--truth", reported.truth]
+        result = self.report(runner, *models, *known, "--images", reported.images, "-o", path)
+        assert result.exit_code == 0, result.output
+        text = path.read_text(encoding="utf-8")
+        assert "<title>tripletkit: m, n</title>" in text
+        assert text.count('class="plane"') == 2
+        assert re.search(r"margin of m\s*</th>\s*<th.*?>margin of n", text)
+        pair = text.partition('id="pairs"')[2].partition("</tbody>")[0]
+        assert "+0.0" in pair and "1.0000" in pair
+        assert text.partition("</table>")[0].count("frozen features, cosine, of") == 1
+        assert 'data-kind="models differ"' not in text
+        assert path.stat().st_size < 5e6
+        packed = json.loads(re.search(r'id="rows">(.*?)</script>', text, re.S).group(1))
+        rows = gzip.decompress(base64.b64decode(packed.partition(",")[2])).decode()
+        assert "m: margin,m: right,n: d_positive" in rows
+
+    def test_without_triplets_they_are_refused(self, runner, models, tmp_path):
+        result = self.report(runner, *models, "-o", tmp_path / "r.html")
+        assert result.exit_code == 2
+        assert "Say which to take with --triplets" in result.stderr
+
+    def test_too_many_are_refused_before_anything_is_read(self, runner, tmp_path):
+        result = self.report(runner, *(tmp_path / f"no{n}" for n in range(7)))
+        assert result.exit_code == 2
+        assert "expected at most 6 models on a page, got 7" in result.stderr
 
 
 def test_shared_images_are_warned_of(runner, tiny_backbone, toy_model, toy_competition, tmp_path):
@@ -208,14 +290,17 @@ def test_shared_images_are_warned_of(runner, tiny_backbone, toy_model, toy_compe
 def test_held_out_draws_of_the_training_are_shown(runner, tiny_backbone, toy_competition, tmp_path):
     model, path = tmp_path / "m", tmp_path / "r.html"
     train = ["train", toy_competition.train, toy_competition.images, "-o", model]
-    train += ["--backbone", "tiny", "--epochs", 2]
+    train += ["--backbone", "tiny", "--epochs", 2, "--learning-curve"]
     assert runner.invoke(tripletkit, list(map(str, train))).exit_code == 0
     report = ["report", model, "--triplets", toy_competition.test, "-o", path]
     assert runner.invoke(tripletkit, list(map(str, report))).exit_code == 0
     text = path.read_text()
-    assert text.count("<td>held-out draws in training</td>") == 2
+    assert "held-out draws of its training</th>" in text
     assert f"{load_model(model).record.pooled.trained.accuracy:.1%}" in text
     assert "Nothing was set apart" not in text
+    curve = text.partition('<section id="learning-curve"')[2].partition("</section>")[0]
+    assert "Another 500 judgements beside the" in curve
+    assert curve.count("data:image/svg+xml") == 2
 
 
 def test_the_training_file_is_found_from_any_folder(toy_model, tmp_path, monkeypatch):
@@ -227,7 +312,7 @@ def test_the_training_file_is_found_from_any_folder(toy_model, tmp_path, monkeyp
 def test_without_the_training_file_names_are_not_scored(
     runner, tiny_backbone, toy_model, reported, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("tripletkit.training.reread.read_training_triplets", lambda inputs: None)
+    monkeypatch.setattr("tripletkit.reporting.reported.read_training_triplets", lambda inputs: None)
     path = tmp_path / "r.html"
     arguments = ["report", toy_model, "--triplets", reported.triplets, "-o", path]
     result = runner.invoke(
@@ -236,7 +321,7 @@ def test_without_the_training_file_names_are_not_scored(
     assert result.exit_code == 0, result.output
     assert "so names are not scored" in result.stderr
     accuracy_table = path.read_text().partition("</table>")[0]
-    assert "names alone" not in accuracy_table.partition("validation in training")[0]
+    assert "names alone" not in accuracy_table.partition("validation triplets of its training")[0]
 
 
 def test_a_broken_run_leaves_the_old_report(runner, tiny_backbone, toy_model, reported, tmp_path):
@@ -347,6 +432,38 @@ class TestInABrowser:
         path = tmp_path / "m-triplets.csv"
         WebDriverWait(opened, 10).until(lambda _: path.exists() and path.stat().st_size)
         assert len(pd.read_csv(path)) == len(read_triplets(reported.triplets))
+
+    def test_the_map_zooms_and_comes_back(self, opened):
+        place = """const map = document.querySelector(".map");
+            const images = [...map.querySelectorAll("img")].map((i) => i.getBoundingClientRect());
+            return [Number(map.style.getPropertyValue("--zoom") || 1),
+                    Math.abs(images[0].left - images[1].left), images[0].width]"""
+        zoom, apart, side = opened.execute_script(place)
+        assert zoom == 1
+        self.click(opened, '.zoom [data-zoom="1.6"]')
+        self.click(opened, '.zoom [data-zoom="1.6"]')
+        zoom, apart_then, side_then = opened.execute_script(place)
+        assert zoom == pytest.approx(1.6**2)
+        # What lay on top of each other comes apart: places move further than images grow.
+        assert apart_then / apart == pytest.approx(zoom, rel=0.02)
+        assert 1 < side_then / side < 1.6
+        opened.execute_script("document.querySelector('.map').focus()")
+        for key in "---":
+            opened.switch_to.active_element.send_keys(key)
+        assert opened.execute_script(place)[:2] == pytest.approx([1, apart], rel=0.01)
+
+    def test_what_is_too_wide_says_that_it_scrolls(self, opened):
+        script = """return [...document.querySelectorAll(".scroll")].map((place) => [
+            place.scrollWidth > place.clientWidth + 1,
+            place.classList.contains("more-right"),
+            !place.nextElementSibling.hidden])"""
+        metrics = {"width": 390, "height": 900, "deviceScaleFactor": 1, "mobile": True}
+        opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        opened.refresh()
+        found = opened.execute_script(script)
+        assert any(is_wide for is_wide, *_ in found)
+        assert all(is_wide == fades == says for is_wide, fades, says in found)
+        opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
     @pytest.mark.parametrize("width", [1280, 390])
     @pytest.mark.parametrize("scheme", ["light", "dark"])

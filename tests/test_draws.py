@@ -103,6 +103,29 @@ def test_one_large_group_beside_small_ones_is_divided() -> None:
     assert plan_draws(np.concatenate([ROWS, small]), 87).by == BY_IMAGES
 
 
+def test_a_class_too_small_to_be_divided_stays_together() -> None:
+    # One class of fifteen, and eight of three, whose images look unlike each other.
+    labels = np.concatenate([np.zeros(15, int), np.repeat(np.arange(1, 9), 3)])
+    rows = class_triplets(labels, 900)
+    features = np.random.default_rng(0).normal(size=(39, 4)).astype(np.float32)
+    plan = plan_draws(rows, 39, features=features)
+    folds_of = plan.fold_units(3, np.random.default_rng(1))[plan.unit_of_image]
+    for label in range(1, 9):
+        assert len(np.unique(folds_of[labels == label])) == 1
+    assert len(np.unique(folds_of[labels == 0])) == 3
+    for draw in islice(draw_folds(rows, plan, seed=0), 6):
+        # No image is learned from as a negative alone because its class is held out.
+        trained_on, positives = rows[draw.train_rows], rows[draw.train_rows, :2]
+        assert set(labels[trained_on].ravel()) == set(labels[positives].ravel())
+
+
+def test_small_classes_are_dealt_evenly() -> None:
+    labels = np.repeat(np.arange(12), 3)
+    plan = plan_draws(class_triplets(labels, 600), 36)
+    folds = plan.fold_units(3, np.random.default_rng(0))
+    assert np.bincount(folds, minlength=3).tolist() == [4, 4, 4]
+
+
 @given(seed=st.integers(0, 1000), n_folds=st.integers(2, 5))
 def test_folds_differ_by_at_most_one_image(seed: int, n_folds: int) -> None:
     plan = plan_draws(ROWS, 60, labels=LABELS, n_folds=n_folds)

@@ -35,7 +35,7 @@ def run(toy_competition, tiny_backbone, tmp_path, monkeypatch, capsys):
 def test_ways_to_learn_from_labels_make_a_table(run):
     given = ["--ways", "center", "semi-hard", "--seeds", 0, 1]
     *_, head, center, semi_hard = run(
-        "labels_benchmark", *given, "--", "--backbone", "tiny", "--epochs", 2
+        "labels_benchmark", *given, "-s", "backbone=tiny", "-s", "epochs=2"
     )
     assert head.split("  ")[0] == "way"
     assert "mAP" in head

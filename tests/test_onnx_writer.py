@@ -38,6 +38,18 @@ def shake(model):
             layer.set_weights([rng.uniform(0.5, 1.0, w.shape) for w in layer.get_weights()])
 
 
+def normalise_for(model, images):
+    """Let normalisations know their inputs, or nothing of the images may be left at the end."""
+    norms = [each for each in model._flatten_layers() if isinstance(each, L.BatchNormalization)]
+    for norm in norms:
+        norm.momentum = 0.0
+    model(images, training=True)
+    for norm in norms:
+        # A channel that hardly varies would have its rounding errors enlarged.
+        variance = norm.moving_variance.numpy()
+        norm.moving_variance.assign(variance + variance.mean())
+
+
 @pytest.mark.parametrize(
     ("name", "side"),
     [
@@ -60,8 +72,9 @@ def test_every_family_of_keras_gives_the_same_features(name, side):
     keras.utils.set_random_seed(0)
     build = getattr(keras.applications, name)
     model = build(weights=None, include_top=False, pooling="avg", input_shape=(side, side, 3))
+    images = np.random.default_rng(0).uniform(0, 255, (3, side, side, 3)).astype(np.float32)
     shake(model)
-    images = RNG.uniform(0, 255, (3, side, side, 3)).astype(np.float32)
+    normalise_for(model, images)
     want = model(images, training=False).numpy()
     assert relative_difference(run(model, images), want) < 1e-4
     assert np.ptp(want, axis=0).max() > 0

@@ -1,5 +1,6 @@
 """Figures: each drawn from real answers, in both themes, the same each time."""
 
+import json
 import sys
 import xml.etree.ElementTree as ElementTree
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from tripletkit.cli.main import tripletkit
 from tripletkit.errors import MissingExtraError
+from tripletkit.evaluation.learning_curve import LearningCurve, fit_learning_curve
 from tripletkit.evaluation.scoring import Slice
 from tripletkit.reporting import figures, style
 from tripletkit.reporting.projections import check_projection, choose_apart, project_embeddings
@@ -45,6 +47,27 @@ def run(runner, tiny_backbone, toy_model, toy_competition):
         return runner.invoke(tripletkit, list(map(str, arguments)))
 
     return invoke
+
+
+def test_small_ticks_have_the_colour_of_the_theme():
+    """On a logarithmic axis within one decade they carry the numbers."""
+    history = HISTORY.assign(loss=[0.5, 0.3, 0.2])
+    axes = figures.draw_history(history, 2, DARK).axes[0]
+    assert axes.get_yscale() == "log" and axes.yaxis.get_minor_ticks()
+    ticks = [*axes.yaxis.get_minor_ticks(), *axes.yaxis.get_major_ticks()]
+    assert {tick.label1.get_color() for tick in ticks} == {DARK.muted}
+
+
+def test_the_learning_curve_is_drawn_where_the_record_has_it():
+    curve = fit_learning_curve(
+        np.tile([100, 200, 400], (3, 1)), np.tile([0.7, 0.75, 0.8], (3, 1)), 600, 500, 0.65
+    )
+    known = LearningCurve.from_json(json.loads(json.dumps(curve.to_json())))
+    assert known == curve
+    svg = render_figure(figures.draw_learning_curve(known, DARK), "svg").decode()
+    assert "500 more" in svg and "of fewer images" in svg
+    unknown = LearningCurve.from_json(curve.to_json() | {"with_fewer_images": None})
+    assert "of fewer" not in render_figure(figures.draw_learning_curve(unknown), "svg").decode()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -77,3 +77,16 @@ def test_the_interval_holds_the_true_value(of_draw: float) -> None:
     if of_draw:
         # Images alone do not see what training shares.
         assert n_held_by_images < n_held
+
+
+def test_other_tests_are_held_as_often_as_said() -> None:
+    rng = np.random.default_rng(3)
+    n_held = n_held_by_interval = 0
+    for _ in range(100):
+        # Two samples of images, of which one is the test.
+        (right, images, draws, _), (test, *_) = (simulate(rng, 80, 400, 0.2, 0.0) for _ in "ab")
+        score = score_pooled(right, images, draws)
+        n_held += score.of_test.low <= test.mean() <= score.of_test.high
+        n_held_by_interval += score.interval.low <= test.mean() <= score.interval.high
+    assert n_held >= 90
+    assert n_held_by_interval < n_held

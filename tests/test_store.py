@@ -663,3 +663,49 @@ def test_prune_gives_room_back_on_a_disk_that_is_nearly_full(tmp_path):
     assert before > 2_000_000
     assert after < 200_000
     assert result.stderr == ""
+
+
+FULL = """
+import errno
+from pathlib import Path
+import numpy as np
+from tripletkit.cli.main import tripletkit
+from tripletkit.features.store import FeatureSpace, FeatureStore
+from test_store import contents_of
+root, left = Path(sys.argv[1]), sys.argv[2]
+folder, space = root / "store", FeatureSpace({"backbone": "a"}, 1000)
+with FeatureStore(folder) as store:
+    store.write(space, contents_of(range(500)), np.ones((500, 1000), np.float32))
+if left == "log":  # as a process leaves it that is still at work, or was killed
+    store = FeatureStore(folder)
+    store.write(space, contents_of(range(500, 700)), np.ones((200, 1000), np.float32))
+with (root / "filler").open("wb", 0) as file:
+    try:
+        while file.write(bytes(4096)):
+            pass
+    except OSError as error:
+        assert error.errno == errno.ENOSPC
+with FeatureStore(folder) as other:  # what is stored is read
+    assert len(other.read(space, contents_of(range(500)))) == 500
+try:
+    tripletkit(["cache", sys.argv[3], *sys.argv[4:], "--cache", str(folder)])
+except SystemExit as stop:
+    print(stop.code)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts as Linux does")
+@pytest.mark.parametrize("left", ["nothing", "log"])
+def test_a_disk_without_any_room_is_told_and_can_be_cleared(tmp_path, left):
+    mount = f"-t tmpfs -o size=8m none {tmp_path}"
+    pruned = run_mounted(tmp_path, mount, FULL, tmp_path, left, "prune")
+    assert pruned.stdout == "1\n"
+    assert "no room" in pruned.stderr
+    assert "`tripletkit cache clear` takes none" in pruned.stderr
+    assert "Traceback" not in pruned.stderr
+    shown = run_mounted(tmp_path, mount, FULL, tmp_path, left, "info")
+    assert shown.stdout.endswith("0\n")
+    assert "Traceback" not in shown.stderr
+    if left == "nothing":
+        cleared = run_mounted(tmp_path, mount, FULL, tmp_path, left, "clear", "--yes")
+        assert (cleared.stdout, cleared.stderr) == ("0\n", "Freed 2.1 MB.\n")

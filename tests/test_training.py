@@ -263,8 +263,8 @@ def test_each_image_of_a_batch_is_encoded_once(features, monkeypatch):
         head = original(*args, **sizes)
 
         class Counting:
-            trainable_variables = head.trainable_variables
-            output_shape = head.output_shape
+            variables, trainable_variables = head.variables, head.trainable_variables
+            input_shape, output_shape = head.input_shape, head.output_shape
             get_weights, set_weights = head.get_weights, head.set_weights
 
             def __call__(self, batch, training):

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from tripletkit.api.model import Model, load, pretrained
     from tripletkit.api.reporting import report
     from tripletkit.api.scoring import compare, controls, score
+    from tripletkit.api.suggestion import suggest
+    from tripletkit.api.sweeping import sweep
     from tripletkit.api.training import finetune, train
     from tripletkit.data.triplets import Triplets
     from tripletkit.errors import (
@@ -71,6 +73,8 @@ _HOMES = {
     "report": "api.reporting",
     "score": "api.scoring",
     "split": "api.checking",
+    "suggest": "api.suggestion",
+    "sweep": "api.sweeping",
     "train": "api.training",
 }
 
@@ -102,6 +106,8 @@ __all__ = [
     "report",
     "score",
     "split",
+    "suggest",
+    "sweep",
     "train",
 ]
 

@@ -201,7 +201,7 @@ MLP_SHARE = 0.4
 # classes left out, whose questions show known ones too; 0.03 and 0.06 on the others.
 NOTHING_NEW = 0.07
 
-# Share of the images that is held out as whole classes, to see how a model does on kinds that
+# Share of the images that is held out as whole classes, to see how a model does on classes that
 # training has not seen; the clusters that images are divided into, the fewest that are of use,
 # images in one on average, and how often those held out are drawn.
 UNSEEN_FRACTION = 0.25
@@ -311,6 +311,7 @@ REPEAT_SHARE = 0.15
 QUESTIONS_PER_JUDGE = 200
 PAUSE_EVERY = 50
 COLLECT_PORT = 8765
+REPORT_PORT = 8766
 
 # The heads that choose questions, how often an image may be part of a batch of theirs, and how
 # many questions drawn by chance a batch is chosen from.
@@ -337,10 +338,12 @@ MIN_DRAW_GROUPS = 9
 POOLED_TRIPLETS = 1_000
 MAX_DRAW_ROUNDS = 4
 
-# Heads of a part in an ensemble that is trained on all triplets: a second one, from another start,
-# is worth a few tenths of a point. Parts below a share of the distances are left out.
-PART_MEMBERS = 2
+# Parts of an ensemble below this share of the distances are left out.
 MIN_PART_WEIGHT = 0.01
+
+# Principal components of a part's features that its step is learned from. See `docs/benchmarks.md`:
+# accuracy on held-out images is that of all features within chance, in a third of the time.
+PART_DIRECTIONS = 128
 
 # What `recipe=best` chooses from where no backbone is named: two networks that always work offline,
 # and of each the last layer and the early ones.

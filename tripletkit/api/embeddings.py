@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tripletkit.search.vector_files import write_vectors
+from tripletkit.data.outputs import Outputs
+from tripletkit.search.vector_files import check_vector_suffix, vectors_form, write_vectors
 
 
 @dataclass(frozen=True, repr=False)
@@ -46,13 +47,19 @@ class Embeddings:
         """
         return pd.DataFrame(self.vectors, index=pd.Index(self.names, name="name"))
 
-    def write(self, path: str | Path) -> None:
-        """Write names and vectors to a file.
+    def write(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write names and vectors to a file, whole or not at all.
 
         Args:
             path: its suffix says the format: `.parquet` (columns name and vector), `.csv` (name,
                 0, 1, ...), or `.npz` (arrays names and vectors).
+            overwrite: replace a file of embeddings that is there; nothing else ever is. Defaults
+                to `False`.
         Raises:
-            OutputError: if the suffix is another, or the file cannot be written.
+            OutputError: if the suffix is another, or the file cannot be written, or would replace
+                something it may not.
         """
-        write_vectors(Path(path), self.names, self.vectors)
+        path = Path(path)
+        check_vector_suffix(path)
+        file = Outputs(overwrite=overwrite).file(path, vectors_form(path))
+        write_vectors(file, self.names, self.vectors)

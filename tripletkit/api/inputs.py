@@ -33,6 +33,17 @@ def is_path(value: Any) -> bool:
     return isinstance(value, (str, os.PathLike))
 
 
+def given_weights(
+    weights: PathLike | Mapping[str, PathLike] | None,
+) -> dict[str | None, Path]:
+    """Return name of a backbone -> weights file; None stands for the only one."""
+    if weights is None:
+        return {}
+    if isinstance(weights, Mapping):
+        return {name: Path(file) for name, file in weights.items()}
+    return {None: Path(weights)}
+
+
 def take_triplets(value: TripletsLike, names: Sequence[str] | None = None) -> Triplets:
     """Return triplets, whatever they come as.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,15 +14,17 @@ import pandas as pd
 from tripletkit import defaults
 from tripletkit.api.embeddings import Embeddings
 from tripletkit.api.image_inputs import ImagesLike, open_images
-from tripletkit.api.inputs import PathLike, TripletsLike, take_triplets
+from tripletkit.api.inputs import PathLike, TripletsLike, given_weights, take_triplets
 from tripletkit.api.model_card import describe_model, draw_card
-from tripletkit.errors import DataWarning, ModelFolderError, SettingsError
+from tripletkit.data.outputs import Outputs
+from tripletkit.errors import DataWarning, ImageNameError, ModelFolderError, SettingsError
 from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.pooled import PooledValidation
 from tripletkit.evaluation.validation import Validation
 from tripletkit.features.backbones import AUTO
-from tripletkit.features.collection import NamedFiles, find_files, open_collection
+from tripletkit.features.collection import NamedFiles, all_given, find_files, open_collection
+from tripletkit.features.given_features import GivenSource
 from tripletkit.features.image_views import choose_views
 from tripletkit.features.sources import FeatureSource, choose_source
 from tripletkit.features.stores import open_store
@@ -164,7 +167,7 @@ class Model:
         Args:
             images: a folder, or one or several of: path of a file, `(height, width)` or
                 `(height, width, 3)` array of uint8 (RGB), PIL image. Defaults to the folder of the
-                training.
+                training, or to all given features.
             names: of several images, distinct. Defaults to the paths as they were given, and to
                 the places in the list of what has none.
             skip_bad: leave images out that cannot be used, instead of raising. Defaults to `False`.
@@ -175,8 +178,13 @@ class Model:
         Raises:
             ImageNameError, ImageReadError: if an image is not there or cannot be read.
         """
-        images = self._image_folder(None) if images is None else images
-        with open_images(images, names, skip_bad=skip_bad, follow_outside=follow_outside) as files:
+        if images is None:
+            images = self._image_folder(None)
+        with (
+            nullcontext(self._given_files())
+            if images is None
+            else open_images(images, names, skip_bad=skip_bad, follow_outside=follow_outside)
+        ) as files:
             vectors = self._encode(files, skip_bad=skip_bad, progress=progress)
             with open_store(self._cache) as store:
                 contents = files.contents(store).hashes
@@ -239,6 +247,7 @@ class Model:
         """
         if self._encoder.model is None:
             raise ModelFolderError("expected a trained model, a backbone alone is not saved")
+        Outputs(image_folders=[self.images], overwrite=overwrite).folder(Path(path))
         saved = copy_model(self._encoder.model, Path(path), overwrite=overwrite)
         source = saved.find_source() if saved.has_own_backbone else self._encoder.source
         self._encoder = Encoder(source, saved)
@@ -251,14 +260,35 @@ class Model:
         """Return what it is with a few of its images, for notebooks."""
         return draw_card(self._encoder, self.path)
 
-    def _image_folder(self, images: PathLike | None) -> Path:
+    def _image_folder(self, images: PathLike | None) -> Path | None:
+        """Return where images are; None where given features take their place."""
         if images is not None:
             return Path(images)
+        if isinstance(self._encoder.source, GivenSource):
+            return None
         if self.images is None:
             raise SettingsError(
                 "images", "a backbone alone knows no images: say where they are with `images`"
             )
+        if not self.images.is_dir():
+            raise ImageNameError(
+                f"{self.images}: the folder of images that the model was trained with is gone. "
+                "Say where the images are with `images=DIR`."
+            )
         return self.images
+
+    def _given_files(self) -> NamedFiles:
+        """Return the names of all given features.
+
+        Raises:
+            SettingsError: if there are none at hand.
+        """
+        given = self._encoder.source.given
+        if given is None:
+            raise SettingsError(
+                "features", "the model is of given features: say where they are with `features`"
+            )
+        return all_given(given)
 
     def _encode(
         self, files: NamedFiles, *, skip_bad: bool, progress: Progress | None
@@ -274,6 +304,7 @@ def load(
     path: PathLike = defaults.MODEL_FOLDER,
     *,
     weights: PathLike | Mapping[str, PathLike] | None = None,
+    features: PathLike | None = None,
     cache: PathLike | None = None,
 ) -> Model:
     """Read a model folder that `train` or `Model.save` wrote.
@@ -282,6 +313,8 @@ def load(
         path: the folder. Defaults to `"tripletkit-model"`.
         weights: weights file of the backbone, or one for each name, where they are not where they
             were at training.
+        features: file of the features, where a model that was trained on such a file is to take
+            them from another one.
         cache: folder of the feature store. Defaults to the user's.
     Returns:
         The `Model`.
@@ -289,7 +322,8 @@ def load(
         ModelFolderError: if it is missing, incomplete, edited or of another format.
     """
     folder = load_model(Path(path))
-    return make_model(folder, folder.find_source(given_weights(weights)), cache)
+    given = None if features is None else Path(features)
+    return make_model(folder, folder.find_source(given_weights(weights), given), cache)
 
 
 def pretrained(
@@ -355,17 +389,6 @@ def make_model(
     """
     where = None if cache is None else Path(cache)
     return Model(Encoder(source, folder), images=folder.image_folder, cache=where, scratch=scratch)
-
-
-def given_weights(
-    weights: PathLike | Mapping[str, PathLike] | None,
-) -> dict[str | None, Path]:
-    """Return name of a backbone -> weights file; None stands for the only one."""
-    if weights is None:
-        return {}
-    if isinstance(weights, Mapping):
-        return {name: Path(file) for name, file in weights.items()}
-    return {None: Path(weights)}
 
 
 def _warn_of_undecided(answers: Answers) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tripletkit.api.inputs import (
@@ -17,16 +18,16 @@ from tripletkit.api.inputs import (
 from tripletkit.api.model import Model, load
 from tripletkit.data.outputs import Outputs
 from tripletkit.errors import ModelFolderError
-from tripletkit.evaluation.baselines import run_baselines
+from tripletkit.model.model_folder import ModelFolder
 from tripletkit.progress import Progress
-from tripletkit.reporting.model_view import open_view
+from tripletkit.reporting.model_view import open_views
 from tripletkit.reporting.page import REPORT_FORM, write_report
 from tripletkit.reporting.projections import check_projection
-from tripletkit.training.reread import read_training_triplets
+from tripletkit.reporting.reported import check_n_models, gather_reported
 
 
 def report(
-    model: Model | PathLike,
+    model: Model | PathLike | Sequence[Model | PathLike],
     output: PathLike = "report.html",
     *,
     triplets: TripletsLike | None = None,
@@ -39,13 +40,16 @@ def report(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Write one HTML page about a model: figures, mistakes, neighbours, a map.
+    """Write one HTML page about a model, or several side by side.
+
+    It shows accuracy, figures, mistakes, neighbours and a map.
 
     Args:
-        model: a trained model, or its folder.
+        model: a trained model, or its folder; or several of them, to be compared on the same
+            `triplets`.
         output: the file to write. Defaults to `"report.html"`.
         triplets: whose answers are known, anchor, positive, negative unless there is a `truth`.
-            Defaults to those of the training.
+            Defaults to those of the training, of one model alone.
         truth: of `triplets`, where their second and third image are in chance order.
         labels: of images, for the map and the confusion matrix; see `train`.
         images: folder of the images. Defaults to the one of the training.
@@ -58,31 +62,35 @@ def report(
         Where it was written.
     Raises:
         ModelFolderError: if nothing was trained.
+        SettingsError: if several models come without `triplets`, or too many.
         TripletkitError: if something cannot be read or written.
     """
     output = Path(output)
     check_projection(projection)
-    folder = (model if isinstance(model, Model) else load(model)).folder
-    if folder is None:
-        raise ModelFolderError("expected a trained model, a backbone alone has no report")
-    where = folder.image_folder if images is None else Path(images)
-    read = [Path(given) for given in (triplets, truth, labels) if is_path(given)]
-    outputs = Outputs([*read, folder.path], image_folders=[where], overwrite=overwrite)
+    given = [model] if isinstance(model, Model) or is_path(model) else list(model)
+    check_n_models(len(given))
+    folders = [_find_folder(each) for each in given]
+    wheres = [folder.image_folder if images is None else Path(images) for folder in folders]
+    read = [Path(value) for value in (triplets, truth, labels) if is_path(value)]
+    paths = [folder.path for folder in folders]
+    outputs = Outputs([*read, *paths], image_folders=wheres, overwrite=overwrite)
     file = outputs.file(output, REPORT_FORM)
-    view = open_view(
-        folder,
+    views = open_views(
+        folders,
         triplets=None if triplets is None else take_triplets(triplets),
         truth=None if truth is None else take_truth(truth),
-        images=where,
-        labels=None if labels is None else take_labels(labels, where),
+        images=None if images is None else Path(images),
+        labels=None if labels is None else take_labels(labels, wheres[0]),
         skip_bad=skip_bad,
         follow_outside=follow_outside,
         progress=progress,
     )
-    training = read_training_triplets(folder.record.inputs)
-    baselines = []
-    # On the training triplets themselves names would tell everything and say nothing.
-    if training is not None and not view.is_training:
-        baselines = run_baselines(training, view.triplets)
-    write_report(file, view, baselines, training, projection)
+    write_report(file, gather_reported(views), projection)
     return output
+
+
+def _find_folder(model: Model | PathLike) -> ModelFolder:
+    folder = (model if isinstance(model, Model) else load(model)).folder
+    if folder is None:
+        raise ModelFolderError("expected a trained model, a backbone alone has no report")
+    return folder

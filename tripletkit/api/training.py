@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,13 +16,15 @@ from tripletkit.api.inputs import (
     TripletsLike,
     TruthLike,
     VotesLike,
+    given_weights,
     is_path,
     take_labels,
     take_triplets,
     take_truth,
     take_votes,
 )
-from tripletkit.api.model import Model, given_weights, make_model
+from tripletkit.api.model import Model, make_model
+from tripletkit.data.outputs import Outputs
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import Votes, VotesAs
 from tripletkit.errors import SettingsError
@@ -136,6 +138,8 @@ def train(
     if images is None and features is None:
         raise SettingsError("images", "expected the folder of the images as `images`")
     images = None if images is None else Path(images)
+    read = (triplets, labels, val, val_truth, val_labels, votes, val_votes, test, features)
+    _check_output(output, read, images, overwrite=overwrite)
     given = None if triplets is None else _open(triplets, names)
     given_val = None if val is None else _open(val, names)
     job = TrainingJob(
@@ -227,6 +231,9 @@ def finetune(
     from tripletkit.training.fine_tuning import FineTuning, fine_tune
 
     folder = model.folder if isinstance(model, Model) else load_model(Path(model))
+    where = folder.image_folder if images is None else Path(images)
+    read = (folder.path, *folder.record.inputs.paths())
+    _check_output(output, read, where, overwrite=overwrite)
     job = FineTuning(
         blocks,
         settings,
@@ -246,6 +253,15 @@ def finetune(
     )
     folder, scratch = _keep(result, output)
     return make_model(folder, folder.find_source(), cache, scratch)
+
+
+def _check_output(
+    output: PathLike | None, read: Iterable[Any], images: Path | None, *, overwrite: bool
+) -> None:
+    """Refuse a model folder where it would harm what is read, before any work."""
+    if output is not None:
+        paths = [Path(given) for given in read if is_path(given)]
+        Outputs(paths, image_folders=[images], overwrite=overwrite).folder(Path(output))
 
 
 def _keep(

@@ -46,11 +46,12 @@ def info(cache: Path | None, as_json: bool) -> None:
         return
     click.echo(f"{path}: {_megabytes(size_bytes)}" if rows else f"{path}: empty")
     if rows:
-        table = [["backbone", "weights", "view", "images", "size", "last used"]]
+        table = [["backbone", "weights", "stage", "view", "images", "size", "last used"]]
         table += [
             [
                 row["backbone"],
                 row["weights_sha256"][:12],
+                row["stage"],
                 row["view"],
                 f"{row['n_images']:,}",
                 _megabytes(row["size_bytes"]),
@@ -58,11 +59,11 @@ def info(cache: Path | None, as_json: bool) -> None:
             ]
             for row in rows
         ]
-        click.echo(align_columns(table, right=[3, 4]))
+        click.echo(align_columns(table, right=[4, 5]))
 
 
 @cache.command()
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask before deleting.")
 @cache_option
 @quiet_option
 def clear(cache: Path | None, yes: bool) -> None:

@@ -44,7 +44,7 @@ ASK_WAYS = ("auto", "random", "margin", "disagreement")
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("judgements.sqlite"),
     show_default=True,
-    help="Database of the judgements; made if there is none, gone on with if there is.",
+    help="Database of the judgements; made if it is not there, continued if it is.",
 )
 @click.option(
     "--judge",
@@ -198,7 +198,7 @@ def collect(
     if offline_page is not None and len(judge_names) != 1:
         raise click.UsageError("--offline needs one --judge: each page is for one person.")
     check_weights(backbone, weights)
-    _check_extra()
+    check_extra()
 
     if answer_files:
         if images is not None or offline_page is not None:
@@ -259,11 +259,12 @@ def collect(
         _serve(site, trainer, host, port, judges, opens_browser=not no_browser)
 
 
-def _check_extra() -> None:
+def check_extra() -> None:
+    """Refuse early what needs the packages that pages are served with."""
     for module in ("flask", "waitress"):
         if importlib.util.find_spec(module) is None:
             raise MissingExtraError(
-                f"collecting needs the package {module}: pip install 'tripletkit[collect]'"
+                f"serving pages needs the package {module}: pip install 'tripletkit[collect]'"
             )
 
 

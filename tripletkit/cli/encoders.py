@@ -91,12 +91,10 @@ def find_images(folder: Path | None, *, skip_bad: bool, follow_outside: bool) ->
     """
     need_images(folder)
     if folder is None:
-        from tripletkit.features.collection import NamedFiles
+        from tripletkit.features.collection import all_given
         from tripletkit.features.given_features import read_features
 
-        given = read_features(given_features())
-        nowhere = [None] * len(given.names)
-        return NamedFiles(given.names, [str(given.path)] * len(nowhere), nowhere, {}, False)
+        return all_given(read_features(given_features()))
     from tripletkit.data.folder import list_images
     from tripletkit.features.collection import find_files
 

@@ -50,8 +50,8 @@ if TYPE_CHECKING:
 @click.option(
     "--index",
     type=OUTPUT_FILE,
-    help="File of an approximate index, for large collections: made if it is not there, used "
-    "without a look at the other images if it is. Needs tripletkit[search].",
+    help="File of an approximate index, for large collections: made if it is not there; if "
+    "it is, no other image is read. Needs tripletkit[search].",
 )
 @click.option(
     "--check-recall",

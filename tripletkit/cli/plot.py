@@ -9,7 +9,7 @@ import click
 
 from tripletkit.cli.console import say
 from tripletkit.cli.options import OUTPUT_FILE, quiet_option
-from tripletkit.cli.views import make_outputs, open_model_view, view_options
+from tripletkit.cli.views import make_outputs, open_model_views, view_options
 from tripletkit.errors import LabelFileError, ModelFolderError
 
 if TYPE_CHECKING:
@@ -58,12 +58,13 @@ def plot(
         raise click.UsageError("confusion needs --labels FILE, the true labels.")
     theme = DARK if dark else LIGHT
     folder = load_model(model)
-    file = make_outputs(folder, force=force, **view_settings).file(output, DRAWN_FORM)
+    file = make_outputs([folder], force=force, **view_settings).file(output, DRAWN_FORM)
     if kind == "history":
         figure = _draw_history(folder, theme)
     else:
         check_projection(projection)
-        figure = _draw(kind, open_model_view(folder, **view_settings), projection, theme)
+        (view,) = open_model_views([folder], **view_settings)
+        figure = _draw(kind, view, projection, theme)
     write_figure(file, figure)
     say(f"Drew {output}.")
 

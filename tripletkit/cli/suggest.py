@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tripletkit import defaults
-from tripletkit.cli.collections import open_collection
-from tripletkit.cli.console import say
-from tripletkit.cli.encoders import find_images
+from tripletkit.cli.console import progress_bar, say
 from tripletkit.cli.options import (
     INPUT_FILE,
     INPUT_FOLDER,
@@ -90,68 +88,32 @@ def suggest(
     or like C? No image is in more than two of them. Do not score a model on the answers alone:
     chosen questions are those it finds hard.
     """
-    import numpy as np
-
-    from tripletkit.collecting.choosing import (
-        Committee,
-        choose_questions,
-        deal_question,
-        draw_candidates,
-    )
-    from tripletkit.collecting.members import split_members
+    from tripletkit.api.model import load
+    from tripletkit.api.suggestion import suggest as suggest_questions
     from tripletkit.data.output_forms import TRIPLETS_FORM
     from tripletkit.data.outputs import Outputs
-    from tripletkit.data.triplet_files import read_triplets, write_triplets
-    from tripletkit.model.model_folder import load_model
+    from tripletkit.data.triplet_files import write_triplets
 
     output_file = Outputs(
         [model, *asked_files, *weights.values()], image_folders=[images], overwrite=force
     ).file(output, TRIPLETS_FORM)
-    folder = load_model(model)
-    files = find_images(images, skip_bad=on_bad_image == "skip", follow_outside=follow_outside)
-    source = folder.find_source(weights)
-    collection = open_collection(files, source, cache, skip_bad=on_bad_image == "skip")
-    from tripletkit.model.embedding import embed
-
-    embeddings = embed(folder.load_head(), collection.features)
-    usable = np.flatnonzero(collection.is_usable())
-    if len(usable) < 3:
-        raise click.UsageError(f"{images}: expected three images or more, got {len(usable)}.")
-    place_of = {name: place for place, name in enumerate(files.names)}
-    asked = [np.empty((0, 3), dtype=np.int32)]
-    for path in asked_files:
-        read = read_triplets(path)
-        places = np.array([place_of.get(name, -1) for name in read.names])[read.rows]
-        asked.append(places[(places >= 0).all(axis=1)].astype(np.int32))
-    rng = np.random.default_rng(seed)
-    members = split_members(embeddings, folder.record.settings, folder.record.n_features)
-    if ask == "disagreement" and len(members) < 2:
-        raise click.UsageError(
-            f"--ask disagreement needs a model of several members that can be told apart; "
-            f"{model} is not one. Use --ask margin, or train with --members 5."
+    loaded = load(model, weights=weights, cache=cache)
+    with progress_bar("features", "image") as progress:
+        chosen = suggest_questions(
+            loaded,
+            images,
+            questions,
+            ask=ask,
+            asked=asked_files,
+            seed=seed,
+            skip_bad=on_bad_image == "skip",
+            follow_outside=follow_outside,
+            progress=progress,
         )
+    write_triplets(output_file, chosen.names, chosen.rows, is_answered=False)
     way = defaults.AUTO_ASK if ask == "auto" else ask
-    if way == "random":
-        times = np.full(len(files.names), -1)
-        times[usable] = 0
-        rows = []
-        for _ in range(questions):
-            rows.append(deal_question(times, rng))
-            times[rows[-1]] += 1
-        rows = np.array(rows)
-    else:
-        candidates = draw_candidates(usable, defaults.CHOICE_CANDIDATES, rng, np.concatenate(asked))
-        committee = Committee(
-            members if way == "disagreement" else [embeddings],
-            folder.distance,
-            defaults.MARGIN / 2,
-        )
-        rows = choose_questions(
-            committee, candidates, questions, way, max_per_image=defaults.MAX_PER_IMAGE
-        ).rows
-    write_triplets(output_file, files.names, rows, is_answered=False)
-    say(f"Wrote {len(rows):,} questions to {output}, chosen by {way}.")
-    if len(rows) < questions:
+    say(f"Wrote {len(chosen):,} questions to {output}, chosen by {way}.")
+    if len(chosen) < questions:
         say(
             f"{questions:,} were asked for; with no image in more than "
             f"{defaults.MAX_PER_IMAGE} there are no more."

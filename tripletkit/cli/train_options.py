@@ -40,14 +40,14 @@ data_options = section(
         "--votes-as",
         type=click.Choice(["soft", "weight", "majority"]),
         help="What training makes of votes. soft: both ways round, each as often as people said "
-        "it. weight: what most said, the more the surer they are. majority: what most said.  "
+        "it. weight: what most said, weighed by their lead. majority: what most said.  "
         f"[default: {defaults.VOTES_AS}]",
     ),
 )
 
 validation_options = section(
     "Validation",
-    click.option("--val", type=INPUT_FILE, help="Validation triplets of their own."),
+    click.option("--val", type=INPUT_FILE, help="File of validation triplets."),
     click.option(
         "--val-truth",
         type=INPUT_FILE,
@@ -68,7 +68,8 @@ validation_options = section(
         default=True,
         help="Validate on held-out draws: train without a third of the images, again and again, "
         "and pool the answers about them; then train the model on all triplets. --no-refit sets a "
-        "share apart once, and the model never sees it, as with --val-fraction or --split.  "
+        "share apart once, and the model never sees it, as with --val-fraction or --split; "
+        "--recipe best chooses by draws all the same.  "
         "[default: --refit, for triplet files and pretrained backbones]",
     ),
     click.option(

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tripletkit import defaults
-from tripletkit.cli.collections import open_collection
-from tripletkit.cli.console import say
+from tripletkit.cli.console import progress_bar, say
 from tripletkit.cli.encoders import choose_encoder, encoder_options
 from tripletkit.cli.options import (
     INPUT_FOLDER,
@@ -26,10 +25,6 @@ from tripletkit.cli.options import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from tripletkit.data.label_triplets import Difficulty
-    from tripletkit.features.labelled_images import LabelledImages
     from tripletkit.features.sources import GivenWeights
     from tripletkit.search.encoders import Encoder
 
@@ -45,7 +40,9 @@ if TYPE_CHECKING:
     help="Triplets for each image as anchor; balanced by class, on average.  "
     f"[default: {defaults.TRIPLETS_PER_ANCHOR}]",
 )
-@click.option("--count", type=WholeRange(1), metavar="N", help="Triplets in all, instead.")
+@click.option(
+    "--count", type=WholeRange(1), metavar="N", help="Triplets in all, instead of --per-anchor."
+)
 @click.option(
     "--balance",
     type=click.Choice(defaults.TRIPLET_BALANCES),
@@ -110,48 +107,44 @@ def triplets(
     if per_anchor is not None and count is not None:
         raise click.UsageError("--per-anchor and --count exclude each other.")
     _check_difficulty(hard, easy, [model, as_features, backbone, weights, views])
+    from tripletkit.api.drawing import draw_from_labels
     from tripletkit.data.competition import draw_truth, write_questions
-    from tripletkit.data.label_triplets import draw_triplets
     from tripletkit.data.output_forms import TRIPLETS_FORM, TRUTH_FORM
     from tripletkit.data.outputs import Outputs
     from tripletkit.data.triplet_files import write_triplets
-    from tripletkit.features.labelled_images import read_labelled, tell_singleton_classes
 
     outputs = Outputs([labels, model, *weights.values()], image_folders=[images], overwrite=force)
     triplets_out = outputs.file(output, TRIPLETS_FORM)
     truth_out = outputs.optional_file(truth_file, TRUTH_FORM)
-    skip_bad = on_bad_image == "skip"
-    found = read_labelled(
-        input_source(labels), images, cache, skip_bad=skip_bad, follow_outside=follow_outside
-    )
-    difficulty, labelled = None, found.images
-    if hard or easy:
-        encoder = choose_encoder(model, as_features, backbone, weights, views)
-        difficulty, is_usable = _measure(found, encoder, hard, cache, skip_bad=skip_bad)
-        labelled = labelled[is_usable[labelled]]
-    else:
-        from tripletkit.features.collection import warn_of_missing
 
-        warn_of_missing(found.files)
-    tell_singleton_classes(found.labels, labelled)
-    if per_anchor is None and count is None:
-        per_anchor = defaults.TRIPLETS_PER_ANCHOR
-    rows = draw_triplets(
-        found.labels.of_image,
-        per_anchor=per_anchor,
-        count=count,
-        seed=seed,
-        balance=balance,
-        images=labelled,
-        difficulty=difficulty,
-    )
-    names = found.files.names
+    def make_encoder() -> Encoder:
+        return choose_encoder(model, as_features, backbone, weights, views)
+
+    with progress_bar("features", "image") as progress:
+        drawn = draw_from_labels(
+            input_source(labels),
+            images,
+            per_anchor=per_anchor,
+            count=count,
+            balance=balance,
+            is_hard=hard,
+            make_encoder=make_encoder if hard or easy else None,
+            seed=seed,
+            cache=cache,
+            skip_bad=on_bad_image == "skip",
+            follow_outside=follow_outside,
+            progress=progress,
+        )
+    names, rows = drawn.names, drawn.rows
     if truth_out is None:
         write_triplets(triplets_out, names, rows)
     else:
         write_questions(triplets_out, truth_out, names, rows, draw_truth(len(rows), seed))
-    _say_written(rows, found, output, truth_file)
-    _say_shortage(rows, labelled, found, per_anchor, count)
+    truth = "" if truth_file is None else f"; truth: {truth_file}"
+    say(
+        f"Wrote {len(rows):,} triplets over {drawn.n_images:,} images, anchors of "
+        f"{drawn.n_classes:,} classes: {output}{truth}."
+    )
 
 
 def _check_difficulty(hard: bool, easy: bool, encoder: list[object]) -> None:
@@ -166,45 +159,3 @@ def _check_difficulty(hard: bool, easy: bool, encoder: list[object]) -> None:
         raise click.UsageError(
             "--model, --features, --backbone, --weights and --views are for --hard and --easy."
         )
-
-
-def _measure(
-    found: LabelledImages, encoder: Encoder, is_hard: bool, cache: Path | None, *, skip_bad: bool
-) -> tuple[Difficulty, np.ndarray]:
-    """Return how difficulty is measured, and `(n_names,)` bool, which images could be."""
-    from tripletkit.data.label_triplets import Difficulty
-    from tripletkit.evaluation.distances import candidate_measure
-
-    collection = open_collection(found.files, encoder.source, cache, skip_bad=skip_bad)
-    embeddings = encoder.encode(collection.features)
-    measure = candidate_measure(embeddings, encoder.distance)
-    return Difficulty(is_hard, measure), collection.is_usable()
-
-
-def _say_written(
-    rows: np.ndarray, found: LabelledImages, output: Path, truth_file: Path | None
-) -> None:
-    import numpy as np
-
-    n_classes = len(np.unique(found.labels.of_image[rows[:, 0]]))
-    truth = "" if truth_file is None else f"; truth: {truth_file}"
-    say(
-        f"Wrote {len(rows):,} triplets over {len(np.unique(rows)):,} images, anchors of "
-        f"{n_classes:,} classes: {output}{truth}."
-    )
-
-
-def _say_shortage(
-    rows: np.ndarray,
-    images: np.ndarray,
-    found: LabelledImages,
-    per_anchor: int | None,
-    count: int | None,
-) -> None:
-    import numpy as np
-
-    labels = found.labels.of_image[images]
-    n_anchors = int((np.bincount(labels)[labels] > 1).sum())
-    wanted = count or per_anchor * n_anchors
-    if len(rows) < wanted:
-        say(f"{wanted:,} were asked for; there are no more than these.")

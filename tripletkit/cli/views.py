@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tripletkit.model.model_folder import ModelFolder
     from tripletkit.reporting.model_view import ModelView
 
-# What `open_model_view` takes.
+# What `open_model_views` takes.
 view_options = group_options(
     click.option(
         "--triplets",
@@ -65,19 +65,20 @@ view_options = group_options(
 
 
 def make_outputs(
-    model: ModelFolder, *, images: Path | None, force: bool, **view_settings: Any
+    models: list[ModelFolder], *, images: Path | None, force: bool, **view_settings: Any
 ) -> Outputs:
     """Return what may be written by a command that takes `view_options`."""
     from tripletkit.data.outputs import Outputs
 
     inputs = [view_settings[name] for name in ("triplets", "truth", "labels")]
     inputs += view_settings["weights"].values()
-    inputs += model.record.inputs.paths()
-    return Outputs(inputs, image_folders=[images or model.image_folder], overwrite=force)
+    inputs += [path for model in models for path in model.record.inputs.paths()]
+    folders = [images or model.image_folder for model in models]
+    return Outputs(inputs, image_folders=folders, overwrite=force)
 
 
-def open_model_view(
-    model: ModelFolder,
+def open_model_views(
+    models: list[ModelFolder],
     *,
     triplets: Path | None,
     truth: Path | None,
@@ -87,13 +88,13 @@ def open_model_view(
     on_bad_image: str,
     follow_outside: bool,
     cache: Path | None,
-) -> ModelView:
-    """Open what the options name; see `open_view`."""
-    from tripletkit.reporting.model_view import open_view
+) -> list[ModelView]:
+    """Open what the options name; see `open_views`."""
+    from tripletkit.reporting.model_view import open_views
 
     with progress_bar("features", "image") as progress:
-        return open_view(
-            model,
+        return open_views(
+            models,
             triplets=triplets and input_source(triplets),
             truth=truth and input_source(truth),
             images=images,

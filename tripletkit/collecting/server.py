@@ -20,13 +20,16 @@ N_THREADS = 12
 
 
 @contextmanager
-def bound_server(app: Flask, host: str, port: int) -> Iterator[Any]:
+def bound_server(
+    app: Flask, host: str, port: int, *, max_body_bytes: int = 4 * MAX_BODY_BYTES
+) -> Iterator[Any]:
     """Bind an address and give a waitress server; call its `run()` to serve.
 
     Args:
         app: see `make_app`.
         host: address to bind.
         port: 0 for any that is free.
+        max_body_bytes: what a request may send at most.
     Raises:
         JudgementsError: if the address cannot be bound.
     """
@@ -50,7 +53,7 @@ def bound_server(app: Flask, host: str, port: int) -> Iterator[Any]:
             app,
             sockets=[listener],
             threads=N_THREADS,
-            max_request_body_size=4 * MAX_BODY_BYTES,
+            max_request_body_size=max_body_bytes,
             max_request_header_size=16_384,
             channel_timeout=60,
             ident=None,

@@ -71,7 +71,10 @@ class ImageLabels:
 
 
 def label_files(
-    names: Sequence[str], paths: Sequence[Path | None], labels: Mapping[str, str], folder: Path
+    names: Sequence[str],
+    paths: Sequence[Path | None],
+    labels: Mapping[str, str],
+    folder: Path | None,
 ) -> ImageLabels:
     """Find the label of every image, however the two files spell its name.
 
@@ -79,11 +82,11 @@ def label_files(
         names, paths: of the images; see `find_files`.
         labels: name -> label, as `read_classes` gives it; names of other images are passed
             over.
-        folder: of the images.
+        folder: of the images; None where there is none, and names are spelt one way only.
     """
     known = set(names)
     others = [name for name in labels if name not in known]
-    located = locate_images(others, folder).paths
+    located = [None] * len(others) if folder is None else locate_images(others, folder).paths
     of_path = {path: labels[name] for name, path in zip(others, located, strict=True) if path}
     of_name = {
         name: labels.get(name) or of_path[path]

@@ -8,7 +8,6 @@ CSV with the heading `a,b,c,prediction,margin`, and one 0 or 1 a line. A truth f
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,13 +18,12 @@ import pandas as pd
 
 from tripletkit.data.names import quote_csv_field
 from tripletkit.data.output_forms import LABELS_FORM, any_form, csv_form
-from tripletkit.data.outputs import Destination, open_output
+from tripletkit.data.outputs import Destination, Outputs, open_output
 from tripletkit.data.text_files import check_text, read_bytes
 from tripletkit.data.text_lines import parse_number, shorten_line
-from tripletkit.data.triplets import Triplets, describe_other_questions
+from tripletkit.data.triplets import Triplets
 from tripletkit.errors import (
     AnswerFileError,
-    DataWarning,
     TripletFileError,
     describe_problems,
 )
@@ -80,10 +78,27 @@ class Answers:
         """
         return cls((margins > 0).astype(np.int8), margins, triplets, source)
 
-    def write(self, destination: str | Path | TextIO, form: AnswerFormat = "csv") -> None:
-        """Write an answer file; see `write_answers`."""
-        place = Path(destination) if isinstance(destination, str) else destination
-        write_answers(place, self, form)
+    def write(
+        self,
+        destination: str | Path | TextIO,
+        form: AnswerFormat = "csv",
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        """Write an answer file, whole or not at all.
+
+        Args:
+            destination, form: see `write_answers`.
+            overwrite: replace an answer file that is there; nothing else ever is. Defaults to
+                `False`.
+        Raises:
+            AnswerFileError: if the form needs what the answers do not hold.
+            OutputError: if the path cannot be written, or would replace something it may not.
+        """
+        if isinstance(destination, str | Path):
+            door = Outputs(overwrite=overwrite)
+            destination = door.file(Path(destination), ANSWERS_FORM)
+        write_answers(destination, self, form)
 
     def to_frame(self) -> pd.DataFrame:
         """Return a table with the columns of an answer file, as far as they are known."""
@@ -192,64 +207,6 @@ def read_truth(source: Path | BinaryIO, name: str | None = None) -> Truth:
             f"got {shorten_line(','.join(heading))}"
         )
     return Truth(read_columns(text, name, {column: _LABELS})[column], name, column)
-
-
-def check_not_exchanged(answers: Answers, truth: Truth) -> None:
-    """Refuse answers and truth that were given in each other's place, as far as headings tell.
-
-    Where they leave doubt, a `DataWarning` says what is taken for what.
-
-    Raises:
-        AnswerFileError: if the answers are a truth file, and the truth is an answer file.
-    """
-    seems_true = answers.column in ("label", "truth")
-    if seems_true and truth.column == "prediction":
-        raise AnswerFileError(
-            f"{answers.source}: expected answers, got the column {answers.column} of a truth "
-            f"file, and {truth.source} has the column prediction of an answer file. Give the "
-            "answers first, then the truth."
-        )
-    if truth.column == "prediction":
-        warnings.warn(
-            f"{truth.source}: has no column label or truth; its answers (prediction) are taken "
-            "for the truth",
-            DataWarning,
-            stacklevel=2,
-        )
-    elif seems_true and not truth.column:
-        warnings.warn(
-            f"{answers.source}: has the column {answers.column} of a truth file, and is taken "
-            f"for answers; {truth.source} is taken for the truth",
-            DataWarning,
-            stacklevel=2,
-        )
-
-
-def check_same_length(answers: Answers, n_expected: int, source: str) -> None:
-    """Refuse answers that cannot belong to a file because their numbers differ.
-
-    Raises:
-        AnswerFileError: with both numbers.
-    """
-    if len(answers) != n_expected:
-        raise AnswerFileError(
-            f"{answers.source}: expected {n_expected:,} answers, one for each row of {source}, "
-            f"got {len(answers):,}. Do both belong to the same triplets?"
-        )
-
-
-def check_same_questions(answers: Answers, triplets: Triplets) -> None:
-    """Refuse answers that belong to other questions, or to the same in another order.
-
-    Answers that do not hold their questions are checked for their number only.
-
-    Raises:
-        AnswerFileError: with the first ten rows that differ and their number.
-    """
-    check_same_length(answers, len(triplets), triplets.source)
-    asked = answers.triplets
-    if asked is not None and (problems := describe_other_questions(asked, triplets)):
-        raise AnswerFileError(problems)
 
 
 def write_answers(

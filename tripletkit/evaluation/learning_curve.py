@@ -8,6 +8,8 @@ and a curve with a free power cannot be told from three points.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -54,6 +56,42 @@ class LearningCurve:
         if self.with_fewer_images < self.accuracies[0] - 0.01:
             return IMAGES
         return JUDGEMENTS
+
+    @property
+    def outlook(self) -> str:
+        """What more judgements would bring, and what is short, in a few sentences."""
+        reach = ""
+        if self.interval is not None:
+            reach = f" ({100 * self.interval.low:+.1f} to {100 * self.interval.high:+.1f})"
+        advice = {
+            None: "More of the same would hardly help.",
+            IMAGES: "What is short are images: judge other images, too.",
+            JUDGEMENTS: "What is short are judgements: judge more triplets, also of the same "
+            "images.",
+        }[self.short_of]
+        return (
+            f"Another {self.n_more:,} judgements beside the {self.n_now:,} would bring about "
+            f"{100 * self.gain:+.1f} points{reach}. {advice}"
+        )
+
+    def accuracy_at(self, n_triplets: np.ndarray) -> np.ndarray:
+        """Return the accuracy that the fit expects of so many judgements."""
+        return self.limit - self.slope / np.sqrt(n_triplets)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> LearningCurve:
+        """Return what `to_json` wrote."""
+        given = {name: value[name] for name in cls.__dataclass_fields__}
+        fewer, ends = given["with_fewer_images"], given["interval"]
+        return cls(
+            **given
+            | {
+                "n_triplets": tuple(given["n_triplets"]),
+                "accuracies": tuple(given["accuracies"]),
+                "with_fewer_images": math.nan if fewer is None else fewer,
+                "interval": None if ends is None else Interval(*ends),
+            }
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON takes it."""

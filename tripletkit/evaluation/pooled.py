@@ -22,6 +22,8 @@ class PooledScore:
     Attributes:
         accuracy: 0 to 1; every image counts alike, however many triplets it is in.
         interval: 95%; None where nothing can be said: with every answer right, or too few images.
+        of_test: what 95% of tests would show, each over as many other images as this score is;
+            None with the interval.
         n_triplets: distinct ones that were held out.
         n_answers: held-out triplets over all draws.
         n_images: of held-out triplets.
@@ -30,6 +32,7 @@ class PooledScore:
 
     accuracy: float
     interval: Interval | None
+    of_test: Interval | None
     n_triplets: int
     n_answers: int
     n_images: int
@@ -92,30 +95,75 @@ def score_pooled(right: np.ndarray, images: np.ndarray, draws: np.ndarray) -> Po
         0.75
     """
     right = np.asarray(right, dtype=np.float64)
-    weights = weigh_images_alike(images)
-    accuracy = float(weights @ right)
-    # A weighted mean is that of these.
-    values = accuracy + (right - accuracy) * weights * len(right)
-    low, high = values.min(), values.max()
-    of_images = image_interval(values, images, bounds=(min(low, 0.0), max(high, 1.0)))
-    numbers = np.unique(draws)
-    of_draws = tuple(float(right[draws == number].mean()) for number in numbers)
-    interval = None
-    if isinstance(of_images, Interval):
-        spread = np.std(of_draws, ddof=1) if len(of_draws) > 1 else 0.0
-        of_training = 1.96 * spread / np.sqrt(len(of_draws))
-        ends = [np.hypot(end - accuracy, of_training) for end in (of_images.low, of_images.high)]
-        interval = Interval(
-            float(max(0.0, accuracy - ends[0])), float(min(1.0, accuracy + ends[1]))
-        )
+    accuracy, of_images, of_training, of_draws = _measure(right, images, draws, (0.0, 1.0))
+    interval = of_test = None
+    if of_images is not None:
+        interval = _widen(accuracy, of_images, 1.0, of_training, (0.0, 1.0))
+        # The images of a test are a sample, too.
+        of_test = _widen(accuracy, of_images, np.sqrt(2), of_training, (0.0, 1.0))
     return PooledScore(
         accuracy,
         interval,
+        of_test,
         len(np.unique(images, axis=0)),
         len(right),
         len(np.unique(images)),
         of_draws,
     )
+
+
+def compare_pooled(
+    one: np.ndarray, other: np.ndarray, images: np.ndarray, draws: np.ndarray
+) -> tuple[float, Interval | None]:
+    """Return by how much one model's answers are righter than another's, with a 95% interval.
+
+    Args:
+        one, other: `(n,)` answers to the same held-out triplets, as `score_pooled` takes them.
+        images, draws: see `score_pooled`.
+    Example:
+        >>> images = np.arange(12).reshape(4, 3)
+        >>> compare_pooled(np.ones(4), np.array([1, 1, 0, 1]), images, np.array([0, 0, 1, 1]))[0]
+        0.25
+    """
+    difference = np.subtract(one, other, dtype=np.float64)
+    mean, of_images, of_training, _ = _measure(difference, images, draws, (-1.0, 1.0))
+    if of_images is None:
+        return mean, None
+    return mean, _widen(mean, of_images, 1.0, of_training, (-1.0, 1.0))
+
+
+def _measure(
+    values: np.ndarray, images: np.ndarray, draws: np.ndarray, bounds: tuple[float, float]
+) -> tuple[float, Interval | None, float, tuple[float, ...]]:
+    """Return the mean, images alike; its interval by images; the reach of what draws add; theirs.
+
+    Args:
+        bounds: the lowest and the highest value there can be.
+    """
+    weights = weigh_images_alike(images)
+    # Weights sum to 1 within rounding alone.
+    mean = float(np.clip(weights @ values, values.min(), values.max()))
+    # A weighted mean is that of these.
+    spread_out = mean + (values - mean) * weights * len(values)
+    of_images = image_interval(
+        spread_out,
+        images,
+        bounds=(min(spread_out.min(), bounds[0]), max(spread_out.max(), bounds[1])),
+    )
+    of_draws = tuple(float(values[draws == number].mean()) for number in np.unique(draws))
+    spread = np.std(of_draws, ddof=1) if len(of_draws) > 1 else 0.0
+    reach = float(1.96 * spread / np.sqrt(len(of_draws)))
+    return mean, of_images if isinstance(of_images, Interval) else None, reach, of_draws
+
+
+def _widen(
+    mean: float, of_images: Interval, factor: float, further: float, bounds: tuple[float, float]
+) -> Interval:
+    """Return an interval by so much wider, and by an independent error of the mean."""
+    low, high = (
+        np.hypot(factor * (end - mean), further) for end in (of_images.low, of_images.high)
+    )
+    return Interval(float(max(bounds[0], mean - low)), float(min(bounds[1], mean + high)))
 
 
 def weigh_images_alike(images: np.ndarray) -> np.ndarray:

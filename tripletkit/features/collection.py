@@ -22,7 +22,7 @@ from tripletkit.errors import (
 from tripletkit.features.contents import FileContents, hash_files
 from tripletkit.features.exported_networks import load_network_function
 from tripletkit.features.extract import extract_features
-from tripletkit.features.given_features import GivenSource
+from tripletkit.features.given_features import GivenFeatures, GivenSource
 from tripletkit.features.sources import FeatureSource
 from tripletkit.features.stores import Store
 from tripletkit.progress import Progress
@@ -103,6 +103,12 @@ class NamedFiles:
             self.has_folder,
             contents,
         )
+
+
+def all_given(given: GivenFeatures) -> NamedFiles:
+    """Return the names of all given features, which need no files."""
+    nowhere: list[Path | None] = [None] * len(given.names)
+    return NamedFiles(given.names, [str(given.path)] * len(nowhere), nowhere, {}, False)
 
 
 @dataclass(frozen=True)

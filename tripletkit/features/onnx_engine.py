@@ -24,6 +24,11 @@ _GPU_PROVIDERS = (
 )
 _THREADS_VARIABLE = "OMP_NUM_THREADS"
 
+# Builds for Linux and macOS otherwise write an identifier of the user into the home folder and a
+# file into the temporary folder, and report to their maker, from the import on: before
+# `disable_telemetry_events` can be called, which stops only some of it.
+_NO_TELEMETRY_VARIABLES = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED")
+
 
 def open_session(network: Path | bytes) -> onnxruntime.InferenceSession:
     """Return a session of a network.
@@ -33,9 +38,11 @@ def open_session(network: Path | bytes) -> onnxruntime.InferenceSession:
     Raises:
         NetworkFileError: if ONNX Runtime cannot run it.
     """
+    for variable in _NO_TELEMETRY_VARIABLES:
+        os.environ.setdefault(variable, "1")
     import onnxruntime
 
-    onnxruntime.disable_telemetry_events()
+    onnxruntime.disable_telemetry_events()  # for Windows, which knows no such variable
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = _count_threads()
     # Threads that wait asleep leave the processor to those that decode images, and to others:

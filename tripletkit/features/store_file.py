@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -45,6 +46,9 @@ _TABLES = {"spaces", "features", "files"}
 _LOCK_TIMEOUT_S = 60
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _NO_RIGHT = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}
+# What SQLite says on a disk without any room, where it cannot even begin.
+_OF_FULL_DISK = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+_SHARED_BYTES = 1 << 16
 # Rows changed, and pages given back to the disk, in one transaction; fewer on a full disk.
 _ROWS_AT_ONCE = 500
 _PAGES_AT_ONCE = 1000
@@ -125,7 +129,8 @@ class StoreFile:
         try:
             yield
         except sqlite3.Error as error:
-            raise StoreError(f"{self.path}: {_explain(error)}") from error
+            has_room = self._has_room()
+            raise StoreError(f"{self.path}: {_explain(error, has_room=has_room)}") from error
 
     def give_room_back(self) -> bool:
         """Make the file as small as what it holds; return whether that went well.
@@ -160,7 +165,8 @@ class StoreFile:
                 if not is_full or n_at_once == 1:
                     raise
                 n_at_once = max(n_at_once // 5, 1)
-                self._shorten_log()
+                with suppress(sqlite3.OperationalError):  # no room for that either
+                    self._shorten_log()
                 continue
             start += n_at_once
             if n_at_once < _ROWS_AT_ONCE:
@@ -181,17 +187,26 @@ class StoreFile:
 
     def _shorten_log(self) -> None:
         self.database.execute("PRAGMA busy_timeout = 100")
-        self.database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self.database.execute(f"PRAGMA busy_timeout = {_LOCK_TIMEOUT_S * 1000}")
+        try:
+            self.database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            self.database.execute(f"PRAGMA busy_timeout = {_LOCK_TIMEOUT_S * 1000}")
+
+    def _has_room(self) -> bool:
+        """Return whether the disk has room for the memory that a log's readers share."""
+        with suppress(OSError):
+            return shutil.disk_usage(self.path.parent).free >= _SHARED_BYTES
+        return True
 
     def _open(self) -> sqlite3.Connection:
         try:
             return self._prepared(self._connect(self.path))
         except sqlite3.OperationalError as error:
-            if _code(error) not in _NO_RIGHT or not self.path.is_file():
+            is_full = _code(error) == sqlite3.SQLITE_IOERR and not self._has_room()
+            if not (is_full or _code(error) in _NO_RIGHT) or not self.path.is_file():
                 raise
-        # A log beside it needs the rights to share memory with its writer. Without them the file
-        # alone is read, as it is on a medium that nobody writes to.
+        # A log beside it needs the rights, and a little room, to share memory with its writer.
+        # Without them the file alone is read, as it is on a medium that nobody writes to.
         address = self.path.absolute().as_uri()
         for how in ("mode=ro", "mode=ro&immutable=1"):
             try:
@@ -288,17 +303,18 @@ def _code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
 
 
-def _explain(error: sqlite3.Error) -> str:
+def _explain(error: sqlite3.Error, *, has_room: bool) -> str:
     code = _code(error)
     if code in _DAMAGED:
         return (
             f"the feature store is damaged: {error}. What it held has to be computed again: clear "
             "it with `tripletkit cache clear`, or choose another folder as `cache`."
         )
-    if code == sqlite3.SQLITE_FULL:
+    if code == sqlite3.SQLITE_FULL or (not has_room and code in _OF_FULL_DISK):
         return (
             f"the feature store has no room: {error}. What was stored before is kept; make room "
-            "on that disk, or choose another folder as `cache`."
+            "on that disk (a megabyte is enough to prune the store, and `tripletkit cache clear` "
+            "takes none), or choose another folder as `cache`."
         )
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return (

@@ -1,4 +1,4 @@
-"""The figures of a model: how it learnt, and how it tells images apart.
+"""The figures of a model: how it learned, and how it tells images apart.
 
 Each takes plain arrays and a theme and returns a matplotlib figure.
 """
@@ -15,10 +15,11 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from tripletkit.evaluation.class_distances import DistanceDistribution
 from tripletkit.evaluation.intervals import wilson_interval
+from tripletkit.evaluation.learning_curve import LearningCurve
 from tripletkit.evaluation.scoring import Slice
 from tripletkit.reporting.collages import read_thumbnail
 from tripletkit.reporting.fonts import installed_families
@@ -79,6 +80,36 @@ def draw_history(history: pd.DataFrame, best_epoch: int, theme: Theme = LIGHT) -
     return figure
 
 
+def draw_learning_curve(curve: LearningCurve, theme: Theme = LIGHT) -> Figure:
+    """Draw accuracy against the number of judgements, measured and as the fit goes on.
+
+    Args:
+        curve: as training measured it.
+        theme: colours.
+    """
+    figure = make_figure(6.4, 3.6, theme)
+    axes = add_axes(figure, (1, 1, 1), theme)
+    n, most = np.array(curve.n_triplets), curve.n_now + curve.n_more
+    ahead = np.linspace(n[0], most, 200)
+    line = {"color": theme.muted, "linestyle": "--", "linewidth": 1.2}
+    axes.plot(ahead, curve.accuracy_at(ahead), label="fitted", **line)
+    axes.plot(n, curve.accuracies, color=theme.right, marker="o", label="measured")
+    if np.isfinite(curve.with_fewer_images):
+        style = {"color": theme.wrong, "marker": "x", "linewidth": 0}
+        axes.plot(n[:1], [curve.with_fewer_images], label="of fewer images", **style)
+    for at, text in ((curve.n_now, "now"), (most, f"{curve.n_more:,} more")):
+        axes.axvline(at, color=theme.muted, linewidth=0.8, linestyle=":")
+        place = {"xytext": (-3, 4), "textcoords": "offset points", "ha": "right"}
+        fonts = {"fontsize": 9, "fontfamily": installed_families(), "color": theme.text}
+        axes.annotate(text, (at, 0), xycoords=axes.get_xaxis_transform(), **place, **fonts)
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    label_axes(axes, theme, "Accuracy on held-out images", "judgements", "answered right")
+    add_legend(axes, theme, loc="best")
+    return figure
+
+
 def draw_distances(
     to_positive: np.ndarray,
     to_negative: np.ndarray,
@@ -135,8 +166,10 @@ def draw_distances(
         axes.hist(
             values, bins, histtype="step", color=colour, hatch=hatch, linewidth=1.4, label=name
         )
+    # Room for the legend above what is drawn.
+    axes.set_ylim(top=1.25 * axes.get_ylim()[1])
     label_axes(axes, theme, "How far apart the two are", unit, "triplets")
-    add_legend(axes, theme)
+    add_legend(axes, theme, loc="upper left", ncols=2)
     return figure
 
 

@@ -35,22 +35,28 @@ class ModelView:
     """A model, and what it says of triplets whose answers are known.
 
     Attributes:
-        model: the model.
+        encoder: the model, and what its features are of.
         triplets: anchor, positive, negative.
-        is_training: they are the ones that the model learnt from.
+        is_training: they are the ones that the model learned from.
         paths: of the images in `triplets.names`; None where there is none.
         features: `(n_images, n_features)` float32 of them, NaN where there are none.
         embeddings: `(n_images, dim)` float32 of them.
         labels: name of an image -> label; empty without labels.
     """
 
-    model: ModelFolder
+    encoder: Encoder
     triplets: Triplets
     is_training: bool
     paths: Sequence[Path | None]
     features: np.ndarray
     embeddings: np.ndarray
     labels: dict[str, str]
+
+    @property
+    def model(self) -> ModelFolder:
+        """The model."""
+        assert self.encoder.model is not None
+        return self.encoder.model
 
     @cached_property
     def to_positive(self) -> np.ndarray:
@@ -104,8 +110,8 @@ class ModelView:
         )
 
 
-def open_view(
-    model: ModelFolder,
+def open_views(
+    models: Sequence[ModelFolder],
     *,
     triplets: Path | BinaryIO | Triplets | None = None,
     truth: Path | BinaryIO | Truth | None = None,
@@ -117,14 +123,14 @@ def open_view(
     follow_outside: bool = False,
     cache: Path | None = None,
     progress: Progress | None = None,
-) -> ModelView:
-    """Answer triplets with a model and gather what there is to show.
+) -> list[ModelView]:
+    """Let models answer triplets and gather what there is to show.
 
     Args:
-        model: the model.
-        triplets: whose answers are known; None for those of the training.
+        models: at least one.
+        triplets: whose answers are known; None for those of the training, of one model alone.
         truth: of `triplets`, where their second and third image are in chance order.
-        images: the image folder; None for the one of the training.
+        images: the image folder; None for the one of each training.
         labels: a CSV with the columns name and label, or name -> label.
         weights: where the backbone's weights are now.
         features: file of the images' features, instead of computing them.
@@ -132,42 +138,54 @@ def open_view(
         cache: folder of the feature store; None for the user's.
         progress: told (done, total) images.
     Raises:
-        SettingsError: if there is a truth of no triplets.
+        SettingsError: if there is a truth of no triplets, or there are several models and none.
         TripletFileError: if the training triplets are wanted and are gone.
     """
     if truth is not None and triplets is None:
         raise SettingsError("truth", "`truth` needs `triplets`, whose truth it is.")
+    if triplets is None and len(models) > 1:
+        raise SettingsError(
+            "triplets",
+            f"{len(models)} models are compared on the same triplets, and each was trained on its "
+            "own. Say which to take with `triplets`.",
+        )
     if labels is None or isinstance(labels, Mapping):
         label_of = dict(labels or {})
     else:
         label_of = read_labels(labels)
-    chosen = _read_triplets(model, triplets, truth)
-    folder = images or model.image_folder
-    if folder is None:
-        raise SettingsError(
-            "images",
-            "expected a folder of images to show, the model was trained on features alone. Say "
-            "where the images are with `images`.",
+    chosen = _read_triplets(models[0], triplets, truth)
+    views = []
+    for model in models:
+        folder = images or model.image_folder
+        if folder is None:
+            raise SettingsError(
+                "images",
+                f"{model.path}: expected a folder of images to show, this model was trained on "
+                "features alone. Say where the images are with `images`.",
+            )
+        source = model.find_source(weights, features)
+        files = find_files(
+            chosen.names,
+            chosen.first_places(),
+            folder,
+            skip_bad=skip_bad,
+            follow_outside=follow_outside,
         )
-    source = model.find_source(weights, features)
-    files = find_files(
-        chosen.names,
-        chosen.first_places(),
-        folder,
-        skip_bad=skip_bad,
-        follow_outside=follow_outside,
-    )
-    with open_store(cache) as store:
-        collection = open_collection(files, source, store, skip_bad=skip_bad, progress=progress)
-    return ModelView(
-        model=model,
-        triplets=chosen,
-        is_training=triplets is None,
-        paths=files.paths,
-        features=collection.features,
-        embeddings=Encoder(source, model).encode(collection.features),
-        labels=label_of,
-    )
+        with open_store(cache) as store:
+            collection = open_collection(files, source, store, skip_bad=skip_bad, progress=progress)
+        encoder = Encoder(source, model)
+        views.append(
+            ModelView(
+                encoder=encoder,
+                triplets=chosen,
+                is_training=triplets is None,
+                paths=files.paths,
+                features=collection.features,
+                embeddings=encoder.encode(collection.features),
+                labels=label_of,
+            )
+        )
+    return views
 
 
 def _read_triplets(

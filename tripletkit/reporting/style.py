@@ -98,7 +98,8 @@ def add_axes(figure: Figure, place: tuple[int, int, int], theme: Theme, **option
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(theme.muted)
-    axes.tick_params(colors=theme.muted, labelsize=9)
+    # Of both, or the small ticks of a logarithmic axis stay black on a dark page.
+    axes.tick_params(which="both", colors=theme.muted, labelsize=9)
     axes.grid(True, color=theme.grid, linewidth=0.6)
     axes.set_axisbelow(True)
     return axes

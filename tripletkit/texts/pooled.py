@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tripletkit.evaluation.learning_curve import IMAGES
 from tripletkit.texts.scores import describe_interval
 from tripletkit.texts.tables import align_columns
 
@@ -27,6 +26,11 @@ def describe_pooled(pooled: PooledValidation) -> str:
         f"triplets over {score.n_images:,} images, every image counted alike. The interval "
         "allows for shared images and shared training.",
     ]
+    if score.of_test is not None:
+        notes.append(
+            "A test over as many other images of the same kind, itself a sample, would show "
+            f"{describe_interval(score.of_test)} in 95 of 100 cases."
+        )
     if pooled.epoch is not None:
         notes.append(
             f"Best after epoch {pooled.epoch} of {pooled.n_epochs}. The model in the folder was "
@@ -45,21 +49,7 @@ def describe_curve(curve: LearningCurve) -> str:
     table.append(
         [f"{curve.n_triplets[0]:,.0f}, over fewer images", f"{curve.with_fewer_images:.4f}"]
     )
-    reach = ""
-    if curve.interval is not None:
-        reach = f" ({100 * curve.interval.low:+.1f} to {100 * curve.interval.high:+.1f})"
-    short = curve.short_of
-    advice = (
-        "More of the same would hardly help."
-        if short is None
-        else f"What is short are {short}: judge "
-        + ("other images, too." if short == IMAGES else "more triplets, also of the same images.")
-    )
-    return (
-        f"{align_columns(table, right=[1])}\n"
-        f"Another {curve.n_more:,} judgements beside the {curve.n_now:,} would bring about "
-        f"{100 * curve.gain:+.1f} points{reach}. {advice}"
-    )
+    return f"{align_columns(table, right=[1])}\n{curve.outlook}"
 
 
 def _describe_candidates(candidates: tuple[CandidateWorth, ...]) -> str:

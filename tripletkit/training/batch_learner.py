@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -67,6 +67,11 @@ class BatchLearner:
         is_placed = self._objective.centers.is_placed.numpy()[:, None] > 0
         return np.where(is_placed, self._objective.centers.centers.numpy(), np.nan)
 
+    def begin(self, objective: Objective) -> None:
+        """Begin anew, with what another objective of the same form holds."""
+        copy_values(objective.variables, self._objective.variables)
+        self._optimizer.reset()
+
     def learn(self, batches: Iterable[tuple[np.ndarray, Batch]]) -> tuple[float, float]:
         """Take a step on each of the batches.
 
@@ -82,3 +87,9 @@ class BatchLearner:
             total += len(batch.images)
         loss, active = sums / total
         return float(loss), float(active)
+
+
+def copy_values(given: Sequence[keras.Variable], taking: Sequence[keras.Variable]) -> None:
+    """Give variables the values of others of the same shapes."""
+    for value, variable in zip(given, taking, strict=True):
+        variable.assign(value)

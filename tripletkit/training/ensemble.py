@@ -18,15 +18,21 @@ from tripletkit.evaluation.pooled import (
     score_pooled,
     weigh_images_alike,
 )
-from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.history import EpochRecord, TrainedHead
 from tripletkit.model.parts import Part
 from tripletkit.model.scaling import Scaling
 from tripletkit.model.settings import HeadSettings
 from tripletkit.progress import Progress
 from tripletkit.training.choosing import Choice, choose_parts
-from tripletkit.training.held_out import PART_DISTANCE, Candidate, HeldOut, score_held_out
-from tripletkit.training.part_training import train_part
+from tripletkit.training.held_out import (
+    PART_DISTANCE,
+    Candidate,
+    HeldOut,
+    group_by_columns,
+    score_held_out,
+    train_heads,
+)
+from tripletkit.training.part_features import PartFeatures
 
 if TYPE_CHECKING:
     import keras
@@ -127,40 +133,38 @@ def train_parts(
         seed: of the heads.
         progress: told (done, total) in heads.
     Returns:
-        `defaults.PART_MEMBERS` of each part that is trained, and one of each that is not.
+        Every head of each part that is trained, and one of each that is not.
     """
     images = np.unique(rows)
     is_kept = choice.weights >= min(defaults.MIN_PART_WEIGHT, choice.weights.max())
     shares = choice.distance_weights * is_kept
     shares /= shares.sum()
-    jobs = [
-        (candidate, share / n_members, member)
+    n_heads = [
+        0 if not share else 1 if candidate.settings is None else candidate.settings.n_heads
         for candidate, share in zip(candidates, shares, strict=True)
-        if share > 0
-        for n_members in [1 if candidate.settings is None else defaults.PART_MEMBERS]
-        for member in range(n_members)
     ]
-    parts = []
-    for n_done, (candidate, share, member) in enumerate(jobs, 1):
-        unit = scale_to_unit_length(features[:, candidate.columns])
-        scaling = Scaling.of(unit[images])
-        settings, weights = candidate.settings, []
-        if settings is not None:
-            own = int(np.random.SeedSequence([seed, n_done, member]).generate_state(1)[0])
-            weights = train_part(scaling.apply(unit), rows, settings, own, loss_weights)
-        n_features = candidate.columns.stop - candidate.columns.start
-        part = Part(
-            candidate.features,
-            candidate.columns.start,
-            candidate.columns.stop,
-            candidate.head,
-            0 if settings is None else settings.hidden,
-            n_features if settings is None or settings.n_dims is None else settings.n_dims,
-            float(share),
-        )
-        parts.append(TrainedPart(part, weights, scaling))
-        if progress is not None:
-            progress(n_done, len(jobs))
+    parts: list[TrainedPart] = []
+    for columns, numbers in group_by_columns(candidates):
+        if not any(n_heads[number] for number in numbers):
+            continue
+        of_block = PartFeatures.of(features[:, columns], images)
+        for number in numbers:
+            candidate, settings = candidates[number], candidates[number].settings
+            if not n_heads[number]:
+                continue
+            for weights in train_heads(of_block, rows, candidate, [seed, number], loss_weights):
+                part = Part(
+                    candidate.features,
+                    columns.start,
+                    columns.stop,
+                    candidate.head,
+                    settings.hidden if settings else 0,
+                    (settings and settings.n_dims) or of_block.n_features,
+                    float(shares[number]) / n_heads[number],
+                )
+                parts.append(TrainedPart(part, weights, of_block.scaling))
+                if progress is not None:
+                    progress(len(parts), sum(n_heads))
     return parts
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,6 +24,25 @@ from tripletkit.training.head_training import make_training
 _SMOOTHED = 3
 
 
+@dataclass(frozen=True)
+class EpochChoice:
+    """For how long to train, and what held-out draws say of it.
+
+    Attributes:
+        settings: with the epochs that a training on all triplets is to have.
+        pooled: the scores.
+        right: `(n,)` of each held-out answer after the chosen epoch: 1, 0, or a half for a tie.
+        images: `(n, 3)` indices of the images of each.
+        draws: `(n,)` the draw of each, from 0.
+    """
+
+    settings: HeadSettings
+    pooled: PooledValidation
+    right: np.ndarray
+    images: np.ndarray
+    draws: np.ndarray
+
+
 def validate_epochs(
     features: np.ndarray,
     rows: np.ndarray,
@@ -35,7 +54,7 @@ def validate_epochs(
     loss_weights: np.ndarray | None = None,
     budget_s: float | None = None,
     progress: Progress | None = None,
-) -> tuple[HeadSettings, PooledValidation]:
+) -> EpochChoice:
     """Train a head without the images of each draw and choose for how many epochs.
 
     Args:
@@ -47,8 +66,6 @@ def validate_epochs(
         labels: of all images, for losses that need them.
         loss_weights: of `rows`; see `train_head`.
         budget_s, progress: see `DrawBudget`.
-    Returns:
-        Settings with the epochs that a training on all triplets is to have, and the scores.
     Raises:
         CollapseError: if the embeddings become alike.
     """
@@ -83,8 +100,9 @@ def validate_epochs(
     best = _find_best(_credit(of_epochs).mean(axis=1))
     epoch = n_epochs if len(of_epochs) == 1 else best + 1
     chosen = max(1, round(settings.epochs * epoch / n_epochs))
-    return replace(settings, epochs=chosen), PooledValidation(
-        score_pooled(_credit(of_epochs[best]), images, number),
+    right = _credit(of_epochs[best])
+    pooled = PooledValidation(
+        score_pooled(right, images, number),
         score_pooled(_credit(np.concatenate(frozen)), images, number),
         budget.n_draws,
         budget.n_draws // defaults.DRAW_FOLDS,
@@ -93,6 +111,7 @@ def validate_epochs(
         epoch=epoch,
         n_epochs=n_epochs,
     )
+    return EpochChoice(replace(settings, epochs=chosen), pooled, right, images, number)
 
 
 def _margins_of_epochs(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tripletkit import defaults
-from tripletkit.errors import SettingsError
+from tripletkit.errors import FewTripletsWarning, SettingsError
 from tripletkit.evaluation.validation import score_embeddings
 from tripletkit.features.collection import Collection, NamedFiles, open_collection
 from tripletkit.features.keras_start import start_keras
@@ -136,6 +137,14 @@ def fine_tune(
                 embed(head, before.features), data.val, settings.distance
             )
             logger.info("With the frozen backbone: validation accuracy %.4f.", frozen_head.accuracy)
+        elif record.pooled is not None:
+            warnings.warn(
+                f"{model.path}: this model was trained on all its triplets, so none is left to "
+                "score fine-tuning by or to choose its epoch: the last one is kept. To see what "
+                "fine-tuning gains, train with `refit=False` first.",
+                FewTripletsWarning,
+                stacklevel=2,
+            )
         training_started_s = time.perf_counter()
         with log_epochs(tensorboard) as on_epoch:
             pixels = train_from_pixels(

@@ -107,8 +107,8 @@ def fit(
             stages=stages,
         )
     pooled = None
-    if pools and (drawn := _draw(data, features, settings.seed)) is not None:
-        settings, pooled = validate_epochs(
+    if pools and (drawn := draw_held_out(data, features, settings.seed)) is not None:
+        chosen = validate_epochs(
             features,
             rows,
             settings,
@@ -118,6 +118,7 @@ def fit(
             budget_s=budget_s,
             progress=stages("held-out draws"),
         )
+        settings, pooled = chosen.settings, chosen.pooled
         logger.info(
             "Held out %d times: best after epoch %d of %d; training on all triplets.",
             pooled.n_draws,
@@ -188,7 +189,7 @@ def _fit_ensemble(
     rows = data.train.rows
     heads = get_recipe(settings.recipe).part_heads
     candidates = list_candidates(feature_blocks(columns), heads)
-    drawn = _draw(data, features, settings.seed)
+    drawn = draw_held_out(data, features, settings.seed)
     if drawn is None:
         choice, pooled = _weigh_alike(candidates), None
     else:
@@ -215,13 +216,18 @@ def _fit_ensemble(
 
     def answer(train: np.ndarray, asked: np.ndarray) -> np.ndarray:
         weights = None if loss_weights is None else loss_weights[train]
-        of_parts = [
-            margins_without(features, rows[train], rows[asked], candidate, settings.seed, weights)
-            if weight > 0
-            else np.zeros(len(asked))
-            for candidate, weight in zip(candidates, choice.weights, strict=True)
-        ]
-        return choice.margins(np.stack(of_parts))
+        # The others have no say.
+        weighed = np.flatnonzero(choice.weights > 0)
+        of_parts = np.zeros((len(candidates), len(asked)), np.float32)
+        of_parts[weighed] = margins_without(
+            features,
+            rows[train],
+            rows[asked],
+            [candidates[number] for number in weighed],
+            settings.seed,
+            weights,
+        )
+        return choice.margins(of_parts)
 
     unseen = None
     if unseen_fraction:
@@ -245,8 +251,8 @@ def _fit_ensemble(
         def answer_strongest(train: np.ndarray, asked: np.ndarray) -> np.ndarray:
             weights = None if loss_weights is None else loss_weights[train]
             return margins_without(
-                features, rows[train], rows[asked], strongest, settings.seed, weights
-            )
+                features, rows[train], rows[asked], [strongest], settings.seed, weights
+            )[0]
 
         curve = _measure_curve(data, features, settings, answer_strongest, stages)
     kept = tuple(one.part for one in parts)
@@ -260,7 +266,7 @@ def _measure_curve(
     answer: Answer,
     stages: Stages,
 ) -> LearningCurve | None:
-    drawn = _draw(data, features, settings.seed)
+    drawn = draw_held_out(data, features, settings.seed)
     if drawn is None:
         return None
     return measure_learning_curve(
@@ -272,7 +278,9 @@ def _measure_curve(
     )
 
 
-def _draw(data: TrainingSet, features: np.ndarray, seed: int) -> tuple[Iterator[Draw], str] | None:
+def draw_held_out(
+    data: TrainingSet, features: np.ndarray, seed: int
+) -> tuple[Iterator[Draw], str] | None:
     """Return draws and what they hold out; None, with a warning, where there can be none."""
     rows = data.train.rows
     labels = data.labels and data.labels.of_image

@@ -15,6 +15,11 @@ class FusedAdam(keras.optimizers.Adam):
         Kingma, Ba. Adam. ICLR 2015. arXiv:1412.6980.
     """
 
+    def reset(self) -> None:
+        """Forget all steps, as if none had been taken."""
+        for variable in [self.iterations, *self._momentums, *self._velocities]:
+            variable.assign(tf.zeros(variable.shape, variable.dtype))
+
     def update_step(
         self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor
     ) -> None:

@@ -13,7 +13,6 @@ takes the backbone's features as they are.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 import numpy as np
 
@@ -33,10 +32,11 @@ from tripletkit.model.recipes import get_recipe
 from tripletkit.model.scaling import Scaling
 from tripletkit.model.settings import HeadSettings
 from tripletkit.registry import load_object
-from tripletkit.training.batch_learner import BatchLearner
+from tripletkit.training.batch_learner import BatchLearner, copy_values
 from tripletkit.training.batches import Batches, ClassBatches, ImageBatches, TripletBatches
 from tripletkit.training.collapse import check_collapse
 from tripletkit.training.fused_adam import FusedAdam
+from tripletkit.training.reuse import borrow, form_of
 
 
 class Training(ABC):
@@ -60,7 +60,15 @@ class Training(ABC):
             features = scale_to_unit_length(features)
         self._scaling = Scaling.of(features[images])
         self._features = self._scaling.apply(features)
-        self._body = build_body(features.shape[1], settings)
+        self._matrix = tf.constant(self._features)
+        # What is kept in the end; the body that learns goes on to the next training.
+        self._kept = build_body(features.shape[1], settings)
+        self._body = self._kept
+
+    def _take_body(self, body: keras.Model) -> None:
+        """Let another body learn, from the start that the own one has."""
+        copy_values(self._kept.variables, body.variables)
+        self._body = body
 
     @property
     def n_classes(self) -> int | None:
@@ -100,8 +108,8 @@ class Training(ABC):
         """Return the head for features as they are."""
         if self._recipe.starts_as_identity:
             weights = shorten_step(weights, self._settings.strength)
-        self._body.set_weights(weights)
-        return load_object(self._recipe.finish)(self._body, self._scaling)
+        self._kept.set_weights(weights)
+        return load_object(self._recipe.finish)(self._kept, self._scaling)
 
 
 class HeadTraining(Training):
@@ -127,20 +135,28 @@ class HeadTraining(Training):
         self._rows = train_rows
         self._loss_weights = loss_weights
         self._order = np.random.default_rng(settings.seed)
-        self._run_epoch = _make_epoch(
-            self._body,
-            self._features,
-            settings,
-            self._recipe.squared,
-            is_weighted=loss_weights is not None,
+        n_features, is_weighted = features.shape[1], loss_weights is not None
+        self._compiled = borrow(
+            self,
+            ("triplets", n_features, is_weighted, form_of(settings)),
+            lambda: _CompiledEpoch(
+                build_body(n_features, settings),
+                settings,
+                self._recipe.squared,
+                is_weighted=is_weighted,
+            ),
         )
+        self._take_body(self._compiled.body)
+        self._compiled.optimizer.reset()
 
     def run_epoch(self) -> tuple[float, float]:
         """Go once over the triplets, in an order of chance; return mean loss and violations."""
         order = self._order.permutation(len(self._rows))
         weights = np.empty((0, 2)) if self._loss_weights is None else self._loss_weights[order]
-        loss, active = self._run_epoch(
-            tf.constant(self._rows[order], tf.int32), tf.constant(weights, tf.float32)
+        loss, active = self._compiled.run(
+            self._matrix,
+            tf.constant(self._rows[order], tf.int32),
+            tf.constant(weights, tf.float32),
         )
         return float(loss), float(active)
 
@@ -169,16 +185,21 @@ class LabelTraining(Training):
         self._classes = labels.classes
         self._epoch = 0
         self._batches = batches or make_batches(train_rows, labels.of_image, settings)
-        matrix = tf.constant(self._features)
-        self._learner = BatchLearner(
-            lambda images: self._body(tf.gather(matrix, images), training=True),
-            tf.TensorSpec((None,), tf.int32),
-            self._body.trainable_variables,
-            Objective(
-                settings, self.n_classes, self._body.output_shape[-1], squared=self._recipe.squared
+        objective = self._make_objective()
+        n_features = features.shape[1]
+        body, self._learner = borrow(
+            self,
+            ("labels", n_features, self.n_classes, form_of(settings)),
+            lambda: _compile_learner(
+                build_body(n_features, settings), self._make_objective(), settings.learning_rate
             ),
-            settings.learning_rate,
         )
+        self._take_body(body)
+        self._learner.begin(objective)
+
+    def _make_objective(self) -> Objective:
+        dim = self._kept.output_shape[-1]
+        return Objective(self._settings, self.n_classes, dim, squared=self._recipe.squared)
 
     def run_epoch(self) -> tuple[float, float]:
         """Go once over the batches; return mean loss and share of violations."""
@@ -186,7 +207,9 @@ class LabelTraining(Training):
             self._batches.inject(self._find_hardest_positives())  # type: ignore[attr-defined]
         rng = np.random.default_rng([self._settings.seed, self._epoch])
         self._epoch += 1
-        return self._learner.learn((batch.images, batch) for batch in self._batches.epoch(rng))
+        return self._learner.learn(
+            (tf.gather(self._matrix, batch.images), batch) for batch in self._batches.epoch(rng)
+        )
 
     @property
     def n_classes(self) -> int:
@@ -242,57 +265,91 @@ def make_batches(rows: np.ndarray, labels: np.ndarray, settings: HeadSettings) -
     return TripletBatches(rows, labels, settings.batch_size)
 
 
-def _make_epoch(
-    head: keras.Model,
-    features: np.ndarray,
-    settings: HeadSettings,
-    squared: bool,
-    *,
-    is_weighted: bool,
-) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """Return a compiled pass over `(n_triplets, 3)` rows that gives mean loss and violations.
-
-    It takes their `(n_triplets, 2)` weights too, or none of them where it is not weighted.
-    """
-    matrix = tf.constant(features)
-    distance = DISTANCES[settings.distance]
-    loss_of = make_triplet_loss(settings)
-    margin = settings.margin if get_loss(settings.loss).has_margin else 0.0
-    optimizer = FusedAdam(settings.learning_rate)
-    optimizer.build(head.trainable_variables)
-
-    def step(rows: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images, places = tf.unique(tf.reshape(rows, [-1]))
-        places = tf.reshape(places, [-1, 3])
-        with tf.GradientTape() as tape:
-            embeddings = head(tf.gather(matrix, images), training=True)
-            anchor, positive, negative = (
-                tf.gather(embeddings, places[:, slot]) for slot in range(3)
-            )
-            to_positive, to_negative = distance(anchor, positive), distance(anchor, negative)
-            if squared:
-                to_positive, to_negative = tf.square(to_positive), tf.square(to_negative)
-            losses = loss_of(to_positive, to_negative)
-            if is_weighted:
-                exchanged = loss_of(to_negative, to_positive)
-                losses = weights[:, 0] * losses + weights[:, 1] * exchanged
-            loss = mean_loss(losses, settings.reduction)
-        variables = [variable.value for variable in head.trainable_variables]
-        optimizer.apply(tape.gradient(loss, variables), head.trainable_variables)
-        is_active = to_positive + margin > to_negative
-        return tf.reduce_sum(losses), tf.reduce_sum(tf.cast(is_active, tf.float32))
-
-    @tf.function(
-        input_signature=[tf.TensorSpec((None, 3), tf.int32), tf.TensorSpec((None, 2), tf.float32)]
+def _compile_learner(
+    body: keras.Model, objective: Objective, learning_rate: float
+) -> tuple[keras.Model, BatchLearner]:
+    """Return a body and what trains it on the features of batches of images."""
+    learner = BatchLearner(
+        lambda features: body(features, training=True),
+        tf.TensorSpec((None, body.input_shape[-1]), tf.float32),
+        body.trainable_variables,
+        objective,
+        learning_rate,
     )
-    def epoch(rows: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    return body, learner
+
+
+class _CompiledEpoch:
+    """A compiled pass over triplets, with the head that it trains.
+
+    Args:
+        body: the head.
+        settings: see `HeadSettings`; the loss looks at triplets alone.
+        squared: distances are squared before the loss takes them.
+        is_weighted: whether triplets have weights.
+    """
+
+    def __init__(
+        self, body: keras.Model, settings: HeadSettings, squared: bool, *, is_weighted: bool
+    ) -> None:
+        self.body = body
+        self.optimizer = FusedAdam(settings.learning_rate)
+        self.optimizer.build(body.trainable_variables)
+        self._settings = settings
+        self._distance = DISTANCES[settings.distance]
+        self._loss_of = make_triplet_loss(settings)
+        self._margin = settings.margin if get_loss(settings.loss).has_margin else 0.0
+        self._squared = squared
+        self._is_weighted = is_weighted
+        self.run = tf.function(
+            self._run,
+            input_signature=[
+                tf.TensorSpec((None, body.input_shape[-1]), tf.float32),
+                tf.TensorSpec((None, 3), tf.int32),
+                tf.TensorSpec((None, 2), tf.float32),
+            ],
+        )
+
+    def _run(
+        self, matrix: tf.Tensor, rows: tf.Tensor, weights: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Go once over triplets; return mean loss and share of violations.
+
+        Args:
+            matrix: `(n_images, n_features)` float32, standardised.
+            rows: `(n_triplets, 3)` int32 places in it.
+            weights: `(n_triplets, 2)` float32; none of them where it is not weighted.
+        """
         n_rows = tf.shape(rows)[0]
         total, active = tf.constant(0.0), tf.constant(0.0)
-        for start in tf.range(0, n_rows, settings.batch_size):
-            end = start + settings.batch_size
-            sums = step(rows[start:end], weights[start:end])
+        for start in tf.range(0, n_rows, self._settings.batch_size):
+            end = start + self._settings.batch_size
+            sums = self._step(matrix, rows[start:end], weights[start:end])
             total, active = total + sums[0], active + sums[1]
         n = tf.cast(n_rows, tf.float32)
         return total / n, active / n
 
-    return epoch
+    def _step(
+        self, matrix: tf.Tensor, rows: tf.Tensor, weights: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        images, places = tf.unique(tf.reshape(rows, [-1]))
+        places = tf.reshape(places, [-1, 3])
+        with tf.GradientTape() as tape:
+            embeddings = self.body(tf.gather(matrix, images), training=True)
+            anchor, positive, negative = (
+                tf.gather(embeddings, places[:, slot]) for slot in range(3)
+            )
+            to_positive = self._distance(anchor, positive)
+            to_negative = self._distance(anchor, negative)
+            if self._squared:
+                to_positive, to_negative = tf.square(to_positive), tf.square(to_negative)
+            losses = self._loss_of(to_positive, to_negative)
+            if self._is_weighted:
+                exchanged = self._loss_of(to_negative, to_positive)
+                losses = weights[:, 0] * losses + weights[:, 1] * exchanged
+            loss = mean_loss(losses, self._settings.reduction)
+        learned = self.body.trainable_variables
+        values = [variable.value for variable in learned]
+        self.optimizer.apply(tape.gradient(loss, values), learned)
+        is_active = to_positive + self._margin > to_negative
+        return tf.reduce_sum(losses), tf.reduce_sum(tf.cast(is_active, tf.float32))

@@ -10,11 +10,10 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.data.splits.draws import Draw
 from tripletkit.evaluation.distances import FROZEN_DISTANCE, triplet_margins
-from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.parts import FROZEN, PART_HEADS, RESIDUAL
-from tripletkit.model.scaling import Scaling
 from tripletkit.progress import Progress
 from tripletkit.training.draw_budget import DrawBudget, drop_ties
+from tripletkit.training.part_features import PartFeatures
 from tripletkit.training.part_training import (
     MLP_PART,
     RESIDUAL_PART,
@@ -120,10 +119,7 @@ def score_held_out(
         trained = rows[draw.train_rows]
         own_seed = seed + budget.n_draws
         margins.append(
-            [
-                margins_without(features, trained, rows[asked], candidate, own_seed, weights)
-                for candidate in candidates
-            ]
+            margins_without(features, trained, rows[asked], candidates, own_seed, weights)
         )
         frozen.append(triplet_margins(features, rows[asked], FROZEN_DISTANCE))
         triplets.append(asked)
@@ -132,7 +128,7 @@ def score_held_out(
     budget.check()
     asked = np.concatenate(triplets)
     return HeldOut(
-        np.concatenate([np.stack(of_draw) for of_draw in margins], axis=1),
+        np.concatenate(margins, axis=1),
         np.concatenate(frozen),
         rows[asked],
         np.concatenate(numbers),
@@ -144,19 +140,67 @@ def margins_without(
     features: np.ndarray,
     train_rows: np.ndarray,
     asked: np.ndarray,
-    candidate: Candidate,
+    candidates: Sequence[Candidate],
     seed: int,
     loss_weights: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Train a candidate and return its margins on other triplets: `(n_asked,)` float32."""
+    """Train candidates and return their margins on other triplets.
+
+    Args:
+        features, candidates, seed, loss_weights: see `score_held_out`.
+        train_rows, asked: `(n, 3)` indices of images.
+    Returns:
+        `(n_candidates, n_asked)` float32.
+    """
     images, places = np.unique(np.concatenate([train_rows, asked]), return_inverse=True)
     places = places.reshape(-1, 3)
     trained, questions = places[: len(train_rows)], places[len(train_rows) :]
-    unit = scale_to_unit_length(features[images, candidate.columns])
-    scaled = Scaling.of(unit[np.unique(trained)]).apply(unit)
-    settings, weights = candidate.settings, []
-    if settings is not None:
-        weights = train_part(scaled, trained, settings, seed, loss_weights)
     needed, questions = np.unique(questions, return_inverse=True)
-    embeddings = embed_part(scaled[needed], weights, settings)
-    return triplet_margins(embeddings, questions.reshape(-1, 3), PART_DISTANCE)
+    margins = np.empty((len(candidates), len(asked)), np.float32)
+    for block, numbers in group_by_columns(candidates):
+        of_block = PartFeatures.of(features[images, block], np.unique(trained))
+        for number in numbers:
+            candidate = candidates[number]
+            heads = train_heads(of_block, trained, candidate, [seed, number], loss_weights)
+            of_heads = [
+                triplet_margins(
+                    embed_part(of_block.scaled[needed], weights, candidate.settings),
+                    questions.reshape(-1, 3),
+                    PART_DISTANCE,
+                )
+                for weights in heads
+            ]
+            margins[number] = np.mean(of_heads, axis=0)
+    return margins
+
+
+def train_heads(
+    features: PartFeatures,
+    rows: np.ndarray,
+    candidate: Candidate,
+    seed: Sequence[int],
+    loss_weights: np.ndarray | None,
+) -> Iterator[list[np.ndarray]]:
+    """Yield the weights of each head of a candidate; none of a single one that is not trained.
+
+    Args:
+        features, rows, loss_weights: see `train_part`.
+        seed: of all heads; the number of each is added.
+    """
+    settings = candidate.settings
+    if settings is None:
+        yield []
+        return
+    for number in range(settings.n_heads):
+        own = int(np.random.SeedSequence([*seed, number]).generate_state(1)[0])
+        yield train_part(features, rows, settings, own, loss_weights)
+
+
+def group_by_columns(candidates: Sequence[Candidate]) -> Iterator[tuple[slice, list[int]]]:
+    """Yield the columns that candidates take, and the numbers of those that take them."""
+    numbers: dict[tuple[int, int], list[int]] = {}
+    for number, candidate in enumerate(candidates):
+        columns = candidate.columns
+        numbers.setdefault((columns.start, columns.stop), []).append(number)
+    for (start, stop), of_columns in numbers.items():
+        yield slice(start, stop), of_columns

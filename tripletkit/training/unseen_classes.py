@@ -4,7 +4,7 @@ A head is trained once more without whole classes of images, and every candidate
 larger share of the frozen features, is scored by it in both worlds: new images of seen classes,
 and unseen classes. The model that is kept is then trained on all triplets.
 
-Kinds are the classes of labelled images where there are labels, else clusters of features.
+Classes are those of labelled images where there are labels, else clusters of features.
 
 The rule. The score of a candidate is (1 - novelty) times its accuracy on new images plus
 novelty times that on unseen classes; novelty is 0.5, or where the test lies between the two if it
@@ -120,7 +120,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class UnseenClasses:
-    """How a model does on kinds that its training does without, and what was chosen by it.
+    """How a model does on classes that its training does without, and what was chosen by it.
 
     Attributes:
         held_out: the images and triplets held out.

@@ -11,6 +11,10 @@ What is drawn looks like a test of other images of the same kind:
   every triplet.
 - Elsewhere images are drawn, the same share of every class: of labels where there are any, else
   of clusters of features, else of images that are joined by being positives of each other.
+- Among these, images that are positives of each other and of few others stay together. Of three
+  dogs no fold can have two and leave two: what is held out together would be the unlike ones,
+  and the dog that stays would be learned from as a negative alone. Both make scores too low:
+  frozen features scored 0.68 so, and 0.82 on all triplets of that set.
 """
 
 from __future__ import annotations
@@ -109,8 +113,34 @@ def plan_draws(
         unit_of_image[images] = groups
         # Groups alike in size, so that folds are.
         return DrawPlan(BY_GROUPS, unit_of_image, np.zeros(len(sizes), dtype=np.int64))
-    unit_of_image[images] = np.arange(len(images))
-    return DrawPlan(BY_IMAGES, unit_of_image, find_strata(rows, n_images, labels, features)[images])
+    strata = find_strata(rows, n_images, labels, features)[images]
+    units, first = _keep_small_classes(rows, images, n_images, n_folds)
+    unit_of_image[images] = units
+    n_together = np.bincount(units)
+    # Units alike in size, so that folds are.
+    return DrawPlan(
+        BY_IMAGES,
+        unit_of_image,
+        np.where(n_together > 1, strata.max() + n_together, strata[first]),
+    )
+
+
+def _keep_small_classes(
+    rows: np.ndarray, images: np.ndarray, n_images: int, n_folds: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return `(len(images),)` units, and the place of each unit's first image.
+
+    A class too small to have a pair in every fold is one unit; so is any other image.
+
+    Args:
+        images: those of `rows`, ascending.
+    """
+    classes = join_images(rows[:, [0]], rows[:, [1]], n_images)[images]
+    _, classes, sizes = np.unique(classes, return_inverse=True, return_counts=True)
+    is_small = sizes[classes] < 2 * n_folds
+    keys = np.where(is_small, classes, len(sizes) + np.arange(len(images)))
+    _, first, units = np.unique(keys, return_index=True, return_inverse=True)
+    return units, first
 
 
 def draw_folds(

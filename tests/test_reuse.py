@@ -1,0 +1,72 @@
+"""Compiled steps go from one training to the next, and leave no trace in it."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+
+from tripletkit.data.labels import ImageLabels
+from tripletkit.model.embedding import embed
+from tripletkit.model.settings import HeadSettings
+from tripletkit.training import reuse
+from tripletkit.training.head_training import make_training
+
+LABELS = ImageLabels([str(label) for label in range(4)], np.arange(40, dtype=np.int32) % 4)
+
+
+@pytest.fixture(autouse=True)
+def nothing_idle(monkeypatch):
+    monkeypatch.setattr(reuse, "_idle", type(reuse._idle)())
+
+
+def draw(seed):
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(40, 6)).astype(np.float32)
+    rows = np.stack([rng.permutation(40)[:3] for _ in range(60)]).astype(np.int32)
+    return features, rows
+
+
+def train(seed, **settings):
+    features, rows = draw(seed)
+    given = HeadSettings(hidden=16, dim=3, seed=seed, batch_size=16, **settings)
+    training = make_training(features, rows, given, LABELS)
+    found = [training.run_epoch() for _ in range(2)]
+    return found, embed(training.finish(training.weights()), features)
+
+
+WAYS = [{}, {"loss": "center"}, {"loss": "triplet+cross-entropy"}, {"mining": "batch-hard"}]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_a_training_on_reused_steps_is_the_same_bit_for_bit(way):
+    losses, embeddings = train(1, **way)
+    reuse._idle.clear()
+    train(0, **way)
+    assert sum(map(len, reuse._idle.values())) == 1
+    again, embedded = train(1, **way)
+    assert sum(map(len, reuse._idle.values())) == 1
+    assert np.array_equal(again, losses)
+    assert np.array_equal(embedded, embeddings)
+
+
+def test_two_trainings_at_once_do_not_share(monkeypatch):
+    features, rows = draw(0)
+    settings = HeadSettings(hidden=8, dim=3, batch_size=16)
+    one, other = (make_training(features, rows, settings) for _ in range(2))
+    one.run_epoch()
+    before = other.embed()
+    one.run_epoch()
+    assert np.array_equal(other.embed(), before)
+    assert not np.array_equal(one.embed(), before)
+    del one, other
+    gc.collect()
+    assert sum(map(len, reuse._idle.values())) == 2
+
+
+def test_other_settings_have_steps_of_their_own_and_few_forms_are_kept():
+    for hidden in range(4, 4 + 2 * reuse._MAX_FORMS):
+        features, rows = draw(0)
+        make_training(features, rows, HeadSettings(hidden=hidden, dim=3))
+    assert len(reuse._idle) == reuse._MAX_FORMS

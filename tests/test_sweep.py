@@ -1,0 +1,78 @@
+"""`tripletkit.sweep`: settings on the same held-out draws, paired."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tripletkit as tk
+from tripletkit import defaults
+from tripletkit.evaluation.pooled import compare_pooled, score_pooled
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """Sixty vectors whose first two numbers alone tell who is nearer."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(60, 8)).astype(np.float32)
+    names = [f"i{number:02}" for number in range(60)]
+    np.savez(tmp_path / "features.npz", names=np.array(names), features=features)
+    rows = np.array([rng.permutation(60)[:3] for _ in range(600)])
+    near, far = (
+        np.linalg.norm(features[rows[:, 0], :2] - features[rows[:, place], :2], axis=1)
+        for place in (1, 2)
+    )
+    rows = np.where((near < far)[:, None], rows, rows[:, [0, 2, 1]])
+    return {"triplets": rows, "names": names, "features": tmp_path / "features.npz"}
+
+
+def test_every_combination_is_scored_and_the_best_comes_first(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(defaults, "MAX_DRAW_ROUNDS", 1)
+    grid = {"epochs": [3], "dim": [1, 4]}
+    table = tk.sweep(**toy, grid=grid, hidden=16, batch_size=64, cache=tmp_path / "cache")
+    assert sorted(table["dim"]) == [1, 4]
+    assert table["accuracy"].is_monotonic_decreasing
+    assert table["behind"][0] == 0
+    others = table[1:]
+    assert (others["behind"] >= 0).all()
+    # Paired on the same answers: the difference of two accuracies is theirs.
+    assert others["behind"].to_numpy() == pytest.approx(
+        table["accuracy"][0] - others["accuracy"].to_numpy()
+    )
+    assert (others["behind_low"] <= others["behind"]).all()
+    assert (others["behind"] <= others["behind_high"]).all()
+
+
+@pytest.mark.parametrize(
+    ("grid", "field"),
+    [({}, "grid"), ({"dim": []}, "grid"), ({"recipe": ["best"]}, "recipe"), ({"dim": [0]}, "dim")],
+)
+def test_what_cannot_be_compared_is_told_before_anything_is_trained(toy, grid, field):
+    with pytest.raises(tk.SettingsError) as caught:
+        tk.sweep(**toy, grid=grid)
+    assert caught.value.field == field
+
+
+def test_without_images_it_says_what_is_missing(toy):
+    with pytest.raises(tk.SettingsError, match="folder of the images"):
+        tk.sweep(toy["triplets"], names=toy["names"], grid={"dim": [2]})
+
+
+def test_pairing_narrows_the_interval_of_a_difference():
+    rng = np.random.default_rng(1)
+    images = np.array([rng.permutation(80)[:3] for _ in range(500)])
+    draws = np.arange(500) % 6
+    right = (rng.random(500) < 0.8).astype(float)
+    # The other model errs on a few more.
+    other = right * (rng.random(500) < 0.95)
+    behind, interval = compare_pooled(right, other, images, draws)
+    scores = [score_pooled(values, images, draws) for values in (right, other)]
+    assert behind == pytest.approx(scores[0].accuracy - scores[1].accuracy)
+    assert 0 < interval.low < behind < interval.high
+    width = interval.high - interval.low
+    assert width < min(score.interval.high - score.interval.low for score in scores)
+
+
+def test_models_that_answer_alike_have_no_interval():
+    images = np.arange(60).reshape(20, 3)
+    assert compare_pooled(np.ones(20), np.ones(20), images, np.arange(20) % 3) == (0, None)

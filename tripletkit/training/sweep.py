@@ -1,0 +1,128 @@
+"""Settings of one head compared on the same held-out draws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+from tripletkit.errors import SettingsError, SplitError
+from tripletkit.evaluation.intervals import Interval
+from tripletkit.evaluation.pooled import PooledScore, compare_pooled
+from tripletkit.features.collection import open_collection
+from tripletkit.features.keras_start import start_keras
+from tripletkit.features.stores import open_store
+from tripletkit.model.recipes import get_recipe
+from tripletkit.progress import Stages, no_stages
+from tripletkit.training.inputs import read_inputs
+from tripletkit.training.job import TrainingJob
+from tripletkit.training.run import weigh
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """What held-out draws say of one combination of settings.
+
+    Attributes:
+        settings: the combination, by the names of the grid.
+        epochs: with which a model with these settings would be trained on all triplets.
+        score: pooled over the draws.
+        behind: by how much its answers are less often right than those of the best combination,
+            on the same held-out triplets; 0 for the best.
+        behind_interval: 95%; None for the best, or where nothing can be said.
+    """
+
+    settings: dict[str, Any]
+    epochs: int
+    score: PooledScore
+    behind: float
+    behind_interval: Interval | None
+
+
+def sweep(
+    job: TrainingJob, grid: Mapping[str, Sequence[Any]], stages: Stages = no_stages
+) -> list[SweepRow]:
+    """Score every combination of settings by the same held-out draws.
+
+    Args:
+        job: what to learn from, and the settings that all combinations have.
+        grid: setting -> its values; see `HeadSettings`.
+        stages: told of progress.
+    Returns:
+        A row a combination, the most accurate first.
+    Raises:
+        SettingsError: if the grid is empty, or a combination does not go together.
+        SplitError: if no triplets can be held out.
+        TripletkitError: if something is wrong with data or images, or if training collapses.
+    """
+    from tripletkit.training.epoch_choice import validate_epochs
+    from tripletkit.training.fitting import draw_held_out
+
+    # All that can be wrong with settings is told before anything slow.
+    combinations = list(_combine(grid))
+    jobs = [
+        replace(job, settings={**job.settings, **combination}).checked()
+        for combination in combinations
+    ]
+    for each in jobs:
+        _check(each)
+    with open_store(job.cache) as store:
+        inputs = read_inputs(
+            job.sources, job.seed, store, skip_bad=job.skip_bad, follow_outside=job.follow_outside
+        )
+        start_keras()
+        collection = open_collection(
+            inputs.files,
+            jobs[0].choose_source(),
+            store,
+            skip_bad=job.skip_bad,
+            progress=stages("features"),
+        )
+    data = inputs.data.keep_usable(collection.is_usable())
+    loss_weights = weigh(data, job)
+    chosen = []
+    for number, each in enumerate(jobs, 1):
+        drawn = draw_held_out(data, collection.features, job.seed)
+        if drawn is None:
+            raise SplitError("expected triplets that can be held out to compare settings by")
+        chosen.append(
+            validate_epochs(
+                collection.features,
+                data.train.rows,
+                each.make_settings(data.train.rows),
+                *drawn,
+                data.labels,
+                loss_weights=loss_weights,
+                progress=stages(f"held-out draws, {number} of {len(jobs)}"),
+            )
+        )
+    best = max(chosen, key=lambda choice: choice.pooled.trained.accuracy)
+    rows = []
+    for combination, choice in zip(combinations, chosen, strict=True):
+        behind, interval = 0.0, None
+        if choice is not best:
+            behind, interval = compare_pooled(best.right, choice.right, best.images, best.draws)
+        rows.append(
+            SweepRow(combination, choice.settings.epochs, choice.pooled.trained, behind, interval)
+        )
+    return sorted(rows, key=lambda row: -row.score.accuracy)
+
+
+def _combine(grid: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    if not grid or not all(len(values) for values in grid.values()):
+        raise SettingsError("grid", "`grid`: expected settings with a value each at least")
+    for values in product(*grid.values()):
+        yield dict(zip(grid, values, strict=True))
+
+
+def _check(job: TrainingJob) -> None:
+    if job.is_from_scratch:
+        raise SettingsError(
+            "backbone", "settings are compared of heads on a frozen backbone: give another one."
+        )
+    if get_recipe(job.settings.get("recipe", "mlp")).part_heads:
+        raise SettingsError(
+            "recipe",
+            "`recipe=best` chooses by held-out draws by itself: compare settings of other recipes.",
+        )
