@@ -255,9 +255,9 @@ class ApproximateIndex:
 def needs_codes(n_images: int, n_dims: int, distance: str) -> bool:
     """Tell whether a collection is too large for an index of its embeddings as they are.
 
-    Codes know no L1 distance.
+    Codes know no L1 distance, and each of their bytes is learned from 256 images at least.
     """
-    return distance != "l1" and 4 * n_images * n_dims > defaults.INDEX_FLAT_BYTES
+    return distance != "l1" and n_images > 256 and 4 * n_images * n_dims > defaults.INDEX_FLAT_BYTES
 
 
 def count_cells(n_images: int) -> int:

@@ -73,7 +73,8 @@ def encode_all(
     vectors = np.empty((0, 0), np.float32)
     for start, part in encode_in_parts(files, encoder, store, skip_bad=skip_bad, progress=progress):
         if len(part) == len(files.names):
-            return part
+            vectors = part
+            continue
         if start == 0:
             vectors = np.empty((len(files.names), part.shape[1]), np.float32)
         vectors[start : start + len(part)] = part
