@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,18 +22,6 @@ if TYPE_CHECKING:
     from tripletkit.features.sources import GivenWeights
 
 
-def _read_share(
-    _context: click.Context, _option: click.Parameter, text: str | None
-) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
-    number, of = map(int, found.groups()) if found else (0, 0)
-    if not 1 <= number <= of:
-        raise click.BadParameter(f"expected a share such as 3/16, from 1/16 to 16/16, got {text}.")
-    return number, of
-
-
 @click.command()
 @click.argument("images", type=click.Path(exists=True, path_type=Path))
 @click.option(
@@ -44,11 +31,7 @@ def _read_share(
     required=True,
     help="Folder of the shared store, made if it is new. Every command takes it as --cache.",
 )
-@backbone_option(
-    "Backbone, or several, as in training.",
-    default=defaults.BACKBONE,
-    show_default=True,
-)
+@backbone_option("Backbone, or several.", default=defaults.BACKBONE, show_default=True)
 @weights_option
 @views_option
 @encoder_detail_options
@@ -57,7 +40,7 @@ def _read_share(
     type=click.Choice(["float32", "float16"]),
     help="How a new store keeps numbers; float16 takes half the room.  [default: float32]",
 )
-@click.option("--shard", callback=_read_share, metavar="I/N", help="Only the I-th of N shares.")
+@click.option("--shard", metavar="I/N", help="Only the I-th of N shares.")
 @click.option(
     "--ray",
     "address",
@@ -78,7 +61,7 @@ def extract(
     weights: GivenWeights,
     views: list[str] | None,
     dtype: str | None,
-    shard: tuple[int, int] | None,
+    shard: str | None,
     address: str | None,
     workers: int | None,
     follow_outside: bool,
@@ -95,7 +78,6 @@ def extract(
     that stopped it. An image that cannot be read becomes a row with the reason.
     """
     from tripletkit.data.outputs import Outputs
-    from tripletkit.errors import describe_problems
     from tripletkit.features.bulk_extraction import extract_in_bulk, list_sources
     from tripletkit.features.stores import open_shared_store
 
@@ -108,17 +90,14 @@ def extract(
 
         options["run"] = RayRunner(None if address == "local" else address, workers)
     source = choose_features(backbone, weights, views)
-    listed = list_sources(images, follow_outside=follow_outside)
-    if shard:
-        listed = listed.share(*shard)
+    listed = list_sources(images, follow_outside=follow_outside, share=shard)
     with (
         open_shared_store(shared_store, dtype) as store,
         progress_bar("features", "image") as progress,
     ):
         result = extract_in_bulk(listed, source, store, progress=progress, **options)
     if result.problems:
-        shown = describe_problems([f"{name}: {why}" for name, why in result.problems.items()])
-        warn(f"{len(result.problems):,} images have no features:\n{shown}")
+        warn(result.describe_problems())
     if as_json:
         show_json({"store": str(shared_store)} | vars(result))
     say(

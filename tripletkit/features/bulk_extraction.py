@@ -8,6 +8,7 @@ left of it, so that two runs over one list write the same files.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -19,7 +20,7 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.data.folder import list_images
 from tripletkit.data.text_files import check_text, content_lines, read_bytes
-from tripletkit.errors import ImageNameError
+from tripletkit.errors import ImageNameError, SettingsError, describe_problems
 from tripletkit.features.blocks import (
     Block,
     BlockJob,
@@ -52,8 +53,18 @@ class ImageList:
     paths: Sequence[str]
     inside: Path | None = None
 
-    def share(self, number: int, of: int) -> ImageList:
-        """Return one of several equal shares, counted from 1."""
+    def share(self, text: str) -> ImageList:
+        """Return one of several equal shares: `3/16` is the third of sixteen.
+
+        Raises:
+            SettingsError: if the text is none.
+        """
+        found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+        number, of = map(int, found.groups()) if found else (0, 0)
+        if not 1 <= number <= of:
+            raise SettingsError(
+                "shard", f"`shard`: expected a share such as 3/16, from 1/16 to 16/16, got {text}."
+            )
         return replace(self, names=self.names[number - 1 :: of], paths=self.paths[number - 1 :: of])
 
 
@@ -73,9 +84,16 @@ class BulkResult:
     n_computed: int = 0
     problems: dict[str, str] = field(default_factory=dict)
 
+    def describe_problems(self) -> str:
+        """Return the first images without features, and how many there are."""
+        shown = describe_problems([f"{name}: {why}" for name, why in self.problems.items()])
+        return f"{len(self.problems):,} images have no features:\n{shown}"
 
-def list_sources(images: Path, *, follow_outside: bool = False) -> ImageList:
-    """Return the images below a folder, or those that a text file lists.
+
+def list_sources(
+    images: Path, *, follow_outside: bool = False, share: str | None = None
+) -> ImageList:
+    """Return the images below a folder, or those that a text file lists, or a share of them.
 
     A list has a path a line, absolute or from the folder that the list is in; blank lines and `#`
     comments are left out.
@@ -83,6 +101,7 @@ def list_sources(images: Path, *, follow_outside: bool = False) -> ImageList:
     Raises:
         ImageNameError: if there is none.
         TripletFileError: if the list is no text.
+        SettingsError: if the share is none.
     """
     if images.is_dir():
         names = list_images(images)
@@ -96,7 +115,8 @@ def list_sources(images: Path, *, follow_outside: bool = False) -> ImageList:
         inside = None
     if not names:
         raise ImageNameError(f"{images}: expected images, there is none in it")
-    return ImageList(names, paths, inside)
+    listed = ImageList(names, paths, inside)
+    return listed if share is None else listed.share(share)
 
 
 def extract_in_bulk(

@@ -66,6 +66,25 @@ class NamedFiles:
             object.__setattr__(self, "_contents", hash_files(self.paths, store))
         return self._contents
 
+    def take(self, rows: Sequence[int]) -> NamedFiles:
+        """Return some of these files, in the order of their indices as given."""
+        place_of = {index: place for place, index in enumerate(rows) if index in self.problems}
+        contents = None
+        if (known := self._contents) is not None:
+            bad = {i: place for place, i in enumerate(rows) if i in known.problems}
+            contents = FileContents(
+                [known.hashes[index] for index in rows],
+                {place: known.problems[index] for index, place in bad.items()},
+            )
+        return NamedFiles(
+            [self.names[index] for index in rows],
+            [self.places[index] for index in rows],
+            [self.paths[index] for index in rows],
+            {place: self.problems[index] for index, place in place_of.items()},
+            self.has_folder,
+            contents,
+        )
+
     def joined(self, others: NamedFiles) -> NamedFiles:
         """Return these files and then others, which may have the same names."""
         n = len(self.names)
@@ -232,21 +251,26 @@ def open_collection(
 ) -> Collection:
     """Load the features of images and say how many were computed; see `load_collection`."""
     collection = load_collection(files, source, store, skip_bad=skip_bad, progress=progress)
+    tell_collection(collection, source, len(files.names))
+    return collection
+
+
+def tell_collection(collection: Collection, source: FeatureSource, n_images: int) -> None:
+    """Say how many images' features were computed and stored, and which are left out."""
     if n_bad := len(collection.problems):
         warnings.warn(
             f"{n_bad:,} images are left out:\n{describe_problems(collection.problems)}",
             DataWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     if not source.parts:
-        logger.info("Features: %s images given.", f"{len(files.names) - n_bad:,}")
-        return collection
+        logger.info("Features: %s images given.", f"{n_images - n_bad:,}")
+        return
     logger.info(
         "Features: %s images computed, %s from the store.",
         f"{collection.n_computed:,}",
         f"{collection.n_stored:,}",
     )
-    return collection
 
 
 def warn_of_missing(files: NamedFiles) -> None:

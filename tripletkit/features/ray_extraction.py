@@ -9,9 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import queue
+import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -35,6 +38,7 @@ from tripletkit.features.shard_store import ShardStore
 _THREADS_PER_ENCODER = 4
 _FOLDER_CHARS = 40
 _START_ATTEMPTS = 3
+_LOOK_EVERY_S = 5.0
 # What Ray is told of this process's wish for privacy: it would report statistics of its use.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -99,10 +103,42 @@ def _run(
             # Ray gives a worker as many threads as it asks for processors.
             runtime_env={"env_vars": {"OMP_NUM_THREADS": str(n_threads)}},
         )
-        .map(_Write(shared), num_cpus=0.25)
+        .map(_Write(shared), num_cpus=1)
     )
-    for row in done.iter_rows():
+    for row in _watched(ray, done.iter_rows()):
         yield pickle.loads(row["result"])
+
+
+def _watched(ray: ModuleType, rows: Iterable[dict[str, bytes]]) -> Iterator[dict[str, bytes]]:
+    """Yield rows as they come; stop where no node is left, for which Ray would wait for ever.
+
+    Raises:
+        RayError: if all nodes are lost.
+    """
+    came: queue.Queue[dict[str, bytes] | BaseException | None] = queue.Queue()
+
+    def take() -> None:
+        try:
+            for row in rows:
+                came.put(row)
+        except BaseException as error:
+            came.put(error)
+        else:
+            came.put(None)
+
+    threading.Thread(target=take, daemon=True).start()
+    while True:
+        try:
+            found = came.get(timeout=_LOOK_EVERY_S)
+        except queue.Empty:
+            if not any(node["Alive"] for node in ray.nodes()):
+                raise _explain(ConnectionError("all nodes were lost")) from None
+            continue
+        if found is None:
+            return
+        if isinstance(found, BaseException):
+            raise found
+        yield found
 
 
 class _Read:
@@ -171,7 +207,9 @@ def _cluster(address: str | None, n_workers: int | None) -> Iterator[ModuleType]
         ) from error
     _be_quiet()
     try:
-        yield ray
+        # Ray prints remarks of its own to where data is expected.
+        with redirect_stdout(sys.stderr):
+            yield ray
     finally:
         ray.shutdown()
 
@@ -182,7 +220,7 @@ def _start(ray: ModuleType, n_workers: int | None, quiet: dict[str, Any]) -> Non
     A raylet gives its helpers 30 seconds, which is too short on a busy machine where they have not
     been read from the disk yet.
     """
-    n_cpus = max(len(os.sched_getaffinity(0)), (n_workers or 1) + 1)
+    n_cpus = max(len(os.sched_getaffinity(0)), n_workers or 1) + 1
     for n_left in reversed(range(_START_ATTEMPTS)):
         try:
             ray.init(

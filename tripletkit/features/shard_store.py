@@ -4,8 +4,8 @@ It needs nothing of the file system but that renaming a file is one step, so it 
 disk, where SQLite's locks do not hold. Nobody waits for anybody: who has features writes a file of
 them, and two who have the same write the same file.
 
-What is looked for is found by a walk through the hashes of all images (a quarter of a second for a
-million), and of vectors only those are read that are asked for.
+What is looked for is found by a walk through the hashes of all images, and of vectors only those
+are read that are asked for.
 """
 
 from __future__ import annotations
