@@ -461,6 +461,8 @@ class TestInABrowser:
         metrics = {"width": 390, "height": 900, "deviceScaleFactor": 1, "mobile": True}
         opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         opened.refresh()
+        # What is folded away is looked at when it is opened.
+        opened.execute_script("document.querySelector('details').open = true")
         # The page finds it out when it is laid out, which on a busy machine takes a moment.
         end = time.monotonic() + 10
         while True:

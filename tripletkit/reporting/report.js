@@ -123,6 +123,8 @@ for (const place of document.querySelectorAll(".scroll")) {
     place.classList.toggle("more-right", hidden > 1 && place.scrollLeft < hidden - 1);
   };
   place.addEventListener("scroll", look, { passive: true });
+  // What is folded away has no size to watch.
+  place.closest("details")?.addEventListener("toggle", look);
   const watch = new ResizeObserver(look);
   for (const each of [place, ...place.children]) watch.observe(each);
 }
