@@ -30,6 +30,12 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     return folder
 
 
+@pytest.fixture(autouse=True)
+def one_round_of_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let trainings hold out once what they hold out four times: most tests are of other things."""
+    monkeypatch.setattr(defaults, "MAX_DRAW_ROUNDS", 1)
+
+
 @pytest.fixture
 def runner() -> CliRunner:
     return CliRunner()
@@ -167,6 +173,7 @@ def toy_model(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(tiny.WEIGHTS_VARIABLE, str(tiny_weights))
         patch.setenv(defaults.CACHE_VARIABLE, str(path.parent / "cache"))
+        patch.setattr(defaults, "MAX_DRAW_ROUNDS", 1)
         tiny.register()
         result = CliRunner().invoke(
             tripletkit,

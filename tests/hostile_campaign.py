@@ -46,6 +46,7 @@ from tripletkit.model.model_folder import load_model
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "hostile"
 N_IMAGES, N_TEXTS, N_DAMAGED_IMAGES, N_TAGS, N_KILLS = 24, 20_000, 5_000, 2_000, 40
+PARTNERS = ("00001.jpg", "00002.jpg")  # in each triplet about an image of the manifest
 COLOURS = ["red", "blue", "lime"]
 TIMEOUT_S = 900
 
@@ -455,7 +456,7 @@ def try_manifests(world: World) -> Iterator[Row]:
         for entry in _manifest(SHARED / "manifest.csv"):
             name = entry["file"]
             quoted = '"' + name.replace('"', '""') + '"'
-            triplets.write_text(f"{quoted} 00001.jpg 00002.jpg\n", encoding="utf-8")
+            triplets.write_text(f"{quoted} {' '.join(PARTNERS)}\n", encoding="utf-8")
             is_bad = entry["expected"] == "error"
             for arguments in (
                 ["collage", triplets, images, "-o", "c.png"],
@@ -465,7 +466,9 @@ def try_manifests(world: World) -> Iterator[Row]:
                 ["report", model, "--triplets", triplets, "--images", images, "-o", "r.html"],
             ):
                 refused = _call(row, arguments, name)
-                if refused != is_bad:
+                # `mine` refuses a triplet that names an image twice, as these two do here.
+                is_repeated = arguments[0] == "mine" and name in PARTNERS
+                if refused != (is_bad or is_repeated):
                     row.problems["wrong"].append(f"{arguments[0]} {name!a}: refused: {refused}")
             found = _call(row, ["audit", triplets, images, "--strict"], name)
             if is_bad and not found:

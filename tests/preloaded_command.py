@@ -79,6 +79,7 @@ def _run(arguments: list[str], errors: str) -> None:
     os.dup2(nowhere, 0)
     os.dup2(nowhere, 1)
     os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    sys.argv = ["tripletkit", *arguments]
     private_temporary_folder.cache_clear()
     tempfile.tempdir = None
     tempfile.tempdir = str(private_temporary_folder())

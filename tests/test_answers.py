@@ -12,14 +12,11 @@ from hypothesis import strategies as st
 
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import AnswerFileError, DataWarning
-from tripletkit.evaluation.answers import (
-    Answers,
+from tripletkit.evaluation.answers import Answers, read_answers, read_truth, write_answers
+from tripletkit.evaluation.belonging import (
     check_not_exchanged,
     check_same_length,
     check_same_questions,
-    read_answers,
-    read_truth,
-    write_answers,
 )
 from tripletkit.evaluation.decimals import format_decimals
 

@@ -66,6 +66,8 @@ def test_depths_on_the_command_line(run, tiny_backbone, toy_competition, tmp_pat
         run("embed", toy_competition.images, "-o", out, "--backbone", "tiny", "--depth", depth)
         with np.load(out) as arrays:
             assert arrays["vectors"].shape == (60, width)
+    spaces = json.loads(run("cache", "info", "--json").stdout)["spaces"]
+    assert {space["stage"] for space in spaces} == {"last", "stem_relu", "widen"}
 
 
 def test_a_model_of_all_depths_remembers_them(run, tiny_backbone, toy_competition, tmp_path):

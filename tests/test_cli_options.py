@@ -7,6 +7,7 @@ import sys
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 
 from tripletkit.cli.main import tripletkit
 from tripletkit.cli.options import FiniteRange, WholeRange
@@ -67,3 +68,22 @@ def test_closed_standard_input_is_a_wrong_call(arguments):
     assert done.returncode == 2
     assert "Error: `-` stands for standard input, which is closed." in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "incomplete", "expected"),
+    [
+        (["train", "--loss"], "tri", {"triplet", "triplet+cross-entropy"}),
+        (["train", "--backbone"], "efficientnet-l", {"efficientnet-lite0", "efficientnet-lite2"}),
+        (["embed", "--backbone"], "resnet50,aut", {"resnet50,auto"}),
+        (["train", "-s"], "center", {"center_weight=", "center_decay="}),
+        (["train", "--recipe"], "r", {"residual"}),
+        ([], "rep", {"report"}),
+        (["report"], "--se", {"--serve"}),
+    ],
+)
+def test_the_shell_completes_names(typed, incomplete, expected):
+    complete = ShellComplete(tripletkit, {}, "tripletkit", "_TRIPLETKIT_COMPLETE")
+    found = {item.value for item in complete.get_completions(typed, incomplete)}
+    assert expected <= found
+    assert all(value.startswith(incomplete) for value in found)

@@ -158,7 +158,7 @@ def test_the_store_shows_each_view(run, toy_images, tmp_path):
         ("flip", 8),
     }
     table = [line.split() for line in run("cache", "info").stdout.splitlines()[2:]]
-    assert {(row[0], row[2], row[3]) for row in table} == {
+    assert {(row[0], row[3], row[4]) for row in table} == {
         ("tiny", "original", "8"),
         ("tiny", "flip", "8"),
     }

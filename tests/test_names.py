@@ -22,7 +22,8 @@ from tripletkit.data.triplet_files import read_triplets, write_triplets
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.vote_files import read_triplets_with_votes, read_votes
 from tripletkit.errors import DataWarning, TripletFileError
-from tripletkit.evaluation.answers import Answers, check_same_questions, read_answers, write_answers
+from tripletkit.evaluation.answers import Answers, read_answers, write_answers
+from tripletkit.evaluation.belonging import check_same_questions
 from tripletkit.evaluation.classification import Confusion
 from tripletkit.search.vector_files import write_vectors
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
+from tripletkit import defaults
 from tripletkit.features.backbone import Backbone, Package, Preprocessing, Stage
 from tripletkit.features.backbones import BACKBONES, register_backbone
 
@@ -127,6 +128,8 @@ if __name__ == "__main__":
     from tripletkit.features.keras_start import start_keras
 
     register()
+    # As in tests within one process; see `one_round_of_draws`.
+    defaults.MAX_DRAW_ROUNDS = 1
     if TRAP_VARIABLE in os.environ:
         start_keras()
         set_trap(os.environ[TRAP_VARIABLE])

@@ -31,6 +31,11 @@ DOWNLOAD_TIMEOUT_S = 20
 # Images in a batch of the backbone: past 32 two cores gain nothing, and memory grows.
 EXTRACT_BATCH_SIZE = 32
 
+# Images in a shard of a shared store, in batches of the backbone, up to this side (pixels): so many
+# decoded images take 77 MB on their way. Fewer of larger ones.
+BLOCK_BATCHES = 16
+BLOCK_SIDE_PX = 224
+
 # `cache prune` drops the features of a backbone that no run used for so many days.
 PRUNE_UNUSED_DAYS = 90
 
@@ -240,6 +245,21 @@ MAX_ORDINAL_TRIPLETS = 200_000
 
 # Neighbours of a query, and triplets in a collage: a row of ten fits a page, as in the source.
 NEIGHBORS = 10
+
+# Images whose features are in memory at a time while a collection is embedded: 84 MB of 2,560
+# numbers, and many enough that the start of each part does not count.
+ENCODE_PART_IMAGES = 8192
+
+# Vectors of a collection up to which an index keeps them as they are (bytes): a million of 250
+# numbers. Past that it keeps codes of a byte for every so many numbers, is trained on so many
+# vectors a cell, and looks at so many candidates for each neighbour by their own vectors.
+INDEX_FLAT_BYTES = 1 << 30
+INDEX_CODE_DIMS = 8
+INDEX_TRAIN_PER_CELL = 40
+INDEX_CANDIDATES = 20
+
+# Images of the collection by which an index is measured against exact search.
+RECALL_QUERIES = 200
 
 # Share of its cells that an approximate index looks into, and how many at least. With an eighth
 # it finds over 99% of the true neighbours among a million embeddings of 10 dimensions, and over 95%

@@ -137,6 +137,10 @@ class MissingExtraError(TripletkitError, ImportError):
     """Something was asked for that needs an optional package."""
 
 
+class RayError(TripletkitError, RuntimeError):
+    """A Ray cluster cannot be had, or was lost."""
+
+
 class KerasBackendError(TripletkitError, ImportError):
     """Keras runs on a backend other than TensorFlow, or is told to."""
 

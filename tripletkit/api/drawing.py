@@ -19,7 +19,7 @@ from tripletkit.features.labelled_images import (
     read_labelled,
     tell_singleton_classes,
 )
-from tripletkit.features.store import FeatureStore
+from tripletkit.features.stores import open_store
 from tripletkit.progress import Progress
 from tripletkit.search.encoders import Encoder
 
@@ -78,7 +78,7 @@ def draw_from_labels(
     difficulty, labelled = None, found.images
     if make_encoder is not None:
         encoder = make_encoder()
-        with FeatureStore(cache) as store:
+        with open_store(cache) as store:
             collection = open_collection(
                 found.files, encoder.source, store, skip_bad=skip_bad, progress=progress
             )

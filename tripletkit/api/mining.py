@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tripletkit.errors import DataWarning, TripletFileError
 from tripletkit.features.collection import open_collection
-from tripletkit.features.store import FeatureStore
+from tripletkit.features.stores import open_store
 from tripletkit.progress import Stages, no_stages
 from tripletkit.texts.mining import (
     describe_classes,
@@ -170,7 +170,7 @@ def mine_classes(
 def _open(
     files: NamedFiles, encoder: Encoder, cache: Path | None, stages: Stages, *, skip_bad: bool
 ) -> Collection:
-    with FeatureStore(cache) as store:
+    with open_store(cache) as store:
         return open_collection(
             files, encoder.source, store, skip_bad=skip_bad, progress=stages("features")
         )

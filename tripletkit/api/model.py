@@ -27,7 +27,7 @@ from tripletkit.features.collection import NamedFiles, all_given, find_files, op
 from tripletkit.features.given_features import GivenSource
 from tripletkit.features.image_views import choose_views
 from tripletkit.features.sources import FeatureSource, choose_source
-from tripletkit.features.store import FeatureStore
+from tripletkit.features.stores import open_store
 from tripletkit.model.model_folder import ModelFolder, copy_model, load_model
 from tripletkit.model.record import ModelRecord
 from tripletkit.progress import Progress
@@ -186,7 +186,7 @@ class Model:
             else open_images(images, names, skip_bad=skip_bad, follow_outside=follow_outside)
         ) as files:
             vectors = self._encode(files, skip_bad=skip_bad, progress=progress)
-            with FeatureStore(self._cache) as store:
+            with open_store(self._cache) as store:
                 contents = files.contents(store).hashes
         kept = np.flatnonzero(np.isfinite(vectors).all(axis=1))
         return Embeddings(
@@ -293,7 +293,7 @@ class Model:
     def _encode(
         self, files: NamedFiles, *, skip_bad: bool, progress: Progress | None
     ) -> np.ndarray:
-        with FeatureStore(self._cache) as store:
+        with open_store(self._cache) as store:
             collection = open_collection(
                 files, self._encoder.source, store, skip_bad=skip_bad, progress=progress
             )

@@ -32,25 +32,26 @@ def info(cache: Path | None, as_json: bool) -> None:
     \b
     tripletkit cache info --json
     """
-    from tripletkit.features.store import FILE_NAME, FeatureStore, default_folder
+    from tripletkit.features.stores import find_store, open_store
 
-    path = (cache or default_folder()) / FILE_NAME
-    uses = []
-    if path.is_file():
-        with FeatureStore(cache) as store:
-            uses = store.uses()
-    size_bytes = sum(file.stat().st_size for file in path.parent.glob(f"{FILE_NAME}*"))
-    rows = [use.to_json() for use in uses]
+    path, size_bytes = find_store(cache)
+    rows = []
+    if size_bytes is not None:
+        with open_store(cache) as store:
+            rows = [use.to_json() for use in store.uses()]
+        _, size_bytes = find_store(cache)
+    size_bytes = size_bytes or 0
     if as_json:
         show_json({"path": str(path), "size_bytes": size_bytes, "spaces": rows})
         return
     click.echo(f"{path}: {_megabytes(size_bytes)}" if rows else f"{path}: empty")
     if rows:
-        table = [["backbone", "weights", "view", "images", "size", "last used"]]
+        table = [["backbone", "weights", "stage", "view", "images", "size", "last used"]]
         table += [
             [
                 row["backbone"],
                 row["weights_sha256"][:12],
+                row["stage"],
                 row["view"],
                 f"{row['n_images']:,}",
                 _megabytes(row["size_bytes"]),
@@ -58,11 +59,11 @@ def info(cache: Path | None, as_json: bool) -> None:
             ]
             for row in rows
         ]
-        click.echo(align_columns(table, right=[3, 4]))
+        click.echo(align_columns(table, right=[4, 5]))
 
 
 @cache.command()
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask before deleting.")
 @cache_option
 @quiet_option
 def clear(cache: Path | None, yes: bool) -> None:
@@ -72,12 +73,11 @@ def clear(cache: Path | None, yes: bool) -> None:
     tripletkit cache clear --yes
     """
     from tripletkit.features.exported_networks import remove_networks
-    from tripletkit.features.store import FILE_NAME, clear_store, default_folder
+    from tripletkit.features.stores import default_folder, empty_store, find_store
 
-    folder = cache or default_folder()
     if not yes:
-        click.confirm(f"Delete {folder / FILE_NAME}?", abort=True, err=True)
-    freed = clear_store(cache) + remove_networks(folder)
+        click.confirm(f"Delete {find_store(cache)[0]}?", abort=True, err=True)
+    freed = empty_store(cache) + remove_networks(cache or default_folder())
     say(f"Freed {_megabytes(freed)}.")
 
 
@@ -100,15 +100,14 @@ def prune(cache: Path | None, unused_days: int) -> None:
     import time
 
     from tripletkit.features.exported_networks import remove_networks
-    from tripletkit.features.store import FILE_NAME, FeatureStore, default_folder
+    from tripletkit.features.stores import default_folder, find_store, open_store
 
-    folder = cache or default_folder()
-    if not (folder / FILE_NAME).is_file():
+    if find_store(cache)[1] is None:
         say("There is no store.")
         return
-    with FeatureStore(cache) as store:
+    with open_store(cache) as store:
         dropped = store.prune(unused_days)
-    remove_networks(folder, time.time() - unused_days * 86_400)
+    remove_networks(cache or default_folder(), time.time() - unused_days * 86_400)
     say(f"Dropped the features of {dropped:,} images.")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -28,13 +28,7 @@ from tripletkit.cli.options import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from tripletkit.data.outputs import OutputFile
-    from tripletkit.evaluation.classification import ClassificationScores
     from tripletkit.features.sources import GivenWeights
-
-TRAINED, FROZEN = "trained embeddings", "frozen features"
 
 
 @click.command()
@@ -110,18 +104,16 @@ def classify(
     if held_out is not None and fraction is not None:
         raise click.UsageError("--fraction is for a share by chance, --held-out says which.")
 
+    from tripletkit.api.classifying import classify_held_out
     from tripletkit.data.output_forms import DRAWN_FORM
     from tripletkit.data.outputs import Outputs
     from tripletkit.data.splits.held_out import read_held_out
     from tripletkit.data.splits.stratified import hold_out_images
-    from tripletkit.evaluation.classification import (
-        CONFUSION_FORM,
-        Confusion,
-        classify_embeddings,
-    )
-    from tripletkit.evaluation.distances import FROZEN_DISTANCE
+    from tripletkit.evaluation.classification import CONFUSION_FORM
     from tripletkit.features.labelled_images import read_labelled
-    from tripletkit.reporting.style import check_figure_suffix
+    from tripletkit.reporting.figures import draw_confusion
+    from tripletkit.reporting.style import check_figure_suffix, write_figure
+    from tripletkit.texts.classification import describe_classification
 
     outputs = Outputs(
         [labels, held_out, model, *weights.values()], image_folders=[images], overwrite=force
@@ -154,52 +146,15 @@ def classify(
             "flatter. Name those that it has not seen with --held-out."
         )
     collection = open_collection(found.files, encoder.source, cache, skip_bad=skip_bad)
-    labelled = found.images[collection.is_usable()[found.images]]
-    queries, reference = labelled[is_query[labelled]], labelled[~is_query[labelled]]
-    spaces = {FROZEN: (collection.features, FROZEN_DISTANCE)}
-    if encoder.model is not None:
-        spaces = {TRAINED: (encoder.encode(collection.features), encoder.distance)} | spaces
-    of_image = found.labels.of_image
-    scores = {
-        name: classify_embeddings(
-            embeddings[reference], of_image[reference], embeddings[queries], of_image[queries],
-            distance, k,
-        )
-        for name, (embeddings, distance) in spaces.items()
-    }  # fmt: skip
-
-    first = next(iter(scores.values()))
-    confusion = Confusion(found.labels.classes, first.confusion)
+    classified = classify_held_out(found, is_query, collection, encoder, k)
+    confusion = classified.confusion
     if csv_file is not None:
         confusion.write(csv_file)
         say(f"Wrote {csv_file}.")
     if figure_file is not None:
-        _draw(figure_file, confusion.counts, confusion.labels)
-    distances = {name: distance for name, (_, distance) in spaces.items()}
-    from tripletkit.texts.classification import describe_classification
-
+        write_figure(figure_file, draw_confusion(confusion.counts, confusion.labels))
+        say(f"Drew {figure_file}.")
     if as_json:
-        show_json(_as_json(scores, distances, confusion.labels, confusion.counts))
+        show_json(classified.to_json())
     else:
-        show_text(describe_classification(scores, distances))
-
-
-def _draw(output: OutputFile, counts: np.ndarray, labels: list[str]) -> None:
-    from tripletkit.reporting.figures import draw_confusion
-    from tripletkit.reporting.style import write_figure
-
-    write_figure(output, draw_confusion(counts, labels))
-    say(f"Drew {output}.")
-
-
-def _as_json(
-    scores: dict[str, ClassificationScores],
-    distances: dict[str, str],
-    classes: list[str],
-    counts: np.ndarray,
-) -> dict[str, Any]:
-    by_space = {
-        name.replace(" ", "_"): {"distance": distances[name]} | score.to_json()
-        for name, score in scores.items()
-    }
-    return by_space | {"classes": classes, "confusion": counts.tolist()}
+        show_text(describe_classification(classified.scores, classified.distances))

@@ -44,7 +44,7 @@ ASK_WAYS = ("auto", "random", "margin", "disagreement")
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("judgements.sqlite"),
     show_default=True,
-    help="Database of the judgements; made if there is none, gone on with if there is.",
+    help="Database of the judgements; made if it is not there, continued if it is.",
 )
 @click.option(
     "--judge",

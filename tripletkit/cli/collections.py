@@ -25,9 +25,9 @@ def open_collection(
         cache: folder of the feature store. Defaults to the user's.
     """
     from tripletkit.features import collection
-    from tripletkit.features.store import FeatureStore
+    from tripletkit.features.stores import open_store
 
-    with FeatureStore(cache) as store, progress_bar("features", "image") as progress:
+    with open_store(cache) as store, progress_bar("features", "image") as progress:
         return collection.open_collection(
             files, source, store, skip_bad=skip_bad, progress=progress
         )

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tripletkit.cli.collections import open_collection
-from tripletkit.cli.console import say
+from tripletkit.cli.console import progress_bar, say
 from tripletkit.cli.encoders import choose_encoder, encoder_options, find_images
 from tripletkit.cli.options import (
     INPUT_FOLDER,
@@ -63,7 +62,11 @@ def embed(
     NPZ: arrays names and vectors. With --on-bad-image skip, images that cannot be read have
     no row.
     """
+    import numpy as np
+
     from tripletkit.data.outputs import Outputs
+    from tripletkit.features.stores import open_store
+    from tripletkit.search.parts import encode_all
     from tripletkit.search.vector_files import check_vector_suffix, vectors_form, write_vectors
 
     check_vector_suffix(output)
@@ -72,9 +75,10 @@ def embed(
     skip_bad = on_bad_image == "skip"
     files = find_images(images, skip_bad=skip_bad, follow_outside=follow_outside)
     encoder = choose_encoder(model, as_features, backbone, weights, views)
-    collection = open_collection(files, encoder.source, cache, skip_bad=skip_bad)
-    is_usable = collection.is_usable()
-    vectors = encoder.encode(collection.features)[is_usable]
+    with open_store(cache) as store, progress_bar("features", "image") as progress:
+        vectors = encode_all(files, encoder, store, skip_bad=skip_bad, progress=progress)
+    is_usable = np.isfinite(vectors[:, 0])
+    vectors = vectors[is_usable]
     names = [name for name, usable in zip(files.names, is_usable, strict=True) if usable]
     write_vectors(file, names, vectors)
     what = "features" if encoder.model is None else "embeddings"

@@ -22,7 +22,10 @@ from tripletkit.cli.options import OUTPUT_FOLDER, force_option, quiet_option
     help="Folder for train.txt and votes.csv; made if there is none.",
 )
 @click.option(
-    "--exclude", multiple=True, metavar="NAME", help="Leave a judge out. May be given again."
+    "--exclude",
+    multiple=True,
+    metavar="NAME",
+    help="Leave a judge out. May be given several times.",
 )
 @click.option(
     "--random-share",

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 @click.option(
     "--learning-rate",
     type=FiniteRange(0, min_open=True),
-    help=f"Of Adam.  [default: {defaults.FINE_TUNE_LEARNING_RATE:g}]",
+    help=f"Learning rate of Adam.  [default: {defaults.FINE_TUNE_LEARNING_RATE:g}]",
 )
 @settings_options
 @click.option(

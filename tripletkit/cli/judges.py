@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     help="Triplet file with questions whose answer is known, beside those of `collect --gold`.",
 )
 @click.option(
-    "--exclude", multiple=True, metavar="NAME", help="Leave a judge out. May be given again."
+    "--exclude",
+    multiple=True,
+    metavar="NAME",
+    help="Leave a judge out. May be given several times.",
 )
 @json_option
 @quiet_option

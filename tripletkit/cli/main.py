@@ -19,6 +19,7 @@ from tripletkit.cli.controls import controls
 from tripletkit.cli.embed import embed
 from tripletkit.cli.export import export
 from tripletkit.cli.export_judgements import export_judgements
+from tripletkit.cli.extract import extract
 from tripletkit.cli.finetune import finetune
 from tripletkit.cli.flags import spell_flags
 from tripletkit.cli.judges import judges
@@ -95,6 +96,7 @@ for command in (
     embed,
     export,
     export_judgements,
+    extract,
     finetune,
     judges,
     losses,

@@ -50,8 +50,14 @@ if TYPE_CHECKING:
 @click.option(
     "--index",
     type=OUTPUT_FILE,
-    help="File of an approximate index, for large collections: made if it is not there, used "
-    "without a look at the other images if it is. Needs tripletkit[search].",
+    help="File of an approximate index, for large collections: made if it is not there; if "
+    "it is, no other image is read. Needs tripletkit[search].",
+)
+@click.option(
+    "--check-recall",
+    is_flag=True,
+    help="Also say which share of the true neighbours the --index finds, of images of the "
+    "collection drawn by chance.",
 )
 @click.option("--collage", type=OUTPUT_FILE, help="Image to draw: a row for each query.")
 @click.option(
@@ -74,6 +80,7 @@ def neighbors(
     backbone: list[str] | None,
     views: list[str] | None,
     index: Path | None,
+    check_recall: bool,
     collage: Path | None,
     labels: Path | None,
     weights: GivenWeights,
@@ -97,7 +104,7 @@ def neighbors(
     from tripletkit.data.labels import read_labels
     from tripletkit.data.output_forms import DRAWN_FORM
     from tripletkit.data.outputs import Outputs
-    from tripletkit.features.store import FeatureStore
+    from tripletkit.features.stores import open_store
     from tripletkit.search.approximate import INDEX_FORM, check_faiss
     from tripletkit.search.collection import CollectionSearch, add_labels, find_same, list_neighbors
     from tripletkit.texts.neighbors import describe_neighbors
@@ -117,12 +124,14 @@ def neighbors(
     index_file = outputs.optional_file(index if makes_index else None, INDEX_FORM)
     if index is not None:
         check_faiss()
+    elif check_recall:
+        raise click.UsageError("--check-recall needs --index.")
     label_of = read_labels(input_source(labels)) if labels else {}
     skip_bad = on_bad_image == "skip"
     query_files = find_queries(queries)
     files = find_images(images, skip_bad=skip_bad, follow_outside=follow_outside)
     encoder = choose_encoder(model, as_features, backbone, weights, views)
-    with FeatureStore(cache) as store:
+    with open_store(cache) as store:
         own, contents = query_files.contents(store).hashes, files.contents(store).hashes
     same = find_same(own, contents)
     with progress_bar("features", "image") as progress:
@@ -133,6 +142,9 @@ def neighbors(
             found = search.exactly(k, same)
         else:
             found = search.by_index(k, same, index_file or index, contents)
+        recall = search.measure_recall(k) if check_recall else None
+    if recall is not None:
+        say(f"Recall at {k}: {recall:.3f} of the neighbours that exact search finds.")
 
     answers = [
         list_neighbors(name, list(found.of(query)), files.names)
@@ -148,6 +160,7 @@ def neighbors(
         draw_neighbors(collage_file, answers, query_files, files)
         say(f"Drew {collage_file}.")
     if as_json:
-        show_json({"distance": encoder.distance, "queries": answers})
+        of_index = {} if recall is None else {"recall": recall}
+        show_json({"distance": encoder.distance, **of_index, "queries": answers})
     else:
         show_text(describe_neighbors(answers, with_labels=bool(label_of)))

@@ -148,7 +148,7 @@ seed_option = click.option(
     type=WholeRange(0),
     default=defaults.SEED,
     show_default=True,
-    help="Start of every choice by chance. The same seed gives the same result.",
+    help="Seed of all random choices. The same seed gives the same result.",
 )
 
 cache_option = click.option(

@@ -65,12 +65,11 @@ def score(
 
     from tripletkit.data.judgement_files import is_judgements
     from tripletkit.data.judgements import read_questions
-    from tripletkit.evaluation.answers import (
+    from tripletkit.evaluation.answers import read_answers, read_truth
+    from tripletkit.evaluation.belonging import (
         check_not_exchanged,
         check_same_length,
         check_same_questions,
-        read_answers,
-        read_truth,
     )
     from tripletkit.evaluation.random_share import take_random_share
     from tripletkit.evaluation.scoring import score_answers, warn_of_ties

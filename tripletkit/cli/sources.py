@@ -91,10 +91,19 @@ def backbone_option(help_text: str, **attributes: Any) -> Any:
     return click.option(
         "--backbone",
         callback=_read_names("tripletkit.features.sources:check_backbone_names"),
+        shell_complete=lambda *given: _complete_backbones(given[-1]),
         metavar="NAME|FILE.onnx[,...]",
         help=help_text,
         **attributes,
     )
+
+
+def _complete_backbones(incomplete: str) -> list[str]:
+    """Return what the last name of a list may become; files are left to the shell."""
+    from tripletkit.features.backbones import AUTO, BACKBONES
+
+    before, comma, last = incomplete.rpartition(",")
+    return [before + comma + name for name in (AUTO, *BACKBONES) if name.startswith(last)]
 
 
 views_option = click.option(
@@ -141,8 +150,8 @@ encoder_detail_options = group_options(
         metavar="NAME[:cls|:mean]",
         expose_value=False,
         callback=_remember,
-        help="Which output of a --backbone FILE.onnx are the features, and of tokens or a map "
-        "which; needed where several could be.",
+        help="Output of a --backbone FILE.onnx to take as features, such as "
+        "last_hidden_state:mean; needed where several could be meant.",
     ),
 )
 

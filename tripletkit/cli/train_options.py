@@ -40,14 +40,14 @@ data_options = section(
         "--votes-as",
         type=click.Choice(["soft", "weight", "majority"]),
         help="What training makes of votes. soft: both ways round, each as often as people said "
-        "it. weight: what most said, the more the surer they are. majority: what most said.  "
+        "it. weight: what most said, weighed by their lead. majority: what most said.  "
         f"[default: {defaults.VOTES_AS}]",
     ),
 )
 
 validation_options = section(
     "Validation",
-    click.option("--val", type=INPUT_FILE, help="Validation triplets of their own."),
+    click.option("--val", type=INPUT_FILE, help="File of validation triplets."),
     click.option(
         "--val-truth",
         type=INPUT_FILE,

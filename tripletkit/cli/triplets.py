@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     help="Triplets for each image as anchor; balanced by class, on average.  "
     f"[default: {defaults.TRIPLETS_PER_ANCHOR}]",
 )
-@click.option("--count", type=WholeRange(1), metavar="N", help="Triplets in all, instead.")
+@click.option(
+    "--count", type=WholeRange(1), metavar="N", help="Triplets in all, instead of --per-anchor."
+)
 @click.option(
     "--balance",
     type=click.Choice(defaults.TRIPLET_BALANCES),

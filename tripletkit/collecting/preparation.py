@@ -16,7 +16,7 @@ from tripletkit.errors import DataWarning, describe_problems
 from tripletkit.features.collection import find_files, load_collection
 from tripletkit.features.image_views import choose_views
 from tripletkit.features.sources import GivenWeights, choose_source
-from tripletkit.features.store import FeatureStore
+from tripletkit.features.stores import open_store
 
 
 def compute_features(
@@ -30,7 +30,7 @@ def compute_features(
     """Return the features of images, NaN where one cannot be read; runs in its own process."""
     source = choose_source(backbone, weights, choose_views(views or [defaults.VIEWS]))
     files = find_files(names, [str(folder)] * len(names), folder, skip_bad=True)
-    with FeatureStore(cache) as store:
+    with open_store(cache) as store:
         return load_collection(files, source, store, skip_bad=True).features
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from tripletkit.data.cycles import find_distance_cycles
 from tripletkit.data.triplets import Triplets
-from tripletkit.evaluation.answers import Answers, check_same_length, check_same_questions
+from tripletkit.evaluation.answers import Answers
+from tripletkit.evaluation.belonging import check_same_length, check_same_questions
 from tripletkit.evaluation.consistency import Consistency, check_consistency
 from tripletkit.evaluation.intervals import Interval, wilson_interval
 

@@ -10,7 +10,8 @@ import numpy as np
 from tripletkit.data.names import guard_formula
 from tripletkit.data.outputs import Destination, open_output
 from tripletkit.data.triplets import Triplets
-from tripletkit.evaluation.answers import Answers, Truth, check_same_questions
+from tripletkit.evaluation.answers import Answers, Truth
+from tripletkit.evaluation.belonging import check_same_questions
 
 
 def find_questions(entries: Sequence[Answers], triplets: Triplets | None) -> Triplets | None:

@@ -12,7 +12,8 @@ from tripletkit.data.judgements import find_questions, read_judgements
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import Votes
 from tripletkit.errors import AnswerFileError
-from tripletkit.evaluation.answers import Answers, check_same_length
+from tripletkit.evaluation.answers import Answers
+from tripletkit.evaluation.belonging import check_same_length
 
 logger = logging.getLogger("tripletkit")
 

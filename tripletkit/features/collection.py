@@ -24,7 +24,7 @@ from tripletkit.features.exported_networks import load_network_function
 from tripletkit.features.extract import extract_features
 from tripletkit.features.given_features import GivenFeatures, GivenSource
 from tripletkit.features.sources import FeatureSource
-from tripletkit.features.store import FeatureStore
+from tripletkit.features.stores import Store
 from tripletkit.progress import Progress
 
 logger = logging.getLogger("tripletkit")
@@ -54,7 +54,7 @@ class NamedFiles:
 
     _contents: FileContents | None = field(default=None, compare=False, repr=False)
 
-    def contents(self, store: FeatureStore) -> FileContents:
+    def contents(self, store: Store) -> FileContents:
         """Return the content hash of each file: what an image is, whatever its name.
 
         They are computed when they are first asked for, and travel with the names from then on.
@@ -65,6 +65,25 @@ class NamedFiles:
         if self._contents is None:
             object.__setattr__(self, "_contents", hash_files(self.paths, store))
         return self._contents
+
+    def take(self, rows: Sequence[int]) -> NamedFiles:
+        """Return some of these files, in the order of their indices as given."""
+        place_of = {index: place for place, index in enumerate(rows) if index in self.problems}
+        contents = None
+        if (known := self._contents) is not None:
+            bad = {i: place for place, i in enumerate(rows) if i in known.problems}
+            contents = FileContents(
+                [known.hashes[index] for index in rows],
+                {place: known.problems[index] for index, place in bad.items()},
+            )
+        return NamedFiles(
+            [self.names[index] for index in rows],
+            [self.places[index] for index in rows],
+            [self.paths[index] for index in rows],
+            {place: self.problems[index] for index, place in place_of.items()},
+            self.has_folder,
+            contents,
+        )
 
     def joined(self, others: NamedFiles) -> NamedFiles:
         """Return these files and then others, which may have the same names."""
@@ -146,7 +165,7 @@ def find_files(
     return NamedFiles(names, places, located.paths, located.problems)
 
 
-def find_same_images(files: NamedFiles, store: FeatureStore) -> np.ndarray:
+def find_same_images(files: NamedFiles, store: Store) -> np.ndarray:
     """Return `(n_names,)` int64: for each name the first one whose file has the same content.
 
     So `7`, `7.jpg` and a copy of it are one image, and a split cannot part them.
@@ -168,7 +187,7 @@ def find_same_images(files: NamedFiles, store: FeatureStore) -> np.ndarray:
 def load_collection(
     files: NamedFiles,
     source: FeatureSource | GivenSource,
-    store: FeatureStore,
+    store: Store,
     *,
     skip_bad: bool = False,
     progress: Progress | None = None,
@@ -225,28 +244,33 @@ def load_collection(
 def open_collection(
     files: NamedFiles,
     source: FeatureSource,
-    store: FeatureStore,
+    store: Store,
     *,
     skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> Collection:
     """Load the features of images and say how many were computed; see `load_collection`."""
     collection = load_collection(files, source, store, skip_bad=skip_bad, progress=progress)
+    tell_collection(collection, source, len(files.names))
+    return collection
+
+
+def tell_collection(collection: Collection, source: FeatureSource, n_images: int) -> None:
+    """Say how many images' features were computed and stored, and which are left out."""
     if n_bad := len(collection.problems):
         warnings.warn(
             f"{n_bad:,} images are left out:\n{describe_problems(collection.problems)}",
             DataWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     if not source.parts:
-        logger.info("Features: %s images given.", f"{len(files.names) - n_bad:,}")
-        return collection
+        logger.info("Features: %s images given.", f"{n_images - n_bad:,}")
+        return
     logger.info(
         "Features: %s images computed, %s from the store.",
         f"{collection.n_computed:,}",
         f"{collection.n_stored:,}",
     )
-    return collection
 
 
 def warn_of_missing(files: NamedFiles) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
 
-from tripletkit.features.store import FeatureStore
+from tripletkit.features.stores import Store
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class FileContents:
     problems: dict[int, str]
 
 
-def hash_files(paths: Sequence[Path | None], store: FeatureStore) -> FileContents:
+def hash_files(paths: Sequence[Path | None], store: Store) -> FileContents:
     """Hash image files, each read only where its size or time changed since it was hashed.
 
     Args:

@@ -23,8 +23,9 @@ from tripletkit.errors import ImageReadError, StoredFeaturesError
 from tripletkit.features.backbone import Backbone
 from tripletkit.features.contents import FileContents, hash_files, thread_pool
 from tripletkit.features.image_views import ORIGINAL, View, read_views
-from tripletkit.features.store import FeatureSpace, FeatureStore
+from tripletkit.features.store import FeatureSpace
 from tripletkit.features.store_checksums import file_stamp
+from tripletkit.features.stores import Store
 from tripletkit.progress import Progress
 
 # `(batch_size, side, side, 3)` uint8 -> `(batch_size, n_features)` float32, the columns of
@@ -54,7 +55,7 @@ def extract_features(
     paths: Sequence[Path | None],
     backbone: Backbone,
     spaces: Sequence[FeatureSpace],
-    store: FeatureStore,
+    store: Store,
     load_function: Callable[[], FeatureFunction],
     progress: Progress | None = None,
     views: Sequence[View] = (ORIGINAL,),
@@ -97,7 +98,7 @@ def _extract(
     known: FileContents,
     backbone: Backbone,
     spaces: Sequence[FeatureSpace],
-    store: FeatureStore,
+    store: Store,
     load_function: Callable[[], FeatureFunction],
     progress: Progress | None,
     views: Sequence[View],
@@ -171,7 +172,7 @@ def view_space(space: FeatureSpace, view: View) -> FeatureSpace:
 
 def _find_missing(
     spaces_of: Mapping[View, Sequence[FeatureSpace]],
-    store: FeatureStore,
+    store: Store,
     contents: Iterable[bytes],
 ) -> dict[bytes, list[View]]:
     """Return content -> the views that it lacks in a space, in the order of the contents."""
@@ -188,7 +189,7 @@ def _find_missing(
 
 
 def _read_mean(
-    store: FeatureStore, spaces: Sequence[FeatureSpace], contents: Sequence[bytes]
+    store: Store, spaces: Sequence[FeatureSpace], contents: Sequence[bytes]
 ) -> np.ndarray:
     """Return the mean of the features in several spaces, one of which is in memory at a time."""
     total = store.read(spaces[0], contents)

@@ -13,7 +13,7 @@ import numpy as np
 from tripletkit.data.labels import NO_LABEL, ImageLabels, read_classes, read_labels
 from tripletkit.errors import MAX_SHOWN
 from tripletkit.features.collection import NamedFiles, find_files, find_same_images
-from tripletkit.features.store import FeatureStore
+from tripletkit.features.stores import Store, open_store
 
 logger = logging.getLogger("tripletkit")
 
@@ -72,7 +72,7 @@ def read_labelled(
     )
     places = [str(source) if is_path else "<stdin>"] * len(label_of)
     more = {name: label for name, label in (further or {}).items() if name not in label_of}
-    with FeatureStore(cache) as store:
+    with open_store(cache) as store:
         return find_labelled(
             label_of | more,
             [*places, *[str(further_source)] * len(more)],
@@ -87,7 +87,7 @@ def find_labelled(
     label_of: Mapping[str, str | None],
     places: Sequence[str],
     folder: Path | None,
-    store: FeatureStore,
+    store: Store,
     *,
     skip_bad: bool = False,
     follow_outside: bool = False,

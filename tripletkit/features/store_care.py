@@ -43,11 +43,18 @@ class SpaceUse:
         return {
             "backbone": str(self.facts.get("backbone", "(damaged)")),
             "weights_sha256": str(self.facts.get("weights_sha256", "")),
+            "stage": _stage_of(self.facts),
             "view": str(self.facts.get("view", ORIGINAL.name)),
             "n_images": self.n_images,
             "size_bytes": self.size_bytes,
             "last_used": datetime.fromtimestamp(self.last_used_s).date().isoformat(),
         }
+
+
+def _stage_of(facts: dict[str, object]) -> str:
+    """Return the layer of an earlier stage that features are of; `last` for a backbone's end."""
+    stage = facts.get("stage")
+    return str(stage.get("layer", "(damaged)")) if isinstance(stage, dict) else "last"
 
 
 def list_uses(file: StoreFile) -> list[SpaceUse]:

@@ -40,7 +40,7 @@ def check_settings(
         raise SettingsError(
             "members",
             f"`loss={loss.name}` keeps its class centers with one head whose embeddings are not "
-            "compressed: leave `members` away, and `dim` with `recipe=residual`.",
+            "compressed: leave out `members`, and `dim` with `recipe=residual`.",
         )
     if not from_pixels:
         for name in ("flip", "shift"):
@@ -59,7 +59,7 @@ def _check_joined(given: Mapping[str, Any], recipe: Recipe) -> None:
             raise SettingsError(
                 name,
                 f"`recipe={recipe.name}` chooses its heads and how they learn by held-out draws, "
-                f"so it takes no `{name}`: leave it away, or use `recipe=residual`.",
+                f"so it takes no `{name}`: leave it out, or use `recipe=residual`.",
             )
 
 
@@ -88,7 +88,7 @@ def _check_needs(
         raise SettingsError(
             name,
             f"`{name}={given[name]}` looks at classes, which votes on triplets say nothing of. "
-            "Leave one away.",
+            "Leave out one of them.",
         )
     if mines and loss.of_triplets is None:
         with_triplets = ", ".join(each.name for each in LOSSES.values() if each.of_triplets)

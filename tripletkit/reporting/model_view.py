@@ -21,7 +21,7 @@ from tripletkit.evaluation.scoring import Score
 from tripletkit.evaluation.validation import score_embeddings
 from tripletkit.features.collection import find_files, open_collection
 from tripletkit.features.sources import GivenWeights
-from tripletkit.features.store import FeatureStore
+from tripletkit.features.stores import open_store
 from tripletkit.model.model_folder import ModelFolder
 from tripletkit.progress import Progress
 from tripletkit.search.encoders import Encoder
@@ -171,7 +171,7 @@ def open_views(
             skip_bad=skip_bad,
             follow_outside=follow_outside,
         )
-        with FeatureStore(cache) as store:
+        with open_store(cache) as store:
             collection = open_collection(files, source, store, skip_bad=skip_bad, progress=progress)
         encoder = Encoder(source, model)
         views.append(

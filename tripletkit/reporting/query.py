@@ -14,7 +14,7 @@ from tripletkit import defaults
 from tripletkit.errors import ImageReadError, SettingsError
 from tripletkit.features.collection import NamedFiles, load_collection
 from tripletkit.features.given_features import GivenSource
-from tripletkit.features.store import FeatureStore
+from tripletkit.features.stores import open_store
 from tripletkit.reporting.album import thumbnail_uri
 from tripletkit.reporting.reported import Reported
 from tripletkit.search.collection import find_same
@@ -44,7 +44,7 @@ class QuerySearch:
         self._models, self._cache = models, cache
         # One image after the other: a backbone takes all processors as it is.
         self._lock = threading.Lock()
-        with FeatureStore(cache) as store:
+        with open_store(cache) as store:
             self._contents = [
                 NamedFiles([], [], list(model.view.paths), {}).contents(store).hashes
                 for model in models
@@ -75,7 +75,7 @@ class QuerySearch:
         model = self._models[number]
         view = model.view
         file = NamedFiles([_NAME], [_NAME], [path], {})
-        with FeatureStore(self._cache) as store:
+        with open_store(self._cache) as store:
             own = file.contents(store).hashes
             collection = load_collection(file, view.encoder.source, store)
         images = view.shown

@@ -4,6 +4,10 @@ Faiss's inverted file: k-means cuts the embeddings into cells, and a query is co
 the nearest cells only. (A graph index such as HNSW finds as much but takes minutes instead of a
 second to build over a million embeddings, and room for its links.)
 
+Vectors that would not fit in memory beside each other are kept as codes instead (IVF-PQ): a part of
+them trains the cells and the codes, all are added a part at a time, and the nearest by their codes
+are then measured by their own vectors.
+
 An index knows what it was made of and is refused for anything else.
 """
 
@@ -11,12 +15,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from tripletkit import defaults
 from tripletkit.data.array_files import read_array_file
@@ -28,6 +33,9 @@ from tripletkit.search.exact import Neighbors, rank_candidates
 
 # Increase when an older tripletkit could not read a newer file rightly.
 FORMAT_VERSION = 1
+# The 256 values of each byte of a code: trained on so many vectors each, in so many rounds of
+# k-means. Faiss's 256 and 25 take ten times as long and found hardly more.
+_POINTS_PER_CODE, _CODE_ROUNDS = 64, 10
 INDEX_FORM = archive_form("an index of `neighbors`", ["facts.npy", "index.npy"])
 
 
@@ -80,7 +88,7 @@ class ApproximateIndex:
         faiss = _import_faiss()
         usable = np.flatnonzero(np.isfinite(embeddings).all(axis=1))
         vectors = self._arrange(embeddings[usable], origin.distance)
-        n_cells = max(1, round(len(vectors) ** 0.5))
+        n_cells = count_cells(len(vectors))
         metric = faiss.METRIC_L1 if origin.distance == "l1" else faiss.METRIC_L2
         self._index = faiss.index_factory(embeddings.shape[1], f"IVF{n_cells},Flat", metric)
         # Small cells are fine here; faiss would warn of them on stderr.
@@ -89,8 +97,55 @@ class ApproximateIndex:
         self._index.add_with_ids(vectors, usable)
         self.origin = origin
 
+    @classmethod
+    def of_parts(
+        cls,
+        parts: Iterable[tuple[int, np.ndarray]],
+        sample: np.ndarray,
+        origin: IndexOrigin,
+    ) -> ApproximateIndex:
+        """Make an index of codes without having all embeddings in memory.
+
+        Args:
+            parts: (first row, embeddings) of the collection.
+            sample: `(n, n_dims)` float32: embeddings that it is trained on.
+            origin: what they are embeddings of; its distance is not L1.
+        """
+        faiss = _import_faiss()
+        index = cls.__new__(cls)
+        index.origin = origin
+        n_dims = sample.shape[1]
+        n_cells = count_cells(origin.n_images)
+        index._index = faiss.index_factory(n_dims, f"IVF{n_cells},PQ{count_codes(n_dims)}")
+        index._index.cp.min_points_per_centroid = 1
+        codes = index._index.pq.cp
+        codes.min_points_per_centroid, codes.max_points_per_centroid = 1, _POINTS_PER_CODE
+        codes.niter = _CODE_ROUNDS
+        # BLAS's threads wait for each other longer than products of so few numbers take.
+        with threadpool_limits(1, "blas"):
+            index._index.train(cls._arrange(sample, origin.distance))
+        for start, embeddings in parts:
+            usable = np.flatnonzero(np.isfinite(embeddings).all(axis=1))
+            vectors = cls._arrange(embeddings[usable], origin.distance)
+            index._index.add_with_ids(vectors, usable + start)
+        return index
+
+    @property
+    def has_codes(self) -> bool:
+        """Whether it holds codes instead of embeddings."""
+        return not isinstance(self._index, _import_faiss().IndexIVFFlat)
+
+    def describe(self) -> str:
+        """Return what kind of index it is, in words."""
+        kind = f"IVF-PQ, {self._index.code_size} bytes a vector" if self.has_codes else "IVF-Flat"
+        return f"{kind}, {self._index.nlist:,} cells"
+
     def search(
-        self, queries: np.ndarray, k: int, excluded: Sequence[np.ndarray] | None = None
+        self,
+        queries: np.ndarray,
+        k: int,
+        excluded: Sequence[np.ndarray] | None = None,
+        fetch: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> Neighbors:
         """Return about the k nearest embeddings of each query, measured as `find_neighbors` does.
 
@@ -98,17 +153,27 @@ class ApproximateIndex:
             queries: `(n_queries, n_dims)` float32, finite.
             k: how many.
             excluded: one array of rows a query, which are not its neighbours.
+            fetch: returns the embeddings of rows; needed where the index has codes.
         """
         excluded = excluded or [np.empty(0, dtype=np.int64)] * len(queries)
         queries = self._arrange(queries, self.origin.distance)
-        k_with_excluded = min(k + max(map(len, excluded), default=0), self._index.ntotal)
+        n_found = k + max(map(len, excluded), default=0)
+        n_found *= defaults.INDEX_CANDIDATES if self.has_codes else 1
+        n_found = max(min(n_found, self._index.ntotal), 1)
         self._index.nprobe = max(
             defaults.INDEX_MIN_CELLS, round(self._index.nlist * defaults.INDEX_CELLS_SHARE)
         )
-        _, rows, vectors = self._index.search_and_reconstruct(queries, max(k_with_excluded, 1))
-        query_of, place = np.nonzero(rows >= 0)
-        places = query_of * rows.shape[1] + place
-        vectors = vectors.reshape(-1, vectors.shape[-1])
+        if self.has_codes:
+            _, rows = self._index.search(queries, n_found)
+            distinct = np.unique(rows[rows >= 0])
+            vectors = self._arrange(fetch(distinct), self.origin.distance)
+            query_of, place = np.nonzero(rows >= 0)
+            places = np.searchsorted(distinct, rows[query_of, place])
+        else:
+            _, rows, vectors = self._index.search_and_reconstruct(queries, n_found)
+            query_of, place = np.nonzero(rows >= 0)
+            places = query_of * rows.shape[1] + place
+            vectors = vectors.reshape(-1, vectors.shape[-1])
         distances = distances_between(queries, query_of, vectors, places, self.origin.distance)
         rows = rows[query_of, place]
         return rank_candidates(query_of, rows, distances, len(queries), k, excluded)
@@ -165,7 +230,8 @@ class ApproximateIndex:
         loaded = cls.__new__(cls)
         try:
             loaded._index = faiss.deserialize_index(index)
-            is_index = isinstance(loaded._index, faiss.IndexIVFFlat)
+            kinds = (faiss.IndexIVFFlat, faiss.IndexIVFPQ)
+            is_index = isinstance(loaded._index, kinds)
             is_index = is_index and loaded._index.ntotal <= origin.n_images
         except (RuntimeError, AssertionError, TypeError, ValueError, MemoryError):
             is_index = False
@@ -184,6 +250,25 @@ class ApproximateIndex:
             lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
             vectors = vectors / np.where(lengths > 0, lengths, 1.0)
         return np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+def needs_codes(n_images: int, n_dims: int, distance: str) -> bool:
+    """Tell whether a collection is too large for an index of its embeddings as they are.
+
+    Codes know no L1 distance, and each of their bytes is learned from 256 images at least.
+    """
+    return distance != "l1" and n_images > 256 and 4 * n_images * n_dims > defaults.INDEX_FLAT_BYTES
+
+
+def count_cells(n_images: int) -> int:
+    """Return how many cells an index of so many embeddings has."""
+    return max(1, round(n_images**0.5))
+
+
+def count_codes(n_dims: int) -> int:
+    """Return the bytes of a code: one for each of equal pieces of at least so many numbers."""
+    most = max(1, n_dims // defaults.INDEX_CODE_DIMS)
+    return max(n for n in range(1, most + 1) if n_dims % n == 0)
 
 
 def fingerprint_collection(names: Sequence[str], contents: Sequence[bytes | None]) -> str:

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tripletkit import defaults
 from tripletkit.data.outputs import OutputFile
 from tripletkit.errors import ImageReadError
-from tripletkit.features.collection import NamedFiles, open_collection
-from tripletkit.features.store import FeatureStore
+from tripletkit.features.collection import NamedFiles, load_collection, tell_collection
+from tripletkit.features.stores import Store, open_store
 from tripletkit.progress import Progress
-from tripletkit.search.approximate import ApproximateIndex, IndexOrigin, fingerprint_collection
+from tripletkit.search.approximate import (
+    ApproximateIndex,
+    IndexOrigin,
+    count_cells,
+    fingerprint_collection,
+    needs_codes,
+)
 from tripletkit.search.encoders import Encoder
-from tripletkit.search.exact import Neighbors, find_neighbors
+from tripletkit.search.exact import Neighbors
+from tripletkit.search.parts import encode_all, encode_in_parts, find_neighbors_in_parts
 
 logger = logging.getLogger("tripletkit")
 
@@ -43,45 +52,127 @@ class CollectionSearch:
         progress: Progress | None = None,
     ) -> None:
         self.encoder, self.files, self.query_files = encoder, files, query_files
-        self._cache, self._skip_bad, self._progress = cache, skip_bad, progress
+        self._cache, self._skip_bad, self._told = cache, skip_bad, progress
 
     def exactly(self, k: int, same: list) -> Neighbors:
-        queries, embeddings = self._encode(self.files)
-        return find_neighbors(embeddings, queries, k, self.encoder.distance, same)
+        with open_store(self._cache) as store:
+            queries = self._encode_queries(store)
+            return find_neighbors_in_parts(
+                self._parts(store), queries, k, self.encoder.distance, same
+            )
 
     def by_index(self, k: int, same: list, place: Path | OutputFile, contents: list) -> Neighbors:
-        """Search by the index at a path, or make it in a file that may be written."""
+        """Search by the index at a path, or make it in a file that may be written.
+
+        Attributes afterwards:
+            index: what was searched by.
+        """
+        n_images = len(self.files.names)
+        distance = self.encoder.distance
         origin = IndexOrigin(
             self.encoder.fingerprint,
-            self.encoder.distance,
+            distance,
             fingerprint_collection(self.files.names, contents),
-            len(self.files.names),
+            n_images,
         )
-        if isinstance(place, Path):
-            index = ApproximateIndex.load(place, origin)
-            queries, _ = self._encode(None)
-        else:
-            queries, embeddings = self._encode(self.files)
-            index = ApproximateIndex(embeddings, origin)
-            index.save(place)
-            logger.info("Wrote the index %s.", place)
-        return index.search(queries, k, same)
+        with open_store(self._cache) as store:
+            queries = self._encode_queries(store, tell=isinstance(place, Path))
+            if isinstance(place, Path):
+                self.index = ApproximateIndex.load(place, origin)
+            else:
+                if needs_codes(n_images, queries.shape[1], distance):
+                    parts = self._parts(store)
+                    sample = self._fetch(store)(_draw_rows(n_images))
+                    sample = sample[np.isfinite(sample).all(axis=1)]
+                    self.index = ApproximateIndex.of_parts(parts, sample, origin)
+                else:
+                    embeddings = encode_all(
+                        self.files,
+                        self.encoder,
+                        store,
+                        skip_bad=self._skip_bad,
+                        progress=self._told,
+                    )
+                    self.index = ApproximateIndex(embeddings, origin)
+                self.index.save(place)
+                logger.info("Wrote the index %s (%s).", place, self.index.describe())
+            return self.index.search(queries, k, same, self._fetch(store))
 
-    def _encode(self, files: NamedFiles | None) -> tuple:
-        """Return the vectors of the queries and of the collection, if it is asked for."""
-        query_files, encoder = self.query_files, self.encoder
-        n_queries = len(query_files.names)
-        both = query_files if files is None else query_files.joined(files)
-        with FeatureStore(self._cache) as store:
-            collection = open_collection(
-                both, encoder.source, store, skip_bad=self._skip_bad, progress=self._progress
+    def measure_recall(self, k: int, seed: int = defaults.SEED) -> float:
+        """Return the share of true neighbours that the index finds of images drawn by chance.
+
+        It reads the features of the whole collection once. `by_index` comes first.
+        """
+        n_images = len(self.files.names)
+        n_queries = min(defaults.RECALL_QUERIES, n_images)
+        rows = np.sort(np.random.default_rng(seed).choice(n_images, n_queries, replace=False))
+        with open_store(self._cache) as store:
+            fetch = self._fetch(store)
+            queries = fetch(rows)
+            usable = np.isfinite(queries).all(axis=1)
+            queries, itself = queries[usable], list(rows[usable][:, None])
+            parts = self._parts(store, tell=False)
+            exact = find_neighbors_in_parts(parts, queries, k, self.encoder.distance, itself)
+            found = self.index.search(queries, k, itself, fetch)
+        hits = [
+            len(np.intersect1d(true[true >= 0], got))
+            for true, got in zip(exact.rows, found.rows, strict=True)
+        ]
+        return float(np.sum(hits) / max(np.sum(exact.rows >= 0), 1))
+
+    def _parts(self, store: Store, *, tell: bool = True) -> Iterator[tuple[int, np.ndarray]]:
+        return encode_in_parts(
+            self.files,
+            self.encoder,
+            store,
+            skip_bad=self._skip_bad,
+            progress=self._told,
+            tell=tell,
+        )
+
+    def _fetch(self, store: Store) -> Callable[[np.ndarray], np.ndarray]:
+        """Return what gives the vectors of rows of the collection."""
+
+        def fetch(rows: np.ndarray) -> np.ndarray:
+            parts = encode_in_parts(
+                self.files.take(rows.tolist()), self.encoder, store, skip_bad=True, tell=False
             )
-        is_usable = collection.is_usable()
-        for name, usable in zip(query_files.names, is_usable[:n_queries], strict=True):
+            return np.vstack([vectors for _, vectors in parts])
+
+        return fetch
+
+    def _make_flat(self, store: Store, origin: IndexOrigin) -> ApproximateIndex:
+        options = {"skip_bad": self._skip_bad, "progress": self._told}
+        return ApproximateIndex(encode_all(self.files, self.encoder, store, **options), origin)
+
+    def _make_codes(self, store: Store, origin: IndexOrigin) -> ApproximateIndex:
+        sample = self._fetch(store)(_draw_rows(origin.n_images))
+        sample = sample[np.isfinite(sample).all(axis=1)]
+        return ApproximateIndex.of_parts(self._parts(store), sample, origin)
+
+    def _encode_queries(self, store: Store, *, tell: bool = False) -> np.ndarray:
+        """Return the vectors of the queries.
+
+        Raises:
+            ImageReadError: if one cannot be read.
+        """
+        query_files, encoder = self.query_files, self.encoder
+        collection = load_collection(
+            query_files, encoder.source, store, skip_bad=self._skip_bad, progress=self._told
+        )
+        if tell:
+            tell_collection(collection, encoder.source, len(query_files.names))
+        for name, usable in zip(query_files.names, collection.is_usable(), strict=True):
             if not usable:
                 raise ImageReadError(f"`query` {name}: expected an image, cannot be read as one")
-        vectors = encoder.encode(collection.features)
-        return vectors[:n_queries], vectors[n_queries:]
+        return encoder.encode(collection.features)
+
+
+def _draw_rows(n_images: int) -> np.ndarray:
+    """Return the rows that train an index of codes, drawn by chance, always the same."""
+    n_rows = max(count_cells(n_images), 256) * defaults.INDEX_TRAIN_PER_CELL
+    rng = np.random.default_rng(defaults.SEED)
+    return np.sort(rng.choice(n_images, min(n_rows, n_images), replace=False))
 
 
 def find_same(own: list[bytes | None], contents: list[bytes | None]) -> list:

@@ -18,7 +18,7 @@ from tripletkit.evaluation.validation import score_embeddings
 from tripletkit.features.collection import Collection, NamedFiles, open_collection
 from tripletkit.features.keras_start import start_keras
 from tripletkit.features.sources import FeatureSource, GivenWeights
-from tripletkit.features.store import FeatureStore
+from tripletkit.features.stores import open_store
 from tripletkit.model.embedding import embed
 from tripletkit.model.model_folder import ModelFolder, check_model_output
 from tripletkit.model.settings import HeadSettings
@@ -104,7 +104,7 @@ def fine_tune(
             check_no_checkpoint(output, overwrite=overwrite)
     sources = find_sources(record, model.path, job.images)
     with ExitStack() as resources:
-        store = resources.enter_context(FeatureStore(job.cache))
+        store = resources.enter_context(open_store(job.cache))
         scratch = tempfile.TemporaryDirectory(prefix="tripletkit-")
         skip_bad = record.inputs.skip_bad
         inputs = read_inputs(

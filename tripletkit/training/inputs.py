@@ -38,7 +38,7 @@ from tripletkit.errors import (
 from tripletkit.evaluation.validation import chooses_epoch
 from tripletkit.features.collection import NamedFiles, find_files, find_same_images
 from tripletkit.features.labelled_images import find_labelled, tell_singleton_classes
-from tripletkit.features.store import FeatureStore
+from tripletkit.features.stores import Store
 from tripletkit.model.record import InputsRecord, VotesRecord
 from tripletkit.training.opened_sources import (
     as_triplets,
@@ -71,7 +71,7 @@ class TrainingInputs:
 def read_inputs(
     sources: TrainingSources,
     seed: int,
-    store: FeatureStore,
+    store: Store,
     *,
     skip_bad: bool = False,
     follow_outside: bool = False,
@@ -95,7 +95,7 @@ def read_inputs(
 
 
 def _read_judged(
-    sources: TrainingSources, seed: int, store: FeatureStore, **find_options: bool
+    sources: TrainingSources, seed: int, store: Store, **find_options: bool
 ) -> TrainingInputs:
     """Take judgements as they are given; labels, if any, are beside them."""
     triplets, votes, record = _read_triplets(sources)
@@ -125,7 +125,7 @@ def _read_judged(
 
 
 def _read_labelled(
-    sources: TrainingSources, seed: int, store: FeatureStore, **find_options: bool
+    sources: TrainingSources, seed: int, store: Store, **find_options: bool
 ) -> TrainingInputs:
     """Draw judgements from labels, holding images of every class out."""
     labels, of_labels = open_labels(sources.labels, sources.images)
@@ -277,7 +277,7 @@ def _hold_out(
         return hold_out_images(labels.of_image, 0, seed, images)
 
 
-def _merge_same_images(files: NamedFiles, store: FeatureStore) -> np.ndarray:
+def _merge_same_images(files: NamedFiles, store: Store) -> np.ndarray:
     same_as = find_same_images(files, store)
     copies = [(index, first) for index, first in enumerate(same_as) if index != first]
     if copies:

@@ -23,7 +23,7 @@ from tripletkit.features.collection import Collection, NamedFiles
 from tripletkit.features.decoded_images import DecodedImages
 from tripletkit.features.keras_backend import keras
 from tripletkit.features.sources import FeaturePart, FeatureSource
-from tripletkit.features.store import FeatureStore
+from tripletkit.features.stores import Store
 from tripletkit.features.trained_weights import write_random_weights
 from tripletkit.features.weights_files import file_sha256
 from tripletkit.features.weights_origin import WeightsFile
@@ -100,7 +100,7 @@ def train_from_pixels(
     source: FeatureSource,
     settings: HeadSettings,
     *,
-    store: FeatureStore,
+    store: Store,
     folder: Path,
     load: Callable[[NamedFiles, FeatureSource], Collection],
     on_epoch: Callable[[EpochRecord, int], None],
@@ -226,7 +226,7 @@ def _facts(
     files: NamedFiles,
     part: FeaturePart,
     settings: HeadSettings,
-    store: FeatureStore,
+    store: Store,
 ) -> dict[str, Any]:
     """Return all that decides the training, for a checkpoint."""
     needed = _needed(data)

@@ -30,7 +30,7 @@ from tripletkit.evaluation.validation import (
 from tripletkit.features.collection import Collection, NamedFiles, find_files, open_collection
 from tripletkit.features.keras_start import start_keras
 from tripletkit.features.sources import FeatureSource
-from tripletkit.features.store import FeatureStore
+from tripletkit.features.stores import Store, open_store
 from tripletkit.model.embedding import embed
 from tripletkit.model.history import EpochRecord, TrainedHead, tell_epoch
 from tripletkit.model.model_folder import check_model_output
@@ -86,7 +86,7 @@ def train(
         if job.is_from_scratch and not resume:
             check_no_checkpoint(output, overwrite=overwrite)
     with ExitStack() as resources:
-        store = resources.enter_context(FeatureStore(job.cache))
+        store = resources.enter_context(open_store(job.cache))
         inputs = read_inputs(
             job.sources,
             job.seed,
@@ -263,7 +263,7 @@ def log_epochs(folder: Path | None) -> Iterator[Callable[[EpochRecord, int], Non
 class _Loader:
     """Gives images their features; see `open_collection`."""
 
-    def __init__(self, store: FeatureStore, job: TrainingJob, stages: Stages) -> None:
+    def __init__(self, store: Store, job: TrainingJob, stages: Stages) -> None:
         self._store, self._skip_bad, self._stages = store, job.skip_bad, stages
 
     def __call__(self, files: NamedFiles, source: FeatureSource) -> Collection:

@@ -12,7 +12,7 @@ from tripletkit.evaluation.intervals import Interval
 from tripletkit.evaluation.pooled import PooledScore, compare_pooled
 from tripletkit.features.collection import open_collection
 from tripletkit.features.keras_start import start_keras
-from tripletkit.features.store import FeatureStore
+from tripletkit.features.stores import open_store
 from tripletkit.model.recipes import get_recipe
 from tripletkit.progress import Stages, no_stages
 from tripletkit.training.inputs import read_inputs
@@ -67,7 +67,7 @@ def sweep(
     ]
     for each in jobs:
         _check(each)
-    with FeatureStore(job.cache) as store:
+    with open_store(job.cache) as store:
         inputs = read_inputs(
             job.sources, job.seed, store, skip_bad=job.skip_bad, follow_outside=job.follow_outside
         )

@@ -1,0 +1,106 @@
+"""`tripletkit extract`: the features of very many images, into a store that machines share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tripletkit import defaults
+from tripletkit.cli.console import progress_bar, say, show_json, warn
+from tripletkit.cli.options import WholeRange, follow_outside_option, json_option, quiet_option
+from tripletkit.cli.sources import (
+    backbone_option,
+    choose_features,
+    encoder_detail_options,
+    views_option,
+    weights_option,
+)
+
+if TYPE_CHECKING:
+    from tripletkit.features.sources import GivenWeights
+
+
+@click.command()
+@click.argument("images", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--store",
+    "shared_store",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder of the shared store, made if it is new. Every command takes it as --cache.",
+)
+@backbone_option("Backbone, or several.", default=defaults.BACKBONE, show_default=True)
+@weights_option
+@views_option
+@encoder_detail_options
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16"]),
+    help="How a new store keeps numbers; float16 takes half the room.  [default: float32]",
+)
+@click.option("--shard", metavar="I/N", help="Only the I-th of N shares.")
+@click.option(
+    "--ray",
+    "address",
+    is_flag=False,
+    flag_value="local",
+    metavar="[ADDRESS]",
+    help="Work on the Ray cluster there; without ADDRESS, on one that is started for this run and "
+    "stopped. Needs tripletkit[ray].",
+)
+@click.option("--workers", type=WholeRange(1), help="Encoders at a time, with --ray.")
+@follow_outside_option
+@json_option
+@quiet_option
+def extract(
+    images: Path,
+    shared_store: Path,
+    backbone: list[str],
+    weights: GivenWeights,
+    views: list[str] | None,
+    dtype: str | None,
+    shard: str | None,
+    address: str | None,
+    workers: int | None,
+    follow_outside: bool,
+    as_json: bool,
+) -> None:
+    """Compute the features of a folder of images, or of a list of paths, into a shared store.
+
+    \b
+    tripletkit extract images/ --store features/
+    tripletkit extract list.txt --store features/ --backbone resnet50 --shard 3/16
+    tripletkit extract images/ --store features/ --ray
+
+    Images that are in the store are left alone, so that the same command goes on after anything
+    that stopped it. An image that cannot be read becomes a row with the reason.
+    """
+    from tripletkit.data.outputs import Outputs
+    from tripletkit.features.bulk_extraction import extract_in_bulk, list_sources
+    from tripletkit.features.stores import open_shared_store
+
+    if workers and not address:
+        raise click.UsageError("--workers needs --ray.")
+    Outputs([images], image_folders=[images if images.is_dir() else None]).folder(shared_store)
+    options: dict[str, Any] = {}
+    if address:
+        from tripletkit.features.ray_extraction import RayRunner
+
+        options["run"] = RayRunner(None if address == "local" else address, workers)
+    source = choose_features(backbone, weights, views)
+    listed = list_sources(images, follow_outside=follow_outside, share=shard)
+    with (
+        open_shared_store(shared_store, dtype) as store,
+        progress_bar("features", "image") as progress,
+    ):
+        result = extract_in_bulk(listed, source, store, progress=progress, **options)
+    if result.problems:
+        warn(result.describe_problems())
+    if as_json:
+        show_json({"store": str(shared_store)} | vars(result))
+    say(
+        f"{result.n_images:,} images: {result.n_computed:,} computed, {result.n_stored:,} were in "
+        f"the store {shared_store}."
+    )

@@ -1,0 +1,281 @@
+"""Filling a shared store by a pipeline of Ray Data: read and decode, encode, write.
+
+Ray decides where what runs, holds back readers that are ahead of the encoders, and runs anew what
+was lost with a worker. What becomes of a block does not depend on that; see `blocks`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import queue
+import sys
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from tripletkit.data.unfinished import private_temporary_folder
+from tripletkit.errors import MissingExtraError, RayError, TripletkitError
+from tripletkit.features.blocks import (
+    Block,
+    BlockJob,
+    BlockResult,
+    encode_block,
+    read_image,
+    write_block,
+)
+from tripletkit.features.bulk_extraction import prepare_network
+from tripletkit.features.shard_store import ShardStore
+
+# More threads than this hardly make one encoder faster; more encoders do.
+_THREADS_PER_ENCODER = 4
+_FOLDER_CHARS = 40
+_START_ATTEMPTS = 3
+_LOOK_EVERY_S = 5.0
+# What Ray is told of this process's wish for privacy: it would report statistics of its use.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    # Its remarks about its own insides.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+}
+
+
+class RayRunner:
+    """Runs blocks on a Ray cluster; a `Runner` of `extract_in_bulk`.
+
+    Args:
+        address: of the cluster; None for one that is started for the run and stopped.
+        n_workers: encoders at a time. Defaults to one a GPU, else one for every four processors.
+    Raises:
+        MissingExtraError: if Ray is not installed.
+    """
+
+    def __init__(self, address: str | None = None, n_workers: int | None = None) -> None:
+        _import_ray()
+        self.address, self.n_workers = address, n_workers
+
+    def __call__(self, blocks: Sequence[Block], job: BlockJob) -> Iterator[BlockResult]:
+        """Yield what became of each block, as it is done.
+
+        Raises:
+            RayError: if there is no cluster, or it is lost.
+            TripletkitError: what a worker raised.
+        """
+        prepare_network(job)
+        with _cluster(self.address, self.n_workers) as ray:
+            try:
+                yield from _run(ray, blocks, job, self.n_workers)
+            except ray.exceptions.RayError as error:
+                raise _explain(error) from error
+
+
+def _run(
+    ray: ModuleType, blocks: Sequence[Block], job: BlockJob, n_workers: int | None
+) -> Iterator[BlockResult]:
+    import ray.data
+
+    n_gpus = int(ray.cluster_resources().get("GPU", 0))
+    n_cpus = int(ray.cluster_resources().get("CPU", 1))
+    n_workers = n_workers or n_gpus or max(1, n_cpus // _THREADS_PER_ENCODER)
+    n_workers = min(n_workers, len(blocks))
+    n_threads = max(1, min(_THREADS_PER_ENCODER, n_cpus // n_workers))
+    shared = ray.put(job)
+    # An actor that is started anew cannot get what its driver put somewhere.
+    of_encoder = pickle.dumps(replace(job, known=np.empty(0, np.uint64), unreadable=frozenset()))
+    rows = [{"block": pickle.dumps(block)} for block in blocks]
+    done = (
+        ray.data.from_items(rows, override_num_blocks=len(rows))
+        .map(_Read(shared), num_cpus=1)
+        .map(
+            _Encode,
+            fn_constructor_args=(of_encoder,),
+            concurrency=n_workers,
+            num_cpus=1,
+            num_gpus=1 if n_gpus else 0,
+            # Ray gives a worker as many threads as it asks for processors.
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(n_threads)}},
+        )
+        .map(_Write(shared), num_cpus=1)
+    )
+    for row in _watched(ray, done.iter_rows()):
+        yield pickle.loads(row["result"])
+
+
+def _watched(ray: ModuleType, rows: Iterable[dict[str, bytes]]) -> Iterator[dict[str, bytes]]:
+    """Yield rows as they come; stop where no node is left, for which Ray would wait for ever.
+
+    Raises:
+        RayError: if all nodes are lost.
+    """
+    came: queue.Queue[dict[str, bytes] | BaseException | None] = queue.Queue()
+
+    def take() -> None:
+        try:
+            for row in rows:
+                came.put(row)
+        except BaseException as error:
+            came.put(error)
+        else:
+            came.put(None)
+
+    threading.Thread(target=take, daemon=True).start()
+    while True:
+        try:
+            found = came.get(timeout=_LOOK_EVERY_S)
+        except queue.Empty:
+            if not any(node["Alive"] for node in ray.nodes()):
+                raise _explain(ConnectionError("all nodes were lost")) from None
+            continue
+        if found is None:
+            return
+        if isinstance(found, BaseException):
+            raise found
+        yield found
+
+
+class _Read:
+    """Reads and decodes the images of a block."""
+
+    def __init__(self, job: Any) -> None:
+        self._job = job
+
+    def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
+        job, block = _fetch(self._job), pickle.loads(row["block"])
+        images = [read_image(path, job) for path in block.paths]
+        return {"images": pickle.dumps((block, images), protocol=5)}
+
+
+class _Encode:
+    """Holds the network."""
+
+    def __init__(self, job: bytes) -> None:
+        self._job: BlockJob = pickle.loads(job)
+        self._function = self._job.load_function()
+
+    def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
+        block, images = pickle.loads(row["images"])
+        encoded = encode_block(block, images, self._job, self._function)
+        return {"encoded": pickle.dumps(encoded, protocol=5)}
+
+
+class _Write:
+    """Writes the shards of a block."""
+
+    def __init__(self, job: Any) -> None:
+        self._job = job
+
+    def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
+        job = _fetch(self._job)
+        with ShardStore(job.store_folder) as store:
+            result = write_block(pickle.loads(row["encoded"]), job, store)
+        return {"result": pickle.dumps(result)}
+
+
+def _fetch(job: Any) -> BlockJob:
+    import ray
+
+    return ray.get(job)
+
+
+@contextmanager
+def _cluster(address: str | None, n_workers: int | None) -> Iterator[ModuleType]:
+    """Connect to a cluster, or start one on this machine alone, and leave or stop it."""
+    ray = _import_ray()
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    quiet: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": False,
+    }
+    try:
+        if address is None:
+            _start(ray, n_workers, quiet)
+        else:
+            ray.init(address, **quiet)
+    # Ray raises a plain Exception where its processes do not come up.
+    except Exception as error:
+        raise RayError(
+            f"{address or 'a Ray of its own'}: expected a Ray cluster, cannot be had: {error}"
+        ) from error
+    _be_quiet()
+    try:
+        # Ray prints remarks of its own to where data is expected.
+        with redirect_stdout(sys.stderr):
+            yield ray
+    finally:
+        ray.shutdown()
+
+
+def _start(ray: ModuleType, n_workers: int | None, quiet: dict[str, Any]) -> None:
+    """Start a Ray on this machine, again if its parts need longer than it waits for them.
+
+    A raylet gives its helpers 30 seconds, which is too short on a busy machine where they have not
+    been read from the disk yet.
+    """
+    n_cpus = max(len(os.sched_getaffinity(0)), n_workers or 1) + 1
+    for n_left in reversed(range(_START_ATTEMPTS)):
+        try:
+            ray.init(
+                "local",
+                num_cpus=n_cpus,
+                include_dashboard=False,
+                _temp_dir=_short_temporary_folder(),
+                **quiet,
+            )
+            return
+        except Exception:
+            ray.shutdown()
+            if not n_left:
+                raise
+
+
+def _short_temporary_folder() -> str:
+    """Return a folder whose name leaves room for the sockets in it: 107 characters in all."""
+    folder = str(private_temporary_folder())
+    if len(folder) > _FOLDER_CHARS:
+        folder = tempfile.mkdtemp(prefix="tripletkit-ray-", dir="/tmp")
+    return folder
+
+
+def _be_quiet() -> None:
+    """Let Ray Data keep its bars and logs to itself; progress is told to the caller."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _explain(error: BaseException) -> TripletkitError:
+    """Return what a worker raised on purpose, else that the cluster is lost."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, TripletkitError):
+            return cause
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    return RayError(
+        f"The work on Ray broke off: {error}\nWhat was written is kept: run the command again "
+        "to go on."
+    )
+
+
+def _import_ray() -> ModuleType:
+    os.environ.update(_ENVIRONMENT)
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise MissingExtraError(
+            "Working on Ray needs the package ray, which is not installed. Install it with "
+            "`pip install 'tripletkit[ray]'`, or leave out `ray`: one process does the same."
+        ) from error
+    return ray
