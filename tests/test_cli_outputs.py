@@ -47,7 +47,7 @@ CALLS = {
 }
 # Other options that name a path without asking that it exist, and are no outputs: what is read,
 # and logs and stores that are added to.
-READ = {"model", "cache", "tensorboard", "database", "images", "shared_store"}
+READ = {"model", "models", "cache", "tensorboard", "database", "images", "shared_store"}
 # Commands that know an image folder, which is `images` here.
 PROTECTS_IMAGES = set(CALLS) - {"compare", "export", "export-judgements", "split"}
 # What must be given for another output to be asked for.

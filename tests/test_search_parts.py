@@ -69,10 +69,24 @@ def test_codes_are_for_what_does_not_fit():
     assert [count_codes(n) for n in (1280, 2048, 1000, 7, 13)] == [160, 256, 125, 1, 1]
 
 
+def assert_same_neighbors(found, expected):
+    """The same images, at the same distances but for rounding."""
+    pairs = [
+        pair
+        for queries in zip(found["queries"], expected["queries"], strict=True)
+        for pair in zip(*(query["neighbors"] for query in queries), strict=True)
+    ]
+    assert [one["name"] for one, _ in pairs] == [other["name"] for _, other in pairs]
+    for one, other in pairs:
+        assert one["distance"] == pytest.approx(other["distance"], abs=1e-6)
+
+
 @pytest.mark.parametrize("wide", [False, True])
 def test_recall_is_said(runner, tmp_path, monkeypatch, wide):
     pytest.importorskip("faiss", reason="faiss-cpu is not installed (tripletkit[search])")
     monkeypatch.setattr(defaults, "ENCODE_PART_IMAGES", 125)
+    # All cells are searched: noise has no clusters, and what a few cells miss of it says nothing.
+    monkeypatch.setattr(defaults, "INDEX_CELLS_SHARE", 1)
     images = tmp_path / "images"
     images.mkdir()
     pixels = np.random.default_rng(1).integers(0, 256, (300, 4, 4, 3), np.uint8)
@@ -94,5 +108,5 @@ def test_recall_is_said(runner, tmp_path, monkeypatch, wide):
         found = json.loads(result.stdout)
         assert found["recall"] > 0.9
         assert f"Recall at 3: {found['recall']:.3f}" in result.stderr
-        assert found["queries"] == json.loads(exact.stdout)["queries"]
+        assert_same_neighbors(found, json.loads(exact.stdout))
     assert "--index" in runner.invoke(tripletkit, [*called, "--check-recall"]).stderr

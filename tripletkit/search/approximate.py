@@ -34,7 +34,7 @@ from tripletkit.search.exact import Neighbors, rank_candidates
 # Increase when an older tripletkit could not read a newer file rightly.
 FORMAT_VERSION = 1
 # The 256 values of each byte of a code: trained on so many vectors each, in so many rounds of
-# k-means. Faiss's 256 and 25 take ten times as long and found hardly more.
+# k-means. Faiss's own 256 and 25 are ten times the work.
 _POINTS_PER_CODE, _CODE_ROUNDS = 64, 10
 INDEX_FORM = archive_form("an index of `neighbors`", ["facts.npy", "index.npy"])
 
