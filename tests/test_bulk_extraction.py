@@ -190,6 +190,8 @@ def test_killed_at_any_moment_the_next_run_finishes(images, tmp_path, run, encod
     code = (
         "import sys; from tripletkit import defaults; from tripletkit.cli.main import tripletkit\n"
         "import tiny_backbone; defaults.BLOCK_BATCHES = 1\n"
+        # The images were copied just now, and such files are not remembered.
+        "from tripletkit.features import shard_store; shard_store._FRESH_NS = 0\n"
         f"tiny_backbone.set_trap('tripletkit.features.shard_store:{function}/9/2')\n"
         "tripletkit(sys.argv[1:])\n"
     )

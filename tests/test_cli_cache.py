@@ -38,7 +38,7 @@ def test_info_shows_what_is_kept(runner, filled):
     result = runner.invoke(tripletkit, ["cache", "info"])
     lines = result.stdout.splitlines()
     assert lines[0].startswith(f"{filled / FILE_NAME}: 0.")
-    assert lines[2].split()[:4] == ["resnet50", "0123456789ab", "original", "2"]
+    assert lines[2].split()[:5] == ["resnet50", "0123456789ab", "last", "original", "2"]
     printed = json.loads(runner.invoke(tripletkit, ["cache", "info", "--json"]).stdout)
     assert printed["path"] == str(filled / FILE_NAME)
     (space,) = printed["spaces"]

@@ -74,7 +74,7 @@ def test_trained_embeddings_stand_beside_frozen_features(
 def test_a_share_by_chance_is_held_out_with_a_warning(classify, toy_model):
     result = classify("--model", toy_model, "--fraction", "0.3", "--json")
     assert result.exit_code == 0, result.output
-    assert "warning: the model may have learnt from images that are held out" in result.stderr
+    assert "warning: the model may have learned from images that are held out" in result.stderr
     record = json.loads(result.stdout)["trained_embeddings"]
     assert (record["n_queries"], record["n_reference"]) == (18, 42)
     again = classify("--model", toy_model, "--fraction", "0.3", "--json")
