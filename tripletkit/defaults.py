@@ -342,7 +342,7 @@ MAX_DRAW_ROUNDS = 4
 MIN_PART_WEIGHT = 0.01
 
 # Principal components of a part's features that its step is learned from. See `docs/benchmarks.md`:
-# accuracy on held-out images is that of all features within chance, in a third of the time.
+# held-out accuracy on two sets is that of all features within chance, in less than half the time.
 PART_DIRECTIONS = 128
 
 # What `recipe=best` chooses from where no backbone is named: two networks that always work offline,
