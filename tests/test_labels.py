@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 
-from tripletkit.data.labels import NO_LABEL, ImageLabels, read_classes, read_labels
+from tripletkit.data.labels import NO_LABEL, ImageLabels, label_files, read_classes, read_labels
 from tripletkit.errors import LabelFileError
 
 
@@ -79,3 +79,9 @@ def test_names_of_one_image_share_its_label():
     assert merged.of_image.tolist() == [0, 0, 1]
     with pytest.raises(LabelFileError, match='got "cat" for "b" and "dog" for "c"'):
         labels.merge(np.array([0, 1, 1]), ["a", "b", "c"])
+
+
+def test_without_a_folder_a_name_has_one_spelling():
+    found = label_files(["a", "b"], [None, None], {"a": "cat", "c": "dog", "b.jpg": "dog"}, None)
+    assert found.classes == ["cat"]
+    assert found.of_image.tolist() == [0, NO_LABEL]
