@@ -114,7 +114,5 @@ def suggest(
     way = defaults.AUTO_ASK if ask == "auto" else ask
     say(f"Wrote {len(chosen):,} questions to {output}, chosen by {way}.")
     if len(chosen) < questions:
-        say(
-            f"{questions:,} were asked for; with no image in more than "
-            f"{defaults.MAX_PER_IMAGE} there are no more."
-        )
+        limit = "" if way == "random" else f", with no image in more than {defaults.MAX_PER_IMAGE}"
+        say(f"{questions:,} were asked for; there are no more{limit}.")
