@@ -202,7 +202,7 @@ def kill_commands(world: World, n_points: int) -> Iterator[Row]:
         before = world.snapshot()
         for point in range(n_points):
             if name == "embed" and not point % 4:
-                shutil.rmtree(world.folder.parent / "cache")
+                shutil.rmtree(world.folder.parent / "cache", ignore_errors=True)
             started_s = time.monotonic()
             pid = preloaded.start(command)
             if preloaded.wait(duration_s * (point + 0.5) / n_points) is None:
