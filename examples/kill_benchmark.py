@@ -82,11 +82,11 @@ def disturb(
     """Run a command, again whenever it dies, and kill parts of it; return what was killed.
 
     Each kill comes when the store has reached a number of images drawn beforehand, so that they
-    are spread over the work however fast it is. A run that ends before it was disturbed enough
-    starts anew on an empty store.
+    are spread over the work however fast it is; the last quarter is left out, in which a run may
+    end before it is noticed. One that ends all the same starts anew on an empty store.
     """
     killed: list[str] = []
-    moments = sorted(rng.randrange(n_images * 19 // 20) for _ in range(n_kills))
+    moments = sorted(rng.randrange(n_images * 3 // 4) for _ in range(n_kills))
     while len(killed) < n_kills:
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as driver:
             while driver.poll() is None and len(killed) < n_kills:
