@@ -51,6 +51,18 @@ def runner() -> CliRunner:
     return CliRunner()
 
 
+@pytest.fixture
+def undrawn_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the figures of a report empty, where what else the page says is looked at.
+
+    Drawing them takes Matplotlib two seconds.
+    """
+    empty = b'<svg xmlns="http://www.w3.org/2000/svg"/>'
+    monkeypatch.setattr(
+        "tripletkit.reporting.page_figures.render_figure", lambda figure, form: empty
+    )
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The development data beside the repository; the test is skipped where it is missing."""

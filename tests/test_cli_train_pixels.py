@@ -42,6 +42,7 @@ def weights_of(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".h5"}
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_a_network_from_scratch_serves_every_command(train, invoke, toy_competition, tmp_path):
     result = train(*SCRATCH[:-4], "--epochs", 12, "-s", "batch_size=32")
     assert result.exit_code == 0, result.stderr
