@@ -1,4 +1,7 @@
-"""A real server of `tripletkit collect`, in a process of its own, for tests."""
+"""A real server of `tripletkit collect`, in a process of its own, for tests.
+
+It trains with the backbone `tiny`, which the fixture `tiny_backbone` has ready for it.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+
+import tiny_backbone as tiny
 
 
 def free_port() -> int:
@@ -26,8 +31,8 @@ class CollectServer:
         self.port = port or free_port()
         self.database = database
         self.log = database.with_suffix(".log")
-        command = [sys.executable, "-m", "tripletkit", "collect", images, "--db", database]
-        command += ["--no-browser", "--port", self.port, "--backbone", "efficientnet-lite0"]
+        command = [sys.executable, tiny.__file__, "collect", images, "--db", database]
+        command += ["--no-browser", "--port", self.port, "--backbone", "tiny"]
         self._out = self.log.open("a")
         self.process = subprocess.Popen(
             [str(part) for part in [*command, *options]],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,15 +19,23 @@ from PIL import Image, ImageDraw
 from tripletkit import defaults
 from tripletkit.cli.main import tripletkit
 from tripletkit.features.backbone import Backbone
+from tripletkit.features.exported_networks import FOLDER_NAME, load_network_function
+from tripletkit.features.sources import choose_source
 
 COLOURS = ["red", "lime", "blue", "yellow", "black", "magenta"]
 SHARED = Path(__file__).parents[2] / "shared"
 
 
+@pytest.fixture(scope="session")
+def cache_dirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where every test's store is: apart, as pytest numbers its own folders by looking at all."""
+    return tmp_path_factory.mktemp("caches")
+
+
 @pytest.fixture(autouse=True)
-def cache_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache_dir(cache_dirs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A feature store of this test's own, so that no test sees the user's."""
-    folder = tmp_path_factory.mktemp("cache")
+    folder = Path(tempfile.mkdtemp(dir=cache_dirs))
     monkeypatch.setenv(defaults.CACHE_VARIABLE, str(folder))
     return folder
 
@@ -39,6 +49,18 @@ def one_round_of_draws(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def runner() -> CliRunner:
     return CliRunner()
+
+
+@pytest.fixture
+def undrawn_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the figures of a report empty, where what else the page says is looked at.
+
+    Drawing them takes Matplotlib two seconds.
+    """
+    empty = b'<svg xmlns="http://www.w3.org/2000/svg"/>'
+    monkeypatch.setattr(
+        "tripletkit.reporting.page_figures.render_figure", lambda figure, form: empty
+    )
 
 
 @pytest.fixture(scope="session")
@@ -150,8 +172,38 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def tiny_networks(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a store with the tiny backbones as ONNX Runtime runs them, written once.
+
+    Without it every test that computes a feature would have Keras build and check them again, and
+    every process would load TensorFlow for it. A test of just that gives a folder with `--cache`.
+    """
+    folder = tmp_path_factory.mktemp("tiny_networks")
+    blank = np.zeros((defaults.EXTRACT_BATCH_SIZE, tiny.SIDE_PX, tiny.SIDE_PX, 3), np.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(tiny.WEIGHTS_VARIABLE, str(tiny_weights))
+        tiny.register()
+        tiny.register_other()
+        for name in (tiny.NAME, tiny.OTHER_NAME):
+            for depth in ("last", "all"):
+                (parts,) = choose_source([name], depth=depth).networks
+                load_network_function(parts, folder)(blank)
+        tiny.unregister()
+    return folder / FOLDER_NAME
+
+
 @pytest.fixture
-def tiny_backbone(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Backbone]:
+def tiny_cache(tiny_networks: Path, cache_dir: Path) -> Path:
+    """This test's feature store, with nothing but the networks of the tiny backbones."""
+    shutil.copytree(tiny_networks, cache_dir / tiny_networks.name)
+    return cache_dir
+
+
+@pytest.fixture
+def tiny_backbone(
+    tiny_weights: Path, tiny_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Backbone]:
     """A registered backbone of a few layers, `--backbone tiny`, with weights of its own."""
     monkeypatch.setenv(tiny.WEIGHTS_VARIABLE, str(tiny_weights))
     yield tiny.register()
@@ -166,10 +218,14 @@ def other_backbone(tiny_backbone: Backbone) -> Backbone:
 
 @pytest.fixture(scope="session")
 def toy_model(
-    toy_competition: ToyCompetition, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory
+    toy_competition: ToyCompetition,
+    tiny_weights: Path,
+    tiny_networks: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A model folder trained on the toy competition; read it, do not change it."""
     path = tmp_path_factory.mktemp("toy_model") / "m"
+    shutil.copytree(tiny_networks, path.parent / "cache" / tiny_networks.name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(tiny.WEIGHTS_VARIABLE, str(tiny_weights))
         patch.setenv(defaults.CACHE_VARIABLE, str(path.parent / "cache"))
@@ -196,7 +252,7 @@ def toy_model(
 
 @pytest.fixture
 def start_tripletkit(
-    tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_weights: Path, tiny_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., subprocess.Popen]:
     """Start the command in a process of its own, where `--backbone tiny` is known too.
 

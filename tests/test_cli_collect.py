@@ -97,7 +97,7 @@ def test_the_offline_page_is_not_written_over(collect, tmp_path):
 @pytest.mark.integration
 class TestServer:
     @pytest.fixture
-    def serve(self, toy_competition, tmp_path):
+    def serve(self, toy_competition, tiny_backbone, tmp_path):
         servers = []
 
         def serve(*options):

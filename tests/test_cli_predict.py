@@ -221,9 +221,11 @@ def test_a_full_output_is_reported(start_tripletkit, toy_model, toy_competition)
     assert "Traceback" not in stderr
 
 
-def test_stdout_holds_answers_only(start_tripletkit, toy_model, toy_competition):
+def test_stdout_holds_answers_only(start_tripletkit, toy_model, toy_competition, tmp_path):
+    # With a store of its own, so that TensorFlow is loaded.
     process = start_tripletkit(
-        "predict", toy_competition.test, "--model", toy_model, stderr=subprocess.STDOUT,
+        "predict", toy_competition.test, "--model", toy_model, "--cache", tmp_path / "cold",
+        stderr=subprocess.STDOUT,
     )  # fmt: skip
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0

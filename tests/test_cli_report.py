@@ -198,6 +198,7 @@ def test_accuracy_is_that_of_predict_and_score(runner, tiny_backbone, toy_model,
     )
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_without_triplets_it_says_so_first(runner, tiny_backbone, toy_model, tmp_path):
     path = tmp_path / "r.html"
     result = runner.invoke(tripletkit, ["report", str(toy_model), "-o", str(path)])
@@ -211,6 +212,7 @@ def test_without_triplets_it_says_so_first(runner, tiny_backbone, toy_model, tmp
     assert f"<strong>{pooled.accuracy:.1%}</strong> of {pooled.n_triplets:,} triplets held" in lead
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_the_headline_leaves_out_what_was_learned_from(
     runner, tiny_backbone, toy_model, toy_competition, tmp_path
 ):
@@ -281,6 +283,7 @@ class TestOfSeveralModels:
         assert "expected at most 6 models on a page, got 7" in result.stderr
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_shared_images_are_warned_of(runner, tiny_backbone, toy_model, toy_competition, tmp_path):
     path = tmp_path / "r.html"
     arguments = ["report", toy_model, "--triplets", toy_competition.train, "-o", path]
@@ -310,6 +313,7 @@ def test_the_training_file_is_found_from_any_folder(toy_model, tmp_path, monkeyp
     assert found is not None and found.is_absolute()
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_without_the_training_file_names_are_not_scored(
     runner, tiny_backbone, toy_model, reported, tmp_path, monkeypatch
 ):

@@ -42,6 +42,7 @@ def weights_of(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".h5"}
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_a_network_from_scratch_serves_every_command(train, invoke, toy_competition, tmp_path):
     result = train(*SCRATCH[:-4], "--epochs", 12, "-s", "batch_size=32")
     assert result.exit_code == 0, result.stderr
@@ -86,7 +87,7 @@ def test_a_network_from_scratch_serves_every_command(train, invoke, toy_competit
 
 
 def test_a_killed_training_resumes_to_the_very_same_model(
-    start_tripletkit, train, toy_competition, tmp_path
+    start_tripletkit, train, invoke, toy_competition, tmp_path
 ):
     assert train(*SCRATCH, "--epochs", 5).exit_code == 0
     arguments = [
@@ -104,14 +105,13 @@ def test_a_killed_training_resumes_to_the_very_same_model(
     assert not (tmp_path / "killed").exists()
     assert (tmp_path / "killed.checkpoint.npz").is_file()
 
-    with start_tripletkit(*arguments) as process:
-        _, said = process.communicate(timeout=240)
-    assert process.returncode == 1
-    assert "Go on with --resume, or begin anew with --force." in said
+    refused = invoke(*arguments)
+    assert refused.exit_code == 1
+    assert "Go on with --resume, or begin anew with --force." in refused.stderr
 
-    with start_tripletkit(*arguments, "--resume") as process:
-        _, said = process.communicate(timeout=240)
-    assert process.returncode == 0, said
+    resumed = invoke(*arguments, "--resume")
+    assert resumed.exit_code == 0, resumed.stderr
+    said = resumed.stderr
     assert "Resuming after epoch 2 of 5." in said
     assert "epoch  2/5" not in said
     assert weights_of(tmp_path / "killed") == weights_of(tmp_path / "m")

@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
+import tiny_backbone as tiny
 from collect_server import CollectServer
 from PIL import Image
 
+from tripletkit import defaults
 from tripletkit.cli.main import tripletkit
 from tripletkit.data.judgement_files import read_answers_given
 from tripletkit.data.judgements import read_judgements
@@ -28,9 +30,9 @@ FLAGS = (
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(600)]
 
 
-@pytest.fixture
-def browse(tmp_path_factory):
-    """Start browsers, each with a profile of its own, as different people have."""
+@contextmanager
+def opened_browsers(profiles):
+    """Yield a function that starts browsers, each with a profile of its own, as people have."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     if not (Path(CHROMIUM).exists() and Path(CHROMEDRIVER).exists()):
         pytest.skip("needs Debian's packages chromium and chromium-driver")
@@ -39,7 +41,7 @@ def browse(tmp_path_factory):
     def browse(width=1280, height=900):
         options = webdriver.ChromeOptions()
         options.binary_location = CHROMIUM
-        for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
+        for flag in [*FLAGS, f"--user-data-dir={profiles.mktemp('profile')}"]:
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(CHROMEDRIVER))
@@ -47,28 +49,57 @@ def browse(tmp_path_factory):
         started.append(driver)
         return driver
 
-    yield browse
-    for driver in started:
-        driver.quit()
+    try:
+        yield browse
+    finally:
+        for driver in started:
+            driver.quit()
 
 
-@pytest.fixture
-def serve(toy_competition, tmp_path):
-    """Start servers on one database; all are stopped at the end."""
+@contextmanager
+def opened_servers(images, database):
+    """Yield a function that starts servers on one database; all are stopped at the end."""
     pytest.importorskip("flask")
     servers = []
 
     def serve(*options, port=None):
-        server = CollectServer(
-            toy_competition.images, tmp_path / "judgements.sqlite", *options, port=port
-        )
-        servers.append(server)
-        return server
+        servers.append(CollectServer(images, database, *options, port=port))
+        return servers[-1]
 
-    yield serve
-    for server in servers:
-        if server.process.poll() is None:
-            server.kill()
+    try:
+        yield serve
+    finally:
+        for server in servers:
+            if server.process.poll() is None:
+                server.kill()
+
+
+@pytest.fixture
+def browse(tmp_path_factory):
+    with opened_browsers(tmp_path_factory) as browse:
+        yield browse
+
+
+@pytest.fixture
+def serve(toy_competition, tiny_backbone, tmp_path):
+    with opened_servers(toy_competition.images, tmp_path / "judgements.sqlite") as serve:
+        yield serve
+
+
+@pytest.fixture(scope="module")
+def looks(toy_competition, tiny_weights, tiny_networks, tmp_path_factory):
+    """A browser that is only looked at, and the judge's link of a server of each kind."""
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        driver = stack.enter_context(opened_browsers(tmp_path_factory))()
+        patch.setenv(tiny.WEIGHTS_VARIABLE, str(tiny_weights))
+        patch.setenv(defaults.CACHE_VARIABLE, str(tiny_networks.parent))
+        links = {}
+        for kind in ("question", "grid"):
+            database = tmp_path_factory.mktemp(kind) / "judgements.sqlite"
+            serve = stack.enter_context(opened_servers(toy_competition.images, database))
+            server = serve("--judge", "anna", "-n", 10, "--screen", kind)
+            links[kind] = server.links["anna"]
+        yield driver, links
 
 
 class Page:
@@ -431,17 +462,18 @@ def test_an_offline_page_is_answered_mailed_and_imported(browse, toy_competition
     ("width", "height", "scale"), [(1280, 800, 1), (390, 844, 3), (640, 400, 2)]
 )
 @pytest.mark.parametrize("kind", ["question", "grid"])
-def test_fits_the_screen(serve, browse, tmp_path, width, height, scale, scheme, kind):
+def test_fits_the_screen(looks, tmp_path, width, height, scale, scheme, kind):
     """Wide, a phone, and 200% zoom: nothing is cut off at the side, all can be reached."""
-    server = serve("--judge", "anna", "-n", 10, "--screen", kind)
-    driver = browse()
+    driver, links = looks
+    # Cookies are of the machine, not of its port: without them the judge of this server begins.
+    driver.delete_all_cookies()
     driver.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
         {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": width == 390},
     )
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    page = Page(driver, server.links["anna"])
+    page = Page(driver, links[kind])
     assert page.run("return document.documentElement.scrollWidth") == width
     if (width, height) != (640, 400):
         assert page.run("return document.documentElement.scrollHeight") <= height

@@ -66,6 +66,13 @@ def test_the_network_is_kept_and_needs_no_keras(load, pixels, tmp_path, monkeypa
     np.testing.assert_array_equal(load()(pixels), features)
 
 
+def test_two_that_make_it_at_once_keep_one(load, pixels, tmp_path):
+    # Neither found a network when it began.
+    first, second = load(), load()
+    np.testing.assert_array_equal(first(pixels), second(pixels))
+    assert len(kept(tmp_path)) == 1
+
+
 def test_each_set_of_depths_has_a_network_of_its_own(parts, pixels, tmp_path):
     everything = load_network_function(parts, tmp_path)(pixels)
     last = load_network_function(parts[:1], tmp_path)(pixels)

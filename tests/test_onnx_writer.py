@@ -50,6 +50,7 @@ def normalise_for(model, images):
         norm.moving_variance.assign(variance + variance.mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "side"),
     [

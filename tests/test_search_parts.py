@@ -51,6 +51,8 @@ def test_an_index_of_codes_finds_most_and_measures_by_the_vectors_themselves():
     index = ApproximateIndex.of_parts(cut(vectors, 900), vectors[18:4000], origin)
     assert index.has_codes
     assert "IVF-PQ, 8 bytes a vector, 71 cells" in index.describe()
+    # Sorting codes for another kind of search takes seconds a byte.
+    assert not index._index.do_polysemous_training
     queries, itself = vectors[20:120], list(np.arange(20, 120)[:, None])
     found = index.search(queries, 10, itself, lambda rows: vectors[rows])
     exact = find_neighbors(vectors, queries, 10, "cosine", itself)

@@ -130,7 +130,9 @@ if __name__ == "__main__":
     register()
     # As in tests within one process; see `one_round_of_draws`.
     defaults.MAX_DRAW_ROUNDS = 1
-    if TRAP_VARIABLE in os.environ:
-        start_keras()
-        set_trap(os.environ[TRAP_VARIABLE])
+    if (trap := os.environ.get(TRAP_VARIABLE)) is not None:
+        # The modules of that room import Keras.
+        if trap.startswith("tripletkit.training."):
+            start_keras()
+        set_trap(trap)
     tripletkit(sys.argv[1:], prog_name="tripletkit")

@@ -116,7 +116,9 @@ class ApproximateIndex:
         index.origin = origin
         n_dims = sample.shape[1]
         n_cells = count_cells(origin.n_images)
-        index._index = faiss.index_factory(n_dims, f"IVF{n_cells},PQ{count_codes(n_dims)}")
+        # "np", not polysemous: else faiss sorts the codes for a search that is not done here, which
+        # takes seconds for each byte of a code.
+        index._index = faiss.index_factory(n_dims, f"IVF{n_cells},PQ{count_codes(n_dims)}np")
         index._index.cp.min_points_per_centroid = 1
         codes = index._index.pq.cp
         codes.min_points_per_centroid, codes.max_points_per_centroid = 1, _POINTS_PER_CODE
