@@ -88,7 +88,7 @@ def suggest(
     or like C? No image is in more than two of them. Do not score a model on the answers alone:
     chosen questions are those it finds hard.
     """
-    from tripletkit.api.model import load
+    from tripletkit.api.opening import load
     from tripletkit.api.suggestion import suggest as suggest_questions
     from tripletkit.data.output_forms import TRIPLETS_FORM
     from tripletkit.data.outputs import Outputs
