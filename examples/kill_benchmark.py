@@ -52,7 +52,9 @@ def main() -> None:
     print(f"single process: {time.perf_counter() - started_s:.0f} s", flush=True)
     store = work / f"killed-{arguments.workers}-{arguments.seed}"
     on_ray = [*extract, "--store", str(store), "--ray", "--workers", str(arguments.workers)]
-    killed = disturb(on_ray, arguments.kills, random.Random(arguments.seed), store)
+    killed = disturb(
+        on_ray, arguments.kills, arguments.images, random.Random(arguments.seed), store
+    )
     print(f"killed: {', '.join(killed)}", flush=True)
     subprocess.run(on_ray, check=True)
     expected, got = read_rows(work / "single"), read_rows(store)
@@ -74,19 +76,25 @@ def make_images(folder: Path, n_images: int) -> None:
             Image.fromarray(pixels).save(path, compress_level=1)
 
 
-def disturb(command: list[str], n_kills: int, rng: random.Random, store: Path) -> list[str]:
+def disturb(
+    command: list[str], n_kills: int, n_images: int, rng: random.Random, store: Path
+) -> list[str]:
     """Run a command, again whenever it dies, and kill parts of it; return what was killed.
 
-    A run that ends before it was disturbed enough starts anew on an empty store.
+    Each kill comes when the store has reached a number of images drawn beforehand, so that they
+    are spread over the work however fast it is. A run that ends before it was disturbed enough
+    starts anew on an empty store.
     """
     killed: list[str] = []
+    moments = sorted(rng.randrange(n_images * 19 // 20) for _ in range(n_kills))
     while len(killed) < n_kills:
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as driver:
             while driver.poll() is None and len(killed) < n_kills:
-                if not find_victims(driver.pid, "worker"):
+                is_time = count_rows(store) >= moments[len(killed)]
+                if not is_time or not find_victims(driver.pid, "worker"):
                     time.sleep(0.1)
                     continue
-                time.sleep(rng.uniform(0.2, 6.0))
+                time.sleep(rng.uniform(0.0, 1.0))
                 victim = rng.choice(VICTIMS)
                 found = find_victims(driver.pid, victim)
                 if found and driver.poll() is None:

@@ -40,6 +40,7 @@ from tripletkit.cli.main import tripletkit
 from tripletkit.data.images import read_image
 from tripletkit.data.labels import read_labels
 from tripletkit.data.triplet_files import read_triplets, write_triplet_lines
+from tripletkit.data.unfinished import remove_unfinished
 from tripletkit.errors import TripletkitError
 from tripletkit.evaluation.answers import read_answers, read_truth, write_answers
 from tripletkit.model.model_folder import load_model
@@ -202,7 +203,7 @@ def kill_commands(world: World, n_points: int) -> Iterator[Row]:
         before = world.snapshot()
         for point in range(n_points):
             if name == "embed" and not point % 4:
-                shutil.rmtree(world.folder.parent / "cache")
+                shutil.rmtree(world.folder.parent / "cache", ignore_errors=True)
             started_s = time.monotonic()
             pid = preloaded.start(command)
             if preloaded.wait(duration_s * (point + 0.5) / n_points) is None:
@@ -220,6 +221,8 @@ def kill_commands(world: World, n_points: int) -> Iterator[Row]:
         except subprocess.CalledProcessError as error:
             row.problems["traceback"].append(f"cannot be run again: {error.stderr[-300:]!r}")
         _check_nothing_lost(world, before, "the last run", row)
+        # As the next run does that needs temporary files; this one may have needed none.
+        remove_unfinished(world.temporary)
         row.problems["left"] += world.litter()
         yield row
 

@@ -23,7 +23,7 @@ import tiny_backbone as tiny
 
 # Imported late, and by nearly every command.
 _MODULES = (
-    "h5py onnxruntime pandas pyarrow.parquet sklearn.decomposition scipy.stats faiss "
+    "h5py pandas pyarrow.parquet sklearn.decomposition scipy.stats faiss "
     "matplotlib.figure matplotlib.backends.backend_svg jinja2"
 ).split()
 
@@ -108,6 +108,7 @@ def _serve(errors: str) -> None:
     for path in (root / "tripletkit").rglob("*.py"):
         if path.stem not in ("__init__", "__main__"):
             import_module(".".join(path.relative_to(root).with_suffix("").parts))
+    import_module("tripletkit.features.onnx_engine").import_onnxruntime()
     print("ready", flush=True)
     for line in sys.stdin:
         pid = os.fork()

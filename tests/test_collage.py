@@ -39,6 +39,12 @@ def test_a_image_keeps_its_shape(tmp_path):
     assert read_thumbnail(tmp_path / "small.png", 120).size == (60, 120)
 
 
+@pytest.mark.parametrize(("size", "shown"), [((5000, 1), (120, 1)), ((1, 5000), (1, 120))])
+def test_something_is_left_of_a_very_long_image(tmp_path, size, shown):
+    Image.new("RGB", size, "green").save(tmp_path / "long.png")
+    assert read_thumbnail(tmp_path / "long.png", 120).size == shown
+
+
 def test_long_names_lose_their_middle():
     assert shorten("short.png", 200) == "short.png"
     shown = shorten("a" * 60 + "-0001.png", 120)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import count, islice
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tripletkit import defaults
 from tripletkit.data.labels import NO_LABEL
 from tripletkit.data.splits.draws import (
     BY_GROUPS,
     BY_IMAGES,
+    Draw,
     draw_folds,
     plan_draws,
 )
 from tripletkit.data.splits.strata import find_strata
 from tripletkit.errors import SplitError
+from tripletkit.training.draw_budget import DrawBudget
 
 
 def class_triplets(labels: np.ndarray, n_triplets: int, seed: int = 0) -> np.ndarray:
@@ -177,3 +180,26 @@ def test_only_triplets_that_may_be_scored_are_held_out() -> None:
         np.testing.assert_array_equal(draw.held_out_rows, whole.held_out_rows[kept])
     with pytest.raises(SplitError):
         next(draw_folds(ROWS, plan, seed=0, is_scored=np.zeros(len(ROWS), dtype=bool)))
+
+
+@pytest.mark.parametrize(("enough", "n_rounds"), [(1, 1), (100, 1), (101, 2), (10_000, 4)])
+def test_whole_rounds_are_drawn_until_enough_answers_are_there(
+    enough: int, n_rounds: int, monkeypatch
+) -> None:
+    monkeypatch.setattr(defaults, "MAX_DRAW_ROUNDS", 4)
+    draws = (Draw(np.arange(9), np.arange(9), number // 3) for number in count())
+    told = []
+    budget = DrawBudget(draws, enough, progress=lambda *done: told.append(done))
+    for number, _ in enumerate(budget):
+        # 100 answers a round.
+        budget.note([30, 30, 40][number % 3])
+    assert budget.n_draws == 3 * n_rounds
+    assert told[-1] == (3 * n_rounds, 3 * n_rounds)
+
+
+def test_a_budget_of_no_time_leaves_the_first_round() -> None:
+    draws = (Draw(np.arange(9), np.arange(9), number // 3) for number in count())
+    budget = DrawBudget(draws, 10_000, budget_s=0.0)
+    for _ in budget:
+        budget.note(10)
+    assert budget.n_draws == 3

@@ -116,9 +116,10 @@ def test_degrees_of_freedom_equal_a_loop_over_matrices():
 
 def test_image_interval_of_rows_that_share_nothing_is_students_on_the_logit_scale():
     values, rows = np.repeat([1, 0], [70, 30]), np.arange(300).reshape(100, 3)
-    error = sqrt(0.21 / 99) / 0.21  # of the logit of 0.7
-    reach = student.ppf(0.975, 99) * error
-    expected = [1 / (1 + 3 / 7 * np.exp(sign * reach)) for sign in (1, -1)]
+    # The variance is that of 99 rows, to which half a row is added on either side.
+    right, wrong = 0.7 * 99 + 0.5, 0.3 * 99 + 0.5
+    reach = student.ppf(0.975, 99) * sqrt(100 / (right * wrong))
+    expected = [1 / (1 + wrong / right * np.exp(sign * reach)) for sign in (1, -1)]
     found = image_interval(values, rows)
     assert [found.low, found.high] == pytest.approx(expected)
 

@@ -336,6 +336,9 @@ MIN_DRAW_GROUPS = 9
 # Held-out triplets that are pooled at least, by whole rounds, and rounds at most: 1,000 tell an
 # accuracy to 2 points. Only `budget` makes it depend on the time that a draw takes.
 POOLED_TRIPLETS = 1_000
+# So many where parts of an ensemble are weighed, which takes more than to tell an accuracy. See
+# `docs/benchmarks.md`.
+WEIGHED_TRIPLETS = 10_000
 MAX_DRAW_ROUNDS = 4
 
 # Parts of an ensemble below this share of the distances are left out.

@@ -78,8 +78,8 @@ validation_options = section(
         metavar="TIME",
         help="Time that held-out draws may take, such as 90s or 2min; the first three are always "
         "made. Their number then depends on the machine.  [default: whole rounds of three until "
-        f"{defaults.POOLED_TRIPLETS:,} answers are pooled, {defaults.MAX_DRAW_ROUNDS} rounds at "
-        "most]",
+        f"{defaults.POOLED_TRIPLETS:,} answers are pooled ({defaults.WEIGHED_TRIPLETS:,} with "
+        f"--recipe best), {defaults.MAX_DRAW_ROUNDS} rounds at most]",
     ),
     click.option(
         "--learning-curve",

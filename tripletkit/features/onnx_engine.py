@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +31,16 @@ _THREADS_VARIABLE = "OMP_NUM_THREADS"
 _NO_TELEMETRY_VARIABLES = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED")
 
 
+def import_onnxruntime() -> ModuleType:
+    """Return ONNX Runtime, which reports nothing to its maker."""
+    for variable in _NO_TELEMETRY_VARIABLES:
+        os.environ.setdefault(variable, "1")
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()  # for Windows, which knows no such variable
+    return onnxruntime
+
+
 def open_session(network: Path | bytes) -> onnxruntime.InferenceSession:
     """Return a session of a network.
 
@@ -38,11 +49,7 @@ def open_session(network: Path | bytes) -> onnxruntime.InferenceSession:
     Raises:
         NetworkFileError: if ONNX Runtime cannot run it.
     """
-    for variable in _NO_TELEMETRY_VARIABLES:
-        os.environ.setdefault(variable, "1")
-    import onnxruntime
-
-    onnxruntime.disable_telemetry_events()  # for Windows, which knows no such variable
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = _count_threads()
     # Threads that wait asleep leave the processor to those that decode images, and to others:

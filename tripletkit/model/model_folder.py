@@ -268,12 +268,12 @@ def _find_reason_to_keep(folder: Path) -> str | None:
     found = list(folder.iterdir())
     if strange := sorted(file.name for file in found if file.name not in MODEL_FILES):
         return f"expected a new or empty place or a model folder, found {strange[0]!r} there"
-    if not all(file.is_file() for file in found):
-        return "expected a model folder, which has no folders"
+    if folders := sorted(file.name for file in found if not file.is_file()):
+        return f"expected a model folder, but {folders[0]!r} in it is a folder"
     if not is_record_of_model(folder / RECORD_FILE):
         return (
-            f"expected a model folder, but has no {RECORD_FILE} as `tripletkit train` wrote it; "
-            f"it holds {found[0].name!r}"
+            f"expected a model folder, but {RECORD_FILE} is not there as `tripletkit train` wrote "
+            f"it; it holds {found[0].name!r}"
         )
     return None
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import ExifTags, Image, ImageDraw, ImageOps
+from PIL import ExifTags, Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from tripletkit import defaults
@@ -134,7 +134,10 @@ def read_thumbnail(path: Path, side_px: int) -> Image.Image:
     """
     image = read_image(path, at_least_px=side_px)
     resample = Image.Resampling.LANCZOS if min(image.size) > side_px else Image.Resampling.BICUBIC
-    return ImageOps.contain(image, (side_px, side_px), resample)
+    # `ImageOps.contain` leaves nothing of an image that is much longer than wide.
+    scale = side_px / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    return image.resize((width, height), resample)
 
 
 def shorten(text: str, width_px: float, size_px: int = _TEXT_PX) -> str:

@@ -16,11 +16,12 @@ from tripletkit.progress import Progress, no_progress
 class DrawBudget:
     """Draws, as many as are worth their time.
 
-    Whole rounds until `defaults.POOLED_TRIPLETS` answers are pooled, at most
-    `defaults.MAX_DRAW_ROUNDS`. Only a budget makes the number depend on the time they take.
+    Whole rounds until enough answers are pooled, at most `defaults.MAX_DRAW_ROUNDS`. Only a
+    budget makes the number depend on the time they take.
 
     Args:
         draws: see `draw_folds`.
+        enough: so many answers.
         budget_s: seconds after which no further draw is begun, except those of the first round.
         progress: told (done, total) in draws, the total as far as one can tell.
     Attributes:
@@ -31,10 +32,11 @@ class DrawBudget:
     def __init__(
         self,
         draws: Iterator[Draw],
+        enough: int,
         budget_s: float | None = None,
         progress: Progress | None = None,
     ) -> None:
-        self._draws, self._budget_s = draws, budget_s
+        self._draws, self._enough, self._budget_s = draws, enough, budget_s
         self._progress = progress or no_progress
         self._started_s = time.perf_counter()
         self.n_draws = self.n_answers = 0
@@ -48,7 +50,7 @@ class DrawBudget:
         for draw in self._draws:
             is_new_round = draw.round > round_
             round_ = draw.round
-            is_enough = self.n_answers >= defaults.POOLED_TRIPLETS
+            is_enough = self.n_answers >= self._enough
             if is_new_round and (is_enough or round_ >= defaults.MAX_DRAW_ROUNDS):
                 return
             if self._is_too_late():
@@ -60,7 +62,7 @@ class DrawBudget:
         self.n_draws += 1
         self.n_answers += n_answers
         per_round = self.n_answers / self.n_draws * defaults.DRAW_FOLDS
-        rounds = min(-(-defaults.POOLED_TRIPLETS // per_round), defaults.MAX_DRAW_ROUNDS)
+        rounds = min(-(-self._enough // per_round), defaults.MAX_DRAW_ROUNDS)
         self._progress(self.n_draws, max(self.n_draws, int(rounds) * defaults.DRAW_FOLDS))
 
     def check(self) -> None:

@@ -69,7 +69,7 @@ def validate_epochs(
     Raises:
         CollapseError: if the embeddings become alike.
     """
-    budget = DrawBudget(draws, budget_s, progress)
+    budget = DrawBudget(draws, defaults.POOLED_TRIPLETS, budget_s, progress)
     margins: list[np.ndarray] = []
     asked, frozen, numbers = [], [], []
     n_epochs = 0

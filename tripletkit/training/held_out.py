@@ -109,7 +109,7 @@ def score_held_out(
         loss_weights: see `train_part`; triplets on which people are tied are not asked.
         budget_s, progress: see `DrawBudget`.
     """
-    budget = DrawBudget(draws, budget_s, progress)
+    budget = DrawBudget(draws, defaults.WEIGHED_TRIPLETS, budget_s, progress)
     margins, frozen, triplets, numbers = [], [], [], []
     for draw in budget:
         asked = drop_ties(draw.held_out_rows, loss_weights)
