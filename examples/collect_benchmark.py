@@ -25,25 +25,20 @@ import os
 from collections import defaultdict
 from pathlib import Path
 
-os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import pandas as pd
+from named_images import put_positive_second, vectors_of
 from scipy.special import expit
 
+import tripletkit as tk
 from tripletkit import defaults
 from tripletkit.collecting.choosing import WAYS, choose_questions
 from tripletkit.collecting.committee import calibrate, train_committee
-from tripletkit.data.training_set import join_training_set, places_of_names, share_names
-from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.vote_files import read_votes
 from tripletkit.data.votes import Votes
-from tripletkit.evaluation.answers import read_truth
 from tripletkit.evaluation.distances import triplet_margins
-from tripletkit.features.collection import find_files, load_collection
-from tripletkit.features.sources import choose_source
-from tripletkit.features.store import FeatureStore
 
 ERRORS = 0.15
 
@@ -161,12 +156,16 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     options = parser.parse_args()
 
-    train, test = share_names(read_triplets(options.train), read_triplets(options.test))
-    data = join_training_set(train, test, read_truth(options.truth).labels)
-    files = find_files(data.names, places_of_names(train, test), options.images)
-    with FeatureStore() as store:
-        features = load_collection(files, choose_source([options.backbone], {}), store).features
-    rows, votes = data.train.rows, None
+    train = tk.read_triplets(options.train)
+    test = put_positive_second(tk.read_triplets(options.test), tk.read_truth(options.truth))
+    # The rows of both are of the same names then.
+    names = list(dict.fromkeys([*train.names, *test.names]))
+    features = vectors_of(tk.pretrained(options.backbone), options.images, names)
+    place_of = {name: place for place, name in enumerate(names)}
+    rows, test_rows = (
+        np.array([place_of[name] for name in each.names])[each.rows] for each in (train, test)
+    )
+    votes = None
     errors = ["none", "flip", "close"] if options.errors is None else options.errors
     if options.votes is not None:
         votes = read_votes(options.votes).votes
@@ -181,7 +180,7 @@ def main() -> None:
                     Judge(error, leaning, votes, np.random.default_rng([seed, 1])),
                     features,
                     rows,
-                    data.val.rows,
+                    test_rows,
                     options.rounds,
                     options.shown,
                     np.random.default_rng([seed, 0]),
@@ -190,8 +189,8 @@ def main() -> None:
                 for n_answers, accuracy in accuracies.items():
                     found[error, way, n_answers].append(accuracy)
                     print(f"{seed} {error} {way} {n_answers} {accuracy:.4f}", flush=True)
-    frozen = float(np.mean(triplet_margins(features, data.val.rows, "cosine") > 0))
-    print(f"frozen features, cosine: {frozen:.4f}; {len(data.val):,} test questions")
+    frozen = float(np.mean(triplet_margins(features, test_rows, "cosine") > 0))
+    print(f"frozen features, cosine: {frozen:.4f}; {len(test):,} test questions")
     table = [
         {
             "judge": error,

@@ -27,20 +27,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 from matplotlib.figure import Figure
+from named_images import put_positive_second, vectors_of
 
+import tripletkit as tk
 from tripletkit import defaults
 from tripletkit.data.label_triplets import draw_triplets
 from tripletkit.data.labels import ImageLabels, read_classes
-from tripletkit.data.triplet_files import read_triplets
-from tripletkit.evaluation.answers import read_truth
 from tripletkit.evaluation.class_distances import ClassDistances, measure_distribution
 from tripletkit.evaluation.distances import FROZEN_DISTANCE
-from tripletkit.features.collection import find_files, load_collection
-from tripletkit.features.image_views import choose_views
-from tripletkit.features.sources import choose_source
-from tripletkit.features.store import FeatureStore
 from tripletkit.mining.offline import find_cuts, mine_images
-from tripletkit.model.embedding import embed
 from tripletkit.model.settings import HeadSettings
 from tripletkit.reporting.style import (
     BLUE,
@@ -55,7 +50,7 @@ from tripletkit.reporting.style import (
 )
 from tripletkit.texts.tables import align_columns
 from tripletkit.training.batches import Batch, TripletBatches
-from tripletkit.training.epochs import share_right, train_head
+from tripletkit.training.epochs import share_right
 from tripletkit.training.head_training import LabelTraining
 
 BATCH_SIZE = defaults.CLASSES_PER_BATCH * defaults.IMAGES_PER_CLASS
@@ -79,16 +74,34 @@ class Task:
     """Labelled images for training, and questions about others.
 
     Attributes:
+        options: where they are, and by what backbone.
+        names: of all images, those of the questions first.
         features: `(n_images, n_features)` float32.
         labels: of all images.
         images: indices of those for training.
-        val_rows: `(n_questions, 3)` anchor, positive, negative.
+        val: the questions: anchor, positive, negative.
     """
 
+    options: argparse.Namespace
+    names: list[str]
     features: np.ndarray
     labels: ImageLabels
     images: np.ndarray
-    val_rows: np.ndarray
+    val: tk.Triplets
+
+    def learn_from(self, rows: np.ndarray, seed: int) -> float:
+        """Return how many of the questions the source's head answers right, 0 to 1."""
+        model = tk.train(
+            rows,
+            self.options.images,
+            names=self.names,
+            # Learns from all of them; the questions say how well.
+            val_fraction=0,
+            backbone=self.options.backbone,
+            epochs=CUT_EPOCHS,
+            seed=seed,
+        )
+        return tk.score(model.answer(self.val, self.options.images)).accuracy
 
 
 class RandomTriplets:
@@ -104,20 +117,17 @@ class RandomTriplets:
 
 
 def open_task(options: argparse.Namespace) -> Task:
-    val = read_triplets(options.val)
-    truth = read_truth(options.val_truth).labels[:, None]
+    val = put_positive_second(tk.read_triplets(options.val), tk.read_truth(options.val_truth))
     label_of = read_classes(options.labels, options.images)
     asked = set(val.names)
     names = [*val.names, *(name for name in label_of if name not in asked)]
-    files = find_files(names, [str(options.labels)] * len(names), options.images)
-    source = choose_source([options.backbone], {}, choose_views([defaults.VIEWS]))
-    with FeatureStore() as store:
-        features = load_collection(files, source, store).features
     return Task(
-        features,
+        options,
+        names,
+        vectors_of(tk.pretrained(options.backbone), options.images, names),
         ImageLabels.of_names(names, label_of),
         np.arange(len(val.names), len(names)),
-        np.where(truth == 1, val.rows, val.rows[:, [0, 2, 1]]),
+        val,
     )
 
 
@@ -127,10 +137,10 @@ def follow(task: Task, settings: HeadSettings) -> list[float]:
     # The rows only say which images are for training.
     rows = np.repeat(task.images[:, None], 3, axis=1)
     training = LabelTraining(task.features, rows, settings, task.labels, random)
-    accuracies = [share_right(training.embed(), task.val_rows, settings.distance)]
+    accuracies = [share_right(training.embed(), task.val.rows, settings.distance)]
     for _ in range(settings.epochs):
         training.run_epoch()
-        accuracies.append(share_right(training.embed(), task.val_rows, settings.distance))
+        accuracies.append(share_right(training.embed(), task.val.rows, settings.distance))
     return accuracies
 
 
@@ -156,7 +166,7 @@ def compare_batches(task: Task, epochs: int, seeds: list[int], figure_file: Path
         for name, way in WAYS.items()
     }
     steps = np.arange(epochs + 1) * -(-len(task.images) // BATCH_SIZE)
-    frozen = share_right(task.features, task.val_rows, FROZEN_DISTANCE)
+    frozen = share_right(task.features, task.val.rows, FROZEN_DISTANCE)
     write_figure(figure_file, draw(curves, steps, frozen))
     shown = [number for number in (1, 2, 5, 10, 20, 40, 60) if number <= epochs]
     table = [["accuracy after steps", *(f"{steps[number]:,}" for number in shown), "best"]]
@@ -192,13 +202,9 @@ def compare_cuts(task: Task, share: float, seeds: list[int]) -> str:
         count = len(next(iter(mined.values())))
         drawn = draw_triplets(labels, count=count, seed=seed, images=task.images)
         for name, rows in {"drawn by chance": drawn, **mined}.items():
-            settings = HeadSettings(epochs=CUT_EPOCHS, seed=seed)
-            head = train_head(task.features, rows, rows[:0], settings).head
-            embeddings = embed(head, task.features)
             true = task.labels.of_image[rows]
             is_right = (true[:, 0] == true[:, 1]) & (true[:, 0] != true[:, 2])
-            accuracy = share_right(embeddings, task.val_rows, settings.distance)
-            found[name].append((accuracy, float(is_right.mean())))
+            found[name].append((task.learn_from(rows, seed), float(is_right.mean())))
     table = [
         [f"{share:.0%} of the labels wrong", "accuracy", "lowest to highest", "right triplets"]
     ]

@@ -16,25 +16,15 @@ import os
 from collections import defaultdict
 from pathlib import Path
 
-os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import pandas as pd
+from named_images import paths_of
 
+import tripletkit as tk
 from tripletkit.data.images import read_pixels
-from tripletkit.data.training_set import join_training_set, places_of_names, share_names
-from tripletkit.data.triplet_files import read_triplets
-from tripletkit.data.votes import Votes, make_loss_weights
-from tripletkit.evaluation.answers import read_truth
 from tripletkit.evaluation.distances import triplet_margins
-from tripletkit.features.collection import find_files, load_collection
-from tripletkit.features.sources import choose_source
-from tripletkit.features.store import FeatureStore
-from tripletkit.model.embedding import embed
-from tripletkit.model.recipes import get_recipe
-from tripletkit.model.settings import HeadSettings, choose_epochs
-from tripletkit.training.epochs import share_right, train_model
 
 N_VOTERS = 5
 # Log odds that a person chooses the positive where the small images say nothing, and what one
@@ -42,10 +32,10 @@ N_VOTERS = 5
 BIAS, SLOPE = 1.0, 1.5
 
 
-def ask_people(leaning: np.ndarray, rng: np.random.Generator) -> Votes:
-    """Return votes on triplets; `leaning` is what speaks for the positive, of deviation 1."""
+def ask_people(leaning: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return `(n_triplets, 2)` votes; `leaning` is what speaks for the positive, of deviation 1."""
     n_right = rng.binomial(N_VOTERS, 1 / (1 + np.exp(-(BIAS + SLOPE * leaning))))
-    return Votes(n_right.astype(float), float(N_VOTERS) - n_right)
+    return np.stack([n_right, N_VOTERS - n_right], axis=1)
 
 
 def main() -> None:
@@ -61,39 +51,41 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
 
-    train, test = share_names(read_triplets(options.train), read_triplets(options.test))
-    data = join_training_set(train, test, read_truth(options.truth).labels)
-    files = find_files(data.names, places_of_names(train, test), options.images)
-    with FeatureStore() as store:
-        features = load_collection(files, choose_source([options.backbone], {}), store).features
-    small = np.stack([read_pixels(path, 8, "box").astype(float).ravel() for path in files.paths])
-    leaning = triplet_margins(small - small.mean(axis=1, keepdims=True), data.train.rows, "cosine")
+    train, test = tk.read_triplets(options.train), tk.read_triplets(options.test)
+    truth = tk.read_truth(options.truth)
+    paths = paths_of(options.images, train.names)
+    small = np.stack([read_pixels(path, 8, "box").astype(float).ravel() for path in paths])
+    leaning = triplet_margins(small - small.mean(axis=1, keepdims=True), train.rows, "cosine")
     leaning /= leaning.std()
 
     found = defaultdict(list)
     for seed in range(options.seeds):
         rng = np.random.default_rng(seed)
-        drawn = rng.permutation(len(data.train))[: options.triplets]
-        rows, votes = data.train.rows[drawn], ask_people(leaning[drawn], rng)
+        drawn = rng.permutation(len(train))[: options.triplets]
+        votes = ask_people(leaning[drawn], rng)
         if not seed:
+            right, wrong = votes.T
             print(
-                f"{votes.share.mean():.1%} of votes right, {(~votes.is_for_second).mean():.1%} "
-                f"of majorities; test: {len(data.val):,} questions"
+                f"{right.sum() / votes.sum():.1%} of votes right, {(right >= wrong).mean():.1%} "
+                f"of majorities; test: {len(test):,} questions"
             )
         for recipe in options.recipes.split(","):
-            epochs = choose_epochs(len(rows), HeadSettings.batch_size, get_recipe(recipe).epochs)
             for loss in options.losses.split(","):
                 for votes_as in ("majority", "weight", "soft"):
-                    settings = HeadSettings.of_recipe(recipe, epochs=epochs, seed=seed, loss=loss)
-                    head = train_model(
-                        features,
-                        rows,
-                        rows[:0],
-                        settings,
-                        loss_weights=make_loss_weights(votes, votes_as),
-                    ).head
-                    right = share_right(embed(head, features), data.val.rows, "l2")
-                    found[recipe, loss, votes_as].append(right)
+                    model = tk.train(
+                        train.take(drawn),
+                        options.images,
+                        votes=votes,
+                        votes_as=votes_as,
+                        # Learns from all of them; the test says how well.
+                        val_fraction=0,
+                        backbone=options.backbone,
+                        recipe=recipe,
+                        loss=loss,
+                        seed=seed,
+                    )
+                    score = tk.score(model.answer(test, options.images), truth)
+                    found[recipe, loss, votes_as].append(score.accuracy)
     table = [
         {
             "recipe": recipe,

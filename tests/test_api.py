@@ -395,6 +395,8 @@ def test_a_backbone_alone_answers_and_is_not_saved(toy_competition, tiny_backbon
     assert backbone.embed(toy_competition.images).vectors.shape == (60, 24)
     with pytest.raises(tk.SettingsError, match="knows no images"):
         backbone.answer(toy_competition.test)
+    with pytest.raises(tk.TripletkitError, match="a backbone alone is not fine-tuned"):
+        tk.finetune(tk.pretrained("tiny"))
     with pytest.raises(tk.TripletkitError, match="a backbone alone is not saved"):
         backbone.save(tmp_path / "m")
     with pytest.raises(tk.TripletkitError, match="has no report"):

@@ -45,7 +45,7 @@ def test_score_prints_accuracy_on_stdout(runner, predictions, truth):
     result = runner.invoke(tripletkit, ["score", str(predictions), str(truth)])
     assert result.exit_code == 0
     assert result.stderr == (
-        "warning: 1 of 5 rows tell the two images not apart; they answer 0, and count as right "
+        "warning: 1 of 5 rows do not tell the two images apart; they answer 0, and count as right "
         "where the truth is 0\n"
     )
     lines = result.stdout.splitlines()

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import tripletkit as tk
 from tripletkit.cli.main import tripletkit
 from tripletkit.errors import FeatureFileError
 from tripletkit.features.given_features import read_features
@@ -150,6 +151,19 @@ def test_every_command_takes_given_features(run, vectors, toy_competition, label
     report = ["report", model, "-o", tmp_path / "r.html", "--triplets", data.test, *given]
     assert "expected a folder of images to show" in run(*report, code=2).stderr
     run(*report, "--images", data.images)
+
+
+@pytest.mark.filterwarnings("ignore::tripletkit.TripletkitWarning")
+def test_a_model_of_given_features_alone_from_python(vectors, toy_competition):
+    """No image says what is the same: the names do."""
+    model = tk.train(toy_competition.train, features=vectors, epochs=1, refit=False)
+    assert "backbone none, features were given" in repr(model)
+    assert "<img" not in model._repr_html_()
+    known = model.embed()
+    assert set(known.contents) == {None}
+    found = model.neighbors(known, k=2)
+    assert len(found) == 2 * len(known)
+    assert (found["query"] != found["name"]).all()
 
 
 def test_images_without_features_are_named(run, vectors, toy_competition, tmp_path):

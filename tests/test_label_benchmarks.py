@@ -17,6 +17,9 @@ def run(toy_competition, tiny_backbone, tmp_path, monkeypatch, capsys):
     rows = (f"p{number:02}.png,{label}\n" for number, label in enumerate(toy_competition.labels))
     labels.write_text("name,label\n" + "".join(rows))
 
+    # What is beside a script is found when it is run as one.
+    monkeypatch.syspath_prepend(EXAMPLES)
+
     def run(name, *options):
         spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
         module = importlib.util.module_from_spec(spec)

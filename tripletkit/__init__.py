@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from tripletkit.api.embeddings import Embeddings
     from tripletkit.api.estimator import TripletEmbedding
     from tripletkit.api.image_split import ImageSplit
-    from tripletkit.api.model import Model, load, pretrained
+    from tripletkit.api.model import Model
+    from tripletkit.api.opening import load, pretrained
     from tripletkit.api.reporting import report
     from tripletkit.api.scoring import compare, controls, score
     from tripletkit.api.suggestion import suggest
@@ -65,8 +66,8 @@ _HOMES = {
     "compare": "api.scoring",
     "controls": "api.scoring",
     "finetune": "api.training",
-    "load": "api.model",
-    "pretrained": "api.model",
+    "load": "api.opening",
+    "pretrained": "api.opening",
     "read_answers": "api.checking",
     "read_triplets": "api.checking",
     "read_truth": "api.checking",
@@ -112,18 +113,22 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version
+if TYPE_CHECKING:
+    __version__: str
+else:
+    # Not for type checkers, which would take it that every name is there.
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            from importlib.metadata import version
 
-        value = version("tripletkit")
-    elif name in _HOMES:
-        value = getattr(import_module(f"tripletkit.{_HOMES[name]}"), name)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # Found without this function from now on.
-    globals()[name] = value
-    return value
+            value = version("tripletkit")
+        elif name in _HOMES:
+            value = getattr(import_module(f"tripletkit.{_HOMES[name]}"), name)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        # Found without this function from now on.
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

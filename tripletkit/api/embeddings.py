@@ -21,7 +21,8 @@ class Embeddings:
         names: of the images, distinct.
         vectors: `(n_images, n_dims)` float32.
         distance: that belongs to the vectors: `"l2"`, `"l1"`, `"squared-l2"` or `"cosine"`.
-        contents: SHA-256 of each image's content, by which copies are known.
+        contents: SHA-256 of each image's content, by which copies are known; None where features
+            are given without an image.
     """
 
     names: list[str]
@@ -38,6 +39,11 @@ class Embeddings:
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         """Return the vectors, so that NumPy and scikit-learn take embeddings as they are."""
         return np.array(self.vectors, dtype=dtype, copy=copy)
+
+    def identities(self) -> list[bytes | str]:
+        """Return by what each image is known again: its content, or its name without an image."""
+        pairs = zip(self.contents, self.names, strict=True)
+        return [name if content is None else content for content, name in pairs]
 
     def to_frame(self) -> pd.DataFrame:
         """Return a table with a row for each image, named by it, and a column for each number.

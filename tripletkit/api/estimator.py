@@ -39,7 +39,12 @@ _SETTINGS = (
 )
 
 
-class TripletEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+# scikit-learn has no types, so that its classes are Any.
+class TripletEmbedding(
+    ClassNamePrefixFeaturesOutMixin,  # type: ignore[misc]
+    TransformerMixin,  # type: ignore[misc]
+    BaseEstimator,  # type: ignore[misc]
+):
     """Embed feature vectors so that distances agree with triplets of them.
 
     There are two ways to fit. With the features at hand, `fit(features, triplets)`; this is how a
@@ -258,7 +263,7 @@ class TripletEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     @property
     def _n_features_out(self) -> int:
         """How many columns `transform` gives, for scikit-learn's names of them."""
-        return self.embeddings_.shape[1]
+        return int(self.embeddings_.shape[1])
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -269,7 +274,9 @@ class TripletEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         return tags
 
 
-def _check_rows(triplets: Triplets | np.ndarray | Sequence, n_images: int) -> np.ndarray:
+def _check_rows(
+    triplets: Triplets | np.ndarray | Sequence[Sequence[int]], n_images: int
+) -> np.ndarray:
     rows = take_rows(triplets)
     if rows.size and not (rows.min() >= 0 and rows.max() < n_images):
         raise TripletFileError(

@@ -6,23 +6,25 @@ by which features are stored; an array in memory is written as a PNG first, whic
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from tripletkit.api.inputs import is_path
+from tripletkit.api.inputs import PathLike, is_path
 from tripletkit.data.folder import list_images
 from tripletkit.data.images import make_rgb
 from tripletkit.errors import ImageNameError, ImageReadError
 from tripletkit.features.collection import NamedFiles, find_files
 
-ImageLike = str | os.PathLike | np.ndarray | Image.Image
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+ImageLike = PathLike | np.ndarray | Image.Image
 ImagesLike = ImageLike | Sequence[ImageLike]
 
 
@@ -51,12 +53,13 @@ def open_images(
     if is_path(images) and Path(images).is_dir():
         yield _list_folder(Path(images), follow_outside)
         return
-    given = [images] if _is_one(images) else list(images)
+    given: list[ImageLike] = [images] if _is_one(images) else list(images)
     if not given:
         raise ImageNameError("expected images, got none")
     if names is None:
-        names = [image if is_path(image) else place for place, image in enumerate(given)]
-    named = [str(name) for name in names]
+        named = [str(image if is_path(image) else place) for place, image in enumerate(given)]
+    else:
+        named = [str(name) for name in names]
     if len(named) != len(given) or len(set(named)) != len(named):
         raise ImageNameError(
             f"expected a name of its own for each of {len(given):,} images, got {len(named):,} "
@@ -86,7 +89,7 @@ def _list_folder(folder: Path, follow_outside: bool) -> NamedFiles:
     return find_files(names, [str(folder)] * len(names), folder, follow_outside=follow_outside)
 
 
-def _is_one(images: Any) -> bool:
+def _is_one(images: ImagesLike) -> TypeIs[ImageLike]:
     if is_path(images) or isinstance(images, Image.Image):
         return True
     return isinstance(images, np.ndarray) and (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,15 +20,18 @@ from tripletkit.data.votes import Votes
 from tripletkit.errors import AnswerFileError, LabelFileError, TripletFileError, VoteFileError
 from tripletkit.evaluation.answers import Answers, Truth, read_answers, read_truth
 
-PathLike = str | os.PathLike
-TripletsLike = PathLike | Triplets | pd.DataFrame | np.ndarray | Sequence
-AnswersLike = PathLike | Answers | np.ndarray | Sequence
-TruthLike = PathLike | Truth | np.ndarray | Sequence
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+PathLike = str | os.PathLike[str]
+TripletsLike = PathLike | Triplets | pd.DataFrame | np.ndarray | Sequence[Sequence[int]]
+AnswersLike = PathLike | Answers | np.ndarray | Sequence[int]
+TruthLike = PathLike | Truth | np.ndarray | Sequence[int]
 LabelsLike = PathLike | Mapping[str, str] | pd.Series | pd.DataFrame
 VotesLike = PathLike | Votes | pd.DataFrame | np.ndarray
 
 
-def is_path(value: Any) -> bool:
+def is_path(value: Any) -> TypeIs[PathLike]:
     """Return whether a value names a file or a folder."""
     return isinstance(value, (str, os.PathLike))
 
@@ -67,7 +70,7 @@ def take_triplets(value: TripletsLike, names: Sequence[str] | None = None) -> Tr
     return Triplets.from_array(np.asarray(value), names)
 
 
-def take_rows(value: Triplets | np.ndarray | Sequence) -> np.ndarray:
+def take_rows(value: Triplets | np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
     """Return `(n_triplets, 3)` integers, indices of images.
 
     Raises:
@@ -163,7 +166,7 @@ def take_votes(value: VotesLike, triplets: Triplets) -> Votes:
     return votes
 
 
-def _votes_of_numbers(value: pd.DataFrame | np.ndarray | Sequence) -> Votes:
+def _votes_of_numbers(value: pd.DataFrame | np.ndarray) -> Votes:
     if isinstance(value, pd.DataFrame):
         if not set(VOTE_COLUMNS) <= set(value.columns):
             raise VoteFileError(

@@ -143,7 +143,13 @@ def mine_classes(
     from tripletkit.features.labelled_images import read_labelled, tell_singleton_classes
     from tripletkit.mining.offline import find_cuts, mine_images
 
-    found = read_labelled(source, images, cache, **find)
+    found = read_labelled(
+        source,
+        images,
+        cache,
+        skip_bad=find["skip_bad"],
+        follow_outside=find["follow_outside"],
+    )
     encoder = make_encoder()
     collection = _open(found.files, encoder, cache, stages, skip_bad=find["skip_bad"])
     kept = found.images[collection.is_usable()[found.images]]
@@ -183,7 +189,7 @@ def _list_images(mined: MinedImages, names: Sequence[str]) -> pd.DataFrame:
 
     from tripletkit.mining.offline import NOBODY
 
-    names = np.array(names, dtype=object)
+    name_of = np.array(names, dtype=object)
     parts = []
     for kind, others, distances in (
         ("positive", mined.positives, mined.to_positives),
@@ -194,8 +200,8 @@ def _list_images(mined: MinedImages, names: Sequence[str]) -> pd.DataFrame:
             pd.DataFrame(
                 {
                     "place": anchors,
-                    "anchor": names[anchors],
-                    "other": names[others[anchors, ranks]],
+                    "anchor": name_of[anchors],
+                    "other": name_of[others[anchors, ranks]],
                     "kind": kind,
                     "distance": distances[anchors, ranks].astype(np.float32),
                     "rank": ranks + 1,
@@ -261,6 +267,6 @@ def mine_triplets(
 
         known = distances[np.isfinite(margins)]
         highest = summary["kept"]["highest_margin"]
-        return draw_distances(*known.T, encoder.distance, kept_margin=highest)
+        return draw_distances(known[:, 0], known[:, 1], encoder.distance, kept_margin=highest)
 
     return Mined(table, asked.names, rows, draw, summary, describe_triplets(summary))

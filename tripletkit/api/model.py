@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +14,7 @@ import pandas as pd
 from tripletkit import defaults
 from tripletkit.api.embeddings import Embeddings
 from tripletkit.api.image_inputs import ImagesLike, open_images
-from tripletkit.api.inputs import PathLike, TripletsLike, given_weights, take_triplets
+from tripletkit.api.inputs import PathLike, TripletsLike, take_triplets
 from tripletkit.api.model_card import describe_model, draw_card
 from tripletkit.data.outputs import Outputs
 from tripletkit.errors import DataWarning, ImageNameError, ModelFolderError, SettingsError
@@ -22,13 +22,10 @@ from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.pooled import PooledValidation
 from tripletkit.evaluation.validation import Validation
-from tripletkit.features.backbones import AUTO
 from tripletkit.features.collection import NamedFiles, all_given, find_files, open_collection
 from tripletkit.features.given_features import GivenSource
-from tripletkit.features.image_views import choose_views
-from tripletkit.features.sources import FeatureSource, choose_source
 from tripletkit.features.stores import open_store
-from tripletkit.model.model_folder import ModelFolder, copy_model, load_model
+from tripletkit.model.model_folder import ModelFolder, copy_model
 from tripletkit.model.record import ModelRecord
 from tripletkit.progress import Progress
 from tripletkit.search.encoders import Encoder
@@ -53,7 +50,7 @@ class Model:
         *,
         images: Path | None = None,
         cache: Path | None = None,
-        scratch: TemporaryDirectory | None = None,
+        scratch: TemporaryDirectory[str] | None = None,
     ) -> None:
         self._encoder = encoder
         self._images = images
@@ -188,7 +185,7 @@ class Model:
             vectors = self._encode(files, skip_bad=skip_bad, progress=progress)
             with open_store(self._cache) as store:
                 contents = files.contents(store).hashes
-        kept = np.flatnonzero(np.isfinite(vectors).all(axis=1))
+        kept = np.flatnonzero(np.isfinite(vectors).all(axis=1)).tolist()
         return Embeddings(
             [files.names[row] for row in kept],
             vectors[kept],
@@ -221,10 +218,10 @@ class Model:
             raise SettingsError("k", f"expected at least 1 for `k`, got {k}")
         asked = queries if isinstance(queries, Embeddings) else self.embed(queries)
         known = images if isinstance(images, Embeddings) else self.embed(images)
-        rows_of: dict[bytes, list[int]] = {}
-        for row, content in enumerate(known.contents):
-            rows_of.setdefault(content, []).append(row)
-        same = [np.array(rows_of.get(content, []), dtype=np.int64) for content in asked.contents]
+        rows_of: dict[bytes | str, list[int]] = {}
+        for row, image in enumerate(known.identities()):
+            rows_of.setdefault(image, []).append(row)
+        same = [np.array(rows_of.get(image, []), dtype=np.int64) for image in asked.identities()]
         found = find_neighbors(known.vectors, asked.vectors, k, self.distance, same)
         return pd.DataFrame(
             [
@@ -283,12 +280,12 @@ class Model:
         Raises:
             SettingsError: if there are none at hand.
         """
-        given = self._encoder.source.given
-        if given is None:
+        source = self._encoder.source
+        if not isinstance(source, GivenSource) or source.given is None:
             raise SettingsError(
                 "features", "the model is of given features: say where they are with `features`"
             )
-        return all_given(given)
+        return all_given(source.given)
 
     def _encode(
         self, files: NamedFiles, *, skip_bad: bool, progress: Progress | None
@@ -298,97 +295,6 @@ class Model:
                 files, self._encoder.source, store, skip_bad=skip_bad, progress=progress
             )
         return self._encoder.encode(collection.features)
-
-
-def load(
-    path: PathLike = defaults.MODEL_FOLDER,
-    *,
-    weights: PathLike | Mapping[str, PathLike] | None = None,
-    features: PathLike | None = None,
-    cache: PathLike | None = None,
-) -> Model:
-    """Read a model folder that `train` or `Model.save` wrote.
-
-    Args:
-        path: the folder. Defaults to `"tripletkit-model"`.
-        weights: weights file of the backbone, or one for each name, where they are not where they
-            were at training.
-        features: file of the features, where a model that was trained on such a file is to take
-            them from another one.
-        cache: folder of the feature store. Defaults to the user's.
-    Returns:
-        The `Model`.
-    Raises:
-        ModelFolderError: if it is missing, incomplete, edited or of another format.
-    """
-    folder = load_model(Path(path))
-    given = None if features is None else Path(features)
-    return make_model(folder, folder.find_source(given_weights(weights), given), cache)
-
-
-def pretrained(
-    backbone: str | Sequence[str] = AUTO,
-    *,
-    weights: PathLike | Mapping[str, PathLike] | None = None,
-    views: Sequence[str] = (defaults.VIEWS,),
-    image_size: int | None = None,
-    depth: str = defaults.DEPTH,
-    preprocess: str | None = None,
-    backbone_output: str | None = None,
-    cache: PathLike | None = None,
-) -> Model:
-    """Return a backbone as it is, without a trained head; embeddings are compared by cosine.
-
-    Args:
-        backbone: a name that `tripletkit backbones` lists, the path of an encoder's ONNX file, or
-            several. Defaults to `"auto"`: resnet50 where its weights can be had, else
-            efficientnet-lite0.
-        weights: weights file of the backbone, or one for each name. Defaults to its own ImageNet
-            weights.
-        views: of each image to average over: `"original"`, `"flip"`, `"five-crop"`, `"ten-crop"`.
-        image_size: side of the images that it takes, pixels. Defaults to its usual.
-        depth: where in it features are taken: `"last"`, `"early"` or `"all"`.
-        preprocess, backbone_output: what images go through before an encoder's ONNX file, and
-            which of its outputs is taken, such as `"size=224,resample=bicubic,mean=0.5,std=0.5"`
-            and `"last_hidden_state:cls"`; needed where the files do not say.
-        cache: folder of the feature store. Defaults to the user's.
-    Returns:
-        A `Model`.
-    Raises:
-        BackboneError: if a name is not known, or its weights can neither be found nor downloaded.
-        NetworkFileError, PreprocessingError: if an ONNX file cannot be run, or it is not clear how.
-    Example:
-        `tk.pretrained("resnet50").embed("images/")`
-    """
-    names = [backbone] if isinstance(backbone, str) else list(backbone)
-    source = choose_source(
-        names,
-        given_weights(weights),
-        choose_views(views),
-        image_size,
-        depth,
-        preprocess,
-        backbone_output,
-    )
-    return Model(Encoder(source), cache=None if cache is None else Path(cache))
-
-
-def make_model(
-    folder: ModelFolder,
-    source: FeatureSource,
-    cache: PathLike | None = None,
-    scratch: TemporaryDirectory | None = None,
-) -> Model:
-    """Return a trained model.
-
-    Args:
-        folder: that it is in.
-        source: what its features are of.
-        cache: folder of the feature store; None for the user's.
-        scratch: the folder that holds it as long as it is not saved.
-    """
-    where = None if cache is None else Path(cache)
-    return Model(Encoder(source, folder), images=folder.image_folder, cache=where, scratch=scratch)
 
 
 def _warn_of_undecided(answers: Answers) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tripletkit.data.folder import list_images
 from tripletkit.errors import ImageNameError, ImageReadError
+from tripletkit.evaluation.intervals import Interval, NoInterval
 from tripletkit.evaluation.pooled import PooledScore
 from tripletkit.evaluation.scoring import Score
 from tripletkit.search.encoders import Encoder
@@ -56,7 +57,7 @@ def _facts(encoder: Encoder, path: Path | None) -> list[tuple[str, str]]:
     facts = [
         ("", f"tripletkit model {path or '(not saved)'}"),
         ("recipe", record.settings.recipe),
-        ("backbone", backbones),
+        ("backbone", backbones or "none, features were given"),
         ("distance", record.settings.distance),
         ("trained on", f"{record.split.n_train:,} triplets, {record.n_images:,} images"),
     ]
@@ -69,6 +70,7 @@ def _facts(encoder: Encoder, path: Path | None) -> list[tuple[str, str]]:
 
 
 def _describe(score: Score | PooledScore) -> str:
+    interval: Interval | NoInterval | None
     if isinstance(score, PooledScore):
         interval, n = score.interval, score.n_triplets
     else:
@@ -78,12 +80,11 @@ def _describe(score: Score | PooledScore) -> str:
 
 
 def _draw_images(encoder: Encoder) -> str:
-    """Return a few images of the image folder; none where it is gone."""
-    if encoder.model is None:
+    """Return a few images of the image folder; none where it is gone, or there was none."""
+    if encoder.model is None or (folder := encoder.model.image_folder) is None:
         return ""
     from tripletkit.reporting.collages import read_thumbnail
 
-    folder = encoder.model.image_folder
     try:
         names = list_images(folder)
     except ImageNameError:

@@ -15,7 +15,8 @@ from tripletkit.api.inputs import (
     take_triplets,
     take_truth,
 )
-from tripletkit.api.model import Model, load
+from tripletkit.api.model import Model
+from tripletkit.api.opening import load
 from tripletkit.data.outputs import Outputs
 from tripletkit.errors import ModelFolderError
 from tripletkit.model.model_folder import ModelFolder
@@ -80,7 +81,7 @@ def report(
         triplets=None if triplets is None else take_triplets(triplets),
         truth=None if truth is None else take_truth(truth),
         images=None if images is None else Path(images),
-        labels=None if labels is None else take_labels(labels, wheres[0]),
+        labels=None if labels is None else take_labels(labels, wheres[0] or Path()),
         skip_bad=skip_bad,
         follow_outside=follow_outside,
         progress=progress,

@@ -134,10 +134,8 @@ def controls(
 
 def _find_questions(entries: list[Answers], triplets: TripletsLike | None) -> Triplets | None:
     """Return the questions that are given, else those of the first answers that hold them."""
-    if triplets is not None:
-        asked = take_triplets(triplets)
-    else:
-        asked = next((entry.triplets for entry in entries if entry.triplets is not None), None)
+    held = (entry.triplets for entry in entries if entry.triplets is not None)
+    asked = next(held, None) if triplets is None else take_triplets(triplets)
     if asked is not None:
         for entry in entries:
             check_same_questions(entry, asked)

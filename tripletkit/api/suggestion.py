@@ -74,7 +74,7 @@ def suggest(
 def _places(triplets: Triplets, place_of: dict[str, int]) -> np.ndarray:
     """Return the `(n, 3)` int32 rows whose images are all known."""
     places = np.array([place_of.get(name, -1) for name in triplets.names], dtype=np.int32)
-    rows = places[triplets.rows].reshape(-1, 3)
+    rows: np.ndarray = places[triplets.rows].reshape(-1, 3)
     return rows[(rows >= 0).all(axis=1)]
 
 

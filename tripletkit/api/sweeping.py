@@ -36,8 +36,8 @@ def sweep(
 
     A third of the images is held out, again and again, as `train` does; every combination answers
     the same triplets about images that it has not seen. Nothing is kept but the table. The best
-    of many is flattered by having been chosen: train with it, and believe what `train` says of it
-    no more than its interval allows.
+    of many looks better than it is, because it was chosen: train with it, and believe what `train`
+    says of it no more than its interval allows.
 
     Args:
         triplets, images, names, backbone, depth, features, skip_bad, cache, stages: see `train`.

@@ -23,11 +23,12 @@ from tripletkit.api.inputs import (
     take_truth,
     take_votes,
 )
-from tripletkit.api.model import Model, make_model
+from tripletkit.api.model import Model
+from tripletkit.api.opening import make_model
 from tripletkit.data.outputs import Outputs
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import Votes, VotesAs
-from tripletkit.errors import SettingsError
+from tripletkit.errors import ModelFolderError, SettingsError
 from tripletkit.features.backbones import AUTO
 from tripletkit.model.model_folder import ModelFolder, load_model
 from tripletkit.progress import Stages, no_stages
@@ -222,6 +223,7 @@ def finetune(
     Returns:
         The fine-tuned `Model`.
     Raises:
+        ModelFolderError: if nothing was trained.
         SettingsError: if the model cannot be fine-tuned, or not so.
         TripletkitError: if something is wrong with data, images or weights.
     Reference:
@@ -231,6 +233,8 @@ def finetune(
     from tripletkit.training.fine_tuning import FineTuning, fine_tune
 
     folder = model.folder if isinstance(model, Model) else load_model(Path(model))
+    if folder is None:
+        raise ModelFolderError("expected a trained model, a backbone alone is not fine-tuned")
     where = folder.image_folder if images is None else Path(images)
     read = (folder.path, *folder.record.inputs.paths())
     _check_output(output, read, where, overwrite=overwrite)
@@ -251,8 +255,8 @@ def finetune(
         command=_describe_call("finetune", model=str(folder.path), blocks=blocks, **settings),
         stages=stages,
     )
-    folder, scratch = _keep(result, output)
-    return make_model(folder, folder.find_source(), cache, scratch)
+    tuned, scratch = _keep(result, output)
+    return make_model(tuned, tuned.find_source(), cache, scratch)
 
 
 def _check_output(
@@ -266,7 +270,7 @@ def _check_output(
 
 def _keep(
     result: TrainingResult, output: PathLike | None
-) -> tuple[ModelFolder, TemporaryDirectory | None]:
+) -> tuple[ModelFolder, TemporaryDirectory[str] | None]:
     """Return the folder of a model, and what it is in until it is saved."""
     if output is not None:
         return load_model(Path(output)), None
@@ -281,20 +285,22 @@ def _open(triplets: TripletsLike, names: Sequence[str] | None) -> Path | Triplet
 
 
 def _open_labels(labels: LabelsLike | None) -> Path | dict[str, str] | None:
-    if labels is None or is_path(labels):
-        return labels and Path(labels)
-    return take_labels(labels)
+    if is_path(labels):
+        return Path(labels)
+    return None if labels is None else take_labels(labels)
 
 
 def _open_truth(truth: TruthLike | None) -> Path | np.ndarray | None:
-    if truth is None or is_path(truth):
-        return truth and Path(truth)
-    return take_truth(truth).labels
+    if is_path(truth):
+        return Path(truth)
+    return None if truth is None else take_truth(truth).labels
 
 
 def _open_votes(votes: VotesLike | None, triplets: Path | Triplets | None) -> Path | Votes | None:
-    if votes is None or is_path(votes):
-        return votes and Path(votes)
+    if votes is None:
+        return None
+    if is_path(votes):
+        return Path(votes)
     if triplets is None:
         raise SettingsError("triplets", "`votes` are on the rows of `triplets`: give these, too")
     return take_votes(votes, take_triplets(triplets))

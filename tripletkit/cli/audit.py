@@ -68,7 +68,7 @@ def audit(
 
     Findings are lines that cannot be read, images that are missing, ambiguous or unreadable,
     triplets that name one image twice, contradictions, cycles, and anything shared with an
-    --against file. Repeats and odd images are told, and are no findings.
+    --against file. Repeats and odd images are named too, but are no findings.
     """
     from tripletkit.data.audit import audit_triplets
     from tripletkit.data.triplet_files import scan_triplets, warn_of_ignored

@@ -87,7 +87,7 @@ def clear(cache: Path | None, yes: bool) -> None:
     type=WholeRange(0),
     default=defaults.PRUNE_UNUSED_DAYS,
     show_default=True,
-    help="Drop all features of backbones not used for so long, and their written networks.",
+    help="Drop the features of backbones that were not used for so many days, and their networks.",
 )
 @cache_option
 @quiet_option

@@ -142,8 +142,8 @@ def classify(
     encoder = choose_encoder(model, as_features, backbone, weights, views)
     if held_out is None and encoder.model is not None:
         warn(
-            "the model may have learned from images that are held out here, and its numbers then "
-            "flatter. Name those that it has not seen with --held-out."
+            "the model may have learned from images that are held out here, and its numbers "
+            "are then too high. Name those that it has not seen with --held-out."
         )
     collection = open_collection(found.files, encoder.source, cache, skip_bad=skip_bad)
     classified = classify_held_out(found, is_query, collection, encoder, k)

@@ -51,7 +51,7 @@ ASK_WAYS = ("auto", "random", "margin", "disagreement")
     "judge_names",
     multiple=True,
     metavar="NAME",
-    help="Print a link of this judge's own. May be given several times.  [default: one link "
+    help="Print a link for this judge alone. May be given several times.  [default: one link "
     "for everybody, where each gives a name]",
 )
 @click.option(

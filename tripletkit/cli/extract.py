@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16"]),
-    help="How a new store keeps numbers; float16 takes half the room.  [default: float32]",
+    help="How a new store keeps numbers; float16 takes half the space.  [default: float32]",
 )
 @click.option("--shard", metavar="I/N", help="Only the I-th of N shares.")
 @click.option(

@@ -25,7 +25,7 @@ KINDS = ("history", "distances", "margins", "map", "confusion")
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=OUTPUT_FILE, required=True, help="SVG, PNG or PDF to write.")
-@click.option("--dark", is_flag=True, help="Light lines on a dark ground, for slides.")
+@click.option("--dark", is_flag=True, help="Light lines on a dark background, for slides.")
 @view_options
 @quiet_option
 def plot(

@@ -79,7 +79,7 @@ def predict(
     The margin is d(A,C) - d(A,B): the larger, the surer. With --on-bad-image skip a row with an
     image that cannot be read answers 0 and has no margin.
     """
-    from tripletkit.api.model import load
+    from tripletkit.api.opening import load
     from tripletkit.data.outputs import Outputs
     from tripletkit.data.triplet_files import read_triplets
     from tripletkit.evaluation.answers import ANSWERS_FORM, write_answers

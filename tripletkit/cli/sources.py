@@ -163,7 +163,7 @@ features_option = click.option(
     callback=_remember,
     metavar="FILE",
     help="Vectors made elsewhere, instead of a backbone's features: .npz with the arrays names "
-    "and features, or .parquet with a column name. IMAGES can then be left out.",
+    "and features, or .parquet with a column name. train, embed and classify need no IMAGES then.",
 )
 
 

@@ -85,10 +85,10 @@ def suggest(
     tripletkit suggest photos/ --model m -n 200 -o ask.txt --not train.txt
 
     The file has a question a line, `A B C` with B and C in an order of chance: is A more like B
-    or like C? No image is in more than two of them. Do not score a model on the answers alone:
-    chosen questions are those it finds hard.
+    or like C? Unless they are drawn at random, no image is in more than two of them. Do not score
+    a model on the answers alone: chosen questions are those it finds hard.
     """
-    from tripletkit.api.model import load
+    from tripletkit.api.opening import load
     from tripletkit.api.suggestion import suggest as suggest_questions
     from tripletkit.data.output_forms import TRIPLETS_FORM
     from tripletkit.data.outputs import Outputs

@@ -1,7 +1,7 @@
 """How accurate a model is after so many answers, and what more of them would bring.
 
 Measured on the random share alone: questions that a model chose are those it finds hard, so a
-score on them slanders it, and a score on those that it was sure of flatters.
+score on them is too low, and a score on those that it was sure of is too high.
 """
 
 from __future__ import annotations

@@ -158,7 +158,7 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except Image.DecompressionBombError as error:
         raise ImageReadError(
-            f"{path}: expected an image of bearable size, got a decompression bomb: {error}"
+            f"{path}: expected an image of usual size, got a decompression bomb: {error}"
         ) from error
     except Exception as error:
         # str() of some is empty or has the path.

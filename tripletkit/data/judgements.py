@@ -96,7 +96,7 @@ def read_judgements(path: Path, exclude: Collection[str] = ()) -> Judgements:
 def validate_on_random(split: Split, is_random: np.ndarray) -> Split:
     """Return a split whose validation rows were all drawn by chance; the others are dropped.
 
-    Questions that a model chose are those it finds hard: a score on them would slander it.
+    Questions that a model chose are those it finds hard: a score on them would be too low.
 
     Args:
         split: of judgements.

@@ -40,7 +40,7 @@ def take_random_share(
         )
     logger.info(
         "Scored on the random share alone: %s of %s answers. Questions that a model chose are "
-        "those it found hard, and would slander it.",
+        "those it found hard: a score on them would be too low.",
         f"{int(is_scored.sum()):,}",
         f"{len(answers):,}",
     )

@@ -240,8 +240,8 @@ def warn_of_ties(score: Score) -> None:
     n_silent = (score.n_ties or 0) + (score.n_undecidable or 0)
     if n_silent and score.ties == "answer":
         warnings.warn(
-            f"{n_silent:,} of {score.n:,} rows tell the two images not apart; they answer 0, and "
-            "count as right where the truth is 0",
+            f"{n_silent:,} of {score.n:,} rows do not tell the two images apart; they answer 0, "
+            "and count as right where the truth is 0",
             DataWarning,
             stacklevel=2,
         )

@@ -243,7 +243,7 @@ def load_collection(
 
 def open_collection(
     files: NamedFiles,
-    source: FeatureSource,
+    source: FeatureSource | GivenSource,
     store: Store,
     *,
     skip_bad: bool = False,
@@ -255,7 +255,9 @@ def open_collection(
     return collection
 
 
-def tell_collection(collection: Collection, source: FeatureSource, n_images: int) -> None:
+def tell_collection(
+    collection: Collection, source: FeatureSource | GivenSource, n_images: int
+) -> None:
     """Say how many images' features were computed and stored, and which are left out."""
     if n_bad := len(collection.problems):
         warnings.warn(

@@ -203,7 +203,7 @@ def _cluster(address: str | None, n_workers: int | None) -> Iterator[ModuleType]
     # Ray raises a plain Exception where its processes do not come up.
     except Exception as error:
         raise RayError(
-            f"{address or 'a Ray of its own'}: expected a Ray cluster, cannot be had: {error}"
+            f"{address or 'a Ray of its own'}: expected a Ray cluster, got none: {error}"
         ) from error
     _be_quiet()
     try:

@@ -55,9 +55,9 @@ class SettingFacts:
             ("to below" if self.is_open[1] else "to"),
         )
         if math.isfinite(self.low):
-            what += f" {left} {self.low:g}"
+            what += f" {left} {_show(self.low)}"
         if math.isfinite(self.high):
-            what += f" {right} {self.high:g}"
+            what += f" {right} {_show(self.high)}"
         return what + (", or none" if self.may_be_none else "")
 
     def allows(self, value: Any) -> bool:
@@ -75,6 +75,11 @@ class SettingFacts:
         above = value > self.low if self.is_open[0] else value >= self.low
         below = value < self.high if self.is_open[1] else value <= self.high
         return math.isfinite(value) and above and below
+
+
+def _show(number: float) -> str:
+    """Return a number as people write it, without an exponent."""
+    return f"{number:,.0f}" if float(number).is_integer() else f"{number:g}"
 
 
 _OPEN, _OPEN_LOW, _OPEN_HIGH = (True, True), (True, False), (False, True)
@@ -114,7 +119,7 @@ SETTINGS: dict[str, SettingFacts] = {
         is_open=_OPEN_LOW,
     ),
     "strength": SettingFacts(
-        "How much of its learned step a head keeps that starts as the frozen features.",
+        "Share of its learned step that a head keeps, where it starts as the frozen features.",
         float,
         0,
         1,
@@ -139,9 +144,9 @@ SETTINGS: dict[str, SettingFacts] = {
     "batch_size": SettingFacts(
         "Triplets in a step; images where the loss looks at no triplets.", int, 1, 1_000_000
     ),
-    "learning_rate": SettingFacts("Of Adam.", float, 0, is_open=_OPEN_LOW),
+    "learning_rate": SettingFacts("Learning rate of Adam.", float, 0, is_open=_OPEN_LOW),
     "seed": SettingFacts(
-        "Start of every choice by chance. The same seed gives the same result.",
+        "Seed of all random choices. The same seed gives the same result.",
         int,
         0,
         2**31 - 1,
@@ -150,30 +155,35 @@ SETTINGS: dict[str, SettingFacts] = {
         "What is learned; `tripletkit losses` lists the losses.", str, choices=tuple(LOSSES)
     ),
     "reduction": SettingFacts(
-        "Triplets that the mean of a margin loss is taken over.", str, choices=REDUCTIONS
+        "Triplets over which the mean of a margin loss is taken: all, or active, those that break "
+        "the margin.",
+        str,
+        choices=REDUCTIONS,
     ),
     "mining": SettingFacts(
         "Which triplets of labelled images to learn from: as drawn or given; all that a batch of "
         "some classes allows; for each image the farthest positive and the nearest negative; for "
-        "each positive the nearest negative farther off.",
+        "each positive the nearest negative that is farther away.",
         str,
         choices=MININGS,
     ),
-    "classes_per_batch": SettingFacts("Of a batch that is mined.", int, 2, 100_000),
-    "images_per_class": SettingFacts("Of a batch that is mined.", int, 2, 100_000),
+    "classes_per_batch": SettingFacts("Classes in a batch that is mined.", int, 2, 100_000),
+    "images_per_class": SettingFacts(
+        "Images of each class in a batch that is mined.", int, 2, 100_000
+    ),
     "inject_positives": SettingFacts(
         "Add to a batch that is mined the hardest positive of each image, looked for among all "
         "images of its class.",
         bool,
     ),
     "refresh": SettingFacts(
-        "Epochs after which the hardest positives are looked for anew.", int, 1, 100_000
+        "Epochs after which the hardest positives are looked for again.", int, 1, 100_000
     ),
     "cross_entropy_weight": SettingFacts(
-        "Of the cross-entropy beside the triplet loss.", float, 0, is_open=_OPEN_LOW
+        "Weight of the cross-entropy beside the triplet loss.", float, 0, is_open=_OPEN_LOW
     ),
     "center_weight": SettingFacts(
-        "Of the distance from the class centers beside the cross-entropy.", float, 0
+        "Weight of the distance from the class centers beside the cross-entropy.", float, 0
     ),
     "center_decay": SettingFacts(
         "How much of a class center stays when a batch moves it.", float, 0, 1, is_open=_OPEN_HIGH

@@ -194,7 +194,7 @@ def _on_training(record: ModelRecord) -> list[str]:
         else:
             warnings.append(
                 "The epoch was chosen by the validation in training, so that accuracy is a "
-                "little flattered."
+                "little too high."
             )
         if split.by == "random":
             warnings.append(

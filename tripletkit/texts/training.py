@@ -82,7 +82,7 @@ def _describe_validation(validation: Validation) -> str:
 
     if chooses_epoch(validation.trained.n):
         notes.append(
-            "The model was chosen by the same triplets, so the first line is a little flattered."
+            "The model was chosen by the same triplets, so the first line is a little too high."
         )
     if n_ties := validation.trained.n_ties:
         notes.append(f"Ties, counted as wrong: {n_ties:,}.")

@@ -242,7 +242,9 @@ def _fit_ensemble(
                 answer,
             )
         except SplitError as error:
-            warnings.warn(f"{error}\nTraining goes on without.", FewTripletsWarning, stacklevel=2)
+            warnings.warn(
+                f"{error}\nTraining goes on without it.", FewTripletsWarning, stacklevel=2
+            )
     curve = None
     if with_curve:
         trainable = [candidate.settings is not None for candidate in candidates]

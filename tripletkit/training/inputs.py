@@ -302,7 +302,7 @@ def _join(
     if n_shared := data.n_shared_images():
         warnings.warn(
             f"{n_shared:,} images are in both {triplets.source} and {val.source}; the "
-            "validation accuracy will flatter. `tripletkit split` by image avoids it.",
+            "validation accuracy will be too high. `tripletkit split` by image avoids it.",
             LeakageWarning,
             stacklevel=2,
         )

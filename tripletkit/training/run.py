@@ -329,7 +329,7 @@ def _measure_unseen(
     except SplitError as error:
         if job.unseen_classes is not None:
             raise
-        warnings.warn(f"{error}\nTraining goes on without.", FewTripletsWarning, stacklevel=2)
+        warnings.warn(f"{error}\nTraining goes on without it.", FewTripletsWarning, stacklevel=2)
         return None
     candidate = found.probe.candidate
     if len(found.probe.scores) > 1:

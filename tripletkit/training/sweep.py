@@ -119,7 +119,8 @@ def _combine(grid: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
 def _check(job: TrainingJob) -> None:
     if job.is_from_scratch:
         raise SettingsError(
-            "backbone", "settings are compared of heads on a frozen backbone: give another one."
+            "backbone",
+            "`backbone`: only heads on a frozen backbone are compared, expected a pretrained one.",
         )
     if get_recipe(job.settings.get("recipe", "mlp")).part_heads:
         raise SettingsError(

@@ -1,0 +1,73 @@
+"""What type checkers see of the public names. mypy checks this file; it is never run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import assert_type
+
+import numpy as np
+import pandas as pd
+
+import tripletkit as tk
+from tripletkit.data.audit import Audit
+from tripletkit.data.splits.cost import SplitPrice
+from tripletkit.evaluation.baselines import Baseline
+from tripletkit.evaluation.compare import Comparison
+from tripletkit.evaluation.intervals import Interval
+from tripletkit.evaluation.scoring import Score
+from tripletkit.model.record import ModelRecord
+
+
+def models(folder: Path, frame: pd.DataFrame, rows: np.ndarray) -> None:
+    for model in (
+        tk.train(frame, folder, dim=10),
+        tk.train(rows, str(folder), names=["a", "b", "c"], labels={"a": "x"}, votes=rows[:, 0]),
+        tk.finetune(folder, blocks=2),
+        tk.load(folder),
+        tk.pretrained(["resnet50", "efficientnet-lite0"]).frozen,
+    ):
+        assert_type(model, tk.Model)
+        assert_type(model.path, Path | None)
+        assert_type(model.record, ModelRecord | None)
+        assert_type(model.history, pd.DataFrame | None)
+        assert_type(model.embed([folder / "a.png", np.zeros((8, 8), np.uint8)]), tk.Embeddings)
+        assert_type(model.neighbors("a.png", folder, k=3), pd.DataFrame)
+        assert_type(tk.suggest(model, folder, 20, asked=[frame]), tk.Triplets)
+        assert_type(tk.report([model, folder], triplets=frame), Path)
+        if model.validation:
+            assert_type(model.validation.trained.accuracy, float)
+
+
+def scores(model: tk.Model, queries: Path) -> None:
+    answers = model.answer(queries)
+    assert_type(answers, tk.Answers)
+    assert_type(answers.predictions, np.ndarray)
+    assert_type(answers.margins, np.ndarray | None)
+    assert_type(answers.to_frame(), pd.DataFrame)
+    score = tk.score(answers, [1, 0, 1])
+    assert_type(score, Score)
+    assert_type(score.wilson, Interval)
+    # What says why there is no interval is false.
+    if score.image_interval:
+        assert_type(score.image_interval, Interval)
+    assert_type(tk.compare({"a": answers, "b": "b.csv"}, "truth.csv"), Comparison)
+    assert_type(tk.controls("train.txt", "val.txt"), list[Baseline])
+
+
+def triplets(frame: pd.DataFrame) -> None:
+    known = tk.Triplets.from_frame(frame)
+    assert_type(known, tk.Triplets)
+    assert_type(tk.read_triplets("train.txt").rows, np.ndarray)
+    assert_type(tk.read_truth("truth.csv"), tk.Truth)
+    assert_type(tk.audit(known, "images"), Audit)
+    train, val, cost = tk.split(known, by="component")
+    assert_type(train, tk.Triplets)
+    assert_type(val, tk.Triplets)
+    assert_type(cost, SplitPrice)
+    assert_type(tk.sweep(known, "images", grid={"dim": [2, 4]}), pd.DataFrame)
+
+
+def refused(model: tk.Model) -> None:
+    model.answer(3)  # type: ignore[arg-type]
+    tk.train("train.txt", "images", val_fraction="0.1")  # type: ignore[arg-type]
+    tk.trian("train.txt", "images")  # type: ignore[attr-defined]
