@@ -33,7 +33,8 @@ from tripletkit.evaluation.answers import Answers, write_answers
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.features.backbones import get_backbone
 from tripletkit.features.extract import extract_features
-from tripletkit.features.fast_graph import make_feature_function
+from tripletkit.features.onnx_engine import make_onnx_function, open_session
+from tripletkit.features.onnx_writer import make_onnx_model
 from tripletkit.features.store import FeatureSpace, FeatureStore
 from tripletkit.features.trained_weights import build_backbone
 from tripletkit.losses.functions import triplet_margin_loss
@@ -41,6 +42,13 @@ from tripletkit.model.distances import l2_distance
 from tripletkit.model.heads import build_head
 from tripletkit.model.model_folder import save_model
 from tripletkit.model.network import build_encoder, build_triplet_network
+from tripletkit.model.record import (
+    FileRecord,
+    InputsRecord,
+    ModelRecord,
+    SplitRecord,
+    TimesRecord,
+)
 from tripletkit.model.settings import HeadSettings
 from tripletkit.training.epochs import train_head
 
@@ -82,9 +90,8 @@ def extraction(folder: Path, n_photos: int = 384) -> None:
     """Files on disk to rows in the store, against `predict` on arrays in memory."""
     model = build_backbone(BACKBONE, None)
     paths = write_photos(folder, n_photos)
-    compute = make_feature_function(BACKBONE, model, defaults.EXTRACT_BATCH_SIZE)
-    blank = np.zeros((defaults.EXTRACT_BATCH_SIZE, 224, 224, 3), np.uint8)
-    compute(blank)
+    session = open_session(make_onnx_model(model).SerializeToString())
+    compute = make_onnx_function(session, BACKBONE.preprocessing)
     arrays = rng.uniform(-120, 120, (128, 224, 224, 3)).astype(np.float32)
     model.predict(arrays[:32], batch_size=32, verbose=0)
 
@@ -162,7 +169,8 @@ def whole(folder: Path, n_photos: int = 700, n_triplets: int = 20_000, n_epochs:
     space = FeatureSpace(BACKBONE.facts(), N_FEATURES)
 
     def ours() -> None:
-        compute = make_feature_function(BACKBONE, model, defaults.EXTRACT_BATCH_SIZE)
+        session = open_session(make_onnx_model(model).SerializeToString())
+        compute = make_onnx_function(session, BACKBONE.preprocessing)
         with FeatureStore(folder / "store") as store:
             found = extract_features(paths, BACKBONE, [space], store, lambda: compute)
         train_head(found.values, rows, rows[:0], HeadSettings(epochs=n_epochs))
@@ -190,18 +198,23 @@ def write_random_model(folder: Path, space: FeatureSpace, images: Path) -> None:
     """Write a model folder with an untrained head."""
     settings = HeadSettings()
     untrained = build_head(N_FEATURES, settings.hidden, settings.dim, settings.dropout)
-    record = {
-        "features": space.facts,
-        "n_features": N_FEATURES,
-        "head": {
-            "hidden": settings.hidden,
-            "dim": settings.dim,
-            "dropout": settings.dropout,
-            "distance": settings.distance,
-        },
-        "images": str(images),
-        "weights_file": None,
-    }
+    record = ModelRecord(
+        created="",
+        command="",
+        versions={},
+        settings=settings,
+        features=space.facts,
+        n_features=N_FEATURES,
+        backbone_reason="",
+        weights_files=[None],
+        images=str(images),
+        inputs=InputsRecord(FileRecord("train.txt", None, "")),
+        split=SplitRecord("none", 1, 0, 0, 0, 0, 0),
+        n_images=0,
+        n_bad_images=0,
+        best_epoch=0,
+        times=TimesRecord(0.0, 0.0, 0.0),
+    )
     save_model(folder, untrained, [], record)
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array, csr_array
-from scipy.sparse.csgraph import connected_components
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class PairGraph:
     @cached_property
     def components(self) -> np.ndarray:
         """`(n_pairs,)` int32: the connected component of each pair, counted from 0."""
+        from scipy.sparse.csgraph import connected_components
+
         return connected_components(edges(self.near, self.far, len(self.pairs)), directed=False)[1]
 
     def component_of_rows(self) -> np.ndarray:
@@ -95,4 +99,6 @@ def pair_keys(left: np.ndarray, right: np.ndarray, n_names: int) -> np.ndarray:
 
 def edges(tails: np.ndarray, heads: np.ndarray, n_nodes: int) -> csr_array:
     """Return the sparse `(n_nodes, n_nodes)` matrix of a graph, as `csgraph` takes it."""
+    from scipy.sparse import coo_array
+
     return coo_array((np.ones(len(tails)), (tails, heads)), shape=(n_nodes, n_nodes)).tocsr()

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.spatial.distance import cdist
 from threadpoolctl import threadpool_limits
 
 # Distances in a block, 32 MB of them; a matrix product gains nothing from more.
@@ -65,6 +64,8 @@ class PairwiseDistances:
         """Return `(n_rows, n_columns)` float32 distances."""
         left, right = self._embeddings[rows], self._embeddings[columns]
         if self.distance == "l1":
+            from scipy.spatial.distance import cdist
+
             found = np.empty((len(left), len(right)), dtype=np.float32)
             for start in range(0, len(right), _L1_COLUMNS):
                 part = slice(start, start + _L1_COLUMNS)

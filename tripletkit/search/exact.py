@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial.distance import cdist
 from threadpoolctl import threadpool_limits
 
 from tripletkit.evaluation.distances import distances_between
@@ -170,6 +169,8 @@ class _Bounds:
         near = np.full((len(queries), n_groups * _GROUP), np.inf, dtype=np.float32)
         inside = near[:, : len(embeddings)]
         if self.distance == "l1":
+            from scipy.spatial.distance import cdist
+
             inside[:] = cdist(queries, embeddings, "cityblock")
         else:
             np.matmul(queries, embeddings.T, out=inside)

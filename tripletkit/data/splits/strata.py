@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from tripletkit import defaults
 from tripletkit.data.labels import NO_LABEL
@@ -45,6 +43,9 @@ def join_images(ones: np.ndarray, others: np.ndarray, n_images: int) -> np.ndarr
     Args:
         ones, others: indices of images, of any shape, that are joined one by one.
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     edges = ones.ravel(), others.ravel()
     graph = coo_array((np.ones(ones.size, dtype=bool), edges), shape=(n_images, n_images))
     return connected_components(graph, directed=False)[1]
