@@ -16,6 +16,7 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import get_registered_canvas_class
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -181,5 +182,8 @@ def render_figure(figure: Figure, form: str) -> bytes:
     with matplotlib.rc_context(fixed), warnings.catch_warnings():
         if form == "svg":
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(buffer, format=form, dpi=_DOTS_PER_INCH, metadata=about[form])
+        # `savefig` draws everything twice: it may have to cut off a border, which ours never has.
+        figure.dpi = _DOTS_PER_INCH
+        canvas = get_registered_canvas_class(form)(figure)
+        getattr(canvas, f"print_{form}")(buffer, metadata=about[form])
     return buffer.getvalue()
