@@ -159,6 +159,11 @@ def test_an_image_is_dropped_on_the_page(browser, models, toy_competition, tmp_p
         tiles = "#query-answer .tile img"
         WebDriverWait(browser, 30).until(lambda b: b.find_elements("css selector", tiles))
         assert len(browser.find_elements("css selector", tiles)) == 11
+        # One line parts the query from the others, and what is too wide says that it scrolls.
+        assert len(browser.find_elements("css selector", "#query-answer .query")) == 1
+        browser.set_window_size(500, 800)
+        hint = browser.find_element("css selector", "#query-answer .hint")
+        WebDriverWait(browser, 30).until(lambda _: hint.is_displayed())
         assert "own.png" in browser.find_element("id", "query-said").text
         broken = "return [...document.images].filter((i) => !i.naturalWidth && i.src).length"
         assert browser.execute_script(broken) == 0
