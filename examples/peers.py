@@ -87,9 +87,13 @@ class Peers:
     def nca(self, seed: int) -> np.ndarray:
         from sklearn.neighbors import NeighborhoodComponentsAnalysis
 
-        nca = NeighborhoodComponentsAnalysis(defaults.DIM, max_iter=50, random_state=seed)
-        components = self.components()
-        nca.fit(components[self._images], self._labels[self._images])
+        components, labels = self.components(), self._labels[self._images]
+        # Its usual start, discriminant analysis, needs more images than classes.
+        start = "auto" if len(np.unique(labels)) < len(labels) else "pca"
+        nca = NeighborhoodComponentsAnalysis(
+            defaults.DIM, init=start, max_iter=50, random_state=seed
+        )
+        nca.fit(components[self._images], labels)
         return self.margins(nca.transform(components))
 
     def scml(self, seed: int) -> np.ndarray:

@@ -40,10 +40,16 @@ def cache_dir(cache_dirs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+# Trainings hold out once what they hold out four times, and go at most so often over triplets of
+# which there are so few that they would go a hundred times: most tests are of other things.
+SHORT_TRAINING = {"MAX_DRAW_ROUNDS": 1, "MAX_EPOCHS": 10}
+
+
 @pytest.fixture(autouse=True)
-def one_round_of_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let trainings hold out once what they hold out four times: most tests are of other things."""
-    monkeypatch.setattr(defaults, "MAX_DRAW_ROUNDS", 1)
+def short_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep trainings short; one that is to learn well is told `--epochs`."""
+    for name, value in SHORT_TRAINING.items():
+        monkeypatch.setattr(defaults, name, value)
 
 
 @pytest.fixture
@@ -229,7 +235,8 @@ def toy_model(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(tiny.WEIGHTS_VARIABLE, str(tiny_weights))
         patch.setenv(defaults.CACHE_VARIABLE, str(path.parent / "cache"))
-        patch.setattr(defaults, "MAX_DRAW_ROUNDS", 1)
+        for name, value in SHORT_TRAINING.items():
+            patch.setattr(defaults, name, value)
         tiny.register()
         result = CliRunner().invoke(
             tripletkit,

@@ -100,6 +100,12 @@ def test_wrong_settings_are_refused_by_name():
         assert caught.value.field == field
 
 
+def test_too_few_images_on_either_side_are_counted():
+    for share, counts in ((0.8, "2 for training and 8 for"), (0.2, "8 for training and 2 for")):
+        with pytest.raises(SplitError, match=counts):
+            next(draw_images(10, 1, share, np.random.default_rng(0)))
+
+
 def test_mixed_triplets_are_dropped():
     rows = all_triplets(9)
     (split,) = draw_splits(rows, 1, 1 / 3, np.random.default_rng(0))

@@ -94,6 +94,16 @@ def test_neighbors_do_not_depend_on_the_order():
     np.testing.assert_array_equal(again.distances[::-1], found.distances)
 
 
+@pytest.mark.parametrize("scale", [0.01, 100.0])
+def test_cosine_neighbours_do_not_depend_on_the_lengths(scale):
+    rng = np.random.default_rng(4)
+    embeddings, queries = unit(rng, 700, 6), unit(rng, 5, 6)
+    lengths = scale * rng.uniform(0.1, 1, (700, 1)).astype(np.float32)
+    found = find_neighbors(embeddings * lengths, scale * queries, 3, "cosine")
+    expected = find_neighbors(embeddings, queries, 3, "cosine")
+    np.testing.assert_array_equal(found.rows, expected.rows)
+
+
 def test_excluded_and_missing_images_are_nobodys_neighbours():
     embeddings = np.array([[0], [1], [np.nan], [2], [1]], dtype=np.float32)
     found = find_neighbors(embeddings, embeddings[:1], 4, "l2", [np.array([0, 4])])

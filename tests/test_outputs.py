@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -97,3 +98,31 @@ def test_a_file_has_no_neighbours_below_it(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="does not exist"):
         check_parent(tmp_path / "file" / "out")
+
+
+def test_what_is_read_is_not_written_over_whatever_else_is_not_named(tmp_path):
+    path = tmp_path / "in.csv"
+    path.write_text("old")
+    (tmp_path / "images").mkdir()
+    door = Outputs([None, path], image_folders=[None, tmp_path / "images"], overwrite=True)
+    with pytest.raises(OutputError, match="is read"):
+        door.file(path, ANYTHING)
+    with pytest.raises(OutputError, match="lies in the image folder"):
+        door.file(tmp_path / "images" / "out.csv", ANYTHING)
+
+
+def test_an_output_that_is_not_named_is_none(tmp_path):
+    door = Outputs()
+    assert door.optional_file(None, ANYTHING) is None
+    assert door.optional_file(tmp_path / "out.csv", ANYTHING).path == tmp_path / "out.csv"
+
+
+def test_a_missing_folder_is_named_as_the_user_named_it_or_by_where_a_link_leads(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match=r"^gone/out\.csv: its folder .*gone does not exist"):
+        Outputs().file(Path("gone/out.csv"), ANYTHING)
+    Path("link.csv").symlink_to("gone/out.csv")
+    with pytest.raises(OutputError, match=r"^/.*gone/out\.csv: its folder .*gone does not exist"):
+        Outputs().file(Path("link.csv"), ANYTHING)

@@ -17,7 +17,7 @@ from tripletkit.evaluation.learning_curve import LearningCurve, fit_learning_cur
 from tripletkit.evaluation.scoring import Slice
 from tripletkit.reporting import figures, style
 from tripletkit.reporting.projections import check_projection, choose_apart, project_embeddings
-from tripletkit.reporting.style import DARK, LIGHT, MARKERS, render_figure
+from tripletkit.reporting.style import DARK, LIGHT, MARKERS, place_axes_as, render_figure
 from tripletkit.search.label_votes import vote_labels
 
 KINDS = ["history", "distances", "margins", "map", "confusion"]
@@ -140,6 +140,18 @@ def test_answers_all_alike_can_be_drawn():
     render_figure(figures.draw_distances(ties, ties, "l2"), "png")
     render_figure(figures.draw_margins(ties, [Slice(0, 0, 3, 0.0)], "l2"), "png")
     render_figure(figures.draw_margins(np.ones(3), [Slice(1, 1, 3, 1.0)], "cosine"), "png")
+
+
+def test_a_figure_that_takes_the_places_of_another_is_the_same_to_the_byte():
+    counts = np.arange(16).reshape(4, 4)
+    for draw, data in (
+        (figures.draw_confusion, (counts, ["a", "b", "a long label", "d"])),
+        (figures.draw_distances, (np.arange(20) / 9, np.arange(20)[::-1] / 7, "l2")),
+    ):
+        light, dark, laid_out = (draw(*data, theme=theme) for theme in (LIGHT, DARK, DARK))
+        render_figure(light, "svg")
+        place_axes_as(dark, light)
+        assert render_figure(dark, "svg") == render_figure(laid_out, "svg")
 
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK])

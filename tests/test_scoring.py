@@ -1,14 +1,16 @@
 """A score must be right to the row, and must not reward a model that says nothing."""
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tripletkit.data.triplets import Triplets
-from tripletkit.errors import AnswerFileError
+from tripletkit.errors import AnswerFileError, DataWarning
 from tripletkit.evaluation.answers import Answers
-from tripletkit.evaluation.scoring import credit_rows, score_answers
+from tripletkit.evaluation.scoring import credit_rows, score_answers, warn_of_ties
 
 
 def make_answers(predictions, margins=None, rows=None) -> Answers:
@@ -69,6 +71,17 @@ def test_the_same_answers_earn_the_same_as_csv_and_as_labels(rows):
 def test_ties_are_judged_only_where_they_can_be_told(ties):
     with pytest.raises(AnswerFileError, match=r"preds\.csv: expected margins.*`ties=answer`"):
         credit_rows(make_answers([1, 0]), np.array([1, 0]), ties)
+
+
+def test_ties_that_count_as_answers_are_warned_of():
+    answers = make_answers([1, 0, 0, 0], [2, 0, 0, np.nan])
+    truth = np.zeros(4, int)
+    with pytest.warns(DataWarning, match="3 of 4 rows do not tell"):
+        warn_of_ties(score_answers(answers, truth, ties="answer"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_ties(score_answers(answers, truth, ties="error"))
+        warn_of_ties(score_answers(make_answers([1], [2.0]), truth[:1], ties="answer"))
 
 
 @pytest.mark.parametrize("ties", ["error", "half"])

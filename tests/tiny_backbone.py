@@ -128,8 +128,8 @@ if __name__ == "__main__":
     from tripletkit.features.keras_start import start_keras
 
     register()
-    # As in tests within one process; see `one_round_of_draws`.
-    defaults.MAX_DRAW_ROUNDS = 1
+    # As in tests within one process; see `short_trainings`.
+    defaults.MAX_DRAW_ROUNDS, defaults.MAX_EPOCHS = 1, 10
     if (trap := os.environ.get(TRAP_VARIABLE)) is not None:
         # The modules of that room import Keras.
         if trap.startswith("tripletkit.training."):

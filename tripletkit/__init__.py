@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from tripletkit.data.triplets import Triplets
     from tripletkit.errors import (
         DataWarning,
+        DistributionShiftWarning,
         FewTripletsWarning,
         LeakageWarning,
         SettingsError,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Answers": "evaluation.answers",
     "DataWarning": "errors",
+    "DistributionShiftWarning": "errors",
     "Embeddings": "api.embeddings",
     "FewTripletsWarning": "errors",
     "ImageSplit": "api.image_split",
@@ -82,6 +84,7 @@ _HOMES = {
 __all__ = [
     "Answers",
     "DataWarning",
+    "DistributionShiftWarning",
     "Embeddings",
     "FewTripletsWarning",
     "ImageSplit",

@@ -177,6 +177,10 @@ class FewTripletsWarning(TripletkitWarning):
     """There are too few triplets for what was wanted of them."""
 
 
+class DistributionShiftWarning(TripletkitWarning):
+    """Images are unlike those of the training, so that its scores may not hold for them."""
+
+
 class DataWarning(TripletkitWarning):
     """Part of the data is left out, or is read otherwise than it may have been meant."""
 

@@ -17,7 +17,13 @@ from tripletkit.api.image_inputs import ImagesLike, open_images
 from tripletkit.api.inputs import PathLike, TripletsLike, take_triplets
 from tripletkit.api.model_card import describe_model, draw_card
 from tripletkit.data.outputs import Outputs
-from tripletkit.errors import DataWarning, ImageNameError, ModelFolderError, SettingsError
+from tripletkit.errors import (
+    DataWarning,
+    DistributionShiftWarning,
+    ImageNameError,
+    ModelFolderError,
+    SettingsError,
+)
 from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.pooled import PooledValidation
@@ -144,7 +150,9 @@ class Model:
             skip_bad=skip_bad,
             follow_outside=follow_outside,
         )
-        vectors = self._encode(files, skip_bad=skip_bad, progress=progress)
+        features = self._read_features(files, skip_bad=skip_bad, progress=progress)
+        self._warn_of_shift(features)
+        vectors = self._encoder.encode(features)
         margins = triplet_margins(vectors, triplets.rows, self.distance)
         answers = Answers.from_margins(margins, triplets, triplets.source)
         _warn_of_undecided(answers)
@@ -182,7 +190,8 @@ class Model:
             if images is None
             else open_images(images, names, skip_bad=skip_bad, follow_outside=follow_outside)
         ) as files:
-            vectors = self._encode(files, skip_bad=skip_bad, progress=progress)
+            features = self._read_features(files, skip_bad=skip_bad, progress=progress)
+            vectors = self._encoder.encode(features)
             with open_store(self._cache) as store:
                 contents = files.contents(store).hashes
         kept = np.flatnonzero(np.isfinite(vectors).all(axis=1)).tolist()
@@ -287,14 +296,26 @@ class Model:
             )
         return all_given(source.given)
 
-    def _encode(
+    def _read_features(
         self, files: NamedFiles, *, skip_bad: bool, progress: Progress | None
     ) -> np.ndarray:
         with open_store(self._cache) as store:
             collection = open_collection(
                 files, self._encoder.source, store, skip_bad=skip_bad, progress=progress
             )
-        return self._encoder.encode(collection.features)
+        return collection.features
+
+    def _warn_of_shift(self, features: np.ndarray) -> None:
+        model = self._encoder.model
+        if model is None or (detector := model.read_shift_detector()) is None:
+            return
+        if (shift := detector.describe(features)) is not None:
+            warnings.warn(
+                f"{shift} Judge triplets of such images, score these answers by them, and add "
+                "them to the training.",
+                DistributionShiftWarning,
+                stacklevel=3,
+            )
 
 
 def _warn_of_undecided(answers: Answers) -> None:

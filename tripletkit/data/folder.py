@@ -14,7 +14,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from tripletkit.errors import ImageNameError, describe_problems
 
@@ -120,7 +120,7 @@ def check_name(name: str) -> None:
         raise ImageNameError(
             f'expected a path with "/" below the image folder, got the Windows path "{name}"'
         )
-    if name.startswith("/") or ".." in PurePosixPath(name).parts:
+    if name.startswith("/") or ".." in name.split("/"):
         raise ImageNameError(
             f'expected a path below the image folder, got "{name}", which leads out of it. '
             "`follow_outside=True` allows it."
@@ -172,7 +172,7 @@ class _Listing:
         parent = parent or ("/" if name.startswith("/") else "")
         entries = self._entries_of(parent, name)
         found = base if base in entries.by_name else self._find_bare(name, base, entries)
-        path = self.folder / parent / found
+        path = entries.folder / found
         is_link, other = entries.by_name[found]
         if other:
             raise ImageNameError(f'expected an image, "{name}" is {other}')
@@ -225,20 +225,22 @@ class _Entries:
     """The entries of one folder by name, by stem and by lower-case name.
 
     Attributes:
+        folder: whose they are.
         by_name: whether it is a link, and what it is instead of a file; empty for a file.
         by_stem: the names of images without their extension.
     """
 
     def __init__(self, path: Path) -> None:
+        self.folder = path
         self.by_name: dict[str, tuple[bool, str]] = {}
         self.by_stem: dict[str, list[str]] = defaultdict(list)
         self._lowered: dict[str, str] | None = None
         with os.scandir(path) as entries:
             for entry in entries:
                 self.by_name[entry.name] = (entry.is_symlink(), _name_other(entry))
-                name = PurePosixPath(entry.name)
-                if name.suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith("."):
-                    self.by_stem[name.stem].append(entry.name)
+                stem, _, suffix = entry.name.rpartition(".")
+                if f".{suffix}".lower() in IMAGE_SUFFIXES and not entry.name.startswith("."):
+                    self.by_stem[stem].append(entry.name)
 
     def lowered(self) -> dict[str, str]:
         if self._lowered is None:

@@ -7,7 +7,6 @@ training and validation it can answer without having seen any; it is a baseline,
 from __future__ import annotations
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from tripletkit import defaults
 
@@ -67,6 +66,9 @@ def name_margins(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def _hinge_gradient(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return the gradient of a batch's mean hinge, `(n_names, n_dims)`."""
+    # SciPy takes a fifth of a second to start, which commands without a baseline need not wait for.
+    from scipy.sparse import csr_array
+
     broken = rows[name_margins(vectors, rows) < MARGIN]
     anchor, positive, negative = (vectors[column] for column in broken.T)
     slots = np.concatenate([negative - positive, positive - anchor, anchor - negative])

@@ -110,7 +110,7 @@ def _extract(
         None if path is None else content for path, content in zip(paths, known.hashes, strict=True)
     ]
     spaces_of = {view: [view_space(space, view) for space in spaces] for view in views}
-    ends = np.cumsum([space.n_features for space in spaces])[:-1]
+    ends = np.cumsum([space.n_features for space in spaces])
     with thread_pool() as pool:
         path_of = {content: path for path, content in zip(paths, contents, strict=True) if content}
         missing = _find_missing(spaces_of, store, path_of)
@@ -121,7 +121,7 @@ def _extract(
         for n_done, view, batch, pixels in _batches(decoded):
             compute = compute or load_function()
             batch, features = _keep_finite(batch, compute(pixels), path_of, unreadable)
-            columns = np.split(features, ends, axis=1)
+            columns = np.split(features, ends[:-1], axis=1)
             for space, values in zip(spaces_of[view], columns, strict=True):
                 store.write(space, batch, values)
             computed.update(batch)
@@ -138,11 +138,10 @@ def _extract(
             )
     usable = [index for index, content in enumerate(contents) if content and index not in problems]
     found = [contents[index] for index in usable]
-    n_features = sum(space.n_features for space in spaces)
-    values = np.full((len(paths), n_features), np.nan, dtype=np.float32)
-    for number, columns in enumerate(np.split(np.arange(n_features), ends)):
+    values = np.full((len(paths), ends[-1]), np.nan, dtype=np.float32)
+    for number, (space, end) in enumerate(zip(spaces, ends, strict=True)):
         in_views = [of_view[number] for of_view in spaces_of.values()]
-        values[np.ix_(usable, columns)] = _read_mean(store, in_views, found)
+        values[usable, end - space.n_features : end] = _read_mean(store, in_views, found)
     return ImageFeatures(
         values, dict(sorted(problems.items())), frozenset(computed - set(unreadable))
     )

@@ -147,7 +147,7 @@ class FeatureStore:
         """
         distinct = list(dict.fromkeys(contents))
         damaged: list[bytes] = []
-        sound = {content for content, _ in self._read(space, distinct, damaged)}
+        sound = {content for block, _ in self._read(space, distinct, damaged) for content in block}
         if damaged:
             self._drop_damaged(space, damaged)
         return [content for content in distinct if content not in sound]
@@ -201,11 +201,13 @@ class FeatureStore:
         for row, content in enumerate(contents):
             rows_of.setdefault(content, []).append(row)
         features = np.empty((len(contents), space.n_features), dtype="<f4")
-        found = set()
-        for content, vector in self._read(space, list(rows_of), []):
-            features[rows_of[content]] = vector
-            found.add(content)
-        if n_gone := len(rows_of) - len(found):
+        n_found = 0
+        for block, vectors in self._read(space, list(rows_of), []):
+            n_found += len(block)
+            for content, vector in zip(block, vectors, strict=True):
+                for row in rows_of[content]:
+                    features[row] = vector
+        if n_gone := len(rows_of) - n_found:
             raise StoredFeaturesError(
                 f"{self.path}: the features of {n_gone} images went missing, or "
                 "were damaged, while they were read. Run the command again."
@@ -230,34 +232,36 @@ class FeatureStore:
 
     def _read(
         self, space: FeatureSpace, contents: Sequence[bytes], damaged: list[bytes]
-    ) -> Iterator[tuple[bytes, np.ndarray]]:
-        """Yield content and `(n_features,)` of those that are there, each once."""
+    ) -> Iterator[tuple[list[bytes], np.ndarray]]:
+        """Yield contents and their `(n, n_features)` of those that are there, each once."""
         fingerprint, n_bytes = space.fingerprint, 4 * space.n_features
-        in_file = []
-        for content in contents:
-            held = self._held.get((fingerprint, content))
-            if held is None:
-                in_file.append(content)
-            else:
-                yield content, held
-        with self._file.explained():
-            for part in _parts(in_file):
-                # One statement sees one state of the store, even while another process clears it.
-                for content, data, checksum in self._database.execute(
+        held = [content for content in contents if (fingerprint, content) in self._held]
+        if held:
+            yield held, np.stack([self._held[fingerprint, content] for content in held])
+        in_file = [content for content in contents if (fingerprint, content) not in self._held]
+        for part in _parts(in_file):
+            # One statement sees one state of the store, even while another process clears it.
+            with self._file.explained():
+                rows = self._database.execute(
                     "SELECT CAST(content AS BLOB), CAST(vector AS BLOB), checksum FROM features "
                     "WHERE space = (SELECT id FROM spaces WHERE fingerprint = ?) "
                     f"AND content IN ({_marks(part)})",
                     [fingerprint, *part],
-                ):
-                    vector = np.frombuffer(data, "<f4") if len(data) == n_bytes else None
-                    if (
-                        vector is None
-                        or vector_checksum(fingerprint, content, data) != checksum
-                        or not np.isfinite(vector).all()
-                    ):
-                        damaged.append(content)
-                    else:
-                        yield content, vector
+                ).fetchall()
+            whole = [
+                (content, data)
+                for content, data, checksum in rows
+                if len(data) == n_bytes and vector_checksum(fingerprint, content, data) == checksum
+            ]
+            found = [content for content, _ in whole]
+            vectors = np.frombuffer(b"".join(data for _, data in whole), "<f4")
+            vectors = vectors.reshape(len(whole), space.n_features)
+            if not (is_finite := np.isfinite(vectors).all(axis=1)).all():
+                found = [found[row] for row in np.flatnonzero(is_finite)]
+                vectors = vectors[is_finite]
+            if len(found) < len(rows):
+                damaged += {content for content, _, _ in rows}.difference(found)
+            yield found, vectors
 
     def _drop_damaged(self, space: FeatureSpace, damaged: Sequence[bytes]) -> None:
         warnings.warn(

@@ -1,9 +1,9 @@
 """The model folder: written whole or not at all, read with suspicion.
 
 `model.json` says everything that is known of the model, `head.weights.h5` holds the head's
-numbers, `history.csv` its epochs, `class_centers.csv` the center of each class where the loss keeps
-them, and `backbone.weights.h5` the backbone's numbers where these were trained too. Nothing in it
-runs code when loaded.
+numbers, `history.csv` its epochs, `shift.npz` what the training images look like,
+`class_centers.csv` the center of each class where the loss keeps them, and `backbone.weights.h5`
+the backbone's numbers where these were trained too. Nothing in it runs code when loaded.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tripletkit.features.backbones import FROM_VECTORS
 from tripletkit.features.given_features import GivenSource, read_features
 from tripletkit.features.sources import BACKBONE_FILE, FeatureSource, GivenWeights
 from tripletkit.features.weights_files import file_sha256
+from tripletkit.model.distribution_shift import ShiftDetector
 from tripletkit.model.head_layers import NumpyHead, read_numpy_head, write_head_layers
 from tripletkit.model.record import ModelRecord, is_record_of_model, read_record, write_record
 
@@ -36,7 +37,10 @@ RECORD_FILE = MODEL_RECORD
 HEAD_FILE = "head.weights.h5"
 HISTORY_FILE = "history.csv"
 CENTERS_FILE = "class_centers.csv"
-MODEL_FILES = {RECORD_FILE, HEAD_FILE, HISTORY_FILE, CENTERS_FILE, BACKBONE_FILE}
+SHIFT_FILE = "shift.npz"
+MODEL_FILES = {
+    RECORD_FILE, HEAD_FILE, HISTORY_FILE, CENTERS_FILE, SHIFT_FILE, BACKBONE_FILE
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,12 @@ class ModelFolder:
             self.path / CENTERS_FILE, index_col="label", dtype={"label": str}, keep_default_na=False
         )
         return centers.rename(index=unguard_formula).astype(np.float32)
+
+    def read_shift_detector(self) -> ShiftDetector | None:
+        """Return what tells images unlike those of the training; None where it was not learned."""
+        if SHIFT_FILE not in self.record.files:
+            return None
+        return ShiftDetector.load(self.path / SHIFT_FILE)
 
     def read_history(self) -> pd.DataFrame:
         """Return the epochs of the training, as `history.csv` has them."""
@@ -155,6 +165,7 @@ def save_model(
     record: ModelRecord,
     centers: pd.DataFrame | None = None,
     *,
+    shift: ShiftDetector | None = None,
     backbone: Path | None = None,
     overwrite: bool = False,
 ) -> ModelFolder:
@@ -166,6 +177,7 @@ def save_model(
         history: one row an epoch.
         record: what is known of it; the hashes of the files are added here.
         centers: a row for each class, named by it, with its center.
+        shift: what tells images unlike those of the training.
         backbone: the weights file of a backbone that was trained too; copied.
         overwrite: replace an older model folder.
     Raises:
@@ -181,6 +193,8 @@ def save_model(
         pd.DataFrame(history).to_csv(partial / HISTORY_FILE, index=False)
         if centers is not None:
             centers.rename(index=guard_formula).to_csv(partial / CENTERS_FILE, index_label="label")
+        if shift is not None:
+            shift.save(partial / SHIFT_FILE)
         if backbone is not None:
             shutil.copyfile(backbone, partial / BACKBONE_FILE)
         files = {file.name: file_sha256(file) for file in sorted(partial.iterdir())}

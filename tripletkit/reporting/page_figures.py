@@ -16,7 +16,7 @@ from tripletkit.reporting.album import data_uri
 from tripletkit.reporting.confusion import confuse_labels
 from tripletkit.reporting.model_view import ModelView
 from tripletkit.reporting.reported import Reported
-from tripletkit.reporting.style import DARK, LIGHT, Theme, render_figure
+from tripletkit.reporting.style import DARK, LIGHT, place_axes_as, render_figure
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,11 @@ class FigureSection:
             function: of `figures`.
             data: what it takes.
         """
-        width_in = float(function(*data).get_figwidth())
-        light, dark = (_draw(function, data, theme) for theme in (LIGHT, DARK))
-        self.figures.append(DrawnFigure(name, text, light, dark, width_in))
+        light, dark = (function(*data, theme=theme) for theme in (LIGHT, DARK))
+        light_uri = _to_uri(light)
+        place_axes_as(dark, light)
+        width_in = float(light.get_figwidth())
+        self.figures.append(DrawnFigure(name, text, light_uri, _to_uri(dark), width_in))
 
 
 def draw_sections(models: Sequence[Reported]) -> list[FigureSection]:
@@ -146,5 +148,5 @@ def _add_confusion(section: FigureSection, name: str, view: ModelView) -> None:
     section.add(name, text, figures.draw_confusion, confusion.counts, confusion.labels)
 
 
-def _draw(function: Callable[..., Figure], data: tuple[Any, ...], theme: Theme) -> str:
-    return data_uri(render_figure(function(*data, theme=theme), "svg"), "image/svg+xml")
+def _to_uri(figure: Figure) -> str:
+    return data_uri(render_figure(figure, "svg"), "image/svg+xml")

@@ -164,6 +164,21 @@ def write_figure(destination: Destination, figure: Figure) -> None:
         file.write(render_figure(figure, path.suffix.lower().removeprefix(".")))
 
 
+def place_axes_as(figure: Figure, drawn: Figure) -> None:
+    """Give the axes of a figure the places that those of another got when it was drawn.
+
+    Where two differ in colour alone, this saves finding the places anew, which is half of the
+    time of drawing.
+
+    Args:
+        figure: not drawn yet.
+        drawn: of the same size, with the same axes and texts.
+    """
+    figure.set_layout_engine("none")
+    for axes, model in zip(figure.axes, drawn.axes, strict=True):
+        axes.set_position(model.get_position(original=True))
+
+
 def render_figure(figure: Figure, form: str) -> bytes:
     """Return a figure as a file's bytes, the same each time.
 

@@ -29,7 +29,7 @@ from tripletkit.training.checkpoint import check_no_checkpoint, checkpoint_path
 from tripletkit.training.inputs import read_inputs
 from tripletkit.training.reread import find_sources
 from tripletkit.training.result import TrainingResult, make_record
-from tripletkit.training.run import log_epochs, score
+from tripletkit.training.run import learn_shift, log_epochs, score
 
 logger = logging.getLogger("tripletkit")
 
@@ -194,6 +194,7 @@ def fine_tune(
             label_scores,
             pixels.backbone_file,
             scratch,
+            shift=learn_shift(data, pixels.collection),
         )
         if output is not None:
             result = result.saved(output, overwrite=overwrite)

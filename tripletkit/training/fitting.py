@@ -197,9 +197,10 @@ def _fit_ensemble(
     candidates = list_candidates(feature_blocks(columns), heads)
     drawn = draw_held_out(data, features, settings.seed)
     if drawn is None:
+        candidates = [candidate.after() for candidate in candidates]
         choice, pooled = _weigh_alike(candidates), None
     else:
-        choice, pooled = validate_candidates(
+        candidates, choice, pooled = validate_candidates(
             features,
             rows,
             candidates,

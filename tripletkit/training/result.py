@@ -18,6 +18,7 @@ from tripletkit.evaluation.pooled import PooledValidation
 from tripletkit.evaluation.validation import LabelScores, Validation
 from tripletkit.features.collection import Collection
 from tripletkit.features.sources import FeatureSource
+from tripletkit.model.distribution_shift import ShiftDetector
 from tripletkit.model.history import TrainedHead
 from tripletkit.model.model_folder import ModelFolder, name_centers, save_model
 from tripletkit.model.parts import Part
@@ -51,6 +52,7 @@ class TrainingResult:
         scratch: the folder that this file is in until the model is saved; gone with the result.
         pooled: what held-out draws say; None without any.
         curve: what more judgements would bring; None where it was not asked for.
+        shift: what tells images unlike those of the training; None for too few images.
     """
 
     trained: TrainedHead
@@ -64,6 +66,7 @@ class TrainingResult:
     scratch: TemporaryDirectory | None = None
     pooled: PooledValidation | None = None
     curve: LearningCurve | None = None
+    shift: ShiftDetector | None = None
 
     def save(self, path: Path, *, overwrite: bool = False) -> ModelFolder:
         """Write the model folder, whole or not at all; see `save_model`."""
@@ -73,6 +76,7 @@ class TrainingResult:
             self.trained.history_rows(),
             self.record,
             name_centers(self.trained.centers, self.data.labels),
+            shift=self.shift,
             backbone=self.backbone_file,
             overwrite=overwrite,
         )

@@ -31,6 +31,7 @@ from tripletkit.features.collection import Collection, NamedFiles, find_files, o
 from tripletkit.features.keras_start import start_keras
 from tripletkit.features.sources import FeatureSource
 from tripletkit.features.stores import Store, open_store
+from tripletkit.model.distribution_shift import ShiftDetector
 from tripletkit.model.embedding import embed
 from tripletkit.model.history import EpochRecord, TrainedHead, tell_epoch
 from tripletkit.model.model_folder import check_model_output
@@ -196,6 +197,7 @@ def train(
             scratch,
             fitted and fitted.pooled,
             fitted and fitted.curve,
+            learn_shift(data, collection),
         )
         if output is not None:
             result = result.saved(output, overwrite=overwrite)
@@ -216,6 +218,11 @@ def weigh(data: TrainingSet, job: TrainingJob) -> np.ndarray | None:
     if data.train_votes is None:
         return None
     return make_loss_weights(data.train_votes, job.sources.takes_votes_as)
+
+
+def learn_shift(data: TrainingSet, collection: Collection) -> ShiftDetector | None:
+    """Return what tells images unlike those of the training triplets."""
+    return ShiftDetector.of(collection.features[np.unique(data.train.rows)])
 
 
 def score(

@@ -1,0 +1,125 @@
+"""Distribution shift: images unlike those of the training are found, and said with the answers."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import tripletkit as tk
+from tripletkit import defaults
+from tripletkit.model.distribution_shift import MAX_IMAGES, MIN_IMAGES, ShiftDetector
+from tripletkit.model.model_folder import load_model
+from tripletkit.reporting.findings import list_warnings
+from tripletkit.reporting.model_view import open_views
+from tripletkit.reporting.reported import gather_reported
+
+N_FEATURES = 48
+
+
+def draw(rng, n_images, kinds):
+    """Return features around centers: kind after kind, as many of each."""
+    centers = np.random.default_rng(9).normal(size=(12, N_FEATURES)) * 3
+    noise = rng.normal(size=(n_images, N_FEATURES))
+    return (centers[np.arange(n_images) % len(kinds) + kinds[0]] + noise).astype(np.float32)
+
+
+def test_images_of_the_same_kinds_pass_and_others_do_not():
+    rng = np.random.default_rng(0)
+    detector = ShiftDetector.of(draw(rng, 300, range(6)))
+    assert detector.is_outside(draw(rng, 400, range(6))).mean() < 0.1
+    assert detector.is_outside(draw(rng, 60, range(6, 12))).all()
+
+
+def test_the_nearest_cosine_decides_as_in_a_loop():
+    rng = np.random.default_rng(1)
+    training, asked = draw(rng, 90, range(3)), draw(rng, 40, range(1, 5))
+    detector = ShiftDetector.of(training)
+
+    def unit(vector):
+        return vector / np.linalg.norm(vector)
+
+    mean = np.mean([unit(vector) for vector in training], axis=0)
+    agrees = []
+    for vector, is_outside in zip(asked, detector.is_outside(asked), strict=True):
+        nearest = max(
+            float(unit(unit(vector) - mean) @ unit(unit(known) - mean)) for known in training
+        )
+        if abs(nearest - detector.threshold) > 0.15:  # what the projection may change
+            agrees.append((nearest < detector.threshold) == is_outside)
+    assert len(agrees) > 12 and all(agrees)
+
+
+def test_it_is_kept_to_the_byte(tmp_path):
+    rng = np.random.default_rng(2)
+    training, asked = draw(rng, 80, range(4)), draw(rng, 80, range(2, 8))
+    for name in ("one.npz", "two.npz"):
+        ShiftDetector.of(training).save(tmp_path / name)
+    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
+    kept = ShiftDetector.load(tmp_path / "one.npz")
+    assert (kept.is_outside(asked) == ShiftDetector.of(training).is_outside(asked)).all()
+
+
+def test_few_images_many_images_and_images_that_cannot_be_used():
+    rng = np.random.default_rng(3)
+    assert ShiftDetector.of(draw(rng, MIN_IMAGES - 1, range(3))) is None
+    detector = ShiftDetector.of(draw(rng, MAX_IMAGES + 50, range(3)))
+    assert len(detector.images) == MAX_IMAGES
+    broken = np.full((2, N_FEATURES), np.nan, np.float32)
+    assert not detector.is_outside(broken).any()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shift")
+    rng = np.random.default_rng(4)
+    features = np.concatenate([draw(rng, 60, range(3)), draw(rng, 20, range(6, 9))])
+    names = [f"known{n}" for n in range(60)] + [f"new{n}" for n in range(20)]
+    np.savez(folder / "features.npz", names=np.array(names), features=features)
+    places = np.arange(60)
+    rows = np.stack([places, (places + 3) % 60, (places + 1) % 60], axis=1)
+    model = tk.train(
+        rows, names=names[:60], features=folder / "features.npz", epochs=1, val_fraction=0
+    )
+    return model.save(folder / "model"), folder
+
+
+def ask(trained, names):
+    model, folder = trained
+    rows = np.add.outer(np.arange(len(names)), np.arange(3))
+    model = tk.load(folder / "model", features=folder / "features.npz")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.answer(rows % len(names), names=names)
+    return [str(each.message) for each in caught if each.category is tk.DistributionShiftWarning]
+
+
+def test_answers_about_another_kind_of_images_come_with_a_caution(trained):
+    new = [f"new{n}" for n in range(20)]
+    (message,) = ask(trained, new)
+    assert message.startswith("20 of the 20 images are unlike those of the training")
+    assert len(ask(trained, [*new, *(f"known{n}" for n in range(50))])) == 1
+
+
+def test_a_report_about_another_kind_of_images_says_so(trained):
+    _, folder = trained
+    (folder / "images").mkdir()
+    for n in range(18):
+        Image.new("RGB", (8, 8), (10 * n, 0, 0)).save(folder / "images" / f"new{n}.png")
+    rows = [[f"new{n}", f"new{n + 1}", f"new{n + 2}"] for n in range(0, 18, 3)]
+    view, *_ = open_views(
+        [load_model(folder / "model")],
+        triplets=tk.Triplets.from_frame(pd.DataFrame(rows)),
+        images=folder / "images",
+        features=folder / "features.npz",
+    )
+    (said,) = [each for each in list_warnings(gather_reported([view])) if "unlike" in each]
+    assert said.startswith("18 of the 18 images are unlike those of the training")
+
+
+def test_answers_about_the_same_kind_come_without(trained):
+    known = [f"known{n}" for n in range(40)]
+    assert ask(trained, known) == []
+    few = [*known, *(f"new{n}" for n in range(defaults.SHIFTED_IMAGES))]
+    assert ask(trained, few) == []
