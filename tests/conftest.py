@@ -22,8 +22,16 @@ from tripletkit.features.backbone import Backbone
 from tripletkit.features.exported_networks import FOLDER_NAME, load_network_function
 from tripletkit.features.sources import choose_source
 
+# Fixtures that start processes or browsers.
+INTEGRATION = {"start_tripletkit", "browser"}
 COLOURS = ["red", "lime", "blue", "yellow", "black", "magenta"]
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if INTEGRATION.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("integration")
 
 
 @pytest.fixture(scope="session")

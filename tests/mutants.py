@@ -2,7 +2,7 @@
 
     python tests/mutants.py --each 4
 
-makes seeded mutants of the ten modules below (a comparison turned, a sum for a difference, a
+makes seeded mutants of the modules below (a comparison turned, a sum for a difference, a
 condition denied, a constant moved, a returned value left out), runs the tests named beside each
 in a copy of the repository, and prints which were caught. A mutant that survives is printed with
 its place: either a test is missing, or the change makes no difference.
@@ -27,11 +27,16 @@ ROOT = Path(__file__).parents[1]
 MODULES = {
     "data/triplet_tables": "test_triplet_columns test_triplet_tables",
     "data/text_files": "test_text_files test_triplets",
-    "data/outputs": "test_outputs test_unfinished test_cli_outputs",
+    "data/outputs": "test_outputs test_unfinished",
     "data/splits/image_draws": "test_image_split",
     "evaluation/answers": "test_answers test_answer_checks",
-    "evaluation/scoring": "test_scoring test_cli_score",
+    "evaluation/scoring": "test_scoring",
     "evaluation/intervals": "test_intervals",
+    "evaluation/compare": "test_compare",
+    "data/pair_graph": "test_pair_graph",
+    "data/votes": "test_votes",
+    "data/labels": "test_labels",
+    "data/label_triplets": "test_label_triplets",
     "features/store_checksums": "test_store",
     "collecting/choosing": "test_choosing",
     "search/exact": "test_neighbors test_search_parts",

@@ -55,6 +55,7 @@ def test_a_number_beyond_all_arrays_is_refused_in_words(runner, tmp_path):
     assert "99999999999999999999 is more than 2,147,483,647." in result.stderr
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("arguments", [["score", "-"], ["audit", "-"], ["check-answers", "-", "-"]])
 def test_closed_standard_input_is_a_wrong_call(arguments):
     command = [sys.executable, "-m", "tripletkit", *arguments]

@@ -145,6 +145,7 @@ def test_score_refuses_triplets_of_another_file(runner, predictions, truth, tmp_
     assert "preds.csv:3: expected the question (x.jpg, y.jpg, z.jpg) of" in result.stderr
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -457,6 +457,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", folder], check=True)
 
 
+@pytest.mark.integration
 def test_a_full_disk_is_reported_and_leaves_no_half_model(train, small_disk):
     result = train("-o", small_disk / "m", "-s", "hidden=4096")
     assert (result.exit_code, result.stdout) == (1, "")
@@ -464,6 +465,7 @@ def test_a_full_disk_is_reported_and_leaves_no_half_model(train, small_disk):
     assert list(small_disk.iterdir()) == []
 
 
+@pytest.mark.integration
 def test_a_full_cache_is_reported(train, small_disk, tmp_path):
     (small_disk / "filler").write_bytes(b"x" * 150_000)
     result = train("--cache", small_disk)

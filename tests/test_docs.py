@@ -45,6 +45,7 @@ def test_every_option_is_explained(words, command):
             assert parameter.help, f"{' '.join(words)} {parameter.opts[0]}"
 
 
+@pytest.mark.integration
 def test_the_module_is_the_command():
     for arguments, expected in (
         (["--version"], f"tripletkit, version {__version__}\n"),

@@ -192,9 +192,8 @@ def desk(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) ->
     for name, value in sizes.items():
         monkeypatch.setitem(main.__globals__, name, value)
     # That a block runs is what is asked, not how good its model is.
-    monkeypatch.setattr(defaults, "MAX_DRAW_ROUNDS", 1)
     monkeypatch.setattr(defaults, "POOLED_TRIPLETS", 1)
-    monkeypatch.setattr(defaults, "MIN_STEPS", 20)
+    monkeypatch.setattr(defaults, "MAX_EPOCHS", 3)
     main(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(defaults.CACHE_VARIABLE, str(shared_cache))
@@ -209,6 +208,7 @@ def desk(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) ->
 RUN = [page for page in PAGES if page.name not in RUN_ELSEWHERE and runnable(page)]
 
 
+@pytest.mark.integration
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
 def test_blocks_of_the_page_run(page, desk):
@@ -242,6 +242,7 @@ def run_line(line: str) -> None:
         Path(output).write_bytes(result.stdout_bytes)
 
 
+@pytest.mark.integration
 @pytest.mark.slow
 def test_the_pages_are_built_without_a_warning(tmp_path):
     pytest.importorskip("sphinx")

@@ -212,6 +212,7 @@ def test_what_is_no_network_is_refused(tmp_path):
         open_session(path)
 
 
+@pytest.mark.integration
 def test_the_engine_opens_no_socket_and_loads_no_tensorflow(load, pixels, tmp_path):
     load()(pixels)
     script = (

@@ -270,6 +270,7 @@ print((peak() - before) * 1024)
 """
 
 
+@pytest.mark.integration
 @pytest.mark.slow
 def test_two_large_images_at_once_take_bounded_memory(tmp_path):
     path = tmp_path / "gray16.png"

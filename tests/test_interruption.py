@@ -35,6 +35,7 @@ def wait_until_here(process):
     assert os.read(process.stdout.fileno(), 5) == b"here\n"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("moment", range(16))
 def test_an_interruption_leaves_no_traceback(tmp_path, moment):
     path = tmp_path / "t.txt"
@@ -50,6 +51,7 @@ def test_an_interruption_leaves_no_traceback(tmp_path, moment):
     assert "Error" not in stderr
 
 
+@pytest.mark.integration
 def test_an_error_that_an_interruption_becomes_is_not_shown():
     fake = """
 import os, signal, sys
@@ -70,6 +72,7 @@ entry.main()
     assert (process.returncode, stderr) == (130, "")
 
 
+@pytest.mark.integration
 def test_an_interruption_that_a_callback_swallows_comes_again():
     fake = """
 import os, signal, time
@@ -119,6 +122,7 @@ entry.main()
     assert process.returncode == 130
 
 
+@pytest.mark.integration
 def test_a_bug_keeps_its_traceback():
     fake = """
 from tripletkit.cli import main

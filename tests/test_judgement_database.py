@@ -121,6 +121,7 @@ def test_names_of_judges_are_their_own(asked):
     assert database.add_new_judge("ben").token != anna.token
 
 
+@pytest.mark.integration
 def test_what_is_acknowledged_is_there_for_other_processes(asked):
     """Other processes come and go while threads of this one open connections and write.
 
@@ -138,6 +139,7 @@ def test_what_is_acknowledged_is_there_for_other_processes(asked):
         assert count_elsewhere(database.path) == number + 1
 
 
+@pytest.mark.integration
 def test_a_killed_process_loses_no_acknowledged_answer(tmp_path):
     path = tmp_path / "j.sqlite"
     script = f"""
@@ -191,6 +193,7 @@ def test_the_file_is_for_its_owner_and_every_commit_reaches_the_disk(asked):
     assert found == ["wal", 2, 1]
 
 
+@pytest.mark.integration
 def test_a_second_server_is_refused_and_a_dead_one_is_not(tmp_path):
     path = tmp_path / "j.sqlite"
     JudgementDatabase(path).close()

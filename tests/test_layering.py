@@ -142,6 +142,7 @@ def test_no_file_is_longer_than_a_reader_can_hold():
     assert sum(n for name, n in lengths.items() if room_of(name) == "cli") <= 4500
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("arguments", QUICK, ids=lambda arguments: arguments[0])
 def test_quick_commands_never_load_tensorflow(arguments, tmp_path):
     (tmp_path / "triplets.txt").write_text("".join(f"a{n} b{n} c{n}\n" for n in range(10)))
@@ -168,6 +169,7 @@ def test_quick_commands_never_load_tensorflow(arguments, tmp_path):
     assert done.stderr.splitlines()[-1] == "[]"
 
 
+@pytest.mark.integration
 def test_help_loads_no_arrays():
     script = (
         "import sys; import tripletkit.cli.main\n"

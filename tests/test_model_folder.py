@@ -261,6 +261,7 @@ def replace_until_killed(path, trap):
     assert done.returncode == -signal.SIGKILL
 
 
+@pytest.mark.integration
 def test_a_kill_while_writing_keeps_the_old_model(model_path):
     before = {path.name: path.read_bytes() for path in model_path.iterdir()}
     replace_until_killed(model_path, "unfinished._exchange = die")
@@ -272,6 +273,7 @@ def test_a_kill_while_writing_keeps_the_old_model(model_path):
     assert list(model_path.parent.iterdir()) == [model_path]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("n_renames", [0, 1, 2])
 def test_a_kill_between_two_renames_leaves_a_model(model_path, n_renames):
     """Where folders cannot be exchanged in one step, the next command finishes."""
@@ -286,6 +288,7 @@ def test_a_kill_between_two_renames_leaves_a_model(model_path, n_renames):
     assert list(model_path.parent.iterdir()) == [model_path]
 
 
+@pytest.mark.integration
 def test_a_kill_after_the_exchange_leaves_the_new_model(model_path):
     replace_until_killed(model_path, "shutil.rmtree = die")
     assert load_model(model_path).record.command == "new"

@@ -73,6 +73,7 @@ def embeddings(tiny_backbone, tiny_weights, head, pixels):
     return embed(head, compute(pixels))
 
 
+@pytest.mark.integration
 def test_exported_files_need_only_keras_and_give_the_same_embeddings(
     model, tiny_weights, embeddings, pixels, tmp_path
 ):

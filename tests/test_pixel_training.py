@@ -22,13 +22,15 @@ from tripletkit.training.checkpoint import Checkpoints, check_no_checkpoint, che
 from tripletkit.training.epochs import keep_best_epoch
 from tripletkit.training.pixel_training import PixelTraining
 
+# The smallest images that its three halvings leave something of.
+CNN = get_backbone("cnn").resized(32)
 SETTINGS = HeadSettings.of_recipe("mlp", hidden=16, dim=4, epochs=3, batch_size=16)
 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
     path = tmp_path_factory.mktemp("start") / "start.weights.h5"
-    return write_random_weights(get_backbone("cnn"), 0, path).path
+    return write_random_weights(CNN, 0, path).path
 
 
 @pytest.fixture
@@ -43,10 +45,10 @@ def rows(toy_competition):
 @pytest.fixture
 def make(toy_competition, start, rows):
     def make(settings=SETTINGS, labels=None, **options):
-        network = PixelNetwork.from_scratch(get_backbone("cnn"), start, settings)
+        network = PixelNetwork.from_scratch(CNN, start, settings)
         paths = sorted(toy_competition.images.iterdir())
         return PixelTraining(
-            DecodedImages(paths, get_backbone("cnn")),
+            DecodedImages(paths, CNN),
             network,
             rows,
             np.arange(42)[:, None],
@@ -93,23 +95,22 @@ def test_going_on_from_a_state_is_going_on(make, toy_competition, loss, mining):
         SETTINGS, loss=loss, mining=mining, inject_positives=mining != "none", refresh=2
     )
     whole = make(settings, labels)
-    for _ in range(3):
+    whole.run_epoch()
+    state = whole.state()
+    for _ in range(2):
         whole_losses = whole.run_epoch()
-    first = make(settings, labels)
-    first.run_epoch()
-    state = first.state()
     second = make(settings, labels)
     second.restore(state, 1)
     second.run_epoch()
+    after_one = second.weights()
     assert second.run_epoch() == whole_losses
     for name, values in whole.state().items():
         assert_same(second.state()[name], values)
     assert_same(second.weights(), whole.weights())
     # Had the epoch's number been forgotten, its draws would be others.
-    wrong = make(settings, labels)
-    wrong.restore(state, 0)
-    wrong.run_epoch()
-    assert any((a != b).any() for a, b in zip(wrong.weights(), second.weights(), strict=True))
+    second.restore(state, 0)
+    second.run_epoch()
+    assert any((a != b).any() for a, b in zip(second.weights(), after_one, strict=True))
 
 
 def test_measuring_the_cost_leaves_the_training_where_it_is(make):
@@ -125,7 +126,7 @@ def test_measuring_the_cost_leaves_the_training_where_it_is(make):
 def test_streamed_images_teach_what_kept_ones_do(make, toy_competition):
     kept, streamed = make(), make()
     paths = sorted(toy_competition.images.iterdir())
-    streamed._decoded = DecodedImages(paths, get_backbone("cnn"), keep_bytes=0)
+    streamed._decoded = DecodedImages(paths, CNN, keep_bytes=0)
     assert streamed.run_epoch() == kept.run_epoch()
     assert_same(streamed.weights(), kept.weights())
 
@@ -249,11 +250,25 @@ def test_a_checkpoint_of_another_training_is_refused_saying_which(make, tmp_path
     )
 
 
-@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no archive", None])
-def test_a_broken_checkpoint_is_refused(make, tmp_path, damage):
+@pytest.fixture(scope="module")
+def kept() -> dict[str, bytes]:
+    """Of a checkpoint that several tests damage, so that one training makes it."""
+    return {}
+
+
+@pytest.fixture
+def written(make, tmp_path, kept):
     path = tmp_path / "m.checkpoint.npz"
-    run(make, path, 1)
-    whole = path.read_bytes()
+    if not kept:
+        run(make, path, 1)
+        kept["whole"] = path.read_bytes()
+    path.write_bytes(kept["whole"])
+    return path
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no archive", None])
+def test_a_broken_checkpoint_is_refused(written, damage):
+    path, whole = written, written.read_bytes()
     path.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
     with pytest.raises(CheckpointError, match="cannot be read as one") as caught:
         Checkpoints(path, {"seed": 0}).open()
@@ -270,9 +285,8 @@ def test_a_broken_checkpoint_is_refused(make, tmp_path, damage):
         lambda text: text.update(best_epoch=5),
     ],
 )
-def test_a_checkpoint_that_lacks_something_is_refused(make, tmp_path, change):
-    path = tmp_path / "m.checkpoint.npz"
-    run(make, path, 1)
+def test_a_checkpoint_that_lacks_something_is_refused(written, change):
+    path = written
     with np.load(path) as file:
         arrays = dict(file)
     text = json.loads(bytes(arrays["text"]))

@@ -35,7 +35,7 @@ def digits(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(defaults.CACHE_VARIABLE, str(shared_cache))
     # That it runs is what is asked, not how good its model is.
-    monkeypatch.setattr(defaults, "MIN_STEPS", 20)
+    monkeypatch.setattr(defaults, "MAX_EPOCHS", 3)
     for name, value in sizes.items():
         monkeypatch.setitem(main.__globals__, name, value)
     main(Path("digits"))

@@ -200,6 +200,7 @@ def test_a_newer_store_is_refused(tmp_path):
         open_store(tmp_path)
 
 
+@pytest.mark.integration
 def test_a_killed_writer_leaves_whole_shards_or_none(tmp_path):
     open_shared_store(tmp_path)
     script = (

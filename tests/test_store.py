@@ -230,6 +230,7 @@ def test_a_file_whose_name_is_not_utf8_is_known(store, tmp_path, monkeypatch):
     assert remember(store, path) == [b"one"]
 
 
+@pytest.mark.integration
 def test_two_processes_write_at_once(tmp_path):
     folder = tmp_path / "store"
     writers = [start_writer(folder, *range(start, 400, 10)) for start in (0, 5)]
@@ -240,6 +241,7 @@ def test_two_processes_write_at_once(tmp_path):
         assert len(store.uses()) == 1
 
 
+@pytest.mark.integration
 def test_a_killed_write_leaves_the_store_whole(tmp_path):
     folder = tmp_path / "store"
     # The rows of the second batch are in, its end is not.
@@ -424,6 +426,7 @@ def test_an_older_store_is_made_anew_and_never_misread(tmp_path, caplog):
     assert caplog.text == ""
 
 
+@pytest.mark.integration
 def test_two_processes_make_an_older_store_anew(tmp_path):
     make_version_1(tmp_path / "store")
     writers = [start_writer(tmp_path / "store", *range(start, 100, 20)) for start in (0, 10)]
@@ -521,6 +524,7 @@ print(n_reads, n_gone)
 """
 
 
+@pytest.mark.integration
 @pytest.mark.slow
 def test_clear_and_prune_beside_several_processes_never_change_what_they_read(tmp_path):
     folder, seconds = tmp_path / "store", 8
@@ -613,6 +617,7 @@ with warnings.catch_warnings(record=True) as said, FeatureStore(folder) as store
 """
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts as Linux does")
 @pytest.mark.parametrize("left", ["whole", "killed", "older"])
 def test_a_store_on_a_read_only_mount_is_read_and_not_written(tmp_path, left):
@@ -654,6 +659,7 @@ print(store.path.stat().st_size)
 """
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts as Linux does")
 def test_prune_gives_room_back_on_a_disk_that_is_nearly_full(tmp_path):
     mount = f"-t tmpfs -o size=8m none {tmp_path}"
@@ -694,6 +700,7 @@ except SystemExit as stop:
 """
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts as Linux does")
 @pytest.mark.parametrize("left", ["nothing", "log"])
 def test_a_disk_without_any_room_is_told_and_can_be_cleared(tmp_path, left):

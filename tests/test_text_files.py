@@ -65,6 +65,7 @@ def test_fields_over_many_lines_have_an_end(tmp_path):
     assert read_labels(io.BytesIO(closed.encode()), "labels.csv") == {"a": "x", "b": "y"}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("quote", ['"', ""])
 def test_a_line_of_50_mb_takes_little_memory(tmp_path, quote):
     path = tmp_path / "long.txt"

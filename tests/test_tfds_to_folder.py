@@ -213,6 +213,7 @@ def test_a_format_that_few_programs_read_becomes_png(script):
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), np.asarray(image))
 
 
+@pytest.mark.integration
 def test_wrong_calls_say_what_is_wrong(tmp_path):
     done = subprocess.run(
         [sys.executable, EXAMPLES / "tfds_to_folder.py", "oxford_flowers102", tmp_path],

@@ -54,6 +54,7 @@ def start(script, *arguments, **options):
     return process
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("script", [WRITE_FILE, FILL_FOLDER])
 def test_a_writer_that_lives_is_left_alone(tmp_path, script):
     process = start(script, tmp_path / "out")
@@ -67,6 +68,7 @@ def test_a_writer_that_lives_is_left_alone(tmp_path, script):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("script", [WRITE_FILE, FILL_FOLDER])
 def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path, script):
     process = start(script, tmp_path / "out")
@@ -131,6 +133,7 @@ def test_folders_change_places_in_one_step(tmp_path):
     assert not unfinished._exchange(tmp_path / "a", tmp_path / "none")
 
 
+@pytest.mark.integration
 def test_the_temporary_folder_is_private_and_goes(tmp_path):
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     process = start(TEMPORARY, env=environment)
@@ -140,6 +143,7 @@ def test_the_temporary_folder_is_private_and_goes(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.integration
 def test_the_temporary_folder_of_a_killed_run_goes_with_the_next(tmp_path):
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     killed = start(TEMPORARY, env=environment)
@@ -155,6 +159,7 @@ def test_the_temporary_folder_of_a_killed_run_goes_with_the_next(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.integration
 def test_what_libraries_write_lands_in_the_private_folder(tmp_path):
     """TensorFlow leaves the code that it generates where its process is killed."""
     script = """
