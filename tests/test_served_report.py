@@ -102,7 +102,9 @@ def test_anything_else_is_refused(visitor, changed, code):
     assert answer.status_code == code
     if code == 422:
         # Where the copy lay is of no use, and nobody's business.
-        assert answer.json["error"].startswith("The image") and "/" not in answer.json["error"]
+        assert answer.json["error"].startswith("The image: expected an image, ")
+        assert answer.json["error"].count("The image") == 1 and "/" not in answer.json["error"]
+        assert "leave them out" not in answer.json["error"]
 
 
 def test_too_long_an_image_is_refused(visitor, monkeypatch, app):
