@@ -12,7 +12,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-WRITE_DIGITS = Path(__file__).parent / "write_digits.py"
 AFTER = """
 The trained embeddings are preds.csv, the frozen features frozen.csv (no training at all).
   {folder}/preds.csv         an answer to each line of {folder}/test.txt
@@ -24,7 +23,8 @@ Next, with your own images:
 
 def main(folder: str) -> None:
     """Run the commands, showing each; stop at the first that fails."""
-    run(["python", str(WRITE_DIGITS), folder])
+    # As the folder was typed: `__file__` is absolute.
+    run(["python", str(Path(sys.argv[0]).with_name("write_digits.py")), folder])
     for line in (
         f"train {folder}/train.txt {folder}/images -o {folder}/model --force",
         f"predict {folder}/test.txt --model {folder}/model -o {folder}/preds.csv --force",

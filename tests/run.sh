@@ -7,6 +7,7 @@ if [ "${1:-}" = --clean ]; then
   rm -rf .venv
   shift
 fi
+with_tools=yes
 . examples/make_venv.sh
 
 # Pages are tested in a browser where Debian's packages can be had; elsewhere that is skipped.

@@ -173,6 +173,22 @@ def test_images_that_are_gone_are_not_shown(tmp_path):
     assert all(pending.anchor not in (screen.anchor, *screen.shown) for screen in seen)
 
 
+def test_an_image_that_is_left_out_is_asked_about_no_more(tmp_path):
+    database, asker = start(tmp_path / "j.sqlite", NAMES, n_questions=30)
+    answer_all(database, asker, "anna", by_label(LABELS), n=3)
+    broken = asker.screens(1)[0].anchor
+    asker.leave_out(broken)
+    seen = answer_all(database, asker, "anna", by_label(LABELS))
+    assert seen and all(broken not in (screen.anchor, *screen.shown) for screen in seen)
+
+
+def test_so_many_images_stay_that_there_is_something_to_ask(tmp_path):
+    database, asker = start(tmp_path / "j.sqlite", NAMES[:4])
+    for number in range(1, 5):
+        asker.leave_out(number)
+    assert asker.screens(database.add_judge("anna").id)
+
+
 def test_numbers_tell_nothing_of_names(tmp_path):
     database, _ = start(tmp_path / "j.sqlite", NAMES)
     numbers = [database.add_images(NAMES)[name] for name in NAMES]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tripletkit.training.choosing import choose_parts
+from tripletkit.training.choosing import choose_parts, choose_steps
 
 
 def make_margins(n: int, strengths: list[float], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -58,3 +58,20 @@ def test_parts_that_say_nothing_do_no_harm() -> None:
 def test_parts_that_are_all_wrong_are_weighed_alike() -> None:
     choice = choose_parts(-np.ones((2, 50)), np.arange(150).reshape(50, 3))
     assert choice.weights.sum() == pytest.approx(1)
+
+
+def test_steps_are_those_that_answer_most_images_count_alike() -> None:
+    margins, images = make_margins(400, [0.2, 0.6, 0.4, 0.1, 0.5])
+    owners = np.array([0, 0, 0, 1, 2])
+    times = np.bincount(images.ravel())
+    right = [
+        sum((m > 0) * (1 / times[image]).mean() for m, image in zip(row, images, strict=True))
+        for row in margins
+    ]
+    assert choose_steps(margins, owners, images).tolist() == [int(np.argmax(right[:3])), 3, 4]
+
+
+def test_fewer_steps_are_taken_where_more_are_no_better() -> None:
+    margins = np.array([[1.0, -1.0, 1.0], [2.0, 3.0, -1.0], [5.0, -5.0, 5.0]])
+    images = np.arange(9).reshape(3, 3)
+    assert choose_steps(margins, np.array([0, 0, 0]), images).tolist() == [0]

@@ -225,7 +225,7 @@ def test_copies_of_a_image_are_never_on_both_sides(train, tmp_path, toy_competit
 def test_no_validation_on_request(train, tmp_path):
     result = train("--val-fraction", "0")
     assert result.exit_code == 0
-    assert "0 for validation (by none)" in result.stdout
+    assert "all for training\n" in result.stdout
     assert "validation accuracy" not in result.stderr
     record = load_model(tmp_path / "m").record.to_json()
     assert record["validation"] is None

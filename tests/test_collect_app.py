@@ -310,6 +310,8 @@ def test_a_broken_image_is_not_found_and_told(site, anna, folder, caplog):
     assert response.status_code == 404
     assert SECRET_NAME not in all_text(response)
     assert "cannot be read" in caplog.text
+    for screen in site.asker.all_screens(1):
+        assert number not in (screen.anchor, *screen.shown)
 
 
 def test_no_page_shows_a_name_a_path_or_anothers_answer(app, site, anna, folder):

@@ -3,11 +3,17 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
 import tripletkit as tk
 from tripletkit import defaults
 from tripletkit.model.distribution_shift import MAX_IMAGES, MIN_IMAGES, ShiftDetector
+from tripletkit.model.model_folder import load_model
+from tripletkit.reporting.findings import list_warnings
+from tripletkit.reporting.model_view import open_views
+from tripletkit.reporting.reported import gather_reported
 
 N_FEATURES = 48
 
@@ -94,6 +100,22 @@ def test_answers_about_another_kind_of_images_come_with_a_caution(trained):
     (message,) = ask(trained, new)
     assert message.startswith("20 of the 20 images are unlike those of the training")
     assert len(ask(trained, [*new, *(f"known{n}" for n in range(50))])) == 1
+
+
+def test_a_report_about_another_kind_of_images_says_so(trained):
+    _, folder = trained
+    (folder / "images").mkdir()
+    for n in range(18):
+        Image.new("RGB", (8, 8), (10 * n, 0, 0)).save(folder / "images" / f"new{n}.png")
+    rows = [[f"new{n}", f"new{n + 1}", f"new{n + 2}"] for n in range(0, 18, 3)]
+    view, *_ = open_views(
+        [load_model(folder / "model")],
+        triplets=tk.Triplets.from_frame(pd.DataFrame(rows)),
+        images=folder / "images",
+        features=folder / "features.npz",
+    )
+    (said,) = [each for each in list_warnings(gather_reported([view])) if "unlike" in each]
+    assert said.startswith("18 of the 18 images are unlike those of the training")
 
 
 def test_answers_about_the_same_kind_come_without(trained):

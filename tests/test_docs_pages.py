@@ -144,8 +144,8 @@ def test_commands_on_pages_exist(page):
 
 @pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.name)
 def test_flags_in_the_text_of_pages_exist(page):
-    # The last one is of examples/collect_benchmark.py.
-    known = {"--help", "--version", "--clean", "--errors"}
+    # The last two are of examples/collect_benchmark.py and accuracy_benchmark.py.
+    known = {"--help", "--version", "--clean", "--errors", "--only"}
     for _, command in generated_text.walk(tripletkit, ("tripletkit",)):
         for parameter in command.params:
             known |= {*parameter.opts, *parameter.secondary_opts}

@@ -73,6 +73,56 @@ entry.main()
 
 
 @pytest.mark.integration
+def test_an_interruption_that_a_callback_swallows_comes_again():
+    fake = """
+import os, signal, time
+from tripletkit.cli import main
+from tripletkit import __main__ as entry
+
+class Swallows:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+
+def interrupted(**_):
+    Swallows()
+    time.sleep(50)
+
+main.tripletkit = interrupted
+entry.main()
+"""
+    process = start(fake)
+    started_s = time.monotonic()
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (130, "")
+    assert time.monotonic() - started_s < 45
+
+
+def test_an_interruption_cleans_up_and_does_not_take_python_apart():
+    fake = """
+import atexit, os, signal
+from tripletkit.cli import main
+from tripletkit import __main__ as entry
+
+class CrashesAtTheEnd:
+    def __del__(self):
+        os.abort()
+
+def interrupted(**_):
+    global kept
+    kept = CrashesAtTheEnd()
+    atexit.register(print, "cleaned", end="")
+    print("said ", end="")
+    os.kill(os.getpid(), signal.SIGINT)
+
+main.tripletkit = interrupted
+entry.main()
+"""
+    process = start(fake)
+    assert process.communicate(timeout=60) == ("said cleaned", "")
+    assert process.returncode == 130
+
+
+@pytest.mark.integration
 def test_a_bug_keeps_its_traceback():
     fake = """
 from tripletkit.cli import main

@@ -26,7 +26,7 @@ SMALL = {
     "hidden": 7,
     "dropout": 0.0,
     "input_dropout": 0.0,
-    "n_steps": 60,
+    "n_steps": (60,),
     "batch_size": 64,
     "learning_rate": 0.01,
 }
@@ -96,7 +96,7 @@ def test_gradients_are_those_of_the_loss(settings: PartSettings) -> None:
 @pytest.mark.parametrize("settings", [RESIDUAL, MLP])
 def test_new_triplets_are_answered_better_than_by_the_features(settings: PartSettings) -> None:
     features, rows = make_triplets()
-    weights = train_part(as_they_are(features), rows[:300], settings, seed=0)
+    (weights,) = train_part(as_they_are(features), rows[:300], settings, seed=0)
     embeddings = embed_part(features, weights, settings)
     assert np.linalg.norm(embeddings, axis=1) == pytest.approx(1, abs=1e-5)
 
@@ -108,28 +108,36 @@ def test_new_triplets_are_answered_better_than_by_the_features(settings: PartSet
 
 def test_a_residual_head_begins_as_the_features() -> None:
     features, rows = make_triplets()
-    settings = replace(RESIDUAL, n_steps=0)
-    embeddings = embed_part(
-        features, train_part(as_they_are(features), rows, settings, 0), settings
-    )
+    settings = replace(RESIDUAL, n_steps=(0,))
+    (weights,) = train_part(as_they_are(features), rows, settings, 0)
+    embeddings = embed_part(features, weights, settings)
     assert np.allclose(embeddings, embed_part(features, [], None), atol=1e-6)
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:
     features, rows = make_triplets()
-    settings = replace(MLP, dropout=0.3, n_steps=5)
+    settings = replace(MLP, dropout=0.3, n_steps=(5,))
     one, same, other = (
-        train_part(as_they_are(features), rows, settings, seed) for seed in (3, 3, 4)
+        train_part(as_they_are(features), rows, settings, seed)[0] for seed in (3, 3, 4)
     )
     assert all(np.array_equal(left, right) for left, right in zip(one, same, strict=True))
     assert not np.array_equal(one[0], other[0])
 
 
+@pytest.mark.parametrize("settings", [RESIDUAL, MLP])
+def test_weights_on_the_way_are_those_of_a_shorter_training(settings: PartSettings) -> None:
+    features, rows = make_triplets()
+    settings = replace(settings, dropout=0.3, n_steps=(3, 7))
+    on_the_way, _ = train_part(as_they_are(features), rows, settings, 5)
+    (shorter,) = train_part(as_they_are(features), rows, replace(settings, n_steps=(3,)), 5)
+    assert all(map(np.array_equal, on_the_way, shorter))
+
+
 def test_votes_against_a_triplet_turn_what_is_learned() -> None:
     features, rows = make_triplets()
     as_it_stands, exchanged = np.tile([1.0, 0.0], (400, 1)), np.tile([0.0, 1.0], (400, 1))
-    turned = train_part(as_they_are(features), rows[:, [0, 2, 1]], RESIDUAL, 0, exchanged)
-    straight = train_part(as_they_are(features), rows, RESIDUAL, 0, as_it_stands)
+    (turned,) = train_part(as_they_are(features), rows[:, [0, 2, 1]], RESIDUAL, 0, exchanged)
+    (straight,) = train_part(as_they_are(features), rows, RESIDUAL, 0, as_it_stands)
     assert all(
         np.allclose(left, right, atol=1e-4) for left, right in zip(turned, straight, strict=True)
     )
@@ -137,7 +145,8 @@ def test_votes_against_a_triplet_turn_what_is_learned() -> None:
 
 def test_more_triplets_in_a_batch_than_there_are_is_no_trouble() -> None:
     features, rows = make_triplets()
-    weights = train_part(as_they_are(features), rows[:5], replace(RESIDUAL, batch_size=1024), 0)
+    large = replace(RESIDUAL, batch_size=1024)
+    (weights,) = train_part(as_they_are(features), rows[:5], large, 0)
     assert np.isfinite(weights[0]).all()
 
 
@@ -151,7 +160,7 @@ def test_features_that_are_no_numbers_are_told() -> None:
 @pytest.mark.parametrize("settings", [RESIDUAL, MLP])
 def test_what_training_does_not_see_is_not_moved(settings: PartSettings) -> None:
     features, rows = make_triplets()
-    kernel, _, last, _ = train_part(as_they_are(features, 2), rows, settings, 0)
+    ((kernel, _, last, _),) = train_part(as_they_are(features, 2), rows, settings, 0)
     assert kernel.shape == (12, 7)
     assert np.any(kernel[:2])
     assert not kernel[2:].any()

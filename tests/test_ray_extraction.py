@@ -6,6 +6,7 @@ import builtins
 import os
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from test_bulk_extraction import rows_of
 
 from tripletkit.cli.main import tripletkit
 from tripletkit.errors import MissingExtraError, RayError
-from tripletkit.features.ray_extraction import RayRunner
+from tripletkit.features.ray_extraction import RayRunner, _offline
 
 TOP = Path(__file__).parents[1]
 # Run by every Python process below: notes and refuses whatever leads out of this machine. A UDP
@@ -63,6 +64,19 @@ def test_statistics_of_use_are_off(monkeypatch):
     assert not usage_lib.usage_stats_enabled()
 
 
+def test_processes_of_ray_are_started_without_a_way_to_the_web(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://proxy:3128")
+    monkeypatch.setenv("NO_PROXY", "169.254.169.254")
+    monkeypatch.delenv("HTTPS_PROXY", raising=False)
+    before = dict(os.environ)
+    with _offline():
+        proxies = urllib.request.getproxies()
+        assert proxies["http"] == proxies["https"] == "http://127.0.0.1:9"
+        assert not urllib.request.proxy_bypass("169.254.169.254")
+        assert urllib.request.proxy_bypass("127.0.0.1")
+    assert dict(os.environ) == before
+
+
 @pytest.mark.integration
 @pytest.mark.campaign
 @pytest.mark.timeout(600)
@@ -92,7 +106,7 @@ def test_ray_gives_the_rows_of_one_process_and_asks_nobody_outside(
 
 @pytest.mark.integration
 @pytest.mark.campaign
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(120)
 def test_a_cluster_that_is_not_there_is_said(tmp_path):
     pytest.importorskip("ray", reason="ray is not installed (tripletkit[ray])")
     from tripletkit.features.ray_extraction import _cluster

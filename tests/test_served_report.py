@@ -102,7 +102,9 @@ def test_anything_else_is_refused(visitor, changed, code):
     assert answer.status_code == code
     if code == 422:
         # Where the copy lay is of no use, and nobody's business.
-        assert answer.json["error"].startswith("The image") and "/" not in answer.json["error"]
+        assert answer.json["error"].startswith("The image: expected an image, ")
+        assert answer.json["error"].count("The image") == 1 and "/" not in answer.json["error"]
+        assert "leave them out" not in answer.json["error"]
 
 
 def test_too_long_an_image_is_refused(visitor, monkeypatch, app):
@@ -159,6 +161,11 @@ def test_an_image_is_dropped_on_the_page(browser, models, toy_competition, tmp_p
         tiles = "#query-answer .tile img"
         WebDriverWait(browser, 30).until(lambda b: b.find_elements("css selector", tiles))
         assert len(browser.find_elements("css selector", tiles)) == 11
+        # One line parts the query from the others, and what is too wide says that it scrolls.
+        assert len(browser.find_elements("css selector", "#query-answer .query")) == 1
+        browser.set_window_size(500, 800)
+        hint = browser.find_element("css selector", "#query-answer .hint")
+        WebDriverWait(browser, 30).until(lambda _: hint.is_displayed())
         assert "own.png" in browser.find_element("id", "query-said").text
         broken = "return [...document.images].filter((i) => !i.naturalWidth && i.src).length"
         assert browser.execute_script(broken) == 0

@@ -5,6 +5,8 @@ when nothing of ours could catch it. So this module imports next to nothing, and
 before it imports the rest.
 """
 
+import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -23,9 +25,12 @@ def main() -> None:
         raise KeyboardInterrupt
 
     def show_unraisable(problem: object) -> None:
-        # A callback that is interrupted cannot raise, so Python would print its traceback.
+        # A callback that is interrupted cannot raise, so Python would print its traceback, and go
+        # on as if nothing had happened.
         if not is_interrupted:
             sys.__unraisablehook__(problem)
+        elif getattr(problem, "exc_type", None) is KeyboardInterrupt:
+            _interrupt_again()
 
     _on_interrupt(_leave)
     # The process is ours: Keras runs on TensorFlow here, whatever other programs are told.
@@ -48,12 +53,41 @@ def main() -> None:
         # The result is there; what Python does at its end is not interrupted any more.
         _on_interrupt(signal.SIG_IGN)
     # 0 where a command takes the interruption as its normal end.
-    sys.exit(INTERRUPTED if is_interrupted and code else code)
+    if is_interrupted and code:
+        _leave_at_once()
+    sys.exit(code)
 
 
 def _on_interrupt(handler: Callable[..., object] | int) -> None:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as a shell sets it for `&`
         signal.signal(signal.SIGINT, handler)
+
+
+def _interrupt_again() -> None:
+    """Interrupt the main thread once more, when the callback that it was in has ended."""
+    import _thread
+    import threading
+
+    def interrupt() -> None:
+        # A real signal also ends a call of the system that waits; Windows has none for this.
+        if os.name == "posix":
+            os.kill(os.getpid(), signal.SIGINT)
+        else:
+            _thread.interrupt_main()
+
+    again = threading.Timer(0.1, interrupt)
+    again.daemon = True
+    again.start()
+
+
+def _leave_at_once() -> None:
+    """Clean up, and leave without taking Python apart: threads of TensorFlow may crash then."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        # Nobody may be there to read it.
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    _leave()
 
 
 def _leave(*_: object) -> None:

@@ -309,12 +309,10 @@ class Model:
         model = self._encoder.model
         if model is None or (detector := model.read_shift_detector()) is None:
             return
-        n_outside, n_images = int(detector.is_outside(features).sum()), len(features)
-        if n_outside >= defaults.SHIFTED_IMAGES and n_outside >= defaults.SHIFTED_SHARE * n_images:
+        if (shift := detector.describe(features)) is not None:
             warnings.warn(
-                f"{n_outside:,} of the {n_images:,} images are unlike those of the training: what "
-                "it said of its accuracy may not hold for them. Judge triplets of such images, "
-                "score these answers by them, and add them to the training.",
+                f"{shift} Judge triplets of such images, score these answers by them, and add "
+                "them to the training.",
                 DistributionShiftWarning,
                 stacklevel=3,
             )

@@ -17,6 +17,7 @@ import click
 
 from tripletkit.cli.flags import spell_flags
 from tripletkit.errors import TripletkitWarning
+from tripletkit.progress import unit_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -161,6 +162,6 @@ def stage_bars() -> Iterator[Stages]:
 
         def begin(name: str) -> Progress:
             bars.close()
-            return bars.enter_context(progress_bar(name, "image"))
+            return bars.enter_context(progress_bar(name, unit_of(name)))
 
         yield begin

@@ -64,6 +64,7 @@ def _send_image(number: int, size: str) -> Response:
         data = here.images.get(number, size)
     except ImageReadError as error:
         logger.warning("%s", error)
+        here.asker.leave_out(number)
         abort(404)
     response = Response(data, mimetype=media_type(data))
     response.cache_control.private = True

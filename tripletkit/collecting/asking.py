@@ -66,10 +66,10 @@ class Asker:
         settings: AskingSettings,
         gold: Sequence[tuple[int, int, int]] = (),
     ) -> None:
-        n_needed = 3 if settings.screen == QUESTION else settings.grid_of + 1
-        if len(images) < n_needed:
+        self._n_needed = 3 if settings.screen == QUESTION else settings.grid_of + 1
+        if len(images) < self._n_needed:
             raise JudgementsError(
-                f"expected at least {n_needed} images to ask about, got {len(images)}"
+                f"expected at least {self._n_needed} images to ask about, got {len(images)}"
             )
         self.database = database
         self.settings = settings
@@ -80,6 +80,13 @@ class Asker:
         self._n_possible = len(usable) * (len(usable) - 1) * (len(usable) - 2) / 2
         self._images = frozenset(images)
         self._gold = self._keep_gold(gold)
+
+    def leave_out(self, image: int) -> None:
+        """Ask about an image no more, as its file cannot be read, unless too few stay."""
+        with self._lock:
+            if image in self._images and len(self._images) > self._n_needed:
+                self._images -= {image}
+                self._times_shown[image] = -1
 
     def screens(self, judge: int) -> list[Screen]:
         """Return what a judge is to answer now and next, at most `N_AHEAD` screens."""

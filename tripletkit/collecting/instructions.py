@@ -9,9 +9,9 @@ from tripletkit.errors import InstructionsError
 MAX_BYTES = 100_000
 
 DEFAULT = """\
-You will see one image at the top and two below it.
+You will see a large image and two smaller ones.
 
-**Which of the two is more like the one at the top?** Choose the one that you find more alike at
+**Which of the two is more like the large one?** Choose the one that you find more alike at
 first sight. There is no right or wrong answer.
 
 If you really cannot tell, say so. Do not think long: a few seconds are enough.

@@ -40,7 +40,7 @@ class AnswerChecks:
         n_ties, n_undecidable: rows with margin 0, and with none; None without margins.
         n_margin_conflicts: rows whose prediction is not the sign of their margin; None as above.
         consistency: how questions that were asked more than once were answered.
-        n_knots: knots of answers that go round in circles (AB < AC, AC < CD, CD < AB), so that
+        n_knots: groups of answers that go round in circles (AB < AC, AC < CD, CD < AB), so that
             no distances can satisfy them all.
         cycle_rows: indices of the rows within the knots.
         examples: for the first knots, indices of the rows of one shortest circle.

@@ -10,6 +10,7 @@ import logging
 import os
 import pickle
 import queue
+import socket
 import sys
 import tempfile
 import threading
@@ -46,6 +47,13 @@ _ENVIRONMENT = {
     # Its remarks about its own insides.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
+# A proxy that is not there, for all but this machine itself.
+_NOWHERE, _HERE = "http://127.0.0.1:9", "127.0.0.1,localhost"
+_NO_WEB = {
+    **dict.fromkeys(("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY"), _NOWHERE),
+    **dict.fromkeys(("no_proxy", "NO_PROXY"), _HERE),
+}
+_KNOCK_S = 10.0
 
 
 class RayRunner:
@@ -197,8 +205,10 @@ def _cluster(address: str | None, n_workers: int | None) -> Iterator[ModuleType]
     }
     try:
         if address is None:
-            _start(ray, n_workers, quiet)
+            with _offline():
+                _start(ray, n_workers, quiet)
         else:
+            _knock(address)
             ray.init(address, **quiet)
     # Ray raises a plain Exception where its processes do not come up.
     except Exception as error:
@@ -212,6 +222,36 @@ def _cluster(address: str | None, n_workers: int | None) -> Iterator[ModuleType]
             yield ray
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Find out in seconds that nobody answers at `host:port`; Ray would try for ten minutes.
+
+    Raises:
+        OSError: if nobody does.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_S).close()
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Let processes that are started meanwhile reach no web page.
+
+    Ray looks for the cloud that it may run in, by addresses outside this machine, even where its
+    statistics are off.
+    """
+    before = {name: os.environ.get(name) for name in _NO_WEB}
+    os.environ.update(_NO_WEB)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _start(ray: ModuleType, n_workers: int | None, quiet: dict[str, Any]) -> None:

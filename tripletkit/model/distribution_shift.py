@@ -18,10 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
+from tripletkit import defaults
 from tripletkit.features.unit_length import scale_to_unit_length
 
-# Projected features: few enough to keep in a model folder, enough to keep a cosine within 0.06.
-N_DIMS = 256
+# Projected features: few enough to keep in a model folder, enough to keep a cosine within 0.05.
+N_DIMS = 512
 MAX_IMAGES = 1000
 MIN_IMAGES = 30
 # Of images of the training's own kind, so many are called unlike it.
@@ -74,6 +75,20 @@ class ShiftDetector:
         """
         cosines = _project(features, self.mean) @ self.images.T
         return cosines.max(axis=1) < self.threshold
+
+    def describe(self, features: np.ndarray) -> str | None:
+        """Return what is to be said where many images are unlike those of the training.
+
+        Args:
+            features: `(n_images, n_features)` float32 of distinct images.
+        """
+        n_outside, n_images = int(self.is_outside(features).sum()), len(features)
+        if n_outside < max(defaults.SHIFTED_IMAGES, defaults.SHIFTED_SHARE * n_images):
+            return None
+        return (
+            f"{n_outside:,} of the {n_images:,} images are unlike those of the training: what it "
+            "said of its accuracy may not hold for them."
+        )
 
     def save(self, path: Path) -> None:
         """Write the detector; the same bytes each time."""

@@ -28,6 +28,7 @@ class Part:
         hidden: width of the hidden layer; 0 for a frozen part.
         n_dims: numbers in its embedding.
         weight: of its squared distance; over all parts their sum is 1.
+        n_steps: of its training; 0 of a frozen part.
     """
 
     features: str
@@ -37,6 +38,7 @@ class Part:
     hidden: int
     n_dims: int
     weight: float
+    n_steps: int = 0
 
     @property
     def name(self) -> str:

@@ -134,6 +134,9 @@ def _list_warnings(model: Reported) -> list[str]:
         )
     else:
         warnings += _on_shown(model)
+        detector = model.view.model.read_shift_detector()
+        if detector and (shift := detector.describe(model.view.features[model.view.shown])):
+            warnings.append(shift)
     if score.n_ties:
         warnings.append(
             f"{score.n_ties:,} triplets are ties (both images equally near) and count as wrong."

@@ -68,8 +68,10 @@ class QuerySearch:
             try:
                 return [self._find(number, path, k) for number in range(len(self._models))]
             except ImageReadError as error:
-                # Where the copy lies is of no use to who dropped the image.
-                raise ImageReadError(str(error).replace(str(path), _NAME)) from error
+                # Where the copy lies is of no use to who dropped the image, and nor is the advice
+                # that the second line has for a folder of images.
+                problem, *_ = str(error).replace(str(path), _NAME).splitlines()
+                raise ImageReadError(problem.removeprefix(f"{_NAME}: ")) from error
 
     def _find(self, number: int, path: Path, k: int) -> dict[str, Any]:
         model = self._models[number]

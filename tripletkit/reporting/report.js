@@ -110,7 +110,7 @@ download?.addEventListener("click", async () => {
 });
 
 // What is wider than its place says so.
-for (const place of document.querySelectorAll(".scroll")) {
+const sayItScrolls = (place) => {
   const hint = document.createElement("p");
   hint.className = "hint";
   hint.textContent = "↔ There is more at the side: scroll.";
@@ -127,7 +127,8 @@ for (const place of document.querySelectorAll(".scroll")) {
   place.closest("details")?.addEventListener("toggle", look);
   const watch = new ResizeObserver(look);
   for (const each of [place, ...place.children]) watch.observe(each);
-}
+};
+for (const place of document.querySelectorAll(".scroll")) sayItScrolls(place);
 
 // The map: zoom by buttons, keys, a double click, Ctrl and the wheel, or two fingers.
 const mostZoom = 16;
@@ -229,10 +230,10 @@ if (drop) {
   const querySaid = document.getElementById("query-said");
   const answer = document.getElementById("query-answer");
 
-  const tile = (source, name, number, mark) => {
+  const tile = (source, name, number, mark = "") => {
     const place = document.createElement("li");
     const box = document.createElement("div");
-    box.className = `tile ${mark}`;
+    box.className = "tile";
     const picture = document.createElement("img");
     picture.src = source;
     picture.alt = name;
@@ -281,13 +282,16 @@ if (drop) {
         answer.append(heading);
       }
       const strip = document.createElement("ol");
-      strip.className = "strip neighbors";
+      strip.className = "strip neighbors scroll";
+      strip.tabIndex = 0;
+      strip.ariaLabel = `The images nearest to ${image.name}`;
       strip.append(tile(preview, image.name, "query", "query"));
       for (const near of model.neighbors) {
         const name = near.label === null ? near.name : `${near.name} ${near.label}`;
-        strip.append(tile(near.image, name, near.distance.toFixed(3), ""));
+        strip.append(tile(near.image, name, near.distance.toFixed(3)));
       }
       answer.append(strip);
+      sayItScrolls(strip);
     }
   };
 

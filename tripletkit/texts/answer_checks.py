@@ -33,7 +33,7 @@ def describe_checks(found: AnswerChecks, triplets: Triplets) -> str:
         [
             "circles",
             f"{found.n_knots:,}",
-            f"knots of answers that no distances can satisfy, {len(found.cycle_rows):,} rows",
+            f"groups of answers that no distances can satisfy, {len(found.cycle_rows):,} rows",
         ],
     ]
     if found.n_ties is not None:

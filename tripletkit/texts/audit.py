@@ -84,11 +84,11 @@ def _consistency(audit: Audit) -> list[str]:
         lines += _note("asked both ways: A B C and A C B", audit.mirrored)
         return lines
     lines += _fault("contradictions: A B C and A C B", audit.contradictions)
-    lines += _cycle_lines("knots of preferences at one anchor", audit.anchor_cycles)
-    lines += _cycle_lines("knots over all compared distances", audit.distance_cycles)
+    lines += _cycle_lines("preferences in a circle at one anchor", audit.anchor_cycles)
+    lines += _cycle_lines("circles over all compared distances", audit.distance_cycles)
     if audit.contradictions.count or audit.distance_cycles.count:
         lines += _text(
-            "Contradictions cannot both be right, and the distances of a knot (B before C, C "
+            "Contradictions cannot both be right, and the distances of a circle (B before C, C "
             "before D, D before B) cannot all hold, whatever the model. Look at the lines named, "
             "or accept them as noise. If B and C are in chance order here, so that this is a "
             "file of questions, nothing is wrong: pass `unanswered=True`."

@@ -29,7 +29,9 @@ def describe_training(result: TrainingResult) -> str:
         [
             "triplets",
             f"{len(data.train):,} for training, {len(data.val):,} for validation "
-            f"(by {data.by}){dropped}",
+            f"(by {data.by}){dropped}"
+            if len(data.val)
+            else f"{len(data.train):,}, all for training{dropped}",
         ],
         [
             "time",
@@ -38,7 +40,9 @@ def describe_training(result: TrainingResult) -> str:
         ],
     ]
     if not record.parts:
-        facts.append(["epoch kept", f"{trained.best_epoch} of {len(trained.history)}"])
+        epochs = f"{trained.best_epoch} of {len(trained.history)}"
+        # Without validation triplets the last one is kept, which says nothing.
+        facts.append(["epoch kept", epochs] if len(data.val) else ["epochs", epochs.split()[0]])
     parts = [align_columns(facts)]
     if result.pooled is not None:
         parts.append(describe_pooled(result.pooled))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import warnings
 
 from tripletkit.errors import DataWarning, TripletkitWarning, WeakScoreWarning
+from tripletkit.evaluation.pooled import PooledValidation
 from tripletkit.evaluation.scoring import Score
 from tripletkit.evaluation.validation import Validation
+from tripletkit.model.recipes import get_recipe
 
 
 def warn_of_weak_score(validation: Validation, *, has_val_truth: bool = True) -> None:
@@ -14,7 +16,7 @@ def warn_of_weak_score(validation: Validation, *, has_val_truth: bool = True) ->
 
     Args:
         validation: the scores.
-        has_val_truth: somebody said which validation image is the positive; not so where a
+        has_val_truth: it is known which validation image is the positive; not so where a
             validation file was taken to have it second.
     """
     trained, frozen = validation.trained, validation.frozen
@@ -43,6 +45,26 @@ def warn_of_weak_score(validation: Validation, *, has_val_truth: bool = True) ->
         )
     if (trap := validation.trap()) is not None:
         _warn(trap)
+
+
+def warn_of_weak_draws(pooled: PooledValidation, recipe: str) -> None:
+    """Say plainly that held-out answers are no better than those of the frozen features.
+
+    Args:
+        pooled: the scores of held-out draws.
+        recipe: that the model was trained by.
+    """
+    trained, frozen = pooled.trained.accuracy, pooled.frozen.accuracy
+    if trained >= frozen:
+        return
+    facts = get_recipe(recipe)
+    keeps_frozen = facts.starts_as_identity or facts.part_heads
+    _warn(
+        f"on images that training had not seen, the trained embeddings ({trained:.4f}) are no "
+        f"better than the frozen features without any training ({frozen:.4f}). Try "
+        f"{'' if keeps_frozen else '`recipe=residual`, which starts from these, or '}more "
+        "triplets; until then the frozen features can be the better choice."
+    )
 
 
 def _warn_of_fine_tuning(trained: Score, frozen_head: Score) -> None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tripletkit.evaluation.pooled import weigh_images_alike
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -37,6 +39,28 @@ class Choice:
     def margins(self, of_parts: np.ndarray) -> np.ndarray:
         """Return `(n_triplets,)` margins of the ensemble from `(n_parts, n_triplets)`."""
         return self.distance_weights @ of_parts
+
+
+def credit(margins: np.ndarray) -> np.ndarray:
+    """Return what each margin counts: 1 where it is right, half for a tie."""
+    return (margins > 0) + 0.5 * (margins == 0)
+
+
+def choose_steps(margins: np.ndarray, owners: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Choose of each part after how many steps of its training it answers the most triplets.
+
+    Args:
+        margins: `(n_tried, n_triplets)` of held-out triplets, above 0 where right.
+        owners: `(n_tried,)` the part of each row, ascending from 0.
+        images: `(n_triplets, 3)` indices of each triplet's, which count alike.
+    Returns:
+        `(n_parts,)` rows of `margins`.
+    """
+    right = credit(margins) @ weigh_images_alike(images)
+    # The first of those that are as good has the fewest steps.
+    return np.array(
+        [max(np.flatnonzero(owners == part), key=right.item) for part in np.unique(owners)]
+    )
 
 
 def choose_parts(margins: np.ndarray, images: np.ndarray) -> Choice:

@@ -23,7 +23,7 @@ from tripletkit.model.parts import Part
 from tripletkit.model.scaling import Scaling
 from tripletkit.model.settings import HeadSettings
 from tripletkit.progress import Progress
-from tripletkit.training.choosing import Choice, choose_parts
+from tripletkit.training.choosing import Choice, choose_parts, choose_steps, credit
 from tripletkit.training.held_out import (
     PART_DISTANCE,
     Candidate,
@@ -64,13 +64,16 @@ def validate_candidates(
     loss_weights: np.ndarray | None = None,
     budget_s: float | None = None,
     progress: Progress | None = None,
-) -> tuple[Choice, PooledValidation]:
-    """Choose how candidates are weighed, and say what the ensemble and each of them is worth.
+) -> tuple[list[Candidate], Choice, PooledValidation]:
+    """Choose how candidates are trained and weighed, and say what they are worth.
 
     Args:
         by: what the draws hold out.
         features, rows, candidates, draws, seed, loss_weights, budget_s, progress: see
             `score_held_out`.
+    Returns:
+        The candidates with the number of steps that is best for each, how they are weighed, and
+        what the ensemble and each of them is worth.
     """
     held_out = score_held_out(
         features,
@@ -82,7 +85,9 @@ def validate_candidates(
         budget_s=budget_s,
         progress=progress,
     )
-    choice = choose_parts(held_out.margins, held_out.images)
+    rows_of = choose_steps(held_out.margins, held_out.owners, held_out.images)
+    trained, margins = _take(candidates, held_out.owners, rows_of), held_out.margins[rows_of]
+    choice = choose_parts(margins, held_out.images)
     validated = PooledValidation(
         _score(held_out, cross_fit(held_out)),
         _score(held_out, held_out.frozen),
@@ -90,15 +95,26 @@ def validate_candidates(
         held_out.n_rounds,
         by,
         held_out.seconds_s,
-        tuple(_measure_worth(held_out, candidates, choice)),
+        tuple(_measure_worth(held_out, margins, trained, choice)),
     )
-    return choice, validated
+    return trained, choice, validated
+
+
+def _take(
+    candidates: Sequence[Candidate], owners: np.ndarray, rows_of: np.ndarray
+) -> list[Candidate]:
+    """Return candidates with the number of steps of one row of margins each."""
+    firsts = np.searchsorted(owners, np.arange(len(candidates)))
+    return [
+        candidate.after(int(place))
+        for candidate, place in zip(candidates, rows_of - firsts, strict=True)
+    ]
 
 
 def cross_fit(held_out: HeldOut) -> np.ndarray:
-    """Return the ensemble's margins, its weights chosen without the images of each draw.
+    """Return the ensemble's margins, its steps and weights chosen without the images of each draw.
 
-    Weights chosen by the very answers that are scored would flatter: by a point on 240 images.
+    What is chosen by the very answers that are scored would flatter: by a point on 240 images.
 
     Returns:
         `(n,)` float64.
@@ -110,8 +126,10 @@ def cross_fit(held_out: HeldOut) -> np.ndarray:
         is_other = ~np.isin(held_out.images, images).any(axis=1)
         if not is_other.any():
             is_other = ~is_asked if not is_asked.all() else is_asked
-        chosen = choose_parts(held_out.margins[:, is_other], held_out.images[is_other])
-        margins[is_asked] = chosen.margins(held_out.margins[:, is_asked])
+        others, images = held_out.margins[:, is_other], held_out.images[is_other]
+        rows_of = choose_steps(others, held_out.owners, images)
+        chosen = choose_parts(others[rows_of], images)
+        margins[is_asked] = chosen.margins(held_out.margins[np.ix_(rows_of, is_asked)])
     return margins
 
 
@@ -128,7 +146,8 @@ def train_parts(
     """Train what was chosen on all triplets.
 
     Args:
-        features, rows, candidates, loss_weights: as they were validated with.
+        features, rows, loss_weights: as they were validated with.
+        candidates: with one number of steps each.
         choice: their weights; candidates below `defaults.MIN_PART_WEIGHT` are left out.
         seed: of the heads.
         progress: told (done, total) in heads.
@@ -152,7 +171,7 @@ def train_parts(
             candidate, settings = candidates[number], candidates[number].settings
             if not n_heads[number]:
                 continue
-            for weights in train_heads(of_block, rows, candidate, [seed, number], loss_weights):
+            for (weights,) in train_heads(of_block, rows, candidate, [seed, number], loss_weights):
                 part = Part(
                     candidate.features,
                     columns.start,
@@ -161,6 +180,7 @@ def train_parts(
                     settings.hidden if settings else 0,
                     (settings and settings.n_dims) or of_block.n_features,
                     float(shares[number]) / n_heads[number],
+                    settings.usual_steps if settings else 0,
                 )
                 parts.append(TrainedPart(part, weights, of_block.scaling))
                 if progress is not None:
@@ -215,25 +235,21 @@ def finish_ensemble(
 
 
 def _score(held_out: HeldOut, margins: np.ndarray) -> PooledScore:
-    return score_pooled(_credit(margins), held_out.images, held_out.draws)
-
-
-def _credit(margins: np.ndarray) -> np.ndarray:
-    return (margins > 0) + 0.5 * (margins == 0)
+    return score_pooled(credit(margins), held_out.images, held_out.draws)
 
 
 def _measure_worth(
-    held_out: HeldOut, candidates: Sequence[Candidate], choice: Choice
+    held_out: HeldOut, margins: np.ndarray, candidates: Sequence[Candidate], choice: Choice
 ) -> Iterator[CandidateWorth]:
     for number, candidate in enumerate(candidates):
-        others = np.delete(held_out.margins, number, axis=0)
+        others = np.delete(margins, number, axis=0)
         without = None
         if len(others):
             chosen = choose_parts(others, held_out.images)
-            without = weigh_images_alike(held_out.images) @ _credit(chosen.margins(others))
+            without = weigh_images_alike(held_out.images) @ credit(chosen.margins(others))
         yield CandidateWorth(
             candidate.name,
-            _score(held_out, held_out.margins[number]),
+            _score(held_out, margins[number]),
             float(choice.weights[number]),
             without,
         )

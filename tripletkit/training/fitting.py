@@ -24,7 +24,7 @@ from tripletkit.model.history import EpochRecord, TrainedHead
 from tripletkit.model.parts import Part
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import HeadSettings
-from tripletkit.progress import Stages
+from tripletkit.progress import Progress, Stages
 from tripletkit.training.choosing import Choice
 from tripletkit.training.curve import Answer, measure_learning_curve
 from tripletkit.training.ensemble import finish_ensemble, train_parts, validate_candidates
@@ -116,7 +116,7 @@ def fit(
             data.labels,
             loss_weights=loss_weights,
             budget_s=budget_s,
-            progress=stages("held-out draws"),
+            progress=_begin_draws(stages),
         )
         settings, pooled = chosen.settings, chosen.pooled
         logger.info(
@@ -148,6 +148,12 @@ def fit(
 
     curve = _measure_curve(data, features, settings, answer, stages) if with_curve else None
     return Fitted(trained, settings, pooled=pooled, curve=curve)
+
+
+def _begin_draws(stages: Stages) -> Progress:
+    # Without a terminal there is no bar, and the draws take most of the time.
+    logger.info("Training without a third of the images, again and again, to be asked about these.")
+    return stages("held-out draws")
 
 
 def feature_blocks(columns: Mapping[str, slice]) -> dict[str, slice]:
@@ -191,9 +197,10 @@ def _fit_ensemble(
     candidates = list_candidates(feature_blocks(columns), heads)
     drawn = draw_held_out(data, features, settings.seed)
     if drawn is None:
+        candidates = [candidate.after() for candidate in candidates]
         choice, pooled = _weigh_alike(candidates), None
     else:
-        choice, pooled = validate_candidates(
+        candidates, choice, pooled = validate_candidates(
             features,
             rows,
             candidates,
@@ -201,7 +208,7 @@ def _fit_ensemble(
             settings.seed,
             loss_weights=loss_weights,
             budget_s=budget_s,
-            progress=stages("held-out draws"),
+            progress=_begin_draws(stages),
         )
     parts = train_parts(
         features,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,11 +34,13 @@ class Candidate:
         features: what its columns are called.
         columns: of the features.
         head: one of `PART_HEADS`.
+        n_steps: of its training, each to be tried; None for those of its head.
     """
 
     features: str
     columns: slice
     head: str
+    n_steps: tuple[int, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -49,7 +51,20 @@ class Candidate:
         """How it is trained; None where it is not."""
         if self.head == FROZEN:
             return None
-        return RESIDUAL_PART if self.head == RESIDUAL else MLP_PART
+        of_head = RESIDUAL_PART if self.head == RESIDUAL else MLP_PART
+        return of_head if self.n_steps is None else replace(of_head, n_steps=self.n_steps)
+
+    @property
+    def n_tried(self) -> int:
+        """How many numbers of steps there are to choose from; 1 without training."""
+        return 1 if self.settings is None else len(self.settings.n_steps)
+
+    def after(self, place: int | None = None) -> Candidate:
+        """Return the candidate with one number of steps: that at a place, or the usual one."""
+        if self.settings is None:
+            return self
+        steps = self.settings.usual_steps if place is None else self.settings.n_steps[place]
+        return replace(self, n_steps=(steps,))
 
 
 @dataclass(frozen=True)
@@ -57,7 +72,9 @@ class HeldOut:
     """What held-out draws gave.
 
     Attributes:
-        margins: `(n_candidates, n)` float32, above 0 where the positive is nearer.
+        margins: `(n_tried, n)` float32, above 0 where the positive is nearer: of each candidate
+            a row for each number of steps.
+        owners: `(n_tried,)` the candidate of each row.
         frozen: `(n,)` float32, of all features without training, by cosine.
         images: `(n, 3)` indices of the images of each triplet.
         draws: `(n,)` the draw of each, from 0.
@@ -65,6 +82,7 @@ class HeldOut:
     """
 
     margins: np.ndarray
+    owners: np.ndarray
     frozen: np.ndarray
     images: np.ndarray
     draws: np.ndarray
@@ -129,6 +147,7 @@ def score_held_out(
     asked = np.concatenate(triplets)
     return HeldOut(
         np.concatenate(margins, axis=1),
+        list_owners(candidates),
         np.concatenate(frozen),
         rows[asked],
         np.concatenate(numbers),
@@ -150,28 +169,37 @@ def margins_without(
         features, candidates, seed, loss_weights: see `score_held_out`.
         train_rows, asked: `(n, 3)` indices of images.
     Returns:
-        `(n_candidates, n_asked)` float32.
+        `(n_tried, n_asked)` float32, the rows as in `HeldOut`.
     """
     images, places = np.unique(np.concatenate([train_rows, asked]), return_inverse=True)
     places = places.reshape(-1, 3)
     trained, questions = places[: len(train_rows)], places[len(train_rows) :]
     needed, questions = np.unique(questions, return_inverse=True)
-    margins = np.empty((len(candidates), len(asked)), np.float32)
+    owners = list_owners(candidates)
+    margins = np.empty((len(owners), len(asked)), np.float32)
     for block, numbers in group_by_columns(candidates):
         of_block = PartFeatures.of(features[images, block], np.unique(trained))
         for number in numbers:
             candidate = candidates[number]
             heads = train_heads(of_block, trained, candidate, [seed, number], loss_weights)
             of_heads = [
-                triplet_margins(
-                    embed_part(of_block.scaled[needed], weights, candidate.settings),
-                    questions.reshape(-1, 3),
-                    PART_DISTANCE,
-                )
-                for weights in heads
+                [
+                    triplet_margins(
+                        embed_part(of_block.scaled[needed], weights, candidate.settings),
+                        questions.reshape(-1, 3),
+                        PART_DISTANCE,
+                    )
+                    for weights in after_steps
+                ]
+                for after_steps in heads
             ]
-            margins[number] = np.mean(of_heads, axis=0)
+            margins[owners == number] = np.mean(of_heads, axis=0)
     return margins
+
+
+def list_owners(candidates: Sequence[Candidate]) -> np.ndarray:
+    """Return `(n_tried,)`: the number of the candidate of each row of margins."""
+    return np.repeat(np.arange(len(candidates)), [each.n_tried for each in candidates])
 
 
 def train_heads(
@@ -180,8 +208,10 @@ def train_heads(
     candidate: Candidate,
     seed: Sequence[int],
     loss_weights: np.ndarray | None,
-) -> Iterator[list[np.ndarray]]:
-    """Yield the weights of each head of a candidate; none of a single one that is not trained.
+) -> Iterator[list[list[np.ndarray]]]:
+    """Yield the weights of each head of a candidate, after each number of steps.
+
+    Of a candidate that is not trained there is a single head, without weights.
 
     Args:
         features, rows, loss_weights: see `train_part`.
@@ -189,7 +219,7 @@ def train_heads(
     """
     settings = candidate.settings
     if settings is None:
-        yield []
+        yield [[]]
         return
     for number in range(settings.n_heads):
         own = int(np.random.SeedSequence([*seed, number]).generate_state(1)[0])

@@ -272,7 +272,7 @@ def _describe_cost(plan: PixelPlan, network: PixelNetwork, cost: PixelCost, n_di
     return (
         f"{what}.\nAn epoch: {cost.n_steps:,} steps over {cost.n_shown:,} images "
         f"({n_distinct:,} distinct), then the embeddings of {cost.n_embedded:,}. By one measured "
-        f"step about {_duration(cost.seconds)}, {n_epochs:,} epochs about "
+        f"step about {_duration(cost.seconds)}, {n_epochs:,} epoch{'s' * (n_epochs > 1)} about "
         f"{_duration(cost.seconds * n_epochs)}; about {_bytes(cost.memory_bytes)} of memory for it."
     )
 

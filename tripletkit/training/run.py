@@ -38,7 +38,7 @@ from tripletkit.model.model_folder import check_model_output
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import HeadSettings
 from tripletkit.progress import Stages, no_stages
-from tripletkit.training.cautions import warn_of_weak_score
+from tripletkit.training.cautions import warn_of_weak_draws, warn_of_weak_score
 from tripletkit.training.checkpoint import check_no_checkpoint, checkpoint_path
 from tripletkit.training.inputs import read_inputs
 from tripletkit.training.job import TrainingJob
@@ -204,7 +204,12 @@ def train(
             if pixels is not None:
                 checkpoint_path(output).unlink(missing_ok=True)
     if validation is not None:
-        warn_of_weak_score(validation, has_val_truth=job.sources.val_truth is not None)
+        warn_of_weak_score(
+            validation,
+            has_val_truth=job.sources.val is None or job.sources.val_truth is not None,
+        )
+    if result.pooled is not None:
+        warn_of_weak_draws(result.pooled, settings.recipe)
     return result
 
 

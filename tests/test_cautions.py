@@ -1,0 +1,78 @@
+"""What is said of a score that training did not earn, and what is not said of others."""
+
+from __future__ import annotations
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+
+from tripletkit.cli.main import tripletkit
+from tripletkit.errors import WeakScoreWarning
+from tripletkit.evaluation.pooled import PooledValidation, score_pooled
+from tripletkit.training.cautions import warn_of_weak_draws
+
+
+def pooled(n_right: int, n_frozen: int) -> PooledValidation:
+    images, draws = np.arange(60).reshape(20, 3), np.arange(20) % 2
+    trained, frozen = (
+        score_pooled((np.arange(20) < n).astype(float), images, draws) for n in (n_right, n_frozen)
+    )
+    return PooledValidation(trained, frozen, n_draws=2, n_rounds=1, by="images", seconds_s=1.0)
+
+
+def test_draws_without_a_gain_are_told_with_what_to_try() -> None:
+    with pytest.warns(WeakScoreWarning, match=r"\(0\.6000\) are no better .* \(0\.7000\)") as said:
+        warn_of_weak_draws(pooled(12, 14), "mlp")
+    assert "`recipe=residual`" in str(said[0].message)
+
+
+@pytest.mark.parametrize("recipe", ["residual", "best"])
+def test_what_keeps_the_frozen_features_is_not_advised_twice(recipe: str) -> None:
+    with pytest.warns(WeakScoreWarning) as said:
+        warn_of_weak_draws(pooled(12, 14), recipe)
+    assert "residual" not in str(said[0].message)
+
+
+def test_a_gain_and_equal_scores_are_not_warned_of() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_weak_draws(pooled(15, 14), "mlp")
+        warn_of_weak_draws(pooled(14, 14), "mlp")
+
+
+@pytest.fixture
+def shuffled(toy_competition, tmp_path):
+    """Triplets whose answers are noise."""
+    lines = [line.split() for line in toy_competition.train.read_text().splitlines()]
+    path = tmp_path / "shuffled.txt"
+    path.write_text("".join(f"{a} {b} {c}\n" if n % 2 else f"{a} {c} {b}\n"
+                            for n, (a, b, c) in enumerate(lines)))  # fmt: skip
+    return path
+
+
+def test_train_says_when_held_out_draws_show_no_gain(
+    runner, tiny_backbone, toy_competition, tmp_path, shuffled
+):
+    arguments = ["train", shuffled, toy_competition.images, "--backbone", "tiny", "--epochs", 1]
+    arguments += ["--budget", "1s", "--json", "-o", tmp_path / "m"]
+    result = runner.invoke(tripletkit, list(map(str, arguments)))
+    assert result.exit_code == 0, result.stderr
+    assert "Training without a third of the images, again and again" in result.stderr
+    draws = json.loads(result.stdout)["pooled"]
+    is_worse = draws["trained"]["accuracy"] < draws["frozen"]["accuracy"]
+    assert ("no better than the frozen features" in result.stderr) == is_worse
+
+
+def test_chance_order_is_not_suspected_of_a_split_of_ones_own(
+    runner, tiny_backbone, toy_competition, tmp_path, shuffled
+):
+    arguments = ["train", shuffled, toy_competition.images, "--backbone", "tiny", "--epochs", 1]
+    kept_apart = [*arguments, "--no-refit", "-o", tmp_path / "m1"]
+    result = runner.invoke(tripletkit, list(map(str, kept_apart)))
+    assert result.exit_code == 0, result.stderr
+    assert "chance order" not in result.stderr
+    file = [*arguments, "--val", shuffled, "-o", tmp_path / "m2"]
+    result = runner.invoke(tripletkit, list(map(str, file)))
+    assert "stand in chance order" in result.stderr
