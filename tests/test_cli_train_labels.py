@@ -255,7 +255,7 @@ def test_center_loss_on_real_photos(shared, runner, tmp_path):
     sources = [clothing / "images", "--labels", tmp_path / "labels.csv"]
     val = ["--val", clothing / "val.txt", "--val-truth", clothing / "val_truth.csv"]
     fixed = ["--backbone", "efficientnet-lite0", "-o", tmp_path / "m"]
-    arguments = ["train", *sources, *val, *fixed, "--loss", "center"]
+    arguments = ["train", *sources, *val, *fixed, "--loss", "center", "--epochs", 40]
     result = runner.invoke(tripletkit, list(map(str, arguments)))
     assert result.exit_code == 0, result.output
     record = load_model(tmp_path / "m").record.to_json()
