@@ -57,6 +57,7 @@ def run(benchmark, sets, tiny_backbone, tmp_path, monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_not_measured_again(run, benchmark, toy_competition):
     _, rows = run("--seeds", 1)
     assert rows[0]["way"] == "best"

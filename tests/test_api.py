@@ -134,6 +134,7 @@ def test_public_functions_explain_what_they_take_and_give(name, function):
 # Training.
 
 
+@pytest.mark.slow
 def test_all_ways_to_give_triplets_train_the_same_model(
     toy_competition, tiny_backbone, frame, tmp_path, run, capfd
 ):
@@ -242,6 +243,7 @@ def test_answers_are_those_of_predict(model, toy_competition, toy_model, run, tm
     assert text.getvalue() == frozen != expected
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn_figures")
 def test_nothing_is_replaced_but_what_has_the_form(model, toy_competition, tmp_path):
     """The Python face writes through the door that the commands write through."""

@@ -182,6 +182,7 @@ def test_every_backbone_takes_images_of_another_size(name):
     assert backbone.resized(None) is backbone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficientnet-lite0", "efficientnetb0", "cnn"])
 def test_trained_weights_come_back_exactly(tmp_path, name):
     """Also where the ImageNet weights are in a form of their own, or are changed when loaded."""
@@ -230,6 +231,7 @@ def test_every_fact_of_the_preprocessing_is_in_the_fingerprint(tiny_backbone, fi
     assert dataclasses.replace(tiny_backbone, preprocessing=how).facts() != tiny_backbone.facts()
 
 
+@pytest.mark.slow
 def test_efficientnetb0_from_a_file_is_what_keras_builds(monkeypatch, tmp_path):
     keras.utils.set_random_seed(1)
     path = tmp_path / "b0.weights.h5"

@@ -112,6 +112,7 @@ def collected(tmp_path):
     return database, asker
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["margin", "disagreement"])
 def test_it_chooses_what_it_is_unsure_of(collected, way, monkeypatch):
     pytest.importorskip("tensorflow")

@@ -158,6 +158,7 @@ def suggest(runner, tiny_backbone, toy_model, toy_competition, tmp_path):
     return suggest
 
 
+@pytest.mark.slow
 def test_suggest_writes_questions_that_other_tools_can_ask(suggest, tmp_path):
     result = suggest("-n", 15)
     assert result.exit_code == 0, result.output

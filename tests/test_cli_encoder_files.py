@@ -70,6 +70,7 @@ def test_depths_on_the_command_line(run, tiny_backbone, toy_competition, tmp_pat
     assert {space["stage"] for space in spaces} == {"last", "stem_relu", "widen"}
 
 
+@pytest.mark.slow
 def test_a_model_of_all_depths_remembers_them(run, tiny_backbone, toy_competition, tmp_path):
     data, model = toy_competition, tmp_path / "m"
     run("train", data.train, data.images, "-o", model, "--epochs", 3, "--backbone", "tiny",

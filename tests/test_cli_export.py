@@ -106,6 +106,7 @@ def test_onnx_files_give_the_embeddings_of_the_keras_file(export, tmp_path):
     assert of_zero.shape == (2, 10)
 
 
+@pytest.mark.slow
 def test_all_of_depths_views_and_backbones_is_in_one_onnx_file(
     runner, other_backbone, toy_competition, tmp_path
 ):
@@ -135,6 +136,7 @@ def test_all_of_depths_views_and_backbones_is_in_one_onnx_file(
         np.testing.assert_allclose(got, arrays["vectors"][:5], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_model_of_an_onnx_file_has_only_a_head_to_write(runner, toy_competition, tmp_path):
     file = tiny_encoders.export(
         tiny_encoders.build_convolutions(), tmp_path / "conv.onnx", output="image_embeds"

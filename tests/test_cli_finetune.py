@@ -73,6 +73,7 @@ def test_the_last_blocks_go_on_from_the_head_of_a_model(invoke, model, tmp_path)
     assert {path.name: path.read_bytes() for path in model.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_model_that_has_nothing_set_apart_is_told_as_one(
     invoke, toy_competition, tmp_path, monkeypatch
 ):
@@ -88,6 +89,7 @@ def test_a_model_that_has_nothing_set_apart_is_told_as_one(
     assert load_model(tmp_path / "further").record.validation is None
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_model_answers_and_is_fine_tuned_again(
     invoke, model, toy_competition, tmp_path
 ):

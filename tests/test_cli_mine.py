@@ -81,6 +81,7 @@ def test_no_positive_is_the_anchor_and_no_negative_of_its_class(
     assert (table["anchor"] != table["other"]).all()
 
 
+@pytest.mark.slow
 def test_triplets_pair_what_the_table_lists(mine, labels_file, toy_competition, tmp_path):
     output, triplets_out = tmp_path / "mined.csv", tmp_path / "hard.txt"
     result = mine(

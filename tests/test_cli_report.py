@@ -171,6 +171,7 @@ def test_csv_has_every_row(reported):
     assert (table["right"] == (table["margin"] > 0)).all()
 
 
+@pytest.mark.slow
 def test_rows_that_do_not_fit_are_left_to_predict(
     runner, tiny_backbone, toy_model, reported, tmp_path, monkeypatch
 ):
@@ -254,6 +255,7 @@ class TestOfSeveralModels:
     def report(self, runner, *arguments):
         return runner.invoke(tripletkit, ["report", *map(str, arguments)])
 
+    @pytest.mark.slow
     def test_they_stand_side_by_side(self, runner, tiny_backbone, models, reported, tmp_path):
         path = tmp_path / "r.html"
         known = ["--triplets", reported.triplets, "--truth", reported.truth]
@@ -291,6 +293,7 @@ def test_shared_images_are_warned_of(runner, tiny_backbone, toy_model, toy_compe
     assert "42 images of these triplets are in the training triplets too" in path.read_text()
 
 
+@pytest.mark.slow
 def test_held_out_draws_of_the_training_are_shown(runner, tiny_backbone, toy_competition, tmp_path):
     model, path = tmp_path / "m", tmp_path / "r.html"
     train = ["train", toy_competition.train, toy_competition.images, "-o", model]
@@ -313,6 +316,7 @@ def test_the_training_file_is_found_from_any_folder(toy_model, tmp_path, monkeyp
     assert found is not None and found.is_absolute()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn_figures")
 def test_without_the_training_file_names_are_not_scored(
     runner, tiny_backbone, toy_model, reported, tmp_path, monkeypatch

@@ -32,6 +32,7 @@ def train(run, toy_competition, tmp_path):
     return train
 
 
+@pytest.mark.slow
 def test_a_model_of_two_backbones_and_views_works_everywhere(
     run, train, toy_competition, tmp_path, cache_dir
 ):
@@ -74,6 +75,7 @@ def test_a_model_of_two_backbones_and_views_works_everywhere(
     assert of_model.shape == (60, 48)
 
 
+@pytest.mark.slow
 def test_each_backbone_gets_its_own_weights(run, train, toy_competition, tmp_path):
     own = tmp_path / "own=6.weights.h5"
     tiny.write_weights(own, seed=6)
@@ -92,6 +94,7 @@ def test_each_backbone_gets_its_own_weights(run, train, toy_competition, tmp_pat
     assert run(*ask, "--weights", f"tiny-other={moved}").exit_code == 0
 
 
+@pytest.mark.slow
 def test_one_backbone_takes_weights_with_or_without_its_name(run, train, tiny_weights, tmp_path):
     for option in (tiny_weights, f"tiny={tiny_weights}"):
         result = train("--backbone", "tiny", "--weights", option, "--force")

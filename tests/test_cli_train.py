@@ -89,6 +89,7 @@ def test_train_prints_its_record_as_json(train, tmp_path):
     json.loads((tmp_path / "m" / "model.json").read_text(), parse_constant=refuse_constant)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_answer_file(runner, train, toy_competition, tmp_path):
     answers = []
     for name, seed in (("one", "3"), ("same", "3"), ("other", "4")):
@@ -352,6 +353,7 @@ def test_a_folder_whose_name_is_not_utf8_works(train, runner, toy_competition, t
     assert "The model is in" in named.stdout
 
 
+@pytest.mark.slow
 def test_auto_says_which_backbone_and_why(runner, toy_competition, tmp_path, monkeypatch):
     def nowhere(_backbone):
         raise BackboneError("the weights of resnet50 are nowhere")

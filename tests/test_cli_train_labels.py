@@ -107,6 +107,7 @@ def test_ways_of_learning_go_together_and_answer(labelled, train, runner, tmp_pa
     assert len(answered.stdout.splitlines()) == 201
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn_figures")
 def test_a_report_says_that_there_is_no_file_of_the_triplets(labelled, train, runner, tmp_path):
     toy, table, _ = labelled

@@ -42,6 +42,7 @@ def weights_of(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".h5"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn_figures")
 def test_a_network_from_scratch_serves_every_command(train, invoke, toy_competition, tmp_path):
     result = train(*SCRATCH[:-4], "--epochs", 12, "-s", "batch_size=32")
@@ -122,6 +123,7 @@ def test_a_killed_training_resumes_to_the_very_same_model(
     assert not (tmp_path / "killed.checkpoint.npz").exists()
 
 
+@pytest.mark.slow
 def test_resuming_other_data_or_settings_is_refused(train, toy_competition, tmp_path, monkeypatch):
     from tripletkit.training import epochs as training
 
@@ -157,6 +159,7 @@ def test_an_image_that_changed_is_another_training(train, toy_competition, tmp_p
     assert names.split(b"\0")[0].endswith(b".png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "loss",
     [
@@ -180,6 +183,7 @@ def test_labels_train_from_pixels_by_every_loss(invoke, toy_competition, tmp_pat
     assert " untrained\n" in result.stdout
 
 
+@pytest.mark.slow
 def test_images_of_another_size_have_features_of_their_own(invoke, toy_competition, tmp_path):
     options = ["--backbone", "tiny", "--epochs", 1]
     for name, more in (("m32", []), ("m48", ["--image-size", 48]), ("again", ["--image-size", 32])):

@@ -25,6 +25,7 @@ def train(run, tiny_backbone, toy_competition, tmp_path):
     return train
 
 
+@pytest.mark.slow
 def test_best_is_one_folder_that_answers_and_exports(run, train, toy_competition, tmp_path):
     result = train("--recipe", "best", "--test", toy_competition.test, epochs=())
     assert result.exit_code == 0, result.stderr
@@ -56,12 +57,14 @@ def test_best_is_one_folder_that_answers_and_exports(run, train, toy_competition
     assert encoder.output_shape == (None, load_model(tmp_path / "m").load_head().output_shape[-1])
 
 
+@pytest.mark.slow
 def test_dim_gives_short_embeddings(train, tmp_path):
     result = train("--recipe", "residual", "--dim", 7)
     assert result.exit_code == 0, result.stderr
     assert load_model(tmp_path / "m").load_head().output_shape == (None, 7)
 
 
+@pytest.mark.slow
 def test_source_holds_no_kinds_out_unless_asked(train, tmp_path):
     result = train()
     assert "unseen classes" not in result.stdout
@@ -72,6 +75,7 @@ def test_source_holds_no_kinds_out_unless_asked(train, tmp_path):
     assert "Chosen" not in asked.stderr
 
 
+@pytest.mark.slow
 def test_labels_say_what_kinds_are_held_out(run, train, toy_competition, tmp_path):
     labels = tmp_path / "labels.csv"
     rows = [f"p{number:02}.png,{label}\n" for number, label in enumerate(toy_competition.labels)]
@@ -88,6 +92,7 @@ def test_labels_say_what_kinds_are_held_out(run, train, toy_competition, tmp_pat
     assert load_model(tmp_path / "m").record.to_json()["settings"]["frozen_share"] == 0
 
 
+@pytest.mark.slow
 def test_the_probe_does_not_change_what_source_learns(train, tmp_path):
     train()
     before = (tmp_path / "m" / "head.weights.h5").read_bytes()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tripletkit.evaluation.compare import compare_answers, mcnemar_p, smallest_difference
+from tripletkit.evaluation.intervals import image_interval
 
 
 def split_credit(n_both: int, n_left: int, n_right: int, n_none: int):
@@ -66,6 +67,9 @@ def test_images_that_share_triplets_widen_what_can_be_shown():
     assert smallest_difference(left, right, rows) > 2 * smallest_difference(left, right, None)
     pair = compare_answers({"left": left, "right": right}, rows).pairs[0]
     assert pair.image_interval.low <= pair.difference <= pair.image_interval.high
+    # Of a difference of shares, whichever is the better.
+    left, right = (left, right) if pair.left == "left" else (right, left)
+    assert pair.image_interval == image_interval(left - right, rows, bounds=(-1, 1))
 
 
 def test_smallest_difference_is_found_in_80_percent_of_files():

@@ -107,6 +107,7 @@ def test_build_without_weights_has_the_published_shape(number, size_px, n_parame
     assert {name: model.get_layer(name).output.shape[1:] for name in shapes} == shapes
 
 
+@pytest.mark.slow
 def test_build_saves_and_loads_in_safe_mode(tmp_path):
     model = efficientnet_lite.build_lite0(None)
     image = np.random.default_rng(0).uniform(-1, 1, (1, 224, 224, 3)).astype(np.float32)

@@ -107,6 +107,7 @@ def test_a_pipeline_fits_on_features_and_triplets(features, triplets):
     assert pipeline.score(stretched, triplets) > 0.5
 
 
+@pytest.mark.slow
 def test_a_grid_is_searched_by_splits_that_share_no_image(features, triplets):
     grid = {"dim": [1, 4], "epochs": [2]}
     splits = tk.ImageSplit(n_splits=2)
@@ -122,6 +123,7 @@ def test_a_grid_is_searched_by_splits_that_share_no_image(features, triplets):
     assert search.best_estimator_.transform(features).shape == (60, search.best_params_["dim"])
 
 
+@pytest.mark.slow
 def test_a_random_split_rewards_what_image_splits_do_not():
     # Features of chance and answers of chance: a new image can only be guessed. But each pair is
     # judged again and again, so that rows held out by chance can be remembered.

@@ -81,6 +81,7 @@ def test_folding_spares_a_convolution_that_others_read():
     np.testing.assert_allclose(folded(batch), model(batch, training=False), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet50v2", "efficientnetb0"])
 def test_folding_keeps_real_networks(name):
     """Sums before norms; squeeze-and-excitation, a Normalization layer and swish."""
@@ -136,6 +137,7 @@ def test_neighbours_change_no_bit(compute, pixels):
     assert_alone_and_anywhere(compute, pixels)
 
 
+@pytest.mark.slow
 @pytest.mark.weights
 def test_neighbours_change_no_bit_of_a_real_network():
     backbone = get_backbone("efficientnet-lite0")

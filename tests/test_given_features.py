@@ -117,6 +117,7 @@ def vectors(run, tiny_backbone, toy_competition, tmp_path):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_images", [True, False])
 def test_given_features_answer_as_the_backbone_that_made_them(
     run, vectors, toy_competition, tmp_path, with_images
@@ -182,6 +183,7 @@ def test_what_does_not_go_with_given_features_is_refused(run, vectors, toy_compe
     assert "Missing argument 'IMAGES'" in run("embed", "-o", "e.npz", code=2).stderr
 
 
+@pytest.mark.slow
 def test_vectors_of_another_width_are_refused(run, vectors, toy_competition, tmp_path):
     data, model = toy_competition, tmp_path / "m"
     run("train", data.train, "-o", model, "--epochs", 1, "--features", vectors)

@@ -247,6 +247,7 @@ def test_train_learns_from_it_and_validates_on_the_random_share(
     assert "holds its votes" in refused.stderr
 
 
+@pytest.mark.slow
 def test_held_out_draws_score_on_the_random_share_alone(
     runner, tiny_backbone, toy_competition, collected, tmp_path
 ):

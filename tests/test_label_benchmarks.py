@@ -35,6 +35,7 @@ def run(toy_competition, tiny_backbone, tmp_path, monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_ways_to_learn_from_labels_make_a_table(run):
     given = ["--ways", "center", "semi-hard", "--seeds", 0, 1]
     *_, head, center, semi_hard = run(
@@ -47,6 +48,7 @@ def test_ways_to_learn_from_labels_make_a_table(run):
     assert center.count(" to ") == semi_hard.count(" to ") == 7
 
 
+@pytest.mark.slow
 def test_mining_is_compared_within_batches_and_among_all(run, tmp_path):
     figure = tmp_path / "curve.svg"
     given = ["--backbone", "tiny", "--epochs", 2, "--seeds", 0, "--wrong-labels", 0.5]

@@ -105,6 +105,7 @@ def test_the_same_seed_gives_the_same_bits(features, labels, changes):
     assert not np.array_equal(embed(one.head, features), embed(other.head, features))
 
 
+@pytest.mark.slow
 def test_centers_are_where_the_classes_are_and_classes_draw_together(features, labels):
     def measure(weight):
         changes = {"loss": "center", "center_weight": weight, "learning_rate": 5e-3}

@@ -95,6 +95,7 @@ def test_exported_files_need_only_keras_and_give_the_same_embeddings(
     assert np.abs(embeddings[:4] - embeddings[1:5]).max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "views", "inputs"),
     [

@@ -92,6 +92,7 @@ def test_roles_equal_counts(rows):
     assert graph.roles().n_near.tolist() == [near[pair] for pair in pairs]
     assert graph.roles().n_far.tolist() == [far[pair] for pair in pairs]
     assert graph.roles().is_both.sum() == len(near.keys() & far.keys())
+    assert graph.roles().is_recurring.tolist() == [near[pair] + far[pair] > 1 for pair in pairs]
 
 
 @given(proper_rows)

@@ -84,6 +84,7 @@ def test_training_learns_and_its_images_have_embeddings(make, rows):
     assert np.isnan(embeddings[others]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loss", "mining"),
     [("triplet", "none"), ("triplet+cross-entropy", "semi-hard"), ("center", "none")],
@@ -113,6 +114,7 @@ def test_going_on_from_a_state_is_going_on(make, toy_competition, loss, mining):
     assert any((a != b).any() for a, b in zip(second.weights(), after_one, strict=True))
 
 
+@pytest.mark.slow
 def test_measuring_the_cost_leaves_the_training_where_it_is(make):
     plain, measured = make(), make()
     cost = measured.measure_cost()
@@ -193,6 +195,7 @@ def run(make, path, epochs, facts=None, **settings):
     return n_epochs, trained, training.weights()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_all_that_going_on_needs(make, tmp_path):
     _, whole, weights = run(make, tmp_path / "whole.npz", 4)
     path = tmp_path / "m.checkpoint.npz"
@@ -207,6 +210,7 @@ def test_a_checkpoint_is_all_that_going_on_needs(make, tmp_path):
     assert_same(again, weights)
 
 
+@pytest.mark.slow
 def test_the_best_epoch_and_patience_survive_a_stop_anywhere(make, tmp_path):
     # Validation by chance, so that it soon stops rising.
     rng = np.random.default_rng(1)

@@ -145,6 +145,7 @@ def test_squared_distance_of_an_ensemble_is_the_mean_over_its_members(features, 
     np.testing.assert_allclose(squared(join_heads(heads)), expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_members_differ_and_the_first_is_the_single_head(features, rows):
     settings = settings_of("residual", members=3)
     assert len({settings.of_member(member).seed for member in range(3)}) == 3
@@ -154,6 +155,7 @@ def test_members_differ_and_the_first_is_the_single_head(features, rows):
     assert not np.allclose(embeddings[:, N_FEATURES:] * np.sqrt(2), single, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_last_members_follow_the_source(features, rows):
     settings = HeadSettings.of_recipe("residual", members=5, mlp_members=2)
     recipes = [settings.of_member(member).recipe for member in range(5)]
@@ -165,6 +167,7 @@ def test_the_last_members_follow_the_source(features, rows):
     assert embeddings.shape == (60, 2 * N_FEATURES + 2 * HeadSettings().dim)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["residual", "best"])
 def test_dim_compresses_to_unit_embeddings(features, rows, recipe):
     wide = embed(train(features, rows, recipe, members=2), features)

@@ -39,6 +39,7 @@ def train(seed, **settings):
 WAYS = [{}, {"loss": "center"}, {"loss": "triplet+cross-entropy"}, {"mining": "batch-hard"}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_a_training_on_reused_steps_is_the_same_bit_for_bit(way):
     losses, embeddings = train(1, **way)

@@ -26,6 +26,7 @@ def toy(tmp_path):
     return {"triplets": rows, "names": names, "features": tmp_path / "features.npz"}
 
 
+@pytest.mark.slow
 def test_every_combination_is_scored_and_the_best_comes_first(toy, tmp_path, monkeypatch):
     monkeypatch.setattr(defaults, "MAX_DRAW_ROUNDS", 1)
     grid = {"epochs": [3], "dim": [1, 4]}
