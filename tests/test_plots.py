@@ -1,6 +1,7 @@
 """Figures: each drawn from real answers, in both themes, the same each time."""
 
 import json
+import re
 import sys
 import xml.etree.ElementTree as ElementTree
 
@@ -17,7 +18,7 @@ from tripletkit.evaluation.learning_curve import LearningCurve, fit_learning_cur
 from tripletkit.evaluation.scoring import Slice
 from tripletkit.reporting import figures, style
 from tripletkit.reporting.projections import check_projection, choose_apart, project_embeddings
-from tripletkit.reporting.style import DARK, LIGHT, MARKERS, place_axes_as, render_figure
+from tripletkit.reporting.style import DARK, LIGHT, MARKERS, place_axes_as, recolour, render_figure
 from tripletkit.search.label_votes import vote_labels
 
 KINDS = ["history", "distances", "margins", "map", "confusion"]
@@ -152,6 +153,22 @@ def test_a_figure_that_takes_the_places_of_another_is_the_same_to_the_byte():
         render_figure(light, "svg")
         place_axes_as(dark, light)
         assert render_figure(dark, "svg") == render_figure(laid_out, "svg")
+
+
+def test_a_figure_in_other_colours_is_the_one_that_would_be_drawn():
+    def without_ids(svg):
+        return re.sub(rb"\b[a-z][0-9a-f]{10}\b", b"id", svg)
+
+    sizes, accuracies = np.tile([100, 200, 400], (3, 1)), np.tile([0.7, 0.75, 0.8], (3, 1))
+    known = fit_learning_curve(sizes, accuracies, 600, 500, 0.65)
+    for draw, data in (
+        (figures.draw_history, (HISTORY, 2)),
+        (figures.draw_learning_curve, (known,)),
+        (figures.draw_margins, (np.arange(-9.0, 20), [Slice(0, 0.5, 9, 0.6)], "l2")),
+    ):
+        light, dark = (render_figure(draw(*data, theme=theme), "svg") for theme in (LIGHT, DARK))
+        assert b"<image" not in light
+        assert without_ids(recolour(light, LIGHT, DARK)) == without_ids(dark)
 
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK])

@@ -16,7 +16,7 @@ from tripletkit.reporting.album import data_uri
 from tripletkit.reporting.confusion import confuse_labels
 from tripletkit.reporting.model_view import ModelView
 from tripletkit.reporting.reported import Reported
-from tripletkit.reporting.style import DARK, LIGHT, place_axes_as, render_figure
+from tripletkit.reporting.style import DARK, LIGHT, place_axes_as, recolour, render_figure
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,18 @@ class FigureSection:
             function: of `figures`.
             data: what it takes.
         """
-        light, dark = (function(*data, theme=theme) for theme in (LIGHT, DARK))
-        light_uri = _to_uri(light)
-        place_axes_as(dark, light)
-        width_in = float(light.get_figwidth())
-        self.figures.append(DrawnFigure(name, text, light_uri, _to_uri(dark), width_in))
+        figure = function(*data, theme=LIGHT)
+        light = render_figure(figure, "svg")
+        if b"<image" in light:
+            # Pixels have their colours, which no text can exchange.
+            other = function(*data, theme=DARK)
+            place_axes_as(other, figure)
+            dark = render_figure(other, "svg")
+        else:
+            dark = recolour(light, LIGHT, DARK)
+        in_light, in_dark = (data_uri(svg, "image/svg+xml") for svg in (light, dark))
+        width_in = float(figure.get_figwidth())
+        self.figures.append(DrawnFigure(name, text, in_light, in_dark, width_in))
 
 
 def draw_sections(models: Sequence[Reported]) -> list[FigureSection]:
@@ -146,7 +153,3 @@ def _add_confusion(section: FigureSection, name: str, view: ModelView) -> None:
     if n_times:
         text += f" The commonest mix-up: {true} taken for {said}, {n_times:,} times."
     section.add(name, text, figures.draw_confusion, confusion.counts, confusion.labels)
-
-
-def _to_uri(figure: Figure) -> str:
-    return data_uri(render_figure(figure, "svg"), "image/svg+xml")

@@ -10,6 +10,7 @@ Reference:
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,6 +163,20 @@ def write_figure(destination: Destination, figure: Figure) -> None:
     check_figure_suffix(path)
     with open_output(destination, "wb") as file:
         file.write(render_figure(figure, path.suffix.lower().removeprefix(".")))
+
+
+def recolour(svg: bytes, light: Theme, dark: Theme) -> bytes:
+    """Return an SVG figure as it would be in another theme.
+
+    It takes a tenth of the time of drawing. Colours of classes stay, as they do not go over one by
+    one, and so do pixels.
+    """
+    names = ("background", "text", "muted", "grid", "right", "wrong")
+    colours = {
+        getattr(light, name).lower().encode(): getattr(dark, name).lower().encode()
+        for name in names
+    }
+    return re.sub(b"|".join(colours), lambda found: colours[found[0]], svg)
 
 
 def place_axes_as(figure: Figure, drawn: Figure) -> None:
