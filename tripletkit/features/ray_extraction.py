@@ -54,6 +54,9 @@ _NO_WEB = {
     **dict.fromkeys(("no_proxy", "NO_PROXY"), _HERE),
 }
 _KNOCK_S = 10.0
+# More tasks than processors on a Ray of our own: an encoder that takes them all would leave none to
+# read for it.
+_SPARE_CPUS = 1
 
 
 class RayRunner:
@@ -80,18 +83,20 @@ class RayRunner:
         prepare_network(job)
         with _cluster(self.address, self.n_workers) as ray:
             try:
-                yield from _run(ray, blocks, job, self.n_workers)
+                n_cpus = int(ray.cluster_resources().get("CPU", 1))
+                if self.address is None:
+                    n_cpus -= _SPARE_CPUS
+                yield from _run(ray, blocks, job, max(1, n_cpus), self.n_workers)
             except ray.exceptions.RayError as error:
                 raise _explain(error) from error
 
 
 def _run(
-    ray: ModuleType, blocks: Sequence[Block], job: BlockJob, n_workers: int | None
+    ray: ModuleType, blocks: Sequence[Block], job: BlockJob, n_cpus: int, n_workers: int | None
 ) -> Iterator[BlockResult]:
     import ray.data
 
     n_gpus = int(ray.cluster_resources().get("GPU", 0))
-    n_cpus = int(ray.cluster_resources().get("CPU", 1))
     n_workers = n_workers or n_gpus or max(1, n_cpus // _THREADS_PER_ENCODER)
     n_workers = min(n_workers, len(blocks))
     n_threads = max(1, min(_THREADS_PER_ENCODER, n_cpus // n_workers))
@@ -260,7 +265,7 @@ def _start(ray: ModuleType, n_workers: int | None, quiet: dict[str, Any]) -> Non
     A raylet gives its helpers 30 seconds, which is too short on a busy machine where they have not
     been read from the disk yet.
     """
-    n_cpus = max(len(os.sched_getaffinity(0)), n_workers or 1) + 1
+    n_cpus = max(len(os.sched_getaffinity(0)), n_workers or 1) + _SPARE_CPUS
     for n_left in reversed(range(_START_ATTEMPTS)):
         try:
             ray.init(
