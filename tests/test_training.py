@@ -9,6 +9,7 @@ import numpy as np
 import psutil
 import pytest
 
+from tripletkit import defaults
 from tripletkit.data.votes import Votes, make_loss_weights
 from tripletkit.errors import CollapseError, LossError
 from tripletkit.evaluation.distances import triplet_margins
@@ -226,7 +227,8 @@ def test_embeddings_do_not_depend_on_the_other_images(features, monkeypatch):
 @pytest.mark.parametrize(
     ("n_triplets", "n_epochs"), [(1, 100), (1000, 100), (5000, 25), (20_000, 10), (10**6, 10)]
 )
-def test_small_sets_get_more_epochs(n_triplets, n_epochs):
+def test_small_sets_get_more_epochs(n_triplets, n_epochs, monkeypatch):
+    monkeypatch.setattr(defaults, "MAX_EPOCHS", 100)
     assert choose_epochs(n_triplets, batch_size=256) == n_epochs
 
 

@@ -28,6 +28,8 @@ MIN_IMAGES = 30
 # Of images of the training's own kind, so many are called unlike it.
 FALSE_ALARMS = 0.05
 _N_DRAWS = 5
+# Images at a time, so that a large collection takes no more memory than its features do.
+_BLOCK_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,12 @@ class ShiftDetector:
         Args:
             features: `(n_images, n_features)` float32; a row of NaN is not outside.
         """
-        cosines = _project(features, self.mean) @ self.images.T
-        return cosines.max(axis=1) < self.threshold
+        is_outside = np.empty(len(features), bool)
+        for start in range(0, len(features), _BLOCK_ROWS):
+            rows = slice(start, start + _BLOCK_ROWS)
+            cosines = _project(features[rows], self.mean) @ self.images.T
+            is_outside[rows] = cosines.max(axis=1) < self.threshold
+        return is_outside
 
     def describe(self, features: np.ndarray) -> str | None:
         """Return what is to be said where many images are unlike those of the training.

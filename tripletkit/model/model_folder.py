@@ -39,8 +39,13 @@ HISTORY_FILE = "history.csv"
 CENTERS_FILE = "class_centers.csv"
 SHIFT_FILE = "shift.npz"
 MODEL_FILES = {
-    RECORD_FILE, HEAD_FILE, HISTORY_FILE, CENTERS_FILE, SHIFT_FILE, BACKBONE_FILE
-}  # fmt: skip
+    RECORD_FILE,
+    HEAD_FILE,
+    HISTORY_FILE,
+    CENTERS_FILE,
+    SHIFT_FILE,
+    BACKBONE_FILE,
+}
 
 
 @dataclass(frozen=True)
