@@ -168,8 +168,8 @@ def write_figure(destination: Destination, figure: Figure) -> None:
 def recolour(svg: bytes, light: Theme, dark: Theme) -> bytes:
     """Return an SVG figure as it would be in another theme.
 
-    It takes a tenth of the time of drawing. Colours of classes stay, as they do not go over one by
-    one, and so do pixels.
+    It saves drawing the figure again. Colours of classes stay, as they do not go over one by one,
+    and so do pixels.
     """
     names = ("background", "text", "muted", "grid", "right", "wrong")
     colours = {
@@ -182,8 +182,7 @@ def recolour(svg: bytes, light: Theme, dark: Theme) -> bytes:
 def place_axes_as(figure: Figure, drawn: Figure) -> None:
     """Give the axes of a figure the places that those of another got when it was drawn.
 
-    Where two differ in colour alone, this saves finding the places anew, which is half of the
-    time of drawing.
+    Where two differ in colour alone, this saves finding the places anew.
 
     Args:
         figure: not drawn yet.
