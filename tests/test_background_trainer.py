@@ -13,12 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tripletkit import defaults
+from tripletkit.collecting import background
 from tripletkit.collecting.background import BackgroundTrainer, TrainerTask, train_and_choose
+from tripletkit.collecting.choosing import Committee, question_keys
 from tripletkit.collecting.learning_curve import (
     CurvePoint,
     LearningCurve,
     measure_curve,
 )
+from tripletkit.data.judgement_files import read_shown_questions
 from tripletkit.data.judgements import Judgements, read_judgements
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import Votes
@@ -157,6 +160,27 @@ def test_it_chooses_what_it_is_unsure_of(collected, way, monkeypatch):
         (way,),
     ).fetchall()
     assert [m for (m,) in models] == [model]
+
+
+def test_what_was_shown_is_not_chosen_whatever_was_said(tmp_path, monkeypatch):
+    # Most of the 30 possible questions are shown, and most cannot be told.
+    names = NAMES[:5]
+    database, asker = start(tmp_path / "j.sqlite", names, n_questions=28)
+    answer_all(database, asker, "anna", by_label(dict(zip(names, "aabcd", strict=True))))
+    asker.screens(database.add_judge("ben").id)
+    shown = read_shown_questions(database.path)
+    members = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
+    monkeypatch.setattr(
+        background, "train_committee", lambda *args, **kwargs: Committee(list(members), "l2", 0.1)
+    )
+    monkeypatch.setattr(defaults, "MAX_PER_IMAGE", 99)
+    task = TrainerTask(database.path, database.add_images(names), make_features, "margin")
+    monkeypatch.setattr(background, "_FEWEST_ANSWERS", 1)
+    questions = train_and_choose(task, make_features()[:5], 28)["questions"]
+    chosen = [[q[column] for column in ("anchor", "first", "second")] for q in questions]
+    keys = {*question_keys(np.array(chosen)).tolist()}
+    assert keys
+    assert not keys & {*question_keys(shown).tolist()}
 
 
 def wait_for(condition, timeout_s=120):

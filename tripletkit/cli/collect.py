@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -339,7 +340,7 @@ def _serve(
             f"Collecting into {site.database.path}, {site.database.n_answers():,} answers so far. "
             "Stop with Ctrl-C."
         )
-        click.get_text_stream("stdout").flush()
+        sys.stdout.flush()
         if opens_browser:
             import webbrowser
 

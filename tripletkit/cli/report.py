@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,7 +92,7 @@ def _serve(
     with report_server(models, port, projection, cache) as (server, link):
         # Even when quiet: without the link nobody can look.
         click.echo(link)
-        click.get_text_stream("stdout").flush()
+        sys.stdout.flush()
         say("Serving the report to this computer alone. Stop with Ctrl-C.")
         if opens_browser:
             webbrowser.open(link)

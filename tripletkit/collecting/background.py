@@ -25,6 +25,7 @@ from tripletkit.collecting.choosing import choose_questions, draw_candidates, fi
 from tripletkit.collecting.committee import train_committee
 from tripletkit.collecting.database import JudgementDatabase
 from tripletkit.collecting.learning_curve import MORE_ANSWERS, LearningCurve, measure_curve
+from tripletkit.data.judgement_files import read_shown_questions
 from tripletkit.data.judgements import Judgements, read_judgements
 from tripletkit.errors import JudgementsError, TripletkitError
 
@@ -32,6 +33,8 @@ logger = logging.getLogger("tripletkit")
 
 _LOOK_EVERY_S = 1.0
 _NICENESS = 10
+# Decided questions below which there is nothing to learn from.
+_FEWEST_ANSWERS = 10
 _READY, _TRAINED, _FAILED = "ready", "trained", "failed"
 
 
@@ -166,7 +169,7 @@ def train_and_choose(
     place_of = {name: place for place, name in enumerate(task.numbers)}
     numbers = np.array(list(task.numbers.values()))
     judgements = _keep_usable(read_judgements(task.database), place_of, features)
-    if len(judgements) < 10:
+    if len(judgements) < _FEWEST_ANSWERS:
         return None
     rows, seed = judgements.triplets.rows, task.seed + n_answers
     curve = measure_curve(
@@ -185,7 +188,8 @@ def train_and_choose(
     )
     rng = np.random.default_rng(seed)
     usable = np.flatnonzero(np.isfinite(features[:, 0]))
-    candidates = draw_candidates(usable, defaults.CHOICE_CANDIDATES, rng, rows)
+    asked = np.concatenate([rows, _find_shown(task)])
+    candidates = draw_candidates(usable, defaults.CHOICE_CANDIDATES, rng, asked)
     choice = choose_questions(
         committee,
         candidates,
@@ -248,6 +252,15 @@ def _keep_usable(
     is_usable = (rows >= 0).all(axis=1) & np.isfinite(features[rows, 0]).all(axis=1)
     triplets = replace(judgements.triplets, names=list(place_of), rows=rows.astype(np.int32))
     return replace(judgements, triplets=triplets).take(is_usable).decided()
+
+
+def _find_shown(task: TrainerTask) -> np.ndarray:
+    """Return rows of the questions that judges were shown, those that nobody could tell, too."""
+    shown = read_shown_questions(task.database)
+    place_of = np.full(max(shown.max(initial=0), *task.numbers.values()) + 1, -1)
+    place_of[list(task.numbers.values())] = np.arange(len(task.numbers))
+    rows = place_of[shown]
+    return rows[(rows >= 0).all(axis=1)]
 
 
 def _find_hardest(

@@ -186,6 +186,20 @@ def read_answers_given(path: Path, exclude: Collection[str] = ()) -> list[Answer
     return found
 
 
+def read_shown_questions(path: Path) -> np.ndarray:
+    """Read which questions judges were shown, whatever they said, and gold ones among them.
+
+    Returns:
+        `(n_questions, 3)` int64 numbers of images in the database: anchor, first, second. Grids
+        are no questions.
+    Raises:
+        JudgementsError: if it is no such database.
+    """
+    with open_judgements(path) as connection:
+        rows = [tuple(row) for row in connection.execute(_SHOWN)]
+    return np.array(rows, dtype=np.int64).reshape(-1, 3)
+
+
 @contextmanager
 def open_judgements(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a database of judgements to read it, whether or not a server is writing.
@@ -268,4 +282,9 @@ JOIN judges ON judges.id = answers.judge
 LEFT JOIN questions ON questions.id = screens.question
 WHERE answers.undone_at IS NULL
 ORDER BY answers.id
+"""
+_SHOWN = """
+SELECT anchor, first, second FROM questions
+WHERE EXISTS (SELECT 1 FROM screens WHERE screens.question = questions.id)
+ORDER BY id
 """
