@@ -5,20 +5,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import inspect
-import math
-import re
 
 import keras
 import numpy as np
 import pytest
 import tiny_backbone as tiny
+from keras_networks import check_every_layer_with_weights_is_in_one_block
 
 from tripletkit.errors import BackboneError, WeightsError
 from tripletkit.features import backbones, weights_origin
 from tripletkit.features.backbone import Backbone, KerasDownload, Preprocessing
 from tripletkit.features.backbones import BACKBONES, get_backbone, register_backbone
 from tripletkit.features.keras_backbones import build_EfficientNetB0
-from tripletkit.features.onnx_engine import prepare_pixels
 from tripletkit.features.packaged_weights import efficientnet_lite0_path
 from tripletkit.features.trained_weights import (
     build_backbone,
@@ -74,39 +72,18 @@ def test_a_name_is_registered_once(tiny_backbone):
         register_backbone(dataclasses.replace(tiny_backbone, name="auto"))
 
 
-# Those whose blocks can be trained further, but for large ones.
-SMALL = ["resnet50", "efficientnet-lite0", "efficientnet-lite2", "mobilenetv2", "efficientnetb0"]
-SMALL += ["resnet50v2", "cnn"]
-
-
-def check_every_layer_with_weights_is_in_one_block(model, backbone):
-    of_layer = [
-        [block for block in backbone.blocks if re.match(block, layer.name)]
-        for layer in model.layers
-        if layer.weights
-    ]
-    assert {len(blocks) for blocks in of_layer} == {1}
-    # In the order of the layers, and none of them empty.
-    assert list(dict.fromkeys(block for (block,) in of_layer)) == list(backbone.blocks)
-
-
 @pytest.mark.parametrize(
     ("name", "n_parameters"),
     [
-        ("resnet50", 23_587_712),
         ("efficientnet-lite0", 3_413_024),
         ("efficientnet-lite1", 4_189_344),
         ("efficientnet-lite2", 4_869_168),
-        ("mobilenetv2", 2_257_984),
-        ("efficientnetb0", 4_049_571),
-        ("resnet50v2", 23_564_800),
-        ("convnexttiny", 27_820_128),
-        ("densenet121", 7_037_504),
         # 3 * 9 * 32 + 32, 32 * 9 * 64 + 64, 64 * 9 * 128 + 128
         ("cnn", 896 + 18_496 + 73_856),
     ],
 )
 def test_every_record_builds_what_it_states(name, n_parameters):
+    """Those of Keras are in test_keras_families.py."""
     backbone = get_backbone(name)
     model = build_backbone(backbone, None)
     side = backbone.input_size_px
@@ -114,7 +91,7 @@ def test_every_record_builds_what_it_states(name, n_parameters):
     assert model.output_shape == (None, backbone.n_features)
     assert model.count_params() == n_parameters
     assert model.name == name
-    if name in SMALL:
+    if backbone.blocks:
         check_every_layer_with_weights_is_in_one_block(model, backbone)
 
 
@@ -125,59 +102,11 @@ def test_all_networks_of_keras_have_a_record():
     assert next(iter(BACKBONES)) == "resnet50"
 
 
-# The smallest of each family, and the name of its module in Keras.
-FAMILIES = {
-    "resnet50": "resnet",
-    "resnet50v2": "resnet_v2",
-    "vgg16": "vgg16",
-    "xception": "xception",
-    "inceptionv3": "inception_v3",
-    "inceptionresnetv2": "inception_resnet_v2",
-    "mobilenet": "mobilenet",
-    "mobilenetv2": "mobilenet_v2",
-    "mobilenetv3small": "mobilenet_v3",
-    "densenet121": "densenet",
-    "nasnetmobile": "nasnet",
-    "efficientnetb0": "efficientnet",
-    "efficientnetv2b0": "efficientnet_v2",
-    "convnexttiny": "convnext",
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES)
-def test_features_are_those_of_keras_own_preprocessing_and_network(name):
-    """Of random weights; also that the record states where in the network its stages are."""
-    backbone = get_backbone(name).resized(96)
-    keras.utils.set_random_seed(0)
-    ours = build_backbone(backbone, None)
-    application = backbone.build.rpartition("build_")[2]
-    keras.utils.set_random_seed(0)
-    theirs = getattr(keras.applications, application)(
-        weights=None, include_top=False, pooling="avg", input_shape=(96, 96, 3)
-    )
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), dtype=np.uint8)
-    prepare = getattr(keras.applications, FAMILIES[name]).preprocess_input
-    want = theirs(prepare(pixels.astype(np.float32)), training=False).numpy()
-    got = ours(prepare_pixels(pixels, backbone.preprocessing), training=False).numpy()
-    assert np.ptp(want, axis=0).max() > 0
-    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 * np.abs(want).max())
-    assert want.shape[1] == backbone.n_features
-
-    assert ours.input_shape == (None, 96, 96, 3)
-    maps = [ours.get_layer(stage.layer).output.shape[1:] for stage in backbone.stages]
-    assert [shape[-1] for shape in maps] == [stage.n_channels for stage in backbone.stages]
-    # Some networks do not pad, so their maps are a little smaller.
-    assert [math.log2(96 / shape[0]) for shape in maps] == pytest.approx([3, 4], abs=0.6)
-
-
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "efficientnet-lite2", "cnn"])
 def test_every_backbone_takes_images_of_another_size(name):
-    """And can be built so; those of Keras are in the test before."""
     backbone = get_backbone(name)
     resized = backbone.resized(64)
-    if name not in FAMILIES:
-        assert build_backbone(resized, None).input_shape == (None, 64, 64, 3)
+    assert build_backbone(resized, None).input_shape == (None, 64, 64, 3)
     assert resized.facts() == backbone.facts() | {"input_size_px": 64}
     assert backbone.resized(None) is backbone
 

@@ -1,85 +1,22 @@
-"""Keras networks as ONNX graphs: each family, each layer and how it can be set."""
+"""Keras networks as ONNX graphs: each layer and how it can be set.
+
+Whole networks are in test_keras_families.py.
+"""
 
 from __future__ import annotations
 
 import keras
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
+from keras_networks import run, shake
 
 from tripletkit.errors import ExportError
 from tripletkit.features.backbone import Stage
-from tripletkit.features.exported_networks import relative_difference
 from tripletkit.features.onnx_writer import make_onnx_model
 from tripletkit.features.stage_outputs import take_stages
 
 L = keras.layers
 RNG = np.random.default_rng(0)
-
-
-def run(model, *arrays):
-    written = make_onnx_model(model)
-    onnx.checker.check_model(written, full_check=True)
-    session = onnxruntime.InferenceSession(
-        written.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    names = [value.name for value in session.get_inputs()]
-    return session.run(None, dict(zip(names, arrays, strict=True)))[0]
-
-
-def shake(model):
-    """Give a model weights under which every layer does something."""
-    rng = np.random.default_rng(1)
-    for layer in model._flatten_layers():
-        if isinstance(layer, L.BatchNormalization | L.LayerNormalization):
-            layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
-        elif type(layer).__name__ == "LayerScale":
-            layer.set_weights([rng.uniform(0.5, 1.0, w.shape) for w in layer.get_weights()])
-
-
-def normalise_for(model, images):
-    """Let normalisations know their inputs, or nothing of the images may be left at the end."""
-    norms = [each for each in model._flatten_layers() if isinstance(each, L.BatchNormalization)]
-    for norm in norms:
-        norm.momentum = 0.0
-    model(images, training=True)
-    for norm in norms:
-        # A channel that hardly varies would have its rounding errors enlarged.
-        variance = norm.moving_variance.numpy()
-        norm.moving_variance.assign(variance + variance.mean())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "side"),
-    [
-        ("ResNet50", 64),
-        ("ResNet50V2", 65),
-        ("VGG16", 32),
-        ("Xception", 71),
-        ("MobileNet", 64),
-        ("MobileNetV2", 65),
-        ("MobileNetV3Small", 64),
-        ("DenseNet121", 64),
-        ("InceptionV3", 75),
-        ("NASNetMobile", 64),
-        ("EfficientNetB0", 64),
-        ("EfficientNetV2B0", 65),
-        ("ConvNeXtTiny", 64),
-    ],
-)
-def test_every_family_of_keras_gives_the_same_features(name, side):
-    keras.utils.set_random_seed(0)
-    build = getattr(keras.applications, name)
-    model = build(weights=None, include_top=False, pooling="avg", input_shape=(side, side, 3))
-    images = np.random.default_rng(0).uniform(0, 255, (3, side, side, 3)).astype(np.float32)
-    shake(model)
-    normalise_for(model, images)
-    want = model(images, training=False).numpy()
-    assert relative_difference(run(model, images), want) < 1e-4
-    assert np.ptp(want, axis=0).max() > 0
-
 
 IMAGES = RNG.normal(size=(2, 9, 8, 4)).astype(np.float32)
 VECTORS = RNG.normal(size=(5, 12)).astype(np.float32)

@@ -6,9 +6,12 @@ import gc
 
 import numpy as np
 import pytest
+from tensorflow.python.eager import context
 
 from tripletkit.data.labels import ImageLabels
+from tripletkit.features.keras_backend import keras, seed_layers, tf
 from tripletkit.model.embedding import embed
+from tripletkit.model.heads import build_body
 from tripletkit.model.settings import HeadSettings
 from tripletkit.training import reuse
 from tripletkit.training.head_training import make_training
@@ -50,6 +53,19 @@ def test_a_training_on_reused_steps_is_the_same_bit_for_bit(way):
     assert sum(map(len, reuse._idle.values())) == 1
     assert np.array_equal(again, losses)
     assert np.array_equal(embedded, embeddings)
+
+
+def test_seeds_are_those_of_keras_and_leave_tensorflow_alone():
+    """TensorFlow's own seed has it optimise every compiled function anew."""
+    given = HeadSettings(hidden=8, dim=3)
+    tf.random.set_seed(7)
+    seed_layers(3)
+    weights = build_body(5, given).get_weights()
+    train(0)
+    assert context.global_seed() == 7
+    keras.utils.set_random_seed(3)
+    for ours, theirs in zip(weights, build_body(5, given).get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_two_trainings_at_once_do_not_share(monkeypatch):

@@ -42,9 +42,9 @@ def write_random_weights(backbone: Backbone, seed: int, path: Path) -> WeightsFi
     Args:
         path: a file ending in `.weights.h5`.
     """
-    from tripletkit.features.keras_backend import keras
+    from tripletkit.features.keras_backend import seed_layers
 
-    keras.utils.set_random_seed(seed)
+    seed_layers(seed)
     save_trained_weights(build_backbone(backbone, None), backbone.name, path)
     return WeightsFile(backbone, path, file_sha256(path))
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from tripletkit.errors import BackboneError
 from tripletkit.features.backbone import Backbone
-from tripletkit.features.keras_backend import keras
+from tripletkit.features.keras_backend import keras, seed_layers
 from tripletkit.features.preprocessing import add_preprocessing
 from tripletkit.features.trained_weights import build_backbone
 from tripletkit.model.heads import build_body
@@ -51,7 +51,7 @@ class PixelNetwork:
         Args:
             start: the file of the weights.
         """
-        keras.utils.set_random_seed(settings.seed)
+        seed_layers(settings.seed)
         head = build_body(backbone.n_features, settings)
         return cls.join(backbone, build_backbone(backbone, start), head)
 

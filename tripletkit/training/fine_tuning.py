@@ -126,10 +126,10 @@ def fine_tune(
         before = load(inputs.files, source)
         features_s = time.perf_counter() - features_started_s
         data = inputs.data.keep_usable(before.is_usable())
-        from tripletkit.features.keras_backend import keras
+        from tripletkit.features.keras_backend import seed_layers
 
         # Dropout draws its own seed when the head is built.
-        keras.utils.set_random_seed(record.settings.seed)
+        seed_layers(record.settings.seed)
         head = model.load_head()
         frozen_head = None
         if len(data.val):

@@ -19,7 +19,7 @@ import numpy as np
 from tripletkit.data.labels import NO_LABEL, ImageLabels
 from tripletkit.errors import LossError
 from tripletkit.evaluation.distances import FROZEN_DISTANCE
-from tripletkit.features.keras_backend import keras, tf
+from tripletkit.features.keras_backend import keras, seed_layers, tf
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.losses.functions import mean_loss
 from tripletkit.losses.objectives import Objective, make_triplet_loss
@@ -51,7 +51,7 @@ class Training(ABC):
     """
 
     def __init__(self, features: np.ndarray, images: np.ndarray, settings: HeadSettings) -> None:
-        keras.utils.set_random_seed(settings.seed)
+        seed_layers(settings.seed)
         tf.config.experimental.enable_op_determinism()
         self._recipe = get_recipe(settings.recipe)
         self._settings = settings

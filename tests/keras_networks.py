@@ -1,0 +1,58 @@
+"""Keras networks for tests: weights that do something, and the same network by ONNX Runtime."""
+
+from __future__ import annotations
+
+import re
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+
+from tripletkit.features.backbone import Backbone
+from tripletkit.features.onnx_writer import make_onnx_model
+
+L = keras.layers
+
+
+def run(model, *arrays):
+    written = make_onnx_model(model)
+    onnx.checker.check_model(written, full_check=True)
+    session = onnxruntime.InferenceSession(
+        written.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    names = [value.name for value in session.get_inputs()]
+    return session.run(None, dict(zip(names, arrays, strict=True)))[0]
+
+
+def shake(model):
+    """Give a model weights under which every layer does something."""
+    rng = np.random.default_rng(1)
+    for layer in model._flatten_layers():
+        if isinstance(layer, L.BatchNormalization | L.LayerNormalization):
+            layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
+        elif type(layer).__name__ == "LayerScale":
+            layer.set_weights([rng.uniform(0.5, 1.0, w.shape) for w in layer.get_weights()])
+
+
+def normalise_for(model, images):
+    """Let normalisations know their inputs, or nothing of the images may be left at the end."""
+    norms = [each for each in model._flatten_layers() if isinstance(each, L.BatchNormalization)]
+    for norm in norms:
+        norm.momentum = 0.0
+    model(images, training=True)
+    for norm in norms:
+        # A channel that hardly varies would have its rounding errors enlarged.
+        variance = norm.moving_variance.numpy()
+        norm.moving_variance.assign(variance + variance.mean())
+
+
+def check_every_layer_with_weights_is_in_one_block(model, backbone: Backbone) -> None:
+    of_layer = [
+        [block for block in backbone.blocks if re.match(block, layer.name)]
+        for layer in model.layers
+        if layer.weights
+    ]
+    assert {len(blocks) for blocks in of_layer} == {1}
+    # In the order of the layers, and none of them empty.
+    assert list(dict.fromkeys(block for (block,) in of_layer)) == list(backbone.blocks)
