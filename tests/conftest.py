@@ -77,6 +77,21 @@ def undrawn_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.fixture
+def short_efficientnets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave EfficientNets two or three of their seven stages: every kind of layer, a third of them.
+
+    For tests of what any network of that kind does, as Keras is slow by the layer.
+    """
+    import keras
+
+    from tripletkit.features import efficientnet_lite
+
+    of_keras = keras.src.applications.efficientnet
+    monkeypatch.setattr(of_keras, "DEFAULT_BLOCKS_ARGS", of_keras.DEFAULT_BLOCKS_ARGS[:2])
+    monkeypatch.setattr(efficientnet_lite, "_STAGES", efficientnet_lite._STAGES[:3])
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The development data beside the repository; the test is skipped where it is missing."""

@@ -113,7 +113,7 @@ def test_every_backbone_takes_images_of_another_size(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficientnet-lite0", "efficientnetb0", "cnn"])
-def test_trained_weights_come_back_exactly(tmp_path, name):
+def test_trained_weights_come_back_exactly(short_efficientnets, tmp_path, name):
     """Also where the ImageNet weights are in a form of their own, or are changed when loaded."""
     backbone = get_backbone(name).resized(32)
     keras.utils.set_random_seed(0)
@@ -161,7 +161,9 @@ def test_every_fact_of_the_preprocessing_is_in_the_fingerprint(tiny_backbone, fi
 
 
 @pytest.mark.slow
-def test_efficientnetb0_from_a_file_is_what_keras_builds(monkeypatch, tmp_path):
+def test_efficientnetb0_from_a_file_is_what_keras_builds(
+    short_efficientnets, monkeypatch, tmp_path
+):
     keras.utils.set_random_seed(1)
     path = tmp_path / "b0.weights.h5"
     source = keras.applications.EfficientNetB0(

@@ -108,7 +108,7 @@ def test_build_without_weights_has_the_published_shape(number, size_px, n_parame
 
 
 @pytest.mark.slow
-def test_build_saves_and_loads_in_safe_mode(tmp_path):
+def test_build_saves_and_loads_in_safe_mode(short_efficientnets, tmp_path):
     model = efficientnet_lite.build_lite0(None)
     image = np.random.default_rng(0).uniform(-1, 1, (1, 224, 224, 3)).astype(np.float32)
 

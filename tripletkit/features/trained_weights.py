@@ -75,23 +75,11 @@ def build_backbone(backbone: Backbone, weights: Path | None) -> keras.Model:
     build = load_object(backbone.build)
     if weights is None or (trained := trained_backbone(weights)) is None:
         return build(weights, backbone.input_size_px)
-    model = build(None, backbone.input_size_px)
-    _load_trained_weights(model, backbone.name, weights, trained)
-    return model
-
-
-def _load_trained_weights(model: keras.Model, name: str, path: Path, trained: str) -> None:
-    """Load what `save_trained_weights` wrote.
-
-    Args:
-        model: the Keras model of the backbone called `name`.
-        trained: from `trained_backbone`.
-    Raises:
-        WeightsError: if it was written for another backbone, is broken or does not fit.
-    """
-    if trained != name:
+    if trained != backbone.name:
         raise WeightsError(
-            f"{path}: expected weights of {name}, got those of a trained {trained}. Name it with "
-            f"`backbone={trained}`."
+            f"{weights}: expected weights of {backbone.name}, got those of a trained {trained}. "
+            f"Name it with `backbone={trained}`."
         )
-    load_weights_file(model, path)
+    model = build(None, backbone.input_size_px)
+    load_weights_file(model, weights)
+    return model
