@@ -46,6 +46,17 @@ def normalise_for(model, images):
         norm.moving_variance.assign(variance + variance.mean())
 
 
+def check_record(model, backbone: Backbone, n_parameters: int) -> None:
+    """Check that a network is what its record states."""
+    side = backbone.input_size_px
+    assert model.name == backbone.name
+    assert model.input_shape == (None, side, side, 3)
+    assert model.output_shape == (None, backbone.n_features)
+    assert model.count_params() == n_parameters
+    if backbone.blocks:
+        check_every_layer_with_weights_is_in_one_block(model, backbone)
+
+
 def check_every_layer_with_weights_is_in_one_block(model, backbone: Backbone) -> None:
     of_layer = [
         [block for block in backbone.blocks if re.match(block, layer.name)]

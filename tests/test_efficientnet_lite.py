@@ -5,13 +5,16 @@ from collections import Counter
 import keras
 import numpy as np
 import pytest
+from keras_networks import check_record
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from tripletkit.errors import WeightsError
 from tripletkit.features import efficientnet_lite, packaged_weights
+from tripletkit.features.backbones import get_backbone
 from tripletkit.features.packaged_weights import efficientnet_lite0_path
 from tripletkit.features.torch_weights import read_state_dict
+from tripletkit.features.trained_weights import build_backbone
 
 CLASSIFIER = {"_fc.weight", "_fc.bias"}
 
@@ -98,12 +101,12 @@ def used_tensors(state):
     ],
 )
 def test_build_without_weights_has_the_published_shape(number, size_px, n_parameters, shapes):
-    model = getattr(efficientnet_lite, f"build_lite{number}")(None)
+    backbone = get_backbone(f"efficientnet-lite{number}")
+    model = build_backbone(backbone, None)
 
-    assert model.name == f"efficientnet-lite{number}"
-    assert model.input_shape == (None, size_px, size_px, 3)
-    assert model.output_shape == (None, 1280)
-    assert model.count_params() == n_parameters
+    assert backbone.input_size_px == size_px
+    assert backbone.n_features == 1280
+    check_record(model, backbone, n_parameters)
     assert {name: model.get_layer(name).output.shape[1:] for name in shapes} == shapes
 
 

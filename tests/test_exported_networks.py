@@ -112,10 +112,10 @@ def test_neighbours_change_no_bit_of_a_real_network(name, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (SIZE, side, side, 3), dtype=np.uint8)
     compute = load_network_function(parts, tmp_path)
     features = compute(images)
-    np.testing.assert_array_equal(compute(images[::-1])[::-1], features)
-    alone = np.zeros_like(images)
-    alone[0] = images[17]
-    np.testing.assert_array_equal(compute(alone)[0], features[17])
+    # At other places, and half of them beside others.
+    images = images[::-1].copy()
+    images[::2] = 0
+    np.testing.assert_array_equal(compute(images)[1::2], features[::-1][1::2])
 
 
 def break_graph(monkeypatch):
