@@ -117,21 +117,24 @@ class _FirstRun:
         inputs = keras.Input(pixels.shape[1:], dtype="float32")
         network = take_stages(self._model, [part.stage for part in self._parts])
         whole = keras.Model(inputs, network(add_preprocessing(inputs, backbone.preprocessing)))
-        noise = np.random.default_rng(0).integers(0, 256, pixels.shape, dtype=np.uint8)
+        noise = np.random.default_rng(0).integers(
+            0, 256, (_N_CHECKED, *pixels.shape[1:]), dtype=np.uint8
+        )
+        # They come at once with others, as images will later.
+        images = np.concatenate([noise, pixels])[: len(pixels)]
+        checked = images[: 2 * _N_CHECKED]
+        got = function(images)[: len(checked)]
+        want = whole(checked.astype(np.float32), training=False).numpy()
         ends = np.cumsum([part.n_features for part in self._parts])[:-1]
-        for images in (pixels[:_N_CHECKED], noise[:_N_CHECKED]):
-            # Random images come at once with others, as they will later.
-            got = function(np.concatenate([images, pixels])[: len(pixels)])[: len(images)]
-            want = whole(images.astype(np.float32), training=False).numpy()
-            columns = zip(np.split(got, ends, axis=1), np.split(want, ends, axis=1), strict=True)
-            for part, (of_onnx, of_keras) in zip(self._parts, columns, strict=True):
-                difference = relative_difference(of_onnx, of_keras)
-                if not difference <= _TOLERANCE:
-                    raise ExportError(
-                        f"{backbone.name}: expected the features that Keras gives, got others in "
-                        f"{part.facts.get('stage', 'its last features')} (difference "
-                        f"{difference:.1e} of the largest)"
-                    )
+        columns = zip(np.split(got, ends, axis=1), np.split(want, ends, axis=1), strict=True)
+        for part, (of_onnx, of_keras) in zip(self._parts, columns, strict=True):
+            difference = relative_difference(of_onnx, of_keras)
+            if not difference <= _TOLERANCE:
+                raise ExportError(
+                    f"{backbone.name}: expected the features that Keras gives, got others in "
+                    f"{part.facts.get('stage', 'its last features')} (difference "
+                    f"{difference:.1e} of the largest)"
+                )
 
 
 def relative_difference(got: np.ndarray, want: np.ndarray) -> float:
