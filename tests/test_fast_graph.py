@@ -89,10 +89,12 @@ def test_folding_keeps_real_networks(short_efficientnets, name):
     model = build_backbone(get_backbone(name).resized(64), None)
     rng = np.random.default_rng(0)
     for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
+        if isinstance(layer, keras.layers.BatchNormalization | keras.layers.Normalization):
             layer.set_weights(
                 [value + rng.uniform(-0.1, 0.1, value.shape) for value in layer.get_weights()]
             )
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
     folded = fold_batch_norm(model)
     assert len(norms(folded)) < len(norms(model))
     batch = rng.uniform(-1, 1, (1, 64, 64, 3)).astype(np.float32)
