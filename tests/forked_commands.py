@@ -35,7 +35,7 @@ def run_watched(
     folder: Path,
     preloaded: Iterable[str] = (),
 ) -> dict[str, Run]:
-    """Run commands one after the other in a folder, where `--backbone tiny` is known if it has weights.
+    """Run commands one after the other in a folder, and know `--backbone tiny` if it has weights.
 
     Args:
         watched: modules; empty ones stand for them, so that even a test that fails is quick.
