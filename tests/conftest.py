@@ -48,9 +48,9 @@ def cache_dir(cache_dirs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-# Trainings hold out once what they hold out four times, and go at most so often over triplets of
-# which there are so few that they would go a hundred times: most tests are of other things.
-SHORT_TRAINING = {"MAX_DRAW_ROUNDS": 1, "MAX_EPOCHS": 10}
+# Trainings hold out once what they hold out several times, and go at most so often over triplets
+# of which there are so few that they would go a hundred times: most tests are of other things.
+SHORT_TRAINING = {"MAX_DRAW_ROUNDS": 1, "UNSEEN_ROUNDS": 1, "MAX_EPOCHS": 10}
 
 
 @pytest.fixture(autouse=True)

@@ -239,28 +239,3 @@ def test_one_class_is_too_few(labelled, train):
     result = train(toy.images, "--labels", table)
     assert result.exit_code == 1
     assert "at least two classes" in result.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.shared
-@pytest.mark.weights
-def test_center_loss_on_real_photos(shared, runner, tmp_path):
-    """The photos that are asked about, and half of the others to learn from, are enough."""
-    clothing = shared / "clothing"
-    asked = set(clothing.joinpath("val.txt").read_text().split())
-    head, *rows = clothing.joinpath("labels.csv").read_text().splitlines(keepends=True)
-    others = [row for row in rows if row.partition(",")[0] not in asked]
-    kept = [row for row in rows if row.partition(",")[0] in asked] + others[::2]
-    (tmp_path / "labels.csv").write_text("".join([head, *kept]))
-    sources = [clothing / "images", "--labels", tmp_path / "labels.csv"]
-    val = ["--val", clothing / "val.txt", "--val-truth", clothing / "val_truth.csv"]
-    fixed = ["--backbone", "efficientnet-lite0", "-o", tmp_path / "m"]
-    arguments = ["train", *sources, *val, *fixed, "--loss", "center", "--epochs", 40]
-    result = runner.invoke(tripletkit, list(map(str, arguments)))
-    assert result.exit_code == 0, result.output
-    record = load_model(tmp_path / "m").record.to_json()
-    scores = record["classification"]
-    assert record["validation"]["trained"]["accuracy"] > 0.89
-    assert scores["trained"]["nearest_neighbors"]["value"] > 0.75
-    assert scores["trained"]["mean_average_precision"]["value"] > 0.7
-    assert scores["training_variance"]["within"] < 0.25 * scores["training_variance"]["between"]

@@ -6,7 +6,6 @@ import importlib.util
 import re
 import runpy
 import shlex
-import shutil
 import subprocess
 import sys
 import warnings
@@ -240,20 +239,3 @@ def run_line(line: str) -> None:
     assert result.exit_code == 0, (line, result.output)
     if output is not None:
         Path(output).write_bytes(result.stdout_bytes)
-
-
-@pytest.mark.integration
-@pytest.mark.slow
-def test_the_pages_are_built_without_a_warning(tmp_path):
-    pytest.importorskip("sphinx")
-    pytest.importorskip("furo")
-    built = tmp_path / "html"
-    done = subprocess.run(
-        [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", DOCS, built],
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "--val-truth" in (built / "command_line.html").read_text(encoding="utf-8")
-    shutil.rmtree(built)

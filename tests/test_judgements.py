@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -203,12 +204,13 @@ def test_a_copy_in_a_folder_that_cannot_be_written_is_read(told, tmp_path):
         folder.chmod(0o700)
 
 
-@pytest.fixture
-def collected(tmp_path, toy_competition):
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory, toy_competition):
     """Sixty images, 200 questions of chance and 200 that a model is said to have chosen."""
     names = [f"p{n:02}.png" for n in range(60)]
     labels = dict(zip(names, toy_competition.labels.tolist(), strict=True))
-    database, asker = start(tmp_path / "judgements.sqlite", names, n_questions=600)
+    path = tmp_path_factory.mktemp("filled") / "judgements.sqlite"
+    database, asker = start(path, names, n_questions=600)
     answer_all(database, asker, "anna", by_label(labels), n=500)
     numbers = database.add_images(names)
     rng = np.random.default_rng(2)
@@ -220,6 +222,11 @@ def collected(tmp_path, toy_competition):
     answer_all(database, asker, "anna", by_label(labels))
     database.close()
     return database.path
+
+
+@pytest.fixture
+def collected(filled, tmp_path):
+    return Path(shutil.copy(filled, tmp_path))
 
 
 def test_train_learns_from_it_and_validates_on_the_random_share(

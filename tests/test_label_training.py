@@ -17,7 +17,7 @@ from tripletkit.model.loss_registry import LOSSES
 from tripletkit.model.settings import HeadSettings
 from tripletkit.training.epochs import share_right, train_head
 from tripletkit.training.head_training import LabelTraining
-from tripletkit.training.unseen_classes import Candidate, candidates_for
+from tripletkit.training.unseen_probe import Candidate, candidates_for
 
 N_CLASSES, N_IMAGES, N_TRAIN = 6, 90, 60
 SMALL = HeadSettings(

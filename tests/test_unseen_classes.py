@@ -18,12 +18,12 @@ from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.embedding import embed
 from tripletkit.model.settings import HeadSettings
 from tripletkit.training.epochs import share_right, train_model
-from tripletkit.training.unseen_classes import (
+from tripletkit.training.unseen_classes import measure_unseen_classes, score_unseen_classes
+from tripletkit.training.unseen_probe import (
     Candidate,
     CandidateScore,
     candidates_for,
     choose_candidate,
-    measure_unseen_classes,
 )
 
 
@@ -156,7 +156,8 @@ def test_a_probe_scores_every_candidate_on_both_worlds(features, rows, recipe, d
     assert dim is None or seen.probe.embeddings.shape == (160, dim)
     record = seen.to_json()
     assert record["test"]["novelty"] == seen.nearness.novelty
-    assert record["n_held_out_images"] == seen.held_out.is_held_out.sum()
+    assert (record["n_rounds"], len(seen.rounds)) == (1, 1)
+    assert record["n_held_out_images"] == seen.rounds[0].is_held_out.sum()
     assert record["groups_from"] == "clusters"
 
 
@@ -164,13 +165,43 @@ def test_a_probed_candidate_is_the_model_that_training_makes(features, rows):
     data = divide(rows)
     settings = HeadSettings.of_recipe("residual", hidden=16, epochs=2)
     seen = measure_unseen_classes(data, features, settings, 0.25)
-    split = seen.held_out.split
+    split = seen.rounds[0].split
     settings = seen.probe.candidate.apply(settings)
     assert settings.frozen_share > 0
     head = train_model(features, data.train.rows[split.train_rows], rows[:0], settings).head
     embeddings = embed(head, features)
     np.testing.assert_allclose(embeddings, seen.probe.embeddings, atol=1e-5)
     assert share_right(embeddings, data.train.rows[split.val_rows], "l2") == seen.trained.accuracy
+
+
+def test_several_trainings_go_without_others_and_answer_together(features, rows, monkeypatch):
+    """As a plain loop has it; a triplet that two are asked about has the mean of their margins."""
+    monkeypatch.setattr(defaults, "UNSEEN_ROUNDS", 4)
+    data, said, told = divide(rows), [], []
+
+    def answer(train, asked):
+        assert not set(data.train.rows[train].ravel()) & set(data.train.rows[asked].ravel())
+        margins = np.random.default_rng(len(said)).normal(size=len(asked))
+        said.append(dict(zip(asked.tolist(), margins.tolist(), strict=True)))
+        return margins
+
+    seen = score_unseen_classes(
+        data, features, 0, 0.25, None, None, answer, lambda *done: told.append(done)
+    )
+    assert len(said) == len(seen.rounds) == 4
+    assert told == [(n, 4) for n in range(5)]
+    held_out = {tuple(np.flatnonzero(each.is_held_out)) for each in seen.rounds}
+    assert len(held_out) > 1
+    asked = {row for margins in said for row in margins}
+    assert max(sum(row in margins for margins in said) for row in asked) > 1
+    right = [
+        np.mean([margins[row] for margins in said if row in margins]) > 0 for row in sorted(asked)
+    ]
+    assert seen.trained.n == seen.frozen.n == len(asked) > max(map(len, said))
+    assert seen.trained.accuracy == pytest.approx(np.mean(right))
+    assert seen.to_json()["n_held_out_images"] == len(
+        {image for all_ in held_out for image in all_}
+    )
 
 
 def test_kinds_are_the_classes_of_labelled_images(features, rows):
@@ -180,11 +211,11 @@ def test_kinds_are_the_classes_of_labelled_images(features, rows):
     data = divide(rows, labels=label(of_image))
     seen = measure_unseen_classes(data, features, HeadSettings(hidden=16, epochs=1), 0.25)
     assert seen.to_json()["groups_from"] == "classes"
-    assert seen.held_out.n_groups == 4
-    is_held_out = seen.held_out.is_held_out
+    assert seen.rounds[0].n_groups == 4
+    is_held_out = seen.rounds[0].is_held_out
     assert not is_held_out[:16].any()
     held_out = set(of_image[is_held_out])
-    assert len(held_out) == seen.held_out.n_held_out_classes
+    assert len(held_out) == seen.rounds[0].n_held_out_classes
     used = np.unique(np.concatenate([data.train.rows, data.val.rows]))
     assert is_held_out[used].tolist() == [of_image[image] in held_out for image in used]
 

@@ -210,12 +210,14 @@ SHIFTED_SHARE = 0.25
 
 # Share of the images that is held out as whole classes, to see how a model does on classes that
 # training has not seen; the clusters that images are divided into, the fewest that are of use,
-# images in one on average, and how often those held out are drawn.
+# images in one on average, how often those held out are drawn, and how many of an ensemble's
+# trainings go without others: one of them asks of two or three kinds, which says little.
 UNSEEN_FRACTION = 0.25
 N_CLUSTERS = 12
 MIN_CLUSTERS = 4
 MIN_GROUP_IMAGES = 5
 UNSEEN_DRAWS = 50
+UNSEEN_ROUNDS = 3
 
 # Embeddings of length 1 whose mean distance is below this are alike; trained ones are near 1.
 COLLAPSE_SPREAD = 0.01

@@ -14,6 +14,7 @@ Stages = Callable[[str], Progress]
 _UNITS = {
     "held-out draws": "draw",
     "learning curve": "training",
+    "unseen classes": "training",
     "heads": "head",
     "epoch": "step",
 }

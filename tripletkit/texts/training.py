@@ -115,12 +115,14 @@ def _describe_unseen_classes(unseen_classes: UnseenClasses) -> str:
         _score_row("trained embeddings", unseen_classes.trained),
         _score_row("frozen features, cosine", unseen_classes.frozen),
     ]
-    held_out = unseen_classes.held_out
+    first, *others = unseen_classes.rounds
+    times = f"{len(others) + 1} times more, each time without about"
+    times = times if others else "once more without"
+    kinds = f"{first.n_held_out_classes} of {first.n_groups} {unseen_classes.groups_from}"
+    n_images = f"{unseen_classes.n_held_out_images:,} images{' in all' if others else ''}"
     notes = [
         align_columns(table, right=[1, 4]),
-        f"Trained once more without {held_out.n_held_out_classes} of {held_out.n_groups} "
-        f"{unseen_classes.groups_from} of images ({int(held_out.is_held_out.sum()):,} images), and "
-        "asked about these.",
+        f"Trained {times} {kinds} of images ({n_images}), and asked about these.",
     ]
     if (nearness := unseen_classes.nearness) is not None:
         notes.append(

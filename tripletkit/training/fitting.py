@@ -247,6 +247,7 @@ def _fit_ensemble(
                 test_features,
                 loss_weights,
                 answer,
+                stages("unseen classes"),
             )
         except SplitError as error:
             warnings.warn(

@@ -136,14 +136,12 @@ class HeadTraining(Training):
         self._loss_weights = loss_weights
         self._order = np.random.default_rng(settings.seed)
         n_features, is_weighted = features.shape[1], loss_weights is not None
+        form, squared = form_of(settings), self._recipe.squared
         self._compiled = borrow(
             self,
-            ("triplets", n_features, is_weighted, form_of(settings)),
+            ("triplets", n_features, is_weighted, form),
             lambda: _CompiledEpoch(
-                build_body(n_features, settings),
-                settings,
-                self._recipe.squared,
-                is_weighted=is_weighted,
+                build_body(n_features, form), form, squared, is_weighted=is_weighted
             ),
         )
         self._take_body(self._compiled.body)
@@ -185,21 +183,21 @@ class LabelTraining(Training):
         self._classes = labels.classes
         self._epoch = 0
         self._batches = batches or make_batches(train_rows, labels.of_image, settings)
-        objective = self._make_objective()
-        n_features = features.shape[1]
+        objective = self._make_objective(settings)
+        n_features, form = features.shape[1], form_of(settings)
         body, self._learner = borrow(
             self,
-            ("labels", n_features, self.n_classes, form_of(settings)),
+            ("labels", n_features, self.n_classes, form),
             lambda: _compile_learner(
-                build_body(n_features, settings), self._make_objective(), settings.learning_rate
+                build_body(n_features, form), self._make_objective(form), form.learning_rate
             ),
         )
         self._take_body(body)
         self._learner.begin(objective)
 
-    def _make_objective(self) -> Objective:
+    def _make_objective(self, settings: HeadSettings) -> Objective:
         dim = self._kept.output_shape[-1]
-        return Objective(self._settings, self.n_classes, dim, squared=self._recipe.squared)
+        return Objective(settings, self.n_classes, dim, squared=self._recipe.squared)
 
     def run_epoch(self) -> tuple[float, float]:
         """Go once over the batches; return mean loss and share of violations."""

@@ -12,12 +12,30 @@ from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import HeadSettings
 
 T = TypeVar("T")
 
 # Forms that are kept; a training has one or two, and each holds a head and its optimizer.
-_MAX_FORMS = 4
+_MAX_FORMS = 8
+# The length of a training, what its batches are, and what is made of the heads afterwards.
+_OUTSIDE_STEPS = (
+    "seed",
+    "epochs",
+    "patience",
+    "classes_per_batch",
+    "images_per_class",
+    "inject_positives",
+    "refresh",
+    "flip",
+    "shift",
+    "members",
+    "mlp_members",
+    "strength",
+    "frozen_share",
+)
+_USUAL = HeadSettings()
 _idle: OrderedDict[Hashable, list[Any]] = OrderedDict()
 
 
@@ -36,8 +54,14 @@ def borrow(owner: object, form: Hashable, make: Callable[[], T]) -> T:
 
 
 def form_of(settings: HeadSettings) -> HeadSettings:
-    """Return settings without what decides no compiled step: seed and length of a training."""
-    return replace(settings, seed=0, epochs=1, patience=1)
+    """Return settings with the usual values of all that decides no compiled step.
+
+    A step is compiled from these, so that it cannot depend on anything else.
+    """
+    usual = {name: getattr(_USUAL, name) for name in _OUTSIDE_STEPS}
+    if get_recipe(settings.recipe).compresses:
+        usual["dim"] = None
+    return replace(settings, **usual)
 
 
 def _give_back(form: Hashable, compiled: object) -> None:
