@@ -42,7 +42,7 @@ def make_features() -> np.ndarray:
 
 def make_features_and_quick_heads() -> np.ndarray:
     """Features, in a process of its own, whose heads are to be trained for a moment only."""
-    defaults.COMMITTEE_MAX_EPOCHS, defaults.COMMITTEE_HIDDEN = 4, 16
+    defaults.COMMITTEE_MAX_EPOCHS, defaults.COMMITTEE_HIDDEN = 2, 16
     return make_features()
 
 
@@ -121,7 +121,7 @@ def test_it_chooses_what_it_is_unsure_of(collected, way, monkeypatch):
     pytest.importorskip("tensorflow")
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
     # Heads of little training are unsure enough, and quick.
-    monkeypatch.setattr(defaults, "COMMITTEE_MAX_EPOCHS", 4)
+    monkeypatch.setattr(defaults, "COMMITTEE_MAX_EPOCHS", 2)
     monkeypatch.setattr(defaults, "COMMITTEE_HIDDEN", 16)
     database, asker = collected
     answer_all(database, asker, "anna", by_label(LABELS), n=120)

@@ -1,8 +1,6 @@
 """`tripletkit score` as a script and as a person sees it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -143,31 +141,6 @@ def test_score_refuses_triplets_of_another_file(runner, predictions, truth, tmp_
     )
     assert result.exit_code == 1
     assert "preds.csv:3: expected the question (x.jpg, y.jpg, z.jpg) of" in result.stderr
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        "score preds.csv truth.csv",
-        "compare preds.csv answers.txt truth.csv",
-        "check-answers preds.csv test.txt",
-        "controls test.txt test.txt",
-    ],
-)
-def test_evaluation_never_imports_tensorflow(arguments, predictions, truth, labels, tmp_path):
-    (tmp_path / "test.txt").write_text(
-        "".join(" ".join(line.split(",")[:3]) + "\n" for line in PREDICTIONS.splitlines()[1:])
-    )
-    program = (
-        "import sys\nfrom tripletkit.cli.main import tripletkit\n"
-        f"tripletkit({arguments.split()}, standalone_mode=False)\n"
-        "assert not {'tensorflow', 'keras'} & set(sys.modules)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.shared

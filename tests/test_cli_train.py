@@ -354,7 +354,7 @@ def test_a_folder_whose_name_is_not_utf8_works(train, runner, toy_competition, t
 
 
 @pytest.mark.slow
-def test_auto_says_which_backbone_and_why(runner, toy_competition, tmp_path, monkeypatch):
+def test_auto_says_which_backbone_and_why(runner, toy_images, triplet_file, tmp_path, monkeypatch):
     def nowhere(_backbone):
         raise BackboneError("the weights of resnet50 are nowhere")
 
@@ -363,8 +363,8 @@ def test_auto_says_which_backbone_and_why(runner, toy_competition, tmp_path, mon
         tripletkit,
         [
             "train",
-            str(toy_competition.train),
-            str(toy_competition.images),
+            str(triplet_file),
+            str(toy_images),
             "-o",
             str(tmp_path / "m"),
             "--epochs",

@@ -163,15 +163,21 @@ class Page:
         """Do something that ends with the page ready for the next answer, one answer on."""
         before = self.done()
         act()
-        # The last answer leads to another page: the count and the address may be of two pages.
-        self.wait_until(lambda: self.finished() or self.done() not in (before, None))
-        if self.finished():
-            return
-        self.wait_until(lambda: self.finished() or self.is_ready())
-        if self.finished():
-            return
-        if self.done() % 50 == 0 and self.run("return document.getElementById('pause').open"):
+        self.wait_until(lambda: self.has_moved_on(before))
+        if self.run("const pause = document.getElementById('pause'); return pause && pause.open"):
             self.driver.find_element("css selector", "#pause button").click()
+
+    def has_moved_on(self, n_answers):
+        """Return whether it is ready for another answer than the one after so many, or done.
+
+        In one call: asked for one by one, the parts of the answer may be of two pages.
+        """
+        return self.run(
+            "const [bar, undecided] = ['bar', 'neither'].map((id) => document.getElementById(id));"
+            "return location.pathname.endsWith('/done') ||"
+            " Boolean(bar && undecided) && bar.value !== arguments[0] && !undecided.disabled",
+            n_answers,
+        )
 
     def finished(self):
         return self.driver.current_url.endswith("/done")
@@ -196,20 +202,20 @@ def standing(database):
 def test_two_judges_answer_and_the_server_dies_in_the_middle(serve, browse, runner, tmp_path):
     from selenium.webdriver.common.keys import Keys
 
-    options = ["--judge", "anna", "--judge", "ben", "-n", 60]
+    options = ["--judge", "anna", "--judge", "ben", "-n", 40, "--pause-every", 20]
     server = serve(*options)
     anna = Page(browse(), server.links["anna"])
     ben_driver = browse(390, 844)
     ben_driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
     ben = Page(ben_driver, server.links["ben"])
     keys = [Keys.ARROW_LEFT, Keys.ARROW_RIGHT, Keys.ARROW_DOWN]
-    for number in range(30):
+    for number in range(20):
         anna.after(lambda number=number: anna.press(keys[number % 3]))
         ben.after(lambda number=number: ben.tap(("left", "right", "neither")[number % 3]))
     # Taken back and answered otherwise, by key and by button.
     before = anna.screen()
     anna.after(lambda: anna.press(Keys.BACKSPACE))
-    assert anna.done() == 29
+    assert anna.done() == 19
     assert anna.screen() != before
     assert "Taken back" in anna.said()
     anna.after(lambda: anna.press(Keys.ARROW_LEFT))
@@ -219,15 +225,15 @@ def test_two_judges_answer_and_the_server_dies_in_the_middle(serve, browse, runn
 
     # The server dies; what is answered meanwhile is kept in the page and sent to the next one.
     acknowledged = standing(server.database)
-    assert len(acknowledged) == 60
+    assert len(acknowledged) == 40
     server.kill()
     screen = anna.screen()
     anna.press(Keys.ARROW_RIGHT)
     anna.wait_until(lambda: "No connection" in anna.said())
     assert anna.screen() == screen
     server = serve(*options, port=server.port)
-    assert standing(server.database)[:60] == acknowledged
-    anna.wait_until(lambda: anna.done() == 31)
+    assert standing(server.database)[:40] == acknowledged
+    anna.wait_until(lambda: anna.done() == 21)
     anna.wait_ready()
     assert anna.said() == ""
 
@@ -235,12 +241,12 @@ def test_two_judges_answer_and_the_server_dies_in_the_middle(serve, browse, runn
     ben.driver.execute_script(
         "for (const side of ['left', 'left', 'right']) document.getElementById(side).click()"
     )
-    ben.wait_until(lambda: ben.done() == 31)
+    ben.wait_until(lambda: ben.done() == 21)
     ben.wait_ready()
     screen = ben.screen()
     ben.driver.refresh()
     ben.wait_ready()
-    assert (ben.screen(), ben.done()) == (screen, 31)
+    assert (ben.screen(), ben.done()) == (screen, 21)
 
     for page in (anna, ben):
         mouse_page = page is anna
@@ -254,15 +260,15 @@ def test_two_judges_answer_and_the_server_dies_in_the_middle(serve, browse, runn
         assert page.errors() == []
 
     answers = standing(server.database)
-    assert len(answers) == 120
-    assert len({screen for screen, *_ in answers}) == 120
+    assert len(answers) == 80
+    assert len({screen for screen, *_ in answers}) == 80
     of_anna = [row for row in answers if row[1] == 1]
-    assert len(of_anna) == 60
+    assert len(of_anna) == 40
     methods = [row[4] for row in of_anna]
-    assert methods.count("keyboard") == 31
-    assert methods.count("mouse") == 29
+    assert methods.count("keyboard") == 21
+    assert methods.count("mouse") == 19
     assert {row[4] for row in answers if row[1] == 2} <= {"touch", "keyboard"}
-    assert sum(row[4] == "touch" for row in answers) >= 58
+    assert sum(row[4] == "touch" for row in answers) >= 38
     assert all(0 < row[5] < 60_000 for row in answers)
     with closing(sqlite3.connect(server.database)) as connection:
         (n_undone,) = connection.execute(
@@ -275,7 +281,7 @@ def test_two_judges_answer_and_the_server_dies_in_the_middle(serve, browse, runn
         "cant-tell",
     }
     log = server.stop()
-    assert "Stopped. 120 answers" in log
+    assert "Stopped. 80 answers" in log
     for link in server.links.values():
         assert link.rpartition("/")[2] not in log
     result = runner.invoke(tripletkit, ["judges", str(server.database)])
@@ -369,7 +375,7 @@ def test_a_pause_is_not_counted_and_the_next_images_are_there(serve, browse):
     page.press(Keys.ESCAPE)
     page.after(lambda: page.press(Keys.ARROW_LEFT))
     assert standing(server.database)[0][5] < 1400
-    page.after(lambda: page.press(Keys.ARROW_LEFT))
+    page.press(Keys.ARROW_LEFT)
     page.wait_until(lambda: page.run("return document.getElementById('pause').open"))
     assert "2 answers are saved" in page.driver.find_element("id", "pause-text").text
 
@@ -496,6 +502,7 @@ def test_fits_the_screen(looks, tmp_path, width, height, scale, scheme, kind):
 
 
 def test_without_scripts_a_form_does_it(serve, browse):
+    from selenium.common.exceptions import WebDriverException
     from selenium.webdriver.support.expected_conditions import staleness_of
     from selenium.webdriver.support.ui import WebDriverWait
 
@@ -507,7 +514,9 @@ def test_without_scripts_a_form_does_it(serve, browse):
     for side in ("left", "neither", "right"):
         button = driver.find_element("id", side)
         button.click()
-        WebDriverWait(driver, 10).until(staleness_of(button))
+        # Between two pages the driver may not say whose the button is.
+        waiting = WebDriverWait(driver, 10, ignored_exceptions=[WebDriverException])
+        waiting.until(staleness_of(button))
     assert "Thank you" in driver.find_element("tag name", "h1").text
     assert [row[3:5] for row in standing(server.database)] == [
         ("left", "form"),

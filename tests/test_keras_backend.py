@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 
@@ -21,13 +22,21 @@ SLOW = {"keras", "tensorflow"}
 DOOR = "features/keras_backend.py"
 
 BUILD = """
-import os, sys
+import os, sys, tempfile
 import tripletkit
 before = os.environ.get("KERAS_BACKEND")
 from tripletkit.model.heads import build_head
 head = build_head(4, 3, 2, 0.5)
 import keras
 print(before, keras.config.backend(), head.output_shape)
+print(tempfile.NamedTemporaryFile(delete=False).name)
+"""
+# Stands for Keras, which runs on what the variable says and takes seconds to load.
+KERAS = """
+import os
+from types import SimpleNamespace
+used = os.environ["KERAS_BACKEND"]
+config = SimpleNamespace(backend=lambda: used)
 """
 
 
@@ -68,13 +77,33 @@ def test_keras_and_tensorflow_are_imported_through_one_door():
     assert importing == [DOOR]
 
 
-@pytest.mark.integration
-def test_the_library_chooses_tensorflow_where_nothing_is_said_of_a_backend(tmp_path):
+class Built(NamedTuple):
+    """A process that built a network by the library, and its folder of temporary files."""
+
+    process: subprocess.CompletedProcess
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    home, folder = (tmp_path_factory.mktemp(name) for name in ("home", "temporary"))
     # Keras's own file says otherwise; it counts only where nobody sets the variable.
-    (tmp_path / "keras.json").write_text(json.dumps({"backend": "jax"}))
-    done = run(BUILD, KERAS_HOME=str(tmp_path))
-    assert done.stdout == "None tensorflow (None, 2)\n", done.stderr
-    assert done.stderr == ""
+    (home / "keras.json").write_text(json.dumps({"backend": "jax"}))
+    return Built(run(BUILD, KERAS_HOME=str(home), TMPDIR=str(folder)), folder)
+
+
+@pytest.mark.integration
+def test_the_library_chooses_tensorflow_where_nothing_is_said_of_a_backend(built):
+    assert built.process.stdout.startswith("None tensorflow (None, 2)\n"), built.process.stderr
+    assert built.process.stderr == ""
+
+
+@pytest.mark.integration
+def test_what_libraries_write_lands_in_the_private_folder(built):
+    """TensorFlow leaves the code that it generates where its process is killed."""
+    name = Path(built.process.stdout.splitlines()[-1])
+    assert name.parent.parent == built.folder
+    assert list(built.folder.iterdir()) == []
 
 
 @pytest.mark.integration
@@ -104,7 +133,10 @@ def test_a_keras_that_was_imported_with_another_backend_is_refused(monkeypatch):
 
 
 @pytest.mark.integration
-def test_the_command_takes_tensorflow_whatever_other_programs_are_told():
+def test_the_command_takes_tensorflow_whatever_other_programs_are_told(tmp_path):
+    (tmp_path / "tensorflow.py").touch()
+    (tmp_path / "keras.py").write_text(KERAS)
+    paths = filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")])
     done = run(
         "import sys\n"
         "from tripletkit.__main__ import main\n"
@@ -120,5 +152,6 @@ def test_the_command_takes_tensorflow_whatever_other_programs_are_told():
         "print()\n"
         "print(keras.config.backend())\n",
         KERAS_BACKEND="jax",
+        PYTHONPATH=os.pathsep.join(paths),
     )
     assert (done.stdout.splitlines()[-1], done.returncode) == ("tensorflow", 0), done.stderr

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked_commands import run_watched
 
 import tripletkit
 
@@ -23,17 +24,20 @@ ROOMS = (
 SLOW = {"tensorflow", "keras"}
 MAY_IMPORT_SLOW = ("features", "model", "losses", "mining", "training")
 # Without images there is nothing to compute, so these never wait for TensorFlow.
-QUICK = [
-    ["--help"],
-    ["score", "answers.txt"],
-    ["audit", "triplets.txt"],
-    ["split", "triplets.txt", "-o", "parts", "--by", "component"],
-    ["compare", "answers.txt", "other.txt", "truth.txt"],
-    ["controls", "triplets.txt", "triplets.txt"],
-    ["check-answers", "answers.txt", "triplets.txt"],
-    ["backbones"],
-    ["cache", "info"],
-]
+QUICK = (
+    "--help",
+    "score answers.txt",
+    "score predictions.csv truth.txt",
+    "audit triplets.txt",
+    "split triplets.txt -o parts --by component",
+    "compare answers.txt other.txt truth.txt",
+    "compare predictions.csv other.txt truth.txt",
+    "controls triplets.txt triplets.txt",
+    "check-answers answers.txt triplets.txt",
+    "check-answers predictions.csv triplets.txt",
+    "backbones",
+    "cache info",
+)
 
 MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
@@ -142,31 +146,26 @@ def test_no_file_is_longer_than_a_reader_can_hold():
     assert sum(n for name, n in lengths.items() if room_of(name) == "cli") <= 4500
 
 
-@pytest.mark.integration
-@pytest.mark.parametrize("arguments", QUICK, ids=lambda arguments: arguments[0])
-def test_quick_commands_never_load_tensorflow(arguments, tmp_path):
-    (tmp_path / "triplets.txt").write_text("".join(f"a{n} b{n} c{n}\n" for n in range(10)))
+@pytest.fixture(scope="module")
+def quick_runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quick")
+    rows = [f"a{n} b{n} c{n}" for n in range(10)]
+    (folder / "triplets.txt").write_text("".join(f"{row}\n" for row in rows))
     for name in ("answers.txt", "other.txt", "truth.txt"):
-        (tmp_path / name).write_text("1\n0\n" * 5)
-    script = (
-        "import sys\n"
-        "from tripletkit.cli.main import tripletkit\n"
-        "try:\n"
-        "    tripletkit(sys.argv[1:], prog_name='tripletkit')\n"
-        "finally:\n"
-        "    slow = {'tensorflow', 'keras', 'torch'} & set(sys.modules)\n"
-        "    print(sorted(slow), file=sys.stderr)\n"
+        (folder / name).write_text("1\n0\n" * 5)
+    predictions = [f"{row.replace(' ', ',')},1,0.5\n" for row in rows]
+    (folder / "predictions.csv").write_text("a,b,c,prediction,margin\n" + "".join(predictions))
+    commands = {words: words.split() for words in QUICK}
+    return run_watched(
+        commands, {"tensorflow", "keras", "torch"}, folder, ["pandas", "scipy.stats"]
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines()[-1] == "[]"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("words", QUICK)
+def test_quick_commands_never_load_tensorflow(quick_runs, words):
+    assert quick_runs[words].code == 0, quick_runs[words].stderr
+    assert quick_runs[words].loaded == []
 
 
 @pytest.mark.integration

@@ -2,59 +2,46 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import shutil
 
 import pytest
 import tiny_backbone as tiny
+from click.testing import CliRunner
+from forked_commands import run_watched
 
 from tripletkit import defaults
-
-# Registers the tiny backbone without starting Keras, and says what was loaded.
-SCRIPT = """
-import sys
-sys.path.insert(0, {tests!r})
-import tiny_backbone
-tiny_backbone.register()
 from tripletkit.cli.main import tripletkit
-try:
-    tripletkit(sys.argv[1:], prog_name="tripletkit")
-finally:
-    print(sorted({{"tensorflow", "keras", "onnx"}} & set(sys.modules)), file=sys.stderr)
-"""
+
+WARM = (
+    "predict;predict --frozen;neighbors;neighbors --backbone;embed;classify;mine;report;plot;"
+    "collage"
+).split(";")
+PRELOADED = "pandas scipy.stats sklearn.decomposition matplotlib.figure onnxruntime".split()
 
 
 @pytest.fixture(scope="module")
-def warm(toy_model, toy_competition, tiny_weights, tmp_path_factory):
-    """Run a command in a process of its own, with the features of all images stored."""
+def runs(toy_model, toy_competition, tiny_weights, tiny_networks, tmp_path_factory):
+    """Each command's run, with the network at hand and the features of all images stored."""
     cache = tmp_path_factory.mktemp("warm_cache")
     folder = tmp_path_factory.mktemp("warm")
-
-    def run(*arguments):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv(tiny.WEIGHTS_VARIABLE, str(tiny_weights))
-            patch.setenv(defaults.CACHE_VARIABLE, str(cache))
-            script = SCRIPT.format(tests=tiny.__file__.rpartition("/")[0])
-            done = subprocess.run(
-                [sys.executable, "-c", script, *map(str, arguments)],
-                cwd=folder,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=120,
-            )
-        assert done.returncode == 0, done.stderr
-        return done.stderr.splitlines()[-1]
-
+    shutil.copytree(tiny_networks, cache / tiny_networks.name)
     images = toy_competition.images
-    labels = folder / "labels.csv"
     rows = [f"p{number:02}.png,{label}\n" for number, label in enumerate(toy_competition.labels)]
-    labels.write_text("name,label\n" + "".join(rows))
-    cold = run("embed", images, "-o", "cold.npz", "--model", toy_model)
-    # The network was made for the first time, by Keras.
-    assert cold == "['keras', 'onnx', 'tensorflow']"
-    run.folder = folder
-    return run
+    (folder / "labels.csv").write_text("name,label\n" + "".join(rows))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(tiny.WEIGHTS_VARIABLE, str(tiny_weights))
+        patch.setenv(defaults.CACHE_VARIABLE, str(cache))
+        tiny.register()
+        embed = ["embed", images, "-o", folder / "stored.npz", "--model", toy_model]
+        cold = CliRunner().invoke(tripletkit, [*map(str, embed)])
+        tiny.unregister()
+        assert cold.exit_code == 0, cold.output
+        return run_watched(
+            commands(images, toy_model, toy_competition),
+            {"tensorflow", "keras", "onnx"},
+            folder,
+            PRELOADED,
+        )
 
 
 def commands(images, model, competition):
@@ -71,14 +58,18 @@ def commands(images, model, competition):
         "report": ["report", model, "-o", "report.html"],
         "plot": ["plot", "map", model, "-o", "plot.svg"],
         "collage": ["collage", competition.test, images, "-o", "c.png"],
+        "cold": ["embed", images, "-o", "c.npz", "--model", model, "--cache", "cold"],
     }
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(
-    "name",
-    "predict;predict --frozen;neighbors;neighbors --backbone;embed;classify;mine;report;plot;"
-    "collage".split(";"),
-)
-def test_warm_commands_never_load_tensorflow(warm, toy_model, toy_competition, name):
-    assert warm(*commands(toy_competition.images, toy_model, toy_competition)[name]) == "[]"
+@pytest.mark.parametrize("name", WARM)
+def test_warm_commands_never_load_tensorflow(runs, name):
+    assert runs[name].code == 0, runs[name].stderr
+    assert runs[name].loaded == []
+
+
+@pytest.mark.integration
+def test_a_network_that_is_not_at_hand_is_made_by_keras(runs):
+    # So the commands above would be seen to load it.
+    assert runs["cold"].loaded == ["keras", "tensorflow"]

@@ -241,7 +241,7 @@ def _band_to_rgb(image: Image.Image) -> Image.Image:
 
 def _scale_16_bit(image: Image.Image) -> Image.Image:
     """Scale 0..65535 to 0..255; Pillow's own conversion clips at 255."""
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
+    values = np.asarray(image)
+    if values.dtype.kind != "u" and (values.min() < 0 or values.max() > 65535):
         raise ValueError("32-bit integer pixels have no defined white; save it with 16 bits")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
