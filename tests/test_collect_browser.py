@@ -202,20 +202,20 @@ def standing(database):
 def test_two_judges_answer_and_the_server_dies_in_the_middle(serve, browse, runner, tmp_path):
     from selenium.webdriver.common.keys import Keys
 
-    options = ["--judge", "anna", "--judge", "ben", "-n", 40, "--pause-every", 20]
+    options = ["--judge", "anna", "--judge", "ben", "-n", 60, "--pause-every", 20]
     server = serve(*options)
     anna = Page(browse(), server.links["anna"])
     ben_driver = browse(390, 844)
     ben_driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
     ben = Page(ben_driver, server.links["ben"])
     keys = [Keys.ARROW_LEFT, Keys.ARROW_RIGHT, Keys.ARROW_DOWN]
-    for number in range(20):
+    for number in range(30):
         anna.after(lambda number=number: anna.press(keys[number % 3]))
         ben.after(lambda number=number: ben.tap(("left", "right", "neither")[number % 3]))
     # Taken back and answered otherwise, by key and by button.
     before = anna.screen()
     anna.after(lambda: anna.press(Keys.BACKSPACE))
-    assert anna.done() == 19
+    assert anna.done() == 29
     assert anna.screen() != before
     assert "Taken back" in anna.said()
     anna.after(lambda: anna.press(Keys.ARROW_LEFT))
@@ -225,15 +225,15 @@ def test_two_judges_answer_and_the_server_dies_in_the_middle(serve, browse, runn
 
     # The server dies; what is answered meanwhile is kept in the page and sent to the next one.
     acknowledged = standing(server.database)
-    assert len(acknowledged) == 40
+    assert len(acknowledged) == 60
     server.kill()
     screen = anna.screen()
     anna.press(Keys.ARROW_RIGHT)
     anna.wait_until(lambda: "No connection" in anna.said())
     assert anna.screen() == screen
     server = serve(*options, port=server.port)
-    assert standing(server.database)[:40] == acknowledged
-    anna.wait_until(lambda: anna.done() == 21)
+    assert standing(server.database)[:60] == acknowledged
+    anna.wait_until(lambda: anna.done() == 31)
     anna.wait_ready()
     assert anna.said() == ""
 
@@ -241,12 +241,12 @@ def test_two_judges_answer_and_the_server_dies_in_the_middle(serve, browse, runn
     ben.driver.execute_script(
         "for (const side of ['left', 'left', 'right']) document.getElementById(side).click()"
     )
-    ben.wait_until(lambda: ben.done() == 21)
+    ben.wait_until(lambda: ben.done() == 31)
     ben.wait_ready()
     screen = ben.screen()
     ben.driver.refresh()
     ben.wait_ready()
-    assert (ben.screen(), ben.done()) == (screen, 21)
+    assert (ben.screen(), ben.done()) == (screen, 31)
 
     for page in (anna, ben):
         mouse_page = page is anna
@@ -260,15 +260,15 @@ def test_two_judges_answer_and_the_server_dies_in_the_middle(serve, browse, runn
         assert page.errors() == []
 
     answers = standing(server.database)
-    assert len(answers) == 80
-    assert len({screen for screen, *_ in answers}) == 80
+    assert len(answers) == 120
+    assert len({screen for screen, *_ in answers}) == 120
     of_anna = [row for row in answers if row[1] == 1]
-    assert len(of_anna) == 40
+    assert len(of_anna) == 60
     methods = [row[4] for row in of_anna]
-    assert methods.count("keyboard") == 21
-    assert methods.count("mouse") == 19
+    assert methods.count("keyboard") == 31
+    assert methods.count("mouse") == 29
     assert {row[4] for row in answers if row[1] == 2} <= {"touch", "keyboard"}
-    assert sum(row[4] == "touch" for row in answers) >= 38
+    assert sum(row[4] == "touch" for row in answers) >= 58
     assert all(0 < row[5] < 60_000 for row in answers)
     with closing(sqlite3.connect(server.database)) as connection:
         (n_undone,) = connection.execute(
@@ -281,7 +281,7 @@ def test_two_judges_answer_and_the_server_dies_in_the_middle(serve, browse, runn
         "cant-tell",
     }
     log = server.stop()
-    assert "Stopped. 80 answers" in log
+    assert "Stopped. 120 answers" in log
     for link in server.links.values():
         assert link.rpartition("/")[2] not in log
     result = runner.invoke(tripletkit, ["judges", str(server.database)])
