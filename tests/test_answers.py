@@ -227,6 +227,7 @@ def test_answers_as_a_table_have_the_columns_of_the_file():
     assert bare.to_dict("list") == {"prediction": [1]}
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     st.lists(names, min_size=1, max_size=6, unique=True),
@@ -243,6 +244,7 @@ def test_answers_survive_writing_and_reading(names, answered):
     check_same_questions(answers, triplets)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.floats(width=32, allow_infinity=False, allow_nan=False), min_size=1))
 def test_format_decimals_is_the_shortest_text_that_reads_back(values):

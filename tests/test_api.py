@@ -163,6 +163,7 @@ def test_all_ways_to_give_triplets_train_the_same_model(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_training_warns_and_records_what_it_was_given(toy_competition, tiny_backbone, frame):
     with pytest.warns(tk.TripletkitWarning) as warned:
         model = tk.train(frame, toy_competition.images, seed=3, val_fraction=0.1, **QUICK)
@@ -192,6 +193,7 @@ def test_all_ways_to_give_labels_are_one(
     assert model.record.inputs.triplets is None
 
 
+@pytest.mark.slow
 def test_votes_and_validation_are_taken_from_arrays(toy_competition, tiny_backbone, frame):
     truth = pd.read_csv(toy_competition.truth)["label"].to_numpy()
     votes = np.tile([[3, 1]], (len(frame), 1))
@@ -368,6 +370,7 @@ def test_neighbors_are_those_of_the_command(model, toy_competition, toy_model, r
         model.neighbors(known, known, k=0)
 
 
+@pytest.mark.slow
 def test_a_model_in_memory_is_saved_and_loaded(
     toy_competition, toy_model, tiny_backbone, frame, tmp_path
 ):
@@ -485,6 +488,7 @@ def test_what_does_not_belong_together_is_refused(call, message):
         call()
 
 
+@pytest.mark.slow
 def test_controls_audit_and_split_are_those_of_the_commands(toy_competition, frame, run, tmp_path):
     train, test = toy_competition.train, toy_competition.test
     out = json.loads(run("controls", train, test, "--truth", toy_competition.truth, "--json"))

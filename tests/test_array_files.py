@@ -35,6 +35,7 @@ def test_arrays_come_back(tmp_path):
     assert same(read_array_file(write(tmp_path / "a.npz", **ARRAYS)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bit", range(8))
 def test_a_flipped_bit_never_changes_an_array(tmp_path, bit):
     path = write(tmp_path / "a.npz", **ARRAYS)

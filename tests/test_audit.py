@@ -134,6 +134,7 @@ def test_audit_against_a_file_without_anything_in_common(scan):
 small_rows = st.lists(st.tuples(*[st.sampled_from("abcde")] * 3), min_size=1, max_size=12)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(small_rows, small_rows)
 def test_audit_counts_equal_loops(tmp_path_factory, ours, theirs):
@@ -262,6 +263,7 @@ def test_hash_hardly_moves_with_size(tmp_path):
     assert np.bitwise_count(whole ^ reduced) <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_audit_of_the_competition_files(shared):
     folder = shared / "food_triplets"

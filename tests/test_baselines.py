@@ -99,6 +99,7 @@ def test_describe_trap_speaks_only_when_names_do_as_well():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 @pytest.mark.parametrize(
     ("by_component", "memory", "popularity", "names_only"),

@@ -80,6 +80,7 @@ def test_every_command_takes_the_store(run, runner, images, tmp_path, encoder):
     assert json.loads(info.stdout)["spaces"][0]["n_images"] == 60
 
 
+@pytest.mark.slow
 def test_train_and_predict_read_the_named_images_alone(
     run, runner, toy_competition, tmp_path, tiny_backbone
 ):
@@ -162,6 +163,7 @@ def test_a_list_names_paths_from_its_own_folder(run, images, tmp_path):
         list_sources(listed)
 
 
+@pytest.mark.slow
 def test_several_networks_depths_and_views_each_have_their_space(
     run, images, tmp_path, runner, tiny_backbone
 ):

@@ -52,6 +52,7 @@ def shuffled(toy_competition, tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_train_says_when_held_out_draws_show_no_gain(
     runner, tiny_backbone, toy_competition, tmp_path, shuffled
 ):
@@ -65,6 +66,7 @@ def test_train_says_when_held_out_draws_show_no_gain(
     assert ("no better than the frozen features" in result.stderr) == is_worse
 
 
+@pytest.mark.slow
 def test_chance_order_is_not_suspected_of_a_split_of_ones_own(
     runner, tiny_backbone, toy_competition, tmp_path, shuffled
 ):

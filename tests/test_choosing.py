@@ -31,6 +31,7 @@ def test_deal_question_spreads_over_the_images():
     assert times.max() - times.min() <= 1
 
 
+@pytest.mark.slow
 def test_deal_question_is_as_likely_to_ask_one_thing_as_another():
     rng = np.random.default_rng(1)
     times, counts = np.zeros(4, dtype=int), {}

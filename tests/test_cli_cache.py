@@ -143,6 +143,7 @@ def test_a_damaged_vector_is_said_as_a_warning(runner, filled, toy_competition, 
     assert "Features: 1 images computed, 59 from the store." in result.stderr
 
 
+@pytest.mark.slow
 def test_written_networks_go_with_the_store(
     runner, toy_competition, tiny_backbone, tmp_path, monkeypatch
 ):

@@ -23,6 +23,7 @@ def classify(runner, tiny_backbone, labels_file, toy_competition):
     return run
 
 
+@pytest.mark.slow
 def test_trained_embeddings_stand_beside_frozen_features(
     classify, toy_model, toy_competition, tmp_path
 ):

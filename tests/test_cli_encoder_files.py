@@ -30,6 +30,7 @@ def run(runner):
     return run
 
 
+@pytest.mark.slow
 def test_a_model_of_a_file_answers_without_it(run, encoder, toy_competition, tmp_path):
     model = tmp_path / "m"
     data = toy_competition
@@ -60,6 +61,7 @@ def test_what_is_not_said_names_the_flag(runner, encoder, toy_competition, tmp_p
     assert "--preprocess size=224," in result.stderr
 
 
+@pytest.mark.slow
 def test_depths_on_the_command_line(run, tiny_backbone, toy_competition, tmp_path):
     for depth, width in (("last", 24), ("early", 72), ("all", 96)):
         out = tmp_path / f"{depth}.npz"
@@ -84,6 +86,7 @@ def test_a_model_of_all_depths_remembers_them(run, tiny_backbone, toy_competitio
     assert "tiny at stem_relu (weights" in page
 
 
+@pytest.mark.slow
 def test_the_same_from_python(run, encoder, tiny_backbone, toy_competition, tmp_path):
     import tripletkit as tk
 

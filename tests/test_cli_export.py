@@ -22,6 +22,7 @@ def export(runner, tiny_backbone, toy_model):
     return export
 
 
+@pytest.mark.slow
 def test_exported_embeddings_give_the_answers_of_predict(
     export, runner, toy_competition, toy_model, tmp_path
 ):
@@ -53,6 +54,7 @@ def test_exported_embeddings_give_the_answers_of_predict(
     np.testing.assert_allclose(margins, answers, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_export_replaces_only_with_force(export, tmp_path):
     assert export("-o", tmp_path).exit_code == 0
     (tmp_path / "notes.txt").write_text("mine")
@@ -89,6 +91,7 @@ def test_export_refuses_what_cannot_be_done(
     assert [path.name for path in tmp_path.iterdir()] == ["FILE"]
 
 
+@pytest.mark.slow
 def test_onnx_files_give_the_embeddings_of_the_keras_file(export, tmp_path):
     result = export("-o", tmp_path / "e", "--onnx")
     assert (result.exit_code, result.stdout) == (0, "")

@@ -128,6 +128,7 @@ def test_a_killed_fine_tuning_goes_on_to_the_very_same_model(
     assert not (tmp_path / "killed.checkpoint.npz").exists()
 
 
+@pytest.mark.slow
 def test_triplets_that_changed_are_asked_for(invoke, model, toy_competition, tmp_path):
     train = tmp_path / "train.txt"
     shutil.copyfile(toy_competition.train, train)
@@ -160,6 +161,7 @@ def test_wrong_calls(invoke, model, tmp_path, options, message):
     assert message in " ".join(result.stderr.split())
 
 
+@pytest.mark.slow
 def test_several_backbones_cannot_be_fine_tuned(invoke, other_backbone, toy_competition, tmp_path):
     result = invoke(
         *("train", toy_competition.train, toy_competition.images, "-o", tmp_path / "m"),

@@ -42,6 +42,7 @@ def number_of(name):
     return int(name[1:3])
 
 
+@pytest.mark.slow
 def test_the_table_holds_the_hardest_images(mine, labels_file, toy_competition, features, tmp_path):
     output = tmp_path / "mined.csv"
     result = mine(labels_file, toy_competition.images, "-o", output, "--per-image", 3, *ALL, "-q")
@@ -131,6 +132,7 @@ def test_the_summary_is_read_by_people(mine, labels_file, toy_competition):
     assert "of the images the nearest other one is a negative" in lines[5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
 def test_the_distribution_is_drawn_the_same_each_time(
     mine, labels_file, toy_competition, tmp_path, suffix
@@ -193,6 +195,7 @@ def test_a_model_measures_too(mine, labels_file, toy_competition, toy_model):
     assert summary["separation"] > frozen["separation"]
 
 
+@pytest.mark.slow
 def test_the_hardest_of_ones_own_triplets(mine, toy_competition, features, tmp_path):
     output, triplets_out = tmp_path / "hard.csv", tmp_path / "hard.txt"
     result = mine(

@@ -174,6 +174,7 @@ def test_nothing_that_is_there_is_harmed(runner, world, command, output, suffix)
             assert snapshot(world) == before, (target, force)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn_figures")
 @pytest.mark.parametrize(("command", "output", "suffix"), OUTPUTS)
 def test_force_replaces_what_the_command_wrote(runner, world, command, output, suffix):

@@ -73,6 +73,7 @@ def test_predict_writes_the_same_to_a_file(predict, tmp_path):
     assert sorted(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_other_rows_and_their_order_change_no_answer(predict, toy_competition, write, tmp_path):
     lines = toy_competition.test.read_text().splitlines(keepends=True)
     whole = predict().stdout.splitlines()[1:]
@@ -310,6 +311,7 @@ def test_hostile_triplet_files_are_answered_or_refused(
         assert trained.stderr.endswith(result.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_stage_4_weights_give_the_features_that_keras_gives(shared, tmp_path):
     import keras

@@ -112,12 +112,14 @@ def embedded(reported, key):
     return json.loads(re.search(rf'id="{key}">(.*?)</script>', text, re.S).group(1))
 
 
+@pytest.mark.slow
 def test_says_where_and_how_large(reported):
     assert re.search(r"Wrote .*report\.html, \d\.\d MB", reported.stderr)
     assert reported.path.stat().st_size < 5e6
     assert [path.name for path in reported.path.parent.glob(".*")] == []
 
 
+@pytest.mark.slow
 def test_asks_the_network_for_nothing(reported, page):
     for tag, attributes in page.tags:
         for name in ("src", "srcset", "href", "action", "poster"):
@@ -199,6 +201,7 @@ def test_accuracy_is_that_of_predict_and_score(runner, tiny_backbone, toy_model,
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn_figures")
 def test_without_triplets_it_says_so_first(runner, tiny_backbone, toy_model, tmp_path):
     path = tmp_path / "r.html"
@@ -213,6 +216,7 @@ def test_without_triplets_it_says_so_first(runner, tiny_backbone, toy_model, tmp
     assert f"<strong>{pooled.accuracy:.1%}</strong> of {pooled.n_triplets:,} triplets held" in lead
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn_figures")
 def test_the_headline_leaves_out_what_was_learned_from(
     runner, tiny_backbone, toy_model, toy_competition, tmp_path
@@ -285,6 +289,7 @@ class TestOfSeveralModels:
         assert "expected at most 6 models on a page, got 7" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn_figures")
 def test_shared_images_are_warned_of(runner, tiny_backbone, toy_model, toy_competition, tmp_path):
     path = tmp_path / "r.html"

@@ -51,6 +51,7 @@ def test_split_prints_its_price(runner, clustered_file, tmp_path):
     assert result.stderr == f"Wrote {folder}.\n"
 
 
+@pytest.mark.slow
 def test_split_writes_folds(runner, clustered_file, tmp_path):
     arguments = ["split", str(clustered_file), "-o", str(tmp_path / "f"), "--by", "image"]
     result = runner.invoke(tripletkit, [*arguments, "--folds", "3", "--json"])

@@ -77,6 +77,7 @@ def test_train_writes_a_model_and_says_how_good_it_is(
     assert list(cache_dir.iterdir())
 
 
+@pytest.mark.slow
 def test_train_prints_its_record_as_json(train, tmp_path):
     result = train("--json", "--quiet")
     assert result.exit_code == 0
@@ -189,6 +190,7 @@ def test_a_wrong_image_folder_is_told_with_the_one_that_is_meant(train, tmp_path
     assert f"Did you mean {tmp_path / 'right'}?" in train(images=wrong).stderr
 
 
+@pytest.mark.slow
 def test_shared_images_are_warned_of(train, write):
     result = train("--val", write("p00.png p06.png p43.png\n", "val.txt"))
     assert result.exit_code == 0
@@ -196,6 +198,7 @@ def test_shared_images_are_warned_of(train, write):
     assert "taking every second image for the positive" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_image_with_two_names_counts_as_one(train, write, tmp_path):
     result = train("--val", write("p00 p06.png p43.png\n", "val.txt"))
     assert result.exit_code == 0
@@ -205,6 +208,7 @@ def test_a_image_with_two_names_counts_as_one(train, write, tmp_path):
     assert "another name" not in train("-o", tmp_path / "other").stderr
 
 
+@pytest.mark.slow
 def test_copies_of_a_image_are_never_on_both_sides(train, tmp_path, toy_competition):
     images = tmp_path / "images"
     shutil.copytree(toy_competition.images, images)
@@ -240,6 +244,7 @@ def test_one_triplet_is_enough_to_train(train, write):
     assert (asked.exit_code, asked.stdout) == (1, "")
 
 
+@pytest.mark.slow
 def test_classes_of_one_image_and_twins_do_no_harm(train, write, tmp_path, toy_competition):
     images = tmp_path / "images"
     shutil.copytree(toy_competition.images, images)
@@ -262,6 +267,7 @@ def test_a_collapse_ends_without_a_model(train, write, tmp_path, toy_competition
     assert not (tmp_path / "m").exists()
 
 
+@pytest.mark.slow
 def test_bad_images_fail_or_are_left_out(train, write, tmp_path, toy_competition):
     images = tmp_path / "images"
     shutil.copytree(toy_competition.images, images)
@@ -290,6 +296,7 @@ def test_nothing_left_after_skipping_is_an_error(train, write):
     assert "no triplet is left for training after leaving out bad images" in result.stderr
 
 
+@pytest.mark.slow
 def test_an_old_model_is_replaced_only_with_force(train, tmp_path):
     assert train().exit_code == 0
     before = files_of(tmp_path / "m")
@@ -314,6 +321,7 @@ def test_a_place_that_is_no_model_is_refused_before_anything_slow(
     assert mine.read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_relative_output_is_found_again(train, runner, toy_competition, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -324,6 +332,7 @@ def test_a_relative_output_is_found_again(train, runner, toy_competition, tmp_pa
     assert result.exit_code == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_triplets_come_from_stdin_too(train, toy_competition, tmp_path):
     result = train(triplets="-", input=toy_competition.train.read_bytes())
     assert result.exit_code == 0
@@ -338,6 +347,7 @@ def test_a_cache_that_cannot_be_made_is_named(train, write):
     assert "--cache DIR" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_folder_whose_name_is_not_utf8_works(train, runner, toy_competition, tmp_path):
     images = tmp_path / os.fsdecode(b"caf\xe9")
     shutil.copytree(toy_competition.images, images)

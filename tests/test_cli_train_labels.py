@@ -37,6 +37,7 @@ def train(runner, tiny_backbone, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_classes_of_a_table_make_a_model(labelled, train, tmp_path):
     toy, table, _ = labelled
     result = train(toy.images, "--labels", table, "--val-fraction", 0.3)
@@ -54,6 +55,7 @@ def test_classes_of_a_table_make_a_model(labelled, train, tmp_path):
         assert line in result.stdout
 
 
+@pytest.mark.slow
 def test_a_folder_per_class_says_the_same_as_a_table(labelled, train, tmp_path):
     _, table, folder = labelled
     by_name = tmp_path / "by_name.csv"
@@ -72,6 +74,7 @@ def test_a_folder_per_class_says_the_same_as_a_table(labelled, train, tmp_path):
     assert load_model(tmp_path / "m").record.to_json()["validation"] == by_folder
 
 
+@pytest.mark.slow
 def test_center_loss_keeps_its_centers_with_the_model(labelled, train, tmp_path):
     toy, table, _ = labelled
     table.write_text(table.read_text().replace(",colour", ",'=colour"))
@@ -87,6 +90,7 @@ def test_center_loss_keeps_its_centers_with_the_model(labelled, train, tmp_path)
     assert load_model(tmp_path / "m").read_centers() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -121,6 +125,7 @@ def test_a_report_says_that_there_is_no_file_of_the_triplets(labelled, train, ru
     assert "(they were drawn from labels), so names are not scored" in result.stderr
 
 
+@pytest.mark.slow
 def test_images_to_validate_on_can_be_named(labelled, train, tmp_path):
     _, _, folder = labelled
     shutil.move(folder / "colour0", tmp_path / "colour0")
@@ -150,6 +155,7 @@ def test_validation_triplets_hold_their_images_out(labelled, train, tmp_path):
     assert record["classification"]["trained"]["n_reference"] == 42
 
 
+@pytest.mark.slow
 def test_a_class_of_one_image_is_said(labelled, train):
     toy, table, _ = labelled
     table.write_text(table.read_text().replace("p00.png,colour0", "p00.png,alone"))
@@ -158,6 +164,7 @@ def test_a_class_of_one_image_is_said(labelled, train):
     assert "Singleton classes, whose image can only be a negative: 1 (alone)." in result.stderr
 
 
+@pytest.mark.slow
 def test_one_image_with_two_labels_is_refused(labelled, train, tmp_path):
     toy, table, _ = labelled
     copies = tmp_path / "copies"
@@ -173,6 +180,7 @@ def test_one_image_with_two_labels_is_refused(labelled, train, tmp_path):
     assert "Copies of other images, left out: 1." in result.stderr
 
 
+@pytest.mark.slow
 def test_labels_of_missing_or_broken_images_are_refused_by_name(labelled, train, tmp_path):
     toy, table, _ = labelled
     broken = tmp_path / "broken"

@@ -146,6 +146,7 @@ def test_resuming_other_data_or_settings_is_refused(train, toy_competition, tmp_
     assert "Nothing to resume, no " in result.stderr
 
 
+@pytest.mark.slow
 def test_an_image_that_changed_is_another_training(train, toy_competition, tmp_path, monkeypatch):
     from tripletkit.training import pixels
 
@@ -203,6 +204,7 @@ def test_images_of_another_size_have_features_of_their_own(invoke, toy_competiti
     assert result.exit_code == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_a_broken_image_is_left_out_or_refused(invoke, toy_competition, tmp_path):
     images = tmp_path / "images"
     images.mkdir()

@@ -115,6 +115,7 @@ def test_options_that_do_not_go_together_are_wrong_calls(train, options, message
     assert message in result.stderr
 
 
+@pytest.mark.slow
 def test_too_small_for_kinds_is_said_and_goes_on(run, tiny_backbone, toy_images, triplet_file,
                                                  tmp_path):  # fmt: skip
     arguments = [

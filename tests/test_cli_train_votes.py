@@ -58,6 +58,7 @@ def train(runner, tiny_backbone, toy_competition, judged):
     return train
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("votes_as", "recipe"),
     [("soft", "mlp"), ("soft", "residual"), ("weight", "residual"), ("majority", "mlp")],
@@ -83,6 +84,7 @@ def test_votes_are_learned_from_told_and_recorded(train, judged, votes_as, recip
     assert found["trained"]["n"] == found["trained_votes"]["n"]
 
 
+@pytest.mark.slow
 def test_a_fourth_column_teaches_the_same_as_the_votes(train, judged):
     for options in (
         ["--votes", judged / "votes.csv"],
@@ -104,6 +106,7 @@ def test_a_fourth_column_teaches_the_same_as_the_votes(train, judged):
     assert found[1:] == expected[1:]
 
 
+@pytest.mark.slow
 def test_validation_can_have_votes_of_its_own(train, judged, toy_competition):
     truth = toy_competition.truth.read_text().splitlines()[1:]
     votes = judged / "val_votes.csv"
@@ -129,6 +132,7 @@ def test_validation_can_have_votes_of_its_own(train, judged, toy_competition):
     assert by_votes["trained_votes"]["ceiling"] == pytest.approx(0.8)
 
 
+@pytest.mark.slow
 def test_the_training_is_read_back_as_it_was_learned(train, judged):
     train("--votes", judged / "votes.csv")
     model = load_model(judged / "m")

@@ -263,6 +263,7 @@ def test_there_is_no_way_to_another_file(anna, path):
     assert b"root:" not in response.data and b"import" not in response.data
 
 
+@pytest.mark.slow
 def test_images_are_scaled_upright_and_without_their_story(site, anna, folder):
     number = site.database.add_images([f"{SECRET_NAME}-0.jpg"])[f"{SECRET_NAME}-0.jpg"]
     for size, px in SIZES_PX.items():
@@ -282,6 +283,7 @@ def test_a_tiny_image_keeps_its_pixels(tmp_path):
         assert (image.format, image.size, image.getpixel((3, 3))) == ("PNG", (8, 8), (1, 2, 3))
 
 
+@pytest.mark.slow
 def test_scaled_images_are_kept_and_bounded(folder, monkeypatch):
     paths = dict(enumerate(sorted(folder.iterdir())))
     one = len(scale_image(paths[1], 360))
@@ -330,6 +332,7 @@ def test_no_page_shows_a_name_a_path_or_anothers_answer(app, site, anna, folder)
         assert "random" not in page and "repeat" not in page
 
 
+@pytest.mark.slow
 def test_headers_of_every_kind_of_reply(app, site, anna):
     for response in (
         anna.client.get("/"),
@@ -474,6 +477,7 @@ def test_the_next_three_are_known(anna):
     assert embedded["screens"] == state["screens"]
 
 
+@pytest.mark.slow
 def test_owner_sees_judges_curve_and_hardest(app, site, folder):
     names = {name: n % 2 for n, name in enumerate(sorted(p.name for p in folder.iterdir()))}
     # Every question goes to all three: whether they overlap is not left to chance.

@@ -72,6 +72,7 @@ def test_images_that_share_triplets_widen_what_can_be_shown():
     assert pair.image_interval == image_interval(left - right, rows, bounds=(-1, 1))
 
 
+@pytest.mark.slow
 def test_smallest_difference_is_found_in_80_percent_of_files():
     n, share = 1000, 0.2
     left, right = split_credit(500, 100, 100, 300)

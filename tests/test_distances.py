@@ -151,6 +151,7 @@ def peak_bytes(function):
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use", ["neighbors", "mining", "triplets"])
 def test_memory_does_not_grow_with_pairs_times_dimensions(use):
     """Each of these looks at some 10,000 pairs; gathered, their numbers would take 320 MB."""

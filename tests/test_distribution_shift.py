@@ -95,6 +95,7 @@ def ask(trained, names):
     return [str(each.message) for each in caught if each.category is tk.DistributionShiftWarning]
 
 
+@pytest.mark.slow
 def test_answers_about_another_kind_of_images_come_with_a_caution(trained):
     new = [f"new{n}" for n in range(20)]
     (message,) = ask(trained, new)
@@ -102,6 +103,7 @@ def test_answers_about_another_kind_of_images_come_with_a_caution(trained):
     assert len(ask(trained, [*new, *(f"known{n}" for n in range(50))])) == 1
 
 
+@pytest.mark.slow
 def test_a_report_about_another_kind_of_images_says_so(trained):
     _, folder = trained
     (folder / "images").mkdir()

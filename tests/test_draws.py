@@ -130,6 +130,7 @@ def test_small_classes_are_dealt_evenly() -> None:
 
 
 # No deadline: how long it takes depends on what else the machine does.
+@pytest.mark.slow
 @settings(deadline=None)
 @given(seed=st.integers(0, 1000), n_folds=st.integers(2, 5))
 def test_folds_differ_by_at_most_one_image(seed: int, n_folds: int) -> None:

@@ -48,6 +48,7 @@ def used_tensors(state):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "size_px", "n_parameters", "shapes"),
     [
@@ -122,6 +123,7 @@ def test_build_saves_and_loads_in_safe_mode(short_efficientnets, tmp_path):
     np.testing.assert_array_equal(loaded(image), model(image))
 
 
+@pytest.mark.slow
 @pytest.mark.weights
 def test_build_uses_every_tensor_once(model, state):
     def count(arrays):
@@ -131,6 +133,7 @@ def test_build_uses_every_tensor_once(model, state):
     assert count(model.get_weights()) == count(used_tensors(state).values())
 
 
+@pytest.mark.slow
 @pytest.mark.weights
 @pytest.mark.parametrize("number", DOWNSAMPLING)
 def test_features_equal_a_plain_forward_pass(number):
@@ -180,6 +183,7 @@ def plain_features(x, state, downsampling):
     return clip(convolve(x, "_conv_head", "_bn1")).mean(axis=(0, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.weights
 @pytest.mark.parametrize(
     ("name", "first", "others"),
@@ -199,6 +203,7 @@ def test_features_classify_sample_photos(model, state, name, first, others):
     assert others <= set(best)
 
 
+@pytest.mark.slow
 @pytest.mark.weights
 def test_features_are_the_same_each_time(model):
     photos = np.concatenate([scale_photo("flower.jpg"), scale_photo("china.jpg")])
@@ -214,6 +219,7 @@ def test_features_are_the_same_each_time(model):
     assert features.max() <= 6
 
 
+@pytest.mark.slow
 @pytest.mark.weights
 @pytest.mark.parametrize(
     ("name", "values", "message"),

@@ -31,6 +31,7 @@ def make_set(n_images=60, n_triplets=900):
     return features, rows[is_triplet & (rows[:, 0] != rows[:, 1])][:n_triplets]
 
 
+@pytest.mark.slow
 def test_each_candidate_is_left_with_the_steps_that_were_best():
     features, rows = make_set()
     candidates = list_candidates({"net": slice(0, 24), "half": slice(0, 12)})

@@ -45,6 +45,7 @@ def fitted(features, triplets) -> tk.TripletEmbedding:
     return tk.TripletEmbedding(epochs=15, dim=4).fit(features, triplets)
 
 
+@pytest.mark.slow
 def test_fit_learns_which_numbers_count(fitted, features, triplets):
     anchor, first, second = (features[triplets[:, slot]] for slot in range(3))
     before = np.mean(
@@ -56,6 +57,7 @@ def test_fit_learns_which_numbers_count(fitted, features, triplets):
     assert len(fitted.history_) == 15
 
 
+@pytest.mark.slow
 def test_transform_of_the_same_features_gives_the_embeddings(fitted, features):
     np.testing.assert_array_equal(fitted.transform(features), fitted.embeddings_)
     np.testing.assert_array_equal(fitted.transform(features[7:9]), fitted.embeddings_[7:9])
@@ -72,6 +74,7 @@ def test_answers_are_the_signs_of_margins(fitted, features, triplets):
     np.testing.assert_array_equal(fitted.predict(59 - triplets, features[::-1]), margins > 0)
 
 
+@pytest.mark.slow
 def test_both_ways_to_fit_are_one(features, triplets):
     plain = tk.TripletEmbedding(**QUICK).fit(features, triplets)
     looked_up = tk.TripletEmbedding(preprocessor=features, **QUICK).fit(triplets)
@@ -79,6 +82,7 @@ def test_both_ways_to_fit_are_one(features, triplets):
     assert looked_up.score(triplets) == plain.score(features, triplets)
 
 
+@pytest.mark.slow
 def test_answers_say_which_image_is_the_nearer_one(features, triplets):
     is_turned = np.arange(len(triplets)) % 3 == 0
     asked = np.where(is_turned[:, None], triplets[:, [0, 2, 1]], triplets)
@@ -138,6 +142,7 @@ def test_a_random_split_rewards_what_image_splits_do_not():
     assert by_images < 0.7
 
 
+@pytest.mark.slow
 def test_random_state_decides_the_embedding(features, triplets):
     def embed(random_state):
         model = tk.TripletEmbedding(random_state=random_state, **QUICK)

@@ -49,6 +49,7 @@ def kept(folder):
     return sorted((folder / "networks").iterdir())
 
 
+@pytest.mark.slow
 def test_features_equal_those_of_tensorflow(load, parts, tiny_backbone, tiny_weights, pixels):
     stages = [part.stage for part in parts]
     model = tiny.build(tiny_weights)
@@ -66,6 +67,7 @@ def test_the_network_is_kept_and_needs_no_keras(load, pixels, tmp_path, monkeypa
     np.testing.assert_array_equal(load()(pixels), features)
 
 
+@pytest.mark.slow
 def test_two_that_make_it_at_once_keep_one(load, pixels, tmp_path):
     # Neither found a network when it began.
     first, second = load(), load()
@@ -73,6 +75,7 @@ def test_two_that_make_it_at_once_keep_one(load, pixels, tmp_path):
     assert len(kept(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_each_set_of_depths_has_a_network_of_its_own(parts, pixels, tmp_path):
     everything = load_network_function(parts, tmp_path)(pixels)
     last = load_network_function(parts[:1], tmp_path)(pixels)
@@ -80,6 +83,7 @@ def test_each_set_of_depths_has_a_network_of_its_own(parts, pixels, tmp_path):
     np.testing.assert_allclose(last, everything[:, :24], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_made_anew(load, pixels, tmp_path):
     features = load()(pixels)
     (path,) = kept(tmp_path)
@@ -146,6 +150,7 @@ def refuse_session(monkeypatch):
     monkeypatch.setattr(exported_networks, "open_session", refuse)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "message"),
     [

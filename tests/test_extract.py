@@ -69,6 +69,7 @@ def never():
     raise AssertionError("the network was loaded although nothing had to be computed")
 
 
+@pytest.mark.slow
 def test_features_are_computed_once(run, images):
     told = []
     first = run(images, progress=lambda *done: told.append(done))

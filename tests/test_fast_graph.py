@@ -104,6 +104,7 @@ def test_folding_keeps_real_networks(short_efficientnets, name):
     )
 
 
+@pytest.mark.slow
 def test_features_equal_the_plain_network(compute, tiny_weights, pixels):
     scaled = pixels / np.float32(127.5) - 1
     want = tiny.build(tiny_weights)(scaled, training=False).numpy()
@@ -111,6 +112,7 @@ def test_features_equal_the_plain_network(compute, tiny_weights, pixels):
     np.testing.assert_allclose(compute(pixels), want, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_features_of_reversed_channels(tiny_backbone, tiny_weights, pixels):
     how = dataclasses.replace(tiny_backbone.preprocessing, reverse_channels=True)
     backbone = dataclasses.replace(tiny_backbone, preprocessing=how)
@@ -135,6 +137,7 @@ def assert_alone_and_anywhere(compute, pixels):
     np.testing.assert_array_equal(compute(blank)[-1], features[0])
 
 
+@pytest.mark.slow
 def test_neighbours_change_no_bit(compute, pixels):
     assert_alone_and_anywhere(compute, pixels)
 

@@ -23,6 +23,7 @@ def run(optimizer: keras.optimizers.Optimizer, n_steps: int) -> list[np.ndarray]
     return [variable.numpy() for variable in variables]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_steps", [1, 2, 50])
 def test_fused_adam_equals_adam(n_steps):
     fused = run(FusedAdam(0.01), n_steps)
@@ -33,6 +34,7 @@ def test_fused_adam_equals_adam(n_steps):
         assert not np.allclose(ours, before)
 
 
+@pytest.mark.slow
 def test_fused_adam_keeps_the_state_that_adam_keeps():
     fused, plain = FusedAdam(0.01), keras.optimizers.Adam(0.01)
     run(fused, 3), run(plain, 3)

@@ -63,6 +63,7 @@ def head(request):
     return shake(build_model(N_FEATURES, HEADS[request.param]))
 
 
+@pytest.mark.slow
 def test_embeddings_equal_those_of_keras(head, write):
     numpy_head = read_numpy_head(write(head))
     want = embed(head, FEATURES)
@@ -146,6 +147,7 @@ def test_a_list_that_cannot_be_run_is_refused(write, change):
         read_numpy_head(path)
 
 
+@pytest.mark.slow
 def test_heads_inside_heads(write):
     """Frozen features beside a compressed head of two members: models four deep."""
     inner = build_model(N_FEATURES, HEADS["several"])

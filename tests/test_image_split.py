@@ -18,6 +18,7 @@ def all_triplets(n_images: int) -> np.ndarray:
     return grid[(np.diff(np.sort(grid), axis=1) > 0).all(axis=1)]
 
 
+@pytest.mark.slow
 @given(st.integers(6, 30), st.integers(1, 8), st.floats(0.2, 0.8), st.integers(0, 99))
 @settings(deadline=None)
 def test_splits_share_no_image_and_keep_every_triplet_that_they_can(n, n_splits, share, seed):

@@ -206,6 +206,7 @@ def test_whatever_a_reader_raises_names_the_file(tmp_path, monkeypatch, name, er
         read_image(path)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("damage", [mutated_images, images_with_mutated_exif])
 def test_damaged_images_are_read_or_refused(damage):
@@ -243,6 +244,7 @@ def test_an_image_made_rgb_band_by_band_is_the_same(monkeypatch, mode):
     np.testing.assert_array_equal(np.asarray(reduced), np.asarray(whole.reduce((3, 4))))
 
 
+@pytest.mark.slow
 def test_a_large_image_is_decoded_smaller_and_hardly_differs(tmp_path, monkeypatch):
     waves = np.add.outer(np.sin(np.arange(896) / 40), np.sin(np.arange(1280) / 25))
     values = (32768 + 15000 * waves).astype(np.uint16)

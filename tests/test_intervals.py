@@ -198,6 +198,7 @@ def test_image_interval_is_wider_where_images_decide():
 N_SETS = 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of_difference", [False, True], ids=["accuracy", "difference"])
 @pytest.mark.parametrize(
     ("accuracy", "n_images", "effect"),

@@ -116,6 +116,7 @@ def test_where_nobody_can_tell_nobody_is_careless():
     assert [len(judge.reasons) for judge in report.judges] == [1, 0, 0]
 
 
+@pytest.mark.slow
 def test_a_careful_judge_is_not_called_careless(tmp_path):
     gold = [("p00.png", "p02.png", "p01.png")]
     database, asker = start(tmp_path / "j.sqlite", NAMES, gold, n_questions=120, overlap=2)

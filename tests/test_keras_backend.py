@@ -68,6 +68,7 @@ def run(script: str, **variables: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 def test_keras_and_tensorflow_are_imported_through_one_door():
     importing = [
         str(path.relative_to(PACKAGE))

@@ -76,12 +76,14 @@ WAYS = [("triplet", mining) for mining in MINERS]
 WAYS += [(loss, "semi-hard") for loss in TRIPLET_LOSSES if loss != "triplet"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "mining"), WAYS)
 def test_every_way_of_mining_learns(features, labels, loss, mining):
     trained = train(features, labels, loss=loss, mining=mining, epochs=15, learning_rate=1e-2)
     assert accuracy(trained, features) > share_right(features, VAL, "cosine") + 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distance", DISTANCE_NAMES)
 def test_mining_measures_by_any_distance(features, labels, distance):
     way = {"mining": "batch-all", "reduction": "active", "learning_rate": 5e-3}
@@ -89,6 +91,7 @@ def test_mining_measures_by_any_distance(features, labels, distance):
     assert accuracy(trained, features, distance) > share_right(features, VAL, "cosine")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -120,6 +123,7 @@ def test_centers_are_where_the_classes_are_and_classes_draw_together(features, l
     assert drawn.within < 0.7 * free.within
 
 
+@pytest.mark.slow
 def test_centers_stay_among_the_embeddings_of_a_residual_head(features, labels):
     settings = HeadSettings.of_recipe(
         "residual", loss="center", epochs=30, hidden=16, dropout=0.0, learning_rate=5e-3
@@ -132,6 +136,7 @@ def test_centers_stay_among_the_embeddings_of_a_residual_head(features, labels):
     np.testing.assert_allclose(trained.centers, means, atol=0.1)
 
 
+@pytest.mark.slow
 def test_images_without_a_class_take_part_in_triplets_alone(features, labels):
     of_image = labels.of_image.copy()
     of_image[:12] = NO_LABEL
@@ -140,6 +145,7 @@ def test_images_without_a_class_take_part_in_triplets_alone(features, labels):
         assert np.isfinite(train(features, some, epochs=3, **changes).history[-1].loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["triplet", "cross-entropy"])
 def test_dropout_is_on_in_training_and_off_in_embeddings(features, labels, loss):
     # The sources left it off: they called the model without saying that it trains.
@@ -153,6 +159,7 @@ def test_dropout_is_on_in_training_and_off_in_embeddings(features, labels, loss)
     np.testing.assert_array_equal(embeddings, embed(shaken.head, features))
 
 
+@pytest.mark.slow
 def test_validation_images_are_never_learned_from(features, labels):
     changed = features.copy()
     changed[N_TRAIN:] = 7
@@ -161,6 +168,7 @@ def test_validation_images_are_never_learned_from(features, labels):
         np.testing.assert_array_equal(one.head.get_weights()[0], other.head.get_weights()[0])
 
 
+@pytest.mark.slow
 def test_hardest_positives_are_looked_for_anew_as_often_as_asked(features, labels, monkeypatch):
     found = []
     real = LabelTraining._find_hardest_positives
@@ -180,6 +188,7 @@ def test_hardest_positives_are_looked_for_anew_as_often_as_asked(features, label
         np.testing.assert_array_equal(anchors % N_CLASSES, positives[anchors] % N_CLASSES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"loss": "center"}, {"mining": "batch-hard"}])
 def test_collapse_is_told_for_every_kind_of_training(features, labels, changes):
     with pytest.raises(CollapseError, match=r"all embeddings are alike|broke down|lie on a line"):

@@ -36,6 +36,7 @@ def by_number(anchors, candidates):
     return np.abs(anchors[:, None] - candidates).astype(float)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(
     labels=st.lists(st.integers(-1, 3), min_size=4, max_size=12),
@@ -122,6 +123,7 @@ def test_chances_by_class_and_by_difficulty_are_those_of_a_hand_calculation():
     np.testing.assert_allclose(pool.list_all(0)[2], expected)
 
 
+@pytest.mark.slow
 def test_passing_over_repeats_changes_no_chance(monkeypatch):
     """Three of six triplets of one anchor, drawn either way: each set equally likely."""
     labels = np.array([0, 0, 1, 2, 3, 4, 5, 6])
@@ -159,6 +161,7 @@ def test_one_class_or_single_images_make_no_triplet():
             draw_triplets(np.array(labels, dtype=np.int32), per_anchor=1)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(
     labels=st.lists(st.integers(-1, 5), min_size=8, max_size=80),

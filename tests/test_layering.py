@@ -96,6 +96,7 @@ def test_tensorflow_is_imported_only_where_it_is_used():
     ] == []
 
 
+@pytest.mark.slow
 def test_below_the_command_line_nothing_talks_or_exits():
     talking = []
     for name, tree in TREES.items():
@@ -113,6 +114,7 @@ def test_below_the_command_line_nothing_talks_or_exits():
     assert talking == []
 
 
+@pytest.mark.slow
 def test_below_the_command_line_no_flag_is_named():
     """A flag in a message is of no use to who calls the library from Python."""
     naming = [

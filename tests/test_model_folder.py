@@ -101,6 +101,7 @@ def test_a_model_of_another_image_size_comes_back(tmp_path, head, record, tiny_b
     assert part.space != FeatureSpace(record.features, 24)
 
 
+@pytest.mark.slow
 def test_a_backbone_of_its_own_is_in_the_folder(tmp_path, head, record, tiny_backbone):
     trained = tmp_path / "trained.weights.h5"
     start = write_random_weights(tiny_backbone, 4, trained)

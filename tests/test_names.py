@@ -62,6 +62,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("names")
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_guarding_is_undone_and_leaves_no_formula(text):
     guarded = guard_formula(text)
@@ -86,6 +87,7 @@ def test_a_csv_row_reads_back(separator, fields):
     assert split_csv_line(line, separator) == fields
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".txt", ".csv", ".tsv"])
 @fast
 @given(named=rows_of_names)
@@ -125,6 +127,7 @@ def test_tables_of_triplets_and_votes_read_back(separator, named):
     assert named_rows(read_votes(io.BytesIO(data), "t.csv").triplets) == named
 
 
+@pytest.mark.slow
 @fast
 @given(named=rows_of_names)
 def test_predicted_answers_score_against_the_same_triplets(folder, named):
@@ -162,6 +165,7 @@ def test_lists_of_held_out_names_read_back(folder, distinct):
     assert list(read_held_out(path, folder)) == distinct
 
 
+@pytest.mark.slow
 @fast
 @given(distinct=st.lists(names, min_size=1, max_size=6, unique=True))
 def test_vectors_and_confusions_hold_the_names(folder, distinct):

@@ -64,6 +64,7 @@ def test_find_neighbors_is_the_same_in_small_blocks(distance, monkeypatch):
     np.testing.assert_array_equal(whole.distances, parts.distances)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     embeddings=arrays(

@@ -154,6 +154,7 @@ def how_of(name):
     return name.split("_")[-1] if "_" in name else "bilinear"
 
 
+@pytest.mark.slow
 def test_the_triplet_network_has_the_sources_shape(encoder):
     network = build_triplet_network(encoder)
     assert [tensor.name for tensor in network.inputs] == list(INPUT_NAMES)
@@ -161,6 +162,7 @@ def test_the_triplet_network_has_the_sources_shape(encoder):
     assert network.output_shape == (None, 9)
 
 
+@pytest.mark.slow
 def test_each_variable_appears_once_and_the_backbones_are_frozen(encoder, tiny_weights, head):
     network = build_triplet_network(encoder)
     paths = [variable.path for variable in network.variables]
@@ -176,6 +178,7 @@ def test_each_variable_appears_once_and_the_backbones_are_frozen(encoder, tiny_w
     assert len([v for v in left if v.name not in others]) == n_of_backbone
 
 
+@pytest.mark.slow
 def test_training_the_network_leaves_the_backbone_alone(encoder, pixels):
     network = build_triplet_network(encoder)
     backbone = next(layer for layer in encoder.layers if layer.name == tiny.NAME)
@@ -199,6 +202,7 @@ def test_export_is_refused_where_files_are(model, tiny_weights, tmp_path):
         check_export_folder(folder / "encoder.keras" / "exported", Outputs())
 
 
+@pytest.mark.slow
 def test_a_failing_export_keeps_the_old_file(model, tiny_weights, tmp_path, monkeypatch):
     folder = tmp_path / "exported"
     folder.mkdir()

@@ -189,6 +189,7 @@ def test_the_distribution_of_two_far_classes_has_two_peaks():
     assert negatives.sum() == 100 * 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize(("block_pairs", "group"), [(1 << 23, 64), (200, 3)])
 def test_mined_images_equal_a_loop(distance, block_pairs, group, monkeypatch):

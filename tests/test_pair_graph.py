@@ -68,6 +68,7 @@ def knots_by_loop(edges):
     }
 
 
+@pytest.mark.slow
 @given(proper_rows)
 def test_components_equal_union_find(rows):
     graph = make_pair_graph(rows, N_NAMES)
@@ -77,12 +78,14 @@ def test_components_equal_union_find(rows):
     assert {frozenset(group) for group in found.values()} == components_by_loop(rows)
 
 
+@pytest.mark.slow
 @given(proper_rows)
 def test_component_of_rows_is_that_of_both_pairs(rows):
     graph = make_pair_graph(rows, N_NAMES)
     np.testing.assert_array_equal(graph.component_of_rows(), graph.components[graph.far])
 
 
+@pytest.mark.slow
 @given(proper_rows)
 def test_roles_equal_counts(rows):
     graph = make_pair_graph(rows, N_NAMES)
@@ -95,12 +98,14 @@ def test_roles_equal_counts(rows):
     assert graph.roles().is_recurring.tolist() == [near[pair] + far[pair] > 1 for pair in pairs]
 
 
+@pytest.mark.slow
 @given(proper_rows)
 def test_anchor_cycles_equal_depth_first_search(rows):
     edges = [((a, b), (a, c)) for a, b, c in rows.tolist()]
     check_cycles(find_anchor_cycles(rows, N_NAMES, n_examples=99), edges)
 
 
+@pytest.mark.slow
 @given(proper_rows)
 @settings(max_examples=200)
 def test_distance_cycles_equal_depth_first_search(rows):
@@ -132,6 +137,7 @@ def test_cycle_over_several_anchors_is_none_of_one_anchor():
     assert find_distance_cycles(rows, 3, 3).n_knots == 1
 
 
+@pytest.mark.slow
 @given(proper_rows)
 def test_questions_equal_unordered_triples(rows):
     questions = group_questions(rows, N_NAMES)

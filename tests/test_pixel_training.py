@@ -125,6 +125,7 @@ def test_measuring_the_cost_leaves_the_training_where_it_is(make):
     assert_same(measured.weights(), plain.weights())
 
 
+@pytest.mark.slow
 def test_streamed_images_teach_what_kept_ones_do(make, toy_competition):
     kept, streamed = make(), make()
     paths = sorted(toy_competition.images.iterdir())
@@ -133,6 +134,7 @@ def test_streamed_images_teach_what_kept_ones_do(make, toy_competition):
     assert_same(streamed.weights(), kept.weights())
 
 
+@pytest.mark.slow
 def test_an_epoch_ends_after_so_many_images(make):
     told = []
     training = make(n_shown=50, on_epoch=lambda _: lambda *done: told.append(done))
@@ -141,6 +143,7 @@ def test_an_epoch_ends_after_so_many_images(make):
     assert before < 50 <= shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficientnet-lite0", "resnet50v2"])
 def test_only_the_last_blocks_learn_and_batch_norm_never(name):
     backbone = get_backbone(name).resized(32)
@@ -155,6 +158,7 @@ def test_only_the_last_blocks_learn_and_batch_norm_never(name):
         unfreeze_blocks(backbone, model, 9)
 
 
+@pytest.mark.slow
 def test_fine_tuning_changes_the_last_block_and_no_statistics(
     toy_competition, tiny_backbone, tiny_weights, rows
 ):
@@ -240,6 +244,7 @@ def test_the_best_epoch_and_patience_survive_a_stop_anywhere(make, tmp_path):
         assert_same(got[2], want[2])
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_training_is_refused_saying_which(make, tmp_path):
     path = tmp_path / "m.checkpoint.npz"
     run(make, path, 1, {"seed": 0, "margin": 0.2, "images": "ab" * 32})
@@ -270,6 +275,7 @@ def written(make, tmp_path, kept):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no archive", None])
 def test_a_broken_checkpoint_is_refused(written, damage):
     path, whole = written, written.read_bytes()

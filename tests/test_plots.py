@@ -59,6 +59,7 @@ def test_small_ticks_have_the_colour_of_the_theme():
     assert {tick.label1.get_color() for tick in ticks} == {DARK.muted}
 
 
+@pytest.mark.slow
 def test_the_learning_curve_is_drawn_where_the_record_has_it():
     curve = fit_learning_curve(
         np.tile([100, 200, 400], (3, 1)), np.tile([0.7, 0.75, 0.8], (3, 1)), 600, 500, 0.65
@@ -71,6 +72,7 @@ def test_the_learning_curve_is_drawn_where_the_record_has_it():
     assert "of fewer" not in render_figure(figures.draw_learning_curve(unknown), "svg").decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("suffix", [".svg", ".png"])
 def test_every_figure_is_drawn_the_same_each_time(run, toy_labels, tmp_path, kind, suffix):
@@ -86,6 +88,7 @@ def test_every_figure_is_drawn_the_same_each_time(run, toy_labels, tmp_path, kin
             assert len(image.convert("RGB").getcolors(1 << 24)) > 20
 
 
+@pytest.mark.slow
 def test_a_dark_figure_has_a_dark_ground(run, tmp_path):
     run("history", "-o", tmp_path / "h.png", "--dark")
     with Image.open(tmp_path / "h.png") as image:
@@ -93,6 +96,7 @@ def test_a_dark_figure_has_a_dark_ground(run, tmp_path):
     assert ground == tuple(bytes.fromhex(DARK.background.removeprefix("#")))
 
 
+@pytest.mark.slow
 def test_without_triplets_those_of_the_training_are_taken(run, toy_competition, tmp_path):
     result = run("margins", "-o", tmp_path / "m.svg", asked=False)
     assert result.exit_code == 0
@@ -131,11 +135,13 @@ def test_history_without_validation_has_two_panels():
     assert len(figures.draw_history(history, 3).axes) == 2
 
 
+@pytest.mark.slow
 def test_a_single_epoch_and_no_loss_can_be_drawn():
     history = HISTORY.iloc[:1].assign(loss=0.0)
     render_figure(figures.draw_history(history, 1), "png")
 
 
+@pytest.mark.slow
 def test_answers_all_alike_can_be_drawn():
     ties = np.zeros(3)
     render_figure(figures.draw_distances(ties, ties, "l2"), "png")
@@ -143,6 +149,7 @@ def test_answers_all_alike_can_be_drawn():
     render_figure(figures.draw_margins(np.ones(3), [Slice(1, 1, 3, 1.0)], "cosine"), "png")
 
 
+@pytest.mark.slow
 def test_a_figure_that_takes_the_places_of_another_is_the_same_to_the_byte():
     counts = np.arange(16).reshape(4, 4)
     for draw, data in (
@@ -155,6 +162,7 @@ def test_a_figure_that_takes_the_places_of_another_is_the_same_to_the_byte():
         assert render_figure(dark, "svg") == render_figure(laid_out, "svg")
 
 
+@pytest.mark.slow
 def test_a_figure_in_other_colours_is_the_one_that_would_be_drawn():
     def without_ids(svg):
         return re.sub(rb"\b[a-z][0-9a-f]{10}\b", b"id", svg)

@@ -63,6 +63,7 @@ def test_draws_that_disagree_widen_the_interval() -> None:
     assert apart.accuracy == alike.accuracy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of_draw", [0.0, 0.04])
 def test_the_interval_holds_the_true_value(of_draw: float) -> None:
     rng = np.random.default_rng(2)
@@ -79,6 +80,7 @@ def test_the_interval_holds_the_true_value(of_draw: float) -> None:
         assert n_held_by_images < n_held
 
 
+@pytest.mark.slow
 def test_other_tests_are_held_as_often_as_said() -> None:
     rng = np.random.default_rng(3)
     n_held = n_held_by_interval = 0

@@ -54,6 +54,7 @@ def test_without_ray_it_is_said_how_to_get_it(monkeypatch):
         RayRunner()
 
 
+@pytest.mark.slow
 def test_statistics_of_use_are_off(monkeypatch):
     pytest.importorskip("ray", reason="ray is not installed (tripletkit[ray])")
     monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)

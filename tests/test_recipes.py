@@ -69,6 +69,7 @@ def test_a_recipe_fills_in_what_is_not_given():
     assert HeadSettings.of_recipe("mlp") == HeadSettings()
 
 
+@pytest.mark.slow
 def test_the_distance_is_a_mean_of_the_frozen_and_the_trained_one(features, rows):
     mixed = embed(train(features, rows, "residual", frozen_share=0.3), features)
     trained = embed(train(features, rows, "residual", frozen_share=0.0), features)
@@ -88,6 +89,7 @@ def test_the_distance_is_a_mean_of_the_frozen_and_the_trained_one(features, rows
     np.testing.assert_allclose(got / got.mean(), expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_frozen_features_alone_in_the_distance_answer_as_their_cosine(features, rows):
     embeddings = embed(train(features, rows, "residual", frozen_share=0.999999), features)
     frozen = triplet_margins(features, rows, "cosine")
@@ -123,6 +125,7 @@ def test_no_strength_is_no_step_and_full_strength_the_trained_one(features, rows
     assert 0 < to_whole[0] < to_whole[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_training_answers_better_than_the_frozen_features(features, rows, recipe):
     embeddings = embed(
@@ -134,6 +137,7 @@ def test_training_answers_better_than_the_frozen_features(features, rows, recipe
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_squared_distance_of_an_ensemble_is_the_mean_over_its_members(features, rows):
     heads = [train(features, rows, "residual", seed=seed) for seed in (0, 1, 2)]
 
@@ -183,6 +187,7 @@ def test_more_dimensions_than_embeddings_have_are_refused(features, rows):
         train(features, rows, "residual", dim=41)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "given",
     [
@@ -207,11 +212,13 @@ def test_weights_and_keras_files_give_the_same_bits(features, rows, tmp_path, gi
     np.testing.assert_allclose(embed(loaded, features), embeddings, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_code_does_not_depend_on_other_rows(features, rows):
     head = train(features, rows, "best", members=2)
     np.testing.assert_array_equal(embed(head, features[7:9]), embed(head, features)[7:9])
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_ensemble(features, rows):
     one, same = (train(features, rows, "best", members=2, dim=3) for _ in range(2))
     np.testing.assert_array_equal(embed(one, features), embed(same, features))

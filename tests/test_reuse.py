@@ -55,6 +55,7 @@ def test_a_training_on_reused_steps_is_the_same_bit_for_bit(way):
     assert np.array_equal(embedded, embeddings)
 
 
+@pytest.mark.slow
 def test_seeds_are_those_of_keras_and_leave_tensorflow_alone():
     """TensorFlow's own seed has it optimise every compiled function anew."""
     given = HeadSettings(hidden=8, dim=3)
@@ -68,6 +69,7 @@ def test_seeds_are_those_of_keras_and_leave_tensorflow_alone():
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_two_trainings_at_once_do_not_share(monkeypatch):
     features, rows = draw(0)
     settings = HeadSettings(hidden=8, dim=3, batch_size=16)
@@ -82,6 +84,7 @@ def test_two_trainings_at_once_do_not_share(monkeypatch):
     assert sum(map(len, reuse._idle.values())) == 2
 
 
+@pytest.mark.slow
 def test_other_settings_have_steps_of_their_own_and_few_forms_are_kept():
     for hidden in range(4, 4 + 2 * reuse._MAX_FORMS):
         features, rows = draw(0)

@@ -57,6 +57,7 @@ def test_all_equal_embeddings_earn_what_saying_0_earns():
     assert score_answers(answers, np.array([1, 1, 1, 1, 0, 0])).accuracy == pytest.approx(1 / 3)
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # SciPy is loaded in the first call
 @given(st.lists(st.tuples(st.sampled_from([-1.0, 0.0, 2.0, np.nan]), st.integers(0, 1))))
 def test_the_same_answers_earn_the_same_as_csv_and_as_labels(rows):

@@ -41,6 +41,7 @@ def test_parts_give_what_the_whole_gives(distance, size):
     np.testing.assert_array_equal(parts.distances, whole.distances)
 
 
+@pytest.mark.slow
 def test_an_index_of_codes_finds_most_and_measures_by_the_vectors_themselves():
     pytest.importorskip("faiss", reason="faiss-cpu is not installed (tripletkit[search])")
     rng = np.random.default_rng(0)
@@ -83,6 +84,7 @@ def assert_same_neighbors(found, expected):
         assert one["distance"] == pytest.approx(other["distance"], abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wide", [False, True])
 def test_recall_is_said(runner, tmp_path, monkeypatch, wide):
     pytest.importorskip("faiss", reason="faiss-cpu is not installed (tripletkit[search])")

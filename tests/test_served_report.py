@@ -49,6 +49,7 @@ def visitor(app):
     return post
 
 
+@pytest.mark.slow
 def test_nobody_looks_without_the_link(app):
     client = app.test_client()
     for path, code in (("/", 403), ("/open/another", 404), ("/static/x", 404)):
@@ -56,6 +57,7 @@ def test_nobody_looks_without_the_link(app):
     assert client.post("/neighbors", data=b"x", base_url="http://127.0.0.1").status_code == 403
 
 
+@pytest.mark.slow
 def test_the_page_may_ask_its_server_alone(app):
     client = app.test_client()
     client.get(f"/open/{TOKEN}", base_url="http://127.0.0.1")
@@ -67,6 +69,7 @@ def test_the_page_may_ask_its_server_alone(app):
     assert 'id="drop"' in page.text
 
 
+@pytest.mark.slow
 def test_the_nearest_are_those_of_the_embeddings(visitor, models, toy_competition):
     view = models[0].view
     name = view.triplets.names[view.shown[0]]
@@ -85,6 +88,7 @@ def test_the_nearest_are_those_of_the_embeddings(visitor, models, toy_competitio
     assert all(each["image"].startswith("data:image/jpeg") for each in found["neighbors"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "code"),
     [
@@ -107,6 +111,7 @@ def test_anything_else_is_refused(visitor, changed, code):
         assert "leave them out" not in answer.json["error"]
 
 
+@pytest.mark.slow
 def test_too_long_an_image_is_refused(visitor, monkeypatch, app):
     app.config["MAX_CONTENT_LENGTH"] = 1000
     answer = visitor(b"x" * 1001)
@@ -126,6 +131,7 @@ def test_features_that_were_given_are_refused(models):
         QuerySearch([model])
 
 
+@pytest.mark.slow
 def test_the_command_serves_until_it_is_stopped(
     runner, tiny_backbone, toy_model, toy_competition, monkeypatch
 ):

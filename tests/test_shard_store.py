@@ -165,6 +165,7 @@ def test_half_the_numbers_take_half_the_room(tmp_path):
         open_shared_store(folders[1], "float32")
 
 
+@pytest.mark.slow
 def test_reading_takes_memory_for_what_is_asked_for_alone(tmp_path):
     space = FeatureSpace({"backbone": "wide"}, 512)
     with open_shared_store(tmp_path) as store:

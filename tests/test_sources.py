@@ -77,6 +77,7 @@ def test_one_backbone_is_recorded_as_the_first_version_did(tiny_backbone, tiny_w
     assert source.fingerprint == source.parts[0].space.fingerprint
 
 
+@pytest.mark.slow
 def test_features_of_one_backbone_are_its_own_bit_for_bit(
     load, tiny_backbone, toy_competition, tmp_path
 ):
@@ -96,6 +97,7 @@ def test_features_of_one_backbone_are_its_own_bit_for_bit(
     np.testing.assert_array_equal(load(choose_source(["tiny"])).features, expected.values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("views", ["original", "flip", "ten-crop"])
 def test_joined_features_equal_a_plain_loop(load, two, views):
     source = choose_source(["tiny", "tiny-other"], views=VIEW_SETS[views])
@@ -115,6 +117,7 @@ def test_joined_features_equal_a_plain_loop(load, two, views):
         np.testing.assert_allclose(features[row], expected, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_rows_depend_on_their_image_alone(load, two):
     source = choose_source(["tiny", "tiny-other"], views=VIEW_SETS["flip"])
     together = load(source).features
@@ -135,6 +138,7 @@ def test_a_part_without_any_feature_stays_zero_and_a_missing_one_is_missing(two)
     assert np.isnan(joined[1]).all()
 
 
+@pytest.mark.slow
 def test_only_the_part_that_is_missing_is_computed(load, two, monkeypatch):
     assert load(choose_source(["tiny"])).n_computed == 40
     assert load(choose_source(["tiny-other"]), NAMES[:10]).n_computed == 10
@@ -146,6 +150,7 @@ def test_only_the_part_that_is_missing_is_computed(load, two, monkeypatch):
     assert built == []
 
 
+@pytest.mark.slow
 def test_a_broken_image_is_named_once(load, two, toy_competition, tmp_path, monkeypatch):
     (tmp_path / "images").mkdir()
     for name in NAMES[:3]:
@@ -234,6 +239,7 @@ def test_backbones_that_cannot_stand_side_by_side_are_refused(tiny_backbone):
             check_backbone_names(names)
 
 
+@pytest.mark.slow
 def test_depths_are_the_layers_own_statistics(load, toy_competition, tiny_backbone, tiny_weights):
     """Mean and deviation over the map of each stage, each of length 1, behind the last features."""
     plain = load(choose_source(["tiny"])).features

@@ -62,6 +62,7 @@ def many_components(n_components=300):
     return make_triplets(rows.reshape(-1, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", defaults.SPLIT_POLICIES)
 @pytest.mark.parametrize("val_fraction", [0.1, 0.2, 0.5])
 def test_split_keeps_its_policy(by, val_fraction):
@@ -78,6 +79,7 @@ def test_split_of_linked_triplets_keeps_its_policy(by):
     check_policy(split_triplets(triplets, by, 0.3, seed=0), triplets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", defaults.SPLIT_POLICIES)
 def test_folds_keep_the_policy_and_validate_each_row_at_most_once(by):
     triplets = many_components()
@@ -91,6 +93,7 @@ def test_folds_keep_the_policy_and_validate_each_row_at_most_once(by):
         assert len(validated) == len(triplets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", defaults.SPLIT_POLICIES)
 def test_same_seed_gives_the_same_split_and_another_seed_another(by):
     triplets = many_components()
@@ -291,6 +294,7 @@ def test_write_splits_leaves_nothing_when_it_fails(tmp_path, monkeypatch):
     assert not (tmp_path / "split").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_competition_file_by_image_beats_a_chance_draw(shared):
     triplets = read_triplets(shared / "food_triplets" / "train_triplets.txt")

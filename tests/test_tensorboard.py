@@ -31,6 +31,7 @@ def read_logs(folder):
     return logs
 
 
+@pytest.mark.slow
 def test_logs_hold_the_history(train, tmp_path):
     result = train("--no-refit", "--tensorboard", tmp_path / "logs" / "run1")
     assert result.exit_code == 0, result.output
@@ -41,6 +42,7 @@ def test_logs_hold_the_history(train, tmp_path):
         assert logs[f"epoch_{column}"] == pytest.approx(history[column].to_dict(), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_what_is_not_known_is_not_logged(train, tmp_path):
     assert train("--tensorboard", tmp_path / "logs", "--val-fraction", "0").exit_code == 0
     assert "epoch_val_accuracy" not in read_logs(tmp_path / "logs")

@@ -96,6 +96,7 @@ def test_images_are_kept_byte_for_byte(script, make_builder, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["small"]
 
 
+@pytest.mark.slow
 def test_the_same_set_is_written_alike_every_time(script, make_builder, tmp_path):
     builder = make_builder({"train": [(draw_jpeg(number), 0) for number in range(5)]})
     for name in ("one", "two"):
@@ -169,6 +170,7 @@ def test_nothing_is_left_when_it_fails(script, make_builder, tmp_path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_other_sets_are_refused(script, make_builder, tmp_path):
     import tensorflow_datasets as tfds
 

@@ -212,6 +212,7 @@ def test_read_state_dict_drops_the_attributes_of_the_dict(tmp_path):
     assert list(read_state_dict(path)) == ["x"]
 
 
+@pytest.mark.slow
 def test_read_state_dict_refuses_a_file_cut_anywhere(tmp_path):
     path = make_small_file(tmp_path)
     whole = path.read_bytes()
@@ -220,6 +221,7 @@ def test_read_state_dict_refuses_a_file_cut_anywhere(tmp_path):
         assert_refused(path)
 
 
+@pytest.mark.slow
 def test_read_state_dict_survives_every_flipped_bit(tmp_path):
     path = make_small_file(tmp_path)
     whole = path.read_bytes()

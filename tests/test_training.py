@@ -70,6 +70,7 @@ def test_training_learns_what_the_features_hide(distance):
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits(features):
     one, same = train(features), train(features)
     other = train(features, dataclasses.replace(SMALL, seed=1))
@@ -78,6 +79,7 @@ def test_the_same_seed_gives_the_same_bits(features):
     assert not np.array_equal(embed(one.head, features), embed(other.head, features))
 
 
+@pytest.mark.slow
 def test_the_best_epoch_is_kept(features):
     told = []
     settings = dataclasses.replace(SMALL, epochs=30, patience=3)
@@ -104,6 +106,7 @@ def test_validation_that_does_not_choose_is_only_measured(features):
     assert np.isfinite([record.val_accuracy for record in trained.history]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n_rows", "batch_size"), [(1, 1), (1, 64), (63, 64), (64, 64), (65, 64), (130, 1000)]
 )
@@ -114,6 +117,7 @@ def test_any_number_of_triplets_goes_with_any_batch_size(features, n_rows, batch
     assert 0 <= trained.history[0].active <= 1
 
 
+@pytest.mark.slow
 def test_an_epochs_loss_is_the_mean_over_its_triplets(features):
     settings = dataclasses.replace(
         SMALL, epochs=1, batch_size=7, dropout=0.0, learning_rate=1e-12, distance="l1"
@@ -144,6 +148,7 @@ def test_features_that_are_all_alike_end_in_a_collapse():
         train(np.full((60, N_FEATURES), 3, np.float32))
 
 
+@pytest.mark.slow
 def test_an_absurd_learning_rate_ends_in_a_collapse(features):
     settings = dataclasses.replace(SMALL, learning_rate=1e30)
     with pytest.raises(CollapseError, match=r"training (collapsed|broke down)"):
@@ -232,6 +237,7 @@ def test_small_sets_get_more_epochs(n_triplets, n_epochs, monkeypatch):
     assert choose_epochs(n_triplets, batch_size=256) == n_epochs
 
 
+@pytest.mark.slow
 def test_memory_does_not_hold_the_features_of_every_triplet():
     """Three gathered arrays would take 300,000 x 3 x 500 numbers: 1.8 GB."""
     rng = np.random.default_rng(0)
@@ -257,6 +263,7 @@ def test_memory_does_not_hold_the_features_of_every_triplet():
     assert peak_rss[0] - before < 400e6
 
 
+@pytest.mark.slow
 def test_each_image_of_a_batch_is_encoded_once(features, monkeypatch):
     seen = []
     original = heads.build_head
@@ -285,6 +292,7 @@ def test_each_image_of_a_batch_is_encoded_once(features, monkeypatch):
     assert seen == [5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["mlp", "residual"])
 @pytest.mark.parametrize("loss", ["triplet", "soft-margin", "ratio"])
 def test_the_loss_with_votes_is_the_mean_over_the_voters(features, loss, recipe):
@@ -317,6 +325,7 @@ def test_the_loss_with_votes_is_the_mean_over_the_voters(features, loss, recipe)
     assert trained.history[0].loss == pytest.approx(np.mean(means), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_unanimous_votes_change_nothing(features):
     unanimous = np.tile(np.float32([1, 0]), (600, 1))
     with_votes, without = train(features, loss_weights=unanimous), train(features)
@@ -324,6 +333,7 @@ def test_unanimous_votes_change_nothing(features):
     np.testing.assert_allclose(embeddings, embed(without.head, features), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_turning_triplets_and_their_votes_changes_nothing(features):
     rows = draw_rows(0, 42, 600)
     share = np.random.default_rng(0).uniform(0, 1, 600)
@@ -341,6 +351,7 @@ def test_turning_triplets_and_their_votes_changes_nothing(features):
     np.testing.assert_allclose(embed(one.head, features), embed(same.head, features), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_votes_rescue_what_many_were_wrong_about():
     features = make_features(600)
     rows = draw_rows(0, 400, 4000)

@@ -185,6 +185,7 @@ def test_votes_that_cannot_be_read_are_refused_by_line():
 columns_of_table = st.permutations(["id", "anchor", "positive", "negative", "rater"])
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(columns_of_table, st.sampled_from([",", ";", "\t"]), st.integers(1, 30))
 def test_the_order_of_columns_changes_nothing(columns, separator, n_rows):

@@ -26,6 +26,7 @@ SEEDS = [
 ]
 
 
+@pytest.mark.slow
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(any_name, any_name, any_name), min_size=1, max_size=6))
 def test_written_triplets_read_back_or_are_refused(tmp_path, named):

@@ -144,6 +144,7 @@ def test_too_few_triplets_leave_the_choice_to_novelty(novelty, chosen):
     assert reason.startswith("fewer than 500 validation triplets")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("recipe", "dim"), [("mlp", 6), ("residual", None), ("best", 6)])
 def test_a_probe_scores_every_candidate_on_both_worlds(features, rows, recipe, dim):
     data = divide(rows)
@@ -161,6 +162,7 @@ def test_a_probe_scores_every_candidate_on_both_worlds(features, rows, recipe, d
     assert record["groups_from"] == "clusters"
 
 
+@pytest.mark.slow
 def test_a_probed_candidate_is_the_model_that_training_makes(features, rows):
     data = divide(rows)
     settings = HeadSettings.of_recipe("residual", hidden=16, epochs=2)
@@ -204,6 +206,7 @@ def test_several_trainings_go_without_others_and_answer_together(features, rows,
     )
 
 
+@pytest.mark.slow
 def test_kinds_are_the_classes_of_labelled_images(features, rows):
     # Classes that no cluster of features would find.
     of_image = np.arange(160) % 8 // 2
@@ -229,6 +232,7 @@ def test_too_few_classes_leave_the_kinds_to_clusters(features, rows, of_image):
     np.testing.assert_array_equal(groups, find_groups(divide(rows), unit, 0)[0])
 
 
+@pytest.mark.slow
 def test_losses_that_need_labels_are_probed_with_them(features, rows):
     settings = HeadSettings.of_recipe("residual", hidden=16, epochs=1, loss="center")
     data = divide(rows, labels=label(np.arange(160) % 8))

@@ -31,6 +31,7 @@ def make_answers(margins):
     return Answers((margins > 0).astype(np.int8), margins, None, "preds.csv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ties", ["error", "half"])
 @settings(deadline=None)  # SciPy is loaded in the first call
 @given(questions)
@@ -55,6 +56,7 @@ def test_agreement_and_ceiling_equal_a_loop_over_the_voters(ties, asked):
     assert score.mean_votes == pytest.approx(np.mean([b + c for b, c, _ in asked]))
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # SciPy is loaded in the first call
 @given(questions)
 def test_voters_are_compared_by_leaving_each_out(asked):

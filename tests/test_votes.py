@@ -24,6 +24,7 @@ def make_triplets(n):
     return Triplets([f"p{i}" for i in range(3 * n)], rows, np.arange(n) + 1, "train.txt")
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(counts)
 def test_soft_weights_are_the_expected_loss_over_the_voters(pairs):
@@ -33,6 +34,7 @@ def test_soft_weights_are_the_expected_loss_over_the_voters(pairs):
         assert forth * 2.0 + back * 7.0 == pytest.approx(np.mean(losses), rel=1e-6)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(counts)
 def test_weights_follow_the_lead_and_have_a_mean_of_one(pairs):
@@ -51,6 +53,7 @@ def test_majority_weights_leave_ties_out():
     assert weights * 3 / 4 == pytest.approx(np.array([[1, 0], [1, 0], [0, 1], [0, 0]]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("votes_as", ["soft", "weight", "majority"])
 @settings(deadline=None)
 @given(counts)
@@ -65,6 +68,7 @@ def test_turning_a_question_turns_its_weights(votes_as, pairs):
     )
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(counts)
 def test_after_turning_to_the_majority_the_second_column_is_what_most_chose(pairs):

@@ -100,6 +100,7 @@ def test_a_file_that_does_not_fit_names_the_layer(tmp_path, name, other, message
         np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [NEW, OLD])
 def test_a_file_that_is_cut_off_is_refused(tmp_path, name):
     path = tmp_path / name
@@ -111,6 +112,7 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path, name):
             load_weights_file(build(), path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [NEW, OLD])
 def test_a_file_with_flipped_bytes_is_refused_or_read(tmp_path, name):
     path = tmp_path / name
@@ -137,6 +139,7 @@ def test_a_file_that_is_not_hdf5_is_refused(tmp_path):
         load_weights_file(build(), path)
 
 
+@pytest.mark.slow
 def test_hdf5_of_something_else_is_refused(tmp_path):
     path = tmp_path / "w.h5"
     for content in ({"a": [1, 2]}, {"layers": [1, 2]}, {"layers/conv2d": [1]}):
