@@ -29,4 +29,5 @@ part mypy
 part python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 # Each process of pytest has its own threads otherwise, and they wait for each other.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TF_NUM_INTRAOP_THREADS=${TF_NUM_INTRAOP_THREADS:-1}
-part python -m pytest -n auto --dist loadfile -m "not campaign" "$@"
+# In the order of their names: files of few tests are long, and would all come last otherwise.
+part python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not campaign" "$@"
