@@ -18,6 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+import pytest
 import tiny_backbone as tiny
 
 
@@ -41,6 +42,8 @@ def run_watched(
         watched: modules; empty ones stand for them, so that even a test that fails is quick.
         preloaded: modules that several of the commands import, imported once.
     """
+    if not hasattr(os, "fork"):
+        pytest.skip("needs forks; what a command loads is the same on systems that have them")
     with tempfile.TemporaryDirectory() as empty_modules:
         for name in watched:
             Path(empty_modules, f"{name}.py").touch()
@@ -60,24 +63,29 @@ def run_watched(
     return {name: Run(*told) for name, told in json.loads(done.stdout).items()}
 
 
-def _run(words: list[str], watched: list[str], said: int, loaded: int) -> NoReturn:
-    """Run a command in a fork, and end it."""
+def run_command(words: list[str]) -> int:
+    """Run a command in this process, and return what it ended with; a traceback is on stderr."""
     from tripletkit.cli.main import tripletkit
 
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.dup2(said, 2)
-    code = 1
     try:
         tripletkit(words, prog_name="tripletkit")
     except SystemExit as stop:
-        code = stop.code
+        return stop.code or 0
     except BaseException:
         traceback.print_exc()
+    return 1
+
+
+def _run(words: list[str], watched: list[str], said: int, loaded: int) -> NoReturn:
+    """Run a command in a fork, and end it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(said, 2)
+    code = run_command(words)
     os.write(loaded, json.dumps(sorted({*watched} & {*sys.modules})).encode())
     # To take Python apart would touch, and so copy, all that the fork shares.
     atexit._run_exitfuncs()
     sys.stderr.flush()
-    os._exit(code or 0)
+    os._exit(code)
 
 
 def _main() -> None:

@@ -15,11 +15,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import traceback
 from importlib import import_module
 from pathlib import Path
 
 import tiny_backbone as tiny
+from forked_commands import run_command
 
 # Imported late, and by nearly every command.
 _MODULES = (
@@ -72,7 +72,6 @@ class PreloadedCommand:
 
 def _run(arguments: list[str], errors: str) -> None:
     """Run the command in a fork, as if the process had just been started."""
-    from tripletkit.cli.main import tripletkit
     from tripletkit.data.unfinished import private_temporary_folder
 
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -83,17 +82,11 @@ def _run(arguments: list[str], errors: str) -> None:
     private_temporary_folder.cache_clear()
     tempfile.tempdir = None
     tempfile.tempdir = str(private_temporary_folder())
-    code = 1
-    try:
-        tripletkit(arguments, prog_name="tripletkit")
-    except SystemExit as stop:
-        code = stop.code
-    except BaseException:
-        traceback.print_exc()
+    code = run_command(arguments)
     # No ordinary end, which waits for threads that the fork does not have.
     shutil.rmtree(private_temporary_folder(), ignore_errors=True)
     sys.stderr.flush()
-    os._exit(code or 0)
+    os._exit(code)
 
 
 def _serve(errors: str) -> None:

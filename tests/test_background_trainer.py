@@ -180,7 +180,7 @@ def test_what_was_shown_is_not_chosen_whatever_was_said(tmp_path, monkeypatch):
     chosen = [[q[column] for column in ("anchor", "first", "second")] for q in questions]
     keys = {*question_keys(np.array(chosen)).tolist()}
     assert keys
-    assert not keys & {*question_keys(shown).tolist()}
+    assert not keys & {*question_keys(np.array(shown)).tolist()}
 
 
 def wait_for(condition, timeout_s=120):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 
 import numpy as np
@@ -90,3 +91,22 @@ def test_other_settings_have_steps_of_their_own_and_few_forms_are_kept():
         features, rows = draw(0)
         make_training(features, rows, HeadSettings(hidden=hidden, dim=3))
     assert len(reuse._idle) == reuse._MAX_FORMS
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(HeadSettings)])
+def test_a_setting_decides_a_step_or_is_not_in_its_form(name):
+    usual = HeadSettings()
+    value = getattr(usual, name)
+    other = {"recipe": "residual", "loss": "center", "mining": "batch-hard", "distance": "l1"}
+    other |= {"reduction": "active"}
+    if name not in other:
+        other[name] = not value if isinstance(value, bool) else value + 1
+    is_same = reuse.form_of(dataclasses.replace(usual, **{name: other[name]})) == reuse.form_of(
+        usual
+    )
+    assert is_same == (name in reuse._OUTSIDE_STEPS)
+
+
+def test_the_width_that_embeddings_are_compressed_to_decides_no_step():
+    wide, narrow = (HeadSettings.of_recipe("residual", dim=dim) for dim in (8, 4))
+    assert reuse.form_of(wide) == reuse.form_of(narrow)

@@ -193,7 +193,8 @@ def test_several_trainings_go_without_others_and_answer_together(features, rows,
     assert len(said) == len(seen.rounds) == 4
     assert told == [(n, 4) for n in range(5)]
     held_out = {tuple(np.flatnonzero(each.is_held_out)) for each in seen.rounds}
-    assert len(held_out) > 1
+    # None of them is trained twice.
+    assert len(held_out) == 4
     asked = {row for margins in said for row in margins}
     assert max(sum(row in margins for margins in said) for row in asked) > 1
     right = [
@@ -207,6 +208,17 @@ def test_several_trainings_go_without_others_and_answer_together(features, rows,
 
 
 @pytest.mark.slow
+def test_the_same_classes_are_not_held_out_twice(features, rows, monkeypatch):
+    monkeypatch.setattr(defaults, "UNSEEN_ROUNDS", 40)
+    data = divide(rows, labels=label(np.arange(160) % 4))
+    seen = score_unseen_classes(
+        data, features, 0, 0.25, None, None, lambda _train, asked: np.ones(len(asked))
+    )
+    # Two of four classes can be chosen in six ways.
+    assert 1 < len(seen.rounds) <= 6
+    assert len({each.is_held_out.tobytes() for each in seen.rounds}) == len(seen.rounds)
+
+
 def test_kinds_are_the_classes_of_labelled_images(features, rows):
     # Classes that no cluster of features would find.
     of_image = np.arange(160) % 8 // 2

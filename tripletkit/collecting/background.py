@@ -256,10 +256,10 @@ def _keep_usable(
 
 def _find_shown(task: TrainerTask) -> np.ndarray:
     """Return rows of the questions that judges were shown, those that nobody could tell, too."""
+    place_of = {number: place for place, number in enumerate(task.numbers.values())}
     shown = read_shown_questions(task.database)
-    place_of = np.full(max(shown.max(initial=0), *task.numbers.values()) + 1, -1)
-    place_of[list(task.numbers.values())] = np.arange(len(task.numbers))
-    rows = place_of[shown]
+    places = [[place_of.get(number, -1) for number in row] for row in shown]
+    rows = np.array(places, dtype=np.int64).reshape(-1, 3)
     return rows[(rows >= 0).all(axis=1)]
 
 

@@ -186,18 +186,16 @@ def read_answers_given(path: Path, exclude: Collection[str] = ()) -> list[Answer
     return found
 
 
-def read_shown_questions(path: Path) -> np.ndarray:
+def read_shown_questions(path: Path) -> list[tuple[int, int, int]]:
     """Read which questions judges were shown, whatever they said, and gold ones among them.
 
     Returns:
-        `(n_questions, 3)` int64 numbers of images in the database: anchor, first, second. Grids
-        are no questions.
+        Numbers of images in the database: anchor, first, second. Grids are no questions.
     Raises:
         JudgementsError: if it is no such database.
     """
     with open_judgements(path) as connection:
-        rows = [tuple(row) for row in connection.execute(_SHOWN)]
-    return np.array(rows, dtype=np.int64).reshape(-1, 3)
+        return [tuple(row) for row in connection.execute(_SHOWN)]
 
 
 @contextmanager

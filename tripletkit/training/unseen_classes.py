@@ -133,8 +133,8 @@ def score_unseen_classes(
 ) -> UnseenClasses:
     """Hold whole classes of images out and see how a model does that was chosen without them.
 
-    It is trained `defaults.UNSEEN_ROUNDS` times, each time without other classes, and a triplet
-    that several trainings were asked about is answered by the mean of their margins.
+    It is trained up to `defaults.UNSEEN_ROUNDS` times, each time without other classes, and a
+    triplet that several trainings were asked about is answered by the mean of their margins.
 
     Args:
         answer: takes indices of the triplets to train on and of those to answer; returns the
@@ -150,8 +150,10 @@ def score_unseen_classes(
     for number in range(1, defaults.UNSEEN_ROUNDS):
         # Where some classes can be held out, others may not.
         with suppress(SplitError):
-            other = _hold_out(data, features, seed + number * _ROUND_SEEDS, fraction, None)
-            rounds.append(other[0])
+            other, *_ = _hold_out(data, features, seed + number * _ROUND_SEEDS, fraction, None)
+            # Of few classes the same may be drawn again, which would say the same.
+            if not any(np.array_equal(other.is_held_out, each.is_held_out) for each in rounds):
+                rounds.append(other)
     total, n_answers = np.zeros(len(data.train)), np.zeros(len(data.train), dtype=np.int64)
     for number, each in enumerate(rounds):
         progress(number, len(rounds))
