@@ -87,7 +87,7 @@ def command_table() -> str:
 
 def settings() -> str:
     """Return the settings of a training."""
-    from tripletkit.model.settings_facts import SETTINGS, default_of
+    from tripletkit.model.settings import SETTINGS, default_of
 
     rows = [
         (
@@ -103,7 +103,7 @@ def settings() -> str:
 
 def losses() -> str:
     """Return the losses with formulas and papers."""
-    from tripletkit.model.loss_registry import LOSSES
+    from tripletkit.losses.loss_registry import LOSSES
 
     rows = [
         (

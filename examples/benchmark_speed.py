@@ -38,7 +38,7 @@ from tripletkit.features.onnx_writer import make_onnx_model
 from tripletkit.features.store import FeatureSpace, FeatureStore
 from tripletkit.features.trained_weights import build_backbone
 from tripletkit.losses.functions import triplet_margin_loss
-from tripletkit.model.distances import l2_distance
+from tripletkit.losses.keras_distances import l2_distance
 from tripletkit.model.heads import build_head
 from tripletkit.model.model_folder import save_model
 from tripletkit.model.network import build_encoder, build_triplet_network

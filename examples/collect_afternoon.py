@@ -26,11 +26,11 @@ from tripletkit import defaults
 from tripletkit.collecting.asking import Asker, AskingSettings
 from tripletkit.collecting.background import TrainerTask, train_and_choose
 from tripletkit.collecting.database import GivenAnswer, JudgementDatabase
-from tripletkit.data.competition import draw_truth, write_questions
 from tripletkit.data.folder import list_images
 from tripletkit.data.labels import read_labels
-from tripletkit.features.collection import find_files, load_collection
-from tripletkit.features.sources import choose_source
+from tripletkit.data.splits.split_files import draw_truth, write_questions
+from tripletkit.features.encoders import choose_source
+from tripletkit.features.image_features import find_files, load_collection
 from tripletkit.features.store import FeatureStore
 
 JUDGES = ("anna", "ben", "carla", "deniz", "emil")

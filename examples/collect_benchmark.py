@@ -34,10 +34,9 @@ from scipy.special import expit
 
 import tripletkit as tk
 from tripletkit import defaults
+from tripletkit.collecting.background import calibrate, train_committee
 from tripletkit.collecting.choosing import WAYS, choose_questions
-from tripletkit.collecting.committee import calibrate, train_committee
-from tripletkit.data.vote_files import read_votes
-from tripletkit.data.votes import Votes
+from tripletkit.data.votes import Votes, read_votes
 from tripletkit.evaluation.distances import triplet_margins
 
 ERRORS = 0.15

@@ -33,9 +33,8 @@ import tripletkit as tk
 from tripletkit import defaults
 from tripletkit.data.label_triplets import draw_triplets
 from tripletkit.data.labels import ImageLabels, read_classes
-from tripletkit.evaluation.class_distances import ClassDistances, measure_distribution
+from tripletkit.evaluation.classification import ClassDistances, measure_distribution
 from tripletkit.evaluation.distances import FROZEN_DISTANCE
-from tripletkit.mining.offline import find_cuts, mine_images
 from tripletkit.model.settings import HeadSettings
 from tripletkit.reporting.style import (
     BLUE,
@@ -48,6 +47,7 @@ from tripletkit.reporting.style import (
     make_figure,
     write_figure,
 )
+from tripletkit.search.offline_mining import find_cuts, mine_images
 from tripletkit.texts.tables import align_columns
 from tripletkit.training.batches import Batch, TripletBatches
 from tripletkit.training.epochs import share_right

@@ -27,7 +27,7 @@ from tripletkit.features.shards import ImageRow
 from tripletkit.features.store import FeatureSpace
 from tripletkit.features.stores import find_store, open_shared_store, open_store
 from tripletkit.search.approximate import ApproximateIndex, IndexOrigin, count_cells
-from tripletkit.search.parts import find_neighbors_in_parts
+from tripletkit.search.vector_files import find_neighbors_in_parts
 
 SHARD_IMAGES, PART_IMAGES, N_READ, N_QUESTIONS, N_QUERIES, K = 512, 8192, 10_000, 100_000, 100, 10
 N_ASKED = 10_000  # images that the questions are about

@@ -18,9 +18,9 @@ from PIL import Image, ImageDraw
 
 from tripletkit import defaults
 from tripletkit.cli.main import tripletkit
-from tripletkit.features.backbone import Backbone
+from tripletkit.features.backbones import Backbone
+from tripletkit.features.encoders import choose_source
 from tripletkit.features.exported_networks import FOLDER_NAME, load_network_function
-from tripletkit.features.sources import choose_source
 
 # Fixtures that start processes or browsers.
 INTEGRATION = {"start_tripletkit", "browser"}

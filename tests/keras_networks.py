@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from tripletkit.features.backbone import Backbone
+from tripletkit.features.backbones import Backbone
 from tripletkit.features.onnx_writer import make_onnx_model
 
 L = keras.layers

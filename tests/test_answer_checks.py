@@ -6,10 +6,9 @@ import pytest
 from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import AnswerFileError
-from tripletkit.evaluation.answer_checks import check_answers, implied_triplets
+from tripletkit.evaluation.answer_checks import check_answers, check_consistency, implied_triplets
 from tripletkit.evaluation.answers import Answers, read_answers
-from tripletkit.evaluation.consistency import check_consistency
-from tripletkit.evaluation.name_embedding import name_margins
+from tripletkit.evaluation.baselines import name_margins
 
 
 def make_triplets(rows) -> Triplets:

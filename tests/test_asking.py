@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from collected import answer_all, by_label, start
 
-from tripletkit.collecting import schedule
+from tripletkit.collecting import asking as schedule
 from tripletkit.data.judgement_files import read_answers_given
 from tripletkit.errors import JudgementsError
 

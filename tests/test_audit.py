@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageEnhance
 
-from tripletkit.data.audit import audit_triplets
+from tripletkit.data.audit.image_checks import find_close_hashes, hash_image
+from tripletkit.data.audit.triplet_audit import audit_triplets
 from tripletkit.data.images import read_image
-from tripletkit.data.near_duplicates import find_close_hashes, hash_image
 from tripletkit.data.triplet_files import scan_triplets
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tripletkit.data.augmentation import Augmentation
+from tripletkit.training.pixel_training import Augmentation
 
 
 @pytest.fixture

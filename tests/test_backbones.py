@@ -14,10 +14,15 @@ from keras_networks import check_record
 
 from tripletkit.errors import BackboneError, WeightsError
 from tripletkit.features import backbones, weights_origin
-from tripletkit.features.backbone import Backbone, KerasDownload, Preprocessing
-from tripletkit.features.backbones import BACKBONES, get_backbone, register_backbone
+from tripletkit.features.backbones import (
+    BACKBONES,
+    Backbone,
+    KerasDownload,
+    Preprocessing,
+    get_backbone,
+    register_backbone,
+)
 from tripletkit.features.keras_backbones import build_EfficientNetB0
-from tripletkit.features.packaged_weights import efficientnet_lite0_path
 from tripletkit.features.trained_weights import (
     build_backbone,
     save_trained_weights,
@@ -25,6 +30,7 @@ from tripletkit.features.trained_weights import (
 )
 from tripletkit.features.weights_origin import (
     choose_backbone,
+    efficientnet_lite0_path,
     find_weights,
     is_ready,
     keras_cache_path,

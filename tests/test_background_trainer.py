@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from tripletkit import defaults
 from tripletkit.collecting import background
-from tripletkit.collecting.background import BackgroundTrainer, TrainerTask, train_and_choose
-from tripletkit.collecting.choosing import Committee, question_keys
-from tripletkit.collecting.learning_curve import (
+from tripletkit.collecting.accuracy_curve import (
     CurvePoint,
     LearningCurve,
     measure_curve,
 )
+from tripletkit.collecting.background import BackgroundTrainer, TrainerTask, train_and_choose
+from tripletkit.collecting.choosing import Committee, question_keys
 from tripletkit.data.judgement_files import read_shown_questions
 from tripletkit.data.judgements import Judgements, read_judgements
 from tripletkit.data.triplets import Triplets

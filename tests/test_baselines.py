@@ -7,9 +7,14 @@ from tripletkit.data.pair_graph import make_pair_graph
 from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import AnswerFileError
-from tripletkit.evaluation.baselines import Baseline, describe_trap, run_baselines
+from tripletkit.evaluation.baselines import (
+    Baseline,
+    describe_trap,
+    embed_names,
+    name_margins,
+    run_baselines,
+)
 from tripletkit.evaluation.intervals import Interval, wilson_interval
-from tripletkit.evaluation.name_embedding import embed_names, name_margins
 
 
 def make_triplets(text: str) -> Triplets:

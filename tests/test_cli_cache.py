@@ -11,7 +11,7 @@ import pytest
 from tripletkit import defaults
 from tripletkit.cli.main import tripletkit
 from tripletkit.features.store import FILE_NAME, FeatureSpace, FeatureStore
-from tripletkit.features.store_checksums import file_checksum
+from tripletkit.features.store_file import file_checksum
 
 SPACE = FeatureSpace({"backbone": "resnet50", "weights_sha256": "0123456789abcdef"}, 8)
 

@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from tripletkit.cli.main import tripletkit
-from tripletkit.data.splits.held_out import read_held_out
+from tripletkit.data.splits.held_out_draws import read_held_out
 from tripletkit.errors import ImageNameError, LabelFileError, TripletFileError
 
 COLOURS = ["red", "lime", "blue", "yellow", "black", "magenta"]

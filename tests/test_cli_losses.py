@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from tripletkit.cli.main import tripletkit
-from tripletkit.model.loss_registry import LOSSES
+from tripletkit.losses.loss_registry import LOSSES
 
 
 def test_losses_lists_all_with_papers(runner):

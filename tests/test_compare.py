@@ -5,7 +5,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from tripletkit.evaluation.compare import compare_answers, mcnemar_p, smallest_difference
+from tripletkit.evaluation.comparison import compare_answers, mcnemar_p, smallest_difference
 from tripletkit.evaluation.intervals import image_interval
 
 

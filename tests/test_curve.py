@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tripletkit.data.splits.draws import Draw
+from tripletkit.data.splits.held_out_draws import Draw
 from tripletkit.training.curve import measure_learning_curve
 
 RNG = np.random.default_rng(0)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from tripletkit.evaluation import distances
-from tripletkit.evaluation.class_distances import ClassDistances
+from tripletkit.evaluation.classification import ClassDistances
 from tripletkit.evaluation.distances import DISTANCE_NAMES, triplet_margins
-from tripletkit.mining.offline import Cut, mine_images
-from tripletkit.model.distances import DISTANCES
+from tripletkit.losses.keras_distances import DISTANCES
 from tripletkit.search.exact import find_neighbors
+from tripletkit.search.offline_mining import Cut, mine_images
 
 
 def plain_distance(a, b, name):

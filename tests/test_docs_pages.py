@@ -21,7 +21,7 @@ import tripletkit as tk
 from tripletkit import defaults
 from tripletkit.cli.main import tripletkit
 from tripletkit.features.backbones import BACKBONES
-from tripletkit.model.loss_registry import LOSSES
+from tripletkit.losses.loss_registry import LOSSES
 from tripletkit.model.recipes import RECIPES
 
 TOP = Path(__file__).parents[1]

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from tripletkit import defaults
 from tripletkit.data.labels import NO_LABEL
-from tripletkit.data.splits.draws import (
+from tripletkit.data.splits.held_out_draws import (
     BY_GROUPS,
     BY_IMAGES,
     Draw,
     draw_folds,
     plan_draws,
 )
-from tripletkit.data.splits.strata import find_strata
+from tripletkit.data.splits.stratified import find_strata
 from tripletkit.errors import SplitError
 from tripletkit.training.draw_budget import DrawBudget
 

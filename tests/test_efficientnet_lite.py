@@ -10,11 +10,12 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from tripletkit.errors import WeightsError
-from tripletkit.features import efficientnet_lite, packaged_weights
+from tripletkit.features import efficientnet_lite
+from tripletkit.features import weights_origin as packaged_weights
 from tripletkit.features.backbones import get_backbone
-from tripletkit.features.packaged_weights import efficientnet_lite0_path
 from tripletkit.features.torch_weights import read_state_dict
 from tripletkit.features.trained_weights import build_backbone
+from tripletkit.features.weights_origin import efficientnet_lite0_path
 
 CLASSIFIER = {"_fc.weight", "_fc.bias"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tripletkit.data.splits.draws import draw_folds, plan_draws
+from tripletkit.data.splits.held_out_draws import draw_folds, plan_draws
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.training import held_out
 from tripletkit.training.ensemble import train_parts, validate_candidates

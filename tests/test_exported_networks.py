@@ -16,7 +16,8 @@ import tiny_backbone as tiny
 from tripletkit import defaults
 from tripletkit.errors import ExportError, NetworkFileError
 from tripletkit.features import exported_networks, onnx_writer
-from tripletkit.features.backbone import Preprocessing
+from tripletkit.features.backbones import Preprocessing
+from tripletkit.features.encoders import choose_source
 from tripletkit.features.exported_networks import (
     load_network_function,
     relative_difference,
@@ -25,7 +26,6 @@ from tripletkit.features.exported_networks import (
 from tripletkit.features.fast_graph import make_feature_function
 from tripletkit.features.onnx_engine import make_onnx_function, open_session, prepare_pixels
 from tripletkit.features.preprocessing import add_preprocessing
-from tripletkit.features.sources import choose_source
 
 SIZE = defaults.EXTRACT_BATCH_SIZE
 

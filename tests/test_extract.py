@@ -16,16 +16,16 @@ from PIL import Image
 from tripletkit import defaults
 from tripletkit.errors import ImageNameError, ImageReadError, StoreError, StoreWarning
 from tripletkit.features import contents, extract
-from tripletkit.features.collection import (
+from tripletkit.features.encoders import FeaturePart, FeatureSource, choose_source
+from tripletkit.features.extract import extract_features
+from tripletkit.features.fast_graph import make_feature_function
+from tripletkit.features.image_features import (
     NamedFiles,
     find_files,
     find_same_images,
     load_collection,
 )
-from tripletkit.features.extract import extract_features
-from tripletkit.features.fast_graph import make_feature_function
 from tripletkit.features.image_views import VIEW_SETS
-from tripletkit.features.sources import FeaturePart, FeatureSource, choose_source
 from tripletkit.features.store import FeatureSpace, FeatureStore, clear_store
 
 

@@ -11,8 +11,8 @@ import tiny_backbone as tiny
 
 from tripletkit.features.backbones import get_backbone
 from tripletkit.features.fast_graph import fold_batch_norm, make_feature_function
-from tripletkit.features.packaged_weights import efficientnet_lite0_path
 from tripletkit.features.trained_weights import build_backbone
+from tripletkit.features.weights_origin import efficientnet_lite0_path
 
 BATCH_SIZE = 8
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tripletkit.training.fused_adam import FusedAdam
+from tripletkit.training.batch_learner import FusedAdam
 
 
 def run(optimizer: keras.optimizers.Optimizer, n_steps: int) -> list[np.ndarray]:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tripletkit.data.images import cut_middle
 from tripletkit.errors import PreprocessingError
-from tripletkit.features.backbone import Preprocessing
+from tripletkit.features.backbones import Preprocessing
 from tripletkit.features.image_processor import (
     EXAMPLE,
     find_config,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tripletkit.api.image_split import ImageSplit
-from tripletkit.data.splits.image_draws import draw_images, draw_splits
+from tripletkit.data.splits.held_out_draws import draw_images, draw_splits
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import SettingsError, SplitError, TripletFileError
 

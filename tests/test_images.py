@@ -16,8 +16,7 @@ from mutated_images import images_with_mutated_exif, make_exif, make_images, mut
 from PIL import Image
 
 from tripletkit.data import images
-from tripletkit.data.decode_memory import MemoryBudget
-from tripletkit.data.images import read_image, read_pixels
+from tripletkit.data.images import MemoryBudget, read_image, read_pixels
 from tripletkit.errors import ImageReadError
 
 ORIENTATION = 0x0112

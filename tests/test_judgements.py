@@ -16,7 +16,7 @@ from tripletkit.data.judgement_files import is_judgements
 from tripletkit.data.judgements import find_questions, read_judgements
 from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.triplets import Triplets
-from tripletkit.data.vote_files import read_votes
+from tripletkit.data.votes import read_votes
 from tripletkit.errors import JudgementsError, TripletFileError
 from tripletkit.model.model_folder import load_model
 from tripletkit.training.reread import read_training_triplets

@@ -11,13 +11,13 @@ from tripletkit.data.labels import NO_LABEL, ImageLabels
 from tripletkit.errors import CollapseError
 from tripletkit.evaluation.classification import measure_variances
 from tripletkit.evaluation.distances import DISTANCE_NAMES
-from tripletkit.mining.online import MINERS
+from tripletkit.losses.batch_mining import MINERS
+from tripletkit.losses.loss_registry import LOSSES
 from tripletkit.model.embedding import embed
-from tripletkit.model.loss_registry import LOSSES
 from tripletkit.model.settings import HeadSettings
 from tripletkit.training.epochs import share_right, train_head
 from tripletkit.training.head_training import LabelTraining
-from tripletkit.training.unseen_probe import Candidate, candidates_for
+from tripletkit.training.unseen_classes import Candidate, candidates_for
 
 N_CLASSES, N_IMAGES, N_TRAIN = 6, 90, 60
 SMALL = HeadSettings(

@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import pytest
 
-from tripletkit.losses.classifier import CosineClassifier
 from tripletkit.losses.functions import (
     ClassCenters,
     RatioLoss,
@@ -22,8 +21,9 @@ from tripletkit.losses.functions import (
     soft_margin_loss,
     triplet_margin_loss,
 )
-from tripletkit.model.distances import DISTANCES
+from tripletkit.losses.keras_distances import DISTANCES
 from tripletkit.registry import load_object
+from tripletkit.training.objectives import CosineClassifier
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_the_classifier_is_the_scaled_cosine():
 
 
 def test_every_registered_loss_has_a_paper_and_a_function():
-    from tripletkit.model.loss_registry import LOSSES
+    from tripletkit.losses.loss_registry import LOSSES
 
     for loss in LOSSES.values():
         assert loss.formula

@@ -17,7 +17,7 @@ from model_records import make_record
 
 from tripletkit.data import unfinished
 from tripletkit.errors import BackboneError, ModelFolderError, OutputError, WeightsError
-from tripletkit.features.sources import choose_source
+from tripletkit.features.encoders import choose_source
 from tripletkit.features.store import FeatureSpace
 from tripletkit.features.trained_weights import build_backbone, write_random_weights
 from tripletkit.model import model_folder as artifact

@@ -13,17 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tripletkit.cli.main import tripletkit
-from tripletkit.data.competition import write_questions
 from tripletkit.data.labels import read_labels
 from tripletkit.data.names import guard_formula, quote_csv_field, quote_name, unguard_formula
-from tripletkit.data.splits.held_out import read_held_out
-from tripletkit.data.text_lines import split_csv_line
+from tripletkit.data.splits.held_out_draws import read_held_out
+from tripletkit.data.splits.split_files import write_questions
+from tripletkit.data.text_files import split_csv_line
 from tripletkit.data.triplet_files import read_triplets, write_triplets
 from tripletkit.data.triplets import Triplets
-from tripletkit.data.vote_files import read_triplets_with_votes, read_votes
+from tripletkit.data.votes import read_triplets_with_votes, read_votes
 from tripletkit.errors import DataWarning, TripletFileError
+from tripletkit.evaluation.answer_checks import check_same_questions
 from tripletkit.evaluation.answers import Answers, read_answers, write_answers
-from tripletkit.evaluation.belonging import check_same_questions
 from tripletkit.evaluation.classification import Confusion
 from tripletkit.search.vector_files import write_vectors
 

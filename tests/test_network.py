@@ -14,10 +14,10 @@ from model_records import make_record
 from tripletkit.data.images import read_pixels
 from tripletkit.data.outputs import Outputs
 from tripletkit.errors import OutputError
-from tripletkit.features.collection import find_files, load_collection
+from tripletkit.features.encoders import choose_source
 from tripletkit.features.fast_graph import make_feature_function
+from tripletkit.features.image_features import find_files, load_collection
 from tripletkit.features.image_views import choose_views
-from tripletkit.features.sources import choose_source
 from tripletkit.features.store import FeatureStore
 from tripletkit.model import export
 from tripletkit.model.embedding import embed

@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 
 from tripletkit.data.labels import NO_LABEL
-from tripletkit.losses.objectives import Objective
-from tripletkit.mining.online import MINERS
-from tripletkit.model.loss_registry import LOSSES
+from tripletkit.losses.batch_mining import MINERS
+from tripletkit.losses.loss_registry import LOSSES
 from tripletkit.model.settings import HeadSettings
+from tripletkit.training.objectives import Objective
 
 SETTINGS = HeadSettings(margin=0.3)
 NO_TRIPLETS = np.empty((0, 3), np.int32)

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from tripletkit.data.labels import NO_LABEL
-from tripletkit.mining.online import MINERS, batch_all, batch_hard, pairwise_distances, semi_hard
+from tripletkit.losses.batch_mining import (
+    MINERS,
+    batch_all,
+    batch_hard,
+    pairwise_distances,
+    semi_hard,
+)
 from tripletkit.training.batches import ClassBatches, ImageBatches, TripletBatches
 
 

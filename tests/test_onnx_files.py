@@ -18,11 +18,11 @@ from tripletkit.errors import (
     ViewError,
     WeightsError,
 )
-from tripletkit.features.collection import find_files, load_collection
+from tripletkit.features.encoders import FeatureSource, choose_source
 from tripletkit.features.exported_networks import load_network_function
+from tripletkit.features.image_features import find_files, load_collection
 from tripletkit.features.image_views import VIEW_SETS
 from tripletkit.features.onnx_files import network_sha256, open_network_file
-from tripletkit.features.sources import FeatureSource, choose_source
 from tripletkit.features.store import FeatureStore
 
 HOW = "size=32,resample=bicubic,mean=0.5:0.4:0.3,std=0.2:0.3:0.4"

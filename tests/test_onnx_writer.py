@@ -11,7 +11,7 @@ import pytest
 from keras_networks import run, shake
 
 from tripletkit.errors import ExportError
-from tripletkit.features.backbone import Stage
+from tripletkit.features.backbones import Stage
 from tripletkit.features.onnx_writer import make_onnx_model
 from tripletkit.features.stage_outputs import take_stages
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tripletkit.data.cycles import find_anchor_cycles, find_distance_cycles
+from tripletkit.data.audit.cycles import find_anchor_cycles, find_distance_cycles
 from tripletkit.data.pair_graph import make_pair_graph
 from tripletkit.data.questions import compare_judgements, group_questions
 

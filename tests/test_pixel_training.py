@@ -9,7 +9,6 @@ import keras
 import numpy as np
 import pytest
 
-from tripletkit.data.augmentation import Augmentation
 from tripletkit.data.labels import ImageLabels
 from tripletkit.errors import BackboneError, CheckpointError, OutputError
 from tripletkit.features.backbones import get_backbone
@@ -20,7 +19,7 @@ from tripletkit.model.pixel_network import PixelNetwork, unfreeze_blocks
 from tripletkit.model.settings import HeadSettings
 from tripletkit.training.checkpoint import Checkpoints, check_no_checkpoint, checkpoint_path
 from tripletkit.training.epochs import keep_best_epoch
-from tripletkit.training.pixel_training import PixelTraining
+from tripletkit.training.pixel_training import Augmentation, PixelTraining
 
 # The smallest images that its three halvings leave something of.
 CNN = get_backbone("cnn").resized(32)

@@ -17,9 +17,9 @@ from tripletkit.errors import MissingExtraError
 from tripletkit.evaluation.learning_curve import LearningCurve, fit_learning_curve
 from tripletkit.evaluation.scoring import Slice
 from tripletkit.reporting import figures, style
+from tripletkit.reporting.confusion import vote_labels
 from tripletkit.reporting.projections import check_projection, choose_apart, project_embeddings
 from tripletkit.reporting.style import DARK, LIGHT, MARKERS, place_axes_as, recolour, render_figure
-from tripletkit.search.label_votes import vote_labels
 
 KINDS = ["history", "distances", "margins", "map", "confusion"]
 HISTORY = pd.DataFrame(

@@ -14,9 +14,9 @@ from tripletkit.errors import RecipeError
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.embedding import embed
+from tripletkit.model.head_layers import Scaling
 from tripletkit.model.heads import build_model, frozen_scale, join_heads
 from tripletkit.model.recipes import RECIPES, get_recipe, register_recipe
-from tripletkit.model.scaling import Scaling
 from tripletkit.model.settings import HeadSettings
 from tripletkit.training.epochs import train_model
 from tripletkit.training.head_training import HeadTraining

@@ -19,7 +19,7 @@ from tripletkit.search.approximate import (
     needs_codes,
 )
 from tripletkit.search.exact import find_neighbors
-from tripletkit.search.parts import find_neighbors_in_parts
+from tripletkit.search.vector_files import find_neighbors_in_parts
 
 
 def cut(vectors, size):

@@ -14,16 +14,16 @@ import tiny_backbone as tiny
 from tripletkit.data.images import read_pixels
 from tripletkit.errors import BackboneError, ImageReadError, WeightsError
 from tripletkit.features.backbones import BACKBONES, get_backbone
-from tripletkit.features.collection import find_files, load_collection
-from tripletkit.features.exported_networks import load_network_function
-from tripletkit.features.extract import extract_features, view_space
-from tripletkit.features.image_views import ORIGINAL, VIEW_SETS
-from tripletkit.features.sources import (
+from tripletkit.features.encoders import (
     FeatureSource,
     assign_weights,
     check_backbone_names,
     choose_source,
 )
+from tripletkit.features.exported_networks import load_network_function
+from tripletkit.features.extract import extract_features, view_space
+from tripletkit.features.image_features import find_files, load_collection
+from tripletkit.features.image_views import ORIGINAL, VIEW_SETS
 from tripletkit.features.store import FeatureStore
 from tripletkit.features.weights_files import file_sha256
 from tripletkit.features.weights_origin import choose_backbone

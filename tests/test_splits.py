@@ -13,10 +13,18 @@ from tripletkit import defaults
 from tripletkit.data.outputs import Outputs, open_output
 from tripletkit.data.pair_graph import make_pair_graph
 from tripletkit.data.questions import group_questions
-from tripletkit.data.splits.cost import price_split
-from tripletkit.data.splits.files import SPLIT_FILES, check_split_folder, write_splits
-from tripletkit.data.splits.image_groups import HoldOutGoal, divide_images
-from tripletkit.data.splits.policies import fold_triplets, split_triplets
+from tripletkit.data.splits.policies import (
+    HoldOutGoal,
+    divide_images,
+    fold_triplets,
+    split_triplets,
+)
+from tripletkit.data.splits.split_files import (
+    SPLIT_FILES,
+    check_split_folder,
+    price_split,
+    write_splits,
+)
 from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import OutputError, SplitError
@@ -288,7 +296,7 @@ def test_write_splits_leaves_nothing_when_it_fails(tmp_path, monkeypatch):
             raise OutputError("disk full")
         return open_output(path, *args)
 
-    monkeypatch.setattr("tripletkit.data.competition.open_output", failing)
+    monkeypatch.setattr("tripletkit.data.splits.split_files.open_output", failing)
     with pytest.raises(OutputError, match="disk full"):
         write_splits(tmp_path / "split", triplets, [split], seed=2)
     assert not (tmp_path / "split").exists()

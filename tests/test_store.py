@@ -21,7 +21,7 @@ from tripletkit.features.store import (
     clear_store,
     default_folder,
 )
-from tripletkit.features.store_checksums import vector_checksum
+from tripletkit.features.store_file import vector_checksum
 
 N_FEATURES = 6
 SPACE = FeatureSpace({"backbone": "a", "weights_sha256": "1"}, N_FEATURES)

@@ -9,11 +9,16 @@ import sys
 import pytest
 
 from tripletkit.data.labels import read_labels
-from tripletkit.data.splits.held_out import read_held_out
-from tripletkit.data.text_files import MAX_LINE_BYTES, check_text, content_lines
-from tripletkit.data.text_lines import parse_number, split_csv_line
+from tripletkit.data.splits.held_out_draws import read_held_out
+from tripletkit.data.text_files import (
+    MAX_LINE_BYTES,
+    check_text,
+    content_lines,
+    parse_number,
+    split_csv_line,
+)
 from tripletkit.data.triplet_files import read_triplets
-from tripletkit.data.vote_files import read_triplets_with_shares, read_votes
+from tripletkit.data.votes import read_triplets_with_shares, read_votes
 from tripletkit.errors import TripletFileError, TripletkitError
 from tripletkit.evaluation.answers import read_answers, read_truth
 

@@ -15,8 +15,8 @@ from tripletkit.errors import CollapseError, LossError
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.model import heads
 from tripletkit.model.embedding import embed
+from tripletkit.model.head_layers import Scaling
 from tripletkit.model.heads import build_head
-from tripletkit.model.scaling import Scaling
 from tripletkit.model.settings import HeadSettings, choose_epochs
 from tripletkit.training.collapse import check_collapse, effective_rank, mean_pairwise_distance
 from tripletkit.training.epochs import train_head

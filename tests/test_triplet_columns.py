@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tripletkit.data.triplet_files import read_triplets, scan_triplets
-from tripletkit.data.triplet_headings import HEADINGS
-from tripletkit.data.vote_files import read_triplets_with_votes
+from tripletkit.data.triplet_layout import HEADINGS
+from tripletkit.data.votes import read_triplets_with_votes
 from tripletkit.errors import DataWarning, TripletFileError, VoteFileError
 
 

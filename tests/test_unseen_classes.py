@@ -9,8 +9,7 @@ import pytest
 
 from tripletkit import defaults
 from tripletkit.data.labels import NO_LABEL, ImageLabels
-from tripletkit.data.novelty import Nearness, measure_nearness
-from tripletkit.data.splits.unseen_classes import cluster_images, find_groups, hold_out_classes
+from tripletkit.data.splits.class_groups import cluster_images, find_groups, hold_out_classes
 from tripletkit.data.training_set import divide_training_set
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import SplitError
@@ -18,12 +17,15 @@ from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.embedding import embed
 from tripletkit.model.settings import HeadSettings
 from tripletkit.training.epochs import share_right, train_model
-from tripletkit.training.unseen_classes import measure_unseen_classes, score_unseen_classes
-from tripletkit.training.unseen_probe import (
+from tripletkit.training.unseen_classes import (
     Candidate,
     CandidateScore,
+    Nearness,
     candidates_for,
     choose_candidate,
+    measure_nearness,
+    measure_unseen_classes,
+    score_unseen_classes,
 )
 
 

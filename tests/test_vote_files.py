@@ -7,7 +7,7 @@ import io
 import pytest
 
 from tripletkit.data.triplet_files import read_triplets
-from tripletkit.data.vote_files import read_triplets_with_shares, read_votes
+from tripletkit.data.votes import read_triplets_with_shares, read_votes
 from tripletkit.errors import TripletFileError, VoteFileError
 
 VOTES = [(4.0, 1.0), (2.0, 2.0), (0.0, 5.0)]

@@ -14,8 +14,14 @@ from importlib import import_module
 from pathlib import Path
 
 from tripletkit import defaults
-from tripletkit.features.backbone import Backbone, Package, Preprocessing, Stage
-from tripletkit.features.backbones import BACKBONES, register_backbone
+from tripletkit.features.backbones import (
+    BACKBONES,
+    Backbone,
+    Package,
+    Preprocessing,
+    Stage,
+    register_backbone,
+)
 
 NAME = "tiny"
 OTHER_NAME = "tiny-other"

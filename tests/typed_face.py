@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 import tripletkit as tk
-from tripletkit.data.audit import Audit
-from tripletkit.data.splits.cost import SplitPrice
+from tripletkit.data.audit.triplet_audit import Audit
+from tripletkit.data.splits.split_files import SplitPrice
 from tripletkit.evaluation.baselines import Baseline
-from tripletkit.evaluation.compare import Comparison
+from tripletkit.evaluation.comparison import Comparison
 from tripletkit.evaluation.intervals import Interval
 from tripletkit.evaluation.scoring import Score
 from tripletkit.model.record import ModelRecord

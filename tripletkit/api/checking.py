@@ -9,9 +9,9 @@ from typing import NamedTuple
 from tripletkit import defaults
 from tripletkit.api.inputs import PathLike, TripletsLike, is_path, take_triplets
 from tripletkit.data import triplet_files
-from tripletkit.data.audit import Audit, audit_triplets
-from tripletkit.data.splits.cost import SplitPrice, price_split
+from tripletkit.data.audit.triplet_audit import Audit, audit_triplets
 from tripletkit.data.splits.policies import split_triplets
+from tripletkit.data.splits.split_files import SplitPrice, price_split
 from tripletkit.data.triplet_files import TripletScan, scan_triplets
 from tripletkit.data.triplets import Triplets
 from tripletkit.evaluation import answers as answer_files

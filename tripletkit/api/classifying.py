@@ -13,9 +13,9 @@ from tripletkit.evaluation.classification import (
     classify_embeddings,
 )
 from tripletkit.evaluation.distances import FROZEN_DISTANCE
-from tripletkit.features.collection import Collection
+from tripletkit.features.image_features import Collection
 from tripletkit.features.labelled_images import LabelledImages
-from tripletkit.search.encoders import Encoder
+from tripletkit.search.models import Encoder
 
 TRAINED, FROZEN = "trained embeddings", "frozen features"
 

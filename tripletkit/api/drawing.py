@@ -13,7 +13,7 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.data.label_triplets import Difficulty, draw_triplets
 from tripletkit.evaluation.distances import candidate_measure
-from tripletkit.features.collection import open_collection, warn_of_missing
+from tripletkit.features.image_features import open_collection, warn_of_missing
 from tripletkit.features.labelled_images import (
     LabelledImages,
     read_labelled,
@@ -21,7 +21,7 @@ from tripletkit.features.labelled_images import (
 )
 from tripletkit.features.stores import open_store
 from tripletkit.progress import Progress
-from tripletkit.search.encoders import Encoder
+from tripletkit.search.models import Encoder
 
 logger = logging.getLogger("tripletkit")
 

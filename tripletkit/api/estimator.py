@@ -17,7 +17,7 @@ from tripletkit.api.inputs import take_rows
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import SettingsError, TripletFileError
 from tripletkit.evaluation.distances import triplet_margins
-from tripletkit.model.loss_registry import get_loss
+from tripletkit.losses.loss_registry import get_loss
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import HeadSettings, choose_epochs
 

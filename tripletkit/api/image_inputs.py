@@ -19,7 +19,7 @@ from tripletkit.api.inputs import PathLike, is_path
 from tripletkit.data.folder import list_images
 from tripletkit.data.images import make_rgb
 from tripletkit.errors import ImageNameError, ImageReadError
-from tripletkit.features.collection import NamedFiles, find_files
+from tripletkit.features.image_features import NamedFiles, find_files
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs

@@ -10,7 +10,7 @@ from sklearn.utils import check_random_state
 
 from tripletkit import defaults
 from tripletkit.api.inputs import take_rows
-from tripletkit.data.splits.image_draws import draw_splits
+from tripletkit.data.splits.held_out_draws import draw_splits
 from tripletkit.errors import SettingsError
 
 

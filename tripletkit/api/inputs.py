@@ -13,10 +13,9 @@ import pandas as pd
 from tripletkit.data.labels import COLUMNS as LABEL_COLUMNS
 from tripletkit.data.labels import read_classes
 from tripletkit.data.triplet_files import read_triplets
-from tripletkit.data.triplet_headings import VOTE_COLUMNS
+from tripletkit.data.triplet_layout import VOTE_COLUMNS
 from tripletkit.data.triplets import Triplets
-from tripletkit.data.vote_files import VotesFile, read_votes
-from tripletkit.data.votes import Votes
+from tripletkit.data.votes import Votes, VotesFile, read_votes
 from tripletkit.errors import AnswerFileError, LabelFileError, TripletFileError, VoteFileError
 from tripletkit.evaluation.answers import Answers, Truth, read_answers, read_truth
 

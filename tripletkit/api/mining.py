@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tripletkit.errors import DataWarning, TripletFileError
-from tripletkit.features.collection import open_collection
+from tripletkit.features.image_features import open_collection
 from tripletkit.features.stores import open_store
 from tripletkit.progress import Stages, no_stages
 from tripletkit.texts.mining import (
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from tripletkit.data.outputs import OutputFile, Outputs
-    from tripletkit.features.collection import Collection, NamedFiles
-    from tripletkit.mining.offline import MinedImages
-    from tripletkit.search.encoders import Encoder
+    from tripletkit.features.image_features import Collection, NamedFiles
+    from tripletkit.search.models import Encoder
+    from tripletkit.search.offline_mining import MinedImages
 
 logger = logging.getLogger("tripletkit")
 
@@ -139,9 +139,9 @@ def mine_classes(
     stages: Stages = no_stages,
 ) -> Mined:
     """Mine hard images; names of one image count as one."""
-    from tripletkit.evaluation.class_distances import ClassDistances, measure_distribution
+    from tripletkit.evaluation.classification import ClassDistances, measure_distribution
     from tripletkit.features.labelled_images import read_labelled, tell_singleton_classes
-    from tripletkit.mining.offline import find_cuts, mine_images
+    from tripletkit.search.offline_mining import find_cuts, mine_images
 
     found = read_labelled(
         source,
@@ -187,7 +187,7 @@ def _list_images(mined: MinedImages, names: Sequence[str]) -> pd.DataFrame:
     import numpy as np
     import pandas as pd
 
-    from tripletkit.mining.offline import NOBODY
+    from tripletkit.search.offline_mining import NOBODY
 
     name_of = np.array(names, dtype=object)
     parts = []
@@ -226,8 +226,8 @@ def mine_triplets(
 
     from tripletkit.data.triplet_files import read_triplets
     from tripletkit.evaluation.distances import triplet_distances
-    from tripletkit.features.collection import find_files
-    from tripletkit.mining.offline import hardest_triplets
+    from tripletkit.features.image_features import find_files
+    from tripletkit.search.offline_mining import hardest_triplets
 
     asked = read_triplets(source)
     if n_degenerate := int(asked.is_degenerate().sum()):

@@ -28,14 +28,14 @@ from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.pooled import PooledValidation
 from tripletkit.evaluation.validation import Validation
-from tripletkit.features.collection import NamedFiles, all_given, find_files, open_collection
 from tripletkit.features.given_features import GivenSource
+from tripletkit.features.image_features import NamedFiles, all_given, find_files, open_collection
 from tripletkit.features.stores import open_store
 from tripletkit.model.model_folder import ModelFolder, copy_model
 from tripletkit.model.record import ModelRecord
 from tripletkit.progress import Progress
-from tripletkit.search.encoders import Encoder
 from tripletkit.search.exact import find_neighbors
+from tripletkit.search.models import Encoder
 
 
 class Model:

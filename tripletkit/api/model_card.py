@@ -12,7 +12,7 @@ from tripletkit.errors import ImageNameError, ImageReadError
 from tripletkit.evaluation.intervals import Interval, NoInterval
 from tripletkit.evaluation.pooled import PooledScore
 from tripletkit.evaluation.scoring import Score
-from tripletkit.search.encoders import Encoder
+from tripletkit.search.models import Encoder
 
 _N_IMAGES, _SIDE_PX = 6, 72
 

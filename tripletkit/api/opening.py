@@ -10,11 +10,11 @@ from tripletkit import defaults
 from tripletkit.api.inputs import PathLike, given_weights
 from tripletkit.api.model import Model
 from tripletkit.features.backbones import AUTO
+from tripletkit.features.encoders import FeatureSource, choose_source
 from tripletkit.features.given_features import GivenSource
 from tripletkit.features.image_views import choose_views
-from tripletkit.features.sources import FeatureSource, choose_source
 from tripletkit.model.model_folder import ModelFolder, load_model
-from tripletkit.search.encoders import Encoder
+from tripletkit.search.models import Encoder
 
 
 def load(

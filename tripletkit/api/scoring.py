@@ -17,10 +17,10 @@ from tripletkit.api.inputs import (
 )
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import AnswerFileError, SettingsError
+from tripletkit.evaluation.answer_checks import check_same_length, check_same_questions
 from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.baselines import Baseline, run_baselines
-from tripletkit.evaluation.belonging import check_same_length, check_same_questions
-from tripletkit.evaluation.compare import Comparison, compare_answers
+from tripletkit.evaluation.comparison import Comparison, compare_answers
 from tripletkit.evaluation.scoring import Score, TiePolicy, credit_rows, score_answers
 
 

@@ -10,7 +10,7 @@ from tripletkit import defaults
 from tripletkit.api.image_inputs import ImagesLike
 from tripletkit.api.inputs import TripletsLike, take_triplets
 from tripletkit.api.model import Model
-from tripletkit.collecting.members import split_members
+from tripletkit.collecting.background import split_members
 from tripletkit.collecting.suggestion import suggest_at_random, suggest_by_model
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import ImageNameError, SettingsError

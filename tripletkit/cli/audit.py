@@ -70,7 +70,7 @@ def audit(
     triplets that name one image twice, contradictions, cycles, and anything shared with an
     --against file. Repeats and odd images are named too, but are no findings.
     """
-    from tripletkit.data.audit import audit_triplets
+    from tripletkit.data.audit.triplet_audit import audit_triplets
     from tripletkit.data.triplet_files import scan_triplets, warn_of_ignored
     from tripletkit.texts.audit import describe_audit, jsonable
 

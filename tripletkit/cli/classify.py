@@ -28,7 +28,7 @@ from tripletkit.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from tripletkit.features.sources import GivenWeights
+    from tripletkit.features.encoders import GivenWeights
 
 
 @click.command()
@@ -107,7 +107,7 @@ def classify(
     from tripletkit.api.classifying import classify_held_out
     from tripletkit.data.output_forms import DRAWN_FORM
     from tripletkit.data.outputs import Outputs
-    from tripletkit.data.splits.held_out import read_held_out
+    from tripletkit.data.splits.held_out_draws import read_held_out
     from tripletkit.data.splits.stratified import hold_out_images
     from tripletkit.evaluation.classification import CONFUSION_FORM
     from tripletkit.features.labelled_images import read_labelled

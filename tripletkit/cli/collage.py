@@ -62,7 +62,7 @@ def collage(
     from tripletkit.data.output_forms import DRAWN_FORM
     from tripletkit.data.outputs import Outputs
     from tripletkit.data.triplet_files import read_triplets
-    from tripletkit.features.collection import find_files
+    from tripletkit.features.image_features import find_files
     from tripletkit.reporting.collages import Tile, check_collage_suffix, draw_grid, write_image
 
     check_collage_suffix(output)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from tripletkit.cli.console import progress_bar
 
 if TYPE_CHECKING:
-    from tripletkit.features.collection import Collection, NamedFiles
-    from tripletkit.features.sources import FeatureSource
+    from tripletkit.features.encoders import FeatureSource
+    from tripletkit.features.image_features import Collection, NamedFiles
 
 
 def open_collection(
@@ -24,7 +24,7 @@ def open_collection(
     Args:
         cache: folder of the feature store. Defaults to the user's.
     """
-    from tripletkit.features import collection
+    from tripletkit.features import image_features as collection
     from tripletkit.features.stores import open_store
 
     with open_store(cache) as store, progress_bar("features", "image") as progress:

@@ -54,10 +54,13 @@ def compare(
     from tripletkit.data.output_forms import csv_form
     from tripletkit.data.outputs import Outputs
     from tripletkit.data.triplet_files import read_triplets
+    from tripletkit.evaluation.answer_checks import check_not_exchanged, check_same_length
     from tripletkit.evaluation.answers import read_answers, read_truth
-    from tripletkit.evaluation.belonging import check_not_exchanged, check_same_length
-    from tripletkit.evaluation.compare import compare_answers
-    from tripletkit.evaluation.differing_rows import find_questions, write_differing_rows
+    from tripletkit.evaluation.comparison import (
+        compare_answers,
+        find_questions,
+        write_differing_rows,
+    )
     from tripletkit.evaluation.scoring import credit_rows
 
     form = csv_form("a file of rows that differ, with the heading row,...", "row,")

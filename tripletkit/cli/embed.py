@@ -20,7 +20,7 @@ from tripletkit.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from tripletkit.features.sources import GivenWeights
+    from tripletkit.features.encoders import GivenWeights
 
 
 @click.command()
@@ -66,8 +66,12 @@ def embed(
 
     from tripletkit.data.outputs import Outputs
     from tripletkit.features.stores import open_store
-    from tripletkit.search.parts import encode_all
-    from tripletkit.search.vector_files import check_vector_suffix, vectors_form, write_vectors
+    from tripletkit.search.vector_files import (
+        check_vector_suffix,
+        encode_all,
+        vectors_form,
+        write_vectors,
+    )
 
     check_vector_suffix(output)
     outputs = Outputs([model, *weights.values()], image_folders=[images], overwrite=force)

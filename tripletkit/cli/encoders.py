@@ -24,9 +24,9 @@ from tripletkit.cli.sources import (
 from tripletkit.errors import ImageNameError, ImageReadError
 
 if TYPE_CHECKING:
-    from tripletkit.features.collection import NamedFiles
-    from tripletkit.features.sources import GivenWeights
-    from tripletkit.search.encoders import Encoder
+    from tripletkit.features.encoders import GivenWeights
+    from tripletkit.features.image_features import NamedFiles
+    from tripletkit.search.models import Encoder
 
 
 def _make_encoder_options(model_default: str, backbone_default: str) -> Callable:
@@ -67,7 +67,7 @@ def choose_encoder(
 ) -> Encoder:
     """Return what the options name, and prepare TensorFlow for it."""
     from tripletkit.model.model_folder import load_model
-    from tripletkit.search.encoders import Encoder
+    from tripletkit.search.models import Encoder
 
     if backbone is not None:
         if model is not None:
@@ -91,12 +91,12 @@ def find_images(folder: Path | None, *, skip_bad: bool, follow_outside: bool) ->
     """
     need_images(folder)
     if folder is None:
-        from tripletkit.features.collection import all_given
         from tripletkit.features.given_features import read_features
+        from tripletkit.features.image_features import all_given
 
         return all_given(read_features(given_features()))
     from tripletkit.data.folder import list_images
-    from tripletkit.features.collection import find_files
+    from tripletkit.features.image_features import find_files
 
     names = list_images(folder)
     if not names:
@@ -109,7 +109,7 @@ def find_images(folder: Path | None, *, skip_bad: bool, follow_outside: bool) ->
 def find_queries(queries: tuple[Path, ...]) -> NamedFiles:
     """Take image files as they are named, and all images of folders."""
     from tripletkit.data.folder import list_images
-    from tripletkit.features.collection import NamedFiles
+    from tripletkit.features.image_features import NamedFiles
 
     paths: list[Path] = []
     for query in queries:

@@ -12,7 +12,7 @@ from tripletkit.cli.options import OUTPUT_FOLDER, force_option, model_option, qu
 from tripletkit.cli.sources import weights_option
 
 if TYPE_CHECKING:
-    from tripletkit.features.sources import GivenWeights
+    from tripletkit.features.encoders import GivenWeights
 
 
 @click.command()
@@ -46,7 +46,7 @@ def export(model: Path, folder: Path, as_onnx: bool, weights: GivenWeights, forc
     encoder.keras takes, float32; head.onnx takes features.
     """
     from tripletkit.data.outputs import Outputs
-    from tripletkit.features.sources import pixel_inputs
+    from tripletkit.features.encoders import pixel_inputs
     from tripletkit.model.export import check_export_folder, export_networks, export_onnx
     from tripletkit.model.model_folder import load_model
 

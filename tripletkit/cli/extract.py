@@ -19,7 +19,7 @@ from tripletkit.cli.sources import (
 )
 
 if TYPE_CHECKING:
-    from tripletkit.features.sources import GivenWeights
+    from tripletkit.features.encoders import GivenWeights
 
 
 @click.command()

@@ -23,7 +23,7 @@ def losses(as_json: bool) -> None:
     d is the distance between the embeddings of anchor a, positive p and negative n (`--distance`),
     x an embedding, w and s the vectors of classes and the scale that the classifier learns.
     """
-    from tripletkit.model.loss_registry import LOSSES
+    from tripletkit.losses.loss_registry import LOSSES
 
     if as_json:
         show_json(

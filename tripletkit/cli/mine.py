@@ -26,11 +26,11 @@ from tripletkit.cli.options import (
     on_bad_image_option,
     quiet_option,
 )
-from tripletkit.data.text_lines import parse_number
+from tripletkit.data.text_files import parse_number
 
 if TYPE_CHECKING:
-    from tripletkit.features.sources import GivenWeights
-    from tripletkit.search.encoders import Encoder
+    from tripletkit.features.encoders import GivenWeights
+    from tripletkit.search.models import Encoder
 
 _QUANTILE = FiniteRange(0, 1)
 

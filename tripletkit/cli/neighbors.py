@@ -25,7 +25,7 @@ from tripletkit.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from tripletkit.features.sources import GivenWeights
+    from tripletkit.features.encoders import GivenWeights
 
 
 @click.command()
@@ -106,7 +106,12 @@ def neighbors(
     from tripletkit.data.outputs import Outputs
     from tripletkit.features.stores import open_store
     from tripletkit.search.approximate import INDEX_FORM, check_faiss
-    from tripletkit.search.collection import CollectionSearch, add_labels, find_same, list_neighbors
+    from tripletkit.search.image_search import (
+        CollectionSearch,
+        add_labels,
+        find_same,
+        list_neighbors,
+    )
     from tripletkit.texts.neighbors import describe_neighbors
 
     if collage is not None:
@@ -155,7 +160,7 @@ def neighbors(
             names = [files.names[row] for row in same[query]] + [query_files.paths[query].name]
             add_labels(answer, names, label_of)
     if collage_file is not None:
-        from tripletkit.reporting.neighbor_collage import draw_neighbors
+        from tripletkit.reporting.collages import draw_neighbors
 
         draw_neighbors(collage_file, answers, query_files, files)
         say(f"Drew {collage_file}.")

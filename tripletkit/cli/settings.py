@@ -37,7 +37,7 @@ settings_options = group_options(
 
 def choice_of(name: str) -> Callable[[Callable], Callable]:
     """Return the flag of a setting that is one of a few names."""
-    from tripletkit.model.settings_facts import SETTINGS, default_of
+    from tripletkit.model.settings import SETTINGS, default_of
 
     facts = SETTINGS[name]
     return click.option(
@@ -60,7 +60,7 @@ def gather_settings(
     Raises:
         SettingsError: for a setting that is unknown, given twice, or may not be so.
     """
-    from tripletkit.model.settings_facts import check_values, parse_values
+    from tripletkit.model.settings import check_values, parse_values
 
     found = {} if file is None else check_values(_read_file(file))
     given = {name: value for name, value in flags.items() if value is not None}
@@ -87,7 +87,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _complete_setting(incomplete: str) -> list[str]:
-    from tripletkit.model.settings_facts import SETTINGS
+    from tripletkit.model.settings import SETTINGS
 
     return [f"{name}=" for name in SETTINGS if name.startswith(incomplete)]
 
@@ -102,7 +102,7 @@ def settings(as_json: bool) -> None:
     tripletkit train train.txt images/ -s margin=0.3 -s dropout=0.4
     tripletkit train train.txt images/ --settings mine.toml
     """
-    from tripletkit.model.settings_facts import SETTINGS, default_of
+    from tripletkit.model.settings import SETTINGS, default_of
 
     if as_json:
         show_json(

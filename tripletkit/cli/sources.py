@@ -14,8 +14,8 @@ from tripletkit.cli.options import group_options
 from tripletkit.errors import BackboneError, ViewError
 
 if TYPE_CHECKING:
+    from tripletkit.features.encoders import FeatureSource, GivenWeights
     from tripletkit.features.given_features import GivenSource
-    from tripletkit.features.sources import FeatureSource, GivenWeights
 
 
 class _Weights(click.ParamType):
@@ -90,7 +90,7 @@ def backbone_option(help_text: str, **attributes: Any) -> Any:
     """Return the option `--backbone` of a command, for one name or several."""
     return click.option(
         "--backbone",
-        callback=_read_names("tripletkit.features.sources:check_backbone_names"),
+        callback=_read_names("tripletkit.features.encoders:check_backbone_names"),
         shell_complete=lambda *given: _complete_backbones(given[-1]),
         metavar="NAME|FILE.onnx[,...]",
         help=help_text,
@@ -193,7 +193,7 @@ def need_images(images: Path | None) -> None:
 
 def check_weights(backbones: Sequence[str], weights: GivenWeights) -> None:
     """Refuse weights that are for none of the backbones as a wrong call."""
-    from tripletkit.features.sources import assign_weights
+    from tripletkit.features.encoders import assign_weights
 
     try:
         assign_weights(backbones, weights)
@@ -208,8 +208,8 @@ def choose_features(
     size_px: int | None = None,
 ) -> FeatureSource | GivenSource:
     """Return what features are to be of, and say why where `auto` chose."""
+    from tripletkit.features.encoders import choose_source
     from tripletkit.features.image_views import choose_views
-    from tripletkit.features.sources import choose_source
 
     if (features := given_features()) is not None:
         return _take_given(features, weights, views)

@@ -23,7 +23,7 @@ from tripletkit.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from tripletkit.data.splits.cost import SplitPrice
+    from tripletkit.data.splits.split_files import SplitPrice
 
 
 @click.command()
@@ -86,9 +86,8 @@ def split(
     from tripletkit.data.judgement_files import is_judgements
     from tripletkit.data.judgements import read_judgements, validate_on_random
     from tripletkit.data.outputs import Outputs
-    from tripletkit.data.splits.cost import price_split
-    from tripletkit.data.splits.files import check_split_folder, write_splits
     from tripletkit.data.splits.policies import fold_triplets, split_triplets
+    from tripletkit.data.splits.split_files import check_split_folder, price_split, write_splits
     from tripletkit.data.triplet_files import read_triplets
 
     outputs = Outputs([triplets], overwrite=force)

@@ -25,7 +25,7 @@ from tripletkit.cli.options import (
 from tripletkit.cli.sources import weights_option
 
 if TYPE_CHECKING:
-    from tripletkit.features.sources import GivenWeights
+    from tripletkit.features.encoders import GivenWeights
 
 
 @click.command()

@@ -34,7 +34,7 @@ from tripletkit.cli.train_options import (
 )
 
 if TYPE_CHECKING:
-    from tripletkit.features.sources import GivenWeights
+    from tripletkit.features.encoders import GivenWeights
 
 
 @click.command(cls=SectionedCommand)

@@ -25,8 +25,8 @@ from tripletkit.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from tripletkit.features.sources import GivenWeights
-    from tripletkit.search.encoders import Encoder
+    from tripletkit.features.encoders import GivenWeights
+    from tripletkit.search.models import Encoder
 
 
 @click.command()
@@ -108,9 +108,9 @@ def triplets(
         raise click.UsageError("--per-anchor and --count exclude each other.")
     _check_difficulty(hard, easy, [model, as_features, backbone, weights, views])
     from tripletkit.api.drawing import draw_from_labels
-    from tripletkit.data.competition import draw_truth, write_questions
     from tripletkit.data.output_forms import TRIPLETS_FORM, TRUTH_FORM
     from tripletkit.data.outputs import Outputs
+    from tripletkit.data.splits.split_files import draw_truth, write_questions
     from tripletkit.data.triplet_files import write_triplets
 
     outputs = Outputs([labels, model, *weights.values()], image_folders=[images], overwrite=force)

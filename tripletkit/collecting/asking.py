@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.collecting import schedule
 from tripletkit.collecting.choosing import deal_grid, deal_question
 from tripletkit.collecting.database import (
     QUESTION,
@@ -22,6 +21,61 @@ from tripletkit.collecting.database import (
 )
 from tripletkit.data.judgement_files import GRID
 from tripletkit.errors import JudgementsError
+
+CHOSEN, BY_CHANCE, REPEAT_OWN, REPEAT_OTHER, GOLD = (
+    "chosen",
+    "by-chance",
+    "repeat-own",
+    "repeat-other",
+    "gold",
+)
+BLOCK = 20
+# A judge should not remember an answer that is asked for again.
+MIN_BETWEEN_REPEATS = 10
+
+
+def slot_of(seed: int, judge: int, number: int, *, has_gold: bool = False) -> str:
+    """Return what a judge's screen is for.
+
+    Args:
+        seed: of the collection.
+        judge: number of the judge.
+        number: of the screen among those of the judge, from 0.
+        has_gold: one screen of a block is a gold question.
+    Returns:
+        One of the five; what it asks for may not be there, and then chance decides.
+    """
+    block, place = divmod(number, BLOCK)
+    slots = block_slots(has_gold=has_gold)
+    # Own and others' repeats take turns where their number is odd.
+    if block % 2:
+        slots = [{REPEAT_OWN: REPEAT_OTHER, REPEAT_OTHER: REPEAT_OWN}.get(s, s) for s in slots]
+    order = np.random.default_rng([seed, judge, block]).permutation(BLOCK)
+    return slots[order[place]]
+
+
+def block_slots(*, has_gold: bool = False) -> list[str]:
+    """Return what the screens of a block are for, in no order.
+
+    Example:
+        >>> from collections import Counter
+        >>> sorted(Counter(block_slots()).items())
+        [('by-chance', 3), ('chosen', 14), ('repeat-other', 1), ('repeat-own', 2)]
+    """
+    n_random = round(defaults.RANDOM_SHARE * BLOCK)
+    n_repeats = round(defaults.REPEAT_SHARE * BLOCK)
+    n_other = n_repeats // 2
+    slots = [BY_CHANCE] * n_random + [REPEAT_OTHER] * n_other
+    slots += [REPEAT_OWN] * (n_repeats - n_other) + [GOLD] * has_gold
+    return slots + [CHOSEN] * (BLOCK - len(slots))
+
+
+def is_first_left(seed: int, judge: int, number: int) -> bool:
+    """Return whether the first image stands on the left, in exactly half of every four screens."""
+    block, place = divmod(number, 4)
+    order = np.random.default_rng([seed, judge, block, 1]).permutation(4)
+    return bool(order[place] < 2)
+
 
 # Screens that a judge has at once: the one that is shown, and three whose images load ahead.
 N_AHEAD = 4
@@ -124,9 +178,9 @@ class Asker:
 
     def _make_screen(self, connection: sqlite3.Connection, judge: int, number: int) -> None:
         rng = np.random.default_rng([self.settings.seed, judge, number, 2])
-        slot = schedule.slot_of(self.settings.seed, judge, number, has_gold=bool(self._gold))
+        slot = slot_of(self.settings.seed, judge, number, has_gold=bool(self._gold))
         if self.settings.screen == GRID:
-            if slot == schedule.REPEAT_OWN and self._repeat_grid(connection, judge, rng):
+            if slot == REPEAT_OWN and self._repeat_grid(connection, judge, rng):
                 return
             images = deal_grid(self._times_shown, self.settings.grid_of, rng)
             self._times_shown[images] += 1
@@ -138,7 +192,7 @@ class Asker:
             "SELECT anchor, first, second FROM questions WHERE id = ?", (question,)
         ).fetchone()
         shown = [row["first"], row["second"]]
-        if not schedule.is_first_left(self.settings.seed, judge, number):
+        if not is_first_left(self.settings.seed, judge, number):
             shown.reverse()
         add_screen(
             connection, judge, purpose, row["anchor"], shown, question=question, repeats=repeats
@@ -148,18 +202,18 @@ class Asker:
         self, connection: sqlite3.Connection, judge: int, slot: str, rng: np.random.Generator
     ) -> tuple[str, int, int | None]:
         """Return purpose, question, and the screen that is repeated."""
-        if slot == schedule.GOLD:
+        if slot == GOLD:
             rows = connection.execute(_GOLD_NOT_SEEN, {"judge": judge}).fetchall()
             rows = [row for row in rows if row["id"] in self._gold]
             if rows:
                 return "gold", rows[rng.integers(len(rows))]["id"], None
-        if slot in (schedule.REPEAT_OWN, schedule.REPEAT_OTHER):
+        if slot in (REPEAT_OWN, REPEAT_OTHER):
             own, other = self._own_repeat, self._others_question
-            find = (own, other) if slot == schedule.REPEAT_OWN else (other, own)
+            find = (own, other) if slot == REPEAT_OWN else (other, own)
             for each in find:
                 if (found := each(connection, judge, rng)) is not None:
                     return found
-        if slot == schedule.CHOSEN:
+        if slot == CHOSEN:
             if (question := self._shared(connection, judge, is_chosen=True)) is not None:
                 return "overlap", question, None
             row = connection.execute(_NEXT_CHOSEN).fetchone()
@@ -193,7 +247,7 @@ class Asker:
         self, connection: sqlite3.Connection, judge: int, rng: np.random.Generator
     ) -> tuple[str, int, int] | None:
         rows = connection.execute(_OWN_ANSWERED, {"judge": judge, "kind": QUESTION}).fetchall()[
-            : -schedule.MIN_BETWEEN_REPEATS
+            :-MIN_BETWEEN_REPEATS
         ]
         rows = [row for row in rows if not row["is_repeated"]]
         if not rows:
@@ -214,7 +268,7 @@ class Asker:
         self, connection: sqlite3.Connection, judge: int, rng: np.random.Generator
     ) -> bool:
         rows = connection.execute(_OWN_ANSWERED, {"judge": judge, "kind": GRID}).fetchall()[
-            : -schedule.MIN_BETWEEN_REPEATS
+            :-MIN_BETWEEN_REPEATS
         ]
         rows = [row for row in rows if not row["is_repeated"]]
         if not rows:

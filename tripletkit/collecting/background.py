@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,108 @@ from typing import Any
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.collecting.choosing import choose_questions, draw_candidates, fit_temperature
-from tripletkit.collecting.committee import train_committee
+from tripletkit.collecting.accuracy_curve import MORE_ANSWERS, LearningCurve, measure_curve
+from tripletkit.collecting.choosing import (
+    Committee,
+    choose_questions,
+    draw_candidates,
+    fit_temperature,
+)
 from tripletkit.collecting.database import JudgementDatabase
-from tripletkit.collecting.learning_curve import MORE_ANSWERS, LearningCurve, measure_curve
 from tripletkit.data.judgement_files import read_shown_questions
 from tripletkit.data.judgements import Judgements, read_judgements
+from tripletkit.data.votes import Votes, make_loss_weights
 from tripletkit.errors import JudgementsError, TripletkitError
+from tripletkit.evaluation.distances import triplet_margins
+from tripletkit.model.settings import HeadSettings
+
+
+def split_members(
+    embeddings: np.ndarray, settings: HeadSettings, n_features: int
+) -> list[np.ndarray]:
+    """Return the embeddings of each member of a model, for comparing them with one another.
+
+    The members stand side by side in an embedding, behind the frozen features where these have a
+    share, which then every member gets too.
+
+    Args:
+        embeddings: `(n_images, n_dims)` of the model.
+        settings: of the model.
+        n_features: width of the features.
+    Returns:
+        One array a member; the embeddings alone where they cannot be told apart.
+    """
+    n_frozen = n_features if settings.frozen_share else 0
+    # Members of other widths, or compressed together, cannot be told apart.
+    if settings.members < 2 or settings.mlp_members or settings.is_compressed:
+        return [embeddings]
+    width = (embeddings.shape[1] - n_frozen) // settings.members
+    frozen = embeddings[:, :n_frozen]
+    of_members = embeddings[:, n_frozen:]
+    # Each member as long as all were, so that the frozen share weighs the same.
+    return [
+        np.hstack([frozen, of_members[:, start : start + width] * settings.members**0.5])
+        for start in range(0, settings.members * width, width)
+    ]
+
+
+def train_committee(
+    features: np.ndarray,
+    rows: np.ndarray,
+    votes: Votes,
+    *,
+    n_members: int = defaults.COMMITTEE_MEMBERS,
+    seed: int = defaults.SEED,
+    temperature: float | None = None,
+) -> Committee:
+    """Train heads that differ in seed and in the answers that each sees most of.
+
+    Args:
+        features: `(n_images, n_features)` float32.
+        rows: `(n_questions, 3)`: anchor, what most judges chose, the other.
+        votes: on these rows.
+        n_members: how many heads.
+        seed: start of the first; the others follow.
+        temperature: see `Committee`. Defaults to half of the margin that training asks for.
+    Raises:
+        CollapseError: if a head's embeddings become alike.
+    """
+    from tripletkit.model.embedding import embed
+    from tripletkit.model.settings import HeadSettings, choose_epochs
+    from tripletkit.training.epochs import train_model
+
+    is_open = votes.is_tie
+    rows, votes = rows[~is_open], votes.take(~is_open)
+    rng = np.random.default_rng(seed)
+    embeddings = []
+    settings = HeadSettings.of_recipe(
+        defaults.COMMITTEE_RECIPE, seed=seed, hidden=defaults.COMMITTEE_HIDDEN
+    )
+    for member in range(n_members):
+        # A bootstrap sample for each, so that heads differ where answers are few.
+        drawn = rng.integers(0, len(rows), len(rows)) if n_members > 1 else np.arange(len(rows))
+        epochs = choose_epochs(len(drawn), settings.batch_size, settings.epochs)
+        of_member = replace(
+            settings, seed=seed + member, epochs=min(epochs, defaults.COMMITTEE_MAX_EPOCHS)
+        )
+        weights = make_loss_weights(votes.take(drawn), "weight")
+        trained = train_model(features, rows[drawn], rows[:0], of_member, loss_weights=weights)
+        embeddings.append(embed(trained.head, features))
+    return Committee(embeddings, settings.distance, temperature or settings.margin / 2)
+
+
+def calibrate(committee: Committee, rows: np.ndarray, votes: Votes) -> float:
+    """Return the temperature that fits answers to questions that the committee has not seen.
+
+    Args:
+        committee: trained on other questions.
+        rows, votes: `(n_questions, 3)` and their votes.
+    """
+    margins = np.mean(
+        [triplet_margins(each, rows, committee.distance) for each in committee.embeddings], axis=0
+    )
+    return fit_temperature(margins, votes.share)
+
 
 logger = logging.getLogger("tripletkit")
 

@@ -13,9 +13,9 @@ from tripletkit.collecting.server import locate
 from tripletkit.data.folder import find_images
 from tripletkit.data.triplet_files import read_triplets
 from tripletkit.errors import DataWarning, describe_problems
-from tripletkit.features.collection import find_files, load_collection
+from tripletkit.features.encoders import GivenWeights, choose_source
+from tripletkit.features.image_features import find_files, load_collection
 from tripletkit.features.image_views import choose_views
-from tripletkit.features.sources import GivenWeights, choose_source
 from tripletkit.features.stores import open_store
 
 

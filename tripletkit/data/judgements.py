@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tripletkit.data import vote_files
+from tripletkit.data import votes as vote_files
 from tripletkit.data.judgement_files import is_judgements, tally_judgements
 from tripletkit.data.splits.policies import Split
 from tripletkit.data.triplet_files import read_triplets

@@ -14,9 +14,14 @@ import numpy as np
 
 from tripletkit.data.folder import list_images, locate_images
 from tripletkit.data.names import unguard_formula
-from tripletkit.data.text_files import check_text, read_bytes
-from tripletkit.data.text_lines import SEPARATORS, shorten_line, split_csv_line
-from tripletkit.data.triplet_headings import normalize
+from tripletkit.data.text_files import (
+    SEPARATORS,
+    check_text,
+    read_bytes,
+    shorten_line,
+    split_csv_line,
+)
+from tripletkit.data.triplet_layout import normalize
 from tripletkit.errors import LabelFileError, TripletFileError, describe_problems
 
 COLUMNS = ("name", "label")

@@ -1,14 +1,46 @@
-"""Rows that ask the same question: "is A nearer to B or to C?", whichever is written first."""
+"""Rows that ask the same question, and how often something was seen."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 import pandas as pd
 
 from tripletkit.data.pair_graph import pair_keys
+
+_SHOWN_CHARACTERS = 60
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How often something was seen, and where first.
+
+    Attributes:
+        count: how often in all.
+        examples: the first few, each as `file:line: what`.
+    """
+
+    count: int
+    examples: list[str]
+
+
+def tally(count: int, examples: Iterable[str], n_examples: int) -> Tally:
+    """Count, and keep the first examples only; the others are never made."""
+    return Tally(int(count), list(islice(examples, n_examples)))
+
+
+def show_names(names: Sequence[str], indices: Iterable[int]) -> str:
+    """Return some names as a message shows them: long ones cut, ones with blanks quoted."""
+    return " ".join(_shorten(names[index]) for index in indices)
+
+
+def _shorten(name: str) -> str:
+    short = name if len(name) <= _SHOWN_CHARACTERS else name[:_SHOWN_CHARACTERS] + "..."
+    return f'"{short}"' if " " in short else short
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from tripletkit.data.names import unguard_formula
 from tripletkit.errors import TripletFileError
 
 # Three paths as long as Linux allows, each in quotes that are doubled, fill a fifth of it. A longer
@@ -88,3 +91,126 @@ def _check_line_lengths(data: bytes, name: str) -> None:
                 f"{n_bytes:,}.{quote}"
             )
         start = end + 1
+
+
+SEPARATORS = (",", ";", "\t")
+
+_TOKEN = re.compile(r'[ \t]*+(?:"([^"]*(?:""[^"]*)*)"(?=[ \t]|\Z)|(#.*)|([^ \t"#][^ \t]*))')
+_FIELDS = {
+    separator: re.compile(
+        r'[ \t]*+(?:"([^"]*(?:""[^"]*)*)"[ \t]*+|([^"SEP][^"SEP]*+|))(?=SEP|\Z)'.replace(
+            "SEP", separator
+        ).replace("[ \\t]*+", "[ ]*+" if separator == "\t" else "[ \\t]*+")
+    )
+    for separator in SEPARATORS
+}
+# Unquoted, these look like a blank to a person and like part of a name to a program.
+_ODD_BLANK = re.compile(r"[^\S \t]")
+_CONTROL = re.compile("[\x00-\x1f\x7f\u0085\u2028\u2029]")
+# What `float` takes beyond this, such as 1_0 or digits of other scripts, is a slip or a trick.
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_SHOWN_CHARACTERS = 60
+
+
+def split_line(line: str) -> list[str]:
+    """Return the fields of a line that blanks or tabs separate, a comment left out.
+
+    Raises:
+        ValueError: saying what was expected.
+    """
+    names: list[str] = []
+    position, end = 0, len(line.rstrip(" \t"))
+    while position < end:
+        match = _TOKEN.match(line, position, end)
+        if match is None:
+            raise ValueError(
+                f'expected a closing quote (") before a blank, got {shorten_line(line)}'
+            )
+        quoted, comment, plain = match.groups()
+        position = match.end()
+        if comment is not None:
+            break
+        if plain is not None:
+            _check_plain(plain, line)
+            names.append(plain)
+        else:
+            names.append(quoted.replace('""', '"'))
+    return names
+
+
+def split_csv_line(line: str, separator: str = ",") -> list[str]:
+    """Return the fields of a CSV row.
+
+    Blanks around a field belong to the layout unless they are in quotes. What guards a field
+    from being taken for a formula is taken off; see `names.guard_formula`.
+
+    Args:
+        separator: one of `SEPARATORS`.
+    Raises:
+        ValueError: saying what was expected.
+    Example:
+        >>> split_csv_line('a, "b, c" ,d e')
+        ['a', 'b, c', 'd e']
+    """
+    if '"' not in line:
+        return [unguard_formula(field.strip(" \t")) for field in line.split(separator)]
+    fields = []
+    pattern, position = _FIELDS[separator], 0
+    while position <= len(line):
+        match = pattern.match(line, position)
+        if match is None:
+            raise ValueError(f"expected a CSV row with each quote closed, got {shorten_line(line)}")
+        quoted, plain = match.groups()
+        field = plain.rstrip(" \t") if quoted is None else quoted.replace('""', '"')
+        fields.append(unguard_formula(field))
+        position = match.end() + 1
+    return fields
+
+
+def parse_number(text: str) -> float:
+    """Return a number written in plain ASCII, or NaN for anything else.
+
+    Example:
+        >>> parse_number("1e3"), parse_number("1_0"), parse_number("nan")
+        (1000.0, nan, nan)
+    """
+    text = text.strip(" \t")
+    return float(text) if _NUMBER.fullmatch(text) else math.nan
+
+
+def shorten_line(line: str) -> str:
+    """Return a line as messages show it: quoted, short, nothing invisible in it."""
+    short = line if len(line) <= _SHOWN_CHARACTERS else line[:_SHOWN_CHARACTERS] + "..."
+    return ascii(short) if _CONTROL.search(short) or _ODD_BLANK.search(short) else f'"{short}"'
+
+
+def check_names(names: list[str], line: str) -> list[str]:
+    """Return the three names of a line, or none of a blank one.
+
+    Raises:
+        ValueError: if they are others, saying what was expected.
+    """
+    if names and len(names) != 3:
+        raise ValueError(f"expected 3 image names, got {len(names)} ({shorten_line(line)})")
+    for name in names:
+        if not name:
+            raise ValueError(f"expected an image name, got an empty one in {shorten_line(line)}")
+        if control := _CONTROL.search(name):
+            raise ValueError(
+                f"expected an image name, got one with the control character "
+                f"U+{ord(control.group()):04X} in {shorten_line(line)}"
+            )
+    return names
+
+
+def _check_plain(name: str, line: str) -> None:
+    if odd := _ODD_BLANK.search(name):
+        raise ValueError(
+            f"expected spaces or tabs between names, got the blank U+{ord(odd.group()):04X} "
+            f"in {shorten_line(line)}"
+        )
+    if name.startswith(",") or name.endswith(","):
+        raise ValueError(
+            f"expected names separated by blanks as in the lines before, got commas in "
+            f"{shorten_line(line)}"
+        )

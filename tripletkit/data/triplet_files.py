@@ -26,8 +26,8 @@ from tripletkit.data.judgement_files import (
 from tripletkit.data.names import quote_name
 from tripletkit.data.outputs import Destination, open_output
 from tripletkit.data.text_files import check_text, read_bytes
-from tripletkit.data.triplet_headings import HEADINGS
 from tripletkit.data.triplet_layout import (
+    HEADINGS,
     N_COMPARED,
     Layout,
     find_layout,

@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+import io
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, Literal
 
 import numpy as np
 
-from tripletkit.data.triplets import Triplets
+from tripletkit.data.text_files import (
+    SEPARATORS,
+    check_names,
+    check_text,
+    content_lines,
+    parse_number,
+    read_bytes,
+    shorten_line,
+    split_csv_line,
+    split_line,
+)
+from tripletkit.data.triplet_files import read_triplets, warn_of_ignored
+from tripletkit.data.triplet_layout import (
+    HEADINGS,
+    SHARE_COLUMN,
+    VOTE_COLUMNS,
+    find_columns,
+    find_layout,
+    normalize,
+)
+from tripletkit.data.triplets import Triplets, describe_other_questions
+from tripletkit.errors import TripletFileError, VoteFileError, describe_problems
 
 VotesAs = Literal["soft", "weight", "majority"]
 
@@ -116,3 +142,267 @@ def make_loss_weights(votes: Votes, votes_as: VotesAs) -> np.ndarray:
         lead /= lead.mean() if lead.any() else 1
         weights = np.stack([lead * (share > 0.5), lead * (share < 0.5)], axis=1)
     return weights.astype(np.float32)
+
+
+# So many people nobody asks; far beyond, sums of votes would end at infinity and shares at NaN.
+MAX_VOTES = 1e9
+
+
+@dataclass(frozen=True)
+class VotesFile:
+    """The votes of a file, and what it says of the questions that they are on.
+
+    Attributes:
+        votes: in the order of the file.
+        triplets: the questions, or None if the file does not hold them.
+        source: what to call the file in messages.
+    """
+
+    votes: Votes
+    triplets: Triplets | None
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.votes)
+
+    def check_length(self, n_expected: int, source: str) -> None:
+        """Refuse votes that cannot belong to a file because their numbers differ.
+
+        Raises:
+            VoteFileError: with both numbers.
+        """
+        if len(self) != n_expected:
+            raise VoteFileError(
+                f"{self.source}: expected {n_expected:,} rows of votes, one for each row of "
+                f"{source}, got {len(self):,}. Do both belong to the same triplets?"
+            )
+
+    def check_questions(self, triplets: Triplets) -> None:
+        """Refuse votes on other questions than these, or on the same in another order.
+
+        Raises:
+            VoteFileError: with the first ten rows that differ and their number.
+        """
+        self.check_length(len(triplets), triplets.source)
+        asked = self.triplets
+        if asked is not None and (problems := describe_other_questions(asked, triplets)):
+            raise VoteFileError(problems)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Which fields of a row are what.
+
+    Attributes:
+        names: places of the three names, or none.
+        numbers: places of the numbers.
+        n_fields: how many fields a row has.
+        is_answered: what the heading says of the names; see `Triplets`.
+        ignored: names of other columns.
+    """
+
+    names: tuple[int, ...]
+    numbers: tuple[int, ...]
+    n_fields: int
+    is_answered: bool | None = None
+    ignored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What a kind of file looks like.
+
+    Attributes:
+        expected: of its first line, for messages.
+        find_layout: from the fields of that line, in lower case; None if it is another kind.
+        parse: the numbers of a row; raises `ValueError`.
+    """
+
+    expected: str
+    find_layout: Callable[[Sequence[str]], _Layout | None]
+    parse: Callable[[Sequence[str]], list[float]]
+
+
+def read_votes(source: Path | BinaryIO, name: str | None = None) -> VotesFile:
+    """Read a votes file: two numbers a line, or names and two numbers.
+
+    Blanks, tabs, commas or semicolons separate; blank lines and `#` comments are passed over. A
+    heading with `votes_b` and `votes_c` may have other columns, which are named in a
+    `DataWarning` and left out.
+
+    Args:
+        source: a path, or an open binary file such as standard input.
+        name: what to call it in messages. Defaults to the path as given.
+    Raises:
+        VoteFileError: if it is no such file. The message holds the first ten problems as
+            `file:line: expected ..., got ...` and their number.
+    """
+    triplets, numbers, name = _read_table(source, name, _VOTES)
+    return VotesFile(Votes(*numbers.T.copy()), triplets, name)
+
+
+def read_triplets_with_shares(
+    source: Path | BinaryIO, name: str | None = None
+) -> tuple[Triplets, Votes]:
+    """Read a triplet file whose fourth column is the share of people who said B.
+
+    Args:
+        source, name: see `read_votes`.
+    Raises:
+        VoteFileError: if it is no such file.
+    """
+    triplets, numbers, _ = _read_table(source, name, _SHARES)
+    return triplets, Votes.of_shares(numbers[:, 0])
+
+
+def read_triplets_with_votes(
+    source: Path | BinaryIO, name: str | None = None
+) -> tuple[Triplets, Votes | None]:
+    """Read a triplet file, and the votes on its rows where its heading has columns of them.
+
+    Votes are the columns `votes_b` and `votes_c`, or `share`.
+
+    Args:
+        source, name: see `read_triplets`.
+    Raises:
+        TripletFileError: if it is no triplet file.
+        VoteFileError: if the votes cannot be read.
+    """
+    data, name = read_bytes(source, name)
+    fields = find_layout(check_text(data, name), name).fields
+    if set(VOTE_COLUMNS) <= set(fields):
+        triplets, numbers, _ = _read_table(io.BytesIO(data), name, _VOTES)
+        return triplets, Votes(*numbers.T.copy())
+    if SHARE_COLUMN in fields:
+        return read_triplets_with_shares(io.BytesIO(data), name)
+    return read_triplets(io.BytesIO(data), name), None
+
+
+def _read_table(
+    source: Path | BinaryIO, name: str | None, form: _Form
+) -> tuple[Triplets | None, np.ndarray, str]:
+    """Return the questions if there are any, `(n_rows, n_numbers)` float64, and the file's name."""
+    try:
+        data, name = read_bytes(source, name)
+        lines = [(number, line) for number, _, line in content_lines(check_text(data, name))]
+    except TripletFileError as error:
+        raise VoteFileError(str(error)) from error
+    if not lines:
+        raise VoteFileError(f"{name}: expected {form.expected} a line, got nothing")
+    split, layout, has_heading = _look_at(lines[0], name, form)
+    index_of: dict[str, int] = {}
+    rows, numbers, of_lines, problems = [], [], [], []
+    for number, line in lines[has_heading:]:
+        try:
+            fields = split(line)
+            if len(fields) != layout.n_fields:
+                raise ValueError(
+                    f"expected {layout.n_fields} fields as in the first line, got "
+                    f"{len(fields)} ({shorten_line(line)})"
+                )
+            names = check_names([fields[place] for place in layout.names], line)
+            numbers.append(form.parse([fields[place] for place in layout.numbers]))
+        except ValueError as error:
+            problems.append(f"{name}:{number}: {error}")
+            continue
+        rows.append([index_of.setdefault(each, len(index_of)) for each in names])
+        of_lines.append(number)
+    if problems:
+        raise VoteFileError(describe_problems(problems))
+    if not rows:
+        raise VoteFileError(f"{name}: expected rows below the heading, got none")
+    warn_of_ignored(layout.ignored, name, stacklevel=4)
+    triplets = None
+    if layout.names:
+        triplets = Triplets(
+            list(index_of),
+            np.array(rows, np.int32),
+            np.array(of_lines, np.int64),
+            name,
+            layout.is_answered,
+        )
+    return triplets, np.array(numbers, dtype=np.float64), name
+
+
+def _look_at(
+    first_line: tuple[int, str], name: str, form: _Form
+) -> tuple[Callable[[str], list[str]], _Layout, bool]:
+    """Return how to split a line, which field is what, and whether the first line is a heading.
+
+    A line that makes sense cut at commas or semicolons is a CSV row; else blanks separate. Tabs
+    come before blanks where they separate a heading, as names below it may have blanks.
+    """
+    number, line = first_line
+    split_tabs = partial(split_csv_line, separator="\t")
+    ways = [partial(split_csv_line, separator=each) for each in SEPARATORS if each != "\t"]
+    for split in (*ways, split_tabs, split_line, split_tabs):
+        try:
+            fields = normalize(split(line))
+            layout = form.find_layout(fields)
+        except ValueError:
+            continue
+        if layout is None:
+            continue
+        has_heading = not _is_number(fields[layout.numbers[0]])
+        if split is not split_tabs or has_heading or " " in line:
+            return split, layout, has_heading
+    raise VoteFileError(f"{name}:{number}: expected {form.expected}, got {shorten_line(line)}")
+
+
+def _find_votes(fields: Sequence[str]) -> _Layout | None:
+    if set(VOTE_COLUMNS) <= set(fields):
+        return _by_heading(fields, VOTE_COLUMNS)
+    n = len(fields)
+    if tuple(fields) == ("b", "c") or (n in (2, 5) and all(map(_is_number, fields[-2:]))):
+        return _Layout((0, 1, 2)[: n - 2], (n - 2, n - 1), n)
+    return None
+
+
+def _find_share(fields: Sequence[str]) -> _Layout | None:
+    if SHARE_COLUMN in fields and (layout := _by_heading(fields, (SHARE_COLUMN,))).names:
+        return layout
+    return _Layout((0, 1, 2), (3,), 4) if len(fields) == 4 and _is_number(fields[3]) else None
+
+
+def _by_heading(fields: Sequence[str], numbers: Sequence[str]) -> _Layout:
+    names = find_columns(fields) or ()
+    return _Layout(
+        names=tuple(map(fields.index, names)),
+        numbers=tuple(map(fields.index, numbers)),
+        n_fields=len(fields),
+        is_answered=HEADINGS.get(names),
+        ignored=tuple(field or "(no name)" for field in fields if field not in (*names, *numbers)),
+    )
+
+
+def _parse_votes(texts: Sequence[str]) -> list[float]:
+    votes = [parse_number(text) for text in texts]
+    if not all(0 <= number <= MAX_VOTES for number in votes):
+        raise ValueError(
+            f"expected two numbers of votes from 0 to {MAX_VOTES:,.0f}, got "
+            f"{shorten_line(' '.join(texts))}"
+        )
+    if not any(votes):
+        raise ValueError("expected at least one vote, got none; leave such a triplet out")
+    return votes
+
+
+def _parse_share(texts: Sequence[str]) -> list[float]:
+    share = parse_number(texts[0])
+    if not 0 <= share <= 1:
+        raise ValueError(f"expected a share from 0 to 1, got {shorten_line(texts[0])}")
+    return [share]
+
+
+def _is_number(text: str) -> bool:
+    return not math.isnan(parse_number(text))
+
+
+_VOTES = _Form(
+    "two numbers of votes, or three names and two numbers, or a heading with votes_b and votes_c",
+    _find_votes,
+    _parse_votes,
+)
+_SHARES = _Form(
+    "three names and the share of people who said the second", _find_share, _parse_share
+)

@@ -2,17 +2,141 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from tripletkit.data.cycles import find_distance_cycles
-from tripletkit.data.triplets import Triplets
-from tripletkit.evaluation.answers import Answers
-from tripletkit.evaluation.belonging import check_same_length, check_same_questions
-from tripletkit.evaluation.consistency import Consistency, check_consistency
+from tripletkit.data.audit.cycles import find_distance_cycles
+from tripletkit.data.questions import Questions, group_questions
+from tripletkit.data.triplets import Triplets, describe_other_questions
+from tripletkit.errors import AnswerFileError, DataWarning
+from tripletkit.evaluation.answers import Answers, Truth
 from tripletkit.evaluation.intervals import Interval, wilson_interval
+
+
+def check_not_exchanged(answers: Answers, truth: Truth) -> None:
+    """Refuse answers and truth that were given in each other's place, as far as headings tell.
+
+    Where they leave doubt, a `DataWarning` says what is taken for what.
+
+    Raises:
+        AnswerFileError: if the answers are a truth file, and the truth is an answer file.
+    """
+    seems_true = answers.column in ("label", "truth")
+    if seems_true and truth.column == "prediction":
+        raise AnswerFileError(
+            f"{answers.source}: expected answers, got the column {answers.column} of a truth "
+            f"file, and {truth.source} has the column prediction of an answer file. Give the "
+            "answers first, then the truth."
+        )
+    if truth.column == "prediction":
+        warnings.warn(
+            f"{truth.source}: has no column label or truth; its answers (prediction) are taken "
+            "for the truth",
+            DataWarning,
+            stacklevel=2,
+        )
+    elif seems_true and not truth.column:
+        warnings.warn(
+            f"{answers.source}: has the column {answers.column} of a truth file, and is taken "
+            f"for answers; {truth.source} is taken for the truth",
+            DataWarning,
+            stacklevel=2,
+        )
+
+
+def check_same_length(answers: Answers, n_expected: int, source: str) -> None:
+    """Refuse answers that cannot belong to a file because their numbers differ.
+
+    Raises:
+        AnswerFileError: with both numbers.
+    """
+    if len(answers) != n_expected:
+        raise AnswerFileError(
+            f"{answers.source}: expected {n_expected:,} answers, one for each row of {source}, "
+            f"got {len(answers):,}. Do both belong to the same triplets?"
+        )
+
+
+def check_same_questions(answers: Answers, triplets: Triplets) -> None:
+    """Refuse answers that belong to other questions, or to the same in another order.
+
+    Answers that do not hold their questions are checked for their number only.
+
+    Raises:
+        AnswerFileError: with the first ten rows that differ and their number.
+    """
+    check_same_length(answers, len(triplets), triplets.source)
+    asked = answers.triplets
+    if asked is not None and (problems := describe_other_questions(asked, triplets)):
+        raise AnswerFileError(problems)
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """How questions that were asked more than once were answered.
+
+    Attributes:
+        n_mirrored: questions asked as (A, B, C) and as (A, C, B), both decided.
+        n_mirrored_broken: of them, those where the two answers name different images.
+        n_repeated: questions asked several times in one order, decided at least twice.
+        n_repeated_broken: of them, those where the answers differ.
+        broken_rows: indices of the rows of both kinds of broken questions, ascending.
+    """
+
+    n_mirrored: int
+    n_mirrored_broken: int
+    n_repeated: int
+    n_repeated_broken: int
+    broken_rows: np.ndarray
+
+
+def check_consistency(answers: Answers, rows: np.ndarray) -> Consistency:
+    """Compare the answers to questions that were asked more than once.
+
+    Ties and rows without a margin are left out: they are no answers. So are rows that name one
+    image twice.
+
+    Args:
+        answers: of `n_triplets` rows.
+        rows: `(n_triplets, 3)` integers, the images of each question.
+    Example:
+        >>> answers = Answers(np.array([1, 1, 0]), None, None, "answers")
+        >>> rows = np.array([[0, 1, 2], [0, 2, 1], [0, 1, 3]])
+        >>> check_consistency(answers, rows).n_mirrored_broken
+        1
+    """
+    first, second = rows[:, 1], rows[:, 2]
+    decided = np.flatnonzero(~answers.is_tie & ~answers.is_undecidable & (first != second))
+    rows = rows[decided]
+    questions = group_questions(rows, int(rows.max(initial=-1)) + 1)
+    answered = answers.predictions[decided].astype(bool)
+    is_split = _has_both(answered ^ questions.is_mirrored, questions)
+    is_both_ways = questions.is_both_ways
+    n_in_order, n_in_order_ones = (
+        np.bincount(questions.directed, weights, 2 * questions.n_questions)
+        for weights in (None, answered)
+    )
+    is_repeated = n_in_order > 1
+    is_repeat_broken = (n_in_order_ones > 0) & (n_in_order_ones < n_in_order)
+    is_broken_row = (is_split & is_both_ways)[questions.of_row]
+    is_broken_row |= is_repeat_broken[questions.directed]
+    return Consistency(
+        n_mirrored=int(is_both_ways.sum()),
+        n_mirrored_broken=int((is_both_ways & is_split).sum()),
+        n_repeated=int(is_repeated.sum()),
+        n_repeated_broken=int(is_repeat_broken.sum()),
+        broken_rows=decided[is_broken_row],
+    )
+
+
+def _has_both(votes: np.ndarray, questions: Questions) -> np.ndarray:
+    """Return `(n_questions,)` bool: its votes are neither all True nor all False."""
+    n_rows = np.bincount(questions.of_row, minlength=questions.n_questions)
+    n_true = np.bincount(questions.of_row, votes, questions.n_questions)
+    return (n_true > 0) & (n_true < n_rows)
 
 
 @dataclass(frozen=True)

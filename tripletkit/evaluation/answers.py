@@ -19,8 +19,7 @@ import pandas as pd
 from tripletkit.data.names import quote_csv_field
 from tripletkit.data.output_forms import LABELS_FORM, any_form, csv_form
 from tripletkit.data.outputs import Destination, Outputs, open_output
-from tripletkit.data.text_files import check_text, read_bytes
-from tripletkit.data.text_lines import parse_number, shorten_line
+from tripletkit.data.text_files import check_text, parse_number, read_bytes, shorten_line
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import (
     AnswerFileError,

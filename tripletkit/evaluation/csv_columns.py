@@ -11,7 +11,7 @@ from itertools import islice
 
 import numpy as np
 
-from tripletkit.data.text_lines import SEPARATORS, shorten_line, split_csv_line
+from tripletkit.data.text_files import SEPARATORS, shorten_line, split_csv_line
 from tripletkit.errors import AnswerFileError, describe_problems
 
 # So many rows are lists at one time, the rest is arrays already: with more of them Python's

@@ -12,9 +12,8 @@ import pandas as pd
 from tripletkit import defaults
 from tripletkit.data.questions import group_questions
 from tripletkit.errors import AnswerFileError, DataWarning
+from tripletkit.evaluation.answer_checks import check_consistency, check_same_length
 from tripletkit.evaluation.answers import Answers
-from tripletkit.evaluation.belonging import check_same_length
-from tripletkit.evaluation.consistency import check_consistency
 from tripletkit.evaluation.intervals import (
     Interval,
     NoInterval,

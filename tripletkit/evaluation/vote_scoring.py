@@ -9,8 +9,8 @@ import numpy as np
 
 from tripletkit.data.votes import Votes
 from tripletkit.errors import AnswerFileError
+from tripletkit.evaluation.answer_checks import check_same_length
 from tripletkit.evaluation.answers import Answers
-from tripletkit.evaluation.belonging import check_same_length
 from tripletkit.evaluation.intervals import (
     Interval,
     NoInterval,

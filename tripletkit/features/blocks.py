@@ -19,15 +19,15 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.errors import ImageReadError
-from tripletkit.features.backbone import Backbone
+from tripletkit.features.backbones import Backbone
+from tripletkit.features.encoders import FeaturePart
 from tripletkit.features.exported_networks import load_network_function
 from tripletkit.features.extract import FeatureFunction, view_space
 from tripletkit.features.image_views import View, read_views
 from tripletkit.features.shard_store import ShardStore
 from tripletkit.features.shards import ImageRow
-from tripletkit.features.sources import FeaturePart
 from tripletkit.features.store import FeatureSpace
-from tripletkit.features.store_checksums import file_stamp
+from tripletkit.features.store_file import file_stamp
 
 # Read twice, not kept in memory beside its pixels.
 _LARGE_FILE_BYTES = 1 << 26

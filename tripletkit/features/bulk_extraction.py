@@ -30,9 +30,9 @@ from tripletkit.features.blocks import (
     write_block,
 )
 from tripletkit.features.decoded_images import read_ahead
+from tripletkit.features.encoders import FeatureSource
 from tripletkit.features.shard_store import ShardStore
 from tripletkit.features.shards import is_among
-from tripletkit.features.sources import FeatureSource
 from tripletkit.progress import Progress, no_progress
 
 # Runs blocks: yields what became of each, in any order.

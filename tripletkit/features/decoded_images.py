@@ -14,7 +14,7 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.data.images import read_pixels
 from tripletkit.errors import ImageReadError
-from tripletkit.features.backbone import Backbone
+from tripletkit.features.backbones import Backbone
 from tripletkit.progress import Progress
 
 Item = TypeVar("Item")

@@ -20,11 +20,11 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.errors import ImageReadError, StoredFeaturesError
-from tripletkit.features.backbone import Backbone
+from tripletkit.features.backbones import Backbone
 from tripletkit.features.contents import FileContents, hash_files, thread_pool
 from tripletkit.features.image_views import ORIGINAL, View, read_views
 from tripletkit.features.store import FeatureSpace
-from tripletkit.features.store_checksums import file_stamp
+from tripletkit.features.store_file import file_stamp
 from tripletkit.features.stores import Store
 from tripletkit.progress import Progress
 

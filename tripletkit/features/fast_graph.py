@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tripletkit.features.backbone import Backbone, Stage
+from tripletkit.features.backbones import Backbone, Stage
 from tripletkit.features.extract import FeatureFunction
 from tripletkit.features.keras_backend import keras, tf
 from tripletkit.features.preprocessing import add_preprocessing

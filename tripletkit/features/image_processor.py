@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tripletkit.errors import PreprocessingError
-from tripletkit.features.backbone import Preprocessing
+from tripletkit.features.backbones import Preprocessing
 
 CONFIG_FILE = "preprocessor_config.json"
 EXAMPLE = "size=224,resample=bicubic,mean=0.485:0.456:0.406,std=0.229:0.224:0.225,crop=224"

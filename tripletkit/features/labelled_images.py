@@ -12,7 +12,7 @@ import numpy as np
 
 from tripletkit.data.labels import NO_LABEL, ImageLabels, read_classes, read_labels
 from tripletkit.errors import MAX_SHOWN
-from tripletkit.features.collection import NamedFiles, find_files, find_same_images
+from tripletkit.features.image_features import NamedFiles, find_files, find_same_images
 from tripletkit.features.stores import Store, open_store
 
 logger = logging.getLogger("tripletkit")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tripletkit.errors import NetworkFileError
-from tripletkit.features.backbone import Preprocessing
+from tripletkit.features.backbones import Preprocessing
 
 if TYPE_CHECKING:
     import onnxruntime

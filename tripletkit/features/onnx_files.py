@@ -16,8 +16,7 @@ import numpy as np
 
 from tripletkit.data.images import PIXELS_VERSION
 from tripletkit.errors import BackboneError, NetworkFileError, PreprocessingError
-from tripletkit.features.backbone import Backbone, Preprocessing
-from tripletkit.features.backbones import FROM_FILE
+from tripletkit.features.backbones import FROM_FILE, Backbone, Preprocessing
 from tripletkit.features.image_processor import (
     CONFIG_FILE,
     EXAMPLE,

@@ -10,20 +10,206 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
+from onnx import helper, numpy_helper
 
 from tripletkit.errors import ExportError
 from tripletkit.features.keras_backend import keras
-from tripletkit.features.onnx_activations import activate, clip
-from tripletkit.features.onnx_nodes import GraphWriter
-from tripletkit.features.onnx_shapes import (
-    write_cropping,
-    write_flatten,
-    write_flip,
-    write_padding,
-    write_reshape,
-    write_transpose,
-    write_zero_padding,
-)
+
+_TO_MAPS, _TO_PLACES = (0, 3, 1, 2), (0, 2, 3, 1)
+
+
+class GraphWriter:
+    """The nodes and weights of a graph while it is written.
+
+    A value is called by its name in the graph. Of a value with height and width the graph has up
+    to two forms: `maps`, (batch, channels, height, width), and `places`, as Keras has it.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: list[onnx.TensorProto] = []
+        # id of a Keras tensor -> form -> name; `plain` for all that has no height and width.
+        self._names: dict[int, dict[str, str]] = {}
+        # Ids must not be given to others while they are in use.
+        self._kept: list[keras.KerasTensor] = []
+        self._n_names = 0
+        # id of a padded tensor -> (what was padded, top, left, bottom, right); written only where
+        # a layer cannot pad by itself, because ONNX Runtime leaves its fast form for it.
+        self._pads: dict[int, tuple[keras.KerasTensor, list[int]]] = {}
+
+    def add(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """Write a node and return the name of its only output."""
+        name = self._new_name(kind)
+        self.nodes.append(helper.make_node(kind, list(inputs), [name], name, **attributes))
+        return name
+
+    def constant(self, values: np.ndarray) -> str:
+        """Write an array and return its name; floats become float32."""
+        values = np.asarray(values)
+        if values.dtype.kind == "f":
+            values = values.astype(np.float32)
+        name = self._new_name("weights")
+        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
+
+    def form(self, *tensors: keras.KerasTensor) -> str:
+        """Return the form in which some tensors are at hand, the first one's first."""
+        if any(len(tensor.shape) != 4 for tensor in tensors):
+            return "plain"
+        return next(iter(self._names.get(id(tensors[0]), {"maps": ""})))
+
+    def get(self, tensor: keras.KerasTensor, form: str) -> str:
+        """Return the name of a tensor in a form, turned if it has only the other one."""
+        if id(tensor) not in self._names:
+            self._write_padding(tensor)
+        names = self._names[id(tensor)]
+        if form not in names:
+            (name,) = names.values()
+            if set(names) == {"plain"}:
+                return name
+            names[form] = self.add(
+                "Transpose", name, perm=_TO_MAPS if form == "maps" else _TO_PLACES
+            )
+        return names[form]
+
+    def put(self, tensor: keras.KerasTensor, name: str, form: str) -> None:
+        """Say what a tensor is called."""
+        self._names[id(tensor)] = {form: name}
+        self._kept.append(tensor)
+
+    def put_padded(
+        self, tensor: keras.KerasTensor, source: keras.KerasTensor, pads: list[int]
+    ) -> None:
+        """Say that a tensor is another with zeros around: top, left, bottom, right."""
+        self._pads[id(tensor)] = source, pads
+        self._kept.append(tensor)
+
+    def padding(self, tensor: keras.KerasTensor) -> tuple[keras.KerasTensor, list[int]]:
+        """Return what a tensor is without the zeros around it, and how many these are."""
+        return self._pads.get(id(tensor), (tensor, [0, 0, 0, 0]))
+
+    def _write_padding(self, tensor: keras.KerasTensor) -> None:
+        source, (top, left, bottom, right) = self._pads[id(tensor)]
+        pads = self.constant(np.array([0, 0, top, left, 0, 0, bottom, right], np.int64))
+        self.put(tensor, self.add("Pad", self.get(source, "maps"), pads), "maps")
+
+    def pass_on(self, source: keras.KerasTensor, tensor: keras.KerasTensor) -> None:
+        """Let a tensor be the same value as another."""
+        self._names[id(tensor)] = self._names[id(source)]
+        self._kept.append(tensor)
+
+    def _new_name(self, kind: str) -> str:
+        self._n_names += 1
+        return f"{kind.lower()}_{self._n_names}"
+
+
+def write_zero_padding(graph, layer, inputs, output, _arguments) -> None:
+    (top, bottom), (left, right) = layer.padding
+    graph.put_padded(output, inputs[0], [top, left, bottom, right])
+
+
+def write_cropping(graph, layer, inputs, output, _arguments) -> None:
+    (top, _), (left, _) = layer.cropping
+    height, width = output.shape[1:3]
+    name = cut_map(
+        graph, graph.get(inputs[0], "maps"), [top, left], [top + height, left + width], [2, 3]
+    )
+    graph.put(output, name, "maps")
+
+
+def cut_map(
+    graph: GraphWriter,
+    name: str,
+    starts: list[int],
+    ends: list[int],
+    axes: list[int],
+    steps: list[int] | None = None,
+) -> str:
+    arrays = (starts, ends, axes, steps or [1] * len(axes))
+    return graph.add(
+        "Slice", name, *(graph.constant(np.array(array, np.int64)) for array in arrays)
+    )
+
+
+def write_flip(graph, layer, inputs, output, _arguments) -> None:
+    rank = len(inputs[0].shape)
+    axis = layer.axis % rank
+    form = "places" if rank == 4 else "plain"
+    lowest = np.iinfo(np.int64).min
+    name = cut_map(graph, graph.get(inputs[0], form), [-1], [lowest], [axis], [-1])
+    graph.put(output, name, form)
+
+
+def write_reshape(graph, layer, inputs, output, _arguments) -> None:
+    shape = list(output.shape[1:])
+    if len(inputs[0].shape) == 2 and len(shape) == 3 and shape[:2] == [1, 1]:
+        # Squeeze and excitation: a number a channel, for all places.
+        target = graph.constant(np.array([0, shape[-1], 1, 1], np.int64))
+        graph.put(output, graph.add("Reshape", graph.get(inputs[0], "plain"), target), "maps")
+        return
+    form = "places" if len(inputs[0].shape) == 4 else "plain"
+    target = graph.constant(np.array([0, *shape], np.int64))
+    name = graph.add("Reshape", graph.get(inputs[0], form), target)
+    graph.put(output, name, "places" if len(shape) == 3 else "plain")
+
+
+def write_flatten(graph, _layer, inputs, output, _arguments) -> None:
+    form = "places" if len(inputs[0].shape) == 4 else "plain"
+    graph.put(output, graph.add("Flatten", graph.get(inputs[0], form)), "plain")
+
+
+def write_padding(graph, layer, inputs, output, _arguments) -> None:
+    before, after = layer.padding
+    pads = graph.constant(np.array([0, before, 0, 0, after, 0], np.int64))
+    graph.put(output, graph.add("Pad", graph.get(inputs[0], "plain"), pads), "plain")
+
+
+def write_transpose(graph, layer, inputs, output, _arguments) -> None:
+    rank = len(inputs[0].shape)
+    axes = layer.axes or tuple(reversed(range(rank)))
+    form = "places" if rank == 4 else "plain"
+    graph.put(output, graph.add("Transpose", graph.get(inputs[0], form), perm=list(axes)), form)
+
+
+def activate(graph: GraphWriter, function: Callable, name: str) -> str:
+    """Write an activation behind a value and return its name.
+
+    Raises:
+        ExportError: if it is not known.
+    """
+    kind = getattr(function, "__name__", repr(function))
+    if kind not in _ACTIVATIONS:
+        raise ExportError(f"expected a known activation, got {kind}")
+    return _ACTIVATIONS[kind](graph, name)
+
+
+def clip(graph: GraphWriter, name: str, low: float, high: float) -> str:
+    bounds = (graph.constant(np.array(value, np.float32)) for value in (low, high))
+    return graph.add("Clip", name, *bounds)
+
+
+def _silu(graph: GraphWriter, name: str) -> str:
+    return graph.add("Mul", name, graph.add("Sigmoid", name))
+
+
+def _hard_sigmoid(graph: GraphWriter, name: str) -> str:
+    return graph.add("HardSigmoid", name, alpha=1 / 6, beta=0.5)
+
+
+_ACTIVATIONS: dict[str, Callable[[GraphWriter, str], str]] = {
+    "linear": lambda graph, name: name,
+    "relu": lambda graph, name: graph.add("Relu", name),
+    "relu6": lambda graph, name: clip(graph, name, 0.0, 6.0),
+    "sigmoid": lambda graph, name: graph.add("Sigmoid", name),
+    "tanh": lambda graph, name: graph.add("Tanh", name),
+    "softmax": lambda graph, name: graph.add("Softmax", name, axis=-1),
+    "silu": _silu,
+    "hard_sigmoid": _hard_sigmoid,
+    "hard_silu": lambda graph, name: graph.add("Mul", name, _hard_sigmoid(graph, name)),
+    "gelu": lambda graph, name: graph.add("Gelu", name),
+}
+
 
 # A keras.KerasTensor; Keras brings no types.
 Tensor = Any

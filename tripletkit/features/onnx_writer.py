@@ -16,8 +16,7 @@ from onnx import TensorProto, helper
 
 from tripletkit.errors import ExportError
 from tripletkit.features.keras_backend import keras
-from tripletkit.features.onnx_layers import WRITERS
-from tripletkit.features.onnx_nodes import GraphWriter
+from tripletkit.features.onnx_layers import WRITERS, GraphWriter
 
 # The first with Gelu; every ONNX Runtime since 1.17 runs it.
 _OPSET = 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tripletkit.features.backbone import Preprocessing
+from tripletkit.features.backbones import Preprocessing
 from tripletkit.features.keras_backend import keras
 
 

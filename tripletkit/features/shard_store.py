@@ -40,7 +40,7 @@ from tripletkit.features.shards import (
 )
 from tripletkit.features.store import FeatureSpace
 from tripletkit.features.store_care import SpaceUse
-from tripletkit.features.store_checksums import file_stamp
+from tripletkit.features.store_file import file_stamp
 
 # Vectors that other commands than `extract` compute wait until there are so many, or for so long.
 _PENDING_ROWS = 2048

@@ -23,7 +23,7 @@ import numpy as np
 
 from tripletkit.data.unfinished import unfinished_file
 from tripletkit.errors import MissingExtraError, StoreError
-from tripletkit.features.store_checksums import file_checksum, vector_checksum
+from tripletkit.features.store_file import file_checksum, vector_checksum
 
 if TYPE_CHECKING:
     import pyarrow

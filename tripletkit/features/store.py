@@ -27,8 +27,14 @@ import numpy as np
 from tripletkit.errors import StoredFeaturesError, StoreWarning
 from tripletkit.features import store_care
 from tripletkit.features.store_care import SpaceUse, clear_store
-from tripletkit.features.store_checksums import file_checksum, file_stamp, vector_checksum
-from tripletkit.features.store_file import FILE_NAME, StoreFile, default_folder
+from tripletkit.features.store_file import (
+    FILE_NAME,
+    StoreFile,
+    default_folder,
+    file_checksum,
+    file_stamp,
+    vector_checksum,
+)
 
 __all__ = [
     "FILE_NAME",

@@ -14,9 +14,14 @@ from typing import Any
 
 from tripletkit.errors import StoreError
 from tripletkit.features.image_views import ORIGINAL
-from tripletkit.features.store_checksums import file_checksum, file_stamp
-from tripletkit.features.store_file import FILE_NAME, StoreFile, default_folder
-from tripletkit.features.store_lock import StoreLock
+from tripletkit.features.store_file import (
+    FILE_NAME,
+    StoreFile,
+    StoreLock,
+    default_folder,
+    file_checksum,
+    file_stamp,
+)
 
 _LAST_MOMENT_S = 253_370_764_800  # the year 9999, in every time zone
 

@@ -11,6 +11,7 @@ import os
 import shutil
 import sqlite3
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -20,7 +21,89 @@ import platformdirs
 
 from tripletkit import defaults
 from tripletkit.errors import StoreError
-from tripletkit.features.store_lock import StoreLock
+
+
+def vector_checksum(fingerprint: str, content: bytes, vector: bytes) -> int:
+    """Return the CRC-32 of a vector together with what it is the vector of.
+
+    So one that is filed under another image or another feature space does not pass either.
+    """
+    return zlib.crc32(vector, zlib.crc32(content, zlib.crc32(fingerprint.encode())))
+
+
+def file_checksum(key: bytes, size_bytes: int, changed_ns: int, content: bytes) -> int:
+    """Return the CRC-32 of what is known of a file."""
+    return zlib.crc32(content, zlib.crc32(b"%d %d " % (size_bytes, changed_ns), zlib.crc32(key)))
+
+
+def file_stamp(stat: os.stat_result) -> tuple[int, int]:
+    """Return size and time (ns) of the last change, which together tell whether a file changed.
+
+    Unpacking an archive can give other content the old modification time; nothing sets the
+    other time, at which the file itself was touched.
+    """
+    return stat.st_size, max(stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+try:
+    import fcntl
+except ImportError:  # Windows itself keeps an open file from being taken away.
+    fcntl = None
+
+
+class StoreLock:
+    """A lock on a file, shared by all users of the store or held alone.
+
+    The kernel lets it go when its process ends, however that happens.
+
+    Args:
+        path: the lock file; made if missing.
+        shared: wait for a lock together with others; else take one alone, if nobody has any.
+    Attributes:
+        is_held: false where somebody else has it, or the place knows no locks.
+    """
+
+    def __init__(self, path: Path, *, shared: bool) -> None:
+        self.path = path
+        self._file = self._lock(shared)
+
+    @property
+    def is_held(self) -> bool:
+        return self._file is not None
+
+    def release(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _lock(self, shared: bool) -> int | None:
+        if fcntl is None:
+            return None
+        how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX | fcntl.LOCK_NB
+        while True:
+            file = self._open()
+            if file is None:
+                return None
+            try:
+                fcntl.flock(file, how)
+                if os.path.samestat(os.fstat(file), self.path.stat()):
+                    return file
+            except FileNotFoundError:
+                pass
+            except OSError:
+                os.close(file)
+                return None
+            # Who cleared the store took the lock file away while this waited for it.
+            os.close(file)
+
+    def _open(self) -> int | None:
+        for flags in (os.O_RDWR | os.O_CREAT, os.O_RDONLY):
+            try:
+                return os.open(self.path, flags, 0o666)
+            except OSError:
+                continue
+        return None
+
 
 FILE_NAME = "features.sqlite3"
 # Increase when the tables change; an older tripletkit then refuses the store, a newer one makes

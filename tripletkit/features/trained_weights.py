@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import h5py
 
 from tripletkit.errors import BackboneError, WeightsError
-from tripletkit.features.backbone import Backbone
+from tripletkit.features.backbones import Backbone
 from tripletkit.features.weights_files import file_sha256, load_weights_file
 from tripletkit.features.weights_origin import WeightsFile
 from tripletkit.registry import load_object

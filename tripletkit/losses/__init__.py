@@ -1,1 +1,1 @@
-"""Losses: pure functions, the objectives they are put together to, and the classifier of labels."""
+"""Losses: pure functions of distances, embeddings and classes, and mining within a batch."""

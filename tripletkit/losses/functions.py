@@ -12,7 +12,7 @@ from typing import Any
 
 from tripletkit import defaults
 from tripletkit.features.keras_backend import KerasTensor, keras, ops
-from tripletkit.model.distances import DISTANCES
+from tripletkit.losses.keras_distances import DISTANCES
 
 
 def triplet_margin_loss(
@@ -136,7 +136,7 @@ class _TripletLoss(keras.losses.Loss, ABC):
     """A loss for the three-input network, whose output is the three embeddings side by side.
 
     Args:
-        distance: a key of `tripletkit.model.distances.DISTANCES`.
+        distance: a key of `tripletkit.losses.keras_distances.DISTANCES`.
         reduce_over: see `mean_loss`.
     """
 

@@ -10,9 +10,9 @@ from tripletkit.data.output_forms import keras_form, marked_form
 from tripletkit.data.outputs import Outputs, explain_failure
 from tripletkit.data.unfinished import unfinished_files
 from tripletkit.errors import OutputError
+from tripletkit.features.encoders import FeatureSource
 from tripletkit.features.given_features import GivenSource
 from tripletkit.features.onnx_files import OnnxFile
-from tripletkit.features.sources import FeatureSource
 from tripletkit.features.trained_weights import build_backbone
 from tripletkit.model.model_folder import ModelFolder
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from tripletkit.features.keras_backend import keras
+from tripletkit.model.head_layers import Scaling
 from tripletkit.model.recipes import get_recipe
-from tripletkit.model.scaling import Scaling
 from tripletkit.model.settings import HeadSettings
 from tripletkit.registry import load_object
 

@@ -21,8 +21,8 @@ from tripletkit.data.outputs import MODEL_RECORD, check_parent, explain_failure
 from tripletkit.data.unfinished import remove_unfinished, unfinished_folder
 from tripletkit.errors import ModelFolderError, OutputError
 from tripletkit.features.backbones import FROM_VECTORS
+from tripletkit.features.encoders import BACKBONE_FILE, FeatureSource, GivenWeights
 from tripletkit.features.given_features import GivenSource, read_features
-from tripletkit.features.sources import BACKBONE_FILE, FeatureSource, GivenWeights
 from tripletkit.features.weights_files import file_sha256
 from tripletkit.model.distribution_shift import ShiftDetector
 from tripletkit.model.head_layers import NumpyHead, read_numpy_head, write_head_layers

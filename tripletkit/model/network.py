@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tripletkit.features.backbone import Backbone
+from tripletkit.features.backbones import Backbone
+from tripletkit.features.encoders import pixel_inputs
 from tripletkit.features.image_views import ORIGINAL, View
 from tripletkit.features.keras_backend import keras
 from tripletkit.features.preprocessing import add_preprocessing
-from tripletkit.features.sources import pixel_inputs
 
 INPUT_NAMES = ("anchor", "positive", "negative")
 

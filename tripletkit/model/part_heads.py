@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from tripletkit.features.keras_backend import keras
+from tripletkit.model.head_layers import Scaling
 from tripletkit.model.heads import (
     build_head,
     build_residual_body,
     compress_head,
     standardise_first,
 )
-from tripletkit.model.parts import FROZEN, RESIDUAL, Part
-from tripletkit.model.scaling import Scaling
+from tripletkit.model.recipes import FROZEN, RESIDUAL, Part
 from tripletkit.model.settings import HeadSettings
 
 

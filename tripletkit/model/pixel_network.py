@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tripletkit.errors import BackboneError
-from tripletkit.features.backbone import Backbone
+from tripletkit.features.backbones import Backbone
 from tripletkit.features.keras_backend import keras, seed_layers
 from tripletkit.features.preprocessing import add_preprocessing
 from tripletkit.features.trained_weights import build_backbone

@@ -17,7 +17,7 @@ from tripletkit.errors import ModelFolderError
 from tripletkit.evaluation.intervals import Interval, NoInterval
 from tripletkit.evaluation.pooled import PooledValidation
 from tripletkit.evaluation.validation import Validation
-from tripletkit.model.parts import Part
+from tripletkit.model.recipes import Part
 from tripletkit.model.settings import HeadSettings
 
 if TYPE_CHECKING:

@@ -5,10 +5,12 @@ Right and wrong are told by colour and by a sign, so that nobody has to tell the
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from PIL import ExifTags, Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
@@ -16,10 +18,69 @@ from PIL.PngImagePlugin import PngInfo
 from tripletkit import defaults
 from tripletkit.data.images import read_image
 from tripletkit.data.output_forms import MARK
-from tripletkit.data.outputs import Destination, destination_path, open_output
+from tripletkit.data.outputs import Destination, OutputFile, destination_path, open_output
 from tripletkit.errors import OutputError
-from tripletkit.reporting.fonts import find_font
-from tripletkit.reporting.style import LIGHT
+from tripletkit.features.image_features import NamedFiles
+from tripletkit.reporting.model_view import ModelView
+from tripletkit.reporting.style import LIGHT, find_font
+
+_THUMBNAIL_PX = 128
+# With at most some 420 images, the whole stays below 5 MB.
+_THUMBNAIL_BYTES = 5_500
+
+
+@dataclass
+class Album:
+    """The images of a page, each held once.
+
+    Attributes:
+        view: whose images; all models of a page are asked about the same ones.
+        sources: data URIs in the order in which images were first asked for.
+        numbers: image -> place in `sources`.
+    """
+
+    view: ModelView
+    sources: list[str] = field(default_factory=list)
+    numbers: dict[int, int] = field(default_factory=dict)
+
+    def add(self, image: int) -> dict[str, Any]:
+        """Return what the template needs of an image."""
+        if image not in self.numbers:
+            path = self.view.paths[image]
+            assert path is not None, "an image that cannot be read is shown nowhere"
+            self.numbers[image] = len(self.sources)
+            self.sources.append(thumbnail_uri(path))
+        return {
+            "number": self.numbers[image],
+            "name": self.view.triplets.names[image],
+            "label": self.view.label_of(image),
+        }
+
+
+def thumbnail_uri(path: Path) -> str:
+    """Return a small JPEG as a data URI, of as good a quality as its size allows.
+
+    Raises:
+        ImageReadError: if it cannot be read.
+    """
+    thumbnail = read_thumbnail(path, _THUMBNAIL_PX)
+    for quality in (80, 65, 50, 35, 20):
+        buffer = io.BytesIO()
+        thumbnail.save(buffer, "JPEG", quality=quality, optimize=True)
+        if buffer.tell() <= _THUMBNAIL_BYTES:
+            break
+    return data_uri(buffer.getvalue(), "image/jpeg")
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    """Return a file as an address that holds it.
+
+    Example:
+        >>> data_uri(b"a", "text/plain")
+        'data:text/plain;base64,YQ=='
+    """
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _TEXT_PX = 13
@@ -182,3 +243,25 @@ def _draw_sign(
         strokes = [[(near, near), (far, far)], [(near, far), (far, near)]]
     for stroke in strokes:
         draw.line([(x + a, y + b) for a, b in stroke], "white", 3, joint="curve")
+
+
+def draw_neighbors(
+    output: OutputFile, answers: list[dict[str, Any]], query_files: NamedFiles, files: NamedFiles
+) -> None:
+    """Draw the answers that `search.collection.list_neighbors` gives."""
+    path_of = dict(zip(files.names, files.paths, strict=True))
+    rows = []
+    for answer, path in zip(answers, query_files.paths, strict=True):
+        row = [Tile(path, (path.name, answer.get("label") or ""))]
+        row += [
+            Tile(
+                path_of[neighbor["name"]],
+                (neighbor["name"], f"{neighbor['distance']:.4f}"),
+                neighbor.get("same_label"),
+            )
+            for neighbor in answer["neighbors"]
+        ]
+        rows.append(row)
+    n_columns = max(map(len, rows))
+    headings = ["query", *map(str, range(1, n_columns))]
+    write_image(output, draw_grid(rows, headings, gap_after_first=True))

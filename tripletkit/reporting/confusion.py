@@ -5,9 +5,32 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from tripletkit.evaluation.classification import Confusion, count_confusions
+from tripletkit import defaults
+from tripletkit.evaluation.classification import Confusion, count_confusions, vote
 from tripletkit.reporting.model_view import ModelView
-from tripletkit.search.label_votes import vote_labels
+from tripletkit.search.exact import NOBODY, find_neighbors
+
+
+def vote_labels(
+    embeddings: np.ndarray, labels: np.ndarray, distance: str, k: int = defaults.NEIGHBORS
+) -> np.ndarray:
+    """Return the label that most of each image's k nearest others have; see `vote`.
+
+    Args:
+        embeddings: `(n_images, n_dims)` float32, finite; at least two images.
+        labels: `(n_images,)` integers from 0.
+        distance: a name that `pair_distances` takes.
+        k: neighbours that vote; fewer where there are fewer.
+    Returns:
+        `(n_images,)` integers.
+    Example:
+        >>> embeddings = np.array([[0.0], [0.1], [0.2], [5.0], [5.1]], dtype=np.float32)
+        >>> vote_labels(embeddings, np.array([0, 0, 1, 1, 1]), "l2", k=2)
+        array([0, 0, 0, 1, 1])
+    """
+    itself = list(np.arange(len(embeddings))[:, None])
+    found = find_neighbors(embeddings, embeddings, min(k, len(embeddings) - 1), distance, itself)
+    return vote(labels[found.rows], found.rows != NOBODY)
 
 
 def confuse_labels(view: ModelView) -> Confusion | None:

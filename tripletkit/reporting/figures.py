@@ -17,12 +17,11 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
-from tripletkit.evaluation.class_distances import DistanceDistribution
+from tripletkit.evaluation.classification import DistanceDistribution
 from tripletkit.evaluation.intervals import wilson_interval
 from tripletkit.evaluation.learning_curve import LearningCurve
 from tripletkit.evaluation.scoring import Slice
 from tripletkit.reporting.collages import read_thumbnail
-from tripletkit.reporting.fonts import installed_families
 from tripletkit.reporting.projections import choose_apart
 from tripletkit.reporting.style import (
     LIGHT,
@@ -30,6 +29,7 @@ from tripletkit.reporting.style import (
     Theme,
     add_axes,
     add_legend,
+    installed_families,
     label_axes,
     make_figure,
     plain_text,

@@ -19,12 +19,12 @@ from tripletkit.evaluation.answers import Truth, read_truth
 from tripletkit.evaluation.distances import FROZEN_DISTANCE, distances_between
 from tripletkit.evaluation.scoring import Score
 from tripletkit.evaluation.validation import score_embeddings
-from tripletkit.features.collection import find_files, open_collection
-from tripletkit.features.sources import GivenWeights
+from tripletkit.features.encoders import GivenWeights
+from tripletkit.features.image_features import find_files, open_collection
 from tripletkit.features.stores import open_store
 from tripletkit.model.model_folder import ModelFolder
 from tripletkit.progress import Progress
-from tripletkit.search.encoders import Encoder
+from tripletkit.search.models import Encoder
 from tripletkit.training.reread import describe_missing_triplets, read_training_triplets
 
 logger = logging.getLogger("tripletkit")

@@ -16,9 +16,9 @@ from markupsafe import Markup
 from tripletkit import __version__
 from tripletkit.data.output_forms import marked_form
 from tripletkit.data.outputs import Destination, open_output
-from tripletkit.evaluation.compare import PairComparison, compare_answers
+from tripletkit.evaluation.comparison import PairComparison, compare_answers
 from tripletkit.reporting import page_parts
-from tripletkit.reporting.album import Album, data_uri
+from tripletkit.reporting.collages import Album, data_uri
 from tripletkit.reporting.findings import list_accuracies, list_warnings
 from tripletkit.reporting.page_figures import FigureSection, draw_sections
 from tripletkit.reporting.projections import PROJECTIONS

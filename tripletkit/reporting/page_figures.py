@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from tripletkit import defaults
 from tripletkit.evaluation.learning_curve import LearningCurve
 from tripletkit.reporting import figures
-from tripletkit.reporting.album import data_uri
+from tripletkit.reporting.collages import data_uri
 from tripletkit.reporting.confusion import confuse_labels
 from tripletkit.reporting.model_view import ModelView
 from tripletkit.reporting.reported import Reported

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tripletkit.data.names import guard_formula
-from tripletkit.reporting.album import Album
+from tripletkit.reporting.collages import Album
 from tripletkit.reporting.model_view import ModelView
 from tripletkit.reporting.projections import choose_apart, project_embeddings
 from tripletkit.reporting.reported import Reported

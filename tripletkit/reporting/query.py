@@ -12,13 +12,13 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.errors import ImageReadError, SettingsError
-from tripletkit.features.collection import NamedFiles, load_collection
 from tripletkit.features.given_features import GivenSource
+from tripletkit.features.image_features import NamedFiles, load_collection
 from tripletkit.features.stores import open_store
-from tripletkit.reporting.album import thumbnail_uri
+from tripletkit.reporting.collages import thumbnail_uri
 from tripletkit.reporting.reported import Reported
-from tripletkit.search.collection import find_same
 from tripletkit.search.exact import find_neighbors
+from tripletkit.search.image_search import find_same
 
 _NAME = "the image"
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from tripletkit.features.backbones import FROM_VECTORS
-from tripletkit.model.loss_registry import get_loss
+from tripletkit.losses.loss_registry import get_loss
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.record import ModelRecord
 from tripletkit.model.settings import HeadSettings

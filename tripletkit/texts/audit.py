@@ -7,11 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from tripletkit import defaults
-from tripletkit.data.audit import Audit, CycleTally, PairSummary
-from tripletkit.data.image_checks import ImageChecks
-from tripletkit.data.overlap import Overlap
-from tripletkit.data.questions import Judgements
-from tripletkit.data.tally import Tally
+from tripletkit.data.audit.image_checks import ImageChecks
+from tripletkit.data.audit.overlap import Overlap
+from tripletkit.data.audit.triplet_audit import Audit, CycleTally, PairSummary
+from tripletkit.data.questions import Judgements, Tally
 
 _LABEL_WIDTH = 46
 _NUMBER_WIDTH = 11

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tripletkit.evaluation.compare import Comparison, PairComparison
+from tripletkit.evaluation.comparison import Comparison, PairComparison
 from tripletkit.evaluation.intervals import NoInterval
 from tripletkit.texts.scores import describe_image_interval, describe_interval
 from tripletkit.texts.tables import align_columns

@@ -9,8 +9,8 @@ from tripletkit.texts.tables import align_columns
 if TYPE_CHECKING:
     import numpy as np
 
-    from tripletkit.evaluation.class_distances import ClassDistances, DistanceDistribution
-    from tripletkit.mining.offline import Cut, MinedImages
+    from tripletkit.evaluation.classification import ClassDistances, DistanceDistribution
+    from tripletkit.search.offline_mining import Cut, MinedImages
 
 
 def summarise_classes(
@@ -23,7 +23,7 @@ def summarise_classes(
     """Return the distances within and between classes, and what was mined."""
     import numpy as np
 
-    from tripletkit.mining.offline import NOBODY
+    from tripletkit.search.offline_mining import NOBODY
 
     kinds = {}
     for kind, counts, cut, shares, chosen in (

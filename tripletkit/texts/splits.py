@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tripletkit import defaults
-from tripletkit.data.splits.cost import SplitPrice
+from tripletkit.data.splits.split_files import SplitPrice
 
 
 def describe_splits(prices: Sequence[SplitPrice], *, is_folds: bool) -> str:

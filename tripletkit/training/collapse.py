@@ -6,7 +6,7 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.errors import CollapseError
-from tripletkit.model.loss_registry import get_loss
+from tripletkit.losses.loss_registry import get_loss
 from tripletkit.model.settings import HeadSettings
 
 

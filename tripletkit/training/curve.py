@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from tripletkit.data.splits.draws import Draw
+from tripletkit.data.splits.held_out_draws import Draw
 from tripletkit.evaluation.learning_curve import LearningCurve, fit_learning_curve
 from tripletkit.progress import Progress, no_progress
 

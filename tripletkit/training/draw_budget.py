@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.splits.draws import Draw
+from tripletkit.data.splits.held_out_draws import Draw
 from tripletkit.errors import SplitError
 from tripletkit.progress import Progress, no_progress
 

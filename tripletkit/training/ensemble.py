@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.splits.draws import Draw
+from tripletkit.data.splits.held_out_draws import Draw
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.pooled import (
     CandidateWorth,
@@ -18,9 +18,9 @@ from tripletkit.evaluation.pooled import (
     score_pooled,
     weigh_images_alike,
 )
+from tripletkit.model.head_layers import Scaling
 from tripletkit.model.history import EpochRecord, TrainedHead
-from tripletkit.model.parts import Part
-from tripletkit.model.scaling import Scaling
+from tripletkit.model.recipes import Part
 from tripletkit.model.settings import HeadSettings
 from tripletkit.progress import Progress
 from tripletkit.training.choosing import Choice, choose_parts, choose_steps, credit

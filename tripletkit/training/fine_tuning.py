@@ -15,14 +15,13 @@ from typing import Any
 from tripletkit import defaults
 from tripletkit.errors import FewTripletsWarning, SettingsError
 from tripletkit.evaluation.validation import score_embeddings
-from tripletkit.features.collection import Collection, NamedFiles, open_collection
+from tripletkit.features.encoders import FeatureSource, GivenWeights
+from tripletkit.features.image_features import Collection, NamedFiles, open_collection
 from tripletkit.features.keras_start import start_keras
-from tripletkit.features.sources import FeatureSource, GivenWeights
 from tripletkit.features.stores import open_store
 from tripletkit.model.embedding import embed
 from tripletkit.model.model_folder import ModelFolder, check_model_output
-from tripletkit.model.settings import HeadSettings
-from tripletkit.model.settings_facts import check_values
+from tripletkit.model.settings import HeadSettings, check_values
 from tripletkit.progress import Stages, no_stages
 from tripletkit.training.cautions import warn_of_weak_score
 from tripletkit.training.checkpoint import check_no_checkpoint, checkpoint_path

@@ -11,7 +11,7 @@ from itertools import islice
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.splits.draws import Draw, draw_folds, plan_draws
+from tripletkit.data.splits.held_out_draws import Draw, draw_folds, plan_draws
 from tripletkit.data.training_set import TrainingSet
 from tripletkit.errors import FewTripletsWarning, SplitError
 from tripletkit.evaluation.distances import triplet_margins
@@ -21,8 +21,7 @@ from tripletkit.evaluation.validation import chooses_epoch
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.embedding import embed
 from tripletkit.model.history import EpochRecord, TrainedHead
-from tripletkit.model.parts import Part
-from tripletkit.model.recipes import get_recipe
+from tripletkit.model.recipes import Part, get_recipe
 from tripletkit.model.settings import HeadSettings
 from tripletkit.progress import Progress, Stages
 from tripletkit.training.choosing import Choice

@@ -22,20 +22,19 @@ from tripletkit.evaluation.distances import FROZEN_DISTANCE
 from tripletkit.features.keras_backend import keras, seed_layers, tf
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.losses.functions import mean_loss
-from tripletkit.losses.objectives import Objective, make_triplet_loss
-from tripletkit.mining.offline import hardest_positives
-from tripletkit.model.distances import DISTANCES
+from tripletkit.losses.keras_distances import DISTANCES
+from tripletkit.losses.loss_registry import get_loss
 from tripletkit.model.embedding import embed
+from tripletkit.model.head_layers import Scaling
 from tripletkit.model.heads import build_body, shorten_step
-from tripletkit.model.loss_registry import get_loss
 from tripletkit.model.recipes import get_recipe
-from tripletkit.model.scaling import Scaling
 from tripletkit.model.settings import HeadSettings
 from tripletkit.registry import load_object
-from tripletkit.training.batch_learner import BatchLearner, copy_values
+from tripletkit.search.offline_mining import hardest_positives
+from tripletkit.training.batch_learner import BatchLearner, FusedAdam, copy_values
 from tripletkit.training.batches import Batches, ClassBatches, ImageBatches, TripletBatches
 from tripletkit.training.collapse import check_collapse
-from tripletkit.training.fused_adam import FusedAdam
+from tripletkit.training.objectives import Objective, make_triplet_loss
 from tripletkit.training.reuse import borrow, form_of
 
 

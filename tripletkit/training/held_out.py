@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.splits.draws import Draw
+from tripletkit.data.splits.held_out_draws import Draw
 from tripletkit.evaluation.distances import FROZEN_DISTANCE, triplet_margins
-from tripletkit.model.parts import FROZEN, PART_HEADS, RESIDUAL
+from tripletkit.model.recipes import FROZEN, PART_HEADS, RESIDUAL
 from tripletkit.progress import Progress
 from tripletkit.training.draw_budget import DrawBudget, drop_ties
 from tripletkit.training.part_features import PartFeatures

@@ -23,10 +23,11 @@ from tripletkit.data.training_set import (
     share_names,
 )
 from tripletkit.data.triplets import Triplets
-from tripletkit.data.vote_files import (
+from tripletkit.data.votes import (
+    Votes,
     read_triplets_with_shares,
+    turn_to_majority,
 )
-from tripletkit.data.votes import Votes, turn_to_majority
 from tripletkit.errors import (
     AnswerFileError,
     DataWarning,
@@ -36,7 +37,7 @@ from tripletkit.errors import (
     SplitError,
 )
 from tripletkit.evaluation.validation import chooses_epoch
-from tripletkit.features.collection import NamedFiles, find_files, find_same_images
+from tripletkit.features.image_features import NamedFiles, find_files, find_same_images
 from tripletkit.features.labelled_images import find_labelled, tell_singleton_classes
 from tripletkit.features.stores import Store
 from tripletkit.model.record import InputsRecord, VotesRecord

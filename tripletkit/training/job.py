@@ -13,19 +13,23 @@ from tripletkit import defaults
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import SettingsError
 from tripletkit.features.backbones import AUTO, BACKBONES, get_backbone
-from tripletkit.features.given_features import GivenSource
-from tripletkit.features.image_views import choose_views
-from tripletkit.features.sources import (
+from tripletkit.features.encoders import (
     FeatureSource,
     GivenWeights,
     assign_weights,
     check_backbone_names,
     choose_source,
 )
+from tripletkit.features.given_features import GivenSource
+from tripletkit.features.image_views import choose_views
 from tripletkit.model.recipes import get_recipe
-from tripletkit.model.settings import HeadSettings, choose_epochs
-from tripletkit.model.settings_facts import check_values
-from tripletkit.model.settings_rules import check_from_scratch, check_settings
+from tripletkit.model.settings import (
+    HeadSettings,
+    check_from_scratch,
+    check_settings,
+    check_values,
+    choose_epochs,
+)
 from tripletkit.training.sources import Source, TrainingSources
 
 

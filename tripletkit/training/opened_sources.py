@@ -16,8 +16,7 @@ from tripletkit.data.labels import read_classes, read_labels
 from tripletkit.data.text_files import read_bytes
 from tripletkit.data.triplet_files import read_triplets, write_triplet_lines
 from tripletkit.data.triplets import Triplets
-from tripletkit.data.vote_files import read_votes
-from tripletkit.data.votes import Votes
+from tripletkit.data.votes import Votes, read_votes
 from tripletkit.evaluation.answers import read_truth
 from tripletkit.model.record import FileRecord
 from tripletkit.training.sources import Source

@@ -10,7 +10,7 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.features.unit_length import scale_to_unit_length
-from tripletkit.model.scaling import Scaling
+from tripletkit.model.head_layers import Scaling
 
 # Directions whose deviation is below this share of the largest one's are noise of rounding.
 _SMALLEST = 1e-3

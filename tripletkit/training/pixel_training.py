@@ -11,21 +11,58 @@ from pathlib import Path
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.augmentation import Augmentation
 from tripletkit.data.labels import NO_LABEL, ImageLabels
 from tripletkit.features.decoded_images import DecodedImages, read_ahead
 from tripletkit.features.keras_backend import keras, tf
 from tripletkit.features.trained_weights import save_trained_weights
-from tripletkit.losses.objectives import Objective
-from tripletkit.mining.offline import hardest_positives
 from tripletkit.model.pixel_network import PixelNetwork
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import HeadSettings
 from tripletkit.progress import Progress, no_progress
+from tripletkit.search.offline_mining import hardest_positives
 from tripletkit.training.batch_learner import BatchLearner
 from tripletkit.training.batches import Batch
 from tripletkit.training.collapse import check_collapse
 from tripletkit.training.head_training import make_batches
+from tripletkit.training.objectives import Objective
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What may happen to an image in training.
+
+    Attributes:
+        flip: left and right are swapped in half of the images.
+        shift: an image moves by up to this share of its side, in either direction; what comes
+            in repeats its edge.
+    """
+
+    flip: bool = True
+    shift: float = defaults.SHIFT
+
+    def apply(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return images as they are seen this time.
+
+        Args:
+            pixels: `(n_images, side, side, 3)`, of any dtype; not changed.
+            rng: drawn from the same number of times whatever is asked for, so that switching one
+                thing off leaves the other as it was.
+        """
+        n_images, side = pixels.shape[:2]
+        is_flipped = rng.random(n_images) < 0.5
+        furthest = round(self.shift * side)
+        shifts = np.floor(rng.random((n_images, 2)) * (2 * furthest + 1)).astype(int) - furthest
+        across = np.arange(side)
+        rows = np.clip(across + shifts[:, :1], 0, side - 1)
+        columns = np.clip(across + shifts[:, 1:], 0, side - 1)
+        if self.flip:
+            columns = np.where(is_flipped[:, None], columns[:, ::-1], columns)
+        seen = np.empty_like(pixels)
+        for image, row, column, out in zip(pixels, rows, columns, seen, strict=True):
+            # Rows, then columns: each copies whole stretches of memory.
+            np.take(image[row], column, axis=1, out=out, mode="clip")
+        return seen
+
 
 # What separates the draws of augmentation from those of batches in one epoch.
 _AUGMENTATION = 1

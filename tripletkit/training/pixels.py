@@ -13,16 +13,14 @@ from typing import Any
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.augmentation import Augmentation
 from tripletkit.data.training_set import TrainingSet
 from tripletkit.errors import CollapseError, ImageReadError, describe_problems
 from tripletkit.evaluation.validation import chooses_epoch
-from tripletkit.features.backbone import Backbone
-from tripletkit.features.backbones import get_backbone
-from tripletkit.features.collection import Collection, NamedFiles
+from tripletkit.features.backbones import Backbone, get_backbone
 from tripletkit.features.decoded_images import DecodedImages
+from tripletkit.features.encoders import FeaturePart, FeatureSource
+from tripletkit.features.image_features import Collection, NamedFiles
 from tripletkit.features.keras_backend import keras
-from tripletkit.features.sources import FeaturePart, FeatureSource
 from tripletkit.features.stores import Store
 from tripletkit.features.trained_weights import write_random_weights
 from tripletkit.features.weights_files import file_sha256
@@ -34,7 +32,7 @@ from tripletkit.model.settings import HeadSettings
 from tripletkit.progress import Stages
 from tripletkit.training.checkpoint import Checkpoints, checkpoint_path
 from tripletkit.training.epochs import keep_best_epoch
-from tripletkit.training.pixel_training import PixelCost, PixelTraining
+from tripletkit.training.pixel_training import Augmentation, PixelCost, PixelTraining
 
 logger = logging.getLogger("tripletkit")
 

@@ -8,11 +8,11 @@ from tripletkit.data.judgement_files import is_judgements
 from tripletkit.data.judgements import read_judgements, read_voted_triplets
 from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.triplets import Triplets
-from tripletkit.data.vote_files import (
+from tripletkit.data.votes import (
     read_triplets_with_shares,
     read_votes,
+    turn_to_majority,
 )
-from tripletkit.data.votes import turn_to_majority
 from tripletkit.errors import ModelFolderError
 from tripletkit.features.weights_files import file_sha256
 from tripletkit.model.record import FileRecord, InputsRecord, ModelRecord

@@ -16,12 +16,12 @@ from tripletkit.data.training_set import TrainingSet
 from tripletkit.evaluation.learning_curve import LearningCurve
 from tripletkit.evaluation.pooled import PooledValidation
 from tripletkit.evaluation.validation import LabelScores, Validation
-from tripletkit.features.collection import Collection
-from tripletkit.features.sources import FeatureSource
+from tripletkit.features.encoders import FeatureSource
+from tripletkit.features.image_features import Collection
 from tripletkit.model.distribution_shift import ShiftDetector
 from tripletkit.model.history import TrainedHead
 from tripletkit.model.model_folder import ModelFolder, name_centers, save_model
-from tripletkit.model.parts import Part
+from tripletkit.model.recipes import Part
 from tripletkit.model.record import (
     InputsRecord,
     ModelRecord,

@@ -27,9 +27,9 @@ from tripletkit.evaluation.validation import (
     classify_validation,
     validate,
 )
-from tripletkit.features.collection import Collection, NamedFiles, find_files, open_collection
+from tripletkit.features.encoders import FeatureSource
+from tripletkit.features.image_features import Collection, NamedFiles, find_files, open_collection
 from tripletkit.features.keras_start import start_keras
-from tripletkit.features.sources import FeatureSource
 from tripletkit.features.stores import Store, open_store
 from tripletkit.model.distribution_shift import ShiftDetector
 from tripletkit.model.embedding import embed

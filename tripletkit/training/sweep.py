@@ -10,7 +10,7 @@ from typing import Any
 from tripletkit.errors import SettingsError, SplitError
 from tripletkit.evaluation.intervals import Interval
 from tripletkit.evaluation.pooled import PooledScore, compare_pooled
-from tripletkit.features.collection import open_collection
+from tripletkit.features.image_features import open_collection
 from tripletkit.features.keras_start import start_keras
 from tripletkit.features.stores import open_store
 from tripletkit.model.recipes import get_recipe

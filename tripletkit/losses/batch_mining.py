@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tripletkit.features.keras_backend import KerasTensor, tf
-from tripletkit.model.distances import DISTANCES
+from tripletkit.losses.keras_distances import DISTANCES
 
 
 def pairwise_distances(embeddings: KerasTensor, distance: str) -> KerasTensor:

@@ -1,33 +1,21 @@
-"""Image-disjoint draws: a share of the images held out, again and again, to pool what is learned.
-
-One held-out set is small, because a triplet counts only if all its images are held out, and it
-may be of one class alone. So images are held out in rounds: each round divides them into folds,
-and every fold is held out once, so that every image is held out as often as any other.
-
-What is drawn looks like a test of other images of the same kind:
-
-- Where the triplets fall into many groups that share no image (each judged in itself, such as
-  typefaces or products), a test is of other groups, so whole groups are drawn. This also keeps
-  every triplet.
-- Elsewhere images are drawn, the same share of every class: of labels where there are any, else
-  of clusters of features, else of images that are joined by being positives of each other.
-- Among these, images that are positives of each other and of few others stay together. Of three
-  dogs no fold can have two and leave two: what is held out together would be the unlike ones,
-  and the dog that stays would be learned from as a negative alone. Both make scores too low:
-  frozen features scored 0.68 so, and 0.82 on all triplets of that set.
-"""
+"""Which images are held out: named by a folder, a CSV, a triplet file or a list."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.splits.policies import separate_groups
-from tripletkit.data.splits.strata import find_strata, join_images
-from tripletkit.errors import SplitError
+from tripletkit.data.folder import list_images
+from tripletkit.data.labels import COLUMNS, find_label_heading, read_labels
+from tripletkit.data.splits.policies import Split, separate_groups
+from tripletkit.data.splits.stratified import find_strata, join_images
+from tripletkit.data.text_files import check_text, read_bytes
+from tripletkit.data.triplet_files import scan_triplets
+from tripletkit.errors import ImageNameError, SplitError, TripletFileError
 
 BY_GROUPS = "groups of triplets that share no image"
 BY_IMAGES = "images"
@@ -182,3 +170,131 @@ def draw_folds(
         f"{_MAX_EMPTY_ROUNDS} draws of a share of 1/{n_folds} of the images. Judge more triplets "
         "over the same images, or give validation triplets of your own."
     )
+
+
+BY_DRAW = "image draw"
+# So few images make a triplet.
+_FEWEST = 3
+
+
+def draw_images(
+    n_images: int, n_draws: int, test_size: float, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
+    """Yield `(n_images,)` bool for each draw: the image is held out.
+
+    Images take turns in an order of chance: after any number of draws, the one held out most often
+    was so at most once more than the one held out least.
+
+    Args:
+        n_images: in all.
+        n_draws: how many draws.
+        test_size: share of the images held out in each, 0 to 1, both ends left out.
+        rng: of the order.
+    Raises:
+        SplitError: if a side has fewer than three images, which no triplet fits into.
+    """
+    n_test = round(test_size * n_images)
+    if min(n_test, n_images - n_test) < _FEWEST:
+        raise SplitError(
+            f"expected at least {_FEWEST} images on each side, got {n_images - n_test} for "
+            f"training and {n_test} for the test. Try a `test_size` nearer to 0.5."
+        )
+    n_times = np.zeros(n_images, dtype=np.int64)
+    for _ in range(n_draws):
+        # Those held out least come first; chance decides among equals.
+        order = np.lexsort((rng.random(n_images), n_times))
+        is_held_out = np.zeros(n_images, dtype=bool)
+        is_held_out[order[:n_test]] = True
+        n_times[is_held_out] += 1
+        yield is_held_out
+
+
+def draw_splits(
+    rows: np.ndarray, n_draws: int, test_size: float, rng: np.random.Generator
+) -> list[Split]:
+    """Return splits of triplets by `draw_images`; rows that mix both sides are dropped.
+
+    Args:
+        rows: `(n_triplets, 3)` integers, indices of images.
+        n_draws, test_size, rng: see `draw_images`; images that no row has are not drawn.
+    Raises:
+        SplitError: if a draw leaves no triplet on one of the sides.
+    """
+    named, inside = np.unique(rows, return_inverse=True)
+    inside = inside.reshape(-1, 3)
+    splits = []
+    for is_held_out in draw_images(len(named), n_draws, test_size, rng):
+        split = separate_groups(BY_DRAW, inside, is_held_out, True)
+        for side, kept in (("training", split.train_rows), ("the test", split.val_rows)):
+            if not len(kept):
+                raise SplitError(
+                    f"expected triplets for training and for the test, got none for {side}: with "
+                    f"{test_size:.0%} of {len(named):,} images held out, none of {len(rows):,} "
+                    "triplets lies on that side whole. Try another `test_size`, or judge more "
+                    "triplets."
+                )
+        splits.append(split)
+    return splits
+
+
+def read_held_out(source: Path, folder: Path) -> dict[str, str | None]:
+    """Read the names of held-out images, with their labels where the source has them.
+
+    Args:
+        source: a folder inside `folder`, whose subfolders then are classes; a CSV with the
+            columns name and label; a triplet file, all of whose images are meant; or a text
+            of one name a line.
+        folder: of the images, which names are relative to.
+    Returns:
+        Name -> label, or None, in the order of the source.
+    Raises:
+        ImageNameError: if the source is a folder elsewhere, or there is no name in it.
+        TripletFileError, LabelFileError: if the file cannot be read as what it seems to be.
+    """
+    if source.is_dir():
+        names = _names_below(source, folder)
+    else:
+        data, shown = read_bytes(source)
+        text = check_text(data, shown).decode()
+        names = _labelled_names(text, source) or _names_of_text(text, source)
+    if not names:
+        raise ImageNameError(f"{source}: expected names of held-out images, got none")
+    return names
+
+
+def _names_below(source: Path, folder: Path) -> dict[str, str | None]:
+    try:
+        inside = source.resolve().relative_to(folder.resolve())
+    except ValueError:
+        raise ImageNameError(
+            f"{source}: expected a folder inside the image folder {folder}"
+        ) from None
+    return {
+        (inside / name).as_posix(): name.partition("/")[0] if "/" in name else None
+        for name in list_images(source)
+    }
+
+
+def _labelled_names(text: str, source: Path) -> dict[str, str | None]:
+    """Return what a CSV of names and labels says; nothing of another file."""
+    heading, _ = find_label_heading(text)
+    return dict(read_labels(source)) if set(COLUMNS) <= set(heading) else {}
+
+
+def _names_of_text(text: str, source: Path) -> dict[str, str | None]:
+    """Return all names of triplets, or each line as a name where no line is a triplet."""
+    scan = scan_triplets(source)
+    if len(scan.triplets):
+        return dict.fromkeys(scan.checked().names)
+    lines = [line.strip() for line in text.split("\n")]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    names = [_unquoted(line) for line in lines]
+    if any(not name for name in names):
+        raise TripletFileError(f"{source}: expected one name a line, got an empty one")
+    return dict.fromkeys(names)
+
+
+def _unquoted(line: str) -> str:
+    if len(line) > 1 and line[0] == line[-1] == '"':
+        return line[1:-1].replace('""', '"')
+    return line

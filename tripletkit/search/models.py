@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tripletkit.evaluation.distances import FROZEN_DISTANCE
+from tripletkit.features.encoders import FeatureSource
 from tripletkit.features.given_features import GivenSource
-from tripletkit.features.sources import FeatureSource
 from tripletkit.model.model_folder import ModelFolder
 
 

@@ -5,18 +5,104 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tripletkit.data.competition import write_questions
+from tripletkit import defaults
 from tripletkit.data.output_forms import OutputForm
-from tripletkit.data.outputs import Outputs, explain_failure, open_output
+from tripletkit.data.outputs import Destination, Outputs, explain_failure, open_output
 from tripletkit.data.splits.policies import Split
 from tripletkit.data.triplet_files import write_triplets
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.unfinished import unfinished_files
+
+
+def draw_truth(n_questions: int, seed: int) -> np.ndarray:
+    """Return `(n_questions,)` int64 in chance order: half 1, the rest 0; of an odd one more 0."""
+    return np.random.default_rng(seed).permutation(np.arange(n_questions) % 2)
+
+
+def write_questions(
+    questions: Destination,
+    truth_file: Destination,
+    names: Sequence[str],
+    rows: np.ndarray,
+    truth: np.ndarray,
+) -> None:
+    """Write questions and, under the heading `label`, their truth; both or neither.
+
+    Args:
+        questions: the triplet file to write.
+        truth_file: the file of truth to write.
+        names: the distinct names.
+        rows: `(n_questions, 3)` anchor, positive, negative, indices into `names`.
+        truth: `(n_questions,)`, 1 where the positive is to stand first, 0 where it is not.
+    Raises:
+        TripletFileError: if a name cannot stand in a text file.
+        OutputError: if a file cannot be written.
+    """
+    with open_output(truth_file) as file:
+        file.write("label\n" + "".join(f"{label}\n" for label in truth))
+        write_triplets(
+            questions,
+            names,
+            np.where(truth[:, None] == 1, rows, rows[:, [0, 2, 1]]),
+            is_answered=False,
+        )
+
+
+@dataclass(frozen=True)
+class SplitPrice:
+    """What a split keeps and drops.
+
+    Attributes:
+        n_train, n_val, n_dropped: triplets.
+        n_train_images, n_val_images: images that the triplets kept on a side name.
+        n_shared_images: images named on both sides.
+        half_width: of the 95% Wilson interval of an accuracy of `defaults.EXPECTED_ACCURACY` on
+            the validation triplets, 0 to 1. Triplets that share images tell less than as many
+            independent ones, so take it for the least.
+    """
+
+    n_train: int
+    n_val: int
+    n_dropped: int
+    n_train_images: int
+    n_val_images: int
+    n_shared_images: int
+    half_width: float
+
+    @property
+    def n_triplets(self) -> int:
+        return self.n_train + self.n_val + self.n_dropped
+
+
+def price_split(triplets: Triplets, split: Split) -> SplitPrice:
+    """Count what a split keeps and drops."""
+    train_images = np.unique(triplets.rows[split.train_rows])
+    val_images = np.unique(triplets.rows[split.val_rows])
+    n_val = len(split.val_rows)
+    return SplitPrice(
+        n_train=len(split.train_rows),
+        n_val=n_val,
+        n_dropped=len(split.dropped_rows),
+        n_train_images=len(train_images),
+        n_val_images=len(val_images),
+        n_shared_images=len(np.intersect1d(train_images, val_images)),
+        half_width=_wilson_half_width(defaults.EXPECTED_ACCURACY, n_val),
+    )
+
+
+def _wilson_half_width(share: float, n: int) -> float:
+    """Return half the width of Wilson's 95% interval of a share of n rows."""
+    if not n:
+        return 0.5
+    z = 1.959963984540054
+    return z * float(np.sqrt(share * (1 - share) / n + (z / n / 2) ** 2)) / (1 + z**2 / n)
+
 
 SPLIT_FILES = ("train.txt", "val.txt", "val_truth.csv", "val_triplets.txt")
 # Says which files a split wrote, by their hashes: only these are ever replaced.

@@ -17,9 +17,7 @@ from typing import Any
 import numpy as np
 
 from tripletkit.errors import BackboneError, ViewError, WeightsError
-from tripletkit.features.backbone import Backbone, Stage
-from tripletkit.features.backbones import AUTO, FROM_FILE, get_backbone
-from tripletkit.features.depths import stages_at
+from tripletkit.features.backbones import AUTO, FROM_FILE, Backbone, Stage, get_backbone
 from tripletkit.features.image_views import ORIGINAL, View, get_view
 from tripletkit.features.onnx_files import (
     OnnxFile,
@@ -28,6 +26,7 @@ from tripletkit.features.onnx_files import (
     open_network_file,
     recorded_network_file,
 )
+from tripletkit.features.stage_outputs import stages_at
 from tripletkit.features.store import FeatureSpace
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.features.weights_files import file_sha256

@@ -7,14 +7,13 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from tripletkit.data.image_checks import (
+from tripletkit.data.audit.image_checks import (
     InspectedImages,
     look_alike_across,
     same_content_across,
 )
 from tripletkit.data.pair_graph import make_pair_graph
-from tripletkit.data.questions import group_questions
-from tripletkit.data.tally import Tally, show_names, tally
+from tripletkit.data.questions import Tally, group_questions, show_names, tally
 from tripletkit.data.triplet_files import TripletScan
 from tripletkit.data.triplets import Triplets
 

@@ -20,10 +20,10 @@ from tripletkit.errors import (
     describe_problems,
 )
 from tripletkit.features.contents import FileContents, hash_files
+from tripletkit.features.encoders import FeatureSource
 from tripletkit.features.exported_networks import load_network_function
 from tripletkit.features.extract import extract_features
 from tripletkit.features.given_features import GivenFeatures, GivenSource
-from tripletkit.features.sources import FeatureSource
 from tripletkit.features.stores import Store
 from tripletkit.progress import Progress
 

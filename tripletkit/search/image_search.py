@@ -12,7 +12,7 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.data.outputs import OutputFile
 from tripletkit.errors import ImageReadError
-from tripletkit.features.collection import NamedFiles, load_collection, tell_collection
+from tripletkit.features.image_features import NamedFiles, load_collection, tell_collection
 from tripletkit.features.stores import Store, open_store
 from tripletkit.progress import Progress
 from tripletkit.search.approximate import (
@@ -22,9 +22,9 @@ from tripletkit.search.approximate import (
     fingerprint_collection,
     needs_codes,
 )
-from tripletkit.search.encoders import Encoder
 from tripletkit.search.exact import Neighbors
-from tripletkit.search.parts import encode_all, encode_in_parts, find_neighbors_in_parts
+from tripletkit.search.models import Encoder
+from tripletkit.search.vector_files import encode_all, encode_in_parts, find_neighbors_in_parts
 
 logger = logging.getLogger("tripletkit")
 

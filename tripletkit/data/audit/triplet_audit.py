@@ -13,12 +13,19 @@ from pathlib import Path
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.cycles import Cycles, find_anchor_cycles, find_distance_cycles
-from tripletkit.data.image_checks import ImageChecks, check_images, inspect_images
-from tripletkit.data.overlap import Overlap, find_overlap
+from tripletkit.data.audit.cycles import Cycles, find_anchor_cycles, find_distance_cycles
+from tripletkit.data.audit.image_checks import ImageChecks, check_images, inspect_images
+from tripletkit.data.audit.overlap import Overlap, find_overlap
 from tripletkit.data.pair_graph import PairGraph, make_pair_graph
-from tripletkit.data.questions import Judgements, Questions, compare_judgements, group_questions
-from tripletkit.data.tally import Tally, show_names, tally
+from tripletkit.data.questions import (
+    Judgements,
+    Questions,
+    Tally,
+    compare_judgements,
+    group_questions,
+    show_names,
+    tally,
+)
 from tripletkit.data.triplet_files import TripletScan
 from tripletkit.data.triplets import Triplets
 

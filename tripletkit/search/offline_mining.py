@@ -15,12 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tripletkit.data.labels import NO_LABEL
-from tripletkit.evaluation.class_distances import (
-    ClassDistances,
-    DistanceDistribution,
-)
-from tripletkit.evaluation.distances import distances_between
-from tripletkit.evaluation.pairwise import PairwiseDistances
+from tripletkit.evaluation.classification import ClassDistances, DistanceDistribution
+from tripletkit.evaluation.distances import PairwiseDistances, distances_between
 from tripletkit.progress import Progress
 
 # Stands for an image where there is none.

@@ -1,0 +1,1 @@
+"""The audit of triplets and their images: what can be told without a model."""

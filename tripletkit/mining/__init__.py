@@ -1,1 +1,0 @@
-"""Mining: which triplets of labelled images to learn from, within a batch or ahead of training."""
