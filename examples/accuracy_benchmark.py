@@ -108,7 +108,7 @@ def train_recipe(of: TripletSet, seed: int, way: str, **settings: Any) -> Iterat
         for name in ("interval", "of_test", "image_interval"):
             interval = getattr(score, name, None)
             if interval:
-                said[name] = interval.to_json()
+                said[name] = interval.to_list()
     if (unseen := model.record.unseen_classes) is not None:
         said = {**(said or {}), "unseen": unseen["trained"]["accuracy"]}
     answers = model.answer(questions, of.images)

@@ -101,9 +101,9 @@ def test_checks_refuse_another_length():
         check(make_answers([1, 0]), triplets, make_answers([1], source="other.txt"))
 
 
-def test_to_json_gives_numbers_of_rows():
+def test_to_dict_gives_numbers_of_rows():
     triplets = make_triplets([[0, 1, 2], [2, 0, 1], [1, 2, 0]])
-    found = check(make_answers([1, 1, 1]), triplets).to_json()
+    found = check(make_answers([1, 1, 1]), triplets).to_dict()
     assert found["cycle_rows"] == 3
     assert found["consistency"]["broken_rows"] == 0
     assert sorted(found["examples"][0]) == [1, 2, 3]

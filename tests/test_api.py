@@ -449,7 +449,7 @@ def test_a_score_is_that_of_the_command(toy_competition, run, tmp_path):
         found = tk.score(answers, toy_competition.truth, triplets=triplets.to_frame())
         # The command says where the truth is from, too.
         expected = json.loads(out)
-        assert {**expected, **found.to_json()} == expected
+        assert {**expected, **found.to_dict()} == expected
     assert tk.score(predictions, truth).image_interval is None
     assert str(found).startswith(f"{found.accuracy:.4f} (")
     # So few images leave only the interval by rows.
@@ -468,7 +468,7 @@ def test_a_comparison_is_that_of_the_command(toy_competition, run, tmp_path):
         *("--triplets", toy_competition.test, "--json"),
     )
     found = tk.compare(given, truth, triplets=toy_competition.test)
-    assert found.to_json() == json.loads(out.replace(f"{tmp_path}/", ""))
+    assert found.to_dict() == json.loads(out.replace(f"{tmp_path}/", ""))
     assert [ranked.name for ranked in found.ranking] == ["b.txt", "a.txt"]
 
 
@@ -493,7 +493,7 @@ def test_controls_audit_and_split_are_those_of_the_commands(toy_competition, fra
     train, test = toy_competition.train, toy_competition.test
     out = json.loads(run("controls", train, test, "--truth", toy_competition.truth, "--json"))
     found = tk.controls(frame, test, toy_competition.truth)
-    assert [baseline.to_json() for baseline in found] == out["baselines"]
+    assert [baseline.to_dict() for baseline in found] == out["baselines"]
 
     audit = tk.audit(frame, toy_competition.images, against=[test])
     out = json.loads(run("audit", train, toy_competition.images, "--against", test, "--json"))

@@ -100,10 +100,10 @@ def test_average_precision_is_that_of_scikit_learn_ties_included(seed):
 
 
 def test_neither_blocks_nor_the_order_of_queries_change_a_score(monkeypatch):
-    expected = classify().to_json()
+    expected = classify().to_dict()
     monkeypatch.setattr(classification, "_BLOCK_PAIRS", 200)
     order = np.random.default_rng(2).permutation(31)
-    found = classify(query_embeddings=QUERIES[order], query_labels=QUERY_LABELS[order]).to_json()
+    found = classify(query_embeddings=QUERIES[order], query_labels=QUERY_LABELS[order]).to_dict()
     for name in ("nearest_center", "nearest_neighbors", "precision_at_1", "mean_average_precision"):
         assert found[name]["value"] == pytest.approx(expected[name]["value"])
 
@@ -140,7 +140,7 @@ def test_queries_of_other_classes_are_left_out_and_counted():
 def test_json_holds_plain_numbers():
     import json
 
-    record = json.loads(json.dumps(classify().to_json()))
+    record = json.loads(json.dumps(classify().to_dict()))
     assert record["n_queries"] == 31
     assert len(record["precision_at_10"]["interval"]) == 2
     assert set(record["variance"]) == {"within", "between"}

@@ -64,7 +64,7 @@ def test_train_writes_a_model_and_says_how_good_it_is(
     assert "Features: 60 images computed, 0 from the store.\n" in result.stderr
     assert "epoch  1/20: loss " in result.stderr
     assert "too few to choose an epoch" in result.stderr
-    record = load_model(tmp_path / "m").record.to_json()
+    record = load_model(tmp_path / "m").record.to_dict()
     assert record["validation"]["trained"]["accuracy"] > 0.9
     assert record["validation"]["trained"]["n"] == 200
     assert record["split"]["by"] == "file"
@@ -84,7 +84,7 @@ def test_train_prints_its_record_as_json(train, tmp_path):
     printed = json.loads(result.stdout, parse_constant=refuse_constant)
     model = load_model(tmp_path / "m")
     assert printed.pop("model") == str(tmp_path / "m")
-    assert printed == {key: model.record.to_json()[key] for key in printed}
+    assert printed == {key: model.record.to_dict()[key] for key in printed}
     assert "epoch  1/2" not in result.stderr
     assert all(line.startswith("warning: ") for line in result.stderr.splitlines())
     json.loads((tmp_path / "m" / "model.json").read_text(), parse_constant=refuse_constant)
@@ -231,7 +231,7 @@ def test_no_validation_on_request(train, tmp_path):
     assert result.exit_code == 0
     assert "all for training\n" in result.stdout
     assert "validation accuracy" not in result.stderr
-    record = load_model(tmp_path / "m").record.to_json()
+    record = load_model(tmp_path / "m").record.to_dict()
     assert record["validation"] is None
     assert record["best_epoch"] == 2
 
@@ -285,7 +285,7 @@ def test_bad_images_fail_or_are_left_out(train, write, tmp_path, toy_competition
     assert result.exit_code == 0, result.stderr
     assert "warning: 2 images are left out:" in result.stderr
     assert "p01.png: expected an image" in result.stderr
-    record = load_model(tmp_path / "m").record.to_json()
+    record = load_model(tmp_path / "m").record.to_dict()
     assert (record["n_images"], record["n_bad_images"]) == (41, 2)
     assert record["split"]["n_train"] + record["split"]["n_val"] < 401
 
@@ -305,7 +305,7 @@ def test_an_old_model_is_replaced_only_with_force(train, tmp_path):
     assert "--force" in refused.stderr
     assert files_of(tmp_path / "m") == before
     assert train("--seed", "1", "-o", f"{tmp_path / 'm'}/", "--force").exit_code == 0
-    assert load_model(tmp_path / "m").record.to_json()["settings"]["seed"] == 1
+    assert load_model(tmp_path / "m").record.to_dict()["settings"]["seed"] == 1
 
 
 def test_a_place_that_is_no_model_is_refused_before_anything_slow(
@@ -336,7 +336,7 @@ def test_a_relative_output_is_found_again(train, runner, toy_competition, tmp_pa
 def test_triplets_come_from_stdin_too(train, toy_competition, tmp_path):
     result = train(triplets="-", input=toy_competition.train.read_bytes())
     assert result.exit_code == 0
-    recorded = load_model(tmp_path / "m").record.to_json()["inputs"]["triplets"]
+    recorded = load_model(tmp_path / "m").record.to_dict()["inputs"]["triplets"]
     assert (recorded["name"], recorded["path"]) == ("<stdin>", None)
 
 
@@ -384,7 +384,7 @@ def test_auto_says_which_backbone_and_why(runner, toy_images, triplet_file, tmp_
     assert result.exit_code == 0, result.stderr
     reason = "efficientnet-lite0: the weights of resnet50 are nowhere"
     assert f"Backbone {reason}.\n" in result.stderr
-    record = load_model(tmp_path / "m").record.to_json()
+    record = load_model(tmp_path / "m").record.to_dict()
     assert record["backbone_reason"] == reason
     assert record["features"]["backbone"] == "efficientnet-lite0"
 

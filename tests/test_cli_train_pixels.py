@@ -57,11 +57,11 @@ def test_a_network_from_scratch_serves_every_command(train, invoke, toy_competit
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m"]
 
     model = load_model(tmp_path / "m")
-    assert model.record.to_json()["settings"]["recipe"] == "linear"
-    assert model.record.to_json()["pixels"]["from_scratch"] is True
+    assert model.record.to_dict()["settings"]["recipe"] == "linear"
+    assert model.record.to_dict()["pixels"]["from_scratch"] is True
     settings = model.record.pixels.settings
     assert (settings.flip, settings.shift) == (True, 0.125)
-    trained = model.record.to_json()["validation"]["trained"]["accuracy"]
+    trained = model.record.to_dict()["validation"]["trained"]["accuracy"]
 
     answers = tmp_path / "answers.csv"
     result = invoke("predict", toy_competition.test, "--model", tmp_path / "m", "-o", answers)
@@ -119,7 +119,7 @@ def test_a_killed_training_resumes_to_the_very_same_model(
     assert len(weights_of(tmp_path / "m")) == 2
     history = [(tmp_path / name / "history.csv").read_text() for name in ("killed", "m")]
     assert history[0] == history[1]
-    assert load_model(tmp_path / "killed").record.to_json()["pixels"]["resumed_after_epoch"] == 2
+    assert load_model(tmp_path / "killed").record.to_dict()["pixels"]["resumed_after_epoch"] == 2
     assert not (tmp_path / "killed.checkpoint.npz").exists()
 
 
@@ -180,7 +180,7 @@ def test_labels_train_from_pixels_by_every_loss(invoke, toy_competition, tmp_pat
     result = invoke("train", toy_competition.images, "--labels", labels, *SCRATCH, *loss,
                     "-o", tmp_path / "m")  # fmt: skip
     assert result.exit_code == 0, result.stderr
-    assert load_model(tmp_path / "m").record.to_json()["pixels"]["settings"]["loss"] == loss[1]
+    assert load_model(tmp_path / "m").record.to_dict()["pixels"]["settings"]["loss"] == loss[1]
     assert " untrained\n" in result.stdout
 
 
@@ -196,7 +196,7 @@ def test_images_of_another_size_have_features_of_their_own(invoke, toy_competiti
         computed = 0 if name == "again" else 42
         assert f"Features: {computed} images computed" in result.stderr
     records = {
-        name: load_model(tmp_path / name).record.to_json() for name in ("m32", "m48", "again")
+        name: load_model(tmp_path / name).record.to_dict() for name in ("m32", "m48", "again")
     }
     assert records["m32"]["features"] == records["again"]["features"]
     assert records["m48"]["features"]["input_size_px"] == 48

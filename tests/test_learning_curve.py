@@ -46,4 +46,4 @@ def test_fewer_images_that_do_worse_say_that_images_are_short() -> None:
 
 
 def test_json_has_no_nan() -> None:
-    assert fit_learning_curve(N, 0.8 + 0 * N, 1500).to_json()["with_fewer_images"] is None
+    assert fit_learning_curve(N, 0.8 + 0 * N, 1500).to_dict()["with_fewer_images"] is None

@@ -65,7 +65,7 @@ def train(photos: Photos, output: Path, *given: object) -> dict:
         env={defaults.CACHE_VARIABLE: str(photos.cache)},
     )
     assert result.exit_code == 0, result.output
-    return load_model(output).record.to_json()
+    return load_model(output).record.to_dict()
 
 
 def test_triplets_are_learnt(photos, tmp_path):

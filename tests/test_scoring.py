@@ -110,7 +110,7 @@ def test_score_does_not_depend_on_the_order_of_rows():
     order = np.random.default_rng(1).permutation(300)
     score = score_answers(answers, truth)
     shuffled = score_answers(answers.take(order), truth[order])
-    there, back = score.to_json(), shuffled.to_json()
+    there, back = score.to_dict(), shuffled.to_dict()
     # The sums are rounded in another order.
     assert there.pop("image_interval") == pytest.approx(back.pop("image_interval"))
     assert there == back

@@ -157,7 +157,7 @@ def test_a_probe_scores_every_candidate_on_both_worlds(features, rows, recipe, d
     assert seen.trained.accuracy == seen.probe.scores[seen.probe.chosen].unseen_classes
     assert seen.trained.n == seen.frozen.n == seen.probe.n_unseen_classes
     assert dim is None or seen.probe.embeddings.shape == (160, dim)
-    record = seen.to_json()
+    record = seen.to_dict()
     assert record["test"]["novelty"] == seen.nearness.novelty
     assert (record["n_rounds"], len(seen.rounds)) == (1, 1)
     assert record["n_held_out_images"] == seen.rounds[0].is_held_out.sum()
@@ -204,7 +204,7 @@ def test_several_trainings_go_without_others_and_answer_together(features, rows,
     ]
     assert seen.trained.n == seen.frozen.n == len(asked) > max(map(len, said))
     assert seen.trained.accuracy == pytest.approx(np.mean(right))
-    assert seen.to_json()["n_held_out_images"] == len(
+    assert seen.to_dict()["n_held_out_images"] == len(
         {image for all_ in held_out for image in all_}
     )
 
@@ -227,7 +227,7 @@ def test_kinds_are_the_classes_of_labelled_images(features, rows):
     of_image[:16] = NO_LABEL
     data = divide(rows, labels=label(of_image))
     seen = measure_unseen_classes(data, features, HeadSettings(hidden=16, epochs=1), 0.25)
-    assert seen.to_json()["groups_from"] == "classes"
+    assert seen.to_dict()["groups_from"] == "classes"
     assert seen.rounds[0].n_groups == 4
     is_held_out = seen.rounds[0].is_held_out
     assert not is_held_out[:16].any()

@@ -33,10 +33,10 @@ class Classified:
     distances: dict[str, str]
     confusion: Confusion
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return all of it as plain JSON values."""
         by_space = {
-            name.replace(" ", "_"): {"distance": self.distances[name]} | score.to_json()
+            name.replace(" ", "_"): {"distance": self.distances[name]} | score.to_dict()
             for name, score in self.scores.items()
         }
         counts = self.confusion.counts.tolist()

@@ -38,7 +38,7 @@ def info(cache: Path | None, as_json: bool) -> None:
     rows = []
     if size_bytes is not None:
         with open_store(cache) as store:
-            rows = [use.to_json() for use in store.uses()]
+            rows = [use.to_dict() for use in store.uses()]
         _, size_bytes = find_store(cache)
     size_bytes = size_bytes or 0
     if as_json:

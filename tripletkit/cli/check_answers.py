@@ -49,6 +49,6 @@ def check_answers(
     from tripletkit.texts.answer_checks import describe_checks
 
     if as_json:
-        show_json(found.to_json())
+        show_json(found.to_dict())
     else:
         show_text(describe_checks(found, questions))

@@ -155,6 +155,6 @@ def classify(
         write_figure(figure_file, draw_confusion(confusion.counts, confusion.labels))
         say(f"Drew {figure_file}.")
     if as_json:
-        show_json(classified.to_json())
+        show_json(classified.to_dict())
     else:
         show_text(describe_classification(classified.scores, classified.distances))

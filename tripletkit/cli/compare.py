@@ -77,7 +77,7 @@ def compare(
     from tripletkit.texts.comparison import describe_comparison
 
     if as_json:
-        show_json(result.to_json())
+        show_json(result.to_dict())
     else:
         show_text(describe_comparison(result))
     if output is not None:

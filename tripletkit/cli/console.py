@@ -94,7 +94,7 @@ def show_training(output: Path, result: TrainingResult, as_json: bool) -> None:
     from tripletkit.texts.training import describe_training
 
     if as_json:
-        show_json({"model": str(output)} | result.record.to_json())
+        show_json({"model": str(output)} | result.record.to_dict())
         return
     where = click.format_filename(output)
     show_text(

@@ -56,6 +56,6 @@ def controls(
     from tripletkit.texts.scores import describe_baselines
 
     if as_json:
-        show_json({"baselines": [baseline.to_json() for baseline in found]})
+        show_json({"baselines": [baseline.to_dict() for baseline in found]})
     else:
         show_text(describe_baselines(found))

@@ -57,6 +57,6 @@ def judges(database: Path, gold_file: Path | None, exclude: tuple[str, ...], as_
     from tripletkit.texts.judges import describe_judges
 
     if as_json:
-        show_json(report.to_json())
+        show_json(report.to_dict())
     else:
         show_text(describe_judges(report))

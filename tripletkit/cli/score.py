@@ -127,7 +127,7 @@ def score(
 
     if as_json:
         about = {"truth": of_truth}
-        by_votes = {} if by_votes is None else {"votes": by_votes.to_json()}
-        show_json(about | result.to_json() | by_votes)
+        by_votes = {} if by_votes is None else {"votes": by_votes.to_dict()}
+        show_json(about | result.to_dict() | by_votes)
     else:
         show_text(describe_score(result, by_votes))

@@ -100,7 +100,7 @@ class JudgesReport:
     alpha: float | None
     n_shared: int
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON takes it."""
         return {
             "judges": [asdict(judge) for judge in self.judges],

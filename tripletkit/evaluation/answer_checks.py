@@ -184,14 +184,14 @@ class AnswerChecks:
     examples: list[np.ndarray]
     agreements: list[Agreement]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the findings as JSON takes them.
 
         Of broken rows and rows within knots it gives how many there are; those of the examples
         are counted from 1.
         """
         return asdict(self) | {
-            "share_interval": self.share_interval.to_json(),
+            "share_interval": self.share_interval.to_list(),
             "consistency": asdict(self.consistency)
             | {"broken_rows": len(self.consistency.broken_rows)},
             "cycle_rows": len(self.cycle_rows),

@@ -108,9 +108,9 @@ class Baseline:
     n_undecided: int
     wilson: Interval
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the baseline as JSON takes it, the interval as [low, high]."""
-        return asdict(self) | {"wilson": self.wilson.to_json()}
+        return asdict(self) | {"wilson": self.wilson.to_list()}
 
 
 def run_baselines(

@@ -285,7 +285,7 @@ class ClassificationScores:
             "mean_average_precision": self.mean_average_precision,
         }
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return all numbers but the confusion matrix."""
         counts = {
             name: getattr(self, name)

@@ -133,12 +133,12 @@ class Comparison:
     ranking: list[RankedAnswers]
     pairs: list[PairComparison]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the comparison as JSON takes it, intervals as [low, high]."""
         return {
             "n": self.n,
             "ranking": [
-                _with_interval(ranked) | {"wilson": ranked.wilson.to_json()}
+                _with_interval(ranked) | {"wilson": ranked.wilson.to_list()}
                 for ranked in self.ranking
             ],
             "pairs": [_with_interval(pair) for pair in self.pairs],

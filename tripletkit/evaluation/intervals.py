@@ -45,7 +45,7 @@ class Interval:
     low: float
     high: float
 
-    def to_json(self) -> list[float]:
+    def to_list(self) -> list[float]:
         """Return the two ends."""
         return [self.low, self.high]
 
@@ -286,7 +286,7 @@ def describe_for_json(interval: Interval | NoInterval | None, name: str) -> dict
         {'interval': None, 'no_interval': 'too few rows'}
     """
     return {
-        name: interval.to_json() if isinstance(interval, Interval) else None,
+        name: interval.to_list() if isinstance(interval, Interval) else None,
         f"no_{name}": interval.detail if isinstance(interval, NoInterval) else None,
     }
 

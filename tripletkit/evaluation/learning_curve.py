@@ -80,7 +80,7 @@ class LearningCurve:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> LearningCurve:
-        """Return what `to_json` wrote."""
+        """Return what `to_dict` wrote."""
         given = {name: value[name] for name in cls.__dataclass_fields__}
         fewer, ends = given["with_fewer_images"], given["interval"]
         return cls(
@@ -93,14 +93,14 @@ class LearningCurve:
             }
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return it as JSON takes it."""
         is_known = np.isfinite(self.with_fewer_images)
         return asdict(self) | {
             "n_triplets": list(self.n_triplets),
             "accuracies": list(self.accuracies),
             "with_fewer_images": self.with_fewer_images if is_known else None,
-            "interval": self.interval and self.interval.to_json(),
+            "interval": self.interval and self.interval.to_list(),
             "short_of": self.short_of,
         }
 

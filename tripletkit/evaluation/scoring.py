@@ -96,11 +96,11 @@ class Score:
             f"{interval.low:.3f} to {interval.high:.3f}, {taken})"
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the score as JSON takes it, intervals as [low, high]."""
         return (
             asdict(self)
-            | {"wilson": self.wilson.to_json()}
+            | {"wilson": self.wilson.to_list()}
             | describe_for_json(self.image_interval, "image_interval")
         )
 

@@ -54,18 +54,18 @@ class Validation:
         interval = self.trained.image_interval or self.trained.wilson
         return describe_trap(self.trained.accuracy, interval, self.baselines)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return all of it as JSON takes it."""
         return {
-            "trained": self.trained.to_json(),
-            "frozen_cosine": self.frozen.to_json(),
-            "baselines": [baseline.to_json() for baseline in self.baselines],
+            "trained": self.trained.to_dict(),
+            "frozen_cosine": self.frozen.to_dict(),
+            "baselines": [baseline.to_dict() for baseline in self.baselines],
             "votes": self.trained_votes
             and {
-                "trained": self.trained_votes.to_json(),
-                "frozen_cosine": self.frozen_votes.to_json(),
+                "trained": self.trained_votes.to_dict(),
+                "frozen_cosine": self.frozen_votes.to_dict(),
             },
-            "frozen_head": self.frozen_head and self.frozen_head.to_json(),
+            "frozen_head": self.frozen_head and self.frozen_head.to_dict(),
         }
 
 
@@ -114,11 +114,11 @@ class LabelScores:
     frozen: ClassificationScores
     training: ClassVariances
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return all of it as JSON takes it."""
         return {
-            "trained": self.trained.to_json(),
-            "frozen_cosine": self.frozen.to_json(),
+            "trained": self.trained.to_dict(),
+            "frozen_cosine": self.frozen.to_dict(),
             "training_variance": asdict(self.training),
         }
 

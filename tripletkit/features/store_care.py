@@ -43,7 +43,7 @@ class SpaceUse:
     size_bytes: int
     last_used_s: int
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return it as JSON takes it, with a date in local time."""
         return {
             "backbone": str(self.facts.get("backbone", "(damaged)")),

@@ -205,16 +205,16 @@ class ModelRecord:
     @property
     def sha256(self) -> str:
         """Of all that the record says, hexadecimal."""
-        return _digest(self.to_json())
+        return _digest(self.to_dict())
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return {"format_version": FORMAT_VERSION, **_converter().unstructure(self)}
 
 
 def write_record(record: ModelRecord, path: Path) -> None:
     """Write a record, with a hash that tells whether it was edited afterwards."""
-    whole = record.to_json()
+    whole = record.to_dict()
     whole["sha256"] = _digest(whole)
     text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     # A path that is not UTF-8 holds surrogates; their escape is what JSON has for them.
@@ -270,7 +270,7 @@ def _converter() -> Converter:
     from cattrs import Converter
 
     converter = Converter(forbid_extra_keys=True)
-    converter.register_unstructure_hook(Interval, Interval.to_json)
+    converter.register_unstructure_hook(Interval, Interval.to_list)
     converter.register_structure_hook(Interval, lambda ends, _: Interval(*map(float, ends)))
     for union in (Interval | NoInterval | None, Interval | NoInterval):
         converter.register_structure_hook(union, _structure_interval)

@@ -63,7 +63,7 @@ class Nearness:
         share = (self.of_test - self.of_training) / (self.of_unseen_classes - self.of_training)
         return float(np.clip(share, 0.0, 1.0))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return all of it as JSON takes it."""
         return asdict(self) | {"novelty": self.novelty}
 
@@ -151,7 +151,7 @@ class Probe:
     def candidate(self) -> Candidate:
         return self.scores[self.chosen].candidate
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return all but the embeddings as JSON takes it."""
         return {
             "candidates": [
@@ -334,7 +334,7 @@ class UnseenClasses:
         """How many images some round held out."""
         return int(np.any([each.is_held_out for each in self.rounds], axis=0).sum())
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return all but embeddings and rows as JSON takes it."""
         return {
             "groups_from": self.groups_from,
@@ -342,10 +342,10 @@ class UnseenClasses:
             "n_rounds": len(self.rounds),
             "n_held_out_classes": [each.n_held_out_classes for each in self.rounds],
             "n_held_out_images": self.n_held_out_images,
-            "trained": self.trained.to_json(),
-            "frozen_cosine": self.frozen.to_json(),
-            **(self.probe.to_json() if self.probe else {}),
-            "test": self.nearness and self.nearness.to_json(),
+            "trained": self.trained.to_dict(),
+            "frozen_cosine": self.frozen.to_dict(),
+            **(self.probe.to_dict() if self.probe else {}),
+            "test": self.nearness and self.nearness.to_dict(),
         }
 
 
