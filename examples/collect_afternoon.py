@@ -24,7 +24,7 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.collecting.asking import Asker, AskingSettings
-from tripletkit.collecting.background import TrainerTask, train_and_choose
+from tripletkit.collecting.committee import TrainerTask, train_and_choose
 from tripletkit.collecting.database import GivenAnswer, JudgementDatabase
 from tripletkit.data.folder import list_images
 from tripletkit.data.labels import read_labels

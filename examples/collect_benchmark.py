@@ -34,8 +34,8 @@ from scipy.special import expit
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.collecting.background import calibrate, train_committee
 from tripletkit.collecting.choosing import WAYS, choose_questions
+from tripletkit.collecting.committee import calibrate, train_committee
 from tripletkit.data.votes import Votes, read_votes
 from tripletkit.evaluation.distances import triplet_margins
 

@@ -20,7 +20,7 @@ def names_of(database: JudgementDatabase) -> dict[int, str]:
 
 def start(path: Path, names: list[str], gold=(), **settings) -> tuple[JudgementDatabase, Asker]:
     """Make a database and what asks about these images."""
-    database = JudgementDatabase(path)
+    database = JudgementDatabase(path, key=bytes(32))
     numbers = database.add_images(names)
     rows = [tuple(numbers[name] for name in row) for row in gold]
     return database, Asker(database, numbers.values(), AskingSettings(**settings), rows)

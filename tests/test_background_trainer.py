@@ -13,14 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tripletkit import defaults
-from tripletkit.collecting import background
-from tripletkit.collecting.accuracy_curve import (
+from tripletkit.collecting import committee
+from tripletkit.collecting.background import BackgroundTrainer
+from tripletkit.collecting.choosing import Committee, question_keys
+from tripletkit.collecting.committee import (
     CurvePoint,
     LearningCurve,
+    TrainerTask,
     measure_curve,
+    train_and_choose,
 )
-from tripletkit.collecting.background import BackgroundTrainer, TrainerTask, train_and_choose
-from tripletkit.collecting.choosing import Committee, question_keys
 from tripletkit.data.judgement_files import read_shown_questions
 from tripletkit.data.judgements import Judgements, read_judgements
 from tripletkit.data.triplets import Triplets
@@ -171,11 +173,11 @@ def test_what_was_shown_is_not_chosen_whatever_was_said(tmp_path, monkeypatch):
     shown = read_shown_questions(database.path)
     members = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
     monkeypatch.setattr(
-        background, "train_committee", lambda *args, **kwargs: Committee(list(members), "l2", 0.1)
+        committee, "train_committee", lambda *args, **kwargs: Committee(list(members), "l2", 0.1)
     )
     monkeypatch.setattr(defaults, "MAX_PER_IMAGE", 99)
     task = TrainerTask(database.path, database.add_images(names), make_features, "margin")
-    monkeypatch.setattr(background, "_FEWEST_ANSWERS", 1)
+    monkeypatch.setattr(committee, "_FEWEST_ANSWERS", 1)
     questions = train_and_choose(task, make_features()[:5], 28)["questions"]
     chosen = [[q[column] for column in ("anchor", "first", "second")] for q in questions]
     keys = {*question_keys(np.array(chosen)).tolist()}

@@ -13,7 +13,7 @@ import pytest
 from collect_server import CollectServer
 
 from tripletkit.cli.main import tripletkit
-from tripletkit.collecting.background import split_members
+from tripletkit.collecting.committee import split_members
 from tripletkit.data.triplet_files import read_triplets
 from tripletkit.model.settings import HeadSettings
 

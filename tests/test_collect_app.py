@@ -13,12 +13,12 @@ import pytest
 from collected import answer_all, by_label, start
 from PIL import Image
 
-from tripletkit.collecting import tokens
-from tripletkit.collecting.app import MAX_BODY_BYTES, make_app
+from tripletkit.collecting import serving
+from tripletkit.collecting.app import make_app
 from tripletkit.collecting.instructions import MAX_BYTES, read_instructions, render_markdown
 from tripletkit.collecting.judge_pages import describe_progress
 from tripletkit.collecting.scaled_images import SIZES_PX, ScaledImages, scale_image
-from tripletkit.collecting.server import is_local
+from tripletkit.collecting.serving import MAX_BODY_BYTES, is_local
 from tripletkit.collecting.site import Site
 from tripletkit.errors import InstructionsError
 
@@ -66,7 +66,7 @@ class Visitor:
         self.judge = site.database.add_judge(name)
         self.client = app.test_client()
         assert self.client.get(f"/j/{self.judge.token}").status_code == 303
-        self.token = tokens.form_token(site.database.key, self.judge.token)
+        self.token = serving.form_token(site.database.key, self.judge.token)
 
     def post(self, path, body, token=None, **options):
         headers = {"X-Form-Token": self.token if token is None else token}
@@ -124,20 +124,20 @@ def test_a_judge_is_no_owner_and_an_owner_no_judge(app, site, anna):
 
 def test_every_token_is_compared_in_constant_time(app, site, anna, monkeypatch):
     compared = []
-    original = tokens.hmac.compare_digest
+    original = serving.hmac.compare_digest
 
     def compare(given, expected):
         compared.append(expected)
         return original(given, expected)
 
     site.database.add_judge("ben")
-    monkeypatch.setattr(tokens.hmac, "compare_digest", compare)
+    monkeypatch.setattr(serving.hmac, "compare_digest", compare)
     anna.state()
     # All judges, those after the right one as well.
     assert len(compared) == 2
     compared.clear()
     anna.answer()
-    assert tokens.form_token(site.database.key, anna.judge.token).encode() in compared
+    assert serving.form_token(site.database.key, anna.judge.token).encode() in compared
     compared.clear()
     app.test_client().get("/owner/guess")
     app.test_client().get("/join/guess")
@@ -403,7 +403,7 @@ def test_instructions_are_bounded_text(tmp_path):
 
 def join(app, site, name, token=None):
     client = app.test_client()
-    form_token = tokens.form_token(site.database.key, site.database.open_token)
+    form_token = serving.form_token(site.database.key, site.database.open_token)
     form = {"name": name, "form_token": form_token if token is None else token}
     return client, client.post(f"/join/{site.database.open_token}", data=form)
 

@@ -14,8 +14,13 @@ from pathlib import Path
 import pytest
 from collected import answer_all, by_label, start
 
-from tripletkit.collecting.database import GivenAnswer, JudgementDatabase
-from tripletkit.collecting.schema import connect, make_database, only_server
+from tripletkit.collecting.database import (
+    GivenAnswer,
+    JudgementDatabase,
+    connect,
+    make_database,
+    only_server,
+)
 from tripletkit.errors import JudgementsError
 
 NAMES = [f"p{n:02}.png" for n in range(12)]
@@ -199,7 +204,7 @@ def test_a_second_server_is_refused_and_a_dead_one_is_not(tmp_path):
     JudgementDatabase(path).close()
     script = (
         "import sys, time; from pathlib import Path;"
-        "from tripletkit.collecting.schema import only_server;"
+        "from tripletkit.collecting.database import only_server;"
         "lock = only_server(Path(sys.argv[1])); lock.__enter__();"
         "print('held', flush=True); time.sleep(60)"
     )

@@ -46,7 +46,7 @@ class Told:
         ).fetchone()
         with self.database.writing() as connection:
             shown = [row["first"], row["second"]]
-            add_screen(connection, judge.id, "fresh", row["anchor"], shown, question=question)
+            add_screen(connection, judge.id, "fresh", [row["anchor"], *shown], question=question)
         screen = self.database.open_screens(judge.id)[0]
         side = "neither"
         if choice != "?":

@@ -123,7 +123,7 @@ def test_features_that_were_given_are_refused(models):
     from types import SimpleNamespace
 
     from tripletkit.features.given_features import GivenSource
-    from tripletkit.reporting.query import QuerySearch
+    from tripletkit.reporting.served import QuerySearch
 
     encoder = SimpleNamespace(source=GivenSource(4, None))
     model = SimpleNamespace(name="m", view=SimpleNamespace(encoder=encoder))

@@ -208,11 +208,10 @@ def collect(
         return
     from tripletkit.collecting.answer_forms import parse_name
     from tripletkit.collecting.asking import Asker, AskingSettings
-    from tripletkit.collecting.database import JudgementDatabase
+    from tripletkit.collecting.database import DATABASE_FORM, JudgementDatabase, only_server
     from tripletkit.collecting.instructions import DEFAULT, DEFAULT_GRID, read_instructions
     from tripletkit.collecting.offline import OFFLINE_FORM
     from tripletkit.collecting.preparation import compute_features, locate_usable, read_gold
-    from tripletkit.collecting.schema import DATABASE_FORM, only_server
     from tripletkit.data.folder import list_images
     from tripletkit.data.outputs import Outputs
     from tripletkit.errors import ImageNameError, JudgementsError
@@ -245,7 +244,8 @@ def collect(
             usual = DEFAULT_GRID if screen == "grid" else DEFAULT
             _write_offline(page_out, collected, judges[0], asker, paths, text or usual)
             return
-        from tripletkit.collecting.background import BackgroundTrainer, TrainerTask
+        from tripletkit.collecting.background import BackgroundTrainer
+        from tripletkit.collecting.committee import TrainerTask
         from tripletkit.collecting.scaled_images import ScaledImages
         from tripletkit.collecting.site import Site
 
@@ -314,7 +314,7 @@ def _serve(
     import signal
 
     from tripletkit.collecting.app import make_app
-    from tripletkit.collecting.server import bound_server, is_local, shown_host
+    from tripletkit.collecting.serving import bound_server, is_local, shown_host
 
     # The process that trains takes these along.
     os.environ["KERAS_BACKEND"] = "tensorflow"

@@ -12,27 +12,13 @@ from tripletkit import __version__
 from tripletkit.collecting.judge_pages import judge_pages
 from tripletkit.collecting.owner_page import owner_page
 from tripletkit.collecting.scaled_images import SIZES_PX, media_type
-from tripletkit.collecting.site import Site, is_owner, site
-from tripletkit.collecting.tokens import find_judge
+from tripletkit.collecting.serving import HEADERS, MAX_BODY_BYTES
+from tripletkit.collecting.site import Site, find_judge, is_owner, site
 from tripletkit.errors import ImageReadError
 
 logger = logging.getLogger("tripletkit")
 
-# An answer is some two hundred bytes; nothing that is sent to this server is longer than that of
-# a large grid.
-MAX_BODY_BYTES = 16_384
 _IMAGE_AGE_S = 3600
-
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'self'; "
-    "script-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'",
-    "X-Frame-Options": "DENY",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
 
 
 def make_app(site: Site) -> Flask:

@@ -184,8 +184,7 @@ class Asker:
                 return
             images = deal_grid(self._times_shown, self.settings.grid_of, rng)
             self._times_shown[images] += 1
-            anchor, *shown = images.tolist()
-            add_screen(connection, judge, "fresh", anchor, shown, n_pick=self.settings.grid_pick)
+            add_screen(connection, judge, "fresh", images.tolist(), n_pick=self.settings.grid_pick)
             return
         purpose, question, repeats = self._find_question(connection, judge, slot, rng)
         row = connection.execute(
@@ -195,7 +194,7 @@ class Asker:
         if not is_first_left(self.settings.seed, judge, number):
             shown.reverse()
         add_screen(
-            connection, judge, purpose, row["anchor"], shown, question=question, repeats=repeats
+            connection, judge, purpose, [row["anchor"], *shown], question=question, repeats=repeats
         )
 
     def _find_question(
@@ -279,8 +278,7 @@ class Asker:
             connection,
             judge,
             "repeat",
-            row["anchor"],
-            shown,
+            [row["anchor"], *shown],
             repeats=row["id"],
             n_pick=row["n_pick"],
         )

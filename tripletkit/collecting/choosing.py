@@ -12,8 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
+from tripletkit import defaults
 from tripletkit.evaluation.distances import triplet_margins
 
+# How often a question that is known is drawn again before it is given up.
+_DRAWS = 50
 WAYS = ("random", "margin", "disagreement")
 
 
@@ -91,22 +94,22 @@ def deal_grid(times_shown: np.ndarray, n_shown: int, rng: np.random.Generator) -
 
 
 def draw_candidates(
-    usable: np.ndarray, n_candidates: int, rng: np.random.Generator, asked: np.ndarray
+    usable: np.ndarray, n_candidates: int, rng: np.random.Generator, known: np.ndarray
 ) -> np.ndarray:
-    """Draw questions at random, none twice and none that was asked already.
+    """Draw questions at random, none twice and none that is known.
 
     Args:
         usable: images that may be shown, at least three.
         n_candidates: how many at most; fewer where there are no more.
         rng: what decides.
-        asked: `(n, 3)` questions to leave out, whichever way round.
+        known: `(n, 3)` questions to leave out, whichever way round.
     Returns:
         `(n_questions, 3)` int32.
     """
     n = len(usable)
     drawn = rng.integers(0, n, (2 * n_candidates, 3))
     drawn = usable[drawn[_is_of_three(drawn)]].astype(np.int32)
-    keys = question_keys(np.concatenate([asked.astype(np.int32).reshape(-1, 3), drawn]))
+    keys = question_keys(np.concatenate([known.astype(np.int32).reshape(-1, 3), drawn]))
     first_of_key = np.unique(keys, return_index=True)[1]
     is_new = np.zeros(len(keys), dtype=bool)
     is_new[first_of_key] = True
@@ -227,6 +230,62 @@ def fit_temperature(margins: np.ndarray, is_right: np.ndarray) -> float:
     middle = np.log(scale)
     found = minimize_scalar(loss, bounds=(middle - 3, middle + 3), method="bounded")
     return float(np.exp(found.x))
+
+
+def suggest_at_random(
+    n_images: int, n_questions: int, known: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw questions that show every image as often as the others, and none that is known.
+
+    Args:
+        n_images: at least three.
+        n_questions: how many at most; fewer where nearly all are known.
+        known: `(n, 3)` questions to leave out, whichever way round.
+        rng: what decides.
+    Returns:
+        `(n_questions, 3)` int32.
+    """
+    times_shown = np.zeros(n_images, dtype=np.int64)
+    left_out = set(question_keys(known).tolist())
+    rows = []
+    for _ in range(n_questions):
+        for _ in range(_DRAWS):
+            row = deal_question(times_shown, rng)
+            key = int(question_keys(row[None])[0])
+            if key not in left_out:
+                left_out.add(key)
+                times_shown[row] += 1
+                rows.append(row)
+                break
+    return np.array(rows, dtype=np.int32).reshape(-1, 3)
+
+
+def suggest_by_model(
+    members: Sequence[np.ndarray],
+    distance: str,
+    n_questions: int,
+    way: str,
+    known: np.ndarray,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Choose questions by a model's heads, no image in more than `defaults.MAX_PER_IMAGE`.
+
+    Args:
+        members: `(n_images, n_dims)` embeddings of each head.
+        distance: by which they are compared.
+        n_questions: how many at most.
+        way: `margin` or `disagreement`.
+        known: `(n, 3)` questions to leave out, whichever way round.
+        rng: what decides which candidates there are.
+    Returns:
+        `(n_questions, 3)` int32, the most wanted first.
+    """
+    images = np.arange(len(members[0]))
+    candidates = draw_candidates(images, defaults.CHOICE_CANDIDATES, rng, known)
+    committee = Committee(members, distance, defaults.MARGIN / 2)
+    return choose_questions(
+        committee, candidates, n_questions, way, max_per_image=defaults.MAX_PER_IMAGE
+    ).rows
 
 
 def _least_shown(times_shown: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:

@@ -16,8 +16,8 @@ from tripletkit.collecting.answer_forms import (
     parse_number,
 )
 from tripletkit.collecting.database import GivenAnswer, Judge, Screen
-from tripletkit.collecting.site import Site, site
-from tripletkit.collecting.tokens import find_judge, form_token, is_same
+from tripletkit.collecting.serving import form_token, is_same
+from tripletkit.collecting.site import Site, find_judge, site
 from tripletkit.data.judgement_files import GRID
 from tripletkit.errors import JudgementsError
 

@@ -18,7 +18,7 @@ from tripletkit.collecting.asking import Asker
 from tripletkit.collecting.database import Judge, JudgementDatabase, Screen, add_answer
 from tripletkit.collecting.instructions import render_markdown
 from tripletkit.collecting.scaled_images import media_type, scale_image
-from tripletkit.collecting.tokens import is_same
+from tripletkit.collecting.serving import is_same
 from tripletkit.data.output_forms import marked_form
 from tripletkit.data.outputs import Destination, open_output
 from tripletkit.errors import JudgementsError

@@ -9,8 +9,8 @@ from typing import Any
 from flask import Blueprint, Response, abort, redirect, render_template, url_for
 
 from tripletkit.collecting.judges import Share, report_judges
+from tripletkit.collecting.serving import is_same
 from tripletkit.collecting.site import Site, is_owner, site
-from tripletkit.collecting.tokens import is_same
 from tripletkit.data.judgement_files import read_answers_given
 
 owner_page = Blueprint("owner", __name__)

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.collecting.server import locate
-from tripletkit.data.folder import find_images
+from tripletkit.data.folder import find_images, locate_images
 from tripletkit.data.triplet_files import read_triplets
 from tripletkit.errors import DataWarning, describe_problems
 from tripletkit.features.encoders import GivenWeights, choose_source
@@ -36,14 +35,15 @@ def compute_features(
 
 def locate_usable(names: list[str], folder: Path) -> dict[str, Path]:
     """Return the path of each image that can be shown, with a word about the others."""
-    paths, problems = locate(names, folder)
+    located = locate_images(names, folder)
+    problems = list(located.problems.values())
     if problems:
         warnings.warn(
             f"{len(problems):,} images are left out:\n{describe_problems(problems)}",
             DataWarning,
             stacklevel=2,
         )
-    return paths
+    return {name: path for name, path in zip(names, located.paths, strict=True) if path is not None}
 
 
 def read_gold(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,10 +10,10 @@ from flask import current_app, request
 
 from tripletkit import defaults
 from tripletkit.collecting.asking import Asker
-from tripletkit.collecting.database import JudgementDatabase
+from tripletkit.collecting.database import Judge, JudgementDatabase
 from tripletkit.collecting.instructions import DEFAULT, DEFAULT_GRID, render_markdown
 from tripletkit.collecting.scaled_images import ScaledImages
-from tripletkit.collecting.tokens import is_same
+from tripletkit.collecting.serving import is_same
 from tripletkit.data.judgement_files import GRID
 
 
@@ -59,3 +60,12 @@ def site() -> Site:
 def is_owner() -> bool:
     """Return whether the request comes with the owner's secret."""
     return is_same(request.cookies.get(site().owner_cookie, ""), site().database.owner_token)
+
+
+def find_judge(given: str, judges: Iterable[Judge]) -> Judge | None:
+    """Return whose token this is; every judge is compared, found or not."""
+    found = None
+    for judge in judges:
+        if is_same(given, judge.token):
+            found = judge
+    return found
