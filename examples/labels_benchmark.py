@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 import tripletkit as tk
-from tripletkit.texts.tables import align_columns
+from tripletkit.results import align_columns
 
 # How each way is asked for.
 WAYS: dict[str, dict[str, Any]] = {

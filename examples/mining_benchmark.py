@@ -47,8 +47,8 @@ from tripletkit.reporting.style import (
     make_figure,
     write_figure,
 )
+from tripletkit.results import align_columns
 from tripletkit.search.offline_mining import find_cuts, mine_images
-from tripletkit.texts.tables import align_columns
 from tripletkit.training.batches import Batch, TripletBatches
 from tripletkit.training.epochs import share_right
 from tripletkit.training.head_training import LabelTraining

@@ -260,7 +260,7 @@ def test_outputs_appear_all_or_none(mine, labels_file, toy_competition, tmp_path
 
 def test_the_table_of_mined_rows_holds_no_formulas(tmp_path):
     table = pd.DataFrame({"anchor": ["=1.jpg", "b"], "label": ["@x", None], "distance": [-0.5, 1]})
-    mined = Mined(table, ["=1.jpg", "b"], np.array([[0, 1, 1]]), lambda: None, {}, "")
+    mined = Mined(table, ["=1.jpg", "b"], np.array([[0, 1, 1]]), lambda: None, {})
     files = MinedFiles.check(Outputs(), tmp_path / "mined.csv", tmp_path / "hard.txt", None)
     files.write(mined)
     assert (tmp_path / "mined.csv").read_text().splitlines() == [

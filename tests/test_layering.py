@@ -18,8 +18,8 @@ PACKAGE = Path(tripletkit.__file__).parent
 # A room may import from those before it, never from those after it, not even for types. Training
 # measures itself by the very margins that answers are made of, so `evaluation` comes before it.
 ROOMS = (
-    "errors defaults progress registry data features evaluation losses model search "
-    "training collecting reporting texts api cli"
+    "errors defaults progress registry results data features evaluation losses model search "
+    "training collecting reporting api cli"
 ).split()
 SLOW = {"tensorflow", "keras"}
 MAY_IMPORT_SLOW = ("features", "losses", "model", "training")
@@ -147,7 +147,7 @@ def test_the_house_is_no_larger_than_planned():
     lengths = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
     assert {name: n for name, n in lengths.items() if n > 800} == {}
     assert len(MODULES) <= 255
-    assert sum(lengths.values()) <= 43_000
+    assert sum(lengths.values()) <= 43_300
 
 
 @pytest.fixture(scope="module")

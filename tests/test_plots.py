@@ -64,11 +64,11 @@ def test_the_learning_curve_is_drawn_where_the_record_has_it():
     curve = fit_learning_curve(
         np.tile([100, 200, 400], (3, 1)), np.tile([0.7, 0.75, 0.8], (3, 1)), 600, 500, 0.65
     )
-    known = LearningCurve.from_json(json.loads(json.dumps(curve.to_dict())))
+    known = LearningCurve.from_dict(json.loads(json.dumps(curve.to_dict())))
     assert known == curve
     svg = render_figure(figures.draw_learning_curve(known, DARK), "svg").decode()
     assert "500 more" in svg and "of fewer images" in svg
-    unknown = LearningCurve.from_json(curve.to_dict() | {"with_fewer_images": None})
+    unknown = LearningCurve.from_dict(curve.to_dict() | {"with_fewer_images": None})
     assert "of fewer" not in render_figure(figures.draw_learning_curve(unknown), "svg").decode()
 
 

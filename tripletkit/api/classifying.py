@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 
 from tripletkit.evaluation.classification import (
-    ClassificationScores,
+    Classification,
     Confusion,
     classify_embeddings,
 )
@@ -20,32 +17,9 @@ from tripletkit.search.models import Encoder
 TRAINED, FROZEN = "trained embeddings", "frozen features"
 
 
-@dataclass(frozen=True)
-class Classified:
-    """How well classes are told, by the embeddings of a model and by its frozen features.
-
-    Attributes:
-        scores, distances: by `TRAINED`, where there is a model, and by `FROZEN`.
-        confusion: of the first of them.
-    """
-
-    scores: dict[str, ClassificationScores]
-    distances: dict[str, str]
-    confusion: Confusion
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all of it as plain JSON values."""
-        by_space = {
-            name.replace(" ", "_"): {"distance": self.distances[name]} | score.to_dict()
-            for name, score in self.scores.items()
-        }
-        counts = self.confusion.counts.tolist()
-        return by_space | {"classes": self.confusion.labels, "confusion": counts}
-
-
 def classify_held_out(
     found: LabelledImages, is_query: np.ndarray, collection: Collection, encoder: Encoder, k: int
-) -> Classified:
+) -> Classification:
     """Say the classes of held-out images by those of all others.
 
     Args:
@@ -70,4 +44,4 @@ def classify_held_out(
     }  # fmt: skip
     distances = {name: distance for name, (_, distance) in spaces.items()}
     first = next(iter(scores.values()))
-    return Classified(scores, distances, Confusion(found.labels.classes, first.confusion))
+    return Classification(scores, distances, Confusion(found.labels.classes, first.confusion))

@@ -14,12 +14,7 @@ from tripletkit.errors import DataWarning, TripletFileError
 from tripletkit.features.image_features import open_collection
 from tripletkit.features.stores import open_store
 from tripletkit.progress import Stages, no_stages
-from tripletkit.texts.mining import (
-    describe_classes,
-    describe_triplets,
-    summarise_classes,
-    summarise_triplets,
-)
+from tripletkit.results import Result, Section, Table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,9 +22,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from tripletkit.data.outputs import OutputFile, Outputs
+    from tripletkit.evaluation.classification import ClassDistances, DistanceDistribution
     from tripletkit.features.image_features import Collection, NamedFiles
     from tripletkit.search.models import Encoder
-    from tripletkit.search.offline_mining import MinedImages
+    from tripletkit.search.offline_mining import Cut, MinedImages
 
 logger = logging.getLogger("tripletkit")
 
@@ -45,8 +41,8 @@ TRIPLETS_COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class Mined:
+@dataclass(frozen=True, repr=False)
+class Mined(Result):
     """What was found: for the table, the triplet file, the figure and standard output.
 
     Attributes:
@@ -54,7 +50,6 @@ class Mined:
         names, triplets: the triplets to learn from.
         draw: makes the figure of the distances.
         summary: what was found, as plain JSON values.
-        text: the summary for people.
     """
 
     table: pd.DataFrame
@@ -62,7 +57,21 @@ class Mined:
     triplets: np.ndarray
     draw: Callable[[], Figure]
     summary: dict[str, Any]
-    text: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what was found as plain JSON values."""
+        return self.summary
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table with a row for each mined image or triplet."""
+        return self.table
+
+    def _summary(self) -> str:
+        return f"{len(self.triplets):,} triplets, {self.summary['distance']} distance"
+
+    def _sections(self) -> list[Section]:
+        is_of_triplets = "kept" in self.summary
+        return [(_show_triplets if is_of_triplets else _show_classes)(self.summary)]
 
 
 @dataclass(frozen=True)
@@ -160,7 +169,7 @@ def mine_classes(
     distribution = measure_distribution(of_classes, stages("distances"))
     cuts = find_cuts(distribution, *quantiles)
     mined = mine_images(embeddings, of_classes, *cuts, per_image, stages("mining"))
-    summary = summarise_classes(of_classes, distribution, cuts, quantiles, mined)
+    summary = _summarise_classes(of_classes, distribution, cuts, quantiles, mined)
 
     def draw() -> Figure:
         from tripletkit.reporting.figures import draw_distribution
@@ -170,7 +179,7 @@ def mine_classes(
         return draw_distribution(distribution, ends, quantiles, encoder.distance, title)
 
     table = _list_images(mined, names)
-    return Mined(table, names, mined.triplets(), draw, summary, describe_classes(summary))
+    return Mined(table, names, mined.triplets(), draw, summary)
 
 
 def _open(
@@ -260,7 +269,7 @@ def mine_triplets(
             "line": asked.lines[hardest],
         }
     )
-    summary = summarise_triplets(margins, hardest, encoder.distance)
+    summary = _summarise_triplets(margins, hardest, encoder.distance)
 
     def draw() -> Figure:
         from tripletkit.reporting.figures import draw_distances
@@ -269,4 +278,125 @@ def mine_triplets(
         highest = summary["kept"]["highest_margin"]
         return draw_distances(known[:, 0], known[:, 1], encoder.distance, kept_margin=highest)
 
-    return Mined(table, asked.names, rows, draw, summary, describe_triplets(summary))
+    return Mined(table, asked.names, rows, draw, summary)
+
+
+def _summarise_classes(
+    images: ClassDistances,
+    distribution: DistanceDistribution,
+    cuts: tuple[Cut, Cut],
+    quantiles: tuple[tuple[float, float], tuple[float, float]],
+    mined: MinedImages,
+) -> dict[str, Any]:
+    """Return the distances within and between classes, and what was mined."""
+    import numpy as np
+
+    from tripletkit.search.offline_mining import NOBODY
+
+    kinds = {}
+    for kind, counts, cut, shares, chosen in (
+        ("positives", distribution.positives, cuts[0], quantiles[0], mined.positives),
+        ("negatives", distribution.negatives, cuts[1], quantiles[1], mined.negatives),
+    ):
+        kinds[kind] = {
+            "pairs": int(counts.sum()),
+            "median": distribution.quantile(counts, 0.5),
+            "quantiles": list(shares),
+            "low": cut.low,
+            "high": cut.high if np.isfinite(cut.high) else None,
+            "mined": int((chosen != NOBODY).sum()),
+            "images_with_none": int((chosen[:, 0] == NOBODY).sum()),
+        }
+    margins = mined.margins()
+    return {
+        "distance": images.distances.distance,
+        "images": len(images),
+        "classes": images.n_classes,
+        **kinds,
+        "separation": distribution.separation,
+        "overlap": distribution.overlap,
+        "mixed_pairs": mined.mixed_pairs,
+        "mixed_images": mined.mixed_images,
+        "triplets": len(margins),
+        "triplets_wrong": float((margins <= 0).mean()) if len(margins) else None,
+    }
+
+
+def _show_classes(summary: dict[str, Any]) -> Section:
+    rows = [["", "pairs", "median", "mined from", "to", "quantiles", "mined", "images with none"]]
+    for label, kind in (("within classes", "positives"), ("between classes", "negatives")):
+        of_kind = summary[kind]
+        low, high = of_kind["quantiles"]
+        rows.append(
+            [
+                label,
+                f"{of_kind['pairs']:,}",
+                f"{of_kind['median']:.4f}",
+                f"{of_kind['low']:.4f}",
+                "any" if of_kind["high"] is None else f"{of_kind['high']:.4f}",
+                f"{low:g} to {high:g}",
+                f"{of_kind['mined']:,} {kind}",
+                f"{of_kind['images_with_none']:,}",
+            ]
+        )
+    lines: list[Table | str] = [
+        f"{summary['images']:,} images of {summary['classes']:,} classes, "
+        f"{summary['distance']} distance",
+        Table(rows, right=[1, 2, 3, 4, 6, 7]),
+        f"A pair of one class is nearer than a pair of two in {summary['separation']:.1%} of "
+        f"cases (chance: 50%); the two distributions overlap by {summary['overlap']:.0%}.",
+        f"{summary['mixed_pairs']:.1%} of the positives are farther from their image than its "
+        f"nearest negative; of {summary['mixed_images']:.1%} of the images the nearest other "
+        "one is a negative.",
+    ]
+    if summary["triplets"]:
+        lines.append(
+            f"{summary['triplets']:,} triplets of these, {summary['triplets_wrong']:.1%} of them "
+            "answered wrong by the distance."
+        )
+    else:
+        lines.append("No triplet: no image has a positive and a negative between the cuts.")
+    return lines
+
+
+def _summarise_triplets(margins: np.ndarray, hardest: np.ndarray, distance: str) -> dict[str, Any]:
+    """Return what margins all triplets have, and the hardest ones.
+
+    Args:
+        margins: `(n_triplets,)`, NaN where an image could not be read.
+        hardest: indices of those kept.
+    """
+    import numpy as np
+
+    def describe(of_part: np.ndarray) -> dict[str, Any]:
+        return {
+            "triplets": len(of_part),
+            "wrong": float((of_part <= 0).mean()),
+            "lowest_margin": float(of_part.min()),
+            "median_margin": float(np.median(of_part)),
+            "highest_margin": float(of_part.max()),
+        }
+
+    return {
+        "distance": distance,
+        "all": describe(margins[np.isfinite(margins)]),
+        "kept": describe(margins[hardest]),
+    }
+
+
+def _show_triplets(summary: dict[str, Any]) -> Section:
+    rows = [["", "triplets", "answered wrong", "margin from", "median", "to"]]
+    for label, part in (("all", summary["all"]), ("hardest, kept", summary["kept"])):
+        margins = [part[f"{which}_margin"] for which in ("lowest", "median", "highest")]
+        rows.append(
+            [
+                label,
+                f"{part['triplets']:,}",
+                f"{part['wrong']:.1%}",
+                *(f"{margin:.4f}" for margin in margins),
+            ]
+        )
+    return [
+        Table(rows, right=range(1, 6)),
+        f"margin = d(anchor, negative) - d(anchor, positive), {summary['distance']} distance",
+    ]

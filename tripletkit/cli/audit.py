@@ -72,7 +72,6 @@ def audit(
     """
     from tripletkit.data.audit.triplet_audit import audit_triplets
     from tripletkit.data.triplet_files import scan_triplets, warn_of_ignored
-    from tripletkit.texts.audit import describe_audit, jsonable
 
     scan = scan_triplets(input_source(triplets))
     if not len(scan.triplets):
@@ -90,8 +89,8 @@ def audit(
             progress=progress,
         )
     if as_json:
-        show_json(jsonable(result))
+        show_json(result.to_dict())
     else:
-        show_text(describe_audit(result))
+        show_text(str(result))
     if strict and result.findings():
         context.exit(STRICT_FAILED)

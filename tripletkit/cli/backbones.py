@@ -6,7 +6,7 @@ import click
 
 from tripletkit.cli.console import show_json
 from tripletkit.cli.options import json_option
-from tripletkit.texts.tables import align_columns
+from tripletkit.results import align_columns
 
 
 @click.command()

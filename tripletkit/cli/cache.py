@@ -9,7 +9,7 @@ import click
 from tripletkit import defaults
 from tripletkit.cli.console import say, show_json
 from tripletkit.cli.options import WholeRange, cache_option, json_option, quiet_option
-from tripletkit.texts.tables import align_columns
+from tripletkit.results import align_columns
 
 
 @click.group()

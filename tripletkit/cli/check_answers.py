@@ -46,9 +46,7 @@ def check_answers(
         [read_answers(input_source(other)) for other in agree_with],
         n_examples=defaults.AUDIT_EXAMPLES,
     )
-    from tripletkit.texts.answer_checks import describe_checks
-
     if as_json:
         show_json(found.to_dict())
     else:
-        show_text(describe_checks(found, questions))
+        show_text(str(found))

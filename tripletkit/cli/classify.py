@@ -113,7 +113,6 @@ def classify(
     from tripletkit.features.labelled_images import read_labelled
     from tripletkit.reporting.figures import draw_confusion
     from tripletkit.reporting.style import check_figure_suffix, write_figure
-    from tripletkit.texts.classification import describe_classification
 
     outputs = Outputs(
         [labels, held_out, model, *weights.values()], image_folders=[images], overwrite=force
@@ -157,4 +156,4 @@ def classify(
     if as_json:
         show_json(classified.to_dict())
     else:
-        show_text(describe_classification(classified.scores, classified.distances))
+        show_text(str(classified))

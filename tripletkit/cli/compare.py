@@ -74,12 +74,10 @@ def compare(
     triplets = find_questions(entries, given)
     credits = {answers.source: credit_rows(answers, truth.labels) for answers in entries}
     result = compare_answers(credits, triplets.rows if triplets else None)
-    from tripletkit.texts.comparison import describe_comparison
-
     if as_json:
         show_json(result.to_dict())
     else:
-        show_text(describe_comparison(result))
+        show_text(str(result))
     if output is not None:
         n_rows = write_differing_rows(output, entries, truth, triplets)
         say(f"Wrote {n_rows:,} rows with different answers to {output}.")

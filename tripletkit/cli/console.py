@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import math
 import os
 import sys
 import warnings
@@ -18,6 +17,7 @@ import click
 from tripletkit.cli.flags import spell_flags
 from tripletkit.errors import TripletkitWarning
 from tripletkit.progress import unit_of
+from tripletkit.results import plain_values
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,14 +91,15 @@ def _spell(message: str) -> str:
 
 def show_training(output: Path, result: TrainingResult, as_json: bool) -> None:
     """Print what came out of a training, and what to do with it."""
-    from tripletkit.texts.training import describe_training
+    from tripletkit.model.training_summary import TrainingSummary
 
     if as_json:
         show_json({"model": str(output)} | result.record.to_dict())
         return
     where = click.format_filename(output)
+    summary = TrainingSummary(result.record, len(result.trained.history))
     show_text(
-        f"{describe_training(result)}\n\nThe model is in {where}. Next:\n"
+        f"{summary}\n\nThe model is in {where}. Next:\n"
         f"  tripletkit predict test.txt --model {where} > preds.csv"
     )
 
@@ -110,19 +111,9 @@ def show_text(text: str) -> None:
 
 def show_json(value: dict[str, Any]) -> None:
     """Print a result for scripts on stdout; a number that is none becomes null, as JSON has it."""
-    text = json.dumps(_without_nan(value), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(plain_values(value), indent=2, ensure_ascii=False, allow_nan=False)
     # A path that is not UTF-8 holds surrogates; their escape is what JSON has for them.
     click.echo(text.encode("utf-8", "backslashreplace"))
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _without_nan(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(each) for each in value]
-    return value
 
 
 def standard_output() -> TextIO:

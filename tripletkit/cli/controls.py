@@ -45,7 +45,7 @@ def controls(
     """
     from tripletkit.data.triplet_files import read_triplets
     from tripletkit.evaluation.answers import read_truth
-    from tripletkit.evaluation.baselines import run_baselines
+    from tripletkit.evaluation.baselines import ShortcutBaselines, run_baselines
 
     train_triplets = read_triplets(input_source(train))
     val_triplets = read_triplets(input_source(val))
@@ -53,9 +53,8 @@ def controls(
     if labels is None:
         say("No truth file: taking every first image for the nearer one (truth all 1).")
     found = run_baselines(train_triplets, val_triplets, labels, ordinal=ordinal, seed=seed)
-    from tripletkit.texts.scores import describe_baselines
-
+    result = ShortcutBaselines(found)
     if as_json:
-        show_json({"baselines": [baseline.to_dict() for baseline in found]})
+        show_json(result.to_dict())
     else:
-        show_text(describe_baselines(found))
+        show_text(str(result))

@@ -54,9 +54,7 @@ def judges(database: Path, gold_file: Path | None, exclude: tuple[str, ...], as_
     if not answers:
         raise JudgementsError(f"{database}: expected judgements, there is no answer in it yet")
     report = report_judges(answers, gold)
-    from tripletkit.texts.judges import describe_judges
-
     if as_json:
         show_json(report.to_dict())
     else:
-        show_text(describe_judges(report))
+        show_text(str(report))

@@ -206,7 +206,7 @@ def mine(
     if as_json:
         show_json(mined.summary)
     else:
-        click.echo(mined.text)
+        click.echo(str(mined))
 
 
 def _check_arguments(labels: Path | None, images: Path | None, triplets: Path | None) -> None:

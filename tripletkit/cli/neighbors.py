@@ -108,11 +108,11 @@ def neighbors(
     from tripletkit.search.approximate import INDEX_FORM, check_faiss
     from tripletkit.search.image_search import (
         CollectionSearch,
+        NearestImages,
         add_labels,
         find_same,
         list_neighbors,
     )
-    from tripletkit.texts.neighbors import describe_neighbors
 
     if collage is not None:
         from tripletkit.reporting.collages import check_collage_suffix
@@ -164,8 +164,8 @@ def neighbors(
 
         draw_neighbors(collage_file, answers, query_files, files)
         say(f"Drew {collage_file}.")
+    result = NearestImages(encoder.distance, answers, recall)
     if as_json:
-        of_index = {} if recall is None else {"recall": recall}
-        show_json({"distance": encoder.distance, **of_index, "queries": answers})
+        show_json(result.to_dict())
     else:
-        show_text(describe_neighbors(answers, with_labels=bool(label_of)))
+        show_text(str(result))

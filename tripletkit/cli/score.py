@@ -73,7 +73,7 @@ def score(
     from tripletkit.evaluation.answers import read_answers, read_truth
     from tripletkit.evaluation.pooled import take_random_share
     from tripletkit.evaluation.scoring import score_answers, warn_of_ties
-    from tripletkit.evaluation.vote_scoring import score_votes, take_majority
+    from tripletkit.evaluation.vote_scoring import ScoredAnswers, score_votes, take_majority
 
     if fourth_column is not None and triplets_file is None and votes_file is None:
         raise click.UsageError("--fourth-column needs --triplets, which has the column.")
@@ -123,11 +123,8 @@ def score(
         labels = np.ones(len(answers), dtype=np.int8)
     result = score_answers(answers, labels, rows=rows, ties=ties, unique=unique)
     warn_of_ties(result)
-    from tripletkit.texts.scores import describe_score
-
+    scored = ScoredAnswers.of(result, of_truth, by_votes)
     if as_json:
-        about = {"truth": of_truth}
-        by_votes = {} if by_votes is None else {"votes": by_votes.to_dict()}
-        show_json(about | result.to_dict() | by_votes)
+        show_json(scored.to_dict())
     else:
-        show_text(describe_score(result, by_votes))
+        show_text(str(scored))

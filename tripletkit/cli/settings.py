@@ -13,7 +13,7 @@ import click
 from tripletkit.cli.console import show_json
 from tripletkit.cli.options import INPUT_FILE, NamedChoice, group_options, json_option
 from tripletkit.errors import SettingsError, TripletkitError
-from tripletkit.texts.tables import align_columns
+from tripletkit.results import align_columns
 
 settings_options = group_options(
     click.option(

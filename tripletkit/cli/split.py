@@ -119,13 +119,12 @@ def split(
 
     say(f"Wrote {folder}{'/fold1 ...' if folds else ''}.")
 
-    from tripletkit.texts.splits import describe_splits
-
     prices = [price_split(all_triplets, each) for each in splits]
     if as_json:
         show_json(_as_json(all_triplets.source, by, seed, prices, bool(folds)))
     else:
-        show_text(describe_splits(prices, is_folds=bool(folds)))
+        titles = [f"fold {number}\n" if folds else "" for number in range(1, len(prices) + 1)]
+        show_text("\n\n".join(f"{a}{b}" for a, b in zip(titles, prices, strict=True)))
 
 
 def _as_json(

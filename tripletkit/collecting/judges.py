@@ -10,9 +10,11 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from tripletkit.data.judgement_files import CANT_TELL, FIRST, GOLD, GRID, LEFT, RIGHT, Answer
 from tripletkit.evaluation.intervals import wilson_interval
+from tripletkit.results import Result, Section, Table
 
 # Nobody looks at three images and chooses in less.
 FAST_MS = 500
@@ -45,6 +47,10 @@ class Share:
     @property
     def value(self) -> float | None:
         return self.n / self.of if self.of else None
+
+    @property
+    def percent(self) -> str:
+        return "-" if self.value is None else f"{self.value:.0%}"
 
     @property
     def high(self) -> float:
@@ -83,8 +89,8 @@ class JudgeReport:
     reasons: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class JudgesReport:
+@dataclass(frozen=True, repr=False)
+class JudgesReport(Result):
     """What can be said of all judges.
 
     Attributes:
@@ -110,6 +116,66 @@ class JudgesReport:
             "krippendorff_alpha": self.alpha,
             "n_shared": self.n_shared,
         }
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table with a row for each judge; shares are 0 to 1, empty where not known."""
+        return pd.DataFrame(
+            {
+                "name": judge.name,
+                "n_screens": judge.n_screens,
+                "median_ms": judge.median_ms,
+                **{name: getattr(judge, name).value for name in _SHARES},
+                "reasons": "; ".join(judge.reasons),
+            }
+            for judge in self.judges
+        )
+
+    def _summary(self) -> str:
+        careless = [judge.name for judge in self.judges if judge.reasons]
+        return f"{len(self.judges):,} judges" + (
+            f", {', '.join(careless)} look careless" if careless else ", none looks careless"
+        )
+
+    def _sections(self) -> list[Section]:
+        rows = [["judge", "answers", "seconds", "can't tell"]]
+        rows[0] += ["same again", "agrees", "left", "gold wrong"]
+        rows += [
+            [
+                judge.name,
+                f"{judge.n_screens:,}",
+                "-" if judge.median_ms is None else f"{judge.median_ms / 1000:.1f}",
+                *(getattr(judge, name).percent for name in _SHARES),
+            ]
+            for judge in self.judges
+        ]
+        sections: list[Section] = [[Table(rows, right=range(1, 8))]]
+        if self.n_shared:
+            lines = [f"{self.n_shared:,} questions were answered by several judges."]
+            if self.alpha is not None:
+                lines.append(
+                    f"Krippendorff's alpha {self.alpha:.3f} (1: perfect agreement, 0: as guessed)"
+                )
+            pairs = [
+                [f"{a} and {b}", share.percent, f"of {share.of:,}"]
+                for (a, b), share in self.pairs.items()
+                if share.of
+            ]
+            same = Table(pairs, right=[1], has_heading=False, title="same answer")
+            sections += [lines, [same]]
+        else:
+            sections.append(
+                ["No question was answered by two judges; an overlap of 2 asks each of two."]
+            )
+        careless = [
+            f"{judge.name} looks careless: {'; '.join(judge.reasons)}"
+            for judge in self.judges
+            if judge.reasons
+        ]
+        return [*sections, careless] if careless else sections
+
+
+# Of `JudgeReport`, in the order of the table.
+_SHARES = ("cant_tell", "consistency", "agreement", "left", "gold")
 
 
 def report_judges(

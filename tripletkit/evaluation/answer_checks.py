@@ -14,6 +14,7 @@ from tripletkit.data.triplets import Triplets, describe_other_questions
 from tripletkit.errors import AnswerFileError, DataWarning
 from tripletkit.evaluation.answers import Answers, Truth
 from tripletkit.evaluation.intervals import Interval, wilson_interval
+from tripletkit.results import Result, Section, Table
 
 
 def check_not_exchanged(answers: Answers, truth: Truth) -> None:
@@ -152,8 +153,8 @@ class Agreement:
     share: float
 
 
-@dataclass(frozen=True)
-class AnswerChecks:
+@dataclass(frozen=True, repr=False)
+class AnswerChecks(Result):
     """What was found in an answer file.
 
     Attributes:
@@ -169,6 +170,7 @@ class AnswerChecks:
         cycle_rows: indices of the rows within the knots.
         examples: for the first knots, indices of the rows of one shortest circle.
         agreements: with other answer files.
+        triplets: that were answered.
     """
 
     n: int
@@ -183,6 +185,7 @@ class AnswerChecks:
     cycle_rows: np.ndarray
     examples: list[np.ndarray]
     agreements: list[Agreement]
+    triplets: Triplets
 
     def to_dict(self) -> dict[str, Any]:
         """Return the findings as JSON takes them.
@@ -190,7 +193,8 @@ class AnswerChecks:
         Of broken rows and rows within knots it gives how many there are; those of the examples
         are counted from 1.
         """
-        return asdict(self) | {
+        values = {name: value for name, value in vars(self).items() if name != "triplets"}
+        return values | {
             "share_interval": self.share_interval.to_list(),
             "consistency": asdict(self.consistency)
             | {"broken_rows": len(self.consistency.broken_rows)},
@@ -198,6 +202,58 @@ class AnswerChecks:
             "examples": [(rows + 1).tolist() for rows in self.examples],
             "agreements": [asdict(agreement) for agreement in self.agreements],
         }
+
+    def _summary(self) -> str:
+        return (
+            f"{self.n:,} rows, {self.share_of_ones:.1%} of them 1, {self.n_knots:,} groups that "
+            "no distances can satisfy"
+        )
+
+    def _sections(self) -> list[Section]:
+        consistency = self.consistency
+        rows = [
+            ["rows", f"{self.n:,}", f"as many as {self.triplets.source} asks"],
+            [
+                "answers 1",
+                f"{self.share_of_ones:.4f}",
+                f"95% interval {self.share_interval}; about 0.5 where the two images stand in "
+                "chance order",
+            ],
+            [
+                "mirrored",
+                f"{consistency.n_mirrored:,}",
+                "questions also asked as (A, C, B); "
+                f"{consistency.n_mirrored_broken:,} answered inconsistently",
+            ],
+            [
+                "repeated",
+                f"{consistency.n_repeated:,}",
+                "rows asked several times; "
+                f"{consistency.n_repeated_broken:,} answered inconsistently",
+            ],
+            [
+                "circles",
+                f"{self.n_knots:,}",
+                f"groups of answers that no distances can satisfy, {len(self.cycle_rows):,} rows",
+            ],
+        ]
+        if self.n_ties is not None:
+            conflicts = f"{self.n_margin_conflicts:,}"
+            rows += [
+                ["ties", f"{self.n_ties:,}", "both images equally near"],
+                ["undecidable", f"{self.n_undecidable:,}", "no margin"],
+                ["conflicts", conflicts, "prediction is not the margin's sign"],
+            ]
+        rows += [
+            ["agreement", f"{agreement.share:.4f}", f"with {agreement.source}"]
+            for agreement in self.agreements
+        ]
+        circles = [
+            f"  a circle: lines {', '.join(str(self.triplets.lines[row]) for row in example)} "
+            f"of {self.triplets.source}"
+            for example in self.examples
+        ]
+        return [[Table(rows, has_heading=False), *circles]]
 
 
 def check_answers(
@@ -236,6 +292,7 @@ def check_answers(
             Agreement(other.source, float((other.predictions == answers.predictions).mean()))
             for other in others
         ],
+        triplets=triplets,
     )
 
 

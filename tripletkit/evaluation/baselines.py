@@ -18,6 +18,7 @@ from tripletkit.data.pair_graph import make_pair_graph
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import AnswerFileError
 from tripletkit.evaluation.intervals import Interval, wilson_interval
+from tripletkit.results import Result, Section, Table
 
 # On the competition's file: 96.6% of a random validation split in about 2 s on one core; twice the
 # epochs at half the rate give the same.
@@ -111,6 +112,46 @@ class Baseline:
     def to_dict(self) -> dict[str, Any]:
         """Return the baseline as JSON takes it, the interval as [low, high]."""
         return asdict(self) | {"wilson": self.wilson.to_list()}
+
+
+class ShortcutBaselines(Result, tuple[Baseline, ...]):
+    """What the names of images alone would score, a `Baseline` for each way to answer by them."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the baselines as JSON takes them."""
+        return {"baselines": [baseline.to_dict() for baseline in self]}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table with a row for each baseline.
+
+        Returns:
+            The columns name, accuracy, low and high (Wilson's interval), n and n_undecided.
+        """
+        rows = [
+            (each.name, each.accuracy, *each.wilson.to_list(), each.n, each.n_undecided)
+            for each in self
+        ]
+        columns = ["name", "accuracy", "low", "high", "n", "n_undecided"]
+        return pd.DataFrame(rows, columns=columns)
+
+    def _summary(self) -> str:
+        return ", ".join(f"{each.name} {each.accuracy:.4f}" for each in self)
+
+    def _sections(self) -> list[Section]:
+        rows = [["baseline", "accuracy", "95% interval", "rows", "undecided (half right)"]]
+        rows += [
+            [
+                each.name,
+                f"{each.accuracy:.4f}",
+                str(each.wilson),
+                f"{each.n:,}",
+                f"{each.n_undecided:,}",
+            ]
+            for each in self
+        ]
+        return [[Table(rows, right=[3, 4])]]
 
 
 def run_baselines(

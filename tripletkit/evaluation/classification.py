@@ -26,6 +26,7 @@ from tripletkit.evaluation.intervals import (
     wilson_interval,
 )
 from tripletkit.progress import Progress
+from tripletkit.results import Result, Section, Table
 
 # Bins of a distribution: a cosine distance is counted to 3e-5, and the counts stay in the
 # processor's cache.
@@ -297,6 +298,89 @@ class ClassificationScores:
         }
         variances = asdict(self.variances)
         return counts | measures | {"commonest_class": self.commonest_class, "variance": variances}
+
+    def show_measures(self) -> list[tuple[str, str, str]]:
+        """Return title, value and interval of each measure."""
+        return [
+            (MEASURE_TITLES[name].format(k=self.k), f"{each.value:.4f}", str(each.interval))
+            for name, each in self.measures().items()
+        ]
+
+
+MEASURE_TITLES = {
+    "nearest_center": "nearest class center",
+    "nearest_neighbors": "vote of {k} nearest",
+    "precision_at_1": "precision at 1",
+    "precision_at_10": "precision at 10",
+    "mean_average_precision": "mean average precision",
+}
+
+
+@dataclass(frozen=True, repr=False)
+class Classification(Result):
+    """How well held-out images are classified, by one or two kinds of vectors of images.
+
+    Attributes:
+        scores: by the name of the vectors, such as `"frozen features"`; the first one counts.
+        distances: by which each of them is compared.
+        confusion: of the first of them.
+    """
+
+    scores: dict[str, ClassificationScores]
+    distances: dict[str, str]
+    confusion: Confusion
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as plain JSON values."""
+        by_space = {
+            name.replace(" ", "_"): {"distance": self.distances[name]} | score.to_dict()
+            for name, score in self.scores.items()
+        }
+        counts = self.confusion.counts.tolist()
+        return by_space | {"classes": self.confusion.labels, "confusion": counts}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table with a row for each measure and a column for each kind of vectors."""
+        return pd.DataFrame(
+            {
+                name: {measure: each.value for measure, each in score.measures().items()}
+                for name, score in self.scores.items()
+            }
+        )
+
+    def _summary(self) -> str:
+        by = ", ".join(
+            f"{name} {score.nearest_neighbors.value:.4f}" for name, score in self.scores.items()
+        )
+        first = next(iter(self.scores.values()))
+        return f"{first.n_queries:,} held-out images, share classified rightly: {by}"
+
+    def _sections(self) -> list[Section]:
+        first = next(iter(self.scores.values()))
+        lines: list[str | Table] = [
+            f"{first.n_queries:,} held-out images of {first.n_classes:,} classes, classified by "
+            f"{first.n_reference:,} others. Always saying the commonest class: "
+            f"{first.commonest_class:.4f} right."
+        ]
+        if first.n_unknown:
+            lines.append(f"Held-out images of classes that no other has: {first.n_unknown:,}.")
+        heading = [""]
+        for name in self.scores:
+            heading += [f"{name}, {self.distances[name]}", "95% interval"]
+        rows = [heading]
+        measures = [score.show_measures() for score in self.scores.values()]
+        for parts in zip(*measures, strict=True):
+            rows.append([parts[0][0], *(text for part in parts for text in part[1:])])
+        for title, attribute, form in (
+            ("variance within classes", "within", ".4f"),
+            ("variance between classes", "between", ".4f"),
+            ("share within classes", "within_share", ".1%"),
+        ):
+            row = [title]
+            for score in self.scores.values():
+                row += [format(getattr(score.variances, attribute), form), ""]
+            rows.append(row)
+        return [lines, [Table(rows, right=range(1, len(heading), 2))]]
 
 
 def classify_embeddings(

@@ -9,6 +9,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from tripletkit.data.names import guard_formula
 from tripletkit.data.outputs import Destination, open_output
@@ -22,8 +23,10 @@ from tripletkit.evaluation.intervals import (
     describe_for_json,
     image_interval,
     measure_image_spread,
+    show_interval,
     wilson_interval,
 )
+from tripletkit.results import Result, Section, Table
 
 
 def find_questions(entries: Sequence[Answers], triplets: Triplets | None) -> Triplets | None:
@@ -91,8 +94,8 @@ class RankedAnswers:
     image_interval: Interval | NoInterval | None
 
 
-@dataclass(frozen=True)
-class PairComparison:
+@dataclass(frozen=True, repr=False)
+class PairComparison(Result):
     """Two answer files on the same questions.
 
     Attributes:
@@ -118,9 +121,63 @@ class PairComparison:
     holm_p: float
     smallest_difference: float | None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the pair as JSON takes it, intervals as [low, high]."""
+        return asdict(self) | describe_for_json(self.image_interval, "image_interval")
 
-@dataclass(frozen=True)
-class Comparison:
+    @property
+    def verdict(self) -> str:
+        """Which one is better, in a sentence: McNemar's test must show it, and the interval."""
+        interval = self.image_interval
+        if self.holm_p < 0.05 and isinstance(interval, NoInterval):
+            return f"On these rows {self.left} is better; whether on others: {interval.detail}."
+        is_shown = self.holm_p < 0.05 and (interval is None or interval.low > 0)
+        return f"{self.left} is better." if is_shown else "No sign that either is truly better."
+
+    def _summary(self) -> str:
+        return f"{self.left} against {self.right}, {self.difference:+.4f}; {self.verdict}"
+
+    def _sections(self) -> list[Section]:
+        return self._describe(1)
+
+    def _describe(self, n_pairs: int) -> list[Section]:
+        """Return what there is to see of one of so many pairs."""
+        n_rows = self.n_both_right + self.n_left_only + self.n_right_only + self.n_both_wrong
+        percent = 100 / max(1, n_rows)
+        rows = [
+            ["  difference", f"{self.difference:+.4f}"],
+            ["  95% interval", self._describe_interval()],
+            ["  McNemar exact p", f"{self.mcnemar_p:.3g} (takes rows as independent)"],
+        ]
+        if n_pairs > 1:
+            rows.append(["  Holm p", f"{self.holm_p:.3g} (corrected for {n_pairs} pairs)"])
+        rows += [
+            [f"  {what}", f"{n:,} rows ({n * percent:.1f}%)"]
+            for what, n in (
+                ("both right", self.n_both_right),
+                ("only the first right", self.n_left_only),
+                ("only the second right", self.n_right_only),
+                ("both wrong", self.n_both_wrong),
+            )
+        ]
+        smallest = "not known: the two are right on the same rows"
+        if self.smallest_difference is not None:
+            smallest = f"{self.smallest_difference:.4f} (found at 5% in 80% of such files)"
+        rows.append(["  smallest difference shown", smallest])
+        title = f"{self.left} against {self.right}"
+        return [[Table(rows, has_heading=False, title=title), f"  {self.verdict}"]]
+
+    def _describe_interval(self) -> str:
+        interval = self.image_interval
+        if interval is None:
+            return "not known: needs the `triplets`"
+        if isinstance(interval, NoInterval):
+            return f"none: {interval.detail}"
+        return f"{interval.low:+.4f} to {interval.high:+.4f} (paired, allows for shared images)"
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison(Result):
     """Several answer files, best first, and every pair of them.
 
     Attributes:
@@ -138,11 +195,49 @@ class Comparison:
         return {
             "n": self.n,
             "ranking": [
-                _with_interval(ranked) | {"wilson": ranked.wilson.to_list()}
+                asdict(ranked)
+                | {"wilson": ranked.wilson.to_list()}
+                | describe_for_json(ranked.image_interval, "image_interval")
                 for ranked in self.ranking
             ],
-            "pairs": [_with_interval(pair) for pair in self.pairs],
+            "pairs": [pair.to_dict() for pair in self.pairs],
         }
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table with a row for each answer file, best first.
+
+        Returns:
+            The columns name, accuracy, low and high: the 95% interval that allows for shared
+            images where there is one, else Wilson's.
+        """
+        rows = [
+            (ranked.name, ranked.accuracy, *(ranked.image_interval or ranked.wilson).to_list())
+            for ranked in self.ranking
+        ]
+        return pd.DataFrame(rows, columns=["name", "accuracy", "low", "high"])
+
+    def _summary(self) -> str:
+        best = self.ranking[0]
+        return (
+            f"{len(self.ranking)} files of {self.n:,} rows, {best.name} first with "
+            f"{best.accuracy:.4f}; {self.pairs[0].verdict}"
+        )
+
+    def _sections(self) -> list[Section]:
+        rows = [["accuracy", "95% interval (rows)", "95% interval (images)", "file"]]
+        rows += [
+            [
+                f"{ranked.accuracy:.4f}",
+                str(ranked.wilson),
+                show_interval(ranked.image_interval),
+                ranked.name,
+            ]
+            for ranked in self.ranking
+        ]
+        sections: list[Section] = [[f"{self.n:,} rows"], [Table(rows)]]
+        for pair in self.pairs:
+            sections += pair._describe(len(self.pairs))
+        return sections
 
 
 def compare_answers(
@@ -282,7 +377,3 @@ def _compare_pair(
         holm_p=holm_p,
         smallest_difference=None if np.isnan(smallest) else smallest,
     )
-
-
-def _with_interval(record: RankedAnswers | PairComparison) -> dict[str, Any]:
-    return asdict(record) | describe_for_json(record.image_interval, "image_interval")

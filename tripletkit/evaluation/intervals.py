@@ -45,6 +45,10 @@ class Interval:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        """Return the two ends with the digits that an accuracy is given."""
+        return f"{self.low:.4f} to {self.high:.4f}"
+
     def to_list(self) -> list[float]:
         """Return the two ends."""
         return [self.low, self.high]
@@ -64,6 +68,9 @@ class NoInterval:
 
     def __bool__(self) -> Literal[False]:
         return False
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 @dataclass(frozen=True)
@@ -276,6 +283,11 @@ def measure_image_spread(values: np.ndarray, images: np.ndarray) -> ImageSpread 
         n_used_alike=_inverse_concentration(counts),
         n_weighing_alike=n_alike,
     )
+
+
+def show_interval(interval: Interval | NoInterval | None) -> str:
+    """Return what a column of a table says of an interval."""
+    return "-" if interval is None else str(interval)
 
 
 def describe_for_json(interval: Interval | NoInterval | None, name: str) -> dict[str, Any]:

@@ -14,15 +14,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from tripletkit.evaluation.intervals import Interval
+from tripletkit.results import Result, Section, Table
 
 JUDGEMENTS = "judgements"
 IMAGES = "images"
 
 
-@dataclass(frozen=True)
-class LearningCurve:
+@dataclass(frozen=True, repr=False)
+class LearningCurve(Result):
     """Accuracy against the number of judgements, as limit - slope / sqrt(n).
 
     Attributes:
@@ -79,7 +81,7 @@ class LearningCurve:
         return self.limit - self.slope / np.sqrt(n_triplets)
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> LearningCurve:
+    def from_dict(cls, value: Mapping[str, Any]) -> LearningCurve:
         """Return what `to_dict` wrote."""
         given = {name: value[name] for name in cls.__dataclass_fields__}
         fewer, ends = given["with_fewer_images"], given["interval"]
@@ -103,6 +105,25 @@ class LearningCurve:
             "interval": self.interval and self.interval.to_list(),
             "short_of": self.short_of,
         }
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table with a row for each number of judgements.
+
+        Returns:
+            The columns n_triplets and accuracy.
+        """
+        return pd.DataFrame({"n_triplets": self.n_triplets, "accuracy": self.accuracies})
+
+    def _summary(self) -> str:
+        return self.outlook
+
+    def _sections(self) -> list[Section]:
+        rows = [["learned from", "accuracy on held-out images"]]
+        for n, accuracy in zip(self.n_triplets, self.accuracies, strict=True):
+            rows.append([f"{n:,.0f} judgements", f"{accuracy:.4f}"])
+        fewer = f"{self.n_triplets[0]:,.0f}, over fewer images"
+        rows.append([fewer, f"{self.with_fewer_images:.4f}"])
+        return [[Table(rows, right=[1]), self.outlook]]
 
 
 def fit_learning_curve(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +21,12 @@ from tripletkit.data.votes import Votes
 from tripletkit.errors import AnswerFileError
 from tripletkit.evaluation.answer_checks import check_same_length
 from tripletkit.evaluation.answers import Answers
-from tripletkit.evaluation.intervals import Interval, image_interval
+from tripletkit.evaluation.intervals import Interval, image_interval, show_interval
+from tripletkit.results import Result, Section, Table, plain_values
 
 
-@dataclass(frozen=True)
-class PooledScore:
+@dataclass(frozen=True, repr=False)
+class PooledScore(Result):
     """What held-out draws say of a model.
 
     Attributes:
@@ -46,6 +48,19 @@ class PooledScore:
     n_images: int
     of_draws: tuple[float, ...]
 
+    def _summary(self) -> str:
+        reach = f" (95% interval {self.interval})" if self.interval else ""
+        return f"accuracy {self.accuracy:.4f}{reach}, {self.n_answers:,} answers"
+
+    def _sections(self) -> list[Section]:
+        return [[Table([_HEADING, self._row("held-out images")], right=[1, 3])]]
+
+    def _row(self, name: str) -> list[str]:
+        return [name, f"{self.accuracy:.4f}", show_interval(self.interval), f"{self.n_answers:,}"]
+
+
+_HEADING = ["held-out images", "accuracy", "95% interval", "answers"]
+
 
 @dataclass(frozen=True)
 class CandidateWorth:
@@ -65,8 +80,8 @@ class CandidateWorth:
     without: float | None
 
 
-@dataclass(frozen=True)
-class PooledValidation:
+@dataclass(frozen=True, repr=False)
+class PooledValidation(Result):
     """What held-out draws say of a model, and of what it must be compared with.
 
     Attributes:
@@ -88,6 +103,56 @@ class PooledValidation:
     candidates: tuple[CandidateWorth, ...] = ()
     epoch: int | None = None
     n_epochs: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as JSON takes it, as in the record of a model."""
+        values: dict[str, Any] = plain_values(self)
+        return values
+
+    def _summary(self) -> str:
+        return f"{self.trained._summary()}; frozen features {self.frozen.accuracy:.4f}"
+
+    def _sections(self) -> list[Section]:
+        score = self.trained
+        rows = [
+            _HEADING,
+            score._row("trained without them"),
+            self.frozen._row("frozen features, cosine"),
+        ]
+        notes: list[Table | str] = [
+            Table(rows, right=[1, 3]),
+            f"{self.n_draws} draws of {self.by}, a third held out in each: {score.n_triplets:,} "
+            f"triplets over {score.n_images:,} images, every image counted alike. The interval "
+            "allows for shared images and shared training.",
+        ]
+        if score.of_test is not None:
+            notes.append(
+                "A test over as many other images of the same kind, itself a sample, would show "
+                f"{score.of_test} in 95 of 100 cases."
+            )
+        if self.epoch is not None:
+            notes.append(
+                f"Best after epoch {self.epoch} of {self.n_epochs}. The model in the folder was "
+                "trained on all triplets, as long in proportion."
+            )
+        if self.candidates:
+            notes += ["", _show_candidates(self.candidates)]
+        return [notes]
+
+
+def _show_candidates(candidates: tuple[CandidateWorth, ...]) -> Table:
+    rows = [["part", "weight", "alone", "95% interval", "all others"]]
+    rows += [
+        [
+            worth.name,
+            f"{worth.weight:.3f}",
+            f"{worth.score.accuracy:.4f}",
+            show_interval(worth.score.interval),
+            "-" if worth.without is None else f"{worth.without:.4f}",
+        ]
+        for worth in sorted(candidates, key=lambda worth: -worth.weight)
+    ]
+    return Table(rows, right=[1, 2, 4])
 
 
 def score_pooled(right: np.ndarray, images: np.ndarray, draws: np.ndarray) -> PooledScore:

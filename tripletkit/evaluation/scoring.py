@@ -21,8 +21,11 @@ from tripletkit.evaluation.intervals import (
     image_interval,
     wilson_interval,
 )
+from tripletkit.results import Result, Section, Table, show_count
 
 TiePolicy = Literal["answer", "error", "half"]
+# What a tie earned; see `credit_rows`.
+_EARNED = {"answer": "counted as answer 0", "error": "counted as wrong", "half": "counted as half"}
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,8 @@ class Slice:
     accuracy: float
 
 
-@dataclass(frozen=True)
-class Score:
+@dataclass(frozen=True, repr=False)
+class Score(Result):
     """An accuracy with its uncertainty and its parts.
 
     Attributes:
@@ -87,14 +90,10 @@ class Score:
     by_anchor_frequency: list[Slice]
     ties: TiePolicy = "answer"
 
-    def __str__(self) -> str:
-        has_images = isinstance(self.image_interval, Interval)
-        interval = self.image_interval if has_images else self.wilson
-        taken = "allows for shared images" if has_images else "rows taken as independent"
-        return (
-            f"{self.accuracy:.4f} ({self.n_correct:,g} of {self.n:,} right; 95% interval "
-            f"{interval.low:.3f} to {interval.high:.3f}, {taken})"
-        )
+    @property
+    def interval(self) -> Interval:
+        """The 95% interval to believe: for shared images where that can be told, else Wilson's."""
+        return self.image_interval or self.wilson
 
     def to_dict(self) -> dict[str, Any]:
         """Return the score as JSON takes it, intervals as [low, high]."""
@@ -103,6 +102,79 @@ class Score:
             | {"wilson": self.wilson.to_list()}
             | describe_for_json(self.image_interval, "image_interval")
         )
+
+    def _summary(self) -> str:
+        taken = "allows for shared images" if self.image_interval else "rows taken as independent"
+        return (
+            f"accuracy {self.accuracy:.4f} ({self.n_correct:,g} of {self.n:,} right; 95% interval "
+            f"{self.interval.low:.3f} to {self.interval.high:.3f}, {taken})"
+        )
+
+    def _sections(self) -> list[Section]:
+        right = _describe_right(self.n_correct, self.n)
+        rows = [
+            ["accuracy", f"{self.accuracy:.4f}", right],
+            ["95% interval", str(self.wilson), "Wilson, rows taken as independent"],
+            describe_shared_images(self.image_interval),
+        ]
+        for label, n, n_correct in (
+            ("1", self.n_ones, self.n_ones_correct),
+            ("0", self.n_zeros, self.n_zeros_correct),
+        ):
+            share = f"{n_correct / n:.4f}" if n else "-"
+            rows.append([f"truth {label}", share, _describe_right(n_correct, n)])
+        ones = f"{self.share_of_ones:.4f}"
+        rows.append(["answers 1", ones, "share of ones among the answers"])
+        rows += self._describe_counts()
+        return [
+            [Table(rows, has_heading=False)],
+            *(
+                [_show_slices(slices, f"accuracy {title}")]
+                for title, slices in (
+                    ("by size of the margin", self.by_margin),
+                    ("by rows with the same anchor", self.by_anchor_frequency),
+                )
+                if len(slices) > 1
+            ),
+        ]
+
+    def _describe_counts(self) -> list[list[str]]:
+        if self.n_ties is None:
+            rows = [["ties", "-", "not known: the answers have no margins"]]
+        else:
+            earned = _EARNED["answer" if self.ties == "answer" else "error"]
+            rows = [
+                ["ties", f"{self.n_ties:,}", f"both images equally near; {_EARNED[self.ties]}"],
+                ["undecidable", f"{self.n_undecidable:,}", f"no margin; {earned}"],
+            ]
+        if self.n_repeats:
+            counted = "left out" if self.is_unique else "counted again (`unique` leaves them out)"
+            rows.append(["repeats", f"{self.n_repeats:,}", f"equal an earlier row; {counted}"])
+        if self.n_mirrored:
+            broken = f"also asked as (A, C, B); {self.n_mirrored_broken:,} answered inconsistently"
+            rows.append(["mirrored", f"{self.n_mirrored:,}", broken])
+        return rows
+
+
+def describe_shared_images(interval: Interval | NoInterval | None) -> list[str]:
+    """Return the row of a table that has the interval which allows for shared images."""
+    if interval is None:
+        return ["95% interval", "-", "allows for shared images: needs the `triplets`"]
+    if isinstance(interval, NoInterval):
+        return ["95% interval", "-", f"allows for shared images: {interval.detail}"]
+    return ["95% interval", str(interval), "allows for shared images"]
+
+
+def _describe_right(n_correct: float, n: int) -> str:
+    return f"{show_count(n_correct)} of {n:,} right"
+
+
+def _show_slices(slices: list[Slice], title: str) -> Table:
+    rows = [
+        [f"  {part.low:.4g}", "to", f"{part.high:.4g}", f"{part.accuracy:.4f}", f"{part.n:,} rows"]
+        for part in slices
+    ]
+    return Table(rows, right=[0, 2, 4], has_heading=False, title=title)
 
 
 def score_answers(

@@ -20,12 +20,14 @@ from tripletkit.evaluation.classification import (
     measure_variances,
 )
 from tripletkit.evaluation.distances import FROZEN_DISTANCE, triplet_margins
+from tripletkit.evaluation.intervals import show_interval
 from tripletkit.evaluation.scoring import Score, score_answers
 from tripletkit.evaluation.vote_scoring import VoteScore, score_votes
+from tripletkit.results import Result, Section, Table
 
 
-@dataclass(frozen=True)
-class Validation:
+@dataclass(frozen=True, repr=False)
+class Validation(Result):
     """How a model does on validation triplets, and what it must be compared with.
 
     Attributes:
@@ -67,6 +69,67 @@ class Validation:
             },
             "frozen_head": self.frozen_head and self.frozen_head.to_dict(),
         }
+
+    def _summary(self) -> str:
+        return f"{self.trained._summary()}; frozen features {self.frozen.accuracy:.4f}"
+
+    def _sections(self) -> list[Section]:
+        rows = [["validation", "accuracy", "95% interval", "shared images", "triplets"]]
+        rows.append(_score_row("trained embeddings", self.trained))
+        if self.frozen_head is not None:
+            rows.append(_score_row("head, backbone frozen", self.frozen_head))
+        before = "untrained network" if self.is_from_scratch else "frozen features"
+        rows.append(_score_row(f"{before}, cosine", self.frozen))
+        able = [baseline for baseline in self.baselines if baseline.n_undecided < baseline.n]
+        rows += [
+            [
+                f"names alone: {baseline.name}",
+                f"{baseline.accuracy:.4f}",
+                str(baseline.wilson),
+                "",
+                f"{baseline.n:,}",
+            ]
+            for baseline in able
+        ]
+        notes: list[Table | str] = [Table(rows, right=[1, 4])]
+        if self.trained_votes is not None and self.frozen_votes is not None:
+            notes += ["", _show_agreement(self.trained_votes, self.frozen_votes), ""]
+        if not able:
+            notes.append("Names alone could answer none of these: training shares none with them.")
+        if chooses_epoch(self.trained.n):
+            notes.append(
+                "The model was chosen by the same triplets, so the first line is a little too high."
+            )
+        if n_ties := self.trained.n_ties:
+            notes.append(f"Ties, counted as wrong: {n_ties:,}.")
+        return [notes]
+
+
+def _score_row(name: str, score: Score) -> list[str]:
+    shared = show_interval(score.image_interval)
+    return [name, f"{score.accuracy:.4f}", str(score.wilson), shared, f"{score.n:,}"]
+
+
+def _show_agreement(trained: VoteScore, frozen: VoteScore) -> Table:
+    """Return how far answers agree with the people who were asked, and how far they could."""
+    rows = [["votes", "agreement", "95% interval", "shared images", "triplets"]]
+    rows += [
+        [
+            name,
+            f"{score.agreement:.4f}",
+            str(score.wilson),
+            show_interval(score.image_interval),
+            f"{score.n:,}",
+        ]
+        for name, score in (("trained embeddings", trained), ("frozen features, cosine", frozen))
+    ]
+    rows.append(["ceiling: the majority", f"{trained.ceiling:.4f}", "", "", f"{trained.n:,}"])
+    if (voters := trained.voters) is not None:
+        rows += [
+            ["a voter with most others", f"{voters.with_majority:.4f}", "", "", f"{voters.n:,}"],
+            ["a voter with another", f"{voters.one_another:.4f}", "", "", f"{voters.n:,}"],
+        ]
+    return Table(rows, right=[1, 4])
 
 
 def validate(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,13 @@ from tripletkit.evaluation.intervals import (
     image_interval,
     wilson_interval,
 )
-from tripletkit.evaluation.scoring import TiePolicy, credit_rows
+from tripletkit.evaluation.scoring import (
+    Score,
+    TiePolicy,
+    credit_rows,
+    describe_shared_images,
+)
+from tripletkit.results import Result, Section, Table
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,8 @@ class VoterAgreement:
     with_majority: float
 
 
-@dataclass(frozen=True)
-class VoteScore:
+@dataclass(frozen=True, repr=False)
+class VoteScore(Result):
     """The agreement of answers with votes, and what it must be compared with.
 
     Attributes:
@@ -70,6 +76,60 @@ class VoteScore:
             | {"wilson": self.wilson.to_list()}
             | describe_for_json(self.image_interval, "image_interval")
         )
+
+    def _summary(self) -> str:
+        return f"agreement {self.agreement:.4f} of at most {self.ceiling:.4f}, {self.n:,} questions"
+
+    def _sections(self) -> list[Section]:
+        tied = f"; {self.n_tied:,} tied" if self.n_tied else ""
+        mean = "" if self.mean_votes is None else f", {self.mean_votes:.3g} votes each"
+        said = "share of the voters who say what the answer says"
+        rows = [
+            ["agreement", f"{self.agreement:.4f}", said],
+            ["95% interval", str(self.wilson), "Wilson, rows taken as independent"],
+        ]
+        if self.image_interval is not None:
+            rows.append(describe_shared_images(self.image_interval))
+        rows.append(["ceiling", f"{self.ceiling:.4f}", "if every answer were that of the majority"])
+        if (voters := self.voters) is not None:
+            more = f" ({voters.n:,} questions with two votes or more)"
+            of = "" if voters.n == self.n else more
+            rows += [
+                ["a voter", f"{voters.one_another:.4f}", f"with another voter{of}"],
+                ["a voter", f"{voters.with_majority:.4f}", f"with most of the other voters{of}"],
+            ]
+        rows.append(["questions", f"{self.n:,}", f"with votes{mean}{tied}"])
+        return [[Table(rows, has_heading=False, title="agreement with the votes")]]
+
+
+@dataclass(frozen=True, repr=False)
+class ScoredAnswers(Score):
+    """The score of answers, with what it was counted by.
+
+    Attributes:
+        truth: what to call the truth; None where every first image was taken for the nearer one.
+        votes: the agreement with the people who were asked; None without votes.
+    """
+
+    truth: str | None = None
+    votes: VoteScore | None = None
+
+    @classmethod
+    def of(cls, score: Score, truth: str | None, votes: VoteScore | None) -> ScoredAnswers:
+        """Return a score with what it was counted by."""
+        values = {field.name: getattr(score, field.name) for field in fields(Score)}
+        return cls(**values, truth=truth, votes=votes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the score as JSON takes it, intervals as [low, high]."""
+        values = super().to_dict()
+        votes = values.pop("votes")
+        of_votes = {} if votes is None else {"votes": self.votes.to_dict()}
+        return {"truth": values.pop("truth")} | values | of_votes
+
+    def _sections(self) -> list[Section]:
+        first, *slices = super()._sections()
+        return [first, *(self.votes._sections() if self.votes else []), *slices]
 
 
 def score_votes(

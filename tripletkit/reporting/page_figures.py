@@ -112,7 +112,7 @@ def _add_history(section: FigureSection, name: str, view: ModelView) -> None:
 def _add_learning_curve(section: FigureSection, name: str, view: ModelView) -> None:
     recorded = view.model.record.learning_curve
     if recorded is not None:
-        curve = LearningCurve.from_json(recorded)
+        curve = LearningCurve.from_dict(recorded)
         section.add(name, curve.outlook, figures.draw_learning_curve, curve)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from tripletkit import defaults
 from tripletkit.data.outputs import OutputFile
@@ -15,6 +17,7 @@ from tripletkit.errors import ImageReadError
 from tripletkit.features.image_features import NamedFiles, load_collection, tell_collection
 from tripletkit.features.stores import Store, open_store
 from tripletkit.progress import Progress
+from tripletkit.results import Result, Section, Table
 from tripletkit.search.approximate import (
     ApproximateIndex,
     IndexOrigin,
@@ -182,6 +185,69 @@ def find_same(own: list[bytes | None], contents: list[bytes | None]) -> list:
         if content is not None:
             rows_of.setdefault(content, []).append(row)
     return [np.array(rows_of.get(content, []), dtype=np.int64) for content in own]
+
+
+@dataclass(frozen=True, repr=False)
+class NearestImages(Result):
+    """The images of a collection that are nearest to queries.
+
+    Attributes:
+        distance: by which embeddings are compared.
+        queries: for each query `query`, its name, and `neighbors`, nearest first: `rank`, `name`,
+            `distance`; with labels, also `label` and `same_label`.
+        recall: the share of true neighbours that an index found; None where it was not measured.
+    """
+
+    distance: str
+    queries: list[dict[str, Any]]
+    recall: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as JSON takes it."""
+        of_index = {} if self.recall is None else {"recall": self.recall}
+        return {"distance": self.distance, **of_index, "queries": self.queries}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table with a row for each neighbour of each query, nearest first.
+
+        Returns:
+            The columns query, rank (from 1), name and distance; with labels, also label and
+            same_label.
+        """
+        columns = ["query", "rank", "name", "distance"]
+        if self._has_labels:
+            columns += ["label", "same_label"]
+        rows = [
+            {"query": answer["query"], **neighbor}
+            for answer in self.queries
+            for neighbor in answer["neighbors"]
+        ]
+        return pd.DataFrame(rows, columns=columns)
+
+    @property
+    def _has_labels(self) -> bool:
+        return any("label" in answer for answer in self.queries)
+
+    def _summary(self) -> str:
+        n = sum(len(answer["neighbors"]) for answer in self.queries)
+        return f"{n:,} of {len(self.queries):,} queries, {self.distance} distance"
+
+    def _sections(self) -> list[Section]:
+        heading = ["query", "rank", "name", "distance"]
+        rows = [[*heading, "label", "same"] if self._has_labels else heading]
+        for answer in self.queries:
+            for neighbor in answer["neighbors"]:
+                row = [
+                    answer["query"],
+                    str(neighbor["rank"]),
+                    neighbor["name"],
+                    f"{neighbor['distance']:.4f}",
+                ]
+                if self._has_labels:
+                    same = {True: "yes", False: "no", None: ""}[neighbor["same_label"]]
+                    row += [neighbor["label"] or "", same]
+                rows.append(row)
+        return [[Table(rows, right=[1, 3])]]
 
 
 def list_neighbors(query: str, found: list[tuple[int, float]], names: list[str]) -> dict[str, Any]:

@@ -5,12 +5,15 @@ All of it works on integer rows: a file of five million triplets takes a minute.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from tripletkit import defaults
 from tripletkit.data.audit.cycles import Cycles, find_anchor_cycles, find_distance_cycles
@@ -28,6 +31,7 @@ from tripletkit.data.questions import (
 )
 from tripletkit.data.triplet_files import TripletScan
 from tripletkit.data.triplets import Triplets
+from tripletkit.results import Result, Section, Table
 
 
 @dataclass(frozen=True)
@@ -103,8 +107,8 @@ class Finding:
     count: int
 
 
-@dataclass(frozen=True)
-class Audit:
+@dataclass(frozen=True, repr=False)
+class Audit(Result):
     """What is known about one triplet file, alone and against others.
 
     Of a file of questions (B and C in chance order) nothing can be said about contradictions,
@@ -168,6 +172,61 @@ class Audit:
             if found
             if found.count
         ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as JSON takes it; the keys are the attributes, and `findings`."""
+        findings = [asdict(finding) for finding in self.findings()]
+        return asdict(self) | {"findings": findings}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table with a row for each finding: the columns kind, source and count."""
+        found = map(asdict, self.findings())
+        return pd.DataFrame(found, columns=["kind", "source", "count"])
+
+    def _summary(self) -> str:
+        n = len(self.findings())
+        kinds = (
+            f"{n} kinds of findings" if n > 1 else "one kind of findings" if n else "no findings"
+        )
+        return f"{self.n_triplets:,} triplets over {self.n_images:,} images, {kinds}"
+
+    def _sections(self) -> list[Section]:
+        parts = [
+            _show_triplets(self),
+            _show_names(self),
+            _show_consistency(self),
+            _show_pairs(self),
+        ]
+        if self.images:
+            parts.append(_show_images(self.images))
+        parts += [_show_overlap(overlap) for overlap in self.against]
+        lines = [
+            _line(_name_finding(finding, self), finding.count, "!") for finding in self.findings()
+        ]
+        return [*parts, ["Findings", *lines] if lines else ["No findings."]]
+
+    def _notebook_sections(self) -> list[Section]:
+        facts = [
+            ["triplets", f"{self.n_triplets:,}"],
+            ["distinct", f"{self.n_distinct:,}"],
+            ["images", f"{self.n_images:,}"],
+        ]
+        if self.pair_roles:
+            share = f"{self.pair_roles.memorable_share:.1%}"
+            facts.append(["triplets with a pair that recurs", share])
+        if self.judgements:
+            facts.append(
+                ["best accuracy anyone can have", f"{self.judgements.overall_ceiling:.1%}"]
+            )
+        if self.images:
+            facts.append(["images decoded", f"{self.images.n_read:,}"])
+        found = [
+            [_name_finding(finding, self), f"{finding.count:,}"] for finding in self.findings()
+        ]
+        verdict: Table | str = "No findings."
+        if found:
+            verdict = Table(found, right=[1], has_heading=False, title="Findings")
+        return [[Table(facts, right=[1], has_heading=False, title=self.source), verdict]]
 
 
 def audit_triplets(
@@ -339,3 +398,202 @@ def _components(graph: PairGraph) -> Components:
 
 def _shown(triplets: Triplets, row: int) -> str:
     return show_names(triplets.names, triplets.rows[row])
+
+
+# What each finding is called in the last lines.
+_FINDING_NAMES = {
+    "unreadable_lines": "lines that cannot be read",
+    "degenerate": "triplets that name one image twice",
+    "contradictions": "contradicted questions",
+    "anchor_cycles": "cycles of one anchor",
+    "distance_cycles": "cycles over all distances",
+    "unlocated_images": "names without exactly one image",
+    "unreadable_images": "images that cannot be decoded",
+    "shared_images": "images shared",
+    "shared_pairs": "pairs shared",
+    "shared_questions": "questions shared",
+    "same_content": "images shared under another name",
+    "look_alike": "pairs of images that look alike",
+}
+
+_LABEL_WIDTH = 46
+_NUMBER_WIDTH = 11
+_TEXT_WIDTH = 88
+
+
+def _name_finding(finding: Finding, audit: Audit) -> str:
+    where = "" if finding.source == audit.source else f" ({finding.source})"
+    return _FINDING_NAMES[finding.kind] + where
+
+
+def _show_triplets(audit: Audit) -> list[str]:
+    lines = [audit.source]
+    lines += _fault("lines that cannot be read", audit.unreadable_lines)
+    lines.append(_line("triplets", audit.n_triplets))
+    lines.append(_line("distinct", audit.n_distinct))
+    lines += _note("repeats of an earlier line", audit.repeated)
+    lines += _fault("degenerate: one image named twice", audit.degenerate)
+    if audit.degenerate.count:
+        lines += _text("Degenerate triplets have no answer to learn; they are left out below.")
+    return lines
+
+
+def _show_names(audit: Audit) -> list[str]:
+    usage = audit.usage
+    lines = [
+        "Images by name",
+        _line("images", audit.n_images),
+        _line("anchors among them", usage.n_anchors),
+        _line("times named: fewest", usage.minimum),
+        _line("             median", usage.median),
+        _line("             most", usage.maximum),
+        _line("named once only", usage.n_once),
+    ]
+    if usage.most_used:
+        lines += _text(f"Most named: {', '.join(usage.most_used)}.")
+    return lines
+
+
+def _show_consistency(audit: Audit) -> list[str]:
+    lines = ["Consistency"]
+    if audit.contradictions is None:
+        lines += _note("asked both ways: A B C and A C B", audit.mirrored)
+        return lines
+    lines += _fault("contradictions: A B C and A C B", audit.contradictions)
+    lines += _cycle_lines("preferences in a circle at one anchor", audit.anchor_cycles)
+    lines += _cycle_lines("circles over all compared distances", audit.distance_cycles)
+    if audit.contradictions.count or audit.distance_cycles.count:
+        lines += _text(
+            "Contradictions cannot both be right, and the distances of a circle (B before C, C "
+            "before D, D before B) cannot all hold, whatever the model. Look at the lines named, "
+            "or accept them as noise. If B and C are in chance order here, so that this is a "
+            "file of questions, nothing is wrong: pass `unanswered=True`."
+        )
+    if audit.judgements:
+        lines += _judgement_lines(audit.judgements)
+    return lines
+
+
+def _cycle_lines(label: str, cycles: CycleTally) -> list[str]:
+    lines = _fault(label, cycles)
+    if cycles.count:
+        lines.insert(1, _line("  triplets inside them", cycles.n_triplets))
+    return lines
+
+
+def _judgement_lines(judgements: Judgements) -> list[str]:
+    lines = [
+        _line("questions judged several times", judgements.n_questions),
+        _line("  judgements of these", judgements.n_judgements),
+        _share("  agreement of two of them", judgements.agreement),
+        _share("  best accuracy anyone can have on these", judgements.ceiling),
+        _share("  and on the whole file", judgements.overall_ceiling),
+    ]
+    if judgements.ceiling < 1:
+        lines += _text(
+            "Where judges disagree, the most that an answerer can get right is the majority: "
+            "read every accuracy against this ceiling, not against 100%."
+        )
+    return lines
+
+
+def _show_pairs(audit: Audit) -> list[str]:
+    components, roles = audit.components, audit.pair_roles
+    lines = ["Pairs"]
+    if roles:
+        lines += [
+            _line("pairs of images compared", roles.n_pairs),
+            _line("  always near", roles.n_near_only),
+            _line("  always far", roles.n_far_only),
+        ]
+        lines += _note("  near in one triplet, far in another", roles.both)
+        lines.append(_line("  in more than one triplet", roles.n_recurring))
+        lines.append(_share("triplets with such a pair", roles.memorable_share))
+    lines += [
+        _line("components (pairs linked by triplets)", components.count),
+        _line("  pairs in the largest", components.largest_pairs),
+        _line("  triplets in the largest", components.largest_triplets),
+    ]
+    if roles and roles.is_memorable:
+        lines += _text(_memory_warning(roles))
+    return lines
+
+
+def _memory_warning(roles: PairSummary) -> str:
+    both = f"only {roles.both.count:,} are" if roles.both.count else "none is"
+    return (
+        f"Of {roles.n_recurring:,} pairs that recur, {both} near in one triplet and far in "
+        "another. So a random validation split can be solved by remembering the names of pairs, "
+        "without looking at an image, and its score means little. Split with "
+        "`tripletkit split` by image (no image in common) or by component (no pair in common, "
+        "keeps every triplet)."
+    )
+
+
+def _show_images(images: ImageChecks) -> list[str]:
+    lines = ["Image files", _line("decoded", images.n_read)]
+    lines += _fault("names without exactly one image", images.unlocated)
+    lines += _fault("cannot be decoded", images.unreadable)
+    lines += _note("several frames or pages (the first is used)", images.several_frames)
+    lines += _note(f"tiny: below {defaults.TINY_SIDE_PX} pixels", images.tiny)
+    lines += _note(f"extreme: over {defaults.EXTREME_ASPECT} times as long as wide", images.extreme)
+    lines += _note("same content as another name", images.same_content)
+    lines += _note("pairs that look alike", images.look_alike)
+    if images.unlocated.count or images.unreadable.count:
+        lines += _text("Training and answering need these: mend them, or pass `skip_bad=True`.")
+    if images.same_content.count or images.look_alike.count:
+        lines += _text(
+            "The same image under two names can stand on both sides of a split. Give it one "
+            "name, or keep both names on one side."
+        )
+    return lines
+
+
+def _show_overlap(overlap: Overlap) -> list[str]:
+    lines = [f"Shared with {overlap.source}", _line("its triplets", overlap.n_triplets)]
+    lines += _fault("its lines that cannot be read", overlap.unreadable_lines)
+    lines += _fault("images in both", overlap.shared_images)
+    lines += _fault("pairs in both", overlap.shared_pairs)
+    lines += _fault("questions in both", overlap.shared_questions)
+    if overlap.same_content is not None:
+        lines += _fault("same content under another name", overlap.same_content)
+        lines += _fault("pairs of images that look alike", overlap.look_alike)
+    if overlap.shared_pairs.count:
+        lines += _text(
+            "Pairs in both can be answered from memory: do not take a score on one file after "
+            "training on the other for a measure of how new images will do."
+        )
+    elif overlap.shared_images.count:
+        lines += _text(
+            "No pair is shared, so nothing can be answered by remembering pairs; but the score "
+            "says how known images do in new questions, not how new images will do."
+        )
+    return lines
+
+
+def _line(label: str, number: float, mark: str = " ") -> str:
+    return f"  {mark} {label:<{_LABEL_WIDTH}}{number:>{_NUMBER_WIDTH},.10g}"
+
+
+def _share(label: str, share: float) -> str:
+    return f"    {label:<{_LABEL_WIDTH}}{share:>{_NUMBER_WIDTH}.1%}"
+
+
+def _fault(label: str, found: Tally | CycleTally) -> list[str]:
+    return _counted(label, found, "!" if found.count else " ")
+
+
+def _note(label: str, found: Tally) -> list[str]:
+    return _counted(label, found, " ")
+
+
+def _counted(label: str, found: Tally | CycleTally, mark: str) -> list[str]:
+    lines = [_line(label, found.count, mark)]
+    lines += [f"        {example}" for example in found.examples]
+    if found.examples and found.count > len(found.examples):
+        lines.append("        ...")
+    return lines
+
+
+def _text(text: str) -> list[str]:
+    return textwrap.wrap(text, _TEXT_WIDTH, initial_indent="    ", subsequent_indent="    ")

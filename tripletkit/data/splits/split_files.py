@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tripletkit.data.splits.policies import Split
 from tripletkit.data.triplet_files import write_triplets
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.unfinished import unfinished_files
+from tripletkit.results import Result, Section, Table
 
 
 def draw_truth(n_questions: int, seed: int) -> np.ndarray:
@@ -54,8 +55,8 @@ def write_questions(
         )
 
 
-@dataclass(frozen=True)
-class SplitPrice:
+@dataclass(frozen=True, repr=False)
+class SplitPrice(Result):
     """What a split keeps and drops.
 
     Attributes:
@@ -78,6 +79,42 @@ class SplitPrice:
     @property
     def n_triplets(self) -> int:
         return self.n_train + self.n_val + self.n_dropped
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers as JSON takes them."""
+        return asdict(self)
+
+    def _summary(self) -> str:
+        return (
+            f"{self.n_train:,} triplets for training, {self.n_val:,} for validation, "
+            f"{self.n_dropped:,} dropped"
+        )
+
+    def _sections(self) -> list[Section]:
+        (heading, *rows), note = self._rows()
+        lines = [
+            f"{label:<24}{n:>10}{share:>10}{images:>12}".rstrip()
+            for label, n, share, images in [heading, *rows]
+        ]
+        return [[*lines, note]]
+
+    def _notebook_sections(self) -> list[Section]:
+        rows, note = self._rows()
+        return [[Table(rows, right=[1, 2, 3]), note]]
+
+    def _rows(self) -> tuple[list[tuple[str, str, str, str]], str]:
+        rows = [("", "triplets", "share", "images")]
+        for label, n, n_images in (
+            ("kept for training", self.n_train, f"{self.n_train_images:,}"),
+            ("kept for validation", self.n_val, f"{self.n_val_images:,}"),
+            ("dropped", self.n_dropped, ""),
+        ):
+            rows.append((label, f"{n:,}", f"{n / self.n_triplets:.2%}", n_images))
+        rows.append(("on both sides", "", "", f"{self.n_shared_images:,}"))
+        return rows, (
+            f"An accuracy of {defaults.EXPECTED_ACCURACY:.0%} on this validation set is known to "
+            f"±{100 * self.half_width:.1f} points at best (95%, Wilson)."
+        )
 
 
 def price_split(triplets: Triplets, split: Split) -> SplitPrice:

@@ -1,0 +1,137 @@
+"""How results show themselves: as text, as HTML in a notebook, in a line, and as JSON values.
+
+A result says once what there is to see, as tables and sentences; its text and its HTML are made
+of these. Nothing here is imported that takes time, so that help does not wait for it.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+_CELL = "text-align:{};padding:2px 10px;white-space:nowrap"
+# In a notebook a long list of sentences or rows is cut, or nobody would scroll past it.
+_MOST_ROWS = 20
+
+
+@dataclass(frozen=True)
+class Table:
+    """Texts in rows and columns.
+
+    Attributes:
+        rows: texts, the same number in each row.
+        right: indices of the columns to align to the right, such as numbers.
+        has_heading: the first row is one.
+        title: a line above it; empty for none.
+    """
+
+    rows: Sequence[Sequence[str]]
+    right: Collection[int] = ()
+    has_heading: bool = True
+    title: str = ""
+
+    def __str__(self) -> str:
+        text = align_columns(self.rows, self.right)
+        return f"{self.title}\n{text}" if self.title else text
+
+    def to_html(self) -> str:
+        """Return it as HTML that takes its colors from the page around it."""
+        lines = []
+        n_shown = _MOST_ROWS + self.has_heading
+        for number, row in enumerate(self.rows[:n_shown]):
+            tag = "th" if self.has_heading and number == 0 else "td"
+            lines.append(
+                "".join(
+                    f"<{tag} style='{_CELL.format('right' if column in self.right else 'left')}'>"
+                    f"{html.escape(text.strip())}</{tag}>"
+                    for column, text in enumerate(row)
+                )
+            )
+        body = "".join(f"<tr>{line}</tr>" for line in lines)
+        more = len(self.rows) - n_shown
+        note = f"<div>... and {more:,} rows more</div>" if more > 0 else ""
+        title = f"<div><strong>{html.escape(self.title.strip())}</strong></div>" * bool(self.title)
+        return f"{title}<table style='margin:2px 0 6px'>{body}</table>{note}"
+
+
+# One below the other, without a blank line between them in text.
+Section = Sequence[Table | str]
+
+
+class Result:
+    """What a public function gives: it shows itself on a terminal, in a notebook and as JSON.
+
+    `str()` is what the command of the same name prints, `to_dict()` what it prints with `--json`.
+    """
+
+    def _sections(self) -> Sequence[Section]:
+        """Return what there is to see, in parts that a blank line stands between in text."""
+        raise NotImplementedError
+
+    def _notebook_sections(self) -> Sequence[Section]:
+        """Return what a notebook shows, where that is other than the text."""
+        return self._sections()
+
+    def _summary(self) -> str:
+        """Return what matters most, in a few words."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return "\n\n".join("\n".join(map(str, section)) for section in self._sections())
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self._summary()}>"
+
+    def _repr_html_(self) -> str:
+        """Return it as a small table or card, for notebooks."""
+        parts = [
+            part.to_html() if isinstance(part, Table) else f"<div>{html.escape(part)}</div>"
+            for section in self._notebook_sections()
+            for part in section
+            if part
+        ]
+        return f"<div>{''.join(parts)}</div>"
+
+
+def align_columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
+    """Join rows of texts to lines with columns two blanks apart.
+
+    Args:
+        rows: texts, the same number in each row.
+        right: indices of the columns to align to the right, such as numbers.
+    Example:
+        >>> print(align_columns([["right", "90"], ["wrong", "7"]], right=[1]))
+        right  90
+        wrong   7
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            text.rjust(width) if column in right else text.ljust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def show_count(count: float) -> str:
+    """Return a count with thousands marked; half rows keep their half."""
+    return f"{count:,.0f}" if count == int(count) else f"{count:,.1f}"
+
+
+def plain_values(value: Any) -> Any:
+    """Return what JSON can hold: records by field, intervals as their ends, None for NaN."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: plain_values(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_values(each) for each in value]
+    if hasattr(value, "to_list"):
+        return value.to_list()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain_values(getattr(value, field.name)) for field in fields(value)}
+    return value

@@ -1,1 +1,0 @@
-"""Results as lines of text, as a terminal or a notebook shows them."""
