@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,12 @@ from tripletkit.features.exported_networks import FOLDER_NAME, load_network_func
 INTEGRATION = {"start_tripletkit", "browser"}
 COLOURS = ["red", "lime", "blue", "yellow", "black", "magenta"]
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+def pytest_configure() -> None:
+    """Take Ctrl-C back where a shell ignores it in the background: processes inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
