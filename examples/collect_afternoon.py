@@ -29,8 +29,8 @@ from tripletkit.collecting.database import GivenAnswer, JudgementDatabase
 from tripletkit.data.folder import list_images
 from tripletkit.data.labels import read_labels
 from tripletkit.data.splits.split_files import draw_truth, write_questions
-from tripletkit.features.encoders import choose_source
-from tripletkit.features.image_features import find_files, load_collection
+from tripletkit.features.encoder import open_encoder
+from tripletkit.features.image_features import find_files
 from tripletkit.features.store import FeatureStore
 
 JUDGES = ("anna", "ben", "carla", "deniz", "emil")
@@ -78,7 +78,7 @@ def main() -> None:
     asker = Asker(database, numbers.values(), AskingSettings(options.questions, seed=options.seed))
     files = find_files(asked, [str(options.images)] * len(asked), options.images)
     with FeatureStore() as store:
-        features = load_collection(files, choose_source([options.backbone], {}), store).features
+        features = open_encoder([options.backbone]).encode(files, store, tell=False)
     task = TrainerTask(database.path, numbers, lambda: features, options.ask, options.seed)
     judges = [database.add_judge(name) for name in JUDGES]
     due = defaults.FIRST_RANDOM

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw
 from tripletkit import defaults
 from tripletkit.cli.main import tripletkit
 from tripletkit.features.backbones import Backbone
-from tripletkit.features.encoders import choose_source
+from tripletkit.features.encoder import open_encoder
 from tripletkit.features.exported_networks import FOLDER_NAME, load_network_function
 
 # Fixtures that start processes or browsers.
@@ -223,7 +223,7 @@ def tiny_networks(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) 
         tiny.register_other()
         for name in (tiny.NAME, tiny.OTHER_NAME):
             for depth in ("last", "all"):
-                (parts,) = choose_source([name], depth=depth).networks
+                (parts,) = open_encoder([name], depth=depth).networks
                 load_network_function(parts, folder)(blank)
         tiny.unregister()
     return folder / FOLDER_NAME

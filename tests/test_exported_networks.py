@@ -17,7 +17,7 @@ from tripletkit import defaults
 from tripletkit.errors import ExportError, NetworkFileError
 from tripletkit.features import exported_networks, onnx_writer
 from tripletkit.features.backbones import Preprocessing
-from tripletkit.features.encoders import choose_source
+from tripletkit.features.encoder import open_encoder
 from tripletkit.features.exported_networks import (
     load_network_function,
     relative_difference,
@@ -37,7 +37,7 @@ def pixels():
 
 @pytest.fixture
 def parts(tiny_backbone):
-    return choose_source(["tiny"], depth="all").parts
+    return open_encoder(["tiny"], depth="all").parts
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_neighbours_change_no_bit(load, pixels):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficientnet-lite0", "efficientnet-lite2"])
 def test_neighbours_change_no_bit_of_a_real_network(name, tmp_path):
-    parts = choose_source([name], depth="all").parts
+    parts = open_encoder([name], depth="all").parts
     side = parts[0].backbone.input_size_px
     images = np.random.default_rng(0).integers(0, 256, (SIZE, side, side, 3), dtype=np.uint8)
     compute = load_network_function(parts, tmp_path)

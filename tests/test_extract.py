@@ -16,14 +16,14 @@ from PIL import Image
 from tripletkit import defaults
 from tripletkit.errors import ImageNameError, ImageReadError, StoreError, StoreWarning
 from tripletkit.features import contents, extract
-from tripletkit.features.encoders import FeaturePart, FeatureSource, choose_source
+from tripletkit.features.encoder import Encoder, open_encoder
 from tripletkit.features.extract import extract_features
 from tripletkit.features.fast_graph import make_feature_function
+from tripletkit.features.feature_parts import FeaturePart
 from tripletkit.features.image_features import (
     NamedFiles,
     find_files,
     find_same_images,
-    load_collection,
 )
 from tripletkit.features.image_views import VIEW_SETS
 from tripletkit.features.store import FeatureSpace, FeatureStore, clear_store
@@ -271,9 +271,9 @@ def collect(tiny_backbone, space, tiny_weights, tmp_path, toy_competition):
     def collect(names, skip_bad=False, find_weights=lambda: tiny_weights):
         places = [f"t.txt:{number}" for number in range(1, len(names) + 1)]
         files = find_files(names, places, toy_competition.images, skip_bad=skip_bad)
-        source = FeatureSource((FeaturePart(tiny_backbone, space.facts, find_weights),))
+        source = Encoder((FeaturePart(tiny_backbone, space.facts, find_weights),))
         with FeatureStore(tmp_path / "store") as store:
-            return load_collection(files, source, store, skip_bad=skip_bad)
+            return source.load(files, store, skip_bad=skip_bad)
 
     return collect
 
@@ -421,16 +421,16 @@ def test_a_content_is_hashed_once_for_all_that_asks_for_it(
         return original(path)
 
     monkeypatch.setattr(contents, "_hash_or_error", count)
-    source = choose_source(["tiny"], {"tiny": tiny_weights})
+    source = open_encoder(["tiny"], weights={"tiny": tiny_weights})
     with FeatureStore(tmp_path / "store") as store:
         queries, others = (find_files(part, part, folder) for part in (names[:1], names[1:]))
         queries.contents(store), others.contents(store)
         files = queries.joined(others)
         assert find_same_images(files, store).tolist() == [0, 1, 0]
-        collection = load_collection(files, source, store)
+        collection = source.load(files, store)
         # Two names of one image are one image, whose features are counted once.
         assert (collection.n_computed, collection.n_stored) == (2, 0)
-        again = load_collection(files, source, store)
+        again = source.load(files, store)
         assert (again.n_computed, again.n_stored) == (0, 2)
     assert sorted(hashed) == names
 

@@ -17,7 +17,7 @@ from model_records import make_record
 
 from tripletkit.data import unfinished
 from tripletkit.errors import BackboneError, ModelFolderError, OutputError, WeightsError
-from tripletkit.features.encoders import choose_source
+from tripletkit.features.encoder import open_encoder
 from tripletkit.features.store import FeatureSpace
 from tripletkit.features.trained_weights import build_backbone, write_random_weights
 from tripletkit.model import model_folder as artifact
@@ -36,7 +36,7 @@ HISTORY = [{"epoch": 1, "loss": 0.5, "val_accuracy": float("nan")}]
 
 @pytest.fixture
 def record(tiny_backbone, tiny_weights):
-    return make_record(choose_source(["tiny"]), images="/somewhere/Bilder/é")
+    return make_record(open_encoder(["tiny"]), images="/somewhere/Bilder/é")
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def change_record(path, change):
 def test_a_model_comes_back_as_it_was_saved(model_path, head, record, tiny_backbone):
     model = load_model(model_path)
     assert replace(model.record, files={}) == record
-    (part,) = model.find_source().parts
+    (part,) = model.open_encoder().parts
     assert part.backbone == tiny_backbone
     assert (model.distance, model.image_folder) == ("l2", Path("/somewhere/Bilder/é"))
     features = np.random.default_rng(0).normal(size=(5, 24)).astype(np.float32)
@@ -96,7 +96,7 @@ def test_a_model_of_another_image_size_comes_back(tmp_path, head, record, tiny_b
     facts = record.features | larger.facts()
     save_model(tmp_path / "m", head, HISTORY, replace(record, features=facts))
     model = load_model(tmp_path / "m")
-    (part,) = model.find_source().parts
+    (part,) = model.open_encoder().parts
     assert part.backbone == larger != tiny_backbone
     assert part.space != FeatureSpace(record.features, 24)
 
@@ -365,7 +365,7 @@ def test_a_name_of_full_length_can_be_written(tmp_path, head, record):
 
 
 def find_weights(path, given=None):
-    (part,) = load_model(path).find_source(given and {None: given}).parts
+    (part,) = load_model(path).open_encoder(given and {None: given}).parts
     return part.find_weights()
 
 
@@ -391,7 +391,7 @@ def test_a_weights_file_that_is_gone_is_asked_for(tmp_path, head, record, tiny_w
 def test_a_backbone_that_is_not_registered_is_named(model_path):
     change_record(model_path, lambda whole: whole["features"].update(backbone="resnet51"))
     with pytest.raises(BackboneError, match='Did you mean "resnet50"'):
-        load_model(model_path).find_source()
+        load_model(model_path).open_encoder()
 
 
 def test_a_copy_is_the_same_model_and_replaces_only_what_it_may(model_path, head, record, tmp_path):

@@ -14,10 +14,9 @@ from model_records import make_record
 from tripletkit.data.images import read_pixels
 from tripletkit.data.outputs import Outputs
 from tripletkit.errors import OutputError
-from tripletkit.features.encoders import choose_source
+from tripletkit.features.encoder import open_encoder
 from tripletkit.features.fast_graph import make_feature_function
-from tripletkit.features.image_features import find_files, load_collection
-from tripletkit.features.image_views import choose_views
+from tripletkit.features.image_features import find_files
 from tripletkit.features.store import FeatureStore
 from tripletkit.model import export
 from tripletkit.model.embedding import embed
@@ -57,7 +56,7 @@ def head():
 
 @pytest.fixture
 def model(tmp_path, head, tiny_backbone, tiny_weights):
-    save_model(tmp_path / "m", head, [], make_record(choose_source(["tiny"])))
+    save_model(tmp_path / "m", head, [], make_record(open_encoder(["tiny"])))
     return load_model(tmp_path / "m")
 
 
@@ -78,7 +77,7 @@ def test_exported_files_need_only_keras_and_give_the_same_embeddings(
     model, tiny_weights, embeddings, pixels, tmp_path
 ):
     folder = tmp_path / "exported"
-    written = export_networks(model, folder, model.find_source())
+    written = export_networks(model, folder, model.open_encoder())
     check_export_folder(folder, Outputs(overwrite=True))
     assert written == [folder / "encoder.keras", folder / "triplet_network.keras"]
     assert sorted(folder.iterdir()) == written
@@ -117,18 +116,18 @@ def test_exported_files_need_only_keras_and_give_the_same_embeddings(
 def test_a_network_of_several_backbones_and_views_gives_the_embeddings_of_predict(
     other_backbone, toy_competition, tmp_path, names, views, inputs
 ):
-    source = choose_source(names, views=choose_views(views.split(",")))
+    source = open_encoder(names, views=views.split(","))
     head = build_head(source.n_features, 8, 3, 0.5)
     save_model(tmp_path / "m", head, [], make_record(source))
     model = load_model(tmp_path / "m")
-    export_networks(model, tmp_path / "exported", model.find_source())
+    export_networks(model, tmp_path / "exported", model.open_encoder())
     encoder = keras.saving.load_model(tmp_path / "exported" / "encoder.keras", safe_mode=True)
     assert [tensor.name for tensor in encoder.inputs] == inputs
 
     images = [f"p{number:02}.png" for number in range(N_IMAGES)]
     files = find_files(images, images, toy_competition.images)
     with FeatureStore(tmp_path / "store") as store:
-        features = load_collection(files, source, store).features
+        features = source.load(files, store).features
     forms = [
         np.stack([read_pixels(path, tensor.shape[1], how_of(tensor.name)) for path in files.paths])
         for tensor in encoder.inputs
@@ -214,6 +213,6 @@ def test_a_failing_export_keeps_the_old_file(model, tiny_weights, tmp_path, monk
 
     monkeypatch.setattr(keras.Model, "save", fail)
     with pytest.raises(OutputError, match="exported: cannot be written: No space left"):
-        export_networks(model, folder, model.find_source())
+        export_networks(model, folder, model.open_encoder())
     assert [path.name for path in folder.iterdir()] == ["encoder.keras"]
     assert (folder / export.ENCODER_FILE).read_text() == "old"

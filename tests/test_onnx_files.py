@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -18,10 +19,9 @@ from tripletkit.errors import (
     ViewError,
     WeightsError,
 )
-from tripletkit.features.encoders import FeatureSource, choose_source
+from tripletkit.features.encoder import EncoderRecord, open_encoder, open_recorded_encoder
 from tripletkit.features.exported_networks import load_network_function
-from tripletkit.features.image_features import find_files, load_collection
-from tripletkit.features.image_views import VIEW_SETS
+from tripletkit.features.image_features import find_files
 from tripletkit.features.onnx_files import network_sha256, open_network_file
 from tripletkit.features.store import FeatureStore
 
@@ -49,7 +49,7 @@ def path(transformer, tmp_path):
 
 
 def compute(path, tmp_path, **options):
-    source = choose_source([str(path)], preprocess=options.pop("preprocess", HOW), **options)
+    source = open_encoder([str(path)], preprocess=options.pop("preprocess", HOW), **options)
     return load_network_function(source.parts, tmp_path)(PIXELS)
 
 
@@ -182,7 +182,7 @@ def test_an_image_size_that_does_not_fit_is_refused(path):
     with pytest.raises(PreprocessingError, match=r"images of 32 pixels .nhwc. to fit its input"):
         open_network_file(path, f"{HOW},layout=nhwc")
     with pytest.raises(BackboneError, match="expected images of 32 pixels"):
-        choose_source(
+        open_encoder(
             [str(path)], size_px=64, preprocess=HOW, backbone_output="last_hidden_state:cls"
         )
 
@@ -234,7 +234,7 @@ def test_a_file_that_is_not_onnx_is_refused(tmp_path, content):
     with pytest.raises(NetworkFileError, match=r"x.onnx: expected an ONNX file"):
         open_network_file(path, HOW)
     with pytest.raises(BackboneError, match=r"gone.onnx: expected an ONNX file, there is none"):
-        choose_source([str(tmp_path / "gone.onnx")])
+        open_encoder([str(tmp_path / "gone.onnx")])
 
 
 def test_data_in_other_files_is_part_of_the_identity(transformer, tmp_path):
@@ -256,40 +256,36 @@ def load(toy_competition, tmp_path):
         names = [f"p{number:02}.png" for number in range(10)]
         files = find_files(names, names, toy_competition.images)
         with FeatureStore(tmp_path / "store") as store:
-            return load_collection(files, source, store)
+            return source.load(files, store)
 
     return load
 
 
 def test_stored_features_need_no_file(path, load, tmp_path):
-    source = choose_source([str(path)], preprocess=HOW, backbone_output="last_hidden_state:cls")
+    source = open_encoder([str(path)], preprocess=HOW, backbone_output="last_hidden_state:cls")
     features = load(source).features
     assert np.isfinite(features).all()
-    record = json.loads(json.dumps(source.facts)), source.weights_files
-    again = FeatureSource.of_record(*record, tmp_path / "m")
+    record = EncoderRecord(**json.loads(json.dumps(dataclasses.asdict(source.record))))
+    again = open_recorded_encoder(record, tmp_path / "m")
     assert again.facts == source.facts
     assert again.parts[0].backbone == source.parts[0].backbone
     moved = path.rename(tmp_path / "moved.onnx")
     np.testing.assert_array_equal(load(again).features, features)
     assert load(again).n_computed == 0
     # The same file under another name is the same encoder.
-    renamed = choose_source([str(moved)], preprocess=HOW, backbone_output="last_hidden_state:cls")
+    renamed = open_encoder([str(moved)], preprocess=HOW, backbone_output="last_hidden_state:cls")
     assert renamed.fingerprint == source.fingerprint
     assert (
-        FeatureSource.of_record(*record, tmp_path / "m", given={None: moved})
-        .parts[0]
-        .find_weights()
+        open_recorded_encoder(record, tmp_path / "m", weights={None: moved}).parts[0].find_weights()
     )
     moved.write_bytes(moved.read_bytes() + b"\n")
     with pytest.raises((WeightsError, NetworkFileError)):
-        FeatureSource.of_record(*record, tmp_path / "m", given={None: moved}).parts[
-            0
-        ].find_weights()
+        open_recorded_encoder(record, tmp_path / "m", weights={None: moved}).parts[0].find_weights()
 
 
 def test_every_fact_makes_other_features(path):
     facts = {
-        choose_source([str(path)], preprocess=how, backbone_output=output).fingerprint
+        open_encoder([str(path)], preprocess=how, backbone_output=output).fingerprint
         for how in (
             HOW,
             HOW.replace("bicubic", "bilinear"),
@@ -306,11 +302,11 @@ def test_every_fact_makes_other_features(path):
 def test_crops_of_an_encoder_that_crops_itself_are_refused(path):
     how = HOW.replace("size=32", "size=40,crop=32")
     options = {"preprocess": how, "backbone_output": "last_hidden_state:cls"}
-    choose_source([str(path)], views=VIEW_SETS["flip"], **options)
+    open_encoder([str(path)], views=["flip"], **options)
     with pytest.raises(ViewError, match="its preprocessing cuts the middle itself"):
-        choose_source([str(path)], views=VIEW_SETS["five-crop"], **options)
+        open_encoder([str(path)], views=["five-crop"], **options)
 
 
 def test_what_is_for_files_is_refused_for_registered_backbones(tiny_backbone):
     with pytest.raises(BackboneError, match="are for encoders from ONNX files"):
-        choose_source(["tiny"], preprocess=HOW)
+        open_encoder(["tiny"], preprocess=HOW)

@@ -122,11 +122,10 @@ def test_too_long_an_image_is_refused(visitor, monkeypatch, app):
 def test_features_that_were_given_are_refused(models):
     from types import SimpleNamespace
 
-    from tripletkit.features.given_features import GivenSource
+    from tripletkit.features.encoder import Encoder
     from tripletkit.reporting.served import QuerySearch
 
-    encoder = SimpleNamespace(source=GivenSource(4, None))
-    model = SimpleNamespace(name="m", view=SimpleNamespace(encoder=encoder))
+    model = SimpleNamespace(name="m", view=SimpleNamespace(encoder=Encoder(n_given=4)))
     with pytest.raises(SettingsError, match="a new image has none"):
         QuerySearch([model])
 

@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import numpy as np
 
+from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.evaluation.classification import (
     Classification,
     Confusion,
     classify_embeddings,
 )
-from tripletkit.evaluation.distances import FROZEN_DISTANCE
-from tripletkit.features.image_features import Collection
+from tripletkit.features.encoder import Encoder
 from tripletkit.features.labelled_images import LabelledImages
-from tripletkit.search.models import Encoder
 
 TRAINED, FROZEN = "trained embeddings", "frozen features"
 
 
 def classify_held_out(
-    found: LabelledImages, is_query: np.ndarray, collection: Collection, encoder: Encoder, k: int
+    found: LabelledImages, is_query: np.ndarray, features: np.ndarray, encoder: Encoder, k: int
 ) -> Classification:
     """Say the classes of held-out images by those of all others.
 
     Args:
         found: the images.
         is_query: `(n_names,)` bool, which are held out.
-        collection: their features.
+        features: of all names, `(n_names, n_features)`; a row of NaN where there are none.
         encoder: that the features are of.
         k: neighbours that vote.
     """
-    labelled = found.images[collection.is_usable()[found.images]]
+    labelled = found.images[np.isfinite(features[found.images, 0])]
     queries, reference = labelled[is_query[labelled]], labelled[~is_query[labelled]]
-    spaces = {FROZEN: (collection.features, FROZEN_DISTANCE)}
-    if encoder.model is not None:
-        spaces = {TRAINED: (encoder.encode(collection.features), encoder.distance)} | spaces
+    spaces = {FROZEN: (features, FROZEN_DISTANCE)}
+    if encoder.head is not None:
+        spaces = {TRAINED: (encoder.embed(features), encoder.distance)} | spaces
     of_image = found.labels.of_image
     scores = {
         name: classify_embeddings(

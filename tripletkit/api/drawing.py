@@ -13,7 +13,8 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.data.label_triplets import Difficulty, draw_triplets
 from tripletkit.evaluation.distances import candidate_measure
-from tripletkit.features.image_features import open_collection, warn_of_missing
+from tripletkit.features.encoder import Encoder
+from tripletkit.features.image_features import warn_of_missing
 from tripletkit.features.labelled_images import (
     LabelledImages,
     read_labelled,
@@ -21,7 +22,6 @@ from tripletkit.features.labelled_images import (
 )
 from tripletkit.features.stores import open_store
 from tripletkit.progress import Progress
-from tripletkit.search.models import Encoder
 
 logger = logging.getLogger("tripletkit")
 
@@ -79,12 +79,9 @@ def draw_from_labels(
     if make_encoder is not None:
         encoder = make_encoder()
         with open_store(cache) as store:
-            collection = open_collection(
-                found.files, encoder.source, store, skip_bad=skip_bad, progress=progress
-            )
-        embeddings = encoder.encode(collection.features)
+            embeddings = encoder.encode(found.files, store, skip_bad=skip_bad, progress=progress)
         difficulty = Difficulty(is_hard, candidate_measure(embeddings, encoder.distance))
-        labelled = labelled[collection.is_usable()[labelled]]
+        labelled = labelled[np.isfinite(embeddings[labelled, 0])]
     else:
         warn_of_missing(found.files)
     tell_singleton_classes(found.labels, labelled)

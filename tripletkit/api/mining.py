@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tripletkit.errors import DataWarning, TripletFileError
-from tripletkit.features.image_features import open_collection
 from tripletkit.features.stores import open_store
 from tripletkit.progress import Stages, no_stages
 from tripletkit.results import Result, Section, Table
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
 
     from tripletkit.data.outputs import OutputFile, Outputs
     from tripletkit.evaluation.classification import ClassDistances, DistanceDistribution
-    from tripletkit.features.image_features import Collection, NamedFiles
-    from tripletkit.search.models import Encoder
+    from tripletkit.features.encoder import Encoder
+    from tripletkit.features.image_features import NamedFiles
     from tripletkit.search.offline_mining import Cut, MinedImages
 
 logger = logging.getLogger("tripletkit")
@@ -148,6 +147,8 @@ def mine_classes(
     stages: Stages = no_stages,
 ) -> Mined:
     """Mine hard images; names of one image count as one."""
+    import numpy as np
+
     from tripletkit.evaluation.classification import ClassDistances, measure_distribution
     from tripletkit.features.labelled_images import read_labelled, tell_singleton_classes
     from tripletkit.search.offline_mining import find_cuts, mine_images
@@ -160,11 +161,11 @@ def mine_classes(
         follow_outside=find["follow_outside"],
     )
     encoder = make_encoder()
-    collection = _open(found.files, encoder, cache, stages, skip_bad=find["skip_bad"])
-    kept = found.images[collection.is_usable()[found.images]]
+    vectors = _encode(found.files, encoder, cache, stages, skip_bad=find["skip_bad"])
+    kept = found.images[np.isfinite(vectors[found.images, 0])]
     tell_singleton_classes(found.labels, kept)
     names = [found.files.names[image] for image in kept]
-    embeddings = encoder.encode(collection.features[kept])
+    embeddings = vectors[kept]
     of_classes = ClassDistances(embeddings, found.labels.of_image[kept], encoder.distance)
     distribution = measure_distribution(of_classes, stages("distances"))
     cuts = find_cuts(distribution, *quantiles)
@@ -182,13 +183,11 @@ def mine_classes(
     return Mined(table, names, mined.triplets(), draw, summary)
 
 
-def _open(
+def _encode(
     files: NamedFiles, encoder: Encoder, cache: Path | None, stages: Stages, *, skip_bad: bool
-) -> Collection:
+) -> np.ndarray:
     with open_store(cache) as store:
-        return open_collection(
-            files, encoder.source, store, skip_bad=skip_bad, progress=stages("features")
-        )
+        return encoder.encode(files, store, skip_bad=skip_bad, progress=stages("features"))
 
 
 def _list_images(mined: MinedImages, names: Sequence[str]) -> pd.DataFrame:
@@ -248,8 +247,7 @@ def mine_triplets(
         asked = asked.take(~asked.is_degenerate())
     files = find_files(asked.names, asked.first_places(), images, **find)
     encoder = make_encoder()
-    collection = _open(files, encoder, cache, stages, skip_bad=find["skip_bad"])
-    embeddings = encoder.encode(collection.features)
+    embeddings = _encode(files, encoder, cache, stages, skip_bad=find["skip_bad"])
     distances = triplet_distances(embeddings, asked.rows, encoder.distance)
     margins = distances[:, 1] - distances[:, 0]
     hardest = hardest_triplets(margins, keep)

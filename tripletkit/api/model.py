@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,14 +29,13 @@ from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.pooled import PooledValidation
 from tripletkit.evaluation.validation import Validation
-from tripletkit.features.given_features import GivenSource
-from tripletkit.features.image_features import NamedFiles, all_given, find_files, open_collection
+from tripletkit.features.encoder import Encoder, open_collection
+from tripletkit.features.image_features import NamedFiles, all_given, find_files
 from tripletkit.features.stores import open_store
 from tripletkit.model.model_folder import ModelFolder, copy_model
 from tripletkit.model.record import ModelRecord
 from tripletkit.progress import Progress
 from tripletkit.search.exact import find_neighbors
-from tripletkit.search.models import Encoder
 
 
 class Model:
@@ -54,11 +54,13 @@ class Model:
         self,
         encoder: Encoder,
         *,
+        folder: ModelFolder | None = None,
         images: Path | None = None,
         cache: Path | None = None,
         scratch: TemporaryDirectory[str] | None = None,
     ) -> None:
         self._encoder = encoder
+        self._folder = folder
         self._images = images
         self._cache = cache
         # A model that was not saved lives as long as this does.
@@ -77,19 +79,19 @@ class Model:
     @property
     def path(self) -> Path | None:
         """Its folder; None without a training, or before `save`."""
-        if self._encoder.model is None or self._scratch is not None:
+        if self._folder is None or self._scratch is not None:
             return None
-        return self._encoder.model.path
+        return self._folder.path
 
     @property
     def folder(self) -> ModelFolder | None:
         """Its files; None without a training."""
-        return self._encoder.model
+        return self._folder
 
     @property
     def record(self) -> ModelRecord | None:
         """All that is known of how it came to be, as in `model.json`; None without a training."""
-        return None if self._encoder.model is None else self._encoder.model.record
+        return None if self._folder is None else self._folder.record
 
     @property
     def validation(self) -> Validation | PooledValidation | None:
@@ -103,13 +105,13 @@ class Model:
     @property
     def history(self) -> pd.DataFrame | None:
         """Table of the epochs; None without a training."""
-        return None if self._encoder.model is None else self._encoder.model.read_history()
+        return None if self._folder is None else self._folder.read_history()
 
     @property
     def frozen(self) -> Model:
         """The same without the trained head: the features of its backbone, compared by cosine."""
         return Model(
-            Encoder(self._encoder.source),
+            self._encoder.frozen,
             images=self._images,
             cache=self._cache,
             scratch=self._scratch,
@@ -152,7 +154,7 @@ class Model:
         )
         features = self._read_features(files, skip_bad=skip_bad, progress=progress)
         self._warn_of_shift(features)
-        vectors = self._encoder.encode(features)
+        vectors = self._encoder.embed(features)
         margins = triplet_margins(vectors, triplets.rows, self.distance)
         answers = Answers.from_margins(margins, triplets, triplets.source)
         _warn_of_undecided(answers)
@@ -191,7 +193,7 @@ class Model:
             else open_images(images, names, skip_bad=skip_bad, follow_outside=follow_outside)
         ) as files:
             features = self._read_features(files, skip_bad=skip_bad, progress=progress)
-            vectors = self._encoder.encode(features)
+            vectors = self._encoder.embed(features)
             with open_store(self._cache) as store:
                 contents = files.contents(store).hashes
         kept = np.flatnonzero(np.isfinite(vectors).all(axis=1)).tolist()
@@ -251,26 +253,30 @@ class Model:
             ModelFolderError: if nothing was trained.
             OutputError: if it cannot be written, or would replace something it may not.
         """
-        if self._encoder.model is None:
+        if self._folder is None:
             raise ModelFolderError("expected a trained model, a backbone alone is not saved")
         Outputs(image_folders=[self.images], overwrite=overwrite).folder(Path(path))
-        saved = copy_model(self._encoder.model, Path(path), overwrite=overwrite)
-        source = saved.find_source() if saved.has_own_backbone else self._encoder.source
-        self._encoder = Encoder(source, saved)
+        saved = copy_model(self._folder, Path(path), overwrite=overwrite)
+        self._encoder = (
+            saved.open_encoder()
+            if saved.has_own_backbone
+            else replace(self._encoder, head=saved.head)
+        )
+        self._folder = saved
         self._scratch = None
 
     def __repr__(self) -> str:
-        return f"<{describe_model(self._encoder, self.path)}>"
+        return f"<{describe_model(self._encoder, self._folder, self.path)}>"
 
     def _repr_html_(self) -> str:
         """Return what it is with a few of its images, for notebooks."""
-        return draw_card(self._encoder, self.path)
+        return draw_card(self._encoder, self._folder, self.path)
 
     def _image_folder(self, images: PathLike | None) -> Path | None:
         """Return where images are; None where given features take their place."""
         if images is not None:
             return Path(images)
-        if isinstance(self._encoder.source, GivenSource):
+        if self._encoder.is_given:
             return None
         if self.images is None:
             raise SettingsError(
@@ -289,25 +295,24 @@ class Model:
         Raises:
             SettingsError: if there are none at hand.
         """
-        source = self._encoder.source
-        if not isinstance(source, GivenSource) or source.given is None:
+        given = self._encoder.given
+        if given is None:
             raise SettingsError(
                 "features", "the model is of given features: say where they are with `features`"
             )
-        return all_given(source.given)
+        return all_given(given)
 
     def _read_features(
         self, files: NamedFiles, *, skip_bad: bool, progress: Progress | None
     ) -> np.ndarray:
         with open_store(self._cache) as store:
             collection = open_collection(
-                files, self._encoder.source, store, skip_bad=skip_bad, progress=progress
+                files, self._encoder, store, skip_bad=skip_bad, progress=progress
             )
         return collection.features
 
     def _warn_of_shift(self, features: np.ndarray) -> None:
-        model = self._encoder.model
-        if model is None or (detector := model.read_shift_detector()) is None:
+        if self._folder is None or (detector := self._folder.read_shift_detector()) is None:
             return
         if (shift := detector.describe(features)) is not None:
             warnings.warn(

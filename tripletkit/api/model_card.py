@@ -12,28 +12,31 @@ from tripletkit.errors import ImageNameError, ImageReadError
 from tripletkit.evaluation.intervals import Interval, NoInterval
 from tripletkit.evaluation.pooled import PooledScore
 from tripletkit.evaluation.scoring import Score
-from tripletkit.search.models import Encoder
+from tripletkit.features.encoder import Encoder
+from tripletkit.model.model_folder import ModelFolder
 
 _N_IMAGES, _SIDE_PX = 6, 72
 
 
-def describe_model(encoder: Encoder, path: Path | None) -> str:
+def describe_model(encoder: Encoder, folder: ModelFolder | None, path: Path | None) -> str:
     """Return what a model is, in a line.
 
     Args:
         encoder: the model's.
+        folder: its files; None without a training.
         path: its folder, None before it is saved.
     """
-    return ", ".join(f"{name} {value}" if name else value for name, value in _facts(encoder, path))
+    facts = _facts(encoder, folder, path)
+    return ", ".join(f"{name} {value}" if name else value for name, value in facts)
 
 
-def draw_card(encoder: Encoder, path: Path | None) -> str:
+def draw_card(encoder: Encoder, folder: ModelFolder | None, path: Path | None) -> str:
     """Return what a model is as HTML, with a few of the images that it was trained with.
 
     Args:
-        encoder, path: see `describe_model`.
+        encoder, folder, path: see `describe_model`.
     """
-    title, *facts = _facts(encoder, path)
+    title, *facts = _facts(encoder, folder, path)
     rows = "".join(
         f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
         f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
@@ -41,19 +44,21 @@ def draw_card(encoder: Encoder, path: Path | None) -> str:
     )
     return (
         f"<div><strong>{html.escape(' '.join(title).strip())}</strong>"
-        f"<table>{rows}</table>{_draw_images(encoder)}</div>"
+        f"<table>{rows}</table>{_draw_images(folder)}</div>"
     )
 
 
-def _facts(encoder: Encoder, path: Path | None) -> list[tuple[str, str]]:
-    backbones = " + ".join(part.backbone.name for part in encoder.source.parts)
-    if encoder.model is None:
+def _facts(
+    encoder: Encoder, folder: ModelFolder | None, path: Path | None
+) -> list[tuple[str, str]]:
+    backbones = " + ".join(part.backbone.name for part in encoder.parts)
+    if folder is None:
         return [
             ("", f"tripletkit backbone {backbones}"),
-            ("features", f"{encoder.source.n_features:,} numbers"),
+            ("features", f"{encoder.n_features:,} numbers"),
             ("distance", encoder.distance),
         ]
-    record = encoder.model.record
+    record = folder.record
     facts = [
         ("", f"tripletkit model {path or '(not saved)'}"),
         ("recipe", record.settings.recipe),
@@ -79,9 +84,9 @@ def _describe(score: Score | PooledScore) -> str:
     return f"{score.accuracy:.3f} ({reach}{n:,} triplets)"
 
 
-def _draw_images(encoder: Encoder) -> str:
+def _draw_images(model: ModelFolder | None) -> str:
     """Return a few images of the image folder; none where it is gone, or there was none."""
-    if encoder.model is None or (folder := encoder.model.image_folder) is None:
+    if model is None or (folder := model.image_folder) is None:
         return ""
     from tripletkit.reporting.collages import read_thumbnail
 

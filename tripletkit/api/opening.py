@@ -10,11 +10,8 @@ from tripletkit import defaults
 from tripletkit.api.inputs import PathLike, given_weights
 from tripletkit.api.model import Model
 from tripletkit.features.backbones import AUTO
-from tripletkit.features.encoders import FeatureSource, choose_source
-from tripletkit.features.given_features import GivenSource
-from tripletkit.features.image_views import choose_views
+from tripletkit.features.encoder import Encoder, open_encoder
 from tripletkit.model.model_folder import ModelFolder, load_model
-from tripletkit.search.models import Encoder
 
 
 def load(
@@ -40,7 +37,7 @@ def load(
     """
     folder = load_model(Path(path))
     given = None if features is None else Path(features)
-    return make_model(folder, folder.find_source(given_weights(weights), given), cache)
+    return make_model(folder, folder.open_encoder(given_weights(weights), given), cache)
 
 
 def pretrained(
@@ -78,21 +75,21 @@ def pretrained(
         `tk.pretrained("resnet50").embed("images/")`
     """
     names = [backbone] if isinstance(backbone, str) else list(backbone)
-    source = choose_source(
+    encoder = open_encoder(
         names,
-        given_weights(weights),
-        choose_views(views),
-        image_size,
-        depth,
-        preprocess,
-        backbone_output,
+        weights=given_weights(weights),
+        views=views,
+        size_px=image_size,
+        depth=depth,
+        preprocess=preprocess,
+        backbone_output=backbone_output,
     )
-    return Model(Encoder(source), cache=None if cache is None else Path(cache))
+    return Model(encoder, cache=None if cache is None else Path(cache))
 
 
 def make_model(
     folder: ModelFolder,
-    source: FeatureSource | GivenSource,
+    encoder: Encoder,
     cache: PathLike | None = None,
     scratch: TemporaryDirectory[str] | None = None,
 ) -> Model:
@@ -100,9 +97,9 @@ def make_model(
 
     Args:
         folder: that it is in.
-        source: what its features are of.
+        encoder: the model's.
         cache: folder of the feature store; None for the user's.
         scratch: the folder that holds it as long as it is not saved.
     """
     where = None if cache is None else Path(cache)
-    return Model(Encoder(source, folder), images=folder.image_folder, cache=where, scratch=scratch)
+    return Model(encoder, folder=folder, images=folder.image_folder, cache=where, scratch=scratch)

@@ -191,7 +191,7 @@ def train(
         stages=stages,
     )
     folder, scratch = _keep(result, output)
-    return make_model(folder, folder.find_source(None, job.features), cache, scratch)
+    return make_model(folder, folder.open_encoder(None, job.features), cache, scratch)
 
 
 def finetune(
@@ -256,7 +256,7 @@ def finetune(
         stages=stages,
     )
     tuned, scratch = _keep(result, output)
-    return make_model(tuned, tuned.find_source(), cache, scratch)
+    return make_model(tuned, tuned.open_encoder(), cache, scratch)
 
 
 def _check_output(

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tripletkit import defaults
-from tripletkit.cli.collections import open_collection
-from tripletkit.cli.console import say, show_json, show_text, warn
+from tripletkit.cli.console import progress_bar, say, show_json, show_text, warn
 from tripletkit.cli.encoders import choose_encoder, encoder_options
 from tripletkit.cli.options import (
     INPUT_FOLDER,
@@ -28,7 +27,7 @@ from tripletkit.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from tripletkit.features.encoders import GivenWeights
+    from tripletkit.features.feature_parts import GivenWeights
 
 
 @click.command()
@@ -111,6 +110,7 @@ def classify(
     from tripletkit.data.splits.stratified import hold_out_images
     from tripletkit.evaluation.classification import CONFUSION_FORM
     from tripletkit.features.labelled_images import read_labelled
+    from tripletkit.features.stores import open_store
     from tripletkit.reporting.figures import draw_confusion
     from tripletkit.reporting.style import check_figure_suffix, write_figure
 
@@ -139,13 +139,14 @@ def classify(
     else:
         is_query = found.mark(held_out_names)
     encoder = choose_encoder(model, as_features, backbone, weights, views)
-    if held_out is None and encoder.model is not None:
+    if held_out is None and encoder.head is not None:
         warn(
             "the model may have learned from images that are held out here, and its numbers "
             "are then too high. Name those that it has not seen with --held-out."
         )
-    collection = open_collection(found.files, encoder.source, cache, skip_bad=skip_bad)
-    classified = classify_held_out(found, is_query, collection, encoder, k)
+    with open_store(cache) as store, progress_bar("features", "image") as progress:
+        features = encoder.frozen.encode(found.files, store, skip_bad=skip_bad, progress=progress)
+    classified = classify_held_out(found, is_query, features, encoder, k)
     confusion = classified.confusion
     if csv_file is not None:
         confusion.write(csv_file)

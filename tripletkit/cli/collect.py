@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tripletkit.collecting.database import Judge, JudgementDatabase
     from tripletkit.collecting.site import Site
     from tripletkit.data.outputs import OutputFile
-    from tripletkit.features.encoders import GivenWeights
+    from tripletkit.features.feature_parts import GivenWeights
 
 ASK_WAYS = ("auto", "random", "margin", "disagreement")
 

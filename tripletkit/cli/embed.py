@@ -20,7 +20,7 @@ from tripletkit.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from tripletkit.features.encoders import GivenWeights
+    from tripletkit.features.feature_parts import GivenWeights
 
 
 @click.command()
@@ -85,5 +85,5 @@ def embed(
     vectors = vectors[is_usable]
     names = [name for name, usable in zip(files.names, is_usable, strict=True) if usable]
     write_vectors(file, names, vectors)
-    what = "features" if encoder.model is None else "embeddings"
+    what = "features" if encoder.head is None else "embeddings"
     say(f"Wrote {what} of {len(names):,} images, {vectors.shape[1]:,} numbers each: {output}.")

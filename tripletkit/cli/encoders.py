@@ -24,9 +24,9 @@ from tripletkit.cli.sources import (
 from tripletkit.errors import ImageNameError, ImageReadError
 
 if TYPE_CHECKING:
-    from tripletkit.features.encoders import GivenWeights
+    from tripletkit.features.encoder import Encoder
+    from tripletkit.features.feature_parts import GivenWeights
     from tripletkit.features.image_features import NamedFiles
-    from tripletkit.search.models import Encoder
 
 
 def _make_encoder_options(model_default: str, backbone_default: str) -> Callable:
@@ -67,20 +67,19 @@ def choose_encoder(
 ) -> Encoder:
     """Return what the options name, and prepare TensorFlow for it."""
     from tripletkit.model.model_folder import load_model
-    from tripletkit.search.models import Encoder
 
     if backbone is not None:
         if model is not None:
             raise click.UsageError("--backbone needs no --model; give one of them.")
         check_weights(backbone, weights)
-        return Encoder(choose_features(backbone, weights, views))
+        return choose_features(backbone, weights, views)
     if as_features and model is None and given_features() is not None:
-        return Encoder(choose_features([], weights, views))
+        return choose_features([], weights, views)
     if views is not None:
         raise click.UsageError("--views needs --backbone; a model has the views of its training.")
     folder = load_model(model or Path(defaults.MODEL_FOLDER))
-    source = folder.find_source(weights, given_features())
-    return Encoder(source, None if as_features else folder)
+    encoder = folder.open_encoder(weights, given_features())
+    return encoder.frozen if as_features else encoder
 
 
 def find_images(folder: Path | None, *, skip_bad: bool, follow_outside: bool) -> NamedFiles:

@@ -12,7 +12,7 @@ from tripletkit.cli.options import OUTPUT_FOLDER, force_option, model_option, qu
 from tripletkit.cli.sources import weights_option
 
 if TYPE_CHECKING:
-    from tripletkit.features.encoders import GivenWeights
+    from tripletkit.features.feature_parts import GivenWeights
 
 
 @click.command()
@@ -46,17 +46,17 @@ def export(model: Path, folder: Path, as_onnx: bool, weights: GivenWeights, forc
     encoder.keras takes, float32; head.onnx takes features.
     """
     from tripletkit.data.outputs import Outputs
-    from tripletkit.features.encoders import pixel_inputs
+    from tripletkit.features.feature_parts import pixel_inputs
     from tripletkit.model.export import check_export_folder, export_networks, export_onnx
     from tripletkit.model.model_folder import load_model
 
     loaded = load_model(model)
     outputs = Outputs([*weights.values()], image_folders=[loaded.image_folder], overwrite=force)
     check_export_folder(folder, outputs, as_onnx=as_onnx)
-    source = loaded.find_source(weights)
-    for path in (export_onnx if as_onnx else export_networks)(loaded, folder, source):
+    encoder = loaded.open_encoder(weights)
+    for path in (export_onnx if as_onnx else export_networks)(loaded, folder, encoder):
         say(f"Wrote {path}.")
-    inputs = list(pixel_inputs([part.backbone for part in source.parts], source.views).values())
+    inputs = list(pixel_inputs([part.backbone for part in encoder.parts], encoder.views).values())
     if len(inputs) > 1:
         say(
             f"The encoder takes {len(inputs)} inputs: {', '.join(inputs)}. Each is the same "

@@ -19,7 +19,7 @@ from tripletkit.cli.sources import (
 )
 
 if TYPE_CHECKING:
-    from tripletkit.features.encoders import GivenWeights
+    from tripletkit.features.feature_parts import GivenWeights
 
 
 @click.command()

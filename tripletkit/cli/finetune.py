@@ -25,7 +25,7 @@ from tripletkit.cli.sources import weights_option
 from tripletkit.cli.train_options import tensorboard_option
 
 if TYPE_CHECKING:
-    from tripletkit.features.encoders import GivenWeights
+    from tripletkit.features.feature_parts import GivenWeights
 
 
 @click.command()

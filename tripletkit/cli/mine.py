@@ -29,8 +29,8 @@ from tripletkit.cli.options import (
 from tripletkit.data.text_files import parse_number
 
 if TYPE_CHECKING:
-    from tripletkit.features.encoders import GivenWeights
-    from tripletkit.search.models import Encoder
+    from tripletkit.features.encoder import Encoder
+    from tripletkit.features.feature_parts import GivenWeights
 
 _QUANTILE = FiniteRange(0, 1)
 

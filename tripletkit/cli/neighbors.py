@@ -25,7 +25,7 @@ from tripletkit.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from tripletkit.features.encoders import GivenWeights
+    from tripletkit.features.feature_parts import GivenWeights
 
 
 @click.command()

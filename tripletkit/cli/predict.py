@@ -24,7 +24,7 @@ from tripletkit.cli.options import (
 from tripletkit.cli.sources import features_option, given_features, weights_option
 
 if TYPE_CHECKING:
-    from tripletkit.features.encoders import GivenWeights
+    from tripletkit.features.feature_parts import GivenWeights
 
 
 @click.command()

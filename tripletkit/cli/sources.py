@@ -14,8 +14,8 @@ from tripletkit.cli.options import group_options
 from tripletkit.errors import BackboneError, ViewError
 
 if TYPE_CHECKING:
-    from tripletkit.features.encoders import FeatureSource, GivenWeights
-    from tripletkit.features.given_features import GivenSource
+    from tripletkit.features.encoder import Encoder
+    from tripletkit.features.feature_parts import GivenWeights
 
 
 class _Weights(click.ParamType):
@@ -90,7 +90,7 @@ def backbone_option(help_text: str, **attributes: Any) -> Any:
     """Return the option `--backbone` of a command, for one name or several."""
     return click.option(
         "--backbone",
-        callback=_read_names("tripletkit.features.encoders:check_backbone_names"),
+        callback=_read_names("tripletkit.features.feature_parts:check_backbone_names"),
         shell_complete=lambda *given: _complete_backbones(given[-1]),
         metavar="NAME|FILE.onnx[,...]",
         help=help_text,
@@ -193,7 +193,7 @@ def need_images(images: Path | None) -> None:
 
 def check_weights(backbones: Sequence[str], weights: GivenWeights) -> None:
     """Refuse weights that are for none of the backbones as a wrong call."""
-    from tripletkit.features.encoders import assign_weights
+    from tripletkit.features.feature_parts import assign_weights
 
     try:
         assign_weights(backbones, weights)
@@ -202,29 +202,27 @@ def check_weights(backbones: Sequence[str], weights: GivenWeights) -> None:
 
 
 def choose_features(
-    backbones: Sequence[str],
-    weights: GivenWeights,
-    views: Sequence[str] | None,
-    size_px: int | None = None,
-) -> FeatureSource | GivenSource:
+    backbones: Sequence[str], weights: GivenWeights, views: Sequence[str] | None
+) -> Encoder:
     """Return what features are to be of, and say why where `auto` chose."""
-    from tripletkit.features.encoders import choose_source
-    from tripletkit.features.image_views import choose_views
+    from tripletkit.features.encoder import open_encoder
 
     if (features := given_features()) is not None:
-        return _take_given(features, weights, views)
-    details = encoder_details()
-    chosen_views = choose_views(views or [defaults.VIEWS])
-    source = choose_source(backbones, weights, chosen_views, size_px, **details)
-    for part in source.parts:
+        _check_given(weights, views)
+    encoder = open_encoder(
+        backbones,
+        weights=weights,
+        views=views or [defaults.VIEWS],
+        features=features,
+        **encoder_details(),
+    )
+    for part in encoder.parts:
         if part.reason:
             say(f"Backbone {part.reason}.")
-    return source
+    return encoder
 
 
-def _take_given(features: Path, weights: GivenWeights, views: Sequence[str] | None) -> GivenSource:
-    from tripletkit.features.given_features import GivenSource
-
+def _check_given(weights: GivenWeights, views: Sequence[str] | None) -> None:
     context = click.get_current_context()
     details = ("backbone", "depth", "preprocess", "backbone_output")
     chosen = [
@@ -237,4 +235,3 @@ def _take_given(features: Path, weights: GivenWeights, views: Sequence[str] | No
             "--features are taken as they are; leave out --backbone, --weights, --views and what "
             "else is about computing features."
         )
-    return GivenSource.of_file(features)

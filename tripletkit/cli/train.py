@@ -34,7 +34,7 @@ from tripletkit.cli.train_options import (
 )
 
 if TYPE_CHECKING:
-    from tripletkit.features.encoders import GivenWeights
+    from tripletkit.features.feature_parts import GivenWeights
 
 
 @click.command(cls=SectionedCommand)

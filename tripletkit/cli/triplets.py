@@ -25,8 +25,8 @@ from tripletkit.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from tripletkit.features.encoders import GivenWeights
-    from tripletkit.search.models import Encoder
+    from tripletkit.features.encoder import Encoder
+    from tripletkit.features.feature_parts import GivenWeights
 
 
 @click.command()

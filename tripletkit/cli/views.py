@@ -22,7 +22,7 @@ from tripletkit.cli.sources import features_option, given_features, weights_opti
 
 if TYPE_CHECKING:
     from tripletkit.data.outputs import Outputs
-    from tripletkit.features.encoders import GivenWeights
+    from tripletkit.features.feature_parts import GivenWeights
     from tripletkit.model.model_folder import ModelFolder
     from tripletkit.reporting.model_view import ModelView
 

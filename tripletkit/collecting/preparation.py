@@ -12,9 +12,9 @@ from tripletkit import defaults
 from tripletkit.data.folder import find_images, locate_images
 from tripletkit.data.triplet_files import read_triplets
 from tripletkit.errors import DataWarning, describe_problems
-from tripletkit.features.encoders import GivenWeights, choose_source
-from tripletkit.features.image_features import find_files, load_collection
-from tripletkit.features.image_views import choose_views
+from tripletkit.features.encoder import open_encoder
+from tripletkit.features.feature_parts import GivenWeights
+from tripletkit.features.image_features import find_files
 from tripletkit.features.stores import open_store
 
 
@@ -27,10 +27,10 @@ def compute_features(
     cache: Path | None,
 ) -> np.ndarray:
     """Return the features of images, NaN where one cannot be read; runs in its own process."""
-    source = choose_source(backbone, weights, choose_views(views or [defaults.VIEWS]))
+    encoder = open_encoder(backbone, weights=weights, views=views or [defaults.VIEWS])
     files = find_files(names, [str(folder)] * len(names), folder, skip_bad=True)
     with open_store(cache) as store:
-        return load_collection(files, source, store, skip_bad=True).features
+        return encoder.encode(files, store, skip_bad=True, tell=False)
 
 
 def locate_usable(names: list[str], folder: Path) -> dict[str, Path]:

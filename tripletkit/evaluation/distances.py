@@ -35,9 +35,6 @@ _TERMS: dict[str, tuple[Term, Callable[[np.ndarray], np.ndarray]]] = {
 }
 DISTANCE_NAMES = tuple(_TERMS)
 
-# How the frozen features of a backbone are compared; L2 does worse on every set tried.
-FROZEN_DISTANCE = "cosine"
-
 
 def triplet_margins(embeddings: np.ndarray, rows: np.ndarray, distance: str) -> np.ndarray:
     """Return d(anchor, second) - d(anchor, first): positive where the first is nearer.

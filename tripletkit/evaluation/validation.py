@@ -11,6 +11,7 @@ from tripletkit import defaults
 from tripletkit.data.labels import NO_LABEL
 from tripletkit.data.training_set import TrainingSet
 from tripletkit.data.triplets import Triplets
+from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.baselines import Baseline, describe_trap, run_baselines
 from tripletkit.evaluation.classification import (
@@ -19,7 +20,7 @@ from tripletkit.evaluation.classification import (
     classify_embeddings,
     measure_variances,
 )
-from tripletkit.evaluation.distances import FROZEN_DISTANCE, triplet_margins
+from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.intervals import show_interval
 from tripletkit.evaluation.scoring import Score, score_answers
 from tripletkit.evaluation.vote_scoring import VoteScore, score_votes

@@ -20,9 +20,9 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.errors import ImageReadError
 from tripletkit.features.backbones import Backbone
-from tripletkit.features.encoders import FeaturePart
 from tripletkit.features.exported_networks import load_network_function
 from tripletkit.features.extract import FeatureFunction, view_space
+from tripletkit.features.feature_parts import FeaturePart
 from tripletkit.features.image_views import View, read_views
 from tripletkit.features.shard_store import ShardStore
 from tripletkit.features.shards import ImageRow

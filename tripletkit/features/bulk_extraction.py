@@ -30,7 +30,7 @@ from tripletkit.features.blocks import (
     write_block,
 )
 from tripletkit.features.decoded_images import read_ahead
-from tripletkit.features.encoders import FeatureSource
+from tripletkit.features.encoder import Encoder
 from tripletkit.features.shard_store import ShardStore
 from tripletkit.features.shards import is_among
 from tripletkit.progress import Progress, no_progress
@@ -121,7 +121,7 @@ def list_sources(
 
 def extract_in_bulk(
     listed: ImageList,
-    source: FeatureSource,
+    source: Encoder,
     store: ShardStore,
     run: Runner | None = None,
     progress: Progress = no_progress,

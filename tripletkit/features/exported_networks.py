@@ -30,7 +30,7 @@ from tripletkit.features.weights_files import file_sha256
 if TYPE_CHECKING:
     import keras
 
-    from tripletkit.features.encoders import FeaturePart
+    from tripletkit.features.feature_parts import FeaturePart
 
 logger = logging.getLogger("tripletkit")
 

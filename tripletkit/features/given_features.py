@@ -7,14 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
 from tripletkit.errors import FeatureFileError, MissingExtraError
-from tripletkit.features.backbones import FROM_VECTORS
-from tripletkit.features.image_views import ORIGINAL, View
-from tripletkit.features.store import FeatureSpace
 from tripletkit.features.weights_files import file_sha256
 
 # What the array of an `.npz` file is called, the first that is there.
@@ -66,78 +62,14 @@ class GivenFeatures:
                 rows[index] = found[0]
         return rows
 
-
-@dataclass(frozen=True)
-class GivenSource:
-    """What a model's features are of, where they are given and not computed.
-
-    Attributes:
-        n_features: numbers of each.
-        given: the vectors at hand; None where none were given yet.
-        views, parts: as of other sources: the whole image, and no backbone.
-    """
-
-    n_features: int
-    given: GivenFeatures | None = None
-    views: tuple[View, ...] = (ORIGINAL,)
-    parts: tuple[Any, ...] = ()
-
-    @property
-    def is_plain(self) -> bool:
-        return True
-
-    @property
-    def columns(self) -> dict[str, slice]:
-        return {"given": slice(0, self.n_features)}
-
-    @property
-    def facts(self) -> dict[str, object]:
-        """What of the features is known; which file they came from differs with the images."""
-        return {"backbone": FROM_VECTORS, "n_features": self.n_features}
-
-    @property
-    def fingerprint(self) -> str:
-        own = {"file_sha256": self.given.sha256} if self.given else {}
-        return FeatureSpace({**self.facts, **own}, self.n_features).fingerprint
-
-    @property
-    def weights_files(self) -> list[str | None]:
-        """As of other sources: none."""
-        return []
-
-    @classmethod
-    def of_file(cls, path: Path) -> GivenSource:
-        """Return the source that a file is; see `read_features`."""
-        given = read_features(path)
-        return cls(given.values.shape[1], given)
-
-    @classmethod
-    def of_record(cls, n_features: int, given: GivenFeatures | None) -> GivenSource:
-        """Return what a model was trained with, with vectors for it if they are given.
-
-        Raises:
-            FeatureFileError: if these have another width.
-        """
-        if given is not None and given.values.shape[1] != n_features:
-            raise FeatureFileError(
-                f"{given.path}: expected vectors of {n_features} numbers, as the model was trained "
-                f"on, got {given.values.shape[1]}."
-            )
-        return cls(n_features, given)
-
     def take(self, names: Sequence[str]) -> np.ndarray:
-        """Return the features of names: `(n_names, n_features)`; a row of NaN where none are.
+        """Return the vectors of names: `(n_names, n_features)`; a row of NaN where there is none.
 
         Raises:
-            FeatureFileError: if there are no features at all.
+            FeatureFileError: see `find_rows`.
         """
-        if self.given is None:
-            raise FeatureFileError(
-                "expected the features of these images from a file, because the model was trained "
-                "on such. Give it as `features`."
-            )
-        rows = self.given.find_rows(names)
-        return np.where(rows[:, None] >= 0, self.given.values[rows], np.float32(np.nan))
+        rows = self.find_rows(names)
+        return np.where(rows[:, None] >= 0, self.values[rows], np.float32(np.nan))
 
 
 def read_features(path: Path) -> GivenFeatures:

@@ -1,12 +1,10 @@
-"""A collection of named images with their features: what training and answering start from."""
+"""Named images and their files: what training and answering start from."""
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +12,12 @@ import numpy as np
 from tripletkit.data.folder import find_meant_folder, locate_images, place_problems
 from tripletkit.errors import (
     DataWarning,
-    FeatureFileError,
     ImageNameError,
-    ImageReadError,
     describe_problems,
 )
 from tripletkit.features.contents import FileContents, hash_files
-from tripletkit.features.encoders import FeatureSource
-from tripletkit.features.exported_networks import load_network_function
-from tripletkit.features.extract import extract_features
-from tripletkit.features.given_features import GivenFeatures, GivenSource
+from tripletkit.features.given_features import GivenFeatures
 from tripletkit.features.stores import Store
-from tripletkit.progress import Progress
-
-logger = logging.getLogger("tripletkit")
 
 
 @dataclass(frozen=True)
@@ -111,28 +101,6 @@ def all_given(given: GivenFeatures) -> NamedFiles:
     return NamedFiles(given.names, [str(given.path)] * len(nowhere), nowhere, {}, False)
 
 
-@dataclass(frozen=True)
-class Collection:
-    """Features of named images.
-
-    Attributes:
-        features: `(n_images, n_features)` float32, in the order of the names; NaN where an
-            image is missing or broken.
-        problems: what is wrong with those, each with its place.
-        n_computed: images that a backbone had to look at; two names of one content are one image.
-        n_stored: images whose features were in the store.
-    """
-
-    features: np.ndarray
-    problems: list[str]
-    n_computed: int
-    n_stored: int = 0
-
-    def is_usable(self) -> np.ndarray:
-        """Return `(n_images,)` bool: the image has features."""
-        return np.isfinite(self.features[:, 0])
-
-
 def find_files(
     names: Sequence[str],
     places: Sequence[str],
@@ -160,7 +128,7 @@ def find_files(
         if len(names) > 1 and not any(located.paths):
             raise ImageNameError(_describe_wrong_folder(names, places, folder, located.problems))
         raise ImageNameError(
-            _with_advice(describe_problems(place_problems(located.problems, places)))
+            with_advice(describe_problems(place_problems(located.problems, places)))
         )
     return NamedFiles(names, places, located.paths, located.problems)
 
@@ -184,97 +152,6 @@ def find_same_images(files: NamedFiles, store: Store) -> np.ndarray:
     )
 
 
-def load_collection(
-    files: NamedFiles,
-    source: FeatureSource | GivenSource,
-    store: Store,
-    *,
-    skip_bad: bool = False,
-    progress: Progress | None = None,
-) -> Collection:
-    """Return the features of named images, from the store or the backbones.
-
-    Args:
-        files: from `find_files`.
-        source: what the features are of.
-        store: where features are kept.
-        skip_bad: give NaN where an image cannot be read.
-        progress: told (done, total) in images, of each backbone anew.
-    Raises:
-        ImageReadError: if an image cannot be read, unless bad ones are to be skipped. All
-            readable ones are in the store by then.
-    """
-    if isinstance(source, GivenSource):
-        return _take_given(files, source, skip_bad=skip_bad)
-    paths, contents = list(files.paths), files.contents(store)
-    problems: dict[int, str] = {}
-    computed: set[bytes] = set()
-    of_parts: list[np.ndarray] = []
-    for parts in source.networks:
-        extracted = extract_features(
-            paths,
-            parts[0].backbone,
-            [part.space for part in parts],
-            store,
-            partial(load_network_function, parts, store.folder),
-            progress,
-            source.views,
-            contents,
-        )
-        ends = np.cumsum([part.n_features for part in parts])[:-1]
-        of_parts += np.split(extracted.values, ends, axis=1)
-        computed |= extracted.computed
-        problems |= extracted.problems
-        for index in extracted.problems:
-            # The next backbone could not read it either.
-            paths[index] = None
-    if problems and not skip_bad:
-        raise ImageReadError(
-            _with_advice(describe_problems(place_problems(problems, files.places)))
-        )
-    placed = place_problems(files.problems | problems, files.places)
-    usable = {
-        content
-        for path, content in zip(paths, contents.hashes, strict=True)
-        if path is not None and content is not None
-    }
-    return Collection(source.join(of_parts), placed, len(computed), len(usable - computed))
-
-
-def open_collection(
-    files: NamedFiles,
-    source: FeatureSource | GivenSource,
-    store: Store,
-    *,
-    skip_bad: bool = False,
-    progress: Progress | None = None,
-) -> Collection:
-    """Load the features of images and say how many were computed; see `load_collection`."""
-    collection = load_collection(files, source, store, skip_bad=skip_bad, progress=progress)
-    tell_collection(collection, source, len(files.names))
-    return collection
-
-
-def tell_collection(
-    collection: Collection, source: FeatureSource | GivenSource, n_images: int
-) -> None:
-    """Say how many images' features were computed and stored, and which are left out."""
-    if n_bad := len(collection.problems):
-        warnings.warn(
-            f"{n_bad:,} images are left out:\n{describe_problems(collection.problems)}",
-            DataWarning,
-            stacklevel=3,
-        )
-    if not source.parts:
-        logger.info("Features: %s images given.", f"{n_images - n_bad:,}")
-        return
-    logger.info(
-        "Features: %s images computed, %s from the store.",
-        f"{collection.n_computed:,}",
-        f"{collection.n_stored:,}",
-    )
-
-
 def warn_of_missing(files: NamedFiles) -> None:
     """Say which names stand for no image, and are left out."""
     if files.problems:
@@ -284,20 +161,6 @@ def warn_of_missing(files: NamedFiles) -> None:
             DataWarning,
             stacklevel=2,
         )
-
-
-def _take_given(files: NamedFiles, source: GivenSource, *, skip_bad: bool) -> Collection:
-    features = source.take(files.names)
-    problems = {
-        index: f"{files.names[index]}: has no features in {source.given.path}"
-        for index in np.flatnonzero(np.isnan(features[:, 0]))
-        if index not in files.problems
-    }
-    if problems and not skip_bad:
-        raise FeatureFileError(
-            _with_advice(describe_problems(place_problems(problems, files.places)))
-        )
-    return Collection(features, place_problems(files.problems | problems, files.places), 0)
 
 
 def _describe_wrong_folder(
@@ -311,5 +174,6 @@ def _describe_wrong_folder(
     )
 
 
-def _with_advice(problems: str) -> str:
+def with_advice(problems: str) -> str:
+    """Add to problems with images what can be done about them."""
     return f"{problems}\nMend these, or leave them out with `skip_bad=True`."

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tripletkit import defaults
-from tripletkit.errors import BackboneError
-from tripletkit.features.backbones import Backbone, Stage
+from tripletkit.features.backbones import Stage
 from tripletkit.features.keras_backend import keras
 
 
@@ -45,26 +43,3 @@ def _list_pieces(model: keras.Model, stages: Sequence[Stage | None]) -> list[ker
         maps = model.get_layer(stage.layer).output
         pieces += [keras.ops.mean(maps, axis=(1, 2)), keras.ops.std(maps, axis=(1, 2))]
     return pieces
-
-
-# Name of a depth -> (with the last features, with those of the earlier stages).
-DEPTHS = dict(zip(defaults.DEPTHS, ((True, False), (False, True), (True, True)), strict=True))
-
-
-def stages_at(backbone: Backbone, depth: str) -> tuple[Stage | None, ...]:
-    """Return what is taken of a network at a depth; None stands for its last features.
-
-    Args:
-        depth: a key of `DEPTHS`.
-    Raises:
-        BackboneError: if there is no such depth, or the network names no stages.
-    """
-    if depth not in DEPTHS:
-        raise BackboneError(f'expected a depth among {", ".join(DEPTHS)}, got "{depth}"')
-    with_last, with_early = DEPTHS[depth]
-    if with_early and not backbone.stages:
-        raise BackboneError(
-            f"{backbone.name}: names no stages, so that it has features of depth last alone, "
-            f"got depth {depth}."
-        )
-    return (None,) * with_last + backbone.stages * with_early

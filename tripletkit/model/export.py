@@ -10,8 +10,7 @@ from tripletkit.data.output_forms import keras_form, marked_form
 from tripletkit.data.outputs import Outputs, explain_failure
 from tripletkit.data.unfinished import unfinished_files
 from tripletkit.errors import OutputError
-from tripletkit.features.encoders import FeatureSource
-from tripletkit.features.given_features import GivenSource
+from tripletkit.features.encoder import Encoder
 from tripletkit.features.onnx_files import OnnxFile
 from tripletkit.features.trained_weights import build_backbone
 from tripletkit.model.model_folder import ModelFolder
@@ -44,15 +43,13 @@ def check_export_folder(folder: Path, outputs: Outputs, *, as_onnx: bool = False
     outputs.files_in(folder, ONNX_FORMS if as_onnx else KERAS_FORMS)
 
 
-def export_networks(
-    model: ModelFolder, folder: Path, source: FeatureSource | GivenSource
-) -> list[Path]:
+def export_networks(model: ModelFolder, folder: Path, encoder: Encoder) -> list[Path]:
     """Write encoder and triplet network as Keras files; each appears whole or not at all.
 
     Args:
         model: the trained model.
         folder: made if missing.
-        source: what its features are of, with the weights.
+        encoder: that the model is, with the weights.
     Returns:
         The files written.
     Raises:
@@ -61,19 +58,17 @@ def export_networks(
     """
     from tripletkit.model.network import build_triplet_network
 
-    if why := _why_no_encoder(source):
+    if why := _why_no_encoder(encoder):
         raise OutputError(f"{folder}: expected a network that Keras can build, but {why}")
-    encoder = _build_encoder(model, source)
-    networks = {ENCODER_FILE: encoder, TRIPLET_FILE: build_triplet_network(encoder)}
+    network = _build_encoder(model, encoder)
+    networks = {ENCODER_FILE: network, TRIPLET_FILE: build_triplet_network(network)}
     with explain_failure(folder), unfinished_files(folder.resolve()) as partial:
-        for name, network in networks.items():
-            network.save(partial / name)
+        for name, written in networks.items():
+            written.save(partial / name)
     return [folder / name for name in networks]
 
 
-def export_onnx(
-    model: ModelFolder, folder: Path, source: FeatureSource | GivenSource
-) -> list[Path]:
+def export_onnx(model: ModelFolder, folder: Path, encoder: Encoder) -> list[Path]:
     """Write encoder and head as ONNX files; each appears whole or not at all.
 
     The encoder takes images as that of `export_networks` does, float32, and gives `embedding`;
@@ -81,7 +76,7 @@ def export_onnx(
     there is only the head.
 
     Args:
-        model, folder, source: see `export_networks`.
+        model, folder, encoder: see `export_networks`.
     Returns:
         The files written.
     Raises:
@@ -93,23 +88,23 @@ def export_onnx(
 
     head = make_onnx_model(model.load_head(), "embedding", input_names=["features"])
     made = {ONNX_HEAD_FILE: head}
-    if why := _why_no_encoder(source):
+    if why := _why_no_encoder(encoder):
         logger.info("Only the head is written: %s", why)
     else:
-        encoder = _build_encoder(model, source)
-        names = [tensor.name for tensor in encoder.inputs]
-        made = {ONNX_ENCODER_FILE: make_onnx_model(encoder, "embedding", input_names=names), **made}
+        network = _build_encoder(model, encoder)
+        names = [tensor.name for tensor in network.inputs]
+        made = {ONNX_ENCODER_FILE: make_onnx_model(network, "embedding", input_names=names), **made}
     with explain_failure(folder), unfinished_files(folder.resolve()) as partial:
-        for name, network in made.items():
-            (partial / name).write_bytes(network.SerializeToString())
+        for name, written in made.items():
+            (partial / name).write_bytes(written.SerializeToString())
     return [folder / name for name in made]
 
 
-def _why_no_encoder(source: FeatureSource | GivenSource) -> str:
-    """Say why a source's networks cannot be built by Keras; empty where they can."""
-    if isinstance(source, GivenSource):
+def _why_no_encoder(encoder: Encoder) -> str:
+    """Say why an encoder's networks cannot be built by Keras; empty where they can."""
+    if encoder.is_given:
         return "the model was trained on given features."
-    for part in source.parts:
+    for part in encoder.parts:
         if isinstance(part.backbone, OnnxFile):
             return (
                 f"features come from the ONNX file {part.backbone.name}, which runs in front of "
@@ -118,13 +113,13 @@ def _why_no_encoder(source: FeatureSource | GivenSource) -> str:
     return ""
 
 
-def _build_encoder(model: ModelFolder, source: FeatureSource) -> keras.Model:
+def _build_encoder(model: ModelFolder, encoder: Encoder) -> keras.Model:
     head = model.load_head()
     from tripletkit.features.stage_outputs import take_pieces
     from tripletkit.model.network import build_encoder
 
     backbones = []
-    for parts in source.networks:
+    for parts in encoder.networks:
         built = build_backbone(parts[0].backbone, parts[0].find_weights())
         backbones.append((parts[0].backbone, take_pieces(built, [part.stage for part in parts])))
-    return build_encoder(backbones, head, source.views)
+    return build_encoder(backbones, head, encoder.views)

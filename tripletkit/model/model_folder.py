@@ -20,11 +20,11 @@ from tripletkit.data.names import guard_formula, unguard_formula
 from tripletkit.data.outputs import MODEL_RECORD, check_parent, explain_failure
 from tripletkit.data.unfinished import remove_unfinished, unfinished_folder
 from tripletkit.errors import ModelFolderError, OutputError
-from tripletkit.features.backbones import FROM_VECTORS
-from tripletkit.features.encoders import BACKBONE_FILE, FeatureSource, GivenWeights
-from tripletkit.features.given_features import GivenSource, read_features
+from tripletkit.features.encoder import Encoder, EncoderHead, EncoderRecord, open_recorded_encoder
+from tripletkit.features.feature_parts import BACKBONE_FILE, GivenWeights
 from tripletkit.features.weights_files import file_sha256
 from tripletkit.model.distribution_shift import ShiftDetector
+from tripletkit.model.embedding import embed
 from tripletkit.model.head_layers import NumpyHead, read_numpy_head, write_head_layers
 from tripletkit.model.record import ModelRecord, is_record_of_model, read_record, write_record
 
@@ -118,10 +118,19 @@ class ModelFolder:
         """Return the trained head for `embed`, without TensorFlow where its layers allow it."""
         return read_numpy_head(self.path / HEAD_FILE) or self.load_head()
 
-    def find_source(
+    @property
+    def head(self) -> EncoderHead:
+        """The trained head, for an encoder."""
+        return EncoderHead(self.distance, self.record.sha256, self.embed)
+
+    def embed(self, features: np.ndarray) -> np.ndarray:
+        """Return embeddings from features; see `model.embedding.embed`."""
+        return embed(self.open_head(), features)
+
+    def open_encoder(
         self, weights: GivenWeights | None = None, features: Path | None = None
-    ) -> FeatureSource | GivenSource:
-        """Return what the features are of that the model was trained on.
+    ) -> Encoder:
+        """Return the encoder that the model is: what it was trained on, with its head.
 
         Args:
             weights: where the user says that weights are. Defaults to the model folder where
@@ -134,12 +143,13 @@ class ModelFolder:
             FeatureFileError: if the file cannot be read, or has vectors of another width.
         """
         record = self.record
-        if features is not None or record.features.get("backbone") == FROM_VECTORS:
-            given = None if features is None else read_features(features)
-            return GivenSource.of_record(record.n_features, given)
-        own = self.path / BACKBONE_FILE if self.has_own_backbone else None
-        return FeatureSource.of_record(
-            record.features, record.weights_files, self.path, own, weights
+        return open_recorded_encoder(
+            EncoderRecord(record.features, record.weights_files, record.n_features),
+            self.path,
+            weights=weights,
+            own_weights=self.path / BACKBONE_FILE if self.has_own_backbone else None,
+            features=features,
+            head=self.head,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tripletkit.features.backbones import Backbone
-from tripletkit.features.encoders import pixel_inputs
+from tripletkit.features.feature_parts import pixel_inputs
 from tripletkit.features.image_views import ORIGINAL, View
 from tripletkit.features.keras_backend import keras
 from tripletkit.features.preprocessing import add_preprocessing

@@ -14,17 +14,18 @@ import numpy as np
 from tripletkit.data.labels import read_labels
 from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.triplets import Triplets
+from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.errors import AnswerFileError, SettingsError, TripletFileError
 from tripletkit.evaluation.answers import Truth, read_truth
-from tripletkit.evaluation.distances import FROZEN_DISTANCE, distances_between
+from tripletkit.evaluation.distances import distances_between
 from tripletkit.evaluation.scoring import Score
 from tripletkit.evaluation.validation import score_embeddings
-from tripletkit.features.encoders import GivenWeights
-from tripletkit.features.image_features import find_files, open_collection
+from tripletkit.features.encoder import Encoder, open_collection
+from tripletkit.features.feature_parts import GivenWeights
+from tripletkit.features.image_features import find_files
 from tripletkit.features.stores import open_store
 from tripletkit.model.model_folder import ModelFolder
 from tripletkit.progress import Progress
-from tripletkit.search.models import Encoder
 from tripletkit.training.reread import describe_missing_triplets, read_training_triplets
 
 logger = logging.getLogger("tripletkit")
@@ -35,7 +36,8 @@ class ModelView:
     """A model, and what it says of triplets whose answers are known.
 
     Attributes:
-        encoder: the model, and what its features are of.
+        model: the model.
+        encoder: what turns images into its embeddings.
         triplets: anchor, positive, negative.
         is_training: they are the ones that the model learned from.
         paths: of the images in `triplets.names`; None where there is none.
@@ -44,6 +46,7 @@ class ModelView:
         labels: name of an image -> label; empty without labels.
     """
 
+    model: ModelFolder
     encoder: Encoder
     triplets: Triplets
     is_training: bool
@@ -51,12 +54,6 @@ class ModelView:
     features: np.ndarray
     embeddings: np.ndarray
     labels: dict[str, str]
-
-    @property
-    def model(self) -> ModelFolder:
-        """The model."""
-        assert self.encoder.model is not None
-        return self.encoder.model
 
     @cached_property
     def to_positive(self) -> np.ndarray:
@@ -163,7 +160,7 @@ def open_views(
                 f"{model.path}: expected a folder of images to show, this model was trained on "
                 "features alone. Say where the images are with `images`.",
             )
-        source = model.find_source(weights, features)
+        encoder = model.open_encoder(weights, features)
         files = find_files(
             chosen.names,
             chosen.first_places(),
@@ -172,16 +169,18 @@ def open_views(
             follow_outside=follow_outside,
         )
         with open_store(cache) as store:
-            collection = open_collection(files, source, store, skip_bad=skip_bad, progress=progress)
-        encoder = Encoder(source, model)
+            collection = open_collection(
+                files, encoder, store, skip_bad=skip_bad, progress=progress
+            )
         views.append(
             ModelView(
+                model=model,
                 encoder=encoder,
                 triplets=chosen,
                 is_training=triplets is None,
                 paths=files.paths,
                 features=collection.features,
-                embeddings=encoder.encode(collection.features),
+                embeddings=encoder.embed(collection.features),
                 labels=label_of,
             )
         )

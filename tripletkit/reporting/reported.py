@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from tripletkit.data.triplets import Triplets
+from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.errors import SettingsError
 from tripletkit.evaluation.baselines import Baseline, run_baselines
-from tripletkit.evaluation.distances import FROZEN_DISTANCE
 from tripletkit.evaluation.intervals import Interval, NoInterval
 from tripletkit.evaluation.pooled import PooledScore
 from tripletkit.evaluation.scoring import Score

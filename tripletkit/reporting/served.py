@@ -17,8 +17,7 @@ from werkzeug.exceptions import HTTPException
 from tripletkit import defaults
 from tripletkit.collecting.serving import HEADERS, bound_server, form_token, is_same
 from tripletkit.errors import ImageReadError, SettingsError
-from tripletkit.features.given_features import GivenSource
-from tripletkit.features.image_features import NamedFiles, load_collection
+from tripletkit.features.image_features import NamedFiles
 from tripletkit.features.stores import open_store
 from tripletkit.reporting.collages import thumbnail_uri
 from tripletkit.reporting.page import QueryZone, make_page
@@ -142,7 +141,7 @@ class QuerySearch:
 
     def __init__(self, models: Sequence[Reported], cache: Path | None = None) -> None:
         for model in models:
-            if isinstance(model.view.encoder.source, GivenSource):
+            if model.view.encoder.is_given:
                 raise SettingsError(
                     "serve",
                     f"{model.name} takes features that were given, and a new image has none. "
@@ -186,12 +185,12 @@ class QuerySearch:
         file = NamedFiles([_NAME], [_NAME], [path], {})
         with open_store(self._cache) as store:
             own = file.contents(store).hashes
-            collection = load_collection(file, view.encoder.source, store)
+            query = view.encoder.encode(file, store, tell=False)
         images = view.shown
         contents = [self._contents[number][image] for image in images]
         found = find_neighbors(
             view.embeddings[images],
-            view.encoder.encode(collection.features),
+            query,
             min(k, len(images)),
             view.model.distance,
             find_same(own, contents),

@@ -14,7 +14,8 @@ import pandas as pd
 from tripletkit import defaults
 from tripletkit.data.outputs import OutputFile
 from tripletkit.errors import ImageReadError
-from tripletkit.features.image_features import NamedFiles, load_collection, tell_collection
+from tripletkit.features.encoder import Encoder
+from tripletkit.features.image_features import NamedFiles
 from tripletkit.features.stores import Store, open_store
 from tripletkit.progress import Progress
 from tripletkit.results import Result, Section, Table
@@ -26,8 +27,7 @@ from tripletkit.search.approximate import (
     needs_codes,
 )
 from tripletkit.search.exact import Neighbors
-from tripletkit.search.models import Encoder
-from tripletkit.search.vector_files import encode_all, encode_in_parts, find_neighbors_in_parts
+from tripletkit.search.vector_files import encode_all, find_neighbors_in_parts
 
 logger = logging.getLogger("tripletkit")
 
@@ -124,34 +124,20 @@ class CollectionSearch:
         return float(np.sum(hits) / max(np.sum(exact.rows >= 0), 1))
 
     def _parts(self, store: Store, *, tell: bool = True) -> Iterator[tuple[int, np.ndarray]]:
-        return encode_in_parts(
-            self.files,
-            self.encoder,
-            store,
-            skip_bad=self._skip_bad,
-            progress=self._told,
-            tell=tell,
+        return self.encoder.encode_in_chunks(
+            self.files, store, skip_bad=self._skip_bad, progress=self._told, tell=tell
         )
 
     def _fetch(self, store: Store) -> Callable[[np.ndarray], np.ndarray]:
         """Return what gives the vectors of rows of the collection."""
 
         def fetch(rows: np.ndarray) -> np.ndarray:
-            parts = encode_in_parts(
-                self.files.take(rows.tolist()), self.encoder, store, skip_bad=True, tell=False
+            chunks = self.encoder.encode_in_chunks(
+                self.files.take(rows.tolist()), store, skip_bad=True, tell=False
             )
-            return np.vstack([vectors for _, vectors in parts])
+            return np.vstack([vectors for _, vectors in chunks])
 
         return fetch
-
-    def _make_flat(self, store: Store, origin: IndexOrigin) -> ApproximateIndex:
-        options = {"skip_bad": self._skip_bad, "progress": self._told}
-        return ApproximateIndex(encode_all(self.files, self.encoder, store, **options), origin)
-
-    def _make_codes(self, store: Store, origin: IndexOrigin) -> ApproximateIndex:
-        sample = self._fetch(store)(_draw_rows(origin.n_images))
-        sample = sample[np.isfinite(sample).all(axis=1)]
-        return ApproximateIndex.of_parts(self._parts(store), sample, origin)
 
     def _encode_queries(self, store: Store, *, tell: bool = False) -> np.ndarray:
         """Return the vectors of the queries.
@@ -159,16 +145,14 @@ class CollectionSearch:
         Raises:
             ImageReadError: if one cannot be read.
         """
-        query_files, encoder = self.query_files, self.encoder
-        collection = load_collection(
-            query_files, encoder.source, store, skip_bad=self._skip_bad, progress=self._told
+        queries = self.query_files
+        vectors = self.encoder.encode(
+            queries, store, skip_bad=self._skip_bad, progress=self._told, tell=tell
         )
-        if tell:
-            tell_collection(collection, encoder.source, len(query_files.names))
-        for name, usable in zip(query_files.names, collection.is_usable(), strict=True):
+        for name, usable in zip(queries.names, np.isfinite(vectors[:, 0]), strict=True):
             if not usable:
                 raise ImageReadError(f"`query` {name}: expected an image, cannot be read as one")
-        return encoder.encode(collection.features)
+        return vectors
 
 
 def _draw_rows(n_images: int) -> np.ndarray:

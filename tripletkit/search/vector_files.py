@@ -9,69 +9,16 @@ from typing import IO
 import numpy as np
 import pandas as pd
 
-from tripletkit import defaults
 from tripletkit.data.names import guard_formula
 from tripletkit.data.output_forms import OutputForm, archive_form, csv_form
 from tripletkit.data.outputs import Destination, destination_path, open_output
 from tripletkit.errors import OutputError
+from tripletkit.features.encoder import Encoder
 from tripletkit.features.given_features import import_pyarrow
-from tripletkit.features.image_features import (
-    Collection,
-    NamedFiles,
-    load_collection,
-    tell_collection,
-)
+from tripletkit.features.image_features import NamedFiles
 from tripletkit.features.stores import Store
-from tripletkit.progress import Progress, no_progress
+from tripletkit.progress import Progress
 from tripletkit.search.exact import Neighbors, find_neighbors, rank_candidates
-from tripletkit.search.models import Encoder
-
-
-def encode_in_parts(
-    files: NamedFiles,
-    encoder: Encoder,
-    store: Store,
-    *,
-    skip_bad: bool = False,
-    progress: Progress | None = None,
-    tell: bool = True,
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (first row, vectors) of some thousand images at a time.
-
-    Args:
-        files: of the collection.
-        encoder: what makes vectors of images.
-        store: where features are kept.
-        skip_bad: give NaN where an image cannot be read.
-        progress: told (done, total) images.
-        tell: say at the end how many features were computed, and what is left out.
-    Yields:
-        `(n, n_dims)` float32.
-    Raises:
-        ImageReadError: if an image cannot be read, unless bad ones are to be skipped.
-    """
-    n_images = len(files.names)
-    # Given features are in memory as a whole anyway.
-    size = defaults.ENCODE_PART_IMAGES if encoder.source.parts else n_images
-    progress = progress or no_progress
-    problems: list[str] = []
-    n_computed = n_stored = 0
-    for start in range(0, n_images, max(size, 1)):
-        end = min(start + size, n_images)
-        part = files if end - start == n_images else files.take(range(start, end))
-
-        def told(done: int, total: int, end: int = end) -> None:
-            progress(end - total + done, n_images)
-
-        loaded = load_collection(part, encoder.source, store, skip_bad=skip_bad, progress=told)
-        problems += loaded.problems
-        n_computed += loaded.n_computed
-        n_stored += loaded.n_stored
-        yield start, encoder.encode(loaded.features)
-    if tell:
-        none = np.empty((0, 1), np.float32)
-        whole = Collection(none, problems, n_computed, n_stored)
-        tell_collection(whole, encoder.source, n_images)
 
 
 def encode_all(
@@ -82,9 +29,10 @@ def encode_all(
     skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """Return the vectors of a collection: `(n_images, n_dims)` float32; see `encode_in_parts`."""
+    """Return the vectors of a collection: `(n_images, n_dims)` float32; see `Encoder.encode`."""
     vectors = np.empty((0, 0), np.float32)
-    for start, part in encode_in_parts(files, encoder, store, skip_bad=skip_bad, progress=progress):
+    chunks = encoder.encode_in_chunks(files, store, skip_bad=skip_bad, progress=progress)
+    for start, part in chunks:
         if len(part) == len(files.names):
             vectors = part
             continue

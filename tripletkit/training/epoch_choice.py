@@ -10,7 +10,8 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.data.labels import ImageLabels
 from tripletkit.data.splits.held_out_draws import Draw
-from tripletkit.evaluation.distances import FROZEN_DISTANCE, triplet_margins
+from tripletkit.defaults import FROZEN_DISTANCE
+from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.pooled import PooledValidation, score_pooled
 from tripletkit.model.embedding import embed
 from tripletkit.model.recipes import get_recipe

@@ -15,8 +15,9 @@ from typing import Any
 from tripletkit import defaults
 from tripletkit.errors import FewTripletsWarning, SettingsError
 from tripletkit.evaluation.validation import score_embeddings
-from tripletkit.features.encoders import FeatureSource, GivenWeights
-from tripletkit.features.image_features import Collection, NamedFiles, open_collection
+from tripletkit.features.encoder import Collection, Encoder, open_collection
+from tripletkit.features.feature_parts import GivenWeights
+from tripletkit.features.image_features import NamedFiles
 from tripletkit.features.keras_start import start_keras
 from tripletkit.features.stores import open_store
 from tripletkit.model.embedding import embed
@@ -94,7 +95,7 @@ def fine_tune(
     """
     started_s = time.perf_counter()
     record = model.record
-    source = model.find_source(job.weights)
+    source = model.open_encoder(job.weights)
     settings = job.make_settings(record.settings)
     _check(model, source, job.blocks)
     if output is not None:
@@ -114,7 +115,7 @@ def fine_tune(
             follow_outside=record.inputs.follow_outside,
         )
 
-        def load(files: NamedFiles, of: FeatureSource) -> Collection:
+        def load(files: NamedFiles, of: Encoder) -> Collection:
             return open_collection(files, of, store, skip_bad=skip_bad, progress=stages("features"))
 
         # All that can be wrong with files was found by now; this takes seconds.
@@ -203,7 +204,7 @@ def fine_tune(
     return result
 
 
-def _check(model: ModelFolder, source: FeatureSource, blocks: int) -> None:
+def _check(model: ModelFolder, source: Encoder, blocks: int) -> None:
     record = model.record
     if not source.is_plain:
         raise SettingsError(

@@ -17,8 +17,8 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from tripletkit.data.labels import NO_LABEL, ImageLabels
+from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.errors import LossError
-from tripletkit.evaluation.distances import FROZEN_DISTANCE
 from tripletkit.features.keras_backend import keras, seed_layers, tf
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.losses.functions import mean_loss

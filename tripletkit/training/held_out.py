@@ -9,7 +9,8 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.data.splits.held_out_draws import Draw
-from tripletkit.evaluation.distances import FROZEN_DISTANCE, triplet_margins
+from tripletkit.defaults import FROZEN_DISTANCE
+from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.model.recipes import FROZEN, PART_HEADS, RESIDUAL
 from tripletkit.progress import Progress
 from tripletkit.training.draw_budget import DrawBudget, drop_ties

@@ -13,14 +13,8 @@ from tripletkit import defaults
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import SettingsError
 from tripletkit.features.backbones import AUTO, BACKBONES, get_backbone
-from tripletkit.features.encoders import (
-    FeatureSource,
-    GivenWeights,
-    assign_weights,
-    check_backbone_names,
-    choose_source,
-)
-from tripletkit.features.given_features import GivenSource
+from tripletkit.features.encoder import Encoder, open_encoder
+from tripletkit.features.feature_parts import GivenWeights, assign_weights, check_backbone_names
 from tripletkit.features.image_views import choose_views
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import (
@@ -45,7 +39,7 @@ class TrainingJob:
         views: what the features are averaged over; see `image_views`.
         image_size: side of the images for the backbones, pixels; None for each one's usual.
         depth: where in the backbones features are taken; a key of `DEPTHS`.
-        preprocess, backbone_output: of encoders from ONNX files; see `choose_source`.
+        preprocess, backbone_output: of encoders from ONNX files; see `open_encoder`.
         features: a file of features made elsewhere, instead of backbones; see `read_features`.
         unseen_classes: the share of the images to hold out as whole classes in a training of its
             own; None for the recipe's default.
@@ -187,18 +181,17 @@ class TrainingJob:
         usual = get_recipe(settings.recipe).epochs
         return replace(settings, epochs=choose_epochs(*settings.count_per_epoch(train_rows), usual))
 
-    def choose_source(self) -> FeatureSource | GivenSource:
-        """Return what features are of; see `features.sources.choose_source`."""
-        if self.features is not None:
-            return GivenSource.of_file(self.features)
-        return choose_source(
+    def open_encoder(self) -> Encoder:
+        """Return what features are of."""
+        return open_encoder(
             self.backbones,
-            self.weights,
-            choose_views(self.views),
-            self.image_size,
-            self.depth,
-            self.preprocess,
-            self.backbone_output,
+            weights=self.weights,
+            views=self.views,
+            size_px=self.image_size,
+            depth=self.depth,
+            preprocess=self.preprocess,
+            backbone_output=self.backbone_output,
+            features=self.features,
         )
 
     @property

@@ -18,8 +18,9 @@ from tripletkit.errors import CollapseError, ImageReadError, describe_problems
 from tripletkit.evaluation.validation import chooses_epoch
 from tripletkit.features.backbones import Backbone, get_backbone
 from tripletkit.features.decoded_images import DecodedImages
-from tripletkit.features.encoders import FeaturePart, FeatureSource
-from tripletkit.features.image_features import Collection, NamedFiles
+from tripletkit.features.encoder import Collection, Encoder
+from tripletkit.features.feature_parts import FeaturePart
+from tripletkit.features.image_features import NamedFiles
 from tripletkit.features.keras_backend import keras
 from tripletkit.features.stores import Store
 from tripletkit.features.trained_weights import write_random_weights
@@ -70,14 +71,14 @@ class FromPixels:
         record: for the model's record.
     """
 
-    source: FeatureSource
+    source: Encoder
     backbone_file: Path
     collection: Collection
     trained: TrainedHead
     record: PixelsRecord
 
 
-def start_from_scratch(name: str, size_px: int | None, seed: int, folder: Path) -> FeatureSource:
+def start_from_scratch(name: str, size_px: int | None, seed: int, folder: Path) -> Encoder:
     """Return a backbone with random weights.
 
     Args:
@@ -88,19 +89,19 @@ def start_from_scratch(name: str, size_px: int | None, seed: int, folder: Path) 
     """
     backbone = get_backbone(name).resized(size_px)
     start = write_random_weights(backbone, seed, folder / "start.weights.h5")
-    return FeatureSource((FeaturePart.of_file(start),))
+    return Encoder((FeaturePart.of_file(start),))
 
 
 def train_from_pixels(
     plan: PixelPlan,
     data: TrainingSet,
     files: NamedFiles,
-    source: FeatureSource,
+    source: Encoder,
     settings: HeadSettings,
     *,
     store: Store,
     folder: Path,
-    load: Callable[[NamedFiles, FeatureSource], Collection],
+    load: Callable[[NamedFiles, Encoder], Collection],
     on_epoch: Callable[[EpochRecord, int], None],
     stages: Stages,
     head: keras.Model | None = None,
@@ -154,7 +155,7 @@ def train_from_pixels(
     path = folder / "trained.weights.h5"
     training.save_backbone(path)
     chosen = WeightsFile(part.backbone, path, file_sha256(path), part.reason)
-    trained_source = FeatureSource((FeaturePart.of_file(chosen),))
+    trained_source = Encoder((FeaturePart.of_file(chosen),))
     learning, whole = network.n_weights()
     record = PixelsRecord(
         from_scratch=head is None,

@@ -16,8 +16,7 @@ from tripletkit.data.training_set import TrainingSet
 from tripletkit.evaluation.learning_curve import LearningCurve
 from tripletkit.evaluation.pooled import PooledValidation
 from tripletkit.evaluation.validation import LabelScores, Validation
-from tripletkit.features.encoders import FeatureSource
-from tripletkit.features.image_features import Collection
+from tripletkit.features.encoder import Collection, Encoder
 from tripletkit.model.distribution_shift import ShiftDetector
 from tripletkit.model.history import TrainedHead
 from tripletkit.model.model_folder import ModelFolder, name_centers, save_model
@@ -56,7 +55,7 @@ class TrainingResult:
     """
 
     trained: TrainedHead
-    source: FeatureSource
+    source: Encoder
     data: TrainingSet
     record: ModelRecord
     validation: Validation | None
@@ -93,7 +92,7 @@ def make_record(
     inputs: InputsRecord,
     data: TrainingSet,
     collection: Collection,
-    source: FeatureSource,
+    source: Encoder,
     settings: HeadSettings,
     trained: TrainedHead,
     times: Mapping[str, float],
@@ -118,7 +117,7 @@ def make_record(
         features=dict(source.facts),
         n_features=source.n_features,
         backbone_reason=source.parts[0].reason if source.parts else "",
-        weights_files=source.weights_files,
+        weights_files=source.record.weights_files,
         images=images and str(images.absolute()),
         inputs=inputs,
         split=SplitRecord(

@@ -27,8 +27,8 @@ from tripletkit.evaluation.validation import (
     classify_validation,
     validate,
 )
-from tripletkit.features.encoders import FeatureSource
-from tripletkit.features.image_features import Collection, NamedFiles, find_files, open_collection
+from tripletkit.features.encoder import Collection, Encoder, open_collection
+from tripletkit.features.image_features import NamedFiles, find_files
 from tripletkit.features.keras_start import start_keras
 from tripletkit.features.stores import Store, open_store
 from tripletkit.model.distribution_shift import ShiftDetector
@@ -278,7 +278,7 @@ class _Loader:
     def __init__(self, store: Store, job: TrainingJob, stages: Stages) -> None:
         self._store, self._skip_bad, self._stages = store, job.skip_bad, stages
 
-    def __call__(self, files: NamedFiles, source: FeatureSource) -> Collection:
+    def __call__(self, files: NamedFiles, source: Encoder) -> Collection:
         return open_collection(
             files,
             source,
@@ -301,13 +301,13 @@ def _find_test(job: TrainingJob) -> NamedFiles | None:
     )
 
 
-def _choose_source(job: TrainingJob, folder: Path) -> FeatureSource:
+def _choose_source(job: TrainingJob, folder: Path) -> Encoder:
     """Return what features are of before training: from scratch, of random weights."""
     if job.is_from_scratch:
         from tripletkit.training.pixels import start_from_scratch
 
         return start_from_scratch(job.backbones[0], job.image_size, job.seed, folder)
-    source = job.choose_source()
+    source = job.open_encoder()
     for part in source.parts:
         if part.reason:
             logger.info("Backbone %s.", part.reason)

@@ -10,7 +10,7 @@ from typing import Any
 from tripletkit.errors import SettingsError, SplitError
 from tripletkit.evaluation.intervals import Interval
 from tripletkit.evaluation.pooled import PooledScore, compare_pooled
-from tripletkit.features.image_features import open_collection
+from tripletkit.features.encoder import open_collection
 from tripletkit.features.keras_start import start_keras
 from tripletkit.features.stores import open_store
 from tripletkit.model.recipes import get_recipe
@@ -74,7 +74,7 @@ def sweep(
         start_keras()
         collection = open_collection(
             inputs.files,
-            jobs[0].choose_source(),
+            jobs[0].open_encoder(),
             store,
             skip_bad=job.skip_bad,
             progress=stages("features"),

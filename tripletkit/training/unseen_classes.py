@@ -24,9 +24,9 @@ from tripletkit.data.splits.class_groups import (
     hold_out_classes,
 )
 from tripletkit.data.training_set import TrainingSet
+from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.errors import SplitError
 from tripletkit.evaluation.answers import Answers
-from tripletkit.evaluation.distances import FROZEN_DISTANCE
 from tripletkit.evaluation.scoring import Score, score_answers
 from tripletkit.evaluation.validation import score_embeddings
 from tripletkit.features.unit_length import scale_to_unit_length

@@ -1,9 +1,9 @@
-"""What features are of: one backbone as ever, or several and views of an image, joined."""
+"""Encoders: one backbone as ever, or several and views of an image, joined."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -14,15 +14,11 @@ import tiny_backbone as tiny
 from tripletkit.data.images import read_pixels
 from tripletkit.errors import BackboneError, ImageReadError, WeightsError
 from tripletkit.features.backbones import BACKBONES, get_backbone
-from tripletkit.features.encoders import (
-    FeatureSource,
-    assign_weights,
-    check_backbone_names,
-    choose_source,
-)
+from tripletkit.features.encoder import EncoderRecord, open_encoder, open_recorded_encoder
 from tripletkit.features.exported_networks import load_network_function
 from tripletkit.features.extract import extract_features, view_space
-from tripletkit.features.image_features import find_files, load_collection
+from tripletkit.features.feature_parts import assign_weights, check_backbone_names
+from tripletkit.features.image_features import find_files
 from tripletkit.features.image_views import ORIGINAL, VIEW_SETS
 from tripletkit.features.store import FeatureStore
 from tripletkit.features.weights_files import file_sha256
@@ -49,32 +45,33 @@ def load(toy_competition, tmp_path):
     def load(source, names=NAMES, store="store", **options):
         files = find_files(names, [f"t.txt:{name}" for name in names], toy_competition.images)
         with FeatureStore(tmp_path / store) as opened:
-            return load_collection(files, source, opened, **options)
+            return source.load(files, opened, **options)
 
     return load
 
 
 @pytest.fixture
 def two(other_backbone):
-    return choose_source(["tiny", "tiny-other"])
+    return open_encoder(["tiny", "tiny-other"])
 
 
 def test_a_record_of_the_first_version_means_what_it_meant():
-    source = FeatureSource.of_record(OLD_FEATURES, [None], Path("m"))
+    source = open_recorded_encoder(EncoderRecord(OLD_FEATURES, [None], 1280), Path("m"))
     (part,) = source.parts
     assert part.backbone == get_backbone("efficientnet-lite0")
     assert part.space.facts == OLD_FEATURES
     assert source.views == (ORIGINAL,)
-    assert source.fingerprint == part.space.fingerprint == OLD_FINGERPRINT
+    assert source.fingerprint == f"features {OLD_FINGERPRINT}"
+    assert part.space.fingerprint == OLD_FINGERPRINT
     assert view_space(part.space, ORIGINAL).fingerprint == OLD_FINGERPRINT
 
 
 def test_one_backbone_is_recorded_as_the_first_version_did(tiny_backbone, tiny_weights):
-    source = choose_source(["tiny"], {None: tiny_weights})
+    source = open_encoder(["tiny"], weights={None: tiny_weights})
     weights_sha256 = file_sha256(tiny_weights)
     assert source.facts == {**tiny_backbone.facts(), "weights_sha256": weights_sha256}
-    assert source.weights_files == [str(tiny_weights)]
-    assert source.fingerprint == source.parts[0].space.fingerprint
+    assert source.record.weights_files == [str(tiny_weights)]
+    assert source.fingerprint == f"features {source.parts[0].space.fingerprint}"
 
 
 @pytest.mark.slow
@@ -82,11 +79,11 @@ def test_features_of_one_backbone_are_its_own_bit_for_bit(
     load, tiny_backbone, toy_competition, tmp_path
 ):
     chosen = choose_backbone("tiny")
-    space = choose_source(["tiny"]).parts[0].space
+    space = open_encoder(["tiny"]).parts[0].space
     assert space.facts == chosen.facts()
     with FeatureStore(tmp_path / "plain") as store:
         paths = [toy_competition.images / name for name in NAMES]
-        parts = choose_source(["tiny"]).parts
+        parts = open_encoder(["tiny"]).parts
         expected = extract_features(
             paths,
             tiny_backbone,
@@ -94,16 +91,16 @@ def test_features_of_one_backbone_are_its_own_bit_for_bit(
             store,
             lambda: load_network_function(parts, tmp_path),
         )
-    np.testing.assert_array_equal(load(choose_source(["tiny"])).features, expected.values)
+    np.testing.assert_array_equal(load(open_encoder(["tiny"])).features, expected.values)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("views", ["original", "flip", "ten-crop"])
 def test_joined_features_equal_a_plain_loop(load, two, views):
-    source = choose_source(["tiny", "tiny-other"], views=VIEW_SETS[views])
+    source = open_encoder(["tiny", "tiny-other"], views=[views])
     features = load(source).features
     of_view = {
-        (name, view): load(choose_source([name], views=[view])).features
+        (name, view): load(replace(open_encoder([name]), views=(view,))).features
         for name in ("tiny", "tiny-other")
         for view in VIEW_SETS[views]
     }
@@ -119,7 +116,7 @@ def test_joined_features_equal_a_plain_loop(load, two, views):
 
 @pytest.mark.slow
 def test_rows_depend_on_their_image_alone(load, two):
-    source = choose_source(["tiny", "tiny-other"], views=VIEW_SETS["flip"])
+    source = open_encoder(["tiny", "tiny-other"], views=["flip"])
     together = load(source).features
     order = np.random.default_rng(0).permutation(len(NAMES))
     shuffled = load(source, [NAMES[row] for row in order], "shuffled").features
@@ -131,7 +128,7 @@ def test_rows_depend_on_their_image_alone(load, two):
 def test_a_part_without_any_feature_stays_zero_and_a_missing_one_is_missing(two):
     some, none = np.ones((2, 24), np.float32), np.zeros((2, 24), np.float32)
     none[1] = np.nan
-    joined = two.join([some, none])
+    joined = two._join([some, none])
     assert joined.dtype == np.float32
     np.testing.assert_allclose(joined[0, :24], 24**-0.5, rtol=1e-6)
     assert (joined[0, 24:] == 0).all()
@@ -140,13 +137,13 @@ def test_a_part_without_any_feature_stays_zero_and_a_missing_one_is_missing(two)
 
 @pytest.mark.slow
 def test_only_the_part_that_is_missing_is_computed(load, two, monkeypatch):
-    assert load(choose_source(["tiny"])).n_computed == 40
-    assert load(choose_source(["tiny-other"]), NAMES[:10]).n_computed == 10
+    assert load(open_encoder(["tiny"])).n_computed == 40
+    assert load(open_encoder(["tiny-other"]), NAMES[:10]).n_computed == 10
     assert load(two).n_computed == 30
     assert load(two).n_computed == 0
     built = []
     monkeypatch.setattr(tiny, "build_other", lambda weights: built.append(weights))
-    assert load(choose_source(["tiny"], views=VIEW_SETS["flip"])).n_computed == 40
+    assert load(open_encoder(["tiny"], views=["flip"])).n_computed == 40
     assert built == []
 
 
@@ -167,10 +164,10 @@ def test_a_broken_image_is_named_once(load, two, toy_competition, tmp_path, monk
 
 @pytest.mark.parametrize("names", [["tiny"], ["tiny", "tiny-other"], ["tiny-other", "tiny"]])
 @pytest.mark.parametrize("views", ["original", "flip", "five-crop"])
-def test_a_source_comes_back_from_its_record(other_backbone, tiny_weights, names, views):
-    source = choose_source(names, {"tiny": tiny_weights}, VIEW_SETS[views])
+def test_an_encoder_comes_back_from_its_record(other_backbone, tiny_weights, names, views):
+    source = open_encoder(names, weights={"tiny": tiny_weights}, views=[views])
     features = json.loads(json.dumps(source.facts))
-    again = FeatureSource.of_record(features, source.weights_files, Path("m"))
+    again = open_recorded_encoder(replace(source.record, features=features), Path("m"))
     assert again == source
     assert again.facts == features
     assert again.fingerprint == source.fingerprint
@@ -180,7 +177,7 @@ def test_a_source_comes_back_from_its_record(other_backbone, tiny_weights, names
 
 def test_what_gives_other_features_has_another_fingerprint(other_backbone):
     sources = [
-        choose_source(names, views=VIEW_SETS[views])
+        open_encoder(names, views=[views])
         for names in (["tiny"], ["tiny-other"], ["tiny", "tiny-other"], ["tiny-other", "tiny"])
         for views in VIEW_SETS
     ]
@@ -192,14 +189,12 @@ def test_weights_of_a_model_of_two_are_asked_for_by_name(other_backbone, tiny_we
     tiny.write_weights(moved)
     strange = tmp_path / "strange.weights.h5"
     tiny.write_weights(strange, seed=6)
-    source = choose_source(["tiny", "tiny-other"], {"tiny-other": moved})
-    assert source.weights_files == [None, str(moved)]
+    source = open_encoder(["tiny", "tiny-other"], weights={"tiny-other": moved})
+    assert source.record.weights_files == [None, str(moved)]
     moved = moved.rename(tmp_path / "there.weights.h5")
 
     def find(given):
-        first, second = FeatureSource.of_record(
-            source.facts, source.weights_files, tmp_path / "m", given=given
-        ).parts
+        first, second = open_recorded_encoder(source.record, tmp_path / "m", weights=given).parts
         return first.find_weights(), second.find_weights()
 
     with pytest.raises(BackboneError, match=r"which is gone.*`weights=tiny-other=FILE`"):
@@ -242,9 +237,9 @@ def test_backbones_that_cannot_stand_side_by_side_are_refused(tiny_backbone):
 @pytest.mark.slow
 def test_depths_are_the_layers_own_statistics(load, toy_competition, tiny_backbone, tiny_weights):
     """Mean and deviation over the map of each stage, each of length 1, behind the last features."""
-    plain = load(choose_source(["tiny"])).features
-    features = load(choose_source(["tiny"], depth="all")).features
-    early = load(choose_source(["tiny"], depth="early"), store="early").features
+    plain = load(open_encoder(["tiny"])).features
+    features = load(open_encoder(["tiny"], depth="all")).features
+    early = load(open_encoder(["tiny"], depth="early"), store="early").features
 
     model = tiny.build(tiny_weights)
     maps = keras.Model(
@@ -262,31 +257,31 @@ def test_depths_are_the_layers_own_statistics(load, toy_competition, tiny_backbo
 
 
 def test_depths_are_computed_together_and_stored_apart(load, tiny_backbone):
-    everything = load(choose_source(["tiny"], depth="all"))
+    everything = load(open_encoder(["tiny"], depth="all"))
     assert everything.n_computed == len(NAMES)
     for depth in ("last", "early"):
-        assert load(choose_source(["tiny"], depth=depth)).n_computed == 0
+        assert load(open_encoder(["tiny"], depth=depth)).n_computed == 0
 
 
 def test_a_depth_comes_back_from_its_record(tiny_backbone, tmp_path, load):
-    source = choose_source(["tiny"], depth="all")
+    source = open_encoder(["tiny"], depth="all")
     features = json.loads(json.dumps(source.facts))
-    again = FeatureSource.of_record(features, source.weights_files, tmp_path / "m")
+    again = open_recorded_encoder(replace(source.record, features=features), tmp_path / "m")
     assert again.facts == source.facts
-    assert again.fingerprint != choose_source(["tiny"]).fingerprint
+    assert again.fingerprint != open_encoder(["tiny"]).fingerprint
     assert list(again.columns) == ["tiny", "tiny:stem_relu", "tiny:widen"]
     assert again.columns["tiny:widen"] == slice(48, 96)
     load(source)
     assert load(again).n_computed == 0
     features["parts"][1]["stage"]["layer"] = "gone"
     with pytest.raises(BackboneError, match=r'expected a stage among .*, got "gone"'):
-        FeatureSource.of_record(features, source.weights_files, tmp_path / "m")
+        open_recorded_encoder(replace(source.record, features=features), tmp_path / "m")
 
 
 def test_a_depth_that_is_not_there_is_refused(tiny_backbone, monkeypatch):
     with pytest.raises(BackboneError, match='among last, early, all, got "deep"'):
-        choose_source(["tiny"], depth="deep")
-    bare = dataclasses.replace(tiny_backbone, name="tiny-bare", stages=())
+        open_encoder(["tiny"], depth="deep")
+    bare = replace(tiny_backbone, name="tiny-bare", stages=())
     monkeypatch.setitem(BACKBONES, bare.name, bare)
     with pytest.raises(BackboneError, match="tiny-bare: names no stages"):
-        choose_source([bare.name], depth="early")
+        open_encoder([bare.name], depth="early")

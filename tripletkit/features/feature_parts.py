@@ -1,8 +1,6 @@
-"""What images are turned into features by: backbones with their weights, and views.
+"""Parts of what images are turned into features by: a backbone with its weights, at a depth.
 
-One backbone that sees the whole image gives its features as they are. Several views of an
-image are averaged. Of several backbones, each one's features are scaled to length 1 and all
-stand side by side, so that none drowns the others.
+Chosen by name when features are first asked for, or found again from the record of a model.
 """
 
 from __future__ import annotations
@@ -10,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tripletkit import defaults
 from tripletkit.errors import BackboneError, ViewError, WeightsError
 from tripletkit.features.backbones import AUTO, FROM_FILE, Backbone, Stage, get_backbone
-from tripletkit.features.image_views import ORIGINAL, View, get_view
+from tripletkit.features.image_views import View
 from tripletkit.features.onnx_files import (
     OnnxFile,
     is_network_file,
@@ -26,9 +24,7 @@ from tripletkit.features.onnx_files import (
     open_network_file,
     recorded_network_file,
 )
-from tripletkit.features.stage_outputs import stages_at
 from tripletkit.features.store import FeatureSpace
-from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.features.weights_files import file_sha256
 from tripletkit.features.weights_origin import WeightsFile, choose_backbone, find_weights
 
@@ -88,173 +84,24 @@ class FeaturePart:
         return [features] if self.stage is None else np.split(features, 2, axis=1)
 
 
-@dataclass(frozen=True)
-class FeatureSource:
-    """What an image's features are of.
-
-    Attributes:
-        parts: backbones, in the order of their columns; several depths of one follow each other.
-        views: what each one's features are averaged over.
-    """
-
-    parts: tuple[FeaturePart, ...]
-    views: tuple[View, ...] = (ORIGINAL,)
-
-    @classmethod
-    def of_record(
-        cls,
-        features: Mapping[str, Any],
-        files: Sequence[str | None],
-        place: Path,
-        own: Path | None = None,
-        given: GivenWeights | None = None,
-    ) -> FeatureSource:
-        """Return what a model was trained with, from its record.
-
-        Args:
-            features: what `facts` was.
-            files: the weights file of each backbone that was named at training, or None.
-            place: the model folder, for messages.
-            own: the weights file in it, where the model trained them too.
-            given: where the user says that weights are now.
-        Raises:
-            BackboneError: if a backbone is not known, or `given` names one that the model has
-                not.
-            ViewError: if a view is not known.
-        """
-        views, facts = (ORIGINAL,), [features]
-        if "parts" in features:
-            facts = features["parts"]
-            views = tuple(get_view(name) for name in features["views"])
-        if own is not None:
-            files = [str(own)]
-        backbones = [
-            _find_recorded_backbone(of_part, file)
-            for of_part, file in zip(facts, files, strict=True)
-        ]
-        stages = [
-            _find_recorded_stage(backbone, of_part)
-            for backbone, of_part in zip(backbones, facts, strict=True)
-        ]
-        parts = []
-        for backbone, stage, of_part, file, now in zip(
-            backbones,
-            stages,
-            facts,
-            files,
-            assign_weights([backbone.name for backbone in backbones], given or {}),
-            strict=True,
-        ):
-            then = file and Path(file)
-            find = partial(
-                _find_recorded_weights, backbone, of_part["weights_sha256"], place, then, now
-            )
-            of_network = {key: fact for key, fact in of_part.items() if key != "stage"}
-            parts.append(FeaturePart(backbone, of_network, find, then, stage=stage))
-        return cls(tuple(parts), views)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether it is one backbone that sees the whole image, and its features as they are."""
-        is_one = len(self.parts) == 1 and self.parts[0].stage is None
-        return is_one and self.views == (ORIGINAL,)
-
-    @property
-    def n_features(self) -> int:
-        return sum(part.n_features for part in self.parts)
-
-    @property
-    def networks(self) -> list[tuple[FeaturePart, ...]]:
-        """The parts of each network, which one pass computes together."""
-        by_network = groupby(self.parts, lambda part: part.network_facts)
-        return [tuple(parts) for _, parts in by_network]
-
-    @property
-    def columns(self) -> dict[str, slice]:
-        """Which features come from what, as in `resnet50` or `resnet50:conv3_block4_out`."""
-        names = [
-            part.backbone.name + (f":{part.stage.layer}" if part.stage else "")
-            for part in self.parts
-        ]
-        ends = np.cumsum([part.n_features for part in self.parts]).tolist()
-        return dict(zip(names, map(slice, [0, *ends], ends), strict=False))
-
-    @property
-    def facts(self) -> dict[str, object]:
-        """What decides the features of an image."""
-        if self.is_plain:
-            return self.parts[0].facts
-        return {
-            "parts": [part.facts for part in self.parts],
-            "views": [view.name for view in self.views],
-        }
-
-    @property
-    def fingerprint(self) -> str:
-        """One text that is another wherever features would be others."""
-        return FeatureSpace(self.facts, self.n_features).fingerprint
-
-    @property
-    def weights_files(self) -> list[str | None]:
-        """The weights file of each part that the user named, absolute; None for its own."""
-        return [part.given_weights and str(part.given_weights.absolute()) for part in self.parts]
-
-    def join(self, of_parts: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the features of images from those of each backbone.
-
-        Args:
-            of_parts: `(n_images, n_features of the part)` float32 for each part; a row of NaN
-                where an image has none.
-        Returns:
-            `(n_images, n_features)` float32; a row of NaN where any part has none.
-        """
-        pieces = [
-            piece
-            for part, features in zip(self.parts, of_parts, strict=True)
-            for piece in part.split(features)
-        ]
-        if len(pieces) == 1:
-            return pieces[0]
-        joined = np.hstack([scale_to_unit_length(piece) for piece in pieces])
-        joined[np.isnan(joined).any(axis=1)] = np.nan
-        return joined
-
-
-def choose_source(
+def choose_parts(
     names: Sequence[str],
-    weights: GivenWeights | None = None,
-    views: Sequence[View] = (ORIGINAL,),
-    size_px: int | None = None,
-    depth: str = "last",
-    preprocess: str | None = None,
-    backbone_output: str | None = None,
-) -> FeatureSource:
-    """Return the named backbones with their weights; `auto` takes the best that can be had.
-
-    Args:
-        names: registered names or paths of ONNX files, each once, or `auto` alone.
-        weights: files to use instead of a backbone's own weights.
-        views: what the features are averaged over.
-        size_px: side of the images that the backbones take. Defaults to each one's usual.
-        depth: where in the backbones features are taken; a key of `DEPTHS`.
-        preprocess, backbone_output: of ONNX files; see `open_network_file`.
-    Raises:
-        BackboneError: if a name is unknown, has no such depth, or its weights can neither be
-            found nor downloaded.
-        WeightsError: if a given file cannot be read.
-        NetworkFileError, PreprocessingError: if an ONNX file cannot be run, or it is not clear
-            how.
-        ViewError: if an encoder does not take such views.
-    """
+    weights: GivenWeights,
+    views: Sequence[View],
+    size_px: int | None,
+    depth: str,
+    preprocess: str | None,
+    backbone_output: str | None,
+) -> tuple[FeaturePart, ...]:
+    """Return the named backbones with their weights; see `open_encoder`."""
     check_backbone_names(names)
     if (preprocess or backbone_output) and not any(map(is_network_file, names)):
         raise BackboneError(
             "`preprocess` and `backbone_output` are for encoders from ONNX files; registered "
             "backbones have their own."
         )
-    given = assign_weights(names, weights or {})
-    parts = []
-    for name, file in zip(names, given, strict=True):
+    parts: list[FeaturePart] = []
+    for name, file in zip(names, assign_weights(names, weights), strict=True):
         if is_network_file(name):
             file = Path(name)
             encoder = open_network_file(file, preprocess, backbone_output)
@@ -264,7 +111,39 @@ def choose_source(
             chosen = choose_backbone(name, file, size_px)
         stages = stages_at(chosen.backbone, depth)
         parts += [FeaturePart.of_file(chosen, file, stage) for stage in stages]
-    return FeatureSource(tuple(parts), tuple(views))
+    return tuple(parts)
+
+
+def recorded_parts(
+    facts: Sequence[Mapping[str, Any]],
+    files: Sequence[str | None],
+    place: Path,
+    given: GivenWeights,
+) -> tuple[FeaturePart, ...]:
+    """Return the parts that a model was trained with, from its record.
+
+    Args:
+        facts: of each part.
+        files: the weights file of each that was named at training, or None.
+        place: the model folder, for messages.
+        given: where the user says that weights are now.
+    Raises:
+        BackboneError: if a backbone is not known, or `given` names one that the model has not.
+    """
+    backbones = [
+        _find_recorded_backbone(of_part, file) for of_part, file in zip(facts, files, strict=True)
+    ]
+    given_files = assign_weights([backbone.name for backbone in backbones], given)
+    parts = []
+    for backbone, of_part, file, now in zip(backbones, facts, files, given_files, strict=True):
+        then = None if file is None else Path(file)
+        find = partial(
+            _find_recorded_weights, backbone, of_part["weights_sha256"], place, then, now
+        )
+        of_network = {key: fact for key, fact in of_part.items() if key != "stage"}
+        stage = _find_recorded_stage(backbone, of_part)
+        parts.append(FeaturePart(backbone, of_network, find, then, stage=stage))
+    return tuple(parts)
 
 
 def pixel_inputs(
@@ -325,6 +204,29 @@ def assign_weights(names: Sequence[str], given: GivenWeights) -> list[Path | Non
                 f"`weights={name}={given[name]}`: expected a backbone among {', '.join(names)}."
             )
     return [given.get(name, given.get(None)) for name in names]
+
+
+# Name of a depth -> (with the last features, with those of the earlier stages).
+DEPTHS = dict(zip(defaults.DEPTHS, ((True, False), (False, True), (True, True)), strict=True))
+
+
+def stages_at(backbone: Backbone, depth: str) -> tuple[Stage | None, ...]:
+    """Return what is taken of a network at a depth; None stands for its last features.
+
+    Args:
+        depth: a key of `DEPTHS`.
+    Raises:
+        BackboneError: if there is no such depth, or the network names no stages.
+    """
+    if depth not in DEPTHS:
+        raise BackboneError(f'expected a depth among {", ".join(DEPTHS)}, got "{depth}"')
+    with_last, with_early = DEPTHS[depth]
+    if with_early and not backbone.stages:
+        raise BackboneError(
+            f"{backbone.name}: names no stages, so that it has features of depth last alone, "
+            f"got depth {depth}."
+        )
+    return (None,) * with_last + backbone.stages * with_early
 
 
 def _check_views(encoder: OnnxFile, views: Sequence[View]) -> None:
