@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tripletkit import defaults
+from tripletkit.errors import RecipeError
 
 if TYPE_CHECKING:
     import keras
 
     from tripletkit.model.head_layers import NumpyHead
+    from tripletkit.model.settings import HeadSettings
 
 
 def embed(head: keras.Model | NumpyHead, features: np.ndarray) -> np.ndarray:
@@ -36,3 +38,26 @@ def embed(head: keras.Model | NumpyHead, features: np.ndarray) -> np.ndarray:
         found = np.asarray(head(batch, training=False))
         embeddings[start : start + size] = found[: len(part)]
     return embeddings
+
+
+def fit_projection(embeddings: np.ndarray, settings: HeadSettings) -> list[np.ndarray]:
+    """Return kernel and bias of the projection to the leading principal components.
+
+    Args:
+        embeddings: `(n_images, n)` of the training images.
+        settings: for the number of components, `dim`, and the seed.
+    Raises:
+        RecipeError: if there are fewer.
+    """
+    from sklearn.decomposition import PCA
+
+    if settings.dim > min(embeddings.shape):
+        raise RecipeError(
+            f"`dim={settings.dim}`: expected at most {min(embeddings.shape)}, as many as the "
+            f"embeddings of {len(embeddings):,} images can be compressed to"
+        )
+    components = PCA(settings.dim, svd_solver="randomized", random_state=settings.seed).fit(
+        embeddings
+    )
+    kernel = components.components_.T
+    return [kernel, -components.mean_ @ kernel]

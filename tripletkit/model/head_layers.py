@@ -1,8 +1,9 @@
 """A trained head without TensorFlow: its layers as a list beside its weights, run by NumPy.
 
-A head is a few matrix products. Keras writes its weights; here the list of what is done with
+A head is a few matrix products. Where Keras writes its weights, the list of what is done with
 them is put into the same file, so that answering from stored features loads neither Keras nor
-TensorFlow. The list is plain JSON: nothing of it is code.
+TensorFlow. A head that NumPy trained is written whole by `NumpyHead.write`. The list is plain
+JSON: nothing of it is code.
 
 The products themselves are ONNX Runtime's, because a row of NumPy's depends on where in the
 matrix it stands: a third of them differed in the last bit.
@@ -14,7 +15,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,20 +78,20 @@ _TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
-class _Step:
-    """One layer.
+class HeadStep:
+    """One layer of a head that NumPy runs.
 
     Attributes:
         kind: a key of `_RUN`.
         inputs: which values it takes: 0 are the features, n what the step n gives, from 1.
-        arrays: its weights.
+        arrays: its weights, float32.
         settings: plain JSON values.
     """
 
     kind: str
     inputs: tuple[int, ...]
-    arrays: tuple[np.ndarray, ...]
-    settings: Mapping[str, Any]
+    arrays: tuple[np.ndarray, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 class NumpyHead:
@@ -101,10 +102,10 @@ class NumpyHead:
         steps: its layers, in the order in which they are computed.
     """
 
-    def __init__(self, n_features: int, steps: Sequence[_Step]) -> None:
+    def __init__(self, n_features: int, steps: Sequence[HeadStep]) -> None:
         self._steps = steps
         n_dims = self(np.zeros((1, n_features), np.float32)).shape[1]
-        self.output_shape = (None, n_dims)
+        self.input_shape, self.output_shape = (None, n_features), (None, n_dims)
 
     def __call__(self, features: np.ndarray, training: bool = False) -> np.ndarray:
         """Return the embeddings of images.
@@ -121,6 +122,65 @@ class NumpyHead:
             values.append(_RUN[step.kind](taken, step.arrays, **step.settings))
         return values[-1]
 
+    def count_params(self) -> int:
+        """Return how many numbers its weights are."""
+        return sum(values.size for step in self._steps for values in step.arrays)
+
+    def compressed(self, kernel: np.ndarray, bias: np.ndarray) -> NumpyHead:
+        """Return the head with a projection of its embeddings behind it, at length 1 again."""
+        n_steps = len(self._steps)
+        projection = HeadStep(
+            "Dense", (n_steps,), (_as_float32(kernel), _as_float32(bias)), {"activation": "linear"}
+        )
+        unit = HeadStep("UnitNormalization", (n_steps + 1,))
+        return NumpyHead(self.input_shape[1], [*self._steps, projection, unit])
+
+    def write(self, path: Path) -> None:
+        """Write the head into an HDF5 file that `read_numpy_head` reads."""
+        steps = []
+        with h5py.File(path, "w") as file:
+            for number, step in enumerate(self._steps, 1):
+                place = f"steps/{number}/"
+                for index, values in enumerate(step.arrays):
+                    file[f"{place}vars/{index}"] = values
+                steps.append(
+                    {
+                        "kind": step.kind,
+                        "inputs": list(step.inputs),
+                        "weights": place if step.arrays else None,
+                        "settings": dict(step.settings),
+                    }
+                )
+            described = {"n_features": self.input_shape[1], "steps": steps}
+            file.attrs[_ATTRIBUTE] = json.dumps(described)
+
+    def to_keras(self) -> keras.Model:
+        """Return the same head as a Keras model: `(batch, n_features)` -> `(batch, n_dims)`."""
+        from tripletkit.features.keras_backend import keras
+
+        features = keras.Input(self.input_shape[1:])
+        values = [features]
+        for step in self._steps:
+            taken = [values[index] for index in step.inputs]
+            if step.kind == "GetItem":
+                values.append(taken[0][:, step.settings["start"] : step.settings["stop"]])
+                continue
+            settings = dict(step.settings)
+            if step.kind == "Dense":
+                kernel, *bias = step.arrays
+                settings |= {"units": kernel.shape[1], "use_bias": bool(bias)}
+            layer = getattr(keras.layers, step.kind)(**settings)
+            # Numbers of a normalisation are part of the head, not of the batch.
+            layer.trainable = step.kind != "BatchNormalization"
+            values.append(layer(taken if len(taken) > 1 else taken[0]))
+            if step.arrays:
+                layer.set_weights(step.arrays)
+        return keras.Model(features, values[-1], name="head")
+
+
+def _as_float32(values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values, np.float32)
+
 
 def read_numpy_head(path: Path) -> NumpyHead | None:
     """Return the head of a weights file; None if the file does not say what its layers do.
@@ -134,7 +194,7 @@ def read_numpy_head(path: Path) -> NumpyHead | None:
                 return None
             described = json.loads(file.attrs[_ATTRIBUTE])
             steps = [
-                _Step(
+                HeadStep(
                     step["kind"],
                     tuple(step["inputs"]),
                     tuple(_read_arrays(file, step["weights"])),

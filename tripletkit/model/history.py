@@ -12,6 +12,8 @@ import numpy as np
 if TYPE_CHECKING:
     import keras
 
+    from tripletkit.model.head_layers import NumpyHead
+
 logger = logging.getLogger("tripletkit")
 
 
@@ -51,7 +53,7 @@ class TrainedHead:
             that no batch had.
     """
 
-    head: keras.Model
+    head: keras.Model | NumpyHead
     history: list[EpochRecord]
     best_epoch: int
     centers: np.ndarray | None = None

@@ -104,14 +104,12 @@ class ModelFolder:
 
         start_keras()
         from tripletkit.model.heads import build_model
-        from tripletkit.model.part_heads import build_ensemble
 
-        record = self.record
-        if record.parts:
-            head = build_ensemble(record.n_features, record.parts, record.settings)
-        else:
-            head = build_model(record.n_features, record.settings)
-        head.load_weights(self.path / HEAD_FILE)
+        record, path = self.record, self.path / HEAD_FILE
+        if record.parts and (trained := read_numpy_head(path)) is not None:
+            return trained.to_keras()
+        head = build_model(record.n_features, record.settings)
+        head.load_weights(path)
         return head
 
     def open_head(self) -> NumpyHead | keras.Model:
@@ -175,7 +173,7 @@ def check_model_output(path: Path, *, overwrite: bool = False) -> None:
 
 def save_model(
     path: Path,
-    head: keras.Model,
+    head: keras.Model | NumpyHead,
     history: list[dict[str, float]],
     record: ModelRecord,
     centers: pd.DataFrame | None = None,
@@ -203,8 +201,11 @@ def save_model(
     remove_unfinished(target.parent)
     with explain_failure(path), unfinished_folder(target) as partial:
         _check_room(partial / HEAD_FILE, 4 * head.count_params())
-        head.save_weights(partial / HEAD_FILE)
-        write_head_layers(head, partial / HEAD_FILE)
+        if isinstance(head, NumpyHead):
+            head.write(partial / HEAD_FILE)
+        else:
+            head.save_weights(partial / HEAD_FILE)
+            write_head_layers(head, partial / HEAD_FILE)
         pd.DataFrame(history).to_csv(partial / HISTORY_FILE, index=False)
         if centers is not None:
             centers.rename(index=guard_formula).to_csv(partial / CENTERS_FILE, index_label="label")

@@ -1,75 +1,95 @@
-"""Parts as one Keras model, so that whatever takes a head takes an ensemble of parts."""
+"""Parts as one head, which NumPy runs and writes like any other."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from tripletkit.features.keras_backend import keras
-from tripletkit.model.head_layers import Scaling
-from tripletkit.model.heads import (
-    build_head,
-    build_residual_body,
-    compress_head,
-    standardise_first,
-)
-from tripletkit.model.recipes import FROZEN, RESIDUAL, Part
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.head_layers import HeadStep, NumpyHead, Scaling
+from tripletkit.model.recipes import COSINE, MAP, MLP, RESIDUAL, Part
 
 
-def build_ensemble(n_features: int, parts: Sequence[Part], settings: HeadSettings) -> keras.Model:
-    """Return the head of an ensemble, with weights still to be loaded.
+@dataclass(frozen=True)
+class TrainedPart:
+    """A part with its numbers.
 
-    Args:
-        n_features: of all features.
-        parts: as the record has them.
-        settings: say whether the embeddings are compressed.
+    Attributes:
+        part: as the record has it.
+        weights: of its two layers, in turn: kernel and bias of each; kernels alone of a map;
+            none of a part that is not trained.
+        scaling: of its features of length 1; None where they are not standardised.
     """
-    head = join_parts(n_features, parts, [build_part_head(part) for part in parts])
-    return compress_head(head, settings.dim) if settings.is_compressed else head
+
+    part: Part
+    weights: Sequence[np.ndarray]
+    scaling: Scaling | None
 
 
-def build_part_head(
-    part: Part, weights: Sequence[np.ndarray] | None = None, scaling: Scaling | None = None
-) -> keras.Model:
-    """Return one part: from its features as they are to an embedding of length 1.
-
-    Args:
-        part: its shape.
-        weights: kernel and bias of its two layers; none of a frozen part. None where they will
-            be loaded.
-        scaling: of its features of length 1; None where it will be loaded.
-    """
-    if part.head == FROZEN:
-        features = keras.Input((part.n_features,))
-        body = keras.Model(features, keras.layers.UnitNormalization()(features))
-    elif part.head == RESIDUAL:
-        body = build_residual_body(part.n_features, part.hidden, 0.0)
-    else:
-        body = build_head(part.n_features, part.hidden, part.n_dims, 0.0)
-    if weights:
-        body.set_weights(weights)
-    return standardise_first(body, scaling)
-
-
-def join_parts(n_features: int, parts: Sequence[Part], heads: Sequence[keras.Model]) -> keras.Model:
+def join_parts(n_features: int, parts: Sequence[TrainedPart]) -> NumpyHead:
     """Return a head whose squared L2 distance is the weighted mean of the parts' own.
 
     Args:
         n_features: of all features, of which each part takes its columns.
-        parts: in the order of `heads`.
-        heads: from `build_part_head`.
+        parts: with weights whose sum is 1.
     Returns:
-        A model from `(batch, n_features)` to the parts' embeddings side by side, each times the
+        A head from `(batch, n_features)` to the parts' embeddings side by side, each times the
         root of its weight: length 1 again.
     """
-    features = keras.Input((n_features,))
+    steps = _Steps()
     pieces = []
-    for number, (part, head) in enumerate(zip(parts, heads, strict=True), 1):
-        # Keras wants every part to have a name of its own.
-        named = keras.Model(head.inputs[0], head.outputs[0], name=f"part{number}")
-        embeddings = named(features[:, part.start : part.stop])
-        pieces.append(keras.layers.Rescaling(part.weight**0.5, name=f"weight{number}")(embeddings))
-    joined = keras.layers.Concatenate(name="parts")(pieces) if len(pieces) > 1 else pieces[0]
-    return keras.Model(features, joined, name="ensemble")
+    for trained in parts:
+        embedding = _add_part(steps, trained)
+        pieces.append(steps.add("Rescaling", embedding, scale=trained.part.weight**0.5, offset=0.0))
+    if len(pieces) > 1:
+        steps.add("Concatenate", *pieces)
+    return NumpyHead(n_features, steps.made)
+
+
+class _Steps:
+    """The steps of a head while it is put together."""
+
+    def __init__(self) -> None:
+        self.made: list[HeadStep] = []
+
+    def add(
+        self, kind: str, *inputs: int, arrays: Sequence[np.ndarray] = (), **settings: Any
+    ) -> int:
+        """Add a step and return the number of what it gives."""
+        kept = tuple(np.ascontiguousarray(values, np.float32) for values in arrays)
+        self.made.append(HeadStep(kind, inputs, kept, settings))
+        return len(self.made)
+
+
+def _add_part(steps: _Steps, trained: TrainedPart) -> int:
+    """Add the steps from all features to a part's embedding of length 1."""
+    part, scaling = trained.part, trained.scaling
+    features = steps.add(
+        "UnitNormalization", steps.add("GetItem", 0, start=part.start, stop=part.stop)
+    )
+    if part.head == COSINE:
+        return features
+    if scaling is not None:
+        features = steps.add(
+            "BatchNormalization",
+            features,
+            arrays=(scaling.mean, scaling.deviation**2),
+            scale=False,
+            center=False,
+            epsilon=0.0,
+        )
+    embedding = features
+    if part.head in (MAP, RESIDUAL, MLP):
+        half = len(trained.weights) // 2
+        hidden = steps.add(
+            "Dense",
+            features,
+            arrays=trained.weights[:half],
+            activation="linear" if part.head == MAP else "relu",
+        )
+        embedding = steps.add("Dense", hidden, arrays=trained.weights[half:], activation="linear")
+    if part.head in (MAP, RESIDUAL):
+        embedding = steps.add("Add", features, embedding)
+    return steps.add("UnitNormalization", embedding)

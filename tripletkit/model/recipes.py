@@ -13,6 +13,8 @@ from tripletkit.errors import RecipeError
 from tripletkit.registry import Registry
 
 FROZEN = "frozen"
+COSINE = "cosine"
+MAP = "map"
 RESIDUAL = "residual"
 MLP = "mlp"
 PART_HEADS = (FROZEN, RESIDUAL, MLP)
@@ -25,9 +27,11 @@ class Part:
     Attributes:
         features: what its columns are called, such as `efficientnet-lite0`.
         start, stop: its columns.
-        head: `"frozen"` (standardised features as they are), `"residual"` (the same and a
-            learned step away from them) or `"mlp"` (a short embedding of its own).
-        hidden: width of the hidden layer; 0 for a frozen part.
+        head: `"frozen"` (standardised features as they are), `"cosine"` (features at length 1
+            alone), `"map"` (these and a linear step away from them), `"residual"` (standardised
+            ones and a learned step away from them) or `"mlp"` (a short embedding of its own).
+        hidden: width of the hidden layer, of a map the directions that it moves; 0 of a part
+            that is not trained.
         n_dims: numbers in its embedding.
         weight: of its squared distance; over all parts their sum is 1.
         n_steps: of its training; 0 of a frozen part.

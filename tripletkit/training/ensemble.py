@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,12 +16,14 @@ from tripletkit.evaluation.pooled import (
     score_pooled,
     weigh_images_alike,
 )
-from tripletkit.model.head_layers import Scaling
+from tripletkit.model.embedding import embed, fit_projection
 from tripletkit.model.history import EpochRecord, TrainedHead
+from tripletkit.model.part_heads import TrainedPart, join_parts
 from tripletkit.model.recipes import Part
 from tripletkit.model.settings import HeadSettings
 from tripletkit.progress import Progress
 from tripletkit.training.choosing import Choice, choose_parts, choose_steps, credit
+from tripletkit.training.collapse import check_collapse
 from tripletkit.training.held_out import (
     PART_DISTANCE,
     Candidate,
@@ -33,24 +33,6 @@ from tripletkit.training.held_out import (
     train_heads,
 )
 from tripletkit.training.part_features import PartFeatures
-
-if TYPE_CHECKING:
-    import keras
-
-
-@dataclass(frozen=True)
-class TrainedPart:
-    """A part with its numbers.
-
-    Attributes:
-        part: as the record has it.
-        weights: of its layers; none of a frozen part.
-        scaling: of its features of length 1.
-    """
-
-    part: Part
-    weights: list[np.ndarray]
-    scaling: Scaling
 
 
 def validate_candidates(
@@ -188,17 +170,6 @@ def train_parts(
     return parts
 
 
-def build_trained(n_features: int, parts: Sequence[TrainedPart]) -> keras.Model:
-    """Return trained parts as one head: `(batch, n_features)` -> `(batch, n_dims)`."""
-    from tripletkit.model.part_heads import build_part_head, join_parts
-
-    return join_parts(
-        n_features,
-        [trained.part for trained in parts],
-        [build_part_head(trained.part, trained.weights, trained.scaling) for trained in parts],
-    )
-
-
 def finish_ensemble(
     features: np.ndarray,
     rows: np.ndarray,
@@ -217,14 +188,10 @@ def finish_ensemble(
         CollapseError: if the embeddings are alike.
         RecipeError: if they cannot be compressed as asked.
     """
-    from tripletkit.model.embedding import embed
-    from tripletkit.training.collapse import check_collapse
-    from tripletkit.training.epochs import compress_model
-
-    head = build_trained(features.shape[1], parts)
+    head = join_parts(features.shape[1], parts)
     images, places = np.unique(rows, return_inverse=True)
     if settings.is_compressed:
-        head = compress_model(head, features[images], settings)
+        head = head.compressed(*fit_projection(embed(head, features[images]), settings))
     embeddings = embed(head, features[images])
     margins = triplet_margins(embeddings, places.reshape(-1, 3), PART_DISTANCE)
     loss = float(np.maximum(settings.margin - margins, 0).mean())

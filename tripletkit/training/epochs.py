@@ -9,11 +9,10 @@ from typing import Protocol
 import numpy as np
 
 from tripletkit.data.labels import ImageLabels
-from tripletkit.errors import RecipeError
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.features.keras_backend import keras
 from tripletkit.features.unit_length import scale_to_unit_length
-from tripletkit.model.embedding import embed
+from tripletkit.model.embedding import embed, fit_projection
 from tripletkit.model.heads import compress_head, frozen_scale, join_heads, keep_frozen
 from tripletkit.model.history import EpochRecord, TrainedHead
 from tripletkit.model.settings import HeadSettings
@@ -183,7 +182,7 @@ def compress_embeddings(
     Raises:
         RecipeError: if there are fewer.
     """
-    kernel, bias = _fit_projection(embeddings[images], settings)
+    kernel, bias = fit_projection(embeddings[images], settings)
     return scale_to_unit_length(embeddings @ kernel + bias)
 
 
@@ -199,21 +198,5 @@ def compress_model(head: keras.Model, features: np.ndarray, settings: HeadSettin
         features: `(n_images, n_features)` of the training images.
     """
     compressed = compress_head(head, settings.dim)
-    compressed.get_layer("embedding").set_weights(_fit_projection(embed(head, features), settings))
+    compressed.get_layer("embedding").set_weights(fit_projection(embed(head, features), settings))
     return compressed
-
-
-def _fit_projection(embeddings: np.ndarray, settings: HeadSettings) -> list[np.ndarray]:
-    """Return kernel and bias of the projection to the leading principal components."""
-    from sklearn.decomposition import PCA
-
-    if settings.dim > min(embeddings.shape):
-        raise RecipeError(
-            f"`dim={settings.dim}`: expected at most {min(embeddings.shape)}, as many as the "
-            f"embeddings of {len(embeddings):,} images can be compressed to"
-        )
-    components = PCA(settings.dim, svd_solver="randomized", random_state=settings.seed).fit(
-        embeddings
-    )
-    kernel = components.components_.T
-    return [kernel, -components.mean_ @ kernel]
