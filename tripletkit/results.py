@@ -10,7 +10,10 @@ import html
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _CELL = "text-align:{};padding:2px 10px;white-space:nowrap"
 # In a notebook a long list of sentences or rows is cut, or nobody would scroll past it.
@@ -61,11 +64,25 @@ class Table:
 Section = Sequence[Table | str]
 
 
+def show_head(frame: DataFrame, n_rows: int = 5) -> Table:
+    """Return the first rows of a table as texts."""
+    rows = [list(map(str, frame.columns))]
+    for values in frame.head(n_rows).itertuples(index=False):
+        rows.append(
+            [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
+        )
+    return Table(rows)
+
+
 class Result:
     """What a public function gives: it shows itself on a terminal, in a notebook and as JSON.
 
     `str()` is what the command of the same name prints, `to_dict()` what it prints with `--json`.
     """
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values, as JSON takes them."""
+        raise NotImplementedError
 
     def _sections(self) -> Sequence[Section]:
         """Return what there is to see, in parts that a blank line stands between in text."""

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from tripletkit.data.outputs import Outputs
+from tripletkit.results import Result, Section, Table
 from tripletkit.search.vector_files import check_vector_suffix, vectors_form, write_vectors
 
 
 @dataclass(frozen=True, repr=False)
-class Embeddings:
-    """Vectors of images, in the order of their names.
+class Embeddings(Result):
+    """Vectors of images, in the order of their names; `embeddings[name]` is that of one image.
 
     Attributes:
         names: of the images, distinct.
@@ -33,8 +36,50 @@ class Embeddings:
     def __len__(self) -> int:
         return len(self.names)
 
-    def __repr__(self) -> str:
-        return f"Embeddings({len(self):,} images, {self.vectors.shape[1]:,} numbers each)"
+    def __getitem__(self, names: str | Sequence[str]) -> np.ndarray:
+        """Return the vector of an image, `(n_dims,)`, or those of several, `(n_names, n_dims)`.
+
+        Raises:
+            KeyError: if there is no image of that name.
+        """
+        if isinstance(names, str):
+            return np.asarray(self.vectors[self._place(names)])
+        return self.vectors[[self._place(name) for name in names]]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def take(self, names: Sequence[str]) -> Embeddings:
+        """Return those of some images, by name."""
+        places = [self._place(name) for name in names]
+        contents = [self.contents[place] for place in places]
+        return Embeddings(list(names), self.vectors[places], self.distance, contents)
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """Return name -> vector, as JSON takes them."""
+        return dict(zip(self.names, self.vectors.tolist(), strict=True))
+
+    def _summary(self) -> str:
+        width = f"{self.vectors.shape[1]:,} numbers each"
+        return f"{len(self):,} images, {width}, {self.distance} distance"
+
+    def _sections(self) -> list[Section]:
+        rows = [
+            [name, " ".join(f"{number:.3f}" for number in vector[:6]) + " ..." * (len(vector) > 6)]
+            for name, vector in zip(self.names[:5], self.vectors[:5], strict=True)
+        ]
+        return [[self._summary(), *([Table(rows, has_heading=False)] if rows else [])]]
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: place for place, name in enumerate(self.names)}
+
+    def _place(self, name: str) -> int:
+        if name not in self._places:
+            near = difflib.get_close_matches(name, self.names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise KeyError(f"no image is called {name!r}{hint}")
+        return self._places[name]
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
         """Return the vectors, so that NumPy and scikit-learn take embeddings as they are."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import click
 
-from tripletkit.cli.console import show_json
+from tripletkit.cli.console import show_result
 from tripletkit.cli.options import json_option
-from tripletkit.results import align_columns
 
 
 @click.command()
@@ -20,37 +19,6 @@ def backbones(as_json: bool) -> None:
 
     Ready means: usable right now, without a download.
     """
-    from tripletkit.features.backbones import BACKBONES, load_plugins
-    from tripletkit.features.weights_origin import describe_origin, is_ready
+    from tripletkit.api.listings import list_backbones
 
-    load_plugins()
-    found = [
-        {
-            "name": backbone.name,
-            "ready": is_ready(backbone),
-            "n_features": backbone.n_features,
-            "input_size_px": backbone.input_size_px,
-            "resize": backbone.preprocessing.resample,
-            "weights": describe_origin(backbone),
-            "licence": backbone.licence,
-            "paper": backbone.paper,
-        }
-        for backbone in BACKBONES.values()
-    ]
-    if as_json:
-        show_json({"backbones": found})
-        return
-    table = [["name", "ready", "features", "input", "weights", "licence"]]
-    table += [
-        [
-            row["name"],
-            "yes" if row["ready"] else "no",
-            f"{row['n_features']:,}",
-            f"{row['input_size_px']} px, {row['resize']}",
-            row["weights"],
-            row["licence"],
-        ]
-        for row in found
-    ]
-    click.echo(align_columns(table, right=[2]))
-    click.echo("\n" + "\n".join(f"{row['name']}: {row['paper']}" for row in found))
+    show_result(list_backbones(), as_json)

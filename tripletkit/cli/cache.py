@@ -7,9 +7,8 @@ from pathlib import Path
 import click
 
 from tripletkit import defaults
-from tripletkit.cli.console import say, show_json
+from tripletkit.cli.console import say, show_result
 from tripletkit.cli.options import WholeRange, cache_option, json_option, quiet_option
-from tripletkit.results import align_columns
 
 
 @click.group()
@@ -32,34 +31,9 @@ def info(cache: Path | None, as_json: bool) -> None:
     \b
     tripletkit cache info --json
     """
-    from tripletkit.features.stores import find_store, open_store
+    from tripletkit.api.listings import cache_info
 
-    path, size_bytes = find_store(cache)
-    rows = []
-    if size_bytes is not None:
-        with open_store(cache) as store:
-            rows = [use.to_dict() for use in store.uses()]
-        _, size_bytes = find_store(cache)
-    size_bytes = size_bytes or 0
-    if as_json:
-        show_json({"path": str(path), "size_bytes": size_bytes, "spaces": rows})
-        return
-    click.echo(f"{path}: {_megabytes(size_bytes)}" if rows else f"{path}: empty")
-    if rows:
-        table = [["backbone", "weights", "stage", "view", "images", "size", "last used"]]
-        table += [
-            [
-                row["backbone"],
-                row["weights_sha256"][:12],
-                row["stage"],
-                row["view"],
-                f"{row['n_images']:,}",
-                _megabytes(row["size_bytes"]),
-                row["last_used"],
-            ]
-            for row in rows
-        ]
-        click.echo(align_columns(table, right=[4, 5]))
+    show_result(cache_info(cache), as_json)
 
 
 @cache.command()
@@ -72,13 +46,11 @@ def clear(cache: Path | None, yes: bool) -> None:
     \b
     tripletkit cache clear --yes
     """
-    from tripletkit.features.exported_networks import remove_networks
-    from tripletkit.features.stores import default_folder, empty_store, find_store
+    from tripletkit.api.listings import cache_info, clear_cache, show_megabytes
 
     if not yes:
-        click.confirm(f"Delete {find_store(cache)[0]}?", abort=True, err=True)
-    freed = empty_store(cache) + remove_networks(cache or default_folder())
-    say(f"Freed {_megabytes(freed)}.")
+        click.confirm(f"Delete {cache_info(cache).path}?", abort=True, err=True)
+    say(f"Freed {show_megabytes(clear_cache(cache))}.")
 
 
 @cache.command()
@@ -97,19 +69,10 @@ def prune(cache: Path | None, unused_days: int) -> None:
     \b
     tripletkit cache prune --unused-days 30
     """
-    import time
+    from tripletkit.api.listings import prune_cache
 
-    from tripletkit.features.exported_networks import remove_networks
-    from tripletkit.features.stores import default_folder, find_store, open_store
-
-    if find_store(cache)[1] is None:
+    n_dropped = prune_cache(cache, unused_days=unused_days)
+    if n_dropped is None:
         say("There is no store.")
-        return
-    with open_store(cache) as store:
-        dropped = store.prune(unused_days)
-    remove_networks(cache or default_folder(), time.time() - unused_days * 86_400)
-    say(f"Dropped the features of {dropped:,} images.")
-
-
-def _megabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:,.1f} MB"
+    else:
+        say(f"Dropped the features of {n_dropped:,} images.")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tripletkit.progress import Progress, Stages
+    from tripletkit.results import Result
     from tripletkit.training.result import TrainingResult
 
 _QUIET = "tripletkit.quiet"
@@ -102,6 +103,14 @@ def show_training(output: Path, result: TrainingResult, as_json: bool) -> None:
         f"{summary}\n\nThe model is in {where}. Next:\n"
         f"  tripletkit predict test.txt --model {where} > preds.csv"
     )
+
+
+def show_result(result: Result, as_json: bool = False) -> None:
+    """Print a result on stdout: as text with flags where the library names settings, or as JSON."""
+    if as_json:
+        show_json(result.to_dict())
+    else:
+        show_text(str(result))
 
 
 def show_text(text: str) -> None:

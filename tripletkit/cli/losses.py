@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import click
 
-from tripletkit.cli.console import show_json
+from tripletkit.cli.console import show_result
 from tripletkit.cli.options import json_option
-from tripletkit.results import align_columns
 
 
 @click.command()
@@ -23,22 +20,6 @@ def losses(as_json: bool) -> None:
     d is the distance between the embeddings of anchor a, positive p and negative n (`--distance`),
     x an embedding, w and s the vectors of classes and the scale that the classifier learns.
     """
-    from tripletkit.losses.loss_registry import LOSSES
+    from tripletkit.api.listings import list_losses
 
-    if as_json:
-        show_json(
-            {
-                "losses": [
-                    asdict(loss) | {"needs_labels": loss.needs_labels} for loss in LOSSES.values()
-                ]
-            }
-        )
-        return
-    table = [["name", "labels", "formula"]]
-    table += [
-        [loss.name, "needed" if loss.needs_labels else "", loss.formula] for loss in LOSSES.values()
-    ]
-    click.echo(align_columns(table))
-    click.echo()
-    for loss in LOSSES.values():
-        click.echo(f"{loss.name}: {loss.summary}.\n  {loss.paper}")
+    show_result(list_losses(), as_json)

@@ -10,10 +10,9 @@ from typing import Any
 
 import click
 
-from tripletkit.cli.console import show_json
+from tripletkit.cli.console import show_result
 from tripletkit.cli.options import INPUT_FILE, NamedChoice, group_options, json_option
 from tripletkit.errors import SettingsError, TripletkitError
-from tripletkit.results import align_columns
 
 settings_options = group_options(
     click.option(
@@ -102,25 +101,6 @@ def settings(as_json: bool) -> None:
     tripletkit train train.txt images/ -s margin=0.3 -s dropout=0.4
     tripletkit train train.txt images/ --settings mine.toml
     """
-    from tripletkit.model.settings import SETTINGS, default_of
+    from tripletkit.api.listings import list_settings
 
-    if as_json:
-        show_json(
-            {
-                name: {
-                    "default": default_of(name),
-                    "may_be": facts.describe(),
-                    "help": facts.help,
-                }
-                for name, facts in SETTINGS.items()
-            }
-        )
-        return
-    table = [["setting", "default", "may be"]]
-    table += [
-        [name, str(default_of(name)).lower(), facts.describe()] for name, facts in SETTINGS.items()
-    ]
-    click.echo(align_columns(table))
-    click.echo("\nDefaults are those of the recipe mlp; other recipes have some of their own.\n")
-    for name, facts in SETTINGS.items():
-        click.echo(f"{name}\n{click.wrap_text(facts.help, 92, '    ', '    ')}")
+    show_result(list_settings(), as_json)

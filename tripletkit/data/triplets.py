@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tripletkit.data.triplet_layout import HEADINGS
 from tripletkit.errors import MAX_SHOWN, TripletFileError, describe_problems
+from tripletkit.results import Result, Section, show_head
 
 
 def find_columns(frame: pd.DataFrame, headings: Collection[tuple[str, ...]]) -> list:
@@ -86,8 +88,8 @@ def index_used(rows: np.ndarray, names: Sequence[str]) -> tuple[list[str], np.nd
     return [names[index] for index in used], numbers.reshape(-1, 3).astype(np.int32)
 
 
-@dataclass(frozen=True)
-class Triplets:
+@dataclass(frozen=True, repr=False)
+class Triplets(Result):
     """Questions "is the anchor nearer to the first or to the second?" over named images.
 
     In a training file the second column is the positive and the third the negative.
@@ -106,6 +108,16 @@ class Triplets:
     lines: np.ndarray
     source: str
     is_answered: bool | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return names and rows as JSON takes them."""
+        return {"names": list(self.names), "rows": self.rows.tolist()}
+
+    def _summary(self) -> str:
+        return f"{len(self):,} triplets over {len(self.names):,} images, of {self.source}"
+
+    def _sections(self) -> list[Section]:
+        return [[self._summary(), show_head(self.take(np.arange(min(5, len(self)))).to_frame())]]
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame, columns: Sequence[str] | None = None) -> Triplets:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Literal, TextIO, get_args
+from typing import Any, BinaryIO, Literal, TextIO, get_args
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,7 @@ from tripletkit.errors import (
 )
 from tripletkit.evaluation.csv_columns import Field, find_separator, read_columns, read_heading
 from tripletkit.evaluation.decimals import WIDTH, format_decimals
+from tripletkit.results import Result, Section, show_head
 
 AnswerFormat = Literal["csv", "labels"]
 
@@ -46,8 +47,8 @@ _CHUNK_ROWS = 1 << 16
 _CHUNK_BYTES = 1 << 24
 
 
-@dataclass(frozen=True)
-class Answers:
+@dataclass(frozen=True, repr=False)
+class Answers(Result):
     """Answers to triplets, in the order of their file.
 
     Attributes:
@@ -67,6 +68,19 @@ class Answers:
 
     def __len__(self) -> int:
         return len(self.predictions)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the columns of an answer file as JSON takes them."""
+        columns: dict[str, Any] = self.to_frame().to_dict("list")
+        return columns
+
+    def _summary(self) -> str:
+        silent = int((self.is_tie | self.is_undecidable).sum())
+        told = f", {silent:,} do not tell the two images apart" if silent else ""
+        return f"{len(self):,} answers, {int(self.predictions.sum()):,} of them 1{told}"
+
+    def _sections(self) -> list[Section]:
+        return [[self._summary(), show_head(self.take(np.arange(min(5, len(self)))).to_frame())]]
 
     @classmethod
     def from_margins(cls, margins: np.ndarray, triplets: Triplets, source: str) -> Answers:
@@ -124,7 +138,7 @@ class Answers:
         return np.zeros(len(self), bool) if self.margins is None else np.isnan(self.margins)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Truth:
     """What people answered, in the order of its file.
 
@@ -140,6 +154,11 @@ class Truth:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Truth: {len(self):,} rows, {int(self.labels.sum()):,} of them 1, of {self.source}>"
+        )
 
 
 def read_answers(source: Path | BinaryIO, name: str | None = None) -> Answers:

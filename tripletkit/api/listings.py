@@ -1,0 +1,224 @@
+"""What can be chosen by name, and what is stored: backbones, losses, settings, features."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tripletkit import defaults
+from tripletkit.api.inputs import PathLike
+from tripletkit.features.backbones import BACKBONES, load_plugins
+from tripletkit.features.exported_networks import remove_networks
+from tripletkit.features.stores import default_folder, empty_store, find_store, open_store
+from tripletkit.features.weights_origin import describe_origin, is_ready
+from tripletkit.losses.loss_registry import LOSSES
+from tripletkit.model.settings import SETTINGS, default_of
+from tripletkit.results import Result, Section, Table
+
+
+@dataclass(frozen=True, repr=False)
+class Listing(Result):
+    """Things that can be chosen by name.
+
+    Attributes:
+        kind: what they are, such as `"backbones"`.
+        facts: name -> what is known of it.
+    """
+
+    kind: str
+    facts: Mapping[str, Mapping[str, Any]]
+    _shown: Sequence[Section]
+
+    def __len__(self) -> int:
+        return len(self.facts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the facts as JSON takes them."""
+        if self.kind == "settings":
+            return {name: dict(facts) for name, facts in self.facts.items()}
+        return {self.kind: [dict(facts) for facts in self.facts.values()]}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table with a row for each, named by it."""
+        return pd.DataFrame.from_dict(dict(self.facts), orient="index")
+
+    def _summary(self) -> str:
+        return f"{len(self)} {self.kind}, {', '.join(self.facts)}"
+
+    def _sections(self) -> Sequence[Section]:
+        return self._shown
+
+
+def list_backbones() -> Listing:
+    """Return the frozen networks that a model can start from, and which are ready to use.
+
+    Returns:
+        A `Listing`; ready means without a download.
+    """
+    load_plugins()
+    facts = {
+        backbone.name: {
+            "name": backbone.name,
+            "ready": is_ready(backbone),
+            "n_features": backbone.n_features,
+            "input_size_px": backbone.input_size_px,
+            "resize": backbone.preprocessing.resample,
+            "weights": describe_origin(backbone),
+            "licence": backbone.licence,
+            "paper": backbone.paper,
+        }
+        for backbone in BACKBONES.values()
+    }
+    rows = [["name", "ready", "features", "input", "weights", "licence"]]
+    rows += [
+        [
+            name,
+            "yes" if row["ready"] else "no",
+            f"{row['n_features']:,}",
+            f"{row['input_size_px']} px, {row['resize']}",
+            str(row["weights"]),
+            str(row["licence"]),
+        ]
+        for name, row in facts.items()
+    ]
+    papers = [f"{name}: {row['paper']}" for name, row in facts.items()]
+    return Listing("backbones", facts, [[Table(rows, right=[2])], papers])
+
+
+def list_losses() -> Listing:
+    """Return what a model can learn by, with formulas and papers."""
+    facts = {
+        name: asdict(loss) | {"needs_labels": loss.needs_labels} for name, loss in LOSSES.items()
+    }
+    rows = [["name", "labels", "formula"]]
+    rows += [
+        [loss.name, "needed" if loss.needs_labels else "", loss.formula] for loss in LOSSES.values()
+    ]
+    papers = [f"{loss.name}: {loss.summary}.\n  {loss.paper}" for loss in LOSSES.values()]
+    return Listing("losses", facts, [[Table(rows)], papers])
+
+
+def list_settings() -> Listing:
+    """Return the settings of a training: what each is, may be, and is by default."""
+    facts = {
+        name: {"default": default_of(name), "may_be": each.describe(), "help": each.help}
+        for name, each in SETTINGS.items()
+    }
+    rows = [["setting", "default", "may be"]]
+    rows += [[name, str(row["default"]).lower(), str(row["may_be"])] for name, row in facts.items()]
+    note = "Defaults are those of the recipe mlp; other recipes have some of their own."
+    texts = [
+        f"{name}\n{textwrap.fill(str(row['help']), 92, initial_indent=_IN, subsequent_indent=_IN)}"
+        for name, row in facts.items()
+    ]
+    return Listing("settings", facts, [[Table(rows)], [note], texts])
+
+
+_IN = " " * 4
+
+
+@dataclass(frozen=True, repr=False)
+class StoredFeatures(Result):
+    """What the feature store holds.
+
+    Attributes:
+        path: of the store.
+        size_bytes: on disk.
+        spaces: for each backbone and view of images: its name, weights, images, size, last use.
+    """
+
+    path: Path
+    size_bytes: int
+    spaces: list[dict[str, Any]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as JSON takes it."""
+        return {"path": str(self.path), "size_bytes": self.size_bytes, "spaces": self.spaces}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table with a row for each space."""
+        return pd.DataFrame(self.spaces)
+
+    def _summary(self) -> str:
+        return f"{self.path}, {show_megabytes(self.size_bytes)}"
+
+    def _sections(self) -> list[Section]:
+        if not self.spaces:
+            return [[f"{self.path}: empty"]]
+        rows = [["backbone", "weights", "stage", "view", "images", "size", "last used"]]
+        rows += [
+            [
+                row["backbone"],
+                row["weights_sha256"][:12],
+                row["stage"],
+                row["view"],
+                f"{row['n_images']:,}",
+                show_megabytes(row["size_bytes"]),
+                row["last_used"],
+            ]
+            for row in self.spaces
+        ]
+        size = show_megabytes(self.size_bytes)
+        return [[f"{self.path}: {size}", Table(rows, right=[4, 5])]]
+
+
+def cache_info(cache: PathLike | None = None) -> StoredFeatures:
+    """Return where the feature store is and what it holds.
+
+    Args:
+        cache: folder of the feature store. Defaults to the user's.
+    Returns:
+        `StoredFeatures`.
+    """
+    where = None if cache is None else Path(cache)
+    path, size_bytes = find_store(where)
+    spaces: list[dict[str, Any]] = []
+    if size_bytes is not None:
+        with open_store(where) as store:
+            spaces = [use.to_dict() for use in store.uses()]
+        size_bytes = find_store(where)[1]
+    return StoredFeatures(Path(path), size_bytes or 0, spaces)
+
+
+def clear_cache(cache: PathLike | None = None) -> int:
+    """Delete the feature store, and the networks written beside it; both are made when needed.
+
+    Args:
+        cache: folder of the feature store. Defaults to the user's.
+    Returns:
+        How many bytes were freed.
+    """
+    where = None if cache is None else Path(cache)
+    freed: int = empty_store(where) + remove_networks(where or default_folder())
+    return freed
+
+
+def prune_cache(
+    cache: PathLike | None = None, *, unused_days: int = defaults.PRUNE_UNUSED_DAYS
+) -> int | None:
+    """Drop features of images that are gone or changed, and of backbones long unused.
+
+    Args:
+        cache: folder of the feature store. Defaults to the user's.
+        unused_days: features of backbones that were not used for so many days are dropped.
+    Returns:
+        Of how many images features were dropped; None where there is no store.
+    """
+    where = None if cache is None else Path(cache)
+    if find_store(where)[1] is None:
+        return None
+    with open_store(where) as store:
+        dropped: int = store.prune(unused_days)
+    remove_networks(where or default_folder(), time.time() - unused_days * 86_400)
+    return dropped
+
+
+def show_megabytes(size_bytes: int) -> str:
+    """Return a size as people read it."""
+    return f"{size_bytes / 1e6:,.1f} MB"
