@@ -71,7 +71,7 @@ def test_answers_are_the_signs_of_margins(fitted, features, triplets):
     np.testing.assert_array_equal(fitted.predict(triplets), margins > 0)
     np.testing.assert_array_equal(fitted.decision_function(triplets[:, [0, 2, 1]]), -margins)
     # Of other images: the same rows under other numbers.
-    np.testing.assert_array_equal(fitted.predict(59 - triplets, features[::-1]), margins > 0)
+    np.testing.assert_array_equal(fitted.predict(features[::-1], 59 - triplets), margins > 0)
 
 
 @pytest.mark.slow
@@ -154,12 +154,58 @@ def test_random_state_decides_the_embedding(features, triplets):
 
 @pytest.mark.parametrize(
     ("parameters", "field"),
-    [({"loss": "center"}, "loss"), ({"recipe": "residual", "distance": "l1"}, "distance")],
+    [
+        ({"loss": "center"}, "loss"),
+        ({"recipe": "residual", "distance": "l1"}, "distance"),
+        ({"recipe": "best"}, "recipe"),
+        ({"epochs": 0}, "epochs"),
+        ({"distance": "l3"}, "distance"),
+        ({"dim": -1}, "dim"),
+        ({"margin": "a"}, "margin"),
+    ],
 )
 def test_parameters_that_do_not_go_together_are_named(features, triplets, parameters, field):
     with pytest.raises(SettingsError) as caught:
         tk.TripletEmbedding(**parameters).fit(features, triplets)
     assert caught.value.field == field
+
+
+@pytest.mark.slow
+def test_triplets_alone_are_scored_as_they_are_answered(features, triplets):
+    fitted = tk.TripletEmbedding(**QUICK).fit(features, triplets)
+    assert fitted.score(triplets) == fitted.predict(triplets).mean()
+    assert fitted.score(triplets) == fitted.score(features, triplets)
+
+
+@pytest.mark.slow
+def test_a_grid_is_searched_behind_a_scaler(features, triplets):
+    pipeline = make_pipeline(StandardScaler(), tk.TripletEmbedding(**QUICK))
+    search = GridSearchCV(
+        pipeline,
+        {"tripletembedding__dim": [2, 3]},
+        cv=tk.ImageSplit(n_splits=2),
+        error_score="raise",
+    )
+    search.fit(features * 100 + 7, tk.triplets_by_image(triplets, len(features)))
+    assert len(search.cv_results_["mean_test_score"]) == 2
+    answers = search.best_estimator_.predict(features * 100 + 7, triplets=triplets)
+    assert search.score(features * 100 + 7, triplets) == answers.mean() > 0.5
+
+
+def test_a_part_of_the_images_has_the_triplets_among_them():
+    y = tk.triplets_by_image([[0, 1, 2], [2, 1, 0], [3, 1, 2]], 4)
+    found = tk.TripletEmbedding(epochs=1)._take(np.zeros((3, 2)), y[[3, 2, 1]], reset=True)[1]
+    assert found.tolist() == [[0, 2, 1]]  # of 3, 1 and 2; the other two have the image 0
+
+
+@pytest.mark.parametrize("mode", ["rows", "images"])
+def test_groups_are_held_out_as_a_whole(features, triplets, mode):
+    groups = np.arange(60) // 6
+    given = (triplets, None) if mode == "rows" else (features, tk.triplets_by_image(triplets, 60))
+    for train, test in tk.ImageSplit(n_splits=3).split(*given, groups):
+        sides = (triplets[train], triplets[test]) if mode == "rows" else (train, test)
+        assert not np.intersect1d(groups[sides[0]], groups[sides[1]]).size
+        assert np.unique(groups[sides[1]]).size == 3
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from tripletkit.api.embeddings import Embeddings
     from tripletkit.api.estimator import TripletEmbedding
-    from tripletkit.api.image_split import ImageSplit
+    from tripletkit.api.image_split import ImageSplit, triplets_by_image
     from tripletkit.api.model import Model
     from tripletkit.api.opening import load, pretrained
     from tripletkit.api.reporting import report
@@ -79,6 +79,7 @@ _HOMES = {
     "suggest": "api.suggestion",
     "sweep": "api.sweeping",
     "train": "api.training",
+    "triplets_by_image": "api.image_split",
 }
 
 __all__ = [
@@ -113,6 +114,7 @@ __all__ = [
     "suggest",
     "sweep",
     "train",
+    "triplets_by_image",
 ]
 
 

@@ -13,13 +13,14 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from tripletkit import defaults
+from tripletkit.api.image_split import is_by_image, rows_among
 from tripletkit.api.inputs import take_rows
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import SettingsError, TripletFileError
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.losses.loss_registry import get_loss
 from tripletkit.model.recipes import get_recipe
-from tripletkit.model.settings import HeadSettings, choose_epochs
+from tripletkit.model.settings import HeadSettings, check_settings, check_values, choose_epochs
 
 # Parameters that are settings of the same name; `random_state` is the seed.
 _SETTINGS = (
@@ -48,10 +49,12 @@ class TripletEmbedding(
     """Embed feature vectors so that distances agree with triplets of them.
 
     There are two ways to fit. With the features at hand, `fit(features, triplets)`; this is how a
-    `Pipeline` fits, too. Where rows of triplets are to be split, as `GridSearchCV` and
-    `cross_val_score` do with what they are given, the triplets are `X` and the features the
-    parameter `preprocessor`: `TripletEmbedding(preprocessor=features).fit(triplets)`. Split with
-    `ImageSplit`, since other splitters leave the same images on both sides.
+    `Pipeline` fits, too. Tools that divide what they are given, as `GridSearchCV` and
+    `cross_val_score` do, need an entry of `y` for each row of `X`: `triplets_by_image` makes that
+    of triplets, `search.fit(features, tk.triplets_by_image(triplets, len(features)))`. The other
+    way, triplets are `X` and the features the parameter `preprocessor`:
+    `TripletEmbedding(preprocessor=features).fit(triplets)`. Divide with `ImageSplit` then, since
+    other splitters leave the same images on both sides.
 
     Args:
         preprocessor: `(n_images, n_features)` that index triplets are looked up in, for the second
@@ -129,9 +132,9 @@ class TripletEmbedding(
         Args:
             X: `(n_images, n_features)` floats; with a `preprocessor` `(n_triplets, 3)` integers,
                 indices of its rows: anchor, positive, negative.
-            y: `(n_triplets, 3)` integers, indices of rows of `X`; with a `preprocessor` nothing,
-                or for each triplet 1 where its second image is the nearer one, 0 or -1 where the
-                third is.
+            y: `(n_triplets, 3)` integers, indices of rows of `X`, or what `triplets_by_image`
+                returns; with a `preprocessor` nothing, or for each triplet 1 where its second
+                image is the nearer one, 0 or -1 where the third is.
         Returns:
             Itself.
         Raises:
@@ -173,29 +176,30 @@ class TripletEmbedding(
 
         return embed(self.head_, features)
 
-    def decision_function(self, triplets: Any, features: Any = None) -> np.ndarray:
+    def decision_function(self, X: Any, triplets: Any = None) -> np.ndarray:
         """Return how much nearer the second image of each triplet is than the third.
 
         Args:
-            triplets: `(n_triplets, 3)` integers, indices of rows of `features`.
-            features: `(n_images, n_features)` floats. Defaults to those that it was fitted on.
+            X: `(n_images, n_features)` floats, of any images; or triplets alone, of the images
+                that it was fitted on.
+            triplets: `(n_triplets, 3)` integers, indices of rows of `X`.
         Returns:
             `(n_triplets,)` float32, d(first, third) - d(first, second).
         """
         check_is_fitted(self)
-        embeddings = self.embeddings_ if features is None else self.transform(features)
-        rows = _check_rows(triplets, len(embeddings))
+        embeddings = self.embeddings_ if triplets is None else self.transform(X)
+        rows = _check_rows(X if triplets is None else triplets, len(embeddings))
         return triplet_margins(embeddings, rows, self.settings_.distance)
 
-    def predict(self, triplets: Any, features: Any = None) -> np.ndarray:
+    def predict(self, X: Any, triplets: Any = None) -> np.ndarray:
         """Answer triplets: 1 where the second image is the nearer one, else 0.
 
         Args:
-            triplets, features: see `decision_function`.
+            X, triplets: see `decision_function`.
         Returns:
             `(n_triplets,)` int8; a tie is 0.
         """
-        return (self.decision_function(triplets, features) > 0).astype(np.int8)
+        return (self.decision_function(X, triplets) > 0).astype(np.int8)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the share of triplets that are answered as they stand; a tie is wrong.
@@ -203,13 +207,15 @@ class TripletEmbedding(
         `tripletkit.score` gives intervals, too.
 
         Args:
-            X, y: see `fit`.
+            X, y: see `fit`; triplets alone are of the images that it was fitted on.
         Returns:
             0 to 1.
         """
         check_is_fitted(self)
+        if y is None and self.preprocessor is None:
+            return float(self.predict(X).mean())
         features, rows = self._take(X, y, reset=False)
-        return float(self.predict(rows, features).mean())
+        return float(self.predict(features, rows).mean())
 
     def _take(self, X: Any, y: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
         """Return features and `(n_triplets, 3)` rows of them: anchor, positive, negative."""
@@ -221,7 +227,8 @@ class TripletEmbedding(
                     "fit(triplets)."
                 )
             features = validate_data(self, X, dtype=np.float32, reset=reset, ensure_min_samples=3)
-            return features, _check_rows(y, len(features))
+            rows = rows_among(y) if is_by_image(y) else y
+            return features, _check_rows(rows, len(features))
         features = validate_data(
             self, self.preprocessor, dtype=np.float32, reset=reset, ensure_min_samples=3
         )
@@ -237,23 +244,28 @@ class TripletEmbedding(
         return features, np.where(answers[:, None] == 1, rows, rows[:, [0, 2, 1]])
 
     def _make_settings(self, rows: np.ndarray) -> HeadSettings:
-        recipe = get_recipe(self.recipe)
-        if get_loss(self.loss).needs_labels:
+        given = {name: getattr(self, name) for name in _SETTINGS if getattr(self, name) is not None}
+        given = check_values({"recipe": self.recipe, **given})
+        usual = {"loss": defaults.LOSS, "reduction": defaults.REDUCTION}
+        chosen = {name: value for name, value in given.items() if usual.get(name) != value}
+        if get_loss(given["loss"]).needs_labels:
             raise SettingsError(
                 "loss",
                 f'expected a loss of triplets alone, got `loss="{self.loss}"`, which needs the '
                 "classes of images. `tripletkit.train` takes labels.",
             )
-        if recipe.squared and self.distance != "l2":
+        recipe = get_recipe(given.pop("recipe"))
+        if recipe.part_heads:
             raise SettingsError(
-                "distance",
-                f'expected `distance="l2"` with the recipe {recipe.name}, got "{self.distance}"',
+                "recipe",
+                f'expected a recipe of heads alone, got `recipe="{recipe.name}"`, which chooses by '
+                "held-out images. `tripletkit.train` takes it.",
             )
+        check_settings(chosen, has_labels=False, has_votes=False, from_pixels=False)
         # Not the state itself: weights and order must not depend on who draws from it first.
         seed = self.random_state
         if not isinstance(seed, (int, np.integer)):
             seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
-        given = {name: getattr(self, name) for name in _SETTINGS}
         settings = HeadSettings.of_recipe(self.recipe, seed=int(seed), **given)
         if self.epochs is not None:
             return settings

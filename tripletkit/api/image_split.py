@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.utils import check_random_state
@@ -11,7 +11,67 @@ from sklearn.utils import check_random_state
 from tripletkit import defaults
 from tripletkit.api.inputs import take_rows
 from tripletkit.data.splits.held_out_draws import draw_splits
-from tripletkit.errors import SettingsError
+from tripletkit.data.triplets import Triplets
+from tripletkit.errors import SettingsError, TripletFileError
+
+
+class _OfImage(NamedTuple):
+    """The triplets of which an image is the anchor, knowing its own number when it is divided."""
+
+    image: int
+    others: np.ndarray
+
+
+def triplets_by_image(
+    triplets: Triplets | np.ndarray | Sequence[Sequence[int]], n_images: int
+) -> np.ndarray:
+    """Return triplets as a `y` with one entry for each image, which scikit-learn can divide.
+
+    `GridSearchCV` and `cross_val_score` divide the rows of `X` and the entries of `y` alike. Where
+    the rows of `X` are features of images, triplets have no such entries by themselves. The part
+    of a division that has some images has the triplets that are of these images alone, so any
+    splitter holds out whole images.
+
+    Args:
+        triplets: `(n_triplets, 3)` integers, indices of images: anchor, positive, negative.
+        n_images: how many images there are, as many as rows of `X`.
+    Returns:
+        `(n_images,)` objects, the triplets of each anchor.
+    Raises:
+        TripletFileError: if they are no such array, or an index is beyond the images.
+    Example:
+        >>> len(triplets_by_image([[0, 1, 2], [2, 1, 0]], n_images=4))
+        4
+    """
+    rows = take_rows(triplets)
+    if rows.size and not (rows.min() >= 0 and rows.max() < n_images):
+        raise TripletFileError(
+            f"expected indices of {n_images:,} images, got {rows.min()} to {rows.max()}"
+        )
+    order = np.argsort(rows[:, 0], kind="stable")
+    starts = np.searchsorted(rows[order, 0], np.arange(n_images + 1))
+    entries = np.empty(n_images, dtype=object)
+    for image in range(n_images):
+        of_anchor = order[starts[image] : starts[image + 1]]
+        entries[image] = _OfImage(image, rows[of_anchor, 1:])
+    return entries
+
+
+def is_by_image(y: Any) -> bool:
+    """Return whether this is what `triplets_by_image` returned, or a part of it."""
+    return isinstance(y, np.ndarray) and y.dtype == object and isinstance(y.flat[0], _OfImage)
+
+
+def rows_among(entries: np.ndarray) -> np.ndarray:
+    """Return the `(n, 3)` int64 triplets among the images of entries, by their places here."""
+    place_of = {entry.image: place for place, entry in enumerate(entries)}
+    rows = [
+        (place_of[entry.image], place_of[first], place_of[second])
+        for entry in entries
+        for first, second in entry.others.tolist()
+        if first in place_of and second in place_of
+    ]
+    return np.array(rows, dtype=np.int64).reshape(-1, 3)
 
 
 class ImageSplit:
@@ -63,18 +123,37 @@ class ImageSplit:
         """Yield the rows of each split.
 
         Args:
-            X: `(n_triplets, 3)` integers, indices of images; or `Triplets`.
-            y, groups: passed over; there because scikit-learn gives them.
+            X: `(n_triplets, 3)` integers, indices of images; or `Triplets`. With a `y` of
+                `triplets_by_image`, whatever has a row for each image.
+            y: passed over, unless it is of `triplets_by_image`: then images are divided.
+            groups: `(n_images,)` the group of each image, such as a photographer or a patient;
+                a group is held out as a whole. Defaults to `None`, every image by itself.
         Returns:
-            Pairs of int64 arrays, rows for training and rows for the test.
+            Pairs of int64 arrays, rows of `X` for training and for the test.
         Raises:
             SplitError: if a draw leaves no triplet on one of the sides.
+            SettingsError: if there is not a group for each image.
         """
         # A RandomState gives other draws each time, an integer the same, as in scikit-learn.
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         rng = np.random.default_rng(seed)
-        for split in draw_splits(take_rows(X), self.n_splits, self.test_size, rng):
-            yield split.train_rows, split.val_rows
+        by_image = is_by_image(y)
+        rows = rows_among(y) if by_image else take_rows(X)
+        n_images = len(y) if by_image else int(rows.max(initial=-1)) + 1
+        units = np.arange(n_images)
+        if groups is not None:
+            units = np.unique(np.asarray(groups), return_inverse=True)[1]
+            if len(units) < n_images:
+                raise SettingsError(
+                    "groups",
+                    f"expected a group for each of {n_images:,} images, got {len(units):,}",
+                )
+        for split in draw_splits(units[rows], self.n_splits, self.test_size, rng):
+            if not by_image:
+                yield split.train_rows, split.val_rows
+                continue
+            # An image that no triplet of a side has is of no use there.
+            yield np.unique(rows[split.train_rows]), np.unique(rows[split.val_rows])
 
     def get_n_splits(
         self,
