@@ -23,7 +23,7 @@ import pandas as pd
 from named_images import paths_of
 
 import tripletkit as tk
-from tripletkit.data.images import read_pixels
+from tripletkit.data.decoding import read_pixels
 from tripletkit.evaluation.distances import triplet_margins
 
 N_VOTERS = 5

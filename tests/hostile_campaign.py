@@ -37,7 +37,7 @@ from preloaded_command import PreloadedCommand
 
 from tripletkit import defaults
 from tripletkit.cli.main import tripletkit
-from tripletkit.data.images import read_image
+from tripletkit.data.decoding import read_image
 from tripletkit.data.labels import read_labels
 from tripletkit.data.triplet_files import read_triplets, write_triplet_lines
 from tripletkit.data.unfinished import remove_unfinished

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 from tripletkit.data.audit.image_checks import find_close_hashes, hash_image
 from tripletkit.data.audit.triplet_audit import audit_triplets
-from tripletkit.data.images import read_image
+from tripletkit.data.decoding import read_image
 from tripletkit.data.triplet_files import scan_triplets
 
 

@@ -316,7 +316,7 @@ def test_hostile_triplet_files_are_answered_or_refused(
 def test_stage_4_weights_give_the_features_that_keras_gives(shared, tmp_path):
     import keras
 
-    from tripletkit.data.images import read_pixels
+    from tripletkit.data.decoding import read_pixels
     from tripletkit.features.backbones import get_backbone
     from tripletkit.features.fast_graph import make_feature_function
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tripletkit.cli.main import tripletkit
-from tripletkit.data.images import read_pixels
+from tripletkit.data.decoding import read_pixels
 from tripletkit.model.model_folder import load_model
 
 SCRATCH = ["--backbone", "cnn", "--dim", 4, "--epochs", 3, "-s", "batch_size=64"]

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from tripletkit.data.images import read_pixels
+from tripletkit.data.decoding import read_pixels
 from tripletkit.errors import ImageReadError
 from tripletkit.features.backbones import get_backbone
 from tripletkit.features.decoded_images import DecodedImages, read_ahead

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tiny_backbone as tiny
 
-from tripletkit.data.images import read_pixels
+from tripletkit.data.decoding import read_pixels
+from tripletkit.data.images import open_images
 from tripletkit.errors import BackboneError, ImageReadError, WeightsError
 from tripletkit.features.backbones import BACKBONES, get_backbone
 from tripletkit.features.encoder import EncoderRecord, open_encoder, open_recorded_encoder
@@ -43,7 +44,7 @@ NAMES = [f"p{number:02}.png" for number in range(40)]
 @pytest.fixture
 def load(toy_competition, tmp_path):
     def load(source, names=NAMES, store="store", **options):
-        files = find_files(names, [f"t.txt:{name}" for name in names], toy_competition.images)
+        files = open_images(toy_competition.images, names, [f"t.txt:{name}" for name in names])
         with FeatureStore(tmp_path / store) as opened:
             return source.load(files, opened, **options)
 

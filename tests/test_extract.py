@@ -14,6 +14,8 @@ import tiny_backbone as tiny
 from PIL import Image
 
 from tripletkit import defaults
+from tripletkit.data import images as image_lists
+from tripletkit.data.images import open_images
 from tripletkit.errors import ImageNameError, ImageReadError, StoreError, StoreWarning
 from tripletkit.features import contents, extract
 from tripletkit.features.encoder import Encoder, open_encoder
@@ -414,7 +416,7 @@ def test_a_content_is_hashed_once_for_all_that_asks_for_it(
     for name, source in zip(names, ("p00.png", "p01.png", "p00.png"), strict=True):
         shutil.copy(toy_competition.images / source, folder / name)
     hashed = []
-    original = contents._hash_or_error
+    original = image_lists._hash_or_error
 
     def count(path):
         hashed.append(path.name)
@@ -423,7 +425,7 @@ def test_a_content_is_hashed_once_for_all_that_asks_for_it(
     monkeypatch.setattr(contents, "_hash_or_error", count)
     source = open_encoder(["tiny"], weights={"tiny": tiny_weights})
     with FeatureStore(tmp_path / "store") as store:
-        queries, others = (find_files(part, part, folder) for part in (names[:1], names[1:]))
+        queries, others = (open_images(folder, part, part) for part in (names[:1], names[1:]))
         queries.contents(store), others.contents(store)
         files = queries.joined(others)
         assert find_same_images(files, store).tolist() == [0, 1, 0]
@@ -436,10 +438,10 @@ def test_a_content_is_hashed_once_for_all_that_asks_for_it(
 
 
 def test_joined_files_keep_each_others_problems(toy_competition, tmp_path):
-    first = find_files(["p00", "none"], ["t:1", "t:2"], toy_competition.images, skip_bad=True)
-    others = find_files(["nobody", "p01"], ["u:1", "u:2"], toy_competition.images, skip_bad=True)
+    first = open_images(toy_competition.images, ["p00", "none"], ["t:1", "t:2"], skip_bad=True)
+    others = open_images(toy_competition.images, ["nobody", "p01"], ["u:1", "u:2"], skip_bad=True)
     (tmp_path / "gone.png").write_bytes(b"")
-    lost = NamedFiles(["gone"], ["v:1"], [tmp_path / "gone.png"], {})
+    lost = open_images([tmp_path / "gone.png"], ["gone"], ["v:1"])
     (tmp_path / "gone.png").unlink()
     with FeatureStore(tmp_path / "store") as store:
         for files in (first, others, lost):

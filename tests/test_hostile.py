@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from conftest import SHARED
 
 from tripletkit.cli.main import tripletkit
+from tripletkit.data.decoding import read_image, read_pixels
 from tripletkit.data.folder import find_images, locate_images
-from tripletkit.data.images import read_image, read_pixels
 from tripletkit.data.names import quote_name
 from tripletkit.data.triplet_files import read_triplets
 from tripletkit.errors import ImageReadError, TripletkitError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tripletkit.data.images import cut_middle
+from tripletkit.data.decoding import cut_middle
 from tripletkit.errors import PreprocessingError
 from tripletkit.features.backbones import Preprocessing
 from tripletkit.features.image_processor import (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tripletkit.data.images import read_pixels
+from tripletkit.data.decoding import read_pixels
 from tripletkit.errors import ViewError
 from tripletkit.features import image_views
 from tripletkit.features.image_views import VIEW_SETS, choose_views, get_view, read_views

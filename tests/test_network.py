@@ -11,7 +11,8 @@ import pytest
 import tiny_backbone as tiny
 from model_records import make_record
 
-from tripletkit.data.images import read_pixels
+from tripletkit.data.decoding import read_pixels
+from tripletkit.data.images import open_images
 from tripletkit.data.outputs import Outputs
 from tripletkit.errors import OutputError
 from tripletkit.features.encoder import open_encoder
@@ -125,7 +126,7 @@ def test_a_network_of_several_backbones_and_views_gives_the_embeddings_of_predic
     assert [tensor.name for tensor in encoder.inputs] == inputs
 
     images = [f"p{number:02}.png" for number in range(N_IMAGES)]
-    files = find_files(images, images, toy_competition.images)
+    files = open_images(toy_competition.images, images)
     with FeatureStore(tmp_path / "store") as store:
         features = source.load(files, store).features
     forms = [

@@ -12,6 +12,7 @@ import tiny_encoders
 from onnx import TensorProto, helper
 from tiny_encoders import N_FEATURES, SIDE_PX, add_outputs, export
 
+from tripletkit.data.images import open_images
 from tripletkit.errors import (
     BackboneError,
     NetworkFileError,
@@ -254,7 +255,7 @@ def test_data_in_other_files_is_part_of_the_identity(transformer, tmp_path):
 def load(toy_competition, tmp_path):
     def load(source):
         names = [f"p{number:02}.png" for number in range(10)]
-        files = find_files(names, names, toy_competition.images)
+        files = open_images(toy_competition.images, names)
         with FeatureStore(tmp_path / "store") as store:
             return source.load(files, store)
 

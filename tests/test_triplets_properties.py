@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tripletkit.data.images import read_image
+from tripletkit.data.decoding import read_image
 from tripletkit.data.triplet_files import read_triplets, scan_triplets, write_triplets
 from tripletkit.errors import ImageReadError, TripletFileError, TripletkitError
 

@@ -71,7 +71,7 @@ def draw_from_labels(
             round. Only with `make_encoder`.
         make_encoder: returns what measures difficulty; None draws whatever comes.
         cache: folder of the feature store.
-        skip_bad, follow_outside: see `find_files`.
+        skip_bad, follow_outside: see `open_images`.
         progress: told (done, total) images whose features have to be computed.
     """
     found = read_labelled(source, images, cache, skip_bad=skip_bad, follow_outside=follow_outside)
@@ -83,7 +83,7 @@ def draw_from_labels(
         difficulty = Difficulty(is_hard, candidate_measure(embeddings, encoder.distance))
         labelled = labelled[np.isfinite(embeddings[labelled, 0])]
     else:
-        warn_of_missing(found.files)
+        found.files.warn_of_missing()
     tell_singleton_classes(found.labels, labelled)
     if per_anchor is None and count is None:
         per_anchor = defaults.TRIPLETS_PER_ANCHOR

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from tripletkit.data.images import Images
 from tripletkit.errors import DataWarning, TripletFileError
 from tripletkit.features.stores import open_store
 from tripletkit.progress import Stages, no_stages
@@ -232,9 +233,9 @@ def mine_triplets(
     import numpy as np
     import pandas as pd
 
+    from tripletkit.data.images import open_images
     from tripletkit.data.triplet_files import read_triplets
     from tripletkit.evaluation.distances import triplet_distances
-    from tripletkit.features.image_features import find_files
     from tripletkit.search.offline_mining import hardest_triplets
 
     asked = read_triplets(source)
@@ -245,7 +246,7 @@ def mine_triplets(
             stacklevel=2,
         )
         asked = asked.take(~asked.is_degenerate())
-    files = find_files(asked.names, asked.first_places(), images, **find)
+    files = open_images(images, asked.names, asked.first_places(), **find)
     encoder = make_encoder()
     embeddings = _encode(files, encoder, cache, stages, skip_bad=find["skip_bad"])
     distances = triplet_distances(embeddings, asked.rows, encoder.distance)

@@ -14,9 +14,9 @@ import pandas as pd
 
 from tripletkit import defaults
 from tripletkit.api.embeddings import Embeddings
-from tripletkit.api.image_inputs import ImagesLike, open_images
 from tripletkit.api.inputs import PathLike, TripletsLike, take_triplets
 from tripletkit.api.model_card import describe_model, draw_card
+from tripletkit.data.images import Images, ImagesLike, open_images
 from tripletkit.data.outputs import Outputs
 from tripletkit.errors import (
     DataWarning,
@@ -145,14 +145,14 @@ class Model:
             ImageNameError, ImageReadError: if an image is not there or cannot be read.
         """
         triplets = take_triplets(queries, names)
-        files = find_files(
+        files = open_images(
+            self._image_folder(images),
             triplets.names,
             triplets.first_places(),
-            self._image_folder(images),
             skip_bad=skip_bad,
             follow_outside=follow_outside,
         )
-        features = self._read_features(files, skip_bad=skip_bad, progress=progress)
+        features = self._read_features(files, progress)
         self._warn_of_shift(features)
         vectors = self._encoder.embed(features)
         margins = triplet_margins(vectors, triplets.rows, self.distance)
@@ -289,7 +289,7 @@ class Model:
             )
         return self.images
 
-    def _given_files(self) -> NamedFiles:
+    def _given_files(self) -> Images:
         """Return the names of all given features.
 
         Raises:
@@ -302,9 +302,7 @@ class Model:
             )
         return all_given(given)
 
-    def _read_features(
-        self, files: NamedFiles, *, skip_bad: bool, progress: Progress | None
-    ) -> np.ndarray:
+    def _read_features(self, files: Images, progress: Progress | None) -> np.ndarray:
         with open_store(self._cache) as store:
             collection = open_collection(
                 files, self._encoder, store, skip_bad=skip_bad, progress=progress

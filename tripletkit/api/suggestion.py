@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.api.image_inputs import ImagesLike
 from tripletkit.api.inputs import TripletsLike, take_triplets
 from tripletkit.api.model import Model
 from tripletkit.collecting.choosing import suggest_at_random, suggest_by_model
 from tripletkit.collecting.committee import split_members
+from tripletkit.data.images import ImagesLike
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import ImageNameError, SettingsError
 from tripletkit.progress import Progress

@@ -121,13 +121,12 @@ def classify(
         check_figure_suffix(confusion_figure)
     figure_file = outputs.optional_file(confusion_figure, DRAWN_FORM)
     csv_file = outputs.optional_file(confusion_csv, CONFUSION_FORM)
-    skip_bad = on_bad_image == "skip"
     held_out_names = {} if held_out is None else read_held_out(held_out, images)
     found = read_labelled(
         input_source(labels),
         images,
         cache,
-        skip_bad=skip_bad,
+        skip_bad=on_bad_image == "skip",
         follow_outside=follow_outside,
         further=held_out_names,
         further_source=held_out,

@@ -59,10 +59,10 @@ def collage(
     """
     import numpy as np
 
+    from tripletkit.data.images import open_images
     from tripletkit.data.output_forms import DRAWN_FORM
     from tripletkit.data.outputs import Outputs
     from tripletkit.data.triplet_files import read_triplets
-    from tripletkit.features.image_features import find_files
     from tripletkit.reporting.collages import Tile, check_collage_suffix, draw_grid, write_image
 
     check_collage_suffix(output)
@@ -71,10 +71,10 @@ def collage(
     shown = read.take(np.arange(min(n_shown, len(read))))
     used = np.unique(shown.rows)
     places = read.first_places()
-    files = find_files(
+    files = open_images(
+        images,
         [read.names[row] for row in used],
         [places[row] for row in used],
-        images,
         follow_outside=follow_outside,
     )
     path_of = dict(zip(used.tolist(), files.paths, strict=True))

@@ -76,11 +76,10 @@ def embed(
     check_vector_suffix(output)
     outputs = Outputs([model, *weights.values()], image_folders=[images], overwrite=force)
     file = outputs.file(output, vectors_form(output))
-    skip_bad = on_bad_image == "skip"
-    files = find_images(images, skip_bad=skip_bad, follow_outside=follow_outside)
+    files = find_images(images, skip_bad=on_bad_image == "skip", follow_outside=follow_outside)
     encoder = choose_encoder(model, as_features, backbone, weights, views)
     with open_store(cache) as store, progress_bar("features", "image") as progress:
-        vectors = encode_all(files, encoder, store, skip_bad=skip_bad, progress=progress)
+        vectors = encode_all(files, encoder, store, progress)
     is_usable = np.isfinite(vectors[:, 0])
     vectors = vectors[is_usable]
     names = [name for name, usable in zip(files.names, is_usable, strict=True) if usable]

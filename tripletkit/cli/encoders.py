@@ -21,7 +21,7 @@ from tripletkit.cli.sources import (
     views_option,
     weights_option,
 )
-from tripletkit.errors import ImageNameError, ImageReadError
+from tripletkit.errors import ImageReadError
 
 if TYPE_CHECKING:
     from tripletkit.features.encoder import Encoder
@@ -82,7 +82,7 @@ def choose_encoder(
     return encoder.frozen if as_features else encoder
 
 
-def find_images(folder: Path | None, *, skip_bad: bool, follow_outside: bool) -> NamedFiles:
+def find_images(folder: Path | None, *, skip_bad: bool, follow_outside: bool) -> Images:
     """Find all images below a folder, in the order of their names; all of `--features` without.
 
     Raises:
@@ -94,21 +94,15 @@ def find_images(folder: Path | None, *, skip_bad: bool, follow_outside: bool) ->
         from tripletkit.features.image_features import all_given
 
         return all_given(read_features(given_features()))
-    from tripletkit.data.folder import list_images
-    from tripletkit.features.image_features import find_files
+    from tripletkit.data.images import open_images
 
-    names = list_images(folder)
-    if not names:
-        raise ImageNameError(f"{folder}: expected a folder of images, there is none in it")
-    return find_files(
-        names, [str(folder)] * len(names), folder, skip_bad=skip_bad, follow_outside=follow_outside
-    )
+    return open_images(folder, skip_bad=skip_bad, follow_outside=follow_outside)
 
 
-def find_queries(queries: tuple[Path, ...]) -> NamedFiles:
+def find_queries(queries: tuple[Path, ...]) -> Images:
     """Take image files as they are named, and all images of folders."""
     from tripletkit.data.folder import list_images
-    from tripletkit.features.image_features import NamedFiles
+    from tripletkit.data.images import open_images
 
     paths: list[Path] = []
     for query in queries:
@@ -117,4 +111,4 @@ def find_queries(queries: tuple[Path, ...]) -> NamedFiles:
             raise ImageReadError(f"--query {query}: expected images, there is none in it")
         paths += inside
     paths = list(dict.fromkeys(paths))
-    return NamedFiles([str(path) for path in paths], ["--query"] * len(paths), paths, {})
+    return open_images(paths, places=["--query"] * len(paths), skip_bad=True)

@@ -132,17 +132,14 @@ def neighbors(
     elif check_recall:
         raise click.UsageError("--check-recall needs --index.")
     label_of = read_labels(input_source(labels)) if labels else {}
-    skip_bad = on_bad_image == "skip"
     query_files = find_queries(queries)
-    files = find_images(images, skip_bad=skip_bad, follow_outside=follow_outside)
+    files = find_images(images, skip_bad=on_bad_image == "skip", follow_outside=follow_outside)
     encoder = choose_encoder(model, as_features, backbone, weights, views)
     with open_store(cache) as store:
         own, contents = query_files.contents(store).hashes, files.contents(store).hashes
     same = find_same(own, contents)
     with progress_bar("features", "image") as progress:
-        search = CollectionSearch(
-            encoder, files, query_files, cache, skip_bad=skip_bad, progress=progress
-        )
+        search = CollectionSearch(encoder, files, query_files, cache, progress)
         if index is None:
             found = search.exactly(k, same)
         else:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.folder import find_images, locate_images
+from tripletkit.data.images import open_images
 from tripletkit.data.triplet_files import read_triplets
 from tripletkit.errors import DataWarning, describe_problems
 from tripletkit.features.encoder import open_encoder
@@ -35,15 +34,9 @@ def compute_features(
 
 def locate_usable(names: list[str], folder: Path) -> dict[str, Path]:
     """Return the path of each image that can be shown, with a word about the others."""
-    located = locate_images(names, folder)
-    problems = list(located.problems.values())
-    if problems:
-        warnings.warn(
-            f"{len(problems):,} images are left out:\n{describe_problems(problems)}",
-            DataWarning,
-            stacklevel=2,
-        )
-    return {name: path for name, path in zip(names, located.paths, strict=True) if path is not None}
+    images = open_images(folder, names, skip_bad=True)
+    images.warn_of_missing()
+    return {name: path for name, path in zip(names, images.paths, strict=True) if path is not None}
 
 
 def read_gold(
@@ -53,7 +46,7 @@ def read_gold(
     if gold_file is None:
         return []
     gold = read_triplets(gold_file)
-    paths = find_images(gold.names, folder, gold.first_places())
-    found = [numbers[path.relative_to(folder).as_posix()] for path in paths]
+    paths = open_images(folder, gold.names, gold.first_places()).paths
+    found = [numbers[path.relative_to(folder).as_posix()] for path in paths if path is not None]
     gold = gold.take(~gold.is_degenerate())
     return [tuple(found[index] for index in row) for row in gold.rows.tolist()]

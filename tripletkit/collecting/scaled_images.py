@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tripletkit.data.images import read_image
+from tripletkit.data.decoding import read_image
 
 # Longest side in pixels: of two beside each other on a phone, on a desk, and alone on a large
 # screen of many pixels.

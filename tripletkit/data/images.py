@@ -1,309 +1,458 @@
-"""Image files to RGB pixels, whatever mode, orientation or trap they hold."""
+"""The images that a run is given: their names, files, contents, and what is wrong with them."""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import shutil
 import warnings
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from threading import Condition
-from typing import BinaryIO
+from stat import S_ISREG
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image
 
-from tripletkit.errors import ImageReadError
+from tripletkit.data.decoding import make_rgb
+from tripletkit.data.folder import (
+    IMAGE_SUFFIXES,
+    find_meant_folder,
+    list_images,
+    locate_images,
+    place_problems,
+)
+from tripletkit.data.unfinished import private_temporary_folder
+from tripletkit.errors import DataWarning, ImageNameError, ImageReadError, describe_problems
 
-# What decoding may take at one time, in all threads together. No PNG that Pillow opens at all
-# (179 million pixels) takes more; an image of another format that would is refused.
-MAX_DECODE_BYTES = 800_000_000
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
-# Bytes a pixel at the peak, where the decoder holds more than Pillow's own pixels. Measured with
-# 25 million pixels each.
-_DECODER_BYTES = {"AVIF": 10.0, "JPEG2000": 20.0, "WEBP": 17.0}
-# A progressive JPEG is gathered whole before it is decoded, even at an eighth of its size.
-_PROGRESSIVE_CHANNEL_BYTES = 2.2
-_SMALL_PIXELS = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
-_RGB_PIXEL_BYTES = 4
-
-
-def decode_bytes(image: Image.Image, full_size: tuple[int, int], n_result_px: int) -> int:
-    """Return about how many bytes of memory it takes to decode an image and make RGB of it.
-
-    Args:
-        image: opened and drafted, not yet loaded.
-        full_size: its width and height before it was drafted.
-        n_result_px: pixels of the RGB image that is made of it.
-    """
-    n_px = image.width * image.height
-    pixel_bytes = _SMALL_PIXELS.get(image.mode, 4)
-    own = n_px * pixel_bytes
-    decoder = n_px * _DECODER_BYTES.get(image.format or "", pixel_bytes)
-    if image.format == "TIFF" and image.info.get("compression", "raw") != "raw":
-        decoder += own  # One strip may be the whole image.
-    if "progressive" in image.info:
-        n_channels = len(image.getbands())
-        decoder += full_size[0] * full_size[1] * n_channels * _PROGRESSIVE_CHANNEL_BYTES
-    return int(max(decoder, own + n_result_px * _RGB_PIXEL_BYTES))
+PathLike = str | os.PathLike[str]
+ImageLike = PathLike | np.ndarray | Image.Image
 
 
-class MemoryBudget:
-    """Memory that threads share: what does not fit beside the others waits.
+class ContentMemory(Protocol):
+    """What remembers the hashes of files, so that each is read once: the feature stores."""
 
-    Args:
-        total_bytes: what they may have together.
+    def content_hashes(
+        self, paths: Sequence[Path], stats: Sequence[os.stat_result]
+    ) -> list[bytes | None]:
+        """Return the hash of each file that did not change since; None for the others."""
+
+    def remember_files(self, files: Sequence[tuple[Path, os.stat_result, bytes]]) -> None:
+        """Keep the hashes of files."""
+
+
+@dataclass(frozen=True)
+class FileContents:
+    """The content of a list of files.
+
+    Attributes:
+        hashes: SHA-256 of each; `None` where there is no file, or it cannot be read.
+        problems: index of a file -> why it cannot be read.
     """
 
-    def __init__(self, total_bytes: int) -> None:
-        self._total_bytes = total_bytes
-        self._used_bytes = 0
-        self._changed = Condition()
-
-    @contextmanager
-    def reserve(self, n_bytes: int) -> Iterator[None]:
-        """Hold a part of the budget; one that is larger than all of it is held alone."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._fits(n_bytes))
-            self._used_bytes += n_bytes
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._used_bytes -= n_bytes
-                self._changed.notify_all()
-
-    def _fits(self, n_bytes: int) -> bool:
-        return self._used_bytes == 0 or self._used_bytes + n_bytes <= self._total_bytes
+    hashes: list[bytes | None]
+    problems: dict[int, str]
 
 
-# Pillow also opens formats that run another program (EPS) or draw vectors; pixels only here.
-# (The JPEG reader takes MPO as well.)
-FORMATS = "AVIF BMP DIB GIF JPEG JPEG2000 PNG PPM TGA TIFF WEBP".split()
-# A JPEG is decoded at 1/2, 1/4 or 1/8 of its size only while this many of its pixels remain
-# for each pixel wanted, in both directions. On mosaics of photos 224-pixel results then differ
-# from full decoding by 0.17 of 255 in the mean and 3 at most; with 2 by 0.58 and 10.
-DRAFT_RESERVE = 4
-# Increase when the pixels of any image change, so that stored features are not reused.
-PIXELS_VERSION = 2
+@dataclass(frozen=True)
+class _Files:
+    """Named images, where each name was read, and the file of each."""
 
-# What turns an image upright, by its EXIF orientation.
-_UPRIGHT_BY = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-# An image that still has more pixels than this when it is decoded is made smaller, as a JPEG is
-# while it is decoded.
-_LARGE_PX = 32_000_000
-_MOST_REDUCED = 32
-# Pixels that are turned to RGB at a time, for that takes several copies.
-_BAND_PX = 1_000_000
+    names: Sequence[str]
+    places: Sequence[str]
+    paths: Sequence[Path | None]
+    problems: dict[int, str]
+    contents: FileContents | None = None
 
-_memory = MemoryBudget(MAX_DECODE_BYTES)
-
-# Pillow warns at half the size at which it refuses (179 million pixels). Only that counts here:
-# phones take photos of 108 million.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    def take(self, rows: Sequence[int]) -> _Files:
+        return _Files(
+            [self.names[row] for row in rows],
+            [self.places[row] for row in rows],
+            [self.paths[row] for row in rows],
+            _take_problems(self.problems, rows),
+            self.contents
+            and FileContents(
+                [self.contents.hashes[row] for row in rows],
+                _take_problems(self.contents.problems, rows),
+            ),
+        )
 
 
-def read_pixels(
-    path: Path, size_px: int, resample: str, file: BinaryIO | None = None
-) -> np.ndarray:
-    """Decode an image and resize it to a square, as the source's model takes it.
+class _Scratch:
+    """A folder for the files of arrays, gone when nothing refers to it any more."""
 
-    Turned upright by its EXIF orientation; transparency composited over white; the first
-    frame of several.
+    def __init__(self) -> None:
+        self.folder = Path(mkdtemp(prefix="tripletkit-", dir=private_temporary_folder()))
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
-    Args:
-        path: the file; its content counts, not its extension.
-        size_px: side of the square.
-        resample: name of a Pillow filter, such as `"bilinear"`; antialiased when shrinking.
-        file: its bytes where they are at hand. Defaults to opening the path.
-    Returns:
-        `(size_px, size_px, 3)` uint8, RGB, 0 to 255.
-    Raises:
-        ImageReadError: naming the file, if it is not an image that can be read whole.
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images and what to do with those that are bad or outside; `open_images` makes it.
+
+    A folder is listed when its names are first asked for, and `find` takes some of its images by
+    name without listing the rest.
+
+    Attributes:
+        folder: of the images; None for a list of files, and for names that need no files.
+        skip_bad: leave images out that are missing or cannot be read, instead of raising.
+        follow_outside: allow names and links that lead out of the folder.
+        has_files: whether there are image files at all; features may be given without.
     """
-    return resize_to_square(read_image(path, at_least_px=size_px, file=file), size_px, resample)
 
+    folder: Path | None
+    skip_bad: bool = False
+    follow_outside: bool = False
+    has_files: bool = True
+    _given: _Files | None = field(default=None, repr=False)
+    _scratch: _Scratch | None = field(default=None, repr=False)
 
-def resize_to_square(image: Image.Image, size_px: int, resample: str) -> np.ndarray:
-    """Return an image's pixels as a square, `(size_px, size_px, 3)` uint8."""
-    return np.asarray(image.resize((size_px, size_px), Image.Resampling[resample.upper()]))
+    @cached_property
+    def _files(self) -> _Files:
+        if self._given is not None:
+            return self._given
+        assert self.folder is not None
+        names = list_images(self.folder)
+        if not names:
+            raise ImageNameError(f"{self.folder}: expected a folder of images, there is none in it")
+        return self._locate(names, [str(self.folder)] * len(names))
 
+    @property
+    def names(self) -> Sequence[str]:
+        """Distinct names of the images."""
+        return self._files.names
 
-def cut_middle(
-    image: Image.Image, shortest_edge_px: int, size_px: int, resample: str
-) -> np.ndarray:
-    """Resize an image by its shorter side, in its own shape, and cut a square from its middle.
+    @property
+    def places(self) -> Sequence[str]:
+        """Where each name was read (`train.txt:3`), for messages."""
+        return self._files.places
 
-    Args:
-        shortest_edge_px: length that the shorter side gets.
-        size_px: side of the square, at most that.
-        resample: name of a Pillow filter.
-    Returns:
-        `(size_px, size_px, 3)` uint8.
-    """
-    factor = shortest_edge_px / min(image.size)
-    # Rounded down, as Hugging Face's image processors do; the square is always in it.
-    width, height = (max(shortest_edge_px, int(side * factor)) for side in image.size)
-    resized = image.resize((width, height), Image.Resampling[resample.upper()])
-    left, top = (width - size_px) // 2, (height - size_px) // 2
-    return np.asarray(resized.crop((left, top, left + size_px, top + size_px)))
+    @property
+    def paths(self) -> Sequence[Path | None]:
+        """The file of each name; None where there is none."""
+        return self._files.paths
 
+    @property
+    def problems(self) -> dict[int, str]:
+        """Index of a name -> what is wrong with it."""
+        return self._files.problems
 
-def read_image(
-    path: Path, at_least_px: int | None = None, file: BinaryIO | None = None
-) -> Image.Image:
-    """Decode an image to RGB, upright and opaque.
+    def is_there(self) -> np.ndarray:
+        """Return `(n_names,)` bool: the image was found, or none has to be."""
+        return np.array([not self.has_files or path is not None for path in self.paths], bool)
 
-    Memory is bounded: at any time decoding takes at most `MAX_DECODE_BYTES`, in all threads
-    together.
+    def find(self, names: Sequence[str], places: Sequence[str] | None = None) -> Images:
+        """Find the images of some names; cheap, so that it can come before anything slow.
 
-    Args:
-        path: the file; its content counts, not its extension.
-        at_least_px: allow a JPEG, and any image of more than 32 million pixels, to be decoded
-            smaller, while both sides stay at least `DRAFT_RESERVE` times this. Defaults to full
-            size.
-        file: its bytes where they are at hand. Defaults to opening the path.
-    Returns:
-        The image in mode RGB.
-    Raises:
-        ImageReadError: naming the file, if it is not an image that can be read whole, or takes
-            too much memory.
-    """
-    with _explained(path), Image.open(file or path, formats=FORMATS) as image:
-        full_size = image.size
-        if at_least_px is not None:
-            image.draft(None, (at_least_px * DRAFT_RESERVE,) * 2)
-        factors = _find_factors(image.size, at_least_px)
-        n_result_px = 0 if _is_plain_rgb(image, factors) else _count_pixels(image.size, factors)
-        n_bytes = decode_bytes(image, full_size, n_result_px)
-        if n_bytes > MAX_DECODE_BYTES:
-            raise ValueError(
-                f"decoding {full_size[0]:,} x {full_size[1]:,} pixels of {image.format} takes some "
-                f"{n_bytes / 1e6:,.0f} MB of memory, more than the {MAX_DECODE_BYTES / 1e6:,.0f} "
-                "that an image may take; save it smaller, or as a PNG or a plain JPEG"
+        Args:
+            names: distinct names as a triplet file has them.
+            places: where each was read. Defaults to the folder.
+        Raises:
+            ImageNameError: if there is no such folder, or a name stands for no image, unless bad
+                ones are left out.
+        """
+        places = [str(self.folder or "images")] * len(names) if places is None else places
+        if not self.has_files:
+            return self._with(_Files(names, places, [None] * len(names), {}))
+        return self._with(self._locate(names, places))
+
+    def take(self, rows: Sequence[int]) -> Images:
+        """Return some of these images, in the order of their indices as given."""
+        return self._with(self._files.take(rows))
+
+    def joined(self, others: Images) -> Images:
+        """Return these images and then others, which may have the same names."""
+        n, ours, theirs = len(self.names), self._files, others._files
+        contents = None
+        if ours.contents is not None and theirs.contents is not None:
+            contents = FileContents(
+                [*ours.contents.hashes, *theirs.contents.hashes],
+                ours.contents.problems | _shift(theirs.contents.problems, n),
             )
-        with _memory.reserve(n_bytes):
-            image.load()
-            return _turn_upright(_to_rgb(image, factors), _read_orientation(image))
+        return self._with(
+            _Files(
+                [*ours.names, *theirs.names],
+                [*ours.places, *theirs.places],
+                [*ours.paths, *theirs.paths],
+                ours.problems | _shift(theirs.problems, n),
+                contents,
+            )
+        )
+
+    def contents(self, memory: ContentMemory) -> FileContents:
+        """Return the content hash of each file: what an image is, whatever its name.
+
+        They are computed when they are first asked for, and travel with the names from then on.
+
+        Args:
+            memory: what remembers the hashes of files.
+        """
+        if self._files.contents is None:
+            object.__setattr__(self._files, "contents", hash_files(self.paths, memory))
+        assert self._files.contents is not None
+        return self._files.contents
+
+    def first_of_same(self, memory: ContentMemory) -> np.ndarray:
+        """Return `(n_names,)` int64: for each name the first one whose file has the same content.
+
+        So `7`, `7.jpg` and a copy of it are one image, and a split cannot part them. A name
+        without a readable file stands for itself.
+
+        Args:
+            memory: what remembers the hashes of files.
+        """
+        first_with: dict[bytes, int] = {}
+        return np.array(
+            [
+                index if content is None else first_with.setdefault(content, index)
+                for index, content in enumerate(self.contents(memory).hashes)
+            ],
+            dtype=np.int64,
+        )
+
+    def refuse(self, problems: dict[int, str], error: type[Exception] = ImageReadError) -> None:
+        """Raise an error that names images with problems, unless bad ones are left out."""
+        if problems and not self.skip_bad:
+            shown = describe_problems(place_problems(problems, self.places))
+            raise error(f"{shown}\n{_ADVICE}")
+
+    def warn_of_missing(self) -> None:
+        """Say which names stand for no image, and are left out."""
+        if self.problems:
+            shown = describe_problems(place_problems(self.problems, self.places))
+            warnings.warn(
+                f"{len(self.problems):,} images are left out:\n{shown}", DataWarning, stacklevel=2
+            )
+
+    def _with(self, files: _Files) -> Images:
+        return Images(
+            self.folder, self.skip_bad, self.follow_outside, self.has_files, files, self._scratch
+        )
+
+    def _locate(self, names: Sequence[str], places: Sequence[str]) -> _Files:
+        if self.folder is None:
+            return self._locate_in_list(names, places)
+        located = locate_images(names, self.folder, follow_outside=self.follow_outside)
+        if located.problems and not self.skip_bad:
+            if len(names) > 1 and not any(located.paths):
+                meant = find_meant_folder(names[0], self.folder)
+                hint = "Is it the right folder?" if meant is None else f"Did you mean {meant}?"
+                raise ImageNameError(
+                    f"{self.folder}: none of {len(names):,} images found. {hint} The first:\n"
+                    f"{places[0]}: {located.problems[0]}"
+                )
+            shown = describe_problems(place_problems(located.problems, places))
+            raise ImageNameError(f"{shown}\n{_ADVICE}")
+        return _Files(names, places, located.paths, located.problems)
+
+    def _locate_in_list(self, names: Sequence[str], places: Sequence[str]) -> _Files:
+        row_of = {name: row for row, name in enumerate(self.names)}
+        rows = [row_of.get(name) for name in names]
+        problems = {
+            index: self.problems[row] if row is not None else f'there is no image "{names[index]}"'
+            for index, row in enumerate(rows)
+            if row is None or row in self.problems
+        }
+        found = _Files(
+            names, places, [None if row is None else self.paths[row] for row in rows], problems
+        )
+        self._with(found).refuse(problems, ImageNameError)
+        return found
 
 
-def read_size_and_frames(path: Path) -> tuple[tuple[int, int], int]:
-    """Return width and height in pixels as stored, and the number of frames.
+# What the public functions take for images.
+ImagesLike = Images | ImageLike | Sequence[ImageLike]
+_ADVICE = "Mend these, or leave them out with `skip_bad=True`."
 
+
+def open_images(
+    given: ImagesLike | None,
+    names: Sequence[str] | None = None,
+    places: Sequence[str] | None = None,
+    *,
+    skip_bad: bool = False,
+    follow_outside: bool = False,
+) -> Images:
+    """Take images, whatever they come as.
+
+    Args:
+        given: a folder, whose images are named by their paths in it; or one or several of: path
+            of a file, `(height, width)` or `(height, width, 3 or 4)` array of uint8 (RGB, RGBA) or
+            bool, PIL image. None where features are given and no file is needed. `Images` keep
+            the choices that they were opened with.
+        names: of a folder, the images to take. Defaults to all. Of several images, distinct names
+            for them. Defaults to the paths as they were given, and to the places in the list of
+            what has none.
+        places: where each name was read (`train.txt:3`), for messages.
+        skip_bad: leave images out that are missing or cannot be read, instead of raising. Defaults
+            to `False`.
+        follow_outside: allow names and links that lead out of the folder. Defaults to `False`.
     Raises:
-        ImageReadError: naming the file, if it is no image.
+        ImageNameError: if there is no such folder, a name stands for no image, there are no
+            images, or names are not one for each or not distinct.
+        ImageReadError: if something is no image.
     """
-    with _explained(path), Image.open(path, formats=FORMATS) as image:
-        size = image.size
-        if image.format == "MPO":  # A phone's JPEG with a preview or a depth map behind it.
-            return size, 1
+    if given is None:
+        images = Images(None, skip_bad, has_files=False, _given=_Files([], [], [], {}))
+    elif isinstance(given, Images):
+        images = given
+    elif is_path(given) and not _is_file(Path(given)):
+        images = Images(Path(given), skip_bad, follow_outside)
+    else:
+        return _open_list([given] if _is_one(given) else list(given), names, places, skip_bad)
+    return images if names is None else images.find(names, places)
+
+
+def hash_files(paths: Sequence[Path | None], memory: ContentMemory) -> FileContents:
+    """Hash image files, each read only where its size or time changed since it was hashed.
+
+    Args:
+        paths: one an image.
+        memory: what remembers hashes.
+    """
+    stats: dict[int, os.stat_result] = {}
+    problems: dict[int, str] = {}
+    for index, path in enumerate(paths):
+        if path is None:
+            continue
         try:
-            return size, getattr(image, "n_frames", 1)
-        except Exception:  # Later frames are damaged; none is used.
-            return size, 1
+            stat = path.stat()
+        except OSError as error:
+            problems[index] = f"{path}: cannot be read: {error.strerror}"
+            continue
+        if S_ISREG(stat.st_mode):
+            stats[index] = stat
+        else:  # A pipe would be waited for.
+            problems[index] = f"{path}: expected an image, got a folder, a pipe or a device"
+    hashes: list[bytes | None] = [None] * len(paths)
+    there = [(index, path) for index, path in enumerate(paths) if index in stats and path]
+    known = memory.content_hashes([path for _, path in there], list(stats.values()))
+    unknown = []
+    for (index, path), content in zip(there, known, strict=True):
+        hashes[index] = content
+        if content is None:
+            unknown.append((index, path))
+    new = []
+    with thread_pool() as pool:
+        hashed = pool.map(_hash_or_error, [path for _, path in unknown])
+        for (index, path), content in zip(unknown, hashed, strict=True):
+            if isinstance(content, OSError):
+                problems[index] = f"{path}: cannot be read: {content.strerror}"
+                continue
+            hashes[index] = content
+            new.append((path, stats[index], content))
+    if new:
+        memory.remember_files(new)
+    return FileContents(hashes, problems)
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn whatever Pillow raises for a broken file into an `ImageReadError`.
-
-    Its readers raise all kinds of exceptions, some from code that never expected bad bytes.
-    """
+def thread_pool() -> Iterator[ThreadPoolExecutor]:
+    """Give a pool that drops what waits when the block fails or is interrupted."""
+    pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        yield
-    except Image.DecompressionBombError as error:
-        raise ImageReadError(
-            f"{path}: expected an image of usual size, got a decompression bomb: {error}"
-        ) from error
-    except Exception as error:
-        # str() of some is empty or has the path.
-        unknown = isinstance(error, UnidentifiedImageError)
-        reason = "not an image format that is known" if unknown else str(error)
-        raise ImageReadError(
-            f"{path}: expected an image, cannot be read: {reason or type(error).__name__}"
-        ) from error
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def make_rgb(image: Image.Image) -> Image.Image:
-    """Return an image upright, opaque and in mode RGB, as `read_image` does of a file.
-
-    Raises:
-        ValueError: if its numbers have no defined white.
-    """
-    return _turn_upright(_to_rgb(image, (1, 1)), _read_orientation(image))
+def is_path(value: Any) -> TypeIs[PathLike]:
+    """Return whether a value names a file or a folder."""
+    return isinstance(value, (str, os.PathLike))
 
 
-def _read_orientation(image: Image.Image) -> object:
+def _hash_or_error(path: Path) -> bytes | OSError:
     try:
-        return image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # Any parser error of a damaged EXIF block; the pixels are fine.
-        return None
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        return error
 
 
-def _turn_upright(image: Image.Image, orientation: object) -> Image.Image:
-    # Not by `ImageOps.exif_transpose`: it writes the whole block anew, which one damaged tag
-    # prevents.
-    if not isinstance(orientation, int) or orientation not in _UPRIGHT_BY:
-        return image
-    return image.transpose(_UPRIGHT_BY[orientation])
+def _open_list(
+    given: list[Any], names: Sequence[str] | None, places: Sequence[str] | None, skip_bad: bool
+) -> Images:
+    if not given:
+        raise ImageNameError("expected images, got none")
+    if names is None:
+        named = [str(image if is_path(image) else place) for place, image in enumerate(given)]
+    else:
+        named = [str(name) for name in names]
+    if len(named) != len(given) or len(set(named)) != len(named):
+        raise ImageNameError(
+            f"expected a name of its own for each of {len(given):,} images, got {len(named):,} "
+            f"names, {len(set(named)):,} of them distinct"
+        )
+    scratch = None
+    if not all(map(is_path, given)):
+        # There is one road from images to vectors, and it starts at a file's content, by which
+        # features are stored; an array in memory is written as a PNG, which loses nothing.
+        scratch = _Scratch()
+    paths: list[Path | None] = []
+    problems: dict[int, str] = {}
+    for place, image in enumerate(given):
+        if is_path(image):
+            path = Path(image)
+        else:
+            assert scratch is not None
+            path = _write(image, scratch.folder / f"{place}.png", named[place])
+        if not path.is_file():
+            problems[place] = f'there is no image "{path}"'
+            if not skip_bad:
+                raise ImageNameError(problems[place])
+        paths.append(None if place in problems else path)
+    files = _Files(named, named if places is None else places, paths, problems)
+    return Images(None, skip_bad, _given=files, _scratch=scratch)
 
 
-def _find_factors(size: tuple[int, int], at_least_px: int | None) -> tuple[int, int]:
-    """Return how many pixels of a large image become one, in width and in height."""
-    if at_least_px is None or size[0] * size[1] <= _LARGE_PX:
-        return 1, 1
-    width, height = (
-        min(max(side // (at_least_px * DRAFT_RESERVE), 1), _MOST_REDUCED) for side in size
+def _is_file(path: Path) -> bool:
+    return path.is_file() or (path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir())
+
+
+def _is_one(given: ImageLike | Sequence[ImageLike]) -> TypeIs[ImageLike]:
+    if is_path(given) or isinstance(given, Image.Image):
+        return True
+    return isinstance(given, np.ndarray) and (
+        given.ndim == 2 or (given.ndim == 3 and given.shape[2] in (3, 4))
     )
-    return width, height
 
 
-def _count_pixels(size: tuple[int, int], factors: tuple[int, int]) -> int:
-    width, height = (-(-side // factor) for side, factor in zip(size, factors, strict=True))
-    return width * height
+def _write(image: Any, path: Path, name: str) -> Path:
+    """Write pixels as they are, and return the file."""
+    try:
+        pixels = image if isinstance(image, Image.Image) else _from_array(np.asarray(image))
+        # Hardly compressed, because it is read once and then gone.
+        make_rgb(pixels).save(path, compress_level=1)
+    except (OSError, ValueError, TypeError) as error:
+        raise ImageReadError(f"image {name}: {error}") from error
+    return path
 
 
-def _is_plain_rgb(image: Image.Image, factors: tuple[int, int]) -> bool:
-    return image.mode == "RGB" and "transparency" not in image.info and factors == (1, 1)
+def _from_array(pixels: np.ndarray) -> Image.Image:
+    is_image = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
+    if pixels.dtype == bool:
+        pixels = pixels.astype(np.uint8) * 255
+    if not is_image or pixels.dtype != np.uint8 or not pixels.size:
+        raise ValueError(
+            "expected a path, a PIL image, or an array of uint8, 0 to 255, of the shape "
+            f"(height, width) or (height, width, 3), got {pixels.dtype} of the shape "
+            f"{pixels.shape}"
+        )
+    return Image.fromarray(pixels)
 
 
-def _to_rgb(image: Image.Image, factors: tuple[int, int]) -> Image.Image:
-    """Return an image in RGB and reduced by factors, made a band of rows at a time."""
-    if _is_plain_rgb(image, factors):
-        return image
-    width, height = (-(-side // factor) for side, factor in zip(image.size, factors, strict=True))
-    rgb = Image.new("RGB", (width, height))
-    n_rows = max(_BAND_PX // (image.width * factors[1]), 1) * factors[1]
-    for top in range(0, image.height, n_rows):
-        band = image.crop((0, top, image.width, min(top + n_rows, image.height)))
-        rgb.paste(_band_to_rgb(band).reduce(factors), (0, top // factors[1]))
-    return rgb
+def _take_problems(problems: dict[int, str], rows: Sequence[int]) -> dict[int, str]:
+    return {place: problems[row] for place, row in enumerate(rows) if row in problems}
 
 
-def _band_to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I"):
-        return _scale_16_bit(image).convert("RGB")
-    if image.mode == "F":
-        raise ValueError("32-bit float pixels have no defined white; save it with 8 or 16 bits")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
-
-
-def _scale_16_bit(image: Image.Image) -> Image.Image:
-    """Scale 0..65535 to 0..255; Pillow's own conversion clips at 255."""
-    values = np.asarray(image)
-    if values.dtype.kind != "u" and (values.min() < 0 or values.max() > 65535):
-        raise ValueError("32-bit integer pixels have no defined white; save it with 16 bits")
-    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
+def _shift(problems: dict[int, str], n: int) -> dict[int, str]:
+    return {n + index: why for index, why in problems.items()}

@@ -54,7 +54,7 @@ class ImageLabels:
         """Give every name the label that it or another name of the same image has.
 
         Args:
-            same_as: `(n_names,)` the first name of the same image; see `find_same_images`.
+            same_as: `(n_names,)` the first name of the same image; see `Images.first_of_same`.
             names: for messages.
         Raises:
             LabelFileError: if one image has two labels.
@@ -84,7 +84,7 @@ def label_files(
     """Find the label of every image, however the two files spell its name.
 
     Args:
-        names, paths: of the images; see `find_files`.
+        names, paths: of the images; see `open_images`.
         labels: name -> label, as `read_classes` gives it; names of other images are passed
             over.
         folder: of the images; None where there is none, and names are spelt one way only.

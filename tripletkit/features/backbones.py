@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import entry_points
 
-from tripletkit.data.images import PIXELS_VERSION
+from tripletkit.data.decoding import PIXELS_VERSION
 from tripletkit.errors import BackboneError
 from tripletkit.registry import Registry
 

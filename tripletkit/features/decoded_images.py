@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.images import read_pixels
+from tripletkit.data.decoding import read_pixels
 from tripletkit.errors import ImageReadError
 from tripletkit.features.backbones import Backbone
 from tripletkit.progress import Progress

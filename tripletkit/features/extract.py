@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from tripletkit import defaults
+from tripletkit.data.images import FileContents, hash_files, thread_pool
 from tripletkit.errors import ImageReadError, StoredFeaturesError
 from tripletkit.features.backbones import Backbone
-from tripletkit.features.contents import FileContents, hash_files, thread_pool
 from tripletkit.features.image_views import ORIGINAL, View, read_views
 from tripletkit.features.store import FeatureSpace
 from tripletkit.features.store_file import file_stamp

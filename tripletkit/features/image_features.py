@@ -20,85 +20,9 @@ from tripletkit.features.given_features import GivenFeatures
 from tripletkit.features.stores import Store
 
 
-@dataclass(frozen=True)
-class NamedFiles:
-    """Names of images and where their files are.
-
-    Attributes:
-        names: distinct.
-        places: where each was read (`train.txt:3`), for messages.
-        paths: one a name; `None` where there is no such image.
-        problems: index of a name -> what is wrong with it.
-        has_folder: whether there is a folder of images at all; features may be given without.
-    """
-
-    names: Sequence[str]
-    places: Sequence[str]
-    paths: list[Path | None]
-    problems: dict[int, str]
-    has_folder: bool = True
-
-    def is_there(self) -> np.ndarray:
-        """Return `(n_names,)` bool: the image was found, or none has to be."""
-        return np.array([not self.has_folder or path is not None for path in self.paths], bool)
-
-    _contents: FileContents | None = field(default=None, compare=False, repr=False)
-
-    def contents(self, store: Store) -> FileContents:
-        """Return the content hash of each file: what an image is, whatever its name.
-
-        They are computed when they are first asked for, and travel with the names from then on.
-
-        Args:
-            store: what remembers the hashes of files.
-        """
-        if self._contents is None:
-            object.__setattr__(self, "_contents", hash_files(self.paths, store))
-        return self._contents
-
-    def take(self, rows: Sequence[int]) -> NamedFiles:
-        """Return some of these files, in the order of their indices as given."""
-        place_of = {index: place for place, index in enumerate(rows) if index in self.problems}
-        contents = None
-        if (known := self._contents) is not None:
-            bad = {i: place for place, i in enumerate(rows) if i in known.problems}
-            contents = FileContents(
-                [known.hashes[index] for index in rows],
-                {place: known.problems[index] for index, place in bad.items()},
-            )
-        return NamedFiles(
-            [self.names[index] for index in rows],
-            [self.places[index] for index in rows],
-            [self.paths[index] for index in rows],
-            {place: self.problems[index] for index, place in place_of.items()},
-            self.has_folder,
-            contents,
-        )
-
-    def joined(self, others: NamedFiles) -> NamedFiles:
-        """Return these files and then others, which may have the same names."""
-        n = len(self.names)
-        contents = None
-        if self._contents is not None and others._contents is not None:
-            contents = FileContents(
-                [*self._contents.hashes, *others._contents.hashes],
-                self._contents.problems
-                | {n + index: why for index, why in others._contents.problems.items()},
-            )
-        return NamedFiles(
-            [*self.names, *others.names],
-            [*self.places, *others.places],
-            [*self.paths, *others.paths],
-            self.problems | {n + index: why for index, why in others.problems.items()},
-            self.has_folder,
-            contents,
-        )
-
-
-def all_given(given: GivenFeatures) -> NamedFiles:
+def all_given(given: GivenFeatures) -> Images:
     """Return the names of all given features, which need no files."""
-    nowhere: list[Path | None] = [None] * len(given.names)
-    return NamedFiles(given.names, [str(given.path)] * len(nowhere), nowhere, {}, False)
+    return open_images(None, given.names, [str(given.path)] * len(given.names))
 
 
 def find_files(

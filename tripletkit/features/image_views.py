@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tripletkit.data.images import cut_middle, read_image, resize_to_square
+from tripletkit.data.decoding import cut_middle, read_image, resize_to_square
 from tripletkit.errors import ViewError
 from tripletkit.registry import describe_unknown
 

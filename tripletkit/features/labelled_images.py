@@ -10,9 +10,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from tripletkit.data.images import Images, open_images
 from tripletkit.data.labels import NO_LABEL, ImageLabels, read_classes, read_labels
 from tripletkit.errors import MAX_SHOWN
-from tripletkit.features.image_features import NamedFiles, find_files, find_same_images
 from tripletkit.features.stores import Store, open_store
 
 logger = logging.getLogger("tripletkit")
@@ -30,7 +30,7 @@ class LabelledImages:
         same_as: `(n_names,)` for each name the first one of its image.
     """
 
-    files: NamedFiles
+    files: Images
     labels: ImageLabels
     images: np.ndarray
     same_as: np.ndarray
@@ -62,7 +62,7 @@ def read_labelled(
         source: a CSV, or a folder with a subfolder for each class.
         images: the image folder.
         cache: folder of the feature store, which remembers which files are alike.
-        skip_bad, follow_outside: see `find_files`.
+        skip_bad, follow_outside: see `open_images`.
         further: names of more images, with labels for those that `source` does not name.
         further_source: where they were read, for messages.
     """
@@ -99,11 +99,11 @@ def find_labelled(
         places: where each name was read, for messages.
         folder: the image folder.
         store: what remembers which files are alike.
-        skip_bad, follow_outside: see `find_files`.
+        skip_bad, follow_outside: see `open_images`.
     """
     names = list(label_of)
-    files = find_files(names, places, folder, skip_bad=skip_bad, follow_outside=follow_outside)
-    same_as = find_same_images(files, store)
+    files = open_images(folder, names, places, skip_bad=skip_bad, follow_outside=follow_outside)
+    same_as = files.first_of_same(store)
     known = {name: label for name, label in label_of.items() if label is not None}
     labels = ImageLabels.of_names(names, known).merge(same_as, names)
     is_there = files.is_there()
@@ -111,7 +111,7 @@ def find_labelled(
     images = np.flatnonzero(is_first & (labels.of_image != NO_LABEL))
     # Two spellings of one file are no copy.
     n_files = len({path for path in files.paths if path is not None})
-    if files.has_folder and (n_copies := n_files - int(is_first.sum())):
+    if files.has_files and (n_copies := n_files - int(is_first.sum())):
         logger.info("Copies of other images, left out: %s.", f"{n_copies:,}")
     return LabelledImages(files, labels, images, same_as)
 

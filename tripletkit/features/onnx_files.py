@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tripletkit.data.images import PIXELS_VERSION
+from tripletkit.data.decoding import PIXELS_VERSION
 from tripletkit.errors import BackboneError, NetworkFileError, PreprocessingError
 from tripletkit.features.backbones import FROM_FILE, Backbone, Preprocessing
 from tripletkit.features.image_processor import (

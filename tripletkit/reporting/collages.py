@@ -16,11 +16,11 @@ from PIL import ExifTags, Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from tripletkit import defaults
-from tripletkit.data.images import read_image
+from tripletkit.data.decoding import read_image
+from tripletkit.data.images import Images
 from tripletkit.data.output_forms import MARK
 from tripletkit.data.outputs import Destination, OutputFile, destination_path, open_output
 from tripletkit.errors import OutputError
-from tripletkit.features.image_features import NamedFiles
 from tripletkit.reporting.model_view import ModelView
 from tripletkit.reporting.style import LIGHT, find_font
 
@@ -246,7 +246,7 @@ def _draw_sign(
 
 
 def draw_neighbors(
-    output: OutputFile, answers: list[dict[str, Any]], query_files: NamedFiles, files: NamedFiles
+    output: OutputFile, answers: list[dict[str, Any]], query_files: Images, files: Images
 ) -> None:
     """Draw the answers that `search.collection.list_neighbors` gives."""
     path_of = dict(zip(files.names, files.paths, strict=True))

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from tripletkit.data.images import open_images
 from tripletkit.data.labels import read_labels
 from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.triplets import Triplets
@@ -131,7 +132,7 @@ def open_views(
         labels: a CSV with the columns name and label, or name -> label.
         weights: where the backbone's weights are now.
         features: file of the images' features, instead of computing them.
-        skip_bad, follow_outside: see `find_files`.
+        skip_bad, follow_outside: see `open_images`.
         cache: folder of the feature store; None for the user's.
         progress: told (done, total) images.
     Raises:
@@ -164,7 +165,6 @@ def open_views(
         files = find_files(
             chosen.names,
             chosen.first_places(),
-            folder,
             skip_bad=skip_bad,
             follow_outside=follow_outside,
         )
@@ -178,7 +178,7 @@ def open_views(
                 encoder=encoder,
                 triplets=chosen,
                 is_training=triplets is None,
-                paths=files.paths,
+                paths=list(files.paths),
                 features=collection.features,
                 embeddings=encoder.embed(collection.features),
                 labels=label_of,

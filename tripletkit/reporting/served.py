@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException
 
 from tripletkit import defaults
 from tripletkit.collecting.serving import HEADERS, bound_server, form_token, is_same
+from tripletkit.data.images import hash_files, open_images
 from tripletkit.errors import ImageReadError, SettingsError
 from tripletkit.features.image_features import NamedFiles
 from tripletkit.features.stores import open_store
@@ -151,10 +152,7 @@ class QuerySearch:
         # One image after the other: a backbone takes all processors as it is.
         self._lock = threading.Lock()
         with open_store(cache) as store:
-            self._contents = [
-                NamedFiles([], [], list(model.view.paths), {}).contents(store).hashes
-                for model in models
-            ]
+            self._contents = [hash_files(model.view.paths, store).hashes for model in models]
 
     def find(self, image: bytes, k: int = defaults.NEIGHBORS) -> list[dict[str, Any]]:
         """Return the images nearest to one, by each model.
@@ -182,7 +180,7 @@ class QuerySearch:
     def _find(self, number: int, path: Path, k: int) -> dict[str, Any]:
         model = self._models[number]
         view = model.view
-        file = NamedFiles([_NAME], [_NAME], [path], {})
+        file = open_images([path], [_NAME])
         with open_store(self._cache) as store:
             own = file.contents(store).hashes
             query = view.encoder.encode(file, store, tell=False)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from tripletkit import defaults
+from tripletkit.data.images import Images
 from tripletkit.data.outputs import OutputFile
 from tripletkit.errors import ImageReadError
 from tripletkit.features.encoder import Encoder
@@ -40,22 +41,19 @@ class CollectionSearch:
         files: of the collection.
         query_files: of the queries.
         cache: folder of the feature store; None for the user's.
-        skip_bad: leave out images of the collection that cannot be read.
         progress: told (done, total) images.
     """
 
     def __init__(
         self,
         encoder: Encoder,
-        files: NamedFiles,
-        query_files: NamedFiles,
+        files: Images,
+        query_files: Images,
         cache: Path | None,
-        *,
-        skip_bad: bool = False,
         progress: Progress | None = None,
     ) -> None:
         self.encoder, self.files, self.query_files = encoder, files, query_files
-        self._cache, self._skip_bad, self._told = cache, skip_bad, progress
+        self._cache, self._told = cache, progress
 
     def exactly(self, k: int, same: list) -> Neighbors:
         with open_store(self._cache) as store:
@@ -89,13 +87,7 @@ class CollectionSearch:
                     sample = sample[np.isfinite(sample).all(axis=1)]
                     self.index = ApproximateIndex.of_parts(parts, sample, origin)
                 else:
-                    embeddings = encode_all(
-                        self.files,
-                        self.encoder,
-                        store,
-                        skip_bad=self._skip_bad,
-                        progress=self._told,
-                    )
+                    embeddings = encode_all(self.files, self.encoder, store, self._told)
                     self.index = ApproximateIndex(embeddings, origin)
                 self.index.save(place)
                 logger.info("Wrote the index %s (%s).", place, self.index.describe())

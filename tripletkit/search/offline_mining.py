@@ -205,7 +205,7 @@ def hardest_positives(
         embeddings: `(n_images, n_dims)` float32; a row of NaN has no positive and is none.
         labels: `(n_images,)` integer classes; `NO_LABEL` has no positive and is none.
         distance: a name that `PairwiseDistances` takes.
-        images: `(n_images,)` which image each row shows; see `find_same_images`. No row
+        images: `(n_images,)` which image each row shows; see `Images.first_of_same`. No row
             is a positive of one that shows the same image. Defaults to each its own.
         farthest: positives farther than this are passed over, for they may be wrong labels.
     Returns:

@@ -22,11 +22,9 @@ from tripletkit.search.exact import Neighbors, find_neighbors, rank_candidates
 
 
 def encode_all(
-    files: NamedFiles,
+    files: Images,
     encoder: Encoder,
     store: Store,
-    *,
-    skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> np.ndarray:
     """Return the vectors of a collection: `(n_images, n_dims)` float32; see `Encoder.encode`."""

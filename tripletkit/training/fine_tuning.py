@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tripletkit import defaults
+from tripletkit.data.images import Images
 from tripletkit.errors import FewTripletsWarning, SettingsError
 from tripletkit.evaluation.validation import score_embeddings
 from tripletkit.features.encoder import Collection, Encoder, open_collection
@@ -106,12 +107,11 @@ def fine_tune(
     with ExitStack() as resources:
         store = resources.enter_context(open_store(job.cache))
         scratch = tempfile.TemporaryDirectory(prefix="tripletkit-")
-        skip_bad = record.inputs.skip_bad
         inputs = read_inputs(
             sources,
             record.settings.seed,
             store,
-            skip_bad=skip_bad,
+            skip_bad=record.inputs.skip_bad,
             follow_outside=record.inputs.follow_outside,
         )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tripletkit import defaults
+from tripletkit.data.images import Images, open_images
 from tripletkit.data.judgement_files import is_judgements
 from tripletkit.data.judgements import read_judgements
 from tripletkit.data.labels import ImageLabels, label_files
@@ -37,7 +38,6 @@ from tripletkit.errors import (
     SplitError,
 )
 from tripletkit.evaluation.validation import chooses_epoch
-from tripletkit.features.image_features import NamedFiles, find_files, find_same_images
 from tripletkit.features.labelled_images import find_labelled, tell_singleton_classes
 from tripletkit.features.stores import Store
 from tripletkit.model.record import InputsRecord, VotesRecord
@@ -64,7 +64,7 @@ class TrainingInputs:
         record: what was read, with its SHA-256.
     """
 
-    files: NamedFiles
+    files: Images
     data: TrainingSet
     record: InputsRecord
 
@@ -83,7 +83,7 @@ def read_inputs(
         sources: checked.
         seed: of what is held out, and of triplets that are drawn.
         store: what remembers which image files are alike.
-        skip_bad, follow_outside: see `find_files`.
+        skip_bad, follow_outside: see `open_images`.
     Raises:
         TripletkitError: if something is wrong with any of them.
     """
@@ -106,8 +106,8 @@ def _read_judged(
         val, val_votes, truth, record = _read_val(sources, record)
     triplets, val = share_names(triplets, val)
     labels, of_labels = open_labels(sources.labels, sources.images)
-    files = find_files(
-        triplets.names, places_of_names(triplets, val), sources.images, **find_options
+    files = open_images(
+        sources.images, triplets.names, places_of_names(triplets, val), **find_options
     )
     same_as = _merge_same_images(files, store)
     triplets, val = triplets.merge(same_as), val.merge(same_as)
@@ -278,8 +278,8 @@ def _hold_out(
         return hold_out_images(labels.of_image, 0, seed, images)
 
 
-def _merge_same_images(files: NamedFiles, store: Store) -> np.ndarray:
-    same_as = find_same_images(files, store)
+def _merge_same_images(files: Images, store: Store) -> np.ndarray:
+    same_as = files.first_of_same(store)
     copies = [(index, first) for index, first in enumerate(same_as) if index != first]
     if copies:
         copy, first = (files.names[index] for index in copies[0])

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tripletkit import defaults
+from tripletkit.data.images import Images
 from tripletkit.data.training_set import TrainingSet
 from tripletkit.errors import CollapseError, ImageReadError, describe_problems
 from tripletkit.evaluation.validation import chooses_epoch
@@ -206,7 +207,7 @@ def _needed(data: TrainingSet) -> np.ndarray:
 
 
 def _open_images(
-    data: TrainingSet, files: NamedFiles, backbone: Backbone, stages: Stages
+    data: TrainingSet, files: Images, backbone: Backbone, stages: Stages
 ) -> DecodedImages:
     needed = set(_needed(data).tolist())
     paths = [path if index in needed else None for index, path in enumerate(files.paths)]
@@ -222,7 +223,7 @@ def _open_images(
 def _facts(
     plan: PixelPlan,
     data: TrainingSet,
-    files: NamedFiles,
+    files: Images,
     part: FeaturePart,
     settings: HeadSettings,
     store: Store,

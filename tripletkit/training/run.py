@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tripletkit.data.images import Images, open_images
 from tripletkit.data.training_set import TrainingSet
 from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.triplets import Triplets
@@ -105,7 +106,7 @@ def train(
         folder = Path(scratch.name)
         features_started_s = time.perf_counter()
         source = _choose_source(job, folder)
-        load = _Loader(store, job, stages)
+        load = _Loader(store, stages)
         collection = load(inputs.files, source)
         test_features = None
         if test_files is not None:
@@ -275,8 +276,8 @@ def log_epochs(folder: Path | None) -> Iterator[Callable[[EpochRecord, int], Non
 class _Loader:
     """Gives images their features; see `open_collection`."""
 
-    def __init__(self, store: Store, job: TrainingJob, stages: Stages) -> None:
-        self._store, self._skip_bad, self._stages = store, job.skip_bad, stages
+    def __init__(self, store: Store, stages: Stages) -> None:
+        self._store, self._stages = store, stages
 
     def __call__(self, files: NamedFiles, source: Encoder) -> Collection:
         return open_collection(
@@ -288,14 +289,14 @@ class _Loader:
         )
 
 
-def _find_test(job: TrainingJob) -> NamedFiles | None:
+def _find_test(job: TrainingJob) -> Images | None:
     if job.test is None:
         return None
     test = job.test if isinstance(job.test, Triplets) else read_triplets(job.test)
-    return find_files(
+    return open_images(
+        job.sources.images,
         test.names,
         test.first_places(),
-        job.sources.images,
         skip_bad=job.skip_bad,
         follow_outside=job.follow_outside,
     )

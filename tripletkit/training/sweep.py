@@ -76,8 +76,7 @@ def sweep(
             inputs.files,
             jobs[0].open_encoder(),
             store,
-            skip_bad=job.skip_bad,
-            progress=stages("features"),
+            stages("features"),
         )
     data = inputs.data.keep_usable(collection.is_usable())
     loss_weights = weigh(data, job)

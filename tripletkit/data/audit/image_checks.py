@@ -15,8 +15,8 @@ import pandas as pd
 from PIL import Image
 
 from tripletkit import defaults
+from tripletkit.data.decoding import read_image, read_size_and_frames
 from tripletkit.data.folder import locate_images
-from tripletkit.data.images import read_image, read_size_and_frames
 from tripletkit.data.questions import Tally, show_names, tally
 from tripletkit.errors import ImageReadError
 

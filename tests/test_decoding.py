@@ -15,8 +15,8 @@ import pytest
 from mutated_images import images_with_mutated_exif, make_exif, make_images, mutated_images
 from PIL import Image
 
-from tripletkit.data import images
-from tripletkit.data.images import MemoryBudget, read_image, read_pixels
+from tripletkit.data import decoding
+from tripletkit.data.decoding import MemoryBudget, read_image, read_pixels
 from tripletkit.errors import ImageReadError
 
 ORIENTATION = 0x0112
@@ -235,11 +235,11 @@ def test_an_image_made_rgb_band_by_band_is_the_same(monkeypatch, mode):
         image = image.convert("I") if mode == "I" else image
     elif mode != "RGB":
         image = Image.fromarray(values).convert(mode)
-    whole = images._band_to_rgb(image)
-    monkeypatch.setattr(images, "_BAND_PX", 100)
-    in_bands = images._to_rgb(image, (1, 1))
+    whole = decoding._band_to_rgb(image)
+    monkeypatch.setattr(decoding, "_BAND_PX", 100)
+    in_bands = decoding._to_rgb(image, (1, 1))
     np.testing.assert_array_equal(np.asarray(in_bands), np.asarray(whole))
-    reduced = images._to_rgb(image, (3, 4))
+    reduced = decoding._to_rgb(image, (3, 4))
     np.testing.assert_array_equal(np.asarray(reduced), np.asarray(whole.reduce((3, 4))))
 
 
@@ -249,7 +249,7 @@ def test_a_large_image_is_decoded_smaller_and_hardly_differs(tmp_path, monkeypat
     values = (32768 + 15000 * waves).astype(np.uint16)
     Image.fromarray(values).save(tmp_path / "large.png")
     full = read_pixels(tmp_path / "large.png", 32, "bilinear").astype(int)
-    monkeypatch.setattr(images, "_LARGE_PX", 100_000)
+    monkeypatch.setattr(decoding, "_LARGE_PX", 100_000)
     assert read_image(tmp_path / "large.png", at_least_px=32).size == (128, 128)
     assert read_image(tmp_path / "large.png").size == (1280, 896)
     reduced = read_pixels(tmp_path / "large.png", 32, "bilinear")
@@ -260,7 +260,8 @@ def test_a_large_image_is_decoded_smaller_and_hardly_differs(tmp_path, monkeypat
 READER = """
 import resource, sys, threading
 from pathlib import Path
-from tripletkit.data.images import read_pixels
+from tripletkit.data import decoding
+from tripletkit.data.decoding import read_pixels
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 before = peak()
 threads = [threading.Thread(target=read_pixels, args=(Path(name), 224, "bilinear"))
@@ -290,7 +291,7 @@ def test_an_image_that_takes_too_much_memory_is_refused_with_the_limit(
     path = tmp_path / f"large.{name}"
     path.write_bytes(make_images()[f"image.{name}"])
     # As if it had as many pixels as stand behind the limit.
-    monkeypatch.setattr(images, "MAX_DECODE_BYTES", 24 * 16 * 10)
+    monkeypatch.setattr(decoding, "MAX_DECODE_BYTES", 24 * 16 * 10)
     with pytest.raises(ImageReadError, match=rf"large\.{name}: .* 24 x 16 pixels of {form} takes"):
         read_image(path)
     Image.open(path).save(tmp_path / "same.png")
