@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tripletkit.data.folder import check_name, find_images, list_images, locate_images
+from tripletkit.data.folder import check_name, list_images, locate_images
+from tripletkit.data.images import open_images
 from tripletkit.errors import ImageNameError
 
 
@@ -46,7 +47,7 @@ def problem(folder, name, **options):
     ],
 )
 def test_a_name_means_one_file(folder, name, file):
-    assert find_images([name], folder) == [folder / file]
+    assert open_images(folder, [name]).paths == [folder / file]
 
 
 def test_a_bare_name_of_two_files_is_ambiguous(folder):
@@ -108,14 +109,14 @@ def test_names_of_two_spellings_of_an_accent_are_two(tmp_path):
     assert problem(tmp_path, decomposed) is not None
 
 
-def test_find_images_shows_ten_problems_with_their_places(folder):
+def test_open_images_shows_ten_problems_with_their_places(folder):
     names = [f"none{number}" for number in range(12)]
-    places = [f"t.txt:{number}" for number in range(1, 13)]
+    places = [f"t.txt:{number}" for number in range(14)]
     with pytest.raises(ImageNameError) as caught:
-        find_images(names, folder, places)
+        open_images(folder, [list_images(folder)[0], *names, "none"], places)
     lines = str(caught.value).splitlines()
     assert lines[0].startswith('t.txt:1: there is no image "none0"')
-    assert lines[-1] == "... and 2 more (12 in all)"
+    assert lines[-2] == "... and 3 more (13 in all)"
 
 
 def test_a_missing_folder_is_named(tmp_path):

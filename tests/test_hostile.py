@@ -11,7 +11,8 @@ from conftest import SHARED
 
 from tripletkit.cli.main import tripletkit
 from tripletkit.data.decoding import read_image, read_pixels
-from tripletkit.data.folder import find_images, locate_images
+from tripletkit.data.folder import locate_images
+from tripletkit.data.images import open_images
 from tripletkit.data.names import quote_name
 from tripletkit.data.triplet_files import read_triplets
 from tripletkit.errors import ImageReadError, TripletkitError
@@ -63,7 +64,7 @@ def test_triplet_file_behaves_as_its_manifest_says(entry):
     assert len(result.output) < 20_000
     try:
         triplets = read_triplets(path)
-        for image in find_images(triplets.names, images, triplets.first_places()):
+        for image in open_images(images, triplets.names, triplets.first_places()).paths:
             read_image(image)
     except TripletkitError as error:
         assert entry["expected"] in ("error", "either")
@@ -73,7 +74,7 @@ def test_triplet_file_behaves_as_its_manifest_says(entry):
     else:
         assert entry["expected"] in ("ok", "either")
         assert len(triplets) == int(entry["triplets"])
-        assert all(path.is_file() for path in find_images(triplets.names, images))
+        assert all(path.is_file() for path in open_images(images, triplets.names).paths)
 
 
 @pytest.mark.parametrize("number", range(1, 9))

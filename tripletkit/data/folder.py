@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tripletkit.errors import ImageNameError, describe_problems
+from tripletkit.errors import ImageNameError
 
 IMAGE_SUFFIXES = frozenset(
     ".avif .bmp .gif .jp2 .jpe .jpeg .jpg .jfif .mpo .pbm .pgm .png .pnm .ppm .tga .tif .tiff "
@@ -78,29 +78,6 @@ def find_meant_folder(name: str, folder: Path) -> Path | None:
             if (path / name).is_file():
                 return path
     return None
-
-
-def find_images(
-    names: Sequence[str],
-    folder: Path,
-    places: Sequence[str] | None = None,
-    *,
-    follow_outside: bool = False,
-) -> list[Path]:
-    """Find the file of every name, or refuse with the first ten problems and their number.
-
-    Args:
-        names: distinct names as a triplet file has them.
-        folder: the image folder.
-        places: where each name was read (`train.txt:3`), for the message.
-        follow_outside: allow names and links that lead out of the folder.
-    Raises:
-        ImageNameError: if a name stands for no image, several, or one outside the folder.
-    """
-    located = locate_images(names, folder, follow_outside=follow_outside)
-    if located.problems:
-        raise ImageNameError(describe_problems(place_problems(located.problems, places)))
-    return [path for path in located.paths if path is not None]
 
 
 def place_problems(problems: dict[int, str], places: Sequence[str] | None) -> list[str]:
