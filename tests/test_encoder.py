@@ -19,7 +19,6 @@ from tripletkit.features.encoder import EncoderRecord, open_encoder, open_record
 from tripletkit.features.exported_networks import load_network_function
 from tripletkit.features.extract import extract_features, view_space
 from tripletkit.features.feature_parts import assign_weights, check_backbone_names
-from tripletkit.features.image_features import find_files
 from tripletkit.features.image_views import ORIGINAL, VIEW_SETS
 from tripletkit.features.store import FeatureStore
 from tripletkit.features.weights_files import file_sha256
@@ -43,10 +42,11 @@ NAMES = [f"p{number:02}.png" for number in range(40)]
 
 @pytest.fixture
 def load(toy_competition, tmp_path):
-    def load(source, names=NAMES, store="store", **options):
-        files = open_images(toy_competition.images, names, [f"t.txt:{name}" for name in names])
+    def load(source, names=NAMES, store="store", **policy):
+        places = [f"t.txt:{name}" for name in names]
+        files = open_images(toy_competition.images, names, places, **policy)
         with FeatureStore(tmp_path / store) as opened:
-            return source.load(files, opened, **options)
+            return source.load(files, opened)
 
     return load
 

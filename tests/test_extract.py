@@ -17,16 +17,11 @@ from tripletkit import defaults
 from tripletkit.data import images as image_lists
 from tripletkit.data.images import open_images
 from tripletkit.errors import ImageNameError, ImageReadError, StoreError, StoreWarning
-from tripletkit.features import contents, extract
+from tripletkit.features import extract
 from tripletkit.features.encoder import Encoder, open_encoder
 from tripletkit.features.extract import extract_features
 from tripletkit.features.fast_graph import make_feature_function
 from tripletkit.features.feature_parts import FeaturePart
-from tripletkit.features.image_features import (
-    NamedFiles,
-    find_files,
-    find_same_images,
-)
 from tripletkit.features.image_views import VIEW_SETS
 from tripletkit.features.store import FeatureSpace, FeatureStore, clear_store
 
@@ -272,10 +267,10 @@ def test_contents_are_hashed_by_sha256(run, images, space, tmp_path):
 def collect(tiny_backbone, space, tiny_weights, tmp_path, toy_competition):
     def collect(names, skip_bad=False, find_weights=lambda: tiny_weights):
         places = [f"t.txt:{number}" for number in range(1, len(names) + 1)]
-        files = find_files(names, places, toy_competition.images, skip_bad=skip_bad)
+        files = open_images(toy_competition.images, names, places, skip_bad=skip_bad)
         source = Encoder((FeaturePart(tiny_backbone, space.facts, find_weights),))
         with FeatureStore(tmp_path / "store") as store:
-            return source.load(files, store, skip_bad=skip_bad)
+            return source.load(files, store)
 
     return collect
 
@@ -422,13 +417,13 @@ def test_a_content_is_hashed_once_for_all_that_asks_for_it(
         hashed.append(path.name)
         return original(path)
 
-    monkeypatch.setattr(contents, "_hash_or_error", count)
+    monkeypatch.setattr(image_lists, "_hash_or_error", count)
     source = open_encoder(["tiny"], weights={"tiny": tiny_weights})
     with FeatureStore(tmp_path / "store") as store:
         queries, others = (open_images(folder, part, part) for part in (names[:1], names[1:]))
         queries.contents(store), others.contents(store)
         files = queries.joined(others)
-        assert find_same_images(files, store).tolist() == [0, 1, 0]
+        assert files.first_of_same(store).tolist() == [0, 1, 0]
         collection = source.load(files, store)
         # Two names of one image are one image, whose features are counted once.
         assert (collection.n_computed, collection.n_stored) == (2, 0)

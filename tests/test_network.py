@@ -17,7 +17,6 @@ from tripletkit.data.outputs import Outputs
 from tripletkit.errors import OutputError
 from tripletkit.features.encoder import open_encoder
 from tripletkit.features.fast_graph import make_feature_function
-from tripletkit.features.image_features import find_files
 from tripletkit.features.store import FeatureStore
 from tripletkit.model import export
 from tripletkit.model.embedding import embed

@@ -22,7 +22,6 @@ from tripletkit.errors import (
 )
 from tripletkit.features.encoder import EncoderRecord, open_encoder, open_recorded_encoder
 from tripletkit.features.exported_networks import load_network_function
-from tripletkit.features.image_features import find_files
 from tripletkit.features.onnx_files import network_sha256, open_network_file
 from tripletkit.features.store import FeatureStore
 

@@ -14,7 +14,6 @@ from tripletkit import defaults
 from tripletkit.data.label_triplets import Difficulty, draw_triplets
 from tripletkit.evaluation.distances import candidate_measure
 from tripletkit.features.encoder import Encoder
-from tripletkit.features.image_features import warn_of_missing
 from tripletkit.features.labelled_images import (
     LabelledImages,
     read_labelled,
@@ -79,7 +78,7 @@ def draw_from_labels(
     if make_encoder is not None:
         encoder = make_encoder()
         with open_store(cache) as store:
-            embeddings = encoder.encode(found.files, store, skip_bad=skip_bad, progress=progress)
+            embeddings = encoder.encode(found.files, store, progress=progress)
         difficulty = Difficulty(is_hard, candidate_measure(embeddings, encoder.distance))
         labelled = labelled[np.isfinite(embeddings[labelled, 0])]
     else:

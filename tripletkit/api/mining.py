@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from tripletkit.data.outputs import OutputFile, Outputs
     from tripletkit.evaluation.classification import ClassDistances, DistanceDistribution
     from tripletkit.features.encoder import Encoder
-    from tripletkit.features.image_features import NamedFiles
     from tripletkit.search.offline_mining import Cut, MinedImages
 
 logger = logging.getLogger("tripletkit")
@@ -162,7 +161,7 @@ def mine_classes(
         follow_outside=find["follow_outside"],
     )
     encoder = make_encoder()
-    vectors = _encode(found.files, encoder, cache, stages, skip_bad=find["skip_bad"])
+    vectors = _encode(found.files, encoder, cache, stages)
     kept = found.images[np.isfinite(vectors[found.images, 0])]
     tell_singleton_classes(found.labels, kept)
     names = [found.files.names[image] for image in kept]
@@ -184,11 +183,9 @@ def mine_classes(
     return Mined(table, names, mined.triplets(), draw, summary)
 
 
-def _encode(
-    files: NamedFiles, encoder: Encoder, cache: Path | None, stages: Stages, *, skip_bad: bool
-) -> np.ndarray:
+def _encode(files: Images, encoder: Encoder, cache: Path | None, stages: Stages) -> np.ndarray:
     with open_store(cache) as store:
-        return encoder.encode(files, store, skip_bad=skip_bad, progress=stages("features"))
+        return encoder.encode(files, store, progress=stages("features"))
 
 
 def _list_images(mined: MinedImages, names: Sequence[str]) -> pd.DataFrame:
@@ -248,7 +245,7 @@ def mine_triplets(
         asked = asked.take(~asked.is_degenerate())
     files = open_images(images, asked.names, asked.first_places(), **find)
     encoder = make_encoder()
-    embeddings = _encode(files, encoder, cache, stages, skip_bad=find["skip_bad"])
+    embeddings = _encode(files, encoder, cache, stages)
     distances = triplet_distances(embeddings, asked.rows, encoder.distance)
     margins = distances[:, 1] - distances[:, 0]
     hardest = hardest_triplets(margins, keep)

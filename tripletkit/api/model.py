@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,7 +29,6 @@ from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.pooled import PooledValidation
 from tripletkit.evaluation.validation import Validation
 from tripletkit.features.encoder import Encoder, open_collection
-from tripletkit.features.image_features import NamedFiles, all_given, find_files
 from tripletkit.features.stores import open_store
 from tripletkit.model.model_folder import ModelFolder, copy_model
 from tripletkit.model.record import ModelRecord
@@ -187,15 +185,14 @@ class Model:
         """
         if images is None:
             images = self._image_folder(None)
-        with (
-            nullcontext(self._given_files())
-            if images is None
-            else open_images(images, names, skip_bad=skip_bad, follow_outside=follow_outside)
-        ) as files:
-            features = self._read_features(files, skip_bad=skip_bad, progress=progress)
-            vectors = self._encoder.embed(features)
-            with open_store(self._cache) as store:
-                contents = files.contents(store).hashes
+        if images is None:
+            files = self._given_files()
+        else:
+            files = open_images(images, names, skip_bad=skip_bad, follow_outside=follow_outside)
+        features = self._read_features(files, progress)
+        vectors = self._encoder.embed(features)
+        with open_store(self._cache) as store:
+            contents = files.contents(store).hashes
         kept = np.flatnonzero(np.isfinite(vectors).all(axis=1)).tolist()
         return Embeddings(
             [files.names[row] for row in kept],
@@ -300,13 +297,11 @@ class Model:
             raise SettingsError(
                 "features", "the model is of given features: say where they are with `features`"
             )
-        return all_given(given)
+        return given.images
 
     def _read_features(self, files: Images, progress: Progress | None) -> np.ndarray:
         with open_store(self._cache) as store:
-            collection = open_collection(
-                files, self._encoder, store, skip_bad=skip_bad, progress=progress
-            )
+            collection = open_collection(files, self._encoder, store, progress=progress)
         return collection.features
 
     def _warn_of_shift(self, features: np.ndarray) -> None:

@@ -144,7 +144,7 @@ def classify(
             "are then too high. Name those that it has not seen with --held-out."
         )
     with open_store(cache) as store, progress_bar("features", "image") as progress:
-        features = encoder.frozen.encode(found.files, store, skip_bad=skip_bad, progress=progress)
+        features = encoder.frozen.encode(found.files, store, progress=progress)
     classified = classify_held_out(found, is_query, features, encoder, k)
     confusion = classified.confusion
     if csv_file is not None:

@@ -24,9 +24,9 @@ from tripletkit.cli.sources import (
 from tripletkit.errors import ImageReadError
 
 if TYPE_CHECKING:
+    from tripletkit.data.images import Images
     from tripletkit.features.encoder import Encoder
     from tripletkit.features.feature_parts import GivenWeights
-    from tripletkit.features.image_features import NamedFiles
 
 
 def _make_encoder_options(model_default: str, backbone_default: str) -> Callable:
@@ -91,9 +91,8 @@ def find_images(folder: Path | None, *, skip_bad: bool, follow_outside: bool) ->
     need_images(folder)
     if folder is None:
         from tripletkit.features.given_features import read_features
-        from tripletkit.features.image_features import all_given
 
-        return all_given(read_features(given_features()))
+        return read_features(given_features()).images
     from tripletkit.data.images import open_images
 
     return open_images(folder, skip_bad=skip_bad, follow_outside=follow_outside)

@@ -10,10 +10,8 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.data.images import open_images
 from tripletkit.data.triplet_files import read_triplets
-from tripletkit.errors import DataWarning, describe_problems
 from tripletkit.features.encoder import open_encoder
 from tripletkit.features.feature_parts import GivenWeights
-from tripletkit.features.image_features import find_files
 from tripletkit.features.stores import open_store
 
 
@@ -27,9 +25,9 @@ def compute_features(
 ) -> np.ndarray:
     """Return the features of images, NaN where one cannot be read; runs in its own process."""
     encoder = open_encoder(backbone, weights=weights, views=views or [defaults.VIEWS])
-    files = find_files(names, [str(folder)] * len(names), folder, skip_bad=True)
+    files = open_images(folder, names, skip_bad=True)
     with open_store(cache) as store:
-        return encoder.encode(files, store, skip_bad=True, tell=False)
+        return encoder.encode(files, store, tell=False)
 
 
 def locate_usable(names: list[str], folder: Path) -> dict[str, Path]:

@@ -21,10 +21,10 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.data.folder import place_problems
+from tripletkit.data.images import Images
 from tripletkit.errors import (
     DataWarning,
     FeatureFileError,
-    ImageReadError,
     describe_problems,
 )
 from tripletkit.features.backbones import FROM_VECTORS
@@ -37,7 +37,6 @@ from tripletkit.features.feature_parts import (
     recorded_parts,
 )
 from tripletkit.features.given_features import GivenFeatures, read_features
-from tripletkit.features.image_features import NamedFiles, with_advice
 from tripletkit.features.image_views import ORIGINAL, View, choose_views, get_view
 from tripletkit.features.store import FeatureSpace
 from tripletkit.features.stores import Store
@@ -172,40 +171,37 @@ class Encoder:
 
     def encode(
         self,
-        images: NamedFiles,
+        images: Images,
         store: Store,
         *,
-        skip_bad: bool = False,
         progress: Progress | None = None,
         tell: bool = True,
     ) -> np.ndarray:
         """Return the vectors of images.
 
         Args:
-            images: from `find_files`.
+            images: from `open_images`.
             store: where features are kept.
-            skip_bad: give NaN where an image cannot be read.
             progress: told (done, total) in images, of each backbone anew.
             tell: say how many were computed, and warn of what is left out.
         Returns:
             `(n_images, n_dims)` float32, in the order of the names; a row of NaN where an image is
             missing or broken.
         Raises:
-            ImageReadError: if an image cannot be read, unless bad ones are to be skipped. All
+            ImageReadError: if an image cannot be read, unless `images` leave bad ones out. All
                 readable ones are in the store by then.
             FeatureFileError: if an image has no vector among those made elsewhere.
         """
-        collection = self.load(images, store, skip_bad=skip_bad, progress=progress)
+        collection = self.load(images, store, progress=progress)
         if tell:
             self.tell(collection, len(images.names))
         return self.embed(collection.features)
 
     def encode_in_chunks(
         self,
-        images: NamedFiles,
+        images: Images,
         store: Store,
         *,
-        skip_bad: bool = False,
         progress: Progress | None = None,
         tell: bool = True,
     ) -> Iterator[tuple[int, np.ndarray]]:
@@ -223,7 +219,7 @@ class Encoder:
             def told(done: int, total: int, end: int = end) -> None:
                 progress(end - total + done, n_images)
 
-            loaded = self.load(chunk, store, skip_bad=skip_bad, progress=told)
+            loaded = self.load(chunk, store, progress=told)
             problems += loaded.problems
             n_computed += loaded.n_computed
             n_stored += loaded.n_stored
@@ -244,15 +240,14 @@ class Encoder:
 
     def load(
         self,
-        images: NamedFiles,
+        images: Images,
         store: Store,
         *,
-        skip_bad: bool = False,
         progress: Progress | None = None,
     ) -> Collection:
         """Return the features of images, from the store or the backbones; see `encode`."""
         if self.is_given:
-            return self._take_given(images, skip_bad=skip_bad)
+            return self._take_given(images)
         paths, contents = list(images.paths), images.contents(store)
         problems: dict[int, str] = {}
         computed: set[bytes] = set()
@@ -275,10 +270,7 @@ class Encoder:
             for index in extracted.problems:
                 # The next backbone could not read it either.
                 paths[index] = None
-        if problems and not skip_bad:
-            raise ImageReadError(
-                with_advice(describe_problems(place_problems(problems, images.places)))
-            )
+        images.refuse(problems)
         placed = place_problems(images.problems | problems, images.places)
         usable = {
             content
@@ -322,7 +314,7 @@ class Encoder:
         joined[np.isnan(joined).any(axis=1)] = np.nan
         return joined
 
-    def _take_given(self, images: NamedFiles, *, skip_bad: bool) -> Collection:
+    def _take_given(self, images: Images) -> Collection:
         if self.given is None:
             raise FeatureFileError(
                 "expected the features of these images from a file, because the model was trained "
@@ -334,10 +326,7 @@ class Encoder:
             for index in np.flatnonzero(np.isnan(features[:, 0])).tolist()
             if index not in images.problems
         }
-        if problems and not skip_bad:
-            raise FeatureFileError(
-                with_advice(describe_problems(place_problems(problems, images.places)))
-            )
+        images.refuse(problems, FeatureFileError)
         placed = place_problems(images.problems | problems, images.places)
         return Collection(features, placed, 0)
 
@@ -447,14 +436,13 @@ def open_recorded_encoder(
 
 
 def open_collection(
-    images: NamedFiles,
+    images: Images,
     encoder: Encoder,
     store: Store,
     *,
-    skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> Collection:
     """Load the features of images, and say how many were computed; see `Encoder.load`."""
-    collection = encoder.load(images, store, skip_bad=skip_bad, progress=progress)
+    collection = encoder.load(images, store, progress=progress)
     encoder.tell(collection, len(images.names))
     return collection

@@ -10,6 +10,7 @@ from types import ModuleType
 
 import numpy as np
 
+from tripletkit.data.images import Images, open_images
 from tripletkit.errors import FeatureFileError, MissingExtraError
 from tripletkit.features.weights_files import file_sha256
 
@@ -33,6 +34,11 @@ class GivenFeatures:
     values: np.ndarray
     path: Path
     sha256: str
+
+    @property
+    def images(self) -> Images:
+        """The names, which need no files."""
+        return open_images(None, self.names, [str(self.path)] * len(self.names))
 
     def find_rows(self, names: Sequence[str]) -> np.ndarray:
         """Return the row of each name, -1 where there is none.

@@ -11,7 +11,6 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tripletkit.data.images import open_images
 from tripletkit.data.labels import read_labels
 from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.triplets import Triplets
@@ -23,7 +22,6 @@ from tripletkit.evaluation.scoring import Score
 from tripletkit.evaluation.validation import score_embeddings
 from tripletkit.features.encoder import Encoder, open_collection
 from tripletkit.features.feature_parts import GivenWeights
-from tripletkit.features.image_features import find_files
 from tripletkit.features.stores import open_store
 from tripletkit.model.model_folder import ModelFolder
 from tripletkit.progress import Progress
@@ -162,16 +160,15 @@ def open_views(
                 "features alone. Say where the images are with `images`.",
             )
         encoder = model.open_encoder(weights, features)
-        files = find_files(
+        files = open_images(
+            folder,
             chosen.names,
             chosen.first_places(),
             skip_bad=skip_bad,
             follow_outside=follow_outside,
         )
         with open_store(cache) as store:
-            collection = open_collection(
-                files, encoder, store, skip_bad=skip_bad, progress=progress
-            )
+            collection = open_collection(files, encoder, store, progress=progress)
         views.append(
             ModelView(
                 model=model,

@@ -18,7 +18,6 @@ from tripletkit import defaults
 from tripletkit.collecting.serving import HEADERS, bound_server, form_token, is_same
 from tripletkit.data.images import hash_files, open_images
 from tripletkit.errors import ImageReadError, SettingsError
-from tripletkit.features.image_features import NamedFiles
 from tripletkit.features.stores import open_store
 from tripletkit.reporting.collages import thumbnail_uri
 from tripletkit.reporting.page import QueryZone, make_page

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from tripletkit.data.images import Images
 from tripletkit.data.outputs import OutputFile
 from tripletkit.errors import ImageReadError
 from tripletkit.features.encoder import Encoder
-from tripletkit.features.image_features import NamedFiles
 from tripletkit.features.stores import Store, open_store
 from tripletkit.progress import Progress
 from tripletkit.results import Result, Section, Table
@@ -116,17 +115,14 @@ class CollectionSearch:
         return float(np.sum(hits) / max(np.sum(exact.rows >= 0), 1))
 
     def _parts(self, store: Store, *, tell: bool = True) -> Iterator[tuple[int, np.ndarray]]:
-        return self.encoder.encode_in_chunks(
-            self.files, store, skip_bad=self._skip_bad, progress=self._told, tell=tell
-        )
+        return self.encoder.encode_in_chunks(self.files, store, progress=self._told, tell=tell)
 
     def _fetch(self, store: Store) -> Callable[[np.ndarray], np.ndarray]:
         """Return what gives the vectors of rows of the collection."""
 
         def fetch(rows: np.ndarray) -> np.ndarray:
-            chunks = self.encoder.encode_in_chunks(
-                self.files.take(rows.tolist()), store, skip_bad=True, tell=False
-            )
+            drawn = replace(self.files.take(rows.tolist()), skip_bad=True)
+            chunks = self.encoder.encode_in_chunks(drawn, store, tell=False)
             return np.vstack([vectors for _, vectors in chunks])
 
         return fetch
@@ -138,9 +134,7 @@ class CollectionSearch:
             ImageReadError: if one cannot be read.
         """
         queries = self.query_files
-        vectors = self.encoder.encode(
-            queries, store, skip_bad=self._skip_bad, progress=self._told, tell=tell
-        )
+        vectors = self.encoder.encode(queries, store, progress=self._told, tell=tell)
         for name, usable in zip(queries.names, np.isfinite(vectors[:, 0]), strict=True):
             if not usable:
                 raise ImageReadError(f"`query` {name}: expected an image, cannot be read as one")

@@ -9,13 +9,13 @@ from typing import IO
 import numpy as np
 import pandas as pd
 
+from tripletkit.data.images import Images
 from tripletkit.data.names import guard_formula
 from tripletkit.data.output_forms import OutputForm, archive_form, csv_form
 from tripletkit.data.outputs import Destination, destination_path, open_output
 from tripletkit.errors import OutputError
 from tripletkit.features.encoder import Encoder
 from tripletkit.features.given_features import import_pyarrow
-from tripletkit.features.image_features import NamedFiles
 from tripletkit.features.stores import Store
 from tripletkit.progress import Progress
 from tripletkit.search.exact import Neighbors, find_neighbors, rank_candidates
@@ -29,7 +29,7 @@ def encode_all(
 ) -> np.ndarray:
     """Return the vectors of a collection: `(n_images, n_dims)` float32; see `Encoder.encode`."""
     vectors = np.empty((0, 0), np.float32)
-    chunks = encoder.encode_in_chunks(files, store, skip_bad=skip_bad, progress=progress)
+    chunks = encoder.encode_in_chunks(files, store, progress=progress)
     for start, part in chunks:
         if len(part) == len(files.names):
             vectors = part

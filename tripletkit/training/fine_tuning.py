@@ -18,7 +18,6 @@ from tripletkit.errors import FewTripletsWarning, SettingsError
 from tripletkit.evaluation.validation import score_embeddings
 from tripletkit.features.encoder import Collection, Encoder, open_collection
 from tripletkit.features.feature_parts import GivenWeights
-from tripletkit.features.image_features import NamedFiles
 from tripletkit.features.keras_start import start_keras
 from tripletkit.features.stores import open_store
 from tripletkit.model.embedding import embed
@@ -115,8 +114,8 @@ def fine_tune(
             follow_outside=record.inputs.follow_outside,
         )
 
-        def load(files: NamedFiles, of: Encoder) -> Collection:
-            return open_collection(files, of, store, skip_bad=skip_bad, progress=stages("features"))
+        def load(files: Images, of: Encoder) -> Collection:
+            return open_collection(files, of, store, progress=stages("features"))
 
         # All that can be wrong with files was found by now; this takes seconds.
         start_keras()

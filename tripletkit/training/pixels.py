@@ -21,7 +21,6 @@ from tripletkit.features.backbones import Backbone, get_backbone
 from tripletkit.features.decoded_images import DecodedImages
 from tripletkit.features.encoder import Collection, Encoder
 from tripletkit.features.feature_parts import FeaturePart
-from tripletkit.features.image_features import NamedFiles
 from tripletkit.features.keras_backend import keras
 from tripletkit.features.stores import Store
 from tripletkit.features.trained_weights import write_random_weights
@@ -96,13 +95,13 @@ def start_from_scratch(name: str, size_px: int | None, seed: int, folder: Path) 
 def train_from_pixels(
     plan: PixelPlan,
     data: TrainingSet,
-    files: NamedFiles,
+    files: Images,
     source: Encoder,
     settings: HeadSettings,
     *,
     store: Store,
     folder: Path,
-    load: Callable[[NamedFiles, Encoder], Collection],
+    load: Callable[[Images, Encoder], Collection],
     on_epoch: Callable[[EpochRecord, int], None],
     stages: Stages,
     head: keras.Model | None = None,

@@ -29,7 +29,6 @@ from tripletkit.evaluation.validation import (
     validate,
 )
 from tripletkit.features.encoder import Collection, Encoder, open_collection
-from tripletkit.features.image_features import NamedFiles, find_files
 from tripletkit.features.keras_start import start_keras
 from tripletkit.features.stores import Store, open_store
 from tripletkit.model.distribution_shift import ShiftDetector
@@ -279,12 +278,11 @@ class _Loader:
     def __init__(self, store: Store, stages: Stages) -> None:
         self._store, self._stages = store, stages
 
-    def __call__(self, files: NamedFiles, source: Encoder) -> Collection:
+    def __call__(self, files: Images, source: Encoder) -> Collection:
         return open_collection(
             files,
             source,
             self._store,
-            skip_bad=self._skip_bad,
             progress=self._stages("features"),
         )
 
