@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from tripletkit.data.images import open_images
 from tripletkit.data.labels import read_labels
 from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.triplets import Triplets
