@@ -1,4 +1,4 @@
-"""Features as the parts of an ensemble are trained on them: standardised, and few numbers."""
+"""Features as the parts of an ensemble are trained on them: scaled, and few numbers."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class PartFeatures:
     then written for all features, so that a model knows nothing of it.
 
     Attributes:
-        scaling: of features of length 1 over the training images.
+        scaling: of features of length 1 over the training images; None where they stay so.
         scaled: `(n_images, n_features)` float32, standardised by it.
         directions: `(n_features, n_directions)` float32, orthonormal columns.
     """
 
-    scaling: Scaling
+    scaling: Scaling | None
     scaled: np.ndarray
     directions: np.ndarray
 
@@ -40,15 +40,20 @@ class PartFeatures:
         features: np.ndarray,
         trained: np.ndarray,
         n_directions: int = defaults.PART_DIRECTIONS,
+        *,
+        is_standardised: bool = True,
     ) -> PartFeatures:
-        """Standardise features, and find their directions, over the training images alone.
+        """Scale features, and find their directions, over the training images alone.
 
         Args:
             features: `(n_images, n_features)` float32.
             trained: indices of the training images.
             n_directions: at most so many.
+            is_standardised: beside length 1, they get mean 0 and deviation 1.
         """
         unit = scale_to_unit_length(features)
+        if not is_standardised:
+            return cls(None, unit, _find_directions(unit[trained], n_directions))
         scaling = Scaling.of(unit[trained])
         scaled = scaling.apply(unit)
         return cls(scaling, scaled, _find_directions(scaled[trained], n_directions))
@@ -70,7 +75,7 @@ class PartFeatures:
 
 
 def _find_directions(scaled: np.ndarray, n_directions: int) -> np.ndarray:
-    """Return the leading principal directions of rows whose mean is 0."""
+    """Return the leading principal directions of rows, around 0."""
     n_directions = min(n_directions, max(1, len(scaled) - 1), scaled.shape[1])
     if len(scaled) <= scaled.shape[1]:
         # From the smaller matrix of products between images.
