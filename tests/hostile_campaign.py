@@ -40,9 +40,10 @@ from tripletkit.cli.main import tripletkit
 from tripletkit.data.decoding import read_image
 from tripletkit.data.labels import read_labels
 from tripletkit.data.triplet_files import read_triplets, write_triplet_lines
+from tripletkit.data.truth import read_truth
 from tripletkit.data.unfinished import remove_unfinished
 from tripletkit.errors import TripletkitError
-from tripletkit.evaluation.answers import read_answers, read_truth, write_answers
+from tripletkit.evaluation.answers import read_answers, write_answers
 from tripletkit.model.model_folder import load_model
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "hostile"

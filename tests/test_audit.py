@@ -14,14 +14,16 @@ from PIL import Image, ImageDraw, ImageEnhance
 from tripletkit.data.audit.image_checks import find_close_hashes, hash_image
 from tripletkit.data.audit.triplet_audit import audit_triplets
 from tripletkit.data.decoding import read_image
-from tripletkit.data.triplet_files import scan_triplets
+from tripletkit.data.judgements import open_judgements
 
 
 @pytest.fixture
-def scan(tmp_path):
+def scan(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
     def scan_text(text, name="train.txt"):
         (tmp_path / name).write_text(text)
-        return scan_triplets(tmp_path / name, name)
+        return open_judgements(name, with_problems=True)
 
     return scan_text
 
@@ -142,7 +144,7 @@ def test_audit_counts_equal_loops(tmp_path_factory, ours, theirs):
     scans = []
     for name, rows in (("ours.txt", ours), ("theirs.txt", theirs)):
         (folder / name).write_text("".join(f"{a} {b} {c}\n" for a, b, c in rows))
-        scans.append(scan_triplets(folder / name))
+        scans.append(open_judgements(folder / name, with_problems=True))
     audit = audit_triplets(scans[0], scans[1:])
 
     proper = [row for row in ours if len(set(row)) == 3]
@@ -267,7 +269,7 @@ def test_hash_hardly_moves_with_size(tmp_path):
 @pytest.mark.shared
 def test_audit_of_the_competition_files(shared):
     folder = shared / "food_triplets"
-    train, test = (scan_triplets(folder / f"{name}_triplets.txt") for name in ("train", "test"))
+    train, test = (open_judgements(folder / f"{name}_triplets.txt") for name in ("train", "test"))
     audit = audit_triplets(train, [test])
     assert (audit.n_triplets, audit.n_distinct, audit.repeated.count) == (59_515, 59_058, 457)
     assert audit.contradictions.count == 0

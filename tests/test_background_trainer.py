@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from tripletkit.collecting.committee import (
     train_and_choose,
 )
 from tripletkit.data.judgement_files import read_shown_questions
-from tripletkit.data.judgements import Judgements, read_judgements
+from tripletkit.data.judgements import open_judgements
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import Votes
 from tripletkit.evaluation.intervals import Interval
@@ -82,7 +83,12 @@ def test_more_answers_never_make_it_worse(accuracies, n_more):
 def judged(n, is_random):
     rows = np.stack([np.random.default_rng(n).permutation(9)[:3] for n in range(n)])
     triplets = Triplets(list("abcdefghi"), rows, np.arange(n), "f")
-    return Judgements(triplets, Votes(np.ones(n), np.zeros(n)), is_random, np.zeros(n, int))
+    return replace(
+        open_judgements(triplets),
+        votes=Votes(np.ones(n), np.zeros(n)),
+        is_random=is_random,
+        trials=np.zeros(n, int),
+    )
 
 
 def test_the_curve_asks_the_random_share_alone_and_never_what_was_learned():
@@ -150,7 +156,7 @@ def test_it_chooses_what_it_is_unsure_of(collected, way, monkeypatch):
     }
     assert not asked & {(q["anchor"], frozenset((q["first"], q["second"]))) for q in questions}
     about = found["about"]
-    assert about["n_random"] == int(read_judgements(database.path).decided().is_random.sum())
+    assert about["n_random"] == int(open_judgements(database.path).decided().is_random.sum())
     assert len(about["curve"]) == 3
     assert all(hard["margin"] < 0 for hard in about["hardest"])
     json.dumps(found)

@@ -163,16 +163,19 @@ def test_the_training_is_read_back_as_it_was_learned(train, judged):
             "--val-votes goes with TRIPLETS of three columns",
         ),
         (
-            ["--votes", __file__, "--labels", __file__, "--loss", "center"],
+            ["--votes", "votes.csv", "--labels", __file__, "--loss", "center"],
             "--loss center looks at classes",
         ),
         (
-            ["--votes", __file__, "--labels", __file__, "--mining", "batch-hard"],
+            ["--votes", "votes.csv", "--labels", __file__, "--mining", "batch-hard"],
             "--mining batch-hard looks at classes",
         ),
     ],
 )
-def test_votes_that_do_not_go_with_the_rest_are_wrong_calls(train, options, message):
+def test_votes_that_do_not_go_with_the_rest_are_wrong_calls(
+    train, judged, monkeypatch, options, message
+):
+    monkeypatch.chdir(judged)
     result = train(*options)
     assert result.exit_code == 2
     assert message in result.stderr

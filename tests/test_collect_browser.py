@@ -19,7 +19,7 @@ from PIL import Image
 from tripletkit import defaults
 from tripletkit.cli.main import tripletkit
 from tripletkit.data.judgement_files import read_answers_given
-from tripletkit.data.judgements import read_judgements
+from tripletkit.data.judgements import open_judgements
 
 CHROMIUM, CHROMEDRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
 FLAGS = (
@@ -287,7 +287,7 @@ def test_two_judges_answer_and_the_server_dies_in_the_middle(serve, browse, runn
     result = runner.invoke(tripletkit, ["judges", str(server.database)])
     assert result.exit_code == 0
     assert "anna" in result.stdout and "Krippendorff" in result.stdout
-    judgements = read_judgements(server.database)
+    judgements = open_judgements(server.database)
     assert judgements.is_random.all()
 
 
@@ -400,7 +400,7 @@ def test_a_grid_by_keys_and_by_mouse(serve, browse):
     # Two of six: each picked one is nearer than each of the four others.
     assert len(answers) == 16
     assert {answer.screen for answer in answers} == {1, 2}
-    judgements = read_judgements(server.database)
+    judgements = open_judgements(server.database)
     assert sorted(set(judgements.screens.tolist())) == [1, 2]
 
 

@@ -13,7 +13,7 @@ from collected import answer_all, by_label, start
 from tripletkit.cli.main import tripletkit
 from tripletkit.collecting.database import GivenAnswer, add_question, add_screen
 from tripletkit.data.judgement_files import is_judgements
-from tripletkit.data.judgements import find_questions, read_judgements
+from tripletkit.data.judgements import find_questions, open_judgements
 from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import read_votes
@@ -85,14 +85,14 @@ def test_most_judges_decide_and_each_has_one_vote(told):
     told.tell("anna", other, "d")
     told.tell("ben", other, "d")
     told.tell("ben", other, "e")
-    assert rows_of(read_judgements(told.database.path)) == [("acb", 2, 1), ("ade", 1.5, 0.5)]
+    assert rows_of(open_judgements(told.database.path)) == [("acb", 2, 1), ("ade", 1.5, 0.5)]
 
 
 def test_the_same_question_turned_round_is_the_same(told):
     told.tell("anna", told.ask("abc"), "b")
     told.tell("ben", told.ask("acb"), "c")
     told.tell("carla", told.ask("acb"), "c")
-    assert rows_of(read_judgements(told.database.path)) == [("acb", 2, 1)]
+    assert rows_of(open_judgements(told.database.path)) == [("acb", 2, 1)]
 
 
 def test_cant_tell_is_half_a_vote_for_each(told):
@@ -100,7 +100,7 @@ def test_cant_tell_is_half_a_vote_for_each(told):
     question = told.ask("ade")
     told.tell("anna", question, "?")
     told.tell("ben", question, "e")
-    judgements = read_judgements(told.database.path)
+    judgements = open_judgements(told.database.path)
     assert rows_of(judgements) == [("abc", 0.5, 0.5), ("aed", 1.5, 0.5)]
     assert rows_of(judgements.decided()) == [("aed", 1.5, 0.5)]
     # A triplet file has no place for what is open.
@@ -115,7 +115,7 @@ def test_undone_answers_and_gold_count_for_nothing(told):
     told.tell("anna", told.ask("abd", "gold"), "b")
     told.tell("anna", told.ask("abe"), "e")
     told.database.undo(1, "undo-0001")
-    assert rows_of(read_judgements(told.database.path)) == [("abc", 1, 0)]
+    assert rows_of(open_judgements(told.database.path)) == [("abc", 1, 0)]
 
 
 def test_the_random_share_is_known(told):
@@ -125,18 +125,18 @@ def test_the_random_share_is_known(told):
     told.tell("anna", chosen, "e")
     # Drawn by chance as well, so it is fair.
     told.tell("ben", told.ask("aeb"), "e")
-    assert read_judgements(told.database.path).is_random.tolist() == [True, False, True]
+    assert open_judgements(told.database.path).is_random.tolist() == [True, False, True]
 
 
 def test_judges_can_be_left_out(told):
     question = told.ask("abc")
     told.tell("anna", question, "b")
     told.tell("ben", question, "c")
-    assert rows_of(read_judgements(told.database.path, ["ben"])) == [("abc", 1, 0)]
+    assert rows_of(open_judgements(told.database.path, exclude=["ben"])) == [("abc", 1, 0)]
     with pytest.raises(JudgementsError, match=r"carl; there are anna, ben"):
-        read_judgements(told.database.path, ["carl"])
+        open_judgements(told.database.path, exclude=["carl"])
     with pytest.raises(JudgementsError, match="no answer"):
-        read_judgements(told.database.path, ["anna", "ben"])
+        open_judgements(told.database.path, exclude=["anna", "ben"])
 
 
 def test_a_grid_implies_its_triplets(tmp_path):
@@ -146,7 +146,7 @@ def test_a_grid_implies_its_triplets(tmp_path):
     told.database.add_answer(
         judge.id, GivenAnswer("client-0001", screen.id, "grid", (2,), 1000.0, "mouse")
     )
-    judgements = read_judgements(told.database.path)
+    judgements = open_judgements(told.database.path)
     name_of = {number: name for name, number in told.number.items()}
     names = judgements.triplets.names
     assert [[names[i] for i in row[:2]] for row in judgements.triplets.rows] == [
@@ -154,13 +154,13 @@ def test_a_grid_implies_its_triplets(tmp_path):
     ] * 3
     others = {names[row[2]] for row in judgements.triplets.rows}
     assert others == {name_of[n] for place, n in enumerate(screen.shown) if place != 2}
-    assert judgements.screens.tolist() == [screen.id] * 3
+    assert judgements.trials.tolist() == [screen.id] * 3
     assert judgements.is_random.all()
 
 
 def test_questions_are_found_whichever_way_round(told):
     told.tell("anna", told.ask("abc"), "b")
-    judgements = read_judgements(told.database.path)
+    judgements = open_judgements(told.database.path)
     asked = Triplets(["x", *NAMES], np.array([[1, 3, 2], [1, 2, 3], [0, 1, 2]]), np.arange(3), "f")
     found, is_turned = find_questions(asked, judgements)
     assert found.tolist() == [0, 0, -1]
@@ -170,11 +170,11 @@ def test_questions_are_found_whichever_way_round(told):
 def test_what_is_said_decides_the_hash(told, tmp_path):
     question = told.ask("abc")
     told.tell("anna", question, "b")
-    before = read_judgements(told.database.path).sha256
+    before = open_judgements(told.database.path).record.sha256
     told.database.add_judge("ben")
-    assert read_judgements(told.database.path).sha256 == before
+    assert open_judgements(told.database.path).record.sha256 == before
     told.tell("ben", question, "c")
-    assert read_judgements(told.database.path).sha256 != before
+    assert open_judgements(told.database.path).record.sha256 != before
 
 
 def test_only_a_database_of_judgements_is_taken_for_one(told, tmp_path, toy_images):
@@ -185,9 +185,9 @@ def test_only_a_database_of_judgements_is_taken_for_one(told, tmp_path, toy_imag
     told.tell("anna", told.ask("abc"), "b")
     told.database.close()
     with told.database.path.open("rb") as file, pytest.raises(TripletFileError, match="path"):
-        read_triplets(file, "<stdin>")
-    with pytest.raises(JudgementsError, match="no such file"):
-        read_judgements(tmp_path / "nothing")
+        open_judgements(file)
+    with pytest.raises(TripletFileError, match="No such file"):
+        open_judgements(tmp_path / "nothing")
 
 
 def test_a_copy_in_a_folder_that_cannot_be_written_is_read(told, tmp_path):
@@ -199,7 +199,7 @@ def test_a_copy_in_a_folder_that_cannot_be_written_is_read(told, tmp_path):
     shutil.copy(told.database.path, copy)
     folder.chmod(0o500)
     try:
-        assert len(read_judgements(copy)) == 1
+        assert len(open_judgements(copy)) == 1
     finally:
         folder.chmod(0o700)
 
@@ -241,8 +241,8 @@ def test_train_learns_from_it_and_validates_on_the_random_share(
     assert "tied" in result.stderr
     assert "Validation is on the random share alone" in result.stderr
     model = load_model(tmp_path / "m")
-    judgements = read_judgements(collected)
-    assert model.record.inputs.triplets.sha256 == judgements.sha256
+    judgements = open_judgements(collected)
+    assert model.record.inputs.triplets.sha256 == judgements.record.sha256
     assert model.record.inputs.votes.n_tied == int(judgements.votes.is_tie.sum()) > 50
     n_random = int(judgements.decided().is_random.sum())
     assert 0 < model.record.validation.trained.n <= 0.5 * n_random
@@ -263,14 +263,14 @@ def test_held_out_draws_score_on_the_random_share_alone(
     result = runner.invoke(tripletkit, list(map(str, arguments)))
     assert result.exit_code == 0, result.output
     assert "Validation is on the random share alone" in result.stderr
-    judgements = read_judgements(collected).decided()
+    judgements = open_judgements(collected).decided()
     score = load_model(tmp_path / "m").record.pooled.trained
     # Of hundreds of answers nearly every question of chance was held out, and no other.
     assert 0 < score.n_triplets <= judgements.is_random.sum() < len(judgements)
 
 
 def test_score_takes_the_random_share_alone_and_says_so(runner, collected, tmp_path):
-    judgements = read_judgements(collected).decided()
+    judgements = open_judgements(collected).decided()
     names = judgements.triplets.names
     lines = ["a,b,c,prediction,margin"]
     n_right = 0
@@ -295,7 +295,7 @@ def test_score_takes_the_random_share_alone_and_says_so(runner, collected, tmp_p
 
 
 def test_score_takes_labels_in_the_order_of_predict(runner, collected, tmp_path):
-    judgements = read_judgements(collected).decided()
+    judgements = open_judgements(collected).decided()
     answers = tmp_path / "labels.txt"
     answers.write_text("1\n" * len(judgements))
     result = runner.invoke(tripletkit, ["score", str(answers), str(collected), "--json"])
@@ -316,7 +316,7 @@ def test_audit_and_split_read_it(runner, collected, tmp_path, toy_competition):
     )
     assert result.exit_code == 0, result.output
     assert "random share alone" in result.stderr
-    judgements = read_judgements(collected).decided()
+    judgements = open_judgements(collected).decided()
     validation = read_triplets(folder / "val_triplets.txt")
     found, _ = find_questions(validation, judgements)
     assert judgements.is_random[found].all()
@@ -330,7 +330,7 @@ def test_export_writes_what_train_reads(runner, collected, tmp_path):
     command = ["export-judgements", str(collected), "-o", str(folder)]
     result = runner.invoke(tripletkit, command)
     assert result.exit_code == 0, result.output
-    judgements = read_judgements(collected)
+    judgements = open_judgements(collected)
     assert f"Wrote {len(judgements):,} questions" in result.stderr
     triplets = read_triplets(folder / "train.txt")
     assert [triplets.names[i] for i in triplets.rows.ravel()] == [

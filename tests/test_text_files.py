@@ -18,9 +18,10 @@ from tripletkit.data.text_files import (
     split_csv_line,
 )
 from tripletkit.data.triplet_files import read_triplets
+from tripletkit.data.truth import read_truth
 from tripletkit.data.votes import read_triplets_with_shares, read_votes
 from tripletkit.errors import TripletFileError, TripletkitError
-from tripletkit.evaluation.answers import read_answers, read_truth
+from tripletkit.evaluation.answers import read_answers
 
 READERS = [
     read_triplets,

@@ -90,13 +90,6 @@ def test_a_validation_file_joins_by_names():
     assert places[5] == "train.txt:2"
 
 
-def test_a_truth_turns_rows_round():
-    data = join_training_set(
-        *share_names(read("a b c\n"), read("a c b\nc a b\n")), np.array([0, 1])
-    )
-    assert named(data.val) == [("a", "b", "c"), ("c", "a", "b")]
-
-
 def test_unusable_images_take_their_triplets_along():
     data = join_training_set(
         *share_names(read("a b c\nd e f\n"), read("a b d\nd e f\n", "val.txt"))
@@ -126,7 +119,7 @@ def test_votes_stay_with_their_rows():
     of_line = dict(zip(triplets.lines.tolist(), votes.for_second.tolist(), strict=True))
     divided = divide_training_set(triplets, "image", 0.2, 1, votes)
     val = random_triplets(n_rows=50)
-    joined = join_training_set(*share_names(triplets, val), None, votes, with_votes(val))
+    joined = join_training_set(*share_names(triplets, val), votes, with_votes(val))
     whole = divide_training_set(triplets, "image", 0, 1, votes)
     for data in (divided, joined, whole):
         is_usable = np.ones(len(data.names), dtype=bool)
@@ -145,7 +138,7 @@ def test_ties_are_left_out_of_validation_and_of_training_where_asked(of_training
     triplets, val = share_names(read("a b c\na c d\na d b\n"), read("a b d\nb c d\n"))
     votes = Votes(np.array([3.0, 1, 1]), np.array([0.0, 1, 0]))
     val_votes = Votes(np.array([1.0, 0]), np.array([1.0, 2]))
-    data = join_training_set(triplets, val, None, votes, val_votes)
+    data = join_training_set(triplets, val, votes, val_votes)
     kept = data.leave_out_ties(of_training=of_training)
     assert (len(kept.train), len(kept.val), kept.n_tied) == (n_train, 1, 4 - n_train)
     assert len(kept.train_votes) == n_train and len(kept.val_votes) == 1

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tripletkit.api.sweeping import sweep
     from tripletkit.api.training import finetune, train
     from tripletkit.data.triplets import Triplets
+    from tripletkit.data.truth import Truth
     from tripletkit.errors import (
         DataWarning,
         DistributionShiftWarning,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
         TripletkitWarning,
         WeakScoreWarning,
     )
-    from tripletkit.evaluation.answers import Answers, Truth
+    from tripletkit.evaluation.answers import Answers
 
 # Public name -> the module below `tripletkit` that it is from.
 _HOMES = {
@@ -62,7 +63,7 @@ _HOMES = {
     "TripletkitError": "errors",
     "TripletkitWarning": "errors",
     "Triplets": "data.triplets",
-    "Truth": "evaluation.answers",
+    "Truth": "data.truth",
     "WeakScoreWarning": "errors",
     "audit": "api.checking",
     "compare": "api.scoring",

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tripletkit import defaults
-from tripletkit.api.inputs import PathLike, TripletsLike, is_path, take_triplets
-from tripletkit.data import triplet_files
+from tripletkit.api.inputs import PathLike, TripletsLike
 from tripletkit.data.audit.triplet_audit import Audit, audit_triplets
+from tripletkit.data.judgements import open_judgements
 from tripletkit.data.splits.policies import split_triplets
 from tripletkit.data.splits.split_files import SplitPrice, price_split
-from tripletkit.data.triplet_files import TripletScan, scan_triplets
 from tripletkit.data.triplets import Triplets
+from tripletkit.data.truth import Truth, open_truth
 from tripletkit.evaluation import answers as answer_files
-from tripletkit.evaluation.answers import Answers, Truth
+from tripletkit.evaluation.answers import Answers
 from tripletkit.progress import Progress, no_progress
 
 
@@ -43,7 +43,7 @@ def read_triplets(path: PathLike) -> Triplets:
     Raises:
         TripletFileError: if a line is not three names, or there is none.
     """
-    return triplet_files.read_triplets(Path(path))
+    return open_judgements(path).triplets
 
 
 def read_truth(path: PathLike) -> Truth:
@@ -56,7 +56,7 @@ def read_truth(path: PathLike) -> Truth:
     Raises:
         AnswerFileError: if it is no such file.
     """
-    return answer_files.read_truth(Path(path))
+    return open_truth(path)[0]
 
 
 def read_answers(path: PathLike) -> Answers:
@@ -100,12 +100,10 @@ def audit(
         TripletFileError: if there is no triplet at all.
         ImageNameError: if there is no such folder.
     """
-    scan = _scan(triplets)
-    if not len(scan.triplets):
-        scan.checked()
+    judgements = open_judgements(triplets, with_problems=True)
     return audit_triplets(
-        scan,
-        [_scan(other) for other in against],
+        judgements,
+        [open_judgements(other, with_problems=True) for other in against],
         None if images is None else Path(images),
         is_answered=answered,
         n_examples=n_examples,
@@ -136,13 +134,7 @@ def split(
     Raises:
         SplitError: if one side would be empty; the message says what to try.
     """
-    whole = take_triplets(triplets)
+    whole = open_judgements(triplets).decided().triplets
     found = split_triplets(whole, by, val_fraction, seed)
     cost = price_split(whole, found)
     return SplitTriplets(whole.take(found.train_rows), whole.take(found.val_rows), cost)
-
-
-def _scan(triplets: TripletsLike) -> TripletScan:
-    if is_path(triplets):
-        return scan_triplets(Path(triplets))
-    return TripletScan(take_triplets(triplets), [])

@@ -10,24 +10,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from tripletkit.data.judgements import JudgementsLike
 from tripletkit.data.labels import COLUMNS as LABEL_COLUMNS
 from tripletkit.data.labels import read_classes
-from tripletkit.data.triplet_files import read_triplets
-from tripletkit.data.triplet_layout import VOTE_COLUMNS
 from tripletkit.data.triplets import Triplets
-from tripletkit.data.votes import Votes, VotesFile, read_votes
-from tripletkit.errors import AnswerFileError, LabelFileError, TripletFileError, VoteFileError
-from tripletkit.evaluation.answers import Answers, Truth, read_answers, read_truth
+from tripletkit.data.truth import check_labels
+from tripletkit.errors import LabelFileError, TripletFileError
+from tripletkit.evaluation.answers import Answers, read_answers
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
 PathLike = str | os.PathLike[str]
-TripletsLike = PathLike | Triplets | pd.DataFrame | np.ndarray | Sequence[Sequence[int]]
+TripletsLike = JudgementsLike
 AnswersLike = PathLike | Answers | np.ndarray | Sequence[int]
-TruthLike = PathLike | Truth | np.ndarray | Sequence[int]
 LabelsLike = PathLike | Mapping[str, str] | pd.Series | pd.DataFrame
-VotesLike = PathLike | Votes | pd.DataFrame | np.ndarray
 
 
 def is_path(value: Any) -> TypeIs[PathLike]:
@@ -46,29 +43,6 @@ def given_weights(
     return {None: Path(weights)}
 
 
-def take_triplets(value: TripletsLike, names: Sequence[str] | None = None) -> Triplets:
-    """Return triplets, whatever they come as.
-
-    Args:
-        value: a triplet file, a table (`Triplets.from_frame`), `Triplets`, or integer rows.
-        names: of the images that integer rows are indices of.
-    Raises:
-        TripletFileError: if they cannot be read.
-    """
-    if isinstance(value, Triplets):
-        return value
-    if is_path(value):
-        return read_triplets(Path(value))
-    if isinstance(value, pd.DataFrame):
-        return Triplets.from_frame(value)
-    if names is None:
-        raise TripletFileError(
-            f"expected a path, a DataFrame or Triplets, got {type(value).__name__} without "
-            "`names`. Give the names of the images that its numbers are indices of."
-        )
-    return Triplets.from_array(np.asarray(value), names)
-
-
 def take_rows(value: Triplets | np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
     """Return `(n_triplets, 3)` integers, indices of images.
 
@@ -84,19 +58,6 @@ def take_rows(value: Triplets | np.ndarray | Sequence[Sequence[int]]) -> np.ndar
     return rows
 
 
-def take_truth(value: TruthLike) -> Truth:
-    """Return a truth, whatever it comes as: a file, `Truth`, or 1 and 0 for each triplet.
-
-    Raises:
-        AnswerFileError: if it cannot be read, or is other than 1 and 0.
-    """
-    if isinstance(value, Truth):
-        return value
-    if is_path(value):
-        return read_truth(Path(value))
-    return Truth(_zeros_and_ones(value, "the truth"), "the truth")
-
-
 def take_answers(value: AnswersLike, source: str = "the answers") -> Answers:
     """Return answers, whatever they come as: a file, `Answers`, or 1 and 0 for each triplet.
 
@@ -109,7 +70,7 @@ def take_answers(value: AnswersLike, source: str = "the answers") -> Answers:
         return value
     if is_path(value):
         return read_answers(Path(value))
-    return Answers(_zeros_and_ones(value, source), None, None, source)
+    return Answers(check_labels(value, source), None, None, source)
 
 
 def take_labels(value: LabelsLike, images: Path = Path()) -> dict[str, str]:
@@ -144,53 +105,3 @@ def take_labels(value: LabelsLike, images: Path = Path()) -> dict[str, str]:
                 f'expected one label for "{name}", got "{labels[name]}" and "{label}"'
             )
     return labels
-
-
-def take_votes(value: VotesLike, triplets: Triplets) -> Votes:
-    """Return the votes on triplets.
-
-    Args:
-        value: a votes file, `Votes`, a table with the columns votes_b and votes_c, numbers of the
-            shape (n_triplets, 2), or shares for the first image, (n_triplets,).
-        triplets: that they are on, in the same order.
-    Raises:
-        VoteFileError: if they cannot be read, or are on other triplets.
-    """
-    if is_path(value):
-        read = read_votes(Path(value))
-        read.check_questions(triplets)
-        return read.votes
-    votes = value if isinstance(value, Votes) else _votes_of_numbers(value)
-    VotesFile(votes, None, "the votes").check_length(len(triplets), triplets.source)
-    return votes
-
-
-def _votes_of_numbers(value: pd.DataFrame | np.ndarray) -> Votes:
-    if isinstance(value, pd.DataFrame):
-        if not set(VOTE_COLUMNS) <= set(value.columns):
-            raise VoteFileError(
-                f"expected a table with the columns {' and '.join(VOTE_COLUMNS)}, got "
-                f"{', '.join(map(str, value.columns))}"
-            )
-        value = value[list(VOTE_COLUMNS)]
-    numbers = np.asarray(value, dtype=np.float64)
-    if numbers.ndim == 1:
-        if not ((numbers >= 0) & (numbers <= 1)).all():
-            raise VoteFileError("expected shares from 0 to 1 for the first image, got others")
-        return Votes.of_shares(numbers)
-    if numbers.ndim != 2 or numbers.shape[1] != 2:
-        raise VoteFileError(
-            "expected votes of the shape (n_triplets, 2), or shares of the shape (n_triplets,), "
-            f"got {numbers.shape}"
-        )
-    if not ((numbers >= 0).all() and np.isfinite(numbers).all() and numbers.any(axis=1).all()):
-        raise VoteFileError("expected numbers of votes, 0 or more and not both 0, got others")
-    return Votes(*numbers.T.copy())
-
-
-def _zeros_and_ones(value: Any, source: str) -> np.ndarray:
-    values = np.asarray(value)
-    if values.ndim != 1 or not len(values) or not np.isin(values, (0, 1)).all():
-        shown = f"{values.dtype} of the shape {values.shape}"
-        raise AnswerFileError(f"{source}: expected 1 or 0 for each triplet, got {shown}")
-    return values.astype(np.int8)

@@ -231,11 +231,11 @@ def mine_triplets(
     import pandas as pd
 
     from tripletkit.data.images import open_images
-    from tripletkit.data.triplet_files import read_triplets
+    from tripletkit.data.judgements import open_judgements
     from tripletkit.evaluation.distances import triplet_distances
     from tripletkit.search.offline_mining import hardest_triplets
 
-    asked = read_triplets(source)
+    asked = open_judgements(source).decided().triplets
     if n_degenerate := int(asked.is_degenerate().sum()):
         warnings.warn(
             f"{n_degenerate:,} triplets name one image twice; they are left out.",

@@ -13,9 +13,10 @@ import pandas as pd
 
 from tripletkit import defaults
 from tripletkit.api.embeddings import Embeddings
-from tripletkit.api.inputs import PathLike, TripletsLike, take_triplets
+from tripletkit.api.inputs import PathLike, TripletsLike
 from tripletkit.api.model_card import describe_model, draw_card
 from tripletkit.data.images import Images, ImagesLike, open_images
+from tripletkit.data.judgements import open_judgements
 from tripletkit.data.outputs import Outputs
 from tripletkit.errors import (
     DataWarning,
@@ -142,7 +143,7 @@ class Model:
             TripletFileError: if the queries cannot be read.
             ImageNameError, ImageReadError: if an image is not there or cannot be read.
         """
-        triplets = take_triplets(queries, names)
+        triplets = open_judgements(queries, names=names).triplets
         files = open_images(
             self._image_folder(images),
             triplets.names,

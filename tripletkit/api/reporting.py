@@ -9,15 +9,13 @@ from tripletkit.api.inputs import (
     LabelsLike,
     PathLike,
     TripletsLike,
-    TruthLike,
     is_path,
     take_labels,
-    take_triplets,
-    take_truth,
 )
 from tripletkit.api.model import Model
 from tripletkit.api.opening import load
 from tripletkit.data.outputs import Outputs
+from tripletkit.data.truth import TruthLike
 from tripletkit.errors import ModelFolderError
 from tripletkit.model.model_folder import ModelFolder
 from tripletkit.progress import Progress
@@ -78,8 +76,8 @@ def report(
     file = outputs.file(output, REPORT_FORM)
     views = open_views(
         folders,
-        triplets=None if triplets is None else take_triplets(triplets),
-        truth=None if truth is None else take_truth(truth),
+        triplets=triplets,
+        truth=truth,
         images=None if images is None else Path(images),
         labels=None if labels is None else take_labels(labels, wheres[0] or Path()),
         skip_bad=skip_bad,

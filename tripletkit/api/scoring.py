@@ -10,12 +10,11 @@ from tripletkit import defaults
 from tripletkit.api.inputs import (
     AnswersLike,
     TripletsLike,
-    TruthLike,
     take_answers,
-    take_triplets,
-    take_truth,
 )
+from tripletkit.data.judgements import open_judgements
 from tripletkit.data.triplets import Triplets
+from tripletkit.data.truth import TruthLike, open_truth
 from tripletkit.errors import AnswerFileError, SettingsError
 from tripletkit.evaluation.answer_checks import check_same_length, check_same_questions
 from tripletkit.evaluation.answers import Answers
@@ -126,16 +125,20 @@ def controls(
         >>> controls(frame, frame)[0].accuracy  # each pair was met before
         1.0
     """
-    labels = None if truth is None else take_truth(truth).labels
+    labels = None if truth is None else open_truth(truth)[0].labels
     return run_baselines(
-        take_triplets(train), take_triplets(val), labels, ordinal=ordinal, seed=seed
+        open_judgements(train).decided().triplets,
+        open_judgements(val).triplets,
+        labels,
+        ordinal=ordinal,
+        seed=seed,
     )
 
 
 def _find_questions(entries: list[Answers], triplets: TripletsLike | None) -> Triplets | None:
     """Return the questions that are given, else those of the first answers that hold them."""
     held = (entry.triplets for entry in entries if entry.triplets is not None)
-    asked = next(held, None) if triplets is None else take_triplets(triplets)
+    asked = next(held, None) if triplets is None else open_judgements(triplets).triplets
     if asked is not None:
         for entry in entries:
             check_same_questions(entry, asked)
@@ -145,6 +148,6 @@ def _find_questions(entries: list[Answers], triplets: TripletsLike | None) -> Tr
 def _find_labels(answers: Answers, truth: TruthLike | None) -> np.ndarray:
     if truth is None:
         return np.ones(len(answers), dtype=np.int8)
-    read = take_truth(truth)
+    read = open_truth(truth)[0]
     check_same_length(answers, len(read), read.source)
     return read.labels

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.api.inputs import TripletsLike, take_triplets
+from tripletkit.api.inputs import TripletsLike
 from tripletkit.api.model import Model
 from tripletkit.collecting.choosing import suggest_at_random, suggest_by_model
 from tripletkit.collecting.committee import split_members
 from tripletkit.data.images import ImagesLike
+from tripletkit.data.judgements import open_judgements
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import ImageNameError, SettingsError
 from tripletkit.progress import Progress
@@ -60,7 +61,7 @@ def suggest(
     if len(embedded) < 3:
         raise ImageNameError(f"expected three images or more to ask about, got {len(embedded)}")
     place_of = {name: place for place, name in enumerate(embedded.names)}
-    known = [_places(take_triplets(each), place_of) for each in asked]
+    known = [_places(open_judgements(each).triplets, place_of) for each in asked]
     left_out = np.concatenate([np.empty((0, 3), dtype=np.int32), *known])
     rng = np.random.default_rng(seed)
     if way == "random":

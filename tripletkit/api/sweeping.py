@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tripletkit import defaults
-from tripletkit.api.inputs import PathLike, TripletsLike, is_path, take_triplets
+from tripletkit.api.inputs import PathLike, TripletsLike
 from tripletkit.errors import SettingsError
 from tripletkit.features.backbones import AUTO
 from tripletkit.progress import Stages, no_stages
 from tripletkit.training.job import TrainingJob
-from tripletkit.training.sources import TrainingSources
+from tripletkit.training.sources import open_sources
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,9 +65,10 @@ def sweep(
     if images is None and features is None:
         raise SettingsError("images", "expected the folder of the images as `images`")
     job = TrainingJob(
-        TrainingSources(
+        open_sources(
             images=None if images is None else Path(images),
-            triplets=Path(triplets) if is_path(triplets) else take_triplets(triplets, names),
+            triplets=triplets,
+            names=names,
         ),
         settings=settings,
         backbones=[backbone] if isinstance(backbone, str) else list(backbone),

@@ -7,34 +7,28 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
 from tripletkit import defaults
 from tripletkit.api.inputs import (
     LabelsLike,
     PathLike,
     TripletsLike,
-    TruthLike,
-    VotesLike,
     given_weights,
     is_path,
     take_labels,
-    take_triplets,
-    take_truth,
-    take_votes,
 )
 from tripletkit.api.model import Model
 from tripletkit.api.opening import make_model
+from tripletkit.data.judgements import open_judgements
 from tripletkit.data.outputs import Outputs
-from tripletkit.data.triplets import Triplets
-from tripletkit.data.votes import Votes, VotesAs
+from tripletkit.data.truth import TruthLike
+from tripletkit.data.votes import VotesAs, VotesLike
 from tripletkit.errors import ModelFolderError, SettingsError
 from tripletkit.features.backbones import AUTO
 from tripletkit.model.model_folder import ModelFolder, load_model
 from tripletkit.progress import Stages, no_stages
 from tripletkit.training.job import TrainingJob
 from tripletkit.training.result import TrainingResult
-from tripletkit.training.sources import TrainingSources
+from tripletkit.training.sources import open_sources
 
 
 def train(
@@ -141,18 +135,17 @@ def train(
     images = None if images is None else Path(images)
     read = (triplets, labels, val, val_truth, val_labels, votes, val_votes, test, features)
     _check_output(output, read, images, overwrite=overwrite)
-    given = None if triplets is None else _open(triplets, names)
-    given_val = None if val is None else _open(val, names)
     job = TrainingJob(
-        TrainingSources(
+        open_sources(
             images=images,
-            triplets=given,
+            triplets=triplets,
+            names=names,
             labels=_open_labels(labels),
-            val=given_val,
-            val_truth=_open_truth(val_truth),
+            val=val,
+            val_truth=val_truth,
             val_labels=_open_labels(val_labels),
-            votes=_open_votes(votes, given),
-            val_votes=_open_votes(val_votes, given_val),
+            votes=votes,
+            val_votes=val_votes,
             fourth_column=fourth_column,
             votes_as=votes_as,
             split=split,
@@ -169,7 +162,7 @@ def train(
         backbone_output=backbone_output,
         features=None if features is None else Path(features),
         unseen_classes=unseen_classes,
-        test=None if test is None else _open(test, names),
+        test=None if test is None else open_judgements(test, names=names),
         skip_bad=skip_bad,
         follow_outside=follow_outside,
         cache=None if cache is None else Path(cache),
@@ -279,31 +272,10 @@ def _keep(
     return result.save(Path(scratch.name) / "model"), scratch
 
 
-def _open(triplets: TripletsLike, names: Sequence[str] | None) -> Path | Triplets:
-    """Return the path of a file, which the record names, or the triplets themselves."""
-    return Path(triplets) if is_path(triplets) else take_triplets(triplets, names)
-
-
 def _open_labels(labels: LabelsLike | None) -> Path | dict[str, str] | None:
     if is_path(labels):
         return Path(labels)
     return None if labels is None else take_labels(labels)
-
-
-def _open_truth(truth: TruthLike | None) -> Path | np.ndarray | None:
-    if is_path(truth):
-        return Path(truth)
-    return None if truth is None else take_truth(truth).labels
-
-
-def _open_votes(votes: VotesLike | None, triplets: Path | Triplets | None) -> Path | Votes | None:
-    if votes is None:
-        return None
-    if is_path(votes):
-        return Path(votes)
-    if triplets is None:
-        raise SettingsError("triplets", "`votes` are on the rows of `triplets`: give these, too")
-    return take_votes(votes, take_triplets(triplets))
 
 
 def _describe_call(function: str, **arguments: Any) -> str:

@@ -71,19 +71,16 @@ def audit(
     --against file. Repeats and odd images are named too, but are no findings.
     """
     from tripletkit.data.audit.triplet_audit import audit_triplets
-    from tripletkit.data.triplet_files import scan_triplets, warn_of_ignored
+    from tripletkit.data.judgements import open_judgements
 
-    scan = scan_triplets(input_source(triplets))
-    if not len(scan.triplets):
-        scan.checked()
-    warn_of_ignored(scan.ignored, scan.triplets.source)
-    others = [scan_triplets(input_source(path)) for path in against]
+    judgements = open_judgements(input_source(triplets), with_problems=True)
+    others = [open_judgements(input_source(path), with_problems=True) for path in against]
     with progress_bar("images", "image") as progress:
         result = audit_triplets(
-            scan,
+            judgements,
             others,
             images,
-            is_answered=not unanswered and scan.triplets.is_answered is not False,
+            is_answered=not unanswered and judgements.triplets.is_answered is not False,
             n_examples=examples,
             follow_outside=follow_outside,
             progress=progress,

@@ -35,11 +35,11 @@ def check_answers(
     tripletkit check-answers answers.txt test.txt
     tripletkit check-answers preds.csv test.txt --agree-with older.csv
     """
-    from tripletkit.data.triplet_files import read_triplets
+    from tripletkit.data.judgements import open_judgements
     from tripletkit.evaluation.answer_checks import check_answers as check
     from tripletkit.evaluation.answers import read_answers
 
-    questions = read_triplets(input_source(triplets))
+    questions = open_judgements(input_source(triplets)).triplets
     found = check(
         read_answers(input_source(answers)),
         questions,

@@ -60,14 +60,14 @@ def collage(
     import numpy as np
 
     from tripletkit.data.images import open_images
+    from tripletkit.data.judgements import open_judgements
     from tripletkit.data.output_forms import DRAWN_FORM
     from tripletkit.data.outputs import Outputs
-    from tripletkit.data.triplet_files import read_triplets
     from tripletkit.reporting.collages import Tile, check_collage_suffix, draw_grid, write_image
 
     check_collage_suffix(output)
     file = Outputs([triplets], image_folders=[images], overwrite=force).file(output, DRAWN_FORM)
-    read = read_triplets(input_source(triplets))
+    read = open_judgements(input_source(triplets)).decided().triplets
     shown = read.take(np.arange(min(n_shown, len(read))))
     used = np.unique(shown.rows)
     places = read.first_places()

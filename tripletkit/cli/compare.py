@@ -51,11 +51,12 @@ def compare(
         )
     if len(set(files[:-1])) < len(files) - 1:
         raise click.UsageError("Expected different answer files, got one of them twice.")
+    from tripletkit.data.judgements import open_judgements
     from tripletkit.data.output_forms import csv_form
     from tripletkit.data.outputs import Outputs
-    from tripletkit.data.triplet_files import read_triplets
+    from tripletkit.data.truth import open_truth
     from tripletkit.evaluation.answer_checks import check_not_exchanged, check_same_length
-    from tripletkit.evaluation.answers import read_answers, read_truth
+    from tripletkit.evaluation.answers import read_answers
     from tripletkit.evaluation.comparison import (
         compare_answers,
         find_questions,
@@ -66,11 +67,11 @@ def compare(
     form = csv_form("a file of rows that differ, with the heading row,...", "row,")
     output = Outputs([*files, triplets_file], overwrite=force).optional_file(rows_file, form)
     entries = [read_answers(input_source(file)) for file in files[:-1]]
-    truth = read_truth(input_source(files[-1]))
+    truth = open_truth(input_source(files[-1]))[0]
     for answers in entries:
         check_not_exchanged(answers, truth)
         check_same_length(answers, len(truth), truth.source)
-    given = None if triplets_file is None else read_triplets(input_source(triplets_file))
+    given = None if triplets_file is None else open_judgements(input_source(triplets_file)).triplets
     triplets = find_questions(entries, given)
     credits = {answers.source: credit_rows(answers, truth.labels) for answers in entries}
     result = compare_answers(credits, triplets.rows if triplets else None)

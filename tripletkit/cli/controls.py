@@ -43,13 +43,13 @@ def controls(
     tripletkit controls train.txt val.txt
     tripletkit controls s/train.txt s/val.txt --truth s/val_truth.csv
     """
-    from tripletkit.data.triplet_files import read_triplets
-    from tripletkit.evaluation.answers import read_truth
+    from tripletkit.data.judgements import open_judgements
+    from tripletkit.data.truth import open_truth
     from tripletkit.evaluation.baselines import ShortcutBaselines, run_baselines
 
-    train_triplets = read_triplets(input_source(train))
-    val_triplets = read_triplets(input_source(val))
-    labels = None if truth is None else read_truth(input_source(truth)).labels
+    train_triplets = open_judgements(input_source(train)).decided().triplets
+    val_triplets = open_judgements(input_source(val)).triplets
+    labels = None if truth is None else open_truth(input_source(truth))[0].labels
     if labels is None:
         say("No truth file: taking every first image for the nearer one (truth all 1).")
     found = run_baselines(train_triplets, val_triplets, labels, ordinal=ordinal, seed=seed)

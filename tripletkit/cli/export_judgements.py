@@ -47,7 +47,7 @@ def export_judgements(
     A row is a question: anchor, the image that most judges chose, the other. Each judge has one
     vote; half a vote for each image if the judge could not tell.
     """
-    from tripletkit.data.judgements import read_judgements
+    from tripletkit.data.judgements import open_judgements
     from tripletkit.data.output_forms import TRIPLETS_FORM, csv_form
     from tripletkit.data.outputs import Outputs, open_output
     from tripletkit.data.triplet_files import write_triplets
@@ -59,7 +59,11 @@ def export_judgements(
         folder,
         {"train.txt": TRIPLETS_FORM, "votes.csv": csv_form("a file of votes", "votes_b,votes_c")},
     )
-    judgements = read_judgements(database, exclude)
+    judgements = open_judgements(database, exclude=exclude)
+    if judgements.votes is None or judgements.is_random is None:
+        raise JudgementsError(
+            f"{database}: expected a database of judgements, got one of another program"
+        )
     if random_share:
         judgements = judgements.take(judgements.is_random)
         if not len(judgements):

@@ -43,12 +43,12 @@ def judges(database: Path, gold_file: Path | None, exclude: tuple[str, ...], as_
     """
     from tripletkit.collecting.judges import report_judges
     from tripletkit.data.judgement_files import read_answers_given
-    from tripletkit.data.triplet_files import read_triplets
+    from tripletkit.data.judgements import open_judgements
     from tripletkit.errors import JudgementsError
 
     gold = {}
     if gold_file is not None:
-        read = read_triplets(gold_file)
+        read = open_judgements(gold_file).decided().triplets
         gold = dict.fromkeys(tuple(read.names[i] for i in row) for row in read.rows.tolist())
     answers = read_answers_given(database, exclude)
     if not answers:

@@ -80,8 +80,8 @@ def predict(
     image that cannot be read answers 0 and has no margin.
     """
     from tripletkit.api.opening import load
+    from tripletkit.data.judgements import open_judgements
     from tripletkit.data.outputs import Outputs
-    from tripletkit.data.triplet_files import read_triplets
     from tripletkit.evaluation.answers import ANSWERS_FORM, write_answers
 
     loaded = load(model, weights=weights, features=given_features(), cache=cache)
@@ -91,7 +91,7 @@ def predict(
         overwrite=force,
     )
     file = outputs.optional_file(None if str(output) == "-" else output, ANSWERS_FORM)
-    queries = read_triplets(input_source(triplets))
+    queries = open_judgements(input_source(triplets)).triplets
     with progress_bar("features", "image") as progress:
         answers = (loaded.frozen if frozen else loaded).answer(
             queries,

@@ -65,12 +65,13 @@ def score(
 
     from tripletkit.data.judgement_files import is_judgements
     from tripletkit.data.judgements import read_questions
+    from tripletkit.data.truth import read_truth
     from tripletkit.evaluation.answer_checks import (
         check_not_exchanged,
         check_same_length,
         check_same_questions,
     )
-    from tripletkit.evaluation.answers import read_answers, read_truth
+    from tripletkit.evaluation.answers import read_answers
     from tripletkit.evaluation.pooled import take_random_share
     from tripletkit.evaluation.scoring import score_answers, warn_of_ties
     from tripletkit.evaluation.vote_scoring import ScoredAnswers, score_votes, take_majority

@@ -83,17 +83,15 @@ def split(
     if folds and val_fraction is not None:
         raise click.UsageError("--val-fraction and --folds exclude each other: folds are equal.")
 
-    from tripletkit.data.judgement_files import is_judgements
-    from tripletkit.data.judgements import read_judgements, validate_on_random
+    from tripletkit.data.judgements import open_judgements, validate_on_random
     from tripletkit.data.outputs import Outputs
     from tripletkit.data.splits.policies import fold_triplets, split_triplets
     from tripletkit.data.splits.split_files import check_split_folder, price_split, write_splits
-    from tripletkit.data.triplet_files import read_triplets
 
     outputs = Outputs([triplets], overwrite=force)
     check_split_folder(folder, folds or 1, outputs)
-    all_triplets = read_triplets(input_source(triplets))
-    all_triplets.check_answered()
+    judgements = open_judgements(input_source(triplets)).decided()
+    all_triplets = judgements.triplets
     if n_degenerate := int(all_triplets.is_degenerate().sum()):
         warn(
             f"{all_triplets.source}: {n_degenerate:,} triplets name one image twice; they are "
@@ -108,8 +106,7 @@ def split(
         splits = fold_triplets(all_triplets, by, folds, seed)
     else:
         splits = [split_triplets(all_triplets, by, val_fraction or defaults.VAL_FRACTION, seed)]
-    if is_judgements(triplets):
-        judgements = read_judgements(triplets).decided()
+    if judgements.is_random is not None:
         splits = [validate_on_random(each, judgements.is_random) for each in splits]
         say(
             f"{triplets}: validation is on the random share alone; questions that a model chose "

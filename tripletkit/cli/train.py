@@ -118,11 +118,12 @@ def train(
     given = gather_settings(flags, settings, settings_file)
 
     from tripletkit import defaults
+    from tripletkit.data.judgements import open_judgements
     from tripletkit.training.job import TrainingJob
-    from tripletkit.training.sources import TrainingSources
+    from tripletkit.training.sources import open_sources
 
     options["votes"] = options.pop("votes_file")
-    sources = TrainingSources(
+    sources = open_sources(
         images=images,
         triplets=triplets and input_source(triplets),
         **{
@@ -140,7 +141,7 @@ def train(
         features=given_features(),
         **encoder_details(),
         unseen_classes=unseen_classes,
-        test=test and input_source(test),
+        test=test and open_judgements(input_source(test)),
         skip_bad=on_bad_image == "skip",
         follow_outside=follow_outside,
         cache=cache,

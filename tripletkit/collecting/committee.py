@@ -21,7 +21,7 @@ from tripletkit.collecting.choosing import (
     fit_temperature,
 )
 from tripletkit.data.judgement_files import read_shown_questions
-from tripletkit.data.judgements import Judgements, read_judgements
+from tripletkit.data.judgements import Judgements, open_judgements
 from tripletkit.data.votes import Votes, make_loss_weights
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.intervals import Interval, wilson_interval
@@ -252,7 +252,7 @@ def train_and_choose(
     """
     place_of = {name: place for place, name in enumerate(task.numbers)}
     numbers = np.array(list(task.numbers.values()))
-    judgements = _keep_usable(read_judgements(task.database), place_of, features)
+    judgements = _keep_usable(open_judgements(task.database), place_of, features)
     if len(judgements) < _FEWEST_ANSWERS:
         return None
     rows, seed = judgements.triplets.rows, task.seed + n_answers

@@ -9,7 +9,7 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.data.images import open_images
-from tripletkit.data.triplet_files import read_triplets
+from tripletkit.data.judgements import open_judgements
 from tripletkit.features.encoder import open_encoder
 from tripletkit.features.feature_parts import GivenWeights
 from tripletkit.features.stores import open_store
@@ -43,7 +43,7 @@ def read_gold(
     """Return questions whose answer is known, by the numbers of their images."""
     if gold_file is None:
         return []
-    gold = read_triplets(gold_file)
+    gold = open_judgements(gold_file).decided().triplets
     paths = open_images(folder, gold.names, gold.first_places()).paths
     found = [numbers[path.relative_to(folder).as_posix()] for path in paths if path is not None]
     gold = gold.take(~gold.is_degenerate())

@@ -151,11 +151,11 @@ def read_answers_given(path: Path, exclude: Collection[str] = ()) -> list[Answer
     """Read every answer that was not undone, in the order in which they were given.
 
     Args:
-        path, exclude: see `read_judgements`.
+        path, exclude: see `open_judgements`.
     Raises:
         JudgementsError: if it is no such database, or there is no such judge.
     """
-    with open_judgements(path) as connection:
+    with open_database(path) as connection:
         judges = [name for (name,) in connection.execute("SELECT name FROM judges")]
         if unknown := sorted(set(exclude) - set(judges)):
             raise JudgementsError(
@@ -194,12 +194,12 @@ def read_shown_questions(path: Path) -> list[tuple[int, int, int]]:
     Raises:
         JudgementsError: if it is no such database.
     """
-    with open_judgements(path) as connection:
+    with open_database(path) as connection:
         return [tuple(row) for row in connection.execute(_SHOWN)]
 
 
 @contextmanager
-def open_judgements(path: Path) -> Iterator[sqlite3.Connection]:
+def open_database(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a database of judgements to read it, whether or not a server is writing.
 
     Raises:

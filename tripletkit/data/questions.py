@@ -82,7 +82,7 @@ class Questions:
 
 
 @dataclass(frozen=True)
-class Judgements:
+class RepeatedJudgements:
     """How far several judgements of one question agree.
 
     Attributes:
@@ -116,7 +116,7 @@ def group_questions(rows: np.ndarray, n_names: int) -> Questions:
     return Questions(of_row, first != first[starts][of_row])
 
 
-def compare_judgements(questions: Questions) -> Judgements | None:
+def compare_judgements(questions: Questions) -> RepeatedJudgements | None:
     """Measure the agreement of questions judged several times; none if there are none.
 
     Example:
@@ -132,7 +132,7 @@ def compare_judgements(questions: Questions) -> Judgements | None:
     n_pairs = (n_each * (n_each - 1)).sum()
     n_agreeing = (votes * (votes - 1)).sum()
     n_lost = votes.min(axis=1).sum()
-    return Judgements(
+    return RepeatedJudgements(
         n_questions=len(votes),
         n_judgements=int(n_each.sum()),
         agreement=float(n_agreeing / n_pairs),

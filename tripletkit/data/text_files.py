@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,6 +15,23 @@ from tripletkit.errors import TripletFileError
 # Three paths as long as Linux allows, each in quotes that are doubled, fill a fifth of it. A longer
 # line is a quote left open or no text at all, and cutting it would take a multiple of its size.
 MAX_LINE_BYTES = 1 << 17
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """One file that was read.
+
+    Attributes:
+        name: as it was given, for messages.
+        path: absolute; None where there is no file to read again, as of standard input.
+        sha256: of what was read, hexadecimal.
+        read_as: how it was read, name and value of what was not left to the file itself.
+    """
+
+    name: str
+    path: str | None
+    sha256: str
+    read_as: tuple[tuple[str, str], ...] = ()
 
 
 def read_bytes(source: Path | BinaryIO, name: str | None = None) -> tuple[bytes, str]:

@@ -159,7 +159,6 @@ def divide_training_set(
 def join_training_set(
     triplets: Triplets,
     val: Triplets,
-    truth: np.ndarray | None = None,
     votes: Votes | None = None,
     val_votes: Votes | None = None,
 ) -> TrainingSet:
@@ -167,15 +166,11 @@ def join_training_set(
 
     Args:
         triplets: anchor, positive, negative.
-        val: validation triplets over the same names (`share_names`), anchor, positive, negative
-            unless there is a truth.
-        truth: `(n_val,)`, 1 where the first is nearer, 0 where the second is.
+        val: validation triplets over the same names (`share_names`).
         votes, val_votes: on the triplets of the two.
     Raises:
         TripletFileError: if every triplet of a file names an image twice.
     """
-    if truth is not None:
-        val = replace(val, rows=np.where(truth[:, None] == 1, val.rows, val.rows[:, [0, 2, 1]]))
     train, votes, n_train = _leave_out_degenerate(triplets, votes)
     val, val_votes, n_val = _leave_out_degenerate(val, val_votes)
     return TrainingSet(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,9 +13,11 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
+import pandas as pd
 
 from tripletkit.data.text_files import (
     SEPARATORS,
+    FileRecord,
     check_names,
     check_text,
     content_lines,
@@ -239,6 +243,59 @@ def read_votes(source: Path | BinaryIO, name: str | None = None) -> VotesFile:
     """
     triplets, numbers, name = _read_table(source, name, _VOTES)
     return VotesFile(Votes(*numbers.T.copy()), triplets, name)
+
+
+VotesLike = str | os.PathLike[str] | BinaryIO | Votes | pd.DataFrame | np.ndarray
+
+
+def open_votes(given: VotesLike, triplets: Triplets) -> tuple[Votes, FileRecord]:
+    """Return the votes on triplets, and the record of what was read.
+
+    Args:
+        given: a votes file, `Votes`, a table with the columns votes_b and votes_c, numbers of the
+            shape (n_triplets, 2), or shares for the first image, (n_triplets,).
+        triplets: that they are on, in the same order.
+    Raises:
+        VoteFileError: if they cannot be read, or are on other triplets.
+    """
+    if isinstance(given, str | os.PathLike):
+        given = Path(given)
+    if isinstance(given, Path) or hasattr(given, "read"):
+        try:
+            data, name = read_bytes(given)
+        except TripletFileError as error:
+            raise VoteFileError(str(error)) from error
+        read = read_votes(io.BytesIO(data), name)
+        read.check_questions(triplets)
+        path = str(given.absolute()) if isinstance(given, Path) else None
+        return read.votes, FileRecord(name, path, hashlib.sha256(data).hexdigest())
+    votes = given if isinstance(given, Votes) else _votes_of_numbers(given)
+    VotesFile(votes, None, "the votes").check_length(len(triplets), triplets.source)
+    both = np.stack([votes.for_first, votes.for_second])
+    return votes, FileRecord("the votes", None, hashlib.sha256(both.tobytes()).hexdigest())
+
+
+def _votes_of_numbers(value: pd.DataFrame | np.ndarray) -> Votes:
+    if isinstance(value, pd.DataFrame):
+        if not set(VOTE_COLUMNS) <= set(value.columns):
+            raise VoteFileError(
+                f"expected a table with the columns {' and '.join(VOTE_COLUMNS)}, got "
+                f"{', '.join(map(str, value.columns))}"
+            )
+        value = value[list(VOTE_COLUMNS)]
+    numbers = np.asarray(value, dtype=np.float64)
+    if numbers.ndim == 1:
+        if not ((numbers >= 0) & (numbers <= 1)).all():
+            raise VoteFileError("expected shares from 0 to 1 for the first image, got others")
+        return Votes.of_shares(numbers)
+    if numbers.ndim != 2 or numbers.shape[1] != 2:
+        raise VoteFileError(
+            "expected votes of the shape (n_triplets, 2), or shares of the shape (n_triplets,), "
+            f"got {numbers.shape}"
+        )
+    if not ((numbers >= 0).all() and np.isfinite(numbers).all() and numbers.any(axis=1).all()):
+        raise VoteFileError("expected numbers of votes, 0 or more and not both 0, got others")
+    return Votes(*numbers.T.copy())
 
 
 def read_triplets_with_shares(

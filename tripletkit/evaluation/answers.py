@@ -16,17 +16,14 @@ from typing import Any, BinaryIO, Literal, TextIO, get_args
 import numpy as np
 import pandas as pd
 
+from tripletkit.data.csv_columns import Field, read_columns, read_heading
 from tripletkit.data.names import quote_csv_field
 from tripletkit.data.output_forms import LABELS_FORM, any_form, csv_form
 from tripletkit.data.outputs import Destination, Outputs, open_output
-from tripletkit.data.text_files import check_text, parse_number, read_bytes, shorten_line
+from tripletkit.data.text_files import parse_number, shorten_line
 from tripletkit.data.triplets import Triplets
-from tripletkit.errors import (
-    AnswerFileError,
-    TripletFileError,
-    describe_problems,
-)
-from tripletkit.evaluation.csv_columns import Field, find_separator, read_columns, read_heading
+from tripletkit.data.truth import LABELS, TRUTH_COLUMNS, is_csv, read_answer_text, read_labels
+from tripletkit.errors import AnswerFileError
 from tripletkit.evaluation.decimals import WIDTH, format_decimals
 from tripletkit.results import Result, Section, show_head
 
@@ -39,7 +36,6 @@ ANSWERS_FORM = any_form(
     csv_form("answers with their margins", ",".join(COLUMNS) + "\n"),
     LABELS_FORM,
 )
-TRUTH_COLUMNS = ("label", "truth", "prediction")
 
 # Without them, `float` takes nothing that is not a plain number.
 _ODD_IN_NUMBERS = re.compile(r"[^0-9.eE+-]")
@@ -138,29 +134,6 @@ class Answers(Result):
         return np.zeros(len(self), bool) if self.margins is None else np.isnan(self.margins)
 
 
-@dataclass(frozen=True, repr=False)
-class Truth:
-    """What people answered, in the order of its file.
-
-    Attributes:
-        labels: `(n_triplets,)` int8, 1 where the first image is the nearer one.
-        source: what to call the file in messages.
-        column: the heading over the labels; empty without one.
-    """
-
-    labels: np.ndarray
-    source: str
-    column: str = ""
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __repr__(self) -> str:
-        return (
-            f"<Truth: {len(self):,} rows, {int(self.labels.sum()):,} of them 1, of {self.source}>"
-        )
-
-
 def read_answers(source: Path | BinaryIO, name: str | None = None) -> Answers:
     """Read an answer file of either form.
 
@@ -175,9 +148,9 @@ def read_answers(source: Path | BinaryIO, name: str | None = None) -> Answers:
         AnswerFileError: if it is no such file. The message holds the first ten problems as
             `file:line: expected ..., got ...` and their number.
     """
-    text, name = _read_text(source, name)
-    if not _is_csv(text):
-        column, labels = _read_labels(text, name)
+    text, name = read_answer_text(source, name)
+    if not is_csv(text):
+        column, labels = read_labels(text, name)
         return Answers(labels, None, None, name, column)
     heading = read_heading(text)
     if "prediction" not in heading:
@@ -188,7 +161,7 @@ def read_answers(source: Path | BinaryIO, name: str | None = None) -> Answers:
             f"{name}:1: expected the heading {','.join(COLUMNS)}, "
             f"got {shorten_line(','.join(heading))}{hint}"
         )
-    fields = {"prediction": _LABELS}
+    fields = {"prediction": LABELS}
     if "margin" in heading:
         fields["margin"] = _MARGINS
     names = _Names()
@@ -200,31 +173,6 @@ def read_answers(source: Path | BinaryIO, name: str | None = None) -> Answers:
         rows = np.stack([columns[column] for column in NAME_COLUMNS], axis=1)
         triplets = Triplets(list(names.index_of), rows, columns["line"], name)
     return Answers(columns["prediction"], columns.get("margin"), triplets, name, "prediction")
-
-
-def read_truth(source: Path | BinaryIO, name: str | None = None) -> Truth:
-    """Read a truth file: one 0 or 1 a line, or a CSV with a column of them.
-
-    The column is the first there is of `label`, `truth` and `prediction`.
-
-    Args:
-        source: a path, or an open binary file such as standard input.
-        name: what to call it in messages. Defaults to the path as given.
-    Raises:
-        AnswerFileError: if it is no such file, as `read_answers` does.
-    """
-    text, name = _read_text(source, name)
-    if not _is_csv(text):
-        column, labels = _read_labels(text, name)
-        return Truth(labels, name, column)
-    heading = read_heading(text)
-    column = next((column for column in TRUTH_COLUMNS if column in heading), None)
-    if column is None:
-        raise AnswerFileError(
-            f"{name}:1: expected a heading with one of the columns {', '.join(TRUTH_COLUMNS)}, "
-            f"got {shorten_line(','.join(heading))}"
-        )
-    return Truth(read_columns(text, name, {column: _LABELS})[column], name, column)
 
 
 def write_answers(
@@ -292,52 +240,6 @@ def _csv_pieces(triplets: Triplets, predictions: np.ndarray, margins: np.ndarray
         yield text[text != 0].tobytes().decode()
 
 
-def _read_text(source: Path | BinaryIO, name: str | None) -> tuple[str, str]:
-    """Return the text of a file and what to call the file."""
-    try:
-        data, name = read_bytes(source, name)
-        data = check_text(data, name)
-    except TripletFileError as error:
-        raise AnswerFileError(str(error)) from error
-    if not data.strip():
-        raise AnswerFileError(f"{name}: expected answers, one a line, got an empty file")
-    return data.decode(), name
-
-
-def _is_csv(text: str) -> bool:
-    return find_separator(text) is not None
-
-
-def _read_labels(text: str, source: str) -> tuple[str, np.ndarray]:
-    """Return the heading, if there is one, and the labels below it.
-
-    A blank line between them is a row that says nothing, not layout: passed over, it would give
-    all later rows the truth of another question.
-    """
-    lines = [line.strip(" \t") for line in text.rstrip(" \t\n").split("\n")]
-    column = lines[0].strip('"').lower()
-    column = column if column in TRUTH_COLUMNS else ""
-    start = int(bool(column))
-    texts = lines[start:]
-    if not set(texts) <= {"0", "1"}:
-        problems = [
-            f"{source}:{number}: expected 0 or 1, got "
-            f"{shorten_line(line) if line else 'a blank line; every row needs its own'}"
-            for number, line in enumerate(texts, start + 1)
-            if line not in ("0", "1")
-        ]
-        raise AnswerFileError(describe_problems(problems))
-    if not texts:
-        raise AnswerFileError(f"{source}: expected rows below the heading, got none")
-    return column, _to_labels(texts)[0]
-
-
-def _to_labels(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    is_one = np.fromiter((text == "1" for text in texts), bool, len(texts))
-    is_zero = np.fromiter((text == "0" for text in texts), bool, len(texts))
-    return is_one.astype(np.int8), ~(is_one | is_zero)
-
-
 def _to_margins(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     is_empty = np.fromiter((not text for text in texts), bool, len(texts))
     if _ODD_IN_NUMBERS.search("".join(texts)):
@@ -367,5 +269,4 @@ class _Names:
         return indices, indices == index_of.get("", -1)
 
 
-_LABELS = Field("0 or 1", _to_labels)
 _MARGINS = Field("a number or nothing as margin", _to_margins)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tripletkit.data.judgements import find_questions, read_judgements
+from tripletkit.data.judgements import find_questions, open_judgements
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import Votes
 from tripletkit.errors import AnswerFileError
@@ -265,7 +265,7 @@ def take_random_share(
 
     Answers that do not hold their questions are taken for those of `predict` on the database.
     """
-    judgements = read_judgements(database).decided()
+    judgements = open_judgements(database).decided()
     asked = answers.triplets or triplets
     if asked is None:
         check_same_length(answers, len(judgements), str(database))

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tripletkit.data.text_files import FileRecord
 from tripletkit.errors import ModelFolderError
 from tripletkit.evaluation.intervals import Interval, NoInterval
 from tripletkit.evaluation.pooled import PooledValidation
@@ -25,21 +26,6 @@ if TYPE_CHECKING:
 
 # Increase when an older tripletkit could not read a newer record rightly.
 FORMAT_VERSION = 3
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """One file that was read.
-
-    Attributes:
-        name: as it was given, for messages.
-        path: absolute; None where there is no file to read again, as of standard input.
-        sha256: of what was read, hexadecimal.
-    """
-
-    name: str
-    path: str | None
-    sha256: str
 
 
 @dataclass(frozen=True)

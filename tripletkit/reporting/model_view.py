@@ -12,12 +12,12 @@ from typing import BinaryIO
 import numpy as np
 
 from tripletkit.data.images import open_images
+from tripletkit.data.judgements import JudgementsLike, open_judgements
 from tripletkit.data.labels import read_labels
-from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.triplets import Triplets
+from tripletkit.data.truth import TruthLike
 from tripletkit.defaults import FROZEN_DISTANCE
-from tripletkit.errors import AnswerFileError, SettingsError, TripletFileError
-from tripletkit.evaluation.answers import Truth, read_truth
+from tripletkit.errors import SettingsError, TripletFileError
 from tripletkit.evaluation.distances import distances_between
 from tripletkit.evaluation.scoring import Score
 from tripletkit.evaluation.validation import score_embeddings
@@ -110,8 +110,8 @@ class ModelView:
 def open_views(
     models: Sequence[ModelFolder],
     *,
-    triplets: Path | BinaryIO | Triplets | None = None,
-    truth: Path | BinaryIO | Truth | None = None,
+    triplets: JudgementsLike | None = None,
+    truth: TruthLike | None = None,
     images: Path | None = None,
     labels: Path | BinaryIO | Mapping[str, str] | None = None,
     weights: GivenWeights | None = None,
@@ -187,8 +187,8 @@ def open_views(
 
 def _read_triplets(
     model: ModelFolder,
-    triplets: Path | BinaryIO | Triplets | None,
-    truth: Path | BinaryIO | Truth | None,
+    triplets: JudgementsLike | None,
+    truth: TruthLike | None,
 ) -> Triplets:
     if triplets is None:
         inputs = model.record.inputs
@@ -200,27 +200,7 @@ def _read_triplets(
             )
         logger.info("No `triplets`: taking those of the training, %s.", inputs.triplets.path)
         return found.take(~found.is_degenerate())
-    found = triplets if isinstance(triplets, Triplets) else read_triplets(triplets)
-    if truth is None:
-        found.check_answered()
+    found = open_judgements(triplets, truth=truth)
+    if found.truth is None and found.votes is None:
         logger.info("%s: taking every second image for the positive (no `truth`).", found.source)
-        return found
-    return turn_to_truth(found, truth if isinstance(truth, Truth) else read_truth(truth))
-
-
-def turn_to_truth(triplets: Triplets, truth: Truth) -> Triplets:
-    """Return triplets as anchor, positive, negative.
-
-    Args:
-        triplets: questions whose second and third image stand in chance order.
-        truth: their answers.
-    Raises:
-        AnswerFileError: if the numbers differ.
-    """
-    if len(truth) != len(triplets):
-        raise AnswerFileError(
-            f"{truth.source}: expected {len(triplets):,} truths, one for each triplet of "
-            f"{triplets.source}, got {len(truth):,}"
-        )
-    rows = np.where(truth.labels[:, None] == 1, triplets.rows, triplets.rows[:, [0, 2, 1]])
-    return Triplets(triplets.names, rows, triplets.lines, triplets.source)
+    return found.decided().triplets

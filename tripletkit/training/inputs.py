@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,10 +14,10 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.data.images import Images, open_images
-from tripletkit.data.judgement_files import is_judgements
-from tripletkit.data.judgements import read_judgements
-from tripletkit.data.labels import ImageLabels, label_files
+from tripletkit.data.judgements import Judgements
+from tripletkit.data.labels import ImageLabels, label_files, read_classes, read_labels
 from tripletkit.data.splits.stratified import hold_out_images
+from tripletkit.data.text_files import FileRecord
 from tripletkit.data.training_set import (
     TrainingSet,
     divide_training_set,
@@ -24,32 +27,18 @@ from tripletkit.data.training_set import (
     share_names,
 )
 from tripletkit.data.triplets import Triplets
-from tripletkit.data.votes import (
-    Votes,
-    read_triplets_with_shares,
-    turn_to_majority,
-)
+from tripletkit.data.votes import Votes
 from tripletkit.errors import (
-    AnswerFileError,
     DataWarning,
     FewTripletsWarning,
     LeakageWarning,
-    SettingsError,
     SplitError,
 )
 from tripletkit.evaluation.validation import chooses_epoch
 from tripletkit.features.labelled_images import find_labelled, tell_singleton_classes
 from tripletkit.features.stores import Store
 from tripletkit.model.record import InputsRecord, VotesRecord
-from tripletkit.training.opened_sources import (
-    as_triplets,
-    open_labels,
-    open_source,
-    open_truth,
-    open_votes,
-    with_votes,
-)
-from tripletkit.training.sources import TrainingSources
+from tripletkit.training.sources import Source, TrainingSources
 
 logger = logging.getLogger("tripletkit")
 
@@ -87,7 +76,7 @@ def read_inputs(
     Raises:
         TripletkitError: if something is wrong with any of them.
     """
-    read = _read_labelled if sources.triplets is None else _read_judged
+    read = _read_labelled if sources.judgements is None else _read_judged
     found = read(sources, seed, store, skip_bad=skip_bad, follow_outside=follow_outside)
     _warn_of_left_out(found.data)
     return replace(
@@ -99,24 +88,24 @@ def _read_judged(
     sources: TrainingSources, seed: int, store: Store, **find_options: bool
 ) -> TrainingInputs:
     """Take judgements as they are given; labels, if any, are beside them."""
-    triplets, votes, record = _read_triplets(sources)
+    judgements, record = _take_judgements(sources)
     # Without validation triplets: no rows, over the same names.
-    val, val_votes, truth = triplets.take(np.arange(0)), None, None
+    val = judgements.take(np.arange(0))
     if sources.val is not None:
-        val, val_votes, truth, record = _read_val(sources, record)
-    triplets, val = share_names(triplets, val)
-    labels, of_labels = open_labels(sources.labels, sources.images)
+        val, record = _take_val(sources.val, record)
+    triplets, val_triplets = share_names(judgements.triplets, val.triplets)
+    labels, of_labels = _open_labels(sources.labels, sources.images)
     files = open_images(
-        sources.images, triplets.names, places_of_names(triplets, val), **find_options
+        sources.images, triplets.names, places_of_names(triplets, val_triplets), **find_options
     )
     same_as = _merge_same_images(files, store)
-    triplets, val = triplets.merge(same_as), val.merge(same_as)
+    triplets, val_triplets = triplets.merge(same_as), val_triplets.merge(same_as)
     if sources.val is not None:
-        data = _join(triplets, val, truth, votes, val_votes)
+        data = _join(triplets, val_triplets, judgements.votes, val.votes)
     else:
-        data = _divide(triplets, sources, seed, votes)
-        if is_judgements(sources.triplets):
-            data = _score_on_random(data, triplets, sources.triplets)
+        data = _divide(triplets, sources, seed, judgements.votes)
+        if judgements.is_random is not None:
+            data = _score_on_random(data, judgements)
         record = replace(record, split=data.by, val_fraction=sources.fraction)
     data = data.leave_out_ties(of_training=sources.takes_votes_as != "soft")
     if labels:
@@ -129,15 +118,16 @@ def _read_labelled(
     sources: TrainingSources, seed: int, store: Store, **find_options: bool
 ) -> TrainingInputs:
     """Draw judgements from labels, holding images of every class out."""
-    labels, of_labels = open_labels(sources.labels, sources.images)
-    val_labels, of_val_labels = open_labels(sources.val_labels, sources.images)
+    labels, of_labels = _open_labels(sources.labels, sources.images)
+    val_labels, of_val_labels = _open_labels(sources.val_labels, sources.images)
     label_of: dict[str, str | None] = {**labels, **val_labels}
     source = of_labels.name
     places = [source] * len(label_of)
     record = InputsRecord(None, of_labels, val_labels=of_val_labels)
-    val, truth = None, None
+    val = None
     if sources.val is not None:
-        val, _, truth, record = _read_val(sources, record)
+        judgements, record = _take_val(sources.val, record)
+        val = judgements.decided().triplets
         further = [
             (name, place)
             for name, place in zip(val.names, val.first_places(), strict=True)
@@ -158,7 +148,7 @@ def _read_labelled(
         record = replace(record, val_fraction=sources.fraction)
     data = draw_training_set(list(names), classes, is_held_out, found.images, source, seed)
     if val is not None:
-        data = replace(join_training_set(data.train, val, truth), labels=classes)
+        data = replace(join_training_set(data.train, val), labels=classes)
     logger.info(
         "%s: %s classes; drew %s triplets of %s images.",
         source,
@@ -170,28 +160,13 @@ def _read_labelled(
     return TrainingInputs(found.files, data, record)
 
 
-def _read_triplets(
-    sources: TrainingSources,
-) -> tuple[Triplets, Votes | None, InputsRecord]:
-    """Return the training triplets, turned to the majority where there are votes, and these."""
-    opened, of_triplets = open_source(sources.triplets)
-    if not sources.has_votes:
-        triplets, votes = with_votes(opened, of_triplets)
-        if votes is None:
-            if sources.votes_as is not None:
-                raise SettingsError(
-                    "votes",
-                    "`votes_as` needs votes: give `votes` or `fourth_column`, or columns of them "
-                    f"in {of_triplets.name}.",
-                )
-            return triplets, None, InputsRecord(of_triplets)
-        of_votes = of_triplets
-    elif sources.votes is None:
-        triplets, votes = read_triplets_with_shares(opened, of_triplets.name)
-        of_votes = of_triplets
-    else:
-        triplets = as_triplets(opened, of_triplets)
-        votes, of_votes = open_votes(sources.votes, triplets)
+def _take_judgements(sources: TrainingSources) -> tuple[Judgements, InputsRecord]:
+    """Return the judgements with the nearer image second, and their record."""
+    judgements = sources.judgements
+    votes = judgements.votes
+    if votes is None:
+        return judgements.turned(), InputsRecord(judgements.record)
+    of_votes = judgements.votes_record or judgements.record
     n_turned, n_tied = int(votes.is_for_second.sum()), int(votes.is_tie.sum())
     logger.info(
         "%s: %s of %s triplets turned round, because most people chose the third image; %s tied.",
@@ -200,70 +175,44 @@ def _read_triplets(
         f"{len(votes):,}",
         f"{n_tied:,}",
     )
-    record = InputsRecord(
-        of_triplets,
-        votes=VotesRecord(
-            of_votes,
-            sources.fourth_column,
-            not sources.has_votes,
-            sources.takes_votes_as,
-            n_turned,
-            n_tied,
-        ),
+    fourth_column = dict(judgements.record.read_as).get("fourth_column")
+    record = VotesRecord(
+        of_votes,
+        fourth_column,
+        judgements.votes_record is None and fourth_column is None,
+        sources.takes_votes_as,
+        n_turned,
+        n_tied,
     )
-    return *turn_to_majority(triplets, votes), record
+    return judgements.turned(), InputsRecord(judgements.record, votes=record)
 
 
-def _read_val(
-    sources: TrainingSources, record: InputsRecord
-) -> tuple[Triplets, Votes | None, np.ndarray | None, InputsRecord]:
-    """Return validation triplets, votes on them, and their truth if they are not turned to it."""
-    opened, of_val = open_source(sources.val)
-    record = replace(record, val=of_val)
-    if sources.fourth_column is not None and sources.val_truth is None:
-        turned = turn_to_majority(*read_triplets_with_shares(opened, of_val.name))
-        return *turned, None, record
-    if sources.val_votes is None and sources.val_truth is None:
-        val, votes = with_votes(opened, of_val)
-        if is_judgements(sources.val):
-            is_kept = np.isin(val.lines, _random_lines(sources.val, len(val)))
-            val, votes = val.take(is_kept), votes.take(is_kept)
-        if votes is None:
-            logger.info(
-                "%s: taking every second image for the positive (no `val_truth`).", val.source
-            )
-            return val, None, None, record
-        return *turn_to_majority(val, votes), None, record
-    val = as_triplets(opened, of_val)
-    if sources.val_votes is not None:
-        votes, of_votes = open_votes(sources.val_votes, val)
-        return *turn_to_majority(val, votes), None, replace(record, val_votes=of_votes)
-    truth, of_truth = open_truth(sources.val_truth)
-    if len(truth) != len(val):
-        raise AnswerFileError(
-            f"{of_truth.name}: expected {len(val):,} truths, one for each triplet of "
-            f"{val.source}, got {len(truth):,}"
-        )
-    return val, None, truth, replace(record, val_truth=of_truth)
+def _take_val(val: Judgements, record: InputsRecord) -> tuple[Judgements, InputsRecord]:
+    """Return validation judgements with the nearer image second, and what is recorded of them."""
+    record = replace(record, val=val.record, val_votes=val.votes_record, val_truth=val.truth_record)
+    if val.is_random is not None:
+        _tell_of_random(val)
+        val = val.take(val.is_random)
+    if val.votes is None and val.truth is None:
+        logger.info("%s: taking every second image for the positive (no `val_truth`).", val.source)
+    return val.turned(), record
 
 
-def _score_on_random(data: TrainingSet, triplets: Triplets, database: Path) -> TrainingSet:
+def _score_on_random(data: TrainingSet, judgements: Judgements) -> TrainingSet:
     """Return the set with validation, and draws for it, on questions drawn by chance alone."""
-    lines = _random_lines(database, len(triplets))
+    _tell_of_random(judgements)
+    lines = judgements.triplets.lines[judgements.is_random]
     data = data.keep_for_validation(np.isin(data.val.lines, lines))
     return replace(data, scored_lines=lines)
 
 
-def _random_lines(database: Path, n_questions: int) -> np.ndarray:
-    """Return the lines of questions that were drawn by chance, and say that only these count."""
-    judgements = read_judgements(database)
+def _tell_of_random(judgements: Judgements) -> None:
     logger.info(
         "Validation is on the random share alone: %s of %s questions. A score on questions that a "
         "model chose would be too low or too high.",
         f"{int(judgements.is_random.sum()):,}",
-        f"{n_questions:,}",
+        f"{len(judgements):,}",
     )
-    return judgements.triplets.lines[judgements.is_random]
 
 
 def _hold_out(
@@ -295,11 +244,10 @@ def _merge_same_images(files: Images, store: Store) -> np.ndarray:
 def _join(
     triplets: Triplets,
     val: Triplets,
-    truth: np.ndarray | None,
     votes: Votes | None,
     val_votes: Votes | None,
 ) -> TrainingSet:
-    data = join_training_set(triplets, val, truth, votes, val_votes)
+    data = join_training_set(triplets, val, votes, val_votes)
     if n_shared := data.n_shared_images():
         warnings.warn(
             f"{n_shared:,} images are in both {triplets.source} and {val.source}; the "
@@ -356,3 +304,20 @@ def _warn_of_left_out(data: TrainingSet) -> None:
             FewTripletsWarning,
             stacklevel=2,
         )
+
+
+def _open_labels(
+    given: Source | Mapping[str, str] | None, images: Path | None
+) -> tuple[dict[str, str], FileRecord | None]:
+    """Return labels by name, and their record; its hash is of what was read, perhaps a folder."""
+    if given is None:
+        return {}, None
+    if isinstance(given, Mapping):
+        labels, name, path = dict(given), "the labels", None
+    elif isinstance(given, Path):
+        labels, name, path = read_classes(given, images), str(given), str(given.absolute())
+    else:
+        labels, name, path = read_labels(given), "<stdin>", None
+    text = json.dumps(sorted(labels.items()), ensure_ascii=False, separators=(",", ":"))
+    digest = hashlib.sha256(text.encode("utf-8", errors="surrogateescape")).hexdigest()
+    return labels, FileRecord(name, path, digest)

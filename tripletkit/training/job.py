@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.triplets import Triplets
+from tripletkit.data.judgements import Judgements
 from tripletkit.errors import SettingsError
 from tripletkit.features.backbones import AUTO, BACKBONES, get_backbone
 from tripletkit.features.encoder import Encoder, open_encoder
@@ -24,7 +24,7 @@ from tripletkit.model.settings import (
     check_values,
     choose_epochs,
 )
-from tripletkit.training.sources import Source, TrainingSources
+from tripletkit.training.sources import TrainingSources
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class TrainingJob:
     backbone_output: str | None = None
     features: Path | None = None
     unseen_classes: float | None = None
-    test: Source | Triplets | None = None
+    test: Judgements | None = None
     skip_bad: bool = False
     follow_outside: bool = False
     cache: Path | None = None
@@ -118,7 +118,7 @@ class TrainingJob:
             from_pixels=job.is_from_scratch,
         )
         if job.sources.has_votes:
-            job.check_with_votes()
+            job._check_with_votes()
         if job.is_from_scratch:
             job._check_from_scratch()
         else:
@@ -138,7 +138,7 @@ class TrainingJob:
             raise SettingsError("test", what)
         return job
 
-    def check_with_votes(self) -> None:
+    def _check_with_votes(self) -> None:
         """Refuse what does not go with several people's votes on each triplet.
 
         Raises:

@@ -4,27 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tripletkit.data.judgement_files import is_judgements
-from tripletkit.data.judgements import read_judgements, read_voted_triplets
-from tripletkit.data.triplet_files import read_triplets
+from tripletkit.data.judgements import find_unchanged, reopen_judgements
+from tripletkit.data.text_files import FileRecord
 from tripletkit.data.triplets import Triplets
-from tripletkit.data.votes import (
-    read_triplets_with_shares,
-    read_votes,
-    turn_to_majority,
-)
 from tripletkit.errors import ModelFolderError
-from tripletkit.features.weights_files import file_sha256
-from tripletkit.model.record import FileRecord, InputsRecord, ModelRecord
-from tripletkit.training.sources import TrainingSources
-
-
-def find_unchanged(recorded: FileRecord | None) -> Path | None:
-    """Return the path of a file of a record if it is still as it was, else None."""
-    if recorded is None or recorded.path is None:
-        return None
-    path = Path(recorded.path)
-    return path if path.is_file() and _sha256(path) == recorded.sha256 else None
+from tripletkit.model.record import InputsRecord, ModelRecord
+from tripletkit.training.sources import TrainingSources, open_sources
 
 
 def read_training_triplets(inputs: InputsRecord) -> Triplets | None:
@@ -32,22 +17,10 @@ def read_training_triplets(inputs: InputsRecord) -> Triplets | None:
 
     Where people voted, the positive is what most of them chose; ties are left out.
     """
-    path = find_unchanged(inputs.triplets)
-    if path is None:
+    if inputs.triplets is None:
         return None
-    if inputs.votes is None:
-        return read_triplets(path)
-    if inputs.votes.in_columns:
-        triplets, votes = read_voted_triplets(path)
-    elif inputs.votes.fourth_column is not None:
-        triplets, votes = read_triplets_with_shares(path)
-    else:
-        votes_path = find_unchanged(inputs.votes.file)
-        if votes_path is None:
-            return None
-        triplets, votes = read_triplets(path), read_votes(votes_path).votes
-    triplets, votes = turn_to_majority(triplets, votes)
-    return triplets.take(~votes.is_tie)
+    judgements = reopen_judgements(inputs.triplets, _votes_file(inputs))
+    return None if judgements is None else judgements.decided().triplets
 
 
 def describe_missing_triplets(inputs: InputsRecord) -> str:
@@ -71,10 +44,9 @@ def find_sources(record: ModelRecord, place: Path, images: Path | None = None) -
         for name in ("triplets", "labels", "val", "val_truth", "val_votes", "val_labels")
     }
     votes = inputs.votes
-    is_own_file = votes is not None and votes.fourth_column is None and not votes.in_columns
-    return TrainingSources(
+    return open_sources(
         images=images or (record.images and Path(record.images)),
-        votes=_find("votes", votes.file, place) if is_own_file else None,
+        votes=_find("votes", _votes_file(inputs), place),
         fourth_column=votes and votes.fourth_column,
         votes_as=votes and votes.taken_as,
         split=None if inputs.split == "none" else inputs.split,
@@ -83,9 +55,10 @@ def find_sources(record: ModelRecord, place: Path, images: Path | None = None) -
     )
 
 
-def _sha256(path: Path) -> str:
-    """Return the hash of a file, of a database of judgements that of what they say."""
-    return read_judgements(path).sha256 if is_judgements(path) else file_sha256(path)
+def _votes_file(inputs: InputsRecord) -> FileRecord | None:
+    """Return the record of a file of votes alone."""
+    votes = inputs.votes
+    return votes.file if votes and not votes.in_columns and not votes.fourth_column else None
 
 
 def _find(name: str, recorded: FileRecord | None, place: Path) -> Path | None:
@@ -95,7 +68,7 @@ def _find(name: str, recorded: FileRecord | None, place: Path) -> Path | None:
     # Labels may be a folder; what they say is compared when they are read.
     is_there = path is not None and (path.is_dir() or path.is_file())
     is_text = name not in ("labels", "val_labels")
-    if not is_there or (is_text and _sha256(path) != recorded.sha256):
+    if not is_there or (is_text and find_unchanged(recorded) is None):
         raise ModelFolderError(
             f"{recorded.name}: expected the file that {place} was trained with (`{name}`), it is "
             "gone or changed. Bring it back, or train anew."

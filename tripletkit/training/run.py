@@ -18,8 +18,6 @@ import numpy as np
 
 from tripletkit.data.images import Images, open_images
 from tripletkit.data.training_set import TrainingSet
-from tripletkit.data.triplet_files import read_triplets
-from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import make_loss_weights
 from tripletkit.errors import FewTripletsWarning, SettingsError, SplitError
 from tripletkit.evaluation.validation import (
@@ -95,9 +93,6 @@ def train(
             skip_bad=job.skip_bad,
             follow_outside=job.follow_outside,
         )
-        if inputs.record.votes is not None:
-            # Columns of the triplet file may hold votes, as is known only now.
-            job.check_with_votes()
         test_files = _find_test(job)
         # All that can be wrong with files was found by now; this takes seconds.
         start_keras()
@@ -206,7 +201,7 @@ def train(
     if validation is not None:
         warn_of_weak_score(
             validation,
-            has_val_truth=job.sources.val is None or job.sources.val_truth is not None,
+            has_val_truth=job.sources.val is None or job.sources.val.truth is not None,
         )
     if result.pooled is not None:
         warn_of_weak_draws(result.pooled, settings.recipe)
@@ -290,7 +285,7 @@ class _Loader:
 def _find_test(job: TrainingJob) -> Images | None:
     if job.test is None:
         return None
-    test = job.test if isinstance(job.test, Triplets) else read_triplets(job.test)
+    test = job.test.triplets
     return open_images(
         job.sources.images,
         test.names,

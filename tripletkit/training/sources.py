@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
-
-import numpy as np
+from typing import Any, BinaryIO
 
 from tripletkit import defaults
-from tripletkit.data.judgement_files import is_judgements
-from tripletkit.data.triplets import Triplets
-from tripletkit.data.votes import Votes, VotesAs
+from tripletkit.data.judgements import Judgements, JudgementsLike, open_judgements
+from tripletkit.data.truth import TruthLike
+from tripletkit.data.votes import VotesAs, VotesLike
 from tripletkit.errors import SettingsError
 
-# A file, an open binary file such as standard input, or the thing itself.
+# A file, an open binary file such as standard input.
 Source = Path | BinaryIO
 
 
@@ -25,13 +23,9 @@ class TrainingSources:
 
     Attributes:
         images: folder of the images; None where features are given.
-        triplets: anchor, positive, negative; None to draw triplets from labels.
+        judgements: None to draw triplets from labels.
         labels, val_labels: a CSV, a folder with a subfolder for each class, or name -> label.
-        val: validation triplets of their own.
-        val_truth: which image of `val` is the positive, where they stand in chance order:
-            `(n_val,)` integers, 1 for the second column.
-        votes, val_votes: how many people said what of `triplets` and of `val`.
-        fourth_column: what the fourth column of both triplet files is, if they have one.
+        val: judgements to validate on.
         votes_as: what training makes of votes; None for the default.
         split: what training and validation must not share; None for the default.
         val_fraction: the share to set apart; None for the default.
@@ -40,14 +34,10 @@ class TrainingSources:
     """
 
     images: Path | None = None
-    triplets: Source | Triplets | None = None
+    judgements: Judgements | None = None
     labels: Source | Mapping[str, str] | None = None
-    val: Source | Triplets | None = None
-    val_truth: Source | np.ndarray | None = None
+    val: Judgements | None = None
     val_labels: Source | Mapping[str, str] | None = None
-    votes: Source | Votes | None = None
-    val_votes: Source | Votes | None = None
-    fourth_column: str | None = None
     votes_as: VotesAs | None = None
     split: str | None = None
     val_fraction: float | None = None
@@ -55,7 +45,7 @@ class TrainingSources:
 
     @property
     def has_votes(self) -> bool:
-        return self.votes is not None or self.fourth_column is not None
+        return self.judgements is not None and self.judgements.votes is not None
 
     @property
     def takes_votes_as(self) -> VotesAs:
@@ -72,7 +62,7 @@ class TrainingSources:
     def pools(self) -> bool:
         """Whether validation is on held-out draws, so that nothing is set apart."""
         is_own = self.val is not None or self.is_split_chosen
-        return self.refit and self.triplets is not None and not is_own
+        return self.refit and self.judgements is not None and not is_own
 
     @property
     def is_split_chosen(self) -> bool:
@@ -87,7 +77,7 @@ class TrainingSources:
         Raises:
             SettingsError: saying what to change.
         """
-        if self.triplets is None and self.labels is None:
+        if self.judgements is None and self.labels is None:
             raise SettingsError(
                 "triplets",
                 f"{self.images} alone says nothing of which images are alike: give `triplets`, or "
@@ -101,41 +91,22 @@ class TrainingSources:
         self._check_votes()
 
     def _check_votes(self) -> None:
-        if self.votes is not None and self.fourth_column is not None:
-            raise SettingsError(
-                "votes", "`votes` excludes `fourth_column`: each says how people voted."
-            )
-        if self.has_votes and is_judgements(self.triplets):
-            raise SettingsError(
-                "votes",
-                f"{self.triplets} holds its votes: give no `votes` and no `fourth_column`.",
-            )
-        if self.has_votes and self.triplets is None:
-            raise SettingsError(
-                "triplets", "Votes are on the rows of a triplet file: give `triplets`."
-            )
-        if self.triplets is None and self.votes_as is not None:
-            raise SettingsError("votes", "`votes_as` needs votes, on rows of `triplets`.")
-        if self.val_votes is None:
+        if self.votes_as is None or self.has_votes:
             return
-        if self.val is None:
-            raise SettingsError("val", "`val_votes` needs `val`, which the votes are on.")
-        if self.val_truth is not None:
-            raise SettingsError(
-                "val_truth",
-                "`val_votes` excludes `val_truth`: what most people said is the truth.",
-            )
-        if self.triplets is None or self.fourth_column is not None:
-            raise SettingsError("triplets", "`val_votes` goes with `triplets` of three columns.")
+        if self.judgements is None:
+            raise SettingsError("votes", "`votes_as` needs votes, on rows of `triplets`.")
+        raise SettingsError(
+            "votes",
+            "`votes_as` needs votes: give `votes` or `fourth_column`, or columns of them in "
+            f"{self.judgements.record.name}.",
+        )
 
     def _check_validation(self) -> None:
         if self.val is not None and self.is_split_chosen:
             raise SettingsError(
                 "val", "`val` excludes `val_fraction` and `split`: the file says it."
             )
-        if self.val_truth is not None and self.val is None:
-            raise SettingsError("val", "`val_truth` needs `val`, whose truth it is.")
-        if self.triplets is None and self.split is not None:
+        if self.judgements is None and self.split is not None:
             raise SettingsError(
                 "split",
                 "`split` is for a triplet file; of `labels` images are held out, class by class.",
@@ -153,7 +124,7 @@ class TrainingSources:
             )
         if self.val_labels is None:
             return
-        if self.labels is None or self.triplets is not None:
+        if self.labels is None or self.judgements is not None:
             raise SettingsError(
                 "val_labels",
                 "`val_labels` goes with `labels` and no triplet file; use `val` with that.",
@@ -162,3 +133,53 @@ class TrainingSources:
             raise SettingsError(
                 "val_labels", "`val_labels` excludes `val`, `val_fraction` and `split`."
             )
+
+
+def open_sources(
+    *,
+    triplets: JudgementsLike | None = None,
+    names: Sequence[str] | None = None,
+    votes: VotesLike | None = None,
+    fourth_column: str | None = None,
+    val: JudgementsLike | None = None,
+    val_truth: TruthLike | None = None,
+    val_votes: VotesLike | None = None,
+    **others: Any,
+) -> TrainingSources:
+    """Open the judgements that are given, and return them with all other sources.
+
+    Args:
+        triplets, names, votes, fourth_column: see `open_judgements`.
+        val, val_truth, val_votes: the same, of validation.
+        others: see `TrainingSources`.
+    Raises:
+        SettingsError: saying which do not go together.
+        TripletkitError: if some cannot be read.
+    """
+    if triplets is None and (votes is not None or fourth_column is not None):
+        raise SettingsError("triplets", "Votes are on the rows of a triplet file: give `triplets`.")
+    if val is None and val_truth is not None:
+        raise SettingsError("val", "`val_truth` needs `val`, whose truth it is.")
+    if val is None and val_votes is not None:
+        raise SettingsError("val", "`val_votes` needs `val`, which the votes are on.")
+    if val_votes is not None and val_truth is not None:
+        raise SettingsError(
+            "val_truth", "`val_votes` excludes `val_truth`: what most people said is the truth."
+        )
+    if val_votes is not None and (triplets is None or fourth_column is not None):
+        raise SettingsError("triplets", "`val_votes` goes with `triplets` of three columns.")
+    judgements = of_val = None
+    if triplets is not None:
+        judgements = open_judgements(
+            triplets, names=names, votes=votes, fourth_column=fourth_column
+        )
+    if val is not None:
+        of_val = open_judgements(
+            val,
+            names=names,
+            votes=val_votes,
+            fourth_column=fourth_column if val_truth is None else None,
+            truth=val_truth,
+            prefix="val_",
+        )
+    return TrainingSources(judgements=judgements, val=of_val, **others)

@@ -12,9 +12,9 @@ from tripletkit.data.audit.image_checks import (
     look_alike_across,
     same_content_across,
 )
+from tripletkit.data.judgements import Judgements
 from tripletkit.data.pair_graph import make_pair_graph
 from tripletkit.data.questions import Tally, group_questions, show_names, tally
-from tripletkit.data.triplet_files import TripletScan
 from tripletkit.data.triplets import Triplets
 
 
@@ -53,7 +53,7 @@ class Overlap:
 
 
 def find_overlap(
-    ours: Triplets, other: TripletScan, inspected: InspectedImages | None, n_examples: int
+    ours: Triplets, other: Judgements, inspected: InspectedImages | None, n_examples: int
 ) -> Overlap:
     """Find what two triplet files share.
 

@@ -19,17 +19,17 @@ from tripletkit import defaults
 from tripletkit.data.audit.cycles import Cycles, find_anchor_cycles, find_distance_cycles
 from tripletkit.data.audit.image_checks import ImageChecks, check_images, inspect_images
 from tripletkit.data.audit.overlap import Overlap, find_overlap
+from tripletkit.data.judgements import Judgements
 from tripletkit.data.pair_graph import PairGraph, make_pair_graph
 from tripletkit.data.questions import (
-    Judgements,
     Questions,
+    RepeatedJudgements,
     Tally,
     compare_judgements,
     group_questions,
     show_names,
     tally,
 )
-from tripletkit.data.triplet_files import TripletScan
 from tripletkit.data.triplets import Triplets
 from tripletkit.results import Result, Section, Table
 
@@ -140,7 +140,7 @@ class Audit(Result):
     contradictions: Tally | None
     anchor_cycles: CycleTally | None
     distance_cycles: CycleTally | None
-    judgements: Judgements | None
+    judgements: RepeatedJudgements | None
     usage: Usage
     pair_roles: PairSummary | None
     components: Components
@@ -230,8 +230,8 @@ class Audit(Result):
 
 
 def audit_triplets(
-    scan: TripletScan,
-    others: Sequence[TripletScan] = (),
+    judgements: Judgements,
+    others: Sequence[Judgements] = (),
     folder: Path | None = None,
     *,
     is_answered: bool = True,
@@ -242,7 +242,7 @@ def audit_triplets(
     """Audit a triplet file, and what it shares with others.
 
     Args:
-        scan: the file as `scan_triplets` returns it, with at least one triplet.
+        judgements: with at least one row.
         others: files that should have nothing in common with it, such as the test file.
         folder: the image folder of all these files; without it no image is looked at.
         is_answered: the second column is the nearer one.
@@ -252,7 +252,9 @@ def audit_triplets(
     Raises:
         ImageNameError: if there is no such folder.
     """
-    triplets = scan.triplets
+    if is_answered:
+        judgements = judgements.decided()
+    triplets = judgements.triplets
     degenerate = triplets.is_degenerate()
     proper = triplets.take(~degenerate)
     questions = group_questions(proper.rows, len(proper.names))
@@ -263,7 +265,7 @@ def audit_triplets(
 
     inspected = images = None
     if folder is not None:
-        names = dict.fromkeys(chain(*(part.triplets.names for part in (scan, *others))))
+        names = dict.fromkeys(chain(*(part.triplets.names for part in (judgements, *others))))
         inspected = inspect_images(
             list(names), folder, follow_outside=follow_outside, progress=progress
         )
@@ -274,7 +276,7 @@ def audit_triplets(
         n_triplets=len(triplets),
         n_distinct=n_distinct,
         n_images=len(triplets.names),
-        unreadable_lines=tally(len(scan.problems), scan.place_problems(), n_examples),
+        unreadable_lines=tally(len(judgements.problems), judgements.place_problems(), n_examples),
         repeated=repeated,
         degenerate=_degenerate(triplets, degenerate, n_examples),
         mirrored=mirrored,
@@ -481,7 +483,7 @@ def _cycle_lines(label: str, cycles: CycleTally) -> list[str]:
     return lines
 
 
-def _judgement_lines(judgements: Judgements) -> list[str]:
+def _judgement_lines(judgements: RepeatedJudgements) -> list[str]:
     lines = [
         _line("questions judged several times", judgements.n_questions),
         _line("  judgements of these", judgements.n_judgements),
