@@ -79,7 +79,6 @@ def measure(name: str, n_threads: int, seconds: float, cpu_time: bool) -> dict[s
     import tensorflow as tf
 
     from tripletkit.features import efficientnet_lite
-    from tripletkit.features.fast_graph import fold_batch_norm
     from tripletkit.features.onnx_engine import open_session
     from tripletkit.features.onnx_writer import make_onnx_model
 
@@ -90,11 +89,10 @@ def measure(name: str, n_threads: int, seconds: float, cpu_time: bool) -> dict[s
         build = getattr(keras.applications, NETWORKS[name])
         model = build(weights=None, include_top=False, pooling="avg", input_shape=(224, 224, 3))
     side = model.input_shape[1]
-    folded = fold_batch_norm(model)
-    folded.trainable = False
+    model.trainable = False
     shape = (BATCH_SIZE, side, side, 3)
     run_tensorflow = tf.function(
-        lambda pixels: folded(pixels, training=False),
+        lambda pixels: model(pixels, training=False),
         input_signature=[tf.TensorSpec(shape, tf.float32)],
     )
     start = time.perf_counter()

@@ -318,7 +318,7 @@ def test_stage_4_weights_give_the_features_that_keras_gives(shared, tmp_path):
 
     from tripletkit.data.decoding import read_pixels
     from tripletkit.features.backbones import get_backbone
-    from tripletkit.features.fast_graph import make_feature_function
+    from tripletkit.features.stage_outputs import make_keras_function
 
     weights = SHARED / "weights" / "resnet50_stage4.weights.h5"
     if not weights.is_file():
@@ -326,7 +326,7 @@ def test_stage_4_weights_give_the_features_that_keras_gives(shared, tmp_path):
     photos = sorted((shared / "clothing" / "images").iterdir())[:8]
     pixels = np.stack([read_pixels(path, 112, "bilinear") for path in photos])
     backbone = get_backbone("resnet50").resized(112)
-    features = make_feature_function(backbone, build_backbone(backbone, weights), 8)(pixels)
+    features = make_keras_function(backbone, build_backbone(backbone, weights))(pixels)
     plain = keras.applications.ResNet50(weights=weights, include_top=False, pooling="avg")
     prepared = keras.applications.resnet50.preprocess_input(pixels.astype(np.float32))
     expected = plain(prepared, training=False).numpy()

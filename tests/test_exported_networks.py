@@ -23,9 +23,9 @@ from tripletkit.features.exported_networks import (
     relative_difference,
     remove_networks,
 )
-from tripletkit.features.fast_graph import make_feature_function
 from tripletkit.features.onnx_engine import make_onnx_function, open_session, prepare_pixels
 from tripletkit.features.preprocessing import add_preprocessing
+from tripletkit.features.stage_outputs import make_keras_function
 
 SIZE = defaults.EXTRACT_BATCH_SIZE
 
@@ -53,7 +53,7 @@ def kept(folder):
 def test_features_equal_those_of_tensorflow(load, parts, tiny_backbone, tiny_weights, pixels):
     stages = [part.stage for part in parts]
     model = tiny.build(tiny_weights)
-    want = make_feature_function(tiny_backbone, model, SIZE, stages)(pixels)
+    want = make_keras_function(tiny_backbone, model, stages)(pixels)
     got = load()(pixels)
     assert got.shape == want.shape == (SIZE, 24 + 2 * 12 + 2 * 24)
     assert got.dtype == np.float32
@@ -169,7 +169,7 @@ def test_tensorflow_runs_what_cannot_be_written(
     assert message in caplog.text
     assert not (tmp_path / "networks").exists()
     stages = [part.stage for part in parts]
-    want = make_feature_function(tiny_backbone, tiny.build(tiny_weights), SIZE, stages)(pixels)
+    want = make_keras_function(tiny_backbone, tiny.build(tiny_weights), stages)(pixels)
     np.testing.assert_array_equal(got, want)
 
 

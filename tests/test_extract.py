@@ -20,9 +20,9 @@ from tripletkit.errors import ImageNameError, ImageReadError, StoreError, StoreW
 from tripletkit.features import extract
 from tripletkit.features.encoder import Encoder, open_encoder
 from tripletkit.features.extract import extract_features
-from tripletkit.features.fast_graph import make_feature_function
 from tripletkit.features.feature_parts import FeaturePart
 from tripletkit.features.image_views import VIEW_SETS
+from tripletkit.features.stage_outputs import make_keras_function
 from tripletkit.features.store import FeatureSpace, FeatureStore, clear_store
 
 
@@ -35,7 +35,7 @@ def space(tiny_backbone):
 def function(tiny_weights):
     backbone = tiny.register()
     tiny.unregister()
-    return make_feature_function(backbone, tiny.build(tiny_weights), defaults.EXTRACT_BATCH_SIZE)
+    return make_keras_function(backbone, tiny.build(tiny_weights))
 
 
 @pytest.fixture

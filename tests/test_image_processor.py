@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tripletkit.data.decoding import cut_middle
 from tripletkit.errors import PreprocessingError
 from tripletkit.features.backbones import Preprocessing
 from tripletkit.features.image_processor import (
@@ -17,6 +16,7 @@ from tripletkit.features.image_processor import (
     parse_processor,
     read_processor,
 )
+from tripletkit.features.image_views import cut_middle
 
 CLIP = {
     "crop_size": {"height": 224, "width": 224},
@@ -76,14 +76,17 @@ def test_scale_is_what_255_becomes(scale, mean, divisor):
         ("size=224,size=225,resample=bicubic,mean=0,std=1", 'once as KEY=VALUE, got "size=225"'),
         ("224", "as KEY=VALUE"),
         ("size=224,colour=yes", 'got "colour=yes"'),
-        ("size=a,resample=bicubic,mean=0,std=1", 'expected pixels as size, got "a"'),
+        ("size=a,resample=bicubic,mean=0,std=1", 'pixels as size, got "a"'),
+        ("size=100000,resample=bicubic,mean=0,std=1", "expected 1 to 8192 pixels as size"),
+        ("size=8,resample=bicubic,mean=nan,std=1", "expected mean as one number or 3"),
+        ("size=8,resample=bicubic,mean=0:0:0,std=1,channels=gray", "expected mean as one number"),
         ("size=224,resample=cubic,mean=0,std=1", 'among nearest, .*, got "cubic"'),
-        ("size=224,resample=box,mean=0:1,std=1", "expected mean as one number or three"),
-        ("size=224,resample=box,mean=x,std=1", "expected mean as one number or three"),
+        ("size=224,resample=box,mean=0:1,std=1", "expected mean as one number or 3"),
+        ("size=224,resample=box,mean=x,std=1", "expected mean as one number or 3"),
         ("size=224,resample=box,mean=0,std=0", "expected sizes, scale and deviations above 0"),
-        ("size=0,resample=box,mean=0,std=1", "above 0"),
+        ("size=0,resample=box,mean=0,std=1", "expected 1 to 8192 pixels"),
         ("size=200,resample=box,mean=0,std=1,crop=224", "expected a crop within the image"),
-        ("size=224,resample=box,mean=0,std=1,layout=chw", "layout nchw or nhwc"),
+        ("size=224,resample=box,mean=0,std=1,layout=chw", "layout among nchw, nhwc"),
     ],
 )
 def test_what_is_wrong_or_missing_is_named(text, message):
@@ -143,16 +146,20 @@ def test_channels_in_the_other_order(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"size": None}, 'expected "size", got none'),
+        ({"size": None}, 'expected "size", or "image_processor_type", got none'),
+        (
+            {"image_processor_type": "Sam2ImageProcessor"},
+            "expected an image processor among .*Sam2",
+        ),
+        ({"size": {"longest_edge": 384}}, "expected images of one size"),
         ({"do_resize": False}, "do_resize false"),
         ({"do_pad": True}, "do_pad true"),
-        ({"resample": None}, 'expected a known "resample"'),
+        ({"resample": None}, 'expected "resample", or "image_processor_type"'),
         ({"resample": 9}, 'expected a known "resample", got 9'),
         ({"size": {"height": 224, "width": 200}}, "expected square images"),
         ({"do_center_crop": False}, "without a crop"),
-        ({"image_mean": None}, "cannot be read as one"),
+        ({"image_mean": None}, 'expected "image_mean", or'),
         ({"image_mean": [0.1, 0.2]}, "cannot be read as one"),
-        ({"size": {"height": 256, "width": 256}}, "expected a crop of images by their shorter"),
     ],
 )
 def test_what_is_not_known_is_refused(tmp_path, changes, message):
@@ -188,7 +195,9 @@ def test_the_middle_is_cut_from_the_image_in_its_own_shape(size):
     width, height = resized.size
     left, top = (width - 24) // 2, (height - 24) // 2
     want = np.asarray(resized)[top : top + 24, left : left + 24]
-    np.testing.assert_array_equal(cut_middle(image, 32, 24, "bicubic"), want)
+    np.testing.assert_array_equal(
+        cut_middle(image, 24, Preprocessing("bicubic", shortest_edge_px=32)), want
+    )
 
 
 def test_plain_preprocessing_has_the_facts_of_old():

@@ -9,6 +9,7 @@ from PIL import Image
 from tripletkit.data.decoding import read_pixels
 from tripletkit.errors import ViewError
 from tripletkit.features import image_views
+from tripletkit.features.backbones import Preprocessing
 from tripletkit.features.image_views import VIEW_SETS, choose_views, get_view, read_views
 
 
@@ -20,24 +21,24 @@ def image(tmp_path):
 
 
 def test_the_original_view_is_what_a_backbone_always_saw(image):
-    (view,) = read_views(image, 48, "bicubic", VIEW_SETS["original"])
+    (view,) = read_views(image, 48, Preprocessing("bicubic"), VIEW_SETS["original"])
     np.testing.assert_array_equal(view, read_pixels(image, 48, "bicubic"))
 
 
 def test_flip_adds_the_mirror_image(image):
-    original, mirrored = read_views(image, 48, "bilinear", VIEW_SETS["flip"])
+    original, mirrored = read_views(image, 48, Preprocessing("bilinear"), VIEW_SETS["flip"])
     np.testing.assert_array_equal(original, read_pixels(image, 48, "bilinear"))
     np.testing.assert_array_equal(mirrored, original[:, ::-1])
 
 
 def test_ten_crops_are_corners_and_center_of_256_and_their_mirror_images(image):
-    views = read_views(image, 224, "bilinear", VIEW_SETS["ten-crop"])
+    views = read_views(image, 224, Preprocessing("bilinear"), VIEW_SETS["ten-crop"])
     resized = Image.open(image).resize((256, 256), Image.Resampling.BILINEAR)
     corners = [(0, 0), (32, 0), (0, 32), (32, 32), (16, 16)]
     crops = [np.asarray(resized.crop((x, y, x + 224, y + 224))) for x, y in corners]
     np.testing.assert_array_equal(views, crops + [crop[:, ::-1] for crop in crops])
     np.testing.assert_array_equal(
-        read_views(image, 224, "bilinear", VIEW_SETS["five-crop"]), views[:5]
+        read_views(image, 224, Preprocessing("bilinear"), VIEW_SETS["five-crop"]), views[:5]
     )
 
 
@@ -51,7 +52,7 @@ def test_a_image_is_decoded_once_for_all_its_views(image, monkeypatch):
 
     monkeypatch.setattr(image_views, "read_image", count)
     views = choose_views(list(VIEW_SETS))
-    assert read_views(image, 32, "bilinear", views).shape == (12, 32, 32, 3)
+    assert read_views(image, 32, Preprocessing("bilinear"), views).shape == (12, 32, 32, 3)
     assert len(n_read) == 1
 
 

@@ -16,7 +16,7 @@ from tripletkit.data.images import open_images
 from tripletkit.data.outputs import Outputs
 from tripletkit.errors import OutputError
 from tripletkit.features.encoder import open_encoder
-from tripletkit.features.fast_graph import make_feature_function
+from tripletkit.features.stage_outputs import make_keras_function
 from tripletkit.features.store import FeatureStore
 from tripletkit.model import export
 from tripletkit.model.embedding import embed
@@ -68,7 +68,7 @@ def encoder(tiny_backbone, tiny_weights, head):
 @pytest.fixture
 def embeddings(tiny_backbone, tiny_weights, head, pixels):
     """What `predict` computes."""
-    compute = make_feature_function(tiny_backbone, tiny.build(tiny_weights), N_IMAGES)
+    compute = make_keras_function(tiny_backbone, tiny.build(tiny_weights))
     return embed(head, compute(pixels))
 
 

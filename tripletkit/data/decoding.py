@@ -136,26 +136,6 @@ def resize_to_square(image: Image.Image, size_px: int, resample: str) -> np.ndar
     return np.asarray(image.resize((size_px, size_px), Image.Resampling[resample.upper()]))
 
 
-def cut_middle(
-    image: Image.Image, shortest_edge_px: int, size_px: int, resample: str
-) -> np.ndarray:
-    """Resize an image by its shorter side, in its own shape, and cut a square from its middle.
-
-    Args:
-        shortest_edge_px: length that the shorter side gets.
-        size_px: side of the square, at most that.
-        resample: name of a Pillow filter.
-    Returns:
-        `(size_px, size_px, 3)` uint8.
-    """
-    factor = shortest_edge_px / min(image.size)
-    # Rounded down, as Hugging Face's image processors do; the square is always in it.
-    width, height = (max(shortest_edge_px, int(side * factor)) for side in image.size)
-    resized = image.resize((width, height), Image.Resampling[resample.upper()])
-    left, top = (width - size_px) // 2, (height - size_px) // 2
-    return np.asarray(resized.crop((left, top, left + size_px, top + size_px)))
-
-
 def read_image(
     path: Path, at_least_px: int | None = None, file: BinaryIO | None = None
 ) -> Image.Image:

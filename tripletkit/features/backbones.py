@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import entry_points
 
+from tripletkit import defaults
 from tripletkit.data.decoding import PIXELS_VERSION
 from tripletkit.errors import BackboneError
 from tripletkit.registry import Registry
@@ -25,15 +26,23 @@ class Preprocessing:
         reverse_channels: RGB to BGR first, as the Caffe models want it.
         mean: subtracted from each channel, in the order after reversal.
         divisor: what all channels are divided by afterwards, or each one.
+        is_gray: the encoder takes one channel, Pillow's gray of the three.
         shortest_edge_px: length that the shorter side is resized to before the input's square is
             cut from the middle; None where images are resized to the square whatever their shape.
+        square_px: side of a larger square that they are resized to, whatever their shape, before
+            the input's is cut from its middle.
+        rounds_half: where the middle lies between two pixels, the even one is taken, as
+            torchvision does, and not the lower.
     """
 
     resample: str = "bilinear"
     reverse_channels: bool = False
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    divisor: float | tuple[float, float, float] = 1.0
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    divisor: float | tuple[float, ...] = 1.0
     shortest_edge_px: int | None = None
+    square_px: int | None = None
+    rounds_half: bool = False
+    is_gray: bool = False
 
     def facts(self) -> dict[str, object]:
         """Return it as plain JSON values, without what is not done."""
@@ -45,6 +54,11 @@ class Preprocessing:
         }
         if self.shortest_edge_px is not None:
             facts["shortest_edge_px"] = self.shortest_edge_px
+        if self.square_px is not None:
+            facts["square_px"] = self.square_px
+        for name in ("rounds_half", "is_gray"):
+            if getattr(self, name):
+                facts[name] = True
         return facts
 
 
@@ -127,6 +141,11 @@ class Backbone:
     paper: str
     blocks: tuple[str, ...] = ()
     stages: tuple[Stage, ...] = ()
+
+    @property
+    def batch_size(self) -> int:
+        """How many images it takes at once."""
+        return defaults.EXTRACT_BATCH_SIZE
 
     def resized(self, size_px: int | None) -> Backbone:
         """Return the backbone for images of another size; `None` leaves it as it is."""

@@ -169,14 +169,7 @@ def _read(path: Path, job: BlockJob) -> ReadImage:
             return ReadImage(content, before)
         source.seek(0)
         try:
-            pixels = read_views(
-                path,
-                job.backbone.input_size_px,
-                how.resample,
-                job.views,
-                source,
-                how.shortest_edge_px,
-            )
+            pixels = read_views(path, job.backbone.input_size_px, how, job.views, source)
         except ImageReadError as error:
             return ReadImage(content, before, reason=str(error).removeprefix(f"{path}: "))
         if is_large and file_stamp(os.fstat(file.fileno())) != before:

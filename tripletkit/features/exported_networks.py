@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tripletkit import defaults
 from tripletkit.errors import ExportError, NetworkFileError, StoreError
 from tripletkit.features.extract import FeatureFunction
 from tripletkit.features.keras_start import start_keras
 from tripletkit.features.onnx_engine import make_onnx_function, open_session
-from tripletkit.features.onnx_files import OnnxFile, make_file_function
+from tripletkit.features.onnx_files import OnnxFile, open_file_function
 from tripletkit.features.weights_files import file_sha256
 
 if TYPE_CHECKING:
@@ -50,14 +49,14 @@ def load_network_function(parts: Sequence[FeaturePart], store_folder: Path) -> F
         store_folder: where the feature store is.
     Returns:
         A function from `(batch, side, side, 3)` uint8 to `(batch, n)` float32, for batches of
-        `defaults.EXTRACT_BATCH_SIZE`.
+        the extraction's size.
     Raises:
         BackboneError, WeightsError: if the weights cannot be had, or are others.
     """
     network = parts[0]
     weights = network.find_weights()
     if isinstance(network.backbone, OnnxFile):
-        return make_file_function(network.backbone, open_session(weights))
+        return open_file_function(network.backbone, weights)
     folder = store_folder / FOLDER_NAME
     key = _key(parts)
     if (kept := _find_kept(folder, key)) is not None:
@@ -87,51 +86,44 @@ class _FirstRun:
         return self._function(pixels)
 
     def _choose(self, pixels: np.ndarray) -> FeatureFunction:
-        from tripletkit.features.fast_graph import make_feature_function
         from tripletkit.features.onnx_writer import make_onnx_model
-        from tripletkit.features.stage_outputs import take_stages
+        from tripletkit.features.stage_outputs import make_keras_function, take_stages
 
         backbone = self._parts[0].backbone
         stages = [part.stage for part in self._parts]
+        of_keras = make_keras_function(backbone, self._model, stages)
         try:
             written = make_onnx_model(take_stages(self._model, stages)).SerializeToString()
             function = make_onnx_function(open_session(written), backbone.preprocessing)
-            self._check(function, pixels)
+            self._check(function, of_keras, pixels)
         except (ExportError, NetworkFileError) as error:
             logger.warning("%s is run by TensorFlow, not by ONNX Runtime: %s", backbone.name, error)
-            return make_feature_function(backbone, self._model, defaults.EXTRACT_BATCH_SIZE, stages)
+            return of_keras
         _keep(written, self._folder, self._key)
         return function
 
-    def _check(self, function: FeatureFunction, pixels: np.ndarray) -> None:
+    def _check(
+        self, function: FeatureFunction, of_keras: FeatureFunction, pixels: np.ndarray
+    ) -> None:
         """Compare with Keras on images at hand and on random ones.
 
         Raises:
             ExportError: if features differ.
         """
-        from tripletkit.features.keras_backend import keras
-        from tripletkit.features.preprocessing import add_preprocessing
-        from tripletkit.features.stage_outputs import take_stages
-
-        backbone = self._parts[0].backbone
-        inputs = keras.Input(pixels.shape[1:], dtype="float32")
-        network = take_stages(self._model, [part.stage for part in self._parts])
-        whole = keras.Model(inputs, network(add_preprocessing(inputs, backbone.preprocessing)))
         noise = np.random.default_rng(0).integers(
             0, 256, (_N_CHECKED, *pixels.shape[1:]), dtype=np.uint8
         )
         # They come at once with others, as images will later.
         images = np.concatenate([noise, pixels])[: len(pixels)]
         checked = images[: 2 * _N_CHECKED]
-        got = function(images)[: len(checked)]
-        want = whole(checked.astype(np.float32), training=False).numpy()
+        got, want = function(images)[: len(checked)], of_keras(checked)
         ends = np.cumsum([part.n_features for part in self._parts])[:-1]
         columns = zip(np.split(got, ends, axis=1), np.split(want, ends, axis=1), strict=True)
-        for part, (of_onnx, of_keras) in zip(self._parts, columns, strict=True):
-            difference = relative_difference(of_onnx, of_keras)
+        for part, (ours, keras_own) in zip(self._parts, columns, strict=True):
+            difference = relative_difference(ours, keras_own)
             if not difference <= _TOLERANCE:
                 raise ExportError(
-                    f"{backbone.name}: expected the features that Keras gives, got others in "
+                    f"{part.backbone.name}: expected the features that Keras gives, got others in "
                     f"{part.facts.get('stage', 'its last features')} (difference "
                     f"{difference:.1e} of the largest)"
                 )

@@ -72,8 +72,8 @@ def extract_features(
         backbone: for its input size and resize filter.
         spaces: of the backbone, in the order of the columns that the function gives.
         store: where to look first and to keep what is computed, each view apart.
-        load_function: makes the function from a batch of `defaults.EXTRACT_BATCH_SIZE`
-            images to features; called only if something must be computed.
+        load_function: makes the function from a batch of the backbone's size
+            of images to features; called only if something must be computed.
         progress: told (done, total) in images to be computed.
         views: what the features are the mean over.
         contents: of the paths, where they were hashed already. Defaults to hashing them.
@@ -118,7 +118,7 @@ def _extract(
         changed: list[Path] = []
         compute = None
         decoded = _decode(missing, path_of, backbone, pool, unreadable, changed)
-        for n_done, view, batch, pixels in _batches(decoded):
+        for n_done, view, batch, pixels in _batches(decoded, backbone.batch_size):
             compute = compute or load_function()
             batch, features = _keep_finite(batch, compute(pixels), path_of, unreadable)
             columns = np.split(features, ends[:-1], axis=1)
@@ -252,9 +252,7 @@ def _read_checked(
                 raise _ChangedError(changed)
             source.seek(0)
             how = backbone.preprocessing
-            pixels = read_views(
-                path, backbone.input_size_px, how.resample, views, source, how.shortest_edge_px
-            )
+            pixels = read_views(path, backbone.input_size_px, how, views, source)
             if is_large and file_stamp(os.fstat(file.fileno())) != file_stamp(before):
                 raise _ChangedError(changed)
             return pixels
@@ -265,10 +263,9 @@ def _read_checked(
 
 
 def _batches(
-    decoded: Iterator[tuple[int, bytes, Mapping[View, np.ndarray]]],
+    decoded: Iterator[tuple[int, bytes, Mapping[View, np.ndarray]]], size: int
 ) -> Iterator[tuple[int, View, list[bytes], np.ndarray]]:
     """Gather each view of images into batches of one shape; the last is filled up with black."""
-    size = defaults.EXTRACT_BATCH_SIZE
     gathered: dict[View, dict[bytes, np.ndarray]] = {}
 
     def batch(view: View) -> tuple[View, list[bytes], np.ndarray]:

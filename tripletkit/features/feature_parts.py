@@ -230,7 +230,9 @@ def stages_at(backbone: Backbone, depth: str) -> tuple[Stage | None, ...]:
 
 
 def _check_views(encoder: OnnxFile, views: Sequence[View]) -> None:
-    if encoder.preprocessing.shortest_edge_px is not None and any(view.place for view in views):
+    how = encoder.preprocessing
+    is_cut = how.shortest_edge_px is not None or how.square_px is not None
+    if is_cut and any(view.place for view in views):
         raise ViewError(
             f"{encoder.name}: expected views of the whole image or its mirror image, because its "
             "preprocessing cuts the middle itself; got crops."

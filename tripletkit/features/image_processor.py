@@ -1,13 +1,15 @@
 """What an encoder from a file wants done to images first: from its configuration, or as told.
 
-Never guessed: features of images that were prepared in another way look right and are wrong.
+Never guessed: features of images that were prepared in another way look right and are wrong. What
+a configuration leaves out, or says null for, is what its class of processor does by default.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,64 @@ from tripletkit.errors import PreprocessingError
 from tripletkit.features.backbones import Preprocessing
 
 CONFIG_FILE = "preprocessor_config.json"
+# Of transformers from 5 on, of open_clip, and of timm; the first that is there is read.
+CONFIG_FILES = (CONFIG_FILE, "processor_config.json", "open_clip_config.json", "config.json")
 EXAMPLE = "size=224,resample=bicubic,mean=0.485:0.456:0.406,std=0.229:0.224:0.225,crop=224"
 
 # Pillow's numbers for its filters.
 _FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
-# Of images that shrink to a square of this side or more, ConvNeXt's own processor cuts nothing.
+# Images of this side or more are resized by ConvNeXt's processor whatever their shape.
 _CROPPED_BELOW_PX = 384
-_KEYS = ("size", "resample", "mean", "std", "crop", "scale", "layout")
+_MAX_SIDE_PX = 8192
+_KEYS = ("size", "resample", "mean", "std", "crop", "scale", "layout", "channels")
 _LAYOUTS = ("nchw", "nhwc")
+_CHANNELS = ("rgb", "bgr", "gray")
+
+_HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+_IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+_CLIP = {
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
+_SQUARE = {"height": 224, "width": 224}
+_SHORTEST = {"shortest_edge": 224}
+_USUAL = {
+    "do_resize": True,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "do_center_crop": False,
+    "crop_size": _SQUARE,
+    "resample": 3,
+}
+_CUT = {"size": _SHORTEST, "do_center_crop": True, "is_square": False}
+# Class of a processor in transformers 5.24 -> what it does where its configuration is silent.
+_CLASSES: dict[str, dict[str, Any]] = {
+    "ViT": {**_USUAL, **_HALF, "size": _SQUARE, "resample": 2},
+    "DINOv3ViT": {**_USUAL, **_IMAGENET, "size": _SQUARE, "resample": 2},
+    "Siglip": {**_USUAL, **_HALF, "size": _SQUARE, "is_square": False},
+    "Pvt": {**_USUAL, **_IMAGENET, "size": _SQUARE},
+    "Beit": {**_USUAL, **_HALF, "size": _SQUARE},
+    "CLIP": {**_USUAL, **_CLIP, **_CUT},
+    "ChineseCLIP": {**_USUAL, **_CLIP, **_CUT},
+    "Bit": {**_USUAL, **_CLIP, **_CUT},
+    "DeiT": {**_USUAL, **_HALF, "size": {"height": 256, "width": 256}, "do_center_crop": True},
+    "Levit": {**_USUAL, **_IMAGENET, **_CUT},
+    "ConvNext": {
+        **_USUAL, **_HALF, "size": {"shortest_edge": 384}, "is_square": False, "crop_pct": 224 / 256
+    },
+    "PoolFormer": {**_USUAL, **_IMAGENET, **_CUT, "crop_pct": 0.9},
+    "MobileViT": {
+        **_USUAL, **_HALF, **_CUT, "crop_size": {"height": 256, "width": 256},
+        "do_normalize": False, "do_flip_channel_order": True,
+    },
+    "MobileNetV1": {**_USUAL, **_HALF, **_CUT, "size": {"shortest_edge": 256}, "resample": 2},
+    "MobileNetV2": {**_USUAL, **_HALF, **_CUT, "size": {"shortest_edge": 256}, "resample": 2},
+    "EfficientNet": {
+        **_USUAL, **_HALF, "size": {"height": 346, "width": 346}, "rescale_offset": False,
+        "include_top": True,
+    },
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,17 +91,30 @@ class ImageProcessor:
     preprocessing: Preprocessing
     layout: str | None = None
 
+    def without_scaling(self) -> ImageProcessor:
+        """Return it for an encoder that takes pixels from 0 to 255 and scales them by itself."""
+        how = self.preprocessing
+        n_channels = 1 if how.is_gray else 3
+        how = replace(how, mean=(0.0,) * n_channels, divisor=(1.0,) * n_channels)
+        return replace(self, preprocessing=how)
 
-def parse_processor(text: str) -> ImageProcessor:
+
+def parse_processor(text: str, *, scales: bool = True) -> ImageProcessor:
     """Read what a user wrote, such as `EXAMPLE`.
 
     - `size`: side in pixels to which images are resized, whatever their shape; with `crop` the
       length of the shorter side, and `crop` is the side of the square cut from the middle.
     - `resample`: the Pillow filter.
     - `mean`, `std`: of pixels from 0 to 1, three numbers (or one) with colons between.
-    - `scale`: what a pixel of 255 is before mean and deviation. Defaults to 1.
+    - `scale`: what a pixel of 255 is before mean and deviation. Defaults to 1. Without `mean` and
+      `std` nothing else is done to it.
     - `layout`: `nchw` or `nhwc`, where the file does not say.
+    - `channels`: `rgb`, `bgr` or `gray`. Defaults to `rgb`.
 
+    Args:
+        text: see above.
+        scales: whether the encoder takes numbers that were scaled; else `mean`, `std` and
+            `scale` have no place.
     Raises:
         PreprocessingError: naming the key that is wrong or missing.
     """
@@ -62,52 +127,71 @@ def parse_processor(text: str) -> ImageProcessor:
                 f'"{item}". For example: {EXAMPLE}'
             )
         given[key] = value
-    for key in ("size", "resample", "mean", "std"):
+    _check_keys(given, scales)
+    size_px = _whole("size", given["size"])
+    crop_px = _whole("crop", given["crop"]) if "crop" in given else None
+    resample = _choose("resample", given["resample"], _FILTERS.values())
+    layout = _choose("layout", given["layout"], _LAYOUTS) if "layout" in given else None
+    channels = _choose("channels", given.get("channels", "rgb"), _CHANNELS)
+    n_channels = 1 if channels == "gray" else 3
+    return _make(
+        crop_px or size_px,
+        _Resized(shortest_px=size_px if crop_px else None),
+        resample,
+        _numbers("mean", given.get("mean", "0"), n_channels),
+        _numbers("std", given.get("std", "1"), n_channels),
+        _numbers("scale", given.get("scale", "1"), 1)[0] if scales else 255.0,
+        layout,
+        channels,
+    )
+
+
+def _check_keys(given: Mapping[str, str], scales: bool) -> None:
+    needed = ["size", "resample"]
+    if scales and not ("scale" in given and not {"mean", "std"} & set(given)):
+        needed += ["mean", "std"]
+    for key in needed:
         if key not in given:
             raise PreprocessingError(
                 f'preprocessing: expected "{key}", got only {", ".join(given)}. For example: '
                 f"{EXAMPLE}"
             )
-    size_px = _whole("size", given["size"])
-    crop_px = _whole("crop", given["crop"]) if "crop" in given else None
-    scale = _numbers("scale", given.get("scale", "1"))[0]
-    resample = given["resample"].lower()
-    if resample not in _FILTERS.values():
+    if not scales and (extra := [key for key in ("mean", "std", "scale") if key in given]):
         raise PreprocessingError(
-            f"preprocessing: expected resample among {', '.join(_FILTERS.values())}, got "
-            f'"{resample}"'
+            f"preprocessing: the encoder takes pixels as uint8 and scales them by itself; leave "
+            f"out {', '.join(extra)}."
         )
-    layout = given.get("layout", "").lower() or None
-    if layout not in (None, *_LAYOUTS):
-        raise PreprocessingError(
-            f'preprocessing: expected layout nchw or nhwc, got "{given["layout"]}"'
-        )
-    mean, deviation = (_numbers(key, given[key]) for key in ("mean", "std"))
-    return _make(
-        crop_px or size_px, size_px if crop_px else None, resample, mean, deviation, scale, layout
-    )
 
 
 def find_config(network: Path) -> Path | None:
-    """Return the configuration beside a network, or above a folder `onnx` that it is in."""
+    """Return the configuration beside a network, or above a folder `onnx` that it is in.
+
+    Of several the first that says what is done to images is taken.
+    """
     folders = [network.parent]
     if network.absolute().parent.name == "onnx":
         folders.append(network.absolute().parent.parent)
     for folder in folders:
-        if (folder / CONFIG_FILE).is_file():
-            return folder / CONFIG_FILE
+        for name in CONFIG_FILES:
+            path = folder / name
+            if path.is_file() and (name == CONFIG_FILE or _says_what_is_done(path)):
+                return path
     return None
 
 
 def read_processor(path: Path) -> ImageProcessor:
-    """Read a Hugging Face `preprocessor_config.json`.
+    """Read a configuration of transformers, open_clip or timm.
 
     Raises:
         PreprocessingError: if it cannot be read, or asks for what is not known here.
     """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        return _of_config(config)
+        if "preprocess_cfg" in config:
+            return _of_open_clip(config)
+        if "pretrained_cfg" in config:
+            return _of_timm(config["pretrained_cfg"])
+        return _of_transformers(config.get("image_processor") or config)
     except OSError as error:
         raise PreprocessingError(f"{path}: cannot be read: {error.strerror}") from error
     except PreprocessingError as error:
@@ -119,95 +203,236 @@ def read_processor(path: Path) -> ImageProcessor:
         ) from error
 
 
-def _of_config(config: Mapping[str, Any]) -> ImageProcessor:
-    if config.get("do_resize") is False:
+def _says_what_is_done(path: Path) -> bool:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    keys = ("image_processor", "preprocess_cfg", "pretrained_cfg")
+    return isinstance(config, dict) and any(isinstance(config.get(key), dict) for key in keys)
+
+
+def _of_transformers(config: Mapping[str, Any]) -> ImageProcessor:
+    named = config.get("image_processor_type") or config.get("feature_extractor_type")
+    given = {key: value for key, value in config.items() if value is not None}
+    whose = "" if named is None else _class_name(named)
+    if named is not None and whose not in _CLASSES:
+        raise PreprocessingError(
+            f"expected an image processor among {', '.join(sorted(_CLASSES))}, got {named}"
+        )
+    usual = _CLASSES[whose] if named is not None else _without_class(given)
+    _check_nulls(config, usual)
+    how = {**usual, **given}
+    if not how["do_resize"]:
         raise PreprocessingError("expected images that are resized, got do_resize false")
-    if config.get("do_pad"):
+    if how.get("do_pad"):
         raise PreprocessingError("expected images without padding, got do_pad true")
-    if "size" not in config:
-        raise PreprocessingError('expected "size", got none')
-    crops = bool(config.get("do_center_crop"))
-    size = config["size"]
-    size = {"shortest_edge" if crops else "side": size} if isinstance(size, int) else size
-    shortest_px = size.get("shortest_edge")
-    input_size_px = _side(size) if shortest_px is None else None
-    if crops:
-        crop = config["crop_size"]
-        crop_px = crop if isinstance(crop, int) else _side(crop)
-        if shortest_px is None and crop_px != input_size_px:
-            raise PreprocessingError(
-                f"expected a crop of images by their shorter side, got size {size} and crop {crop}"
-            )
-        input_size_px = crop_px
-    elif shortest_px is not None:
-        if "crop_pct" not in config:
-            raise PreprocessingError(f"expected square images, got size {size} without a crop")
-        input_size_px = shortest_px
-        is_cropped = shortest_px < _CROPPED_BELOW_PX
-        shortest_px = int(shortest_px / config["crop_pct"]) if is_cropped else None
-    resample = _FILTERS.get(config.get("resample"))
+    input_size_px, resized = _find_sizes(how, whose)
+    resample = _FILTERS.get(how["resample"])
     if resample is None:
-        raise PreprocessingError(f'expected a known "resample", got {config.get("resample")!r}')
-    scale = 255.0 * config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 255
-    mean, deviation = (0.0,) * 3, (1.0,) * 3
-    if config.get("do_normalize", True):
-        mean, deviation = _three(config["image_mean"]), _three(config["image_std"])
-    reverse = bool(config.get("do_flip_channel_order"))
-    return _make(input_size_px, shortest_px, resample, mean, deviation, scale, None, reverse)
+        raise PreprocessingError(f'expected a known "resample", got {how["resample"]!r}')
+    scale = 255.0 * how["rescale_factor"] if how["do_rescale"] else 255.0
+    mean, deviation = [0.0] * 3, [1.0] * 3
+    if how["do_normalize"]:
+        mean, deviation = _three(how["image_mean"]), _three(how["image_std"])
+    if how["do_rescale"] and how.get("rescale_offset"):
+        mean = [value + 1 for value in mean]
+    if how.get("include_top"):
+        deviation = [
+            value * once for value, once in zip(deviation, _three(how["image_std"]), strict=True)
+        ]
+    channels = "bgr" if how.get("do_flip_channel_order") else "rgb"
+    return _make(input_size_px, resized, resample, mean, deviation, scale, None, channels)
+
+
+def _check_nulls(config: Mapping[str, Any], usual: Mapping[str, Any]) -> None:
+    """Refuse a null where versions of transformers differ in what it means."""
+    for key, value in config.items():
+        default = usual.get(key)
+        is_switch = isinstance(default, bool) and default
+        if value is None and (is_switch or (key == "resample" and default != 2)):
+            raise PreprocessingError(f'expected "{key}" to say what is done, got null')
+
+
+def _class_name(named: str) -> str:
+    for end in ("Fast", "Pil", "ImageProcessor", "FeatureExtractor"):
+        named = named.removesuffix(end)
+    return {"ConvNeXt": "ConvNext", "MobileVit": "MobileViT", "EfficientNetB": "EfficientNet"}.get(
+        named, named
+    )
+
+
+def _without_class(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is usual where no class is named, so that all that matters has to be there."""
+    needed = ["size", "resample"]
+    needed += ["image_mean", "image_std"] * given.get("do_normalize", True)
+    needed += ["crop_size"] * given.get("do_center_crop", False)
+    for key in needed:
+        if key not in given:
+            raise PreprocessingError(f'expected "{key}", or "image_processor_type", got none')
+    is_square = not given.get("do_center_crop", False)
+    return {**_USUAL, "is_square": is_square}
+
+
+@dataclass(frozen=True)
+class _Resized:
+    """How images are resized before a square is cut from their middle; neither: to the square."""
+
+    shortest_px: int | None = None
+    square_px: int | None = None
+    rounds_half: bool = False
+
+
+def _find_sizes(how: Mapping[str, Any], whose: str) -> tuple[int, _Resized]:
+    """Return the side of the encoder's images, and how they are resized before."""
+    size = how["size"]
+    if isinstance(size, int):
+        size = {"height": size, "width": size} if how.get("is_square", True) else {
+            "shortest_edge": size
+        }  # fmt: skip
+    elif isinstance(size, list):
+        size = dict(zip(("height", "width"), size, strict=True))
+    if {key for key, value in size.items() if value is not None} - {
+        "shortest_edge", "height", "width"
+    }:  # fmt: skip
+        raise PreprocessingError(f"expected images of one size, got size {size}")
+    shortest_px, crop_pct = size.get("shortest_edge"), how.get("crop_pct")
+    if whose == "ConvNext" or (not whose and crop_pct is not None):
+        if shortest_px is None:
+            shortest_px = _side(size)
+        if shortest_px >= _CROPPED_BELOW_PX:
+            return shortest_px, _Resized()
+        return shortest_px, _Resized(int(shortest_px / crop_pct))
+    side_px = _side(size) if shortest_px is None else None
+    if whose == "PoolFormer":
+        shortest_px = int((shortest_px or side_px) / crop_pct)
+    if whose == "Levit" and shortest_px is not None:
+        shortest_px = int(256 / 224 * shortest_px)
+    if not how["do_center_crop"]:
+        if side_px is None or shortest_px is not None:
+            raise PreprocessingError(f"expected square images, got size {size} without a crop")
+        return side_px, _Resized()
+    crop = how["crop_size"]
+    crop_px = crop if isinstance(crop, int) else _side(crop)
+    if shortest_px is None:
+        return crop_px, _Resized(square_px=side_px)
+    return crop_px, _Resized(shortest_px)
+
+
+def _of_open_clip(config: Mapping[str, Any]) -> ImageProcessor:
+    how = config["preprocess_cfg"]
+    side = how.get("size") or config["model_cfg"]["vision_cfg"].get("image_size", 224)
+    side_px = side if isinstance(side, int) else _side({"height": side[-2], "width": side[-1]})
+    mode = how.get("resize_mode") or "shortest"
+    if mode not in ("shortest", "squash"):
+        raise PreprocessingError(f'expected "resize_mode" shortest or squash, got {mode!r}')
+    resized = _Resized(side_px, rounds_half=True) if mode == "shortest" else _Resized()
+    resample = how.get("interpolation") or "bicubic"
+    _check_filter(resample)
+    mean, deviation = (
+        _three(how.get(key) or _CLIP[of_clip])
+        for key, of_clip in (("mean", "image_mean"), ("std", "image_std"))
+    )
+    return _make(side_px, resized, resample, mean, deviation, 1.0, None)
+
+
+def _of_timm(how: Mapping[str, Any]) -> ImageProcessor:
+    _, height, width = how["input_size"]
+    side_px = _side({"height": height, "width": width})
+    resample = how.get("interpolation") or "bilinear"
+    _check_filter(resample)
+    scaled_px = math.floor(side_px / (how.get("crop_pct") or 0.875))
+    mode = how.get("crop_mode") or "center"
+    if mode not in ("center", "squash"):
+        raise PreprocessingError(f'expected "crop_mode" center or squash, got {mode!r}')
+    resized = _Resized(scaled_px, rounds_half=True)
+    if mode == "squash":
+        resized = _Resized(square_px=scaled_px, rounds_half=True)
+    mean = _three(how.get("mean") or _IMAGENET["image_mean"])
+    deviation = _three(how.get("std") or _IMAGENET["image_std"])
+    return _make(side_px, resized, resample, mean, deviation, 1.0, None)
+
+
+def _check_filter(resample: str) -> None:
+    if resample not in _FILTERS.values():
+        raise PreprocessingError(
+            f'expected "interpolation" among {", ".join(_FILTERS.values())}, got {resample!r}'
+        )
 
 
 def _make(
     input_size_px: int,
-    shortest_edge_px: int | None,
+    resized: _Resized,
     resample: str,
-    mean: tuple[float, ...],
-    deviation: tuple[float, ...],
+    mean: list[float],
+    deviation: list[float],
     scale: float,
     layout: str | None,
-    reverse_channels: bool = False,
+    channels: str = "rgb",
 ) -> ImageProcessor:
-    if shortest_edge_px is not None and shortest_edge_px < input_size_px:
+    before_px = resized.shortest_px or resized.square_px
+    if before_px is not None and before_px < input_size_px:
         raise PreprocessingError(
-            f"expected a crop within the image, got {input_size_px} pixels of {shortest_edge_px}"
+            f"expected a crop within the image, got {input_size_px} pixels of {before_px}"
         )
     if not all(value > 0 for value in (input_size_px, scale, *deviation)):
         raise PreprocessingError("expected sizes, scale and deviations above 0")
+    if max(input_size_px, before_px or 0) > _MAX_SIDE_PX:
+        raise PreprocessingError(
+            f"expected images of at most {_MAX_SIDE_PX} pixels, got "
+            f"{max(input_size_px, before_px or 0)}"
+        )
+    is_cut = before_px is not None and resized != _Resized(square_px=input_size_px)
     by_pixel = 255.0 / scale
     how = Preprocessing(
         resample=resample,
-        reverse_channels=reverse_channels,
+        reverse_channels=channels == "bgr",
+        is_gray=channels == "gray",
         mean=tuple(value * by_pixel for value in mean),
         divisor=tuple(value * by_pixel for value in deviation),
-        shortest_edge_px=shortest_edge_px,
+        shortest_edge_px=resized.shortest_px,
+        square_px=resized.square_px if is_cut else None,
+        rounds_half=is_cut and resized.rounds_half,
     )
     return ImageProcessor(input_size_px, how, layout)
 
 
 def _side(size: Mapping[str, Any]) -> int:
-    sides = {size[key] for key in ("height", "width", "side") if key in size}
+    sides = {size[key] for key in ("height", "width") if size.get(key) is not None}
     if len(sides) != 1:
         raise PreprocessingError(f"expected square images, got size {dict(size)}")
     return int(sides.pop())
 
 
+def _choose(key: str, text: str, choices: Any) -> str:
+    if (chosen := text.lower()) not in choices:
+        raise PreprocessingError(
+            f'preprocessing: expected {key} among {", ".join(choices)}, got "{text}"'
+        )
+    return chosen
+
+
 def _whole(key: str, text: str) -> int:
-    if not text.isdecimal():
-        raise PreprocessingError(f'preprocessing: expected pixels as {key}, got "{text}"')
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= _MAX_SIDE_PX:
+        raise PreprocessingError(
+            f'preprocessing: expected 1 to {_MAX_SIDE_PX} pixels as {key}, got "{text}"'
+        )
     return int(text)
 
 
-def _numbers(key: str, text: str) -> tuple[float, ...]:
+def _numbers(key: str, text: str, n: int) -> list[float]:
     try:
-        return _three([float(part) for part in text.split(":")])
+        numbers = [float(part) for part in text.split(":")]
+        if len(numbers) not in (1, n) or not all(map(math.isfinite, numbers)):
+            raise ValueError
     except ValueError:
-        raise PreprocessingError(
-            f"preprocessing: expected {key} as one number or three with colons between, got "
-            f'"{text}"'
-        ) from None
+        many = f"one number or {n} with colons between" if n > 1 else "one number"
+        raise PreprocessingError(f'preprocessing: expected {key} as {many}, got "{text}"') from None
+    return numbers * n if len(numbers) == 1 else numbers
 
 
-def _three(values: Any) -> tuple[float, ...]:
+def _three(values: Any) -> list[float]:
     numbers = [float(value) for value in (values if isinstance(values, list) else [values])]
     if len(numbers) not in (1, 3):
         raise ValueError(f"expected one or three numbers, got {values}")
-    return tuple(numbers * 3 if len(numbers) == 1 else numbers)
+    return numbers * 3 if len(numbers) == 1 else numbers

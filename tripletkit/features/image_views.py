@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from PIL import Image
 
-from tripletkit.data.decoding import cut_middle, read_image, resize_to_square
+from tripletkit.data.decoding import read_image, resize_to_square
 from tripletkit.errors import ViewError
+from tripletkit.features.backbones import Preprocessing
 from tripletkit.registry import describe_unknown
 
 # Crops are 224 pixels of 256 wherever the backbone takes 224, and in proportion elsewhere.
@@ -116,26 +118,53 @@ def get_view(name: str) -> View:
 def read_views(
     path: Path,
     size_px: int,
-    resample: str,
+    how: Preprocessing,
     views: Sequence[View],
     file: BinaryIO | None = None,
-    shortest_edge_px: int | None = None,
 ) -> np.ndarray:
     """Decode an image once and return views of it.
 
     Args:
-        path, size_px, resample, file: as `data.images.read_pixels` takes them.
+        path, file: as `read_image` takes them.
+        size_px: side of the views.
+        how: how images are resized.
         views: one or more.
-        shortest_edge_px: see `Preprocessing`; the whole image is then its middle.
     Returns:
         `(n_views, size_px, size_px, 3)` uint8, RGB, 0 to 255.
     Raises:
         ImageReadError: naming the file, if it is not an image that can be read whole.
     """
-    image = read_image(path, at_least_px=shortest_edge_px or size_px, file=file)
-    if shortest_edge_px is not None:
-        middle = cut_middle(image, shortest_edge_px, size_px, resample)
+    before_px = how.shortest_edge_px or how.square_px
+    image = read_image(path, at_least_px=before_px or size_px, file=file)
+    if before_px is not None:
+        middle = cut_middle(image, size_px, how)
         return np.stack([view.cut(middle, size_px) for view in views])
     sides = {view.resized_px(size_px) for view in views}
-    resized = {side: resize_to_square(image, side, resample) for side in sides}
+    resized = {side: resize_to_square(image, side, how.resample) for side in sides}
     return np.stack([view.cut(resized[view.resized_px(size_px)], size_px) for view in views])
+
+
+def cut_middle(image: Image.Image, size_px: int, how: Preprocessing) -> np.ndarray:
+    """Resize an image and cut a square from its middle, as an encoder's own processor does.
+
+    Args:
+        image: in RGB.
+        size_px: side of the square.
+        how: whether by the shorter side or to a square, with which filter.
+    Returns:
+        `(size_px, size_px, 3)` uint8.
+    """
+    if how.shortest_edge_px is None:
+        width = height = how.square_px or size_px
+    else:
+        # Rounded down in this order, as Hugging Face's processors and torchvision do.
+        shorter = min(image.size)
+        width, height = (how.shortest_edge_px * side // shorter for side in image.size)
+    resized = image.resize((width, height), Image.Resampling[how.resample.upper()])
+    left, top = (_middle(side - size_px, how.rounds_half) for side in (width, height))
+    return np.asarray(resized.crop((left, top, left + size_px, top + size_px)))
+
+
+def _middle(room_px: int, rounds_half: bool) -> int:
+    # Python rounds a half to the even number.
+    return round(room_px / 2) if rounds_half else room_px // 2

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from threading import Timer
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -56,6 +59,8 @@ def open_session(network: Path | bytes) -> onnxruntime.InferenceSession:
     # a fifth less processor time an image on a busy machine. Smaller pieces keep both busy.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.dynamic_block_base", "4")
+    if _bound_memory():
+        options.add_session_config_entry("session.use_env_allocators", "1")
     # Errors come as exceptions; its warnings are about graphs that others wrote.
     options.log_severity_level = 4
     installed = onnxruntime.get_available_providers()
@@ -74,6 +79,92 @@ def open_session(network: Path | bytes) -> onnxruntime.InferenceSession:
         ) from error
 
 
+def run_network(
+    session: onnxruntime.InferenceSession,
+    outputs: Sequence[str] | None,
+    inputs: Mapping[str, np.ndarray],
+    name: str,
+    limit_s: float | None = None,
+) -> list[np.ndarray]:
+    """Return outputs of a network.
+
+    Args:
+        outputs: their names; None for all.
+        inputs: by their names.
+        name: of the network, for messages.
+        limit_s: seconds that it may take.
+    Raises:
+        NetworkFileError: if it fails, takes longer, or takes more memory than there is; in one
+            line.
+    """
+    options = import_onnxruntime().RunOptions()
+    options.log_severity_level = 4
+    watch = None
+    if limit_s is not None:
+        watch = Timer(limit_s, setattr, (options, "terminate", True))
+        watch.daemon = True
+        watch.start()
+    try:
+        return session.run(outputs, inputs, options)
+    # ONNX Runtime's own exceptions have no common base but this.
+    except Exception as error:
+        if options.terminate:
+            raise NetworkFileError(
+                f"{name}: took longer than {limit_s:g} s on an image."
+            ) from error
+        shapes = ", ".join(str(tuple(value.shape)) for value in inputs.values())
+        raise NetworkFileError(
+            f"{name}: cannot be run on images of shape {shapes}: {_explain(error)}"
+        ) from error
+    finally:
+        if watch is not None:
+            watch.cancel()
+
+
+def _explain(error: Exception) -> str:
+    """Return what ONNX Runtime says in one line, without the places in its source."""
+    text = " ".join(str(error).split())
+    if "Available memory of" in text or "bad_alloc" in text or "Failed to allocate" in text:
+        return "it takes more memory than there is. Take smaller images."
+    return text.rpartition("Status Message: ")[2]
+
+
+@cache
+def _bound_memory() -> bool:
+    """Bound the memory of all sessions of this process; return whether that could be done."""
+    n_bytes = _memory_bytes()
+    if n_bytes is None:
+        return False
+    runtime = import_onnxruntime()
+    arena = runtime.OrtArenaCfg(
+        {
+            "max_mem": n_bytes * 3 // 4,
+            "arena_extend_strategy": -1,
+            "initial_chunk_size_bytes": -1,
+            "max_dead_bytes_per_chunk": -1,
+        }
+    )
+    place = runtime.OrtMemoryInfo(
+        "Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT
+    )
+    try:
+        runtime.create_and_register_allocator(place, arena)
+    # Another program in this process may have done so.
+    except Exception:
+        return False
+    return True
+
+
+def _memory_bytes() -> int | None:
+    """Return the memory of the machine, or what the process may have of it; None if not known."""
+    limits = []
+    with suppress(AttributeError, ValueError, OSError):
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with suppress(OSError, ValueError):
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(limits, default=None)
+
+
 def make_onnx_function(
     session: onnxruntime.InferenceSession, how: Preprocessing
 ) -> Callable[[np.ndarray], np.ndarray]:
@@ -88,8 +179,8 @@ def make_onnx_function(
     (pixels_input,) = session.get_inputs()
 
     def compute(pixels: np.ndarray) -> np.ndarray:
-        (features,) = session.run(None, {pixels_input.name: prepare_pixels(pixels, how)})
-        return features
+        given = {pixels_input.name: prepare_pixels(pixels, how)}
+        return run_network(session, None, given, "network")[0]
 
     return compute
 
@@ -101,12 +192,21 @@ def prepare_pixels(pixels: np.ndarray, how: Preprocessing) -> np.ndarray:
         pixels: `(batch, height, width, 3)` uint8, RGB; not changed.
         how: the backbone's own.
     Returns:
-        `(batch, height, width, 3)` float32.
+        `(batch, height, width, 3)` float32; one channel where they are to be gray.
     """
-    prepared = (pixels[..., ::-1] if how.reverse_channels else pixels).astype(np.float32)
+    prepared = order_channels(pixels, how).astype(np.float32)
     prepared -= np.asarray(how.mean, np.float32)
     prepared /= np.asarray(how.divisor, np.float32)
     return prepared
+
+
+def order_channels(pixels: np.ndarray, how: Preprocessing) -> np.ndarray:
+    """Return RGB images with the channels that an encoder takes."""
+    if how.is_gray:
+        # Pillow's own weights.
+        weighed = pixels.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32)
+        return ((weighed + (1 << 15)) >> 16).astype(np.uint8)[..., None]
+    return pixels[..., ::-1] if how.reverse_channels else pixels
 
 
 def _count_threads() -> int:

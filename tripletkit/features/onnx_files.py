@@ -9,14 +9,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tripletkit import defaults
 from tripletkit.data.decoding import PIXELS_VERSION
 from tripletkit.errors import BackboneError, NetworkFileError, PreprocessingError
 from tripletkit.features.backbones import FROM_FILE, Backbone, Preprocessing
+from tripletkit.features.encoder_trial import (
+    TOLERANCE,
+    TOLERANCE_HALF,
+    RowCountError,
+    trial_images,
+    try_encoder,
+)
 from tripletkit.features.image_processor import (
     CONFIG_FILE,
     EXAMPLE,
@@ -25,10 +34,17 @@ from tripletkit.features.image_processor import (
     parse_processor,
     read_processor,
 )
-from tripletkit.features.onnx_engine import open_session, prepare_pixels
+from tripletkit.features.onnx_engine import (
+    open_session,
+    order_channels,
+    prepare_pixels,
+    run_network,
+)
+from tripletkit.features.store_file import file_stamp
 from tripletkit.features.weights_files import file_sha256
 
 if TYPE_CHECKING:
+    import onnx
     import onnxruntime
 
     from tripletkit.features.extract import FeatureFunction
@@ -37,7 +53,24 @@ SUFFIX = ".onnx"
 # Outputs of exported encoders that are the image's features, the better first.
 _FEATURE_OUTPUTS = ("image_embeds", "pooler_output", "sentence_embedding")
 _TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-_FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+# What images may be given as; a network that takes whole numbers scales them by itself.
+_INPUTS: dict[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+}
+# Layers whose scale is that of the whole batch.
+_OF_BATCH = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulInteger", "ConvInteger")
+_CLASSIFYING_LAYERS = ("Softmax", "LogSoftmax", "Sigmoid", "Hardmax", "ArgMax")
+_CLASSIFYING_NAMES = ("logits", "logit", "probs", "probabilities", "scores", "predictions")
+# Classes of ImageNet, with and without one for what is none of them.
+_CLASSIFYING_SIZES = (1000, 1001, 21841, 21843)
+_TRIAL_LIMIT_S = 120.0
+_SIDES_TRIED = (
+    *(32, 64, 96, 112, 128, 160, 192, 196, 224, 240, 256, 260, 280, 288, 299, 300, 320, 331),
+    *(336, 378, 384, 392, 416, 448, 476, 480, 512, 518, 560, 576, 600, 640, 768, 896, 1024),
+)
 # How an output becomes one vector an image.
 POOLINGS = {
     "none": "the vector as it is",
@@ -76,6 +109,12 @@ class OnnxFile(Backbone):
             "n_features": self.n_features,
         }
 
+    @property
+    def batch_size(self) -> int:
+        """How many images it takes at once: fewer of large ones, so that memory has a bound."""
+        usual = defaults.EXTRACT_BATCH_SIZE
+        return max(1, min(usual, usual * 448**2 // self.input_size_px**2))
+
     def resized(self, size_px: int | None) -> Backbone:
         """Refuse another size: that of its images is part of its preprocessing.
 
@@ -111,11 +150,13 @@ def open_network_file(
             to take.
         PreprocessingError: if it is not said what its images go through.
     """
+    graph = _load_graph(path).graph
     check_network_file(path)
-    session = open_session(path)
+    session = _open_session(path, _stamp(path))
     image_input = _find_image_input(path, session.get_inputs())
+    takes_whole = _INPUTS[image_input.type] is np.uint8
     if preprocess is not None:
-        processor = parse_processor(preprocess)
+        processor = parse_processor(preprocess, scales=not takes_whole)
     elif (config := find_config(path)) is not None:
         processor = read_processor(config)
     else:
@@ -123,8 +164,9 @@ def open_network_file(
             f"{path}: expected {CONFIG_FILE} beside it, or to be told what its images go through: "
             f"`preprocess={EXAMPLE}`"
         )
+    if takes_whole:
+        processor = processor.without_scaling()
     layout = _find_layout(path, image_input, processor)
-    taken, pooling = _find_output(path, session.get_outputs(), output)
     encoder = OnnxFile(
         name=path.name,
         build="",
@@ -136,17 +178,13 @@ def open_network_file(
         paper="",
         image_input=image_input.name,
         layout=layout,
-        output=taken,
-        pooling=pooling,
     )
-    side = processor.input_size_px
-    tried = make_file_function(encoder, session)(np.zeros((1, side, side, 3), np.uint8))
-    if tried.ndim != 2 or len(tried) != 1 or not tried.shape[1]:
-        raise NetworkFileError(
-            f'{path}: expected a vector for each image from "{taken}" ({POOLINGS[pooling]}), got '
-            f"shape {tried.shape[1:]}"
-        )
-    return replace(encoder, n_features=tried.shape[1])
+    values = _try_all_outputs(path, encoder, session)
+    taken, pooling = _find_output(path, graph, values, encoder, output)
+    encoder = replace(encoder, output=taken, pooling=pooling)
+    encoder = replace(encoder, n_features=_pool(values[taken], encoder).shape[-1])
+    open_file_function(encoder, path)
+    return encoder
 
 
 def recorded_network_file(facts: Mapping[str, Any], name: str) -> OnnxFile:
@@ -163,6 +201,9 @@ def recorded_network_file(facts: Mapping[str, Any], name: str) -> OnnxFile:
         mean=tuple(facts["mean"]),
         divisor=tuple(divisor) if isinstance(divisor, list) else divisor,
         shortest_edge_px=facts.get("shortest_edge_px"),
+        square_px=facts.get("square_px"),
+        rounds_half=facts.get("rounds_half", False),
+        is_gray=facts.get("is_gray", False),
     )
     return OnnxFile(
         name=name,
@@ -180,35 +221,140 @@ def recorded_network_file(facts: Mapping[str, Any], name: str) -> OnnxFile:
     )
 
 
-def make_file_function(encoder: OnnxFile, session: onnxruntime.InferenceSession) -> FeatureFunction:
-    """Return the function from images to features of an encoder from a file.
+def open_file_function(encoder: OnnxFile, path: Path) -> FeatureFunction:
+    """Return the function from images to features of an encoder from a file, once it was tried.
+
+    A network that one image is written into is given images one at a time, and so is one that
+    scales by the whole batch (dynamic quantisation).
 
     Args:
-        session: of its file.
+        encoder: what of it is taken.
+        path: its file.
     Returns:
-        A function from `(batch, side, side, 3)` uint8 to `(batch, n_features)` float32.
+        A function from `(n, side, side, 3)` uint8 to `(n, n_features)` float32.
+    Raises:
+        NetworkFileError: if it cannot be run, or a vector depends on more than its image.
     """
+    return _open_tried(encoder, path, _stamp(path))
+
+
+@lru_cache(maxsize=4)
+def _open_tried(encoder: OnnxFile, path: Path, stamp: tuple[object, ...]) -> FeatureFunction:
+    session, side = _open_session(path, stamp), encoder.input_size_px
+    graph = _load_graph(path).graph
     (taken,) = (value for value in session.get_inputs() if value.name == encoder.image_input)
-    dtype = _FLOATS[taken.type]
-    # Many exports take one image at a time.
+    from onnx import TensorProto
+
+    halves = [tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT16]
+    is_half = bool(halves) or "tensor(float16)" in {v.type for v in session.get_outputs()}
+    tolerance = TOLERANCE_HALF if is_half else TOLERANCE
     batch_size = taken.shape[0] if isinstance(taken.shape[0], int) else None
+    if any(node.op_type in _OF_BATCH for node in graph.node):
+        batch_size = batch_size or 1
+
+    def make(size: int | None, limit_s: float | None = None) -> FeatureFunction:
+        return _make_function(encoder, session, taken, size, str(path), limit_s)
+
+    def tried(size: int | None) -> FeatureFunction:
+        try_encoder(str(path), make(size, _TRIAL_LIMIT_S), side, tolerance)
+        return make(size)
+
+    try:
+        return tried(batch_size)
+    except RowCountError:
+        if batch_size is not None or not _has_one_written_in(graph):
+            raise
+    except NetworkFileError as error:
+        if batch_size is not None or not isinstance(error.__cause__, Exception):
+            raise
+        # It failed, which an image alone may not.
+    return tried(1)
+
+
+@lru_cache(maxsize=4)
+def _open_session(path: Path, _stamp: tuple[object, ...]) -> onnxruntime.InferenceSession:
+    return open_session(path)
+
+
+def _stamp(path: Path) -> tuple[object, ...]:
+    """Return what changes whenever a network's files do."""
+    files = [path, *(path.parent / name for name in check_network_file(path))]
+    return tuple(file_stamp(file.stat()) for file in files)
+
+
+def _make_function(
+    encoder: OnnxFile,
+    session: onnxruntime.InferenceSession,
+    taken: Any,
+    batch_size: int | None,
+    name: str,
+    limit_s: float | None,
+) -> FeatureFunction:
+    dtype = _INPUTS[taken.type]
 
     def compute(pixels: np.ndarray) -> np.ndarray:
-        prepared = prepare_pixels(pixels, encoder.preprocessing)
-        if encoder.layout == "nchw":
-            prepared = prepared.transpose(0, 3, 1, 2)
-        prepared = np.ascontiguousarray(prepared, dtype)
+        prepared = _prepare(pixels, encoder, dtype)
         size = batch_size or len(prepared)
         found = []
         for start in range(0, len(prepared), size):
             part = prepared[start : start + size]
             batch = np.zeros((size, *part.shape[1:]), dtype)
             batch[: len(part)] = part
-            (values,) = session.run([encoder.output], {taken.name: batch})
-            found.append(_pool(values, encoder)[: len(part)])
+            (values,) = run_network(session, [encoder.output], {taken.name: batch}, name, limit_s)
+            vectors = _pool(values, encoder)
+            if len(vectors) != size:
+                raise RowCountError(
+                    f"{name}: expected a vector for each image, got {len(vectors)} for {size}. "
+                    "It mixes the images of a batch, or was exported for a batch of one."
+                )
+            found.append(vectors[: len(part)])
         return np.concatenate(found).astype(np.float32)
 
     return compute
+
+
+def _prepare(pixels: np.ndarray, encoder: OnnxFile, dtype: type[np.generic]) -> np.ndarray:
+    """Return images as the network takes them: `(n, 3, side, side)` where its layout is nchw."""
+    how = encoder.preprocessing
+    is_whole = dtype is np.uint8
+    prepared = order_channels(pixels, how) if is_whole else prepare_pixels(pixels, how)
+    if encoder.layout == "nchw":
+        prepared = prepared.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(prepared, dtype)
+
+
+def _try_all_outputs(
+    path: Path, encoder: OnnxFile, session: onnxruntime.InferenceSession
+) -> dict[str, np.ndarray]:
+    """Return all outputs of one image, by name.
+
+    Raises:
+        NetworkFileError: naming a size of images that it does run on, if it fails on its own.
+    """
+    names = [value.name for value in session.get_outputs()]
+    (taken,) = session.get_inputs()
+
+    def run(side: int) -> list[Any]:
+        image = _prepare(trial_images(side)[:1], encoder, _INPUTS[taken.type])
+        if isinstance(taken.shape[0], int):
+            image = np.repeat(image, taken.shape[0], axis=0)
+        return run_network(session, names, {taken.name: image}, str(path), _TRIAL_LIMIT_S)
+
+    try:
+        found = run(encoder.input_size_px)
+    except NetworkFileError as error:
+        for side in _SIDES_TRIED:
+            try:
+                run(side)
+            except NetworkFileError:
+                continue
+            raise NetworkFileError(
+                f"{path}: was exported for images of {side} pixels, its preprocessing makes them "
+                f"{encoder.input_size_px}. Say it with `preprocess`, such as size={side}."
+            ) from error
+        raise
+    outputs = zip(names, found, strict=True)
+    return {name: value for name, value in outputs if isinstance(value, np.ndarray)}
 
 
 def network_sha256(path: Path) -> str:
@@ -229,20 +375,10 @@ def check_network_file(path: Path) -> list[str]:
     Raises:
         NetworkFileError: if it is no ONNX file, or one of these is missing.
     """
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except OSError as error:
-        raise NetworkFileError(f"{path}: cannot be read: {error.strerror}") from error
-    except (DecodeError, ValueError) as error:
-        raise NetworkFileError(f"{path}: expected an ONNX file, cannot be read as one") from error
-    if not model.graph.node or not model.opset_import:
-        raise NetworkFileError(f"{path}: expected an ONNX file, got one without a network")
+    graph = _load_graph(path).graph
     # In practice these are a graph's weights and its constants.
-    tensors = [*model.graph.initializer]
-    for node in model.graph.node:
+    tensors = [*graph.initializer]
+    for node in graph.node:
         tensors += [attribute.t for attribute in node.attribute if attribute.HasField("t")]
     names = {
         entry.value
@@ -256,6 +392,43 @@ def check_network_file(path: Path) -> list[str]:
     return sorted(names)
 
 
+def _load_graph(path: Path) -> onnx.ModelProto:
+    """Return what an ONNX file holds, without the data in other files.
+
+    Raises:
+        NetworkFileError: if it is none.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except OSError as error:
+        raise NetworkFileError(f"{path}: cannot be read: {error.strerror}") from error
+    except (DecodeError, ValueError) as error:
+        raise NetworkFileError(f"{path}: expected an ONNX file, cannot be read as one") from error
+    if not model.graph.node or not model.opset_import:
+        raise NetworkFileError(f"{path}: expected an ONNX file, got one without a network")
+    return model
+
+
+def _has_one_written_in(graph: onnx.GraphProto) -> bool:
+    """Return whether a shape in the network has a batch of one as its first side."""
+    from onnx import numpy_helper
+
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
+            constants[node.output[0]] = node.attribute[0].t
+    shapes = [
+        constants[node.input[1]]
+        for node in graph.node
+        if node.op_type in ("Reshape", "Expand") and node.input[1] in constants
+    ]
+    firsts = [numpy_helper.to_array(shape).ravel()[:1].tolist() for shape in shapes]
+    return [1] in firsts
+
+
 def _pool(values: np.ndarray, encoder: OnnxFile) -> np.ndarray:
     if encoder.pooling == "cls":
         return values[:, 0]
@@ -263,7 +436,7 @@ def _pool(values: np.ndarray, encoder: OnnxFile) -> np.ndarray:
         is_map = values.ndim == 4
         axes = ((2, 3) if encoder.layout == "nchw" else (1, 2)) if is_map else 1
         return values.mean(axis=axes, dtype=np.float32)
-    return values.reshape(len(values), -1) if values.ndim == 4 else values
+    return values
 
 
 def _find_image_input(path: Path, inputs: Sequence[Any]) -> Any:
@@ -272,11 +445,12 @@ def _find_image_input(path: Path, inputs: Sequence[Any]) -> Any:
             f"{path}: expected an encoder of images alone, got one that wants text too "
             f"({', '.join(texts)}). Export the part that takes images."
         )
-    images = [value for value in inputs if value.type in _FLOATS and len(value.shape) == 4]
+    images = [value for value in inputs if value.type in _INPUTS and len(value.shape) == 4]
     if len(images) != 1 or len(inputs) != 1:
         got = "; ".join(f"{value.name} {value.type} {value.shape}" for value in inputs)
         raise NetworkFileError(
-            f"{path}: expected one input, images of floats in four dimensions, got {got or 'none'}"
+            f"{path}: expected one input, images of floats or uint8 in four dimensions, got "
+            f"{got or 'none'}"
         )
     return images[0]
 
@@ -284,23 +458,22 @@ def _find_image_input(path: Path, inputs: Sequence[Any]) -> Any:
 def _find_layout(path: Path, image_input: Any, processor: ImageProcessor) -> str:
     """Return where the channels are: the file says it, or the user, or the name of the input."""
     shape = list(image_input.shape)
+    n_channels = 1 if processor.preprocessing.is_gray else 3
+    sides = (processor.input_size_px,) * 2
+    wanted = {"nchw": (n_channels, *sides), "nhwc": (*sides, n_channels)}
     fits = {
         layout: all(
             not isinstance(got, int) or got == want
-            for got, want in zip(
-                shape[1:],
-                _shape(layout, processor.input_size_px),
-                strict=True,
-            )
+            for got, want in zip(shape[1:], sizes, strict=True)
         )
-        for layout in ("nchw", "nhwc")
+        for layout, sizes in wanted.items()
     }
     said = processor.layout
     if said is None:
         says_channels = [isinstance(side, int) or "channel" in str(side) for side in shape]
-        if shape[1] == 3 or (says_channels[1] and not isinstance(shape[1], int)):
+        if shape[1] in (1, 3) or (says_channels[1] and not isinstance(shape[1], int)):
             said = "nchw"
-        elif shape[3] == 3 or (says_channels[3] and not isinstance(shape[3], int)):
+        elif shape[3] in (1, 3) or (says_channels[3] and not isinstance(shape[3], int)):
             said = "nhwc"
         elif image_input.name == "pixel_values":
             # What Hugging Face calls images, always with channels first.
@@ -311,25 +484,33 @@ def _find_layout(path: Path, image_input: Any, processor: ImageProcessor) -> str
                 f"{image_input.name} {shape}. Add layout=nchw or layout=nhwc to `preprocess`."
             )
     if not fits[said]:
+        channels = shape[1 if said == "nchw" else 3]
+        hint = "the right size and layout"
+        if channels == 1 and n_channels == 3:
+            hint = "channels=gray, or another layout,"
         raise PreprocessingError(
             f"{path}: expected images of {processor.input_size_px} pixels ({said}) to fit its "
-            f"input {image_input.name} {shape}. Give the right size and layout with `preprocess`."
+            f"input {image_input.name} {shape}. Give {hint} with `preprocess`."
         )
     return said
 
 
-def _shape(layout: str, side: int) -> tuple[int, int, int]:
-    return (3, side, side) if layout == "nchw" else (side, side, 3)
+def _find_output(
+    path: Path,
+    graph: onnx.GraphProto,
+    values: Mapping[str, np.ndarray],
+    encoder: OnnxFile,
+    asked: str | None,
+) -> tuple[str, str]:
+    """Return which output is taken and how it is pooled.
 
-
-def _find_output(path: Path, outputs: Sequence[Any], asked: str | None) -> tuple[str, str]:
-    """Return which output is taken and how it is pooled."""
-    rank_of = {
-        value.name: len(value.shape) for value in outputs if value.type in _FLOATS and value.shape
-    }
+    Args:
+        values: what each gives for images.
+    """
     choices = {
-        name: {2: ("none",), 3: ("cls", "mean"), 4: ("mean",)}.get(rank, ())
-        for name, rank in rank_of.items()
+        name: {2: ("none",), 3: ("cls", "mean"), 4: ("mean",)}.get(found.ndim, ())
+        for name, found in values.items()
+        if found.dtype.kind == "f"
     }
     texts = [
         name if pooling == "none" else f"{name}:{pooling}"
@@ -337,7 +518,7 @@ def _find_output(path: Path, outputs: Sequence[Any], asked: str | None) -> tuple
         for pooling in poolings
     ]
     if not texts:
-        shapes = "; ".join(f"{value.name} {value.shape}" for value in outputs)
+        shapes = "; ".join(f"{name} {found.shape}" for name, found in values.items())
         raise NetworkFileError(
             f"{path}: expected an output of vectors, tokens or maps, got {shapes}"
         )
@@ -353,10 +534,48 @@ def _find_output(path: Path, outputs: Sequence[Any], asked: str | None) -> tuple
     for name in _FEATURE_OUTPUTS:
         if choices.get(name) == ("none",):
             return name, "none"
-    if len(texts) == 1:
-        (name, (pooling,)), *_ = ((n, p) for n, p in choices.items() if p)
-        return name, pooling
+    answers = {
+        name: why
+        for name in choices
+        if (why := _why_classifier(graph, name, _pool(values[name], encoder)))
+    }
+    left = [text for text in texts if text.rpartition(":")[0] not in answers]
+    left = [text for text in left if text not in answers]
+    if not left:
+        name, why = next(iter(answers.items()))
+        raise NetworkFileError(
+            f"{path}: its output {name} is a classifier's answer, not features: {why}. Export a "
+            f"layer before it, or take it all the same with `backbone_output={name}`."
+        )
+    if len(left) == 1:
+        name = left[0] if left[0] in choices else left[0].rpartition(":")[0]
+        return name, choices[name][0]
     raise NetworkFileError(
         f"{path}: has several outputs that could be the features. Choose one with "
-        f"`backbone_output`: {', '.join(texts)}"
+        f"`backbone_output`: {', '.join(left)}"
     )
+
+
+def _why_classifier(graph: onnx.GraphProto, name: str, values: np.ndarray) -> str:
+    """Say why an output is the answer of a classifier; empty where it is not.
+
+    Args:
+        values: `(n, n_numbers)` that it gives; of tokens or maps too.
+    """
+    if values.ndim != 2:
+        return ""
+    row, n = values[0].astype(np.float64), values.shape[1]
+    made_by = next((node.op_type for node in graph.node if name in node.output), "")
+    if n == 1:
+        return "1 number"
+    if row.min() >= 0 and abs(row.sum() - 1) < 1e-3:
+        return f"{n} numbers between 0 and 1 that sum to 1"
+    if row.max() <= 0 and abs(np.exp(row).sum() - 1) < 1e-3:
+        return f"the logarithms of {n} numbers that sum to 1"
+    if made_by in _CLASSIFYING_LAYERS:
+        return f"{n} numbers behind a layer {made_by}"
+    if name.lower() in _CLASSIFYING_NAMES:
+        return f"{n} numbers that are called {name}"
+    if n in _CLASSIFYING_SIZES:
+        return f"{n} numbers, as many as ImageNet has classes"
+    return ""

@@ -8,7 +8,6 @@ turned only where a layer works along the channels of each place.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import onnx
@@ -59,11 +58,6 @@ def make_onnx_model(
         opset_imports=[helper.make_opsetid("", _OPSET)],
         ir_version=_IR_VERSION,
     )
-
-
-def write_onnx(model: keras.Model, path: Path, output_name: str = "features") -> None:
-    """Write a Keras model to an ONNX file; see `make_onnx_model`."""
-    path.write_bytes(make_onnx_model(model, output_name).SerializeToString())
 
 
 def _write_model(graph: GraphWriter, model: keras.Model) -> None:

@@ -1,11 +1,14 @@
-"""Features of several depths as one output of a Keras model."""
+"""Features of several depths as one output of a Keras model, and as a function of images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from tripletkit.features.backbones import Stage
-from tripletkit.features.keras_backend import keras
+import numpy as np
+
+from tripletkit.features.backbones import Backbone, Stage
+from tripletkit.features.keras_backend import keras, tf
+from tripletkit.features.preprocessing import add_preprocessing
 
 
 def take_stages(model: keras.Model, stages: Sequence[Stage | None]) -> keras.Model:
@@ -43,3 +46,23 @@ def _list_pieces(model: keras.Model, stages: Sequence[Stage | None]) -> list[ker
         maps = model.get_layer(stage.layer).output
         pieces += [keras.ops.mean(maps, axis=(1, 2)), keras.ops.std(maps, axis=(1, 2))]
     return pieces
+
+
+def make_keras_function(
+    backbone: Backbone, model: keras.Model, stages: Sequence[Stage | None] = (None,)
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function of images that TensorFlow runs.
+
+    Args:
+        backbone: for its preprocessing and the side of its images.
+        model: the backbone's Keras model; shared, not copied.
+        stages: see `take_stages`.
+    Returns:
+        A function from `(batch, side, side, 3)` uint8 to `(batch, n_features)` float32.
+    """
+    side = backbone.input_size_px
+    inputs = keras.Input((side, side, 3), dtype="float32")
+    prepared = add_preprocessing(inputs, backbone.preprocessing)
+    network = keras.Model(inputs, take_stages(model, stages)(prepared))
+    run = tf.function(lambda pixels: network(tf.cast(pixels, tf.float32), training=False))
+    return lambda pixels: run(tf.constant(pixels)).numpy()
