@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,7 +13,7 @@ import pytest
 import tripletkit as tk
 from tripletkit.cli.main import tripletkit
 from tripletkit.errors import FeatureFileError
-from tripletkit.features.given_features import read_features
+from tripletkit.features.given_features import open_features, read_features
 from tripletkit.search.vector_files import write_vectors
 
 NAMES = ["a.jpg", "b.png", "sub/c.jpg", "d"]
@@ -88,16 +89,90 @@ def test_files_that_are_wrong_are_refused(tmp_path, arrays, message):
 
 
 def test_other_files_are_refused(tmp_path):
-    with pytest.raises(FeatureFileError, match=r".npz or .parquet, got '.csv'"):
-        read_features(tmp_path / "f.csv")
-    for suffix in (".npz", ".parquet"):
+    with pytest.raises(FeatureFileError, match=r".npz, .npy, .parquet, .csv, .tsv, got '.txt'"):
+        read_features(tmp_path / "f.txt")
+    for suffix in (".npz", ".parquet", ".csv"):
         path = tmp_path / f"f{suffix}"
-        path.write_bytes(b"nothing of the kind")
-        with pytest.raises(FeatureFileError, match="cannot be read"):
+        path.write_bytes(b"nothing of the kind\0\xff")
+        with pytest.raises(FeatureFileError):
             read_features(path)
     pq.write_table(pa.table({"x": [1.0]}), tmp_path / "g.parquet")
     with pytest.raises(FeatureFileError, match="expected a column name, got x"):
         read_features(tmp_path / "g.parquet")
+
+
+def test_an_index_of_pandas_is_no_feature(tmp_path):
+    table = pd.DataFrame(VALUES, columns=["f0", "f1", "f2"]).assign(name=NAMES)
+    shuffled = table.sample(frac=1, random_state=0)
+    shuffled.to_parquet(tmp_path / "s.parquet")
+    table.set_index("name").to_parquet(tmp_path / "named.parquet")
+    shuffled.to_csv(tmp_path / "s.csv")
+    table.to_csv(tmp_path / "t.csv", sep=";", index=False)
+    table.assign(label=["a"] * 4).to_csv(tmp_path / "l.tsv", sep="\t", index=False)
+    for name in ("s.parquet", "named.parquet", "s.csv", "t.csv", "l.tsv"):
+        read = read_features(tmp_path / name)
+        np.testing.assert_allclose(read.take(NAMES), VALUES, rtol=1e-6, err_msg=name)
+    assert read.notes == ("features are of 3 columns (f0, f1, f2); left out: label.",)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [{"label": [0, 1, 0, 1]}, {"index": [2, 0, 3, 1]}, {"score": [0.1, 0.2, 0.3, 0.4]}],
+)
+def test_a_column_of_another_kind_is_refused(tmp_path, column):
+    table = pd.DataFrame(VALUES, columns=["f0", "f1", "f2"]).assign(name=NAMES, **column)
+    table.to_parquet(tmp_path / "f.parquet")
+    with pytest.raises(FeatureFileError, match=f"got the column {next(iter(column))}, which is"):
+        read_features(tmp_path / "f.parquet")
+    # Where names have no pattern, a column that counts the rows is still none.
+    by_hand = table.rename(columns={"f0": "hue", "f1": "size", "f2": "weight"})
+    if "index" in column:
+        with pytest.raises(FeatureFileError, match="got the column index"):
+            open_features(by_hand)
+
+
+def test_features_from_memory_are_those_of_a_file(tmp_path, given):
+    table = pd.DataFrame(VALUES, columns=["f0", "f1", "f2"])
+    np.save(tmp_path / "f.npy", VALUES)
+    (tmp_path / "f.txt").write_text("\n".join(NAMES) + "\n")
+    write_vectors(tmp_path / "f.csv", NAMES, VALUES)
+    for form in (
+        tmp_path / "f.npy",
+        str(tmp_path / "f.csv"),
+        dict(zip(NAMES, VALUES, strict=True)),
+        table.assign(name=NAMES),
+        table.set_axis(NAMES),
+        pd.DataFrame({"image": NAMES, "vector": list(VALUES)}),
+        (NAMES, VALUES.astype(np.float64)),
+        given,
+    ):
+        opened = open_features(form)
+        assert list(opened.names) == NAMES
+        np.testing.assert_array_equal(opened.values, VALUES)
+    (tmp_path / "f.txt").unlink()
+    with pytest.raises(FeatureFileError, match=r"names of its rows in .*f.txt.*there is none"):
+        open_features(tmp_path / "f.npy")
+    with pytest.raises(FeatureFileError, match=r"vectors of one length, 3 numbers, d has 2"):
+        open_features(dict(zip(NAMES, [*VALUES[:3], VALUES[3, :2]], strict=True)))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (1e300, "numbers that float32 can hold, b.png has larger ones"),
+        (1e-60, "those of b.png are too small"),
+        (np.nan, "finite numbers, b.png has others"),
+    ],
+)
+def test_what_float32_cannot_hold_is_refused(tmp_path, value, message):
+    values = VALUES.astype(np.float64)
+    values[1] = value
+    with pytest.raises(FeatureFileError, match=message):
+        read_features(save(tmp_path / "f.npz", names=np.array(NAMES), features=values))
+    table = pd.DataFrame(values, columns=["f0", "f1", "f2"]).assign(name=NAMES)
+    table.to_csv(tmp_path / "f.csv", index=False)
+    with pytest.raises(FeatureFileError, match=message):
+        read_features(tmp_path / "f.csv")
 
 
 @pytest.fixture

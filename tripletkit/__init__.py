@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         WeakScoreWarning,
     )
     from tripletkit.evaluation.answers import Answers
+    from tripletkit.features.function_encoder import FunctionEncoder as Encoder
 
 # Public name -> the module below `tripletkit` that it is from.
 _HOMES = {
@@ -53,6 +54,7 @@ _HOMES = {
     "DataWarning": "errors",
     "DistributionShiftWarning": "errors",
     "Embeddings": "api.embeddings",
+    "Encoder": "features.function_encoder:FunctionEncoder",
     "FewTripletsWarning": "errors",
     "ImageSplit": "api.image_split",
     "LeakageWarning": "errors",
@@ -88,6 +90,7 @@ __all__ = [
     "DataWarning",
     "DistributionShiftWarning",
     "Embeddings",
+    "Encoder",
     "FewTripletsWarning",
     "ImageSplit",
     "LeakageWarning",
@@ -129,7 +132,8 @@ else:
 
             value = version("tripletkit")
         elif name in _HOMES:
-            value = getattr(import_module(f"tripletkit.{_HOMES[name]}"), name)
+            module, _, own_name = _HOMES[name].partition(":")
+            value = getattr(import_module(f"tripletkit.{module}"), own_name or name)
         else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         # Found without this function from now on.

@@ -11,6 +11,9 @@ from tripletkit.api.inputs import PathLike, given_weights
 from tripletkit.api.model import Model
 from tripletkit.features.backbones import AUTO
 from tripletkit.features.encoder import Encoder, open_encoder
+from tripletkit.features.feature_parts import BackboneLike, list_backbones
+from tripletkit.features.function_encoder import FunctionEncoder
+from tripletkit.features.given_features import FeaturesLike
 from tripletkit.model.model_folder import ModelFolder, load_model
 
 
@@ -18,7 +21,8 @@ def load(
     path: PathLike = defaults.MODEL_FOLDER,
     *,
     weights: PathLike | Mapping[str, PathLike] | None = None,
-    features: PathLike | None = None,
+    features: FeaturesLike | None = None,
+    backbone: FunctionEncoder | Sequence[FunctionEncoder] = (),
     cache: PathLike | None = None,
 ) -> Model:
     """Read a model folder that `train` or `Model.save` wrote.
@@ -27,8 +31,9 @@ def load(
         path: the folder. Defaults to `"tripletkit-model"`.
         weights: weights file of the backbone, or one for each name, where they are not where they
             were at training.
-        features: file of the features, where a model that was trained on such a file is to take
-            them from another one.
+        features: features made elsewhere, where a model that was trained on such is to take
+            them from others.
+        backbone: the function that it was trained on, or several; see `tripletkit.Encoder`.
         cache: folder of the feature store. Defaults to the user's.
     Returns:
         The `Model`.
@@ -36,12 +41,13 @@ def load(
         ModelFolderError: if it is missing, incomplete, edited or of another format.
     """
     folder = load_model(Path(path))
-    given = None if features is None else Path(features)
-    return make_model(folder, folder.open_encoder(given_weights(weights), given), cache)
+    functions = [backbone] if isinstance(backbone, FunctionEncoder) else list(backbone)
+    encoder = folder.open_encoder(given_weights(weights), features, functions)
+    return make_model(folder, encoder, cache)
 
 
 def pretrained(
-    backbone: str | Sequence[str] = AUTO,
+    backbone: BackboneLike | Sequence[BackboneLike] = AUTO,
     *,
     weights: PathLike | Mapping[str, PathLike] | None = None,
     views: Sequence[str] = (defaults.VIEWS,),
@@ -54,9 +60,9 @@ def pretrained(
     """Return a backbone as it is, without a trained head; embeddings are compared by cosine.
 
     Args:
-        backbone: a name that `tripletkit backbones` lists, the path of an encoder's ONNX file, or
-            several. Defaults to `"auto"`: resnet50 where its weights can be had, else
-            efficientnet-lite0.
+        backbone: a name that `tripletkit backbones` lists, the path of an encoder's ONNX file, a
+            function (`tripletkit.Encoder`), or several. Defaults to `"auto"`: resnet50 where its
+            weights can be had, else efficientnet-lite0.
         weights: weights file of the backbone, or one for each name. Defaults to its own ImageNet
             weights.
         views: of each image to average over: `"original"`, `"flip"`, `"five-crop"`, `"ten-crop"`.
@@ -74,9 +80,8 @@ def pretrained(
     Example:
         `tk.pretrained("resnet50").embed("images/")`
     """
-    names = [backbone] if isinstance(backbone, str) else list(backbone)
     encoder = open_encoder(
-        names,
+        list_backbones(backbone),
         weights=given_weights(weights),
         views=views,
         size_px=image_size,

@@ -24,6 +24,9 @@ from tripletkit.data.truth import TruthLike
 from tripletkit.data.votes import VotesAs, VotesLike
 from tripletkit.errors import ModelFolderError, SettingsError
 from tripletkit.features.backbones import AUTO
+from tripletkit.features.feature_parts import BackboneLike, list_backbones
+from tripletkit.features.function_encoder import FunctionEncoder
+from tripletkit.features.given_features import FeaturesLike, open_features
 from tripletkit.model.model_folder import ModelFolder, load_model
 from tripletkit.progress import Stages, no_stages
 from tripletkit.training.job import TrainingJob
@@ -49,14 +52,14 @@ def train(
     refit: bool = True,
     budget_s: float | None = None,
     learning_curve: bool = False,
-    backbone: str | Sequence[str] = AUTO,
+    backbone: BackboneLike | Sequence[BackboneLike] = AUTO,
     weights: PathLike | Mapping[str, PathLike] | None = None,
     views: Sequence[str] = (defaults.VIEWS,),
     image_size: int | None = None,
     depth: str = defaults.DEPTH,
     preprocess: str | None = None,
     backbone_output: str | None = None,
-    features: PathLike | None = None,
+    features: FeaturesLike | None = None,
     unseen_classes: float | None = None,
     test: TripletsLike | None = None,
     skip_bad: bool = False,
@@ -104,7 +107,8 @@ def train(
         image_size: side of the images that the backbone takes, pixels. Defaults to its usual.
         depth: where in the backbones features are taken: `"last"`, `"early"` or `"all"`.
         preprocess, backbone_output: of a backbone that is an ONNX file; see `tripletkit train`.
-        features: a file of features made elsewhere, instead of a backbone; `images` can then be
+        features: features made elsewhere, a file, a mapping, a table or names with an array,
+            instead of a backbone; `images` can then be
             left out.
         unseen_classes: share of the images to hold out as whole classes, to see how a model does
             on classes that training has not seen. Defaults to the recipe's own.
@@ -153,14 +157,14 @@ def train(
             refit=refit,
         ),
         settings=settings,
-        backbones=[backbone] if isinstance(backbone, str) else list(backbone),
+        backbones=list_backbones(backbone),
         weights=given_weights(weights),
         views=list(views),
         image_size=image_size,
         depth=depth,
         preprocess=preprocess,
         backbone_output=backbone_output,
-        features=None if features is None else Path(features),
+        features=None if features is None else open_features(features),
         unseen_classes=unseen_classes,
         test=None if test is None else open_judgements(test, names=names),
         skip_bad=skip_bad,
@@ -184,7 +188,9 @@ def train(
         stages=stages,
     )
     folder, scratch = _keep(result, output)
-    return make_model(folder, folder.open_encoder(None, job.features), cache, scratch)
+    functions = [each for each in job.backbones if isinstance(each, FunctionEncoder)]
+    encoder = folder.open_encoder(None, job.features, functions)
+    return make_model(folder, encoder, cache, scratch)
 
 
 def finetune(

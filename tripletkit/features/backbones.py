@@ -428,10 +428,12 @@ AUTO = "auto"
 FROM_FILE = "onnx"
 # And where they were made elsewhere.
 FROM_VECTORS = "given"
+# And where a Python function gave them.
+FROM_FUNCTION = "function"
 # Entry points by which other packages bring backbones.
 PLUGIN_GROUP = "tripletkit.backbones"
 
-RESERVED = (AUTO, FROM_FILE, FROM_VECTORS)
+RESERVED = (AUTO, FROM_FILE, FROM_VECTORS, FROM_FUNCTION)
 BACKBONES: Registry[Backbone] = Registry("backbone", BackboneError, reserved=RESERVED)
 register_backbone = BACKBONES.add
 

@@ -31,12 +31,14 @@ from tripletkit.features.backbones import FROM_VECTORS
 from tripletkit.features.exported_networks import load_network_function
 from tripletkit.features.extract import extract_features
 from tripletkit.features.feature_parts import (
+    BackboneLike,
     FeaturePart,
     GivenWeights,
     choose_parts,
     recorded_parts,
 )
-from tripletkit.features.given_features import GivenFeatures, read_features
+from tripletkit.features.function_encoder import FunctionEncoder
+from tripletkit.features.given_features import FeaturesLike, GivenFeatures, open_features
 from tripletkit.features.image_views import ORIGINAL, View, choose_views, get_view
 from tripletkit.features.store import FeatureSpace
 from tripletkit.features.stores import Store
@@ -322,7 +324,7 @@ class Encoder:
             )
         features = self.given.take(images.names)
         problems = {
-            index: f"{images.names[index]}: has no features in {self.given.path}"
+            index: f"{images.names[index]}: has no features in {self.given.source}"
             for index in np.flatnonzero(np.isnan(features[:, 0])).tolist()
             if index not in images.problems
         }
@@ -354,7 +356,7 @@ class Collection:
 
 
 def open_encoder(
-    backbones: Sequence[str] = (defaults.BACKBONE,),
+    backbones: Sequence[BackboneLike] = (defaults.BACKBONE,),
     *,
     weights: GivenWeights | None = None,
     views: Sequence[str] = (defaults.VIEWS,),
@@ -362,19 +364,19 @@ def open_encoder(
     depth: str = defaults.DEPTH,
     preprocess: str | None = None,
     backbone_output: str | None = None,
-    features: Path | None = None,
+    features: FeaturesLike | None = None,
 ) -> Encoder:
     """Return what the user named: backbones with their weights, or vectors made elsewhere.
 
     Args:
-        backbones: registered names or paths of ONNX files, each once, or `auto` alone, which
-            takes the best that can be had.
+        backbones: registered names, paths of ONNX files, functions, each once, or `auto` alone,
+            which takes the best that can be had.
         weights: files to use instead of a backbone's own weights.
         views: names of what the features are averaged over; see `VIEW_SETS`.
         size_px: side of the images that the backbones take. Defaults to each one's usual.
         depth: where in the backbones features are taken; a key of `DEPTHS`.
         preprocess, backbone_output: of ONNX files; see `open_network_file`.
-        features: a file of vectors, instead of all that; see `read_features`.
+        features: vectors made elsewhere, instead of all that; see `open_features`.
     Raises:
         BackboneError: if a name is unknown, has no such depth, or its weights can neither be
             found nor downloaded.
@@ -385,7 +387,7 @@ def open_encoder(
         FeatureFileError: if vectors cannot be read.
     """
     if features is not None:
-        given = read_features(features)
+        given = open_features(features)
         return Encoder(given=given, n_given=given.values.shape[1])
     chosen = choose_views(views)
     parts = choose_parts(
@@ -400,7 +402,8 @@ def open_recorded_encoder(
     *,
     weights: GivenWeights | None = None,
     own_weights: Path | None = None,
-    features: Path | None = None,
+    features: FeaturesLike | None = None,
+    functions: Sequence[FunctionEncoder] = (),
     head: EncoderHead | None = None,
 ) -> Encoder:
     """Return what a model was trained on, with its head.
@@ -411,8 +414,9 @@ def open_recorded_encoder(
         weights: where the user says that weights are now. Defaults to where they were at training,
             then to the backbone's own.
         own_weights: the weights file in the model folder, where the model trained them too.
-        features: file of the vectors of the images that are asked of, for a model that was
+        features: the vectors of the images that are asked of, for a model that was
             trained on such, or instead of computing them.
+        functions: for a model that was trained on such.
         head: what the model adds.
     Raises:
         BackboneError: if a backbone is not known, or weights are given for another.
@@ -420,11 +424,11 @@ def open_recorded_encoder(
         FeatureFileError: if vectors cannot be read, or have another width.
     """
     if features is not None or record.features.get("backbone") == FROM_VECTORS:
-        given = None if features is None else read_features(features)
+        given = None if features is None else open_features(features)
         if given is not None and given.values.shape[1] != record.n_features:
             raise FeatureFileError(
-                f"{given.path}: expected vectors of {record.n_features} numbers, as the model was "
-                f"trained on, got {given.values.shape[1]}."
+                f"{given.source}: expected vectors of {record.n_features} numbers, as the model "
+                f"was trained on, got {given.values.shape[1]}."
             )
         return Encoder(given=given, n_given=record.n_features, head=head)
     views, facts = (ORIGINAL,), [record.features]
@@ -432,7 +436,7 @@ def open_recorded_encoder(
         facts = record.features["parts"]
         views = tuple(get_view(name) for name in record.features["views"])
     files = record.weights_files if own_weights is None else [str(own_weights)]
-    return Encoder(recorded_parts(facts, files, place, weights or {}), views, head=head)
+    return Encoder(recorded_parts(facts, files, place, weights or {}, functions), views, head=head)
 
 
 def open_collection(

@@ -21,6 +21,7 @@ import numpy as np
 
 from tripletkit.errors import ExportError, NetworkFileError, StoreError
 from tripletkit.features.extract import FeatureFunction
+from tripletkit.features.function_encoder import FunctionBackbone
 from tripletkit.features.keras_start import start_keras
 from tripletkit.features.onnx_engine import make_onnx_function, open_session
 from tripletkit.features.onnx_files import OnnxFile, open_file_function
@@ -54,6 +55,8 @@ def load_network_function(parts: Sequence[FeaturePart], store_folder: Path) -> F
         BackboneError, WeightsError: if the weights cannot be had, or are others.
     """
     network = parts[0]
+    if isinstance(network.backbone, FunctionBackbone):
+        return network.backbone
     weights = network.find_weights()
     if isinstance(network.backbone, OnnxFile):
         return open_file_function(network.backbone, weights)

@@ -15,7 +15,19 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.errors import BackboneError, ViewError, WeightsError
-from tripletkit.features.backbones import AUTO, FROM_FILE, Backbone, Stage, get_backbone
+from tripletkit.features.backbones import (
+    AUTO,
+    FROM_FILE,
+    FROM_FUNCTION,
+    Backbone,
+    Stage,
+    get_backbone,
+)
+from tripletkit.features.function_encoder import (
+    FunctionEncoder,
+    open_function,
+    recorded_function,
+)
 from tripletkit.features.image_views import View
 from tripletkit.features.onnx_files import (
     OnnxFile,
@@ -33,6 +45,9 @@ BACKBONE_FILE = "backbone.weights.h5"
 
 # Name of a backbone -> the weights file that the user says is its; None stands for the only one.
 GivenWeights = Mapping[str | None, Path]
+
+# A registered name, the path of an ONNX file, or a function.
+BackboneLike = str | Path | FunctionEncoder
 
 
 @dataclass(frozen=True)
@@ -85,7 +100,7 @@ class FeaturePart:
 
 
 def choose_parts(
-    names: Sequence[str],
+    chosen: Sequence[BackboneLike],
     weights: GivenWeights,
     views: Sequence[View],
     size_px: int | None,
@@ -94,24 +109,56 @@ def choose_parts(
     backbone_output: str | None,
 ) -> tuple[FeaturePart, ...]:
     """Return the named backbones with their weights; see `open_encoder`."""
-    check_backbone_names(names)
+    check_backbone_names(chosen)
+    names = [name_of(backbone) for backbone in chosen]
     if (preprocess or backbone_output) and not any(map(is_network_file, names)):
         raise BackboneError(
             "`preprocess` and `backbone_output` are for encoders from ONNX files; registered "
             "backbones have their own."
         )
     parts: list[FeaturePart] = []
-    for name, file in zip(names, assign_weights(names, weights), strict=True):
+    for backbone, name, file in zip(chosen, names, assign_weights(chosen, weights), strict=True):
+        if isinstance(backbone, FunctionEncoder):
+            parts.append(_take_function(backbone, size_px, depth))
+            continue
         if is_network_file(name):
             file = Path(name)
             encoder = open_network_file(file, preprocess, backbone_output)
-            chosen = WeightsFile(encoder.resized(size_px), file, network_sha256(file))
+            found = WeightsFile(encoder.resized(size_px), file, network_sha256(file))
             _check_views(encoder, views)
         else:
-            chosen = choose_backbone(name, file, size_px)
-        stages = stages_at(chosen.backbone, depth)
-        parts += [FeaturePart.of_file(chosen, file, stage) for stage in stages]
+            found = choose_backbone(name, file, size_px)
+        stages = stages_at(found.backbone, depth)
+        parts += [FeaturePart.of_file(found, file, stage) for stage in stages]
     return tuple(parts)
+
+
+def _take_function(encoder: FunctionEncoder, size_px: int | None, depth: str) -> FeaturePart:
+    backbone = open_function(encoder).resized(size_px)
+    stages_at(backbone, depth)
+    reason = (
+        f"{encoder.name}: a function, which is not kept with a model; give it again to encode "
+        "images that are new"
+    )
+    find = partial(_refuse_weights, encoder.name)
+    return FeaturePart(backbone, backbone.facts(), find, reason=reason)
+
+
+def _refuse_weights(name: str) -> Path:
+    raise BackboneError(
+        f"{name}: a function runs as it is, it can neither be trained further nor written."
+    )
+
+
+def name_of(backbone: BackboneLike) -> str:
+    """Return what an encoder is called."""
+    return backbone.name if isinstance(backbone, FunctionEncoder) else str(backbone)
+
+
+def list_backbones(backbone: BackboneLike | Sequence[BackboneLike]) -> list[BackboneLike]:
+    """Return one encoder, or several, as a list."""
+    is_one = isinstance(backbone, (str, Path, FunctionEncoder))
+    return [backbone] if is_one else list(backbone)
 
 
 def recorded_parts(
@@ -119,6 +166,7 @@ def recorded_parts(
     files: Sequence[str | None],
     place: Path,
     given: GivenWeights,
+    functions: Sequence[FunctionEncoder] = (),
 ) -> tuple[FeaturePart, ...]:
     """Return the parts that a model was trained with, from its record.
 
@@ -127,18 +175,22 @@ def recorded_parts(
         files: the weights file of each that was named at training, or None.
         place: the model folder, for messages.
         given: where the user says that weights are now.
+        functions: that the user gives, for parts that are such.
     Raises:
         BackboneError: if a backbone is not known, or `given` names one that the model has not.
     """
     backbones = [
-        _find_recorded_backbone(of_part, file) for of_part, file in zip(facts, files, strict=True)
+        recorded_function(dict(of_part), list(functions))
+        if of_part["backbone"] == FROM_FUNCTION
+        else _find_recorded_backbone(of_part, file)
+        for of_part, file in zip(facts, files, strict=True)
     ]
     given_files = assign_weights([backbone.name for backbone in backbones], given)
     parts = []
     for backbone, of_part, file, now in zip(backbones, facts, files, given_files, strict=True):
         then = None if file is None else Path(file)
         find = partial(
-            _find_recorded_weights, backbone, of_part["weights_sha256"], place, then, now
+            _find_recorded_weights, backbone, of_part.get("weights_sha256"), place, then, now
         )
         of_network = {key: fact for key, fact in of_part.items() if key != "stage"}
         stage = _find_recorded_stage(backbone, of_part)
@@ -165,14 +217,17 @@ def pixel_inputs(
     return {(side, resample): f"pixels_{side}px_{resample}" for side, resample in forms}
 
 
-def check_backbone_names(names: Sequence[str]) -> None:
+def check_backbone_names(chosen: Sequence[BackboneLike]) -> None:
     """Refuse names of backbones that cannot stand side by side.
 
     Raises:
         BackboneError: if one is unknown, twice there, or `auto` beside another.
     """
-    for name in names:
-        if is_network_file(name):
+    names = [name_of(backbone) for backbone in chosen]
+    for backbone, name in zip(chosen, names, strict=True):
+        if isinstance(backbone, FunctionEncoder):
+            pass
+        elif is_network_file(name):
             if not Path(name).is_file():
                 raise BackboneError(f"{name}: expected an ONNX file, there is none.")
         elif name != AUTO:
@@ -183,12 +238,13 @@ def check_backbone_names(names: Sequence[str]) -> None:
             raise BackboneError(f'"{name}" is there twice; each backbone counts once.')
 
 
-def assign_weights(names: Sequence[str], given: GivenWeights) -> list[Path | None]:
+def assign_weights(chosen: Sequence[BackboneLike], given: GivenWeights) -> list[Path | None]:
     """Return the given weights file of each backbone, None where there is none.
 
     Raises:
         BackboneError: if a file is for none of them, or it is not said for which.
     """
+    names = [name_of(backbone) for backbone in chosen]
     if given and AUTO in names:
         raise BackboneError(
             "`weights` needs `backbone`, the network that they are for, not `backbone=auto`."
@@ -271,7 +327,7 @@ def _find_recorded_stage(backbone: Backbone, facts: Mapping[str, Any]) -> Stage 
 
 
 def _find_recorded_weights(
-    backbone: Backbone, sha256: str, place: Path, then: Path | None, now: Path | None
+    backbone: Backbone, sha256: str | None, place: Path, then: Path | None, now: Path | None
 ) -> Path:
     """Return the weights file of a backbone that a model was trained with.
 
@@ -284,6 +340,8 @@ def _find_recorded_weights(
         BackboneError: if it cannot be had.
         WeightsError: if what is there now has other weights.
     """
+    if sha256 is None:
+        return _refuse_weights(backbone.name)
     if now is None and then is not None and not then.is_file():
         raise BackboneError(
             f"{place}: was trained with the weights file {then}, which is gone. "

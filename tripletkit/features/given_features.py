@@ -1,44 +1,58 @@
-"""Features that were made elsewhere, of anything: a file of names and vectors."""
+"""Features that were made elsewhere, of anything: names and vectors, from files or from memory."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import ModuleType
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from tripletkit.data.images import Images, open_images
+from tripletkit.data.names import unguard_formula
 from tripletkit.errors import FeatureFileError, MissingExtraError
 from tripletkit.features.weights_files import file_sha256
 
 # What the array of an `.npz` file is called, the first that is there.
 _ARRAYS = ("features", "vectors", "embeddings")
 _LIST_COLUMNS = (*_ARRAYS, "vector", "embedding")
+_NAME_COLUMNS = ("name", "image", "path", "file", "filename", "file_name", "image_name")
+# What pandas calls an index that it writes as a column.
+_INDEX_COLUMN = re.compile(r"__index_level_\d+__|Unnamed: 0|")
+IN_MEMORY = "the features"
+_log = logging.getLogger("tripletkit")
 
 
 @dataclass(frozen=True)
 class GivenFeatures:
-    """Named vectors from a file.
+    """Named vectors.
 
     Attributes:
         names: distinct.
         values: `(n_names, n_features)` float32, finite.
-        path: the file.
-        sha256: of the file, hexadecimal.
+        source: the file, or what to call them in messages.
+        sha256: of the file, or of names and numbers from memory; hexadecimal.
+        notes: how they were read, where that is not plain.
     """
 
     names: Sequence[str]
     values: np.ndarray
-    path: Path
+    source: str
     sha256: str
+    notes: tuple[str, ...] = ()
 
     @property
     def images(self) -> Images:
         """The names, which need no files."""
-        return open_images(None, self.names, [str(self.path)] * len(self.names))
+        return open_images(None, self.names, [self.source] * len(self.names))
 
     def find_rows(self, names: Sequence[str]) -> np.ndarray:
         """Return the row of each name, -1 where there is none.
@@ -61,7 +75,7 @@ class GivenFeatures:
                 found = [row_of[_stem(name)]]
             if len(found) > 1:
                 raise FeatureFileError(
-                    f"{self.path}: {name} could be {self.names[found[0]]} or "
+                    f"{self.source}: {name} could be {self.names[found[0]]} or "
                     f"{self.names[found[1]]}. Write names with their extensions."
                 )
             if found:
@@ -78,34 +92,102 @@ class GivenFeatures:
         return np.where(rows[:, None] >= 0, self.values[rows], np.float32(np.nan))
 
 
-def read_features(path: Path) -> GivenFeatures:
-    """Read named vectors.
+FeaturesLike = (
+    Path
+    | str
+    | GivenFeatures
+    | Mapping[str, Sequence[float]]
+    | pd.DataFrame
+    | tuple[Sequence[str], np.ndarray]
+)
 
-    - `.npz`: the array `names` (text), and `features` (or `vectors`, `embeddings`), floats of
-      `(n_names, n_features)`; as `embed` writes it.
-    - `.parquet`: the column `name`, and either one column of lists (`vector`, `features`, ...) or
-      all other columns numbers.
+
+def open_features(given: FeaturesLike) -> GivenFeatures:
+    """Return named vectors, whatever they are given as, and say how they were read.
+
+    - A path: `.npz` with the arrays `names` (text) and `features` (or `vectors`, `embeddings`), as
+      `embed` writes it; `.parquet` or `.csv` (`.tsv`) with the column `name` and either one column
+      of lists (`vector`, `features`, ...) or columns of numbers; `.npy` with a text file of the
+      same name that ends in `.txt` beside it, a name a line.
+    - A mapping of names to vectors, a table as above (names may be its index), or a pair of names
+      and an array `(n_names, n_features)`.
 
     Raises:
         FeatureFileError: saying what was expected and what is there.
         MissingExtraError: if it is a Parquet file and pyarrow is not installed.
     """
-    readers = {".npz": _read_npz, ".parquet": _read_parquet}
-    if path.suffix.lower() not in readers:
+    if isinstance(given, GivenFeatures):
+        return given
+    if isinstance(given, (str, Path)):
+        found = read_features(Path(given))
+    else:
+        if isinstance(given, pd.DataFrame):
+            names, values, notes = _take_table(IN_MEMORY, given, set())
+        elif isinstance(given, Mapping):
+            rows = [np.asarray(row) for row in given.values()]
+            names, values, notes = list(given), _stack(IN_MEMORY, list(given), rows), ()
+        else:
+            found_names, array = given
+            names, values, notes = list(found_names), np.asarray(array), ()
+        values = _checked(IN_MEMORY, names, values)
+        text = json.dumps(names, ensure_ascii=False).encode("utf-8", "surrogateescape")
+        sha256 = hashlib.sha256(text + values.tobytes()).hexdigest()
+        found = GivenFeatures(names, values, IN_MEMORY, sha256, notes)
+    for note in found.notes:
+        _log.info("%s: %s", found.source, note)
+    return found
+
+
+def read_features(path: Path) -> GivenFeatures:
+    """Read named vectors from a file; see `open_features`."""
+    suffix = path.suffix.lower()
+    if suffix not in _READERS:
         raise FeatureFileError(
-            f"{path}: expected a file of features, {' or '.join(readers)}, got "
-            f"{path.suffix or 'no suffix'!r}"
+            f"{path}: expected a file of features, {', '.join(_READERS)}, got "
+            f"{suffix or 'no suffix'!r}"
         )
     try:
-        names, values = readers[path.suffix.lower()](path)
+        names, values, notes = _READERS[suffix](path)
     except (FeatureFileError, MissingExtraError):
         raise
-    # NumPy, zipfile and pyarrow raise many kinds for broken files.
+    # NumPy, zipfile, pandas and pyarrow raise many kinds for broken files.
     except Exception as error:
-        raise FeatureFileError(f"{path}: cannot be read: {error}") from error
-    _check(path, names, values)
-    values = np.ascontiguousarray(values, dtype=np.float32)
-    return GivenFeatures(names, values, path, file_sha256(path))
+        reason = " ".join(str(error).split())
+        raise FeatureFileError(f"{path}: cannot be read: {reason}") from error
+    values = _checked(str(path), names, values)
+    return GivenFeatures(names, values, str(path), file_sha256(path), notes)
+
+
+def cast_features(values: np.ndarray, dtype: Any, names: Sequence[str], source: str) -> np.ndarray:
+    """Return features in a smaller type, refusing what that type cannot hold.
+
+    Args:
+        values: `(n_names, n_features)` numbers.
+        dtype: of floats.
+        names: of the rows, for messages.
+        source: what to call them in messages.
+    Raises:
+        FeatureFileError: if a number is not finite, too large, or too small beside the others of
+            its row.
+    """
+    kind = np.dtype(dtype)
+    with np.errstate(over="ignore", under="ignore"):
+        cast = np.ascontiguousarray(values, dtype=kind)
+    is_given = np.isfinite(values).all(axis=1)
+    is_kept = np.isfinite(cast).all(axis=1)
+    largest = np.abs(values).max(axis=1, initial=0)
+    lost = np.abs(cast.astype(np.float64) - values).max(axis=1, initial=0)
+    is_near = lost <= max(1e-4, 4 * float(np.finfo(kind).eps)) * largest
+    for is_good, what in (
+        (is_given, "finite numbers, {name} has others"),
+        (is_kept, f"numbers that {kind} can hold, {{name}} has larger ones"),
+        (is_near, f"numbers that {kind} can hold, those of {{name}} are too small and would be "
+                  "rounded. Multiply all features by one number"),
+    ):  # fmt: skip
+        if not is_good.all():
+            name = names[int(np.argmin(is_good))]
+            raise FeatureFileError(f"{source}: expected {what.format(name=name)}")
+    return cast
 
 
 def import_pyarrow() -> tuple[ModuleType, ModuleType]:
@@ -125,23 +207,27 @@ def import_pyarrow() -> tuple[ModuleType, ModuleType]:
     return pyarrow, pyarrow.parquet
 
 
-def _check(path: Path, names: list[str], values: np.ndarray) -> None:
+def _checked(source: str, names: list[str], values: np.ndarray) -> np.ndarray:
+    """Return vectors as float32."""
     if values.ndim != 2 or values.dtype.kind not in "fiu" or len(values) != len(names):
         raise FeatureFileError(
-            f"{path}: expected numbers of shape ({len(names)}, n_features), one row for each name, "
-            f"got {values.dtype} of shape {values.shape}"
+            f"{source}: expected numbers of shape ({len(names)}, n_features), one row for each "
+            f"name, got {values.dtype} of shape {values.shape}"
         )
     if not values.size:
-        raise FeatureFileError(f"{path}: expected features, got none")
+        raise FeatureFileError(f"{source}: expected features, got none")
+    if strange := next((name for name in names if not isinstance(name, str) or not name), None):
+        raise FeatureFileError(f"{source}: expected names as text, got {strange!r}")
     if len(set(names)) != len(names):
         twice = next(name for name, count in Counter(names).items() if count > 1)
-        raise FeatureFileError(f'{path}: expected distinct names, got "{twice}" twice')
-    if not (is_finite := np.isfinite(values).all(axis=1)).all():
-        name = names[int(np.argmin(is_finite))]
-        raise FeatureFileError(f"{path}: expected finite numbers, {name} has others")
+        raise FeatureFileError(f'{source}: expected distinct names, got "{twice}" twice')
+    return cast_features(values, np.float32, names, source)
 
 
-def _read_npz(path: Path) -> tuple[list[str], np.ndarray]:
+_Read = tuple[list[str], np.ndarray, tuple[str, ...]]
+
+
+def _read_npz(path: Path) -> _Read:
     with np.load(path, allow_pickle=False) as arrays:
         found = [name for name in _ARRAYS if name in arrays]
         if "names" not in arrays or not found:
@@ -149,41 +235,176 @@ def _read_npz(path: Path) -> tuple[list[str], np.ndarray]:
                 f"{path}: expected the arrays names and features, got {', '.join(arrays)}"
             )
         names = arrays["names"]
-        if names.ndim != 1 or names.dtype.kind != "U":
+        if names.ndim != 1 or names.dtype.kind not in "US":
             raise FeatureFileError(
                 f"{path}: expected names as text of one dimension, got {names.dtype} of shape "
                 f"{names.shape}"
             )
-        return names.tolist(), arrays[found[0]]
+        if names.dtype.kind == "S":
+            names = np.char.decode(names, "utf-8")
+        return names.tolist(), arrays[found[0]], ()
 
 
-def _read_parquet(path: Path) -> tuple[list[str], np.ndarray]:
-    pa, pq = import_pyarrow()
-    table = pq.read_table(path)
-    if "name" not in table.column_names:
+def _read_npy(path: Path) -> _Read:
+    beside = path.with_suffix(".txt")
+    if not beside.is_file():
         raise FeatureFileError(
-            f"{path}: expected a column name, got {', '.join(table.column_names)}"
+            f"{path}: expected the names of its rows in {beside}, a name a line, there is none"
         )
-    names = [str(name) for name in table["name"].to_pylist()]
-    others = [name for name in table.column_names if name != "name"]
-    is_list = {
-        name: pa.types.is_list(table[name].type)
-        or pa.types.is_large_list(table[name].type)
-        or pa.types.is_fixed_size_list(table[name].type)
-        for name in others
-    }
-    lists = [name for name in others if is_list[name]]
+    names = beside.read_text(encoding="utf-8-sig").splitlines()
+    return names, np.load(path, allow_pickle=False), (f"the names are those of {beside.name}.",)
+
+
+def _read_csv(path: Path) -> _Read:
+    with path.open(encoding="utf-8-sig") as file:
+        heading = file.readline()
+    separator = max("\t;,", key=heading.count)
+    table = pd.read_csv(path, sep=separator, encoding="utf-8-sig", dtype_backend="numpy_nullable")
+    for column in table:
+        if str(column).lower() in _NAME_COLUMNS:
+            text = pd.read_csv(
+                path, sep=separator, encoding="utf-8-sig", usecols=[column], dtype=str,
+                keep_default_na=False,
+            )[column]  # fmt: skip
+            table[column] = text.map(unguard_formula)
+    return _take_table(str(path), table, set())
+
+
+def _read_parquet(path: Path) -> _Read:
+    _, pq = import_pyarrow()
+    table = pq.read_table(path)
+    about = json.loads((table.schema.metadata or {}).get(b"pandas", b"{}"))
+    indices = {name for name in about.get("index_columns", []) if isinstance(name, str)}
+    return _take_table(str(path), table.to_pandas(ignore_metadata=True), indices)
+
+
+def _take_table(source: str, table: pd.DataFrame, indices: set[str]) -> _Read:
+    """Return names and vectors of a table; what is left out of it is in the notes.
+
+    Args:
+        indices: columns that were an index.
+    """
+    table = table.rename(columns=str)
+    columns = [str(column) for column in table]
+    named = [column for column in columns if column.lower() in _NAME_COLUMNS]
+    if not named:
+        named = [column for column in columns if column in indices and _is_text(table[column])]
+    if len(named) == 1:
+        names = [str(name) if isinstance(name, int) else name for name in table[named[0]]]
+    elif not named and _is_text(table.index):
+        names = table.index.tolist()
+    else:
+        raise FeatureFileError(f"{source}: expected a column name, got {', '.join(columns)}")
+    others = table.drop(columns=named)
+    lists = [column for column in others if _has_lists(others[column])]
     if len(lists) > 1:
-        lists = [name for name in _LIST_COLUMNS if name in lists][:1]
+        known = [column for column in _LIST_COLUMNS if column in lists]
+        if not known:
+            raise FeatureFileError(
+                f"{source}: expected one column of lists, got {', '.join(lists)}. Call that of the "
+                "features vector."
+            )
+        lists = known[:1]
     if lists:
-        rows = table[lists[0]].to_pylist()
-        if len({len(row) if row is not None else -1 for row in rows}) != 1:
-            raise FeatureFileError(f"{path}: expected lists of one length in {lists[0]}")
-        return names, np.array(rows)
-    return names, np.column_stack([table[name].to_numpy() for name in others])
+        rows = [None if row is None else np.asarray(row) for row in others[lists[0]]]
+        others = others.drop(columns=lists)
+        note = _describe_columns(lists, list(others)) if len(others.columns) else None
+        return names, _stack(source, names, rows), (note,) if note else ()
+    taken, left_out = _choose_columns(source, others, indices)
+    values = others[taken].to_numpy(dtype=_common_type(others[taken]), na_value=np.nan)
+    return names, values, (_describe_columns(taken, left_out),)
+
+
+def _choose_columns(
+    source: str, table: pd.DataFrame, indices: set[str]
+) -> tuple[list[str], list[str]]:
+    """Return which columns are features, and which are left out.
+
+    Raises:
+        FeatureFileError: if it is not clear of one.
+    """
+    is_number = {
+        column: pd.api.types.is_numeric_dtype(table[column])
+        and not pd.api.types.is_bool_dtype(table[column])
+        for column in table
+    }
+    left_out = [
+        column
+        for column in table
+        if column in indices or _INDEX_COLUMN.fullmatch(column) or not is_number[column]
+    ]
+    taken = [column for column in table if column not in left_out]
+    if not taken:
+        raise FeatureFileError(
+            f"{source}: expected columns of numbers, got {', '.join(table.columns) or 'none'}"
+        )
+    stems = Counter(re.sub(r"\d+$", "", column) for column in taken if column[-1:].isdigit())
+    stem, count = stems.most_common(1)[0] if stems else ("", 0)
+    is_numbered = count >= 2 and 2 * count > len(taken)
+    strange = [
+        column
+        for column in taken
+        if (is_numbered and not re.fullmatch(re.escape(stem) + r"\d+", column))
+        or (len(taken) > 1 and _numbers_rows(table[column]))
+    ]
+    if strange:
+        raise FeatureFileError(
+            f"{source}: expected features alone beside the names, got the column {strange[0]}, "
+            "which is of another kind than the others. Leave it out, or name all columns of "
+            "features alike."
+        )
+    return taken, left_out
+
+
+def _numbers_rows(column: pd.Series) -> bool:
+    """Return whether a column counts the rows, in whatever order."""
+    if not pd.api.types.is_integer_dtype(column) or len(column) < 3 or column.isna().any():
+        return False
+    values = np.sort(column.to_numpy(dtype=np.int64))
+    return bool((np.diff(values) == 1).all() and values[0] in (0, 1))
+
+
+def _describe_columns(taken: Sequence[str], left_out: Sequence[str]) -> str:
+    shown = ", ".join(taken if len(taken) <= 3 else [taken[0], "...", taken[-1]])
+    note = f"features are of {len(taken):,} columns ({shown})"
+    return f"{note}; left out: {', '.join(left_out)}." if left_out else f"{note}."
+
+
+def _common_type(table: pd.DataFrame) -> Any:
+    is_single = all(str(dtype).lower() in ("float32", "float16") for dtype in table.dtypes)
+    return np.float32 if is_single else np.float64
+
+
+def _has_lists(column: pd.Series) -> bool:
+    first = next((value for value in column if value is not None), None)
+    return isinstance(first, (list, tuple, np.ndarray))
+
+
+def _is_text(values: pd.Series | pd.Index) -> bool:
+    return len(values) > 0 and all(isinstance(value, str) for value in values)
+
+
+def _stack(source: str, names: list[str], rows: Sequence[np.ndarray | None]) -> np.ndarray:
+    lengths = [-1 if row is None or row.ndim != 1 else len(row) for row in rows]
+    for name, length in zip(names, lengths, strict=True):
+        if length != lengths[0] or length < 0:
+            raise FeatureFileError(
+                f"{source}: expected vectors of one length, {lengths[0]} numbers, {name} has "
+                f"{length if length >= 0 else 'none'}"
+            )
+    return np.stack([row for row in rows if row is not None]) if rows else np.empty((0, 0))
 
 
 def _stem(name: str) -> str:
     """Return a name without its extension."""
     suffix = PurePosixPath(name).suffix
     return name.removesuffix(suffix) if suffix else name
+
+
+_READERS = {
+    ".npz": _read_npz,
+    ".npy": _read_npy,
+    ".parquet": _read_parquet,
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+}

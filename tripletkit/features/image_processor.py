@@ -22,10 +22,10 @@ CONFIG_FILES = (CONFIG_FILE, "processor_config.json", "open_clip_config.json", "
 EXAMPLE = "size=224,resample=bicubic,mean=0.485:0.456:0.406,std=0.229:0.224:0.225,crop=224"
 
 # Pillow's numbers for its filters.
-_FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 # Images of this side or more are resized by ConvNeXt's processor whatever their shape.
 _CROPPED_BELOW_PX = 384
-_MAX_SIDE_PX = 8192
+MAX_SIDE_PX = 8192
 _KEYS = ("size", "resample", "mean", "std", "crop", "scale", "layout", "channels")
 _LAYOUTS = ("nchw", "nhwc")
 _CHANNELS = ("rgb", "bgr", "gray")
@@ -130,7 +130,7 @@ def parse_processor(text: str, *, scales: bool = True) -> ImageProcessor:
     _check_keys(given, scales)
     size_px = _whole("size", given["size"])
     crop_px = _whole("crop", given["crop"]) if "crop" in given else None
-    resample = _choose("resample", given["resample"], _FILTERS.values())
+    resample = _choose("resample", given["resample"], FILTERS.values())
     layout = _choose("layout", given["layout"], _LAYOUTS) if "layout" in given else None
     channels = _choose("channels", given.get("channels", "rgb"), _CHANNELS)
     n_channels = 1 if channels == "gray" else 3
@@ -228,7 +228,7 @@ def _of_transformers(config: Mapping[str, Any]) -> ImageProcessor:
     if how.get("do_pad"):
         raise PreprocessingError("expected images without padding, got do_pad true")
     input_size_px, resized = _find_sizes(how, whose)
-    resample = _FILTERS.get(how["resample"])
+    resample = FILTERS.get(how["resample"])
     if resample is None:
         raise PreprocessingError(f'expected a known "resample", got {how["resample"]!r}')
     scale = 255.0 * how["rescale_factor"] if how["do_rescale"] else 255.0
@@ -354,9 +354,9 @@ def _of_timm(how: Mapping[str, Any]) -> ImageProcessor:
 
 
 def _check_filter(resample: str) -> None:
-    if resample not in _FILTERS.values():
+    if resample not in FILTERS.values():
         raise PreprocessingError(
-            f'expected "interpolation" among {", ".join(_FILTERS.values())}, got {resample!r}'
+            f'expected "interpolation" among {", ".join(FILTERS.values())}, got {resample!r}'
         )
 
 
@@ -377,9 +377,9 @@ def _make(
         )
     if not all(value > 0 for value in (input_size_px, scale, *deviation)):
         raise PreprocessingError("expected sizes, scale and deviations above 0")
-    if max(input_size_px, before_px or 0) > _MAX_SIDE_PX:
+    if max(input_size_px, before_px or 0) > MAX_SIDE_PX:
         raise PreprocessingError(
-            f"expected images of at most {_MAX_SIDE_PX} pixels, got "
+            f"expected images of at most {MAX_SIDE_PX} pixels, got "
             f"{max(input_size_px, before_px or 0)}"
         )
     is_cut = before_px is not None and resized != _Resized(square_px=input_size_px)
@@ -413,9 +413,9 @@ def _choose(key: str, text: str, choices: Any) -> str:
 
 
 def _whole(key: str, text: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= _MAX_SIDE_PX:
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= MAX_SIDE_PX:
         raise PreprocessingError(
-            f'preprocessing: expected 1 to {_MAX_SIDE_PX} pixels as {key}, got "{text}"'
+            f'preprocessing: expected 1 to {MAX_SIDE_PX} pixels as {key}, got "{text}"'
         )
     return int(text)
 

@@ -69,8 +69,8 @@ def build_backbone(backbone: Backbone, weights: Path | None) -> keras.Model:
     """
     if not backbone.build:
         raise BackboneError(
-            f"{backbone.name}: an encoder from an ONNX file runs as it is; Keras can neither train "
-            "it further nor write it."
+            f"{backbone.name}: an encoder from an ONNX file, or a function, runs as it is; Keras "
+            "can neither train it further nor write it."
         )
     build = load_object(backbone.build)
     if weights is None or (trained := trained_backbone(weights)) is None:

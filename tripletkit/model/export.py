@@ -105,10 +105,11 @@ def _why_no_encoder(encoder: Encoder) -> str:
     if encoder.is_given:
         return "the model was trained on given features."
     for part in encoder.parts:
-        if isinstance(part.backbone, OnnxFile):
+        if not part.backbone.build:
+            what = "ONNX file" if isinstance(part.backbone, OnnxFile) else "function"
             return (
-                f"features come from the ONNX file {part.backbone.name}, which runs in front of "
-                "the head."
+                f"features come from the {what} {part.backbone.name}, which runs in front of the "
+                "head."
             )
     return ""
 

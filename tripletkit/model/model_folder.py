@@ -9,6 +9,7 @@ the backbone's numbers where these were trained too. Nothing in it runs code whe
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ from tripletkit.data.unfinished import remove_unfinished, unfinished_folder
 from tripletkit.errors import ModelFolderError, OutputError
 from tripletkit.features.encoder import Encoder, EncoderHead, EncoderRecord, open_recorded_encoder
 from tripletkit.features.feature_parts import BACKBONE_FILE, GivenWeights
+from tripletkit.features.function_encoder import FunctionEncoder
+from tripletkit.features.given_features import FeaturesLike
 from tripletkit.features.weights_files import file_sha256
 from tripletkit.model.distribution_shift import ShiftDetector
 from tripletkit.model.embedding import embed
@@ -126,7 +129,10 @@ class ModelFolder:
         return embed(self.open_head(), features)
 
     def open_encoder(
-        self, weights: GivenWeights | None = None, features: Path | None = None
+        self,
+        weights: GivenWeights | None = None,
+        features: FeaturesLike | None = None,
+        functions: Sequence[FunctionEncoder] = (),
     ) -> Encoder:
         """Return the encoder that the model is: what it was trained on, with its head.
 
@@ -134,8 +140,9 @@ class ModelFolder:
             weights: where the user says that weights are. Defaults to the model folder where
                 the backbone was trained too, else to where they were at training, then to the
                 backbone's own.
-            features: file of the features of the images that are asked of, for a model that was
+            features: the features of the images that are asked of, for a model that was
                 trained on given features, or instead of computing them.
+            functions: for a model that was trained on such; see `FunctionEncoder`.
         Raises:
             BackboneError: if a backbone is not known, or weights are given for another.
             FeatureFileError: if the file cannot be read, or has vectors of another width.
@@ -147,6 +154,7 @@ class ModelFolder:
             weights=weights,
             own_weights=self.path / BACKBONE_FILE if self.has_own_backbone else None,
             features=features,
+            functions=functions,
             head=self.head,
         )
 

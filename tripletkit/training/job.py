@@ -14,7 +14,13 @@ from tripletkit.data.judgements import Judgements
 from tripletkit.errors import SettingsError
 from tripletkit.features.backbones import AUTO, BACKBONES, get_backbone
 from tripletkit.features.encoder import Encoder, open_encoder
-from tripletkit.features.feature_parts import GivenWeights, assign_weights, check_backbone_names
+from tripletkit.features.feature_parts import (
+    BackboneLike,
+    GivenWeights,
+    assign_weights,
+    check_backbone_names,
+)
+from tripletkit.features.given_features import FeaturesLike
 from tripletkit.features.image_views import choose_views
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import (
@@ -40,7 +46,7 @@ class TrainingJob:
         image_size: side of the images for the backbones, pixels; None for each one's usual.
         depth: where in the backbones features are taken; a key of `DEPTHS`.
         preprocess, backbone_output: of encoders from ONNX files; see `open_encoder`.
-        features: a file of features made elsewhere, instead of backbones; see `read_features`.
+        features: features made elsewhere, instead of backbones; see `open_features`.
         unseen_classes: the share of the images to hold out as whole classes in a training of its
             own; None for the recipe's default.
         test: questions to be answered later, to tell how new their images are.
@@ -53,14 +59,14 @@ class TrainingJob:
 
     sources: TrainingSources
     settings: Mapping[str, Any] = field(default_factory=dict)
-    backbones: Sequence[str] = (AUTO,)
+    backbones: Sequence[BackboneLike] = (AUTO,)
     weights: GivenWeights = field(default_factory=dict)
     views: Sequence[str] = (defaults.VIEWS,)
     image_size: int | None = None
     depth: str = defaults.DEPTH
     preprocess: str | None = None
     backbone_output: str | None = None
-    features: Path | None = None
+    features: FeaturesLike | None = None
     unseen_classes: float | None = None
     test: Judgements | None = None
     skip_bad: bool = False

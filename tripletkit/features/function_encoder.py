@@ -1,0 +1,179 @@
+"""Encoders that are Python functions: a network of another library, or a service elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from tripletkit.data.decoding import PIXELS_VERSION
+from tripletkit.errors import BackboneError, NetworkFileError
+from tripletkit.features.backbones import BACKBONES, FROM_FUNCTION, Backbone, Preprocessing
+from tripletkit.features.encoder_trial import try_encoder
+from tripletkit.features.image_processor import FILTERS, MAX_SIDE_PX
+
+
+@dataclass(frozen=True)
+class FunctionEncoder:
+    """A Python function that turns images into vectors, to be named wherever a backbone is.
+
+    It is tried on two different images before its first vector is kept. Vectors are kept on disk
+    under its name and version; the function itself is kept with no model.
+
+    Args:
+        function: `(n, size, size, 3)` uint8, RGB -> `(n, n_features)` numbers: an array, or what
+            NumPy can make one of, such as a tensor of PyTorch. It is called with batches of one
+            size, the last of which is filled up with black images.
+        name: what it is called.
+        version: text that is another whenever its numbers may be others.
+        size: side of the images, pixels. Defaults to 224.
+        resample: the Pillow filter that resizes images to this square, whatever their shape.
+    Raises:
+        BackboneError: if one of these cannot be used.
+    Example:
+        `tk.train("train.txt", "images/", backbone=tk.Encoder(embed, name="mine", version="1"))`
+    """
+
+    function: Callable[[np.ndarray], Any]
+    _: KW_ONLY
+    name: str
+    version: str
+    size: int = 224
+    resample: str = "bicubic"
+
+    def __post_init__(self) -> None:
+        for field_name in ("name", "version"):
+            value = getattr(self, field_name)
+            if not isinstance(value, str) or not value.strip():
+                raise BackboneError(f"`{field_name}`: expected a text, got {value!r}.")
+        if self.name in BACKBONES or self.name.lower().endswith(".onnx"):
+            raise BackboneError(f"`name`: {self.name} is another encoder's, choose a new one.")
+        if not callable(self.function):
+            raise BackboneError(f"`function`: expected a function, got {self.function!r}.")
+        if isinstance(self.size, bool) or self.size not in range(1, MAX_SIDE_PX + 1):
+            raise BackboneError(f"`size`: expected 1 to {MAX_SIDE_PX} pixels, got {self.size!r}.")
+        if self.resample not in FILTERS.values():
+            raise BackboneError(
+                f"`resample`: expected {', '.join(FILTERS.values())}, got {self.resample!r}."
+            )
+
+
+@dataclass(frozen=True)
+class FunctionBackbone(Backbone):
+    """A function in the place of a registered backbone.
+
+    Attributes:
+        version: of the function.
+        function: None where only a model's record tells of it.
+    """
+
+    version: str = ""
+    function: Callable[[np.ndarray], Any] | None = field(default=None, compare=False)
+
+    def facts(self) -> dict[str, object]:
+        """Return what decides its features: its name and version stand for the function."""
+        return {
+            "backbone": FROM_FUNCTION,
+            "name": self.name,
+            "version": self.version,
+            "input_size_px": self.input_size_px,
+            "resample": self.preprocessing.resample,
+            "pixels_version": PIXELS_VERSION,
+            "n_features": self.n_features,
+        }
+
+    def resized(self, size_px: int | None) -> Backbone:
+        """Refuse another size than the function's own.
+
+        Raises:
+            BackboneError: if it is another.
+        """
+        if size_px not in (None, self.input_size_px):
+            raise BackboneError(
+                f"{self.name}: expected images of {self.input_size_px} pixels, got {size_px}."
+            )
+        return self
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """Return the features of images: `(n, n_features)` float32.
+
+        Raises:
+            BackboneError: if the function is not at hand.
+            NetworkFileError: if it fails, or gives something else.
+        """
+        if self.function is None:
+            raise BackboneError(
+                f'{self.name}: expected the function "{self.name}" of version "{self.version}" '
+                "that the model was trained on, which is not kept with it. Give it as `backbone`."
+            )
+        found = _call(self.name, self.function, pixels)
+        if found.shape != (len(pixels), self.n_features):
+            raise NetworkFileError(
+                f"{self.name}: expected {self.n_features} numbers for each of {len(pixels)} "
+                f"images, got an array of shape {found.shape}."
+            )
+        return found.astype(np.float32)
+
+
+def open_function(encoder: FunctionEncoder) -> FunctionBackbone:
+    """Return a function as a backbone, once it was tried.
+
+    Raises:
+        NetworkFileError: if it fails, or a vector depends on more than its image.
+    """
+    n_features = try_encoder(
+        encoder.name,
+        lambda pixels: _call(encoder.name, encoder.function, pixels),
+        encoder.size,
+    )
+    backbone = _describe(encoder.name, encoder.version, encoder.size, encoder.resample, n_features)
+    return replace(backbone, function=encoder.function)
+
+
+def recorded_function(facts: dict[str, Any], functions: list[FunctionEncoder]) -> FunctionBackbone:
+    """Return the function that a model was trained on, from the facts of its features.
+
+    Args:
+        facts: as `FunctionBackbone.facts` gave them.
+        functions: that are at hand.
+    """
+    names = ("name", "version", "input_size_px", "resample", "n_features")
+    backbone = _describe(*(facts[name] for name in names))
+    for given in functions:
+        is_same = (given.name, given.version) == (backbone.name, backbone.version)
+        if is_same and open_function(given) == backbone:
+            return replace(backbone, function=given.function)
+    return backbone
+
+
+def _describe(
+    name: str, version: str, size_px: int, resample: str, n_features: int
+) -> FunctionBackbone:
+    return FunctionBackbone(
+        name=name,
+        build="",
+        n_features=n_features,
+        input_size_px=size_px,
+        preprocessing=Preprocessing(resample=resample),
+        weights=None,
+        licence="its own",
+        paper="",
+        version=version,
+    )
+
+
+def _call(name: str, function: Callable[[np.ndarray], Any], pixels: np.ndarray) -> np.ndarray:
+    try:
+        # A function may write into its images.
+        found = function(pixels.copy())
+        if hasattr(found, "detach"):
+            found = found.detach().cpu()
+        return np.asarray(found)
+    # Whatever a user's function raises ends in one line.
+    except Exception as error:
+        why = " ".join(str(error).split())
+        raise NetworkFileError(
+            f"{name}: failed on images of shape {pixels.shape}: {type(error).__name__}: {why}"
+        ) from error
