@@ -32,6 +32,7 @@ import numpy as np
 import pytest
 import tiny_backbone as tiny
 from click.testing import CliRunner
+from opened import read_triplets
 from PIL import Image, ImageDraw
 from preloaded_command import PreloadedCommand
 
@@ -39,7 +40,7 @@ from tripletkit import defaults
 from tripletkit.cli.main import tripletkit
 from tripletkit.data.decoding import read_image
 from tripletkit.data.labels import read_labels
-from tripletkit.data.triplet_files import read_triplets, write_triplet_lines
+from tripletkit.data.triplet_files import write_triplet_lines
 from tripletkit.data.truth import read_truth
 from tripletkit.data.unfinished import remove_unfinished
 from tripletkit.errors import TripletkitError

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from opened import read_triplets
 
-from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import AnswerFileError
 from tripletkit.evaluation.answer_checks import check_answers, check_consistency, implied_triplets

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from opened import read_triplets
 
 from tripletkit.data.pair_graph import make_pair_graph
-from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import AnswerFileError
 from tripletkit.evaluation.baselines import (

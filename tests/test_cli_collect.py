@@ -11,10 +11,10 @@ import urllib.request
 import numpy as np
 import pytest
 from collect_server import CollectServer
+from opened import read_triplets
 
 from tripletkit.cli.main import tripletkit
 from tripletkit.collecting.committee import split_members
-from tripletkit.data.triplet_files import read_triplets
 from tripletkit.model.settings import HeadSettings
 
 

@@ -8,12 +8,12 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from opened import read_triplets
 from PIL import Image
 
 from tripletkit.api.mining import Mined, MinedFiles
 from tripletkit.cli.main import tripletkit
 from tripletkit.data.outputs import Outputs
-from tripletkit.data.triplet_files import read_triplets
 from tripletkit.evaluation.distances import pair_distances, triplet_margins
 
 COLOURS = ["red", "lime", "blue", "yellow", "black", "magenta"]

@@ -18,11 +18,12 @@ from typing import NamedTuple
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from opened import read_triplets
 from PIL import Image
 
 from tripletkit import defaults
 from tripletkit.cli.main import tripletkit
-from tripletkit.data.triplet_files import read_triplets, write_triplets
+from tripletkit.data.triplet_files import write_triplets
 from tripletkit.model.model_folder import load_model
 from tripletkit.training.reread import find_unchanged
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from opened import read_triplets
 
 from tripletkit.cli.main import tripletkit
-from tripletkit.data.triplet_files import read_triplets
 
 
 @pytest.fixture

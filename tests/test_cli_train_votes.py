@@ -6,9 +6,9 @@ import hashlib
 
 import numpy as np
 import pytest
+from opened import read_triplets
 
 from tripletkit.cli.main import tripletkit
-from tripletkit.data.triplet_files import read_triplets
 from tripletkit.model.model_folder import load_model
 from tripletkit.training.reread import read_training_triplets
 

@@ -6,9 +6,9 @@ import shutil
 
 import numpy as np
 import pytest
+from opened import read_triplets
 
 from tripletkit.cli.main import tripletkit
-from tripletkit.data.triplet_files import read_triplets
 from tripletkit.evaluation.distances import DISTANCE_NAMES, candidate_measure, pair_distances
 
 

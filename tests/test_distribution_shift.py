@@ -112,7 +112,7 @@ def test_a_report_about_another_kind_of_images_says_so(trained):
     rows = [[f"new{n}", f"new{n + 1}", f"new{n + 2}"] for n in range(0, 18, 3)]
     view, *_ = open_views(
         [load_model(folder / "model")],
-        triplets=tk.Triplets.from_frame(pd.DataFrame(rows)),
+        triplets=pd.DataFrame(rows),
         images=folder / "images",
         features=folder / "features.npz",
     )

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import SHARED
+from opened import read_triplets
 
 from tripletkit.cli.main import tripletkit
 from tripletkit.data.decoding import read_image, read_pixels
 from tripletkit.data.folder import locate_images
 from tripletkit.data.images import open_images
 from tripletkit.data.names import quote_name
-from tripletkit.data.triplet_files import read_triplets
 from tripletkit.errors import ImageReadError, TripletkitError
 
 HOSTILE = SHARED / "data" / "hostile"

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from collected import answer_all, by_label, start
+from opened import read_triplets
 
 from tripletkit.cli.main import tripletkit
 from tripletkit.collecting.database import GivenAnswer, add_question, add_screen
 from tripletkit.data.judgement_files import is_judgements
 from tripletkit.data.judgements import find_questions, open_judgements
-from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import read_votes
 from tripletkit.errors import JudgementsError, TripletFileError
@@ -104,7 +104,7 @@ def test_cant_tell_is_half_a_vote_for_each(told):
     assert rows_of(judgements) == [("abc", 0.5, 0.5), ("aed", 1.5, 0.5)]
     assert rows_of(judgements.decided()) == [("aed", 1.5, 0.5)]
     # A triplet file has no place for what is open.
-    triplets = read_triplets(told.database.path)
+    triplets = judgements.decided().triplets
     assert [triplets.names[i] for i in triplets.rows[0]] == ["a.png", "e.png", "d.png"]
     assert len(triplets) == 1
     assert triplets.place(0) == f"{told.database.path}:2"

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opened import open_text, read_triplets
 
 from tripletkit.cli.main import tripletkit
 from tripletkit.data.labels import read_labels
@@ -18,9 +19,9 @@ from tripletkit.data.names import guard_formula, quote_csv_field, quote_name, un
 from tripletkit.data.splits.held_out_draws import read_held_out
 from tripletkit.data.splits.split_files import write_questions
 from tripletkit.data.text_files import split_csv_line
-from tripletkit.data.triplet_files import read_triplets, write_triplets
+from tripletkit.data.triplet_files import write_triplets
 from tripletkit.data.triplets import Triplets
-from tripletkit.data.votes import read_triplets_with_votes, read_votes
+from tripletkit.data.votes import read_votes
 from tripletkit.errors import DataWarning, TripletFileError
 from tripletkit.evaluation.answer_checks import check_same_questions
 from tripletkit.evaluation.answers import Answers, read_answers, write_answers
@@ -118,12 +119,9 @@ def test_questions_read_back_as_unanswered_where_a_heading_is_needed(folder, nam
 def test_tables_of_triplets_and_votes_read_back(separator, named):
     columns = ["votes_c", "anchor", "first", "second", "votes_b"]
     data = table(columns, [("1", *row, "3") for row in named], separator)
-    triplets, votes = read_triplets_with_votes(io.BytesIO(data), "t.csv")
-    assert named_rows(triplets) == named
-    assert votes.share.tolist() == [0.75] * len(named)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataWarning)
-        assert named_rows(read_triplets(io.BytesIO(data), "t.csv")) == named
+    judgements = open_text(data)
+    assert named_rows(judgements.triplets) == named
+    assert judgements.votes.share.tolist() == [0.75] * len(named)
     assert named_rows(read_votes(io.BytesIO(data), "t.csv").triplets) == named
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opened import read_triplets
 
 from tripletkit import defaults
 from tripletkit.data.outputs import Outputs, open_output
@@ -25,7 +26,6 @@ from tripletkit.data.splits.split_files import (
     price_split,
     write_splits,
 )
-from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import OutputError, SplitError
 

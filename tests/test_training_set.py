@@ -6,6 +6,7 @@ import io
 
 import numpy as np
 import pytest
+from opened import read_triplets
 
 from tripletkit.data.training_set import (
     divide_training_set,
@@ -13,7 +14,6 @@ from tripletkit.data.training_set import (
     places_of_names,
     share_names,
 )
-from tripletkit.data.triplet_files import read_triplets
 from tripletkit.data.votes import Votes
 from tripletkit.errors import SplitError, TripletFileError
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tripletkit.data.judgements import open_judgements
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import TripletFileError
 
@@ -20,36 +21,52 @@ def named(triplets: Triplets) -> list[tuple[str, ...]]:
     return [tuple(triplets.names[index] for index in row) for row in triplets.rows]
 
 
-def test_from_frame_takes_columns_by_name_in_any_order():
-    triplets = Triplets.from_frame(FRAME)
+def test_a_frame_is_read_by_its_columns_in_any_order():
+    triplets = open_judgements(FRAME).triplets
     assert named(triplets) == [("a", "b", "c"), ("00123", "a", "b")]
     assert triplets.rows.dtype == np.int32
     assert triplets.place(1) == "DataFrame:1"
 
 
-def test_from_frame_takes_the_columns_that_are_named():
-    triplets = Triplets.from_frame(FRAME, columns=["positive", "Anchor", "negative"])
-    assert named(triplets)[0] == ("b", "a", "c")
+def test_a_frame_is_read_by_the_columns_that_are_named():
+    columns = {"anchor": "positive", "positive": "Anchor", "negative": "negative"}
+    assert named(open_judgements(FRAME, columns=columns).triplets)[0] == ("b", "a", "c")
 
 
-def test_from_frame_takes_columns_without_names_by_position():
-    assert named(Triplets.from_frame(pd.DataFrame([["x", "y", "z"]]))) == [("x", "y", "z")]
+def test_a_frame_without_names_is_read_by_position():
+    assert named(open_judgements(pd.DataFrame([["x", "y", "z"]])).triplets) == [("x", "y", "z")]
 
 
 @pytest.mark.parametrize(
     ("frame", "columns", "message"),
     [
-        (pd.DataFrame({"x": ["a"], "y": ["b"], "z": ["c"]}), None, "a, b, c.*got x, y, z"),
-        (FRAME, ["Anchor", "positive", "other"], "there is no 'other'"),
-        (FRAME, ["Anchor"], "three columns of the table"),
-        (pd.DataFrame({"a": [123], "b": ["x"], "c": ["y"]}), None, "column 'a'.*got 123"),
-        (pd.DataFrame({"a": ["x"], "b": [None], "c": ["y"]}), None, "column 'b'.*got None"),
-        (pd.DataFrame({"a": ["x"], "b": [""], "c": ["y"]}), None, "column 'b'.*got ''"),
+        (
+            pd.DataFrame({"x": ["a"], "y": ["b"], "z": ["c"]}),
+            None,
+            "got x, y, z",
+        ),
+        (
+            FRAME,
+            {"anchor": "Anchor", "negative": "other"},
+            'a column "other"',
+        ),
+        (
+            FRAME,
+            {"anchor": "Anchor", "winner": "judge", "x": "y"},
+            "expected one of",
+        ),
+        (pd.DataFrame({"a": [123], "b": ["x"], "c": ["y"]}), None, 'column "a".*got 123'),
+        (pd.DataFrame({"a": ["x"], "b": [None], "c": ["y"]}), None, 'column "b".*got None'),
+        (
+            pd.DataFrame({"a": ["x"], "b": [""], "c": ["y"]}),
+            None,
+            "an empty one",
+        ),
     ],
 )
-def test_from_frame_refuses_other_tables(frame, columns, message):
+def test_other_frames_are_refused(frame, columns, message):
     with pytest.raises(TripletFileError, match=message):
-        Triplets.from_frame(frame, columns)
+        open_judgements(frame, columns=columns)
 
 
 def test_from_array_leaves_out_names_that_no_row_has():
@@ -78,5 +95,5 @@ def test_from_array_refuses_other_arrays(rows, names, message):
 def test_a_table_of_triplets_gives_them_back(rows):
     names = [f"image {number}.png" for number in range(7)]
     triplets = Triplets.from_array(np.array(rows, dtype=np.int64).reshape(-1, 3), names)
-    again = Triplets.from_frame(triplets.to_frame())
+    again = open_judgements(triplets.to_frame()).triplets
     assert named(again) == named(triplets) == [tuple(names[index] for index in row) for row in rows]

@@ -6,10 +6,11 @@ import io
 
 import numpy as np
 import pytest
+from opened import read_triplets, scan_triplets
 
 from tripletkit.data import triplet_files as triplets_module
 from tripletkit.data.names import quote_name
-from tripletkit.data.triplet_files import read_triplets, scan_triplets, write_triplets
+from tripletkit.data.triplet_files import write_triplets
 from tripletkit.errors import OutputError, TripletFileError
 
 PLAIN = b"a b c\nd e f\n"
@@ -83,7 +84,7 @@ def test_read_triplets_remembers_lines():
         (b"a b c\na b\n", "t.txt:2: expected 3 image names, got 2"),
         (b"a b c\r\n\r\na b c d\r\n", "t.txt:3: expected 3 image names, got 4"),
         (b"a b c\nmy photo.jpg b c\n", "t.txt:2: .*Put names with spaces in quotes"),
-        (b"a,b,c\nd,e\n", "t.txt:2: expected 3 image names, got 2"),
+        (b"a,b,c\nd,e\n", "t.txt:2: expected 3 columns as in the heading, got 2"),
         (b"a,b,c\nd,,f\n", "t.txt:2: expected an image name, got an empty one"),
         (b"a b c\nd, e, f\n", "t.txt:2: expected names separated by blanks"),
         (b'a b c\n"d e f\n', "t.txt:2: expected a closing quote"),

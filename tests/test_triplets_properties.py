@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from opened import read_triplets, scan_triplets
 from PIL import Image
 
 from tripletkit.data.decoding import read_image
-from tripletkit.data.triplet_files import read_triplets, scan_triplets, write_triplets
+from tripletkit.data.triplet_files import write_triplets
 from tripletkit.errors import ImageReadError, TripletFileError, TripletkitError
 
 # Whatever a file system may hold, surrogates and control characters included.

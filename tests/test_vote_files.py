@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 
 import pytest
+from opened import read_triplets, read_triplets_with_shares
 
-from tripletkit.data.triplet_files import read_triplets
-from tripletkit.data.votes import read_triplets_with_shares, read_votes
+from tripletkit.data.votes import read_votes
 from tripletkit.errors import TripletFileError, VoteFileError
 
 VOTES = [(4.0, 1.0), (2.0, 2.0), (0.0, 5.0)]

@@ -55,7 +55,7 @@ def scores(model: tk.Model, queries: Path) -> None:
 
 
 def triplets(frame: pd.DataFrame) -> None:
-    known = tk.Triplets.from_frame(frame)
+    known = tk.Triplets.from_array(frame.to_numpy(), ["a", "b", "c"])
     assert_type(known, tk.Triplets)
     assert_type(tk.read_triplets("train.txt").rows, np.ndarray)
     assert_type(tk.read_truth("truth.csv"), tk.Truth)

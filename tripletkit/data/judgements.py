@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -18,21 +19,43 @@ from typing import BinaryIO
 import numpy as np
 import pandas as pd
 
-from tripletkit.data import votes as vote_files
+from tripletkit.data.answer_values import SECOND, UNDECIDED
 from tripletkit.data.judgement_files import is_judgements, is_judgements_bytes, tally_judgements
+from tripletkit.data.judgement_tables import ReadRows, index_places, read_rows, unfold_trials
 from tripletkit.data.splits.policies import Split
-from tripletkit.data.text_files import FileRecord, read_bytes
-from tripletkit.data.triplet_files import (
+from tripletkit.data.tables import (
     LineProblem,
-    read_triplets,
-    scan_triplets,
-    warn_of_ignored,
-    write_triplet_lines,
+    Table,
+    is_json,
+    is_parquet,
+    place_problems,
+    table_of_frame,
+    table_of_json,
+    table_of_lines,
+    table_of_parquet,
 )
+from tripletkit.data.text_files import FileRecord, check_text, read_bytes
+from tripletkit.data.triplet_files import scan_lines, write_triplet_lines
+from tripletkit.data.triplet_layout import find_layout
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.truth import Truth, TruthLike, open_truth
-from tripletkit.data.votes import Votes, VotesLike, open_votes
-from tripletkit.errors import AnswerFileError, SettingsError, TripletFileError
+from tripletkit.data.votes import (
+    Votes,
+    VotesLike,
+    open_votes,
+    read_triplets_with_shares,
+    read_votes,
+    warn_of_ignored,
+)
+from tripletkit.errors import (
+    AnswerFileError,
+    SettingsError,
+    TripletFileError,
+    VoteFileError,
+    describe_problems,
+)
+
+logger = logging.getLogger("tripletkit")
 
 PathLike = str | os.PathLike[str]
 
@@ -82,9 +105,8 @@ class Judgements:
         return self.triplets.source
 
     def place_problems(self) -> Iterator[str]:
-        """Yield `file:line: expected ..., got ...` of each line that could not be read."""
-        for problem in self.problems:
-            yield f"{self.source}:{problem.line}: {problem.message}"
+        """Return `file:line: expected ..., got ...` of each line that could not be read."""
+        return place_problems(self.problems, self.source)
 
     def take(self, rows: np.ndarray) -> Judgements:
         """Return the rows that a mask or an index array picks."""
@@ -100,31 +122,48 @@ class Judgements:
         )
 
     def turned(self) -> Judgements:
-        """Return the rows as anchor, nearer image, other image; ties of votes stay as they are.
+        """Return the rows as anchor, nearer image, other image.
+
+        Rows on which votes are tied stay as they are; rows that are said to be undecided are left
+        out.
 
         Raises:
             TripletFileError: if the heading says that nobody has answered them.
         """
         if self.truth is not None:
-            is_turned = self.truth.labels == 0
-        elif self.votes is not None:
-            is_turned = self.votes.is_for_second
-        else:
-            self.triplets.check_answered()
-            return self
-        rows = self.triplets.rows
-        rows = np.where(is_turned[:, None], rows[:, [0, 2, 1]], rows)
-        return replace(
-            self,
-            triplets=replace(self.triplets, rows=rows),
-            votes=None if self.votes is None else self.votes.turn(is_turned),
-            truth=None,
-        )
+            decided = self.take(self.truth.labels != UNDECIDED)
+            return decided._turn(decided.truth.labels == SECOND)
+        if self.votes is not None:
+            return self._turn(self.votes.is_for_second)
+        self.triplets.check_answered()
+        return self
 
     def decided(self) -> Judgements:
         """Return the rows of which it is known which image is nearer, as `turned` does."""
         turned = self.turned()
         return turned if turned.votes is None else turned.take(~turned.votes.is_tie)
+
+    def _turn(self, is_turned: np.ndarray) -> Judgements:
+        rows = self.triplets.rows
+        rows = np.where(is_turned[:, None], rows[:, [0, 2, 1]], rows)
+        return replace(
+            self,
+            triplets=replace(self.triplets, rows=rows, is_answered=True),
+            votes=None if self.votes is None else self.votes.turn(is_turned),
+            truth=None,
+        )
+
+    def _swap(self) -> Judgements:
+        """Return the same rows with the other image for the nearer one."""
+        if self.truth is not None:
+            labels = self.truth.labels
+            labels = np.where(labels == UNDECIDED, UNDECIDED, 1 - labels).astype(np.int8)
+            return replace(self, truth=replace(self.truth, labels=labels))
+        if self.votes is not None:
+            every = np.ones(len(self), dtype=bool)
+            return replace(self, votes=self.votes.turn(every))
+        labels = np.zeros(len(self), dtype=np.int8)
+        return replace(self, truth=Truth(labels, self.source))
 
 
 JudgementsLike = (
@@ -141,7 +180,10 @@ JudgementsLike = (
 def open_judgements(
     given: JudgementsLike,
     *,
-    names: Sequence[str] | None = None,
+    names: Sequence[str] | PathLike | None = None,
+    columns: Mapping[str, str] | None = None,
+    odd_one_out: str | None = None,
+    swap: bool = False,
     votes: VotesLike | None = None,
     fourth_column: str | None = None,
     truth: TruthLike | None = None,
@@ -149,12 +191,19 @@ def open_judgements(
     with_problems: bool = False,
     prefix: str = "",
 ) -> Judgements:
-    """Return judgements, whatever they are given as.
+    """Return judgements, whatever they are given as, and log how they were understood.
 
     Args:
-        given: a triplet file, an open binary file, a database of judgements, a table
-            (`Triplets.from_frame`), `Triplets`, integer rows, or `Judgements`.
-        names: of the images that integer rows are indices of.
+        given: a file (text, CSV, TSV, JSON, JSON lines, Parquet, or a database of judgements), an
+            open binary file, a table, `Triplets`, integer rows, or `Judgements`.
+        names: of the images that numbers are places of, counted from 0: a list, or a file of one
+            name a line or of a JSON list.
+        columns: what the columns of a table are, where their headings do not say it: `anchor`,
+            `positive`, `negative`, `first`, `second`, `answer`, `votes_first`, `votes_second`,
+            `share`, `image1` to `image3` and `odd` -> heading, or place from 1.
+        odd_one_out: three images of which one is odd: `"last"`, `"first"`, `"second"`, or the
+            column that says which.
+        swap: take the other image for the nearer one in every row.
         votes: how many people said what of each row; see `open_votes`.
         fourth_column: `"share"` where the fourth column of a file is the share of people who said
             that the first image is nearer.
@@ -164,7 +213,8 @@ def open_judgements(
         prefix: before the names of the settings `votes` and `truth` in messages, as `val_`.
     Raises:
         TripletFileError, VoteFileError, AnswerFileError: if something cannot be read, or does not
-            belong together.
+            belong together. The message holds the first ten problems as
+            `file:line: expected ..., got ...` and their number.
         JudgementsError: if it is a database of judgements without any, or of another version.
         SettingsError: if settings exclude each other.
     """
@@ -172,33 +222,91 @@ def open_judgements(
         raise SettingsError(
             f"{prefix}votes", "`votes` excludes `fourth_column`: each says how people voted."
         )
-    has_votes = votes is not None or fourth_column is not None
     if isinstance(given, str | os.PathLike):
         given = Path(given)
     if isinstance(given, Judgements):
         found = given
     elif isinstance(given, Path) and is_judgements(given):
-        if has_votes:
+        if votes is not None or fourth_column is not None:
             raise SettingsError(
                 f"{prefix}votes",
                 f"{given} holds its votes: give no `{prefix}votes` and no `fourth_column`.",
             )
         found = _open_database(given, exclude)
-    elif isinstance(given, Path) or hasattr(given, "read"):
-        found = _open_file(
-            given,
-            fourth_column,
-            ignores_votes=votes is not None or truth is not None,
-            with_problems=with_problems,
-        )
     else:
-        found = _in_memory(_take_triplets(given, names))
+        known = None if names is None else read_names(names)
+        if isinstance(given, Triplets) or not (
+            isinstance(given, Path | pd.DataFrame) or hasattr(given, "read")
+        ):
+            found = _in_memory(_take_rows(given, known))
+        else:
+            form = _Form(columns, odd_one_out, known, fourth_column, with_problems)
+            found = _open_table(given, form, ignores_answers=votes is not None or truth is not None)
+            if isinstance(names, str | os.PathLike):
+                found = _with_read_as(found, names=str(Path(names).absolute()))
+            if columns is not None:
+                found = _with_read_as(found, columns=json.dumps(dict(columns)))
+            if odd_one_out is not None:
+                found = _with_read_as(found, odd_one_out=odd_one_out)
     if votes is not None:
         of_rows, record = open_votes(votes, found.triplets)
         found = replace(found, votes=of_rows, votes_record=record)
     if truth is not None:
         found = _with_truth(found, truth)
+    if swap:
+        if found.trials is not None and found.is_random is None:
+            raise SettingsError(
+                "swap", "`swap` exchanges two images; of three images one is the odd one."
+            )
+        found = _with_read_as(found._swap(), swap="true")
+    for note in found.notes:
+        logger.info("%s: %s.", found.source, note)
+    return replace(found, notes=())
+
+
+def read_names(given: Sequence[str] | PathLike) -> list[str]:
+    """Return a list of names, from a file of one a line or of a JSON list where it is a path.
+
+    Raises:
+        TripletFileError: if it cannot be read, or a name is there twice.
+    """
+    if not isinstance(given, str | os.PathLike):
+        names, source = [str(name) for name in given], "the names"
+    else:
+        data, source = read_bytes(Path(given))
+        data = check_text(data, source)
+        if is_json(data):
+            names = _names_of_json(data, source)
+        else:
+            names = [line.strip() for line in data.decode().split("\n") if line.strip()]
+    twice = pd.Series(names, dtype=object)
+    twice = twice[twice.duplicated()]
+    if len(twice):
+        raise TripletFileError(
+            f'{source}: expected distinct names, got "{twice.iloc[0]}" more than once'
+        )
+    return names
+
+
+def _names_of_json(data: bytes, source: str) -> list[str]:
+    try:
+        found = json.loads(data)
+    except ValueError as error:
+        raise TripletFileError(f"{source}: expected a JSON list of names: {error}") from error
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise TripletFileError(f"{source}: expected a JSON list of names, got another value")
     return found
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How the user says that a file is to be read; see `open_judgements`."""
+
+    columns: Mapping[str, str] | None
+    odd_one_out: str | None
+    names: list[str] | None
+    fourth_column: str | None
+    with_problems: bool
 
 
 def _open_database(path: Path, exclude: Collection[str]) -> Judgements:
@@ -212,45 +320,102 @@ def _open_database(path: Path, exclude: Collection[str]) -> Judgements:
     return Judgements(triplets, record, votes, is_random=tally.is_random, trials=tally.screens)
 
 
-def _open_file(
-    source: Path | BinaryIO,
-    fourth_column: str | None,
-    *,
-    ignores_votes: bool,
-    with_problems: bool,
+def _open_table(
+    source: Path | BinaryIO | pd.DataFrame, form: _Form, *, ignores_answers: bool
 ) -> Judgements:
-    data, name = read_bytes(source)
+    """Read a file or a table.
+
+    Args:
+        ignores_answers: votes or truth come from elsewhere.
+    """
+    if isinstance(source, pd.DataFrame):
+        name, path, data = "DataFrame", None, b""
+        read = _read_table(table_of_frame(source), form, in_file_order=False)
+        digest = _hash_triplets(read.triplets)
+    else:
+        data, name = read_bytes(source)
+        path = str(source.absolute()) if isinstance(source, Path) else None
+        read = _read_bytes(data, name, form)
+        digest = hashlib.sha256(data).hexdigest()
+    if (read.problems and not form.with_problems) or not len(read.triplets):
+        error = VoteFileError if read.votes is not None else TripletFileError
+        raise error(
+            describe_problems(list(place_problems(read.problems, name)))
+            or f"{name}: expected lines of three image names, got no triplet at all"
+        )
+    warn_of_ignored(read.ignored, name, stacklevel=4)
+    truth = None if read.labels is None else Truth(read.labels, name)
+    read_as = () if form.fourth_column is None else (("fourth_column", form.fourth_column),)
+    return Judgements(
+        read.triplets,
+        FileRecord(name, path, digest, read_as),
+        None if ignores_answers else read.votes,
+        None if ignores_answers else truth,
+        trials=read.trials,
+        problems=read.problems,
+        notes=read.notes,
+    )
+
+
+def _read_bytes(data: bytes, name: str, form: _Form) -> ReadRows:
     if is_judgements_bytes(data):
         raise TripletFileError(
             f"{name}: a database of judgements can be read from its file alone; give its path"
         )
-    path = str(source.absolute()) if isinstance(source, Path) else None
-    read_as = () if fourth_column is None else (("fourth_column", fourth_column),)
-    record = FileRecord(name, path, hashlib.sha256(data).hexdigest(), read_as)
-    opened = io.BytesIO(data)
-    if with_problems:
-        scan = scan_triplets(opened, name)
-        if not len(scan.triplets):
-            scan.checked()
-        warn_of_ignored(scan.ignored, name, stacklevel=4)
-        return Judgements(scan.triplets, record, problems=tuple(scan.problems))
-    if fourth_column is not None:
-        triplets, votes = vote_files.read_triplets_with_shares(opened, name)
-    elif ignores_votes:
-        triplets, votes = read_triplets(opened, name), None
-    else:
-        triplets, votes = vote_files.read_triplets_with_votes(opened, name)
-    return Judgements(triplets, record, votes)
+    if is_parquet(data):
+        return _read_table(table_of_parquet(data, name), form)
+    text = check_text(data, name)
+    if is_json(text):
+        return _read_table(table_of_json(text, name), form)
+    layout = find_layout(text, name, form.columns)
+    if layout.fields or form.columns is not None:
+        lines = enumerate(text[layout.start :].decode().split("\n"), layout.line)
+        return _read_table(table_of_lines(lines, layout.split, layout.fields, name), form)
+    if form.fourth_column is not None:
+        triplets, votes = read_triplets_with_shares(io.BytesIO(data), name)
+        return ReadRows(triplets, votes=votes)
+    triplets, problems = scan_lines(text, layout, name)
+    if form.names is not None:
+        triplets, found = index_places(triplets, form.names)
+        problems = sorted([*problems, *found], key=lambda problem: problem.line)
+    if form.odd_one_out is not None:
+        triplets, trials, note = unfold_trials(triplets, form.odd_one_out)
+        return ReadRows(triplets, trials=trials, problems=tuple(problems), notes=(note,))
+    return ReadRows(triplets, problems=tuple(problems))
 
 
-def _take_triplets(
-    given: Triplets | pd.DataFrame | np.ndarray | Sequence[Sequence[int]],
-    names: Sequence[str] | None,
+def _read_table(table: Table, form: _Form, *, in_file_order: bool = True) -> ReadRows:
+    try:
+        read = read_rows(
+            table, form.columns, form.odd_one_out, form.names, in_file_order=in_file_order
+        )
+    except ValueError as error:
+        if isinstance(error, TripletFileError):
+            raise
+        raise TripletFileError(f"{table.source}: {error}") from error
+    if read is None:
+        shown = ", ".join(table.columns)
+        raise TripletFileError(
+            f"{table.source}: expected a table with the columns anchor, positive, negative or "
+            f"others that are known, got {shown}. Say with `columns` which hold the images, such "
+            "as anchor=...,positive=...,negative=..."
+        )
+    if form.fourth_column is not None and read.votes is None:
+        raise VoteFileError(f"{table.source}: expected a column share, there is none")
+    return read
+
+
+def _with_read_as(judgements: Judgements, **options: str) -> Judgements:
+    record = judgements.record
+    read_as = (*record.read_as, *options.items())
+    return replace(judgements, record=replace(record, read_as=read_as))
+
+
+def _take_rows(
+    given: Triplets | np.ndarray | Sequence[Sequence[int]], names: Sequence[str] | None
 ) -> Triplets:
     if isinstance(given, Triplets):
         return given
-    if isinstance(given, pd.DataFrame):
-        return Triplets.from_frame(given)
     if names is None:
         raise TripletFileError(
             f"expected a path, a DataFrame or Triplets, got {type(given).__name__} without "
@@ -260,10 +425,13 @@ def _take_triplets(
 
 
 def _in_memory(triplets: Triplets) -> Judgements:
+    return Judgements(triplets, FileRecord(triplets.source, None, _hash_triplets(triplets)))
+
+
+def _hash_triplets(triplets: Triplets) -> str:
     text = io.StringIO()
     write_triplet_lines(text, triplets.names, triplets.rows)
-    digest = hashlib.sha256(text.getvalue().encode("utf-8", errors="surrogateescape")).hexdigest()
-    return Judgements(triplets, FileRecord(triplets.source, None, digest))
+    return hashlib.sha256(text.getvalue().encode("utf-8", errors="surrogateescape")).hexdigest()
 
 
 def _with_truth(judgements: Judgements, given: TruthLike) -> Judgements:
@@ -297,7 +465,16 @@ def reopen_judgements(
         for each, path in zip((record, votes, truth), paths, strict=True)
     ):
         return None
-    return open_judgements(paths[0], votes=paths[1], truth=paths[2], **dict(record.read_as))
+    options = dict(record.read_as)
+    columns = options.pop("columns", None)
+    return open_judgements(
+        paths[0],
+        votes=paths[1],
+        truth=paths[2],
+        columns=None if columns is None else json.loads(columns),
+        swap=options.pop("swap", None) is not None,
+        **options,
+    )
 
 
 def _hash_judgements(triplets: Triplets, votes: Votes, is_random: np.ndarray) -> str:
@@ -367,5 +544,5 @@ def read_questions(
         return judgements.triplets, judgements.votes
     if votes_file is None:
         return None, None
-    read = vote_files.read_votes(votes_file)
+    read = read_votes(votes_file)
     return read.triplets, read.votes

@@ -21,7 +21,6 @@ from tripletkit.data.text_files import (
     shorten_line,
     split_csv_line,
 )
-from tripletkit.data.triplet_layout import normalize
 from tripletkit.errors import LabelFileError, TripletFileError, describe_problems
 
 COLUMNS = ("name", "label")
@@ -195,7 +194,9 @@ def find_label_heading(text: str) -> tuple[list[str], str]:
     headings = {}
     for separator in SEPARATORS:
         with suppress(ValueError):
-            headings[separator] = normalize(split_csv_line(first, separator))
+            headings[separator] = [
+                field.strip().lower() for field in split_csv_line(first, separator)
+            ]
     known = [separator for separator, found in headings.items() if set(COLUMNS) <= set(found)]
     separator = known[0] if known else ","
     return headings.get(separator, [first]), separator

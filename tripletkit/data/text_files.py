@@ -41,7 +41,8 @@ def read_bytes(source: Path | BinaryIO, name: str | None = None) -> tuple[bytes,
         TripletFileError: if the file cannot be read.
     """
     if not isinstance(source, Path):
-        return source.read(), name or "<stdin>"
+        known = getattr(source, "name", None)
+        return source.read(), name or (known if isinstance(known, str) else "<stdin>")
     try:
         return source.read_bytes(), name or str(source)
     except OSError as error:
@@ -111,13 +112,13 @@ def _check_line_lengths(data: bytes, name: str) -> None:
         start = end + 1
 
 
-SEPARATORS = (",", ";", "\t")
+SEPARATORS = (",", ";", "\t", "|")
 
 _TOKEN = re.compile(r'[ \t]*+(?:"([^"]*(?:""[^"]*)*)"(?=[ \t]|\Z)|(#.*)|([^ \t"#][^ \t]*))')
 _FIELDS = {
     separator: re.compile(
         r'[ \t]*+(?:"([^"]*(?:""[^"]*)*)"[ \t]*+|([^"SEP][^"SEP]*+|))(?=SEP|\Z)'.replace(
-            "SEP", separator
+            "SEP", re.escape(separator)
         ).replace("[ \\t]*+", "[ ]*+" if separator == "\t" else "[ \\t]*+")
     )
     for separator in SEPARATORS
@@ -211,14 +212,20 @@ def check_names(names: list[str], line: str) -> list[str]:
     if names and len(names) != 3:
         raise ValueError(f"expected 3 image names, got {len(names)} ({shorten_line(line)})")
     for name in names:
-        if not name:
-            raise ValueError(f"expected an image name, got an empty one in {shorten_line(line)}")
-        if control := _CONTROL.search(name):
-            raise ValueError(
-                f"expected an image name, got one with the control character "
-                f"U+{ord(control.group()):04X} in {shorten_line(line)}"
-            )
+        try:
+            check_name(name)
+        except ValueError as error:
+            raise ValueError(f"{error} in {shorten_line(line)}") from error
     return names
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no image can have; raises `ValueError`."""
+    if not name:
+        raise ValueError("expected an image name, got an empty one")
+    if control := _CONTROL.search(name):
+        code = f"U+{ord(control.group()):04X}"
+        raise ValueError(f"expected an image name, got one with the control character {code}")
 
 
 def _check_plain(name: str, line: str) -> None:

@@ -1,4 +1,4 @@
-"""Triplet files: read, check, write.
+"""Texts of three names a line: read and write.
 
 A text of three names a line, separated by blanks, or a CSV or TSV whose columns are taken by name.
 Reading is the only place that walks lines, and it does so in Python only where a line holds a
@@ -9,33 +9,17 @@ seconds.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO
 
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.judgement_files import (
-    is_judgements,
-    is_judgements_bytes,
-    tally_judgements,
-)
 from tripletkit.data.names import quote_name
 from tripletkit.data.outputs import Destination, open_output
-from tripletkit.data.text_files import check_text, read_bytes
-from tripletkit.data.triplet_layout import (
-    HEADINGS,
-    N_COMPARED,
-    Layout,
-    find_layout,
-    needs_heading,
-    text_heading,
-)
+from tripletkit.data.tables import LineProblem
+from tripletkit.data.triplet_layout import N_COMPARED, Layout, needs_heading, text_heading
 from tripletkit.data.triplets import Triplets
-from tripletkit.errors import DataWarning, TripletFileError, describe_problems
 
 # Read in pieces, so that memory holds the tokens of one piece and not of the whole file.
 _CHUNK_BYTES = 1 << 24
@@ -43,102 +27,24 @@ _CHUNK_BYTES = 1 << 24
 _SPECIAL = re.compile(rb'["#,\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\xff]')
 
 
-@dataclass(frozen=True)
-class LineProblem:
-    """One line that cannot be read, and why."""
-
-    line: int
-    message: str
-
-
-@dataclass(frozen=True)
-class TripletScan:
-    """What a triplet file holds: the rows that could be read and the lines that could not.
-
-    Attributes:
-        triplets: the rows.
-        problems: the lines.
-        ignored: names of columns that are none of the three.
-    """
-
-    triplets: Triplets
-    problems: list[LineProblem]
-    ignored: tuple[str, ...] = ()
-
-    def place_problems(self) -> Iterator[str]:
-        """Yield `file:line: expected ..., got ...` of each line that could not be read."""
-        for problem in self.problems:
-            yield f"{self.triplets.source}:{problem.line}: {problem.message}"
-
-    def checked(self) -> Triplets:
-        """Return the triplets, or refuse the file.
-
-        Raises:
-            TripletFileError: if a line could not be read, or there is no triplet at all.
-        """
-        if self.problems:
-            raise TripletFileError(describe_problems(list(self.place_problems())))
-        if not len(self.triplets):
-            raise TripletFileError(
-                f"{self.triplets.source}: expected lines of three image names, "
-                "got no triplet at all"
-            )
-        return self.triplets
-
-
-def read_triplets(source: Path | BinaryIO, name: str | None = None) -> Triplets:
-    """Read a triplet file, or refuse it with every bad line counted.
-
-    Columns that a heading has beside the three are named in a `DataWarning` and left out. Of a
-    database of collected judgements, a row is a question on which more judges chose the second
-    image than the third, and its line is the number of the question.
+def scan_lines(text: bytes, layout: Layout, source: str) -> tuple[Triplets, list[LineProblem]]:
+    """Read lines of three names; return the rows, and the lines that could not be read.
 
     Args:
-        source: a path, or an open binary file such as standard input.
-        name: what to call it in messages. Defaults to the path as given.
-    Raises:
-        TripletFileError: if a line is not three names, or there is none. The message holds
-            the first ten problems as `file:line: expected ..., got ...` and their number.
+        text: as `text_files.check_text` returns it.
+        layout: without a heading.
+        source: what to call the file in messages.
     """
-    scan = scan_triplets(source, name)
-    triplets = scan.checked()
-    warn_of_ignored(scan.ignored, triplets.source)
-    return triplets
-
-
-def scan_triplets(source: Path | BinaryIO, name: str | None = None) -> TripletScan:
-    """Read what can be read of a triplet file and list the lines that cannot.
-
-    Args:
-        source: a path, or an open binary file such as standard input.
-        name: what to call it in messages. Defaults to the path as given.
-    Raises:
-        TripletFileError: if the file cannot be opened, is not text in UTF-8, or starts with a
-            heading that is not known.
-        JudgementsError: if it is a database of judgements without any, or of another version.
-    """
-    if is_judgements(source):
-        tally = tally_judgements(source)
-        is_decided = tally.for_first > tally.for_second
-        rows, numbers = tally.rows[is_decided], tally.numbers[is_decided]
-        return TripletScan(Triplets(tally.names, rows, numbers, name or str(source), True), [])
-    data, name = read_bytes(source, name)
-    if is_judgements_bytes(data):
-        raise TripletFileError(
-            f"{name}: a database of judgements can be read from its file alone; give its path"
-        )
-    text_bytes = check_text(data, name)
-    layout = find_layout(text_bytes, name)
     collected = _Collected(layout)
     line_number = layout.line
-    for chunk in _chunks(text_bytes, layout.start):
+    for chunk in _chunks(text, layout.start):
         n_lines = chunk.count(b"\n") + (not chunk.endswith(b"\n"))
-        if layout.is_plain and not _SPECIAL.search(chunk):
+        if layout.separator is None and not _SPECIAL.search(chunk):
             collected.add_plain(chunk, line_number)
         else:
             collected.add_lines(chunk.decode().split("\n")[:n_lines], line_number)
         line_number += n_lines
-    return TripletScan(collected.triplets(name), collected.problems, layout.ignored)
+    return collected.triplets(source), collected.problems
 
 
 def write_triplets(
@@ -167,22 +73,10 @@ def write_triplet_lines(
     """Write triplets into an open text file; see `write_triplets`."""
     quoted = np.array([quote_name(name) for name in names], dtype=object)
     if needs_heading([[names[index] for index in row] for row in rows[: 1 + N_COMPARED]]):
-        file.write(f"{' '.join(text_heading(is_answered))}\n")
+        file.write(f"{text_heading(is_answered)}\n")
     for start in range(0, len(rows), 1 << 16):
         columns = quoted[rows[start : start + (1 << 16)]]
         file.write("".join(f"{a} {b} {c}\n" for a, b, c in columns.tolist()))
-
-
-def warn_of_ignored(columns: Sequence[str], source: str, stacklevel: int = 3) -> None:
-    """Name the columns of a file that are left out, if there are any."""
-    if columns:
-        shown = ", ".join(f'"{column}"' for column in columns[:10])
-        more = f" and {len(columns) - 10:,} more" if len(columns) > 10 else ""
-        warnings.warn(
-            f"{source}: columns that are not read: {shown}{more}",
-            DataWarning,
-            stacklevel=stacklevel,
-        )
 
 
 class _Collected:
@@ -190,7 +84,6 @@ class _Collected:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self.order = layout.order()
         self.index_of: dict[str, int] = {}
         self.rows: list[np.ndarray] = []
         self.lines: list[np.ndarray] = []
@@ -199,8 +92,7 @@ class _Collected:
     def triplets(self, source: str) -> Triplets:
         rows = np.concatenate(self.rows) if self.rows else np.empty((0, 3), np.int32)
         lines = np.concatenate(self.lines) if self.lines else np.empty(0, np.int64)
-        is_answered = HEADINGS[self.layout.heading] if self.layout.heading else None
-        return Triplets(list(self.index_of), rows, lines, source, is_answered)
+        return Triplets(list(self.index_of), rows, lines, source)
 
     def add_plain(self, chunk: bytes, first_line: int) -> None:
         """Add a chunk in which only blanks, line ends and printable ASCII occur."""
@@ -243,8 +135,7 @@ class _Collected:
             ],
             dtype=np.int32,
         )
-        rows = indices[numbers].reshape(-1, 3)
-        self.rows.append(np.ascontiguousarray(rows[:, self.order]))
+        self.rows.append(indices[numbers].reshape(-1, 3))
         self.lines.append(lines)
 
 

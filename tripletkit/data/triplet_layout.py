@@ -1,12 +1,13 @@
-"""How lines become triplets: what separates fields, and which of them count."""
+"""How the lines of a text are cut, and whether the first of them names columns."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from tripletkit.data.columns import find_roles, split_words
 from tripletkit.data.text_files import (
     SEPARATORS,
     check_names,
@@ -17,18 +18,10 @@ from tripletkit.data.text_files import (
 )
 from tripletkit.errors import TripletFileError
 
-# Names of the three columns -> whether the second image is said to be the nearer one; None where
-# the words leave it open.
-HEADINGS: dict[tuple[str, str, str], bool | None] = {
-    ("anchor", "positive", "negative"): True,
-    ("query", "first", "second"): False,
-    ("anchor", "first", "second"): None,
-    ("a", "b", "c"): None,
-}
-VOTE_COLUMNS = ("votes_b", "votes_c")
-SHARE_COLUMN = "share"
-
 _SHOWN_HEADINGS = "anchor,positive,negative; a,b,c; query,first,second"
+# What is written above rows that would be taken for a heading; see `Triplets.is_answered`.
+_TEXT_HEADINGS = {True: "anchor positive negative", False: "query first second"}
+_CLEAR = ({"anchor", "positive", "negative"}, {"query", "first", "second"})
 # Single letters are names of images as often as of columns.
 _LETTERS = ("a", "b", "c")
 _TELLING = frozenset(
@@ -41,49 +34,9 @@ _WORDS = _TELLING | frozenset(
     "farther nearer further near far winner loser choice chosen other candidate cand option opt "
     "comparison comp sample answer vote user subject".split()
 )
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _WORDLIKE = re.compile(r"[A-Za-z][A-Za-z0-9 _-]*")
 # What names of images have and names of columns have not.
 _FILE_SHAPES = (re.compile(r".*(\.\w+$|/)", re.DOTALL), re.compile("[0-9]"))
-
-
-def normalize(fields: Sequence[str]) -> list[str]:
-    """Return names of columns as they are compared: in lower case, no blanks around."""
-    return [field.strip().lower() for field in fields]
-
-
-def find_columns(fields: Sequence[str]) -> tuple[str, str, str] | None:
-    """Return the heading whose three names are all among the fields; None if there is none.
-
-    Args:
-        fields: see `normalize`.
-    Raises:
-        ValueError: if several are, or a column that counts is there twice.
-    """
-    found = [heading for heading in HEADINGS if set(heading) <= set(fields)]
-    if len(found) > 1:
-        raise ValueError(
-            f"expected the columns of one kind of heading ({_SHOWN_HEADINGS}), got those of "
-            f"several: {', '.join(fields)}"
-        )
-    if not found:
-        return None
-    twice = [name for name in found[0] if list(fields).count(name) > 1]
-    if twice:
-        raise ValueError(f'expected each column once, got "{twice[0]}" several times')
-    return found[0]
-
-
-def is_heading(fields: Sequence[str], *, letters_count: bool) -> bool:
-    """Return whether exactly these three fields are a heading, in any order.
-
-    Args:
-        fields: see `normalize`.
-        letters_count: `a b c` is one, too.
-    """
-    return len(fields) == 3 and any(
-        set(fields) == set(heading) for heading in HEADINGS if letters_count or heading != _LETTERS
-    )
 
 
 def resembles_heading(fields: Sequence[str], following: Sequence[Sequence[str]]) -> bool:
@@ -100,7 +53,7 @@ def resembles_heading(fields: Sequence[str], following: Sequence[Sequence[str]])
         following: of the rows below, as many as are to be looked at.
     """
     below = {text for row in following for text in row}
-    if len(set(normalize(fields))) < len(fields) or below & set(fields):
+    if len({field.strip().lower() for field in fields}) < len(fields) or below & set(fields):
         return False
     words = [_words(field) for field in fields]
     if any(each & _TELLING for each in words):
@@ -123,8 +76,9 @@ def describe_unknown_heading(shown: str, escape: str) -> str:
     """
     return (
         f"expected a heading with {_SHOWN_HEADINGS}, or names of images, got {shown}, which "
-        f"looks like a heading that is not known. Rename its columns; if these are names of "
-        f'images, put the line "{escape}" above.'
+        f"looks like a heading that is not known. Say with `columns` which columns hold the "
+        "anchor, the nearer image and the other, such as anchor=...,positive=...,negative=...; if "
+        f'these are names of images, put the line "{escape}" above.'
     )
 
 
@@ -132,48 +86,32 @@ def _words(field: str) -> set[str]:
     """Return the words of a field that are all words of columns, numbers and letters left out."""
     if not _WORDLIKE.fullmatch(field):
         return set()
-    parts = {part.lower() for part in _WORD.findall(field)}
-    words = {part for part in parts if part.isalpha() and part not in _LETTERS}
+    words = {word for word in split_words(field) if word.isalpha() and word not in _LETTERS}
     return words if words <= _WORDS else set()
 
 
 # Rows below the first that are looked at to tell a heading from names.
 N_COMPARED = 100
 _SHARE = re.compile(r"0?\.\d+|[01](\.0*)?", re.ASCII)
-_SUFFIXES = {",": ".csv", ";": ".csv", "\t": ".tsv"}
+_SUFFIXES = {",": ".csv", ";": ".csv", "|": ".csv", "\t": ".tsv"}
+_EXCEL = re.compile(r"sep=(.)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the lines of a file become triplets.
+    """How the lines of a file are cut.
 
     Attributes:
         separator: between fields; None for blanks.
         fields: names of the columns; empty without a heading.
-        heading: those of the three columns that count; None without a heading.
         start: where the first row starts, in bytes.
         line: its number.
     """
 
     separator: str | None = None
     fields: tuple[str, ...] = ()
-    heading: tuple[str, str, str] | None = None
     start: int = 0
     line: int = 1
-
-    @property
-    def places(self) -> tuple[int, int, int]:
-        """Which fields are the anchor, the first and the second image."""
-        return tuple(map(self.fields.index, self.heading)) if self.heading else (0, 1, 2)
-
-    @property
-    def ignored(self) -> tuple[str, ...]:
-        return tuple(name or "(no name)" for name in self.fields if name not in self.heading)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether lines are three names between blanks and nothing else."""
-        return self.separator is None and len(self.fields) <= 3
 
     def split(self, line: str) -> list[str]:
         """Return the fields of a line, none of a blank or comment line; raises `ValueError`."""
@@ -184,23 +122,12 @@ class Layout:
         return split_csv_line(line, self.separator)
 
     def parse(self, line: str) -> list[str]:
-        """Return the three names of a line in its own order, or none; raises `ValueError`."""
+        """Return the three names of a line without a heading, or none; raises `ValueError`."""
         fields = self.split(line)
-        if len(self.fields) > 3 and fields:
-            if len(fields) != len(self.fields):
-                raise ValueError(
-                    f"expected {len(self.fields)} columns as in the heading, got {len(fields)} "
-                    f"({shorten_line(line)})"
-                )
-            return check_names([fields[place] for place in sorted(self.places)], line)
         try:
             return check_names(fields, line)
         except ValueError as error:
             raise ValueError(f"{error}{self._hint(fields)}") from error
-
-    def order(self) -> list[int]:
-        """Return where in the names of a line the anchor, the first and the second image are."""
-        return [sorted(self.places).index(place) for place in self.places]
 
     def _hint(self, fields: list[str]) -> str:
         if len(fields) <= 3:
@@ -215,17 +142,18 @@ class Layout:
         return ' Put names with spaces in quotes (").'
 
 
-def find_layout(data: bytes, name: str) -> Layout:
+def find_layout(data: bytes, name: str, columns: Mapping[str, str] | None = None) -> Layout:
     """Tell by the first line that holds something how a file is to be read.
 
-    A line that names three known columns is the heading of a CSV or TSV, or, of exactly three
-    words between blanks, of a text. Without a heading, a line that cuts into three names at
-    blanks is a text, even if it also does at separators, as `a, b, c` does; a name of the file
-    that ends in `.csv` or `.tsv` turns that round.
+    A line that names known columns is the heading of a CSV or TSV, or, of words between blanks,
+    of a text. Without a heading, a line that cuts into three names at blanks is a text, even if
+    it also does at separators, as `a, b, c` does; a name of the file that ends in `.csv` or
+    `.tsv` turns that round.
 
     Args:
         data: as `text_files.check_text` returns it.
         name: of the file.
+        columns: what the user calls the columns; see `find_roles`.
     Raises:
         TripletFileError: if the line looks like a heading but is not known.
     """
@@ -233,16 +161,30 @@ def find_layout(data: bytes, name: str) -> Layout:
     first = next(lines, None)
     if first is None:
         return Layout()
+    separators: Sequence[str] = SEPARATORS
+    # Where the rows start if there is no heading.
+    start_of_rows, line_of_rows = 0, 1
+    # Excel's own line above a CSV says what separates.
+    if (excel := _EXCEL.fullmatch(first[2].strip())) and (below := next(lines, None)):
+        if excel.group(1) not in SEPARATORS:
+            raise TripletFileError(
+                f"{name}:{first[0]}: expected a comma, a semicolon, a tab or a bar after sep=, got "
+                f"{shorten_line(excel.group(1))}"
+            )
+        separators, start_of_rows, line_of_rows = (excel.group(1),), first[1], first[0] + 1
+        first = below
     number, start, line = first
     try:
-        layout = _layout_by_heading(line, name)
+        following = [text for *_, text in islice(lines, N_COMPARED)]
+        layout = _layout_by_heading(line, name, separators, columns, following)
         if layout is not None:
-            return Layout(layout.separator, layout.fields, layout.heading, start, number + 1)
-        layout = _layout_by_position(line, name)
-        _check_first_row(layout, line, [text for *_, text in islice(lines, N_COMPARED)])
+            return Layout(layout.separator, layout.fields, start, number + 1)
+        layout = _layout_by_position(line, name, separators)
+        if columns is None or not all(str(text).isdecimal() for text in columns.values()):
+            _check_first_row(layout, line, following)
     except ValueError as error:
         raise TripletFileError(f"{name}:{number}: {error}") from error
-    return layout
+    return Layout(layout.separator, (), start_of_rows, line_of_rows)
 
 
 def needs_heading(rows: Sequence[Sequence[str]]) -> bool:
@@ -254,35 +196,70 @@ def needs_heading(rows: Sequence[Sequence[str]]) -> bool:
     if not rows:
         return False
     first, *below = rows[: 1 + N_COMPARED]
-    return is_heading(normalize(first), letters_count=False) or resembles_heading(first, below)
+    try:
+        is_known = find_roles(first) is not None and not _are_letters(first)
+    except ValueError:
+        is_known = True
+    return is_known or resembles_heading(first, below)
 
 
-def text_heading(is_answered: bool | None) -> tuple[str, str, str]:
-    """Return the heading of a text that says so much and no more."""
-    wanted = [heading for heading in HEADINGS if heading != ("a", "b", "c")]
-    return next(heading for heading in wanted if HEADINGS[heading] is is_answered)
+def text_heading(is_answered: bool) -> str:
+    """Return the heading of a text that says so much."""
+    return _TEXT_HEADINGS[is_answered]
 
 
-def _layout_by_heading(line: str, name: str) -> Layout | None:
-    """Return the layout if the line names three known columns; raises `ValueError`."""
-    for separator in SEPARATORS:
-        fields = _fields_of(Layout(separator), line) if separator in line else []
-        fields = tuple(normalize(fields))
-        heading = find_columns(fields)
+def _are_letters(fields: Sequence[str]) -> bool:
+    return sorted(field.strip().lower() for field in fields) == list(_LETTERS)
+
+
+def _layout_by_heading(
+    line: str,
+    name: str,
+    separators: Sequence[str],
+    columns: Mapping[str, str] | None,
+    following: Sequence[str],
+) -> Layout | None:
+    """Return the layout if the line names known columns; raises `ValueError`."""
+    for separator in separators:
+        layout = Layout(separator)
+        fields = _fields_of(layout, line) if separator in line else []
+        if len(fields) < 3:
+            continue
         # `a b c` between tabs are three images, unless the file says that it is a table.
-        counts = separator != "\t" or name.lower().endswith(".tsv")
-        if heading and (len(fields) > 3 or is_heading(fields, letters_count=counts)):
-            return Layout(separator, fields, heading)
-    fields = tuple(normalize(_fields_of(Layout(), line)))
-    heading = find_columns(fields)
-    if heading and heading != ("a", "b", "c"):
-        return Layout(None, fields, heading)
+        if separator == "\t" and _are_letters(fields) and not name.lower().endswith(".tsv"):
+            continue
+        if _is_heading(fields, columns, [_fields_of(layout, text) for text in following]):
+            return Layout(separator, tuple(field.strip() for field in fields))
+    fields = _fields_of(Layout(), line)
+    if _are_letters(fields) and columns is None:
+        return None
+    below = [_fields_of(Layout(), text) for text in following]
+    if len(fields) >= 3 and _is_heading(fields, columns, below):
+        return Layout(None, tuple(fields))
     return None
 
 
-def _layout_by_position(line: str, name: str) -> Layout:
+def _is_heading(
+    fields: Sequence[str], columns: Mapping[str, str] | None, below: Sequence[Sequence[str]]
+) -> bool:
+    if columns is not None:
+        known = {field.strip().lower() for field in fields}
+        called = [str(text).strip().lower() for text in columns.values()]
+        return any(text in known for text in called if not text.isdecimal()) or (
+            all(text.isdecimal() for text in called) and find_roles(fields) is not None
+        )
+    if find_roles(fields) is None:
+        return False
+    # Names of images come again below; those of columns hardly do, but for single letters.
+    words = {field.strip().lower() for field in fields}
+    if len(fields) > 3 or _are_letters(fields) or words in _CLEAR:
+        return True
+    return not {text for row in below for text in row} & set(fields)
+
+
+def _layout_by_position(line: str, name: str, separators: Sequence[str]) -> Layout:
     is_text = len(_fields_of(Layout(), line)) == 3
-    for separator in SEPARATORS:
+    for separator in separators:
         if separator not in line:
             continue
         n_fields = len(_fields_of(Layout(separator), line))
@@ -298,7 +275,7 @@ def _check_first_row(layout: Layout, line: str, following: list[str]) -> None:
     fields = _fields_of(layout, line)
     below = [_fields_of(layout, text) for text in following]
     if len(fields) >= 3 and resembles_heading(fields, below):
-        escape = (layout.separator or " ").join(text_heading(is_answered=None))
+        escape = "anchor first second".replace(" ", layout.separator or " ")
         raise ValueError(describe_unknown_heading(shorten_line(line), escape))
 
 

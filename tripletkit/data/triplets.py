@@ -2,66 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.triplet_layout import HEADINGS
 from tripletkit.errors import MAX_SHOWN, TripletFileError, describe_problems
 from tripletkit.results import Result, Section, show_head
 
-
-def find_columns(frame: pd.DataFrame, headings: Collection[tuple[str, ...]]) -> list:
-    """Return the labels of the three columns that hold names.
-
-    Args:
-        headings: what these may be called, in lower case.
-    Raises:
-        TripletFileError: if there are none, saying which are known.
-    """
-    labels = list(frame.columns)
-    if labels == [0, 1, 2]:
-        return labels
-    by_name = {str(label).strip().lower(): label for label in labels}
-    for heading in sorted(headings, reverse=True):
-        if set(heading) <= set(by_name):
-            return [by_name[name] for name in heading]
-    known = " or ".join(", ".join(heading) for heading in sorted(headings))
-    raise TripletFileError(
-        f"expected a table with the columns {known}, got {', '.join(map(str, labels))}. "
-        "Say with `columns` which three hold the names."
-    )
-
-
-def index_cells(frame: pd.DataFrame, columns: Sequence) -> tuple[list[str], np.ndarray]:
-    """Return the distinct names in three columns, and `(n_rows, 3)` int32 indices into them.
-
-    Raises:
-        TripletFileError: if there are no such columns, or a cell is not a name. The message holds
-            the first ten problems and their number.
-    """
-    missing = [label for label in columns if label not in frame]
-    if len(columns) != 3 or missing:
-        lacking = f", of which there is no {missing[0]!r}" if missing else ""
-        raise TripletFileError(f"expected three columns of the table, got {columns}{lacking}")
-    cells = frame[list(columns)].to_numpy(dtype=object)
-    is_name = np.array([isinstance(cell, str) and cell != "" for cell in cells.flat], dtype=bool)
-    if not is_name.all():
-        wrong = np.flatnonzero(~is_name)
-        problems = [
-            f"row {place // 3}, column {columns[place % 3]!r}: expected an image name as text, "
-            f"got {cells.flat[place]!r}"
-            for place in wrong[:MAX_SHOWN]
-        ]
-        raise TripletFileError(
-            f"{describe_problems(problems, len(wrong))}\n"
-            "Read the table with dtype=str, so that 00123 stays text."
-        )
-    numbers, names = pd.factorize(cells.ravel())
-    return list(names), numbers.reshape(-1, 3).astype(np.int32)
+_NO_LINE = np.iinfo(np.int64).max
 
 
 def index_used(rows: np.ndarray, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
@@ -120,29 +71,6 @@ class Triplets(Result):
         return [[self._summary(), show_head(self.take(np.arange(min(5, len(self)))).to_frame())]]
 
     @classmethod
-    def from_frame(cls, frame: pd.DataFrame, columns: Sequence[str] | None = None) -> Triplets:
-        """Return the triplets of a table, a row each; other columns are passed over.
-
-        Args:
-            frame: its cells are names of images, as text.
-            columns: which three hold the names, anchor first. Defaults to those of a triplet
-                file with a heading (anchor, positive, negative; query, first, second; a, b, c),
-                in any case; a table of three columns without names is read by position.
-        Returns:
-            Triplets whose `lines` are positions of rows, counted from 0.
-        Raises:
-            TripletFileError: if there are no such columns, or a cell is not a name.
-        Example:
-            >>> frame = pd.DataFrame({"a": ["1.jpg"], "b": ["2.jpg"], "c": ["3.jpg"]})
-            >>> Triplets.from_frame(frame).names
-            ['1.jpg', '2.jpg', '3.jpg']
-        """
-        chosen = find_columns(frame, HEADINGS) if columns is None else list(columns)
-        names, rows = index_cells(frame, chosen)
-        heading = tuple(str(label).strip().lower() for label in chosen)
-        return cls(names, rows, np.arange(len(rows)), "DataFrame", HEADINGS.get(heading))
-
-    @classmethod
     def from_array(cls, rows: np.ndarray, names: Sequence[str]) -> Triplets:
         """Return triplets given as indices.
 
@@ -170,13 +98,13 @@ class Triplets(Result):
 
     def place(self, row: int) -> str:
         """Return `file:line` of a row."""
-        return f"{self.source}:{self.lines[row]}"
+        return _place(self.source, int(self.lines[row]))
 
     def first_places(self) -> list[str]:
         """Return, for each name, `file:line` of the first row that has it."""
-        first = np.full(len(self.names), np.iinfo(np.int64).max)
+        first = np.full(len(self.names), _NO_LINE)
         np.minimum.at(first, self.rows.ravel(), np.repeat(self.lines, 3))
-        return [f"{self.source}:{line}" for line in first]
+        return [_place(self.source, int(line)) for line in first]
 
     def take(self, rows: np.ndarray) -> Triplets:
         """Return the rows that a mask or an index array picks, over the same names."""
@@ -213,6 +141,11 @@ class Triplets(Result):
                 "the heading says that the two other images stand in no order. Where the second "
                 "is always the nearer one, name the columns anchor, positive and negative."
             )
+
+
+def _place(source: str, line: int) -> str:
+    """Return `file:line`; the file alone for what stands in no line of it."""
+    return source if not 0 <= line < _NO_LINE else f"{source}:{line}"
 
 
 def describe_other_questions(asked: Triplets, expected: Triplets) -> str | None:

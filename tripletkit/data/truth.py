@@ -24,7 +24,8 @@ class Truth:
     """What people answered, in the order of its file.
 
     Attributes:
-        labels: `(n_triplets,)` int8, 1 where the first image is the nearer one.
+        labels: `(n_triplets,)` int8: 1 where the first image is the nearer one, 0 where the
+            second is, -1 where nobody can tell.
         source: what to call the file in messages.
         column: the heading over the labels; empty without one.
     """

@@ -6,6 +6,7 @@ import hashlib
 import io
 import math
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +16,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 import pandas as pd
 
+from tripletkit.data.columns import find_roles
 from tripletkit.data.text_files import (
     SEPARATORS,
     FileRecord,
@@ -27,17 +29,11 @@ from tripletkit.data.text_files import (
     split_csv_line,
     split_line,
 )
-from tripletkit.data.triplet_files import read_triplets, warn_of_ignored
-from tripletkit.data.triplet_layout import (
-    HEADINGS,
-    SHARE_COLUMN,
-    VOTE_COLUMNS,
-    find_columns,
-    find_layout,
-    normalize,
-)
 from tripletkit.data.triplets import Triplets, describe_other_questions
-from tripletkit.errors import TripletFileError, VoteFileError, describe_problems
+from tripletkit.errors import DataWarning, TripletFileError, VoteFileError, describe_problems
+
+VOTE_COLUMNS = ("votes_b", "votes_c")
+SHARE_COLUMN = "share"
 
 VotesAs = Literal["soft", "weight", "majority"]
 
@@ -201,14 +197,12 @@ class _Layout:
         names: places of the three names, or none.
         numbers: places of the numbers.
         n_fields: how many fields a row has.
-        is_answered: what the heading says of the names; see `Triplets`.
         ignored: names of other columns.
     """
 
     names: tuple[int, ...]
     numbers: tuple[int, ...]
     n_fields: int
-    is_answered: bool | None = None
     ignored: tuple[str, ...] = ()
 
 
@@ -312,27 +306,16 @@ def read_triplets_with_shares(
     return triplets, Votes.of_shares(numbers[:, 0])
 
 
-def read_triplets_with_votes(
-    source: Path | BinaryIO, name: str | None = None
-) -> tuple[Triplets, Votes | None]:
-    """Read a triplet file, and the votes on its rows where its heading has columns of them.
-
-    Votes are the columns `votes_b` and `votes_c`, or `share`.
-
-    Args:
-        source, name: see `read_triplets`.
-    Raises:
-        TripletFileError: if it is no triplet file.
-        VoteFileError: if the votes cannot be read.
-    """
-    data, name = read_bytes(source, name)
-    fields = find_layout(check_text(data, name), name).fields
-    if set(VOTE_COLUMNS) <= set(fields):
-        triplets, numbers, _ = _read_table(io.BytesIO(data), name, _VOTES)
-        return triplets, Votes(*numbers.T.copy())
-    if SHARE_COLUMN in fields:
-        return read_triplets_with_shares(io.BytesIO(data), name)
-    return read_triplets(io.BytesIO(data), name), None
+def warn_of_ignored(columns: Sequence[str], source: str, stacklevel: int = 3) -> None:
+    """Name the columns of a file that are left out, if there are any."""
+    if columns:
+        shown = ", ".join(f'"{column}"' for column in columns[:10])
+        more = f" and {len(columns) - 10:,} more" if len(columns) > 10 else ""
+        warnings.warn(
+            f"{source}: columns that are not read: {shown}{more}",
+            DataWarning,
+            stacklevel=stacklevel,
+        )
 
 
 def _read_table(
@@ -376,7 +359,6 @@ def _read_table(
             np.array(rows, np.int32),
             np.array(of_lines, np.int64),
             name,
-            layout.is_answered,
         )
     return triplets, np.array(numbers, dtype=np.float64), name
 
@@ -394,7 +376,7 @@ def _look_at(
     ways = [partial(split_csv_line, separator=each) for each in SEPARATORS if each != "\t"]
     for split in (*ways, split_tabs, split_line, split_tabs):
         try:
-            fields = normalize(split(line))
+            fields = [field.strip().lower() for field in split(line)]
             layout = form.find_layout(fields)
         except ValueError:
             continue
@@ -422,13 +404,18 @@ def _find_share(fields: Sequence[str]) -> _Layout | None:
 
 
 def _by_heading(fields: Sequence[str], numbers: Sequence[str]) -> _Layout:
-    names = find_columns(fields) or ()
+    roles = find_roles(fields)
+    places = tuple(map(fields.index, numbers))
+    names = () if roles is None else roles.names
     return _Layout(
-        names=tuple(map(fields.index, names)),
-        numbers=tuple(map(fields.index, numbers)),
+        names=names,
+        numbers=places,
         n_fields=len(fields),
-        is_answered=HEADINGS.get(names),
-        ignored=tuple(field or "(no name)" for field in fields if field not in (*names, *numbers)),
+        ignored=tuple(
+            field or "(no name)"
+            for place, field in enumerate(fields)
+            if place not in (*names, *places)
+        ),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +11,11 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.data.folder import list_images
+from tripletkit.data.judgements import open_judgements
 from tripletkit.data.labels import COLUMNS, find_label_heading, read_labels
 from tripletkit.data.splits.policies import Split, separate_groups
 from tripletkit.data.splits.stratified import find_strata, join_images
 from tripletkit.data.text_files import check_text, read_bytes
-from tripletkit.data.triplet_files import scan_triplets
 from tripletkit.errors import ImageNameError, SplitError, TripletFileError
 
 BY_GROUPS = "groups of triplets that share no image"
@@ -283,9 +284,10 @@ def _labelled_names(text: str, source: Path) -> dict[str, str | None]:
 
 def _names_of_text(text: str, source: Path) -> dict[str, str | None]:
     """Return all names of triplets, or each line as a name where no line is a triplet."""
-    scan = scan_triplets(source)
-    if len(scan.triplets):
-        return dict.fromkeys(scan.checked().names)
+    with suppress(TripletFileError):
+        found = open_judgements(source, with_problems=True)
+        if not found.problems:
+            return dict.fromkeys(found.triplets.names)
     lines = [line.strip() for line in text.split("\n")]
     lines = [line for line in lines if line and not line.startswith("#")]
     names = [_unquoted(line) for line in lines]

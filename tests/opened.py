@@ -1,0 +1,42 @@
+"""Judgements from bytes in memory, under the name of a file."""
+
+from __future__ import annotations
+
+import io
+
+from tripletkit.data.judgements import Judgements, open_judgements
+
+
+class NamedBytes(io.BytesIO):
+    """An open file that has a name."""
+
+    def __init__(self, data, name):
+        super().__init__(data.encode() if isinstance(data, str) else data)
+        self.name = name
+
+
+def open_text(data, name="t.csv", **options) -> Judgements:
+    return open_judgements(NamedBytes(data, name), **options)
+
+
+def read_triplets(source, name=None):
+    """Return the rows of a path, or of an open file under another name."""
+    return open_judgements(_named(source, name)).triplets
+
+
+def scan_triplets(source, name=None):
+    return open_judgements(_named(source, name), with_problems=True)
+
+
+def read_triplets_with_shares(source, name=None):
+    judgements = open_judgements(_named(source, name), fourth_column="share")
+    return judgements.triplets, judgements.votes
+
+
+def rows_of(triplets):
+    """Return the names of each row."""
+    return [tuple(triplets.names[index] for index in row) for row in triplets.rows]
+
+
+def _named(source, name):
+    return source if name is None else NamedBytes(source.read(), name)
