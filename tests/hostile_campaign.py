@@ -32,7 +32,7 @@ import numpy as np
 import pytest
 import tiny_backbone as tiny
 from click.testing import CliRunner
-from opened import read_triplets
+from opened import read_answers, read_triplets, read_truth
 from PIL import Image, ImageDraw
 from preloaded_command import PreloadedCommand
 
@@ -41,10 +41,9 @@ from tripletkit.cli.main import tripletkit
 from tripletkit.data.decoding import read_image
 from tripletkit.data.labels import read_labels
 from tripletkit.data.triplet_files import write_triplet_lines
-from tripletkit.data.truth import read_truth
 from tripletkit.data.unfinished import remove_unfinished
 from tripletkit.errors import TripletkitError
-from tripletkit.evaluation.answers import read_answers, write_answers
+from tripletkit.evaluation.answers import write_answers
 from tripletkit.model.model_folder import load_model
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "hostile"

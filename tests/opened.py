@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 
 from tripletkit.data.judgements import Judgements, open_judgements
+from tripletkit.data.truth import open_truth
+from tripletkit.evaluation import answers
 
 
 class NamedBytes(io.BytesIO):
@@ -40,3 +42,11 @@ def rows_of(triplets):
 
 def _named(source, name):
     return source if name is None else NamedBytes(source.read(), name)
+
+
+def read_truth(source, name=None):
+    return open_truth(_named(source, name))[0]
+
+
+def read_answers(source, name=None):
+    return answers.read_answers(_named(source, name))

@@ -122,7 +122,7 @@ def test_score_reads_standard_input(runner, predictions, truth):
     [
         ("1\n0\n", "truth.csv, got 5. Do both belong to the same triplets?"),
         ("1\n0\n1\n0\nyes\n", 'truth.csv:5: expected 0 or 1, got "yes"'),
-        ("id,answer\n1,1\n", "truth.csv:1: expected a heading with one of the columns label"),
+        ("id,other\n1,1\n", "truth.csv:1: expected a heading with one of the columns label"),
     ],
 )
 def test_score_refuses_a_truth_that_does_not_fit(runner, predictions, truth, text, message):

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from opened import open_text, read_triplets
+from opened import open_text, read_answers, read_triplets
 
 from tripletkit.cli.main import tripletkit
 from tripletkit.data.labels import read_labels
@@ -24,7 +24,7 @@ from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import read_votes
 from tripletkit.errors import DataWarning, TripletFileError
 from tripletkit.evaluation.answer_checks import check_same_questions
-from tripletkit.evaluation.answers import Answers, read_answers, write_answers
+from tripletkit.evaluation.answers import Answers, write_answers
 from tripletkit.evaluation.classification import Confusion
 from tripletkit.search.vector_files import write_vectors
 

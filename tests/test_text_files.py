@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from opened import read_triplets, read_triplets_with_shares
+from opened import read_answers, read_triplets, read_triplets_with_shares, read_truth
 
 from tripletkit.data.labels import read_labels
 from tripletkit.data.splits.held_out_draws import read_held_out
@@ -18,10 +18,8 @@ from tripletkit.data.text_files import (
     parse_number,
     split_csv_line,
 )
-from tripletkit.data.truth import read_truth
 from tripletkit.data.votes import read_votes
 from tripletkit.errors import TripletFileError, TripletkitError
-from tripletkit.evaluation.answers import read_answers
 
 READERS = [
     read_triplets,

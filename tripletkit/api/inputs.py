@@ -14,7 +14,7 @@ from tripletkit.data.judgements import JudgementsLike
 from tripletkit.data.labels import COLUMNS as LABEL_COLUMNS
 from tripletkit.data.labels import read_classes
 from tripletkit.data.triplets import Triplets
-from tripletkit.data.truth import check_labels
+from tripletkit.data.truth import read_labels
 from tripletkit.errors import LabelFileError, TripletFileError
 from tripletkit.evaluation.answers import Answers, read_answers
 
@@ -70,7 +70,7 @@ def take_answers(value: AnswersLike, source: str = "the answers") -> Answers:
         return value
     if is_path(value):
         return read_answers(Path(value))
-    return Answers(check_labels(value, source), None, None, source)
+    return Answers(read_labels(value, source), None, None, source)
 
 
 def take_labels(value: LabelsLike, images: Path = Path()) -> dict[str, str]:

@@ -65,7 +65,7 @@ def score(
 
     from tripletkit.data.judgement_files import is_judgements
     from tripletkit.data.judgements import read_questions
-    from tripletkit.data.truth import read_truth
+    from tripletkit.data.truth import open_truth
     from tripletkit.evaluation.answer_checks import (
         check_not_exchanged,
         check_same_length,
@@ -109,7 +109,7 @@ def score(
     if labels is not None:
         pass
     elif truth is not None:
-        read = read_truth(input_source(truth))
+        read = open_truth(input_source(truth))[0]
         check_not_exchanged(answers, read)
         check_same_length(answers, len(read), read.source)
         labels, of_truth = read.labels, read.source

@@ -47,7 +47,7 @@ _ODD = "odd odd_one odd_one_out odd_out oddone oddoneout oddball outlier".split(
 _ANSWERS = (
     "label labels truth ground_truth groundtruth gt answer answers choice chosen winner win "
     "response judgement judgment selected selection pick picked decision preferred preference "
-    "closer nearer more_similar most_similar similar closest nearest vote voted y"
+    "closer nearer more_similar most_similar similar closest nearest vote voted"
 ).split()
 _PREDICTIONS = "prediction predictions predicted pred".split()
 _SHARES = frozenset(["share"])

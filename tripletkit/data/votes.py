@@ -79,6 +79,11 @@ class Votes:
         return self.for_second > self.for_first
 
     @property
+    def majority(self) -> np.ndarray:
+        """`(n_triplets,)` int8: 1 where most votes are for the first image, 0, or -1 for a tie."""
+        return np.where(self.is_tie, -1, ~self.is_for_second).astype(np.int8)
+
+    @property
     def are_counts(self) -> bool:
         """All are whole numbers, so that one voter can be told from the others."""
         return all(

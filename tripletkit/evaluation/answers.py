@@ -7,8 +7,7 @@ CSV with the heading `a,b,c,prediction,margin`, and one 0 or 1 a line. A truth f
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TextIO, get_args
@@ -16,15 +15,22 @@ from typing import Any, BinaryIO, Literal, TextIO, get_args
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.csv_columns import Field, read_columns, read_heading
+from tripletkit.data.answer_values import UNDECIDED, AnswerColumn
+from tripletkit.data.columns import find_answers
 from tripletkit.data.names import quote_csv_field
 from tripletkit.data.output_forms import LABELS_FORM, any_form, csv_form
 from tripletkit.data.outputs import Destination, Outputs, open_output
+from tripletkit.data.tables import LineProblem, Table
 from tripletkit.data.text_files import parse_number, shorten_line
 from tripletkit.data.triplets import Triplets
-from tripletkit.data.truth import LABELS, TRUTH_COLUMNS, is_csv, read_answer_text, read_labels
+from tripletkit.data.truth import (
+    TRUTH_COLUMNS,
+    read_answer_bytes,
+    read_answer_column,
+    refuse_problems,
+    table_of_answers,
+)
 from tripletkit.errors import AnswerFileError
-from tripletkit.evaluation.decimals import WIDTH, format_decimals
 from tripletkit.results import Result, Section, show_head
 
 AnswerFormat = Literal["csv", "labels"]
@@ -37,8 +43,8 @@ ANSWERS_FORM = any_form(
     LABELS_FORM,
 )
 
-# Without them, `float` takes nothing that is not a plain number.
-_ODD_IN_NUMBERS = re.compile(r"[^0-9.eE+-]")
+# Smaller margins are written as 5e-06.
+_SMALLEST_PLAIN = 1e-5
 _CHUNK_ROWS = 1 << 16
 _CHUNK_BYTES = 1 << 24
 
@@ -134,7 +140,7 @@ class Answers(Result):
         return np.zeros(len(self), bool) if self.margins is None else np.isnan(self.margins)
 
 
-def read_answers(source: Path | BinaryIO, name: str | None = None) -> Answers:
+def read_answers(source: Path | BinaryIO) -> Answers:
     """Read an answer file of either form.
 
     A CSV needs the column `prediction`; `margin`, and `a`, `b`, `c` together, may be missing.
@@ -143,36 +149,75 @@ def read_answers(source: Path | BinaryIO, name: str | None = None) -> Answers:
 
     Args:
         source: a path, or an open binary file such as standard input.
-        name: what to call it in messages. Defaults to the path as given.
     Raises:
         AnswerFileError: if it is no such file. The message holds the first ten problems as
             `file:line: expected ..., got ...` and their number.
     """
-    text, name = read_answer_text(source, name)
-    if not is_csv(text):
-        column, labels = read_labels(text, name)
-        return Answers(labels, None, None, name, column)
-    heading = read_heading(text)
-    if "prediction" not in heading:
+    data, name = read_answer_bytes(source)
+    table = table_of_answers(data, name)
+    headings = [column.lower() for column in table.columns]
+    if len(table.cells) == 1:
+        labels = _decided(read_answer_column(table, 0), table, 0)
+        return Answers(labels, None, None, name, headings[0] if headings else "")
+    found = find_answers(headings, set())
+    places = [place for place in found if headings[place] not in ("label", "truth")]
+    if "prediction" in headings:
+        places = [headings.index("prediction")]
+    if not places:
         hint = ""
-        if set(heading) & set(TRUTH_COLUMNS):
+        if set(headings) & set(TRUTH_COLUMNS):
             hint = ". It seems to be a truth file; the answers come before the truth"
         raise AnswerFileError(
             f"{name}:1: expected the heading {','.join(COLUMNS)}, "
-            f"got {shorten_line(','.join(heading))}{hint}"
+            f"got {shorten_line(','.join(headings))}{hint}"
         )
-    fields = {"prediction": LABELS}
-    if "margin" in heading:
-        fields["margin"] = _MARGINS
-    names = _Names()
-    if has_names := set(NAME_COLUMNS) <= set(heading):
-        fields |= dict.fromkeys(NAME_COLUMNS, Field("an image name", names.convert))
-    columns = read_columns(text, name, fields)
-    triplets = None
-    if has_names:
-        rows = np.stack([columns[column] for column in NAME_COLUMNS], axis=1)
-        triplets = Triplets(list(names.index_of), rows, columns["line"], name)
-    return Answers(columns["prediction"], columns.get("margin"), triplets, name, "prediction")
+    triplets = names = None
+    if set(NAME_COLUMNS) <= set(headings):
+        columns = [table.texts(headings.index(column)) for column in NAME_COLUMNS]
+        triplets, names = _read_names(columns, table), (columns[1], columns[2])
+    labels = _decided(read_answer_column(table, places[0], names), table, places[0])
+    margins = None
+    if "margin" in headings:
+        margins = _read_margins(table, headings.index("margin"))
+    return Answers(labels, margins, triplets, name, headings[places[0]])
+
+
+def _decided(answers: AnswerColumn, table: Table, column: int) -> np.ndarray:
+    """Return labels, or refuse rows that answer nothing."""
+    texts = table.texts(column)
+    problems = [
+        LineProblem(int(table.lines[row]), f"expected 0 or 1, got {shorten_line(texts[row])}")
+        for row in np.flatnonzero(answers.labels == UNDECIDED)
+    ]
+    refuse_problems(problems, table.source)
+    return answers.labels
+
+
+def _read_names(columns: list[np.ndarray], table: Table) -> Triplets:
+    cells = np.stack(columns, axis=1)
+    problems = [
+        LineProblem(int(line), 'expected an image name, got ""')
+        for line in table.lines[(cells == "").any(axis=1)]
+    ]
+    refuse_problems(problems, table.source)
+    numbers, names = pd.factorize(cells.ravel())
+    rows = numbers.reshape(-1, 3).astype(np.int32)
+    return Triplets(list(names), rows, table.lines, table.source)
+
+
+def _read_margins(table: Table, column: int) -> np.ndarray:
+    """Return `(n_rows,)` float64, NaN where there is none."""
+    texts = table.texts(column)
+    margins = np.array([parse_number(text) for text in texts], dtype=np.float64)
+    problems = [
+        LineProblem(
+            int(table.lines[row]),
+            f"expected a number or nothing as margin, got {shorten_line(texts[row])}",
+        )
+        for row in np.flatnonzero(~np.isfinite(margins) & (texts != ""))
+    ]
+    refuse_problems(problems, table.source)
+    return margins
 
 
 def write_answers(
@@ -222,51 +267,27 @@ def _label_pieces(predictions: np.ndarray) -> Iterator[str]:
 
 
 def _csv_pieces(triplets: Triplets, predictions: np.ndarray, margins: np.ndarray) -> Iterator[str]:
-    """Yield lines made as fixed-width bytes whose unused places (NUL) are then taken out."""
     yield ",".join(COLUMNS) + "\n"
-    names = np.array([f"{quote_csv_field(name)},".encode() for name in triplets.names], dtype=bytes)
-    names_width = 3 * names.dtype.itemsize
-    n_columns = names_width + 2 + WIDTH + 1
-    n_rows = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // n_columns))
-    for start in range(0, len(triplets), n_rows):
-        chunk = slice(start, start + n_rows)
-        rows = triplets.rows[chunk]
-        text = np.empty((len(rows), n_columns), dtype=np.uint8)
-        text[:, :names_width] = names[rows].view(np.uint8).reshape(-1, names_width)
-        text[:, names_width] = ord("0") + predictions[chunk]
-        text[:, names_width + 1] = ord(",")
-        text[:, names_width + 2 : -1] = format_decimals(margins[chunk])
-        text[:, -1] = ord("\n")
-        yield text[text != 0].tobytes().decode()
+    names = np.array([quote_csv_field(name) for name in triplets.names], dtype=object)
+    for start in range(0, len(triplets), _CHUNK_ROWS):
+        chunk = slice(start, start + _CHUNK_ROWS)
+        columns = (
+            *names[triplets.rows[chunk]].T.tolist(),
+            predictions[chunk].tolist(),
+            _shortest_decimals(margins[chunk]),
+        )
+        lines = [f"{a},{b},{c},{p},{margin}\n" for a, b, c, p, margin in zip(*columns, strict=True)]
+        yield "".join(lines)
 
 
-def _to_margins(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    is_empty = np.fromiter((not text for text in texts), bool, len(texts))
-    if _ODD_IN_NUMBERS.search("".join(texts)):
-        margins = np.fromiter(map(parse_number, texts), np.float64, len(texts))
-    else:
-        margins = np.fromiter(map(_to_float, texts), np.float64, len(texts))
-    return margins, ~is_empty & ~np.isfinite(margins)
-
-
-def _to_float(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return np.nan
-
-
-class _Names:
-    """Distinct names by their index, and the conversion of a column of names to indices."""
-
-    def __init__(self) -> None:
-        self.index_of: dict[str, int] = {}
-
-    def convert(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        index_of = self.index_of
-        indices = [index_of.setdefault(text, len(index_of)) for text in texts]
-        indices = np.array(indices, dtype=np.int32)
-        return indices, indices == index_of.get("", -1)
-
-
-_MARGINS = Field("a number or nothing as margin", _to_margins)
+def _shortest_decimals(margins: np.ndarray) -> list[str]:
+    """Return the shortest decimals that read back as the same float32; nothing for NaN."""
+    values = np.asarray(margins, dtype=np.float32)
+    texts = values.astype("U16").astype(object)
+    size = np.abs(values)
+    # NumPy writes these as 5e-05.
+    for place in np.flatnonzero((size >= _SMALLEST_PLAIN) & (size < 1e-4)):
+        texts[place] = np.format_float_positional(values[place], unique=True, trim="0")
+    texts[np.isnan(values)] = ""
+    texts[values == 0] = "0.0"
+    return texts.tolist()
