@@ -217,7 +217,7 @@ def test_votes_and_validation_are_taken_from_arrays(toy_competition, tiny_backbo
         ({"dropout": 2}, "dropout", "dropout"),
         ({"images": None}, "images", "folder of the images"),
         ({"triplets": None}, "triplets", "labels"),
-        ({"triplets": None, "votes": [[1, 2]]}, "triplets", "rows of `triplets`"),
+        ({"triplets": None, "votes": [[1, 2]]}, "triplets", "give `triplets`"),
     ],
 )
 def test_settings_that_will_not_do_are_named(toy_competition, arguments, field, message):
@@ -475,7 +475,7 @@ def test_a_comparison_is_that_of_the_command(toy_competition, run, tmp_path):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: tk.score([1, 2]), "expected 1 or 0 for each triplet"),
+        (lambda: tk.score([1, 5]), "expected 0 or 1"),
         (lambda: tk.score([1, 0], [1]), "got 2"),
         (lambda: tk.compare({"a": [1, 0]}, [1, 0]), "two or more answers"),
         (lambda: tk.compare({"a": [1, 0], "b": [1]}, [1, 0]), "got 1"),
