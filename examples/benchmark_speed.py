@@ -50,7 +50,7 @@ from tripletkit.model.record import (
     TimesRecord,
 )
 from tripletkit.model.settings import HeadSettings
-from tripletkit.training.epochs import train_head
+from tripletkit.training.trainer import Examples, make_trainer
 
 BACKBONE = get_backbone("resnet50")
 KERAS_BATCH_SIZE = 128
@@ -151,13 +151,8 @@ def head(n_images: int = 10_000, n_triplets: int = 60_000) -> None:
     network.fit(pipeline.take(4), verbose=0)
     piped = n_triplets / seconds(lambda: network.fit(pipeline, verbose=0))
     ends_s: list[float] = []
-    train_head(
-        features,
-        rows,
-        rows[:0],
-        HeadSettings(epochs=4),
-        on_epoch=lambda record: ends_s.append(time.perf_counter()),
-    )
+    trainer = make_trainer(Examples(features, rows), HeadSettings(epochs=4))
+    trainer.fit(lambda *_: ends_s.append(time.perf_counter()))
     # The first epoch includes compiling.
     ours = n_triplets / np.diff(ends_s).min()
     show(
@@ -187,7 +182,7 @@ def whole(folder: Path, n_photos: int = 700, n_triplets: int = 20_000, n_epochs:
         compute = make_onnx_function(session, BACKBONE.preprocessing)
         with FeatureStore(folder / "store") as store:
             found = extract_features(paths, BACKBONE, [space], store, lambda: compute)
-        train_head(found.values, rows, rows[:0], HeadSettings(epochs=n_epochs))
+        make_trainer(Examples(found.values, rows), HeadSettings(epochs=n_epochs)).fit()
 
     ours_s = seconds(ours)
     untrained = build_head(N_FEATURES, defaults.HIDDEN, defaults.DIM, defaults.DROPOUT)

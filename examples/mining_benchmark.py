@@ -49,7 +49,7 @@ from tripletkit.reporting.style import (
 )
 from tripletkit.results import align_columns
 from tripletkit.search.offline_mining import find_cuts, mine_images
-from tripletkit.training.batches import Batch, TripletBatches
+from tripletkit.training.batch_learner import Batch, TripletBatches
 from tripletkit.training.epochs import share_right
 from tripletkit.training.head_training import LabelTraining
 

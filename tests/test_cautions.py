@@ -11,7 +11,7 @@ import pytest
 from tripletkit.cli.main import tripletkit
 from tripletkit.errors import WeakScoreWarning
 from tripletkit.evaluation.pooled import PooledValidation, score_pooled
-from tripletkit.training.cautions import warn_of_weak_draws
+from tripletkit.training.result import warn_of_weak_draws
 
 
 def pooled(n_right: int, n_frozen: int) -> PooledValidation:

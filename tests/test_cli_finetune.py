@@ -18,7 +18,7 @@ from tripletkit.evaluation.baselines import Baseline
 from tripletkit.evaluation.intervals import wilson_interval
 from tripletkit.evaluation.validation import Validation, score_embeddings
 from tripletkit.model.model_folder import load_model
-from tripletkit.training.cautions import warn_of_weak_score
+from tripletkit.training.result import warn_of_weak_score
 
 
 @pytest.fixture

@@ -158,7 +158,9 @@ def test_train_names_a_missing_file_or_folder(train, tmp_path):
 def test_train_refuses_a_triplet_file_before_anything_slow(
     train, write, tmp_path, monkeypatch, text, message
 ):
-    monkeypatch.setattr("tripletkit.training.run.start_keras", lambda: pytest.fail("too late"))
+    monkeypatch.setattr(
+        "tripletkit.training.job.TrainingJob.open_encoder", lambda *_: pytest.fail("too late")
+    )
     result = train(triplets=write(text))
     assert (result.exit_code, result.stdout) == (1, "")
     assert message in result.stderr
@@ -311,7 +313,9 @@ def test_an_old_model_is_replaced_only_with_force(train, tmp_path):
 def test_a_place_that_is_no_model_is_refused_before_anything_slow(
     train, write, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("tripletkit.training.run.start_keras", lambda: pytest.fail("too late"))
+    monkeypatch.setattr(
+        "tripletkit.training.job.TrainingJob.open_encoder", lambda *_: pytest.fail("too late")
+    )
     monkeypatch.chdir(tmp_path)
     mine = write("mine", "mine.txt")
     for output in (mine, tmp_path, ".", tmp_path / "none" / "m", "/", "/dev/null"):

@@ -20,7 +20,7 @@ from tripletkit.data.splits.held_out_draws import (
 )
 from tripletkit.data.splits.stratified import find_strata
 from tripletkit.errors import SplitError
-from tripletkit.training.draw_budget import DrawBudget
+from tripletkit.training.held_out import DrawBudget
 
 
 def class_triplets(labels: np.ndarray, n_triplets: int, seed: int = 0) -> np.ndarray:

@@ -5,60 +5,73 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tripletkit.data.splits.held_out_draws import draw_folds, plan_draws
 from tripletkit.evaluation.distances import triplet_margins
-from tripletkit.training import held_out
-from tripletkit.training.ensemble import train_parts, validate_candidates
-from tripletkit.training.held_out import list_candidates, list_owners, margins_without
+from tripletkit.model.settings import HeadSettings
+from tripletkit.training import parts_trainer
+from tripletkit.training.held_out import answer_held_out, choose, score_held_out
+from tripletkit.training.parts_trainer import PartsTrainer, list_owners
+from tripletkit.training.trainer import Examples
 
 
 @pytest.fixture(autouse=True)
 def short_trainings(monkeypatch):
     for name in ("MLP_PART", "RESIDUAL_PART"):
-        settings = getattr(held_out, name)
+        settings = getattr(parts_trainer, name)
         shorter = {"hidden": 16, "n_steps": tuple(steps // 10 for steps in settings.n_steps)}
-        monkeypatch.setattr(held_out, name, held_out.replace(settings, **shorter))
+        monkeypatch.setattr(parts_trainer, name, parts_trainer.replace(settings, **shorter))
 
 
-def make_set(n_images=60, n_triplets=900):
-    """Return features of five kinds of images, of which some columns tell, and their triplets."""
+def make_trainer(columns, n_images=150, n_triplets=3000):
+    """Return a trainer on five kinds of images, of which some features tell."""
     rng = np.random.default_rng(0)
     kinds = np.arange(n_images) % 5
     features = rng.normal(size=(n_images, 24)).astype(np.float32)
     features[:, :5] += 2 * np.eye(5, dtype=np.float32)[kinds]
     rows = rng.integers(0, n_images, (20 * n_triplets, 3))
     is_triplet = (kinds[rows[:, 0]] == kinds[rows[:, 1]]) & (kinds[rows[:, 0]] != kinds[rows[:, 2]])
-    return features, rows[is_triplet & (rows[:, 0] != rows[:, 1])][:n_triplets]
+    rows = rows[is_triplet & (rows[:, 0] != rows[:, 1])][:n_triplets]
+    return PartsTrainer(Examples(features, rows, columns=columns), HeadSettings.of_recipe("best"))
 
 
 @pytest.mark.slow
 def test_each_candidate_is_left_with_the_steps_that_were_best():
-    features, rows = make_set()
-    candidates = list_candidates({"net": slice(0, 24), "half": slice(0, 12)})
-    plan = plan_draws(rows, len(features), None, features)
-    trained, choice, pooled = validate_candidates(
-        features, rows, candidates, draw_folds(rows, plan, 0), plan.by, 0, budget_s=1
+    trainer = make_trainer(
+        {"net": slice(0, 24), "half": slice(0, 12)}, n_images=150, n_triplets=3000
     )
-    assert [each.name for each in trained] == [each.name for each in candidates]
-    assert [each.n_tried for each in trained] == [1] * 6
-    for each, before in zip(trained, candidates, strict=True):
+    held_out = answer_held_out(trainer, budget_s=1)
+    chosen = choose(trainer, held_out)
+    candidates = chosen.trainer.candidates
+    assert [each.name for each in candidates] == [each.name for each in trainer.candidates]
+    assert [each.n_tried for each in candidates] == [1] * 6
+    for each, before in zip(candidates, trainer.candidates, strict=True):
         if before.settings is not None:
             assert set(each.settings.n_steps) <= set(before.settings.n_steps)
-    assert pooled.trained.accuracy > pooled.frozen.accuracy
-    parts = train_parts(features, rows, trained, choice, 0)
-    steps_of = {each.name: each.settings.usual_steps if each.settings else 0 for each in trained}
-    assert all(part.part.n_steps == steps_of[part.part.name] for part in parts)
+    pooled = score_held_out(held_out, chosen)
+    assert pooled.trained.accuracy > 0.6
+    steps_of = {each.name: each.settings.usual_steps if each.settings else 0 for each in candidates}
+    fitted = chosen.trainer.fit()
+    assert all(part.n_steps == steps_of[part.name] for part in fitted.parts)
+    assert fitted.trained.history[0].val_accuracy == pytest.approx(pooled.trained.accuracy)
 
 
 def test_margins_have_a_row_for_each_number_of_steps():
-    features, rows = make_set()
-    candidates = list_candidates({"net": slice(0, 24)})
-    assert list_owners(candidates).tolist() == [0, 1, 2, 2, 2]
-    margins = margins_without(features, rows[:600], rows[600:], candidates, 3)
+    trainer = make_trainer({"net": slice(0, 24)})
+    features, rows = trainer.examples.features, trainer.examples.rows
+    assert list_owners(trainer.candidates).tolist() == [0, 1, 2, 2, 2]
+    margins = trainer.answer(np.arange(600), rows[600:], 3)
     # Frozen features need no training, and fewer steps are those of a shorter training.
     scaled = features / np.linalg.norm(features, axis=1, keepdims=True)
     assert np.corrcoef(margins[0], triplet_margins(scaled, rows[600:], "squared-l2"))[0, 1] > 0.8
-    shorter = [candidates[0], candidates[1], candidates[2].after(0)]
-    alone = margins_without(features, rows[:600], rows[600:], shorter, 3)
+    frozen, residual, mlp = trainer.candidates
+    shorter = PartsTrainer(trainer.examples, trainer.settings, [frozen, residual, mlp.after(0)])
+    alone = shorter.answer(np.arange(600), rows[600:], 3)
     np.testing.assert_array_equal(alone, margins[:3])
     assert not np.array_equal(margins[2], margins[4])
+
+
+def test_without_draws_parts_weigh_alike_and_the_curve_is_of_one_that_is_trained():
+    chosen = make_trainer({"net": slice(0, 24)}).choose(None)
+    assert chosen.margins is None
+    assert chosen.trainer.weights.weights == pytest.approx([1 / 3] * 3)
+    (strongest,) = chosen.trainer.for_curve().candidates
+    assert strongest.settings is not None

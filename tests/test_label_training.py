@@ -15,9 +15,10 @@ from tripletkit.losses.batch_mining import MINERS
 from tripletkit.losses.loss_registry import LOSSES
 from tripletkit.model.embedding import embed
 from tripletkit.model.settings import HeadSettings
-from tripletkit.training.epochs import share_right, train_head
+from tripletkit.training.blends import Blend, list_blends
+from tripletkit.training.epochs import share_right
 from tripletkit.training.head_training import LabelTraining
-from tripletkit.training.unseen_classes import Candidate, candidates_for
+from tripletkit.training.trainer import Examples, make_trainer
 
 N_CLASSES, N_IMAGES, N_TRAIN = 6, 90, 60
 SMALL = HeadSettings(
@@ -55,7 +56,7 @@ TRAIN, VAL = draw_rows(0, N_TRAIN, 400), draw_rows(N_TRAIN, N_IMAGES, 300)
 
 def train(features, labels, **changes):
     settings = dataclasses.replace(SMALL, **changes)
-    return train_head(features, TRAIN, VAL[:0], settings, labels)
+    return make_trainer(Examples(features, TRAIN, labels=labels), settings).fit().trained
 
 
 def accuracy(trained, features, distance="l2"):
@@ -129,8 +130,8 @@ def test_centers_stay_among_the_embeddings_of_a_residual_head(features, labels):
         "residual", loss="center", epochs=30, hidden=16, dropout=0.0, learning_rate=5e-3
     )
     assert (settings.strength, settings.frozen_share) == (1.0, 0.0)
-    assert candidates_for(settings) == [Candidate(1.0)]
-    trained = train_head(features, TRAIN, VAL[:0], settings, labels)
+    assert list_blends(settings) == [Blend(1.0)]
+    trained = make_trainer(Examples(features, TRAIN, labels=labels), settings).fit().trained
     embeddings = embed(trained.head, features[:N_TRAIN])
     means = np.stack([embeddings[number::N_CLASSES].mean(axis=0) for number in range(N_CLASSES)])
     np.testing.assert_allclose(trained.centers, means, atol=0.1)

@@ -13,7 +13,7 @@ from tripletkit.losses.batch_mining import (
     pairwise_distances,
     semi_hard,
 )
-from tripletkit.training.batches import ClassBatches, ImageBatches, TripletBatches
+from tripletkit.training.batch_learner import ClassBatches, ImageBatches, TripletBatches
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_injected_positives_come_along_with_their_class():
     positives[9::10] -= 9
     positives[:10] = -1
     batches = ClassBatches(np.arange(50), labels, 2, 3)
-    batches.inject(positives)
+    batches.positives = positives
     for batch in epoch(batches):
         assert len(np.unique(batch.images)) == len(batch.images)
         wanted = positives[batch.images[:6]]

@@ -10,10 +10,10 @@ import pytest
 from tripletkit.errors import CollapseError
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.model.head_layers import Scaling
-from tripletkit.training.part_features import PartFeatures
 from tripletkit.training.part_training import (
     MLP_PART,
     RESIDUAL_PART,
+    PartFeatures,
     PartSettings,
     _Mlp,
     _pair_gradients,

@@ -18,8 +18,9 @@ from tripletkit.model.head_layers import Scaling
 from tripletkit.model.heads import build_model, frozen_scale, join_heads
 from tripletkit.model.recipes import RECIPES, get_recipe, register_recipe
 from tripletkit.model.settings import HeadSettings
-from tripletkit.training.epochs import train_model
+from tripletkit.training.head_trainer import HeadTrainer
 from tripletkit.training.head_training import HeadTraining
+from tripletkit.training.trainer import Examples
 
 N_FEATURES = 20
 
@@ -44,7 +45,7 @@ def settings_of(recipe, **given):
 
 
 def train(features, rows, recipe, **given):
-    return train_model(features, rows, rows[:0], settings_of(recipe, **given)).head
+    return HeadTrainer(Examples(features, rows), settings_of(recipe, **given)).fit().trained.head
 
 
 def test_the_command_line_offers_every_recipe():
@@ -201,7 +202,7 @@ def test_more_dimensions_than_embeddings_have_are_refused(features, rows):
 )
 def test_weights_and_keras_files_give_the_same_bits(features, rows, tmp_path, given):
     settings = settings_of(**given)
-    head = train_model(features, rows, rows[:0], settings).head
+    head = HeadTrainer(Examples(features, rows), settings).fit().trained.head
     embeddings = embed(head, features)
     head.save_weights(tmp_path / "head.weights.h5")
     built = build_model(N_FEATURES, HeadSettings(**dataclasses.asdict(settings)))

@@ -14,8 +14,7 @@ from tripletkit.features.keras_backend import keras, seed_layers, tf
 from tripletkit.model.embedding import embed
 from tripletkit.model.heads import build_body
 from tripletkit.model.settings import HeadSettings
-from tripletkit.training import reuse
-from tripletkit.training.head_training import make_training
+from tripletkit.training import head_training as reuse
 
 LABELS = ImageLabels([str(label) for label in range(4)], np.arange(40, dtype=np.int32) % 4)
 
@@ -35,7 +34,7 @@ def draw(seed):
 def train(seed, **settings):
     features, rows = draw(seed)
     given = HeadSettings(hidden=16, dim=3, seed=seed, batch_size=16, **settings)
-    training = make_training(features, rows, given, LABELS)
+    training = reuse.make_training(features, rows, given, LABELS)
     found = [training.run_epoch() for _ in range(2)]
     return found, embed(training.finish(training.weights()), features)
 
@@ -74,7 +73,7 @@ def test_seeds_are_those_of_keras_and_leave_tensorflow_alone():
 def test_two_trainings_at_once_do_not_share(monkeypatch):
     features, rows = draw(0)
     settings = HeadSettings(hidden=8, dim=3, batch_size=16)
-    one, other = (make_training(features, rows, settings) for _ in range(2))
+    one, other = (reuse.make_training(features, rows, settings) for _ in range(2))
     one.run_epoch()
     before = other.embed()
     one.run_epoch()
@@ -89,7 +88,7 @@ def test_two_trainings_at_once_do_not_share(monkeypatch):
 def test_other_settings_have_steps_of_their_own_and_few_forms_are_kept():
     for hidden in range(4, 4 + 2 * reuse._MAX_FORMS):
         features, rows = draw(0)
-        make_training(features, rows, HeadSettings(hidden=hidden, dim=3))
+        reuse.make_training(features, rows, HeadSettings(hidden=hidden, dim=3))
     assert len(reuse._idle) == reuse._MAX_FORMS
 
 

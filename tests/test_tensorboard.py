@@ -49,8 +49,9 @@ def test_what_is_not_known_is_not_logged(train, tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
-    from tripletkit.training.tensorboard import EpochLog
+    from tripletkit.training.epochs import log_epochs
 
     (tmp_path / "file").write_text("")
+    log = log_epochs(tmp_path / "file" / "logs")
     with pytest.raises(OutputError, match="the TensorBoard logs cannot be written"):
-        EpochLog(tmp_path / "file" / "logs")
+        log.__enter__()

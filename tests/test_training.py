@@ -19,7 +19,7 @@ from tripletkit.model.head_layers import Scaling
 from tripletkit.model.heads import build_head
 from tripletkit.model.settings import HeadSettings, choose_epochs
 from tripletkit.training.collapse import check_collapse, effective_rank, mean_pairwise_distance
-from tripletkit.training.epochs import train_head
+from tripletkit.training.trainer import Examples, make_trainer
 
 N_FEATURES = 20
 SMALL = HeadSettings(hidden=16, dim=4, epochs=5, batch_size=64)
@@ -50,6 +50,11 @@ def draw_rows(low, high, n_rows, seed=1):
 
 def accuracy(embeddings, rows, distance="l2"):
     return float(np.mean(triplet_margins(embeddings, rows, distance) > 0))
+
+
+def train_head(features, rows, val, settings, loss_weights=None, on_epoch=lambda _: None):
+    examples = Examples(features, rows, val, loss_weights=loss_weights)
+    return make_trainer(examples, settings).fit(lambda record, _: on_epoch(record)).trained
 
 
 def train(features, settings=SMALL, n_rows=600, n_val=200, **options):
@@ -83,13 +88,13 @@ def test_the_same_seed_gives_the_same_bits(features):
 def test_the_best_epoch_is_kept(features):
     told = []
     settings = dataclasses.replace(SMALL, epochs=30, patience=3)
-    trained = train(features, settings, n_val=100, on_epoch=told.append)
+    trained = train(features, settings, n_val=500, on_epoch=told.append)
     accuracies = [record.val_accuracy for record in trained.history]
     assert told == trained.history
     assert trained.best_epoch == 1 + int(np.argmax(accuracies))
     assert len(accuracies) == min(30, trained.best_epoch + 3)
     embeddings = embed(trained.head, features)
-    kept = accuracy(embeddings, draw_rows(42, 60, 100))
+    kept = accuracy(embeddings, draw_rows(42, 60, 500))
     assert kept == pytest.approx(max(accuracies), abs=0.02)
 
 
@@ -101,7 +106,7 @@ def test_without_validation_the_last_epoch_is_kept(features):
 
 def test_validation_that_does_not_choose_is_only_measured(features):
     settings = dataclasses.replace(SMALL, patience=1)
-    trained = train(features, settings, chooses_epoch=False)
+    trained = train(features, settings, n_val=499)
     assert trained.best_epoch == len(trained.history) == SMALL.epochs
     assert np.isfinite([record.val_accuracy for record in trained.history]).all()
 

@@ -10,22 +10,18 @@ import pytest
 from tripletkit import defaults
 from tripletkit.data.labels import NO_LABEL, ImageLabels
 from tripletkit.data.splits.class_groups import cluster_images, find_groups, hold_out_classes
-from tripletkit.data.training_set import divide_training_set
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import SplitError
 from tripletkit.features.unit_length import scale_to_unit_length
-from tripletkit.model.embedding import embed
 from tripletkit.model.settings import HeadSettings
-from tripletkit.training.epochs import share_right, train_model
+from tripletkit.training.blends import Blend, choose_blend, list_blends
+from tripletkit.training.head_trainer import HeadTrainer
+from tripletkit.training.trainer import Chosen, Examples, Fitted, Trainer
 from tripletkit.training.unseen_classes import (
-    Candidate,
-    CandidateScore,
     Nearness,
-    candidates_for,
-    choose_candidate,
     measure_nearness,
     measure_unseen_classes,
-    score_unseen_classes,
+    plan_unseen_classes,
 )
 
 
@@ -44,13 +40,35 @@ def rows():
     return drawn[is_right][:1500].astype(np.int32)
 
 
-def scores_of(*pairs):
-    return [CandidateScore(Candidate(0.7, share), *pair) for share, pair in pairs]
+def divide(features, rows, labels=None):
+    """Return rows for training, and those of a fifth of the images for validation."""
+    is_val = (np.arange(len(features)) // 8 % 5 == 0)[rows]
+    val_rows = rows[is_val.all(axis=1)]
+    return Examples(features, rows[~is_val.any(axis=1)], val_rows, labels)
 
 
-def divide(rows, fraction=0.2, labels=None):
-    triplets = Triplets([f"{i}" for i in range(160)], rows, np.arange(len(rows)), "t.txt")
-    return dataclasses.replace(divide_training_set(triplets, "image", fraction, 0), labels=labels)
+class Answering(Trainer):
+    """A trainer whose answers are those of a function of what it learned and is asked."""
+
+    def __init__(self, examples, answers):
+        super().__init__(examples, HeadSettings())
+        self.answers = answers
+
+    def answer(self, learned, asked, further=0):
+        return self.answers(learned, asked)[None]
+
+    def choose(self, held_out):
+        return Chosen(self)
+
+    def fit(self, *_) -> Fitted:
+        raise NotImplementedError
+
+
+def measure(trainer, plan, progress=lambda *_: None):
+    rows = trainer.examples.rows
+    names = [f"{i}" for i in range(len(trainer.examples.features))]
+    triplets = Triplets(names, rows, np.arange(len(rows)), "t.txt")
+    return measure_unseen_classes(trainer, triplets, plan, progress=progress)
 
 
 def label(of_image):
@@ -115,88 +133,76 @@ def test_novelty_is_a_share_of_the_way():
     assert Nearness(0.2, 0.2, 0.1, 9).novelty == 0.5
 
 
-def test_candidates_are_those_that_the_recipe_has():
-    assert candidates_for(HeadSettings()) == [Candidate(1.0)]
-    residual = candidates_for(HeadSettings.of_recipe("residual"))
-    assert not any(candidate.mlp_members for candidate in residual)
-    best = candidates_for(HeadSettings.of_recipe("residual", members=5, mlp_members=0))
-    assert best == [*residual, dataclasses.replace(residual[-1], mlp_members=2)]
-    shares = [candidate.frozen_share for candidate in residual]
+def test_blends_are_those_that_the_recipe_has():
+    assert list_blends(HeadSettings()) == [Blend(1.0)]
+    residual = list_blends(HeadSettings.of_recipe("residual"))
+    assert not any(blend.mlp_members for blend in residual)
+    several = list_blends(HeadSettings.of_recipe("residual", members=5))
+    assert several == [*residual, dataclasses.replace(residual[-1], mlp_members=2)]
+    shares = [blend.frozen_share for blend in residual]
     assert shares == sorted(shares, reverse=True)
-    assert Candidate(defaults.STRENGTH, defaults.FROZEN_SHARE) in residual
+    assert Blend(defaults.STRENGTH, defaults.FROZEN_SHARE) in residual
 
 
-def test_class_centers_leave_no_place_for_frozen_features():
-    settings = HeadSettings.of_recipe("residual", loss="center")
-    assert settings.frozen_share == 0
-    assert not any(candidate.frozen_share for candidate in candidates_for(settings))
+@pytest.mark.parametrize("given", [{"loss": "center"}, {"frozen_share": 0.4}, {"strength": 0.5}])
+def test_what_the_user_chose_and_class_centers_leave_no_choice(given):
+    settings = HeadSettings.of_recipe("residual", **given)
+    assert list_blends(settings) == [Blend(settings.strength, settings.frozen_share)]
+
+
+BLENDS = [Blend(0.7, share) for share in (0.5, 0.25, 0.1)]
 
 
 @pytest.mark.parametrize(("novelty", "chosen"), [(None, 1), (0.0, 2), (1.0, 0), (0.5, 1)])
 def test_enough_triplets_choose_by_both_worlds(novelty, chosen):
-    scores = scores_of((0.5, (0.8, 0.9)), (0.25, (0.9, 0.89)), (0.1, (0.92, 0.6)))
-    assert choose_candidate(scores, 500, 500, novelty)[0] == chosen
+    accuracies = [(0.8, 0.9), (0.9, 0.89), (0.92, 0.6)]
+    assert choose_blend(BLENDS, accuracies, 500, 500, novelty).chosen == chosen
 
 
 @pytest.mark.parametrize(("novelty", "chosen"), [(None, 1), (0.0, 2), (0.3, 1), (1.0, 1)])
 def test_too_few_triplets_leave_the_choice_to_novelty(novelty, chosen):
-    scores = scores_of((0.5, (0.0, 0.0)), (0.25, (0.0, 0.0)), (0.1, (0.0, 0.0)))
-    index, reason = choose_candidate(scores, 499, 5000, novelty)
-    assert index == chosen
-    assert reason.startswith("fewer than 500 validation triplets")
+    choice = choose_blend(BLENDS, None, 499, 5000, novelty)
+    assert choice.chosen == chosen
+    assert choice.reason.startswith("fewer than 500 validation triplets")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("recipe", "dim"), [("mlp", 6), ("residual", None), ("best", 6)])
-def test_a_probe_scores_every_candidate_on_both_worlds(features, rows, recipe, dim):
-    data = divide(rows)
-    settings = HeadSettings.of_recipe(recipe, hidden=16, dim=dim, epochs=2, members=3)
-    seen = measure_unseen_classes(data, features, settings, 0.25, features[:20])
-    assert len(seen.probe.scores) == len(candidates_for(settings))
-    assert all(0 <= score.unseen_classes <= 1 for score in seen.probe.scores)
-    assert seen.trained.accuracy == seen.probe.scores[seen.probe.chosen].unseen_classes
-    assert seen.trained.n == seen.frozen.n == seen.probe.n_unseen_classes
-    assert dim is None or seen.probe.embeddings.shape == (160, dim)
-    record = seen.to_dict()
-    assert record["test"]["novelty"] == seen.nearness.novelty
-    assert (record["n_rounds"], len(seen.rounds)) == (1, 1)
-    assert record["n_held_out_images"] == seen.rounds[0].is_held_out.sum()
-    assert record["groups_from"] == "clusters"
-
-
-@pytest.mark.slow
-def test_a_probed_candidate_is_the_model_that_training_makes(features, rows):
-    data = divide(rows)
-    settings = HeadSettings.of_recipe("residual", hidden=16, epochs=2)
-    seen = measure_unseen_classes(data, features, settings, 0.25)
-    split = seen.rounds[0].split
-    settings = seen.probe.candidate.apply(settings)
-    assert settings.frozen_share > 0
-    head = train_model(features, data.train.rows[split.train_rows], rows[:0], settings).head
-    embeddings = embed(head, features)
-    np.testing.assert_allclose(embeddings, seen.probe.embeddings, atol=1e-5)
-    assert share_right(embeddings, data.train.rows[split.val_rows], "l2") == seen.trained.accuracy
+@pytest.mark.parametrize("given", [{"members": 3, "dim": 6}, {"dim": None}])
+def test_a_blend_is_chosen_by_new_images_and_by_unseen_classes(features, rows, given):
+    examples = divide(features, np.vstack([rows] * 12))
+    settings = HeadSettings.of_recipe("residual", hidden=16, epochs=2, **given)
+    plan = plan_unseen_classes(examples, 0, 0.25, features[:20])
+    trainer, choice = HeadTrainer(examples, settings).for_unseen_classes(
+        plan.rounds[0], plan.novelty
+    )
+    assert len(choice.accuracies) == len(list_blends(settings))
+    assert all(0 <= share <= 1 for pair in choice.accuracies for share in pair)
+    assert trainer.settings == choice.blend.apply(settings)
+    seen = measure(trainer, plan)
+    assert seen.trained.n == seen.frozen.n > 0
+    assert seen.to_dict()["test"]["novelty"] == plan.novelty
 
 
 def test_several_trainings_go_without_others_and_answer_together(features, rows, monkeypatch):
     """As a plain loop has it; a triplet that two are asked about has the mean of their margins."""
     monkeypatch.setattr(defaults, "UNSEEN_ROUNDS", 4)
-    data, said, told = divide(rows), [], []
+    examples, said, told = divide(features, rows), [], []
 
-    def answer(train, asked):
-        assert not set(data.train.rows[train].ravel()) & set(data.train.rows[asked].ravel())
+    def answer(learned, asked):
+        assert not set(examples.rows[learned].ravel()) & set(asked.ravel())
         margins = np.random.default_rng(len(said)).normal(size=len(asked))
-        said.append(dict(zip(asked.tolist(), margins.tolist(), strict=True)))
+        said.append(dict(zip(map(tuple, asked.tolist()), margins.tolist(), strict=True)))
         return margins
 
-    seen = score_unseen_classes(
-        data, features, 0, 0.25, None, None, answer, lambda *done: told.append(done)
-    )
-    assert len(said) == len(seen.rounds) == 4
-    assert told == [(n, 4) for n in range(5)]
-    held_out = {tuple(np.flatnonzero(each.is_held_out)) for each in seen.rounds}
+    plan = plan_unseen_classes(examples, 0, 0.25)
+    seen = measure(Answering(examples, answer), plan, lambda *done: told.append(done))
+    # Where the same are drawn again there is one less.
+    n_rounds = len(plan.rounds)
+    assert len(said) == n_rounds > 2
+    assert told == [(n, n_rounds) for n in range(n_rounds + 1)]
+    held_out = {tuple(np.flatnonzero(each.is_held_out)) for each in plan.rounds}
     # None of them is trained twice.
-    assert len(held_out) == 4
+    assert len(held_out) == n_rounds
     asked = {row for margins in said for row in margins}
     assert max(sum(row in margins for margins in said) for row in asked) > 1
     right = [
@@ -212,51 +218,37 @@ def test_several_trainings_go_without_others_and_answer_together(features, rows,
 @pytest.mark.slow
 def test_the_same_classes_are_not_held_out_twice(features, rows, monkeypatch):
     monkeypatch.setattr(defaults, "UNSEEN_ROUNDS", 40)
-    data = divide(rows, labels=label(np.arange(160) % 4))
-    seen = score_unseen_classes(
-        data, features, 0, 0.25, None, None, lambda _train, asked: np.ones(len(asked))
-    )
+    rounds = plan_unseen_classes(divide(features, rows, label(np.arange(160) % 4)), 0, 0.25).rounds
     # Two of four classes can be chosen in six ways.
-    assert 1 < len(seen.rounds) <= 6
-    assert len({each.is_held_out.tobytes() for each in seen.rounds}) == len(seen.rounds)
+    assert 1 < len(rounds) <= 6
+    assert len({each.is_held_out.tobytes() for each in rounds}) == len(rounds)
 
 
 def test_kinds_are_the_classes_of_labelled_images(features, rows):
     # Classes that no cluster of features would find.
     of_image = np.arange(160) % 8 // 2
     of_image[:16] = NO_LABEL
-    data = divide(rows, labels=label(of_image))
-    seen = measure_unseen_classes(data, features, HeadSettings(hidden=16, epochs=1), 0.25)
-    assert seen.to_dict()["groups_from"] == "classes"
-    assert seen.rounds[0].n_groups == 4
-    is_held_out = seen.rounds[0].is_held_out
+    examples = divide(features, rows, label(of_image))
+    plan = plan_unseen_classes(examples, 0, 0.25)
+    assert plan.groups_from == "classes"
+    assert plan.rounds[0].n_groups == 4
+    is_held_out = plan.rounds[0].is_held_out
     assert not is_held_out[:16].any()
     held_out = set(of_image[is_held_out])
-    assert len(held_out) == seen.rounds[0].n_held_out_classes
-    used = np.unique(np.concatenate([data.train.rows, data.val.rows]))
+    assert len(held_out) == plan.rounds[0].n_held_out_classes
+    used = np.union1d(examples.rows, examples.val_rows)
     assert is_held_out[used].tolist() == [of_image[image] in held_out for image in used]
 
 
 @pytest.mark.parametrize("of_image", [np.full(160, NO_LABEL), np.arange(160) % 3])
-def test_too_few_classes_leave_the_kinds_to_clusters(features, rows, of_image):
-    unit = scale_to_unit_length(features)
-    data = divide(rows, labels=label(of_image))
-    groups, n_groups, source = find_groups(data, unit, 0)
+def test_too_few_classes_leave_the_kinds_to_clusters(features, of_image):
+    unit, images = scale_to_unit_length(features), np.arange(160)
+    groups, n_groups, source = find_groups(images, unit, of_image, 0)
     assert (n_groups, source) == (defaults.N_CLUSTERS, "clusters")
-    np.testing.assert_array_equal(groups, find_groups(divide(rows), unit, 0)[0])
-
-
-@pytest.mark.slow
-def test_losses_that_need_labels_are_probed_with_them(features, rows):
-    settings = HeadSettings.of_recipe("residual", hidden=16, epochs=1, loss="center")
-    data = divide(rows, labels=label(np.arange(160) % 8))
-    seen = measure_unseen_classes(data, features, settings, 0.25)
-    assert seen.probe.embeddings.shape == (160, 16)
+    np.testing.assert_array_equal(groups, find_groups(images, unit, None, 0)[0])
 
 
 def test_too_few_images_for_kinds_are_refused(features):
     rows = np.array([[0, 1, 2], [2, 3, 4]], np.int32)
-    triplets = Triplets([f"{i}" for i in range(5)], rows, np.arange(2), "t.txt")
-    data = divide_training_set(triplets, "image", 0, 0)
     with pytest.raises(SplitError, match="expected at least 20 images, got 5"):
-        measure_unseen_classes(data, features[:5], HeadSettings.of_recipe("residual"), 0.25)
+        plan_unseen_classes(Examples(features[:5], rows), 0, 0.25)

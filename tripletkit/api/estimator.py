@@ -153,9 +153,14 @@ class TripletEmbedding(
             )
         settings = self._make_settings(rows)
         from tripletkit.model.embedding import embed
-        from tripletkit.training.epochs import train_model
+        from tripletkit.training.held_out import answer_held_out, choose
+        from tripletkit.training.trainer import Examples, make_trainer
 
-        trained = train_model(features, rows, rows[:0], settings)
+        trainer = make_trainer(Examples(features, rows), settings)
+        # What an ensemble is made of is chosen by held-out draws.
+        has_parts = bool(get_recipe(self.recipe).part_heads)
+        held_out = answer_held_out(trainer) if has_parts else None
+        trained = choose(trainer, held_out).trainer.fit().trained
         self.settings_ = settings
         self.head_ = trained.head
         self.history_ = pd.DataFrame(trained.history_rows())

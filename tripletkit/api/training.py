@@ -229,7 +229,8 @@ def finetune(
         Yosinski et al. How transferable are features in deep neural networks? NeurIPS 2014.
         arXiv:1411.1792.
     """
-    from tripletkit.training.fine_tuning import FineTuning, fine_tune
+    from tripletkit.training import run
+    from tripletkit.training.fine_tuning import FineTuning
 
     folder = model.folder if isinstance(model, Model) else load_model(Path(model))
     if folder is None:
@@ -238,14 +239,14 @@ def finetune(
     read = (folder.path, *folder.record.inputs.paths())
     _check_output(output, read, where, overwrite=overwrite)
     job = FineTuning(
+        folder,
         blocks,
         settings,
         None if images is None else Path(images),
         given_weights(weights),
         None if cache is None else Path(cache),
     )
-    result = fine_tune(
-        folder,
+    result = run.train(
         job,
         None if output is None else Path(output),
         overwrite=overwrite,

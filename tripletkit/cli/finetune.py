@@ -113,12 +113,12 @@ def finetune(
     )
     outputs.folder(output)
 
-    from tripletkit.training.fine_tuning import FineTuning, fine_tune
+    from tripletkit.training import run
+    from tripletkit.training.fine_tuning import FineTuning
 
-    job = FineTuning(blocks, given, images, weights, cache)
+    job = FineTuning(folder, blocks, given, images, weights, cache)
     with stage_bars() as stages:
-        result = fine_tune(
-            folder,
+        result = run.train(
             job,
             output,
             overwrite=force,

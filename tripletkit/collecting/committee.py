@@ -110,7 +110,7 @@ def train_committee(
     """
     from tripletkit.model.embedding import embed
     from tripletkit.model.settings import HeadSettings, choose_epochs
-    from tripletkit.training.epochs import train_model
+    from tripletkit.training.trainer import Examples, make_trainer
 
     is_open = votes.is_tie
     rows, votes = rows[~is_open], votes.take(~is_open)
@@ -127,7 +127,8 @@ def train_committee(
             settings, seed=seed + member, epochs=min(epochs, defaults.COMMITTEE_MAX_EPOCHS)
         )
         weights = make_loss_weights(votes.take(drawn), "weight")
-        trained = train_model(features, rows[drawn], rows[:0], of_member, loss_weights=weights)
+        examples = Examples(features, rows[drawn], loss_weights=weights)
+        trained = make_trainer(examples, of_member).fit().trained
         embeddings.append(embed(trained.head, features))
     return Committee(embeddings, settings.distance, temperature or settings.margin / 2)
 

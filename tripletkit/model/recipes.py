@@ -73,6 +73,7 @@ class Recipe:
         starts_as_identity: the body begins as the features and learns a step away from them,
             which can be shortened afterwards.
         probes: hold whole classes of images out by default, and choose by them too.
+        trainer: `"module:class"` of the `Trainer` that makes models of it from stored features.
         part_heads: heads that an ensemble chooses its parts from; see `model.parts`. None of
             them where the recipe is one body.
         members: heads in the ensemble.
@@ -98,6 +99,7 @@ class Recipe:
     epochs: int
     learning_rate: float
     paper: str
+    trainer: str = "tripletkit.training.head_trainer:HeadTrainer"
     part_heads: tuple[str, ...] = ()
 
     @property
@@ -180,6 +182,7 @@ for _recipe in (
         name="best",
         summary="what answers held-out triplets best: networks, depths and heads weighed together",
         members=1,
+        trainer="tripletkit.training.parts_trainer:PartsTrainer",
         part_heads=PART_HEADS,
         **_RESIDUAL,
     ),

@@ -1,129 +1,66 @@
-"""Training of a model: epochs until the best is known, members joined, embeddings compressed."""
+"""Epochs of a training until the best is known, and who is told of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tripletkit.data.labels import ImageLabels
+from tripletkit.errors import OutputError
 from tripletkit.evaluation.distances import triplet_margins
-from tripletkit.features.keras_backend import keras
-from tripletkit.features.unit_length import scale_to_unit_length
-from tripletkit.model.embedding import embed, fit_projection
-from tripletkit.model.heads import compress_head, frozen_scale, join_heads, keep_frozen
-from tripletkit.model.history import EpochRecord, TrainedHead
+from tripletkit.model.history import EpochRecord, TrainedHead, tell_epoch
 from tripletkit.model.settings import HeadSettings
 from tripletkit.training.checkpoint import Checkpoints
-from tripletkit.training.head_training import make_training
+from tripletkit.training.trainer import OnEpoch
+
+if TYPE_CHECKING:
+    import keras
 
 
-class Trainable(Protocol):
-    """What is trained epoch by epoch: a head on features, or a network on pixels."""
+class EpochTraining(ABC):
+    """What is trained epoch by epoch: a head on features, or a network on pixels.
 
-    centers: np.ndarray | None
-
-    def run_epoch(self) -> tuple[float, float]: ...
-
-    def embed(self, strength: float = 1.0) -> np.ndarray: ...
-
-    def check(self, embeddings: np.ndarray, loss: float) -> tuple[float, float]: ...
-
-    def weights(self) -> list[np.ndarray]: ...
-
-    def finish(self, weights: list[np.ndarray]) -> keras.Model: ...
-
-
-def train_model(
-    features: np.ndarray,
-    train_rows: np.ndarray,
-    val_rows: np.ndarray,
-    settings: HeadSettings,
-    labels: ImageLabels | None = None,
-    *,
-    loss_weights: np.ndarray | None = None,
-    chooses_epoch: bool = True,
-    on_epoch: Callable[[EpochRecord], None] | None = None,
-    on_member: Callable[[int], None] | None = None,
-) -> TrainedHead:
-    """Train the members of a model, join them, and compress their embeddings if so asked.
-
-    Args:
-        features, train_rows, val_rows, settings, labels, loss_weights, chooses_epoch: see
-            `train_head`.
-        on_epoch: told each epoch's record of the first member.
-        on_member: told the number of every further member, from 2, when its training starts.
-    Returns:
-        The joined head; history and best epoch are the first member's.
-    Raises:
-        CollapseError: if the embeddings become alike.
-        RecipeError: if they cannot be compressed as asked.
+    Attributes:
+        centers: class centers that the loss draws embeddings to: `(n_classes, dim)`; NaN for a
+            class that no batch had; None without.
     """
-    members = []
-    for member in range(settings.members):
-        if member and on_member is not None:
-            on_member(member + 1)
-        members.append(
-            train_head(
-                features,
-                train_rows,
-                val_rows,
-                settings.of_member(member),
-                labels,
-                loss_weights=loss_weights,
-                chooses_epoch=chooses_epoch,
-                on_epoch=None if member else on_epoch,
-            )
-        )
-    head = join_heads([member.head for member in members])
-    of_training = features[np.unique(train_rows)]
-    if settings.frozen_share:
-        unit = scale_to_unit_length(of_training)
-        embeddings = embed(head, of_training)
-        head = keep_frozen(head, frozen_scale(unit, embeddings, settings.frozen_share))
-    if settings.is_compressed:
-        head = compress_model(head, of_training, settings)
-    return replace(members[0], head=head)
 
+    @property
+    def centers(self) -> np.ndarray | None:
+        return None
 
-def train_head(
-    features: np.ndarray,
-    train_rows: np.ndarray,
-    val_rows: np.ndarray,
-    settings: HeadSettings,
-    labels: ImageLabels | None = None,
-    *,
-    loss_weights: np.ndarray | None = None,
-    chooses_epoch: bool = True,
-    on_epoch: Callable[[EpochRecord], None] | None = None,
-) -> TrainedHead:
-    """Train one head and keep its best epoch.
+    @abstractmethod
+    def run_epoch(self) -> tuple[float, float]:
+        """Go once over what there is to learn from; return mean loss and share of violations."""
 
-    Args:
-        features: `(n_images, n_features)` float32.
-        train_rows: `(n_triplets, 3)` indices into `features`: anchor, positive, negative.
-        val_rows: the same for validation; may be empty.
-        settings: see `HeadSettings`.
-        labels: the classes of all images, for losses and mining that need them.
-        loss_weights: `(n_triplets, 2)` of the training triplets where people disagree; see
-            `tripletkit.data.votes.make_loss_weights`.
-        chooses_epoch: keep the best epoch by validation accuracy and stop when it no longer
-            rises; otherwise, as without validation triplets, keep the last.
-        on_epoch: told each epoch's record.
-    Raises:
-        CollapseError: if the embeddings become alike.
-        LossError: if the loss cannot be weighted.
-    """
-    training = make_training(features, train_rows, settings, labels, loss_weights)
-    return keep_best_epoch(
-        training, val_rows, settings, chooses_epoch=chooses_epoch, on_epoch=on_epoch
-    )
+    @abstractmethod
+    def embed(self, strength: float = 1.0) -> np.ndarray:
+        """Return the embeddings of all images, with so much of the step; see `shorten_step`."""
+
+    @abstractmethod
+    def check(self, embeddings: np.ndarray, loss: float) -> tuple[float, float]:
+        """Return the spread and the effective rank of the training images' embeddings.
+
+        Raises:
+            CollapseError: if they are alike, or all on a line.
+        """
+
+    @abstractmethod
+    def weights(self) -> list[np.ndarray]:
+        """Return what training changes."""
+
+    @abstractmethod
+    def finish(self, weights: list[np.ndarray]) -> keras.Model:
+        """Return the head with these weights, for features as they are."""
 
 
 def keep_best_epoch(
-    training: Trainable,
+    training: EpochTraining,
     val_rows: np.ndarray,
     settings: HeadSettings,
     *,
@@ -131,12 +68,19 @@ def keep_best_epoch(
     on_epoch: Callable[[EpochRecord], None] | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> TrainedHead:
-    """Run a training to its end; see `train_head`.
+    """Run a training to its end and keep its best epoch.
 
     Args:
+        training: at its beginning.
+        val_rows: `(n_val, 3)` indices of images: anchor, positive, negative; may be empty.
+        settings: say how many epochs at most.
+        chooses_epoch: keep the best epoch by validation accuracy and stop when it no longer
+            rises; otherwise, as without validation triplets, keep the last.
+        on_epoch: told each epoch's record.
         checkpoints: where every epoch is kept until the next, of a training that has a state;
             goes on from the one that is there.
     Raises:
+        CollapseError: if the embeddings become alike.
         CheckpointError: if what is there cannot be gone on from.
         OutputError: if no checkpoint can be written.
     """
@@ -167,36 +111,49 @@ def keep_best_epoch(
     return TrainedHead(training.finish(best_weights), history, best_epoch, centers)
 
 
-def compress_embeddings(
-    embeddings: np.ndarray, images: np.ndarray, settings: HeadSettings
-) -> np.ndarray:
-    """Return the leading principal components of embeddings, at length 1.
-
-    Measured on clothing and CIFAR-10, and on clothing with classes left out: going on to train
-    the projection on the triplets gained 0.9 points at best, lost up to 2.6, and lost on average.
-
-    Args:
-        embeddings: `(n_images, n)` of all images.
-        images: indices of the training images, which the components are taken from.
-        settings: for the number of components, `dim`.
-    Raises:
-        RecipeError: if there are fewer.
-    """
-    kernel, bias = fit_projection(embeddings[images], settings)
-    return scale_to_unit_length(embeddings @ kernel + bias)
-
-
 def share_right(embeddings: np.ndarray, rows: np.ndarray, distance: str) -> float:
     """Return the share of answered triplets whose positive is nearer; a tie is not."""
     return float(np.mean(triplet_margins(embeddings, rows, distance) > 0))
 
 
-def compress_model(head: keras.Model, features: np.ndarray, settings: HeadSettings) -> keras.Model:
-    """Return a head whose embeddings are compressed; see `compress_embeddings`.
+@contextmanager
+def log_epochs(folder: Path | None) -> Iterator[OnEpoch]:
+    """Give what is told each epoch: TensorBoard logs where a folder is given, then who listens.
+
+    The package tensorboard is needed to look at the logs, not to write them.
 
     Args:
-        features: `(n_images, n_features)` of the training images.
+        folder: of this run, which `tensorboard --logdir` reads; made if missing.
+    Raises:
+        OutputError: if the folder cannot be written.
     """
-    compressed = compress_head(head, settings.dim)
-    compressed.get_layer("embedding").set_weights(fit_projection(embed(head, features), settings))
-    return compressed
+    if folder is None:
+        yield tell_epoch
+        return
+    from tripletkit.features.keras_backend import tf
+
+    # What tf.summary.scalar would say; that function itself needs the package tensorboard.
+    scalar = tf.compat.v1.SummaryMetadata(
+        plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
+    )
+    try:
+        writer = tf.summary.create_file_writer(str(folder))
+    except tf.errors.OpError as error:
+        raise OutputError(
+            f"{folder}: the TensorBoard logs cannot be written: {error.message}"
+        ) from error
+
+    def tell(record: EpochRecord, n_epochs: int) -> None:
+        values = asdict(record)
+        epoch = values.pop("epoch")
+        with writer.as_default():
+            for name, value in values.items():
+                if np.isfinite(value):
+                    tf.summary.write(f"epoch_{name}", np.float32(value), epoch, scalar)
+        writer.flush()
+        tell_epoch(record, n_epochs)
+
+    try:
+        yield tell
+    finally:
+        writer.close()

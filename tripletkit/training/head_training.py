@@ -12,7 +12,11 @@ takes the backbone's features as they are.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -31,14 +35,21 @@ from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import HeadSettings
 from tripletkit.registry import load_object
 from tripletkit.search.offline_mining import hardest_positives
-from tripletkit.training.batch_learner import BatchLearner, FusedAdam, copy_values
-from tripletkit.training.batches import Batches, ClassBatches, ImageBatches, TripletBatches
+from tripletkit.training.batch_learner import (
+    Batches,
+    BatchLearner,
+    ClassBatches,
+    FusedAdam,
+    ImageBatches,
+    TripletBatches,
+    copy_values,
+)
 from tripletkit.training.collapse import check_collapse
+from tripletkit.training.epochs import EpochTraining
 from tripletkit.training.objectives import Objective, make_triplet_loss
-from tripletkit.training.reuse import borrow, form_of
 
 
-class Training(ABC):
+class Training(EpochTraining):
     """A head on its way: epochs, and its embeddings and weights between them.
 
     Memory holds the features once, whatever the number of triplets.
@@ -74,20 +85,10 @@ class Training(ABC):
         """How many classes the training images are of, where that is known."""
         return None
 
-    @property
-    def centers(self) -> np.ndarray | None:
-        """Class centers that the loss draws embeddings to: `(n_classes, dim)`; NaN if unseen."""
-        return None
-
-    @abstractmethod
-    def run_epoch(self) -> tuple[float, float]:
-        """Go once over what there is to learn from; return mean loss and share of violations."""
-
     def weights(self) -> list[np.ndarray]:
         return self._body.get_weights()
 
     def embed(self, strength: float = 1.0) -> np.ndarray:
-        """Return the embeddings of all images, with so much of the step; see `shorten_step`."""
         weights = self.weights()
         if strength != 1:
             self._body.set_weights(shorten_step(weights, strength))
@@ -96,15 +97,9 @@ class Training(ABC):
         return embeddings
 
     def check(self, embeddings: np.ndarray, loss: float) -> tuple[float, float]:
-        """Return the spread and the effective rank of the training images' embeddings.
-
-        Raises:
-            CollapseError: if they are alike, or all on a line.
-        """
         return check_collapse(embeddings[self._images], loss, self._settings, self.n_classes)
 
     def finish(self, weights: list[np.ndarray]) -> keras.Model:
-        """Return the head for features as they are."""
         if self._recipe.starts_as_identity:
             weights = shorten_step(weights, self._settings.strength)
         self._kept.set_weights(weights)
@@ -201,7 +196,7 @@ class LabelTraining(Training):
     def run_epoch(self) -> tuple[float, float]:
         """Go once over the batches; return mean loss and share of violations."""
         if self._settings.inject_positives and self._epoch % self._settings.refresh == 0:
-            self._batches.inject(self._find_hardest_positives())  # type: ignore[attr-defined]
+            self._batches.positives = self._find_hardest_positives()
         rng = np.random.default_rng([self._settings.seed, self._epoch])
         self._epoch += 1
         return self._learner.learn(
@@ -350,3 +345,62 @@ class _CompiledEpoch:
         self.optimizer.apply(tape.gradient(loss, values), learned)
         is_active = to_positive + self._margin > to_negative
         return tf.reduce_sum(losses), tf.reduce_sum(tf.cast(is_active, tf.float32))
+
+
+# Compiled trainings that one training leaves to the next of the same form. To compile a step takes
+# longer than many trainings of it, and held-out draws, members and seeds differ in numbers alone.
+
+T = TypeVar("T")
+
+# Forms that are kept; a training has one or two, and each holds a head and its optimizer.
+_MAX_FORMS = 8
+# The length of a training, what its batches are, and what is made of the heads afterwards.
+_OUTSIDE_STEPS = (
+    "seed",
+    "epochs",
+    "patience",
+    "classes_per_batch",
+    "images_per_class",
+    "inject_positives",
+    "refresh",
+    "flip",
+    "shift",
+    "members",
+    "mlp_members",
+    "strength",
+    "frozen_share",
+)
+_USUAL = HeadSettings()
+_idle: OrderedDict[Hashable, list[Any]] = OrderedDict()
+
+
+def borrow(owner: object, form: Hashable, make: Callable[[], T]) -> T:
+    """Return what was compiled for the same form, and for as long as its owner lives nobody else's.
+
+    Args:
+        owner: when it is gone, the next may have it.
+        form: all that the compiled thing depends on. What it then holds is of its last owner.
+        make: compiles one, where none is idle.
+    """
+    idle = _idle.get(form)
+    compiled = idle.pop() if idle else make()
+    weakref.finalize(owner, _give_back, form, compiled).atexit = False
+    return compiled
+
+
+def form_of(settings: HeadSettings) -> HeadSettings:
+    """Return settings with the usual values of all that decides no compiled step.
+
+    A step is compiled from these, so that it cannot depend on anything else.
+    """
+    usual = {name: getattr(_USUAL, name) for name in _OUTSIDE_STEPS}
+    if get_recipe(settings.recipe).compresses:
+        usual["dim"] = None
+    return replace(settings, **usual)
+
+
+def _give_back(form: Hashable, compiled: object) -> None:
+    _idle.setdefault(form, []).append(compiled)
+    _idle.move_to_end(form)
+    while len(_idle) > _MAX_FORMS:
+        _idle.popitem(last=False)

@@ -1,237 +1,253 @@
-"""Margins of candidate parts on held-out triplets, from heads that never saw their images."""
+"""Answers of a trainer to held-out draws, pooled: the only loop over draws that there is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import logging
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.splits.held_out_draws import Draw
+from tripletkit.data.splits.held_out_draws import Draw, draw_folds, plan_draws
 from tripletkit.defaults import FROZEN_DISTANCE
+from tripletkit.errors import FewTripletsWarning, SplitError
 from tripletkit.evaluation.distances import triplet_margins
-from tripletkit.model.recipes import FROZEN, PART_HEADS, RESIDUAL
-from tripletkit.progress import Progress
-from tripletkit.training.draw_budget import DrawBudget, drop_ties
-from tripletkit.training.part_features import PartFeatures
-from tripletkit.training.part_training import (
-    MLP_PART,
-    RESIDUAL_PART,
-    PartSettings,
-    embed_part,
-    train_part,
-)
+from tripletkit.evaluation.learning_curve import LearningCurve, fit_learning_curve
+from tripletkit.evaluation.pooled import PooledValidation, score_pooled
+from tripletkit.features.unit_length import scale_to_unit_length
+from tripletkit.progress import Progress, no_progress
+from tripletkit.training.trainer import Chosen, Examples, HeldOutAnswers, Trainer
 
-# Squared, because those of an ensemble's parts add up.
-PART_DISTANCE = "squared-l2"
+logger = logging.getLogger("tripletkit")
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A part that may become one of the ensemble.
-
-    Attributes:
-        features: what its columns are called.
-        columns: of the features.
-        head: one of `PART_HEADS`.
-        n_steps: of its training, each to be tried; None for those of its head.
-    """
-
-    features: str
-    columns: slice
-    head: str
-    n_steps: tuple[int, ...] | None = None
-
-    @property
-    def name(self) -> str:
-        return f"{self.features}, {self.head}"
-
-    @property
-    def settings(self) -> PartSettings | None:
-        """How it is trained; None where it is not."""
-        if self.head == FROZEN:
-            return None
-        of_head = RESIDUAL_PART if self.head == RESIDUAL else MLP_PART
-        return of_head if self.n_steps is None else replace(of_head, n_steps=self.n_steps)
-
-    @property
-    def n_tried(self) -> int:
-        """How many numbers of steps there are to choose from; 1 without training."""
-        return 1 if self.settings is None else len(self.settings.n_steps)
-
-    def after(self, place: int | None = None) -> Candidate:
-        """Return the candidate with one number of steps: that at a place, or the usual one."""
-        if self.settings is None:
-            return self
-        steps = self.settings.usual_steps if place is None else self.settings.n_steps[place]
-        return replace(self, n_steps=(steps,))
+def credit(margins: np.ndarray) -> np.ndarray:
+    """Return what each margin counts: 1 where it is right, half for a tie."""
+    return (margins > 0) + 0.5 * (margins == 0)
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """What held-out draws gave.
-
-    Attributes:
-        margins: `(n_tried, n)` float32, above 0 where the positive is nearer: of each candidate
-            a row for each number of steps.
-        owners: `(n_tried,)` the candidate of each row.
-        frozen: `(n,)` float32, of all features without training, by cosine.
-        images: `(n, 3)` indices of the images of each triplet.
-        draws: `(n,)` the draw of each, from 0.
-        seconds_s: that the draws took.
-    """
-
-    margins: np.ndarray
-    owners: np.ndarray
-    frozen: np.ndarray
-    images: np.ndarray
-    draws: np.ndarray
-    seconds_s: float
-
-    @property
-    def n_draws(self) -> int:
-        return int(self.draws[-1]) + 1
-
-    @property
-    def n_rounds(self) -> int:
-        """Whole rounds, in each of which every image was held out once."""
-        return self.n_draws // defaults.DRAW_FOLDS
+def score_held_out(answers: HeldOutAnswers, chosen: Chosen) -> PooledValidation:
+    """Return the scores of what was chosen, and of the frozen features."""
+    images, draws = answers.images, answers.draws
+    return PooledValidation(
+        score_pooled(credit(chosen.margins), images, draws),
+        score_pooled(credit(answers.frozen), images, draws),
+        answers.n_draws,
+        answers.n_draws // defaults.DRAW_FOLDS,
+        answers.by,
+        answers.seconds_s,
+        chosen.candidates,
+        chosen.epoch,
+        chosen.n_epochs,
+    )
 
 
-def list_candidates(
-    blocks: Mapping[str, slice], heads: Sequence[str] = PART_HEADS
-) -> list[Candidate]:
-    """Return every head on every block of features."""
-    return [Candidate(name, columns, head) for name, columns in blocks.items() for head in heads]
+def draw_held_out(examples: Examples, seed: int) -> tuple[Iterator[Draw], str] | None:
+    """Return draws and what they hold out; None, with a warning, where there can be none."""
+    labels = examples.labels and examples.labels.of_image
+    n_images = len(examples.features)
+    try:
+        plan = plan_draws(examples.rows, n_images, labels, scale_to_unit_length(examples.features))
+        draws = draw_folds(examples.rows, plan, seed, is_scored=examples.is_scored)
+        # The first one is made now, so that what cannot be is found before anything is trained.
+        return chain([next(draws)], draws), plan.by
+    except SplitError as error:
+        warnings.warn(
+            f"{error}\nTraining goes on without validation.", FewTripletsWarning, stacklevel=2
+        )
+        return None
 
 
-def score_held_out(
-    features: np.ndarray,
-    rows: np.ndarray,
-    candidates: Sequence[Candidate],
-    draws: Iterator[Draw],
-    seed: int,
-    *,
-    loss_weights: np.ndarray | None = None,
-    budget_s: float | None = None,
-    progress: Progress | None = None,
-) -> HeldOut:
-    """Train the candidates without the images of each draw and let them answer its triplets.
+def answer_held_out(
+    trainer: Trainer, budget_s: float | None = None, progress: Progress = no_progress
+) -> HeldOutAnswers | None:
+    """Answer the held-out draws of a trainer's own seed; None where there can be none.
 
     Args:
-        features: `(n_images, n_features)` float32.
-        rows: `(n_triplets, 3)` indices: anchor, positive, negative.
-        candidates: what to train.
-        draws: see `draw_folds`.
-        seed: of the heads.
-        loss_weights: see `train_part`; triplets on which people are tied are not asked.
-        budget_s, progress: see `DrawBudget`.
+        trainer, budget_s, progress: see `answer_draws`.
     """
-    budget = DrawBudget(draws, defaults.WEIGHED_TRIPLETS, budget_s, progress)
-    margins, frozen, triplets, numbers = [], [], [], []
+    drawn = draw_held_out(trainer.examples, trainer.settings.seed)
+    if drawn is None:
+        return None
+    # Without a terminal there is no bar, and the draws take most of the time.
+    logger.info("Training without a third of the images, again and again, to be asked about these.")
+    return answer_draws(trainer, *drawn, budget_s=budget_s, progress=progress)
+
+
+def choose(trainer: Trainer, held_out: HeldOutAnswers | None) -> Chosen:
+    """Return what held-out answers choose, or the trainer as it usually is without any."""
+    return trainer.choose(None) if held_out is None else held_out.trainer.choose(held_out)
+
+
+def answer_draws(
+    trainer: Trainer,
+    draws: Iterator[Draw],
+    by: str,
+    *,
+    budget_s: float | None = None,
+    progress: Progress = no_progress,
+) -> HeldOutAnswers:
+    """Train without the images of each draw and answer its triplets.
+
+    Args:
+        trainer: answers; triplets on which people are tied are not asked.
+        draws, by: see `draw_held_out`.
+        budget_s, progress: see `DrawBudget`.
+    Raises:
+        SplitError: if no draw has an answer to score.
+        CollapseError: if the embeddings become alike.
+    """
+    examples = trainer.examples
+    budget = DrawBudget(draws, trainer.n_enough, budget_s, progress)
+    margins, frozen, asked, numbers = [], [], [], []
     for draw in budget:
-        asked = drop_ties(draw.held_out_rows, loss_weights)
-        if not len(asked):
+        held_out = examples.with_answer(draw.held_out_rows)
+        if not len(held_out):
             continue
-        weights = None if loss_weights is None else loss_weights[draw.train_rows]
-        trained = rows[draw.train_rows]
-        own_seed = seed + budget.n_draws
-        margins.append(
-            margins_without(features, trained, rows[asked], candidates, own_seed, weights)
-        )
-        frozen.append(triplet_margins(features, rows[asked], FROZEN_DISTANCE))
-        triplets.append(asked)
-        numbers.append(np.full(len(asked), budget.n_draws))
-        budget.note(len(asked))
-    budget.check()
-    asked = np.concatenate(triplets)
-    return HeldOut(
+        if not margins:
+            trainer = trainer.for_draws(draw.train_rows)
+        rows = examples.rows[held_out]
+        margins.append(trainer.answer(draw.train_rows, rows, budget.n_draws))
+        frozen.append(triplet_margins(examples.features, rows, FROZEN_DISTANCE))
+        asked.append(rows)
+        numbers.append(np.full(len(rows), budget.n_draws))
+        budget.note(len(rows))
+    if not margins:
+        raise SplitError("expected held-out triplets that people agree on, got none")
+    return HeldOutAnswers(
+        trainer,
         np.concatenate(margins, axis=1),
-        list_owners(candidates),
         np.concatenate(frozen),
-        rows[asked],
+        np.concatenate(asked),
         np.concatenate(numbers),
+        by,
         budget.spent_s,
     )
 
 
-def margins_without(
-    features: np.ndarray,
-    train_rows: np.ndarray,
-    asked: np.ndarray,
-    candidates: Sequence[Candidate],
-    seed: int,
-    loss_weights: np.ndarray | None = None,
-) -> np.ndarray:
-    """Train candidates and return their margins on other triplets.
+class DrawBudget:
+    """Draws, as many as are worth their time.
+
+    Whole rounds until enough answers are pooled, at most `defaults.MAX_DRAW_ROUNDS`. Only a
+    budget makes the number depend on the time they take.
 
     Args:
-        features, candidates, seed, loss_weights: see `score_held_out`.
-        train_rows, asked: `(n, 3)` indices of images.
+        draws: see `draw_folds`.
+        enough: so many answers.
+        budget_s: seconds after which no further draw is begun, except those of the first round.
+        progress: told (done, total) in draws, the total as far as one can tell.
+    Attributes:
+        n_draws: those noted so far.
+        n_answers: held-out triplets that they were asked.
+    """
+
+    def __init__(
+        self,
+        draws: Iterable[Draw],
+        enough: int,
+        budget_s: float | None = None,
+        progress: Progress = no_progress,
+    ) -> None:
+        self._draws, self._enough, self._budget_s = draws, enough, budget_s
+        self._progress = progress
+        self._started_s = time.perf_counter()
+        self.n_draws = self.n_answers = 0
+
+    @property
+    def spent_s(self) -> float:
+        return time.perf_counter() - self._started_s
+
+    def __iter__(self) -> Iterator[Draw]:
+        round_ = 0
+        for draw in self._draws:
+            is_new_round = draw.round > round_
+            round_ = draw.round
+            is_enough = self.n_answers >= self._enough
+            if is_new_round and (is_enough or round_ >= defaults.MAX_DRAW_ROUNDS):
+                return
+            if self._is_too_late():
+                return
+            yield draw
+
+    def note(self, n_answers: int) -> None:
+        """Count a draw that was made, with its answers."""
+        self.n_draws += 1
+        self.n_answers += n_answers
+        per_round = self.n_answers / self.n_draws * defaults.DRAW_FOLDS
+        rounds = min(-(-self._enough // per_round), defaults.MAX_DRAW_ROUNDS)
+        self._progress(self.n_draws, max(self.n_draws, int(rounds) * defaults.DRAW_FOLDS))
+
+    def _is_too_late(self) -> bool:
+        if self._budget_s is None or self.n_draws < defaults.DRAW_FOLDS:
+            return False
+        return self.spent_s * (self.n_draws + 1) / self.n_draws > self._budget_s
+
+
+# Shares of a draw's training triplets that heads learn from for the learning curve.
+_SHARES = (0.25, 0.5, 1.0)
+# Fewer triplets than this train nothing.
+_MIN_TRIPLETS = 20
+
+
+def measure_learning_curve(
+    trainer: Trainer, n_more: int = 500, progress: Progress = no_progress
+) -> LearningCurve | None:
+    """Train with shares of the judgements, and of the images, and fit the curve.
+
+    Each draw of one round is gone through once; there are three, which give an interval.
+
+    Args:
+        trainer: with a single variant; its seed is that of what is left out.
+        n_more: judgements to be added.
+        progress: told (done, total) in trainings.
     Returns:
-        `(n_tried, n_asked)` float32, the rows as in `HeldOut`.
+        None, with a warning, where nothing can be held out.
     """
-    images, places = np.unique(np.concatenate([train_rows, asked]), return_inverse=True)
-    places = places.reshape(-1, 3)
-    trained, questions = places[: len(train_rows)], places[len(train_rows) :]
-    needed, questions = np.unique(questions, return_inverse=True)
-    owners = list_owners(candidates)
-    margins = np.empty((len(owners), len(asked)), np.float32)
-    for block, numbers in group_by_columns(candidates):
-        of_block = PartFeatures.of(features[images, block], np.unique(trained))
-        for number in numbers:
-            candidate = candidates[number]
-            heads = train_heads(of_block, trained, candidate, [seed, number], loss_weights)
-            of_heads = [
-                [
-                    triplet_margins(
-                        embed_part(of_block.scaled[needed], weights, candidate.settings),
-                        questions.reshape(-1, 3),
-                        PART_DISTANCE,
-                    )
-                    for weights in after_steps
-                ]
-                for after_steps in heads
-            ]
-            margins[owners == number] = np.mean(of_heads, axis=0)
-    return margins
+    rows, seed = trainer.examples.rows, trainer.settings.seed
+    drawn = draw_held_out(trainer.examples, seed)
+    if drawn is None:
+        return None
+    draws = list(islice(drawn[0], defaults.DRAW_FOLDS))
+    rng = np.random.default_rng(seed)
+    numbers, accuracies, with_fewer_images = [], [], []
+    n_done, n_trainings = 0, len(draws) * (len(_SHARES) + 1)
+
+    def right(learned: np.ndarray, draw: Draw) -> float:
+        nonlocal n_done
+        (margins,) = trainer.answer(learned, rows[draw.held_out_rows])
+        n_done += 1
+        progress(n_done, n_trainings)
+        return float(np.mean(credit(margins)))
+
+    for draw in draws:
+        shuffled = rng.permutation(draw.train_rows)
+        sizes = [max(_MIN_TRIPLETS, round(share * len(shuffled))) for share in _SHARES]
+        numbers.append([min(size, len(shuffled)) for size in sizes])
+        accuracies.append([right(np.sort(shuffled[:size]), draw) for size in sizes])
+        few = _over_fewer_images(rows, draw.train_rows, sizes[0], rng)
+        with_fewer_images.append(right(few, draw))
+    return fit_learning_curve(
+        np.array(numbers, dtype=np.float64),
+        np.array(accuracies),
+        len(rows),
+        n_more,
+        float(np.mean(with_fewer_images)),
+    )
 
 
-def list_owners(candidates: Sequence[Candidate]) -> np.ndarray:
-    """Return `(n_tried,)`: the number of the candidate of each row of margins."""
-    return np.repeat(np.arange(len(candidates)), [each.n_tried for each in candidates])
+def _over_fewer_images(
+    rows: np.ndarray, train: np.ndarray, wanted: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Return about so many of the training triplets, over as few images as chance gives.
 
-
-def train_heads(
-    features: PartFeatures,
-    rows: np.ndarray,
-    candidate: Candidate,
-    seed: Sequence[int],
-    loss_weights: np.ndarray | None,
-) -> Iterator[list[list[np.ndarray]]]:
-    """Yield the weights of each head of a candidate, after each number of steps.
-
-    Of a candidate that is not trained there is a single head, without weights.
-
-    Args:
-        features, rows, loss_weights: see `train_part`.
-        seed: of all heads; the number of each is added.
+    Images are added in an order of chance until the triplets among them are enough.
     """
-    settings = candidate.settings
-    if settings is None:
-        yield [[]]
-        return
-    for number in range(settings.n_heads):
-        own = int(np.random.SeedSequence([*seed, number]).generate_state(1)[0])
-        yield train_part(features, rows, settings, own, loss_weights)
-
-
-def group_by_columns(candidates: Sequence[Candidate]) -> Iterator[tuple[slice, list[int]]]:
-    """Yield the columns that candidates take, and the numbers of those that take them."""
-    numbers: dict[tuple[int, int], list[int]] = {}
-    for number, candidate in enumerate(candidates):
-        columns = candidate.columns
-        numbers.setdefault((columns.start, columns.stop), []).append(number)
-    for (start, stop), of_columns in numbers.items():
-        yield slice(start, stop), of_columns
+    images = np.unique(rows[train])
+    rank = np.empty(images.max() + 1, dtype=np.int64)
+    rank[images] = rng.permutation(len(images))
+    # A triplet is among the images as soon as the last of its three is.
+    last = rank[rows[train]].max(axis=1)
+    return np.sort(train[np.argsort(last, kind="stable")[:wanted]])

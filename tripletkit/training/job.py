@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,11 +32,76 @@ from tripletkit.model.settings import (
     choose_epochs,
 )
 from tripletkit.training.sources import TrainingSources
+from tripletkit.training.trainer import Trainer, Workplace, make_trainer
 
 
 @dataclass(frozen=True)
-class TrainingJob:
-    """A training as it is asked for.
+class Plan:
+    """What one training does, whichever kind it is.
+
+    Attributes:
+        sources: what is learned from and validated on.
+        seed: of what is held out.
+        skip_bad: leave images out that are missing or cannot be read.
+        follow_outside: allow names and links that lead out of the image folder.
+        cache: folder of the feature store; None for the user's.
+        test: questions to be answered later, to tell how new their images are.
+        unseen_fraction: the share of the images to hold out as whole classes; 0 for none.
+        needs_unseen: refuse to go on where they cannot be held out.
+        draws: validate on held-out draws.
+        budget_s: seconds that these may take; None for as many as are usual.
+        learning_curve: say, too, what more judgements would bring.
+        trains_backbone: the training can be resumed, and leaves checkpoints.
+        is_from_scratch: the backbone knows nothing before.
+    """
+
+    sources: TrainingSources
+    seed: int
+    skip_bad: bool
+    follow_outside: bool
+    cache: Path | None
+    test: Judgements | None = None
+    unseen_fraction: float = 0.0
+    needs_unseen: bool = False
+    draws: bool = False
+    budget_s: float | None = None
+    learning_curve: bool = False
+    trains_backbone: bool = False
+    is_from_scratch: bool = False
+
+
+class Job(ABC):
+    """A training as it is asked for, of whichever kind."""
+
+    @property
+    @abstractmethod
+    def plan(self) -> Plan:
+        """What it does."""
+
+    @abstractmethod
+    def checked(self) -> Job:
+        """Return the job with every setting of its type, refusing what does not go together.
+
+        Raises:
+            SettingsError: saying which setting to change.
+        """
+
+    @abstractmethod
+    def open_encoder(self, folder: Path | None) -> Encoder:
+        """Return what features are of before training.
+
+        Args:
+            folder: where random weights are written; None where none will be.
+        """
+
+    @abstractmethod
+    def make_trainer(self, place: Workplace) -> Trainer:
+        """Return the trainer of what was opened."""
+
+
+@dataclass(frozen=True)
+class TrainingJob(Job):
+    """The training of a model as it is asked for.
 
     Attributes:
         sources: what is learned from and validated on.
@@ -90,6 +156,25 @@ class TrainingJob:
     @property
     def seed(self) -> int:
         return self.settings.get("seed", defaults.SEED)
+
+    @property
+    def plan(self) -> Plan:
+        return Plan(
+            self.sources,
+            self.seed,
+            self.skip_bad,
+            self.follow_outside,
+            self.cache,
+            self.test,
+            self.unseen_fraction,
+            needs_unseen=self.unseen_classes is not None,
+            # An ensemble is chosen by them always.
+            draws=self.sources.pools or bool(get_recipe(self._recipe).part_heads),
+            budget_s=self.budget_s,
+            learning_curve=self.learning_curve,
+            trains_backbone=self.is_from_scratch,
+            is_from_scratch=self.is_from_scratch,
+        )
 
     @property
     def unseen_fraction(self) -> float:
@@ -187,8 +272,20 @@ class TrainingJob:
         usual = get_recipe(settings.recipe).epochs
         return replace(settings, epochs=choose_epochs(*settings.count_per_epoch(train_rows), usual))
 
-    def open_encoder(self) -> Encoder:
-        """Return what features are of."""
+    def make_trainer(self, place: Workplace) -> Trainer:
+        examples = place.examples(self.sources.takes_votes_as)
+        settings = self.make_settings(examples.rows)
+        if self.is_from_scratch:
+            from tripletkit.training.pixel_trainer import PixelTrainer
+
+            return PixelTrainer(examples, settings, place)
+        return make_trainer(examples, settings)
+
+    def open_encoder(self, folder: Path | None = None) -> Encoder:
+        if self.is_from_scratch:
+            from tripletkit.training.pixel_trainer import start_from_scratch
+
+            return start_from_scratch(self.backbones[0], self.image_size, self.seed, folder)
         return open_encoder(
             self.backbones,
             weights=self.weights,

@@ -21,7 +21,7 @@ from scipy.optimize import minimize
 from scipy.sparse import coo_array
 
 from tripletkit.errors import CollapseError
-from tripletkit.training.part_features import PartFeatures
+from tripletkit.training.part_training import PartFeatures
 
 # Loss of margins in units of the set's own, and its slope.
 _Loss = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]

@@ -20,9 +20,9 @@ from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import HeadSettings
 from tripletkit.progress import Progress, no_progress
 from tripletkit.search.offline_mining import hardest_positives
-from tripletkit.training.batch_learner import BatchLearner
-from tripletkit.training.batches import Batch
+from tripletkit.training.batch_learner import Batch, BatchLearner
 from tripletkit.training.collapse import check_collapse
+from tripletkit.training.epochs import EpochTraining
 from tripletkit.training.head_training import make_batches
 from tripletkit.training.objectives import Objective
 
@@ -87,7 +87,7 @@ class PixelCost:
     memory_bytes: int
 
 
-class PixelTraining:
+class PixelTraining(EpochTraining):
     """A network on its way: epochs, and its embeddings and weights between them.
 
     Everything drawn by chance follows from the seed and the number of the epoch, so that going
@@ -194,11 +194,6 @@ class PixelTraining:
         return embeddings
 
     def check(self, embeddings: np.ndarray, loss: float) -> tuple[float, float]:
-        """Return the spread and the effective rank of the training images' embeddings.
-
-        Raises:
-            CollapseError: if they are alike, or all on a line.
-        """
         n_classes = len(self._labels.classes) or None
         return check_collapse(embeddings[self._images], loss, self._settings, n_classes)
 
@@ -218,7 +213,7 @@ class PixelTraining:
 
     def state(self) -> dict[str, list[np.ndarray]]:
         """Return what the next epoch depends on, beside the arguments and its number."""
-        injected = getattr(self._batches, "positives", None)
+        injected = self._batches.positives
         return {
             "network": self.weights(),
             "learner": [variable.numpy() for variable in self._learner.variables],
@@ -230,7 +225,7 @@ class PixelTraining:
         _assign(self.network.changing, state["network"])
         _assign(self._learner.variables, state["learner"])
         if positives := state.get("positives"):
-            self._batches.inject(positives[0])  # type: ignore[attr-defined]
+            self._batches.positives = positives[0]
         self._epoch = n_epochs
 
     def measure_cost(self) -> PixelCost:
@@ -287,7 +282,7 @@ class PixelTraining:
         labels = np.full_like(self._labels.of_image, NO_LABEL)
         labels[self._images] = self._labels.of_image[self._images]
         found = hardest_positives(self.embed(), labels, self._settings.distance)
-        self._batches.inject(found)  # type: ignore[attr-defined]
+        self._batches.positives = found
 
 
 def _assign(variables: list[keras.Variable], values: list[np.ndarray]) -> None:

@@ -1,6 +1,7 @@
 """The whole of a training: from what the user names to a model with its scores.
 
-What needs Keras is imported where it is used, so that a wrong file is told of at once.
+It is the same for every kind of training: open, answer held-out draws, choose by these answers, fit
+on everything, measure unseen classes, write. What differs is in the job's trainer.
 """
 
 from __future__ import annotations
@@ -9,47 +10,55 @@ import logging
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tripletkit.data.images import Images, open_images
 from tripletkit.data.training_set import TrainingSet
-from tripletkit.data.votes import make_loss_weights
 from tripletkit.errors import FewTripletsWarning, SettingsError, SplitError
-from tripletkit.evaluation.validation import (
-    LabelScores,
-    Validation,
-    classify_validation,
-    validate,
-)
+from tripletkit.evaluation.validation import classify_validation, validate
 from tripletkit.features.encoder import Collection, Encoder, open_collection
-from tripletkit.features.keras_start import start_keras
 from tripletkit.features.stores import Store, open_store
-from tripletkit.model.distribution_shift import ShiftDetector
 from tripletkit.model.embedding import embed
-from tripletkit.model.history import EpochRecord, TrainedHead, tell_epoch
 from tripletkit.model.model_folder import check_model_output
-from tripletkit.model.recipes import get_recipe
-from tripletkit.model.settings import HeadSettings
 from tripletkit.progress import Stages, no_stages
-from tripletkit.training.cautions import warn_of_weak_draws, warn_of_weak_score
 from tripletkit.training.checkpoint import check_no_checkpoint, checkpoint_path
+from tripletkit.training.epochs import log_epochs
+from tripletkit.training.held_out import (
+    answer_held_out,
+    choose,
+    measure_learning_curve,
+    score_held_out,
+)
 from tripletkit.training.inputs import read_inputs
-from tripletkit.training.job import TrainingJob
-from tripletkit.training.result import TrainingResult, make_record
-
-if TYPE_CHECKING:
-    from tripletkit.training.unseen_classes import UnseenClasses
+from tripletkit.training.job import Job, Plan
+from tripletkit.training.result import (
+    Outcome,
+    TrainingResult,
+    make_result,
+    warn_of_weak_draws,
+    warn_of_weak_score,
+)
+from tripletkit.training.trainer import (
+    OnEpoch,
+    Trainer,
+    Workplace,
+    ignore_epoch,
+)
+from tripletkit.training.unseen_classes import (
+    UnseenPlan,
+    measure_unseen_classes,
+    plan_unseen_classes,
+)
 
 logger = logging.getLogger("tripletkit")
 
 
 def train(
-    job: TrainingJob,
+    job: Job,
     output: Path | None = None,
     *,
     overwrite: bool = False,
@@ -72,283 +81,170 @@ def train(
         TripletkitError: if something is wrong with settings, data, images or weights, or if
             training collapses.
     """
+    started_s = time.perf_counter()
     job = job.checked()
-    if resume and not job.is_from_scratch:
+    plan = job.plan
+    _check_output(plan, output, overwrite=overwrite, resume=resume)
+    with ExitStack() as resources:
+        store = resources.enter_context(open_store(plan.cache))
+        scratch = tempfile.TemporaryDirectory(prefix="tripletkit-")
+        place, test_features = open_workplace(job, plan, store, Path(scratch.name), stages)
+        features_s = time.perf_counter() - started_s
+        trainer = job.make_trainer(replace(place, output=output, resume=resume))
+        with log_epochs(tensorboard) as on_epoch:
+            outcome = fit(trainer, place.data, plan, test_features, on_epoch, stages)
+        outcome = _validate(outcome, place, plan)
+        total_s = time.perf_counter() - started_s
+        times = {"features_s": features_s, "training_s": total_s - features_s, "total_s": total_s}
+        result = make_result(place, outcome, scratch, command, times)
+        if output is not None:
+            result = result.saved(output, overwrite=overwrite)
+            if plan.trains_backbone:
+                checkpoint_path(output).unlink(missing_ok=True)
+    _warn(result, plan)
+    return result
+
+
+def fit(
+    trainer: Trainer,
+    data: TrainingSet,
+    plan: Plan,
+    test_features: np.ndarray | None = None,
+    on_epoch: OnEpoch = ignore_epoch,
+    stages: Stages = no_stages,
+) -> Outcome:
+    """Choose by held-out draws, train on everything, and measure.
+
+    Args:
+        trainer: of the kind that is wanted.
+        data: that its examples are of.
+        plan: what is to be done.
+        test_features: `(n_test, n_features)` float32 of the images of a test.
+        on_epoch: told each epoch.
+        stages: told of progress.
+    Raises:
+        CollapseError: if the embeddings become alike.
+        SplitError: if whole classes must be held out and cannot be.
+    """
+    unseen_plan, blend = _plan_unseen_classes(trainer, plan, test_features), None
+    if unseen_plan is not None:
+        trainer, blend = trainer.for_unseen_classes(unseen_plan.rounds[0], unseen_plan.novelty)
+    held_out = None
+    if plan.draws:
+        held_out = answer_held_out(trainer, plan.budget_s, stages("held-out draws"))
+    chosen = choose(trainer, held_out)
+    trainer = chosen.trainer
+    fitted = trainer.fit(on_epoch, stages)
+    unseen = None
+    if unseen_plan is not None:
+        progress = stages("unseen classes")
+        unseen = measure_unseen_classes(trainer, data.train, unseen_plan, blend, progress)
+    return Outcome(
+        fitted,
+        held_out and score_held_out(held_out, chosen),
+        unseen,
+        measure_learning_curve(trainer.for_curve(), progress=stages("learning curve"))
+        if plan.learning_curve
+        else None,
+    )
+
+
+def _plan_unseen_classes(
+    trainer: Trainer, plan: Plan, test_features: np.ndarray | None
+) -> UnseenPlan | None:
+    if not plan.unseen_fraction:
+        return None
+    try:
+        return plan_unseen_classes(
+            trainer.examples, trainer.settings.seed, plan.unseen_fraction, test_features
+        )
+    except SplitError as error:
+        if plan.needs_unseen:
+            raise
+        warnings.warn(f"{error}\nTraining goes on without it.", FewTripletsWarning, stacklevel=2)
+        return None
+
+
+def _check_output(plan: Plan, output: Path | None, *, overwrite: bool, resume: bool) -> None:
+    if resume and not plan.trains_backbone:
         raise SettingsError(
             "resume",
             "`resume` is for training from pixels: of a backbone that is trained from scratch, "
             "such as `backbone=cnn`, or for fine-tuning. Heads are trained in seconds.",
         )
-    started_s = time.perf_counter()
     if output is not None:
         check_model_output(output, overwrite=overwrite)
-        if job.is_from_scratch and not resume:
+        if plan.trains_backbone and not resume:
             check_no_checkpoint(output, overwrite=overwrite)
-    with ExitStack() as resources:
-        store = resources.enter_context(open_store(job.cache))
-        inputs = read_inputs(
-            job.sources,
-            job.seed,
-            store,
-            skip_bad=job.skip_bad,
-            follow_outside=job.follow_outside,
-        )
-        test_files = _find_test(job)
-        # All that can be wrong with files was found by now; this takes seconds.
-        start_keras()
-        scratch = tempfile.TemporaryDirectory(prefix="tripletkit-")
-        folder = Path(scratch.name)
-        features_started_s = time.perf_counter()
-        source = _choose_source(job, folder)
-        load = _Loader(store, stages)
-        collection = load(inputs.files, source)
-        test_features = None
-        if test_files is not None:
-            test = load(test_files, source)
-            test_features = test.features[test.is_usable()]
-        features_s = time.perf_counter() - features_started_s
-        data = _keep_usable(inputs.data, collection, skip_bad=job.skip_bad)
-
-        settings = job.make_settings(data.train.rows)
-        loss_weights = weigh(data, job)
-        training_started_s = time.perf_counter()
-        unseen, before, pixels, fitted = None, collection, None, None
-        if not get_recipe(settings.recipe).part_heads:
-            unseen = _measure_unseen(job, data, collection, settings, test_features, loss_weights)
-            if unseen is not None:
-                settings = unseen.probe.candidate.apply(settings)
-        with log_epochs(tensorboard) as on_epoch:
-            if job.is_from_scratch:
-                from tripletkit.training.pixels import PixelPlan, train_from_pixels
-
-                plan = PixelPlan(None, settings, output, resume=resume)
-                pixels = train_from_pixels(
-                    plan,
-                    data,
-                    inputs.files,
-                    source,
-                    settings,
-                    store=store,
-                    folder=folder,
-                    load=load,
-                    on_epoch=on_epoch,
-                    stages=stages,
-                )
-                source, collection, trained = pixels.source, pixels.collection, pixels.trained
-            else:
-                from tripletkit.training.fitting import fit
-
-                fitted = fit(
-                    data,
-                    collection.features,
-                    source.columns,
-                    settings,
-                    loss_weights,
-                    pools=job.sources.pools,
-                    budget_s=job.budget_s,
-                    unseen_fraction=job.unseen_fraction,
-                    test_features=test_features,
-                    with_curve=job.learning_curve,
-                    on_epoch=on_epoch,
-                    stages=stages,
-                )
-                trained, settings = fitted.trained, fitted.settings
-                unseen = unseen or fitted.unseen
-        training_s = time.perf_counter() - training_started_s
-        validation, label_scores = score(
-            data, before, collection, trained, settings, is_from_scratch=job.is_from_scratch
-        )
-        record = make_record(
-            command=command,
-            images=job.sources.images,
-            inputs=inputs.record,
-            data=data,
-            collection=collection,
-            source=source,
-            settings=settings,
-            trained=trained,
-            times={
-                "features_s": features_s,
-                "training_s": training_s,
-                "total_s": time.perf_counter() - started_s,
-            },
-            validation=validation,
-            unseen_classes=unseen,
-            label_scores=label_scores,
-            pixels=pixels and pixels.record,
-            pooled=fitted and fitted.pooled,
-            curve=fitted and fitted.curve,
-            parts=() if fitted is None else fitted.parts,
-        )
-        result = TrainingResult(
-            trained,
-            source,
-            data,
-            record,
-            validation,
-            unseen,
-            label_scores,
-            pixels and pixels.backbone_file,
-            scratch,
-            fitted and fitted.pooled,
-            fitted and fitted.curve,
-            learn_shift(data, collection),
-        )
-        if output is not None:
-            result = result.saved(output, overwrite=overwrite)
-            if pixels is not None:
-                checkpoint_path(output).unlink(missing_ok=True)
-    if validation is not None:
-        warn_of_weak_score(
-            validation,
-            has_val_truth=job.sources.val is None or job.sources.val.truth is not None,
-        )
-    if result.pooled is not None:
-        warn_of_weak_draws(result.pooled, settings.recipe)
-    return result
 
 
-def weigh(data: TrainingSet, job: TrainingJob) -> np.ndarray | None:
-    """Return the weights of the training triplets' losses; None without votes."""
-    if data.train_votes is None:
-        return None
-    return make_loss_weights(data.train_votes, job.sources.takes_votes_as)
-
-
-def learn_shift(data: TrainingSet, collection: Collection) -> ShiftDetector | None:
-    """Return what tells images unlike those of the training triplets."""
-    return ShiftDetector.of(collection.features[np.unique(data.train.rows)])
-
-
-def score(
-    data: TrainingSet,
-    before: Collection,
-    collection: Collection,
-    trained: TrainedHead,
-    settings: HeadSettings,
-    *,
-    is_from_scratch: bool,
-) -> tuple[Validation | None, LabelScores | None]:
-    """Return how a trained head does on validation triplets and on the classes of images.
+def open_workplace(
+    job: Job, plan: Plan, store: Store, folder: Path | None, stages: Stages
+) -> tuple[Workplace, np.ndarray | None]:
+    """Read all that a job names.
 
     Args:
-        before: features as they were before training; others than in `collection` where the
-            backbone was trained too.
+        job: checked.
+        plan: of the job.
+        store: of features.
+        folder: where weights may be written; None where none will be.
+        stages: told of progress.
+    Returns:
+        What is trained with, and the features of the images of a test.
     """
-    embeddings = embed(trained.head, collection.features)
-    validation, label_scores = None, None
-    if len(data.val):
-        validation = validate(
-            data,
-            embeddings,
-            before.features,
-            settings.distance,
-            is_from_scratch=is_from_scratch,
-        )
-    if data.labels is not None:
-        label_scores = classify_validation(data, embeddings, before.features, settings.distance)
-    return validation, label_scores
-
-
-@contextmanager
-def log_epochs(folder: Path | None) -> Iterator[Callable[[EpochRecord, int], None]]:
-    """Give what is told each epoch and their number: the logs if wanted, then who listens."""
-    if folder is None:
-        yield tell_epoch
-        return
-    from tripletkit.training.tensorboard import EpochLog
-
-    with EpochLog(folder) as log:
-
-        def tell(record: EpochRecord, n_epochs: int) -> None:
-            log(record)
-            tell_epoch(record, n_epochs)
-
-        yield tell
-
-
-class _Loader:
-    """Gives images their features; see `open_collection`."""
-
-    def __init__(self, store: Store, stages: Stages) -> None:
-        self._store, self._stages = store, stages
-
-    def __call__(self, files: Images, source: Encoder) -> Collection:
-        return open_collection(
-            files,
-            source,
-            self._store,
-            progress=self._stages("features"),
-        )
-
-
-def _find_test(job: TrainingJob) -> Images | None:
-    if job.test is None:
-        return None
-    test = job.test.triplets
-    return open_images(
-        job.sources.images,
-        test.names,
-        test.first_places(),
-        skip_bad=job.skip_bad,
-        follow_outside=job.follow_outside,
-    )
-
-
-def _choose_source(job: TrainingJob, folder: Path) -> Encoder:
-    """Return what features are of before training: from scratch, of random weights."""
-    if job.is_from_scratch:
-        from tripletkit.training.pixels import start_from_scratch
-
-        return start_from_scratch(job.backbones[0], job.image_size, job.seed, folder)
-    source = job.open_encoder()
+    options = {"skip_bad": plan.skip_bad, "follow_outside": plan.follow_outside}
+    inputs = read_inputs(plan.sources, plan.seed, store, **options)
+    test = None
+    if plan.test is not None:
+        asked = plan.test.triplets
+        test = open_images(plan.sources.images, asked.names, asked.first_places(), **options)
+    # All that can be wrong with files was found by now; what follows takes seconds.
+    source = job.open_encoder(folder)
     for part in source.parts:
         if part.reason:
             logger.info("Backbone %s.", part.reason)
-    return source
 
+    def load(files: Images, of: Encoder) -> Collection:
+        progress = stages("features")
+        return open_collection(files, of, store, progress=progress)
 
-def _keep_usable(data: TrainingSet, collection: Collection, *, skip_bad: bool) -> TrainingSet:
-    data = data.keep_usable(collection.is_usable())
+    collection = load(inputs.files, source)
+    test_features = None
+    if test is not None:
+        of_test = load(test, source)
+        test_features = of_test.features[of_test.is_usable()]
+    data = inputs.data.keep_usable(collection.is_usable())
     if not len(data.train):
-        cause = " after leaving out bad images" if skip_bad else ""
+        cause = " after leaving out bad images" if plan.skip_bad else ""
         raise SplitError(f"{data.train.source}: no triplet is left for training{cause}")
-    return data
+    images, record = plan.sources.images, inputs.record
+    place = Workplace(data, record, images, inputs.files, source, collection, store, folder, load)
+    return place, test_features
 
 
-def _measure_unseen(
-    job: TrainingJob,
-    data: TrainingSet,
-    collection: Collection,
-    settings: HeadSettings,
-    test_features: np.ndarray | None,
-    loss_weights: np.ndarray | None,
-) -> UnseenClasses | None:
-    if not job.unseen_fraction:
-        return None
-    from tripletkit.training.unseen_classes import measure_unseen_classes
+def _validate(outcome: Outcome, place: Workplace, plan: Plan) -> Outcome:
+    """Return the outcome with scores on validation triplets and on the classes of images."""
+    fitted, data, before = outcome.fitted, place.data, place.collection.features
+    if not len(data.val) and data.labels is None:
+        return outcome
+    after = fitted.pixels.collection.features if fitted.pixels else before
+    embeddings, distance = embed(fitted.trained.head, after), fitted.settings.distance
+    validation, label_scores = None, None
+    if len(data.val):
+        validation = validate(
+            data, embeddings, before, distance, is_from_scratch=plan.is_from_scratch
+        )
+        validation = replace(validation, frozen_head=fitted.frozen_head)
+    if data.labels is not None:
+        label_scores = classify_validation(data, embeddings, before, distance)
+    return replace(outcome, validation=validation, label_scores=label_scores)
 
-    try:
-        found = measure_unseen_classes(
-            data, collection.features, settings, job.unseen_fraction, test_features, loss_weights
-        )
-    except SplitError as error:
-        if job.unseen_classes is not None:
-            raise
-        warnings.warn(f"{error}\nTraining goes on without it.", FewTripletsWarning, stacklevel=2)
-        return None
-    candidate = found.probe.candidate
-    if len(found.probe.scores) > 1:
-        with_mlp = (
-            f", {candidate.mlp_members} of {settings.members} heads by the recipe mlp"
-            if candidate.mlp_members
-            else ""
-        )
-        logger.info(
-            "Chosen: frozen features %.0f%% of the distance, %.0f%% of the learned step%s (%s).",
-            100 * candidate.frozen_share,
-            100 * candidate.strength,
-            with_mlp,
-            found.probe.reason,
-        )
-    return found
+
+def _warn(result: TrainingResult, plan: Plan) -> None:
+    """Say what weakens the scores."""
+    if result.validation is not None:
+        val = plan.sources.val
+        has_truth = val is None or val.truth is not None
+        warn_of_weak_score(result.validation, has_val_truth=has_truth)
+    if result.pooled is not None:
+        warn_of_weak_draws(result.pooled, result.record.settings.recipe)

@@ -10,14 +10,17 @@ from typing import Any
 from tripletkit.errors import SettingsError, SplitError
 from tripletkit.evaluation.intervals import Interval
 from tripletkit.evaluation.pooled import PooledScore, compare_pooled
-from tripletkit.features.encoder import open_collection
-from tripletkit.features.keras_start import start_keras
 from tripletkit.features.stores import open_store
 from tripletkit.model.recipes import get_recipe
 from tripletkit.progress import Stages, no_stages
-from tripletkit.training.inputs import read_inputs
+from tripletkit.training.held_out import (
+    answer_held_out,
+    choose,
+    credit,
+    score_held_out,
+)
 from tripletkit.training.job import TrainingJob
-from tripletkit.training.run import weigh
+from tripletkit.training.run import open_workplace
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,6 @@ def sweep(
         SplitError: if no triplets can be held out.
         TripletkitError: if something is wrong with data or images, or if training collapses.
     """
-    from tripletkit.training.epoch_choice import validate_epochs
-    from tripletkit.training.fitting import draw_held_out
-
     # All that can be wrong with settings is told before anything slow.
     combinations = list(_combine(grid))
     jobs = [
@@ -68,43 +68,27 @@ def sweep(
     for each in jobs:
         _check(each)
     with open_store(job.cache) as store:
-        inputs = read_inputs(
-            job.sources, job.seed, store, skip_bad=job.skip_bad, follow_outside=job.follow_outside
-        )
-        start_keras()
-        collection = open_collection(
-            inputs.files,
-            jobs[0].open_encoder(),
-            store,
-            stages("features"),
-        )
-    data = inputs.data.keep_usable(collection.is_usable())
-    loss_weights = weigh(data, job)
-    chosen = []
+        place, _ = open_workplace(jobs[0], jobs[0].plan, store, None, stages)
+    found = []
     for number, each in enumerate(jobs, 1):
-        drawn = draw_held_out(data, collection.features, job.seed)
-        if drawn is None:
+        trainer = each.make_trainer(place)
+        progress = stages(f"held-out draws, {number} of {len(jobs)}")
+        held_out = answer_held_out(trainer, progress=progress)
+        if held_out is None:
             raise SplitError("expected triplets that can be held out to compare settings by")
-        chosen.append(
-            validate_epochs(
-                collection.features,
-                data.train.rows,
-                each.make_settings(data.train.rows),
-                *drawn,
-                data.labels,
-                loss_weights=loss_weights,
-                progress=stages(f"held-out draws, {number} of {len(jobs)}"),
-            )
-        )
-    best = max(chosen, key=lambda choice: choice.pooled.trained.accuracy)
+        found.append((held_out, choose(trainer, held_out)))
+    scores = [score_held_out(*each).trained for each in found]
+    right = [credit(chosen.margins) for _, chosen in found]
+    best = max(range(len(found)), key=lambda number: scores[number].accuracy)
     rows = []
-    for combination, choice in zip(combinations, chosen, strict=True):
+    for number, (held_out, chosen) in enumerate(found):
         behind, interval = 0.0, None
-        if choice is not best:
-            behind, interval = compare_pooled(best.right, choice.right, best.images, best.draws)
-        rows.append(
-            SweepRow(combination, choice.settings.epochs, choice.pooled.trained, behind, interval)
-        )
+        if number != best:
+            behind, interval = compare_pooled(
+                right[best], right[number], held_out.images, held_out.draws
+            )
+        epochs = chosen.trainer.settings.epochs
+        rows.append(SweepRow(combinations[number], epochs, scores[number], behind, interval))
     return sorted(rows, key=lambda row: -row.score.accuracy)
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.data.labels import NO_LABEL
 from tripletkit.data.splits.policies import Split, separate_groups
-from tripletkit.data.training_set import TrainingSet
 from tripletkit.errors import SplitError
 
 BY_UNSEEN_CLASSES = "unseen classes"
@@ -37,25 +36,25 @@ class HeldOutClasses:
     split: Split
 
 
-def find_groups(data: TrainingSet, features: np.ndarray, seed: int) -> tuple[np.ndarray, int, str]:
+def find_groups(
+    images: np.ndarray, features: np.ndarray, labels: np.ndarray | None, seed: int
+) -> tuple[np.ndarray, int, str]:
     """Return the kind of each image: its class where enough are labelled, else its cluster.
 
     Args:
-        data: whose images are divided into groups.
-        features: `(n_images, n_features)` float32 of the images in `data.names`, rows of
-            length 1.
+        images: indices of those that are divided into groups, ascending.
+        features: `(n_images, n_features)` float32 of all images, rows of length 1.
+        labels: `(n_images,)` integers; `NO_LABEL` where an image has none; None without any.
         seed: of the clusters.
     Returns:
-        `(n_images,)` integers, for images that no triplet has and among labelled ones for those
+        `(n_images,)` integers, for other images and among labelled ones for those
         without a label the number of groups; that number; and `BY_LABELS` or `BY_CLUSTERS`.
     Raises:
         SplitError: if there are too few images.
     """
-    images = np.unique(np.concatenate([data.train.rows, data.val.rows]))
-    if data.labels is not None:
-        of_image = data.labels.of_image
-        labelled = images[of_image[images] != NO_LABEL]
-        classes, numbers = np.unique(of_image[labelled], return_inverse=True)
+    if labels is not None:
+        labelled = images[labels[images] != NO_LABEL]
+        classes, numbers = np.unique(labels[labelled], return_inverse=True)
         if len(classes) >= defaults.MIN_CLUSTERS:
             groups = np.full(len(features), len(classes))
             groups[labelled] = numbers

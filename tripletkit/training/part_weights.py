@@ -16,10 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tripletkit.evaluation.pooled import weigh_images_alike
+from tripletkit.training.held_out import credit
 
 
 @dataclass(frozen=True)
-class Choice:
+class PartWeights:
     """How parts are weighed.
 
     Attributes:
@@ -41,11 +42,6 @@ class Choice:
         return self.distance_weights @ of_parts
 
 
-def credit(margins: np.ndarray) -> np.ndarray:
-    """Return what each margin counts: 1 where it is right, half for a tie."""
-    return (margins > 0) + 0.5 * (margins == 0)
-
-
 def choose_steps(margins: np.ndarray, owners: np.ndarray, images: np.ndarray) -> np.ndarray:
     """Choose of each part after how many steps of its training it answers the most triplets.
 
@@ -63,7 +59,7 @@ def choose_steps(margins: np.ndarray, owners: np.ndarray, images: np.ndarray) ->
     )
 
 
-def choose_parts(margins: np.ndarray, images: np.ndarray) -> Choice:
+def choose_parts(margins: np.ndarray, images: np.ndarray) -> PartWeights:
     """Weigh parts by their held-out margins.
 
     Args:
@@ -99,4 +95,4 @@ def choose_parts(margins: np.ndarray, images: np.ndarray) -> Choice:
 
     found = minimize(loss, alike, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(margins))
     weights = found.x if found.x.sum() > 0 else alike
-    return Choice(weights / weights.sum(), spreads)
+    return PartWeights(weights / weights.sum(), spreads)

@@ -1,0 +1,292 @@
+"""What a kind of training must be able to do, so that `run` can do the rest.
+
+Every training has one skeleton: answer held-out draws, choose by these answers, fit on everything,
+measure unseen classes. What differs between kinds of models is a `Trainer`: one head on features,
+weighed parts, a network from its pixels. To add one, write a class with the three abstract methods
+and name it in the `trainer` of its recipe; nothing else has to know it.
+
+`answer` trains without some triplets and returns margins of others, a row for each *variant*: what
+can be chosen afterwards from one training, such as the number of epochs. `choose` returns the
+trainer with the variant that answers best, and `fit` trains it on everything.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from tripletkit import defaults
+from tripletkit.data.images import Images
+from tripletkit.data.labels import ImageLabels
+from tripletkit.data.splits.class_groups import HeldOutClasses
+from tripletkit.data.training_set import TrainingSet
+from tripletkit.data.votes import VotesAs, make_loss_weights
+from tripletkit.evaluation.pooled import CandidateWorth
+from tripletkit.evaluation.scoring import Score
+from tripletkit.features.encoder import Collection, Encoder
+from tripletkit.features.stores import Store
+from tripletkit.model.history import EpochRecord, TrainedHead
+from tripletkit.model.recipes import Part, get_recipe
+from tripletkit.model.record import InputsRecord, PixelsRecord
+from tripletkit.model.settings import HeadSettings
+from tripletkit.progress import Stages, no_stages
+from tripletkit.registry import load_object
+from tripletkit.training.blends import BlendChoice
+
+# Told each epoch and how many there are at most.
+OnEpoch = Callable[[EpochRecord, int], None]
+
+
+def ignore_epoch(_record: EpochRecord, _n_epochs: int) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a trainer learns from: triplets over the features of images.
+
+    Attributes:
+        features: `(n_images, n_features)` float32; finite where a triplet has the image.
+        rows: `(n_triplets, 3)` indices into `features`: anchor, positive, negative.
+        val_rows: the same for validation; may be empty.
+        labels: the classes of all images, for losses and mining that need them.
+        loss_weights: `(n_triplets, 2)` float32, of each triplet's loss as it stands and with
+            positive and negative exchanged, where people disagree; see `make_loss_weights`.
+        columns: of each network and depth, such as `efficientnet-lite0` and
+            `efficientnet-lite0:block3b_depthwise_relu6`.
+        is_scored: `(n_triplets,)` bool: a score may rest on the triplet; None for all.
+    """
+
+    features: np.ndarray
+    rows: np.ndarray
+    val_rows: np.ndarray = field(default_factory=lambda: np.empty((0, 3), np.int32))
+    labels: ImageLabels | None = None
+    loss_weights: np.ndarray | None = None
+    columns: Mapping[str, slice] = field(default_factory=dict)
+    is_scored: np.ndarray | None = None
+
+    def weights_of(self, learned: np.ndarray) -> np.ndarray | None:
+        """Return the loss weights of some triplets."""
+        return None if self.loss_weights is None else self.loss_weights[learned]
+
+    def with_answer(self, triplets: np.ndarray) -> np.ndarray:
+        """Return those of some triplets that can be right or wrong: not those on which people tie.
+
+        Args:
+            triplets: indices into `rows`.
+        """
+        if self.loss_weights is None:
+            return triplets
+        return triplets[self.loss_weights[triplets, 0] != self.loss_weights[triplets, 1]]
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What a training reads and writes.
+
+    Attributes:
+        data: of usable images.
+        inputs: what was read, for the record.
+        images: the image folder; None where features were given.
+        files: of all names.
+        source: the backbone with the weights that it starts from.
+        collection: features by these.
+        store: what remembers the hashes of images.
+        folder: where the trained weights are written.
+        load: gives images their features.
+        output: the model folder to be, which the checkpoint is beside; None for no checkpoint.
+        resume: go on from that checkpoint.
+    """
+
+    data: TrainingSet
+    inputs: InputsRecord
+    images: Path | None
+    files: Images
+    source: Encoder
+    collection: Collection
+    store: Store
+    folder: Path
+    load: Callable[[Images, Encoder], Collection]
+    output: Path | None = None
+    resume: bool = False
+
+    def examples(self, votes_as: VotesAs) -> Examples:
+        """Return the triplets over the features of the images.
+
+        Args:
+            votes_as: what training makes of votes, where there are any.
+        """
+        data, votes = self.data, self.data.train_votes
+        return Examples(
+            self.collection.features,
+            data.train.rows,
+            data.val.rows,
+            data.labels,
+            None if votes is None else make_loss_weights(votes, votes_as),
+            self.source.columns,
+            data.is_scored,
+        )
+
+    @property
+    def needed(self) -> np.ndarray:
+        """The images of training and validation."""
+        return np.union1d(self.data.train.rows, self.data.val.rows)
+
+
+@dataclass(frozen=True)
+class HeldOutAnswers:
+    """What held-out draws gave.
+
+    Attributes:
+        trainer: that answered them.
+        margins: `(n_variants, n)` float32, above 0 where the positive is nearer.
+        frozen: `(n,)` float32, of all features without training, by cosine.
+        images: `(n, 3)` indices of the images of each triplet.
+        draws: `(n,)` the draw of each, from 0.
+        by: what the draws hold out.
+        seconds_s: that they took.
+    """
+
+    trainer: Trainer
+    margins: np.ndarray
+    frozen: np.ndarray
+    images: np.ndarray
+    draws: np.ndarray
+    by: str
+    seconds_s: float
+
+    @property
+    def n_draws(self) -> int:
+        return int(self.draws[-1]) + 1
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What held-out answers chose.
+
+    Attributes:
+        trainer: with one variant.
+        margins: `(n,)` of the held-out answers that are reported; None without any.
+        epoch, n_epochs: the epoch that was best of so many, where one was chosen.
+        candidates: what each candidate part is worth.
+    """
+
+    trainer: Trainer
+    margins: np.ndarray | None = None
+    epoch: int | None = None
+    n_epochs: int | None = None
+    candidates: tuple[CandidateWorth, ...] = ()
+
+
+@dataclass(frozen=True)
+class FromPixels:
+    """What came out of training from pixels, beside the head.
+
+    Attributes:
+        source: the backbone with its trained weights.
+        backbone_file: where these are, as long as the folder that was given lasts.
+        collection: features by them.
+        record: for the model's record.
+    """
+
+    source: Encoder
+    backbone_file: Path
+    collection: Collection
+    record: PixelsRecord
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a trainer made of all triplets.
+
+    Attributes:
+        trained: the head, and its epochs.
+        settings: of the head.
+        parts: of an ensemble, as the record has them; none of a single head.
+        pixels: what came out of training a backbone too; None for a frozen one.
+        frozen_head: the score of the head on the backbone as it was before it was trained further.
+    """
+
+    trained: TrainedHead
+    settings: HeadSettings
+    parts: tuple[Part, ...] = ()
+    pixels: FromPixels | None = None
+    frozen_head: Score | None = None
+
+
+class Trainer(ABC):
+    """One kind of training.
+
+    Args:
+        examples: to learn from.
+        settings: of the model to make.
+    """
+
+    # Held-out answers that are pooled, by whole rounds.
+    n_enough: int = defaults.POOLED_TRIPLETS
+
+    def __init__(self, examples: Examples, settings: HeadSettings) -> None:
+        self.examples = examples
+        self.settings = settings
+
+    @abstractmethod
+    def answer(self, learned: np.ndarray, asked: np.ndarray, further: int = 0) -> np.ndarray:
+        """Train on some of the triplets and answer others.
+
+        Args:
+            learned: indices into `examples.rows`.
+            asked: `(n_asked, 3)` indices of images: anchor, positive, negative.
+            further: added to the seed, so that draws begin from other weights.
+        Returns:
+            `(n_variants, n_asked)` float32 margins, above 0 where the positive is nearer.
+        Raises:
+            CollapseError: if the embeddings become alike.
+        """
+
+    @abstractmethod
+    def choose(self, held_out: HeldOutAnswers | None) -> Chosen:
+        """Return the trainer with its best variant, or its usual one where nothing was held out.
+
+        Args:
+            held_out: answers of this trainer.
+        """
+
+    @abstractmethod
+    def fit(self, on_epoch: OnEpoch = ignore_epoch, stages: Stages = no_stages) -> Fitted:
+        """Train on all triplets.
+
+        Args:
+            on_epoch: told each epoch.
+            stages: told of progress.
+        Raises:
+            CollapseError: if the embeddings become alike.
+        """
+
+    def for_draws(self, _learned: np.ndarray) -> Trainer:
+        """Return what answers held-out draws, given what the first of them learns from."""
+        return self
+
+    def for_unseen_classes(
+        self, _held_out: HeldOutClasses, _novelty: float | None
+    ) -> tuple[Trainer, BlendChoice | None]:
+        """Return what is trained, and how it was chosen, given classes that may be held out.
+
+        Args:
+            _held_out: of the images.
+            _novelty: of the test, 0 to 1; None where no test is at hand.
+        """
+        return self, None
+
+    def for_curve(self) -> Trainer:
+        """Return what the learning curve is measured with, once a variant is chosen."""
+        return self
+
+
+def make_trainer(examples: Examples, settings: HeadSettings) -> Trainer:
+    """Return the trainer of a recipe on stored features."""
+    found: type[Trainer] = load_object(get_recipe(settings.recipe).trainer)  # type: ignore[assignment]
+    return found(examples, settings)
