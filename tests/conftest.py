@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import tiny_backbone as tiny
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from PIL import Image, ImageDraw
 
 from tripletkit import defaults
-from tripletkit.cli.main import tripletkit
+from tripletkit.cli.main import tripletkit as command_line
 from tripletkit.features.backbones import Backbone
 from tripletkit.features.encoder import open_encoder
 from tripletkit.features.exported_networks import FOLDER_NAME, load_network_function
@@ -67,9 +67,17 @@ def short_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(defaults, name, value)
 
 
-@pytest.fixture
-def runner() -> CliRunner:
-    return CliRunner()
+def run_command(*words: object, code: int | None = None, **options: object) -> Result:
+    """Run a command line in this process; `code` is the exit code that it must end with."""
+    result = CliRunner().invoke(command_line, [*map(str, words)], **options)
+    assert code is None or result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+@pytest.fixture(scope="session")
+def tripletkit() -> Callable[..., Result]:
+    """Run a command line: `tripletkit("score", predictions, truth, code=0).stdout`."""
+    return run_command
 
 
 @pytest.fixture
@@ -268,22 +276,9 @@ def toy_model(
         for name, value in SHORT_TRAINING.items():
             patch.setattr(defaults, name, value)
         tiny.register()
-        result = CliRunner().invoke(
-            tripletkit,
-            [
-                "train",
-                str(toy_competition.train),
-                str(toy_competition.images),
-                "-o",
-                str(path),
-                "--backbone",
-                "tiny",
-                "--epochs",
-                "20",
-            ],
-        )
+        given = (toy_competition.train, toy_competition.images, "-o", path)
+        run_command("train", *given, "--backbone", "tiny", "--epochs", 20, code=0)
         tiny.unregister()
-    assert result.exit_code == 0, result.output
     return path
 
 

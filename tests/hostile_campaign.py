@@ -32,17 +32,16 @@ import numpy as np
 import pytest
 import tiny_backbone as tiny
 from click.testing import CliRunner
+from conftest import run_command
 from opened import read_answers, read_triplets, read_truth
 from PIL import Image, ImageDraw
 from preloaded_command import PreloadedCommand
 
-from tripletkit import defaults
-from tripletkit.cli.main import tripletkit
+from tripletkit import TripletkitError, defaults
 from tripletkit.data.decoding import read_image
 from tripletkit.data.labels import read_labels
 from tripletkit.data.triplet_files import write_triplet_lines
 from tripletkit.data.unfinished import remove_unfinished
-from tripletkit.errors import TripletkitError
 from tripletkit.evaluation.answers import write_answers
 from tripletkit.model.model_folder import load_model
 
@@ -262,7 +261,7 @@ def overwrite_everything(world: World, seed: int) -> Iterator[Row]:
 def _overwrite(
     world: World, before: dict, command: str, target: Path, force: str, row: Row
 ) -> None:
-    result = CliRunner().invoke(tripletkit, (command.format(target) + force).split())
+    result = run_command(*(command.format(target) + force).split())
     row.n_tried += 1
     row.n_refused += result.exit_code in (1, 2)
     if not isinstance(result.exception, SystemExit | None):
@@ -522,7 +521,7 @@ def _manifest(path: Path) -> list[dict[str, str]]:
 def _call(row: Row, arguments: list, name: str) -> bool:
     """Call the command in an empty folder; return whether it refused."""
     with CliRunner().isolated_filesystem():
-        result = CliRunner().invoke(tripletkit, list(map(str, arguments)))
+        result = run_command(*arguments)
     row.n_tried += 1
     row.n_refused += result.exit_code != 0
     if not isinstance(result.exception, SystemExit | None):

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from opened import read_triplets
 
-from tripletkit.data.triplets import Triplets
-from tripletkit.errors import AnswerFileError
+from tripletkit import Answers, TripletkitError, Triplets
 from tripletkit.evaluation.answer_checks import check_answers, check_consistency, implied_triplets
-from tripletkit.evaluation.answers import Answers, read_answers
+from tripletkit.evaluation.answers import read_answers
 from tripletkit.evaluation.baselines import name_margins
 
 
@@ -95,9 +94,9 @@ def test_implied_triplets_put_the_nearer_image_first():
 
 def test_checks_refuse_another_length():
     triplets = make_triplets([[0, 1, 2], [3, 4, 5]])
-    with pytest.raises(AnswerFileError, match=r"answers.txt: expected 2 answers.*test.txt, got 1"):
+    with pytest.raises(TripletkitError, match=r"answers.txt: expected 2 answers.*test.txt, got 1"):
         check(make_answers([1]), triplets)
-    with pytest.raises(AnswerFileError, match=r"other.txt: expected 2 answers.*test.txt, got 1"):
+    with pytest.raises(TripletkitError, match=r"other.txt: expected 2 answers.*test.txt, got 1"):
         check(make_answers([1, 0]), triplets, make_answers([1], source="other.txt"))
 
 

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opened import read_answers, read_truth
 
-from tripletkit.data.triplets import Triplets
-from tripletkit.errors import AnswerFileError, DataWarning
+from tripletkit import Answers, DataWarning, Triplets
+from tripletkit.errors import AnswerFileError
 from tripletkit.evaluation.answer_checks import (
     check_not_exchanged,
     check_same_length,
     check_same_questions,
 )
-from tripletkit.evaluation.answers import Answers, write_answers
+from tripletkit.evaluation.answers import write_answers
 
 CSV = b"a,b,c,prediction,margin\nx,y,z,1,0.5\nx,z,y,0,-0.5\ny,x,z,0,0.0\nz,x,y,0,\n"
 

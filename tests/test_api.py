@@ -18,7 +18,6 @@ import pytest
 from PIL import Image
 
 import tripletkit as tk
-from tripletkit.cli.main import tripletkit
 
 QUICK = {"backbone": "tiny", "epochs": 3, "dim": 4}
 
@@ -36,12 +35,11 @@ def model(toy_model: Path, tiny_backbone) -> tk.Model:
 
 
 @pytest.fixture
-def run(runner):
+def run(tripletkit):
     """Run a command and return what it prints."""
 
     def run(*arguments: object) -> str:
-        result = runner.invoke(tripletkit, [*map(str, arguments)], catch_exceptions=False)
-        assert result.exit_code == 0, result.output
+        result = tripletkit(*arguments, catch_exceptions=False, code=0)
         return result.stdout
 
     return run

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from collected import answer_all, by_label, start
 
+from tripletkit import TripletkitError
 from tripletkit.collecting import asking as schedule
 from tripletkit.data.judgement_files import read_answers_given
-from tripletkit.errors import JudgementsError
 
 NAMES = [f"p{n:02}.png" for n in range(30)]
 LABELS = {name: n % 3 for n, name in enumerate(NAMES)}
@@ -197,9 +197,9 @@ def test_numbers_tell_nothing_of_names(tmp_path):
 
 
 def test_too_few_images_are_refused(tmp_path):
-    with pytest.raises(JudgementsError, match="at least 3 images"):
+    with pytest.raises(TripletkitError, match="at least 3 images"):
         start(tmp_path / "a.sqlite", NAMES[:2])
-    with pytest.raises(JudgementsError, match="at least 9 images"):
+    with pytest.raises(TripletkitError, match="at least 9 images"):
         start(tmp_path / "b.sqlite", NAMES[:8], screen="grid", grid_of=8)
 
 

@@ -13,7 +13,7 @@ from collected import answer_all, by_label, start
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tripletkit import defaults
+from tripletkit import Triplets, defaults
 from tripletkit.collecting import committee
 from tripletkit.collecting.background import BackgroundTrainer
 from tripletkit.collecting.choosing import Committee, question_keys
@@ -26,7 +26,6 @@ from tripletkit.collecting.committee import (
 )
 from tripletkit.data.judgement_files import read_shown_questions
 from tripletkit.data.judgements import open_judgements
-from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import Votes
 from tripletkit.evaluation.intervals import Interval
 

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from opened import read_triplets
 
+from tripletkit import TripletkitError, Triplets
 from tripletkit.data.pair_graph import make_pair_graph
-from tripletkit.data.triplets import Triplets
-from tripletkit.errors import AnswerFileError
 from tripletkit.evaluation.baselines import (
     Baseline,
     describe_trap,
@@ -89,7 +88,7 @@ def test_ordinal_embedding_is_left_out_above_its_limit(monkeypatch):
 
 def test_controls_refuse_a_truth_of_another_length():
     triplets = make_triplets("a b c\nd e f")
-    with pytest.raises(AnswerFileError, match=r"expected 2 labels, one for each row of val.txt"):
+    with pytest.raises(TripletkitError, match=r"expected 2 labels, one for each row of val.txt"):
         run_baselines(triplets, triplets, np.array([1]))
 
 

@@ -16,9 +16,7 @@ import tiny_backbone as tiny
 from plain_encoder import write_encoder
 from test_store import wait_until_files_settle
 
-from tripletkit import defaults
-from tripletkit.cli.main import tripletkit
-from tripletkit.errors import ImageNameError, TripletFileError
+from tripletkit import TripletkitError, defaults
 from tripletkit.features import bulk_extraction
 from tripletkit.features.bulk_extraction import list_sources
 from tripletkit.features.shards import opened_shard
@@ -44,12 +42,11 @@ def encoder(tmp_path_factory) -> list[str]:
 
 
 @pytest.fixture
-def run(runner, encoder, small_blocks, tmp_path):
+def run(tripletkit, encoder, small_blocks, tmp_path):
     def invoke(images, *arguments, store="store", exit_code=0):
         how = [] if "--backbone" in arguments else encoder
         called = ["extract", images, "--store", tmp_path / store, "--json", *how, *arguments]
-        result = runner.invoke(tripletkit, list(map(str, called)))
-        assert result.exit_code == exit_code, result.stderr
+        result = tripletkit(*called, code=exit_code)
         return json.loads(result.stdout) if exit_code == 0 else result.stderr
 
     return invoke
@@ -65,35 +62,34 @@ def rows_of(store: Path) -> dict[str, dict]:
     return {row["name"]: row for row in rows}
 
 
-def test_every_command_takes_the_store(run, runner, images, tmp_path, encoder):
+def test_every_command_takes_the_store(run, tripletkit, images, tmp_path, encoder):
     assert run(images)["n_computed"] == 60
     stores = {"own": tmp_path / "own", "shared": tmp_path / "store"}
     for name, store in stores.items():
         arguments = ["embed", images, *encoder, "-o", tmp_path / f"{name}.npz"]
-        result = runner.invoke(tripletkit, [*map(str, arguments), "--cache", str(store)])
-        assert result.exit_code == 0, result.stderr
+        result = tripletkit(*arguments, "--cache", store, code=0)
         assert ("60 images computed" in result.stderr) == (name == "own")
     own, shared = (np.load(tmp_path / f"{name}.npz") for name in stores)
     assert own["names"].tolist() == shared["names"].tolist()
     np.testing.assert_array_equal(own["vectors"], shared["vectors"])
-    info = runner.invoke(tripletkit, ["cache", "info", "--cache", str(stores["shared"]), "--json"])
+    info = tripletkit("cache", "info", "--cache", stores["shared"], "--json")
     assert json.loads(info.stdout)["spaces"][0]["n_images"] == 60
 
 
 @pytest.mark.slow
 def test_train_and_predict_read_the_named_images_alone(
-    run, runner, toy_competition, tmp_path, tiny_backbone
+    run, tripletkit, toy_competition, tmp_path, tiny_backbone
 ):
     run(toy_competition.images, "--backbone", "tiny")
     cache = ["--cache", str(tmp_path / "store"), "-q"]
     model = str(tmp_path / "m1")
     called = ["train", str(toy_competition.train), str(toy_competition.images), "-o", model]
     called += ["--backbone", "tiny", "--epochs", "1", "--no-refit", *cache]
-    assert runner.invoke(tripletkit, called).exit_code == 0
+    tripletkit(*called, code=0)
     answers = []
     for store in (cache, ["-q"]):
         called = ["predict", str(toy_competition.test), "--model", model, *store]
-        answers.append(runner.invoke(tripletkit, called).stdout)
+        answers.append(tripletkit(*called).stdout)
     assert answers[0] == answers[1] != ""
 
 
@@ -156,16 +152,16 @@ def test_a_list_names_paths_from_its_own_folder(run, images, tmp_path):
     assert (result["n_images"], result["n_computed"]) == (3, 2)
     assert set(result["problems"]) == {"none.png"}
     listed.write_bytes(b"\xff\xfe")
-    with pytest.raises(TripletFileError, match="UTF-16"):
+    with pytest.raises(TripletkitError, match="UTF-16"):
         list_sources(listed)
     listed.write_text("# nothing\n")
-    with pytest.raises(ImageNameError, match="expected images"):
+    with pytest.raises(TripletkitError, match="expected images"):
         list_sources(listed)
 
 
 @pytest.mark.slow
 def test_several_networks_depths_and_views_each_have_their_space(
-    run, images, tmp_path, runner, tiny_backbone
+    run, images, tmp_path, tripletkit, tiny_backbone
 ):
     tiny.register_other()
     how = ["--backbone", "tiny,tiny-other", "--depth", "all", "--views", "flip"]
@@ -173,7 +169,7 @@ def test_several_networks_depths_and_views_each_have_their_space(
     with open_store(tmp_path / "store") as store:
         assert [use.n_images for use in store.uses()] == [60] * 12
     called = ["embed", str(images), "-o", str(tmp_path / "a.npz"), *how]
-    result = runner.invoke(tripletkit, [*called, "--cache", str(tmp_path / "store")])
+    result = tripletkit(*called, "--cache", tmp_path / "store")
     assert "0 images computed" in result.stderr
 
 

@@ -8,8 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
-from tripletkit.cli.main import tripletkit
-from tripletkit.errors import WeakScoreWarning
+from tripletkit import WeakScoreWarning
 from tripletkit.evaluation.pooled import PooledValidation, score_pooled
 from tripletkit.training.result import warn_of_weak_draws
 
@@ -54,12 +53,11 @@ def shuffled(toy_competition, tmp_path):
 
 @pytest.mark.slow
 def test_train_says_when_held_out_draws_show_no_gain(
-    runner, tiny_backbone, toy_competition, tmp_path, shuffled
+    tripletkit, tiny_backbone, toy_competition, tmp_path, shuffled
 ):
     arguments = ["train", shuffled, toy_competition.images, "--backbone", "tiny", "--epochs", 1]
     arguments += ["--budget", "1s", "--json", "-o", tmp_path / "m"]
-    result = runner.invoke(tripletkit, list(map(str, arguments)))
-    assert result.exit_code == 0, result.stderr
+    result = tripletkit(*arguments, code=0)
     assert "Training without a third of the images, again and again" in result.stderr
     draws = json.loads(result.stdout)["pooled"]
     is_worse = draws["trained"]["accuracy"] < draws["frozen"]["accuracy"]
@@ -68,13 +66,12 @@ def test_train_says_when_held_out_draws_show_no_gain(
 
 @pytest.mark.slow
 def test_chance_order_is_not_suspected_of_a_split_of_ones_own(
-    runner, tiny_backbone, toy_competition, tmp_path, shuffled
+    tripletkit, tiny_backbone, toy_competition, tmp_path, shuffled
 ):
     arguments = ["train", shuffled, toy_competition.images, "--backbone", "tiny", "--epochs", 1]
     kept_apart = [*arguments, "--no-refit", "-o", tmp_path / "m1"]
-    result = runner.invoke(tripletkit, list(map(str, kept_apart)))
-    assert result.exit_code == 0, result.stderr
+    result = tripletkit(*kept_apart, code=0)
     assert "chance order" not in result.stderr
     file = [*arguments, "--val", shuffled, "-o", tmp_path / "m2"]
-    result = runner.invoke(tripletkit, list(map(str, file)))
+    result = tripletkit(*file)
     assert "stand in chance order" in result.stderr

@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
-from tripletkit.errors import ClassesError
+from tripletkit import TripletkitError
 from tripletkit.evaluation import classification
 from tripletkit.evaluation.classification import (
     Confusion,
@@ -131,9 +131,9 @@ def test_queries_of_other_classes_are_left_out_and_counted():
     scores = classify(query_labels=labels)
     assert (scores.n_queries, scores.n_unknown) == (27, 4)
     assert scores.confusion.shape == (4, 4)
-    with pytest.raises(ClassesError, match="got none among 31"):
+    with pytest.raises(TripletkitError, match="got none among 31"):
         classify(query_labels=np.full(31, 8))
-    with pytest.raises(ClassesError, match="two classes that are not held out, got 70 of 1"):
+    with pytest.raises(TripletkitError, match="two classes that are not held out, got 70 of 1"):
         classify(reference_labels=np.zeros(70, dtype=int))
 
 

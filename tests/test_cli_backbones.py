@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-from tripletkit.cli.main import tripletkit
 from tripletkit.features.backbones import BACKBONES
 
 
@@ -18,9 +17,9 @@ def keras_home(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def listed(runner):
+def listed(tripletkit):
     def listed():
-        result = runner.invoke(tripletkit, ["backbones", "--json"])
+        result = tripletkit("backbones", "--json")
         assert (result.exit_code, result.stderr) == (0, "")
         return {row["name"]: row for row in json.loads(result.stdout)["backbones"]}
 
@@ -28,7 +27,7 @@ def listed(runner):
 
 
 @pytest.mark.weights
-def test_backbones_lists_all_with_what_is_ready(runner, listed):
+def test_backbones_lists_all_with_what_is_ready(tripletkit, listed):
     rows = listed()
     assert list(rows) == list(BACKBONES)
     # Lite1's package is not among those that are installed with tripletkit, but may be there.
@@ -36,7 +35,7 @@ def test_backbones_lists_all_with_what_is_ready(runner, listed):
     assert ready == {"efficientnet-lite0", "efficientnet-lite2", "cnn"}
     assert rows["cnn"]["weights"] == "none, trained from scratch"
     assert rows["resnet50"]["weights"] == "Keras, 95 MB download"
-    result = runner.invoke(tripletkit, ["backbones"])
+    result = tripletkit("backbones")
     table = [line.split() for line in result.stdout.splitlines()]
     assert table[0] == ["name", "ready", "features", "input", "weights", "licence"]
     assert table[1][:4] == ["resnet50", "no", "2,048", "224"]

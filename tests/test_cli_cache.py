@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from tripletkit import defaults
-from tripletkit.cli.main import tripletkit
 from tripletkit.features.store import FILE_NAME, FeatureSpace, FeatureStore
 from tripletkit.features.store_file import file_checksum
 
@@ -23,55 +22,52 @@ def filled(cache_dir):
     return cache_dir
 
 
-def test_info_shows_an_empty_store_without_making_one(runner, cache_dir):
-    result = runner.invoke(tripletkit, ["cache", "info"])
+def test_info_shows_an_empty_store_without_making_one(tripletkit, cache_dir):
+    result = tripletkit("cache", "info")
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == f"{cache_dir / FILE_NAME}: empty\n"
     assert list(cache_dir.iterdir()) == []
-    nowhere = runner.invoke(
-        tripletkit, ["cache", "info", "--json", "--cache", str(cache_dir / "none")]
-    )
+    nowhere = tripletkit("cache", "info", "--json", "--cache", cache_dir / "none")
     assert json.loads(nowhere.stdout)["spaces"] == []
     assert not (cache_dir / "none").exists()
 
 
-def test_info_shows_what_is_kept(runner, filled):
-    result = runner.invoke(tripletkit, ["cache", "info"])
+def test_info_shows_what_is_kept(tripletkit, filled):
+    result = tripletkit("cache", "info")
     lines = result.stdout.splitlines()
     assert lines[0].startswith(f"{filled / FILE_NAME}: 0.")
     assert lines[2].split()[:5] == ["resnet50", "0123456789ab", "last", "original", "2"]
-    printed = json.loads(runner.invoke(tripletkit, ["cache", "info", "--json"]).stdout)
+    printed = json.loads(tripletkit("cache", "info", "--json").stdout)
     assert printed["path"] == str(filled / FILE_NAME)
     (space,) = printed["spaces"]
     assert (space["backbone"], space["n_images"], space["size_bytes"]) == ("resnet50", 2, 64)
 
 
-def test_clear_asks_first(runner, filled):
-    refused = runner.invoke(tripletkit, ["cache", "clear"], input="n\n")
+def test_clear_asks_first(tripletkit, filled):
+    refused = tripletkit("cache", "clear", input="n\n")
     assert (refused.exit_code, refused.stdout) == (1, "")
     assert (filled / FILE_NAME).exists()
-    assert runner.invoke(tripletkit, ["cache", "clear"], input="y\n").exit_code == 0
+    tripletkit("cache", "clear", input="y\n", code=0)
     assert list(filled.iterdir()) == []
 
 
-def test_clear_deletes_only_its_own_files(runner, filled):
+def test_clear_deletes_only_its_own_files(tripletkit, filled):
     (filled / "mine.txt").write_text("mine")
-    result = runner.invoke(tripletkit, ["cache", "clear", "--yes"])
+    result = tripletkit("cache", "clear", "--yes")
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr.startswith("Freed 0.")
     assert [path.name for path in filled.iterdir()] == ["mine.txt"]
 
 
-def test_clear_removes_a_damaged_store(runner, filled):
+def test_clear_removes_a_damaged_store(tripletkit, filled):
     (filled / FILE_NAME).write_bytes(b"no database" * 100)
-    broken = runner.invoke(tripletkit, ["cache", "info"])
-    assert broken.exit_code == 1
+    broken = tripletkit("cache", "info", code=1)
     assert "tripletkit cache clear" in broken.stderr
-    assert runner.invoke(tripletkit, ["cache", "clear", "--yes"]).exit_code == 0
-    assert "empty" in runner.invoke(tripletkit, ["cache", "info"]).stdout
+    tripletkit("cache", "clear", "--yes", code=0)
+    assert "empty" in tripletkit("cache", "info").stdout
 
 
-def test_prune_drops_images_that_are_gone(runner, filled, tmp_path):
+def test_prune_drops_images_that_are_gone(tripletkit, filled, tmp_path):
     image = tmp_path / "a.png"
     image.write_bytes(b"a")
     with FeatureStore(filled) as store:
@@ -79,27 +75,27 @@ def test_prune_drops_images_that_are_gone(runner, filled, tmp_path):
         store._database.execute(
             "INSERT INTO files VALUES (?, ?, ?, ?, ?)", (*known, file_checksum(*known))
         )
-    result = runner.invoke(tripletkit, ["cache", "prune"])
+    result = tripletkit("cache", "prune")
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == "Dropped the features of 1 images.\n"
     with FeatureStore(filled) as store:
         assert store.missing(SPACE, [b"a", b"b"]) == [b"b"]
 
 
-def test_prune_without_a_store_says_so(runner, cache_dir):
-    result = runner.invoke(tripletkit, ["cache", "prune"])
+def test_prune_without_a_store_says_so(tripletkit, cache_dir):
+    result = tripletkit("cache", "prune")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "There is no store.\n")
     assert list(cache_dir.iterdir()) == []
 
 
-def test_cache_called_wrongly_exits_2(runner, tmp_path):
+def test_cache_called_wrongly_exits_2(tripletkit, tmp_path):
     (tmp_path / "file").write_text("")
     for arguments in (
         ["cache", "burn"],
         ["cache", "prune", "--unused-days", "-1"],
         ["cache", "info", "--cache", str(tmp_path / "file")],
     ):
-        result = runner.invoke(tripletkit, arguments)
+        result = tripletkit(*arguments)
         assert (result.exit_code, result.stdout) == (2, "")
 
 
@@ -116,28 +112,27 @@ def test_cache_called_wrongly_exits_2(runner, tmp_path):
         "last_used_s = 'never'",
     ],
 )
-def test_info_shows_a_space_whose_facts_are_damaged(runner, filled, damage):
+def test_info_shows_a_space_whose_facts_are_damaged(tripletkit, filled, damage):
     with FeatureStore(filled) as store:
         store._database.execute(f"UPDATE spaces SET {damage}")
-    result = runner.invoke(tripletkit, ["cache", "info"])
+    result = tripletkit("cache", "info")
     assert (result.exit_code, result.stderr) == (0, "")
     name = "resnet50" if damage.startswith("last_used") else "(damaged)"
     assert result.stdout.splitlines()[2].startswith(name)
-    (space,) = json.loads(runner.invoke(tripletkit, ["cache", "info", "--json"]).stdout)["spaces"]
+    (space,) = json.loads(tripletkit("cache", "info", "--json").stdout)["spaces"]
     assert (space["backbone"], space["n_images"]) == (name, 2)
 
 
-def test_a_damaged_vector_is_said_as_a_warning(runner, filled, toy_competition, tiny_backbone):
+def test_a_damaged_vector_is_said_as_a_warning(tripletkit, filled, toy_competition, tiny_backbone):
     names = sorted(path.name for path in toy_competition.images.iterdir())[:3]
     (filled / "t.txt").write_text(" ".join(names) + "\n")
     embed = ["embed", str(toy_competition.images), "-o", str(filled / "a.npz")]
     embed += ["--backbone", "tiny"]
-    assert runner.invoke(tripletkit, embed).exit_code == 0
+    tripletkit(*embed, code=0)
     with FeatureStore(filled) as store:
         store._database.execute("UPDATE features SET checksum = checksum + 1 WHERE rowid = 9")
     (filled / "a.npz").unlink()
-    result = runner.invoke(tripletkit, embed)
-    assert result.exit_code == 0
+    result = tripletkit(*embed, code=0)
     assert "warning: " in result.stderr
     assert "the stored features of 1 images are damaged and are computed again." in result.stderr
     assert "Features: 1 images computed, 59 from the store." in result.stderr
@@ -145,21 +140,21 @@ def test_a_damaged_vector_is_said_as_a_warning(runner, filled, toy_competition, 
 
 @pytest.mark.slow
 def test_written_networks_go_with_the_store(
-    runner, toy_competition, tiny_backbone, tmp_path, monkeypatch
+    tripletkit, toy_competition, tiny_backbone, tmp_path, monkeypatch
 ):
     monkeypatch.setenv(defaults.CACHE_VARIABLE, str(tmp_path / "store"))
     embed = ["embed", str(toy_competition.images), "-o", str(tmp_path / "a.npz")]
     embed += ["--backbone", "tiny"]
-    assert runner.invoke(tripletkit, embed).exit_code == 0
+    tripletkit(*embed, code=0)
     (network,) = (tmp_path / "store" / "networks").iterdir()
-    assert runner.invoke(tripletkit, ["cache", "prune", "--unused-days", "1"]).exit_code == 0
+    tripletkit("cache", "prune", "--unused-days", "1", code=0)
     assert network.exists()
     os.utime(network, (0, 0))
-    assert runner.invoke(tripletkit, ["cache", "prune", "--unused-days", "1"]).exit_code == 0
+    tripletkit("cache", "prune", "--unused-days", "1", code=0)
     assert not network.exists()
     (tmp_path / "a.npz").unlink()
-    assert runner.invoke(tripletkit, ["cache", "clear", "--yes"]).exit_code == 0
-    assert runner.invoke(tripletkit, embed).exit_code == 0
+    tripletkit("cache", "clear", "--yes", code=0)
+    tripletkit(*embed, code=0)
     assert network.exists()
-    assert runner.invoke(tripletkit, ["cache", "clear", "--yes"]).exit_code == 0
+    tripletkit("cache", "clear", "--yes", code=0)
     assert not network.exists()

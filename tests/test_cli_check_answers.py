@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from tripletkit.cli.main import tripletkit
-
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch) -> Path:
@@ -17,10 +15,11 @@ def folder(tmp_path: Path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_check_answers_prints_what_it_finds(runner, folder):
+def test_check_answers_prints_what_it_finds(tripletkit, folder):
     Path("other.txt").write_text("1\n0\n1\n1\n0\n")
-    result = runner.invoke(tripletkit, "check-answers answers.txt test.txt --agree-with other.txt")
-    assert result.exit_code == 0
+    result = tripletkit(
+        *"check-answers answers.txt test.txt --agree-with other.txt".split(), code=0
+    )
     assert result.stderr == ""
     lines = result.stdout.splitlines()
     assert lines[0] == "rows       5       as many as test.txt asks"
@@ -31,27 +30,24 @@ def test_check_answers_prints_what_it_finds(runner, folder):
     assert any(line.startswith("  a circle: lines ") for line in lines)
 
 
-def test_check_answers_json(runner, folder):
-    result = runner.invoke(tripletkit, "check-answers answers.txt test.txt --json")
+def test_check_answers_json(tripletkit, folder):
+    result = tripletkit(*"check-answers answers.txt test.txt --json".split())
     found = json.loads(result.stdout)
     assert (found["n"], found["share_of_ones"], found["n_knots"]) == (5, 1, 2)
     assert found["cycle_rows"] == 5  # the mirrored rows are a circle of two
     assert found["consistency"]["n_mirrored_broken"] == 1
 
 
-def test_check_answers_refuses_answers_to_another_file(runner, folder):
+def test_check_answers_refuses_answers_to_another_file(tripletkit, folder):
     Path("answers.txt").write_text("1\n0\n")
-    result = runner.invoke(tripletkit, "check-answers answers.txt test.txt")
-    assert result.exit_code == 1
+    result = tripletkit(*"check-answers answers.txt test.txt".split(), code=1)
     assert "answers.txt: expected 5 answers, one for each row of test.txt, got 2" in result.stderr
 
 
 @pytest.mark.shared
-def test_check_answers_of_the_sample_of_the_competition(runner, shared):
+def test_check_answers_of_the_sample_of_the_competition(tripletkit, shared):
     folder = shared / "food_triplets"
-    result = runner.invoke(
-        tripletkit,
-        ["check-answers", str(folder / "sample.txt"), str(folder / "test_triplets.txt")],
+    result = tripletkit(
+        "check-answers", folder / "sample.txt", folder / "test_triplets.txt", code=0
     )
-    assert result.exit_code == 0
     assert "rows       59,544" in result.stdout

@@ -8,7 +8,6 @@ import shutil
 
 import pytest
 
-from tripletkit.cli.main import tripletkit
 from tripletkit.data.splits.held_out_draws import read_held_out
 from tripletkit.errors import ImageNameError, LabelFileError, TripletFileError
 
@@ -16,9 +15,9 @@ COLOURS = ["red", "lime", "blue", "yellow", "black", "magenta"]
 
 
 @pytest.fixture
-def classify(runner, tiny_backbone, labels_file, toy_competition):
+def classify(tripletkit, tiny_backbone, labels_file, toy_competition):
     def run(*options, labels=labels_file, images=toy_competition.images):
-        return runner.invoke(tripletkit, ["classify", *map(str, [labels, images, *options])])
+        return tripletkit("classify", *[labels, images, *options])
 
     return run
 

@@ -13,16 +13,15 @@ import pytest
 from collect_server import CollectServer
 from opened import read_triplets
 
-from tripletkit.cli.main import tripletkit
 from tripletkit.collecting.committee import split_members
 from tripletkit.model.settings import HeadSettings
 
 
 @pytest.fixture
-def collect(runner, toy_competition, tmp_path):
+def collect(tripletkit, toy_competition, tmp_path):
     def collect(*options, images=None):
         arguments = ["collect", images or toy_competition.images, "--db", tmp_path / "j.sqlite"]
-        return runner.invoke(tripletkit, [str(part) for part in [*arguments, *options]])
+        return tripletkit(*[str(part) for part in [*arguments, *options]])
 
     return collect
 
@@ -47,9 +46,8 @@ def test_wrong_calls(collect, options, said, tmp_path):
     assert not (tmp_path / "j.sqlite").exists()
 
 
-def test_images_or_answers_are_needed(runner, tmp_path):
-    result = runner.invoke(tripletkit, ["collect"])
-    assert result.exit_code == 2
+def test_images_or_answers_are_needed(tripletkit, tmp_path):
+    result = tripletkit("collect", code=2)
     assert "Missing argument 'IMAGES'" in result.stderr
 
 
@@ -149,11 +147,11 @@ class TestServer:
 
 
 @pytest.fixture
-def suggest(runner, tiny_backbone, toy_model, toy_competition, tmp_path):
+def suggest(tripletkit, tiny_backbone, toy_model, toy_competition, tmp_path):
     def suggest(*options):
         arguments = ["suggest", toy_competition.images, "--model", toy_model]
         arguments += ["-o", tmp_path / "ask.txt", *options]
-        return runner.invoke(tripletkit, [str(part) for part in arguments])
+        return tripletkit(*[str(part) for part in arguments])
 
     return suggest
 
@@ -219,7 +217,7 @@ def test_members_are_told_apart():
     assert len(split_members(joined, compressed, 9)) == 1
 
 
-def test_help_shows_every_command(runner):
-    text = runner.invoke(tripletkit, ["--help"]).stdout
+def test_help_shows_every_command(tripletkit):
+    text = tripletkit("--help").stdout
     for command in ("collect", "suggest", "judges", "export-judgements"):
         assert re.search(rf"^  {command} +\w", text, re.M)

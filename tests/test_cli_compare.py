@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tripletkit.cli.main import tripletkit
-
 TRUTH = [1, 0] * 20
 TRIPLETS = [(f"a{row}", f"b{row}", f"c{row}") for row in range(40)]
 
@@ -24,9 +22,8 @@ def folder(tmp_path: Path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_compare_ranks_and_tests_two_files(runner, folder):
-    result = runner.invoke(tripletkit, "compare fair.txt good.txt truth.txt --triplets test.txt")
-    assert result.exit_code == 0
+def test_compare_ranks_and_tests_two_files(tripletkit, folder):
+    result = tripletkit(*"compare fair.txt good.txt truth.txt --triplets test.txt".split(), code=0)
     assert result.stderr == ""
     lines = result.stdout.splitlines()
     assert lines[0] == "40 rows"
@@ -39,10 +36,10 @@ def test_compare_ranks_and_tests_two_files(runner, folder):
     assert lines[-1] == "  good.txt is better."
 
 
-def test_compare_claims_nothing_about_other_images_where_these_are_too_few(runner, folder):
+def test_compare_claims_nothing_about_other_images_where_these_are_too_few(tripletkit, folder):
     rows = [f"a{n % 3} b{n % 4} c{n % 5}\n" for n in range(40)]
     Path("few.txt").write_text("".join(rows))
-    result = runner.invoke(tripletkit, "compare fair.txt good.txt truth.txt --triplets few.txt")
+    result = tripletkit(*"compare fair.txt good.txt truth.txt --triplets few.txt".split())
     few = "too few images for an interval (12, used like 11.4 equal ones; it takes 25)"
     lines = result.stdout.splitlines()
     assert f"  95% interval               none: {few}" in lines
@@ -50,8 +47,8 @@ def test_compare_claims_nothing_about_other_images_where_these_are_too_few(runne
     assert ["too few images" in line for line in lines[3:5]] == [True, True]
 
 
-def test_compare_json_of_three_files(runner, folder):
-    result = runner.invoke(tripletkit, "compare poor.txt fair.txt good.txt truth.txt --json")
+def test_compare_json_of_three_files(tripletkit, folder):
+    result = tripletkit(*"compare poor.txt fair.txt good.txt truth.txt --json".split())
     found = json.loads(result.stdout)
     assert [entry["name"] for entry in found["ranking"]] == ["good.txt", "fair.txt", "poor.txt"]
     assert len(found["pairs"]) == 3
@@ -62,15 +59,15 @@ def test_compare_json_of_three_files(runner, folder):
     assert first["image_interval"] is first["no_image_interval"] is None
 
 
-def test_compare_does_not_call_a_small_difference_real(runner, folder):
+def test_compare_does_not_call_a_small_difference_real(tripletkit, folder):
     Path("near.txt").write_text("0\n0\n1\n" + "".join(f"{label}\n" for label in TRUTH[3:]))
-    result = runner.invoke(tripletkit, "compare near.txt good.txt truth.txt")
+    result = tripletkit(*"compare near.txt good.txt truth.txt".split())
     assert result.stdout.splitlines()[-1] == "  No sign that either is truly better."
 
 
-def test_compare_writes_the_rows_that_differ(runner, folder):
-    result = runner.invoke(
-        tripletkit, "compare fair.txt good.txt truth.txt --triplets test.txt --rows differ.csv"
+def test_compare_writes_the_rows_that_differ(tripletkit, folder):
+    result = tripletkit(
+        *"compare fair.txt good.txt truth.txt --triplets test.txt --rows differ.csv".split()
     )
     assert result.stderr == "Wrote 10 rows with different answers to differ.csv.\n"
     rows = list(csv.DictReader(Path("differ.csv").read_text().splitlines()))
@@ -91,35 +88,32 @@ def test_compare_writes_the_rows_that_differ(runner, folder):
         ("good.txt fair.txt truth.txt --rows no/d.csv", 1, "no/d.csv: its folder "),
     ],
 )
-def test_compare_says_what_is_wrong(runner, folder, arguments, exit_code, message):
+def test_compare_says_what_is_wrong(tripletkit, folder, arguments, exit_code, message):
     Path("short.txt").write_text("1\n0\n")
-    result = runner.invoke(tripletkit, f"compare {arguments}")
-    assert result.exit_code == exit_code
+    result = tripletkit(*f"compare {arguments}", code=exit_code)
     assert message in result.stderr
     assert result.stdout == ""
 
 
-def test_compare_finds_no_difference_between_csv_and_labels_of_the_same_answers(runner, folder):
+def test_compare_finds_no_difference_between_csv_and_labels_of_the_same_answers(tripletkit, folder):
     """A model that tells nothing apart ties everywhere; labels do not show it, and need not."""
     rows = "".join(f"{','.join(names)},0,0.0\n" for names in TRIPLETS)
     Path("ties.csv").write_text(f"a,b,c,prediction,margin\n{rows}")
     Path("ties.txt").write_text("0\n" * 40)
-    result = runner.invoke(tripletkit, "compare ties.csv ties.txt truth.txt --json")
-    assert result.exit_code == 0, result.stderr
+    result = tripletkit(*"compare ties.csv ties.txt truth.txt --json".split(), code=0)
     found = json.loads(result.stdout)
     assert [ranked["accuracy"] for ranked in found["ranking"]] == [0.5, 0.5]
     (pair,) = found["pairs"]
     assert (pair["difference"], pair["mcnemar_p"]) == (0, 1)
     scores = [
-        json.loads(runner.invoke(tripletkit, f"score {file} truth.txt --json").stdout)["accuracy"]
+        json.loads(tripletkit(*f"score {file} truth.txt --json").stdout)["accuracy"]
         for file in ("ties.csv", "ties.txt")
     ]
     assert scores == [0.5, 0.5]
 
 
-def test_compare_tells_a_truth_file_that_is_not_last(runner, folder):
+def test_compare_tells_a_truth_file_that_is_not_last(tripletkit, folder):
     Path("truth.csv").write_text("label\n" + "1\n" * 40)
     Path("preds.csv").write_text("prediction\n" + "1\n" * 40)
-    result = runner.invoke(tripletkit, "compare truth.csv good.txt preds.csv")
-    assert result.exit_code == 1
+    result = tripletkit(*"compare truth.csv good.txt preds.csv".split(), code=1)
     assert "truth.csv: expected answers, got the column label of a truth file" in result.stderr

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from tripletkit.cli.main import tripletkit
-
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch) -> Path:
@@ -17,41 +15,37 @@ def folder(tmp_path: Path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_controls_prints_one_line_each(runner, folder):
-    result = runner.invoke(tripletkit, "controls train.txt val.txt --truth truth.txt")
-    assert result.exit_code == 0
+def test_controls_prints_one_line_each(tripletkit, folder):
+    result = tripletkit(*"controls train.txt val.txt --truth truth.txt".split(), code=0)
     assert result.stderr == ""
     names = [line.split("  ")[0] for line in result.stdout.splitlines()]
     assert names == ["baseline", "pair memory", "popularity", "names only"]
     assert "pair memory  1.0000    0.3424 to 1.0000" in result.stdout
 
 
-def test_controls_json_without_the_ordinal_embedding(runner, folder):
-    result = runner.invoke(
-        tripletkit, "controls train.txt val.txt --truth truth.txt --no-ordinal --json"
-    )
+def test_controls_json_without_the_ordinal_embedding(tripletkit, folder):
+    result = tripletkit(*"controls train.txt val.txt --truth truth.txt --no-ordinal --json".split())
     found = json.loads(result.stdout)["baselines"]
     assert [baseline["name"] for baseline in found] == ["pair memory", "popularity"]
     assert found[0]["accuracy"] == 1
 
 
-def test_controls_without_truth_says_what_it_takes_for_granted(runner, folder):
-    result = runner.invoke(tripletkit, "controls train.txt val.txt --no-ordinal --json")
+def test_controls_without_truth_says_what_it_takes_for_granted(tripletkit, folder):
+    result = tripletkit(*"controls train.txt val.txt --no-ordinal --json".split())
     assert result.stderr == (
         "No truth file: taking every first image for the nearer one (truth all 1).\n"
     )
     assert json.loads(result.stdout)["baselines"][0]["accuracy"] == 0.5
 
 
-def test_controls_with_one_seed_are_the_same(runner, folder):
+def test_controls_with_one_seed_are_the_same(tripletkit, folder):
     once, again = (
-        runner.invoke(tripletkit, "controls train.txt val.txt --seed 3").stdout for _ in range(2)
+        tripletkit(*"controls train.txt val.txt --seed 3".split()).stdout for _ in range(2)
     )
     assert once == again
 
 
-def test_controls_refuse_a_truth_of_another_length(runner, folder):
+def test_controls_refuse_a_truth_of_another_length(tripletkit, folder):
     Path("truth.txt").write_text("1\n")
-    result = runner.invoke(tripletkit, "controls train.txt val.txt --truth truth.txt")
-    assert result.exit_code == 1
+    result = tripletkit(*"controls train.txt val.txt --truth truth.txt".split(), code=1)
     assert "expected 2 labels, one for each row of val.txt, got 1" in result.stderr

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tripletkit.cli.main import tripletkit
 from tripletkit.search.vector_files import write_vectors
 
 NAMES = [f"{colour}{number}.png" for colour in ("blue", "red") for number in range(4)]
@@ -12,11 +11,9 @@ HOSTILE = ['a "b".png', "<i>&.png", " leading", "寿司,1.png"]
 
 
 @pytest.fixture
-def run(runner, tiny_backbone, toy_images):
+def run(tripletkit, tiny_backbone, toy_images):
     def invoke(*arguments, images=toy_images):
-        return runner.invoke(
-            tripletkit, ["embed", str(images), "--backbone", "tiny", *map(str, arguments)]
-        )
+        return tripletkit("embed", images, "--backbone", "tiny", *arguments)
 
     return invoke
 
@@ -75,8 +72,7 @@ def test_a_bad_output_is_refused_before_any_work(run, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_model_is_refused(runner, toy_images, tmp_path):
+def test_a_missing_model_is_refused(tripletkit, toy_images, tmp_path):
     arguments = ["embed", str(toy_images), "-o", str(tmp_path / "c.csv")]
-    result = runner.invoke(tripletkit, [*arguments, "--model", str(tmp_path / "none")])
-    assert result.exit_code == 1
+    result = tripletkit(*arguments, "--model", tmp_path / "none", code=1)
     assert "expected a model folder" in result.stderr

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import tiny_encoders
 
-from tripletkit.cli.main import tripletkit
-
 HOW = "size=32,resample=bicubic,mean=0.5,std=0.5"
 
 
@@ -21,11 +19,9 @@ def encoder(tmp_path):
 
 
 @pytest.fixture
-def run(runner):
+def run(tripletkit):
     def run(*arguments):
-        result = runner.invoke(tripletkit, list(map(str, arguments)))
-        assert result.exit_code == 0, result.output
-        return result
+        return tripletkit(*arguments, code=0)
 
     return run
 
@@ -53,10 +49,9 @@ def test_features_of_a_file_as_vectors(run, encoder, toy_competition, tmp_path):
         assert arrays["vectors"].shape == (60, tiny_encoders.N_FEATURES)
 
 
-def test_what_is_not_said_names_the_flag(runner, encoder, toy_competition, tmp_path):
+def test_what_is_not_said_names_the_flag(tripletkit, encoder, toy_competition, tmp_path):
     arguments = ["embed", toy_competition.images, "-o", tmp_path / "f.npz", "--backbone", encoder]
-    result = runner.invoke(tripletkit, list(map(str, arguments)))
-    assert result.exit_code == 1
+    result = tripletkit(*arguments, code=1)
     assert "expected preprocessor_config.json beside it" in result.stderr
     assert "--preprocess size=224," in result.stderr
 

@@ -9,22 +9,21 @@ import pytest
 import tiny_encoders
 from PIL import Image
 
-from tripletkit.cli.main import tripletkit
 from tripletkit.evaluation.distances import triplet_margins
 
 
 @pytest.fixture
-def export(runner, tiny_backbone, toy_model):
+def export(tripletkit, tiny_backbone, toy_model):
     def export(*options, model=toy_model):
         arguments = ["export", "--model", model, *options]
-        return runner.invoke(tripletkit, list(map(str, arguments)))
+        return tripletkit(*arguments)
 
     return export
 
 
 @pytest.mark.slow
 def test_exported_embeddings_give_the_answers_of_predict(
-    export, runner, toy_competition, toy_model, tmp_path
+    export, tripletkit, toy_competition, toy_model, tmp_path
 ):
     folder = tmp_path / "exported"
     result = export("-o", folder)
@@ -47,9 +46,7 @@ def test_exported_embeddings_give_the_answers_of_predict(
     )
     rows = np.array([[names.index(name) for name in row] for row in queries])
     margins = triplet_margins(encoder.predict(pixels, verbose=0), rows, "l2")
-    predicted = runner.invoke(
-        tripletkit, ["predict", str(toy_competition.test), "--model", str(toy_model)]
-    )
+    predicted = tripletkit("predict", toy_competition.test, "--model", toy_model)
     answers = [float(line.split(",")[-1]) for line in predicted.stdout.splitlines()[1:]]
     np.testing.assert_allclose(margins, answers, atol=1e-4)
 
@@ -111,19 +108,18 @@ def test_onnx_files_give_the_embeddings_of_the_keras_file(export, tmp_path):
 
 @pytest.mark.slow
 def test_all_of_depths_views_and_backbones_is_in_one_onnx_file(
-    runner, other_backbone, toy_competition, tmp_path
+    tripletkit, other_backbone, toy_competition, tmp_path
 ):
     data, model = toy_competition, tmp_path / "m"
     train = ["train", data.train, data.images, "-o", model, "--epochs", 2]
     how = ["--backbone", "tiny,tiny-other", "--depth", "all", "--views", "flip"]
-    result = runner.invoke(tripletkit, list(map(str, train + how)))
-    assert result.exit_code == 0, result.output
+    tripletkit(*train + how, code=0)
     for options in ([], ["--onnx"]):
         arguments = ["export", "--model", model, "-o", tmp_path / "e", *options]
-        assert runner.invoke(tripletkit, list(map(str, arguments))).exit_code == 0
+        tripletkit(*arguments, code=0)
     vectors = tmp_path / "v.npz"
     arguments = ["embed", data.images, "-o", vectors, "--model", model]
-    assert runner.invoke(tripletkit, list(map(str, arguments))).exit_code == 0
+    tripletkit(*arguments, code=0)
     images = [Image.open(path) for path in sorted(data.images.iterdir())[:5]]
     forms = {
         f"pixels_32px_{name}": np.stack(
@@ -140,17 +136,16 @@ def test_all_of_depths_views_and_backbones_is_in_one_onnx_file(
 
 
 @pytest.mark.slow
-def test_a_model_of_an_onnx_file_has_only_a_head_to_write(runner, toy_competition, tmp_path):
+def test_a_model_of_an_onnx_file_has_only_a_head_to_write(tripletkit, toy_competition, tmp_path):
     file = tiny_encoders.export(
         tiny_encoders.build_convolutions(), tmp_path / "conv.onnx", output="image_embeds"
     )
     data, model = toy_competition, tmp_path / "m"
     train = ["train", data.train, data.images, "-o", model, "--epochs", 2, "--backbone", file]
     train += ["--preprocess", "size=32,resample=box,mean=0,std=1"]
-    assert runner.invoke(tripletkit, list(map(str, train))).exit_code == 0
+    tripletkit(*train, code=0)
     arguments = ["export", "--model", model, "-o", tmp_path / "e"]
-    result = runner.invoke(tripletkit, list(map(str, arguments)))
-    assert result.exit_code == 1
+    result = tripletkit(*arguments, code=1)
     assert "features come from the ONNX file conv.onnx" in result.stderr
-    result = runner.invoke(tripletkit, list(map(str, [*arguments, "--onnx"])))
+    result = tripletkit(*[*arguments, "--onnx"])
     assert [path.name for path in (tmp_path / "e").iterdir()] == ["head.onnx"]

@@ -10,10 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tripletkit import defaults
-from tripletkit.cli.main import tripletkit
-from tripletkit.data.triplets import Triplets
-from tripletkit.errors import WeakScoreWarning
+from tripletkit import Triplets, WeakScoreWarning, defaults
 from tripletkit.evaluation.baselines import Baseline
 from tripletkit.evaluation.intervals import wilson_interval
 from tripletkit.evaluation.validation import Validation, score_embeddings
@@ -22,9 +19,9 @@ from tripletkit.training.result import warn_of_weak_score
 
 
 @pytest.fixture
-def invoke(runner, tiny_backbone):
+def invoke(tripletkit, tiny_backbone):
     def invoke(*arguments):
-        return runner.invoke(tripletkit, [str(argument) for argument in arguments])
+        return tripletkit(*[str(argument) for argument in arguments])
 
     return invoke
 

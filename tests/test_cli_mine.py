@@ -12,7 +12,6 @@ from opened import read_triplets
 from PIL import Image
 
 from tripletkit.api.mining import Mined, MinedFiles
-from tripletkit.cli.main import tripletkit
 from tripletkit.data.outputs import Outputs
 from tripletkit.evaluation.distances import pair_distances, triplet_margins
 
@@ -21,20 +20,20 @@ ALL = ["--positive-quantiles", 0, 1, "--negative-quantiles", 0, 1]
 
 
 @pytest.fixture
-def mine(runner, tiny_backbone):
+def mine(tripletkit, tiny_backbone):
     def run(*arguments, backbone="tiny"):
         encoder = ["--backbone", backbone] if backbone else []
-        return runner.invoke(tripletkit, ["mine", *map(str, arguments), *encoder])
+        return tripletkit("mine", *arguments, *encoder)
 
     return run
 
 
 @pytest.fixture
-def features(runner, tiny_backbone, toy_competition, tmp_path):
+def features(tripletkit, tiny_backbone, toy_competition, tmp_path):
     """Features of `p00.png` to `p59.png`."""
     path = tmp_path / "features.npz"
     arguments = ["embed", str(toy_competition.images), "--backbone", "tiny", "-o", str(path)]
-    assert runner.invoke(tripletkit, arguments).exit_code == 0
+    tripletkit(*arguments, code=0)
     return np.load(path)["vectors"]
 
 

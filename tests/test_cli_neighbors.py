@@ -9,18 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tripletkit.cli.main import tripletkit
 from tripletkit.evaluation.distances import pair_distances
 
 NAMES = [f"{colour}{number}.png" for colour in ("blue", "red") for number in range(4)]
 
 
 @pytest.fixture
-def run(runner, tiny_backbone, toy_images):
+def run(tripletkit, tiny_backbone, toy_images):
     def invoke(*arguments, images=toy_images):
-        return runner.invoke(
-            tripletkit, ["neighbors", str(images), "--backbone", "tiny", *map(str, arguments)]
-        )
+        return tripletkit("neighbors", images, "--backbone", "tiny", *arguments)
 
     return invoke
 
@@ -47,10 +44,10 @@ def test_prints_a_table_of_query_rank_name_distance(run, toy_images):
     ]
 
 
-def test_json_equals_comparing_all_features(run, toy_images, runner, tmp_path):
+def test_json_equals_comparing_all_features(run, toy_images, tripletkit, tmp_path):
     result = run("--query", toy_images / "blue1.png", "--json", "-k", 20)
     features = tmp_path / "features.npz"
-    runner.invoke(tripletkit, ["embed", str(toy_images), "--backbone", "tiny", "-o", str(features)])
+    tripletkit("embed", toy_images, "--backbone", "tiny", "-o", features)
     vectors = np.load(features)["vectors"]
     distances = pair_distances(np.repeat(vectors[[1]], 8, axis=0), vectors, "cosine")
     expected = sorted((d, NAMES[row]) for row, d in enumerate(distances) if row != 1)

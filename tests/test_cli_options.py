@@ -49,9 +49,8 @@ def test_every_number_has_a_range_that_holds(command, option):
                 option.type_cast_value(context, (text,) if option.multiple else text)
 
 
-def test_a_number_beyond_all_arrays_is_refused_in_words(runner, tmp_path):
-    result = runner.invoke(tripletkit, ["neighbors", "-k", "99999999999999999999", str(tmp_path)])
-    assert result.exit_code == 2
+def test_a_number_beyond_all_arrays_is_refused_in_words(tripletkit, tmp_path):
+    result = tripletkit("neighbors", "-k", "99999999999999999999", tmp_path, code=2)
     assert "99999999999999999999 is more than 2,147,483,647." in result.stderr
 
 

@@ -157,7 +157,7 @@ def list_targets(command, suffix):
 
 
 @pytest.mark.parametrize(("command", "output", "suffix"), OUTPUTS)
-def test_nothing_that_is_there_is_harmed(runner, world, command, output, suffix):
+def test_nothing_that_is_there_is_harmed(tripletkit, world, command, output, suffix):
     targets = list(list_targets(command, suffix))
     before = snapshot(world)
     for target in targets:
@@ -167,7 +167,7 @@ def test_nothing_that_is_there_is_harmed(runner, world, command, output, suffix)
         for force in ([], ["--force"]):
             if output == "index" and not force and Path(target).exists():
                 continue  # an index that is there is read
-            result = runner.invoke(tripletkit, [*arguments, *force])
+            result = tripletkit(*arguments, *force)
             assert result.exit_code in (1, 2), (target, force, result.output)
             assert isinstance(result.exception, SystemExit), (target, force)
             assert "Error: " in result.stderr
@@ -177,30 +177,26 @@ def test_nothing_that_is_there_is_harmed(runner, world, command, output, suffix)
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn_figures")
 @pytest.mark.parametrize(("command", "output", "suffix"), OUTPUTS)
-def test_force_replaces_what_the_command_wrote(runner, world, command, output, suffix):
+def test_force_replaces_what_the_command_wrote(tripletkit, world, command, output, suffix):
     place = f"written{suffix or ''}"
     arguments = make_call(command, **{output: place}, **needed(command, output))
     inputs = snapshot(world)
-    result = runner.invoke(tripletkit, arguments)
-    assert result.exit_code == 0, result.output
+    result = tripletkit(*arguments, code=0)
     after = snapshot(world)
     assert inputs.items() <= after.items()
     if output != "index":
-        result = runner.invoke(tripletkit, arguments)
-        assert result.exit_code == 1
+        result = tripletkit(*arguments, code=1)
         assert "--force" in result.stderr
         assert snapshot(world) == after
-    result = runner.invoke(tripletkit, [*arguments, "--force"])
-    assert result.exit_code == 0, result.output
+    result = tripletkit(*arguments, "--force", code=0)
     assert snapshot(world).keys() == after.keys()
 
 
 @pytest.mark.parametrize("place", ["same.txt", "./same.txt", "link.txt"])
-def test_two_outputs_in_one_place_are_refused(runner, world, place):
+def test_two_outputs_in_one_place_are_refused(tripletkit, world, place):
     Path("link.txt").symlink_to("same.txt")
     arguments = make_call("triplets", output="same.txt", truth_file=place)
-    result = runner.invoke(tripletkit, arguments)
-    assert result.exit_code == 1
+    result = tripletkit(*arguments, code=1)
     assert "is named for two outputs" in result.stderr
     assert not Path("same.txt").exists()
 

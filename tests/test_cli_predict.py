@@ -14,16 +14,15 @@ import pytest
 from conftest import SHARED
 from test_hostile import HOSTILE, manifest
 
-from tripletkit.cli.main import tripletkit
 from tripletkit.data.names import quote_name
 from tripletkit.features.trained_weights import build_backbone
 
 
 @pytest.fixture
-def predict(runner, tiny_backbone, toy_model, toy_competition):
+def predict(tripletkit, tiny_backbone, toy_model, toy_competition):
     def predict(*options, triplets=toy_competition.test, model=toy_model, **extra):
         arguments = ["predict", triplets, "--model", model, *options]
-        return runner.invoke(tripletkit, list(map(str, arguments)), **extra)
+        return tripletkit(*arguments, **extra)
 
     return predict
 
@@ -41,7 +40,7 @@ def rows_of(text):
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def test_predict_answers_every_row_in_order(predict, runner, toy_competition, tmp_path):
+def test_predict_answers_every_row_in_order(predict, tripletkit, toy_competition, tmp_path):
     result = predict()
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
@@ -252,7 +251,7 @@ def test_ctrl_c_leaves_no_half_file(start_tripletkit, toy_model, toy_competition
 @pytest.mark.shared
 @pytest.mark.parametrize("command", ["train", "predict"])
 def test_hostile_images_behave_alike_everywhere(
-    runner, tiny_backbone, toy_model, shared, tmp_path, command
+    tripletkit, tiny_backbone, toy_model, shared, tmp_path, command
 ):
     entries = [parameter.values[0] for parameter in manifest(HOSTILE / "manifest.csv")]
     names = [entry["file"] for entry in entries]
@@ -278,11 +277,10 @@ def test_hostile_images_behave_alike_everywhere(
         ],
         "predict": ["predict", str(triplets), "--images", images, "--model", str(toy_model)],
     }[command]
-    failed = runner.invoke(tripletkit, arguments)
+    failed = tripletkit(*arguments)
     assert (failed.exit_code, failed.stdout) == (1, "")
     assert "--on-bad-image skip" in failed.stderr
-    skipped = runner.invoke(tripletkit, [*arguments, "--on-bad-image", "skip"])
-    assert skipped.exit_code == 0, skipped.stderr
+    skipped = tripletkit(*arguments, "--on-bad-image", "skip", code=0)
     assert f"warning: {n_bad:,} images are left out:" in skipped.stderr
     if command == "predict":
         left_out = [row["margin"] == "" for row in rows_of(skipped.stdout)[1:]]
@@ -292,7 +290,7 @@ def test_hostile_images_behave_alike_everywhere(
 @pytest.mark.shared
 @pytest.mark.parametrize("entry", manifest(HOSTILE / "triplets" / "manifest.csv"))
 def test_hostile_triplet_files_are_answered_or_refused(
-    predict, runner, tiny_backbone, entry, tmp_path
+    predict, tripletkit, tiny_backbone, entry, tmp_path
 ):
     path = SHARED / "data" / "hostile" / "triplets" / entry["file"]
     images = HOSTILE / "images"
@@ -306,8 +304,7 @@ def test_hostile_triplet_files_are_answered_or_refused(
     if result.exit_code:
         assert result.stderr.startswith("Error: ")
         arguments = ["train", str(path), str(images), "-o", str(tmp_path / "m")]
-        trained = runner.invoke(tripletkit, [*arguments, "--backbone", "tiny"])
-        assert trained.exit_code == 1
+        trained = tripletkit(*arguments, "--backbone", "tiny", code=1)
         assert trained.stderr.endswith(result.stderr)
 
 

@@ -17,12 +17,10 @@ from typing import NamedTuple
 
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 from opened import read_triplets
 from PIL import Image
 
 from tripletkit import defaults
-from tripletkit.cli.main import tripletkit
 from tripletkit.data.triplet_files import write_triplets
 from tripletkit.model.model_folder import load_model
 from tripletkit.training.reread import find_unchanged
@@ -55,7 +53,7 @@ class Reported(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def reported(toy_competition, toy_model, tiny_weights, tmp_path_factory) -> Reported:
+def reported(tripletkit, toy_competition, toy_model, tiny_weights, tmp_path_factory) -> Reported:
     import tiny_backbone as tiny
 
     folder = tmp_path_factory.mktemp("report")
@@ -85,7 +83,7 @@ def reported(toy_competition, toy_model, tiny_weights, tmp_path_factory) -> Repo
         patch.setenv(tiny.WEIGHTS_VARIABLE, str(tiny_weights))
         patch.setenv(defaults.CACHE_VARIABLE, str(folder / "cache"))
         tiny.register()
-        result = CliRunner().invoke(tripletkit, list(map(str, arguments)))
+        result = tripletkit(*arguments)
         tiny.unregister()
     assert (result.exit_code, result.stdout) == (0, ""), result.output
     return Reported(path, triplets, truth, images, result.stderr)
@@ -176,26 +174,24 @@ def test_csv_has_every_row(reported):
 
 @pytest.mark.slow
 def test_rows_that_do_not_fit_are_left_to_predict(
-    runner, tiny_backbone, toy_model, reported, tmp_path, monkeypatch
+    tripletkit, tiny_backbone, toy_model, reported, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("tripletkit.reporting.page._PAGE_BYTES", 500_000)
     path = tmp_path / "r.html"
     arguments = ["report", toy_model, "--triplets", reported.triplets, "--images", reported.images]
-    result = runner.invoke(tripletkit, list(map(str, [*arguments, "-o", path])))
-    assert result.exit_code == 0, result.output
+    tripletkit(*[*arguments, "-o", path], code=0)
     assert "All rows are too many for this page" in path.read_text(encoding="utf-8")
     assert 'id="download"' not in path.read_text(encoding="utf-8")
 
 
-def test_accuracy_is_that_of_predict_and_score(runner, tiny_backbone, toy_model, reported):
+def test_accuracy_is_that_of_predict_and_score(tripletkit, tiny_backbone, toy_model, reported):
     known = ["--images", reported.images, "--model", toy_model]
     answers = reported.path.with_name("answers.csv")
     for arguments in (
         ["predict", reported.triplets, *known, "-o", answers],
         ["score", answers, reported.truth, "--json"],
     ):
-        result = runner.invoke(tripletkit, list(map(str, arguments)))
-        assert result.exit_code == 0, result.output
+        result = tripletkit(*arguments, code=0)
     accuracy = json.loads(result.stdout)["accuracy"]
     assert f"Right on <strong>{accuracy:.1%}</strong> of 200 triplets" in (
         reported.path.read_text(encoding="utf-8")
@@ -204,10 +200,9 @@ def test_accuracy_is_that_of_predict_and_score(runner, tiny_backbone, toy_model,
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn_figures")
-def test_without_triplets_it_says_so_first(runner, tiny_backbone, toy_model, tmp_path):
+def test_without_triplets_it_says_so_first(tripletkit, tiny_backbone, toy_model, tmp_path):
     path = tmp_path / "r.html"
-    result = runner.invoke(tripletkit, ["report", str(toy_model), "-o", str(path)])
-    assert result.exit_code == 0, result.output
+    tripletkit("report", toy_model, "-o", path, code=0)
     text = path.read_text()
     first = re.search(r'<ul class="warnings">\s*<li>(.*?)</li>', text, re.S).group(1)
     assert "learned from" in first
@@ -220,7 +215,7 @@ def test_without_triplets_it_says_so_first(runner, tiny_backbone, toy_model, tmp
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn_figures")
 def test_the_headline_leaves_out_what_was_learned_from(
-    runner, tiny_backbone, toy_model, toy_competition, tmp_path
+    tripletkit, tiny_backbone, toy_model, toy_competition, tmp_path
 ):
     """Also where it comes back among others, the other way round."""
     trained_on, others = map(read_triplets, (toy_competition.train, toy_competition.test))
@@ -229,7 +224,7 @@ def test_the_headline_leaves_out_what_was_learned_from(
     names = [*others.names, *trained_on.names]
     write_triplets(given, names, [*others.rows, *(shared + len(others.names))])
     arguments = ["report", toy_model, "--triplets", given, "-o", path]
-    assert runner.invoke(tripletkit, list(map(str, arguments))).exit_code == 0
+    tripletkit(*arguments, code=0)
     text, n_all = path.read_text(), len(others) + 30
     assert f"The model learned from 30 of these {n_all:,} triplets" in text
     lead = re.search(r'<p class="lead">(.*?)</p>', text, re.S).group(1)
@@ -257,14 +252,14 @@ class TestOfSeveralModels:
         """The same model twice: nothing differs, and nothing may be said to."""
         return [Path(shutil.copytree(toy_model, tmp_path / name)) for name in ("m", "n")]
 
-    def report(self, runner, *arguments):
-        return runner.invoke(tripletkit, ["report", *map(str, arguments)])
+    def report(self, tripletkit, *arguments):
+        return tripletkit("report", *arguments)
 
     @pytest.mark.slow
-    def test_they_stand_side_by_side(self, runner, tiny_backbone, models, reported, tmp_path):
+    def test_they_stand_side_by_side(self, tripletkit, tiny_backbone, models, reported, tmp_path):
         path = tmp_path / "r.html"
         known = ["--triplets", reported.triplets, "--truth", reported.truth]
-        result = self.report(runner, *models, *known, "--images", reported.images, "-o", path)
+        result = self.report(tripletkit, *models, *known, "--images", reported.images, "-o", path)
         assert result.exit_code == 0, result.output
         text = path.read_text(encoding="utf-8")
         assert "<title>tripletkit: m, n</title>" in text
@@ -279,34 +274,38 @@ class TestOfSeveralModels:
         rows = gzip.decompress(base64.b64decode(packed.partition(",")[2])).decode()
         assert "m: margin,m: right,n: d_positive" in rows
 
-    def test_without_triplets_they_are_refused(self, runner, models, tmp_path):
-        result = self.report(runner, *models, "-o", tmp_path / "r.html")
+    def test_without_triplets_they_are_refused(self, tripletkit, models, tmp_path):
+        result = self.report(tripletkit, *models, "-o", tmp_path / "r.html")
         assert result.exit_code == 2
         assert "Say which to take with --triplets" in result.stderr
 
-    def test_too_many_are_refused_before_anything_is_read(self, runner, tmp_path):
-        result = self.report(runner, *(tmp_path / f"no{n}" for n in range(7)))
+    def test_too_many_are_refused_before_anything_is_read(self, tripletkit, tmp_path):
+        result = self.report(tripletkit, *(tmp_path / f"no{n}" for n in range(7)))
         assert result.exit_code == 2
         assert "expected at most 6 models on a page, got 7" in result.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn_figures")
-def test_shared_images_are_warned_of(runner, tiny_backbone, toy_model, toy_competition, tmp_path):
+def test_shared_images_are_warned_of(
+    tripletkit, tiny_backbone, toy_model, toy_competition, tmp_path
+):
     path = tmp_path / "r.html"
     arguments = ["report", toy_model, "--triplets", toy_competition.train, "-o", path]
-    assert runner.invoke(tripletkit, list(map(str, arguments))).exit_code == 0
+    tripletkit(*arguments, code=0)
     assert "42 images of these triplets are in the training triplets too" in path.read_text()
 
 
 @pytest.mark.slow
-def test_held_out_draws_of_the_training_are_shown(runner, tiny_backbone, toy_competition, tmp_path):
+def test_held_out_draws_of_the_training_are_shown(
+    tripletkit, tiny_backbone, toy_competition, tmp_path
+):
     model, path = tmp_path / "m", tmp_path / "r.html"
     train = ["train", toy_competition.train, toy_competition.images, "-o", model]
     train += ["--backbone", "tiny", "--epochs", 2, "--learning-curve"]
-    assert runner.invoke(tripletkit, list(map(str, train))).exit_code == 0
+    tripletkit(*train, code=0)
     report = ["report", model, "--triplets", toy_competition.test, "-o", path]
-    assert runner.invoke(tripletkit, list(map(str, report))).exit_code == 0
+    tripletkit(*report, code=0)
     text = path.read_text()
     assert "held-out draws of its training</th>" in text
     assert f"{load_model(model).record.pooled.trained.accuracy:.1%}" in text
@@ -325,27 +324,25 @@ def test_the_training_file_is_found_from_any_folder(toy_model, tmp_path, monkeyp
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn_figures")
 def test_without_the_training_file_names_are_not_scored(
-    runner, tiny_backbone, toy_model, reported, tmp_path, monkeypatch
+    tripletkit, tiny_backbone, toy_model, reported, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("tripletkit.reporting.reported.read_training_triplets", lambda inputs: None)
     path = tmp_path / "r.html"
     arguments = ["report", toy_model, "--triplets", reported.triplets, "-o", path]
-    result = runner.invoke(
-        tripletkit, list(map(str, [*arguments, "--images", reported.images, "--projection", "pca"]))
-    )
-    assert result.exit_code == 0, result.output
+    result = tripletkit(*[*arguments, "--images", reported.images, "--projection", "pca"], code=0)
     assert "so names are not scored" in result.stderr
     accuracy_table = path.read_text().partition("</table>")[0]
     assert "names alone" not in accuracy_table.partition("validation triplets of its training")[0]
 
 
-def test_a_broken_run_leaves_the_old_report(runner, tiny_backbone, toy_model, reported, tmp_path):
+def test_a_broken_run_leaves_the_old_report(
+    tripletkit, tiny_backbone, toy_model, reported, tmp_path
+):
     path = tmp_path / "r.html"
     old = '<meta name="generator" content="tripletkit">'
     path.write_text(old)
     arguments = ["report", toy_model, "--triplets", reported.triplets, "-o", path, "--force"]
-    result = runner.invoke(tripletkit, list(map(str, arguments)))
-    assert result.exit_code == 1
+    result = tripletkit(*arguments, code=1)
     assert "there is no image" in result.stderr
     assert path.read_text() == old
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from tripletkit.cli.console import show_json
-from tripletkit.cli.main import tripletkit
 
 PREDICTIONS = """a,b,c,prediction,margin
 x.jpg,y.jpg,z.jpg,1,0.5
@@ -39,9 +38,8 @@ def labels(tmp_path: Path) -> Path:
     return path
 
 
-def test_score_prints_accuracy_on_stdout(runner, predictions, truth):
-    result = runner.invoke(tripletkit, ["score", str(predictions), str(truth)])
-    assert result.exit_code == 0
+def test_score_prints_accuracy_on_stdout(tripletkit, predictions, truth):
+    result = tripletkit("score", predictions, truth, code=0)
     assert result.stderr == (
         "warning: 1 of 5 rows do not tell the two images apart; they answer 0, and count as right "
         "where the truth is 0\n"
@@ -58,8 +56,8 @@ def test_score_prints_accuracy_on_stdout(runner, predictions, truth):
     )
 
 
-def test_score_json_holds_the_same(runner, predictions, truth):
-    result = runner.invoke(tripletkit, ["score", str(predictions), str(truth), "--json"])
+def test_score_json_holds_the_same(tripletkit, predictions, truth):
+    result = tripletkit("score", predictions, truth, "--json")
     found = json.loads(result.stdout)
     assert (found["accuracy"], found["n"], found["n_correct"]) == (0.6, 5, 3)
     assert (found["truth"], found["ties"]) == (str(truth), "answer")
@@ -69,50 +67,43 @@ def test_score_json_holds_the_same(runner, predictions, truth):
     assert found["no_image_interval"] == "too few rows for an interval (5; it takes 25)"
 
 
-def test_score_without_truth_says_what_it_takes_for_granted(runner, predictions):
-    result = runner.invoke(tripletkit, ["score", str(predictions), "-q"])
-    assert result.exit_code == 0
+def test_score_without_truth_says_what_it_takes_for_granted(tripletkit, predictions):
+    result = tripletkit("score", predictions, "-q", code=0)
     said = result.stderr.splitlines()
     assert said[0] == (
         "warning: no truth file: taking every first image for the nearer one (truth all 1)"
     )
-    found = json.loads(runner.invoke(tripletkit, ["score", str(predictions), "--json"]).stdout)
+    found = json.loads(tripletkit("score", predictions, "--json").stdout)
     assert found["truth"] is None
     assert result.stdout.startswith("accuracy      0.6000 ")
 
 
-def test_score_says_why_there_is_no_interval_over_images(runner, predictions, labels):
-    result = runner.invoke(tripletkit, ["score", str(labels)])
+def test_score_says_why_there_is_no_interval_over_images(tripletkit, predictions, labels):
+    result = tripletkit("score", labels)
     assert "needs the --triplets" in result.stdout
     all_right = predictions.with_name("right.csv")
     all_right.write_text("a,b,c,prediction,margin\nx,y,z,1,0.5\nu,v,w,1,0.5\n")
-    result = runner.invoke(tripletkit, ["score", str(all_right)])
+    result = tripletkit("score", all_right)
     assert "allows for shared images: all rows are alike" in result.stdout
 
 
-def test_score_takes_ties_as_half(runner, predictions, truth):
-    result = runner.invoke(
-        tripletkit, ["score", str(predictions), str(truth), "--ties", "half", "--json"]
-    )
+def test_score_takes_ties_as_half(tripletkit, predictions, truth):
+    result = tripletkit("score", predictions, truth, "--ties", "half", "--json")
     assert json.loads(result.stdout)["accuracy"] == 0.5
 
 
-def test_score_of_labels_needs_the_triplets_for_unique(runner, labels, truth, tmp_path):
-    result = runner.invoke(tripletkit, ["score", str(labels), str(truth), "--unique"])
-    assert result.exit_code == 2
+def test_score_of_labels_needs_the_triplets_for_unique(tripletkit, labels, truth, tmp_path):
+    result = tripletkit("score", labels, truth, "--unique", code=2)
     assert "does not hold them. Add --triplets FILE." in result.stderr
     triplets = tmp_path / "test.txt"
     triplets.write_text("x y z\nx z y\nu v w\nu v w\np q r\n")
-    result = runner.invoke(
-        tripletkit,
-        ["score", str(labels), str(truth), "--unique", "--triplets", str(triplets), "--json"],
-    )
+    result = tripletkit("score", labels, truth, "--unique", "--triplets", triplets, "--json")
     assert json.loads(result.stdout)["n"] == 4
 
 
-def test_score_reads_standard_input(runner, predictions, truth):
-    result = runner.invoke(tripletkit, ["score", "-", str(truth)], input=PREDICTIONS)
-    beside = runner.invoke(tripletkit, ["score", str(predictions), str(truth)])
+def test_score_reads_standard_input(tripletkit, predictions, truth):
+    result = tripletkit("score", "-", truth, input=PREDICTIONS)
+    beside = tripletkit("score", predictions, truth)
     assert result.exit_code == 0
     assert result.stdout == beside.stdout
 
@@ -125,34 +116,28 @@ def test_score_reads_standard_input(runner, predictions, truth):
         ("id,other\n1,1\n", "truth.csv:1: expected a heading with one of the columns label"),
     ],
 )
-def test_score_refuses_a_truth_that_does_not_fit(runner, predictions, truth, text, message):
+def test_score_refuses_a_truth_that_does_not_fit(tripletkit, predictions, truth, text, message):
     truth.write_text(text)
-    result = runner.invoke(tripletkit, ["score", str(predictions), str(truth)])
-    assert result.exit_code == 1
+    result = tripletkit("score", predictions, truth, code=1)
     assert message in result.stderr
     assert result.stdout == ""
 
 
-def test_score_refuses_triplets_of_another_file(runner, predictions, truth, tmp_path):
+def test_score_refuses_triplets_of_another_file(tripletkit, predictions, truth, tmp_path):
     triplets = tmp_path / "test.txt"
     triplets.write_text("x.jpg y.jpg z.jpg\n" * 5)
-    result = runner.invoke(
-        tripletkit, ["score", str(predictions), str(truth), "--triplets", str(triplets)]
-    )
-    assert result.exit_code == 1
+    result = tripletkit("score", predictions, truth, "--triplets", triplets, code=1)
     assert "preds.csv:3: expected the question (x.jpg, y.jpg, z.jpg) of" in result.stderr
 
 
 @pytest.mark.shared
-def test_score_of_the_clothing_photos_by_chance_is_a_half(runner, shared, tmp_path):
+def test_score_of_the_clothing_photos_by_chance_is_a_half(tripletkit, shared, tmp_path):
     folder = shared / "clothing"
     answers = tmp_path / "answers.txt"
     guesses = np.random.default_rng(0).integers(0, 2, 4000)
     answers.write_text("".join(f"{guess}\n" for guess in guesses))
     truth, triplets = folder / "val_truth.csv", folder / "val.txt"
-    result = runner.invoke(
-        tripletkit, ["score", str(answers), str(truth), "--triplets", str(triplets), "--json"]
-    )
+    result = tripletkit("score", answers, truth, "--triplets", triplets, "--json")
     found = json.loads(result.stdout)
     assert found["wilson"][0] < 0.5 < found["wilson"][1]
     assert found["image_interval"][0] < 0.5 < found["image_interval"][1]
@@ -166,9 +151,8 @@ def votes(tmp_path: Path) -> Path:
     return path
 
 
-def test_score_tells_the_agreement_with_votes(runner, predictions, votes):
-    result = runner.invoke(tripletkit, ["score", str(predictions), "--votes", str(votes)])
-    assert result.exit_code == 0
+def test_score_tells_the_agreement_with_votes(tripletkit, predictions, votes):
+    result = tripletkit("score", predictions, "--votes", votes, code=0)
     said = result.stderr.splitlines()
     assert said[0] == "warning: no truth file: taking what most people said for the truth"
     lines = result.stdout.splitlines()
@@ -183,10 +167,10 @@ def test_score_tells_the_agreement_with_votes(runner, predictions, votes):
     assert lines[start + 7].endswith("with votes, 4.8 votes each; 1 tied")
 
 
-def test_score_json_with_votes_and_truth_holds_both(runner, predictions, truth, votes):
+def test_score_json_with_votes_and_truth_holds_both(tripletkit, predictions, truth, votes):
     arguments = ["score", str(predictions), str(truth), "--json"]
-    plain = json.loads(runner.invoke(tripletkit, arguments).stdout)
-    found = json.loads(runner.invoke(tripletkit, [*arguments, "--votes", str(votes)]).stdout)
+    plain = json.loads(tripletkit(*arguments).stdout)
+    found = json.loads(tripletkit(*arguments, "--votes", votes).stdout)
     by_votes = found.pop("votes")
     assert found == plain
     assert by_votes["agreement"] == pytest.approx(0.54)
@@ -195,23 +179,22 @@ def test_score_json_with_votes_and_truth_holds_both(runner, predictions, truth, 
     assert by_votes["voters"]["one_another"] == pytest.approx((0.6 + 1 + 0.4 + 1 / 3 + 0.6) / 5)
 
 
-def test_score_takes_a_fourth_column(runner, predictions, labels, tmp_path):
+def test_score_takes_a_fourth_column(tripletkit, predictions, labels, tmp_path):
     triplets = tmp_path / "test.txt"
     triplets.write_text(
         "x.jpg y.jpg z.jpg 0.8\nx.jpg z.jpg y.jpg 1\nu.jpg v.jpg w.jpg 0.6\n"
         "u.jpg v.jpg w.jpg 0.5\np.jpg q.jpg r.jpg 0.2\n"
     )
     options = ["--triplets", str(triplets), "--fourth-column", "share", "--json"]
-    found = json.loads(runner.invoke(tripletkit, ["score", str(predictions), *options]).stdout)
+    found = json.loads(tripletkit("score", predictions, *options).stdout)
     assert found["n"] == 4
     assert found["votes"]["agreement"] == pytest.approx(0.54)
     assert found["votes"]["voters"] is None
-    refused = runner.invoke(tripletkit, ["score", str(labels), *options[:2]])
-    assert refused.exit_code == 1
+    refused = tripletkit("score", labels, *options[:2], code=1)
     assert "test.txt:1: expected 3 image names, got 4" in refused.stderr
 
 
-def test_votes_with_names_bring_the_triplets(runner, predictions, labels, tmp_path):
+def test_votes_with_names_bring_the_triplets(tripletkit, predictions, labels, tmp_path):
     rows = [line.split(",")[:3] for line in PREDICTIONS.splitlines()[1:]]
     votes = tmp_path / "votes.csv"
     votes.write_text(
@@ -219,11 +202,10 @@ def test_votes_with_names_bring_the_triplets(runner, predictions, labels, tmp_pa
         + "".join(f"{','.join(row)},3,{n}\n" for n, row in enumerate(rows))
     )
     arguments = ["--votes", str(votes), "--json"]
-    found = json.loads(runner.invoke(tripletkit, ["score", str(labels), *arguments]).stdout)
+    found = json.loads(tripletkit("score", labels, *arguments).stdout)
     assert found["no_image_interval"].startswith("too few rows")
     votes.write_text(votes.read_text().replace("x.jpg,z.jpg,y.jpg", "x.jpg,y.jpg,z.jpg"))
-    refused = runner.invoke(tripletkit, ["score", str(predictions), *arguments])
-    assert refused.exit_code == 1
+    refused = tripletkit("score", predictions, *arguments, code=1)
     assert "preds.csv:3: expected the question (x.jpg, y.jpg, z.jpg) of" in refused.stderr
 
 
@@ -237,37 +219,33 @@ def test_votes_with_names_bring_the_triplets(runner, predictions, labels, tmp_pa
     ],
 )
 def test_votes_that_do_not_fit_are_refused(
-    runner, predictions, tmp_path, monkeypatch, options, exit_code, message
+    tripletkit, predictions, tmp_path, monkeypatch, options, exit_code, message
 ):
     monkeypatch.chdir(tmp_path)
     Path("v.csv").write_text("3 2\n1 1\n")
-    result = runner.invoke(tripletkit, ["score", str(predictions), *options])
-    assert result.exit_code == exit_code
+    result = tripletkit("score", predictions, *options, code=exit_code)
     assert message in result.stderr
     assert result.stdout == ""
 
 
-def test_score_refuses_exchanged_arguments(runner, predictions, truth):
-    result = runner.invoke(tripletkit, ["score", str(truth), str(predictions)])
-    assert result.exit_code == 1
+def test_score_refuses_exchanged_arguments(tripletkit, predictions, truth):
+    result = tripletkit("score", truth, predictions, code=1)
     assert result.stdout == ""
     assert "Give the answers first, then the truth." in result.stderr
 
 
-def test_score_warns_of_a_truth_that_is_another_answer_file(runner, predictions):
-    result = runner.invoke(tripletkit, ["score", str(predictions), str(predictions), "-q"])
-    assert result.exit_code == 0
+def test_score_warns_of_a_truth_that_is_another_answer_file(tripletkit, predictions):
+    result = tripletkit("score", predictions, predictions, "-q", code=0)
     assert "preds.csv: has no column label or truth; its answers" in result.stderr
 
 
-def test_score_judges_ties_of_labels_only_as_answers(runner, labels, truth):
-    result = runner.invoke(tripletkit, ["score", str(labels), str(truth), "--ties", "half"])
-    assert result.exit_code == 1
+def test_score_judges_ties_of_labels_only_as_answers(tripletkit, labels, truth):
+    result = tripletkit("score", labels, truth, "--ties", "half", code=1)
     assert "answers.txt: expected margins" in result.stderr
     assert "(--ties answer)" in result.stderr
 
 
-def test_score_takes_columns_of_votes(runner, predictions, labels, votes, tmp_path):
+def test_score_takes_columns_of_votes(tripletkit, predictions, labels, votes, tmp_path):
     named = [line.split(",")[:3] for line in PREDICTIONS.splitlines()[1:]]
     of_votes = votes.read_text().splitlines()
     rows = [",".join([vote, *row]) for vote, row in zip(of_votes[-5:], named, strict=True)]
@@ -275,20 +253,16 @@ def test_score_takes_columns_of_votes(runner, predictions, labels, votes, tmp_pa
     triplets.write_text("\n".join(["votes_b,votes_c,a,b,c", *rows]) + "\n")
     beside = ["score", str(predictions), "--votes", str(votes), "--json"]
     within = ["score", str(predictions), "--triplets", str(triplets), "--json"]
-    expected, found = (
-        json.loads(runner.invoke(tripletkit, each).stdout) for each in (beside, within)
-    )
+    expected, found = (json.loads(tripletkit(*each).stdout) for each in (beside, within))
     assert found == expected
-    refused = runner.invoke(tripletkit, [*within, "--unique"])
-    assert refused.exit_code == 2
+    refused = tripletkit(*within, "--unique", code=2)
     assert "--unique excludes votes" in refused.stderr
 
 
-def test_questions_without_a_truth_are_not_scored(runner, labels, tmp_path):
+def test_questions_without_a_truth_are_not_scored(tripletkit, labels, tmp_path):
     triplets = tmp_path / "asked.csv"
     triplets.write_text("query,first,second\n" + "x,y,z\n" * 5)
-    result = runner.invoke(tripletkit, ["score", str(labels), "--triplets", str(triplets)])
-    assert result.exit_code == 1
+    result = tripletkit("score", labels, "--triplets", triplets, code=1)
     assert "asked.csv: expected judgements (anchor, positive, negative)" in result.stderr
 
 

@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 import tiny_backbone as tiny
 
-from tripletkit.cli.main import tripletkit
 from tripletkit.features.store import clear_store
 from tripletkit.model.model_folder import load_model
 
 
 @pytest.fixture
-def run(runner, other_backbone):
+def run(tripletkit, other_backbone):
     def run(*arguments):
-        return runner.invoke(tripletkit, list(map(str, arguments)))
+        return tripletkit(*arguments)
 
     return run
 

@@ -7,8 +7,6 @@ import json
 import pytest
 from opened import read_triplets
 
-from tripletkit.cli.main import tripletkit
-
 
 @pytest.fixture
 def clustered_file(tmp_path):
@@ -21,13 +19,10 @@ def clustered_file(tmp_path):
 
 
 @pytest.mark.parametrize("by", ["image", "component", "random"])
-def test_split_writes_files_that_read_back(runner, clustered_file, tmp_path, by):
+def test_split_writes_files_that_read_back(tripletkit, clustered_file, tmp_path, by):
     folder = tmp_path / "made" / "split"
     before = clustered_file.read_bytes()
-    result = runner.invoke(
-        tripletkit, ["split", str(clustered_file), "-o", str(folder), "--by", by, "--json"]
-    )
-    assert result.exit_code == 0, result.output
+    result = tripletkit("split", clustered_file, "-o", folder, "--by", by, "--json", code=0)
     price = json.loads(result.stdout)
     assert price["by"] == by
     assert len(read_triplets(folder / "train.txt")) == price["n_train"]
@@ -38,11 +33,9 @@ def test_split_writes_files_that_read_back(runner, clustered_file, tmp_path, by)
     assert clustered_file.read_bytes() == before
 
 
-def test_split_prints_its_price(runner, clustered_file, tmp_path):
+def test_split_prints_its_price(tripletkit, clustered_file, tmp_path):
     folder = tmp_path / "split"
-    result = runner.invoke(
-        tripletkit, ["split", str(clustered_file), "-o", str(folder), "--by", "image"]
-    )
+    result = tripletkit("split", clustered_file, "-o", folder, "--by", "image")
     lines = result.stdout.splitlines()
     assert lines[1].split() == ["kept", "for", "training", "160", "80.00%", "240"]
     assert lines[2].split() == ["kept", "for", "validation", "40", "20.00%", "60"]
@@ -52,9 +45,9 @@ def test_split_prints_its_price(runner, clustered_file, tmp_path):
 
 
 @pytest.mark.slow
-def test_split_writes_folds(runner, clustered_file, tmp_path):
+def test_split_writes_folds(tripletkit, clustered_file, tmp_path):
     arguments = ["split", str(clustered_file), "-o", str(tmp_path / "f"), "--by", "image"]
-    result = runner.invoke(tripletkit, [*arguments, "--folds", "3", "--json"])
+    result = tripletkit(*arguments, "--folds", "3", "--json")
     folds = json.loads(result.stdout)["folds"]
     assert len(folds) == 3
     for number, price in enumerate(folds, 1):
@@ -62,51 +55,46 @@ def test_split_writes_folds(runner, clustered_file, tmp_path):
         assert len(val) == price["n_val"]
 
 
-def test_split_is_the_same_for_the_same_seed(runner, clustered_file, tmp_path):
+def test_split_is_the_same_for_the_same_seed(tripletkit, clustered_file, tmp_path):
     for name, seed in (("one", 1), ("same", 1), ("other", 2)):
         arguments = ["-o", str(tmp_path / name), "--by", "component", "--seed", str(seed)]
-        runner.invoke(tripletkit, ["split", str(clustered_file), *arguments])
+        tripletkit("split", clustered_file, *arguments)
     one, same, other = (
         (tmp_path / name / "val.txt").read_bytes() for name in ("one", "same", "other")
     )
     assert one == same != other
 
 
-def test_split_refuses_to_overwrite_without_force(runner, clustered_file, tmp_path):
+def test_split_refuses_to_overwrite_without_force(tripletkit, clustered_file, tmp_path):
     arguments = ["split", str(clustered_file), "-o", str(tmp_path / "s"), "--by", "component"]
-    assert runner.invoke(tripletkit, arguments).exit_code == 0
-    result = runner.invoke(tripletkit, arguments)
+    tripletkit(*arguments, code=0)
+    result = tripletkit(*arguments)
     assert (result.exit_code, result.stdout) == (1, "")
     assert "--force" in result.stderr
-    assert runner.invoke(tripletkit, [*arguments, "--force"]).exit_code == 0
+    tripletkit(*arguments, "--force", code=0)
 
 
-def test_split_never_touches_its_input(runner, tmp_path):
+def test_split_never_touches_its_input(tripletkit, tmp_path):
     path = tmp_path / "train.txt"
     path.write_text("a b c\nd e f\ng h i\n")
     arguments = ["split", str(path), "-o", str(tmp_path), "--by", "component", "--force"]
-    result = runner.invoke(tripletkit, arguments)
-    assert result.exit_code == 1
+    result = tripletkit(*arguments, code=1)
     assert "train.txt: is read, and would be overwritten" in result.stderr
     assert path.read_text() == "a b c\nd e f\ng h i\n"
 
 
-def test_split_reads_stdin_and_warns_of_degenerate_triplets(runner, tmp_path):
+def test_split_reads_stdin_and_warns_of_degenerate_triplets(tripletkit, tmp_path):
     arguments = ["split", "-", "-o", str(tmp_path / "s"), "--by", "component"]
-    result = runner.invoke(
-        tripletkit, [*arguments, "--val-fraction", "0.5"], input=b"a a b\nc d e\nf g h\ni j k\n"
+    result = tripletkit(
+        *arguments, "--val-fraction", "0.5", input=b"a a b\nc d e\nf g h\ni j k\n", code=0
     )
-    assert result.exit_code == 0
     assert "warning: <stdin>: 1 triplets name one image twice" in result.stderr
 
 
-def test_split_says_what_to_try_when_it_cannot(runner, tmp_path):
+def test_split_says_what_to_try_when_it_cannot(tripletkit, tmp_path):
     path = tmp_path / "t.txt"
     path.write_text("a b c\na c d\n")
-    result = runner.invoke(
-        tripletkit, ["split", str(path), "-o", str(tmp_path / "s"), "--by", "component"]
-    )
-    assert result.exit_code == 1
+    result = tripletkit("split", path, "-o", tmp_path / "s", "--by", "component", code=1)
     assert "Try --by image" in result.stderr
     assert not (tmp_path / "s").exists()
 
@@ -115,6 +103,6 @@ def test_split_says_what_to_try_when_it_cannot(runner, tmp_path):
     "options",
     [["--folds", "3", "--val-fraction", "0.2"], ["--val-fraction", "1"], ["--folds", "1"]],
 )
-def test_split_called_wrongly_exits_2(runner, clustered_file, tmp_path, options):
+def test_split_called_wrongly_exits_2(tripletkit, clustered_file, tmp_path, options):
     arguments = ["split", str(clustered_file), "-o", str(tmp_path / "s"), "--by", "image"]
-    assert runner.invoke(tripletkit, [*arguments, *options]).exit_code == 2
+    tripletkit(*arguments, *options, code=2)

@@ -11,21 +11,20 @@ import subprocess
 import pytest
 from PIL import Image
 
-from tripletkit.cli.main import tripletkit
 from tripletkit.errors import BackboneError
 from tripletkit.features import weights_origin
 from tripletkit.model.model_folder import load_model
 
 
 @pytest.fixture
-def train(runner, tiny_backbone, toy_competition, tmp_path):
+def train(tripletkit, tiny_backbone, toy_competition, tmp_path):
     """Run `train` on the toy competition, quickly, into `m`."""
 
     def train(*options, triplets=toy_competition.train, images=toy_competition.images, **extra):
         arguments = [triplets, images, "--backbone", "tiny", "--epochs", "2"]
         if "-o" not in options:
             arguments += ["-o", tmp_path / "m"]
-        return runner.invoke(tripletkit, ["train", *map(str, [*arguments, *options])], **extra)
+        return tripletkit("train", *[*arguments, *options], **extra)
 
     return train
 
@@ -48,7 +47,7 @@ def files_of(folder):
 
 
 def test_train_writes_a_model_and_says_how_good_it_is(
-    runner, train, toy_competition, tmp_path, cache_dir
+    tripletkit, train, toy_competition, tmp_path, cache_dir
 ):
     result = train("--epochs", "20", "--val", toy_competition.test, "--val-truth",
                    toy_competition.truth)  # fmt: skip
@@ -91,13 +90,13 @@ def test_train_prints_its_record_as_json(train, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_answer_file(runner, train, toy_competition, tmp_path):
+def test_the_same_seed_gives_the_same_answer_file(tripletkit, train, toy_competition, tmp_path):
     answers = []
     for name, seed in (("one", "3"), ("same", "3"), ("other", "4")):
         train("-o", tmp_path / name, "--seed", seed)
         path = tmp_path / f"{name}.csv"
         arguments = ["predict", toy_competition.test, "--model", tmp_path / name, "-o", path]
-        assert runner.invoke(tripletkit, list(map(str, arguments))).exit_code == 0
+        tripletkit(*arguments, code=0)
         answers.append(path.read_bytes())
     assert answers[0] == answers[1] != answers[2]
 
@@ -326,14 +325,15 @@ def test_a_place_that_is_no_model_is_refused_before_anything_slow(
 
 
 @pytest.mark.slow
-def test_a_relative_output_is_found_again(train, runner, toy_competition, tmp_path, monkeypatch):
+def test_a_relative_output_is_found_again(
+    train, tripletkit, toy_competition, tmp_path, monkeypatch
+):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     images = os.path.relpath(toy_competition.images)
     assert train("-o", "../m", images=images).exit_code == 0
     monkeypatch.chdir(tmp_path)
-    result = runner.invoke(tripletkit, ["predict", str(toy_competition.test), "--model", "m"])
-    assert result.exit_code == 0, result.stderr
+    tripletkit("predict", toy_competition.test, "--model", "m", code=0)
 
 
 @pytest.mark.slow
@@ -352,40 +352,29 @@ def test_a_cache_that_cannot_be_made_is_named(train, write):
 
 
 @pytest.mark.slow
-def test_a_folder_whose_name_is_not_utf8_works(train, runner, toy_competition, tmp_path):
+def test_a_folder_whose_name_is_not_utf8_works(train, tripletkit, toy_competition, tmp_path):
     images = tmp_path / os.fsdecode(b"caf\xe9")
     shutil.copytree(toy_competition.images, images)
     result = train("--json", images=images)
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["images"] == str(images)
-    answers = runner.invoke(
-        tripletkit, ["predict", str(toy_competition.test), "--model", str(tmp_path / "m")]
-    )
-    assert answers.exit_code == 0, answers.stderr
+    tripletkit("predict", toy_competition.test, "--model", tmp_path / "m", code=0)
     named = train("-o", tmp_path / os.fsdecode(b"m\xe9"))
     assert named.exit_code == 0, named.stderr
     assert "The model is in" in named.stdout
 
 
 @pytest.mark.slow
-def test_auto_says_which_backbone_and_why(runner, toy_images, triplet_file, tmp_path, monkeypatch):
+def test_auto_says_which_backbone_and_why(
+    tripletkit, toy_images, triplet_file, tmp_path, monkeypatch
+):
     def nowhere(_backbone):
         raise BackboneError("the weights of resnet50 are nowhere")
 
     monkeypatch.setattr(weights_origin, "_fetch", nowhere)
-    result = runner.invoke(
-        tripletkit,
-        [
-            "train",
-            str(triplet_file),
-            str(toy_images),
-            "-o",
-            str(tmp_path / "m"),
-            "--epochs",
-            "1",
-        ],
+    result = tripletkit(
+        "train", triplet_file, toy_images, "-o", tmp_path / "m", "--epochs", "1", code=0
     )
-    assert result.exit_code == 0, result.stderr
     reason = "efficientnet-lite0: the weights of resnet50 are nowhere"
     assert f"Backbone {reason}.\n" in result.stderr
     record = load_model(tmp_path / "m").record.to_dict()
@@ -414,7 +403,7 @@ def test_ctrl_c_ends_quietly(start_tripletkit, toy_competition, cache_dir, tmp_p
 
 
 def test_a_kill_during_extraction_loses_one_batch(
-    start_tripletkit, runner, train, toy_competition, tmp_path, monkeypatch
+    start_tripletkit, tripletkit, train, toy_competition, tmp_path, monkeypatch
 ):
     trap = f"tripletkit.features.store:FeatureStore.write/{int(signal.SIGKILL)}/2"
     process = start_tripletkit(
@@ -428,9 +417,7 @@ def test_a_kill_during_extraction_loses_one_batch(
     fresh = train("-o", tmp_path / "fresh", "--cache", tmp_path / "other")
     assert "Features: 42 images computed, 0 from the store.\n" in fresh.stderr
     answers = [
-        runner.invoke(
-            tripletkit, ["predict", str(toy_competition.test), "--model", str(tmp_path / name)]
-        )
+        tripletkit("predict", toy_competition.test, "--model", tmp_path / name)
         for name in ("m", "fresh")
     ]
     assert answers[0].stdout == answers[1].stdout
@@ -449,14 +436,14 @@ def test_a_kill_during_training_keeps_the_old_model(
     assert list(tmp_path.iterdir()) == [tmp_path / "m"]
 
 
-def test_two_runs_at_once_share_a_store(start_tripletkit, runner, toy_competition, tmp_path):
+def test_two_runs_at_once_share_a_store(start_tripletkit, tripletkit, toy_competition, tmp_path):
     embed = ["embed", toy_competition.images, "--backbone", "tiny", "-o"]
     processes = [start_tripletkit(*embed, tmp_path / name) for name in ("one.npz", "two.npz")]
     for process in processes:
         _, stderr = process.communicate(timeout=180)
         assert process.returncode == 0, stderr
     assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
-    info = json.loads(runner.invoke(tripletkit, ["cache", "info", "--json"]).stdout)
+    info = json.loads(tripletkit("cache", "info", "--json").stdout)
     assert [space["n_images"] for space in info["spaces"]] == [60]
 
 

@@ -8,7 +8,6 @@ import shutil
 import numpy as np
 import pytest
 
-from tripletkit.cli.main import tripletkit
 from tripletkit.model.model_folder import load_model
 
 
@@ -29,10 +28,10 @@ def labelled(toy_competition, tmp_path):
 
 
 @pytest.fixture
-def train(runner, tiny_backbone, tmp_path):
+def train(tripletkit, tiny_backbone, tmp_path):
     def run(*arguments):
         fixed = ["--backbone", "tiny", "-o", tmp_path / "m", "--force", "--epochs", 3]
-        return runner.invoke(tripletkit, ["train", *map(str, [*arguments, *fixed])])
+        return tripletkit("train", *[*arguments, *fixed])
 
     return run
 
@@ -102,26 +101,23 @@ def test_center_loss_keeps_its_centers_with_the_model(labelled, train, tmp_path)
         ["--loss", "center", "--recipe", "residual", "--unseen-classes", 0],
     ],
 )
-def test_ways_of_learning_go_together_and_answer(labelled, train, runner, tmp_path, options):
+def test_ways_of_learning_go_together_and_answer(labelled, train, tripletkit, tmp_path, options):
     toy, table, _ = labelled
     result = train(toy.train, toy.images, "--labels", table, *options)
     assert result.exit_code == 0, result.output
-    answered = runner.invoke(tripletkit, ["predict", str(toy.test), "--model", str(tmp_path / "m")])
-    assert answered.exit_code == 0, answered.output
+    answered = tripletkit("predict", toy.test, "--model", tmp_path / "m", code=0)
     assert len(answered.stdout.splitlines()) == 201
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn_figures")
-def test_a_report_says_that_there_is_no_file_of_the_triplets(labelled, train, runner, tmp_path):
+def test_a_report_says_that_there_is_no_file_of_the_triplets(labelled, train, tripletkit, tmp_path):
     toy, table, _ = labelled
     assert train(toy.images, "--labels", table).exit_code == 0
-    result = runner.invoke(tripletkit, ["report", str(tmp_path / "m"), "-o", str(tmp_path / "r")])
-    assert result.exit_code == 1
+    result = tripletkit("report", tmp_path / "m", "-o", tmp_path / "r", code=1)
     assert "they were drawn from labels. Give some with --triplets" in result.stderr
     asked = ["--triplets", toy.test, "--truth", toy.truth, "-o", tmp_path / "r.html"]
-    result = runner.invoke(tripletkit, ["report", str(tmp_path / "m"), *map(str, asked)])
-    assert result.exit_code == 0, result.output
+    result = tripletkit("report", tmp_path / "m", *asked, code=0)
     assert "(they were drawn from labels), so names are not scored" in result.stderr
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tripletkit.cli.main import tripletkit
 from tripletkit.data.decoding import read_pixels
 from tripletkit.model.model_folder import load_model
 
@@ -18,9 +17,9 @@ SCRATCH = ["--backbone", "cnn", "--dim", 4, "--epochs", 3, "-s", "batch_size=64"
 
 
 @pytest.fixture
-def invoke(runner, tiny_backbone):
+def invoke(tripletkit, tiny_backbone):
     def invoke(*arguments):
-        return runner.invoke(tripletkit, [str(argument) for argument in arguments])
+        return tripletkit(*[str(argument) for argument in arguments])
 
     return invoke
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import keras
 import pytest
 
-from tripletkit.cli.main import tripletkit
 from tripletkit.model.model_folder import load_model
 
 
 @pytest.fixture
-def run(runner):
-    return lambda *arguments: runner.invoke(tripletkit, list(map(str, arguments)))
+def run(tripletkit):
+    return lambda *arguments: tripletkit(*arguments)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from opened import read_triplets
 
-from tripletkit.cli.main import tripletkit
 from tripletkit.model.model_folder import load_model
 from tripletkit.training.reread import read_training_triplets
 
@@ -37,7 +36,7 @@ def judged(toy_competition, tmp_path):
 
 
 @pytest.fixture
-def train(runner, tiny_backbone, toy_competition, judged):
+def train(tripletkit, tiny_backbone, toy_competition, judged):
     def train(*options, triplets="judged.txt"):
         arguments = [
             *("train", judged / triplets, toy_competition.images, "-o", judged / "m"),
@@ -53,7 +52,7 @@ def train(runner, tiny_backbone, toy_competition, judged):
                 *options,
             ),
         ]
-        return runner.invoke(tripletkit, [str(argument) for argument in arguments])
+        return tripletkit(*[str(argument) for argument in arguments])
 
     return train
 
@@ -181,11 +180,10 @@ def test_votes_that_do_not_go_with_the_rest_are_wrong_calls(
     assert message in result.stderr
 
 
-def test_votes_need_a_triplet_file(runner, toy_competition, judged):
+def test_votes_need_a_triplet_file(tripletkit, toy_competition, judged):
     arguments = [toy_competition.images, "--labels", judged / "l.csv", "--fourth-column", "share"]
     (judged / "l.csv").write_text("name,label\n")
-    result = runner.invoke(tripletkit, ["train", *map(str, arguments)])
-    assert result.exit_code == 2
+    result = tripletkit("train", *arguments, code=2)
     assert "give TRIPLETS" in result.stderr
 
 

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from opened import read_triplets
 
-from tripletkit.cli.main import tripletkit
 from tripletkit.evaluation.distances import DISTANCE_NAMES, candidate_measure, pair_distances
 
 
 @pytest.fixture
-def draw(runner):
+def draw(tripletkit):
     def run(*arguments):
-        return runner.invoke(tripletkit, ["triplets", *map(str, arguments)])
+        return tripletkit("triplets", *arguments)
 
     return run
 
@@ -62,7 +61,7 @@ def test_writes_a_competition(draw, labels_file, toy_competition, tmp_path):
 
 
 def test_hard_ones_are_those_that_frozen_features_get_wrong(
-    draw, labels_file, toy_competition, tiny_backbone, tmp_path, runner
+    draw, labels_file, toy_competition, tiny_backbone, tmp_path, tripletkit
 ):
     margins = {}
     for level in ("--hard", "--easy"):
@@ -72,10 +71,7 @@ def test_hard_ones_are_those_that_frozen_features_get_wrong(
         )
         assert result.exit_code == 0, result.output
         vectors_file = tmp_path / "vectors.npz"
-        runner.invoke(
-            tripletkit,
-            ["embed", str(toy_competition.images), "-o", str(vectors_file), "--backbone", "tiny"],
-        )
+        tripletkit("embed", toy_competition.images, "-o", vectors_file, "--backbone", "tiny")
         with np.load(vectors_file) as data:
             row_of = dict(zip(data["names"].tolist(), data["vectors"], strict=True))
         triplets = read_triplets(output)

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tripletkit.cli.main import tripletkit
-from tripletkit.errors import ImageReadError, OutputError
+from tripletkit import TripletkitError
 from tripletkit.reporting.collages import Tile, draw_grid, read_thumbnail, shorten, write_image
 from tripletkit.reporting.style import LIGHT
 
@@ -59,7 +58,7 @@ def test_names_of_any_letters_are_drawn(toy_images):
 
 def test_a_broken_image_is_refused(tmp_path):
     (tmp_path / "text.png").write_text("no image")
-    with pytest.raises(ImageReadError, match=r"text\.png"):
+    with pytest.raises(TripletkitError, match=r"text\.png"):
         draw_grid([[Tile(tmp_path / "text.png", [])]])
 
 
@@ -71,29 +70,28 @@ def test_writes_by_suffix(tmp_path, suffix):
 
 
 def test_another_suffix_is_refused(tmp_path):
-    with pytest.raises(OutputError, match="expected a name that ends in"):
+    with pytest.raises(TripletkitError, match="expected a name that ends in"):
         write_image(tmp_path / "c.bmp", Image.new("RGB", (10, 10)))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("layout", "is_wide"), [("--rows", True), ("--columns", False)])
-def test_triplets_as_rows_or_columns(runner, triplet_file, toy_images, tmp_path, layout, is_wide):
+def test_triplets_as_rows_or_columns(
+    tripletkit, triplet_file, toy_images, tmp_path, layout, is_wide
+):
     output = tmp_path / "c.png"
     arguments = ["collage", str(triplet_file), str(toy_images), "-o", str(output), layout]
-    result = runner.invoke(tripletkit, [*arguments, "-n", "6"])
+    result = tripletkit(*arguments, "-n", "6")
     assert (result.exit_code, result.stdout) == (0, "")
     assert "Drew 6 of 24 triplets" in result.stderr
     with Image.open(output) as image:
         assert (image.width > image.height) == is_wide
 
 
-def test_a_missing_image_is_named_with_its_line(runner, toy_images, tmp_path):
+def test_a_missing_image_is_named_with_its_line(tripletkit, toy_images, tmp_path):
     triplets = tmp_path / "t.txt"
     triplets.write_text("red0.png red1.png blue0.png\nred0.png nobody.png blue0.png\n")
     output = tmp_path / "c.png"
-    result = runner.invoke(
-        tripletkit, ["collage", str(triplets), str(toy_images), "-o", str(output)]
-    )
-    assert result.exit_code == 1
+    result = tripletkit("collage", triplets, toy_images, "-o", output, code=1)
     assert "t.txt:2" in result.stderr and "nobody.png" in result.stderr
     assert not output.exists()

@@ -13,6 +13,7 @@ import pytest
 from collected import answer_all, by_label, start
 from PIL import Image
 
+from tripletkit import TripletkitError
 from tripletkit.collecting import serving
 from tripletkit.collecting.app import make_app
 from tripletkit.collecting.instructions import MAX_BYTES, read_instructions, render_markdown
@@ -20,7 +21,6 @@ from tripletkit.collecting.judge_pages import describe_progress
 from tripletkit.collecting.scaled_images import SIZES_PX, ScaledImages, scale_image
 from tripletkit.collecting.serving import MAX_BODY_BYTES, is_local
 from tripletkit.collecting.site import Site
-from tripletkit.errors import InstructionsError
 
 SECRET_NAME = "secret-dress-of-anna"
 
@@ -394,10 +394,10 @@ def test_instructions_are_bounded_text(tmp_path):
     path.write_bytes(b"\xef\xbb\xbf# Look")
     assert read_instructions(path) == "# Look"
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(InstructionsError, match="UTF-8"):
+    with pytest.raises(TripletkitError, match="UTF-8"):
         read_instructions(path)
     path.write_bytes(b"x" * (MAX_BYTES + 1))
-    with pytest.raises(InstructionsError, match="at most"):
+    with pytest.raises(TripletkitError, match="at most"):
         read_instructions(path)
 
 

@@ -17,7 +17,6 @@ from collect_server import CollectServer
 from PIL import Image
 
 from tripletkit import defaults
-from tripletkit.cli.main import tripletkit
 from tripletkit.data.judgement_files import read_answers_given
 from tripletkit.data.judgements import open_judgements
 
@@ -199,7 +198,7 @@ def standing(database):
         ).fetchall()
 
 
-def test_two_judges_answer_and_the_server_dies_in_the_middle(serve, browse, runner, tmp_path):
+def test_two_judges_answer_and_the_server_dies_in_the_middle(serve, browse, tripletkit, tmp_path):
     from selenium.webdriver.common.keys import Keys
 
     options = ["--judge", "anna", "--judge", "ben", "-n", 60, "--pause-every", 20]
@@ -284,8 +283,7 @@ def test_two_judges_answer_and_the_server_dies_in_the_middle(serve, browse, runn
     assert "Stopped. 120 answers" in log
     for link in server.links.values():
         assert link.rpartition("/")[2] not in log
-    result = runner.invoke(tripletkit, ["judges", str(server.database)])
-    assert result.exit_code == 0
+    result = tripletkit("judges", server.database, code=0)
     assert "anna" in result.stdout and "Krippendorff" in result.stdout
     judgements = open_judgements(server.database)
     assert judgements.is_random.all()
@@ -404,18 +402,17 @@ def test_a_grid_by_keys_and_by_mouse(serve, browse):
     assert sorted(set(judgements.screens.tolist())) == [1, 2]
 
 
-def test_an_offline_page_is_answered_mailed_and_imported(browse, toy_competition, runner, tmp_path):
+def test_an_offline_page_is_answered_mailed_and_imported(
+    browse, toy_competition, tripletkit, tmp_path
+):
     from selenium.webdriver.common.keys import Keys
 
     database, path = tmp_path / "j.sqlite", tmp_path / "carla.html"
-    result = runner.invoke(
-        tripletkit,
-        [
-            *("collect", str(toy_competition.images), "--db", str(database), "-n", "5"),
-            *("--judge", "carla", "--offline", str(path)),
-        ],
+    result = tripletkit(
+        *("collect", str(toy_competition.images), "--db", str(database), "-n", "5"),
+        *("--judge", "carla", "--offline", str(path)),
+        code=0,
     )
-    assert result.exit_code == 0, result.output
     assert "http" not in path.read_text().replace("http-equiv", "")
     driver = browse()
     driver.execute_cdp_cmd(
@@ -452,10 +449,7 @@ def test_an_offline_page_is_answered_mailed_and_imported(browse, toy_competition
         time.sleep(0.05)
     assert driver.get_log("browser") == []
     for said in ("5 answers of carla added", "0 answers of carla added, 5 were there already"):
-        result = runner.invoke(
-            tripletkit, ["collect", "--db", str(database), "--import", str(answers)]
-        )
-        assert result.exit_code == 0, result.output
+        result = tripletkit("collect", "--db", database, "--import", answers, code=0)
         assert said in result.stderr
     given = read_answers_given(database)
     assert [answer.side for answer in given] == ["left", "neither", "left", "left", "left"]

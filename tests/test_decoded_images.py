@@ -8,8 +8,8 @@ import time
 import numpy as np
 import pytest
 
+from tripletkit import TripletkitError
 from tripletkit.data.decoding import read_pixels
-from tripletkit.errors import ImageReadError
 from tripletkit.features.backbones import get_backbone
 from tripletkit.features.decoded_images import DecodedImages, read_ahead
 
@@ -50,7 +50,7 @@ def test_a_image_that_goes_away_while_training_streams_is_an_error(paths, tmp_pa
     gone.write_bytes(paths[0].read_bytes())
     streamed = DecodedImages([gone], get_backbone("cnn"), keep_bytes=0)
     gone.unlink()
-    with pytest.raises(ImageReadError, match=r"gone\.png"):
+    with pytest.raises(TripletkitError, match=r"gone\.png"):
         streamed.read(np.array([0]))
 
 

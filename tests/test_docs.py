@@ -27,9 +27,8 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize(("words", "command"), COMMANDS)
-def test_help_has_a_sentence_and_an_example(runner, words, command):
-    result = runner.invoke(tripletkit, [*words, "--help"], prog_name="tripletkit")
-    assert result.exit_code == 0
+def test_help_has_a_sentence_and_an_example(tripletkit, words, command):
+    result = tripletkit(*words, "--help", prog_name="tripletkit", code=0)
     assert result.stderr == ""
     assert f"Usage: {' '.join(['tripletkit', *words])}" in result.stdout
     first_line = command.help.strip().partition("\n")[0]
@@ -63,6 +62,6 @@ def test_the_module_is_the_command():
         assert "python" not in done.stdout
 
 
-def test_an_unknown_command_is_a_wrong_call(runner):
-    result = runner.invoke(tripletkit, ["trian"])
+def test_an_unknown_command_is_a_wrong_call(tripletkit):
+    result = tripletkit("trian")
     assert (result.exit_code, result.stdout) == (2, "")

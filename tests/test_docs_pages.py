@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 import click
 import pytest
-from click.testing import CliRunner
+from conftest import run_command
 
 import tripletkit as tk
 from tripletkit import defaults
@@ -235,7 +235,6 @@ def run_line(line: str) -> None:
     if ">" in words:
         at = words.index(">")
         output, words = words[at + 1], words[:at]
-    result = CliRunner().invoke(tripletkit, words[1:], prog_name="tripletkit")
-    assert result.exit_code == 0, (line, result.output)
+    result = run_command(*words[1:], prog_name="tripletkit", code=0)
     if output is not None:
         Path(output).write_bytes(result.stdout_bytes)

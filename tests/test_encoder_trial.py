@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tripletkit.errors import NetworkFileError, PreprocessingError
+from tripletkit import TripletkitError
 from tripletkit.features.encoder import open_encoder
 from tripletkit.features.exported_networks import load_network_function
 from tripletkit.features.onnx_engine import open_session, run_network
@@ -155,7 +155,7 @@ def test_whole_pixels_and_scaling_inside(tmp_path):
     how = "size=56,resample=bicubic"
     want = plain(path, dtype=np.uint8, is_scaled=False)
     np.testing.assert_allclose(compute(path, tmp_path, how), want, rtol=1e-5, atol=1e-6)
-    with pytest.raises(PreprocessingError, match=r"scales them by itself; leave out mean, std"):
+    with pytest.raises(TripletkitError, match=r"scales them by itself; leave out mean, std"):
         compute(path, tmp_path, HOW)
     config = {"size": 56, "image_processor_type": "ViTImageProcessor"}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
@@ -175,7 +175,7 @@ def test_channels_in_other_orders_and_gray(tmp_path):
         shape=("n", 1, 56, 56),
         first=[node("Concat", ["x", "x", "x"], ["pixels"], axis=1)],
     )
-    with pytest.raises(PreprocessingError, match="channels=gray"):
+    with pytest.raises(TripletkitError, match="channels=gray"):
         compute(gray, tmp_path)
     from PIL import Image
 
@@ -206,7 +206,7 @@ def test_outputs_by_name_and_those_of_a_classifier(tmp_path):
     ):
         classes = np.random.default_rng(0).standard_normal((N, 1000)).astype("f4")
         path = write(tmp_path / f"{name}.onnx", output="y", last=last, classes=classes)
-        with pytest.raises(NetworkFileError, match=f"classifier's answer, not features: {why}"):
+        with pytest.raises(TripletkitError, match=f"classifier's answer, not features: {why}"):
             compute(path, tmp_path)
         taken = compute(path, tmp_path, backbone_output="y")
         np.testing.assert_allclose(taken, plain(path, output="y"), rtol=1e-5, atol=1e-6)
@@ -240,7 +240,7 @@ def test_outputs_by_name_and_those_of_a_classifier(tmp_path):
 )
 def test_what_depends_on_more_than_the_image_is_refused(tmp_path, last, message):
     path = write(tmp_path / "bad.onnx", last=last, axis=np.array([0]), none=np.array(0, np.float32))
-    with pytest.raises(NetworkFileError, match=message) as caught:
+    with pytest.raises(TripletkitError, match=message) as caught:
         compute(path, tmp_path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
@@ -256,7 +256,7 @@ def test_a_size_that_it_was_not_exported_for_is_told(tmp_path):
         rows=np.array([0, -1]),
         table=np.random.default_rng(0).standard_normal((WIDTH * 16 * 16, N)).astype("f4"),
     )
-    with pytest.raises(NetworkFileError, match="exported for images of 224 pixels") as caught:
+    with pytest.raises(TripletkitError, match="exported for images of 224 pixels") as caught:
         compute(path, tmp_path)
     assert "\n" not in str(caught.value)
     open_encoder([str(path)], preprocess=HOW.replace("size=56", "size=224"))
@@ -282,7 +282,7 @@ def test_a_run_has_a_bound_in_time_and_memory(tmp_path):
         true=np.array(True),
     )
     image = {"x": np.zeros((1, 3, 56, 56), np.float32)}
-    with pytest.raises(NetworkFileError, match=r"endless.onnx: took longer than 0.5 s"):
+    with pytest.raises(TripletkitError, match=r"endless.onnx: took longer than 0.5 s"):
         run_network(open_session(path), None, image, str(path), 0.5)
     large = write(
         tmp_path / "large.onnx",
@@ -293,5 +293,5 @@ def test_a_run_has_a_bound_in_time_and_memory(tmp_path):
         wide=np.array([1 << 37, 1, N]),
         axis=np.array([0]),
     )
-    with pytest.raises(NetworkFileError, match="takes more memory than there is"):
+    with pytest.raises(TripletkitError, match="takes more memory than there is"):
         compute(large, tmp_path)

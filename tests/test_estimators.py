@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import tripletkit as tk
-from tripletkit.errors import SettingsError, TripletFileError
+from tripletkit import SettingsError
 
 QUICK = {"hidden": 8, "dim": 3, "epochs": 3}
 
@@ -221,7 +221,7 @@ def test_groups_are_held_out_as_a_whole(features, triplets, mode):
 )
 def test_what_are_no_triplets_is_refused(features, triplets, wrong, message):
     rows = np.concatenate([triplets[:-1], [[59, 0, 1]]])
-    with pytest.raises(TripletFileError, match=message):
+    with pytest.raises(tk.TripletkitError, match=message):
         tk.TripletEmbedding().fit(features, wrong(rows))
 
 

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 import tripletkit as tk
-from tripletkit.cli.main import tripletkit
 from tripletkit.errors import FeatureFileError
 from tripletkit.features.given_features import open_features, read_features
 from tripletkit.search.vector_files import write_vectors
@@ -176,11 +175,9 @@ def test_what_float32_cannot_hold_is_refused(tmp_path, value, message):
 
 
 @pytest.fixture
-def run(runner):
+def run(tripletkit):
     def run(*arguments, code=0):
-        result = runner.invoke(tripletkit, list(map(str, arguments)))
-        assert result.exit_code == code, result.output
-        return result
+        return tripletkit(*arguments, code=code)
 
     return run
 

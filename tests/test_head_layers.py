@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from tripletkit.errors import ModelFolderError
+from tripletkit import TripletkitError
 from tripletkit.model import head_layers
 from tripletkit.model.embedding import embed
 from tripletkit.model.head_layers import read_numpy_head, write_head_layers
@@ -143,7 +143,7 @@ def test_a_list_that_cannot_be_run_is_refused(write, change):
         described = json.loads(file.attrs["tripletkit_layers"])
         change(described["steps"])
         file.attrs["tripletkit_layers"] = json.dumps(described)
-    with pytest.raises(ModelFolderError, match=r"head.weights.h5: expected the layers of a head"):
+    with pytest.raises(TripletkitError, match=r"head.weights.h5: expected the layers of a head"):
         read_numpy_head(path)
 
 

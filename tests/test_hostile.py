@@ -6,16 +6,15 @@ import csv
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from conftest import SHARED
 from opened import read_triplets
 
-from tripletkit.cli.main import tripletkit
+from tripletkit import TripletkitError
 from tripletkit.data.decoding import read_image, read_pixels
 from tripletkit.data.folder import locate_images
 from tripletkit.data.images import open_images
 from tripletkit.data.names import quote_name
-from tripletkit.errors import ImageReadError, TripletkitError
+from tripletkit.errors import ImageReadError
 
 HOSTILE = SHARED / "data" / "hostile"
 
@@ -32,7 +31,7 @@ def manifest(path):
 
 
 @pytest.mark.parametrize("entry", manifest(HOSTILE / "manifest.csv"))
-def test_image_behaves_as_its_manifest_says(entry, tmp_path):
+def test_image_behaves_as_its_manifest_says(tripletkit, entry, tmp_path):
     images = HOSTILE / "images"
     name = entry["file"]
     triplet_file = tmp_path / "t.txt"
@@ -50,16 +49,15 @@ def test_image_behaves_as_its_manifest_says(entry, tmp_path):
             read_pixels(located.paths[0], 32, "bilinear")
         assert name in str(caught.value)
 
-    result = CliRunner().invoke(tripletkit, ["audit", str(triplet_file), str(images)])
-    assert result.exit_code == 0, result.output
+    result = tripletkit("audit", triplet_file, images, code=0)
     found = "! names without exactly one" in result.stdout or "! cannot be dec" in result.stdout
     assert found == (entry["expected"] == "error")
 
 
 @pytest.mark.parametrize("entry", manifest(HOSTILE / "triplets" / "manifest.csv"))
-def test_triplet_file_behaves_as_its_manifest_says(entry):
+def test_triplet_file_behaves_as_its_manifest_says(tripletkit, entry):
     images, path = HOSTILE / "images", HOSTILE / "triplets" / entry["file"]
-    result = CliRunner().invoke(tripletkit, ["audit", str(path), str(images), "--strict"])
+    result = tripletkit("audit", path, images, "--strict")
     assert result.exception is None or isinstance(result.exception, SystemExit)
     assert len(result.output) < 20_000
     try:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tripletkit.errors import PreprocessingError
+from tripletkit import TripletkitError
 from tripletkit.features.backbones import Preprocessing
 from tripletkit.features.image_processor import (
     EXAMPLE,
@@ -90,7 +90,7 @@ def test_scale_is_what_255_becomes(scale, mean, divisor):
     ],
 )
 def test_what_is_wrong_or_missing_is_named(text, message):
-    with pytest.raises(PreprocessingError, match=message):
+    with pytest.raises(TripletkitError, match=message):
         parse_processor(text)
 
 
@@ -163,14 +163,14 @@ def test_channels_in_the_other_order(tmp_path):
     ],
 )
 def test_what_is_not_known_is_refused(tmp_path, changes, message):
-    with pytest.raises(PreprocessingError, match=f"preprocessor_config.json: .*{message}"):
+    with pytest.raises(TripletkitError, match=f"preprocessor_config.json: .*{message}"):
         read(tmp_path, **changes)
 
 
 def test_a_configuration_that_is_not_json_is_refused(tmp_path):
     path = tmp_path / "preprocessor_config.json"
     path.write_text("{")
-    with pytest.raises(PreprocessingError, match="cannot be read as one"):
+    with pytest.raises(TripletkitError, match="cannot be read as one"):
         read_processor(path)
 
 

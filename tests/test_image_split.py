@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tripletkit.api.image_split import ImageSplit
+from tripletkit import ImageSplit, SettingsError, Triplets
 from tripletkit.data.splits.held_out_draws import draw_images, draw_splits
-from tripletkit.data.triplets import Triplets
-from tripletkit.errors import SettingsError, SplitError, TripletFileError
+from tripletkit.errors import SplitError, TripletFileError
 
 
 def all_triplets(n_images: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import binomtest
 from scipy.stats import t as student
 
-from tripletkit.evaluation.answers import Answers
+from tripletkit import Answers
 from tripletkit.evaluation.intervals import (
     Interval,
     NoInterval,

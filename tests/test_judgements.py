@@ -11,13 +11,11 @@ import pytest
 from collected import answer_all, by_label, start
 from opened import read_triplets
 
-from tripletkit.cli.main import tripletkit
+from tripletkit import TripletkitError, Triplets
 from tripletkit.collecting.database import GivenAnswer, add_question, add_screen
 from tripletkit.data.judgement_files import is_judgements
 from tripletkit.data.judgements import find_questions, open_judgements
-from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import read_votes
-from tripletkit.errors import JudgementsError, TripletFileError
 from tripletkit.model.model_folder import load_model
 from tripletkit.training.reread import read_training_triplets
 
@@ -133,9 +131,9 @@ def test_judges_can_be_left_out(told):
     told.tell("anna", question, "b")
     told.tell("ben", question, "c")
     assert rows_of(open_judgements(told.database.path, exclude=["ben"])) == [("abc", 1, 0)]
-    with pytest.raises(JudgementsError, match=r"carl; there are anna, ben"):
+    with pytest.raises(TripletkitError, match=r"carl; there are anna, ben"):
         open_judgements(told.database.path, exclude=["carl"])
-    with pytest.raises(JudgementsError, match="no answer"):
+    with pytest.raises(TripletkitError, match="no answer"):
         open_judgements(told.database.path, exclude=["anna", "ben"])
 
 
@@ -184,9 +182,9 @@ def test_only_a_database_of_judgements_is_taken_for_one(told, tmp_path, toy_imag
     assert not is_judgements(None)
     told.tell("anna", told.ask("abc"), "b")
     told.database.close()
-    with told.database.path.open("rb") as file, pytest.raises(TripletFileError, match="path"):
+    with told.database.path.open("rb") as file, pytest.raises(TripletkitError, match="path"):
         open_judgements(file)
-    with pytest.raises(TripletFileError, match="No such file"):
+    with pytest.raises(TripletkitError, match="No such file"):
         open_judgements(tmp_path / "nothing")
 
 
@@ -230,14 +228,13 @@ def collected(filled, tmp_path):
 
 
 def test_train_learns_from_it_and_validates_on_the_random_share(
-    runner, tiny_backbone, toy_competition, collected, tmp_path
+    tripletkit, tiny_backbone, toy_competition, collected, tmp_path
 ):
     arguments = [
         *("train", collected, toy_competition.images, "-o", tmp_path / "m", "--backbone", "tiny"),
         *("--epochs", 2, "--split", "component", "--val-fraction", 0.4),
     ]
-    result = runner.invoke(tripletkit, list(map(str, arguments)))
-    assert result.exit_code == 0, result.output
+    result = tripletkit(*arguments, code=0)
     assert "tied" in result.stderr
     assert "Validation is on the random share alone" in result.stderr
     model = load_model(tmp_path / "m")
@@ -247,21 +244,17 @@ def test_train_learns_from_it_and_validates_on_the_random_share(
     n_random = int(judgements.decided().is_random.sum())
     assert 0 < model.record.validation.trained.n <= 0.5 * n_random
     assert len(read_training_triplets(model.record.inputs)) == len(judgements.decided())
-    refused = runner.invoke(
-        tripletkit, [*map(str, arguments), "--force", "--votes", str(toy_competition.truth)]
-    )
-    assert refused.exit_code == 2
+    refused = tripletkit(*arguments, "--force", "--votes", toy_competition.truth, code=2)
     assert "holds its votes" in refused.stderr
 
 
 @pytest.mark.slow
 def test_held_out_draws_score_on_the_random_share_alone(
-    runner, tiny_backbone, toy_competition, collected, tmp_path
+    tripletkit, tiny_backbone, toy_competition, collected, tmp_path
 ):
     arguments = ["train", collected, toy_competition.images, "-o", tmp_path / "m"]
     arguments += ["--backbone", "tiny", "--epochs", 2]
-    result = runner.invoke(tripletkit, list(map(str, arguments)))
-    assert result.exit_code == 0, result.output
+    result = tripletkit(*arguments, code=0)
     assert "Validation is on the random share alone" in result.stderr
     judgements = open_judgements(collected).decided()
     score = load_model(tmp_path / "m").record.pooled.trained
@@ -269,7 +262,7 @@ def test_held_out_draws_score_on_the_random_share_alone(
     assert 0 < score.n_triplets <= judgements.is_random.sum() < len(judgements)
 
 
-def test_score_takes_the_random_share_alone_and_says_so(runner, collected, tmp_path):
+def test_score_takes_the_random_share_alone_and_says_so(tripletkit, collected, tmp_path):
     judgements = open_judgements(collected).decided()
     names = judgements.triplets.names
     lines = ["a,b,c,prediction,margin"]
@@ -285,8 +278,7 @@ def test_score_takes_the_random_share_alone_and_says_so(runner, collected, tmp_p
             lines.append(f"{a},{b},{c},{int(is_right)},{1 if is_right else -1}")
     answers = tmp_path / "preds.csv"
     answers.write_text("\n".join(lines) + "\n")
-    result = runner.invoke(tripletkit, ["score", str(answers), str(collected), "--json"])
-    assert result.exit_code == 0, result.output
+    result = tripletkit("score", answers, collected, "--json", code=0)
     n_random = int(judgements.is_random.sum())
     assert f"random share alone: {n_random} of {len(judgements)} answers" in result.stderr
     score = json.loads(result.stdout)
@@ -294,27 +286,21 @@ def test_score_takes_the_random_share_alone_and_says_so(runner, collected, tmp_p
     assert score["votes"]["n"] == n_random
 
 
-def test_score_takes_labels_in_the_order_of_predict(runner, collected, tmp_path):
+def test_score_takes_labels_in_the_order_of_predict(tripletkit, collected, tmp_path):
     judgements = open_judgements(collected).decided()
     answers = tmp_path / "labels.txt"
     answers.write_text("1\n" * len(judgements))
-    result = runner.invoke(tripletkit, ["score", str(answers), str(collected), "--json"])
-    assert result.exit_code == 0, result.output
+    result = tripletkit("score", answers, collected, "--json", code=0)
     assert json.loads(result.stdout)["accuracy"] == 1
     answers.write_text("1\n" * 3)
-    result = runner.invoke(tripletkit, ["score", str(answers), str(collected)])
-    assert result.exit_code == 1
+    result = tripletkit("score", answers, collected, code=1)
     assert "expected" in result.stderr
 
 
-def test_audit_and_split_read_it(runner, collected, tmp_path, toy_competition):
-    result = runner.invoke(tripletkit, ["audit", str(collected), str(toy_competition.images)])
-    assert result.exit_code == 0, result.output
+def test_audit_and_split_read_it(tripletkit, collected, tmp_path, toy_competition):
+    result = tripletkit("audit", collected, toy_competition.images, code=0)
     folder = tmp_path / "parts"
-    result = runner.invoke(
-        tripletkit, ["split", str(collected), "-o", str(folder), "--by", "component"]
-    )
-    assert result.exit_code == 0, result.output
+    result = tripletkit("split", collected, "-o", folder, "--by", "component", code=0)
     assert "random share alone" in result.stderr
     judgements = open_judgements(collected).decided()
     validation = read_triplets(folder / "val_triplets.txt")
@@ -325,11 +311,10 @@ def test_audit_and_split_read_it(runner, collected, tmp_path, toy_competition):
     assert not judgements.is_random[found].all()
 
 
-def test_export_writes_what_train_reads(runner, collected, tmp_path):
+def test_export_writes_what_train_reads(tripletkit, collected, tmp_path):
     folder = tmp_path / "export"
     command = ["export-judgements", str(collected), "-o", str(folder)]
-    result = runner.invoke(tripletkit, command)
-    assert result.exit_code == 0, result.output
+    result = tripletkit(*command, code=0)
     judgements = open_judgements(collected)
     assert f"Wrote {len(judgements):,} questions" in result.stderr
     triplets = read_triplets(folder / "train.txt")
@@ -339,10 +324,9 @@ def test_export_writes_what_train_reads(runner, collected, tmp_path):
     votes = read_votes(folder / "votes.csv").votes
     np.testing.assert_array_equal(votes.for_first, judgements.votes.for_first)
     np.testing.assert_array_equal(votes.for_second, judgements.votes.for_second)
-    again = runner.invoke(tripletkit, command)
+    again = tripletkit(*command)
     assert again.exit_code == 1 and "--force" in again.stderr
-    only = runner.invoke(tripletkit, [*command, "--force", "--random-share"])
-    assert only.exit_code == 0
+    tripletkit(*command, "--force", "--random-share", code=0)
     assert len(read_triplets(folder / "train.txt")) == judgements.is_random.sum()
-    nobody = runner.invoke(tripletkit, [*command, "--force", "--exclude", "zoe"])
+    nobody = tripletkit(*command, "--force", "--exclude", "zoe")
     assert nobody.exit_code == 1 and "there are anna" in nobody.stderr

@@ -7,7 +7,6 @@ import json
 import pytest
 from collected import answer_all, by_label, start
 
-from tripletkit.cli.main import tripletkit
 from tripletkit.collecting.judges import report_judges
 from tripletkit.data.judgement_files import Answer, read_answers_given
 
@@ -130,30 +129,29 @@ def test_a_careful_judge_is_not_called_careless(tmp_path):
     assert report.alpha > 0.6
 
 
-def test_the_command(tmp_path, runner):
+def test_the_command(tmp_path, tripletkit):
     path = tmp_path / "j.sqlite"
     database, asker = start(path, NAMES, n_questions=60, overlap=2)
     answer_all(database, asker, "anna", by_label(LABELS))
     answer_all(database, asker, "ben", lambda anchor, shown: "left", response_ms=120)
-    result = runner.invoke(tripletkit, ["judges", str(path)])
-    assert result.exit_code == 0, result.output
+    result = tripletkit("judges", path, code=0)
     heading, anna, ben = result.stdout.splitlines()[:3]
     assert heading.split()[:3] == ["judge", "answers", "seconds"]
     assert anna.split()[:3] == ["anna", "60", "1.5"]
     assert ben.split()[:3] == ["ben", "60", "0.1"]
     assert "ben looks careless: 60 of 60 answers took less than 0.5 s" in result.stdout
     assert "Krippendorff's alpha" in result.stdout
-    as_json = json.loads(runner.invoke(tripletkit, ["judges", str(path), "--json"]).stdout)
+    as_json = json.loads(tripletkit("judges", path, "--json").stdout)
     assert [judge["n_screens"] for judge in as_json["judges"]] == [60, 60]
-    only = runner.invoke(tripletkit, ["judges", str(path), "--exclude", "ben"])
+    only = tripletkit("judges", path, "--exclude", "ben")
     assert "ben" not in only.stdout
     assert "overlap of 2" in only.stdout
     gold = tmp_path / "gold.txt"
     given = read_answers_given(path)[0]
     gold.write_text(" ".join(given.triplet) + "\n")
-    assert runner.invoke(tripletkit, ["judges", str(path), "--gold", str(gold)]).exit_code == 0
+    tripletkit("judges", path, "--gold", gold, code=0)
     nothing = tmp_path / "none.sqlite"
     start(nothing, NAMES)
-    refused = runner.invoke(tripletkit, ["judges", str(nothing)])
+    refused = tripletkit("judges", nothing)
     assert (refused.exit_code, refused.stdout) == (1, "")
     assert "no answer in it yet" in refused.stderr

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 import tripletkit
-from tripletkit.errors import KerasBackendError
+from tripletkit import TripletkitError
 from tripletkit.features.keras_start import start_keras
 
 PACKAGE = Path(tripletkit.__file__).parent
@@ -129,7 +129,7 @@ def test_a_keras_that_was_imported_with_another_backend_is_refused(monkeypatch):
     # Stands for Keras on PyTorch, which is not installed for tests.
     other = SimpleNamespace(config=SimpleNamespace(backend=lambda: "torch"))
     monkeypatch.setitem(sys.modules, "keras", other)
-    with pytest.raises(KerasBackendError, match="Keras was imported with torch"):
+    with pytest.raises(TripletkitError, match="Keras was imported with torch"):
         start_keras()
 
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tripletkit import TripletkitError
 from tripletkit.data import label_triplets
 from tripletkit.data.label_triplets import Difficulty, draw_triplets
 from tripletkit.data.labels import NO_LABEL
 from tripletkit.data.splits.stratified import hold_out_images
-from tripletkit.errors import ClassesError, SplitError
 
 # Classes of 2, 3 and 6 images, one of a single image, one image without a label.
 LABELS = np.array([7, 7, 2, 2, 2, 4, 4, 4, 4, 4, 4, 9, NO_LABEL], dtype=np.int32)
@@ -50,7 +50,7 @@ def test_as_many_as_asked_or_as_there_are_and_none_twice(labels, count, balance,
     difficulty = None if level is None else Difficulty(level, by_number, 3)
     allowed = list_all(labels)
     if not allowed:
-        with pytest.raises(ClassesError, match="at least two classes"):
+        with pytest.raises(TripletkitError, match="at least two classes"):
             draw_triplets(labels, count=count)
         return
     settings_ = {"seed": seed, "balance": balance, "difficulty": difficulty}
@@ -157,7 +157,7 @@ def test_hard_ones_are_harder():
 
 def test_one_class_or_single_images_make_no_triplet():
     for labels in ([0, 0, 0], [0, 1, 2], [NO_LABEL] * 3, []):
-        with pytest.raises(ClassesError, match="expected images of at least two classes"):
+        with pytest.raises(TripletkitError, match="expected images of at least two classes"):
             draw_triplets(np.array(labels, dtype=np.int32), per_anchor=1)
 
 
@@ -172,7 +172,7 @@ def test_pairs_are_left_on_both_sides(labels, fraction, seed):
     labels = np.array(labels)
     sizes = np.bincount(labels[labels != NO_LABEL], minlength=6)
     if (sizes >= 4).sum() < 2:
-        with pytest.raises(SplitError, match="at least two classes of 4 images"):
+        with pytest.raises(TripletkitError, match="at least two classes of 4 images"):
             hold_out_images(labels, fraction, seed)
         return
     is_held_out = hold_out_images(labels, fraction, seed)

@@ -5,8 +5,8 @@ import io
 import numpy as np
 import pytest
 
+from tripletkit import TripletkitError
 from tripletkit.data.labels import NO_LABEL, ImageLabels, label_files, read_classes, read_labels
-from tripletkit.errors import LabelFileError
 
 
 def read(text: str) -> dict[str, str]:
@@ -37,12 +37,12 @@ def test_a_name_told_twice_alike_is_fine():
     ],
 )
 def test_anything_else_is_refused(text, message):
-    with pytest.raises(LabelFileError, match=message):
+    with pytest.raises(TripletkitError, match=message):
         read(text)
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(LabelFileError, match="cannot be read"):
+    with pytest.raises(TripletkitError, match="cannot be read"):
         read_labels(tmp_path / "none.csv")
 
 
@@ -61,9 +61,9 @@ def test_a_folder_per_class_names_images_below_the_image_folder(tmp_path):
 def test_a_folder_elsewhere_or_without_classes_is_refused(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").touch()
-    with pytest.raises(LabelFileError, match="a folder inside the image folder"):
+    with pytest.raises(TripletkitError, match="a folder inside the image folder"):
         read_classes(tmp_path, tmp_path / "images")
-    with pytest.raises(LabelFileError, match="a subfolder of images for each class, got none"):
+    with pytest.raises(TripletkitError, match="a subfolder of images for each class, got none"):
         read_classes(tmp_path / "images", tmp_path / "images")
 
 
@@ -77,7 +77,7 @@ def test_names_of_one_image_share_its_label():
     labels = ImageLabels.of_names(["a", "b", "c"], {"b": "cat", "c": "dog"})
     merged = labels.merge(np.array([0, 0, 2]), ["a", "b", "c"])
     assert merged.of_image.tolist() == [0, 0, 1]
-    with pytest.raises(LabelFileError, match='got "cat" for "b" and "dog" for "c"'):
+    with pytest.raises(TripletkitError, match='got "cat" for "b" and "dog" for "c"'):
         labels.merge(np.array([0, 1, 1]), ["a", "b", "c"])
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tripletkit.training.part_features import PartFeatures
 
-from tripletkit.errors import CollapseError
+from tripletkit import TripletkitError
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.training import linear_map
@@ -116,5 +116,5 @@ def test_features_that_are_no_numbers_are_told():
     features, rows = make_triplets()
     seen = see(features)
     seen.scaled[rows[0, 0]] = np.nan
-    with np.errstate(all="ignore"), pytest.raises(CollapseError, match="finite features"):
+    with np.errstate(all="ignore"), pytest.raises(TripletkitError, match="finite features"):
         train_map(seen, rows, MapSettings())

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from model_records import make_record
 
+from tripletkit import TripletkitError
 from tripletkit.data import unfinished
-from tripletkit.errors import BackboneError, ModelFolderError, OutputError, WeightsError
 from tripletkit.features.encoder import open_encoder
 from tripletkit.features.store import FeatureSpace
 from tripletkit.features.trained_weights import build_backbone, write_random_weights
@@ -118,7 +118,7 @@ def test_a_backbone_of_its_own_is_in_the_folder(tmp_path, head, record, tiny_bac
     want = build_backbone(tiny_backbone, None)(pixels)
     np.testing.assert_array_equal(build_backbone(tiny_backbone, find_weights(path))(pixels), want)
     flip_a_bit(path, "backbone.weights.h5")
-    with pytest.raises(ModelFolderError, match="is not the file that training wrote"):
+    with pytest.raises(TripletkitError, match="is not the file that training wrote"):
         load_model(path)
     save_model(path, head, HISTORY, record, overwrite=True)
     assert not load_model(path).has_own_backbone
@@ -133,7 +133,7 @@ def test_weights_given_beside_a_backbone_of_its_own_must_be_its(
         tmp_path / "m", head, HISTORY, replace(record, features=start.facts()), backbone=trained
     )
     assert find_weights(tmp_path / "m", trained) == trained
-    with pytest.raises(WeightsError, match="got others"):
+    with pytest.raises(TripletkitError, match="got others"):
         find_weights(tmp_path / "m", tiny_weights)
 
 
@@ -179,18 +179,18 @@ def flip_a_bit(path, name):
 )
 def test_a_folder_that_is_not_as_written_is_refused(model_path, harm, message):
     harm(model_path)
-    with pytest.raises(ModelFolderError, match=message):
+    with pytest.raises(TripletkitError, match=message):
         load_model(model_path)
 
 
 def test_a_missing_model_says_how_to_make_one(tmp_path):
     for path in (tmp_path / "none", tmp_path):
-        with pytest.raises(ModelFolderError, match=r"tripletkit train.*`model`"):
+        with pytest.raises(TripletkitError, match=r"tripletkit train.*`model`"):
             load_model(path)
 
 
 def test_an_old_model_is_replaced_only_on_request(model_path, head, record):
-    with pytest.raises(OutputError, match="overwrite=True"):
+    with pytest.raises(TripletkitError, match="overwrite=True"):
         save_model(model_path, head, HISTORY, record)
     save_model(model_path, head, HISTORY, replace(record, command="seven"), overwrite=True)
     assert load_model(model_path).record.command == "seven"
@@ -222,7 +222,7 @@ def test_the_old_model_stays_when_writing_fails(model_path, head, record, monkey
         return (fail if len(calls) == n_before + 1 else original)(*args, **kwargs)
 
     monkeypatch.setattr(owner, step, trapped)
-    with pytest.raises(OutputError, match="model: cannot be written: No space left"):
+    with pytest.raises(TripletkitError, match="model: cannot be written: No space left"):
         save_model(model_path, head, HISTORY, record, overwrite=True)
     monkeypatch.undo()
     assert {path.name: path.read_bytes() for path in model_path.iterdir()} == before
@@ -311,14 +311,14 @@ def test_a_folder_without_a_record_of_training_is_never_replaced(tmp_path, files
     folder.mkdir()
     for name, text in files.items():
         (folder / name).write_text(text)
-    with pytest.raises(OutputError, match=r"which would be lost"):
+    with pytest.raises(TripletkitError, match=r"which would be lost"):
         check_model_output(folder, overwrite=True)
 
 
 def test_a_folder_named_as_a_model_file_is_never_replaced(model_path):
     (model_path / "history.csv").unlink()
     (model_path / "history.csv").mkdir()
-    with pytest.raises(OutputError, match=r"which would be lost"):
+    with pytest.raises(TripletkitError, match=r"which would be lost"):
         check_model_output(model_path, overwrite=True)
 
 
@@ -330,22 +330,22 @@ def test_a_model_with_a_damaged_file_can_be_replaced(model_path):
 @pytest.mark.parametrize("name", ["notes.txt", "group1-shard1of1.bin"])
 def test_a_folder_with_other_files_is_never_replaced(model_path, name):
     (model_path / name).write_text("mine")
-    with pytest.raises(OutputError, match=f"found '{name}'"):
+    with pytest.raises(TripletkitError, match=f"found '{name}'"):
         check_model_output(model_path, overwrite=True)
 
 
 def test_a_file_is_never_replaced(tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(OutputError, match=r"Choose another `output`"):
+    with pytest.raises(TripletkitError, match=r"Choose another `output`"):
         check_model_output(tmp_path / "file", overwrite=True)
 
 
 def test_a_place_that_cannot_take_a_folder_is_refused_early(tmp_path, monkeypatch):
-    with pytest.raises(OutputError, match="does not exist"):
+    with pytest.raises(TripletkitError, match="does not exist"):
         check_model_output(tmp_path / "none" / "m")
     monkeypatch.chdir(tmp_path)
     for here in (Path(), tmp_path):
-        with pytest.raises(OutputError, match="Name a folder below it"):
+        with pytest.raises(TripletkitError, match="Name a folder below it"):
             check_model_output(here)
 
 
@@ -376,21 +376,21 @@ def test_weights_are_those_of_training(model_path, tiny_weights):
 
 def test_other_weights_are_refused(model_path, tmp_path):
     (tmp_path / "other.h5").write_bytes(b"other")
-    with pytest.raises(WeightsError, match=r"expected the weights that .* was trained with"):
+    with pytest.raises(TripletkitError, match=r"expected the weights that .* was trained with"):
         find_weights(model_path, tmp_path / "other.h5")
 
 
 def test_a_weights_file_that_is_gone_is_asked_for(tmp_path, head, record, tiny_weights):
     gone = replace(record, weights_files=[str(tmp_path / "gone.h5")])
     save_model(tmp_path / "m", head, HISTORY, gone)
-    with pytest.raises(BackboneError, match=r"gone.h5, which is gone.*`weights=tiny=FILE`"):
+    with pytest.raises(TripletkitError, match=r"gone.h5, which is gone.*`weights=tiny=FILE`"):
         find_weights(tmp_path / "m")
     assert find_weights(tmp_path / "m", tiny_weights) == tiny_weights
 
 
 def test_a_backbone_that_is_not_registered_is_named(model_path):
     change_record(model_path, lambda whole: whole["features"].update(backbone="resnet51"))
-    with pytest.raises(BackboneError, match='Did you mean "resnet50"'):
+    with pytest.raises(TripletkitError, match='Did you mean "resnet50"'):
         load_model(model_path).open_encoder()
 
 
@@ -402,13 +402,13 @@ def test_a_copy_is_the_same_model_and_replaces_only_what_it_may(model_path, head
     for file in model_path.iterdir():
         assert (copied.path / file.name).read_bytes() == file.read_bytes()
     save_model(tmp_path / "other", head, HISTORY, replace(record, command="another"))
-    with pytest.raises(OutputError, match="holds a model already"):
+    with pytest.raises(TripletkitError, match="holds a model already"):
         copy_model(model, tmp_path / "other")
     assert load_model(tmp_path / "other").record.command == "another"
     assert copy_model(model, tmp_path / "other", overwrite=True).record == model.record
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "one.jpg").touch()
-    with pytest.raises(OutputError, match=r"one\.jpg"):
+    with pytest.raises(TripletkitError, match=r"one\.jpg"):
         copy_model(model, tmp_path / "photos", overwrite=True)
     assert copy_model(model, model_path, overwrite=True) is model
     # Nothing half done is left beside them.

@@ -13,18 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opened import open_text, read_answers, read_triplets
 
-from tripletkit.cli.main import tripletkit
+from tripletkit import Answers, DataWarning, TripletkitError, Triplets
 from tripletkit.data.labels import read_labels
 from tripletkit.data.names import guard_formula, quote_csv_field, quote_name, unguard_formula
 from tripletkit.data.splits.held_out_draws import read_held_out
 from tripletkit.data.splits.split_files import write_questions
 from tripletkit.data.text_files import split_csv_line
 from tripletkit.data.triplet_files import write_triplets
-from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import read_votes
-from tripletkit.errors import DataWarning, TripletFileError
 from tripletkit.evaluation.answer_checks import check_same_questions
-from tripletkit.evaluation.answers import Answers, write_answers
+from tripletkit.evaluation.answers import write_answers
 from tripletkit.evaluation.classification import Confusion
 from tripletkit.search.vector_files import write_vectors
 
@@ -184,11 +182,11 @@ def test_vectors_and_confusions_hold_the_names(folder, distinct):
 
 @pytest.mark.parametrize("name", ["", "a\nb", "a\rb", "a\u2028b", "\udcff", "\x7f", "\t=1"])
 def test_quote_name_refuses_what_no_line_can_hold(name):
-    with pytest.raises(TripletFileError, match="rename the image"):
+    with pytest.raises(TripletkitError, match="rename the image"):
         quote_name(name)
 
 
-def test_compare_writes_rows_without_formulas(runner, tmp_path):
+def test_compare_writes_rows_without_formulas(tripletkit, tmp_path):
     named = [("=1", "b", "c"), ("+1", "-1", "@x")]
     triplets = as_triplets(named)
     for number, predictions in enumerate(([1, 1], [0, 0])):
@@ -197,7 +195,6 @@ def test_compare_writes_rows_without_formulas(runner, tmp_path):
     (tmp_path / "truth.txt").write_text("1\n0\n")
     files = [str(tmp_path / name) for name in ("p0.csv", "p1.csv", "truth.txt")]
     written = tmp_path / "rows.csv"
-    result = runner.invoke(tripletkit, ["compare", *files, "--rows", str(written)])
-    assert result.exit_code == 0, result.output
+    tripletkit("compare", *files, "--rows", written, code=0)
     lines = list(csv.reader(written.open(newline="")))
     assert [line[1:4] for line in lines[1:]] == [["'=1", "b", "c"], ["'+1", "'-1", "'@x"]]

@@ -11,10 +11,10 @@ import pytest
 import tiny_backbone as tiny
 from model_records import make_record
 
+from tripletkit import TripletkitError
 from tripletkit.data.decoding import read_pixels
 from tripletkit.data.images import open_images
 from tripletkit.data.outputs import Outputs
-from tripletkit.errors import OutputError
 from tripletkit.features.encoder import open_encoder
 from tripletkit.features.stage_outputs import make_keras_function
 from tripletkit.features.store import FeatureStore
@@ -193,11 +193,13 @@ def test_export_is_refused_where_files_are(model, tiny_weights, tmp_path):
     folder.mkdir()
     check_export_folder(folder, Outputs())
     (folder / "encoder.keras").write_text("old")
-    with pytest.raises(OutputError, match=r"encoder\.keras: is there already.*`overwrite=True`"):
+    with pytest.raises(
+        TripletkitError, match=r"encoder\.keras: is there already.*`overwrite=True`"
+    ):
         check_export_folder(folder, Outputs())
-    with pytest.raises(OutputError, match=r"encoder\.keras: is not the network encoder"):
+    with pytest.raises(TripletkitError, match=r"encoder\.keras: is not the network encoder"):
         check_export_folder(folder, Outputs(overwrite=True))
-    with pytest.raises(OutputError, match="expected a folder to write to, got a file"):
+    with pytest.raises(TripletkitError, match="expected a folder to write to, got a file"):
         check_export_folder(folder / "encoder.keras" / "exported", Outputs())
 
 
@@ -212,7 +214,7 @@ def test_a_failing_export_keeps_the_old_file(model, tiny_weights, tmp_path, monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(keras.Model, "save", fail)
-    with pytest.raises(OutputError, match="exported: cannot be written: No space left"):
+    with pytest.raises(TripletkitError, match="exported: cannot be written: No space left"):
         export_networks(model, folder, model.open_encoder())
     assert [path.name for path in folder.iterdir()] == ["encoder.keras"]
     assert (folder / export.ENCODER_FILE).read_text() == "old"

@@ -10,21 +10,19 @@ import re
 import pytest
 from collected import names_of
 
-from tripletkit.cli.main import tripletkit
+from tripletkit import TripletkitError
 from tripletkit.collecting.database import JudgementDatabase
 from tripletkit.collecting.offline import MAX_IMPORT_BYTES, import_answers
 from tripletkit.data.judgement_files import read_answers_given
-from tripletkit.errors import JudgementsError
 
 
 @pytest.fixture
-def offline(runner, toy_competition, tmp_path):
+def offline(tripletkit, toy_competition, tmp_path):
     """A database with a page for carla, and what the page holds."""
     database, page = tmp_path / "j.sqlite", tmp_path / "carla.html"
     arguments = ["collect", str(toy_competition.images), "--db", str(database)]
     arguments += ["--judge", "carla", "-n", "6", "--offline", str(page)]
-    result = runner.invoke(tripletkit, arguments)
-    assert result.exit_code == 0, result.output
+    result = tripletkit(*arguments, code=0)
     assert "6 questions for carla" in result.stderr
     text = page.read_text()
     return database, text, arguments
@@ -77,7 +75,7 @@ def test_the_page_runs_its_own_script_alone(offline):
     assert "unsafe" not in policy
 
 
-def test_answers_come_in_once(offline, runner, tmp_path):
+def test_answers_come_in_once(offline, tripletkit, tmp_path):
     database, text, _ = offline
     path = write(tmp_path / "answers.json", answers_of(text))
     for n_new, n_known in ((3, 0), (0, 3)):
@@ -93,15 +91,15 @@ def test_answers_come_in_once(offline, runner, tmp_path):
     assert (found.n_new, found.n_known, found.n_taken) == (2, 2, 1)
 
 
-def test_the_page_of_a_judge_who_has_answered_some_holds_the_rest(offline, runner, tmp_path):
+def test_the_page_of_a_judge_who_has_answered_some_holds_the_rest(offline, tripletkit, tmp_path):
     database, text, arguments = offline
     import_answers(write(tmp_path / "a.json", answers_of(text)), JudgementDatabase(database))
-    refused = runner.invoke(tripletkit, arguments)
+    refused = tripletkit(*arguments)
     assert refused.exit_code == 1 and "--force" in refused.stderr
-    result = runner.invoke(tripletkit, [*arguments, "--force"])
+    result = tripletkit(*arguments, "--force")
     assert "3 questions for carla" in result.stderr
     import_answers(write(tmp_path / "a.json", answers_of(text, 6)), JudgementDatabase(database))
-    result = runner.invoke(tripletkit, [*arguments, "--force"])
+    result = tripletkit(*arguments, "--force")
     assert result.exit_code == 1 and "answered everything" in result.stderr
 
 
@@ -140,7 +138,7 @@ def change_answer(**changes):
 def test_a_file_that_is_not_right_adds_nothing(offline, tmp_path, spoil, said):
     database, text, _ = offline
     path = write(tmp_path / "answers.json", spoil(answers_of(text)))
-    with pytest.raises(JudgementsError, match=said):
+    with pytest.raises(TripletkitError, match=said):
         import_answers(path, JudgementDatabase(database))
     assert read_answers_given(database) == []
 
@@ -149,7 +147,7 @@ def test_a_file_that_is_not_right_adds_nothing(offline, tmp_path, spoil, said):
 def test_what_is_no_json_of_answers_is_refused(offline, tmp_path, data):
     path = tmp_path / "answers.json"
     path.write_bytes(data)
-    with pytest.raises(JudgementsError, match="answers"):
+    with pytest.raises(TripletkitError, match="answers"):
         import_answers(path, JudgementDatabase(offline[0]))
 
 
@@ -157,19 +155,19 @@ def test_a_huge_file_is_not_even_read(offline, tmp_path):
     path = tmp_path / "answers.json"
     with path.open("wb") as file:
         file.truncate(MAX_IMPORT_BYTES + 1)
-    with pytest.raises(JudgementsError, match="at most 20 MB"):
+    with pytest.raises(TripletkitError, match="at most 20 MB"):
         import_answers(path, JudgementDatabase(offline[0]))
 
 
-def test_the_command_imports_several(offline, runner, tmp_path):
+def test_the_command_imports_several(offline, tripletkit, tmp_path):
     database, text, _ = offline
     paths = []
     for number, n in enumerate((2, 4)):
         paths += ["--import", str(write(tmp_path / f"{number}.json", answers_of(text, n)))]
-    result = runner.invoke(tripletkit, ["collect", "--db", str(database), *paths])
+    result = tripletkit("collect", "--db", database, *paths)
     assert (result.exit_code, result.stdout) == (0, "")
     assert "2 answers of carla added." in result.stderr
     assert "2 answers of carla added, 2 were there already." in result.stderr
-    result = runner.invoke(tripletkit, ["collect", "--db", str(tmp_path / "no.sqlite"), *paths])
+    result = tripletkit("collect", "--db", tmp_path / "no.sqlite", *paths)
     assert result.exit_code == 1 and "no such database" in result.stderr
     assert not (tmp_path / "no.sqlite").exists()

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from tripletkit import TripletkitError
 from tripletkit.data.labels import NO_LABEL
-from tripletkit.errors import ClassesError
 from tripletkit.evaluation.classification import ClassDistances, measure_distribution
 from tripletkit.evaluation.distances import PairwiseDistances, pair_distances
 from tripletkit.search.offline_mining import (
@@ -253,7 +253,7 @@ def test_cuts_of_all_and_nothing():
 
 @pytest.mark.parametrize("labels", [[0, 0, 0], [0, 1, 2], [1], []])
 def test_classes_that_have_no_triplets_are_refused(labels):
-    with pytest.raises(ClassesError, match="expected images of at least two classes"):
+    with pytest.raises(TripletkitError, match="expected images of at least two classes"):
         ClassDistances(np.zeros((len(labels), 2), np.float32), np.array(labels, int), "l2")
 
 

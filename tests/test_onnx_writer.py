@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras_networks import run, shake
 
-from tripletkit.errors import ExportError
+from tripletkit import TripletkitError
 from tripletkit.features.backbones import Stage
 from tripletkit.features.onnx_writer import make_onnx_model
 from tripletkit.features.stage_outputs import take_stages
@@ -128,11 +128,13 @@ def test_statistics_of_stages():
 def test_a_layer_that_cannot_be_written_is_named():
     image = keras.Input(IMAGES.shape[1:])
     model = keras.Model(image, L.Conv2DTranspose(2, 3, name="odd")(image))
-    with pytest.raises(ExportError, match=r"layer odd: expected one of .*, got Conv2DTranspose"):
+    with pytest.raises(
+        TripletkitError, match=r"layer odd: expected one of .*, got Conv2DTranspose"
+    ):
         make_onnx_model(model)
     model = keras.Model(image, L.Activation("mish")(image))
-    with pytest.raises(ExportError, match="expected a known activation, got mish"):
+    with pytest.raises(TripletkitError, match="expected a known activation, got mish"):
         make_onnx_model(model)
     model = keras.Model(image, L.ReLU(negative_slope=0.1, name="leaky")(image))
-    with pytest.raises(ExportError, match="layer leaky"):
+    with pytest.raises(TripletkitError, match="layer leaky"):
         make_onnx_model(model)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tripletkit import TripletkitError
 from tripletkit.data.output_forms import OutputForm
 from tripletkit.data.outputs import Outputs, check_parent, open_output
-from tripletkit.errors import OutputError
 
 ANYTHING = OutputForm("anything", lambda path: True)
 
@@ -74,7 +74,7 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
 def test_a_full_device_is_reported(tmp_path):
     (tmp_path / "full").symlink_to("/dev/full")
-    with pytest.raises(OutputError, match="full: cannot be written: No space left"):
+    with pytest.raises(TripletkitError, match="full: cannot be written: No space left"):
         write(tmp_path / "full")
 
 
@@ -90,13 +90,13 @@ def test_a_name_of_full_length_can_be_written(tmp_path):
 )
 def test_a_place_that_cannot_take_a_file_is_refused_early(tmp_path, name, message):
     (tmp_path / "folder").mkdir()
-    with pytest.raises(OutputError, match=message):
+    with pytest.raises(TripletkitError, match=message):
         Outputs(overwrite=True).file(tmp_path / name, ANYTHING)
 
 
 def test_a_file_has_no_neighbours_below_it(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="does not exist"):
+    with pytest.raises(TripletkitError, match="does not exist"):
         check_parent(tmp_path / "file" / "out")
 
 
@@ -105,9 +105,9 @@ def test_what_is_read_is_not_written_over_whatever_else_is_not_named(tmp_path):
     path.write_text("old")
     (tmp_path / "images").mkdir()
     door = Outputs([None, path], image_folders=[None, tmp_path / "images"], overwrite=True)
-    with pytest.raises(OutputError, match="is read"):
+    with pytest.raises(TripletkitError, match="is read"):
         door.file(path, ANYTHING)
-    with pytest.raises(OutputError, match="lies in the image folder"):
+    with pytest.raises(TripletkitError, match="lies in the image folder"):
         door.file(tmp_path / "images" / "out.csv", ANYTHING)
 
 
@@ -121,8 +121,10 @@ def test_a_missing_folder_is_named_as_the_user_named_it_or_by_where_a_link_leads
     tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(OutputError, match=r"^gone/out\.csv: its folder .*gone does not exist"):
+    with pytest.raises(TripletkitError, match=r"^gone/out\.csv: its folder .*gone does not exist"):
         Outputs().file(Path("gone/out.csv"), ANYTHING)
     Path("link.csv").symlink_to("gone/out.csv")
-    with pytest.raises(OutputError, match=r"^/.*gone/out\.csv: its folder .*gone does not exist"):
+    with pytest.raises(
+        TripletkitError, match=r"^/.*gone/out\.csv: its folder .*gone does not exist"
+    ):
         Outputs().file(Path("link.csv"), ANYTHING)

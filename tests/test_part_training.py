@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tripletkit.errors import CollapseError
+from tripletkit import TripletkitError
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.model.head_layers import Scaling
 from tripletkit.training.part_training import (
@@ -153,7 +153,7 @@ def test_more_triplets_in_a_batch_than_there_are_is_no_trouble() -> None:
 def test_features_that_are_no_numbers_are_told() -> None:
     features, rows = make_triplets()
     features[rows[0, 0]] = np.inf
-    with np.errstate(all="ignore"), pytest.raises(CollapseError, match="no longer finite"):
+    with np.errstate(all="ignore"), pytest.raises(TripletkitError, match="no longer finite"):
         train_part(as_they_are(features), rows, RESIDUAL, 0)
 
 

@@ -12,8 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tripletkit.cli.main import tripletkit
-from tripletkit.errors import MissingExtraError
+from tripletkit import TripletkitError
 from tripletkit.evaluation.learning_curve import LearningCurve, fit_learning_curve
 from tripletkit.evaluation.scoring import Slice
 from tripletkit.reporting import figures, style
@@ -41,11 +40,11 @@ def toy_labels(toy_competition, tmp_path_factory):
 
 
 @pytest.fixture
-def run(runner, tiny_backbone, toy_model, toy_competition):
+def run(tripletkit, tiny_backbone, toy_model, toy_competition):
     def invoke(*arguments, asked=True):
         known = ["--triplets", toy_competition.test, "--truth", toy_competition.truth]
         arguments = ["plot", arguments[0], toy_model, *arguments[1:], *(known if asked else [])]
-        return runner.invoke(tripletkit, list(map(str, arguments)))
+        return tripletkit(*arguments)
 
     return invoke
 
@@ -207,7 +206,7 @@ def test_one_dimension_and_equal_embeddings_have_a_place():
 
 def test_umap_is_asked_for_by_name(monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", None)
-    with pytest.raises(MissingExtraError, match=r"tripletkit\[map\]"):
+    with pytest.raises(TripletkitError, match=r"tripletkit\[map\]"):
         check_projection("umap")
     check_projection("pca")
 

@@ -13,8 +13,7 @@ import pytest
 from plain_encoder import write_encoder
 from test_bulk_extraction import rows_of
 
-from tripletkit.cli.main import tripletkit
-from tripletkit.errors import MissingExtraError, RayError
+from tripletkit import TripletkitError
 from tripletkit.features.ray_extraction import RayRunner, _offline
 
 TOP = Path(__file__).parents[1]
@@ -50,7 +49,7 @@ def test_without_ray_it_is_said_how_to_get_it(monkeypatch):
         return real_import(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", fail)
-    with pytest.raises(MissingExtraError, match=r"tripletkit\[ray\]"):
+    with pytest.raises(TripletkitError, match=r"tripletkit\[ray\]"):
         RayRunner()
 
 
@@ -82,13 +81,12 @@ def test_processes_of_ray_are_started_without_a_way_to_the_web(monkeypatch):
 @pytest.mark.campaign
 @pytest.mark.timeout(600)
 def test_ray_gives_the_rows_of_one_process_and_asks_nobody_outside(
-    runner, toy_competition, tmp_path
+    tripletkit, toy_competition, tmp_path
 ):
     pytest.importorskip("ray", reason="ray is not installed (tripletkit[ray])")
     encoder = write_encoder(tmp_path / "plain.onnx")
     called = ["extract", str(toy_competition.images), *encoder, "--store"]
-    single = runner.invoke(tripletkit, [*called, str(tmp_path / "single")])
-    assert single.exit_code == 0, single.stderr
+    tripletkit(*called, tmp_path / "single", code=0)
     (tmp_path / "guard").mkdir()
     (tmp_path / "guard" / "sitecustomize.py").write_text(GUARD)
     log = tmp_path / "outside.txt"
@@ -112,5 +110,8 @@ def test_a_cluster_that_is_not_there_is_said(tmp_path):
     pytest.importorskip("ray", reason="ray is not installed (tripletkit[ray])")
     from tripletkit.features.ray_extraction import _cluster
 
-    with pytest.raises(RayError, match="expected a Ray cluster"), _cluster("127.0.0.1:1", None):
+    with (
+        pytest.raises(TripletkitError, match="expected a Ray cluster"),
+        _cluster("127.0.0.1:1", None),
+    ):
         raise AssertionError("there is none")

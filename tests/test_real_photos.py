@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from click.testing import CliRunner
+from conftest import run_command
 
 from tripletkit import defaults
-from tripletkit.cli.main import tripletkit
 from tripletkit.model.model_folder import load_model
 
 pytestmark = [pytest.mark.shared, pytest.mark.weights, pytest.mark.slow]
@@ -59,12 +58,8 @@ def train(photos: Photos, output: Path, *given: object) -> dict:
     """Train by the command line on features that the tests share, and return the record."""
     fixed = ["--backbone", "efficientnet-lite0", "--epochs", 40, "-o", output]
     val = ["--val", photos.val, "--val-truth", photos.val_truth]
-    result = CliRunner().invoke(
-        tripletkit,
-        [str(word) for word in ("train", *given, *val, *fixed)],
-        env={defaults.CACHE_VARIABLE: str(photos.cache)},
-    )
-    assert result.exit_code == 0, result.output
+    cache = {defaults.CACHE_VARIABLE: str(photos.cache)}
+    run_command("train", *given, *val, *fixed, env=cache, code=0)
     return load_model(output).record.to_dict()
 
 

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import pytest
 
+from tripletkit import TripletkitError
 from tripletkit.cli.train import train as train_command
-from tripletkit.errors import RecipeError
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.embedding import embed
@@ -56,10 +56,10 @@ def test_the_command_line_offers_every_recipe():
 
 def test_an_unknown_recipe_is_refused_with_a_hint():
     with pytest.raises(
-        RecipeError, match=r'mlp, linear, residual, best, got "residul".*"residual"'
+        TripletkitError, match=r'mlp, linear, residual, best, got "residul".*"residual"'
     ):
         get_recipe("residul")
-    with pytest.raises(RecipeError, match="registered already"):
+    with pytest.raises(TripletkitError, match="registered already"):
         register_recipe(RECIPES["best"])
 
 
@@ -184,7 +184,7 @@ def test_dim_compresses_to_unit_embeddings(features, rows, recipe):
 
 
 def test_more_dimensions_than_embeddings_have_are_refused(features, rows):
-    with pytest.raises(RecipeError, match=r"`dim=41`: expected at most 40"):
+    with pytest.raises(TripletkitError, match=r"`dim=41`: expected at most 40"):
         train(features, rows, "residual", dim=41)
 
 

@@ -7,9 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tripletkit.data.triplets import Triplets
-from tripletkit.errors import AnswerFileError, DataWarning
-from tripletkit.evaluation.answers import Answers
+from tripletkit import Answers, DataWarning, TripletkitError, Triplets
 from tripletkit.evaluation.scoring import credit_rows, score_answers, warn_of_ties
 
 
@@ -70,7 +68,7 @@ def test_the_same_answers_earn_the_same_as_csv_and_as_labels(rows):
 
 @pytest.mark.parametrize("ties", ["error", "half"])
 def test_ties_are_judged_only_where_they_can_be_told(ties):
-    with pytest.raises(AnswerFileError, match=r"preds\.csv: expected margins.*`ties=answer`"):
+    with pytest.raises(TripletkitError, match=r"preds\.csv: expected margins.*`ties=answer`"):
         credit_rows(make_answers([1, 0]), np.array([1, 0]), ties)
 
 
@@ -173,5 +171,5 @@ def test_rows_can_be_given_beside_labels():
 
 
 def test_score_refuses_other_lengths():
-    with pytest.raises(AnswerFileError, match=r"preds.csv: expected 3 answers.*got 2"):
+    with pytest.raises(TripletkitError, match=r"preds.csv: expected 3 answers.*got 2"):
         score_answers(make_answers([1, 0]), np.array([1, 0, 1]))

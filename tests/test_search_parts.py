@@ -10,7 +10,6 @@ from PIL import Image
 from plain_encoder import write_encoder
 
 from tripletkit import defaults
-from tripletkit.cli.main import tripletkit
 from tripletkit.evaluation.distances import DISTANCE_NAMES
 from tripletkit.search.approximate import (
     ApproximateIndex,
@@ -86,7 +85,7 @@ def assert_same_neighbors(found, expected):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("wide", [False, True])
-def test_recall_is_said(runner, tmp_path, monkeypatch, wide):
+def test_recall_is_said(tripletkit, tmp_path, monkeypatch, wide):
     pytest.importorskip("faiss", reason="faiss-cpu is not installed (tripletkit[search])")
     monkeypatch.setattr(defaults, "ENCODE_PART_IMAGES", 125)
     # All cells are searched: noise has no clusters, and what a few cells miss of it says nothing.
@@ -101,16 +100,15 @@ def test_recall_is_said(runner, tmp_path, monkeypatch, wide):
     encoder = write_encoder(tmp_path / "plain.onnx")
     called = ["neighbors", str(images), *encoder, "-k", "3", "--json"]
     called += ["--query", str(images / "000.png")]
-    exact = runner.invoke(tripletkit, called)
+    exact = tripletkit(*called)
     assert "299 images computed, 1 from the store" in exact.stderr
     indexed = [*called, "--index", str(tmp_path / "index"), "--check-recall"]
-    made = runner.invoke(tripletkit, indexed)
-    assert made.exit_code == 0, made.stderr
+    made = tripletkit(*indexed, code=0)
     assert ("IVF-PQ" in made.stderr) == wide
-    used = runner.invoke(tripletkit, indexed)
+    used = tripletkit(*indexed)
     for result in (made, used):
         found = json.loads(result.stdout)
         assert found["recall"] > 0.9
         assert f"Recall at 3: {found['recall']:.3f}" in result.stderr
         assert_same_neighbors(found, json.loads(exact.stdout))
-    assert "--index" in runner.invoke(tripletkit, [*called, "--check-recall"]).stderr
+    assert "--index" in tripletkit(*called, "--check-recall").stderr

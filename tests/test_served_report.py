@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 from test_cli_report import browser  # noqa: F401
 
-from tripletkit.cli.main import tripletkit
-from tripletkit.errors import SettingsError
+from tripletkit import SettingsError
 from tripletkit.model.model_folder import load_model
 from tripletkit.reporting.model_view import open_views
 from tripletkit.reporting.reported import gather_reported
@@ -132,7 +131,7 @@ def test_features_that_were_given_are_refused(models):
 
 @pytest.mark.slow
 def test_the_command_serves_until_it_is_stopped(
-    runner, tiny_backbone, toy_model, toy_competition, monkeypatch
+    tripletkit, tiny_backbone, toy_model, toy_competition, monkeypatch
 ):
     asked = []
 
@@ -145,7 +144,7 @@ def test_the_command_serves_until_it_is_stopped(
         monkeypatch.setattr(kind, "run", run)
     arguments = ["report", toy_model, "--triplets", toy_competition.test, "--serve"]
     arguments += ["--no-browser", "--port", 0]
-    result = runner.invoke(tripletkit, list(map(str, arguments)))
+    result = tripletkit(*arguments)
     assert asked == ["127.0.0.1"]
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/open/[\w-]{43}\n", result.stdout)
     assert result.exit_code == 0, result.output

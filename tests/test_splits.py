@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opened import read_triplets
 
-from tripletkit import defaults
+from tripletkit import Triplets, defaults
 from tripletkit.data.outputs import Outputs, open_output
 from tripletkit.data.pair_graph import make_pair_graph
 from tripletkit.data.questions import group_questions
@@ -26,7 +26,6 @@ from tripletkit.data.splits.split_files import (
     price_split,
     write_splits,
 )
-from tripletkit.data.triplets import Triplets
 from tripletkit.errors import OutputError, SplitError
 
 

@@ -3,16 +3,15 @@
 import pandas as pd
 import pytest
 
-from tripletkit.cli.main import tripletkit
-from tripletkit.errors import OutputError
+from tripletkit import TripletkitError
 
 
 @pytest.fixture
-def train(runner, tiny_backbone, toy_competition, tmp_path):
+def train(tripletkit, tiny_backbone, toy_competition, tmp_path):
     def invoke(*arguments):
         known = ["train", toy_competition.train, toy_competition.images, "-o", tmp_path / "m"]
         known += ["--backbone", "tiny", "--epochs", "3"]
-        return runner.invoke(tripletkit, list(map(str, [*known, *arguments])))
+        return tripletkit(*[*known, *arguments])
 
     return invoke
 
@@ -53,5 +52,5 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
 
     (tmp_path / "file").write_text("")
     log = log_epochs(tmp_path / "file" / "logs")
-    with pytest.raises(OutputError, match="the TensorBoard logs cannot be written"):
+    with pytest.raises(TripletkitError, match="the TensorBoard logs cannot be written"):
         log.__enter__()

@@ -9,6 +9,7 @@ import sys
 import pytest
 from opened import read_answers, read_triplets, read_triplets_with_shares, read_truth
 
+from tripletkit import TripletkitError
 from tripletkit.data.labels import read_labels
 from tripletkit.data.splits.held_out_draws import read_held_out
 from tripletkit.data.text_files import (
@@ -19,7 +20,7 @@ from tripletkit.data.text_files import (
     split_csv_line,
 )
 from tripletkit.data.votes import read_votes
-from tripletkit.errors import TripletFileError, TripletkitError
+from tripletkit.errors import TripletFileError
 
 READERS = [
     read_triplets,

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tripletkit import TripletkitError
 from tripletkit.data.labels import read_classes
-from tripletkit.errors import OutputError
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 pytestmark = [
@@ -150,9 +150,9 @@ def test_flowers_with_their_official_splits(script, mocked_flowers, tmp_path, mo
 def test_an_existing_folder_is_refused(script, make_builder, tmp_path):
     builder = make_builder({"train": [(draw_jpeg(0), 0)]})
     (tmp_path / "there").mkdir()
-    with pytest.raises(OutputError, match="is there already"):
+    with pytest.raises(TripletkitError, match="is there already"):
         script.write_folder(builder, tmp_path / "there")
-    with pytest.raises(OutputError, match="does not exist; make it first"):
+    with pytest.raises(TripletkitError, match="does not exist; make it first"):
         script.write_folder(builder, tmp_path / "none" / "there")
 
 

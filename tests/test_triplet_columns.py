@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opened import open_text, read_triplets, scan_triplets
 
-from tripletkit.errors import DataWarning, TripletFileError, VoteFileError
+from tripletkit import DataWarning
+from tripletkit.errors import TripletFileError, VoteFileError
 
 
 def read(text, name="t.csv"):

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tripletkit import TripletkitError, Triplets
 from tripletkit.data.judgements import open_judgements
-from tripletkit.data.triplets import Triplets
-from tripletkit.errors import TripletFileError
 
 FRAME = pd.DataFrame(
     {"judge": [1, 2], "negative": ["c", "b"], "Anchor": ["a", "00123"], "positive": ["b", "a"]}
@@ -65,7 +64,7 @@ def test_a_frame_without_names_is_read_by_position():
     ],
 )
 def test_other_frames_are_refused(frame, columns, message):
-    with pytest.raises(TripletFileError, match=message):
+    with pytest.raises(TripletkitError, match=message):
         open_judgements(frame, columns=columns)
 
 
@@ -86,7 +85,7 @@ def test_from_array_leaves_out_names_that_no_row_has():
     ],
 )
 def test_from_array_refuses_other_arrays(rows, names, message):
-    with pytest.raises(TripletFileError, match=message):
+    with pytest.raises(TripletkitError, match=message):
         Triplets.from_array(np.array(rows), names)
 
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from opened import read_triplets, scan_triplets
 from PIL import Image
 
+from tripletkit import TripletkitError
 from tripletkit.data.decoding import read_image
 from tripletkit.data.triplet_files import write_triplets
-from tripletkit.errors import ImageReadError, TripletFileError, TripletkitError
+from tripletkit.errors import ImageReadError, TripletFileError
 
 # Whatever a file system may hold, surrogates and control characters included.
 any_name = st.text(min_size=1, max_size=12) | st.text("ab ,\"#\t'\\/-.\u00a0\u0301", min_size=1)

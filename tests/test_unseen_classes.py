@@ -7,11 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tripletkit import defaults
+from tripletkit import TripletkitError, Triplets, defaults
 from tripletkit.data.labels import NO_LABEL, ImageLabels
 from tripletkit.data.splits.class_groups import cluster_images, find_groups, hold_out_classes
-from tripletkit.data.triplets import Triplets
-from tripletkit.errors import SplitError
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.settings import HeadSettings
 from tripletkit.training.blends import Blend, choose_blend, list_blends
@@ -97,7 +95,7 @@ def test_clusters_that_triplets_join_are_not_cut(rows):
 
 def test_kinds_that_leave_nothing_are_refused():
     rows = np.array([[0, 1, 2]], np.int32)
-    with pytest.raises(SplitError, match="none leaves triplets on both sides"):
+    with pytest.raises(TripletkitError, match="none leaves triplets on both sides"):
         hold_out_classes(rows, np.array([0, 1, 2]), 3, 0.3, seed=0)
 
 
@@ -250,5 +248,5 @@ def test_too_few_classes_leave_the_kinds_to_clusters(features, of_image):
 
 def test_too_few_images_for_kinds_are_refused(features):
     rows = np.array([[0, 1, 2], [2, 3, 4]], np.int32)
-    with pytest.raises(SplitError, match="expected at least 20 images, got 5"):
+    with pytest.raises(TripletkitError, match="expected at least 20 images, got 5"):
         plan_unseen_classes(Examples(features[:5], rows), 0, 0.25)

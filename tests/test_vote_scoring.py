@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tripletkit import Answers, TripletkitError
 from tripletkit.data.votes import Votes
-from tripletkit.errors import AnswerFileError
-from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.intervals import image_interval, wilson_interval
 from tripletkit.evaluation.vote_scoring import compare_voters, score_votes, take_majority
 
@@ -111,10 +110,10 @@ def test_the_majority_stands_in_for_the_truth_where_there_is_one():
     truth, is_decided = take_majority(make_votes([(3, 1), (2, 2), (0, 4)]), "votes.csv")
     assert truth.tolist() == [1, 0]
     assert is_decided.tolist() == [True, False, True]
-    with pytest.raises(AnswerFileError, match=r"votes\.csv: expected a majority on at least one"):
+    with pytest.raises(TripletkitError, match=r"votes\.csv: expected a majority on at least one"):
         take_majority(make_votes([(2, 2), (1, 1)]), "votes.csv")
 
 
 def test_votes_of_another_number_are_refused():
-    with pytest.raises(AnswerFileError, match="expected 1 answers, one for each row of the votes"):
+    with pytest.raises(TripletkitError, match="expected 1 answers, one for each row of the votes"):
         score_votes(make_answers([1.0, 1.0]), make_votes([(1, 2)]))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tripletkit.data.triplets import Triplets
+from tripletkit import Triplets
 from tripletkit.data.votes import Votes, make_loss_weights, turn_to_majority
 
 counts = st.lists(

@@ -6,11 +6,9 @@ import shutil
 
 import pytest
 import tiny_backbone as tiny
-from click.testing import CliRunner
 from forked_commands import run_watched
 
 from tripletkit import defaults
-from tripletkit.cli.main import tripletkit
 
 WARM = (
     "predict;predict --frozen;neighbors;neighbors --backbone;embed;classify;mine;report;plot;"
@@ -20,7 +18,7 @@ PRELOADED = "pandas scipy.stats sklearn.decomposition matplotlib.figure onnxrunt
 
 
 @pytest.fixture(scope="module")
-def runs(toy_model, toy_competition, tiny_weights, tiny_networks, tmp_path_factory):
+def runs(tripletkit, toy_model, toy_competition, tiny_weights, tiny_networks, tmp_path_factory):
     """Each command's run, with the network at hand and the features of all images stored."""
     cache = tmp_path_factory.mktemp("warm_cache")
     folder = tmp_path_factory.mktemp("warm")
@@ -33,7 +31,7 @@ def runs(toy_model, toy_competition, tiny_weights, tiny_networks, tmp_path_facto
         patch.setenv(defaults.CACHE_VARIABLE, str(cache))
         tiny.register()
         embed = ["embed", images, "-o", folder / "stored.npz", "--model", toy_model]
-        cold = CliRunner().invoke(tripletkit, [*map(str, embed)])
+        cold = tripletkit(*embed)
         tiny.unregister()
         assert cold.exit_code == 0, cold.output
         return run_watched(
