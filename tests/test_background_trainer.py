@@ -86,7 +86,6 @@ def judged(n, is_random):
         open_judgements(triplets),
         votes=Votes(np.ones(n), np.zeros(n)),
         is_random=is_random,
-        trials=np.zeros(n, int),
     )
 
 

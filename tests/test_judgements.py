@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -152,7 +154,7 @@ def test_a_grid_implies_its_triplets(tmp_path):
     ] * 3
     others = {names[row[2]] for row in judgements.triplets.rows}
     assert others == {name_of[n] for place, n in enumerate(screen.shown) if place != 2}
-    assert judgements.trials.tolist() == [screen.id] * 3
+    assert judgements.triplets.trials.tolist() == [screen.id] * 3
     assert judgements.is_random.all()
 
 
@@ -330,3 +332,32 @@ def test_export_writes_what_train_reads(tripletkit, collected, tmp_path):
     assert len(read_triplets(folder / "train.txt")) == judgements.is_random.sum()
     nobody = tripletkit(*command, "--force", "--exclude", "zoe")
     assert nobody.exit_code == 1 and "there are anna" in nobody.stderr
+
+
+DAMAGES = {
+    "a choice that is none": "UPDATE answers SET choice = 'evil'",
+    "no questions": "DELETE FROM questions",
+    "no facts": "DELETE FROM meta",
+    "a name that is no text": "UPDATE images SET name = x'ff00' WHERE id = 1",
+    "no column": "ALTER TABLE answers RENAME COLUMN side TO edge",
+    "a view": "ALTER TABLE questions RENAME TO asked; CREATE VIEW questions AS WITH RECURSIVE"
+    " n(id) AS (SELECT 1 UNION ALL SELECT id FROM n) SELECT id FROM n",
+    "a trigger": "CREATE TRIGGER t AFTER UPDATE ON answers BEGIN DELETE FROM images; END",
+    "a time that is none": "UPDATE answers SET response_ms = 'soon'",
+    "no table": "DROP TABLE judges",
+    "images that are no numbers": "UPDATE questions SET anchor = 'x'",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_database_is_refused_in_one_line(told, tmp_path, runner, damage):
+    told.tell("anna", told.ask("abc"), "b")
+    told.database.close()
+    copy = tmp_path / "copy.sqlite"
+    with closing(sqlite3.connect(told.database.path)) as whole, closing(sqlite3.connect(copy)) as c:
+        whole.backup(c)
+        c.executescript("PRAGMA ignore_check_constraints = ON; " + DAMAGES[damage])
+    for command in ("judges", "audit"):
+        result = runner.invoke(tripletkit, [command, str(copy)])
+        assert result.exit_code == 1
+        assert result.stderr.startswith(f"Error: {copy}: ") and len(result.stderr.splitlines()) == 1

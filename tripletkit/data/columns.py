@@ -312,7 +312,7 @@ def find_answers(headings: Sequence[str], taken: set[int]) -> list[int]:
 def says_nothing(heading: str) -> bool:
     """Return whether a column by that heading is about the row and not about its answer."""
     words = split_words(heading)
-    return not words or bool(set(words) & _ABOUT) or set(words) <= _NOUNS | {"unnamed", "0"}
+    return bool(set(words) & _ABOUT) or (bool(words) and set(words) <= _NOUNS)
 
 
 def read_field(field: str) -> str:
@@ -322,8 +322,9 @@ def read_field(field: str) -> str:
         ValueError: if there is no such field.
     """
     word = "_".join(split_words(field))
-    if word in FIELDS:
-        return word
+    for known in FIELDS:
+        if word.replace("_", "") == known.replace("_", ""):
+            return known
     for names, known in (
         (_ANCHOR, "anchor"),
         (_NEAR, "positive"),

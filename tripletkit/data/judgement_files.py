@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
@@ -28,6 +29,40 @@ LEFT, RIGHT, NEITHER, GRID = "left", "right", "neither", "grid"
 # A question's answer in words that do not depend on the side that an image stood on.
 FIRST, SECOND, CANT_TELL = "first", "second", "cant-tell"
 RANDOM, GOLD = "random", "gold"
+_WAYS = (RANDOM, "margin", "disagreement", GOLD, GRID)
+_FACTS = ("database", "owner", "open", "key")
+_MOST_SECONDS = 60
+_TABLE_INFO = "SELECT * FROM pragma_table_info(?)"
+# What is read: columns and their declared types.
+_COLUMNS = {
+    "meta": {"key": "TEXT", "value": "TEXT"},
+    "images": {"id": "INTEGER", "name": "TEXT"},
+    "judges": {"id": "INTEGER", "name": "TEXT"},
+    "questions": {
+        "id": "INTEGER",
+        "anchor": "INTEGER",
+        "first": "INTEGER",
+        "second": "INTEGER",
+        "how": "TEXT",
+    },
+    "screens": {
+        "id": "INTEGER",
+        "kind": "TEXT",
+        "question": "INTEGER",
+        "anchor": "INTEGER",
+        "shown": "TEXT",
+    },
+    "answers": {
+        "id": "INTEGER",
+        "screen": "INTEGER",
+        "judge": "INTEGER",
+        "choice": "TEXT",
+        "side": "TEXT",
+        "picked": "TEXT",
+        "response_ms": "REAL",
+        "undone_at": "TEXT",
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -156,34 +191,61 @@ def read_answers_given(path: Path, exclude: Collection[str] = ()) -> list[Answer
         JudgementsError: if it is no such database, or there is no such judge.
     """
     with open_database(path) as connection:
-        judges = [name for (name,) in connection.execute("SELECT name FROM judges")]
+        judges = [name for (name,) in connection.execute("SELECT name FROM judges ORDER BY id")]
         if unknown := sorted(set(exclude) - set(judges)):
             raise JudgementsError(
                 f"{path}: expected names of judges, got {', '.join(unknown)}; there are "
                 f"{', '.join(judges) or 'none'}"
             )
         names = dict(connection.execute("SELECT id, name FROM images"))
+        if not all(isinstance(name, str) and name for name in names.values()):
+            raise JudgementsError(f"{path}: damaged: an image has a name that is no text")
         found: list[Answer] = []
         for row in connection.execute(_ANSWERS):
             if row["judge"] in exclude:
                 continue
-            if row["kind"] == GRID:
-                found += _unfold_grid(row, names)
-                continue
-            triplet = tuple(names[row[column]] for column in ("anchor", "first", "second"))
-            found.append(
-                Answer(
-                    row["judge"],
-                    row["question"],
-                    triplet,
-                    row["how"],
-                    row["choice"],
-                    row["side"],
-                    row["response_ms"],
-                    row["screen"],
-                )
-            )
+            try:
+                _check_answer(row)
+                if row["kind"] == GRID:
+                    found += _unfold_grid(row, names)
+                else:
+                    triplet = tuple(names[row[column]] for column in ("anchor", "first", "second"))
+                    found.append(_read_answer(row, triplet))
+            except (KeyError, TypeError, ValueError, IndexError) as error:
+                raise JudgementsError(
+                    f"{path}: damaged: answer {row['answer']} is none that can be read "
+                    f"({type(error).__name__}: {error}). Take a copy that is whole"
+                ) from error
     return found
+
+
+def _check_answer(row: sqlite3.Row) -> None:
+    """Refuse an answer with a value that no server writes; raises `ValueError`."""
+    known = {
+        "judge": isinstance(row["judge"], str),
+        "choice": row["choice"] in (FIRST, SECOND, CANT_TELL, GRID),
+        "side": row["side"] in (LEFT, RIGHT, NEITHER, GRID),
+        "how": row["how"] in _WAYS,
+        "response_ms": isinstance(row["response_ms"], int | float),
+        "screen": isinstance(row["screen"], int),
+        "kind": (row["kind"] == GRID) == (row["choice"] == GRID),
+        "question": row["kind"] == GRID or isinstance(row["question"], int),
+    }
+    if wrong := [name for name, is_so in known.items() if not is_so]:
+        raise ValueError(f"{wrong[0]} is {row[wrong[0]]!r}")
+
+
+def _read_answer(row: sqlite3.Row, triplet: tuple[str, str, str]) -> Answer:
+    return Answer(
+        row["judge"],
+        row["question"],
+        triplet,
+        row["how"],
+        row["choice"],
+        row["side"],
+        row["response_ms"],
+        row["screen"],
+    )
 
 
 def read_shown_questions(path: Path) -> list[tuple[int, int, int]]:
@@ -195,7 +257,10 @@ def read_shown_questions(path: Path) -> list[tuple[int, int, int]]:
         JudgementsError: if it is no such database.
     """
     with open_database(path) as connection:
-        return [tuple(row) for row in connection.execute(_SHOWN)]
+        rows = [tuple(row) for row in connection.execute(_SHOWN)]
+    if not all(isinstance(number, int) for row in rows for number in row):
+        raise JudgementsError(f"{path}: damaged: a question names images that are no numbers")
+    return rows
 
 
 @contextmanager
@@ -210,10 +275,16 @@ def open_database(path: Path) -> Iterator[sqlite3.Connection]:
     try:
         with closing(_connect(path)) as connection:
             connection.row_factory = sqlite3.Row
+            connection.execute("PRAGMA trusted_schema = OFF")
+            connection.execute("PRAGMA query_only = ON")
+            # A file from elsewhere may hold what never ends.
+            end_s = time.monotonic() + _MOST_SECONDS
+            connection.set_progress_handler(lambda: time.monotonic() > end_s, 100_000)
             check_version(connection, path)
+            connection.set_authorizer(_allow_reading)
             yield connection
-    except sqlite3.Error as error:
-        raise JudgementsError(f"{path}: cannot be read: {error}") from error
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        raise JudgementsError(f"{path}: damaged, cannot be read: {error}") from error
 
 
 def check_version(connection: sqlite3.Connection, path: Path) -> None:
@@ -237,6 +308,46 @@ def check_version(connection: sqlite3.Connection, path: Path) -> None:
             f"{path}: expected format {SCHEMA_VERSION}, got {version}; another version of "
             "tripletkit wrote it"
         )
+
+    _check_schema(connection, path)
+
+
+def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a database that has not the tables of ours, or anything that would run by itself.
+
+    Raises:
+        JudgementsError: saying what is not as it should be.
+    """
+    kinds = dict(connection.execute("SELECT name, type FROM sqlite_master WHERE type <> 'index'"))
+    for name, kind in kinds.items():
+        if kind != "table":
+            raise JudgementsError(
+                f"{path}: expected a database of judgements, got one with the {kind} {name}; "
+                "another program has written to it"
+            )
+    for table, columns in _COLUMNS.items():
+        known = {row[1]: str(row[2]).upper() for row in connection.execute(_TABLE_INFO, (table,))}
+        for column, kind in columns.items():
+            if known.get(column) != kind:
+                raise JudgementsError(
+                    f"{path}: damaged: expected the column {column} of {table} as {kind}, got "
+                    f"{known.get(column, 'none')}. Take a copy that is whole"
+                )
+    facts = {row[0] for row in connection.execute("SELECT key FROM meta")}
+    if missing := [name for name in _FACTS if name not in facts]:
+        raise JudgementsError(f"{path}: damaged: the table meta lacks {', '.join(missing)}")
+
+
+def _allow_reading(
+    action: int, first: str | None, _second: str | None, _database: str | None, source: str | None
+) -> int:
+    """Let SQLite read tables, and nothing run on behalf of a view or a trigger."""
+    if source is not None:
+        return sqlite3.SQLITE_DENY
+    allowed = action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ) or (
+        action == sqlite3.SQLITE_FUNCTION
+    )
+    return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -270,7 +381,8 @@ def _unfold_grid(row: sqlite3.Row, names: dict[int, str]) -> Iterator[Answer]:
 
 
 _ANSWERS = """
-SELECT judges.name AS judge, screens.kind, screens.id AS screen, screens.question,
+SELECT answers.id AS answer, judges.name AS judge, screens.kind, screens.id AS screen,
+       screens.question,
        screens.anchor, screens.shown, questions.first, questions.second,
        coalesce(questions.how, 'grid') AS how, answers.choice, answers.side, answers.picked,
        answers.response_ms

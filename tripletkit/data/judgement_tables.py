@@ -35,7 +35,6 @@ class ReadRows:
         triplets: anchor, first and second image; of trials two rows each, the odd image last.
         labels: `(n_triplets,)` int8, see `Truth`; None where no column says it.
         votes: None where no columns say it.
-        trials: `(n_triplets,)` int64 numbers; None where rows do not depend on each other.
         problems: lines that could not be read.
         ignored: columns that are not read.
         notes: what was understood, a sentence each.
@@ -44,7 +43,6 @@ class ReadRows:
     triplets: Triplets
     labels: np.ndarray | None = None
     votes: Votes | None = None
-    trials: np.ndarray | None = None
     problems: tuple[LineProblem, ...] = ()
     ignored: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -87,14 +85,18 @@ def read_rows(
     if (note := _describe_columns(headings, roles)) is not None:
         notes.insert(0, note)
     kept = np.flatnonzero(state.is_good)
-    trials = None if of_row is None else of_row[kept]
     triplets = Triplets(
-        found, images[kept].astype(np.int32), table.lines[kept], table.source, roles.is_answered
+        found,
+        images[kept].astype(np.int32),
+        table.lines[kept],
+        table.source,
+        roles.is_answered,
+        None if of_row is None else of_row[kept],
     )
     if labels is not None:
         labels = labels[kept]
     if roles.is_trial:
-        triplets, trials, note = _unfold(triplets, labels)
+        triplets, note = _unfold(triplets, labels)
         notes.append(note)
         labels = None
     used = roles.used
@@ -103,7 +105,6 @@ def read_rows(
         triplets,
         labels,
         None if votes is None else votes.take(kept),
-        trials,
         tuple(sorted(state.problems, key=lambda problem: problem.line)),
         ignored,
         tuple(notes),
@@ -385,8 +386,8 @@ def _unfold_lists(table: Table, roles: Roles) -> tuple[Table, np.ndarray | None]
     return replace(table, cells=tuple(unfolded), lines=table.lines[picked]), picked + 1
 
 
-def _unfold(triplets: Triplets, odd: np.ndarray) -> tuple[Triplets, np.ndarray, str]:
-    """Return both triplets that each trial implies, and the trial of each."""
+def _unfold(triplets: Triplets, odd: np.ndarray) -> tuple[Triplets, str]:
+    """Return both triplets that each trial implies, and a sentence about them."""
     decided = np.flatnonzero(odd != UNDECIDED)
     n_open = len(odd) - len(decided)
     rows, odd = triplets.rows[decided], odd[decided]
@@ -397,16 +398,16 @@ def _unfold(triplets: Triplets, odd: np.ndarray) -> tuple[Triplets, np.ndarray, 
     note = f"{len(decided):,} trials of three images, two triplets each"
     if n_open:
         note += f"; {n_open:,} trials without an odd image left out"
-    unfolded = replace(triplets, rows=both, lines=lines, is_answered=True)
-    return unfolded, np.repeat(np.arange(1, len(decided) + 1), 2), note
+    trials = np.repeat(np.arange(1, len(decided) + 1), 2)
+    return replace(triplets, rows=both, lines=lines, is_answered=True, trials=trials), note
 
 
 def _shown(cells: np.ndarray) -> str:
     return shorten_line(",".join(map(str, cells)))
 
 
-def unfold_trials(triplets: Triplets, odd_one_out: str) -> tuple[Triplets, np.ndarray, str]:
-    """Return both triplets that each row of three images implies, and the trial of each.
+def unfold_trials(triplets: Triplets, odd_one_out: str) -> tuple[Triplets, str]:
+    """Return both triplets that each row of three images implies, and a sentence about them.
 
     Args:
         triplets: as they stand in a file without heading.

@@ -77,8 +77,6 @@ class Judgements:
             the first.
         is_random: `(n_triplets,)` bool: drawn by chance, not chosen by a model. Only these tell
             how good a model is. None where all are as good.
-        trials: `(n_triplets,)` int64: the number of the screen or trial that a row comes from, 0
-            where it was asked alone. Rows of one trial are not independent. None without trials.
         votes_record, truth_record: of what votes and truth were read from; None where they are
             in the file of the triplets, or there are none.
         problems: lines that could not be read, where these were wanted.
@@ -90,7 +88,6 @@ class Judgements:
     votes: Votes | None = None
     truth: Truth | None = None
     is_random: np.ndarray | None = None
-    trials: np.ndarray | None = None
     votes_record: FileRecord | None = None
     truth_record: FileRecord | None = None
     problems: tuple[LineProblem, ...] = ()
@@ -118,7 +115,6 @@ class Judgements:
             if self.truth is None
             else replace(self.truth, labels=self.truth.labels[rows]),
             is_random=None if self.is_random is None else self.is_random[rows],
-            trials=None if self.trials is None else self.trials[rows],
         )
 
     def turned(self) -> Judgements:
@@ -254,7 +250,7 @@ def open_judgements(
     if truth is not None:
         found = _with_truth(found, truth)
     if swap:
-        if found.trials is not None and found.is_random is None:
+        if found.triplets.trials is not None and found.is_random is None:
             raise SettingsError(
                 "swap", "`swap` exchanges two images; of three images one is the odd one."
             )
@@ -312,12 +308,12 @@ class _Form:
 def _open_database(path: Path, exclude: Collection[str]) -> Judgements:
     """Read what judges said, gold questions left out."""
     tally = tally_judgements(path, exclude)
-    triplets = Triplets(tally.names, tally.rows, tally.numbers, str(path), True)
+    triplets = Triplets(tally.names, tally.rows, tally.numbers, str(path), True, tally.screens)
     votes = Votes(tally.for_first, tally.for_second)
     record = FileRecord(
         str(path), str(path.absolute()), _hash_judgements(triplets, votes, tally.is_random)
     )
-    return Judgements(triplets, record, votes, is_random=tally.is_random, trials=tally.screens)
+    return Judgements(triplets, record, votes, is_random=tally.is_random)
 
 
 def _open_table(
@@ -351,7 +347,6 @@ def _open_table(
         FileRecord(name, path, digest, read_as),
         None if ignores_answers else read.votes,
         None if ignores_answers else truth,
-        trials=read.trials,
         problems=read.problems,
         notes=read.notes,
     )
@@ -379,8 +374,8 @@ def _read_bytes(data: bytes, name: str, form: _Form) -> ReadRows:
         triplets, found = index_places(triplets, form.names)
         problems = sorted([*problems, *found], key=lambda problem: problem.line)
     if form.odd_one_out is not None:
-        triplets, trials, note = unfold_trials(triplets, form.odd_one_out)
-        return ReadRows(triplets, trials=trials, problems=tuple(problems), notes=(note,))
+        triplets, note = unfold_trials(triplets, form.odd_one_out)
+        return ReadRows(triplets, problems=tuple(problems), notes=(note,))
     return ReadRows(triplets, problems=tuple(problems))
 
 

@@ -52,6 +52,8 @@ class Triplets(Result):
         source: what to call the file in messages.
         is_answered: whether the heading says that the second image is the nearer one; None
             where nothing says it.
+        trials: `(n_triplets,)` int64: the number of the screen or trial that a row comes from, 0
+            where it was asked alone. Rows of one trial are not independent. None without trials.
     """
 
     names: list[str]
@@ -59,6 +61,7 @@ class Triplets(Result):
     lines: np.ndarray
     source: str
     is_answered: bool | None = None
+    trials: np.ndarray | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return names and rows as JSON takes them."""
@@ -108,7 +111,8 @@ class Triplets(Result):
 
     def take(self, rows: np.ndarray) -> Triplets:
         """Return the rows that a mask or an index array picks, over the same names."""
-        return replace(self, rows=self.rows[rows], lines=self.lines[rows])
+        trials = None if self.trials is None else self.trials[rows]
+        return replace(self, rows=self.rows[rows], lines=self.lines[rows], trials=trials)
 
     def merge(self, same_as: np.ndarray) -> Triplets:
         """Return the rows with names that stand for one image made one.

@@ -54,14 +54,12 @@ class Truth:
         source: what to call the file in messages.
         column: the heading over the labels; empty without one.
         triplets: the questions; None where they are not said.
-        trials: see `Judgements`.
     """
 
     labels: np.ndarray
     source: str
     column: str = ""
     triplets: Triplets | None = None
-    trials: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -263,4 +261,4 @@ def _truth_of_table(table: Table) -> Truth:
             )
         labels = np.ones(len(read.triplets), dtype=np.int8)
     column = table.columns[answers[0]].lower() if answers else ""
-    return Truth(labels, table.source, column, read.triplets, read.trials)
+    return Truth(labels, table.source, column, read.triplets)

@@ -45,6 +45,75 @@ class Slice:
     accuracy: float
 
 
+@dataclass(frozen=True)
+class OddOneOut:
+    """How often the odd one of three images was found.
+
+    Attributes:
+        n: trials; a coin of three sides finds a third of the odd ones.
+        accuracy: 0 to 1.
+        wilson: 95% interval that takes trials as independent.
+        image_interval: 95% interval that allows for images that trials share, or why there is
+            none.
+    """
+
+    n: int
+    accuracy: float
+    wilson: Interval
+    image_interval: Interval | NoInterval
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON takes it, intervals as [low, high]."""
+        return (
+            asdict(self)
+            | {"wilson": self.wilson.to_list()}
+            | describe_for_json(self.image_interval, "image_interval")
+        )
+
+    def describe(self) -> list[str]:
+        """Return the row of a table that says it."""
+        interval = self.image_interval or self.wilson
+        found = f"{show_count(self.accuracy * self.n)} of {self.n:,} found"
+        return ["odd one out", f"{self.accuracy:.4f}", f"{found}, 95% {interval}; chance 0.3333"]
+
+
+def score_odd_one_out(
+    credit: np.ndarray, rows: np.ndarray, trials: np.ndarray | None
+) -> OddOneOut | None:
+    """Score trials of three images: the odd one is found where both of its triplets are right.
+
+    Args:
+        credit: `(n_triplets,)` what each row earns, 0 to 1.
+        rows: `(n_triplets, 3)` indices of images, the odd one last in truth.
+        trials: see `Triplets`; those that are not of two rows over the same images do not count.
+    Returns:
+        None without such trials.
+    Reference:
+        Hebart, Zheng, Pereira, Baker. Revealing the multidimensional mental representations of
+        natural objects underlying human similarity judgements. Nature Human Behaviour 2020.
+    Example:
+        >>> rows = np.array([[0, 1, 2], [1, 0, 2], [3, 4, 5], [4, 3, 5]])
+        >>> score_odd_one_out(np.array([1, 1, 1, 0]), rows, np.array([1, 1, 2, 2])).accuracy
+        0.5
+    """
+    if trials is None or not len(trials):
+        return None
+    order = np.argsort(trials, kind="stable")
+    first = order[:-1][(trials[order][:-1] > 0) & (trials[order][:-1] == trials[order][1:])]
+    second = order[1:][(trials[order][:-1] > 0) & (trials[order][:-1] == trials[order][1:])]
+    is_pair = (rows[first] == rows[second][:, [1, 0, 2]]).all(axis=1)
+    first, second = first[is_pair], second[is_pair]
+    if not len(first):
+        return None
+    found = np.floor(np.minimum(credit[first], credit[second]))
+    return OddOneOut(
+        len(found),
+        float(found.mean()),
+        wilson_interval(float(found.sum()), len(found)),
+        image_interval(found, rows[first]),
+    )
+
+
 @dataclass(frozen=True, repr=False)
 class Score(Result):
     """An accuracy with its uncertainty and its parts.
@@ -68,6 +137,7 @@ class Score(Result):
         by_margin: accuracy by size of the margin, smallest first; empty without margins.
         by_anchor_frequency: accuracy by how many rows have the anchor; empty without triplets.
         ties: what a tie earned; see `credit_rows`.
+        odd_one_out: how often the odd one of three was found, where there are such trials.
     """
 
     accuracy: float
@@ -89,6 +159,7 @@ class Score(Result):
     by_margin: list[Slice]
     by_anchor_frequency: list[Slice]
     ties: TiePolicy = "answer"
+    odd_one_out: OddOneOut | None = None
 
     @property
     def interval(self) -> Interval:
@@ -101,6 +172,7 @@ class Score(Result):
             asdict(self)
             | {"wilson": self.wilson.to_list()}
             | describe_for_json(self.image_interval, "image_interval")
+            | {"odd_one_out": self.odd_one_out and self.odd_one_out.to_dict()}
         )
 
     def _summary(self) -> str:
@@ -125,6 +197,8 @@ class Score(Result):
             rows.append([f"truth {label}", share, _describe_right(n_correct, n)])
         ones = f"{self.share_of_ones:.4f}"
         rows.append(["answers 1", ones, "share of ones among the answers"])
+        if self.odd_one_out is not None:
+            rows.append(self.odd_one_out.describe())
         rows += self._describe_counts()
         return [
             [Table(rows, has_heading=False)],
@@ -182,6 +256,7 @@ def score_answers(
     truth: np.ndarray,
     *,
     rows: np.ndarray | None = None,
+    trials: np.ndarray | None = None,
     ties: TiePolicy = "answer",
     unique: bool = False,
 ) -> Score:
@@ -189,9 +264,11 @@ def score_answers(
 
     Args:
         answers: of `n_triplets` rows.
-        truth: `(n_triplets,)` integers, 1 where the first image is the nearer one.
+        truth: `(n_triplets,)` integers, 1 where the first image is the nearer one; rows of -1,
+            where nobody can tell, do not count.
         rows: `(n_triplets, 3)` integers, the images of each question. Defaults to those that
             the answers hold; without any, what needs them is left out.
+        trials: see `Triplets`. Defaults to those of the questions that the answers hold.
         ties: see `credit_rows`.
         unique: count rows that equal an earlier one no second time; needs rows.
     Raises:
@@ -205,6 +282,13 @@ def score_answers(
     check_same_length(answers, len(truth), "the truth")
     if rows is None and answers.triplets is not None:
         rows = answers.triplets.rows
+    if trials is None and answers.triplets is not None:
+        trials = answers.triplets.trials
+    if not (is_decided := truth >= 0).all():
+        # Where people could not tell, nothing is right or wrong.
+        answers, truth = answers.take(is_decided), truth[is_decided]
+        rows = None if rows is None else rows[is_decided]
+        trials = None if trials is None else trials[is_decided]
     n_repeats = None
     if rows is not None:
         is_repeat = group_questions(rows, int(rows.max()) + 1).repeats()
@@ -213,6 +297,7 @@ def score_answers(
         if rows is None:
             raise ValueError("unique=True needs rows, to know which are equal")
         answers, truth, rows = answers.take(~is_repeat), truth[~is_repeat], rows[~is_repeat]
+        trials = None if trials is None else trials[~is_repeat]
 
     credit = credit_rows(answers, truth, ties)
     n_correct = float(credit.sum())
@@ -239,6 +324,7 @@ def score_answers(
         by_margin=_slice(credit, np.abs(answers.margins)) if has_margins else [],
         by_anchor_frequency=[] if rows is None else _slice(credit, _anchor_frequency(rows)),
         ties=ties,
+        odd_one_out=None if rows is None else score_odd_one_out(credit, rows, trials),
     )
 
 

@@ -19,6 +19,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from tripletkit import defaults
 from tripletkit.data.pair_graph import make_pair_graph
@@ -283,8 +286,20 @@ def _labels(triplets: Triplets, by: str) -> np.ndarray:
     if by == "component":
         return make_pair_graph(triplets.rows, n_names).component_of_rows()
     if by == "random":
-        return group_questions(triplets.rows, n_names).of_row
+        return _join_trials(group_questions(triplets.rows, n_names).of_row, triplets.trials)
     raise SplitError(f'expected a split by {", ".join(defaults.SPLIT_POLICIES)}, got "{by}"')
+
+
+def _join_trials(labels: np.ndarray, trials: np.ndarray | None) -> np.ndarray:
+    """Return labels that are equal within each trial, too."""
+    if trials is None or not (trials > 0).any():
+        return labels
+    inside = np.flatnonzero(trials > 0)
+    n_labels, n_trials = int(labels.max()) + 1, int(trials.max()) + 1
+    pairs = (np.ones(len(inside)), (labels[inside], n_labels + trials[inside]))
+    graph = coo_array(pairs, shape=(n_labels + n_trials, n_labels + n_trials))
+    _, components = connected_components(graph, directed=False)
+    return pd.factorize(components[labels])[0]
 
 
 def _hold_out_whole(

@@ -1,0 +1,282 @@
+"""Judgements in every form that people have, and nothing that a file says passed over."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opened import NamedBytes, open_text, rows_of
+
+from tripletkit.data.judgements import open_judgements
+from tripletkit.errors import DataWarning, TripletFileError
+
+TRIPLETS = [("a.png", "b.png", "c.png"), ("c.png", "a.png", "d.png"), ("d.png", "e.png", "a.png"),
+            ("b.png", "d.png", "e.png")]  # fmt: skip
+# Which rows of a file have the nearer image second.
+TURNED = (True, False, True, False)
+POOL = sorted({name for row in TRIPLETS for name in row})
+
+
+def decided(judgements):
+    return rows_of(judgements.decided().triplets)
+
+
+def table(headings, values, separator=","):
+    """Return a text; `values` gives the fields of a row from its names and its side."""
+    lines = [separator.join(headings)] if headings else []
+    for number, ((anchor, near, far), turned) in enumerate(zip(TRIPLETS, TURNED, strict=True)):
+        first, second = (far, near) if turned else (near, far)
+        known = {"n": str(number), "a": anchor, "near": near, "far": far, "b": first, "c": second}
+        known |= {"is_b": str(int(not turned)), "side": "right" if turned else "left"}
+        lines.append(separator.join(each.format_map(known) for each in values))
+    return "\n".join(lines) + "\n"
+
+
+FORMS = {
+    "Salmon": (["head", "left", "right", "winner", "loser", "puid"],
+               ["{a}", "{b}", "{c}", "{near}", "{far}", "u{n}"]),
+    "Salmon with numbers": (["head", "winner", "loser", "head_object", "winner_object",
+                             "loser_object", "response_time"],
+                            ["1", "2", "3", "{a}", "{near}", "{far}", "0.{n}"]),
+    "tripletTools": (["worker_id", "Center", "Left", "Right", "Answer"],
+                     ["w{n}", "{a}", "{b}", "{c}", "{near}"]),
+    "NIGHTS": (["id", "left_vote", "right_vote", "votes", "ref_path", "left_path", "right_path",
+                "split", "is_imagenet"],
+               ["{n}", "{is_b}", "-0+{is_b}", "8", "{a}", "{b}", "{c}", "train", "True"]),
+    "preds.csv of tripletkit": (["a", "b", "c", "prediction", "margin"],
+                                ["{a}", "{b}", "{c}", "{is_b}", "0.25"]),
+    "triplet-network-pytorch": (["anchor", "far", "close"], ["{a}", "{far}", "{near}"]),
+    "cblearn's food set, with a heading": (["query", "negative", "positive"],
+                                           ["{a}", "{far}", "{near}"]),
+    "label": (["a", "b", "c", "label"], ["{a}", "{b}", "{c}", "{is_b}"]),
+    "label as float": (["a", "b", "c", "label"], ["{a}", "{b}", "{c}", "{is_b}.0"]),
+    "choice before": (["choice", "query", "first", "second"],
+                      ["{is_b}", "{a}", "{b}", "{c}"]),
+    "left or right": (["ref", "left", "right", "response"], ["{a}", "{b}", "{c}", "{side}"]),
+    "name": (["reference", "option1", "option2", "selected_image"],
+             ["{a}", "{b}", "{c}", "{near}"]),
+    "winner among two": (["anchor", "img1", "img2", "winner"], ["{a}", "{b}", "{c}", "{near}"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("form", FORMS)
+def test_tables_of_public_projects_are_read(form, separator):
+    headings, values = FORMS[form]
+    text = table(headings, values, separator).replace("-0+1", "0").replace("-0+0", "1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        judgements = open_text(text, "t.tsv" if separator == "\t" else "t.csv")
+    assert decided(judgements) == TRIPLETS
+
+
+# What stands for the first image, the second, and neither.
+VALUES = [
+    ("1", "0", "tie"), ("1", "2", "?"), ("1", "-1", "can't tell"), ("1.0", "0.0", "0.5"),
+    ("true", "false", ""), ("True", "False", "neither"), ("left", "right", "tie"),
+    ("First", "Second", "cant-tell"), ("B", "C", "both"), ("yes", "no", "unsure"), ("L", "R", "NA"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("first", "second", "tie"), VALUES)
+def test_answers_are_read_as_people_write_them(first, second, tie, caplog):
+    caplog.set_level("INFO", logger="tripletkit")
+    rows = [["x", "y", "z", first], ["x", "z", "w", second], ["y", "z", "w", tie]]
+    text = "a,b,c,answer\n" + "".join(",".join(row) + "\n" for row in rows)
+    judgements = open_text(text)
+    # What is asked stays in the order of the file.
+    assert rows_of(judgements.triplets) == [("x", "y", "z"), ("x", "z", "w"), ("y", "z", "w")]
+    assert decided(judgements) == [("x", "y", "z"), ("x", "w", "z")]
+    assert f"answers from column `answer`: {first.lower().removesuffix('.0')}" in caplog.text
+    assert "1 of 3 rows turned; 1 undecided" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b,c,label\nx,y,z,0\nx,z,y,1\ny,x,z,2\n", "two ways: 1 and 2 choose and 0 is a tie"),
+        ("a,b,c,label\nx,y,z,0\nx,z,y,1\ny,x,z,-1\n", "two ways"),
+        ("a,b,c,label\nx,y,z,cat\nx,z,y,dog\n", 'column "label": expected 1 and 0'),
+        ("a,b,c,answer,label2,choice\nx,y,z,1,1,1\n", 'say which with `columns`'),
+        ("ref,left,right,sure\nx,y,z,1\nx,z,y,0\ny,z,x,0\n", '"sure" ("1", "0") may say'),
+        ("ref,left,right,who\nx,y,z,y\nx,z,y,z\n", 'the column "who" ("y", "z") may say'),
+        ("a,b,c,m1\nx,y,z,0.7\nx,z,y,0.2\ny,z,x,0.2\n", 'may say which image was chosen'),
+        ("anchor,positive,negative,label\nx,y,z,1\nx,z,w,0\nx,z,y,0\n", '"label" ("1", "0")'),
+        ("a,b,c,label\nx,y,z,1\nx,z,y,0\nx,z,w,maybe\nw,x,y,1\n", "t.csv:4: column \"label\": exp"),
+        ("i,j,k,odd\nx,y,z,1\nx,z,y,2\n", "counted from 0 or from 1"),
+    ],
+)  # fmt: skip
+def test_what_is_not_understood_is_refused(text, message):
+    with pytest.raises(TripletFileError) as caught:
+        open_text(text)
+    assert message in str(caught.value)
+
+
+def test_columns_say_what_no_heading_says(tmp_path):
+    text = "p,q,r,verdict\nx,y,z,1\nx,z,w,2\n"
+    columns = {"anchor": "p", "first": "q", "second": "r", "answer": "verdict"}
+    assert decided(open_text(text, columns=columns)) == [("x", "y", "z"), ("x", "w", "z")]
+    far_first = {"anchor": "1", "negative": "2", "positive": "3"}
+    assert decided(open_text("x y z\nx w y\n", "t.txt", columns=far_first)) == [
+        ("x", "z", "y"), ("x", "y", "w")]  # fmt: skip
+    some = {"answer": "verdict"}
+    named = text.replace("p,q,r", "a,b,c")
+    assert decided(open_text(named, columns=some)) == [("x", "y", "z"), ("x", "w", "z")]
+    (tmp_path / "names.json").write_text('["x.png", "y.png", "z.png"]')
+    (tmp_path / "names.txt").write_text("x.png\ny.png\nz.png\n")
+    for names in (tmp_path / "names.json", tmp_path / "names.txt", ["x.png", "y.png", "z.png"]):
+        read = open_text("0 2 1\n2 0 1\n", "t.txt", names=names)
+        assert decided(read) == [("x.png", "z.png", "y.png"), ("z.png", "x.png", "y.png")]
+    with pytest.raises(TripletFileError, match=r"t\.txt:2: expected places in the list of 3"):
+        open_text("0 2 1\n2 0 7\n", "t.txt", names=["x", "y", "z"])
+    with pytest.raises(TripletFileError, match='expected a column "q", there are "a", "b", "c"'):
+        open_text("a,b,c\nx,y,z\n", columns={"anchor": "q", "positive": "b", "negative": "c"})
+
+
+def test_swap_exchanges_what_is_said():
+    for text in ("x y z\n", "anchor,positive,negative\nx,y,z\n", "a,b,c,label\nx,y,z,1\n",
+                 "a,b,c,votes_b,votes_c\nx,y,z,3,1\n"):  # fmt: skip
+        assert decided(open_text(text, swap=True)) == [("x", "z", "y")]
+
+
+ODD = [("x", "y", "z"), ("y", "x", "z"), ("y", "w", "x"), ("w", "y", "x")]
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("image1,image2,image3,odd\nx,y,z,z\nx,y,w,x\n", {}),
+        ("odd_one_out,a,b,c\n3,x,y,z\n1,x,y,w\n", {}),
+        ("i,j,k,odd\nx,y,z,2\nx,y,w,0\n", {}),
+        ("img_a,img_b,img_c,oddball\nx,y,z,c\nx,y,w,A\n", {}),
+        ("first,second,third,odd\nx,y,z,third\nx,y,w,first\n", {}),
+        ("x y z\ny w x\n", {"odd_one_out": "last"}),
+        ("left,middle,right,which\nx,y,z,right\nx,y,w,left\n", {"odd_one_out": "which"}),
+    ],
+)
+def test_an_odd_one_out_is_two_triplets_of_one_trial(text, options):
+    if "which" in text:
+        options = options | {"columns": {"image1": "left", "image2": "middle", "image3": "right"}}
+    judgements = open_text(text, "t.txt" if " " in text else "t.csv", **options)
+    assert rows_of(judgements.triplets) == ODD
+    assert judgements.triplets.trials.tolist() == [1, 1, 2, 2]
+
+
+def test_trials_are_never_divided():
+    from tripletkit.data.splits.policies import fold_triplets, split_triplets
+
+    rng = np.random.default_rng(0)
+    rows = [" ".join(f"i{n}" for n in rng.permutation(30)[:3]) for _ in range(200)]
+    triplets = open_text("\n".join(rows), "t.txt", odd_one_out="last").triplets
+    for by in ("random", "component", "image"):
+        splits = [split_triplets(triplets, by, 0.2, 0)]
+        splits += fold_triplets(triplets, by, 4, 0) if by == "random" else []
+        for split in splits:
+            sides = [set(triplets.trials[part]) for part in (split.train_rows, split.val_rows)]
+            assert sides[1] and not sides[0] & sides[1]
+
+
+# One table of judgements, written in every form: all must be read alike.
+image = st.sampled_from([f"k{n}/{n}.jpg" for n in range(6)])
+judged = st.lists(st.tuples(image, image, image, st.booleans()).filter(
+    lambda row: len(set(row[:3])) == 3), min_size=4, max_size=20)  # fmt: skip
+WORDS = [
+    ("anchor", "first", "second", "answer"), ("a", "b", "c", "label"),
+    ("ref_path", "left_path", "right_path", "choice"), ("Query", "Option1", "Option2", "Picked"),
+]  # fmt: skip
+
+
+def columns_of(judged, words, form):
+    """Return the columns of a table, with answers in one of the forms."""
+    anchor, first, second, answer = words
+    shown = [(a, n, p) if turned else (a, p, n) for a, p, n, turned in judged]
+    columns = {anchor: [r[0] for r in shown], first: [r[1] for r in shown],
+               second: [r[2] for r in shown]}  # fmt: skip
+    answers = {
+        "number": [0 if turned else 1 for *_, turned in judged],
+        "side": [2 if turned else 1 for *_, turned in judged],
+        "bool": [not turned for *_, turned in judged],
+        "word": ["second" if turned else "first" for *_, turned in judged],
+        "name": [p for _, p, *_ in judged],
+    }
+    if form == "near and far":
+        return {"anchor": columns[anchor], "loser": [n for _, _, n, _ in judged],
+                "winner": [p for _, p, *_ in judged]}  # fmt: skip
+    if form == "votes":
+        return columns | {"votes_first": [int(not t) * 3 for *_, t in judged],
+                          "votes_second": [int(t) * 3 for *_, t in judged]}  # fmt: skip
+    return columns | {answer: answers[form]}
+
+
+def files_of(frame, kind):
+    if kind in ",;\t|":
+        text = frame.to_csv(index=False, sep=kind)
+        return NamedBytes(text, "t.tsv" if kind == "\t" else "t.csv")
+    if kind == "frame":
+        return frame
+    if kind == "parquet":
+        data = io.BytesIO()
+        frame.to_parquet(data)
+        return NamedBytes(data.getvalue(), "t.parquet")
+    return NamedBytes(
+        frame.to_json(orient="records" if kind != "columns" else "columns", lines=kind == "lines"),
+        "t.json",
+    )
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    judged,
+    st.sampled_from(WORDS),
+    st.sampled_from(["number", "side", "bool", "word", "name", "near and far", "votes"]),
+    st.sampled_from([*",;\t|", "frame", "parquet", "lines", "records", "columns"]),
+    st.randoms(use_true_random=False),
+)
+def test_every_form_gives_the_same_judgements(judged, words, form, kind, chance):
+    columns = list(columns_of(judged, words, form).items())
+    chance.shuffle(columns)
+    read = open_judgements(files_of(pd.DataFrame(dict(columns)), kind))
+    assert decided(read) == [row[:3] for row in judged]
+
+
+other_cells = st.one_of(st.integers(-1, 3), st.text("ab01", max_size=2), st.floats(0, 1), image)
+
+
+@settings(deadline=None, max_examples=60)
+@given(judged, st.text("mqxz_", min_size=1, max_size=6), st.data())
+def test_other_columns_never_change_a_row_in_silence(judged, heading, data):
+    cells = data.draw(st.lists(other_cells, min_size=len(judged), max_size=len(judged)))
+    frame = pd.DataFrame(columns_of(judged, WORDS[0], "near and far")).assign(**{heading: cells})
+    shown = pd.DataFrame({"query": [r[0] for r in judged], "left": [r[1] for r in judged],
+                          "right": [r[2] for r in judged], heading: cells})  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        assert decided(open_judgements(frame)) == [row[:3] for row in judged]
+        try:
+            read = open_judgements(shown)
+        except TripletFileError:
+            return
+    assert read.truth is None and read.triplets.is_answered is False
+    assert len({str(cell) for cell in cells}) not in (2, 3)
+
+
+def test_forms_of_json_that_people_publish():
+    rows = [{"query": a, "pos": [p], "neg": [n, "z.png"]} for a, p, n in TRIPLETS]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    read = open_text(text, "t.jsonl")
+    assert decided(read) == list(itertools.chain.from_iterable(
+        [(a, p, n), (a, p, "z.png")] for a, p, n in TRIPLETS))  # fmt: skip
+    assert read.triplets.trials.tolist() == [1, 1, 2, 2, 3, 3, 4, 4]
+    lists = "".join(json.dumps(row) + "\n" for row in TRIPLETS)
+    assert decided(open_text(lists, "t.jsonl")) == TRIPLETS
+    whole = json.dumps({"version": 1, "data": [dict(zip("abc", r, strict=True)) for r in TRIPLETS]})
+    assert decided(open_text(whole, "t.json")) == TRIPLETS
+    with pytest.raises(TripletFileError, match=r"t\.jsonl:2: expected a JSON object a line"):
+        open_text('{"a": "x", "b": "y", "c": "z"}\nx y z\n', "t.jsonl")
