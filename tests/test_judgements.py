@@ -345,12 +345,12 @@ DAMAGES = {
     "a trigger": "CREATE TRIGGER t AFTER UPDATE ON answers BEGIN DELETE FROM images; END",
     "a time that is none": "UPDATE answers SET response_ms = 'soon'",
     "no table": "DROP TABLE judges",
-    "images that are no numbers": "UPDATE questions SET anchor = 'x'",
+    "images that are no numbers": "UPDATE screens SET anchor = 'x'",
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_database_is_refused_in_one_line(told, tmp_path, runner, damage):
+def test_a_damaged_database_is_refused_in_one_line(told, tmp_path, tripletkit, damage):
     told.tell("anna", told.ask("abc"), "b")
     told.database.close()
     copy = tmp_path / "copy.sqlite"
@@ -358,6 +358,6 @@ def test_a_damaged_database_is_refused_in_one_line(told, tmp_path, runner, damag
         whole.backup(c)
         c.executescript("PRAGMA ignore_check_constraints = ON; " + DAMAGES[damage])
     for command in ("judges", "audit"):
-        result = runner.invoke(tripletkit, [command, str(copy)])
+        result = tripletkit(command, copy)
         assert result.exit_code == 1
         assert result.stderr.startswith(f"Error: {copy}: ") and len(result.stderr.splitlines()) == 1
