@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -72,6 +73,11 @@ def run_command(*words: object, code: int | None = None, **options: object) -> R
     result = CliRunner().invoke(command_line, [*map(str, words)], **options)
     assert code is None or result.exit_code == code, (result.output, result.exception)
     return result
+
+
+def read_record(model: Path) -> dict[str, Any]:
+    """Return what a model folder says of itself."""
+    return json.loads((model / "model.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="session")

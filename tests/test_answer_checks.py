@@ -2,11 +2,9 @@
 
 import numpy as np
 import pytest
-from opened import read_triplets
 
 from tripletkit import Answers, TripletkitError, Triplets
 from tripletkit.evaluation.answer_checks import check_answers, check_consistency, implied_triplets
-from tripletkit.evaluation.answers import read_answers
 from tripletkit.evaluation.baselines import name_margins
 
 
@@ -106,15 +104,3 @@ def test_to_dict_gives_numbers_of_rows():
     assert found["cycle_rows"] == 3
     assert found["consistency"]["broken_rows"] == 0
     assert sorted(found["examples"][0]) == [1, 2, 3]
-
-
-@pytest.mark.shared
-def test_sample_answers_of_the_competition(shared):
-    folder = shared / "food_triplets"
-    triplets = read_triplets(folder / "test_triplets.txt")
-    found = check(read_answers(folder / "sample.txt"), triplets)
-    assert found.n == 59_544
-    assert found.share_of_ones == pytest.approx(0.5, abs=0.002)
-    assert found.consistency.n_mirrored == 136
-    assert found.consistency.n_mirrored_broken > 60  # it answers them by chance
-    assert found.n_knots > 1000

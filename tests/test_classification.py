@@ -6,6 +6,7 @@ import csv
 
 import numpy as np
 import pytest
+from plain import DISTANCE_NAMES, pair_distances
 from sklearn.metrics import average_precision_score
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
@@ -19,7 +20,6 @@ from tripletkit.evaluation.classification import (
     measure_variances,
     vote,
 )
-from tripletkit.evaluation.distances import DISTANCE_NAMES, pair_distances
 from tripletkit.evaluation.intervals import wilson_interval
 
 

@@ -13,14 +13,6 @@ KEYS = (
 ).split()
 
 
-def test_audit_prints_a_report(tripletkit, triplet_file, toy_images):
-    result = tripletkit("audit", triplet_file, toy_images, code=0)
-    assert result.stderr == ""
-    assert result.stdout.startswith(f"{triplet_file}\n")
-    assert "remembering the names of pairs" in result.stdout
-    assert result.stdout.endswith("No findings.\n")
-
-
 def test_audit_prints_json_with_stable_keys(tripletkit, triplet_file, toy_images):
     arguments = [str(triplet_file), str(toy_images), "--against", str(triplet_file), "--json"]
     result = tripletkit("audit", *arguments)

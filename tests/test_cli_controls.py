@@ -15,14 +15,6 @@ def folder(tmp_path: Path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_controls_prints_one_line_each(tripletkit, folder):
-    result = tripletkit(*"controls train.txt val.txt --truth truth.txt".split(), code=0)
-    assert result.stderr == ""
-    names = [line.split("  ")[0] for line in result.stdout.splitlines()]
-    assert names == ["baseline", "pair memory", "popularity", "names only"]
-    assert "pair memory  1.0000    0.3424 to 1.0000" in result.stdout
-
-
 def test_controls_json_without_the_ordinal_embedding(tripletkit, folder):
     result = tripletkit(*"controls train.txt val.txt --truth truth.txt --no-ordinal --json".split())
     found = json.loads(result.stdout)["baselines"]

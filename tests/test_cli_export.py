@@ -8,8 +8,7 @@ import onnxruntime
 import pytest
 import tiny_encoders
 from PIL import Image
-
-from tripletkit.evaluation.distances import triplet_margins
+from plain import triplet_margins
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ import warnings
 import h5py
 import numpy as np
 import pytest
+from conftest import read_record
 
 from tripletkit import Triplets, WeakScoreWarning, defaults
 from tripletkit.evaluation.baselines import Baseline
 from tripletkit.evaluation.intervals import wilson_interval
 from tripletkit.evaluation.validation import Validation, score_embeddings
-from tripletkit.model.model_folder import load_model
 from tripletkit.training.result import warn_of_weak_score
 
 
@@ -59,14 +59,16 @@ def test_the_last_blocks_go_on_from_the_head_of_a_model(invoke, model, tmp_path)
     assert said.count("epoch  2/2: ") == 1
     rows = {line.split("  ")[0]: line.split() for line in result.stdout.splitlines()}
     assert {"trained embeddings", "head, backbone frozen", "frozen features, cosine"} <= set(rows)
-    old, new = (load_model(path).record for path in (model, tmp_path / "m2"))
-    assert (new.pixels.unfrozen_blocks, new.pixels.n_trained_weights) == (1, 288)
-    assert (new.pixels.settings.epochs, new.settings.epochs, new.pixels.head_epochs) == (2, 3, 3)
-    assert new.features["weights_sha256"] == new.files["backbone.weights.h5"]
+    old, new = read_record(model), read_record(tmp_path / "m2")
+    pixels = new["pixels"]
+    assert (pixels["unfrozen_blocks"], pixels["n_trained_weights"]) == (1, 288)
+    assert (pixels["settings"]["epochs"], new["settings"]["epochs"]) == (2, 3)
+    assert pixels["head_epochs"] == 3
+    assert new["features"]["weights_sha256"] == new["files"]["backbone.weights.h5"]
     # It starts where the model was, and leaves it as it was.
-    assert new.validation.frozen_head == old.validation.trained
-    assert new.validation.frozen == old.validation.frozen
-    assert (new.inputs, new.split) == (old.inputs, old.split)
+    assert new["validation"]["frozen_head"] == old["validation"]["trained"]
+    assert new["validation"]["frozen"] == old["validation"]["frozen"]
+    assert (new["inputs"], new["split"]) == (old["inputs"], old["split"])
     assert {path.name: path.read_bytes() for path in model.iterdir()} == before
 
 
@@ -83,7 +85,7 @@ def test_a_model_that_has_nothing_set_apart_is_told_as_one(
     result = invoke("finetune", tmp_path / "all", "-o", tmp_path / "further", "--epochs", 1)
     assert result.exit_code == 0, result.stderr
     assert "none is left to score fine-tuning by" in " ".join(result.stderr.split())
-    assert load_model(tmp_path / "further").record.validation is None
+    assert read_record(tmp_path / "further")["validation"] is None
 
 
 @pytest.mark.slow
@@ -92,13 +94,13 @@ def test_a_fine_tuned_model_answers_and_is_fine_tuned_again(
 ):
     first = invoke("finetune", model, "-o", tmp_path / "m2", "--epochs", 1, "-s", "flip=false")
     assert first.exit_code == 0, first.stderr
-    assert load_model(tmp_path / "m2").record.pixels.settings.flip is False
+    assert read_record(tmp_path / "m2")["pixels"]["settings"]["flip"] is False
     result = invoke("predict", toy_competition.test, "--model", tmp_path / "m2")
     assert result.exit_code == 0, result.stderr
     again = invoke("finetune", tmp_path / "m2", "-o", tmp_path / "m3", "--epochs", 1)
     assert again.exit_code == 0, again.stderr
-    start = load_model(tmp_path / "m2").record.features["weights_sha256"]
-    assert load_model(tmp_path / "m3").record.pixels.start_weights_sha256 == start
+    start = read_record(tmp_path / "m2")["features"]["weights_sha256"]
+    assert read_record(tmp_path / "m3")["pixels"]["start_weights_sha256"] == start
 
 
 def test_a_killed_fine_tuning_goes_on_to_the_very_same_model(

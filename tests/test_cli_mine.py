@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from opened import read_triplets
 from PIL import Image
+from plain import pair_distances, triplet_margins
 
 from tripletkit.api.mining import Mined, MinedFiles
 from tripletkit.data.outputs import Outputs
-from tripletkit.evaluation.distances import pair_distances, triplet_margins
 
 COLOURS = ["red", "lime", "blue", "yellow", "black", "magenta"]
 ALL = ["--positive-quantiles", 0, 1, "--negative-quantiles", 0, 1]
@@ -121,16 +121,6 @@ def test_the_cuts_are_kept_and_told(mine, labels_file, toy_competition, tmp_path
     assert 0 <= summary["overlap"] <= 1
 
 
-def test_the_summary_is_read_by_people(mine, labels_file, toy_competition):
-    result = mine(labels_file, toy_competition.images, "-q")
-    assert (result.exit_code, result.stderr) == (0, "")
-    lines = result.stdout.splitlines()
-    assert lines[0] == "60 images of 6 classes, cosine distance"
-    assert lines[2].split()[:3] == ["within", "classes", "270"]
-    assert lines[3].split()[:3] == ["between", "classes", "1,500"]
-    assert "of the images the nearest other one is a negative" in lines[5]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
 def test_the_distribution_is_drawn_the_same_each_time(
@@ -228,14 +218,6 @@ def test_keep_is_a_count_or_a_share(mine, toy_competition, keep, expected):
         "--triplets", toy_competition.train, toy_competition.images, "--keep", keep, "--json"
     )
     assert json.loads(result.stdout)["kept"]["triplets"] == expected
-
-
-def test_the_hardest_triplets_are_summed_up_for_people(mine, toy_competition):
-    result = mine("--triplets", toy_competition.train, toy_competition.images, "-q")
-    assert (result.exit_code, result.stderr) == (0, "")
-    lines = [line.split() for line in result.stdout.splitlines()]
-    assert lines[1][:2] == ["all", "400"]
-    assert lines[2][:3] == ["hardest,", "kept", "200"]
 
 
 def test_outputs_appear_all_or_none(mine, labels_file, toy_competition, tmp_path, monkeypatch):

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-
-from tripletkit.evaluation.distances import pair_distances
+from plain import pair_distances
 
 NAMES = [f"{colour}{number}.png" for colour in ("blue", "red") for number in range(4)]
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import pandas as pd
 import pytest
+from conftest import read_record
 from opened import read_triplets
 from PIL import Image
 
@@ -207,9 +208,12 @@ def test_without_triplets_it_says_so_first(tripletkit, tiny_backbone, toy_model,
     first = re.search(r'<ul class="warnings">\s*<li>(.*?)</li>', text, re.S).group(1)
     assert "learned from" in first
     # The first accuracy is that of held-out images, never of what the model learned from.
-    pooled = load_model(toy_model).record.pooled.trained
+    pooled = read_record(toy_model)["pooled"]["trained"]
     lead = re.search(r'<p class="lead">(.*?)</p>', text, re.S).group(1)
-    assert f"<strong>{pooled.accuracy:.1%}</strong> of {pooled.n_triplets:,} triplets held" in lead
+    assert (
+        f"<strong>{pooled['accuracy']:.1%}</strong> of {pooled['n_triplets']:,} triplets held"
+        in lead
+    )
 
 
 @pytest.mark.slow
@@ -308,7 +312,7 @@ def test_held_out_draws_of_the_training_are_shown(
     tripletkit(*report, code=0)
     text = path.read_text()
     assert "held-out draws of its training</th>" in text
-    assert f"{load_model(model).record.pooled.trained.accuracy:.1%}" in text
+    assert f"{read_record(model)['pooled']['trained']['accuracy']:.1%}" in text
     assert "Nothing was set apart" not in text
     curve = text.partition('<section id="learning-curve"')[2].partition("</section>")[0]
     assert "Another 500 judgements beside the" in curve

@@ -38,24 +38,6 @@ def labels(tmp_path: Path) -> Path:
     return path
 
 
-def test_score_prints_accuracy_on_stdout(tripletkit, predictions, truth):
-    result = tripletkit("score", predictions, truth, code=0)
-    assert result.stderr == (
-        "warning: 1 of 5 rows do not tell the two images apart; they answer 0, and count as right "
-        "where the truth is 0\n"
-    )
-    lines = result.stdout.splitlines()
-    assert lines[0] == "accuracy      0.6000            3 of 5 right"
-    assert lines[1] == "95% interval  0.2307 to 0.8824  Wilson, rows taken as independent"
-    assert lines[2].endswith(
-        "allows for shared images: too few rows for an interval (5; it takes 25)"
-    )
-    assert "ties          1                 both images equally near; counted as answer 0" in lines
-    assert "mirrored      1                 also asked as (A, C, B); 0 answered inconsistently" in (
-        lines
-    )
-
-
 def test_score_json_holds_the_same(tripletkit, predictions, truth):
     result = tripletkit("score", predictions, truth, "--json")
     found = json.loads(result.stdout)

@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 import tiny_backbone as tiny
+from conftest import read_record
 
 from tripletkit.features.store import clear_store
-from tripletkit.model.model_folder import load_model
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_a_model_of_two_backbones_and_views_works_everywhere(
     result = train("--backbone", "tiny,tiny-other", "--views", "flip", "--recipe", "residual")
     assert result.exit_code == 0, result.stderr
     assert "Features: 42 images computed, 0 from the store.\n" in result.stderr
-    record = load_model(tmp_path / "m").record.to_dict()
+    record = read_record(tmp_path / "m")
     assert [part["backbone"] for part in record["features"]["parts"]] == ["tiny", "tiny-other"]
     assert record["features"]["views"] == ["original", "flip"]
     assert record["n_features"] == 48
@@ -80,7 +80,7 @@ def test_each_backbone_gets_its_own_weights(run, train, toy_competition, tmp_pat
     tiny.write_weights(own, seed=6)
     result = train("--backbone", "tiny,tiny-other", "--weights", f"tiny-other={own}")
     assert result.exit_code == 0, result.stderr
-    record = load_model(tmp_path / "m").record.to_dict()
+    record = read_record(tmp_path / "m")
     assert record["weights_files"] == [None, str(own)]
     first, second = record["features"]["parts"]
     assert first["weights_sha256"] != second["weights_sha256"]
@@ -98,7 +98,7 @@ def test_one_backbone_takes_weights_with_or_without_its_name(run, train, tiny_we
     for option in (tiny_weights, f"tiny={tiny_weights}"):
         result = train("--backbone", "tiny", "--weights", option, "--force")
         assert result.exit_code == 0, result.stderr
-        record = load_model(tmp_path / "m").record.to_dict()
+        record = read_record(tmp_path / "m")
         assert record["weights_files"] == [str(tiny_weights)]
         assert record["features"]["backbone"] == "tiny"
 

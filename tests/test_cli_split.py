@@ -33,17 +33,6 @@ def test_split_writes_files_that_read_back(tripletkit, clustered_file, tmp_path,
     assert clustered_file.read_bytes() == before
 
 
-def test_split_prints_its_price(tripletkit, clustered_file, tmp_path):
-    folder = tmp_path / "split"
-    result = tripletkit("split", clustered_file, "-o", folder, "--by", "image")
-    lines = result.stdout.splitlines()
-    assert lines[1].split() == ["kept", "for", "training", "160", "80.00%", "240"]
-    assert lines[2].split() == ["kept", "for", "validation", "40", "20.00%", "60"]
-    assert lines[4].split() == ["on", "both", "sides", "0"]
-    assert "±" in lines[5]
-    assert result.stderr == f"Wrote {folder}.\n"
-
-
 @pytest.mark.slow
 def test_split_writes_folds(tripletkit, clustered_file, tmp_path):
     arguments = ["split", str(clustered_file), "-o", str(tmp_path / "f"), "--by", "image"]

@@ -9,11 +9,11 @@ import signal
 import subprocess
 
 import pytest
+from conftest import read_record
 from PIL import Image
 
 from tripletkit.errors import BackboneError
 from tripletkit.features import weights_origin
-from tripletkit.model.model_folder import load_model
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_train_writes_a_model_and_says_how_good_it_is(
     assert "Features: 60 images computed, 0 from the store.\n" in result.stderr
     assert "epoch  1/20: loss " in result.stderr
     assert "too few to choose an epoch" in result.stderr
-    record = load_model(tmp_path / "m").record.to_dict()
+    record = read_record(tmp_path / "m")
     assert record["validation"]["trained"]["accuracy"] > 0.9
     assert record["validation"]["trained"]["n"] == 200
     assert record["split"]["by"] == "file"
@@ -81,9 +81,9 @@ def test_train_prints_its_record_as_json(train, tmp_path):
     result = train("--json", "--quiet")
     assert result.exit_code == 0
     printed = json.loads(result.stdout, parse_constant=refuse_constant)
-    model = load_model(tmp_path / "m")
+    record = read_record(tmp_path / "m")
     assert printed.pop("model") == str(tmp_path / "m")
-    assert printed == {key: model.record.to_dict()[key] for key in printed}
+    assert printed == {key: record[key] for key in printed}
     assert "epoch  1/2" not in result.stderr
     assert all(line.startswith("warning: ") for line in result.stderr.splitlines())
     json.loads((tmp_path / "m" / "model.json").read_text(), parse_constant=refuse_constant)
@@ -232,7 +232,7 @@ def test_no_validation_on_request(train, tmp_path):
     assert result.exit_code == 0
     assert "all for training\n" in result.stdout
     assert "validation accuracy" not in result.stderr
-    record = load_model(tmp_path / "m").record.to_dict()
+    record = read_record(tmp_path / "m")
     assert record["validation"] is None
     assert record["best_epoch"] == 2
 
@@ -286,7 +286,7 @@ def test_bad_images_fail_or_are_left_out(train, write, tmp_path, toy_competition
     assert result.exit_code == 0, result.stderr
     assert "warning: 2 images are left out:" in result.stderr
     assert "p01.png: expected an image" in result.stderr
-    record = load_model(tmp_path / "m").record.to_dict()
+    record = read_record(tmp_path / "m")
     assert (record["n_images"], record["n_bad_images"]) == (41, 2)
     assert record["split"]["n_train"] + record["split"]["n_val"] < 401
 
@@ -306,7 +306,7 @@ def test_an_old_model_is_replaced_only_with_force(train, tmp_path):
     assert "--force" in refused.stderr
     assert files_of(tmp_path / "m") == before
     assert train("--seed", "1", "-o", f"{tmp_path / 'm'}/", "--force").exit_code == 0
-    assert load_model(tmp_path / "m").record.to_dict()["settings"]["seed"] == 1
+    assert read_record(tmp_path / "m")["settings"]["seed"] == 1
 
 
 def test_a_place_that_is_no_model_is_refused_before_anything_slow(
@@ -340,7 +340,7 @@ def test_a_relative_output_is_found_again(
 def test_triplets_come_from_stdin_too(train, toy_competition, tmp_path):
     result = train(triplets="-", input=toy_competition.train.read_bytes())
     assert result.exit_code == 0
-    recorded = load_model(tmp_path / "m").record.to_dict()["inputs"]["triplets"]
+    recorded = read_record(tmp_path / "m")["inputs"]["triplets"]
     assert (recorded["name"], recorded["path"]) == ("<stdin>", None)
 
 
@@ -377,7 +377,7 @@ def test_auto_says_which_backbone_and_why(
     )
     reason = "efficientnet-lite0: the weights of resnet50 are nowhere"
     assert f"Backbone {reason}.\n" in result.stderr
-    record = load_model(tmp_path / "m").record.to_dict()
+    record = read_record(tmp_path / "m")
     assert record["backbone_reason"] == reason
     assert record["features"]["backbone"] == "efficientnet-lite0"
 

@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from conftest import read_record
 
 from tripletkit.model.model_folder import load_model
 
@@ -43,7 +44,7 @@ def test_classes_of_a_table_make_a_model(labelled, train, tmp_path):
     assert result.exit_code == 0, result.output
     assert "6 classes; drew 1,050 triplets of 42 images." in result.stderr
     assert "(by class)" in result.stdout
-    record = load_model(tmp_path / "m").record.to_dict()
+    record = read_record(tmp_path / "m")
     assert record["classes"] == [f"colour{number}" for number in range(6)]
     assert record["inputs"]["labels"]["path"] == str(table)
     assert record["split"]["n_shared_images"] == 0
@@ -67,10 +68,10 @@ def test_a_folder_per_class_says_the_same_as_a_table(labelled, train, tmp_path):
         )
     )
     one = train(folder, "--labels", folder)
-    by_folder = load_model(tmp_path / "m").record.to_dict()["validation"]
+    by_folder = read_record(tmp_path / "m")["validation"]
     two = train(folder, "--labels", by_name)
     assert (one.exit_code, two.exit_code) == (0, 0), one.output + two.output
-    assert load_model(tmp_path / "m").record.to_dict()["validation"] == by_folder
+    assert read_record(tmp_path / "m")["validation"] == by_folder
 
 
 @pytest.mark.slow
@@ -136,7 +137,7 @@ def test_images_to_validate_on_can_be_named(labelled, train, tmp_path):
         shutil.move(folder / "train" / "colour2" / name, folder / "val" / "colour2")
     result = train(folder, "--labels", folder / "train", "--val-labels", folder / "val")
     assert result.exit_code == 0, result.output
-    scores = load_model(tmp_path / "m").record.to_dict()["classification"]["trained"]
+    scores = read_record(tmp_path / "m")["classification"]["trained"]
     assert (scores["n_queries"], scores["n_reference"]) == (4, 46)
 
 

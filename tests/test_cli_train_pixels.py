@@ -8,6 +8,7 @@ import signal
 import keras
 import numpy as np
 import pytest
+from conftest import read_record
 from PIL import Image
 
 from tripletkit.data.decoding import read_pixels
@@ -118,7 +119,7 @@ def test_a_killed_training_resumes_to_the_very_same_model(
     assert len(weights_of(tmp_path / "m")) == 2
     history = [(tmp_path / name / "history.csv").read_text() for name in ("killed", "m")]
     assert history[0] == history[1]
-    assert load_model(tmp_path / "killed").record.to_dict()["pixels"]["resumed_after_epoch"] == 2
+    assert read_record(tmp_path / "killed")["pixels"]["resumed_after_epoch"] == 2
     assert not (tmp_path / "killed.checkpoint.npz").exists()
 
 
@@ -179,7 +180,7 @@ def test_labels_train_from_pixels_by_every_loss(invoke, toy_competition, tmp_pat
     result = invoke("train", toy_competition.images, "--labels", labels, *SCRATCH, *loss,
                     "-o", tmp_path / "m")  # fmt: skip
     assert result.exit_code == 0, result.stderr
-    assert load_model(tmp_path / "m").record.to_dict()["pixels"]["settings"]["loss"] == loss[1]
+    assert read_record(tmp_path / "m")["pixels"]["settings"]["loss"] == loss[1]
     assert " untrained\n" in result.stdout
 
 
@@ -194,9 +195,7 @@ def test_images_of_another_size_have_features_of_their_own(invoke, toy_competiti
         assert result.exit_code == 0, result.stderr
         computed = 0 if name == "again" else 42
         assert f"Features: {computed} images computed" in result.stderr
-    records = {
-        name: load_model(tmp_path / name).record.to_dict() for name in ("m32", "m48", "again")
-    }
+    records = {name: read_record(tmp_path / name) for name in ("m32", "m48", "again")}
     assert records["m32"]["features"] == records["again"]["features"]
     assert records["m48"]["features"]["input_size_px"] == 48
     result = invoke("predict", toy_competition.test, "--model", tmp_path / "m48")

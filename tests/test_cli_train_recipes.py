@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 import pytest
+from conftest import read_record
 
 from tripletkit.model.model_folder import load_model
 
@@ -37,7 +38,7 @@ def test_best_is_one_folder_that_answers_and_exports(run, train, toy_competition
     assert lines[start + 1].startswith("trained embeddings")
     assert lines[start + 2].startswith("frozen features, cosine")
     assert any(line.startswith("Test images: ") for line in lines)
-    record = load_model(tmp_path / "m").record.to_dict()
+    record = read_record(tmp_path / "m")
     assert record["split"]["n_val"] == 0
     assert sum(part["weight"] for part in record["parts"]) == pytest.approx(1)
     weights = [candidate["weight"] for candidate in record["pooled"]["candidates"]]
@@ -67,7 +68,7 @@ def test_dim_gives_short_embeddings(train, tmp_path):
 def test_source_holds_no_kinds_out_unless_asked(train, tmp_path):
     result = train()
     assert "unseen classes" not in result.stdout
-    assert load_model(tmp_path / "m").record.to_dict()["unseen_classes"] is None
+    assert read_record(tmp_path / "m")["unseen_classes"] is None
     asked = train("--unseen-classes", 0.3, "--force")
     assert asked.exit_code == 0, asked.stderr
     assert "unseen classes" in asked.stdout
@@ -82,13 +83,13 @@ def test_labels_say_what_kinds_are_held_out(run, train, toy_competition, tmp_pat
     result = train("--recipe", "residual", "--labels", labels, "--unseen-classes", 0.4)
     assert result.exit_code == 0, result.stderr
     assert "Trained once more without 3 of 6 classes of images" in result.stdout
-    record = load_model(tmp_path / "m").record.to_dict()
+    record = read_record(tmp_path / "m")
     assert record["unseen_classes"]["groups_from"] == "classes"
     assert record["settings"]["frozen_share"] > 0
     # Class centers are places among the trained embeddings alone.
     with_centers = train("--recipe", "residual", "--labels", labels, "--loss", "center", "--force")
     assert with_centers.exit_code == 0, with_centers.stderr
-    assert load_model(tmp_path / "m").record.to_dict()["settings"]["frozen_share"] == 0
+    assert read_record(tmp_path / "m")["settings"]["frozen_share"] == 0
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import hashlib
 
 import numpy as np
 import pytest
+from conftest import read_record
 from opened import read_triplets
 
 from tripletkit.model.model_folder import load_model
@@ -71,7 +72,7 @@ def test_votes_are_learned_from_told_and_recorded(train, judged, votes_as, recip
     (start,) = (row for row, line in enumerate(lines) if line.startswith("votes"))
     assert lines[start + 1].startswith("trained embeddings")
     assert lines[start + 3].startswith("ceiling: the majority")
-    record = load_model(judged / "m").record.to_dict()
+    record = read_record(judged / "m")
     of_votes = record["inputs"]["votes"]
     assert of_votes["file"]["sha256"] == hashlib.sha256(votes.read_bytes()).hexdigest()
     assert (of_votes["taken_as"], of_votes["n_tied"]) == (votes_as, 25)
@@ -114,12 +115,12 @@ def test_validation_can_have_votes_of_its_own(train, judged, toy_competition):
         *("--votes", judged / "votes.csv", "--val", toy_competition.test, "--val-votes", votes)
     )
     assert result.exit_code == 0, result.stderr
-    by_votes = load_model(judged / "m").record.to_dict()["validation"]
+    by_votes = read_record(judged / "m")["validation"]
     result = train(
         *("--votes", judged / "votes.csv", "--val", toy_competition.test),
         *("--val-truth", toy_competition.truth),
     )
-    by_truth = load_model(judged / "m").record.to_dict()["validation"]
+    by_truth = read_record(judged / "m")["validation"]
     assert by_truth["trained_votes"] is None
     assert by_truth["trained"] == by_votes["trained"]
     right = by_votes["trained"]["accuracy"]

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain import NO_LABEL
 
 from tripletkit import defaults
-from tripletkit.data.labels import NO_LABEL
 from tripletkit.data.splits.held_out_draws import (
     BY_GROUPS,
     BY_IMAGES,

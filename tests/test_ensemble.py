@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from plain import triplet_margins
 
-from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.model.settings import HeadSettings
 from tripletkit.training import parts_trainer
 from tripletkit.training.held_out import answer_held_out, choose, score_held_out

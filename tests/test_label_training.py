@@ -6,11 +6,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+from plain import DISTANCE_NAMES, NO_LABEL
 
 from tripletkit import TripletkitError
-from tripletkit.data.labels import NO_LABEL, ImageLabels
+from tripletkit.data.labels import ImageLabels
 from tripletkit.evaluation.classification import measure_variances
-from tripletkit.evaluation.distances import DISTANCE_NAMES
 from tripletkit.losses.batch_mining import MINERS
 from tripletkit.losses.loss_registry import LOSSES
 from tripletkit.model.embedding import embed

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain import NO_LABEL
 
 from tripletkit import TripletkitError
 from tripletkit.data import label_triplets
 from tripletkit.data.label_triplets import Difficulty, draw_triplets
-from tripletkit.data.labels import NO_LABEL
 from tripletkit.data.splits.stratified import hold_out_images
 
 # Classes of 2, 3 and 6 images, one of a single image, one image without a label.

@@ -4,9 +4,10 @@ import io
 
 import numpy as np
 import pytest
+from plain import NO_LABEL
 
 from tripletkit import TripletkitError
-from tripletkit.data.labels import NO_LABEL, ImageLabels, label_files, read_classes, read_labels
+from tripletkit.data.labels import ImageLabels, label_files, read_classes, read_labels
 
 
 def read(text: str) -> dict[str, str]:

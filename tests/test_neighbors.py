@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tripletkit.errors import OutputError, SearchIndexError
-from tripletkit.evaluation.distances import DISTANCE_NAMES, pair_distances, triplet_margins
+from tripletkit.evaluation.distances import DISTANCE_NAMES, pair_distances
 from tripletkit.search.approximate import ApproximateIndex, IndexOrigin, fingerprint_collection
 from tripletkit.search.exact import NOBODY, find_neighbors
 
@@ -122,16 +122,6 @@ def test_all_alike_gives_the_first_rows():
 def test_no_query_has_no_neighbours():
     embeddings = np.ones((3, 4), dtype=np.float32)
     assert find_neighbors(embeddings, embeddings[:0], 2, "l2").rows.shape == (0, 2)
-
-
-@pytest.mark.parametrize("distance", DISTANCE_NAMES)
-def test_pair_distances_give_the_margins_of_triplets(distance):
-    rng = np.random.default_rng(2)
-    embeddings, rows = unit(rng, 30, 7), rng.integers(0, 30, (200, 3))
-    anchor, first, second = (embeddings[rows[:, slot]] for slot in range(3))
-    margins = pair_distances(anchor, second, distance) - pair_distances(anchor, first, distance)
-    expected = triplet_margins(embeddings, rows, distance)
-    np.testing.assert_array_equal(margins.astype(np.float32), expected)
 
 
 class TestApproximateIndex:

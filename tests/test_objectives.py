@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from plain import NO_LABEL
 
-from tripletkit.data.labels import NO_LABEL
 from tripletkit.losses.batch_mining import MINERS
 from tripletkit.losses.loss_registry import LOSSES
 from tripletkit.model.settings import HeadSettings

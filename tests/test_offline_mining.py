@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from plain import NO_LABEL, pair_distances
 
 from tripletkit import TripletkitError
-from tripletkit.data.labels import NO_LABEL
 from tripletkit.evaluation.classification import ClassDistances, measure_distribution
-from tripletkit.evaluation.distances import PairwiseDistances, pair_distances
+from tripletkit.evaluation.distances import PairwiseDistances
 from tripletkit.search.offline_mining import (
     NOBODY,
     Cut,
@@ -77,17 +77,6 @@ def test_a_image_under_another_name_is_never_its_own_positive():
     assert two_names.tolist() == [NOBODY, NOBODY]
 
 
-def test_an_injected_positive_is_the_hardest_and_not_a_random_one():
-    embeddings, labels = draw(3, n_images=200, n_classes=4)
-    found = hardest_positives(embeddings, labels, "l2")
-    for anchor, positive in enumerate(found):
-        same = np.flatnonzero((labels == labels[anchor]) & (np.arange(200) != anchor))
-        to_same = pair_distances(
-            np.repeat(embeddings[[anchor]], len(same), 0), embeddings[same], "l2"
-        )
-        assert positive == same[to_same.argmax()]
-
-
 def test_images_that_could_not_be_read_are_nobody():
     embeddings, labels = draw(4, n_images=6, n_classes=1)
     embeddings[2] = np.nan
@@ -108,12 +97,6 @@ def test_pairwise_distances_equal_those_of_answers(distance, monkeypatch):
     atol = {"l2": 2e-3, "cosine": 1e-6}.get(distance, 2e-4)
     np.testing.assert_allclose(found, expected, atol=atol, rtol=1e-5)
     assert found.max() <= distances.limit
-
-
-def test_a_code_of_length_zero_is_at_cosine_distance_one():
-    embeddings = np.array([[0, 0], [3, 4]], dtype=np.float32)
-    distances = PairwiseDistances(embeddings, "cosine").measure(slice(0, 2))
-    np.testing.assert_allclose(distances, [[1, 1], [1, 0]], atol=1e-6)
 
 
 def pairs_by_a_loop(embeddings, labels, distance):

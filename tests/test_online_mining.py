@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from plain import NO_LABEL
 
-from tripletkit.data.labels import NO_LABEL
 from tripletkit.losses.batch_mining import (
     MINERS,
     batch_all,

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from plain import triplet_margins
 
 from tripletkit import TripletkitError
-from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.model.head_layers import Scaling
 from tripletkit.training.part_training import (
     MLP_PART,

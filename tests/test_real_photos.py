@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import run_command
+from conftest import read_record, run_command
 
 from tripletkit import defaults
-from tripletkit.model.model_folder import load_model
 
 pytestmark = [pytest.mark.shared, pytest.mark.weights, pytest.mark.slow]
 
@@ -60,7 +59,7 @@ def train(photos: Photos, output: Path, *given: object) -> dict:
     val = ["--val", photos.val, "--val-truth", photos.val_truth]
     cache = {defaults.CACHE_VARIABLE: str(photos.cache)}
     run_command("train", *given, *val, *fixed, env=cache, code=0)
-    return load_model(output).record.to_dict()
+    return read_record(output)
 
 
 def test_triplets_are_learnt(photos, tmp_path):

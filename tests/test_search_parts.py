@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from plain import DISTANCE_NAMES
 from plain_encoder import write_encoder
 
 from tripletkit import defaults
-from tripletkit.evaluation.distances import DISTANCE_NAMES
 from tripletkit.search.approximate import (
     ApproximateIndex,
     IndexOrigin,

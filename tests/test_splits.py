@@ -232,18 +232,6 @@ def test_write_splits_reads_back(tmp_path):
     np.testing.assert_array_equal(nearer, answered[:, 1])
 
 
-def test_write_splits_refuses_to_overwrite(tmp_path):
-    triplets = many_components(50)
-    split = split_triplets(triplets, "component", 0.4, seed=2)
-    (tmp_path / "val.txt").write_text("mine")
-    with pytest.raises(OutputError, match=r"val\.txt: is there already.*`overwrite=True`"):
-        write_splits(tmp_path, triplets, [split], seed=2)
-    with pytest.raises(OutputError, match=r"val\.txt: is not a file that a split wrote"):
-        check_split_folder(tmp_path, 1, Outputs(overwrite=True))
-    assert [path.name for path in tmp_path.iterdir()] == ["val.txt"]
-    assert (tmp_path / "val.txt").read_text() == "mine"
-
-
 def test_a_split_replaces_what_a_split_wrote_and_nothing_else(tmp_path):
     triplets = many_components(50)
     splits = [split_triplets(triplets, "component", share, seed=2) for share in (0.4, 0.2)]

@@ -8,10 +8,10 @@ import tracemalloc
 import numpy as np
 import psutil
 import pytest
+from plain import triplet_margins
 
 from tripletkit import TripletkitError, defaults
 from tripletkit.data.votes import Votes, make_loss_weights
-from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.model import heads
 from tripletkit.model.embedding import embed
 from tripletkit.model.head_layers import Scaling

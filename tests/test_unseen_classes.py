@@ -6,9 +6,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+from plain import NO_LABEL
 
 from tripletkit import TripletkitError, Triplets, defaults
-from tripletkit.data.labels import NO_LABEL, ImageLabels
+from tripletkit.data.labels import ImageLabels
 from tripletkit.data.splits.class_groups import cluster_images, find_groups, hold_out_classes
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.settings import HeadSettings
