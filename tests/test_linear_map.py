@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from plain import triplet_margins
-from tripletkit.training.part_features import PartFeatures
 
 from tripletkit import TripletkitError
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.training import linear_map
 from tripletkit.training.linear_map import MapProblem, MapSettings, train_map
+from tripletkit.training.part_training import PartFeatures
 
 N_IMAGES = 40
 
