@@ -7,10 +7,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from collected import answer_all, by_label, start
+from collected import answer_all, by_label, names_of, start
 
 from tripletkit import TripletkitError
 from tripletkit.collecting import asking as schedule
+from tripletkit.collecting.committee import Drawn
+from tripletkit.collecting.database import GivenAnswer
 from tripletkit.data.judgement_files import read_answers_given
 
 NAMES = [f"p{n:02}.png" for n in range(30)]
@@ -37,7 +39,6 @@ def add_chosen(database, n, how="disagreement"):
             "how": how,
             "score": 0.1,
             "expected": 0.4,
-            "probability": 0.5,
         }
         for a, b, c in rows
     ]
@@ -89,10 +90,10 @@ def test_chosen_questions_have_their_share_and_the_rest_stays_random(tmp_path):
     how = Counter(screen["how"] for screen in screens_of(database) if screen["purpose"] == "fresh")
     assert how["disagreement"] == 70
     rows = database.connection.execute(
-        "SELECT DISTINCT model, expected, probability FROM questions WHERE how = 'disagreement' "
+        "SELECT DISTINCT model, expected FROM questions WHERE how = 'disagreement' "
         "AND id IN (SELECT question FROM screens)"
     ).fetchall()
-    assert [tuple(row) for row in rows] == [(model, 0.4, 0.5)]
+    assert [tuple(row) for row in rows] == [(model, 0.4)]
     (probability,) = database.connection.execute(
         "SELECT DISTINCT probability FROM questions WHERE how = 'random'"
     ).fetchone()
@@ -121,8 +122,14 @@ def test_overlap_asks_each_question_of_so_many_judges(tmp_path):
         "SELECT count(DISTINCT judge) AS n FROM screens GROUP BY question"
     )
     n_judges = Counter(n for (n,) in rows)
+    # Three are asked each question, and nobody else.
     assert n_judges[3] >= 30
     assert max(n_judges) == 3
+    answer_all(database, asker, "dora", by_label(LABELS))
+    rows = database.connection.execute(
+        "SELECT count(DISTINCT judge) AS n FROM screens GROUP BY question"
+    )
+    assert max(n for (n,) in rows) == 3
     for judge in (1, 2, 3):
         own = Counter(
             s["question"] for s in screens_of(database, judge) if s["purpose"] != "repeat"
@@ -179,6 +186,8 @@ def test_an_image_that_is_left_out_is_asked_about_no_more(tmp_path):
     broken = asker.screens(1)[0].anchor
     asker.leave_out(broken)
     seen = answer_all(database, asker, "anna", by_label(LABELS))
+    # The ones that showed it are replaced.
+    assert database.n_answers(1) == 30
     assert seen and all(broken not in (screen.anchor, *screen.shown) for screen in seen)
 
 
@@ -215,3 +224,30 @@ def test_grids_are_repeated_in_another_order(tmp_path):
     shown = [(json.loads(s["shown"]), json.loads(by_id[s["repeats"]]["shown"])) for s in repeats]
     assert all(sorted(now) == sorted(before) for now, before in shown)
     assert any(now != before for now, before in shown)
+
+
+def test_what_was_drawn_is_asked_with_its_probability(tmp_path):
+    database, asker = start(tmp_path / "j.sqlite", NAMES, n_questions=10)
+    asker.add_drawn([Drawn([1, 2, 99], 0.5), Drawn([1, 2, 3], 0.25), Drawn([4, 5, 6], 0.125)])
+    answer_all(database, asker, "anna", by_label(LABELS), n=3)
+    rows = database.connection.execute(
+        "SELECT anchor, first, second, probability FROM questions ORDER BY id LIMIT 3"
+    ).fetchall()
+    # Images that are gone are passed over; where nothing is drawn, all questions are alike.
+    assert [tuple(row) for row in rows[:2]] == [(1, 2, 3, 0.25), (4, 5, 6, 0.125)]
+    assert rows[2]["probability"] == pytest.approx(1 / (30 * 29 * 28 / 2))
+
+
+def test_pairs_of_a_grid_have_the_probability_of_their_layers(tmp_path):
+    database, asker = start(
+        tmp_path / "j.sqlite", NAMES, n_questions=1, screen="grid", grid_of=4, grid_pick=1
+    )
+    asker.add_drawn([Drawn([1, 2, 3, 4, 5], near=[2, 3, 4], n_images=30)])
+    (screen,) = asker.screens(database.add_judge("anna").id)
+    answer = GivenAnswer("client-0001", screen.id, "grid", (0,), 900.0, "mouse")
+    database.add_answer(1, answer)
+    number = {name: n for n, name in names_of(database).items()}
+    found = {number[a.triplet[2]]: a.probability * 30 for a in read_answers_given(database.path)}
+    # Three of the twelve nearest, and one of the 17 others.
+    near = pytest.approx(3 * 2 / (12 * 11))
+    assert found == {3: near, 4: near, 5: pytest.approx(3 / 12 / 17)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,52 +11,129 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 from tripletkit.collecting.choosing import (
+    Answerability,
     Committee,
     choose_questions,
-    deal_grid,
-    deal_question,
     disagreement,
     draw_candidates,
+    draw_grids,
+    draw_questions,
     fit_temperature,
+    grid_layers,
+    measure_nearness,
     pick_spread,
     question_keys,
 )
+from tripletkit.evaluation.distances import triplet_margins
+from tripletkit.evaluation.intervals import (
+    effective_count,
+    image_interval,
+    weigh_values,
+    wilson_interval,
+)
 
 
-def test_deal_question_spreads_over_the_images():
-    rng = np.random.default_rng(0)
-    times = np.zeros(10, dtype=int)
-    for _ in range(40):
-        question = deal_question(times, rng)
-        assert len(set(question.tolist())) == 3
-        times[question] += 1
-    assert times.max() - times.min() <= 1
+def classes(n_images, n_classes=5, seed=0, spread=0.6):
+    """Features of classes that overlap, and the class of each image."""
+    rng = np.random.default_rng(seed)
+    of = np.arange(n_images) % n_classes
+    features = np.eye(n_classes + 3)[of] + rng.normal(0, spread / 2, (n_images, n_classes + 3))
+    return features, of
+
+
+def can_tell(of, rows):
+    """Judges tell by the class, and cannot where it does not differ."""
+    alike = of[rows[:, 1:]] == of[rows[:, :1]]
+    return alike[:, 0] != alike[:, 1]
 
 
 @pytest.mark.slow
-def test_deal_question_is_as_likely_to_ask_one_thing_as_another():
-    rng = np.random.default_rng(1)
-    times, counts = np.zeros(4, dtype=int), {}
-    for _ in range(6000):
-        question = tuple(deal_question(times, rng).tolist())
-        times[list(question)] += 1
-        counts[question] = counts.get(question, 0) + 1
-    # 24 rows: each is expected 250 times.
-    assert len(counts) == 24
-    assert 190 < min(counts.values()) <= max(counts.values()) < 320
+def test_questions_come_as_often_as_they_are_said_to():
+    features, _ = classes(6)
+    rng, n_each = np.random.default_rng(1), 20_000
+    rows, probability = draw_questions(features, np.arange(6), n_each, rng)
+    keys, first, counts = np.unique(question_keys(rows), return_index=True, return_counts=True)
+    # Whichever way round, each of the 60 that there are; as often as its probability says.
+    assert len(keys) == 60
+    assert probability[first].sum() == pytest.approx(1)
+    expected = probability[first] * len(rows)
+    assert np.sum((counts - expected) ** 2 / expected) < 110  # chi squared, 54 degrees of freedom
+    assert 0.49 < np.mean(rows[:, 1] < rows[:, 2]) < 0.51
 
 
-def test_deal_question_leaves_out_images_that_are_gone():
-    times = np.array([-1, 5, -1, 7, 6])
-    for seed in range(20):
-        assert set(deal_question(times, np.random.default_rng(seed)).tolist()) == {1, 3, 4}
-    with pytest.raises(ValueError, match="at least 3"):
-        deal_question(np.array([0, -1, 0]), np.random.default_rng(0))
+def test_twice_as_many_can_be_answered():
+    features, of = classes(300, n_classes=10)
+    rng = np.random.default_rng(0)
+    rows, _ = draw_questions(features, np.arange(300), 10, rng)
+    alike = draw_candidates(np.arange(300), 3000, rng, np.empty((0, 3)))
+    assert can_tell(of, rows).mean() > 2 * can_tell(of, alike).mean()
 
 
-def test_deal_grid_has_distinct_images():
-    grid = deal_grid(np.zeros(9, dtype=int), 8, np.random.default_rng(0))
-    assert sorted(grid.tolist()) == list(range(9))
+@pytest.mark.slow
+def test_weighted_accuracy_is_unbiased_and_its_interval_holds():
+    """The model is right the oftener the nearer the one candidate is, so weights do matter."""
+    features, of = classes(120)
+    every = np.array(list(combinations(range(120), 3)))
+    every = np.concatenate([every, every[:, [1, 0, 2]], every[:, [2, 0, 1]]])
+    told = every[can_tell(of, every)]
+    rng = np.random.default_rng(2)
+    model = features + rng.normal(0, 0.5, features.shape)
+
+    def is_right(rows):
+        nearer = triplet_margins(model, rows, "cosine") > 0
+        return (nearer == (of[rows[:, 1]] == of[rows[:, 0]])).astype(float)
+
+    truth = is_right(told).mean()
+    weighted, plain, held, held_by_images = [], [], [], []
+    for _ in range(300):
+        rows, probability = draw_questions(features, rng.permutation(120), 3, rng)
+        is_told = can_tell(of, rows)
+        rows, weights = rows[is_told], 1 / probability[is_told]
+        values = is_right(rows)
+        spread = weigh_values(values, weights)
+        n = effective_count(weights)
+        weighted.append(spread.mean())
+        plain.append(values.mean())
+        wilson, by_images = wilson_interval(spread.mean() * n, n), image_interval(spread, rows)
+        held.append(wilson.low <= truth <= wilson.high)
+        held_by_images.append(by_images.low <= truth <= by_images.high)
+    standard_error = np.std(weighted) / 300**0.5
+    assert abs(np.mean(weighted) - truth) < 4 * standard_error
+    assert np.mean(plain) - truth > 0.01  # what goes wrong without weights
+    assert np.mean(held) >= 0.92
+    assert np.mean(held_by_images) >= 0.92
+
+
+def test_grids_show_the_nearest_and_some_by_chance():
+    features, _ = classes(60)
+    rng = np.random.default_rng(0)
+    n_near, n_nearest = grid_layers(60, 8)
+    assert (n_near, n_nearest) == (5, 24)
+    for images, near in draw_grids(features, np.arange(60), 8, rng):
+        anchor, *shown = images
+        assert len(set(images)) == 9 and set(near) < set(shown) and len(near) == 5
+        unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+        order = [k for k in np.argsort(-(unit @ unit[anchor]), kind="stable") if k != anchor]
+        assert set(near) <= set(order[:24])
+        assert not set(shown) - set(near) & set(order[:24])
+
+
+def test_who_can_tell_is_learned_and_saves_time():
+    features, of = classes(200, n_classes=8)
+    rng = np.random.default_rng(0)
+    rows, _ = draw_questions(features, np.arange(200), 3, rng)
+    committee = Committee([features], "cosine", 0.1)
+    learned = Answerability.fit(
+        measure_nearness(features, committee, rows[:300]), can_tell(of, rows[:300])
+    )
+    chance = learned.chance(measure_nearness(features, committee, rows))
+    assert chance[300:][can_tell(of, rows[300:])].mean() > chance[300:].mean() + 0.05
+    plain = choose_questions(committee, rows, 100, "margin", max_per_image=9)
+    timed = choose_questions(committee, rows, 100, "margin", max_per_image=9, answerable=chance)
+    assert can_tell(of, timed.rows).mean() > 1.5 * can_tell(of, plain.rows).mean()
+    # With too few answers of a kind all questions are alike.
+    none = Answerability.fit(np.zeros((9, 4)), np.arange(9) < 5)
+    assert none.chance(np.zeros((2, 4))).tolist() == [5 / 9] * 2
 
 
 @settings(max_examples=50, deadline=None)

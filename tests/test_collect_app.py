@@ -21,6 +21,7 @@ from tripletkit.collecting.judge_pages import describe_progress
 from tripletkit.collecting.scaled_images import SIZES_PX, ScaledImages, scale_image
 from tripletkit.collecting.serving import MAX_BODY_BYTES, is_local
 from tripletkit.collecting.site import Site
+from tripletkit.data.judgement_files import read_answers_given
 
 SECRET_NAME = "secret-dress-of-anna"
 
@@ -73,12 +74,14 @@ class Visitor:
         return self.client.post(path, json=body, headers=headers, **options)
 
     def state(self):
-        return self.client.get("/state").get_json()
+        return self.client.get("/judge/1/state").get_json()
 
     def answer(self, **changes):
         screen = self.state()["screens"][0]["id"]
         body = {"client_id": "client-0001", "screen": screen, "side": "left", "places": []}
-        return self.post("/answer", body | {"response_ms": 800.5, "method": "mouse"} | changes)
+        return self.post(
+            "/judge/1/answer", body | {"response_ms": 800.5, "method": "mouse"} | changes
+        )
 
 
 def all_text(response):
@@ -89,15 +92,19 @@ def test_the_link_becomes_a_cookie_and_the_address_keeps_no_secret(app, site):
     judge = site.database.add_judge("anna")
     client = app.test_client()
     response = client.get(f"/j/{judge.token}")
-    assert (response.status_code, response.headers["Location"]) == (303, "/")
+    assert (response.status_code, response.headers["Location"]) == (303, "/judge/1/")
     cookie = response.headers["Set-Cookie"]
     assert "HttpOnly" in cookie and "SameSite=Lax" in cookie
-    page = all_text(client.get("/ask"))
+    page = all_text(client.get("/judge/1/ask"))
     assert judge.token not in page
-    assert judge.token not in all_text(client.get("/"))
+    # The instructions show the link, to be kept.
+    assert f"/j/{judge.token}" in all_text(client.get("/judge/1/"))
 
 
-@pytest.mark.parametrize("path", ["/", "/ask", "/done", "/state", "/owner", "/image/1/small"])
+@pytest.mark.parametrize(
+    "path",
+    ["/judge/1/", "/judge/1/ask", "/judge/1/done", "/judge/1/state", "/owner", "/image/1/small"],
+)
 def test_without_a_secret_there_is_nothing_to_see(app, path):
     response = app.test_client().get(path)
     assert response.status_code == 403
@@ -119,7 +126,7 @@ def test_a_judge_is_no_owner_and_an_owner_no_judge(app, site, anna):
     owner = app.test_client()
     assert owner.get(f"/owner/{site.database.owner_token}").status_code == 303
     assert owner.get("/owner").status_code == 200
-    assert owner.get("/ask").status_code == 403
+    assert owner.get("/judge/1/ask").status_code == 403
 
 
 def test_every_token_is_compared_in_constant_time(app, site, anna, monkeypatch):
@@ -147,11 +154,11 @@ def test_every_token_is_compared_in_constant_time(app, site, anna, monkeypatch):
 def test_an_answer_from_elsewhere_is_refused(app, site, anna):
     ben = Visitor(app, site, "ben")
     for token in ("", "x", ben.token, anna.judge.token):
-        response = anna.post("/answer", {}, token=token)
+        response = anna.post("/judge/1/answer", {}, token=token)
         assert response.status_code == 403
-        assert anna.post("/undo", {"undo_id": "undo-0001"}, token=token).status_code == 403
+        assert anna.post("/judge/1/undo", {"undo_id": "undo-0001"}, token=token).status_code == 403
     form = {"side": "left", "screen": "1", "client_id": "client-0001"}
-    assert anna.client.post("/answer", data=form).status_code == 403
+    assert anna.client.post("/judge/1/answer", data=form).status_code == 403
     assert site.database.n_answers() == 0
 
 
@@ -206,12 +213,12 @@ def test_an_answer_is_read_strictly(site, anna, changes):
 @pytest.mark.parametrize("body", [b"", b"[]", b"null", b"{", b'{"a": NaN}', b"\xff", b"[" * 9000])
 def test_what_is_no_answer_is_refused(site, anna, body):
     response = anna.client.post(
-        "/answer",
+        "/judge/1/answer",
         data=body,
         headers={"X-Form-Token": anna.token, "Content-Type": "application/json"},
     )
     assert response.status_code == 400
-    for place in ("/answer", "/undo"):
+    for place in ("/judge/1/answer", "/judge/1/undo"):
         not_json = anna.client.post(place, data=body, headers={"X-Form-Token": anna.token})
         assert not_json.status_code in (303, 400)
     assert site.database.n_answers() == 0
@@ -225,7 +232,7 @@ def test_infinite_times_are_refused(site, anna):
             f'"response_ms": {number}, "method": "mouse"}}'
         )
         response = anna.client.post(
-            "/answer",
+            "/judge/1/answer",
             data=body,
             headers={"X-Form-Token": anna.token, "Content-Type": "application/json"},
         )
@@ -235,7 +242,7 @@ def test_infinite_times_are_refused(site, anna):
 def test_uploads_are_bounded(anna):
     response = anna.answer(client_id="x" * (MAX_BODY_BYTES + 1))
     assert response.status_code == 413
-    form = anna.client.post("/answer", data={"form_token": "x" * (MAX_BODY_BYTES + 1)})
+    form = anna.client.post("/judge/1/answer", data={"form_token": "x" * (MAX_BODY_BYTES + 1)})
     assert form.status_code == 413
 
 
@@ -320,7 +327,9 @@ def test_no_page_shows_a_name_a_path_or_anothers_answer(app, site, anna, folder)
     names = {name: n % 3 for n, name in enumerate(sorted(p.name for p in folder.iterdir()))}
     answer_all(site.database, site.asker, "ben", by_label(names), n=8)
     anna.answer()
-    pages = [all_text(anna.client.get(path)) for path in ("/", "/ask", "/state")]
+    pages = [
+        all_text(anna.client.get(path)) for path in ("/judge/1/", "/judge/1/ask", "/judge/1/state")
+    ]
     pages.append(all_text(anna.answer(client_id="client-0002")))
     owner = app.test_client()
     owner.get(f"/owner/{site.database.owner_token}")
@@ -335,8 +344,8 @@ def test_no_page_shows_a_name_a_path_or_anothers_answer(app, site, anna, folder)
 @pytest.mark.slow
 def test_headers_of_every_kind_of_reply(app, site, anna):
     for response in (
-        anna.client.get("/"),
-        anna.client.get("/ask"),
+        anna.client.get("/judge/1/"),
+        anna.client.get("/judge/1/ask"),
         anna.answer(),
         anna.client.get("/image/1/small"),
         anna.client.get("/static/collect.js"),
@@ -350,17 +359,17 @@ def test_headers_of_every_kind_of_reply(app, site, anna):
         assert response.headers["Referrer-Policy"] == "no-referrer"
         assert response.headers["X-Content-Type-Options"] == "nosniff"
         assert response.headers.getlist("Content-Security-Policy") == [policy]
-    assert anna.client.get("/ask").headers["Cache-Control"] == "no-store"
+    assert anna.client.get("/judge/1/ask").headers["Cache-Control"] == "no-store"
 
 
 def test_pages_have_no_script_or_style_of_their_own_and_nothing_from_elsewhere(app, site, anna):
     owner = app.test_client()
     owner.get(f"/owner/{site.database.owner_token}")
     for page in (
-        all_text(anna.client.get("/")),
-        all_text(anna.client.get("/ask")),
+        all_text(anna.client.get("/judge/1/")),
+        all_text(anna.client.get("/judge/1/ask")),
         all_text(owner.get("/owner")),
-        all_text(app.test_client().get("/ask")),
+        all_text(app.test_client().get("/judge/1/ask")),
     ):
         assert not re.search(r"<script(?![^>]* src=)", page)
         assert not re.search(r"<style|\sstyle=|\son\w+=", page)
@@ -379,7 +388,7 @@ def test_no_secret_is_logged(app, site, anna, caplog):
 
 
 def test_instructions_can_do_no_harm(anna):
-    page = all_text(anna.client.get("/"))
+    page = all_text(anna.client.get("/judge/1/"))
     assert "Look <em>well</em>." in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     rendered = render_markdown(
@@ -411,7 +420,7 @@ def join(app, site, name, token=None):
 def test_who_joins_gives_a_name(app, site):
     client, response = join(app, site, "  Anna   Maria ")
     assert response.status_code == 303
-    assert "Hello Anna Maria" in all_text(client.get("/"))
+    assert "Hello Anna Maria" in all_text(client.get("/judge/1/"))
     _, taken = join(app, site, "anna maria")
     assert taken.status_code == 200
     assert "taken" in all_text(taken)
@@ -420,8 +429,91 @@ def test_who_joins_gives_a_name(app, site):
     client, response = join(app, site, hostile)
     assert response.status_code == 303
     assert html.escape(hostile).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in all_text(
-        client.get("/")
+        client.get("/judge/2/")
     )
+
+
+def test_the_common_link_knows_who_comes_back(app, site):
+    client, _ = join(app, site, "Anna")
+    address = f"/join/{site.database.open_token}"
+    assert "Go on as Anna" in all_text(client.get(address))
+    form_token = serving.form_token(site.database.key, site.database.open_token)
+    # The same name in the same browser is the same person; another name is another.
+    again = client.post(address, data={"name": "Anna", "form_token": form_token})
+    assert again.headers["Location"] == "/judge/1/"
+    other = client.post(address, data={"name": "Ben", "form_token": form_token})
+    assert other.headers["Location"] == "/judge/2/"
+    assert [judge.name for judge in site.database.judges()] == ["Anna", "Ben"]
+    # Each has pages of their own in the same browser.
+    for number, name in ((1, "Anna"), (2, "Ben")):
+        page = all_text(client.get(f"/judge/{number}/ask"))
+        screen = int(re.search(r'name="screen" value="(\d+)"', page)[1])
+        assert f">{name}</a>" in page
+        token = re.search(r'data-form-token="(\w+)"', page)[1]
+        body = {"client_id": f"client-000{number}", "screen": screen, "side": "left", "places": []}
+        body |= {"response_ms": 800, "method": "mouse"}
+        headers = {"X-Form-Token": token}
+        assert client.post(f"/judge/{number}/answer", json=body, headers=headers).status_code == 200
+        assert site.database.n_answers(number) == 1
+        # The page of the one does not answer for the other.
+        wrong = client.post(f"/judge/{3 - number}/answer", json=body, headers=headers)
+        assert wrong.status_code == 403
+
+
+def test_a_mistyped_link_says_what_it_is(app):
+    page = all_text(app.test_client().get("/j/abc"))
+    assert "No study has this link" in page
+
+
+def test_who_is_paused_or_revoked_cannot_answer(app, site, anna):
+    site.database.change_judge(anna.judge.id, state="paused")
+    assert "paused" in all_text(anna.client.get("/judge/1/ask"))
+    assert anna.post("/judge/1/answer", {}).status_code == 403
+    site.database.change_judge(anna.judge.id, state="revoked")
+    assert anna.client.get("/judge/1/").status_code == 403
+    assert anna.client.get("/image/1/small").status_code == 403
+    assert "withdrawn" in all_text(app.test_client().get(f"/j/{anna.judge.token}"))
+
+
+def test_the_owner_adds_pauses_revokes_leaves_out_and_ends(app, site, anna):
+    anna.answer()
+    owner = app.test_client()
+    owner.get(f"/owner/{site.database.owner_token}")
+    token = serving.form_token(site.database.key, site.database.owner_token)
+
+    def press(path, **fields):
+        return owner.post(path, data={"form_token": token, **fields})
+
+    page = all_text(owner.get("/owner"))
+    assert f"/j/{anna.judge.token}" in page and "<svg" in page and "Revoke the link" in page
+    assert press("/owner/judges", name=" Ben ").status_code == 303
+    assert "taken" in all_text(press("/owner/judges", name="ben"))
+    states = [("pause", "paused"), ("go-on", "active"), ("revoke", "revoked")]
+    for change, state in states:
+        assert press(f"/owner/judges/2/{change}").status_code == 303
+        assert site.database.judges()[1].state == state
+    assert press("/owner/judges/2/anything").status_code == 404
+    table = owner.get("/owner/answers.csv")
+    assert table.headers["Content-Disposition"].endswith("answers.csv")
+    assert all_text(table).splitlines()[1].startswith("anna,")
+    press("/owner/judges/1/leave-out")
+    assert read_answers_given(site.database.path) == []
+    assert "answers left out" in all_text(owner.get("/owner"))
+    press("/owner/end")
+    assert anna.client.get("/judge/1/ask").headers["Location"] == "/judge/1/done"
+    press("/owner/go-on")
+    assert anna.client.get("/judge/1/ask").status_code == 200
+
+
+def test_only_the_owners_page_changes_judges(app, site, anna):
+    token = serving.form_token(site.database.key, site.database.owner_token)
+    owner = app.test_client()
+    owner.get(f"/owner/{site.database.owner_token}")
+    for client, given in ((owner, "wrong"), (anna.client, token), (app.test_client(), token)):
+        for path in ("/owner/judges", "/owner/judges/1/revoke", "/owner/end"):
+            assert client.post(path, data={"form_token": given, "name": "x"}).status_code == 403
+    assert [(j.name, j.state) for j in site.database.judges()] == [("anna", "active")]
+    assert anna.client.get("/owner/answers.csv").status_code == 403
 
 
 @pytest.mark.parametrize("name", ["", "   ", "x" * 41, "a\x00b", "a\u202eb", "\u200b"])
@@ -437,23 +529,23 @@ def test_joining_from_elsewhere_is_refused(app, site):
 
 
 def test_undo_by_the_page(site, anna):
-    assert anna.post("/undo", {"undo_id": "undo-0001"}).get_json()["undone"] is False
+    assert anna.post("/judge/1/undo", {"undo_id": "undo-0001"}).get_json()["undone"] is False
     anna.answer()
-    reply = anna.post("/undo", {"undo_id": "undo-0002"}).get_json()
+    reply = anna.post("/judge/1/undo", {"undo_id": "undo-0002"}).get_json()
     assert (reply["undone"], reply["done"], reply["can_undo"]) == (True, 0, False)
     for body in ({}, {"undo_id": 5}, {"undo_id": "undo-0003", "x": 1}, []):
-        assert anna.post("/undo", body).status_code == 400
+        assert anna.post("/judge/1/undo", body).status_code == 400
 
 
 def test_the_end_says_thanks_and_can_be_taken_back(site, anna):
     for number in range(20):
         state = anna.answer(client_id=f"client-{number:04}").get_json()
     assert state["screens"] == []
-    assert anna.client.get("/ask").headers["Location"] == "/done"
-    assert "Thank you, anna" in all_text(anna.client.get("/done"))
+    assert anna.client.get("/judge/1/ask").headers["Location"] == "/judge/1/done"
+    assert "Thank you, anna" in all_text(anna.client.get("/judge/1/done"))
     form = {"form_token": anna.token, "undo_id": "undo-0001"}
-    assert anna.client.post("/undo", data=form).headers["Location"] == "/ask"
-    assert anna.client.get("/done").headers["Location"] == "/ask"
+    assert anna.client.post("/judge/1/undo", data=form).headers["Location"] == "/judge/1/ask"
+    assert anna.client.get("/judge/1/done").headers["Location"] == "/judge/1/ask"
 
 
 def test_progress_and_pause(site, anna):
@@ -472,7 +564,7 @@ def test_progress_and_pause(site, anna):
 def test_the_next_three_are_known(anna):
     state = anna.state()
     assert len(state["screens"]) == 4
-    page = all_text(anna.client.get("/ask"))
+    page = all_text(anna.client.get("/judge/1/ask"))
     embedded = json.loads(html.unescape(re.search(r'data-state="([^"]*)"', page)[1]))
     assert embedded["screens"] == state["screens"]
 
@@ -501,7 +593,7 @@ def test_owner_sees_judges_curve_and_hardest(app, site, folder):
     assert "20 of 20 answers took less than 0.5 s" in page
     assert "Krippendorff" in page
     assert "Another 200 would bring it to about <strong>90.0%</strong>" in page
-    assert "votes 2 to 0.5" in page
+    assert ">2 to 0.5<" in page
     assert "A model is being trained." in page
     assert owner.get("/image/1/small").status_code == 200
 

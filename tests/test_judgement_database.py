@@ -236,7 +236,7 @@ def test_other_files_are_refused(tmp_path):
     make_database(newer)
     with closing(sqlite3.connect(newer)) as connection:
         connection.execute("PRAGMA user_version = 99")
-    with pytest.raises(JudgementsError, match="expected format 1, got 99"):
+    with pytest.raises(JudgementsError, match="expected format 2, got 99"):
         connect(newer)
 
 

@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from collected import answer_all, by_label, start
 from opened import read_triplets
@@ -32,11 +33,12 @@ class Told:
         self.number = self.database.add_images(NAMES)
         self.n = 0
 
-    def ask(self, triplet, how="random"):
+    def ask(self, triplet, how="random", probability=0.001):
         with self.database.writing() as connection:
             columns = zip(("anchor", "first", "second"), triplet, strict=True)
             numbers = {column: self.number[f"{name}.png"] for column, name in columns}
-            return add_question(connection, how=how, **numbers)
+            probability = probability if how == "random" else None
+            return add_question(connection, how=how, probability=probability, **numbers)
 
     def tell(self, judge, question, choice):
         """`choice` is the letter of an image, or `?`."""
@@ -126,6 +128,41 @@ def test_the_random_share_is_known(told):
     # Drawn by chance as well, so it is fair.
     told.tell("ben", told.ask("aeb"), "e")
     assert open_judgements(told.database.path).is_random.tolist() == [True, False, True]
+
+
+def test_what_was_improbable_counts_for_more(told, tripletkit, tmp_path):
+    """Weights are the inverse of the probability, and `score` takes them."""
+    for triplet, probability in (("abc", 0.001), ("abd", 0.001), ("abe", 0.004)):
+        told.tell("anna", told.ask(triplet, probability=probability), "b")
+    told.tell("anna", told.ask("acd", "margin"), "c")
+    path = told.database.path
+    assert open_judgements(path).weights == pytest.approx([4 / 3, 4 / 3, 1 / 3, 0])
+    answers = tmp_path / "answers.txt"
+    answers.write_text("0\n1\n1\n1\n")
+    score = json.loads(tripletkit("score", answers, path, "--json", code=0).stdout)
+    assert (score["n"], score["n_correct"]) == (3, 2)
+    assert score["accuracy"] == pytest.approx(5 / 9)
+    assert score["votes"]["agreement"] == pytest.approx(5 / 9)
+    assert score["n_alike"] == pytest.approx(9 / (16 + 16 + 1) * 9)
+
+
+def test_undecided_questions_and_every_answer_leave_apart(told, tripletkit, tmp_path):
+    told.tell("anna", told.ask("abc"), "b")
+    told.tell("anna", told.ask("abd", "margin"), "?")
+    told.tell("ben", told.ask("abe"), "e")
+    out = tmp_path / "out"
+    tripletkit("export-judgements", told.database.path, "-o", out, code=0)
+    assert (out / "train.txt").read_text().split() == "a.png b.png c.png a.png e.png b.png".split()
+    assert (out / "votes.csv").read_text() == "votes_b,votes_c\n1,0\n1,0\n"
+    questions = pd.read_csv(out / "questions.csv")
+    assert questions[["undecided", "random"]].to_numpy().tolist() == [[0, 1], [1, 0], [0, 1]]
+    answers = pd.read_csv(out / "answers.csv", keep_default_na=False)
+    assert answers["judge"].tolist() == ["anna", "anna", "ben"]
+    assert answers["chosen"].tolist() == ["b.png", "", "e.png"]
+    assert answers["method"].tolist() == ["mouse"] * 3
+    # A judge that the owner has left out counts in nothing.
+    told.database.change_judge(1, is_left_out=True)
+    assert len(open_judgements(told.database.path)) == 1
 
 
 def test_judges_can_be_left_out(told):
@@ -316,9 +353,8 @@ def test_audit_and_split_read_it(tripletkit, collected, tmp_path, toy_competitio
 def test_export_writes_what_train_reads(tripletkit, collected, tmp_path):
     folder = tmp_path / "export"
     command = ["export-judgements", str(collected), "-o", str(folder)]
-    result = tripletkit(*command, code=0)
-    judgements = open_judgements(collected)
-    assert f"Wrote {len(judgements):,} questions" in result.stderr
+    tripletkit(*command, code=0)
+    judgements = open_judgements(collected).decided()
     triplets = read_triplets(folder / "train.txt")
     assert [triplets.names[i] for i in triplets.rows.ravel()] == [
         judgements.triplets.names[i] for i in judgements.triplets.rows.ravel()
@@ -329,7 +365,7 @@ def test_export_writes_what_train_reads(tripletkit, collected, tmp_path):
     again = tripletkit(*command)
     assert again.exit_code == 1 and "--force" in again.stderr
     tripletkit(*command, "--force", "--random-share", code=0)
-    assert len(read_triplets(folder / "train.txt")) == judgements.is_random.sum()
+    assert len(read_triplets(folder / "train.txt")) == judgements.is_random.sum() > 0
     nobody = tripletkit(*command, "--force", "--exclude", "zoe")
     assert nobody.exit_code == 1 and "there are anna" in nobody.stderr
 

@@ -328,9 +328,6 @@ REPORT_PORT = 8766
 # The heads that choose questions, how often an image may be part of a batch of theirs, and how
 # many questions drawn by chance a batch is chosen from.
 COMMITTEE_MEMBERS = 5
-COMMITTEE_RECIPE = "residual"
-COMMITTEE_HIDDEN = 128
-COMMITTEE_MAX_EPOCHS = 60
 MAX_PER_IMAGE = 2
 CHOICE_CANDIDATES = 20_000
 CHOSEN_BATCH = 200

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 import sys
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -208,10 +210,15 @@ def collect(
         return
     from tripletkit.collecting.answer_forms import parse_name
     from tripletkit.collecting.asking import Asker, AskingSettings
+    from tripletkit.collecting.background import BackgroundTrainer
+    from tripletkit.collecting.committee import TrainerTask
     from tripletkit.collecting.database import DATABASE_FORM, JudgementDatabase, only_server
     from tripletkit.collecting.instructions import DEFAULT, DEFAULT_GRID, read_instructions
     from tripletkit.collecting.offline import OFFLINE_FORM
     from tripletkit.collecting.preparation import compute_features, locate_usable, read_gold
+    from tripletkit.collecting.scaled_images import ScaledImages
+    from tripletkit.collecting.serving import bound_port
+    from tripletkit.collecting.site import Site
     from tripletkit.data.folder import list_images
     from tripletkit.data.outputs import Outputs
     from tripletkit.errors import ImageNameError, JudgementsError
@@ -229,7 +236,13 @@ def collect(
     if not names:
         raise ImageNameError(f"{images}: expected a folder of images, there is none in it")
     paths_of = locate_usable(names, images)
-    with only_server(database):
+    make_features = partial(
+        compute_features, images, list(paths_of), backbone, weights, views, cache
+    )
+    # The port first: where it is taken, no empty database stays behind.
+    with ExitStack() as stack:
+        listener = None if page_out else stack.enter_context(bound_port(host, port))
+        stack.enter_context(only_server(database))
         collected = JudgementDatabase(database)
         numbers = collected.add_images(list(paths_of))
         paths = {numbers[name]: path for name, path in paths_of.items()}
@@ -240,29 +253,21 @@ def collect(
             read_gold(gold_file, images, numbers),
         )
         judges = [collected.add_judge(name) for name in judge_names]
-        if page_out is not None:
+        if listener is None:
             usual = DEFAULT_GRID if screen == "grid" else DEFAULT
             _write_offline(page_out, collected, judges[0], asker, paths, text or usual)
             return
-        from tripletkit.collecting.background import BackgroundTrainer
-        from tripletkit.collecting.committee import TrainerTask
-        from tripletkit.collecting.scaled_images import ScaledImages
-        from tripletkit.collecting.site import Site
-
         way = "random" if screen == "grid" else defaults.AUTO_ASK if ask == "auto" else ask
-        make_features = partial(
-            compute_features, images, list(paths_of), backbone, weights, views, cache
-        )
-        trainer = BackgroundTrainer(
-            collected, TrainerTask(database.absolute(), numbers, make_features, way, seed)
-        )
+        n_shown = grid_of if screen == "grid" else 0
+        task = TrainerTask(database.absolute(), numbers, make_features, way, seed, n_shown)
+        trainer = BackgroundTrainer(asker, task)
         site = Site(collected, asker, ScaledImages(paths), text, pause_every, status=trainer.status)
-        _serve(site, trainer, host, port, judges, opens_browser=not no_browser)
+        _serve(site, trainer, listener, host, judges, opens_browser=not no_browser)
 
 
 def check_extra() -> None:
     """Refuse early what needs the packages that pages are served with."""
-    for module in ("flask", "waitress"):
+    for module in ("flask", "waitress", "segno"):
         if importlib.util.find_spec(module) is None:
             raise MissingExtraError(
                 f"serving pages needs the package {module}: pip install 'tripletkit[collect]'"
@@ -305,8 +310,8 @@ def _import(database: Path, answer_files: tuple[Path, ...]) -> None:
 def _serve(
     site: Site,
     trainer: BackgroundTrainer,
+    listener: socket.socket,
     host: str,
-    port: int,
     judges: list[Judge],
     opens_browser: bool,
 ) -> None:
@@ -314,15 +319,16 @@ def _serve(
     import signal
 
     from tripletkit.collecting.app import make_app
-    from tripletkit.collecting.serving import bound_server, is_local, shown_host
+    from tripletkit.collecting.serving import bound_server, is_local, shown_hosts
 
     # The process that trains takes these along.
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # A service manager stops a server so, and it is no fault.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with bound_server(make_app(site), host, port) as server:
-        base = f"http://{shown_host(host)}:{server.effective_port}"
+    with bound_server(make_app(site), listener) as server:
+        hosts = shown_hosts(host)
+        base = f"http://{hosts[0]}:{server.effective_port}"
         if not is_local(host):
             warn(
                 f"pages at {host} are not encrypted: whoever can listen to the network sees the "
@@ -340,6 +346,8 @@ def _serve(
             f"Collecting into {site.database.path}, {site.database.n_answers():,} answers so far. "
             "Stop with Ctrl-C."
         )
+        if len(hosts) > 1:
+            say(f"Instead of {hosts[0]} the links may have {' or '.join(hosts[1:])}.")
         sys.stdout.flush()
         if opens_browser:
             import webbrowser

@@ -95,14 +95,14 @@ def score(
             f"--unique needs to know the triplets, and {answers.source} does not hold them. "
             "Add --triplets FILE."
         )
-    by_votes = labels = None
+    by_votes = labels = weights = None
     of_truth = None if truth is None else str(truth)
     if truth is not None and is_judgements(truth):
         if votes is not None:
             raise click.UsageError(f"{truth} holds votes itself: it excludes other votes.")
-        answers, labels, votes = take_random_share(answers, triplets, truth)
+        answers, labels, votes, weights = take_random_share(answers, triplets, truth)
         rows = answers.triplets.rows
-        by_votes = score_votes(answers, votes, rows=rows, ties=ties)
+        by_votes = score_votes(answers, votes, rows=rows, ties=ties, weights=weights)
     elif votes is not None:
         check_same_length(answers, len(votes), str(votes_file or triplets_file))
         by_votes = score_votes(answers, votes, rows=rows, ties=ties)
@@ -122,7 +122,7 @@ def score(
             triplets.check_answered()
         warn("no truth file: taking every first image for the nearer one (truth all 1)")
         labels = np.ones(len(answers), dtype=np.int8)
-    result = score_answers(answers, labels, rows=rows, ties=ties, unique=unique)
+    result = score_answers(answers, labels, rows=rows, ties=ties, unique=unique, weights=weights)
     warn_of_ties(result)
     scored = ScoredAnswers.of(result, of_truth, by_votes)
     if as_json:

@@ -13,7 +13,7 @@ from tripletkit.collecting.judge_pages import judge_pages
 from tripletkit.collecting.owner_page import owner_page
 from tripletkit.collecting.scaled_images import SIZES_PX, media_type
 from tripletkit.collecting.serving import HEADERS, MAX_BODY_BYTES
-from tripletkit.collecting.site import Site, find_judge, is_owner, site
+from tripletkit.collecting.site import Site, is_owner, known_judges, site
 from tripletkit.errors import ImageReadError
 
 logger = logging.getLogger("tripletkit")
@@ -41,8 +41,7 @@ def make_app(site: Site) -> Flask:
 
 def _send_image(number: int, size: str) -> Response:
     here = site()
-    judge = find_judge(request.cookies.get(here.judge_cookie, ""), here.database.judges())
-    if judge is None and not is_owner():
+    if not known_judges() and not is_owner():
         abort(403)
     if number not in here.images or size not in SIZES_PX:
         abort(404)
@@ -69,7 +68,10 @@ def _show_error(error: HTTPException) -> tuple[Any, int]:
     code = error.code or 500
     if request.is_json or request.accept_mimetypes.best == "application/json":
         return {"error": error.description}, code
-    return render_template("error.html.j2", code=code, message=_ERRORS.get(code)), code
+    # A description that is not Werkzeug's own was written for this page.
+    is_ours = error.description != type(error).description
+    message = error.description if is_ours else _ERRORS.get(code)
+    return render_template("error.html.j2", code=code, message=message), code
 
 
 _ERRORS = {

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from math import comb
 
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.collecting.choosing import deal_grid, deal_question
+from tripletkit.collecting.choosing import grid_layers
+from tripletkit.collecting.committee import Drawn
 from tripletkit.collecting.database import (
     QUESTION,
     JudgementDatabase,
@@ -128,19 +132,36 @@ class Asker:
         self.database = database
         self.settings = settings
         self._lock = threading.Lock()
-        self._times_shown = np.full(max(images) + 1, -1, dtype=np.int64)
-        usable = np.array(sorted(images))
-        self._times_shown[usable] = database.times_shown(max(images))[usable]
-        self._n_possible = len(usable) * (len(usable) - 1) * (len(usable) - 2) / 2
         self._images = frozenset(images)
         self._gold = self._keep_gold(gold)
+        self._drawn: deque[Drawn] = deque()
+
+    @property
+    def n_drawn(self) -> int:
+        """How many questions or grids by chance are ready."""
+        return len(self._drawn)
+
+    def add_drawn(self, drawn: Sequence[Drawn]) -> None:
+        """Take questions or grids that were drawn by chance, to be shown in their order."""
+        self._drawn.extend(drawn)
+
+    def _next_drawn(self, rng: np.random.Generator) -> Drawn:
+        """Return what was drawn by chance; where nothing is ready, draw among all images alike."""
+        while self._drawn:
+            with contextlib.suppress(IndexError):
+                drawn = self._drawn.popleft()
+                if self._images.issuperset(drawn.images):
+                    return drawn
+        images = np.array(sorted(self._images))
+        chosen = rng.choice(images, self._n_needed, replace=False).tolist()
+        n = len(images)
+        return Drawn(chosen, 1 / (n * comb(n - 1, 2)), n_images=n)
 
     def leave_out(self, image: int) -> None:
         """Ask about an image no more, as its file cannot be read, unless too few stay."""
         with self._lock:
             if image in self._images and len(self._images) > self._n_needed:
                 self._images -= {image}
-                self._times_shown[image] = -1
 
     def screens(self, judge: int) -> list[Screen]:
         """Return what a judge is to answer now and next, at most `N_AHEAD` screens."""
@@ -172,8 +193,10 @@ class Asker:
             (n_made,) = connection.execute(
                 "SELECT count(*) FROM screens WHERE judge = ?", (judge,)
             ).fetchone()
-            end = min(n_made + n_screens, self.settings.n_questions)
-            for number in range(n_made, end):
+            # One whose image is gone, or cannot be read, is replaced by another.
+            n_open = len(self._pending(judge))
+            n_left = self.settings.n_questions - self.database.n_answers(judge) - n_open
+            for number in range(n_made, n_made + min(n_screens, n_left)):
                 self._make_screen(connection, judge, number)
 
     def _make_screen(self, connection: sqlite3.Connection, judge: int, number: int) -> None:
@@ -182,9 +205,9 @@ class Asker:
         if self.settings.screen == GRID:
             if slot == REPEAT_OWN and self._repeat_grid(connection, judge, rng):
                 return
-            images = deal_grid(self._times_shown, self.settings.grid_of, rng)
-            self._times_shown[images] += 1
-            add_screen(connection, judge, "fresh", images.tolist(), n_pick=self.settings.grid_pick)
+            drawn = self._next_drawn(rng)
+            grid = (self.settings.grid_pick, _describe_layers(drawn))
+            add_screen(connection, judge, "fresh", drawn.images, grid=grid)
             return
         purpose, question, repeats = self._find_question(connection, judge, slot, rng)
         row = connection.execute(
@@ -220,15 +243,15 @@ class Asker:
                 return "fresh", row["id"], None
         if (question := self._shared(connection, judge, is_chosen=False)) is not None:
             return "overlap", question, None
-        anchor, first, second = deal_question(self._times_shown, rng).tolist()
-        self._times_shown[[anchor, first, second]] += 1
+        drawn = self._next_drawn(rng)
+        anchor, first, second = drawn.images
         question = add_question(
             connection,
             anchor=anchor,
             first=first,
             second=second,
             how="random",
-            probability=1 / self._n_possible,
+            probability=drawn.probability,
         )
         return "fresh", question, None
 
@@ -257,7 +280,8 @@ class Asker:
     def _others_question(
         self, connection: sqlite3.Connection, judge: int, rng: np.random.Generator
     ) -> tuple[str, int, None] | None:
-        rows = connection.execute(_OTHERS_ANSWERED, {"judge": judge}).fetchall()
+        most = max(self.settings.overlap - 1, 1)
+        rows = connection.execute(_OTHERS_ANSWERED, {"judge": judge, "most": most}).fetchall()
         if not rows:
             return None
         fewest = [row for row in rows if row["n_judges"] == rows[0]["n_judges"]]
@@ -280,7 +304,7 @@ class Asker:
             "repeat",
             [row["anchor"], *shown],
             repeats=row["id"],
-            n_pick=row["n_pick"],
+            grid=(row["n_pick"], row["drawn"]),
         )
         return True
 
@@ -304,6 +328,15 @@ class Asker:
         return frozenset(found)
 
 
+def _describe_layers(drawn: Drawn) -> str:
+    """Return as JSON what tells how probable each pair of a grid was."""
+    n_nearest = 0
+    if drawn.near:
+        _, n_nearest = grid_layers(drawn.n_images, len(drawn.images) - 1)
+    n_others = drawn.n_images - 1 - n_nearest
+    return json.dumps({"near": drawn.near, "n_nearest": n_nearest, "n_others": n_others})
+
+
 _GOLD_NOT_SEEN = """
 SELECT id FROM questions WHERE how = 'gold' AND NOT EXISTS (
     SELECT 1 FROM screens WHERE screens.question = questions.id AND judge = :judge)
@@ -325,6 +358,7 @@ ORDER BY questions.id LIMIT 1
 """
 _OWN_ANSWERED = """
 SELECT screens.id, screens.question, screens.anchor, screens.shown, screens.n_pick,
+    screens.drawn,
     EXISTS (
         SELECT 1 FROM screens AS later WHERE later.repeats = screens.id) AS is_repeated
 FROM screens JOIN answers ON answers.screen = screens.id
@@ -338,7 +372,8 @@ FROM screens JOIN answers ON answers.screen = screens.id
 JOIN questions ON questions.id = screens.question
 WHERE undone_at IS NULL AND how != 'gold'
 GROUP BY screens.question
-HAVING sum(screens.judge = :judge) = 0
+HAVING (SELECT count(DISTINCT judge) FROM screens AS shown
+        WHERE shown.question = screens.question) <= :most
     AND NOT EXISTS (SELECT 1 FROM screens AS own
                     WHERE own.question = screens.question AND own.judge = :judge)
 ORDER BY n_judges

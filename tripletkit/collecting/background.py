@@ -1,8 +1,9 @@
 """Training beside the server, in a process of its own, so that no page ever waits for it.
 
-The process computes the features of all images, then waits; told of new answers it trains heads,
-chooses questions by them, and sends both back. It has the lowest claim on the processor, and if it
-dies the server goes on with questions of chance and says so.
+The process computes the features of all images and draws questions by chance; told of new answers
+it trains heads, chooses questions by them, and only then measures how good they are. It has the
+lowest claim on the processor, and if it dies the server goes on with questions of chance and says
+so. If the server dies, however that comes, the process ends too.
 """
 
 from __future__ import annotations
@@ -18,34 +19,41 @@ from typing import Any
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.collecting.committee import TrainerTask, train_and_choose
-from tripletkit.collecting.database import JudgementDatabase
+from tripletkit.collecting.asking import Asker
+from tripletkit.collecting.committee import (
+    TrainerTask,
+    choose_next,
+    draw_by_chance,
+    measure_model,
+)
 from tripletkit.errors import JudgementsError, TripletkitError
 
 logger = logging.getLogger("tripletkit")
 
 _LOOK_EVERY_S = 1.0
 _NICENESS = 10
-_READY, _TRAINED, _FAILED = "ready", "trained", "failed"
+# Questions by chance that are held ready, and drawn anew where half of them are gone.
+_N_READY = 2000
+_FAILED = "failed"
 
 
 class BackgroundTrainer:
     """Starts the process and gives it work when there are enough new answers.
 
     Args:
-        database: open for writing.
+        asker: is given the questions that are drawn, and has the database.
         task: see `TrainerTask`.
         first_after, again_after: answers before the first training, and between two.
     """
 
     def __init__(
         self,
-        database: JudgementDatabase,
+        asker: Asker,
         task: TrainerTask,
         first_after: int = defaults.FIRST_RANDOM,
         again_after: int = defaults.RETRAIN_EVERY,
     ) -> None:
-        self._database = database
+        self._asker, self._database = asker, asker.database
         self._task = task
         self._first_after, self._again_after = first_after, again_after
         self.status: dict[str, Any] = {"text": "Features of the images are being computed."}
@@ -75,24 +83,20 @@ class BackgroundTrainer:
 
     def _work(self) -> None:
         try:
-            self._expect(_READY)
+            self._expect("ready")
             last = self._database.last_model()
             n_trained = 0 if last is None else last["n_answers"]
             self.status["text"] = ""
-            while not self._stop.wait(_LOOK_EVERY_S):
+            while True:
+                if self._asker.n_drawn < _N_READY / 2:
+                    self._asker.add_drawn(self._do("draw", _N_READY))
+                if self._stop.wait(_LOOK_EVERY_S):
+                    return
                 n_answers = self._database.n_answers()
                 due = n_trained + self._again_after if n_trained else self._first_after
-                if n_answers < due:
-                    continue
-                self.status["text"] = f"A model is being trained on {n_answers:,} answers."
-                started_s = time.monotonic()
-                self._pipe.send(n_answers)
-                found = self._expect(_TRAINED)
-                n_trained = n_answers
-                if found is not None:
-                    about = found["about"] | {"seconds": round(time.monotonic() - started_s, 1)}
-                    self._database.add_model(n_answers, about, found["questions"])
-                self.status["text"] = ""
+                if n_answers >= due:
+                    self._train(n_answers)
+                    n_trained = n_answers
         except (EOFError, OSError, TripletkitError) as error:
             if not self._stop.is_set():
                 reason = str(error) or "its process ended"
@@ -100,6 +104,22 @@ class BackgroundTrainer:
                     f"No model is trained, questions are drawn at random: {reason}"
                 )
                 logger.warning("no model is trained, questions are drawn at random: %s", reason)
+
+    def _train(self, n_answers: int) -> None:
+        """Choose first, so that judges wait for no measure of what they are asked by."""
+        self.status["text"] = f"A model is being trained on {n_answers:,} answers."
+        started_s = time.monotonic()
+        if (found := self._do("choose", n_answers)) is None:
+            return
+        about = found["about"] | {"seconds": round(time.monotonic() - started_s, 1)}
+        model = self._database.add_model(n_answers, about, found["questions"])
+        self.status["text"] = "Questions are chosen by a model; its accuracy is being measured."
+        self._database.describe_model(model, about | self._do("measure", n_answers))
+        self.status["text"] = ""
+
+    def _do(self, work: str, number: int) -> Any:
+        self._pipe.send((work, number))
+        return self._expect(work)
 
     def _expect(self, kind: str) -> Any:
         got, value = self._pipe.recv()
@@ -109,19 +129,33 @@ class BackgroundTrainer:
 
 
 def run_trainer(task: TrainerTask, pipe: Connection) -> None:
-    """Compute features and train whenever the pipe says so, until it is closed."""
+    """Compute features and do what the pipe says, until it is closed or the server has died."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _go_behind()
+    rng = np.random.default_rng()
     try:
         features = np.asarray(task.make_features())
-        pipe.send((_READY, None))
+        pipe.send(("ready", None))
         while True:
-            n_answers = pipe.recv()
-            pipe.send((_TRAINED, train_and_choose(task, features, n_answers)))
+            work, number = pipe.recv()
+            if work == "draw":
+                pipe.send((work, draw_by_chance(task, features, number, rng)))
+            else:
+                do = choose_next if work == "choose" else measure_model
+                pipe.send((work, do(task, features, number)))
     except EOFError:
         return
     except Exception as error:
         # Whatever it is, the server shows it and goes on; a traceback here has no reader.
         pipe.send((_FAILED, f"{type(error).__name__}: {error}"))
+
+
+def _end_with_parent() -> None:
+    """End this process, whatever it is doing, as soon as the server has ended."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _go_behind() -> None:

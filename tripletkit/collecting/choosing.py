@@ -6,18 +6,29 @@ last two is by chance and has nothing to do with what a model expects.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import expit
 
 from tripletkit import defaults
-from tripletkit.evaluation.distances import triplet_margins
+from tripletkit.evaluation.distances import triplet_distances, triplet_margins
 
 # How often a question that is known is drawn again before it is given up.
 _DRAWS = 50
 WAYS = ("random", "margin", "disagreement")
+# Seconds of a judge that an answer costs, and one that says "can't tell": medians of a trial with
+# 597 answers, and of the same order as those of other people in docs/collect.md.
+ANSWER_S, CANT_TELL_S = 2.3, 4.0
+# Answers of either kind below which nothing is learned about who can tell.
+_FEWEST_OF_A_KIND = 5
+# A candidate is drawn in proportion to this power of the inverse of its rank. By 0.75 twice as many
+# can be answered as by 0; by 1 so near ones that a model learns less from each.
+_NEARNESS = 0.75
+# Anchors whose distances to all images are held at once.
+_CHUNK = 128
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,7 @@ class Choice:
     Attributes:
         rows: `(n_questions, 3)` int32, the most wanted first.
         scores: `(n_questions,)` what they were chosen by: the absolute mean margin, or the
-            disagreement in nats.
+            disagreement in nats; where answers have a price, nats for each second of a judge.
         expected: `(n_questions,)` chance that a judge chooses the first, 0 to 1.
         n_candidates: how many questions they were chosen from.
     """
@@ -63,40 +74,141 @@ class Choice:
     n_candidates: int
 
 
-def deal_question(times_shown: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw one question from the images that were shown least often, as from a shuffled deck.
+def draw_questions(
+    features: np.ndarray, anchors: np.ndarray, n_each: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw questions that people can probably answer, each with a known probability.
 
-    Images are alike but for how often they were dealt, so over a whole deck each question is as
-    likely as any other, and yet every image is shown as often as the others.
+    Of three images drawn alike nobody can say which two are nearer. So one candidate is drawn
+    among the others the more often the nearer it ranks, and the other with equal chances. Every
+    question can come, so that answers weighted by the inverse of the probability stand for all
+    questions.
 
     Args:
-        times_shown: `(n_images,)` how often each was part of a question; negative for an image
-            that is not to be shown.
+        features: `(n_images, n_features)`, at least three images, compared by cosine.
+        anchors: rows, drawn with equal chances.
+        n_each: questions for each anchor.
         rng: what decides.
     Returns:
-        `(3,)` int32.
-    Raises:
-        ValueError: if there are fewer than three images to show.
-    Example:
-        >>> sorted(deal_question(np.array([1, 0, 0, -1, 0]), np.random.default_rng(0)).tolist())
-        [1, 2, 4]
+        `(n_anchors * n_each, 3)` int32 rows, the last two in an order of chance; and the
+        probability of each to be drawn, whichever way round.
+    Reference:
+        Horvitz, Thompson. A generalization of sampling without replacement from a finite
+        universe. JASA 47, 1952 (weights by the inverse of the probability).
     """
-    return _least_shown(times_shown, 3, rng)
+    n_others = len(features) - 1
+    by_rank = np.arange(1, n_others + 1) ** -_NEARNESS
+    by_rank /= by_rank.sum()
+    rows, probability = [], []
+    for anchor, others in _rank_others(features, anchors):
+        near = rng.choice(n_others, n_each, p=by_rank)
+        far = rng.integers(n_others - 1, size=n_each)
+        far += far >= near
+        shown = rng.permuted(np.stack([others[near], others[far]], axis=1), axis=1)
+        rows.append(np.insert(shown, 0, anchor, axis=1))
+        probability.append((by_rank[near] + by_rank[far]) / (n_others - 1) / len(features))
+    return np.concatenate(rows).astype(np.int32), np.concatenate(probability)
 
 
-def deal_grid(times_shown: np.ndarray, n_shown: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw an anchor and `n_shown` images for a grid; see `deal_question`.
+def draw_grids(
+    features: np.ndarray, anchors: np.ndarray, n_shown: int, rng: np.random.Generator
+) -> list[tuple[list[int], list[int]]]:
+    """Draw a grid for each anchor: most of its images among the nearest, the others by chance.
 
+    Args:
+        features, anchors, rng: see `draw_questions`.
+        n_shown: images of a grid beside the anchor.
     Returns:
-        `(1 + n_shown,)` int32, the anchor first.
+        For each anchor the rows of the anchor and the others, in an order of chance, and of
+        those that were drawn among the nearest.
     """
-    return _least_shown(times_shown, 1 + n_shown, rng)
+    n_near, n_nearest = grid_layers(len(features), n_shown)
+    grids = []
+    for anchor, others in _rank_others(features, anchors):
+        near = others[rng.choice(n_nearest, n_near, replace=False)]
+        far = others[rng.choice(np.arange(n_nearest, len(others)), n_shown - n_near, False)]
+        shown = rng.permutation(np.concatenate([near, far])).tolist()
+        grids.append(([anchor, *shown], near.tolist()))
+    return grids
+
+
+def grid_layers(n_images: int, n_shown: int) -> tuple[int, int]:
+    """Return how many images of a grid are drawn among the nearest, and among how many.
+
+    Example:
+        >>> grid_layers(900, 8), grid_layers(10, 8)
+        ((5, 24), (5, 6))
+    """
+    n_near = -(-5 * n_shown // 8)
+    return n_near, min(3 * n_shown, n_images - 1 - (n_shown - n_near))
+
+
+def _rank_others(features: np.ndarray, anchors: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each anchor with the rows of all other images, the nearest first."""
+    directions = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    for start in range(0, len(anchors), _CHUNK):
+        chunk = anchors[start : start + _CHUNK]
+        for anchor, similarity in zip(chunk, directions[chunk] @ directions.T, strict=True):
+            order = np.argsort(-similarity, kind="stable")
+            yield int(anchor), order[order != anchor]
+
+
+@dataclass(frozen=True)
+class Answerability:
+    """The chance that a judge can answer a question, learned from those who could or could not.
+
+    It goes by how near the nearer candidate is and by how much farther the other one is, in the
+    frozen features and as the heads see it: nobody can tell where both are far, or alike.
+
+    Attributes:
+        model: a pipeline of scikit-learn; None where nothing is known, and all is taken for alike.
+        usual: share of the questions that were answered.
+    """
+
+    model: Any = None
+    usual: float = 1.0
+
+    @classmethod
+    def fit(cls, measures: np.ndarray, was_answered: np.ndarray) -> Answerability:
+        """Learn from shown questions.
+
+        Args:
+            measures: `(n, n_measures)` of `measure_nearness`.
+            was_answered: `(n,)` bool.
+        """
+        usual = float(was_answered.mean()) if len(was_answered) else 1.0
+        n_answered = int(was_answered.sum())
+        if min(n_answered, len(was_answered) - n_answered) < _FEWEST_OF_A_KIND:
+            return cls(usual=usual)
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        model = make_pipeline(StandardScaler(), LogisticRegression())
+        return cls(model.fit(measures, was_answered), usual)
+
+    def chance(self, measures: np.ndarray) -> np.ndarray:
+        """Return `(n,)` chances of an answer, 0 to 1."""
+        if self.model is None:
+            return np.full(len(measures), self.usual)
+        return self.model.predict_proba(measures)[:, 1]
+
+
+def measure_nearness(features: np.ndarray, committee: Committee, rows: np.ndarray) -> np.ndarray:
+    """Return `(n_questions, 4)`: distance of the nearer candidate and how much farther the other
+    is, by the cosine of the features and by the committee's mean."""
+    spaces = [(features, "cosine"), *((each, committee.distance) for each in committee.embeddings)]
+    measures = []
+    for vectors, distance in spaces:
+        distances = np.sort(triplet_distances(vectors, rows, distance), axis=1)
+        measures.append(np.stack([distances[:, 0], distances[:, 1] - distances[:, 0]], axis=1))
+    return np.concatenate([measures[0], np.mean(measures[1:], axis=0)], axis=1)
 
 
 def draw_candidates(
     usable: np.ndarray, n_candidates: int, rng: np.random.Generator, known: np.ndarray
 ) -> np.ndarray:
-    """Draw questions at random, none twice and none that is known.
+    """Draw questions at random, none twice and none that is known already.
 
     Args:
         usable: images that may be shown, at least three.
@@ -106,14 +218,17 @@ def draw_candidates(
     Returns:
         `(n_questions, 3)` int32.
     """
-    n = len(usable)
-    drawn = rng.integers(0, n, (2 * n_candidates, 3))
-    drawn = usable[drawn[_is_of_three(drawn)]].astype(np.int32)
-    keys = question_keys(np.concatenate([known.astype(np.int32).reshape(-1, 3), drawn]))
-    first_of_key = np.unique(keys, return_index=True)[1]
+    drawn = rng.integers(0, len(usable), (2 * n_candidates, 3))
+    return keep_new(usable[drawn[_is_of_three(drawn)]], known)[:n_candidates]
+
+
+def keep_new(rows: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return the rows whose question comes neither earlier nor among those that are known."""
+    rows = rows.astype(np.int32)
+    keys = question_keys(np.concatenate([known.astype(np.int32).reshape(-1, 3), rows]))
     is_new = np.zeros(len(keys), dtype=bool)
-    is_new[first_of_key] = True
-    return drawn[is_new[len(keys) - len(drawn) :]][:n_candidates]
+    is_new[np.unique(keys, return_index=True)[1]] = True
+    return rows[is_new[len(keys) - len(rows) :]]
 
 
 def question_keys(rows: np.ndarray) -> np.ndarray:
@@ -136,6 +251,7 @@ def choose_questions(
     way: str,
     *,
     max_per_image: int = 2,
+    answerable: np.ndarray | None = None,
 ) -> Choice:
     """Choose the questions that a committee learns most from.
 
@@ -146,24 +262,31 @@ def choose_questions(
         way: `"margin"`: where the two distances differ least, of the heads' mean margin;
             `"disagreement"`: where the heads contradict each other, each being sure.
         max_per_image: how often an image may be part of a question of this batch.
+        answerable: `(n_candidates,)` chance that a judge can answer. With it, what an answer
+            would teach is divided by the seconds that the question costs on average.
     Returns:
         The choice; fewer than `n_questions` where the images do not suffice.
     Raises:
         ValueError: if the way is not one of the two.
     Reference:
         Houlsby, Huszar, Ghahramani, Lengyel. Bayesian Active Learning for Classification and
-        Preference Learning. 2011. arXiv:1112.5745 (equation 2, the disagreement).
+        Preference Learning. 2011. arXiv:1112.5745 (equation 2, the disagreement). Settles,
+        Craven, Friedland. Active learning with real annotation costs. NIPS workshop on
+        cost-sensitive learning, 2008 (what is learned for the time that it takes).
     """
     margins = committee.margins(candidates)
     expected = expit(margins / committee.temperature)
-    if way == "margin":
-        scores = np.abs(margins.mean(axis=0))
-        order = np.argsort(scores, kind="stable")
-    elif way == "disagreement":
+    if way == "disagreement":
         scores = disagreement(expected)
-        order = np.argsort(-scores, kind="stable")
+    elif way == "margin":
+        distance = np.abs(margins.mean(axis=0))
+        scores = distance if answerable is None else _entropy(expected.mean(axis=0))
     else:
         raise ValueError(f'expected "margin" or "disagreement", got {way!r}')
+    if answerable is not None:
+        scores = scores * answerable / (ANSWER_S * answerable + CANT_TELL_S * (1 - answerable))
+    is_least_first = way == "margin" and answerable is None
+    order = np.argsort(scores if is_least_first else -scores, kind="stable")
     picked = order[pick_spread(candidates[order], n_questions, max_per_image)]
     return Choice(
         candidates[picked],
@@ -250,7 +373,7 @@ def suggest_at_random(
     rows = []
     for _ in range(n_questions):
         for _ in range(_DRAWS):
-            row = deal_question(times_shown, rng)
+            row = _least_shown(times_shown, rng)
             key = int(question_keys(row[None])[0])
             if key not in left_out:
                 left_out.add(key)
@@ -288,12 +411,9 @@ def suggest_by_model(
     ).rows
 
 
-def _least_shown(times_shown: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    n_usable = int((times_shown >= 0).sum())
-    if n_usable < n:
-        raise ValueError(f"expected at least {n} images that can be shown, got {n_usable}")
-    times = np.where(times_shown < 0, np.inf, times_shown)
-    chosen = np.argsort(times + rng.random(len(times)))[:n]
+def _least_shown(times_shown: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw three of the images that were shown least often."""
+    chosen = np.argsort(times_shown + rng.random(len(times_shown)))[:3]
     return rng.permutation(chosen).astype(np.int32)
 
 

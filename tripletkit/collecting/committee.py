@@ -1,13 +1,14 @@
-"""What is learned from the answers so far: a committee of heads, and how accurate heads are.
+"""What is learned from the answers so far: a committee, and how accurate its members are.
 
 Accuracy is measured on the random share alone: questions that a model chose are those it finds
-hard, so a score on them is too low, and a score on those that it was sure of is too high.
+hard, so a score on them is too low, and a score on those that it was sure of is too high. Those
+drawn by chance are weighted by the inverse of their probability.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,29 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.collecting.choosing import (
+    Answerability,
     Committee,
     choose_questions,
-    draw_candidates,
+    draw_grids,
+    draw_questions,
     fit_temperature,
+    keep_new,
+    measure_nearness,
 )
-from tripletkit.data.judgement_files import read_shown_questions
+from tripletkit.data.judgement_files import (
+    CANT_TELL,
+    GRID,
+    read_answers_given,
+    read_shown_questions,
+)
 from tripletkit.data.judgements import Judgements, open_judgements
 from tripletkit.data.votes import Votes, make_loss_weights
 from tripletkit.evaluation.distances import triplet_margins
-from tripletkit.evaluation.intervals import Interval, wilson_interval
+from tripletkit.evaluation.intervals import Interval, effective_count, wilson_interval
+from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.settings import HeadSettings
+from tripletkit.training.linear_map import MapSettings, train_map
+from tripletkit.training.part_training import PartFeatures
 
 # Trains on rows of the judgements and returns embeddings, and how to compare them.
 Train = Callable[[np.ndarray], tuple[np.ndarray, str]]
@@ -36,6 +49,30 @@ MIN_RANDOM = 30
 MORE_ANSWERS = 200
 # Decided questions below which there is nothing to learn from.
 _FEWEST_ANSWERS = 10
+
+
+# Held nearer to the features than maps of many triplets are: judges err. And what maps compare by.
+_SETTINGS = MapSettings(("hinge",), hold=0.05)
+_DISTANCE = "cosine"
+# Candidates for each anchor that questions are chosen for.
+_EACH_ANCHOR = 40
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A question or grid drawn by chance.
+
+    Attributes:
+        images: numbers: the anchor, and the others from left to right.
+        probability: of a question, to be drawn whichever way round.
+        near: of a grid, the images that were drawn among the nearest.
+        n_images: that a grid was drawn from.
+    """
+
+    images: list[int]
+    probability: float = 1.0
+    near: list[int] = field(default_factory=list)
+    n_images: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,6 +86,7 @@ class TrainerTask:
             where an image has none; a function of a module.
         way: how to choose; `random` trains for the learning curve alone.
         seed: start of everything by chance.
+        grid_of: images of a grid; 0 where questions are shown.
     """
 
     database: Path
@@ -56,6 +94,7 @@ class TrainerTask:
     make_features: Callable[[], np.ndarray]
     way: str
     seed: int = defaults.SEED
+    grid_of: int = 0
 
 
 def split_members(
@@ -94,56 +133,39 @@ def train_committee(
     *,
     n_members: int = defaults.COMMITTEE_MEMBERS,
     seed: int = defaults.SEED,
-    temperature: float | None = None,
 ) -> Committee:
-    """Train heads that differ in seed and in the answers that each sees most of.
+    """Train linear maps that differ in the answers that each sees most of.
 
     Args:
-        features: `(n_images, n_features)` float32.
+        features: `(n_images, n_features)` float32, NaN where an image has none.
         rows: `(n_questions, 3)`: anchor, what most judges chose, the other.
         votes: on these rows.
-        n_members: how many heads.
-        seed: start of the first; the others follow.
-        temperature: see `Committee`. Defaults to half of the margin that training asks for.
-    Raises:
-        CollapseError: if a head's embeddings become alike.
+        n_members: how many maps. The temperature is fitted to the rows that a map's own sample
+            left out; where there is one map, to those that it has seen.
+        seed: of the samples.
     """
-    from tripletkit.model.embedding import embed
-    from tripletkit.model.settings import HeadSettings, choose_epochs
-    from tripletkit.training.trainer import Examples, make_trainer
-
     is_open = votes.is_tie
     rows, votes = rows[~is_open], votes.take(~is_open)
     rng = np.random.default_rng(seed)
-    embeddings = []
-    settings = HeadSettings.of_recipe(
-        defaults.COMMITTEE_RECIPE, seed=seed, hidden=defaults.COMMITTEE_HIDDEN
-    )
+    is_usable = np.isfinite(features).all(axis=1)
+    features = np.where(is_usable[:, None], features, 0)
+    seen = PartFeatures.of(features, np.flatnonzero(is_usable), is_standardised=False)
+    every = np.arange(len(rows))
+    embeddings, margins = [], np.full((n_members, len(rows)), np.nan)
     for member in range(n_members):
-        # A bootstrap sample for each, so that heads differ where answers are few.
-        drawn = rng.integers(0, len(rows), len(rows)) if n_members > 1 else np.arange(len(rows))
-        epochs = choose_epochs(len(drawn), settings.batch_size, settings.epochs)
-        of_member = replace(
-            settings, seed=seed + member, epochs=min(epochs, defaults.COMMITTEE_MAX_EPOCHS)
-        )
+        # A bootstrap sample for each, so that they differ where answers are few.
+        drawn = rng.integers(0, len(rows), len(rows)) if n_members > 1 else every
         weights = make_loss_weights(votes.take(drawn), "weight")
-        examples = Examples(features, rows[drawn], loss_weights=weights)
-        trained = make_trainer(examples, of_member).fit().trained
-        embeddings.append(embed(trained.head, features))
-    return Committee(embeddings, settings.distance, temperature or settings.margin / 2)
-
-
-def calibrate(committee: Committee, rows: np.ndarray, votes: Votes) -> float:
-    """Return the temperature that fits answers to questions that the committee has not seen.
-
-    Args:
-        committee: trained on other questions.
-        rows, votes: `(n_questions, 3)` and their votes.
-    """
-    margins = np.mean(
-        [triplet_margins(each, rows, committee.distance) for each in committee.embeddings], axis=0
-    )
-    return fit_temperature(margins, votes.share)
+        ((directions, step),) = train_map(seen, rows[drawn], _SETTINGS, weights)
+        embedding = scale_to_unit_length(seen.scaled + (seen.scaled @ directions) @ step)
+        embedding[~is_usable] = np.nan
+        embeddings.append(embedding)
+        known = np.setdiff1d(every, drawn) if n_members > 1 else every
+        margins[member, known] = triplet_margins(embedding, rows[known], _DISTANCE)
+    is_known = ~np.isnan(margins).all(axis=0)
+    of_known = np.nanmean(margins[:, is_known], axis=0)
+    temperature = fit_temperature(of_known, votes.take(is_known).share)
+    return Committee(embeddings, _DISTANCE, temperature)
 
 
 @dataclass(frozen=True)
@@ -152,8 +174,8 @@ class CurvePoint:
 
     Attributes:
         n_questions: answered questions that were learned from, on average over the folds.
-        accuracy: on questions of the random share that were not.
-        interval: 95%, Wilson.
+        accuracy: on questions of the random share that were not, weighted.
+        interval: 95%, Wilson's for as many rows of equal weight.
     """
 
     n_questions: int
@@ -217,6 +239,8 @@ def measure_curve(
     if len(random_rows) < MIN_RANDOM:
         return None
     parts = np.array_split(rng.permutation(random_rows), N_FOLDS)
+    weights = judgements.weights
+    n_alike = effective_count(weights[random_rows])
     n_right = np.zeros(len(shares))
     n_learned = np.zeros(len(shares))
     margins = np.zeros(len(judgements))
@@ -226,21 +250,45 @@ def measure_curve(
             learned = others[: max(10, round(share * len(others)))]
             embeddings, distance = train(learned)
             found = triplet_margins(embeddings, judgements.triplets.rows[part], distance)
-            n_right[place] += np.sum(found > 0)
+            n_right[place] += np.sum(weights[part] * (found > 0))
             n_learned[place] += len(learned) / N_FOLDS
             margins[part] = found
+    shares_right = n_right / weights[random_rows].sum()
     points = [
-        CurvePoint(
-            round(learned), right / len(random_rows), wilson_interval(right, len(random_rows))
-        )
-        for learned, right in zip(n_learned, n_right, strict=True)
+        CurvePoint(round(learned), float(right), wilson_interval(right * n_alike, n_alike))
+        for learned, right in zip(n_learned, shares_right, strict=True)
     ]
     return LearningCurve(points, margins[random_rows], random_rows)
 
 
-def train_and_choose(
-    task: TrainerTask, features: np.ndarray, n_answers: int
-) -> dict[str, Any] | None:
+def draw_by_chance(
+    task: TrainerTask, features: np.ndarray, n: int, rng: np.random.Generator
+) -> list[Drawn]:
+    """Draw questions, or grids, by chance; see `draw_questions` and `draw_grids`.
+
+    Args:
+        task: see `TrainerTask`.
+        features: in the order of its images.
+        n: how many.
+        rng: what decides. Every image is the anchor as often as any other.
+    """
+    usable = np.flatnonzero(np.isfinite(features[:, 0]))
+    numbers = np.array(list(task.numbers.values()))[usable]
+    if len(usable) <= max(2, task.grid_of):
+        return []
+    rounds = [rng.permutation(len(usable)) for _ in range(-(-n // len(usable)))]
+    anchors = np.concatenate(rounds)[:n]
+    if task.grid_of:
+        return [
+            Drawn(numbers[images].tolist(), near=numbers[near].tolist(), n_images=len(usable))
+            for images, near in draw_grids(features[usable], anchors, task.grid_of, rng)
+        ]
+    rows, probability = draw_questions(features[usable], anchors, 1, rng)
+    order = rng.permutation(n)
+    return [Drawn(numbers[rows[k]].tolist(), float(probability[k])) for k in order]
+
+
+def choose_next(task: TrainerTask, features: np.ndarray, n_answers: int) -> dict[str, Any] | None:
     """Train on what the database holds and choose the next questions.
 
     Args:
@@ -251,38 +299,31 @@ def train_and_choose(
         `about` the model, and the `questions`, as `JudgementDatabase.add_model` takes them; None
         if there is nothing to learn from yet.
     """
-    place_of = {name: place for place, name in enumerate(task.numbers)}
-    numbers = np.array(list(task.numbers.values()))
-    judgements = _keep_usable(open_judgements(task.database), place_of, features)
+    judgements = _read_usable(task, features)
     if len(judgements) < _FEWEST_ANSWERS:
         return None
-    rows, seed = judgements.triplets.rows, task.seed + n_answers
-    curve = measure_curve(
-        judgements, lambda learned: _train_one(features, judgements, learned, seed), seed
-    )
-    about: dict[str, Any] = {"n_questions": len(judgements), "way": task.way}
-    temperature = None
-    if curve is not None:
-        about |= describe_curve(curve)
-        temperature = fit_temperature(curve.margins, np.ones(len(curve.margins)))
-        about["hardest"] = _find_hardest(judgements, curve, task)
+    about = {"n_questions": len(judgements), "way": task.way}
     if task.way == "random":
         return {"about": about, "questions": []}
-    committee = train_committee(
-        features, rows, judgements.votes, seed=seed, temperature=temperature
-    )
+    rows, seed = judgements.triplets.rows, task.seed + n_answers
+    committee = train_committee(features, rows, judgements.votes, seed=seed)
     rng = np.random.default_rng(seed)
     usable = np.flatnonzero(np.isfinite(features[:, 0]))
-    known = np.concatenate([rows, _find_shown(task)])
-    candidates = draw_candidates(usable, defaults.CHOICE_CANDIDATES, rng, known)
+    anchors = rng.permutation(len(usable))[: defaults.CHOICE_CANDIDATES // _EACH_ANCHOR]
+    drawn, _ = draw_questions(
+        features[usable], anchors, defaults.CHOICE_CANDIDATES // len(anchors), rng
+    )
+    candidates = keep_new(usable[drawn], np.concatenate([rows, _find_shown(task)]))
+    answered_of = _learn_answerability(task, features, committee)
     choice = choose_questions(
         committee,
         candidates,
         defaults.CHOSEN_BATCH,
         task.way,
         max_per_image=defaults.MAX_PER_IMAGE,
+        answerable=answered_of.chance(measure_nearness(features, committee, candidates)),
     )
-    n_possible = len(usable) * (len(usable) - 1) * (len(usable) - 2) / 2
+    numbers = np.array(list(task.numbers.values()))
     questions = [
         {
             "anchor": int(anchor),
@@ -291,13 +332,41 @@ def train_and_choose(
             "how": task.way,
             "score": float(score),
             "expected": float(expected),
-            "probability": min(1.0, choice.n_candidates / n_possible),
         }
         for (anchor, first, second), score, expected in zip(
             numbers[choice.rows], choice.scores, choice.expected, strict=True
         )
     ]
-    return {"about": about | {"temperature": committee.temperature}, "questions": questions}
+    about |= {"temperature": committee.temperature, "answered": answered_of.usual}
+    return {"about": about, "questions": questions}
+
+
+def measure_model(task: TrainerTask, features: np.ndarray, n_answers: int) -> dict[str, Any]:
+    """Return the learning curve and the hardest questions, as plain JSON values.
+
+    Args:
+        task, features, n_answers: see `choose_next`.
+    """
+    judgements, seed = _read_usable(task, features), task.seed + n_answers
+    curve = measure_curve(
+        judgements, lambda learned: _train_one(features, judgements, learned, seed), seed
+    )
+    if curve is None:
+        return {"n_random": int(judgements.is_random.sum())}
+    return describe_curve(curve) | {"hardest": _find_hardest(judgements, curve, task)}
+
+
+def _learn_answerability(
+    task: TrainerTask, features: np.ndarray, committee: Committee
+) -> Answerability:
+    place_of = {name: place for place, name in enumerate(task.numbers)}
+    answers = [answer for answer in read_answers_given(task.database) if answer.side != GRID]
+    places = [[place_of.get(name, -1) for name in answer.triplet] for answer in answers]
+    rows = np.array(places, dtype=np.int64).reshape(-1, 3)
+    was_answered = np.array([answer.choice != CANT_TELL for answer in answers], dtype=bool)
+    is_usable = (rows >= 0).all(axis=1) & np.isfinite(features[rows, 0]).all(axis=1)
+    rows, was_answered = rows[is_usable], was_answered[is_usable]
+    return Answerability.fit(measure_nearness(features, committee, rows), was_answered)
 
 
 def describe_curve(curve: LearningCurve) -> dict[str, Any]:
@@ -326,10 +395,10 @@ def _train_one(
     return committee.embeddings[0], committee.distance
 
 
-def _keep_usable(
-    judgements: Judgements, place_of: dict[str, int], features: np.ndarray
-) -> Judgements:
+def _read_usable(task: TrainerTask, features: np.ndarray) -> Judgements:
     """Return decided judgements over rows of the features instead of their own names."""
+    judgements = open_judgements(task.database)
+    place_of = {name: place for place, name in enumerate(task.numbers)}
     places = np.array([place_of.get(name, -1) for name in judgements.triplets.names])
     rows = places[judgements.triplets.rows]
     is_usable = (rows >= 0).all(axis=1) & np.isfinite(features[rows, 0]).all(axis=1)

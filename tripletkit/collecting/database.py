@@ -15,12 +15,10 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from tripletkit.data.judgement_files import (
     APPLICATION_ID,
@@ -46,11 +44,22 @@ DATABASE_FORM = OutputForm("a database of judgements", is_judgements)
 
 @dataclass(frozen=True)
 class Judge:
-    """Somebody who answers; the token is the secret part of the link."""
+    """Somebody who answers.
+
+    Attributes:
+        token: the secret part of the link.
+        state: `active`; `paused`, who cannot answer for now; or `revoked`, whose link leads
+            nowhere.
+        is_left_out: no command counts the answers.
+        about: consent, parameters of the link.
+    """
 
     id: int
     name: str
     token: str
+    state: str = "active"
+    is_left_out: bool = False
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -132,6 +141,19 @@ class JudgementDatabase:
         with self._write, transaction(self.connection) as connection:
             yield connection
 
+    @property
+    def is_ended(self) -> bool:
+        """Whether the owner has ended the study."""
+        found = self.connection.execute("SELECT 1 FROM meta WHERE key = 'ended'").fetchone()
+        return found is not None
+
+    def end(self, is_ended: bool) -> None:
+        """End the study, or go on with it."""
+        with self.writing() as connection:
+            connection.execute("DELETE FROM meta WHERE key = 'ended'")
+            if is_ended:
+                connection.execute("INSERT INTO meta VALUES ('ended', ?)", (now(),))
+
     def close(self) -> None:
         """Close the connection of this thread; those of others end with their threads."""
         if hasattr(self._local, "connection"):
@@ -175,8 +197,18 @@ class JudgementDatabase:
 
     def judges(self) -> list[Judge]:
         """Return all judges in the order in which they came."""
-        rows = self.connection.execute("SELECT id, name, token FROM judges ORDER BY id")
-        return [Judge(*row) for row in rows]
+        return [_read_judge(row) for row in self.connection.execute(f"{_JUDGES} ORDER BY id")]
+
+    def change_judge(self, judge: int, **columns: Any) -> None:
+        """Set `state`, `is_left_out`, `token` or `about` of a judge."""
+        if "about" in columns:
+            columns["about"] = json.dumps(columns["about"])
+        with self.writing() as connection:
+            connection.execute(
+                f"UPDATE judges SET {', '.join(f'{name} = :{name}' for name in columns)} "
+                "WHERE id = :judge",
+                {**columns, "judge": judge},
+            )
 
     # Screens and answers
 
@@ -262,22 +294,16 @@ class JudgementDatabase:
                 add_question(connection, model=model, **question)
         return model
 
+    def describe_model(self, model: int, about: dict[str, Any]) -> None:
+        """Replace what is known of a model."""
+        with self.writing() as connection:
+            connection.execute(
+                "UPDATE models SET about = ? WHERE id = ?", (json.dumps(about), model)
+            )
+
     def last_model(self) -> sqlite3.Row | None:
         """Return the newest model: id, n_answers, about (JSON), made_at."""
         return self.connection.execute("SELECT * FROM models ORDER BY id DESC LIMIT 1").fetchone()
-
-    def times_shown(self, n_images: int) -> np.ndarray:
-        """Return `(n_images + 1,)`: how often each image was part of a question of chance."""
-        times = np.zeros(n_images + 1, dtype=np.int64)
-        for row in self.connection.execute(
-            "SELECT anchor, first, second FROM questions WHERE how = 'random'"
-        ):
-            times[list(row)] += 1
-        for anchor, shown in self.connection.execute(
-            "SELECT anchor, shown FROM screens WHERE kind = 'grid' AND repeats IS NULL"
-        ):
-            times[[anchor, *json.loads(shown)]] += 1
-        return times
 
     def _add_judge(self, connection: sqlite3.Connection, name: str) -> Judge:
         token = secrets.token_urlsafe(24)
@@ -285,10 +311,12 @@ class JudgementDatabase:
             "INSERT OR IGNORE INTO judges (name, token, made_at) VALUES (?, ?, ?)",
             (name, token, now()),
         )
-        row = connection.execute(
-            "SELECT id, name, token FROM judges WHERE name = ?", (name,)
-        ).fetchone()
-        return Judge(*row)
+        return _read_judge(connection.execute(f"{_JUDGES} WHERE name = ?", (name,)).fetchone())
+
+
+def _read_judge(row: sqlite3.Row) -> Judge:
+    columns = (row["id"], row["name"], row["token"], row["state"])
+    return Judge(*columns, bool(row["is_left_out"]), json.loads(row["about"]))
 
 
 def add_question(connection: sqlite3.Connection, **columns: Any) -> int:
@@ -310,17 +338,18 @@ def add_screen(
     *,
     question: int | None = None,
     repeats: int | None = None,
-    n_pick: int | None = None,
+    grid: tuple[int, str | None] = (1, None),
 ) -> None:
     """Add a screen within a transaction; one without a question is a grid.
 
     Args:
         images: the anchor, and the others from left to right.
+        grid: how many are to be picked of a grid, and how it was drawn, see the table.
     """
     anchor, *shown = images
     connection.execute(
         "INSERT INTO screens (judge, kind, question, purpose, repeats, anchor, shown, n_pick, "
-        "made_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "drawn, made_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             judge,
             GRID if question is None else QUESTION,
@@ -329,7 +358,7 @@ def add_screen(
             repeats,
             anchor,
             json.dumps([int(image) for image in shown]),
-            n_pick,
+            *grid,
             now(),
         ),
     )
@@ -390,7 +419,7 @@ def _open_screens(connection: sqlite3.Connection, judge: int) -> list[Screen]:
             row["kind"],
             row["anchor"],
             tuple(json.loads(row["shown"])),
-            row["n_pick"] or 1,
+            row["n_pick"],
         )
         for row in rows
     ]
@@ -509,6 +538,7 @@ def only_server(path: Path) -> Iterator[None]:
         yield
 
 
+_JUDGES = "SELECT id, name, token, state, is_left_out, about FROM judges"
 _TABLES = """
 CREATE TABLE meta (
     key TEXT PRIMARY KEY,
@@ -525,6 +555,9 @@ CREATE TABLE judges (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
     token TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'paused', 'revoked')),
+    is_left_out INTEGER NOT NULL DEFAULT 0,   -- no command counts the answers
+    about TEXT NOT NULL DEFAULT '{}',         -- JSON: consent, parameters of the link
     made_at TEXT NOT NULL
 );
 
@@ -544,8 +577,9 @@ CREATE TABLE questions (
     model INTEGER REFERENCES models,
     score REAL,                   -- margin or disagreement that it was chosen by
     expected REAL,                -- the model's chance that a judge chooses the first
-    probability REAL,             -- of being drawn, or of being among those to choose from
-    made_at TEXT NOT NULL
+    probability REAL,             -- of being drawn by chance, whichever way round
+    made_at TEXT NOT NULL,
+    CHECK ((how = 'random') = (probability IS NOT NULL))
 );
 
 CREATE TABLE screens (
@@ -553,11 +587,13 @@ CREATE TABLE screens (
     judge INTEGER NOT NULL REFERENCES judges,
     kind TEXT NOT NULL CHECK (kind IN ('question', 'grid')),
     question INTEGER REFERENCES questions,
-    purpose TEXT NOT NULL CHECK (purpose IN ('fresh', 'overlap', 'repeat', 'gold')),
+    purpose TEXT NOT NULL CHECK (
+        purpose IN ('fresh', 'overlap', 'repeat', 'gold', 'practice')),
     repeats INTEGER REFERENCES screens,
     anchor INTEGER NOT NULL REFERENCES images,
     shown TEXT NOT NULL,          -- JSON: images from left to right
-    n_pick INTEGER,
+    n_pick INTEGER NOT NULL,
+    drawn TEXT,                   -- JSON: how the images of a grid were drawn
     made_at TEXT NOT NULL,
     CHECK ((kind = 'question') = (question IS NOT NULL))
 );
@@ -574,7 +610,8 @@ CREATE TABLE answers (
     side TEXT NOT NULL CHECK (side IN ('left', 'right', 'neither', 'grid')),
     picked TEXT,                  -- JSON: images of a grid
     response_ms REAL NOT NULL CHECK (response_ms >= 0),
-    method TEXT NOT NULL CHECK (method IN ('keyboard', 'mouse', 'touch', 'form', 'offline')),
+    method TEXT NOT NULL CHECK (
+        method IN ('keyboard', 'mouse', 'touch', 'form', 'offline', 'import')),
     answered_at TEXT NOT NULL,
     undone_at TEXT,
     undo_id TEXT UNIQUE

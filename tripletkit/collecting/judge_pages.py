@@ -17,7 +17,7 @@ from tripletkit.collecting.answer_forms import (
 )
 from tripletkit.collecting.database import GivenAnswer, Judge, Screen
 from tripletkit.collecting.serving import form_token, is_same
-from tripletkit.collecting.site import Site, find_judge, site
+from tripletkit.collecting.site import Site, find_judge, known_judges, site
 from tripletkit.data.judgement_files import GRID
 from tripletkit.errors import JudgementsError
 
@@ -27,6 +27,10 @@ FORM_TOKEN = "X-Form-Token"
 # What a judge needs for a question before it is known, and between an answer and the next image.
 _USUAL_RESPONSE_MS, _BETWEEN_MS = 4000, 300
 _COOKIE_AGE_S = 90 * 24 * 3600
+_NO_SUCH_LINK = (
+    "No study has this link. It may be mistyped or cut off at its end, or belong to another study: "
+    "copy it whole, or ask the person who sent it."
+)
 
 
 @judge_pages.get("/j/<token>")
@@ -34,50 +38,60 @@ def enter(token: str) -> Response:
     """Take the secret out of the address and into a cookie."""
     judge = find_judge(token, site().database.judges())
     if judge is None:
-        abort(404)
+        abort(404, _NO_SUCH_LINK)
+    if judge.state == "revoked":
+        abort(403, "This link was withdrawn by the person who sent it.")
     return _let_in(judge)
 
 
 @judge_pages.route("/join/<token>", methods=["GET", "POST"])
 def join(token: str) -> Any:
-    """Ask for a name, where a link is for everybody."""
+    """Ask for a name, where a link is for everybody; who has been here before goes on."""
     database = site().database
     if not is_same(token, database.open_token):
-        abort(404)
+        abort(404, _NO_SUCH_LINK)
     problem = ""
+    known = known_judges()
     if request.method == "POST":
         given = request.form.get("form_token", "")
         if not is_same(given, form_token(database.key, database.open_token)):
             abort(403)
         try:
-            return _let_in(database.add_new_judge(parse_name(request.form.get("name", ""))))
+            name = parse_name(request.form.get("name", ""))
+            if (judge := next((j for j in known if j.name == name), None)) is not None:
+                return _let_in(judge)
+            return _let_in(database.add_new_judge(name))
         except JudgementsError as error:
             problem = f"{str(error)[:1].upper()}{str(error)[1:]}."
     return render_template(
         "join.html.j2",
         problem=problem,
+        known=known,
         max_name=MAX_NAME,
         form_token=form_token(database.key, database.open_token),
     )
 
 
-@judge_pages.get("/")
-def start() -> Any:
-    """Show the instructions."""
-    judge = _judge()
-    state = make_state(site(), judge)
+@judge_pages.get("/judge/<int:number>/")
+def start(number: int) -> Any:
+    """Show the instructions, and the link that belongs to this judge."""
+    judge = _judge(number)
     return render_template(
-        "start.html.j2", judge=judge, state=state, instructions=site().instructions_html
+        "start.html.j2",
+        judge=judge,
+        state=make_state(site(), judge),
+        instructions=site().instructions_html,
+        link=url_for("judge.enter", token=judge.token, _external=True),
     )
 
 
-@judge_pages.get("/ask")
-def ask() -> Any:
+@judge_pages.get("/judge/<int:number>/ask")
+def ask(number: int) -> Any:
     """Show the screen that is to be answered."""
-    judge = _judge()
+    judge = _judge(number)
     state = make_state(site(), judge)
     if not state["screens"]:
-        return redirect(url_for("judge.done"))
+        return redirect(url_for("judge.done", number=number))
     return render_template(
         "ask.html.j2",
         judge=judge,
@@ -90,13 +104,13 @@ def ask() -> Any:
     )
 
 
-@judge_pages.get("/done")
-def done() -> Any:
+@judge_pages.get("/judge/<int:number>/done")
+def done(number: int) -> Any:
     """Say thank you."""
-    judge = _judge()
+    judge = _judge(number)
     state = make_state(site(), judge)
     if state["screens"]:
-        return redirect(url_for("judge.ask"))
+        return redirect(url_for("judge.ask", number=number))
     return render_template(
         "done.html.j2",
         judge=judge,
@@ -106,17 +120,16 @@ def done() -> Any:
     )
 
 
-@judge_pages.get("/state")
-def state() -> dict[str, Any]:
+@judge_pages.get("/judge/<int:number>/state")
+def state(number: int) -> dict[str, Any]:
     """Return what is to be answered."""
-    return make_state(site(), _judge())
+    return make_state(site(), _judge(number))
 
 
-@judge_pages.post("/answer")
-def answer() -> Any:
+@judge_pages.post("/judge/<int:number>/answer")
+def answer(number: int) -> Any:
     """Keep an answer; the reply is sent when it is on the disk."""
-    judge = _judge()
-    _check_form_token(judge)
+    judge = _sending_judge(number)
     try:
         given = parse_answer(_json()) if request.is_json else _form_answer()
     except JudgementsError as error:
@@ -125,18 +138,17 @@ def answer() -> Any:
         is_new = site().database.add_answer(judge.id, given)
     except JudgementsError as error:
         if not request.is_json:
-            return redirect(url_for("judge.ask"), 303)
+            return redirect(url_for("judge.ask", number=number), 303)
         return make_state(site(), judge) | {"error": str(error)}, 409
     if not request.is_json:
-        return redirect(url_for("judge.ask"), 303)
+        return redirect(url_for("judge.ask", number=number), 303)
     return make_state(site(), judge) | {"is_new": is_new}
 
 
-@judge_pages.post("/undo")
-def undo() -> Any:
+@judge_pages.post("/judge/<int:number>/undo")
+def undo(number: int) -> Any:
     """Take the last answer back."""
-    judge = _judge()
-    _check_form_token(judge)
+    judge = _sending_judge(number)
     fields = _json() if request.is_json else {"undo_id": request.form.get("undo_id")}
     try:
         if not isinstance(fields, dict) or set(fields) != {"undo_id"}:
@@ -146,7 +158,7 @@ def undo() -> Any:
         abort(400, str(error))
     screen = site().database.undo(judge.id, undo_id)
     if not request.is_json:
-        return redirect(url_for("judge.ask"), 303)
+        return redirect(url_for("judge.ask", number=number), 303)
     return make_state(site(), judge) | {"undone": screen is not None}
 
 
@@ -154,7 +166,7 @@ def make_state(here: Site, judge: Judge) -> dict[str, Any]:
     """Return what a page needs to know, as plain JSON values."""
     total = here.asker.settings.n_questions
     n_done = here.database.n_answers(judge.id)
-    screens = here.asker.screens(judge.id)
+    screens = [] if here.database.is_ended else here.asker.screens(judge.id)
     times = here.database.recent_response_ms(judge.id)
     each_ms = (statistics.median(times) if times else _USUAL_RESPONSE_MS) + _BETWEEN_MS
     n_left = max(total - n_done, 0)
@@ -193,19 +205,23 @@ def _describe_screen(screen: Screen) -> dict[str, Any]:
     }
 
 
-def _judge() -> Judge:
-    here = site()
-    judge = find_judge(request.cookies.get(here.judge_cookie, ""), here.database.judges())
+def _judge(number: int) -> Judge:
+    """Return the judge whose pages these are, if the browser has the cookie."""
+    judge = next((judge for judge in known_judges() if judge.id == number), None)
     if judge is None:
         abort(403)
+    if judge.state == "paused":
+        abort(403, "This study is paused for you. Open your link again later.")
     return judge
 
 
-def _check_form_token(judge: Judge) -> None:
+def _sending_judge(number: int) -> Judge:
     """Refuse what another site, or the page of another judge, sends in this judge's name."""
+    judge = _judge(number)
     given = request.headers.get(FORM_TOKEN) or request.form.get("form_token", "")
     if not is_same(given, form_token(site().database.key, judge.token)):
         abort(403, "This page is another judge's or an old one. Load it again.")
+    return judge
 
 
 def _json() -> Any:
@@ -236,9 +252,15 @@ def _form_answer() -> GivenAnswer:
 
 
 def _let_in(judge: Judge) -> Response:
-    response = redirect(url_for("judge.start"), 303)
+    response = redirect(url_for("judge.start", number=judge.id), 303)
     # Lax, so that a link in a mail works; what changes something needs the form token as well.
     response.set_cookie(
-        site().judge_cookie, judge.token, max_age=_COOKIE_AGE_S, httponly=True, samesite="Lax"
+        site().judge_cookie(judge.id),
+        judge.token,
+        max_age=_COOKIE_AGE_S,
+        httponly=True,
+        samesite="Lax",
+        secure=request.is_secure,
+        path=request.root_path or "/",
     )
     return response

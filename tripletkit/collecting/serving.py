@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import ipaddress
@@ -32,30 +33,22 @@ HEADERS = {
 
 # Answers wait for the disk and images for their scaling, so more threads than processors.
 N_THREADS = 12
+MAX_CONNECTIONS = 2000
+IDLE_S = 20
 
 
 @contextmanager
-def bound_server(
-    app: Flask, host: str, port: int, *, max_body_bytes: int = 4 * MAX_BODY_BYTES
-) -> Iterator[Any]:
-    """Bind an address and give a waitress server; call its `run()` to serve.
+def bound_port(host: str, port: int) -> Iterator[socket.socket]:
+    """Bind an address, before anything is made that would stay behind where it cannot be had.
 
     Args:
-        app: see `make_app`.
         host: address to bind.
         port: 0 for any that is free.
-        max_body_bytes: what a request may send at most.
     Raises:
         JudgementsError: if the address cannot be bound.
     """
-    from waitress.server import create_server
-
-    # It remarks on every request that waits a moment for a thread.
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
-
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
@@ -64,21 +57,56 @@ def bound_server(
                 f"{host}:{port}: cannot be bound: {error.strerror or error}. "
                 "Choose another `port` or `host`."
             ) from error
-        server = create_server(
-            app,
-            sockets=[listener],
-            threads=N_THREADS,
-            max_request_body_size=max_body_bytes,
-            max_request_header_size=16_384,
-            channel_timeout=60,
-            ident=None,
-        )
-        try:
-            yield server
-        finally:
-            server.close()
+        yield listener
+
+
+@contextmanager
+def bound_server(
+    app: Flask, listener: socket.socket, *, max_body_bytes: int = 4 * MAX_BODY_BYTES
+) -> Iterator[Any]:
+    """Give a waitress server; call its `run()` to serve.
+
+    Args:
+        app: see `make_app`.
+        listener: see `bound_port`.
+        max_body_bytes: what a request may send at most.
+    """
+    from waitress.server import create_server
+
+    # It remarks on every request that waits a moment for a thread.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    _allow_open_files(MAX_CONNECTIONS + 200)
+    server = create_server(
+        app,
+        sockets=[listener],
+        threads=N_THREADS,
+        # A hundred judges whose browsers open six connections each; one that is idle is closed
+        # after seconds, so that nobody can hold them all.
+        connection_limit=MAX_CONNECTIONS,
+        channel_timeout=IDLE_S,
+        cleanup_interval=5,
+        backlog=1024,
+        asyncore_use_poll=True,
+        max_request_body_size=max_body_bytes,
+        max_request_header_size=16_384,
+        ident=None,
+    )
+    try:
+        yield server
     finally:
-        listener.close()
+        server.close()
+
+
+def _allow_open_files(n: int) -> None:
+    """Let this process open so many files, each connection being one, as far as it may."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < n:
+        most = n if hard == resource.RLIM_INFINITY else min(n, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 def is_local(host: str) -> bool:
@@ -94,11 +122,20 @@ def is_local(host: str) -> bool:
         return host.casefold() == "localhost"
 
 
-def shown_host(host: str) -> str:
-    """Return the address that links name: one that others can reach, where all are bound."""
-    if host in ("0.0.0.0", "::"):
-        return socket.gethostname()
-    return f"[{host}]" if ":" in host else host
+def shown_hosts(host: str) -> list[str]:
+    """Return the addresses that links name: those that others can reach, where all are bound."""
+    if host not in ("0.0.0.0", "::"):
+        return [f"[{host}]" if ":" in host else host]
+    name = socket.gethostname()
+    try:
+        found = {str(info[4][0]) for info in socket.getaddrinfo(name, None, socket.AF_INET)}
+    except OSError:
+        found = set()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+        # Nothing is sent: this only asks which address leads out of this machine.
+        probe.connect(("192.0.2.1", 9))
+        found.add(probe.getsockname()[0])
+    return [name, *sorted(each for each in found if not is_local(each))]
 
 
 def is_same(given: str, expected: str) -> bool:

@@ -37,10 +37,12 @@ class Site:
     pause_every: int = defaults.PAUSE_EVERY
     status: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def judge_cookie(self) -> str:
-        """Name of the cookie; cookies of several servers on one machine must not mix."""
-        return f"tripletkit-{self.database.id}"
+    def judge_cookie(self, judge: int) -> str:
+        """Name of the cookie of a judge: each has one, so that two can share a browser.
+
+        Cookies of several servers on one machine must not mix.
+        """
+        return f"tripletkit-{self.database.id}-{judge}"
 
     @property
     def owner_cookie(self) -> str:
@@ -60,6 +62,18 @@ def site() -> Site:
 def is_owner() -> bool:
     """Return whether the request comes with the owner's secret."""
     return is_same(request.cookies.get(site().owner_cookie, ""), site().database.owner_token)
+
+
+def known_judges() -> list[Judge]:
+    """Return the judges whose cookies come with the request."""
+    here = site()
+    cookies = request.cookies
+    return [
+        judge
+        for judge in here.database.judges()
+        if is_same(cookies.get(here.judge_cookie(judge.id), ""), judge.token)
+        and judge.state != "revoked"
+    ]
 
 
 def find_judge(given: str, judges: Iterable[Judge]) -> Judge | None:

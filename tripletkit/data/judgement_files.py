@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from tripletkit.errors import JudgementsError
 
 # "trkj" in the header of the file, so that another program's database is not taken for one.
 APPLICATION_ID = 0x74726B6A
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _HEADER = b"SQLite format 3\x00"
 _APPLICATION_ID_PLACE = slice(68, 72)
 
@@ -37,13 +38,14 @@ _TABLE_INFO = "SELECT * FROM pragma_table_info(?)"
 _COLUMNS = {
     "meta": {"key": "TEXT", "value": "TEXT"},
     "images": {"id": "INTEGER", "name": "TEXT"},
-    "judges": {"id": "INTEGER", "name": "TEXT"},
+    "judges": {"id": "INTEGER", "name": "TEXT", "is_left_out": "INTEGER"},
     "questions": {
         "id": "INTEGER",
         "anchor": "INTEGER",
         "first": "INTEGER",
         "second": "INTEGER",
         "how": "TEXT",
+        "probability": "REAL",
     },
     "screens": {
         "id": "INTEGER",
@@ -51,6 +53,8 @@ _COLUMNS = {
         "question": "INTEGER",
         "anchor": "INTEGER",
         "shown": "TEXT",
+        "purpose": "TEXT",
+        "drawn": "TEXT",
     },
     "answers": {
         "id": "INTEGER",
@@ -60,6 +64,8 @@ _COLUMNS = {
         "side": "TEXT",
         "picked": "TEXT",
         "response_ms": "REAL",
+        "method": "TEXT",
+        "answered_at": "TEXT",
         "undone_at": "TEXT",
     },
 }
@@ -76,6 +82,7 @@ class Tally:
         numbers: `(n_questions,)` int64, of each question in the database.
         for_first, for_second: `(n_questions,)` float64 votes.
         is_random: `(n_questions,)` bool.
+        weights: `(n_questions,)` float64.
         screens: `(n_questions,)` int64.
     """
 
@@ -85,6 +92,7 @@ class Tally:
     for_first: np.ndarray
     for_second: np.ndarray
     is_random: np.ndarray
+    weights: np.ndarray
     screens: np.ndarray
 
 
@@ -101,6 +109,10 @@ class Answer:
         side: where the chosen image stood: `left`, `right` or `neither`; `grid`.
         response_ms: from the images being there to the answer.
         screen: the number of the screen; a grid's triplets share theirs.
+        probability: of the question to be drawn by chance, or of its images to be drawn for one
+            grid; 0 where it was not.
+        method: `keyboard`, `mouse`, `touch`, `form`, `offline` or `import`.
+        answered_at: ISO time, UTC.
     """
 
     judge: str
@@ -111,6 +123,29 @@ class Answer:
     side: str
     response_ms: float
     screen: int
+    probability: float = 0.0
+    method: str = "keyboard"
+    answered_at: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer as a row of a table; a grid has a row a pair of its images."""
+        anchor, first, second = self.triplet
+        chosen = {FIRST: first, SECOND: second, CANT_TELL: ""}[self.choice]
+        return {
+            "judge": self.judge,
+            "screen": self.screen,
+            "question": self.question,
+            "anchor": anchor,
+            "first": first,
+            "second": second,
+            "chosen": chosen,
+            "side": self.side,
+            "how": self.how,
+            "probability": self.probability,
+            "response_ms": self.response_ms,
+            "method": self.method,
+            "answered_at": self.answered_at,
+        }
 
 
 def is_judgements(source: object) -> bool:
@@ -148,7 +183,7 @@ def tally_judgements(path: Path, exclude: Collection[str] = ()) -> Tally:
     answers = [answer for answer in read_answers_given(path, exclude) if answer.how != GOLD]
     index_of: dict[str, int] = {}
     votes_of: dict[tuple[int, int, int], dict[str, list[float]]] = {}
-    about: dict[tuple[int, int, int], tuple[int, bool, int]] = {}
+    about: dict[tuple[int, int, int], tuple[int, float, int]] = {}
     for answer in answers:
         anchor, first, second = (
             index_of.setdefault(name, len(index_of)) for name in answer.triplet
@@ -159,16 +194,20 @@ def tally_judgements(path: Path, exclude: Collection[str] = ()) -> Tally:
             key, for_first = (anchor, second, first), 1 - for_first
         votes_of.setdefault(key, defaultdict(list))[answer.judge].append(for_first)
         is_grid = answer.side == GRID
-        number, is_random, screen = about.get(
-            key, (answer.question, False, answer.screen if is_grid else 0)
+        number, probability, screen = about.get(
+            key, (answer.question, 0.0, answer.screen if is_grid else 0)
         )
         # A question that a model chose may have been drawn by chance, too; then it is fair.
-        about[key] = (number, is_random or answer.how == RANDOM or is_grid, screen)
+        about[key] = (number, probability or answer.probability, screen)
     if not votes_of:
         raise JudgementsError(f"{path}: expected judgements, there is no answer in it yet")
     for_first = np.array([sum(sum(v) / len(v) for v in of.values()) for of in votes_of.values()])
     for_second = np.array([len(of) for of in votes_of.values()]) - for_first
-    numbers, is_random, screens = (np.array(column) for column in zip(*about.values(), strict=True))
+    numbers, chances, screens = (np.array(column) for column in zip(*about.values(), strict=True))
+    is_random = chances > 0
+    weights = np.zeros(len(chances))
+    weights[is_random] = 1 / chances[is_random]
+    weights[is_random] /= weights[is_random].mean() if is_random.any() else 1
     rows = np.array(list(votes_of), dtype=np.int32)
     is_turned = for_second > for_first
     return Tally(
@@ -178,15 +217,21 @@ def tally_judgements(path: Path, exclude: Collection[str] = ()) -> Tally:
         np.maximum(for_first, for_second),
         np.minimum(for_first, for_second),
         is_random,
+        weights,
         screens.astype(np.int64),
     )
 
 
-def read_answers_given(path: Path, exclude: Collection[str] = ()) -> list[Answer]:
+def read_answers_given(
+    path: Path, exclude: Collection[str] = (), *, with_left_out: bool = False
+) -> list[Answer]:
     """Read every answer that was not undone, in the order in which they were given.
+
+    Answers to practice questions are not among them.
 
     Args:
         path, exclude: see `open_judgements`.
+        with_left_out: with the answers of judges that the owner has left out.
     Raises:
         JudgementsError: if it is no such database, or there is no such judge.
     """
@@ -202,7 +247,7 @@ def read_answers_given(path: Path, exclude: Collection[str] = ()) -> list[Answer
             raise JudgementsError(f"{path}: damaged: an image has a name that is no text")
         found: list[Answer] = []
         for row in connection.execute(_ANSWERS):
-            if row["judge"] in exclude:
+            if row["judge"] in exclude or (row["is_left_out"] and not with_left_out):
                 continue
             try:
                 _check_answer(row)
@@ -228,7 +273,8 @@ def _check_answer(row: sqlite3.Row) -> None:
         "how": row["how"] in _WAYS,
         "response_ms": isinstance(row["response_ms"], int | float),
         "screen": isinstance(row["screen"], int),
-        "kind": (row["kind"] == GRID) == (row["choice"] == GRID),
+        "probability": row["how"] != RANDOM or 0 < row["probability"] <= 1,
+        "kind": row["kind"] == GRID or row["choice"] != GRID,
         "question": row["kind"] == GRID or isinstance(row["question"], int),
     }
     if wrong := [name for name, is_so in known.items() if not is_so]:
@@ -245,6 +291,9 @@ def _read_answer(row: sqlite3.Row, triplet: tuple[str, str, str]) -> Answer:
         row["side"],
         row["response_ms"],
         row["screen"],
+        row["probability"] if row["how"] == RANDOM else 0.0,
+        row["method"],
+        row["answered_at"],
     )
 
 
@@ -369,28 +418,57 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _unfold_grid(row: sqlite3.Row, names: dict[int, str]) -> Iterator[Answer]:
     """Yield what a grid implies: each picked image is nearer than each that was not picked."""
     shown, picked = json.loads(row["shown"]), set(json.loads(row["picked"] or "[]"))
-    number = -row["screen"]
+    drawn = json.loads(row["drawn"])
+    near = set(drawn["near"])
     for first in picked:
         for second in shown:
             if second in picked:
                 continue
-            triplet = (names[row["anchor"]], names[first], names[second])
+            n_near = (first in near) + (second in near)
             yield Answer(
-                row["judge"], number, triplet, GRID, FIRST, GRID, row["response_ms"], row["screen"]
+                row["judge"],
+                -row["screen"],
+                (names[row["anchor"]], names[first], names[second]),
+                GRID,
+                FIRST,
+                GRID,
+                row["response_ms"],
+                row["screen"],
+                _pair_probability(n_near, len(near), len(shown) - len(near), drawn),
+                row["method"],
+                row["answered_at"],
             )
 
 
+def _pair_probability(n_near: int, all_near: int, all_far: int, drawn: dict[str, Any]) -> float:
+    """Return how probable two images of a grid were to be drawn for it, anchor and all.
+
+    Args:
+        n_near: of the two, how many were drawn among the nearest.
+        all_near, all_far: of the grid, how many were drawn among the nearest and the others.
+        drawn: how many images there were of either.
+    """
+    n_nearest, n_others = drawn["n_nearest"], drawn["n_others"]
+    of_pair = {
+        2: all_near * (all_near - 1) / max(n_nearest * (n_nearest - 1), 1),
+        1: all_near * all_far / max(n_nearest * n_others, 1),
+        0: all_far * (all_far - 1) / max(n_others * (n_others - 1), 1),
+    }[n_near]
+    return of_pair / (1 + n_nearest + n_others)
+
+
 _ANSWERS = """
-SELECT answers.id AS answer, judges.name AS judge, screens.kind, screens.id AS screen,
-       screens.question,
-       screens.anchor, screens.shown, questions.first, questions.second,
+SELECT answers.id AS answer, judges.name AS judge, judges.is_left_out, screens.kind,
+       screens.id AS screen, screens.question, screens.anchor, screens.shown,
+       questions.first, questions.second,
        coalesce(questions.how, 'grid') AS how, answers.choice, answers.side, answers.picked,
-       answers.response_ms
+       answers.response_ms, answers.method, answers.answered_at, questions.probability,
+       screens.drawn
 FROM answers
 JOIN screens ON screens.id = answers.screen
 JOIN judges ON judges.id = answers.judge
 LEFT JOIN questions ON questions.id = screens.question
-WHERE answers.undone_at IS NULL
+WHERE answers.undone_at IS NULL AND purpose != 'practice'
 ORDER BY answers.id
 """
 _SHOWN = """

@@ -77,6 +77,9 @@ class Judgements:
             the first.
         is_random: `(n_triplets,)` bool: drawn by chance, not chosen by a model. Only these tell
             how good a model is. None where all are as good.
+        weights: `(n_triplets,)` float64: how many questions a row stands for, the inverse of the
+            probability with which it was drawn by chance; of mean 1 over those that were, 0
+            elsewhere. None where all count alike.
         votes_record, truth_record: of what votes and truth were read from; None where they are
             in the file of the triplets, or there are none.
         problems: lines that could not be read, where these were wanted.
@@ -88,6 +91,7 @@ class Judgements:
     votes: Votes | None = None
     truth: Truth | None = None
     is_random: np.ndarray | None = None
+    weights: np.ndarray | None = None
     votes_record: FileRecord | None = None
     truth_record: FileRecord | None = None
     problems: tuple[LineProblem, ...] = ()
@@ -115,6 +119,7 @@ class Judgements:
             if self.truth is None
             else replace(self.truth, labels=self.truth.labels[rows]),
             is_random=None if self.is_random is None else self.is_random[rows],
+            weights=None if self.weights is None else self.weights[rows],
         )
 
     def turned(self) -> Judgements:
@@ -313,7 +318,7 @@ def _open_database(path: Path, exclude: Collection[str]) -> Judgements:
     record = FileRecord(
         str(path), str(path.absolute()), _hash_judgements(triplets, votes, tally.is_random)
     )
-    return Judgements(triplets, record, votes, is_random=tally.is_random)
+    return Judgements(triplets, record, votes, is_random=tally.is_random, weights=tally.weights)
 
 
 def _open_table(

@@ -96,7 +96,38 @@ class ImageSpread:
     n_weighing_alike: float
 
 
-def wilson_interval(n_correct: float, n: int) -> Interval:
+def weigh_values(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return values whose plain mean is the weighted mean, and varies as it does.
+
+    They are the values as a first-order expansion of the weighted mean sees them, so that
+    `image_interval` and every other interval of a plain mean serves a weighted one. Weights by
+    the inverse of the probability that a row was drawn with make it stand for all rows there are.
+
+    Args:
+        values: `(n,)`.
+        weights: `(n,)` 0 or more, not all 0.
+    Reference:
+        Hajek. Comment on "An essay on the logical foundations of survey sampling" by D. Basu.
+        1971. Särndal, Swensson, Wretman. Model assisted survey sampling, 1992, section 5.5.
+    Example:
+        >>> weigh_values(np.array([1.0, 0.0]), np.array([3.0, 1.0])).tolist()
+        [1.125, 0.375]
+    """
+    mean = float(values @ weights / weights.sum())
+    return mean + weights / weights.mean() * (values - mean)
+
+
+def effective_count(weights: np.ndarray) -> float:
+    """Return how many rows of equal weight tell as much as these (Kish 1965).
+
+    Example:
+        >>> effective_count(np.array([1.0, 1.0, 0.0])), effective_count(np.array([2.0, 2.0]))
+        (2.0, 2.0)
+    """
+    return float(weights.sum() ** 2 / (weights @ weights))
+
+
+def wilson_interval(n_correct: float, n: float) -> Interval:
     """Return Wilson's 95% interval of a share of independent rows.
 
     Args:
@@ -269,7 +300,7 @@ def measure_image_spread(values: np.ndarray, images: np.ndarray) -> ImageSpread 
     noise = np.sqrt(2 * max(trace, 0.0)) / n / unshared * of_rows
     variance = max(total / n**2 / unshared, of_rows - _SLACK * noise)
     of_images = max(variance - of_rows, 0.0)
-    n_alike = _inverse_concentration(counts**2)
+    n_alike = effective_count(counts**2)
     squares = sums @ sums
     skewness = np.sqrt(n_alike / squares**3) * (sums**3).sum() if squares else 0.0
     deviation = noise + of_images * np.sqrt(
@@ -280,7 +311,7 @@ def measure_image_spread(values: np.ndarray, images: np.ndarray) -> ImageSpread 
         image_share=float(of_images / variance),
         degrees_of_freedom=float(max(2 * variance**2 / deviation**2, 1.0)),
         n_images=len(counts),
-        n_used_alike=_inverse_concentration(counts),
+        n_used_alike=effective_count(counts),
         n_weighing_alike=n_alike,
     )
 
@@ -301,11 +332,6 @@ def describe_for_json(interval: Interval | NoInterval | None, name: str) -> dict
         name: interval.to_list() if isinstance(interval, Interval) else None,
         f"no_{name}": interval.detail if isinstance(interval, NoInterval) else None,
     }
-
-
-def _inverse_concentration(weights: np.ndarray) -> float:
-    """Return how many equal weights would be as concentrated as these."""
-    return float(weights.sum() ** 2 / (weights @ weights))
 
 
 def _subsets(images: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -260,8 +260,8 @@ logger = logging.getLogger("tripletkit")
 
 def take_random_share(
     answers: Answers, triplets: Triplets | None, database: Path
-) -> tuple[Answers, np.ndarray, Votes]:
-    """Return the answers to questions of the random share, what most judges said, and the votes.
+) -> tuple[Answers, np.ndarray, Votes, np.ndarray]:
+    """Return the answers to questions of the random share, what most judges said, votes, weights.
 
     Answers that do not hold their questions are taken for those of `predict` on the database.
     """
@@ -286,4 +286,4 @@ def take_random_share(
     )
     labels = (~is_turned[is_scored]).astype(np.int8)
     votes = judgements.votes.take(found[is_scored]).turn(is_turned[is_scored])
-    return answers.take(is_scored), labels, votes
+    return answers.take(is_scored), labels, votes, judgements.weights[found[is_scored]]

@@ -18,7 +18,9 @@ from tripletkit.evaluation.intervals import (
     Interval,
     NoInterval,
     describe_for_json,
+    effective_count,
     image_interval,
+    weigh_values,
     wilson_interval,
 )
 from tripletkit.results import Result, Section, Table, show_count
@@ -119,7 +121,7 @@ class Score(Result):
     """An accuracy with its uncertainty and its parts.
 
     Attributes:
-        accuracy: `n_correct / n`, 0 to 1.
+        accuracy: `n_correct / n`, 0 to 1; the weighted mean where rows have weights.
         n: rows that count, ties and undecidable rows among them.
         n_correct: rows that are right; half a row for each tie under `ties="half"`.
         wilson: 95% interval that takes rows as independent.
@@ -138,6 +140,7 @@ class Score(Result):
         by_anchor_frequency: accuracy by how many rows have the anchor; empty without triplets.
         ties: what a tie earned; see `credit_rows`.
         odd_one_out: how often the odd one of three was found, where there are such trials.
+        n_alike: rows of equal weight that would tell as much; None where all count alike.
     """
 
     accuracy: float
@@ -160,6 +163,7 @@ class Score(Result):
     by_anchor_frequency: list[Slice]
     ties: TiePolicy = "answer"
     odd_one_out: OddOneOut | None = None
+    n_alike: float | None = None
 
     @property
     def interval(self) -> Interval:
@@ -168,8 +172,11 @@ class Score(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the score as JSON takes it, intervals as [low, high]."""
+        values = asdict(self)
+        if self.n_alike is None:
+            del values["n_alike"]
         return (
-            asdict(self)
+            values
             | {"wilson": self.wilson.to_list()}
             | describe_for_json(self.image_interval, "image_interval")
             | {"odd_one_out": self.odd_one_out and self.odd_one_out.to_dict()}
@@ -184,6 +191,8 @@ class Score(Result):
 
     def _sections(self) -> list[Section]:
         right = _describe_right(self.n_correct, self.n)
+        if self.n_alike is not None:
+            right += f"; weighted, as {self.n_alike:,.0f} rows of equal weight"
         rows = [
             ["accuracy", f"{self.accuracy:.4f}", right],
             ["95% interval", str(self.wilson), "Wilson, rows taken as independent"],
@@ -259,6 +268,7 @@ def score_answers(
     trials: np.ndarray | None = None,
     ties: TiePolicy = "answer",
     unique: bool = False,
+    weights: np.ndarray | None = None,
 ) -> Score:
     """Score answers against the truth.
 
@@ -271,6 +281,8 @@ def score_answers(
         trials: see `Triplets`. Defaults to those of the questions that the answers hold.
         ties: see `credit_rows`.
         unique: count rows that equal an earlier one no second time; needs rows.
+        weights: `(n_triplets,)` how many questions each row stands for; see `weigh_values`.
+            Defaults to all alike. Parts are not weighted.
     Raises:
         AnswerFileError: if the numbers of answers and of truths differ, or as `credit_rows` says.
         ValueError: if `unique` is asked for without rows.
@@ -289,6 +301,7 @@ def score_answers(
         answers, truth = answers.take(is_decided), truth[is_decided]
         rows = None if rows is None else rows[is_decided]
         trials = None if trials is None else trials[is_decided]
+        weights = None if weights is None else weights[is_decided]
     n_repeats = None
     if rows is not None:
         is_repeat = group_questions(rows, int(rows.max()) + 1).repeats()
@@ -298,18 +311,21 @@ def score_answers(
             raise ValueError("unique=True needs rows, to know which are equal")
         answers, truth, rows = answers.take(~is_repeat), truth[~is_repeat], rows[~is_repeat]
         trials = None if trials is None else trials[~is_repeat]
+        weights = None if weights is None else weights[~is_repeat]
 
     credit = credit_rows(answers, truth, ties)
     n_correct = float(credit.sum())
+    values = credit if weights is None else weigh_values(credit, weights)
+    n_alike = len(credit) if weights is None else effective_count(weights)
     is_one = truth == 1
     consistency = None if rows is None else check_consistency(answers, rows)
     has_margins = answers.margins is not None
     return Score(
-        accuracy=n_correct / len(credit),
+        accuracy=float(values.sum()) / len(credit),
         n=len(credit),
         n_correct=n_correct,
-        wilson=wilson_interval(n_correct, len(credit)),
-        image_interval=None if rows is None else image_interval(credit, rows),
+        wilson=wilson_interval(float(values.sum()) * n_alike / len(credit), n_alike),
+        image_interval=None if rows is None else image_interval(values, rows),
         n_ties=int(answers.is_tie.sum()) if has_margins else None,
         n_undecidable=int(answers.is_undecidable.sum()) if has_margins else None,
         n_ones=int(is_one.sum()),
@@ -325,6 +341,7 @@ def score_answers(
         by_anchor_frequency=[] if rows is None else _slice(credit, _anchor_frequency(rows)),
         ties=ties,
         odd_one_out=None if rows is None else score_odd_one_out(credit, rows, trials),
+        n_alike=None if weights is None else n_alike,
     )
 
 

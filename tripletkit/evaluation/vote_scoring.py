@@ -15,7 +15,9 @@ from tripletkit.evaluation.intervals import (
     Interval,
     NoInterval,
     describe_for_json,
+    effective_count,
     image_interval,
+    weigh_values,
     wilson_interval,
 )
 from tripletkit.evaluation.scoring import (
@@ -138,6 +140,7 @@ def score_votes(
     *,
     rows: np.ndarray | None = None,
     ties: TiePolicy = "answer",
+    weights: np.ndarray | None = None,
 ) -> VoteScore:
     """Measure how far answers agree with votes.
 
@@ -147,6 +150,7 @@ def score_votes(
         rows: `(n_triplets, 3)` integers, the images of each question. Defaults to those that
             the answers hold; without any, there is no `image_interval`.
         ties: see `credit_rows`; with `"half"` a tie earns 0.5, as in the reference.
+        weights: see `score_answers`.
     Raises:
         AnswerFileError: if the numbers of answers and of votes differ, or as `credit_rows` says.
     Reference:
@@ -165,15 +169,19 @@ def score_votes(
     if_first, if_second = (
         credit_rows(answers, np.full(len(votes), label), ties) for label in (1, 0)
     )
-    agreeing = if_first * share + if_second * (1 - share)
+    agreeing, largest = if_first * share + if_second * (1 - share), np.maximum(share, 1 - share)
+    n_alike: float = len(votes)
+    if weights is not None:
+        n_alike = effective_count(weights)
+        agreeing, largest = weigh_values(agreeing, weights), weigh_values(largest, weights)
     return VoteScore(
         n=len(votes),
         n_tied=int(votes.is_tie.sum()),
         mean_votes=float(votes.n_each.mean()) if votes.are_counts else None,
         agreement=float(agreeing.mean()),
-        wilson=wilson_interval(float(agreeing.sum()), len(votes)),
+        wilson=wilson_interval(float(agreeing.sum()) * n_alike / len(votes), n_alike),
         image_interval=None if rows is None else image_interval(agreeing, rows),
-        ceiling=float(np.maximum(share, 1 - share).mean()),
+        ceiling=float(largest.mean()),
         voters=compare_voters(votes),
     )
 

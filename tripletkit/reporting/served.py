@@ -15,7 +15,13 @@ from flask import Flask, Response, abort, redirect, request
 from werkzeug.exceptions import HTTPException
 
 from tripletkit import defaults
-from tripletkit.collecting.serving import HEADERS, bound_server, form_token, is_same
+from tripletkit.collecting.serving import (
+    HEADERS,
+    bound_port,
+    bound_server,
+    form_token,
+    is_same,
+)
 from tripletkit.data.images import hash_files, open_images
 from tripletkit.errors import ImageReadError, SettingsError
 from tripletkit.features.stores import open_store
@@ -49,7 +55,10 @@ def report_server(
     token = secrets.token_urlsafe(32)
     app = make_app(models, token, projection, cache)
     # A little more than the application takes, so that its own words say what is too long.
-    with bound_server(app, HOST, port, max_body_bytes=2 * MAX_IMAGE_BYTES) as server:
+    with (
+        bound_port(HOST, port) as listener,
+        bound_server(app, listener, max_body_bytes=2 * MAX_IMAGE_BYTES) as server,
+    ):
         yield server, f"http://{HOST}:{server.effective_port}/open/{token}"
 
 

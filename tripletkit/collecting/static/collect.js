@@ -25,7 +25,9 @@
   };
   const makeId = () =>
     [...crypto.getRandomValues(new Uint8Array(16))].map((n) => n.toString(16).padStart(2, "0")).join("");
-  const address = (image, size) => `/image/${image}/${size}`;
+  // Every judge has pages of their own, below wherever the study is served.
+  const { base, root } = main.dataset;
+  const address = (image, size) => `${root.replace(/0\/$/, "")}${image}/${size}`;
   const srcset = (image) => SIZES.map(([size, px]) => `${address(image, size)} ${px}w`).join(", ");
 
   // Time that counts: from all images being there, without pauses and without other tabs.
@@ -70,8 +72,10 @@
   };
 
   const setEnabled = (isEnabled) => {
-    for (const button of form.querySelectorAll("button, input[type=checkbox]")) button.disabled = !isEnabled;
-    byId("undo").disabled = !isEnabled || !state.can_undo;
+    // Not `disabled`: the focus of who answers with the keyboard would be lost.
+    for (const button of form.querySelectorAll("button")) button.setAttribute("aria-disabled", !isEnabled);
+    byId("undo").disabled = false;
+    byId("undo").setAttribute("aria-disabled", !isEnabled || !state.can_undo);
     if (isGrid) checkPicks();
   };
 
@@ -80,8 +84,7 @@
     byId("bar").value = state.done;
     byId("bar").max = state.total;
     byId("progress").textContent = describeProgress();
-    if (!screen) { window.location.assign("/done"); return; }
-    const focused = document.activeElement;
+    if (!screen) { window.location.assign(`${base}done`); return; }
     form.elements.screen.value = screen.id;
     form.classList.add("loading");
     for (const chosen of form.querySelectorAll(".chosen")) chosen.classList.remove("chosen");
@@ -92,7 +95,6 @@
     form.classList.remove("loading");
     isBusy = false;
     setEnabled(true);
-    if (focused && focused !== document.body && form.contains(focused)) focused.focus();
     startClock();
     loadAhead();
   };
@@ -107,7 +109,7 @@
   const send = async (message) => {
     for (let attempt = 0; ; attempt += 1) {
       try {
-        const reply = await fetch(message.path, {
+        const reply = await fetch(base + message.path, {
           method: "POST",
           headers: { "Content-Type": "application/json", Accept: "application/json", "X-Form-Token": formToken },
           body: JSON.stringify(message.body),
@@ -137,7 +139,7 @@
       return;
     }
     state = reply;
-    const isUndo = message.path === "/undo";
+    const isUndo = message.path === "undo";
     if (reply.status === 409) say("That one was answered already. Here is the next.");
     else if (isUndo) say(reply.undone ? "Taken back. Answer again." : "There is nothing to take back.");
     else say("");
@@ -152,7 +154,7 @@
     const chosen = byId(side);
     if (chosen) chosen.classList.add("chosen");
     deliver({
-      path: "/answer",
+      path: "answer",
       body: {
         client_id: makeId(),
         screen: state.screens[0].id,
@@ -165,7 +167,7 @@
   };
   const undo = () => {
     if (isBusy || isAway() || !state.can_undo) return;
-    deliver({ path: "/undo", body: { undo_id: makeId() } });
+    deliver({ path: "undo", body: { undo_id: makeId() } });
   };
 
   const boxes = () => [...form.querySelectorAll("input[type=checkbox]")];
@@ -173,10 +175,22 @@
   const checkPicks = () => {
     const n = picked().length;
     const wanted = state.screens[0] ? state.screens[0].pick : 0;
-    byId("submit-grid").disabled = isBusy || n !== wanted;
-    for (const box of boxes()) box.disabled = isBusy || (!box.checked && n >= wanted);
+    byId("submit-grid").setAttribute("aria-disabled", isBusy || n !== wanted);
+    for (const box of boxes()) box.disabled = !box.checked && n >= wanted;
   };
 
+  // The image that has the focus or the pointer, or the anchor; then one after the other.
+  const zoom = (step) => {
+    const images = [byId("anchor"), ...slots()];
+    const near = document.querySelector("#answer .choice:focus-visible img, #answer .choice:hover img");
+    const shown = images.findIndex((image) => image.src === byId("zoomed").src);
+    const image = step ? images[(shown + step + images.length) % images.length] : near || images[0];
+    byId("zoomed").alt = image.alt;
+    byId("zoomed").srcset = image.srcset;
+    byId("zoomed").src = image.src;
+    byId("zoomed").sizes = "100vw";
+    if (!step) openDialog("zoom");
+  };
   const openDialog = (id, text) => {
     stopClock();
     if (text) byId("pause-text").textContent = text;
@@ -194,6 +208,7 @@
     const button = event.target.closest("button");
     if (!button) return;
     event.preventDefault();
+    if (button.getAttribute("aria-disabled") === "true") return;
     // A click without a pointer was made with the keyboard.
     const method = event.detail === 0 ? "keyboard" : lastPointer === "mouse" ? "mouse" : "touch";
     if (button.id === "undo") undo();
@@ -201,16 +216,23 @@
     else answer(button.value, method);
   });
   window.addEventListener("keydown", (event) => {
-    if (event.repeat || event.ctrlKey || event.altKey || event.metaKey || document.querySelector("dialog[open]")) return;
+    if (event.repeat || event.ctrlKey || event.altKey || event.metaKey) return;
     const key = event.key;
+    if (byId("zoom").open) {
+      if (key === "z" || key === "Z") byId("zoom").close();
+      else if (key === "ArrowLeft" || key === "ArrowRight") zoom(key === "ArrowLeft" ? -1 : 1);
+      return;
+    }
+    if (document.querySelector("dialog[open]")) return;
     const box = isGrid && /^[1-9]$/.test(key) ? boxes()[Number(key) - 1] : null;
     if (key === "ArrowDown") answer("neither", "keyboard");
     else if (key === "Backspace") undo();
     else if (!isGrid && (key === "ArrowLeft" || key === "ArrowRight")) answer(key === "ArrowLeft" ? "left" : "right", "keyboard");
     else if (box) { if (!box.disabled) { box.checked = !box.checked; checkPicks(); } }
     else if (isGrid && key === "Enter" && event.target.tagName !== "BUTTON") {
-      if (!byId("submit-grid").disabled) answer("grid", "keyboard", picked());
-    } else if (key === "p" || key === "P") openDialog("pause", "Your answers are saved, and no time is counted.");
+      if (byId("submit-grid").getAttribute("aria-disabled") !== "true") answer("grid", "keyboard", picked());
+    } else if (key === "z" || key === "Z") zoom(0);
+    else if (key === "p" || key === "P") openDialog("pause", "Your answers are saved, and no time is counted.");
     else return;
     event.preventDefault();
   });
@@ -219,6 +241,9 @@
     button.hidden = false;
     button.addEventListener("click", () => openDialog(id, id === "pause" ? "Your answers are saved, and no time is counted." : ""));
   }
+  byId("show-zoom").hidden = false;
+  byId("show-zoom").addEventListener("click", () => zoom(0));
+  byId("zoom-next").addEventListener("click", () => zoom(1));
   // A page that comes back from the browser's memory shows an old question.
   window.addEventListener("pageshow", (event) => { if (event.persisted) window.location.reload(); });
 
