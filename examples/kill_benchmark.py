@@ -1,11 +1,11 @@
-"""Kill parts of `tripletkit extract --ray` at random and see that the store comes out right.
+"""Kill parts of `tripletkit extract --ray` at random and see that the features come out right.
 
     python examples/kill_benchmark.py work/ --images 20000 --workers 2 --kills 10
 
-Makes small distinct images and an encoder of one convolution, fills one store in a single process
+Makes small distinct images and an encoder of one convolution, fills one folder in a single process
 that nobody disturbs, and another on a Ray of this machine of which a worker, the raylet or the
 driver is killed (SIGKILL) at random moments, as often as asked; every run that dies is followed by
-another. At the end both stores must hold the same rows, bit for bit, and no image twice.
+another. At the end both folders must hold the same rows, bit for bit, and no image twice.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+import pyarrow.parquet as pq
 from plain_encoder import write_encoder
-
-from tripletkit.features.shards import opened_shard
 
 VICTIMS = ("worker", "raylet", "driver")
 SIDE_PX = 32
@@ -48,10 +47,10 @@ def main() -> None:
     make_images(work / "images", arguments.images)
     extract = [sys.executable, "-m", "tripletkit", "extract", str(work / "images"), *encoder]
     started_s = time.perf_counter()
-    subprocess.run([*extract, "--store", str(work / "single")], check=True)
+    subprocess.run([*extract, "-o", str(work / "single")], check=True)
     print(f"single process: {time.perf_counter() - started_s:.0f} s", flush=True)
     store = work / f"killed-{arguments.workers}-{arguments.seed}"
-    on_ray = [*extract, "--store", str(store), "--ray", "--workers", str(arguments.workers)]
+    on_ray = [*extract, "-o", str(store), "--ray", "--workers", str(arguments.workers)]
     killed = disturb(
         on_ray, arguments.kills, arguments.images, random.Random(arguments.seed), store
     )
@@ -109,7 +108,7 @@ def disturb(
             end_family(driver.pid)
         if driver.returncode == 0 and len(killed) < n_kills:
             print("  was done; starts anew", flush=True)
-            for path in store.rglob("*.arrow"):
+            for path in store.glob("*.parquet"):
                 path.unlink()
     return killed
 
@@ -149,25 +148,20 @@ def end_family(driver: int) -> None:
 
 
 def count_rows(store: Path) -> int:
-    """Return how many images a store has."""
-    n_rows = 0
-    for shard in (store / "features").rglob("*.arrow"):
-        with opened_shard(shard) as batch:
-            n_rows += batch.num_rows if batch is not None else 0
-    return n_rows
+    """Return how many images a folder has."""
+    return sum(pq.read_metadata(path).num_rows for path in store.glob("*.parquet"))
 
 
 def read_rows(store: Path) -> dict[str, tuple]:
-    """Return name -> all that a store has of it; each name may be there once."""
+    """Return name -> all that a folder has of it; each name may be there once."""
     rows: dict[str, tuple] = {}
-    for shard in (store / "features").rglob("*.arrow"):
-        with opened_shard(shard) as batch:
-            assert batch is not None, f"{shard} is damaged"
-            vectors = batch.column("vector").values.to_numpy().reshape(batch.num_rows, -1)
-            others = batch.drop_columns(["vector"]).to_pylist()
+    for path in store.glob("*.parquet"):
+        table = pq.read_table(path, page_checksum_verification=True)
+        vectors = table["vector"].combine_chunks().values.to_numpy().reshape(len(table), -1)
+        others = table.drop_columns(["vector"]).to_pylist()
         for row, vector in zip(others, vectors, strict=True):
             assert row["name"] not in rows, f"{row['name']} is there twice"
-            rows[row["name"]] = (row["content"], row["status"], row["checksum"], vector.tobytes())
+            rows[row["name"]] = (row["content"], row["problem"], vector.tobytes())
     return rows
 
 

@@ -1,8 +1,8 @@
-"""Measure the shared feature store, search and answers with made-up features of a million images.
+"""Measure extracted features, search and answers with made-up features of a million images.
 
     python examples/scale_benchmark.py work/ --sizes 10000,100000,1000000 --plot scale.svg
 
-There are no pixels: vectors are drawn around 1,000 centers, written as the shards that `extract`
+There are no pixels: vectors are drawn around 1,000 centers, written as the files that `extract`
 writes, and read, searched and asked about as the commands do. Each size runs in a process of its
 own, whose memory is measured. The plot has both axes logarithmic; the slope of a line in the legend
 is the power of the number of images that it grows by.
@@ -22,21 +22,21 @@ from typing import Any
 
 import numpy as np
 
-from tripletkit.evaluation.distances import FROZEN_DISTANCE, triplet_margins
-from tripletkit.features.shards import ImageRow
-from tripletkit.features.store import FeatureSpace
-from tripletkit.features.stores import find_store, open_shared_store, open_store
+from tripletkit import defaults
+from tripletkit.defaults import FROZEN_DISTANCE
+from tripletkit.evaluation.distances import triplet_margins
+from tripletkit.features.feature_dataset import DatasetFacts, FeatureDataset, write_part
 from tripletkit.search.approximate import ApproximateIndex, IndexOrigin, count_cells
 from tripletkit.search.vector_files import find_neighbors_in_parts
 
-SHARD_IMAGES, PART_IMAGES, N_READ, N_QUESTIONS, N_QUERIES, K = 512, 8192, 10_000, 100_000, 100, 10
+PART_IMAGES, N_READ, N_QUESTIONS, N_QUERIES, K = 8192, 10_000, 100_000, 100, 10
 N_ASKED = 10_000  # images that the questions are about
 
 
 def main() -> None:
     """Measure each size and print a table; draw it."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("folder", type=Path, help="where stores are made; they stay")
+    parser.add_argument("folder", type=Path, help="where features are written; they stay")
     parser.add_argument("--sizes", default="10000,100000,1000000")
     parser.add_argument("--features", type=int, default=1280, help="numbers of each image")
     parser.add_argument("--dtype", default="float16", choices=["float16", "float32"])
@@ -45,11 +45,11 @@ def main() -> None:
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     store = arguments.folder / f"{arguments.measure}-{arguments.features}-{arguments.dtype}"
-    space = FeatureSpace({"backbone": "made up"}, arguments.features)
+    facts = DatasetFacts({"backbone": "made up"}, arguments.features, arguments.dtype)
     if arguments.measure:
-        figures = measure(store, space, arguments.measure, arguments.dtype)
+        figures = measure(store, facts, arguments.measure)
         if not arguments.no_index:
-            figures |= measure_search(store, space, arguments.measure)
+            figures |= measure_search(store, arguments.measure)
         print(json.dumps(figures | {"peak_memory_MB": memory_MB()}))
         return
     found = []
@@ -65,84 +65,69 @@ def main() -> None:
         draw(found, arguments.plot)
 
 
-def measure(folder: Path, space: FeatureSpace, size: int, dtype: str) -> dict[str, Any]:
+def measure(folder: Path, facts: DatasetFacts, size: int) -> dict[str, Any]:
     """Return all figures of one size."""
-    contents = content_hashes(size)
     figures: dict[str, Any] = {"images": size}
     started_s = time.perf_counter()
     if not folder.exists():
-        write(folder, space, contents, dtype)
+        write(folder, facts, size)
         figures["write_s"] = time.perf_counter() - started_s
-    figures["store_MB"] = (find_store(folder)[1] or 0) / 1e6
+    figures["store_MB"] = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+    dataset, figures["open_s"] = timed(lambda: FeatureDataset(folder))
     rng = np.random.default_rng(1)
-    with open_store(folder) as store:
-        before_MB = memory_MB()  # noqa: N806
-        rows = rng.choice(size, min(N_READ, size), replace=False)
-        asked = [contents[row] for row in rows]
-        store.read(space, asked[:1])
-        features, figures["read_10000_s"] = timed(lambda: store.read(space, asked))
-        figures["missing_10000_s"] = timed(lambda: store.missing(space, asked))[1]
-        figures["read_more_memory_MB"] = memory_MB() - before_MB
-        figures["read_result_MB"] = features.nbytes / 1e6
+    before_MB = memory_MB()  # noqa: N806
+    rows = rng.choice(size, min(N_READ, size), replace=False)
+    features, figures["read_10000_s"] = timed(lambda: dataset.rows[rows])
+    figures["read_more_memory_MB"] = memory_MB() - before_MB
+    figures["read_result_MB"] = features.nbytes / 1e6
 
-        def answer() -> np.ndarray:
-            images = rng.choice(size, min(N_ASKED, size), replace=False)
-            questions = rng.integers(0, len(images), (N_QUESTIONS, 3))
-            found = store.read(space, [contents[row] for row in images])
-            return triplet_margins(found, questions, FROZEN_DISTANCE)
+    def answer() -> np.ndarray:
+        images = rng.choice(size, min(N_ASKED, size), replace=False)
+        questions = rng.integers(0, len(images), (N_QUESTIONS, 3))
+        return triplet_margins(dataset.rows[images], questions, FROZEN_DISTANCE)
 
-        figures["predict_100000_s"] = timed(answer)[1]
+    figures["predict_100000_s"] = timed(answer)[1]
     return figures
 
 
-def measure_search(folder: Path, space: FeatureSpace, size: int) -> dict[str, Any]:
+def measure_search(folder: Path, size: int) -> dict[str, Any]:
     """Return the figures of an index of codes, and its recall."""
-    contents = content_hashes(size)
     figures: dict[str, Any] = {}
     rng = np.random.default_rng(2)
-    with open_store(folder) as store:
+    fetch = FeatureDataset(folder).rows.__getitem__
 
-        def parts():
-            for start in range(0, size, PART_IMAGES):
-                yield start, store.read(space, contents[start : start + PART_IMAGES])
+    def parts():
+        for start in range(0, size, PART_IMAGES):
+            yield start, fetch(np.arange(start, min(start + PART_IMAGES, size)))
 
-        def fetch(rows: np.ndarray) -> np.ndarray:
-            return store.read(space, [contents[row] for row in rows])
-
-        origin = IndexOrigin("made up", "cosine", "made up", size)
-        n_sample = min(size, 40 * max(count_cells(size), 256))
-        sample = fetch(np.sort(rng.choice(size, n_sample, replace=False)))
-        index, figures["index_s"] = timed(
-            lambda: ApproximateIndex.of_parts(parts(), sample, origin)
-        )
-        figures["index"] = index.describe()
-        queried = np.sort(rng.choice(size, N_QUERIES, replace=False))
-        queries, itself = fetch(queried), list(queried[:, None])
-        got, figures["search_100_s"] = timed(lambda: index.search(queries, K, itself, fetch))
-        true, figures["exact_100_s"] = timed(
-            lambda: find_neighbors_in_parts(parts(), queries, K, "cosine", itself)
-        )
+    origin = IndexOrigin("made up", "cosine", "made up", size)
+    n_sample = min(size, 40 * max(count_cells(size), 256))
+    sample = fetch(np.sort(rng.choice(size, n_sample, replace=False)))
+    index, figures["index_s"] = timed(lambda: ApproximateIndex.of_parts(parts(), sample, origin))
+    figures["index"] = index.describe()
+    queried = np.sort(rng.choice(size, N_QUERIES, replace=False))
+    queries, itself = fetch(queried), list(queried[:, None])
+    got, figures["search_100_s"] = timed(lambda: index.search(queries, K, itself, fetch))
+    true, figures["exact_100_s"] = timed(
+        lambda: find_neighbors_in_parts(parts(), queries, K, "cosine", itself)
+    )
     hits = [len(np.intersect1d(*pair)) for pair in zip(true.rows, got.rows, strict=True)]
     figures["recall_at_10"] = sum(hits) / true.rows.size
     return figures
 
 
-def content_hashes(size: int) -> list[bytes]:
-    """Return made-up contents."""
-    return [hashlib.sha256(b"%d" % number).digest() for number in range(size)]
-
-
-def write(folder: Path, space: FeatureSpace, contents: list[bytes], dtype: str) -> None:
-    """Fill a store with vectors around centers, as non-negative as those of a network."""
+def write(folder: Path, facts: DatasetFacts, size: int) -> None:
+    """Write vectors around centers, as non-negative as those of a network."""
     rng = np.random.default_rng(0)
-    centers = rng.gamma(0.5, 1.0, (1000, space.n_features)).astype(np.float32)
-    with open_shared_store(folder, dtype) as store:
-        for start in range(0, len(contents), SHARD_IMAGES):
-            part = contents[start : start + SHARD_IMAGES]
-            vectors = centers[rng.integers(0, len(centers), len(part))]
-            vectors = vectors + rng.exponential(0.5, vectors.shape).astype(np.float32)
-            rows = [ImageRow(content, f"{start + n}.jpg") for n, content in enumerate(part)]
-            store.write_rows(space, rows, vectors)
+    folder.mkdir(parents=True)
+    centers = rng.gamma(0.5, 1.0, (1000, facts.n_features)).astype(np.float32)
+    for start in range(0, size, defaults.BLOCK_IMAGES):
+        numbers = range(start, min(start + defaults.BLOCK_IMAGES, size))
+        vectors = centers[rng.integers(0, len(centers), len(numbers))]
+        vectors = vectors + rng.exponential(0.5, vectors.shape).astype(np.float32)
+        contents = [hashlib.sha256(b"%d" % number).digest() for number in numbers]
+        names = [f"{number}.jpg" for number in numbers]
+        write_part(folder, names, contents, vectors, [None] * len(names), facts)
 
 
 def memory_MB() -> float:  # noqa: N802

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from tripletkit.api.embeddings import Embeddings
     from tripletkit.api.estimator import TripletEmbedding
+    from tripletkit.api.extraction import extract
     from tripletkit.api.image_split import ImageSplit, triplets_by_image
     from tripletkit.api.model import Model
     from tripletkit.api.opening import load, pretrained
@@ -70,6 +71,7 @@ _HOMES = {
     "audit": "api.checking",
     "compare": "api.scoring",
     "controls": "api.scoring",
+    "extract": "api.extraction",
     "finetune": "api.training",
     "load": "api.opening",
     "pretrained": "api.opening",
@@ -106,6 +108,7 @@ __all__ = [
     "audit",
     "compare",
     "controls",
+    "extract",
     "finetune",
     "load",
     "pretrained",

@@ -34,10 +34,8 @@ DOWNLOAD_TIMEOUT_S = 20
 # Images in a batch of the backbone: past 32 two cores gain nothing, and memory grows.
 EXTRACT_BATCH_SIZE = 32
 
-# Images in a shard of a shared store, in batches of the backbone, up to this side (pixels): so many
-# decoded images take 77 MB on their way. Fewer of larger ones.
-BLOCK_BATCHES = 16
-BLOCK_SIDE_PX = 224
+# Images in a file of an extracted dataset: what a killed worker loses at most.
+BLOCK_IMAGES = 512
 
 # `cache prune` drops the features of a backbone that no run used for so many days.
 PRUNE_UNUSED_DAYS = 90

@@ -19,7 +19,7 @@ from tripletkit.features.labelled_images import (
     read_labelled,
     tell_singleton_classes,
 )
-from tripletkit.features.stores import open_store
+from tripletkit.features.store import open_store
 from tripletkit.progress import Progress
 
 logger = logging.getLogger("tripletkit")

@@ -33,7 +33,7 @@ def is_path(value: Any) -> TypeIs[PathLike]:
 
 
 def given_weights(
-    weights: PathLike | Mapping[str, PathLike] | None,
+    weights: PathLike | Mapping[str | None, PathLike] | Mapping[str, PathLike] | None,
 ) -> dict[str | None, Path]:
     """Return name of a backbone -> weights file; None stands for the only one."""
     if weights is None:

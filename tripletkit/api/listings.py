@@ -15,7 +15,8 @@ from tripletkit import defaults
 from tripletkit.api.inputs import PathLike
 from tripletkit.features.backbones import BACKBONES, load_plugins
 from tripletkit.features.exported_networks import remove_networks
-from tripletkit.features.stores import default_folder, empty_store, find_store, open_store
+from tripletkit.features.store import default_folder, find_store, open_store
+from tripletkit.features.store_care import clear_store
 from tripletkit.features.weights_origin import describe_origin, is_ready
 from tripletkit.losses.loss_registry import LOSSES
 from tripletkit.model.settings import SETTINGS, default_of
@@ -195,7 +196,7 @@ def clear_cache(cache: PathLike | None = None) -> int:
         How many bytes were freed.
     """
     where = None if cache is None else Path(cache)
-    freed: int = empty_store(where) + remove_networks(where or default_folder())
+    freed: int = clear_store(where) + remove_networks(where or default_folder())
     return freed
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tripletkit.data.images import Images
 from tripletkit.errors import DataWarning, TripletFileError
-from tripletkit.features.stores import open_store
+from tripletkit.features.store import open_store
 from tripletkit.progress import Stages, no_stages
 from tripletkit.results import Result, Section, Table
 

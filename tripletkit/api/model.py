@@ -30,7 +30,7 @@ from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.pooled import PooledValidation
 from tripletkit.evaluation.validation import Validation
 from tripletkit.features.encoder import Encoder, open_collection
-from tripletkit.features.stores import open_store
+from tripletkit.features.store import open_store
 from tripletkit.model.model_folder import ModelFolder, copy_model
 from tripletkit.model.record import ModelRecord
 from tripletkit.progress import Progress

@@ -110,7 +110,7 @@ def classify(
     from tripletkit.data.splits.stratified import hold_out_images
     from tripletkit.evaluation.classification import CONFUSION_FORM
     from tripletkit.features.labelled_images import read_labelled
-    from tripletkit.features.stores import open_store
+    from tripletkit.features.store import open_store
     from tripletkit.reporting.figures import draw_confusion
     from tripletkit.reporting.style import check_figure_suffix, write_figure
 

@@ -65,7 +65,7 @@ def embed(
     import numpy as np
 
     from tripletkit.data.outputs import Outputs
-    from tripletkit.features.stores import open_store
+    from tripletkit.features.store import open_store
     from tripletkit.search.vector_files import (
         check_vector_suffix,
         encode_all,

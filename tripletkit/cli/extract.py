@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,8 +12,8 @@ from tripletkit.cli.console import progress_bar, say, show_json, warn
 from tripletkit.cli.options import WholeRange, follow_outside_option, json_option, quiet_option
 from tripletkit.cli.sources import (
     backbone_option,
-    choose_features,
     encoder_detail_options,
+    encoder_details,
     views_option,
     weights_option,
 )
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("images", type=click.Path(exists=True, path_type=Path))
 @click.option(
-    "--store",
-    "shared_store",
+    "-o",
+    "--output",
     type=click.Path(file_okay=False, path_type=Path),
     required=True,
-    help="Folder of the shared store, made if it is new. Every command takes it as --cache.",
+    help="Folder of the features, made if it is new. Other commands take it as --features.",
 )
 @backbone_option("Backbone, or several.", default=defaults.BACKBONE, show_default=True)
 @weights_option
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16"]),
-    help="How a new store keeps numbers; float16 takes half the space.  [default: float32]",
+    help="How a new folder keeps numbers; float16 takes half the space.  [default: float32]",
 )
 @click.option("--shard", metavar="I/N", help="Only the I-th of N shares.")
 @click.option(
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 @quiet_option
 def extract(
     images: Path,
-    shared_store: Path,
+    output: Path,
     backbone: list[str],
     weights: GivenWeights,
     views: list[str] | None,
@@ -67,40 +67,40 @@ def extract(
     follow_outside: bool,
     as_json: bool,
 ) -> None:
-    """Compute the features of a folder of images, or of a list of paths, into a shared store.
+    """Compute the features of a folder of images, or of a list of paths, into Parquet files.
 
     \b
-    tripletkit extract images/ --store features/
-    tripletkit extract list.txt --store features/ --backbone resnet50 --shard 3/16
-    tripletkit extract images/ --store features/ --ray
+    tripletkit extract images/ -o features/
+    tripletkit extract list.txt -o features/ --backbone resnet50 --shard 3/16
+    tripletkit extract images/ -o features/ --ray
 
-    Images that are in the store are left alone, so that the same command goes on after anything
+    Images that are in the folder are left alone, so that the same command goes on after anything
     that stopped it. An image that cannot be read becomes a row with the reason.
     """
-    from tripletkit.data.outputs import Outputs
-    from tripletkit.features.bulk_extraction import extract_in_bulk, list_sources
-    from tripletkit.features.stores import open_shared_store
+    from tripletkit.api.extraction import extract as extract_features
 
     if workers and not address:
         raise click.UsageError("--workers needs --ray.")
-    Outputs([images], image_folders=[images if images.is_dir() else None]).folder(shared_store)
-    options: dict[str, Any] = {}
-    if address:
-        from tripletkit.features.ray_extraction import RayRunner
-
-        options["run"] = RayRunner(None if address == "local" else address, workers)
-    source = choose_features(backbone, weights, views)
-    listed = list_sources(images, follow_outside=follow_outside, share=shard)
-    with (
-        open_shared_store(shared_store, dtype) as store,
-        progress_bar("features", "image") as progress,
-    ):
-        result = extract_in_bulk(listed, source, store, progress=progress, **options)
+    with progress_bar("features", "image") as progress:
+        result = extract_features(
+            images,
+            output,
+            backbone=backbone,
+            weights=weights,
+            views=views or [defaults.VIEWS],
+            dtype=dtype,
+            shard=shard,
+            ray=address == "local" or address or False,
+            workers=workers,
+            follow_outside=follow_outside,
+            progress=progress,
+            **encoder_details(),
+        )
     if result.problems:
         warn(result.describe_problems())
     if as_json:
-        show_json({"store": str(shared_store)} | vars(result))
+        show_json({"output": str(output)} | vars(result))
     say(
         f"{result.n_images:,} images: {result.n_computed:,} computed, {result.n_stored:,} were in "
-        f"the store {shared_store}."
+        f"{output}."
     )

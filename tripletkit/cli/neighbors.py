@@ -104,7 +104,7 @@ def neighbors(
     from tripletkit.data.labels import read_labels
     from tripletkit.data.output_forms import DRAWN_FORM
     from tripletkit.data.outputs import Outputs
-    from tripletkit.features.stores import open_store
+    from tripletkit.features.store import open_store
     from tripletkit.search.approximate import INDEX_FORM, check_faiss
     from tripletkit.search.image_search import (
         CollectionSearch,

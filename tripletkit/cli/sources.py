@@ -158,7 +158,7 @@ encoder_detail_options = group_options(
 
 features_option = click.option(
     "--features",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(exists=True, path_type=Path),
     expose_value=False,
     callback=_remember,
     metavar="FILE",

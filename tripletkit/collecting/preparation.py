@@ -12,7 +12,7 @@ from tripletkit.data.images import open_images
 from tripletkit.data.judgements import open_judgements
 from tripletkit.features.encoder import open_encoder
 from tripletkit.features.feature_parts import GivenWeights
-from tripletkit.features.stores import open_store
+from tripletkit.features.store import open_store
 
 
 def compute_features(

@@ -29,7 +29,7 @@ from tripletkit.errors import (
 )
 from tripletkit.features.backbones import FROM_VECTORS
 from tripletkit.features.exported_networks import load_network_function
-from tripletkit.features.extract import extract_features
+from tripletkit.features.extract import FeatureFunction, extract_features
 from tripletkit.features.feature_parts import (
     BackboneLike,
     FeaturePart,
@@ -40,12 +40,14 @@ from tripletkit.features.feature_parts import (
 from tripletkit.features.function_encoder import FunctionEncoder
 from tripletkit.features.given_features import FeaturesLike, GivenFeatures, open_features
 from tripletkit.features.image_views import ORIGINAL, View, choose_views, get_view
-from tripletkit.features.store import FeatureSpace
-from tripletkit.features.stores import Store
+from tripletkit.features.store import FeatureSpace, Store
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.progress import Progress, no_progress
 
 logger = logging.getLogger("tripletkit")
+
+# Takes the parts of a network, and the folder beside which it is kept once it was written.
+NetworkLoader = Callable[[Sequence[FeaturePart], Path], FeatureFunction]
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ class Encoder:
         """
         collection = self.load(images, store, progress=progress)
         if tell:
-            self.tell(collection, len(images.names))
+            self.tell(collection, images)
         return self.embed(collection.features)
 
     def encode_in_chunks(
@@ -212,7 +214,7 @@ class Encoder:
         # Vectors made elsewhere are in memory as a whole anyway.
         size = n_images if self.is_given else defaults.ENCODE_PART_IMAGES
         progress = progress or no_progress
-        problems: list[str] = []
+        problems: dict[int, str] = {}
         n_computed = n_stored = 0
         for start in range(0, n_images, max(size, 1)):
             end = min(start + size, n_images)
@@ -222,13 +224,13 @@ class Encoder:
                 progress(end - total + done, n_images)
 
             loaded = self.load(chunk, store, progress=told)
-            problems += loaded.problems
+            problems |= {start + index: why for index, why in loaded.problems.items()}
             n_computed += loaded.n_computed
             n_stored += loaded.n_stored
             yield start, self.embed(loaded.features)
         if tell:
             none = np.empty((0, 1), np.float32)
-            self.tell(Collection(none, problems, n_computed, n_stored), n_images)
+            self.tell(Collection(none, problems, n_computed, n_stored), images)
 
     def embed(self, features: np.ndarray) -> np.ndarray:
         """Return the vectors of images from their features.
@@ -246,8 +248,13 @@ class Encoder:
         store: Store,
         *,
         progress: Progress | None = None,
+        load_network: NetworkLoader = load_network_function,
     ) -> Collection:
-        """Return the features of images, from the store or the backbones; see `encode`."""
+        """Return the features of images, from the store or the backbones; see `encode`.
+
+        Args:
+            load_network: makes the function of a network where something has to be computed.
+        """
         if self.is_given:
             return self._take_given(images)
         paths, contents = list(images.paths), images.contents(store)
@@ -260,7 +267,7 @@ class Encoder:
                 parts[0].backbone,
                 [part.space for part in parts],
                 store,
-                partial(load_network_function, parts, store.folder),
+                partial(load_network, parts, store.folder),
                 progress,
                 self.views,
                 contents,
@@ -273,24 +280,29 @@ class Encoder:
                 # The next backbone could not read it either.
                 paths[index] = None
         images.refuse(problems)
-        placed = place_problems(images.problems | problems, images.places)
         usable = {
             content
             for path, content in zip(paths, contents.hashes, strict=True)
             if path is not None and content is not None
         }
-        return Collection(self._join(of_parts), placed, len(computed), len(usable - computed))
+        return Collection(
+            self._join(of_parts),
+            images.problems | problems,
+            len(computed),
+            len(usable - computed),
+        )
 
-    def tell(self, collection: Collection, n_images: int) -> None:
+    def tell(self, collection: Collection, images: Images) -> None:
         """Say how many images' features were computed and stored, and warn of what is left out."""
         if n_bad := len(collection.problems):
+            placed = place_problems(dict(sorted(collection.problems.items())), images.places)
             warnings.warn(
-                f"{n_bad:,} images are left out:\n{describe_problems(collection.problems)}",
+                f"{n_bad:,} images are left out:\n{describe_problems(placed)}",
                 DataWarning,
                 stacklevel=4,
             )
         if self.is_given:
-            logger.info("Features: %s images given.", f"{n_images - n_bad:,}")
+            logger.info("Features: %s images given.", f"{len(images.names) - n_bad:,}")
             return
         logger.info(
             "Features: %s images computed, %s from the store.",
@@ -329,8 +341,7 @@ class Encoder:
             if index not in images.problems
         }
         images.refuse(problems, FeatureFileError)
-        placed = place_problems(images.problems | problems, images.places)
-        return Collection(features, placed, 0)
+        return Collection(features, images.problems | problems, 0)
 
 
 @dataclass(frozen=True)
@@ -340,13 +351,13 @@ class Collection:
     Attributes:
         features: `(n_images, n_features)` float32, in the order of the names; NaN where an
             image is missing or broken.
-        problems: what is wrong with those, each with its place.
+        problems: index of an image -> what is wrong with it, for those.
         n_computed: images that a backbone had to look at; two names of one content are one image.
         n_stored: images whose features were in the store.
     """
 
     features: np.ndarray
-    problems: list[str]
+    problems: dict[int, str]
     n_computed: int
     n_stored: int = 0
 
@@ -430,6 +441,13 @@ def open_recorded_encoder(
                 f"{given.source}: expected vectors of {record.n_features} numbers, as the model "
                 f"was trained on, got {given.values.shape[1]}."
             )
+        if given is not None and given.facts is not None:
+            is_same = record.features.get("backbone") == FROM_VECTORS
+            if not is_same and given.facts != record.features:
+                raise FeatureFileError(
+                    f"{given.source}: its features are of another encoder than {place} was "
+                    "trained on."
+                )
         return Encoder(given=given, n_given=record.n_features, head=head)
     views, facts = (ORIGINAL,), [record.features]
     if "parts" in record.features:
@@ -448,5 +466,5 @@ def open_collection(
 ) -> Collection:
     """Load the features of images, and say how many were computed; see `Encoder.load`."""
     collection = encoder.load(images, store, progress=progress)
-    encoder.tell(collection, len(images.names))
+    encoder.tell(collection, images)
     return collection

@@ -23,9 +23,8 @@ from tripletkit.data.images import FileContents, hash_files, thread_pool
 from tripletkit.errors import ImageReadError, StoredFeaturesError
 from tripletkit.features.backbones import Backbone
 from tripletkit.features.image_views import ORIGINAL, View, read_views
-from tripletkit.features.store import FeatureSpace
+from tripletkit.features.store import FeatureSpace, Store
 from tripletkit.features.store_file import file_stamp
-from tripletkit.features.stores import Store
 from tripletkit.progress import Progress
 
 # `(batch_size, side, side, 3)` uint8 -> `(batch_size, n_features)` float32, the columns of

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,12 @@ import pandas as pd
 from tripletkit.data.images import Images, open_images
 from tripletkit.data.names import unguard_formula
 from tripletkit.errors import FeatureFileError, MissingExtraError
+from tripletkit.features.feature_dataset import (
+    DatasetRows,
+    FeatureDataset,
+    cast_features,
+    import_pyarrow,
+)
 from tripletkit.features.weights_files import file_sha256
 
 # What the array of an `.npz` file is called, the first that is there.
@@ -37,17 +42,20 @@ class GivenFeatures:
 
     Attributes:
         names: distinct.
-        values: `(n_names, n_features)` float32, finite.
+        values: `(n_names, n_features)` float32, finite; those of a folder are read when they are
+            asked for.
         source: the file, or what to call them in messages.
         sha256: of the file, or of names and numbers from memory; hexadecimal.
         notes: how they were read, where that is not plain.
+        facts: what decided them, as an encoder's own; None where that is not known.
     """
 
     names: Sequence[str]
-    values: np.ndarray
+    values: np.ndarray | DatasetRows
     source: str
     sha256: str
     notes: tuple[str, ...] = ()
+    facts: Mapping[str, Any] | None = None
 
     @property
     def images(self) -> Images:
@@ -89,7 +97,9 @@ class GivenFeatures:
             FeatureFileError: see `find_rows`.
         """
         rows = self.find_rows(names)
-        return np.where(rows[:, None] >= 0, self.values[rows], np.float32(np.nan))
+        found = np.full((len(rows), self.values.shape[1]), np.nan, np.float32)
+        found[rows >= 0] = self.values[rows[rows >= 0]]
+        return found
 
 
 FeaturesLike = (
@@ -105,6 +115,7 @@ FeaturesLike = (
 def open_features(given: FeaturesLike) -> GivenFeatures:
     """Return named vectors, whatever they are given as, and say how they were read.
 
+    - A folder that `extract` wrote.
     - A path: `.npz` with the arrays `names` (text) and `features` (or `vectors`, `embeddings`), as
       `embed` writes it; `.parquet` or `.csv` (`.tsv`) with the column `name` and either one column
       of lists (`vector`, `features`, ...) or columns of numbers; `.npy` with a text file of the
@@ -140,6 +151,12 @@ def open_features(given: FeaturesLike) -> GivenFeatures:
 
 def read_features(path: Path) -> GivenFeatures:
     """Read named vectors from a file; see `open_features`."""
+    if path.is_dir():
+        dataset = FeatureDataset(path)
+        notes = tuple(f"{n:,} images have no features." for n in [dataset.n_bad] if n)
+        return GivenFeatures(
+            dataset.names, dataset.rows, str(path), dataset.sha256, notes, dataset.facts
+        )
     suffix = path.suffix.lower()
     if suffix not in _READERS:
         raise FeatureFileError(
@@ -156,55 +173,6 @@ def read_features(path: Path) -> GivenFeatures:
         raise FeatureFileError(f"{path}: cannot be read: {reason}") from error
     values = _checked(str(path), names, values)
     return GivenFeatures(names, values, str(path), file_sha256(path), notes)
-
-
-def cast_features(values: np.ndarray, dtype: Any, names: Sequence[str], source: str) -> np.ndarray:
-    """Return features in a smaller type, refusing what that type cannot hold.
-
-    Args:
-        values: `(n_names, n_features)` numbers.
-        dtype: of floats.
-        names: of the rows, for messages.
-        source: what to call them in messages.
-    Raises:
-        FeatureFileError: if a number is not finite, too large, or too small beside the others of
-            its row.
-    """
-    kind = np.dtype(dtype)
-    with np.errstate(over="ignore", under="ignore"):
-        cast = np.ascontiguousarray(values, dtype=kind)
-    is_given = np.isfinite(values).all(axis=1)
-    is_kept = np.isfinite(cast).all(axis=1)
-    largest = np.abs(values).max(axis=1, initial=0)
-    lost = np.abs(cast.astype(np.float64) - values).max(axis=1, initial=0)
-    is_near = lost <= max(1e-4, 4 * float(np.finfo(kind).eps)) * largest
-    for is_good, what in (
-        (is_given, "finite numbers, {name} has others"),
-        (is_kept, f"numbers that {kind} can hold, {{name}} has larger ones"),
-        (is_near, f"numbers that {kind} can hold, those of {{name}} are too small and would be "
-                  "rounded. Multiply all features by one number"),
-    ):  # fmt: skip
-        if not is_good.all():
-            name = names[int(np.argmin(is_good))]
-            raise FeatureFileError(f"{source}: expected {what.format(name=name)}")
-    return cast
-
-
-def import_pyarrow() -> tuple[ModuleType, ModuleType]:
-    """Return pyarrow and its Parquet part.
-
-    Raises:
-        MissingExtraError: if it is not installed.
-    """
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtraError(
-            "Parquet files need pyarrow. Run: pip install 'tripletkit[parquet]', or take a name "
-            "that ends in .npz."
-        ) from error
-    return pyarrow, pyarrow.parquet
 
 
 def _checked(source: str, names: list[str], values: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from tripletkit.data.images import Images, open_images
 from tripletkit.data.labels import NO_LABEL, ImageLabels, read_classes, read_labels
 from tripletkit.errors import MAX_SHOWN
-from tripletkit.features.stores import Store, open_store
+from tripletkit.features.store import Store, open_store
 
 logger = logging.getLogger("tripletkit")
 

@@ -1,7 +1,7 @@
-"""Filling a shared store by a pipeline of Ray Data: read and decode, encode, write.
+"""Extraction by Ray Data: an actor pool that encodes blocks of images and writes them.
 
-Ray decides where what runs, holds back readers that are ahead of the encoders, and runs anew what
-was lost with a worker. What becomes of a block does not depend on that; see `blocks`.
+Ray decides where what runs, and runs anew what was lost with a worker. What becomes of a block does
+not depend on that; see `extraction`.
 """
 
 from __future__ import annotations
@@ -16,24 +16,12 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
 from tripletkit.data.unfinished import private_temporary_folder
 from tripletkit.errors import MissingExtraError, RayError, TripletkitError
-from tripletkit.features.blocks import (
-    Block,
-    BlockJob,
-    BlockResult,
-    encode_block,
-    read_image,
-    write_block,
-)
-from tripletkit.features.bulk_extraction import prepare_network
-from tripletkit.features.shard_store import ShardStore
+from tripletkit.features.extraction import Block, BlockEncoder, BlockResult
 
 # More threads than this hardly make one encoder faster; more encoders do.
 _THREADS_PER_ENCODER = 4
@@ -54,13 +42,10 @@ _NO_WEB = {
     **dict.fromkeys(("no_proxy", "NO_PROXY"), _HERE),
 }
 _KNOCK_S = 10.0
-# More tasks than processors on a Ray of our own: an encoder that takes them all would leave none to
-# read for it.
-_SPARE_CPUS = 1
 
 
 class RayRunner:
-    """Runs blocks on a Ray cluster; a `Runner` of `extract_in_bulk`.
+    """Runs blocks on a Ray cluster; a `Runner` of `extract_dataset`.
 
     Args:
         address: of the cluster; None for one that is started for the run and stopped.
@@ -73,53 +58,53 @@ class RayRunner:
         _import_ray()
         self.address, self.n_workers = address, n_workers
 
-    def __call__(self, blocks: Sequence[Block], job: BlockJob) -> Iterator[BlockResult]:
+    def __call__(self, work: BlockEncoder, blocks: Sequence[Block]) -> Iterator[BlockResult]:
         """Yield what became of each block, as it is done.
 
         Raises:
             RayError: if there is no cluster, or it is lost.
             TripletkitError: what a worker raised.
         """
-        prepare_network(job)
+        work.prepare()
         with _cluster(self.address, self.n_workers) as ray:
             try:
-                n_cpus = int(ray.cluster_resources().get("CPU", 1))
-                if self.address is None:
-                    n_cpus -= _SPARE_CPUS
-                yield from _run(ray, blocks, job, max(1, n_cpus), self.n_workers)
+                yield from _run(ray, work, blocks, self.n_workers)
             except ray.exceptions.RayError as error:
                 raise _explain(error) from error
 
 
 def _run(
-    ray: ModuleType, blocks: Sequence[Block], job: BlockJob, n_cpus: int, n_workers: int | None
+    ray: ModuleType, work: BlockEncoder, blocks: Sequence[Block], n_workers: int | None
 ) -> Iterator[BlockResult]:
     import ray.data
 
+    n_cpus = int(ray.cluster_resources().get("CPU", 1))
     n_gpus = int(ray.cluster_resources().get("GPU", 0))
     n_workers = n_workers or n_gpus or max(1, n_cpus // _THREADS_PER_ENCODER)
     n_workers = min(n_workers, len(blocks))
     n_threads = max(1, min(_THREADS_PER_ENCODER, n_cpus // n_workers))
-    shared = ray.put(job)
-    # An actor that is started anew cannot get what its driver put somewhere.
-    of_encoder = pickle.dumps(replace(job, known=np.empty(0, np.uint64), unreadable=frozenset()))
     rows = [{"block": pickle.dumps(block)} for block in blocks]
-    done = (
-        ray.data.from_items(rows, override_num_blocks=len(rows))
-        .map(_Read(shared), num_cpus=1)
-        .map(
-            _Encode,
-            fn_constructor_args=(of_encoder,),
-            concurrency=n_workers,
-            num_cpus=1,
-            num_gpus=1 if n_gpus else 0,
-            # Ray gives a worker as many threads as it asks for processors.
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(n_threads)}},
-        )
-        .map(_Write(shared), num_cpus=1)
+    done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+        _Worker,
+        fn_constructor_args=(pickle.dumps(work),),
+        concurrency=n_workers,
+        num_cpus=1,
+        num_gpus=1 if n_gpus else 0,
+        # Ray gives a worker as many threads as it asks for processors.
+        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(n_threads)}},
     )
     for row in _watched(ray, done.iter_rows()):
         yield pickle.loads(row["result"])
+
+
+class _Worker:
+    """Holds the networks."""
+
+    def __init__(self, work: bytes) -> None:
+        self._work: BlockEncoder = pickle.loads(work)
+
+    def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
+        return {"result": pickle.dumps(self._work(pickle.loads(row["block"])))}
 
 
 def _watched(ray: ModuleType, rows: Iterable[dict[str, bytes]]) -> Iterator[dict[str, bytes]]:
@@ -152,50 +137,6 @@ def _watched(ray: ModuleType, rows: Iterable[dict[str, bytes]]) -> Iterator[dict
         if isinstance(found, BaseException):
             raise found
         yield found
-
-
-class _Read:
-    """Reads and decodes the images of a block."""
-
-    def __init__(self, job: Any) -> None:
-        self._job = job
-
-    def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
-        job, block = _fetch(self._job), pickle.loads(row["block"])
-        images = [read_image(path, job) for path in block.paths]
-        return {"images": pickle.dumps((block, images), protocol=5)}
-
-
-class _Encode:
-    """Holds the network."""
-
-    def __init__(self, job: bytes) -> None:
-        self._job: BlockJob = pickle.loads(job)
-        self._function = self._job.load_function()
-
-    def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
-        block, images = pickle.loads(row["images"])
-        encoded = encode_block(block, images, self._job, self._function)
-        return {"encoded": pickle.dumps(encoded, protocol=5)}
-
-
-class _Write:
-    """Writes the shards of a block."""
-
-    def __init__(self, job: Any) -> None:
-        self._job = job
-
-    def __call__(self, row: dict[str, bytes]) -> dict[str, bytes]:
-        job = _fetch(self._job)
-        with ShardStore(job.store_folder) as store:
-            result = write_block(pickle.loads(row["encoded"]), job, store)
-        return {"result": pickle.dumps(result)}
-
-
-def _fetch(job: Any) -> BlockJob:
-    import ray
-
-    return ray.get(job)
 
 
 @contextmanager
@@ -265,7 +206,7 @@ def _start(ray: ModuleType, n_workers: int | None, quiet: dict[str, Any]) -> Non
     A raylet gives its helpers 30 seconds, which is too short on a busy machine where they have not
     been read from the disk yet.
     """
-    n_cpus = max(len(os.sched_getaffinity(0)), n_workers or 1) + _SPARE_CPUS
+    n_cpus = max(len(os.sched_getaffinity(0)), n_workers or 1)
     for n_left in reversed(range(_START_ATTEMPTS)):
         try:
             ray.init(

@@ -26,7 +26,7 @@ import numpy as np
 
 from tripletkit.errors import StoredFeaturesError, StoreWarning
 from tripletkit.features import store_care
-from tripletkit.features.store_care import SpaceUse, clear_store
+from tripletkit.features.store_care import SpaceUse
 from tripletkit.features.store_file import (
     FILE_NAME,
     StoreFile,
@@ -35,15 +35,6 @@ from tripletkit.features.store_file import (
     file_stamp,
     vector_checksum,
 )
-
-__all__ = [
-    "FILE_NAME",
-    "FeatureSpace",
-    "FeatureStore",
-    "SpaceUse",
-    "clear_store",
-    "default_folder",
-]
 
 # SQLite takes at least 999 parameters in one statement.
 _AT_ONCE = 900
@@ -322,6 +313,64 @@ class FeatureStore:
                 stacklevel=4,
             )
         return can_write
+
+
+class MemoryStore:
+    """Features of some images in memory, for as long as it lives; see `FeatureStore`.
+
+    Args:
+        folder: where networks are kept that are written on first use.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._rows: dict[tuple[str, bytes], np.ndarray] = {}
+
+    def content_hashes(
+        self, paths: Sequence[Path], _stats: Sequence[os.stat_result]
+    ) -> list[bytes | None]:
+        return [None] * len(paths)
+
+    def remember_files(self, _files: Iterable[tuple[Path, os.stat_result, bytes]]) -> None:
+        """Forget them: each file is read once."""
+
+    def forget_files(self, _paths: Iterable[Path]) -> None:
+        """None are remembered."""
+
+    def missing(self, space: FeatureSpace, contents: Iterable[bytes]) -> list[bytes]:
+        name = space.fingerprint
+        return [each for each in dict.fromkeys(contents) if (name, each) not in self._rows]
+
+    def write(self, space: FeatureSpace, contents: Sequence[bytes], features: np.ndarray) -> None:
+        name = space.fingerprint
+        self._rows |= {
+            (name, content): row for content, row in zip(contents, features, strict=True)
+        }
+
+    def hold_written(self) -> None:
+        """All is held anyway."""
+
+    def read(self, space: FeatureSpace, contents: Sequence[bytes]) -> np.ndarray:
+        name = space.fingerprint
+        rows = [self._rows[name, content] for content in contents]
+        return np.array(rows, np.float32).reshape(len(rows), space.n_features)
+
+
+Store = FeatureStore | MemoryStore
+
+
+def open_store(folder: Path | None = None) -> FeatureStore:
+    """Open the store in a folder; see `FeatureStore`."""
+    return FeatureStore(folder)
+
+
+def find_store(folder: Path | None = None) -> tuple[Path, int | None]:
+    """Return the file that holds a store, and its bytes; None where there is none."""
+    folder = folder or default_folder()
+    path = folder / FILE_NAME
+    if not path.is_file():
+        return path, None
+    return path, sum(file.stat().st_size for file in folder.glob(f"{FILE_NAME}*"))
 
 
 def _file_key(path: Path) -> bytes:

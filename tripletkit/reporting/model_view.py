@@ -23,7 +23,7 @@ from tripletkit.evaluation.scoring import Score
 from tripletkit.evaluation.validation import score_embeddings
 from tripletkit.features.encoder import Encoder, open_collection
 from tripletkit.features.feature_parts import GivenWeights
-from tripletkit.features.stores import open_store
+from tripletkit.features.store import open_store
 from tripletkit.model.model_folder import ModelFolder
 from tripletkit.progress import Progress
 from tripletkit.training.reread import describe_missing_triplets, read_training_triplets

@@ -24,7 +24,7 @@ from tripletkit.collecting.serving import (
 )
 from tripletkit.data.images import hash_files, open_images
 from tripletkit.errors import ImageReadError, SettingsError
-from tripletkit.features.stores import open_store
+from tripletkit.features.store import open_store
 from tripletkit.reporting.collages import thumbnail_uri
 from tripletkit.reporting.page import QueryZone, make_page
 from tripletkit.reporting.reported import Reported

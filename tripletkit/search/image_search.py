@@ -16,7 +16,7 @@ from tripletkit.data.images import Images
 from tripletkit.data.outputs import OutputFile
 from tripletkit.errors import ImageReadError
 from tripletkit.features.encoder import Encoder
-from tripletkit.features.stores import Store, open_store
+from tripletkit.features.store import Store, open_store
 from tripletkit.progress import Progress
 from tripletkit.results import Result, Section, Table
 from tripletkit.search.approximate import (

@@ -16,7 +16,7 @@ from tripletkit.data.outputs import Destination, destination_path, open_output
 from tripletkit.errors import OutputError
 from tripletkit.features.encoder import Encoder
 from tripletkit.features.given_features import import_pyarrow
-from tripletkit.features.stores import Store
+from tripletkit.features.store import Store
 from tripletkit.progress import Progress
 from tripletkit.search.exact import Neighbors, find_neighbors, rank_candidates
 

@@ -36,7 +36,7 @@ from tripletkit.errors import (
 )
 from tripletkit.evaluation.validation import chooses_epoch
 from tripletkit.features.labelled_images import find_labelled, tell_singleton_classes
-from tripletkit.features.stores import Store
+from tripletkit.features.store import Store
 from tripletkit.model.record import InputsRecord, VotesRecord
 from tripletkit.training.sources import Source, TrainingSources
 

@@ -21,7 +21,7 @@ from tripletkit.data.training_set import TrainingSet
 from tripletkit.errors import FewTripletsWarning, SettingsError, SplitError
 from tripletkit.evaluation.validation import classify_validation, validate
 from tripletkit.features.encoder import Collection, Encoder, open_collection
-from tripletkit.features.stores import Store, open_store
+from tripletkit.features.store import Store, open_store
 from tripletkit.model.embedding import embed
 from tripletkit.model.model_folder import check_model_output
 from tripletkit.progress import Stages, no_stages

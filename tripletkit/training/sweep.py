@@ -10,7 +10,7 @@ from typing import Any
 from tripletkit.errors import SettingsError, SplitError
 from tripletkit.evaluation.intervals import Interval
 from tripletkit.evaluation.pooled import PooledScore, compare_pooled
-from tripletkit.features.stores import open_store
+from tripletkit.features.store import open_store
 from tripletkit.model.recipes import get_recipe
 from tripletkit.progress import Stages, no_stages
 from tripletkit.training.held_out import (

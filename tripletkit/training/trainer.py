@@ -28,7 +28,7 @@ from tripletkit.data.votes import VotesAs, make_loss_weights
 from tripletkit.evaluation.pooled import CandidateWorth
 from tripletkit.evaluation.scoring import Score
 from tripletkit.features.encoder import Collection, Encoder
-from tripletkit.features.stores import Store
+from tripletkit.features.store import Store
 from tripletkit.model.history import EpochRecord, TrainedHead
 from tripletkit.model.recipes import Part, get_recipe
 from tripletkit.model.record import InputsRecord, PixelsRecord

@@ -1,0 +1,101 @@
+"""Features of very many images into a folder, for `tripletkit extract`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tripletkit import defaults
+from tripletkit.api.inputs import PathLike, given_weights
+from tripletkit.data.images import ImagesLike, open_images
+from tripletkit.data.outputs import Outputs
+from tripletkit.data.text_files import check_text, content_lines, read_bytes
+from tripletkit.errors import SettingsError
+from tripletkit.features.backbones import AUTO
+from tripletkit.features.encoder import open_encoder
+from tripletkit.features.extraction import ExtractionResult, choose_share, extract_dataset
+from tripletkit.features.feature_dataset import DTYPES
+from tripletkit.features.feature_parts import BackboneLike, list_backbones
+from tripletkit.progress import Progress, no_progress
+
+
+def extract(
+    images: ImagesLike,
+    output: PathLike,
+    *,
+    backbone: BackboneLike | Sequence[BackboneLike] = AUTO,
+    weights: PathLike | Mapping[str, PathLike] | None = None,
+    views: Sequence[str] = (defaults.VIEWS,),
+    depth: str = defaults.DEPTH,
+    preprocess: str | None = None,
+    backbone_output: str | None = None,
+    dtype: str | None = None,
+    shard: str | None = None,
+    ray: bool | str = False,
+    workers: int | None = None,
+    follow_outside: bool = False,
+    progress: Progress = no_progress,
+) -> ExtractionResult:
+    """Write the features of very many images as a folder of Parquet files.
+
+    Images that are in the folder are left alone, so that the same call goes on after anything that
+    stopped it; those that changed since are encoded again. An image that cannot be read becomes a
+    row with the reason. `features=output` takes them in every other function.
+
+    Args:
+        images: a folder, a text file of paths (one a line, absolute or from its folder), or what
+            `Model.embed` takes.
+        output: the folder to write, new or of the same encoder.
+        backbone, weights, views, depth, preprocess, backbone_output: see `pretrained`.
+        dtype: how numbers are kept, `"float32"` or `"float16"`, which takes half the space.
+            Defaults to what is there, then to float32.
+        shard: only one of several equal shares of the images, such as `"3/16"`.
+        ray: work on the Ray cluster at this address; True starts one for this run. Defaults to
+            this process. Needs `tripletkit[ray]`.
+        workers: encoders at a time, with `ray`.
+        follow_outside: allow links that lead out of a folder.
+        progress: told (done, total) images.
+    Returns:
+        `ExtractionResult`: `n_images`, `n_stored`, `n_computed`, `problems`.
+    Raises:
+        SettingsError: if choices do not go together.
+        FeatureFileError: if the folder holds something else, or `dtype` cannot hold a number.
+        TripletkitError: if images or the encoder cannot be used.
+    """
+    if workers is not None and not ray:
+        raise SettingsError("workers", "`workers` needs `ray`.")
+    if dtype not in (None, *DTYPES):
+        raise SettingsError("dtype", f"`dtype`: expected {' or '.join(DTYPES)}, got {dtype!r}.")
+    opened = open_images(_read_list(images), skip_bad=True, follow_outside=follow_outside)
+    folder = Path(output)
+    Outputs(image_folders=[opened.folder]).folder(folder)
+    if shard is not None:
+        opened = choose_share(opened, shard)
+    options: dict[str, Any] = {}
+    if ray:
+        from tripletkit.features.ray_extraction import RayRunner
+
+        options["run"] = RayRunner(None if ray is True else ray, workers)
+    encoder = open_encoder(
+        list_backbones(backbone),
+        weights=given_weights(weights),
+        views=views,
+        depth=depth,
+        preprocess=preprocess,
+        backbone_output=backbone_output,
+    )
+    return extract_dataset(opened, encoder, folder, dtype, progress=progress, **options)
+
+
+def _read_list(images: ImagesLike) -> ImagesLike:
+    """Return the paths that a text file lists; anything else as it is."""
+    if not isinstance(images, (str, Path)) or Path(images).suffix.lower() not in (".txt", ".lst"):
+        return images
+    if not Path(images).is_file():
+        return images
+    data, shown = read_bytes(Path(images))
+    lines = [line.strip(" \t") for _, _, line in content_lines(check_text(data, shown))]
+    folder = Path(images).parent
+    names = list(dict.fromkeys(lines))
+    return open_images([folder / name for name in names], names, skip_bad=True)
