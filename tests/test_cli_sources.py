@@ -9,7 +9,7 @@ import pytest
 import tiny_backbone as tiny
 from conftest import read_record
 
-from tripletkit.features.store import clear_store
+from tripletkit.features.store_care import clear_store
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ from tripletkit.features.extract import extract_features
 from tripletkit.features.feature_parts import FeaturePart
 from tripletkit.features.image_views import VIEW_SETS
 from tripletkit.features.stage_outputs import make_keras_function
-from tripletkit.features.store import FeatureSpace, FeatureStore, clear_store
+from tripletkit.features.store import FeatureSpace, FeatureStore
+from tripletkit.features.store_care import clear_store
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from tripletkit.features.store import (
     FILE_NAME,
     FeatureSpace,
     FeatureStore,
-    clear_store,
     default_folder,
 )
+from tripletkit.features.store_care import clear_store
 from tripletkit.features.store_file import vector_checksum
 
 N_FEATURES = 6

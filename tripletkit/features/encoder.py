@@ -152,7 +152,12 @@ class Encoder:
     @property
     def record(self) -> EncoderRecord:
         """What a model's record keeps of it, from which `open_recorded_encoder` makes it again."""
-        files = [part.given_weights and str(part.given_weights.absolute()) for part in self.parts]
+        files = [
+            part.hub.recorded
+            if part.hub
+            else part.given_weights and str(part.given_weights.absolute())
+            for part in self.parts
+        ]
         return EncoderRecord(dict(self.facts), files, self.n_features)
 
     @property

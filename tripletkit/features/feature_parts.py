@@ -6,7 +6,7 @@ Chosen by name when features are first asked for, or found again from the record
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from tripletkit.features.function_encoder import (
     open_function,
     recorded_function,
 )
+from tripletkit.features.hub import PREFIX, HubFile, check_hub_name, find_on_hub, is_hub_name
 from tripletkit.features.image_views import View
 from tripletkit.features.onnx_files import (
     OnnxFile,
@@ -61,6 +62,7 @@ class FeaturePart:
         given_weights: the file that the user named; None for the backbone's own.
         reason: why `auto` took this backbone; empty where the user chose it.
         stage: whose mean and standard deviation are taken; None for the last features.
+        hub: where on the hub the weights are from; None elsewhere.
     """
 
     backbone: Backbone
@@ -69,6 +71,7 @@ class FeaturePart:
     given_weights: Path | None = None
     reason: str = ""
     stage: Stage | None = None
+    hub: HubFile | None = None
 
     @classmethod
     def of_file(
@@ -111,7 +114,9 @@ def choose_parts(
     """Return the named backbones with their weights; see `open_encoder`."""
     check_backbone_names(chosen)
     names = [name_of(backbone) for backbone in chosen]
-    if (preprocess or backbone_output) and not any(map(is_network_file, names)):
+    if (preprocess or backbone_output) and not any(
+        is_network_file(name) or is_hub_name(name) for name in names
+    ):
         raise BackboneError(
             "`preprocess` and `backbone_output` are for encoders from ONNX files; registered "
             "backbones have their own."
@@ -121,15 +126,18 @@ def choose_parts(
         if isinstance(backbone, FunctionEncoder):
             parts.append(_take_function(backbone, size_px, depth))
             continue
-        if is_network_file(name):
-            file = Path(name)
+        hub = None
+        if is_hub_name(name) or is_network_file(name):
+            hub = find_on_hub(name) if is_hub_name(name) else None
+            file = Path(name) if hub is None else hub.path
             encoder = open_network_file(file, preprocess, backbone_output)
+            encoder = encoder if hub is None else replace(encoder, name=hub.name)
             found = WeightsFile(encoder.resized(size_px), file, network_sha256(file))
             _check_views(encoder, views)
         else:
             found = choose_backbone(name, file, size_px)
         stages = stages_at(found.backbone, depth)
-        parts += [FeaturePart.of_file(found, file, stage) for stage in stages]
+        parts += [replace(FeaturePart.of_file(found, file, stage), hub=hub) for stage in stages]
     return tuple(parts)
 
 
@@ -189,8 +197,16 @@ def recorded_parts(
     parts = []
     for backbone, of_part, file, now in zip(backbones, facts, files, given_files, strict=True):
         then = None if file is None else Path(file)
+        if file is not None and is_hub_name(file):
+            then = None
         find = partial(
-            _find_recorded_weights, backbone, of_part.get("weights_sha256"), place, then, now
+            _find_recorded_weights,
+            backbone,
+            of_part.get("weights_sha256"),
+            place,
+            then,
+            now,
+            file if file is not None and is_hub_name(file) else None,
         )
         of_network = {key: fact for key, fact in of_part.items() if key != "stage"}
         stage = _find_recorded_stage(backbone, of_part)
@@ -227,6 +243,8 @@ def check_backbone_names(chosen: Sequence[BackboneLike]) -> None:
     for backbone, name in zip(chosen, names, strict=True):
         if isinstance(backbone, FunctionEncoder):
             pass
+        elif is_hub_name(name):
+            check_hub_name(name)
         elif is_network_file(name):
             if not Path(name).is_file():
                 raise BackboneError(f"{name}: expected an ONNX file, there is none.")
@@ -304,7 +322,10 @@ def _find_recorded_backbone(facts: Mapping[str, Any], file: str | None) -> Backb
         BackboneError: if it is not known.
     """
     if facts["backbone"] == FROM_FILE:
-        return recorded_network_file(facts, Path(file or FROM_FILE).name)
+        name = Path(file or FROM_FILE).name
+        if file is not None and is_hub_name(file):
+            name = f"{PREFIX}{check_hub_name(file)['repo']}"
+        return recorded_network_file(facts, name)
     return get_backbone(facts["backbone"]).resized(facts["input_size_px"])
 
 
@@ -327,7 +348,12 @@ def _find_recorded_stage(backbone: Backbone, facts: Mapping[str, Any]) -> Stage 
 
 
 def _find_recorded_weights(
-    backbone: Backbone, sha256: str | None, place: Path, then: Path | None, now: Path | None
+    backbone: Backbone,
+    sha256: str | None,
+    place: Path,
+    then: Path | None,
+    now: Path | None,
+    on_hub: str | None = None,
 ) -> Path:
     """Return the weights file of a backbone that a model was trained with.
 
@@ -336,6 +362,7 @@ def _find_recorded_weights(
         place: the model folder.
         then: the file that was named at training; None for the backbone's own.
         now: the file that is named now.
+        on_hub: where on the hub it was from.
     Raises:
         BackboneError: if it cannot be had.
         WeightsError: if what is there now has other weights.
@@ -347,7 +374,10 @@ def _find_recorded_weights(
             f"{place}: was trained with the weights file {then}, which is gone. "
             f"Say where it is now with `weights={backbone.name}=FILE`."
         )
-    path = now or then or find_weights(backbone)
+    if on_hub is not None and now is None:
+        path = find_on_hub(on_hub).path
+    else:
+        path = now or then or find_weights(backbone)
     hash_file = network_sha256 if isinstance(backbone, OnnxFile) else file_sha256
     if (got := hash_file(path)) != sha256:
         raise WeightsError(

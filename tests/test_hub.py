@@ -1,0 +1,147 @@
+"""Encoders by name from a hub: here one of the same interface on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+from loopback_hub import COMMIT, LoopbackHub
+from test_encoder_trial import write
+
+pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed (tripletkit[hub])")
+TOP = Path(__file__).parents[1]
+REPO = "somebody/tiny-vit"
+NAME = f"hf:{REPO}"
+CONFIG = {"image_processor_type": "ViTImageProcessor", "size": {"height": 56, "width": 56}}
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A network with its data in another file, beside its text part and its smaller numbers."""
+    folder = tmp_path / "made"
+    folder.mkdir()
+    write(folder / "whole.onnx")
+    onnx.save(
+        onnx.load(folder / "whole.onnx"),
+        folder / "vision_model.onnx",
+        save_as_external_data=True,
+        location="vision_model.onnx_data",
+        size_threshold=100,
+    )
+    network, data = (
+        (folder / name).read_bytes() for name in ("vision_model.onnx", "vision_model.onnx_data")
+    )
+    return {
+        "preprocessor_config.json": json.dumps(CONFIG).encode(),
+        "onnx/text_model.onnx": b"never asked for",
+        "onnx/vision_model_int8.onnx": b"never asked for",
+        "onnx/vision_model_q4.onnx": b"never asked for",
+        "onnx/vision_model.onnx": network,
+        "onnx/vision_model.onnx_data": data,
+    }
+
+
+@pytest.fixture
+def run(tmp_path, toy_competition):
+    def run(*arguments, hub=None, code=0, offline=False):
+        environment = os.environ | {
+            "PYTHONPATH": str(TOP),
+            "HF_HOME": str(tmp_path / "hf"),
+            "HF_ENDPOINT": "http://127.0.0.1:9" if hub is None else hub.address,
+            "TRIPLETKIT_CACHE": str(tmp_path / "cache"),
+        }
+        environment |= {"HF_HUB_OFFLINE": "1"} if offline else {}
+        done = subprocess.run(
+            [sys.executable, "-m", "tripletkit", *map(str, arguments)],
+            env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(300)
+def test_a_name_on_the_hub_is_its_file(run, files, toy_competition, tmp_path):
+    images = toy_competition.images
+    train = ["train", toy_competition.train, images, "--epochs", "1", "--unseen-classes", "0"]
+    with LoopbackHub(REPO, files) as hub:
+        done = run(*train, "--backbone", NAME, "-o", "m", hub=hub)
+        got = {path.rpartition("/resolve/")[2].partition("/")[2] for path in hub.asked}
+        assert not [agent for agent in hub.agents if "torch" in agent or "tensorflow" in agent]
+    assert "onnx/vision_model.onnx of commit 0123456789ab" in done.stderr
+    assert {name for name in got if name.endswith(".onnx")} == {"onnx/vision_model.onnx"}
+    record = json.loads((tmp_path / "m" / "model.json").read_text())
+    assert record["weights_files"] == [f"{NAME}@{COMMIT}/onnx/vision_model.onnx"]
+    # From now on nothing is asked: new images, another training, with the hub gone.
+    predictions = run("predict", toy_competition.test, "--model", "m", "--cache", "other").stdout
+    run(*train, "--backbone", NAME, "-o", "again")
+    run(*train, "--backbone", f"{NAME}@main", "-o", "main", offline=True)
+    # And it is the same as the file.
+    place = tmp_path / "file"
+    place.mkdir()
+    for name in ("onnx/vision_model.onnx", "onnx/vision_model.onnx_data"):
+        (place / name.rpartition("/")[2]).write_bytes(files[name])
+    (place / "preprocessor_config.json").write_text(json.dumps(CONFIG))
+    run(*train, "--backbone", place / "vision_model.onnx", "-o", "f")
+    for model in ("again", "main", "f"):
+        assert run("predict", toy_competition.test, "--model", model).stdout == predictions
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(300)
+def test_what_the_hub_does_not_have_or_sends_wrongly_is_told(run, files, toy_competition):
+    embed = ["embed", toy_competition.images, "-o", "e.npz", "--force", "--backbone"]
+    name = "onnx/vision_model.onnx_data"
+    with LoopbackHub(REPO, files) as hub:
+        hub.wrong[name] = files[name][:-8] + b"\1" * 8
+        assert "is not what the hub says (its sha256" in run(*embed, NAME, hub=hub, code=1).stderr
+        hub.wrong.clear()
+        run(*embed, NAME, hub=hub)
+        missing = run(*embed, f"{NAME}/onnx/other.onnx", hub=hub, code=1).stderr
+        assert "expected the file onnx/other.onnx, there are onnx/text_model.onnx" in missing
+        assert "cannot be had from the hub" in run(*embed, "hf:no/body", hub=hub, code=1).stderr
+    assert "cannot be had from the hub" in run(*embed, "hf:no/body", code=1).stderr
+    offline = run(*embed, "hf:no/body", code=1, offline=True).stderr
+    assert "cannot be had from the hub (OfflineModeIsEnabled" in offline
+    assert "expected hf:OWNER/NAME" in run(*embed, "hf:nobody", code=2).stderr
+    with LoopbackHub(REPO, {"onnx/a.onnx": b"", "onnx/b.onnx": b""}) as hub:
+        assert "Say which: hf:" in run(*embed, f"{NAME}@other", hub=hub, code=1).stderr
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(300)
+def test_a_download_that_breaks_off_is_taken_up_again(run, files, toy_competition):
+    embed = ["embed", toy_competition.images, "-o", "e.npz", "--backbone", NAME, "--force"]
+    name = "onnx/vision_model.onnx"
+    with LoopbackHub(REPO, files) as hub:
+        hub.cut[name] = 100
+        assert "Error" in run(*embed, hub=hub, code=1).stderr
+        hub.cut.clear()
+        run(*embed, hub=hub)
+    run(*embed)
+
+
+def test_files_are_chosen_by_what_they_see_and_hold():
+    from tripletkit.errors import BackboneError
+    from tripletkit.features.hub import _choose_file
+
+    def choose(*names):
+        return _choose_file("a/b", list(names))
+
+    assert (
+        choose("onnx/model_fp16.onnx", "onnx/model.onnx", "onnx/model_q4.onnx") == "onnx/model.onnx"
+    )
+    assert choose("onnx/model_quantized.onnx", "onnx/model_fp16.onnx") == "onnx/model_fp16.onnx"
+    assert choose("onnx/model.onnx", "onnx/vision_model_fp16.onnx") == "onnx/vision_model_fp16.onnx"
+    assert choose("dino.onnx") == "dino.onnx"
+    for names in (("model.safetensors",), ("a.onnx", "b.onnx"), ("model_q4.onnx",)):
+        with pytest.raises(BackboneError, match="expected an ONNX file"):
+            choose(*names)
