@@ -116,9 +116,8 @@ def test_public_functions_explain_what_they_take_and_give(name, function):
     doc = inspect.getdoc(function)
     assert doc, name
     parameters = [each for each in inspect.signature(function).parameters if each != "self"]
-    short = name.startswith(("Triplets.", "Answers.", "Truth.")) and not name.endswith(
-        ("from_frame", "from_array")
-    )
+    kinds = ("Triplets.", "Answers.", "Truth.", "Images.", "Embeddings.take")
+    short = name.startswith(kinds) and not name.endswith(("from_frame", "from_array"))
     if short:
         return
     if parameters:
@@ -292,7 +291,7 @@ def test_rows_with_an_image_that_is_gone_are_warned_of(model, toy_competition):
     with pytest.raises(tk.TripletkitError, match=r"DataFrame:0: there is no image .gone.png"):
         model.answer(queries)
     with pytest.warns(tk.DataWarning, match="1 of 1 rows have an image that cannot be used"):
-        answers = model.answer(queries, skip_bad=True)
+        answers = model.answer(queries, tk.open_images(model.images, skip_bad=True))
     assert np.isnan(answers.margins).all()
     assert answers.predictions.tolist() == [0]
 
@@ -307,7 +306,10 @@ def test_embed_gives_what_the_command_writes(model, toy_competition, toy_model, 
     assert embeddings.to_frame().loc["p07.png"].tolist() == embeddings.vectors[7].tolist()
     embeddings.write(tmp_path / "again.npz")
     assert np.load(tmp_path / "again.npz")["names"].tolist() == embeddings.names
-    assert repr(embeddings) == "Embeddings(60 images, 10 numbers each)"
+    assert repr(embeddings) == "<Embeddings: 60 images, 10 numbers each, l2 distance>"
+    assert embeddings["p07.png"].tolist() == embeddings.vectors[7].tolist()
+    with pytest.raises(KeyError, match=r"did you mean 'p07\.png'"):
+        embeddings["p07.pgn"]
 
 
 def test_files_arrays_and_pil_images_give_the_same_embedding(model, toy_competition):
@@ -357,13 +359,15 @@ def test_neighbors_are_those_of_the_command(model, toy_competition, toy_model, r
         for query in json.loads(out)["queries"]
         for neighbor in query["neighbors"]
     ]
-    table = model.neighbors([images / "p03.png", images / "p04.png"], k=3)
+    table = model.neighbors([images / "p03.png", images / "p04.png"], k=3).to_frame()
     assert list(table.itertuples(index=False, name=None)) == expected
     known = model.embed()
-    again = model.neighbors(known, known, k=3)
+    again = model.neighbors(known, known, k=3).to_frame()
     assert len(again) == 180
     assert (again["query"] != again["name"]).all()
     assert again[again["query"] == "p03.png"]["name"].tolist() == table["name"][:3].tolist()
+    named = model.neighbors("p03.png", known, k=3).to_frame()
+    assert named.equals(again[again["query"] == "p03.png"].reset_index(drop=True))
     with pytest.raises(tk.SettingsError, match="at least 1"):
         model.neighbors(known, known, k=0)
 
@@ -390,7 +394,11 @@ def test_a_model_in_memory_is_saved_and_loaded(
 
 def test_a_backbone_alone_answers_and_is_not_saved(toy_competition, tiny_backbone, tmp_path):
     backbone = tk.pretrained("tiny")
-    assert backbone.validation is backbone.record is backbone.history is backbone.path is None
+    assert backbone.path is None
+    assert not backbone.is_trained
+    for name in ("validation", "record", "history"):
+        with pytest.raises(tk.TripletkitError, match="expected a trained model"):
+            getattr(backbone, name)
     assert backbone.distance == "cosine"
     truth = tk.read_truth(toy_competition.truth)
     answers = backbone.answer(toy_competition.test, toy_competition.images)
@@ -449,9 +457,9 @@ def test_a_score_is_that_of_the_command(toy_competition, run, tmp_path):
         expected = json.loads(out)
         assert {**expected, **found.to_dict()} == expected
     assert tk.score(predictions, truth).image_interval is None
-    assert str(found).startswith(f"{found.accuracy:.4f} (")
+    assert repr(found).startswith(f"<ScoredAnswers: accuracy {found.accuracy:.4f} (")
     # So few images leave only the interval by rows.
-    assert f"{found.wilson.low:.3f} to {found.wilson.high:.3f}" in str(found)
+    assert f"{found.wilson.low:.3f} to {found.wilson.high:.3f}" in repr(found)
 
 
 def test_a_comparison_is_that_of_the_command(toy_competition, run, tmp_path):
@@ -477,7 +485,7 @@ def test_a_comparison_is_that_of_the_command(toy_competition, run, tmp_path):
         (lambda: tk.score([1, 0], [1]), "got 2"),
         (lambda: tk.compare({"a": [1, 0]}, [1, 0]), "two or more answers"),
         (lambda: tk.compare({"a": [1, 0], "b": [1]}, [1, 0]), "got 1"),
-        (lambda: tk.score([1, 0], unique=True), "needs `triplets`"),
+        (lambda: tk.score([1, 0], unique=True), "needs to know the triplets"),
         (lambda: tk.controls(np.zeros((1, 3), int), []), "without `names`"),
     ],
 )

@@ -10,10 +10,8 @@ import pandas as pd
 import pytest
 from opened import read_triplets
 from PIL import Image
-from plain import pair_distances, triplet_margins
 
-from tripletkit.api.mining import Mined, MinedFiles
-from tripletkit.data.outputs import Outputs
+from tripletkit.evaluation.distances import pair_distances, triplet_margins
 
 COLOURS = ["red", "lime", "blue", "yellow", "black", "magenta"]
 ALL = ["--positive-quantiles", 0, 1, "--negative-quantiles", 0, 1]
@@ -121,6 +119,16 @@ def test_the_cuts_are_kept_and_told(mine, labels_file, toy_competition, tmp_path
     assert 0 <= summary["overlap"] <= 1
 
 
+def test_the_summary_is_read_by_people(mine, labels_file, toy_competition):
+    result = mine(labels_file, toy_competition.images, "-q")
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert lines[0] == "60 images of 6 classes, cosine distance"
+    assert lines[2].split()[:3] == ["within", "classes", "270"]
+    assert lines[3].split()[:3] == ["between", "classes", "1,500"]
+    assert "of the images the nearest other one is a negative" in lines[5]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
 def test_the_distribution_is_drawn_the_same_each_time(
@@ -220,11 +228,19 @@ def test_keep_is_a_count_or_a_share(mine, toy_competition, keep, expected):
     assert json.loads(result.stdout)["kept"]["triplets"] == expected
 
 
+def test_the_hardest_triplets_are_summed_up_for_people(mine, toy_competition):
+    result = mine("--triplets", toy_competition.train, toy_competition.images, "-q")
+    assert (result.exit_code, result.stderr) == (0, "")
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert lines[1][:2] == ["all", "400"]
+    assert lines[2][:3] == ["hardest,", "kept", "200"]
+
+
 def test_outputs_appear_all_or_none(mine, labels_file, toy_competition, tmp_path, monkeypatch):
     def fail(*_arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tripletkit.data.triplet_files.write_triplet_lines", fail)
+    monkeypatch.setattr("tripletkit.api.class_labels.write_triplet_lines", fail)
     output, triplets_out = tmp_path / "mined.csv", tmp_path / "hard.txt"
     before = "anchor,other,kind,distance,rank\n"
     output.write_text(before)
@@ -239,17 +255,19 @@ def test_outputs_appear_all_or_none(mine, labels_file, toy_competition, tmp_path
     assert {path.name for path in tmp_path.iterdir()} == {"labels.csv", "mined.csv"}
 
 
-def test_the_table_of_mined_rows_holds_no_formulas(tmp_path):
-    table = pd.DataFrame({"anchor": ["=1.jpg", "b"], "label": ["@x", None], "distance": [-0.5, 1]})
-    mined = Mined(table, ["=1.jpg", "b"], np.array([[0, 1, 1]]), lambda: None, {})
-    files = MinedFiles.check(Outputs(), tmp_path / "mined.csv", tmp_path / "hard.txt", None)
-    files.write(mined)
-    assert (tmp_path / "mined.csv").read_text().splitlines() == [
-        "anchor,label,distance",
-        "'=1.jpg,'@x,-0.5",
-        "b,,1.0",
-    ]
-    assert (tmp_path / "hard.txt").read_text() == "=1.jpg b b\n"
+def test_the_table_of_mined_rows_holds_no_formulas(mine, labels_file, toy_competition, tmp_path):
+    images = shutil.copytree(toy_competition.images, tmp_path / "images")
+    labels = tmp_path / "formulas.csv"
+    table = pd.read_csv(labels_file, dtype=str)
+    for name in table["name"]:
+        file = next(images.glob(f"{name}*"))
+        file.rename(images / f"={file.name}")
+    table.assign(name="=" + table["name"]).to_csv(labels, index=False)
+    hard = tmp_path / "hard.txt"
+    assert mine(labels, images, "-o", tmp_path / "m.csv", "--triplets-out", hard).exit_code == 0
+    mined = pd.read_csv(tmp_path / "m.csv", dtype=str)
+    assert mined["anchor"].str.startswith("'=").all()
+    assert hard.read_text().startswith("=")
 
 
 def test_unreadable_images_can_be_left_out(mine, labels_file, toy_competition, tmp_path):

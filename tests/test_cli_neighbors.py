@@ -149,7 +149,7 @@ def test_wrong_calls_and_bad_images_are_refused(run, copied_images, tmp_path):
         ([*query, "-k", 0], 2, "0 is not in the range"),
         ([*query, "--model", tmp_path], 2, "--backbone needs no --model"),
         ([*query, "--collage", tmp_path / "c.txt"], 1, "expected a name that ends in .png"),
-        (["--query", empty], 1, "expected images, there is none"),
+        (["--query", empty], 1, "expected a folder of images, there is none"),
         (["--query", tmp_path / "text.png"], 1, "expected an image"),
         (["--query", tmp_path / "text.png", "--on-bad-image", "skip"], 1, "expected an image"),
     ]:

@@ -12,26 +12,27 @@ import click
 import pytest
 from collected import answer_all, start
 
+import tripletkit as tk
 from tripletkit.cli.main import tripletkit
-from tripletkit.cli.options import OutputPath
+from tripletkit.cli.options import OutputPath, taken_by
 
 # Of each command: how it is called, and its outputs with a suffix that each takes; None is a
 # folder.
 CALLS = {
     "classify": (
         "labels.csv images --backbone tiny",
-        {"confusion_figure": ".png", "confusion_csv": ".csv"},
+        {"confusion": ".png", "confusion_csv": ".csv"},
     ),
     "collect": ("images --judge anna -n 2 --db new.sqlite", {"offline_page": ".html"}),
     "collage": ("train.txt images", {"output": ".png"}),
-    "compare": ("answers.txt others.txt truth.csv --triplets test.txt", {"rows_file": ".csv"}),
+    "compare": ("answers.txt others.txt truth.csv --triplets test.txt", {"rows": ".csv"}),
     "embed": ("images --backbone tiny", {"output": ".csv"}),
-    "export": ("--model m0", {"folder": None}),
+    "export": ("--model m0", {"output": None}),
     "finetune": ("m0 --images images --epochs 1", {"output": None}),
-    "export-judgements": ("judgements.sqlite", {"folder": None}),
+    "export-judgements": ("judgements.sqlite", {"output": None}),
     "mine": (
         "labels.csv images --backbone tiny",
-        {"output": ".csv", "triplets_out": ".txt", "plot_file": ".svg"},
+        {"output": ".csv", "triplets_out": ".txt", "plot": ".svg"},
     ),
     "neighbors": (
         "images --backbone tiny --query query.png --labels labels.csv",
@@ -40,10 +41,10 @@ CALLS = {
     "plot": ("history m0 --triplets train.txt --images images", {"output": ".pdf"}),
     "predict": ("test.txt --model m0 --images images", {"output": ".csv"}),
     "report": ("m0 --triplets train.txt --images images", {"output": ".html"}),
-    "split": ("train.txt --by random", {"folder": None}),
+    "split": ("train.txt --by random", {"output": None}),
     "suggest": ("images --model m0", {"output": ".txt"}),
     "train": ("train.txt images --backbone tiny --epochs 1", {"output": None}),
-    "triplets": ("labels.csv images", {"output": ".txt", "truth_file": ".csv"}),
+    "triplets": ("labels.csv images", {"output": ".txt", "truth": ".csv"}),
 }
 # Other options that name a path without asking that it exist, and are no outputs: what is read,
 # and logs and stores that are added to.
@@ -89,7 +90,7 @@ def test_every_output_option_is_tried_below(name):
     tried = CALLS.get(name, ("", {}))[1]
     assert places - READ == set(tried)
     if tried:
-        assert any("--force" in param.opts for param in params)
+        assert "overwrite" in taken_by(COMMANDS[name])
 
 
 @pytest.fixture
@@ -195,7 +196,7 @@ def test_force_replaces_what_the_command_wrote(tripletkit, world, command, outpu
 @pytest.mark.parametrize("place", ["same.txt", "./same.txt", "link.txt"])
 def test_two_outputs_in_one_place_are_refused(tripletkit, world, place):
     Path("link.txt").symlink_to("same.txt")
-    arguments = make_call("triplets", output="same.txt", truth_file=place)
+    arguments = make_call("triplets", output="same.txt", truth=place)
     result = tripletkit(*arguments, code=1)
     assert "is named for two outputs" in result.stderr
     assert not Path("same.txt").exists()
@@ -211,3 +212,42 @@ def test_standard_input_is_an_input_too(world, start_tripletkit):
     assert process.returncode == 1
     assert "test.txt: is read, and would be overwritten" in stderr
     assert Path("test.txt").read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet", ".csv"])
+def test_given_features_are_not_written_over(tripletkit, world, suffix):
+    """By whatever name, from the command line and from Python."""
+    table = f"f{suffix if suffix != '.csv' else '.npz'}"
+    embedded = f"embed images --backbone tiny -o {table}"
+    tripletkit(*embedded.split(), code=0)
+    (world / f"link{suffix}").symlink_to(table)
+    (world / "folder").mkdir()
+    train = f"train train.txt --features {table} -o m1 --epochs 1 --no-refit"
+    tripletkit(*train.split(), code=0)
+    before = snapshot(world)
+    for place in {table, f"link{suffix}", f"folder/../{table}", f"{world}/{table}"}:
+        call = f"embed --model m1 --features {table} -o {place} --force"
+        result = tripletkit(*call.split(), code=1)
+        assert "is read, and would be overwritten" in result.stderr
+        with pytest.raises(tk.TripletkitError, match="is read, and would be overwritten"):
+            tk.load("m1", features=table).embed().write(place, overwrite=True)
+    assert snapshot(world) == before
+
+
+def test_nothing_comes_to_lie_among_the_images(tripletkit, world):
+    before = snapshot(world)
+    for call in (
+        "embed images --backbone tiny -o f.npz --cache images",
+        "embed images --backbone tiny -o f.npz --cache images/deep",
+        "train train.txt images --backbone tiny --epochs 1 -o m --tensorboard images/tb",
+        "train train.txt images --backbone tiny --epochs 1 -o m --tensorboard m0/tb",
+        "export-judgements judgements.sqlite -o images",
+        "split train.txt --by random -o images",
+        "split train.txt --by random -o m0",
+        "predict test.txt --model m0 -o m0/new.csv",
+    ):
+        tripletkit(*call.split(), code=1)
+        after = {
+            path: data for path, data in snapshot(world).items() if ".sqlite-" not in path.name
+        }
+        assert after == before, call

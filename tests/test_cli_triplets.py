@@ -137,7 +137,6 @@ def test_a_missing_image_is_refused_or_left_out(draw, toy_images, tmp_path):
     ("options", "exit_code", "message"),
     [
         (["--per-anchor", 2, "--count", 9], 2, "exclude each other"),
-        (["--hard", "--easy", "--backbone", "auto"], 2, "exclude each other"),
         (["--hard"], 2, "need something to measure with"),
         (["--backbone", "auto"], 2, "are for --hard and --easy"),
         (["--truth", "t.txt"], 1, "named for two outputs"),

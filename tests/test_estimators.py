@@ -157,7 +157,6 @@ def test_random_state_decides_the_embedding(features, triplets):
     [
         ({"loss": "center"}, "loss"),
         ({"recipe": "residual", "distance": "l1"}, "distance"),
-        ({"recipe": "best"}, "recipe"),
         ({"epochs": 0}, "epochs"),
         ({"distance": "l3"}, "distance"),
         ({"dim": -1}, "dim"),

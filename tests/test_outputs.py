@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import os
+import pickle
 import stat
 import threading
 from pathlib import Path
 
 import pytest
 
-from tripletkit import TripletkitError
-from tripletkit.data.output_forms import OutputForm
-from tripletkit.data.outputs import Outputs, check_parent, open_output
+import tripletkit as tk
+from tripletkit.data.images import open_images
+from tripletkit.data.outputs import (
+    OutputForm,
+    Outputs,
+    check_parent,
+    check_written_folder,
+    open_output,
+    open_run,
+)
+from tripletkit.data.text_files import read_bytes
 
 ANYTHING = OutputForm("anything", lambda path: True)
 
@@ -74,7 +83,7 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
 def test_a_full_device_is_reported(tmp_path):
     (tmp_path / "full").symlink_to("/dev/full")
-    with pytest.raises(TripletkitError, match="full: cannot be written: No space left"):
+    with pytest.raises(tk.TripletkitError, match="full: cannot be written: No space left"):
         write(tmp_path / "full")
 
 
@@ -90,25 +99,74 @@ def test_a_name_of_full_length_can_be_written(tmp_path):
 )
 def test_a_place_that_cannot_take_a_file_is_refused_early(tmp_path, name, message):
     (tmp_path / "folder").mkdir()
-    with pytest.raises(TripletkitError, match=message):
+    with pytest.raises(tk.TripletkitError, match=message):
         Outputs(overwrite=True).file(tmp_path / name, ANYTHING)
 
 
 def test_a_file_has_no_neighbours_below_it(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(TripletkitError, match="does not exist"):
+    with pytest.raises(tk.TripletkitError, match="does not exist"):
         check_parent(tmp_path / "file" / "out")
 
 
-def test_what_is_read_is_not_written_over_whatever_else_is_not_named(tmp_path):
-    path = tmp_path / "in.csv"
-    path.write_text("old")
+@pytest.mark.parametrize("reads_first", [True, False])
+def test_what_is_read_is_not_written_over_by_whatever_name_and_order(tmp_path, reads_first):
+    for name in ("in.csv", "other.csv"):
+        (tmp_path / name).write_text("old")
+    (tmp_path / "images" / "deep").mkdir(parents=True)
+    (tmp_path / "link.csv").symlink_to("in.csv")
+    (tmp_path / "to-images").symlink_to("images")
+    (tmp_path / "hard.csv").hardlink_to(tmp_path / "in.csv")
+    outs = ["in.csv", "link.csv", "hard.csv", "images/../in.csv", "images/out.csv"]
+    outs += ["images/deep/out.csv", "to-images/out.csv"]
+
+    def read():
+        read_bytes(tmp_path / "in.csv")
+        open_images(tmp_path / "images")
+
+    for out in outs:
+        with open_run():
+            if reads_first:
+                read()
+            with pytest.raises(tk.TripletkitError, match=r"is read|lies in the image folder"):
+                Outputs(overwrite=True).file(tmp_path / out, ANYTHING)
+                read()
+        # Another run may do so, for it reads nothing.
+        with open_run():
+            Outputs(overwrite=True).file(tmp_path / out, ANYTHING)
+            read_bytes(tmp_path / "other.csv")
+
+
+def test_a_result_remembers_what_it_was_made_of(tmp_path):
+    path = tmp_path / "answers.csv"
+    path.write_text("a,b,c,prediction,margin\np,q,r,1,0.5\np,r,q,0,-0.5\n")
+    answers = tk.read_answers(path)
+    with pytest.raises(tk.TripletkitError, match="is read, and would be overwritten"):
+        answers.write(path, overwrite=True)
+    answers.write(tmp_path / "other.csv")
+    tk.score(answers, [1, 1])
+    answers.write(tmp_path / "other.csv", overwrite=True)
+    again = pickle.loads(pickle.dumps(answers))
+    with pytest.raises(tk.TripletkitError, match="is read, and would be overwritten"):
+        again.write(path, overwrite=True)
+
+
+def test_nothing_is_added_to_an_image_folder_or_a_model_folder(tmp_path):
     (tmp_path / "images").mkdir()
-    door = Outputs([None, path], image_folders=[None, tmp_path / "images"], overwrite=True)
-    with pytest.raises(TripletkitError, match="is read"):
-        door.file(path, ANYTHING)
-    with pytest.raises(TripletkitError, match="lies in the image folder"):
-        door.file(tmp_path / "images" / "out.csv", ANYTHING)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.json").write_text("{}")
+    with open_run():
+        open_images(tmp_path / "images")
+        for place in ("images", "images/cache", "model/cache", "model/sub/cache"):
+            with pytest.raises(tk.TripletkitError, match="lies in the"):
+                check_written_folder(tmp_path / place)
+        with pytest.raises(tk.TripletkitError, match="lies in the model folder"):
+            Outputs(overwrite=True).file(tmp_path / "model" / "new.csv", ANYTHING)
+        check_written_folder(tmp_path)
+    with open_run():
+        check_written_folder(tmp_path / "images" / "cache")
+        with pytest.raises(tk.TripletkitError, match="lies in the image folder"):
+            open_images(tmp_path / "images")
 
 
 def test_an_output_that_is_not_named_is_none(tmp_path):
@@ -121,10 +179,12 @@ def test_a_missing_folder_is_named_as_the_user_named_it_or_by_where_a_link_leads
     tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(TripletkitError, match=r"^gone/out\.csv: its folder .*gone does not exist"):
+    with pytest.raises(
+        tk.TripletkitError, match=r"^gone/out\.csv: its folder .*gone does not exist"
+    ):
         Outputs().file(Path("gone/out.csv"), ANYTHING)
     Path("link.csv").symlink_to("gone/out.csv")
     with pytest.raises(
-        TripletkitError, match=r"^/.*gone/out\.csv: its folder .*gone does not exist"
+        tk.TripletkitError, match=r"^/.*gone/out\.csv: its folder .*gone does not exist"
     ):
         Outputs().file(Path("link.csv"), ANYTHING)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from opened import read_triplets
+from opened import read_triplets, read_truth
 
 from tripletkit import Triplets, defaults
+from tripletkit.data import unfinished
 from tripletkit.data.outputs import Outputs, open_output
 from tripletkit.data.pair_graph import make_pair_graph
 from tripletkit.data.questions import group_questions
@@ -21,6 +24,7 @@ from tripletkit.data.splits.policies import (
     split_triplets,
 )
 from tripletkit.data.splits.split_files import (
+    RECORD_FILE,
     SPLIT_FILES,
     check_split_folder,
     price_split,
@@ -245,33 +249,76 @@ def test_a_split_replaces_what_a_split_wrote_and_nothing_else(tmp_path):
         check_split_folder(tmp_path, 1, Outputs(overwrite=True))
 
 
-@pytest.mark.parametrize("n_moved", range(6))
-def test_a_split_that_was_killed_can_be_made_again(tmp_path, monkeypatch, n_moved):
+def run_killed(act, n_steps):
+    """Run in a fork that is killed at its n-th renaming or link; return whether it was."""
+    process = os.fork()
+    if process == 0:
+        left = [n_steps]
+
+        def dying(original):
+            def call(*args, **options):
+                left[0] -= 1
+                if left[0] < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return original(*args, **options)
+
+            return call
+
+        for name in ("replace", "rename", "unlink"):
+            setattr(Path, name, dying(getattr(Path, name)))
+        unfinished._exchange = dying(unfinished._exchange)
+        try:
+            act()
+        finally:
+            os._exit(0 if left[0] >= 0 else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) != 0
+
+
+@pytest.mark.parametrize("has_other_file", [False, True])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_split_that_is_killed_leaves_the_old_one_or_the_new(tmp_path, has_other_file, is_first):
+    """Whoever reads after a kill at any moment, and the next split too."""
     triplets = many_components(50)
     splits = [split_triplets(triplets, "component", share, seed=2) for share in (0.4, 0.2)]
-    write_splits(tmp_path, triplets, splits[:1], seed=2)
-    moved, replace = [], Path.replace
+    sizes = {tuple(map(len, (split.train_rows, split.val_rows))) for split in splits}
+    was_killed, n_steps = True, 0
+    while was_killed:
+        folder = tmp_path / str(n_steps)
+        if not is_first:
+            write_splits(folder, triplets, splits[:1], seed=2)
+        if has_other_file:
+            folder.mkdir(exist_ok=True)
+            (folder / "notes.txt").write_text("mine")
 
-    class Killed(BaseException):
-        pass
+        def write(folder=folder):
+            outputs = Outputs(overwrite=True)
+            check_split_folder(folder, 1, outputs)
+            write_splits(folder, triplets, splits[1:], 2, outputs)
 
-    def killed(path, target):
-        if len(moved) == n_moved and target.parent == tmp_path:
-            raise Killed
-        replace(path, target)
-        # Those inside the hidden folder are no part of the move.
-        if target.parent == tmp_path:
-            moved.append(path)
+        was_killed = run_killed(write, n_steps)
+        if not is_first or (folder / "train.txt").exists() or not was_killed:
+            found = [read_triplets(folder / name) for name in ("train.txt", "val.txt")]
+            assert tuple(map(len, found)) in sizes
+            assert not set(found[0].names) & set(found[1].names)
+            assert len(read_truth(folder / "val_truth.csv")) == len(found[1])
+        write()
+        assert len(read_triplets(folder / "val.txt")) == len(splits[1].val_rows)
+        expected = {*SPLIT_FILES, RECORD_FILE, *(["notes.txt"] if has_other_file else [])}
+        assert {path.name for path in folder.iterdir()} == expected
+        n_steps += 1
+    assert n_steps > 1
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
-    outputs = Outputs(overwrite=True)
-    check_split_folder(tmp_path, 1, outputs)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Path, "replace", killed)
-        write_splits(tmp_path, triplets, splits[1:], 2, outputs)
-    outputs = Outputs(overwrite=True)
-    check_split_folder(tmp_path, 1, outputs)
-    write_splits(tmp_path, triplets, splits[1:], 2, outputs)
-    assert len(read_triplets(tmp_path / "val.txt")) == len(splits[1].val_rows)
+
+def test_of_two_splits_at_once_the_later_is_told(tmp_path):
+    triplets = many_components(50)
+    splits = [split_triplets(triplets, "component", share, seed=2) for share in (0.4, 0.2)]
+    outputs = Outputs()
+    check_split_folder(tmp_path / "s", 1, outputs)
+    write_splits(tmp_path / "s", triplets, splits[:1], seed=2)
+    with pytest.raises(OutputError, match="is there already"):
+        write_splits(tmp_path / "s", triplets, splits[1:], 2, outputs)
+    assert len(read_triplets(tmp_path / "s" / "val.txt")) == len(splits[0].val_rows)
 
 
 def test_write_splits_leaves_nothing_when_it_fails(tmp_path, monkeypatch):

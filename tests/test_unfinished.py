@@ -10,8 +10,7 @@ import sys
 import pytest
 
 from tripletkit.data import unfinished
-from tripletkit.data.output_forms import LABELS_FORM
-from tripletkit.data.outputs import Outputs, open_output
+from tripletkit.data.outputs import LABELS_FORM, Outputs, open_output
 
 WRITE_FILE = """
 import os, sys

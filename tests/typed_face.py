@@ -9,13 +9,15 @@ import numpy as np
 import pandas as pd
 
 import tripletkit as tk
+from tripletkit.api.learning import Sweep
 from tripletkit.data.audit.triplet_audit import Audit
 from tripletkit.data.splits.split_files import SplitPrice
-from tripletkit.evaluation.baselines import Baseline
+from tripletkit.evaluation.baselines import ShortcutBaselines
 from tripletkit.evaluation.comparison import Comparison
 from tripletkit.evaluation.intervals import Interval
-from tripletkit.evaluation.scoring import Score
+from tripletkit.evaluation.vote_scoring import ScoredAnswers
 from tripletkit.model.record import ModelRecord
+from tripletkit.search.image_search import NearestImages
 
 
 def models(folder: Path, frame: pd.DataFrame, rows: np.ndarray) -> None:
@@ -28,14 +30,13 @@ def models(folder: Path, frame: pd.DataFrame, rows: np.ndarray) -> None:
     ):
         assert_type(model, tk.Model)
         assert_type(model.path, Path | None)
-        assert_type(model.record, ModelRecord | None)
-        assert_type(model.history, pd.DataFrame | None)
+        assert_type(model.record, ModelRecord)
+        assert_type(model.history, pd.DataFrame)
         assert_type(model.embed([folder / "a.png", np.zeros((8, 8), np.uint8)]), tk.Embeddings)
-        assert_type(model.neighbors("a.png", folder, k=3), pd.DataFrame)
+        assert_type(model.neighbors("a.png", folder, k=3), NearestImages)
         assert_type(tk.suggest(model, folder, 20, asked=[frame]), tk.Triplets)
         assert_type(tk.report([model, folder], triplets=frame), Path)
-        if model.validation:
-            assert_type(model.validation.trained.accuracy, float)
+        assert_type(model.validation.trained.accuracy, float)
 
 
 def scores(model: tk.Model, queries: Path) -> None:
@@ -45,13 +46,14 @@ def scores(model: tk.Model, queries: Path) -> None:
     assert_type(answers.margins, np.ndarray | None)
     assert_type(answers.to_frame(), pd.DataFrame)
     score = tk.score(answers, [1, 0, 1])
-    assert_type(score, Score)
+    assert_type(score, ScoredAnswers)
     assert_type(score.wilson, Interval)
+    assert_type(score.interval, Interval)
     # What says why there is no interval is false.
     if score.image_interval:
         assert_type(score.image_interval, Interval)
     assert_type(tk.compare({"a": answers, "b": "b.csv"}, "truth.csv"), Comparison)
-    assert_type(tk.controls("train.txt", "val.txt"), list[Baseline])
+    assert_type(tk.controls("train.txt", "val.txt"), ShortcutBaselines)
 
 
 def triplets(frame: pd.DataFrame) -> None:
@@ -64,10 +66,12 @@ def triplets(frame: pd.DataFrame) -> None:
     assert_type(train, tk.Triplets)
     assert_type(val, tk.Triplets)
     assert_type(cost, SplitPrice)
-    assert_type(tk.sweep(known, "images", grid={"dim": [2, 4]}), pd.DataFrame)
+    assert_type(tk.sweep(known, "images", grid={"dim": [2, 4]}), Sweep)
 
 
 def refused(model: tk.Model) -> None:
     model.answer(3)  # type: ignore[arg-type]
     tk.train("train.txt", "images", val_fraction="0.1")  # type: ignore[arg-type]
     tk.trian("train.txt", "images")  # type: ignore[attr-defined]
+    tk.train("train.txt", "images", epoch=5)  # type: ignore[call-arg]
+    tk.train("train.txt", "images", distance="l3")  # type: ignore[arg-type]

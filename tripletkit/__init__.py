@@ -15,7 +15,58 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tripletkit.api.checking import (
+    from tripletkit.api.answer_scores import (
+        check_answers,
+        compare,
+        controls,
+        score,
+    )
+    from tripletkit.api.class_labels import (
+        classify,
+        draw_triplets,
+        mine,
+    )
+    from tripletkit.api.embeddings import (
+        Embeddings,
+    )
+    from tripletkit.api.estimator import (
+        TripletEmbedding,
+    )
+    from tripletkit.api.image_split import (
+        ImageSplit,
+        triplets_by_image,
+    )
+    from tripletkit.api.judging import (
+        export_judgements,
+        judges,
+        suggest,
+    )
+    from tripletkit.api.large_collections import extract
+    from tripletkit.api.learning import (
+        finetune,
+        sweep,
+        train,
+    )
+    from tripletkit.api.listings import (
+        cache_info,
+        clear_cache,
+        list_backbones,
+        list_losses,
+        list_settings,
+        prune_cache,
+    )
+    from tripletkit.api.models import (
+        Model,
+        load,
+        pretrained,
+    )
+    from tripletkit.api.pictures import (
+        collage,
+        plot,
+        report,
+        serve_report,
+    )
+    from tripletkit.api.triplet_sets import (
         SplitTriplets,
         audit,
         read_answers,
@@ -23,19 +74,16 @@ if TYPE_CHECKING:
         read_truth,
         split,
     )
-    from tripletkit.api.embeddings import Embeddings
-    from tripletkit.api.estimator import TripletEmbedding
-    from tripletkit.api.extraction import extract
-    from tripletkit.api.image_split import ImageSplit, triplets_by_image
-    from tripletkit.api.model import Model
-    from tripletkit.api.opening import load, pretrained
-    from tripletkit.api.reporting import report
-    from tripletkit.api.scoring import compare, controls, score
-    from tripletkit.api.suggestion import suggest
-    from tripletkit.api.sweeping import sweep
-    from tripletkit.api.training import finetune, train
-    from tripletkit.data.triplets import Triplets
-    from tripletkit.data.truth import Truth
+    from tripletkit.data.images import (
+        Images,
+        open_images,
+    )
+    from tripletkit.data.triplets import (
+        Triplets,
+    )
+    from tripletkit.data.truth import (
+        Truth,
+    )
     from tripletkit.errors import (
         DataWarning,
         DistributionShiftWarning,
@@ -46,7 +94,9 @@ if TYPE_CHECKING:
         TripletkitWarning,
         WeakScoreWarning,
     )
-    from tripletkit.evaluation.answers import Answers
+    from tripletkit.evaluation.answers import (
+        Answers,
+    )
     from tripletkit.features.function_encoder import FunctionEncoder as Encoder
 
 # Public name -> the module below `tripletkit` that it is from.
@@ -58,32 +108,49 @@ _HOMES = {
     "Encoder": "features.function_encoder:FunctionEncoder",
     "FewTripletsWarning": "errors",
     "ImageSplit": "api.image_split",
+    "Images": "data.images",
     "LeakageWarning": "errors",
-    "Model": "api.model",
+    "Model": "api.models",
     "SettingsError": "errors",
-    "SplitTriplets": "api.checking",
+    "SplitTriplets": "api.triplet_sets",
     "TripletEmbedding": "api.estimator",
     "TripletkitError": "errors",
     "TripletkitWarning": "errors",
     "Triplets": "data.triplets",
     "Truth": "data.truth",
     "WeakScoreWarning": "errors",
-    "audit": "api.checking",
-    "compare": "api.scoring",
-    "controls": "api.scoring",
-    "extract": "api.extraction",
-    "finetune": "api.training",
-    "load": "api.opening",
-    "pretrained": "api.opening",
-    "read_answers": "api.checking",
-    "read_triplets": "api.checking",
-    "read_truth": "api.checking",
-    "report": "api.reporting",
-    "score": "api.scoring",
-    "split": "api.checking",
-    "suggest": "api.suggestion",
-    "sweep": "api.sweeping",
-    "train": "api.training",
+    "audit": "api.triplet_sets",
+    "cache_info": "api.listings",
+    "check_answers": "api.answer_scores",
+    "classify": "api.class_labels",
+    "clear_cache": "api.listings",
+    "collage": "api.pictures",
+    "compare": "api.answer_scores",
+    "controls": "api.answer_scores",
+    "draw_triplets": "api.class_labels",
+    "export_judgements": "api.judging",
+    "extract": "api.large_collections",
+    "finetune": "api.learning",
+    "judges": "api.judging",
+    "list_backbones": "api.listings",
+    "list_losses": "api.listings",
+    "list_settings": "api.listings",
+    "load": "api.models",
+    "mine": "api.class_labels",
+    "open_images": "data.images",
+    "plot": "api.pictures",
+    "pretrained": "api.models",
+    "prune_cache": "api.listings",
+    "read_answers": "api.triplet_sets",
+    "read_triplets": "api.triplet_sets",
+    "read_truth": "api.triplet_sets",
+    "report": "api.pictures",
+    "score": "api.answer_scores",
+    "serve_report": "api.pictures",
+    "split": "api.triplet_sets",
+    "suggest": "api.judging",
+    "sweep": "api.learning",
+    "train": "api.learning",
     "triplets_by_image": "api.image_split",
 }
 
@@ -95,6 +162,7 @@ __all__ = [
     "Encoder",
     "FewTripletsWarning",
     "ImageSplit",
+    "Images",
     "LeakageWarning",
     "Model",
     "SettingsError",
@@ -106,17 +174,33 @@ __all__ = [
     "Truth",
     "WeakScoreWarning",
     "audit",
+    "cache_info",
+    "check_answers",
+    "classify",
+    "clear_cache",
+    "collage",
     "compare",
     "controls",
+    "draw_triplets",
+    "export_judgements",
     "extract",
     "finetune",
+    "judges",
+    "list_backbones",
+    "list_losses",
+    "list_settings",
     "load",
+    "mine",
+    "open_images",
+    "plot",
     "pretrained",
+    "prune_cache",
     "read_answers",
     "read_triplets",
     "read_truth",
     "report",
     "score",
+    "serve_report",
     "split",
     "suggest",
     "sweep",

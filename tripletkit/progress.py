@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 # Called with (done, total), both counts of the same things, as work goes on.
 Progress = Callable[[int, int], None]
@@ -37,3 +40,53 @@ def no_progress(_done: int, _total: int) -> None:
 def no_stages(_name: str) -> Progress:
     """Tell nobody, whatever the stage."""
     return no_progress
+
+
+@contextmanager
+def open_stages(given: bool | Stages | None) -> Iterator[Stages]:
+    """Give what stages are told to, and take its bars away at the end.
+
+    Args:
+        given: a callable of one's own; True for bars, False for none. None, the default of public
+            functions, shows bars in a notebook alone.
+    """
+    if callable(given):
+        yield given
+    elif given or (given is None and _is_in_notebook()):
+        from tqdm.auto import tqdm
+
+        with draw_bars(tqdm) as stages:
+            yield stages
+    else:
+        yield no_stages
+
+
+@contextmanager
+def draw_bars(make_bar: Callable[..., Any], **options: Any) -> Iterator[Stages]:
+    """Give a callable that draws a bar for each stage, the one before gone.
+
+    Args:
+        make_bar: `tqdm` or what is like it.
+        options: what it takes.
+    """
+    with ExitStack() as bars:
+
+        def begin(name: str) -> Progress:
+            bars.close()
+            bar = make_bar(desc=name, unit=unit_of(name), leave=False, **options)
+            bars.callback(bar.close)
+
+            def report(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            return report
+
+        yield begin
+
+
+def _is_in_notebook() -> bool:
+    """Return whether this runs in Jupyter, where bars are widgets."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return type(shell).__name__ == "ZMQInteractiveShell"

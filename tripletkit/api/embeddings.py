@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.outputs import Outputs
+from tripletkit.data.outputs import Outputs, as_one_run
 from tripletkit.results import Result, Section, Table
 from tripletkit.search.vector_files import check_vector_suffix, vectors_form, write_vectors
 
@@ -98,6 +98,7 @@ class Embeddings(Result):
         """
         return pd.DataFrame(self.vectors, index=pd.Index(self.names, name="name"))
 
+    @as_one_run
     def write(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write names and vectors to a file, whole or not at all.
 

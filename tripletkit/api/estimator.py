@@ -13,8 +13,8 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from tripletkit import defaults
+from tripletkit.api.given import take_rows
 from tripletkit.api.image_split import is_by_image, rows_among
-from tripletkit.api.inputs import take_rows
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import SettingsError, TripletFileError
 from tripletkit.evaluation.distances import triplet_margins
@@ -260,12 +260,6 @@ class TripletEmbedding(
                 "classes of images. `tripletkit.train` takes labels.",
             )
         recipe = get_recipe(given.pop("recipe"))
-        if recipe.part_heads:
-            raise SettingsError(
-                "recipe",
-                f'expected a recipe of heads alone, got `recipe="{recipe.name}"`, which chooses by '
-                "held-out images. `tripletkit.train` takes it.",
-            )
         check_settings(chosen, has_labels=False, has_votes=False, from_pixels=False)
         # Not the state itself: weights and order must not depend on who draws from it first.
         seed = self.random_state

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from tripletkit import defaults
-from tripletkit.api.inputs import take_rows
+from tripletkit.api.given import take_rows
 from tripletkit.data.splits.held_out_draws import draw_splits
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import SettingsError, TripletFileError

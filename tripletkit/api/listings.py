@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from tripletkit import defaults
-from tripletkit.api.inputs import PathLike
+from tripletkit.api.given import PathLike
 from tripletkit.features.backbones import BACKBONES, load_plugins
 from tripletkit.features.exported_networks import remove_networks
 from tripletkit.features.store import default_folder, find_store, open_store

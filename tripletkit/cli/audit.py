@@ -7,21 +7,20 @@ from pathlib import Path
 import click
 
 from tripletkit import defaults
-from tripletkit.cli.console import progress_bar, show_json, show_text
+from tripletkit.cli.console import show_result, stage_bars
 from tripletkit.cli.options import (
     INPUT_FILE,
     INPUT_FOLDER,
     WholeRange,
-    follow_outside_option,
+    command,
     input_source,
-    json_option,
-    quiet_option,
+    takes,
 )
 
 STRICT_FAILED = 1
 
 
-@click.command()
+@command()
 @click.argument("triplets", type=INPUT_FILE)
 @click.argument("images", type=INPUT_FOLDER, required=False)
 @click.option(
@@ -45,12 +44,8 @@ STRICT_FAILED = 1
     show_default=True,
     help="How many examples to show of each kind.",
 )
-@follow_outside_option
-@json_option
-@quiet_option
-@click.pass_context
+@takes("as_json", "follow_outside")
 def audit(
-    context: click.Context,
     triplets: Path,
     images: Path | None,
     against: tuple[Path, ...],
@@ -70,24 +65,18 @@ def audit(
     triplets that name one image twice, contradictions, cycles, and anything shared with an
     --against file. Repeats and odd images are named too, but are no findings.
     """
-    from tripletkit.data.audit.triplet_audit import audit_triplets
-    from tripletkit.data.judgements import open_judgements
+    from tripletkit.api import triplet_sets
+    from tripletkit.data.images import open_images
 
-    judgements = open_judgements(input_source(triplets), with_problems=True)
-    others = [open_judgements(input_source(path), with_problems=True) for path in against]
-    with progress_bar("images", "image") as progress:
-        result = audit_triplets(
-            judgements,
-            others,
-            images,
-            is_answered=not unanswered and judgements.triplets.is_answered is not False,
-            n_examples=examples,
-            follow_outside=follow_outside,
-            progress=progress,
+    with stage_bars() as stages:
+        result = triplet_sets.audit(
+            input_source(triplets),
+            None if images is None else open_images(images, follow_outside=follow_outside),
+            against=[input_source(path) for path in against],
+            unanswered=unanswered,
+            examples=examples,
+            progress=stages,
         )
-    if as_json:
-        show_json(result.to_dict())
-    else:
-        show_text(str(result))
+    show_result(result, as_json)
     if strict and result.findings():
-        context.exit(STRICT_FAILED)
+        click.get_current_context().exit(STRICT_FAILED)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import click
-
 from tripletkit.cli.console import show_result
-from tripletkit.cli.options import json_option
+from tripletkit.cli.options import command, takes
 
 
-@click.command()
-@json_option
+@command()
+@takes("as_json")
 def backbones(as_json: bool) -> None:
     """List the frozen networks that a model can start from, and which are ready to use.
 

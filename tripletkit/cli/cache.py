@@ -8,7 +8,7 @@ import click
 
 from tripletkit import defaults
 from tripletkit.cli.console import say, show_result
-from tripletkit.cli.options import WholeRange, cache_option, json_option, quiet_option
+from tripletkit.cli.options import Command, WholeRange, takes
 
 
 @click.group()
@@ -22,9 +22,8 @@ def cache() -> None:
     """
 
 
-@cache.command()
-@cache_option
-@json_option
+@cache.command(cls=Command)
+@takes("cache", "as_json")
 def info(cache: Path | None, as_json: bool) -> None:
     """Show where the store is and what it holds.
 
@@ -36,10 +35,9 @@ def info(cache: Path | None, as_json: bool) -> None:
     show_result(cache_info(cache), as_json)
 
 
-@cache.command()
+@cache.command(cls=Command)
 @click.option("--yes", is_flag=True, help="Do not ask before deleting.")
-@cache_option
-@quiet_option
+@takes("cache")
 def clear(cache: Path | None, yes: bool) -> None:
     """Delete the store, and the networks written beside it. Both are made again when needed.
 
@@ -53,7 +51,7 @@ def clear(cache: Path | None, yes: bool) -> None:
     say(f"Freed {show_megabytes(clear_cache(cache))}.")
 
 
-@cache.command()
+@cache.command(cls=Command)
 @click.option(
     "--unused-days",
     type=WholeRange(0),
@@ -61,8 +59,7 @@ def clear(cache: Path | None, yes: bool) -> None:
     show_default=True,
     help="Drop the features of backbones that were not used for so many days, and their networks.",
 )
-@cache_option
-@quiet_option
+@takes("cache")
 def prune(cache: Path | None, unused_days: int) -> None:
     """Drop features of images that are gone or changed, and of backbones long unused.
 

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from tripletkit import defaults
-from tripletkit.cli.console import show_json, show_text
-from tripletkit.cli.options import INPUT_FILE, input_source, json_option, quiet_option
-
-if TYPE_CHECKING:
-    pass
+from tripletkit.cli.console import show_result
+from tripletkit.cli.options import INPUT_FILE, command, input_source, takes
 
 
-@click.command("check-answers")
+@command("check-answers")
 @click.argument("answers", type=INPUT_FILE)
 @click.argument("triplets", type=INPUT_FILE)
 @click.option(
@@ -24,8 +19,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="Another answer file to the same triplets; may be given several times.",
 )
-@json_option
-@quiet_option
+@takes("as_json")
 def check_answers(
     answers: Path, triplets: Path, agree_with: tuple[Path, ...], as_json: bool
 ) -> None:
@@ -35,18 +29,11 @@ def check_answers(
     tripletkit check-answers answers.txt test.txt
     tripletkit check-answers preds.csv test.txt --agree-with older.csv
     """
-    from tripletkit.data.judgements import open_judgements
-    from tripletkit.evaluation.answer_checks import check_answers as check
-    from tripletkit.evaluation.answers import read_answers
+    from tripletkit.api import answer_scores
 
-    questions = open_judgements(input_source(triplets)).triplets
-    found = check(
-        read_answers(input_source(answers)),
-        questions,
-        [read_answers(input_source(other)) for other in agree_with],
-        n_examples=defaults.AUDIT_EXAMPLES,
+    result = answer_scores.check_answers(
+        input_source(answers),
+        input_source(triplets),
+        agree_with=[input_source(other) for other in agree_with],
     )
-    if as_json:
-        show_json(found.to_dict())
-    else:
-        show_text(str(found))
+    show_result(result, as_json)

@@ -16,14 +16,17 @@ from tripletkit import defaults
 from tripletkit.cli.console import say, warn
 from tripletkit.cli.options import (
     INPUT_FILE,
+    INPUT_FOLDER,
     OUTPUT_FILE,
     WholeRange,
-    cache_option,
-    force_option,
-    quiet_option,
+    backbone_option,
+    check_weights,
+    command,
     seed_option,
+    takes,
+    views_option,
+    weights_option,
 )
-from tripletkit.cli.sources import backbone_option, check_weights, views_option, weights_option
 from tripletkit.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -37,10 +40,8 @@ if TYPE_CHECKING:
 ASK_WAYS = ("auto", "random", "margin", "disagreement")
 
 
-@click.command()
-@click.argument(
-    "images", type=click.Path(exists=True, file_okay=False, path_type=Path), required=False
-)
+@command()
+@click.argument("images", type=INPUT_FOLDER, required=False)
 @click.option(
     "--db",
     "database",
@@ -149,9 +150,7 @@ ASK_WAYS = ("auto", "random", "margin", "disagreement")
 @weights_option
 @views_option
 @seed_option
-@force_option
-@cache_option
-@quiet_option
+@takes("overwrite", "cache")
 def collect(
     images: Path | None,
     database: Path,
@@ -174,7 +173,7 @@ def collect(
     weights: GivenWeights,
     views: list[str] | None,
     seed: int,
-    force: bool,
+    overwrite: bool,
     cache: Path | None,
 ) -> None:
     """Collect judgements of a folder of images on a page in the browser.
@@ -220,10 +219,10 @@ def collect(
     from tripletkit.collecting.serving import bound_port
     from tripletkit.collecting.site import Site
     from tripletkit.data.folder import list_images
-    from tripletkit.data.outputs import Outputs
+    from tripletkit.data.outputs import Outputs, note_written
     from tripletkit.errors import ImageNameError, JudgementsError
 
-    outputs = Outputs([instructions, gold_file], image_folders=[images], overwrite=force)
+    outputs = Outputs(overwrite=overwrite)
     if not database.exists():
         outputs.file(database, DATABASE_FORM)
     page_out = outputs.optional_file(offline_page, OFFLINE_FORM)
@@ -244,6 +243,7 @@ def collect(
         listener = None if page_out else stack.enter_context(bound_port(host, port))
         stack.enter_context(only_server(database))
         collected = JudgementDatabase(database)
+        note_written(database)
         numbers = collected.add_images(list(paths_of))
         paths = {numbers[name]: path for name, path in paths_of.items()}
         asker = Asker(

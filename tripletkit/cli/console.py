@@ -9,35 +9,28 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from tripletkit.cli.flags import spell_flags
 from tripletkit.errors import TripletkitWarning
-from tripletkit.progress import unit_of
+from tripletkit.progress import draw_bars
 from tripletkit.results import plain_values
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tripletkit.progress import Progress, Stages
+    from tripletkit.api.models import Model
+    from tripletkit.progress import Stages
     from tripletkit.results import Result
-    from tripletkit.training.result import TrainingResult
-
-_QUIET = "tripletkit.quiet"
-
-
-def set_quiet(context: click.Context, _option: click.Parameter, value: bool) -> None:
-    """Silence `say` and `progress` for this run (callback of `--quiet`)."""
-    context.meta[_QUIET] = value
 
 
 def is_quiet() -> bool:
     """Return whether `--quiet` was given."""
     context = click.get_current_context(silent=True)
-    return context is not None and bool(context.meta.get(_QUIET))
+    return context is not None and bool(context.find_root().params.get("quiet"))
 
 
 def say(message: str) -> None:
@@ -90,17 +83,14 @@ def _spell(message: str) -> str:
     return spell_flags(message, context and context.command)
 
 
-def show_training(output: Path, result: TrainingResult, as_json: bool) -> None:
+def show_training(output: Path, model: Model, as_json: bool) -> None:
     """Print what came out of a training, and what to do with it."""
-    from tripletkit.model.training_summary import TrainingSummary
-
     if as_json:
-        show_json({"model": str(output)} | result.record.to_dict())
+        show_json({"model": str(output)} | model.record.to_dict())
         return
     where = click.format_filename(output)
-    summary = TrainingSummary(result.record, len(result.trained.history))
     show_text(
-        f"{summary}\n\nThe model is in {where}. Next:\n"
+        f"{model}\n\nThe model is in {where}. Next:\n"
         f"  tripletkit predict test.txt --model {where} > preds.csv"
     )
 
@@ -141,27 +131,10 @@ def drop_stdout() -> None:
 
 
 @contextmanager
-def progress_bar(label: str, unit: str) -> Iterator[Progress]:
-    """Give a callable for the library to report to; a bar on a terminal, nothing elsewhere."""
+def stage_bars() -> Iterator[Stages]:
+    """Give a callable that draws a bar for each stage of a command; nothing but on a terminal."""
     from tqdm import tqdm
 
     hidden = is_quiet() or not sys.stderr.isatty()
-    with tqdm(desc=label, unit=unit, file=sys.stderr, disable=hidden, leave=False) as bar:
-
-        def report(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield report
-
-
-@contextmanager
-def stage_bars() -> Iterator[Stages]:
-    """Give a callable that draws a bar for each stage of a command, the one before gone."""
-    with ExitStack() as bars:
-
-        def begin(name: str) -> Progress:
-            bars.close()
-            return bars.enter_context(progress_bar(name, unit_of(name)))
-
-        yield begin
+    with draw_bars(tqdm, file=sys.stderr, disable=hidden) as stages:
+        yield stages

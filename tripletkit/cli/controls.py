@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from tripletkit import defaults
-from tripletkit.cli.console import say, show_json, show_text
-from tripletkit.cli.options import INPUT_FILE, input_source, json_option, quiet_option, seed_option
-
-if TYPE_CHECKING:
-    pass
+from tripletkit.cli.console import show_result
+from tripletkit.cli.options import INPUT_FILE, command, input_source, seed_option, takes
 
 
-@click.command()
+@command()
 @click.argument("train", type=INPUT_FILE)
 @click.argument("val", type=INPUT_FILE)
 @click.option(
@@ -30,8 +26,7 @@ if TYPE_CHECKING:
     f"[default: up to {defaults.MAX_ORDINAL_TRIPLETS:,} training triplets]",
 )
 @seed_option
-@json_option
-@quiet_option
+@takes("as_json")
 def controls(
     train: Path, val: Path, truth: Path | None, ordinal: bool | None, seed: int, as_json: bool
 ) -> None:
@@ -43,18 +38,13 @@ def controls(
     tripletkit controls train.txt val.txt
     tripletkit controls s/train.txt s/val.txt --truth s/val_truth.csv
     """
-    from tripletkit.data.judgements import open_judgements
-    from tripletkit.data.truth import open_truth
-    from tripletkit.evaluation.baselines import ShortcutBaselines, run_baselines
+    from tripletkit.api import answer_scores
 
-    train_triplets = open_judgements(input_source(train)).decided().triplets
-    val_triplets = open_judgements(input_source(val)).triplets
-    labels = None if truth is None else open_truth(input_source(truth))[0].labels
-    if labels is None:
-        say("No truth file: taking every first image for the nearer one (truth all 1).")
-    found = run_baselines(train_triplets, val_triplets, labels, ordinal=ordinal, seed=seed)
-    result = ShortcutBaselines(found)
-    if as_json:
-        show_json(result.to_dict())
-    else:
-        show_text(str(result))
+    result = answer_scores.controls(
+        input_source(train),
+        input_source(val),
+        input_source(truth),
+        ordinal=ordinal,
+        seed=seed,
+    )
+    show_result(result, as_json)

@@ -7,30 +7,25 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tripletkit.cli.console import say
-from tripletkit.cli.options import OUTPUT_FOLDER, force_option, model_option, quiet_option
-from tripletkit.cli.sources import weights_option
+from tripletkit.cli.options import OUTPUT_FOLDER, command, takes, trained_model_options
 
 if TYPE_CHECKING:
-    from tripletkit.features.feature_parts import GivenWeights
+    from tripletkit.api.models import Model
 
 
-@click.command()
-@model_option
+@command()
+@trained_model_options()
 @click.option(
     "-o",
     "--output",
-    "folder",
     type=OUTPUT_FOLDER,
     required=True,
     metavar="DIR",
     help="Folder for triplet_network.keras and encoder.keras, or encoder.onnx and head.onnx.",
 )
-@click.option("--onnx", "as_onnx", is_flag=True, help="Write encoder.onnx and head.onnx instead.")
-@weights_option
-@force_option
-@quiet_option
-def export(model: Path, folder: Path, as_onnx: bool, weights: GivenWeights, force: bool) -> None:
+@click.option("--onnx", is_flag=True, help="Write encoder.onnx and head.onnx instead.")
+@takes("overwrite", "cache")
+def export(model: Model, output: Path, onnx: bool, overwrite: bool, cache: Path | None) -> None:
     """Write the whole network, backbone and head, as files that need no tripletkit.
 
     \b
@@ -45,20 +40,4 @@ def export(model: Path, folder: Path, as_onnx: bool, weights: GivenWeights, forc
     ways, there is one input for each, and its name says how. encoder.onnx takes what
     encoder.keras takes, float32; head.onnx takes features.
     """
-    from tripletkit.data.outputs import Outputs
-    from tripletkit.features.feature_parts import pixel_inputs
-    from tripletkit.model.export import check_export_folder, export_networks, export_onnx
-    from tripletkit.model.model_folder import load_model
-
-    loaded = load_model(model)
-    outputs = Outputs([*weights.values()], image_folders=[loaded.image_folder], overwrite=force)
-    check_export_folder(folder, outputs, as_onnx=as_onnx)
-    encoder = loaded.open_encoder(weights)
-    for path in (export_onnx if as_onnx else export_networks)(loaded, folder, encoder):
-        say(f"Wrote {path}.")
-    inputs = list(pixel_inputs([part.backbone for part in encoder.parts], encoder.views).values())
-    if len(inputs) > 1:
-        say(
-            f"The encoder takes {len(inputs)} inputs: {', '.join(inputs)}. Each is the same "
-            "image, resized to a square of so many pixels with that filter of Pillow."
-        )
+    model.export(output, onnx=onnx, overwrite=overwrite)

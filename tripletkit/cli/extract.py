@@ -1,29 +1,26 @@
-"""`tripletkit extract`: the features of very many images, into a store that machines share."""
+"""`tripletkit extract`: the features of very many images, as a folder of Parquet files."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from tripletkit import defaults
-from tripletkit.cli.console import progress_bar, say, show_json, warn
-from tripletkit.cli.options import WholeRange, follow_outside_option, json_option, quiet_option
-from tripletkit.cli.sources import (
-    backbone_option,
-    encoder_detail_options,
-    encoder_details,
-    views_option,
-    weights_option,
+from tripletkit.cli.console import say, show_json, stage_bars, warn
+from tripletkit.cli.options import (
+    InputPath,
+    WholeRange,
+    backbone_options,
+    command,
+    take_encoder,
+    takes,
 )
 
-if TYPE_CHECKING:
-    from tripletkit.features.feature_parts import GivenWeights
 
-
-@click.command()
-@click.argument("images", type=click.Path(exists=True, path_type=Path))
+@command()
+@click.argument("images", type=InputPath())
 @click.option(
     "-o",
     "--output",
@@ -31,10 +28,7 @@ if TYPE_CHECKING:
     required=True,
     help="Folder of the features, made if it is new. Other commands take it as --features.",
 )
-@backbone_option("Backbone, or several.", default=defaults.BACKBONE, show_default=True)
-@weights_option
-@views_option
-@encoder_detail_options
+@backbone_options("Backbone, or several.", default=defaults.BACKBONE, show_default=True)
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16"]),
@@ -43,7 +37,6 @@ if TYPE_CHECKING:
 @click.option("--shard", metavar="I/N", help="Only the I-th of N shares.")
 @click.option(
     "--ray",
-    "address",
     is_flag=False,
     flag_value="local",
     metavar="[ADDRESS]",
@@ -51,22 +44,8 @@ if TYPE_CHECKING:
     "stopped. Needs tripletkit[ray].",
 )
 @click.option("--workers", type=WholeRange(1), help="Encoders at a time, with --ray.")
-@follow_outside_option
-@json_option
-@quiet_option
-def extract(
-    images: Path,
-    output: Path,
-    backbone: list[str],
-    weights: GivenWeights,
-    views: list[str] | None,
-    dtype: str | None,
-    shard: str | None,
-    address: str | None,
-    workers: int | None,
-    follow_outside: bool,
-    as_json: bool,
-) -> None:
+@takes("follow_outside", "as_json")
+def extract(images: Path, output: Path, ray: str | None, as_json: bool, **options: Any) -> None:
     """Compute the features of a folder of images, or of a list of paths, into Parquet files.
 
     \b
@@ -77,24 +56,17 @@ def extract(
     Images that are in the folder are left alone, so that the same command goes on after anything
     that stopped it. An image that cannot be read becomes a row with the reason.
     """
-    from tripletkit.api.extraction import extract as extract_features
+    encoder = take_encoder(options)
+    from tripletkit.api import large_collections
 
-    if workers and not address:
-        raise click.UsageError("--workers needs --ray.")
-    with progress_bar("features", "image") as progress:
-        result = extract_features(
+    with stage_bars() as stages:
+        result = large_collections.extract(
             images,
             output,
-            backbone=backbone,
-            weights=weights,
-            views=views or [defaults.VIEWS],
-            dtype=dtype,
-            shard=shard,
-            ray=address == "local" or address or False,
-            workers=workers,
-            follow_outside=follow_outside,
-            progress=progress,
-            **encoder_details(),
+            ray=ray == "local" or ray or False,
+            progress=stages,
+            **options,
+            **encoder,
         )
     if result.problems:
         warn(result.describe_problems())

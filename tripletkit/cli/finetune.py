@@ -5,35 +5,31 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
 from tripletkit import defaults
 from tripletkit.cli.console import show_training, stage_bars
 from tripletkit.cli.options import (
-    INPUT_FOLDER,
+    MODEL_FOLDER,
     FiniteRange,
     WholeRange,
-    cache_option,
-    force_option,
-    json_option,
-    quiet_option,
+    command,
+    images_option,
+    takes,
+    weights_option,
 )
 from tripletkit.cli.settings import gather_settings, settings_options
-from tripletkit.cli.sources import weights_option
-from tripletkit.cli.train_options import tensorboard_option
-
-if TYPE_CHECKING:
-    from tripletkit.features.feature_parts import GivenWeights
+from tripletkit.cli.train import resume_option, tensorboard_option
 
 
-@click.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@command()
+@click.argument("model", type=MODEL_FOLDER)
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=MODEL_FOLDER,
     required=True,
     help="Model folder to write; MODEL stays as it is.",
 )
@@ -56,37 +52,20 @@ if TYPE_CHECKING:
     help=f"Learning rate of Adam.  [default: {defaults.FINE_TUNE_LEARNING_RATE:g}]",
 )
 @settings_options
-@click.option(
-    "--images",
-    type=INPUT_FOLDER,
-    help="Folder of the images.  [default: the one used in training]",
-)
+@images_option
 @weights_option
-@click.option(
-    "--resume",
-    is_flag=True,
-    help="Go on with a fine-tuning that was interrupted, from its last whole epoch.",
-)
+@resume_option
 @tensorboard_option
-@cache_option
-@force_option
-@json_option
-@quiet_option
+@takes("cache", "overwrite", "as_json")
 def finetune(
     model: Path,
     output: Path,
-    blocks: int,
     epochs: int | None,
     learning_rate: float | None,
     settings: tuple[str, ...],
     settings_file: Path | None,
-    images: Path | None,
-    weights: GivenWeights,
-    resume: bool,
-    tensorboard: Path | None,
-    cache: Path | None,
-    force: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Train the last blocks of MODEL's backbone further, together with its head.
 
@@ -101,30 +80,15 @@ def finetune(
     given = gather_settings(
         {"epochs": epochs, "learning_rate": learning_rate}, settings, settings_file
     )
+    from tripletkit.api import learning
 
-    from tripletkit.data.outputs import Outputs
-    from tripletkit.model.model_folder import load_model
-
-    folder = load_model(model)
-    outputs = Outputs(
-        [model, settings_file, *weights.values(), *folder.record.inputs.paths()],
-        image_folders=[images or folder.image_folder],
-        overwrite=force,
-    )
-    outputs.folder(output)
-
-    from tripletkit.training import run
-    from tripletkit.training.fine_tuning import FineTuning
-
-    job = FineTuning(folder, blocks, given, images, weights, cache)
     with stage_bars() as stages:
-        result = run.train(
-            job,
-            output,
-            overwrite=force,
-            resume=resume,
-            tensorboard=tensorboard,
+        result = learning.finetune(
+            model,
+            output=output,
             command=shlex.join(["tripletkit", *sys.argv[1:]]),
-            stages=stages,
+            progress=stages,
+            **options,
+            **given,
         )
     show_training(output, result, as_json)

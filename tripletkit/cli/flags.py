@@ -6,6 +6,8 @@ import re
 
 import click
 
+from tripletkit.cli.options import RUN_OPTIONS
+
 # What the library's settings are called here, where the flag has another name or form.
 _FORMS = {
     "skip_bad=True": "--on-bad-image skip",
@@ -27,7 +29,7 @@ def spell_flags(message: str, command: click.Command | None) -> str:
             `-s NAME=VALUE`, where the command takes that.
     """
     options: dict[str, click.Parameter] = {}
-    for param in command.params if command else ():
+    for param in (*RUN_OPTIONS.values(), *(command.params if command else ())):
         # A parameter may have another name than its flag, where a command needs that one.
         options[param.name] = param
         options |= {flag.lstrip("-").replace("-", "_"): param for flag in param.opts}

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from tripletkit.cli.console import show_json, show_text
-from tripletkit.cli.options import INPUT_FILE, json_option, quiet_option
-
-if TYPE_CHECKING:
-    pass
+from tripletkit.cli.console import show_result
+from tripletkit.cli.options import INPUT_FILE, InputPath, command, takes
 
 
-@click.command()
-@click.argument("database", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@command()
+@click.argument("database", type=InputPath(dir_okay=False))
 @click.option(
     "--gold",
-    "gold_file",
     type=INPUT_FILE,
     help="Triplet file with questions whose answer is known, beside those of `collect --gold`.",
 )
@@ -28,9 +23,8 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Leave a judge out. May be given several times.",
 )
-@json_option
-@quiet_option
-def judges(database: Path, gold_file: Path | None, exclude: tuple[str, ...], as_json: bool) -> None:
+@takes("as_json")
+def judges(database: Path, gold: Path | None, exclude: tuple[str, ...], as_json: bool) -> None:
     """Show each judge's answers, speed, steadiness and agreement, and who looks careless.
 
     \b
@@ -41,20 +35,6 @@ def judges(database: Path, gold_file: Path | None, exclude: tuple[str, ...], as_
     another judge gave the same answer to the same question. Leave a careless judge out with
     `tripletkit export-judgements --exclude NAME`.
     """
-    from tripletkit.collecting.judges import report_judges
-    from tripletkit.data.judgement_files import read_answers_given
-    from tripletkit.data.judgements import open_judgements
-    from tripletkit.errors import JudgementsError
+    from tripletkit.api import judging
 
-    gold = {}
-    if gold_file is not None:
-        read = open_judgements(gold_file).decided().triplets
-        gold = dict.fromkeys(tuple(read.names[i] for i in row) for row in read.rows.tolist())
-    answers = read_answers_given(database, exclude)
-    if not answers:
-        raise JudgementsError(f"{database}: expected judgements, there is no answer in it yet")
-    report = report_judges(answers, gold)
-    if as_json:
-        show_json(report.to_dict())
-    else:
-        show_text(str(report))
+    show_result(judging.judges(database, gold=gold, exclude=exclude), as_json)

@@ -26,6 +26,7 @@ from tripletkit.cli.judges import judges
 from tripletkit.cli.losses import losses
 from tripletkit.cli.mine import mine
 from tripletkit.cli.neighbors import neighbors
+from tripletkit.cli.options import RUN_OPTIONS, hoist_run_options
 from tripletkit.cli.plot import plot
 from tripletkit.cli.predict import predict
 from tripletkit.cli.report import report
@@ -35,6 +36,7 @@ from tripletkit.cli.split import split
 from tripletkit.cli.suggest import suggest
 from tripletkit.cli.train import train
 from tripletkit.cli.triplets import triplets
+from tripletkit.data.outputs import open_run
 from tripletkit.errors import SettingsError, TripletkitError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
@@ -44,9 +46,12 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 class TripletkitGroup(click.Group):
     """A group that reports what tripletkit raises on purpose, and lets bugs keep their trace."""
 
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(context, hoist_run_options(args))
+
     def invoke(self, context: click.Context) -> object:
         try:
-            with listening():
+            with listening(), open_run():
                 return super().invoke(context)
         except SettingsError as error:
             called = self._called(context)
@@ -70,15 +75,22 @@ class TripletkitGroup(click.Group):
         return click.Context(command, parent=context, info_name=name) if command else context
 
 
-@click.group(cls=TripletkitGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=TripletkitGroup,
+    params=list(RUN_OPTIONS.values()),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(package_name="tripletkit", prog_name="tripletkit")
-def tripletkit() -> None:
+def tripletkit(**_of_run: object) -> None:
     """Learn from judgements "A looks more like B than like C" over your own images.
 
     \b
     tripletkit train train.txt images/
     tripletkit predict test.txt > preds.csv
     tripletkit score preds.csv truth.csv
+
+    The options below are heeded by every command that they can mean something to, and may stand
+    before or after its name.
     """
 
 

@@ -2,70 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tripletkit import defaults
-from tripletkit.cli.console import show_json, stage_bars
-from tripletkit.cli.encoders import choose_encoder, pretrained_encoder_options
+from tripletkit.cli.console import show_result, stage_bars
 from tripletkit.cli.options import (
     INPUT_FILE,
     INPUT_PATH,
-    MOST,
     OUTPUT_FILE,
+    CountOrShare,
     FiniteRange,
     WholeRange,
-    cache_option,
-    follow_outside_option,
-    force_option,
+    command,
     input_source,
-    json_option,
-    on_bad_image_option,
-    quiet_option,
+    model_options,
+    takes,
 )
-from tripletkit.data.text_files import parse_number
 
 if TYPE_CHECKING:
-    from tripletkit.features.encoder import Encoder
-    from tripletkit.features.feature_parts import GivenWeights
+    from tripletkit.api.models import Model
 
 _QUANTILE = FiniteRange(0, 1)
 
 
-class _Keep(click.ParamType):
-    """A count such as `500`, or a share such as `0.25` or `25%`."""
-
-    name = "keep"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, context: click.Context | None
-    ) -> float | int:
-        if isinstance(value, float | int):
-            return value
-        if value.isascii() and value.isdigit():
-            keep = int(value)
-        else:
-            keep = parse_number(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
-        if not (1 <= keep <= MOST if isinstance(keep, int) else 0 < keep <= 1):
-            self.fail(
-                f"expected a count such as 500 or a share such as 0.25 or 25%, got {value}.",
-                param,
-                context,
-            )
-        return keep
-
-
-@click.command()
+@command()
 @click.argument("labels", type=INPUT_PATH, required=False)
 @click.argument("images", type=INPUT_PATH, required=False, metavar="IMAGES")
 @click.option(
-    "--triplets",
-    "triplets_file",
-    type=INPUT_FILE,
-    help="Instead of LABELS: find the hardest of these triplets.",
+    "--triplets", type=INPUT_FILE, help="Instead of LABELS: find the hardest of these triplets."
 )
 @click.option(
     "-o",
@@ -79,7 +47,6 @@ class _Keep(click.ParamType):
 )
 @click.option(
     "--plot",
-    "plot_file",
     type=OUTPUT_FILE,
     help="SVG, PNG or PDF to draw: the distances of positives and negatives, with the cuts.",
 )
@@ -105,39 +72,23 @@ class _Keep(click.ParamType):
 )
 @click.option(
     "--keep",
-    type=_Keep(),
+    type=CountOrShare(),
     metavar="N|SHARE",
     help="With --triplets: how many of them, as a count or a share.  "
     f"[default: {defaults.KEPT_TRIPLETS:g}]",
 )
-@pretrained_encoder_options
-@on_bad_image_option
-@follow_outside_option
-@cache_option
-@force_option
-@json_option
-@quiet_option
+@model_options(None)
+@takes("on_bad_image", "follow_outside", "overwrite", "cache", "as_json")
 def mine(
     labels: Path | None,
     images: Path | None,
-    triplets_file: Path | None,
-    output: Path | None,
-    triplets_out: Path | None,
-    plot_file: Path | None,
-    per_image: int | None,
-    positive_quantiles: tuple[float, float] | None,
-    negative_quantiles: tuple[float, float] | None,
-    keep: float | int | None,
-    model: Path | None,
-    as_features: bool,
-    backbone: Sequence[str] | None,
-    weights: GivenWeights,
-    views: Sequence[str] | None,
+    triplets: Path | None,
+    open_model: Callable[[], Model],
     on_bad_image: str,
     follow_outside: bool,
     cache: Path | None,
-    force: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Find hard positives and negatives of labelled images, or the hardest of your triplets.
 
@@ -154,59 +105,21 @@ def mine(
     """
     if images is None:
         labels, images = None, labels
-    from tripletkit.api.mining import MinedFiles, mine_classes, mine_triplets
-    from tripletkit.data.outputs import Outputs
+    _check_arguments(labels, images, triplets)
+    from tripletkit.api import class_labels
+    from tripletkit.data.images import open_images
 
-    _check_arguments(labels, images, triplets_file)
-    of_labels = {
-        "--per-image": per_image,
-        "--positive-quantiles": positive_quantiles,
-        "--negative-quantiles": negative_quantiles,
-    }
-    _check_options(triplets_file is not None, of_labels, {"--keep": keep})
-    outputs = Outputs(
-        [labels, triplets_file, model, *weights.values()], image_folders=[images], overwrite=force
-    )
-    files = MinedFiles.check(outputs, output, triplets_out, plot_file)
-    if model is None and backbone is None and not as_features:
-        backbone = [defaults.BACKBONE]
-
-    skip_bad = on_bad_image == "skip"
-    find = {"skip_bad": skip_bad, "follow_outside": follow_outside}
-
-    def make_encoder() -> Encoder:
-        return choose_encoder(model, as_features, backbone, weights, views)
-
+    found = open_images(images, skip_bad=on_bad_image == "skip", follow_outside=follow_outside)
     with stage_bars() as stages:
-        if triplets_file is not None:
-            mined = mine_triplets(
-                input_source(triplets_file),
-                images,
-                make_encoder,
-                cache,
-                find,
-                keep or defaults.KEPT_TRIPLETS,
-                stages,
-            )
-        else:
-            mined = mine_classes(
-                input_source(labels),
-                images,
-                make_encoder,
-                cache,
-                find,
-                per_image or defaults.MINED_PER_IMAGE,
-                (
-                    positive_quantiles or defaults.POSITIVE_QUANTILES,
-                    negative_quantiles or defaults.NEGATIVE_QUANTILES,
-                ),
-                stages,
-            )
-    files.write(mined)
-    if as_json:
-        show_json(mined.summary)
-    else:
-        click.echo(str(mined))
+        result = class_labels.mine(
+            input_source(labels),
+            found,
+            open_model(),
+            triplets=input_source(triplets),
+            progress=stages,
+            **options,
+        )
+    show_result(result, as_json)
 
 
 def _check_arguments(labels: Path | None, images: Path | None, triplets: Path | None) -> None:
@@ -221,18 +134,3 @@ def _check_arguments(labels: Path | None, images: Path | None, triplets: Path | 
         raise click.UsageError("--triplets stands in the place of LABELS; give IMAGES alone.")
     if not images.is_dir():
         raise click.BadParameter(f"{images} is not a folder.", param_hint="'IMAGES'")
-
-
-def _check_options(
-    has_triplets: bool, of_labels: dict[str, Any], of_triplets: dict[str, Any]
-) -> None:
-    given, needed = (of_labels, "LABELS") if has_triplets else (of_triplets, "--triplets")
-    for option, value in given.items():
-        if value is not None:
-            raise click.UsageError(f"{option} is for {needed}.")
-    for option, value in of_labels.items():
-        if isinstance(value, tuple) and value[0] >= value[1]:
-            raise click.BadParameter(
-                f"expected a lower and a higher share, got {value[0]:g} {value[1]:g}.",
-                param_hint=f"'{option}'",
-            )

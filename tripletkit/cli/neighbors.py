@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tripletkit import defaults
-from tripletkit.cli.console import progress_bar, say, show_json, show_text
-from tripletkit.cli.encoders import choose_encoder, encoder_options, find_images, find_queries
+from tripletkit.cli.console import show_result, stage_bars
 from tripletkit.cli.options import (
     INPUT_FILE,
     INPUT_FOLDER,
     OUTPUT_FILE,
+    InputPath,
     WholeRange,
-    cache_option,
-    follow_outside_option,
-    force_option,
+    command,
     input_source,
-    json_option,
-    on_bad_image_option,
-    quiet_option,
+    model_options,
+    need_images,
+    takes,
 )
 
 if TYPE_CHECKING:
-    from tripletkit.features.feature_parts import GivenWeights
+    from tripletkit.api.models import Model
+    from tripletkit.data.images import Images
 
 
-@click.command()
+@command()
 @click.argument("images", type=INPUT_FOLDER, required=False)
 @click.option(
     "--query",
     "queries",
-    type=click.Path(exists=True, path_type=Path),
+    type=InputPath(),
     multiple=True,
     required=True,
     metavar="PATH",
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Neighbours of each query.",
 )
-@encoder_options
+@model_options()
 @click.option(
     "--index",
     type=OUTPUT_FILE,
@@ -65,30 +65,15 @@ if TYPE_CHECKING:
     type=INPUT_FILE,
     help="CSV with the columns name and label; neighbours of the query's label are marked.",
 )
-@on_bad_image_option
-@follow_outside_option
-@cache_option
-@force_option
-@json_option
-@quiet_option
+@takes("images", "overwrite", "cache", "as_json")
 def neighbors(
-    images: Path | None,
+    images: Images,
     queries: tuple[Path, ...],
-    k: int,
-    model: Path | None,
-    as_features: bool,
-    backbone: list[str] | None,
-    views: list[str] | None,
-    index: Path | None,
-    check_recall: bool,
-    collage: Path | None,
+    open_model: Callable[[], Model],
     labels: Path | None,
-    weights: GivenWeights,
-    on_bad_image: str,
-    follow_outside: bool,
     cache: Path | None,
-    force: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Print the images of a collection that are nearest to a query.
 
@@ -101,68 +86,12 @@ def neighbors(
     near images the first by name comes first. With --force an --index that is there is made
     anew.
     """
-    from tripletkit.data.labels import read_labels
-    from tripletkit.data.output_forms import DRAWN_FORM
-    from tripletkit.data.outputs import Outputs
-    from tripletkit.features.store import open_store
-    from tripletkit.search.approximate import INDEX_FORM, check_faiss
-    from tripletkit.search.image_search import (
-        CollectionSearch,
-        NearestImages,
-        add_labels,
-        find_same,
-        list_neighbors,
-    )
-
-    if collage is not None:
-        from tripletkit.reporting.collages import check_collage_suffix
-
-        check_collage_suffix(collage)
-    # An index that is there is read, unless it is to be made anew.
-    makes_index = index is not None and (force or not index.exists())
-    outputs = Outputs(
-        [*queries, labels, model, *weights.values(), None if makes_index else index],
-        image_folders=[images, *(query for query in queries if query.is_dir())],
-        overwrite=force,
-    )
-    collage_file = outputs.optional_file(collage, DRAWN_FORM)
-    index_file = outputs.optional_file(index if makes_index else None, INDEX_FORM)
-    if index is not None:
-        check_faiss()
-    elif check_recall:
+    if options["check_recall"] and options["index"] is None:
         raise click.UsageError("--check-recall needs --index.")
-    label_of = read_labels(input_source(labels)) if labels else {}
-    query_files = find_queries(queries)
-    files = find_images(images, skip_bad=on_bad_image == "skip", follow_outside=follow_outside)
-    encoder = choose_encoder(model, as_features, backbone, weights, views)
-    with open_store(cache) as store:
-        own, contents = query_files.contents(store).hashes, files.contents(store).hashes
-    same = find_same(own, contents)
-    with progress_bar("features", "image") as progress:
-        search = CollectionSearch(encoder, files, query_files, cache, progress)
-        if index is None:
-            found = search.exactly(k, same)
-        else:
-            found = search.by_index(k, same, index_file or index, contents)
-        recall = search.measure_recall(k) if check_recall else None
-    if recall is not None:
-        say(f"Recall at {k}: {recall:.3f} of the neighbours that exact search finds.")
-
-    answers = [
-        list_neighbors(name, list(found.of(query)), files.names)
-        for query, name in enumerate(query_files.names)
-    ]
-    if label_of:
-        for query, answer in enumerate(answers):
-            names = [files.names[row] for row in same[query]] + [query_files.paths[query].name]
-            add_labels(answer, names, label_of)
-    if collage_file is not None:
-        from tripletkit.reporting.collages import draw_neighbors
-
-        draw_neighbors(collage_file, answers, query_files, files)
-        say(f"Drew {collage_file}.")
-    result = NearestImages(encoder.distance, answers, recall)
-    if as_json:
-        show_json(result.to_dict())
-    else:
-        show_text(str(result))
+    model = open_model()
+    need_images(images, model)
+    with stage_bars() as stages:
+        result = model.neighbors(
+            queries, images, labels=input_source(labels), progress=stages, **options
+        )
+    show_result(result, as_json)

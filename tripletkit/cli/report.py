@@ -5,22 +5,26 @@ from __future__ import annotations
 import sys
 import webbrowser
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from tripletkit import defaults
 from tripletkit.cli.collect import check_extra
-from tripletkit.cli.console import say
-from tripletkit.cli.options import OUTPUT_FILE, WholeRange, quiet_option
-from tripletkit.cli.views import make_outputs, open_model_views, view_options
+from tripletkit.cli.console import say, stage_bars
+from tripletkit.cli.options import (
+    MODEL_FOLDER,
+    OUTPUT_FILE,
+    WholeRange,
+    command,
+    input_source,
+    takes,
+    view_options,
+)
 
-if TYPE_CHECKING:
-    from tripletkit.reporting.reported import Reported
 
-
-@click.command()
-@click.argument("models", type=click.Path(path_type=Path), nargs=-1, required=True)
+@command()
+@click.argument("models", type=MODEL_FOLDER, nargs=-1, required=True)
 @click.option(
     "-o",
     "--output",
@@ -44,16 +48,15 @@ if TYPE_CHECKING:
 )
 @click.option("--no-browser", is_flag=True, help="Do not open the browser for --serve.")
 @view_options
-@quiet_option
+@takes("images", "overwrite", "cache")
 def report(
     models: tuple[Path, ...],
     output: Path,
     serve: bool,
     port: int,
     no_browser: bool,
-    projection: str,
-    force: bool,
-    **view_settings: Any,
+    overwrite: bool,
+    **options: Any,
 ) -> None:
     """Write one HTML page about a model, or several side by side: figures, mistakes, a map.
 
@@ -64,32 +67,25 @@ def report(
 
     The page holds its images and asks the network for nothing, so it can be sent by mail.
     """
-    from tripletkit.model.model_folder import load_model
-    from tripletkit.reporting.page import REPORT_FORM, write_report
-    from tripletkit.reporting.projections import check_projection
-    from tripletkit.reporting.reported import check_n_models, gather_reported
+    from tripletkit.api import pictures
 
+    for name in ("triplets", "truth", "labels"):
+        options[name] = input_source(options[name])
     if serve:
         check_extra()
-    check_projection(projection)
-    check_n_models(len(models))
-    folders = [load_model(model) for model in models]
-    outputs = make_outputs(folders, force=force, **view_settings)
-    file = None if serve else outputs.file(output, REPORT_FORM)
-    reported = gather_reported(open_model_views(folders, **view_settings))
-    if file is None:
-        _serve(reported, port, projection, view_settings["cache"], opens_browser=not no_browser)
+        _serve(models, port, opens_browser=not no_browser, **options)
         return
-    n_bytes = write_report(file, reported, projection)
-    say(f"Wrote {output}, {n_bytes / 1e6:.1f} MB. Open it in a browser.")
+    with stage_bars() as stages:
+        pictures.report(models, output, overwrite=overwrite, progress=stages, **options)
 
 
-def _serve(
-    models: list[Reported], port: int, projection: str, cache: Path | None, *, opens_browser: bool
-) -> None:
-    from tripletkit.reporting.served import report_server
+def _serve(models: tuple[Path, ...], port: int, *, opens_browser: bool, **options: Any) -> None:
+    from tripletkit.api import pictures
 
-    with report_server(models, port, projection, cache) as (server, link):
+    with (
+        stage_bars() as stages,
+        pictures.serve_report(models, port, progress=stages, **options) as (server, link),
+    ):
         # Even when quiet: without the link nobody can look.
         click.echo(link)
         sys.stdout.flush()

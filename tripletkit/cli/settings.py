@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from tripletkit.cli.console import show_result
-from tripletkit.cli.options import INPUT_FILE, NamedChoice, group_options, json_option
+from tripletkit.cli.options import INPUT_FILE, NamedChoice, command, group_options, takes
+from tripletkit.data.outputs import note_input
 from tripletkit.errors import SettingsError, TripletkitError
 
 settings_options = group_options(
@@ -71,6 +72,7 @@ def gather_settings(
 
 def _read_file(path: Path) -> dict[str, Any]:
     """Return what a file of settings holds."""
+    note_input(path)
     try:
         text = path.read_text(encoding="utf-8")
         is_record = path.suffix == ".json"
@@ -91,8 +93,8 @@ def _complete_setting(incomplete: str) -> list[str]:
     return [f"{name}=" for name in SETTINGS if name.startswith(incomplete)]
 
 
-@click.command()
-@json_option
+@command()
+@takes("as_json")
 def settings(as_json: bool) -> None:
     """List the settings of a training: what each is, may be, and is by default.
 

@@ -5,76 +5,214 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from tripletkit import defaults
 from tripletkit.cli.console import show_training, stage_bars
 from tripletkit.cli.options import (
+    INPUT_FILE,
     INPUT_PATH,
-    SectionedCommand,
-    cache_option,
-    follow_outside_option,
-    force_option,
+    MODEL_FOLDER,
+    Duration,
+    FiniteRange,
+    WholeRange,
+    backbone_options,
+    command,
+    features_option,
     input_source,
-    json_option,
-    on_bad_image_option,
-    quiet_option,
     section,
     seed_option,
+    take_encoder,
+    takes,
+    votes_options,
 )
-from tripletkit.cli.settings import gather_settings
-from tripletkit.cli.sources import check_weights, encoder_details, given_features, need_images
-from tripletkit.cli.train_options import (
-    data_options,
-    model_options,
+from tripletkit.cli.settings import choice_of, gather_settings, settings_options
+
+resume_option = click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with a training from pixels that was interrupted, from its last whole epoch.",
+)
+
+tensorboard_option = click.option(
+    "--tensorboard",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write each epoch's numbers as TensorBoard logs, too.",
+)
+
+data_options = section(
+    "Data",
+    click.option(
+        "-o",
+        "--output",
+        type=MODEL_FOLDER,
+        default=defaults.MODEL_FOLDER,
+        show_default=True,
+        help="Model folder to write.",
+    ),
+    click.option(
+        "--labels",
+        type=INPUT_PATH,
+        help="Classes of the images: a CSV with the columns name and label, or a folder with a "
+        "subfolder for each class. Without TRIPLETS these are drawn from the labels.",
+    ),
+    votes_options("TRIPLETS"),
+    click.option(
+        "--votes-as",
+        type=click.Choice(["soft", "weight", "majority"]),
+        help="What training makes of votes. soft: both ways round, each as often as people said "
+        "it. weight: what most said, weighed by their lead. majority: what most said.  "
+        f"[default: {defaults.VOTES_AS}]",
+    ),
+)
+
+validation_options = section(
+    "Validation",
+    click.option("--val", type=INPUT_FILE, help="File of validation triplets."),
+    click.option(
+        "--val-truth",
+        type=INPUT_FILE,
+        help="Truth of --val, where its second and third images stand in chance order.",
+    ),
+    click.option(
+        "--val-votes",
+        type=INPUT_FILE,
+        help="Votes on --val, as --votes has them; what most people said is its truth.",
+    ),
+    click.option(
+        "--val-labels",
+        type=INPUT_PATH,
+        help="Labelled images to validate on, with --labels; instead of a share of those.",
+    ),
+    click.option(
+        "--refit/--no-refit",
+        default=True,
+        help="Validate on held-out draws: train without a third of the images, again and again, "
+        "and pool the answers about them; then train the model on all triplets. --no-refit sets a "
+        "share apart once, and the model never sees it, as with --val-fraction or --split; "
+        "--recipe best chooses by draws all the same.  "
+        "[default: --refit, for triplet files and pretrained backbones]",
+    ),
+    click.option(
+        "--budget",
+        "budget_s",
+        type=Duration(),
+        metavar="TIME",
+        help="Time that held-out draws may take, such as 90s or 2min; the first three are always "
+        "made. Their number then depends on the machine.  [default: whole rounds of three until "
+        f"{defaults.POOLED_TRIPLETS:,} answers are pooled ({defaults.WEIGHED_TRIPLETS:,} with "
+        f"--recipe best), {defaults.MAX_DRAW_ROUNDS} rounds at most]",
+    ),
+    click.option(
+        "--learning-curve",
+        is_flag=True,
+        help="Say what another 500 judgements would bring, and whether judgements or images are "
+        "short: by heads that learn from a quarter, a half and all of them.",
+    ),
+    click.option(
+        "--val-fraction",
+        type=FiniteRange(0, 1, max_open=True),
+        help="Share set apart for validation; 0 for none.  "
+        f"[default: {defaults.TRAIN_VAL_FRACTION}]",
+    ),
+    click.option(
+        "--split",
+        type=click.Choice(defaults.SPLIT_POLICIES),
+        help="What training and validation triplets of a file must not share: an image, a "
+        "pair, or a question.  "
+        f"[default: {defaults.SPLIT_POLICIES[0]}]",
+    ),
+    click.option(
+        "--unseen-classes",
+        type=FiniteRange(0, 0.5),
+        help="Share of the images to hold out as whole classes in a training of its own, to see "
+        "how the model does on unseen classes; 0 for none.  "
+        f"[default: 0 for mlp, {defaults.UNSEEN_FRACTION} for residual and best]",
+    ),
+    click.option(
+        "--test",
+        type=INPUT_FILE,
+        help="Queries to be answered later, without truth: says how near their images are to "
+        "those of training. Needs --unseen-classes.",
+    ),
+)
+
+model_options = section(
+    "Model",
+    choice_of("recipe"),
+    backbone_options(
+        "Frozen network to start from, or several side by side; `tripletkit backbones` lists "
+        "them. auto: resnet50 where its weights can be had, else efficientnet-lite0.",
+        default=defaults.BACKBONE,
+        show_default=True,
+    ),
+    features_option,
+    click.option(
+        "--image-size",
+        type=WholeRange(defaults.MIN_IMAGE_SIZE_PX, defaults.MAX_IMAGE_SIZE_PX),
+        metavar="N",
+        help="Side of the square, in pixels, that images are resized to for the backbone.  "
+        "[default: the backbone's own]",
+    ),
+    click.option(
+        "--dim",
+        type=WholeRange(1, 4096),
+        help="Numbers in an embedding. The embeddings of residual and best are compressed to "
+        f"it.  [default: {defaults.DIM} for mlp and linear; as wide as they come for the others]",
+    ),
+    choice_of("distance"),
+)
+
+training_options = section(
+    "Training",
+    choice_of("loss"),
+    choice_of("mining"),
+    click.option(
+        "--epochs",
+        type=WholeRange(1),
+        help="Passes over the triplets at most.  "
+        f"[default: {defaults.EPOCHS}, {defaults.RESIDUAL_EPOCHS} for residual and best; more for "
+        f"small sets: at least {defaults.MIN_STEPS} steps]",
+    ),
+    settings_options,
+    resume_option,
+    seed_option,
     tensorboard_option,
-    training_options,
-    validation_options,
 )
 
-if TYPE_CHECKING:
-    from tripletkit.features.feature_parts import GivenWeights
+
+# Settings with a flag of their own; all others are given by -s.
+_SETTING_FLAGS = ("recipe", "dim", "distance", "loss", "mining", "epochs", "seed")
+_JUDGEMENTS = (
+    "votes",
+    "val",
+    "val_truth",
+    "val_votes",
+    "labels",
+    "val_labels",
+    "test",
+)
 
 
-@click.command(cls=SectionedCommand)
+@command()
 @click.argument("triplets", type=INPUT_PATH, required=False)
 @click.argument("images", type=INPUT_PATH, required=False, metavar="IMAGES")
 @data_options
 @validation_options
 @model_options
 @training_options
-@section(
-    "Running",
-    seed_option,
-    on_bad_image_option,
-    follow_outside_option,
-    cache_option,
-    tensorboard_option,
-    force_option,
-    json_option,
-    quiet_option,
-)
+@takes("on_bad_image", "follow_outside", "cache", "overwrite", "as_json")
 def train(
     triplets: Path | None,
     images: Path | None,
     output: Path,
-    backbone: list[str],
-    weights: GivenWeights,
-    views: list[str] | None,
-    image_size: int | None,
-    unseen_classes: float | None,
-    test: Path | None,
     settings: tuple[str, ...],
     settings_file: Path | None,
-    tensorboard: Path | None,
     on_bad_image: str,
     follow_outside: bool,
-    cache: Path | None,
-    budget: float | None,
-    learning_curve: bool,
-    resume: bool,
-    force: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -104,77 +242,39 @@ def train(
     every epoch that --resume goes on from. `tripletkit finetune` trains the last blocks of any
     other backbone further.
     """
-    check_weights(backbone, weights)
-    from tripletkit.data.outputs import Outputs
-
-    triplets, images = _sort_arguments(triplets, images, options["labels"])
-    outputs = Outputs(
-        [triplets, test, settings_file, *weights.values(), *_paths(options)],
-        image_folders=[images],
-        overwrite=force,
-    )
-    outputs.folder(output)
+    encoder = take_encoder(options)
+    triplets, images = _sort_arguments(triplets, images, options["labels"], encoder["features"])
     flags = {name: options.pop(name) for name in _SETTING_FLAGS}
     given = gather_settings(flags, settings, settings_file)
+    for name in _JUDGEMENTS:
+        options[name] = input_source(options[name])
+    from tripletkit.api import learning
+    from tripletkit.data.images import open_images
 
-    from tripletkit import defaults
-    from tripletkit.data.judgements import open_judgements
-    from tripletkit.training.job import TrainingJob
-    from tripletkit.training.sources import open_sources
-
-    options["votes"] = options.pop("votes_file")
-    sources = open_sources(
-        images=images,
-        triplets=triplets and input_source(triplets),
-        **{
-            name: input_source(value) if isinstance(value, Path) else value
-            for name, value in options.items()
-        },
-    )
-    job = TrainingJob(
-        sources,
-        settings=given,
-        backbones=backbone,
-        weights=weights,
-        views=views or [defaults.VIEWS],
-        image_size=image_size,
-        features=given_features(),
-        **encoder_details(),
-        unseen_classes=unseen_classes,
-        test=test and open_judgements(input_source(test)),
-        skip_bad=on_bad_image == "skip",
-        follow_outside=follow_outside,
-        cache=cache,
-        budget_s=budget,
-        learning_curve=learning_curve,
-    ).checked()
-    from tripletkit.training import run
-
+    found = open_images(images, skip_bad=on_bad_image == "skip", follow_outside=follow_outside)
     with stage_bars() as stages:
-        result = run.train(
-            job,
-            output,
-            overwrite=force,
-            resume=resume,
-            tensorboard=tensorboard,
+        result = learning.train(
+            input_source(triplets),
+            found,
+            output=output,
             command=shlex.join(["tripletkit", *sys.argv[1:]]),
-            stages=stages,
+            progress=stages,
+            **options,
+            **encoder,
+            **given,
         )
     show_training(output, result, as_json)
 
 
-# Settings with a flag of their own; all others are given by -s.
-_SETTING_FLAGS = ("recipe", "dim", "distance", "loss", "mining", "epochs", "seed")
-
-
 def _sort_arguments(
-    triplets: Path | None, images: Path | None, labels: Path | None
+    triplets: Path | None, images: Path | None, labels: Path | None, features: Path | None
 ) -> tuple[Path | None, Path | None]:
     """Return triplets and image folder; a single argument is the folder, with --labels."""
     takes_folder = triplets is not None and triplets.is_dir()
-    if images is None and (takes_folder or given_features() is None):
+    if images is None and (takes_folder or features is None):
         triplets, images = None, triplets
-    need_images(images)
+    if images is None and features is None:
+        raise click.UsageError("Missing argument 'IMAGES'.")
     if triplets is None and images is not None and not images.is_dir():
         raise click.UsageError(
             f"Missing argument 'IMAGES': the folder of the images that {images} names. For "
@@ -190,7 +290,3 @@ def _sort_arguments(
     if triplets is not None and triplets.is_dir():
         raise click.BadParameter(f"{triplets} is a folder.", param_hint="'TRIPLETS'")
     return triplets, images
-
-
-def _paths(options: dict[str, Any]) -> list[Path]:
-    return [value for value in options.values() if isinstance(value, Path)]

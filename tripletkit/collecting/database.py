@@ -33,7 +33,7 @@ from tripletkit.data.judgement_files import (
     check_version,
     is_judgements,
 )
-from tripletkit.data.output_forms import OutputForm
+from tripletkit.data.outputs import OutputForm
 from tripletkit.errors import JudgementsError
 
 QUESTION = "question"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tripletkit.data.outputs import note_input
 from tripletkit.errors import InstructionsError
 
 MAX_BYTES = 100_000
@@ -32,6 +33,7 @@ def read_instructions(path: Path) -> str:
     Raises:
         InstructionsError: if it cannot be read, is not UTF-8 text, or is longer than a page.
     """
+    note_input(path)
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -19,8 +19,7 @@ from tripletkit.collecting.database import Judge, JudgementDatabase, Screen, add
 from tripletkit.collecting.instructions import render_markdown
 from tripletkit.collecting.scaled_images import media_type, scale_image
 from tripletkit.collecting.serving import is_same
-from tripletkit.data.output_forms import marked_form
-from tripletkit.data.outputs import Destination, open_output
+from tripletkit.data.outputs import Destination, marked_form, note_input, open_output
 from tripletkit.errors import JudgementsError
 
 FORMAT = 1
@@ -153,6 +152,7 @@ def import_answers(path: Path, database: JudgementDatabase) -> Imported:
 
 def _read(path: Path) -> dict[str, Any]:
     """Return what a file holds, if it has the form of one."""
+    note_input(path)
     try:
         if path.stat().st_size > MAX_IMPORT_BYTES:
             raise JudgementsError(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tripletkit.data.outputs import note_input
 from tripletkit.errors import ArrayFileError
 
 
@@ -20,6 +21,7 @@ def read_array_file(path: Path) -> dict[str, np.ndarray]:
             which would run code.
         OSError: if it cannot be read at all.
     """
+    note_input(path)
     data = io.BytesIO(path.read_bytes())
     if not zipfile.is_zipfile(data):
         raise ArrayFileError("it is no NumPy archive (.npz)")

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tripletkit.errors import ImageNameError
+from tripletkit.errors import ImageNameError, OutputError
 
 IMAGE_SUFFIXES = frozenset(
     ".avif .bmp .gif .jp2 .jpe .jpeg .jpg .jfif .mpo .pbm .pgm .png .pnm .ppm .tga .tif .tiff "
@@ -101,6 +101,18 @@ def check_name(name: str) -> None:
         raise ImageNameError(
             f'expected a path below the image folder, got "{name}", which leads out of it. '
             "`follow_outside=True` allows it."
+        )
+
+
+def refuse_folder_of(names: Sequence[str], folder: Path) -> None:
+    """Refuse to write into a folder that holds images of these names.
+
+    Raises:
+        OutputError: if it holds one of the first thousand.
+    """
+    if _is_folder(folder) and any(locate_images(names[:1000], folder).paths):
+        raise OutputError(
+            f"{folder}: is the image folder, into which nothing is written. Choose another place."
         )
 
 

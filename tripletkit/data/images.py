@@ -28,6 +28,7 @@ from tripletkit.data.folder import (
     locate_images,
     place_problems,
 )
+from tripletkit.data.outputs import note_image_folder, note_input
 from tripletkit.data.unfinished import private_temporary_folder
 from tripletkit.errors import DataWarning, ImageNameError, ImageReadError, describe_problems
 
@@ -145,6 +146,12 @@ class Images:
     def problems(self) -> dict[int, str]:
         """Index of a name -> what is wrong with it."""
         return self._files.problems
+
+    def or_folder(self, folder: Path | None) -> Images:
+        """Return these; where none were given those of a folder, treated in the same way."""
+        if self.has_files or folder is None:
+            return self
+        return Images(folder, self.skip_bad, self.follow_outside)
 
     def is_there(self) -> np.ndarray:
         """Return `(n_names,)` bool: the image was found, or none has to be."""
@@ -296,16 +303,20 @@ def open_images(
         skip_bad: leave images out that are missing or cannot be read, instead of raising. Defaults
             to `False`.
         follow_outside: allow names and links that lead out of the folder. Defaults to `False`.
+    Returns:
+        `Images`, which is what every function takes as `images`.
     Raises:
         ImageNameError: if there is no such folder, a name stands for no image, there are no
             images, or names are not one for each or not distinct.
         ImageReadError: if something is no image.
     """
     if given is None:
-        images = Images(None, skip_bad, has_files=False, _given=_Files([], [], [], {}))
+        nothing = _Files([], [], [], {})
+        images = Images(None, skip_bad, follow_outside, has_files=False, _given=nothing)
     elif isinstance(given, Images):
         images = given
     elif is_path(given) and not _is_file(Path(given)):
+        note_image_folder(Path(given))
         images = Images(Path(given), skip_bad, follow_outside)
     else:
         return _open_list([given] if _is_one(given) else list(given), names, places, skip_bad)
@@ -402,6 +413,7 @@ def _open_list(
     for place, image in enumerate(given):
         if is_path(image):
             path = Path(image)
+            note_input(path)
         else:
             assert scratch is not None
             path = _write(image, scratch.folder / f"{place}.png", named[place])

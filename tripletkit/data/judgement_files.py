@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from tripletkit.data.outputs import note_input
 from tripletkit.errors import JudgementsError
 
 # "trkj" in the header of the file, so that another program's database is not taken for one.
@@ -400,6 +401,7 @@ def _allow_reading(
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    note_input(path)
     uri = path.absolute().as_uri()
     connection = sqlite3.connect(f"{uri}?mode=ro", uri=True, timeout=10)
     try:

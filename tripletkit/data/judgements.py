@@ -44,7 +44,6 @@ from tripletkit.data.votes import (
     VotesLike,
     open_votes,
     read_triplets_with_shares,
-    read_votes,
     warn_of_ignored,
 )
 from tripletkit.errors import (
@@ -527,22 +526,3 @@ def find_questions(asked: Triplets, judgements: Judgements) -> tuple[np.ndarray,
         elif (question := question_of.get((anchor, second, first))) is not None:
             found[place], is_turned[place] = question, True
     return found, is_turned
-
-
-def read_questions(
-    triplets_file: Path | BinaryIO | None,
-    votes_file: Path | BinaryIO | None,
-    fourth_column: str | None,
-) -> tuple[Triplets | None, Votes | None]:
-    """Return the questions, where a file holds them, and the votes on them, where there are any."""
-    if votes_file is not None and fourth_column is not None:
-        raise SettingsError(
-            "votes", "`votes` excludes `fourth_column`: each says how people voted."
-        )
-    if triplets_file is not None:
-        judgements = open_judgements(triplets_file, votes=votes_file, fourth_column=fourth_column)
-        return judgements.triplets, judgements.votes
-    if votes_file is None:
-        return None, None
-    read = read_votes(votes_file)
-    return read.triplets, read.votes

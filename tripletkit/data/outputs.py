@@ -1,51 +1,224 @@
-"""The one door for outputs: whole or not at all, and never where they would do harm."""
+"""What a run may write: whole files or none, and never where they would do harm."""
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+import zipfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, ParamSpec, TypeVar
 
-from tripletkit.data.output_forms import OutputForm
 from tripletkit.data.unfinished import remove_unfinished, unfinished_file
 from tripletkit.errors import OutputError, TripletkitError
 
 MODEL_RECORD = "model.json"
 
+# A mark or heading is within so many bytes of a file's start or end.
+_LOOK_BYTES = 1 << 16
+_TRIPLET_LINE = re.compile(r'(?:"(?:[^"]|"")+"|[^\s"#]+)(?: (?:"(?:[^"]|"")+"|[^\s"#]+)){2}')
+
+
+@dataclass(frozen=True)
+class OutputForm:
+    """How an output is known again.
+
+    Attributes:
+        name: what it is called in messages.
+        is_at: whether what stands at a path has this form; may raise what reading raises.
+    """
+
+    name: str
+    is_at: Callable[[Path], bool]
+
+
+def any_form(name: str, *forms: OutputForm) -> OutputForm:
+    """Return the form of an output that has one of several."""
+    return OutputForm(name, lambda path: any(form.is_at(path) for form in forms))
+
+
+def csv_form(name: str, *headings: str) -> OutputForm:
+    """Return the form of a CSV whose first line starts as one of these headings does."""
+    return OutputForm(name, lambda path: _read_start(path).startswith(tuple(headings)))
+
+
+def marked_form(name: str, mark: bytes) -> OutputForm:
+    """Return the form of a file with a mark near its start or its end."""
+
+    def is_at(path: Path) -> bool:
+        with path.open("rb") as file:
+            start = file.read(_LOOK_BYTES)
+            file.seek(max(0, path.stat().st_size - _LOOK_BYTES))
+            return mark in start or mark in file.read()
+
+    return OutputForm(name, is_at)
+
+
+def archive_form(name: str, members: Collection[str]) -> OutputForm:
+    """Return the form of a ZIP archive, such as NumPy's `.npz`, with exactly these members."""
+
+    def is_at(path: Path) -> bool:
+        with zipfile.ZipFile(path) as archive:
+            return sorted(archive.namelist()) == sorted(members)
+
+    return OutputForm(name, is_at)
+
+
+def keras_form(network: str) -> OutputForm:
+    """Return the form of a `.keras` file of the network of that name."""
+
+    def is_at(path: Path) -> bool:
+        with zipfile.ZipFile(path) as archive:
+            return json.loads(archive.read("config.json"))["config"]["name"] == network
+
+    return OutputForm(f"the network {network} that tripletkit exports", is_at)
+
+
+def _is_labels(path: Path) -> bool:
+    start = _read_start(path)
+    return not start.replace("0\n", "").replace("1\n", "").strip("01")
+
+
+def _is_triplets(path: Path) -> bool:
+    lines = _read_start(path).split("\n")
+    # The last one is cut, or empty.
+    return all(map(_TRIPLET_LINE.fullmatch, lines[:-1]))
+
+
+def _read_start(path: Path) -> str:
+    with path.open("rb") as file:
+        # The bytes of a character that is cut are no reason to refuse.
+        return file.read(_LOOK_BYTES).decode("utf-8", errors="surrogateescape")
+
+
+# Every image that tripletkit draws says so.
+MARK = "made by tripletkit"
+DRAWN_FORM = marked_form("an image that tripletkit drew", MARK.encode())
+LABELS_FORM = OutputForm("a file of answers, one 0 or 1 a line", _is_labels)
+TRUTH_FORM = csv_form("a file of truth with the heading label", "label\n")
+TRIPLETS_FORM = OutputForm("a triplet file as tripletkit writes it", _is_triplets)
+
+
+@dataclass
+class Run:
+    """What one command or public call reads and writes.
+
+    Attributes:
+        inputs: files and folders that were opened for reading, as they were named.
+        image_folders: folders of images, in which nothing is written.
+        outputs: where something is to be written -> what it is to be.
+    """
+
+    inputs: dict[Path, None] = field(default_factory=dict)
+    image_folders: dict[Path, None] = field(default_factory=dict)
+    outputs: dict[Path, OutputForm] = field(default_factory=dict)
+
+    def add(self, other: Run) -> None:
+        """Take what another run read for this one's input."""
+        self.inputs |= other.inputs
+        self.image_folders |= other.image_folders
+
+
+_run: ContextVar[Run | None] = ContextVar("run", default=None)
+
+
+def note_input(path: Path | None) -> None:
+    """Remember that a file or a folder is read, so that nothing is written over it.
+
+    Every reader of what users give calls this; `-` is standard input.
+
+    Raises:
+        OutputError: if this run is to write there.
+    """
+    if (run := _run.get()) is not None and path is not None:
+        given = path if str(path) == "-" else path.absolute()
+        run.inputs[given] = None
+        for output in run.outputs:
+            _check_not_read(output, run, [given])
+
+
+def note_written(path: Path) -> None:
+    """Remember that an output is in its place, so that the run may read it."""
+    if (run := _run.get()) is not None:
+        run.outputs.pop(path, None)
+
+
+def note_image_folder(folder: Path) -> None:
+    """Remember that a folder holds the images of a run, so that nothing is written into it.
+
+    Raises:
+        OutputError: if this run is to write there.
+    """
+    if (run := _run.get()) is not None:
+        run.image_folders[folder.absolute()] = None
+        for output in run.outputs:
+            _check_not_among_images(output, run)
+            _check_not_read(output, run, [])
+
+
+@contextmanager
+def open_run() -> Iterator[Run]:
+    """Record what is read until the block ends; a block within another is of the same run."""
+    if (run := _run.get()) is not None:
+        yield run
+        return
+    run = Run()
+    token = _run.set(run)
+    try:
+        yield run
+    finally:
+        _run.reset(token)
+
+
+_Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
+
+
+def as_one_run(function: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
+    """Let a public function, or a method, be a run of its own.
+
+    What it returns remembers what was read for it, and so is not written over that later.
+    """
+
+    @functools.wraps(function)
+    def call(*args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
+        with open_run() as run:
+            for value in (*args, *kwargs.values()):
+                if isinstance(earlier := getattr(value, "__dict__", {}).get("_run"), Run):
+                    run.add(earlier)
+            result = function(*args, **kwargs)
+        if type(result).__module__.startswith("tripletkit.") and hasattr(result, "__dict__"):
+            # Its own record: another call's outputs are none of its.
+            result.__dict__["_run"] = Run(dict(run.inputs), dict(run.image_folders))
+        return result
+
+    return call
+
 
 class Outputs:
-    """What a command may write, given what it reads.
+    """What a run may write.
 
-    Whatever `overwrite` says, an output is refused where it would be written over a file that the
-    command reads (under whatever name), into an image folder, over a file inside a model folder,
-    or over another output of the command. Anything else that exists is replaced only with
-    `overwrite`, and only if it has the form of what the command writes there, or is empty.
+    Whatever `overwrite` says, an output is refused where it would be written over something that
+    the run reads (under whatever name), into an image folder, into a model folder, or over another
+    output of the run. Anything else that exists is replaced only with `overwrite`, and only if it
+    has the form of what is written there, or is empty.
 
-    All outputs are checked when they are named, before any slow work, and once more when they
-    take their places.
+    All outputs are checked when they are named, before any slow work; against each input when that
+    is opened; and once more when they take their places.
 
     Args:
-        inputs: files and folders that the command reads; `-` is standard input, None is nothing.
-        image_folders: folders of images, in which nothing is written.
         overwrite: replace what has the right form.
     """
 
-    def __init__(
-        self,
-        inputs: Iterable[Path | None] = (),
-        *,
-        image_folders: Iterable[Path | None] = (),
-        overwrite: bool = False,
-    ) -> None:
-        self._inputs = [path for path in inputs if path is not None]
-        self._image_folders = [path for path in image_folders if path is not None]
+    def __init__(self, *, overwrite: bool = False) -> None:
         self._overwrite = overwrite
-        self._announced: dict[Path, OutputForm] = {}
+        self._run = _run.get() or Run()
 
     def file(self, path: Path, form: OutputForm) -> OutputFile:
         """Check a file that is to be written.
@@ -71,14 +244,9 @@ class Outputs:
         Raises:
             OutputError: if it may not be written there, or cannot be.
         """
-        form = OutputForm("a folder", lambda _: True)
-        self._announce(path, form)
-        self._check_place(path, form, with_existing=False)
-        target = _resolve(path)
-        for given in [*self._inputs, *self._image_folders]:
-            if target in given.resolve().parents:
-                raise OutputError(f"{path}: holds {given}, which is read. {_ELSEWHERE}")
-        remove_unfinished(target.parent)
+        self._announce(path, _FOLDER_FORM)
+        self._check_place(path)
+        remove_unfinished(_resolve(path).parent)
 
     def files_in(self, folder: Path, forms: Mapping[str, OutputForm]) -> None:
         """Check files that are to be written into a folder, which is made if it is missing.
@@ -96,11 +264,12 @@ class Outputs:
             raise OutputError(f"{folder}: expected a folder to write to, got a file: {first}")
         if not os.access(first, os.W_OK):
             raise OutputError(f"{folder}: its folder {first} cannot be written")
+        for place in (first, first.parent):
+            remove_unfinished(place)
         for name, form in forms.items():
             path = folder / name
             self._announce(path, form)
             self._check_place(path, form)
-        remove_unfinished(first)
 
     def check_again(self) -> None:
         """Refuse what has come to be where an output is to be written.
@@ -108,8 +277,8 @@ class Outputs:
         Raises:
             OutputError: saying why.
         """
-        for path, form in self._announced.items():
-            self._check_place(path, form)
+        for path, form in self._run.outputs.items():
+            self._check_place(path, None if form is _FOLDER_FORM else form)
 
     def check(self, path: Path, form: OutputForm) -> None:
         """Refuse what may not be written.
@@ -121,35 +290,24 @@ class Outputs:
         check_parent(path if target == path.absolute() else target)
         self._check_place(path, form)
 
-    def _check_place(self, path: Path, form: OutputForm, *, with_existing: bool = True) -> None:
-        target = _resolve(path)
-        there = _stat(target)
-        if there is not None and not (stat.S_ISREG(there.st_mode) or stat.S_ISDIR(there.st_mode)):
-            return  # a device or a pipe is written to as it is
-        for given in self._inputs:
-            if there is not None and _is_same(there, given):
-                raise OutputError(f"{path}: is read, and would be overwritten. {_ELSEWHERE}")
-        for folder in self._image_folders:
-            if target == folder.resolve() or folder.resolve() in target.parents:
-                raise OutputError(
-                    f"{path}: lies in the image folder {folder}, into which nothing is written. "
-                    f"{_ELSEWHERE}"
-                )
-        if there is None:
-            return
-        if (target.parent / MODEL_RECORD).is_file():
-            raise OutputError(
-                f"{path}: is a file of the model folder {path.absolute().parent}, which only "
-                f"training replaces, as a whole. {_ELSEWHERE}"
-            )
-        if with_existing:
-            self._check_existing(path, target, there, form)
-
     def _announce(self, path: Path, form: OutputForm) -> None:
         target = _resolve(path)
-        if target in self._announced:
-            raise OutputError(f"{path}: is named for two outputs. {_ELSEWHERE}")
-        self._announced[target] = form
+        for other in self._run.outputs:
+            # File systems without a difference of case would make one file of two.
+            if str(_resolve(other)).casefold() == str(target).casefold():
+                raise OutputError(f"{path}: is named for two outputs. {_ELSEWHERE}")
+        self._run.outputs[path] = form
+
+    def _check_place(self, path: Path, form: OutputForm | None = None) -> None:
+        target = _resolve(path)
+        there = _stat(target)
+        if _is_device(there):
+            return
+        _check_not_read(path, self._run, self._run.inputs)
+        _check_not_among_images(path, self._run)
+        check_not_in_model(path)
+        if there is not None and form is not None:
+            self._check_existing(path, target, there, form)
 
     def _check_existing(
         self, path: Path, target: Path, there: os.stat_result, form: OutputForm
@@ -162,10 +320,13 @@ class Outputs:
                 f"{path}: is there already. Choose another place, or replace it with "
                 "`overwrite=True`."
             )
+        token = _run.set(None)  # What is read to know it again is no input.
         try:
             is_ours = form.is_at(target)
         except Exception:  # whatever a damaged file makes a reader raise
             is_ours = False
+        finally:
+            _run.reset(token)
         if not is_ours:
             raise OutputError(
                 f"{path}: is not {form.name}, so `overwrite=True` does not replace it. Move it "
@@ -174,20 +335,88 @@ class Outputs:
 
 
 _ELSEWHERE = "Choose another place."
+_FOLDER_FORM = OutputForm("a folder", lambda _: True)
+
+
+def check_written_folder(folder: Path) -> None:
+    """Refuse a folder that a run adds files to, where these would lie among images or in a model.
+
+    Raises:
+        OutputError: saying why.
+    """
+    run = _run.get() or Run()
+    run.outputs.setdefault(folder, _ADDED_TO)
+    _check_not_among_images(folder, run)
+    check_not_in_model(folder)
+
+
+# A store of features or logs, of which nothing is replaced.
+_ADDED_TO = OutputForm("a folder that files are added to", lambda _: True)
+
+
+def check_not_in_model(path: Path) -> None:
+    """Refuse a place inside a model folder, which only training writes, as a whole.
+
+    Raises:
+        OutputError: saying why.
+    """
+    for parent in _resolve(path).parents:
+        if (parent / MODEL_RECORD).is_file():
+            raise OutputError(
+                f"{path}: lies in the model folder {parent}, which only training writes, as a "
+                f"whole. {_ELSEWHERE}"
+            )
+
+
+def _check_not_read(path: Path, run: Run, inputs: Iterable[Path]) -> None:
+    """Refuse an output that is, or as a folder holds, an input or the images of a run."""
+    target = _resolve(path)
+    there = _stat(target)
+    if there is None or _is_device(there) or run.outputs.get(path) is _ADDED_TO:
+        return
+    for given in inputs:
+        if _is_same(there, given):
+            raise OutputError(f"{path}: is read, and would be overwritten. {_ELSEWHERE}")
+        if stat.S_ISDIR(there.st_mode) and _is_within(given, there):
+            raise OutputError(f"{path}: holds {given}, which is read. {_ELSEWHERE}")
+    for folder in run.image_folders:
+        if stat.S_ISDIR(there.st_mode) and _is_within(folder, there):
+            raise OutputError(f"{path}: holds {folder}, which is read. {_ELSEWHERE}")
+
+
+def _check_not_among_images(path: Path, run: Run) -> None:
+    for folder in run.image_folders:
+        of_folder = _stat(folder)
+        if of_folder is not None and _is_within(path, of_folder):
+            raise OutputError(
+                f"{path}: lies in the image folder {folder}, into which nothing is written. "
+                f"{_ELSEWHERE}"
+            )
+
+
+def _is_within(path: Path, folder: os.stat_result) -> bool:
+    """Return whether a path is a folder or lies in it, by whatever name, link or case."""
+    target = _resolve(path)
+    return any(_is_same(folder, each) for each in (target, *target.parents))
+
+
+def _is_device(there: os.stat_result | None) -> bool:
+    """Return whether it is a device or a pipe, which is written to as it is."""
+    return there is not None and not (stat.S_ISREG(there.st_mode) or stat.S_ISDIR(there.st_mode))
 
 
 @dataclass(frozen=True)
 class OutputFile:
-    """A file that went through the door; `open_output` writes it.
+    """A file that was checked; `open_output` writes it.
 
     Attributes:
         path: where, as the user named it.
-        door: what checked it.
+        outputs: what checked it.
         form: what it is to be.
     """
 
     path: Path
-    door: Outputs
+    outputs: Outputs
     form: OutputForm
 
     def __str__(self) -> str:
@@ -201,11 +430,10 @@ class OutputFile:
         """
         if self.path.is_dir():
             raise OutputError(f"{self.path}: expected a file to write, got a folder")
-        self.door.check(self.path, self.form)
+        self.outputs.check(self.path, self.form)
 
 
-# Where a writer writes: a path that is replaced whatever it holds, or one that went through the
-# door.
+# Where a writer writes: a path that is replaced whatever it holds, or one that was checked.
 Destination = Path | OutputFile
 
 
@@ -226,7 +454,7 @@ def open_output(destination: Destination, mode: str = "w") -> Iterator[IO]:
         mode: `"w"` for text in UTF-8 with `\\n` line ends, `"wb"` for bytes.
     Raises:
         OutputError: if the folder is missing or cannot be written, the disk is full, or the
-            door refuses it.
+            file is refused.
     """
     path = destination_path(destination)
     with explain_failure(path):

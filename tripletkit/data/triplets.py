@@ -114,6 +114,10 @@ class Triplets(Result):
         trials = None if self.trials is None else self.trials[rows]
         return replace(self, rows=self.rows[rows], lines=self.lines[rows], trials=trials)
 
+    def without_degenerate(self) -> Triplets:
+        """Return the rows that name three images."""
+        return self.take(~self.is_degenerate())
+
     def merge(self, same_as: np.ndarray) -> Triplets:
         """Return the rows with names that stand for one image made one.
 

@@ -14,6 +14,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -29,6 +30,9 @@ _MARK = ".unfinished-"
 # In a hidden folder: what is being made, what it replaces, and the name of its place, which is
 # written when the new one is whole.
 _NEW, _OLD, _PLACE = "new", "old", "place"
+# In a folder that files are being moved into: says from which hidden folder.
+_MOVING = ".tripletkit-moves"
+_PATIENCE = 20  # tenths of a second that another run's moves are waited for
 _EXCHANGE = 2  # RENAME_EXCHANGE of Linux's renameat2
 _HERE = -100  # AT_FDCWD
 
@@ -61,7 +65,7 @@ def unfinished_file(
 
 
 @contextmanager
-def unfinished_folder(target: Path) -> Iterator[Path]:
+def unfinished_folder(target: Path, check: Callable[[], object] = lambda: None) -> Iterator[Path]:
     """Make a hidden folder beside a folder; it takes the folder's place if the block ends well.
 
     What was there goes after that. A kill at any moment leaves the old folder or the new one:
@@ -69,6 +73,7 @@ def unfinished_folder(target: Path) -> Iterator[Path]:
 
     Args:
         target: the folder, links resolved.
+        check: called right before, while no other run does the same beside it.
     Yields:
         The folder to fill.
     Raises:
@@ -78,49 +83,121 @@ def unfinished_folder(target: Path) -> Iterator[Path]:
         new, old = hidden / _NEW, hidden / _OLD
         new.mkdir(0o777 & ~current_umask())
         yield new
-        if not target.exists():
-            new.rename(target)
-        elif not _exchange(new, target):
-            (hidden / _PLACE).write_bytes(os.fsencode(target.name))
-            target.rename(old)
-            try:
+        with _alone_in(target.parent):
+            check()
+            if not target.exists():
                 new.rename(target)
-            except OSError:
-                old.rename(target)
-                raise
+            elif not _exchange(new, target):
+                (hidden / _PLACE).write_bytes(os.fsencode(target.name))
+                target.rename(old)
+                try:
+                    new.rename(target)
+                except OSError:
+                    old.rename(target)
+                    raise
 
 
 @contextmanager
-def unfinished_files(folder: Path) -> Iterator[Path]:
-    """Make a hidden folder in a folder; what is in it moves there if the block ends well.
+def unfinished_files(folder: Path, check: Callable[[], object] = lambda: None) -> Iterator[Path]:
+    """Make a hidden folder; what is in it goes into a folder, all together, if the block ends well.
+
+    A folder that is new, or has no other files, is replaced in one step. Into any other the files
+    are moved one by one; a run that is killed meanwhile leaves a list, by which the next that
+    writes there, or reads one of them (`end_moves`), finishes.
 
     Args:
         folder: made if it is missing. Files in it are replaced, others stay; folders likewise.
+        check: called right before, while no other run does the same.
     Yields:
         The folder to fill.
     Raises:
         OSError: if it cannot be written.
     """
     is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with _locked_folder(folder, folder.name) as hidden:
-            yield hidden
-            _move_files(hidden, folder)
-    except BaseException:
-        if is_new:
-            with suppress(OSError):  # not empty: what was moved in stays
-                folder.rmdir()
-        raise
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder = folder.resolve()
+    place = folder.parent if is_new or os.access(folder.parent, os.W_OK) else folder
+    if not is_new and folder.stat().st_dev != place.stat().st_dev:
+        place = folder
+    with _locked_folder(place, folder.name) as hidden:
+        new = hidden / _NEW
+        new.mkdir(0o777 & ~current_umask())
+        yield new
+        with _alone_in(place):
+            check()
+            if not folder.exists():
+                new.rename(folder)
+            elif place == folder or not _is_replaceable(folder, new) or not _exchange(new, folder):
+                _move_files(hidden, folder)
 
 
-def _move_files(source: Path, target: Path) -> None:
-    for path in sorted(source.iterdir()):
+def end_moves(folder: Path) -> bool:
+    """Finish what a killed run began to move into a folder.
+
+    Returns:
+        Whether all files of the folder belong together now; False while another run moves them,
+        or if this one may not finish.
+    """
+    if _read_list(folder) is None:
+        return True
+    for _ in range(_PATIENCE):
+        remove_unfinished(folder)
+        remove_unfinished(folder.parent)
+        if (hidden := _read_list(folder)) is None:
+            return True
+        if not hidden.exists():
+            return False
+        time.sleep(0.1)
+    return False
+
+
+def _is_replaceable(folder: Path, new: Path) -> bool:
+    """Return whether a folder has no files but those of the new one, and nobody works in it."""
+    there, files = ({p.relative_to(of) for p in of.rglob("*")} for of in (folder, new))
+    here = Path.cwd()
+    return there <= files and folder not in (here, *here.parents)
+
+
+def _move_files(hidden: Path, folder: Path) -> None:
+    """Move what is in the hidden folder into another; what was begun can be finished."""
+    new = hidden / _NEW
+    if not new.exists():
+        return
+    marker = folder / _MOVING
+    if not marker.exists():
+        (hidden / _PLACE).write_bytes(os.fsencode(folder))
+        (hidden / _MOVING).write_bytes(os.fsencode(hidden))
+        (hidden / _MOVING).replace(marker)
+    for path in sorted(new.rglob("*")):
+        target = folder / path.relative_to(new)
         if path.is_dir():
-            (target / path.name).mkdir(exist_ok=True)
-            _move_files(path, target / path.name)
+            target.mkdir(exist_ok=True)
         else:
-            path.replace(target / path.name)
+            path.replace(target)
+    marker.unlink()
+
+
+def _read_list(folder: Path) -> Path | None:
+    """Return the hidden folder whose files are being moved into a folder."""
+    try:
+        return Path(os.fsdecode((folder / _MOVING).read_bytes()))
+    except OSError:
+        return None
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep other runs from putting their outputs in place beside this one."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -218,11 +295,17 @@ def _remove_if_abandoned(path: Path) -> None:
 
 
 def _finish(hidden: Path) -> None:
-    """Move a whole new folder in, if the kill came after the old one was moved away."""
-    if (hidden / _OLD).exists() and (hidden / _NEW).exists():
+    """Move in what is whole, if the kill came after the old had been touched."""
+    if not (hidden / _NEW).exists():
+        return
+    if (hidden / _OLD).exists():
         target = hidden.parent / os.fsdecode((hidden / _PLACE).read_bytes())
         if not target.exists():
             (hidden / _NEW).rename(target)
+    elif (hidden / _PLACE).exists():
+        folder = Path(os.fsdecode((hidden / _PLACE).read_bytes()))
+        if _read_list(folder) == hidden:
+            _move_files(hidden, folder)
 
 
 def _hidden_prefix(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -186,7 +186,7 @@ class AnswerChecks(Result):
     cycle_rows: np.ndarray
     examples: list[np.ndarray]
     agreements: list[Agreement]
-    triplets: Triplets
+    triplets: Triplets | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the findings as JSON takes them.
@@ -194,7 +194,8 @@ class AnswerChecks(Result):
         Of broken rows and rows within knots it gives how many there are; those of the examples
         are counted from 1.
         """
-        values = {name: value for name, value in vars(self).items() if name != "triplets"}
+        values = asdict(replace(self, triplets=None))
+        del values["triplets"]
         return values | {
             "share_interval": self.share_interval.to_list(),
             "consistency": asdict(self.consistency)
@@ -211,9 +212,10 @@ class AnswerChecks(Result):
         )
 
     def _sections(self) -> list[Section]:
-        consistency = self.consistency
+        assert self.triplets is not None
+        consistency, source, at = self.consistency, self.triplets.source, self.triplets.lines
         rows = [
-            ["rows", f"{self.n:,}", f"as many as {self.triplets.source} asks"],
+            ["rows", f"{self.n:,}", f"as many as {source} asks"],
             [
                 "answers 1",
                 f"{self.share_of_ones:.4f}",
@@ -250,8 +252,7 @@ class AnswerChecks(Result):
             for agreement in self.agreements
         ]
         circles = [
-            f"  a circle: lines {', '.join(str(self.triplets.lines[row]) for row in example)} "
-            f"of {self.triplets.source}"
+            f"  a circle: lines {', '.join(str(at[row]) for row in example)} of {source}"
             for example in self.examples
         ]
         return [[Table(rows, has_heading=False), *circles]]

@@ -18,8 +18,15 @@ import pandas as pd
 from tripletkit.data.answer_values import UNDECIDED, AnswerColumn
 from tripletkit.data.columns import find_answers
 from tripletkit.data.names import quote_csv_field
-from tripletkit.data.output_forms import LABELS_FORM, any_form, csv_form
-from tripletkit.data.outputs import Destination, Outputs, open_output
+from tripletkit.data.outputs import (
+    LABELS_FORM,
+    Destination,
+    Outputs,
+    any_form,
+    as_one_run,
+    csv_form,
+    open_output,
+)
 from tripletkit.data.tables import LineProblem, Table
 from tripletkit.data.text_files import parse_number, shorten_line
 from tripletkit.data.triplets import Triplets
@@ -93,6 +100,7 @@ class Answers(Result):
         """
         return cls((margins > 0).astype(np.int8), margins, triplets, source)
 
+    @as_one_run
     def write(
         self,
         destination: str | Path | TextIO,

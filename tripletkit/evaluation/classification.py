@@ -14,8 +14,7 @@ import pandas as pd
 
 from tripletkit import defaults
 from tripletkit.data.names import guard_formula
-from tripletkit.data.output_forms import csv_form
-from tripletkit.data.outputs import Destination, open_output
+from tripletkit.data.outputs import Destination, csv_form, open_output
 from tripletkit.errors import ClassesError
 from tripletkit.evaluation.distances import PairwiseDistances
 from tripletkit.evaluation.intervals import (

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tripletkit import defaults
+from tripletkit.data.outputs import note_input
 from tripletkit.errors import BackboneError, ViewError, WeightsError
 from tripletkit.features.backbones import (
     AUTO,
@@ -277,6 +278,8 @@ def assign_weights(chosen: Sequence[BackboneLike], given: GivenWeights) -> list[
             raise BackboneError(
                 f"`weights={name}={given[name]}`: expected a backbone among {', '.join(names)}."
             )
+    for file in given.values():
+        note_input(file)
     return [given.get(name, given.get(None)) for name in names]
 
 

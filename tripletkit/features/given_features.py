@@ -17,6 +17,7 @@ import pandas as pd
 
 from tripletkit.data.images import Images, open_images
 from tripletkit.data.names import unguard_formula
+from tripletkit.data.outputs import note_input
 from tripletkit.errors import FeatureFileError, MissingExtraError
 from tripletkit.features.feature_dataset import (
     DatasetRows,
@@ -163,6 +164,7 @@ def read_features(path: Path) -> GivenFeatures:
             f"{path}: expected a file of features, {', '.join(_READERS)}, got "
             f"{suffix or 'no suffix'!r}"
         )
+    note_input(path)
     try:
         names, values, notes = _READERS[suffix](path)
     except (FeatureFileError, MissingExtraError):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tripletkit.data.outputs import note_input
 from tripletkit.errors import PreprocessingError
 from tripletkit.features.backbones import Preprocessing
 
@@ -185,6 +186,7 @@ def read_processor(path: Path) -> ImageProcessor:
     Raises:
         PreprocessingError: if it cannot be read, or asks for what is not known here.
     """
+    note_input(path)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if "preprocess_cfg" in config:

@@ -47,46 +47,41 @@ class LabelledImages:
 
 
 def read_labelled(
-    source: Path | BinaryIO,
-    images: Path | None,
+    labels: Path | BinaryIO | Mapping[str, str],
+    images: Images,
     cache: Path | None,
     *,
-    skip_bad: bool = False,
-    follow_outside: bool = False,
     further: Mapping[str, str | None] | None = None,
     further_source: Path | None = None,
 ) -> LabelledImages:
     """Read labels and find their images.
 
     Args:
-        source: a CSV, or a folder with a subfolder for each class.
-        images: the image folder.
+        labels: a CSV, a folder with a subfolder for each class, or name -> label.
+        images: where the images are.
         cache: folder of the feature store, which remembers which files are alike.
-        skip_bad, follow_outside: see `open_images`.
-        further: names of more images, with labels for those that `source` does not name.
+        further: names of more images, with labels for those that `labels` does not name.
         further_source: where they were read, for messages.
     """
-    is_path = isinstance(source, Path)
-    label_of: dict[str, str | None] = dict(
-        read_classes(source, images) if is_path else read_labels(source)
-    )
-    places = [str(source) if is_path else "<stdin>"] * len(label_of)
+    label_of: dict[str, str | None]
+    if isinstance(labels, Mapping):
+        label_of, source = {**labels}, "labels"
+    elif isinstance(labels, Path):
+        label_of, source = {**read_classes(labels, images.folder or Path())}, str(labels)
+    else:
+        label_of, source = {**read_labels(labels)}, "<stdin>"
+    places = [source] * len(label_of)
     more = {name: label for name, label in (further or {}).items() if name not in label_of}
     with open_store(cache) as store:
         return find_labelled(
-            label_of | more,
-            [*places, *[str(further_source)] * len(more)],
-            images,
-            store,
-            skip_bad=skip_bad,
-            follow_outside=follow_outside,
+            label_of | more, [*places, *[str(further_source)] * len(more)], images, store
         )
 
 
 def find_labelled(
     label_of: Mapping[str, str | None],
     places: Sequence[str],
-    folder: Path | None,
+    folder: Images | Path | None,
     store: Store,
     *,
     skip_bad: bool = False,
@@ -97,7 +92,7 @@ def find_labelled(
     Args:
         label_of: name -> label, or None for a name that is wanted without one.
         places: where each name was read, for messages.
-        folder: the image folder.
+        folder: the image folder, or images of one.
         store: what remembers which files are alike.
         skip_bad, follow_outside: see `open_images`.
     """

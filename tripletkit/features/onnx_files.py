@@ -17,6 +17,7 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.data.decoding import PIXELS_VERSION
+from tripletkit.data.outputs import note_input
 from tripletkit.errors import BackboneError, NetworkFileError, PreprocessingError
 from tripletkit.features.backbones import FROM_FILE, Backbone, Preprocessing
 from tripletkit.features.encoder_trial import (
@@ -376,6 +377,18 @@ def check_network_file(path: Path) -> list[str]:
         NetworkFileError: if it is no ONNX file, or one of these is missing.
     """
     graph = _load_graph(path).graph
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    note_input(path)
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except OSError as error:
+        raise NetworkFileError(f"{path}: cannot be read: {error.strerror}") from error
+    except (DecodeError, ValueError) as error:
+        raise NetworkFileError(f"{path}: expected an ONNX file, cannot be read as one") from error
+    if not model.graph.node or not model.opset_import:
+        raise NetworkFileError(f"{path}: expected an ONNX file, got one without a network")
     # In practice these are a graph's weights and its constants.
     tensors = [*graph.initializer]
     for node in graph.node:

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tripletkit.data.outputs import check_written_folder
 from tripletkit.errors import StoredFeaturesError, StoreWarning
 from tripletkit.features import store_care
 from tripletkit.features.store_care import SpaceUse
@@ -361,6 +362,8 @@ Store = FeatureStore | MemoryStore
 
 def open_store(folder: Path | None = None) -> FeatureStore:
     """Open the store in a folder; see `FeatureStore`."""
+    if folder is not None:
+        check_written_folder(folder)
     return FeatureStore(folder)
 
 

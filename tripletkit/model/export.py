@@ -6,8 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tripletkit.data.output_forms import keras_form, marked_form
-from tripletkit.data.outputs import Outputs, explain_failure
+from tripletkit.data.outputs import Outputs, explain_failure, keras_form, marked_form
 from tripletkit.data.unfinished import unfinished_files
 from tripletkit.errors import OutputError
 from tripletkit.features.encoder import Encoder
@@ -62,7 +61,7 @@ def export_networks(model: ModelFolder, folder: Path, encoder: Encoder) -> list[
         raise OutputError(f"{folder}: expected a network that Keras can build, but {why}")
     network = _build_encoder(model, encoder)
     networks = {ENCODER_FILE: network, TRIPLET_FILE: build_triplet_network(network)}
-    with explain_failure(folder), unfinished_files(folder.resolve()) as partial:
+    with explain_failure(folder), unfinished_files(folder) as partial:
         for name, written in networks.items():
             written.save(partial / name)
     return [folder / name for name in networks]
@@ -94,7 +93,7 @@ def export_onnx(model: ModelFolder, folder: Path, encoder: Encoder) -> list[Path
         network = _build_encoder(model, encoder)
         names = [tensor.name for tensor in network.inputs]
         made = {ONNX_ENCODER_FILE: make_onnx_model(network, "embedding", input_names=names), **made}
-    with explain_failure(folder), unfinished_files(folder.resolve()) as partial:
+    with explain_failure(folder), unfinished_files(folder) as partial:
         for name, written in made.items():
             (partial / name).write_bytes(written.SerializeToString())
     return [folder / name for name in made]

@@ -18,7 +18,14 @@ import numpy as np
 import pandas as pd
 
 from tripletkit.data.names import guard_formula, unguard_formula
-from tripletkit.data.outputs import MODEL_RECORD, check_parent, explain_failure
+from tripletkit.data.outputs import (
+    MODEL_RECORD,
+    check_parent,
+    explain_failure,
+    note_image_folder,
+    note_input,
+    note_written,
+)
 from tripletkit.data.unfinished import remove_unfinished, unfinished_folder
 from tripletkit.errors import ModelFolderError, OutputError
 from tripletkit.features.encoder import Encoder, EncoderHead, EncoderRecord, open_recorded_encoder
@@ -246,6 +253,7 @@ def copy_model(model: ModelFolder, path: Path, *, overwrite: bool = False) -> Mo
         for name in sorted(MODEL_FILES):
             if (model.path / name).is_file():
                 shutil.copyfile(model.path / name, partial / name)
+    note_written(path)
     return load_model(path)
 
 
@@ -265,6 +273,10 @@ def load_model(path: Path) -> ModelFolder:
             "Make one with `tripletkit train`, or name it with `model`."
         )
     record = read_record(record_file)
+    for read in (path, *record.inputs.paths()):
+        note_input(read)
+    if record.images is not None:
+        note_image_folder(Path(record.images))
     for name, expected in record.files.items():
         file = path / name
         if not file.is_file():

@@ -18,8 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from tripletkit import defaults
 from tripletkit.data.decoding import read_image
 from tripletkit.data.images import Images
-from tripletkit.data.output_forms import MARK
-from tripletkit.data.outputs import Destination, OutputFile, destination_path, open_output
+from tripletkit.data.outputs import MARK, Destination, OutputFile, destination_path, open_output
 from tripletkit.errors import OutputError
 from tripletkit.reporting.model_view import ModelView
 from tripletkit.reporting.style import LIGHT, find_font

@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tripletkit.data.images import open_images
-from tripletkit.data.judgements import JudgementsLike, open_judgements
+from tripletkit.data.images import ImagesLike, open_images
+from tripletkit.data.judgements import Judgements, JudgementsLike, open_judgements
 from tripletkit.data.labels import read_labels
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.truth import TruthLike
@@ -44,6 +44,7 @@ class ModelView:
         features: `(n_images, n_features)` float32 of them, NaN where there are none.
         embeddings: `(n_images, dim)` float32 of them.
         labels: name of an image -> label; empty without labels.
+        judgements: what it was trained on, where that is in memory.
     """
 
     model: ModelFolder
@@ -54,6 +55,7 @@ class ModelView:
     features: np.ndarray
     embeddings: np.ndarray
     labels: dict[str, str]
+    judgements: Judgements | None = None
 
     @cached_property
     def to_positive(self) -> np.ndarray:
@@ -112,12 +114,11 @@ def open_views(
     *,
     triplets: JudgementsLike | None = None,
     truth: TruthLike | None = None,
-    images: Path | None = None,
+    images: ImagesLike | None = None,
     labels: Path | BinaryIO | Mapping[str, str] | None = None,
     weights: GivenWeights | None = None,
     features: Path | None = None,
-    skip_bad: bool = False,
-    follow_outside: bool = False,
+    training: Sequence[Judgements | None] | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> list[ModelView]:
@@ -127,11 +128,11 @@ def open_views(
         models: at least one.
         triplets: whose answers are known; None for those of the training, of one model alone.
         truth: of `triplets`, where their second and third image are in chance order.
-        images: the image folder; None for the one of each training.
+        images: the image folder, or `Images`; without files, the folder of each training.
         labels: a CSV with the columns name and label, or name -> label.
         weights: where the backbone's weights are now.
         features: file of the images' features, instead of computing them.
-        skip_bad, follow_outside: see `open_images`.
+        training: what each model was trained on, where that is in memory.
         cache: folder of the feature store; None for the user's.
         progress: told (done, total) images.
     Raises:
@@ -150,24 +151,19 @@ def open_views(
         label_of = dict(labels or {})
     else:
         label_of = read_labels(labels)
-    chosen = _read_triplets(models[0], triplets, truth)
+    in_memory = training or [None] * len(models)
+    chosen = _read_triplets(models[0], triplets, truth, in_memory[0])
     views = []
-    for model in models:
-        folder = images or model.image_folder
-        if folder is None:
+    for model, judgements in zip(models, in_memory, strict=True):
+        found = open_images(images).or_folder(model.image_folder)
+        if not found.has_files:
             raise SettingsError(
                 "images",
                 f"{model.path}: expected a folder of images to show, this model was trained on "
                 "features alone. Say where the images are with `images`.",
             )
         encoder = model.open_encoder(weights, features)
-        files = open_images(
-            folder,
-            chosen.names,
-            chosen.first_places(),
-            skip_bad=skip_bad,
-            follow_outside=follow_outside,
-        )
+        files = found.find(chosen.names, chosen.first_places())
         with open_store(cache) as store:
             collection = open_collection(files, encoder, store, progress=progress)
         views.append(
@@ -180,6 +176,7 @@ def open_views(
                 features=collection.features,
                 embeddings=encoder.embed(collection.features),
                 labels=label_of,
+                judgements=judgements,
             )
         )
     return views
@@ -189,7 +186,10 @@ def _read_triplets(
     model: ModelFolder,
     triplets: JudgementsLike | None,
     truth: TruthLike | None,
+    in_memory: Judgements | None,
 ) -> Triplets:
+    if triplets is None and in_memory is not None:
+        return in_memory.decided().triplets.without_degenerate()
     if triplets is None:
         inputs = model.record.inputs
         found = read_training_triplets(inputs)
@@ -199,7 +199,7 @@ def _read_triplets(
                 f"{describe_missing_triplets(inputs)}. Give some with `triplets`."
             )
         logger.info("No `triplets`: taking those of the training, %s.", inputs.triplets.path)
-        return found.take(~found.is_degenerate())
+        return found.without_degenerate()
     found = open_judgements(triplets, truth=truth)
     if found.truth is None and found.votes is None:
         logger.info("%s: taking every second image for the positive (no `truth`).", found.source)

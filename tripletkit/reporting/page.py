@@ -14,8 +14,7 @@ import numpy as np
 from markupsafe import Markup
 
 from tripletkit import __version__
-from tripletkit.data.output_forms import marked_form
-from tripletkit.data.outputs import Destination, open_output
+from tripletkit.data.outputs import Destination, marked_form, open_output
 from tripletkit.evaluation.comparison import PairComparison, compare_answers
 from tripletkit.reporting import page_parts
 from tripletkit.reporting.collages import Album, data_uri

@@ -110,7 +110,12 @@ def gather_reported(views: Sequence[ModelView]) -> list[Reported]:
     for name, view in zip(names, views, strict=True):
         inputs = view.model.record.inputs
         if inputs not in known:
-            training = read_training_triplets(inputs)
+            in_memory = view.judgements
+            training = (
+                read_training_triplets(inputs)
+                if in_memory is None
+                else in_memory.decided().triplets
+            )
             if training is None:
                 why = describe_missing_triplets(inputs)
                 logger.info(

@@ -24,8 +24,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import ImageFont
 
-from tripletkit.data.output_forms import MARK
-from tripletkit.data.outputs import Destination, destination_path, open_output
+from tripletkit.data.outputs import MARK, Destination, destination_path, open_output
 from tripletkit.errors import OutputError
 
 # The first comes with matplotlib and has Latin, Greek, Cyrillic and more; the others, where

@@ -25,8 +25,7 @@ from threadpoolctl import threadpool_limits
 
 from tripletkit import defaults
 from tripletkit.data.array_files import read_array_file
-from tripletkit.data.output_forms import archive_form
-from tripletkit.data.outputs import Destination, open_output
+from tripletkit.data.outputs import Destination, archive_form, open_output
 from tripletkit.errors import ArrayFileError, MissingExtraError, SearchIndexError
 from tripletkit.evaluation.distances import distances_between
 from tripletkit.search.exact import Neighbors, rank_candidates

@@ -9,15 +9,21 @@ Reference:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from tripletkit.data.labels import NO_LABEL
 from tripletkit.evaluation.classification import ClassDistances, DistanceDistribution
 from tripletkit.evaluation.distances import PairwiseDistances, distances_between
 from tripletkit.progress import Progress
+from tripletkit.results import Result, Section, Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Stands for an image where there is none.
 NOBODY = -1
@@ -313,3 +319,176 @@ def _find_smallest(values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         kth = np.partition(grouped.min(axis=1), k - 1, axis=1)[:, k - 1]
         np.minimum(limits, kth, out=limits)
     return np.divmod(np.flatnonzero(values <= limits[:, None]), values.shape[1])
+
+
+@dataclass(frozen=True, repr=False)
+class Mined(Result):
+    """What was found: for the table, the triplet file, the figure and standard output.
+
+    Attributes:
+        table: a row for each mined image or triplet.
+        names, triplets: the triplets to learn from.
+        draw: makes the figure of the distances.
+        summary: what was found, as plain JSON values.
+    """
+
+    table: pd.DataFrame
+    names: Sequence[str]
+    triplets: np.ndarray
+    draw: Callable[[], Figure]
+    summary: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what was found as plain JSON values."""
+        return self.summary
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table with a row for each mined image or triplet."""
+        return self.table
+
+    def _summary(self) -> str:
+        return f"{len(self.triplets):,} triplets, {self.summary['distance']} distance"
+
+    def _sections(self) -> list[Section]:
+        is_of_triplets = "kept" in self.summary
+        return [(_show_triplets if is_of_triplets else _show_classes)(self.summary)]
+
+
+def list_mined_images(mined: MinedImages, names: Sequence[str]) -> pd.DataFrame:
+    """Return one row for each anchor and mined image, by anchor, positives first."""
+    name_of = np.array(names, dtype=object)
+    parts = []
+    for kind, others, distances in (
+        ("positive", mined.positives, mined.to_positives),
+        ("negative", mined.negatives, mined.to_negatives),
+    ):
+        anchors, ranks = np.nonzero(others != NOBODY)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "place": anchors,
+                    "anchor": name_of[anchors],
+                    "other": name_of[others[anchors, ranks]],
+                    "kind": kind,
+                    "distance": distances[anchors, ranks].astype(np.float32),
+                    "rank": ranks + 1,
+                }
+            )
+        )
+    return pd.concat(parts).sort_values("place", kind="stable").drop(columns="place")
+
+
+def summarise_classes(
+    images: ClassDistances,
+    distribution: DistanceDistribution,
+    cuts: tuple[Cut, Cut],
+    quantiles: tuple[tuple[float, float], tuple[float, float]],
+    mined: MinedImages,
+) -> dict[str, Any]:
+    """Return the distances within and between classes, and what was mined."""
+    kinds = {}
+    for kind, counts, cut, shares, chosen in (
+        ("positives", distribution.positives, cuts[0], quantiles[0], mined.positives),
+        ("negatives", distribution.negatives, cuts[1], quantiles[1], mined.negatives),
+    ):
+        kinds[kind] = {
+            "pairs": int(counts.sum()),
+            "median": distribution.quantile(counts, 0.5),
+            "quantiles": list(shares),
+            "low": cut.low,
+            "high": cut.high if np.isfinite(cut.high) else None,
+            "mined": int((chosen != NOBODY).sum()),
+            "images_with_none": int((chosen[:, 0] == NOBODY).sum()),
+        }
+    margins = mined.margins()
+    return {
+        "distance": images.distances.distance,
+        "images": len(images),
+        "classes": images.n_classes,
+        **kinds,
+        "separation": distribution.separation,
+        "overlap": distribution.overlap,
+        "mixed_pairs": mined.mixed_pairs,
+        "mixed_images": mined.mixed_images,
+        "triplets": len(margins),
+        "triplets_wrong": float((margins <= 0).mean()) if len(margins) else None,
+    }
+
+
+def _show_classes(summary: dict[str, Any]) -> Section:
+    rows = [["", "pairs", "median", "mined from", "to", "quantiles", "mined", "images with none"]]
+    for label, kind in (("within classes", "positives"), ("between classes", "negatives")):
+        of_kind = summary[kind]
+        low, high = of_kind["quantiles"]
+        rows.append(
+            [
+                label,
+                f"{of_kind['pairs']:,}",
+                f"{of_kind['median']:.4f}",
+                f"{of_kind['low']:.4f}",
+                "any" if of_kind["high"] is None else f"{of_kind['high']:.4f}",
+                f"{low:g} to {high:g}",
+                f"{of_kind['mined']:,} {kind}",
+                f"{of_kind['images_with_none']:,}",
+            ]
+        )
+    lines: list[Table | str] = [
+        f"{summary['images']:,} images of {summary['classes']:,} classes, "
+        f"{summary['distance']} distance",
+        Table(rows, right=[1, 2, 3, 4, 6, 7]),
+        f"A pair of one class is nearer than a pair of two in {summary['separation']:.1%} of "
+        f"cases (chance: 50%); the two distributions overlap by {summary['overlap']:.0%}.",
+        f"{summary['mixed_pairs']:.1%} of the positives are farther from their image than its "
+        f"nearest negative; of {summary['mixed_images']:.1%} of the images the nearest other "
+        "one is a negative.",
+    ]
+    if summary["triplets"]:
+        lines.append(
+            f"{summary['triplets']:,} triplets of these, {summary['triplets_wrong']:.1%} of them "
+            "answered wrong by the distance."
+        )
+    else:
+        lines.append("No triplet: no image has a positive and a negative between the cuts.")
+    return lines
+
+
+def summarise_triplets(margins: np.ndarray, hardest: np.ndarray, distance: str) -> dict[str, Any]:
+    """Return what margins all triplets have, and the hardest ones.
+
+    Args:
+        margins: `(n_triplets,)`, NaN where an image could not be read.
+        hardest: indices of those kept.
+    """
+
+    def describe(of_part: np.ndarray) -> dict[str, Any]:
+        return {
+            "triplets": len(of_part),
+            "wrong": float((of_part <= 0).mean()),
+            "lowest_margin": float(of_part.min()),
+            "median_margin": float(np.median(of_part)),
+            "highest_margin": float(of_part.max()),
+        }
+
+    return {
+        "distance": distance,
+        "all": describe(margins[np.isfinite(margins)]),
+        "kept": describe(margins[hardest]),
+    }
+
+
+def _show_triplets(summary: dict[str, Any]) -> Section:
+    rows = [["", "triplets", "answered wrong", "margin from", "median", "to"]]
+    for label, part in (("all", summary["all"]), ("hardest, kept", summary["kept"])):
+        margins = [part[f"{which}_margin"] for which in ("lowest", "median", "highest")]
+        rows.append(
+            [
+                label,
+                f"{part['triplets']:,}",
+                f"{part['wrong']:.1%}",
+                *(f"{margin:.4f}" for margin in margins),
+            ]
+        )
+    return [
+        Table(rows, right=range(1, 6)),
+        f"margin = d(anchor, negative) - d(anchor, positive), {summary['distance']} distance",
+    ]

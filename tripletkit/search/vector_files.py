@@ -11,8 +11,14 @@ import pandas as pd
 
 from tripletkit.data.images import Images
 from tripletkit.data.names import guard_formula
-from tripletkit.data.output_forms import OutputForm, archive_form, csv_form
-from tripletkit.data.outputs import Destination, destination_path, open_output
+from tripletkit.data.outputs import (
+    Destination,
+    OutputForm,
+    archive_form,
+    csv_form,
+    destination_path,
+    open_output,
+)
 from tripletkit.errors import OutputError
 from tripletkit.features.encoder import Encoder
 from tripletkit.features.given_features import import_pyarrow

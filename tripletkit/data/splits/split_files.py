@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.output_forms import OutputForm
-from tripletkit.data.outputs import Destination, Outputs, explain_failure, open_output
+from tripletkit.data.outputs import Destination, OutputForm, Outputs, explain_failure, open_output
 from tripletkit.data.splits.policies import Split
 from tripletkit.data.triplet_files import write_triplets
 from tripletkit.data.triplets import Triplets
@@ -153,10 +152,9 @@ def check_split_folder(folder: Path, n_splits: int, outputs: Outputs) -> None:
     Raises:
         OutputError: saying why.
     """
-    known = _read_record(folder / RECORD_FILE)
     written = OutputForm(
         f"a file that a split wrote (by {RECORD_FILE} beside it)",
-        lambda path: _sha256(path) in known,
+        lambda path: _sha256(path) in _read_record(folder / RECORD_FILE),
     )
     record = OutputForm("the record of a split", lambda path: bool(_read_record(path)))
     outputs.files_in(folder, dict.fromkeys(_names(n_splits), written) | {RECORD_FILE: record})
@@ -173,8 +171,8 @@ def write_splits(
 
     `train.txt` and `val_triplets.txt` hold anchor positive negative; `val.txt` has the
     validation questions with B and C in chance order, and `val_truth.csv` under the heading
-    `label` 1 where B is the nearer. `split.json` has the hash of each, and of what was split. All
-    are written elsewhere first and moved in when whole.
+    `label` 1 where B is the nearer. `split.json` has the hash of each, and of what was split. They
+    appear together.
 
     Args:
         folder: where to; made if it is missing.
@@ -186,33 +184,22 @@ def write_splits(
         OutputError: if something cannot be written, or would be replaced.
     """
     if outputs is None:
-        check_split_folder(folder, len(splits), Outputs())
-    else:
-        outputs.check_again()
-    with explain_failure(folder), unfinished_files(folder) as partial:
+        outputs = Outputs()
+        check_split_folder(folder, len(splits), outputs)
+    with explain_failure(folder), unfinished_files(folder, outputs.check_again) as partial:
         for subfolder, split in zip(_subfolders(len(splits)), splits, strict=True):
             (partial / subfolder).mkdir(exist_ok=True)
             _write_split(partial / subfolder, triplets, split, seed)
         hashes = {name: _sha256(partial / name) for name in _names(len(splits))}
-        # In place before the files, with the hashes of the old ones too: a kill between two of
-        # them leaves none that the next split would take for another's.
-        older = sorted(_read_record(folder / RECORD_FILE) - set(hashes.values()))
-        record = {"format_version": FORMAT_VERSION, "seed": seed, "files": hashes}
-        _write_record(partial / RECORD_FILE, record | {"replaced": older})
-        _write_record(folder / RECORD_FILE, record | {"replaced": older})
-    _write_record(folder / RECORD_FILE, record)
-
-
-def _write_record(path: Path, record: dict[str, Any]) -> None:
-    with open_output(path) as file:
-        file.write(json.dumps(record, indent=2) + "\n")
+        with open_output(partial / RECORD_FILE) as file:
+            record = {"format_version": FORMAT_VERSION, "seed": seed, "files": hashes}
+            file.write(json.dumps(record, indent=2) + "\n")
 
 
 def _read_record(path: Path) -> set[str]:
-    """Return the hashes of all files that splits wrote into a folder; none without a record."""
+    """Return the hashes of all files that a split wrote into a folder; none without a record."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return {*record["files"].values(), *record.get("replaced", [])}
+        return set(json.loads(path.read_text(encoding="utf-8"))["files"].values())
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return set()
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from io import IOBase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 import pandas as pd
 
 from tripletkit.data.judgements import JudgementsLike
 from tripletkit.data.labels import COLUMNS as LABEL_COLUMNS
-from tripletkit.data.labels import read_classes
+from tripletkit.data.labels import read_classes, read_labels
 from tripletkit.data.triplets import Triplets
-from tripletkit.data.truth import read_labels
+from tripletkit.data.truth import read_labels as read_truth_labels
 from tripletkit.errors import LabelFileError, TripletFileError
 from tripletkit.evaluation.answers import Answers, read_answers
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 TripletsLike = JudgementsLike
-AnswersLike = PathLike | Answers | np.ndarray | Sequence[int]
-LabelsLike = PathLike | Mapping[str, str] | pd.Series | pd.DataFrame
+AnswersLike = PathLike | BinaryIO | Answers | np.ndarray | Sequence[int]
+LabelsLike = PathLike | BinaryIO | Mapping[str, str] | pd.Series | pd.DataFrame
 
 
 def is_path(value: Any) -> TypeIs[PathLike]:
@@ -70,7 +71,9 @@ def take_answers(value: AnswersLike, source: str = "the answers") -> Answers:
         return value
     if is_path(value):
         return read_answers(Path(value))
-    return Answers(read_labels(value, source), None, None, source)
+    if isinstance(value, IOBase):
+        return read_answers(cast(BinaryIO, value))
+    return Answers(read_truth_labels(cast(Any, value), source), None, None, source)
 
 
 def take_labels(value: LabelsLike, images: Path = Path()) -> dict[str, str]:
@@ -85,6 +88,8 @@ def take_labels(value: LabelsLike, images: Path = Path()) -> dict[str, str]:
     """
     if is_path(value):
         return read_classes(Path(value), images)
+    if isinstance(value, IOBase):
+        return read_labels(cast(BinaryIO, value))
     if isinstance(value, pd.DataFrame):
         by_name = {str(label).strip().lower(): label for label in value.columns}
         if not set(LABEL_COLUMNS) <= set(by_name):
@@ -95,7 +100,7 @@ def take_labels(value: LabelsLike, images: Path = Path()) -> dict[str, str]:
         names, of_names = (value[by_name[column]] for column in LABEL_COLUMNS)
         pairs = list(zip(names, of_names, strict=True))
     else:
-        pairs = list(value.items())
+        pairs = list(cast(Mapping[str, str], value).items())
     labels: dict[str, str] = {}
     for name, label in pairs:
         if not isinstance(name, str) or pd.isna(label):

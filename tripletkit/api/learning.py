@@ -1,14 +1,17 @@
-"""Training from Python: what is given becomes a job, and its result a model."""
+"""Learning from Python: what is given becomes a job, and its result a model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal, TypedDict, Unpack
+
+import pandas as pd
 
 from tripletkit import defaults
-from tripletkit.api.inputs import (
+from tripletkit.api.given import (
     LabelsLike,
     PathLike,
     TripletsLike,
@@ -16,10 +19,10 @@ from tripletkit.api.inputs import (
     is_path,
     take_labels,
 )
-from tripletkit.api.model import Model
-from tripletkit.api.opening import make_model
+from tripletkit.api.models import Model, make_model
+from tripletkit.data.images import ImagesLike, open_images
 from tripletkit.data.judgements import open_judgements
-from tripletkit.data.outputs import Outputs
+from tripletkit.data.outputs import Outputs, as_one_run, check_written_folder
 from tripletkit.data.truth import TruthLike
 from tripletkit.data.votes import VotesAs, VotesLike
 from tripletkit.errors import ModelFolderError, SettingsError
@@ -28,15 +31,54 @@ from tripletkit.features.feature_parts import BackboneLike, list_backbones
 from tripletkit.features.function_encoder import FunctionEncoder
 from tripletkit.features.given_features import FeaturesLike, open_features
 from tripletkit.model.model_folder import ModelFolder, load_model
-from tripletkit.progress import Stages, no_stages
+from tripletkit.progress import Stages, open_stages
+from tripletkit.results import Result, Section, Table
 from tripletkit.training.job import TrainingJob
 from tripletkit.training.result import TrainingResult
 from tripletkit.training.sources import open_sources
 
 
+class FineTuneSettings(TypedDict, total=False):
+    """The settings of a fine-tuning; `tripletkit settings` says what each is."""
+
+    epochs: int
+    learning_rate: float
+    batch_size: int
+    patience: int
+    flip: bool
+    shift: float
+    seed: int
+
+
+class TrainSettings(FineTuneSettings, total=False):
+    """The settings of a training; `tripletkit settings` says what each is and may be."""
+
+    recipe: Literal["mlp", "linear", "residual", "best"] | str
+    members: int
+    mlp_members: int
+    hidden: int
+    dim: int | None
+    dropout: float
+    distance: Literal["l2", "l1", "squared-l2", "cosine"]
+    margin: float
+    strength: float
+    frozen_share: float
+    loss: str
+    reduction: Literal["all", "active"]
+    mining: Literal["none", "batch-all", "batch-hard", "semi-hard"]
+    classes_per_batch: int
+    images_per_class: int
+    inject_positives: bool
+    refresh: int
+    cross_entropy_weight: float
+    center_weight: float
+    center_decay: float
+
+
+@as_one_run
 def train(
     triplets: TripletsLike | None = None,
-    images: PathLike | None = None,
+    images: ImagesLike | None = None,
     *,
     names: Sequence[str] | None = None,
     labels: LabelsLike | None = None,
@@ -62,15 +104,14 @@ def train(
     features: FeaturesLike | None = None,
     unseen_classes: float | None = None,
     test: TripletsLike | None = None,
-    skip_bad: bool = False,
-    follow_outside: bool = False,
     cache: PathLike | None = None,
     output: PathLike | None = None,
     overwrite: bool = False,
     resume: bool = False,
     tensorboard: PathLike | None = None,
-    stages: Stages = no_stages,
-    **settings: Any,
+    command: str = "",
+    progress: bool | Stages | None = None,
+    **settings: Unpack[TrainSettings],
 ) -> Model:
     """Train a model from judgements `anchor positive negative` over a folder of images.
 
@@ -81,7 +122,8 @@ def train(
     Args:
         triplets: a triplet file, a table (`Triplets.from_frame`), `Triplets`, or integer rows of
             `names`. `None` draws them from `labels`.
-        images: folder of the images.
+        images: folder of the images, or `Images`: `open_images("photos", skip_bad=True)` leaves out
+            those that are missing or cannot be read.
         names: of the images that integer rows of `triplets`, `val` and `test` are indices of.
         labels: a CSV with the columns name and label, a folder with a subfolder for each class, a
             table, a Series by name, or a mapping; for losses and mining that need classes.
@@ -107,22 +149,21 @@ def train(
         image_size: side of the images that the backbone takes, pixels. Defaults to its usual.
         depth: where in the backbones features are taken: `"last"`, `"early"` or `"all"`.
         preprocess, backbone_output: of a backbone that is an ONNX file; see `tripletkit train`.
-        features: features made elsewhere, a file, a mapping, a table or names with an array,
-            instead of a backbone; `images` can then be
-            left out.
+        features: features made elsewhere, instead of a backbone: a file, a mapping, a table, or
+            names with an array; `images` can then be left out.
         unseen_classes: share of the images to hold out as whole classes, to see how a model does
             on classes that training has not seen. Defaults to the recipe's own.
         test: questions to be answered later, to tell how new their images are.
-        skip_bad: leave images out that are missing or cannot be read. Defaults to `False`.
-        follow_outside: allow names and links that lead out of the image folder.
         cache: folder of the feature store. Defaults to the user's.
         output: model folder to write. Defaults to `None`, which keeps the model in memory until
             `Model.save`.
         overwrite: replace a model that is there.
         resume: go on with an interrupted training from pixels.
         tensorboard: folder for each epoch's numbers as TensorBoard logs.
-        stages: told the name of each stage when it begins, such as "features"; returns what is
-            told (done, total) of it.
+        command: how to describe the call in the record. Defaults to the call itself.
+        progress: `True` for bars, `False` for none; or a callable that is told the name of each
+            stage when it begins, such as "features", and returns what is told (done, total) of
+            it. Defaults to `None`, bars in a notebook alone.
         settings: what `tripletkit settings` lists, such as `recipe`, `dim`, `distance`, `loss`,
             `epochs`, `margin`, `seed`.
     Returns:
@@ -136,12 +177,11 @@ def train(
     """
     if images is None and features is None:
         raise SettingsError("images", "expected the folder of the images as `images`")
-    images = None if images is None else Path(images)
-    read = (triplets, labels, val, val_truth, val_labels, votes, val_votes, test, features)
-    _check_output(output, read, images, overwrite=overwrite)
+    found = open_images(images)
+    _check_output(output, tensorboard, overwrite=overwrite)
     job = TrainingJob(
         open_sources(
-            images=images,
+            images=found.folder,
             triplets=triplets,
             names=names,
             labels=_open_labels(labels),
@@ -156,7 +196,7 @@ def train(
             val_fraction=val_fraction,
             refit=refit,
         ),
-        settings=settings,
+        settings=dict(settings),
         backbones=list_backbones(backbone),
         weights=given_weights(weights),
         views=list(views),
@@ -167,8 +207,8 @@ def train(
         features=None if features is None else open_features(features),
         unseen_classes=unseen_classes,
         test=None if test is None else open_judgements(test, names=names),
-        skip_bad=skip_bad,
-        follow_outside=follow_outside,
+        skip_bad=found.skip_bad,
+        follow_outside=found.follow_outside,
         cache=None if cache is None else Path(cache),
         budget_s=budget_s,
         learning_curve=learning_curve,
@@ -176,36 +216,40 @@ def train(
     # Loads TensorFlow, which may wait until something is trained.
     from tripletkit.training import run
 
-    result = run.train(
-        job,
-        None if output is None else Path(output),
-        overwrite=overwrite,
-        resume=resume,
-        tensorboard=None if tensorboard is None else Path(tensorboard),
-        command=_describe_call(
-            "train", triplets=triplets, images=images, backbone=backbone, **settings
-        ),
-        stages=stages,
-    )
+    with open_stages(progress) as stages:
+        result = run.train(
+            job,
+            None if output is None else Path(output),
+            overwrite=overwrite,
+            resume=resume,
+            tensorboard=None if tensorboard is None else Path(tensorboard),
+            command=command
+            or _describe_call(
+                "train", triplets=triplets, images=found.folder, backbone=backbone, **settings
+            ),
+            stages=stages,
+        )
     folder, scratch = _keep(result, output)
     functions = [each for each in job.backbones if isinstance(each, FunctionEncoder)]
     encoder = folder.open_encoder(None, job.features, functions)
-    return make_model(folder, encoder, cache, scratch)
+    return make_model(folder, encoder, cache, scratch, job.sources)
 
 
+@as_one_run
 def finetune(
     model: Model | PathLike,
     *,
     blocks: int = 1,
-    images: PathLike | None = None,
+    images: ImagesLike | None = None,
     weights: PathLike | Mapping[str, PathLike] | None = None,
     cache: PathLike | None = None,
     output: PathLike | None = None,
     overwrite: bool = False,
     resume: bool = False,
     tensorboard: PathLike | None = None,
-    stages: Stages = no_stages,
-    **settings: Any,
+    command: str = "",
+    progress: bool | Stages | None = None,
+    **settings: Unpack[FineTuneSettings],
 ) -> Model:
     """Train the last blocks of a model's backbone further, together with its head.
 
@@ -217,7 +261,7 @@ def finetune(
         images: where the images are now. Defaults to where they were in training.
         weights: weights file of the backbone. Defaults to the one of the training.
         cache: folder of the feature store. Defaults to the user's.
-        output, overwrite, resume, tensorboard, stages: see `train`.
+        output, overwrite, resume, tensorboard, command, progress: see `train`.
         settings: `epochs`, `learning_rate`, `batch_size`, `patience`, `flip`, `shift`, `seed`.
     Returns:
         The fine-tuned `Model`.
@@ -235,37 +279,172 @@ def finetune(
     folder = model.folder if isinstance(model, Model) else load_model(Path(model))
     if folder is None:
         raise ModelFolderError("expected a trained model, a backbone alone is not fine-tuned")
-    where = folder.image_folder if images is None else Path(images)
-    read = (folder.path, *folder.record.inputs.paths())
-    _check_output(output, read, where, overwrite=overwrite)
+    _check_output(output, tensorboard, overwrite=overwrite)
     job = FineTuning(
         folder,
         blocks,
-        settings,
-        None if images is None else Path(images),
+        dict(settings),
+        None if images is None else open_images(images).folder,
         given_weights(weights),
         None if cache is None else Path(cache),
     )
-    result = run.train(
-        job,
-        None if output is None else Path(output),
-        overwrite=overwrite,
-        resume=resume,
-        tensorboard=None if tensorboard is None else Path(tensorboard),
-        command=_describe_call("finetune", model=str(folder.path), blocks=blocks, **settings),
-        stages=stages,
-    )
+    with open_stages(progress) as stages:
+        result = run.train(
+            job,
+            None if output is None else Path(output),
+            overwrite=overwrite,
+            resume=resume,
+            tensorboard=None if tensorboard is None else Path(tensorboard),
+            command=command
+            or _describe_call("finetune", model=str(folder.path), blocks=blocks, **settings),
+            stages=stages,
+        )
     tuned, scratch = _keep(result, output)
     return make_model(tuned, tuned.open_encoder(), cache, scratch)
 
 
+@dataclass(frozen=True, repr=False)
+class Sweep(Result):
+    """Settings compared by the same held-out draws, the most accurate first.
+
+    Attributes:
+        table: a row a combination: the settings of the grid; `accuracy`, `low` and `high`, its 95%
+            interval; `epochs` that a training on all triplets would have; `behind` the best, and
+            `behind_low` and `behind_high`, its 95% interval, paired by triplet.
+    """
+
+    table: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the rows as JSON takes them."""
+        return {"combinations": self.table.to_dict("records")}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the table."""
+        return self.table
+
+    def _summary(self) -> str:
+        best = self.table.iloc[0]
+        return f"{len(self)} combinations, the best with accuracy {best['accuracy']:.4f}"
+
+    def _sections(self) -> list[Section]:
+        rows = [list(map(str, self.table.columns))]
+        rows += [
+            [f"{value:.4g}" if isinstance(value, float) else str(value) for value in row]
+            for row in self.table.itertuples(index=False)
+        ]
+        return [[Table(rows, right=range(len(rows[0])))]]
+
+
+@as_one_run
+def sweep(
+    triplets: TripletsLike | None = None,
+    images: ImagesLike | None = None,
+    *,
+    grid: Mapping[str, Sequence[Any]],
+    names: Sequence[str] | None = None,
+    labels: LabelsLike | None = None,
+    votes: VotesLike | None = None,
+    fourth_column: str | None = None,
+    votes_as: VotesAs | None = None,
+    backbone: BackboneLike | Sequence[BackboneLike] = AUTO,
+    weights: PathLike | Mapping[str, PathLike] | None = None,
+    views: Sequence[str] = (defaults.VIEWS,),
+    image_size: int | None = None,
+    depth: str = defaults.DEPTH,
+    preprocess: str | None = None,
+    backbone_output: str | None = None,
+    features: FeaturesLike | None = None,
+    cache: PathLike | None = None,
+    progress: bool | Stages | None = None,
+    **settings: Unpack[TrainSettings],
+) -> Sweep:
+    """Score every combination of settings by the same held-out draws.
+
+    A third of the images is held out, again and again, as `train` does; every combination answers
+    the same triplets about images that it has not seen. Nothing is kept but the table. The best
+    of many looks better than it is, because it was chosen: train with it, and believe what `train`
+    says of it no more than its interval allows.
+
+    Args:
+        triplets, images, names, labels, votes, fourth_column, votes_as, backbone, weights, views,
+            image_size, depth, preprocess, backbone_output, features, cache, progress: see `train`.
+        grid: setting -> the values to try, such as `{"dim": [10, 32], "margin": [0.1, 0.2]}`;
+            also `backbone` and `depth`. With `recipe` in it, recipes are compared; `best` is none
+            of them, as it chooses by such draws by itself.
+        settings: those that all combinations have, such as `seed`.
+    Returns:
+        A `Sweep`; `behind` above 0 throughout its interval means worse for certain.
+    Raises:
+        SettingsError: if the grid is empty, or a combination does not go together, naming the
+            field.
+        TripletkitError: if something is wrong with data, images or weights, or if no triplets
+            can be held out.
+    Example:
+        `tk.sweep("train.txt", "images/", grid={"margin": [0.1, 0.2, 0.4]})`
+    """
+    from tripletkit.training.sweep import sweep as score_all
+
+    if images is None and features is None:
+        raise SettingsError("images", "expected the folder of the images as `images`")
+    found = open_images(images)
+    job = TrainingJob(
+        open_sources(
+            images=found.folder,
+            triplets=triplets,
+            names=names,
+            labels=_open_labels(labels),
+            votes=votes,
+            fourth_column=fourth_column,
+            votes_as=votes_as,
+        ),
+        settings=dict(settings),
+        backbones=list_backbones(backbone),
+        weights=given_weights(weights),
+        views=list(views),
+        image_size=image_size,
+        depth=depth,
+        preprocess=preprocess,
+        backbone_output=backbone_output,
+        features=None if features is None else open_features(features),
+        skip_bad=found.skip_bad,
+        follow_outside=found.follow_outside,
+        cache=None if cache is None else Path(cache),
+    )
+    with open_stages(progress) as stages:
+        scored = score_all(job, grid, stages)
+    nothing = (None, None)
+    rows = []
+    for row in scored:
+        interval, behind = row.score.interval, row.behind_interval
+        low, high = nothing if interval is None else (interval.low, interval.high)
+        behind_low, behind_high = nothing if behind is None else (behind.low, behind.high)
+        rows.append(
+            {
+                **row.settings,
+                "accuracy": row.score.accuracy,
+                "low": low,
+                "high": high,
+                "epochs": row.epochs,
+                "behind": row.behind,
+                "behind_low": behind_low,
+                "behind_high": behind_high,
+            }
+        )
+    return Sweep(pd.DataFrame(rows))
+
+
 def _check_output(
-    output: PathLike | None, read: Iterable[Any], images: Path | None, *, overwrite: bool
+    output: PathLike | None, tensorboard: PathLike | None, *, overwrite: bool
 ) -> None:
-    """Refuse a model folder where it would harm what is read, before any work."""
+    """Refuse places where a training would do harm, before any work."""
     if output is not None:
-        paths = [Path(given) for given in read if is_path(given)]
-        Outputs(paths, image_folders=[images], overwrite=overwrite).folder(Path(output))
+        Outputs(overwrite=overwrite).folder(Path(output))
+    if tensorboard is not None:
+        check_written_folder(Path(tensorboard))
 
 
 def _keep(
@@ -273,7 +452,7 @@ def _keep(
 ) -> tuple[ModelFolder, TemporaryDirectory[str] | None]:
     """Return the folder of a model, and what it is in until it is saved."""
     if output is not None:
-        return load_model(Path(output)), None
+        return ModelFolder(Path(output), result.record), None
     # A model is always a folder, so that what is in memory and what was loaded are one.
     scratch = TemporaryDirectory(prefix="tripletkit-")
     return result.save(Path(scratch.name) / "model"), scratch

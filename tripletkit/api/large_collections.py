@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tripletkit import defaults
-from tripletkit.api.inputs import PathLike, given_weights
+from tripletkit.api.given import PathLike, given_weights
 from tripletkit.data.images import ImagesLike, open_images
-from tripletkit.data.outputs import Outputs
+from tripletkit.data.outputs import Outputs, as_one_run
 from tripletkit.data.text_files import check_text, content_lines, read_bytes
 from tripletkit.errors import SettingsError
 from tripletkit.features.backbones import AUTO
@@ -17,9 +17,10 @@ from tripletkit.features.encoder import open_encoder
 from tripletkit.features.extraction import ExtractionResult, choose_share, extract_dataset
 from tripletkit.features.feature_dataset import DTYPES
 from tripletkit.features.feature_parts import BackboneLike, list_backbones
-from tripletkit.progress import Progress, no_progress
+from tripletkit.progress import Stages, open_stages
 
 
+@as_one_run
 def extract(
     images: ImagesLike,
     output: PathLike,
@@ -35,7 +36,7 @@ def extract(
     ray: bool | str = False,
     workers: int | None = None,
     follow_outside: bool = False,
-    progress: Progress = no_progress,
+    progress: bool | Stages | None = None,
 ) -> ExtractionResult:
     """Write the features of very many images as a folder of Parquet files.
 
@@ -55,7 +56,7 @@ def extract(
             this process. Needs `tripletkit[ray]`.
         workers: encoders at a time, with `ray`.
         follow_outside: allow links that lead out of a folder.
-        progress: told (done, total) images.
+        progress: see `train`.
     Returns:
         `ExtractionResult`: `n_images`, `n_stored`, `n_computed`, `problems`.
     Raises:
@@ -69,7 +70,7 @@ def extract(
         raise SettingsError("dtype", f"`dtype`: expected {' or '.join(DTYPES)}, got {dtype!r}.")
     opened = open_images(_read_list(images), skip_bad=True, follow_outside=follow_outside)
     folder = Path(output)
-    Outputs(image_folders=[opened.folder]).folder(folder)
+    Outputs().folder(folder)
     if shard is not None:
         opened = choose_share(opened, shard)
     options: dict[str, Any] = {}
@@ -85,7 +86,9 @@ def extract(
         preprocess=preprocess,
         backbone_output=backbone_output,
     )
-    return extract_dataset(opened, encoder, folder, dtype, progress=progress, **options)
+    with open_stages(progress) as stages:
+        told = stages("features")
+        return extract_dataset(opened, encoder, folder, dtype, progress=told, **options)
 
 
 def _read_list(images: ImagesLike) -> ImagesLike:

@@ -1,0 +1,274 @@
+"""Scores that can be believed: of answers, of several against each other, and of names alone."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from io import IOBase
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+
+from tripletkit import defaults
+from tripletkit.api.given import AnswersLike, PathLike, TripletsLike, is_path, take_answers
+from tripletkit.data.judgement_files import is_judgements
+from tripletkit.data.judgements import open_judgements
+from tripletkit.data.outputs import Outputs, as_one_run, csv_form
+from tripletkit.data.triplets import Triplets
+from tripletkit.data.truth import TruthLike, open_truth
+from tripletkit.data.votes import Votes, VotesLike, read_votes
+from tripletkit.errors import AnswerFileError, DataWarning, SettingsError
+from tripletkit.evaluation import answer_checks
+from tripletkit.evaluation.answer_checks import (
+    AnswerChecks,
+    check_not_exchanged,
+    check_same_length,
+    check_same_questions,
+)
+from tripletkit.evaluation.answers import Answers
+from tripletkit.evaluation.baselines import ShortcutBaselines, run_baselines
+from tripletkit.evaluation.comparison import (
+    Comparison,
+    compare_answers,
+    find_questions,
+    write_differing_rows,
+)
+from tripletkit.evaluation.pooled import take_random_share
+from tripletkit.evaluation.scoring import TiePolicy, credit_rows, score_answers, warn_of_ties
+from tripletkit.evaluation.vote_scoring import ScoredAnswers, score_votes, take_majority
+
+logger = logging.getLogger("tripletkit")
+
+
+@as_one_run
+def score(
+    answers: AnswersLike,
+    truth: TruthLike | None = None,
+    *,
+    triplets: TripletsLike | None = None,
+    votes: VotesLike | None = None,
+    fourth_column: str | None = None,
+    ties: TiePolicy = "answer",
+    unique: bool = False,
+) -> ScoredAnswers:
+    """Return the accuracy of answers, with intervals and parts.
+
+    Args:
+        answers: `Answers`, an answer file, or 1 and 0 for each triplet.
+        truth: a truth file, 1 and 0 for each triplet, or a database of collected judgements, of
+            which the questions drawn by chance are scored. Defaults to what most people said
+            where there are votes, else to all 1, as in judgements `anchor positive negative`.
+        triplets: the questions, where the answers do not hold them; without them there is no
+            interval that accounts for shared images.
+        votes: how many people said what of each question; see `train`.
+        fourth_column: `"share"` where `triplets` have the share of votes as their fourth column.
+        ties: `"answer"` counts a tie as the answer that stands for it, `"error"` as wrong, `"half"`
+            as half right. Defaults to `"answer"`.
+        unique: count rows that equal an earlier one no second time. Defaults to `False`.
+    Returns:
+        A `Score`: `accuracy`, `n`, `wilson`, `image_interval`, ties, accuracy by size of the
+        margin, and with votes the agreement with these.
+    Raises:
+        AnswerFileError: if something cannot be read, or the numbers of rows differ.
+        SettingsError: if `unique` is asked for and the questions are not known.
+    Example:
+        >>> score([1, 0, 1, 1], [1, 0, 0, 1]).accuracy
+        0.75
+    """
+    if fourth_column is not None and triplets is None and votes is None:
+        raise SettingsError(
+            "fourth_column", "`fourth_column` needs `triplets`, which has the column."
+        )
+    answers = take_answers(answers)
+    asked, counted = _open_questions(answers, triplets, votes, fourth_column)
+    if unique and counted is not None:
+        raise SettingsError(
+            "unique", "`unique` excludes votes: a row that repeats another has its own."
+        )
+    rows = answers.triplets.rows if answers.triplets else None
+    if asked is not None:
+        check_same_questions(answers, asked)
+        rows = asked.rows
+    if unique and rows is None:
+        raise SettingsError(
+            "unique",
+            f"`unique` needs to know the triplets, and {answers.source} does not hold them. "
+            "Add `triplets=FILE`.",
+        )
+    by_votes = labels = of_truth = weights = None
+    of_votes = str(votes if is_path(votes) else triplets if is_path(triplets) else "the votes")
+    if is_path(truth) and is_judgements(Path(truth)):
+        of_truth = str(truth)
+        if counted is not None:
+            raise SettingsError("votes", f"{truth} holds votes itself: it excludes other votes.")
+        answers, labels, counted, weights = take_random_share(answers, asked, Path(truth))
+        rows = None if answers.triplets is None else answers.triplets.rows
+    elif counted is not None:
+        check_same_length(answers, len(counted), of_votes)
+    if counted is not None:
+        by_votes = score_votes(answers, counted, rows=rows, ties=ties, weights=weights)
+    if labels is None and truth is not None:
+        read = open_truth(truth)[0]
+        check_not_exchanged(answers, read)
+        check_same_length(answers, len(read), read.source)
+        labels, of_truth = read.labels, read.source
+    elif labels is None and counted is not None:
+        _warn("no truth file: taking what most people said for the truth")
+        labels, is_decided = take_majority(counted, of_votes)
+        answers, rows = answers.take(is_decided), None if rows is None else rows[is_decided]
+    elif labels is None:
+        if asked is not None:
+            asked.check_answered()
+        _warn("no truth file: taking every first image for the nearer one (truth all 1)")
+        labels = np.ones(len(answers), dtype=np.int8)
+    found = score_answers(answers, labels, rows=rows, ties=ties, unique=unique, weights=weights)
+    warn_of_ties(found)
+    return ScoredAnswers.of(found, of_truth, by_votes)
+
+
+@as_one_run
+def compare(
+    answers: Mapping[str, AnswersLike],
+    truth: TruthLike | None = None,
+    *,
+    triplets: TripletsLike | None = None,
+    rows: PathLike | None = None,
+    overwrite: bool = False,
+) -> Comparison:
+    """Tell which of several answers to the same questions is better, and how surely.
+
+    A tie counts as the 0 that it answers.
+
+    Args:
+        answers: name -> answers, at least two, all to the same triplets in the same order.
+        truth, triplets: see `score`.
+        rows: a CSV to write the rows to on which not all answers are the same.
+        overwrite: replace such a CSV that is there. Defaults to `False`.
+    Returns:
+        A `Comparison`: `ranking`, best first, and `pairs` with the interval of the difference,
+        exact McNemar tests and Holm's correction.
+    Raises:
+        AnswerFileError: if there are fewer than two, or something cannot be read or does not
+            belong together.
+    Example:
+        >>> right = {"a": [1, 1, 1, 1, 0], "b": [1, 0, 0, 1, 0]}
+        >>> compare(right, [1, 1, 1, 1, 1]).pairs[0].difference
+        0.4
+    """
+    if len(answers) < 2:
+        raise AnswerFileError(f"expected two or more answers to compare, got {len(answers)}")
+    form = csv_form("a file of rows that differ, with the heading row,...", "row,")
+    where = None if rows is None else Path(rows)
+    output = Outputs(overwrite=overwrite).optional_file(where, form)
+    entries = [replace(take_answers(each, name), source=name) for name, each in answers.items()]
+    if truth is None:
+        truth = np.ones(len(entries[0]), dtype=np.int8)
+    read = open_truth(truth)[0]
+    for entry in entries:
+        check_not_exchanged(entry, read)
+        check_same_length(entry, len(read), read.source)
+    asked = find_questions(
+        entries, None if triplets is None else open_judgements(triplets).triplets
+    )
+    credits = {entry.source: credit_rows(entry, read.labels) for entry in entries}
+    result = compare_answers(credits, None if asked is None else asked.rows)
+    if output is not None:
+        n_rows = write_differing_rows(output, entries, read, asked)
+        logger.info("Wrote %s rows with different answers to %s.", f"{n_rows:,}", output)
+    return result
+
+
+@as_one_run
+def controls(
+    train: TripletsLike,
+    val: TripletsLike,
+    truth: TruthLike | None = None,
+    *,
+    ordinal: bool | None = None,
+    seed: int = defaults.SEED,
+) -> ShortcutBaselines:
+    """Return what validation triplets can be answered from names alone, without any image.
+
+    A model is worth only what it scores above these shortcut baselines.
+
+    Args:
+        train: judgements: anchor, positive, negative.
+        val: questions over the same names.
+        truth: of `val`; see `score`.
+        ordinal: embed the names by the training triplets, the slowest baseline. Defaults to
+            `None`: where there are at most 200,000 of them.
+        seed: start of that embedding. Defaults to `0`.
+    Returns:
+        `ShortcutBaselines`: pair memory, popularity, and names only.
+    Raises:
+        TripletkitError: if something cannot be read or does not belong together.
+    Example:
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"a": ["x"] * 3, "b": ["y"] * 3, "c": ["z"] * 3})
+        >>> controls(frame, frame)[0].accuracy  # each pair was met before
+        1.0
+    """
+    known = open_judgements(train).decided().triplets
+    asked = open_judgements(val).triplets
+    labels = None if truth is None else open_truth(truth)[0].labels
+    if labels is None:
+        logger.info("No truth file: taking every first image for the nearer one (truth all 1).")
+    return ShortcutBaselines(run_baselines(known, asked, labels, ordinal=ordinal, seed=seed))
+
+
+@as_one_run
+def check_answers(
+    answers: AnswersLike,
+    triplets: TripletsLike,
+    *,
+    agree_with: Sequence[AnswersLike] = (),
+) -> AnswerChecks:
+    """Return what answers say of themselves, without any truth.
+
+    Args:
+        answers: see `score`.
+        triplets: the questions that they answer.
+        agree_with: other answers to the same questions.
+    Returns:
+        `AnswerChecks`: share of ones, questions asked twice, circles that no distances can
+        satisfy, ties, and the agreement with each of the others.
+    Raises:
+        AnswerFileError: if something cannot be read or does not belong together.
+    """
+    return answer_checks.check_answers(
+        take_answers(answers),
+        open_judgements(triplets).triplets,
+        [take_answers(other) for other in agree_with],
+        n_examples=defaults.AUDIT_EXAMPLES,
+    )
+
+
+def _open_questions(
+    answers: Answers,
+    triplets: TripletsLike | None,
+    votes: VotesLike | None,
+    fourth_column: str | None,
+) -> tuple[Triplets | None, Votes | None]:
+    """Return the questions, where something holds them, and the votes on them."""
+    if votes is not None and fourth_column is not None:
+        raise SettingsError(
+            "votes", "`votes` excludes `fourth_column`: each says how people voted."
+        )
+    if triplets is None and votes is not None and not is_path(votes) and answers.triplets:
+        triplets = answers.triplets
+    if triplets is not None:
+        judgements = open_judgements(triplets, votes=votes, fourth_column=fourth_column)
+        return judgements.triplets, judgements.votes
+    if votes is None:
+        return None, None
+    if is_path(votes) or isinstance(votes, IOBase):
+        read = read_votes(Path(votes) if is_path(votes) else cast(BinaryIO, votes))
+        return read.triplets, read.votes
+    raise SettingsError("triplets", "`votes` are on the rows of `triplets`: give these, too")
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, DataWarning, stacklevel=3)

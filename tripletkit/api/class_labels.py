@@ -1,0 +1,503 @@
+"""What class labels of images are good for: triplets, hard images, and how classes are told."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+import numpy as np
+import pandas as pd
+
+from tripletkit import defaults
+from tripletkit.api.given import LabelsLike, PathLike, TripletsLike, is_path, take_labels
+from tripletkit.api.models import Model
+from tripletkit.data import label_triplets
+from tripletkit.data.images import Images, ImagesLike, open_images
+from tripletkit.data.judgements import open_judgements
+from tripletkit.data.label_triplets import Difficulty
+from tripletkit.data.names import guard_formula
+from tripletkit.data.outputs import (
+    DRAWN_FORM,
+    TRIPLETS_FORM,
+    TRUTH_FORM,
+    OutputFile,
+    Outputs,
+    as_one_run,
+    csv_form,
+    open_output,
+)
+from tripletkit.data.splits.held_out_draws import read_held_out
+from tripletkit.data.splits.split_files import draw_truth, write_questions
+from tripletkit.data.splits.stratified import hold_out_images
+from tripletkit.data.triplet_files import write_triplet_lines, write_triplets
+from tripletkit.data.triplets import Triplets
+from tripletkit.errors import DataWarning, SettingsError, TripletFileError
+from tripletkit.evaluation.classification import (
+    CONFUSION_FORM,
+    ClassDistances,
+    Classification,
+    Confusion,
+    classify_embeddings,
+    measure_distribution,
+)
+from tripletkit.evaluation.distances import candidate_measure, triplet_distances
+from tripletkit.features.labelled_images import (
+    LabelledImages,
+    read_labelled,
+    tell_singleton_classes,
+)
+from tripletkit.features.store import open_store
+from tripletkit.progress import Stages, open_stages
+from tripletkit.search.offline_mining import (
+    Mined,
+    find_cuts,
+    hardest_triplets,
+    list_mined_images,
+    mine_images,
+    summarise_classes,
+    summarise_triplets,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+logger = logging.getLogger("tripletkit")
+
+TRAINED, FROZEN = "trained embeddings", "frozen features"
+Quantiles = tuple[float, float]
+
+
+@as_one_run
+def draw_triplets(
+    labels: LabelsLike,
+    images: ImagesLike,
+    model: Model | None = None,
+    *,
+    per_anchor: int | None = None,
+    count: int | None = None,
+    balance: str = defaults.TRIPLET_BALANCE,
+    hard: bool | None = None,
+    seed: int = defaults.SEED,
+    output: PathLike | None = None,
+    truth: PathLike | None = None,
+    overwrite: bool = False,
+    cache: PathLike | None = None,
+    progress: bool | Stages | None = None,
+) -> Triplets:
+    """Draw triplets from class labels: two images of one class and one of another.
+
+    No triplet is drawn twice, and a copy of an image is never its positive.
+
+    Args:
+        labels: see `train`.
+        images: folder of the images, or `Images`.
+        model: that measures what is `hard`.
+        per_anchor: triplets for each image as anchor; balanced by class, on average. Defaults to
+            `10`.
+        count: triplets in all, instead of `per_anchor`.
+        balance: `"image"`, each as often an anchor and negative as any other, or `"class"`.
+            Defaults to `"image"`.
+        hard: of several drawn, take the farthest positive and the nearest negative; `False` takes
+            easy ones, the other way round. Defaults to `None`, whatever comes.
+        seed: of every choice by chance. Defaults to `0`.
+        output: triplet file to write.
+        truth: file to write the truth to; second and third image then stand in chance order in
+            `output`, as in a competition.
+        overwrite: replace such files that are there. Defaults to `False`.
+        cache: folder of the feature store. Defaults to that of the model, or the user's.
+        progress: see `train`.
+    Returns:
+        `Triplets`: anchor, positive, negative.
+    Raises:
+        SettingsError: if `hard` comes without a model.
+        LabelFileError: if labels cannot be read.
+        ClassesError: if there are too few classes, or images of them.
+    """
+    if per_anchor is not None and count is not None:
+        raise SettingsError("count", "`per_anchor` and `count` exclude each other.")
+    if hard is not None and model is None:
+        raise SettingsError(
+            "hard",
+            "`hard` needs something to measure with: give a `model`, such as a `backbone` alone.",
+        )
+    outputs = Outputs(overwrite=overwrite)
+    file = outputs.optional_file(_path(output), TRIPLETS_FORM)
+    truth_file = outputs.optional_file(_path(truth), TRUTH_FORM)
+    where = model.cache if cache is None and model is not None else _path(cache)
+    found = read_labelled(_take(labels), open_images(images), where)
+    difficulty, labelled = None, found.images
+    if hard is not None and model is not None:
+        vectors = _encode(model, found.files, progress)
+        difficulty = Difficulty(hard, candidate_measure(vectors, model.distance))
+        labelled = labelled[np.isfinite(vectors[labelled, 0])]
+    else:
+        found.files.warn_of_missing()
+    tell_singleton_classes(found.labels, labelled)
+    if per_anchor is None and count is None:
+        per_anchor = defaults.TRIPLETS_PER_ANCHOR
+    of_image = found.labels.of_image
+    rows = label_triplets.draw_triplets(
+        of_image,
+        per_anchor=per_anchor,
+        count=count,
+        seed=seed,
+        balance=balance,
+        images=labelled,
+        difficulty=difficulty,
+    )
+    n_anchors = int((np.bincount(of_image[labelled])[of_image[labelled]] > 1).sum())
+    if len(rows) < (wanted := count or (per_anchor or 0) * n_anchors):
+        logger.info("%s triplets were asked for, there are %s.", f"{wanted:,}", f"{len(rows):,}")
+    names = list(found.files.names)
+    if file is not None:
+        if truth_file is None:
+            write_triplets(file, names, rows)
+        else:
+            write_questions(file, truth_file, names, rows, draw_truth(len(rows), seed))
+        logger.info(
+            "Wrote %s triplets over %s images, anchors of %s classes: %s%s.",
+            f"{len(rows):,}",
+            f"{len(np.unique(rows)):,}",
+            f"{len(np.unique(of_image[rows[:, 0]])):,}",
+            output,
+            "" if truth is None else f"; truth: {truth}",
+        )
+    return Triplets.from_array(rows, names)
+
+
+@as_one_run
+def classify(
+    labels: LabelsLike,
+    images: ImagesLike | None,
+    model: Model,
+    *,
+    held_out: PathLike | None = None,
+    fraction: float | None = None,
+    k: int = defaults.NEIGHBORS,
+    seed: int = defaults.SEED,
+    confusion: PathLike | None = None,
+    confusion_csv: PathLike | None = None,
+    overwrite: bool = False,
+    progress: bool | Stages | None = None,
+) -> Classification:
+    """Say the classes of held-out images by their embeddings, and how often that is right.
+
+    A class is said by the nearest class center and by the vote of the nearest neighbours among
+    the reference, the images that are not held out. Beside a model's embeddings stand the frozen
+    features that they are made from.
+
+    Args:
+        labels: see `train`.
+        images: folder of the images; `None` where features are given.
+        model: a trained one, or `pretrained`.
+        held_out: the images to classify: a folder inside `images`, a CSV (name,label), a triplet
+            file, or a text of one name a line. Defaults to a share by chance.
+        fraction: share of each class to hold out where nothing is named. Defaults to `0.2`.
+        k: neighbours that vote. Defaults to `10`.
+        seed: of every choice by chance. Defaults to `0`.
+        confusion: SVG, PNG or PDF to draw the confusion matrix to.
+        confusion_csv: CSV to write it to.
+        overwrite: replace such files that are there. Defaults to `False`.
+        progress: see `train`.
+    Returns:
+        A `Classification`: `scores` by embeddings and by frozen features, and `confusion`.
+    Raises:
+        LabelFileError, ImageNameError, ImageReadError: if something cannot be read.
+        ClassesError: if there are too few classes, or images of them.
+    """
+    if held_out is not None and fraction is not None:
+        raise SettingsError(
+            "fraction", "`fraction` is for a share by chance, `held_out` says which."
+        )
+    outputs = Outputs(overwrite=overwrite)
+    if confusion is not None:
+        from tripletkit.reporting.style import check_figure_suffix
+
+        check_figure_suffix(Path(confusion))
+    figure_file = outputs.optional_file(_path(confusion), DRAWN_FORM)
+    csv_file = outputs.optional_file(_path(confusion_csv), CONFUSION_FORM)
+    where = open_images(images)
+    named = {} if held_out is None else read_held_out(Path(held_out), where.folder or Path())
+    found = read_labelled(
+        _take(labels),
+        where,
+        model.cache,
+        further=named,
+        further_source=_path(held_out),
+    )
+    if held_out is not None:
+        is_query = found.mark(named)
+    else:
+        share = fraction or defaults.VAL_FRACTION
+        is_query = hold_out_images(found.labels.of_image, share, seed, found.images)
+        if model.is_trained:
+            warnings.warn(
+                "the model may have learned from images that are held out here, and its numbers "
+                "are then too high. Name those that it has not seen with `held_out`.",
+                DataWarning,
+                stacklevel=2,
+            )
+    result = _classify(model, found, is_query, k, progress)
+    if csv_file is not None:
+        result.confusion.write(csv_file)
+        logger.info("Wrote %s.", csv_file)
+    if figure_file is not None:
+        from tripletkit.reporting.figures import draw_confusion
+        from tripletkit.reporting.style import write_figure
+
+        write_figure(figure_file, draw_confusion(result.confusion.counts, result.confusion.labels))
+        logger.info("Drew %s.", figure_file)
+    return result
+
+
+@as_one_run
+def mine(
+    labels: LabelsLike | None,
+    images: ImagesLike | None,
+    model: Model,
+    *,
+    triplets: TripletsLike | None = None,
+    per_image: int | None = None,
+    positive_quantiles: Quantiles | None = None,
+    negative_quantiles: Quantiles | None = None,
+    keep: float | int | None = None,
+    output: PathLike | None = None,
+    triplets_out: PathLike | None = None,
+    plot: PathLike | None = None,
+    overwrite: bool = False,
+    progress: bool | Stages | None = None,
+) -> Mined:
+    """Find hard positives and negatives of labelled images, or the hardest of your triplets.
+
+    Hard positives are the farthest images of the class, hard negatives the nearest of others. The
+    very hardest are often wrong labels; the quantiles cut them off.
+
+    Args:
+        labels: see `train`; `None` with `triplets`.
+        images: folder of the images; `None` where features are given.
+        model: whose distances count: a trained one, or `pretrained`.
+        triplets: instead of `labels`: find the hardest of these.
+        per_image: positives, and negatives, of each image at most. Defaults to `3`.
+        positive_quantiles: mine positives between these quantiles of all distances within classes.
+        negative_quantiles: mine negatives between these quantiles of all distances between classes.
+        keep: how many of `triplets`, as a count or a share. Defaults to a quarter.
+        output: CSV to write, a row for each mined image or triplet.
+        triplets_out: triplet file to write, to train on.
+        plot: SVG, PNG or PDF to draw the distances to, with the cuts.
+        overwrite: replace such files that are there. Defaults to `False`.
+        progress: see `train`.
+    Returns:
+        `Mined`: `table`, `names` and `triplets` of these.
+    Raises:
+        SettingsError: if settings do not go together.
+        LabelFileError, TripletFileError, ImageNameError, ImageReadError: if something cannot be
+            read.
+    """
+    if (labels is None) == (triplets is None):
+        raise SettingsError(
+            "triplets", "expected `labels` or `triplets`, which stand in the place of each other"
+        )
+    of_labels = {
+        "per_image": per_image,
+        "positive_quantiles": positive_quantiles,
+        "negative_quantiles": negative_quantiles,
+    }
+    wrong, needed = (of_labels, "labels") if labels is None else ({"keep": keep}, "triplets")
+    for name, value in wrong.items():
+        if value is not None:
+            raise SettingsError(name, f"`{name}` is for `{needed}`.")
+    for name in ("positive_quantiles", "negative_quantiles"):
+        ends = of_labels[name]
+        if isinstance(ends, tuple) and ends[0] >= ends[1]:
+            raise SettingsError(
+                name,
+                f"`{name}`: expected a lower and a higher share, got {ends[0]:g} {ends[1]:g}.",
+            )
+    outputs = Outputs(overwrite=overwrite)
+    if plot is not None:
+        from tripletkit.reporting.style import check_figure_suffix
+
+        check_figure_suffix(Path(plot))
+    headings = (",".join(columns) + "\n" for columns in (IMAGES_COLUMNS, TRIPLETS_COLUMNS))
+    files = (
+        outputs.optional_file(_path(output), csv_form("a table of `tripletkit mine`", *headings)),
+        outputs.optional_file(_path(triplets_out), TRIPLETS_FORM),
+        outputs.optional_file(_path(plot), DRAWN_FORM),
+    )
+    with open_stages(progress) as stages:
+        if triplets is not None:
+            kept = keep or defaults.KEPT_TRIPLETS
+            mined = _mine_triplets(model, triplets, open_images(images), kept, stages)
+        else:
+            assert labels is not None
+            found = read_labelled(_take(labels), open_images(images), model.cache)
+            quantiles = (
+                positive_quantiles or defaults.POSITIVE_QUANTILES,
+                negative_quantiles or defaults.NEGATIVE_QUANTILES,
+            )
+            mined = _mine_classes(
+                model, found, per_image or defaults.MINED_PER_IMAGE, quantiles, stages
+            )
+    _write_mined(mined, *files)
+    return mined
+
+
+IMAGES_COLUMNS = ("anchor", "other", "kind", "distance", "rank")
+TRIPLETS_COLUMNS = (
+    "anchor",
+    "positive",
+    "negative",
+    "to_positive",
+    "to_negative",
+    "margin",
+    "line",
+)
+
+
+def _mine_classes(
+    model: Model,
+    found: LabelledImages,
+    per_image: int,
+    quantiles: tuple[Quantiles, Quantiles],
+    stages: Stages,
+) -> Mined:
+    """Mine hard images; names of one image count as one."""
+    vectors = _encode(model, found.files, stages)
+    kept = found.images[np.isfinite(vectors[found.images, 0])]
+    tell_singleton_classes(found.labels, kept)
+    names = [found.files.names[image] for image in kept]
+    of_classes = ClassDistances(vectors[kept], found.labels.of_image[kept], model.distance)
+    distribution = measure_distribution(of_classes, stages("distances"))
+    cuts = find_cuts(distribution, *quantiles)
+    mined = mine_images(vectors[kept], of_classes, *cuts, per_image, stages("mining"))
+    summary = summarise_classes(of_classes, distribution, cuts, quantiles, mined)
+
+    def draw() -> Figure:
+        from tripletkit.reporting.figures import draw_distribution
+
+        title = f"Distances of {len(names):,} images of {of_classes.n_classes:,} classes"
+        ends = [(cut.low, cut.high) for cut in cuts]
+        return draw_distribution(distribution, ends, quantiles, model.distance, title)
+
+    return Mined(list_mined_images(mined, names), names, mined.triplets(), draw, summary)
+
+
+def _mine_triplets(
+    model: Model, triplets: TripletsLike, images: Images, keep: float | int, stages: Stages
+) -> Mined:
+    """Find the hardest of the user's triplets."""
+    asked = open_judgements(triplets).decided().triplets
+    if n_degenerate := int(asked.is_degenerate().sum()):
+        warnings.warn(
+            f"{n_degenerate:,} triplets name one image twice; they are left out.",
+            DataWarning,
+            stacklevel=3,
+        )
+        asked = asked.take(~asked.is_degenerate())
+    files = images.find(asked.names, asked.first_places())
+    distances = triplet_distances(_encode(model, files, stages), asked.rows, model.distance)
+    margins = distances[:, 1] - distances[:, 0]
+    hardest = hardest_triplets(margins, keep)
+    if not len(hardest):
+        raise TripletFileError(
+            f"{asked.source}: expected triplets of three images that can be read, got none"
+        )
+    rows, names = asked.rows[hardest], np.array(asked.names, dtype=object)
+    columns = [
+        *(names[rows[:, slot]] for slot in range(3)),
+        *(distances[hardest, slot].astype(np.float32) for slot in range(2)),
+        margins[hardest].astype(np.float32),
+        asked.lines[hardest],
+    ]
+    table = pd.DataFrame(dict(zip(TRIPLETS_COLUMNS, columns, strict=True)))
+    summary = summarise_triplets(margins, hardest, model.distance)
+
+    def draw() -> Figure:
+        from tripletkit.reporting.figures import draw_distances
+
+        known = distances[np.isfinite(margins)]
+        highest = summary["kept"]["highest_margin"]
+        return draw_distances(known[:, 0], known[:, 1], model.distance, kept_margin=highest)
+
+    return Mined(table, asked.names, rows, draw, summary)
+
+
+def _write_mined(
+    mined: Mined, table: OutputFile | None, triplets: OutputFile | None, plot: OutputFile | None
+) -> None:
+    """Write all of it, or nothing."""
+    with ExitStack() as stack:
+        files = []
+        if table is not None:
+            files.append(stack.enter_context(open_output(table)))
+            texts = mined.table.select_dtypes(["object", "string"])
+            texts = texts.map(guard_formula, na_action="ignore")
+            mined.table.assign(**texts).to_csv(files[-1], index=False, lineterminator="\n")
+        if triplets is not None:
+            files.append(stack.enter_context(open_output(triplets)))
+            write_triplet_lines(files[-1], mined.names, mined.triplets)
+        if plot is not None:
+            from tripletkit.reporting.style import render_figure
+
+            form = plot.path.suffix.lower().removeprefix(".")
+            files.append(stack.enter_context(open_output(plot, "wb")))
+            files[-1].write(render_figure(mined.draw(), form))
+        # A full disk shows here, before any of them has taken its place.
+        for file in files:
+            file.flush()
+    if table is not None:
+        logger.info("Wrote %s rows: %s.", f"{len(mined.table):,}", table)
+    if triplets is not None:
+        logger.info("Wrote %s triplets: %s.", f"{len(mined.triplets):,}", triplets)
+    if plot is not None:
+        logger.info("Drew %s.", plot)
+
+
+def _classify(
+    model: Model,
+    found: LabelledImages,
+    is_query: np.ndarray,
+    k: int,
+    progress: bool | Stages | None,
+) -> Classification:
+    features = _encode(model.frozen, found.files, progress)
+    labelled = found.images[np.isfinite(features[found.images, 0])]
+    queries, reference = labelled[is_query[labelled]], labelled[~is_query[labelled]]
+    spaces = {FROZEN: (features, defaults.FROZEN_DISTANCE)}
+    if model.encoder.head is not None:
+        spaces = {TRAINED: (model.encoder.embed(features), model.distance)} | spaces
+    of_image = found.labels.of_image
+    scores = {
+        name: classify_embeddings(
+            vectors[reference],
+            of_image[reference],
+            vectors[queries],
+            of_image[queries],
+            distance,
+            k,
+        )
+        for name, (vectors, distance) in spaces.items()
+    }
+    distances = {name: distance for name, (_, distance) in spaces.items()}
+    first = next(iter(scores.values()))
+    return Classification(scores, distances, Confusion(found.labels.classes, first.confusion))
+
+
+def _encode(model: Model, files: Images, progress: bool | Stages | None) -> np.ndarray:
+    with open_store(model.cache) as store, open_stages(progress) as stages:
+        return model.encoder.encode(files, store, progress=stages("features"))
+
+
+def _take(labels: LabelsLike) -> Path | BinaryIO | Mapping[str, str]:
+    """Return a file of labels, which is named in messages, or the labels themselves."""
+    if is_path(labels):
+        return Path(labels)
+    return cast(BinaryIO, labels) if hasattr(labels, "read") else take_labels(labels)
+
+
+def _path(given: PathLike | None) -> Path | None:
+    return None if given is None else Path(given)

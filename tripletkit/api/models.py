@@ -1,0 +1,692 @@
+"""A model, or a backbone alone, that answers triplets, embeds images and finds neighbours."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tripletkit import defaults
+from tripletkit.api.embeddings import Embeddings
+from tripletkit.api.given import (
+    LabelsLike,
+    PathLike,
+    TripletsLike,
+    given_weights,
+    is_path,
+    take_labels,
+)
+from tripletkit.api.model_card import describe_model, draw_card
+from tripletkit.data.images import Images, ImagesLike, open_images
+from tripletkit.data.judgements import Judgements, open_judgements
+from tripletkit.data.outputs import DRAWN_FORM, OutputFile, Outputs, as_one_run
+from tripletkit.errors import (
+    DataWarning,
+    DistributionShiftWarning,
+    ImageNameError,
+    ModelFolderError,
+    SettingsError,
+)
+from tripletkit.evaluation.answers import ANSWERS_FORM, AnswerFormat, Answers, write_answers
+from tripletkit.evaluation.distances import triplet_margins
+from tripletkit.evaluation.pooled import PooledValidation
+from tripletkit.evaluation.validation import Validation
+from tripletkit.features.backbones import AUTO
+from tripletkit.features.encoder import Encoder, open_collection, open_encoder
+from tripletkit.features.feature_parts import BackboneLike, list_backbones
+from tripletkit.features.function_encoder import FunctionEncoder
+from tripletkit.features.given_features import FeaturesLike
+from tripletkit.features.store import open_store
+from tripletkit.model.model_folder import ModelFolder, copy_model, load_model
+from tripletkit.model.record import ModelRecord
+from tripletkit.model.training_summary import TrainingSummary
+from tripletkit.progress import Progress, Stages, open_stages
+from tripletkit.search.approximate import INDEX_FORM, check_faiss
+from tripletkit.search.exact import find_neighbors
+from tripletkit.search.image_search import (
+    CollectionSearch,
+    NearestImages,
+    add_labels,
+    find_same,
+    list_neighbors,
+)
+from tripletkit.search.vector_files import check_vector_suffix, vectors_form, write_vectors
+from tripletkit.training.sources import TrainingSources
+
+logger = logging.getLogger("tripletkit")
+
+
+class Model:
+    """What turns images into embeddings, and answers triplets by them.
+
+    `tripletkit.train`, `tripletkit.load` and `tripletkit.pretrained` return one; it is not made in
+    another way. Features are kept on disk, so that an image goes through the backbone once. A
+    model can be pickled, with all that its training came to.
+
+    Attributes:
+        distance: by which embeddings are compared.
+        images: folder of the images that it was trained with; `None` without a training.
+        path: its folder; `None` without a training, or before `save`.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        folder: ModelFolder | None = None,
+        images: Path | None = None,
+        cache: Path | None = None,
+        scratch: TemporaryDirectory[str] | None = None,
+        sources: TrainingSources | None = None,
+    ) -> None:
+        self._encoder = encoder
+        self._folder = folder
+        self._images = images
+        self._cache = cache
+        # A model that was not saved lives as long as this does.
+        self._scratch = scratch
+        # What it was trained on, where that is in memory alone.
+        self._sources = sources
+
+    @property
+    def distance(self) -> str:
+        """The distance by which embeddings are compared."""
+        return self._encoder.distance
+
+    @property
+    def images(self) -> Path | None:
+        """Folder of the images that it was trained with; None without a training."""
+        return self._images
+
+    @property
+    def path(self) -> Path | None:
+        """Its folder; None without a training, or before `save`."""
+        return None if self._folder is None or self._scratch is not None else self._folder.path
+
+    @property
+    def folder(self) -> ModelFolder | None:
+        """Its files; None without a training."""
+        return self._folder
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it has a trained head; a backbone alone has none."""
+        return self._folder is not None
+
+    @property
+    def record(self) -> ModelRecord:
+        """All that is known of how it came to be, as in `model.json`.
+
+        Raises:
+            ModelFolderError: if nothing was trained.
+        """
+        return self._need_folder("a backbone alone has no record").record
+
+    @property
+    def validation(self) -> Validation | PooledValidation:
+        """Scores on held-out triplets, `trained` beside the `frozen` features' own.
+
+        Of the validation triplets, or pooled over held-out draws where the model was trained on
+        all triplets.
+
+        Raises:
+            ModelFolderError: if nothing was trained, or nothing was held out.
+        """
+        found = self.record.validation or self.record.pooled
+        if found is None:
+            raise ModelFolderError(
+                "expected scores on held-out triplets, nothing was held out in this training: give "
+                "`val`, or more triplets"
+            )
+        return found
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """Table of the epochs.
+
+        Raises:
+            ModelFolderError: if nothing was trained.
+        """
+        return self._need_folder("a backbone alone has no epochs").read_history()
+
+    @property
+    def frozen(self) -> Model:
+        """The same without the trained head: the features of its backbone, compared by cosine."""
+        return Model(
+            self._encoder.frozen, images=self._images, cache=self._cache, scratch=self._scratch
+        )
+
+    @property
+    def encoder(self) -> Encoder:
+        """What turns images into its embeddings."""
+        return self._encoder
+
+    @property
+    def cache(self) -> Path | None:
+        """Folder of the feature store; None for the user's."""
+        return self._cache
+
+    @property
+    def sources(self) -> TrainingSources | None:
+        """What it was trained on and validated on, where that is in memory alone."""
+        return self._sources
+
+    @property
+    def judgements(self) -> Judgements | None:
+        """What it was trained on, where that is in memory alone; None where files can be read."""
+        return None if self._sources is None else self._sources.judgements
+
+    @as_one_run
+    def answer(
+        self,
+        queries: TripletsLike,
+        images: ImagesLike | None = None,
+        *,
+        names: Sequence[str] | None = None,
+        output: PathLike | None = None,
+        form: AnswerFormat = "csv",
+        overwrite: bool = False,
+        progress: bool | Stages | None = None,
+    ) -> Answers:
+        """Answer queries `A B C`: 1 if A is closer to B than to C, else 0.
+
+        Args:
+            queries: a triplet file, a table (`Triplets.from_frame`), `Triplets`, or integer rows of
+                `names`.
+            images: folder of the images, or `Images`: with `open_images("photos", skip_bad=True)`
+                rows with an image that cannot be used answer 0 without a margin, instead of
+                raising. Defaults to the folder of the training.
+            names: of the images that integer rows are indices of.
+            output, form, overwrite: a file to write, as `Answers.write` does.
+            progress: see `train`.
+        Returns:
+            `Answers`: `predictions`, `margins` (d(A,C) - d(A,B)), `write(...)`, `to_frame()`.
+        Raises:
+            TripletFileError: if the queries cannot be read.
+            ImageNameError, ImageReadError: if an image is not there or cannot be read.
+        """
+        file = Outputs(overwrite=overwrite).optional_file(_path(output), ANSWERS_FORM)
+        triplets = open_judgements(queries, names=names).triplets
+        files = self._find_images(images).find(triplets.names, triplets.first_places())
+        with open_stages(progress) as stages:
+            features = self._read_features(files, stages("features"))
+        self._warn_of_shift(features)
+        vectors = self._encoder.embed(features)
+        margins = triplet_margins(vectors, triplets.rows, self.distance)
+        answers = Answers.from_margins(margins, triplets, triplets.source)
+        _warn_of_undecided(answers)
+        if file is not None:
+            write_answers(file, answers, form)
+        return answers
+
+    @as_one_run
+    def embed(
+        self,
+        images: ImagesLike | None = None,
+        *,
+        names: Sequence[str] | None = None,
+        output: PathLike | None = None,
+        overwrite: bool = False,
+        progress: bool | Stages | None = None,
+    ) -> Embeddings:
+        """Return the embeddings of images.
+
+        Args:
+            images: a folder, `Images`, or one or several of: path of a file, `(height, width)` or
+                `(height, width, 3)` array of uint8 (RGB), PIL image. Defaults to the folder of the
+                training, or to all given features.
+            names: of several images, distinct. Defaults to the paths as they were given, and to
+                the places in the list of what has none.
+            output, overwrite: a file to write, as `Embeddings.write` does.
+            progress: see `train`.
+        Returns:
+            `Embeddings`: `names`, and `vectors` of the shape `(n_images, n_dims)`.
+        Raises:
+            ImageNameError, ImageReadError: if an image is not there or cannot be read.
+        """
+        file = None
+        if output is not None:
+            check_vector_suffix(Path(output))
+            file = Outputs(overwrite=overwrite).file(Path(output), vectors_form(Path(output)))
+        files = self._list_images(images, names)
+        with open_store(self._cache) as store, open_stages(progress) as stages:
+            vectors = self._encoder.encode(files, store, progress=stages("features"))
+            contents = files.contents(store).hashes
+        kept = np.flatnonzero(np.isfinite(vectors).all(axis=1)).tolist()
+        found = Embeddings(
+            [files.names[row] for row in kept],
+            vectors[kept],
+            self.distance,
+            [contents[row] for row in kept],
+        )
+        if file is not None:
+            write_vectors(file, found.names, found.vectors)
+        return found
+
+    @as_one_run
+    def neighbors(
+        self,
+        queries: ImagesLike | Embeddings,
+        images: ImagesLike | Embeddings | None = None,
+        k: int = defaults.NEIGHBORS,
+        *,
+        index: PathLike | None = None,
+        check_recall: bool = False,
+        collage: PathLike | None = None,
+        labels: LabelsLike | None = None,
+        overwrite: bool = False,
+        progress: bool | Stages | None = None,
+    ) -> NearestImages:
+        """Return the images of a collection that are nearest to queries.
+
+        An image is never its own neighbour, nor is a copy of it under another name. Of equally
+        near images the first by name comes first.
+
+        Args:
+            queries: see `embed`; or embeddings, or names that the collection has.
+            images: the collection: a folder, or embeddings by this model. Defaults to the folder
+                of the training.
+            k: how many neighbours of each query. Defaults to `10`.
+            index: file of an approximate index, for large collections: made if it is not there.
+            check_recall: also say which share of the true neighbours the `index` finds.
+            collage: image to draw, a row for each query.
+            labels: of the images; neighbours of the query's label are marked. See `train`.
+            overwrite: replace a collage, and make the index anew. Defaults to `False`.
+            progress: see `train`.
+        Returns:
+            `NearestImages`; its `to_frame()` has the columns query, rank (from 1), name and
+            distance, nearest first.
+        Raises:
+            SettingsError: if `k` is below 1, or `check_recall` comes without an `index`.
+            ImageNameError, ImageReadError: if an image is not there or cannot be read.
+        """
+        if k < 1:
+            raise SettingsError("k", f"expected at least 1 for `k`, got {k}")
+        if isinstance(queries, Embeddings) or isinstance(images, Embeddings):
+            return self._compare_embeddings(queries, images, k)
+        if collage is not None:
+            from tripletkit.reporting.collages import check_collage_suffix
+
+            check_collage_suffix(Path(collage))
+        outputs = Outputs(overwrite=overwrite)
+        collage_file = outputs.optional_file(_path(collage), DRAWN_FORM)
+        # An index that is there is read, unless it is to be made anew.
+        index_place: OutputFile | Path | None = _path(index)
+        if isinstance(index_place, Path):
+            if overwrite or not index_place.exists():
+                index_place = outputs.file(index_place, INDEX_FORM)
+            check_faiss()
+        elif check_recall:
+            raise SettingsError("check_recall", "`check_recall` needs `index`.")
+        files = self._list_images(images)
+        label_of = {} if labels is None else take_labels(labels, files.folder or Path())
+        query_files = _open_queries(_list_queries(queries), files)
+        with open_store(self._cache) as store:
+            own, contents = query_files.contents(store).hashes, files.contents(store).hashes
+        same = find_same(own, contents)
+        with open_stages(progress) as stages:
+            search = CollectionSearch(
+                self._encoder, files, query_files, self._cache, stages("features")
+            )
+            if index_place is None:
+                found = search.exactly(k, same)
+            else:
+                found = search.by_index(k, same, index_place, contents)
+            recall = search.measure_recall(k) if check_recall else None
+        if recall is not None:
+            logger.info("Recall at %s: %.3f of the neighbours that exact search finds.", k, recall)
+        answers = [
+            list_neighbors(name, list(found.of(query)), list(files.names))
+            for query, name in enumerate(query_files.names)
+        ]
+        if label_of:
+            for query, answer in enumerate(answers):
+                path = query_files.paths[query]
+                more = [] if path is None else [path.name]
+                add_labels(answer, [*(files.names[row] for row in same[query]), *more], label_of)
+        if collage_file is not None:
+            from tripletkit.reporting.collages import draw_neighbors
+
+            draw_neighbors(collage_file, answers, query_files, files)
+            logger.info("Drew %s.", collage_file)
+        return NearestImages(self.distance, answers, recall)
+
+    @as_one_run
+    def save(self, path: PathLike, *, overwrite: bool = False) -> None:
+        """Write the model folder, whole or not at all.
+
+        Args:
+            path: the folder to make; `tripletkit.load` and the command line take it.
+            overwrite: replace a model that is there. Defaults to `False`.
+        Raises:
+            ModelFolderError: if nothing was trained.
+            OutputError: if it cannot be written, or would replace something it may not.
+        """
+        folder = self._need_folder("a backbone alone is not saved")
+        Outputs(overwrite=overwrite).folder(Path(path))
+        saved = copy_model(folder, Path(path), overwrite=overwrite)
+        self._encoder = (
+            saved.open_encoder()
+            if saved.has_own_backbone
+            else replace(self._encoder, head=saved.head)
+        )
+        self._folder, self._scratch = saved, None
+
+    @as_one_run
+    def export(
+        self, output: PathLike, *, onnx: bool = False, overwrite: bool = False
+    ) -> list[Path]:
+        """Write the whole network, backbone and head, as files that need no tripletkit.
+
+        Args:
+            output: folder for triplet_network.keras and encoder.keras, or encoder.onnx and
+                head.onnx.
+            onnx: write ONNX files. Defaults to `False`, Keras files.
+            overwrite: replace such files that are there. Defaults to `False`.
+        Returns:
+            The files that were written.
+        Raises:
+            ModelFolderError: if nothing was trained.
+            OutputError: if something cannot be written, or would replace something it may not.
+        """
+        from tripletkit.features.feature_parts import pixel_inputs
+        from tripletkit.model.export import check_export_folder, export_networks, export_onnx
+
+        folder = self._need_folder("a backbone alone is not exported")
+        check_export_folder(Path(output), Outputs(overwrite=overwrite), as_onnx=onnx)
+        paths = (export_onnx if onnx else export_networks)(folder, Path(output), self._encoder)
+        for path in paths:
+            logger.info("Wrote %s.", path)
+        backbones = [part.backbone for part in self._encoder.parts]
+        inputs = list(pixel_inputs(backbones, self._encoder.views).values())
+        if len(inputs) > 1:
+            logger.info(
+                "The encoder takes %s inputs: %s. Each is the same image, resized to a square of "
+                "so many pixels with that filter of Pillow.",
+                len(inputs),
+                ", ".join(inputs),
+            )
+        return paths
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is known of it as JSON takes it."""
+        if self._folder is None:
+            return {"distance": self.distance, "features": self._encoder.facts}
+        path = {} if self.path is None else {"model": str(self.path)}
+        return path | self.record.to_dict()
+
+    def __str__(self) -> str:
+        if self._folder is None:
+            return describe_model(self._encoder, None, None)
+        return str(TrainingSummary(self.record, len(self.history)))
+
+    def __repr__(self) -> str:
+        return f"<{describe_model(self._encoder, self._folder, self.path)}>"
+
+    def _repr_html_(self) -> str:
+        """Return what it is with a few of its images, for notebooks."""
+        return draw_card(self._encoder, self._folder, self.path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all that it takes to answer in another process: the files themselves."""
+        state = {
+            name: value
+            for name, value in vars(self).items()
+            if name not in ("_encoder", "_folder", "_scratch")
+        }
+        state["encoder"] = self._encoder if self._folder is None else self._encoder.given
+        state["path"] = self.path
+        if self._folder is not None:
+            state["files"] = {
+                file.name: file.read_bytes() for file in sorted(self._folder.path.iterdir())
+            }
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        encoder, path = state.pop("encoder"), state.pop("path")
+        files = state.pop("files", None)
+        vars(self).update(state)
+        self._folder, self._scratch = None, None
+        if files is None:
+            self._encoder = encoder
+            return
+        self._scratch = TemporaryDirectory(prefix="tripletkit-")
+        where = Path(self._scratch.name) / "model"
+        where.mkdir()
+        for name, data in files.items():
+            (where / name).write_bytes(data)
+        self._folder = load_model(where)
+        if path is not None and (path / "model.json").is_file():
+            saved = load_model(path)
+            if saved.record.sha256 == self._folder.record.sha256:
+                self._folder, self._scratch = saved, None
+        self._encoder = self._folder.open_encoder()
+        if encoder is not None:
+            self._encoder = replace(self._encoder, given=encoder)
+
+    def _need_folder(self, why: str) -> ModelFolder:
+        if self._folder is None:
+            raise ModelFolderError(f"expected a trained model, {why}")
+        return self._folder
+
+    def _compare_embeddings(
+        self, queries: ImagesLike | Embeddings, images: ImagesLike | Embeddings | None, k: int
+    ) -> NearestImages:
+        known = images if isinstance(images, Embeddings) else self.embed(images)
+        if isinstance(queries, Embeddings):
+            asked = queries
+        elif all(isinstance(each, str) and each in known for each in _list_queries(queries)):
+            asked = known.take(_list_queries(queries))
+        else:
+            asked = self.embed(queries)
+        rows_of: dict[bytes | str, list[int]] = {}
+        for row, image in enumerate(known.identities()):
+            rows_of.setdefault(image, []).append(row)
+        same = [np.array(rows_of.get(image, []), dtype=np.int64) for image in asked.identities()]
+        found = find_neighbors(known.vectors, asked.vectors, k, self.distance, same)
+        answers = [
+            list_neighbors(name, list(found.of(query)), known.names)
+            for query, name in enumerate(asked.names)
+        ]
+        return NearestImages(self.distance, answers)
+
+    def _find_images(self, images: ImagesLike | None) -> Images:
+        """Return where images are: what was given, with its policy, else those of the training."""
+        found = open_images(images)
+        if found.has_files or self._encoder.is_given:
+            return found
+        if self.images is None:
+            raise SettingsError(
+                "images", "a backbone alone knows no images: say where they are with `images`"
+            )
+        if not self.images.is_dir():
+            raise ImageNameError(
+                f"{self.images}: the folder of images that the model was trained with is gone. "
+                "Say where the images are with `images=DIR`."
+            )
+        return found.or_folder(self.images)
+
+    def _list_images(self, images: ImagesLike | None, names: Sequence[str] | None = None) -> Images:
+        """Return all images that are given, else all of the training, or all given features."""
+        found = self._find_images(images)
+        if not found.has_files:
+            if self._encoder.given is None:
+                raise SettingsError(
+                    "features", "the model is of given features: say where they are with `features`"
+                )
+            return self._encoder.given.images
+        return found if names is None else open_images(images, names)
+
+    def _read_features(self, files: Images, progress: Progress | None) -> np.ndarray:
+        with open_store(self._cache) as store:
+            return open_collection(files, self._encoder, store, progress=progress).features
+
+    def _warn_of_shift(self, features: np.ndarray) -> None:
+        if self._folder is None or self._encoder.head is None:
+            return
+        if (detector := self._folder.read_shift_detector()) is None:
+            return
+        if (shift := detector.describe(features)) is not None:
+            warnings.warn(
+                f"{shift} Judge triplets of such images, score these answers by them, and add "
+                "them to the training.",
+                DistributionShiftWarning,
+                stacklevel=3,
+            )
+
+
+@as_one_run
+def load(
+    path: PathLike = defaults.MODEL_FOLDER,
+    *,
+    weights: PathLike | Mapping[str, PathLike] | None = None,
+    features: FeaturesLike | None = None,
+    backbone: FunctionEncoder | Sequence[FunctionEncoder] = (),
+    cache: PathLike | None = None,
+) -> Model:
+    """Read a model folder that `train` or `Model.save` wrote.
+
+    Args:
+        path: the folder. Defaults to `"tripletkit-model"`.
+        weights: weights file of the backbone, or one for each name, where they are not where they
+            were at training.
+        features: features made elsewhere, where a model that was trained on such is to take
+            them from others.
+        backbone: the function that it was trained on, or several; see `tripletkit.Encoder`.
+        cache: folder of the feature store. Defaults to the user's.
+    Returns:
+        The `Model`.
+    Raises:
+        ModelFolderError: if it is missing, incomplete, edited or of another format.
+    """
+    folder = load_model(Path(path))
+    functions = [backbone] if isinstance(backbone, FunctionEncoder) else list(backbone)
+    encoder = folder.open_encoder(given_weights(weights), features, functions)
+    return make_model(folder, encoder, cache)
+
+
+@as_one_run
+def pretrained(
+    backbone: BackboneLike | Sequence[BackboneLike] = AUTO,
+    *,
+    weights: PathLike | Mapping[str, PathLike] | None = None,
+    views: Sequence[str] = (defaults.VIEWS,),
+    image_size: int | None = None,
+    depth: str = defaults.DEPTH,
+    preprocess: str | None = None,
+    backbone_output: str | None = None,
+    features: FeaturesLike | None = None,
+    cache: PathLike | None = None,
+) -> Model:
+    """Return a backbone as it is, without a trained head; embeddings are compared by cosine.
+
+    Args:
+        backbone: a name that `tripletkit backbones` lists, the path of an encoder's ONNX file, a
+            function (`tripletkit.Encoder`), or several. Defaults to `"auto"`: resnet50 where its
+            weights can be had, else efficientnet-lite0.
+        weights: weights file of the backbone, or one for each name. Defaults to its own ImageNet
+            weights.
+        views: of each image to average over: `"original"`, `"flip"`, `"five-crop"`, `"ten-crop"`.
+        image_size: side of the images that it takes, pixels. Defaults to its usual.
+        depth: where in it features are taken: `"last"`, `"early"` or `"all"`.
+        preprocess, backbone_output: what images go through before an encoder's ONNX file, and
+            which of its outputs is taken, such as `"size=224,resample=bicubic,mean=0.5,std=0.5"`
+            and `"last_hidden_state:cls"`; needed where the files do not say.
+        features: vectors made elsewhere, instead of a backbone's; see `train`.
+        cache: folder of the feature store. Defaults to the user's.
+    Returns:
+        A `Model`.
+    Raises:
+        BackboneError: if a name is not known, or its weights can neither be found nor downloaded.
+        NetworkFileError, PreprocessingError: if an ONNX file cannot be run, or it is not clear how.
+    Example:
+        `tk.pretrained("resnet50").embed("images/")`
+    """
+    encoder = open_encoder(
+        list_backbones(backbone),
+        weights=given_weights(weights),
+        views=views,
+        size_px=image_size,
+        depth=depth,
+        preprocess=preprocess,
+        backbone_output=backbone_output,
+        features=features,
+    )
+    for part in encoder.parts:
+        if part.reason:
+            logger.info("Backbone %s.", part.reason)
+    return Model(encoder, cache=None if cache is None else Path(cache))
+
+
+def make_model(
+    folder: ModelFolder,
+    encoder: Encoder,
+    cache: PathLike | None = None,
+    scratch: TemporaryDirectory[str] | None = None,
+    sources: TrainingSources | None = None,
+) -> Model:
+    """Return a trained model.
+
+    Args:
+        folder: that it is in.
+        encoder: the model's.
+        cache: folder of the feature store; None for the user's.
+        scratch: the folder that holds it as long as it is not saved.
+        sources: what it was trained on, where that is in memory alone.
+    """
+    where = None if cache is None else Path(cache)
+    return Model(
+        encoder,
+        folder=folder,
+        images=folder.image_folder,
+        cache=where,
+        scratch=scratch,
+        sources=sources,
+    )
+
+
+def _path(given: PathLike | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _list_queries(queries: ImagesLike) -> list[Any]:
+    if is_path(queries) or not isinstance(queries, Sequence):
+        return [queries]
+    return list(queries)
+
+
+def _open_queries(queries: Sequence[Any], collection: Images) -> Images:
+    """Take image files as they are named, all images of folders, and names of the collection."""
+    if not all(map(is_path, queries)):
+        (only, *more) = queries
+        return open_images(only if not more and isinstance(only, Images) else list(queries))
+    path_of = dict(zip(collection.names, collection.paths, strict=True))
+    paths: dict[Path, str] = {}
+    for query in queries:
+        path = Path(query)
+        known = path_of.get(str(query))
+        if path.is_dir():
+            inside = list(open_images(path).paths)
+            paths |= {each: str(each) for each in inside if each is not None}
+        elif not path.exists() and known is not None:
+            paths[known] = str(query)
+        else:
+            paths[path] = str(path)
+    places = ["`queries`"] * len(paths)
+    return open_images(list(paths), list(paths.values()), places, skip_bad=True)
+
+
+def _warn_of_undecided(answers: Answers) -> None:
+    for is_so, what in (
+        (answers.is_tie, "are ties (both images equally near), answered 0"),
+        (answers.is_undecidable, "have an image that cannot be used, answered 0 without a margin"),
+    ):
+        if n := int(is_so.sum()):
+            warnings.warn(f"{n:,} of {len(answers):,} rows {what}", DataWarning, stacklevel=3)

@@ -1,0 +1,357 @@
+"""Pictures of models and triplets: the report, one figure, and collages."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from tripletkit import defaults
+from tripletkit.api.given import (
+    LabelsLike,
+    PathLike,
+    TripletsLike,
+    given_weights,
+    is_path,
+    take_labels,
+)
+from tripletkit.api.models import Model
+from tripletkit.data.images import ImagesLike, open_images
+from tripletkit.data.judgements import open_judgements
+from tripletkit.data.outputs import DRAWN_FORM, Outputs, as_one_run
+from tripletkit.data.truth import TruthLike
+from tripletkit.errors import LabelFileError, ModelFolderError, SettingsError
+from tripletkit.model.model_folder import ModelFolder, load_model
+from tripletkit.progress import Stages, open_stages
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+    from tripletkit.reporting.model_view import ModelView
+
+logger = logging.getLogger("tripletkit")
+
+FigureKind = Literal["history", "distances", "margins", "map", "confusion"]
+Weights = PathLike | Mapping[str, PathLike] | None
+
+
+@as_one_run
+def report(
+    model: Model | PathLike | Sequence[Model | PathLike],
+    output: PathLike = "report.html",
+    *,
+    triplets: TripletsLike | None = None,
+    truth: TruthLike | None = None,
+    labels: LabelsLike | None = None,
+    images: ImagesLike | None = None,
+    projection: str = "pca",
+    weights: Weights = None,
+    features: PathLike | None = None,
+    cache: PathLike | None = None,
+    overwrite: bool = False,
+    progress: bool | Stages | None = None,
+) -> Path:
+    """Write one HTML page about a model, or several side by side.
+
+    It shows accuracy, figures, mistakes, neighbours and a map.
+
+    Args:
+        model: a trained model, or its folder; or several of them, to be compared on the same
+            `triplets`.
+        output: the file to write. Defaults to `"report.html"`.
+        triplets: whose answers are known, anchor, positive, negative unless there is a `truth`.
+            Defaults to those of the training, of one model alone.
+        truth: of `triplets`, where their second and third image are in chance order.
+        labels: of images, for the map and the confusion matrix; see `train`.
+        images: folder of the images, or `Images`. Defaults to the one of the training.
+        projection: how the map is made: `"pca"`, or `"umap"`, which needs `tripletkit[map]`.
+        weights, features, cache: see `load`.
+        overwrite: replace a report that is there. Defaults to `False`.
+        progress: see `train`.
+    Returns:
+        Where it was written.
+    Raises:
+        ModelFolderError: if nothing was trained.
+        SettingsError: if several models come without `triplets`, or too many.
+        TripletkitError: if something cannot be read or written.
+    """
+    from tripletkit.reporting.page import REPORT_FORM, write_report
+    from tripletkit.reporting.reported import gather_reported
+
+    output = Path(output)
+    folders = _find_folders(model, projection)
+    file = Outputs(overwrite=overwrite).file(output, REPORT_FORM)
+    views = _open_views(
+        model,
+        folders,
+        triplets=triplets,
+        truth=truth,
+        labels=labels,
+        images=images,
+        weights=weights,
+        features=features,
+        cache=cache,
+        progress=progress,
+    )
+    n_bytes = write_report(file, gather_reported(views), projection)
+    logger.info("Wrote %s, %.1f MB. Open it in a browser.", output, n_bytes / 1e6)
+    return output
+
+
+@contextmanager
+def serve_report(
+    model: Model | PathLike | Sequence[Model | PathLike],
+    port: int = defaults.REPORT_PORT,
+    *,
+    projection: str = "pca",
+    cache: PathLike | None = None,
+    **view: Any,
+) -> Iterator[tuple[Any, str]]:
+    """Give a server of the report to this computer alone, and the link to its page.
+
+    On the page an image of one's own can be dropped, to see which images are nearest.
+
+    Args:
+        model, projection, cache: see `report`.
+        port: `0` takes any that is free. Defaults to `8766`.
+        view: what else `report` takes, but `output` and `overwrite`.
+    Returns:
+        A context manager that gives the server, whose `run()` serves until it is interrupted, and
+        the link.
+    Raises:
+        MissingExtraError: if `tripletkit[collect]` is not installed.
+        TripletkitError: see `report`.
+    """
+    from tripletkit.reporting.reported import gather_reported
+    from tripletkit.reporting.served import report_server
+
+    folders = _find_folders(model, projection)
+    reported = gather_reported(_open_views(model, folders, cache=cache, **view))
+    where = None if cache is None else Path(cache)
+    with report_server(reported, port, projection, where) as served:
+        yield served
+
+
+@as_one_run
+def plot(
+    kind: FigureKind,
+    model: Model | PathLike,
+    output: PathLike | None = None,
+    *,
+    triplets: TripletsLike | None = None,
+    truth: TruthLike | None = None,
+    labels: LabelsLike | None = None,
+    images: ImagesLike | None = None,
+    projection: str = "pca",
+    dark: bool = False,
+    weights: Weights = None,
+    features: PathLike | None = None,
+    cache: PathLike | None = None,
+    overwrite: bool = False,
+    progress: bool | Stages | None = None,
+) -> Figure:
+    """Draw one figure of a trained model, for a paper or a slide.
+
+    Args:
+        kind: `"history"`, loss and accuracy of each epoch; `"distances"`, of anchor and positive
+            against anchor and negative; `"margins"`, how often it is right when it is sure;
+            `"map"`, the embeddings on a plane; `"confusion"`, which labels the neighbours mix up.
+        model: a trained model, or its folder.
+        output: SVG, PNG or PDF to write. Defaults to `None`, none.
+        dark: light lines on a dark background. Defaults to `False`.
+        triplets, truth, labels, images, projection, weights, features, cache,
+            overwrite, progress: see `report`.
+    Returns:
+        The `matplotlib` figure.
+    Raises:
+        SettingsError: if `kind` is none of them, or is `"confusion"` without `labels`.
+        ModelFolderError: if nothing was trained, or there is no epoch to draw.
+        TripletkitError: if something cannot be read or written.
+    """
+    from tripletkit.reporting.style import DARK, LIGHT, check_figure_suffix, write_figure
+
+    if kind not in get_args(FigureKind):
+        known = ", ".join(get_args(FigureKind))
+        raise SettingsError("kind", f"expected one of {known} as `kind`, got {kind!r}")
+    if output is not None:
+        check_figure_suffix(Path(output))
+    if kind == "confusion" and labels is None:
+        raise SettingsError("labels", "confusion needs `labels=FILE`, the true labels.")
+    theme = DARK if dark else LIGHT
+    folders = _find_folders(model, projection)
+    where = None if output is None else Path(output)
+    file = Outputs(overwrite=overwrite).optional_file(where, DRAWN_FORM)
+    if kind == "history":
+        figure = _draw_history(folders[0], theme)
+    else:
+        (view,) = _open_views(
+            model,
+            folders,
+            triplets=triplets,
+            truth=truth,
+            labels=labels,
+            images=images,
+            weights=weights,
+            features=features,
+            cache=cache,
+            progress=progress,
+        )
+        figure = _draw(kind, view, projection, theme)
+    if file is not None:
+        write_figure(file, figure)
+        logger.info("Drew %s.", output)
+    return figure
+
+
+@as_one_run
+def collage(
+    triplets: TripletsLike,
+    images: ImagesLike,
+    output: PathLike | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    rows: bool = True,
+    n: int = defaults.NEIGHBORS,
+    overwrite: bool = False,
+) -> Image:
+    """Draw triplets: anchor, positive and negative beside each other.
+
+    Args:
+        triplets: see `train`.
+        images: folder of the images.
+        output: PNG, JPEG or WebP to write. Defaults to `None`, none.
+        names: of the images that integer rows are indices of.
+        rows: a row each of anchors, positives and negatives; `False` draws a column each.
+        n: how many triplets, from the first on. Defaults to `10`.
+        overwrite: replace a picture that is there. Defaults to `False`.
+    Returns:
+        The PIL image.
+    Raises:
+        TripletkitError: if something cannot be read or written.
+    """
+    from tripletkit.reporting.collages import Tile, check_collage_suffix, draw_grid, write_image
+
+    file = None
+    if output is not None:
+        check_collage_suffix(Path(output))
+        file = Outputs(overwrite=overwrite).file(Path(output), DRAWN_FORM)
+    read = open_judgements(triplets, names=names).triplets
+    shown = read.take(np.arange(min(n, len(read))))
+    used = np.unique(shown.rows)
+    places = read.first_places()
+    files = open_images(
+        images,
+        [read.names[row] for row in used],
+        [places[row] for row in used],
+    )
+    path_of = dict(zip(used.tolist(), files.paths, strict=True))
+    tile_of = {row: Tile(path, [read.names[row]]) for row, path in path_of.items()}
+    grid = [[tile_of[row] for row in triplet] for triplet in shown.rows.tolist()]
+    headings = ["anchor", "positive", "negative"]
+    if rows:
+        image = draw_grid(list(zip(*grid, strict=True)), row_headings=headings)
+    else:
+        image = draw_grid(grid, column_headings=headings)
+    if file is not None:
+        write_image(file, image)
+        logger.info("Drew %s of %s triplets: %s.", f"{len(shown):,}", f"{len(read):,}", output)
+    return image
+
+
+def _list_models(
+    given: Model | PathLike | Sequence[Model | PathLike],
+) -> list[Model | PathLike]:
+    return [given] if isinstance(given, Model) or is_path(given) else list(given)
+
+
+def _find_folders(
+    given: Model | PathLike | Sequence[Model | PathLike], projection: str
+) -> list[ModelFolder]:
+    from tripletkit.reporting.projections import check_projection
+    from tripletkit.reporting.reported import check_n_models
+
+    check_projection(projection)
+    models = _list_models(given)
+    check_n_models(len(models))
+    folders = []
+    for model in models:
+        folder = model.folder if isinstance(model, Model) else load_model(Path(model))
+        if folder is None:
+            raise ModelFolderError("expected a trained model, a backbone alone has no report")
+        folders.append(folder)
+    return folders
+
+
+def _open_views(
+    given: Model | PathLike | Sequence[Model | PathLike],
+    folders: list[ModelFolder],
+    *,
+    triplets: TripletsLike | None = None,
+    truth: TruthLike | None = None,
+    labels: LabelsLike | None = None,
+    images: ImagesLike | None = None,
+    weights: Weights = None,
+    features: PathLike | None = None,
+    cache: PathLike | None = None,
+    progress: bool | Stages | None = None,
+) -> list[ModelView]:
+    from tripletkit.reporting.model_view import open_views
+
+    models = _list_models(given)
+    where = None if images is None else open_images(images)
+    root = (where and where.folder) or folders[0].image_folder or Path()
+    in_memory = [model.judgements if isinstance(model, Model) else None for model in models]
+    with open_stages(progress) as stages:
+        return open_views(
+            folders,
+            triplets=triplets,
+            truth=truth,
+            images=where,
+            labels=None if labels is None else take_labels(labels, root),
+            weights=given_weights(weights),
+            features=None if features is None else Path(features),
+            training=in_memory,
+            cache=None if cache is None else Path(cache),
+            progress=stages("features"),
+        )
+
+
+def _draw_history(folder: ModelFolder, theme: Any) -> Figure:
+    from tripletkit.reporting.figures import draw_history
+
+    history = folder.read_history()
+    if history.empty:
+        raise ModelFolderError(f"{folder.path}: has no epoch to draw")
+    return draw_history(history, folder.record.best_epoch, theme)
+
+
+def _draw(kind: FigureKind, view: ModelView, projection: str, theme: Any) -> Figure:
+    from tripletkit.reporting import figures
+    from tripletkit.reporting.confusion import confuse_labels
+    from tripletkit.reporting.projections import PROJECTIONS, project_embeddings
+
+    distance, known = view.model.distance, view.known
+    if kind == "distances":
+        return figures.draw_distances(
+            view.to_positive[known], view.to_negative[known], distance, theme
+        )
+    if kind == "margins":
+        return figures.draw_margins(view.margins[known], view.score.by_margin, distance, theme)
+    if kind == "map":
+        images = view.labelled if view.labels else view.shown
+        labels = [view.label_of(image) or "" for image in images] if view.labels else None
+        places = project_embeddings(view.embeddings[images], projection)
+        paths = [view.paths[image] for image in images]
+        return figures.draw_map(places, paths, PROJECTIONS[projection], labels, theme)
+    confusion = confuse_labels(view)
+    if confusion is None:
+        raise LabelFileError(
+            f"expected labels for at least two of the {len(view.shown):,} images, got "
+            f"{len(view.labelled):,}. Are the names those of the triplets?"
+        )
+    return figures.draw_confusion(confusion.counts, confusion.labels, theme)

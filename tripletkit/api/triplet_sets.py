@@ -1,0 +1,304 @@
+"""Triplets before any model: read, looked at for faults, and divided."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, overload
+
+import pandas as pd
+
+from tripletkit import defaults
+from tripletkit.api.given import PathLike, TripletsLike
+from tripletkit.data.audit.triplet_audit import Audit, audit_triplets
+from tripletkit.data.folder import refuse_folder_of
+from tripletkit.data.images import ImagesLike, open_images
+from tripletkit.data.judgements import open_judgements, validate_on_random
+from tripletkit.data.outputs import Outputs, as_one_run
+from tripletkit.data.splits.policies import fold_triplets, split_triplets
+from tripletkit.data.splits.split_files import (
+    SplitPrice,
+    check_split_folder,
+    price_split,
+    write_splits,
+)
+from tripletkit.data.triplets import Triplets
+from tripletkit.data.truth import Truth, open_truth
+from tripletkit.errors import DataWarning, LeakageWarning, SettingsError
+from tripletkit.evaluation import answers as answer_files
+from tripletkit.evaluation.answers import Answers
+from tripletkit.progress import Stages, open_stages
+from tripletkit.results import Result, Section
+
+logger = logging.getLogger("tripletkit")
+
+
+class SplitTriplets(Result, tuple[Triplets, Triplets, SplitPrice]):
+    """Triplets divided in two; `train, val, cost = tk.split(...)` takes the parts.
+
+    Attributes:
+        train, val: over the same names.
+        cost: what was kept and dropped, and how well the validation triplets can tell models
+            apart.
+        by: what the two do not share.
+        seed: of every choice by chance.
+    """
+
+    by: str
+    seed: int
+
+    def __new__(
+        cls, train: Triplets, val: Triplets, cost: SplitPrice, by: str, seed: int
+    ) -> SplitTriplets:
+        made = super().__new__(cls, (train, val, cost))
+        made.by, made.seed = by, seed
+        return made
+
+    def __getnewargs__(self) -> tuple[Triplets, Triplets, SplitPrice, str, int]:
+        return (*self, self.by, self.seed)
+
+    @property
+    def train(self) -> Triplets:
+        """The triplets for training."""
+        return self[0]
+
+    @property
+    def val(self) -> Triplets:
+        """The triplets for validation."""
+        return self[1]
+
+    @property
+    def cost(self) -> SplitPrice:
+        """What was kept and dropped."""
+        return self[2]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what it costs, as JSON takes it."""
+        return {"source": self.train.source, "by": self.by, "seed": self.seed} | asdict(self.cost)
+
+    def _summary(self) -> str:
+        return f"by {self.by}, {self.cost._summary()}"
+
+    def _sections(self) -> list[Section]:
+        return self.cost._sections()
+
+    def _notebook_sections(self) -> list[Section]:
+        return self.cost._notebook_sections()
+
+
+class FoldedTriplets(Result, tuple[SplitTriplets, ...]):
+    """Several divisions of the same triplets, each validating on another part."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what each of them costs, as JSON takes it."""
+        about = {"source": self[0].train.source, "by": self[0].by, "seed": self[0].seed}
+        return about | {"folds": [asdict(each.cost) for each in self]}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table with a row for each fold, and what it costs."""
+        return pd.DataFrame([asdict(each.cost) for each in self])
+
+    def _summary(self) -> str:
+        return f"{len(self)} folds by {self[0].by}, the first: {self[0].cost._summary()}"
+
+    def _sections(self) -> list[Section]:
+        return [
+            [f"fold {number}", *section]
+            for number, each in enumerate(self, 1)
+            for section in each._sections()
+        ]
+
+
+@as_one_run
+def read_triplets(path: PathLike) -> Triplets:
+    """Read a triplet file, or refuse it with every bad line counted.
+
+    Args:
+        path: three names a line, or a CSV with a heading.
+    Returns:
+        `Triplets`: distinct `names`, and `rows` of indices into them.
+    Raises:
+        TripletFileError: if a line is not three names, or there is none.
+    """
+    return open_judgements(path).triplets
+
+
+@as_one_run
+def read_truth(path: PathLike) -> Truth:
+    """Read a truth file: one 0 or 1 a line, or a CSV with the column label, truth or prediction.
+
+    Args:
+        path: the file.
+    Returns:
+        A `Truth`, whose `labels` are 1 where the first image is the nearer one.
+    Raises:
+        AnswerFileError: if it is no such file.
+    """
+    return open_truth(path)[0]
+
+
+@as_one_run
+def read_answers(path: PathLike) -> Answers:
+    """Read an answer file: a CSV with the column prediction, or one 0 or 1 a line.
+
+    Args:
+        path: the file.
+    Returns:
+        `Answers`, with the questions and margins that the file holds.
+    Raises:
+        AnswerFileError: if it is no such file.
+    """
+    return answer_files.read_answers(Path(path))
+
+
+@as_one_run
+def audit(
+    triplets: TripletsLike,
+    images: ImagesLike | None = None,
+    *,
+    against: Sequence[TripletsLike] = (),
+    unanswered: bool = False,
+    examples: int = defaults.AUDIT_EXAMPLES,
+    progress: bool | Stages | None = None,
+) -> Audit:
+    """Look for faults in triplets and their images, without a model.
+
+    Args:
+        triplets: a triplet file, of which lines that cannot be read are counted; a table, or
+            `Triplets`.
+        images: folder of the images, or `Images`. Defaults to `None`, which looks at none.
+        against: triplets that should have nothing in common with these, such as those of the test.
+        unanswered: second and third images stand in chance order, so that nothing is said of
+            contradictions, cycles and the roles of pairs. Defaults to `False`.
+        examples: how many examples to give of each kind. Defaults to `3`.
+        progress: see `train`.
+    Returns:
+        An `Audit`; its `findings()` are the faults.
+    Raises:
+        TripletFileError: if there is no triplet at all.
+        ImageNameError: if there is no such folder.
+    """
+    judgements = open_judgements(triplets, with_problems=True)
+    others = [open_judgements(other, with_problems=True) for other in against]
+    found = open_images(images)
+    with open_stages(progress) as stages:
+        return audit_triplets(
+            judgements,
+            others,
+            found.folder,
+            is_answered=not unanswered and judgements.triplets.is_answered is not False,
+            n_examples=examples,
+            follow_outside=found.follow_outside,
+            progress=stages("images"),
+        )
+
+
+@overload
+def split(
+    triplets: TripletsLike,
+    by: str = ...,
+    *,
+    val_fraction: float | None = ...,
+    folds: None = ...,
+    seed: int = ...,
+    output: PathLike | None = ...,
+    overwrite: bool = ...,
+) -> SplitTriplets: ...
+
+
+@overload
+def split(
+    triplets: TripletsLike,
+    by: str = ...,
+    *,
+    val_fraction: float | None = ...,
+    folds: int,
+    seed: int = ...,
+    output: PathLike | None = ...,
+    overwrite: bool = ...,
+) -> FoldedTriplets: ...
+
+
+@as_one_run
+def split(
+    triplets: TripletsLike,
+    by: str = defaults.SPLIT_POLICIES[0],
+    *,
+    val_fraction: float | None = None,
+    folds: int | None = None,
+    seed: int = defaults.SEED,
+    output: PathLike | None = None,
+    overwrite: bool = False,
+) -> SplitTriplets | FoldedTriplets:
+    """Divide triplets into training and validation so that the score can be believed.
+
+    Args:
+        triplets: a triplet file, a table, or `Triplets`: anchor, positive, negative.
+        by: what both sides must not share: `"image"`, which drops triplets that mix the sides;
+            `"component"`, no pair of images; or `"random"`, which remembering can solve. Defaults
+            to `"image"`.
+        val_fraction: share of the triplets for validation, by image of the images. Defaults to
+            `0.2`.
+        folds: make so many divisions, each validating on another part. Defaults to one division.
+        seed: of every choice by chance. Defaults to `0`.
+        output: folder to write train.txt, val.txt, val_truth.csv and val_triplets.txt to.
+        overwrite: replace such files that are there. Defaults to `False`.
+    Returns:
+        `train, val, cost`; with `folds` a tuple of these.
+    Raises:
+        SplitError: if one side would be empty; the message says what to try.
+    """
+    if folds and val_fraction is not None:
+        raise SettingsError(
+            "folds", "`val_fraction` and `folds` exclude each other: folds are equal."
+        )
+    outputs = Outputs(overwrite=overwrite)
+    if output is not None:
+        check_split_folder(Path(output), folds or 1, outputs)
+    judgements = open_judgements(triplets).decided()
+    whole = judgements.triplets
+    if n_degenerate := int(whole.is_degenerate().sum()):
+        warnings.warn(
+            f"{whole.source}: {n_degenerate:,} triplets name one image twice; they are split like "
+            "the others. `tripletkit audit` lists them.",
+            DataWarning,
+            stacklevel=2,
+        )
+    if by == "random":
+        warnings.warn(
+            "a random split can often be solved by remembering the names of pairs, without a "
+            "look at an image; `tripletkit audit` tells. Prefer `by=component` or image.",
+            LeakageWarning,
+            stacklevel=2,
+        )
+    if folds:
+        splits = fold_triplets(whole, by, folds, seed)
+    else:
+        splits = [split_triplets(whole, by, val_fraction or defaults.VAL_FRACTION, seed)]
+    if judgements.is_random is not None:
+        splits = [validate_on_random(each, judgements.is_random) for each in splits]
+        logger.info(
+            "%s: validation is on the random share alone; questions that a model chose are for "
+            "training or dropped.",
+            whole.source,
+        )
+    if output is not None:
+        refuse_folder_of(whole.names, Path(output))
+        write_splits(Path(output), whole, splits, seed, outputs)
+        logger.info("Wrote %s%s.", output, "/fold1 ..." if folds else "")
+    parts = [
+        SplitTriplets(
+            whole.take(each.train_rows),
+            whole.take(each.val_rows),
+            price_split(whole, each),
+            by,
+            seed,
+        )
+        for each in splits
+    ]
+    return FoldedTriplets(parts) if folds else parts[0]
