@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from plain import triplet_margins
 
+from tripletkit.model.recipes import PART_HEADS
 from tripletkit.model.settings import HeadSettings
 from tripletkit.training import parts_trainer
 from tripletkit.training.held_out import answer_held_out, choose, score_held_out
@@ -42,13 +45,10 @@ def test_each_candidate_is_left_with_the_steps_that_were_best():
     chosen = choose(trainer, held_out)
     candidates = chosen.trainer.candidates
     assert [each.name for each in candidates] == [each.name for each in trainer.candidates]
-    assert [each.n_tried for each in candidates] == [1] * 6
-    for each, before in zip(candidates, trainer.candidates, strict=True):
-        if before.settings is not None:
-            assert set(each.settings.n_steps) <= set(before.settings.n_steps)
+    assert [each.n_tried for each in candidates] == [1] * 10
     pooled = score_held_out(held_out, chosen)
     assert pooled.trained.accuracy > 0.6
-    steps_of = {each.name: each.settings.usual_steps if each.settings else 0 for each in candidates}
+    steps_of = {each.name: getattr(each.settings, "usual_steps", 0) for each in candidates}
     fitted = chosen.trainer.fit()
     assert all(part.n_steps == steps_of[part.name] for part in fitted.parts)
     assert fitted.trained.history[0].val_accuracy == pytest.approx(pooled.trained.accuracy)
@@ -57,21 +57,27 @@ def test_each_candidate_is_left_with_the_steps_that_were_best():
 def test_margins_have_a_row_for_each_number_of_steps():
     trainer = make_trainer({"net": slice(0, 24)})
     features, rows = trainer.examples.features, trainer.examples.rows
-    assert list_owners(trainer.candidates).tolist() == [0, 1, 2, 2, 2]
+    assert [each.head for each in trainer.candidates] == list(PART_HEADS)
+    assert list_owners(trainer.candidates).tolist() == [0, 1, 2, 2, 3, 4, 4, 4]
     margins = trainer.answer(np.arange(600), rows[600:], 3)
     # Frozen features need no training, and fewer steps are those of a shorter training.
     scaled = features / np.linalg.norm(features, axis=1, keepdims=True)
     assert np.corrcoef(margins[0], triplet_margins(scaled, rows[600:], "squared-l2"))[0, 1] > 0.8
-    frozen, residual, mlp = trainer.candidates
-    shorter = PartsTrainer(trainer.examples, trainer.settings, [frozen, residual, mlp.after(0)])
+    one_each = [each.after(0) for each in trainer.candidates]
+    shorter = PartsTrainer(trainer.examples, trainer.settings, one_each)
     alone = shorter.answer(np.arange(600), rows[600:], 3)
-    np.testing.assert_array_equal(alone, margins[:3])
-    assert not np.array_equal(margins[2], margins[4])
+    np.testing.assert_array_equal(alone, margins[[0, 1, 2, 4, 5]])
+    assert not np.array_equal(margins[5], margins[7])
 
 
 def test_without_draws_parts_weigh_alike_and_the_curve_is_of_one_that_is_trained():
-    chosen = make_trainer({"net": slice(0, 24)}).choose(None)
+    trainer = make_trainer({"net": slice(0, 24)})
+    shifted = replace(trainer.examples, features=trainer.examples.features + 5)
+    chosen = PartsTrainer(shifted, trainer.settings).choose(None)
     assert chosen.margins is None
-    assert chosen.trainer.weights.weights == pytest.approx([1 / 3] * 3)
+    assert chosen.trainer.weights.weights == pytest.approx([1 / 5] * 5)
+    # Margins of features that are not standardised are smaller, and weigh as much.
+    of_raw, of_scaled = chosen.trainer.weights.distance_weights[[1, 0]]
+    assert of_raw > of_scaled
     (strongest,) = chosen.trainer.for_curve().candidates
     assert strongest.settings is not None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from plain import triplet_margins
@@ -118,3 +121,22 @@ def test_features_that_are_no_numbers_are_told():
     seen.scaled[rows[0, 0]] = np.nan
     with np.errstate(all="ignore"), pytest.raises(TripletkitError, match="finite features"):
         train_map(seen, rows, MapSettings())
+
+
+def test_a_map_is_trained_and_answers_without_tensorflow(tmp_path):
+    features, rows = make_triplets()
+    names = [f"{number}.jpg" for number in range(N_IMAGES)]
+    np.savez(tmp_path / "features.npz", names=names, features=features)
+    lines = "".join(" ".join(names[image] for image in row) + "\n" for row in rows)
+    (tmp_path / "train.txt").write_text(lines)
+    code = (
+        "import sys, tripletkit as tk\n"
+        "model = tk.train('train.txt', features='features.npz', recipe='map', output='model')\n"
+        "model = tk.load('model', features='features.npz')\n"
+        "print(model.answer('train.txt').margins.mean() > 0)\n"
+        "print('tensorflow' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["True", "False"]

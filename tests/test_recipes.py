@@ -56,7 +56,7 @@ def test_the_command_line_offers_every_recipe():
 
 def test_an_unknown_recipe_is_refused_with_a_hint():
     with pytest.raises(
-        TripletkitError, match=r'mlp, linear, residual, best, got "residul".*"residual"'
+        TripletkitError, match=r'mlp, linear, residual, map, auto, best, got "residul".*"residual"'
     ):
         get_recipe("residul")
     with pytest.raises(TripletkitError, match="registered already"):

@@ -158,7 +158,7 @@ class TripletEmbedding(
 
         trainer = make_trainer(Examples(features, rows), settings)
         # What an ensemble is made of is chosen by held-out draws.
-        has_parts = bool(get_recipe(self.recipe).part_heads)
+        has_parts = get_recipe(self.recipe).is_chosen
         held_out = answer_held_out(trainer) if has_parts else None
         trained = choose(trainer, held_out).trainer.fit().trained
         self.settings_ = settings

@@ -80,6 +80,48 @@ class CandidateWorth:
     without: float | None
 
 
+@dataclass(frozen=True)
+class RecipeWorth:
+    """What held-out draws say of one recipe that could be taken.
+
+    Attributes:
+        name: of the recipe; `"frozen"` for the features as they are.
+        score: of it.
+        behind: by how much the best of them is righter, 0 to 1.
+        interval: 95% of that; None for too few images.
+        is_taken: it is the simplest that cannot be told from the best of them.
+    """
+
+    name: str
+    score: PooledScore
+    behind: float
+    interval: Interval | None
+    is_taken: bool
+
+
+@dataclass(frozen=True)
+class BetterRecipe:
+    """Another recipe, whose held-out answers are surely righter.
+
+    Attributes:
+        name: of the recipe.
+        lead: by how much, 0 to 1.
+        interval: 95% of that, above 0.
+    """
+
+    name: str
+    lead: float
+    interval: Interval
+
+    def __str__(self) -> str:
+        what = "A linear map of the features" if self.name == "map" else "The frozen features"
+        low, high = 100 * self.interval.low, 100 * self.interval.high
+        return (
+            f"{what}: {100 * self.lead:.1f} points more of the held-out answers are right (95% "
+            f"interval {low:.1f} to {high:.1f}). Try `recipe={self.name}`."
+        )
+
+
 @dataclass(frozen=True, repr=False)
 class PooledValidation(Result):
     """What held-out draws say of a model, and of what it must be compared with.
@@ -87,20 +129,26 @@ class PooledValidation(Result):
     Attributes:
         trained: of models that were trained, and chosen, without the images of the answers.
         frozen: of all features without training, by cosine.
+        map: of a linear map of the features, trained on the same; None where it is a candidate.
+        better: another recipe to try; None where none surely is better.
         n_draws, n_rounds: held-out draws, and whole rounds of them.
         by: what was held out; see `data.splits.draws`.
         seconds_s: that the draws took.
         candidates: each one's worth, where an ensemble was chosen.
+        recipes: each one's worth, where a recipe was taken.
         epoch: the epoch that was best of `n_epochs`, where one was chosen.
     """
 
     trained: PooledScore
     frozen: PooledScore
+    map: PooledScore | None
+    better: BetterRecipe | None
     n_draws: int
     n_rounds: int
     by: str
     seconds_s: float
     candidates: tuple[CandidateWorth, ...] = ()
+    recipes: tuple[RecipeWorth, ...] = ()
     epoch: int | None = None
     n_epochs: int | None = None
 
@@ -119,6 +167,8 @@ class PooledValidation(Result):
             score._row("trained without them"),
             self.frozen._row("frozen features, cosine"),
         ]
+        if self.map is not None:
+            rows.append(self.map._row("linear map of them"))
         notes: list[Table | str] = [
             Table(rows, right=[1, 3]),
             f"{self.n_draws} draws of {self.by}, a third held out in each: {score.n_triplets:,} "
@@ -135,9 +185,30 @@ class PooledValidation(Result):
                 f"Best after epoch {self.epoch} of {self.n_epochs}. The model in the folder was "
                 "trained on all triplets, as long in proportion."
             )
+        if self.better is not None:
+            notes.append(str(self.better))
+        if self.recipes:
+            notes += ["", *_show_recipes(self.recipes)]
         if self.candidates:
             notes += ["", _show_candidates(self.candidates)]
         return [notes]
+
+
+def _show_recipes(recipes: tuple[RecipeWorth, ...]) -> list[Table | str]:
+    rows = [["recipe", "accuracy", "95% interval", "behind the best", "95% interval"]]
+    rows += [
+        [
+            worth.name,
+            f"{worth.score.accuracy:.4f}",
+            show_interval(worth.score.interval),
+            f"{worth.behind:.4f}",
+            show_interval(worth.interval),
+        ]
+        for worth in recipes
+    ]
+    (taken,) = (worth.name for worth in recipes if worth.is_taken)
+    note = f"Taken: {taken}, the simplest that held-out answers cannot tell from the best of them."
+    return [Table(rows, right=[1, 3]), note]
 
 
 def _show_candidates(candidates: tuple[CandidateWorth, ...]) -> Table:

@@ -37,6 +37,8 @@ class Validation(Result):
         baselines: what the names of the images alone would score.
         trained_votes, frozen_votes: the agreement of both with the votes, where there are any.
         frozen_head: the score of a head on the frozen backbone, where that was trained further.
+        map: the score of a linear map of the features, trained on the same; None where there is
+            none to compare with.
         is_from_scratch: the backbone knew nothing before, so `frozen` is of random features.
     """
 
@@ -47,6 +49,7 @@ class Validation(Result):
     frozen_votes: VoteScore | None = None
     frozen_head: Score | None = None
     is_from_scratch: bool = False
+    map: Score | None = None
 
     @property
     def is_worse_than_frozen(self) -> bool:
@@ -69,6 +72,7 @@ class Validation(Result):
                 "frozen_cosine": self.frozen_votes.to_dict(),
             },
             "frozen_head": self.frozen_head and self.frozen_head.to_dict(),
+            "map": self.map and self.map.to_dict(),
         }
 
     def _summary(self) -> str:
@@ -81,6 +85,8 @@ class Validation(Result):
             rows.append(_score_row("head, backbone frozen", self.frozen_head))
         before = "untrained network" if self.is_from_scratch else "frozen features"
         rows.append(_score_row(f"{before}, cosine", self.frozen))
+        if self.map is not None:
+            rows.append(_score_row("linear map of them", self.map))
         able = [baseline for baseline in self.baselines if baseline.n_undecided < baseline.n]
         rows += [
             [
@@ -235,5 +241,15 @@ def score_embeddings(embeddings: np.ndarray, triplets: Triplets, distance: str) 
         triplets: over those images.
         distance: a name that `triplet_margins` takes.
     """
-    answers = answer_by_embeddings(embeddings, triplets, distance)
+    return score_margins(triplet_margins(embeddings, triplets.rows, distance), triplets)
+
+
+def score_margins(margins: np.ndarray, triplets: Triplets) -> Score:
+    """Score margins on triplets given as anchor, positive, negative.
+
+    Args:
+        margins: `(n_triplets,)` float32, above 0 where the positive is nearer.
+        triplets: of the same order.
+    """
+    answers = Answers.from_margins(margins, triplets, triplets.source)
     return score_answers(answers, np.ones(len(triplets), dtype=np.int8))

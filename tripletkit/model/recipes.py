@@ -17,7 +17,9 @@ COSINE = "cosine"
 MAP = "map"
 RESIDUAL = "residual"
 MLP = "mlp"
-PART_HEADS = (FROZEN, RESIDUAL, MLP)
+# What the recipe auto takes one of.
+SIMPLEST_FIRST = (FROZEN, MAP, MLP, RESIDUAL)
+PART_HEADS = (FROZEN, COSINE, MAP, RESIDUAL, MLP)
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Recipe:
         trainer: `"module:class"` of the `Trainer` that makes models of it from stored features.
         part_heads: heads that an ensemble chooses its parts from; see `model.parts`. None of
             them where the recipe is one body.
+        takes_simplest: it takes one of `SIMPLEST_FIRST`, by held-out answers.
         members: heads in the ensemble.
         dim: numbers in an embedding; None for as many as the body gives, not compressed.
         hidden, dropout, margin, epochs, learning_rate: defaults of the settings of those names.
@@ -101,6 +104,12 @@ class Recipe:
     paper: str
     trainer: str = "tripletkit.training.head_trainer:HeadTrainer"
     part_heads: tuple[str, ...] = ()
+    takes_simplest: bool = False
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether held-out draws choose what a model is made of."""
+        return bool(self.part_heads) or self.takes_simplest
 
     @property
     def compresses(self) -> bool:
@@ -176,6 +185,23 @@ for _recipe in (
         name="residual",
         summary="the frozen features and a learned step away from them: holds on unseen classes",
         members=1,
+        **_RESIDUAL,
+    ),
+    Recipe(
+        name="map",
+        summary="a linear map of the frozen features, held near them: learned in a second",
+        members=1,
+        trainer="tripletkit.training.parts_trainer:PartsTrainer",
+        part_heads=(MAP,),
+        **_RESIDUAL,
+    ),
+    Recipe(
+        name="auto",
+        summary="the simplest of frozen features, map, mlp and residual that held-out answers "
+        "cannot tell from the best of them: for few judgements",
+        members=1,
+        trainer="tripletkit.training.simplest_trainer:SimplestTrainer",
+        takes_simplest=True,
         **_RESIDUAL,
     ),
     Recipe(

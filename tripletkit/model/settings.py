@@ -449,7 +449,7 @@ def check_settings(
         raise SettingsError("distance", f"`recipe={recipe.name}` answers by `distance=l2` only.")
     _check_needs(given, loss, mines, has_labels=has_labels, has_votes=has_votes)
     _check_parts(given, loss, mines)
-    if recipe.part_heads:
+    if recipe.is_chosen:
         _check_joined(given, recipe)
     if loss.has_centers and (_n_members(given, recipe) > 1 or _compresses(given, recipe)):
         raise SettingsError(

@@ -16,10 +16,23 @@ from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.errors import FewTripletsWarning, SplitError
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.learning_curve import LearningCurve, fit_learning_curve
-from tripletkit.evaluation.pooled import PooledValidation, score_pooled
+from tripletkit.evaluation.pooled import (
+    BetterRecipe,
+    PooledValidation,
+    compare_pooled,
+    score_pooled,
+)
 from tripletkit.features.unit_length import scale_to_unit_length
+from tripletkit.model.recipes import MAP, get_recipe
+from tripletkit.model.settings import HeadSettings
 from tripletkit.progress import Progress, no_progress
-from tripletkit.training.trainer import Chosen, Examples, HeldOutAnswers, Trainer
+from tripletkit.training.trainer import (
+    Chosen,
+    Examples,
+    HeldOutAnswers,
+    Trainer,
+    make_trainer,
+)
 
 logger = logging.getLogger("tripletkit")
 
@@ -30,19 +43,46 @@ def credit(margins: np.ndarray) -> np.ndarray:
 
 
 def score_held_out(answers: HeldOutAnswers, chosen: Chosen) -> PooledValidation:
-    """Return the scores of what was chosen, and of the frozen features."""
+    """Return the scores of what was chosen, of the frozen features, and of a map of them."""
     images, draws = answers.images, answers.draws
+    trained, frozen = credit(chosen.margins), credit(answers.frozen)
+    of_map = None if answers.of_map is None else credit(answers.of_map)
     return PooledValidation(
-        score_pooled(credit(chosen.margins), images, draws),
-        score_pooled(credit(answers.frozen), images, draws),
+        score_pooled(trained, images, draws),
+        score_pooled(frozen, images, draws),
+        None if of_map is None else score_pooled(of_map, images, draws),
+        find_better_recipe(trained, frozen, of_map, images, draws),
         answers.n_draws,
         answers.n_draws // defaults.DRAW_FOLDS,
         answers.by,
         answers.seconds_s,
         chosen.candidates,
+        chosen.recipes,
         chosen.epoch,
         chosen.n_epochs,
     )
+
+
+def find_better_recipe(
+    trained: np.ndarray,
+    frozen: np.ndarray,
+    of_map: np.ndarray | None,
+    images: np.ndarray,
+    draws: np.ndarray,
+) -> BetterRecipe | None:
+    """Return the recipe to try where held-out answers surely are better without the trained one.
+
+    Args:
+        trained, frozen, of_map: `(n,)` credits of the answers; None where no map is to compare.
+        images, draws: see `HeldOutAnswers`.
+    """
+    if of_map is None:
+        return None
+    for recipe, right in (("map", of_map), ("auto", frozen)):
+        lead, interval = compare_pooled(right, trained, images, draws)
+        if interval is not None and interval.low > 0:
+            return BetterRecipe(recipe, lead, interval)
+    return None
 
 
 def draw_held_out(examples: Examples, seed: int) -> tuple[Iterator[Draw], str] | None:
@@ -74,7 +114,9 @@ def answer_held_out(
         return None
     # Without a terminal there is no bar, and the draws take most of the time.
     logger.info("Training without a third of the images, again and again, to be asked about these.")
-    return answer_draws(trainer, *drawn, budget_s=budget_s, progress=progress)
+    # Where a choice is made, a map is among what is chosen from.
+    with_map = not get_recipe(trainer.settings.recipe).is_chosen
+    return answer_draws(trainer, *drawn, with_map=with_map, budget_s=budget_s, progress=progress)
 
 
 def choose(trainer: Trainer, held_out: HeldOutAnswers | None) -> Chosen:
@@ -82,11 +124,18 @@ def choose(trainer: Trainer, held_out: HeldOutAnswers | None) -> Chosen:
     return trainer.choose(None) if held_out is None else held_out.trainer.choose(held_out)
 
 
+def make_map(examples: Examples) -> Trainer:
+    """Return the trainer of a linear map with a single variant, for other recipes to be compared
+    with: of the features and triplets that they learn from."""
+    return make_trainer(examples, HeadSettings.of_recipe(MAP)).choose(None).trainer
+
+
 def answer_draws(
     trainer: Trainer,
     draws: Iterator[Draw],
     by: str,
     *,
+    with_map: bool = False,
     budget_s: float | None = None,
     progress: Progress = no_progress,
 ) -> HeldOutAnswers:
@@ -95,6 +144,7 @@ def answer_draws(
     Args:
         trainer: answers; triplets on which people are tied are not asked.
         draws, by: see `draw_held_out`.
+        with_map: let a linear map of the features answer them, too.
         budget_s, progress: see `DrawBudget`.
     Raises:
         SplitError: if no draw has an answer to score.
@@ -102,7 +152,8 @@ def answer_draws(
     """
     examples = trainer.examples
     budget = DrawBudget(draws, trainer.n_enough, budget_s, progress)
-    margins, frozen, asked, numbers = [], [], [], []
+    margins, frozen, of_map, asked, numbers = [], [], [], [], []
+    simple = make_map(examples) if with_map else None
     for draw in budget:
         held_out = examples.with_answer(draw.held_out_rows)
         if not len(held_out):
@@ -112,6 +163,8 @@ def answer_draws(
         rows = examples.rows[held_out]
         margins.append(trainer.answer(draw.train_rows, rows, budget.n_draws))
         frozen.append(triplet_margins(examples.features, rows, FROZEN_DISTANCE))
+        if simple is not None:
+            of_map += list(simple.answer(draw.train_rows, rows))
         asked.append(rows)
         numbers.append(np.full(len(rows), budget.n_draws))
         budget.note(len(rows))
@@ -121,6 +174,7 @@ def answer_draws(
         trainer,
         np.concatenate(margins, axis=1),
         np.concatenate(frozen),
+        np.concatenate(of_map) if of_map else None,
         np.concatenate(asked),
         np.concatenate(numbers),
         by,

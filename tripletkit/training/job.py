@@ -169,7 +169,7 @@ class TrainingJob(Job):
             self.unseen_fraction,
             needs_unseen=self.unseen_classes is not None,
             # An ensemble is chosen by them always.
-            draws=self.sources.pools or bool(get_recipe(self._recipe).part_heads),
+            draws=self.sources.pools or get_recipe(self._recipe).is_chosen,
             budget_s=self.budget_s,
             learning_curve=self.learning_curve,
             trains_backbone=self.is_from_scratch,
@@ -255,7 +255,7 @@ class TrainingJob(Job):
             getattr(self, name) != getattr(usual, name)
             for name in ("weights", "image_size", "depth", "features")
         )
-        if is_named or list(self.backbones) != [AUTO] or not get_recipe(self._recipe).part_heads:
+        if is_named or list(self.backbones) != [AUTO] or not get_recipe(self._recipe).is_chosen:
             return self
         return replace(self, backbones=defaults.ENSEMBLE_BACKBONES, depth="all")
 

@@ -13,14 +13,16 @@ the root mean square of the frozen features' own margins on its triplets.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.sparse import coo_array
 
 from tripletkit.errors import CollapseError
+from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.training.part_training import PartFeatures
 
 # Loss of margins in units of the set's own, and its slope.
@@ -44,13 +46,27 @@ class MapSettings:
         hold: of the squared distance from W to the identity, beside the mean loss in units of the
             margin.
         n_iterations: of L-BFGS at most.
+        most_triplets: a sample of so many is learned from where there are more; a map has few
+            numbers, and each iteration passes all of them.
     """
 
     losses: tuple[str, ...] = ("hinge", "logistic")
     margin: float = 3.0
     temperature: float = 0.5
     hold: float = 0.01
-    n_iterations: int = 100
+    n_iterations: int = 50
+    most_triplets: int = 20_000
+    # There is one map of a block of features, as nothing in its training is left to chance.
+    n_heads: ClassVar[int] = 1
+
+    @property
+    def n_variants(self) -> int:
+        """How many losses there are to choose from."""
+        return len(self.losses)
+
+    def variant(self, place: int | None = None) -> MapSettings:
+        """Return the settings with one loss: that at a place, or the usual, last one."""
+        return replace(self, losses=(self.losses[-1 if place is None else place],))
 
 
 def train_map(
@@ -59,7 +75,7 @@ def train_map(
     settings: MapSettings,
     loss_weights: np.ndarray | None = None,
 ) -> list[list[np.ndarray]]:
-    """Learn maps from triplets; nothing in it is left to chance.
+    """Learn maps from triplets; the same triplets give the same maps.
 
     Args:
         features: of all images, not standardised.
@@ -77,6 +93,9 @@ def train_map(
         Classification. JMLR 10, 2009 (a linear map for triplets); Liu, Nocedal. On the limited
         memory BFGS method. Mathematical Programming 45, 1989. doi:10.1007/BF01589116.
     """
+    if len(rows) > settings.most_triplets:
+        kept = np.random.default_rng(0).choice(len(rows), settings.most_triplets, replace=False)
+        rows, loss_weights = rows[kept], None if loss_weights is None else loss_weights[kept]
     problem = MapProblem(features, rows, loss_weights)
     identity = np.eye(problem.n_directions)
     maps = []
@@ -92,6 +111,17 @@ def train_map(
         step = found.x.reshape(identity.shape) - identity
         maps.append([features.directions, (step @ features.directions.T).astype(np.float32)])
     return maps
+
+
+def embed_map(features: np.ndarray, weights: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the embeddings of images: `(n_images, n_features)` float32 of length 1.
+
+    Args:
+        features: `(n_images, n_features)` float32 of length 1.
+        weights: one of those from `train_map`.
+    """
+    directions, step = weights
+    return scale_to_unit_length(features + features @ directions @ step)
 
 
 class MapProblem:

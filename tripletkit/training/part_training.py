@@ -11,7 +11,7 @@ embeddings through a sparse matrix with an entry for each pair.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -148,9 +148,18 @@ class PartSettings:
     learning_rate: float
 
     @property
+    def n_variants(self) -> int:
+        """How many numbers of steps there are to choose from."""
+        return len(self.n_steps)
+
+    @property
     def usual_steps(self) -> int:
         """Steps where no held-out answers say how many are best."""
         return self.n_steps[len(self.n_steps) // 2]
+
+    def variant(self, place: int | None = None) -> PartSettings:
+        """Return the settings with one number of steps: that at a place, or the usual one."""
+        return replace(self, n_steps=(self.usual_steps if place is None else self.n_steps[place],))
 
 
 RESIDUAL_PART = PartSettings("residual", 128, None, 0.4, 0.0, 0.3, True, 1, (150,), 1024, 1e-3)
@@ -207,17 +216,15 @@ def train_part(
 
 
 def embed_part(
-    features: np.ndarray, weights: list[np.ndarray], settings: PartSettings | None
+    features: np.ndarray, weights: Sequence[np.ndarray], settings: PartSettings
 ) -> np.ndarray:
     """Return the embeddings of images: `(n_images, n_dims)` float32 of length 1.
 
     Args:
         features: `(n_images, n_features)` float32, standardised as in training.
         weights: one of those from `train_part`.
-        settings: the same as there; None for the features alone.
+        settings: the same as there.
     """
-    if settings is None:
-        return scale_to_unit_length(features)
     kernel, bias, last_kernel, last_bias = weights
     step = np.maximum(features @ kernel + bias, 0) @ last_kernel + last_bias
     return scale_to_unit_length(features + step if settings.head == "residual" else step)

@@ -43,7 +43,7 @@ class PartWeights:
 
 
 def choose_steps(margins: np.ndarray, owners: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Choose of each part after how many steps of its training it answers the most triplets.
+    """Choose of each part the variant of its training that answers the most triplets.
 
     Args:
         margins: `(n_tried, n_triplets)` of held-out triplets, above 0 where right.
@@ -53,10 +53,16 @@ def choose_steps(margins: np.ndarray, owners: np.ndarray, images: np.ndarray) ->
         `(n_parts,)` rows of `margins`.
     """
     right = credit(margins) @ weigh_images_alike(images)
-    # The first of those that are as good has the fewest steps.
+    # The first of those that are as good is the simplest: it has the fewest steps.
     return np.array(
         [max(np.flatnonzero(owners == part), key=right.item) for part in np.unique(owners)]
     )
+
+
+def measure_spreads(margins: np.ndarray) -> np.ndarray:
+    """Return the root mean square of each row of margins; 1 for one that says nothing."""
+    spreads = np.sqrt(np.mean(np.square(margins, dtype=np.float64), axis=-1))
+    return np.where(spreads > 0, spreads, 1.0)
 
 
 def choose_parts(margins: np.ndarray, images: np.ndarray) -> PartWeights:
@@ -78,9 +84,7 @@ def choose_parts(margins: np.ndarray, images: np.ndarray) -> PartWeights:
     """
     from scipy.optimize import minimize
 
-    spreads = np.sqrt(np.mean(np.square(margins, dtype=np.float64), axis=1))
-    # A part whose margins are all 0 says nothing.
-    spreads = np.where(spreads > 0, spreads, 1.0)
+    spreads = measure_spreads(margins)
     scaled = margins / spreads[:, None]
     hold = 1 / len(np.unique(images))
     # As large together as one part that is trusted.

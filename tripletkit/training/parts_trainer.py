@@ -10,14 +10,16 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.pooled import CandidateWorth, score_pooled, weigh_images_alike
+from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.embedding import embed, fit_projection
 from tripletkit.model.history import EpochRecord, TrainedHead
 from tripletkit.model.part_heads import TrainedPart, join_parts
-from tripletkit.model.recipes import FROZEN, PART_HEADS, RESIDUAL, Part, get_recipe
+from tripletkit.model.recipes import COSINE, MAP, MLP, PART_HEADS, RESIDUAL, Part, get_recipe
 from tripletkit.model.settings import HeadSettings
 from tripletkit.progress import Progress, Stages, no_progress, no_stages
 from tripletkit.training.collapse import check_collapse
 from tripletkit.training.held_out import credit
+from tripletkit.training.linear_map import MapSettings, embed_map, train_map
 from tripletkit.training.part_training import (
     MLP_PART,
     RESIDUAL_PART,
@@ -26,7 +28,12 @@ from tripletkit.training.part_training import (
     embed_part,
     train_part,
 )
-from tripletkit.training.part_weights import PartWeights, choose_parts, choose_steps
+from tripletkit.training.part_weights import (
+    PartWeights,
+    choose_parts,
+    choose_steps,
+    measure_spreads,
+)
 from tripletkit.training.trainer import (
     Chosen,
     Examples,
@@ -36,6 +43,8 @@ from tripletkit.training.trainer import (
     Trainer,
     ignore_epoch,
 )
+
+Weights = list[np.ndarray]
 
 # Squared, because those of an ensemble's parts add up.
 PART_DISTANCE = "squared-l2"
@@ -51,37 +60,48 @@ class Candidate:
         features: what its columns are called.
         columns: of the features.
         head: one of `PART_HEADS`.
-        n_steps: of its training, each to be tried; None for those of its head.
+        settings: how it is trained, with what is to be tried; None where it is not trained.
     """
 
     features: str
     columns: slice
     head: str
-    n_steps: tuple[int, ...] | None = None
+    settings: PartSettings | MapSettings | None = None
+
+    @classmethod
+    def of(cls, features: str, columns: slice, head: str) -> Candidate:
+        """Return a candidate with the settings of its head."""
+        settings = {MAP: MapSettings(), RESIDUAL: RESIDUAL_PART, MLP: MLP_PART}.get(head)
+        return cls(features, columns, head, settings)
 
     @property
     def name(self) -> str:
         return f"{self.features}, {self.head}"
 
     @property
-    def settings(self) -> PartSettings | None:
-        """How it is trained; None where it is not."""
-        if self.head == FROZEN:
-            return None
-        of_head = RESIDUAL_PART if self.head == RESIDUAL else MLP_PART
-        return of_head if self.n_steps is None else replace(of_head, n_steps=self.n_steps)
+    def is_standardised(self) -> bool:
+        """Whether its features are, beside having length 1."""
+        return self.head not in (COSINE, MAP)
 
     @property
     def n_tried(self) -> int:
-        """How many numbers of steps there are to choose from; 1 without training."""
-        return 1 if self.settings is None else len(self.settings.n_steps)
+        """How many variants of its training there are to choose from; 1 without training."""
+        return 1 if self.settings is None else self.settings.n_variants
 
     def after(self, place: int | None = None) -> Candidate:
-        """Return the candidate with one number of steps: that at a place, or the usual one."""
+        """Return the candidate with one variant: that at a place, or the usual one."""
         if self.settings is None:
             return self
-        steps = self.settings.usual_steps if place is None else self.settings.n_steps[place]
-        return replace(self, n_steps=(steps,))
+        return replace(self, settings=self.settings.variant(place))
+
+    def embed(self, features: PartFeatures, images: np.ndarray, weights: Weights) -> np.ndarray:
+        """Return the embeddings of some images: `(n, n_dims)` float32 of length 1."""
+        scaled = features.scaled[images]
+        if isinstance(self.settings, MapSettings):
+            return embed_map(scaled, weights)
+        if self.settings is None:
+            return scale_to_unit_length(scaled)
+        return embed_part(scaled, weights, self.settings)
 
 
 class PartsTrainer(Trainer):
@@ -97,9 +117,6 @@ class PartsTrainer(Trainer):
         accuracy: of held-out answers, for the history; NaN without any.
     """
 
-    # To weigh parts takes more answers than to tell an accuracy; see `docs/benchmarks.md`.
-    n_enough = defaults.WEIGHED_TRIPLETS
-
     def __init__(
         self,
         examples: Examples,
@@ -114,6 +131,9 @@ class PartsTrainer(Trainer):
             blocks = feature_blocks(examples.columns or whole)
             candidates = list_candidates(blocks, get_recipe(settings.recipe).part_heads)
         self.candidates = list(candidates)
+        if len({candidate.head for candidate in self.candidates}) > 1:
+            # To weigh heads takes more answers than to tell an accuracy; see `docs/benchmarks.md`.
+            self.n_enough = defaults.WEIGHED_TRIPLETS
         self.weights = weights
         self._accuracy = accuracy
 
@@ -176,17 +196,17 @@ class PartsTrainer(Trainer):
             for candidate, share in zip(self.candidates, shares, strict=True)
         ]
         parts: list[TrainedPart] = []
-        for columns, numbers in group_by_columns(self.candidates):
+        for columns, is_standardised, numbers in group_by_features(self.candidates):
             if not any(n_heads[number] for number in numbers):
                 continue
-            of_block = PartFeatures.of(features[:, columns], images)
+            of_block = PartFeatures.of(
+                features[:, columns], images, is_standardised=is_standardised
+            )
             for number in numbers:
                 if not n_heads[number]:
                     continue
                 candidate = self.candidates[number]
-                part = candidate_part(
-                    candidate, of_block.n_features, float(shares[number]) / n_heads[number]
-                )
+                part = candidate_part(candidate, of_block, float(shares[number]) / n_heads[number])
                 for (trained,) in train_heads(
                     of_block, rows, candidate, [seed, number], self.examples.loss_weights
                 ):
@@ -195,8 +215,17 @@ class PartsTrainer(Trainer):
         return parts
 
     def _weighed_alike(self, candidates: Sequence[Candidate]) -> PartsTrainer:
-        n = len(candidates)
-        weights = PartWeights(np.full(n, 1 / n), np.ones(n))
+        """Return a trainer whose parts have the same say, by the spread of their features' own
+        margins: those of features that are not standardised are many times smaller."""
+        features, rows = self.examples.features, self.examples.rows
+        images, spreads = np.unique(rows), np.ones(len(candidates))
+        for columns, is_standardised, numbers in group_by_features(candidates):
+            of_block = PartFeatures.of(
+                features[:, columns], images, 1, is_standardised=is_standardised
+            )
+            embeddings = scale_to_unit_length(of_block.scaled)
+            spreads[numbers] = measure_spreads(triplet_margins(embeddings, rows, PART_DISTANCE))
+        weights = PartWeights(np.full(len(candidates), 1 / len(candidates)), spreads)
         return PartsTrainer(self.examples, self.settings, candidates, weights)
 
     def _answer_apart(
@@ -210,14 +239,18 @@ class PartsTrainer(Trainer):
         needed, questions = np.unique(questions, return_inverse=True)
         owners = list_owners(candidates)
         margins = np.empty((len(owners), len(asked)), np.float32)
-        for block, numbers in group_by_columns(candidates):
-            of_block = PartFeatures.of(self.examples.features[images, block], np.unique(trained))
+        for columns, is_standardised, numbers in group_by_features(candidates):
+            of_block = PartFeatures.of(
+                self.examples.features[images, columns],
+                np.unique(trained),
+                is_standardised=is_standardised,
+            )
             for number in numbers:
                 candidate = candidates[number]
                 of_heads = [
                     [
                         triplet_margins(
-                            embed_part(of_block.scaled[needed], weights, candidate.settings),
+                            candidate.embed(of_block, needed, weights),
                             questions.reshape(-1, 3),
                             PART_DISTANCE,
                         )
@@ -278,7 +311,7 @@ def list_candidates(
     blocks: Mapping[str, slice], heads: Sequence[str] = PART_HEADS
 ) -> list[Candidate]:
     """Return every head on every block of features."""
-    return [Candidate(name, columns, head) for name, columns in blocks.items() for head in heads]
+    return [Candidate.of(name, columns, head) for name, columns in blocks.items() for head in heads]
 
 
 def list_owners(candidates: Sequence[Candidate]) -> np.ndarray:
@@ -286,28 +319,38 @@ def list_owners(candidates: Sequence[Candidate]) -> np.ndarray:
     return np.repeat(np.arange(len(candidates)), [each.n_tried for each in candidates])
 
 
-def group_by_columns(candidates: Sequence[Candidate]) -> Iterator[tuple[slice, list[int]]]:
-    """Yield the columns that candidates take, and the numbers of those that take them."""
-    numbers: dict[tuple[int, int], list[int]] = {}
+def group_by_features(
+    candidates: Sequence[Candidate],
+) -> Iterator[tuple[slice, bool, list[int]]]:
+    """Yield columns, whether they are standardised, and the numbers of who takes them so."""
+    numbers: dict[tuple[int, int, bool], list[int]] = {}
     for number, candidate in enumerate(candidates):
         columns = candidate.columns
-        numbers.setdefault((columns.start, columns.stop), []).append(number)
-    for (start, stop), of_columns in numbers.items():
-        yield slice(start, stop), of_columns
+        key = (columns.start, columns.stop, candidate.is_standardised)
+        numbers.setdefault(key, []).append(number)
+    for (start, stop, is_standardised), of_columns in numbers.items():
+        yield slice(start, stop), is_standardised, of_columns
 
 
-def candidate_part(candidate: Candidate, n_features: int, weight: float) -> Part:
+def candidate_part(candidate: Candidate, features: PartFeatures, weight: float) -> Part:
     """Return one head of a candidate as the record has it."""
     settings = candidate.settings
+    hidden, n_dims, n_steps = 0, features.n_features, 0
+    if isinstance(settings, MapSettings):
+        hidden = features.directions.shape[1]
+    elif settings is not None:
+        hidden, n_steps = settings.hidden, settings.usual_steps
+        n_dims = settings.n_dims or n_dims
+    columns = candidate.columns
     return Part(
         candidate.features,
-        candidate.columns.start,
-        candidate.columns.stop,
+        columns.start,
+        columns.stop,
         candidate.head,
-        settings.hidden if settings else 0,
-        (settings and settings.n_dims) or n_features,
+        hidden,
+        n_dims,
         weight,
-        settings.usual_steps if settings else 0,
+        n_steps,
     )
 
 
@@ -317,8 +360,8 @@ def train_heads(
     candidate: Candidate,
     seed: Sequence[int],
     loss_weights: np.ndarray | None,
-) -> Iterator[list[list[np.ndarray]]]:
-    """Yield the weights of each head of a candidate, after each number of steps.
+) -> Iterator[list[Weights]]:
+    """Yield the weights of each head of a candidate, in each variant.
 
     Of a candidate that is not trained there is a single head, without weights.
 
@@ -330,6 +373,9 @@ def train_heads(
     if settings is None:
         yield [[]]
         return
+    if isinstance(settings, MapSettings):
+        yield train_map(features, rows, settings, loss_weights)
+        return
     for number in range(settings.n_heads):
         own = int(np.random.SeedSequence([*seed, number]).generate_state(1)[0])
         yield train_part(features, rows, settings, own, loss_weights)
@@ -338,20 +384,13 @@ def train_heads(
 def cross_fit(held_out: HeldOutAnswers, owners: np.ndarray) -> np.ndarray:
     """Return the ensemble's margins, its steps and weights chosen without the images of each draw.
 
-    What is chosen by the very answers that are scored would flatter: by a point on 240 images.
-
     Args:
         owners: the candidate of each variant; see `list_owners`.
     Returns:
         `(n,)` float64.
     """
     margins = np.empty(len(held_out.draws))
-    for draw in range(held_out.n_draws):
-        is_asked = held_out.draws == draw
-        images = held_out.images[is_asked]
-        is_other = ~np.isin(held_out.images, images).any(axis=1)
-        if not is_other.any():
-            is_other = ~is_asked if not is_asked.all() else is_asked
+    for is_asked, is_other in held_out.folds():
         others, images = held_out.margins[:, is_other], held_out.images[is_other]
         rows_of = choose_steps(others, owners, images)
         chosen = choose_parts(others[rows_of], images)

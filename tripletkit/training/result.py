@@ -221,7 +221,7 @@ def warn_of_weak_draws(pooled: PooledValidation, recipe: str) -> None:
     if trained >= frozen:
         return
     facts = get_recipe(recipe)
-    keeps_frozen = facts.starts_as_identity or facts.part_heads
+    keeps_frozen = facts.starts_as_identity or facts.is_chosen
     _warn(
         f"on images that training had not seen, the trained embeddings ({trained:.4f}) are no "
         f"better than the frozen features without any training ({frozen:.4f}). Try "

@@ -19,17 +19,19 @@ import numpy as np
 from tripletkit.data.images import Images, open_images
 from tripletkit.data.training_set import TrainingSet
 from tripletkit.errors import FewTripletsWarning, SettingsError, SplitError
-from tripletkit.evaluation.validation import classify_validation, validate
+from tripletkit.evaluation.validation import classify_validation, score_margins, validate
 from tripletkit.features.encoder import Collection, Encoder, open_collection
 from tripletkit.features.store import Store, open_store
 from tripletkit.model.embedding import embed
 from tripletkit.model.model_folder import check_model_output
+from tripletkit.model.recipes import get_recipe
 from tripletkit.progress import Stages, no_stages
 from tripletkit.training.checkpoint import check_no_checkpoint, checkpoint_path
 from tripletkit.training.epochs import log_epochs
 from tripletkit.training.held_out import (
     answer_held_out,
     choose,
+    make_map,
     measure_learning_curve,
     score_held_out,
 )
@@ -43,6 +45,7 @@ from tripletkit.training.result import (
     warn_of_weak_score,
 )
 from tripletkit.training.trainer import (
+    Examples,
     OnEpoch,
     Trainer,
     Workplace,
@@ -93,7 +96,7 @@ def train(
         trainer = job.make_trainer(replace(place, output=output, resume=resume))
         with log_epochs(tensorboard) as on_epoch:
             outcome = fit(trainer, place.data, plan, test_features, on_epoch, stages)
-        outcome = _validate(outcome, place, plan)
+        outcome = _validate(outcome, place, plan, trainer.examples)
         total_s = time.perf_counter() - started_s
         times = {"features_s": features_s, "training_s": total_s - features_s, "total_s": total_s}
         result = make_result(place, outcome, scratch, command, times)
@@ -222,7 +225,7 @@ def open_workplace(
     return place, test_features
 
 
-def _validate(outcome: Outcome, place: Workplace, plan: Plan) -> Outcome:
+def _validate(outcome: Outcome, place: Workplace, plan: Plan, examples: Examples) -> Outcome:
     """Return the outcome with scores on validation triplets and on the classes of images."""
     fitted, data, before = outcome.fitted, place.data, place.collection.features
     if not len(data.val) and data.labels is None:
@@ -234,7 +237,12 @@ def _validate(outcome: Outcome, place: Workplace, plan: Plan) -> Outcome:
         validation = validate(
             data, embeddings, before, distance, is_from_scratch=plan.is_from_scratch
         )
-        validation = replace(validation, frozen_head=fitted.frozen_head)
+        of_map = None
+        if not plan.trains_backbone and not get_recipe(fitted.settings.recipe).is_chosen:
+            every = np.arange(len(examples.rows))
+            (margins,) = make_map(examples).answer(every, data.val.rows)
+            of_map = score_margins(margins, data.val)
+        validation = replace(validation, frozen_head=fitted.frozen_head, map=of_map)
     if data.labels is not None:
         label_scores = classify_validation(data, embeddings, before, distance)
     return replace(outcome, validation=validation, label_scores=label_scores)

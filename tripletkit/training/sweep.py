@@ -105,8 +105,10 @@ def _check(job: TrainingJob) -> None:
             "backbone",
             "`backbone`: only heads on a frozen backbone are compared, expected a pretrained one.",
         )
-    if get_recipe(job.settings.get("recipe", "mlp")).part_heads:
+    recipe = get_recipe(job.settings.get("recipe", "mlp"))
+    if recipe.is_chosen:
         raise SettingsError(
             "recipe",
-            "`recipe=best` chooses by held-out draws by itself: compare settings of other recipes.",
+            f"`recipe={recipe.name}` chooses by held-out draws by itself: compare settings of "
+            "other recipes.",
         )

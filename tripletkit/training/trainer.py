@@ -13,7 +13,7 @@ trainer with the variant that answers best, and `fit` trains it on everything.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from tripletkit.data.labels import ImageLabels
 from tripletkit.data.splits.class_groups import HeldOutClasses
 from tripletkit.data.training_set import TrainingSet
 from tripletkit.data.votes import VotesAs, make_loss_weights
-from tripletkit.evaluation.pooled import CandidateWorth
+from tripletkit.evaluation.pooled import CandidateWorth, RecipeWorth
 from tripletkit.evaluation.scoring import Score
 from tripletkit.features.encoder import Collection, Encoder
 from tripletkit.features.store import Store
@@ -145,6 +145,7 @@ class HeldOutAnswers:
         trainer: that answered them.
         margins: `(n_variants, n)` float32, above 0 where the positive is nearer.
         frozen: `(n,)` float32, of all features without training, by cosine.
+        of_map: `(n,)` float32, of a linear map of the features; None where none was trained.
         images: `(n, 3)` indices of the images of each triplet.
         draws: `(n,)` the draw of each, from 0.
         by: what the draws hold out.
@@ -154,6 +155,7 @@ class HeldOutAnswers:
     trainer: Trainer
     margins: np.ndarray
     frozen: np.ndarray
+    of_map: np.ndarray | None
     images: np.ndarray
     draws: np.ndarray
     by: str
@@ -162,6 +164,21 @@ class HeldOutAnswers:
     @property
     def n_draws(self) -> int:
         return int(self.draws[-1]) + 1
+
+    def folds(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the answers of each draw, and those of others that share no image with them.
+
+        What is chosen by the very answers that are scored would flatter: by a point on 240 images.
+
+        Yields:
+            Two `(n,)` bool.
+        """
+        for draw in range(self.n_draws):
+            is_asked = self.draws == draw
+            is_other = ~np.isin(self.images, self.images[is_asked]).any(axis=1)
+            if not is_other.any():
+                is_other = ~is_asked if not is_asked.all() else is_asked
+            yield is_asked, is_other
 
 
 @dataclass(frozen=True)
@@ -173,6 +190,7 @@ class Chosen:
         margins: `(n,)` of the held-out answers that are reported; None without any.
         epoch, n_epochs: the epoch that was best of so many, where one was chosen.
         candidates: what each candidate part is worth.
+        recipes: what each recipe is worth, where one was taken.
     """
 
     trainer: Trainer
@@ -180,6 +198,7 @@ class Chosen:
     epoch: int | None = None
     n_epochs: int | None = None
     candidates: tuple[CandidateWorth, ...] = ()
+    recipes: tuple[RecipeWorth, ...] = ()
 
 
 @dataclass(frozen=True)
