@@ -220,13 +220,14 @@ def warn_of_weak_draws(pooled: PooledValidation, recipe: str) -> None:
     trained, frozen = pooled.trained.accuracy, pooled.frozen.accuracy
     if trained >= frozen:
         return
-    facts = get_recipe(recipe)
-    keeps_frozen = facts.starts_as_identity or facts.is_chosen
+    hint = "`recipe=auto`, which takes the simplest that is as good, or "
+    if pooled.map is not None and pooled.map.accuracy > frozen:
+        hint = f"`recipe=map`, which begins as these ({pooled.map.accuracy:.4f}), or "
     _warn(
         f"on images that training had not seen, the trained embeddings ({trained:.4f}) are no "
         f"better than the frozen features without any training ({frozen:.4f}). Try "
-        f"{'' if keeps_frozen else '`recipe=residual`, which starts from these, or '}more "
-        "triplets; until then the frozen features can be the better choice."
+        f"{'' if get_recipe(recipe).is_chosen else hint}more triplets; until then the frozen "
+        "features can be the better choice."
     )
 
 
