@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from importlib import import_module
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from tripletkit.errors import TripletkitError
 
 
 class _Named(Protocol):
-    name: str
+    @property
+    def name(self) -> str: ...
 
 
 Record = TypeVar("Record", bound=_Named)
@@ -63,7 +64,7 @@ def describe_unknown(name: str, known: Iterable[str]) -> str:
     return f'expected one of {", ".join(known)}, got "{name}".{hint}'
 
 
-def load_object(reference: str) -> object:
+def load_object(reference: str) -> Any:
     """Return what `"module:name"` stands for, imported only now."""
     module, _, name = reference.partition(":")
     return getattr(import_module(module), name)

@@ -320,5 +320,7 @@ def implied_triplets(answers: Answers, triplets: Triplets) -> tuple[np.ndarray, 
 
 
 def _count_margin_conflicts(answers: Answers) -> int:
+    if answers.margins is None:
+        return 0
     is_known = ~answers.is_undecidable
     return int(((answers.margins > 0) != (answers.predictions == 1))[is_known].sum())

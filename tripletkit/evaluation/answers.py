@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TextIO, get_args
+from typing import Any, BinaryIO, Literal, TextIO, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -80,8 +80,7 @@ class Answers(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the columns of an answer file as JSON takes them."""
-        columns: dict[str, Any] = self.to_frame().to_dict("list")
-        return columns
+        return {str(name): values for name, values in self.to_frame().to_dict("list").items()}
 
     def _summary(self) -> str:
         silent = int((self.is_tie | self.is_undecidable).sum())
@@ -119,9 +118,10 @@ class Answers(Result):
             OutputError: if the path cannot be written, or would replace something it may not.
         """
         if isinstance(destination, str | Path):
-            door = Outputs(overwrite=overwrite)
-            destination = door.file(Path(destination), ANSWERS_FORM)
-        write_answers(destination, self, form)
+            file = Outputs(overwrite=overwrite).file(Path(destination), ANSWERS_FORM)
+            write_answers(file, self, form)
+        else:
+            write_answers(destination, self, form)
 
     def to_frame(self) -> pd.DataFrame:
         """Return a table with the columns of an answer file, as far as they are known."""
@@ -249,17 +249,18 @@ def write_answers(
         raise AnswerFileError(
             f"expected one of the forms {', '.join(get_args(AnswerFormat))}, got {form!r}"
         )
-    if form == "csv" and (answers.triplets is None or answers.margins is None):
+    triplets, margins = answers.triplets, answers.margins
+    if form == "csv" and (triplets is None or margins is None):
         raise AnswerFileError(
             f"{answers.source}: expected answers with their questions and margins for the form "
             'csv, got predictions alone. Write them with the form "labels".'
         )
     if isinstance(destination, Destination):
         with open_output(destination) as file:
-            write_answers(file, answers, form)
+            write_answers(cast(TextIO, file), answers, form)
         return
-    if form == "csv":
-        pieces = _csv_pieces(answers.triplets, answers.predictions, answers.margins)
+    if form == "csv" and triplets is not None and margins is not None:
+        pieces = _csv_pieces(triplets, answers.predictions, margins)
     else:
         pieces = _label_pieces(answers.predictions)
     for piece in pieces:

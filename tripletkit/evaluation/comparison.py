@@ -132,7 +132,7 @@ class PairComparison(Result):
         interval = self.image_interval
         if self.holm_p < 0.05 and isinstance(interval, NoInterval):
             return f"On these rows {self.left} is better; whether on others: {interval.detail}."
-        is_shown = self.holm_p < 0.05 and (interval is None or interval.low > 0)
+        is_shown = self.holm_p < 0.05 and (not interval or interval.low > 0)
         return f"{self.left} is better." if is_shown else "No sign that either is truly better."
 
     def _summary(self) -> str:

@@ -277,17 +277,17 @@ class PairwiseDistances:
     def measure(self, rows: slice, columns: slice = slice(None)) -> np.ndarray:
         """Return `(n_rows, n_columns)` float32 distances."""
         left, right = self._embeddings[rows], self._embeddings[columns]
+        found = np.empty((len(left), len(right)), dtype=np.float32)
         if self.distance == "l1":
             from scipy.spatial.distance import cdist
 
-            found = np.empty((len(left), len(right)), dtype=np.float32)
             for start in range(0, len(right), _L1_COLUMNS):
                 part = slice(start, start + _L1_COLUMNS)
                 found[:, part] = cdist(left, right[part], "cityblock")
             return found
         n_threads = 1 if left.shape[1] < _MIN_THREADED_DIMS else None
         with threadpool_limits(n_threads, "blas"):
-            found = left @ right.T
+            np.matmul(left, right.T, out=found)
         if self.distance == "cosine":
             np.subtract(1, found, out=found)
         else:

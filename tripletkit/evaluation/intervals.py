@@ -281,16 +281,17 @@ def measure_image_spread(values: np.ndarray, images: np.ndarray) -> ImageSpread 
     if not np.ptp(values):
         return NoInterval("all rows are alike", "all rows are alike")
     deviations = values - values.mean()
-    total, n_sharing = 0.0, np.zeros(n)  # how many rows share an image with each, itself among them
+    total = 0.0
+    n_sharing = np.zeros(n)  # how many rows share an image with each, itself among them
     sums, counts = np.empty(0), np.empty(0)
     for size, (codes, rows) in enumerate(_subsets(np.asarray(images)), 1):
         sums_of_size = np.bincount(codes, deviations[rows])
         counts_of_size = np.bincount(codes).astype(np.float64)
         sign = 1 if size % 2 else -1
-        total += sign * (sums_of_size @ sums_of_size)
-        n_sharing += sign * np.bincount(rows, counts_of_size[codes], n)
+        total += sign * float(sums_of_size @ sums_of_size)
+        n_sharing += np.bincount(rows, sign * counts_of_size[codes], n)
         if size == 1:
-            sums, counts = sums_of_size, counts_of_size
+            sums, counts = np.asarray(sums_of_size, np.float64), counts_of_size
     unshared = 1 - n_sharing.mean() / n
     if unshared * n * n < 0.5:
         return NoInterval("all rows share an image", "all rows share an image")
@@ -342,7 +343,7 @@ def _subsets(images: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         once a row, also where a row names an image twice.
     """
     images = np.sort(images.reshape(len(images), -1), axis=1)
-    numbered = np.unique(images, return_inverse=True)[1].reshape(images.shape)
+    numbered: np.ndarray = np.unique(images, return_inverse=True)[1].reshape(images.shape)
     n_images = int(numbered.max()) + 1
     is_first = np.ones(numbered.shape, dtype=bool)
     is_first[:, 1:] = numbered[:, 1:] != numbered[:, :-1]

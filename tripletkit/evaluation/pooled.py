@@ -337,13 +337,16 @@ def take_random_share(
     Answers that do not hold their questions are taken for those of `predict` on the database.
     """
     judgements = open_judgements(database).decided()
+    votes, is_random, weights = judgements.votes, judgements.is_random, judgements.weights
+    if votes is None or is_random is None or weights is None:
+        raise AnswerFileError(f"{database}: expected a database of judgements, got a table")
     asked = answers.triplets or triplets
     if asked is None:
         check_same_length(answers, len(judgements), str(database))
         asked = judgements.triplets
     answers = replace(answers, triplets=asked)
     found, is_turned = find_questions(asked, judgements)
-    is_scored = (found >= 0) & judgements.is_random[found]
+    is_scored = (found >= 0) & is_random[found]
     if not is_scored.any():
         raise AnswerFileError(
             f"{answers.source}: expected answers to questions that {database} drew by chance, "
@@ -356,5 +359,5 @@ def take_random_share(
         f"{len(answers):,}",
     )
     labels = (~is_turned[is_scored]).astype(np.int8)
-    votes = judgements.votes.take(found[is_scored]).turn(is_turned[is_scored])
-    return answers.take(is_scored), labels, votes, judgements.weights[found[is_scored]]
+    asked_votes = votes.take(found[is_scored]).turn(is_turned[is_scored])
+    return answers.take(is_scored), labels, asked_votes, weights[found[is_scored]]

@@ -319,7 +319,8 @@ def score_answers(
     n_alike = len(credit) if weights is None else effective_count(weights)
     is_one = truth == 1
     consistency = None if rows is None else check_consistency(answers, rows)
-    has_margins = answers.margins is not None
+    margins = answers.margins
+    has_margins = margins is not None
     return Score(
         accuracy=float(values.sum()) / len(credit),
         n=len(credit),
@@ -335,9 +336,9 @@ def score_answers(
         share_of_ones=float(answers.predictions.mean()),
         n_repeats=n_repeats,
         is_unique=unique,
-        n_mirrored=consistency and consistency.n_mirrored,
-        n_mirrored_broken=consistency and consistency.n_mirrored_broken,
-        by_margin=_slice(credit, np.abs(answers.margins)) if has_margins else [],
+        n_mirrored=None if consistency is None else consistency.n_mirrored,
+        n_mirrored_broken=None if consistency is None else consistency.n_mirrored_broken,
+        by_margin=[] if margins is None else _slice(credit, np.abs(margins)),
         by_anchor_frequency=[] if rows is None else _slice(credit, _anchor_frequency(rows)),
         ties=ties,
         odd_one_out=None if rows is None else score_odd_one_out(credit, rows, trials),

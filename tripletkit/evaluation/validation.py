@@ -67,6 +67,7 @@ class Validation(Result):
             "frozen_cosine": self.frozen.to_dict(),
             "baselines": [baseline.to_dict() for baseline in self.baselines],
             "votes": self.trained_votes
+            and self.frozen_votes
             and {
                 "trained": self.trained_votes.to_dict(),
                 "frozen_cosine": self.frozen_votes.to_dict(),
@@ -204,6 +205,8 @@ def classify_validation(
     Returns:
         None where fewer than two classes are in training, or none of them in validation.
     """
+    if data.labels is None:
+        return None
     labels = data.labels.of_image
     labelled = np.flatnonzero(labels != NO_LABEL)
     trained_on, val = (np.intersect1d(labelled, part.rows) for part in (data.train, data.val))

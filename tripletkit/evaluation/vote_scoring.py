@@ -125,8 +125,8 @@ class ScoredAnswers(Score):
     def to_dict(self) -> dict[str, Any]:
         """Return the score as JSON takes it, intervals as [low, high]."""
         values = super().to_dict()
-        votes = values.pop("votes")
-        of_votes = {} if votes is None else {"votes": self.votes.to_dict()}
+        del values["votes"]
+        of_votes = {} if self.votes is None else {"votes": self.votes.to_dict()}
         return {"truth": values.pop("truth")} | values | of_votes
 
     def _sections(self) -> list[Section]:

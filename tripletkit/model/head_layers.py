@@ -226,7 +226,9 @@ def write_head_layers(head: keras.Model, path: Path) -> None:
         with h5py.File(path, "a") as file:
             file.attrs[_ATTRIBUTE] = text
         try:
-            _check(head, read_numpy_head(path), n_features)
+            written = read_numpy_head(path)
+            assert written is not None, "it has just been described"
+            _check(head, written, n_features)
         except ExportError:
             with h5py.File(path, "a") as file:
                 del file.attrs[_ATTRIBUTE]
@@ -426,8 +428,8 @@ _RUN: dict[str, Callable[..., np.ndarray]] = {
     "UnitNormalization": _run_unit,
     "BatchNormalization": _run_norm,
     "Rescaling": _run_rescaling,
-    "Add": lambda inputs, _arrays: np.sum(inputs, axis=0, dtype=np.float32),
-    "Average": lambda inputs, _arrays: np.mean(inputs, axis=0, dtype=np.float32),
+    "Add": lambda inputs, _arrays: np.add.reduce(inputs, dtype=np.float32),
+    "Average": lambda inputs, _arrays: np.asarray(np.mean(inputs, axis=0, dtype=np.float32)),
     "Concatenate": lambda inputs, _arrays: np.concatenate(inputs, axis=1),
     "GetItem": lambda inputs, _arrays, start, stop: inputs[0][:, start:stop],
 }

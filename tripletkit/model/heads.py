@@ -236,4 +236,6 @@ def build_model(n_features: int, settings: HeadSettings) -> keras.Model:
     head = join_heads(heads)
     if settings.frozen_share:
         head = keep_frozen(head)
-    return compress_head(head, settings.dim) if settings.is_compressed else head
+    if settings.is_compressed and settings.dim is not None:
+        return compress_head(head, settings.dim)
+    return head

@@ -87,7 +87,7 @@ class ModelFolder:
     @property
     def image_folder(self) -> Path | None:
         """Where its images were at training; None if it was trained on features alone."""
-        return self.record.images and Path(self.record.images)
+        return Path(self.record.images) if self.record.images else None
 
     def read_centers(self) -> pd.DataFrame | None:
         """Return the class centers, a row for each class; None if the loss kept none."""
@@ -168,7 +168,7 @@ class ModelFolder:
 
 def name_centers(centers: np.ndarray | None, labels: ImageLabels | None) -> pd.DataFrame | None:
     """Return class centers `(n_classes, dim)` as a table; classes without one are left out."""
-    if centers is None:
+    if centers is None or labels is None:
         return None
     return pd.DataFrame(centers, index=labels.classes).dropna()
 

@@ -7,6 +7,7 @@ this module imports TensorFlow, so that the command line can show the defaults.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from tripletkit import defaults
 from tripletkit.errors import RecipeError
@@ -122,7 +123,7 @@ register_recipe = RECIPES.add
 get_recipe = RECIPES.find
 
 
-_RESIDUAL = {
+_RESIDUAL: dict[str, Any] = {
     "body": "tripletkit.model.heads:build_residual_body",
     "finish": "tripletkit.model.heads:standardise_first",
     "sizes": ("hidden", "dropout"),

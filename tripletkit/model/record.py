@@ -76,7 +76,9 @@ class InputsRecord:
     @property
     def name(self) -> str:
         """What the training triplets are called in messages."""
-        return (self.triplets or self.labels).name
+        record = self.triplets or self.labels
+        assert record is not None, "a training has triplets or labels"
+        return record.name
 
     def paths(self) -> list[Path]:
         """Return where all of these were read, as far as they were files."""

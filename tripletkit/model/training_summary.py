@@ -39,9 +39,10 @@ class TrainingSummary(Result):
     def _sections(self) -> list[Section]:
         record = self.record
         sections: list[Section] = [[self._facts()]]
+        curve = record.learning_curve
         for shown in (
             record.pooled,
-            record.learning_curve and LearningCurve.from_dict(record.learning_curve),
+            None if curve is None else LearningCurve.from_dict(curve),
             record.validation,
         ):
             if shown is not None:

@@ -248,9 +248,10 @@ def draw_neighbors(
     output: OutputFile, answers: list[dict[str, Any]], query_files: Images, files: Images
 ) -> None:
     """Draw the answers that `search.collection.list_neighbors` gives."""
-    path_of = dict(zip(files.names, files.paths, strict=True))
+    path_of = {name: path for name, path in zip(files.names, files.paths, strict=True) if path}
+    queries = [path for path in query_files.paths if path]
     rows = []
-    for answer, path in zip(answers, query_files.paths, strict=True):
+    for answer, path in zip(answers, queries, strict=True):
         row = [Tile(path, (path.name, answer.get("label") or ""))]
         row += [
             Tile(

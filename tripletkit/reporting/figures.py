@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -91,16 +92,20 @@ def draw_learning_curve(curve: LearningCurve, theme: Theme = LIGHT) -> Figure:
     axes = add_axes(figure, (1, 1, 1), theme)
     n, most = np.array(curve.n_triplets), curve.n_now + curve.n_more
     ahead = np.linspace(n[0], most, 200)
-    line = {"color": theme.muted, "linestyle": "--", "linewidth": 1.2}
+    line: dict[str, Any] = {"color": theme.muted, "linestyle": "--", "linewidth": 1.2}
     axes.plot(ahead, curve.accuracy_at(ahead), label="fitted", **line)
     axes.plot(n, curve.accuracies, color=theme.right, marker="o", label="measured")
     if np.isfinite(curve.with_fewer_images):
-        style = {"color": theme.wrong, "marker": "x", "linewidth": 0}
+        style: dict[str, Any] = {"color": theme.wrong, "marker": "x", "linewidth": 0}
         axes.plot(n[:1], [curve.with_fewer_images], label="of fewer images", **style)
     for at, text in ((curve.n_now, "now"), (most, f"{curve.n_more:,} more")):
         axes.axvline(at, color=theme.muted, linewidth=0.8, linestyle=":")
-        place = {"xytext": (-3, 4), "textcoords": "offset points", "ha": "right"}
-        fonts = {"fontsize": 9, "fontfamily": installed_families(), "color": theme.text}
+        place: dict[str, Any] = {"xytext": (-3, 4), "textcoords": "offset points", "ha": "right"}
+        fonts: dict[str, Any] = {
+            "fontsize": 9,
+            "fontfamily": installed_families(),
+            "color": theme.text,
+        }
         axes.annotate(text, (at, 0), xycoords=axes.get_xaxis_transform(), **place, **fonts)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -150,14 +155,14 @@ def draw_distances(
     axes.plot([0, high], [0, high], color=theme.muted, linewidth=1)
     if kept_margin is not None:
         ends = [kept_margin, high + kept_margin]
-        style = {"color": theme.text, "linestyle": "--", "linewidth": 1.2}
+        style: dict[str, Any] = {"color": theme.text, "linestyle": "--", "linewidth": 1.2}
         axes.plot([0, high], ends, label="the hardest are below", **style)
     axes.set(xlim=(0, high), ylim=(0, high), aspect="equal")
     label_axes(axes, theme, "Each triplet", f"anchor to positive ({unit})", "anchor to negative")
     add_legend(axes, theme, loc="lower right")
 
     axes = add_axes(figure, (1, 2, 2), theme)
-    bins = np.linspace(0, high, _N_BINS + 1)
+    bins = np.linspace(0, high, _N_BINS + 1).tolist()
     for values, name, colour, hatch in (
         (to_positive, "to the positive", theme.right, None),
         (to_negative, "to the negative", theme.wrong, "///"),
@@ -202,7 +207,7 @@ def draw_distribution(
     for of_kind, cut, shares, kind in zip(counts, cuts, quantiles, kinds, strict=True):
         pairs, mined, colour, line, hatch = kind
         height = of_kind / of_kind.sum()
-        style = {"color": colour, "linestyle": line, "linewidth": 1.5}
+        style: dict[str, Any] = {"color": colour, "linestyle": line, "linewidth": 1.5}
         axes.stairs(height, edges, label=f"pairs of {pairs}: {of_kind.sum():,}", **style)
         low, high = np.clip(cut, edges[0], edges[-1])
         inside = axes.stairs(
@@ -277,7 +282,7 @@ def draw_margins(
 
     axes = add_axes(figure, (1, 2, 2), theme)
     high = np.abs(margins).max() or 1.0
-    bins = np.linspace(-high, high, _N_BINS + 1)
+    bins = np.linspace(-high, high, _N_BINS + 1).tolist()
     for values, name, colour, hatch in (
         (margins[margins > 0], "right", theme.right, None),
         (margins[margins <= 0], "wrong", theme.wrong, "///"),
@@ -317,8 +322,9 @@ def draw_map(
     distinct = sorted(set(names))
     for number, label in enumerate(distinct):
         colour, marker = class_mark(number, theme)
-        style = {"color": colour, "marker": marker, "linewidth": 0}
-        axes.scatter(*places[(names == label) & is_dot].T, s=30, zorder=3, **style)
+        style: dict[str, Any] = {"color": colour, "marker": marker, "linewidth": 0}
+        x, y = places[(names == label) & is_dot].T
+        axes.scatter(x, y, s=30, zorder=3, **style)
         axes.scatter([], [], s=40, label=_legend_label(label), **style)
         for index in np.intersect1d(imaged, np.flatnonzero(names == label)):
             _add_thumbnail(axes, places[index], paths[index], colour, theme)
@@ -338,7 +344,7 @@ def _add_thumbnail(axes: Axes, place: np.ndarray, path: Path, colour: str, theme
     thumbnail = np.asarray(read_thumbnail(path, _MAP_THUMBNAIL_PX))
     box = OffsetImage(thumbnail, zoom=34 / _MAP_THUMBNAIL_PX)
     frame = {"edgecolor": colour, "facecolor": theme.background, "linewidth": 1.4}
-    axes.add_artist(AnnotationBbox(box, place, pad=0.08, zorder=2, bboxprops=frame))
+    axes.add_artist(AnnotationBbox(box, tuple(place), pad=0.08, zorder=2, bboxprops=frame))
 
 
 def draw_confusion(counts: np.ndarray, labels: Sequence[str], theme: Theme = LIGHT) -> Figure:
@@ -355,7 +361,7 @@ def draw_confusion(counts: np.ndarray, labels: Sequence[str], theme: Theme = LIG
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap=theme.scale, vmin=0, vmax=1)
     axes.grid(False)
-    fonts = {"fontfamily": installed_families(), "fontsize": 9}
+    fonts: dict[str, Any] = {"fontfamily": installed_families(), "fontsize": 9}
     shown = [plain_text(label) for label in labels]
     axes.set_xticks(range(len(labels)), shown, rotation=45, ha="right", **fonts)
     axes.set_yticks(range(len(labels)), shown, **fonts)

@@ -218,12 +218,11 @@ def _on_training(record: ModelRecord) -> list[str]:
 
 def _row(what: str, score: Score) -> AccuracyRow:
     found = score.image_interval
-    is_known = isinstance(found, Interval)
     return AccuracyRow(
         what,
         score.accuracy,
         score.wilson,
-        found if is_known else None,
+        found if isinstance(found, Interval) else None,
         score.n,
         found.detail if isinstance(found, NoInterval) else None,
     )

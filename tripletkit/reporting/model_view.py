@@ -198,9 +198,10 @@ def _read_triplets(
                 f"{inputs.name}: expected the triplets that {model.path} was trained on, "
                 f"{describe_missing_triplets(inputs)}. Give some with `triplets`."
             )
-        logger.info("No `triplets`: taking those of the training, %s.", inputs.triplets.path)
+        path = inputs.triplets and inputs.triplets.path
+        logger.info("No `triplets`: taking those of the training, %s.", path)
         return found.without_degenerate()
-    found = open_judgements(triplets, truth=truth)
-    if found.truth is None and found.votes is None:
-        logger.info("%s: taking every second image for the positive (no `truth`).", found.source)
-    return found.decided().triplets
+    given = open_judgements(triplets, truth=truth)
+    if given.truth is None and given.votes is None:
+        logger.info("%s: taking every second image for the positive (no `truth`).", given.source)
+    return given.decided().triplets

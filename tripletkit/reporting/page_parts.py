@@ -127,10 +127,8 @@ def list_culprits(models: Sequence[Reported], album: Album) -> list[dict[str, An
     """Return the images that are in the most mistakes, and how many answers they are in at all."""
     view = models[0].view
     of_image, _ = _count_mistakes(models)
-    n_named = sum(
-        np.bincount(model.view.triplets.rows[model.view.known].ravel(), minlength=len(view.paths))
-        for model in models
-    )
+    named = [model.view.triplets.rows[model.view.known].ravel() for model in models]
+    n_named = np.bincount(np.concatenate(named), minlength=len(view.paths))
     return [
         album.add(image) | {"n_mistakes": n_wrong, "n_triplets": int(n_named[image])}
         for image, n_wrong in of_image.most_common(_N_CULPRITS)
@@ -139,7 +137,7 @@ def list_culprits(models: Sequence[Reported], album: Album) -> list[dict[str, An
 
 def mark_labels(view: ModelView) -> dict[str | None, str]:
     """Return label -> the classes of its colour and shape in the style sheet; none for None."""
-    labels = sorted({view.label_of(image) for image in view.labelled})
+    labels = sorted({label for image in view.labelled if (label := view.label_of(image))})
     return {None: ""} | {
         label: "class-{1} turn-{0}".format(*divmod(number, len(LIGHT.classes)))
         for number, label in enumerate(labels)

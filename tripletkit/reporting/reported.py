@@ -121,8 +121,10 @@ def gather_reported(views: Sequence[ModelView]) -> list[Reported]:
                 logger.info(
                     "%s: no training triplets (%s), so names are not scored.", inputs.name, why
                 )
-            is_fair = training is not None and not view.is_training
-            known[inputs] = training, run_baselines(training, view.triplets) if is_fair else []
+            baselines = []
+            if training is not None and not view.is_training:
+                baselines = run_baselines(training, view.triplets)
+            known[inputs] = training, baselines
         models.append(Reported(name, view, *known[inputs]))
     return models
 

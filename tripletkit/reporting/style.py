@@ -15,6 +15,7 @@ import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib import font_manager
@@ -127,7 +128,7 @@ def make_figure(width_in: float, height_in: float, theme: Theme) -> Figure:
     return figure
 
 
-def add_axes(figure: Figure, place: tuple[int, int, int], theme: Theme, **options: object) -> Axes:
+def add_axes(figure: Figure, place: tuple[int, int, int], theme: Theme, **options: Any) -> Axes:
     """Add axes in the house style.
 
     Args:
@@ -161,13 +162,13 @@ def plain_text(text: str) -> str:
 
 def label_axes(axes: Axes, theme: Theme, title: str, x: str, y: str) -> None:
     """Name axes and what they show."""
-    fonts = {"fontfamily": installed_families()}
+    fonts: dict[str, Any] = {"fontfamily": installed_families()}
     axes.set_title(plain_text(title), color=theme.text, fontsize=11, loc="left", **fonts)
     axes.set_xlabel(x, color=theme.text, fontsize=9.5, **fonts)
     axes.set_ylabel(y, color=theme.text, fontsize=9.5, **fonts)
 
 
-def add_legend(axes: Axes, theme: Theme, **options: object) -> None:
+def add_legend(axes: Axes, theme: Theme, **options: Any) -> None:
     """Add a legend in the house style."""
     legend = axes.legend(
         frameon=False,
@@ -241,7 +242,7 @@ def render_figure(figure: Figure, form: str) -> bytes:
     buffer = io.BytesIO()
     # A date or chance ids would make every run's file another; text as text can be edited and
     # has every letter that the viewer's fonts have.
-    fixed = {"svg.hashsalt": "tripletkit", "svg.fonttype": "none"}
+    fixed: dict[Any, Any] = {"svg.hashsalt": "tripletkit", "svg.fonttype": "none"}
     about = {
         "svg": {"Date": None, "Creator": MARK},
         "pdf": {"CreationDate": None, "Creator": MARK},

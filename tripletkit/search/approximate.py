@@ -165,6 +165,7 @@ class ApproximateIndex:
             defaults.INDEX_MIN_CELLS, round(self._index.nlist * defaults.INDEX_CELLS_SHARE)
         )
         if self.has_codes:
+            assert fetch is not None, "an index of codes needs the embeddings themselves"
             _, rows = self._index.search(queries, n_found)
             distinct = np.unique(rows[rows >= 0])
             vectors = self._arrange(fetch(distinct), self.origin.distance)
@@ -189,7 +190,7 @@ class ApproximateIndex:
         facts = {
             "format_version": FORMAT_VERSION,
             "origin": asdict(self.origin),
-            "sha256": hashlib.sha256(index).hexdigest(),
+            "sha256": hashlib.sha256(index.tobytes()).hexdigest(),
         }
         with open_output(destination, "wb") as file:
             np.savez(file, facts=np.array(json.dumps(facts)), index=index)
@@ -223,7 +224,7 @@ class ApproximateIndex:
                 "Make it anew with `overwrite=True`."
             )
         origin.check(expected, path)
-        if hashlib.sha256(index).hexdigest() != digest:
+        if hashlib.sha256(index.tobytes()).hexdigest() != digest:
             raise SearchIndexError(
                 f"{path}: is damaged: its sha256 is not the one written with it. "
                 "Make it anew with `overwrite=True`."

@@ -154,7 +154,8 @@ def find_same(own: list[bytes | None], contents: list[bytes | None]) -> list:
     for row, content in enumerate(contents):
         if content is not None:
             rows_of.setdefault(content, []).append(row)
-    return [np.array(rows_of.get(content, []), dtype=np.int64) for content in own]
+    found = [[] if content is None else rows_of.get(content, []) for content in own]
+    return [np.array(rows, dtype=np.int64) for rows in found]
 
 
 @dataclass(frozen=True, repr=False)
