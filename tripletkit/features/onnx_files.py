@@ -151,8 +151,10 @@ def open_network_file(
             to take.
         PreprocessingError: if it is not said what its images go through.
     """
+    note_input(path)
     graph = _load_graph(path).graph
-    check_network_file(path)
+    for other in check_network_file(path):
+        note_input(path.parent / other)
     session = _open_session(path, _stamp(path))
     image_input = _find_image_input(path, session.get_inputs())
     takes_whole = _INPUTS[image_input.type] is np.uint8
@@ -377,18 +379,6 @@ def check_network_file(path: Path) -> list[str]:
         NetworkFileError: if it is no ONNX file, or one of these is missing.
     """
     graph = _load_graph(path).graph
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    note_input(path)
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except OSError as error:
-        raise NetworkFileError(f"{path}: cannot be read: {error.strerror}") from error
-    except (DecodeError, ValueError) as error:
-        raise NetworkFileError(f"{path}: expected an ONNX file, cannot be read as one") from error
-    if not model.graph.node or not model.opset_import:
-        raise NetworkFileError(f"{path}: expected an ONNX file, got one without a network")
     # In practice these are a graph's weights and its constants.
     tensors = [*graph.initializer]
     for node in graph.node:
