@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
 
 from tripletkit import defaults
+from tripletkit.features.shard_folder import make_shared_store
 from tripletkit.features.store import FILE_NAME, FeatureSpace, FeatureStore
 from tripletkit.features.store_file import file_checksum
+from tripletkit.features.stores import open_store
 
 SPACE = FeatureSpace({"backbone": "resnet50", "weights_sha256": "0123456789abcdef"}, 8)
 
@@ -158,3 +162,54 @@ def test_written_networks_go_with_the_store(
     assert network.exists()
     tripletkit("cache", "clear", "--yes", code=0)
     assert not network.exists()
+
+
+FOREIGN = [
+    "networks/dinov2.onnx",
+    "networks/dinov2.onnx.data",
+    f"networks/{'0' * 32}-{'1' * 32}.onnx",
+    "features/mine/space.json",
+    f"features/mine/{'0' * 32}.arrow",
+    "features/notes.txt",
+    f"files/{'a' * 32}.arrow",
+    "files/list.csv",
+    "features.sqlite3.backup",
+    ".x.unfinished-whatever",
+    "notes.txt",
+]
+
+
+@pytest.mark.parametrize("kind", ["none", "one machine", "shared"])
+@pytest.mark.parametrize("act", ["clear --yes", "prune --unused-days 1"])
+def test_only_what_tripletkit_wrote_is_deleted(tripletkit, tmp_path, kind, act):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    if kind == "shared":
+        make_shared_store(folder)
+    if kind != "none":
+        with open_store(folder) as store:
+            store.write(SPACE, [b"a" * 32, b"b" * 32], np.ones((2, 8), np.float32))
+    for name in FOREIGN:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("mine")
+    for path in folder.rglob("*"):
+        os.utime(path, (0, 0))
+    tripletkit("cache", *act.split(), "--cache", folder, code=0)
+    assert [name for name in FOREIGN if not (folder / name).exists()] == []
+    left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    if act.startswith("clear"):
+        assert left == set(FOREIGN)
+
+
+def test_a_database_of_another_program_is_left_alone(tripletkit, tmp_path):
+    path = tmp_path / FILE_NAME
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE diary (day TEXT)")
+        database.execute("INSERT INTO diary VALUES ('today')")
+        database.commit()
+    for call in (["cache", "clear", "--yes"], ["cache", "prune"]):
+        result = tripletkit(*call, "--cache", tmp_path, code=1)
+        assert "a database of something else" in result.stderr
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT * FROM diary").fetchall() == [("today",)]
+        assert database.execute("SELECT count(*) FROM sqlite_master").fetchone() == (1,)

@@ -88,7 +88,7 @@ def test_hidden_files_of_others_stay(tmp_path, name):
 def test_a_link_named_like_what_is_left_is_not_followed(tmp_path):
     (tmp_path / "far").mkdir()
     (tmp_path / "far" / "file").write_text("mine")
-    (tmp_path / ".x.unfinished-abc").symlink_to(tmp_path / "far")
+    (tmp_path / ".x.tripletkit-unfinished-abc12_34").symlink_to(tmp_path / "far")
     unfinished.remove_unfinished(tmp_path)
     assert (tmp_path / "far" / "file").read_text() == "mine"
 
@@ -112,7 +112,7 @@ def test_a_writer_whose_file_is_taken_for_left_over_makes_another(tmp_path, monk
 
 
 def test_without_locks_nothing_is_removed(tmp_path, monkeypatch):
-    (tmp_path / ".x.unfinished-abc").write_text("whose?")
+    (tmp_path / ".x.tripletkit-unfinished-abc12_34").write_text("whose?")
     monkeypatch.setattr(unfinished, "fcntl", None)
     unfinished.remove_unfinished(tmp_path)
     with open_output(tmp_path / "out") as file:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -26,7 +27,8 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-_MARK = ".unfinished-"
+_MARK = ".tripletkit-unfinished-"
+_HIDDEN = re.compile(rf"\..{{1,40}}{re.escape(_MARK)}[a-z0-9_]{{8}}", re.DOTALL)
 # In a hidden folder: what is being made, what it replaces, and the name of its place, which is
 # written when the new one is whole.
 _NEW, _OLD, _PLACE = "new", "old", "place"
@@ -314,7 +316,7 @@ def _hidden_prefix(name: str) -> str:
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith(".") and _MARK in name
+    return _HIDDEN.fullmatch(name) is not None
 
 
 def _exchange(first: Path, second: Path) -> bool:

@@ -12,13 +12,14 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tripletkit.data.unfinished import remove_unfinished, unfinished_file
 from tripletkit.errors import ExportError, NetworkFileError, StoreError
 from tripletkit.features.extract import FeatureFunction
 from tripletkit.features.function_encoder import FunctionBackbone
@@ -144,7 +145,7 @@ def relative_difference(got: np.ndarray, want: np.ndarray) -> float:
 
 
 def remove_networks(store_folder: Path, unused_since_s: float | None = None) -> int:
-    """Delete kept networks, and what killed runs left of them.
+    """Delete kept networks, and what killed runs left of them; nothing else that lies there.
 
     Args:
         store_folder: where the feature store is.
@@ -155,8 +156,11 @@ def remove_networks(store_folder: Path, unused_since_s: float | None = None) -> 
         StoreError: if one cannot be deleted.
     """
     freed = 0
-    for path in (store_folder / FOLDER_NAME).glob("*.onnx*"):
+    remove_unfinished(store_folder / FOLDER_NAME)
+    for path in (store_folder / FOLDER_NAME).glob("*.onnx"):
         try:
+            if not _is_kept(path):
+                continue
             stat = path.stat()
             if unused_since_s is not None and stat.st_mtime >= unused_since_s:
                 continue
@@ -178,12 +182,17 @@ def _key(parts: Sequence[FeaturePart]) -> str:
 def _find_kept(folder: Path, key: str) -> Path | None:
     """Return the kept file of a network if it is whole: its name holds the hash of its content."""
     for path in sorted(folder.glob(f"{key}-*.onnx")):
-        if file_sha256(path).startswith(path.stem.rpartition("-")[2]):
+        if _is_kept(path):
             # Pruning goes by when it was used last.
             os.utime(path)
             return path
-        path.unlink(missing_ok=True)
     return None
+
+
+def _is_kept(path: Path) -> bool:
+    """Return whether a file is a network that was kept, and whole: its name holds its hash."""
+    named = re.fullmatch("[0-9a-f]{32}-([0-9a-f]{32})", path.stem)
+    return named is not None and path.is_file() and file_sha256(path).startswith(named[1])
 
 
 def _keep(written: bytes, folder: Path, key: str) -> None:
@@ -191,13 +200,7 @@ def _keep(written: bytes, folder: Path, key: str) -> None:
     path = folder / f"{key}-{hashlib.sha256(written).hexdigest()[:32]}.onnx"
     try:
         folder.mkdir(exist_ok=True)
-        descriptor, partial = tempfile.mkstemp(prefix=f"{key}.onnx.", dir=folder)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(written)
-            Path(partial).replace(path)
-        except BaseException:
-            Path(partial).unlink(missing_ok=True)
-            raise
+        with unfinished_file(path, "wb") as file:
+            file.write(written)
     except OSError as error:
         logger.warning("%s: the network cannot be kept there: %s", folder, error.strerror)

@@ -21,6 +21,7 @@ from tripletkit.features.store_file import (
     default_folder,
     file_checksum,
     file_stamp,
+    is_own_store,
 )
 
 _LAST_MOMENT_S = 253_370_764_800  # the year 9999, in every time zone
@@ -125,6 +126,11 @@ def clear_store(folder: Path | None = None) -> int:
     size_bytes = _size_bytes(path)
     if size_bytes is None:
         return 0
+    if not is_own_store(path):
+        raise StoreError(
+            f"{path}: expected a feature store, got a database of something else, which is left "
+            "alone."
+        )
     lock = StoreLock(folder / f"{FILE_NAME}.lock", shared=False)
     try:
         if lock.is_held:

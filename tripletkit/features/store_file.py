@@ -13,7 +13,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -319,6 +319,11 @@ class StoreFile:
 
     def _make_tables(self, database: sqlite3.Connection) -> None:
         version = _version(database)
+        if version == 0 and _tables(database) - _TABLES:
+            raise StoreError(
+                f"{self.path}: expected a feature store, got a database of something else. "
+                "Choose another folder as `cache`."
+            )
         if version > SCHEMA_VERSION:
             raise StoreError(
                 f"{self.path}: expected a feature store of version {SCHEMA_VERSION}, got "
@@ -349,8 +354,7 @@ class StoreFile:
 
     def _drop_older(self, database: sqlite3.Connection) -> None:
         """Drop the tables of a store of an older version, which has no checksums to trust."""
-        found = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-        if {name for (name,) in found} != _TABLES:
+        if _tables(database) != _TABLES:
             raise StoreError(
                 f"{self.path}: expected a feature store, got a database of something else. "
                 "Choose another folder as `cache`."
@@ -375,6 +379,20 @@ def _use_write_ahead_log(database: sqlite3.Connection) -> None:
             if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_s:
                 raise
             time.sleep(0.02)
+
+
+def is_own_store(path: Path) -> bool:
+    """Return whether a database is a feature store; one that is damaged is by the lock beside."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            return _tables(database) in (_TABLES, set())
+    except sqlite3.DatabaseError:
+        return path.with_name(f"{path.name}.lock").exists()
+
+
+def _tables(database: sqlite3.Connection) -> set[str]:
+    found = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+    return {name for (name,) in found if not name.startswith("sqlite_")}
 
 
 def _version(database: sqlite3.Connection) -> int:
