@@ -9,12 +9,12 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+from tripletkit.features.shard_folder import make_shared_store
+from tripletkit.features.stores import open_store
 
 from tripletkit import defaults
-from tripletkit.features.shard_folder import make_shared_store
 from tripletkit.features.store import FILE_NAME, FeatureSpace, FeatureStore
 from tripletkit.features.store_file import file_checksum
-from tripletkit.features.stores import open_store
 
 SPACE = FeatureSpace({"backbone": "resnet50", "weights_sha256": "0123456789abcdef"}, 8)
 

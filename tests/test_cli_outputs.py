@@ -251,3 +251,34 @@ def test_nothing_comes_to_lie_among_the_images(tripletkit, world):
             path: data for path, data in snapshot(world).items() if ".sqlite-" not in path.name
         }
         assert after == before, call
+
+
+@pytest.mark.parametrize(
+    ("call", "place", "theirs"),
+    [
+        ("triplets labels.csv images --count 20", "-o t.txt", "a.png b.png c.png\n"),
+        ("triplets labels.csv images --count 20", "-o t.txt", "max_size = 3\n"),
+        ("triplets labels.csv images --count 20 -o n.txt", "--truth t.csv", "label\n1\n"),
+        ("mine labels.csv images --backbone tiny", "--triplets-out t.txt", "host = here\n"),
+        ("suggest images --model m0 -n 5", "-o t.txt", "p00.png p01.png p02.png\n"),
+        ("predict test.txt --model m0 --format labels", "-o t.txt", "1\n0\n"),
+        ("export-judgements judgements.sqlite", "-o out", None),
+    ],
+)
+def test_force_does_not_replace_what_others_wrote_in_the_same_form(
+    tripletkit, world, call, place, theirs
+):
+    path = Path(place.split()[1])
+    if theirs is None:
+        path.mkdir()
+        path, theirs = path / "votes.csv", "votes_b,votes_c\n1,0\n"
+    path.write_text(theirs)
+    arguments = [*call.split(), *place.split(), "--force"]
+    result = tripletkit(*arguments, code=1)
+    assert "does not replace it" in result.stderr
+    assert path.read_text() == theirs
+    path.unlink()
+    for _ in range(2):
+        tripletkit(*arguments, code=0)
+    path.write_text(path.read_text() + "p00.png p01.png p02.png\n")
+    tripletkit(*arguments, code=1)

@@ -22,11 +22,13 @@ from tripletkit.data.judgement_files import read_answers_given
 from tripletkit.data.judgements import Judgements, open_judgements
 from tripletkit.data.outputs import (
     TRIPLETS_FORM,
+    VOTES_FORM,
     Outputs,
     as_one_run,
     csv_form,
     explain_failure,
     open_output,
+    record_written,
 )
 from tripletkit.data.triplet_files import write_triplets
 from tripletkit.data.triplets import Triplets
@@ -164,7 +166,7 @@ def export_judgements(
         folder,
         {
             "train.txt": TRIPLETS_FORM,
-            "votes.csv": csv_form("a file of votes", "votes_b,votes_c"),
+            "votes.csv": VOTES_FORM,
             "questions.csv": csv_form("questions with votes", "a,b,c,votes_b"),
             "answers.csv": csv_form("the judges' answers", "judge,screen"),
         },
@@ -200,6 +202,8 @@ def export_judgements(
         for name, table in tables.items():
             with open_output(partial / name) as file:
                 table.to_csv(file, index=False, float_format="%.10g", lineterminator="\n")
+    for name in ("train.txt", "votes.csv"):
+        record_written(folder / name)
     logger.info(
         "Wrote %s questions to %s; questions.csv has %s, %s of them undecided and %s drawn by "
         "chance.",

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
 import re
 import stat
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, ParamSpec, TypeVar
 
+import platformdirs
+
+from tripletkit import defaults
 from tripletkit.data.unfinished import remove_unfinished, unfinished_file
 from tripletkit.errors import OutputError, TripletkitError
 
@@ -22,7 +26,6 @@ MODEL_RECORD = "model.json"
 
 # A mark or heading is within so many bytes of a file's start or end.
 _LOOK_BYTES = 1 << 16
-_TRIPLET_LINE = re.compile(r'(?:"(?:[^"]|"")+"|[^\s"#]+)(?: (?:"(?:[^"]|"")+"|[^\s"#]+)){2}')
 
 
 @dataclass(frozen=True)
@@ -32,15 +35,18 @@ class OutputForm:
     Attributes:
         name: what it is called in messages.
         is_at: whether what stands at a path has this form; may raise what reading raises.
+        is_recorded: what is written is remembered, because the form alone does not tell.
     """
 
     name: str
     is_at: Callable[[Path], bool]
+    is_recorded: bool = False
 
 
 def any_form(name: str, *forms: OutputForm) -> OutputForm:
     """Return the form of an output that has one of several."""
-    return OutputForm(name, lambda path: any(form.is_at(path) for form in forms))
+    is_recorded = any(form.is_recorded for form in forms)
+    return OutputForm(name, lambda path: any(form.is_at(path) for form in forms), is_recorded)
 
 
 def csv_form(name: str, *headings: str) -> OutputForm:
@@ -80,15 +86,35 @@ def keras_form(network: str) -> OutputForm:
     return OutputForm(f"the network {network} that tripletkit exports", is_at)
 
 
-def _is_labels(path: Path) -> bool:
-    start = _read_start(path)
-    return not start.replace("0\n", "").replace("1\n", "").strip("01")
+def recorded_form(name: str) -> OutputForm:
+    """Return the form of a file that anybody might have written, so only a record tells."""
+    return OutputForm(f"{name} as tripletkit wrote it", _is_recorded, is_recorded=True)
 
 
-def _is_triplets(path: Path) -> bool:
-    lines = _read_start(path).split("\n")
-    # The last one is cut, or empty.
-    return all(map(_TRIPLET_LINE.fullmatch, lines[:-1]))
+def record_written(path: Path) -> None:
+    """Remember what a file holds, so that it may be replaced as long as it holds that.
+
+    Where nothing can be kept, the file will not be replaced.
+    """
+    ledger = _ledger()
+    with suppress(OSError):
+        ledger.parent.mkdir(parents=True, exist_ok=True)
+        with ledger.open("a", encoding="ascii") as file:
+            file.write(f"{_sha256(path)}\n")
+
+
+def _is_recorded(path: Path) -> bool:
+    return _sha256(path) in _ledger().read_text(encoding="ascii").split()
+
+
+def _ledger() -> Path:
+    chosen = os.environ.get(defaults.CACHE_VARIABLE)
+    return (Path(chosen) if chosen else platformdirs.user_state_path("tripletkit")) / ".written"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_start(path: Path) -> str:
@@ -100,9 +126,10 @@ def _read_start(path: Path) -> str:
 # Every image that tripletkit draws says so.
 MARK = "made by tripletkit"
 DRAWN_FORM = marked_form("an image that tripletkit drew", MARK.encode())
-LABELS_FORM = OutputForm("a file of answers, one 0 or 1 a line", _is_labels)
-TRUTH_FORM = csv_form("a file of truth with the heading label", "label\n")
-TRIPLETS_FORM = OutputForm("a triplet file as tripletkit writes it", _is_triplets)
+LABELS_FORM = recorded_form("a file of answers, one 0 or 1 a line,")
+TRUTH_FORM = recorded_form("a file of truth")
+TRIPLETS_FORM = recorded_form("a triplet file")
+VOTES_FORM = recorded_form("a file of votes")
 
 
 @dataclass
@@ -468,6 +495,8 @@ def open_output(destination: Destination, mode: str = "w") -> Iterator[IO]:
         def move_in(hidden: Path, target: Path) -> None:
             if isinstance(destination, OutputFile):
                 destination.check()
+                if destination.form.is_recorded:
+                    record_written(hidden)
             hidden.replace(target)
 
         with unfinished_file(target, mode, move_in) as file:

@@ -14,10 +14,9 @@ from tripletkit.data.names import guard_formula
 from tripletkit.data.outputs import (
     Destination,
     OutputForm,
-    archive_form,
-    csv_form,
     destination_path,
     open_output,
+    recorded_form,
 )
 from tripletkit.errors import OutputError
 from tripletkit.features.encoder import Encoder
@@ -114,13 +113,8 @@ def write_vectors(destination: Destination, names: Sequence[str], vectors: np.nd
 
 
 def vectors_form(path: Path) -> OutputForm:
-    """Return what the file looks like that `write_vectors` writes there."""
-    return _FORMS[path.suffix.lower()]
-
-
-def _is_parquet(path: Path) -> bool:
-    _, pq = import_pyarrow()
-    return pq.read_schema(path).names == ["name", "vector"]
+    """Return what tells the file that `write_vectors` writes there."""
+    return recorded_form(f"a {path.suffix} file of vectors")
 
 
 def _write_parquet(file: IO[bytes], names: Sequence[str], vectors: np.ndarray) -> None:
@@ -144,12 +138,4 @@ _WRITERS: dict[str, Callable[[IO[bytes], Sequence[str], np.ndarray], None]] = {
     ".parquet": _write_parquet,
     ".csv": _write_csv,
     ".npz": _write_npz,
-}
-
-_FORMS = {
-    ".parquet": OutputForm("a Parquet file of the columns name and vector", _is_parquet),
-    ".csv": csv_form("a CSV of vectors with the heading name,0,1, ...", "name,0,", "name,0\n"),
-    ".npz": archive_form(
-        "an NPZ file of the arrays names and vectors", ["names.npy", "vectors.npy"]
-    ),
 }
