@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from pathlib import Path
 
 import pytest
 
-from tripletkit.data.folder import check_name, list_images, locate_images
+from tripletkit.data.folder import (
+    check_name,
+    find_meant_folder,
+    image_suffixes,
+    list_images,
+    locate_images,
+)
 from tripletkit.data.images import open_images
 from tripletkit.errors import ImageNameError
 
@@ -100,13 +107,16 @@ def test_links_out_of_the_folder_are_refused(folder, tmp_path):
     assert problem(folder, "door/outside.jpg", follow_outside=True) is None
 
 
-def test_names_of_two_spellings_of_an_accent_are_two(tmp_path):
+def test_an_accent_may_be_spelt_in_two_ways(tmp_path):
     composed, decomposed = "caf\u00e9.jpg", "cafe\u0301.jpg"
     (tmp_path / composed).write_bytes(b"")
     if (tmp_path / decomposed).exists():
         pytest.skip("this file system takes both spellings for one")
     assert problem(tmp_path, composed) is None
-    assert problem(tmp_path, decomposed) is not None
+    assert problem(tmp_path, decomposed) is None
+    (tmp_path / decomposed).write_bytes(b"")
+    located = locate_images([decomposed, composed], tmp_path)
+    assert [path.name for path in located.paths] == [decomposed, composed]
 
 
 def test_open_images_shows_ten_problems_with_their_places(folder):
@@ -174,3 +184,78 @@ def test_a_folder_of_dots_stands_in_quotes(folder, monkeypatch, here):
     monkeypatch.chdir(folder if here == "." else folder / "sub")
     assert problem(Path(here), "none") == f"there is no image \"none\" in the folder '{here}'"
     assert f"in the folder '{here}'. Did you mean 'a.jpg'?" in problem(Path(here), "A.jpg")
+
+
+@pytest.fixture
+def numbered(tmp_path):
+    folder = tmp_path / "data" / "images"
+    (folder / "c").mkdir(parents=True)
+    names = [f"c/{number:04}.png" for number in range(5)]
+    for name in names:
+        (folder / name).write_bytes(b"")
+    return folder, names
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda folder, name: f"{folder}/{name}",
+        lambda folder, name: f"images/{name}",
+        lambda folder, name: f"/srv/share/images/{name}",
+        lambda folder, name: f"C:\\photos\\{name}".replace("/", "\\"),
+        lambda folder, name: name.replace("/", "\\"),
+        lambda folder, name: f"images\\{name}",
+        lambda folder, name: name.replace(".png", ".PNG"),
+    ],
+)
+def test_names_that_are_all_spelt_otherwise_are_read_and_that_is_told(numbered, spell, caplog):
+    folder, names = numbered
+    caplog.set_level(logging.INFO)
+    located = locate_images([spell(folder, name) for name in names], folder)
+    assert [path.relative_to(folder).as_posix() for path in located.paths] == names
+    assert f"all {len(names)} names are read" in caplog.text
+    # A name that is spelt otherwise than the rest is no such thing.
+    mixed = locate_images([*names[1:], spell(folder, names[0])], folder)
+    assert list(mixed.problems) == [4]
+    # Nor are they if one of them is not there.
+    lost = locate_images(
+        [*(spell(folder, name) for name in names), spell(folder, "c/n.png")], folder
+    )
+    assert len(lost.problems) == 6
+
+
+def test_each_hint_is_true(numbered):
+    folder, names = numbered
+    assert "the address" in problem(folder, "https://example.org/c/0001.png")
+    assert "lose zeros? 0002.png is there: `names_width=4`" in problem(folder, "c/2")
+    assert "zeros" not in problem(folder, "c/7")
+    (folder / "c" / "IMG_1.HEIC").write_bytes(b"")
+    for name in ("c/IMG_1", "c/IMG_1.HEIC"):
+        if ".heic" not in image_suffixes():
+            assert "tripletkit[heic]" in problem(folder, name)
+    for name, meant in ((f"images/{names[0]}", folder.parent), ("0001.png", folder / "c")):
+        assert find_meant_folder(name, folder) == meant
+    assert find_meant_folder(names[0], folder) is None
+
+
+def test_what_systems_leave_is_no_image_and_what_is_not_read_is_counted(numbered, caplog):
+    folder, names = numbered
+    caplog.set_level(logging.INFO)
+    left = ["@eaDir/0001.png/SYNOPHOTO_THUMB_M.jpg", "__MACOSX/._0001.png", "c/._0001.png"]
+    left += ["Thumbs.db", "c/.DS_Store", ".git/x.png", "#recycle/old.png"]
+    for name in [*left, "c/a.heic", "c/b.HEIC", "c.mov", "list.csv"]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    assert [name for name in list_images(folder) if not name.lower().endswith("heic")] == names
+    if ".heic" not in image_suffixes():
+        assert "5 images, 4 files that are not read (2 .heic, 1 " in caplog.text
+        (folder.parent / "phone").mkdir()
+        (folder.parent / "phone" / "a.heic").write_bytes(b"")
+        with pytest.raises(ImageNameError, match=r"1 files that are not read \(1 \.heic\)"):
+            list_images(folder.parent / "phone")
+
+
+def test_a_file_with_a_backslash_in_its_name_is_an_image_like_others(tmp_path):
+    (tmp_path / "a\\b.png").write_bytes(b"")
+    (tmp_path / "c.png").write_bytes(b"")
+    assert locate_images(list_images(tmp_path), tmp_path).problems == {}

@@ -12,6 +12,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from tripletkit.data.folder import image_suffixes
 from tripletkit.errors import ImageReadError
 
 # What decoding may take at one time, in all threads together. No PNG that Pillow opens at all
@@ -20,7 +21,7 @@ MAX_DECODE_BYTES = 800_000_000
 
 # Bytes a pixel at the peak, where the decoder holds more than Pillow's own pixels. Measured with
 # 25 million pixels each.
-_DECODER_BYTES = {"AVIF": 10.0, "JPEG2000": 20.0, "WEBP": 17.0}
+_DECODER_BYTES = {"AVIF": 10.0, "HEIF": 10.0, "JPEG2000": 20.0, "WEBP": 17.0}
 # A progressive JPEG is gathered whole before it is decoded, even at an eighth of its size.
 _PROGRESSIVE_CHANNEL_BYTES = 2.2
 _SMALL_PIXELS = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
@@ -79,6 +80,11 @@ class MemoryBudget:
 # Pillow also opens formats that run another program (EPS) or draw vectors; pixels only here.
 # (The JPEG reader takes MPO as well.)
 FORMATS = "AVIF BMP DIB GIF JPEG JPEG2000 PNG PPM TGA TIFF WEBP".split()
+if ".heic" in image_suffixes():
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    FORMATS.append("HEIF")
 # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size only while this many of its pixels remain
 # for each pixel wanted, in both directions. On mosaics of photos 224-pixel results then differ
 # from full decoding by 0.17 of 255 in the mean and 3 at most; with 2 by 0.58 and 10.

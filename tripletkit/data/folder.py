@@ -1,19 +1,25 @@
 """From names in a triplet file to image files below a folder.
 
 Names are compared with what the folder really lists, never with what the file system would
-accept: so upper and lower case, and the two spellings of an accent, mean the same on every
-machine.
+accept, so that they mean the same on every machine. An accent may be spelt in either way. Where
+no name is there as it is written, all may be written with backslashes, with folders before them, or
+with extensions in another case: then they are read so, if each is an image, which is told.
 """
 
 from __future__ import annotations
 
 import difflib
 import errno
+import importlib.util
+import logging
 import os
 import re
-from collections import defaultdict
+import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 from tripletkit.errors import ImageNameError, OutputError
@@ -22,7 +28,22 @@ IMAGE_SUFFIXES = frozenset(
     ".avif .bmp .gif .jp2 .jpe .jpeg .jpg .jfif .mpo .pbm .pgm .png .pnm .ppm .tga .tif .tiff "
     ".webp".split()
 )
+# Photos of phones, which are read with the extra `heic`.
+HEIC_SUFFIXES = frozenset([".heic", ".heif"])
+# What network disks, archivers and systems leave in folders: thumbnails, resource forks, indexes.
+_LEFT_FOLDERS = frozenset(["@eadir", "__macosx", "#recycle", "#snapshot", "$recycle.bin"])
+_LEFT_FILES = frozenset(["thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"])
 _WINDOWS_PATH = re.compile(r"\\|^[A-Za-z]:")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+logger = logging.getLogger("tripletkit")
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Return the extensions of images that can be read here, in lower case."""
+    reads_heic = importlib.util.find_spec("pillow_heif") is not None
+    return IMAGE_SUFFIXES | HEIC_SUFFIXES if reads_heic else IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -55,27 +76,78 @@ def locate_images(
         ImageNameError: if there is no such folder.
     """
     _check_folder(folder)
-    inside = _Listing(folder, follow_outside)
-    paths: list[Path | None] = []
-    problems: dict[int, str] = {}
-    for index, name in enumerate(names):
-        try:
-            paths.append(inside.find(name))
-        except ImageNameError as error:
-            paths.append(None)
-            problems[index] = str(error)
-    return LocatedImages(paths, problems)
+    listing = _Listing(folder, follow_outside)
+    located = listing.locate(names)
+    # One name that is written otherwise than the others is more likely a mistake.
+    if len(located.problems) == len(names) >= _FEWEST_RESPELLED:
+        located = _respell(names, folder, listing) or located
+    return located
+
+
+def _respell(names: Sequence[str], folder: Path, listing: _Listing) -> LocatedImages | None:
+    """Read names in the one other way in which all of them are images, and say so."""
+    if any(map(_ADDRESS.match, names)):
+        return None
+    plain = [name.replace("\\", "/") for name in names]
+    bases = (f"{folder.absolute()}/", f"{folder.resolve()}/")
+    shared = [
+        *takewhile(
+            lambda level: len(set(level)) == 1,
+            zip(*(name.split("/")[:-1] for name in plain), strict=False),
+        )
+    ]
+    before = "without what stands before the folder"
+    readings = [(plain, 'with "/" for "\\"')]
+    readings += [([name.removeprefix(base) for name in plain], before) for base in bases]
+    readings += [
+        (["/".join(name.split("/")[n:]) for name in plain], before)
+        for n in range(1, len(shared) + 1)
+    ]
+    readings.append(
+        (
+            [name.rpartition(".")[0] for name in plain],
+            "with their extensions in the case of the files",
+        )
+    )
+    for reading, how in readings:
+        found = listing.locate(reading) if reading != list(names) else None
+        if found is None or found.problems:
+            continue
+        paths = [path for path in found.paths if path is not None]
+        suffixes = {
+            (Path(name).suffix.lower(), path.suffix.lower())
+            for name, path in zip(plain, paths, strict=True)
+        }
+        if reading is bare and any(ours != theirs for ours, theirs in suffixes):
+            continue
+        logger.info(
+            "%s: all %s names are read %s, such as %s as %s.",
+            folder,
+            f"{len(names):,}",
+            how,
+            names[0],
+            os.path.relpath(paths[0], folder),
+        )
+        return found
+    return None
+
+
+# Names of one triplet.
+_FEWEST_RESPELLED = 3
 
 
 def find_meant_folder(name: str, folder: Path) -> Path | None:
-    """Return the folder inside `folder`, or beside it, that has a file of this name, if any."""
+    """Return the folder inside `folder`, beside or around it, that has a file of this name."""
+    for around in folder.absolute().parents[:3]:
+        if (around / name).is_file():
+            return Path(os.path.relpath(around)) if not folder.is_absolute() else around
     for around in (folder, folder.parent):
         try:
             inside = sorted(path for path in around.iterdir() if path.is_dir())
         except OSError:
             continue
         for path in inside:
-            if (path / name).is_file():
+            if (path / name).is_file() and not (path.is_symlink() or path == folder):
                 return path
     return None
 
@@ -93,6 +165,11 @@ def check_name(name: str) -> None:
     Raises:
         ImageNameError: if it is an absolute path, a Windows path, or leads out by `..`.
     """
+    if _ADDRESS.match(name):
+        raise ImageNameError(
+            f'expected a path below the image folder, got the address "{name}"; download the '
+            "images first, and name their files"
+        )
     if _WINDOWS_PATH.search(name):
         raise ImageNameError(
             f'expected a path with "/" below the image folder, got the Windows path "{name}"'
@@ -117,21 +194,43 @@ def refuse_folder_of(names: Sequence[str], folder: Path) -> None:
 
 
 def list_images(folder: Path) -> list[str]:
-    """Return the names of all images below a folder, sorted; hidden files are left out.
+    """Return the names of all images below a folder, sorted, and say how many files are none.
+
+    Left out are hidden files and folders, and what systems leave: thumbnails of network disks,
+    resource forks.
 
     Raises:
-        ImageNameError: if there is no such folder.
+        ImageNameError: if there is no such folder, or no image in it but files that are not read.
     """
     _check_folder(folder)
-    names = []
+    names, others = [], Counter[str]()
+    known = image_suffixes()
     for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        names += [
-            (Path(parent) / file).relative_to(folder).as_posix()
-            for file in files
-            if not file.startswith(".") and Path(file).suffix.lower() in IMAGE_SUFFIXES
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and name.casefold() not in _LEFT_FOLDERS
         ]
+        for file in files:
+            suffix = Path(file).suffix.lower()
+            if file.startswith(".") or file.casefold() in _LEFT_FILES:
+                continue
+            if suffix in known:
+                names.append((Path(parent) / file).relative_to(folder).as_posix())
+            else:
+                others[suffix or "without extension"] += 1
+    if others:
+        shown = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(5))
+        what = f"{others.total():,} files that are not read ({shown})"
+        if HEIC_SUFFIXES & set(others):
+            what += f". {HEIC_CURE}"
+        if not names:
+            raise ImageNameError(f"{folder}: expected a folder of images, there are {what}")
+        logger.info("%s: %s images, %s", folder, f"{len(names):,}", what)
     return sorted(names)
+
+
+HEIC_CURE = "HEIC is read with the extra heic: pip install 'tripletkit[heic]'"
 
 
 def _check_folder(folder: Path) -> None:
@@ -154,8 +253,19 @@ class _Listing:
         self.follow_outside = follow_outside
         self.entries: dict[str, _Entries] = {}
 
+    def locate(self, names: Sequence[str]) -> LocatedImages:
+        paths: list[Path | None] = []
+        problems: dict[int, str] = {}
+        for index, name in enumerate(names):
+            try:
+                paths.append(self.find(name))
+            except ImageNameError as error:
+                paths.append(None)
+                problems[index] = str(error)
+        return LocatedImages(paths, problems)
+
     def find(self, name: str) -> Path:
-        if not self.follow_outside:
+        if not (self.follow_outside or self._is_there(name)):
             check_name(name)
         parent, _, base = name.rpartition("/")
         parent = parent or ("/" if name.startswith("/") else "")
@@ -165,18 +275,35 @@ class _Listing:
         is_link, other = entries.by_name[found]
         if other:
             raise ImageNameError(f'expected an image, "{name}" is {other}')
+        _check_format(found)
         if is_link and not self.follow_outside:
             self._check_inside(path, name)
         return path
 
+    def _is_there(self, name: str) -> bool:
+        """Return whether a name with a backslash, which is a path elsewhere, is a file's own."""
+        parent, _, base = name.rpartition("/")
+        try:
+            return "\\" in name and base in self._entries_of(parent, name).by_name
+        except ImageNameError:
+            return False
+
     def _find_bare(self, name: str, base: str, entries: _Entries) -> str:
-        candidates = entries.by_stem.get(base, [])
+        candidates = entries.by_stem.get(base, []) or entries.by_spelling().get(_spelling(base), [])
         if len(candidates) == 1:
             return candidates[0]
         if candidates:
             raise ImageNameError(
                 f'expected one image for "{name}", got {len(candidates)}: '
                 f"{', '.join(sorted(candidates))}. Write the name with its extension."
+            )
+        if other := entries.find_unread(base):
+            _check_format(other)
+        if (wide := entries.by_number().get(_number(base), [])) and len(wide) == 1:
+            width = len(Path(wide[0]).stem)
+            raise ImageNameError(
+                f'there is no image "{name}" in {self._shown()}. Did the table lose zeros? '
+                f"{wide[0]} is there: `names_width={width}`"
             )
         close = difflib.get_close_matches(base.lower(), entries.lowered(), n=1, cutoff=0.8)
         hint = f". Did you mean {entries.lowered()[close[0]]!r}?" if close else ""
@@ -224,12 +351,39 @@ class _Entries:
         self.by_name: dict[str, tuple[bool, str]] = {}
         self.by_stem: dict[str, list[str]] = defaultdict(list)
         self._lowered: dict[str, str] | None = None
+        self._by_spelling: dict[str, list[str]] | None = None
+        self._by_number: dict[str, list[str]] | None = None
         with os.scandir(path) as entries:
             for entry in entries:
                 self.by_name[entry.name] = (entry.is_symlink(), _name_other(entry))
                 stem, _, suffix = entry.name.rpartition(".")
-                if f".{suffix}".lower() in IMAGE_SUFFIXES and not entry.name.startswith("."):
+                if f".{suffix}".lower() in image_suffixes() and not entry.name.startswith("."):
                     self.by_stem[stem].append(entry.name)
+
+    def by_spelling(self) -> dict[str, list[str]]:
+        """Return the images by what their names have in common with other spellings of them."""
+        if self._by_spelling is None:
+            self._by_spelling = defaultdict(list)
+            for stem, found in self.by_stem.items():
+                self._by_spelling[_spelling(stem)] += found
+                for name in found:
+                    self._by_spelling[_spelling(name)].append(name)
+        return self._by_spelling
+
+    def by_number(self) -> dict[str, list[str]]:
+        """Return the images whose names are numbers, by these without zeros in front."""
+        if self._by_number is None:
+            self._by_number = defaultdict(list)
+            for stem, found in self.by_stem.items():
+                if number := _number(stem):
+                    self._by_number[number] += found
+        return self._by_number
+
+    def find_unread(self, base: str) -> str | None:
+        """Return the file of a name in a format that is not read, if there is one."""
+        return next(
+            (name for name in self.by_name if Path(name).stem == base and _is_unread(name)), None
+        )
 
     def lowered(self) -> dict[str, str]:
         if self._lowered is None:
@@ -247,3 +401,23 @@ def _name_other(entry: os.DirEntry) -> str:
     except OSError as error:
         return "a link that leads to itself" if error.errno == errno.ELOOP else str(error.strerror)
     return "a broken link" if entry.is_symlink() else "a pipe, a socket or a device"
+
+
+def _spelling(name: str) -> str:
+    """Return a name with accents in one piece."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _number(name: str) -> str:
+    """Return a name of digits, but for its extension, without zeros in front; else nothing."""
+    stem = Path(name).stem
+    return stem.lstrip("0") or "0" if stem.isdecimal() else ""
+
+
+def _is_unread(name: str) -> bool:
+    return Path(name).suffix.lower() in HEIC_SUFFIXES - image_suffixes()
+
+
+def _check_format(name: str) -> None:
+    if _is_unread(name):
+        raise ImageNameError(f'expected an image that is read, got "{name}". {HEIC_CURE}')
