@@ -9,7 +9,6 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from tripletkit.features.shard_folder import make_shared_store
 from tripletkit.features.stores import open_store
 
 from tripletkit import defaults
@@ -179,13 +178,11 @@ FOREIGN = [
 ]
 
 
-@pytest.mark.parametrize("kind", ["none", "one machine", "shared"])
+@pytest.mark.parametrize("kind", ["none", "store"])
 @pytest.mark.parametrize("act", ["clear --yes", "prune --unused-days 1"])
 def test_only_what_tripletkit_wrote_is_deleted(tripletkit, tmp_path, kind, act):
     folder = tmp_path / "work"
     folder.mkdir()
-    if kind == "shared":
-        make_shared_store(folder)
     if kind != "none":
         with open_store(folder) as store:
             store.write(SPACE, [b"a" * 32, b"b" * 32], np.ones((2, 8), np.float32))

@@ -103,12 +103,8 @@ def _respell(names: Sequence[str], folder: Path, listing: _Listing) -> LocatedIm
         (["/".join(name.split("/")[n:]) for name in plain], before)
         for n in range(1, len(shared) + 1)
     ]
-    readings.append(
-        (
-            [name.rpartition(".")[0] for name in plain],
-            "with their extensions in the case of the files",
-        )
-    )
+    bare = [name.rpartition(".")[0] for name in plain]
+    readings.append((bare, "with their extensions in the case of the files"))
     for reading, how in readings:
         found = listing.locate(reading) if reading != list(names) else None
         if found is None or found.problems:
