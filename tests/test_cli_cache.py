@@ -9,10 +9,9 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from tripletkit.features.stores import open_store
 
 from tripletkit import defaults
-from tripletkit.features.store import FILE_NAME, FeatureSpace, FeatureStore
+from tripletkit.features.store import FILE_NAME, FeatureSpace, FeatureStore, open_store
 from tripletkit.features.store_file import file_checksum
 
 SPACE = FeatureSpace({"backbone": "resnet50", "weights_sha256": "0123456789abcdef"}, 8)
