@@ -129,26 +129,26 @@ class PooledValidation(Result):
     Attributes:
         trained: of models that were trained, and chosen, without the images of the answers.
         frozen: of all features without training, by cosine.
-        map: of a linear map of the features, trained on the same; None where it is a candidate.
-        better: another recipe to try; None where none surely is better.
         n_draws, n_rounds: held-out draws, and whole rounds of them.
         by: what was held out; see `data.splits.draws`.
         seconds_s: that the draws took.
         candidates: each one's worth, where an ensemble was chosen.
         recipes: each one's worth, where a recipe was taken.
+        map: of a linear map of the features, trained on the same; None where it is a candidate.
+        better: another recipe to try; None where none surely is better.
         epoch: the epoch that was best of `n_epochs`, where one was chosen.
     """
 
     trained: PooledScore
     frozen: PooledScore
-    map: PooledScore | None
-    better: BetterRecipe | None
     n_draws: int
     n_rounds: int
     by: str
     seconds_s: float
     candidates: tuple[CandidateWorth, ...] = ()
     recipes: tuple[RecipeWorth, ...] = ()
+    map: PooledScore | None = None
+    better: BetterRecipe | None = None
     epoch: int | None = None
     n_epochs: int | None = None
 

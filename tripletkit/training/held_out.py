@@ -50,14 +50,14 @@ def score_held_out(answers: HeldOutAnswers, chosen: Chosen) -> PooledValidation:
     return PooledValidation(
         score_pooled(trained, images, draws),
         score_pooled(frozen, images, draws),
-        None if of_map is None else score_pooled(of_map, images, draws),
-        find_better_recipe(trained, frozen, of_map, images, draws),
         answers.n_draws,
         answers.n_draws // defaults.DRAW_FOLDS,
         answers.by,
         answers.seconds_s,
         chosen.candidates,
         chosen.recipes,
+        None if of_map is None else score_pooled(of_map, images, draws),
+        find_better_recipe(trained, frozen, of_map, images, draws),
         chosen.epoch,
         chosen.n_epochs,
     )
