@@ -24,7 +24,7 @@ def main() -> None:
         is_interrupted = True
         raise KeyboardInterrupt
 
-    def show_unraisable(problem: sys.UnraisableHookArgs) -> None:
+    def show_unraisable(problem: "sys.UnraisableHookArgs") -> None:
         # A callback that is interrupted cannot raise, so Python would print its traceback, and go
         # on as if nothing had happened.
         if not is_interrupted:
