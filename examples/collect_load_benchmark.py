@@ -2,10 +2,10 @@
 
     python examples/collect_load_benchmark.py images/ --judges 20 --answers 20
 
-Starts a server on the loopback, and judges that each open the page, load its images, think for
-half a second to one and a half, and answer. The model is trained in the background as soon as
-100 answers are there. Prints the milliseconds that replies took, by kind, and whether every
-acknowledged answer is in the database once.
+Starts a server on the loopback, and judges that each open six connections and the page, load its
+images, think for half a second to one and a half, and answer. The model is trained in the
+background as soon as 100 answers are there. Prints the milliseconds that replies took, by kind,
+and whether every acknowledged answer is in the database once.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from pathlib import Path
 import numpy as np
 
 KINDS = ("page", "answer", "image")
+CONNECTIONS = 6
 
 
 class Judge(threading.Thread):
@@ -45,11 +46,18 @@ class Judge(threading.Thread):
         self.acknowledged: list[str] = []
 
     def run(self) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+        # As many as a browser opens; images come by all of them in turn.
+        self._connections = [
+            http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+            for _ in range(CONNECTIONS)
+        ]
+        for connection in self._connections:
+            connection.connect()
         self._headers: dict[str, str] = {}
         reply, _ = self._ask("GET", self._link)
         self._headers["Cookie"] = reply.getheader("Set-Cookie").partition(";")[0]
-        _, page = self._ask("GET", "/ask", "page")
+        base = reply.getheader("Location")
+        _, page = self._ask("GET", f"{base}ask", "page")
         text = page.decode()
         self._headers["X-Form-Token"] = re.search(r'data-form-token="(\w+)"', text)[1]
         state = json.loads(html.unescape(re.search(r'data-state="([^"]*)"', text)[1]))
@@ -69,22 +77,34 @@ class Judge(threading.Thread):
                 "response_ms": 1000.0,
                 "method": "keyboard",
             }
-            reply, body = self._ask("POST", "/answer", "answer", json.dumps(answer))
+            reply, body = self._ask("POST", f"{base}answer", "answer", json.dumps(answer))
             assert reply.status == 200, body
             self.acknowledged.append(client_id)
             state = json.loads(body)
-        self._connection.close()
+        for connection in self._connections:
+            connection.close()
 
     def _ask(self, method: str, path: str, kind: str = "", body: str | None = None):
         headers = dict(self._headers)
         if body is not None:
             headers["Content-Type"] = "application/json"
         started_s = time.perf_counter()
-        self._connection.request(method, path, body, headers)
-        reply = self._connection.getresponse()
-        data = reply.read()
+        try:
+            reply, data = self._send(method, path, body, headers)
+        except (http.client.HTTPException, ConnectionError):
+            # The server closes what was idle for long, and a browser opens another.
+            self._connections[0].close()
+            reply, data = self._send(method, path, body, headers)
         if kind:
             self.times_ms[kind].append(1000 * (time.perf_counter() - started_s))
+        return reply, data
+
+    def _send(self, method: str, path: str, body: str | None, headers: dict[str, str]):
+        connection = self._connections[0]
+        connection.request(method, path, body, headers)
+        reply = connection.getresponse()
+        data = reply.read()
+        self._connections.append(self._connections.pop(0))
         return reply, data
 
 
@@ -145,7 +165,8 @@ def main() -> None:
         print(
             f"{kind:8}{len(times):8,}{median:8.1f}{most_of:8.1f}{nearly_all:8.1f}{times.max():8.1f}"
         )
-    print(f"under 100 ms: {np.mean(found['all'] < 100):.1%}")
+    for kind, limit in (("all", 100), ("answer", 300)):
+        print(f"{kind} under {limit} ms: {np.mean(found[kind] < limit):.1%}")
 
 
 if __name__ == "__main__":

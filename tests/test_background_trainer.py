@@ -29,12 +29,13 @@ from tripletkit.data.judgement_files import read_shown_questions
 from tripletkit.data.judgements import open_judgements
 from tripletkit.data.votes import Votes
 from tripletkit.evaluation.intervals import Interval
+from tripletkit.progress import no_progress
 
 NAMES = [f"p{n:02}.png" for n in range(40)]
 LABELS = {name: n % 4 for n, name in enumerate(NAMES)}
 
 
-def make_features() -> np.ndarray:
+def make_features(progress=no_progress) -> np.ndarray:
     """Features that tell the four classes apart, if one looks at the right ones."""
     rng = np.random.default_rng(0)
     features = rng.normal(0, 1.0, (40, 24))
@@ -43,11 +44,11 @@ def make_features() -> np.ndarray:
     return features.astype(np.float32)
 
 
-def fail() -> np.ndarray:
+def fail(progress) -> np.ndarray:
     raise RuntimeError("no weights at hand")
 
 
-def die() -> np.ndarray:
+def die(progress) -> np.ndarray:
     os._exit(9)
 
 

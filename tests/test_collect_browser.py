@@ -125,7 +125,7 @@ class Page:
         """Return whether an answer can be given."""
         return self.run(
             "const undecided = document.getElementById('neither');"
-            "return Boolean(undecided) && !undecided.disabled"
+            "return Boolean(undecided) && undecided.ariaDisabled === 'false'"
         )
 
     def wait_ready(self):
@@ -174,7 +174,8 @@ class Page:
         return self.run(
             "const [bar, undecided] = ['bar', 'neither'].map((id) => document.getElementById(id));"
             "return location.pathname.endsWith('/done') ||"
-            " Boolean(bar && undecided) && bar.value !== arguments[0] && !undecided.disabled",
+            " Boolean(bar && undecided) && bar.value !== arguments[0] && "
+            "undecided.ariaDisabled === 'false'",
             n_answers,
         )
 
@@ -341,7 +342,7 @@ def test_two_tabs_of_one_judge_give_one_answer(serve, browse):
     page = Page(browse(), server.links["anna"])
     first = page.driver.current_window_handle
     page.driver.switch_to.new_window("tab")
-    page.driver.get(f"http://127.0.0.1:{server.port}/ask")
+    page.driver.get(f"http://127.0.0.1:{server.port}/judge/1/ask")
     page.wait_ready()
     page.after(lambda: page.press(Keys.ARROW_LEFT))
     page.driver.switch_to.window(first)
@@ -376,6 +377,51 @@ def test_a_pause_is_not_counted_and_the_next_images_are_there(serve, browse):
     page.press(Keys.ARROW_LEFT)
     page.wait_until(lambda: page.run("return document.getElementById('pause').open"))
     assert "2 answers are saved" in page.driver.find_element("id", "pause-text").text
+
+
+def test_the_keyboard_keeps_its_place_and_looks_closely(serve, browse):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    server = serve("--judge", "anna", "-n", 10)
+    page = Page(browse(), server.links["anna"])
+
+    def press(key):
+        ActionChains(page.driver).send_keys(key).perform()
+
+    page.run("document.getElementById('right').focus()")
+    for _ in range(3):
+        page.after(lambda: press(Keys.SPACE))
+        assert page.run("return document.activeElement.id") == "right"
+    assert [row[3:5] for row in standing(server.database)] == [("right", "keyboard")] * 3
+    shown = "return document.getElementById('zoom').open && document.getElementById('zoomed').alt"
+    press("z")
+    assert page.run(shown) == "Right image"
+    press(Keys.ARROW_RIGHT)
+    assert page.run(shown) == "The image to compare with"
+    press("z")
+    assert not page.run(shown)
+    # No arrow was taken for an answer.
+    assert len(standing(server.database)) == 3
+    assert "anna" in page.driver.find_element("class name", "who").text
+    assert page.errors() == []
+
+
+def test_two_judges_share_a_browser(serve, browse):
+    from selenium.webdriver.common.keys import Keys
+
+    server = serve("--judge", "anna", "--judge", "ben", "-n", 10)
+    page = Page(browse(), server.links["anna"])
+    first = page.driver.current_window_handle
+    page.driver.switch_to.new_window("tab")
+    Page(page.driver, server.links["ben"])
+    page.after(lambda: page.press(Keys.ARROW_LEFT))
+    page.driver.switch_to.window(first)
+    page.after(lambda: page.press(Keys.ARROW_RIGHT))
+    page.driver.refresh()
+    page.wait_ready()
+    assert page.driver.find_element("class name", "who").text == "anna"
+    assert [(row[1], row[3]) for row in standing(server.database)] == [(2, "left"), (1, "right")]
 
 
 def test_a_grid_by_keys_and_by_mouse(serve, browse):

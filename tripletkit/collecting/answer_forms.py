@@ -20,14 +20,7 @@ _DAY_MS = 24 * 3600 * 1000.0
 
 
 def parse_answer(fields: object, answered_at: str | None = None) -> GivenAnswer:
-    """Return the answer that a page sent.
-
-    Args:
-        fields: what its JSON holds.
-        answered_at: when, if not now.
-    Raises:
-        JudgementsError: naming the first field that is not as expected.
-    """
+    """Return the answer that a page sent."""
     if not isinstance(fields, Mapping) or set(fields) != _FIELDS:
         raise JudgementsError(f"expected an answer with the fields {', '.join(sorted(_FIELDS))}")
     side, places, method = fields["side"], fields["places"], fields["method"]
@@ -49,33 +42,21 @@ def parse_answer(fields: object, answered_at: str | None = None) -> GivenAnswer:
 
 
 def parse_id(value: object, field: str) -> str:
-    """Return an identifier that a page made.
-
-    Raises:
-        JudgementsError: if it is none.
-    """
+    """Return an identifier that a page made."""
     if not isinstance(value, str) or not _ID.fullmatch(value):
         raise JudgementsError(f"{field}: expected 8 to 64 letters, digits or hyphens")
     return value
 
 
 def parse_number(value: object, field: str) -> int:
-    """Return a number of something in the database.
-
-    Raises:
-        JudgementsError: if it is none.
-    """
+    """Return a number of something in the database."""
     if not _is_whole(value) or not 0 < value < 2**53:
         raise JudgementsError(f"{field}: expected a number")
     return value
 
 
 def parse_time(value: Any) -> float:
-    """Return a response time, milliseconds.
-
-    Raises:
-        JudgementsError: if it is none, or more than a day.
-    """
+    """Return a response time, milliseconds."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value) or not 0 <= value <= _DAY_MS:
         raise JudgementsError("response_ms: expected milliseconds, from 0 to a day")
@@ -83,11 +64,7 @@ def parse_time(value: Any) -> float:
 
 
 def parse_name(value: str) -> str:
-    """Return the name that a judge gave, blanks at its ends and doubled ones removed.
-
-    Raises:
-        JudgementsError: if it is empty, too long or cannot be shown.
-    """
+    """Return the name that a judge gave, blanks at its ends and doubled ones removed."""
     name = " ".join(unicodedata.normalize("NFC", value).split())
     is_shown = all(unicodedata.category(character)[0] != "C" for character in name)
     if not 1 <= len(name) <= MAX_NAME or not is_shown:

@@ -39,16 +39,7 @@ MIN_BETWEEN_REPEATS = 10
 
 
 def slot_of(seed: int, judge: int, number: int, *, has_gold: bool = False) -> str:
-    """Return what a judge's screen is for.
-
-    Args:
-        seed: of the collection.
-        judge: number of the judge.
-        number: of the screen among those of the judge, from 0.
-        has_gold: one screen of a block is a gold question.
-    Returns:
-        One of the five; what it asks for may not be there, and then chance decides.
-    """
+    """Return what a judge's screen is for."""
     block, place = divmod(number, BLOCK)
     slots = block_slots(has_gold=has_gold)
     # Own and others' repeats take turns where their number is odd.
@@ -265,17 +256,19 @@ class Asker:
         ).fetchone()
         return None if row is None else row["id"]
 
+    def _to_repeat(
+        self, connection: sqlite3.Connection, judge: int, kind: str, rng: np.random.Generator
+    ) -> sqlite3.Row | None:
+        """Return a screen that the judge has answered a while ago, and once."""
+        rows = connection.execute(_OWN_ANSWERED, {"judge": judge, "kind": kind}).fetchall()
+        rows = [row for row in rows[:-MIN_BETWEEN_REPEATS] if not row["is_repeated"]]
+        return rows[rng.integers(len(rows))] if rows else None
+
     def _own_repeat(
         self, connection: sqlite3.Connection, judge: int, rng: np.random.Generator
     ) -> tuple[str, int, int] | None:
-        rows = connection.execute(_OWN_ANSWERED, {"judge": judge, "kind": QUESTION}).fetchall()[
-            :-MIN_BETWEEN_REPEATS
-        ]
-        rows = [row for row in rows if not row["is_repeated"]]
-        if not rows:
-            return None
-        row = rows[rng.integers(len(rows))]
-        return "repeat", row["question"], row["id"]
+        row = self._to_repeat(connection, judge, QUESTION, rng)
+        return None if row is None else ("repeat", row["question"], row["id"])
 
     def _others_question(
         self, connection: sqlite3.Connection, judge: int, rng: np.random.Generator
@@ -290,13 +283,8 @@ class Asker:
     def _repeat_grid(
         self, connection: sqlite3.Connection, judge: int, rng: np.random.Generator
     ) -> bool:
-        rows = connection.execute(_OWN_ANSWERED, {"judge": judge, "kind": GRID}).fetchall()[
-            :-MIN_BETWEEN_REPEATS
-        ]
-        rows = [row for row in rows if not row["is_repeated"]]
-        if not rows:
+        if (row := self._to_repeat(connection, judge, GRID, rng)) is None:
             return False
-        row = rows[rng.integers(len(rows))]
         shown = rng.permutation(json.loads(row["shown"])).tolist()
         add_screen(
             connection,

@@ -34,7 +34,8 @@ _LOOK_EVERY_S = 1.0
 _NICENESS = 10
 # Questions by chance that are held ready, and drawn anew where half of them are gone.
 _N_READY = 2000
-_FAILED = "failed"
+_FAILED, _PROGRESS = "failed", "progress"
+_FEATURES = "Features of the images are being computed."
 
 
 class BackgroundTrainer:
@@ -56,7 +57,7 @@ class BackgroundTrainer:
         self._asker, self._database = asker, asker.database
         self._task = task
         self._first_after, self._again_after = first_after, again_after
-        self.status: dict[str, Any] = {"text": "Features of the images are being computed."}
+        self.status = {"text": _FEATURES}
         self._stop = threading.Event()
         # A fresh interpreter: TensorFlow does not survive a fork, nor do locks of other threads.
         context = multiprocessing.get_context("spawn")
@@ -83,10 +84,9 @@ class BackgroundTrainer:
 
     def _work(self) -> None:
         try:
-            self._expect("ready")
+            self._expect("ready", _FEATURES)
             last = self._database.last_model()
             n_trained = 0 if last is None else last["n_answers"]
-            self.status["text"] = ""
             while True:
                 if self._asker.n_drawn < _N_READY / 2:
                     self._asker.add_drawn(self._do("draw", _N_READY))
@@ -107,22 +107,30 @@ class BackgroundTrainer:
 
     def _train(self, n_answers: int) -> None:
         """Choose first, so that judges wait for no measure of what they are asked by."""
-        self.status["text"] = f"A model is being trained on {n_answers:,} answers."
         started_s = time.monotonic()
-        if (found := self._do("choose", n_answers)) is None:
+        doing = f"A model is being trained on {n_answers:,} answers."
+        if (found := self._do("choose", n_answers, doing)) is None:
             return
         about = found["about"] | {"seconds": round(time.monotonic() - started_s, 1)}
         model = self._database.add_model(n_answers, about, found["questions"])
-        self.status["text"] = "Questions are chosen by a model; its accuracy is being measured."
-        self._database.describe_model(model, about | self._do("measure", n_answers))
-        self.status["text"] = ""
+        doing = "Questions are chosen by a model; its accuracy is being measured."
+        self._database.describe_model(model, about | self._do("measure", n_answers, doing))
 
-    def _do(self, work: str, number: int) -> Any:
+    def _do(self, work: str, number: int, doing: str = "") -> Any:
         self._pipe.send((work, number))
-        return self._expect(work)
+        return self._expect(work, doing)
 
-    def _expect(self, kind: str) -> Any:
-        got, value = self._pipe.recv()
+    def _expect(self, kind: str, doing: str) -> Any:
+        """Return what comes, and say meanwhile how far it is."""
+        self.status["text"] = doing
+        started_s = time.monotonic()
+        while (received := self._pipe.recv())[0] == _PROGRESS:
+            done, total = received[1]
+            left_s = (time.monotonic() - started_s) * (total - done) / max(done, 1)
+            left = f", about {left_s / 60:.0f} minutes left" if left_s >= 90 else ""
+            self.status["text"] = f"{doing} {done / total:.0%} done{left}."
+        got, value = received
+        self.status["text"] = ""
         if got != kind:
             raise JudgementsError(value)
         return value
@@ -134,15 +142,20 @@ def run_trainer(task: TrainerTask, pipe: Connection) -> None:
     _go_behind()
     rng = np.random.default_rng()
     try:
-        features = np.asarray(task.make_features())
+
+        def tell(done: int, total: int) -> None:
+            pipe.send((_PROGRESS, (done, total)))
+
+        features = np.asarray(task.make_features(tell))
         pipe.send(("ready", None))
         while True:
             work, number = pipe.recv()
             if work == "draw":
                 pipe.send((work, draw_by_chance(task, features, number, rng)))
+            elif work == "choose":
+                pipe.send((work, choose_next(task, features, number)))
             else:
-                do = choose_next if work == "choose" else measure_model
-                pipe.send((work, do(task, features, number)))
+                pipe.send((work, measure_model(task, features, number, tell)))
     except EOFError:
         return
     except Exception as error:

@@ -65,13 +65,11 @@ class Choice:
         scores: `(n_questions,)` what they were chosen by: the absolute mean margin, or the
             disagreement in nats; where answers have a price, nats for each second of a judge.
         expected: `(n_questions,)` chance that a judge chooses the first, 0 to 1.
-        n_candidates: how many questions they were chosen from.
     """
 
     rows: np.ndarray
     scores: np.ndarray
     expected: np.ndarray
-    n_candidates: int
 
 
 def draw_questions(
@@ -113,15 +111,7 @@ def draw_questions(
 def draw_grids(
     features: np.ndarray, anchors: np.ndarray, n_shown: int, rng: np.random.Generator
 ) -> list[tuple[list[int], list[int]]]:
-    """Draw a grid for each anchor: most of its images among the nearest, the others by chance.
-
-    Args:
-        features, anchors, rng: see `draw_questions`.
-        n_shown: images of a grid beside the anchor.
-    Returns:
-        For each anchor the rows of the anchor and the others, in an order of chance, and of
-        those that were drawn among the nearest.
-    """
+    """Draw a grid for each anchor: most of its images among the nearest, the others by chance."""
     n_near, n_nearest = grid_layers(len(features), n_shown)
     grids = []
     for anchor, others in _rank_others(features, anchors):
@@ -208,16 +198,7 @@ def measure_nearness(features: np.ndarray, committee: Committee, rows: np.ndarra
 def draw_candidates(
     usable: np.ndarray, n_candidates: int, rng: np.random.Generator, known: np.ndarray
 ) -> np.ndarray:
-    """Draw questions at random, none twice and none that is known already.
-
-    Args:
-        usable: images that may be shown, at least three.
-        n_candidates: how many at most; fewer where there are no more.
-        rng: what decides.
-        known: `(n, 3)` questions to leave out, whichever way round.
-    Returns:
-        `(n_questions, 3)` int32.
-    """
+    """Draw questions at random, none twice and none that is known already."""
     drawn = rng.integers(0, len(usable), (2 * n_candidates, 3))
     return keep_new(usable[drawn[_is_of_three(drawn)]], known)[:n_candidates]
 
@@ -292,21 +273,11 @@ def choose_questions(
         candidates[picked],
         scores[picked],
         expected[:, picked].mean(axis=0),
-        len(candidates),
     )
 
 
 def disagreement(expected: np.ndarray) -> np.ndarray:
-    """Return what asking would tell of which head is right, in nats.
-
-    Args:
-        expected: `(n_members, n_questions)` chances, 0 to 1.
-    Returns:
-        `(n_questions,)`: entropy of the mean less mean entropy, 0 to log 2.
-    Example:
-        >>> disagreement(np.array([[0.5, 1.0, 1.0], [0.5, 0.0, 1.0]])).round(3).tolist()
-        [0.0, 0.693, 0.0]
-    """
+    """Return what asking would tell of which head is right, in nats."""
     return np.maximum(0.0, _entropy(expected.mean(axis=0)) - _entropy(expected).mean(axis=0))
 
 
@@ -329,15 +300,7 @@ def pick_spread(rows: np.ndarray, n_rows: int, max_per_image: int) -> np.ndarray
 
 
 def fit_temperature(margins: np.ndarray, is_right: np.ndarray) -> float:
-    """Return the temperature that makes margins of answered questions most likely.
-
-    Args:
-        margins: `(n,)` towards the image that was chosen, of questions that the heads were not
-            trained on.
-        is_right: `(n,)` weights, 0 to 1, of each answer; 1 where all judges chose that image.
-    Returns:
-        In units of the margins; the spread of the margins where they tell nothing.
-    """
+    """Return the temperature that makes margins of answered questions most likely."""
     from scipy.optimize import minimize_scalar
 
     scale = float(np.std(margins)) or 1.0
@@ -358,16 +321,7 @@ def fit_temperature(margins: np.ndarray, is_right: np.ndarray) -> float:
 def suggest_at_random(
     n_images: int, n_questions: int, known: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw questions that show every image as often as the others, and none that is known.
-
-    Args:
-        n_images: at least three.
-        n_questions: how many at most; fewer where nearly all are known.
-        known: `(n, 3)` questions to leave out, whichever way round.
-        rng: what decides.
-    Returns:
-        `(n_questions, 3)` int32.
-    """
+    """Draw questions that show every image as often as the others, and none that is known."""
     times_shown = np.zeros(n_images, dtype=np.int64)
     left_out = set(question_keys(known).tolist())
     rows = []

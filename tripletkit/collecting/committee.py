@@ -37,6 +37,7 @@ from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.intervals import Interval, effective_count, wilson_interval
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.settings import HeadSettings
+from tripletkit.progress import Progress, no_progress
 from tripletkit.training.linear_map import MapSettings, train_map
 from tripletkit.training.part_training import PartFeatures
 
@@ -82,8 +83,8 @@ class TrainerTask:
     Attributes:
         database: path of the database.
         numbers: image name -> its number, of the images that can be shown.
-        make_features: returns `(n_images, n_features)` float32 in the order of `numbers`, NaN
-            where an image has none; a function of a module.
+        make_features: told how far it is, returns `(n_images, n_features)` float32 in the order
+            of `numbers`, NaN where an image has none; a function of a module.
         way: how to choose; `random` trains for the learning curve alone.
         seed: start of everything by chance.
         grid_of: images of a grid; 0 where questions are shown.
@@ -91,7 +92,7 @@ class TrainerTask:
 
     database: Path
     numbers: dict[str, int]
-    make_features: Callable[[], np.ndarray]
+    make_features: Callable[[Progress], np.ndarray]
     way: str
     seed: int = defaults.SEED
     grid_of: int = 0
@@ -134,16 +135,7 @@ def train_committee(
     n_members: int = defaults.COMMITTEE_MEMBERS,
     seed: int = defaults.SEED,
 ) -> Committee:
-    """Train linear maps that differ in the answers that each sees most of.
-
-    Args:
-        features: `(n_images, n_features)` float32, NaN where an image has none.
-        rows: `(n_questions, 3)`: anchor, what most judges chose, the other.
-        votes: on these rows.
-        n_members: how many maps. The temperature is fitted to the rows that a map's own sample
-            left out; where there is one map, to those that it has seen.
-        seed: of the samples.
-    """
+    """Train linear maps that differ in the answers that each sees most of."""
     is_open = votes.is_tie
     rows, votes = rows[~is_open], votes.take(~is_open)
     rng = np.random.default_rng(seed)
@@ -218,21 +210,17 @@ class LearningCurve:
 
 
 def measure_curve(
-    judgements: Judgements, train: Train, seed: int, shares: Sequence[float] = SHARES
+    judgements: Judgements,
+    train: Train,
+    seed: int,
+    shares: Sequence[float] = SHARES,
+    progress: Progress = no_progress,
 ) -> LearningCurve | None:
     """Measure the accuracy after parts of the answers and after all, by cross-validation.
 
     The random share is parted; each part is asked of heads trained on all other answers, or on
     so much of them. An image may be in both, as it is when new questions are about the same
     images.
-
-    Args:
-        judgements: decided ones.
-        train: trains on the rows that it is given.
-        seed: of the parts.
-        shares: of the answers, ascending, the last one 1.
-    Returns:
-        None if the random share is too small to say anything.
     """
     rng = np.random.default_rng(seed)
     random_rows = np.flatnonzero(judgements.is_random)
@@ -244,7 +232,7 @@ def measure_curve(
     n_right = np.zeros(len(shares))
     n_learned = np.zeros(len(shares))
     margins = np.zeros(len(judgements))
-    for part in parts:
+    for n_before, part in enumerate(parts):
         others = rng.permutation(np.setdiff1d(np.arange(len(judgements)), part))
         for place, share in enumerate(shares):
             learned = others[: max(10, round(share * len(others)))]
@@ -253,6 +241,7 @@ def measure_curve(
             n_right[place] += np.sum(weights[part] * (found > 0))
             n_learned[place] += len(learned) / N_FOLDS
             margins[part] = found
+            progress(n_before * len(shares) + place + 1, len(parts) * len(shares))
     shares_right = n_right / weights[random_rows].sum()
     points = [
         CurvePoint(round(learned), float(right), wilson_interval(right * n_alike, n_alike))
@@ -264,14 +253,7 @@ def measure_curve(
 def draw_by_chance(
     task: TrainerTask, features: np.ndarray, n: int, rng: np.random.Generator
 ) -> list[Drawn]:
-    """Draw questions, or grids, by chance; see `draw_questions` and `draw_grids`.
-
-    Args:
-        task: see `TrainerTask`.
-        features: in the order of its images.
-        n: how many.
-        rng: what decides. Every image is the anchor as often as any other.
-    """
+    """Draw questions, or grids, by chance; see `draw_questions` and `draw_grids`."""
     usable = np.flatnonzero(np.isfinite(features[:, 0]))
     numbers = np.array(list(task.numbers.values()))[usable]
     if len(usable) <= max(2, task.grid_of):
@@ -289,16 +271,7 @@ def draw_by_chance(
 
 
 def choose_next(task: TrainerTask, features: np.ndarray, n_answers: int) -> dict[str, Any] | None:
-    """Train on what the database holds and choose the next questions.
-
-    Args:
-        task: see `TrainerTask`.
-        features: in the order of its images.
-        n_answers: seeds this round.
-    Returns:
-        `about` the model, and the `questions`, as `JudgementDatabase.add_model` takes them; None
-        if there is nothing to learn from yet.
-    """
+    """Train on what the database holds and choose the next questions."""
     judgements = _read_usable(task, features)
     if len(judgements) < _FEWEST_ANSWERS:
         return None
@@ -341,15 +314,16 @@ def choose_next(task: TrainerTask, features: np.ndarray, n_answers: int) -> dict
     return {"about": about, "questions": questions}
 
 
-def measure_model(task: TrainerTask, features: np.ndarray, n_answers: int) -> dict[str, Any]:
-    """Return the learning curve and the hardest questions, as plain JSON values.
-
-    Args:
-        task, features, n_answers: see `choose_next`.
-    """
+def measure_model(
+    task: TrainerTask, features: np.ndarray, n_answers: int, progress: Progress = no_progress
+) -> dict[str, Any]:
+    """Return the learning curve and the hardest questions, as plain JSON values."""
     judgements, seed = _read_usable(task, features), task.seed + n_answers
     curve = measure_curve(
-        judgements, lambda learned: _train_one(features, judgements, learned, seed), seed
+        judgements,
+        lambda learned: _train_one(features, judgements, learned, seed),
+        seed,
+        progress=progress,
     )
     if curve is None:
         return {"n_random": int(judgements.is_random.sum())}

@@ -13,7 +13,7 @@ import random
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -78,6 +78,20 @@ class Screen:
     anchor: int
     shown: tuple[int, ...]
     n_pick: int
+
+    def to_dict(self, place_of: Mapping[int, int] | None = None) -> dict[str, Any]:
+        """Return what a page needs; images by number, or by their place on the page."""
+        anchor, *shown = (
+            number if place_of is None else place_of[number]
+            for number in (self.anchor, *self.shown)
+        )
+        return {
+            "id": self.id,
+            "kind": self.kind,
+            "anchor": anchor,
+            "shown": shown,
+            "pick": self.n_pick,
+        }
 
 
 @dataclass(frozen=True)
@@ -182,11 +196,7 @@ class JudgementDatabase:
             return self._add_judge(connection, name)
 
     def add_new_judge(self, name: str) -> Judge:
-        """Add a judge of a name that nobody has yet.
-
-        Raises:
-            JudgementsError: if somebody has it, or there are too many judges.
-        """
+        """Add a judge of a name that nobody has yet."""
         with self.writing() as connection:
             names = [name.casefold() for (name,) in connection.execute("SELECT name FROM judges")]
             if name.casefold() in names:
@@ -214,28 +224,24 @@ class JudgementDatabase:
 
     def open_screens(self, judge: int) -> list[Screen]:
         """Return the screens that a judge has not answered, in the order of showing."""
-        return _open_screens(self.connection, judge)
+        return [
+            Screen(
+                row["id"],
+                row["kind"],
+                row["anchor"],
+                tuple(json.loads(row["shown"])),
+                row["n_pick"],
+            )
+            for row in self.connection.execute(_OPEN_SCREENS, (judge,))
+        ]
 
     def add_answer(self, judge: int, answer: GivenAnswer) -> bool:
-        """Keep an answer; it is on the disk when this returns.
-
-        Returns:
-            Whether it is new; False if this very answer was kept before.
-        Raises:
-            JudgementsError: if the screen is not the judge's, was answered otherwise already, or
-                the answer does not fit it.
-        """
+        """Keep an answer; it is on the disk when this returns."""
         with self.writing() as connection:
             return add_answer(connection, judge, answer)
 
     def undo(self, judge: int, undo_id: str) -> int | None:
-        """Take a judge's last answer back; it stays in the database, with the time of this.
-
-        Args:
-            undo_id: made by the page; the same undoing sent twice is known by it.
-        Returns:
-            The number of the screen that is to be answered again; None if there is none.
-        """
+        """Take a judge's last answer back; it stays in the database, with the time of this."""
         with self.writing() as connection:
             found = connection.execute(
                 "SELECT screen FROM answers WHERE undo_id = ? AND judge = ?", (undo_id, judge)
@@ -277,13 +283,7 @@ class JudgementDatabase:
     def add_model(
         self, n_answers: int, about: dict[str, Any], questions: Sequence[dict[str, Any]]
     ) -> int:
-        """Add a model with the questions that it chose, and return its number.
-
-        Args:
-            n_answers: how many answers it was trained on.
-            about: what is to be known of it, as plain JSON values.
-            questions: columns of the table, without `model` and `made_at`.
-        """
+        """Add a model with the questions that it chose, and return its number."""
         with self.writing() as connection:
             cursor = connection.execute(
                 "INSERT INTO models (n_answers, about, made_at) VALUES (?, ?, ?)",
@@ -407,24 +407,6 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _open_screens(connection: sqlite3.Connection, judge: int) -> list[Screen]:
-    rows = connection.execute(
-        "SELECT * FROM screens WHERE judge = ? AND NOT EXISTS (SELECT 1 FROM answers "
-        "WHERE answers.screen = screens.id AND undone_at IS NULL) ORDER BY id",
-        (judge,),
-    )
-    return [
-        Screen(
-            row["id"],
-            row["kind"],
-            row["anchor"],
-            tuple(json.loads(row["shown"])),
-            row["n_pick"],
-        )
-        for row in rows
-    ]
-
-
 def _choice(
     connection: sqlite3.Connection, screen: sqlite3.Row, answer: GivenAnswer
 ) -> tuple[str, str | None]:
@@ -450,14 +432,7 @@ def _choice(
 
 
 def make_database(path: Path, key: bytes | None = None) -> None:
-    """Make an empty database, readable by its owner alone because it holds the judges' links.
-
-    Args:
-        path: where there is nothing yet.
-        key: see `JudgementDatabase`.
-    Raises:
-        JudgementsError: if something is there already, or it cannot be written.
-    """
+    """Make an empty database, readable by its owner alone because it holds the judges' links."""
     try:
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
@@ -485,11 +460,7 @@ def make_database(path: Path, key: bytes | None = None) -> None:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open a database to write to it; what is committed is on the disk.
-
-    Raises:
-        JudgementsError: if it is none, or of another format.
-    """
+    """Open a database to write to it; what is committed is on the disk."""
     try:
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         connection.row_factory = sqlite3.Row
@@ -520,9 +491,6 @@ def only_server(path: Path) -> Iterator[None]:
 
     The lock is one of SQLite's on a file beside the database, which the system takes away from a
     process that dies in whatever way.
-
-    Raises:
-        JudgementsError: if another process holds it.
     """
     lock = path.with_name(f"{path.name}.lock")
     with closing(sqlite3.connect(lock, timeout=0, isolation_level=None)) as connection:
@@ -538,6 +506,12 @@ def only_server(path: Path) -> Iterator[None]:
         yield
 
 
+_OPEN_SCREENS = """
+SELECT id, kind, anchor, shown, n_pick FROM screens
+WHERE judge = ? AND NOT EXISTS (
+    SELECT 1 FROM answers WHERE answers.screen = screens.id AND undone_at IS NULL)
+ORDER BY id
+"""
 _JUDGES = "SELECT id, name, token, state, is_left_out, about FROM judges"
 _TABLES = """
 CREATE TABLE meta (

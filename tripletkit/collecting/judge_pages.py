@@ -15,7 +15,7 @@ from tripletkit.collecting.answer_forms import (
     parse_name,
     parse_number,
 )
-from tripletkit.collecting.database import GivenAnswer, Judge, Screen
+from tripletkit.collecting.database import GivenAnswer, Judge
 from tripletkit.collecting.serving import form_token, is_same
 from tripletkit.collecting.site import Site, find_judge, known_judges, site
 from tripletkit.data.judgement_files import GRID
@@ -176,7 +176,7 @@ def make_state(here: Site, judge: Judge) -> dict[str, Any]:
         "minutes": round(n_left * each_ms / 60_000),
         "can_undo": n_done > 0,
         "pause_due": n_done > 0 and n_done % here.pause_every == 0 and bool(screens),
-        "screens": [_describe_screen(screen) for screen in screens],
+        "screens": [screen.to_dict() for screen in screens],
     }
 
 
@@ -193,16 +193,6 @@ def describe_progress(state: dict[str, Any]) -> str:
 
 
 judge_pages.add_app_template_filter(describe_progress, "progress")
-
-
-def _describe_screen(screen: Screen) -> dict[str, Any]:
-    return {
-        "id": screen.id,
-        "kind": screen.kind,
-        "anchor": screen.anchor,
-        "shown": list(screen.shown),
-        "pick": screen.n_pick,
-    }
 
 
 def _judge(number: int) -> Judge:

@@ -15,7 +15,7 @@ import jinja2
 
 from tripletkit.collecting.answer_forms import parse_answer
 from tripletkit.collecting.asking import Asker
-from tripletkit.collecting.database import Judge, JudgementDatabase, Screen, add_answer
+from tripletkit.collecting.database import Judge, JudgementDatabase, add_answer
 from tripletkit.collecting.instructions import render_markdown
 from tripletkit.collecting.scaled_images import media_type, scale_image
 from tripletkit.collecting.serving import is_same
@@ -81,7 +81,7 @@ def write_offline_page(
         "database": database.id,
         "key": judge.token,
         "judge": judge.name,
-        "screens": [_describe(screen, place_of) for screen in screens],
+        "screens": [screen.to_dict(place_of) for screen in screens],
     }
     script = (_STATIC / "offline.js").read_text(encoding="utf-8")
     style = (_STATIC / "collect.css").read_text(encoding="utf-8")
@@ -196,16 +196,6 @@ def _parse_moment(value: object) -> str:
 
 def _without(entry: Mapping[str, Any], key: str) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if name != key}
-
-
-def _describe(screen: Screen, place_of: Mapping[int, int]) -> dict[str, Any]:
-    return {
-        "id": screen.id,
-        "kind": screen.kind,
-        "anchor": place_of[screen.anchor],
-        "shown": [place_of[number] for number in screen.shown],
-        "pick": screen.n_pick,
-    }
 
 
 def _data_uri(data: bytes) -> str:

@@ -169,11 +169,7 @@ class Drawing:
 
 
 def draw_curve(about: dict[str, Any]) -> Drawing:
-    """Return where a learning curve is drawn.
-
-    Args:
-        about: what `describe_curve` returns.
-    """
+    """Return where a learning curve is drawn."""
     points = about["curve"]
     after, more = about.get("after_more"), about["more"]
     last = points[-1]["n_questions"]

@@ -13,6 +13,7 @@ from tripletkit.data.judgements import open_judgements
 from tripletkit.features.encoder import open_encoder
 from tripletkit.features.feature_parts import GivenWeights
 from tripletkit.features.store import open_store
+from tripletkit.progress import Progress
 
 
 def compute_features(
@@ -22,12 +23,13 @@ def compute_features(
     weights: GivenWeights,
     views: Sequence[str] | None,
     cache: Path | None,
+    progress: Progress,
 ) -> np.ndarray:
     """Return the features of images, NaN where one cannot be read; runs in its own process."""
     encoder = open_encoder(backbone, weights=weights, views=views or [defaults.VIEWS])
     files = open_images(folder, names, skip_bad=True)
     with open_store(cache) as store:
-        return encoder.encode(files, store, tell=False)
+        return encoder.encode(files, store, progress=progress, tell=False)
 
 
 def locate_usable(names: list[str], folder: Path) -> dict[str, Path]:

@@ -39,14 +39,7 @@ IDLE_S = 20
 
 @contextmanager
 def bound_port(host: str, port: int) -> Iterator[socket.socket]:
-    """Bind an address, before anything is made that would stay behind where it cannot be had.
-
-    Args:
-        host: address to bind.
-        port: 0 for any that is free.
-    Raises:
-        JudgementsError: if the address cannot be bound.
-    """
+    """Bind an address, before anything is made that would stay behind where it cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -64,13 +57,7 @@ def bound_port(host: str, port: int) -> Iterator[socket.socket]:
 def bound_server(
     app: Flask, listener: socket.socket, *, max_body_bytes: int = 4 * MAX_BODY_BYTES
 ) -> Iterator[Any]:
-    """Give a waitress server; call its `run()` to serve.
-
-    Args:
-        app: see `make_app`.
-        listener: see `bound_port`.
-        max_body_bytes: what a request may send at most.
-    """
+    """Give a waitress server; call its `run()` to serve."""
     from waitress.server import create_server
 
     # It remarks on every request that waits a moment for a thread.
@@ -144,10 +131,5 @@ def is_same(given: str, expected: str) -> bool:
 
 
 def form_token(key: bytes, token: str) -> str:
-    """Return what a page must send back to show that it was this server's page for this judge.
-
-    Args:
-        key: secret of the database.
-        token: of the judge or the owner.
-    """
+    """Return what a page must send back to show that it was this server's page for this judge."""
     return hmac.new(key, token.encode(), hashlib.sha256).hexdigest()
