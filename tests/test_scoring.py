@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tripletkit import Answers, DataWarning, TripletkitError, Triplets
-from tripletkit.evaluation.scoring import credit_rows, score_answers, warn_of_ties
+from tripletkit.evaluation.scoring import credit_rows, score_answers, warn_of_doubt
 
 
 def make_answers(predictions, margins=None, rows=None) -> Answers:
@@ -76,11 +76,11 @@ def test_ties_that_count_as_answers_are_warned_of():
     answers = make_answers([1, 0, 0, 0], [2, 0, 0, np.nan])
     truth = np.zeros(4, int)
     with pytest.warns(DataWarning, match="3 of 4 rows do not tell"):
-        warn_of_ties(score_answers(answers, truth, ties="answer"))
+        warn_of_doubt(score_answers(answers, truth, ties="answer"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_of_ties(score_answers(answers, truth, ties="error"))
-        warn_of_ties(score_answers(make_answers([1], [2.0]), truth[:1], ties="answer"))
+        warn_of_doubt(score_answers(answers, truth, ties="error"))
+        warn_of_doubt(score_answers(make_answers([1], [2.0]), truth[:1], ties="answer"))
 
 
 @pytest.mark.parametrize("ties", ["error", "half"])

@@ -37,7 +37,7 @@ from tripletkit.evaluation.comparison import (
     write_differing_rows,
 )
 from tripletkit.evaluation.pooled import take_random_share
-from tripletkit.evaluation.scoring import TiePolicy, credit_rows, score_answers, warn_of_ties
+from tripletkit.evaluation.scoring import TiePolicy, credit_rows, score_answers, warn_of_doubt
 from tripletkit.evaluation.vote_scoring import ScoredAnswers, score_votes, take_majority
 
 logger = logging.getLogger("tripletkit")
@@ -125,7 +125,7 @@ def score(
         _warn("no truth file: taking every first image for the nearer one (truth all 1)")
         labels = np.ones(len(answers), dtype=np.int8)
     found = score_answers(answers, labels, rows=rows, ties=ties, unique=unique, weights=weights)
-    warn_of_ties(found)
+    warn_of_doubt(found)
     return ScoredAnswers.of(found, of_truth, by_votes)
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
 
 from tripletkit.data.pair_graph import pair_keys
+from tripletkit.data.triplets import Triplets
+
+_EXTENSION = re.compile(r"\.[A-Za-z0-9]{2,4}$")
 
 _SHOWN_CHARACTERS = 60
 
@@ -114,6 +119,21 @@ def group_questions(rows: np.ndarray, n_names: int) -> Questions:
     of_row, _ = pd.factorize(anchor.astype(np.int64) * len(distinct) + others)
     starts = np.flatnonzero(~pd.Series(of_row).duplicated().to_numpy())
     return Questions(of_row, first != first[starts][of_row])
+
+
+_MIX = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], dtype=np.uint64)
+
+
+def hash_questions(triplets: Triplets) -> np.ndarray:
+    """Return `(n_triplets,)` uint64: equal for one question, whichever way round it is asked.
+
+    Names count with or without their extension.
+    """
+    bare = [normalize("NFC", _EXTENSION.sub("", name)) for name in triplets.names]
+    anchor, first, second = pd.util.hash_array(np.array(bare, dtype=object))[triplets.rows].T
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    mixed = (anchor ^ _MIX[0]) * _MIX[1] ^ (low * _MIX[2] + high * _MIX[0])
+    return mixed ^ (mixed >> np.uint64(31))
 
 
 def compare_judgements(questions: Questions) -> RepeatedJudgements | None:

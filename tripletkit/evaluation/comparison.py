@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -15,6 +16,7 @@ from tripletkit.data.names import guard_formula
 from tripletkit.data.outputs import Destination, open_output
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.truth import Truth
+from tripletkit.errors import DataWarning
 from tripletkit.evaluation.answer_checks import check_same_questions
 from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.intervals import (
@@ -27,6 +29,7 @@ from tripletkit.evaluation.intervals import (
     show_interval,
     wilson_interval,
 )
+from tripletkit.evaluation.scoring import OddOneOut, describe_exchanged, score_odd_one_out
 from tripletkit.results import Result, Section, Table
 
 
@@ -87,12 +90,14 @@ class RankedAnswers:
         wilson: 95% interval that takes rows as independent.
         image_interval: 95% interval that allows for images that rows share, or why there is
             none; None without triplets.
+        odd_one_out: how often it found the odd one of three, where there are such trials.
     """
 
     name: str
     accuracy: float
     wilson: Interval
     image_interval: Interval | NoInterval | None
+    odd_one_out: OddOneOut | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -199,6 +204,7 @@ class Comparison(Result):
                 asdict(ranked)
                 | {"wilson": ranked.wilson.to_list()}
                 | describe_for_json(ranked.image_interval, "image_interval")
+                | {"odd_one_out": ranked.odd_one_out and ranked.odd_one_out.to_dict()}
                 for ranked in self.ranking
             ],
             "pairs": [pair.to_dict() for pair in self.pairs],
@@ -236,6 +242,13 @@ class Comparison(Result):
             for ranked in self.ranking
         ]
         sections: list[Section] = [[f"{self.n:,} rows"], [Table(rows)]]
+        found = [
+            [*ranked.odd_one_out.describe(), ranked.name]
+            for ranked in self.ranking
+            if ranked.odd_one_out is not None
+        ]
+        if found:
+            sections.append([Table(found, has_heading=False)])
         for pair in self.pairs:
             sections += pair._describe(len(self.pairs))
         return sections
@@ -244,6 +257,7 @@ class Comparison(Result):
 def compare_answers(
     credits: dict[str, np.ndarray],
     rows: np.ndarray | None = None,
+    trials: np.ndarray | None = None,
 ) -> Comparison:
     """Compare answer files on the same questions.
 
@@ -252,6 +266,7 @@ def compare_answers(
             `scoring.credit_rows`); at least two.
         rows: `(n_triplets, 3)` integers, the images of each question; without them there are
             no intervals that allow for shared images.
+        trials: see `Triplets`.
     Reference:
         McNemar. Note on the sampling error of the difference between correlated proportions or
         percentages. Psychometrika 12, 1947. Holm. A simple sequentially rejective multiple test
@@ -266,9 +281,16 @@ def compare_answers(
     pairs = list(combinations(ranked, 2))
     p_values = [mcnemar_p(credits[left], credits[right]) for left, right in pairs]
     corrected = correct_by_holm(p_values)
+    ranking = [_rank(name, credits[name], rows, trials) for name in ranked]
+    best = ranking[0]
+    said = describe_exchanged(
+        best.accuracy, best.image_interval or best.wilson, f"even the answers of {best.name}"
+    )
+    if said is not None:
+        warnings.warn(said, DataWarning, stacklevel=2)
     return Comparison(
         n=len(credits[ranked[0]]),
-        ranking=[_rank(name, credits[name], rows) for name in ranked],
+        ranking=ranking,
         pairs=[
             _compare_pair(names, [credits[name] for name in names], rows, p, holm_p)
             for names, p, holm_p in zip(pairs, p_values, corrected, strict=True)
@@ -346,12 +368,15 @@ def smallest_difference(left: np.ndarray, right: np.ndarray, rows: np.ndarray | 
     return float((_ERROR_Z + _POWER_Z) * error)
 
 
-def _rank(name: str, credit: np.ndarray, rows: np.ndarray | None) -> RankedAnswers:
+def _rank(
+    name: str, credit: np.ndarray, rows: np.ndarray | None, trials: np.ndarray | None
+) -> RankedAnswers:
     return RankedAnswers(
         name=name,
         accuracy=float(credit.mean()),
         wilson=wilson_interval(credit.sum(), len(credit)),
         image_interval=None if rows is None else image_interval(credit, rows),
+        odd_one_out=None if rows is None else score_odd_one_out(credit, rows, trials),
     )
 
 

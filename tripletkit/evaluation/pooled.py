@@ -22,6 +22,7 @@ from tripletkit.errors import AnswerFileError
 from tripletkit.evaluation.answer_checks import check_same_length
 from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.intervals import Interval, image_interval, show_interval
+from tripletkit.evaluation.scoring import OddOneOut, score_odd_one_out
 from tripletkit.results import Result, Section, Table, plain_values
 
 
@@ -38,6 +39,7 @@ class PooledScore(Result):
         n_answers: held-out triplets over all draws.
         n_images: of held-out triplets.
         of_draws: the accuracy of each draw, every triplet alike.
+        odd_one_out: how often the odd one of three was found, where there are such trials.
     """
 
     accuracy: float
@@ -47,6 +49,7 @@ class PooledScore(Result):
     n_answers: int
     n_images: int
     of_draws: tuple[float, ...]
+    odd_one_out: OddOneOut | None = None
 
     def _summary(self) -> str:
         reach = f" (95% interval {self.interval})" if self.interval else ""
@@ -180,6 +183,11 @@ class PooledValidation(Result):
                 "A test over as many other images of the same kind, itself a sample, would show "
                 f"{score.of_test} in 95 of 100 cases."
             )
+        if score.odd_one_out is not None:
+            rows = [score.odd_one_out.describe()]
+            if self.frozen.odd_one_out is not None:
+                rows.append(["  frozen features", *self.frozen.odd_one_out.describe()[1:]])
+            notes.append(Table(rows, has_heading=False))
         if self.epoch is not None:
             notes.append(
                 f"Best after epoch {self.epoch} of {self.n_epochs}. The model in the folder was "
@@ -226,13 +234,16 @@ def _show_candidates(candidates: tuple[CandidateWorth, ...]) -> Table:
     return Table(rows, right=[1, 2, 4])
 
 
-def score_pooled(right: np.ndarray, images: np.ndarray, draws: np.ndarray) -> PooledScore:
+def score_pooled(
+    right: np.ndarray, images: np.ndarray, draws: np.ndarray, trials: np.ndarray | None = None
+) -> PooledScore:
     """Score the answers to held-out triplets of several draws.
 
     Args:
         right: `(n,)` 1 where the answer is right, 0 where not, a half for a tie.
         images: `(n, 3)` indices of the triplets.
         draws: `(n,)` integers, the draw of each.
+        trials: `(n,)` the trial of each; see `Triplets`.
     Example:
         >>> images = np.arange(12).reshape(4, 3)
         >>> score_pooled(np.array([1, 1, 0, 1]), images, np.array([0, 0, 1, 1])).accuracy
@@ -253,7 +264,16 @@ def score_pooled(right: np.ndarray, images: np.ndarray, draws: np.ndarray) -> Po
         len(right),
         len(np.unique(images)),
         of_draws,
+        None if trials is None else _score_trials(right, images, draws, trials),
     )
+
+
+def _score_trials(
+    right: np.ndarray, images: np.ndarray, draws: np.ndarray, trials: np.ndarray
+) -> OddOneOut | None:
+    """Return how often the odd one was found, of every draw a trial of its own."""
+    of_draw = np.where(trials > 0, trials + draws * (int(trials.max(initial=0)) + 1), 0)
+    return score_odd_one_out(right, images, of_draw)
 
 
 def compare_pooled(

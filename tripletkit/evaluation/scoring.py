@@ -410,8 +410,28 @@ def _slice(credit: np.ndarray, quantity: np.ndarray) -> list[Slice]:
     ]
 
 
-def warn_of_ties(score: Score) -> None:
-    """Say that rows which tell nothing count as the 0 that they answer."""
+def describe_exchanged(accuracy: float, interval: Interval | None, whose: str) -> str | None:
+    """Return a sentence where answers are so often wrong that the images seem to be exchanged.
+
+    Args:
+        accuracy: of the answers, 0 to 1.
+        interval: 95%; None where there is none.
+        whose: the answers, for the sentence.
+    """
+    if interval is None or interval.high >= 0.5:
+        return None
+    return (
+        f"{whose} are right on {accuracy:.1%} of the triplets (95% interval {interval}), less than "
+        "half: the nearer and the other image seem to be exchanged. `swap=True` exchanges them, "
+        "and `columns` says which column is which."
+    )
+
+
+def warn_of_doubt(score: Score) -> None:
+    """Say that rows which tell nothing count as the 0 that they answer, or that most are wrong."""
+    said = describe_exchanged(score.accuracy, score.interval, "the answers")
+    if said is not None:
+        warnings.warn(said, DataWarning, stacklevel=2)
     n_silent = (score.n_ties or 0) + (score.n_undecidable or 0)
     if n_silent and score.ties == "answer":
         warnings.warn(

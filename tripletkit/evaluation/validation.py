@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from tripletkit.data.labels import NO_LABEL
 from tripletkit.data.training_set import TrainingSet
 from tripletkit.data.triplets import Triplets
 from tripletkit.defaults import FROZEN_DISTANCE
+from tripletkit.errors import DataWarning
 from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.baselines import Baseline, describe_trap, run_baselines
 from tripletkit.evaluation.classification import (
@@ -21,10 +23,18 @@ from tripletkit.evaluation.classification import (
     measure_variances,
 )
 from tripletkit.evaluation.distances import triplet_margins
-from tripletkit.evaluation.intervals import show_interval
-from tripletkit.evaluation.scoring import Score, score_answers
+from tripletkit.evaluation.intervals import (
+    NoInterval,
+    image_interval,
+    show_interval,
+    wilson_interval,
+)
+from tripletkit.evaluation.scoring import Score, describe_exchanged, score_answers
 from tripletkit.evaluation.vote_scoring import VoteScore, score_votes
 from tripletkit.results import Result, Section, Table
+
+# So many triplets show whether near and far are exchanged.
+_N_EXCHANGED = 2000
 
 
 @dataclass(frozen=True, repr=False)
@@ -223,6 +233,25 @@ def classify_validation(
     return LabelScores(
         trained, frozen, measure_variances(embeddings[trained_on], labels[trained_on])
     )
+
+
+def warn_of_exchanged(features: np.ndarray, triplets: Triplets) -> None:
+    """Say where the features alone find the other image nearer than the one that is said to be.
+
+    Args:
+        features: `(n_images, n_features)` float32, without any training.
+        triplets: anchor, positive, negative over these images.
+    """
+    # Some thousands tell as much, and the largest sets take no longer.
+    some = np.linspace(0, len(triplets) - 1, min(len(triplets), _N_EXCHANGED)).astype(int)
+    triplets = triplets.take(np.unique(some))
+    right = triplet_margins(features, triplets.rows, FROZEN_DISTANCE) > 0
+    interval = image_interval(right.astype(np.float64), triplets.rows)
+    if isinstance(interval, NoInterval):
+        interval = wilson_interval(float(right.sum()), len(right))
+    said = describe_exchanged(float(right.mean()), interval, "the frozen features")
+    if said is not None:
+        warnings.warn(f"{triplets.source}: {said}", DataWarning, stacklevel=3)
 
 
 def chooses_epoch(n_val: int) -> bool:

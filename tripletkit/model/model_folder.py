@@ -2,6 +2,7 @@
 
 `model.json` says everything that is known of the model, `head.weights.h5` holds the head's
 numbers, `history.csv` its epochs, `shift.npz` what the training images look like,
+`learned.npy` hashes of the questions whose answers it learned from,
 `class_centers.csv` the center of each class where the loss keeps them, and `backbone.weights.h5`
 the backbone's numbers where these were trained too. Nothing in it runs code when loaded.
 """
@@ -26,6 +27,8 @@ from tripletkit.data.outputs import (
     note_input,
     note_written,
 )
+from tripletkit.data.questions import hash_questions
+from tripletkit.data.triplets import Triplets
 from tripletkit.data.unfinished import remove_unfinished, unfinished_folder
 from tripletkit.errors import ModelFolderError, OutputError
 from tripletkit.features.encoder import Encoder, EncoderHead, EncoderRecord, open_recorded_encoder
@@ -48,12 +51,16 @@ HEAD_FILE = "head.weights.h5"
 HISTORY_FILE = "history.csv"
 CENTERS_FILE = "class_centers.csv"
 SHIFT_FILE = "shift.npz"
+LEARNED_FILE = "learned.npy"
+# Of more, those of the lowest hashes: a sample that is the same in every set.
+_MAX_LEARNED = 1_000_000
 MODEL_FILES = {
     RECORD_FILE,
     HEAD_FILE,
     HISTORY_FILE,
     CENTERS_FILE,
     SHIFT_FILE,
+    LEARNED_FILE,
     BACKBONE_FILE,
 }
 
@@ -103,6 +110,19 @@ class ModelFolder:
         if SHIFT_FILE not in self.record.files:
             return None
         return ShiftDetector.load(self.path / SHIFT_FILE)
+
+    def share_learned(self, triplets: Triplets) -> float | None:
+        """Return the share of questions whose answers the model learned from, 0 to 1.
+
+        None where that is not known.
+        """
+        if LEARNED_FILE not in self.record.files:
+            return None
+        learned = np.load(self.path / LEARNED_FILE, allow_pickle=False)
+        asked = hash_questions(triplets)
+        if len(learned) == _MAX_LEARNED:
+            asked = asked[asked <= learned[-1]]
+        return float(np.isin(asked, learned).mean()) if len(asked) else None
 
     def read_history(self) -> pd.DataFrame:
         """Return the epochs of the training, as `history.csv` has them."""
@@ -194,6 +214,7 @@ def save_model(
     centers: pd.DataFrame | None = None,
     *,
     shift: ShiftDetector | None = None,
+    learned: Triplets | None = None,
     backbone: Path | None = None,
     overwrite: bool = False,
 ) -> ModelFolder:
@@ -206,6 +227,7 @@ def save_model(
         record: what is known of it; the hashes of the files are added here.
         centers: a row for each class, named by it, with its center.
         shift: what tells images unlike those of the training.
+        learned: the judgements that it learned from.
         backbone: the weights file of a backbone that was trained too; copied.
         overwrite: replace an older model folder.
     Raises:
@@ -226,6 +248,8 @@ def save_model(
             centers.rename(index=guard_formula).to_csv(partial / CENTERS_FILE, index_label="label")
         if shift is not None:
             shift.save(partial / SHIFT_FILE)
+        if learned is not None:
+            np.save(partial / LEARNED_FILE, np.unique(hash_questions(learned))[:_MAX_LEARNED])
         if backbone is not None:
             shutil.copyfile(backbone, partial / BACKBONE_FILE)
         files = {file.name: file_sha256(file) for file in sorted(partial.iterdir())}

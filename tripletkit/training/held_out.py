@@ -45,18 +45,19 @@ def credit(margins: np.ndarray) -> np.ndarray:
 def score_held_out(answers: HeldOutAnswers, chosen: Chosen) -> PooledValidation:
     """Return the scores of what was chosen, of the frozen features, and of a map of them."""
     images, draws = answers.images, answers.draws
+    asked = images, draws, answers.trials
     trained, frozen = credit(chosen.margins), credit(answers.frozen)
     of_map = None if answers.of_map is None else credit(answers.of_map)
     return PooledValidation(
-        score_pooled(trained, images, draws),
-        score_pooled(frozen, images, draws),
+        score_pooled(trained, *asked),
+        score_pooled(frozen, *asked),
         answers.n_draws,
         answers.n_draws // defaults.DRAW_FOLDS,
         answers.by,
         answers.seconds_s,
         chosen.candidates,
         chosen.recipes,
-        None if of_map is None else score_pooled(of_map, images, draws),
+        None if of_map is None else score_pooled(of_map, *asked),
         find_better_recipe(trained, frozen, of_map, images, draws),
         chosen.epoch,
         chosen.n_epochs,
@@ -152,7 +153,7 @@ def answer_draws(
     """
     examples = trainer.examples
     budget = DrawBudget(draws, trainer.n_enough, budget_s, progress)
-    margins, frozen, of_map, asked, numbers = [], [], [], [], []
+    margins, frozen, of_map, asked, numbers, trials = [], [], [], [], [], []
     simple = make_map(examples) if with_map else None
     for draw in budget:
         held_out = examples.with_answer(draw.held_out_rows)
@@ -167,6 +168,8 @@ def answer_draws(
             of_map += list(simple.answer(draw.train_rows, rows))
         asked.append(rows)
         numbers.append(np.full(len(rows), budget.n_draws))
+        if examples.trials is not None:
+            trials.append(examples.trials[held_out])
         budget.note(len(rows))
     if not margins:
         raise SplitError("expected held-out triplets that people agree on, got none")
@@ -179,6 +182,7 @@ def answer_draws(
         np.concatenate(numbers),
         by,
         budget.spent_s,
+        np.concatenate(trials) if trials else None,
     )
 
 

@@ -92,6 +92,7 @@ class TrainingResult:
             self.record,
             name_centers(self.trained.centers, self.data.labels),
             shift=self.shift,
+            learned=None if self.record.inputs.triplets is None else self.data.train,
             backbone=self.backbone_file,
             overwrite=overwrite,
         )

@@ -19,7 +19,12 @@ import numpy as np
 from tripletkit.data.images import Images, open_images
 from tripletkit.data.training_set import TrainingSet
 from tripletkit.errors import FewTripletsWarning, SettingsError, SplitError
-from tripletkit.evaluation.validation import classify_validation, score_margins, validate
+from tripletkit.evaluation.validation import (
+    classify_validation,
+    score_margins,
+    validate,
+    warn_of_exchanged,
+)
 from tripletkit.features.encoder import Collection, Encoder, open_collection
 from tripletkit.features.store import Store, open_store
 from tripletkit.model.embedding import embed
@@ -220,6 +225,7 @@ def open_workplace(
     if not len(data.train):
         cause = " after leaving out bad images" if plan.skip_bad else ""
         raise SplitError(f"{data.train.source}: no triplet is left for training{cause}")
+    warn_of_exchanged(collection.features, data.train)
     images, record = plan.sources.images, inputs.record
     place = Workplace(data, record, images, inputs.files, source, collection, store, folder, load)
     return place, test_features

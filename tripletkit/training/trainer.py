@@ -59,6 +59,7 @@ class Examples:
         columns: of each network and depth, such as `efficientnet-lite0` and
             `efficientnet-lite0:block3b_depthwise_relu6`.
         is_scored: `(n_triplets,)` bool: a score may rest on the triplet; None for all.
+        trials: see `Triplets`.
     """
 
     features: np.ndarray
@@ -68,6 +69,7 @@ class Examples:
     loss_weights: np.ndarray | None = None
     columns: Mapping[str, slice] = field(default_factory=dict)
     is_scored: np.ndarray | None = None
+    trials: np.ndarray | None = None
 
     def weights_of(self, learned: np.ndarray) -> np.ndarray | None:
         """Return the loss weights of some triplets."""
@@ -129,6 +131,7 @@ class Workplace:
             None if votes is None else make_loss_weights(votes, votes_as),
             self.source.columns,
             data.is_scored,
+            data.train.trials,
         )
 
     @property
@@ -150,6 +153,7 @@ class HeldOutAnswers:
         draws: `(n,)` the draw of each, from 0.
         by: what the draws hold out.
         seconds_s: that they took.
+        trials: `(n,)` the trial of each; see `Triplets`.
     """
 
     trainer: Trainer
@@ -160,6 +164,7 @@ class HeldOutAnswers:
     draws: np.ndarray
     by: str
     seconds_s: float
+    trials: np.ndarray | None = None
 
     @property
     def n_draws(self) -> int:
