@@ -25,6 +25,9 @@ from tripletkit.evaluation.intervals import (
 )
 from tripletkit.results import Result, Section, Table, show_count
 
+# Of fewer rows nothing is said that one more could turn round.
+_FEWEST_ROWS = 10
+
 TiePolicy = Literal["answer", "error", "half"]
 # What a tie earned; see `credit_rows`.
 _EARNED = {"answer": "counted as answer 0", "error": "counted as wrong", "half": "counted as half"}
@@ -430,7 +433,7 @@ def describe_exchanged(accuracy: float, interval: Interval | None, whose: str) -
 def warn_of_doubt(score: Score) -> None:
     """Say that rows which tell nothing count as the 0 that they answer, or that most are wrong."""
     said = describe_exchanged(score.accuracy, score.interval, "the answers")
-    if said is not None:
+    if said is not None and score.n >= _FEWEST_ROWS:
         warnings.warn(said, DataWarning, stacklevel=2)
     n_silent = (score.n_ties or 0) + (score.n_undecidable or 0)
     if n_silent and score.ties == "answer":
