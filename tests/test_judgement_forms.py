@@ -280,3 +280,57 @@ def test_forms_of_json_that_people_publish():
     assert decided(open_text(whole, "t.json")) == TRIPLETS
     with pytest.raises(TripletFileError, match=r"t\.jsonl:2: expected a JSON object a line"):
         open_text('{"a": "x", "b": "y", "c": "z"}\nx y z\n', "t.jsonl")
+
+
+def test_scores_of_trials_say_how_often_the_odd_one_was_found(tripletkit, tmp_path):
+    rng = np.random.default_rng(0)
+    trials = [rng.permutation(40)[:3] for _ in range(60)]
+    (tmp_path / "trials.csv").write_text(
+        "image1,image2,image3,odd\n" + "".join(f"i{a},i{b},i{c},{n % 3 + 1}\n"
+                                               for n, (a, b, c) in enumerate(trials)))  # fmt: skip
+    asked = open_judgements(tmp_path / "trials.csv").triplets
+    right = np.array([[1, 1]] * 30 + [[1, 0]] * 30).ravel()
+    rows = [",".join((*names, str(answer))) for names, answer in
+            zip(rows_of(asked), right, strict=True)]  # fmt: skip
+    for name, answers in (("a", rows), ("b", [row[:-1] + "1" for row in rows])):
+        (tmp_path / f"{name}.csv").write_text("\n".join(["a,b,c,prediction", *answers]) + "\n")
+    files = [tmp_path / f"{name}.csv" for name in ("a", "b", "trials")]
+    scored = json.loads(tripletkit("score", files[0], files[2], "--json", code=0).stdout)
+    assert (scored["accuracy"], scored["odd_one_out"]["accuracy"]) == (0.75, 0.5)
+    assert scored["odd_one_out"]["n"] == 60
+    assert "odd one out" in tripletkit("score", files[0], files[2], code=0).stdout
+    compared = json.loads(tripletkit("compare", *files, "--json", code=0).stdout)
+    assert [each["odd_one_out"]["accuracy"] for each in compared["ranking"]] == [1.0, 0.5]
+
+
+def test_exchanged_images_are_said_first_and_swap_exchanges_them(tripletkit, tmp_path):
+    lines = [f"x{n} y{n} z{n}" for n in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join(["query,far,near", *lines]).replace(" ", ",") + "\n")
+    (tmp_path / "preds.csv").write_text(
+        "a,b,c,prediction\n" + "".join(f"x{n},z{n},y{n},{int(n < 4)}\n" for n in range(40))
+    )
+    said = tripletkit("score", tmp_path / "preds.csv", tmp_path / "t.csv", code=0)
+    assert "the nearer and the other image seem to be exchanged. --swap" in said.stderr
+    said = tripletkit(
+        "score", tmp_path / "preds.csv", tmp_path / "t.csv", "--swap", "--json", code=0
+    )
+    assert json.loads(said.stdout)["accuracy"] == 0.9
+    assert "seem to be exchanged" not in said.stderr
+
+
+def test_answers_to_what_a_model_learned_from_are_told(tripletkit, toy_model, tiny_backbone, toy_competition,
+                                                        tmp_path):  # fmt: skip
+    lines = toy_competition.train.read_text().splitlines(keepends=True)
+    (tmp_path / "t.txt").write_text("".join(lines[:20]) + "new old other\n".replace(
+        "new old other", " ".join(lines[0].split()[::-1])))  # fmt: skip
+    preds = tmp_path / "preds.csv"
+    said = tripletkit("predict", tmp_path / "t.txt", "--model", toy_model, "-o", preds, code=0)
+    assert "the model learned from 95.2% of these questions" in said.stderr
+    assert (
+        "learned from"
+        not in tripletkit(
+            "predict", tmp_path / "t.txt", "--model", toy_model, "--frozen", code=0
+        ).stderr
+    )
+    said = tripletkit("score", preds, "--model", toy_model, code=0)
+    assert "95.2% of these questions and their answers are among those" in said.stderr

@@ -15,12 +15,12 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.api.given import AnswersLike, PathLike, TripletsLike, is_path, take_answers
 from tripletkit.data.judgement_files import is_judgements
-from tripletkit.data.judgements import open_judgements
+from tripletkit.data.judgements import Judgements, open_judgements
 from tripletkit.data.outputs import Outputs, as_one_run, csv_form
 from tripletkit.data.triplets import Triplets
-from tripletkit.data.truth import TruthLike, open_truth
+from tripletkit.data.truth import Truth, TruthLike, open_truth
 from tripletkit.data.votes import Votes, VotesLike, read_votes
-from tripletkit.errors import AnswerFileError, DataWarning, SettingsError
+from tripletkit.errors import AnswerFileError, DataWarning, LeakageWarning, SettingsError
 from tripletkit.evaluation import answer_checks
 from tripletkit.evaluation.answer_checks import (
     AnswerChecks,
@@ -46,13 +46,14 @@ logger = logging.getLogger("tripletkit")
 @as_one_run
 def score(
     answers: AnswersLike,
-    truth: TruthLike | None = None,
+    truth: TruthLike | Judgements | None = None,
     *,
     triplets: TripletsLike | None = None,
     votes: VotesLike | None = None,
     fourth_column: str | None = None,
     ties: TiePolicy = "answer",
     unique: bool = False,
+    model: PathLike | None = None,
 ) -> ScoredAnswers:
     """Return the accuracy of answers, with intervals and parts.
 
@@ -68,6 +69,8 @@ def score(
         ties: `"answer"` counts a tie as the answer that stands for it, `"error"` as wrong, `"half"`
             as half right. Defaults to `"answer"`.
         unique: count rows that equal an earlier one no second time. Defaults to `False`.
+        model: the folder of the model whose answers these are, to be told of questions that it
+            learned from.
     Returns:
         A `Score`: `accuracy`, `n`, `wilson`, `image_interval`, ties, accuracy by size of the
         margin, and with votes the agreement with these.
@@ -99,6 +102,7 @@ def score(
             "Add `triplets=FILE`.",
         )
     by_votes = labels = of_truth = weights = None
+    trials = None if asked is None else asked.trials
     of_votes = str(votes if is_path(votes) else triplets if is_path(triplets) else "the votes")
     if is_path(truth) and is_judgements(Path(truth)):
         of_truth = str(truth)
@@ -111,7 +115,11 @@ def score(
     if counted is not None:
         by_votes = score_votes(answers, counted, rows=rows, ties=ties, weights=weights)
     if labels is None and truth is not None:
-        read = open_truth(truth)[0]
+        read = _open_truth(truth)
+        if read.triplets is not None:
+            check_same_questions(answers, read.triplets)
+            trials = read.triplets.trials
+            rows = read.triplets.rows if rows is None else rows
         check_not_exchanged(answers, read)
         check_same_length(answers, len(read), read.source)
         labels, of_truth = read.labels, read.source
@@ -124,7 +132,11 @@ def score(
             asked.check_answered()
         _warn("no truth file: taking every first image for the nearer one (truth all 1)")
         labels = np.ones(len(answers), dtype=np.int8)
-    found = score_answers(answers, labels, rows=rows, ties=ties, unique=unique, weights=weights)
+    if model is not None and answers.triplets is not None:
+        _warn_of_learned(model, answers.triplets)
+    found = score_answers(
+        answers, labels, rows=rows, trials=trials, ties=ties, unique=unique, weights=weights
+    )
     warn_of_doubt(found)
     return ScoredAnswers.of(found, of_truth, by_votes)
 
@@ -132,7 +144,7 @@ def score(
 @as_one_run
 def compare(
     answers: Mapping[str, AnswersLike],
-    truth: TruthLike | None = None,
+    truth: TruthLike | Judgements | None = None,
     *,
     triplets: TripletsLike | None = None,
     rows: PathLike | None = None,
@@ -166,15 +178,27 @@ def compare(
     entries = [replace(take_answers(each, name), source=name) for name, each in answers.items()]
     if truth is None:
         truth = np.ones(len(entries[0]), dtype=np.int8)
-    read = open_truth(truth)[0]
+    read = _open_truth(truth)
     for entry in entries:
         check_not_exchanged(entry, read)
         check_same_length(entry, len(read), read.source)
+        if read.triplets is not None:
+            check_same_questions(entry, read.triplets)
     asked = find_questions(
         entries, None if triplets is None else open_judgements(triplets).triplets
     )
-    credits = {entry.source: credit_rows(entry, read.labels) for entry in entries}
-    result = compare_answers(credits, None if asked is None else asked.rows)
+    asked = asked or read.triplets
+    of_truth = asked if read.triplets is None else read.triplets
+    is_decided = read.labels >= 0
+    credits = {
+        entry.source: credit_rows(entry.take(is_decided), read.labels[is_decided])
+        for entry in entries
+    }
+    result = compare_answers(
+        credits,
+        None if asked is None else asked.rows[is_decided],
+        None if of_truth is None or of_truth.trials is None else of_truth.trials[is_decided],
+    )
     if output is not None:
         n_rows = write_differing_rows(output, entries, read, asked)
         logger.info("Wrote %s rows with different answers to %s.", f"{n_rows:,}", output)
@@ -185,7 +209,7 @@ def compare(
 def controls(
     train: TripletsLike,
     val: TripletsLike,
-    truth: TruthLike | None = None,
+    truth: TruthLike | Judgements | None = None,
     *,
     ordinal: bool | None = None,
     seed: int = defaults.SEED,
@@ -244,6 +268,27 @@ def check_answers(
         [take_answers(other) for other in agree_with],
         n_examples=defaults.AUDIT_EXAMPLES,
     )
+
+
+def _open_truth(truth: TruthLike | Judgements) -> Truth:
+    if isinstance(truth, Judgements):
+        return truth.as_truth()
+    return open_truth(cast(TruthLike, truth))[0]
+
+
+def _warn_of_learned(model: PathLike, asked: Triplets) -> None:
+    """Say how many of the questions a model learned from, if these are its answers."""
+    from tripletkit.model.model_folder import load_model
+
+    share = load_model(Path(model)).share_learned(asked)
+    if share:
+        warnings.warn(
+            f"{share:.1%} of these questions and their answers are among those that the model "
+            f"{model} learned from: of answers of this model, the accuracy says nothing of new "
+            "questions.",
+            LeakageWarning,
+            stacklevel=3,
+        )
 
 
 def _open_questions(

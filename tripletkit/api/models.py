@@ -27,10 +27,12 @@ from tripletkit.api.model_card import describe_model, draw_card
 from tripletkit.data.images import Images, ImagesLike, open_images
 from tripletkit.data.judgements import Judgements, open_judgements
 from tripletkit.data.outputs import DRAWN_FORM, OutputFile, Outputs, as_one_run
+from tripletkit.data.triplets import Triplets
 from tripletkit.errors import (
     DataWarning,
     DistributionShiftWarning,
     ImageNameError,
+    LeakageWarning,
     ModelFolderError,
     SettingsError,
 )
@@ -218,6 +220,7 @@ class Model:
         with open_stages(progress) as stages:
             features = self._read_features(files, stages("features"))
         self._warn_of_shift(features)
+        self._warn_of_learned(triplets)
         vectors = self._encoder.embed(features)
         margins = triplet_margins(vectors, triplets.rows, self.distance)
         answers = Answers.from_margins(margins, triplets, triplets.source)
@@ -527,6 +530,18 @@ class Model:
     def _read_features(self, files: Images, progress: Progress | None) -> np.ndarray:
         with open_store(self._cache) as store:
             return open_collection(files, self._encoder, store, progress=progress).features
+
+    def _warn_of_learned(self, triplets: Triplets) -> None:
+        if self._folder is None or self._encoder.head is None:
+            return
+        share = self._folder.share_learned(triplets)
+        if share:
+            warnings.warn(
+                f"{triplets.source}: the model learned from {share:.1%} of these questions and "
+                "their answers; how it does on them says nothing of new ones.",
+                LeakageWarning,
+                stacklevel=3,
+            )
 
     def _warn_of_shift(self, features: np.ndarray) -> None:
         if self._folder is None or self._encoder.head is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, overload
@@ -16,7 +16,7 @@ from tripletkit.api.given import PathLike, TripletsLike
 from tripletkit.data.audit.triplet_audit import Audit, audit_triplets
 from tripletkit.data.folder import refuse_folder_of
 from tripletkit.data.images import ImagesLike, open_images
-from tripletkit.data.judgements import open_judgements, validate_on_random
+from tripletkit.data.judgements import Judgements, open_judgements, validate_on_random
 from tripletkit.data.outputs import Outputs, as_one_run
 from tripletkit.data.splits.policies import fold_triplets, split_triplets
 from tripletkit.data.splits.split_files import (
@@ -126,6 +126,36 @@ def read_triplets(path: PathLike) -> Triplets:
         TripletFileError: if a line is not three names, or there is none.
     """
     return open_judgements(path).triplets
+
+
+@as_one_run
+def read_judgements(
+    given: TripletsLike,
+    *,
+    columns: Mapping[str, str] | None = None,
+    names: Sequence[str] | PathLike | None = None,
+    odd_one_out: str | None = None,
+    swap: bool = False,
+) -> Judgements:
+    """Read judgements whose file or table does not say by itself how it is meant.
+
+    Args:
+        given: a file of any form that docs/files.md names, a table, or integer rows.
+        columns: what the columns are: `anchor`, `positive`, `negative`, `first`, `second`,
+            `answer`, `votes_first`, `votes_second`, `share`, `image1` to `image3` and `odd` ->
+            heading, or place from 1.
+        names: of the images that numbers are places of, from 0: a list, or a file of names.
+        odd_one_out: three images of which one is odd: `"last"`, `"first"`, `"second"`, or the
+            column that says which.
+        swap: take the other image for the nearer one in every row. Defaults to `False`.
+    Returns:
+        `Judgements`, which every function takes that takes triplets.
+    Raises:
+        TripletFileError: if it cannot be read, or leaves a choice.
+    Example:
+        `tk.train(tk.read_judgements("r.csv", columns={"answer": "verdict"}), "images/")`
+    """
+    return open_judgements(given, columns=columns, names=names, odd_one_out=odd_one_out, swap=swap)
 
 
 @as_one_run

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,7 +15,7 @@ from tripletkit.cli.options import (
     INPUT_FOLDER,
     WholeRange,
     command,
-    input_source,
+    judgements_options,
     takes,
 )
 
@@ -44,6 +46,7 @@ STRICT_FAILED = 1
     show_default=True,
     help="How many examples to show of each kind.",
 )
+@judgements_options
 @takes("as_json", "follow_outside")
 def audit(
     triplets: Path,
@@ -54,6 +57,7 @@ def audit(
     examples: int,
     follow_outside: bool,
     as_json: bool,
+    read: Callable[[Path | None], Any],
 ) -> None:
     """Look for faults in a triplet file and its images, without a model.
 
@@ -70,9 +74,9 @@ def audit(
 
     with stage_bars() as stages:
         result = triplet_sets.audit(
-            input_source(triplets),
+            read(triplets),
             None if images is None else open_images(images, follow_outside=follow_outside),
-            against=[input_source(path) for path in against],
+            against=[read(path) for path in against],
             unanswered=unanswered,
             examples=examples,
             progress=stages,

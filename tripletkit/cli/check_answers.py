@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from tripletkit.cli.console import show_result
-from tripletkit.cli.options import INPUT_FILE, command, input_source, takes
+from tripletkit.cli.options import INPUT_FILE, command, input_source, judgements_options, takes
 
 
 @command("check-answers")
@@ -19,9 +21,14 @@ from tripletkit.cli.options import INPUT_FILE, command, input_source, takes
     multiple=True,
     help="Another answer file to the same triplets; may be given several times.",
 )
+@judgements_options
 @takes("as_json")
 def check_answers(
-    answers: Path, triplets: Path, agree_with: tuple[Path, ...], as_json: bool
+    answers: Path,
+    triplets: Path,
+    agree_with: tuple[Path, ...],
+    as_json: bool,
+    read: Callable[[Path | None], Any],
 ) -> None:
     """Check an answer file against the triplets that it answers, without any truth.
 
@@ -33,7 +40,7 @@ def check_answers(
 
     result = answer_scores.check_answers(
         input_source(answers),
-        input_source(triplets),
+        read(triplets),
         agree_with=[input_source(other) for other in agree_with],
     )
     show_result(result, as_json)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,7 +15,7 @@ from tripletkit.cli.options import (
     OUTPUT_FILE,
     WholeRange,
     command,
-    input_source,
+    judgements_options,
     takes,
 )
 
@@ -35,6 +37,7 @@ from tripletkit.cli.options import (
     show_default=True,
     help="How many triplets, from the first line on.",
 )
+@judgements_options
 @takes("follow_outside", "overwrite")
 def collage(
     triplets: Path,
@@ -44,6 +47,7 @@ def collage(
     n: int,
     follow_outside: bool,
     overwrite: bool,
+    read: Callable[[Path | None], Any],
 ) -> None:
     """Draw triplets: anchor, positive and negative side by side.
 
@@ -55,7 +59,7 @@ def collage(
     from tripletkit.data.images import open_images
 
     pictures.collage(
-        input_source(triplets),
+        read(triplets),
         open_images(images, follow_outside=follow_outside),
         output,
         rows=rows,

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from tripletkit.cli.console import show_result
-from tripletkit.cli.options import INPUT_FILE, OUTPUT_FILE, command, input_source, takes
+from tripletkit.cli.options import (
+    INPUT_FILE,
+    OUTPUT_FILE,
+    command,
+    input_source,
+    judgements_options,
+    takes,
+)
 from tripletkit.cli.score import triplets_option
 
 
@@ -15,6 +24,7 @@ from tripletkit.cli.score import triplets_option
 @click.argument("files", type=INPUT_FILE, nargs=-1, required=True, metavar="A B [MORE...] TRUTH")
 @triplets_option
 @click.option("--rows", type=OUTPUT_FILE, help="Write the rows that differ, as CSV.")
+@judgements_options
 @takes("overwrite", "as_json")
 def compare(
     files: tuple[Path, ...],
@@ -22,6 +32,7 @@ def compare(
     rows: Path | None,
     overwrite: bool,
     as_json: bool,
+    read: Callable[[Path | None], Any],
 ) -> None:
     """Tell which of two or more answer files is better, and how surely.
 
@@ -43,8 +54,8 @@ def compare(
 
     result = answer_scores.compare(
         {"<stdin>" if str(file) == "-" else str(file): input_source(file) for file in answers},
-        input_source(truth),
-        triplets=input_source(triplets),
+        read(truth),
+        triplets=read(triplets),
         rows=rows,
         overwrite=overwrite,
     )

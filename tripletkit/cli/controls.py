@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from tripletkit import defaults
 from tripletkit.cli.console import show_result
-from tripletkit.cli.options import INPUT_FILE, command, input_source, seed_option, takes
+from tripletkit.cli.options import (
+    INPUT_FILE,
+    command,
+    input_source,
+    judgements_options,
+    seed_option,
+    takes,
+)
 
 
 @command()
@@ -26,9 +35,16 @@ from tripletkit.cli.options import INPUT_FILE, command, input_source, seed_optio
     f"[default: up to {defaults.MAX_ORDINAL_TRIPLETS:,} training triplets]",
 )
 @seed_option
+@judgements_options
 @takes("as_json")
 def controls(
-    train: Path, val: Path, truth: Path | None, ordinal: bool | None, seed: int, as_json: bool
+    train: Path,
+    val: Path,
+    truth: Path | None,
+    ordinal: bool | None,
+    seed: int,
+    as_json: bool,
+    read: Callable[[Path | None], Any],
 ) -> None:
     """Print what VAL can be answered from the file names in TRAIN, without any image.
 
@@ -41,8 +57,8 @@ def controls(
     from tripletkit.api import answer_scores
 
     result = answer_scores.controls(
-        input_source(train),
-        input_source(val),
+        read(train),
+        read(val),
         input_source(truth),
         ordinal=ordinal,
         seed=seed,

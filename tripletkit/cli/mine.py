@@ -19,6 +19,7 @@ from tripletkit.cli.options import (
     WholeRange,
     command,
     input_source,
+    judgements_options,
     model_options,
     takes,
 )
@@ -78,6 +79,7 @@ _QUANTILE = FiniteRange(0, 1)
     f"[default: {defaults.KEPT_TRIPLETS:g}]",
 )
 @model_options(None)
+@judgements_options
 @takes("on_bad_image", "follow_outside", "overwrite", "cache", "as_json")
 def mine(
     labels: Path | None,
@@ -88,6 +90,7 @@ def mine(
     follow_outside: bool,
     cache: Path | None,
     as_json: bool,
+    read: Callable[[Path | None], Any],
     **options: Any,
 ) -> None:
     """Find hard positives and negatives of labelled images, or the hardest of your triplets.
@@ -115,7 +118,7 @@ def mine(
             input_source(labels),
             found,
             open_model(),
-            triplets=input_source(triplets),
+            triplets=read(triplets),
             progress=stages,
             **options,
         )

@@ -341,6 +341,66 @@ def input_source(path: Path | None) -> Path | BinaryIO | None:
     return sys.stdin.buffer
 
 
+class _Columns(click.ParamType):
+    """`anchor=head,positive=winner`."""
+
+    name = "columns"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> dict[str, str]:
+        if isinstance(value, dict):
+            return value
+        pairs = [part.partition("=") for part in value.split(",")]
+        if not all(name.strip() and sign and text.strip() for name, sign, text in pairs):
+            self.fail(f"expected such as anchor=head,positive=winner, got {value}", param, context)
+        return {name.strip(): text.strip() for name, _, text in pairs}
+
+
+def judgements_options(function: Callable) -> Callable:
+    """Give a command what says how files of judgements are read, as its parameter `read`."""
+
+    @functools.wraps(function)
+    def run(**given: Any) -> Any:
+        said = {name: given.pop(name) for name in ("columns", "names", "odd_one_out", "swap")}
+
+        def read(path: Path | None) -> Any:
+            if path is None or not any(said.values()):
+                return input_source(path)
+            from tripletkit.data.judgements import open_judgements
+
+            return open_judgements(input_source(path), **said)
+
+        return function(read=read, **given)
+
+    return section(
+        "Files of judgements",
+        click.option(
+            "--columns",
+            type=_Columns(),
+            metavar="NAME=HEADING,...",
+            help="Which columns hold what, where their headings do not say it: anchor, positive, "
+            "negative, first, second, answer, votes_first, votes_second, share, image1 to image3, "
+            "odd; by heading, or by place from 1.",
+        ),
+        click.option(
+            "--names",
+            type=INPUT_FILE,
+            metavar="FILE",
+            help="List of names that numbers are places in, from 0: one a line, or a JSON list.",
+        ),
+        click.option(
+            "--odd-one-out",
+            metavar="last|COLUMN",
+            help="Three images of which one is odd: first, second or last of a row, or the column "
+            "that says which.",
+        ),
+        click.option(
+            "--swap", is_flag=True, help="Take the other image for the nearer one in every row."
+        ),
+    )(run)
+
+
 # Encoders.
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,7 +15,7 @@ from tripletkit.cli.options import (
     OUTPUT_FILE,
     command,
     images_option,
-    input_source,
+    judgements_options,
     model_options,
     takes,
 )
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 )
 @click.option("-o", "--output", type=OUTPUT_FILE, help="File to write.  [default: standard output]")
 @model_options()
+@judgements_options
 @takes("images", "overwrite", "cache")
 def predict(
     triplets: Path,
@@ -47,6 +48,7 @@ def predict(
     open_model: Callable[[], Model],
     overwrite: bool,
     cache: Path | None,
+    read: Callable[[Path | None], Any],
 ) -> None:
     """Answer questions `A B C`: 1 if A is closer to B than to C, else 0.
 
@@ -63,7 +65,7 @@ def predict(
     model = open_model()
     with stage_bars() as stages:
         answers = model.answer(
-            input_source(triplets),
+            read(triplets),
             images,
             output=file,
             form=form,

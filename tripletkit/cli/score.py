@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
+from tripletkit import defaults
 from tripletkit.cli.console import show_result
-from tripletkit.cli.options import INPUT_FILE, command, input_source, takes, votes_options
+from tripletkit.cli.options import (
+    INPUT_FILE,
+    MODEL_FOLDER,
+    command,
+    input_source,
+    judgements_options,
+    takes,
+    votes_options,
+)
 
 triplets_option = click.option(
     "--triplets",
@@ -29,7 +40,14 @@ triplets_option = click.option(
     help="Count a row whose two images are equally near as the 0 that it answers, as wrong, or as "
     "half right; the last two need margins.",
 )
+@click.option(
+    "--model",
+    type=MODEL_FOLDER,
+    help="Model whose answers these are: says how many of the questions it learned from.  "
+    f"[default: {defaults.MODEL_FOLDER}, if it is there]",
+)
 @votes_options("--triplets")
+@judgements_options
 @takes("as_json")
 def score(
     predictions: Path,
@@ -37,9 +55,11 @@ def score(
     triplets: Path | None,
     unique: bool,
     ties: str,
+    model: Path | None,
     votes: Path | None,
     fourth_column: str | None,
     as_json: bool,
+    read: Callable[[Path | None], Any],
 ) -> None:
     """Print the accuracy of an answer file, with its uncertainty.
 
@@ -57,14 +77,17 @@ def score(
     tripletkit score preds.csv judgements.sqlite
     """
     from tripletkit.api import answer_scores
+    from tripletkit.data.outputs import MODEL_RECORD
 
+    usual = Path(defaults.MODEL_FOLDER)
     result = answer_scores.score(
         input_source(predictions),
-        input_source(truth),
-        triplets=input_source(triplets),
+        read(truth),
+        triplets=read(triplets),
         votes=input_source(votes),
         fourth_column=fourth_column,
         ties=ties,
         unique=unique,
+        model=model or (usual if (usual / MODEL_RECORD).is_file() else None),
     )
     show_result(result, as_json)

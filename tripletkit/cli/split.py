@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,7 +16,7 @@ from tripletkit.cli.options import (
     FiniteRange,
     WholeRange,
     command,
-    input_source,
+    judgements_options,
     seed_option,
     takes,
 )
@@ -50,6 +52,7 @@ from tripletkit.cli.options import (
     help="Write K splits to DIR/fold1 ... instead, each validating on another part.",
 )
 @seed_option
+@judgements_options
 @takes("overwrite", "as_json")
 def split(
     triplets: Path,
@@ -60,6 +63,7 @@ def split(
     seed: int,
     overwrite: bool,
     as_json: bool,
+    read: Callable[[Path | None], Any],
 ) -> None:
     """Split a triplet file into training and validation, and say what that costs.
 
@@ -75,7 +79,7 @@ def split(
     from tripletkit.api import triplet_sets
 
     result = triplet_sets.split(
-        input_source(triplets),
+        read(triplets),
         by,
         val_fraction=val_fraction,
         folds=folds,

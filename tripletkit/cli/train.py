@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tripletkit.cli.options import (
     command,
     features_option,
     input_source,
+    judgements_options,
     section,
     seed_option,
     take_encoder,
@@ -204,6 +206,7 @@ _JUDGEMENTS = (
 @validation_options
 @model_options
 @training_options
+@judgements_options
 @takes("on_bad_image", "follow_outside", "cache", "overwrite", "as_json")
 def train(
     triplets: Path | None,
@@ -214,6 +217,7 @@ def train(
     on_bad_image: str,
     follow_outside: bool,
     as_json: bool,
+    read: Callable[[Path | None], Any],
     **options: Any,
 ) -> None:
     """Train a model from judgements `anchor positive negative` over a folder of images.
@@ -247,14 +251,15 @@ def train(
     flags = {name: options.pop(name) for name in _SETTING_FLAGS}
     given = gather_settings(flags, settings, settings_file)
     for name in _JUDGEMENTS:
-        options[name] = input_source(options[name])
+        of = read if name in ("val", "test") else input_source
+        options[name] = of(options[name])
     from tripletkit.api import learning
     from tripletkit.data.images import open_images
 
     found = open_images(images, skip_bad=on_bad_image == "skip", follow_outside=follow_outside)
     with stage_bars() as stages:
         result = learning.train(
-            input_source(triplets),
+            read(triplets),
             found,
             output=output,
             command=shlex.join(["tripletkit", *sys.argv[1:]]),

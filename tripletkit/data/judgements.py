@@ -143,6 +143,21 @@ class Judgements:
         turned = self.turned()
         return turned if turned.votes is None else turned.take(~turned.votes.is_tie)
 
+    def as_truth(self) -> Truth:
+        """Return which image of each row is the nearer one; -1 where people are tied.
+
+        Raises:
+            TripletFileError: if the heading says that nobody has answered them.
+        """
+        if self.truth is not None:
+            labels = self.truth.labels
+        elif self.votes is not None:
+            labels = self.votes.majority
+        else:
+            self.triplets.check_answered()
+            labels = np.ones(len(self), dtype=np.int8)
+        return Truth(labels, self.source, "", self.triplets)
+
     def _turn(self, is_turned: np.ndarray) -> Judgements:
         rows = self.triplets.rows
         rows = np.where(is_turned[:, None], rows[:, [0, 2, 1]], rows)
@@ -225,6 +240,8 @@ def open_judgements(
     if isinstance(given, str | os.PathLike):
         given = Path(given)
     if isinstance(given, Judgements):
+        if fourth_column is not None:
+            raise SettingsError("fourth_column", "`fourth_column` is of a file.")
         found = given
     elif isinstance(given, Path) and is_judgements(given):
         if votes is not None or fourth_column is not None:
