@@ -318,8 +318,9 @@ def test_exchanged_images_are_said_first_and_swap_exchanges_them(tripletkit, tmp
     assert "seem to be exchanged" not in said.stderr
 
 
-def test_answers_to_what_a_model_learned_from_are_told(tripletkit, toy_model, tiny_backbone, toy_competition,
-                                                        tmp_path):  # fmt: skip
+def test_answers_to_what_a_model_learned_from_are_told(
+    tripletkit, toy_model, tiny_backbone, toy_competition, tmp_path
+):
     lines = toy_competition.train.read_text().splitlines(keepends=True)
     (tmp_path / "t.txt").write_text("".join(lines[:20]) + "new old other\n".replace(
         "new old other", " ".join(lines[0].split()[::-1])))  # fmt: skip

@@ -237,7 +237,7 @@ def controls(
     """
     known = open_judgements(train).decided().triplets
     asked = open_judgements(val).triplets
-    labels = None if truth is None else open_truth(truth)[0].labels
+    labels = None if truth is None else _open_truth(truth).labels
     if labels is None:
         logger.info("No truth file: taking every first image for the nearer one (truth all 1).")
     return ShortcutBaselines(run_baselines(known, asked, labels, ordinal=ordinal, seed=seed))
