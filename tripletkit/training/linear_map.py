@@ -185,7 +185,7 @@ class MapProblem:
         gradient = self._components.T @ self._spread(of_pairs, cosines, scale, lengths, moved)
         away = square - np.eye(self.n_directions)
         held = settings.hold * np.vdot(away, away)
-        return value + held, (gradient + 2 * settings.hold * away).ravel()
+        return float(value + held), (gradient + 2 * settings.hold * away).ravel()
 
     def _margin_loss(
         self, margins: np.ndarray, loss: str, settings: MapSettings

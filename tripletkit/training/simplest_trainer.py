@@ -87,7 +87,7 @@ class SimplestTrainer(Trainer):
                 self.trainers.values(), np.split(held_out.margins, ends), strict=True
             )
         ]
-        margins = np.stack([each.margins for each in chosen])
+        margins = np.stack([each.margins for each in chosen if each.margins is not None])
         names = list(self.trainers)
         worths = _compare(names, margins, held_out.images, held_out.draws)
         (taken,) = np.flatnonzero([worth.is_taken for worth in worths])
