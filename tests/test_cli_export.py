@@ -88,11 +88,21 @@ def test_export_refuses_what_cannot_be_done(
 
 
 @pytest.mark.slow
-def test_onnx_files_give_the_embeddings_of_the_keras_file(export, tmp_path):
+def test_onnx_files_give_the_embeddings_of_the_keras_file(
+    export, tripletkit, toy_competition, toy_model, tmp_path
+):
     result = export("-o", tmp_path / "e", "--onnx")
     assert (result.exit_code, result.stdout) == (0, "")
     assert "encoder.onnx" in result.stderr
-    assert sorted(path.name for path in (tmp_path / "e").iterdir()) == ["encoder.onnx", "head.onnx"]
+    written = sorted(path.name for path in (tmp_path / "e").iterdir())
+    assert written == ["encoder.onnx", "head.onnx", "preprocessor_config.json"]
+    # The configuration beside it says what images go through.
+    own = ["--model", toy_model]
+    for name, how in (("own", own), ("file", ["--backbone", tmp_path / "e" / "encoder.onnx"])):
+        output = tmp_path / f"{name}.npz"
+        tripletkit("embed", toy_competition.images, "-o", output, *how, code=0)
+    vectors = [np.load(tmp_path / f"{name}.npz")["vectors"] for name in ("own", "file")]
+    np.testing.assert_allclose(*vectors, atol=1e-5)
     export("-o", tmp_path / "k")
     encoder = keras.saving.load_model(tmp_path / "k" / "encoder.keras", safe_mode=True)
     pixels = np.random.default_rng(0).uniform(0, 255, (3, 32, 32, 3)).astype(np.float32)

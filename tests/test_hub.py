@@ -58,7 +58,7 @@ def run(tmp_path, toy_competition):
         environment |= {"HF_HUB_OFFLINE": "1"} if offline else {}
         done = subprocess.run(
             [sys.executable, "-m", "tripletkit", *map(str, arguments)],
-            env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
+            env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300,
         )  # fmt: skip
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr
@@ -68,7 +68,7 @@ def run(tmp_path, toy_competition):
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_name_on_the_hub_is_its_file(run, files, toy_competition, tmp_path):
     images = toy_competition.images
     train = ["train", toy_competition.train, images, "--epochs", "1", "--unseen-classes", "0"]
@@ -96,7 +96,7 @@ def test_a_name_on_the_hub_is_its_file(run, files, toy_competition, tmp_path):
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_what_the_hub_does_not_have_or_sends_wrongly_is_told(run, files, toy_competition):
     embed = ["embed", toy_competition.images, "-o", "e.npz", "--force", "--backbone"]
     name = "onnx/vision_model.onnx_data"
@@ -117,7 +117,7 @@ def test_what_the_hub_does_not_have_or_sends_wrongly_is_told(run, files, toy_com
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_download_that_breaks_off_is_taken_up_again(run, files, toy_competition):
     embed = ["embed", toy_competition.images, "-o", "e.npz", "--backbone", NAME, "--force"]
     name = "onnx/vision_model.onnx"

@@ -640,37 +640,6 @@ def test_a_store_on_a_read_only_mount_is_read_and_not_written(tmp_path, left):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-NEARLY_FULL = """
-import os, shutil
-from pathlib import Path
-import numpy as np
-from tripletkit.features.store import FeatureSpace, FeatureStore
-from test_store import contents_of
-folder = Path(sys.argv[1]) / "store"
-space = FeatureSpace({"backbone": "a"}, 1000)
-with FeatureStore(folder) as store:
-    store.write(space, contents_of(range(500)), np.ones((500, 1000), np.float32))
-free = shutil.disk_usage(folder).free
-Path(sys.argv[1], "filler").write_bytes(bytes(free - 600_000))
-with FeatureStore(folder) as store:
-    before = store.path.stat().st_size
-    print(store.prune(90), before, end=" ")
-print(store.path.stat().st_size)
-"""
-
-
-@pytest.mark.integration
-@pytest.mark.skipif(sys.platform != "linux", reason="mounts as Linux does")
-def test_prune_gives_room_back_on_a_disk_that_is_nearly_full(tmp_path):
-    mount = f"-t tmpfs -o size=8m none {tmp_path}"
-    result = run_mounted(tmp_path, mount, NEARLY_FULL, tmp_path)
-    n_dropped, before, after = map(int, result.stdout.split())
-    assert n_dropped == 500
-    assert before > 2_000_000
-    assert after < 200_000
-    assert result.stderr == ""
-
-
 FULL = """
 import errno
 from pathlib import Path

