@@ -519,3 +519,17 @@ def test_controls_audit_and_split_are_those_of_the_commands(toy_competition, fra
     train, val, cost = parts
     assert cost.n_shared_images == 0
     assert not np.intersect1d(train.rows, val.rows).size
+
+
+@pytest.mark.parametrize(
+    ("array", "cure"),
+    [
+        (np.zeros((3, 8, 9), np.uint8), r"transpose\(1, 2, 0\)"),
+        ([np.zeros((4, 8, 9), np.uint8)], r"transpose\(1, 2, 0\)"),
+        ([np.zeros((2, 8, 9, 3), np.uint8)], r"list\(array\)"),
+        (np.full((8, 9, 3), 0.5, np.float32), r"astype\('uint8'\)"),
+    ],
+)
+def test_an_array_in_another_order_is_refused_with_the_cure(array, cure):
+    with pytest.raises(TripletkitError, match=cure):
+        open_images(array)

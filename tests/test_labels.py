@@ -1,12 +1,16 @@
 """Label files: read right, or refused with every bad line."""
 
 import io
+import json
+import logging
 
 import numpy as np
+import pandas as pd
 import pytest
 from plain import NO_LABEL
 
 from tripletkit import TripletkitError
+from tripletkit.api.given import take_labels
 from tripletkit.data.labels import ImageLabels, label_files, read_classes, read_labels
 
 
@@ -28,7 +32,8 @@ def test_a_name_told_twice_alike_is_fine():
     ("text", "message"),
     [
         ("", "expected a heading with the columns name and label"),
-        ("a.png,cat\n", 'expected a heading .* got "a.png,cat"'),
+        ("a,cat\n", 'expected a heading .* got "a,cat"'),
+        ("a.png,b.png\n", "two columns of which one has names of image files"),
         ("name,label\n", "expected rows below the heading"),
         (
             "name,label\na\nb,\n",
@@ -86,3 +91,65 @@ def test_without_a_folder_a_name_has_one_spelling():
     found = label_files(["a", "b"], [None, None], {"a": "cat", "c": "dog", "b.jpg": "dog"}, None)
     assert found.classes == ["cat"]
     assert found.of_image.tolist() == [0, NO_LABEL]
+
+
+PAIRS = {"a.png": "cat", "b.png": "dog", "c.jpg": "cat"}
+COCO = {
+    "images": [{"id": number, "file_name": name} for number, name in enumerate(PAIRS)],
+    "categories": [{"id": 7, "name": "cat"}, {"id": 8, "name": "dog"}],
+    "annotations": [
+        {"image_id": number, "category_id": 7 if label == "cat" else 8}
+        for number, label in enumerate(PAIRS.values())
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "filename,class\n" + "".join(f"{n},{c}\n" for n, c in PAIRS.items()),
+        "Category;File Name\n" + "".join(f"{c};{n}\n" for n, c in PAIRS.items()),
+        "id,path\n" + "".join(f"{c},{n}\n" for n, c in PAIRS.items()),
+        "".join(f"{c},{n}\n" for n, c in PAIRS.items()),
+        "".join(f"{n} {c}\n" for n, c in PAIRS.items()),
+        "".join(json.dumps({"file_name": n, "label": c}) + "\n" for n, c in PAIRS.items()),
+        json.dumps([{"image": n, "label": c} for n, c in PAIRS.items()]),
+        json.dumps(COCO),
+        "label,path,split,is_query\n"
+        + "".join(f"{c},{n},train,\n" for n, c in PAIRS.items())
+        + "cow,d.png,validation,1\n",
+    ],
+)
+def test_labels_are_read_as_people_and_programs_write_them(text):
+    assert read(text) == PAIRS
+
+
+def test_labels_of_pandas_are_read(tmp_path):
+    frame = pd.DataFrame({"file_name": list(PAIRS), "label": list(PAIRS.values())})
+    frame.to_parquet(tmp_path / "l.parquet")
+    frame.to_json(tmp_path / "metadata.jsonl", orient="records", lines=True)
+    frame.to_csv(tmp_path / "metadata.csv", index=True)
+    for name in ("l.parquet", "metadata.jsonl", "metadata.csv"):
+        assert read_labels(tmp_path / name) == PAIRS
+    assert take_labels(frame) == PAIRS
+
+
+def test_several_classes_of_an_image_are_refused():
+    twice = {**COCO, "annotations": [*COCO["annotations"], {"image_id": 0, "category_id": 8}]}
+    with pytest.raises(TripletkitError, match=r"one class for each image, a\.png has cat and dog"):
+        read(json.dumps(twice))
+
+
+@pytest.mark.parametrize("part", ["train", "Training"])
+def test_parts_above_the_classes_are_no_classes(tmp_path, caplog, part):
+    caplog.set_level(logging.INFO)
+    for name in (f"{part}/cat/a.png", f"{part}/dog/b.png", "val/cat/c.png", "test/dog/d.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    expected = {f"{part}/cat/a.png": "cat", f"{part}/dog/b.png": "dog"}
+    assert read_classes(tmp_path, tmp_path) == expected
+    assert "test (1 images), val (1 images)" in caplog.text
+    assert read_classes(tmp_path / "val", tmp_path) == {"val/cat/c.png": "cat"}
+    (tmp_path / "cow").mkdir()
+    (tmp_path / "cow" / "e.png").touch()
+    assert set(read_classes(tmp_path, tmp_path).values()) == {part, "val", "test", "cow"}

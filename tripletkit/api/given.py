@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from tripletkit.data.judgements import JudgementsLike
-from tripletkit.data.labels import COLUMNS as LABEL_COLUMNS
-from tripletkit.data.labels import read_classes, read_labels
+from tripletkit.data.labels import read_classes, read_labels, take_label_table
+from tripletkit.data.tables import table_of_frame
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.truth import read_labels as read_truth_labels
 from tripletkit.errors import LabelFileError, TripletFileError
@@ -91,16 +91,8 @@ def take_labels(value: LabelsLike, images: Path = Path()) -> dict[str, str]:
     if isinstance(value, IOBase):
         return read_labels(cast(BinaryIO, value))
     if isinstance(value, pd.DataFrame):
-        by_name = {str(label).strip().lower(): label for label in value.columns}
-        if not set(LABEL_COLUMNS) <= set(by_name):
-            raise LabelFileError(
-                f"expected a table with the columns {' and '.join(LABEL_COLUMNS)}, got "
-                f"{', '.join(map(str, value.columns))}"
-            )
-        names, of_names = (value[by_name[column]] for column in LABEL_COLUMNS)
-        pairs = list(zip(names, of_names, strict=True))
-    else:
-        pairs = list(cast(Mapping[str, str], value).items())
+        return take_label_table(table_of_frame(value))
+    pairs = cast(Mapping[str, str], value).items()
     labels: dict[str, str] = {}
     for name, label in pairs:
         if not isinstance(name, str) or pd.isna(label):

@@ -434,7 +434,8 @@ def _is_one(given: ImageLike | Sequence[ImageLike]) -> TypeIs[ImageLike]:
     if is_path(given) or isinstance(given, Image.Image):
         return True
     return isinstance(given, np.ndarray) and (
-        given.ndim == 2 or (given.ndim == 3 and given.shape[2] in (3, 4))
+        given.ndim == 2
+        or (given.ndim == 3 and (given.shape[2] in (3, 4) or given.shape[0] in (3, 4)))
     )
 
 
@@ -457,9 +458,20 @@ def _from_array(pixels: np.ndarray) -> Image.Image:
         raise ValueError(
             "expected a path, a PIL image, or an array of uint8, 0 to 255, of the shape "
             f"(height, width) or (height, width, 3), got {pixels.dtype} of the shape "
-            f"{pixels.shape}"
+            f"{pixels.shape}{_how_to_order(pixels)}"
         )
     return Image.fromarray(pixels)
+
+
+def _how_to_order(pixels: np.ndarray) -> str:
+    """Say how an array in another order, or of another type, becomes an image."""
+    if pixels.ndim == 3 and pixels.shape[0] in (3, 4) and pixels.shape[2] not in (3, 4):
+        return ". Its channels stand first: give array.transpose(1, 2, 0)"
+    if pixels.ndim == 4:
+        return ". Give several images as a list: list(array)"
+    if pixels.dtype.kind == "f" and pixels.size and 0 <= pixels.min() <= pixels.max() <= 1:
+        return ". Of numbers from 0 to 1 give (array * 255).round().astype('uint8')"
+    return ""
 
 
 def _take_problems(problems: dict[int, str], rows: Sequence[int]) -> dict[int, str]:

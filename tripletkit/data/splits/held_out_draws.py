@@ -12,7 +12,7 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.data.folder import list_images
 from tripletkit.data.judgements import open_judgements
-from tripletkit.data.labels import COLUMNS, find_label_heading, read_labels
+from tripletkit.data.labels import has_label_heading, read_labels
 from tripletkit.data.splits.policies import Split, separate_groups
 from tripletkit.data.splits.stratified import find_strata, join_images
 from tripletkit.data.text_files import check_text, read_bytes
@@ -278,8 +278,7 @@ def _names_below(source: Path, folder: Path) -> dict[str, str | None]:
 
 def _labelled_names(text: str, source: Path) -> dict[str, str | None]:
     """Return what a CSV of names and labels says; nothing of another file."""
-    heading, _ = find_label_heading(text)
-    return dict(read_labels(source)) if set(COLUMNS) <= set(heading) else {}
+    return dict(read_labels(source)) if has_label_heading(text) else {}
 
 
 def _names_of_text(text: str, source: Path) -> dict[str, str | None]:
