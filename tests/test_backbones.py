@@ -145,6 +145,9 @@ def test_every_fact_of_the_preprocessing_is_in_the_fingerprint(tiny_backbone, fi
         "mean": (1.0, 2.0, 3.0),
         "divisor": 2.0,
         "shortest_edge_px": 64,
+        "square_px": 64,
+        "rounds_half": True,
+        "is_gray": True,
     }
     how = dataclasses.replace(tiny_backbone.preprocessing, **{field: other[field]})
     assert dataclasses.replace(tiny_backbone, preprocessing=how).facts() != tiny_backbone.facts()

@@ -88,6 +88,8 @@ def test_every_output_option_is_tried_below(name):
         or (isinstance(param.type, click.Path) and not param.type.exists)
     }
     tried = CALLS.get(name, ("", {}))[1]
+    if name == "extract":  # Its folder is added to; see below.
+        places.remove("output")
     assert places - READ == set(tried)
     if tried:
         assert "overwrite" in taken_by(COMMANDS[name])
@@ -191,6 +193,18 @@ def test_force_replaces_what_the_command_wrote(tripletkit, world, command, outpu
         assert snapshot(world) == after
     result = tripletkit(*arguments, "--force", code=0)
     assert snapshot(world).keys() == after.keys()
+
+
+@pytest.mark.parametrize("place", ["images", "images/new", "m0", "theirs"])
+def test_features_are_extracted_into_a_folder_of_their_own(tripletkit, world, place):
+    Path("theirs").mkdir()
+    Path("theirs/part-0.parquet").write_text("mine")
+    before = snapshot(world)
+    for force in ([], ["--force"]):
+        result = tripletkit("extract", "images", "--backbone", "tiny", "-o", place, *force)
+        assert result.exit_code in (1, 2), (place, force, result.output)
+        assert "Error: " in result.stderr
+        assert snapshot(world) == before
 
 
 @pytest.mark.parametrize("place", ["same.txt", "./same.txt", "link.txt"])

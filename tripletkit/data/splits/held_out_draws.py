@@ -283,10 +283,11 @@ def _labelled_names(text: str, source: Path) -> dict[str, str | None]:
 
 def _names_of_text(text: str, source: Path) -> dict[str, str | None]:
     """Return all names of triplets, or each line as a name where no line is a triplet."""
+    n_triplets = 0
     with suppress(TripletFileError):
-        found = open_judgements(source, with_problems=True)
-        if not found.problems:
-            return dict.fromkeys(found.triplets.names)
+        n_triplets = len(open_judgements(source, with_problems=True).triplets)
+    if n_triplets:
+        return dict.fromkeys(open_judgements(source).triplets.names)
     lines = [line.strip() for line in text.split("\n")]
     lines = [line for line in lines if line and not line.startswith("#")]
     names = [_unquoted(line) for line in lines]
