@@ -136,6 +136,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "mlp": {"recipe": "mlp"},
     "mlp, no refit": {"recipe": "mlp", "refit": False},
     "residual": {"recipe": "residual"},
+    "map": {"recipe": "map"},
+    "auto": {"recipe": "auto"},
 }
 
 
