@@ -531,5 +531,5 @@ def test_controls_audit_and_split_are_those_of_the_commands(toy_competition, fra
     ],
 )
 def test_an_array_in_another_order_is_refused_with_the_cure(array, cure):
-    with pytest.raises(TripletkitError, match=cure):
-        open_images(array)
+    with pytest.raises(tk.TripletkitError, match=cure):
+        tk.open_images(array)
