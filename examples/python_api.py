@@ -1,4 +1,4 @@
-"""The main job from Python, on handwritten digits: a table of triplets in, answers and a plot out.
+"""The main job from Python, on handwritten digits: triplets in, answers and a plot out.
 
     python examples/write_digits.py digits/
     python examples/python_api.py digits/
@@ -15,13 +15,13 @@ import pandas as pd
 import tripletkit as tk
 
 folder = sys.argv[1]
-triplets = pd.read_csv(f"{folder}/train.txt", sep=" ", names=["a", "b", "c"], dtype=str)
-model = tk.train(triplets, f"{folder}/images", backbone="efficientnet-lite0")
-answers = model.answer(f"{folder}/test.txt")
-answers.write(f"{folder}/preds.csv", overwrite=True)
-print("trained:", tk.score(answers, f"{folder}/truth.csv"))
-print("frozen: ", tk.score(model.frozen.answer(f"{folder}/test.txt"), f"{folder}/truth.csv"))
+model = tk.train(f"{folder}/train.txt", f"{folder}/images", backbone="efficientnet-lite0")
+answers = model.answer(f"{folder}/test.txt", output=f"{folder}/preds.csv", overwrite=True)
+frozen = model.frozen.answer(f"{folder}/test.txt")
+for name, given in {"trained": answers, "frozen": frozen}.items():
+    print(f"{name}: {tk.score(given, f'{folder}/truth.csv')!r}")
 embeddings = model.embed()  # names, and an array with a row for each image
 digits = pd.read_csv(f"{folder}/labels.csv", index_col="name")["label"][embeddings.names]
-plt.scatter(*embeddings.vectors.T[:2], c=digits, cmap="tab10", s=8)
+x, y = embeddings.vectors.T[:2]
+plt.scatter(x, y, c=digits, cmap="tab10", s=8)
 plt.savefig(f"{folder}/embeddings.png")

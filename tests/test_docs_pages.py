@@ -20,6 +20,7 @@ from conftest import run_command
 import tripletkit as tk
 from tripletkit import defaults
 from tripletkit.cli.main import tripletkit
+from tripletkit.cli.options import RUN_OPTIONS
 from tripletkit.features.backbones import BACKBONES
 from tripletkit.losses.loss_registry import LOSSES
 from tripletkit.model.recipes import RECIPES
@@ -172,6 +173,7 @@ def check_call(words: list[str], page: str) -> None:
         command, words = command.commands[words[0]], words[1:]
     known = {flag for parameter in command.params for flag in parameter.opts}
     known |= {flag for parameter in command.params for flag in parameter.secondary_opts}
+    known |= {flag for option in RUN_OPTIONS.values() for flag in option.opts}
     for word in words:
         if word.startswith("-") and word != "-":
             assert word.partition("=")[0] in known | {"-h", "--help"}, f"{page}: {word} in {words}"

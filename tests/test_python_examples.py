@@ -72,7 +72,7 @@ def test_the_script_and_the_notebook_run(digits: Path, monkeypatch, capsys):
     (digits / "preds.csv").unlink()
     assert (digits / "embeddings.png").stat().st_size > 5_000
     trained, frozen = capsys.readouterr().out.splitlines()
-    assert trained.startswith(f"trained: {tk.score(found['answers'], 'digits/truth.csv')}")
+    assert trained == f"trained: {tk.score(found['answers'], 'digits/truth.csv')!r}"
     assert frozen.startswith("frozen: ")
     assert found["embeddings"].vectors.shape == (84, 10)
 
