@@ -17,7 +17,14 @@ author = "the authors of tripletkit"
 copyright = author
 release = version = installed_version("tripletkit")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
@@ -28,8 +35,17 @@ html_static_path = ["_static"]
 html_css_files = ["tables.css"]
 html_show_sphinx = False
 html_copy_source = False
+# Two hyphens of an option stay two hyphens.
+smartquotes = False
+
+# What is copied are the commands alone: neither the prompt nor what the command printed.
+copybutton_prompt_text = "$ "
+copybutton_only_copy_prompt_lines = True
+copybutton_line_continuation_character = "\\"
 
 autodoc_member_order = "bysource"
+# Defaults as they are written in the code, not as their values print.
+autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 napoleon_numpy_docstring = False
 # Attributes that are properties too are listed once.

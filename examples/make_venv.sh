@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1
 echo "Installing into .venv: some minutes the first time, 3 to 4 GB, most of it TensorFlow." >&2
 if [ "${with_tools:-no}" = yes ]; then
   if [ "${TRIPLETKIT_PINS:-yes}" = yes ]; then
-    python -m pip install --quiet --requirement requirements.txt
+    python -m pip install --quiet --requirement requirements-dev.txt
     python -m pip install --quiet --no-deps --editable .
   else
     python -m pip install --quiet --editable '.[tests,docs,collect,search,parquet]'

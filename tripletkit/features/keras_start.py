@@ -8,7 +8,7 @@ import tempfile
 from importlib import import_module
 
 from tripletkit.data.unfinished import private_temporary_folder
-from tripletkit.errors import KerasBackendError
+from tripletkit.errors import KerasBackendError, MissingExtraError
 
 VARIABLE = "KERAS_BACKEND"
 BACKEND = "tensorflow"
@@ -23,6 +23,7 @@ def start_keras() -> None:
 
     Raises:
         KerasBackendError: if Keras runs on another backend, or is told to.
+        MissingExtraError: if TensorFlow or Keras is not installed.
     """
     if "keras" in sys.modules:
         _check(import_module("keras").config.backend(), "Keras was imported with")
@@ -38,6 +39,13 @@ def start_keras() -> None:
         os.dup2(nowhere, 2)
         import_module("tensorflow")
         import_module("keras")
+    except ModuleNotFoundError as error:
+        if error.name not in ("tensorflow", "keras"):
+            raise
+        raise MissingExtraError(
+            f"expected TensorFlow and Keras, which training and Keras's networks need; "
+            f"{error.name} is not installed. Run: pip install tensorflow"
+        ) from error
     finally:
         os.dup2(kept, 2)
         os.close(kept)
