@@ -20,8 +20,9 @@ from tripletkit.cli.options import (
     takes,
     weights_option,
 )
-from tripletkit.cli.settings import gather_settings, settings_options
+from tripletkit.cli.settings import settings_options
 from tripletkit.cli.train import resume_option, tensorboard_option
+from tripletkit.model.settings import gather_settings
 
 
 @command()

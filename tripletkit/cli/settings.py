@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import click
 
 from tripletkit.cli.console import show_result
 from tripletkit.cli.options import INPUT_FILE, NamedChoice, command, group_options, takes
-from tripletkit.data.outputs import note_input
-from tripletkit.errors import SettingsError, TripletkitError
 
 settings_options = group_options(
     click.option(
@@ -46,45 +40,6 @@ def choice_of(name: str) -> Callable[[Callable], Callable]:
         metavar="NAME",
         help=f"{facts.help}  [default: {default_of(name)}]",
     )
-
-
-def gather_settings(
-    flags: Mapping[str, Any], pairs: Sequence[str], file: Path | None
-) -> dict[str, Any]:
-    """Return the settings that were given; a flag comes before `-s`, both before a file.
-
-    Args:
-        flags: setting -> value, None where the flag was not given.
-        pairs: texts such as `margin=0.3`.
-        file: TOML, or the record of a model.
-    Raises:
-        SettingsError: for a setting that is unknown, given twice, or may not be so.
-    """
-    from tripletkit.model.settings import check_values, parse_values
-
-    found = {} if file is None else check_values(_read_file(file))
-    given = {name: value for name, value in flags.items() if value is not None}
-    typed = parse_values(pairs)
-    if twice := sorted(set(given) & set(typed)):
-        raise SettingsError(twice[0], f"{twice[0]} is given twice, as a flag and as -s {twice[0]}")
-    return found | typed | given
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    """Return what a file of settings holds."""
-    note_input(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-        is_record = path.suffix == ".json"
-        values = json.loads(text)["settings"] if is_record else tomllib.loads(text)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TripletkitError(
-            f"{path}: expected settings as TOML, such as `margin = 0.3`, or a model.json; cannot "
-            f"be read as either: {error}"
-        ) from error
-    if not isinstance(values, dict):
-        raise TripletkitError(f"{path}: expected settings by name, got {type(values).__name__}")
-    return {name.replace("-", "_"): value for name, value in values.items()}
 
 
 def _complete_setting(incomplete: str) -> list[str]:

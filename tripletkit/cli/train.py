@@ -30,7 +30,8 @@ from tripletkit.cli.options import (
     takes,
     votes_options,
 )
-from tripletkit.cli.settings import choice_of, gather_settings, settings_options
+from tripletkit.cli.settings import choice_of, settings_options
+from tripletkit.model.settings import gather_settings
 
 resume_option = click.option(
     "--resume",
@@ -132,7 +133,7 @@ validation_options = section(
         type=FiniteRange(0, 0.5),
         help="Share of the images to hold out as whole classes in a training of its own, to see "
         "how the model does on unseen classes; 0 for none.  "
-        f"[default: 0 for mlp, {defaults.UNSEEN_FRACTION} for residual and best]",
+        f"[default: {defaults.UNSEEN_FRACTION}; 0 for mlp and linear where no draws are held out]",
     ),
     click.option(
         "--test",

@@ -75,7 +75,6 @@ class Recipe:
         squared: the loss takes squared distances.
         starts_as_identity: the body begins as the features and learns a step away from them,
             which can be shortened afterwards.
-        probes: hold whole classes of images out by default, and choose by them too.
         trainer: `"module:class"` of the `Trainer` that makes models of it from stored features.
         part_heads: heads that an ensemble chooses its parts from; see `model.parts`. None of
             them where the recipe is one body.
@@ -94,7 +93,6 @@ class Recipe:
     unit_features: bool
     squared: bool
     starts_as_identity: bool
-    probes: bool
     members: int
     dim: int | None
     hidden: int
@@ -130,7 +128,6 @@ _RESIDUAL: dict[str, Any] = {
     "unit_features": True,
     "squared": True,
     "starts_as_identity": True,
-    "probes": True,
     "dim": None,
     "hidden": defaults.HIDDEN,
     "dropout": defaults.RESIDUAL_DROPOUT,
@@ -152,7 +149,6 @@ for _recipe in (
         unit_features=False,
         squared=False,
         starts_as_identity=False,
-        probes=False,
         members=1,
         dim=defaults.DIM,
         hidden=defaults.HIDDEN,
@@ -171,7 +167,6 @@ for _recipe in (
         unit_features=False,
         squared=False,
         starts_as_identity=False,
-        probes=False,
         members=1,
         dim=defaults.DIM,
         hidden=defaults.HIDDEN,

@@ -5,13 +5,17 @@ NumPy is imported where it is used, so that the help of commands does not wait f
 
 from __future__ import annotations
 
+import json
 import math
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tripletkit import defaults
-from tripletkit.errors import SettingsError
+from tripletkit.data.outputs import note_input
+from tripletkit.errors import SettingsError, TripletkitError
 from tripletkit.losses.loss_registry import LOSSES, Loss, get_loss
 from tripletkit.model.recipes import RECIPES, Recipe, get_recipe
 from tripletkit.registry import describe_unknown
@@ -390,6 +394,47 @@ def parse_values(texts: Iterable[str]) -> dict[str, Any]:
             raise SettingsError(name, f"{name} is given twice")
         found[name] = _parse(name, value.strip())
     return check_values(found)
+
+
+def gather_settings(
+    keywords: Mapping[str, Any], pairs: Iterable[str] = (), file: Path | None = None
+) -> dict[str, Any]:
+    """Return the settings that were given, each checked, whatever they were given by.
+
+    A keyword comes before a pair, both before a file.
+
+    Args:
+        keywords: setting -> value, None where it was not given.
+        pairs: texts such as `margin=0.3`.
+        file: TOML, or the record of a model.
+    Raises:
+        SettingsError: for a setting that is unknown, given twice, or may not be so.
+    """
+    found: dict[str, Any] = {} if file is None else check_values(_read_file(file))
+    given = check_values({name: value for name, value in keywords.items() if value is not None})
+    typed = parse_values(pairs)
+    if twice := sorted(set(given) & set(typed)):
+        raise SettingsError(
+            twice[0], f"{twice[0]} is given twice: by its own name and as {twice[0]}=..."
+        )
+    return found | typed | given
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    """Return what a file of settings holds."""
+    note_input(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        is_record = path.suffix == ".json"
+        values = json.loads(text)["settings"] if is_record else tomllib.loads(text)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TripletkitError(
+            f"{path}: expected settings as TOML, such as `margin = 0.3`, or a model.json; cannot "
+            f"be read as either: {error}"
+        ) from error
+    if not isinstance(values, dict):
+        raise TripletkitError(f"{path}: expected settings by name, got {type(values).__name__}")
+    return {name.replace("-", "_"): value for name, value in values.items()}
 
 
 def find_setting(name: str) -> SettingFacts:

@@ -16,7 +16,7 @@ from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.model.history import EpochRecord, TrainedHead, tell_epoch
 from tripletkit.model.settings import HeadSettings
 from tripletkit.training.checkpoint import Checkpoints
-from tripletkit.training.trainer import OnEpoch
+from tripletkit.training.trainer import OnEpoch, ignore_epoch
 
 if TYPE_CHECKING:
     import keras
@@ -117,18 +117,24 @@ def share_right(embeddings: np.ndarray, rows: np.ndarray, distance: str) -> floa
 
 
 @contextmanager
-def log_epochs(folder: Path | None) -> Iterator[OnEpoch]:
-    """Give what is told each epoch: TensorBoard logs where a folder is given, then who listens.
+def log_epochs(folder: Path | None, on_epoch: OnEpoch = ignore_epoch) -> Iterator[OnEpoch]:
+    """Give what is told each epoch: TensorBoard logs where a folder is given, the log, a listener.
 
     The package tensorboard is needed to look at the logs, not to write them.
 
     Args:
         folder: of this run, which `tensorboard --logdir` reads; made if missing.
+        on_epoch: the listener.
     Raises:
         OutputError: if the folder cannot be written.
     """
+
+    def tell(record: EpochRecord, n_epochs: int) -> None:
+        tell_epoch(record, n_epochs)
+        on_epoch(record, n_epochs)
+
     if folder is None:
-        yield tell_epoch
+        yield tell
         return
     from tripletkit.features.keras_backend import tf
 
@@ -143,7 +149,7 @@ def log_epochs(folder: Path | None) -> Iterator[OnEpoch]:
             f"{folder}: the TensorBoard logs cannot be written: {error.message}"
         ) from error
 
-    def tell(record: EpochRecord, n_epochs: int) -> None:
+    def tell_and_write(record: EpochRecord, n_epochs: int) -> None:
         values = asdict(record)
         epoch = values.pop("epoch")
         with writer.as_default():
@@ -151,9 +157,9 @@ def log_epochs(folder: Path | None) -> Iterator[OnEpoch]:
                 if np.isfinite(value):
                     tf.summary.write(f"epoch_{name}", np.float32(value), epoch, scalar)
         writer.flush()
-        tell_epoch(record, n_epochs)
+        tell(record, n_epochs)
 
     try:
-        yield tell
+        yield tell_and_write
     finally:
         writer.close()

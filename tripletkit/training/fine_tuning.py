@@ -33,6 +33,8 @@ class FineTuning(Job):
         images: where the images are now; None for where they were in training.
         weights: where the backbone's weights are now.
         cache: folder of the feature store; None for the user's.
+        learned_from: what the model learned from, of one in memory; None to open it again from
+            where it was.
     """
 
     model: ModelFolder
@@ -41,16 +43,14 @@ class FineTuning(Job):
     images: Path | None = None
     weights: GivenWeights = field(default_factory=dict)
     cache: Path | None = None
-
-    @property
-    def sources(self) -> TrainingSources:
-        return find_sources(self.model.record, self.model.path, self.images)
+    learned_from: TrainingSources | None = None
 
     @property
     def plan(self) -> Plan:
         record = self.model.record
+        sources = self.learned_from or find_sources(record, self.model.path, self.images)
         return Plan(
-            self.sources,
+            sources,
             record.settings.seed,
             record.inputs.skip_bad,
             record.inputs.follow_outside,

@@ -23,7 +23,7 @@ from tripletkit.progress import Stages, no_stages
 from tripletkit.training.blends import Blend, BlendChoice, choose_blend, list_blends
 from tripletkit.training.epochs import keep_best_epoch, share_right
 from tripletkit.training.head_training import HeadTraining, LabelTraining, make_training
-from tripletkit.training.held_out import credit
+from tripletkit.training.held_out import credit, cross_fit
 from tripletkit.training.trainer import (
     Chosen,
     Examples,
@@ -94,18 +94,23 @@ class HeadTrainer(Trainer):
         if held_out is None:
             return Chosen(self)
         n_epochs = self._n_draw_epochs
-        accuracies = credit(held_out.margins).mean(axis=1)
-        best = _find_best(accuracies)
-        epoch = best + 1 if len(accuracies) > 1 else n_epochs
+        best = _find_best(credit(held_out.margins).mean(axis=1))
+        epoch = best + 1 if len(held_out.margins) > 1 else n_epochs
+        # In a draw there are fewer triplets, and more epochs for as many steps.
+        epochs = max(1, round(self.settings.epochs * epoch / n_epochs))
         logger.info(
             "Held out %d times: best after epoch %d of %d; training on all triplets.",
             held_out.n_draws,
-            epoch,
-            n_epochs,
+            epochs,
+            self.settings.epochs,
         )
-        epochs = max(1, round(self.settings.epochs * epoch / n_epochs))
         chosen = HeadTrainer(self.examples, replace(self.settings, epochs=epochs), is_chosen=True)
-        return Chosen(chosen, held_out.margins[best], epoch, n_epochs)
+
+        def choose(of_others: np.ndarray, _: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+            best = _find_best(credit(of_others).mean(axis=1))
+            return lambda of_asked: of_asked[best]
+
+        return Chosen(chosen, cross_fit(held_out, choose), epochs, self.settings.epochs)
 
     def fit(self, on_epoch: OnEpoch = ignore_epoch, stages: Stages = no_stages) -> Fitted:
         settings, val_rows = self.settings, self.examples.val_rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 
 import numpy as np
@@ -86,6 +86,25 @@ def find_better_recipe(
     return None
 
 
+# Takes the margins of all variants, `(n_variants, n)`, and the images of each triplet, `(n, 3)`;
+# returns what gives the margins `(n,)` of the variant that these choose.
+Choose = Callable[[np.ndarray, np.ndarray], Callable[[np.ndarray], np.ndarray]]
+
+
+def cross_fit(answers: HeldOutAnswers, choose: Choose) -> np.ndarray:
+    """Return `(n,)` margins of which none was chosen by itself; see `HeldOutAnswers.folds`.
+
+    Args:
+        answers: of all variants.
+        choose: what is cross-fitted.
+    """
+    margins = np.empty(len(answers.draws))
+    for is_asked, is_other in answers.folds():
+        chosen = choose(answers.margins[:, is_other], answers.images[is_other])
+        margins[is_asked] = chosen(answers.margins[:, is_asked])
+    return margins
+
+
 def draw_held_out(examples: Examples, seed: int) -> tuple[Iterator[Draw], str] | None:
     """Return draws and what they hold out; None, with a warning, where there can be none."""
     labels = examples.labels and examples.labels.of_image
@@ -153,7 +172,7 @@ def answer_draws(
     """
     examples = trainer.examples
     budget = DrawBudget(draws, trainer.n_enough, budget_s, progress)
-    margins, frozen, of_map, asked, numbers, trials = [], [], [], [], [], []
+    margins, frozen, of_map, asked, numbers, rounds, trials = [], [], [], [], [], [], []
     simple = make_map(examples) if with_map else None
     for draw in budget:
         held_out = examples.with_answer(draw.held_out_rows)
@@ -168,6 +187,7 @@ def answer_draws(
             of_map += list(simple.answer(draw.train_rows, rows))
         asked.append(rows)
         numbers.append(np.full(len(rows), budget.n_draws))
+        rounds.append(np.full(len(rows), draw.round))
         if examples.trials is not None:
             trials.append(examples.trials[held_out])
         budget.note(len(rows))
@@ -180,6 +200,7 @@ def answer_draws(
         np.concatenate(of_map) if of_map else None,
         np.concatenate(asked),
         np.concatenate(numbers),
+        np.concatenate(rounds),
         by,
         budget.spent_s,
         np.concatenate(trials) if trials else None,

@@ -181,8 +181,9 @@ class TrainingJob(Job):
         """The share of the images to hold out as whole classes; 0 for none."""
         if self.unseen_classes is not None:
             return self.unseen_classes
-        probes = not self.is_from_scratch and get_recipe(self._recipe).probes
-        return defaults.UNSEEN_FRACTION if probes else 0.0
+        # Where nothing is held out otherwise, it would be most of the time of training.
+        is_usual = self.sources.pools or get_recipe(self._recipe).starts_as_identity
+        return defaults.UNSEEN_FRACTION if is_usual and not self.is_from_scratch else 0.0
 
     def checked(self) -> TrainingJob:
         """Return the job with every setting of its type, refusing what does not go together.

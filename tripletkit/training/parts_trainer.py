@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from tripletkit.model.recipes import COSINE, MAP, MLP, PART_HEADS, RESIDUAL, Par
 from tripletkit.model.settings import HeadSettings
 from tripletkit.progress import Progress, Stages, no_progress, no_stages
 from tripletkit.training.collapse import check_collapse
-from tripletkit.training.held_out import credit
+from tripletkit.training.held_out import credit, cross_fit
 from tripletkit.training.linear_map import MapSettings, embed_map, train_map
 from tripletkit.training.part_training import (
     MLP_PART,
@@ -160,7 +160,13 @@ class PartsTrainer(Trainer):
         ]
         margins = held_out.margins[rows_of]
         weights = choose_parts(margins, held_out.images)
-        answered = cross_fit(held_out, owners)
+
+        def choose(of_others: np.ndarray, images: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+            rows = choose_steps(of_others, owners, images)
+            chosen = choose_parts(of_others[rows], images)
+            return lambda of_asked: chosen.margins(of_asked[rows])
+
+        answered = cross_fit(held_out, choose)
         accuracy = weigh_images_alike(held_out.images) @ credit(answered)
         return Chosen(
             PartsTrainer(self.examples, self.settings, candidates, weights, float(accuracy)),
@@ -379,23 +385,6 @@ def train_heads(
     for number in range(settings.n_heads):
         own = int(np.random.SeedSequence([*seed, number]).generate_state(1)[0])
         yield train_part(features, rows, settings, own, loss_weights)
-
-
-def cross_fit(held_out: HeldOutAnswers, owners: np.ndarray) -> np.ndarray:
-    """Return the ensemble's margins, its steps and weights chosen without the images of each draw.
-
-    Args:
-        owners: the candidate of each variant; see `list_owners`.
-    Returns:
-        `(n,)` float64.
-    """
-    margins = np.empty(len(held_out.draws))
-    for is_asked, is_other in held_out.folds():
-        others, images = held_out.margins[:, is_other], held_out.images[is_other]
-        rows_of = choose_steps(others, owners, images)
-        chosen = choose_parts(others[rows_of], images)
-        margins[is_asked] = chosen.margins(held_out.margins[np.ix_(rows_of, is_asked)])
-    return margins
 
 
 def _measure_worth(

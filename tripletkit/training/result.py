@@ -232,6 +232,18 @@ def warn_of_weak_draws(pooled: PooledValidation, recipe: str) -> None:
     )
 
 
+def warn_of_unseen_classes(found: UnseenClasses) -> None:
+    """Say plainly that training does not help on classes of images that it has not seen."""
+    trained, frozen = found.trained, found.frozen
+    if trained.accuracy < frozen.accuracy:
+        _warn(
+            f"on classes of images that training had not seen, the trained embeddings "
+            f"({trained.accuracy:.4f}) are no better than the frozen features without any training "
+            f"({frozen.accuracy:.4f}). If the test asks about such classes, try `recipe=best`, or "
+            "give triplets of more classes."
+        )
+
+
 def _warn_of_fine_tuning(trained: Score, frozen_head: Score) -> None:
     if trained.accuracy >= frozen_head.accuracy:
         return

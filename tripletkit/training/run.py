@@ -46,6 +46,7 @@ from tripletkit.training.result import (
     Outcome,
     TrainingResult,
     make_result,
+    warn_of_unseen_classes,
     warn_of_weak_draws,
     warn_of_weak_score,
 )
@@ -73,6 +74,7 @@ def train(
     resume: bool = False,
     tensorboard: Path | None = None,
     command: str = "",
+    on_epoch: OnEpoch = ignore_epoch,
     stages: Stages = no_stages,
 ) -> TrainingResult:
     """Train a model as a job says, and write it.
@@ -84,6 +86,7 @@ def train(
         resume: go on with an interrupted training from pixels.
         tensorboard: folder for each epoch's numbers as TensorBoard logs.
         command: as it was typed, for the record.
+        on_epoch: told each epoch and how many there are at most.
         stages: told of progress.
     Raises:
         TripletkitError: if something is wrong with settings, data, images or weights, or if
@@ -99,8 +102,8 @@ def train(
         place, test_features = open_workplace(job, plan, store, Path(scratch.name), stages)
         features_s = time.perf_counter() - started_s
         trainer = job.make_trainer(replace(place, output=output, resume=resume))
-        with log_epochs(tensorboard) as on_epoch:
-            outcome = fit(trainer, place.data, plan, test_features, on_epoch, stages)
+        with log_epochs(tensorboard, on_epoch) as log:
+            outcome = fit(trainer, place.data, plan, test_features, log, stages)
         outcome = _validate(outcome, place, plan, trainer.examples)
         total_s = time.perf_counter() - started_s
         times = {"features_s": features_s, "training_s": total_s - features_s, "total_s": total_s}
@@ -262,3 +265,5 @@ def _warn(result: TrainingResult, plan: Plan) -> None:
         warn_of_weak_score(result.validation, has_val_truth=has_truth)
     if result.pooled is not None:
         warn_of_weak_draws(result.pooled, result.record.settings.recipe)
+    if result.unseen_classes is not None:
+        warn_of_unseen_classes(result.unseen_classes)

@@ -151,6 +151,7 @@ class HeldOutAnswers:
         of_map: `(n,)` float32, of a linear map of the features; None where none was trained.
         images: `(n, 3)` indices of the images of each triplet.
         draws: `(n,)` the draw of each, from 0.
+        rounds: `(n,)` the round of each, from 0; in a round every image is held out once.
         by: what the draws hold out.
         seconds_s: that they took.
         trials: `(n,)` the trial of each; see `Triplets`.
@@ -162,6 +163,7 @@ class HeldOutAnswers:
     of_map: np.ndarray | None
     images: np.ndarray
     draws: np.ndarray
+    rounds: np.ndarray
     by: str
     seconds_s: float
     trials: np.ndarray | None = None
@@ -171,18 +173,20 @@ class HeldOutAnswers:
         return int(self.draws[-1]) + 1
 
     def folds(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the answers of each draw, and those of others that share no image with them.
+        """Yield the answers of each draw, and those of the other folds of its round.
 
-        What is chosen by the very answers that are scored would flatter: by a point on 240 images.
+        What is chosen by the very answers that are scored flatters. Nor may answers of other
+        rounds choose: they are to the same triplets. Where a round has a single fold, all others
+        choose.
 
         Yields:
             Two `(n,)` bool.
         """
         for draw in range(self.n_draws):
             is_asked = self.draws == draw
-            is_other = ~np.isin(self.images, self.images[is_asked]).any(axis=1)
+            is_other = (self.rounds == self.rounds[is_asked][0]) & ~is_asked
             if not is_other.any():
-                is_other = ~is_asked if not is_asked.all() else is_asked
+                is_other = is_asked if is_asked.all() else ~is_asked
             yield is_asked, is_other
 
 
@@ -193,7 +197,8 @@ class Chosen:
     Attributes:
         trainer: with one variant.
         margins: `(n,)` of the held-out answers that are reported; None without any.
-        epoch, n_epochs: the epoch that was best of so many, where one was chosen.
+        epoch, n_epochs: the epoch of a training on all triplets that was best of so many, where
+            one was chosen.
         candidates: what each candidate part is worth.
         recipes: what each recipe is worth, where one was taken.
     """
