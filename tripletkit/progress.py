@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
+
+logger = logging.getLogger("tripletkit")
 
 # Called with (done, total), both counts of the same things, as work goes on.
 Progress = Callable[[int, int], None]
@@ -90,3 +94,25 @@ def _is_in_notebook() -> bool:
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return type(shell).__name__ == "ZMQInteractiveShell"
+
+
+def log_progress(name: str, every_s: float = 30.0) -> Progress:
+    """Return what logs how far a stage is and how long it may still take, now and then.
+
+    Args:
+        name: of the stage.
+        every_s: seconds between two lines; what is done sooner logs none.
+    """
+    started_s = last_s = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last_s
+        now_s = time.monotonic()
+        if not 0 < done < total or now_s - last_s < every_s:
+            return
+        last_s = now_s
+        left_s = (now_s - started_s) * (total - done) / done
+        left = f"{left_s:.0f} s" if left_s < 90 else f"{left_s / 60:.0f} min"
+        logger.info("%s: %s of %s, about %s left.", name, f"{done:,}", f"{total:,}", left)
+
+    return report

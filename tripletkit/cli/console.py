@@ -16,7 +16,7 @@ import click
 
 from tripletkit.cli.flags import spell_flags
 from tripletkit.errors import TripletkitWarning
-from tripletkit.progress import draw_bars
+from tripletkit.progress import draw_bars, log_progress
 from tripletkit.results import plain_values
 
 if TYPE_CHECKING:
@@ -132,9 +132,11 @@ def drop_stdout() -> None:
 
 @contextmanager
 def stage_bars() -> Iterator[Stages]:
-    """Give a callable that draws a bar for each stage of a command; nothing but on a terminal."""
+    """Give a callable that draws a bar for each stage of a command; off a terminal, lines."""
+    if not sys.stderr.isatty():
+        yield log_progress
+        return
     from tqdm import tqdm
 
-    hidden = is_quiet() or not sys.stderr.isatty()
-    with draw_bars(tqdm, file=sys.stderr, disable=hidden) as stages:
+    with draw_bars(tqdm, file=sys.stderr, disable=is_quiet()) as stages:
         yield stages

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tripletkit import defaults
 from tripletkit.data.images import Images, open_images
 from tripletkit.data.training_set import TrainingSet
 from tripletkit.errors import FewTripletsWarning, SettingsError, SplitError
@@ -141,6 +142,12 @@ def fit(
     if unseen_plan is not None:
         trainer, blend = trainer.for_unseen_classes(unseen_plan.rounds[0], unseen_plan.novelty)
     held_out = None
+    if plan.draws and plan.budget_s is not None:
+        logger.info(
+            "`budget` shortens the held-out draws after the first %d; these, the training on all "
+            "triplets and that without whole classes take as long as they need.",
+            defaults.DRAW_FOLDS,
+        )
     if plan.draws:
         held_out = answer_held_out(trainer, plan.budget_s, stages("held-out draws"))
     chosen = choose(trainer, held_out)

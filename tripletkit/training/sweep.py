@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
+import numpy as np
+
 from tripletkit.errors import SettingsError, SplitError
 from tripletkit.evaluation.intervals import Interval
-from tripletkit.evaluation.pooled import PooledScore, compare_pooled
+from tripletkit.evaluation.pooled import PooledScore, compare_pooled, score_pooled
 from tripletkit.features.store import open_store
 from tripletkit.model.recipes import get_recipe
 from tripletkit.progress import Stages, no_stages
@@ -17,10 +20,14 @@ from tripletkit.training.held_out import (
     answer_held_out,
     choose,
     credit,
+    cross_fit,
     score_held_out,
 )
 from tripletkit.training.job import TrainingJob
 from tripletkit.training.run import open_workplace
+from tripletkit.training.trainer import Chosen, HeldOutAnswers
+
+logger = logging.getLogger("tripletkit")
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,7 @@ def sweep(
     scores = [score_held_out(*each).trained for each in found]
     right = [credit(chosen.margins) for _, chosen in found]
     best = max(range(len(found)), key=lambda number: scores[number].accuracy)
+    _tell_of_choice([held_out for held_out, _ in found], [chosen for _, chosen in found])
     rows = []
     for number, (held_out, chosen) in enumerate(found):
         behind, interval = 0.0, None
@@ -90,6 +98,28 @@ def sweep(
         epochs = chosen.trainer.settings.epochs
         rows.append(SweepRow(combinations[number], epochs, scores[number], behind, interval))
     return sorted(rows, key=lambda row: -row.score.accuracy)
+
+
+def _tell_of_choice(answers: Sequence[HeldOutAnswers], chosen: Sequence[Chosen]) -> None:
+    """Say what the best combination is worth, chosen by others than the answers that are scored."""
+    first = answers[0]
+    if len(answers) < 2 or any(len(each.draws) != len(first.draws) for each in answers):
+        return
+    together = replace(first, margins=np.stack([each.margins for each in chosen]))
+
+    def choose(of_others: np.ndarray, _: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        best = int(np.argmax(credit(of_others).mean(axis=1)))
+        return lambda of_asked: of_asked[best]
+
+    margins = cross_fit(together, choose)
+    score = score_pooled(credit(margins), first.images, first.draws)
+    interval = "" if score.interval is None else f" (95% interval {score.interval})"
+    logger.info(
+        "The best of %d combinations, chosen by other images than those it is scored on: %.4f%s.",
+        len(answers),
+        score.accuracy,
+        interval,
+    )
 
 
 def _combine(grid: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
