@@ -61,9 +61,8 @@ TINY_SIDE_PX = 32
 # becomes a square.
 EXTREME_ASPECT = 5
 
-# Two images look alike when at most this many of the 64 bits of their perceptual hashes differ.
-# Measured on 900 photos: 99.7% of brightened and all recompressed or halved copies are within 6
-# bits, while 3 of 404,550 pairs of distinct photos are (the same wall or the same garment).
+# Two images look alike when at most this many of the 64 bits of their perceptual hashes differ; see
+# `docs/benchmarks.md`.
 LOOK_ALIKE_BITS = 6
 
 # `audit` says that a random split can be solved by remembering names when at least this share of
@@ -89,7 +88,7 @@ MAX_DRAWN_TRIPLETS = 200_000
 MAX_DRAWN_VAL_TRIPLETS = 5_000
 
 # With fewer validation triplets (95% interval wider than 7 points) the epochs differ by less than
-# chance: on clothing, 180 triplets chose worse epochs than keeping the last did.
+# chance.
 MIN_VAL_TRIPLETS = 500
 
 # What training and validation must not share: an image, a pair of images, or a question. The
@@ -110,8 +109,7 @@ MIN_WEIGHING_IMAGES = 10
 # Images in a batch of the head when embeddings are computed.
 EMBED_BATCH_SIZE = 1024
 
-# The source's head: Dense 512, Dropout, Dense 10. Dropout 0.5 did as well as 0.3 or better on
-# clothing and CIFAR-10 with two backbones each.
+# The source's head: Dense 512, Dropout, Dense 10.
 HIDDEN = 512
 DIM = 10
 DROPOUT = 0.5
@@ -120,9 +118,7 @@ DROPOUT = 0.5
 DISTANCE = "l2"
 MARGIN = 0.2
 
-# What training makes of votes. With five simulated judges over clothing photos, mean of 3 seeds,
-# weighing by the lead of the majority gained 0.8 and 1.3 points on the majority alone with 4,000
-# triplets, and 0.3 and -0.1 with 20,000; soft targets 0.0 and 0.3, and 1.1 and -0.1.
+# What training makes of votes.
 VOTES_AS = "weight"
 
 # Passes over the triplets; small sets get more, up to so many steps or passes.
@@ -135,11 +131,7 @@ BATCH_SIZE = 256
 LEARNING_RATE = 1e-3
 
 # What offline mining takes of each image, and between which quantiles of all distances within
-# classes, and between classes. The source's head, trained on 3,400 mined triplets of clothing
-# (EfficientNet-Lite0, 3 seeds), answered 0.896 with these, 0.882 with positives up to .95 and all
-# negatives above .25, 0.817 with negatives from .01, and 0.800 without cuts; 0.909 on as many
-# triplets drawn by chance. With a tenth of the labels wrong 84% of the triplets are right with
-# these cuts, 43% without, 83% by chance.
+# classes, and between classes; see `docs/benchmarks.md`.
 MINED_PER_IMAGE = 5
 POSITIVE_QUANTILES = (0.0, 0.5)
 NEGATIVE_QUANTILES = (0.25, 0.5)
@@ -160,52 +152,19 @@ IMAGES_PER_CLASS = 8
 # looked for anew.
 REFRESH = 5
 
-# Of the cross-entropy beside a triplet loss, whose values are several times smaller. Measured with
-# 3 seeds against 1: triplet accuracy +0.3 and +0.5 points on clothing, +1.5 on CIFAR-10 with the
-# small CNN.
+# Of the cross-entropy beside a triplet loss, whose values are several times smaller.
 CROSS_ENTROPY_WEIGHT = 0.2
 
-# Of the center loss beside the cross-entropy, how much of a class center stays when a batch moves
-# it, and what the learned scale of the classifier's cosines starts at.
+# Of the center loss beside the cross-entropy, and how much of a class center stays when a batch
+# moves it.
 CENTER_WEIGHT = 1.0
 CENTER_DECAY = 0.9
-LOGIT_SCALE = 16.0
-
-# The residual head. Its loss takes squared distances between unit embeddings, 0 to 4. Five epochs,
-# because longer training gains a few tenths of a point on classes of images that training has
-# seen and loses several on others.
-RESIDUAL_DROPOUT = 0.4
-RESIDUAL_MARGIN = 0.3
-RESIDUAL_EPOCHS = 5
-RESIDUAL_LEARNING_RATE = 5e-4
-
-# What a model that starts from the frozen features keeps of them: their share in the distance, and
-# how much of the learned step is taken; where validation does not choose, and what it chooses
-# from. Measured with one head on 9 choices of three classes left out (clothing with two backbones,
-# CIFAR-10), against the whole step and no share: the usual gains 0.7 points on average and 3.9 at
-# most, and is at least 1.1 above the frozen features' cosine, where the whole step alone is up to
-# 2.9 below; where nothing is left out it costs 0.3 points on clothing, 1.2 with the weaker backbone
-# and 1.0 on CIFAR-10.
-FROZEN_SHARE = 0.25
-STRENGTH = 0.85
-BLENDS = ((0.5, 0.85), (0.25, 0.85), (0.1, 1.0))
-
-# Heads in the ensemble of `--recipe best`, and the share of them that follows the recipe mlp
-# where the test asks for nothing new: 3 residual heads and 2 of the source's answered CIFAR-10
-# 0.6 points better than 5 residual ones and 0.5 better than 4 of the source's, and clothing 0.2
-# worse and 0.2 better.
-MEMBERS = 5
-MLP_SHARE = 0.4
 
 # Novelty of a test (0: new images of seen classes, 1: unseen classes) up to which nothing is new.
-# It was at most 0.06 on three tests of seen classes, and 0.09 to 0.39 on 13 of 15 tests about three
-# classes left out, whose questions show known ones too; 0.03 and 0.06 on the others.
 NOTHING_NEW = 0.07
 
 # Answers come with a caution where at least so many of the images asked about, and such a share of
-# them, are unlike those of the training. Of images of the same kind it is about 0.05 by the way it
-# is measured; it was 0.01 to 0.11 on five tests, and 0.56 or 0.78 on letters of a script that no
-# training image shows.
+# them, are unlike those of the training. Of images of the same kind it is about 0.05.
 SHIFTED_IMAGES = 3
 SHIFTED_SHARE = 0.25
 
@@ -220,35 +179,9 @@ MIN_GROUP_IMAGES = 5
 UNSEEN_DRAWS = 50
 UNSEEN_ROUNDS = 3
 
-# Embeddings of length 1 whose mean distance is below this are alike; trained ones are near 1.
-COLLAPSE_SPREAD = 0.01
-
-# Embeddings of an effective rank below this are on a line, which two classes can share, and hardly
-# three. It is measured over at most so many images: more cost time and hardly change it.
-COLLAPSE_RANK = 1.2
-RANK_IMAGES = 512
-
 # Parts that `score` cuts the rows into by margin and by anchor: enough to see a slope, and each
 # still has a fifth of the rows to be measured on.
 N_SLICES = 5
-
-# The search for images to set apart (`split --by image`). On the competition file 5 swaps a
-# image take 2 seconds and 20 bring 1% more validation triplets; the total bounds the time on
-# large collections to about a minute.
-SEARCH_SWAPS_PER_IMAGE = 5
-SEARCH_SWAPS = 200_000
-
-# Above this many images, several are swapped at once, because looking for the best costs more
-# than moving it.
-SEARCH_IMAGES_PER_SWAP = 2_000
-
-# Swaps during which an image that was moved stays put.
-SEARCH_TENURE = 50
-
-# What a triplet kept for training is first worth beside one kept for validation, and by which
-# power of e that grows or falls with each swap that leaves training short or not.
-SEARCH_TRAIN_WEIGHT = 0.05
-SEARCH_WEIGHT_STEP = 0.02
 
 # Training triplets up to which the baselines embed names by default: about 10 s on one core.
 MAX_ORDINAL_TRIPLETS = 200_000
@@ -287,9 +220,6 @@ KEEP_PIXELS_BYTES = 1 << 30
 # Batches of pixels that wait for the network: decoding them is hidden behind one step, and a
 # slow file behind the others.
 BATCHES_AHEAD = 3
-
-# Pixels in a batch whose embeddings are computed while training: as many as in a batch of features.
-EMBED_PIXELS = EXTRACT_BATCH_SIZE * 224 * 224
 
 # Furthest shift of an image in training, as a share of its side: the 4 of 32 pixels that are
 # usual for CIFAR-10.
@@ -348,13 +278,11 @@ POOLED_TRIPLETS = 1_000
 WEIGHED_TRIPLETS = 10_000
 MAX_DRAW_ROUNDS = 4
 
-# Parts of an ensemble below this share of the distances are left out.
-MIN_PART_WEIGHT = 0.01
+# What a model that starts from the frozen features keeps of them, and how much of the learned step
+# is taken, where validation does not choose; see `docs/benchmarks.md`.
+FROZEN_SHARE = 0.25
+STRENGTH = 0.85
 
-# Principal components of a part's features that its step is learned from. See `docs/benchmarks.md`:
-# held-out accuracy on two sets is that of all features within chance, in less than half the time.
-PART_DIRECTIONS = 128
-
-# What `recipe=best` chooses from where no backbone is named: two networks that always work offline,
-# and of each the last layer and the early ones.
-ENSEMBLE_BACKBONES = ("efficientnet-lite0", "efficientnet-lite2")
+# Five epochs, because longer training gains little on classes of images that training has seen and
+# loses several points on others.
+RESIDUAL_EPOCHS = 5

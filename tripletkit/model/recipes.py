@@ -13,6 +13,11 @@ from tripletkit import defaults
 from tripletkit.errors import RecipeError
 from tripletkit.registry import Registry
 
+# The residual head. Its loss takes squared distances between unit embeddings, 0 to 4.
+_RESIDUAL_DROPOUT = 0.4
+_RESIDUAL_MARGIN = 0.3
+_RESIDUAL_LEARNING_RATE = 5e-4
+
 FROZEN = "frozen"
 COSINE = "cosine"
 MAP = "map"
@@ -130,10 +135,10 @@ _RESIDUAL: dict[str, Any] = {
     "starts_as_identity": True,
     "dim": None,
     "hidden": defaults.HIDDEN,
-    "dropout": defaults.RESIDUAL_DROPOUT,
-    "margin": defaults.RESIDUAL_MARGIN,
+    "dropout": _RESIDUAL_DROPOUT,
+    "margin": _RESIDUAL_MARGIN,
     "epochs": defaults.RESIDUAL_EPOCHS,
-    "learning_rate": defaults.RESIDUAL_LEARNING_RATE,
+    "learning_rate": _RESIDUAL_LEARNING_RATE,
     "paper": "He et al. Identity Mappings. ECCV 2016. arXiv:1603.05027 (a start at the "
     "identity); Wortsman et al. Robust fine-tuning. CVPR 2022. arXiv:2109.01903 (the shortened "
     "step)",

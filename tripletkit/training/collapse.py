@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from tripletkit import defaults
 from tripletkit.errors import CollapseError
 from tripletkit.losses.loss_registry import get_loss
 from tripletkit.model.settings import HeadSettings
+
+# Embeddings of length 1 whose mean distance is below this are alike; trained ones are near 1.
+_COLLAPSE_SPREAD = 0.01
+# Embeddings of an effective rank below this are on a line, which two classes can share, and hardly
+# three. It is measured over at most so many images.
+_COLLAPSE_RANK = 1.2
+_RANK_IMAGES = 512
 
 
 def mean_pairwise_distance(embeddings: np.ndarray) -> float:
@@ -28,7 +34,7 @@ def effective_rank(embeddings: np.ndarray) -> float:
     """Return in how many directions embeddings really spread.
 
     The exponential of the entropy of the shares that the principal directions have in the
-    spread, taken over at most `defaults.RANK_IMAGES` of the embeddings.
+    spread, taken over at most `_RANK_IMAGES` of the embeddings.
 
     Args:
         embeddings: `(n_images, n_dims)`.
@@ -41,7 +47,7 @@ def effective_rank(embeddings: np.ndarray) -> float:
         >>> round(effective_rank(np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]])), 6)
         2.0
     """
-    embeddings = embeddings[:: -(-len(embeddings) // defaults.RANK_IMAGES)].astype(np.float64)
+    embeddings = embeddings[:: -(-len(embeddings) // _RANK_IMAGES)].astype(np.float64)
     embeddings -= embeddings.mean(axis=0)
     # Squares of the singular values, from the smaller of the two matrices of inner products: an
     # SVD of wide embeddings took most of the time of training a head.
@@ -80,7 +86,7 @@ def check_collapse(
     if not (np.isfinite(loss) and np.isfinite(embeddings).all()):
         raise CollapseError(f"training broke down: the loss is {loss}. {advice}")
     spread, rank = mean_pairwise_distance(embeddings), effective_rank(embeddings)
-    if spread < defaults.COLLAPSE_SPREAD:
+    if spread < _COLLAPSE_SPREAD:
         at_margin = (
             f", so the loss is stuck at the margin ({loss:.4f}, margin {settings.margin:g})"
             if get_loss(settings.loss).has_margin
@@ -91,7 +97,7 @@ def check_collapse(
             f"{spread:.2g}, expected about 1){at_margin} and every answer would be a tie. {advice}"
         )
     dim = embeddings.shape[1]
-    if rank < defaults.COLLAPSE_RANK and min(dim, (n_classes or 0) - 1) > 2:
+    if rank < _COLLAPSE_RANK and min(dim, (n_classes or 0) - 1) > 2:
         raise CollapseError(
             f"training collapsed: the embeddings of {n_classes} classes lie on a line (effective "
             f"rank {rank:.2f} of {dim} dimensions), which cannot keep them apart. {advice}"

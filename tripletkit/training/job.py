@@ -34,6 +34,10 @@ from tripletkit.model.settings import (
 from tripletkit.training.sources import TrainingSources
 from tripletkit.training.trainer import Trainer, Workplace, make_trainer
 
+# What `recipe=best` chooses from where no backbone is named: two networks that always work offline,
+# and of each the last layer and the early ones.
+_ENSEMBLE_BACKBONES = ("efficientnet-lite0", "efficientnet-lite2")
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -258,7 +262,7 @@ class TrainingJob(Job):
         )
         if is_named or list(self.backbones) != [AUTO] or not get_recipe(self._recipe).is_chosen:
             return self
-        return replace(self, backbones=defaults.ENSEMBLE_BACKBONES, depth="all")
+        return replace(self, backbones=_ENSEMBLE_BACKBONES, depth="all")
 
     def make_settings(self, train_rows: np.ndarray) -> HeadSettings:
         """Return all settings; the number of epochs follows from the triplets if not given.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tripletkit import defaults
 from tripletkit.data.labels import NO_LABEL
 from tripletkit.features.keras_backend import KerasTensor, keras, ops, tf
 from tripletkit.losses.batch_mining import MINERS, pairwise_distances
@@ -14,6 +13,9 @@ from tripletkit.losses.keras_distances import DISTANCES
 from tripletkit.losses.loss_registry import get_loss
 from tripletkit.model.settings import HeadSettings
 from tripletkit.registry import load_object
+
+# What the learned scale of the classifier's cosines starts at.
+_LOGIT_SCALE = 16.0
 
 
 @keras.saving.register_keras_serializable("tripletkit")
@@ -37,9 +39,7 @@ class CosineClassifier(keras.layers.Layer):
         self.kernel = self.add_weight(
             (embeddings_shape[-1], self.n_classes), "he_uniform", name="kernel"
         )
-        self.scale = self.add_weight(
-            (), keras.initializers.Constant(defaults.LOGIT_SCALE), name="scale"
-        )
+        self.scale = self.add_weight((), keras.initializers.Constant(_LOGIT_SCALE), name="scale")
 
     def call(self, embeddings: KerasTensor) -> KerasTensor:
         """Return logits: `(n, n_dims)` -> `(n, n_classes)`."""

@@ -26,6 +26,9 @@ from tripletkit.training.epochs import EpochTraining
 from tripletkit.training.head_training import make_batches
 from tripletkit.training.objectives import Objective
 
+# Pixels in a batch whose embeddings are computed: as many as in a batch of features.
+_EMBED_PIXELS = defaults.EXTRACT_BATCH_SIZE * 224 * 224
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -147,7 +150,7 @@ class PixelTraining(EpochTraining):
             ),
             settings.learning_rate,
         )
-        self._embed_size = max(1, defaults.EMBED_PIXELS // side**2)
+        self._embed_size = max(1, _EMBED_PIXELS // side**2)
 
         @tf.function(input_signature=[tf.TensorSpec((self._embed_size, side, side, 3), tf.uint8)])
         def infer(pixels: tf.Tensor) -> tf.Tensor:

@@ -30,6 +30,19 @@ from tripletkit.data.splits.stratified import find_strata
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import SettingsError, SplitError
 
+# The search for images to set apart: swaps an image and in all, which bound its time.
+_SEARCH_SWAPS_PER_IMAGE = 5
+_SEARCH_SWAPS = 200_000
+# Above this many images, several are swapped at once, because looking for the best costs more than
+# moving it.
+_SEARCH_IMAGES_PER_SWAP = 2_000
+# Swaps during which an image that was moved stays put.
+_SEARCH_TENURE = 50
+# What a triplet kept for training is first worth beside one kept for validation, and by which power
+# of e that grows or falls with each swap that leaves training short or not.
+_SEARCH_TRAIN_WEIGHT = 0.05
+_SEARCH_WEIGHT_STEP = 0.02
+
 
 class Goal(Protocol):
     """What a division is to achieve, given how many triplets lie within each group."""
@@ -49,7 +62,7 @@ class HoldOutGoal:
 
     def __init__(self, floor: float) -> None:
         self.floor = floor
-        self.train_weight = defaults.SEARCH_TRAIN_WEIGHT
+        self.train_weight = _SEARCH_TRAIN_WEIGHT
 
     def weights(self) -> np.ndarray:
         return np.array([self.train_weight, 1.0])
@@ -58,7 +71,7 @@ class HoldOutGoal:
         return float(inside[1]) if inside[0] >= self.floor else -np.inf
 
     def adapt(self, inside: np.ndarray) -> None:
-        step = defaults.SEARCH_WEIGHT_STEP
+        step = _SEARCH_WEIGHT_STEP
         self.train_weight *= np.exp(step if inside[0] < self.floor else -step)
 
 
@@ -75,7 +88,7 @@ class FoldsGoal:
         return float(inside.min())
 
     def adapt(self, inside: np.ndarray) -> None:
-        self.logs += defaults.SEARCH_WEIGHT_STEP * np.sign(inside.mean() - inside)
+        self.logs += _SEARCH_WEIGHT_STEP * np.sign(inside.mean() - inside)
 
 
 def divide_images(
@@ -114,11 +127,11 @@ def divide_images(
     division = _Division(rows, _deal(sizes, strata, rng), n_groups)
     best, best_group = goal.score(division.inside), division.group.copy()
 
-    batch = min(1 + n_names // defaults.SEARCH_IMAGES_PER_SWAP, int(min(sizes)))
+    batch = min(1 + n_names // _SEARCH_IMAGES_PER_SWAP, int(min(sizes)))
     if strata is not None:
         batch = 1
-    tenure = min(defaults.SEARCH_TENURE, int(min(sizes)) // (4 * batch))
-    n_swaps = min(defaults.SEARCH_SWAPS_PER_IMAGE * n_names, defaults.SEARCH_SWAPS)
+    tenure = min(_SEARCH_TENURE, int(min(sizes)) // (4 * batch))
+    n_swaps = min(_SEARCH_SWAPS_PER_IMAGE * n_names, _SEARCH_SWAPS)
     free_at = np.zeros(n_names, dtype=np.int64)
     for step in range(n_swaps // batch):
         there, back = rng.permutation(n_groups)[:2]
