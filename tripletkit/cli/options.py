@@ -304,7 +304,7 @@ def hoist_run_options(arguments: list[str]) -> list[str]:
     """Return arguments with the options of the run first, wherever they stand."""
     flags = {flag: option for option in RUN_OPTIONS.values() for flag in option.opts}
     first, rest = [], []
-    words = iter(arguments)
+    words = map(str, arguments)
     for word in words:
         if word == "--":
             rest += [word, *words]
