@@ -296,10 +296,9 @@ class _Listing:
         if other := entries.find_unread(base):
             _check_format(other)
         if (wide := entries.by_number().get(_number(base), [])) and len(wide) == 1:
-            width = len(Path(wide[0]).stem)
             raise ImageNameError(
                 f'there is no image "{name}" in {self._shown()}. Did the table lose zeros? '
-                f"{wide[0]} is there: `names_width={width}`"
+                f"{wide[0]} is there: write the names as text, with all their zeros."
             )
         close = difflib.get_close_matches(base.lower(), entries.lowered(), n=1, cutoff=0.8)
         hint = f". Did you mean {entries.lowered()[close[0]]!r}?" if close else ""
