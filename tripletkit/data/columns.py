@@ -100,7 +100,7 @@ class Roles:
         is_chosen: the user named the columns.
     """
 
-    names: tuple[int, int, int]
+    names: tuple[int, ...]
     is_answered: bool | None = None
     answer: int | None = None
     votes: tuple[int, int] | None = None

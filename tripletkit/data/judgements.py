@@ -131,8 +131,9 @@ class Judgements:
             TripletFileError: if the heading says that nobody has answered them.
         """
         if self.truth is not None:
-            decided = self.take(self.truth.labels != UNDECIDED)
-            return decided._turn(decided.truth.labels == SECOND)
+            labels = self.truth.labels
+            decided = self.take(labels != UNDECIDED)
+            return decided._turn(labels[labels != UNDECIDED] == SECOND)
         if self.votes is not None:
             return self._turn(self.votes.is_for_second)
         self.triplets.check_answered()
