@@ -79,8 +79,6 @@ def keep_best_epoch(
         on_epoch: told each epoch's record.
         checkpoints: where every epoch is kept until the next, of a training that has a state;
             goes on from the one that is there.
-    Raises:
-        CollapseError: if the embeddings become alike.
         CheckpointError: if what is there cannot be gone on from.
         OutputError: if no checkpoint can be written.
     """

@@ -217,8 +217,6 @@ class HeadTrainer(Trainer):
             on_epoch: told each epoch's record of the first member.
         Returns:
             The joined head; history and best epoch are the first member's.
-        Raises:
-            CollapseError: if the embeddings become alike.
             RecipeError: if they cannot be compressed as asked.
         """
         rows, features = self.examples.rows[learned], self.examples.features

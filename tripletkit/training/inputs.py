@@ -73,8 +73,6 @@ def read_inputs(
         seed: of what is held out, and of triplets that are drawn.
         store: what remembers which image files are alike.
         skip_bad, follow_outside: see `open_images`.
-    Raises:
-        TripletkitError: if something is wrong with any of them.
     """
     read = _read_labelled if sources.judgements is None else _read_judged
     found = read(sources, seed, store, skip_bad=skip_bad, follow_outside=follow_outside)

@@ -84,11 +84,7 @@ class Job(ABC):
 
     @abstractmethod
     def checked(self) -> Job:
-        """Return the job with every setting of its type, refusing what does not go together.
-
-        Raises:
-            SettingsError: saying which setting to change.
-        """
+        """Return the job with every setting of its type, refusing what does not go together."""
 
     @abstractmethod
     def open_encoder(self, folder: Path | None) -> Encoder:
@@ -192,9 +188,7 @@ class TrainingJob(Job):
     def checked(self) -> TrainingJob:
         """Return the job with every setting of its type, refusing what does not go together.
 
-        Raises:
-            SettingsError: saying which setting to change.
-            BackboneError, ViewError: if one is not known, or weights are for none of them.
+        BackboneError, ViewError: if one is not known, or weights are for none of them.
         """
         check_backbone_names(self.backbones)
         assign_weights(self.backbones, self.weights)
@@ -235,11 +229,7 @@ class TrainingJob(Job):
         return job
 
     def _check_with_votes(self) -> None:
-        """Refuse what does not go with several people's votes on each triplet.
-
-        Raises:
-            SettingsError: saying which setting to change.
-        """
+        """Refuse what does not go with several people's votes on each triplet."""
         if self.is_from_scratch:
             raise SettingsError(
                 "votes",

@@ -272,9 +272,7 @@ class PartsTrainer(Trainer):
     def _join(self, parts: Sequence[TrainedPart]) -> TrainedHead:
         """Return trained parts as a trained model, compressed if so asked.
 
-        Raises:
-            CollapseError: if the embeddings are alike.
-            RecipeError: if they cannot be compressed as asked.
+        RecipeError: if they cannot be compressed as asked.
         """
         settings, features = self.settings, self.examples.features
         head = join_parts(features.shape[1], parts)

@@ -134,8 +134,6 @@ def fit(
         test_features: `(n_test, n_features)` float32 of the images of a test.
         on_epoch: told each epoch.
         stages: told of progress.
-    Raises:
-        CollapseError: if the embeddings become alike.
         SplitError: if whole classes must be held out and cannot be.
     """
     unseen_plan, blend = _plan_unseen_classes(trainer, plan, test_features), None

@@ -74,8 +74,6 @@ class TrainingSources:
 
         Args:
             needs_images: features are computed and not given.
-        Raises:
-            SettingsError: saying what to change.
         """
         if self.judgements is None and self.labels is None:
             raise SettingsError(

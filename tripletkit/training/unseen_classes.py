@@ -202,8 +202,6 @@ def measure_unseen_classes(
         plan: see `plan_unseen_classes`.
         blend: for the record.
         progress: told (done, total) in trainings.
-    Raises:
-        CollapseError: if the embeddings become alike.
     """
     examples = trainer.examples
     total, n_answers = np.zeros(len(triplets)), np.zeros(len(triplets), dtype=np.int64)
