@@ -63,7 +63,10 @@ SHORT_TRAINING = {"MAX_DRAW_ROUNDS": 1, "UNSEEN_ROUNDS": 1, "MAX_EPOCHS": 10}
 
 @pytest.fixture(autouse=True)
 def short_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep trainings short; one that is to learn well is told `--epochs`."""
+    """Keep trainings short; one that is to learn well is told `--epochs`.
+
+    test_golden.py runs command lines in processes of their own, with all defaults as shipped.
+    """
     for name, value in SHORT_TRAINING.items():
         monkeypatch.setattr(defaults, name, value)
 
