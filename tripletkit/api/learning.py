@@ -370,8 +370,9 @@ def sweep(
     says of it no more than its interval allows.
 
     Args:
-        triplets, images, names, labels, votes, fourth_column, votes_as, backbone, weights, views,
-            image_size, depth, preprocess, backbone_output, features, cache, progress: see `train`.
+        triplets, images, names, labels, votes, fourth_column, votes_as: see `train`.
+        backbone, weights, views, image_size, depth, preprocess, backbone_output: see `train`.
+        features, cache, progress: see `train`.
         grid: setting -> the values to try, such as `{"dim": [10, 32], "margin": [0.1, 0.2]}`;
             also `backbone` and `depth`. With `recipe` in it, recipes are compared; `best` is none
             of them, as it chooses by such draws by itself.

@@ -164,8 +164,8 @@ def plot(
         model: a trained model, or its folder.
         output: SVG, PNG or PDF to write. Defaults to `None`, none.
         dark: light lines on a dark background. Defaults to `False`.
-        triplets, truth, labels, images, projection, weights, features, cache,
-            overwrite, progress: see `report`.
+        triplets, truth, labels, images, projection: see `report`.
+        weights, features, cache, overwrite, progress: see `report`.
     Returns:
         The `matplotlib` figure.
     Raises:
