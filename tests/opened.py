@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 
-from tripletkit.data.judgements import Judgements, open_judgements
+from tripletkit import Judgements
+from tripletkit.data.judgements import open_judgements
 from tripletkit.data.truth import open_truth
 from tripletkit.evaluation import answers
 

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import tiny_backbone as tiny
 
-from tripletkit import TripletkitError
+from tripletkit import TripletkitError, open_images
 from tripletkit.data.decoding import read_pixels
-from tripletkit.data.images import open_images
 from tripletkit.features.backbones import BACKBONES, get_backbone
 from tripletkit.features.encoder import EncoderRecord, open_encoder, open_recorded_encoder
 from tripletkit.features.exported_networks import load_network_function

@@ -13,9 +13,8 @@ import pytest
 import tiny_backbone as tiny
 from PIL import Image
 
-from tripletkit import defaults
+from tripletkit import defaults, open_images
 from tripletkit.data import images as image_lists
-from tripletkit.data.images import open_images
 from tripletkit.errors import ImageNameError, ImageReadError, StoreError, StoreWarning
 from tripletkit.features import extract
 from tripletkit.features.encoder import Encoder, open_encoder

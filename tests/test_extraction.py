@@ -19,7 +19,6 @@ from plain_encoder import N_FEATURES, write_encoder
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.errors import MissingExtraError, RayError
 
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
 TOP = Path(__file__).parents[1]
@@ -245,7 +244,7 @@ def test_without_ray_it_is_said_how_to_get_it(monkeypatch, images, tmp_path):
         return real_import(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", fail)
-    with pytest.raises(MissingExtraError, match=r"tripletkit\[ray\]"):
+    with pytest.raises(tk.TripletkitError, match=r"tripletkit\[ray\]"):
         tk.extract(images, tmp_path / "features", ray=True)
 
 
@@ -309,7 +308,10 @@ def test_a_cluster_that_is_not_there_is_said():
     pytest.importorskip("ray", reason="ray is not installed (tripletkit[ray])")
     from tripletkit.features.ray_extraction import _cluster
 
-    with pytest.raises(RayError, match="expected a Ray cluster"), _cluster("127.0.0.1:1", None):
+    with (
+        pytest.raises(tk.TripletkitError, match="expected a Ray cluster"),
+        _cluster("127.0.0.1:1", None),
+    ):
         raise AssertionError("there is none")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tripletkit import open_images
 from tripletkit.data.folder import (
     check_name,
     find_meant_folder,
@@ -16,7 +17,6 @@ from tripletkit.data.folder import (
     list_images,
     locate_images,
 )
-from tripletkit.data.images import open_images
 from tripletkit.errors import ImageNameError
 
 

@@ -9,10 +9,9 @@ import pytest
 from conftest import SHARED
 from opened import read_triplets
 
-from tripletkit import TripletkitError
+from tripletkit import TripletkitError, open_images
 from tripletkit.data.decoding import read_image, read_pixels
 from tripletkit.data.folder import locate_images
-from tripletkit.data.images import open_images
 from tripletkit.data.names import quote_name
 from tripletkit.errors import ImageReadError
 

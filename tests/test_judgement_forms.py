@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opened import NamedBytes, open_text, rows_of
 
+from tripletkit import DataWarning
 from tripletkit.data.judgements import open_judgements
-from tripletkit.errors import DataWarning, TripletFileError
+from tripletkit.errors import TripletFileError
 
 TRIPLETS = [("a.png", "b.png", "c.png"), ("c.png", "a.png", "d.png"), ("d.png", "e.png", "a.png"),
             ("b.png", "d.png", "e.png")]  # fmt: skip

@@ -11,9 +11,8 @@ import pytest
 import tiny_backbone as tiny
 from model_records import make_record
 
-from tripletkit import TripletkitError
+from tripletkit import TripletkitError, open_images
 from tripletkit.data.decoding import read_pixels
-from tripletkit.data.images import open_images
 from tripletkit.data.outputs import Outputs
 from tripletkit.features.encoder import open_encoder
 from tripletkit.features.stage_outputs import make_keras_function

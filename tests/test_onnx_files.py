@@ -12,7 +12,7 @@ import tiny_encoders
 from onnx import TensorProto, helper
 from tiny_encoders import N_FEATURES, SIDE_PX, add_outputs, export
 
-from tripletkit.data.images import open_images
+from tripletkit import open_images
 from tripletkit.errors import (
     BackboneError,
     NetworkFileError,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import tripletkit as tk
-from tripletkit.data.images import open_images
+from tripletkit import open_images
 from tripletkit.data.outputs import (
     OutputForm,
     Outputs,

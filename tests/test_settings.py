@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tripletkit.errors import SettingsError
+from tripletkit import SettingsError
 from tripletkit.model.settings import gather_settings
 
 
