@@ -9,7 +9,7 @@ every epoch; the hardest triplets of a batch of 10 classes with 8 images each; a
 the hardest positive of each image, looked for among all images of its class, injected into the
 batch. Lines are means over seeds, bands reach from the lowest to the highest.
 
-Then the accuracy of the source's head on as many triplets as `tripletkit mine` finds between
+Then the accuracy of the head of recipe `mlp` on as many triplets as `tripletkit mine` finds between
 several cuts, beside as many drawn by chance, with the labels as they are and with a share of them
 wrong.
 """
@@ -90,7 +90,7 @@ class Task:
     val: tk.Triplets
 
     def learn_from(self, rows: np.ndarray, seed: int) -> float:
-        """Return how many of the questions the source's head answers right, 0 to 1."""
+        """Return how many of the questions the head of recipe `mlp` answers right, 0 to 1."""
         model = tk.train(
             rows,
             self.options.images,

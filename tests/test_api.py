@@ -245,7 +245,7 @@ def test_answers_are_those_of_predict(model, toy_competition, toy_model, run, tm
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn_figures")
 def test_nothing_is_replaced_but_what_has_the_form(model, toy_competition, tmp_path):
-    """The Python face writes through the door that the commands write through."""
+    """Python writes by the same output check as the commands."""
     answers, embeddings = model.answer(toy_competition.test), model.embed()
     writers = {
         "preds.csv": answers.write,

@@ -109,7 +109,7 @@ MIN_WEIGHING_IMAGES = 10
 # Images in a batch of the head when embeddings are computed.
 EMBED_BATCH_SIZE = 1024
 
-# The source's head: Dense 512, Dropout, Dense 10.
+# The head of recipe mlp: Dense 512, Dropout, Dense 10.
 HIDDEN = 512
 DIM = 10
 DROPOUT = 0.5

@@ -1,1 +1,1 @@
-"""The public Python face; `tripletkit` itself names what is public of it."""
+"""The public Python interface; `tripletkit` itself names what is public of it."""

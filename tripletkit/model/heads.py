@@ -14,7 +14,7 @@ from tripletkit.registry import load_object
 
 
 def build_head(n_features: int, hidden: int, dim: int, dropout: float) -> keras.Model:
-    """Return the source's head: Dense (ReLU), Dropout, Dense, L2 normalisation.
+    """Return the head of recipe `mlp`: Dense (ReLU), Dropout, Dense, L2 normalisation.
 
     Args:
         n_features: width of the backbone's features.
@@ -102,7 +102,7 @@ def shorten_step(weights: Sequence[np.ndarray], strength: float) -> list[np.ndar
 
 
 def fold_scaling(body: keras.Model, scaling: Scaling | None = None) -> keras.Model:
-    """Return the source's head for features as they are.
+    """Return the head of recipe `mlp` for features as they are.
 
     Args:
         body: for standardised features; changed.

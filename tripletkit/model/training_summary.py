@@ -141,7 +141,7 @@ def _show_unseen_classes(found: Mapping[str, Any]) -> Section:
     if (test := found["test"]) is not None:
         notes.append(
             f"Test images: {test['of_test']:.3f} (1 - cosine, centered) from the nearest training "
-            f"image, training images {test['of_training']:.3f} from each other, new kinds "
+            f"image, training images {test['of_training']:.3f} from each other, unseen classes "
             f"{test['of_unseen_classes']:.3f}. {_describe_novelty(test['novelty'])}"
         )
     return notes
