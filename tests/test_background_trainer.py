@@ -18,8 +18,8 @@ from tripletkit.collecting import committee
 from tripletkit.collecting.background import BackgroundTrainer
 from tripletkit.collecting.choosing import Committee, question_keys
 from tripletkit.collecting.committee import (
+    CommitteeCurve,
     CurvePoint,
-    LearningCurve,
     TrainerTask,
     choose_next,
     measure_curve,
@@ -57,7 +57,7 @@ def point(n, accuracy):
 
 
 def curve(*points):
-    return LearningCurve([point(*each) for each in points], np.empty(0), np.empty(0))
+    return CommitteeCurve([point(*each) for each in points], np.empty(0), np.empty(0))
 
 
 def test_the_error_falls_by_the_power_that_it_fell_by():

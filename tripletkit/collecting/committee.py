@@ -176,7 +176,7 @@ class CurvePoint:
 
 
 @dataclass(frozen=True)
-class LearningCurve:
+class CommitteeCurve:
     """Accuracy against the number of questions, and the margins that it was measured by.
 
     Attributes:
@@ -215,7 +215,7 @@ def measure_curve(
     seed: int,
     shares: Sequence[float] = SHARES,
     progress: Progress = no_progress,
-) -> LearningCurve | None:
+) -> CommitteeCurve | None:
     """Measure the accuracy after parts of the answers and after all, by cross-validation.
 
     The random share is parted; each part is asked of heads trained on all other answers, or on
@@ -247,7 +247,7 @@ def measure_curve(
         CurvePoint(round(learned), float(right), wilson_interval(right * n_alike, n_alike))
         for learned, right in zip(n_learned, shares_right, strict=True)
     ]
-    return LearningCurve(points, margins[random_rows], random_rows)
+    return CommitteeCurve(points, margins[random_rows], random_rows)
 
 
 def draw_by_chance(
@@ -343,7 +343,7 @@ def _learn_answerability(
     return Answerability.fit(measure_nearness(features, committee, rows), was_answered)
 
 
-def describe_curve(curve: LearningCurve) -> dict[str, Any]:
+def describe_curve(curve: CommitteeCurve) -> dict[str, Any]:
     """Return a learning curve as plain JSON values."""
     return {
         "curve": [
@@ -390,7 +390,7 @@ def _find_shown(task: TrainerTask) -> np.ndarray:
 
 
 def _find_hardest(
-    judgements: Judgements, curve: LearningCurve, task: TrainerTask, n: int = 12
+    judgements: Judgements, curve: CommitteeCurve, task: TrainerTask, n: int = 12
 ) -> list[dict[str, Any]]:
     """Return the random questions that heads get most wrong, as numbers of images."""
     numbers = np.array(list(task.numbers.values()))

@@ -73,7 +73,7 @@ _COLUMNS = {
 
 
 @dataclass(frozen=True)
-class Tally:
+class AnswerTally:
     """What judges said, question by question; see `tripletkit.data.judgements.Judgements`.
 
     Attributes:
@@ -169,7 +169,7 @@ def is_judgements_bytes(data: bytes) -> bool:
     return data.startswith(_HEADER) and data[_APPLICATION_ID_PLACE] == wanted
 
 
-def tally_judgements(path: Path, exclude: Collection[str] = ()) -> Tally:
+def tally_judgements(path: Path, exclude: Collection[str] = ()) -> AnswerTally:
     """Read what judges said and count it.
 
     Answers to gold questions say something about the judges, not about the images, and are left
@@ -211,7 +211,7 @@ def tally_judgements(path: Path, exclude: Collection[str] = ()) -> Tally:
     weights[is_random] /= weights[is_random].mean() if is_random.any() else 1
     rows = np.array(list(votes_of), dtype=np.int32)
     is_turned = for_second > for_first
-    return Tally(
+    return AnswerTally(
         list(index_of),
         np.where(is_turned[:, None], rows[:, [0, 2, 1]], rows),
         numbers.astype(np.int64),

@@ -17,7 +17,7 @@ from tripletkit.data.answer_values import (
     read_odd_values,
 )
 from tripletkit.data.columns import Roles, find_answers, find_roles, says_nothing
-from tripletkit.data.tables import LineProblem, Table
+from tripletkit.data.tables import FileTable, LineProblem
 from tripletkit.data.text_files import check_name, parse_number, shorten_line
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import MAX_VOTES, Votes
@@ -49,7 +49,7 @@ class ReadRows:
 
 
 def read_rows(
-    table: Table,
+    table: FileTable,
     columns: Mapping[str, str] | None = None,
     odd_one_out: str | None = None,
     names: Sequence[str] | None = None,
@@ -112,7 +112,7 @@ def read_rows(
 
 
 def _find_roles(
-    table: Table,
+    table: FileTable,
     headings: Sequence[str],
     columns: Mapping[str, str] | None,
     odd_one_out: str | None,
@@ -139,7 +139,7 @@ def _find_roles(
 class _Reading:
     """A table while its answers are read."""
 
-    table: Table
+    table: FileTable
     headings: Sequence[str]
     roles: Roles
     images: np.ndarray
@@ -238,7 +238,7 @@ def _expected(answers: AnswerColumn) -> str:
 
 
 def _index(
-    table: Table,
+    table: FileTable,
     headings: Sequence[str],
     places: Sequence[int],
     names: Sequence[str] | None,
@@ -280,7 +280,7 @@ def _index(
 
 
 def _index_numbers(
-    table: Table, cells: np.ndarray, names: Sequence[str], problems: list[LineProblem]
+    table: FileTable, cells: np.ndarray, names: Sequence[str], problems: list[LineProblem]
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Return the names that integers stand for."""
     numbers, texts = pd.factorize(pd.Series(cells.ravel(), dtype=object))
@@ -366,7 +366,7 @@ def _asks(roles: Roles) -> bool:
     return roles.answer is not None or roles.votes is not None or roles.share is not None
 
 
-def _unfold_lists(table: Table, roles: Roles) -> tuple[Table, np.ndarray | None]:
+def _unfold_lists(table: FileTable, roles: Roles) -> tuple[FileTable, np.ndarray | None]:
     """Return a row for each pair of several nearer and several other images, and its trial."""
     cells = [table.cells[place] for place in roles.names]
     is_list = [[isinstance(cell, list | tuple | np.ndarray) for cell in each] for each in cells]
@@ -426,7 +426,7 @@ def unfold_trials(triplets: Triplets, odd_one_out: str) -> tuple[Triplets, str]:
 def index_places(triplets: Triplets, names: Sequence[str]) -> tuple[Triplets, list[LineProblem]]:
     """Return triplets whose names are places in a list, over the names there; and bad lines."""
     cells = np.array(triplets.names, dtype=object)[triplets.rows]
-    table = Table((), (), triplets.lines, triplets.source)
+    table = FileTable((), (), triplets.lines, triplets.source)
     problems: list[LineProblem] = []
     found, rows, is_good = _index_numbers(table, cells, names, problems)
     kept = triplets.take(is_good)

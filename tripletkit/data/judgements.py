@@ -24,8 +24,8 @@ from tripletkit.data.judgement_files import is_judgements, is_judgements_bytes, 
 from tripletkit.data.judgement_tables import ReadRows, index_places, read_rows, unfold_trials
 from tripletkit.data.splits.policies import Split
 from tripletkit.data.tables import (
+    FileTable,
     LineProblem,
-    Table,
     is_json,
     is_parquet,
     place_problems,
@@ -258,7 +258,7 @@ def open_judgements(
         ):
             found = _in_memory(_take_rows(given, known))
         else:
-            form = _Form(columns, odd_one_out, known, fourth_column, with_problems)
+            form = _JudgementsForm(columns, odd_one_out, known, fourth_column, with_problems)
             found = _open_table(given, form, ignores_answers=votes is not None or truth is not None)
             if isinstance(names, str | os.PathLike):
                 found = _with_read_as(found, names=str(Path(names).absolute()))
@@ -317,7 +317,7 @@ def _names_of_json(data: bytes, source: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class _Form:
+class _JudgementsForm:
     """How the user says that a file is to be read; see `open_judgements`."""
 
     columns: Mapping[str, str] | None
@@ -339,7 +339,7 @@ def _open_database(path: Path, exclude: Collection[str]) -> Judgements:
 
 
 def _open_table(
-    source: Path | BinaryIO | pd.DataFrame, form: _Form, *, ignores_answers: bool
+    source: Path | BinaryIO | pd.DataFrame, form: _JudgementsForm, *, ignores_answers: bool
 ) -> Judgements:
     """Read a file or a table.
 
@@ -374,7 +374,7 @@ def _open_table(
     )
 
 
-def _read_bytes(data: bytes, name: str, form: _Form) -> ReadRows:
+def _read_bytes(data: bytes, name: str, form: _JudgementsForm) -> ReadRows:
     if is_judgements_bytes(data):
         raise TripletFileError(
             f"{name}: a database of judgements can be read from its file alone; give its path"
@@ -401,7 +401,7 @@ def _read_bytes(data: bytes, name: str, form: _Form) -> ReadRows:
     return ReadRows(triplets, problems=tuple(problems))
 
 
-def _read_table(table: Table, form: _Form, *, in_file_order: bool = True) -> ReadRows:
+def _read_table(table: FileTable, form: _JudgementsForm, *, in_file_order: bool = True) -> ReadRows:
     try:
         read = read_rows(
             table, form.columns, form.odd_one_out, form.names, in_file_order=in_file_order

@@ -18,8 +18,8 @@ import numpy as np
 from tripletkit.data.folder import IMAGE_SUFFIXES, list_images, locate_images
 from tripletkit.data.names import unguard_formula
 from tripletkit.data.tables import (
+    FileTable,
     LineProblem,
-    Table,
     is_json,
     is_parquet,
     table_of_json,
@@ -217,7 +217,7 @@ def read_labels(source: Path | BinaryIO, name: str | None = None) -> dict[str, s
         raise LabelFileError(str(error)) from error
 
 
-def take_label_table(table: Table) -> dict[str, str]:
+def take_label_table(table: FileTable) -> dict[str, str]:
     """Return name of an image -> label of a table; see `read_labels`.
 
     Raises:
@@ -255,7 +255,7 @@ def has_label_heading(text: str) -> bool:
     return any(None not in _by_heading(found) for found in _cut_heading(text).values())
 
 
-def _find_columns(table: Table) -> tuple[int, int]:
+def _find_columns(table: FileTable) -> tuple[int, int]:
     """Return the places of the columns of names and of labels."""
     if table.columns:
         of_name, of_label = _by_heading(table.columns)
@@ -300,7 +300,7 @@ def _cut_heading(text: str) -> dict[str, list[str]]:
     return cut
 
 
-def _table_of_csv(text: str, name: str) -> Table:
+def _table_of_csv(text: str, name: str) -> FileTable:
     cut = _cut_heading(text)
     known = [separator for separator, found in cut.items() if None not in _by_heading(found)]
     wide = [separator for separator, found in cut.items() if len(found) > 1]
@@ -323,7 +323,7 @@ def _table_of_csv(text: str, name: str) -> Table:
         kept.append(row)
         numbers.append(rows.line_num)
     cells = [np.array([row[place] for row in kept], dtype=object) for place in range(len(fields))]
-    return Table(tuple(columns), tuple(cells), np.array(numbers, np.int64), name, problems)
+    return FileTable(tuple(columns), tuple(cells), np.array(numbers, np.int64), name, problems)
 
 
 def _read_coco(data: bytes, name: str) -> dict[str, str] | None:

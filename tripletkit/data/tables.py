@@ -26,7 +26,7 @@ class LineProblem:
 
 
 @dataclass(frozen=True)
-class Table:
+class FileTable:
     """Rows of texts.
 
     Attributes:
@@ -74,7 +74,7 @@ def table_of_lines(
     split: Callable[[str], list[str]],
     columns: Sequence[str],
     source: str,
-) -> Table:
+) -> FileTable:
     """Return the table of a text.
 
     Args:
@@ -106,15 +106,15 @@ def table_of_lines(
         rows.append(fields)
     cells = tuple(map(_objects, zip(*rows, strict=True))) if rows else ()
     cells = cells or tuple(_objects([]) for _ in range(n_columns))
-    return Table(tuple(columns), cells, np.array(numbers, dtype=np.int64), source, problems)
+    return FileTable(tuple(columns), cells, np.array(numbers, dtype=np.int64), source, problems)
 
 
-def table_of_frame(frame: pd.DataFrame, source: str = "DataFrame") -> Table:
+def table_of_frame(frame: pd.DataFrame, source: str = "DataFrame") -> FileTable:
     """Return a table of pandas; its lines are positions of rows, counted from 0."""
     is_named = list(frame.columns) != list(range(frame.shape[1]))
     columns = tuple(str(label).strip() for label in frame.columns) if is_named else ()
     cells = tuple(frame.iloc[:, place].to_numpy(dtype=object) for place in range(frame.shape[1]))
-    return Table(columns, cells, np.arange(len(frame), dtype=np.int64), source)
+    return FileTable(columns, cells, np.arange(len(frame), dtype=np.int64), source)
 
 
 def is_json(data: bytes) -> bool:
@@ -125,7 +125,7 @@ def is_json(data: bytes) -> bool:
     return start[:1] == b"[" and start[1:].lstrip()[:1] in (b"{", b"[", b'"')
 
 
-def table_of_json(data: bytes, source: str) -> Table:
+def table_of_json(data: bytes, source: str) -> FileTable:
     """Return the table of JSON lines, or of one JSON value.
 
     A row is an object by the names of columns, or a list of fields; one value is a list of rows,
@@ -161,7 +161,7 @@ def is_parquet(data: bytes) -> bool:
     return data.startswith(_PARQUET)
 
 
-def table_of_parquet(data: bytes, source: str) -> Table:
+def table_of_parquet(data: bytes, source: str) -> FileTable:
     """Return the table of a Parquet file.
 
     Raises:
@@ -204,14 +204,14 @@ def _json_lines(data: bytes) -> tuple[list[int], list[Any], list[LineProblem]]:
 
 def _table_of_rows(
     numbers: list[int], rows: list[Any], problems: list[LineProblem], source: str
-) -> Table:
+) -> FileTable:
     """Return the table of objects by name, or of lists."""
     if rows and all(isinstance(row, list) for row in rows):
         widths = {len(row) for row in rows}
         if len(widths) > 1:
             raise TripletFileError(f"{source}: expected rows of one length, got {sorted(widths)}")
         cells = tuple(map(_objects, zip(*rows, strict=True)))
-        return Table((), cells, np.array(numbers, dtype=np.int64), source, problems)
+        return FileTable((), cells, np.array(numbers, dtype=np.int64), source, problems)
     columns: dict[str, None] = {}
     for number, row in zip(numbers, rows, strict=True):
         if not isinstance(row, dict):
@@ -227,7 +227,7 @@ def _table_of_rows(
     kept = [(number, row) for number, row in zip(numbers, rows, strict=True) if type(row) is dict]
     cells = tuple(_objects(row.get(column) for _, row in kept) for column in columns)
     lines = np.array([number for number, _ in kept], dtype=np.int64)
-    return Table(tuple(columns), cells, lines, source, sorted(problems, key=lambda p: p.line))
+    return FileTable(tuple(columns), cells, lines, source, sorted(problems, key=lambda p: p.line))
 
 
 def _objects(values: Iterable[Any]) -> np.ndarray:

@@ -18,8 +18,8 @@ from tripletkit.data.answer_values import AnswerColumn, read_answer_values
 from tripletkit.data.columns import find_answers
 from tripletkit.data.judgement_tables import read_rows
 from tripletkit.data.tables import (
+    FileTable,
     LineProblem,
-    Table,
     is_json,
     is_parquet,
     place_problems,
@@ -123,7 +123,7 @@ def read_labels(given: np.ndarray | pd.Series | Sequence[int], source: str) -> n
         raise AnswerFileError(f"{source}: expected 1 or 0 for each triplet, got {shown}")
     if values.dtype.kind in "biuf" and np.isin(values, (0, 1)).all():
         return values.astype(np.int8)
-    table = Table(("answer",), (values.astype(object),), np.arange(len(values)), source)
+    table = FileTable(("answer",), (values.astype(object),), np.arange(len(values)), source)
     return read_answer_column(table, 0).labels
 
 
@@ -135,7 +135,7 @@ def read_answer_bytes(source: Path | BinaryIO) -> tuple[bytes, str]:
         raise AnswerFileError(str(error)) from error
 
 
-def table_of_answers(data: bytes, name: str) -> Table:
+def table_of_answers(data: bytes, name: str) -> FileTable:
     """Return the table of an answer or truth file; of one column where a line is one answer.
 
     Raises:
@@ -165,7 +165,7 @@ def table_of_answers(data: bytes, name: str) -> Table:
     return table
 
 
-def _table_of_labels(lines: list[str], name: str) -> Table:
+def _table_of_labels(lines: list[str], name: str) -> FileTable:
     """Return one column; a blank line between others is a row that says nothing, not layout.
 
     Passed over, it would give all later rows the truth of another question.
@@ -182,11 +182,11 @@ def _table_of_labels(lines: list[str], name: str) -> Table:
         for line in numbers[cells == ""]
     ]
     refuse_problems(blank, name)
-    return Table(columns, (cells,), numbers, name)
+    return FileTable(columns, (cells,), numbers, name)
 
 
 def read_answer_column(
-    table: Table, column: int, names: tuple[np.ndarray, np.ndarray] | None = None
+    table: FileTable, column: int, names: tuple[np.ndarray, np.ndarray] | None = None
 ) -> AnswerColumn:
     """Return the answers of a column.
 
@@ -229,7 +229,7 @@ def refuse_problems(problems: Sequence[LineProblem], source: str) -> None:
         raise AnswerFileError(describe_problems(list(place_problems(problems, source))))
 
 
-def _truth_of_table(table: Table) -> Truth:
+def _truth_of_table(table: FileTable) -> Truth:
     """Return what a table says; its own order of the images counts where it holds them."""
     if len(table.cells) == 1:
         column = table.columns[0].lower() if table.columns else ""

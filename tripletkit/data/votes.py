@@ -212,7 +212,7 @@ class _Layout:
 
 
 @dataclass(frozen=True)
-class _Form:
+class _VotesForm:
     """What a kind of file looks like.
 
     Attributes:
@@ -324,7 +324,7 @@ def warn_of_ignored(columns: Sequence[str], source: str, stacklevel: int = 3) ->
 
 
 def _read_table(
-    source: Path | BinaryIO, name: str | None, form: _Form
+    source: Path | BinaryIO, name: str | None, form: _VotesForm
 ) -> tuple[Triplets | None, np.ndarray, str]:
     """Return the questions if there are any, `(n_rows, n_numbers)` float64, and the file's name."""
     try:
@@ -369,7 +369,7 @@ def _read_table(
 
 
 def _look_at(
-    first_line: tuple[int, str], name: str, form: _Form
+    first_line: tuple[int, str], name: str, form: _VotesForm
 ) -> tuple[Callable[[str], list[str]], _Layout, bool]:
     """Return how to split a line, which field is what, and whether the first line is a heading.
 
@@ -447,11 +447,11 @@ def _is_number(text: str) -> bool:
     return not math.isnan(parse_number(text))
 
 
-_VOTES = _Form(
+_VOTES = _VotesForm(
     "two numbers of votes, or three names and two numbers, or a heading with votes_b and votes_c",
     _find_votes,
     _parse_votes,
 )
-_SHARES = _Form(
+_SHARES = _VotesForm(
     "three names and the share of people who said the second", _find_share, _parse_share
 )

@@ -27,7 +27,7 @@ from tripletkit.data.outputs import (
     csv_form,
     open_output,
 )
-from tripletkit.data.tables import LineProblem, Table
+from tripletkit.data.tables import FileTable, LineProblem
 from tripletkit.data.text_files import parse_number, shorten_line
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.truth import (
@@ -190,7 +190,7 @@ def read_answers(source: Path | BinaryIO) -> Answers:
     return Answers(labels, margins, triplets, name, headings[places[0]])
 
 
-def _decided(answers: AnswerColumn, table: Table, column: int) -> np.ndarray:
+def _decided(answers: AnswerColumn, table: FileTable, column: int) -> np.ndarray:
     """Return labels, or refuse rows that answer nothing."""
     texts = table.texts(column)
     problems = [
@@ -201,7 +201,7 @@ def _decided(answers: AnswerColumn, table: Table, column: int) -> np.ndarray:
     return answers.labels
 
 
-def _read_names(columns: list[np.ndarray], table: Table) -> Triplets:
+def _read_names(columns: list[np.ndarray], table: FileTable) -> Triplets:
     cells = np.stack(columns, axis=1)
     problems = [
         LineProblem(int(line), 'expected an image name, got ""')
@@ -213,7 +213,7 @@ def _read_names(columns: list[np.ndarray], table: Table) -> Triplets:
     return Triplets(list(names), rows, table.lines, table.source)
 
 
-def _read_margins(table: Table, column: int) -> np.ndarray:
+def _read_margins(table: FileTable, column: int) -> np.ndarray:
     """Return `(n_rows,)` float64, NaN where there is none."""
     texts = table.texts(column)
     margins = np.array([parse_number(text) for text in texts], dtype=np.float64)
