@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import signal
 import warnings
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import read_record
 
+import tripletkit as tk
 from tripletkit import Triplets, WeakScoreWarning, defaults
 from tripletkit.evaluation.baselines import Baseline
 from tripletkit.evaluation.intervals import wilson_interval
@@ -184,3 +186,35 @@ def test_fine_tuning_that_makes_it_worse_says_so():
         warnings.simplefilter("always")
         warn_of_weak_score(Validation(better, worse, baselines, frozen_head=worse))
     assert not [each for each in caught if "fine-tuning" in str(each.message)]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::tripletkit.TripletkitWarning")
+def test_what_was_learned_from_memory_is_learned_from_further(
+    toy_competition, tiny_backbone, tmp_path
+):
+    """Pickled or not; of one that was loaded the triplets are asked for."""
+    read = tk.read_triplets(toy_competition.train)
+    settings = {"backbone": "tiny", "epochs": 1, "refit": False}
+    model = tk.train(read.rows, toy_competition.images, names=read.names, **settings)
+    model.save(tmp_path / "m")
+    given = tk.Triplets.from_array(read.rows, read.names)
+    loaded = tk.load(tmp_path / "m")
+    with pytest.raises(tk.TripletkitError, match="or give the triplets in Python"):
+        tk.finetune(loaded)
+    tuned = tk.finetune(model, epochs=1)
+    assert tuned.record.inputs == model.record.inputs
+    assert tuned.record.validation.frozen_head == model.validation.trained
+    margins = tuned.answer(toy_competition.test).margins
+    for again in (
+        tk.finetune(pickle.loads(pickle.dumps(model)), epochs=1),
+        tk.finetune(loaded, triplets=given, epochs=1),
+    ):
+        np.testing.assert_array_equal(again.answer(toy_competition.test).margins, margins)
+    # Images of other triplets may be those that the head learned from.
+    other = tk.finetune(tuned, triplets=read.rows[:200], names=read.names, epochs=1)
+    assert other.record.validation is None
+    assert len(other.judgements.triplets) == 200
+    voted = read.to_frame().set_axis(["a", "b", "c"], axis=1).assign(votes_b=2, votes_c=1)
+    with pytest.raises(tk.SettingsError, match="without votes"):
+        tk.finetune(tuned, triplets=voted)

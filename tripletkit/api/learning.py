@@ -240,6 +240,8 @@ def finetune(
     model: Model | PathLike,
     *,
     blocks: int = 1,
+    triplets: TripletsLike | None = None,
+    names: Sequence[str] | None = None,
     images: ImagesLike | None = None,
     weights: PathLike | Mapping[str, PathLike] | None = None,
     cache: PathLike | None = None,
@@ -253,11 +255,14 @@ def finetune(
 ) -> Model:
     """Train the last blocks of a model's backbone further, together with its head.
 
-    It learns from the triplets and images that the model was trained on, from the pixels.
+    It learns from the triplets and images that the model was trained on, from the pixels. A model
+    in memory, pickled or not, has its triplets with it; one that was loaded reads them again.
 
     Args:
         model: a `Model`, or its folder; it stays as it is.
         blocks: how many of the backbone's last blocks learn. Defaults to `1`.
+        triplets, names: see `train`; to learn from these. Of triplets other than those of the
+            training none are set apart. Defaults to those of the training.
         images: where the images are now. Defaults to where they were in training.
         weights: weights file of the backbone. Defaults to the one of the training.
         cache: folder of the feature store. Defaults to the user's.
@@ -280,6 +285,8 @@ def finetune(
     if folder is None:
         raise ModelFolderError("expected a trained model, a backbone alone is not fine-tuned")
     _check_output(output, tensorboard, overwrite=overwrite)
+    learned_from = model.sources if isinstance(model, Model) else None
+    judgements = None if triplets is None else open_judgements(triplets, names=names)
     job = FineTuning(
         folder,
         blocks,
@@ -287,6 +294,8 @@ def finetune(
         None if images is None else open_images(images).folder,
         given_weights(weights),
         None if cache is None else Path(cache),
+        learned_from,
+        judgements,
     )
     with open_stages(progress) as stages:
         result = run.train(
@@ -300,7 +309,9 @@ def finetune(
             stages=stages,
         )
     tuned, scratch = _keep(result, output)
-    return make_model(tuned, tuned.open_encoder(), cache, scratch)
+    in_memory = learned_from is not None or judgements is not None
+    sources = job.plan.sources if in_memory else None
+    return make_model(tuned, tuned.open_encoder(), cache, scratch, sources)
 
 
 @dataclass(frozen=True, repr=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tripletkit import defaults
+from tripletkit.data.judgements import Judgements
 from tripletkit.errors import SettingsError
 from tripletkit.features.encoder import Encoder
 from tripletkit.features.feature_parts import GivenWeights
@@ -35,6 +36,7 @@ class FineTuning(Job):
         cache: folder of the feature store; None for the user's.
         learned_from: what the model learned from, of one in memory; None to open it again from
             where it was.
+        judgements: to learn from; None for those of the training.
     """
 
     model: ModelFolder
@@ -44,13 +46,13 @@ class FineTuning(Job):
     weights: GivenWeights = field(default_factory=dict)
     cache: Path | None = None
     learned_from: TrainingSources | None = None
+    judgements: Judgements | None = None
 
     @property
     def plan(self) -> Plan:
         record = self.model.record
-        sources = self.learned_from or find_sources(record, self.model.path, self.images)
         return Plan(
-            sources,
+            find_sources(record, self.model.path, self.images, self.learned_from, self.judgements),
             record.settings.seed,
             record.inputs.skip_bad,
             record.inputs.follow_outside,
@@ -109,6 +111,12 @@ class FineTuning(Job):
                 "model",
                 f"{model.path}: votes weigh what heads on a frozen backbone learn; fine-tuning "
                 "does not know them.",
+            )
+        if self.judgements is not None and self.judgements.votes is not None:
+            raise SettingsError(
+                "triplets",
+                f"{self.judgements.source}: expected triplets without votes, which fine-tuning "
+                "does not know.",
             )
         backbone = source.parts[0].backbone
         if not 1 <= self.blocks <= len(backbone.blocks):
