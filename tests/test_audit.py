@@ -233,6 +233,76 @@ def test_audit_finds_images_across_files_under_other_names(scan, odd_images):
     assert overlap.look_alike.examples[0].startswith("scene1 bright1 (")
 
 
+@pytest.fixture
+def empty_images(tmp_path) -> Path:
+    """Draw scenes and what becomes of them where nothing is to be seen."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    grey = np.asarray(draw_scene(1).convert("L"))
+    wide = grey.astype(np.uint16)
+    ink = np.full((*grey.shape, 4), 255, np.uint8)
+    ink[..., 3] = np.where(grey < grey.mean(), 255, 0)
+    black_ink = ink.copy()
+    black_ink[..., :3] = 0
+    page = Image.new("L", (96, 72), 255)
+    ImageDraw.Draw(page).line([5, 5, 20, 60], fill=0)
+    images = {
+        "scene.png": draw_scene(0),
+        "page.png": page,
+        "night.png": page.point(lambda value: 255 - value),
+        "all16.png": Image.fromarray(wide * 257),
+        "flat.png": Image.new("RGB", (96, 72), (9, 200, 40)),
+        "flat.jpg": Image.new("RGB", (96, 72), (90, 60, 40)),
+        "flat16.png": Image.fromarray(np.full_like(wide, 900)),
+        "clear.png": Image.new("RGBA", (96, 72), (0, 0, 0, 0)),
+        "dark.png": Image.fromarray(grey // 16),
+        "light.png": Image.fromarray(255 - grey // 16),
+        "twelve.png": Image.fromarray(wide * 16),
+        "eight.tif": Image.fromarray(wide),
+        "white_ink.png": Image.fromarray(ink),
+        "black_ink.png": Image.fromarray(black_ink),
+        "white_ink.gif": Image.fromarray(ink).convert("PA").convert("RGBA"),
+    }
+    for name, image in images.items():
+        image.save(folder / name)
+    return folder
+
+
+def test_audit_finds_images_in_which_nothing_is_seen(scan, empty_images):
+    audit = audit_triplets(
+        scan(
+            "scene page night\nall16 flat.png flat.jpg\nflat16 clear dark\n"
+            "light twelve eight\nwhite_ink.png black_ink white_ink.gif\n"
+        ),
+        (),
+        empty_images,
+        n_examples=9,
+    )
+    assert kinds(audit) == {
+        "blank_images": 4,
+        "faint_images": 2,
+        "few_bits_images": 2,
+        "transparent_images": 2,
+    }
+    told = {
+        kind: [example.split()[1] for example in getattr(audit.images, kind).examples]
+        for kind in "blank faint few_bits transparent".split()
+    }
+    assert told == {
+        "blank": ["flat.png", "flat.jpg", "flat16", "clear"],
+        "faint": ["dark", "light"],
+        "few_bits": ["twelve", "eight"],
+        "transparent": ["white_ink.png", "white_ink.gif"],
+    }
+    assert audit.images.blank.examples[0].endswith("flat.png is of one colour (9, 200, 40)")
+    assert "(12 bits)" in audit.images.few_bits.examples[0]
+    assert audit.to_dict()["images"]["transparent"]["count"] == 2
+    text = str(audit)
+    assert "16-bit images with few bits used" in text
+    assert "multiply" in text
+    assert "ground that shows them" in text
+
+
 @settings(max_examples=50)
 @given(st.integers(0, 2**32), st.integers(0, 12))
 def test_close_hashes_equal_a_loop_over_all_pairs(seed, max_distance):

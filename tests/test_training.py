@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tracemalloc
+import warnings
 
 import numpy as np
 import psutil
@@ -11,7 +12,10 @@ import pytest
 from plain import triplet_margins
 
 from tripletkit import TripletkitError, defaults
+from tripletkit.data.judgements import open_judgements
 from tripletkit.data.votes import Votes, make_loss_weights
+from tripletkit.errors import DataWarning
+from tripletkit.evaluation.validation import warn_of_features
 from tripletkit.model import heads
 from tripletkit.model.embedding import embed
 from tripletkit.model.head_layers import Scaling
@@ -147,11 +151,6 @@ def test_images_without_features_do_no_harm(features):
     assert np.isnan(embeddings[60:]).all()
 
 
-def test_features_that_are_all_alike_end_in_a_collapse():
-    with pytest.raises(TripletkitError, match=r"all embeddings are alike.*`learning_rate="):
-        train(np.full((60, N_FEATURES), 3, np.float32))
-
-
 @pytest.mark.slow
 def test_an_absurd_learning_rate_ends_in_a_collapse(features):
     settings = dataclasses.replace(SMALL, learning_rate=1e30)
@@ -174,6 +173,26 @@ def test_check_collapse_says_what_it_saw():
         check_collapse(alike, 0.2, settings)
     with pytest.raises(TripletkitError, match="semi-hard` is gentler"):
         check_collapse(alike, 0.2, dataclasses.replace(settings, mining="batch-hard"))
+
+
+def test_features_that_are_alike_are_named_as_the_cause():
+    with pytest.raises(TripletkitError, match=r"training collapsed.*features of 100%") as caught:
+        train(np.full((60, N_FEATURES), 3, np.float32))
+    assert "learning_rate" not in str(caught.value)
+
+
+def test_features_of_most_images_alike_are_told_before_training(features, tmp_path):
+    (tmp_path / "t.txt").write_text("".join(f"{n} {n + 20} {n + 40}\n" for n in range(20)))
+    triplets = open_judgements(tmp_path / "t.txt").triplets
+    alike = np.where(np.arange(60)[:, None] < 33, np.ones(N_FEATURES) * 7, features)
+    with pytest.warns(DataWarning, match=r"t\.txt: the features of 55% of the images are nearly"):
+        warn_of_features(alike, triplets)
+    with pytest.warns(DataWarning) as caught:
+        warn_of_features(np.full((60, N_FEATURES), 7.0), triplets)
+    assert len(caught) == 1  # Ties do not say that near and far are exchanged.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_features(features, triplets)
 
 
 def test_many_classes_on_a_line_are_a_collapse():

@@ -61,6 +61,13 @@ TINY_SIDE_PX = 32
 # becomes a square.
 EXTREME_ASPECT = 5
 
+# Of 0 to 255. An image whose channels each span no more than this is blank: a JPEG of one colour is
+# hardly ever flat. One whose values all lie within so much of black or of white is faint.
+BLANK_RANGE = 3
+FAINT_RANGE = 25
+# An image of 16 bits whose values stay below 2 to the power of this is nearly black as it is read.
+FEW_BITS = 12
+
 # Two images look alike when at most this many of the 64 bits of their perceptual hashes differ; see
 # `docs/benchmarks.md`.
 LOOK_ALIKE_BITS = 6

@@ -180,6 +180,28 @@ def read_image(
             return _turn_upright(_to_rgb(image, factors), _read_orientation(image))
 
 
+def read_hidden(path: Path) -> tuple[int | None, bool]:
+    """Return what the pixels of `read_image` do not tell of a file that looks empty.
+
+    Returns:
+        The largest value of an image with one channel of 16 bits, `None` for others and where all
+        values are equal; and whether some of its pixels are more transparent than others.
+    Raises:
+        ImageReadError: naming the file, if it is not an image that can be read whole.
+    """
+    with _explained(path), Image.open(path, formats=FORMATS) as image:
+        n_px = image.width * image.height
+        with _memory.reserve(decode_bytes(image, image.size, n_px)):
+            image.load()
+            if image.mode.startswith("I"):
+                values = np.asarray(image)
+                return (int(values.max()) if values.min() < values.max() else None), False
+            if not image.has_transparency_data:
+                return None, False
+            alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+            return None, bool(alpha.min() < alpha.max())
+
+
 def read_size_and_frames(path: Path) -> tuple[tuple[int, int], int]:
     """Return width and height in pixels as stored, and the number of frames.
 

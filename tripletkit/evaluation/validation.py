@@ -35,6 +35,10 @@ from tripletkit.results import Result, Section, Table
 
 # So many triplets show whether near and far are exchanged.
 _N_EXCHANGED = 2000
+# So many images show whether most are alike: those whose features differ from the median by no
+# more than this share of its length.
+_N_ALIKE = 512
+_ALIKE_DISTANCE = 0.001
 
 
 @dataclass(frozen=True, repr=False)
@@ -235,18 +239,48 @@ def classify_validation(
     )
 
 
-def warn_of_exchanged(features: np.ndarray, triplets: Triplets) -> None:
-    """Say where the features alone find the other image nearer than the one that is said to be.
+def describe_alike(features: np.ndarray, images: np.ndarray) -> str | None:
+    """Return a sentence where the features of most images are nearly the same.
+
+    Args:
+        features: `(n_all, n_features)`, without any training.
+        images: which rows to look at; at most `_N_ALIKE` of them are taken.
+    """
+    chosen = np.linspace(0, len(images) - 1, min(len(images), _N_ALIKE)).astype(int)
+    vectors = features[images[chosen]].astype(np.float64)
+    if len(vectors) < 2:
+        return None
+    centre = np.median(vectors, axis=0)
+    away = np.linalg.norm(vectors - centre, axis=1)
+    share = float(np.mean(away <= _ALIKE_DISTANCE * np.linalg.norm(centre)))
+    if share <= 0.5:
+        return None
+    return (
+        f"the features of {share:.0%} of the images are nearly the same before any training, so "
+        "training can hardly tell these images apart. `tripletkit audit` with the image folder "
+        "says which are blank, nearly black or white, or white on transparent ground; if none "
+        "is, take another encoder."
+    )
+
+
+def warn_of_features(features: np.ndarray, triplets: Triplets) -> None:
+    """Say where the features alone show that images or triplets are not what they should be.
+
+    Most images are alike, or the other image is nearer than the one that is said to be.
 
     Args:
         features: `(n_images, n_features)` float32, without any training.
         triplets: anchor, positive, negative over these images.
     """
+    alike = describe_alike(features, np.unique(triplets.rows))
+    if alike is not None:
+        warnings.warn(f"{triplets.source}: {alike}", DataWarning, stacklevel=3)
     # Some thousands tell as much, and the largest sets take no longer.
     some = np.linspace(0, len(triplets) - 1, min(len(triplets), _N_EXCHANGED)).astype(int)
     triplets = triplets.take(np.unique(some))
-    right = triplet_margins(features, triplets.rows, FROZEN_DISTANCE) > 0
-    interval = image_interval(right.astype(np.float64), triplets.rows)
+    margins = triplet_margins(features, triplets.rows, FROZEN_DISTANCE)
+    right = (np.sign(margins) + 1) / 2  # A tie speaks for neither.
+    interval = image_interval(right, triplets.rows)
     if isinstance(interval, NoInterval):
         interval = wilson_interval(float(right.sum()), len(right))
     said = describe_exchanged(float(right.mean()), interval, "the frozen features")

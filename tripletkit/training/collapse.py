@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tripletkit.errors import CollapseError
@@ -64,7 +66,12 @@ def effective_rank(embeddings: np.ndarray) -> float:
 
 
 def check_collapse(
-    embeddings: np.ndarray, loss: float, settings: HeadSettings, n_classes: int | None = None
+    embeddings: np.ndarray,
+    loss: float,
+    settings: HeadSettings,
+    n_classes: int | None = None,
+    *,
+    find_cause: Callable[[], str | None] = lambda: None,
 ) -> tuple[float, float]:
     """Return spread and effective rank of embeddings, or refuse those that can answer nothing.
 
@@ -73,6 +80,8 @@ def check_collapse(
         loss: the epoch's mean loss; at a collapse a triplet margin loss equals the margin.
         settings: for the message and the advice.
         n_classes: that the embeddings must tell apart, where that is known.
+        find_cause: returns what the embeddings are made of that explains a collapse, if anything;
+            asked after one only.
     Raises:
         CollapseError: if the embeddings are alike, or not numbers, or on a line where there are
             more classes than a line can keep apart.
@@ -92,9 +101,11 @@ def check_collapse(
             if get_loss(settings.loss).has_margin
             else ""
         )
+        cause = find_cause()
         raise CollapseError(
             f"training collapsed: all embeddings are alike (mean distance between two images "
-            f"{spread:.2g}, expected about 1){at_margin} and every answer would be a tie. {advice}"
+            f"{spread:.2g}, expected about 1){at_margin} and every answer would be a tie. "
+            f"{f'The cause: {cause}' if cause else advice}"
         )
     dim = embeddings.shape[1]
     if rank < _COLLAPSE_RANK and min(dim, (n_classes or 0) - 1) > 2:

@@ -23,6 +23,7 @@ import numpy as np
 from tripletkit.data.labels import NO_LABEL, ImageLabels
 from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.errors import LossError
+from tripletkit.evaluation.validation import describe_alike
 from tripletkit.features.keras_backend import keras, seed_layers, tf
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.losses.functions import mean_loss
@@ -66,6 +67,7 @@ class Training(EpochTraining):
         self._recipe = get_recipe(settings.recipe)
         self._settings = settings
         self._images = images
+        self._given = features
         if self._recipe.unit_features:
             features = scale_to_unit_length(features)
         self._scaling = Scaling.of(features[images])
@@ -97,7 +99,13 @@ class Training(EpochTraining):
         return embeddings
 
     def check(self, embeddings: np.ndarray, loss: float) -> tuple[float, float]:
-        return check_collapse(embeddings[self._images], loss, self._settings, self.n_classes)
+        return check_collapse(
+            embeddings[self._images],
+            loss,
+            self._settings,
+            self.n_classes,
+            find_cause=lambda: describe_alike(self._given, self._images),
+        )
 
     def finish(self, weights: list[np.ndarray]) -> keras.Model:
         if self._recipe.starts_as_identity:

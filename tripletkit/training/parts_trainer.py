@@ -10,6 +10,7 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.pooled import CandidateWorth, score_pooled, weigh_images_alike
+from tripletkit.evaluation.validation import describe_alike
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.embedding import embed, fit_projection
 from tripletkit.model.history import EpochRecord, TrainedHead
@@ -282,7 +283,9 @@ class PartsTrainer(Trainer):
         embeddings = embed(head, features[images])
         margins = triplet_margins(embeddings, places.reshape(-1, 3), PART_DISTANCE)
         loss = float(np.maximum(settings.margin - margins, 0).mean())
-        spread, rank = check_collapse(embeddings, loss, settings, None)
+        spread, rank = check_collapse(
+            embeddings, loss, settings, find_cause=lambda: describe_alike(features, images)
+        )
         active = float(np.mean(margins < settings.margin))
         record = EpochRecord(1, loss, active, self._accuracy, spread, rank)
         return TrainedHead(head, [record], 1)

@@ -24,7 +24,7 @@ from tripletkit.evaluation.validation import (
     classify_validation,
     score_margins,
     validate,
-    warn_of_exchanged,
+    warn_of_features,
 )
 from tripletkit.features.encoder import Collection, Encoder, open_collection
 from tripletkit.features.store import Store, open_store
@@ -233,7 +233,7 @@ def open_workplace(
     if not len(data.train):
         cause = " after leaving out bad images" if plan.skip_bad else ""
         raise SplitError(f"{data.train.source}: no triplet is left for training{cause}")
-    warn_of_exchanged(collection.features, data.train)
+    warn_of_features(collection.features, data.train)
     images, record = plan.sources.images, inputs.record
     place = Workplace(data, record, images, inputs.files, source, collection, store, folder, load)
     return place, test_features

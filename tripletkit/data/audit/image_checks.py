@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import imagehash
 import numpy as np
@@ -15,7 +16,7 @@ import pandas as pd
 from PIL import Image
 
 from tripletkit import defaults
-from tripletkit.data.decoding import read_image, read_size_and_frames
+from tripletkit.data.decoding import read_hidden, read_image, read_size_and_frames
 from tripletkit.data.folder import locate_images
 from tripletkit.data.questions import Tally, show_names, tally
 from tripletkit.errors import ImageReadError
@@ -81,6 +82,19 @@ _HASH_SIDE_PX = 32
 
 
 @dataclass(frozen=True)
+class Emptiness:
+    """Why little or nothing is to be seen in an image.
+
+    Attributes:
+        kind: the attribute of `ImageChecks` that counts it.
+        said: what a message says of the image.
+    """
+
+    kind: Literal["blank", "faint", "few_bits", "transparent"]
+    said: str
+
+
+@dataclass(frozen=True)
 class InspectedImage:
     """What one look at an image file tells.
 
@@ -89,6 +103,7 @@ class InspectedImage:
         look: 64-bit perceptual hash of its pixels.
         width_px, height_px: as stored, before it is turned upright.
         n_frames: 1, or more for an animation or several pages.
+        emptiness: `None` where there is something to be seen.
     """
 
     content: bytes
@@ -96,6 +111,7 @@ class InspectedImage:
     width_px: int
     height_px: int
     n_frames: int
+    emptiness: Emptiness | None
 
     @property
     def is_tiny(self) -> bool:
@@ -144,6 +160,10 @@ class ImageChecks:
         several_frames: animations and multi-page files; only the first frame is used.
         tiny: shorter side below `defaults.TINY_SIDE_PX`.
         extreme: longer side more than `defaults.EXTREME_ASPECT` times the shorter.
+        blank: of one colour.
+        faint: nearly black or nearly white all over, at most `defaults.FAINT_RANGE` of 255 away.
+        few_bits: of 16 bits, with values that need `defaults.FEW_BITS` at most: nearly black.
+        transparent: blank or faint on white, and drawn by their transparency: white ink.
         same_content: names whose file equals that of an earlier name, byte for byte.
         look_alike: pairs of images with other bytes whose perceptual hashes are close.
     """
@@ -154,6 +174,10 @@ class ImageChecks:
     several_frames: Tally
     tiny: Tally
     extreme: Tally
+    blank: Tally
+    faint: Tally
+    few_bits: Tally
+    transparent: Tally
     same_content: Tally
     look_alike: Tally
 
@@ -214,6 +238,12 @@ def check_images(inspected: InspectedImages, places: Sequence[str], n_examples: 
         shown = (f"{places[i]}: {show_names(names, [i])} {read[i].form()}" for i in found)
         return tally(len(found), shown, n_examples)
 
+    def empty(kind: str) -> Tally:
+        found = {i: image.emptiness for i, image in read.items() if image.emptiness}
+        said = {i: emptiness.said for i, emptiness in found.items() if emptiness.kind == kind}
+        shown = (f"{places[i]}: {show_names(names, [i])} {said[i]}" for i in said)
+        return tally(len(said), shown, n_examples)
+
     indices, contents, looks = _columns(read)
     return ImageChecks(
         n_read=len(read),
@@ -222,6 +252,10 @@ def check_images(inspected: InspectedImages, places: Sequence[str], n_examples: 
         several_frames=with_property(lambda image: image.n_frames > 1),
         tiny=with_property(lambda image: image.is_tiny),
         extreme=with_property(lambda image: image.is_extreme),
+        blank=empty("blank"),
+        faint=empty("faint"),
+        few_bits=empty("few_bits"),
+        transparent=empty("transparent"),
         same_content=_same_content(indices, contents, names, n_examples),
         look_alike=_look_alike(indices, contents, looks, names, n_examples),
     )
@@ -268,11 +302,35 @@ def _inspect_or_error(path: Path) -> InspectedImage | ImageReadError:
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").digest()
         (width_px, height_px), n_frames = read_size_and_frames(path)
+        emptiness = _find_emptiness(image, path)
     except ImageReadError as error:
         return error
     except OSError as error:
         return ImageReadError(f"{path}: cannot be read: {error.strerror or error}")
-    return InspectedImage(content, hash_image(image), width_px, height_px, n_frames)
+    return InspectedImage(content, hash_image(image), width_px, height_px, n_frames, emptiness)
+
+
+def _find_emptiness(image: Image.Image, path: Path) -> Emptiness | None:
+    """Return why an image that was decoded, RGB on white, shows little; the closest cause."""
+    lows, highs = zip(*(band.getextrema() for band in image.split()), strict=True)
+    low, high = min(lows), max(highs)
+    is_blank = max(np.subtract(highs, lows)) <= defaults.BLANK_RANGE
+    is_light = low >= 255 - defaults.FAINT_RANGE
+    if not (is_blank or is_light or high <= defaults.FAINT_RANGE):
+        return None
+    largest, has_shape = read_hidden(path)
+    if largest is not None and largest < 2**defaults.FEW_BITS:
+        return Emptiness(
+            "few_bits",
+            f"has 16 bits and no value above {largest:,} of 65,535 ({largest.bit_length()} bits)",
+        )
+    if is_light and has_shape:
+        return Emptiness("transparent", "is white on transparent ground, which is read as white")
+    if is_blank:
+        colour = ", ".join(str(value) for value in highs)
+        return Emptiness("blank", f"is of one colour ({colour})")
+    shade = "white" if is_light else "black"
+    return Emptiness("faint", f"is nearly {shade}: its values are {low} to {high} of 0 to 255")
 
 
 def _columns(read: dict[int, InspectedImage]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

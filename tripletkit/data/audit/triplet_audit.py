@@ -163,6 +163,10 @@ class Audit(Result):
             tallies += [
                 ("unlocated_images", self.source, self.images.unlocated),
                 ("unreadable_images", self.source, self.images.unreadable),
+                ("blank_images", self.source, self.images.blank),
+                ("faint_images", self.source, self.images.faint),
+                ("few_bits_images", self.source, self.images.few_bits),
+                ("transparent_images", self.source, self.images.transparent),
             ]
         for overlap in self.against:
             tallies += [(kind, overlap.source, found) for kind, found in overlap.tallies()]
@@ -411,6 +415,10 @@ _FINDING_NAMES = {
     "distance_cycles": "cycles over all distances",
     "unlocated_images": "names without exactly one image",
     "unreadable_images": "images that cannot be decoded",
+    "blank_images": "images of one colour",
+    "faint_images": "images nearly black or white",
+    "few_bits_images": "16-bit images with few bits used",
+    "transparent_images": "images white on transparent ground",
     "shared_images": "images shared",
     "shared_pairs": "pairs shared",
     "shared_questions": "questions shared",
@@ -539,10 +547,29 @@ def _show_images(images: ImageChecks) -> list[str]:
     lines += _note("several frames or pages (the first is used)", images.several_frames)
     lines += _note(f"tiny: below {defaults.TINY_SIDE_PX} pixels", images.tiny)
     lines += _note(f"extreme: over {defaults.EXTREME_ASPECT} times as long as wide", images.extreme)
+    lines += _fault("blank: of one colour", images.blank)
+    lines += _fault("nearly black or white all over", images.faint)
+    lines += _fault(f"16 bits, of which {defaults.FEW_BITS} or fewer are used", images.few_bits)
+    lines += _fault("white on transparent ground", images.transparent)
     lines += _note("same content as another name", images.same_content)
     lines += _note("pairs that look alike", images.look_alike)
     if images.unlocated.count or images.unreadable.count:
         lines += _text("Training and answering need these: mend them, or pass `skip_bad=True`.")
+    if images.blank.count or images.faint.count:
+        lines += _text(
+            "There is little to see in images of one colour or nearly black or white: no model "
+            "can tell such images apart by more than that shade."
+        )
+    if images.few_bits.count:
+        lines += _text(
+            "65,535 is the white of 16 bits, so these images are read as nearly black: multiply "
+            "their values so that the brightest comes near it, or save them with 8 bits."
+        )
+    if images.transparent.count:
+        lines += _text(
+            "Transparent pixels are read as white, on which white cannot be seen: put these "
+            "images on a ground that shows them, such as black, and save that."
+        )
     if images.same_content.count or images.look_alike.count:
         lines += _text(
             "The same image under two names can stand on both sides of a split. Give it one "
