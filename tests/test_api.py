@@ -162,8 +162,13 @@ def test_all_ways_to_give_triplets_train_the_same_model(
 
 @pytest.mark.slow
 def test_training_warns_and_records_what_it_was_given(toy_competition, tiny_backbone, frame):
+    told = []
     with pytest.warns(tk.TripletkitWarning) as warned:
-        model = tk.train(frame, toy_competition.images, seed=3, val_fraction=0.1, **QUICK)
+        model = tk.train(
+            *(frame, toy_competition.images),
+            **{"seed": 3, "val_fraction": 0.1, "on_epoch": lambda *each: told.append(each)},
+            **QUICK,
+        )
     few = [str(each.message) for each in warned if each.category is tk.FewTripletsWarning]
     assert "too few to choose an epoch by" in few[0]
     assert model.record.inputs.triplets.name == "DataFrame"
@@ -171,6 +176,8 @@ def test_training_warns_and_records_what_it_was_given(toy_competition, tiny_back
     assert model.record.command.startswith("tripletkit.train(triplets=<DataFrame>, images=")
     assert model.validation.trained.n == model.record.split.n_val
     assert list(model.history["epoch"]) == [1, 2, 3]
+    assert [n_epochs for _, n_epochs in told] == [3, 3, 3]
+    assert [epoch.loss for epoch, _ in told] == pytest.approx(model.history["loss"])
     assert model.embed().vectors.shape == (60, 4)
 
 

@@ -202,7 +202,9 @@ def test_what_was_learned_from_memory_is_learned_from_further(
     loaded = tk.load(tmp_path / "m")
     with pytest.raises(tk.TripletkitError, match="or give the triplets in Python"):
         tk.finetune(loaded)
-    tuned = tk.finetune(model, epochs=1)
+    told = []
+    tuned = tk.finetune(model, epochs=1, on_epoch=lambda *each: told.append(each))
+    assert [(epoch.epoch, n_epochs) for epoch, n_epochs in told] == [(1, 1)]
     assert tuned.record.inputs == model.record.inputs
     assert tuned.record.validation.frozen_head == model.validation.trained
     margins = tuned.answer(toy_competition.test).margins

@@ -36,6 +36,7 @@ from tripletkit.results import Result, Section, Table
 from tripletkit.training.job import TrainingJob
 from tripletkit.training.result import TrainingResult
 from tripletkit.training.sources import open_sources
+from tripletkit.training.trainer import OnEpoch, ignore_epoch
 
 
 class FineTuneSettings(TypedDict, total=False):
@@ -110,6 +111,7 @@ def train(
     resume: bool = False,
     tensorboard: PathLike | None = None,
     command: str = "",
+    on_epoch: OnEpoch | None = None,
     progress: bool | Stages | None = None,
     **settings: Unpack[TrainSettings],
 ) -> Model:
@@ -161,6 +163,10 @@ def train(
         resume: go on with an interrupted training from pixels.
         tensorboard: folder for each epoch's numbers as TensorBoard logs.
         command: how to describe the call in the record. Defaults to the call itself.
+        on_epoch: called after each epoch, those of held-out draws left out, with its record and
+            with how many there are at most. The record has `epoch` (from 1), `loss`, `active`,
+            `val_accuracy` (NaN without validation triplets), `spread` and `rank`. `map` and `best`
+            have no epochs to tell; what it raises ends the training.
         progress: `True` for bars, `False` for none; or a callable that is told the name of each
             stage when it begins, such as "features", and returns what is told (done, total) of
             it. Defaults to `None`, bars in a notebook alone.
@@ -227,6 +233,7 @@ def train(
             or _describe_call(
                 "train", triplets=triplets, images=found.folder, backbone=backbone, **settings
             ),
+            on_epoch=on_epoch or ignore_epoch,
             stages=stages,
         )
     folder, scratch = _keep(result, output)
@@ -250,6 +257,7 @@ def finetune(
     resume: bool = False,
     tensorboard: PathLike | None = None,
     command: str = "",
+    on_epoch: OnEpoch | None = None,
     progress: bool | Stages | None = None,
     **settings: Unpack[FineTuneSettings],
 ) -> Model:
@@ -266,7 +274,7 @@ def finetune(
         images: where the images are now. Defaults to where they were in training.
         weights: weights file of the backbone. Defaults to the one of the training.
         cache: folder of the feature store. Defaults to the user's.
-        output, overwrite, resume, tensorboard, command, progress: see `train`.
+        output, overwrite, resume, tensorboard, command, on_epoch, progress: see `train`.
         settings: `epochs`, `learning_rate`, `batch_size`, `patience`, `flip`, `shift`, `seed`.
     Returns:
         The fine-tuned `Model`.
@@ -286,7 +294,6 @@ def finetune(
         raise ModelFolderError("expected a trained model, a backbone alone is not fine-tuned")
     _check_output(output, tensorboard, overwrite=overwrite)
     learned_from = model.sources if isinstance(model, Model) else None
-    judgements = None if triplets is None else open_judgements(triplets, names=names)
     job = FineTuning(
         folder,
         blocks,
@@ -295,7 +302,7 @@ def finetune(
         given_weights(weights),
         None if cache is None else Path(cache),
         learned_from,
-        judgements,
+        None if triplets is None else open_judgements(triplets, names=names),
     )
     with open_stages(progress) as stages:
         result = run.train(
@@ -306,11 +313,11 @@ def finetune(
             tensorboard=None if tensorboard is None else Path(tensorboard),
             command=command
             or _describe_call("finetune", model=str(folder.path), blocks=blocks, **settings),
+            on_epoch=on_epoch or ignore_epoch,
             stages=stages,
         )
     tuned, scratch = _keep(result, output)
-    in_memory = learned_from is not None or judgements is not None
-    sources = job.plan.sources if in_memory else None
+    sources = job.plan.sources if learned_from or triplets is not None else None
     return make_model(tuned, tuned.open_encoder(), cache, scratch, sources)
 
 
