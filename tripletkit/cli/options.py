@@ -486,7 +486,7 @@ def backbone_option(help_text: str, **attributes: Any) -> Any:
         "--backbone",
         callback=_read_names("tripletkit.features.feature_parts:check_backbone_names"),
         shell_complete=lambda *given: _complete_backbones(given[-1]),
-        metavar="NAME|FILE.onnx[,...]",
+        metavar="NAME|FILE.onnx|hf:OWNER/NAME[,...]",
         help=help_text,
         **attributes,
     )
