@@ -54,8 +54,8 @@ FUNCTIONS = {
 }
 # Options that make the one `model` which a function takes: those of `load` and `pretrained`.
 OF_MODEL = {*inspect.signature(tk.pretrained).parameters, "model", "frozen"}
-# How a file of judgements is read: what `open_judgements` takes.
-OF_JUDGEMENTS = {"columns", "names", "odd_one_out", "swap"}
+# How a file of judgements is read: `read_judgements` makes of it what every function takes.
+OF_JUDGEMENTS = set(inspect.signature(tk.read_judgements).parameters) - {"given"}
 # Settings, given to Python as keyword arguments of their own.
 OF_SETTINGS = {"settings", "settings_file"}
 # What is said of a run: text or JSON, how bad images are treated (`Images` in Python), and talk.
