@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from itertools import combinations
+
 import numpy as np
 import pytest
 
 import tripletkit as tk
 from tripletkit import defaults
+from tripletkit.errors import BackboneError, WeightsError
 from tripletkit.evaluation.pooled import compare_pooled, score_pooled
+from tripletkit.training.held_out import answer_held_out
 
 
 @pytest.fixture
@@ -30,7 +35,8 @@ def toy(tmp_path):
 def test_every_combination_is_scored_and_the_best_comes_first(toy, tmp_path, monkeypatch):
     monkeypatch.setattr(defaults, "MAX_DRAW_ROUNDS", 1)
     grid = {"epochs": [3], "dim": [1, 4]}
-    table = tk.sweep(**toy, grid=grid, hidden=16, batch_size=64, cache=tmp_path / "cache")
+    compared = tk.sweep(**toy, grid=grid, hidden=16, batch_size=64, cache=tmp_path / "cache")
+    table = compared.to_frame()
     assert sorted(table["dim"]) == [1, 4]
     assert table["accuracy"].is_monotonic_decreasing
     assert table["behind"][0] == 0
@@ -46,7 +52,14 @@ def test_every_combination_is_scored_and_the_best_comes_first(toy, tmp_path, mon
 
 @pytest.mark.parametrize(
     ("grid", "field"),
-    [({}, "grid"), ({"dim": []}, "grid"), ({"recipe": ["best"]}, "recipe"), ({"dim": [0]}, "dim")],
+    [
+        ({}, "grid"),
+        ({"dim": []}, "grid"),
+        ({"loss": "triplet"}, "grid"),
+        ({"recipe": ["best"]}, "recipe"),
+        ({"dim": [0]}, "dim"),
+        ({"backbone": ["efficientnet-lite0"]}, "features"),
+    ],
 )
 def test_what_cannot_be_compared_is_told_before_anything_is_trained(toy, grid, field):
     with pytest.raises(tk.SettingsError) as caught:
@@ -57,6 +70,54 @@ def test_what_cannot_be_compared_is_told_before_anything_is_trained(toy, grid, f
 def test_without_images_it_says_what_is_missing(toy):
     with pytest.raises(tk.SettingsError, match="folder of the images"):
         tk.sweep(toy["triplets"], names=toy["names"], grid={"dim": [2]})
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """What every combination answers, in the order of the grid."""
+    found = []
+
+    def note(*given, **options):
+        found.append(answer_held_out(*given, **options))
+        return found[-1]
+
+    monkeypatch.setattr("tripletkit.training.sweep.answer_held_out", note)
+    return found
+
+
+def test_encoders_and_depths_answer_the_same_questions_from_features_of_their_own(
+    toy_competition, other_backbone, answers
+):
+    grid = {"backbone": ["tiny", ["tiny", "tiny-other"]], "depth": ["last", "early"]}
+    images = toy_competition.train, toy_competition.images
+    compared = tk.sweep(*images, grid=grid, hidden=8, epochs=1)
+    rows = json.loads(json.dumps(compared.to_dict()))["combinations"]
+    names = [(str(row["backbone"]), row["depth"]) for row in rows]
+    assert sorted(names) == [
+        ("['tiny', 'tiny-other']", "early"),
+        ("['tiny', 'tiny-other']", "last"),
+        ("tiny", "early"),
+        ("tiny", "last"),
+    ]
+    for one, other in combinations(answers, 2):
+        assert (one.images == other.images).all()
+        assert (one.frozen != other.frozen).any()
+
+
+def test_seeds_answer_the_same_questions(toy, answers):
+    tk.sweep(**toy, grid={"seed": [0, 1]}, hidden=8, epochs=1)
+    one, other = answers
+    assert (one.images == other.images).all()
+    assert (one.margins != other.margins).any()
+
+
+def test_weights_go_to_the_encoder_that_they_are_for(toy_competition, other_backbone, tmp_path):
+    images = toy_competition.train, toy_competition.images
+    grid = {"backbone": ["tiny", "tiny-other"]}
+    with pytest.raises(BackboneError, match="expected a backbone among tiny, tiny-other"):
+        tk.sweep(*images, grid=grid, weights={"resnet50": tmp_path / "w.h5"})
+    with pytest.raises(WeightsError, match=r"w\.h5"):
+        tk.sweep(*images, grid=grid, weights={"tiny-other": tmp_path / "w.h5"})
 
 
 def test_pairing_narrows_the_interval_of_a_difference():

@@ -122,14 +122,21 @@ def draw_held_out(examples: Examples, seed: int) -> tuple[Iterator[Draw], str] |
 
 
 def answer_held_out(
-    trainer: Trainer, budget_s: float | None = None, progress: Progress = no_progress
+    trainer: Trainer,
+    budget_s: float | None = None,
+    progress: Progress = no_progress,
+    *,
+    drawn_by: Trainer | None = None,
 ) -> HeldOutAnswers | None:
-    """Answer the held-out draws of a trainer's own seed; None where there can be none.
+    """Answer held-out draws; None where there can be none.
 
     Args:
         trainer, budget_s, progress: see `answer_draws`.
+        drawn_by: of the same triplets, whose seed and features decide what is held out. Defaults
+            to `trainer`.
     """
-    drawn = draw_held_out(trainer.examples, trainer.settings.seed)
+    drawn_by = drawn_by or trainer
+    drawn = draw_held_out(drawn_by.examples, drawn_by.settings.seed)
     if drawn is None:
         return None
     # Without a terminal there is no bar, and the draws take most of the time.

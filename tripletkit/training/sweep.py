@@ -1,4 +1,4 @@
-"""Settings of one head compared on the same held-out draws."""
+"""Settings of a head, and encoders, compared on the same held-out draws."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from tripletkit.errors import SettingsError, SplitError
 from tripletkit.evaluation.intervals import Interval
 from tripletkit.evaluation.pooled import PooledScore, compare_pooled, score_pooled
+from tripletkit.features.feature_parts import assign_weights, list_backbones, name_of
 from tripletkit.features.store import open_store
 from tripletkit.model.recipes import get_recipe
 from tripletkit.progress import Stages, no_stages
@@ -25,7 +26,7 @@ from tripletkit.training.held_out import (
 )
 from tripletkit.training.job import TrainingJob
 from tripletkit.training.run import open_workplace
-from tripletkit.training.trainer import Chosen, HeldOutAnswers
+from tripletkit.training.trainer import Chosen, HeldOutAnswers, Workplace
 
 logger = logging.getLogger("tripletkit")
 
@@ -35,7 +36,7 @@ class SweepRow:
     """What held-out draws say of one combination of settings.
 
     Attributes:
-        settings: the combination, by the names of the grid.
+        settings: the combination, by the names of the grid; encoders by their names.
         epochs: with which a model with these settings would be trained on all triplets.
         score: pooled over the draws.
         behind: by how much its answers are less often right than those of the best combination,
@@ -57,30 +58,30 @@ def sweep(
 
     Args:
         job: what to learn from, and the settings that all combinations have.
-        grid: setting -> its values; see `HeadSettings`.
+        grid: setting -> its values; see `HeadSettings`. Also `backbone` and `depth`, of which each
+            combination has features of its own.
         stages: told of progress.
     Returns:
         A row a combination, the most accurate first.
     Raises:
         SettingsError: if the grid is empty, or a combination does not go together.
+        BackboneError: if an encoder of the grid is not known.
         SplitError: if no triplets can be held out.
         TripletkitError: if something is wrong with data or images, or if training collapses.
     """
     # All that can be wrong with settings is told before anything slow.
     combinations = list(_combine(grid))
-    jobs = [
-        replace(job, settings={**job.settings, **combination}).checked()
-        for combination in combinations
-    ]
+    jobs = [_make_job(job, grid, combination).checked() for combination in combinations]
     for each in jobs:
         _check(each)
-    with open_store(job.cache) as store:
-        place, _ = open_workplace(jobs[0], jobs[0].plan, store, None, stages)
+    trainers = [
+        each.make_trainer(place)
+        for each, place in zip(jobs, _open_workplaces(jobs, stages), strict=True)
+    ]
     found = []
-    for number, each in enumerate(jobs, 1):
-        trainer = each.make_trainer(place)
+    for number, trainer in enumerate(trainers, 1):
         progress = stages(f"held-out draws, {number} of {len(jobs)}")
-        held_out = answer_held_out(trainer, progress=progress)
+        held_out = answer_held_out(trainer, progress=progress, drawn_by=trainers[0])
         if held_out is None:
             raise SplitError("expected triplets that can be held out to compare settings by")
         found.append((held_out, choose(trainer, held_out)))
@@ -96,8 +97,52 @@ def sweep(
                 right[best], right[number], held_out.images, held_out.draws
             )
         epochs = chosen.trainer.settings.epochs
-        rows.append(SweepRow(combinations[number], epochs, scores[number], behind, interval))
+        shown = _show_encoder(combinations[number])
+        rows.append(SweepRow(shown, epochs, scores[number], behind, interval))
     return sorted(rows, key=lambda row: -row.score.accuracy)
+
+
+def _make_job(
+    job: TrainingJob, grid: Mapping[str, Sequence[Any]], combination: Mapping[str, Any]
+) -> TrainingJob:
+    """Return the training of one combination, which may have an encoder of its own."""
+    settings = dict(combination)
+    depth = settings.pop("depth", job.depth)
+    if "backbone" not in settings:
+        return replace(job, settings={**job.settings, **settings}, depth=depth)
+    backbones = list_backbones(settings.pop("backbone"))
+    compared = [each for backbone in grid["backbone"] for each in list_backbones(backbone)]
+    # Each weights file must be for one of them, and goes to the combinations that have it.
+    assign_weights(compared, job.weights)
+    names = {None, *map(name_of, backbones)}
+    weights = {name: file for name, file in job.weights.items() if name in names}
+    return replace(
+        job,
+        settings={**job.settings, **settings},
+        depth=depth,
+        backbones=backbones,
+        weights=weights,
+    )
+
+
+def _open_workplaces(jobs: Sequence[TrainingJob], stages: Stages) -> list[Workplace]:
+    """Return what each combination is trained with: of each encoder's own features, all with the
+    same triplets."""
+    opened: list[tuple[TrainingJob, Workplace]] = []
+    places = []
+    with open_store(jobs[0].cache) as store:
+        for job in jobs:
+            same = (place for other, place in opened if _has_encoder_of(job, other))
+            if (place := next(same, None)) is None:
+                place, _ = open_workplace(job, job.plan, store, None, stages)
+                opened.append((job, place))
+            places.append(place)
+    usable = np.logical_and.reduce([place.collection.is_usable() for _, place in opened])
+    return [replace(place, data=place.data.keep_usable(usable)) for place in places]
+
+
+def _has_encoder_of(job: TrainingJob, other: TrainingJob) -> bool:
+    return list(job.backbones) == list(other.backbones) and job.depth == other.depth
 
 
 def _tell_of_choice(answers: Sequence[HeldOutAnswers], chosen: Sequence[Chosen]) -> None:
@@ -125,8 +170,22 @@ def _tell_of_choice(answers: Sequence[HeldOutAnswers], chosen: Sequence[Chosen])
 def _combine(grid: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
     if not grid or not all(len(values) for values in grid.values()):
         raise SettingsError("grid", "`grid`: expected settings with a value each at least")
+    for name, values in grid.items():
+        if isinstance(values, str):
+            raise SettingsError(
+                "grid", f"`grid`: expected a list of values for {name}, got {values!r}"
+            )
     for values in product(*grid.values()):
         yield dict(zip(grid, values, strict=True))
+
+
+def _show_encoder(combination: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a combination with the name of its encoder, or a list of several."""
+    shown = dict(combination)
+    if "backbone" in shown:
+        names = [name_of(each) for each in list_backbones(shown["backbone"])]
+        shown["backbone"] = names[0] if len(names) == 1 else names
+    return shown
 
 
 def _check(job: TrainingJob) -> None:
