@@ -334,6 +334,8 @@ def describe_file(path: Path) -> str:
     if path.suffix == ".npz":
         arrays = np.load(path)
         return "\n".join(f"{name} {describe_array(arrays[name])}" for name in arrays.files)
+    if path.suffix == ".npy":
+        return describe_array(np.load(path))
     return path.read_text(encoding="utf-8")
 
 

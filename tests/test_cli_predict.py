@@ -65,6 +65,10 @@ def test_predict_writes_the_same_to_a_file(predict, tmp_path):
     path.write_text("1\n0\n")
     result = predict("-o", path)
     assert (result.exit_code, result.stdout, path.read_text()) == (1, "", "1\n0\n")
+    assert predict("-o", path, "--force").exit_code == 1  # nobody can tell whose it is
+    path.unlink()
+    result = predict("-o", path)
+    assert (result.exit_code, result.stdout) == (0, "")
     result = predict("-o", path, "--force")
     assert (result.exit_code, result.stdout) == (0, "")
     assert path.read_bytes().decode() == expected

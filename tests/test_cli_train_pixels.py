@@ -224,7 +224,6 @@ def test_a_broken_image_is_left_out_or_refused(invoke, toy_competition, tmp_path
         (["--backbone", "tiny", "--resume"], "is for training from pixels"),
         (["--backbone", "tiny", "-s", "flip=false"], "-s flip is for training from pixels"),
         (["--backbone", "tiny", "-s", "shift=0"], "-s shift is for training from pixels"),
-        (["--backbone", "cnn", "--fourth-column", "share"], "leave them out where the backbone"),
         (["--backbone", "cnn", "--unseen-classes", "0.2"], "leave them out where the backbone"),
         (["--backbone", "cnn", "--views", "flip"], "give no --views"),
         (["--backbone", "tiny,cnn"], "is trained from scratch, alone"),

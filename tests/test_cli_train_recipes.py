@@ -104,7 +104,6 @@ def test_the_probe_does_not_change_what_source_learns(train, tmp_path):
     ("options", "message"),
     [
         (["--recipe", "residual", "--distance", "l1"], "answers by --distance l2 only"),
-        (["--test", __file__], "--test needs held-out classes"),
         (["--recipe", "wurst"], 'got "wurst"'),
         (["-s", "members=0"], "expected a whole number from 1 to 100, got 0"),
     ],

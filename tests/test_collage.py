@@ -75,7 +75,7 @@ def test_another_suffix_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("layout", "is_wide"), [("--rows", True), ("--columns", False)])
+@pytest.mark.parametrize(("layout", "is_wide"), [("--by-rows", True), ("--by-columns", False)])
 def test_triplets_as_rows_or_columns(
     tripletkit, triplet_file, toy_images, tmp_path, layout, is_wide
 ):

@@ -430,7 +430,8 @@ def test_a_grid_by_keys_and_by_mouse(serve, browse):
     server = serve("--judge", "anna", "-n", 8, "--screen", "grid", "--of", 6, "--pick", 2)
     page = Page(browse(), server.links["anna"])
     page.press("1")
-    assert not page.driver.find_element("id", "submit-grid").is_enabled()
+    submit = page.driver.find_element("id", "submit-grid")
+    assert submit.get_attribute("aria-disabled") == "true"
     page.press("4")
     page.after(lambda: page.press(Keys.ENTER))
     boxes = page.driver.find_elements("css selector", ".grid-images .choice")

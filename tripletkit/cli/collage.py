@@ -25,7 +25,8 @@ from tripletkit.cli.options import (
 @click.argument("images", type=INPUT_FOLDER)
 @click.option("-o", "--output", type=OUTPUT_FILE, required=True, help="PNG, JPEG or WebP to write.")
 @click.option(
-    "--rows/--columns",
+    "--by-rows/--by-columns",
+    "rows",
     default=True,
     show_default="rows",
     help="A row each of anchors, positives and negatives, or a column each.",
@@ -53,7 +54,7 @@ def collage(
 
     \b
     tripletkit collage train.txt images/ -o triplets.png
-    shuf -n 8 train.txt | tripletkit collage - images/ -o some.png --columns
+    shuf -n 8 train.txt | tripletkit collage - images/ -o some.png --by-columns
     """
     from tripletkit.api import pictures
     from tripletkit.data.images import open_images

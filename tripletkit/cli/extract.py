@@ -58,6 +58,7 @@ def extract(images: Path, output: Path, ray: str | None, as_json: bool, **option
     """
     encoder = take_encoder(options)
     from tripletkit.api import large_collections
+    from tripletkit.results import plain_values
 
     with stage_bars() as stages:
         result = large_collections.extract(
@@ -71,7 +72,7 @@ def extract(images: Path, output: Path, ray: str | None, as_json: bool, **option
     if result.problems:
         warn(result.describe_problems())
     if as_json:
-        show_json({"output": str(output)} | vars(result))
+        show_json({"output": str(output)} | plain_values(result))
     say(
         f"{result.n_images:,} images: {result.n_computed:,} computed, {result.n_stored:,} were in "
         f"{output}."

@@ -109,7 +109,13 @@ class Judgements:
         return place_problems(self.problems, self.source)
 
     def take(self, rows: np.ndarray) -> Judgements:
-        """Return the rows that a mask or an index array picks."""
+        """Return some of the judgements.
+
+        Args:
+            rows: which: a mask, `(n,)` bool, or indices.
+        Returns:
+            Those rows, over the same names.
+        """
         return replace(
             self,
             triplets=self.triplets.take(rows),
