@@ -52,14 +52,21 @@ FUNCTIONS = {
     "train": (tk.train, {}),
     "triplets": (tk.draw_triplets, {}),
 }
-# Options that make the one `model` which a function takes: those of `load` and `pretrained`.
-OF_MODEL = {*inspect.signature(tk.pretrained).parameters, "model", "frozen"}
-# How a file of judgements is read: `read_judgements` makes of it what every function takes.
-OF_JUDGEMENTS = set(inspect.signature(tk.read_judgements).parameters) - {"given"}
 # Settings, given to Python as keyword arguments of their own.
 OF_SETTINGS = {"settings", "settings_file"}
-# What is said of a run: text or JSON, how bad images are treated (`Images` in Python), and talk.
-OF_RUN = {"as_json", "on_bad_image", "follow_outside", "quiet"}
+# What a run prints: in Python a result is an object, and bars are `progress=`.
+OF_PRINT = {"as_json", "quiet"}
+
+
+def parameters_of(*functions):
+    return {name for each in functions for name in inspect.signature(each).parameters}
+
+
+# Options that make the one `model`, the one `Judgements` or the `Images` that a function takes.
+# `--model` is the folder of `load`, and `--frozen` the model's `frozen`.
+OF_MODEL = {*parameters_of(tk.load, tk.pretrained), "model", "frozen"}
+OF_JUDGEMENTS = parameters_of(tk.read_judgements)
+OF_IMAGES = parameters_of(tk.open_images) | {"on_bad_image"}
 
 
 def walk(command, words=()):
@@ -83,12 +90,19 @@ def test_a_command_takes_what_its_function_takes(name):
     function, renamed = FUNCTIONS[name]
     parameters = inspect.signature(function).parameters
     settings = set(tk.list_settings().facts) if "settings" in parameters else set()
-    takes_model = "model" in parameters or function.__qualname__.startswith("Model.")
+    known = {*parameters, *settings}
+    is_of_model = function.__qualname__.startswith("Model.")
+    if is_of_model or "model" in parameters:
+        known |= OF_MODEL
+    kinds = " ".join(str(each.annotation) for each in parameters.values())
+    if any(kind in kinds for kind in ("TripletsLike", "TruthLike", "PathLike")):
+        known |= OF_JUDGEMENTS
+    if "ImagesLike" in kinds or is_of_model:
+        known |= OF_IMAGES
     taken = {param.name for param in COMMANDS[name].params} | set(taken_by(COMMANDS[name]))
-    for param in taken - OF_RUN - OF_SETTINGS - OF_JUDGEMENTS - settings:
+    for param in taken - OF_PRINT - (OF_SETTINGS if settings else set()):
         wanted = renamed.get(param, param)
-        known = wanted is None or wanted in parameters or (takes_model and param in OF_MODEL)
-        assert known or (param == "cache" and takes_model), param
+        assert wanted is None or wanted in known, param
 
 
 def test_options_of_the_run_stand_anywhere_and_are_refused_where_they_mean_nothing(tripletkit):
