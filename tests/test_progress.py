@@ -1,4 +1,4 @@
-"""How long a stage may still take, said now and then where there is no bar."""
+"""How far a stage is, said now and then or shown as a bar."""
 
 from __future__ import annotations
 
@@ -22,3 +22,11 @@ def test_a_long_stage_says_each_half_minute_how_long_it_may_take(monkeypatch, ca
         "held-out draws: 8 of 12, about 80 s left.",
         "held-out draws: 10 of 12, about 40 s left.",
     ]
+
+
+def test_what_is_done_at_once_shows_no_bar(capsys) -> None:
+    with progress.open_stages(True) as stages:
+        report = stages("features")
+        for done in range(1, 101):
+            report(done, 100)
+    assert capsys.readouterr().err == ""

@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 logger = logging.getLogger("tripletkit")
+
+# A bar is drawn, and drawn anew, after so long.
+_BAR_DELAY_S = 2.0
 
 # Called with (done, total), both counts of the same things, as work goes on.
 Progress = Callable[[int, int], None]
@@ -57,9 +61,13 @@ def open_stages(given: bool | Stages | None) -> Iterator[Stages]:
     if callable(given):
         yield given
     elif given or (given is None and _is_in_notebook()):
-        from tqdm.auto import tqdm
+        with warnings.catch_warnings():
+            # That a notebook without ipywidgets has bars of text is no news to its user.
+            warnings.simplefilter("ignore")
+            from tqdm.auto import tqdm
 
-        with draw_bars(tqdm) as stages:
+        # Each drawing of a bar of text is a line of a saved notebook.
+        with draw_bars(tqdm, delay=_BAR_DELAY_S, mininterval=_BAR_DELAY_S) as stages:
             yield stages
     else:
         yield no_stages
