@@ -74,7 +74,7 @@ OVERWRITING = [
     "collage train.txt images -o {}",
     "report m0 --triplets train.txt -o {}",
     "plot history m0 -o {}",
-    "classify labels.csv images --backbone tiny --confusion-csv {}",
+    "classify labels.csv images --backbone tiny --confusion {}",
     "classify labels.csv images --backbone tiny --confusion {}",
     "mine labels.csv images --backbone tiny -o {}",
     "mine labels.csv images --backbone tiny --triplets-out {}",

@@ -29,7 +29,7 @@ def test_trained_embeddings_stand_beside_frozen_features(
     figure, table = tmp_path / "c.png", tmp_path / "c.csv"
     result = classify(
         "--model", toy_model, "--held-out", toy_competition.test,
-        "--confusion", figure, "--confusion-csv", table,
+        "--confusion", figure,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
@@ -49,14 +49,13 @@ def test_trained_embeddings_stand_beside_frozen_features(
     ]
     assert "warning" not in result.stderr
     assert figure.read_bytes().startswith(b"\x89PNG")
+
+    options = ["--held-out", toy_competition.test, "--confusion", table, "--json"]
+    record = json.loads(classify("--model", toy_model, *options).stdout)
     with table.open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["true", *sorted(COLOURS)]
     assert sum(int(count) for row in rows[1:] for count in row[1:]) == 18
-
-    record = json.loads(
-        classify("--model", toy_model, "--held-out", toy_competition.test, "--json").stdout
-    )
     assert record["classes"] == sorted(COLOURS)
     assert [list(map(int, row[1:])) for row in rows[1:]] == record["confusion"]
     trained, frozen = record["trained_embeddings"], record["frozen_features"]
@@ -118,7 +117,7 @@ def test_names_without_extension_or_label(classify, toy_competition, tmp_path, l
         (["--held-out", "names.txt", "--fraction", "0.1"], 2, "--held-out says which"),
         (["--backbone", "tiny", "--model", "m"], 2, "give one of them"),
         (["--backbone", "tiny", "--confusion", "c.gif"], 1, "'.gif'"),
-        (["--backbone", "tiny", "--confusion-csv", "none/c.csv"], 1, "does not exist"),
+        (["--backbone", "tiny", "--confusion", "none/c.csv"], 1, "does not exist"),
         (["--backbone", "tiny", "--held-out", "names.txt"], 1, 'names.txt: there is no image "q'),
         (["--backbone", "tiny", "--fraction", "1"], 2, "0<x<1"),
     ],

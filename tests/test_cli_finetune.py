@@ -153,7 +153,7 @@ def test_triplets_that_changed_are_asked_for(invoke, model, toy_competition, tmp
         (["-s", "margin=0.3"], "-s margin: fine-tuning takes epochs, learning_rate"),
         (["--epochs", 2, "-s", "epochs=3"], "epochs is given twice"),
         (["-s", "shift=0.7"], "-s shift: expected a number from 0 to 0.5, got 0.7"),
-        (["--learning-rate", "nan"], "nan"),
+        (["-s", "learning_rate=nan"], "nan"),
     ],
 )
 def test_wrong_calls(invoke, model, tmp_path, options, message):

@@ -21,7 +21,7 @@ from tripletkit.cli.options import OutputPath, taken_by
 CALLS = {
     "classify": (
         "labels.csv images --backbone tiny",
-        {"confusion": ".png", "confusion_csv": ".csv"},
+        {"confusion": ".png"},
     ),
     "collect": ("images --judge anna -n 2 --db new.sqlite", {"offline_page": ".html"}),
     "collage": ("train.txt images", {"output": ".png"}),

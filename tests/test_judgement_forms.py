@@ -158,13 +158,14 @@ ODD = [("x", "y", "z"), ("y", "x", "z"), ("y", "w", "x"), ("w", "y", "x")]
         ("i,j,k,odd\nx,y,z,2\nx,y,w,0\n", {}),
         ("img_a,img_b,img_c,oddball\nx,y,z,c\nx,y,w,A\n", {}),
         ("first,second,third,odd\nx,y,z,third\nx,y,w,first\n", {}),
-        ("x y z\ny w x\n", {"odd_one_out": "last"}),
-        ("left,middle,right,which\nx,y,z,right\nx,y,w,left\n", {"odd_one_out": "which"}),
+        ("x y z\ny w x\n", {"columns": {"odd": "last"}}),
+        (
+            "left,middle,right,which\nx,y,z,right\nx,y,w,left\n",
+            {"columns": {"image1": "left", "image2": "middle", "image3": "right", "odd": "which"}},
+        ),
     ],
 )
 def test_an_odd_one_out_is_two_triplets_of_one_trial(text, options):
-    if "which" in text:
-        options = options | {"columns": {"image1": "left", "image2": "middle", "image3": "right"}}
     judgements = open_text(text, "t.txt" if " " in text else "t.csv", **options)
     assert rows_of(judgements.triplets) == ODD
     assert judgements.triplets.trials.tolist() == [1, 1, 2, 2]
@@ -175,7 +176,7 @@ def test_trials_are_never_divided():
 
     rng = np.random.default_rng(0)
     rows = [" ".join(f"i{n}" for n in rng.permutation(30)[:3]) for _ in range(200)]
-    triplets = open_text("\n".join(rows), "t.txt", odd_one_out="last").triplets
+    triplets = open_text("\n".join(rows), "t.txt", columns={"odd": "last"}).triplets
     for by in ("random", "component", "image"):
         splits = [split_triplets(triplets, by, 0.2, 0)]
         splits += fold_triplets(triplets, by, 4, 0) if by == "random" else []

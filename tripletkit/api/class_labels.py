@@ -180,7 +180,6 @@ def classify(
     k: int = defaults.NEIGHBORS,
     seed: int = defaults.SEED,
     confusion: PathLike | None = None,
-    confusion_csv: PathLike | None = None,
     overwrite: bool = False,
     progress: bool | Stages | None = None,
 ) -> Classification:
@@ -199,8 +198,7 @@ def classify(
         fraction: share of each class to hold out where nothing is named. Defaults to `0.2`.
         k: neighbours that vote. Defaults to `10`.
         seed: of every choice by chance. Defaults to `0`.
-        confusion: SVG, PNG or PDF to draw the confusion matrix to.
-        confusion_csv: CSV to write it to.
+        confusion: SVG, PNG or PDF to draw the confusion matrix to, or CSV to write it to.
         overwrite: replace such files that are there. Defaults to `False`.
         progress: see `train`.
     Returns:
@@ -214,12 +212,13 @@ def classify(
             "fraction", "`fraction` is for a share by chance, `held_out` says which."
         )
     outputs = Outputs(overwrite=overwrite)
-    if confusion is not None:
+    is_table = confusion is not None and Path(confusion).suffix.lower() == ".csv"
+    if confusion is not None and not is_table:
         from tripletkit.reporting.style import check_figure_suffix
 
         check_figure_suffix(Path(confusion))
-    figure_file = outputs.optional_file(_path(confusion), DRAWN_FORM)
-    csv_file = outputs.optional_file(_path(confusion_csv), CONFUSION_FORM)
+    form = CONFUSION_FORM if is_table else DRAWN_FORM
+    confusion_file = outputs.optional_file(_path(confusion), form)
     where = open_images(images)
     named = {} if held_out is None else read_held_out(Path(held_out), where.folder or Path())
     found = read_labelled(
@@ -242,15 +241,16 @@ def classify(
                 stacklevel=2,
             )
     result = _classify(model, found, is_query, k, progress)
-    if csv_file is not None:
-        result.confusion.write(csv_file)
-        logger.info("Wrote %s.", csv_file)
-    if figure_file is not None:
+    if confusion_file is not None and is_table:
+        result.confusion.write(confusion_file)
+        logger.info("Wrote %s.", confusion_file)
+    elif confusion_file is not None:
         from tripletkit.reporting.figures import draw_confusion
         from tripletkit.reporting.style import write_figure
 
-        write_figure(figure_file, draw_confusion(result.confusion.counts, result.confusion.labels))
-        logger.info("Drew %s.", figure_file)
+        matrix = result.confusion
+        write_figure(confusion_file, draw_confusion(matrix.counts, matrix.labels))
+        logger.info("Drew %s.", confusion_file)
     return result
 
 

@@ -134,7 +134,6 @@ def read_judgements(
     *,
     columns: Mapping[str, str] | None = None,
     names: Sequence[str] | PathLike | None = None,
-    odd_one_out: str | None = None,
     swap: bool = False,
 ) -> Judgements:
     """Read judgements whose file or table does not say by itself how it is meant.
@@ -143,10 +142,9 @@ def read_judgements(
         given: a file of any form that docs/files.md names, a table, or integer rows.
         columns: what the columns are: `anchor`, `positive`, `negative`, `first`, `second`,
             `answer`, `votes_first`, `votes_second`, `share`, `image1` to `image3` and `odd` ->
-            heading, or place from 1.
+            heading, or place from 1. Where the same image of every row is the odd one, `odd` is
+            `"last"`, `"first"` or `"second"`.
         names: of the images that numbers are places of, from 0: a list, or a file of names.
-        odd_one_out: three images of which one is odd: `"last"`, `"first"`, `"second"`, or the
-            column that says which.
         swap: take the other image for the nearer one in every row. Defaults to `False`.
     Returns:
         `Judgements`, which every function takes that takes triplets.
@@ -155,7 +153,7 @@ def read_judgements(
     Example:
         `tk.train(tk.read_judgements("r.csv", columns={"answer": "verdict"}), "images/")`
     """
-    return open_judgements(given, columns=columns, names=names, odd_one_out=odd_one_out, swap=swap)
+    return open_judgements(given, columns=columns, names=names, swap=swap)
 
 
 @as_one_run

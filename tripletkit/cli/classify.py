@@ -54,9 +54,10 @@ if TYPE_CHECKING:
     help="Neighbours that vote.",
 )
 @click.option(
-    "--confusion", type=OUTPUT_FILE, help="SVG, PNG or PDF to draw the confusion matrix to."
+    "--confusion",
+    type=OUTPUT_FILE,
+    help="SVG, PNG or PDF to draw the confusion matrix to, or CSV to write it to.",
 )
-@click.option("--confusion-csv", type=OUTPUT_FILE, help="CSV to write the confusion matrix to.")
 @seed_option
 @takes("images", "overwrite", "cache", "as_json")
 def classify(

@@ -22,9 +22,7 @@ from tripletkit.cli.options import (
     backbone_option,
     check_weights,
     command,
-    seed_option,
     takes,
-    views_option,
     weights_option,
 )
 from tripletkit.errors import MissingExtraError
@@ -148,8 +146,6 @@ ASK_WAYS = ("auto", "random", "margin", "disagreement")
     "Backbone of the model that chooses questions.", default=defaults.BACKBONE, show_default=True
 )
 @weights_option
-@views_option
-@seed_option
 @takes("overwrite", "cache")
 def collect(
     images: Path | None,
@@ -171,8 +167,6 @@ def collect(
     answer_files: tuple[Path, ...],
     backbone: list[str],
     weights: GivenWeights,
-    views: list[str] | None,
-    seed: int,
     overwrite: bool,
     cache: Path | None,
 ) -> None:
@@ -235,9 +229,7 @@ def collect(
     if not names:
         raise ImageNameError(f"{images}: expected a folder of images, there is none in it")
     paths_of = locate_usable(names, images)
-    make_features = partial(
-        compute_features, images, list(paths_of), backbone, weights, views, cache
-    )
+    make_features = partial(compute_features, images, list(paths_of), backbone, weights, cache)
     # The port first: where it is taken, no empty database stays behind.
     with ExitStack() as stack:
         listener = None if page_out else stack.enter_context(bound_port(host, port))
@@ -249,7 +241,7 @@ def collect(
         asker = Asker(
             collected,
             list(paths),
-            AskingSettings(questions, overlap, screen, grid_of, grid_pick, seed),
+            AskingSettings(questions, overlap, screen, grid_of, grid_pick),
             read_gold(gold_file, images, numbers),
         )
         judges = [collected.add_judge(name) for name in judge_names]
@@ -259,7 +251,7 @@ def collect(
             return
         way = "random" if screen == "grid" else defaults.AUTO_ASK if ask == "auto" else ask
         n_shown = grid_of if screen == "grid" else 0
-        task = TrainerTask(database.absolute(), numbers, make_features, way, seed, n_shown)
+        task = TrainerTask(database.absolute(), numbers, make_features, way, defaults.SEED, n_shown)
         trainer = BackgroundTrainer(asker, task)
         site = Site(collected, asker, ScaledImages(paths), text, pause_every, status=trainer.status)
         _serve(site, trainer, listener, host, judges, opens_browser=not no_browser)

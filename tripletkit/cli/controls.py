@@ -15,7 +15,6 @@ from tripletkit.cli.options import (
     command,
     input_source,
     judgements_options,
-    seed_option,
     takes,
 )
 
@@ -34,7 +33,6 @@ from tripletkit.cli.options import (
     help="Embed the names by the training triplets, the slowest baseline.  "
     f"[default: up to {defaults.MAX_ORDINAL_TRIPLETS:,} training triplets]",
 )
-@seed_option
 @judgements_options
 @takes("as_json")
 def controls(
@@ -42,7 +40,6 @@ def controls(
     val: Path,
     truth: Path | None,
     ordinal: bool | None,
-    seed: int,
     as_json: bool,
     read: Callable[[Path | None], Any],
 ) -> None:
@@ -61,6 +58,5 @@ def controls(
         read(val),
         input_source(truth),
         ordinal=ordinal,
-        seed=seed,
     )
     show_result(result, as_json)

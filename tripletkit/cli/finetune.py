@@ -13,7 +13,6 @@ from tripletkit import defaults
 from tripletkit.cli.console import show_training, stage_bars
 from tripletkit.cli.options import (
     MODEL_FOLDER,
-    FiniteRange,
     WholeRange,
     command,
     images_option,
@@ -47,11 +46,6 @@ from tripletkit.model.settings import gather_settings
     help="Epochs at most; in each, an image is seen about "
     f"{defaults.FINE_TUNE_VIEWS} times.  [default: {defaults.FINE_TUNE_EPOCHS}]",
 )
-@click.option(
-    "--learning-rate",
-    type=FiniteRange(0, min_open=True),
-    help=f"Learning rate of Adam.  [default: {defaults.FINE_TUNE_LEARNING_RATE:g}]",
-)
 @settings_options
 @images_option
 @weights_option
@@ -62,7 +56,6 @@ def finetune(
     model: Path,
     output: Path,
     epochs: int | None,
-    learning_rate: float | None,
     settings: tuple[str, ...],
     settings_file: Path | None,
     as_json: bool,
@@ -72,15 +65,13 @@ def finetune(
 
     \b
     tripletkit finetune m1 -o m2
-    tripletkit finetune m1 -o m2 --blocks 2 --epochs 10 -s flip=false
+    tripletkit finetune m1 -o m2 --blocks 2 --epochs 10 -s learning_rate=2e-6 -s flip=false
 
     Learns from the triplets and images that MODEL was trained on, from the pixels, with a
     checkpoint after every epoch that --resume goes on from. Says what that costs before it
     starts, and prints the accuracy beside that of MODEL. It needs many images to gain.
     """
-    given = gather_settings(
-        {"epochs": epochs, "learning_rate": learning_rate}, settings, settings_file
-    )
+    given = gather_settings({"epochs": epochs}, settings, settings_file)
     from tripletkit.api import learning
 
     with stage_bars() as stages:

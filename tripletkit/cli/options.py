@@ -362,7 +362,7 @@ def judgements_options(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def run(**given: Any) -> Any:
-        said = {name: given.pop(name) for name in ("columns", "names", "odd_one_out", "swap")}
+        said = {name: given.pop(name) for name in ("columns", "names", "swap")}
 
         def read(path: Path | None) -> Any:
             if path is None or not any(said.values()):
@@ -381,19 +381,14 @@ def judgements_options(function: Callable) -> Callable:
             metavar="NAME=HEADING,...",
             help="Which columns hold what, where their headings do not say it: anchor, positive, "
             "negative, first, second, answer, votes_first, votes_second, share, image1 to image3, "
-            "odd; by heading, or by place from 1.",
+            "odd; by heading, or by place from 1. odd=last: the last of three images is the odd "
+            "one in every row.",
         ),
         click.option(
             "--names",
             type=INPUT_FILE,
             metavar="FILE",
             help="List of names that numbers are places in, from 0: one a line, or a JSON list.",
-        ),
-        click.option(
-            "--odd-one-out",
-            metavar="last|COLUMN",
-            help="Three images of which one is odd: first, second or last of a row, or the column "
-            "that says which.",
         ),
         click.option(
             "--swap", is_flag=True, help="Take the other image for the nearer one in every row."

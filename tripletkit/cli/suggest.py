@@ -15,7 +15,6 @@ from tripletkit.cli.options import (
     OUTPUT_FILE,
     WholeRange,
     command,
-    seed_option,
     takes,
     trained_model_options,
 )
@@ -55,7 +54,6 @@ if TYPE_CHECKING:
     help="Triplet file or database whose questions are not to be asked again. May be given "
     "several times.",
 )
-@seed_option
 @takes("images", "overwrite", "cache")
 def suggest(images: Images, model: Model, cache: Path | None, **options: Any) -> None:
     """Choose the questions to ask people next, for any tool that can ask them.

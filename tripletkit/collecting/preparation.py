@@ -21,12 +21,11 @@ def compute_features(
     names: Sequence[str],
     backbone: Sequence[str],
     weights: GivenWeights,
-    views: Sequence[str] | None,
     cache: Path | None,
     progress: Progress,
 ) -> np.ndarray:
     """Return the features of images, NaN where one cannot be read; runs in its own process."""
-    encoder = open_encoder(backbone, weights=weights, views=views or [defaults.VIEWS])
+    encoder = open_encoder(backbone, weights=weights, views=[defaults.VIEWS])
     files = open_images(folder, names, skip_bad=True)
     with open_store(cache) as store:
         return encoder.encode(files, store, progress=progress, tell=False)

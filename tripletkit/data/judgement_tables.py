@@ -23,7 +23,7 @@ from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import MAX_VOTES, Votes
 from tripletkit.errors import TripletFileError
 
-_PLACE_OF_ODD = {"first": 0, "second": 1, "last": 2}
+ODD_PLACES = {"first": 0, "second": 1, "last": 2}
 _ROW_OF_IMAGES = (("anchor", "positive", "negative"), ("a", "b", "c"), ("query", "first", "second"))
 
 
@@ -51,7 +51,7 @@ class ReadRows:
 def read_rows(
     table: FileTable,
     columns: Mapping[str, str] | None = None,
-    odd_one_out: str | None = None,
+    odd_place: int | None = None,
     names: Sequence[str] | None = None,
     *,
     in_file_order: bool = True,
@@ -61,8 +61,7 @@ def read_rows(
     Args:
         table: the table.
         columns: see `find_roles`.
-        odd_one_out: which of three images is the odd one: `"first"`, `"second"`, `"last"`, or the
-            column that says it.
+        odd_place: which of three images is the odd one of every row, from 0.
         names: that integers are indices of.
         in_file_order: number the images as they stand in a row, and not from the anchor on.
     Raises:
@@ -70,7 +69,7 @@ def read_rows(
         TripletFileError: if a column may say what was chosen and is not understood.
     """
     headings = table.columns or tuple(map(str, range(1, len(table.cells) + 1)))
-    roles = _find_roles(table, headings, columns, odd_one_out)
+    roles = _find_roles(table, headings, columns, odd_place)
     if roles is None:
         return None
     table, of_row = _unfold_lists(table, roles)
@@ -81,7 +80,7 @@ def read_rows(
     images = np.stack([of_place[place] for place in roles.names], axis=1)
     state = _Reading(table, headings, roles, images, found, is_good, problems)
     _check_other_columns(state)
-    labels, votes, notes = state.read_answers(odd_one_out)
+    labels, votes, notes = state.read_answers(odd_place)
     if (note := _describe_columns(headings, roles)) is not None:
         notes.insert(0, note)
     kept = np.flatnonzero(state.is_good)
@@ -115,20 +114,16 @@ def _find_roles(
     table: FileTable,
     headings: Sequence[str],
     columns: Mapping[str, str] | None,
-    odd_one_out: str | None,
+    odd_place: int | None,
 ) -> Roles | None:
-    chosen = dict(columns or {})
-    if odd_one_out is not None and odd_one_out not in _PLACE_OF_ODD:
-        chosen["odd"] = odd_one_out
-
     def is_file(place: int) -> bool:
         cells = [cell for cell in table.cells[place][:20] if isinstance(cell, str)]
         return bool(cells) and all("." in cell or "/" in cell for cell in cells)
 
-    roles = find_roles(headings, chosen or None, is_file)
+    roles = find_roles(headings, columns, is_file)
     if roles is None and not table.columns and len(headings) == 3:
         roles = Roles((0, 1, 2))
-    if odd_one_out is None or (roles is not None and roles.is_trial):
+    if odd_place is None or (roles is not None and roles.is_trial):
         return roles
     if roles is None and len(headings) == 3:
         roles = Roles((0, 1, 2))
@@ -148,7 +143,7 @@ class _Reading:
     problems: list[LineProblem]
 
     def read_answers(
-        self, odd_one_out: str | None
+        self, odd_place: int | None
     ) -> tuple[np.ndarray | None, Votes | None, list[str]]:
         """Return labels or votes, if there are any, and what was understood."""
         roles = self.roles
@@ -160,7 +155,7 @@ class _Reading:
             return None, self._read_shares(), []
         if roles.answer is None:
             if roles.is_trial:
-                place = _PLACE_OF_ODD.get(odd_one_out or "last", 2)
+                place = ODD_PLACES["last"] if odd_place is None else odd_place
                 return np.full(len(self.images), place, dtype=np.int8), None, []
             return None, None, []
         heading = self.headings[roles.answer]
@@ -406,21 +401,14 @@ def _shown(cells: np.ndarray) -> str:
     return shorten_line(",".join(map(str, cells)))
 
 
-def unfold_trials(triplets: Triplets, odd_one_out: str) -> tuple[Triplets, str]:
+def unfold_trials(triplets: Triplets, odd_place: int) -> tuple[Triplets, str]:
     """Return both triplets that each row of three images implies, and a sentence about them.
 
     Args:
         triplets: as they stand in a file without heading.
-        odd_one_out: which of the three is the odd one: `"first"`, `"second"` or `"last"`.
-    Raises:
-        TripletFileError: if it is the name of a column.
+        odd_place: which of the three is the odd one, from 0.
     """
-    if odd_one_out not in _PLACE_OF_ODD:
-        raise TripletFileError(
-            f"{triplets.source}: expected a heading with the column {odd_one_out}, got rows of "
-            "three images alone; say which of them is the odd one: first, second or last"
-        )
-    return _unfold(triplets, np.full(len(triplets), _PLACE_OF_ODD[odd_one_out]))
+    return _unfold(triplets, np.full(len(triplets), odd_place))
 
 
 def index_places(triplets: Triplets, names: Sequence[str]) -> tuple[Triplets, list[LineProblem]]:

@@ -21,7 +21,13 @@ import pandas as pd
 
 from tripletkit.data.answer_values import SECOND, UNDECIDED
 from tripletkit.data.judgement_files import is_judgements, is_judgements_bytes, tally_judgements
-from tripletkit.data.judgement_tables import ReadRows, index_places, read_rows, unfold_trials
+from tripletkit.data.judgement_tables import (
+    ODD_PLACES,
+    ReadRows,
+    index_places,
+    read_rows,
+    unfold_trials,
+)
 from tripletkit.data.splits.policies import Split
 from tripletkit.data.tables import (
     FileTable,
@@ -204,7 +210,6 @@ def open_judgements(
     *,
     names: Sequence[str] | PathLike | None = None,
     columns: Mapping[str, str] | None = None,
-    odd_one_out: str | None = None,
     swap: bool = False,
     votes: VotesLike | None = None,
     fourth_column: str | None = None,
@@ -222,9 +227,8 @@ def open_judgements(
             name a line or of a JSON list.
         columns: what the columns of a table are, where their headings do not say it: `anchor`,
             `positive`, `negative`, `first`, `second`, `answer`, `votes_first`, `votes_second`,
-            `share`, `image1` to `image3` and `odd` -> heading, or place from 1.
-        odd_one_out: three images of which one is odd: `"last"`, `"first"`, `"second"`, or the
-            column that says which.
+            `share`, `image1` to `image3` and `odd` -> heading, or place from 1. `odd` is also
+            `"last"`, `"first"` or `"second"`, where it is that image of every row.
         swap: take the other image for the nearer one in every row.
         votes: how many people said what of each row; see `open_votes`.
         fourth_column: `"share"` where the fourth column of a file is the share of people who said
@@ -264,14 +268,12 @@ def open_judgements(
         ):
             found = _in_memory(_take_rows(given, known))
         else:
-            form = _JudgementsForm(columns, odd_one_out, known, fourth_column, with_problems)
+            form = _JudgementsForm.of(columns, known, fourth_column, with_problems)
             found = _open_table(given, form, ignores_answers=votes is not None or truth is not None)
             if isinstance(names, str | os.PathLike):
                 found = _with_read_as(found, names=str(Path(names).absolute()))
             if columns is not None:
                 found = _with_read_as(found, columns=json.dumps(dict(columns)))
-            if odd_one_out is not None:
-                found = _with_read_as(found, odd_one_out=odd_one_out)
     if votes is not None:
         of_rows, record = open_votes(votes, found.triplets)
         found = replace(found, votes=of_rows, votes_record=record)
@@ -324,13 +326,32 @@ def _names_of_json(data: bytes, source: str) -> list[str]:
 
 @dataclass(frozen=True)
 class _JudgementsForm:
-    """How the user says that a file is to be read; see `open_judgements`."""
+    """How the user says that a file is to be read; see `open_judgements`.
+
+    Attributes:
+        columns: without `odd`, where that is a place of each row.
+        odd_place: which of three images is the odd one of every row, from 0.
+    """
 
     columns: Mapping[str, str] | None
-    odd_one_out: str | None
+    odd_place: int | None
     names: list[str] | None
     fourth_column: str | None
     with_problems: bool
+
+    @classmethod
+    def of(
+        cls,
+        columns: Mapping[str, str] | None,
+        names: list[str] | None,
+        fourth_column: str | None,
+        with_problems: bool,
+    ) -> _JudgementsForm:
+        columns = dict(columns or {})
+        odd_place = ODD_PLACES.get(columns.get("odd", ""))
+        if odd_place is not None:
+            del columns["odd"]
+        return cls(columns or None, odd_place, names, fourth_column, with_problems)
 
 
 def _open_database(path: Path, exclude: Collection[str]) -> Judgements:
@@ -401,8 +422,8 @@ def _read_bytes(data: bytes, name: str, form: _JudgementsForm) -> ReadRows:
     if form.names is not None:
         triplets, found = index_places(triplets, form.names)
         problems = sorted([*problems, *found], key=lambda problem: problem.line)
-    if form.odd_one_out is not None:
-        triplets, note = unfold_trials(triplets, form.odd_one_out)
+    if form.odd_place is not None:
+        triplets, note = unfold_trials(triplets, form.odd_place)
         return ReadRows(triplets, problems=tuple(problems), notes=(note,))
     return ReadRows(triplets, problems=tuple(problems))
 
@@ -410,7 +431,7 @@ def _read_bytes(data: bytes, name: str, form: _JudgementsForm) -> ReadRows:
 def _read_table(table: FileTable, form: _JudgementsForm, *, in_file_order: bool = True) -> ReadRows:
     try:
         read = read_rows(
-            table, form.columns, form.odd_one_out, form.names, in_file_order=in_file_order
+            table, form.columns, form.odd_place, form.names, in_file_order=in_file_order
         )
     except ValueError as error:
         if isinstance(error, TripletFileError):
