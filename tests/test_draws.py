@@ -20,8 +20,9 @@ from tripletkit.data.splits.held_out_draws import (
 )
 from tripletkit.data.splits.stratified import find_strata
 from tripletkit.errors import SplitError
-from tripletkit.training.held_out import DrawBudget, credit, cross_fit
-from tripletkit.training.trainer import HeldOutAnswers
+from tripletkit.model.settings import HeadSettings
+from tripletkit.training.held_out import DrawBudget, answer_held_out, choose, credit, cross_fit
+from tripletkit.training.trainer import Examples, HeldOutAnswers, make_trainer
 
 
 def class_triplets(labels: np.ndarray, n_triplets: int, seed: int = 0) -> np.ndarray:
@@ -230,3 +231,30 @@ def test_no_answer_chooses_what_answers_it() -> None:
         reported.append(credit(cross_fit(answers, choose)).mean())
     assert np.mean(chosen) > 0.55
     assert np.mean(reported) == pytest.approx(0.5, abs=3 * np.std(reported) / 20**0.5 + 0.005)
+
+
+def test_history_has_the_accuracy_on_held_out_triplets_after_each_epoch() -> None:
+    rng = np.random.default_rng(0)
+    features = (rng.normal(size=(60, 12)) + 2 * np.eye(12)[LABELS]).astype(np.float32)
+    settings = HeadSettings.of_recipe("mlp", hidden=8, dim=3, epochs=6, seed=1)
+    trainer = make_trainer(Examples(features, ROWS), settings)
+    held_out = answer_held_out(trainer)
+    chosen = choose(trainer, held_out)
+    told = []
+    fitted = chosen.trainer.fit(lambda record, _: told.append(record))
+    accuracies = credit(held_out.margins).mean(axis=1)
+    found = [record.held_out_accuracy for record in fitted.trained.history]
+    assert len(found) == chosen.epoch
+    # A draw takes more epochs for as many steps: each epoch is between two of its.
+    for epoch, accuracy in enumerate(found, 1):
+        place = epoch * len(accuracies) / settings.epochs - 1
+        near = accuracies[int(np.floor(place)) : int(np.ceil(place)) + 1]
+        assert near.min() - 1e-9 <= accuracy <= near.max() + 1e-9
+    assert told == fitted.trained.history
+
+
+def test_history_without_held_out_draws_has_no_accuracy_on_them() -> None:
+    features = np.random.default_rng(0).normal(size=(60, 12)).astype(np.float32)
+    settings = HeadSettings.of_recipe("mlp", hidden=8, dim=3, epochs=1)
+    (record,) = make_trainer(Examples(features, ROWS), settings).fit().trained.history
+    assert np.isnan(record.held_out_accuracy)

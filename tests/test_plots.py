@@ -27,6 +27,7 @@ HISTORY = pd.DataFrame(
         "loss": [0.5, 0.1, 0.02],
         "active": [0.6, 0.2, 0.1],
         "val_accuracy": [0.7, 0.9, 0.8],
+        "held_out_accuracy": np.nan,
     }
 )
 
@@ -132,6 +133,9 @@ def test_history_without_validation_has_two_panels():
     history = HISTORY.assign(val_accuracy=np.nan)
     assert len(figures.draw_history(HISTORY, 2).axes) == 3
     assert len(figures.draw_history(history, 3).axes) == 2
+    history["held_out_accuracy"] = [0.6, 0.7, 0.75]
+    held_out = figures.draw_history(history, 3).axes[2]
+    assert held_out.get_title(loc="left") == "Held-out accuracy"
 
 
 @pytest.mark.slow

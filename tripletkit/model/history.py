@@ -30,6 +30,9 @@ class EpochRecord:
             without any.
         spread: root mean square distance between two embeddings of training images.
         rank: effective rank of their embeddings; see `collapse.effective_rank`.
+        held_out_accuracy: share of held-out triplets right, over all draws, as far into their
+            trainings as this epoch is into the one on all triplets; NaN where no epoch was chosen
+            by held-out draws.
     """
 
     epoch: int
@@ -38,6 +41,7 @@ class EpochRecord:
     val_accuracy: float
     spread: float
     rank: float
+    held_out_accuracy: float = math.nan
 
 
 @dataclass(frozen=True)

@@ -54,10 +54,11 @@ _MOST_NUMBERED = 15
 
 
 def draw_history(history: pd.DataFrame, best_epoch: int, theme: Theme = LIGHT) -> Figure:
-    """Draw loss, active share and validation accuracy of each epoch.
+    """Draw loss, active share, and accuracy on validation and held-out triplets of each epoch.
 
     Args:
-        history: columns epoch, loss, active, val_accuracy; as `history.csv` has them.
+        history: columns epoch, loss, active, val_accuracy, held_out_accuracy; as `history.csv` has
+            them.
         best_epoch: the epoch that was kept.
         theme: colours.
     """
@@ -65,6 +66,7 @@ def draw_history(history: pd.DataFrame, best_epoch: int, theme: Theme = LIGHT) -
         ("loss", "Loss", "mean loss of a triplet"),
         ("active", "Active", "share of triplets with a loss"),
         ("val_accuracy", "Validation accuracy", "share answered right"),
+        ("held_out_accuracy", "Held-out accuracy", "share answered right"),
     ]
     panels = [panel for panel in panels if history[panel[0]].notna().any()]
     figure = make_figure(3.4 * len(panels), 3.1, theme)

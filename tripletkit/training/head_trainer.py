@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -50,6 +50,7 @@ class HeadTrainer(Trainer):
         examples, settings: see `Trainer`.
         n_draw_epochs: of a training without held-out images; None outside draws.
         is_chosen: the number of epochs is settled.
+        curve: accuracy of held-out answers after each epoch, where they chose the number of these.
     """
 
     def __init__(
@@ -59,10 +60,12 @@ class HeadTrainer(Trainer):
         n_draw_epochs: int | None = None,
         *,
         is_chosen: bool = False,
+        curve: Sequence[float] | np.ndarray = (),
     ) -> None:
         super().__init__(examples, settings)
         self._n_draw_epochs = n_draw_epochs
         self._is_chosen = is_chosen
+        self._curve = curve
 
     @property
     def _steps_from_features(self) -> bool:
@@ -94,8 +97,9 @@ class HeadTrainer(Trainer):
         if held_out is None:
             return Chosen(self)
         n_epochs = self._n_draw_epochs
-        best = _find_best(credit(held_out.margins).mean(axis=1))
-        epoch = best + 1 if len(held_out.margins) > 1 else n_epochs
+        accuracies = credit(held_out.margins).mean(axis=1)
+        by_epoch = len(accuracies) > 1
+        epoch = _find_best(accuracies) + 1 if by_epoch else n_epochs
         # In a draw there are fewer triplets, and more epochs for as many steps.
         epochs = max(1, round(self.settings.epochs * epoch / n_epochs))
         logger.info(
@@ -104,7 +108,14 @@ class HeadTrainer(Trainer):
             epochs,
             self.settings.epochs,
         )
-        chosen = HeadTrainer(self.examples, replace(self.settings, epochs=epochs), is_chosen=True)
+        # Each epoch beside the one of the draws that is as far into the training.
+        places = np.arange(1, epochs + 1) * n_epochs / self.settings.epochs
+        chosen = HeadTrainer(
+            self.examples,
+            replace(self.settings, epochs=epochs),
+            is_chosen=True,
+            curve=np.interp(places, np.arange(1, n_epochs + 1), accuracies) if by_epoch else (),
+        )
 
         def choose(of_others: np.ndarray, _: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
             best = _find_best(credit(of_others).mean(axis=1))
@@ -120,9 +131,15 @@ class HeadTrainer(Trainer):
             settings,
             val_rows,
             chooses=by_epoch and chooses_epoch(len(val_rows)),
-            on_epoch=lambda record: on_epoch(record, settings.epochs),
+            on_epoch=lambda record: on_epoch(self._with_held_out(record), settings.epochs),
         )
-        return Fitted(trained, settings)
+        history = [self._with_held_out(record) for record in trained.history]
+        return Fitted(replace(trained, history=history), settings)
+
+    def _with_held_out(self, record: EpochRecord) -> EpochRecord:
+        if record.epoch > len(self._curve):
+            return record
+        return replace(record, held_out_accuracy=float(self._curve[record.epoch - 1]))
 
     def for_unseen_classes(
         self, held_out: HeldOutClasses, novelty: float | None
