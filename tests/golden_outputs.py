@@ -407,7 +407,7 @@ def shorten(text: str) -> str:
     kept = []
     for part in re.split(r"^(?=--- )", text, flags=re.MULTILINE):
         head, _, body = part.partition("\n")
-        if head.endswith((".h5", ".npz")):
+        if head.endswith((".h5", ".npy", ".npz")):
             continue
         lines = [line for line in body.splitlines() if not line.endswith("= null")]
         lines = [line for line in lines if not DIGEST.search(line)]
