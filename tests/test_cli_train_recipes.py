@@ -114,6 +114,12 @@ def test_options_that_do_not_go_together_are_wrong_calls(train, options, message
     assert message in result.stderr
 
 
+def test_a_test_without_held_out_classes_is_a_wrong_call(train, toy_competition):
+    result = train("--test", toy_competition.test, "--unseen-classes", "0")
+    assert result.exit_code == 2
+    assert "leaves nothing to compare --test with" in result.stderr
+
+
 @pytest.mark.slow
 def test_too_small_for_kinds_is_said_and_goes_on(run, tiny_backbone, toy_images, triplet_file,
                                                  tmp_path):  # fmt: skip
