@@ -311,8 +311,12 @@ def describe(case: Case, code: int, work: Path) -> str:
     if said["stdout"].startswith("{\n"):
         said["stdout"] = flatten(json.loads(said["stdout"]))
     for name, text in said.items():
-        if text:
-            parts.append(f"--- {name}\n{TIME.sub('# s', text).rstrip()}")
+        # How far a stage is, is said every half minute: by slow machines alone.
+        lines = [line for line in text.splitlines() if not line.endswith(" left.")]
+        if lines:
+            parts.append(
+                "\n".join([f"--- {name}", *(TIME.sub("# s", line) for line in lines)]).rstrip()
+            )
     for name in case.files:
         # A folder is a model.
         path = work / name
