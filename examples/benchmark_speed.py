@@ -28,7 +28,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from tripletkit import defaults
-from tripletkit.data.triplet_files import read_triplets, write_triplets
+from tripletkit.data.triplet_files import write_triplets
 from tripletkit.evaluation.answers import Answers, write_answers
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.features.backbones import get_backbone
@@ -276,7 +276,7 @@ def predict(folder: Path, n_images: int = 5_000, n_triplets: int = 59_544) -> No
     many = rng.integers(0, n_images, (n_many, 3)).astype(np.int32)
     write_triplets(folder / "many.txt", names, many)
     started_s = time.perf_counter()
-    queries = read_triplets(folder / "many.txt")
+    queries = tk.read_triplets(folder / "many.txt")
     read_s = time.perf_counter() - started_s
     started_s = time.perf_counter()
     margins = triplet_margins(embeddings, queries.rows, defaults.DISTANCE)

@@ -33,8 +33,8 @@ import tripletkit as tk
 from tripletkit import defaults
 from tripletkit.data.label_triplets import draw_triplets
 from tripletkit.data.labels import ImageLabels, read_classes
+from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.evaluation.classification import ClassDistances, measure_distribution
-from tripletkit.evaluation.distances import FROZEN_DISTANCE
 from tripletkit.model.settings import HeadSettings
 from tripletkit.reporting.style import (
     BLUE,

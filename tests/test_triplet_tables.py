@@ -90,7 +90,7 @@ def test_from_array_refuses_other_arrays(rows, names, message):
 
 
 @pytest.mark.slow
-@given(st.lists(st.tuples(*[st.integers(0, 6)] * 3), max_size=20))
+@given(st.lists(st.tuples(*[st.integers(0, 6)] * 3), min_size=1, max_size=20))
 def test_a_table_of_triplets_gives_them_back(rows):
     names = [f"image {number}.png" for number in range(7)]
     triplets = Triplets.from_array(np.array(rows, dtype=np.int64).reshape(-1, 3), names)

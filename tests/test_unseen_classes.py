@@ -167,7 +167,8 @@ def test_too_few_triplets_leave_the_choice_to_novelty(novelty, chosen):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("given", [{"members": 3, "dim": 6}, {"dim": None}])
-def test_a_blend_is_chosen_by_new_images_and_by_unseen_classes(features, rows, given):
+def test_a_blend_is_chosen_by_new_images_and_by_unseen_classes(features, rows, given, monkeypatch):
+    monkeypatch.setattr(defaults, "MIN_VAL_TRIPLETS", 20)
     examples = divide(features, np.vstack([rows] * 12))
     settings = HeadSettings.of_recipe("residual", hidden=16, epochs=2, **given)
     plan = plan_unseen_classes(examples, 0, 0.25, features[:20])
