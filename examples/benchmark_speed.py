@@ -27,6 +27,7 @@ import tensorflow as tf
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+import tripletkit as tk
 from tripletkit import defaults
 from tripletkit.data.triplet_files import write_triplets
 from tripletkit.evaluation.answers import Answers, write_answers
