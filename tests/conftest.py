@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import hypothesis
 import numpy as np
 import pytest
 import tiny_backbone as tiny
@@ -31,7 +32,12 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 
 def pytest_configure() -> None:
-    """Take Ctrl-C back where a shell ignores it in the background: processes inherit that."""
+    """Leave nothing to chance, and take Ctrl-C back where a shell ignores it in the background.
+
+    Processes inherit that it is ignored. Properties are tried on the same examples each time.
+    """
+    hypothesis.settings.register_profile("repeatable", derandomize=True)
+    hypothesis.settings.load_profile("repeatable")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -446,7 +446,7 @@ def test_a_grid_by_keys_and_by_mouse(serve, browse):
     assert len(answers) == 16
     assert {answer.screen for answer in answers} == {1, 2}
     judgements = open_judgements(server.database)
-    assert sorted(set(judgements.trials.tolist())) == [1, 2]
+    assert sorted(set(judgements.triplets.trials.tolist())) == [1, 2]
 
 
 def test_an_offline_page_is_answered_mailed_and_imported(

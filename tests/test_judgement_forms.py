@@ -266,7 +266,8 @@ def test_other_columns_never_change_a_row_in_silence(judged, heading, data):
         except TripletFileError:
             return
     assert read.truth is None and read.triplets.is_answered is False
-    assert len({str(cell) for cell in cells}) not in (2, 3)
+    # As the table has them: 0 and 0.0 are one value.
+    assert len({str(cell) for cell in shown[heading]}) not in (2, 3)
 
 
 def test_forms_of_json_that_people_publish():
