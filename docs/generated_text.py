@@ -66,8 +66,11 @@ def describe_command(typed: str, command: click.Command) -> str:
             continue
         title = getattr(parameter, "section", "Options")
         flag, text = record
+        # An address of its own, so that a page or a colleague can point at the option.
+        anchor = f"{typed} {parameter.opts[0]}".replace(" ", "-")
+        link = f'<a class="headerlink" id="{anchor}" href="#{anchor}" title="This option">¶</a>'
         sections.setdefault(title, []).append(
-            f"{_code(flag)}\n: {_escape(' '.join(text.split()))}\n"
+            f"{_code(flag)} {link}\n: {_escape(' '.join(text.split()))}\n"
         )
     for title, records in sections.items():
         lines += ([f"**{title}**", ""] if len(sections) > 1 else []) + records
