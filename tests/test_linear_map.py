@@ -11,9 +11,8 @@ from plain import triplet_margins
 
 from tripletkit import TripletkitError
 from tripletkit.features.unit_length import scale_to_unit_length
-from tripletkit.training import linear_map
-from tripletkit.training.linear_map import MapProblem, MapSettings, train_map
-from tripletkit.training.part_training import PartFeatures
+from tripletkit.training import part_training
+from tripletkit.training.part_training import MapProblem, MapSettings, PartFeatures, train_map
 
 N_IMAGES = 40
 
@@ -42,9 +41,9 @@ def share_right(embeddings: np.ndarray, rows: np.ndarray) -> float:
 
 @pytest.mark.parametrize("takes_all", [True, False])
 @pytest.mark.parametrize("has_votes", [True, False])
-@pytest.mark.parametrize("loss", MapSettings().losses)
+@pytest.mark.parametrize("loss", MapSettings().variants)
 def test_the_gradient_is_that_of_the_loss(loss, has_votes, takes_all, monkeypatch):
-    monkeypatch.setattr(linear_map, "_GATHERED_PAIRS", 1000 if takes_all else 0)
+    monkeypatch.setattr(part_training, "_GATHERED_PAIRS", 1000 if takes_all else 0)
     features, rows = make_triplets()
     votes = np.random.default_rng(1).uniform(size=(len(rows), 2)) if has_votes else None
     seen = see(features, 7)
@@ -87,7 +86,7 @@ def test_new_triplets_are_answered_better_however_small_the_margins_are(scale):
 def test_what_lies_outside_the_directions_is_not_moved():
     features, rows = make_triplets()
     seen = see(features, 3)
-    directions, step = train_map(seen, rows, MapSettings(losses=("hinge",)))[0]
+    directions, step = train_map(seen, rows, MapSettings(("hinge",)))[0]
     outside = np.linalg.svd(seen.directions.T)[2][3:]
     np.testing.assert_allclose(outside @ directions, 0, atol=1e-5)
     np.testing.assert_allclose(step @ outside.T, 0, atol=1e-5)

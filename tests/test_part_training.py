@@ -14,11 +14,9 @@ from tripletkit.model.head_layers import Scaling
 from tripletkit.training.part_training import (
     MLP_PART,
     RESIDUAL_PART,
+    HeadProblem,
     PartFeatures,
     PartSettings,
-    _Mlp,
-    _pair_gradients,
-    _Residual,
     embed_part,
     train_part,
 )
@@ -27,7 +25,7 @@ SMALL = {
     "hidden": 7,
     "dropout": 0.0,
     "input_dropout": 0.0,
-    "n_steps": (60,),
+    "variants": (60,),
     "batch_size": 64,
     "learning_rate": 0.01,
 }
@@ -69,26 +67,17 @@ def loss_of(
 def test_gradients_are_those_of_the_loss(settings: PartSettings) -> None:
     features, rows = make_triplets()
     rng = np.random.default_rng(1)
-    head = (_Residual if settings.head == "residual" else _Mlp)(
-        as_they_are(features), settings, rng
-    )
-    for values in head.weights:
+    head = HeadProblem(as_they_are(features), rows, settings, rng)
+    for values in head.learned:
         values += 0.3 * rng.normal(size=values.shape).astype(np.float32)
-    if settings.head == "residual":
-        # Not learned: the same shift of all images.
-        head.weights[3][:] = 0
-    images, places = np.unique(rows, return_inverse=True)
-    head.encode(images)
-    pairs = _pair_gradients(head, places.reshape(-1, 3), head.inner_products(rows), settings, None)
-    gradients = head.gradients(pairs)
-    for number, gradient in list(enumerate(gradients))[: 3 if settings.head == "residual" else 4]:
+    for number, gradient in enumerate(head.gradients(np.arange(len(rows)))):
         for place in list(np.ndindex(gradient.shape))[:: max(1, gradient.size // 7)]:
             ends = []
             for step in (1e-3, -1e-3):
                 moved = [values.astype(np.float64) for values in head.weights]
                 moved[number][place] += step
                 # A head may see components at another scale than they have.
-                seen = head._components.astype(np.float64)
+                seen = head.components.astype(np.float64)
                 ends.append(loss_of(seen, rows, moved, settings))
             slope = (ends[0] - ends[1]) / 2e-3
             assert gradient[place] == pytest.approx(slope, abs=2e-3, rel=0.02)
@@ -98,7 +87,7 @@ def test_gradients_are_those_of_the_loss(settings: PartSettings) -> None:
 def test_new_triplets_are_answered_better_than_by_the_features(settings: PartSettings) -> None:
     features, rows = make_triplets()
     (weights,) = train_part(as_they_are(features), rows[:300], settings, seed=0)
-    embeddings = embed_part(features, weights, settings)
+    embeddings = embed_part(features, weights, settings.head)
     assert np.linalg.norm(embeddings, axis=1) == pytest.approx(1, abs=1e-5)
 
     def right(vectors: np.ndarray) -> float:
@@ -109,15 +98,15 @@ def test_new_triplets_are_answered_better_than_by_the_features(settings: PartSet
 
 def test_a_residual_head_begins_as_the_features() -> None:
     features, rows = make_triplets()
-    settings = replace(RESIDUAL, n_steps=(0,))
+    settings = replace(RESIDUAL, variants=(0,))
     (weights,) = train_part(as_they_are(features), rows, settings, 0)
-    embeddings = embed_part(features, weights, settings)
+    embeddings = embed_part(features, weights, settings.head)
     assert np.allclose(embeddings, scale_to_unit_length(features), atol=1e-6)
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:
     features, rows = make_triplets()
-    settings = replace(MLP, dropout=0.3, n_steps=(5,))
+    settings = replace(MLP, dropout=0.3, variants=(5,))
     one, same, other = (
         train_part(as_they_are(features), rows, settings, seed)[0] for seed in (3, 3, 4)
     )
@@ -128,9 +117,9 @@ def test_the_same_seed_gives_the_same_weights() -> None:
 @pytest.mark.parametrize("settings", [RESIDUAL, MLP])
 def test_weights_on_the_way_are_those_of_a_shorter_training(settings: PartSettings) -> None:
     features, rows = make_triplets()
-    settings = replace(settings, dropout=0.3, n_steps=(3, 7))
+    settings = replace(settings, dropout=0.3, variants=(3, 7))
     on_the_way, _ = train_part(as_they_are(features), rows, settings, 5)
-    (shorter,) = train_part(as_they_are(features), rows, replace(settings, n_steps=(3,)), 5)
+    (shorter,) = train_part(as_they_are(features), rows, replace(settings, variants=(3,)), 5)
     assert all(map(np.array_equal, on_the_way, shorter))
 
 

@@ -38,8 +38,7 @@ from tripletkit.evaluation.intervals import Interval, effective_count, wilson_in
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.settings import HeadSettings
 from tripletkit.progress import Progress, no_progress
-from tripletkit.training.linear_map import MapSettings, train_map
-from tripletkit.training.part_training import PartFeatures
+from tripletkit.training.part_training import MapSettings, PartFeatures, train_map
 
 # Trains on rows of the judgements and returns embeddings, and how to compare them.
 Train = Callable[[np.ndarray], tuple[np.ndarray, str]]

@@ -1,46 +1,46 @@
-"""Training of the parts of an ensemble: small heads by steps of Adam, in NumPy.
+"""Training of the parts of an ensemble in NumPy: heads by Adam, linear maps by L-BFGS.
 
-Many such heads are trained to choose between, on a third of the triplets each, so that a step has
-to be short. Four things make it so. What is learned sees the leading principal components of the
-features. A batch is large against the number of images, each of which is encoded once a step.
-Distances of a residual head come from inner products, which need its step in the hidden width
-only: nothing as wide as the features is gathered for a triplet. And the gradient reaches the
-embeddings through a sparse matrix with an entry for each pair.
+Many parts are trained to choose between, so that a step has to be short. What is learned sees the
+leading principal components of the features alone. A head or map that begins as the features
+x = V z + rest moves z, its components along V, and leaves the rest: inner products of embeddings
+are those of moved components, which are few, and those of the rests, which never change. And the
+gradient by the embeddings is a sparse matrix, with an entry for each pair, times these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
-from scipy.sparse import coo_array, csr_array
+from scipy.optimize import minimize
+from scipy.sparse import coo_array
 
 from tripletkit.errors import CollapseError
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.head_layers import Scaling
+from tripletkit.model.recipes import MAP, MLP, RESIDUAL
 
 # Principal components of a part's features that its step is learned from. See `docs/benchmarks.md`:
 # held-out accuracy on two sets is that of all features within chance, in less than half the time.
 N_DIRECTIONS = 128
+# Images that components are found by: more do not change the leading ones.
+_MOST_FOR_DIRECTIONS = 4096
 # Directions whose deviation is below this share of the largest one's are noise of rounding.
 _SMALLEST = 1e-3
-_SMALL = np.float32(1e-12)
+_SMALL = 1e-12
 # Dropout masks are drawn as bytes.
 _BYTE = 256
-# Triplets at a time when inner products of their features are taken.
-_BLOCK_ROWS = 2048
+# Numbers of feature vectors that are gathered at a time to be multiplied pair by pair.
+_BLOCK_NUMBERS = 1 << 22
+# All products of some images cost less than this many that are gathered pair by pair.
+_GATHERED_PAIRS = 20
 
 
 @dataclass(frozen=True)
 class PartFeatures:
     """Features of one network and depth, and the directions in which training sees them.
-
-    A step is learned from the leading principal components: there are fewer of them than
-    features, which makes training several times faster at the same accuracy. What is learned is
-    then written for all features, so that a model knows nothing of it.
 
     Attributes:
         scaling: of features of length 1 over the training images; None where they stay so.
@@ -61,35 +61,32 @@ class PartFeatures:
         *,
         is_standardised: bool = True,
     ) -> PartFeatures:
-        """Scale features, and find their directions, over the training images alone.
-
-        Args:
-            features: `(n_images, n_features)` float32.
-            trained: indices of the training images.
-            n_directions: at most so many.
-            is_standardised: beside length 1, they get mean 0 and deviation 1.
-        """
-        unit = scale_to_unit_length(features)
-        if not is_standardised:
-            return cls(None, unit, _find_directions(unit[trained], n_directions))
-        scaling = Scaling.of(unit[trained])
-        scaled = scaling.apply(unit)
+        """Scale features, and find their directions, over the training images alone."""
+        scaling, scaled = None, scale_to_unit_length(features)
+        if is_standardised:
+            scaling = Scaling.of(scaled[trained])
+            scaled = scaling.apply(scaled)
+        if len(trained) > _MOST_FOR_DIRECTIONS:
+            trained = np.random.default_rng(0).choice(trained, _MOST_FOR_DIRECTIONS, replace=False)
         return cls(scaling, scaled, _find_directions(scaled[trained], n_directions))
-
-    @property
-    def n_features(self) -> int:
-        return self.scaled.shape[1]
 
     @cached_property
     def reduced(self) -> np.ndarray:
         """Return `(n_images, n_directions)` float32: the components of each image."""
         return self.scaled @ self.directions
 
-    def lift(self, weights: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return weights of a residual head over components as weights over all features."""
-        kernel, bias, last, _ = weights
-        nothing = np.zeros(self.n_features, np.float32)
-        return [self.directions @ kernel, bias, last @ self.directions.T, nothing]
+    def rest_products(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Return `(n_pairs,)` float64 inner products of what lies outside the directions."""
+        products = np.empty(len(left))
+        n_block = max(1, _BLOCK_NUMBERS // self.scaled.shape[1])
+        for start in range(0, len(left), n_block):
+            ends = [side[start : start + n_block] for side in (left, right)]
+            whole, inside = (
+                _row_products(*(vectors[end] for end in ends))
+                for vectors in (self.scaled, self.reduced)
+            )
+            products[start : start + n_block] = whole - inside
+        return products
 
 
 def _find_directions(scaled: np.ndarray, n_directions: int) -> np.ndarray:
@@ -113,11 +110,11 @@ def _find_directions(scaled: np.ndarray, n_directions: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class PartSettings:
-    """What decides the training of one part.
+    """What decides the training of a head.
 
     Attributes:
         head: `"residual"` (the features and a learned step away from them) or `"mlp"` (short
-            embeddings of their own).
+            embeddings of their own). The loss of the first takes squared distances.
         hidden: width of the hidden layer.
         n_dims: numbers in an embedding; None for as many as there are features.
         dropout: share of the hidden values that is dropped in training.
@@ -127,11 +124,12 @@ class PartSettings:
         n_heads: heads from different starts whose distances are averaged. Short embeddings of
             their own differ from start to start: three together answered 2.1 points more of the
             held-out triplets of the stamps than one. Steps away from the features do not (-0.2).
-        n_steps: after how many steps the weights are taken, ascending; held-out answers say which
+        variants: after how many steps the weights are taken, ascending; held-out answers say which
             are best. Short embeddings of their own need more steps on many images and fewer on
             few: 240 instead of 120 answered 1.6 points more on CIFAR-10 and 3.5 less on many
             classes.
-        batch_size: triplets in a step.
+        batch_size: triplets in a step; half as many where there are more images than this, which
+            answered as many of CIFAR-10 in half the time.
         learning_rate: of Adam.
     """
 
@@ -143,27 +141,13 @@ class PartSettings:
     margin: float
     is_squared: bool
     n_heads: int
-    n_steps: tuple[int, ...]
+    variants: tuple[int, ...]
     batch_size: int
     learning_rate: float
 
-    @property
-    def n_variants(self) -> int:
-        """How many numbers of steps there are to choose from."""
-        return len(self.n_steps)
 
-    @property
-    def usual_steps(self) -> int:
-        """Steps where no held-out answers say how many are best."""
-        return self.n_steps[len(self.n_steps) // 2]
-
-    def variant(self, place: int | None = None) -> PartSettings:
-        """Return the settings with one number of steps: that at a place, or the usual one."""
-        return replace(self, n_steps=(self.usual_steps if place is None else self.n_steps[place],))
-
-
-RESIDUAL_PART = PartSettings("residual", 128, None, 0.4, 0.0, 0.3, True, 1, (150,), 1024, 1e-3)
-MLP_PART = PartSettings("mlp", 256, 32, 0.5, 0.2, 0.2, False, 3, (60, 120, 240), 1024, 2e-3)
+RESIDUAL_PART = PartSettings(RESIDUAL, 128, None, 0.4, 0.0, 0.3, True, 1, (150,), 1024, 1e-3)
+MLP_PART = PartSettings(MLP, 256, 32, 0.5, 0.2, 0.2, False, 3, (60, 120, 240), 1024, 2e-3)
 
 
 def train_part(
@@ -192,22 +176,16 @@ def train_part(
         Ba. Adam. ICLR 2015. arXiv:1412.6980.
     """
     rng = np.random.default_rng(seed)
-    head: _Head = (_Residual if settings.head == "residual" else _Mlp)(features, settings, rng)
-    optimizer = _Adam(head.weights, settings.learning_rate)
-    known = head.inner_products(rows)
+    head = HeadProblem(features, rows, settings, rng, loss_weights)
+    optimizer = _Adam(head.learned, settings.learning_rate)
     taken = []
-    for n_done, chosen in enumerate(_batches(len(rows), settings, rng)):
-        if n_done in settings.n_steps:
-            taken.append([values.copy() for values in head.weights_for_features()])
-        if n_done == settings.n_steps[-1]:
+    for n_done, chosen in enumerate(_batches(rows, settings, rng)):
+        if n_done in settings.variants:
+            taken.append(head.weights_for_features())
+        if n_done == settings.variants[-1]:
             break
-        images, places = np.unique(rows[chosen], return_inverse=True)
-        places = places.reshape(-1, 3)
-        weights = None if loss_weights is None else loss_weights[chosen].astype(np.float32)
-        head.encode(images)
-        gradient = _pair_gradients(head, places, known[chosen], settings, weights)
-        optimizer.step(head.gradients(gradient))
-    if not all(np.isfinite(values).all() for values in head.weights):
+        optimizer.step(head.gradients(chosen))
+    if not all(np.isfinite(values).all() for values in head.learned):
         raise CollapseError(
             "the weights of a part are no longer finite: expected features of usual size. "
             "Try `recipe=mlp` with a smaller `learning_rate`."
@@ -215,234 +193,155 @@ def train_part(
     return taken
 
 
-def embed_part(
-    features: np.ndarray, weights: Sequence[np.ndarray], settings: PartSettings
-) -> np.ndarray:
-    """Return the embeddings of images: `(n_images, n_dims)` float32 of length 1.
+class HeadProblem:
+    """What a head is to do for its triplets, and its weights; for the arguments see `train_part`.
 
-    Args:
-        features: `(n_images, n_features)` float32, standardised as in training.
-        weights: one of those from `train_part`.
-        settings: the same as there.
+    Attributes:
+        weights: of both layers, for components of features.
     """
-    kernel, bias, last_kernel, last_bias = weights
-    step = np.maximum(features @ kernel + bias, 0) @ last_kernel + last_bias
-    return scale_to_unit_length(features + step if settings.head == "residual" else step)
-
-
-class _Head(Protocol):
-    """A head that is trained; `encode` comes before the others of a step."""
-
-    weights: list[np.ndarray]
-
-    def weights_for_features(self) -> list[np.ndarray]:
-        """Return the weights as standardised features need them, not their components."""
-
-    def inner_products(self, rows: np.ndarray) -> np.ndarray:
-        """Return `(n_triplets, 2)`: what is known beforehand of anchor and positive, negative."""
-
-    def encode(self, images: np.ndarray) -> None:
-        """Take the images of a batch, each once."""
-
-    def squares(self) -> np.ndarray:
-        """Return the squared lengths of the embeddings before they are scaled to length 1."""
-
-    def products(self, one: np.ndarray, other: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """Return inner products of embeddings at places of the batch."""
-
-    def gradients(self, of_embeddings: csr_array) -> list[np.ndarray]:
-        """Return those of the weights; the matrix times the embeddings is that of these."""
-
-
-class _Hidden:
-    """The hidden layer, which both heads have."""
 
     def __init__(
-        self, components: np.ndarray, settings: PartSettings, rng: np.random.Generator
+        self,
+        features: PartFeatures,
+        rows: np.ndarray,
+        settings: PartSettings,
+        rng: np.random.Generator,
+        loss_weights: np.ndarray | None = None,
     ) -> None:
-        self._components, self._rng = components, rng
-        self._dropout, self._input_dropout = settings.dropout, settings.input_dropout
-        self._kept = np.float32(1 / (1 - settings.dropout))
-        self.weights = [
-            _he_normal(rng, components.shape[1], settings.hidden),
-            np.zeros(settings.hidden, np.float32),
-        ]
+        self._rows, self._loss_weights = rows, loss_weights
+        self._settings, self._rng = settings, rng
+        self._is_residual = settings.head == RESIDUAL
+        self._directions, self.components = features.directions, features.reduced
+        # Of products and squared lengths of embeddings, what is not learned.
+        self._rest = np.zeros((2, len(rows)), np.float32)
+        self._rest_squares = np.zeros(len(features.scaled), np.float32)
+        n_hidden = settings.hidden
+        if self._is_residual:
+            anchor, *others = rows.T
+            self._rest[:] = [features.rest_products(anchor, other) for other in others]
+            own = np.unique(rows)
+            self._rest_squares[own] = np.maximum(features.rest_products(own, own), 0)
+        elif (mean_square := np.mean(np.square(self.components))) > 0:
+            # Components of mean square 1, as many features would have it.
+            self._directions = features.directions / np.sqrt(mean_square)
+            self.components = features.scaled @ self._directions
+        n_seen = self.components.shape[1]
+        first = [_he_normal(rng, n_seen, n_hidden), np.zeros(n_hidden, np.float32)]
+        if self._is_residual:
+            last = np.zeros((n_hidden, n_seen), np.float32)
+        else:
+            last = _he_normal(rng, n_hidden, settings.n_dims or len(self._directions))
+        self.weights = [*first, last, np.zeros(last.shape[1], np.float32)]
 
-    def _enter(self, taken: np.ndarray) -> None:
-        """Compute the hidden values of components."""
-        if self._input_dropout:
-            taken = taken * self._draw_mask(taken.shape, self._input_dropout)
-            taken *= np.float32(1 / (1 - self._input_dropout))
-        hidden = taken @ self.weights[0]
-        hidden += self.weights[1]
+    @property
+    def learned(self) -> list[np.ndarray]:
+        """Those of the weights that are learned: a shift of all images alike is not."""
+        return self.weights[:3] if self._is_residual else self.weights
+
+    def weights_for_features(self) -> list[np.ndarray]:
+        """Return copies of the weights as standardised features need them."""
+        kernel, bias, last, last_bias = self.weights
+        if self._is_residual:
+            last, last_bias = last @ self._directions.T, np.zeros(len(self._directions), np.float32)
+        return [self._directions @ kernel, bias.copy(), last.copy(), last_bias.copy()]
+
+    def gradients(self, chosen: np.ndarray) -> list[np.ndarray]:
+        """Return those of the mean loss of some triplets by the weights that are learned."""
+        images, places = np.unique(self._rows[chosen], return_inverse=True)
+        embeddings = self._encode(images)
+        squares = _row_products(embeddings, embeddings) + self._rest_squares[images]
+        lengths = np.sqrt(squares + np.float32(_SMALL))
+        anchor, *others = places.reshape(-1, 3).T
+        left, right = np.tile(anchor, 2), np.concatenate(others)
+        products = _row_products(embeddings[left], embeddings[right])
+        cosines = (products + self._rest[:, chosen].ravel()) / (lengths[left] * lengths[right])
+        votes = None if self._loss_weights is None else self._loss_weights[chosen]
+        slopes = self._slopes(cosines.reshape(2, -1), votes).ravel()
+        pull = _gradient_matrix(slopes, cosines, left, right, lengths).tocsr()
+        return self._gradients_by(pull @ embeddings)
+
+    def _encode(self, images: np.ndarray) -> np.ndarray:
+        """Return the embeddings of images, before they are scaled to length 1."""
+        kernel, bias, last, last_bias = self.weights
+        components = taken = self.components[images]
+        dropout, input_dropout = self._settings.dropout, self._settings.input_dropout
+        if input_dropout:
+            taken = taken * self._draw_mask(taken.shape, input_dropout)
+            taken *= np.float32(1 / (1 - input_dropout))
+        hidden = taken @ kernel
+        hidden += bias
         self._is_on = hidden > 0
-        if self._dropout:
-            self._is_on &= self._draw_mask(hidden.shape, self._dropout)
-            hidden *= self._kept
+        if dropout:
+            self._is_on &= self._draw_mask(hidden.shape, dropout)
+            hidden *= np.float32(1 / (1 - dropout))
         hidden *= self._is_on
         self._taken, self._hidden = taken, hidden
+        embeddings = hidden @ last
+        embeddings += components if self._is_residual else last_bias
+        return embeddings
 
-    def _leave(self, of_hidden: np.ndarray) -> list[np.ndarray]:
-        """Return the gradients of the layer; `of_hidden` is that of the values, and changed."""
+    def _gradients_by(self, of_embeddings: np.ndarray) -> list[np.ndarray]:
+        of_hidden = of_embeddings @ self.weights[2].T
         of_hidden *= self._is_on
-        if self._dropout:
-            of_hidden *= self._kept
-        return [self._taken.T @ of_hidden, of_hidden.sum(axis=0)]
+        if self._settings.dropout:
+            of_hidden *= np.float32(1 / (1 - self._settings.dropout))
+        found = [self._taken.T @ of_hidden, of_hidden.sum(axis=0), self._hidden.T @ of_embeddings]
+        return found if self._is_residual else [*found, of_embeddings.sum(axis=0)]
 
     def _draw_mask(self, shape: tuple[int, ...], dropout: float) -> np.ndarray:
         drawn = np.frombuffer(self._rng.bytes(int(np.prod(shape))), np.uint8)
         return drawn.reshape(shape) >= round(dropout * _BYTE)
 
-
-class _Mlp(_Hidden):
-    def __init__(
-        self, features: PartFeatures, settings: PartSettings, rng: np.random.Generator
-    ) -> None:
-        # Components of mean square 1, as many features would have it.
-        mean_square = np.mean(np.square(features.reduced))
-        self._directions = features.directions
-        if mean_square > 0:
-            self._directions = features.directions / np.sqrt(mean_square)
-        super().__init__(features.scaled @ self._directions, settings, rng)
-        n_dims = settings.n_dims or features.n_features
-        self.weights += [_he_normal(rng, settings.hidden, n_dims), np.zeros(n_dims, np.float32)]
-
-    def weights_for_features(self) -> list[np.ndarray]:
-        return [self._directions @ self.weights[0], *self.weights[1:]]
-
-    def inner_products(self, rows: np.ndarray) -> np.ndarray:
-        return np.zeros((len(rows), 2), np.float32)
-
-    def encode(self, images: np.ndarray) -> None:
-        self._enter(self._components[images])
-        self._embeddings = self._hidden @ self.weights[2] + self.weights[3]
-
-    def squares(self) -> np.ndarray:
-        return _row_products(self._embeddings, self._embeddings)
-
-    def products(self, one: np.ndarray, other: np.ndarray, known: np.ndarray) -> np.ndarray:
-        return known + _row_products(self._embeddings[one], self._embeddings[other])
-
-    def gradients(self, of_embeddings: csr_array) -> list[np.ndarray]:
-        gradient = of_embeddings @ self._embeddings
-        last = [self._hidden.T @ gradient, gradient.sum(axis=0)]
-        return [*self._leave(gradient @ self.weights[2].T), *last]
+    def _slopes(self, cosines: np.ndarray, votes: np.ndarray | None) -> np.ndarray:
+        """Return `(2, n)`: how the mean loss changes with the cosine of each pair."""
+        # Of embeddings of length 1, and how a distance changes with its cosine.
+        distances = np.maximum(2 - 2 * cosines, np.float32(_SMALL))
+        slopes = np.full_like(distances, -2)
+        if not self._settings.is_squared:
+            distances = np.sqrt(distances)
+            slopes = -1 / distances
+        difference, margin = distances[0] - distances[1], self._settings.margin
+        pull = (difference + margin > 0).astype(np.float32)
+        if votes is not None:
+            pull = votes[:, 0] * pull - votes[:, 1] * (margin - difference > 0)
+        pull /= len(pull)
+        return np.stack([pull * slopes[0], -pull * slopes[1]])
 
 
-class _Residual(_Hidden):
-    """An embedding is x + W h. Its inner products are x x' + h W'x' + (W'x + W'W h) h'.
-
-    Those between features are of all of them; W reaches the components alone, which is enough
-    for W'x.
-    """
-
-    def __init__(
-        self, features: PartFeatures, settings: PartSettings, rng: np.random.Generator
-    ) -> None:
-        super().__init__(features.reduced, settings, rng)
-        self._whole = features
-        # Without a bias: the same shift of all images, which differences do not see. It is there
-        # so that both heads have the same layers.
-        self.weights += [
-            np.zeros((settings.hidden, features.reduced.shape[1]), np.float32),
-            np.zeros(features.reduced.shape[1], np.float32),
-        ]
-        self._squares = _row_products(features.scaled, features.scaled)
-
-    def weights_for_features(self) -> list[np.ndarray]:
-        return self._whole.lift(self.weights)
-
-    def inner_products(self, rows: np.ndarray) -> np.ndarray:
-        known = np.empty((len(rows), 2), np.float32)
-        for start in range(0, len(rows), _BLOCK_ROWS):
-            anchor, *others = (
-                self._whole.scaled[part] for part in rows[start : start + _BLOCK_ROWS].T
-            )
-            for column, other in enumerate(others):
-                known[start : start + len(anchor), column] = _row_products(anchor, other)
-        return known
-
-    def encode(self, images: np.ndarray) -> None:
-        self._images = self._components[images]
-        self._of_images = self._squares[images]
-        self._enter(self._images)
-        last = self.weights[2]
-        self._projected = self._images @ last.T
-        # W' times the embedding.
-        self._seen = self._projected + self._hidden @ (last @ last.T)
-
-    def squares(self) -> np.ndarray:
-        own = _row_products(self._hidden, self._projected)
-        return self._of_images + own + _row_products(self._seen, self._hidden)
-
-    def products(self, one: np.ndarray, other: np.ndarray, known: np.ndarray) -> np.ndarray:
-        return (
-            known
-            + _row_products(self._hidden[one], self._projected[other])
-            + _row_products(self._seen[one], self._hidden[other])
-        )
-
-    def gradients(self, of_embeddings: csr_array) -> list[np.ndarray]:
-        weighed = of_embeddings @ self._hidden
-        last = weighed.T @ self._images
-        last += (weighed.T @ self._hidden) @ self.weights[2]
-        of_bias = np.zeros_like(self.weights[3])
-        return [*self._leave(of_embeddings @ self._seen), last, of_bias]
-
-
-def _pair_gradients(
-    head: _Head,
-    places: np.ndarray,
-    known: np.ndarray,
-    settings: PartSettings,
-    loss_weights: np.ndarray | None,
-) -> csr_array:
-    """Return the matrix that gives the gradient of the mean loss when it meets the embeddings.
+def _gradient_matrix(
+    of_pairs: np.ndarray,
+    cosines: np.ndarray,
+    left: np.ndarray,
+    right: np.ndarray,
+    lengths: np.ndarray,
+) -> coo_array:
+    """Return the matrix that gives the gradient by the embeddings when it meets these.
 
     Args:
-        places: `(n_triplets, 3)` in the batch.
-        known: `(n_triplets, 2)` from `inner_products`.
+        of_pairs: the gradient by the cosine of each pair.
+        left, right: places of each pair's images among the embeddings, of these lengths.
     """
-    anchor, positive, negative = places.T
-    scale = 1 / np.sqrt(head.squares() + _SMALL)
-    cosines = [
-        head.products(anchor, other, of_pair) * scale[anchor] * scale[other]
-        for other, of_pair in ((positive, known[:, 0]), (negative, known[:, 1]))
-    ]
-    # Of embeddings of length 1, and how a distance changes with its cosine.
-    distances = [np.maximum(2 - 2 * cosine, _SMALL) for cosine in cosines]
-    slopes = [np.full_like(squared, -2) for squared in distances]
-    if not settings.is_squared:
-        distances = [np.sqrt(squared) for squared in distances]
-        slopes = [-1 / distance for distance in distances]
-    difference = distances[0] - distances[1]
-    pull = (difference + settings.margin > 0).astype(np.float32)
-    if loss_weights is not None:
-        exchanged = (settings.margin - difference > 0).astype(np.float32)
-        pull = loss_weights[:, 0] * pull - loss_weights[:, 1] * exchanged
-    pull /= len(places)
-    entries, ones, others = [], [], []
-    diagonal = np.zeros(len(scale), np.float32)
-    pairs = ((positive, cosines[0], pull * slopes[0]), (negative, cosines[1], -pull * slopes[1]))
-    for other, cosine, gradient in pairs:
-        entries += [gradient * scale[anchor] * scale[other]] * 2
-        ones += [anchor, other]
-        others += [other, anchor]
-        for end in (anchor, other):
-            diagonal -= np.bincount(end, gradient * cosine, len(scale)).astype(np.float32)
-    every = np.arange(len(scale))
-    entries.append(diagonal * scale**2)
-    coordinates = np.concatenate([*ones, every]), np.concatenate([*others, every])
-    return coo_array((np.concatenate(entries), coordinates), shape=(len(scale),) * 2).tocsr()
+    n_images = len(lengths)
+    pulls = of_pairs * cosines
+    own = np.bincount(left, pulls, n_images) + np.bincount(right, pulls, n_images)
+    entries, every = of_pairs / (lengths[left] * lengths[right]), np.arange(n_images)
+    values = np.concatenate([entries, entries, -own / lengths**2]).astype(lengths.dtype)
+    places = np.concatenate([left, right, every]), np.concatenate([right, left, every])
+    return coo_array((values, places), shape=(n_images, n_images))
 
 
-def _batches(n_triplets: int, settings: PartSettings, rng: np.random.Generator):
+def _batches(
+    rows: np.ndarray, settings: PartSettings, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
     """Yield triplets, step by step, for ever: every one once a pass, in an order of chance."""
-    size = min(settings.batch_size, n_triplets)
+    size = settings.batch_size
+    if len(np.unique(rows)) > size:
+        size //= 2
+    size = min(size, len(rows))
     waiting = np.empty(0, np.int64)
     while True:
         if len(waiting) < size:
-            waiting = np.concatenate([waiting, rng.permutation(n_triplets)])
+            waiting = np.concatenate([waiting, rng.permutation(len(rows))])
         yield waiting[:size]
         waiting = waiting[size:]
 
@@ -481,3 +380,182 @@ class _Adam:
             np.divide(mean, spare, out=spare)
             spare *= np.float32(rate)
             values -= spare
+
+
+@dataclass(frozen=True)
+class MapSettings:
+    """What decides the training of a map.
+
+    Attributes:
+        variants: losses to be tried, `"hinge"` or `"logistic"`; held-out answers say which is
+            best.
+        margin: of the hinge, times the root mean square of the frozen margins.
+        temperature: of the logistic loss, times the same.
+        hold: of the squared distance from W to the identity, beside the mean loss in units of the
+            margin.
+        n_iterations: of L-BFGS at most.
+        most_triplets: a sample of so many is learned from where there are more; a map has few
+            numbers, and each iteration passes all of them.
+    """
+
+    variants: tuple[str, ...] = ("hinge", "logistic")
+    margin: float = 3.0
+    temperature: float = 0.5
+    hold: float = 0.01
+    n_iterations: int = 50
+    most_triplets: int = 20_000
+
+
+def train_map(
+    features: PartFeatures,
+    rows: np.ndarray,
+    settings: MapSettings,
+    loss_weights: np.ndarray | None = None,
+) -> list[list[np.ndarray]]:
+    """Learn maps from triplets; the same triplets give the same maps.
+
+    An embedding is the features x at length 1 and a step along their directions V,
+    y = x + V (W - I) V'x, at length 1 again. W is a square matrix that starts as the identity and
+    is held near it, so that few triplets leave the features' own order as it is. How far distances
+    of features differ depends on the network and the depth: by a tenth or by a hundredth. So the
+    margin of the loss is some times the root mean square of the frozen margins of its triplets.
+
+    Args:
+        features: of all images, not standardised.
+        rows, loss_weights: see `train_part`.
+        settings: see `MapSettings`.
+    Returns:
+        For each loss `(n_features, n_directions)` float32 directions, and
+        `(n_directions, n_features)` of the step along them.
+    Raises:
+        CollapseError: if the features are not finite.
+    References:
+        Weinberger, Saul. Distance Metric Learning for Large Margin Nearest Neighbor
+        Classification. JMLR 10, 2009 (a linear map for triplets); Liu, Nocedal. On the limited
+        memory BFGS method. Mathematical Programming 45, 1989. doi:10.1007/BF01589116.
+    """
+    if len(rows) > settings.most_triplets:
+        kept = np.random.default_rng(0).choice(len(rows), settings.most_triplets, replace=False)
+        rows, loss_weights = rows[kept], None if loss_weights is None else loss_weights[kept]
+    problem = MapProblem(features, rows, loss_weights)
+    identity = np.eye(problem.n_directions)
+    maps = []
+    for loss in settings.variants:
+        found = minimize(
+            problem.loss,
+            identity.ravel(),
+            args=(loss, settings),
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": settings.n_iterations},
+        )
+        step = found.x.reshape(identity.shape) - identity
+        maps.append([features.directions, (step @ features.directions.T).astype(np.float32)])
+    return maps
+
+
+class MapProblem:
+    """What a map is to do for its triplets; for the arguments see `train_map`.
+
+    Attributes:
+        n_directions: the map is a square matrix of so many.
+        unit: root mean square of the frozen margins, as differences of cosines.
+    """
+
+    def __init__(
+        self, features: PartFeatures, rows: np.ndarray, loss_weights: np.ndarray | None = None
+    ) -> None:
+        if not np.isfinite(features.reduced).all():
+            raise CollapseError("a map cannot be learned: expected finite features, got others.")
+        images, places = np.unique(rows, return_inverse=True)
+        places = places.reshape(-1, 3)
+        self._components = features.reduced[images].astype(np.float64)
+        self.n_directions = self._components.shape[1]
+        pairs = np.sort(np.concatenate([places[:, [0, 1]], places[:, [0, 2]]]), axis=1)
+        pairs, numbers = np.unique(pairs, axis=0, return_inverse=True)
+        self._left, self._right = pairs.T
+        self._near, self._far = numbers[: len(rows)], numbers[len(rows) :]
+        self._takes_all_pairs = len(images) ** 2 <= _GATHERED_PAIRS * len(pairs)
+        self._loss_weights = loss_weights
+        # What the map leaves as it is.
+        self._rest_squares = np.maximum(features.rest_products(images, images), 0)
+        self._rest = features.rest_products(images[self._left], images[self._right])
+        cosines, _ = self._measure(self._components)
+        margins = cosines[self._near] - cosines[self._far]
+        # Images that are all alike have no margins to compare with.
+        self.unit = float(np.sqrt(np.mean(margins**2))) or 1.0
+
+    def loss(self, flat: np.ndarray, loss: str, settings: MapSettings) -> tuple[float, np.ndarray]:
+        """Return what is minimised, and its gradient.
+
+        Args:
+            flat: the map, `(n_directions ** 2,)`; embeddings are components times it.
+            loss: one of `settings.variants`.
+        """
+        square = flat.reshape(self.n_directions, self.n_directions)
+        moved = self._components @ square
+        cosines, lengths = self._measure(moved)
+        value, slopes = self._margin_loss(cosines[self._near] - cosines[self._far], loss, settings)
+        of_pairs = np.bincount(self._near, slopes, len(cosines))
+        of_pairs -= np.bincount(self._far, slopes, len(cosines))
+        pull = _gradient_matrix(of_pairs, cosines, self._left, self._right, lengths)
+        by_moved = (pull.toarray() if self._takes_all_pairs else pull.tocsr()) @ moved
+        away = square - np.eye(self.n_directions)
+        held = settings.hold * np.vdot(away, away)
+        gradient = self._components.T @ by_moved + 2 * settings.hold * away
+        return float(value + held), gradient.ravel()
+
+    def _measure(self, moved: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the cosine of each pair, and the length of each embedding."""
+        lengths = np.sqrt(_row_products(moved, moved) + self._rest_squares + _SMALL)
+        if self._takes_all_pairs:
+            products = (moved @ moved.T)[self._left, self._right]
+        else:
+            products = _row_products(moved[self._left], moved[self._right])
+        return (products + self._rest) / (lengths[self._left] * lengths[self._right]), lengths
+
+    def _margin_loss(
+        self, margins: np.ndarray, loss: str, settings: MapSettings
+    ) -> tuple[float, np.ndarray]:
+        """Return the mean loss of margins of cosines, and its slope by each."""
+        size = self.unit * (settings.margin if loss == "hinge" else settings.temperature)
+        of = _hinge if loss == "hinge" else _logistic
+        values, slopes = of(margins / size)
+        if self._loss_weights is not None:
+            as_given, exchanged = self._loss_weights.T
+            others, other_slopes = of(-margins / size)
+            values = as_given * values + exchanged * others
+            slopes = as_given * slopes - exchanged * other_slopes
+        return float(values.mean()), slopes / (size * len(margins))
+
+
+# A loss takes margins in units of the set's own, and returns its values and slopes.
+_Loss = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def _hinge(margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.maximum(1 - margins, 0), -(margins < 1).astype(np.float64)
+
+
+def _logistic(margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    misses = np.logaddexp(0, -margins)
+    # 1 / (1 + exp(margin)), without overflow.
+    return misses, -np.exp(-np.logaddexp(0, margins))
+
+
+def embed_part(features: np.ndarray, weights: Sequence[np.ndarray], head: str) -> np.ndarray:
+    """Return the embeddings of images: `(n_images, n_dims)` float32 of length 1.
+
+    Args:
+        features: `(n_images, n_features)` float32, scaled as in training.
+        weights: one of those from `train_part` or `train_map`; none of a part that is not trained.
+        head: one of `PART_HEADS`.
+    """
+    if not weights:
+        return scale_to_unit_length(features)
+    if head == MAP:
+        directions, along = weights
+        return scale_to_unit_length(features + features @ directions @ along)
+    kernel, bias, last, last_bias = weights
+    step = np.maximum(features @ kernel + bias, 0) @ last + last_bias
+    return scale_to_unit_length(features + step if head == RESIDUAL else step)
