@@ -14,6 +14,7 @@ import pytest
 from collected import answer_all, by_label, start
 from opened import read_triplets
 
+import tripletkit as tk
 from tripletkit import TripletkitError, Triplets
 from tripletkit.collecting.database import GivenAnswer, add_question, add_screen
 from tripletkit.data.judgement_files import is_judgements
@@ -174,6 +175,39 @@ def test_judges_can_be_left_out(told):
         open_judgements(told.database.path, exclude=["carl"])
     with pytest.raises(TripletkitError, match="no answer"):
         open_judgements(told.database.path, exclude=["anna", "ben"])
+
+
+def test_every_command_that_reads_a_database_can_leave_judges_out(
+    tripletkit, tiny_backbone, toy_competition, collected, tmp_path
+):
+    names = [path.name for path in sorted(toy_competition.images.iterdir())]
+    database, asker = start(collected, names, n_questions=600)
+    answer_all(database, asker, "ben", lambda anchor, shown: "left", n=300)
+    database.close()
+    without = open_judgements(collected, exclude=["ben"])
+    assert len(without) < len(open_judgements(collected))
+    arguments = ["train", collected, toy_competition.images, "-o", tmp_path / "m"]
+    arguments += ["--backbone", "tiny", "--recipe", "map", "--exclude", "ben"]
+    tripletkit(*arguments, code=0)
+    inputs = load_model(tmp_path / "m").record.inputs
+    assert inputs.triplets.sha256 == without.record.sha256
+    # Who reads the training's answers again reads them without ben.
+    assert len(read_training_triplets(inputs)) == len(without.decided())
+    answers = tmp_path / "answers.txt"
+    answers.write_text("1\n" * len(without.decided()))
+    reading = ["--exclude", "ben", "--json"]
+    score = json.loads(tripletkit("score", answers, collected, *reading, code=0).stdout)
+    assert score["n"] == without.decided().is_random.sum()
+    score = tk.score(answers, tk.read_judgements(collected, exclude=["ben"]))
+    assert score.n == without.decided().is_random.sum()
+    audit = json.loads(tripletkit("audit", collected, *reading, code=0).stdout)
+    assert audit["n_triplets"] == len(without.decided())
+    words = ["split", collected, "-o", tmp_path / "p", "--by", "component", "--exclude", "ben"]
+    tripletkit(*words, code=0)
+    words = ["predict", collected, "--model", tmp_path / "m", "--exclude", "ben"]
+    assert len(tripletkit(*words, code=0).stdout.splitlines()) == len(without) + 1
+    refused = tripletkit("audit", answers, "--exclude", "ben")
+    assert "expected a database of judgements: only that has judges" in refused.stderr
 
 
 def test_a_grid_implies_its_triplets(tmp_path):

@@ -105,10 +105,12 @@ def score(
     trials = None if asked is None else asked.trials
     of_votes = str(votes if is_path(votes) else triplets if is_path(triplets) else "the votes")
     if is_path(truth) and is_judgements(Path(truth)):
-        of_truth = str(truth)
+        truth = open_judgements(truth)
+    if isinstance(truth, Judgements) and truth.is_random is not None:
+        of_truth = truth.source
         if counted is not None:
-            raise SettingsError("votes", f"{truth} holds votes itself: it excludes other votes.")
-        answers, labels, counted, weights = take_random_share(answers, asked, Path(truth))
+            raise SettingsError("votes", f"{of_truth} holds votes itself: it excludes other votes.")
+        answers, labels, counted, weights = take_random_share(answers, asked, truth)
         rows = None if answers.triplets is None else answers.triplets.rows
     elif counted is not None:
         check_same_length(answers, len(counted), of_votes)

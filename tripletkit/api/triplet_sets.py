@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, overload
@@ -135,6 +135,7 @@ def read_judgements(
     columns: Mapping[str, str] | None = None,
     names: Sequence[str] | PathLike | None = None,
     swap: bool = False,
+    exclude: Collection[str] = (),
 ) -> Judgements:
     """Read judgements whose file or table does not say by itself how it is meant.
 
@@ -146,6 +147,7 @@ def read_judgements(
             `"last"`, `"first"` or `"second"`.
         names: of the images that numbers are places of, from 0: a list, or a file of names.
         swap: take the other image for the nearer one in every row. Defaults to `False`.
+        exclude: of a database, names of judges whose answers are left out.
     Returns:
         `Judgements`, which every function takes that takes triplets.
     Raises:
@@ -153,7 +155,7 @@ def read_judgements(
     Example:
         `tk.train(tk.read_judgements("r.csv", columns={"answer": "verdict"}), "images/")`
     """
-    return open_judgements(given, columns=columns, names=names, swap=swap)
+    return open_judgements(given, columns=columns, names=names, swap=swap, exclude=exclude)
 
 
 @as_one_run

@@ -20,17 +20,11 @@ from tripletkit.cli.options import OUTPUT_FOLDER, InputPath, command, takes
     help="Folder for the files; made if there is none.",
 )
 @click.option(
-    "--exclude",
-    multiple=True,
-    metavar="NAME",
-    help="Leave a judge out. May be given several times.",
-)
-@click.option(
     "--random-share",
     is_flag=True,
     help="Only questions drawn by chance: what a score may be computed on.",
 )
-@takes("overwrite")
+@takes("overwrite", "exclude")
 def export_judgements(
     database: Path, output: Path, exclude: tuple[str, ...], random_share: bool, overwrite: bool
 ) -> None:

@@ -17,13 +17,7 @@ from tripletkit.cli.options import INPUT_FILE, InputPath, command, takes
     type=INPUT_FILE,
     help="Triplet file with questions whose answer is known, beside those of `collect --gold`.",
 )
-@click.option(
-    "--exclude",
-    multiple=True,
-    metavar="NAME",
-    help="Leave a judge out. May be given several times.",
-)
-@takes("as_json")
+@takes("as_json", "exclude")
 def judges(database: Path, gold: Path | None, exclude: tuple[str, ...], as_json: bool) -> None:
     """Show each judge's answers, speed, steadiness and agreement, and who looks careless.
 
@@ -33,7 +27,7 @@ def judges(database: Path, gold: Path | None, exclude: tuple[str, ...], as_json:
 
     "same again" is how often a repeated question was answered as before, "agrees" how often
     another judge gave the same answer to the same question. Leave a careless judge out with
-    `tripletkit export-judgements --exclude NAME`.
+    --exclude, as in every command that reads a database.
     """
     from tripletkit.api import judging
 

@@ -245,6 +245,12 @@ RUN_OPTIONS: dict[str, click.Option] = {
         is_flag=True,
         help="Allow names and links that lead out of the image folder.",
     ),
+    "exclude": click.Option(
+        ["--exclude"],
+        multiple=True,
+        metavar="JUDGE",
+        help="Leave out this judge of a database of judgements. May be given several times.",
+    ),
 }
 
 
@@ -275,7 +281,8 @@ def takes(*names: str) -> Callable[[Callable], Callable]:
                     given[name] = of_run[name]
             return function(**given)
 
-        run.taken_options = ("quiet", *options)  # type: ignore[attr-defined]
+        taken = getattr(function, "taken_options", ("quiet",))
+        run.taken_options = (*taken, *options)  # type: ignore[attr-defined]
         return run
 
     return add
@@ -363,16 +370,25 @@ def judgements_options(function: Callable) -> Callable:
     @functools.wraps(function)
     def run(**given: Any) -> Any:
         said = {name: given.pop(name) for name in ("columns", "names", "swap")}
+        said["exclude"] = click.get_current_context().find_root().params["exclude"]
+        n_read = 0
 
         def read(path: Path | None) -> Any:
+            nonlocal n_read
             if path is None or not any(said.values()):
                 return input_source(path)
+            from tripletkit.data.judgement_files import is_judgements
             from tripletkit.data.judgements import open_judgements
 
-            return open_judgements(input_source(path), **said)
+            n_read += 1
+            # Judges are those of the first file; the others may have none.
+            other = {"exclude": ()} if n_read > 1 and not is_judgements(path) else {}
+            return open_judgements(input_source(path), **said | other)
 
         return function(read=read, **given)
 
+    taken = getattr(function, "taken_options", ("quiet",))
+    run.taken_options = (*taken, "exclude")  # type: ignore[attr-defined]
     return section(
         "Files of judgements",
         click.option(

@@ -250,6 +250,11 @@ def open_judgements(
         )
     if isinstance(given, str | os.PathLike):
         given = Path(given)
+    if exclude and not (isinstance(given, Path) and is_judgements(given)):
+        source = given if isinstance(given, Path) else type(given).__name__
+        raise SettingsError(
+            "exclude", f"{source}: expected a database of judgements: only that has judges"
+        )
     if isinstance(given, Judgements):
         if fourth_column is not None:
             raise SettingsError("fourth_column", "`fourth_column` is of a file.")
@@ -261,6 +266,8 @@ def open_judgements(
                 f"{given} holds its votes: give no `{prefix}votes` and no `fourth_column`.",
             )
         found = _open_database(given, exclude)
+        if exclude:
+            found = _with_read_as(found, exclude=json.dumps(sorted(exclude)))
     else:
         known = None if names is None else read_names(names)
         if isinstance(given, Triplets) or not (
@@ -493,7 +500,8 @@ def find_unchanged(record: FileRecord) -> Path | None:
     if record.path is None or not (path := Path(record.path)).is_file():
         return None
     if is_judgements(path):
-        digest = open_judgements(path).record.sha256
+        exclude = json.loads(dict(record.read_as).get("exclude", "[]"))
+        digest = open_judgements(path, exclude=exclude).record.sha256
     else:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return path if digest == record.sha256 else None
@@ -511,12 +519,14 @@ def reopen_judgements(
         return None
     options = dict(record.read_as)
     columns = options.pop("columns", None)
+    exclude = json.loads(options.pop("exclude", "[]"))
     return open_judgements(
         paths[0],
         votes=paths[1],
         truth=paths[2],
         columns=None if columns is None else json.loads(columns),
         swap=options.pop("swap", None) is not None,
+        exclude=exclude,
         **options,
     )
 

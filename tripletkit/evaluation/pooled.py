@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tripletkit.data.judgements import find_questions, open_judgements
+from tripletkit.data.judgements import Judgements, find_questions
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import Votes
 from tripletkit.errors import AnswerFileError
@@ -350,26 +349,26 @@ logger = logging.getLogger("tripletkit")
 
 
 def take_random_share(
-    answers: Answers, triplets: Triplets | None, database: Path
+    answers: Answers, triplets: Triplets | None, database: Judgements
 ) -> tuple[Answers, np.ndarray, Votes, np.ndarray]:
     """Return the answers to questions of the random share, what most judges said, votes, weights.
 
     Answers that do not hold their questions are taken for those of `predict` on the database.
     """
-    judgements = open_judgements(database).decided()
+    judgements, source = database.decided(), database.source
     votes, is_random, weights = judgements.votes, judgements.is_random, judgements.weights
     if votes is None or is_random is None or weights is None:
-        raise AnswerFileError(f"{database}: expected a database of judgements, got a table")
+        raise AnswerFileError(f"{source}: expected a database of judgements, got a table")
     asked = answers.triplets or triplets
     if asked is None:
-        check_same_length(answers, len(judgements), str(database))
+        check_same_length(answers, len(judgements), source)
         asked = judgements.triplets
     answers = replace(answers, triplets=asked)
     found, is_turned = find_questions(asked, judgements)
     is_scored = (found >= 0) & is_random[found]
     if not is_scored.any():
         raise AnswerFileError(
-            f"{answers.source}: expected answers to questions that {database} drew by chance, "
+            f"{answers.source}: expected answers to questions that {source} drew by chance, "
             "got none. `tripletkit predict` answers those of the database."
         )
     logger.info(
