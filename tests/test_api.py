@@ -286,7 +286,7 @@ def test_no_model_is_written_where_it_would_harm_what_is_read(model, toy_model, 
         lambda: tk.train(toy_competition.train, toy_competition.images, output=inside),
         lambda: tk.finetune(toy_model, output=inside),
     ):
-        with pytest.raises(tk.TripletkitError, match="lies in the image folder"):
+        with pytest.raises(tk.TripletkitError, match="lies in the folder"):
             write()
     with pytest.raises(tk.TripletkitError, match="is read, and would be overwritten"):
         tk.finetune(toy_model, output=toy_model, overwrite=True)

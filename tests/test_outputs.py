@@ -128,7 +128,7 @@ def test_what_is_read_is_not_written_over_by_whatever_name_and_order(tmp_path, r
         with open_run():
             if reads_first:
                 read()
-            with pytest.raises(tk.TripletkitError, match=r"is read|lies in the image folder"):
+            with pytest.raises(tk.TripletkitError, match=r"is read|lies in the folder"):
                 Outputs(overwrite=True).file(tmp_path / out, ANYTHING)
                 read()
         # Another run may do so, for it reads nothing.
@@ -165,7 +165,7 @@ def test_nothing_is_added_to_an_image_folder_or_a_model_folder(tmp_path):
         check_written_folder(tmp_path)
     with open_run():
         check_written_folder(tmp_path / "images" / "cache")
-        with pytest.raises(tk.TripletkitError, match="lies in the image folder"):
+        with pytest.raises(tk.TripletkitError, match="lies in the folder"):
             open_images(tmp_path / "images")
 
 

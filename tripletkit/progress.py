@@ -32,12 +32,7 @@ _UNITS = {
 
 
 def unit_of(stage: str) -> str:
-    """Return what a stage of a command counts.
-
-    Example:
-        >>> unit_of("held-out draws, 2 of 4")
-        'draw'
-    """
+    """Return what a stage of a command counts, in the singular."""
     return next((unit for name, unit in _UNITS.items() if stage.startswith(name)), "image")
 
 
@@ -75,12 +70,7 @@ def open_stages(given: bool | Stages | None) -> Iterator[Stages]:
 
 @contextmanager
 def draw_bars(make_bar: Callable[..., Any], **options: Any) -> Iterator[Stages]:
-    """Give a callable that draws a bar for each stage, the one before gone.
-
-    Args:
-        make_bar: `tqdm` or what is like it.
-        options: what it takes.
-    """
+    """Give a callable that draws a bar for each stage, by `tqdm` or alike, the one before gone."""
     with ExitStack() as bars:
 
         def begin(name: str) -> Progress:
@@ -105,12 +95,7 @@ def _is_in_notebook() -> bool:
 
 
 def log_progress(name: str, every_s: float = 30.0) -> Progress:
-    """Return what logs how far a stage is and how long it may still take, now and then.
-
-    Args:
-        name: of the stage.
-        every_s: seconds between two lines; what is done sooner logs none.
-    """
+    """Return what logs how far a stage is and how long it may still take, now and then."""
     started_s = last_s = time.monotonic()
 
     def report(done: int, total: int) -> None:

@@ -36,21 +36,13 @@ class Registry(dict[str, Record], Generic[Record]):
         self._reserved = reserved
 
     def add(self, record: Record) -> None:
-        """Add a record under its name.
-
-        Raises:
-            TripletkitError: if the name is taken.
-        """
+        """Add a record under its name, which may not be taken."""
         if record.name in self or record.name in self._reserved:
             raise self._error(f'a {self._kind} named "{record.name}" is registered already')
         self[record.name] = record
 
     def find(self, name: str) -> Record:
-        """Return a record by name.
-
-        Raises:
-            TripletkitError: listing all names, and the nearest one.
-        """
+        """Return a record by name, or raise what lists all names, and the nearest one."""
         if name not in self:
             raise self._error(describe_unknown(name, self))
         return self[name]

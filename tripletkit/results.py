@@ -22,14 +22,7 @@ _MOST_ROWS = 20
 
 @dataclass(frozen=True)
 class Table:
-    """Texts in rows and columns.
-
-    Attributes:
-        rows: texts, the same number in each row.
-        right: indices of the columns to align to the right, such as numbers.
-        has_heading: the first row is one.
-        title: a line above it; empty for none.
-    """
+    """Rows of texts, the same number in each, with these columns to the right, such as numbers."""
 
     rows: Sequence[Sequence[str]]
     right: Collection[int] = ()
@@ -42,18 +35,16 @@ class Table:
 
     def to_html(self) -> str:
         """Return it as HTML that takes its colors from the page around it."""
-        lines = []
         n_shown = _MOST_ROWS + self.has_heading
+        body = ""
         for number, row in enumerate(self.rows[:n_shown]):
             tag = "th" if self.has_heading and number == 0 else "td"
-            lines.append(
-                "".join(
-                    f"<{tag} style='{_CELL.format('right' if column in self.right else 'left')}'>"
-                    f"{html.escape(text.strip())}</{tag}>"
-                    for column, text in enumerate(row)
-                )
+            cells = (
+                f"<{tag} style='{_CELL.format('right' if column in self.right else 'left')}'>"
+                f"{html.escape(text.strip())}</{tag}>"
+                for column, text in enumerate(row)
             )
-        body = "".join(f"<tr>{line}</tr>" for line in lines)
+            body += f"<tr>{''.join(cells)}</tr>"
         more = len(self.rows) - n_shown
         note = f"<div>... and {more:,} rows more</div>" if more > 0 else ""
         title = f"<div><strong>{html.escape(self.title.strip())}</strong></div>" * bool(self.title)
@@ -66,12 +57,11 @@ Section = Sequence[Table | str]
 
 def show_head(frame: DataFrame, n_rows: int = 5) -> Table:
     """Return the first rows of a table as texts."""
-    rows = [list(map(str, frame.columns))]
-    for values in frame.head(n_rows).itertuples(index=False):
-        rows.append(
-            [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
-        )
-    return Table(rows)
+    rows = [
+        [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
+        for values in frame.head(n_rows).itertuples(index=False)
+    ]
+    return Table([list(map(str, frame.columns)), *rows])
 
 
 class Result:
@@ -116,9 +106,6 @@ class Result:
 def align_columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
     """Join rows of texts to lines with columns two blanks apart.
 
-    Args:
-        rows: texts, the same number in each row.
-        right: indices of the columns to align to the right, such as numbers.
     Example:
         >>> print(align_columns([["right", "90"], ["wrong", "7"]], right=[1]))
         right  90

@@ -34,10 +34,10 @@ class InputPath(click.Path):
     def convert(
         self, value: Any, param: click.Parameter | None, context: click.Context | None
     ) -> Any:
-        from tripletkit.data.outputs import note_image_folder, note_input
+        from tripletkit.data.outputs import note_input
 
         path = super().convert(value, param, context)
-        (note_image_folder if path.is_dir() else note_input)(path)
+        note_input(path)
         return path
 
 

@@ -28,13 +28,10 @@ _SMALL_PIXELS = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;1
 _RGB_PIXEL_BYTES = 4
 
 
-def decode_bytes(image: Image.Image, full_size: tuple[int, int], n_result_px: int) -> int:
+def _decode_bytes(image: Image.Image, full_size: tuple[int, int], n_result_px: int) -> int:
     """Return about how many bytes of memory it takes to decode an image and make RGB of it.
 
-    Args:
-        image: opened and drafted, not yet loaded.
-        full_size: its width and height before it was drafted.
-        n_result_px: pixels of the RGB image that is made of it.
+    The image is opened and drafted, not yet loaded; before, it had the full size.
     """
     n_px = image.width * image.height
     pixel_bytes = _SMALL_PIXELS.get(image.mode, 4)
@@ -49,11 +46,7 @@ def decode_bytes(image: Image.Image, full_size: tuple[int, int], n_result_px: in
 
 
 class MemoryBudget:
-    """Memory that threads share: what does not fit beside the others waits.
-
-    Args:
-        total_bytes: what they may have together.
-    """
+    """Memory that threads share: what does not fit beside the others waits."""
 
     def __init__(self, total_bytes: int) -> None:
         self._total_bytes = total_bytes
@@ -64,7 +57,9 @@ class MemoryBudget:
     def reserve(self, n_bytes: int) -> Iterator[None]:
         """Hold a part of the budget; one that is larger than all of it is held alone."""
         with self._changed:
-            self._changed.wait_for(lambda: self._fits(n_bytes))
+            self._changed.wait_for(
+                lambda: not self._used_bytes or self._used_bytes + n_bytes <= self._total_bytes
+            )
             self._used_bytes += n_bytes
         try:
             yield
@@ -72,9 +67,6 @@ class MemoryBudget:
             with self._changed:
                 self._used_bytes -= n_bytes
                 self._changed.notify_all()
-
-    def _fits(self, n_bytes: int) -> bool:
-        return self._used_bytes == 0 or self._used_bytes + n_bytes <= self._total_bytes
 
 
 # Pillow also opens formats that run another program (EPS) or draw vectors; pixels only here.
@@ -121,18 +113,12 @@ def read_pixels(
 ) -> np.ndarray:
     """Decode an image and resize it to a square, as the source's model takes it.
 
-    Turned upright by its EXIF orientation; transparency composited over white; the first
-    frame of several.
-
     Args:
-        path: the file; its content counts, not its extension.
+        path, file: see `read_image`.
         size_px: side of the square.
         resample: name of a Pillow filter, such as `"bilinear"`; antialiased when shrinking.
-        file: its bytes where they are at hand. Defaults to opening the path.
     Returns:
         `(size_px, size_px, 3)` uint8, RGB, 0 to 255.
-    Raises:
-        ImageReadError: naming the file, if it is not an image that can be read whole.
     """
     return resize_to_square(read_image(path, at_least_px=size_px, file=file), size_px, resample)
 
@@ -145,10 +131,7 @@ def resize_to_square(image: Image.Image, size_px: int, resample: str) -> np.ndar
 def read_image(
     path: Path, at_least_px: int | None = None, file: BinaryIO | None = None
 ) -> Image.Image:
-    """Decode an image to RGB, upright and opaque.
-
-    Memory is bounded: at any time decoding takes at most `MAX_DECODE_BYTES`, in all threads
-    together.
+    """Decode an image to RGB: upright by its EXIF orientation, on white, its first frame.
 
     Args:
         path: the file; its content counts, not its extension.
@@ -156,8 +139,6 @@ def read_image(
             smaller, while both sides stay at least `DRAFT_RESERVE` times this. Defaults to full
             size.
         file: its bytes where they are at hand. Defaults to opening the path.
-    Returns:
-        The image in mode RGB.
     Raises:
         ImageReadError: naming the file, if it is not an image that can be read whole, or takes
             too much memory.
@@ -167,8 +148,9 @@ def read_image(
         if at_least_px is not None:
             image.draft(None, (at_least_px * DRAFT_RESERVE,) * 2)
         factors = _find_factors(image.size, at_least_px)
-        n_result_px = 0 if _is_plain_rgb(image, factors) else _count_pixels(image.size, factors)
-        n_bytes = decode_bytes(image, full_size, n_result_px)
+        width, height = _reduce_size(image.size, factors)
+        n_result_px = 0 if _is_plain_rgb(image, factors) else width * height
+        n_bytes = _decode_bytes(image, full_size, n_result_px)
         if n_bytes > MAX_DECODE_BYTES:
             raise ValueError(
                 f"decoding {full_size[0]:,} x {full_size[1]:,} pixels of {image.format} takes some "
@@ -183,15 +165,12 @@ def read_image(
 def read_hidden(path: Path) -> tuple[int | None, bool]:
     """Return what the pixels of `read_image` do not tell of a file that looks empty.
 
-    Returns:
-        The largest value of an image with one channel of 16 bits, `None` for others and where all
-        values are equal; and whether some of its pixels are more transparent than others.
-    Raises:
-        ImageReadError: naming the file, if it is not an image that can be read whole.
+    The largest value of an image with one channel of 16 bits, `None` for others and where all
+    values are equal; and whether some of its pixels are more transparent than others.
     """
     with _explained(path), Image.open(path, formats=FORMATS) as image:
         n_px = image.width * image.height
-        with _memory.reserve(decode_bytes(image, image.size, n_px)):
+        with _memory.reserve(_decode_bytes(image, image.size, n_px)):
             image.load()
             if image.mode.startswith("I"):
                 values = np.asarray(image)
@@ -203,11 +182,7 @@ def read_hidden(path: Path) -> tuple[int | None, bool]:
 
 
 def read_size_and_frames(path: Path) -> tuple[tuple[int, int], int]:
-    """Return width and height in pixels as stored, and the number of frames.
-
-    Raises:
-        ImageReadError: naming the file, if it is no image.
-    """
+    """Return width and height in pixels as stored, and the number of frames."""
     with _explained(path), Image.open(path, formats=FORMATS) as image:
         size = image.size
         if image.format == "MPO":  # A phone's JPEG with a preview or a depth map behind it.
@@ -220,10 +195,7 @@ def read_size_and_frames(path: Path) -> tuple[tuple[int, int], int]:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Turn whatever Pillow raises for a broken file into an `ImageReadError`.
-
-    Its readers raise all kinds of exceptions, some from code that never expected bad bytes.
-    """
+    """Turn whatever Pillow raises for a broken file (it may be anything) into an error of ours."""
     try:
         yield
     except Image.DecompressionBombError as error:
@@ -267,15 +239,12 @@ def _find_factors(size: tuple[int, int], at_least_px: int | None) -> tuple[int, 
     """Return how many pixels of a large image become one, in width and in height."""
     if at_least_px is None or size[0] * size[1] <= _LARGE_PX:
         return 1, 1
-    width, height = (
-        min(max(side // (at_least_px * DRAFT_RESERVE), 1), _MOST_REDUCED) for side in size
-    )
-    return width, height
+    width, height = (max(side // (at_least_px * DRAFT_RESERVE), 1) for side in size)
+    return min(width, _MOST_REDUCED), min(height, _MOST_REDUCED)
 
 
-def _count_pixels(size: tuple[int, int], factors: tuple[int, int]) -> int:
-    width, height = (-(-side // factor) for side, factor in zip(size, factors, strict=True))
-    return width * height
+def _reduce_size(size: tuple[int, int], factors: tuple[int, int]) -> tuple[int, int]:
+    return -(-size[0] // factors[0]), -(-size[1] // factors[1])
 
 
 def _is_plain_rgb(image: Image.Image, factors: tuple[int, int]) -> bool:
@@ -286,8 +255,7 @@ def _to_rgb(image: Image.Image, factors: tuple[int, int]) -> Image.Image:
     """Return an image in RGB and reduced by factors, made a band of rows at a time."""
     if _is_plain_rgb(image, factors):
         return image
-    width, height = (-(-side // factor) for side, factor in zip(image.size, factors, strict=True))
-    rgb = Image.new("RGB", (width, height))
+    rgb = Image.new("RGB", _reduce_size(image.size, factors))
     n_rows = max(_BAND_PX // (image.width * factors[1]), 1) * factors[1]
     for top in range(0, image.height, n_rows):
         band = image.crop((0, top, image.width, min(top + n_rows, image.height)))

@@ -16,9 +16,9 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import takewhile
 from pathlib import Path
 
@@ -29,12 +29,15 @@ IMAGE_SUFFIXES = frozenset(
     ".webp".split()
 )
 # Photos of phones, which are read with the extra `heic`.
-HEIC_SUFFIXES = frozenset([".heic", ".heif"])
+_HEIC_SUFFIXES = frozenset([".heic", ".heif"])
+_HEIC_CURE = "HEIC is read with the extra heic: pip install 'tripletkit[heic]'"
 # What network disks, archivers and systems leave in folders: thumbnails, resource forks, indexes.
 _LEFT_FOLDERS = frozenset(["@eadir", "__macosx", "#recycle", "#snapshot", "$recycle.bin"])
 _LEFT_FILES = frozenset(["thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"])
 _WINDOWS_PATH = re.compile(r"\\|^[A-Za-z]:")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+# Names of one triplet.
+_FEWEST_RESPELLED = 3
 
 logger = logging.getLogger("tripletkit")
 
@@ -43,7 +46,7 @@ logger = logging.getLogger("tripletkit")
 def image_suffixes() -> frozenset[str]:
     """Return the extensions of images that can be read here, in lower case."""
     reads_heic = importlib.util.find_spec("pillow_heif") is not None
-    return IMAGE_SUFFIXES | HEIC_SUFFIXES if reads_heic else IMAGE_SUFFIXES
+    return IMAGE_SUFFIXES | _HEIC_SUFFIXES if reads_heic else IMAGE_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -67,69 +70,49 @@ def locate_images(
     A name is a path below the folder. With its extension it means exactly that file; without,
     the one image of that name, and two (`7.jpg` and `7.png`) are a problem. An exact match
     always wins.
-
-    Args:
-        names: distinct names as a triplet file has them.
-        folder: the image folder.
-        follow_outside: allow names and links that lead out of the folder.
-    Raises:
-        ImageNameError: if there is no such folder.
     """
     _check_folder(folder)
     listing = _Listing(folder, follow_outside)
     located = listing.locate(names)
     # One name that is written otherwise than the others is more likely a mistake.
-    if len(located.problems) == len(names) >= _FEWEST_RESPELLED:
-        located = _respell(names, folder, listing) or located
+    if len(located.problems) < len(names) or len(names) < _FEWEST_RESPELLED:
+        return located
+    for reading, how in _respell(names):
+        found = listing.locate(reading) if reading != list(names) else located
+        if not found.problems and (how != _OTHER_CASE or _differ_in_case(names, found.paths)):
+            logger.info(
+                "%s: all %s names are read %s, such as %s as %s.",
+                folder,
+                f"{len(names):,}",
+                how,
+                names[0],
+                os.path.relpath(found.paths[0] or "", folder),
+            )
+            return found
     return located
 
 
-def _respell(names: Sequence[str], folder: Path, listing: _Listing) -> LocatedImages | None:
-    """Read names in the one other way in which all of them are images, and say so."""
+_OTHER_CASE = "with their extensions in the case of the files"
+
+
+def _respell(names: Sequence[str]) -> Iterator[tuple[list[str], str]]:
+    """Yield names as they may be meant, and how they are read then."""
     if any(map(_ADDRESS.match, names)):
-        return None
+        return
     plain = [name.replace("\\", "/") for name in names]
-    bases = (f"{folder.absolute()}/", f"{folder.resolve()}/")
-    shared = [
-        *takewhile(
-            lambda level: len(set(level)) == 1,
-            zip(*(name.split("/")[:-1] for name in plain), strict=False),
-        )
-    ]
-    before = "without what stands before the folder"
-    readings = [(plain, 'with "/" for "\\"')]
-    readings += [([name.removeprefix(base) for name in plain], before) for base in bases]
-    readings += [
-        (["/".join(name.split("/")[n:]) for name in plain], before)
-        for n in range(1, len(shared) + 1)
-    ]
-    bare = [name.rpartition(".")[0] for name in plain]
-    readings.append((bare, "with their extensions in the case of the files"))
-    for reading, how in readings:
-        found = listing.locate(reading) if reading != list(names) else None
-        if found is None or found.problems:
-            continue
-        paths = [path for path in found.paths if path is not None]
-        suffixes = {
-            (Path(name).suffix.lower(), path.suffix.lower())
-            for name, path in zip(plain, paths, strict=True)
-        }
-        if reading is bare and any(ours != theirs for ours, theirs in suffixes):
-            continue
-        logger.info(
-            "%s: all %s names are read %s, such as %s as %s.",
-            folder,
-            f"{len(names):,}",
-            how,
-            names[0],
-            os.path.relpath(paths[0], folder),
-        )
-        return found
-    return None
+    yield plain, 'with "/" for "\\"'
+    levels = [name.split("/") for name in plain]
+    n_shared = len([*takewhile(lambda each: len(set(each)) == 1, zip(*levels, strict=False))])
+    for n in range(1, n_shared + 1):
+        yield ["/".join(below[n:]) for below in levels], "without what stands before the folder"
+    yield [name.rpartition(".")[0] for name in plain], _OTHER_CASE
 
 
-# Names of one triplet.
-_FEWEST_RESPELLED = 3
+def _differ_in_case(names: Sequence[str], paths: Sequence[Path | None]) -> bool:
+    return all(
+        path is not None and Path(name).suffix.lower() == path.suffix.lower()
+        for name, path in zip(names, paths, strict=True)
+    )
 
 
 def find_meant_folder(name: str, folder: Path) -> Path | None:
@@ -137,30 +120,20 @@ def find_meant_folder(name: str, folder: Path) -> Path | None:
     for around in folder.absolute().parents[:3]:
         if (around / name).is_file():
             return Path(os.path.relpath(around)) if not folder.is_absolute() else around
-    for around in (folder, folder.parent):
-        try:
-            inside = sorted(path for path in around.iterdir() if path.is_dir())
-        except OSError:
-            continue
-        for path in inside:
+    for pattern in (folder, folder.parent):
+        for path in sorted(pattern.glob("*/")):
             if (path / name).is_file() and not (path.is_symlink() or path == folder):
                 return path
     return None
 
 
-def place_problems(problems: dict[int, str], places: Sequence[str] | None) -> list[str]:
+def place_problems(problems: dict[int, str], places: Sequence[str]) -> list[str]:
     """Put the place where a name was read before what is wrong with it."""
-    if places is None:
-        return list(problems.values())
     return [f"{places[index]}: {message}" for index, message in problems.items()]
 
 
-def check_name(name: str) -> None:
-    """Refuse a name that no image below a folder can have.
-
-    Raises:
-        ImageNameError: if it is an absolute path, a Windows path, or leads out by `..`.
-    """
+def _check_name(name: str) -> None:
+    """Refuse a name that no image below a folder can have."""
     if _ADDRESS.match(name):
         raise ImageNameError(
             f'expected a path below the image folder, got the address "{name}"; download the '
@@ -178,10 +151,10 @@ def check_name(name: str) -> None:
 
 
 def refuse_folder_of(names: Sequence[str], folder: Path) -> None:
-    """Refuse to write into a folder that holds images of these names.
+    """Refuse to write into a folder that holds an image of one of the first thousand names.
 
     Raises:
-        OutputError: if it holds one of the first thousand.
+        OutputError: if it does.
     """
     if _is_folder(folder) and any(locate_images(names[:1000], folder).paths):
         raise OutputError(
@@ -196,7 +169,7 @@ def list_images(folder: Path) -> list[str]:
     resource forks.
 
     Raises:
-        ImageNameError: if there is no such folder, or no image in it but files that are not read.
+        ImageNameError: if there is no such folder, or no image in it.
     """
     _check_folder(folder)
     names, others = [], Counter[str]()
@@ -215,18 +188,16 @@ def list_images(folder: Path) -> list[str]:
                 names.append((Path(parent) / file).relative_to(folder).as_posix())
             else:
                 others[suffix or "without extension"] += 1
+    what = "none in it"
     if others:
         shown = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(5))
         what = f"{others.total():,} files that are not read ({shown})"
-        if HEIC_SUFFIXES & set(others):
-            what += f". {HEIC_CURE}"
-        if not names:
-            raise ImageNameError(f"{folder}: expected a folder of images, there are {what}")
+        if _HEIC_SUFFIXES & set(others):
+            what += f". {_HEIC_CURE}"
         logger.info("%s: %s images, %s", folder, f"{len(names):,}", what)
+    if not names:
+        raise ImageNameError(f"{folder}: expected a folder of images, there is {what}")
     return sorted(names)
-
-
-HEIC_CURE = "HEIC is read with the extra heic: pip install 'tripletkit[heic]'"
 
 
 def _check_folder(folder: Path) -> None:
@@ -262,7 +233,7 @@ class _Listing:
 
     def find(self, name: str) -> Path:
         if not (self.follow_outside or self._is_there(name)):
-            check_name(name)
+            _check_name(name)
         parent, _, base = name.rpartition("/")
         parent = parent or ("/" if name.startswith("/") else "")
         entries = self._entries_of(parent, name)
@@ -285,7 +256,11 @@ class _Listing:
             return False
 
     def _find_bare(self, name: str, base: str, entries: _Entries) -> str:
-        candidates = entries.by_stem.get(base, []) or entries.by_spelling().get(_spelling(base), [])
+        candidates = (
+            entries.like(base, _stem)
+            or entries.like(_spelling(base), _spelled_stem)
+            or entries.like(_spelling(base), _spelling)
+        )
         if len(candidates) == 1:
             return candidates[0]
         if candidates:
@@ -293,15 +268,17 @@ class _Listing:
                 f'expected one image for "{name}", got {len(candidates)}: '
                 f"{', '.join(sorted(candidates))}. Write the name with its extension."
             )
-        if other := entries.find_unread(base):
-            _check_format(other)
-        if (wide := entries.by_number().get(_number(base), [])) and len(wide) == 1:
+        for other in entries.by_name:
+            if _stem(other) == base:
+                _check_format(other)
+        wide = entries.like(_number(base), _number)
+        if _number(base) and len(wide) == 1:
             raise ImageNameError(
                 f'there is no image "{name}" in {self._shown()}. Did the table lose zeros? '
                 f"{wide[0]} is there: write the names as text, with all their zeros."
             )
-        close = difflib.get_close_matches(base.lower(), entries.lowered(), n=1, cutoff=0.8)
-        hint = f". Did you mean {entries.lowered()[close[0]]!r}?" if close else ""
+        close = difflib.get_close_matches(base.lower(), entries.lowered, n=1, cutoff=0.8)
+        hint = f". Did you mean {entries.lowered[close[0]]!r}?" if close else ""
         raise ImageNameError(f'there is no image "{name}" in {self._shown()}{hint}')
 
     def _shown(self) -> str:
@@ -333,57 +310,30 @@ class _Listing:
 
 
 class _Entries:
-    """The entries of one folder by name, by stem and by lower-case name.
+    """The entries of one folder.
 
     Attributes:
-        folder: whose they are.
         by_name: whether it is a link, and what it is instead of a file; empty for a file.
-        by_stem: the names of images without their extension.
     """
 
     def __init__(self, path: Path) -> None:
         self.folder = path
-        self.by_name: dict[str, tuple[bool, str]] = {}
-        self.by_stem: dict[str, list[str]] = defaultdict(list)
-        self._lowered: dict[str, str] | None = None
-        self._by_spelling: dict[str, list[str]] | None = None
-        self._by_number: dict[str, list[str]] | None = None
         with os.scandir(path) as entries:
-            for entry in entries:
-                self.by_name[entry.name] = (entry.is_symlink(), _name_other(entry))
-                stem, _, suffix = entry.name.rpartition(".")
-                if f".{suffix}".lower() in image_suffixes() and not entry.name.startswith("."):
-                    self.by_stem[stem].append(entry.name)
+            self.by_name = {each.name: (each.is_symlink(), _name_other(each)) for each in entries}
+        self._tables: dict[Callable[[str], str], dict[str, list[str]]] = {}
 
-    def by_spelling(self) -> dict[str, list[str]]:
-        """Return the images by what their names have in common with other spellings of them."""
-        if self._by_spelling is None:
-            self._by_spelling = defaultdict(list)
-            for stem, found in self.by_stem.items():
-                self._by_spelling[_spelling(stem)] += found
-                for name in found:
-                    self._by_spelling[_spelling(name)].append(name)
-        return self._by_spelling
-
-    def by_number(self) -> dict[str, list[str]]:
-        """Return the images whose names are numbers, by these without zeros in front."""
-        if self._by_number is None:
-            self._by_number = defaultdict(list)
-            for stem, found in self.by_stem.items():
-                if number := _number(stem):
-                    self._by_number[number] += found
-        return self._by_number
-
-    def find_unread(self, base: str) -> str | None:
-        """Return the file of a name in a format that is not read, if there is one."""
-        return next(
-            (name for name in self.by_name if Path(name).stem == base and _is_unread(name)), None
-        )
-
+    @cached_property
     def lowered(self) -> dict[str, str]:
-        if self._lowered is None:
-            self._lowered = {name.lower(): name for name in self.by_name}
-        return self._lowered
+        return {name.lower(): name for name in self.by_name}
+
+    def like(self, value: str, key: Callable[[str], str]) -> list[str]:
+        """Return the images whose names have this key; a table of each key is made once."""
+        if key not in self._tables:
+            self._tables[key] = defaultdict(list)
+            for name in self.by_name:
+                if Path(name).suffix.lower() in image_suffixes() and not name.startswith("."):
+                    self._tables[key][key(name)].append(name)
+        return self._tables[key].get(value, [])
 
 
 def _name_other(entry: os.DirEntry) -> str:
@@ -398,9 +348,17 @@ def _name_other(entry: os.DirEntry) -> str:
     return "a broken link" if entry.is_symlink() else "a pipe, a socket or a device"
 
 
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
 def _spelling(name: str) -> str:
     """Return a name with accents in one piece."""
     return unicodedata.normalize("NFC", name)
+
+
+def _spelled_stem(name: str) -> str:
+    return _spelling(_stem(name))
 
 
 def _number(name: str) -> str:
@@ -409,10 +367,6 @@ def _number(name: str) -> str:
     return stem.lstrip("0") or "0" if stem.isdecimal() else ""
 
 
-def _is_unread(name: str) -> bool:
-    return Path(name).suffix.lower() in HEIC_SUFFIXES - image_suffixes()
-
-
 def _check_format(name: str) -> None:
-    if _is_unread(name):
-        raise ImageNameError(f'expected an image that is read, got "{name}". {HEIC_CURE}')
+    if Path(name).suffix.lower() in _HEIC_SUFFIXES - image_suffixes():
+        raise ImageNameError(f'expected an image that is read, got "{name}". {_HEIC_CURE}')

@@ -10,12 +10,12 @@ import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from stat import S_ISREG
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
@@ -28,7 +28,7 @@ from tripletkit.data.folder import (
     locate_images,
     place_problems,
 )
-from tripletkit.data.outputs import note_image_folder, note_input
+from tripletkit.data.outputs import note_input
 from tripletkit.data.unfinished import private_temporary_folder
 from tripletkit.errors import DataWarning, ImageNameError, ImageReadError, describe_problems
 
@@ -64,28 +64,14 @@ class FileContents:
     problems: dict[int, str]
 
 
-@dataclass(frozen=True)
-class _Files:
-    """Named images, where each name was read, and the file of each."""
+class _Files(NamedTuple):
+    """Named images, where each name was read, and the file of each or what is wrong with it."""
 
     names: Sequence[str]
     places: Sequence[str]
     paths: Sequence[Path | None]
     problems: dict[int, str]
     contents: FileContents | None = None
-
-    def take(self, rows: Sequence[int]) -> _Files:
-        return _Files(
-            [self.names[row] for row in rows],
-            [self.places[row] for row in rows],
-            [self.paths[row] for row in rows],
-            _take_problems(self.problems, rows),
-            self.contents
-            and FileContents(
-                [self.contents.hashes[row] for row in rows],
-                _take_problems(self.contents.problems, rows),
-            ),
-        )
 
 
 class _Scratch:
@@ -123,8 +109,6 @@ class Images:
             return self._given
         assert self.folder is not None
         names = list_images(self.folder)
-        if not names:
-            raise ImageNameError(f"{self.folder}: expected a folder of images, there is none in it")
         return self._locate(names, [str(self.folder)] * len(names))
 
     @property
@@ -174,48 +158,28 @@ class Images:
 
     def take(self, rows: Sequence[int]) -> Images:
         """Return some of these images, in the order of their indices as given."""
-        return self._with(self._files.take(rows))
-
-    def joined(self, others: Images) -> Images:
-        """Return these images and then others, which may have the same names."""
-        n, ours, theirs = len(self.names), self._files, others._files
-        contents = None
-        if ours.contents is not None and theirs.contents is not None:
+        names, places, paths, problems, contents = self._files
+        if contents is not None:
             contents = FileContents(
-                [*ours.contents.hashes, *theirs.contents.hashes],
-                ours.contents.problems | _shift(theirs.contents.problems, n),
+                [contents.hashes[row] for row in rows], _take_problems(contents.problems, rows)
             )
-        return self._with(
-            _Files(
-                [*ours.names, *theirs.names],
-                [*ours.places, *theirs.places],
-                [*ours.paths, *theirs.paths],
-                ours.problems | _shift(theirs.problems, n),
-                contents,
-            )
-        )
+        names, places, paths = ([column[row] for row in rows] for column in (names, places, paths))
+        return self._with(_Files(names, places, paths, _take_problems(problems, rows), contents))
 
     def contents(self, memory: ContentMemory) -> FileContents:
         """Return the content hash of each file: what an image is, whatever its name.
 
         They are computed when they are first asked for, and travel with the names from then on.
-
-        Args:
-            memory: what remembers the hashes of files.
         """
-        if self._files.contents is None:
-            object.__setattr__(self._files, "contents", hash_files(self.paths, memory))
-        assert self._files.contents is not None
-        return self._files.contents
+        found = self._files.contents or hash_files(self.paths, memory)
+        self.__dict__["_files"] = self._files._replace(contents=found)
+        return found
 
     def first_of_same(self, memory: ContentMemory) -> np.ndarray:
         """Return `(n_names,)` int64: for each name the first one whose file has the same content.
 
         So `7`, `7.jpg` and a copy of it are one image, and a split cannot part them. A name
         without a readable file stands for itself.
-
-        Args:
-            memory: what remembers the hashes of files.
         """
         first_with: dict[bytes, int] = {}
         return np.array(
@@ -230,7 +194,7 @@ class Images:
         """Raise an error that names images with problems, unless bad ones are left out."""
         if problems and not self.skip_bad:
             shown = describe_problems(place_problems(problems, self.places))
-            raise error(f"{shown}\n{_ADVICE}")
+            raise error(f"{shown}\nMend these, or leave them out with `skip_bad=True`.")
 
     def warn_of_missing(self) -> None:
         """Say which names stand for no image, and are left out."""
@@ -241,44 +205,35 @@ class Images:
             )
 
     def _with(self, files: _Files) -> Images:
-        return Images(
-            self.folder, self.skip_bad, self.follow_outside, self.has_files, files, self._scratch
-        )
+        return replace(self, _given=files)
 
     def _locate(self, names: Sequence[str], places: Sequence[str]) -> _Files:
         if self.folder is None:
-            return self._locate_in_list(names, places)
-        located = locate_images(names, self.folder, follow_outside=self.follow_outside)
-        if located.problems and not self.skip_bad:
-            if len(names) > 1 and not any(located.paths):
+            row_of = {name: row for row, name in enumerate(self.names)}
+            rows = [row_of.get(name) for name in names]
+            paths = [None if row is None else self.paths[row] for row in rows]
+            problems = {
+                index: f'there is no image "{names[index]}"' if row is None else self.problems[row]
+                for index, row in enumerate(rows)
+                if row is None or row in self.problems
+            }
+        else:
+            located = locate_images(names, self.folder, follow_outside=self.follow_outside)
+            paths, problems = located.paths, located.problems
+            if len(names) > 1 and not any(paths) and not self.skip_bad:
                 meant = find_meant_folder(names[0], self.folder)
                 hint = "Is it the right folder?" if meant is None else f"Did you mean {meant}?"
                 raise ImageNameError(
                     f"{self.folder}: none of {len(names):,} images found. {hint} The first:\n"
-                    f"{places[0]}: {located.problems[0]}"
+                    f"{places[0]}: {problems[0]}"
                 )
-            shown = describe_problems(place_problems(located.problems, places))
-            raise ImageNameError(f"{shown}\n{_ADVICE}")
-        return _Files(names, places, located.paths, located.problems)
-
-    def _locate_in_list(self, names: Sequence[str], places: Sequence[str]) -> _Files:
-        row_of = {name: row for row, name in enumerate(self.names)}
-        rows = [row_of.get(name) for name in names]
-        problems = {
-            index: self.problems[row] if row is not None else f'there is no image "{names[index]}"'
-            for index, row in enumerate(rows)
-            if row is None or row in self.problems
-        }
-        found = _Files(
-            names, places, [None if row is None else self.paths[row] for row in rows], problems
-        )
-        self._with(found).refuse(problems, ImageNameError)
-        return found
+        files = _Files(names, places, paths, problems)
+        self._with(files).refuse(problems, ImageNameError)
+        return files
 
 
 # What the public functions take for images.
 ImagesLike = Images | ImageLike | Sequence[ImageLike]
-_ADVICE = "Mend these, or leave them out with `skip_bad=True`."
 
 
 def open_images(
@@ -316,7 +271,7 @@ def open_images(
     elif isinstance(given, Images):
         images = given
     elif is_path(given) and not _is_file(Path(given)):
-        note_image_folder(Path(given))
+        note_input(Path(given))
         images = Images(Path(given), skip_bad, follow_outside)
     else:
         return _open_list([given] if _is_one(given) else list(given), names, places, skip_bad)
@@ -324,13 +279,8 @@ def open_images(
 
 
 def hash_files(paths: Sequence[Path | None], memory: ContentMemory) -> FileContents:
-    """Hash image files, each read only where its size or time changed since it was hashed.
-
-    Args:
-        paths: one an image.
-        memory: what remembers hashes.
-    """
-    stats: dict[int, os.stat_result] = {}
+    """Hash image files, each read only where its size or time changed since it was hashed."""
+    there: dict[int, tuple[Path, os.stat_result]] = {}
     problems: dict[int, str] = {}
     for index, path in enumerate(paths):
         if path is None:
@@ -341,29 +291,24 @@ def hash_files(paths: Sequence[Path | None], memory: ContentMemory) -> FileConte
             problems[index] = f"{path}: cannot be read: {error.strerror}"
             continue
         if S_ISREG(stat.st_mode):
-            stats[index] = stat
+            there[index] = path, stat
         else:  # A pipe would be waited for.
             problems[index] = f"{path}: expected an image, got a folder, a pipe or a device"
-    hashes: list[bytes | None] = [None] * len(paths)
-    there = [(index, path) for index, path in enumerate(paths) if index in stats and path]
-    known = memory.content_hashes([path for _, path in there], list(stats.values()))
-    unknown = []
-    for (index, path), content in zip(there, known, strict=True):
-        hashes[index] = content
-        if content is None:
-            unknown.append((index, path))
+    known = memory.content_hashes(*map(list, zip(*there.values(), strict=True))) if there else []
+    hashes = dict(zip(there, known, strict=True))
+    unknown = {index: there[index] for index, content in hashes.items() if content is None}
     new = []
     with thread_pool() as pool:
-        hashed = pool.map(_hash_or_error, [path for _, path in unknown])
-        for (index, path), content in zip(unknown, hashed, strict=True):
+        hashed = pool.map(_hash_or_error, [path for path, _ in unknown.values()])
+        for (index, (path, stat)), content in zip(unknown.items(), hashed, strict=True):
             if isinstance(content, OSError):
                 problems[index] = f"{path}: cannot be read: {content.strerror}"
                 continue
             hashes[index] = content
-            new.append((path, stats[index], content))
+            new.append((path, stat, content))
     if new:
         memory.remember_files(new)
-    return FileContents(hashes, problems)
+    return FileContents([hashes.get(index) for index in range(len(paths))], problems)
 
 
 @contextmanager
@@ -403,20 +348,17 @@ def _open_list(
             f"expected a name of its own for each of {len(given):,} images, got {len(named):,} "
             f"names, {len(set(named)):,} of them distinct"
         )
-    scratch = None
-    if not all(map(is_path, given)):
-        # There is one road from images to vectors, and it starts at a file's content, by which
-        # features are stored; an array in memory is written as a PNG, which loses nothing.
-        scratch = _Scratch()
+    # There is one road from images to vectors, and it starts at a file's content, by which
+    # features are stored; an array in memory is written as a PNG, which loses nothing.
+    scratch = None if all(map(is_path, given)) else _Scratch()
     paths: list[Path | None] = []
     problems: dict[int, str] = {}
     for place, image in enumerate(given):
-        if is_path(image):
-            path = Path(image)
-            note_input(path)
-        else:
-            assert scratch is not None
-            path = _write(image, scratch.folder / f"{place}.png", named[place])
+        if scratch is not None and not is_path(image):
+            paths.append(_write(image, scratch.folder / f"{place}.png", named[place]))
+            continue
+        path = Path(image)
+        note_input(path)
         if not path.is_file():
             problems[place] = f'there is no image "{path}"'
             if not skip_bad:
@@ -476,7 +418,3 @@ def _how_to_order(pixels: np.ndarray) -> str:
 
 def _take_problems(problems: dict[int, str], rows: Sequence[int]) -> dict[int, str]:
     return {place: problems[row] for place, row in enumerate(rows) if row in problems}
-
-
-def _shift(problems: dict[int, str], n: int) -> dict[int, str]:
-    return {n + index: why for index, why in problems.items()}

@@ -23,14 +23,9 @@ Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]
 class Difficulty:
     """How hard the triplets are to answer.
 
-    Several positives and several negatives are drawn for each triplet. A hard one keeps the
+    Of several positives and negatives that are drawn for each triplet, a hard one keeps the
     farthest positive and the nearest negative, an easy one the nearest positive and the
     farthest negative.
-
-    Attributes:
-        is_hard: hard ones, else easy ones.
-        measure: distances between images.
-        n_candidates: how many are drawn.
     """
 
     is_hard: bool
@@ -62,11 +57,7 @@ def draw_triplets(
         labels: `(n_images,)` integers; `NO_LABEL` where an image has none.
         per_anchor: triplets for each anchor; balanced by class, on average.
         count: triplets in all. Give one of the two.
-        seed: start of the draws.
-        balance: `"image"` or `"class"`.
-        images: indices of those that may be used, such as one name of each image. Defaults
-            to all.
-        difficulty: hard or easy ones. Defaults to any.
+        images: indices of those that may be used, such as one name of each image.
     Returns:
         `(n_triplets, 3)` int32 anchor, positive, negative, in chance order; fewer than asked
         for where there are no more.
@@ -76,15 +67,13 @@ def draw_triplets(
         >>> draw_triplets(np.array([0, 0, 1]), per_anchor=1).tolist()
         [[0, 1, 2], [1, 0, 2]]
     """
-    if (per_anchor is None) == (count is None):
-        raise ValueError("expected one of per_anchor and count")
     usable = np.arange(len(labels)) if images is None else np.unique(images)
     usable = usable[labels[usable] != NO_LABEL]
     pool = _Pool(usable, labels[usable], balance, difficulty)
     rng = np.random.default_rng(seed)
     n_anchors = int((pool.capacities() > 0).sum())
-    quotas = _share_among_anchors(pool, count or per_anchor * n_anchors, balance, rng)
-    places = _draw_distinct(pool, quotas, rng)
+    total = (per_anchor or 0) * n_anchors if count is None else count
+    places = _draw_distinct(pool, _share_among_anchors(pool, total, rng), rng)
     return pool.images[rng.permutation(places)].astype(np.int32)
 
 
@@ -128,39 +117,24 @@ class _Pool:
         if self.difficulty is None:
             return np.column_stack([anchors, positives, negatives])
         rows = np.arange(len(anchors))
-        return np.column_stack(
-            [
-                anchors,
-                positives[rows, self._reluctance(anchors, positives, True).argmin(axis=1)],
-                negatives[rows, self._reluctance(anchors, negatives, False).argmin(axis=1)],
-            ]
-        )
+        positive = self._reluctance(anchors, positives, True).argmin(axis=1)
+        negative = self._reluctance(anchors, negatives, False).argmin(axis=1)
+        return np.column_stack([anchors, positives[rows, positive], negatives[rows, negative]])
 
     def list_all(self, anchor: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return every positive and every negative of an anchor, and how likely each pair is.
-
-        Returns:
-            `(n_positives,)` and `(n_negatives,)` places, `(n_positives, n_negatives)` chances.
-        """
-        own = self.class_of[anchor]
-        is_own = self.class_of == own
+        """Return all positives `(n,)` and negatives `(m,)` of an anchor, and chances `(n, m)`."""
+        is_own = self.class_of == self.class_of[anchor]
         negatives = np.flatnonzero(~is_own)
         is_own[anchor] = False
         positives = np.flatnonzero(is_own)
-        chances = (
-            np.full(len(positives), 1 / len(positives)),
-            np.full(len(negatives), 1 / len(negatives)),
-        )
+        of_positives = np.full(len(positives), 1 / len(positives))
+        of_negatives = np.full(len(negatives), 1 / len(negatives))
         if self.by_class:
-            chances[1][:] = 1 / (len(self.sizes) - 1) / self.sizes[self.class_of[negatives]]
+            of_negatives = 1 / (len(self.sizes) - 1) / self.sizes[self.class_of[negatives]]
         if self.difficulty is not None:
-            chances = tuple(
-                self._first_of_several(anchor, places, each, is_positive)
-                for places, each, is_positive in zip(
-                    (positives, negatives), chances, (True, False), strict=True
-                )
-            )
-        return positives, negatives, np.outer(*chances)
+            of_positives = self._first_of_several(anchor, positives, of_positives, True)
+            of_negatives = self._first_of_several(anchor, negatives, of_negatives, False)
+        return positives, negatives, np.outer(of_positives, of_negatives)
 
     def _draw_positives(self, anchors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         own = self.class_of[anchors]
@@ -196,12 +170,10 @@ class _Pool:
         return ((beyond[:-1] - beyond[1:]) / of_group)[group] * chances
 
 
-def _share_among_anchors(
-    pool: _Pool, total: int, balance: str, rng: np.random.Generator
-) -> np.ndarray:
+def _share_among_anchors(pool: _Pool, total: int, rng: np.random.Generator) -> np.ndarray:
     """Return `(n,)` int64: triplets to draw for each place as anchor."""
     capacities = pool.capacities()
-    if balance == "image":
+    if not pool.by_class:
         return _share_out(total, capacities, rng)
     of_class = _share_out(total, np.add.reduceat(capacities, pool.starts), rng)
     parts = np.split(capacities, pool.starts[1:])

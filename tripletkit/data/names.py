@@ -13,20 +13,21 @@ import re
 
 from tripletkit.errors import TripletFileError
 
-_CONTROL = re.compile("[\x00-\x1f\x7f\u0085\u2028\u2029]")
+# Bytes of a file name that are not UTF-8 are surrogates in Python.
+_CONTROL = re.compile("[\x00-\x1f\x7f\u0085\u2028\u2029\ud800-\udfff]")
 # Apostrophes and blanks may stand before: so a guarded text is of this form too, and one apostrophe
 # more or less is all that guarding does.
 _FORMULA = re.compile(r"['\s]*[=+\-@＝＋－＠]|'*[\t\r\n]")
 
 
 def quote_name(name: str) -> str:
-    """Return a name as it must stand in a triplet file.
+    """Return a name as it must stand in a triplet file, or refuse one that no such file can hold.
 
     Raises:
-        TripletFileError: if no triplet file can hold it: it is empty, or has a line break,
-            another control character, or bytes that are not text.
+        TripletFileError: if it is empty, or has a line break, another control character, or bytes
+            that are not text.
     """
-    if not name or _CONTROL.search(name) or not _is_encodable(name):
+    if not name or _CONTROL.search(name):
         raise TripletFileError(
             f"expected a name that a line of text can hold, got {name!r}; rename the image"
         )
@@ -53,9 +54,6 @@ def guard_formula(text: str) -> str:
 
     Reference:
         OWASP. CSV Injection. https://owasp.org/www-community/attacks/CSV_Injection
-    Example:
-        >>> guard_formula("=1+2.jpg"), guard_formula("'-x"), guard_formula("a=b.jpg")
-        ("'=1+2.jpg", "''-x", 'a=b.jpg')
     """
     return "'" + text if _FORMULA.match(text) else text
 
@@ -67,11 +65,3 @@ def unguard_formula(text: str) -> str:
 
 def _quote(text: str) -> str:
     return '"' + text.replace('"', '""') + '"'
-
-
-def _is_encodable(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

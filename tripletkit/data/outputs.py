@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import os
 import re
 import stat
-import zipfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -19,7 +17,7 @@ from typing import IO, ParamSpec, TypeVar
 import platformdirs
 
 from tripletkit import defaults
-from tripletkit.data.unfinished import remove_unfinished, unfinished_file
+from tripletkit.data.unfinished import end_moves, remove_unfinished, unfinished_file
 from tripletkit.errors import OutputError, TripletkitError
 
 MODEL_RECORD = "model.json"
@@ -43,52 +41,38 @@ class OutputForm:
     is_recorded: bool = False
 
 
-def any_form(name: str, *forms: OutputForm) -> OutputForm:
-    """Return the form of an output that has one of several."""
-    is_recorded = any(form.is_recorded for form in forms)
-    return OutputForm(name, lambda path: any(form.is_at(path) for form in forms), is_recorded)
-
-
 def csv_form(name: str, *headings: str) -> OutputForm:
     """Return the form of a CSV whose first line starts as one of these headings does."""
-    return OutputForm(name, lambda path: _read_start(path).startswith(tuple(headings)))
+    starts = tuple(heading.encode() for heading in headings)
+    return OutputForm(name, lambda path: _read_ends(path)[0].startswith(starts))
 
 
 def marked_form(name: str, mark: bytes) -> OutputForm:
     """Return the form of a file with a mark near its start or its end."""
+    return OutputForm(name, lambda path: any(mark in end for end in _read_ends(path)))
+
+
+def recorded_form(name: str, heading: str | None = None) -> OutputForm:
+    """Return the form of a file that anybody might have written, so only a record tells.
+
+    Args:
+        name: what it is called in messages.
+        heading: with which it is known without a record.
+    """
 
     def is_at(path: Path) -> bool:
-        with path.open("rb") as file:
-            start = file.read(_LOOK_BYTES)
-            file.seek(max(0, path.stat().st_size - _LOOK_BYTES))
-            return mark in start or mark in file.read()
+        if heading is not None and _read_ends(path)[0].startswith(heading.encode()):
+            return True
+        return _sha256(path) in _ledger().read_text(encoding="ascii").split()
 
-    return OutputForm(name, is_at)
-
-
-def archive_form(name: str, members: Collection[str]) -> OutputForm:
-    """Return the form of a ZIP archive, such as NumPy's `.npz`, with exactly these members."""
-
-    def is_at(path: Path) -> bool:
-        with zipfile.ZipFile(path) as archive:
-            return sorted(archive.namelist()) == sorted(members)
-
-    return OutputForm(name, is_at)
+    return OutputForm(f"{name} as tripletkit wrote it", is_at, is_recorded=True)
 
 
-def keras_form(network: str) -> OutputForm:
-    """Return the form of a `.keras` file of the network of that name."""
-
-    def is_at(path: Path) -> bool:
-        with zipfile.ZipFile(path) as archive:
-            return json.loads(archive.read("config.json"))["config"]["name"] == network
-
-    return OutputForm(f"the network {network} that tripletkit exports", is_at)
-
-
-def recorded_form(name: str) -> OutputForm:
-    """Return the form of a file that anybody might have written, so only a record tells."""
-    return OutputForm(f"{name} as tripletkit wrote it", _is_recorded, is_recorded=True)
+def _read_ends(path: Path) -> tuple[bytes, bytes]:
+    with path.open("rb") as file:
+        start = file.read(_LOOK_BYTES)
+        file.seek(max(0, path.stat().st_size - _LOOK_BYTES))
+        return start, file.read()
 
 
 def record_written(path: Path) -> None:
@@ -103,10 +87,6 @@ def record_written(path: Path) -> None:
             file.write(f"{_sha256(path)}\n")
 
 
-def _is_recorded(path: Path) -> bool:
-    return _sha256(path) in _ledger().read_text(encoding="ascii").split()
-
-
 def _ledger() -> Path:
     chosen = os.environ.get(defaults.CACHE_VARIABLE)
     return (Path(chosen) if chosen else platformdirs.user_state_path("tripletkit")) / ".written"
@@ -117,19 +97,17 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_start(path: Path) -> str:
-    with path.open("rb") as file:
-        # The bytes of a character that is cut are no reason to refuse.
-        return file.read(_LOOK_BYTES).decode("utf-8", errors="surrogateescape")
-
-
 # Every image that tripletkit draws says so.
 MARK = "made by tripletkit"
 DRAWN_FORM = marked_form("an image that tripletkit drew", MARK.encode())
-LABELS_FORM = recorded_form("a file of answers, one 0 or 1 a line,")
 TRUTH_FORM = recorded_form("a file of truth")
 TRIPLETS_FORM = recorded_form("a triplet file")
 VOTES_FORM = recorded_form("a file of votes")
+# Only their writers know these again.
+_FOLDER_FORM = OutputForm("a folder", lambda _: True)
+# A store of features or logs, of which nothing is replaced.
+_ADDED_TO = OutputForm("a folder that files are added to", lambda _: True)
+_ELSEWHERE = "Choose another place."
 
 
 @dataclass
@@ -138,33 +116,31 @@ class Run:
 
     Attributes:
         inputs: files and folders that were opened for reading, as they were named.
-        image_folders: folders of images, in which nothing is written.
         outputs: where something is to be written -> what it is to be.
     """
 
     inputs: dict[Path, None] = field(default_factory=dict)
-    image_folders: dict[Path, None] = field(default_factory=dict)
     outputs: dict[Path, OutputForm] = field(default_factory=dict)
-
-    def add(self, other: Run) -> None:
-        """Take what another run read for this one's input."""
-        self.inputs |= other.inputs
-        self.image_folders |= other.image_folders
 
 
 _run: ContextVar[Run | None] = ContextVar("run", default=None)
 
 
-def note_input(path: Path | None) -> None:
-    """Remember that a file or a folder is read, so that nothing is written over it.
+def note_input(path: Path) -> None:
+    """Remember that a file is read, or a folder, so that nothing is written over or into it.
 
     Every reader of what users give calls this; `-` is standard input.
 
     Raises:
-        OutputError: if this run is to write there.
+        OutputError: if this run is to write there, or another is writing there.
     """
-    if (run := _run.get()) is not None and path is not None:
-        given = path if str(path) == "-" else path.absolute()
+    given = path if str(path) == "-" else path.absolute()
+    if not end_moves(given.parent):
+        raise OutputError(
+            f"{path}: its folder was left half written by another run of tripletkit, or is being "
+            "written. Run that again."
+        )
+    if (run := _run.get()) is not None:
         run.inputs[given] = None
         for output in run.outputs:
             _check_not_read(output, run, [given])
@@ -174,19 +150,6 @@ def note_written(path: Path) -> None:
     """Remember that an output is in its place, so that the run may read it."""
     if (run := _run.get()) is not None:
         run.outputs.pop(path, None)
-
-
-def note_image_folder(folder: Path) -> None:
-    """Remember that a folder holds the images of a run, so that nothing is written into it.
-
-    Raises:
-        OutputError: if this run is to write there.
-    """
-    if (run := _run.get()) is not None:
-        run.image_folders[folder.absolute()] = None
-        for output in run.outputs:
-            _check_not_among_images(output, run)
-            _check_not_read(output, run, [])
 
 
 @contextmanager
@@ -218,23 +181,41 @@ def as_one_run(function: Callable[_Given, _Result]) -> Callable[_Given, _Result]
         with open_run() as run:
             for value in (*args, *kwargs.values()):
                 if isinstance(earlier := getattr(value, "__dict__", {}).get("_run"), Run):
-                    run.add(earlier)
+                    run.inputs |= earlier.inputs
             result = function(*args, **kwargs)
         if type(result).__module__.startswith("tripletkit.") and hasattr(result, "__dict__"):
             # Its own record: another call's outputs are none of its.
-            result.__dict__["_run"] = Run(dict(run.inputs), dict(run.image_folders))
+            result.__dict__["_run"] = Run(dict(run.inputs))
         return result
 
     return call
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """A file that was checked; `open_output` writes it.
+
+    Attributes:
+        path: where, as the user named it.
+        outputs: what checked it.
+        form: what it is to be.
+    """
+
+    path: Path
+    outputs: Outputs
+    form: OutputForm
+
+    def __str__(self) -> str:
+        return str(self.path)
 
 
 class Outputs:
     """What a run may write.
 
     Whatever `overwrite` says, an output is refused where it would be written over something that
-    the run reads (under whatever name), into an image folder, into a model folder, or over another
-    output of the run. Anything else that exists is replaced only with `overwrite`, and only if it
-    has the form of what is written there, or is empty.
+    the run reads (under whatever name), into a folder that it reads, into a model folder, or over
+    another output of the run. Anything else that exists is replaced only with `overwrite`, and only
+    if it has the form of what is written there, or is empty.
 
     All outputs are checked when they are named, before any slow work; against each input when that
     is opened; and once more when they take their places.
@@ -254,10 +235,9 @@ class Outputs:
             OutputError: if it may not be, or cannot be.
         """
         self._announce(path, form)
-        output = OutputFile(path, self, form)
-        output.check()
+        self.check(path, form)
         remove_unfinished(_resolve(path).parent)
-        return output
+        return OutputFile(path, self, form)
 
     def optional_file(self, path: Path | None, form: OutputForm) -> OutputFile | None:
         """Check a file that is to be written if it is named; see `file`."""
@@ -269,10 +249,10 @@ class Outputs:
         Whether what is there may be replaced is for its writer to say, who knows its record.
 
         Raises:
-            OutputError: if it may not be written there, or cannot be.
+            OutputError: if it may not be written there.
         """
         self._announce(path, _FOLDER_FORM)
-        self._check_place(path)
+        self._check_place(path, _FOLDER_FORM)
         remove_unfinished(_resolve(path).parent)
 
     def files_in(self, folder: Path, forms: Mapping[str, OutputForm]) -> None:
@@ -285,6 +265,7 @@ class Outputs:
             OutputError: if one may not be, or cannot be.
         """
         first = _resolve(folder)
+        end_moves(first)
         while not first.exists():
             first = first.parent
         if not first.is_dir():
@@ -294,9 +275,8 @@ class Outputs:
         for place in (first, first.parent):
             remove_unfinished(place)
         for name, form in forms.items():
-            path = folder / name
-            self._announce(path, form)
-            self._check_place(path, form)
+            self._announce(folder / name, form)
+            self._check_place(folder / name, form)
 
     def check_again(self) -> None:
         """Refuse what has come to be where an output is to be written.
@@ -305,14 +285,16 @@ class Outputs:
             OutputError: saying why.
         """
         for path, form in self._run.outputs.items():
-            self._check_place(path, None if form is _FOLDER_FORM else form)
+            self._check_place(path, form)
 
     def check(self, path: Path, form: OutputForm) -> None:
-        """Refuse what may not be written.
+        """Refuse a file that may not be written, or cannot be.
 
         Raises:
             OutputError: saying why, and what to try.
         """
+        if path.is_dir():
+            raise OutputError(f"{path}: expected a file to write, got a folder")
         target = _resolve(path)
         check_parent(path if target == path.absolute() else target)
         self._check_place(path, form)
@@ -325,20 +307,15 @@ class Outputs:
                 raise OutputError(f"{path}: is named for two outputs. {_ELSEWHERE}")
         self._run.outputs[path] = form
 
-    def _check_place(self, path: Path, form: OutputForm | None = None) -> None:
+    def _check_place(self, path: Path, form: OutputForm) -> None:
         target = _resolve(path)
         there = _stat(target)
         if _is_device(there):
             return
         _check_not_read(path, self._run, self._run.inputs)
-        _check_not_among_images(path, self._run)
         check_not_in_model(path)
-        if there is not None and form is not None:
-            self._check_existing(path, target, there, form)
-
-    def _check_existing(
-        self, path: Path, target: Path, there: os.stat_result, form: OutputForm
-    ) -> None:
+        if there is None or form in (_FOLDER_FORM, _ADDED_TO):
+            return
         is_empty = not (any(target.iterdir()) if target.is_dir() else there.st_size)
         if is_empty and (target.is_dir() or self._overwrite):
             return
@@ -361,10 +338,6 @@ class Outputs:
             )
 
 
-_ELSEWHERE = "Choose another place."
-_FOLDER_FORM = OutputForm("a folder", lambda _: True)
-
-
 def check_written_folder(folder: Path) -> None:
     """Refuse a folder that a run adds files to, where these would lie among images or in a model.
 
@@ -373,12 +346,8 @@ def check_written_folder(folder: Path) -> None:
     """
     run = _run.get() or Run()
     run.outputs.setdefault(folder, _ADDED_TO)
-    _check_not_among_images(folder, run)
+    _check_not_read(folder, run, run.inputs)
     check_not_in_model(folder)
-
-
-# A store of features or logs, of which nothing is replaced.
-_ADDED_TO = OutputForm("a folder that files are added to", lambda _: True)
 
 
 def check_not_in_model(path: Path) -> None:
@@ -396,68 +365,38 @@ def check_not_in_model(path: Path) -> None:
 
 
 def _check_not_read(path: Path, run: Run, inputs: Iterable[Path]) -> None:
-    """Refuse an output that is, or as a folder holds, an input or the images of a run."""
+    """Refuse an output that is an input, lies in one, or as a folder holds one.
+
+    A folder that files are added to may hold some that are read.
+    """
     target = _resolve(path)
     there = _stat(target)
-    if there is None or _is_device(there) or run.outputs.get(path) is _ADDED_TO:
+    if _is_device(there):
         return
+    is_whole = there is not None and run.outputs.get(path) is not _ADDED_TO
     for given in inputs:
-        if _is_same(there, given):
+        if (read := _stat(given)) is None:
+            continue
+        if is_whole and os.path.samestat(there, read):
             raise OutputError(f"{path}: is read, and would be overwritten. {_ELSEWHERE}")
-        if stat.S_ISDIR(there.st_mode) and _is_within(given, there):
-            raise OutputError(f"{path}: holds {given}, which is read. {_ELSEWHERE}")
-    for folder in run.image_folders:
-        if stat.S_ISDIR(there.st_mode) and _is_within(folder, there):
-            raise OutputError(f"{path}: holds {folder}, which is read. {_ELSEWHERE}")
-
-
-def _check_not_among_images(path: Path, run: Run) -> None:
-    for folder in run.image_folders:
-        of_folder = _stat(folder)
-        if of_folder is not None and _is_within(path, of_folder):
+        if stat.S_ISDIR(read.st_mode) and _is_within(target, read):
             raise OutputError(
-                f"{path}: lies in the image folder {folder}, into which nothing is written. "
-                f"{_ELSEWHERE}"
+                f"{path}: lies in the folder {given}, which is read, and into which nothing is "
+                f"written. {_ELSEWHERE}"
             )
+        if is_whole and stat.S_ISDIR(there.st_mode) and _is_within(_resolve(given), there):
+            raise OutputError(f"{path}: holds {given}, which is read. {_ELSEWHERE}")
 
 
 def _is_within(path: Path, folder: os.stat_result) -> bool:
-    """Return whether a path is a folder or lies in it, by whatever name, link or case."""
-    target = _resolve(path)
-    return any(_is_same(folder, each) for each in (target, *target.parents))
+    """Return whether a resolved path is a folder or lies in it, by whatever name or case."""
+    found = map(_stat, (path, *path.parents))
+    return any(each is not None and os.path.samestat(folder, each) for each in found)
 
 
 def _is_device(there: os.stat_result | None) -> bool:
     """Return whether it is a device or a pipe, which is written to as it is."""
     return there is not None and not (stat.S_ISREG(there.st_mode) or stat.S_ISDIR(there.st_mode))
-
-
-@dataclass(frozen=True)
-class OutputFile:
-    """A file that was checked; `open_output` writes it.
-
-    Attributes:
-        path: where, as the user named it.
-        outputs: what checked it.
-        form: what it is to be.
-    """
-
-    path: Path
-    outputs: Outputs
-    form: OutputForm
-
-    def __str__(self) -> str:
-        return str(self.path)
-
-    def check(self) -> None:
-        """Refuse it if it may not be written (now).
-
-        Raises:
-            OutputError: saying why.
-        """
-        if self.path.is_dir():
-            raise OutputError(f"{self.path}: expected a file to write, got a folder")
-        self.outputs.check(self.path, self.form)
 
 
 # Where a writer writes: a path that is replaced whatever it holds, or one that was checked.
@@ -494,7 +433,7 @@ def open_output(destination: Destination, mode: str = "w") -> Iterator[IO]:
 
         def move_in(hidden: Path, target: Path) -> None:
             if isinstance(destination, OutputFile):
-                destination.check()
+                destination.outputs.check(path, destination.form)
                 if destination.form.is_recorded:
                     record_written(hidden)
             hidden.replace(target)
@@ -515,7 +454,11 @@ def explain_failure(path: Path) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, TripletkitError):
             raise
-        raise OutputError(f"{path}: cannot be written: {_find_reason(error)}") from error
+        # A library's own words would name its hidden temporary file.
+        of_hdf5 = re.search("error message = '([^']+)'", str(error))
+        reason = os.strerror(error.errno) if error.errno else of_hdf5 and of_hdf5[1]
+        reason = reason or "the system gave no reason; is the disk full?"
+        raise OutputError(f"{path}: cannot be written: {reason}") from error
 
 
 def check_parent(path: Path) -> None:
@@ -531,14 +474,6 @@ def check_parent(path: Path) -> None:
         raise OutputError(f"{path}: its folder {parent} cannot be written")
 
 
-def _find_reason(error: OSError) -> str:
-    """Return the system's words; a library's own would name its hidden temporary file."""
-    if error.errno:
-        return os.strerror(error.errno)
-    of_hdf5 = re.search("error message = '([^']+)'", str(error))
-    return of_hdf5[1] if of_hdf5 else "the system gave no reason; is the disk full?"
-
-
 def _resolve(path: Path) -> Path:
     try:
         return path.resolve()
@@ -547,16 +482,8 @@ def _resolve(path: Path) -> Path:
 
 
 def _stat(path: Path) -> os.stat_result | None:
+    """Return what is at a path, None if nothing is; `-` is standard input."""
     try:
-        return path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def _is_same(there: os.stat_result, given: Path) -> bool:
-    """Return whether an input is the file or folder that is there, by whatever name."""
-    try:
-        read = os.fstat(0) if str(given) == "-" else given.stat()
+        return os.fstat(0) if str(path) == "-" else path.stat()
     except OSError:
-        return False
-    return os.path.samestat(there, read)
+        return None

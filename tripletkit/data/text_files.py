@@ -11,7 +11,6 @@ from typing import BinaryIO
 
 from tripletkit.data.names import unguard_formula
 from tripletkit.data.outputs import note_input
-from tripletkit.data.unfinished import end_moves
 from tripletkit.errors import TripletFileError
 
 # Three paths as long as Linux allows, each in quotes that are doubled, fill a fifth of it. A longer
@@ -47,11 +46,6 @@ def read_bytes(source: Path | BinaryIO, name: str | None = None) -> tuple[bytes,
         known = getattr(source, "name", None)
         return source.read(), name or (known if isinstance(known, str) else "<stdin>")
     note_input(source)
-    if not end_moves(source.parent):
-        raise TripletFileError(
-            f"{name or source}: its folder was left half written by another run of tripletkit, or "
-            "is being written. Run that again."
-        )
     try:
         return source.read_bytes(), name or str(source)
     except OSError as error:

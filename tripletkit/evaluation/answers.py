@@ -19,13 +19,11 @@ from tripletkit.data.answer_values import UNDECIDED, AnswerColumn
 from tripletkit.data.columns import find_answers
 from tripletkit.data.names import quote_csv_field
 from tripletkit.data.outputs import (
-    LABELS_FORM,
     Destination,
     Outputs,
-    any_form,
     as_one_run,
-    csv_form,
     open_output,
+    recorded_form,
 )
 from tripletkit.data.tables import FileTable, LineProblem
 from tripletkit.data.text_files import parse_number, shorten_line
@@ -44,11 +42,7 @@ AnswerFormat = Literal["csv", "labels"]
 
 NAME_COLUMNS = ("a", "b", "c")
 COLUMNS = (*NAME_COLUMNS, "prediction", "margin")
-ANSWERS_FORM = any_form(
-    "a file of answers",
-    csv_form("answers with their margins", ",".join(COLUMNS) + "\n"),
-    LABELS_FORM,
-)
+ANSWERS_FORM = recorded_form("a file of answers", ",".join(COLUMNS) + "\n")
 
 # Smaller margins are written as 5e-06.
 _SMALLEST_PLAIN = 1e-5

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tripletkit.data.outputs import Outputs, explain_failure, keras_form, marked_form
+from tripletkit.data.outputs import Outputs, explain_failure, marked_form
 from tripletkit.data.unfinished import unfinished_files
 from tripletkit.errors import OutputError
 from tripletkit.features.encoder import Encoder
@@ -26,11 +26,13 @@ ENCODER_FILE = "encoder.keras"
 TRIPLET_FILE = "triplet_network.keras"
 ONNX_ENCODER_FILE = "encoder.onnx"
 ONNX_HEAD_FILE = "head.onnx"
-
-
+# A `.keras` file begins with its configuration, in which the network is named.
 KERAS_FORMS = {
-    ENCODER_FILE: keras_form("encoder"),
-    TRIPLET_FILE: keras_form("triplet_network"),
+    file: marked_form(
+        f"the network {network} that tripletkit exports",
+        f'"class_name": "Functional", "config": {{"name": "{network}"'.encode(),
+    )
+    for file, network in ((ENCODER_FILE, "encoder"), (TRIPLET_FILE, "triplet_network"))
 }
 _ONNX_FORM = marked_form("an ONNX file that tripletkit wrote", b"tripletkit")
 _CONFIG_MARK = "tripletkit export"

@@ -23,13 +23,12 @@ from tripletkit.data.outputs import (
     MODEL_RECORD,
     check_parent,
     explain_failure,
-    note_image_folder,
     note_input,
     note_written,
 )
 from tripletkit.data.questions import hash_questions
 from tripletkit.data.triplets import Triplets
-from tripletkit.data.unfinished import remove_unfinished, unfinished_folder
+from tripletkit.data.unfinished import end_moves, remove_unfinished, unfinished_folder
 from tripletkit.errors import ModelFolderError, OutputError
 from tripletkit.features.encoder import Encoder, EncoderHead, EncoderRecord, open_recorded_encoder
 from tripletkit.features.feature_parts import BACKBONE_FILE, GivenWeights
@@ -290,7 +289,7 @@ def load_model(path: Path) -> ModelFolder:
     record_file = path / RECORD_FILE
     if not path.exists():
         # A training that was killed while it replaced the model may have left both beside it.
-        remove_unfinished(path.absolute().parent)
+        end_moves(path.absolute())
     if not record_file.is_file():
         raise ModelFolderError(
             f"{path}: expected a model folder with {RECORD_FILE}, there is none. "
@@ -300,7 +299,7 @@ def load_model(path: Path) -> ModelFolder:
     for read in (path, *record.inputs.paths()):
         note_input(read)
     if record.images is not None:
-        note_image_folder(Path(record.images))
+        note_input(Path(record.images))
     for name, expected in record.files.items():
         file = path / name
         if not file.is_file():

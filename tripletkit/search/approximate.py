@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from tripletkit import defaults
 from tripletkit.data.array_files import read_array_file
-from tripletkit.data.outputs import Destination, archive_form, open_output
+from tripletkit.data.outputs import Destination, OutputForm, open_output
 from tripletkit.errors import ArrayFileError, MissingExtraError, SearchIndexError
 from tripletkit.evaluation.distances import distances_between
 from tripletkit.search.exact import Neighbors, rank_candidates
@@ -35,7 +36,10 @@ FORMAT_VERSION = 1
 # The 256 values of each byte of a code: trained on so many vectors each, in so many rounds of
 # k-means. Faiss's own 256 and 25 are ten times the work.
 _POINTS_PER_CODE, _CODE_ROUNDS = 64, 10
-INDEX_FORM = archive_form("an index of `neighbors`", ["facts.npy", "index.npy"])
+INDEX_FORM = OutputForm(
+    "an index of `neighbors`",
+    lambda path: sorted(zipfile.ZipFile(path).namelist()) == ["facts.npy", "index.npy"],
+)
 
 
 @dataclass(frozen=True)

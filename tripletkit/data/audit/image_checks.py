@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import imagehash
 import numpy as np
@@ -18,6 +15,7 @@ from PIL import Image
 from tripletkit import defaults
 from tripletkit.data.decoding import read_hidden, read_image, read_size_and_frames
 from tripletkit.data.folder import locate_images
+from tripletkit.data.images import thread_pool
 from tripletkit.data.questions import Tally, show_names, tally
 from tripletkit.errors import ImageReadError
 
@@ -36,16 +34,13 @@ def hash_image(image: Image.Image) -> np.uint64:
 
 
 def find_close_hashes(hashes: np.ndarray, max_distance: int) -> tuple[np.ndarray, np.ndarray]:
-    """Find all pairs of hashes that differ in few bits, equal ones included.
+    """Find all pairs of hashes `(n,)` uint64 that differ in few bits, equal ones included.
 
     Cut into `max_distance + 1` parts, two such hashes agree in at least one part entirely, so
     only hashes that share a part are compared: near linear in practice. Groups of equal hashes
     are linked to their first member only, so that a thousand blank images are a thousand
     pairs and not half a million.
 
-    Args:
-        hashes: `(n,)` uint64.
-        max_distance: bits in which two may differ, 0 to 63.
     Returns:
         `(n_pairs, 2)` int64 indices, the smaller first, sorted; and `(n_pairs,)` distances.
     """
@@ -82,50 +77,18 @@ _HASH_SIDE_PX = 32
 
 
 @dataclass(frozen=True)
-class Emptiness:
-    """Why little or nothing is to be seen in an image.
-
-    Attributes:
-        kind: the attribute of `ImageChecks` that counts it.
-        said: what a message says of the image.
-    """
-
-    kind: Literal["blank", "faint", "few_bits", "transparent"]
-    said: str
-
-
-@dataclass(frozen=True)
 class InspectedImage:
     """What one look at an image file tells.
 
     Attributes:
         content: SHA-256 of the file.
         look: 64-bit perceptual hash of its pixels.
-        width_px, height_px: as stored, before it is turned upright.
-        n_frames: 1, or more for an animation or several pages.
-        emptiness: `None` where there is something to be seen.
+        oddities: attribute of `ImageChecks` that counts it -> what a message says of the image.
     """
 
     content: bytes
     look: np.uint64
-    width_px: int
-    height_px: int
-    n_frames: int
-    emptiness: Emptiness | None
-
-    @property
-    def is_tiny(self) -> bool:
-        return min(self.width_px, self.height_px) < defaults.TINY_SIDE_PX
-
-    @property
-    def is_extreme(self) -> bool:
-        short, long = sorted((self.width_px, self.height_px))
-        return long > defaults.EXTREME_ASPECT * short
-
-    def form(self) -> str:
-        """Return its size and frames as a message shows them."""
-        frames = f", {self.n_frames} frames" if self.n_frames > 1 else ""
-        return f"is {self.width_px} x {self.height_px} pixels{frames}"
+    oddities: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -191,11 +154,6 @@ def inspect_images(
 ) -> InspectedImages:
     """Decode every image once, in threads.
 
-    Args:
-        names: distinct names as triplet files have them.
-        folder: the image folder.
-        follow_outside: allow names and links that lead out of the folder.
-        progress: called with how many are done, and of how many.
     Raises:
         ImageNameError: if there is no such folder.
     """
@@ -203,17 +161,14 @@ def inspect_images(
     images: list[InspectedImage | None] = [None] * len(names)
     unreadable: dict[int, str] = {}
     wanted = [(index, path) for index, path in enumerate(located.paths) if path is not None]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
-            outcomes = pool.map(_inspect_or_error, [path for _, path in wanted])
-            for done, ((index, _), outcome) in enumerate(zip(wanted, outcomes, strict=True), 1):
-                if isinstance(outcome, ImageReadError):
-                    unreadable[index] = str(outcome)
-                else:
-                    images[index] = outcome
-                progress(done, len(wanted))
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with thread_pool() as pool:
+        outcomes = pool.map(_inspect_or_error, [path for _, path in wanted])
+        for done, ((index, _), outcome) in enumerate(zip(wanted, outcomes, strict=True), 1):
+            if isinstance(outcome, ImageReadError):
+                unreadable[index] = str(outcome)
+            else:
+                images[index] = outcome
+            progress(done, len(wanted))
     return InspectedImages(list(names), images, located.problems, unreadable)
 
 
@@ -228,34 +183,28 @@ def check_images(inspected: InspectedImages, places: Sequence[str], n_examples: 
     names = inspected.names
     read = inspected.read(range(len(places)))
 
-    def with_problem(problems: dict[int, str]) -> Tally:
+    def problematic(problems: dict[int, str]) -> Tally:
         found = sorted(index for index in problems if index < len(places))
         shown = (f"{places[index]}: {problems[index]}" for index in found)
         return tally(len(found), shown, n_examples)
 
-    def with_property(is_odd: Callable[[InspectedImage], bool]) -> Tally:
-        found = [index for index, image in read.items() if is_odd(image)]
-        shown = (f"{places[i]}: {show_names(names, [i])} {read[i].form()}" for i in found)
-        return tally(len(found), shown, n_examples)
-
-    def empty(kind: str) -> Tally:
-        found = {i: image.emptiness for i, image in read.items() if image.emptiness}
-        said = {i: emptiness.said for i, emptiness in found.items() if emptiness.kind == kind}
+    def odd(kind: str) -> Tally:
+        said = {i: image.oddities[kind] for i, image in read.items() if kind in image.oddities}
         shown = (f"{places[i]}: {show_names(names, [i])} {said[i]}" for i in said)
         return tally(len(said), shown, n_examples)
 
     indices, contents, looks = _columns(read)
     return ImageChecks(
         n_read=len(read),
-        unlocated=with_problem(inspected.unlocated),
-        unreadable=with_problem(inspected.unreadable),
-        several_frames=with_property(lambda image: image.n_frames > 1),
-        tiny=with_property(lambda image: image.is_tiny),
-        extreme=with_property(lambda image: image.is_extreme),
-        blank=empty("blank"),
-        faint=empty("faint"),
-        few_bits=empty("few_bits"),
-        transparent=empty("transparent"),
+        unlocated=problematic(inspected.unlocated),
+        unreadable=problematic(inspected.unreadable),
+        several_frames=odd("several_frames"),
+        tiny=odd("tiny"),
+        extreme=odd("extreme"),
+        blank=odd("blank"),
+        faint=odd("faint"),
+        few_bits=odd("few_bits"),
+        transparent=odd("transparent"),
         same_content=_same_content(indices, contents, names, n_examples),
         look_alike=_look_alike(indices, contents, looks, names, n_examples),
     )
@@ -266,10 +215,7 @@ def same_content_across(
 ) -> Tally:
     """Tally our names whose file is also there under one of their names, byte for byte.
 
-    Args:
-        inspected: images of both files.
-        ours, theirs: indices into `inspected`; names of both count as ours.
-        n_examples: how many examples to give.
+    Both are indices into `inspected`; names of both count as ours.
     """
     theirs_only = inspected.read(np.setdiff1d(theirs, ours)[::-1].tolist())
     with_content = {image.content: index for index, image in theirs_only.items()}
@@ -284,13 +230,7 @@ def same_content_across(
 def look_alike_across(
     inspected: InspectedImages, ours: np.ndarray, theirs: np.ndarray, n_examples: int
 ) -> Tally:
-    """Tally pairs of one of our images and one of theirs that look alike.
-
-    Args:
-        inspected: images of both files.
-        ours, theirs: indices into `inspected`; names of both count as ours.
-        n_examples: how many examples to give.
-    """
+    """Tally pairs of one of our images and one of theirs that look alike; see above."""
     read = inspected.read(np.union1d(ours, theirs).tolist())
     is_ours = np.isin(np.fromiter(read, dtype=np.int64), ours)
     return _look_alike(*_columns(read), inspected.names, n_examples, side=is_ours)
@@ -302,35 +242,42 @@ def _inspect_or_error(path: Path) -> InspectedImage | ImageReadError:
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").digest()
         (width_px, height_px), n_frames = read_size_and_frames(path)
-        emptiness = _find_emptiness(image, path)
+        oddities = _find_emptiness(image, path)
     except ImageReadError as error:
         return error
     except OSError as error:
         return ImageReadError(f"{path}: cannot be read: {error.strerror or error}")
-    return InspectedImage(content, hash_image(image), width_px, height_px, n_frames, emptiness)
+    frames = f", {n_frames} frames" if n_frames > 1 else ""
+    short, long = sorted((width_px, height_px))
+    for kind, is_so in (
+        ("several_frames", n_frames > 1),
+        ("tiny", short < defaults.TINY_SIDE_PX),
+        ("extreme", long > defaults.EXTREME_ASPECT * short),
+    ):
+        if is_so:
+            oddities[kind] = f"is {width_px} x {height_px} pixels{frames}"
+    return InspectedImage(content, hash_image(image), oddities)
 
 
-def _find_emptiness(image: Image.Image, path: Path) -> Emptiness | None:
+def _find_emptiness(image: Image.Image, path: Path) -> dict[str, str]:
     """Return why an image that was decoded, RGB on white, shows little; the closest cause."""
     lows, highs = zip(*(band.getextrema() for band in image.split()), strict=True)
     low, high = min(lows), max(highs)
     is_blank = max(np.subtract(highs, lows)) <= defaults.BLANK_RANGE
     is_light = low >= 255 - defaults.FAINT_RANGE
     if not (is_blank or is_light or high <= defaults.FAINT_RANGE):
-        return None
+        return {}
     largest, has_shape = read_hidden(path)
     if largest is not None and largest < 2**defaults.FEW_BITS:
-        return Emptiness(
-            "few_bits",
-            f"has 16 bits and no value above {largest:,} of 65,535 ({largest.bit_length()} bits)",
-        )
+        n_bits = largest.bit_length()
+        said = f"has 16 bits and no value above {largest:,} of 65,535 ({n_bits} bits)"
+        return {"few_bits": said}
     if is_light and has_shape:
-        return Emptiness("transparent", "is white on transparent ground, which is read as white")
+        return {"transparent": "is white on transparent ground, which is read as white"}
     if is_blank:
-        colour = ", ".join(str(value) for value in highs)
-        return Emptiness("blank", f"is of one colour ({colour})")
+        return {"blank": f"is of one colour ({', '.join(map(str, highs))})"}
     shade = "white" if is_light else "black"
-    return Emptiness("faint", f"is nearly {shade}: its values are {low} to {high} of 0 to 255")
+    return {"faint": f"is nearly {shade}: its values are {low} to {high} of 0 to 255"}
 
 
 def _columns(read: dict[int, InspectedImage]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
