@@ -29,6 +29,7 @@ from named_images import vectors_of
 
 import tripletkit as tk
 from tripletkit import defaults
+from tripletkit.collecting.asking import REPEAT_SHARE
 from tripletkit.collecting.choosing import (
     ANSWER_S,
     CANT_TELL_S,
@@ -79,7 +80,7 @@ class Study:
             self._show_grid()
             return
         place = self.rng.random()
-        if place < defaults.REPEAT_SHARE and self.rows:
+        if place < REPEAT_SHARE and self.rows:
             self.seconds += ANSWER_S  # of a question that was answered before
             return
         if place > 1 - defaults.CHOSEN_SHARE and self._chosen:

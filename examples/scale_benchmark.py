@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from tripletkit import defaults
 from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.evaluation.distances import triplet_margins
+from tripletkit.features.extraction import BLOCK_IMAGES
 from tripletkit.features.feature_dataset import DatasetFacts, FeatureDataset, write_part
 from tripletkit.search.approximate import ApproximateIndex, IndexOrigin, count_cells
 from tripletkit.search.vector_files import find_neighbors_in_parts
@@ -121,8 +121,8 @@ def write(folder: Path, facts: DatasetFacts, size: int) -> None:
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True)
     centers = rng.gamma(0.5, 1.0, (1000, facts.n_features)).astype(np.float32)
-    for start in range(0, size, defaults.BLOCK_IMAGES):
-        numbers = range(start, min(start + defaults.BLOCK_IMAGES, size))
+    for start in range(0, size, BLOCK_IMAGES):
+        numbers = range(start, min(start + BLOCK_IMAGES, size))
         vectors = centers[rng.integers(0, len(centers), len(numbers))]
         vectors = vectors + rng.exponential(0.5, vectors.shape).astype(np.float32)
         contents = [hashlib.sha256(b"%d" % number).digest() for number in numbers]

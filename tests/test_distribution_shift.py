@@ -8,8 +8,12 @@ import pytest
 from PIL import Image
 
 import tripletkit as tk
-from tripletkit import defaults
-from tripletkit.model.distribution_shift import MAX_IMAGES, MIN_IMAGES, ShiftDetector
+from tripletkit.model.distribution_shift import (
+    MAX_IMAGES,
+    MIN_IMAGES,
+    SHIFTED_IMAGES,
+    ShiftDetector,
+)
 from tripletkit.model.model_folder import load_model
 from tripletkit.reporting.findings import list_warnings
 from tripletkit.reporting.model_view import open_views
@@ -123,5 +127,5 @@ def test_a_report_about_another_kind_of_images_says_so(trained):
 def test_answers_about_the_same_kind_come_without(trained):
     known = [f"known{n}" for n in range(40)]
     assert ask(trained, known) == []
-    few = [*known, *(f"new{n}" for n in range(defaults.SHIFTED_IMAGES))]
+    few = [*known, *(f"new{n}" for n in range(SHIFTED_IMAGES))]
     assert ask(trained, few) == []

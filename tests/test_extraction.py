@@ -18,7 +18,6 @@ import pytest
 from plain_encoder import N_FEATURES, write_encoder
 
 import tripletkit as tk
-from tripletkit import defaults
 
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
 TOP = Path(__file__).parents[1]
@@ -36,7 +35,7 @@ def encoder(tmp_path_factory) -> list[str]:
 
 @pytest.fixture
 def run(tripletkit, encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr(defaults, "BLOCK_IMAGES", 20)
+    monkeypatch.setattr("tripletkit.features.extraction.BLOCK_IMAGES", 20)
 
     def invoke(images, *arguments, to="features", exit_code=0):
         how = [] if "--backbone" in arguments else encoder
@@ -189,7 +188,7 @@ def test_a_kill_loses_a_block_at_most(images, encoder, tmp_path, run):
     for number in range(300):
         shutil.copyfile(images / f"p{number % 60:02}.png", images / f"more{number:03}.png")
     run(images, to="whole")
-    code = "from tripletkit import __main__, defaults; defaults.BLOCK_IMAGES = 20; __main__.main()"
+    code = "from tripletkit import __main__, defaults; BLOCK_IMAGES = 20; __main__.main()"
     called = ["extract", str(images), "-o", str(tmp_path / "features"), *encoder]
     rng = np.random.default_rng(0)
     for _ in range(6):

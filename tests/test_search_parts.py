@@ -10,7 +10,6 @@ from PIL import Image
 from plain import DISTANCE_NAMES
 from plain_encoder import write_encoder
 
-from tripletkit import defaults
 from tripletkit.search.approximate import (
     ApproximateIndex,
     IndexOrigin,
@@ -87,16 +86,16 @@ def assert_same_neighbors(found, expected):
 @pytest.mark.parametrize("wide", [False, True])
 def test_recall_is_said(tripletkit, tmp_path, monkeypatch, wide):
     pytest.importorskip("faiss", reason="faiss-cpu is not installed (tripletkit[search])")
-    monkeypatch.setattr(defaults, "ENCODE_PART_IMAGES", 125)
+    monkeypatch.setattr("tripletkit.features.encoder.ENCODE_PART_IMAGES", 125)
     # All cells are searched: noise has no clusters, and what a few cells miss of it says nothing.
-    monkeypatch.setattr(defaults, "INDEX_CELLS_SHARE", 1)
+    monkeypatch.setattr("tripletkit.search.approximate.INDEX_CELLS_SHARE", 1)
     images = tmp_path / "images"
     images.mkdir()
     pixels = np.random.default_rng(1).integers(0, 256, (300, 4, 4, 3), np.uint8)
     for number, image in enumerate(pixels):
         Image.fromarray(image).save(images / f"{number:03}.png")
     if wide:
-        monkeypatch.setattr(defaults, "INDEX_FLAT_BYTES", 0)
+        monkeypatch.setattr("tripletkit.search.approximate.INDEX_FLAT_BYTES", 0)
     encoder = write_encoder(tmp_path / "plain.onnx")
     called = ["neighbors", str(images), *encoder, "-k", "3", "--json"]
     called += ["--query", str(images / "000.png")]

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from tripletkit.data.outputs import OutputFile
     from tripletkit.features.feature_parts import GivenWeights
 
+ASK = "auto"
+COLLECT_PORT = 8765
+
 ASK_WAYS = ("auto", "random", "margin", "disagreement")
 
 
@@ -90,7 +93,7 @@ ASK_WAYS = ("auto", "random", "margin", "disagreement")
 @click.option(
     "--ask",
     type=click.Choice(ASK_WAYS),
-    default=defaults.ASK,
+    default=ASK,
     show_default=True,
     help="How questions are chosen after the first "
     f"{defaults.FIRST_RANDOM} answers: at random, where a model is least sure, or where "
@@ -122,7 +125,7 @@ ASK_WAYS = ("auto", "random", "margin", "disagreement")
 @click.option(
     "--port",
     type=WholeRange(0, 65535),
-    default=defaults.COLLECT_PORT,
+    default=COLLECT_PORT,
     show_default=True,
     help="Port to listen at; 0 takes any that is free.",
 )

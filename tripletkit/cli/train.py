@@ -33,6 +33,10 @@ from tripletkit.cli.options import (
 from tripletkit.cli.settings import choice_of, settings_options
 from tripletkit.model.settings import gather_settings
 
+# Networks that halve five times see nothing below, and memory ends above.
+MIN_IMAGE_SIZE_PX = 32
+MAX_IMAGE_SIZE_PX = 1024
+
 resume_option = click.option(
     "--resume",
     is_flag=True,
@@ -155,7 +159,7 @@ model_options = section(
     features_option,
     click.option(
         "--image-size",
-        type=WholeRange(defaults.MIN_IMAGE_SIZE_PX, defaults.MAX_IMAGE_SIZE_PX),
+        type=WholeRange(MIN_IMAGE_SIZE_PX, MAX_IMAGE_SIZE_PX),
         metavar="N",
         help="Side of the square, in pixels, that images are resized to for the backbone.  "
         "[default: the backbone's own]",

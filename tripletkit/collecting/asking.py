@@ -26,6 +26,11 @@ from tripletkit.collecting.database import (
 from tripletkit.data.judgement_files import GRID
 from tripletkit.errors import JudgementsError
 
+# Questions of chance are what scores are computed on; repeats tell how a judge agrees with
+# himself and with others.
+RANDOM_SHARE = 0.15
+REPEAT_SHARE = 0.15
+
 CHOSEN, BY_CHANCE, REPEAT_OWN, REPEAT_OTHER, GOLD = (
     "chosen",
     "by-chance",
@@ -57,8 +62,8 @@ def block_slots(*, has_gold: bool = False) -> list[str]:
         >>> sorted(Counter(block_slots()).items())
         [('by-chance', 3), ('chosen', 14), ('repeat-other', 1), ('repeat-own', 2)]
     """
-    n_random = round(defaults.RANDOM_SHARE * BLOCK)
-    n_repeats = round(defaults.REPEAT_SHARE * BLOCK)
+    n_random = round(RANDOM_SHARE * BLOCK)
+    n_repeats = round(REPEAT_SHARE * BLOCK)
     n_other = n_repeats // 2
     slots = [BY_CHANCE] * n_random + [REPEAT_OTHER] * n_other
     slots += [REPEAT_OWN] * (n_repeats - n_other) + [GOLD] * has_gold

@@ -28,6 +28,9 @@ from tripletkit.collecting.committee import (
 )
 from tripletkit.errors import JudgementsError, TripletkitError
 
+# Answers after which the questions are chosen anew.
+RETRAIN_EVERY = 100
+
 logger = logging.getLogger("tripletkit")
 
 _LOOK_EVERY_S = 1.0
@@ -52,7 +55,7 @@ class BackgroundTrainer:
         asker: Asker,
         task: TrainerTask,
         first_after: int = defaults.FIRST_RANDOM,
-        again_after: int = defaults.RETRAIN_EVERY,
+        again_after: int = RETRAIN_EVERY,
     ) -> None:
         self._asker, self._database = asker, asker.database
         self._task = task

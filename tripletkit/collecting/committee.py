@@ -40,6 +40,8 @@ from tripletkit.model.settings import HeadSettings
 from tripletkit.progress import Progress, no_progress
 from tripletkit.training.part_training import MapSettings, PartFeatures, train_map
 
+COMMITTEE_MEMBERS = 5
+
 # Trains on rows of the judgements and returns embeddings, and how to compare them.
 Train = Callable[[np.ndarray], tuple[np.ndarray, str]]
 
@@ -131,7 +133,7 @@ def train_committee(
     rows: np.ndarray,
     votes: Votes,
     *,
-    n_members: int = defaults.COMMITTEE_MEMBERS,
+    n_members: int = COMMITTEE_MEMBERS,
     seed: int = defaults.SEED,
 ) -> Committee:
     """Train linear maps that differ in the answers that each sees most of."""

@@ -6,13 +6,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tripletkit import defaults
 from tripletkit.data.label_triplets import draw_triplets
 from tripletkit.data.labels import NO_LABEL, ImageLabels
 from tripletkit.data.splits.policies import split_triplets
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import Votes
 from tripletkit.errors import TripletFileError
+
+# Drawn from class labels: so many are gone through in seconds. Those for validation need only be
+# enough to tell models apart.
+TRIPLETS_PER_IMAGE = 25
+MAX_DRAWN_TRIPLETS = 200_000
+MAX_DRAWN_VAL_TRIPLETS = 5_000
 
 BY_FILE = "file"
 BY_CLASS = "class"
@@ -200,13 +205,13 @@ def draw_training_set(
     """
     parts = []
     for is_here, most in (
-        (~is_held_out, defaults.MAX_DRAWN_TRIPLETS),
-        (is_held_out, defaults.MAX_DRAWN_VAL_TRIPLETS),
+        (~is_held_out, MAX_DRAWN_TRIPLETS),
+        (is_held_out, MAX_DRAWN_VAL_TRIPLETS),
     ):
         here = images[is_here[images] & (labels.of_image[images] != NO_LABEL)]
         rows = np.empty((0, 3), dtype=np.int32)
         if len(here) or not parts:
-            count = min(most, defaults.TRIPLETS_PER_IMAGE * len(here))
+            count = min(most, TRIPLETS_PER_IMAGE * len(here))
             rows = draw_triplets(labels.of_image, count=count, seed=seed, images=here)
         parts.append(Triplets(names, rows, np.arange(1, len(rows) + 1), source))
     by = BY_CLASS if is_held_out.any() else NO_SPLIT

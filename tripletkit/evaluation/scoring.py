@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from tripletkit import defaults
 from tripletkit.data.questions import group_questions
 from tripletkit.errors import AnswerFileError, DataWarning
 from tripletkit.evaluation.answer_checks import check_consistency, check_same_length
@@ -24,6 +23,9 @@ from tripletkit.evaluation.intervals import (
     wilson_interval,
 )
 from tripletkit.results import Result, Section, Table, show_count
+
+# Parts that rows are cut into by margin and by anchor.
+N_SLICES = 5
 
 # Of fewer rows nothing is said that one more could turn round.
 _FEWEST_ROWS = 10
@@ -399,7 +401,7 @@ def _slice(credit: np.ndarray, quantity: np.ndarray) -> list[Slice]:
     table = pd.DataFrame({"credit": credit, "quantity": quantity}).dropna()
     if table.empty:
         return []
-    part = pd.qcut(table["quantity"], defaults.N_SLICES, labels=False, duplicates="drop")
+    part = pd.qcut(table["quantity"], N_SLICES, labels=False, duplicates="drop")
     # Where all rows are alike there is no edge to cut at.
     parts = table.groupby(part.fillna(0))
     return [

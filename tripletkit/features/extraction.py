@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from tripletkit import defaults
 from tripletkit.data.images import Images, open_images
 from tripletkit.data.unfinished import remove_unfinished
 from tripletkit.errors import FeatureFileError, ImageNameError, SettingsError, describe_problems
@@ -35,6 +34,9 @@ from tripletkit.features.feature_parts import FeaturePart
 from tripletkit.features.store import MemoryStore
 from tripletkit.features.store_file import file_stamp
 from tripletkit.progress import Progress, no_progress
+
+# Images in a file of an extracted dataset: what a killed worker loses at most.
+BLOCK_IMAGES = 512
 
 logger = logging.getLogger("tripletkit")
 
@@ -263,7 +265,7 @@ def _plan(
             keep_rows(part, kept, facts)
     result.problems |= {name: why for name in images.names if (why := done.get(name))}
     left = [row for row, name in enumerate(images.names) if name not in done]
-    size = defaults.BLOCK_IMAGES
+    size = BLOCK_IMAGES
     return [
         Block(
             [images.names[row] for row in left[start : start + size]],

@@ -12,11 +12,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tripletkit import defaults
 from tripletkit.errors import BackboneError, WeightsError
 from tripletkit.features.backbones import AUTO, Backbone, KerasDownload, Package, get_backbone
 from tripletkit.features.weights_files import file_sha256
 from tripletkit.registry import load_object
+
+# Seconds without a byte after which a download counts as failed.
+DOWNLOAD_TIMEOUT_S = 20
 
 
 def efficientnet_lite0_path() -> Path:
@@ -209,7 +211,7 @@ def _download(origin: KerasDownload) -> Path:
     # Keras draws its bar on stdout, which is for data here, and waits for ever on a dead line.
     talk = sys.stderr if sys.stderr.isatty() else io.StringIO()
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(defaults.DOWNLOAD_TIMEOUT_S)
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)
     try:
         with contextlib.redirect_stdout(talk):
             path = keras.utils.get_file(

@@ -18,8 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tripletkit import defaults
 from tripletkit.features.unit_length import scale_to_unit_length
+
+# Answers come with a caution where at least so many of the images asked about, and such a share of
+# them, are unlike those of the training. Of images of the same kind it is about 0.05.
+SHIFTED_IMAGES = 3
+SHIFTED_SHARE = 0.25
 
 # Projected features: few enough to keep in a model folder, enough to keep a cosine within 0.05.
 N_DIMS = 512
@@ -89,7 +93,7 @@ class ShiftDetector:
             features: `(n_images, n_features)` float32 of distinct images.
         """
         n_outside, n_images = int(self.is_outside(features).sum()), len(features)
-        if n_outside < max(defaults.SHIFTED_IMAGES, defaults.SHIFTED_SHARE * n_images):
+        if n_outside < max(SHIFTED_IMAGES, SHIFTED_SHARE * n_images):
             return None
         return (
             f"{n_outside:,} of the {n_images:,} images are unlike those of the training: what it "

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tripletkit import defaults
 from tripletkit.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -14,6 +13,9 @@ if TYPE_CHECKING:
 
     from tripletkit.model.head_layers import NumpyHead
     from tripletkit.model.settings import HeadSettings
+
+# Images in a batch of the head when embeddings are computed.
+EMBED_BATCH_SIZE = 1024
 
 
 def embed(head: keras.Model | NumpyHead, features: np.ndarray) -> np.ndarray:
@@ -28,7 +30,7 @@ def embed(head: keras.Model | NumpyHead, features: np.ndarray) -> np.ndarray:
     Returns:
         `(n_images, n_dims)` float32.
     """
-    size = defaults.EMBED_BATCH_SIZE
+    size = EMBED_BATCH_SIZE
     embeddings = np.empty((len(features), head.output_shape[-1]), dtype=np.float32)
     batch = np.zeros((size, features.shape[1]), dtype=np.float32)
     for start in range(0, len(features), size):

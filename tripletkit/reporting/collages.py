@@ -15,13 +15,14 @@ from typing import Any
 from PIL import ExifTags, Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
-from tripletkit import defaults
 from tripletkit.data.decoding import read_image
 from tripletkit.data.images import Images
 from tripletkit.data.outputs import MARK, Destination, OutputFile, destination_path, open_output
 from tripletkit.errors import OutputError
 from tripletkit.reporting.model_view import ModelView
 from tripletkit.reporting.style import LIGHT, find_font
+
+COLLAGE_SIDE_PX = 144
 
 _THUMBNAIL_PX = 128
 # With at most some 420 images, the whole stays below 5 MB.
@@ -143,7 +144,7 @@ def draw_grid(
     row_headings: Sequence[str] = (),
     *,
     gap_after_first: bool = False,
-    side_px: int = defaults.COLLAGE_SIDE_PX,
+    side_px: int = COLLAGE_SIDE_PX,
 ) -> Image.Image:
     """Draw rows of images.
 

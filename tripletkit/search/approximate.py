@@ -24,12 +24,21 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tripletkit import defaults
 from tripletkit.data.array_files import read_array_file
 from tripletkit.data.outputs import Destination, OutputForm, open_output
 from tripletkit.errors import ArrayFileError, MissingExtraError, SearchIndexError
 from tripletkit.evaluation.distances import distances_between
 from tripletkit.search.exact import Neighbors, rank_candidates
+
+# Up to this vectors are kept as they are: a million of 250 numbers. Past it they are kept as codes,
+# a byte for every so many numbers, and so many candidates for each neighbour are measured.
+INDEX_FLAT_BYTES = 1 << 30
+INDEX_CODE_DIMS = 8
+INDEX_CANDIDATES = 20
+# Share of its cells that an index looks into, and how many at least. An eighth finds over
+# 99% of the true neighbours among a million embeddings of 10 dimensions.
+INDEX_CELLS_SHARE = 1 / 8
+INDEX_MIN_CELLS = 16
 
 # Increase when an older tripletkit could not read a newer file rightly.
 FORMAT_VERSION = 1
@@ -163,11 +172,9 @@ class ApproximateIndex:
         excluded = excluded or [np.empty(0, dtype=np.int64)] * len(queries)
         queries = self._arrange(queries, self.origin.distance)
         n_found = k + max(map(len, excluded), default=0)
-        n_found *= defaults.INDEX_CANDIDATES if self.has_codes else 1
+        n_found *= INDEX_CANDIDATES if self.has_codes else 1
         n_found = max(min(n_found, self._index.ntotal), 1)
-        self._index.nprobe = max(
-            defaults.INDEX_MIN_CELLS, round(self._index.nlist * defaults.INDEX_CELLS_SHARE)
-        )
+        self._index.nprobe = max(INDEX_MIN_CELLS, round(self._index.nlist * INDEX_CELLS_SHARE))
         if self.has_codes:
             assert fetch is not None, "an index of codes needs the embeddings themselves"
             _, rows = self._index.search(queries, n_found)
@@ -263,7 +270,7 @@ def needs_codes(n_images: int, n_dims: int, distance: str) -> bool:
 
     Codes know no L1 distance, and each of their bytes is learned from 256 images at least.
     """
-    return distance != "l1" and n_images > 256 and 4 * n_images * n_dims > defaults.INDEX_FLAT_BYTES
+    return distance != "l1" and n_images > 256 and 4 * n_images * n_dims > INDEX_FLAT_BYTES
 
 
 def count_cells(n_images: int) -> int:
@@ -273,7 +280,7 @@ def count_cells(n_images: int) -> int:
 
 def count_codes(n_dims: int) -> int:
     """Return the bytes of a code: one for each of equal pieces of at least so many numbers."""
-    most = max(1, n_dims // defaults.INDEX_CODE_DIMS)
+    most = max(1, n_dims // INDEX_CODE_DIMS)
     return max(n for n in range(1, most + 1) if n_dims % n == 0)
 
 

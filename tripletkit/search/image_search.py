@@ -29,6 +29,10 @@ from tripletkit.search.approximate import (
 from tripletkit.search.exact import Neighbors
 from tripletkit.search.vector_files import encode_all, find_neighbors_in_parts
 
+# Vectors that train each cell, and images by which an index is measured against exact search.
+INDEX_TRAIN_PER_CELL = 40
+RECALL_QUERIES = 200
+
 logger = logging.getLogger("tripletkit")
 
 
@@ -98,7 +102,7 @@ class CollectionSearch:
         It reads the features of the whole collection once. `by_index` comes first.
         """
         n_images = len(self.files.names)
-        n_queries = min(defaults.RECALL_QUERIES, n_images)
+        n_queries = min(RECALL_QUERIES, n_images)
         rows = np.sort(np.random.default_rng(seed).choice(n_images, n_queries, replace=False))
         with open_store(self._cache) as store:
             fetch = self._fetch(store)
@@ -143,7 +147,7 @@ class CollectionSearch:
 
 def _draw_rows(n_images: int) -> np.ndarray:
     """Return the rows that train an index of codes, drawn by chance, always the same."""
-    n_rows = max(count_cells(n_images), 256) * defaults.INDEX_TRAIN_PER_CELL
+    n_rows = max(count_cells(n_images), 256) * INDEX_TRAIN_PER_CELL
     rng = np.random.default_rng(defaults.SEED)
     return np.sort(rng.choice(n_images, min(n_rows, n_images), replace=False))
 

@@ -19,6 +19,10 @@ from tripletkit.training.reread import find_sources
 from tripletkit.training.sources import TrainingSources
 from tripletkit.training.trainer import Trainer, Workplace
 
+# A step sees fewer triplets than a head's, as each of their images goes through the backbone.
+FINE_TUNE_BATCH_SIZE = 32
+FINE_TUNE_LEARNING_RATE = 1e-4
+
 # The settings of a head that fine-tuning has its own values of.
 SETTINGS = ("epochs", "learning_rate", "batch_size", "patience", "flip", "shift", "seed")
 
@@ -89,8 +93,8 @@ class FineTuning(Job):
         of_head = self.model.record.settings
         own = {
             "epochs": defaults.FINE_TUNE_EPOCHS,
-            "learning_rate": defaults.FINE_TUNE_LEARNING_RATE,
-            "batch_size": min(of_head.batch_size, defaults.FINE_TUNE_BATCH_SIZE),
+            "learning_rate": FINE_TUNE_LEARNING_RATE,
+            "batch_size": min(of_head.batch_size, FINE_TUNE_BATCH_SIZE),
         }
         return replace(of_head, **own | dict(self.settings))
 

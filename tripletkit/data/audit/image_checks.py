@@ -12,12 +12,24 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from tripletkit import defaults
 from tripletkit.data.decoding import read_hidden, read_image, read_size_and_frames
 from tripletkit.data.folder import locate_images
 from tripletkit.data.images import thread_pool
 from tripletkit.data.questions import Tally, show_names, tally
 from tripletkit.errors import ImageReadError
+
+# An image whose shorter side is below this has little left to look at; one longer than so many
+# times its shorter side is squeezed beyond recognition when it becomes a square.
+TINY_SIDE_PX = 32
+EXTREME_ASPECT = 5
+# Of 0 to 255. An image whose channels each span no more than this is blank: a JPEG of one colour is
+# hardly ever flat. One whose values all lie within so much of black or of white is faint.
+BLANK_RANGE = 3
+FAINT_RANGE = 25
+# An image of 16 bits whose values stay below 2 to the power of this is nearly black as it is read.
+FEW_BITS = 12
+# Bits of 64 in which two images that look alike differ at most; see `docs/benchmarks.md`.
+LOOK_ALIKE_BITS = 6
 
 _HASH_BITS = 64
 
@@ -121,11 +133,11 @@ class ImageChecks:
         unlocated: names that stand for no image, for several, or for one outside the folder.
         unreadable: files that cannot be decoded.
         several_frames: animations and multi-page files; only the first frame is used.
-        tiny: shorter side below `defaults.TINY_SIDE_PX`.
-        extreme: longer side more than `defaults.EXTREME_ASPECT` times the shorter.
+        tiny: shorter side below `TINY_SIDE_PX`.
+        extreme: longer side more than `EXTREME_ASPECT` times the shorter.
         blank: of one colour.
-        faint: nearly black or nearly white all over, at most `defaults.FAINT_RANGE` of 255 away.
-        few_bits: of 16 bits, with values that need `defaults.FEW_BITS` at most: nearly black.
+        faint: nearly black or nearly white all over, at most `FAINT_RANGE` of 255 away.
+        few_bits: of 16 bits, with values that need `FEW_BITS` at most: nearly black.
         transparent: blank or faint on white, and drawn by their transparency: white ink.
         same_content: names whose file equals that of an earlier name, byte for byte.
         look_alike: pairs of images with other bytes whose perceptual hashes are close.
@@ -251,8 +263,8 @@ def _inspect_or_error(path: Path) -> InspectedImage | ImageReadError:
     short, long = sorted((width_px, height_px))
     for kind, is_so in (
         ("several_frames", n_frames > 1),
-        ("tiny", short < defaults.TINY_SIDE_PX),
-        ("extreme", long > defaults.EXTREME_ASPECT * short),
+        ("tiny", short < TINY_SIDE_PX),
+        ("extreme", long > EXTREME_ASPECT * short),
     ):
         if is_so:
             oddities[kind] = f"is {width_px} x {height_px} pixels{frames}"
@@ -263,12 +275,12 @@ def _find_emptiness(image: Image.Image, path: Path) -> dict[str, str]:
     """Return why an image that was decoded, RGB on white, shows little; the closest cause."""
     lows, highs = zip(*(band.getextrema() for band in image.split()), strict=True)
     low, high = min(lows), max(highs)
-    is_blank = max(np.subtract(highs, lows)) <= defaults.BLANK_RANGE
-    is_light = low >= 255 - defaults.FAINT_RANGE
-    if not (is_blank or is_light or high <= defaults.FAINT_RANGE):
+    is_blank = max(np.subtract(highs, lows)) <= BLANK_RANGE
+    is_light = low >= 255 - FAINT_RANGE
+    if not (is_blank or is_light or high <= FAINT_RANGE):
         return {}
     largest, has_shape = read_hidden(path)
-    if largest is not None and largest < 2**defaults.FEW_BITS:
+    if largest is not None and largest < 2**FEW_BITS:
         n_bits = largest.bit_length()
         said = f"has 16 bits and no value above {largest:,} of 65,535 ({n_bits} bits)"
         return {"few_bits": said}
@@ -306,7 +318,7 @@ def _look_alike(
     side: np.ndarray | None = None,
 ) -> Tally:
     """Tally close pairs with other bytes, the closest first; only across sides if given."""
-    pairs, distances = find_close_hashes(looks, defaults.LOOK_ALIKE_BITS)
+    pairs, distances = find_close_hashes(looks, LOOK_ALIKE_BITS)
     left, right = pairs.T
     is_wanted = contents[left] != contents[right]
     if side is not None:

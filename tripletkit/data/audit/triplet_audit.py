@@ -17,7 +17,14 @@ import pandas as pd
 
 from tripletkit import defaults
 from tripletkit.data.audit.cycles import Cycles, find_anchor_cycles, find_distance_cycles
-from tripletkit.data.audit.image_checks import ImageChecks, check_images, inspect_images
+from tripletkit.data.audit.image_checks import (
+    EXTREME_ASPECT,
+    FEW_BITS,
+    TINY_SIDE_PX,
+    ImageChecks,
+    check_images,
+    inspect_images,
+)
 from tripletkit.data.audit.overlap import Overlap, find_overlap
 from tripletkit.data.judgements import Judgements
 from tripletkit.data.pair_graph import PairGraph, make_pair_graph
@@ -32,6 +39,11 @@ from tripletkit.data.questions import (
 )
 from tripletkit.data.triplets import Triplets
 from tripletkit.results import Result, Section, Table
+
+# A random split can be solved by remembering names when at least this share of the triplets has a
+# pair that recurs, and at most that share of recurring pairs has both roles.
+MEMORABLE_TRIPLETS_SHARE = 0.1
+PURE_PAIRS_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -391,8 +403,8 @@ def _pair_roles(distinct: Triplets, graph: PairGraph, n_examples: int) -> PairSu
         both=tally(len(both), examples(), n_examples),
         n_recurring=n_recurring,
         memorable_share=memorable_share,
-        is_memorable=memorable_share >= defaults.MEMORABLE_TRIPLETS_SHARE
-        and len(both) <= defaults.PURE_PAIRS_SHARE * n_recurring,
+        is_memorable=memorable_share >= MEMORABLE_TRIPLETS_SHARE
+        and len(both) <= PURE_PAIRS_SHARE * n_recurring,
     )
 
 
@@ -545,11 +557,11 @@ def _show_images(images: ImageChecks) -> list[str]:
     lines += _fault("names without exactly one image", images.unlocated)
     lines += _fault("cannot be decoded", images.unreadable)
     lines += _note("several frames or pages (the first is used)", images.several_frames)
-    lines += _note(f"tiny: below {defaults.TINY_SIDE_PX} pixels", images.tiny)
-    lines += _note(f"extreme: over {defaults.EXTREME_ASPECT} times as long as wide", images.extreme)
+    lines += _note(f"tiny: below {TINY_SIDE_PX} pixels", images.tiny)
+    lines += _note(f"extreme: over {EXTREME_ASPECT} times as long as wide", images.extreme)
     lines += _fault("blank: of one colour", images.blank)
     lines += _fault("nearly black or white all over", images.faint)
-    lines += _fault(f"16 bits, of which {defaults.FEW_BITS} or fewer are used", images.few_bits)
+    lines += _fault(f"16 bits, of which {FEW_BITS} or fewer are used", images.few_bits)
     lines += _fault("white on transparent ground", images.transparent)
     lines += _note("same content as another name", images.same_content)
     lines += _note("pairs that look alike", images.look_alike)

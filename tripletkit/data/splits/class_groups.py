@@ -15,6 +15,10 @@ from tripletkit.data.labels import NO_LABEL
 from tripletkit.data.splits.policies import Split, separate_groups
 from tripletkit.errors import SplitError
 
+# The fewest clusters of images that are of use, and how often those held out are drawn.
+MIN_CLUSTERS = 4
+UNSEEN_DRAWS = 50
+
 BY_UNSEEN_CLASSES = "unseen classes"
 BY_LABELS = "classes"
 BY_CLUSTERS = "clusters"
@@ -55,15 +59,15 @@ def find_groups(
     if labels is not None:
         labelled = images[labels[images] != NO_LABEL]
         classes, numbers = np.unique(labels[labelled], return_inverse=True)
-        if len(classes) >= defaults.MIN_CLUSTERS:
+        if len(classes) >= MIN_CLUSTERS:
             groups = np.full(len(features), len(classes))
             groups[labelled] = numbers
             return groups, len(classes), BY_LABELS
     n_groups = min(defaults.N_CLUSTERS, len(images) // defaults.MIN_GROUP_IMAGES)
-    if n_groups < defaults.MIN_CLUSTERS:
+    if n_groups < MIN_CLUSTERS:
         raise SplitError(
             f"whole classes of images cannot be held out: expected at least "
-            f"{defaults.MIN_CLUSTERS * defaults.MIN_GROUP_IMAGES} images, got {len(images)}"
+            f"{MIN_CLUSTERS * defaults.MIN_GROUP_IMAGES} images, got {len(images)}"
         )
     groups = np.full(len(features), n_groups)
     groups[images] = cluster_images(features[images], n_groups, seed)
@@ -106,7 +110,7 @@ def hold_out_classes(
     sizes = np.bincount(groups, minlength=n_groups)[:n_groups]
     wanted = fraction * sizes.sum()
     best: tuple[int, HeldOutClasses | None] = (0, None)
-    for _ in range(defaults.UNSEEN_DRAWS):
+    for _ in range(UNSEEN_DRAWS):
         order = rng.permutation(n_groups)
         n_drawn = max(fewest, int(np.searchsorted(np.cumsum(sizes[order]), wanted, side="right")))
         is_held_out = np.isin(groups, order[:n_drawn])
@@ -117,7 +121,7 @@ def hold_out_classes(
             best = kept, HeldOutClasses(is_held_out, n_groups, n_drawn, split)
     if best[1] is None:
         raise SplitError(
-            f"whole classes of images cannot be held out: of {defaults.UNSEEN_DRAWS} draws of "
+            f"whole classes of images cannot be held out: of {UNSEEN_DRAWS} draws of "
             f"{fraction:.0%} of {sizes.sum():,} images none leaves triplets on both sides"
         )
     return best[1]

@@ -18,6 +18,9 @@ from tripletkit.data.splits.stratified import find_strata, join_images
 from tripletkit.data.text_files import check_text, read_bytes
 from tripletkit.errors import ImageNameError, SplitError, TripletFileError
 
+# Groups of triplets that share no image are drawn whole from so many on: three a fold.
+MIN_DRAW_GROUPS = 9
+
 BY_GROUPS = "groups of triplets that share no image"
 BY_IMAGES = "images"
 
@@ -98,7 +101,7 @@ def plan_draws(
     groups = join_images(rows[:, [0, 0]], rows[:, 1:], n_images)[images]
     _, groups, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     unit_of_image = np.full(n_images, -1)
-    if len(sizes) >= defaults.MIN_DRAW_GROUPS and n_folds * sizes.max() <= len(images):
+    if len(sizes) >= MIN_DRAW_GROUPS and n_folds * sizes.max() <= len(images):
         unit_of_image[images] = groups
         # Groups alike in size, so that folds are.
         return DrawPlan(BY_GROUPS, unit_of_image, np.zeros(len(sizes), dtype=np.int64))
