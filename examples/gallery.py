@@ -1,6 +1,8 @@
 """Draw the pictures of docs/gallery.md anew, by the commands that stand on that page.
 
     python examples/gallery.py
+
+It takes some minutes; nothing but the pictures is kept.
 """
 
 from __future__ import annotations
