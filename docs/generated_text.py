@@ -90,12 +90,12 @@ def command_table() -> str:
 
 def settings() -> str:
     """Return the settings of a training."""
-    from tripletkit.model.settings import SETTINGS, default_of
+    from tripletkit.model.settings import SETTINGS
 
     rows = [
         (
             _code(name),
-            _code(str(default_of(name)).lower()),
+            _code(str(facts.default).lower()),
             _escape(facts.describe()),
             _escape(facts.help),
         )

@@ -11,7 +11,7 @@ import pytest
 
 from tripletkit import WeakScoreWarning
 from tripletkit.evaluation.pooled import PooledValidation, score_pooled
-from tripletkit.training.result import warn_of_weak_draws
+from tripletkit.training.run import warn_of_weak_draws
 
 
 def pooled(n_right: int, n_frozen: int) -> PooledValidation:

@@ -17,7 +17,7 @@ from tripletkit import Triplets, WeakScoreWarning, defaults
 from tripletkit.evaluation.baselines import Baseline
 from tripletkit.evaluation.intervals import wilson_interval
 from tripletkit.evaluation.validation import Validation, score_embeddings
-from tripletkit.training.result import warn_of_weak_score
+from tripletkit.training.run import warn_of_weak_score
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ from opened import read_triplets
 from PIL import Image
 
 from tripletkit import defaults
+from tripletkit.data.judgements import find_unchanged
 from tripletkit.data.triplet_files import write_triplets
 from tripletkit.model.model_folder import load_model
-from tripletkit.training.reread import find_unchanged
 
 CHROMIUM, CHROMEDRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
 FLAGS = (

@@ -148,7 +148,7 @@ def test_resuming_other_data_or_settings_is_refused(train, toy_competition, tmp_
 
 @pytest.mark.slow
 def test_an_image_that_changed_is_another_training(train, toy_competition, tmp_path, monkeypatch):
-    from tripletkit.training import pixel_trainer as pixels
+    from tripletkit.training import pixel_training as pixels
 
     facts = []
     monkeypatch.setattr(

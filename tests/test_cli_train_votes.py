@@ -10,7 +10,7 @@ from conftest import read_record
 from opened import read_triplets
 
 from tripletkit.model.model_folder import load_model
-from tripletkit.training.reread import read_training_triplets
+from tripletkit.training.sources import read_training_triplets
 
 
 @pytest.fixture

@@ -13,8 +13,7 @@ import pytest
 
 from tripletkit import TripletkitError
 from tripletkit.model import head_layers
-from tripletkit.model.embedding import embed
-from tripletkit.model.head_layers import read_numpy_head, write_head_layers
+from tripletkit.model.head_layers import embed, read_numpy_head, write_head_layers
 from tripletkit.model.heads import build_model, compress_head, keep_frozen
 from tripletkit.model.settings import HeadSettings
 

@@ -21,7 +21,7 @@ from tripletkit.data.judgement_files import is_judgements
 from tripletkit.data.judgements import find_questions, open_judgements
 from tripletkit.data.votes import read_votes
 from tripletkit.model.model_folder import load_model
-from tripletkit.training.reread import read_training_triplets
+from tripletkit.training.sources import read_training_triplets
 
 NAMES = ["a.png", "b.png", "c.png", "d.png", "e.png"]
 

@@ -13,7 +13,7 @@ from tripletkit.data.labels import ImageLabels
 from tripletkit.evaluation.classification import measure_variances
 from tripletkit.losses.batch_mining import MINERS
 from tripletkit.losses.loss_registry import LOSSES
-from tripletkit.model.embedding import embed
+from tripletkit.model.head_layers import embed
 from tripletkit.model.settings import HeadSettings
 from tripletkit.training.blends import Blend, list_blends
 from tripletkit.training.epochs import share_right

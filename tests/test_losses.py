@@ -23,7 +23,7 @@ from tripletkit.losses.functions import (
 )
 from tripletkit.losses.keras_distances import DISTANCES
 from tripletkit.registry import load_object
-from tripletkit.training.objectives import CosineClassifier
+from tripletkit.training.batch_learner import CosineClassifier
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from tripletkit.features.encoder import open_encoder
 from tripletkit.features.stage_outputs import make_keras_function
 from tripletkit.features.store import FeatureStore
 from tripletkit.model import export
-from tripletkit.model.embedding import embed
 from tripletkit.model.export import check_export_folder, export_networks
+from tripletkit.model.head_layers import embed
 from tripletkit.model.heads import build_head
 from tripletkit.model.model_folder import load_model, save_model
 from tripletkit.model.network import INPUT_NAMES, build_encoder, build_triplet_network

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from tripletkit.features.unit_length import scale_to_unit_length
-from tripletkit.model.embedding import embed
-from tripletkit.model.head_layers import Scaling, read_numpy_head
-from tripletkit.model.part_heads import TrainedPart, join_parts
+from tripletkit.model.head_layers import Scaling, TrainedPart, embed, join_parts, read_numpy_head
 from tripletkit.model.recipes import Part
 
 N_FEATURES, N_COLUMNS = 20, 8

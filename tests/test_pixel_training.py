@@ -15,11 +15,12 @@ from tripletkit.features.backbones import get_backbone
 from tripletkit.features.decoded_images import DecodedImages
 from tripletkit.features.trained_weights import build_backbone, write_random_weights
 from tripletkit.model.heads import build_head
-from tripletkit.model.pixel_network import PixelNetwork, unfreeze_blocks
+from tripletkit.model.model_folder import check_model_output
+from tripletkit.model.network import PixelNetwork, unfreeze_blocks
 from tripletkit.model.settings import HeadSettings
-from tripletkit.training.checkpoint import Checkpoints, check_no_checkpoint, checkpoint_path
-from tripletkit.training.epochs import keep_best_epoch
-from tripletkit.training.pixel_training import Augmentation, PixelTraining
+from tripletkit.training.epochs import Checkpoints, keep_best_epoch
+from tripletkit.training.pixel_training import PixelTraining
+from tripletkit.training.trainer import Examples
 
 # The smallest images that its three halvings leave something of.
 CNN = get_backbone("cnn").resized(32)
@@ -49,11 +50,9 @@ def make(toy_competition, start, rows):
         return PixelTraining(
             DecodedImages(paths, CNN),
             network,
-            rows,
-            np.arange(42)[:, None],
+            Examples(np.empty((60, 0)), rows, np.arange(42)[:, None], labels),
             settings,
-            labels,
-            **{"augmentation": Augmentation()} | options,
+            **options,
         )
 
     return make
@@ -168,9 +167,8 @@ def test_fine_tuning_changes_the_last_block_and_no_statistics(
     model = network.backbone_model
     before = {weight.path: weight.numpy() for weight in model.weights}
     images = DecodedImages(sorted(toy_competition.images.iterdir()), tiny_backbone)
-    training = PixelTraining(
-        images, network, rows, rows, settings, augmentation=Augmentation(shift=0)
-    )
+    examples = Examples(np.empty((60, 0)), rows, rows)
+    training = PixelTraining(images, network, examples, dataclasses.replace(settings, shift=0.0))
     embeddings = training.embed()
     # What the network gives before any step is what head and backbone give apart.
     pixels = images.read(np.unique(rows)).astype(np.float32)
@@ -307,10 +305,9 @@ def test_a_checkpoint_that_lacks_something_is_refused(written, change):
 
 def test_an_interrupted_training_is_not_overwritten_unasked(tmp_path):
     model = tmp_path / "m"
-    check_no_checkpoint(model, overwrite=False)
-    path = checkpoint_path(model)
-    assert path == tmp_path / "m.checkpoint.npz"
-    path.write_bytes(b"something")
-    check_no_checkpoint(model, overwrite=True)
+    check_model_output(model, begins_anew=True)
+    (tmp_path / "m.checkpoint.npz").write_bytes(b"something")
+    check_model_output(model, overwrite=True, begins_anew=True)
+    check_model_output(model)
     with pytest.raises(OutputError, match="Go on with `resume`"):
-        check_no_checkpoint(model, overwrite=False)
+        check_model_output(model, begins_anew=True)

@@ -13,8 +13,7 @@ from plain import triplet_margins
 from tripletkit import TripletkitError
 from tripletkit.cli.train import train as train_command
 from tripletkit.features.unit_length import scale_to_unit_length
-from tripletkit.model.embedding import embed
-from tripletkit.model.head_layers import Scaling
+from tripletkit.model.head_layers import Scaling, embed
 from tripletkit.model.heads import build_model, frozen_scale, join_heads
 from tripletkit.model.recipes import RECIPES, get_recipe, register_recipe
 from tripletkit.model.settings import HeadSettings

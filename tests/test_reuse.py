@@ -11,7 +11,7 @@ from tensorflow.python.eager import context
 
 from tripletkit.data.labels import ImageLabels
 from tripletkit.features.keras_backend import keras, seed_layers, tf
-from tripletkit.model.embedding import embed
+from tripletkit.model.head_layers import embed
 from tripletkit.model.heads import build_body
 from tripletkit.model.settings import HeadSettings
 from tripletkit.training import head_training as reuse

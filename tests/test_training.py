@@ -17,11 +17,10 @@ from tripletkit.data.votes import Votes, make_loss_weights
 from tripletkit.errors import DataWarning
 from tripletkit.evaluation.validation import warn_of_features
 from tripletkit.model import heads
-from tripletkit.model.embedding import embed
-from tripletkit.model.head_layers import Scaling
+from tripletkit.model.head_layers import Scaling, embed
 from tripletkit.model.heads import build_head
 from tripletkit.model.settings import HeadSettings, choose_epochs
-from tripletkit.training.collapse import check_collapse, effective_rank, mean_pairwise_distance
+from tripletkit.training.epochs import check_collapse, effective_rank, mean_pairwise_distance
 from tripletkit.training.trainer import Examples, make_trainer
 
 N_FEATURES = 20

@@ -152,7 +152,7 @@ class TripletEmbedding(
                 f"(row {np.flatnonzero(degenerate)[0]} first)"
             )
         settings = self._make_settings(rows)
-        from tripletkit.model.embedding import embed
+        from tripletkit.model.head_layers import embed
         from tripletkit.training.held_out import answer_held_out, choose
         from tripletkit.training.trainer import Examples, make_trainer
 
@@ -177,7 +177,7 @@ class TripletEmbedding(
         """
         check_is_fitted(self)
         features = validate_data(self, X, dtype=np.float32, reset=False)
-        from tripletkit.model.embedding import embed
+        from tripletkit.model.head_layers import embed
 
         return embed(self.head_, features)
 
@@ -260,7 +260,7 @@ class TripletEmbedding(
                 "classes of images. `tripletkit.train` takes labels.",
             )
         recipe = get_recipe(given.pop("recipe"))
-        check_settings(chosen, has_labels=False, has_votes=False, from_pixels=False)
+        check_settings(chosen, has_labels=False, has_votes=False)
         # Not the state itself: weights and order must not depend on who draws from it first.
         seed = self.random_state
         if not isinstance(seed, (int, np.integer)):

@@ -33,9 +33,9 @@ from tripletkit.features.given_features import FeaturesLike, open_features
 from tripletkit.model.model_folder import ModelFolder, load_model
 from tripletkit.progress import Stages, open_stages
 from tripletkit.results import Result, Section, Table
-from tripletkit.training.job import TrainingJob
-from tripletkit.training.result import TrainingResult
-from tripletkit.training.sources import open_sources
+from tripletkit.training.job import EncoderChoice, FineTuning, TrainingJob
+from tripletkit.training.run import TrainingResult
+from tripletkit.training.sources import find_sources, open_sources
 from tripletkit.training.trainer import OnEpoch, ignore_epoch
 
 
@@ -187,7 +187,7 @@ def train(
     _check_output(output, tensorboard, overwrite=overwrite)
     job = TrainingJob(
         open_sources(
-            images=found.folder,
+            images=found,
             triplets=triplets,
             names=names,
             labels=_open_labels(labels),
@@ -203,42 +203,38 @@ def train(
             refit=refit,
         ),
         settings=dict(settings),
-        backbones=list_backbones(backbone),
-        weights=given_weights(weights),
-        views=list(views),
-        image_size=image_size,
-        depth=depth,
-        preprocess=preprocess,
-        backbone_output=backbone_output,
-        features=None if features is None else open_features(features),
+        encoder=EncoderChoice(
+            tuple(list_backbones(backbone)),
+            given_weights(weights),
+            tuple(views),
+            image_size,
+            depth,
+            preprocess,
+            backbone_output,
+            None if features is None else open_features(features),
+        ),
         unseen_classes=unseen_classes,
         test=None if test is None else open_judgements(test, names=names),
-        skip_bad=found.skip_bad,
-        follow_outside=found.follow_outside,
-        cache=None if cache is None else Path(cache),
         budget_s=budget_s,
         learning_curve=learning_curve,
+        cache=_path(cache),
+        output=_path(output),
+        overwrite=overwrite,
+        resume=resume,
+        tensorboard=_path(tensorboard),
+        command=command
+        or _describe_call(
+            "train", triplets=triplets, images=found.folder, backbone=backbone, **settings
+        ),
     )
     # Loads TensorFlow, which may wait until something is trained.
     from tripletkit.training import run
 
     with open_stages(progress) as stages:
-        result = run.train(
-            job,
-            None if output is None else Path(output),
-            overwrite=overwrite,
-            resume=resume,
-            tensorboard=None if tensorboard is None else Path(tensorboard),
-            command=command
-            or _describe_call(
-                "train", triplets=triplets, images=found.folder, backbone=backbone, **settings
-            ),
-            on_epoch=on_epoch or ignore_epoch,
-            stages=stages,
-        )
+        result = run.train(job, on_epoch or ignore_epoch, stages)
     folder, scratch = _keep(result, output)
-    functions = [each for each in job.backbones if isinstance(each, FunctionEncoder)]
-    encoder = folder.open_encoder(None, job.features, functions)
+    functions = [each for each in job.encoder.backbones if isinstance(each, FunctionEncoder)]
+    encoder = folder.open_encoder(None, job.encoder.features, functions)
     return make_model(folder, encoder, cache, scratch, job.sources)
 
 
@@ -287,7 +283,6 @@ def finetune(
         arXiv:1411.1792.
     """
     from tripletkit.training import run
-    from tripletkit.training.fine_tuning import FineTuning
 
     folder = model.folder if isinstance(model, Model) else load_model(Path(model))
     if folder is None:
@@ -295,29 +290,29 @@ def finetune(
     _check_output(output, tensorboard, overwrite=overwrite)
     learned_from = model.sources if isinstance(model, Model) else None
     job = FineTuning(
-        folder,
-        blocks,
-        dict(settings),
-        None if images is None else open_images(images).folder,
-        given_weights(weights),
-        None if cache is None else Path(cache),
-        learned_from,
-        None if triplets is None else open_judgements(triplets, names=names),
+        find_sources(
+            folder.record,
+            folder.path,
+            None if images is None else open_images(images).folder,
+            learned_from,
+            None if triplets is None else open_judgements(triplets, names=names),
+        ),
+        settings=dict(settings),
+        model=folder,
+        blocks=blocks,
+        weights=given_weights(weights),
+        cache=_path(cache),
+        output=_path(output),
+        overwrite=overwrite,
+        resume=resume,
+        tensorboard=_path(tensorboard),
+        command=command
+        or _describe_call("finetune", model=str(folder.path), blocks=blocks, **settings),
     )
     with open_stages(progress) as stages:
-        result = run.train(
-            job,
-            None if output is None else Path(output),
-            overwrite=overwrite,
-            resume=resume,
-            tensorboard=None if tensorboard is None else Path(tensorboard),
-            command=command
-            or _describe_call("finetune", model=str(folder.path), blocks=blocks, **settings),
-            on_epoch=on_epoch or ignore_epoch,
-            stages=stages,
-        )
+        result = run.train(job, on_epoch or ignore_epoch, stages)
     tuned, scratch = _keep(result, output)
-    sources = job.plan.sources if learned_from or triplets is not None else None
+    sources = job.sources if learned_from or triplets is not None else None
     return make_model(tuned, tuned.open_encoder(), cache, scratch, sources)
 
 
@@ -412,7 +407,7 @@ def sweep(
     found = open_images(images)
     job = TrainingJob(
         open_sources(
-            images=found.folder,
+            images=found,
             triplets=triplets,
             names=names,
             labels=_open_labels(labels),
@@ -421,17 +416,17 @@ def sweep(
             votes_as=votes_as,
         ),
         settings=dict(settings),
-        backbones=list_backbones(backbone),
-        weights=given_weights(weights),
-        views=list(views),
-        image_size=image_size,
-        depth=depth,
-        preprocess=preprocess,
-        backbone_output=backbone_output,
-        features=None if features is None else open_features(features),
-        skip_bad=found.skip_bad,
-        follow_outside=found.follow_outside,
-        cache=None if cache is None else Path(cache),
+        encoder=EncoderChoice(
+            tuple(list_backbones(backbone)),
+            given_weights(weights),
+            tuple(views),
+            image_size,
+            depth,
+            preprocess,
+            backbone_output,
+            None if features is None else open_features(features),
+        ),
+        cache=_path(cache),
     )
     with open_stages(progress) as stages:
         scored = score_all(job, grid, stages)
@@ -454,6 +449,10 @@ def sweep(
             }
         )
     return Sweep(pd.DataFrame(rows))
+
+
+def _path(given: PathLike | None) -> Path | None:
+    return None if given is None else Path(given)
 
 
 def _check_output(

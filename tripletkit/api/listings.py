@@ -19,7 +19,7 @@ from tripletkit.features.store import default_folder, find_store, open_store
 from tripletkit.features.store_care import clear_store
 from tripletkit.features.weights_origin import describe_origin, is_ready
 from tripletkit.losses.loss_registry import LOSSES
-from tripletkit.model.settings import SETTINGS, default_of
+from tripletkit.model.settings import SETTINGS
 from tripletkit.results import Result, Section, Table
 
 
@@ -108,7 +108,7 @@ def list_losses() -> Listing:
 def list_settings() -> Listing:
     """Return the settings of a training: what each is, may be, and is by default."""
     facts = {
-        name: {"default": default_of(name), "may_be": each.describe(), "help": each.help}
+        name: {"default": each.default, "may_be": each.describe(), "help": each.help}
         for name, each in SETTINGS.items()
     }
     rows = [["setting", "default", "may be"]]

@@ -47,8 +47,7 @@ from tripletkit.features.function_encoder import FunctionEncoder
 from tripletkit.features.given_features import FeaturesLike
 from tripletkit.features.store import open_store
 from tripletkit.model.model_folder import ModelFolder, copy_model, load_model
-from tripletkit.model.record import ModelRecord
-from tripletkit.model.training_summary import TrainingSummary
+from tripletkit.model.record import ModelRecord, TrainingSummary
 from tripletkit.progress import Progress, Stages, open_stages
 from tripletkit.search.approximate import INDEX_FORM, check_faiss
 from tripletkit.search.exact import find_neighbors

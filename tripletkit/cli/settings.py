@@ -31,14 +31,14 @@ settings_options = group_options(
 
 def choice_of(name: str) -> Callable[[Callable], Callable]:
     """Return the flag of a setting that is one of a few names."""
-    from tripletkit.model.settings import SETTINGS, default_of
+    from tripletkit.model.settings import SETTINGS
 
     facts = SETTINGS[name]
     return click.option(
         f"--{name}",
-        type=NamedChoice(facts.choices),
+        type=NamedChoice(tuple(facts.choices)),
         metavar="NAME",
-        help=f"{facts.help}  [default: {default_of(name)}]",
+        help=f"{facts.help}  [default: {facts.default}]",
     )
 
 

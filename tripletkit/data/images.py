@@ -131,11 +131,18 @@ class Images:
         """Index of a name -> what is wrong with it."""
         return self._files.problems
 
+    @property
+    def policy(self) -> dict[str, bool]:
+        """What to do with images that are bad or outside, as `open_images` takes it."""
+        return {"skip_bad": self.skip_bad, "follow_outside": self.follow_outside}
+
+    def in_folder(self, folder: Path) -> Images:
+        """Return the images of another folder, treated in the same way."""
+        return Images(folder, **self.policy)
+
     def or_folder(self, folder: Path | None) -> Images:
         """Return these; where none were given those of a folder, treated in the same way."""
-        if self.has_files or folder is None:
-            return self
-        return Images(folder, self.skip_bad, self.follow_outside)
+        return self if self.has_files or folder is None else self.in_folder(folder)
 
     def is_there(self) -> np.ndarray:
         """Return `(n_names,)` bool: the image was found, or none has to be."""

@@ -160,6 +160,8 @@ def validate(
     features: np.ndarray,
     distance: str,
     *,
+    of_map: np.ndarray | None = None,
+    frozen_head: Score | None = None,
     is_from_scratch: bool = False,
 ) -> Validation:
     """Score embeddings on the validation triplets, beside the frozen features and the baselines.
@@ -169,19 +171,31 @@ def validate(
         embeddings: `(n_images, dim)` float32 of the images in `data.names`.
         features: `(n_images, n_features)` float32 of the same.
         distance: of the trained embeddings.
-        is_from_scratch: the features are of an untrained network.
+        of_map: `(n_val,)` float32 margins of a linear map of the features.
+        frozen_head, is_from_scratch: see `Validation`.
     """
-    trained = answer_by_embeddings(embeddings, data.val, distance)
-    frozen = answer_by_embeddings(features, data.val, FROZEN_DISTANCE)
-    truth = np.ones(len(data.val), dtype=np.int8)
-    votes = data.val_votes
+    val, votes = data.val, data.val_votes
+    margins = {
+        "trained": triplet_margins(embeddings, val.rows, distance),
+        "frozen": triplet_margins(features, val.rows, FROZEN_DISTANCE),
+    }
+    if of_map is not None:
+        margins["map"] = of_map
+    scores = {name: score_margins(each, val) for name, each in margins.items()}
+    of_votes = {
+        name: score_votes(Answers.from_margins(each, val, val.source), votes)
+        for name, each in margins.items()
+        if votes is not None
+    }
     return Validation(
-        score_answers(trained, truth),
-        score_answers(frozen, truth),
-        run_baselines(data.train, data.val),
-        None if votes is None else score_votes(trained, votes),
-        None if votes is None else score_votes(frozen, votes),
-        is_from_scratch=is_from_scratch,
+        scores["trained"],
+        scores["frozen"],
+        run_baselines(data.train, val),
+        of_votes.get("trained"),
+        of_votes.get("frozen"),
+        frozen_head,
+        is_from_scratch,
+        scores.get("map"),
     )
 
 
@@ -291,12 +305,6 @@ def warn_of_features(features: np.ndarray, triplets: Triplets) -> None:
 def chooses_epoch(n_val: int) -> bool:
     """Return whether so many validation triplets can tell one epoch from another."""
     return n_val >= defaults.MIN_VAL_TRIPLETS
-
-
-def answer_by_embeddings(embeddings: np.ndarray, triplets: Triplets, distance: str) -> Answers:
-    """Return what embeddings say of triplets over those images; see `score_embeddings`."""
-    margins = triplet_margins(embeddings, triplets.rows, distance)
-    return Answers.from_margins(margins, triplets, triplets.source)
 
 
 def score_embeddings(embeddings: np.ndarray, triplets: Triplets, distance: str) -> Score:

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tripletkit.data.images import Images, open_images
+from tripletkit.data.images import Images
 from tripletkit.data.labels import NO_LABEL, ImageLabels, read_classes, read_labels
 from tripletkit.errors import MAX_SHOWN
 from tripletkit.features.store import Store, open_store
@@ -81,34 +81,30 @@ def read_labelled(
 def find_labelled(
     label_of: Mapping[str, str | None],
     places: Sequence[str],
-    folder: Images | Path | None,
+    images: Images,
     store: Store,
-    *,
-    skip_bad: bool = False,
-    follow_outside: bool = False,
 ) -> LabelledImages:
     """Find the images of labelled names.
 
     Args:
         label_of: name -> label, or None for a name that is wanted without one.
         places: where each name was read, for messages.
-        folder: the image folder, or images of one.
+        images: where they are.
         store: what remembers which files are alike.
-        skip_bad, follow_outside: see `open_images`.
     """
     names = list(label_of)
-    files = open_images(folder, names, places, skip_bad=skip_bad, follow_outside=follow_outside)
+    files = images.find(names, places)
     same_as = files.first_of_same(store)
     known = {name: label for name, label in label_of.items() if label is not None}
     labels = ImageLabels.of_names(names, known).merge(same_as, names)
     is_there = files.is_there()
     is_first = is_there & (same_as == np.arange(len(names)))
-    images = np.flatnonzero(is_first & (labels.of_image != NO_LABEL))
+    chosen = np.flatnonzero(is_first & (labels.of_image != NO_LABEL))
     # Two spellings of one file are no copy.
     n_files = len({path for path in files.paths if path is not None})
     if files.has_files and (n_copies := n_files - int(is_first.sum())):
         logger.info("Copies of other images, left out: %s.", f"{n_copies:,}")
-    return LabelledImages(files, labels, images, same_as)
+    return LabelledImages(files, labels, chosen, same_as)
 
 
 def tell_singleton_classes(labels: ImageLabels, images: np.ndarray) -> None:

@@ -55,9 +55,6 @@ class ShiftDetector:
         """Learn what training images look like; None if there are fewer than `MIN_IMAGES`.
 
         The threshold comes from draws that hold a third of the images out, as validation does.
-
-        Args:
-            features: `(n_images, n_features)` float32 of the images of the training, finite.
         """
         if len(features) < MIN_IMAGES:
             return None
@@ -74,11 +71,7 @@ class ShiftDetector:
         return cls(mean, images, float(np.quantile(np.concatenate(nearest), FALSE_ALARMS)))
 
     def is_outside(self, features: np.ndarray) -> np.ndarray:
-        """Return `(n_images,)` bool: no training image is as near as training images are.
-
-        Args:
-            features: `(n_images, n_features)` float32; a row of NaN is not outside.
-        """
+        """Return `(n_images,)` bool: no training image is as near as training images are."""
         is_outside = np.empty(len(features), bool)
         for start in range(0, len(features), _BLOCK_ROWS):
             rows = slice(start, start + _BLOCK_ROWS)
@@ -87,11 +80,7 @@ class ShiftDetector:
         return is_outside
 
     def describe(self, features: np.ndarray) -> str | None:
-        """Return what is to be said where many images are unlike those of the training.
-
-        Args:
-            features: `(n_images, n_features)` float32 of distinct images.
-        """
+        """Return what is to be said where many images are unlike those of the training."""
         n_outside, n_images = int(self.is_outside(features).sum()), len(features)
         if n_outside < max(SHIFTED_IMAGES, SHIFTED_SHARE * n_images):
             return None

@@ -44,27 +44,12 @@ ONNX_FORMS = {
 
 
 def check_export_folder(folder: Path, outputs: Outputs, *, as_onnx: bool = False) -> None:
-    """Refuse a folder that cannot take the exported files.
-
-    Raises:
-        OutputError: saying why.
-    """
+    """Refuse a folder that cannot take the exported files."""
     outputs.files_in(folder, ONNX_FORMS if as_onnx else KERAS_FORMS)
 
 
 def export_networks(model: ModelFolder, folder: Path, encoder: Encoder) -> list[Path]:
-    """Write encoder and triplet network as Keras files; each appears whole or not at all.
-
-    Args:
-        model: the trained model.
-        folder: made if missing.
-        encoder: that the model is, with the weights.
-    Returns:
-        The files written.
-    Raises:
-        BackboneError, WeightsError: if weights cannot be had, or are others.
-        OutputError: if a file cannot be written, or Keras cannot build the network.
-    """
+    """Write encoder and triplet network as Keras files; each appears whole or not at all."""
     from tripletkit.model.network import build_triplet_network
 
     if why := _why_no_encoder(encoder):
@@ -84,15 +69,6 @@ def export_onnx(model: ModelFolder, folder: Path, encoder: Encoder) -> list[Path
     the head takes `features`. Beside it stands how images are to be resized, where one form of
     them is enough, as `preprocessor_config.json` of transformers. Of a model whose features come
     from an ONNX file, or are given, there is only the head.
-
-    Args:
-        model, folder, encoder: see `export_networks`.
-    Returns:
-        The files written.
-    Raises:
-        BackboneError, WeightsError: if weights cannot be had, or are others.
-        ExportError: if a layer cannot be written.
-        OutputError: if a file cannot be written.
     """
     from tripletkit.features.onnx_writer import make_onnx_model
 

@@ -23,13 +23,29 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from tripletkit.errors import ExportError, ModelFolderError
+from tripletkit.errors import ExportError, ModelFolderError, RecipeError
 from tripletkit.features.onnx_engine import open_session
 from tripletkit.features.weights_files import to_snake_case
+from tripletkit.model.recipes import COSINE, MAP, MLP, RESIDUAL, Part
 
 if TYPE_CHECKING:
     import keras
     import onnxruntime
+
+    from tripletkit.model.settings import HeadSettings
+
+logger = logging.getLogger("tripletkit")
+
+# An ONNX graph of one node, the product of its inputs `a` and `b`.
+_MATRIX_PRODUCT = (
+    b'\x08\x08:7\n\x11\n\x01a\n\x01b\x12\x01c"\x06MatMul\x12\x01gZ\t\n\x01a\x12\x04\n\x02\x08\x01'
+    b"Z\t\n\x01b\x12\x04\n\x02\x08\x01b\t\n\x01c\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
+)
+_ATTRIBUTE = "tripletkit_layers"
+# Images in a batch of the head when embeddings are computed.
+_EMBED_BATCH_SIZE = 1024
+# Largest difference to Keras, as a share of an embedding's largest number.
+_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -65,18 +81,6 @@ class Scaling:
         return [folded, bias - self.mean @ folded, *others]
 
 
-logger = logging.getLogger("tripletkit")
-
-# An ONNX graph of one node, the product of its inputs `a` and `b`.
-_MATRIX_PRODUCT = (
-    b'\x08\x08:7\n\x11\n\x01a\n\x01b\x12\x01c"\x06MatMul\x12\x01gZ\t\n\x01a\x12\x04\n\x02\x08\x01'
-    b"Z\t\n\x01b\x12\x04\n\x02\x08\x01b\t\n\x01c\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
-)
-_ATTRIBUTE = "tripletkit_layers"
-# Largest difference to Keras, as a share of an embedding's largest number.
-_TOLERANCE = 1e-5
-
-
 @dataclass(frozen=True)
 class HeadStep:
     """One layer of a head that NumPy runs.
@@ -93,14 +97,16 @@ class HeadStep:
     arrays: tuple[np.ndarray, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(
+        cls, kind: str, *inputs: int, arrays: Sequence[np.ndarray] = (), **settings: Any
+    ) -> HeadStep:
+        kept = tuple(np.ascontiguousarray(values, np.float32) for values in arrays)
+        return cls(kind, inputs, kept, settings)
+
 
 class NumpyHead:
-    """A head that NumPy runs; takes the place of the Keras model where embeddings are computed.
-
-    Args:
-        n_features: width of what it takes.
-        steps: its layers, in the order in which they are computed.
-    """
+    """A head that NumPy runs; takes the place of the Keras model where embeddings are computed."""
 
     def __init__(self, n_features: int, steps: Sequence[HeadStep]) -> None:
         self._steps = steps
@@ -108,13 +114,9 @@ class NumpyHead:
         self.input_shape, self.output_shape = (None, n_features), (None, n_dims)
 
     def __call__(self, features: np.ndarray, training: bool = False) -> np.ndarray:
-        """Return the embeddings of images.
+        """Return embeddings `(batch, n_dims)` of `(batch, n_features)` float32.
 
-        Args:
-            features: `(batch, n_features)` float32.
-            training: as Keras has it; heads run as they are used, never as in training.
-        Returns:
-            `(batch, n_dims)` float32.
+        `training` is as Keras has it; heads run as they are used, never as in training.
         """
         values = [features]
         for step in self._steps:
@@ -129,10 +131,8 @@ class NumpyHead:
     def compressed(self, kernel: np.ndarray, bias: np.ndarray) -> NumpyHead:
         """Return the head with a projection of its embeddings behind it, at length 1 again."""
         n_steps = len(self._steps)
-        projection = HeadStep(
-            "Dense", (n_steps,), (_as_float32(kernel), _as_float32(bias)), {"activation": "linear"}
-        )
-        unit = HeadStep("UnitNormalization", (n_steps + 1,))
+        projection = HeadStep.of("Dense", n_steps, arrays=(kernel, bias), activation="linear")
+        unit = HeadStep.of("UnitNormalization", n_steps + 1)
         return NumpyHead(self.input_shape[1], [*self._steps, projection, unit])
 
     def write(self, path: Path) -> None:
@@ -178,16 +178,8 @@ class NumpyHead:
         return keras.Model(features, values[-1], name="head")
 
 
-def _as_float32(values: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(values, np.float32)
-
-
 def read_numpy_head(path: Path) -> NumpyHead | None:
-    """Return the head of a weights file; None if the file does not say what its layers do.
-
-    Raises:
-        ModelFolderError: if what it says cannot be run.
-    """
+    """Return the head of a weights file; None if the file does not say what its layers do."""
     try:
         with h5py.File(path) as file:
             if _ATTRIBUTE not in file.attrs:
@@ -211,14 +203,10 @@ def read_numpy_head(path: Path) -> NumpyHead | None:
 
 
 def write_head_layers(head: keras.Model, path: Path) -> None:
-    """Put the list of a head's layers into its weights file, if NumPy can run them.
+    """Put the list of a head's layers into the file that Keras wrote its weights to.
 
     What comes out is compared with Keras. A head with other layers, or that gives other numbers,
     is left to Keras, and the log says so.
-
-    Args:
-        head: `(batch, n_features)` -> `(batch, n_dims)`.
-        path: the file that Keras wrote its weights to.
     """
     try:
         n_features = head.input_shape[-1]
@@ -249,11 +237,7 @@ def _check(head: keras.Model, numpy_head: NumpyHead, n_features: int) -> None:
 
 
 def _describe(head: keras.Model) -> list[dict[str, Any]]:
-    """Return the steps of a head as plain JSON values.
-
-    Raises:
-        ExportError: naming the first layer that is not known here.
-    """
+    """Return the steps of a head as plain JSON values, refusing a layer that is not known here."""
     from tripletkit.features.keras_backend import keras
 
     steps: list[dict[str, Any]] = []
@@ -329,17 +313,6 @@ def _dense_settings(layer: Any, _arguments: Any) -> dict[str, Any]:
     return {"activation": name}
 
 
-def _norm_settings(layer: Any, _arguments: Any) -> dict[str, Any]:
-    return {"scale": layer.scale, "center": layer.center, "epsilon": layer.epsilon}
-
-
-def _rescaling_settings(layer: Any, _arguments: Any) -> dict[str, Any]:
-    return {
-        "scale": np.asarray(layer.scale, float).tolist(),
-        "offset": np.asarray(layer.offset, float).tolist(),
-    }
-
-
 def _slice_settings(_layer: Any, arguments: Any) -> dict[str, Any]:
     """Take `features[:, start:stop]`, which is the only form known here."""
     key = arguments.args[1]
@@ -357,8 +330,15 @@ def _no_settings(_layer: Any, _arguments: Any) -> dict[str, Any]:
 _SETTINGS: dict[str, Callable[[Any, Any], dict[str, Any]]] = {
     "Dense": _dense_settings,
     "UnitNormalization": _no_settings,
-    "BatchNormalization": _norm_settings,
-    "Rescaling": _rescaling_settings,
+    "BatchNormalization": lambda layer, _arguments: {
+        "scale": layer.scale,
+        "center": layer.center,
+        "epsilon": layer.epsilon,
+    },
+    "Rescaling": lambda layer, _arguments: {
+        "scale": np.asarray(layer.scale, float).tolist(),
+        "offset": np.asarray(layer.offset, float).tolist(),
+    },
     "Add": _no_settings,
     "Average": _no_settings,
     "Concatenate": _no_settings,
@@ -433,3 +413,95 @@ _RUN: dict[str, Callable[..., np.ndarray]] = {
     "Concatenate": lambda inputs, _arrays: np.concatenate(inputs, axis=1),
     "GetItem": lambda inputs, _arrays, start, stop: inputs[0][:, start:stop],
 }
+
+
+def embed(head: keras.Model | NumpyHead, features: np.ndarray) -> np.ndarray:
+    """Return `(n_images, n_dims)` float32 embeddings of `(n_images, n_features)` features.
+
+    Batches have one shape, the last filled up with zeros, so that an image's embedding does not
+    depend on which others are asked for. A row of NaN gives one.
+    """
+    size = _EMBED_BATCH_SIZE
+    embeddings = np.empty((len(features), head.output_shape[-1]), dtype=np.float32)
+    batch = np.zeros((size, features.shape[1]), dtype=np.float32)
+    for start in range(0, len(features), size):
+        part = features[start : start + size]
+        batch[: len(part)] = part
+        batch[len(part) :] = 0
+        found = np.asarray(head(batch, training=False))
+        embeddings[start : start + size] = found[: len(part)]
+    return embeddings
+
+
+def fit_projection(embeddings: np.ndarray, settings: HeadSettings) -> list[np.ndarray]:
+    """Return kernel and bias of the projection of training images' embeddings to `dim` principal
+    components."""
+    from sklearn.decomposition import PCA
+
+    if settings.dim > min(embeddings.shape):
+        raise RecipeError(
+            f"`dim={settings.dim}`: expected at most {min(embeddings.shape)}, as many as the "
+            f"embeddings of {len(embeddings):,} images can be compressed to"
+        )
+    components = PCA(settings.dim, svd_solver="randomized", random_state=settings.seed).fit(
+        embeddings
+    )
+    kernel = components.components_.T
+    return [kernel, -components.mean_ @ kernel]
+
+
+@dataclass(frozen=True)
+class TrainedPart:
+    """A part of an ensemble with its numbers.
+
+    Attributes:
+        part: as the record has it.
+        weights: of its two layers, in turn: kernel and bias of each; kernels alone of a map;
+            none of a part that is not trained.
+        scaling: of its features of length 1; None where they are not standardised.
+    """
+
+    part: Part
+    weights: Sequence[np.ndarray]
+    scaling: Scaling | None
+
+
+def join_parts(n_features: int, parts: Sequence[TrainedPart]) -> NumpyHead:
+    """Return a head whose squared L2 distance is the weighted mean of the parts' own.
+
+    It gives the parts' embeddings side by side, each times the root of its weight: length 1 again,
+    as the sum of the weights is 1.
+    """
+    steps: list[HeadStep] = []
+
+    def add(kind: str, *inputs: int, **options: Any) -> int:
+        steps.append(HeadStep.of(kind, *inputs, **options))
+        return len(steps)
+
+    def add_part(trained: TrainedPart) -> int:
+        part, scaling = trained.part, trained.scaling
+        features = add("UnitNormalization", add("GetItem", 0, start=part.start, stop=part.stop))
+        if part.head == COSINE:
+            return features
+        if scaling is not None:
+            numbers = scaling.mean, scaling.deviation**2
+            norm = {"scale": False, "center": False, "epsilon": 0.0}
+            features = add("BatchNormalization", features, arrays=numbers, **norm)
+        embedding = features
+        if part.head in (MAP, RESIDUAL, MLP):
+            half = len(trained.weights) // 2
+            first, last = trained.weights[:half], trained.weights[half:]
+            activation = "linear" if part.head == MAP else "relu"
+            embedding = add("Dense", features, arrays=first, activation=activation)
+            embedding = add("Dense", embedding, arrays=last, activation="linear")
+        if part.head in (MAP, RESIDUAL):
+            embedding = add("Add", features, embedding)
+        return add("UnitNormalization", embedding)
+
+    pieces = [
+        add("Rescaling", add_part(trained), scale=trained.part.weight**0.5, offset=0.0)
+        for trained in parts
+    ]
+    if len(pieces) > 1:
+        add("Concatenate", *pieces)
+    return NumpyHead(n_features, steps)

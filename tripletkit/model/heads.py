@@ -14,16 +14,7 @@ from tripletkit.registry import load_object
 
 
 def build_head(n_features: int, hidden: int, dim: int, dropout: float) -> keras.Model:
-    """Return the head of recipe `mlp`: Dense (ReLU), Dropout, Dense, L2 normalisation.
-
-    Args:
-        n_features: width of the backbone's features.
-        hidden: width of the first Dense layer.
-        dim: width of an embedding.
-        dropout: share of hidden values dropped in training, 0 to below 1.
-    Returns:
-        A model from `(batch, n_features)` to `(batch, dim)` float32 of length 1.
-    """
+    """Return the head of recipe `mlp`: Dense (ReLU), Dropout, Dense, L2 normalisation."""
     return keras.Sequential(
         [
             keras.Input((n_features,)),
@@ -39,14 +30,7 @@ def build_head(n_features: int, hidden: int, dim: int, dropout: float) -> keras.
 
 
 def build_linear_head(n_features: int, dim: int) -> keras.Model:
-    """Return a head of one layer: Dense, L2 normalisation.
-
-    Args:
-        n_features: width of the backbone's features.
-        dim: width of an embedding.
-    Returns:
-        A model from `(batch, n_features)` to `(batch, dim)` float32 of length 1.
-    """
+    """Return a head of one layer: Dense, L2 normalisation."""
     return keras.Sequential(
         [
             keras.Input((n_features,)),
@@ -61,16 +45,10 @@ def build_residual_body(n_features: int, hidden: int, dropout: float) -> keras.M
     """Return a head that begins as the identity: x + Dense(Dense(x)), L2 normalisation.
 
     The last layer starts at zero, so that before training the embeddings are the features at length
-    1, and what training has not seen keeps the frozen features' order as long as it can.
+    1, and what training has not seen keeps the frozen features' order as long as it can. Dropout
+    is on the way to the step. The features that the step is added to are not dropped: they taught
+    the step to replace them, which cost a point on unseen classes.
 
-    Args:
-        n_features: width of the features and of an embedding.
-        hidden: width of the first Dense layer.
-        dropout: share of the features and of the hidden values that is dropped on the way to the
-            step in training. The features that the step is added to are not: dropped too, they
-            taught the step to replace them, which cost a point on unseen classes.
-    Returns:
-        A model from `(batch, n_features)`, standardised, to `(batch, n_features)` of length 1.
     Reference:
         He, Zhang, Ren, Sun. Identity Mappings. ECCV 2016. arXiv:1603.05027.
     """
@@ -90,9 +68,8 @@ def build_residual_body(n_features: int, hidden: int, dropout: float) -> keras.M
 def shorten_step(weights: Sequence[np.ndarray], strength: float) -> list[np.ndarray]:
     """Return a residual body's weights with the step away from the identity shortened.
 
-    Args:
-        weights: kernel and bias of the hidden layer and of the step.
-        strength: 1 leaves the step as trained, 0 gives the identity.
+    A strength of 1 leaves the step as trained, 0 gives the identity.
+
     Reference:
         Wortsman et al. Robust fine-tuning of zero-shot models. CVPR 2022. arXiv:2109.01903;
         we interpolate the last layer alone, which here is the same as interpolating the step.
@@ -102,24 +79,14 @@ def shorten_step(weights: Sequence[np.ndarray], strength: float) -> list[np.ndar
 
 
 def fold_scaling(body: keras.Model, scaling: Scaling | None = None) -> keras.Model:
-    """Return the head of recipe `mlp` for features as they are.
-
-    Args:
-        body: for standardised features; changed.
-        scaling: folded into the first Dense layer; None where the weights will be loaded.
-    """
+    """Return a body with the scaling, if there is one yet, folded into its first layer."""
     if scaling is not None:
         body.set_weights(scaling.fold_into(body.get_weights()))
     return body
 
 
 def standardise_first(body: keras.Model, scaling: Scaling | None = None) -> keras.Model:
-    """Return a body behind layers that give features length 1 and then standardise them.
-
-    Args:
-        body: for standardised features.
-        scaling: of features of length 1; None where the weights will be loaded.
-    """
+    """Return a body behind layers that give features length 1 and then standardise them."""
     # In inference mode a shift and a scale, and its numbers are saved with the weights, which
     # those of Normalization are only with a count that makes no sense here.
     standardise = keras.layers.BatchNormalization(
@@ -136,11 +103,7 @@ def standardise_first(body: keras.Model, scaling: Scaling | None = None) -> kera
 def join_heads(heads: Sequence[keras.Model]) -> keras.Model:
     """Return one head whose squared L2 distance is the mean of the members' squared ones.
 
-    Args:
-        heads: of the same features, with embeddings of length 1.
-    Returns:
-        A model to the members' embeddings side by side over the root of their number: length 1
-        again. A single head is returned as it is.
+    Embeddings are the members' own side by side, over the root of their number: length 1 again.
     """
     if len(heads) == 1:
         return heads[0]
@@ -163,13 +126,7 @@ def keep_frozen(head: keras.Model, scale: float | None = None) -> keras.Model:
 
     The squared L2 distance is then a weighted mean of the trained one and of the frozen features'
     own, whose order is that of their cosine.
-
-    Args:
-        head: with embeddings of length 1.
-        scale: of the frozen part; see `frozen_scale`. None where the weights will be loaded.
-    Returns:
-        A model to embeddings of length 1, as wide as the features and the head's embeddings
-        together.
+    `scale` is from `frozen_scale`; None where the weights will be loaded.
     """
     features = keras.Input(head.input_shape[1:])
     unit = keras.layers.UnitNormalization(name="unit_frozen")(features)
@@ -196,8 +153,7 @@ def frozen_scale(unit: np.ndarray, embeddings: np.ndarray, share: float) -> floa
     are taken relative to the mean squared distance of each over the training images.
 
     Args:
-        unit: `(n_images, n_features)` of the training images, rows of length 1.
-        embeddings: `(n_images, dim)` of the same, rows of length 1.
+        unit, embeddings: of the training images, rows of length 1.
         share: of the frozen features in a mean distance, 0 to below 1.
     """
     # The mean squared distance of two rows of length 1 is twice this.

@@ -36,8 +36,7 @@ from tripletkit.features.function_encoder import FunctionEncoder
 from tripletkit.features.given_features import FeaturesLike
 from tripletkit.features.weights_files import file_sha256
 from tripletkit.model.distribution_shift import ShiftDetector
-from tripletkit.model.embedding import embed
-from tripletkit.model.head_layers import NumpyHead, read_numpy_head, write_head_layers
+from tripletkit.model.head_layers import NumpyHead, embed, read_numpy_head, write_head_layers
 from tripletkit.model.record import ModelRecord, is_record_of_model, read_record, write_record
 
 if TYPE_CHECKING:
@@ -151,7 +150,7 @@ class ModelFolder:
         return EncoderHead(self.distance, self.record.sha256, self.embed)
 
     def embed(self, features: np.ndarray) -> np.ndarray:
-        """Return embeddings from features; see `model.embedding.embed`."""
+        """Return embeddings from features; see `head_layers.embed`."""
         return embed(self.open_head(), features)
 
     def open_encoder(
@@ -166,12 +165,9 @@ class ModelFolder:
             weights: where the user says that weights are. Defaults to the model folder where
                 the backbone was trained too, else to where they were at training, then to the
                 backbone's own.
-            features: the features of the images that are asked of, for a model that was
-                trained on given features, or instead of computing them.
-            functions: for a model that was trained on such; see `FunctionEncoder`.
-        Raises:
-            BackboneError: if a backbone is not known, or weights are given for another.
-            FeatureFileError: if the file cannot be read, or has vectors of another width.
+            features: of the images that are asked of, for a model that was trained on given
+                features, or instead of computing them.
+            functions: for a model that was trained on such.
         """
         record = self.record
         return open_recorded_encoder(
@@ -192,17 +188,26 @@ def name_centers(centers: np.ndarray | None, labels: ImageLabels | None) -> pd.D
     return pd.DataFrame(centers, index=labels.classes).dropna()
 
 
-def check_model_output(path: Path, *, overwrite: bool = False) -> None:
+def checkpoint_path(model: Path) -> Path:
+    """Return where the checkpoint of a model folder is: beside it."""
+    model = model.absolute()
+    return model.with_name(f"{model.name}.checkpoint.npz")
+
+
+def check_model_output(path: Path, *, overwrite: bool = False, begins_anew: bool = False) -> None:
     """Refuse early what `save_model` would refuse after training.
 
-    Raises:
-        OutputError: if there is something at the path that may not be replaced, or the folder
-            cannot be written.
+    To begin anew where an interrupted training left a checkpoint is refused, too.
     """
-    target = path.resolve()
+    target, checkpoint = path.resolve(), checkpoint_path(path)
     if target.exists():
         _check_replaceable(path, target, overwrite)
     check_parent(target)
+    if begins_anew and checkpoint.exists() and not overwrite:
+        raise OutputError(
+            f"{checkpoint}: an interrupted training left this. Go on with `resume`, or begin anew "
+            "with `overwrite=True`."
+        )
 
 
 def save_model(
@@ -220,17 +225,11 @@ def save_model(
     """Write a model folder; what was there stays until the new one is whole.
 
     Args:
-        path: the folder to make.
-        head: its weights are saved.
         history: one row an epoch.
         record: what is known of it; the hashes of the files are added here.
         centers: a row for each class, named by it, with its center.
-        shift: what tells images unlike those of the training.
         learned: the judgements that it learned from.
-        backbone: the weights file of a backbone that was trained too; copied.
-        overwrite: replace an older model folder.
-    Raises:
-        OutputError: if it cannot be written, or would replace something it may not.
+        backbone: the weights file of a backbone that was trained too; copied. Its checkpoint goes.
     """
     check_model_output(path, overwrite=overwrite)
     target = path.resolve()
@@ -254,19 +253,13 @@ def save_model(
         files = {file.name: file_sha256(file) for file in sorted(partial.iterdir())}
         whole = replace(record, files=files)
         write_record(whole, partial / RECORD_FILE)
+    if backbone is not None:
+        checkpoint_path(path).unlink(missing_ok=True)
     return ModelFolder(path, whole)
 
 
 def copy_model(model: ModelFolder, path: Path, *, overwrite: bool = False) -> ModelFolder:
-    """Write a model's folder once more; what was there stays until the new one is whole.
-
-    Args:
-        model: the model.
-        path: the folder to make.
-        overwrite: replace an older model folder.
-    Raises:
-        OutputError: if it cannot be written, or would replace something it may not.
-    """
+    """Write a model's folder once more; what was there stays until the new one is whole."""
     check_model_output(path, overwrite=overwrite)
     target = path.resolve()
     if target == model.path.resolve():
@@ -281,11 +274,7 @@ def copy_model(model: ModelFolder, path: Path, *, overwrite: bool = False) -> Mo
 
 
 def load_model(path: Path) -> ModelFolder:
-    """Read a model folder and check that it is whole and as it was written.
-
-    Raises:
-        ModelFolderError: if it is missing, incomplete, edited or from a newer format.
-    """
+    """Read a model folder and check that it is whole and as it was written."""
     record_file = path / RECORD_FILE
     if not path.exists():
         # A training that was killed while it replaced the model may have left both beside it.

@@ -13,11 +13,6 @@ from tripletkit import defaults
 from tripletkit.errors import RecipeError
 from tripletkit.registry import Registry
 
-# The residual head. Its loss takes squared distances between unit embeddings, 0 to 4.
-_RESIDUAL_DROPOUT = 0.4
-_RESIDUAL_MARGIN = 0.3
-_RESIDUAL_LEARNING_RATE = 5e-4
-
 FROZEN = "frozen"
 COSINE = "cosine"
 MAP = "map"
@@ -71,6 +66,7 @@ class Recipe:
     Attributes:
         name: how it is called on the command line.
         summary: what it is, for `--help`.
+        paper: where it comes from.
         body: `"module:function"` that builds the part that is trained, from standardised
             features to embeddings of length 1; it takes the number of features and `sizes`.
         finish: `"module:function"` that puts a body behind the features as they are; it takes
@@ -81,31 +77,29 @@ class Recipe:
         starts_as_identity: the body begins as the features and learns a step away from them,
             which can be shortened afterwards.
         trainer: `"module:class"` of the `Trainer` that makes models of it from stored features.
-        part_heads: heads that an ensemble chooses its parts from; see `model.parts`. None of
-            them where the recipe is one body.
+        part_heads: heads that an ensemble chooses its parts from; none where it is one body.
         takes_simplest: it takes one of `SIMPLEST_FIRST`, by held-out answers.
         members: heads in the ensemble.
         dim: numbers in an embedding; None for as many as the body gives, not compressed.
         hidden, dropout, margin, epochs, learning_rate: defaults of the settings of those names.
-        paper: where it comes from.
     """
 
     name: str
     summary: str
+    paper: str
     body: str
     finish: str
     sizes: tuple[str, ...]
-    unit_features: bool
-    squared: bool
-    starts_as_identity: bool
-    members: int
-    dim: int | None
-    hidden: int
-    dropout: float
-    margin: float
-    epochs: int
-    learning_rate: float
-    paper: str
+    unit_features: bool = False
+    squared: bool = False
+    starts_as_identity: bool = False
+    members: int = 1
+    dim: int | None = defaults.DIM
+    hidden: int = defaults.HIDDEN
+    dropout: float = defaults.DROPOUT
+    margin: float = defaults.MARGIN
+    epochs: int = defaults.EPOCHS
+    learning_rate: float = defaults.LEARNING_RATE
     trainer: str = "tripletkit.training.head_trainer:HeadTrainer"
     part_heads: tuple[str, ...] = ()
     takes_simplest: bool = False
@@ -126,7 +120,10 @@ register_recipe = RECIPES.add
 get_recipe = RECIPES.find
 
 
+_PARTS_TRAINER = "tripletkit.training.parts_trainer:PartsTrainer"
 _RESIDUAL: dict[str, Any] = {
+    "paper": "He et al. Identity Mappings. ECCV 2016. arXiv:1603.05027 (a start at the identity); "
+    "Wortsman et al. Robust fine-tuning. CVPR 2022. arXiv:2109.01903 (the shortened step)",
     "body": "tripletkit.model.heads:build_residual_body",
     "finish": "tripletkit.model.heads:standardise_first",
     "sizes": ("hidden", "dropout"),
@@ -134,65 +131,40 @@ _RESIDUAL: dict[str, Any] = {
     "squared": True,
     "starts_as_identity": True,
     "dim": None,
-    "hidden": defaults.HIDDEN,
-    "dropout": _RESIDUAL_DROPOUT,
-    "margin": _RESIDUAL_MARGIN,
+    # Its loss takes squared distances between unit embeddings, 0 to 4.
+    "margin": 0.3,
+    "dropout": 0.4,
     "epochs": defaults.RESIDUAL_EPOCHS,
-    "learning_rate": _RESIDUAL_LEARNING_RATE,
-    "paper": "He et al. Identity Mappings. ECCV 2016. arXiv:1603.05027 (a start at the "
-    "identity); Wortsman et al. Robust fine-tuning. CVPR 2022. arXiv:2109.01903 (the shortened "
-    "step)",
+    "learning_rate": 5e-4,
 }
 
 for _recipe in (
     Recipe(
         name="mlp",
         summary="Dense, Dropout, Dense: short embeddings, best where nothing new is asked",
+        paper="Schroff, Kalenichenko, Philbin. FaceNet. CVPR 2015. arXiv:1503.03832 (the loss)",
         body="tripletkit.model.heads:build_head",
         finish="tripletkit.model.heads:fold_scaling",
         sizes=("hidden", "dim", "dropout"),
-        unit_features=False,
-        squared=False,
-        starts_as_identity=False,
-        members=1,
-        dim=defaults.DIM,
-        hidden=defaults.HIDDEN,
-        dropout=defaults.DROPOUT,
-        margin=defaults.MARGIN,
-        epochs=defaults.EPOCHS,
-        learning_rate=defaults.LEARNING_RATE,
-        paper="Schroff, Kalenichenko, Philbin. FaceNet. CVPR 2015. arXiv:1503.03832 (the loss)",
     ),
     Recipe(
         name="linear",
         summary="one Dense layer: for a backbone that is trained with it",
+        paper="Weinberger, Saul. Distance Metric Learning for Large Margin Nearest Neighbor "
+        "Classification. JMLR 10, 2009 (a linear map for triplets)",
         body="tripletkit.model.heads:build_linear_head",
         finish="tripletkit.model.heads:fold_scaling",
         sizes=("dim",),
-        unit_features=False,
-        squared=False,
-        starts_as_identity=False,
-        members=1,
-        dim=defaults.DIM,
-        hidden=defaults.HIDDEN,
-        dropout=defaults.DROPOUT,
-        margin=defaults.MARGIN,
-        epochs=defaults.EPOCHS,
-        learning_rate=defaults.LEARNING_RATE,
-        paper="Weinberger, Saul. Distance Metric Learning for Large Margin Nearest Neighbor "
-        "Classification. JMLR 10, 2009 (a linear map for triplets)",
     ),
     Recipe(
         name="residual",
         summary="the frozen features and a learned step away from them: holds on unseen classes",
-        members=1,
         **_RESIDUAL,
     ),
     Recipe(
         name="map",
         summary="a linear map of the frozen features, held near them: learned in a second",
-        members=1,
-        trainer="tripletkit.training.parts_trainer:PartsTrainer",
+        trainer=_PARTS_TRAINER,
         part_heads=(MAP,),
         **_RESIDUAL,
     ),
@@ -200,7 +172,6 @@ for _recipe in (
         name="auto",
         summary="the simplest of frozen features, map, mlp and residual that held-out answers "
         "cannot tell from the best of them: for few judgements",
-        members=1,
         trainer="tripletkit.training.simplest_trainer:SimplestTrainer",
         takes_simplest=True,
         **_RESIDUAL,
@@ -208,8 +179,7 @@ for _recipe in (
     Recipe(
         name="best",
         summary="what answers held-out triplets best: networks, depths and heads weighed together",
-        members=1,
-        trainer="tripletkit.training.parts_trainer:PartsTrainer",
+        trainer=_PARTS_TRAINER,
         part_heads=PART_HEADS,
         **_RESIDUAL,
     ),

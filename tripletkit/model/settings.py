@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,72 +17,229 @@ from tripletkit import defaults
 from tripletkit.data.outputs import note_input
 from tripletkit.errors import SettingsError, TripletkitError
 from tripletkit.losses.loss_registry import LOSSES, Loss, get_loss
-from tripletkit.model.recipes import RECIPES, Recipe, get_recipe
+from tripletkit.model.recipes import RECIPES, get_recipe
 from tripletkit.registry import describe_unknown
 
 if TYPE_CHECKING:
     import numpy as np
 
 
+DISTANCES = ("l2", "l1", "squared-l2", "cosine")
+REDUCTIONS = ("all", "active")
+MININGS = ("none", "batch-all", "batch-hard", "semi-hard")
+
+
 @dataclass(frozen=True)
-class HeadSettings:
-    """What decides a trained model, beside its data.
+class SettingFacts:
+    """Facts of one setting.
 
     Attributes:
-        recipe: a name of `recipes.RECIPES`.
-        members: heads in the ensemble.
-        hidden, dim: widths of the hidden layer and of an embedding; a dim of None leaves the
-            embeddings of a recipe that compresses as wide as they come.
-        dropout: share of values dropped in training.
-        distance: a key of `DISTANCES`.
-        margin: in units of the distance, or of its square as the recipe has it.
-        mlp_members: how many of the members, the last ones, follow the recipe mlp.
-        strength: how much of its step a head that starts as the identity keeps, 0 to 1.
-        frozen_share: of the frozen features in the distance, beside the heads; 0 to below 1.
-        epochs: passes over the triplets, at most.
-        patience: epochs without a better validation accuracy before training stops.
-        batch_size: triplets in a step.
-        learning_rate: of Adam.
-        seed: of weights, dropout and order.
-        loss: a name of `loss_registry.LOSSES`.
-        reduction: `"all"` or `"active"`; see `losses.mean_loss`.
-        mining: `"none"` for triplets as they are, or a name of `mining.MINERS`.
-        classes_per_batch, images_per_class: of a batch that is mined.
-        inject_positives: add each image's hardest known positive to a batch that is mined.
-        refresh: epochs after which these are looked for anew, with the embeddings as they are then.
-        cross_entropy_weight: beside a triplet loss.
-        center_weight: of the center loss.
-        center_decay: how much of a center stays when a batch moves it, 0 to below 1.
-        flip, shift: of the images that training from pixels sees; see `Augmentation`.
+        help: what it does.
+        default: for the recipe mlp; its type is that of the setting.
+        low, high: the least and the greatest number; infinite where nothing bounds it.
+        is_open: the ends are not among the numbers that it may be.
+        choices: the texts that it may be.
+        may_be_none: `None` has a meaning of its own.
     """
 
-    recipe: str = "mlp"
-    members: int = 1
-    mlp_members: int = 0
-    hidden: int = defaults.HIDDEN
-    dim: int | None = defaults.DIM
-    dropout: float = defaults.DROPOUT
-    distance: str = defaults.DISTANCE
-    margin: float = defaults.MARGIN
-    strength: float = 1.0
-    frozen_share: float = 0.0
-    epochs: int = defaults.EPOCHS
-    patience: int = defaults.PATIENCE
-    batch_size: int = defaults.BATCH_SIZE
-    learning_rate: float = defaults.LEARNING_RATE
-    seed: int = defaults.SEED
-    loss: str = defaults.LOSS
-    reduction: str = defaults.REDUCTION
-    mining: str = defaults.MINING
-    classes_per_batch: int = defaults.CLASSES_PER_BATCH
-    images_per_class: int = defaults.IMAGES_PER_CLASS
-    inject_positives: bool = False
-    refresh: int = defaults.REFRESH
-    cross_entropy_weight: float = defaults.CROSS_ENTROPY_WEIGHT
-    center_weight: float = defaults.CENTER_WEIGHT
-    center_decay: float = defaults.CENTER_DECAY
-    flip: bool = True
-    shift: float = defaults.SHIFT
+    help: str
+    default: Any
+    low: float = -math.inf
+    high: float = math.inf
+    is_open: tuple[bool, bool] = (False, False)
+    choices: Collection[str] = ()
+    may_be_none: bool = False
+
+    @property
+    def kind(self) -> type:
+        return type(self.default)
+
+    def describe(self) -> str:
+        """Return what it may be, in a few words."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if self.kind is bool:
+            return "true or false"
+        what = "a whole number" if self.kind is int else "a number"
+        if math.isfinite(self.low):
+            what += f" {'above' if self.is_open[0] else 'from'} {_show(self.low)}"
+        if math.isfinite(self.high):
+            what += f" {'to below' if self.is_open[1] else 'to'} {_show(self.high)}"
+        return what + (", or none" if self.may_be_none else "")
+
+    def allows(self, value: Any) -> bool:
+        """Return whether it may be this value."""
+        if value is None:
+            return self.may_be_none
+        if self.choices:
+            return value in self.choices
+        if self.kind is bool:
+            return isinstance(value, bool)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        if self.kind is int and not float(value).is_integer():
+            return False
+        above = value > self.low if self.is_open[0] else value >= self.low
+        below = value < self.high if self.is_open[1] else value <= self.high
+        return math.isfinite(value) and above and below
+
+
+def _show(number: float) -> str:
+    """Return a number as people write it, without an exponent."""
+    return f"{number:,.0f}" if float(number).is_integer() else f"{number:g}"
+
+
+def _setting(default: Any, help: str, *bounds: float, **facts: Any) -> Any:
+    """Return a field of `HeadSettings` with its facts; `bounds` are the lowest and the highest."""
+    facts |= dict(zip(("low", "high"), bounds, strict=False))
+    return field(default=default, metadata={"facts": SettingFacts(help, default, **facts)})
+
+
+_OPEN_LOW, _OPEN_HIGH = (True, False), (False, True)
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """What decides a trained model, beside its data."""
+
+    recipe: str = _setting(
+        "mlp",
+        "How the head is built and trained: "
+        + "; ".join(f"{recipe.name}: {recipe.summary}" for recipe in RECIPES.values())
+        + ".",
+        choices=RECIPES,
+    )
+    members: int = _setting(1, "Heads that answer together.", 1, 100)
+    mlp_members: int = _setting(
+        0, "How many of the members, the last ones, follow the recipe mlp.", 0, 100
+    )
+    hidden: int = _setting(defaults.HIDDEN, "Width of the hidden layer.", 1, 65536)
+    dim: int | None = _setting(
+        defaults.DIM,
+        "Numbers in an embedding. Those of residual and best are compressed to it; none leaves "
+        "them as wide as they come.",
+        1,
+        4096,
+        may_be_none=True,
+    )
+    dropout: float = _setting(
+        defaults.DROPOUT, "Share of values dropped in training.", 0, 1, is_open=_OPEN_HIGH
+    )
+    distance: str = _setting(
+        defaults.DISTANCE,
+        "Distance between embeddings, in training and in answers.",
+        choices=DISTANCES,
+    )
+    margin: float = _setting(
+        defaults.MARGIN,
+        "How much further the negative must be, in units of the distance; of its square for "
+        "residual and best.",
+        0,
+        is_open=_OPEN_LOW,
+    )
+    strength: float = _setting(
+        1.0,
+        "Share of its learned step that a head keeps, where it starts as the frozen features.",
+        0,
+        1,
+    )
+    frozen_share: float = _setting(
+        0.0,
+        "Share of the frozen features in the distance, beside the heads.",
+        0,
+        1,
+        is_open=_OPEN_HIGH,
+    )
+    epochs: int = _setting(
+        defaults.EPOCHS,
+        "Passes over the triplets at most; small sets get more by themselves, at least "
+        f"{defaults.MIN_STEPS} steps.",
+        1,
+        100_000,
+    )
+    patience: int = _setting(
+        defaults.PATIENCE,
+        "Epochs without a better validation accuracy before training stops.",
+        1,
+        100_000,
+    )
+    batch_size: int = _setting(
+        defaults.BATCH_SIZE,
+        "Triplets in a step; images where the loss looks at no triplets.",
+        1,
+        1_000_000,
+    )
+    learning_rate: float = _setting(
+        defaults.LEARNING_RATE, "Learning rate of Adam.", 0, is_open=_OPEN_LOW
+    )
+    seed: int = _setting(
+        defaults.SEED,
+        "Seed of all random choices. The same seed gives the same result.",
+        0,
+        2**31 - 1,
+    )
+    loss: str = _setting(
+        defaults.LOSS, "What is learned; `tripletkit losses` lists the losses.", choices=LOSSES
+    )
+    reduction: str = _setting(
+        defaults.REDUCTION,
+        "Triplets over which the mean of a margin loss is taken: all, or active, those that break "
+        "the margin.",
+        choices=REDUCTIONS,
+    )
+    mining: str = _setting(
+        defaults.MINING,
+        "Which triplets of labelled images to learn from: as drawn or given; all that a batch of "
+        "some classes allows; for each image the farthest positive and the nearest negative; for "
+        "each positive the nearest negative that is farther away.",
+        choices=MININGS,
+    )
+    classes_per_batch: int = _setting(
+        defaults.CLASSES_PER_BATCH, "Classes in a batch that is mined.", 2, 100_000
+    )
+    images_per_class: int = _setting(
+        defaults.IMAGES_PER_CLASS, "Images of each class in a batch that is mined.", 2, 100_000
+    )
+    inject_positives: bool = _setting(
+        False,
+        "Add to a batch that is mined the hardest positive of each image, looked for among all "
+        "images of its class.",
+    )
+    refresh: int = _setting(
+        defaults.REFRESH,
+        "Epochs after which the hardest positives are looked for again.",
+        1,
+        100_000,
+    )
+    cross_entropy_weight: float = _setting(
+        defaults.CROSS_ENTROPY_WEIGHT,
+        "Weight of the cross-entropy beside the triplet loss.",
+        0,
+        is_open=_OPEN_LOW,
+    )
+    center_weight: float = _setting(
+        defaults.CENTER_WEIGHT,
+        "Weight of the distance from the class centers beside the cross-entropy.",
+        0,
+    )
+    center_decay: float = _setting(
+        defaults.CENTER_DECAY,
+        "How much of a class center stays when a batch moves it.",
+        0,
+        1,
+        is_open=_OPEN_HIGH,
+    )
+    flip: bool = _setting(
+        True,
+        "Swap left and right in half of the images that training from pixels sees; not for "
+        "letters or digits.",
+    )
+    shift: float = _setting(
+        defaults.SHIFT,
+        "Move the images that training from pixels sees by up to this share of their side.",
+        0,
+        0.5,
+    )
 
     @classmethod
     def of_recipe(cls, name: str, **given: Any) -> HeadSettings:
@@ -171,199 +328,16 @@ def choose_epochs(n_triplets: int, batch_size: int, usual: int = defaults.EPOCHS
     return min(max(usual, wanted), defaults.MAX_EPOCHS)
 
 
-DISTANCES = ("l2", "l1", "squared-l2", "cosine")
-REDUCTIONS = ("all", "active")
-MININGS = ("none", "batch-all", "batch-hard", "semi-hard")
-
-
-@dataclass(frozen=True)
-class SettingFacts:
-    """Facts of one setting.
-
-    Attributes:
-        help: what it does.
-        kind: `int`, `float`, `bool` or `str`.
-        low, high: the least and the greatest number; infinite where nothing bounds it.
-        is_open: the ends are not among the numbers that it may be.
-        choices: the texts that it may be.
-        may_be_none: `None` has a meaning of its own.
-    """
-
-    help: str
-    kind: type
-    low: float = -math.inf
-    high: float = math.inf
-    is_open: tuple[bool, bool] = (False, False)
-    choices: tuple[str, ...] = ()
-    may_be_none: bool = False
-
-    def describe(self) -> str:
-        """Return what it may be, in a few words."""
-        if self.choices:
-            return "one of " + ", ".join(self.choices)
-        if self.kind is bool:
-            return "true or false"
-        what = "a whole number" if self.kind is int else "a number"
-        left, right = (
-            ("above" if self.is_open[0] else "from"),
-            ("to below" if self.is_open[1] else "to"),
-        )
-        if math.isfinite(self.low):
-            what += f" {left} {_show(self.low)}"
-        if math.isfinite(self.high):
-            what += f" {right} {_show(self.high)}"
-        return what + (", or none" if self.may_be_none else "")
-
-    def allows(self, value: Any) -> bool:
-        """Return whether it may be this value."""
-        if value is None:
-            return self.may_be_none
-        if self.choices:
-            return value in self.choices
-        if self.kind is bool:
-            return isinstance(value, bool)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        if self.kind is int and not float(value).is_integer():
-            return False
-        above = value > self.low if self.is_open[0] else value >= self.low
-        below = value < self.high if self.is_open[1] else value <= self.high
-        return math.isfinite(value) and above and below
-
-
-def _show(number: float) -> str:
-    """Return a number as people write it, without an exponent."""
-    return f"{number:,.0f}" if float(number).is_integer() else f"{number:g}"
-
-
-_OPEN, _OPEN_LOW, _OPEN_HIGH = (True, True), (True, False), (False, True)
-
 SETTINGS: dict[str, SettingFacts] = {
-    "recipe": SettingFacts(
-        "How the head is built and trained: "
-        + "; ".join(f"{recipe.name}: {recipe.summary}" for recipe in RECIPES.values())
-        + ".",
-        str,
-        choices=tuple(RECIPES),
-    ),
-    "members": SettingFacts("Heads that answer together.", int, 1, 100),
-    "mlp_members": SettingFacts(
-        "How many of the members, the last ones, follow the recipe mlp.", int, 0, 100
-    ),
-    "hidden": SettingFacts("Width of the hidden layer.", int, 1, 65536),
-    "dim": SettingFacts(
-        "Numbers in an embedding. Those of residual and best are compressed to it; none leaves "
-        "them as wide as they come.",
-        int,
-        1,
-        4096,
-        may_be_none=True,
-    ),
-    "dropout": SettingFacts(
-        "Share of values dropped in training.", float, 0, 1, is_open=_OPEN_HIGH
-    ),
-    "distance": SettingFacts(
-        "Distance between embeddings, in training and in answers.", str, choices=DISTANCES
-    ),
-    "margin": SettingFacts(
-        "How much further the negative must be, in units of the distance; of its square for "
-        "residual and best.",
-        float,
-        0,
-        is_open=_OPEN_LOW,
-    ),
-    "strength": SettingFacts(
-        "Share of its learned step that a head keeps, where it starts as the frozen features.",
-        float,
-        0,
-        1,
-    ),
-    "frozen_share": SettingFacts(
-        "Share of the frozen features in the distance, beside the heads.",
-        float,
-        0,
-        1,
-        is_open=_OPEN_HIGH,
-    ),
-    "epochs": SettingFacts(
-        "Passes over the triplets at most; small sets get more by themselves, at least "
-        f"{defaults.MIN_STEPS} steps.",
-        int,
-        1,
-        100_000,
-    ),
-    "patience": SettingFacts(
-        "Epochs without a better validation accuracy before training stops.", int, 1, 100_000
-    ),
-    "batch_size": SettingFacts(
-        "Triplets in a step; images where the loss looks at no triplets.", int, 1, 1_000_000
-    ),
-    "learning_rate": SettingFacts("Learning rate of Adam.", float, 0, is_open=_OPEN_LOW),
-    "seed": SettingFacts(
-        "Seed of all random choices. The same seed gives the same result.",
-        int,
-        0,
-        2**31 - 1,
-    ),
-    "loss": SettingFacts(
-        "What is learned; `tripletkit losses` lists the losses.", str, choices=tuple(LOSSES)
-    ),
-    "reduction": SettingFacts(
-        "Triplets over which the mean of a margin loss is taken: all, or active, those that break "
-        "the margin.",
-        str,
-        choices=REDUCTIONS,
-    ),
-    "mining": SettingFacts(
-        "Which triplets of labelled images to learn from: as drawn or given; all that a batch of "
-        "some classes allows; for each image the farthest positive and the nearest negative; for "
-        "each positive the nearest negative that is farther away.",
-        str,
-        choices=MININGS,
-    ),
-    "classes_per_batch": SettingFacts("Classes in a batch that is mined.", int, 2, 100_000),
-    "images_per_class": SettingFacts(
-        "Images of each class in a batch that is mined.", int, 2, 100_000
-    ),
-    "inject_positives": SettingFacts(
-        "Add to a batch that is mined the hardest positive of each image, looked for among all "
-        "images of its class.",
-        bool,
-    ),
-    "refresh": SettingFacts(
-        "Epochs after which the hardest positives are looked for again.", int, 1, 100_000
-    ),
-    "cross_entropy_weight": SettingFacts(
-        "Weight of the cross-entropy beside the triplet loss.", float, 0, is_open=_OPEN_LOW
-    ),
-    "center_weight": SettingFacts(
-        "Weight of the distance from the class centers beside the cross-entropy.", float, 0
-    ),
-    "center_decay": SettingFacts(
-        "How much of a class center stays when a batch moves it.", float, 0, 1, is_open=_OPEN_HIGH
-    ),
-    "flip": SettingFacts(
-        "Swap left and right in half of the images that training from pixels sees; not for "
-        "letters or digits.",
-        bool,
-    ),
-    "shift": SettingFacts(
-        "Move the images that training from pixels sees by up to this share of their side.",
-        float,
-        0,
-        0.5,
-    ),
+    setting.name: setting.metadata["facts"] for setting in fields(HeadSettings)
 }
 
 
 def check_values(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with each value of its type.
+    """Return settings, as Python or TOML has them, with each value of its type.
 
-    Args:
-        given: name -> value, as Python or TOML has it.
     Raises:
-        SettingsError: for a name that is no setting, with the nearest one, or a value that the
-            setting may not have.
+        SettingsError: for a name that is no setting, or a value that it may not have.
     """
     checked = {}
     for name, value in given.items():
@@ -376,10 +350,8 @@ def check_values(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_values(texts: Iterable[str]) -> dict[str, Any]:
-    """Return settings from texts such as `margin=0.3`.
+    """Return settings from texts.
 
-    Raises:
-        SettingsError: see `check_values`; or if a text has no `=`, or names a setting again.
     Example:
         >>> parse_values(["margin=0.3", "inject-positives=true", "dim=none"])
         {'margin': 0.3, 'inject_positives': True, 'dim': None}
@@ -401,14 +373,8 @@ def gather_settings(
 ) -> dict[str, Any]:
     """Return the settings that were given, each checked, whatever they were given by.
 
-    A keyword comes before a pair, both before a file.
-
-    Args:
-        keywords: setting -> value, None where it was not given.
-        pairs: texts such as `margin=0.3`.
-        file: TOML, or the record of a model.
-    Raises:
-        SettingsError: for a setting that is unknown, given twice, or may not be so.
+    A keyword (None where it was not given) comes before a pair such as `margin=0.3`, both before a
+    file of TOML, or the record of a model.
     """
     found: dict[str, Any] = {} if file is None else check_values(_read_file(file))
     given = check_values({name: value for name, value in keywords.items() if value is not None})
@@ -438,11 +404,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def find_setting(name: str) -> SettingFacts:
-    """Return the facts of a setting.
-
-    Raises:
-        SettingsError: listing all, and the nearest one.
-    """
+    """Return the facts of a setting; what is none is refused with the nearest one."""
     if name not in SETTINGS:
         raise SettingsError(name, f"settings: {describe_unknown(name, SETTINGS)}")
     return SETTINGS[name]
@@ -465,73 +427,47 @@ def _parse(name: str, text: str) -> Any:
         return text
 
 
-def default_of(name: str) -> Any:
-    """Return the default of a setting for the recipe mlp."""
-    return {field.name: field.default for field in fields(HeadSettings)}[name]
-
-
 # What an ensemble of chosen parts takes; all else is each part's own.
 _OF_AN_ENSEMBLE = frozenset({"recipe", "seed", "dim", "distance"})
 
 
 def check_settings(
-    given: Mapping[str, Any], *, has_labels: bool, has_votes: bool, from_pixels: bool
+    given: Mapping[str, Any], *, has_labels: bool, has_votes: bool, from_scratch: bool = False
 ) -> None:
-    """Refuse settings that do not go together, or have no part in what is trained.
-
-    Args:
-        given: the settings that were chosen, by name; others have their defaults.
-        has_labels: the classes of the images are known.
-        has_votes: several people judged each triplet.
-        from_pixels: the backbone is trained too.
-    Raises:
-        SettingsError: saying which to change.
-    """
+    """Refuse chosen settings that do not go together, or have no part in what is trained."""
     recipe = get_recipe(given.get("recipe", "mlp"))
     loss = get_loss(given.get("loss", defaults.LOSS))
     mines = given.get("mining", defaults.MINING) != "none"
+    is_joined = given.get("members", recipe.members) > 1
     if recipe.squared and given.get("distance", defaults.DISTANCE) != "l2":
         raise SettingsError("distance", f"`recipe={recipe.name}` answers by `distance=l2` only.")
     _check_needs(given, loss, mines, has_labels=has_labels, has_votes=has_votes)
     _check_parts(given, loss, mines)
-    if recipe.is_chosen:
-        _check_joined(given, recipe)
-    if loss.has_centers and (_n_members(given, recipe) > 1 or _compresses(given, recipe)):
+    if recipe.is_chosen and (others := [name for name in given if name not in _OF_AN_ENSEMBLE]):
+        raise SettingsError(
+            others[0],
+            f"`recipe={recipe.name}` chooses its heads and how they learn by held-out draws, so "
+            f"it takes no `{others[0]}`: leave it out, or use `recipe=residual`.",
+        )
+    if loss.has_centers and (is_joined or (given.get("dim") is not None and recipe.compresses)):
         raise SettingsError(
             "members",
             f"`loss={loss.name}` keeps its class centers with one head whose embeddings are not "
             "compressed: leave out `members`, and `dim` with `recipe=residual`.",
         )
-    if not from_pixels:
-        for name in ("flip", "shift"):
-            if name in given:
-                raise SettingsError(
-                    name,
-                    f"`{name}` is for training from pixels: for fine-tuning, or for a backbone "
-                    "that is trained from scratch, such as `backbone=cnn`.",
-                )
-
-
-def _check_joined(given: Mapping[str, Any], recipe: Recipe) -> None:
-    """Refuse what would be overheard: the parts of an ensemble have their own settings."""
-    for name in given:
-        if name not in _OF_AN_ENSEMBLE:
-            raise SettingsError(
-                name,
-                f"`recipe={recipe.name}` chooses its heads and how they learn by held-out draws, "
-                f"so it takes no `{name}`: leave it out, or use `recipe=residual`.",
-            )
-
-
-def check_from_scratch(given: Mapping[str, Any]) -> None:
-    """Refuse settings that do not go with a backbone that is trained from scratch."""
-    recipe = get_recipe(given.get("recipe", "linear"))
-    if recipe.starts_as_identity or _n_members(given, recipe) > 1:
+    if from_scratch and (recipe.starts_as_identity or is_joined):
         raise SettingsError(
             "recipe",
             "a backbone that is trained from scratch takes one head, by `recipe=linear` or "
             "`recipe=mlp`.",
         )
+    for name in ("flip", "shift"):
+        if name in given and not from_scratch:
+            raise SettingsError(
+                name,
+                f"`{name}` is for training from pixels: for fine-tuning, or for a backbone that is "
+                "trained from scratch, such as `backbone=cnn`.",
+            )
 
 
 def _check_needs(
@@ -585,11 +521,3 @@ def _check_parts(given: Mapping[str, Any], loss: Loss, mines: bool) -> None:
     ):
         if name in given and not has_part:
             raise SettingsError(name, f"`{name}` needs {needed}.")
-
-
-def _n_members(given: Mapping[str, Any], recipe: Recipe) -> int:
-    return given.get("members", recipe.members)
-
-
-def _compresses(given: Mapping[str, Any], recipe: Recipe) -> bool:
-    return given.get("dim") is not None and recipe.compresses

@@ -1,37 +1,53 @@
-"""Epochs of a training until the best is known, and who is told of them."""
+"""Epochs of a training until the best is known, or until its embeddings collapse.
+
+What an interrupted training needs to go on as if nothing had happened is in one file: a NumPy
+archive without pickled objects of the arrays, and a JSON text with the epochs so far and with the
+facts that decide the training. It is replaced after every epoch, whole or not at all, and goes when
+the model is written.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tripletkit.errors import OutputError
+from tripletkit.data.array_files import read_array_file
+from tripletkit.data.outputs import open_output
+from tripletkit.errors import ArrayFileError, CheckpointError, CollapseError, OutputError
 from tripletkit.evaluation.distances import triplet_margins
-from tripletkit.model.history import EpochRecord, TrainedHead, tell_epoch
+from tripletkit.losses.loss_registry import get_loss
 from tripletkit.model.settings import HeadSettings
-from tripletkit.training.checkpoint import Checkpoints
-from tripletkit.training.trainer import OnEpoch, ignore_epoch
+from tripletkit.training.trainer import EpochRecord, OnEpoch, TrainedHead, ignore_epoch
 
 if TYPE_CHECKING:
     import keras
 
+logger = logging.getLogger("tripletkit")
+
+# Embeddings of length 1 whose mean distance is below this are alike; trained ones are near 1.
+_COLLAPSE_SPREAD = 0.01
+# Embeddings of an effective rank below this are on a line, which two classes can share, and hardly
+# three. It is measured over at most so many images.
+_COLLAPSE_RANK = 1.2
+_RANK_IMAGES = 512
+
 
 class EpochTraining(ABC):
-    """What is trained epoch by epoch: a head on features, or a network on pixels.
-
-    Attributes:
-        centers: class centers that the loss draws embeddings to: `(n_classes, dim)`; NaN for a
-            class that no batch had; None without.
-    """
+    """What is trained epoch by epoch: a head on features, or a network on pixels."""
 
     @property
     def centers(self) -> np.ndarray | None:
+        """Class centers that the loss draws embeddings to: `(n_classes, dim)`; NaN for a class
+        that no batch had; None without."""
         return None
 
     @abstractmethod
@@ -44,11 +60,7 @@ class EpochTraining(ABC):
 
     @abstractmethod
     def check(self, embeddings: np.ndarray, loss: float) -> tuple[float, float]:
-        """Return the spread and the effective rank of the training images' embeddings.
-
-        Raises:
-            CollapseError: if they are alike, or all on a line.
-        """
+        """Return the spread and the effective rank of the training images' embeddings."""
 
     @abstractmethod
     def weights(self) -> list[np.ndarray]:
@@ -57,6 +69,14 @@ class EpochTraining(ABC):
     @abstractmethod
     def finish(self, weights: list[np.ndarray]) -> keras.Model:
         """Return the head with these weights, for features as they are."""
+
+    def state(self) -> dict[str, list[np.ndarray]]:
+        """Return what the next epoch depends on, beside the arguments and its number."""
+        raise NotImplementedError("only trainings from pixels have checkpoints")
+
+    def restore(self, state: dict[str, list[np.ndarray]], n_epochs: int) -> None:
+        """Go on from a state after so many epochs."""
+        raise NotImplementedError("only trainings from pixels have checkpoints")
 
 
 def keep_best_epoch(
@@ -79,12 +99,12 @@ def keep_best_epoch(
         on_epoch: told each epoch's record.
         checkpoints: where every epoch is kept until the next, of a training that has a state;
             goes on from the one that is there.
-        CheckpointError: if what is there cannot be gone on from.
-        OutputError: if no checkpoint can be written.
     """
     chooses_epoch = chooses_epoch and len(val_rows) > 0
     history: list[EpochRecord] = []
-    best_epoch, best_accuracy, best_weights, centers = 0, -np.inf, None, None
+    best_epoch, best_accuracy = 0, -np.inf
+    best_weights: list[np.ndarray] = []
+    centers: np.ndarray | None = None
     if checkpoints is not None and (found := checkpoints.restore(training)) is not None:
         history, best_epoch, best_weights, centers = found
         best_accuracy = history[best_epoch - 1].val_accuracy
@@ -119,16 +139,19 @@ def log_epochs(folder: Path | None, on_epoch: OnEpoch = ignore_epoch) -> Iterato
     """Give what is told each epoch: TensorBoard logs where a folder is given, the log, a listener.
 
     The package tensorboard is needed to look at the logs, not to write them.
-
-    Args:
-        folder: of this run, which `tensorboard --logdir` reads; made if missing.
-        on_epoch: the listener.
-    Raises:
-        OutputError: if the folder cannot be written.
     """
 
     def tell(record: EpochRecord, n_epochs: int) -> None:
-        tell_epoch(record, n_epochs)
+        is_known = not math.isnan(record.val_accuracy)
+        accuracy = f", validation accuracy {record.val_accuracy:.4f}" if is_known else ""
+        logger.info(
+            "epoch %2d/%d: loss %.4f, active %.1f%%%s",
+            record.epoch,
+            n_epochs,
+            record.loss,
+            100 * record.active,
+            accuracy,
+        )
         on_epoch(record, n_epochs)
 
     if folder is None:
@@ -161,3 +184,225 @@ def log_epochs(folder: Path | None, on_epoch: OnEpoch = ignore_epoch) -> Iterato
         yield tell_and_write
     finally:
         writer.close()
+
+
+def mean_pairwise_distance(embeddings: np.ndarray) -> float:
+    """Return the root mean square Euclidean distance between two of the embeddings.
+
+    It is 0 where all are alike; about 1.41 where unit embeddings point everywhere.
+
+    Example:
+        >>> mean_pairwise_distance(np.array([[0.0], [2.0]]))   # pairs 00, 01, 10, 11: 0 4 4 0
+        1.4142135623730951
+    """
+    return float(np.sqrt(2.0 * embeddings.astype(np.float64).var(axis=0).sum()))
+
+
+def effective_rank(embeddings: np.ndarray) -> float:
+    """Return in how many directions embeddings really spread.
+
+    The exponential of the entropy of the shares that the principal directions have in the
+    spread, taken over at most `_RANK_IMAGES` of the embeddings: 1 where all are on a line, up to
+    the smaller of n_images - 1 and n_dims; 0 where all are alike.
+
+    Reference:
+        Roy, Vetterli. The effective rank. EUSIPCO 2007.
+    Example:
+        >>> round(effective_rank(np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]])), 6)
+        2.0
+    """
+    embeddings = embeddings[:: -(-len(embeddings) // _RANK_IMAGES)].astype(np.float64)
+    embeddings -= embeddings.mean(axis=0)
+    # Squares of the singular values, from the smaller of the two matrices of inner products: an
+    # SVD of wide embeddings took most of the time of training a head.
+    is_wide = embeddings.shape[0] < embeddings.shape[1]
+    products = embeddings @ embeddings.T if is_wide else embeddings.T @ embeddings
+    squares = np.linalg.eigvalsh(products)
+    # What rounding leaves of directions that are not there.
+    squares[squares < 1e-12 * squares.max(initial=0)] = 0
+    stretches = np.sqrt(squares)
+    if not stretches.sum() > 0:
+        return 0.0
+    shares = stretches[stretches > 0] / stretches.sum()
+    return float(np.exp(-np.sum(shares * np.log(shares))))
+
+
+def check_collapse(
+    embeddings: np.ndarray,
+    loss: float,
+    settings: HeadSettings,
+    n_classes: int | None = None,
+    *,
+    find_cause: Callable[[], str | None] = lambda: None,
+) -> tuple[float, float]:
+    """Return spread and effective rank of the embeddings of training images, or refuse them.
+
+    Refused are embeddings that are alike, or not numbers, or on a line where there are more classes
+    than a line can keep apart.
+
+    Args:
+        loss: the epoch's mean loss; at a collapse a triplet margin loss equals the margin.
+        n_classes: that the embeddings must tell apart, where that is known.
+        find_cause: returns what the embeddings are made of that explains a collapse, if anything;
+            asked after one only.
+    """
+    advice = (
+        f"Try a lower learning rate (`learning_rate={settings.learning_rate / 10:g}`), another "
+        "`seed`, or fewer contradictions in the triplets (`tripletkit audit`)."
+    )
+    if settings.mining == "batch-hard":
+        advice += " The hardest triplets collapse most easily: `mining=semi-hard` is gentler."
+    if not (np.isfinite(loss) and np.isfinite(embeddings).all()):
+        raise CollapseError(f"training broke down: the loss is {loss}. {advice}")
+    spread, rank = mean_pairwise_distance(embeddings), effective_rank(embeddings)
+    if spread < _COLLAPSE_SPREAD:
+        at_margin = (
+            f", so the loss is stuck at the margin ({loss:.4f}, margin {settings.margin:g})"
+            if get_loss(settings.loss).has_margin
+            else ""
+        )
+        cause = find_cause()
+        raise CollapseError(
+            f"training collapsed: all embeddings are alike (mean distance between two images "
+            f"{spread:.2g}, expected about 1){at_margin} and every answer would be a tie. "
+            f"{f'The cause: {cause}' if cause else advice}"
+        )
+    dim = embeddings.shape[1]
+    if rank < _COLLAPSE_RANK and min(dim, (n_classes or 0) - 1) > 2:
+        raise CollapseError(
+            f"training collapsed: the embeddings of {n_classes} classes lie on a line (effective "
+            f"rank {rank:.2f} of {dim} dimensions), which cannot keep them apart. {advice}"
+        )
+    return spread, rank
+
+
+# Increase when a checkpoint of an older tripletkit can no longer be gone on from.
+FORMAT_VERSION = 1
+
+_TEXT = "text"
+_STATE = "state."
+
+
+class Checkpoints:
+    """The checkpoints of one training.
+
+    Args:
+        path: the file.
+        facts: plain JSON values by what they are called in messages; a training goes on only
+            where all of them are as they were.
+    """
+
+    def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
+        self.path = path
+        self._facts = json.loads(json.dumps(facts))
+        self._found: tuple[dict[str, Any], dict[str, list[np.ndarray]]] | None = None
+
+    def open(self) -> int:
+        """Read what is there, so that `restore` goes on from it.
+
+        How many epochs are behind it is returned. What is broken, or of other data or settings, is
+        refused.
+        """
+        if not self.path.exists():
+            return 0
+        advice = "Begin anew with `overwrite=True`."
+        try:
+            found = read_array_file(self.path)
+            text = json.loads(bytes(found.pop(_TEXT)))
+            arrays: dict[str, list[np.ndarray]] = {}
+            for key, array in found.items():
+                arrays.setdefault(key.rpartition("/")[0], []).append(array)
+            version, n_epochs, facts = text["version"], len(text["history"]), text["facts"]
+            _check_parts(text, arrays)
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+            is_known = isinstance(error, OSError | ArrayFileError)
+            reason = error if is_known else "it holds something else"
+            raise CheckpointError(
+                f"{self.path}: expected a checkpoint, cannot be read as one: {reason}. {advice}"
+            ) from error
+        if version != FORMAT_VERSION:
+            raise CheckpointError(
+                f"{self.path}: expected a checkpoint of version {FORMAT_VERSION}, got {version!r}, "
+                f"of another tripletkit. {advice}"
+            )
+        if differences := _describe_differences(facts, self._facts):
+            raise CheckpointError(
+                f"{self.path}: expected the checkpoint of this very training, got one of "
+                f"another:\n{differences}\nCall it as before to go on, or begin anew with "
+                "`overwrite=True`."
+            )
+        self._found = text, arrays
+        return n_epochs
+
+    def restore(
+        self, training: EpochTraining
+    ) -> tuple[list[EpochRecord], int, list[np.ndarray], np.ndarray | None] | None:
+        """Put a training where `open` found it.
+
+        The epochs so far, the number of the best one, its weights, and its class centers are
+        returned; None where nothing was found.
+        """
+        if self._found is None:
+            return None
+        text, arrays = self._found
+        history = [EpochRecord(**record) for record in text["history"]]
+        state = {
+            name.removeprefix(_STATE): values
+            for name, values in arrays.items()
+            if name.startswith(_STATE)
+        }
+        training.restore(state, len(history))
+        (centers,) = arrays.get("centers", [None])
+        return history, text["best_epoch"], arrays["best"], centers
+
+    def save(
+        self,
+        training: EpochTraining,
+        history: list[EpochRecord],
+        best_epoch: int,
+        best_weights: list[np.ndarray],
+        centers: np.ndarray | None,
+    ) -> None:
+        """Replace the checkpoint; the arguments are what `restore` returns."""
+        text = {
+            "version": FORMAT_VERSION,
+            "facts": self._facts,
+            "history": [asdict(record) for record in history],
+            "best_epoch": best_epoch,
+        }
+        lists = {_STATE + name: values for name, values in training.state().items()}
+        lists |= {"best": best_weights, "centers": [] if centers is None else [centers]}
+        arrays = {
+            f"{name}/{number}": value
+            for name, values in lists.items()
+            for number, value in enumerate(values)
+        }
+        with open_output(self.path, "wb") as file:
+            np.savez(file, **{_TEXT: np.frombuffer(json.dumps(text).encode(), np.uint8)}, **arrays)
+
+    def remove(self) -> None:
+        """Delete the file, if it is there."""
+        self.path.unlink(missing_ok=True)
+
+
+def _check_parts(text: dict[str, Any], arrays: Mapping[str, Sequence[np.ndarray]]) -> None:
+    """Raise TypeError or LookupError where `restore` would miss something."""
+    for record in text["history"]:
+        EpochRecord(**record)
+    if not 1 <= text["best_epoch"] <= len(text["history"]) or not arrays["best"]:
+        raise LookupError("no best epoch")
+
+
+def _describe_differences(was: dict[str, Any], now: dict[str, Any]) -> str:
+    """Return a line for each fact that is not as it was."""
+    names = [*now, *(name for name in was if name not in now)]
+    return "\n".join(
+        f"  {name}: was {_shorten(was.get(name))}, is {_shorten(now.get(name))}"
+        for name in names
+        if was.get(name) != now.get(name)
+    )
+
+
+def _shorten(value: Any) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:12]}..."

@@ -14,9 +14,8 @@ from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.validation import chooses_epoch
 from tripletkit.features.keras_backend import keras
 from tripletkit.features.unit_length import scale_to_unit_length
-from tripletkit.model.embedding import embed, fit_projection
+from tripletkit.model.head_layers import embed, fit_projection
 from tripletkit.model.heads import compress_head, frozen_scale, join_heads, keep_frozen
-from tripletkit.model.history import EpochRecord, TrainedHead
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import HeadSettings
 from tripletkit.progress import Stages, no_stages
@@ -26,10 +25,12 @@ from tripletkit.training.head_training import HeadTraining, LabelTraining, make_
 from tripletkit.training.held_out import credit, cross_fit
 from tripletkit.training.trainer import (
     Chosen,
+    EpochRecord,
     Examples,
     Fitted,
     HeldOutAnswers,
     OnEpoch,
+    TrainedHead,
     Trainer,
     ignore_epoch,
 )
@@ -47,7 +48,6 @@ class HeadTrainer(Trainer):
     where the length of the step takes its place.
 
     Args:
-        examples, settings: see `Trainer`.
         n_draw_epochs: of a training without held-out images; None outside draws.
         is_chosen: the number of epochs is settled.
         curve: accuracy of held-out answers after each epoch, where they chose the number of these.
@@ -226,15 +226,8 @@ class HeadTrainer(Trainer):
     ) -> TrainedHead:
         """Train the members of a model, join them, and compress their embeddings if so asked.
 
-        Args:
-            learned: indices of triplets.
-            settings: of the model.
-            val_rows: for the accuracy of each epoch.
-            chooses: keep the best epoch by it.
-            on_epoch: told each epoch's record of the first member.
-        Returns:
-            The joined head; history and best epoch are the first member's.
-            RecipeError: if they cannot be compressed as asked.
+        History and best epoch are the first member's; the best epoch is kept where validation
+        triplets choose it.
         """
         rows, features = self.examples.rows[learned], self.examples.features
         members = []
@@ -267,13 +260,6 @@ def compress_model(head: keras.Model, features: np.ndarray, settings: HeadSettin
 
     Measured on clothing and CIFAR-10, and on clothing with classes left out: going on to train
     the projection on the triplets gained 0.9 points at best, lost up to 2.6, and lost on average.
-
-    Args:
-        head: with embeddings of length 1.
-        features: `(n_images, n_features)` of the training images, which components are taken from.
-        settings: for the number of components, `dim`.
-    Raises:
-        RecipeError: if there are fewer.
     """
     compressed = compress_head(head, settings.dim)
     compressed.get_layer("embedding").set_weights(fit_projection(embed(head, features), settings))

@@ -29,8 +29,7 @@ from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.losses.functions import mean_loss
 from tripletkit.losses.keras_distances import DISTANCES
 from tripletkit.losses.loss_registry import get_loss
-from tripletkit.model.embedding import embed
-from tripletkit.model.head_layers import Scaling
+from tripletkit.model.head_layers import Scaling, embed
 from tripletkit.model.heads import build_body, shorten_step
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import HeadSettings
@@ -42,23 +41,19 @@ from tripletkit.training.batch_learner import (
     ClassBatches,
     FusedAdam,
     ImageBatches,
+    Objective,
     TripletBatches,
     copy_values,
+    make_triplet_loss,
 )
-from tripletkit.training.collapse import check_collapse
-from tripletkit.training.epochs import EpochTraining
-from tripletkit.training.objectives import Objective, make_triplet_loss
+from tripletkit.training.epochs import EpochTraining, check_collapse
 
 
 class Training(EpochTraining):
     """A head on its way: epochs, and its embeddings and weights between them.
 
-    Memory holds the features once, whatever the number of triplets.
-
-    Args:
-        features: `(n_images, n_features)` float32.
-        images: indices of the training images.
-        settings: see `HeadSettings`.
+    Memory holds the features `(n_images, n_features)` once, whatever the number of triplets;
+    `images` are the indices of those of the training.
     """
 
     def __init__(self, features: np.ndarray, images: np.ndarray, settings: HeadSettings) -> None:
@@ -117,11 +112,8 @@ class Training(EpochTraining):
 class HeadTraining(Training):
     """Training on triplets as they were given, a whole epoch in one graph.
 
-    Args:
-        features, settings: see `Training`; the loss must look at triplets alone.
-        train_rows: `(n_triplets, 3)` indices into `features`: anchor, positive, negative.
-        loss_weights: `(n_triplets, 2)` float32, of each triplet's loss as it stands and with
-            positive and negative exchanged, where people disagree; see `make_loss_weights`.
+    The loss looks at triplets alone; where people disagree, these have weights.
+
     Reference:
         Schroff, Kalenichenko, Philbin. FaceNet. CVPR 2015. arXiv:1503.03832.
     """
@@ -164,12 +156,8 @@ class HeadTraining(Training):
 class LabelTraining(Training):
     """Training on labelled images: classes, centers, and triplets mined within a batch.
 
-    Args:
-        features, settings: see `Training`.
-        train_rows: `(n_triplets, 3)` indices into `features`; they say which images are for
-            training, and are learned from where nothing is mined.
-        labels: of all images.
-        batches: what an epoch is made of. Defaults to what the settings say.
+    The training rows say which images are for training, and are learned from where nothing is
+    mined. Batches are what the settings say unless others are given.
     """
 
     def __init__(
@@ -235,11 +223,7 @@ def make_training(
     labels: ImageLabels | None = None,
     loss_weights: np.ndarray | None = None,
 ) -> HeadTraining | LabelTraining:
-    """Return the training that the settings ask for; labels are passed over by the first.
-
-    Raises:
-        LossError: if triplets have weights of their own and are not all that is learned from.
-    """
+    """Return the training that the settings ask for; labels are passed over by the first."""
     if not settings.needs_labels:
         return HeadTraining(features, train_rows, settings, loss_weights)
     if loss_weights is not None:
@@ -251,12 +235,7 @@ def make_training(
 
 
 def make_batches(rows: np.ndarray, labels: np.ndarray, settings: HeadSettings) -> Batches:
-    """Return what an epoch on labelled images is made of.
-
-    Args:
-        rows: `(n_triplets, 3)` indices of the training images.
-        labels: `(n_images,)` int32 of all images.
-    """
+    """Return what an epoch on labelled images is made of."""
     images = np.unique(rows)
     if settings.mining != "none":
         return ClassBatches(images, labels, settings.classes_per_batch, settings.images_per_class)
@@ -282,11 +261,7 @@ def _compile_learner(
 class _CompiledEpoch:
     """A compiled pass over triplets, with the head that it trains.
 
-    Args:
-        body: the head.
-        settings: see `HeadSettings`; the loss looks at triplets alone.
-        squared: distances are squared before the loss takes them.
-        is_weighted: whether triplets have weights.
+    Distances are squared before the loss takes them where the recipe has it.
     """
 
     def __init__(
@@ -385,10 +360,7 @@ _idle: OrderedDict[Hashable, list[Any]] = OrderedDict()
 def borrow(owner: object, form: Hashable, make: Callable[[], T]) -> T:
     """Return what was compiled for the same form, and for as long as its owner lives nobody else's.
 
-    Args:
-        owner: when it is gone, the next may have it.
-        form: all that the compiled thing depends on. What it then holds is of its last owner.
-        make: compiles one, where none is idle.
+    The form is all that the compiled thing depends on; what it then holds is of its last owner.
     """
     idle = _idle.get(form)
     compiled = idle.pop() if idle else make()

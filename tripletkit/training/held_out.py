@@ -44,6 +44,7 @@ def credit(margins: np.ndarray) -> np.ndarray:
 
 def score_held_out(answers: HeldOutAnswers, chosen: Chosen) -> PooledValidation:
     """Return the scores of what was chosen, of the frozen features, and of a map of them."""
+    assert chosen.margins is not None
     images, draws = answers.images, answers.draws
     asked = images, draws, answers.trials
     trained, frozen = credit(chosen.margins), credit(answers.frozen)
@@ -71,12 +72,8 @@ def find_better_recipe(
     images: np.ndarray,
     draws: np.ndarray,
 ) -> BetterRecipe | None:
-    """Return the recipe to try where held-out answers surely are better without the trained one.
-
-    Args:
-        trained, frozen, of_map: `(n,)` credits of the answers; None where no map is to compare.
-        images, draws: see `HeldOutAnswers`.
-    """
+    """Return the recipe to try where held-out answers surely are better without the trained one,
+    given the credits of all; None where no map is to compare."""
     if of_map is None:
         return None
     for recipe, right in (("map", of_map), ("auto", frozen)):
@@ -92,12 +89,7 @@ Choose = Callable[[np.ndarray, np.ndarray], Callable[[np.ndarray], np.ndarray]]
 
 
 def cross_fit(answers: HeldOutAnswers, choose: Choose) -> np.ndarray:
-    """Return `(n,)` margins of which none was chosen by itself; see `HeldOutAnswers.folds`.
-
-    Args:
-        answers: of all variants.
-        choose: what is cross-fitted.
-    """
+    """Return `(n,)` margins of which none was chosen by itself; see `HeldOutAnswers.folds`."""
     margins = np.empty(len(answers.draws))
     for is_asked, is_other in answers.folds():
         chosen = choose(answers.margins[:, is_other], answers.images[is_other])
@@ -128,10 +120,11 @@ def answer_held_out(
     *,
     drawn_by: Trainer | None = None,
 ) -> HeldOutAnswers | None:
-    """Answer held-out draws; None where there can be none.
+    """Train without the images of each draw and answer its triplets; None where none can be drawn.
 
     Args:
-        trainer, budget_s, progress: see `answer_draws`.
+        trainer: answers; triplets on which people are tied are not asked.
+        budget_s, progress: see `DrawBudget`.
         drawn_by: of the same triplets, whose seed and features decide what is held out. Defaults
             to `trainer`.
     """
@@ -139,11 +132,50 @@ def answer_held_out(
     drawn = draw_held_out(drawn_by.examples, drawn_by.settings.seed)
     if drawn is None:
         return None
+    draws, by = drawn
     # Without a terminal there is no bar, and the draws take most of the time.
     logger.info("Training without a third of the images, again and again, to be asked about these.")
+    examples = trainer.examples
+    budget = DrawBudget(draws, trainer.n_enough, budget_s, progress)
     # Where a choice is made, a map is among what is chosen from.
-    with_map = not get_recipe(trainer.settings.recipe).is_chosen
-    return answer_draws(trainer, *drawn, with_map=with_map, budget_s=budget_s, progress=progress)
+    simple = None if get_recipe(trainer.settings.recipe).is_chosen else make_map(examples)
+    found: list[tuple[np.ndarray, ...]] = []
+    for draw in budget:
+        held_out = examples.with_answer(draw.held_out_rows)
+        if not len(held_out):
+            continue
+        if not found:
+            trainer = trainer.for_draws(draw.train_rows)
+        rows = examples.rows[held_out]
+        nothing = np.empty((0, len(rows)), np.float32)
+        found.append(
+            (
+                trainer.answer(draw.train_rows, rows, budget.n_draws),
+                triplet_margins(examples.features, rows, FROZEN_DISTANCE),
+                nothing if simple is None else simple.answer(draw.train_rows, rows),
+                rows,
+                np.full(len(rows), budget.n_draws),
+                np.full(len(rows), draw.round),
+                held_out,
+            )
+        )
+        budget.note(len(rows))
+    if not found:
+        raise SplitError("expected held-out triplets that people agree on, got none")
+    margins, frozen, of_map, asked, numbers, rounds, triplets = zip(*found, strict=True)
+    trials = examples.trials
+    return HeldOutAnswers(
+        trainer,
+        np.concatenate(margins, axis=1),
+        np.concatenate(frozen),
+        None if simple is None else np.concatenate(of_map, axis=1)[0],
+        np.concatenate(asked),
+        np.concatenate(numbers),
+        np.concatenate(rounds),
+        by,
+        budget.spent_s,
+        None if trials is None else trials[np.concatenate(triplets)],
+    )
 
 
 def choose(trainer: Trainer, held_out: HeldOutAnswers | None) -> Chosen:
@@ -157,63 +189,6 @@ def make_map(examples: Examples) -> Trainer:
     return make_trainer(examples, HeadSettings.of_recipe(MAP)).choose(None).trainer
 
 
-def answer_draws(
-    trainer: Trainer,
-    draws: Iterator[Draw],
-    by: str,
-    *,
-    with_map: bool = False,
-    budget_s: float | None = None,
-    progress: Progress = no_progress,
-) -> HeldOutAnswers:
-    """Train without the images of each draw and answer its triplets.
-
-    Args:
-        trainer: answers; triplets on which people are tied are not asked.
-        draws, by: see `draw_held_out`.
-        with_map: let a linear map of the features answer them, too.
-        budget_s, progress: see `DrawBudget`.
-    Raises:
-        SplitError: if no draw has an answer to score.
-        CollapseError: if the embeddings become alike.
-    """
-    examples = trainer.examples
-    budget = DrawBudget(draws, trainer.n_enough, budget_s, progress)
-    margins, frozen, of_map, asked, numbers, rounds, trials = [], [], [], [], [], [], []
-    simple = make_map(examples) if with_map else None
-    for draw in budget:
-        held_out = examples.with_answer(draw.held_out_rows)
-        if not len(held_out):
-            continue
-        if not margins:
-            trainer = trainer.for_draws(draw.train_rows)
-        rows = examples.rows[held_out]
-        margins.append(trainer.answer(draw.train_rows, rows, budget.n_draws))
-        frozen.append(triplet_margins(examples.features, rows, FROZEN_DISTANCE))
-        if simple is not None:
-            of_map += list(simple.answer(draw.train_rows, rows))
-        asked.append(rows)
-        numbers.append(np.full(len(rows), budget.n_draws))
-        rounds.append(np.full(len(rows), draw.round))
-        if examples.trials is not None:
-            trials.append(examples.trials[held_out])
-        budget.note(len(rows))
-    if not margins:
-        raise SplitError("expected held-out triplets that people agree on, got none")
-    return HeldOutAnswers(
-        trainer,
-        np.concatenate(margins, axis=1),
-        np.concatenate(frozen),
-        np.concatenate(of_map) if of_map else None,
-        np.concatenate(asked),
-        np.concatenate(numbers),
-        np.concatenate(rounds),
-        by,
-        budget.spent_s,
-        np.concatenate(trials) if trials else None,
-    )
-
-
 class DrawBudget:
     """Draws, as many as are worth their time.
 
@@ -225,9 +200,6 @@ class DrawBudget:
         enough: so many answers.
         budget_s: seconds after which no further draw is begun, except those of the first round.
         progress: told (done, total) in draws, the total as far as one can tell.
-    Attributes:
-        n_draws: those noted so far.
-        n_answers: held-out triplets that they were asked.
     """
 
     def __init__(
@@ -284,13 +256,7 @@ def measure_learning_curve(
     """Train with shares of the judgements, and of the images, and fit the curve.
 
     Each draw of one round is gone through once; there are three, which give an interval.
-
-    Args:
-        trainer: with a single variant; its seed is that of what is left out.
-        n_more: judgements to be added.
-        progress: told (done, total) in trainings.
-    Returns:
-        None, with a warning, where nothing can be held out.
+    Nothing is said, but for a warning, where nothing can be held out.
     """
     rows, seed = trainer.examples.rows, trainer.settings.seed
     drawn = draw_held_out(trainer.examples, seed)

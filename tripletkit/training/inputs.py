@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.images import Images, open_images
+from tripletkit.data.images import Images
 from tripletkit.data.judgements import Judgements
 from tripletkit.data.labels import ImageLabels, label_files, read_classes, read_labels
 from tripletkit.data.splits.stratified import hold_out_images
@@ -27,7 +27,7 @@ from tripletkit.data.training_set import (
     share_names,
 )
 from tripletkit.data.triplets import Triplets
-from tripletkit.data.votes import Votes
+from tripletkit.data.votes import Votes, VotesAs
 from tripletkit.errors import (
     DataWarning,
     FewTripletsWarning,
@@ -58,44 +58,29 @@ class TrainingInputs:
     record: InputsRecord
 
 
-def read_inputs(
-    sources: TrainingSources,
-    seed: int,
-    store: Store,
-    *,
-    skip_bad: bool = False,
-    follow_outside: bool = False,
-) -> TrainingInputs:
+def read_inputs(sources: TrainingSources, seed: int, store: Store) -> TrainingInputs:
     """Read judgements and labels, find the images, and set validation apart.
 
-    Args:
-        sources: checked.
-        seed: of what is held out, and of triplets that are drawn.
-        store: what remembers which image files are alike.
-        skip_bad, follow_outside: see `open_images`.
+    The seed is of what is held out, and of triplets that are drawn; the store remembers which image
+    files are alike.
     """
     read = _read_labelled if sources.judgements is None else _read_judged
-    found = read(sources, seed, store, skip_bad=skip_bad, follow_outside=follow_outside)
+    found = read(sources, seed, store)
     _warn_of_left_out(found.data)
-    return replace(
-        found, record=replace(found.record, skip_bad=skip_bad, follow_outside=follow_outside)
-    )
+    return replace(found, record=replace(found.record, **sources.images.policy))
 
 
-def _read_judged(
-    sources: TrainingSources, seed: int, store: Store, **find_options: bool
-) -> TrainingInputs:
+def _read_judged(sources: TrainingSources, seed: int, store: Store) -> TrainingInputs:
     """Take judgements as they are given; labels, if any, are beside them."""
-    judgements, record = _take_judgements(sources)
+    assert sources.judgements is not None
+    judgements, record = _take_judgements(sources.judgements, sources.takes_votes_as)
     # Without validation triplets: no rows, over the same names.
     val = judgements.take(np.arange(0))
     if sources.val is not None:
         val, record = _take_val(sources.val, record)
     triplets, val_triplets = share_names(judgements.triplets, val.triplets)
     labels, of_labels = _open_labels(sources.labels, sources.images)
-    files = open_images(
-        sources.images, triplets.names, places_of_names(triplets, val_triplets), **find_options
-    )
+    files = sources.images.find(triplets.names, places_of_names(triplets, val_triplets))
     same_as = _merge_same_images(files, store)
     triplets, val_triplets = triplets.merge(same_as), val_triplets.merge(same_as)
     if sources.val is not None:
@@ -107,17 +92,16 @@ def _read_judged(
         record = replace(record, split=data.by, val_fraction=sources.fraction)
     data = data.leave_out_ties(of_training=sources.takes_votes_as != "soft")
     if labels:
-        found = label_files(files.names, files.paths, labels, sources.images)
+        found = label_files(files.names, files.paths, labels, files.folder)
         data = replace(data, labels=found.merge(same_as, files.names))
     return TrainingInputs(files, data, replace(record, labels=of_labels))
 
 
-def _read_labelled(
-    sources: TrainingSources, seed: int, store: Store, **find_options: bool
-) -> TrainingInputs:
+def _read_labelled(sources: TrainingSources, seed: int, store: Store) -> TrainingInputs:
     """Draw judgements from labels, holding images of every class out."""
     labels, of_labels = _open_labels(sources.labels, sources.images)
     val_labels, of_val_labels = _open_labels(sources.val_labels, sources.images)
+    assert of_labels is not None
     label_of: dict[str, str | None] = {**labels, **val_labels}
     source = of_labels.name
     places = [source] * len(label_of)
@@ -126,14 +110,14 @@ def _read_labelled(
     if sources.val is not None:
         judgements, record = _take_val(sources.val, record)
         val = judgements.decided().triplets
-        further = [
-            (name, place)
+        further = {
+            name: place
             for name, place in zip(val.names, val.first_places(), strict=True)
             if name not in label_of
-        ]
-        label_of |= {name: None for name, _ in further}
-        places += [place for _, place in further]
-    found = find_labelled(label_of, places, sources.images, store, **find_options)
+        }
+        label_of |= dict.fromkeys(further)
+        places += further.values()
+    found = find_labelled(label_of, places, sources.images, store)
     names, same_as, classes = found.files.names, found.same_as, found.labels
     if val is not None:
         val = val.over(names).merge(same_as)
@@ -158,9 +142,8 @@ def _read_labelled(
     return TrainingInputs(found.files, data, record)
 
 
-def _take_judgements(sources: TrainingSources) -> tuple[Judgements, InputsRecord]:
+def _take_judgements(judgements: Judgements, votes_as: VotesAs) -> tuple[Judgements, InputsRecord]:
     """Return the judgements with the nearer image second, and their record."""
-    judgements = sources.judgements
     votes = judgements.votes
     if votes is None:
         return judgements.turned(), InputsRecord(judgements.record)
@@ -178,7 +161,7 @@ def _take_judgements(sources: TrainingSources) -> tuple[Judgements, InputsRecord
         of_votes,
         fourth_column,
         judgements.votes_record is None and fourth_column is None,
-        sources.takes_votes_as,
+        votes_as,
         n_turned,
         n_tied,
     )
@@ -305,7 +288,7 @@ def _warn_of_left_out(data: TrainingSet) -> None:
 
 
 def _open_labels(
-    given: Source | Mapping[str, str] | None, images: Path | None
+    given: Source | Mapping[str, str] | None, images: Images
 ) -> tuple[dict[str, str], FileRecord | None]:
     """Return labels by name, and their record; its hash is of what was read, perhaps a folder."""
     if given is None:
@@ -313,7 +296,7 @@ def _open_labels(
     if isinstance(given, Mapping):
         labels, name, path = dict(given), "the labels", None
     elif isinstance(given, Path):
-        labels, name, path = read_classes(given, images), str(given), str(given.absolute())
+        labels, name, path = read_classes(given, images.folder), str(given), str(given.absolute())
     else:
         labels, name, path = read_labels(given), "<stdin>", None
     text = json.dumps(sorted(labels.items()), ensure_ascii=False, separators=(",", ":"))

@@ -14,13 +14,11 @@ from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.pooled import CandidateWorth, score_pooled, weigh_images_alike
 from tripletkit.evaluation.validation import describe_alike
 from tripletkit.features.unit_length import scale_to_unit_length
-from tripletkit.model.embedding import embed, fit_projection
-from tripletkit.model.history import EpochRecord, TrainedHead
-from tripletkit.model.part_heads import TrainedPart, join_parts
+from tripletkit.model.head_layers import TrainedPart, embed, fit_projection, join_parts
 from tripletkit.model.recipes import COSINE, MAP, MLP, PART_HEADS, RESIDUAL, Part, get_recipe
 from tripletkit.model.settings import HeadSettings
 from tripletkit.progress import Progress, Stages, no_progress, no_stages
-from tripletkit.training.collapse import check_collapse
+from tripletkit.training.epochs import check_collapse
 from tripletkit.training.held_out import credit, cross_fit
 from tripletkit.training.part_training import (
     MLP_PART,
@@ -35,10 +33,12 @@ from tripletkit.training.part_training import (
 )
 from tripletkit.training.trainer import (
     Chosen,
+    EpochRecord,
     Examples,
     Fitted,
     HeldOutAnswers,
     OnEpoch,
+    TrainedHead,
     Trainer,
     ignore_epoch,
 )

@@ -2,29 +2,68 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tripletkit import defaults
 from tripletkit.data.labels import NO_LABEL, ImageLabels
+from tripletkit.errors import (
+    CollapseError,
+    FewTripletsWarning,
+    ImageReadError,
+    SettingsError,
+    describe_problems,
+)
+from tripletkit.evaluation.scoring import Score
+from tripletkit.evaluation.validation import chooses_epoch, score_embeddings
+from tripletkit.features.backbones import get_backbone
 from tripletkit.features.decoded_images import DecodedImages, read_ahead
-from tripletkit.features.keras_backend import keras, tf
-from tripletkit.features.trained_weights import save_trained_weights
-from tripletkit.model.pixel_network import PixelNetwork
+from tripletkit.features.encoder import Encoder, open_collection
+from tripletkit.features.feature_parts import FeaturePart
+from tripletkit.features.keras_backend import keras, seed_layers, tf
+from tripletkit.features.trained_weights import save_trained_weights, write_random_weights
+from tripletkit.features.weights_files import file_sha256
+from tripletkit.features.weights_origin import WeightsFile
+from tripletkit.model.head_layers import embed
+from tripletkit.model.model_folder import ModelFolder, checkpoint_path
+from tripletkit.model.network import PixelNetwork
 from tripletkit.model.recipes import get_recipe
+from tripletkit.model.record import PixelsRecord
 from tripletkit.model.settings import HeadSettings
-from tripletkit.progress import Progress, no_progress
+from tripletkit.progress import Progress, Stages, no_progress, no_stages
 from tripletkit.search.offline_mining import hardest_positives
-from tripletkit.training.batch_learner import Batch, BatchLearner
-from tripletkit.training.collapse import check_collapse
-from tripletkit.training.epochs import EpochTraining
+from tripletkit.training.batch_learner import Batch, BatchLearner, Objective, copy_values
+from tripletkit.training.epochs import (
+    Checkpoints,
+    EpochTraining,
+    check_collapse,
+    keep_best_epoch,
+)
 from tripletkit.training.head_training import make_batches
-from tripletkit.training.objectives import Objective
+from tripletkit.training.trainer import (
+    Chosen,
+    Examples,
+    Fitted,
+    FromPixels,
+    HeldOutAnswers,
+    OnEpoch,
+    TrainedHead,
+    Trainer,
+    Workplace,
+    ignore_epoch,
+)
+
+logger = logging.getLogger("tripletkit")
 
 # Pixels in a batch whose embeddings are computed: as many as in a batch of features.
 _EMBED_PIXELS = defaults.EXTRACT_BATCH_SIZE * 224 * 224
@@ -44,12 +83,10 @@ class Augmentation:
     shift: float = defaults.SHIFT
 
     def apply(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return images as they are seen this time.
+        """Return images `(n_images, side, side, 3)`, of any dtype, as they are seen this time.
 
-        Args:
-            pixels: `(n_images, side, side, 3)`, of any dtype; not changed.
-            rng: drawn from the same number of times whatever is asked for, so that switching one
-                thing off leaves the other as it was.
+        It draws the same number of times whatever is asked for, so that switching one thing off
+        leaves the other as it was.
         """
         n_images, side = pixels.shape[:2]
         is_flipped = rng.random(n_images) < 0.5
@@ -99,12 +136,8 @@ class PixelTraining(EpochTraining):
     Args:
         images: of all names; those in the triplets must be usable.
         network: its layers that are trainable learn.
-        train_rows: `(n_triplets, 3)` indices of images: anchor, positive, negative.
-        val_rows: the same for validation; only for its images.
+        examples: of these images; `val_rows` only for its images.
         settings: see `HeadSettings`; the recipe says whether distances are squared.
-        labels: the classes of all images, for losses and mining that need them.
-        augmentation: what happens to images in training; none happens where embeddings are
-            computed.
         n_shown: images after which an epoch ends. Defaults to what the settings make of it.
         on_epoch: called with the number of each epoch; what it returns is told (done, total)
             images.
@@ -114,12 +147,9 @@ class PixelTraining(EpochTraining):
         self,
         images: DecodedImages,
         network: PixelNetwork,
-        train_rows: np.ndarray,
-        val_rows: np.ndarray,
+        examples: Examples,
         settings: HeadSettings,
-        labels: ImageLabels | None = None,
         *,
-        augmentation: Augmentation,
         n_shown: int | None = None,
         on_epoch: Callable[[int], Progress] | None = None,
     ) -> None:
@@ -127,14 +157,15 @@ class PixelTraining(EpochTraining):
         self.network = network
         self._decoded = images
         self._settings = settings
-        self._augmentation = augmentation
+        self._augmentation = Augmentation(settings.flip, settings.shift)
         self._n_shown = n_shown
         self._on_epoch = on_epoch
-        self._images = np.unique(train_rows)
-        self._needed = np.union1d(train_rows, val_rows)
+        self._images = np.unique(examples.rows)
+        self._needed = np.union1d(examples.rows, examples.val_rows)
         n_images = len(images.is_usable())
-        self._labels = labels or ImageLabels([], np.full(n_images, NO_LABEL, dtype=np.int32))
-        self._batches = make_batches(train_rows, self._labels.of_image, settings)
+        nowhere = ImageLabels([], np.full(n_images, NO_LABEL, dtype=np.int32))
+        self._labels = examples.labels or nowhere
+        self._batches = make_batches(examples.rows, self._labels.of_image, settings)
         self._epoch = 0
         encoder = network.encoder
         side = network.backbone.input_size_px
@@ -160,11 +191,9 @@ class PixelTraining(EpochTraining):
 
     @property
     def centers(self) -> np.ndarray | None:
-        """See `BatchLearner.centers`."""
         return self._learner.centers
 
     def run_epoch(self) -> tuple[float, float]:
-        """Go once over the batches; return mean loss and share of violations."""
         if self._settings.inject_positives and self._epoch % self._settings.refresh == 0:
             self._inject_hardest_positives()
         batches = self._plan_epoch()
@@ -201,12 +230,10 @@ class PixelTraining(EpochTraining):
         return check_collapse(embeddings[self._images], loss, self._settings, n_classes)
 
     def weights(self) -> list[np.ndarray]:
-        """Return what training changes of the network."""
         return [variable.numpy() for variable in self.network.changing]
 
     def finish(self, weights: list[np.ndarray]) -> keras.Model:
-        """Put these weights into the network and return its head, for features as they are."""
-        _assign(self.network.changing, weights)
+        copy_values(weights, self.network.changing)
         return self.network.head
 
     def save_backbone(self, path: Path) -> None:
@@ -215,7 +242,6 @@ class PixelTraining(EpochTraining):
         save_trained_weights(network.backbone_model, network.backbone.name, path)
 
     def state(self) -> dict[str, list[np.ndarray]]:
-        """Return what the next epoch depends on, beside the arguments and its number."""
         injected = self._batches.positives
         return {
             "network": self.weights(),
@@ -224,9 +250,8 @@ class PixelTraining(EpochTraining):
         }
 
     def restore(self, state: dict[str, list[np.ndarray]], n_epochs: int) -> None:
-        """Go on from a state after so many epochs."""
-        _assign(self.network.changing, state["network"])
-        _assign(self._learner.variables, state["learner"])
+        copy_values(state["network"], self.network.changing)
+        copy_values(state["learner"], self._learner.variables)
         if positives := state.get("positives"):
             self._batches.positives = positives[0]
         self._epoch = n_epochs
@@ -288,14 +313,249 @@ class PixelTraining(EpochTraining):
         self._batches.positives = found
 
 
-def _assign(variables: list[keras.Variable], values: list[np.ndarray]) -> None:
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
-
-
 def _time_second(call: Callable[[], object]) -> float:
     """Return the seconds that a call takes once what it needs is compiled."""
     call()
     started_s = time.perf_counter()
     call()
     return time.perf_counter() - started_s
+
+
+def start_from_scratch(name: str, size_px: int | None, seed: int, folder: Path) -> Encoder:
+    """Return a backbone with random weights, their file in a folder."""
+    backbone = get_backbone(name).resized(size_px)
+    start = write_random_weights(backbone, seed, folder / "start.weights.h5")
+    return Encoder((FeaturePart.of_file(start),))
+
+
+class PixelTrainer(Trainer):
+    """Trains a backbone from random weights, with its head.
+
+    The pixel settings are those of this part of the training, where the head had others.
+    """
+
+    # How many of the last blocks learn; None for all.
+    n_blocks: int | None = None
+    # How often an epoch shows each image on average; None for what the settings make of it.
+    n_views: int | None = None
+
+    def __init__(
+        self,
+        examples: Examples,
+        settings: HeadSettings,
+        place: Workplace,
+        pixel_settings: HeadSettings | None = None,
+    ) -> None:
+        super().__init__(examples, settings)
+        self.place = place
+        self._needed = np.union1d(examples.rows, examples.val_rows)
+        self.pixel_settings = pixel_settings or settings
+
+    def answer(self, _learned: np.ndarray, _asked: np.ndarray, _further: int = 0) -> np.ndarray:
+        raise SettingsError("backbone", "a network cannot be trained again and again.")
+
+    def choose(self, _held_out: HeldOutAnswers | None) -> Chosen:
+        return Chosen(self)
+
+    def fit(self, on_epoch: OnEpoch = ignore_epoch, stages: Stages = no_stages) -> Fitted:
+        (part,) = self.place.encoder.parts
+        network = PixelNetwork.from_scratch(part.backbone, part.find_weights(), self.settings)
+        return self._fit(network, None, on_epoch, stages)
+
+    def _fit(
+        self, network: PixelNetwork, head_epochs: int | None, on_epoch: OnEpoch, stages: Stages
+    ) -> Fitted:
+        """Train a network, and give the images their new features.
+
+        `head_epochs` are those of the head alone before; None from scratch.
+        """
+        place, (part,) = self.place, self.place.encoder.parts
+        checkpoints, n_epochs = None, 0
+        if self.place.output is not None:
+            checkpoints = Checkpoints(checkpoint_path(self.place.output), self._facts(part))
+            n_epochs = checkpoints.open() if self.place.resume else 0
+        n_distinct = len(np.unique(self.examples.rows))
+        training = PixelTraining(
+            self._open_images(part, stages),
+            network,
+            self.examples,
+            self.pixel_settings,
+            n_shown=None if self.n_views is None else self.n_views * n_distinct,
+            on_epoch=lambda epoch: stages(f"epoch {epoch}"),
+        )
+        cost = training.measure_cost()
+        logger.info("%s", self._describe_cost(network, cost, n_distinct))
+        if self.place.resume:
+            logger.info("%s", self._describe_resume(n_epochs))
+        trained = self._run(training, checkpoints, on_epoch)
+        assert place.folder is not None, "a network is trained for a model"
+        path = place.folder / "trained.weights.h5"
+        training.save_backbone(path)
+        chosen = WeightsFile(part.backbone, path, file_sha256(path), part.reason)
+        encoder = Encoder((FeaturePart.of_file(chosen),))
+        learning, whole = network.n_weights()
+        is_from_scratch = head_epochs is None
+        record = PixelsRecord(
+            from_scratch=is_from_scratch,
+            start_weights_sha256=None if is_from_scratch else part.facts["weights_sha256"],
+            unfrozen_blocks=self.n_blocks,
+            n_trained_weights=learning,
+            n_backbone_weights=whole,
+            settings=self.pixel_settings,
+            images_per_epoch=cost.n_shown,
+            head_epochs=head_epochs,
+            resumed_after_epoch=n_epochs or None,
+        )
+        collection = open_collection(
+            place.inputs.files, encoder, place.store, progress=stages("features")
+        )
+        pixels = FromPixels(encoder, path, collection, record)
+        return Fitted(trained, self.settings, pixels=pixels)
+
+    def _run(
+        self, training: PixelTraining, checkpoints: Checkpoints | None, on_epoch: OnEpoch
+    ) -> TrainedHead:
+        val_rows, settings = self.examples.val_rows, self.pixel_settings
+        try:
+            return keep_best_epoch(
+                training,
+                val_rows,
+                settings,
+                chooses_epoch=chooses_epoch(len(val_rows)),
+                on_epoch=lambda record: on_epoch(record, settings.epochs),
+                checkpoints=checkpoints,
+            )
+        except CollapseError:
+            # Going on from there would end there again.
+            if checkpoints is not None:
+                checkpoints.remove()
+            raise
+        except KeyboardInterrupt:
+            if checkpoints is not None and checkpoints.path.exists():
+                logger.info(
+                    "Stopped. %s is kept: the same call with `resume` goes on.", checkpoints.path
+                )
+            raise
+
+    def _open_images(self, part: FeaturePart, stages: Stages) -> DecodedImages:
+        needed = set(self._needed.tolist())
+        files = self.place.inputs.files
+        paths = [path if index in needed else None for index, path in enumerate(files.paths)]
+        images = DecodedImages(paths, part.backbone, progress=stages("decoding"))
+        if images.problems:
+            # The features of these were at hand a moment ago.
+            raise ImageReadError(describe_problems(list(images.problems.values())))
+        kept = f"kept in memory, {_bytes(images.kept_bytes)}" if images.kept_bytes else "streamed"
+        logger.info("Pixels: %s images, %s.", f"{len(needed):,}", kept)
+        return images
+
+    def _facts(self, part: FeaturePart) -> dict[str, Any]:
+        """Return all that decides the training, for a checkpoint."""
+        data, files, needed = self.place.inputs.data, self.place.inputs.files, self._needed
+        hashes = files.contents(self.place.store).hashes
+        contents = [hashes[index] for index in needed]
+        names = "\0".join(data.names[index] for index in needed)
+        labels = data.labels
+        return {
+            "images": _sha256(b"".join(content or b"" for content in contents), names.encode()),
+            "training triplets": _sha256(data.train.rows.tobytes()),
+            "validation triplets": _sha256(data.val.rows.tobytes()),
+            "labels": labels
+            and _sha256(labels.of_image[needed].tobytes(), "\0".join(labels.classes).encode()),
+            **part.facts,
+            "blocks": self.n_blocks,
+            **asdict(self.settings),
+            **{
+                f"fine-tuning {key}": value
+                for key, value in asdict(self.pixel_settings).items()
+                if value != getattr(self.settings, key)
+            },
+            **{package: version(package) for package in ("tensorflow", "keras", "numpy")},
+        }
+
+    def _describe_cost(self, network: PixelNetwork, cost: PixelCost, n_distinct: int) -> str:
+        learning, whole = network.n_weights()
+        what = (
+            f"Training {network.backbone.name} from scratch, {whole:,} weights and the head"
+            if self.n_blocks is None
+            else f"Training the last {self.n_blocks} of {len(network.backbone.blocks)} blocks of "
+            f"{network.backbone.name} further, {learning:,} of {whole:,} weights, and the head"
+        )
+        n_epochs = self.pixel_settings.epochs
+        return (
+            f"{what}.\nAn epoch: {cost.n_steps:,} steps over {cost.n_shown:,} images "
+            f"({n_distinct:,} distinct), then the embeddings of {cost.n_embedded:,}. By one "
+            f"measured step about {_duration(cost.seconds)}, {n_epochs:,} "
+            f"epoch{'s' * (n_epochs > 1)} about {_duration(cost.seconds * n_epochs)}; about "
+            f"{_bytes(cost.memory_bytes)} of memory for it."
+        )
+
+    def _describe_resume(self, n_epochs: int) -> str:
+        if not n_epochs:
+            output = self.place.output
+            where = f", no {checkpoint_path(output)}" if output else ""
+            return f"Nothing to resume{where}: starting at epoch 1."
+        return f"Resuming after epoch {n_epochs} of {self.pixel_settings.epochs}."
+
+
+class FineTuneTrainer(PixelTrainer):
+    """Trains the last blocks of a model's backbone further, together with its head."""
+
+    n_views = defaults.FINE_TUNE_VIEWS
+
+    def __init__(
+        self,
+        examples: Examples,
+        settings: HeadSettings,
+        place: Workplace,
+        model: ModelFolder,
+        n_blocks: int,
+    ) -> None:
+        super().__init__(examples, model.record.settings, place, settings)
+        self.model, self.n_blocks = model, n_blocks
+
+    def fit(self, on_epoch: OnEpoch = ignore_epoch, stages: Stages = no_stages) -> Fitted:
+        # Dropout draws its own seed when the head is built.
+        seed_layers(self.settings.seed)
+        head = self.model.load_head()
+        before = self._score(head)
+        (part,) = self.place.encoder.parts
+        network = PixelNetwork.unfrozen(part.backbone, part.find_weights(), head, self.n_blocks)
+        fitted = self._fit(network, len(self.model.read_history()), on_epoch, stages)
+        return replace(fitted, frozen_head=before)
+
+    def _score(self, head: keras.Model) -> Score | None:
+        """Return the score of the head on the backbone as it is; None without validation."""
+        val = self.place.inputs.data.val
+        if len(val):
+            embeddings = embed(head, self.examples.features)
+            score = score_embeddings(embeddings, val, self.settings.distance)
+            logger.info("With the frozen backbone: validation accuracy %.4f.", score.accuracy)
+            return score
+        if self.model.record.pooled is not None:
+            warnings.warn(
+                f"{self.model.path}: this model was trained on all its triplets, so none is left "
+                "to score fine-tuning by or to choose its epoch: the last one is kept. To see "
+                "what fine-tuning gains, train with `refit=False` first.",
+                FewTripletsWarning,
+                stacklevel=2,
+            )
+        return None
+
+
+def _sha256(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _bytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:.0f} MB" if n_bytes < 1e9 else f"{n_bytes / 1e9:.1f} GB"

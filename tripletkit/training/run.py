@@ -7,32 +7,47 @@ on everything, measure unseen classes, write. What differs is in the job's train
 from __future__ import annotations
 
 import logging
+import platform
 import tempfile
 import time
 import warnings
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from tripletkit import defaults
-from tripletkit.data.images import Images, open_images
+from tripletkit import __version__, defaults
 from tripletkit.data.training_set import TrainingSet
-from tripletkit.errors import FewTripletsWarning, SettingsError, SplitError
+from tripletkit.errors import (
+    DataWarning,
+    FewTripletsWarning,
+    SettingsError,
+    SplitError,
+    TripletkitWarning,
+    WeakScoreWarning,
+)
+from tripletkit.evaluation.learning_curve import LearningCurve
+from tripletkit.evaluation.pooled import PooledValidation
+from tripletkit.evaluation.scoring import Score
 from tripletkit.evaluation.validation import (
+    LabelScores,
+    Validation,
     classify_validation,
-    score_margins,
     validate,
     warn_of_features,
 )
-from tripletkit.features.encoder import Collection, Encoder, open_collection
+from tripletkit.features.encoder import open_collection
 from tripletkit.features.store import Store, open_store
-from tripletkit.model.embedding import embed
-from tripletkit.model.model_folder import check_model_output
+from tripletkit.model.distribution_shift import ShiftDetector
+from tripletkit.model.head_layers import embed
+from tripletkit.model.model_folder import ModelFolder, check_model_output, name_centers, save_model
 from tripletkit.model.recipes import get_recipe
+from tripletkit.model.record import ModelRecord, SplitRecord, TimesRecord
 from tripletkit.progress import Stages, no_stages
-from tripletkit.training.checkpoint import check_no_checkpoint, checkpoint_path
 from tripletkit.training.epochs import log_epochs
 from tripletkit.training.held_out import (
     answer_held_out,
@@ -42,23 +57,17 @@ from tripletkit.training.held_out import (
     score_held_out,
 )
 from tripletkit.training.inputs import read_inputs
-from tripletkit.training.job import Job, Plan
-from tripletkit.training.result import (
-    Outcome,
-    TrainingResult,
-    make_result,
-    warn_of_unseen_classes,
-    warn_of_weak_draws,
-    warn_of_weak_score,
-)
+from tripletkit.training.job import Job
 from tripletkit.training.trainer import (
-    Examples,
+    Fitted,
     OnEpoch,
+    TrainedHead,
     Trainer,
     Workplace,
     ignore_epoch,
 )
 from tripletkit.training.unseen_classes import (
+    UnseenClasses,
     UnseenPlan,
     measure_unseen_classes,
     plan_unseen_classes,
@@ -66,209 +75,358 @@ from tripletkit.training.unseen_classes import (
 
 logger = logging.getLogger("tripletkit")
 
+# What a model's numbers can depend on.
+_PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "Pillow")
 
-def train(
-    job: Job,
-    output: Path | None = None,
-    *,
-    overwrite: bool = False,
-    resume: bool = False,
-    tensorboard: Path | None = None,
-    command: str = "",
-    on_epoch: OnEpoch = ignore_epoch,
-    stages: Stages = no_stages,
-) -> TrainingResult:
-    """Train a model as a job says, and write it.
 
-    Args:
-        job: what to learn from, and how.
-        output: the model folder to write; None to keep the model in memory.
-        overwrite: replace a model that is there.
-        resume: go on with an interrupted training from pixels.
-        tensorboard: folder for each epoch's numbers as TensorBoard logs.
-        command: as it was typed, for the record.
-        on_epoch: told each epoch and how many there are at most.
-        stages: told of progress.
-    Raises:
-        TripletkitError: if something is wrong with settings, data, images or weights, or if
-            training collapses.
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a trainer.
+
+    Attributes:
+        fitted: on all triplets.
+        pooled: what held-out draws say; None without any.
+        unseen_classes: how it does on classes of images that it was trained without.
+        curve: what more judgements would bring; None where it was not asked for.
+        validation, label_scores: how it does on validation images; None where it cannot be told.
     """
+
+    fitted: Fitted
+    pooled: PooledValidation | None
+    unseen_classes: UnseenClasses | None
+    curve: LearningCurve | None
+    validation: Validation | None
+    label_scores: LabelScores | None
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A trained model that is in memory.
+
+    Attributes:
+        record: all that is known of it, as `model.json` will say.
+        trained: the head, and its epochs.
+        data: the triplets that were used.
+        scratch: the folder that trained weights are in until the model is saved; gone with the
+            result.
+        backbone_file: the weights of a backbone that was trained too, in it.
+        shift: what tells images unlike those of the training; None for too few images.
+    """
+
+    record: ModelRecord
+    trained: TrainedHead
+    data: TrainingSet
+    scratch: TemporaryDirectory[str]
+    backbone_file: Path | None
+    shift: ShiftDetector | None
+
+    def save(self, path: Path, *, overwrite: bool = False) -> ModelFolder:
+        """Write the model folder, whole or not at all; see `save_model`."""
+        return save_model(
+            path,
+            self.trained.head,
+            self.trained.history_rows(),
+            self.record,
+            name_centers(self.trained.centers, self.data.labels),
+            shift=self.shift,
+            learned=None if self.record.inputs.triplets is None else self.data.train,
+            backbone=self.backbone_file,
+            overwrite=overwrite,
+        )
+
+
+def train(job: Job, on_epoch: OnEpoch = ignore_epoch, stages: Stages = no_stages) -> TrainingResult:
+    """Train a model as a job says, and write it where the job has an output."""
     started_s = time.perf_counter()
     job = job.checked()
-    plan = job.plan
-    _check_output(plan, output, overwrite=overwrite, resume=resume)
-    with ExitStack() as resources:
-        store = resources.enter_context(open_store(plan.cache))
-        scratch = tempfile.TemporaryDirectory(prefix="tripletkit-")
-        place, test_features = open_workplace(job, plan, store, Path(scratch.name), stages)
+    _check_output(job)
+    scratch = tempfile.TemporaryDirectory(prefix="tripletkit-")
+    with open_store(job.cache) as store:
+        place = open_workplace(job, store, Path(scratch.name), stages)
         features_s = time.perf_counter() - started_s
-        trainer = job.make_trainer(replace(place, output=output, resume=resume))
-        with log_epochs(tensorboard, on_epoch) as log:
-            outcome = fit(trainer, place.data, plan, test_features, log, stages)
-        outcome = _validate(outcome, place, plan, trainer.examples)
+        trainer = job.make_trainer(place)
+        with log_epochs(job.tensorboard, on_epoch) as log:
+            outcome = _fit(trainer, place, job, log, stages)
         total_s = time.perf_counter() - started_s
         times = {"features_s": features_s, "training_s": total_s - features_s, "total_s": total_s}
-        result = make_result(place, outcome, scratch, command, times)
-        if output is not None:
-            result = result.saved(output, overwrite=overwrite)
-            if plan.trains_backbone:
-                checkpoint_path(output).unlink(missing_ok=True)
-    _warn(result, plan)
+        result = _make_result(place, outcome, job, scratch, times)
+        if job.output is not None:
+            written = result.save(job.output, overwrite=job.overwrite)
+            result = replace(result, record=written.record)
+    _warn_of(outcome, job)
     return result
 
 
-def fit(
-    trainer: Trainer,
-    data: TrainingSet,
-    plan: Plan,
-    test_features: np.ndarray | None = None,
-    on_epoch: OnEpoch = ignore_epoch,
-    stages: Stages = no_stages,
-) -> Outcome:
-    """Choose by held-out draws, train on everything, and measure.
-
-    Args:
-        trainer: of the kind that is wanted.
-        data: that its examples are of.
-        plan: what is to be done.
-        test_features: `(n_test, n_features)` float32 of the images of a test.
-        on_epoch: told each epoch.
-        stages: told of progress.
-        SplitError: if whole classes must be held out and cannot be.
-    """
-    unseen_plan, blend = _plan_unseen_classes(trainer, plan, test_features), None
-    if unseen_plan is not None:
-        trainer, blend = trainer.for_unseen_classes(unseen_plan.rounds[0], unseen_plan.novelty)
-    held_out = None
-    if plan.draws and plan.budget_s is not None:
-        logger.info(
-            "`budget` shortens the held-out draws after the first %d; these, the training on all "
-            "triplets and that without whole classes take as long as they need.",
-            defaults.DRAW_FOLDS,
-        )
-    if plan.draws:
-        held_out = answer_held_out(trainer, plan.budget_s, stages("held-out draws"))
-    chosen = choose(trainer, held_out)
-    trainer = chosen.trainer
-    fitted = trainer.fit(on_epoch, stages)
-    unseen = None
-    if unseen_plan is not None:
-        progress = stages("unseen classes")
-        unseen = measure_unseen_classes(trainer, data.train, unseen_plan, blend, progress)
-    return Outcome(
-        fitted,
-        held_out and score_held_out(held_out, chosen),
-        unseen,
-        measure_learning_curve(trainer.for_curve(), progress=stages("learning curve"))
-        if plan.learning_curve
-        else None,
-    )
-
-
-def _plan_unseen_classes(
-    trainer: Trainer, plan: Plan, test_features: np.ndarray | None
-) -> UnseenPlan | None:
-    if not plan.unseen_fraction:
-        return None
-    try:
-        return plan_unseen_classes(
-            trainer.examples, trainer.settings.seed, plan.unseen_fraction, test_features
-        )
-    except SplitError as error:
-        if plan.needs_unseen:
-            raise
-        warnings.warn(f"{error}\nTraining goes on without it.", FewTripletsWarning, stacklevel=2)
-        return None
-
-
-def _check_output(plan: Plan, output: Path | None, *, overwrite: bool, resume: bool) -> None:
-    if resume and not plan.trains_backbone:
+def _check_output(job: Job) -> None:
+    if job.resume and not job.trains_backbone:
         raise SettingsError(
             "resume",
             "`resume` is for training from pixels: of a backbone that is trained from scratch, "
             "such as `backbone=cnn`, or for fine-tuning. Heads are trained in seconds.",
         )
-    if output is not None:
-        check_model_output(output, overwrite=overwrite)
-        if plan.trains_backbone and not resume:
-            check_no_checkpoint(output, overwrite=overwrite)
+    if job.output is not None:
+        begins_anew = job.trains_backbone and not job.resume
+        check_model_output(job.output, overwrite=job.overwrite, begins_anew=begins_anew)
 
 
-def open_workplace(
-    job: Job, plan: Plan, store: Store, folder: Path | None, stages: Stages
-) -> tuple[Workplace, np.ndarray | None]:
-    """Read all that a job names.
-
-    Args:
-        job: checked.
-        plan: of the job.
-        store: of features.
-        folder: where weights may be written; None where none will be.
-        stages: told of progress.
-    Returns:
-        What is trained with, and the features of the images of a test.
-    """
-    options = {"skip_bad": plan.skip_bad, "follow_outside": plan.follow_outside}
-    inputs = read_inputs(plan.sources, plan.seed, store, **options)
+def open_workplace(job: Job, store: Store, folder: Path | None, stages: Stages) -> Workplace:
+    """Read all that a checked job names; weights may be written into the folder."""
+    images = job.sources.images
+    inputs = read_inputs(job.sources, job.seed, store)
     test = None
-    if plan.test is not None:
-        asked = plan.test.triplets
-        test = open_images(plan.sources.images, asked.names, asked.first_places(), **options)
+    if job.test is not None:
+        asked = job.test.triplets
+        test = images.find(asked.names, asked.first_places())
     # All that can be wrong with files was found by now; what follows takes seconds.
-    source = job.open_encoder(folder)
-    for part in source.parts:
+    encoder = job.open_encoder(folder)
+    for part in encoder.parts:
         if part.reason:
             logger.info("Backbone %s.", part.reason)
-
-    def load(files: Images, of: Encoder) -> Collection:
-        progress = stages("features")
-        return open_collection(files, of, store, progress=progress)
-
-    collection = load(inputs.files, source)
+    collection = open_collection(inputs.files, encoder, store, progress=stages("features"))
     test_features = None
     if test is not None:
-        of_test = load(test, source)
+        of_test = open_collection(test, encoder, store, progress=stages("features"))
         test_features = of_test.features[of_test.is_usable()]
     data = inputs.data.keep_usable(collection.is_usable())
     if not len(data.train):
-        cause = " after leaving out bad images" if plan.skip_bad else ""
+        cause = " after leaving out bad images" if collection.problems else ""
         raise SplitError(f"{data.train.source}: no triplet is left for training{cause}")
     warn_of_features(collection.features, data.train)
-    images, record = plan.sources.images, inputs.record
-    place = Workplace(data, record, images, inputs.files, source, collection, store, folder, load)
-    return place, test_features
+    return Workplace(
+        replace(inputs, data=data),
+        encoder,
+        collection,
+        store,
+        folder,
+        test_features,
+        job.output,
+        job.resume,
+    )
 
 
-def _validate(outcome: Outcome, place: Workplace, plan: Plan, examples: Examples) -> Outcome:
-    """Return the outcome with scores on validation triplets and on the classes of images."""
-    fitted, data, before = outcome.fitted, place.data, place.collection.features
+def _fit(
+    trainer: Trainer, place: Workplace, job: Job, on_epoch: OnEpoch, stages: Stages
+) -> Outcome:
+    """Choose by held-out draws, train on everything, and measure."""
+    unseen_plan, blend = _plan_unseen_classes(trainer, job, place.test_features), None
+    if unseen_plan is not None:
+        trainer, blend = trainer.for_unseen_classes(unseen_plan.rounds[0], unseen_plan.novelty)
+    held_out = None
+    if job.draws:
+        if job.budget_s is not None:
+            logger.info(
+                "`budget` shortens the held-out draws after the first %d; these, the training on "
+                "all triplets and that without whole classes take as long as they need.",
+                defaults.DRAW_FOLDS,
+            )
+        held_out = answer_held_out(trainer, job.budget_s, stages("held-out draws"))
+    chosen = choose(trainer, held_out)
+    trainer = chosen.trainer
+    fitted = trainer.fit(on_epoch, stages)
+    unseen = curve = None
+    data = place.inputs.data
+    if unseen_plan is not None:
+        unseen = measure_unseen_classes(
+            trainer, data.train, unseen_plan, blend, stages("unseen classes")
+        )
+    if job.learning_curve:
+        curve = measure_learning_curve(trainer.for_curve(), progress=stages("learning curve"))
+    validation, label_scores = _validate(trainer, fitted, place, job)
+    pooled = held_out and score_held_out(held_out, chosen)
+    return Outcome(fitted, pooled, unseen, curve, validation, label_scores)
+
+
+def _plan_unseen_classes(
+    trainer: Trainer, job: Job, test_features: np.ndarray | None
+) -> UnseenPlan | None:
+    if not job.unseen_fraction:
+        return None
+    try:
+        return plan_unseen_classes(
+            trainer.examples, trainer.settings.seed, job.unseen_fraction, test_features
+        )
+    except SplitError as error:
+        if job.needs_unseen:
+            raise
+        warnings.warn(f"{error}\nTraining goes on without it.", FewTripletsWarning, stacklevel=2)
+        return None
+
+
+def _validate(
+    trainer: Trainer, fitted: Fitted, place: Workplace, job: Job
+) -> tuple[Validation | None, LabelScores | None]:
+    """Return scores on validation triplets and on the classes of images."""
+    data, before = place.inputs.data, place.collection.features
     if not len(data.val) and data.labels is None:
-        return outcome
+        return None, None
     after = fitted.pixels.collection.features if fitted.pixels else before
     embeddings, distance = embed(fitted.trained.head, after), fitted.settings.distance
-    validation, label_scores = None, None
+    validation = None
     if len(data.val):
-        validation = validate(
-            data, embeddings, before, distance, is_from_scratch=plan.is_from_scratch
-        )
         of_map = None
-        if not plan.trains_backbone and not get_recipe(fitted.settings.recipe).is_chosen:
-            every = np.arange(len(examples.rows))
-            (margins,) = make_map(examples).answer(every, data.val.rows)
-            of_map = score_margins(margins, data.val)
-        validation = replace(validation, frozen_head=fitted.frozen_head, map=of_map)
-    if data.labels is not None:
-        label_scores = classify_validation(data, embeddings, before, distance)
-    return replace(outcome, validation=validation, label_scores=label_scores)
+        if not job.trains_backbone and not get_recipe(fitted.settings.recipe).is_chosen:
+            every = np.arange(len(trainer.examples.rows))
+            (of_map,) = make_map(trainer.examples).answer(every, data.val.rows)
+        validation = validate(
+            data,
+            embeddings,
+            before,
+            distance,
+            of_map=of_map,
+            frozen_head=fitted.frozen_head,
+            is_from_scratch=job.is_from_scratch,
+        )
+    return validation, classify_validation(data, embeddings, before, distance)
 
 
-def _warn(result: TrainingResult, plan: Plan) -> None:
+def _make_result(
+    place: Workplace,
+    outcome: Outcome,
+    job: Job,
+    scratch: TemporaryDirectory[str],
+    times: Mapping[str, float],
+) -> TrainingResult:
+    """Return a trained model with all that is to be known of it."""
+    fitted, data, images = outcome.fitted, place.inputs.data, job.sources.images.folder
+    pixels = fitted.pixels
+    encoder = pixels.encoder if pixels else place.encoder
+    collection = pixels.collection if pixels else place.collection
+    record = ModelRecord(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=job.command,
+        versions={
+            "tripletkit": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in _PACKAGES},
+        },
+        settings=fitted.settings,
+        features=dict(encoder.facts),
+        n_features=encoder.n_features,
+        backbone_reason=encoder.parts[0].reason if encoder.parts else "",
+        weights_files=encoder.record.weights_files,
+        images=None if images is None else str(images.absolute()),
+        inputs=place.inputs.record,
+        split=SplitRecord(
+            by=data.by,
+            n_train=len(data.train),
+            n_val=len(data.val),
+            n_dropped=data.n_dropped,
+            n_degenerate=data.n_degenerate,
+            n_tied=data.n_tied,
+            n_shared_images=data.n_shared_images(),
+        ),
+        n_images=int(collection.is_usable().sum()),
+        n_bad_images=len(collection.problems),
+        best_epoch=fitted.trained.best_epoch,
+        times=TimesRecord(**{name: round(seconds, 3) for name, seconds in times.items()}),
+        validation=outcome.validation,
+        unseen_classes=outcome.unseen_classes and outcome.unseen_classes.to_dict(),
+        classes=data.labels and data.labels.classes,
+        classification=outcome.label_scores and outcome.label_scores.to_dict(),
+        pixels=pixels and pixels.record,
+        pooled=outcome.pooled,
+        learning_curve=outcome.curve and outcome.curve.to_dict(),
+        parts=fitted.parts,
+    )
+    return TrainingResult(
+        record,
+        fitted.trained,
+        data,
+        scratch,
+        pixels and pixels.backbone_file,
+        ShiftDetector.of(collection.features[np.unique(data.train.rows)]),
+    )
+
+
+def _warn_of(outcome: Outcome, job: Job) -> None:
     """Say what weakens the scores."""
-    if result.validation is not None:
-        val = plan.sources.val
+    if outcome.validation is not None:
+        val = job.sources.val
         has_truth = val is None or val.truth is not None
-        warn_of_weak_score(result.validation, has_val_truth=has_truth)
-    if result.pooled is not None:
-        warn_of_weak_draws(result.pooled, result.record.settings.recipe)
-    if result.unseen_classes is not None:
-        warn_of_unseen_classes(result.unseen_classes)
+        warn_of_weak_score(outcome.validation, has_val_truth=has_truth)
+    if outcome.pooled is not None:
+        warn_of_weak_draws(outcome.pooled, outcome.fitted.settings.recipe)
+    if outcome.unseen_classes is not None:
+        _warn_of_unseen_classes(outcome.unseen_classes)
+
+
+def warn_of_weak_score(validation: Validation, *, has_val_truth: bool = True) -> None:
+    """Say plainly what weakens a validation score.
+
+    Without a truth a validation file was taken to have the positive second.
+    """
+    trained, frozen = validation.trained, validation.frozen
+    if (frozen_head := validation.frozen_head) is not None:
+        _warn_of_fine_tuning(trained, frozen_head)
+    if not has_val_truth and all(_is_about_half(score) for score in (trained, frozen)):
+        _warn(
+            f"about half of the validation triplets are right ({trained.accuracy:.4f}), by the "
+            f"frozen features too ({frozen.accuracy:.4f}). If the second and third image of "
+            "`val` stand in chance order, give their truth with `val_truth`.",
+            DataWarning,
+        )
+    elif validation.is_worse_than_frozen and validation.is_from_scratch:
+        _warn(
+            f"the trained embeddings ({trained.accuracy:.4f}) are worse than the features of the "
+            f"untrained network ({frozen.accuracy:.4f}): it has learned nothing of use. Try more "
+            "`epochs`, more images, or a backbone with ImageNet weights."
+        )
+    elif validation.is_worse_than_frozen:
+        _warn(
+            f"the trained embeddings ({trained.accuracy:.4f}) are worse than the frozen features "
+            f"without any training ({frozen.accuracy:.4f}). Try `recipe=residual`, which starts "
+            "from these, more triplets, a larger `dim`, a lower `learning_rate` or fewer "
+            "`epochs`; with few triplets or many classes of images the frozen features can be "
+            "the better choice."
+        )
+    if (trap := validation.trap()) is not None:
+        _warn(trap)
+
+
+def warn_of_weak_draws(pooled: PooledValidation, recipe: str) -> None:
+    """Say plainly that held-out answers are no better than those of the frozen features."""
+    trained, frozen = pooled.trained.accuracy, pooled.frozen.accuracy
+    if trained >= frozen:
+        return
+    hint = "`recipe=auto`, which takes the simplest that is as good, or "
+    if pooled.map is not None and pooled.map.accuracy > frozen:
+        hint = f"`recipe=map`, which begins as these ({pooled.map.accuracy:.4f}), or "
+    _warn(
+        f"on images that training had not seen, the trained embeddings ({trained:.4f}) are no "
+        f"better than the frozen features without any training ({frozen:.4f}). Try "
+        f"{'' if get_recipe(recipe).is_chosen else hint}more triplets; until then the frozen "
+        "features can be the better choice."
+    )
+
+
+def _warn_of_unseen_classes(found: UnseenClasses) -> None:
+    """Say plainly that training does not help on classes of images that it has not seen."""
+    trained, frozen = found.trained, found.frozen
+    if trained.accuracy < frozen.accuracy:
+        _warn(
+            f"on classes of images that training had not seen, the trained embeddings "
+            f"({trained.accuracy:.4f}) are no better than the frozen features without any training "
+            f"({frozen.accuracy:.4f}). If the test asks about such classes, try `recipe=best`, or "
+            "give triplets of more classes."
+        )
+
+
+def _warn_of_fine_tuning(trained: Score, frozen_head: Score) -> None:
+    if trained.accuracy >= frozen_head.accuracy:
+        return
+    interval = frozen_head.image_interval or frozen_head.wilson
+    is_chance = trained.accuracy >= interval.low
+    _warn(
+        f"fine-tuning made it worse: {trained.accuracy:.4f}, and {frozen_head.accuracy:.4f} with "
+        f"the frozen backbone{', though chance alone could do that' if is_chance else ''}. The "
+        "model that was fine-tuned is still there; or try more or fewer `epochs`, or another "
+        "`learning_rate`."
+    )
+
+
+def _is_about_half(score: Score) -> bool:
+    return score.wilson.low <= 0.5 <= score.wilson.high
+
+
+def _warn(message: str, category: type[TripletkitWarning] = WeakScoreWarning) -> None:
+    warnings.warn(message, category, stacklevel=4)

@@ -1,17 +1,27 @@
-"""What the user names to learn from and to be checked on, and which of it goes together."""
+"""What is learned from and validated on: what of it goes together, and finding it again."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from tripletkit import defaults
-from tripletkit.data.judgements import Judgements, JudgementsLike, open_judgements
+from tripletkit.data.images import Images, open_images
+from tripletkit.data.judgements import (
+    Judgements,
+    JudgementsLike,
+    find_unchanged,
+    open_judgements,
+    reopen_judgements,
+)
+from tripletkit.data.text_files import FileRecord
+from tripletkit.data.triplets import Triplets
 from tripletkit.data.truth import TruthLike
 from tripletkit.data.votes import VotesAs, VotesLike
-from tripletkit.errors import SettingsError
+from tripletkit.errors import ModelFolderError, SettingsError
+from tripletkit.model.record import InputsRecord, ModelRecord
 
 # A file, an open binary file such as standard input.
 Source = Path | BinaryIO
@@ -22,7 +32,7 @@ class TrainingSources:
     """What is learned from and validated on.
 
     Attributes:
-        images: folder of the images; None where features are given.
+        images: of a folder; without files where features are given.
         judgements: None to draw triplets from labels.
         labels, val_labels: a CSV, a folder with a subfolder for each class, or name -> label.
         val: judgements to validate on.
@@ -33,7 +43,7 @@ class TrainingSources:
             of validation; otherwise a share is set apart once.
     """
 
-    images: Path | None = None
+    images: Images = field(default_factory=lambda: open_images(None))
     judgements: Judgements | None = None
     labels: Source | Mapping[str, str] | None = None
     val: Judgements | None = None
@@ -69,26 +79,20 @@ class TrainingSources:
         """Whether the user said how validation is set apart."""
         return self.val_fraction is not None or self.split is not None
 
-    def check(self, *, needs_images: bool = True) -> None:
-        """Refuse what does not go together.
-
-        Args:
-            needs_images: features are computed and not given.
-        """
+    def check(self, *, needs_images: bool) -> None:
+        """Refuse what does not go together; images are needed where features are computed."""
+        folder = self.images.folder
         if self.judgements is None and self.labels is None:
             raise SettingsError(
                 "triplets",
-                f"{self.images} alone says nothing of which images are alike: give `triplets`, or "
+                f"{folder} alone says nothing of which images are alike: give `triplets`, or "
                 "`labels`.",
             )
-        if self.images is None and needs_images:
+        if folder is None and needs_images:
             raise SettingsError("images", "`images`: expected the folder of the images.")
-        if self.images is not None and not self.images.is_dir():
-            raise SettingsError("images", f"`images`: expected a folder, got {self.images}.")
+        if folder is not None and not folder.is_dir():
+            raise SettingsError("images", f"`images`: expected a folder, got {folder}.")
         self._check_validation()
-        self._check_votes()
-
-    def _check_votes(self) -> None:
         if self.votes_as is None or self.has_votes:
             return
         if self.judgements is None:
@@ -144,16 +148,8 @@ def open_sources(
     val_votes: VotesLike | None = None,
     **others: Any,
 ) -> TrainingSources:
-    """Open the judgements that are given, and return them with all other sources.
-
-    Args:
-        triplets, names, votes, fourth_column: see `open_judgements`.
-        val, val_truth, val_votes: the same, of validation.
-        others: see `TrainingSources`.
-    Raises:
-        SettingsError: saying which do not go together.
-        TripletkitError: if some cannot be read.
-    """
+    """Open the judgements that are given, as `open_judgements` does, and return them with all
+    other sources."""
     if triplets is None and (votes is not None or fourth_column is not None):
         raise SettingsError("triplets", "Votes are on the rows of a triplet file: give `triplets`.")
     if val is None and val_truth is not None:
@@ -181,3 +177,100 @@ def open_sources(
             prefix="val_",
         )
     return TrainingSources(judgements=judgements, val=of_val, **others)
+
+
+def read_training_triplets(inputs: InputsRecord) -> Triplets | None:
+    """Return what a model was trained on as anchor, positive, negative; None if it is gone.
+
+    Where people voted, the positive is what most of them chose; ties are left out.
+    """
+    if inputs.triplets is None:
+        return None
+    judgements = reopen_judgements(inputs.triplets, _votes_file(inputs))
+    return None if judgements is None else judgements.decided().triplets
+
+
+def describe_missing_triplets(inputs: InputsRecord) -> str:
+    """Say why a model's training triplets cannot be read again."""
+    return "they were drawn from labels" if inputs.triplets is None else "they are gone or changed"
+
+
+def find_sources(
+    record: ModelRecord,
+    place: Path,
+    images: Path | None = None,
+    known: TrainingSources | None = None,
+    judgements: Judgements | None = None,
+) -> TrainingSources:
+    """Return what a model was trained on and validated on, to train with it again.
+
+    Of judgements other than those of the training nothing is set apart, as the model has learned
+    from images on both sides of any such division.
+
+    Args:
+        record: of the model.
+        place: its folder, for messages.
+        images: the folder where the images are now; None for where they were.
+        known: what it was trained on, of a model in memory; None to open it again.
+        judgements: to learn from instead; None for those of the training.
+    """
+    found = known or _reopen_sources(record, place, judgements)
+    if images is not None:
+        found = replace(found, images=found.images.in_folder(images))
+    if judgements is None:
+        return found
+    found = replace(found, judgements=judgements)
+    trained_with = record.inputs.triplets
+    if trained_with is not None and judgements.record.sha256 == trained_with.sha256:
+        return found
+    fraction = 0.0 if found.val is None else None
+    return replace(found, val_labels=None, split=None, val_fraction=fraction)
+
+
+def _reopen_sources(
+    record: ModelRecord, place: Path, judgements: Judgements | None
+) -> TrainingSources:
+    """Return what is recorded, from where it was; but `judgements`, if they are given."""
+    inputs = record.inputs
+    files = {
+        name: _find(name, getattr(inputs, name), place)
+        for name in ("labels", "val", "val_truth", "val_votes")
+    }
+    if judgements is None:
+        files["val_labels"] = _find("val_labels", inputs.val_labels, place)
+    votes = inputs.votes
+    return open_sources(
+        images=open_images(record.images and Path(record.images), **inputs.policy),
+        triplets=judgements or _find("triplets", inputs.triplets, place),
+        votes=_find("votes", _votes_file(inputs), place),
+        fourth_column=votes and votes.fourth_column,
+        votes_as=votes and votes.taken_as,
+        split=None if inputs.split == "none" else inputs.split,
+        val_fraction=inputs.val_fraction,
+        **files,
+    )
+
+
+def _votes_file(inputs: InputsRecord) -> FileRecord | None:
+    """Return the record of a file of votes alone."""
+    votes = inputs.votes
+    return votes.file if votes and not votes.in_columns and not votes.fourth_column else None
+
+
+def _find(name: str, recorded: FileRecord | None, place: Path) -> Path | None:
+    if recorded is None:
+        return None
+    path = None if recorded.path is None else Path(recorded.path)
+    # Labels may be a folder; what they say is compared when they are read.
+    is_there = path is not None and (path.is_dir() or path.is_file())
+    is_text = name not in ("labels", "val_labels")
+    if not is_there or (is_text and find_unchanged(recorded) is None):
+        how = ", or give the triplets in Python as `triplets=`" if name == "triplets" else ""
+        raise ModelFolderError(
+            f"{recorded.name}: expected the file that {place} was trained with (`{name}`), it is "
+            f"gone or changed. Bring it back, train anew{how}."
+            if path is not None
+            else f"{recorded.name}: {place} was trained with it (`{name}`), and it is in no file "
+            f"that could be read again. Train anew{how}."
+        )
+    return path

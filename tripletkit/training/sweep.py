@@ -24,7 +24,7 @@ from tripletkit.training.held_out import (
     cross_fit,
     score_held_out,
 )
-from tripletkit.training.job import TrainingJob
+from tripletkit.training.job import EncoderChoice, TrainingJob
 from tripletkit.training.run import open_workplace
 from tripletkit.training.trainer import Chosen, HeldOutAnswers, Workplace
 
@@ -54,20 +54,9 @@ class SweepRow:
 def sweep(
     job: TrainingJob, grid: Mapping[str, Sequence[Any]], stages: Stages = no_stages
 ) -> list[SweepRow]:
-    """Score every combination of settings by the same held-out draws.
+    """Score every combination of settings by the same held-out draws, the most accurate first.
 
-    Args:
-        job: what to learn from, and the settings that all combinations have.
-        grid: setting -> its values; see `HeadSettings`. Also `backbone` and `depth`, of which each
-            combination has features of its own.
-        stages: told of progress.
-    Returns:
-        A row a combination, the most accurate first.
-    Raises:
-        SettingsError: if the grid is empty, or a combination does not go together.
-        BackboneError: if an encoder of the grid is not known.
-        SplitError: if no triplets can be held out.
-        TripletkitError: if something is wrong with data or images, or if training collapses.
+    Of `backbone` and `depth` in the grid each combination has features of its own.
     """
     # All that can be wrong with settings is told before anything slow.
     combinations = list(_combine(grid))
@@ -106,43 +95,41 @@ def _make_job(
     job: TrainingJob, grid: Mapping[str, Sequence[Any]], combination: Mapping[str, Any]
 ) -> TrainingJob:
     """Return the training of one combination, which may have an encoder of its own."""
-    settings = dict(combination)
-    depth = settings.pop("depth", job.depth)
-    if "backbone" not in settings:
-        return replace(job, settings={**job.settings, **settings}, depth=depth)
-    backbones = list_backbones(settings.pop("backbone"))
-    compared = [each for backbone in grid["backbone"] for each in list_backbones(backbone)]
-    # Each weights file must be for one of them, and goes to the combinations that have it.
-    assign_weights(compared, job.weights)
-    names = {None, *map(name_of, backbones)}
-    weights = {name: file for name, file in job.weights.items() if name in names}
-    return replace(
-        job,
-        settings={**job.settings, **settings},
-        depth=depth,
-        backbones=backbones,
-        weights=weights,
-    )
+    settings, encoder = dict(combination), job.encoder
+    if "depth" in settings:
+        encoder = replace(encoder, depth=settings.pop("depth"))
+    if "backbone" in settings:
+        backbones = list_backbones(settings.pop("backbone"))
+        compared = [each for backbone in grid["backbone"] for each in list_backbones(backbone)]
+        # Each weights file must be for one of them, and goes to the combinations that have it.
+        assign_weights(compared, encoder.weights)
+        names = {None, *map(name_of, backbones)}
+        weights = {name: file for name, file in encoder.weights.items() if name in names}
+        encoder = replace(encoder, backbones=tuple(backbones), weights=weights)
+    return replace(job, settings={**job.settings, **settings}, encoder=encoder)
 
 
 def _open_workplaces(jobs: Sequence[TrainingJob], stages: Stages) -> list[Workplace]:
     """Return what each combination is trained with: of each encoder's own features, all with the
     same triplets."""
-    opened: list[tuple[TrainingJob, Workplace]] = []
+    opened: list[tuple[EncoderChoice, Workplace]] = []
     places = []
     with open_store(jobs[0].cache) as store:
         for job in jobs:
-            same = (place for other, place in opened if _has_encoder_of(job, other))
+            same = (place for encoder, place in opened if _is_same(job.encoder, encoder))
             if (place := next(same, None)) is None:
-                place, _ = open_workplace(job, job.plan, store, None, stages)
-                opened.append((job, place))
+                place = open_workplace(job, store, None, stages)
+                opened.append((job.encoder, place))
             places.append(place)
     usable = np.logical_and.reduce([place.collection.is_usable() for _, place in opened])
-    return [replace(place, data=place.data.keep_usable(usable)) for place in places]
+    return [
+        replace(place, inputs=replace(place.inputs, data=place.inputs.data.keep_usable(usable)))
+        for place in places
+    ]
 
 
-def _has_encoder_of(job: TrainingJob, other: TrainingJob) -> bool:
-    return list(job.backbones) == list(other.backbones) and job.depth == other.depth
+def _is_same(encoder: EncoderChoice, other: EncoderChoice) -> bool:
+    return encoder.backbones == other.backbones and encoder.depth == other.depth
 
 
 def _tell_of_choice(answers: Sequence[HeldOutAnswers], chosen: Sequence[Chosen]) -> None:

@@ -12,30 +12,85 @@ trainer with the variant that answers best, and `fit` trains it on everything.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.images import Images
 from tripletkit.data.labels import ImageLabels
 from tripletkit.data.splits.class_groups import HeldOutClasses
-from tripletkit.data.training_set import TrainingSet
 from tripletkit.data.votes import VotesAs, make_loss_weights
 from tripletkit.evaluation.pooled import CandidateWorth, RecipeWorth
 from tripletkit.evaluation.scoring import Score
 from tripletkit.features.encoder import Collection, Encoder
 from tripletkit.features.store import Store
-from tripletkit.model.history import EpochRecord, TrainedHead
 from tripletkit.model.recipes import Part, get_recipe
-from tripletkit.model.record import InputsRecord, PixelsRecord
+from tripletkit.model.record import PixelsRecord
 from tripletkit.model.settings import HeadSettings
 from tripletkit.progress import Stages, no_stages
 from tripletkit.registry import load_object
 from tripletkit.training.blends import BlendChoice
+from tripletkit.training.inputs import TrainingInputs
+
+if TYPE_CHECKING:
+    import keras
+
+    from tripletkit.model.head_layers import NumpyHead
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch.
+
+    Attributes:
+        loss: mean over the epoch's triplets or images, dropout on.
+        active: share of triplets that break the margin, without a margin of those whose
+            positive is not the nearer; without triplets share of images taken for another
+            class.
+        val_accuracy: share of validation triplets right after the epoch, by this head alone; NaN
+            without any.
+        spread: root mean square distance between two embeddings of training images.
+        rank: effective rank of their embeddings; see `epochs.effective_rank`.
+        held_out_accuracy: share of held-out triplets right, over all draws, as far into their
+            trainings as this epoch is into the one on all triplets; NaN where no epoch was chosen
+            by held-out draws.
+    """
+
+    epoch: int
+    loss: float
+    active: float
+    val_accuracy: float
+    spread: float
+    rank: float
+    held_out_accuracy: float = math.nan
+
+
+@dataclass(frozen=True)
+class TrainedHead:
+    """A head with the weights of its best epoch.
+
+    Attributes:
+        head: `(batch, n_features)` -> `(batch, dim)`.
+        history: one record an epoch.
+        best_epoch: the epoch kept, from 1: the best by validation accuracy, the earliest of
+            equals; the last one without validation. Of an ensemble, the first member's.
+        centers: `(n_classes, dim)` that the loss drew embeddings to, if it did; NaN for a class
+            that no batch had.
+    """
+
+    head: keras.Model | NumpyHead
+    history: list[EpochRecord]
+    best_epoch: int
+    centers: np.ndarray | None = None
+
+    def history_rows(self) -> list[dict[str, float]]:
+        return [asdict(record) for record in self.history]
+
 
 # Told each epoch and how many there are at most.
 OnEpoch = Callable[[EpochRecord, int], None]
@@ -76,11 +131,7 @@ class Examples:
         return None if self.loss_weights is None else self.loss_weights[learned]
 
     def with_answer(self, triplets: np.ndarray) -> np.ndarray:
-        """Return those of some triplets that can be right or wrong: not those on which people tie.
-
-        Args:
-            triplets: indices into `rows`.
-        """
+        """Return those of some triplets that can be right or wrong: people do not tie on them."""
         if self.loss_weights is None:
             return triplets
         return triplets[self.loss_weights[triplets, 0] != self.loss_weights[triplets, 1]]
@@ -91,53 +142,39 @@ class Workplace:
     """What a training reads and writes.
 
     Attributes:
-        data: of usable images.
-        inputs: what was read, for the record.
-        images: the image folder; None where features were given.
-        files: of all names.
-        source: the backbone with the weights that it starts from.
-        collection: features by these.
-        store: what remembers the hashes of images.
-        folder: where the trained weights are written.
-        load: gives images their features.
+        inputs: what was read, of usable images.
+        encoder: the backbone with the weights that it starts from.
+        collection: features of all names by these.
+        store: of features, which remembers the hashes of images.
+        folder: where trained weights are written; None where none will be.
+        test_features: `(n_test, n_features)` float32 of the images of a test; None without.
         output: the model folder to be, which the checkpoint is beside; None for no checkpoint.
         resume: go on from that checkpoint.
     """
 
-    data: TrainingSet
-    inputs: InputsRecord
-    images: Path | None
-    files: Images
-    source: Encoder
+    inputs: TrainingInputs
+    encoder: Encoder
     collection: Collection
     store: Store
-    folder: Path
-    load: Callable[[Images, Encoder], Collection]
+    folder: Path | None
+    test_features: np.ndarray | None = None
     output: Path | None = None
     resume: bool = False
 
     def examples(self, votes_as: VotesAs) -> Examples:
-        """Return the triplets over the features of the images.
-
-        Args:
-            votes_as: what training makes of votes, where there are any.
-        """
-        data, votes = self.data, self.data.train_votes
+        """Return the triplets over the features, given what training makes of votes."""
+        data = self.inputs.data
+        votes = data.train_votes
         return Examples(
             self.collection.features,
             data.train.rows,
             data.val.rows,
             data.labels,
             None if votes is None else make_loss_weights(votes, votes_as),
-            self.source.columns,
+            self.encoder.columns,
             data.is_scored,
             data.train.trials,
         )
-
-    @property
-    def needed(self) -> np.ndarray:
-        """The images of training and validation."""
-        return np.union1d(self.data.train.rows, self.data.val.rows)
 
 
 @dataclass(frozen=True)
@@ -178,9 +215,6 @@ class HeldOutAnswers:
         What is chosen by the very answers that are scored flatters. Nor may answers of other
         rounds choose: they are to the same triplets. Where a round has a single fold, all others
         choose.
-
-        Yields:
-            Two `(n,)` bool.
         """
         for draw in range(self.n_draws):
             is_asked = self.draws == draw
@@ -216,13 +250,13 @@ class FromPixels:
     """What came out of training from pixels, beside the head.
 
     Attributes:
-        source: the backbone with its trained weights.
+        encoder: the backbone with its trained weights.
         backbone_file: where these are, as long as the folder that was given lasts.
         collection: features by them.
         record: for the model's record.
     """
 
-    source: Encoder
+    encoder: Encoder
     backbone_file: Path
     collection: Collection
     record: PixelsRecord
@@ -248,12 +282,7 @@ class Fitted:
 
 
 class Trainer(ABC):
-    """One kind of training.
-
-    Args:
-        examples: to learn from.
-        settings: of the model to make.
-    """
+    """One kind of training, of the model that the settings say."""
 
     # Held-out answers that are pooled, by whole rounds.
     n_enough: int = defaults.POOLED_TRIPLETS
@@ -272,28 +301,15 @@ class Trainer(ABC):
             further: added to the seed, so that draws begin from other weights.
         Returns:
             `(n_variants, n_asked)` float32 margins, above 0 where the positive is nearer.
-        Raises:
-            CollapseError: if the embeddings become alike.
         """
 
     @abstractmethod
     def choose(self, held_out: HeldOutAnswers | None) -> Chosen:
-        """Return the trainer with its best variant, or its usual one where nothing was held out.
-
-        Args:
-            held_out: answers of this trainer.
-        """
+        """Return the trainer with its best variant, or its usual one where nothing was held out."""
 
     @abstractmethod
     def fit(self, on_epoch: OnEpoch = ignore_epoch, stages: Stages = no_stages) -> Fitted:
-        """Train on all triplets.
-
-        Args:
-            on_epoch: told each epoch.
-            stages: told of progress.
-        Raises:
-            CollapseError: if the embeddings become alike.
-        """
+        """Train on all triplets; embeddings that become alike raise a `CollapseError`."""
 
     def for_draws(self, _learned: np.ndarray) -> Trainer:
         """Return what answers held-out draws, given what the first of them learns from."""
@@ -302,12 +318,8 @@ class Trainer(ABC):
     def for_unseen_classes(
         self, _held_out: HeldOutClasses, _novelty: float | None
     ) -> tuple[Trainer, BlendChoice | None]:
-        """Return what is trained, and how it was chosen, given classes that may be held out.
-
-        Args:
-            _held_out: of the images.
-            _novelty: of the test, 0 to 1; None where no test is at hand.
-        """
+        """Return what is trained, and how it was chosen, given classes that may be held out, and
+        the novelty of the test, 0 to 1, where one is at hand."""
         return self, None
 
     def for_curve(self) -> Trainer:

@@ -22,9 +22,9 @@ from tripletkit.data.splits.class_groups import (
 from tripletkit.data.triplets import Triplets
 from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.errors import SplitError
-from tripletkit.evaluation.answers import Answers
-from tripletkit.evaluation.scoring import Score, score_answers
-from tripletkit.evaluation.validation import score_embeddings
+from tripletkit.evaluation.distances import triplet_margins
+from tripletkit.evaluation.scoring import Score
+from tripletkit.evaluation.validation import score_margins
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.progress import Progress, no_progress
 from tripletkit.training.blends import BlendChoice
@@ -71,9 +71,8 @@ def measure_nearness(training: np.ndarray, is_held_out: np.ndarray, test: np.nda
     and the difference between known and unseen classes a third as large as it can be.
 
     Args:
-        training: `(n_images, n_features)` float32 of the training images, rows of length 1.
-        is_held_out: `(n_images,)` bool, those of them that are of held-out classes.
-        test: `(n_test, n_features)` float32, rows of length 1.
+        training, test: `(n, n_features)` float32, rows of length 1.
+        is_held_out: `(n_images,)` bool, those of training that are of held-out classes.
     """
     from sklearn.neighbors import NearestNeighbors
 
@@ -118,16 +117,7 @@ def plan_unseen_classes(
     fraction: float,
     test_features: np.ndarray | None = None,
 ) -> UnseenPlan:
-    """Decide which classes are held out, up to `defaults.UNSEEN_ROUNDS` times, each time others.
-
-    Args:
-        examples: to learn from.
-        seed: of what is held out.
-        fraction: of the images to hold out, about.
-        test_features: `(n_test, n_features)` float32 of the images of a test.
-    Raises:
-        SplitError: if there are too few images, classes or triplets for it.
-    """
+    """Decide which classes are held out, up to `defaults.UNSEEN_ROUNDS` times, each time others."""
     held_out, groups_from = _hold_out(examples, seed, fraction)
     rounds = [held_out]
     for number in range(1, defaults.UNSEEN_ROUNDS):
@@ -195,13 +185,6 @@ def measure_unseen_classes(
     """Train without whole classes of images and see how the model does on them.
 
     A triplet that several trainings were asked about is answered by the mean of their margins.
-
-    Args:
-        trainer: with a single variant.
-        triplets: those that its examples are of.
-        plan: see `plan_unseen_classes`.
-        blend: for the record.
-        progress: told (done, total) in trainings.
     """
     examples = trainer.examples
     total, n_answers = np.zeros(len(triplets)), np.zeros(len(triplets), dtype=np.int64)
@@ -215,13 +198,9 @@ def measure_unseen_classes(
     asked_rows = np.flatnonzero(n_answers)
     asked = triplets.take(asked_rows)
     margins = (total[asked_rows] / n_answers[asked_rows]).astype(np.float32)
-    answers = Answers.from_margins(margins, asked, asked.source)
-    return UnseenClasses(
-        plan,
-        score_answers(answers, np.ones(len(asked), dtype=np.int8)),
-        score_embeddings(examples.features, asked, FROZEN_DISTANCE),
-        blend,
-    )
+    frozen = triplet_margins(examples.features, asked.rows, FROZEN_DISTANCE)
+    scores = [score_margins(each, asked) for each in (margins, frozen)]
+    return UnseenClasses(plan, *scores, blend)
 
 
 def _hold_out(examples: Examples, seed: int, fraction: float) -> tuple[HeldOutClasses, str]:
