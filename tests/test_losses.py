@@ -8,11 +8,10 @@ import keras
 import numpy as np
 import pytest
 
+import tripletkit
+from tripletkit.errors import LossError
 from tripletkit.losses.functions import (
     ClassCenters,
-    RatioLoss,
-    SoftMarginLoss,
-    TripletMarginLoss,
     center_loss,
     cross_entropy_loss,
     mean_loss,
@@ -21,7 +20,6 @@ from tripletkit.losses.functions import (
     soft_margin_loss,
     triplet_margin_loss,
 )
-from tripletkit.losses.keras_distances import DISTANCES
 from tripletkit.registry import load_object
 from tripletkit.training.batch_learner import CosineClassifier
 
@@ -151,27 +149,64 @@ def test_every_image_counts_and_centers_stay_put_outside_training():
     assert not layer.trainable_variables
 
 
-@pytest.mark.parametrize("distance", list(DISTANCES))
+def semi_hard_of_addons(distances, labels, margin):
+    """`TripletSemiHardLoss` of tensorflow-addons 0.23, in loops."""
+    terms = []
+    for anchor, positive in zip(*np.nonzero(labels[:, None] == labels[None]), strict=True):
+        if anchor == positive:
+            continue
+        others = distances[anchor][labels != labels[anchor]]
+        farther = others[others > distances[anchor, positive]]
+        negative = farther.min() if len(farther) else others.max()
+        terms.append(max(margin + distances[anchor, positive] - negative, 0))
+    return np.mean(terms)
+
+
+def hard_of_addons(distances, labels, margin, is_soft=False):
+    """`TripletHardLoss` of tensorflow-addons 0.23, in loops."""
+    terms = []
+    for row, label in zip(distances, labels, strict=True):
+        difference = row[labels == label].max() - row[labels != label].min()
+        terms.append(np.log1p(np.exp(difference)) if is_soft else max(difference + margin, 0))
+    return np.mean(terms)
+
+
 @pytest.mark.parametrize(
-    ("make", "function"),
+    ("options", "expected"),
     [
-        (lambda **o: TripletMarginLoss(0.3, **o), lambda p, n: triplet_margin_loss(p, n, 0.3)),
-        (SoftMarginLoss, soft_margin_loss),
-        (RatioLoss, ratio_loss),
+        ({"margin": 0.4}, lambda d, labels: semi_hard_of_addons(d, labels, 0.4)),
+        (
+            {"margin": 0.4, "mining": "batch-hard"},
+            lambda d, labels: hard_of_addons(d, labels, 0.4),
+        ),
+        (
+            {"loss": "soft-margin", "mining": "batch-hard"},
+            lambda d, labels: hard_of_addons(d, labels, 0.0, is_soft=True),
+        ),
     ],
 )
-def test_a_keras_class_is_its_function_on_the_three_input_network(make, function, distance):
-    embeddings = np.random.default_rng(0).normal(size=(3, 9, 4)).astype(np.float32)
-    loss = make(distance=distance)
-    measure = DISTANCES[distance]
-    losses = function(
-        measure(embeddings[0], embeddings[1]), measure(embeddings[0], embeddings[2])
-    ).numpy()
-    got = float(loss(np.zeros(9), np.hstack(embeddings)))
-    assert got == pytest.approx(losses.mean(), rel=1e-5)
+def test_the_keras_loss_is_that_of_tensorflow_addons(options, expected):
+    rng = np.random.default_rng(0)
+    embeddings, labels = rng.normal(size=(12, 4)).astype(np.float32), np.arange(12) % 3
+    distances = np.linalg.norm(embeddings[:, None] - embeddings, axis=-1)
+    loss = tripletkit.losses.TripletLoss(**options)
+    got = float(loss(labels, embeddings))
+    assert got == pytest.approx(expected(distances, labels), rel=1e-5)
     # The name brings it back, as it does in a saved model.
     again = keras.losses.deserialize(keras.losses.serialize(loss))
-    assert float(again(np.zeros(9), np.hstack(embeddings))) == got
+    assert float(again(labels[:, None], embeddings)) == got
+
+
+def test_a_keras_model_learns_by_it():
+    rng = np.random.default_rng(0)
+    labels = np.arange(48) % 3
+    features = rng.normal(size=(48, 8)).astype(np.float32) + np.eye(3, 8)[labels]
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)])
+    model.compile("adam", tripletkit.losses.TripletLoss())
+    losses = model.fit(features, labels, batch_size=24, epochs=20, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    with pytest.raises(LossError, match='got "center" and "semi-hard"'):
+        tripletkit.losses.TripletLoss("center")
 
 
 def test_the_classifier_is_the_scaled_cosine():

@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tripletkit import losses
     from tripletkit.api.answer_scores import check_answers, compare, controls, score
     from tripletkit.api.class_labels import classify, draw_triplets, mine
     from tripletkit.api.embeddings import Embeddings
@@ -123,6 +124,7 @@ __all__ = [
     "list_losses",
     "list_settings",
     "load",
+    "losses",
     "mine",
     "open_images",
     "plot",
@@ -152,6 +154,8 @@ else:
             from importlib.metadata import version
 
             value = version("tripletkit")
+        elif name == "losses":
+            value = import_module("tripletkit.losses")
         elif name in _HOMES:
             module, own_name = _HOMES[name]
             value = getattr(import_module(f"tripletkit.{module}"), own_name)

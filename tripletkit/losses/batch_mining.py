@@ -88,3 +88,16 @@ MINERS: dict[str, Callable[[KerasTensor, KerasTensor], KerasTensor]] = {
     "batch-hard": batch_hard,
     "semi-hard": semi_hard,
 }
+
+
+def mined_distances(
+    embeddings: KerasTensor, labels: KerasTensor, mining: str, distance: str
+) -> tuple[KerasTensor, KerasTensor]:
+    """Return the distances of the triplets of a batch that are mined: to positive, to negative."""
+    between = pairwise_distances(embeddings, distance)
+    mined = MINERS[mining](tf.stop_gradient(between), labels)
+    # Taken from the matrix, because there can be a thousand times as many as embeddings.
+    return (
+        tf.gather_nd(between, tf.gather(mined, [0, 1], axis=1)),
+        tf.gather_nd(between, tf.gather(mined, [0, 2], axis=1)),
+    )

@@ -1,18 +1,22 @@
-"""Losses: pure functions over distances, embeddings and classes, and thin Keras classes around
-them.
+"""Losses: pure functions over distances, embeddings and classes, and Keras classes around them.
 
-The functions give one value for each triplet or image; `mean_loss` makes one of them. Each
-class is the same function in the form that `model.compile(loss=...)` or a layer takes.
+The functions give one value for each triplet or image; `mean_loss` makes one of them.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 from tripletkit import defaults
+from tripletkit.errors import LossError
 from tripletkit.features.keras_backend import KerasTensor, keras, ops
-from tripletkit.losses.keras_distances import DISTANCES
+from tripletkit.losses.batch_mining import MINERS, mined_distances
+from tripletkit.losses.loss_registry import get_loss
+from tripletkit.registry import load_object
+
+# Distances to positive and negative -> losses, all `(n,)`.
+OfDistances = Callable[[KerasTensor, KerasTensor], KerasTensor]
 
 
 def triplet_margin_loss(
@@ -132,68 +136,67 @@ def move_centers(
     )
 
 
-class _TripletLoss(keras.losses.Loss, ABC):
-    """A loss for the three-input network, whose output is the three embeddings side by side.
+def triplet_loss_of(name: str, margin: float) -> OfDistances | None:
+    """Return the function of the two distances of a loss; None where triplets have no part."""
+    loss = get_loss(name)
+    if loss.of_triplets is None:
+        return None
+    function: Callable[..., KerasTensor] = load_object(loss.of_triplets)
+    if not loss.has_margin:
+        return function
+    return lambda to_positive, to_negative: function(to_positive, to_negative, margin)
+
+
+@keras.saving.register_keras_serializable("tripletkit")
+class TripletLoss(keras.losses.Loss):
+    """The loss of triplets that are mined within a batch, for `model.compile(loss=...)`.
+
+    `y_true` are the classes of the images of a batch, integers, below 0 without one; `y_pred` are
+    their embeddings. With `mining="semi-hard"` and `"batch-hard"` it is `TripletSemiHardLoss` and
+    `TripletHardLoss` of tensorflow-addons, with `loss="soft-margin"` their soft form.
 
     Args:
-        distance: a key of `tripletkit.losses.keras_distances.DISTANCES`.
-        reduce_over: see `mean_loss`.
+        loss: `"triplet"`, `"soft-margin"` or `"ratio"`.
+        mining: `"semi-hard"`, `"batch-hard"` or `"batch-all"`.
+        distance: `"l2"`, `"l1"`, `"squared-l2"` or `"cosine"`.
+        margin: in units of the distance.
+        reduce_over: `"all"`, or `"active"` to average over triplets that break the margin.
+    Example:
+        `model.compile("adam", tripletkit.losses.TripletLoss(margin=0.5))`
     """
 
     def __init__(
         self,
+        loss: str = defaults.LOSS,
+        mining: str = "semi-hard",
         distance: str = defaults.DISTANCE,
+        margin: float = defaults.MARGIN,
         reduce_over: str = defaults.REDUCTION,
         name: str | None = None,
     ) -> None:
         super().__init__(name=name, reduction=None)
-        self.distance = distance
-        self.reduce_over = reduce_over
-
-    @abstractmethod
-    def of_distances(self, to_positive: KerasTensor, to_negative: KerasTensor) -> KerasTensor:
-        """Return the losses of triplets, given their `(n,)` distances: `(n,)`."""
+        if (function := triplet_loss_of(loss, margin)) is None or mining not in MINERS:
+            raise LossError(
+                f'expected a loss of triplets, and mining among {", ".join(MINERS)}, got "{loss}" '
+                f'and "{mining}"'
+            )
+        self._of_distances = function
+        self._settings = {
+            "loss": loss,
+            "mining": mining,
+            "distance": distance,
+            "margin": margin,
+            "reduce_over": reduce_over,
+        }
 
     def call(self, y_true: KerasTensor, y_pred: KerasTensor) -> KerasTensor:
-        """Return the mean loss of `(n, 3 * n_dims)` embeddings; `y_true` has no part in it."""
-        anchor, positive, negative = ops.split(y_pred, 3, axis=-1)
-        measure = DISTANCES[self.distance]
-        losses = self.of_distances(measure(anchor, positive), measure(anchor, negative))
-        return mean_loss(losses, self.reduce_over)
+        labels = ops.cast(ops.reshape(y_true, (-1,)), "int32")
+        settings = self._settings
+        distances = mined_distances(y_pred, labels, settings["mining"], settings["distance"])
+        return mean_loss(self._of_distances(*distances), settings["reduce_over"])
 
     def get_config(self) -> dict[str, Any]:
-        return {"name": self.name, "distance": self.distance, "reduce_over": self.reduce_over}
-
-
-@keras.saving.register_keras_serializable("tripletkit")
-class TripletMarginLoss(_TripletLoss):
-    """`triplet_margin_loss` for `compile`; with `margin` in units of the distance."""
-
-    def __init__(self, margin: float = defaults.MARGIN, **options: Any) -> None:
-        super().__init__(**options)
-        self.margin = margin
-
-    def of_distances(self, to_positive: KerasTensor, to_negative: KerasTensor) -> KerasTensor:
-        return triplet_margin_loss(to_positive, to_negative, self.margin)
-
-    def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"margin": self.margin}
-
-
-@keras.saving.register_keras_serializable("tripletkit")
-class SoftMarginLoss(_TripletLoss):
-    """`soft_margin_loss` for `compile`."""
-
-    def of_distances(self, to_positive: KerasTensor, to_negative: KerasTensor) -> KerasTensor:
-        return soft_margin_loss(to_positive, to_negative)
-
-
-@keras.saving.register_keras_serializable("tripletkit")
-class RatioLoss(_TripletLoss):
-    """`ratio_loss` for `compile`."""
-
-    def of_distances(self, to_positive: KerasTensor, to_negative: KerasTensor) -> KerasTensor:
-        return ratio_loss(to_positive, to_negative)
+        return {"name": self.name, **self._settings}
 
 
 @keras.saving.register_keras_serializable("tripletkit")

@@ -12,17 +12,19 @@ import numpy as np
 
 from tripletkit.data.labels import NO_LABEL
 from tripletkit.features.keras_backend import KerasTensor, keras, ops, tf
-from tripletkit.losses.batch_mining import MINERS, pairwise_distances
-from tripletkit.losses.functions import ClassCenters, cross_entropy_loss, mean_loss
+from tripletkit.losses.batch_mining import mined_distances
+from tripletkit.losses.functions import (
+    ClassCenters,
+    cross_entropy_loss,
+    mean_loss,
+    triplet_loss_of,
+)
 from tripletkit.losses.keras_distances import DISTANCES
 from tripletkit.losses.loss_registry import get_loss
 from tripletkit.model.settings import HeadSettings
-from tripletkit.registry import load_object
 
 # What the learned scale of the classifier's cosines starts at.
 _LOGIT_SCALE = 16.0
-# Distances to positive and negative -> losses, all `(n,)`.
-OfDistances = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 @dataclass(frozen=True)
@@ -191,8 +193,7 @@ class Objective:
         self._settings = settings
         self._squared = squared
         self._loss = get_loss(settings.loss)
-        self._miner = MINERS.get(settings.mining)
-        self._of_triplets = make_triplet_loss(settings)
+        self._of_triplets = triplet_loss_of(settings.loss, settings.margin)
         self.classifier: CosineClassifier | None = None
         self.centers: ClassCenters | None = None
         if self._loss.has_cross_entropy:
@@ -254,34 +255,17 @@ class Objective:
         self, embeddings: tf.Tensor, labels: tf.Tensor, triplets: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the distances of the triplets: to positive, to negative."""
-        name = self._settings.distance
-        if self._miner is None:
+        name, mining = self._settings.distance, self._settings.mining
+        if mining == "none":
             anchor, positive, negative = (
                 tf.gather(embeddings, triplets[:, slot]) for slot in range(3)
             )
             measured = DISTANCES[name](anchor, positive), DISTANCES[name](anchor, negative)
         else:
-            between = pairwise_distances(embeddings, name)
-            mined = self._miner(tf.stop_gradient(between), labels)
-            # Taken from the matrix, because there can be a thousand times as many as embeddings.
-            measured = (
-                tf.gather_nd(between, tf.gather(mined, [0, 1], axis=1)),
-                tf.gather_nd(between, tf.gather(mined, [0, 2], axis=1)),
-            )
+            measured = mined_distances(embeddings, labels, mining, name)
         if self._squared:
             return tf.square(measured[0]), tf.square(measured[1])
         return measured
-
-
-def make_triplet_loss(settings: HeadSettings) -> OfDistances | None:
-    """Return the loss's function of the two distances, or None where triplets have no part."""
-    loss = get_loss(settings.loss)
-    if loss.of_triplets is None:
-        return None
-    function = load_object(loss.of_triplets)
-    if not loss.has_margin:
-        return function
-    return lambda to_positive, to_negative: function(to_positive, to_negative, settings.margin)
 
 
 def _share(is_so: tf.Tensor) -> tf.Tensor:

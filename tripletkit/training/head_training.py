@@ -26,7 +26,7 @@ from tripletkit.errors import LossError
 from tripletkit.evaluation.validation import describe_alike
 from tripletkit.features.keras_backend import keras, seed_layers, tf
 from tripletkit.features.unit_length import scale_to_unit_length
-from tripletkit.losses.functions import mean_loss
+from tripletkit.losses.functions import mean_loss, triplet_loss_of
 from tripletkit.losses.keras_distances import DISTANCES
 from tripletkit.losses.loss_registry import get_loss
 from tripletkit.model.head_layers import Scaling, embed
@@ -44,7 +44,6 @@ from tripletkit.training.batch_learner import (
     Objective,
     TripletBatches,
     copy_values,
-    make_triplet_loss,
 )
 from tripletkit.training.epochs import EpochTraining, check_collapse
 
@@ -272,7 +271,7 @@ class _CompiledEpoch:
         self.optimizer.build(body.trainable_variables)
         self._settings = settings
         self._distance = DISTANCES[settings.distance]
-        self._loss_of = make_triplet_loss(settings)
+        self._loss_of = triplet_loss_of(settings.loss, settings.margin)
         self._margin = settings.margin if get_loss(settings.loss).has_margin else 0.0
         self._squared = squared
         self._is_weighted = is_weighted

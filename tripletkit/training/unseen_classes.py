@@ -199,8 +199,8 @@ def measure_unseen_classes(
     asked = triplets.take(asked_rows)
     margins = (total[asked_rows] / n_answers[asked_rows]).astype(np.float32)
     frozen = triplet_margins(examples.features, asked.rows, FROZEN_DISTANCE)
-    scores = [score_margins(each, asked) for each in (margins, frozen)]
-    return UnseenClasses(plan, *scores, blend)
+    trained, untrained = (score_margins(each, asked) for each in (margins, frozen))
+    return UnseenClasses(plan, trained, untrained, blend)
 
 
 def _hold_out(examples: Examples, seed: int, fraction: float) -> tuple[HeldOutClasses, str]:
