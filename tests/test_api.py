@@ -89,6 +89,8 @@ def public_callables():
     """Yield (name, function) of all that can be called of what is public."""
     for name in tk.__all__:
         value = getattr(tk, name)
+        if inspect.ismodule(value):
+            continue
         if not inspect.isclass(value):
             yield name, value
             continue
