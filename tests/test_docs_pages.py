@@ -67,7 +67,9 @@ def test_every_command_and_option_is_on_the_page_of_commands():
 
 def test_every_public_name_is_on_the_page_of_python():
     text = (DOCS / "python_reference.md").read_text(encoding="utf-8")
-    named = re.findall(r"auto(?:class|function|module):: tripletkit\.(\w+)$", text, flags=re.MULTILINE)
+    named = re.findall(
+        r"auto(?:class|function|module):: tripletkit\.(\w+)$", text, flags=re.MULTILINE
+    )
     assert sorted(named) == sorted(tk.__all__)
 
 

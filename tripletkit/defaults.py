@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 SEED = 0
 
 # Each image, or each class, is as often an anchor and a negative as any other.
@@ -71,7 +73,7 @@ DISTANCE = "l2"
 MARGIN = 0.2
 
 # What training makes of votes.
-VOTES_AS = "weight"
+VOTES_AS: Literal["weight"] = "weight"
 
 # Passes over the triplets; small sets get more, up to so many steps or passes.
 EPOCHS = 10

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from stat import S_ISREG
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict
 
 import numpy as np
 from PIL import Image
@@ -37,6 +37,13 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 ImageLike = PathLike | np.ndarray | Image.Image
+
+
+class ImagePolicy(TypedDict):
+    """What to do with images that are bad or outside; see `Images`."""
+
+    skip_bad: bool
+    follow_outside: bool
 
 
 class ContentMemory(Protocol):
@@ -132,9 +139,9 @@ class Images:
         return self._files.problems
 
     @property
-    def policy(self) -> dict[str, bool]:
+    def policy(self) -> ImagePolicy:
         """What to do with images that are bad or outside, as `open_images` takes it."""
-        return {"skip_bad": self.skip_bad, "follow_outside": self.follow_outside}
+        return ImagePolicy(skip_bad=self.skip_bad, follow_outside=self.follow_outside)
 
     def in_folder(self, folder: Path) -> Images:
         """Return the images of another folder, treated in the same way."""

@@ -181,7 +181,7 @@ class TripletLoss(keras.losses.Loss):
                 f'and "{mining}"'
             )
         self._of_distances = function
-        self._settings = {
+        self._settings: dict[str, Any] = {
             "loss": loss,
             "mining": mining,
             "distance": distance,

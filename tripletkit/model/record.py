@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tripletkit import defaults
+from tripletkit.data.images import ImagePolicy
 from tripletkit.data.text_files import FileRecord
+from tripletkit.data.votes import VotesAs
 from tripletkit.errors import ModelFolderError
 from tripletkit.evaluation.classification import MEASURE_TITLES
 from tripletkit.evaluation.intervals import Interval, NoInterval
@@ -49,7 +51,7 @@ class VotesRecord:
     file: FileRecord
     fourth_column: str | None
     in_columns: bool
-    taken_as: str
+    taken_as: VotesAs
     n_turned: int
     n_tied: int
 
@@ -79,9 +81,9 @@ class InputsRecord:
     follow_outside: bool = False
 
     @property
-    def policy(self) -> dict[str, bool]:
+    def policy(self) -> ImagePolicy:
         """How images were found, as `open_images` takes it."""
-        return {"skip_bad": self.skip_bad, "follow_outside": self.follow_outside}
+        return ImagePolicy(skip_bad=self.skip_bad, follow_outside=self.follow_outside)
 
     @property
     def name(self) -> str:

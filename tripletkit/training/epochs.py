@@ -372,13 +372,14 @@ class Checkpoints:
         }
         lists = {_STATE + name: values for name, values in training.state().items()}
         lists |= {"best": best_weights, "centers": [] if centers is None else [centers]}
-        arrays = {
+        arrays: dict[str, Any] = {_TEXT: np.frombuffer(json.dumps(text).encode(), np.uint8)}
+        arrays |= {
             f"{name}/{number}": value
             for name, values in lists.items()
             for number, value in enumerate(values)
         }
         with open_output(self.path, "wb") as file:
-            np.savez(file, **{_TEXT: np.frombuffer(json.dumps(text).encode(), np.uint8)}, **arrays)
+            np.savez(file, **arrays)
 
     def remove(self) -> None:
         """Delete the file, if it is there."""

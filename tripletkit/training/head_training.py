@@ -230,6 +230,7 @@ def make_training(
             f"expected a loss of triplets alone and no mining, which votes on triplets can weigh, "
             f'got the loss "{settings.loss}" and mining "{settings.mining}"'
         )
+    assert labels is not None, "settings that need labels are checked"
     return LabelTraining(features, train_rows, settings, labels)
 
 
@@ -271,7 +272,9 @@ class _CompiledEpoch:
         self.optimizer.build(body.trainable_variables)
         self._settings = settings
         self._distance = DISTANCES[settings.distance]
-        self._loss_of = triplet_loss_of(settings.loss, settings.margin)
+        loss_of = triplet_loss_of(settings.loss, settings.margin)
+        assert loss_of is not None, "the loss looks at triplets"
+        self._loss_of = loss_of
         self._margin = settings.margin if get_loss(settings.loss).has_margin else 0.0
         self._squared = squared
         self._is_weighted = is_weighted

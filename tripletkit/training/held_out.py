@@ -99,7 +99,7 @@ def cross_fit(answers: HeldOutAnswers, choose: Choose) -> np.ndarray:
 
 def draw_held_out(examples: Examples, seed: int) -> tuple[Iterator[Draw], str] | None:
     """Return draws and what they hold out; None, with a warning, where there can be none."""
-    labels = examples.labels and examples.labels.of_image
+    labels = None if examples.labels is None else examples.labels.of_image
     n_images = len(examples.features)
     try:
         plan = plan_draws(examples.rows, n_images, labels, scale_to_unit_length(examples.features))

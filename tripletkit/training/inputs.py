@@ -172,7 +172,7 @@ def _take_val(val: Judgements, record: InputsRecord) -> tuple[Judgements, Inputs
     """Return validation judgements with the nearer image second, and what is recorded of them."""
     record = replace(record, val=val.record, val_votes=val.votes_record, val_truth=val.truth_record)
     if val.is_random is not None:
-        _tell_of_random(val)
+        _tell_of_random(val.is_random)
         val = val.take(val.is_random)
     if val.votes is None and val.truth is None:
         logger.info("%s: taking every second image for the positive (no `val_truth`).", val.source)
@@ -181,18 +181,20 @@ def _take_val(val: Judgements, record: InputsRecord) -> tuple[Judgements, Inputs
 
 def _score_on_random(data: TrainingSet, judgements: Judgements) -> TrainingSet:
     """Return the set with validation, and draws for it, on questions drawn by chance alone."""
-    _tell_of_random(judgements)
-    lines = judgements.triplets.lines[judgements.is_random]
+    is_random = judgements.is_random
+    assert is_random is not None
+    _tell_of_random(is_random)
+    lines = judgements.triplets.lines[is_random]
     data = data.keep_for_validation(np.isin(data.val.lines, lines))
     return replace(data, scored_lines=lines)
 
 
-def _tell_of_random(judgements: Judgements) -> None:
+def _tell_of_random(is_random: np.ndarray) -> None:
     logger.info(
         "Validation is on the random share alone: %s of %s questions. A score on questions that a "
         "model chose would be too low or too high.",
-        f"{int(judgements.is_random.sum()):,}",
-        f"{len(judgements):,}",
+        f"{int(is_random.sum()):,}",
+        f"{len(is_random):,}",
     )
 
 
@@ -296,7 +298,11 @@ def _open_labels(
     if isinstance(given, Mapping):
         labels, name, path = dict(given), "the labels", None
     elif isinstance(given, Path):
-        labels, name, path = read_classes(given, images.folder), str(given), str(given.absolute())
+        labels, name, path = (
+            read_classes(given, images.folder or Path()),
+            str(given),
+            str(given.absolute()),
+        )
     else:
         labels, name, path = read_labels(given), "<stdin>", None
     text = json.dumps(sorted(labels.items()), ensure_ascii=False, separators=(",", ":"))

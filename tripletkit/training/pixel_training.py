@@ -89,14 +89,14 @@ class Augmentation:
         leaves the other as it was.
         """
         n_images, side = pixels.shape[:2]
-        is_flipped = rng.random(n_images) < 0.5
+        is_flipped = rng.random((n_images, 1)) < 0.5
         furthest = round(self.shift * side)
         shifts = np.floor(rng.random((n_images, 2)) * (2 * furthest + 1)).astype(int) - furthest
         across = np.arange(side)
         rows = np.clip(across + shifts[:, :1], 0, side - 1)
         columns = np.clip(across + shifts[:, 1:], 0, side - 1)
         if self.flip:
-            columns = np.where(is_flipped[:, None], columns[:, ::-1], columns)
+            columns = np.where(is_flipped, columns[:, ::-1], columns)
         seen = np.empty_like(pixels)
         for image, row, column, out in zip(pixels, rows, columns, seen, strict=True):
             # Rows, then columns: each copies whole stretches of memory.
@@ -397,7 +397,7 @@ class PixelTrainer(Trainer):
         is_from_scratch = head_epochs is None
         record = PixelsRecord(
             from_scratch=is_from_scratch,
-            start_weights_sha256=None if is_from_scratch else part.facts["weights_sha256"],
+            start_weights_sha256=None if is_from_scratch else str(part.facts["weights_sha256"]),
             unfrozen_blocks=self.n_blocks,
             n_trained_weights=learning,
             n_backbone_weights=whole,
@@ -520,6 +520,7 @@ class FineTuneTrainer(PixelTrainer):
         head = self.model.load_head()
         before = self._score(head)
         (part,) = self.place.encoder.parts
+        assert self.n_blocks is not None
         network = PixelNetwork.unfrozen(part.backbone, part.find_weights(), head, self.n_blocks)
         fitted = self._fit(network, len(self.model.read_history()), on_epoch, stages)
         return replace(fitted, frozen_head=before)

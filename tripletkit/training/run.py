@@ -232,7 +232,7 @@ def _fit(
     if job.learning_curve:
         curve = measure_learning_curve(trainer.for_curve(), progress=stages("learning curve"))
     validation, label_scores = _validate(trainer, fitted, place, job)
-    pooled = held_out and score_held_out(held_out, chosen)
+    pooled = None if held_out is None else score_held_out(held_out, chosen)
     return Outcome(fitted, pooled, unseen, curve, validation, label_scores)
 
 
@@ -288,6 +288,7 @@ def _make_result(
 ) -> TrainingResult:
     """Return a trained model with all that is to be known of it."""
     fitted, data, images = outcome.fitted, place.inputs.data, job.sources.images.folder
+    unseen, label_scores, curve = outcome.unseen_classes, outcome.label_scores, outcome.curve
     pixels = fitted.pixels
     encoder = pixels.encoder if pixels else place.encoder
     collection = pixels.collection if pixels else place.collection
@@ -303,7 +304,7 @@ def _make_result(
         features=dict(encoder.facts),
         n_features=encoder.n_features,
         backbone_reason=encoder.parts[0].reason if encoder.parts else "",
-        weights_files=encoder.record.weights_files,
+        weights_files=list(encoder.record.weights_files),
         images=None if images is None else str(images.absolute()),
         inputs=place.inputs.record,
         split=SplitRecord(
@@ -320,12 +321,12 @@ def _make_result(
         best_epoch=fitted.trained.best_epoch,
         times=TimesRecord(**{name: round(seconds, 3) for name, seconds in times.items()}),
         validation=outcome.validation,
-        unseen_classes=outcome.unseen_classes and outcome.unseen_classes.to_dict(),
-        classes=data.labels and data.labels.classes,
-        classification=outcome.label_scores and outcome.label_scores.to_dict(),
-        pixels=pixels and pixels.record,
+        unseen_classes=None if unseen is None else unseen.to_dict(),
+        classes=None if data.labels is None else data.labels.classes,
+        classification=None if label_scores is None else label_scores.to_dict(),
+        pixels=None if pixels is None else pixels.record,
         pooled=outcome.pooled,
-        learning_curve=outcome.curve and outcome.curve.to_dict(),
+        learning_curve=None if curve is None else curve.to_dict(),
         parts=fitted.parts,
     )
     return TrainingResult(
@@ -333,7 +334,7 @@ def _make_result(
         fitted.trained,
         data,
         scratch,
-        pixels and pixels.backbone_file,
+        None if pixels is None else pixels.backbone_file,
         ShiftDetector.of(collection.features[np.unique(data.train.rows)]),
     )
 

@@ -232,7 +232,7 @@ def _reopen_sources(
 ) -> TrainingSources:
     """Return what is recorded, from where it was; but `judgements`, if they are given."""
     inputs = record.inputs
-    files = {
+    files: dict[str, Any] = {
         name: _find(name, getattr(inputs, name), place)
         for name in ("labels", "val", "val_truth", "val_votes")
     }
@@ -240,11 +240,11 @@ def _reopen_sources(
         files["val_labels"] = _find("val_labels", inputs.val_labels, place)
     votes = inputs.votes
     return open_sources(
-        images=open_images(record.images and Path(record.images), **inputs.policy),
+        images=open_images(record.images, **inputs.policy),
         triplets=judgements or _find("triplets", inputs.triplets, place),
         votes=_find("votes", _votes_file(inputs), place),
-        fourth_column=votes and votes.fourth_column,
-        votes_as=votes and votes.taken_as,
+        fourth_column=None if votes is None else votes.fourth_column,
+        votes_as=None if votes is None else votes.taken_as,
         split=None if inputs.split == "none" else inputs.split,
         val_fraction=inputs.val_fraction,
         **files,

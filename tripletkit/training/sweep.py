@@ -26,7 +26,7 @@ from tripletkit.training.held_out import (
 )
 from tripletkit.training.job import EncoderChoice, TrainingJob
 from tripletkit.training.run import open_workplace
-from tripletkit.training.trainer import Chosen, HeldOutAnswers, Workplace
+from tripletkit.training.trainer import HeldOutAnswers, Workplace
 
 logger = logging.getLogger("tripletkit")
 
@@ -67,17 +67,20 @@ def sweep(
         each.make_trainer(place)
         for each, place in zip(jobs, _open_workplaces(jobs, stages), strict=True)
     ]
-    found = []
+    found, margins = [], []
     for number, trainer in enumerate(trainers, 1):
         progress = stages(f"held-out draws, {number} of {len(jobs)}")
         held_out = answer_held_out(trainer, progress=progress, drawn_by=trainers[0])
         if held_out is None:
             raise SplitError("expected triplets that can be held out to compare settings by")
-        found.append((held_out, choose(trainer, held_out)))
+        chosen = choose(trainer, held_out)
+        assert chosen.margins is not None
+        found.append((held_out, chosen))
+        margins.append(chosen.margins)
     scores = [score_held_out(*each).trained for each in found]
-    right = [credit(chosen.margins) for _, chosen in found]
+    right = [credit(each) for each in margins]
     best = max(range(len(found)), key=lambda number: scores[number].accuracy)
-    _tell_of_choice([held_out for held_out, _ in found], [chosen for _, chosen in found])
+    _tell_of_choice([held_out for held_out, _ in found], margins)
     rows = []
     for number, (held_out, chosen) in enumerate(found):
         behind, interval = 0.0, None
@@ -116,7 +119,7 @@ def _open_workplaces(jobs: Sequence[TrainingJob], stages: Stages) -> list[Workpl
     places = []
     with open_store(jobs[0].cache) as store:
         for job in jobs:
-            same = (place for encoder, place in opened if _is_same(job.encoder, encoder))
+            same = (place for encoder, place in opened if encoder == job.encoder)
             if (place := next(same, None)) is None:
                 place = open_workplace(job, store, None, stages)
                 opened.append((job.encoder, place))
@@ -128,23 +131,19 @@ def _open_workplaces(jobs: Sequence[TrainingJob], stages: Stages) -> list[Workpl
     ]
 
 
-def _is_same(encoder: EncoderChoice, other: EncoderChoice) -> bool:
-    return encoder.backbones == other.backbones and encoder.depth == other.depth
-
-
-def _tell_of_choice(answers: Sequence[HeldOutAnswers], chosen: Sequence[Chosen]) -> None:
+def _tell_of_choice(answers: Sequence[HeldOutAnswers], margins: Sequence[np.ndarray]) -> None:
     """Say what the best combination is worth, chosen by others than the answers that are scored."""
     first = answers[0]
     if len(answers) < 2 or any(len(each.draws) != len(first.draws) for each in answers):
         return
-    together = replace(first, margins=np.stack([each.margins for each in chosen]))
+    together = replace(first, margins=np.stack(margins))
 
     def choose(of_others: np.ndarray, _: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         best = int(np.argmax(credit(of_others).mean(axis=1)))
         return lambda of_asked: of_asked[best]
 
-    margins = cross_fit(together, choose)
-    score = score_pooled(credit(margins), first.images, first.draws)
+    answered = cross_fit(together, choose)
+    score = score_pooled(credit(answered), first.images, first.draws)
     interval = "" if score.interval is None else f" (95% interval {score.interval})"
     logger.info(
         "The best of %d combinations, chosen by other images than those it is scored on: %.4f%s.",

@@ -108,7 +108,7 @@ class UnseenPlan:
 
     @property
     def novelty(self) -> float | None:
-        return self.nearness and self.nearness.novelty
+        return None if self.nearness is None else self.nearness.novelty
 
 
 def plan_unseen_classes(
@@ -208,7 +208,9 @@ def _hold_out(examples: Examples, seed: int, fraction: float) -> tuple[HeldOutCl
     rows, labels = examples.rows, examples.labels
     images = np.union1d(rows, examples.val_rows)
     unit = scale_to_unit_length(examples.features)
-    groups, n_groups, source = find_groups(images, unit, labels and labels.of_image, seed)
+    groups, n_groups, source = find_groups(
+        images, unit, None if labels is None else labels.of_image, seed
+    )
     # Two classes are one pair to tell apart, which says little; clusters are finer.
     fewest = 3 if source == BY_LABELS and n_groups >= 6 else 2
     held_out = hold_out_classes(rows, groups, n_groups, fraction, seed, fewest)
