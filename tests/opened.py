@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 
 from tripletkit import Judgements
-from tripletkit.data.judgements import open_judgements
-from tripletkit.data.truth import open_truth
+from tripletkit.data.judgements import open_judgements, open_truth, open_votes
 from tripletkit.evaluation import answers
 
 
@@ -34,6 +33,11 @@ def scan_triplets(source, name=None):
 def read_triplets_with_shares(source, name=None):
     judgements = open_judgements(_named(source, name), fourth_column="share")
     return judgements.triplets, judgements.votes
+
+
+def read_votes(source, name=None):
+    """Return the votes, and the questions that stand beside them."""
+    return open_votes(_named(source, name))[:2]
 
 
 def rows_of(triplets):

@@ -128,7 +128,7 @@ def test_read_truth_takes_every_form(data):
         (
             read_answers,
             b"a,b,c,prediction\nx,,z,1\n",
-            'preds.csv:2: expected an image name, got ""',
+            'preds.csv:2: expected an image name, got an empty one in "x,,z"',
         ),
         (read_answers, b'a,b,c,prediction\n"x,y,z,1\nx,y,z,1\n', "with each quote closed"),
         (read_answers, b"1\n\xff\n", "preds.csv:2: expected UTF-8 text, got the byte 0xff"),

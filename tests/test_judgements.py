@@ -12,14 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from collected import answer_all, by_label, start
-from opened import read_triplets
+from opened import read_triplets, read_votes
 
 import tripletkit as tk
 from tripletkit import TripletkitError, Triplets
 from tripletkit.collecting.database import GivenAnswer, add_question, add_screen
-from tripletkit.data.judgement_files import is_judgements
-from tripletkit.data.judgements import find_questions, open_judgements
-from tripletkit.data.votes import read_votes
+from tripletkit.data.judgements import find_questions, is_judgements, open_judgements
 from tripletkit.model.model_folder import load_model
 from tripletkit.training.sources import read_training_triplets
 
@@ -252,7 +250,6 @@ def test_only_a_database_of_judgements_is_taken_for_one(told, tmp_path, toy_imag
     assert is_judgements(told.database.path)
     assert not is_judgements(tmp_path / "nothing")
     assert not is_judgements(next(toy_images.iterdir()))
-    assert not is_judgements(None)
     told.tell("anna", told.ask("abc"), "b")
     told.database.close()
     with told.database.path.open("rb") as file, pytest.raises(TripletkitError, match="path"):
@@ -393,7 +390,7 @@ def test_export_writes_what_train_reads(tripletkit, collected, tmp_path):
     assert [triplets.names[i] for i in triplets.rows.ravel()] == [
         judgements.triplets.names[i] for i in judgements.triplets.rows.ravel()
     ]
-    votes = read_votes(folder / "votes.csv").votes
+    votes = read_votes(folder / "votes.csv")[0]
     np.testing.assert_array_equal(votes.for_first, judgements.votes.for_first)
     np.testing.assert_array_equal(votes.for_second, judgements.votes.for_second)
     again = tripletkit(*command)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from opened import read_answers, read_triplets, read_triplets_with_shares, read_truth
+from opened import read_answers, read_triplets, read_triplets_with_shares, read_truth, read_votes
 
 from tripletkit import TripletkitError
 from tripletkit.data.labels import read_labels
@@ -19,7 +19,6 @@ from tripletkit.data.text_files import (
     parse_number,
     split_csv_line,
 )
-from tripletkit.data.votes import read_votes
 from tripletkit.errors import TripletFileError
 
 READERS = [

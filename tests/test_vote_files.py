@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 
 import pytest
-from opened import read_triplets, read_triplets_with_shares
+from opened import NamedBytes, open_text, read_triplets, read_triplets_with_shares, read_votes
 
-from tripletkit.data.votes import read_votes
 from tripletkit.errors import TripletFileError, VoteFileError
 
 VOTES = [(4.0, 1.0), (2.0, 2.0), (0.0, 5.0)]
@@ -45,8 +44,8 @@ def error_of(text, reader=read_votes):
 )
 def test_read_votes_takes_two_numbers_a_line(text):
     found = read(text)
-    assert pairs(found.votes) == VOTES
-    assert found.triplets is None
+    assert pairs(found[0]) == VOTES
+    assert found[1] is None
 
 
 @pytest.mark.parametrize(
@@ -60,28 +59,29 @@ def test_read_votes_takes_two_numbers_a_line(text):
     ],
 )
 def test_read_votes_takes_whole_rows_and_compares_them(text):
-    found = read(text)
-    assert pairs(found.votes) == VOTES
-    assert (found.triplets.names, found.triplets.rows.tolist()) == (NAMES, ROWS)
+    votes, triplets = read(text)
+    assert pairs(votes) == VOTES
+    assert (triplets.names, triplets.rows.tolist()) == (NAMES, ROWS)
     same = 'x.jpg "y y.jpg" z.jpg\nx.jpg z.jpg "y y.jpg"\n"y y.jpg" x.jpg z.jpg\n'
-    found.check_questions(read_triplets(io.BytesIO(same.encode()), "train.txt"))
+    given = NamedBytes(text, "votes.csv")
+    assert open_text(same, "train.txt", votes=given).votes.for_first.tolist() == [4, 2, 0]
     other = same.replace('x.jpg z.jpg "y y.jpg"', 'x.jpg "y y.jpg" z.jpg')
     with pytest.raises(VoteFileError) as caught:
-        found.check_questions(read_triplets(io.BytesIO(other.encode()), "train.txt"))
+        open_text(other, "train.txt", votes=NamedBytes(text, "votes.csv"))
     message = str(caught.value)
     assert "expected the question (x.jpg, y y.jpg, z.jpg) of train.txt:2, got (x.jpg, z" in message
 
 
 def test_votes_without_names_are_checked_for_their_number():
     with pytest.raises(VoteFileError, match="expected 2 rows of votes, one for each row of t"):
-        read("4 1\n2 2\n0 5\n").check_questions(read_triplets(io.BytesIO(b"x y z\nx z y\n"), "t"))
+        open_text("x y z\nx z y\n", "t.txt", votes=NamedBytes("4 1\n2 2\n0 5\n", "votes.csv"))
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "votes.csv: expected two numbers of votes, or three names"),
-        ("# nothing\n\n", "got nothing"),
+        ("# nothing\n\n", "got none"),
         ("b,c\n", "votes.csv: expected rows below the heading, got none"),
         ("1\n0\n", "votes.csv:1: expected two numbers of votes, or three names and two nu"),
         ("a,b,c,prediction,margin\nx,y,z,1,0.5\n", "or a heading with votes_b and votes_c, got"),
@@ -106,8 +106,8 @@ def test_votes_without_names_are_checked_for_their_number():
         ("4 1\n2 ١\n", 'votes from 0 to 1,000,000,000, got "2 ١"'),
         ("4 1\n2 １\n", 'votes from 0 to 1,000,000,000, got "2 １"'),
         ("4 1\n0 0\n", "votes.csv:2: expected at least one vote, got none"),
-        ("4 1\n2\n", 'votes.csv:2: expected 2 fields as in the first line, got 1 ("2")'),
-        ("4 1\n1 2 3\n", "votes.csv:2: expected 2 fields as in the first line, got 3"),
+        ("4 1\n2\n", 'votes.csv:2: expected 2 columns as in the first line, got 1 ("2")'),
+        ("4 1\n1 2 3\n", "votes.csv:2: expected 2 columns as in the first line, got 3"),
         ("a,b,c,votes_b,votes_c\nx,,z,1,2\n", "votes.csv:2: expected an image name, got an empty"),
         (b"4 1\n\xff 1\n", "votes.csv:2: expected UTF-8 text, got the byte 0xff"),
         ("4 1\n" + "0 0\n" * 12, "... and 2 more (12 in all)"),
@@ -139,8 +139,11 @@ def test_a_fourth_column_is_the_share_for_the_second(text):
     [
         ("x y z\n", "votes.csv:1: expected three names and the share of people who said the sec"),
         ("x y z 0.5\nx y z 80\n", "votes.csv:2: expected a share from 0 to 1, got"),
-        ("x y z 0.5\nx y z\n", "votes.csv:2: expected 4 fields as in the first line, got 3"),
-        ("x y z w\n", "votes.csv:1: expected three names and the share"),
+        (
+            "x y z 0.5\nx y z\n",
+            "votes.csv:2: expected three names and the share of people who said the sec",
+        ),
+        ("x y z w\n", "votes.csv:1: expected a share from 0 to 1, got"),
     ],
 )
 def test_a_fourth_column_that_is_no_share_is_refused(text, message):

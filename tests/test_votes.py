@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tripletkit import Triplets
-from tripletkit.data.votes import Votes, make_loss_weights, turn_to_majority
+from tripletkit.data.votes import Votes, make_loss_weights
 
 counts = st.lists(
     st.tuples(st.integers(0, 9), st.integers(0, 9)).filter(any), min_size=1, max_size=20
@@ -17,11 +16,6 @@ counts = st.lists(
 
 def make_votes(pairs):
     return Votes(*np.array(pairs, dtype=float).T)
-
-
-def make_triplets(n):
-    rows = np.arange(3 * n, dtype=np.int32).reshape(n, 3)
-    return Triplets([f"p{i}" for i in range(3 * n)], rows, np.arange(n) + 1, "train.txt")
 
 
 @pytest.mark.slow
@@ -66,22 +60,6 @@ def test_turning_a_question_turns_its_weights(votes_as, pairs):
         rtol=1e-6,
         atol=1e-7,
     )
-
-
-@pytest.mark.slow
-@settings(deadline=None)
-@given(counts)
-def test_after_turning_to_the_majority_the_second_column_is_what_most_chose(pairs):
-    triplets, votes = make_triplets(len(pairs)), make_votes(pairs)
-    turned, turned_votes = turn_to_majority(triplets, votes)
-    for row, (b, c) in enumerate(pairs):
-        anchor, first, second = triplets.rows[row]
-        expected = (anchor, second, first) if c > b else (anchor, first, second)
-        assert tuple(turned.rows[row]) == expected
-        assert turned_votes.for_first[row] == max(b, c)
-    assert (turned_votes.share >= 0.5).all()
-    again, _ = turn_to_majority(turned, turned_votes)
-    np.testing.assert_array_equal(again.rows, turned.rows)
 
 
 def test_shares_are_no_counts_but_whole_numbers_are():

@@ -44,8 +44,7 @@ if TYPE_CHECKING:
         split,
     )
     from tripletkit.data.images import Images, open_images
-    from tripletkit.data.triplets import Triplets
-    from tripletkit.data.truth import Truth
+    from tripletkit.data.triplets import Triplets, Truth
     from tripletkit.errors import (
         DataWarning,
         DistributionShiftWarning,
@@ -77,8 +76,7 @@ _NAMES = {
     "split",
     "data.images": "Images open_images",
     "data.judgements": "Judgements",
-    "data.triplets": "Triplets",
-    "data.truth": "Truth",
+    "data.triplets": "Triplets Truth",
     "errors": "DataWarning DistributionShiftWarning FewTripletsWarning LeakageWarning "
     "SettingsError TripletkitError TripletkitWarning WeakScoreWarning",
     "evaluation.answers": "Answers",

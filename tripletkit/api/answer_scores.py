@@ -8,18 +8,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from io import IOBase
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import cast
 
 import numpy as np
 
 from tripletkit import defaults
 from tripletkit.api.given import AnswersLike, PathLike, TripletsLike, is_path, take_answers
-from tripletkit.data.judgement_files import is_judgements
-from tripletkit.data.judgements import Judgements, open_judgements
+from tripletkit.data.judgements import (
+    Judgements,
+    TruthLike,
+    open_collected,
+    open_judgements,
+    open_truth,
+    open_votes,
+)
 from tripletkit.data.outputs import Outputs, as_one_run, csv_form
-from tripletkit.data.triplets import Triplets
-from tripletkit.data.truth import Truth, TruthLike, open_truth
-from tripletkit.data.votes import Votes, VotesLike, read_votes
+from tripletkit.data.triplets import Triplets, Truth
+from tripletkit.data.votes import Votes, VotesLike
 from tripletkit.errors import AnswerFileError, DataWarning, LeakageWarning, SettingsError
 from tripletkit.evaluation import answer_checks
 from tripletkit.evaluation.answer_checks import (
@@ -104,13 +109,11 @@ def score(
     by_votes = labels = of_truth = weights = None
     trials = None if asked is None else asked.trials
     of_votes = str(votes if is_path(votes) else triplets if is_path(triplets) else "the votes")
-    if is_path(truth) and is_judgements(Path(truth)):
-        truth = open_judgements(truth)
-    if isinstance(truth, Judgements) and truth.is_random is not None:
-        of_truth = truth.source
+    if (collected := open_collected(truth)) is not None:
+        of_truth = collected.source
         if counted is not None:
             raise SettingsError("votes", f"{of_truth} holds votes itself: it excludes other votes.")
-        answers, labels, counted, weights = take_random_share(answers, asked, truth)
+        answers, labels, counted, weights = take_random_share(answers, asked, collected)
         rows = None if answers.triplets is None else answers.triplets.rows
     elif counted is not None:
         check_same_length(answers, len(counted), of_votes)
@@ -312,8 +315,8 @@ def _open_questions(
     if votes is None:
         return None, None
     if is_path(votes) or isinstance(votes, IOBase):
-        read = read_votes(Path(votes) if is_path(votes) else cast(BinaryIO, votes))
-        return read.triplets, read.votes
+        found, asked, _ = open_votes(votes)
+        return asked, found
     raise SettingsError("triplets", "`votes` are on the rows of `triplets`: give these, too")
 
 

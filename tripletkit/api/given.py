@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from tripletkit.data.judgements import JudgementsLike
+from tripletkit.data.judgements import read_labels as read_truth_labels
 from tripletkit.data.labels import read_classes, read_labels, take_label_table
 from tripletkit.data.tables import table_of_frame
 from tripletkit.data.triplets import Triplets
-from tripletkit.data.truth import read_labels as read_truth_labels
 from tripletkit.errors import LabelFileError, TripletFileError
 from tripletkit.evaluation.answers import Answers, read_answers
 

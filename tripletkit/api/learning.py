@@ -21,9 +21,8 @@ from tripletkit.api.given import (
 )
 from tripletkit.api.models import Model, make_model
 from tripletkit.data.images import ImagesLike, open_images
-from tripletkit.data.judgements import open_judgements
+from tripletkit.data.judgements import TruthLike, open_judgements
 from tripletkit.data.outputs import Outputs, as_one_run, check_written_folder
-from tripletkit.data.truth import TruthLike
 from tripletkit.data.votes import VotesAs, VotesLike
 from tripletkit.errors import ModelFolderError, SettingsError
 from tripletkit.features.backbones import AUTO

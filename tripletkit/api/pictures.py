@@ -21,9 +21,8 @@ from tripletkit.api.given import (
 )
 from tripletkit.api.models import Model
 from tripletkit.data.images import ImagesLike, open_images
-from tripletkit.data.judgements import open_judgements
+from tripletkit.data.judgements import TruthLike, open_judgements
 from tripletkit.data.outputs import DRAWN_FORM, Outputs, as_one_run
-from tripletkit.data.truth import TruthLike
 from tripletkit.errors import LabelFileError, ModelFolderError, SettingsError
 from tripletkit.model.model_folder import ModelFolder, load_model
 from tripletkit.progress import Stages, open_stages

@@ -16,7 +16,12 @@ from tripletkit.api.given import PathLike, TripletsLike
 from tripletkit.data.audit.triplet_audit import Audit, audit_triplets
 from tripletkit.data.folder import refuse_folder_of
 from tripletkit.data.images import ImagesLike, open_images
-from tripletkit.data.judgements import Judgements, open_judgements, validate_on_random
+from tripletkit.data.judgements import (
+    Judgements,
+    open_judgements,
+    open_truth,
+    validate_on_random,
+)
 from tripletkit.data.outputs import Outputs, as_one_run
 from tripletkit.data.splits.policies import fold_triplets, split_triplets
 from tripletkit.data.splits.split_files import (
@@ -25,8 +30,7 @@ from tripletkit.data.splits.split_files import (
     price_split,
     write_splits,
 )
-from tripletkit.data.triplets import Triplets
-from tripletkit.data.truth import Truth, open_truth
+from tripletkit.data.triplets import Triplets, Truth
 from tripletkit.errors import DataWarning, LeakageWarning, SettingsError
 from tripletkit.evaluation import answers as answer_files
 from tripletkit.evaluation.answers import Answers

@@ -31,8 +31,8 @@ from tripletkit.data.judgement_files import (
     SCHEMA_VERSION,
     SECOND,
     check_version,
-    is_judgements,
 )
+from tripletkit.data.judgements import is_judgements
 from tripletkit.data.outputs import OutputForm
 from tripletkit.errors import JudgementsError
 

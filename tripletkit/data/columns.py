@@ -1,10 +1,20 @@
-"""What the columns of a table of judgements are, by their headings in the words that people use."""
+"""What the columns of a table of judgements are, and what their values say: the words of people."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from tripletkit.data.text_files import parse_number, shorten_line
+
+# What a table is read as: judgements or questions; the same with a fourth column of shares; how
+# many people said what; which image is the nearer one, as people say or as a model does.
+Wanted = Literal["triplets", "share", "votes", "truth", "answers"]
 
 # What is asked for beside the images themselves; headings such as `left_path` or `image_a`.
 _NOUNS = frozenset(
@@ -50,7 +60,6 @@ _ANSWERS = (
     "closer nearer more_similar most_similar similar closest nearest vote voted"
 ).split()
 _PREDICTIONS = "prediction predictions predicted pred".split()
-_SHARES = frozenset(["share"])
 # Columns that say nothing of the answer, whatever is in them.
 _ABOUT = frozenset(
     "rater annotator worker user subject judge participant person observer respondent split fold "
@@ -63,19 +72,8 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
 # By the names of `columns`: what a column is.
 FIELDS = (
-    "anchor",
-    "positive",
-    "negative",
-    "first",
-    "second",
-    "answer",
-    "votes_first",
-    "votes_second",
-    "share",
-    "image1",
-    "image2",
-    "image3",
-    "odd",
+    *("anchor", "positive", "negative", "first", "second", "answer", "votes_first"),
+    *("votes_second", "share", "image1", "image2", "image3", "odd"),
 )
 
 
@@ -84,18 +82,24 @@ def split_words(heading: str) -> list[str]:
     return [word.lower() for word in _WORD.findall(heading)]
 
 
+def _plain_forms(heading: str) -> set[str]:
+    """Return a heading's words with and without those for what is asked of the image."""
+    words = split_words(heading)
+    return {"_".join(words), "_".join(word for word in words if word not in _NOUNS)} - {""}
+
+
 @dataclass(frozen=True)
 class Roles:
     """Which column is what, by its place in the table.
 
     Attributes:
-        names: anchor, first and second image; of trials the three images.
+        names: anchor, first and second image; of trials the three images; empty without.
         is_answered: the first of the two is the nearer one; None where the words leave it open.
         answer: what says which image was chosen, or which is odd.
         votes: how many people chose the first, and the second.
         share: how many chose the first, of all.
         is_trial: three images of which one is odd.
-        sides: the words of the two images' columns, as answers may have them.
+        sides: the words of the images that are chosen from, as answers may have them.
         doubled: columns that name the two images once more.
         is_chosen: the user named the columns.
     """
@@ -115,31 +119,39 @@ class Roles:
         found = {*self.names, *self.doubled, *(self.votes or ())}
         return found | {place for place in (self.answer, self.share) if place is not None}
 
+    @property
+    def tells_answers(self) -> bool:
+        return not self.answer == self.votes == self.share is None
+
+
+# Number of columns -> what they are where there is no heading.
+HEADLESS: dict[Wanted, dict[int, Roles]] = {
+    "triplets": {3: Roles((0, 1, 2))},
+    "share": {4: Roles((0, 1, 2), share=3)},
+    "votes": {2: Roles((), votes=(0, 1)), 5: Roles((0, 1, 2), votes=(3, 4))},
+    "truth": {1: Roles((), answer=0)},
+    "answers": {1: Roles((), answer=0)},
+}
+
 
 @dataclass(frozen=True)
 class _Headings:
     """The headings of a table by their words.
 
     Attributes:
-        texts: the headings.
         is_file: whether the cells of a column look like names of files.
     """
 
     texts: Sequence[str]
     is_file: Callable[[int], bool]
     by_word: dict[str, list[int]] = field(default_factory=dict)
-    nouns: list[frozenset[str]] = field(default_factory=list)
 
     @classmethod
     def of(cls, texts: Sequence[str], is_file: Callable[[int], bool]) -> _Headings:
         found = cls(texts, is_file)
         for place, text in enumerate(texts):
-            words = split_words(text)
-            rest = [word for word in words if word not in _NOUNS]
-            found.nouns.append(frozenset(words) & _NOUNS)
-            for word in dict.fromkeys(("_".join(words), "_".join(rest))):
-                if word:
-                    found.by_word.setdefault(word, []).append(place)
+            for word in _plain_forms(text):
+                found.by_word.setdefault(word, []).append(place)
         return found
 
     def among(self, words: Sequence[str]) -> list[str]:
@@ -151,83 +163,83 @@ class _Headings:
         Raises:
             ValueError: if a column is there twice.
         """
-        kinds = {self.nouns[place] for place in self.by_word[words[0]]}
+        nouns = [frozenset(split_words(text)) & _NOUNS for text in self.texts]
         whole = [
-            {word: [p for p in self.by_word[word] if self.nouns[p] == kind] for word in words}
-            for kind in kinds
+            {word: [p for p in self.by_word[word] if nouns[p] == kind] for word in words}
+            for kind in {nouns[place] for place in self.by_word[words[0]]}
         ]
         whole = [found for found in whole if all(found.values())]
-        if not whole:
-            whole = [{word: self.by_word[word][:1] for word in words}]
         # `head` may be a number where `head_object` is the name of the file.
         best = max(
-            whole,
+            whole or [{word: self.by_word[word][:1] for word in words}],
             key=lambda found: (
                 sum(self.is_file(found[word][0]) for word in words),
                 -sum(len(self.texts[found[word][0]]) for word in words),
             ),
         )
-        for places in best.values():
-            if len(places) > 1:
-                raise ValueError(
-                    f'expected each column once, got "{self.texts[places[0]]}" several times'
-                )
-        return tuple(places[0] for places in best.values())
+        return tuple(self.one(places) for places in best.values())
+
+    def one(self, places: Sequence[int]) -> int:
+        if len(places) > 1:
+            raise ValueError(
+                f'expected each column once, got "{self.texts[places[0]]}" several times'
+            )
+        return places[0]
 
     def votes(self, sides: Sequence[str]) -> tuple[int, int] | None:
         """Return the columns that count votes for two sides."""
-        found = []
-        for side in sides:
-            places = [
+        of_words = [set(split_words(text)) for text in self.texts]
+        found = [
+            [
                 place
-                for place, text in enumerate(self.texts)
-                if (words := set(split_words(text))) & _VOTES and words - _VOTES - _NOUNS == {side}
+                for place, words in enumerate(of_words)
+                if words & _VOTES and words - _VOTES - _NOUNS == {side}
             ]
-            if len(places) > 1:
-                raise ValueError(
-                    f'expected each column once, got "{self.texts[places[0]]}" several times'
-                )
-            found += places
-        return (found[0], found[1]) if len(found) == 2 else None
+            for side in sides
+        ]
+        if len(found) != 2 or not all(found):
+            return None
+        return self.one(found[0]), self.one(found[1])
 
 
 def find_roles(
     headings: Sequence[str],
+    wanted: Wanted = "triplets",
     columns: Mapping[str, str] | None = None,
     is_file: Callable[[int], bool] = lambda place: False,
 ) -> Roles | None:
-    """Tell which columns of a table hold judgements.
+    """Tell which columns of a table hold what is wanted; None if the headings say nothing of it.
 
     Args:
         headings: of its columns; numbers from 1 where it has none.
         columns: `FIELDS` -> heading, as the user says; what is left out is told by the headings.
         is_file: whether the cells of a column look like names of files.
-    Returns:
-        None if the headings say nothing of judgements.
     Raises:
         ValueError: if they leave a choice, or there is no such column.
     """
     if columns is not None:
-        return _chosen_roles(headings, columns, is_file)
+        return _chosen_roles(headings, wanted, columns, is_file)
     found = _Headings.of(headings, is_file)
     roles = _trial_roles(found) or _triplet_roles(found)
-    if roles is None or roles.is_trial:
-        return roles
-    return _with_answers(roles, found)
+    if roles is not None:
+        return roles if roles.is_trial else _with_answers(roles, found, wanted)
+    if wanted in ("triplets", "share"):
+        return None
+    roles = _with_answers(Roles((), sides=("b", "c")), found, wanted)
+    if wanted == "votes" and sorted(map(str.lower, headings)) == ["b", "c"]:
+        roles = replace(roles, votes=found.columns("bc"))
+    return roles if roles.tells_answers else None
 
 
 def _trial_roles(found: _Headings) -> Roles | None:
     odd = found.among(_ODD)
     if not odd:
         return None
+    (answer,) = found.columns(odd[:1])
     for images in _TRIALS:
         if len(found.among(images)) == 3:
-            (answer,) = found.columns(odd[:1])
-            return Roles(
-                found.columns(images), True, answer=answer, is_trial=True, sides=tuple(images)
-            )
+            return Roles(found.columns(images), True, answer, is_trial=True, sides=tuple(images))
     if (roles := _triplet_roles(found)) is not None and roles.is_answered is not True:
-        (answer,) = found.columns(odd[:1])
         return replace(roles, is_answered=True, answer=answer, is_trial=True, sides=())
     return None
 
@@ -235,13 +247,12 @@ def _trial_roles(found: _Headings) -> Roles | None:
 def _triplet_roles(found: _Headings) -> Roles | None:
     """Return the columns of the three images."""
     anchors = found.among(_ANCHOR)
+    has_letters = len(found.among("abc")) == 3
     if not anchors:
-        if len(found.among("abc")) < 3:
-            return None
-        return Roles(found.columns("abc"), sides=("b", "c"))
+        return Roles(found.columns("abc"), sides=("b", "c")) if has_letters else None
     if len(anchors) > 1:
         raise ValueError(f"expected one column for the anchor, got {' and '.join(anchors)}")
-    if len(found.among("abc")) == 3:
+    if has_letters:
         raise ValueError(
             f"expected the columns of one kind of heading, got those of several: "
             f"{', '.join(found.texts)}"
@@ -269,21 +280,19 @@ def _triplet_roles(found: _Headings) -> Roles | None:
     return Roles(found.columns((*anchors, *pairs[0])), None if is_open else False, sides=pairs[0])
 
 
-def _with_answers(roles: Roles, found: _Headings) -> Roles:
+def _with_answers(roles: Roles, found: _Headings, wanted: Wanted) -> Roles:
     """Return the roles with the columns that say which image was chosen."""
-    for sides in (roles.sides, *_SIDES):
-        votes = found.votes(sides)
-        if votes is not None and not set(votes) & set(roles.names):
-            return replace(roles, is_answered=True, votes=votes)
-    taken = set(roles.names)
-    shares = [p for word in _SHARES for p in found.by_word.get(word, ()) if p not in taken]
-    if shares:
-        if len(shares) > 1:
-            raise ValueError('expected each column once, got "share" several times')
-        return replace(roles, is_answered=True, share=shares[0])
-    if roles.is_answered:
-        return roles
-    answers = find_answers(found.texts, taken)
+    if wanted != "answers":
+        for sides in (roles.sides, *_SIDES):
+            votes = found.votes(sides)
+            if votes is not None and not set(votes) & set(roles.names):
+                return replace(roles, is_answered=True, votes=votes)
+        shares = [place for place in found.by_word.get("share", ()) if place not in roles.names]
+        if shares:
+            return replace(roles, is_answered=True, share=found.one(shares))
+        if roles.is_answered:
+            return roles
+    answers = find_answers(found.texts, set(roles.names), wanted)
     if len(answers) > 1:
         shown = ", ".join(f'"{found.texts[place]}"' for place in answers)
         raise ValueError(
@@ -293,26 +302,31 @@ def _with_answers(roles: Roles, found: _Headings) -> Roles:
     return replace(roles, is_answered=True, answer=answers[0]) if answers else roles
 
 
-def find_answers(headings: Sequence[str], taken: set[int]) -> list[int]:
-    """Return the columns whose headings say that they hold answers; of people, if there are any."""
-    for words in (_ANSWERS, _PREDICTIONS):
-        found = []
-        for place, heading in enumerate(headings):
-            parts = split_words(heading)
-            rest = [part for part in parts if part not in _NOUNS]
-            if place not in taken and {"_".join(parts), "_".join(rest)} & set(words):
-                found.append(place)
+def find_answers(headings: Sequence[str], taken: set[int], wanted: Wanted = "truth") -> list[int]:
+    """Return the columns whose headings say that they hold answers.
+
+    Those of people, if there are any; of a file of a model's answers those of the model.
+    """
+    kinds = [_ANSWERS, _PREDICTIONS]
+    for words in kinds[::-1] if wanted == "answers" else kinds:
+        found = [
+            place
+            for place, heading in enumerate(headings)
+            if place not in taken and _plain_forms(heading) & set(words)
+        ]
         # A label, a truth and a prediction may stand side by side; the first is meant.
         first = [p for p in found if headings[p].strip().lower() in ("label", "truth")]
-        if first or found:
+        if wanted == "answers" and len(headings) > 1:
+            found, first = [place for place in found if place not in first], []
+        if found:
             return first[:1] or found
     return []
 
 
 def says_nothing(heading: str) -> bool:
     """Return whether a column by that heading is about the row and not about its answer."""
-    words = split_words(heading)
-    return bool(set(words) & _ABOUT) or (bool(words) and set(words) <= _NOUNS)
+    words = set(split_words(heading))
+    return bool(words & _ABOUT) or (bool(words) and words <= _NOUNS)
 
 
 def read_field(field: str) -> str:
@@ -321,9 +335,10 @@ def read_field(field: str) -> str:
     Raises:
         ValueError: if there is no such field.
     """
-    word = "_".join(split_words(field))
+    words = split_words(field)
+    word = "_".join(words)
     for known in FIELDS:
-        if word.replace("_", "") == known.replace("_", ""):
+        if "".join(words) == known.replace("_", ""):
             return known
     for names, known in (
         (_ANCHOR, "anchor"),
@@ -334,74 +349,56 @@ def read_field(field: str) -> str:
     ):
         if word in names:
             return known
-    for pair in _SIDES[:4]:
-        if word in pair:
-            return ("first", "second")[pair.index(word)]
-    parts = set(split_words(field))
+    rest = [each for each in words if each not in _VOTES]
     for pair in _SIDES:
-        if parts & _VOTES and parts - _VOTES and parts - _VOTES <= set(pair):
-            return ("votes_first", "votes_second")[pair.index(*(parts - _VOTES))]
+        if len(rest) == 1 and rest[0] in pair:
+            side = ("first", "second")[pair.index(rest[0])]
+            if len(words) > 1:
+                return f"votes_{side}"
+            if len(word) > 1 or word.isdigit():
+                return side
     raise ValueError(f"expected one of {', '.join(FIELDS)}, got {field!r}")
 
 
 def _chosen_roles(
-    headings: Sequence[str], columns: Mapping[str, str], is_file: Callable[[int], bool]
+    headings: Sequence[str],
+    wanted: Wanted,
+    columns: Mapping[str, str],
+    is_file: Callable[[int], bool],
 ) -> Roles | None:
-    """Return the roles that the user says; others as the headings have them."""
+    """Return the roles that the user says: as if the columns were called so."""
     places = {read_field(name): _find(headings, text) for name, text in columns.items()}
     twice = [text for text in columns.values() if list(columns.values()).count(text) > 1]
     if twice:
         raise ValueError(f"expected a column for each of `columns`, got {twice[0]!r} twice")
-    of_trial = [places[name] for name in ("image1", "image2", "image3") if name in places]
-    pair = ("positive", "negative") if "positive" in places else ("first", "second")
-    of_triplet = [places[name] for name in ("anchor", *pair) if name in places]
-    usual = None
-    if len(of_trial) < 3 and len(of_triplet) < 3:
-        # Those that are left out are found among the other headings.
-        others = [
-            text if place not in places.values() else "" for place, text in enumerate(headings)
+    images = set(FIELDS[:5]) | {"image1", "image2", "image3"}
+    # Who names three images says all; else those that are left out are among the other headings.
+    is_whole = len(images & set(places)) >= 3
+    renamed = ["" if is_whole else text for text in headings]
+    for name, place in places.items():
+        renamed[place] = name
+    if "answer" in places:
+        # It counts before votes.
+        renamed = [
+            ""
+            if set(split_words(text)) & {*_VOTES, "share"} and place not in places.values()
+            else text
+            for place, text in enumerate(renamed)
         ]
-        stand_ins = {
-            "anchor": "anchor",
-            "positive": "positive",
-            "negative": "negative",
-            "first": "first",
-            "second": "second",
-        }
-        for name, word in stand_ins.items():
-            if name in places:
-                others[places[name]] = word
-        usual = find_roles(others, None, is_file)
-        if usual is None:
-            missing = [name for name in ("anchor", *pair) if name not in places]
-            raise ValueError(f"expected columns for {', '.join(missing)} too in `columns`")
-    if usual is not None:
-        roles = replace(usual, is_chosen=True)
-    elif len(of_trial) == 3:
-        roles = Roles(tuple(of_trial), True, is_trial=True, is_chosen=True)
-    else:
-        roles = Roles(
-            tuple(of_triplet),
-            pair[0] == "positive",
-            sides=tuple(headings[place].strip().lower() for place in of_triplet[1:]),
-            is_chosen=True,
-        )
-    if "answer" in places or "odd" in places:
-        answer = places.get("odd", places.get("answer"))
-        roles = replace(
-            roles,
-            answer=answer,
-            votes=None,
-            share=None,
-            is_answered=True,
-            is_trial=roles.is_trial or "odd" in places,
-        )
-    if "votes_first" in places and "votes_second" in places:
-        votes = (places["votes_first"], places["votes_second"])
-        roles = replace(roles, answer=None, votes=votes, share=None, is_answered=True)
-    if "share" in places:
-        roles = replace(roles, answer=None, votes=None, share=places["share"], is_answered=True)
-    return roles
+    roles = find_roles(renamed, wanted, None, is_file)
+    if roles is None and {"image1", "image2", "image3"} <= set(places):
+        names = tuple(places[name] for name in ("image1", "image2", "image3"))
+        roles = Roles(names, True, is_trial=True)
+    if roles is None:
+        others = ("positive", "negative") if "positive" in places else ("first", "second")
+        missing = [name for name in ("anchor", *others) if name not in places]
+        raise ValueError(f"expected columns for {', '.join(missing)} too in `columns`")
+    if "answer" in places:
+        roles = replace(roles, answer=places["answer"], is_answered=True)
+    elif roles.is_answered is None:
+        roles = replace(roles, is_answered=False)
+    sides = tuple(headings[place].strip().lower() for place in roles.names[-len(roles.sides) :])
+    return replace(roles, is_chosen=True, sides=sides if roles.sides and roles.names else ())
 
 
 def _find(headings: Sequence[str], wanted: str) -> int:
@@ -418,3 +415,221 @@ def _find(headings: Sequence[str], wanted: str) -> int:
         return int(wanted) - 1
     shown = ", ".join(f'"{text}"' for text in headings[:20])
     raise ValueError(f'expected a column "{wanted}", there are {shown}')
+
+
+# Single letters are names of images as often as of columns.
+_LETTERS = ["a", "b", "c"]
+_TELLING = frozenset(
+    "anchor positive negative pos neg query probe reference ref votes share prediction margin "
+    "label truth rater annotator worker".split()
+)
+_WORDS = _TELLING | frozenset(
+    "image images img picture photo pic stimulus stim item object file filename name path id idx "
+    "index row triplet trial target test first second third left right similar dissimilar closer "
+    "farther nearer further near far winner loser choice chosen other candidate cand option opt "
+    "comparison comp sample answer vote user subject".split()
+)
+_WORDLIKE = re.compile(r"[A-Za-z][A-Za-z0-9 _-]*")
+# What names of images have and names of columns have not.
+_FILE_SHAPES = (re.compile(r".*(\.\w+$|/)", re.DOTALL), re.compile("[0-9]"))
+
+
+def are_letters(fields: Sequence[str]) -> bool:
+    """Return whether fields are a, b and c, which images may be called as well as columns."""
+    return sorted(field.strip().lower() for field in fields) == _LETTERS
+
+
+def resembles_heading(fields: Sequence[str], following: Sequence[Sequence[str]]) -> bool:
+    """Return whether a first row seems to name columns, in words that are not known.
+
+    It does if none of its texts comes again below, and
+
+    - one is a word that only columns have (`anchor`, `pos`, `rater`), or
+    - two are words that columns often have (`image1`, `left`) and no text below is, or
+    - all are plain words and every text below has an extension or a folder, or starts with a digit.
+    """
+    below = {text for row in following for text in row}
+    if len({field.strip().lower() for field in fields}) < len(fields) or below & set(fields):
+        return False
+    words = [_words_of_columns(field) for field in fields]
+    if any(each & _TELLING for each in words):
+        return True
+    if sum(map(bool, words)) >= 2 and below and not any(map(_words_of_columns, below)):
+        return True
+    return (
+        bool(below)
+        and all(map(_WORDLIKE.fullmatch, fields))
+        and any(all(map(shape.match, below)) for shape in _FILE_SHAPES)
+    )
+
+
+def _words_of_columns(field: str) -> set[str]:
+    """Return the words of a field that are all words of columns, numbers and letters left out."""
+    if not _WORDLIKE.fullmatch(field):
+        return set()
+    words = {word for word in split_words(field) if word.isalpha() and word not in _LETTERS}
+    return words if words <= _WORDS else set()
+
+
+# Labels of a question: the first image is nearer, the second is, nobody can tell.
+FIRST, SECOND, UNDECIDED = 1, 0, -1
+_BAD = -2
+
+_TIES = frozenset(
+    [
+        "",
+        *"tie tied ties equal equally same neither both none unsure unknown undecided".split(),
+        *"skip skipped ? idk nan null na n/a - draw".split(),
+        *("cant tell", "can't tell", "cannot tell", "can not tell", "cant-tell", "can't-tell"),
+        *("not sure", "dont know", "don't know", "no answer", "no preference"),
+    ]
+)
+# Words for the two images, and for three.
+_OF_TWO = (
+    *(("first", "second"), ("1st", "2nd"), ("left", "right"), ("l", "r"), ("b", "c")),
+    *(("option 1", "option 2"), ("option a", "option b"), ("image 1", "image 2"), ("one", "two")),
+    *(("true", "false"), ("yes", "no"), ("t", "f"), ("y", "n")),
+)
+_OF_THREE = (
+    *(("first", "second", "third"), ("1st", "2nd", "3rd"), ("one", "two", "three")),
+    *(("image1", "image2", "image3"), ("image 1", "image 2", "image 3"), ("a", "b", "c")),
+    *(("left", "middle", "right"), ("left", "center", "right")),
+)
+# A column in which so many rows are not understood is another kind of column.
+_MOST = 0.5
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Which image each row of a column names.
+
+    Attributes:
+        places: `(n_rows,)` int8: of two or three images the first is 0; or `UNDECIDED`.
+        is_bad: `(n_rows,)` bool: the row's answer is none of those that the others have.
+        meaning: what stands for the first image, such as "1 means `b`".
+    """
+
+    places: np.ndarray
+    is_bad: np.ndarray
+    meaning: str
+
+
+def read_choices(
+    texts: np.ndarray, sides: Sequence[str], n_images: int, names: Sequence[np.ndarray] = ()
+) -> Choices | None:
+    """Tell by the values of a column which image each row names; None if no reading fits.
+
+    Args:
+        texts: `(n_rows,)` objects.
+        sides: the words of the images' columns.
+        n_images: two, of which the nearer one is named, or three, of which the odd one.
+        names: `(n_rows,)` each, of the images, where they are known.
+    Raises:
+        ValueError: if two readings fit.
+    """
+    numbers, distinct = pd.factorize(pd.Series(texts, dtype=object), use_na_sentinel=False)
+    values = [_plain(str(value)) for value in distinct]
+    is_tie = np.array([value in _TIES for value in values], dtype=bool)
+    if is_tie.all():
+        raise ValueError("expected an answer in some row, got none")
+    if names:
+        is_named = np.stack([texts == each for each in names])
+        is_bad = ~(is_named.any(axis=0) | is_tie[numbers])
+        if is_bad.mean() < _MOST and is_named.any():
+            places = np.where(is_named.any(axis=0), is_named.argmax(axis=0), UNDECIDED)
+            return Choices(places.astype(np.int8), is_bad, "the name of the image")
+    best: Choices | None = None
+    for reading, meaning in _readings(values, list(map(_plain, sides)), n_images):
+        of_value = [
+            UNDECIDED if tie else reading.get(value, _BAD)
+            for value, tie in zip(values, is_tie, strict=True)
+        ]
+        places = np.array(of_value, dtype=np.int8)[numbers]
+        is_bad = places == _BAD
+        if is_bad.mean() < _MOST and (best is None or is_bad.sum() < best.is_bad.sum()):
+            best = Choices(np.where(is_bad, UNDECIDED, places).astype(np.int8), is_bad, meaning)
+    return best
+
+
+def describe_answers(texts: np.ndarray, n_images: int) -> str:
+    """Say what answers may be, and what these are."""
+    shown = ", ".join(shorten_line(text) for text in list(dict.fromkeys(texts.tolist()))[:5])
+    forms = (
+        "1 and 0, 1 and 2, 1 and -1, first and second, left and right, true and false, b and c, or "
+        "names of the two images"
+        if n_images == 2
+        else "1, 2 or 3, or the odd image's name"
+    )
+    return f"expected {forms}, got {shown}"
+
+
+def could_be_answers(texts: np.ndarray) -> bool:
+    """Return whether a column of few distinct values could say which of two images was chosen."""
+    values = {_plain(str(text)) for text in texts}
+    return 2 <= len(values) <= 3 and (len(texts) > len(values) or len(texts) > 3)
+
+
+def _plain(value: str) -> str:
+    return value.strip().lower().replace("_", " ").replace("\u2019", "'")
+
+
+def _readings(
+    values: Sequence[str], sides: Sequence[str], n_images: int
+) -> list[tuple[dict[str, int], str]]:
+    """Return which image each value may name, and what stands for the first one."""
+    words: list[Sequence[str]] = list(_OF_TWO if n_images == 2 else _OF_THREE)
+    shown = f"`{sides[0]}`" if sides else "the first image"
+    if len(sides) == n_images == 2:
+        words.insert(0, sides)
+        if not set(sides) & {"b", "c"}:
+            words.append(("a", "b"))
+        if list(sides) == ["a", "b"]:
+            words.remove(("b", "c"))
+    elif len(sides) == n_images and not any(side.isdigit() for side in sides):
+        words.insert(0, sides)
+    found = [
+        ({word: place for place, word in enumerate(each)}, f"{each[0]} means {shown}")
+        for each in words
+        if set(each) & set(values)
+    ]
+    numbers = {value: parse_number(value) for value in values}
+    numbers = {value: number for value, number in numbers.items() if number == number}
+    if numbers:
+        of_numbers = _of_two if n_images == 2 else _of_three
+        place_of, start = of_numbers(set(numbers.values()))
+        reading = {text: place_of[n] for text, n in numbers.items() if n in place_of}
+        found.append((reading, f"{start} means {shown}"))
+    return found
+
+
+def _of_two(numbers: set[float]) -> tuple[dict[float, int], int]:
+    """Return the place that each number means, and the one that means the first."""
+    for known in ({1: 0, 0: 1}, {1: 0, 0: 1, 0.5: UNDECIDED}, {1: 0, 2: 1}, {1: 0, -1: 1}):
+        if numbers <= set(known):
+            return known, 1
+    if numbers <= {-1, 0, 1, 2}:
+        other = 2 if 2 in numbers else -1
+        raise ValueError(
+            f"expected two numbers, got {', '.join(f'{n:g}' for n in sorted(numbers))}, which can "
+            f"be read in two ways: 1 and {other} choose and 0 is a tie, or 1 and 0 choose and "
+            f"{other} is a tie. Write first, second and tie"
+        )
+    if all(0 <= number <= 1 for number in numbers):
+        raise ValueError(
+            "expected two numbers, got shares; where it is the share of people who chose the "
+            "first image, name it with `columns`, as share"
+        )
+    return {}, 1
+
+
+def _of_three(numbers: set[float]) -> tuple[dict[float, int], int]:
+    """Return the place of the odd image that each number means, and the one of the first."""
+    if not numbers <= {0, 1, 2, 3} or numbers >= {0, 3}:
+        raise ValueError(f"expected 1, 2 or 3, or the odd image's name, got {min(numbers):g}")
+    if not numbers & {0, 3}:
+        raise ValueError(
+            "expected 3 or 0 in some row, got 1 and 2 alone, which leave open whether images are "
+            "counted from 0 or from 1. Write first, second and third."
+        )
+    start = 0 if 0 in numbers else 1
+    return {start + place: place for place in range(3)}, start

@@ -24,8 +24,6 @@ from tripletkit.errors import JudgementsError
 # "trkj" in the header of the file, so that another program's database is not taken for one.
 APPLICATION_ID = 0x74726B6A
 SCHEMA_VERSION = 2
-_HEADER = b"SQLite format 3\x00"
-_APPLICATION_ID_PLACE = slice(68, 72)
 
 LEFT, RIGHT, NEITHER, GRID = "left", "right", "neither", "grid"
 # A question's answer in words that do not depend on the side that an image stood on.
@@ -147,26 +145,6 @@ class Answer:
             "method": self.method,
             "answered_at": self.answered_at,
         }
-
-
-def is_judgements(source: object) -> bool:
-    """Return whether a path leads to a database of judgements; False for anything else.
-
-    Not for a process that has the database open; see `check_version`.
-    """
-    if not isinstance(source, Path):
-        return False
-    try:
-        with source.open("rb") as file:
-            return is_judgements_bytes(file.read(100))
-    except OSError:
-        return False
-
-
-def is_judgements_bytes(data: bytes) -> bool:
-    """Return whether a file that starts so is a database of judgements."""
-    wanted = APPLICATION_ID.to_bytes(4, "big")
-    return data.startswith(_HEADER) and data[_APPLICATION_ID_PLACE] == wanted
 
 
 def tally_judgements(path: Path, exclude: Collection[str] = ()) -> AnswerTally:

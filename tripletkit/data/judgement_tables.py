@@ -2,117 +2,240 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.answer_values import (
+from tripletkit.data.columns import (
+    FIRST,
+    HEADLESS,
+    SECOND,
     UNDECIDED,
-    AnswerColumn,
+    Roles,
+    Wanted,
     could_be_answers,
-    read_answer_values,
-    read_odd_values,
+    describe_answers,
+    find_answers,
+    find_roles,
+    read_choices,
+    says_nothing,
 )
-from tripletkit.data.columns import Roles, find_answers, find_roles, says_nothing
-from tripletkit.data.tables import FileTable, LineProblem
-from tripletkit.data.text_files import check_name, parse_number, shorten_line
+from tripletkit.data.tables import (
+    EXPECTED,
+    FileTable,
+    LineProblem,
+    place_problems,
+    read_table,
+    table_of_frame,
+)
+from tripletkit.data.text_files import (
+    FileRecord,
+    check_name,
+    parse_number,
+    read_bytes,
+    shorten_line,
+)
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import MAX_VOTES, Votes
-from tripletkit.errors import TripletFileError
+from tripletkit.errors import (
+    AnswerFileError,
+    DataWarning,
+    TripletFileError,
+    VoteFileError,
+    describe_problems,
+)
 
-ODD_PLACES = {"first": 0, "second": 1, "last": 2}
+_ODD_PLACES = {"first": 0, "second": 1, "last": 2}
 _ROW_OF_IMAGES = (("anchor", "positive", "negative"), ("a", "b", "c"), ("query", "first", "second"))
+_ERRORS: dict[Wanted, type[TripletFileError | VoteFileError | AnswerFileError]] = {
+    "triplets": TripletFileError,
+    "share": VoteFileError,
+    "votes": VoteFileError,
+    "truth": AnswerFileError,
+    "answers": AnswerFileError,
+}
 
 
 @dataclass(frozen=True)
 class ReadRows:
-    """What a file says, row by row.
+    """What a table says, row by row.
 
     Attributes:
-        triplets: anchor, first and second image; of trials two rows each, the odd image last.
+        table: that was read.
+        triplets: anchor, first and second image; of trials two rows each, the odd image last;
+            None where the table does not hold them.
         labels: `(n_triplets,)` int8, see `Truth`; None where no column says it.
         votes: None where no columns say it.
         problems: lines that could not be read.
         ignored: columns that are not read.
         notes: what was understood, a sentence each.
+        column: the heading over the answers, in lower case; empty without.
     """
 
-    triplets: Triplets
+    table: FileTable
+    triplets: Triplets | None = None
     labels: np.ndarray | None = None
     votes: Votes | None = None
     problems: tuple[LineProblem, ...] = ()
     ignored: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    column: str = ""
+
+    @property
+    def source(self) -> str:
+        return self.table.source
 
 
-def read_rows(
-    table: FileTable,
-    columns: Mapping[str, str] | None = None,
-    odd_place: int | None = None,
-    names: Sequence[str] | None = None,
+def open_rows(
+    given: Path | BinaryIO | pd.DataFrame,
+    wanted: Wanted,
     *,
-    in_file_order: bool = True,
-) -> ReadRows | None:
-    """Return what a table says; None if its headings say nothing of judgements.
+    columns: Mapping[str, str] | None = None,
+    names: Sequence[str] | None = None,
+    with_problems: bool = False,
+) -> tuple[ReadRows, FileRecord]:
+    """Return what a file or a table says, and the record of it.
 
     Args:
-        table: the table.
-        columns: see `find_roles`.
+        columns, names, with_problems: see `judgements.open_judgements`.
+    Raises:
+        TripletFileError, VoteFileError, AnswerFileError: if it cannot be read as what is wanted,
+            with the first ten problems and their number.
+    """
+    columns = dict(columns or {})
+    odd_place = _ODD_PLACES.get(columns.get("odd", ""))
+    if odd_place is not None:
+        del columns["odd"]
+    error_class = _ERRORS[wanted]
+    try:
+        if isinstance(given, pd.DataFrame):
+            table = table_of_frame(given)
+            record = FileRecord(table.source, None, hash_frame(given))
+        else:
+            data, name = read_bytes(given)
+            path = str(given.absolute()) if isinstance(given, Path) else None
+            record = FileRecord(name, path, hashlib.sha256(data).hexdigest())
+            table = read_table(data, name, wanted, columns or None)
+        read = _read_rows(table, wanted, columns or None, odd_place, names)
+    except TripletFileError as error:
+        raise error_class(str(error)) from error
+    except ValueError as error:
+        raise error_class(f"{table.source}:1: {error}") from error
+    if wanted == "triplets" and read.votes is not None:
+        error_class = VoteFileError
+    if read.problems and not with_problems:
+        raise error_class(describe_problems(list(place_problems(read.problems, table.source))))
+    if not len(table if read.triplets is None else read.triplets):
+        expected = "rows below the heading" if table.columns else f"{EXPECTED[wanted]} a line"
+        expected += ", got none"
+        if wanted in ("triplets", "share"):
+            expected = "lines of three image names, got no triplet at all"
+        raise error_class(
+            describe_problems(list(place_problems(read.problems, table.source)))
+            or f"{table.source}: expected {expected}"
+        )
+    if read.ignored and wanted not in ("truth", "answers"):
+        shown = ", ".join(f'"{column}"' for column in read.ignored[:10])
+        more = f" and {len(read.ignored) - 10:,} more" if len(read.ignored) > 10 else ""
+        message = f"{table.source}: columns that are not read: {shown}{more}"
+        warnings.warn(message, DataWarning, stacklevel=4)
+    return read, record
+
+
+def hash_frame(frame: pd.DataFrame) -> str:
+    """Return the SHA-256 of a table."""
+    text = frame.to_csv(index=False)
+    return hashlib.sha256(text.encode("utf-8", errors="surrogateescape")).hexdigest()
+
+
+def _read_rows(
+    table: FileTable,
+    wanted: Wanted,
+    columns: Mapping[str, str] | None,
+    odd_place: int | None,
+    names: Sequence[str] | None,
+) -> ReadRows:
+    """Return what a table says.
+
+    Args:
         odd_place: which of three images is the odd one of every row, from 0.
         names: that integers are indices of.
-        in_file_order: number the images as they stand in a row, and not from the anchor on.
     Raises:
-        ValueError: if the headings leave a choice.
+        ValueError: if the headings say nothing of it, or leave a choice.
         TripletFileError: if a column may say what was chosen and is not understood.
     """
     headings = table.columns or tuple(map(str, range(1, len(table.cells) + 1)))
-    roles = _find_roles(table, headings, columns, odd_place)
+    roles = _find_roles(table, headings, wanted, columns, odd_place)
     if roles is None:
-        return None
+        if not headings:
+            return ReadRows(table, problems=tuple(table.problems))
+        hint = ""
+        if wanted in ("triplets", "share"):
+            raise TripletFileError(
+                f"{table.source}: expected a table with the columns anchor, positive, negative or "
+                f"others that are known, got {', '.join(headings)}. Say with `columns` which hold "
+                "the images, such as anchor=...,positive=...,negative=..."
+            )
+        if wanted == "answers" and find_answers(headings, set()):
+            hint = ". It seems to be a truth file; the answers come before the truth"
+        raise ValueError(
+            f"expected {EXPECTED[wanted]}, got {shorten_line(','.join(headings))}{hint}"
+        )
     table, of_row = _unfold_lists(table, roles)
-    places = sorted(roles.names) if in_file_order else list(roles.names)
-    problems = list(table.problems)
-    found, numbers, is_good = _index(table, headings, places, names, problems)
-    of_place = {place: numbers[:, column] for column, place in enumerate(places)}
-    images = np.stack([of_place[place] for place in roles.names], axis=1)
-    state = _Reading(table, headings, roles, images, found, is_good, problems)
-    _check_other_columns(state)
-    labels, votes, notes = state.read_answers(odd_place)
-    if (note := _describe_columns(headings, roles)) is not None:
-        notes.insert(0, note)
-    kept = np.flatnonzero(state.is_good)
-    triplets = Triplets(
-        found,
-        images[kept].astype(np.int32),
-        table.lines[kept],
-        table.source,
-        roles.is_answered,
-        None if of_row is None else of_row[kept],
+    reading = _Reading(
+        table, headings, roles, list(table.problems), np.ones(len(table), dtype=bool)
     )
-    if labels is not None:
-        labels = labels[kept]
-    if roles.is_trial:
-        triplets, note = _unfold(triplets, labels)
-        notes.append(note)
-        labels = None
-    used = roles.used
-    ignored = tuple(text or "(no name)" for place, text in enumerate(headings) if place not in used)
+    triplets = None
+    if roles.names:
+        triplets = reading.triplets(names)
+        if wanted != "answers":
+            _check_other_columns(reading)
+    labels = votes = None
+    notes = [] if triplets is None else _describe_columns(headings, roles)
+    if roles.doubled:
+        reading.check_doubled()
+    if roles.votes is not None:
+        votes = reading.votes(roles.votes)
+    elif roles.share is not None:
+        votes = reading.shares(roles.share)
+    elif roles.answer is not None and len(table):
+        labels, note = reading.answers(roles.answer)
+        notes += note
+    elif roles.is_trial:
+        labels = np.full(len(table), 2 if odd_place is None else odd_place)
+    kept = np.flatnonzero(reading.is_good)
+    labels = None if labels is None else labels[kept]
+    if triplets is not None:
+        triplets = _over_used_names(triplets, kept)
+        triplets = replace(triplets, trials=None if of_row is None else of_row[kept])
+        if roles.is_trial and labels is not None:
+            triplets, note = _unfold_trials(triplets, labels)
+            notes.append(note)
+            labels = None
+    ignored = [text or "(no name)" for n, text in enumerate(headings) if n not in roles.used]
     return ReadRows(
+        table,
         triplets,
         labels,
         None if votes is None else votes.take(kept),
-        tuple(sorted(state.problems, key=lambda problem: problem.line)),
-        ignored,
+        tuple(sorted(reading.problems, key=lambda problem: problem.line)),
+        tuple(ignored),
         tuple(notes),
+        table.columns[roles.answer].lower() if table.columns and roles.answer is not None else "",
     )
 
 
 def _find_roles(
     table: FileTable,
     headings: Sequence[str],
+    wanted: Wanted,
     columns: Mapping[str, str] | None,
     odd_place: int | None,
 ) -> Roles | None:
@@ -120,190 +243,155 @@ def _find_roles(
         cells = [cell for cell in table.cells[place][:20] if isinstance(cell, str)]
         return bool(cells) and all("." in cell or "/" in cell for cell in cells)
 
-    roles = find_roles(headings, columns, is_file)
-    if roles is None and not table.columns and len(headings) == 3:
-        roles = Roles((0, 1, 2))
-    if odd_place is None or (roles is not None and roles.is_trial):
+    roles = None
+    if columns or table.columns:
+        roles = find_roles(headings, wanted, columns, is_file)
+    if roles is None and (not table.columns or odd_place is not None):
+        roles = HEADLESS[wanted].get(len(headings))
+    if odd_place is None or roles is None or roles.is_trial:
         return roles
-    if roles is None and len(headings) == 3:
-        roles = Roles((0, 1, 2))
-    return roles and replace(roles, is_trial=True, is_answered=True, is_chosen=True)
+    return replace(roles, is_trial=True, is_answered=True, is_chosen=True)
 
 
 @dataclass
 class _Reading:
-    """A table while its answers are read."""
+    """A table while it is read: the rows that are good so far, and what is wrong with others."""
 
     table: FileTable
     headings: Sequence[str]
     roles: Roles
-    images: np.ndarray
-    names: list[str]
-    is_good: np.ndarray
     problems: list[LineProblem]
+    is_good: np.ndarray
 
-    def read_answers(
-        self, odd_place: int | None
-    ) -> tuple[np.ndarray | None, Votes | None, list[str]]:
-        """Return labels or votes, if there are any, and what was understood."""
-        roles = self.roles
-        if roles.doubled:
-            self._check_doubled()
-        if roles.votes is not None:
-            return None, self._read_votes(), []
-        if roles.share is not None:
-            return None, self._read_shares(), []
-        if roles.answer is None:
-            if roles.is_trial:
-                place = ODD_PLACES["last"] if odd_place is None else odd_place
-                return np.full(len(self.images), place, dtype=np.int8), None, []
-            return None, None, []
-        heading = self.headings[roles.answer]
-        texts = self._texts(roles.answer)
-        named = self._names_of_rows()
-        try:
-            if roles.is_trial:
-                answers = read_odd_values(texts, roles.sides, named)
-            else:
-                answers = read_answer_values(texts, roles.sides, (named[1], named[2]))
-        except ValueError as error:
-            raise TripletFileError(
-                f'{self.table.source}: column "{heading}": {error}. Where it does not say which '
-                "image was chosen, name the columns that count with `columns`."
-            ) from error
-        self._refuse(answers.is_bad, texts, f'column "{heading}": expected {_expected(answers)}')
-        note = f"answers from column `{heading}`: {answers.meaning}"
-        if not roles.is_trial:
-            n_turned = int((answers.labels[self.is_good] == 0).sum())
-            note += f"; {n_turned:,} of {int(self.is_good.sum()):,} rows turned"
-            if n_tied := int((answers.labels[self.is_good] == UNDECIDED).sum()):
-                note += f"; {n_tied:,} undecided"
-        return answers.labels, None, [note]
-
-    def _texts(self, place: int) -> np.ndarray:
+    def texts(self, place: int) -> np.ndarray:
         texts = [text.strip() for text in self.table.texts(place)]
         return np.array(texts, dtype=object).reshape(len(texts))
 
-    def _names_of_rows(self) -> list[np.ndarray]:
-        """Return the texts of the three images' columns, as an answer would repeat them."""
-        return [self._texts(place) for place in self.roles.names]
-
-    def _check_doubled(self) -> None:
-        """Refuse rows whose chosen image is none of the two that were shown."""
-        near, far = (self._texts(place) for place in self.roles.names[1:])
-        first, second = (self._texts(place) for place in self.roles.doubled)
-        fits = ((near == first) & (far == second)) | ((near == second) & (far == first))
-        shown = self._texts(self.roles.names[1])
-        if not fits.any():
-            # Other columns about the same: numbers beside names, or words.
-            return
-        self._refuse(~fits, shown, "expected one of the two images that were shown as the nearer")
-
-    def _read_votes(self) -> Votes:
-        pair = [np.array([parse_number(text) for text in self._texts(p)]) for p in self.roles.votes]
-        both = np.stack(pair, axis=1)
-        shown = np.array(
-            [f"{a} {b}" for a, b in zip(*map(self._texts, self.roles.votes), strict=True)],
-            dtype=object,
-        )
-        is_number = ((both >= 0) & (both <= MAX_VOTES)).all(axis=1)
-        self._refuse(~is_number, shown, f"expected two numbers of votes from 0 to {MAX_VOTES:,.0f}")
-        is_empty = is_number & ~both.any(axis=1)
-        self._refuse(
-            is_empty, None, "expected at least one vote, got none; leave such a triplet out"
-        )
-        return Votes(both[:, 0].copy(), both[:, 1].copy())
-
-    def _read_shares(self) -> Votes:
-        texts = self._texts(self.roles.share)
-        shares = np.array([parse_number(text) for text in texts], dtype=np.float64)
-        self._refuse(~((shares >= 0) & (shares <= 1)), texts, "expected a share from 0 to 1")
-        return Votes.of_shares(shares)
-
-    def _refuse(self, is_bad: np.ndarray, texts: np.ndarray | None, message: str) -> None:
+    def refuse(self, is_bad: np.ndarray, message: str, shown: np.ndarray | None = None) -> None:
         """Note the rows that cannot be read, once each."""
         for row in np.flatnonzero(is_bad & self.is_good):
-            got = "" if texts is None else f", got {shorten_line(texts[row])}"
+            got = "" if shown is None else f", got {shorten_line(shown[row])}"
             self.problems.append(LineProblem(int(self.table.lines[row]), f"{message}{got}"))
         self.is_good &= ~is_bad
 
-
-def _expected(answers: AnswerColumn) -> str:
-    return f"an answer as in other rows ({answers.meaning})"
-
-
-def _index(
-    table: FileTable,
-    headings: Sequence[str],
-    places: Sequence[int],
-    names: Sequence[str] | None,
-    problems: list[LineProblem],
-) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Return the distinct names, `(n_rows, 3)` indices into them, and which rows are good."""
-    cells = np.stack([table.cells[place] for place in places], axis=1).reshape(len(table), 3)
-    if names is not None:
-        return _index_numbers(table, cells, names, problems)
-    is_good = np.ones(len(table), dtype=bool)
-    is_text = np.array([isinstance(cell, str) for cell in cells.flat], dtype=bool).reshape(-1, 3)
-    for row, column in np.argwhere(~is_text):
-        problems.append(
-            LineProblem(
-                int(table.lines[row]),
-                f'column "{headings[places[column]]}": expected an image name as text, got '
-                f"{cells[row, column]!r}. Read a table with dtype=str, so that 00123 stays text; "
-                "give `names` where these are places in a list of names.",
+    def triplets(self, names: Sequence[str] | None) -> Triplets:
+        """Return the images of all rows; of bad ones any."""
+        table, roles = self.table, self.roles
+        # Numbered as they stand in a row, not from the anchor on.
+        places = sorted(roles.names)
+        cells = np.stack([table.cells[place] for place in places], axis=1).reshape(len(table), 3)
+        if names is not None:
+            cells = self._names_of_numbers(cells, names)
+        flat = cells.ravel()
+        is_text = np.ones(len(flat), dtype=bool)
+        if pd.api.types.infer_dtype(flat, skipna=False) != "string":
+            is_text = np.array([isinstance(cell, str) for cell in flat], dtype=bool)
+            flat = np.where(is_text, flat, "x")
+        numbers, found = pd.factorize(flat)
+        reasons = {}
+        for number, name in enumerate(found):
+            try:
+                check_name(name)
+            except ValueError as error:
+                reasons[number] = str(error)
+        is_bad = ~is_text
+        if reasons:
+            is_bad |= np.isin(numbers, list(reasons))
+        for row, column in np.argwhere(is_bad.reshape(-1, 3)):
+            place = 3 * row + column
+            reason = (
+                f"{reasons[numbers[place]]} in {shorten_line(','.join(map(str, cells[row])))}"
+                if is_text[place]
+                else f'column "{self.headings[places[column]]}": expected an image name as text, '
+                f"got {cells[row, column]!r}. Read a table with dtype=str, so that 00123 stays "
+                "text; give `names` where these are places in a list of names."
             )
+            is_row = np.zeros(len(table), dtype=bool)
+            is_row[row] = True
+            self.refuse(is_row, reason)
+        rows = numbers.reshape(-1, 3)[:, [places.index(place) for place in roles.names]]
+        return Triplets(
+            list(found), rows.astype(np.int32), table.lines, table.source, roles.is_answered
         )
-    is_good &= is_text.all(axis=1)
-    numbers, found = pd.factorize(np.where(is_text, cells, "").ravel())
-    numbers = numbers.reshape(-1, 3)
-    for number, name in enumerate(found):
+
+    def _names_of_numbers(self, cells: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        """Return the names that integers stand for, counted from 0 or, if the last is, from 1."""
+        numbers, texts = pd.factorize(pd.Series(cells.ravel(), dtype=object))
+        values = np.array([parse_number(str(text)) for text in texts], dtype=np.float64)
+        whole = values[values == np.floor(values)]
+        values -= 1 if len(whole) and whole.min() >= 1 and whole.max() == len(names) else 0
+        is_known = (values == np.floor(values)) & (values >= 0) & (values < len(names))
+        is_good = np.append(is_known, False)[numbers].reshape(-1, 3).all(axis=1)
+        shown = np.array([",".join(map(str, row)) for row in cells[~is_good]], dtype=object)
+        every = np.full(len(cells), "", dtype=object)
+        every[~is_good] = shown
+        self.refuse(~is_good, f"expected places in the list of {len(names):,} names", every)
+        known = np.array([*names, "x"], dtype=object)
+        places = np.where(is_known, values, len(names)).astype(np.int64)
+        return known[np.append(places, len(names))[numbers]].reshape(-1, 3)
+
+    def check_doubled(self) -> None:
+        """Refuse rows whose chosen image is none of the two that were shown."""
+        near, far = (self.texts(place) for place in self.roles.names[1:])
+        first, second = (self.texts(place) for place in self.roles.doubled)
+        fits = ((near == first) & (far == second)) | ((near == second) & (far == first))
+        # Where none fits these are other columns about the same: numbers beside names, or words.
+        if fits.any():
+            message = "expected one of the two images that were shown as the nearer"
+            self.refuse(~fits, message, near)
+
+    def votes(self, places: tuple[int, int]) -> Votes:
+        texts = [self.texts(place) for place in places]
+        both = np.array([[parse_number(text) for text in each] for each in texts], dtype=np.float64)
+        is_number = ((both >= 0) & (both <= MAX_VOTES)).all(axis=0)
+        message = f"expected two numbers of votes from 0 to {MAX_VOTES:,.0f}"
+        self.refuse(~is_number, message, texts[0] + " " + texts[1])
+        self.refuse(
+            is_number & ~both.any(axis=0),
+            "expected at least one vote, got none; leave such a triplet out",
+        )
+        return Votes(*both)
+
+    def shares(self, place: int) -> Votes:
+        texts = self.texts(place)
+        shares = np.array([parse_number(text) for text in texts], dtype=np.float64)
+        self.refuse(~((shares >= 0) & (shares <= 1)), "expected a share from 0 to 1", texts)
+        return Votes.of_shares(shares)
+
+    def answers(self, place: int) -> tuple[np.ndarray, list[str]]:
+        """Return labels, or of trials the place of the odd image, and what was understood."""
+        roles, texts = self.roles, self.texts(place)
+        n_images = 3 if roles.is_trial else 2
+        named = [self.texts(each) for each in roles.names[-n_images:]]
+        shown = "" if not self.table.columns else f'column "{self.headings[place]}": '
+        sides = roles.sides or (() if named else ("b", "c"))
         try:
-            check_name(name)
+            read = read_choices(texts, sides, n_images, named)
+            if read is None and named:
+                raise ValueError(describe_answers(texts, n_images))
         except ValueError as error:
-            for row in np.flatnonzero((numbers == number).any(axis=1) & is_good):
-                problems.append(
-                    LineProblem(int(table.lines[row]), f"{error} in {_shown(cells[row])}")
-                )
-            is_good &= ~(numbers == number).any(axis=1)
-    if not is_good.all():
-        kept, used = pd.factorize(numbers[is_good].ravel())
-        numbers = np.zeros_like(numbers)
-        numbers[is_good] = kept.reshape(-1, 3)
-        found = found[used]
-    return list(found), numbers, is_good
-
-
-def _index_numbers(
-    table: FileTable, cells: np.ndarray, names: Sequence[str], problems: list[LineProblem]
-) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Return the names that integers stand for."""
-    numbers, texts = pd.factorize(pd.Series(cells.ravel(), dtype=object))
-    values = np.array([parse_number(str(text)) for text in texts], dtype=np.float64)
-    is_whole = values == np.floor(values)
-    start = (
-        1
-        if is_whole.any() and values[is_whole].min() >= 1 and values[is_whole].max() == len(names)
-        else 0
-    )
-    values = values - start
-    is_known = is_whole & (values >= 0) & (values < len(names))
-    good_cells = np.append(is_known, False)[numbers].reshape(-1, 3)
-    for row in np.flatnonzero(~good_cells.all(axis=1)):
-        wrong = cells[row][~good_cells[row]][0]
-        problems.append(
-            LineProblem(
-                int(table.lines[row]),
-                f"expected places in the list of {len(names):,} names, from 0 to "
-                f"{len(names) - 1:,}, got {shorten_line(str(wrong))}",
-            )
-        )
-    is_good = good_cells.all(axis=1)
-    places = np.append(values, -1)[numbers].reshape(-1, 3)
-    kept, used = pd.factorize(places[is_good].astype(np.int64).ravel())
-    found = np.zeros((len(table), 3), dtype=np.int64)
-    found[is_good] = kept.reshape(-1, 3)
-    return [str(names[place]) for place in used], found, is_good
+            hint = " Where it does not say which image was chosen, name the columns that count "
+            hint = f".{hint}with `columns`." if named else ""
+            raise TripletFileError(f"{self.table.source}: {shown}{error}{hint}") from error
+        if read is None:
+            self.refuse(~np.isin(texts, ("0", "1")), "expected 0 or 1", texts)
+            return np.zeros(len(texts), dtype=np.int8), []
+        if named:
+            expected = f"{shown}expected an answer as in other rows ({read.meaning})"
+            self.refuse(read.is_bad, expected, texts)
+        else:
+            self.refuse(read.is_bad | (texts == ""), "expected 0 or 1", texts)
+        note = f"answers from column `{self.headings[place]}`: {read.meaning}"
+        if roles.is_trial:
+            return read.places, [note]
+        labels = np.array([FIRST, SECOND, UNDECIDED], dtype=np.int8)[read.places]
+        if not named:
+            return labels, [] if set(texts) <= {"0", "1"} else [note]
+        n_turned = int((labels[self.is_good] == SECOND).sum())
+        note += f"; {n_turned:,} of {int(self.is_good.sum()):,} rows turned"
+        if n_tied := int((labels[self.is_good] == UNDECIDED).sum()):
+            note += f"; {n_tied:,} undecided"
+        return labels, [note]
 
 
 def _check_other_columns(reading: _Reading) -> None:
@@ -312,14 +400,12 @@ def _check_other_columns(reading: _Reading) -> None:
     if roles.is_chosen or not len(table):
         return
     is_told = roles.is_answered is True
-    named = find_answers(headings, roles.used) if is_told else []
-    first, second = (reading._texts(place) for place in roles.names[1:])
+    named = find_answers(headings, roles.used) if is_told and not roles.tells_answers else []
+    first, second = (reading.texts(place) for place in roles.names[1:])
     for place, heading in enumerate(headings):
-        if place in roles.used or says_nothing(heading):
+        if place in roles.used or says_nothing(heading) or (is_told and place not in named):
             continue
-        if is_told and (place not in named or roles.answer is not None or roles.votes):
-            continue
-        texts = reading._texts(place)
+        texts = reading.texts(place)
         is_name = bool(((texts == first) | (texts == second)).all())
         if not is_name and not could_be_answers(texts):
             continue
@@ -335,87 +421,65 @@ def _check_other_columns(reading: _Reading) -> None:
         )
 
 
-def _describe_columns(headings: Sequence[str], roles: Roles) -> str | None:
+def _describe_columns(headings: Sequence[str], roles: Roles) -> list[str]:
     texts = [headings[place].strip() for place in roles.names]
     plain = [text.lower() for text in texts]
-    if tuple(plain) in _ROW_OF_IMAGES or set(plain) == {"1", "2", "3"}:
-        return None
-    shown = ", ".join(f"`{text}`" for text in texts)
+    if tuple(plain) in _ROW_OF_IMAGES or all(text.isdigit() for text in plain):
+        return []
     if roles.is_trial:
-        return f"three images of a trial from columns {shown}"
-    what = (
-        ("anchor", "nearer", "other")
-        if roles.is_answered and not _asks(roles)
-        else (
-            "anchor",
-            "first",
-            "second",
-        )
-    )
-    return ", ".join(
-        f"{word} image from column `{text}`" for word, text in zip(what, texts, strict=True)
-    )
-
-
-def _asks(roles: Roles) -> bool:
-    return roles.answer is not None or roles.votes is not None or roles.share is not None
+        shown = ", ".join(f"`{text}`" for text in texts)
+        return [f"three images of a trial from columns {shown}"]
+    is_turned = roles.is_answered and not roles.tells_answers
+    what = ("anchor", "nearer", "other") if is_turned else ("anchor", "first", "second")
+    pairs = zip(what, texts, strict=True)
+    return [", ".join(f"{word} image from column `{text}`" for word, text in pairs)]
 
 
 def _unfold_lists(table: FileTable, roles: Roles) -> tuple[FileTable, np.ndarray | None]:
     """Return a row for each pair of several nearer and several other images, and its trial."""
+
+    def several(cell: object) -> list:
+        return list(cell) if isinstance(cell, list | tuple | np.ndarray) else [cell]
+
     cells = [table.cells[place] for place in roles.names]
-    is_list = [[isinstance(cell, list | tuple | np.ndarray) for cell in each] for each in cells]
-    if not any(map(any, is_list)):
+    if not any(isinstance(cell, list | tuple | np.ndarray) for column in cells for cell in column):
         return table, None
-    rows: list[int] = []
-    texts: list[tuple] = []
-    for row, values in enumerate(zip(*cells, strict=True)):
-        several = [list(v) if isinstance(v, list | tuple | np.ndarray) else [v] for v in values]
-        for combination in itertools.product(*several):
-            rows.append(row)
-            texts.append(combination)
-    picked = np.array(rows, dtype=np.int64)
-    unfolded = [each[picked] for each in table.cells]
-    for place, column in zip(roles.names, zip(*texts, strict=True), strict=True):
-        unfolded[place] = np.array(column, dtype=object)
+    rows = [
+        (row, combination)
+        for row, values in enumerate(zip(*cells, strict=True))
+        for combination in itertools.product(*map(several, values))
+    ]
+    picked = np.array([row for row, _ in rows], dtype=np.int64)
+    unfolded = [column[picked] for column in table.cells]
+    for number, place in enumerate(roles.names):
+        unfolded[place] = np.array([each[number] for _, each in rows], dtype=object)
     return replace(table, cells=tuple(unfolded), lines=table.lines[picked]), picked + 1
 
 
-def _unfold(triplets: Triplets, odd: np.ndarray) -> tuple[Triplets, str]:
-    """Return both triplets that each trial implies, and a sentence about them."""
-    decided = np.flatnonzero(odd != UNDECIDED)
-    n_open = len(odd) - len(decided)
-    rows, odd = triplets.rows[decided], odd[decided]
-    others = np.array([[1, 2, 0], [0, 2, 1], [0, 1, 2]])[odd]
-    turned = np.take_along_axis(rows, others, axis=1)
-    both = np.stack([turned, turned[:, [1, 0, 2]]], axis=1).reshape(-1, 3)
-    lines = np.repeat(triplets.lines[decided], 2)
-    note = f"{len(decided):,} trials of three images, two triplets each"
-    if n_open:
-        note += f"; {n_open:,} trials without an odd image left out"
-    trials = np.repeat(np.arange(1, len(decided) + 1), 2)
-    return replace(triplets, rows=both, lines=lines, is_answered=True, trials=trials), note
+def _over_used_names(triplets: Triplets, kept: np.ndarray) -> Triplets:
+    """Return some rows over the names that they have."""
+    if len(kept) == len(triplets):
+        return triplets
+    # In the order of the names, which is that of their first appearance in the file.
+    used = np.unique(triplets.rows[kept])
+    rows = np.searchsorted(used, triplets.rows[kept]).astype(np.int32)
+    names = [triplets.names[index] for index in used]
+    return replace(triplets, names=names, rows=rows, lines=triplets.lines[kept])
 
 
-def _shown(cells: np.ndarray) -> str:
-    return shorten_line(",".join(map(str, cells)))
-
-
-def unfold_trials(triplets: Triplets, odd_place: int) -> tuple[Triplets, str]:
-    """Return both triplets that each row of three images implies, and a sentence about them.
+def _unfold_trials(triplets: Triplets, odd: np.ndarray) -> tuple[Triplets, str]:
+    """Return both triplets that each trial implies, and a sentence about them.
 
     Args:
-        triplets: as they stand in a file without heading.
-        odd_place: which of the three is the odd one, from 0.
+        odd: `(n_trials,)` place of the odd image, or `UNDECIDED`.
     """
-    return _unfold(triplets, np.full(len(triplets), odd_place))
-
-
-def index_places(triplets: Triplets, names: Sequence[str]) -> tuple[Triplets, list[LineProblem]]:
-    """Return triplets whose names are places in a list, over the names there; and bad lines."""
-    cells = np.array(triplets.names, dtype=object)[triplets.rows]
-    table = FileTable((), (), triplets.lines, triplets.source)
-    problems: list[LineProblem] = []
-    found, rows, is_good = _index_numbers(table, cells, names, problems)
-    kept = triplets.take(is_good)
-    return replace(kept, names=found, rows=rows[is_good].astype(np.int32)), problems
+    decided = np.flatnonzero(odd != UNDECIDED)
+    others = np.array([[1, 2, 0], [0, 2, 1], [0, 1, 2]])[odd[decided]]
+    turned = np.take_along_axis(triplets.rows[decided], others, axis=1)
+    both = np.stack([turned, turned[:, [1, 0, 2]]], axis=1).reshape(-1, 3)
+    note = f"{len(decided):,} trials of three images, two triplets each"
+    if n_open := len(odd) - len(decided):
+        note += f"; {n_open:,} trials without an odd image left out"
+    trials = np.repeat(np.arange(1, len(decided) + 1), 2)
+    lines = np.repeat(triplets.lines[decided], 2)
+    return replace(triplets, rows=both, lines=lines, is_answered=True, trials=trials), note

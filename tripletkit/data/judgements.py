@@ -1,4 +1,4 @@
-"""Judgements, from whatever they are given as: the only place that asks what that is.
+"""Judgements, votes and truth, from whatever they are given as: the only place that asks what.
 
 A path, an open file, a table, rows of numbers or a database of collected judgements become one
 `Judgements`; all that comes after works on that and never looks at what was given.
@@ -7,58 +7,26 @@ A path, an open file, a table, rows of numbers or a database of collected judgem
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.answer_values import SECOND, UNDECIDED
-from tripletkit.data.judgement_files import is_judgements, is_judgements_bytes, tally_judgements
-from tripletkit.data.judgement_tables import (
-    ODD_PLACES,
-    ReadRows,
-    index_places,
-    read_rows,
-    unfold_trials,
-)
+from tripletkit.data.columns import FIRST, SECOND, UNDECIDED, describe_answers, read_choices
+from tripletkit.data.judgement_files import APPLICATION_ID, tally_judgements
+from tripletkit.data.judgement_tables import hash_frame, open_rows
 from tripletkit.data.splits.policies import Split
-from tripletkit.data.tables import (
-    FileTable,
-    LineProblem,
-    is_json,
-    is_parquet,
-    place_problems,
-    table_of_frame,
-    table_of_json,
-    table_of_lines,
-    table_of_parquet,
-)
+from tripletkit.data.tables import EXPECTED, LineProblem, is_json, place_problems
 from tripletkit.data.text_files import FileRecord, check_text, read_bytes
-from tripletkit.data.triplet_files import scan_lines, write_triplet_lines
-from tripletkit.data.triplet_layout import find_layout
-from tripletkit.data.triplets import Triplets
-from tripletkit.data.truth import Truth, TruthLike, open_truth
-from tripletkit.data.votes import (
-    Votes,
-    VotesLike,
-    open_votes,
-    read_triplets_with_shares,
-    warn_of_ignored,
-)
-from tripletkit.errors import (
-    AnswerFileError,
-    SettingsError,
-    TripletFileError,
-    VoteFileError,
-    describe_problems,
-)
+from tripletkit.data.triplets import Triplets, Truth, describe_other_questions
+from tripletkit.data.votes import Votes, VotesLike
+from tripletkit.errors import AnswerFileError, SettingsError, TripletFileError, VoteFileError
 
 logger = logging.getLogger("tripletkit")
 
@@ -88,7 +56,6 @@ class Judgements:
         votes_record, truth_record: of what votes and truth were read from; None where they are
             in the file of the triplets, or there are none.
         problems: lines that could not be read, where these were wanted.
-        notes: what was understood, a sentence each.
     """
 
     triplets: Triplets
@@ -100,7 +67,6 @@ class Judgements:
     votes_record: FileRecord | None = None
     truth_record: FileRecord | None = None
     problems: tuple[LineProblem, ...] = ()
-    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.triplets)
@@ -122,13 +88,12 @@ class Judgements:
         Returns:
             Those rows, over the same names.
         """
+        truth = self.truth and replace(self.truth, labels=self.truth.labels[rows])
         return replace(
             self,
             triplets=self.triplets.take(rows),
             votes=None if self.votes is None else self.votes.take(rows),
-            truth=None
-            if self.truth is None
-            else replace(self.truth, labels=self.truth.labels[rows]),
+            truth=truth,
             is_random=None if self.is_random is None else self.is_random[rows],
             weights=None if self.weights is None else self.weights[rows],
         )
@@ -143,9 +108,9 @@ class Judgements:
             TripletFileError: if the heading says that nobody has answered them.
         """
         if self.truth is not None:
-            labels = self.truth.labels
-            decided = self.take(labels != UNDECIDED)
-            return decided._turn(labels[labels != UNDECIDED] == SECOND)
+            decided = self.take(self.truth.labels != UNDECIDED)
+            is_turned = self.truth.labels[self.truth.labels != UNDECIDED] == SECOND
+            return replace(decided._turn(is_turned), truth=None)
         if self.votes is not None:
             return self._turn(self.votes.is_for_second)
         self.triplets.check_answered()
@@ -168,7 +133,7 @@ class Judgements:
             labels = self.votes.majority
         else:
             self.triplets.check_answered()
-            labels = np.ones(len(self), dtype=np.int8)
+            labels = np.full(len(self), FIRST, dtype=np.int8)
         return Truth(labels, self.source, "", self.triplets)
 
     def _turn(self, is_turned: np.ndarray) -> Judgements:
@@ -178,19 +143,14 @@ class Judgements:
             self,
             triplets=replace(self.triplets, rows=rows, is_answered=True),
             votes=None if self.votes is None else self.votes.turn(is_turned),
-            truth=None,
         )
 
     def _swap(self) -> Judgements:
         """Return the same rows with the other image for the nearer one."""
-        if self.truth is not None:
-            labels = self.truth.labels
-            labels = np.where(labels == UNDECIDED, UNDECIDED, 1 - labels).astype(np.int8)
-            return replace(self, truth=replace(self.truth, labels=labels))
-        if self.votes is not None:
-            every = np.ones(len(self), dtype=bool)
-            return replace(self, votes=self.votes.turn(every))
-        labels = np.zeros(len(self), dtype=np.int8)
+        if self.truth is None and self.votes is not None:
+            return replace(self, votes=self.votes.turn(np.ones(len(self), dtype=bool)))
+        labels = np.full(len(self), FIRST, dtype=np.int8) if not self.truth else self.truth.labels
+        labels = np.where(labels == UNDECIDED, labels, FIRST + SECOND - labels).astype(np.int8)
         return replace(self, truth=Truth(labels, self.source))
 
 
@@ -203,6 +163,7 @@ JudgementsLike = (
     | Sequence[Sequence[int]]
     | Judgements
 )
+TruthLike = PathLike | BinaryIO | Truth | pd.DataFrame | pd.Series | np.ndarray | Sequence[int]
 
 
 def open_judgements(
@@ -248,9 +209,9 @@ def open_judgements(
         raise SettingsError(
             f"{prefix}votes", "`votes` excludes `fourth_column`: each says how people voted."
         )
-    if isinstance(given, str | os.PathLike):
-        given = Path(given)
-    if exclude and not (isinstance(given, Path) and is_judgements(given)):
+    given = _as_file(given)
+    is_database = isinstance(given, Path) and is_judgements(given)
+    if exclude and not is_database:
         source = given if isinstance(given, Path) else type(given).__name__
         raise SettingsError(
             "exclude", f"{source}: expected a database of judgements: only that has judges"
@@ -259,7 +220,7 @@ def open_judgements(
         if fourth_column is not None:
             raise SettingsError("fourth_column", "`fourth_column` is of a file.")
         found = given
-    elif isinstance(given, Path) and is_judgements(given):
+    elif is_database:
         if votes is not None or fourth_column is not None:
             raise SettingsError(
                 f"{prefix}votes",
@@ -270,31 +231,104 @@ def open_judgements(
             found = _with_read_as(found, exclude=json.dumps(sorted(exclude)))
     else:
         known = None if names is None else read_names(names)
-        if isinstance(given, Triplets) or not (
-            isinstance(given, Path | pd.DataFrame) or hasattr(given, "read")
-        ):
-            found = _in_memory(_take_rows(given, known))
-        else:
-            form = _JudgementsForm.of(columns, known, fourth_column, with_problems)
-            found = _open_table(given, form, ignores_answers=votes is not None or truth is not None)
+        if isinstance(given, pd.DataFrame | Path) or hasattr(given, "read"):
+            found = _open_file(cast(BinaryIO, given), known, columns, fourth_column, with_problems)
+            if votes is not None or truth is not None:
+                found = replace(found, votes=None, truth=None)
             if isinstance(names, str | os.PathLike):
                 found = _with_read_as(found, names=str(Path(names).absolute()))
             if columns is not None:
                 found = _with_read_as(found, columns=json.dumps(dict(columns)))
+        else:
+            triplets = given if isinstance(given, Triplets) else _take_rows(given, known)
+            record = FileRecord(triplets.source, None, hash_frame(triplets.to_frame()))
+            found = Judgements(triplets, record)
     if votes is not None:
-        of_rows, record = open_votes(votes, found.triplets)
+        of_rows, _, record = open_votes(votes, found.triplets)
         found = replace(found, votes=of_rows, votes_record=record)
     if truth is not None:
-        found = _with_truth(found, truth)
+        labels, record = open_truth(truth)
+        if len(labels) != len(found):
+            raise AnswerFileError(
+                f"{labels.source}: expected {len(found):,} truths, one for each triplet of "
+                f"{found.source}, got {len(labels):,}"
+            )
+        found = replace(found, truth=labels, truth_record=record)
     if swap:
         if found.triplets.trials is not None and found.is_random is None:
             raise SettingsError(
                 "swap", "`swap` exchanges two images; of three images one is the odd one."
             )
         found = _with_read_as(found._swap(), swap="true")
-    for note in found.notes:
-        logger.info("%s: %s.", found.source, note)
-    return replace(found, notes=())
+    return found
+
+
+def is_judgements(path: Path) -> bool:
+    """Return whether a file is a database of judgements.
+
+    Not for a process that has the database open; see `judgement_files.check_version`.
+    """
+    try:
+        with path.open("rb") as file:
+            header = file.read(100)
+    except OSError:
+        return False
+    wanted = APPLICATION_ID.to_bytes(4, "big")
+    return header.startswith(b"SQLite format 3\x00") and header[68:72] == wanted
+
+
+def _as_file(given: object) -> object:
+    return Path(given) if isinstance(given, str | os.PathLike) else given
+
+
+def _tell(source: str, notes: Sequence[str]) -> None:
+    for note in notes:
+        logger.info("%s: %s.", source, note)
+
+
+def _open_file(
+    given: Path | BinaryIO | pd.DataFrame,
+    names: Sequence[str] | None,
+    columns: Mapping[str, str] | None,
+    fourth_column: str | None,
+    with_problems: bool,
+) -> Judgements:
+    read, record = open_rows(
+        given,
+        "triplets" if fourth_column is None else "share",
+        columns=columns,
+        names=names,
+        with_problems=with_problems,
+    )
+    assert read.triplets is not None  # or it would have been refused
+    if fourth_column is not None:
+        if read.votes is None:
+            raise VoteFileError(f"{read.source}: expected a column share, there is none")
+        record = replace(record, read_as=(("fourth_column", fourth_column),))
+    _tell(read.source, read.notes)
+    truth = None if read.labels is None else Truth(read.labels, read.source)
+    return Judgements(read.triplets, record, read.votes, truth, problems=read.problems)
+
+
+def _open_database(path: Path, exclude: Collection[str]) -> Judgements:
+    """Read what judges said, gold questions left out."""
+    tally = tally_judgements(path, exclude)
+    triplets = Triplets(tally.names, tally.rows, tally.numbers, str(path), True, tally.screens)
+    votes = Votes(tally.for_first, tally.for_second)
+    # A hash of what judges said; the file itself changes in other ways, too.
+    lines = [
+        [*(tally.names[index] for index in row), *of_row]
+        for row, *of_row in zip(
+            tally.rows.tolist(),
+            votes.for_first.tolist(),
+            votes.for_second.tolist(),
+            tally.is_random.tolist(),
+            strict=True,
+        )
+    ]
+    digest = hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+    record = FileRecord(str(path), str(path.absolute()), digest)
+    return Judgements(triplets, record, votes, is_random=tally.is_random, weights=tally.weights)
 
 
 def read_names(given: Sequence[str] | PathLike) -> list[str]:
@@ -303,157 +337,31 @@ def read_names(given: Sequence[str] | PathLike) -> list[str]:
     Raises:
         TripletFileError: if it cannot be read, or a name is there twice.
     """
-    if not isinstance(given, str | os.PathLike):
-        names, source = [str(name) for name in given], "the names"
-    else:
+    source = "the names"
+    names: object = given
+    if isinstance(given, str | os.PathLike):
         data, source = read_bytes(Path(given))
         data = check_text(data, source)
+        names = [line.strip() for line in data.decode().split("\n") if line.strip()]
         if is_json(data):
-            names = _names_of_json(data, source)
-        else:
-            names = [line.strip() for line in data.decode().split("\n") if line.strip()]
-    twice = pd.Series(names, dtype=object)
-    twice = twice[twice.duplicated()]
-    if len(twice):
+            try:
+                names = json.loads(data)
+            except ValueError as error:
+                message = f"{source}: expected a JSON list of names: {error}"
+                raise TripletFileError(message) from error
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise TripletFileError(
+                    f"{source}: expected a JSON list of names, got another value"
+                )
+    found = [str(name) for name in cast(Sequence[str], names)]
+    twice = (
+        [name for name in found if found.count(name) > 1] if len(set(found)) < len(found) else []
+    )
+    if twice:
         raise TripletFileError(
-            f'{source}: expected distinct names, got "{twice.iloc[0]}" more than once'
+            f'{source}: expected distinct names, got "{twice[0]}" more than once'
         )
-    return names
-
-
-def _names_of_json(data: bytes, source: str) -> list[str]:
-    try:
-        found = json.loads(data)
-    except ValueError as error:
-        raise TripletFileError(f"{source}: expected a JSON list of names: {error}") from error
-    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-        raise TripletFileError(f"{source}: expected a JSON list of names, got another value")
     return found
-
-
-@dataclass(frozen=True)
-class _JudgementsForm:
-    """How the user says that a file is to be read; see `open_judgements`.
-
-    Attributes:
-        columns: without `odd`, where that is a place of each row.
-        odd_place: which of three images is the odd one of every row, from 0.
-    """
-
-    columns: Mapping[str, str] | None
-    odd_place: int | None
-    names: list[str] | None
-    fourth_column: str | None
-    with_problems: bool
-
-    @classmethod
-    def of(
-        cls,
-        columns: Mapping[str, str] | None,
-        names: list[str] | None,
-        fourth_column: str | None,
-        with_problems: bool,
-    ) -> _JudgementsForm:
-        columns = dict(columns or {})
-        odd_place = ODD_PLACES.get(columns.get("odd", ""))
-        if odd_place is not None:
-            del columns["odd"]
-        return cls(columns or None, odd_place, names, fourth_column, with_problems)
-
-
-def _open_database(path: Path, exclude: Collection[str]) -> Judgements:
-    """Read what judges said, gold questions left out."""
-    tally = tally_judgements(path, exclude)
-    triplets = Triplets(tally.names, tally.rows, tally.numbers, str(path), True, tally.screens)
-    votes = Votes(tally.for_first, tally.for_second)
-    record = FileRecord(
-        str(path), str(path.absolute()), _hash_judgements(triplets, votes, tally.is_random)
-    )
-    return Judgements(triplets, record, votes, is_random=tally.is_random, weights=tally.weights)
-
-
-def _open_table(
-    source: Path | BinaryIO | pd.DataFrame, form: _JudgementsForm, *, ignores_answers: bool
-) -> Judgements:
-    """Read a file or a table.
-
-    Args:
-        ignores_answers: votes or truth come from elsewhere.
-    """
-    if isinstance(source, pd.DataFrame):
-        name, path, data = "DataFrame", None, b""
-        read = _read_table(table_of_frame(source), form, in_file_order=False)
-        digest = _hash_triplets(read.triplets)
-    else:
-        data, name = read_bytes(source)
-        path = str(source.absolute()) if isinstance(source, Path) else None
-        read = _read_bytes(data, name, form)
-        digest = hashlib.sha256(data).hexdigest()
-    if (read.problems and not form.with_problems) or not len(read.triplets):
-        error = VoteFileError if read.votes is not None else TripletFileError
-        raise error(
-            describe_problems(list(place_problems(read.problems, name)))
-            or f"{name}: expected lines of three image names, got no triplet at all"
-        )
-    warn_of_ignored(read.ignored, name, stacklevel=4)
-    truth = None if read.labels is None else Truth(read.labels, name)
-    read_as = () if form.fourth_column is None else (("fourth_column", form.fourth_column),)
-    return Judgements(
-        read.triplets,
-        FileRecord(name, path, digest, read_as),
-        None if ignores_answers else read.votes,
-        None if ignores_answers else truth,
-        problems=read.problems,
-        notes=read.notes,
-    )
-
-
-def _read_bytes(data: bytes, name: str, form: _JudgementsForm) -> ReadRows:
-    if is_judgements_bytes(data):
-        raise TripletFileError(
-            f"{name}: a database of judgements can be read from its file alone; give its path"
-        )
-    if is_parquet(data):
-        return _read_table(table_of_parquet(data, name), form)
-    text = check_text(data, name)
-    if is_json(text):
-        return _read_table(table_of_json(text, name), form)
-    layout = find_layout(text, name, form.columns)
-    if layout.fields or form.columns is not None:
-        lines = enumerate(text[layout.start :].decode().split("\n"), layout.line)
-        return _read_table(table_of_lines(lines, layout.split, layout.fields, name), form)
-    if form.fourth_column is not None:
-        triplets, votes = read_triplets_with_shares(io.BytesIO(data), name)
-        return ReadRows(triplets, votes=votes)
-    triplets, problems = scan_lines(text, layout, name)
-    if form.names is not None:
-        triplets, found = index_places(triplets, form.names)
-        problems = sorted([*problems, *found], key=lambda problem: problem.line)
-    if form.odd_place is not None:
-        triplets, note = unfold_trials(triplets, form.odd_place)
-        return ReadRows(triplets, problems=tuple(problems), notes=(note,))
-    return ReadRows(triplets, problems=tuple(problems))
-
-
-def _read_table(table: FileTable, form: _JudgementsForm, *, in_file_order: bool = True) -> ReadRows:
-    try:
-        read = read_rows(
-            table, form.columns, form.odd_place, form.names, in_file_order=in_file_order
-        )
-    except ValueError as error:
-        if isinstance(error, TripletFileError):
-            raise
-        raise TripletFileError(f"{table.source}: {error}") from error
-    if read is None:
-        shown = ", ".join(table.columns)
-        raise TripletFileError(
-            f"{table.source}: expected a table with the columns anchor, positive, negative or "
-            f"others that are known, got {shown}. Say with `columns` which hold the images, such "
-            "as anchor=...,positive=...,negative=..."
-        )
-    if form.fourth_column is not None and read.votes is None:
-        raise VoteFileError(f"{table.source}: expected a column share, there is none")
-    return read
 
 
 def _with_read_as(judgements: Judgements, **options: str) -> Judgements:
@@ -462,11 +370,7 @@ def _with_read_as(judgements: Judgements, **options: str) -> Judgements:
     return replace(judgements, record=replace(record, read_as=read_as))
 
 
-def _take_rows(
-    given: Triplets | np.ndarray | Sequence[Sequence[int]], names: Sequence[str] | None
-) -> Triplets:
-    if isinstance(given, Triplets):
-        return given
+def _take_rows(given: object, names: Sequence[str] | None) -> Triplets:
     if names is None:
         raise TripletFileError(
             f"expected a path, a DataFrame or Triplets, got {type(given).__name__} without "
@@ -475,24 +379,108 @@ def _take_rows(
     return Triplets.from_array(np.asarray(given), names)
 
 
-def _in_memory(triplets: Triplets) -> Judgements:
-    return Judgements(triplets, FileRecord(triplets.source, None, _hash_triplets(triplets)))
+def open_votes(
+    given: VotesLike, triplets: Triplets | None = None
+) -> tuple[Votes, Triplets | None, FileRecord]:
+    """Return votes, the questions that they are on where these stand beside them, and the record.
 
-
-def _hash_triplets(triplets: Triplets) -> str:
-    text = io.StringIO()
-    write_triplet_lines(text, triplets.names, triplets.rows)
-    return hashlib.sha256(text.getvalue().encode("utf-8", errors="surrogateescape")).hexdigest()
-
-
-def _with_truth(judgements: Judgements, given: TruthLike) -> Judgements:
-    truth, record = open_truth(given)
-    if len(truth) != len(judgements):
-        raise AnswerFileError(
-            f"{truth.source}: expected {len(judgements):,} truths, one for each triplet of "
-            f"{judgements.source}, got {len(truth):,}"
+    Args:
+        given: a file or a table of two numbers a row, with names before them or without, or with
+            columns such as votes_b and votes_c; `Votes`; numbers of the shape (n_triplets, 2); or
+            shares for the first image, (n_triplets,).
+        triplets: that they should be on, in the same order.
+    Raises:
+        VoteFileError: if they cannot be read, or are on other triplets.
+    """
+    given = cast(VotesLike, _as_file(given))
+    asked = None
+    if isinstance(given, Path | pd.DataFrame) or hasattr(given, "read"):
+        read, record = open_rows(cast(BinaryIO, given), "votes")
+        if read.votes is None:
+            shown = ", ".join(read.table.columns)
+            raise VoteFileError(f"{read.source}: expected {EXPECTED['votes']}, got {shown}")
+        votes, asked = read.votes, read.triplets
+    else:
+        votes = given if isinstance(given, Votes) else _votes_of_numbers(cast(np.ndarray, given))
+        digest = hashlib.sha256(np.stack([votes.for_first, votes.for_second]).tobytes())
+        record = FileRecord("the votes", None, digest.hexdigest())
+    if triplets is not None and len(votes) != len(triplets):
+        raise VoteFileError(
+            f"{record.name}: expected {len(triplets):,} rows of votes, one for each row of "
+            f"{triplets.source}, got {len(votes):,}. Do both belong to the same triplets?"
         )
-    return replace(judgements, truth=truth, truth_record=record)
+    if triplets and asked and (problems := describe_other_questions(asked, triplets)):
+        raise VoteFileError(problems)
+    return votes, asked, record
+
+
+def _votes_of_numbers(value: np.ndarray) -> Votes:
+    numbers = np.asarray(value, dtype=np.float64)
+    if numbers.ndim == 1:
+        if not ((numbers >= 0) & (numbers <= 1)).all():
+            raise VoteFileError("expected shares from 0 to 1 for the first image, got others")
+        return Votes.of_shares(numbers)
+    if numbers.ndim != 2 or numbers.shape[1] != 2:
+        raise VoteFileError(
+            "expected votes of the shape (n_triplets, 2), or shares of the shape (n_triplets,), "
+            f"got {numbers.shape}"
+        )
+    if not ((numbers >= 0).all() and np.isfinite(numbers).all() and numbers.any(axis=1).all()):
+        raise VoteFileError("expected numbers of votes, 0 or more and not both 0, got others")
+    return Votes(*numbers.T.copy())
+
+
+def open_truth(given: TruthLike) -> tuple[Truth, FileRecord]:
+    """Return a truth, whatever it is given as, and the record of what was read.
+
+    Args:
+        given: a file, a table, `Truth`, or an answer for each triplet: 1 and 0, True and False, 1
+            and -1, 1 and 2, or words such as first and second.
+    Raises:
+        AnswerFileError: if it cannot be read.
+    """
+    given = cast(TruthLike, _as_file(given))
+    if not isinstance(given, Path | pd.DataFrame) and not hasattr(given, "read"):
+        if not isinstance(given, Truth):
+            given = Truth(read_labels(cast(np.ndarray, given), "the truth"), "the truth")
+        digest = hashlib.sha256(given.labels.tobytes()).hexdigest()
+        return given, FileRecord("the truth", None, digest)
+    # What the table says of the images' order counts where it holds them.
+    read, record = open_rows(cast(BinaryIO, given), "truth")
+    _tell(read.source, read.notes)
+    labels = read.labels
+    if labels is None and read.votes is not None:
+        labels = read.votes.majority
+    elif labels is None:
+        if read.triplets is None or not read.triplets.is_answered:
+            shown = ",".join(read.table.columns)
+            raise AnswerFileError(f'{read.source}:1: expected {EXPECTED["truth"]}, got "{shown}"')
+        labels = np.full(len(read.triplets), FIRST, dtype=np.int8)
+    return Truth(labels, read.source, read.column, read.triplets), record
+
+
+def read_labels(given: np.ndarray | pd.Series | Sequence[int], source: str) -> np.ndarray:
+    """Return `(n_triplets,)` int8 of answers that are given as an array.
+
+    Args:
+        source: what to call them in messages.
+    Raises:
+        AnswerFileError: if they are no answers.
+    """
+    values = np.asarray(given)
+    if values.ndim != 1 or not len(values):
+        shown = f"{values.dtype} of the shape {values.shape}"
+        raise AnswerFileError(f"{source}: expected 1 or 0 for each triplet, got {shown}")
+    if values.dtype.kind in "biuf" and np.isin(values, (0, 1)).all():
+        return values.astype(np.int8)
+    texts = values.astype(str).astype(object)
+    try:
+        found = read_choices(texts, ("b", "c"), 2)
+    except ValueError as error:
+        raise AnswerFileError(f"{source}: {error}") from error
+    if found is None or found.is_bad.any():
+        raise AnswerFileError(f"{source}: {describe_answers(texts, 2)}")
+    return np.array([FIRST, SECOND, UNDECIDED], dtype=np.int8)[found.places]
 
 
 def find_unchanged(record: FileRecord) -> Path | None:
@@ -501,7 +489,7 @@ def find_unchanged(record: FileRecord) -> Path | None:
         return None
     if is_judgements(path):
         exclude = json.loads(dict(record.read_as).get("exclude", "[]"))
-        digest = open_judgements(path, exclude=exclude).record.sha256
+        digest = _open_database(path, exclude).record.sha256
     else:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return path if digest == record.sha256 else None
@@ -511,39 +499,24 @@ def reopen_judgements(
     record: FileRecord, votes: FileRecord | None = None, truth: FileRecord | None = None
 ) -> Judgements | None:
     """Return judgements as they were once opened; None where a file is gone or changed."""
-    paths = [None if each is None else find_unchanged(each) for each in (record, votes, truth)]
-    if any(
-        each is not None and path is None
-        for each, path in zip((record, votes, truth), paths, strict=True)
-    ):
+    records = {"given": record, "votes": votes, "truth": truth}
+    found = {name: find_unchanged(each) for name, each in records.items() if each is not None}
+    if None in found.values():
         return None
     options = dict(record.read_as)
-    columns = options.pop("columns", None)
-    exclude = json.loads(options.pop("exclude", "[]"))
-    return open_judgements(
-        paths[0],
-        votes=paths[1],
-        truth=paths[2],
-        columns=None if columns is None else json.loads(columns),
-        swap=options.pop("swap", None) is not None,
-        exclude=exclude,
-        **options,
-    )
+    for name in ("columns", "exclude"):
+        if name in options:
+            options[name] = json.loads(options[name])
+    options["swap"] = "swap" in options
+    return open_judgements(**found, **options)
 
 
-def _hash_judgements(triplets: Triplets, votes: Votes, is_random: np.ndarray) -> str:
-    """Return a hash of what judges said; the file itself changes in other ways, too."""
-    names = triplets.names
-    lines = [
-        [*(names[index] for index in row), *of_row, chance]
-        for row, of_row, chance in zip(
-            triplets.rows.tolist(),
-            np.stack([votes.for_first, votes.for_second], axis=1).tolist(),
-            is_random.tolist(),
-            strict=True,
-        )
-    ]
-    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+def open_collected(given: object) -> Judgements | None:
+    """Return the judgements of a database; None of what is none."""
+    given = _as_file(given)
+    if isinstance(given, Path) and is_judgements(given):
+        return _open_database(given, ())
+    return given if isinstance(given, Judgements) and given.is_random is not None else None
 
 
 def validate_on_random(split: Split, is_random: np.ndarray) -> Split:
@@ -573,11 +546,10 @@ def find_questions(asked: Triplets, judgements: Judgements) -> tuple[np.ndarray,
     index_of = {name: index for index, name in enumerate(judgements.triplets.names)}
     of_names = np.array([index_of.get(name, -1) for name in asked.names], dtype=np.int64)
     question_of = {tuple(row): n for n, row in enumerate(judgements.triplets.rows.tolist())}
-    found = np.full(len(asked), -1, dtype=np.int64)
-    is_turned = np.zeros(len(asked), dtype=bool)
-    for place, (anchor, first, second) in enumerate(of_names[asked.rows].tolist()):
-        if (question := question_of.get((anchor, first, second))) is not None:
-            found[place] = question
-        elif (question := question_of.get((anchor, second, first))) is not None:
-            found[place], is_turned[place] = question, True
-    return found, is_turned
+    rows = of_names[asked.rows]
+    ahead, turned = (
+        np.array([question_of.get(tuple(row), -1) for row in each.tolist()], dtype=np.int64)
+        for each in (rows, rows[:, [0, 2, 1]])
+    )
+    is_turned = (ahead < 0) & (turned >= 0)
+    return np.where(is_turned, turned, ahead), is_turned

@@ -1,20 +1,59 @@
-"""Tables of texts: rows with named columns, from CSV, TSV, JSON lines, JSON, Parquet or pandas."""
+"""Files as tables of texts: from lines of names, CSV, TSV, JSON, Parquet or pandas, and back.
+
+Lines are cut in Python only where one holds a quote, a comment or a separator; pandas cuts plain
+files, some millions of lines in seconds.
+"""
 
 from __future__ import annotations
 
+import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.text_files import shorten_line
+from tripletkit.data.columns import (
+    HEADLESS,
+    Wanted,
+    are_letters,
+    find_answers,
+    find_roles,
+    resembles_heading,
+)
+from tripletkit.data.text_files import (
+    SEPARATORS,
+    check_text,
+    content_lines,
+    shorten_line,
+    split_csv_line,
+    split_line,
+)
 from tripletkit.errors import MissingExtraError, TripletFileError, describe_problems
 
 _PARQUET = b"PAR1"
+_EXCEL = re.compile(r"sep=(.)", re.IGNORECASE)
+_SUFFIXES = {",": ".csv", ";": ".csv", "|": ".csv", "\t": ".tsv"}
+_SHARE = re.compile(r"0?\.\d+|[01](\.0*)?", re.ASCII)
+# A text with one of these needs more than cutting at blanks.
+_SPECIAL = re.compile(rb'["#,\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\xff]')
+# Rows below the first that are looked at to tell a heading from names.
+N_COMPARED = 100
+_CLEAR = ({"anchor", "positive", "negative"}, {"query", "first", "second"})
+# What a line is, for messages.
+EXPECTED: dict[Wanted, str] = {
+    "triplets": "3 image names",
+    "share": "three names and the share of people who said the second",
+    "votes": "two numbers of votes, or three names and two numbers, or a heading with votes_b and "
+    "votes_c",
+    "truth": "a heading with one of the columns label, truth, prediction",
+    "answers": "the heading a,b,c,prediction,margin",
+}
 
 
 @dataclass(frozen=True)
@@ -54,19 +93,222 @@ class FileTable:
         return _objects(_as_text(cell) for cell in cells)
 
 
-def _as_text(value: Any) -> str:
-    """Return a value as a file would have it: whole numbers without a point, nothing for none."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool | np.bool_):
-        return str(bool(value)).lower()
-    if isinstance(value, list | dict | tuple | np.ndarray):
-        return json.dumps(value, default=str)
-    if value is None or pd.isna(value):
-        return ""
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        return str(int(value))
-    return str(value)
+def place_problems(problems: Iterable[LineProblem], source: str) -> Iterator[str]:
+    """Yield `file:line: expected ..., got ...` of each problem."""
+    for problem in problems:
+        yield f"{source}:{problem.line}: {problem.message}"
+
+
+def read_table(
+    data: bytes, source: str, wanted: Wanted, columns: Mapping[str, str] | None = None
+) -> FileTable:
+    """Return the table that a file is, whatever its form.
+
+    Args:
+        data: of the file.
+        source: its name.
+        wanted: what is looked for in it.
+        columns: what the user calls the columns; see `columns.find_roles`.
+    Raises:
+        TripletFileError: if it is no table, or the first line looks like a heading that is not
+            known.
+    """
+    if data.startswith(b"SQLite format 3\x00"):
+        raise TripletFileError(
+            f"{source}: a database of judgements can be read from its file alone; give its path"
+        )
+    if is_parquet(data):
+        return table_of_parquet(data, source)
+    text = check_text(data, source)
+    if is_json(text):
+        return table_of_json(text, source)
+    layout = _find_layout(text, source, wanted, columns)
+    if wanted in ("truth", "answers") and layout.separator is None:
+        return _table_of_labels(text, source)
+    widths = frozenset(() if columns else HEADLESS[wanted])
+    if layout == _Layout() and (plain := _cut_plain(text, source, widths)) is not None:
+        return plain
+    lines = enumerate(text[layout.start :].decode().split("\n"), layout.line)
+    return table_of_lines(lines, layout.cut, layout.fields, source, widths, EXPECTED[wanted])
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How the lines of a text are cut.
+
+    Attributes:
+        separator: between fields; None for blanks.
+        fields: names of the columns; empty without a heading.
+        start, line: where the first row starts, in bytes, and its number.
+    """
+
+    separator: str | None = None
+    fields: tuple[str, ...] = ()
+    start: int = 0
+    line: int = 1
+
+    def cut(self, line: str) -> list[str]:
+        """Return the fields of a line, none of a blank or comment line; raises `ValueError`."""
+        if self.separator is None:
+            return split_line(line)
+        if not line.strip() or line.lstrip().startswith("#"):
+            return []
+        return split_csv_line(line, self.separator)
+
+    def try_to_cut(self, line: str) -> list[str]:
+        """Return the fields of a line; none if it cannot be cut."""
+        try:
+            return self.cut(line)
+        except ValueError:
+            return []
+
+
+def _find_layout(
+    text: bytes, source: str, wanted: Wanted, columns: Mapping[str, str] | None
+) -> _Layout:
+    """Tell by the first line that holds something how a file is to be read.
+
+    A line that names known columns is a heading. Without one, a line that cuts into as many names
+    as are wanted at blanks is a text, even if it also does at separators, as `a, b, c` does; a name
+    of the file that ends in `.csv` or `.tsv` turns that round.
+    """
+    lines = content_lines(text)
+    first = next(lines, None)
+    if first is None:
+        return _Layout()
+    separators: Sequence[str] = SEPARATORS
+    start, line_of_rows = 0, 1
+    # Excel's own line above a CSV says what separates.
+    if (excel := _EXCEL.fullmatch(first[2].strip())) and (below := next(lines, None)):
+        if excel.group(1) not in SEPARATORS:
+            raise TripletFileError(
+                f"{source}:{first[0]}: expected a comma, a semicolon, a tab or a bar after sep=, "
+                f"got {shorten_line(excel.group(1))}"
+            )
+        separators, start, line_of_rows = (excel.group(1),), first[1], first[0] + 1
+        first = below
+    number, start_below, line = first
+    following = [each for *_, each in islice(lines, N_COMPARED)]
+    is_of_answers = wanted in ("truth", "answers")
+    try:
+        for separator in separators if is_of_answers else (*separators, None):
+            layout = _Layout(separator)
+            fields = [field.strip() for field in layout.try_to_cut(line)]
+            if separator is not None and len(fields) < 2:
+                continue
+            # `a b c` between blanks are three images, unless the file says that it is a table.
+            is_text = columns is None if separator is None else separator == "\t"
+            if are_letters(fields) and is_text and not source.lower().endswith(".tsv"):
+                continue
+            if _is_heading(fields, wanted, columns, map(layout.try_to_cut, following)):
+                return _Layout(separator, tuple(fields), start_below, number + 1)
+        if is_of_answers:
+            separator = next((each for each in separators if each in line), None)
+            if separator is None:
+                return _Layout(None, (), 0, 1)
+            fields = split_csv_line(line, separator)
+            return _Layout(separator, tuple(fields), start_below, number + 1)
+        layout = _layout_by_position(line, source, separators, HEADLESS[wanted])
+        if wanted != "votes" and not _are_numbers(columns):
+            _check_first_row(layout, line, following)
+    except ValueError as error:
+        raise TripletFileError(f"{source}:{number}: {error}") from error
+    return _Layout(layout.separator, (), start, line_of_rows)
+
+
+def _check_first_row(layout: _Layout, line: str, following: Sequence[str]) -> None:
+    """Refuse a first row that looks like a heading but is none that is known."""
+    fields = layout.try_to_cut(line)
+    if len(fields) >= 3 and resembles_heading(fields, list(map(layout.try_to_cut, following))):
+        escape = "anchor first second".replace(" ", layout.separator or " ")
+        raise ValueError(
+            "expected a heading with anchor,positive,negative; a,b,c; query,first,second, or names "
+            f"of images, got {shorten_line(line)}, which looks like a heading that is not known. "
+            "Say with `columns` which columns hold the anchor, the nearer image and the other, "
+            "such as anchor=...,positive=...,negative=...; if these are names of images, put the "
+            f'line "{escape}" above.'
+        )
+
+
+def _are_numbers(columns: Mapping[str, str] | None) -> bool:
+    return columns is not None and all(str(text).isdecimal() for text in columns.values())
+
+
+def _is_heading(
+    fields: Sequence[str],
+    wanted: Wanted,
+    columns: Mapping[str, str] | None,
+    below: Iterable[Sequence[str]],
+) -> bool:
+    if columns is not None:
+        known = {field.lower() for field in fields}
+        if not _are_numbers(columns):
+            return any(str(text).strip().lower() in known for text in columns.values())
+        return find_roles(fields, wanted) is not None
+    if find_roles(fields, wanted) is None:
+        return False
+    # Names of images come again below; those of columns hardly do, but for single letters.
+    words = {field.lower() for field in fields}
+    if len(fields) != 3 or are_letters(fields) or words in _CLEAR:
+        return True
+    return not {text for row in below for text in row} & set(fields)
+
+
+def _layout_by_position(
+    line: str, source: str, separators: Sequence[str], widths: Collection[int]
+) -> _Layout:
+    is_text = len(_Layout().try_to_cut(line)) in widths
+    for separator in separators:
+        n_fields = len(_Layout(separator).try_to_cut(line))
+        if n_fields in widths:
+            if not is_text or source.lower().endswith(_SUFFIXES[separator]):
+                return _Layout(separator)
+        elif n_fields > 3 and not is_text and separator != "\t":
+            return _Layout(separator)
+    return _Layout()
+
+
+def _cut_plain(text: bytes, source: str, widths: Collection[int]) -> FileTable | None:
+    """Return the table of a text of blanks and printable ASCII; None if a line is odd."""
+    text = text.rstrip()
+    if not text or _SPECIAL.search(text):
+        return None
+    try:
+        frame = pd.read_csv(
+            io.BytesIO(text),
+            sep=r"\s+",
+            header=None,
+            dtype=object,
+            na_filter=False,
+            quoting=csv.QUOTE_NONE,
+        )
+    except pd.errors.ParserError:
+        return None
+    cells = tuple(frame[column].to_numpy() for column in frame.columns)
+    # A blank line is passed over, and what a short line lacks is empty.
+    is_whole = len(frame) == text.count(b"\n") + 1 and all((column != "").all() for column in cells)
+    if not is_whole or (widths and len(cells) not in widths):
+        return None
+    return FileTable((), cells, np.arange(1, len(frame) + 1), source)
+
+
+def _table_of_labels(text: bytes, source: str) -> FileTable:
+    """Return one column; a blank line between others is a row that says nothing, not layout.
+
+    Passed over, it would give all later rows the truth of another question.
+    """
+    texts = [line.strip(" \t") for line in text.decode().rstrip("\n \t").split("\n")]
+    if texts == [""]:
+        raise TripletFileError(f"{source}: expected answers, one a line, got an empty file")
+    heading = texts[0].strip('"')
+    columns = (heading,) if find_answers([heading], set()) else ()
+    cells = _objects(texts[len(columns) :])
+    lines = np.arange(len(columns) + 1, len(texts) + 1)
+    problems = [
+        LineProblem(int(line), "expected 0 or 1, got a blank line; every row needs its own")
+        for line in lines[cells == ""]
+    ]
+    return FileTable(columns, (cells[cells != ""],), lines[cells != ""], source, problems)
 
 
 def table_of_lines(
@@ -74,6 +316,8 @@ def table_of_lines(
     split: Callable[[str], list[str]],
     columns: Sequence[str],
     source: str,
+    widths: Collection[int] = (),
+    expected: str = "",
 ) -> FileTable:
     """Return the table of a text.
 
@@ -82,6 +326,8 @@ def table_of_lines(
         split: cuts a line into fields, none for a line that holds nothing; raises `ValueError`.
         columns: of the heading; empty without, where the first row says how many there are.
         source: what to call the file in messages.
+        widths: numbers of columns that a table without heading may have; empty for any.
+        expected: what such a line is, for messages.
     """
     n_columns = len(columns)
     numbers: list[int] = []
@@ -92,6 +338,10 @@ def table_of_lines(
             fields = split(line)
             if not fields:
                 continue
+            is_first = not n_columns or len(widths) == 1
+            if not columns and widths and len(fields) not in widths and is_first:
+                shown = f"{len(fields)} ({shorten_line(line)})"
+                raise ValueError(f"expected {expected}, got {shown}{_hint(fields, line, widths)}")
             n_columns = n_columns or len(fields)
             if len(fields) != n_columns:
                 where = "heading" if columns else "first line"
@@ -109,12 +359,50 @@ def table_of_lines(
     return FileTable(tuple(columns), cells, np.array(numbers, dtype=np.int64), source, problems)
 
 
+def _hint(fields: Sequence[str], line: str, widths: Collection[int]) -> str:
+    """Say what may be meant by a line of more than three names."""
+    if len(fields) <= 3 or set(widths) != {3}:
+        return ""
+    if len(fields) > len(line.split()):
+        return " More columns need a heading that names three: anchor,positive,negative."
+    if len(fields) == 4 and _SHARE.fullmatch(fields[3]):
+        return (
+            " Where the fourth is the share of people who said the second, read it as such with "
+            "`fourth_column=share`."
+        )
+    return ' Put names with spaces in quotes (").'
+
+
 def table_of_frame(frame: pd.DataFrame, source: str = "DataFrame") -> FileTable:
     """Return a table of pandas; its lines are positions of rows, counted from 0."""
     is_named = list(frame.columns) != list(range(frame.shape[1]))
     columns = tuple(str(label).strip() for label in frame.columns) if is_named else ()
     cells = tuple(frame.iloc[:, place].to_numpy(dtype=object) for place in range(frame.shape[1]))
     return FileTable(columns, cells, np.arange(len(frame), dtype=np.int64), source)
+
+
+def is_parquet(data: bytes) -> bool:
+    """Return whether a file that starts so is Parquet."""
+    return data.startswith(_PARQUET)
+
+
+def table_of_parquet(data: bytes, source: str) -> FileTable:
+    """Return the table of a Parquet file.
+
+    Raises:
+        MissingExtraError: if pyarrow is not installed.
+        TripletFileError: if the file is damaged.
+    """
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{source}: reading Parquet needs pyarrow: pip install 'tripletkit[parquet]'"
+        ) from error
+    try:
+        return table_of_frame(pd.read_parquet(io.BytesIO(data)), source)
+    except (OSError, ValueError) as error:
+        raise TripletFileError(f"{source}: expected a Parquet file, got a damaged one") from error
 
 
 def is_json(data: bytes) -> bool:
@@ -156,31 +444,6 @@ def table_of_json(data: bytes, source: str) -> FileTable:
     return _table_of_rows(list(range(1, len(value) + 1)), value, [], source)
 
 
-def is_parquet(data: bytes) -> bool:
-    """Return whether a file that starts so is Parquet."""
-    return data.startswith(_PARQUET)
-
-
-def table_of_parquet(data: bytes, source: str) -> FileTable:
-    """Return the table of a Parquet file.
-
-    Raises:
-        MissingExtraError: if pyarrow is not installed.
-        TripletFileError: if the file is damaged.
-    """
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{source}: reading Parquet needs pyarrow: pip install 'tripletkit[parquet]'"
-        ) from error
-    try:
-        frame = pd.read_parquet(io.BytesIO(data))
-    except (OSError, ValueError) as error:
-        raise TripletFileError(f"{source}: expected a Parquet file, got a damaged one") from error
-    return table_of_frame(frame, source)
-
-
 def _json_lines(data: bytes) -> tuple[list[int], list[Any], list[LineProblem]]:
     numbers: list[int] = []
     rows: list[Any] = []
@@ -189,16 +452,11 @@ def _json_lines(data: bytes) -> tuple[list[int], list[Any], list[LineProblem]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            rows.append(json.loads(line))
+            numbers.append(number)
         except ValueError:
-            row = None
-        if not isinstance(row, dict | list):
-            problems.append(
-                LineProblem(number, f"expected a JSON object a line, got {shorten_line(line)}")
-            )
-            continue
-        numbers.append(number)
-        rows.append(row)
+            message = f"expected a JSON object a line, got {shorten_line(line)}"
+            problems.append(LineProblem(number, message))
     return numbers, rows, problems
 
 
@@ -206,28 +464,40 @@ def _table_of_rows(
     numbers: list[int], rows: list[Any], problems: list[LineProblem], source: str
 ) -> FileTable:
     """Return the table of objects by name, or of lists."""
-    if rows and all(isinstance(row, list) for row in rows):
-        widths = {len(row) for row in rows}
-        if len(widths) > 1:
-            raise TripletFileError(f"{source}: expected rows of one length, got {sorted(widths)}")
-        cells = tuple(map(_objects, zip(*rows, strict=True)))
-        return FileTable((), cells, np.array(numbers, dtype=np.int64), source, problems)
-    columns: dict[str, None] = {}
-    for number, row in zip(numbers, rows, strict=True):
-        if not isinstance(row, dict):
-            message = f"expected a JSON object, got {shorten_line(json.dumps(row))}"
-            problems.append(LineProblem(number, message))
-            continue
-        columns.update(dict.fromkeys(row))
-    if not columns:
-        shown = [f"{source}:{problem.line}: {problem.message}" for problem in problems]
+    kind = list if rows and all(isinstance(row, list) for row in rows) else dict
+    kept = [(number, row) for number, row in zip(numbers, rows, strict=True) if type(row) is kind]
+    problems += [
+        LineProblem(number, f"expected a JSON object, got {shorten_line(json.dumps(row))}")
+        for number, row in zip(numbers, rows, strict=True)
+        if type(row) is not kind
+    ]
+    if kind is list and len({len(row) for row in rows}) > 1:
+        widths = sorted({len(row) for row in rows})
+        raise TripletFileError(f"{source}: expected rows of one length, got {widths}")
+    problems.sort(key=lambda problem: problem.line)
+    if not any(row for _, row in kept):
         raise TripletFileError(
-            describe_problems(shown) or f"{source}: expected rows of columns, got none"
+            describe_problems(list(place_problems(problems, source)))
+            or f"{source}: expected rows of columns, got none"
         )
-    kept = [(number, row) for number, row in zip(numbers, rows, strict=True) if type(row) is dict]
-    cells = tuple(_objects(row.get(column) for _, row in kept) for column in columns)
+    table = table_of_frame(pd.DataFrame([row for _, row in kept], dtype=object), source)
     lines = np.array([number for number, _ in kept], dtype=np.int64)
-    return FileTable(tuple(columns), cells, lines, source, sorted(problems, key=lambda p: p.line))
+    return replace(table, lines=lines, problems=problems)
+
+
+def _as_text(value: Any) -> str:
+    """Return a value as a file would have it: whole numbers without a point, nothing for none."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | np.bool_):
+        return str(bool(value)).lower()
+    if isinstance(value, list | dict | tuple | np.ndarray):
+        return json.dumps(value, default=str)
+    if value is None or pd.isna(value):
+        return ""
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
 
 
 def _objects(values: Iterable[Any]) -> np.ndarray:
@@ -236,9 +506,3 @@ def _objects(values: Iterable[Any]) -> np.ndarray:
     array = np.empty(len(values), dtype=object)
     array[:] = values
     return array
-
-
-def place_problems(problems: Iterable[LineProblem], source: str) -> Iterator[str]:
-    """Yield `file:line: expected ..., got ...` of each problem."""
-    for problem in problems:
-        yield f"{source}:{problem.line}: {problem.message}"

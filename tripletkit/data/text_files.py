@@ -206,22 +206,6 @@ def shorten_line(line: str) -> str:
     return ascii(short) if _CONTROL.search(short) or _ODD_BLANK.search(short) else f'"{short}"'
 
 
-def check_names(names: list[str], line: str) -> list[str]:
-    """Return the three names of a line, or none of a blank one.
-
-    Raises:
-        ValueError: if they are others, saying what was expected.
-    """
-    if names and len(names) != 3:
-        raise ValueError(f"expected 3 image names, got {len(names)} ({shorten_line(line)})")
-    for name in names:
-        try:
-            check_name(name)
-        except ValueError as error:
-            raise ValueError(f"{error} in {shorten_line(line)}") from error
-    return names
-
-
 def check_name(name: str) -> None:
     """Refuse a name that no image can have; raises `ValueError`."""
     if not name:

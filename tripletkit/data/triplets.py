@@ -151,6 +151,32 @@ class Triplets(Result):
             )
 
 
+@dataclass(frozen=True, repr=False)
+class Truth:
+    """What people answered, in the order of its file.
+
+    Attributes:
+        labels: `(n_triplets,)` int8: 1 where the first image is the nearer one, 0 where the
+            second is, -1 where nobody can tell.
+        source: what to call the file in messages.
+        column: the heading over the labels; empty without one.
+        triplets: the questions; None where they are not said.
+    """
+
+    labels: np.ndarray
+    source: str
+    column: str = ""
+    triplets: Triplets | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Truth: {len(self):,} rows, {int(self.labels.sum()):,} of them 1, of {self.source}>"
+        )
+
+
 def _place(source: str, line: int) -> str:
     """Return `file:line`; the file alone for what stands in no line of it."""
     return source if not 0 <= line < _NO_LINE else f"{source}:{line}"

@@ -10,8 +10,7 @@ import numpy as np
 
 from tripletkit.data.audit.cycles import find_distance_cycles
 from tripletkit.data.questions import Questions, group_questions
-from tripletkit.data.triplets import Triplets, describe_other_questions
-from tripletkit.data.truth import Truth
+from tripletkit.data.triplets import Triplets, Truth, describe_other_questions
 from tripletkit.errors import AnswerFileError, DataWarning
 from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.intervals import Interval, wilson_interval

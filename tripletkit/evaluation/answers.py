@@ -7,6 +7,7 @@ CSV with the heading `a,b,c,prediction,margin`, and one 0 or 1 a line. A truth f
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +16,8 @@ from typing import Any, BinaryIO, Literal, TextIO, cast, get_args
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.answer_values import UNDECIDED, AnswerColumn
-from tripletkit.data.columns import find_answers
+from tripletkit.data.columns import UNDECIDED
+from tripletkit.data.judgement_tables import open_rows
 from tripletkit.data.names import quote_csv_field
 from tripletkit.data.outputs import (
     Destination,
@@ -25,18 +26,13 @@ from tripletkit.data.outputs import (
     open_output,
     recorded_form,
 )
-from tripletkit.data.tables import FileTable, LineProblem
+from tripletkit.data.tables import FileTable, LineProblem, place_problems
 from tripletkit.data.text_files import parse_number, shorten_line
 from tripletkit.data.triplets import Triplets
-from tripletkit.data.truth import (
-    TRUTH_COLUMNS,
-    read_answer_bytes,
-    read_answer_column,
-    refuse_problems,
-    table_of_answers,
-)
-from tripletkit.errors import AnswerFileError
+from tripletkit.errors import AnswerFileError, describe_problems
 from tripletkit.results import Result, Section, show_head
+
+logger = logging.getLogger("tripletkit")
 
 AnswerFormat = Literal["csv", "labels"]
 
@@ -155,56 +151,19 @@ def read_answers(source: Path | BinaryIO) -> Answers:
         AnswerFileError: if it is no such file. The message holds the first ten problems as
             `file:line: expected ..., got ...` and their number.
     """
-    data, name = read_answer_bytes(source)
-    table = table_of_answers(data, name)
+    read, _ = open_rows(source, "answers")
+    if read.labels is None:
+        raise AnswerFileError(f"{read.source}: expected answers, got none")
+    table = read.table
+    for line in table.lines[read.labels == UNDECIDED]:
+        raise AnswerFileError(f"{read.source}:{line}: expected 0 or 1, got no decision")
     headings = [column.lower() for column in table.columns]
-    if len(table.cells) == 1:
-        labels = _decided(read_answer_column(table, 0), table, 0)
-        return Answers(labels, None, None, name, headings[0] if headings else "")
-    found = find_answers(headings, set())
-    places = [place for place in found if headings[place] not in ("label", "truth")]
-    if "prediction" in headings:
-        places = [headings.index("prediction")]
-    if not places:
-        hint = ""
-        if set(headings) & set(TRUTH_COLUMNS):
-            hint = ". It seems to be a truth file; the answers come before the truth"
-        raise AnswerFileError(
-            f"{name}:1: expected the heading {','.join(COLUMNS)}, "
-            f"got {shorten_line(','.join(headings))}{hint}"
-        )
-    triplets = names = None
-    if set(NAME_COLUMNS) <= set(headings):
-        columns = [table.texts(headings.index(column)) for column in NAME_COLUMNS]
-        triplets, names = _read_names(columns, table), (columns[1], columns[2])
-    labels = _decided(read_answer_column(table, places[0], names), table, places[0])
     margins = None
     if "margin" in headings:
         margins = _read_margins(table, headings.index("margin"))
-    return Answers(labels, margins, triplets, name, headings[places[0]])
-
-
-def _decided(answers: AnswerColumn, table: FileTable, column: int) -> np.ndarray:
-    """Return labels, or refuse rows that answer nothing."""
-    texts = table.texts(column)
-    problems = [
-        LineProblem(int(table.lines[row]), f"expected 0 or 1, got {shorten_line(texts[row])}")
-        for row in np.flatnonzero(answers.labels == UNDECIDED)
-    ]
-    refuse_problems(problems, table.source)
-    return answers.labels
-
-
-def _read_names(columns: list[np.ndarray], table: FileTable) -> Triplets:
-    cells = np.stack(columns, axis=1)
-    problems = [
-        LineProblem(int(line), 'expected an image name, got ""')
-        for line in table.lines[(cells == "").any(axis=1)]
-    ]
-    refuse_problems(problems, table.source)
-    numbers, names = pd.factorize(cells.ravel())
-    rows = numbers.reshape(-1, 3).astype(np.int32)
-    return Triplets(list(names), rows, table.lines, table.source)
+    for note in read.notes:
+        logger.info("%s: %s.", read.source, note)
+    return Answers(read.labels, margins, read.triplets, read.source, read.column)
 
 
 def _read_margins(table: FileTable, column: int) -> np.ndarray:
@@ -218,7 +177,8 @@ def _read_margins(table: FileTable, column: int) -> np.ndarray:
         )
         for row in np.flatnonzero(~np.isfinite(margins) & (texts != ""))
     ]
-    refuse_problems(problems, table.source)
+    if problems:
+        raise AnswerFileError(describe_problems(list(place_problems(problems, table.source))))
     return margins
 
 

@@ -14,8 +14,7 @@ import pandas as pd
 
 from tripletkit.data.names import guard_formula
 from tripletkit.data.outputs import Destination, open_output
-from tripletkit.data.triplets import Triplets
-from tripletkit.data.truth import Truth
+from tripletkit.data.triplets import Triplets, Truth
 from tripletkit.errors import DataWarning
 from tripletkit.evaluation.answer_checks import check_same_questions
 from tripletkit.evaluation.answers import Answers

@@ -12,10 +12,9 @@ from typing import BinaryIO
 import numpy as np
 
 from tripletkit.data.images import ImagesLike, open_images
-from tripletkit.data.judgements import Judgements, JudgementsLike, open_judgements
+from tripletkit.data.judgements import Judgements, JudgementsLike, TruthLike, open_judgements
 from tripletkit.data.labels import read_labels
 from tripletkit.data.triplets import Triplets
-from tripletkit.data.truth import TruthLike
 from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.errors import SettingsError, TripletFileError
 from tripletkit.evaluation.distances import distances_between

@@ -12,13 +12,13 @@ from tripletkit.data.images import Images, open_images
 from tripletkit.data.judgements import (
     Judgements,
     JudgementsLike,
+    TruthLike,
     find_unchanged,
     open_judgements,
     reopen_judgements,
 )
 from tripletkit.data.text_files import FileRecord
 from tripletkit.data.triplets import Triplets
-from tripletkit.data.truth import TruthLike
 from tripletkit.data.votes import VotesAs, VotesLike
 from tripletkit.errors import ModelFolderError, SettingsError
 from tripletkit.model.record import InputsRecord, ModelRecord
