@@ -5,7 +5,7 @@ import pytest
 from opened import read_triplets
 
 from tripletkit import Triplets
-from tripletkit.data.pair_graph import make_pair_graph
+from tripletkit.data.questions import make_pair_graph
 from tripletkit.evaluation.baselines import (
     Baseline,
     describe_trap,

@@ -15,8 +15,7 @@ from opened import read_triplets, read_truth
 
 from tripletkit import Triplets, defaults
 from tripletkit.data.outputs import Outputs, open_output
-from tripletkit.data.pair_graph import make_pair_graph
-from tripletkit.data.questions import group_questions
+from tripletkit.data.questions import group_questions, make_pair_graph
 from tripletkit.data.splits.policies import (
     HoldOutGoal,
     divide_images,

@@ -9,14 +9,11 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections import defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from tripletkit.data.outputs import note_input
 from tripletkit.errors import JudgementsError
@@ -71,31 +68,6 @@ _COLUMNS = {
 
 
 @dataclass(frozen=True)
-class AnswerTally:
-    """What judges said, question by question; see `tripletkit.data.judgements.Judgements`.
-
-    Attributes:
-        names: of the images.
-        rows: `(n_questions, 3)` int32 indices into `names`: anchor, the image that most judges
-            chose, the other.
-        numbers: `(n_questions,)` int64, of each question in the database.
-        for_first, for_second: `(n_questions,)` float64 votes.
-        is_random: `(n_questions,)` bool.
-        weights: `(n_questions,)` float64.
-        screens: `(n_questions,)` int64.
-    """
-
-    names: list[str]
-    rows: np.ndarray
-    numbers: np.ndarray
-    for_first: np.ndarray
-    for_second: np.ndarray
-    is_random: np.ndarray
-    weights: np.ndarray
-    screens: np.ndarray
-
-
-@dataclass(frozen=True)
 class Answer:
     """One answer to one question, as it stands after all undoing.
 
@@ -145,60 +117,6 @@ class Answer:
             "method": self.method,
             "answered_at": self.answered_at,
         }
-
-
-def tally_judgements(path: Path, exclude: Collection[str] = ()) -> AnswerTally:
-    """Read what judges said and count it.
-
-    Answers to gold questions say something about the judges, not about the images, and are left
-    out.
-
-    Args:
-        path: a database that `tripletkit collect` wrote.
-        exclude: names of judges to leave out.
-    Raises:
-        JudgementsError: if it is no such database, or there is no such judge, or no answer.
-    """
-    answers = [answer for answer in read_answers_given(path, exclude) if answer.how != GOLD]
-    index_of: dict[str, int] = {}
-    votes_of: dict[tuple[int, int, int], dict[str, list[float]]] = {}
-    about: dict[tuple[int, int, int], tuple[int, float, int]] = {}
-    for answer in answers:
-        anchor, first, second = (
-            index_of.setdefault(name, len(index_of)) for name in answer.triplet
-        )
-        for_first = {FIRST: 1.0, SECOND: 0.0, CANT_TELL: 0.5}[answer.choice]
-        key = (anchor, first, second)
-        if (anchor, second, first) in votes_of:
-            key, for_first = (anchor, second, first), 1 - for_first
-        votes_of.setdefault(key, defaultdict(list))[answer.judge].append(for_first)
-        is_grid = answer.side == GRID
-        number, probability, screen = about.get(
-            key, (answer.question, 0.0, answer.screen if is_grid else 0)
-        )
-        # A question that a model chose may have been drawn by chance, too; then it is fair.
-        about[key] = (number, probability or answer.probability, screen)
-    if not votes_of:
-        raise JudgementsError(f"{path}: expected judgements, there is no answer in it yet")
-    for_first = np.array([sum(sum(v) / len(v) for v in of.values()) for of in votes_of.values()])
-    for_second = np.array([len(of) for of in votes_of.values()]) - for_first
-    numbers, chances, screens = (np.array(column) for column in zip(*about.values(), strict=True))
-    is_random = chances > 0
-    weights = np.zeros(len(chances))
-    weights[is_random] = 1 / chances[is_random]
-    weights[is_random] /= weights[is_random].mean() if is_random.any() else 1
-    rows = np.array(list(votes_of), dtype=np.int32)
-    is_turned = for_second > for_first
-    return AnswerTally(
-        list(index_of),
-        np.where(is_turned[:, None], rows[:, [0, 2, 1]], rows),
-        numbers.astype(np.int64),
-        np.maximum(for_first, for_second),
-        np.minimum(for_first, for_second),
-        is_random,
-        weights,
-        screens.astype(np.int64),
-    )
 
 
 def read_answers_given(

@@ -31,6 +31,7 @@ from tripletkit.data.tables import (
     EXPECTED,
     FileTable,
     LineProblem,
+    are_texts,
     place_problems,
     read_table,
     table_of_frame,
@@ -284,7 +285,7 @@ class _Reading:
             cells = self._names_of_numbers(cells, names)
         flat = cells.ravel()
         is_text = np.ones(len(flat), dtype=bool)
-        if pd.api.types.infer_dtype(flat, skipna=False) != "string":
+        if not are_texts(flat):
             is_text = np.array([isinstance(cell, str) for cell in flat], dtype=bool)
             flat = np.where(is_text, flat, "x")
         numbers, found = pd.factorize(flat)
@@ -401,10 +402,13 @@ def _check_other_columns(reading: _Reading) -> None:
         return
     is_told = roles.is_answered is True
     named = find_answers(headings, roles.used) if is_told and not roles.tells_answers else []
-    first, second = (reading.texts(place) for place in roles.names[1:])
-    for place, heading in enumerate(headings):
-        if place in roles.used or says_nothing(heading) or (is_told and place not in named):
-            continue
+    others = {
+        place: heading
+        for place, heading in enumerate(headings)
+        if not (place in roles.used or says_nothing(heading) or (is_told and place not in named))
+    }
+    for place, heading in others.items():
+        first, second = (reading.texts(each) for each in roles.names[1:3])
         texts = reading.texts(place)
         is_name = bool(((texts == first) | (texts == second)).all())
         if not is_name and not could_be_answers(texts):
@@ -442,6 +446,8 @@ def _unfold_lists(table: FileTable, roles: Roles) -> tuple[FileTable, np.ndarray
         return list(cell) if isinstance(cell, list | tuple | np.ndarray) else [cell]
 
     cells = [table.cells[place] for place in roles.names]
+    if all(map(are_texts, cells)):
+        return table, None
     if not any(isinstance(cell, list | tuple | np.ndarray) for column in cells for cell in column):
         return table, None
     rows = [

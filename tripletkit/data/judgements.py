@@ -19,14 +19,28 @@ import numpy as np
 import pandas as pd
 
 from tripletkit.data.columns import FIRST, SECOND, UNDECIDED, describe_answers, read_choices
-from tripletkit.data.judgement_files import APPLICATION_ID, tally_judgements
+from tripletkit.data.judgement_files import (
+    APPLICATION_ID,
+    CANT_TELL,
+    GOLD,
+    GRID,
+    read_answers_given,
+)
+from tripletkit.data.judgement_files import FIRST as FIRST_IMAGE
+from tripletkit.data.judgement_files import SECOND as SECOND_IMAGE
 from tripletkit.data.judgement_tables import hash_frame, open_rows
 from tripletkit.data.splits.policies import Split
 from tripletkit.data.tables import EXPECTED, LineProblem, is_json, place_problems
 from tripletkit.data.text_files import FileRecord, check_text, read_bytes
 from tripletkit.data.triplets import Triplets, Truth, describe_other_questions
 from tripletkit.data.votes import Votes, VotesLike
-from tripletkit.errors import AnswerFileError, SettingsError, TripletFileError, VoteFileError
+from tripletkit.errors import (
+    AnswerFileError,
+    JudgementsError,
+    SettingsError,
+    TripletFileError,
+    VoteFileError,
+)
 
 logger = logging.getLogger("tripletkit")
 
@@ -310,25 +324,56 @@ def _open_file(
     return Judgements(read.triplets, record, read.votes, truth, problems=read.problems)
 
 
-def _open_database(path: Path, exclude: Collection[str]) -> Judgements:
-    """Read what judges said, gold questions left out."""
-    tally = tally_judgements(path, exclude)
-    triplets = Triplets(tally.names, tally.rows, tally.numbers, str(path), True, tally.screens)
-    votes = Votes(tally.for_first, tally.for_second)
+def _open_database(path: Path, exclude: Collection[str] = ()) -> Judgements:
+    """Count what judges said.
+
+    Answers to gold questions say something about the judges, not about the images, and are left
+    out.
+    """
+    index_of: dict[str, int] = {}
+    votes_of: dict[tuple[int, int, int], dict[str, list[float]]] = {}
+    # Number, probability and screen of each question.
+    about: dict[tuple[int, int, int], tuple[int, float, int]] = {}
+    for answer in read_answers_given(path, exclude):
+        if answer.how == GOLD:
+            continue
+        anchor, first, second = (index_of.setdefault(n, len(index_of)) for n in answer.triplet)
+        for_first = {FIRST_IMAGE: 1.0, SECOND_IMAGE: 0.0, CANT_TELL: 0.5}[answer.choice]
+        key = (anchor, first, second)
+        if (anchor, second, first) in votes_of:
+            key, for_first = (anchor, second, first), 1 - for_first
+        votes_of.setdefault(key, {}).setdefault(answer.judge, []).append(for_first)
+        screen = answer.screen if answer.side == GRID else 0
+        number, probability, screen = about.get(key, (answer.question, 0.0, screen))
+        # A question that a model chose may have been drawn by chance, too; then it is fair.
+        about[key] = (number, probability or answer.probability, screen)
+    if not votes_of:
+        raise JudgementsError(f"{path}: expected judgements, there is no answer in it yet")
+    for_first = np.array([sum(sum(v) / len(v) for v in of.values()) for of in votes_of.values()])
+    votes = Votes(for_first, np.array([len(of) for of in votes_of.values()]) - for_first)
+    numbers, chances, screens = (np.array(column) for column in zip(*about.values(), strict=True))
+    is_random = chances > 0
+    weights = np.zeros(len(chances))
+    weights[is_random] = 1 / chances[is_random]
+    weights[is_random] /= weights[is_random].mean() if is_random.any() else 1
+    triplets = Triplets(
+        list(index_of),
+        np.array(list(votes_of), dtype=np.int32),
+        numbers.astype(np.int64),
+        str(path),
+        True,
+        screens.astype(np.int64),
+    )
     # A hash of what judges said; the file itself changes in other ways, too.
+    record = FileRecord(str(path), str(path.absolute()), "")
+    found = Judgements(triplets, record, votes, is_random=is_random, weights=weights).turned()
+    columns = (found.votes.for_first.tolist(), found.votes.for_second.tolist(), is_random.tolist())
     lines = [
-        [*(tally.names[index] for index in row), *of_row]
-        for row, *of_row in zip(
-            tally.rows.tolist(),
-            votes.for_first.tolist(),
-            votes.for_second.tolist(),
-            tally.is_random.tolist(),
-            strict=True,
-        )
+        [*(triplets.names[index] for index in row), *of_row]
+        for row, *of_row in zip(found.triplets.rows.tolist(), *columns, strict=True)
     ]
     digest = hashlib.sha256(json.dumps(lines).encode()).hexdigest()
-    record = FileRecord(str(path), str(path.absolute()), digest)
-    return Judgements(triplets, record, votes, is_random=tally.is_random, weights=tally.weights)
+    return replace(found, record=replace(record, sha256=digest))
 
 
 def read_names(given: Sequence[str] | PathLike) -> list[str]:

@@ -1,4 +1,10 @@
-"""Rows that ask the same question, and how often something was seen."""
+"""Rows of triplets as questions and as a graph of pairs, and how often something was seen.
+
+A triplet compares two pairs, {anchor, first} and {anchor, second}. What can be remembered of
+a pair (that it was the near one) travels along the edges of the graph whose nodes are pairs and
+whose edges are triplets, so a split that keeps the parts of this graph whole leaves nothing to
+remember.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +13,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from typing import TYPE_CHECKING
 from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.pair_graph import pair_keys
 from tripletkit.data.triplets import Triplets
 
-_EXTENSION = re.compile(r"\.[A-Za-z0-9]{2,4}$")
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
+_EXTENSION = re.compile(r"\.[A-Za-z0-9]{2,4}$")
 _SHOWN_CHARACTERS = 60
 
 
@@ -86,33 +94,8 @@ class Questions:
         return pd.Series(self.directed).duplicated().to_numpy()
 
 
-@dataclass(frozen=True)
-class RepeatedJudgements:
-    """How far several judgements of one question agree.
-
-    Attributes:
-        n_questions: questions that were judged more than once.
-        n_judgements: judgements of these questions.
-        agreement: chance that two judgements of one such question are the same, 0 to 1.
-        ceiling: accuracy of the best possible answerer on these judgements: the share of the
-            majority. No model can score higher.
-        overall_ceiling: the same over all judgements, those made once included.
-    """
-
-    n_questions: int
-    n_judgements: int
-    agreement: float
-    ceiling: float
-    overall_ceiling: float
-
-
 def group_questions(rows: np.ndarray, n_names: int) -> Questions:
-    """Group rows by their question.
-
-    Args:
-        rows: `(n_triplets, 3)` integer indices of names.
-        n_names: how many names there are.
-    """
+    """Group rows, `(n_triplets, 3)` integer indices of names, by their question."""
     anchor, first, second = rows.T
     # Twice, because the product of three indices would overflow at two million names.
     others, distinct = pd.factorize(pair_keys(first, second, n_names))
@@ -136,26 +119,55 @@ def hash_questions(triplets: Triplets) -> np.ndarray:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def compare_judgements(questions: Questions) -> RepeatedJudgements | None:
-    """Measure the agreement of questions judged several times; none if there are none.
+@dataclass(frozen=True)
+class PairGraph:
+    """Triplets as edges between the two pairs that each of them compares.
 
-    Example:
-        >>> rows = np.array([[0, 1, 2], [0, 1, 2], [0, 2, 1], [0, 1, 3]])
-        >>> compare_judgements(group_questions(rows, 4)).ceiling  # two of three
-        0.6666666666666667
+    Attributes:
+        pairs: `(n_pairs, 2)` int64, the two names of each pair, the smaller index first.
+        near, far: `(n_triplets,)` int64, index into `pairs` of {anchor, first} and of
+            {anchor, second}.
     """
-    n_each = questions.votes.sum(axis=1)
-    is_several = n_each > 1
-    if not is_several.any():
-        return None
-    votes, n_each = questions.votes[is_several], n_each[is_several]
-    n_pairs = (n_each * (n_each - 1)).sum()
-    n_agreeing = (votes * (votes - 1)).sum()
-    n_lost = votes.min(axis=1).sum()
-    return RepeatedJudgements(
-        n_questions=len(votes),
-        n_judgements=int(n_each.sum()),
-        agreement=float(n_agreeing / n_pairs),
-        ceiling=float(1 - n_lost / n_each.sum()),
-        overall_ceiling=float(1 - n_lost / len(questions.of_row)),
-    )
+
+    pairs: np.ndarray
+    near: np.ndarray
+    far: np.ndarray
+
+    @cached_property
+    def components(self) -> np.ndarray:
+        """`(n_pairs,)` int32: the connected component of each pair, counted from 0."""
+        from scipy.sparse.csgraph import connected_components
+
+        return connected_components(edges(self.near, self.far, len(self.pairs)), directed=False)[1]
+
+    def component_of_rows(self) -> np.ndarray:
+        """Return `(n_triplets,)` int32: the component that each triplet lies in."""
+        return self.components[self.near]
+
+    def roles(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return `(n_pairs,)` int64 each: how often each pair is the near one, and the far one."""
+        n_pairs = len(self.pairs)
+        return np.bincount(self.near, minlength=n_pairs), np.bincount(self.far, minlength=n_pairs)
+
+
+def make_pair_graph(rows: np.ndarray, n_names: int) -> PairGraph:
+    """Build the pair graph of triplets, `(n_triplets, 3)` integer indices of names."""
+    anchor, first, second = rows.T.astype(np.int64)
+    near_keys = pair_keys(anchor, first, n_names)
+    far_keys = pair_keys(anchor, second, n_names)
+    numbers, keys = pd.factorize(np.concatenate([near_keys, far_keys]))
+    pairs = np.stack(np.divmod(keys, n_names), axis=1)
+    return PairGraph(pairs, numbers[: len(rows)], numbers[len(rows) :])
+
+
+def pair_keys(left: np.ndarray, right: np.ndarray, n_names: int) -> np.ndarray:
+    """Return one int64 a pair, the same for both orders."""
+    low, high = np.minimum(left, right), np.maximum(left, right)
+    return low.astype(np.int64) * n_names + high
+
+
+def edges(tails: np.ndarray, heads: np.ndarray, n_nodes: int) -> csr_array:
+    """Return the sparse `(n_nodes, n_nodes)` matrix of a graph, as `csgraph` takes it."""
+    from scipy.sparse import coo_array
+
+    return coo_array((np.ones(len(tails)), (tails, heads)), shape=(n_nodes, n_nodes)).tocsr()

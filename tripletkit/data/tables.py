@@ -88,9 +88,14 @@ class FileTable:
     def texts(self, column: int) -> np.ndarray:
         """Return `(n_rows,)` objects: the cells of a column as texts; empty where there is none."""
         cells = self.cells[column]
-        if all(isinstance(cell, str) for cell in cells):
+        if are_texts(cells):
             return cells
         return _objects(_as_text(cell) for cell in cells)
+
+
+def are_texts(cells: np.ndarray) -> bool:
+    """Return whether all are texts."""
+    return pd.api.types.infer_dtype(cells, skipna=False) == "string"
 
 
 def place_problems(problems: Iterable[LineProblem], source: str) -> Iterator[str]:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from tripletkit import defaults
-from tripletkit.data.pair_graph import make_pair_graph
+from tripletkit.data.questions import make_pair_graph
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import AnswerFileError
 from tripletkit.evaluation.intervals import Interval, wilson_interval

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
-from tripletkit.data.pair_graph import edges, make_pair_graph
+from tripletkit.data.questions import edges, make_pair_graph
 
 
 @dataclass(frozen=True)

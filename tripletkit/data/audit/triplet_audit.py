@@ -22,18 +22,19 @@ from tripletkit.data.audit.image_checks import (
     FEW_BITS,
     TINY_SIDE_PX,
     ImageChecks,
+    InspectedImages,
     check_images,
     inspect_images,
+    look_alike_across,
+    same_content_across,
 )
-from tripletkit.data.audit.overlap import Overlap, find_overlap
 from tripletkit.data.judgements import Judgements
-from tripletkit.data.pair_graph import PairGraph, make_pair_graph
 from tripletkit.data.questions import (
+    PairGraph,
     Questions,
-    RepeatedJudgements,
     Tally,
-    compare_judgements,
     group_questions,
+    make_pair_graph,
     show_names,
     tally,
 )
@@ -111,6 +112,52 @@ class Components:
 
 
 @dataclass(frozen=True)
+class RepeatedJudgements:
+    """How far several judgements of one question agree.
+
+    Attributes:
+        n_questions: questions that were judged more than once.
+        n_judgements: judgements of these questions.
+        agreement: chance that two judgements of one such question are the same, 0 to 1.
+        ceiling: accuracy of the best possible answerer on these judgements: the share of the
+            majority. No model can score higher.
+        overall_ceiling: the same over all judgements, those made once included.
+    """
+
+    n_questions: int
+    n_judgements: int
+    agreement: float
+    ceiling: float
+    overall_ceiling: float
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What a triplet file shares with another.
+
+    Attributes:
+        source: what the other file is called in messages.
+        n_triplets: triplets of the other file.
+        unreadable_lines: its lines that are not three names.
+        shared_images: names in both.
+        shared_pairs: pairs of images compared in both.
+        shared_questions: questions in both, in either order of B and C.
+        same_content: images of ours that the other file has under another name; `None`
+            without an image folder.
+        look_alike: pairs of an image of ours and one of theirs that look alike; likewise.
+    """
+
+    source: str
+    n_triplets: int
+    unreadable_lines: Tally
+    shared_images: Tally
+    shared_pairs: Tally
+    shared_questions: Tally
+    same_content: Tally | None
+    look_alike: Tally | None
+
+
+@dataclass(frozen=True)
 class Finding:
     """One kind of fault that a strict audit fails on."""
 
@@ -165,28 +212,22 @@ class Audit(Result):
         Repeats, odd but readable images, equal or similar images within the file, and
         mirrored questions of an unanswered file are worth knowing, and no faults.
         """
-        tallies: list[tuple[str, str, Tally | CycleTally | None]] = [
-            (kind, self.source, getattr(self, kind))
-            for kind in (
-                "unreadable_lines degenerate contradictions anchor_cycles distance_cycles".split()
-            )
-        ]
+        own = "unreadable_lines degenerate contradictions anchor_cycles distance_cycles".split()
+        of_images = "unlocated unreadable blank faint few_bits transparent".split()
+        of_overlap = (
+            "unreadable_lines shared_images shared_pairs shared_questions same_content look_alike"
+        ).split()
+        tallies = [(kind, self.source, getattr(self, kind)) for kind in own]
         if self.images:
             tallies += [
-                ("unlocated_images", self.source, self.images.unlocated),
-                ("unreadable_images", self.source, self.images.unreadable),
-                ("blank_images", self.source, self.images.blank),
-                ("faint_images", self.source, self.images.faint),
-                ("few_bits_images", self.source, self.images.few_bits),
-                ("transparent_images", self.source, self.images.transparent),
+                (f"{kind}_images", self.source, getattr(self.images, kind)) for kind in of_images
             ]
         for overlap in self.against:
-            tallies += [(kind, overlap.source, found) for kind, found in overlap.tallies()]
+            tallies += [(kind, overlap.source, getattr(overlap, kind)) for kind in of_overlap]
         return [
             Finding(kind, source, found.count)
             for kind, source, found in tallies
-            if found
-            if found.count
+            if found is not None and found.count
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -272,12 +313,15 @@ def audit_triplets(
         judgements = judgements.decided()
     triplets = judgements.triplets
     degenerate = triplets.is_degenerate()
-    proper = triplets.take(~degenerate)
-    questions = group_questions(proper.rows, len(proper.names))
+    every = questions = group_questions(triplets.rows, len(triplets.names))
+    proper = triplets
+    if degenerate.any():
+        proper = triplets.take(~degenerate)
+        questions = group_questions(proper.rows, len(proper.names))
     distinct = proper.take(~questions.repeats())
     graph = make_pair_graph(distinct.rows, len(distinct.names))
     mirrored = _mirrored(proper, questions, n_examples)
-    repeated, n_distinct = _repeated(triplets, n_examples)
+    repeated = _repeated(triplets, every, n_examples)
 
     inspected = images = None
     if folder is not None:
@@ -290,7 +334,7 @@ def audit_triplets(
     return Audit(
         source=triplets.source,
         n_triplets=len(triplets),
-        n_distinct=n_distinct,
+        n_distinct=len(triplets) - repeated.count,
         n_images=len(triplets.names),
         unreadable_lines=tally(len(judgements.problems), judgements.place_problems(), n_examples),
         repeated=repeated,
@@ -303,20 +347,21 @@ def audit_triplets(
         pair_roles=_pair_roles(distinct, graph, n_examples) if is_answered else None,
         components=_components(graph),
         images=images,
-        against=[find_overlap(triplets, other, inspected, n_examples) for other in others],
+        against=[_find_overlap(triplets, other, inspected, n_examples) for other in others],
     )
 
 
-def _repeated(triplets: Triplets, n_examples: int) -> tuple[Tally, int]:
-    directed = group_questions(triplets.rows, len(triplets.names)).directed
-    _, first, group = np.unique(directed, return_index=True, return_inverse=True)
-    first = first[group]
-    later = np.flatnonzero(first != np.arange(len(triplets)))
-    examples = (
-        f"{triplets.place(row)}: {_shown(triplets, row)} repeats line {triplets.lines[first[row]]}"
-        for row in later
-    )
-    return tally(len(later), examples, n_examples), len(triplets) - len(later)
+def _repeated(triplets: Triplets, questions: Questions, n_examples: int) -> Tally:
+    later = np.flatnonzero(questions.repeats())
+    directed = questions.directed
+
+    def examples() -> Iterator[str]:
+        for row in later:
+            first = np.flatnonzero(directed == directed[row])[0]
+            shown = f"{triplets.place(row)}: {_shown(triplets, row)}"
+            yield f"{shown} repeats line {triplets.lines[first]}"
+
+    return tally(len(later), examples(), n_examples)
 
 
 def _degenerate(triplets: Triplets, is_degenerate: np.ndarray, n_examples: int) -> Tally:
@@ -381,8 +426,8 @@ def _usage(triplets: Triplets, n_examples: int) -> Usage:
 
 
 def _pair_roles(distinct: Triplets, graph: PairGraph, n_examples: int) -> PairSummary:
-    roles = graph.roles()
-    both, recurring = np.flatnonzero(roles.is_both), roles.is_recurring
+    n_near, n_far = graph.roles()
+    both, recurring = np.flatnonzero((n_near > 0) & (n_far > 0)), n_near + n_far > 1
     is_memorable_row = recurring[graph.near] | recurring[graph.far]
     memorable_share = float(is_memorable_row.mean()) if len(is_memorable_row) else 0.0
     n_recurring = int(recurring.sum())
@@ -398,8 +443,8 @@ def _pair_roles(distinct: Triplets, graph: PairGraph, n_examples: int) -> PairSu
 
     return PairSummary(
         n_pairs=len(graph.pairs),
-        n_near_only=int((roles.n_far == 0).sum()),
-        n_far_only=int((roles.n_near == 0).sum()),
+        n_near_only=int((n_far == 0).sum()),
+        n_far_only=int((n_near == 0).sum()),
         both=tally(len(both), examples(), n_examples),
         n_recurring=n_recurring,
         memorable_share=memorable_share,
@@ -412,6 +457,92 @@ def _components(graph: PairGraph) -> Components:
     n_pairs = np.bincount(graph.components)
     n_triplets = np.bincount(graph.component_of_rows())
     return Components(len(n_pairs), int(n_pairs.max(initial=0)), int(n_triplets.max(initial=0)))
+
+
+def compare_judgements(questions: Questions) -> RepeatedJudgements | None:
+    """Measure the agreement of questions judged several times; none if there are none.
+
+    Example:
+        >>> rows = np.array([[0, 1, 2], [0, 1, 2], [0, 2, 1], [0, 1, 3]])
+        >>> compare_judgements(group_questions(rows, 4)).ceiling  # two of three
+        0.6666666666666667
+    """
+    n_each = questions.votes.sum(axis=1)
+    is_several = n_each > 1
+    if not is_several.any():
+        return None
+    votes, n_each = questions.votes[is_several], n_each[is_several]
+    n_pairs = (n_each * (n_each - 1)).sum()
+    n_agreeing = (votes * (votes - 1)).sum()
+    n_lost = votes.min(axis=1).sum()
+    return RepeatedJudgements(
+        n_questions=len(votes),
+        n_judgements=int(n_each.sum()),
+        agreement=float(n_agreeing / n_pairs),
+        ceiling=float(1 - n_lost / n_each.sum()),
+        overall_ceiling=float(1 - n_lost / len(questions.of_row)),
+    )
+
+
+def _find_overlap(
+    ours: Triplets, other: Judgements, inspected: InspectedImages | None, n_examples: int
+) -> Overlap:
+    """Find what two triplet files share; the images of both are those inspected, if any are."""
+    names = list(dict.fromkeys([*ours.names, *other.triplets.names]))
+    # Ours come first, so that their numbers stay.
+    theirs = other.triplets.over(names)
+    both_rows = np.concatenate([ours.rows, theirs.rows])
+    graph = make_pair_graph(both_rows, len(names))
+    questions = group_questions(both_rows, len(names))
+
+    def shared(labels: np.ndarray, shown: Callable[[int, int], str]) -> Tally:
+        in_both, our_rows, their_rows = _first_in_both(labels[: len(ours)], labels[len(ours) :])
+        examples = (
+            f"{ours.place(our_row)}: {shown(label, our_row)}, also {theirs.place(their_row)}"
+            for label, our_row, their_row in zip(in_both, our_rows, their_rows, strict=True)
+        )
+        return tally(len(in_both), examples, n_examples)
+
+    same_content = look_alike = None
+    if inspected is not None:
+        index_of = {name: index for index, name in enumerate(inspected.names)}
+        our_names, their_names = (
+            np.array([index_of[name] for name in triplets.names], dtype=np.int64)
+            for triplets in (ours, other.triplets)
+        )
+        same_content = same_content_across(inspected, our_names, their_names, n_examples)
+        look_alike = look_alike_across(inspected, our_names, their_names, n_examples)
+    return Overlap(
+        source=theirs.source,
+        n_triplets=len(theirs),
+        unreadable_lines=tally(len(other.problems), other.place_problems(), n_examples),
+        shared_images=shared(both_rows, lambda name, _: show_names(names, [name])),
+        shared_pairs=shared(
+            np.stack([graph.near, graph.far], axis=1),
+            lambda pair, _: show_names(names, graph.pairs[pair]),
+        ),
+        shared_questions=shared(
+            questions.of_row[:, None], lambda _, row: show_names(names, ours.rows[row])
+        ),
+        same_content=same_content,
+        look_alike=look_alike,
+    )
+
+
+def _first_in_both(
+    ours: np.ndarray, theirs: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the labels that both have, `(n_rows, n_labels)` integers, in our order of appearance.
+
+    And for each the first row of ours and of theirs that has it.
+    """
+    our_labels, our_first = np.unique(ours, return_index=True)
+    their_labels, their_first = np.unique(theirs, return_index=True)
+    shared, at_ours, at_theirs = np.intersect1d(our_labels, their_labels, return_indices=True)
+    our_rows = our_first[at_ours] // ours.shape[1]
+    their_rows = their_first[at_theirs] // theirs.shape[1]
+    order = np.argsort(our_rows, kind="stable")
+    return shared[order], our_rows[order], their_rows[order]
 
 
 def _shown(triplets: Triplets, row: int) -> str:
@@ -450,11 +581,11 @@ def _name_finding(finding: Finding, audit: Audit) -> str:
 
 def _show_triplets(audit: Audit) -> list[str]:
     lines = [audit.source]
-    lines += _fault("lines that cannot be read", audit.unreadable_lines)
+    lines += _counted("lines that cannot be read", audit.unreadable_lines)
     lines.append(_line("triplets", audit.n_triplets))
     lines.append(_line("distinct", audit.n_distinct))
-    lines += _note("repeats of an earlier line", audit.repeated)
-    lines += _fault("degenerate: one image named twice", audit.degenerate)
+    lines += _counted("repeats of an earlier line", audit.repeated, is_fault=False)
+    lines += _counted("degenerate: one image named twice", audit.degenerate)
     if audit.degenerate.count:
         lines += _text("Degenerate triplets have no answer to learn; they are left out below.")
     return lines
@@ -479,9 +610,9 @@ def _show_names(audit: Audit) -> list[str]:
 def _show_consistency(audit: Audit) -> list[str]:
     lines = ["Consistency"]
     if audit.contradictions is None:
-        lines += _note("asked both ways: A B C and A C B", audit.mirrored)
+        lines += _counted("asked both ways: A B C and A C B", audit.mirrored, is_fault=False)
         return lines
-    lines += _fault("contradictions: A B C and A C B", audit.contradictions)
+    lines += _counted("contradictions: A B C and A C B", audit.contradictions)
     lines += _cycle_lines("preferences in a circle at one anchor", audit.anchor_cycles)
     lines += _cycle_lines("circles over all compared distances", audit.distance_cycles)
     if audit.contradictions.count or audit.distance_cycles.count:
@@ -497,7 +628,7 @@ def _show_consistency(audit: Audit) -> list[str]:
 
 
 def _cycle_lines(label: str, cycles: CycleTally) -> list[str]:
-    lines = _fault(label, cycles)
+    lines = _counted(label, cycles)
     if cycles.count:
         lines.insert(1, _line("  triplets inside them", cycles.n_triplets))
     return lines
@@ -528,7 +659,7 @@ def _show_pairs(audit: Audit) -> list[str]:
             _line("  always near", roles.n_near_only),
             _line("  always far", roles.n_far_only),
         ]
-        lines += _note("  near in one triplet, far in another", roles.both)
+        lines += _counted("  near in one triplet, far in another", roles.both, is_fault=False)
         lines.append(_line("  in more than one triplet", roles.n_recurring))
         lines.append(_share("triplets with such a pair", roles.memorable_share))
     lines += [
@@ -552,53 +683,67 @@ def _memory_warning(roles: PairSummary) -> str:
     )
 
 
+# What the images are counted for: label, attribute, and whether it is a fault.
+_IMAGE_LINES = (
+    ("names without exactly one image", "unlocated", True),
+    ("cannot be decoded", "unreadable", True),
+    ("several frames or pages (the first is used)", "several_frames", False),
+    (f"tiny: below {TINY_SIDE_PX} pixels", "tiny", False),
+    (f"extreme: over {EXTREME_ASPECT} times as long as wide", "extreme", False),
+    ("blank: of one colour", "blank", True),
+    ("nearly black or white all over", "faint", True),
+    (f"16 bits, of which {FEW_BITS} or fewer are used", "few_bits", True),
+    ("white on transparent ground", "transparent", True),
+    ("same content as another name", "same_content", False),
+    ("pairs that look alike", "look_alike", False),
+)
+_IMAGE_ADVICE = (
+    (
+        ("unlocated", "unreadable"),
+        "Training and answering need these: mend them, or pass `skip_bad=True`.",
+    ),
+    (
+        ("blank", "faint"),
+        "There is little to see in images of one colour or nearly black or white: no model can "
+        "tell such images apart by more than that shade.",
+    ),
+    (
+        ("few_bits",),
+        "65,535 is the white of 16 bits, so these images are read as nearly black: multiply their "
+        "values so that the brightest comes near it, or save them with 8 bits.",
+    ),
+    (
+        ("transparent",),
+        "Transparent pixels are read as white, on which white cannot be seen: put these images on "
+        "a ground that shows them, such as black, and save that.",
+    ),
+    (
+        ("same_content", "look_alike"),
+        "The same image under two names can stand on both sides of a split. Give it one name, or "
+        "keep both names on one side.",
+    ),
+)
+
+
 def _show_images(images: ImageChecks) -> list[str]:
     lines = ["Image files", _line("decoded", images.n_read)]
-    lines += _fault("names without exactly one image", images.unlocated)
-    lines += _fault("cannot be decoded", images.unreadable)
-    lines += _note("several frames or pages (the first is used)", images.several_frames)
-    lines += _note(f"tiny: below {TINY_SIDE_PX} pixels", images.tiny)
-    lines += _note(f"extreme: over {EXTREME_ASPECT} times as long as wide", images.extreme)
-    lines += _fault("blank: of one colour", images.blank)
-    lines += _fault("nearly black or white all over", images.faint)
-    lines += _fault(f"16 bits, of which {FEW_BITS} or fewer are used", images.few_bits)
-    lines += _fault("white on transparent ground", images.transparent)
-    lines += _note("same content as another name", images.same_content)
-    lines += _note("pairs that look alike", images.look_alike)
-    if images.unlocated.count or images.unreadable.count:
-        lines += _text("Training and answering need these: mend them, or pass `skip_bad=True`.")
-    if images.blank.count or images.faint.count:
-        lines += _text(
-            "There is little to see in images of one colour or nearly black or white: no model "
-            "can tell such images apart by more than that shade."
-        )
-    if images.few_bits.count:
-        lines += _text(
-            "65,535 is the white of 16 bits, so these images are read as nearly black: multiply "
-            "their values so that the brightest comes near it, or save them with 8 bits."
-        )
-    if images.transparent.count:
-        lines += _text(
-            "Transparent pixels are read as white, on which white cannot be seen: put these "
-            "images on a ground that shows them, such as black, and save that."
-        )
-    if images.same_content.count or images.look_alike.count:
-        lines += _text(
-            "The same image under two names can stand on both sides of a split. Give it one "
-            "name, or keep both names on one side."
-        )
+    for label, kind, is_fault in _IMAGE_LINES:
+        lines += _counted(label, getattr(images, kind), is_fault)
+    for kinds, advice in _IMAGE_ADVICE:
+        if any(getattr(images, kind).count for kind in kinds):
+            lines += _text(advice)
     return lines
 
 
 def _show_overlap(overlap: Overlap) -> list[str]:
     lines = [f"Shared with {overlap.source}", _line("its triplets", overlap.n_triplets)]
-    lines += _fault("its lines that cannot be read", overlap.unreadable_lines)
-    lines += _fault("images in both", overlap.shared_images)
-    lines += _fault("pairs in both", overlap.shared_pairs)
-    lines += _fault("questions in both", overlap.shared_questions)
+    lines += _counted("its lines that cannot be read", overlap.unreadable_lines)
+    lines += _counted("images in both", overlap.shared_images)
+    lines += _counted("pairs in both", overlap.shared_pairs)
+    lines += _counted("questions in both", overlap.shared_questions)
     if overlap.same_content is not None:
-        lines += _fault("same content under another name", overlap.same_content)
-        lines += _fault("pairs of images that look alike", overlap.look_alike)
+        lines += _counted("same content under another name", overlap.same_content)
+        lines += _counted("pairs of images that look alike", overlap.look_alike)
     if overlap.shared_pairs.count:
         lines += _text(
             "Pairs in both can be answered from memory: do not take a score on one file after "
@@ -620,16 +765,8 @@ def _share(label: str, share: float) -> str:
     return f"    {label:<{_LABEL_WIDTH}}{share:>{_NUMBER_WIDTH}.1%}"
 
 
-def _fault(label: str, found: Tally | CycleTally) -> list[str]:
-    return _counted(label, found, "!" if found.count else " ")
-
-
-def _note(label: str, found: Tally) -> list[str]:
-    return _counted(label, found, " ")
-
-
-def _counted(label: str, found: Tally | CycleTally, mark: str) -> list[str]:
-    lines = [_line(label, found.count, mark)]
+def _counted(label: str, found: Tally | CycleTally, is_fault: bool = True) -> list[str]:
+    lines = [_line(label, found.count, "!" if is_fault and found.count else " ")]
     lines += [f"        {example}" for example in found.examples]
     if found.examples and found.count > len(found.examples):
         lines.append("        ...")

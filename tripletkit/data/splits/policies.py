@@ -24,8 +24,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from tripletkit import defaults
-from tripletkit.data.pair_graph import make_pair_graph
-from tripletkit.data.questions import group_questions
+from tripletkit.data.questions import group_questions, make_pair_graph
 from tripletkit.data.splits.stratified import find_strata
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import SettingsError, SplitError
