@@ -284,6 +284,7 @@ def _cut_plain(text: bytes, source: str, widths: Collection[int]) -> FileTable |
             sep=r"\s+",
             header=None,
             dtype=object,
+            low_memory=False,
             na_filter=False,
             quoting=csv.QUOTE_NONE,
         )
