@@ -377,7 +377,7 @@ def judgements_options(function: Callable) -> Callable:
             nonlocal n_read
             if path is None or not any(said.values()):
                 return input_source(path)
-            from tripletkit.data.judgement_files import is_judgements
+            from tripletkit.data.judgements import is_judgements
             from tripletkit.data.judgements import open_judgements
 
             n_read += 1

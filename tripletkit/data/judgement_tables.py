@@ -207,7 +207,7 @@ def _read_rows(
     elif roles.share is not None:
         votes = reading.shares(roles.share)
     elif roles.answer is not None and len(table):
-        labels, note = reading.answers(roles.answer)
+        labels, note = reading.answers(roles.answer, is_judged=wanted != "answers")
         notes += note
     elif roles.is_trial:
         labels = np.full(len(table), 2 if odd_place is None else odd_place)
@@ -359,7 +359,7 @@ class _Reading:
         self.refuse(~((shares >= 0) & (shares <= 1)), "expected a share from 0 to 1", texts)
         return Votes.of_shares(shares)
 
-    def answers(self, place: int) -> tuple[np.ndarray, list[str]]:
+    def answers(self, place: int, *, is_judged: bool) -> tuple[np.ndarray, list[str]]:
         """Return labels, or of trials the place of the odd image, and what was understood."""
         roles, texts = self.roles, self.texts(place)
         n_images = 3 if roles.is_trial else 2
@@ -386,7 +386,7 @@ class _Reading:
         if roles.is_trial:
             return read.places, [note]
         labels = np.array([FIRST, SECOND, UNDECIDED], dtype=np.int8)[read.places]
-        if not named:
+        if not (named and is_judged):
             return labels, [] if set(texts) <= {"0", "1"} else [note]
         n_turned = int((labels[self.is_good] == SECOND).sum())
         note += f"; {n_turned:,} of {int(self.is_good.sum()):,} rows turned"
