@@ -377,8 +377,7 @@ def judgements_options(function: Callable) -> Callable:
             nonlocal n_read
             if path is None or not any(said.values()):
                 return input_source(path)
-            from tripletkit.data.judgements import is_judgements
-            from tripletkit.data.judgements import open_judgements
+            from tripletkit.data.judgements import is_judgements, open_judgements
 
             n_read += 1
             # Judges are those of the first file; the others may have none.
