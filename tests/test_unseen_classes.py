@@ -10,7 +10,8 @@ from plain import NO_LABEL
 
 from tripletkit import TripletkitError, Triplets, defaults
 from tripletkit.data.labels import ImageLabels
-from tripletkit.data.splits.class_groups import cluster_images, find_groups, hold_out_classes
+from tripletkit.data.splits.held_out_draws import find_groups, hold_out_classes
+from tripletkit.data.splits.stratified import cluster_images
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.settings import HeadSettings
 from tripletkit.training.blends import Blend, choose_blend, list_blends

@@ -136,9 +136,7 @@ class PairGraph:
     @cached_property
     def components(self) -> np.ndarray:
         """`(n_pairs,)` int32: the connected component of each pair, counted from 0."""
-        from scipy.sparse.csgraph import connected_components
-
-        return connected_components(edges(self.near, self.far, len(self.pairs)), directed=False)[1]
+        return join_nodes(self.near, self.far, len(self.pairs))
 
     def component_of_rows(self) -> np.ndarray:
         """Return `(n_triplets,)` int32: the component that each triplet lies in."""
@@ -171,3 +169,14 @@ def edges(tails: np.ndarray, heads: np.ndarray, n_nodes: int) -> csr_array:
     from scipy.sparse import coo_array
 
     return coo_array((np.ones(len(tails)), (tails, heads)), shape=(n_nodes, n_nodes)).tocsr()
+
+
+def join_nodes(ones: np.ndarray, others: np.ndarray, n_nodes: int) -> np.ndarray:
+    """Return `(n_nodes,)` int32: the connected component of each node, from 0, as edges join them.
+
+    Args:
+        ones, others: indices of nodes, of one shape, that are joined one by one.
+    """
+    from scipy.sparse.csgraph import connected_components
+
+    return connected_components(edges(ones.ravel(), others.ravel(), n_nodes), directed=False)[1]

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.splits.class_groups import HeldOutClasses
+from tripletkit.data.splits.held_out_draws import HeldOutClasses
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.validation import chooses_epoch
 from tripletkit.features.keras_backend import keras

@@ -23,7 +23,7 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.data.labels import ImageLabels
-from tripletkit.data.splits.class_groups import HeldOutClasses
+from tripletkit.data.splits.held_out_draws import HeldOutClasses
 from tripletkit.data.votes import VotesAs, make_loss_weights
 from tripletkit.evaluation.pooled import CandidateWorth, RecipeWorth
 from tripletkit.evaluation.scoring import Score

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.splits.class_groups import (
+from tripletkit.data.splits.held_out_draws import (
     BY_LABELS,
     HeldOutClasses,
     find_groups,

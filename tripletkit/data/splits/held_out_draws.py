@@ -1,4 +1,8 @@
-"""Which images are held out: named by a folder, a CSV, a triplet file or a list."""
+"""Which images are held out: by chance, by whole classes, or named by the user.
+
+Images that a draw holds out are of the same classes of things as those in training. How a model
+does on other classes can only be seen where whole classes, or clusters of features, are held out.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,10 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.data.folder import list_images
 from tripletkit.data.judgements import open_judgements
-from tripletkit.data.labels import has_label_heading, read_labels
+from tripletkit.data.labels import NO_LABEL, has_label_heading, read_labels
+from tripletkit.data.questions import join_nodes
 from tripletkit.data.splits.policies import Split, separate_groups
-from tripletkit.data.splits.stratified import find_strata, join_images
+from tripletkit.data.splits.stratified import cluster_images, find_strata
 from tripletkit.data.text_files import check_text, read_bytes
 from tripletkit.errors import ImageNameError, SplitError, TripletFileError
 
@@ -23,6 +28,13 @@ MIN_DRAW_GROUPS = 9
 
 BY_GROUPS = "groups of triplets that share no image"
 BY_IMAGES = "images"
+# The fewest clusters of images that are of use, and how often those held out are drawn.
+MIN_CLUSTERS = 4
+UNSEEN_DRAWS = 50
+
+BY_UNSEEN_CLASSES = "unseen classes"
+BY_LABELS = "classes"
+BY_CLUSTERS = "clusters"
 
 # Rounds without a single held-out triplet after which there is nothing to hope for.
 _MAX_EMPTY_ROUNDS = 20
@@ -80,13 +92,10 @@ def plan_draws(
 
     Args:
         rows: `(n_triplets, 3)` indices of images: anchor, positive, negative.
-        n_images: how many images there are.
-        labels: `(n_images,)` integers; `NO_LABEL` where an image has none.
+        labels: `(n_images,)` integers; `NO_LABEL` where an image has none; None without any.
         features: `(n_images, n_features)` float32, rows of length 1; finite where a triplet
             has the image.
         n_folds: folds of a round.
-    Raises:
-        SplitError: if there are too few images.
     Example:
         >>> rows = np.arange(36).reshape(12, 3)  # twelve groups of three images
         >>> plan_draws(rows, 36).by == BY_GROUPS
@@ -98,7 +107,7 @@ def plan_draws(
             f"expected at least {3 * n_folds} images, three for each of {n_folds} folds, got "
             f"{len(images)}"
         )
-    groups = join_images(rows[:, [0, 0]], rows[:, 1:], n_images)[images]
+    groups = join_nodes(rows[:, [0, 0]], rows[:, 1:], n_images)[images]
     _, groups, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     unit_of_image = np.full(n_images, -1)
     if len(sizes) >= MIN_DRAW_GROUPS and n_folds * sizes.max() <= len(images):
@@ -127,7 +136,7 @@ def _keep_small_classes(
     Args:
         images: those of `rows`, ascending.
     """
-    classes = join_images(rows[:, [0]], rows[:, [1]], n_images)[images]
+    classes = join_nodes(rows[:, [0]], rows[:, [1]], n_images)[images]
     _, classes, sizes = np.unique(classes, return_inverse=True, return_counts=True)
     is_small = sizes[classes] < 2 * n_folds
     keys = np.where(is_small, classes, len(sizes) + np.arange(len(images)))
@@ -146,13 +155,9 @@ def draw_folds(
 
     Args:
         rows: `(n_triplets, 3)` indices of images.
-        plan: see `plan_draws`.
-        seed: of the folds.
         n_folds: folds of a round; one of them is held out in a draw.
         is_scored: `(n_triplets,)` bool: the triplet may be held out to be scored on; others are
             left out of such a draw. Defaults to all.
-    Raises:
-        SplitError: if round after round leaves no triplet on one of the sides.
     """
     round_, n_empty = 0, 0
     while n_empty < _MAX_EMPTY_ROUNDS:
@@ -181,7 +186,7 @@ BY_DRAW = "image draw"
 _FEWEST = 3
 
 
-def draw_images(
+def _draw_images(
     n_images: int, n_draws: int, test_size: float, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
     """Yield `(n_images,)` bool for each draw: the image is held out.
@@ -189,13 +194,7 @@ def draw_images(
     Images take turns in an order of chance: after any number of draws, the one held out most often
     was so at most once more than the one held out least.
 
-    Args:
-        n_images: in all.
-        n_draws: how many draws.
-        test_size: share of the images held out in each, 0 to 1, both ends left out.
-        rng: of the order.
-    Raises:
-        SplitError: if a side has fewer than three images, which no triplet fits into.
+    `test_size` is the share of the images held out in each, 0 to 1, both ends left out.
     """
     n_test = round(test_size * n_images)
     if min(n_test, n_images - n_test) < _FEWEST:
@@ -216,18 +215,11 @@ def draw_images(
 def draw_splits(
     rows: np.ndarray, n_draws: int, test_size: float, rng: np.random.Generator
 ) -> list[Split]:
-    """Return splits of triplets by `draw_images`; rows that mix both sides are dropped.
-
-    Args:
-        rows: `(n_triplets, 3)` integers, indices of images.
-        n_draws, test_size, rng: see `draw_images`; images that no row has are not drawn.
-    Raises:
-        SplitError: if a draw leaves no triplet on one of the sides.
-    """
+    """Return splits of triplets by `_draw_images`; rows that mix both sides are dropped."""
     named, inside = np.unique(rows, return_inverse=True)
     inside = inside.reshape(-1, 3)
     splits = []
-    for is_held_out in draw_images(len(named), n_draws, test_size, rng):
+    for is_held_out in _draw_images(len(named), n_draws, test_size, rng):
         split = separate_groups(BY_DRAW, inside, is_held_out, True)
         for side, kept in (("training", split.train_rows), ("the test", split.val_rows)):
             if not len(kept):
@@ -239,6 +231,88 @@ def draw_splits(
                 )
         splits.append(split)
     return splits
+
+
+@dataclass(frozen=True)
+class HeldOutClasses:
+    """Which images are of classes that training does without.
+
+    Attributes:
+        is_held_out: `(n_images,)` bool.
+        n_groups, n_held_out_classes: groups in all, and those held out.
+        split: of the triplets; rows that mix both sides are dropped.
+    """
+
+    is_held_out: np.ndarray
+    n_groups: int
+    n_held_out_classes: int
+    split: Split
+
+
+def find_groups(
+    images: np.ndarray, features: np.ndarray, labels: np.ndarray | None, seed: int
+) -> tuple[np.ndarray, int, str]:
+    """Return the kind of each image: its class where enough are labelled, else its cluster.
+
+    Args:
+        images: indices of those that are divided into groups, ascending.
+        features, labels: see `plan_draws`, of all images.
+    Returns:
+        `(n_images,)` integers, for other images and among labelled ones for those
+        without a label the number of groups; that number; and `BY_LABELS` or `BY_CLUSTERS`.
+    """
+    if labels is not None:
+        labelled = images[labels[images] != NO_LABEL]
+        classes, numbers = np.unique(labels[labelled], return_inverse=True)
+        if len(classes) >= MIN_CLUSTERS:
+            groups = np.full(len(features), len(classes))
+            groups[labelled] = numbers
+            return groups, len(classes), BY_LABELS
+    n_groups = min(defaults.N_CLUSTERS, len(images) // defaults.MIN_GROUP_IMAGES)
+    if n_groups < MIN_CLUSTERS:
+        raise SplitError(
+            f"whole classes of images cannot be held out: expected at least "
+            f"{MIN_CLUSTERS * defaults.MIN_GROUP_IMAGES} images, got {len(images)}"
+        )
+    groups = np.full(len(features), n_groups)
+    groups[images] = cluster_images(features[images], n_groups, seed)
+    return groups, n_groups, BY_CLUSTERS
+
+
+def hold_out_classes(
+    rows: np.ndarray, groups: np.ndarray, n_groups: int, fraction: float, seed: int, fewest: int = 2
+) -> HeldOutClasses:
+    """Choose whole groups to hold out, of several draws the one that keeps most triplets.
+
+    A draw of clusters that cuts a kind of things in two separates images that triplets join,
+    and loses these; so the draw that keeps most is also the one that is nearest to holding out
+    groups as the judges see them.
+
+    Args:
+        rows: `(n_triplets, 3)` indices into `groups`.
+        groups: `(n_images,)` integers; `n_groups` where an image is not to be held out.
+        fraction: of the images to hold out, about.
+        fewest: groups to hold out at least. A question needs images of two.
+    """
+    rng = np.random.default_rng(seed)
+    sizes = np.bincount(groups, minlength=n_groups)[:n_groups]
+    wanted = fraction * sizes.sum()
+    best: tuple[int, HeldOutClasses | None] = (0, None)
+    for _ in range(UNSEEN_DRAWS):
+        order = rng.permutation(n_groups)
+        n_drawn = max(fewest, int(np.searchsorted(np.cumsum(sizes[order]), wanted, side="right")))
+        is_held_out = np.isin(groups, order[:n_drawn])
+        split = separate_groups(BY_UNSEEN_CLASSES, rows, is_held_out, True)
+        # The product is largest where neither side is short.
+        kept = len(split.train_rows) * len(split.val_rows)
+        if kept > best[0]:
+            best = kept, HeldOutClasses(is_held_out, n_groups, n_drawn, split)
+    if best[1] is None:
+        raise SplitError(
+            f"whole classes of images cannot be held out: of {UNSEEN_DRAWS} draws of "
+            f"{fraction:.0%} of {sizes.sum():,} images none leaves triplets on both sides"
+        )
+    return best[1]
 
 
 def read_held_out(source: Path, folder: Path) -> dict[str, str | None]:
@@ -260,7 +334,8 @@ def read_held_out(source: Path, folder: Path) -> dict[str, str | None]:
     else:
         data, shown = read_bytes(source)
         text = check_text(data, shown).decode()
-        names = _labelled_names(text, source) or _names_of_text(text, source)
+        labels = read_labels(source) if has_label_heading(text) else {}
+        names = dict(labels) or _names_of_text(text, source)
     if not names:
         raise ImageNameError(f"{source}: expected names of held-out images, got none")
     return names
@@ -277,11 +352,6 @@ def _names_below(source: Path, folder: Path) -> dict[str, str | None]:
         (inside / name).as_posix(): name.partition("/")[0] if "/" in name else None
         for name in list_images(source)
     }
-
-
-def _labelled_names(text: str, source: Path) -> dict[str, str | None]:
-    """Return what a CSV of names and labels says; nothing of another file."""
-    return dict(read_labels(source)) if has_label_heading(text) else {}
 
 
 def _names_of_text(text: str, source: Path) -> dict[str, str | None]:

@@ -16,15 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from tripletkit import defaults
-from tripletkit.data.questions import group_questions, make_pair_graph
+from tripletkit.data.questions import group_questions, join_nodes, make_pair_graph
 from tripletkit.data.splits.stratified import find_strata
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import SettingsError, SplitError
@@ -43,21 +39,13 @@ _SEARCH_TRAIN_WEIGHT = 0.05
 _SEARCH_WEIGHT_STEP = 0.02
 
 
-class Goal(Protocol):
-    """What a division is to achieve, given how many triplets lie within each group."""
-
-    def weights(self) -> np.ndarray:
-        """Return `(n_groups,)` float64: what a triplet within each group is worth now."""
-
-    def score(self, inside: np.ndarray) -> float:
-        """Return how good a division is; `-inf` if it will not do."""
-
-    def adapt(self, inside: np.ndarray) -> None:
-        """Shift the weights towards the group that falls short."""
-
-
 class HoldOutGoal:
-    """Most triplets in group 1 (validation), with no fewer than a floor in group 0 (training)."""
+    """Most triplets in group 1 (validation), with no fewer than a floor in group 0 (training).
+
+    `inside` is how many triplets lie within each group, `weights` what one is worth there now,
+    `score` how good a division is, `-inf` if it will not do; `adapt` shifts the weights towards
+    the group that falls short.
+    """
 
     def __init__(self, floor: float) -> None:
         self.floor = floor
@@ -94,7 +82,7 @@ def divide_images(
     rows: np.ndarray,
     n_names: int,
     sizes: np.ndarray,
-    goal: Goal,
+    goal: HoldOutGoal | FoldsGoal,
     rng: np.random.Generator,
     strata: np.ndarray | None = None,
 ) -> np.ndarray:
@@ -108,10 +96,7 @@ def divide_images(
 
     Args:
         rows: `(n_triplets, 3)` indices of names; no name twice in a row.
-        n_names: how many names there are.
         sizes: `(n_groups,)` images in each group; their sum is `n_names`.
-        goal: what to achieve.
-        rng: source of chance.
         strata: `(n_names,)` integers; every group gets its share of each, and images are swapped
             within one alone. Without, a search over class data takes whole classes, since their
             triplets lie together.
@@ -242,7 +227,6 @@ def split_triplets(triplets: Triplets, by: str, val_fraction: float, seed: int) 
     """Divide triplets into training and validation.
 
     Args:
-        triplets: at least one.
         by: `"image"`, `"component"` or `"random"`.
         val_fraction: between 0 and 1. By `component` and `random` the share of triplets for
             validation, met as closely as whole components allow. By `image` the share of
@@ -250,9 +234,6 @@ def split_triplets(triplets: Triplets, by: str, val_fraction: float, seed: int) 
             share of images is drawn by chance, and within this validation gets as many as the
             search finds, several times what a chance draw gives.
         seed: start of every choice by chance.
-    Raises:
-        SettingsError: if the share is none.
-        SplitError: if one side would be empty; the message says what to try.
     """
     if not 0 <= val_fraction <= 1:
         raise SettingsError(
@@ -270,16 +251,7 @@ def split_triplets(triplets: Triplets, by: str, val_fraction: float, seed: int) 
 
 
 def fold_triplets(triplets: Triplets, by: str, n_folds: int, seed: int) -> list[Split]:
-    """Divide triplets into folds, each of which validates once.
-
-    Args:
-        triplets: at least one.
-        by: `"image"` (every image is in one fold), `"component"` or `"random"`.
-        n_folds: 2 or more.
-        seed: start of every choice by chance.
-    Raises:
-        SplitError: if a fold would train or validate on nothing; the message says what to try.
-    """
+    """Divide triplets into folds, each of which validates once; see `split_triplets`."""
     rng = np.random.default_rng(seed)
     if by == "image":
         groups = _fold_images(triplets, n_folds, rng)
@@ -308,10 +280,8 @@ def _join_trials(labels: np.ndarray, trials: np.ndarray | None) -> np.ndarray:
         return labels
     inside = np.flatnonzero(trials > 0)
     n_labels, n_trials = int(labels.max()) + 1, int(trials.max()) + 1
-    pairs = (np.ones(len(inside)), (labels[inside], n_labels + trials[inside]))
-    graph = coo_array(pairs, shape=(n_labels + n_trials, n_labels + n_trials))
-    _, components = connected_components(graph, directed=False)
-    return pd.factorize(components[labels])[0]
+    joined = join_nodes(labels[inside], n_labels + trials[inside], n_labels + n_trials)
+    return np.unique(joined[labels], return_inverse=True)[1]
 
 
 def _hold_out_whole(
@@ -406,14 +376,7 @@ def _for_named_images(
 
 
 def separate_groups(by: str, rows: np.ndarray, groups: np.ndarray, val_group: int) -> Split:
-    """Use the rows whose images are all in the validation group, or all out of it.
-
-    Args:
-        by: what to call the policy.
-        rows: `(n_triplets, 3)` integers.
-        groups: `(n_names,)` integers.
-        val_group: the one of them that validates.
-    """
+    """Use the rows whose images are all in the validation group, or all out of it."""
     n_val_images = (groups[rows] == val_group).sum(axis=1)
     return Split(
         by,

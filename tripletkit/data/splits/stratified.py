@@ -6,6 +6,7 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.data.labels import NO_LABEL
+from tripletkit.data.questions import join_nodes
 from tripletkit.errors import SplitError
 
 
@@ -19,7 +20,6 @@ def find_strata(
 
     Args:
         rows: `(n_triplets, 3)` indices of images: anchor, positive, negative.
-        n_images: how many images there are.
         labels: `(n_images,)` integers; `NO_LABEL` where an image has none.
         features: `(n_images, n_features)` float32, rows of length 1; finite where a triplet
             has the image.
@@ -30,26 +30,17 @@ def find_strata(
     strata = np.zeros(n_images, dtype=np.int64)
     n_clusters = min(defaults.N_CLUSTERS, len(images) // defaults.MIN_GROUP_IMAGES)
     if features is not None and n_clusters >= 2:
-        from sklearn.cluster import KMeans
-
-        strata[images] = KMeans(n_clusters, n_init=3, random_state=0).fit_predict(features[images])
+        strata[images] = cluster_images(features[images], n_clusters, 0)
         return strata
     # Classes never mix among positives, so there each of them is a component.
-    return join_images(rows[:, [0]], rows[:, [1]], n_images)
+    return join_nodes(rows[:, [0]], rows[:, [1]], n_images)
 
 
-def join_images(ones: np.ndarray, others: np.ndarray, n_images: int) -> np.ndarray:
-    """Return `(n_images,)` integers: the connected component of each image.
+def cluster_images(features: np.ndarray, n_groups: int, seed: int) -> np.ndarray:
+    """Return `(n_images,)` integers: k-means clusters of features, rows of length 1."""
+    from sklearn.cluster import KMeans
 
-    Args:
-        ones, others: indices of images, of any shape, that are joined one by one.
-    """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    edges = ones.ravel(), others.ravel()
-    graph = coo_array((np.ones(ones.size, dtype=bool), edges), shape=(n_images, n_images))
-    return connected_components(graph, directed=False)[1]
+    return KMeans(n_groups, n_init=3, random_state=seed).fit_predict(features)
 
 
 # A pair of images, the least that a class needs for a triplet, in training and held out.
@@ -72,13 +63,10 @@ def hold_out_images(
     Args:
         labels: `(n_images,)` integers; `NO_LABEL` where an image has none.
         fraction: of the images of each class, 0 to below 1.
-        seed: start of the draws.
         images: indices of those that may be held out, such as one name of each image.
             Defaults to all.
     Returns:
         `(n_images,)` bool, held out; never one without a label.
-    Raises:
-        SplitError: if fewer than two classes have four images.
     Example:
         >>> held_out = hold_out_images(np.repeat([0, 1, 2], 10), 0.3)
         >>> held_out.reshape(3, 10).sum(axis=1).tolist()
