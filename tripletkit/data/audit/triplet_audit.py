@@ -580,107 +580,88 @@ def _name_finding(finding: Finding, audit: Audit) -> str:
 
 
 def _show_triplets(audit: Audit) -> list[str]:
-    lines = [audit.source]
-    lines += _counted("lines that cannot be read", audit.unreadable_lines)
-    lines.append(_line("triplets", audit.n_triplets))
-    lines.append(_line("distinct", audit.n_distinct))
-    lines += _counted("repeats of an earlier line", audit.repeated, is_fault=False)
-    lines += _counted("degenerate: one image named twice", audit.degenerate)
-    if audit.degenerate.count:
-        lines += _text("Degenerate triplets have no answer to learn; they are left out below.")
-    return lines
+    return _lines(
+        audit.source,
+        ("lines that cannot be read", audit.unreadable_lines),
+        ("triplets", audit.n_triplets),
+        ("distinct", audit.n_distinct),
+        ("repeats of an earlier line", audit.repeated, False),
+        ("degenerate: one image named twice", audit.degenerate),
+        "Degenerate triplets have no answer to learn; they are left out below."
+        if audit.degenerate.count
+        else None,
+    )
 
 
 def _show_names(audit: Audit) -> list[str]:
     usage = audit.usage
-    lines = [
+    return _lines(
         "Images by name",
-        _line("images", audit.n_images),
-        _line("anchors among them", usage.n_anchors),
-        _line("times named: fewest", usage.minimum),
-        _line("             median", usage.median),
-        _line("             most", usage.maximum),
-        _line("named once only", usage.n_once),
-    ]
-    if usage.most_used:
-        lines += _text(f"Most named: {', '.join(usage.most_used)}.")
-    return lines
+        ("images", audit.n_images),
+        ("anchors among them", usage.n_anchors),
+        ("times named: fewest", usage.minimum),
+        ("             median", usage.median),
+        ("             most", usage.maximum),
+        ("named once only", usage.n_once),
+        f"Most named: {', '.join(usage.most_used)}." if usage.most_used else None,
+    )
 
 
 def _show_consistency(audit: Audit) -> list[str]:
-    lines = ["Consistency"]
     if audit.contradictions is None:
-        lines += _counted("asked both ways: A B C and A C B", audit.mirrored, is_fault=False)
-        return lines
-    lines += _counted("contradictions: A B C and A C B", audit.contradictions)
-    lines += _cycle_lines("preferences in a circle at one anchor", audit.anchor_cycles)
-    lines += _cycle_lines("circles over all compared distances", audit.distance_cycles)
-    if audit.contradictions.count or audit.distance_cycles.count:
-        lines += _text(
-            "Contradictions cannot both be right, and the distances of a circle (B before C, C "
-            "before D, D before B) cannot all hold, whatever the model. Look at the lines named, "
-            "or accept them as noise. If B and C are in chance order here, so that this is a "
-            "file of questions, nothing is wrong: pass `unanswered=True`."
-        )
-    if audit.judgements:
-        lines += _judgement_lines(audit.judgements)
-    return lines
-
-
-def _cycle_lines(label: str, cycles: CycleTally) -> list[str]:
-    lines = _counted(label, cycles)
-    if cycles.count:
-        lines.insert(1, _line("  triplets inside them", cycles.n_triplets))
-    return lines
-
-
-def _judgement_lines(judgements: RepeatedJudgements) -> list[str]:
-    lines = [
-        _line("questions judged several times", judgements.n_questions),
-        _line("  judgements of these", judgements.n_judgements),
-        _share("  agreement of two of them", judgements.agreement),
-        _share("  best accuracy anyone can have on these", judgements.ceiling),
-        _share("  and on the whole file", judgements.overall_ceiling),
+        return _lines("Consistency", ("asked both ways: A B C and A C B", audit.mirrored, False))
+    found = [
+        ("contradictions: A B C and A C B", audit.contradictions),
+        ("preferences in a circle at one anchor", audit.anchor_cycles),
+        ("circles over all compared distances", audit.distance_cycles),
+        "Contradictions cannot both be right, and the distances of a circle (B before C, C "
+        "before D, D before B) cannot all hold, whatever the model. Look at the lines named, "
+        "or accept them as noise. If B and C are in chance order here, so that this is a "
+        "file of questions, nothing is wrong: pass `unanswered=True`."
+        if audit.contradictions.count or audit.distance_cycles.count
+        else None,
     ]
-    if judgements.ceiling < 1:
-        lines += _text(
+    if (judged := audit.judgements) is not None:
+        found += [
+            ("questions judged several times", judged.n_questions),
+            ("  judgements of these", judged.n_judgements),
+            ("  agreement of two of them", f"{judged.agreement:.1%}"),
+            ("  best accuracy anyone can have on these", f"{judged.ceiling:.1%}"),
+            ("  and on the whole file", f"{judged.overall_ceiling:.1%}"),
             "Where judges disagree, the most that an answerer can get right is the majority: "
             "read every accuracy against this ceiling, not against 100%."
-        )
-    return lines
+            if judged.ceiling < 1
+            else None,
+        ]
+    return _lines("Consistency", *found)
 
 
 def _show_pairs(audit: Audit) -> list[str]:
     components, roles = audit.components, audit.pair_roles
-    lines = ["Pairs"]
-    if roles:
-        lines += [
-            _line("pairs of images compared", roles.n_pairs),
-            _line("  always near", roles.n_near_only),
-            _line("  always far", roles.n_far_only),
-        ]
-        lines += _counted("  near in one triplet, far in another", roles.both, is_fault=False)
-        lines.append(_line("  in more than one triplet", roles.n_recurring))
-        lines.append(_share("triplets with such a pair", roles.memorable_share))
-    lines += [
-        _line("components (pairs linked by triplets)", components.count),
-        _line("  pairs in the largest", components.largest_pairs),
-        _line("  triplets in the largest", components.largest_triplets),
+    found: list[_Item] = [
+        ("components (pairs linked by triplets)", components.count),
+        ("  pairs in the largest", components.largest_pairs),
+        ("  triplets in the largest", components.largest_triplets),
     ]
+    if roles:
+        found[:0] = [
+            ("pairs of images compared", roles.n_pairs),
+            ("  always near", roles.n_near_only),
+            ("  always far", roles.n_far_only),
+            ("  near in one triplet, far in another", roles.both, False),
+            ("  in more than one triplet", roles.n_recurring),
+            ("triplets with such a pair", f"{roles.memorable_share:.1%}"),
+        ]
     if roles and roles.is_memorable:
-        lines += _text(_memory_warning(roles))
-    return lines
-
-
-def _memory_warning(roles: PairSummary) -> str:
-    both = f"only {roles.both.count:,} are" if roles.both.count else "none is"
-    return (
-        f"Of {roles.n_recurring:,} pairs that recur, {both} near in one triplet and far in "
-        "another. So a random validation split can be solved by remembering the names of pairs, "
-        "without looking at an image, and its score means little. Split with "
-        "`tripletkit split` by image (no image in common) or by component (no pair in common, "
-        "keeps every triplet)."
-    )
+        both = f"only {roles.both.count:,} are" if roles.both.count else "none is"
+        found.append(
+            f"Of {roles.n_recurring:,} pairs that recur, {both} near in one triplet and far in "
+            "another. So a random validation split can be solved by remembering the names of "
+            "pairs, without looking at an image, and its score means little. Split with "
+            "`tripletkit split` by image (no image in common) or by component (no pair in common, "
+            "keeps every triplet)."
+        )
+    return _lines("Pairs", *found)
 
 
 # What the images are counted for: label, attribute, and whether it is a fault.
@@ -726,52 +707,69 @@ _IMAGE_ADVICE = (
 
 
 def _show_images(images: ImageChecks) -> list[str]:
-    lines = ["Image files", _line("decoded", images.n_read)]
-    for label, kind, is_fault in _IMAGE_LINES:
-        lines += _counted(label, getattr(images, kind), is_fault)
-    for kinds, advice in _IMAGE_ADVICE:
-        if any(getattr(images, kind).count for kind in kinds):
-            lines += _text(advice)
-    return lines
+    return _lines(
+        "Image files",
+        ("decoded", images.n_read),
+        *((label, getattr(images, kind), is_fault) for label, kind, is_fault in _IMAGE_LINES),
+        *(
+            advice
+            for kinds, advice in _IMAGE_ADVICE
+            if any(getattr(images, kind).count for kind in kinds)
+        ),
+    )
 
 
 def _show_overlap(overlap: Overlap) -> list[str]:
-    lines = [f"Shared with {overlap.source}", _line("its triplets", overlap.n_triplets)]
-    lines += _counted("its lines that cannot be read", overlap.unreadable_lines)
-    lines += _counted("images in both", overlap.shared_images)
-    lines += _counted("pairs in both", overlap.shared_pairs)
-    lines += _counted("questions in both", overlap.shared_questions)
-    if overlap.same_content is not None:
-        lines += _counted("same content under another name", overlap.same_content)
-        lines += _counted("pairs of images that look alike", overlap.look_alike)
+    advice = None
     if overlap.shared_pairs.count:
-        lines += _text(
+        advice = (
             "Pairs in both can be answered from memory: do not take a score on one file after "
             "training on the other for a measure of how new images will do."
         )
     elif overlap.shared_images.count:
-        lines += _text(
+        advice = (
             "No pair is shared, so nothing can be answered by remembering pairs; but the score "
             "says how known images do in new questions, not how new images will do."
         )
+    return _lines(
+        f"Shared with {overlap.source}",
+        ("its triplets", overlap.n_triplets),
+        ("its lines that cannot be read", overlap.unreadable_lines),
+        ("images in both", overlap.shared_images),
+        ("pairs in both", overlap.shared_pairs),
+        ("questions in both", overlap.shared_questions),
+        ("same content under another name", overlap.same_content),
+        ("pairs of images that look alike", overlap.look_alike),
+        advice,
+    )
+
+
+def _line(label: str, shown: float | str, mark: str = " ") -> str:
+    number = shown if isinstance(shown, str) else f"{shown:,.10g}"
+    return f"  {mark} {label:<{_LABEL_WIDTH}}{number:>{_NUMBER_WIDTH}}"
+
+
+# A sentence; or a label and what was counted, and whether that is a fault; nothing for None.
+_Item = str | tuple[str, Any] | tuple[str, Any, bool] | None
+
+
+def _lines(title: str, *items: _Item) -> list[str]:
+    """Return the lines of a part of the text."""
+    lines = [title]
+    for item in items:
+        if isinstance(item, str):
+            blank = "    "
+            lines += textwrap.wrap(item, _TEXT_WIDTH, initial_indent=blank, subsequent_indent=blank)
+        if item is None or isinstance(item, str) or item[1] is None:
+            continue
+        label, found, is_fault = item if len(item) == 3 else (*item, True)
+        if not isinstance(found, Tally | CycleTally):
+            lines.append(_line(label, found))
+            continue
+        lines.append(_line(label, found.count, "!" if is_fault and found.count else " "))
+        if isinstance(found, CycleTally) and found.count:
+            lines.append(_line("  triplets inside them", found.n_triplets))
+        lines += [f"        {example}" for example in found.examples]
+        if found.examples and found.count > len(found.examples):
+            lines.append("        ...")
     return lines
-
-
-def _line(label: str, number: float, mark: str = " ") -> str:
-    return f"  {mark} {label:<{_LABEL_WIDTH}}{number:>{_NUMBER_WIDTH},.10g}"
-
-
-def _share(label: str, share: float) -> str:
-    return f"    {label:<{_LABEL_WIDTH}}{share:>{_NUMBER_WIDTH}.1%}"
-
-
-def _counted(label: str, found: Tally | CycleTally, is_fault: bool = True) -> list[str]:
-    lines = [_line(label, found.count, "!" if is_fault and found.count else " ")]
-    lines += [f"        {example}" for example in found.examples]
-    if found.examples and found.count > len(found.examples):
-        lines.append("        ...")
-    return lines
-
-
-def _text(text: str) -> list[str]:
-    return textwrap.wrap(text, _TEXT_WIDTH, initial_indent="    ", subsequent_indent="    ")
