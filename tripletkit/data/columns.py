@@ -96,11 +96,9 @@ class Roles:
         names: anchor, first and second image; of trials the three images; empty without.
         is_answered: the first of the two is the nearer one; None where the words leave it open.
         answer: what says which image was chosen, or which is odd.
-        votes: how many people chose the first, and the second.
-        share: how many chose the first, of all.
+        votes, share: how many people chose the first, and the second; the first, of all.
         is_trial: three images of which one is odd.
         sides: the words of the images that are chosen from, as answers may have them.
-        doubled: columns that name the two images once more.
         is_chosen: the user named the columns.
     """
 
@@ -111,12 +109,11 @@ class Roles:
     share: int | None = None
     is_trial: bool = False
     sides: tuple[str, ...] = ()
-    doubled: tuple[int, ...] = ()
     is_chosen: bool = False
 
     @property
     def used(self) -> set[int]:
-        found = {*self.names, *self.doubled, *(self.votes or ())}
+        found = {*self.names, *(self.votes or ())}
         return found | {place for place in (self.answer, self.share) if place is not None}
 
     @property
@@ -136,11 +133,7 @@ HEADLESS: dict[Wanted, dict[int, Roles]] = {
 
 @dataclass(frozen=True)
 class _Headings:
-    """The headings of a table by their words.
-
-    Attributes:
-        is_file: whether the cells of a column look like names of files.
-    """
+    """The headings of a table by their words; `is_file`: the cells look like names of files."""
 
     texts: Sequence[str]
     is_file: Callable[[int], bool]
@@ -158,11 +151,7 @@ class _Headings:
         return [word for word in words if word in self.by_word]
 
     def columns(self, words: Sequence[str]) -> tuple[int, ...]:
-        """Return one column for each word, alike in what they say of the image.
-
-        Raises:
-            ValueError: if a column is there twice.
-        """
+        """Return one column for each word, alike in what they say of the image."""
         nouns = [frozenset(split_words(text)) & _NOUNS for text in self.texts]
         whole = [
             {word: [p for p in self.by_word[word] if nouns[p] == kind] for word in words}
@@ -211,9 +200,8 @@ def find_roles(
     """Tell which columns of a table hold what is wanted; None if the headings say nothing of it.
 
     Args:
-        headings: of its columns; numbers from 1 where it has none.
+        headings: numbers from 1 where the table has none.
         columns: `FIELDS` -> heading, as the user says; what is left out is told by the headings.
-        is_file: whether the cells of a column look like names of files.
     Raises:
         ValueError: if they leave a choice, or there is no such column.
     """
@@ -265,9 +253,7 @@ def _triplet_roles(found: _Headings) -> Roles | None:
                 f"expected one column for the nearer image and one for the other, got "
                 f"{', '.join([*near, *far])}"
             )
-        names = found.columns((*anchors, *near, *far))
-        doubled = found.columns((*anchors, *pairs[0]))[1:] if pairs else ()
-        return Roles(names, True, sides=(*near, *far), doubled=doubled)
+        return Roles(found.columns((*anchors, *near, *far)), True, sides=(*near, *far))
     if not pairs:
         return None
     if len(pairs) > 1:
@@ -330,11 +316,7 @@ def says_nothing(heading: str) -> bool:
 
 
 def read_field(field: str) -> str:
-    """Return the name of a field of `columns`, whichever word is used for it.
-
-    Raises:
-        ValueError: if there is no such field.
-    """
+    """Return the name of a field of `columns`, whichever word is used for it."""
     words = split_words(field)
     word = "_".join(words)
     for known in FIELDS:
@@ -520,8 +502,6 @@ def read_choices(
     """Tell by the values of a column which image each row names; None if no reading fits.
 
     Args:
-        texts: `(n_rows,)` objects.
-        sides: the words of the images' columns.
         n_images: two, of which the nearer one is named, or three, of which the odd one.
         names: `(n_rows,)` each, of the images, where they are known.
     Raises:

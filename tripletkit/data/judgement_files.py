@@ -32,38 +32,15 @@ _MOST_SECONDS = 60
 _TABLE_INFO = "SELECT * FROM pragma_table_info(?)"
 # What is read: columns and their declared types.
 _COLUMNS = {
-    "meta": {"key": "TEXT", "value": "TEXT"},
-    "images": {"id": "INTEGER", "name": "TEXT"},
-    "judges": {"id": "INTEGER", "name": "TEXT", "is_left_out": "INTEGER"},
-    "questions": {
-        "id": "INTEGER",
-        "anchor": "INTEGER",
-        "first": "INTEGER",
-        "second": "INTEGER",
-        "how": "TEXT",
-        "probability": "REAL",
-    },
-    "screens": {
-        "id": "INTEGER",
-        "kind": "TEXT",
-        "question": "INTEGER",
-        "anchor": "INTEGER",
-        "shown": "TEXT",
-        "purpose": "TEXT",
-        "drawn": "TEXT",
-    },
-    "answers": {
-        "id": "INTEGER",
-        "screen": "INTEGER",
-        "judge": "INTEGER",
-        "choice": "TEXT",
-        "side": "TEXT",
-        "picked": "TEXT",
-        "response_ms": "REAL",
-        "method": "TEXT",
-        "answered_at": "TEXT",
-        "undone_at": "TEXT",
-    },
+    "meta": "key TEXT, value TEXT",
+    "images": "id INTEGER, name TEXT",
+    "judges": "id INTEGER, name TEXT, is_left_out INTEGER",
+    "questions": "id INTEGER, anchor INTEGER, first INTEGER, second INTEGER, how TEXT, "
+    "probability REAL",
+    "screens": "id INTEGER, kind TEXT, question INTEGER, anchor INTEGER, shown TEXT, "
+    "purpose TEXT, drawn TEXT",
+    "answers": "id INTEGER, screen INTEGER, judge INTEGER, choice TEXT, side TEXT, picked TEXT, "
+    "response_ms REAL, method TEXT, answered_at TEXT, undone_at TEXT",
 }
 
 
@@ -124,13 +101,8 @@ def read_answers_given(
 ) -> list[Answer]:
     """Read every answer that was not undone, in the order in which they were given.
 
-    Answers to practice questions are not among them.
-
-    Args:
-        path, exclude: see `open_judgements`.
-        with_left_out: with the answers of judges that the owner has left out.
-    Raises:
-        JudgementsError: if it is no such database, or there is no such judge.
+    Answers to practice questions are not among them; `with_left_out` with those of judges that the
+    owner has left out.
     """
     with open_database(path) as connection:
         judges = [name for (name,) in connection.execute("SELECT name FROM judges ORDER BY id")]
@@ -197,10 +169,7 @@ def _read_answer(row: sqlite3.Row, triplet: tuple[str, str, str]) -> Answer:
 def read_shown_questions(path: Path) -> list[tuple[int, int, int]]:
     """Read which questions judges were shown, whatever they said, and gold ones among them.
 
-    Returns:
-        Numbers of images in the database: anchor, first, second. Grids are no questions.
-    Raises:
-        JudgementsError: if it is no such database.
+    As numbers of images in the database: anchor, first, second. Grids are no questions.
     """
     with open_database(path) as connection:
         rows = [tuple(row) for row in connection.execute(_SHOWN)]
@@ -211,11 +180,7 @@ def read_shown_questions(path: Path) -> list[tuple[int, int, int]]:
 
 @contextmanager
 def open_database(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a database of judgements to read it, whether or not a server is writing.
-
-    Raises:
-        JudgementsError: if there is none, it is another program's, or of a newer format.
-    """
+    """Open a database of judgements to read it, whether or not a server is writing."""
     if not path.is_file():
         raise JudgementsError(f"{path}: expected a database of judgements, there is no such file")
     try:
@@ -239,9 +204,6 @@ def check_version(connection: sqlite3.Connection, path: Path) -> None:
     It is SQLite that looks, and not this program at the bytes of the file: closing a file takes
     away every lock that the process has on it, those of other connections too, and answers are
     lost when another process then takes the database for unused.
-
-    Raises:
-        JudgementsError: saying what it is.
     """
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     if application != APPLICATION_ID:
@@ -259,11 +221,7 @@ def check_version(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse a database that has not the tables of ours, or anything that would run by itself.
-
-    Raises:
-        JudgementsError: saying what is not as it should be.
-    """
+    """Refuse a database without our tables, or with anything that would run by itself."""
     kinds = dict(connection.execute("SELECT name, type FROM sqlite_master WHERE type <> 'index'"))
     for name, kind in kinds.items():
         if kind != "table":
@@ -273,7 +231,7 @@ def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
             )
     for table, columns in _COLUMNS.items():
         known = {row[1]: str(row[2]).upper() for row in connection.execute(_TABLE_INFO, (table,))}
-        for column, kind in columns.items():
+        for column, kind in map(str.split, columns.split(", ")):
             if known.get(column) != kind:
                 raise JudgementsError(
                     f"{path}: damaged: expected the column {column} of {table} as {kind}, got "
@@ -341,10 +299,7 @@ def _unfold_grid(row: sqlite3.Row, names: dict[int, str]) -> Iterator[Answer]:
 def _pair_probability(n_near: int, all_near: int, all_far: int, drawn: dict[str, Any]) -> float:
     """Return how probable two images of a grid were to be drawn for it, anchor and all.
 
-    Args:
-        n_near: of the two, how many were drawn among the nearest.
-        all_near, all_far: of the grid, how many were drawn among the nearest and the others.
-        drawn: how many images there were of either.
+    Of the two, `n_near` were drawn among the nearest; of the grid `all_near`, and `all_far` others.
     """
     n_nearest, n_others = drawn["n_nearest"], drawn["n_others"]
     of_pair = {

@@ -69,12 +69,9 @@ class ReadRows:
     """What a table says, row by row.
 
     Attributes:
-        table: that was read.
         triplets: anchor, first and second image; of trials two rows each, the odd image last;
             None where the table does not hold them.
         labels: `(n_triplets,)` int8, see `Truth`; None where no column says it.
-        votes: None where no columns say it.
-        problems: lines that could not be read.
         ignored: columns that are not read.
         notes: what was understood, a sentence each.
         column: the heading over the answers, in lower case; empty without.
@@ -104,8 +101,6 @@ def open_rows(
 ) -> tuple[ReadRows, FileRecord]:
     """Return what a file or a table says, and the record of it.
 
-    Args:
-        columns, names, with_problems: see `judgements.open_judgements`.
     Raises:
         TripletFileError, VoteFileError, AnswerFileError: if it cannot be read as what is wanted,
             with the first ten problems and their number.
@@ -163,11 +158,8 @@ def _read_rows(
     odd_place: int | None,
     names: Sequence[str] | None,
 ) -> ReadRows:
-    """Return what a table says.
+    """Return what a table says; `odd_place` of three images is the odd one of every row.
 
-    Args:
-        odd_place: which of three images is the odd one of every row, from 0.
-        names: that integers are indices of.
     Raises:
         ValueError: if the headings say nothing of it, or leave a choice.
         TripletFileError: if a column may say what was chosen and is not understood.
@@ -200,8 +192,6 @@ def _read_rows(
             _check_other_columns(reading)
     labels = votes = None
     notes = [] if triplets is None else _describe_columns(headings, roles)
-    if roles.doubled:
-        reading.check_doubled()
     if roles.votes is not None:
         votes = reading.votes(roles.votes)
     elif roles.share is not None:
@@ -330,16 +320,6 @@ class _Reading:
         known = np.array([*names, "x"], dtype=object)
         places = np.where(is_known, values, len(names)).astype(np.int64)
         return known[np.append(places, len(names))[numbers]].reshape(-1, 3)
-
-    def check_doubled(self) -> None:
-        """Refuse rows whose chosen image is none of the two that were shown."""
-        near, far = (self.texts(place) for place in self.roles.names[1:])
-        first, second = (self.texts(place) for place in self.roles.doubled)
-        fits = ((near == first) & (far == second)) | ((near == second) & (far == first))
-        # Where none fits these are other columns about the same: numbers beside names, or words.
-        if fits.any():
-            message = "expected one of the two images that were shown as the nearer"
-            self.refuse(~fits, message, near)
 
     def votes(self, places: tuple[int, int]) -> Votes:
         texts = [self.texts(place) for place in places]
@@ -474,11 +454,7 @@ def _over_used_names(triplets: Triplets, kept: np.ndarray) -> Triplets:
 
 
 def _unfold_trials(triplets: Triplets, odd: np.ndarray) -> tuple[Triplets, str]:
-    """Return both triplets that each trial implies, and a sentence about them.
-
-    Args:
-        odd: `(n_trials,)` place of the odd image, or `UNDECIDED`.
-    """
+    """Return both triplets that each trial with an odd image implies, and a sentence about them."""
     decided = np.flatnonzero(odd != UNDECIDED)
     others = np.array([[1, 2, 0], [0, 2, 1], [0, 1, 2]])[odd[decided]]
     turned = np.take_along_axis(triplets.rows[decided], others, axis=1)

@@ -95,13 +95,7 @@ class Judgements:
         return place_problems(self.problems, self.source)
 
     def take(self, rows: np.ndarray) -> Judgements:
-        """Return some of the judgements.
-
-        Args:
-            rows: which: a mask, `(n,)` bool, or indices.
-        Returns:
-            Those rows, over the same names.
-        """
+        """Return some of the judgements, by a mask or indices, over the same names."""
         truth = self.truth and replace(self.truth, labels=self.truth.labels[rows])
         return replace(
             self,
@@ -116,10 +110,7 @@ class Judgements:
         """Return the rows as anchor, nearer image, other image.
 
         Rows on which votes are tied stay as they are; rows that are said to be undecided are left
-        out.
-
-        Raises:
-            TripletFileError: if the heading says that nobody has answered them.
+        out. What nobody has answered is refused.
         """
         if self.truth is not None:
             decided = self.take(self.truth.labels != UNDECIDED)
@@ -136,11 +127,7 @@ class Judgements:
         return turned if turned.votes is None else turned.take(~turned.votes.is_tie)
 
     def as_truth(self) -> Truth:
-        """Return which image of each row is the nearer one; -1 where people are tied.
-
-        Raises:
-            TripletFileError: if the heading says that nobody has answered them.
-        """
+        """Return which image of each row is the nearer one; -1 where people are tied."""
         if self.truth is not None:
             labels = self.truth.labels
         elif self.votes is not None:
@@ -377,11 +364,7 @@ def _open_database(path: Path, exclude: Collection[str] = ()) -> Judgements:
 
 
 def read_names(given: Sequence[str] | PathLike) -> list[str]:
-    """Return a list of names, from a file of one a line or of a JSON list where it is a path.
-
-    Raises:
-        TripletFileError: if it cannot be read, or a name is there twice.
-    """
+    """Return a list of names, from a file of one a line or of a JSON list where it is a path."""
     source = "the names"
     names: object = given
     if isinstance(given, str | os.PathLike):
@@ -505,13 +488,7 @@ def open_truth(given: TruthLike) -> tuple[Truth, FileRecord]:
 
 
 def read_labels(given: np.ndarray | pd.Series | Sequence[int], source: str) -> np.ndarray:
-    """Return `(n_triplets,)` int8 of answers that are given as an array.
-
-    Args:
-        source: what to call them in messages.
-    Raises:
-        AnswerFileError: if they are no answers.
-    """
+    """Return `(n_triplets,)` int8 of answers that are given as an array."""
     values = np.asarray(given)
     if values.ndim != 1 or not len(values):
         shown = f"{values.dtype} of the shape {values.shape}"
@@ -568,10 +545,6 @@ def validate_on_random(split: Split, is_random: np.ndarray) -> Split:
     """Return a split whose validation rows were all drawn by chance; the others are dropped.
 
     Questions that a model chose are those it finds hard: a score on them would be too low.
-
-    Args:
-        split: of judgements.
-        is_random: `(n_triplets,)` bool of the same.
     """
     is_kept = is_random[split.val_rows]
     dropped = np.sort(np.concatenate([split.dropped_rows, split.val_rows[~is_kept]]))
@@ -579,14 +552,9 @@ def validate_on_random(split: Split, is_random: np.ndarray) -> Split:
 
 
 def find_questions(asked: Triplets, judgements: Judgements) -> tuple[np.ndarray, np.ndarray]:
-    """Return which judged question each row asks.
+    """Return which judged question each row asks, -1 for none, and whether it asks it turned round.
 
-    Args:
-        asked: rows over names of their own.
-        judgements: what judges said.
-    Returns:
-        `(n_asked,)` int64 indices of judged questions, -1 where nobody was asked; and
-        `(n_asked,)` bool, whether the row's first image is the other one.
+    Both `(n_asked,)`; a row is turned if its first image is the other one.
     """
     index_of = {name: index for index, name in enumerate(judgements.triplets.names)}
     of_names = np.array([index_of.get(name, -1) for name in asked.names], dtype=np.int64)

@@ -72,7 +72,6 @@ class FileTable:
         columns: their names as they stand in the heading; empty without a heading.
         cells: for each column `(n_rows,)` objects: texts; of tables that hold other values, these.
         lines: `(n_rows,)` int64, the line of each row in its file, counted from 1.
-        source: what to call the file in messages.
         problems: lines that are no rows.
     """
 
@@ -107,16 +106,12 @@ def place_problems(problems: Iterable[LineProblem], source: str) -> Iterator[str
 def read_table(
     data: bytes, source: str, wanted: Wanted, columns: Mapping[str, str] | None = None
 ) -> FileTable:
-    """Return the table that a file is, whatever its form.
+    """Return the table that a file is, whatever its form; refuse a heading that is not known.
 
     Args:
-        data: of the file.
-        source: its name.
+        source: the name of the file.
         wanted: what is looked for in it.
         columns: what the user calls the columns; see `columns.find_roles`.
-    Raises:
-        TripletFileError: if it is no table, or the first line looks like a heading that is not
-            known.
     """
     if data.startswith(b"SQLite format 3\x00"):
         raise TripletFileError(
@@ -141,10 +136,7 @@ def read_table(
 class _Layout:
     """How the lines of a text are cut.
 
-    Attributes:
-        separator: between fields; None for blanks.
-        fields: names of the columns; empty without a heading.
-        start, line: where the first row starts, in bytes, and its number.
+    At a separator, or at blanks for None; `start` and `line` are where the first row starts.
     """
 
     separator: str | None = None
@@ -331,7 +323,6 @@ def table_of_lines(
         lines: number and text of each line below the heading.
         split: cuts a line into fields, none for a line that holds nothing; raises `ValueError`.
         columns: of the heading; empty without, where the first row says how many there are.
-        source: what to call the file in messages.
         widths: numbers of columns that a table without heading may have; empty for any.
         expected: what such a line is, for messages.
     """
@@ -393,12 +384,6 @@ def is_parquet(data: bytes) -> bool:
 
 
 def table_of_parquet(data: bytes, source: str) -> FileTable:
-    """Return the table of a Parquet file.
-
-    Raises:
-        MissingExtraError: if pyarrow is not installed.
-        TripletFileError: if the file is damaged.
-    """
     try:
         import pyarrow  # noqa: F401
     except ImportError as error:
@@ -424,9 +409,6 @@ def table_of_json(data: bytes, source: str) -> FileTable:
 
     A row is an object by the names of columns, or a list of fields; one value is a list of rows,
     an object with a list of rows, or an object of columns as pandas writes it.
-
-    Raises:
-        TripletFileError: with the first ten lines that cannot be read.
     """
     try:
         value = json.loads(data)

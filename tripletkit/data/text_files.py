@@ -55,9 +55,7 @@ def read_bytes(source: Path | BinaryIO, name: str | None = None) -> tuple[bytes,
 def check_text(data: bytes, name: str) -> bytes:
     """Return UTF-8 bytes without byte order mark and with `\\n` as the only line end.
 
-    Raises:
-        TripletFileError: naming the first line that is not UTF-8 text, or is longer than
-            `MAX_LINE_BYTES`.
+    The first line that is not UTF-8 text, or is longer than `MAX_LINE_BYTES`, is refused.
     """
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise TripletFileError(
@@ -82,10 +80,7 @@ def check_text(data: bytes, name: str) -> bytes:
 def content_lines(data: bytes) -> Iterator[tuple[int, int, str]]:
     """Yield the lines that hold something, neither blank nor a `#` comment.
 
-    Args:
-        data: as `check_text` returns it.
-    Yields:
-        The line's number, counted from 1; where the next line starts, in bytes; its text.
+    Each as its number, counted from 1; where the next line starts, in bytes; its text.
     """
     start, number = 0, 0
     while start < len(data):
@@ -135,11 +130,7 @@ _SHOWN_CHARACTERS = 60
 
 
 def split_line(line: str) -> list[str]:
-    """Return the fields of a line that blanks or tabs separate, a comment left out.
-
-    Raises:
-        ValueError: saying what was expected.
-    """
+    """Return the fields of a line that blanks or tabs separate, a comment left out."""
     names: list[str] = []
     position, end = 0, len(line.rstrip(" \t"))
     while position < end:
@@ -161,15 +152,11 @@ def split_line(line: str) -> list[str]:
 
 
 def split_csv_line(line: str, separator: str = ",") -> list[str]:
-    """Return the fields of a CSV row.
+    """Return the fields of a CSV row, which one of `SEPARATORS` separates.
 
     Blanks around a field belong to the layout unless they are in quotes. What guards a field
     from being taken for a formula is taken off; see `names.guard_formula`.
 
-    Args:
-        separator: one of `SEPARATORS`.
-    Raises:
-        ValueError: saying what was expected.
     Example:
         >>> split_csv_line('a, "b, c" ,d e')
         ['a', 'b, c', 'd e']

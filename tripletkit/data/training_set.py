@@ -68,28 +68,18 @@ class TrainingSet:
         return len(np.intersect1d(self.train.rows, self.val.rows))
 
     def keep_usable(self, is_usable: np.ndarray) -> TrainingSet:
-        """Return the set without triplets that have an image that cannot be used.
-
-        Args:
-            is_usable: `(n_names,)` bool.
-        """
+        """Return the set without triplets that have an image that cannot be used."""
         return self._take(*(is_usable[part.rows].all(axis=1) for part in (self.train, self.val)))
 
     def keep_for_validation(self, is_kept: np.ndarray) -> TrainingSet:
-        """Return the set with only some of the validation triplets.
-
-        Args:
-            is_kept: `(n_val,)` bool.
-        """
+        """Return the set with only some of the validation triplets, `(n_val,)` bool."""
         kept = self._take(np.ones(len(self.train), dtype=bool), is_kept)
         return replace(kept, n_dropped=self.n_dropped + int((~is_kept).sum()))
 
     def leave_out_ties(self, *, of_training: bool) -> TrainingSet:
-        """Return the set without triplets that votes leave open.
+        """Return the set without validation triplets that votes leave open, which have no answer.
 
-        Args:
-            of_training: leave them out of training too, and not of validation alone, where they
-                have no right answer.
+        And `of_training` without such training triplets.
         """
         is_kept = [
             np.ones(len(part), dtype=bool) if votes is None or not leaves_out else ~votes.is_tie
@@ -131,18 +121,7 @@ def places_of_names(triplets: Triplets, val: Triplets) -> list[str]:
 def divide_training_set(
     triplets: Triplets, by: str, val_fraction: float, seed: int, votes: Votes | None = None
 ) -> TrainingSet:
-    """Set part of the triplets apart for validation.
-
-    Args:
-        triplets: anchor, positive, negative.
-        by: a split policy; see `split_triplets`.
-        val_fraction: 0 to below 1; 0 keeps all for training.
-        seed: start of the split's choices by chance.
-        votes: on the triplets.
-    Raises:
-        SplitError: if there is too little to divide.
-        TripletFileError: if every triplet names an image twice.
-    """
+    """Set part of the triplets apart for validation; for a `val_fraction` of 0 none."""
     usable, votes, n_degenerate = _leave_out_degenerate(triplets, votes)
     if val_fraction == 0:
         train_rows, val_rows = np.arange(len(usable)), np.arange(0)
@@ -167,15 +146,7 @@ def join_training_set(
     votes: Votes | None = None,
     val_votes: Votes | None = None,
 ) -> TrainingSet:
-    """Take validation triplets from a file of their own.
-
-    Args:
-        triplets: anchor, positive, negative.
-        val: validation triplets over the same names (`share_names`).
-        votes, val_votes: on the triplets of the two.
-    Raises:
-        TripletFileError: if every triplet of a file names an image twice.
-    """
+    """Take validation triplets from a file of their own, over the same names (`share_names`)."""
     train, votes, n_train = _leave_out_degenerate(triplets, votes)
     val, val_votes, n_val = _leave_out_degenerate(val, val_votes)
     return TrainingSet(
@@ -194,14 +165,9 @@ def draw_training_set(
     """Draw triplets from class labels, for training and from the held-out images.
 
     Args:
-        names: of the images.
-        labels: of the same.
         is_held_out: `(n_names,)` bool; without any there are no validation triplets.
         images: indices of the names to use, one for each image.
         source: what to call the labels in messages.
-        seed: start of the draws.
-    Raises:
-        ClassesError: if there are no two classes, or no class has two images, on either side.
     """
     parts = []
     for is_here, most in (

@@ -22,14 +22,6 @@ def write_triplets(
     """Write a triplet file, names quoted where they need it; whole or not at all.
 
     It has a heading only if the first row would be taken for one.
-
-    Args:
-        names: the distinct names.
-        rows: `(n_triplets, 3)` indices into `names`.
-        is_answered: the second image of each row is the nearer one.
-    Raises:
-        TripletFileError: if a name cannot stand in a text file.
-        OutputError: if the file cannot be written.
     """
     with open_output(destination) as file:
         write_triplet_lines(file, names, rows, is_answered=is_answered)

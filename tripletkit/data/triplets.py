@@ -16,12 +16,7 @@ _NO_LINE = np.iinfo(np.int64).max
 
 
 def index_used(rows: np.ndarray, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Return the names that rows have, in order of appearance, and int32 indices into these.
-
-    Raises:
-        TripletFileError: if the rows are no `(n_triplets, 3)` integer indices of these names, or
-            a name is there twice.
-    """
+    """Return the names that rows have, in order of appearance, and int32 indices into these."""
     if rows.ndim != 2 or rows.shape[1] != 3 or not np.issubdtype(rows.dtype, np.integer):
         raise TripletFileError(
             "expected an integer array of the shape (n_triplets, 3), got "
@@ -119,11 +114,7 @@ class Triplets(Result):
         return self.take(~self.is_degenerate())
 
     def merge(self, same_as: np.ndarray) -> Triplets:
-        """Return the rows with names that stand for one image made one.
-
-        Args:
-            same_as: `(n_names,)` indices, for each name the one to take instead.
-        """
+        """Return the rows over `same_as`: for each name the one to take instead."""
         return replace(self, rows=same_as[self.rows].astype(np.int32))
 
     def over(self, names: Sequence[str]) -> Triplets:
@@ -138,11 +129,7 @@ class Triplets(Result):
         return (anchor == first) | (anchor == second) | (first == second)
 
     def check_answered(self) -> None:
-        """Refuse questions where judgements are needed.
-
-        Raises:
-            TripletFileError: if the heading says that nobody has answered them.
-        """
+        """Refuse questions where judgements are needed."""
         if self.is_answered is False:
             raise TripletFileError(
                 f"{self.source}: expected judgements (anchor, positive, negative), got questions: "
@@ -183,13 +170,7 @@ def _place(source: str, line: int) -> str:
 
 
 def describe_other_questions(asked: Triplets, expected: Triplets) -> str | None:
-    """Compare two triplet sets row by row and name by name.
-
-    Args:
-        asked, expected: of equally many rows.
-    Returns:
-        The first ten rows that differ and their number; None if there are none.
-    """
+    """Return the first ten rows in which two sets differ, and their number; None if none does."""
     index_of = {name: index for index, name in enumerate(expected.names)}
     numbers = np.array([index_of.get(name, -1) for name in asked.names], dtype=np.int64)
     wrong = np.flatnonzero((numbers[asked.rows] != expected.rows).any(axis=1))

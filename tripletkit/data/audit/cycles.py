@@ -16,10 +16,8 @@ from tripletkit.data.questions import edges, make_pair_graph
 class Cycles:
     """The knots of a graph of preferences: sets of nodes that all lead to one another.
 
-    Attributes:
-        n_knots: strongly connected components with more than one node.
-        inside: indices of the triplets within a knot, ascending.
-        examples: for the first knots, indices of triplets that form one cycle, in order.
+    `n_knots` of more than one node; `inside` the indices of the triplets within a knot, ascending;
+    `examples`, for the first knots, the indices of triplets that form one cycle, in order.
     """
 
     n_knots: int
@@ -28,13 +26,7 @@ class Cycles:
 
 
 def find_anchor_cycles(rows: np.ndarray, n_names: int, n_examples: int) -> Cycles:
-    """Find anchors whose own preferences go round: B before C, C before D, D before B.
-
-    Args:
-        rows: `(n_triplets, 3)` integers, anchor, positive, negative; none degenerate.
-        n_names: how many names there are.
-        n_examples: how many knots to give an example of.
-    """
+    """Find anchors whose own preferences go round: B before C, C before D, D before B."""
     anchor, positive, negative = rows.T.astype(np.int64)
     keys = np.concatenate([anchor * n_names + positive, anchor * n_names + negative])
     nodes, distinct = pd.factorize(keys)
@@ -45,11 +37,6 @@ def find_distance_cycles(rows: np.ndarray, n_names: int, n_examples: int) -> Cyc
     """Find distances that go round over several anchors: AB < AC, AC < CD, CD < AB ...
 
     Distance is symmetric, so these too contradict each other, for every way of measuring.
-
-    Args:
-        rows: `(n_triplets, 3)` integers, anchor, positive, negative; none degenerate.
-        n_names: how many names there are.
-        n_examples: how many knots to give an example of.
     """
     graph = make_pair_graph(rows, n_names)
     return _find(graph.near, graph.far, len(graph.pairs), n_examples)

@@ -42,12 +42,9 @@ _MAX_EMPTY_ROUNDS = 20
 
 @dataclass(frozen=True)
 class Draw:
-    """Which triplets heads learn from, and which they are scored on.
+    """Which triplets heads learn from, and which they are scored on, in which round.
 
-    Attributes:
-        train_rows, held_out_rows: int64 indices of triplets, ascending. No image of a held-out
-            triplet is in a training triplet.
-        round: in which round, from 0.
+    The indices are int64 and ascending; no image of a held-out triplet is in a training triplet.
     """
 
     train_rows: np.ndarray
@@ -132,9 +129,6 @@ def _keep_small_classes(
     """Return `(len(images),)` units, and the place of each unit's first image.
 
     A class too small to have a pair in every fold is one unit; so is any other image.
-
-    Args:
-        images: those of `rows`, ascending.
     """
     classes = join_nodes(rows[:, [0]], rows[:, [1]], n_images)[images]
     _, classes, sizes = np.unique(classes, return_inverse=True, return_counts=True)
@@ -235,13 +229,7 @@ def draw_splits(
 
 @dataclass(frozen=True)
 class HeldOutClasses:
-    """Which images are of classes that training does without.
-
-    Attributes:
-        is_held_out: `(n_images,)` bool.
-        n_groups, n_held_out_classes: groups in all, and those held out.
-        split: of the triplets; rows that mix both sides are dropped.
-    """
+    """Which images are of classes that training does without; rows that mix both sides drop out."""
 
     is_held_out: np.ndarray
     n_groups: int
@@ -322,12 +310,8 @@ def read_held_out(source: Path, folder: Path) -> dict[str, str | None]:
         source: a folder inside `folder`, whose subfolders then are classes; a CSV with the
             columns name and label; a triplet file, all of whose images are meant; or a text
             of one name a line.
-        folder: of the images, which names are relative to.
     Returns:
         Name -> label, or None, in the order of the source.
-    Raises:
-        ImageNameError: if the source is a folder elsewhere, or there is no name in it.
-        TripletFileError, LabelFileError: if the file cannot be read as what it seems to be.
     """
     if source.is_dir():
         names = _names_below(source, folder)

@@ -158,11 +158,9 @@ def _deal(sizes: np.ndarray, strata: np.ndarray | None, rng: np.random.Generator
 class _Division:
     """Groups of images, and what moving each image elsewhere would change.
 
-    Attributes:
-        group: `(n_names,)` int64.
-        near: `(n_groups, n_names)` float64: triplets whose two other images both lie in a group,
-            and which therefore lie in it whole as long as this image does too.
-        inside: `(n_groups,)` float64: triplets that lie whole within each group.
+    `near` counts, for each group and image, the triplets whose two other images both lie in the
+    group, and which therefore lie in it whole as long as this image does too; `inside` the triplets
+    that lie whole within each group.
     """
 
     def __init__(self, rows: np.ndarray, group: np.ndarray, n_groups: int) -> None:
@@ -182,10 +180,7 @@ class _Division:
         self.inside = np.bincount(group, own, n_groups) / 3
 
     def gains(self, source: int, target: int, weights: np.ndarray) -> np.ndarray:
-        """Return `(n_names,)` float64: the worth of moving each image from source to target.
-
-        `-inf` for images that are not in the source.
-        """
+        """Return the worth of moving each image there; `-inf` if it is not in the source."""
         gains = weights[target] * self.near[target] - weights[source] * self.near[source]
         gains[self.group != source] = -np.inf
         return gains
@@ -209,13 +204,7 @@ _MIN_CLASS_IMAGES = 12
 
 @dataclass(frozen=True)
 class Split:
-    """Which rows train, which validate, and which can do neither.
-
-    Attributes:
-        by: the policy, one of `defaults.SPLIT_POLICIES`.
-        train_rows, val_rows, dropped_rows: int64 indices of rows, ascending; each row is in
-            exactly one of them.
-    """
+    """Which rows train, which validate, and which can do neither: int64 indices, ascending."""
 
     by: str
     train_rows: np.ndarray

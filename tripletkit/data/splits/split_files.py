@@ -36,15 +36,7 @@ def write_questions(
 ) -> None:
     """Write questions and, under the heading `label`, their truth; both or neither.
 
-    Args:
-        questions: the triplet file to write.
-        truth_file: the file of truth to write.
-        names: the distinct names.
-        rows: `(n_questions, 3)` anchor, positive, negative, indices into `names`.
-        truth: `(n_questions,)`, 1 where the positive is to stand first, 0 where it is not.
-    Raises:
-        TripletFileError: if a name cannot stand in a text file.
-        OutputError: if a file cannot be written.
+    `rows` are anchor, positive, negative; where `truth` is 1 the positive is to stand first.
     """
     with open_output(truth_file) as file:
         file.write("label\n" + "".join(f"{label}\n" for label in truth))
@@ -149,11 +141,7 @@ FORMAT_VERSION = 1
 
 
 def check_split_folder(folder: Path, n_splits: int, outputs: Outputs) -> None:
-    """Refuse a folder that cannot take the files of a split, or has others of these names.
-
-    Raises:
-        OutputError: saying why.
-    """
+    """Refuse a folder that cannot take the files of a split, or has others of these names."""
     written = OutputForm(
         f"a file that a split wrote (by {RECORD_FILE} beside it)",
         lambda path: _sha256(path) in _read_record(folder / RECORD_FILE),
@@ -174,16 +162,7 @@ def write_splits(
     `train.txt` and `val_triplets.txt` hold anchor positive negative; `val.txt` has the
     validation questions with B and C in chance order, and `val_truth.csv` under the heading
     `label` 1 where B is the nearer. `split.json` has the hash of each, and of what was split. They
-    appear together.
-
-    Args:
-        folder: where to; made if it is missing.
-        triplets: what was split.
-        splits: one, or one a fold.
-        seed: start of the chance order.
-        outputs: what `check_split_folder` was called with. Defaults to what replaces nothing.
-    Raises:
-        OutputError: if something cannot be written, or would be replaced.
+    appear together. `outputs` is what `check_split_folder` was called with.
     """
     if outputs is None:
         outputs = Outputs()
