@@ -44,6 +44,8 @@ def commands() -> str:
 
 def describe_command(typed: str, command: click.Command) -> str:
     """Return a section about one command."""
+    from tripletkit.cli.options import sections_of
+
     context = click.Context(command, info_name=typed)
     usage = command.get_usage(context).removeprefix("Usage: ")
     lines = [f"## {typed}", "", "```text", usage, "```", ""]
@@ -60,18 +62,14 @@ def describe_command(typed: str, command: click.Command) -> str:
         ]
         return "\n".join([*lines, ""])
     sections: dict[str, list[str]] = {}
-    for parameter in command.get_params(context):
-        record = parameter.get_help_record(context)
-        if record is None or not isinstance(parameter, click.Option) or record[0] == "-h, --help":
-            continue
-        title = getattr(parameter, "section", "Options")
-        flag, text = record
-        # An address of its own, so that a page or a colleague can point at the option.
-        anchor = f"{typed} {parameter.opts[0]}".replace(" ", "-")
-        link = f'<a class="headerlink" id="{anchor}" href="#{anchor}" title="This option">¶</a>'
-        sections.setdefault(title, []).append(
-            f"{_code(flag)} {link}\n: {_escape(' '.join(text.split()))}\n"
-        )
+    for title, parameters in sections_of(command, context).items():
+        for parameter in parameters:
+            flag, text = parameter.get_help_record(context)
+            # An address of its own, so that a page or a colleague can point at the option.
+            anchor = f"{typed} {parameter.opts[0]}".replace(" ", "-")
+            link = f'<a class="headerlink" id="{anchor}" href="#{anchor}" title="This option">¶</a>'
+            record = f"{_code(flag)} {link}\n: {_escape(' '.join(text.split()))}\n"
+            sections.setdefault(title, []).append(record)
     for title, records in sections.items():
         lines += ([f"**{title}**", ""] if len(sections) > 1 else []) + records
     return "\n".join([*lines, ""])

@@ -114,7 +114,11 @@ def test_names_without_extension_or_label(classify, toy_competition, tmp_path, l
 @pytest.mark.parametrize(
     ("options", "exit_code", "message"),
     [
-        (["--held-out", "names.txt", "--fraction", "0.1"], 2, "--held-out says which"),
+        (
+            ["--backbone", "tiny", "--held-out", "names.txt", "--fraction", "0.1"],
+            2,
+            "--held-out says which",
+        ),
         (["--backbone", "tiny", "--model", "m"], 2, "give one of them"),
         (["--backbone", "tiny", "--confusion", "c.gif"], 1, "'.gif'"),
         (["--backbone", "tiny", "--confusion", "none/c.csv"], 1, "does not exist"),

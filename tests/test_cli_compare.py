@@ -67,7 +67,7 @@ def test_compare_writes_the_rows_that_differ(tripletkit, folder):
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "message"),
     [
-        ("good.txt truth.txt", 2, "Expected two or more answer files and then the truth file"),
+        ("good.txt truth.txt", 2, "expected two or more answers and then their truth"),
         ("good.txt good.txt truth.txt", 2, "Expected different answer files"),
         ("good.txt none.txt truth.txt", 2, "'none.txt' does not exist"),
         ("good.txt short.txt truth.txt", 1, "short.txt: expected 40 answers"),

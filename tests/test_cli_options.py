@@ -10,7 +10,7 @@ import pytest
 from click.shell_completion import ShellComplete
 
 from tripletkit.cli.main import tripletkit
-from tripletkit.cli.options import FiniteRange, WholeRange
+from tripletkit.cli.parameters import FiniteRange, WholeRange
 
 
 def options_of(group, path=()):

@@ -13,8 +13,9 @@ import pytest
 from collected import answer_all, start
 
 import tripletkit as tk
+from tripletkit.cli.flags import taken_by
 from tripletkit.cli.main import tripletkit
-from tripletkit.cli.options import OutputPath, taken_by
+from tripletkit.cli.parameters import OutputPath
 
 # Of each command: how it is called, and its outputs with a suffix that each takes; None is a
 # folder.

@@ -19,8 +19,8 @@ from conftest import run_command
 
 import tripletkit as tk
 from tripletkit import defaults
+from tripletkit.cli.flags import RUN_OPTIONS
 from tripletkit.cli.main import tripletkit
-from tripletkit.cli.options import RUN_OPTIONS
 from tripletkit.features.backbones import BACKBONES
 from tripletkit.losses.loss_registry import LOSSES
 from tripletkit.model.recipes import RECIPES

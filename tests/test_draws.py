@@ -258,3 +258,16 @@ def test_history_without_held_out_draws_has_no_accuracy_on_them() -> None:
     settings = HeadSettings.of_recipe("mlp", hidden=8, dim=3, epochs=1)
     (record,) = make_trainer(Examples(features, ROWS), settings).fit().trained.history
     assert np.isnan(record.held_out_accuracy)
+
+
+def test_given_groups_are_held_out_as_a_whole():
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 9, 90)
+    rows = np.array([rng.choice(90, 3, replace=False) for _ in range(2000)])
+    plan = plan_draws(rows, 90, groups=groups)
+    for draw in islice(draw_folds(rows, plan, seed=0), 6):
+        sides = [np.unique(groups[rows[part]]) for part in (draw.train_rows, draw.held_out_rows)]
+        assert not np.intersect1d(*sides).size
+        assert len(sides[1]) == 3
+    with pytest.raises(SplitError, match="at least 3 `groups`"):
+        plan_draws(rows, 90, groups=groups % 2)

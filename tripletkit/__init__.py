@@ -14,51 +14,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from tripletkit import losses
-    from tripletkit.api.answer_scores import check_answers, compare, controls, score
-    from tripletkit.api.class_labels import classify, draw_triplets, mine
-    from tripletkit.api.embeddings import Embeddings
-    from tripletkit.api.estimator import TripletEmbedding
-    from tripletkit.api.image_split import ImageSplit, triplets_by_image
-    from tripletkit.api.judging import export_judgements, judges, suggest
-    from tripletkit.api.large_collections import extract
-    from tripletkit.api.learning import finetune, sweep, train
-    from tripletkit.api.listings import (
-        cache_info,
-        clear_cache,
-        list_backbones,
-        list_losses,
-        list_settings,
-        prune_cache,
-    )
-    from tripletkit.api.models import Model, load, pretrained
-    from tripletkit.api.pictures import collage, plot, report, serve_report
-    from tripletkit.api.triplet_sets import (
-        SplitTriplets,
-        audit,
-        read_answers,
-        read_judgements,
-        read_triplets,
-        read_truth,
-        split,
-    )
-    from tripletkit.data.images import Images, open_images
-    from tripletkit.data.triplets import Triplets, Truth
-    from tripletkit.errors import (
-        DataWarning,
-        DistributionShiftWarning,
-        FewTripletsWarning,
-        LeakageWarning,
-        SettingsError,
-        TripletkitError,
-        TripletkitWarning,
-        WeakScoreWarning,
-    )
-    from tripletkit.evaluation.answers import Answers
-    from tripletkit.features.function_encoder import FunctionEncoder as Encoder
-
-
 # Module below `tripletkit` -> the public names that are from it.
 _NAMES = {
     "api.answer_scores": "check_answers compare controls score",
@@ -72,80 +27,82 @@ _NAMES = {
     "api.listings": "cache_info clear_cache list_backbones list_losses list_settings prune_cache",
     "api.models": "Model load pretrained",
     "api.pictures": "collage plot report serve_report",
-    "api.triplet_sets": "SplitTriplets audit read_answers read_judgements read_triplets read_truth "
-    "split",
+    "api.triplet_sets": "SplitTriplets audit read_answers read_judgements read_triplets "
+    "read_truth split",
     "data.images": "Images open_images",
     "data.judgements": "Judgements",
     "data.triplets": "Triplets Truth",
     "errors": "DataWarning DistributionShiftWarning FewTripletsWarning LeakageWarning "
     "SettingsError TripletkitError TripletkitWarning WeakScoreWarning",
     "evaluation.answers": "Answers",
-    "features.function_encoder": "FunctionEncoder",
+    "features.function_encoder": "Encoder",
 }
-_HOMES = {name: (module, name) for module, names in _NAMES.items() for name in names.split()}
-_HOMES["Encoder"] = _HOMES.pop("FunctionEncoder")
-
-__all__ = [
-    "Answers",
-    "DataWarning",
-    "DistributionShiftWarning",
-    "Embeddings",
-    "Encoder",
-    "FewTripletsWarning",
-    "ImageSplit",
-    "Images",
-    "Judgements",
-    "LeakageWarning",
-    "Model",
-    "SettingsError",
-    "SplitTriplets",
-    "TripletEmbedding",
-    "TripletkitError",
-    "TripletkitWarning",
-    "Triplets",
-    "Truth",
-    "WeakScoreWarning",
-    "audit",
-    "cache_info",
-    "check_answers",
-    "classify",
-    "clear_cache",
-    "collage",
-    "compare",
-    "controls",
-    "draw_triplets",
-    "export_judgements",
-    "extract",
-    "finetune",
-    "judges",
-    "list_backbones",
-    "list_losses",
-    "list_settings",
-    "load",
-    "losses",
-    "mine",
-    "open_images",
-    "plot",
-    "pretrained",
-    "prune_cache",
-    "read_answers",
-    "read_judgements",
-    "read_triplets",
-    "read_truth",
-    "report",
-    "score",
-    "serve_report",
-    "split",
-    "suggest",
-    "sweep",
-    "train",
-    "triplets_by_image",
-]
-
+_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
+# What a name is called in its module, where that is something else.
+_OWN_NAMES = {"Encoder": "FunctionEncoder"}
 
 if TYPE_CHECKING:
+    from tripletkit import losses as losses
+    from tripletkit.api.answer_scores import check_answers as check_answers
+    from tripletkit.api.answer_scores import compare as compare
+    from tripletkit.api.answer_scores import controls as controls
+    from tripletkit.api.answer_scores import score as score
+    from tripletkit.api.class_labels import classify as classify
+    from tripletkit.api.class_labels import draw_triplets as draw_triplets
+    from tripletkit.api.class_labels import mine as mine
+    from tripletkit.api.embeddings import Embeddings as Embeddings
+    from tripletkit.api.estimator import TripletEmbedding as TripletEmbedding
+    from tripletkit.api.image_split import ImageSplit as ImageSplit
+    from tripletkit.api.image_split import triplets_by_image as triplets_by_image
+    from tripletkit.api.judging import export_judgements as export_judgements
+    from tripletkit.api.judging import judges as judges
+    from tripletkit.api.judging import suggest as suggest
+    from tripletkit.api.large_collections import extract as extract
+    from tripletkit.api.learning import finetune as finetune
+    from tripletkit.api.learning import sweep as sweep
+    from tripletkit.api.learning import train as train
+    from tripletkit.api.listings import cache_info as cache_info
+    from tripletkit.api.listings import clear_cache as clear_cache
+    from tripletkit.api.listings import list_backbones as list_backbones
+    from tripletkit.api.listings import list_losses as list_losses
+    from tripletkit.api.listings import list_settings as list_settings
+    from tripletkit.api.listings import prune_cache as prune_cache
+    from tripletkit.api.models import Model as Model
+    from tripletkit.api.models import load as load
+    from tripletkit.api.models import pretrained as pretrained
+    from tripletkit.api.pictures import collage as collage
+    from tripletkit.api.pictures import plot as plot
+    from tripletkit.api.pictures import report as report
+    from tripletkit.api.pictures import serve_report as serve_report
+    from tripletkit.api.triplet_sets import SplitTriplets as SplitTriplets
+    from tripletkit.api.triplet_sets import audit as audit
+    from tripletkit.api.triplet_sets import read_answers as read_answers
+    from tripletkit.api.triplet_sets import read_judgements as read_judgements
+    from tripletkit.api.triplet_sets import read_triplets as read_triplets
+    from tripletkit.api.triplet_sets import read_truth as read_truth
+    from tripletkit.api.triplet_sets import split as split
+    from tripletkit.data.images import Images as Images
+    from tripletkit.data.images import open_images as open_images
+    from tripletkit.data.judgements import Judgements as Judgements
+    from tripletkit.data.triplets import Triplets as Triplets
+    from tripletkit.data.triplets import Truth as Truth
+    from tripletkit.errors import DataWarning as DataWarning
+    from tripletkit.errors import DistributionShiftWarning as DistributionShiftWarning
+    from tripletkit.errors import FewTripletsWarning as FewTripletsWarning
+    from tripletkit.errors import LeakageWarning as LeakageWarning
+    from tripletkit.errors import SettingsError as SettingsError
+    from tripletkit.errors import TripletkitError as TripletkitError
+    from tripletkit.errors import TripletkitWarning as TripletkitWarning
+    from tripletkit.errors import WeakScoreWarning as WeakScoreWarning
+    from tripletkit.evaluation.answers import Answers as Answers
+    from tripletkit.features.function_encoder import FunctionEncoder
+
+    Encoder = FunctionEncoder
+
     __version__: str
 else:
+    __all__ = sorted([*_HOMES, "losses"])
+
     # Not for type checkers, which would take it that every name is there.
     def __getattr__(name: str) -> Any:
         if name == "__version__":
@@ -155,8 +112,8 @@ else:
         elif name == "losses":
             value = import_module("tripletkit.losses")
         elif name in _HOMES:
-            module, own_name = _HOMES[name]
-            value = getattr(import_module(f"tripletkit.{module}"), own_name)
+            module = import_module(f"tripletkit.{_HOMES[name]}")
+            value = getattr(module, _OWN_NAMES.get(name, name))
         else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         # Found without this function from now on.
@@ -165,4 +122,4 @@ else:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "__version__"})
+    return sorted({*globals(), *_HOMES, "losses", "__version__"})

@@ -11,6 +11,8 @@ shows the flag in its place.
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Sequence
 
 MAX_SHOWN = 10
@@ -187,3 +189,14 @@ class DataWarning(TripletkitWarning):
 
 class StoreWarning(TripletkitWarning):
     """The feature store was mended, or cannot keep what is computed."""
+
+
+def caution(message: str, category: type[TripletkitWarning]) -> None:
+    """Warn at the line that called the library, however deep inside the reason is found."""
+    level = depth = 1
+    frame = sys._getframe()
+    while (frame := frame.f_back) is not None:
+        depth += 1
+        if frame.f_globals.get("__name__", "").partition(".")[0] == "tripletkit":
+            level = depth
+    warnings.warn(message, category, stacklevel=level + 1)

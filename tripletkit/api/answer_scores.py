@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from io import IOBase
@@ -13,7 +12,7 @@ from typing import cast
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.api.given import AnswersLike, PathLike, TripletsLike, is_path, take_answers
+from tripletkit.api.given import AnswersLike, PathLike, TripletsLike, as_path, is_path, take_answers
 from tripletkit.data.judgements import (
     Judgements,
     TruthLike,
@@ -25,7 +24,7 @@ from tripletkit.data.judgements import (
 from tripletkit.data.outputs import Outputs, as_one_run, csv_form
 from tripletkit.data.triplets import Triplets, Truth
 from tripletkit.data.votes import Votes, VotesLike
-from tripletkit.errors import AnswerFileError, DataWarning, LeakageWarning, SettingsError
+from tripletkit.errors import DataWarning, LeakageWarning, SettingsError, caution
 from tripletkit.evaluation import answer_checks
 from tripletkit.evaluation.answer_checks import (
     AnswerChecks,
@@ -129,13 +128,15 @@ def score(
         check_same_length(answers, len(read), read.source)
         labels, of_truth = read.labels, read.source
     elif labels is None and counted is not None:
-        _warn("no truth file: taking what most people said for the truth")
+        caution("no truth file: taking what most people said for the truth", DataWarning)
         labels, is_decided = take_majority(counted, of_votes)
         answers, rows = answers.take(is_decided), None if rows is None else rows[is_decided]
     elif labels is None:
         if asked is not None:
             asked.check_answered()
-        _warn("no truth file: taking every first image for the nearer one (truth all 1)")
+        caution(
+            "no truth file: taking every first image for the nearer one (truth all 1)", DataWarning
+        )
         labels = np.ones(len(answers), dtype=np.int8)
     if model is not None and answers.triplets is not None:
         _warn_of_learned(model, answers.triplets)
@@ -168,18 +169,19 @@ def compare(
         A `Comparison`: `ranking`, best first, and `pairs` with the interval of the difference,
         exact McNemar tests and Holm's correction.
     Raises:
-        AnswerFileError: if there are fewer than two, or something cannot be read or does not
-            belong together.
+        SettingsError: if there are fewer than two.
+        AnswerFileError: if something cannot be read or does not belong together.
     Example:
         >>> right = {"a": [1, 1, 1, 1, 0], "b": [1, 0, 0, 1, 0]}
         >>> compare(right, [1, 1, 1, 1, 1]).pairs[0].difference
         0.4
     """
     if len(answers) < 2:
-        raise AnswerFileError(f"expected two or more answers to compare, got {len(answers)}")
+        raise SettingsError(
+            "answers", f"expected two or more answers and then their truth, got {len(answers)}"
+        )
     form = csv_form("a file of rows that differ, with the heading row,...", "row,")
-    where = None if rows is None else Path(rows)
-    output = Outputs(overwrite=overwrite).optional_file(where, form)
+    output = Outputs(overwrite=overwrite).optional_file(as_path(rows), form)
     entries = [replace(take_answers(each, name), source=name) for name, each in answers.items()]
     if truth is None:
         truth = np.ones(len(entries[0]), dtype=np.int8)
@@ -287,12 +289,11 @@ def _warn_of_learned(model: PathLike, asked: Triplets) -> None:
 
     share = load_model(Path(model)).share_learned(asked)
     if share:
-        warnings.warn(
+        caution(
             f"{share:.1%} of these questions and their answers are among those that the model "
             f"{model} learned from: of answers of this model, the accuracy says nothing of new "
             "questions.",
             LeakageWarning,
-            stacklevel=3,
         )
 
 
@@ -318,7 +319,3 @@ def _open_questions(
         found, asked, _ = open_votes(votes)
         return asked, found
     raise SettingsError("triplets", "`votes` are on the rows of `triplets`: give these, too")
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, DataWarning, stacklevel=3)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-import warnings
-from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from tripletkit import defaults
-from tripletkit.api.given import LabelsLike, PathLike, TripletsLike, is_path, take_labels
+from tripletkit.api.given import LabelsLike, PathLike, TripletsLike, as_path, open_labels
 from tripletkit.api.models import Model
 from tripletkit.data import label_triplets
 from tripletkit.data.images import Images, ImagesLike, open_images
@@ -35,7 +34,12 @@ from tripletkit.data.splits.split_files import draw_truth, write_questions
 from tripletkit.data.splits.stratified import hold_out_images
 from tripletkit.data.triplet_files import write_triplet_lines, write_triplets
 from tripletkit.data.triplets import Triplets
-from tripletkit.errors import DataWarning, SettingsError, TripletFileError
+from tripletkit.errors import (
+    DataWarning,
+    SettingsError,
+    TripletFileError,
+    caution,
+)
 from tripletkit.evaluation.classification import (
     CONFUSION_FORM,
     ClassDistances,
@@ -124,11 +128,15 @@ def draw_triplets(
             "hard",
             "`hard` needs something to measure with: give a `model`, such as a `backbone` alone.",
         )
+    if hard is None and model is not None:
+        raise SettingsError(
+            "hard", "a `model` measures what is `hard` or easy: say which of them is wanted."
+        )
     outputs = Outputs(overwrite=overwrite)
-    file = outputs.optional_file(_path(output), TRIPLETS_FORM)
-    truth_file = outputs.optional_file(_path(truth), TRUTH_FORM)
-    where = model.cache if cache is None and model is not None else _path(cache)
-    found = read_labelled(_take(labels), open_images(images), where)
+    file = outputs.optional_file(as_path(output), TRIPLETS_FORM)
+    truth_file = outputs.optional_file(as_path(truth), TRUTH_FORM)
+    where = model.cache if cache is None and model is not None else as_path(cache)
+    found = read_labelled(open_labels(labels), open_images(images), where)
     difficulty, labelled = None, found.images
     if hard is not None and model is not None:
         vectors = _encode(model, found.files, progress)
@@ -218,15 +226,15 @@ def classify(
 
         check_figure_suffix(Path(confusion))
     form = CONFUSION_FORM if is_table else DRAWN_FORM
-    confusion_file = outputs.optional_file(_path(confusion), form)
+    confusion_file = outputs.optional_file(as_path(confusion), form)
     where = open_images(images)
     named = {} if held_out is None else read_held_out(Path(held_out), where.folder or Path())
     found = read_labelled(
-        _take(labels),
+        open_labels(labels),
         where,
         model.cache,
         further=named,
-        further_source=_path(held_out),
+        further_source=as_path(held_out),
     )
     if held_out is not None:
         is_query = found.mark(named)
@@ -234,11 +242,10 @@ def classify(
         share = fraction or defaults.VAL_FRACTION
         is_query = hold_out_images(found.labels.of_image, share, seed, found.images)
         if model.is_trained:
-            warnings.warn(
+            caution(
                 "the model may have learned from images that are held out here, and its numbers "
                 "are then too high. Name those that it has not seen with `held_out`.",
                 DataWarning,
-                stacklevel=2,
             )
     result = _classify(model, found, is_query, k, progress)
     if confusion_file is not None and is_table:
@@ -324,9 +331,9 @@ def mine(
         check_figure_suffix(Path(plot))
     headings = (",".join(columns) + "\n" for columns in (IMAGES_COLUMNS, TRIPLETS_COLUMNS))
     files = (
-        outputs.optional_file(_path(output), csv_form("a table of `tripletkit mine`", *headings)),
-        outputs.optional_file(_path(triplets_out), TRIPLETS_FORM),
-        outputs.optional_file(_path(plot), DRAWN_FORM),
+        outputs.optional_file(as_path(output), csv_form("a table of `tripletkit mine`", *headings)),
+        outputs.optional_file(as_path(triplets_out), TRIPLETS_FORM),
+        outputs.optional_file(as_path(plot), DRAWN_FORM),
     )
     with open_stages(progress) as stages:
         if triplets is not None:
@@ -334,7 +341,7 @@ def mine(
             mined = _mine_triplets(model, triplets, open_images(images), kept, stages)
         else:
             assert labels is not None
-            found = read_labelled(_take(labels), open_images(images), model.cache)
+            found = read_labelled(open_labels(labels), open_images(images), model.cache)
             quantiles = (
                 positive_quantiles or defaults.POSITIVE_QUANTILES,
                 negative_quantiles or defaults.NEGATIVE_QUANTILES,
@@ -375,14 +382,9 @@ def _mine_classes(
     cuts = find_cuts(distribution, *quantiles)
     mined = mine_images(vectors[kept], of_classes, *cuts, per_image, stages("mining"))
     summary = summarise_classes(of_classes, distribution, cuts, quantiles, mined)
-
-    def draw() -> Figure:
-        from tripletkit.reporting.figures import draw_distribution
-
-        title = f"Distances of {len(names):,} images of {of_classes.n_classes:,} classes"
-        ends = [(cut.low, cut.high) for cut in cuts]
-        return draw_distribution(distribution, ends, quantiles, model.distance, title)
-
+    title = f"Distances of {len(names):,} images of {of_classes.n_classes:,} classes"
+    ends = [(cut.low, cut.high) for cut in cuts]
+    draw = partial(_draw, "distribution", distribution, ends, quantiles, model.distance, title)
     return Mined(list_mined_images(mined, names), names, mined.triplets(), draw, summary)
 
 
@@ -392,11 +394,7 @@ def _mine_triplets(
     """Find the hardest of the user's triplets."""
     asked = open_judgements(triplets).decided().triplets
     if n_degenerate := int(asked.is_degenerate().sum()):
-        warnings.warn(
-            f"{n_degenerate:,} triplets name one image twice; they are left out.",
-            DataWarning,
-            stacklevel=3,
-        )
+        caution(f"{n_degenerate:,} triplets name one image twice; they are left out.", DataWarning)
         asked = asked.take(~asked.is_degenerate())
     files = images.find(asked.names, asked.first_places())
     distances = triplet_distances(_encode(model, files, stages), asked.rows, model.distance)
@@ -415,15 +413,18 @@ def _mine_triplets(
     ]
     table = pd.DataFrame(dict(zip(TRIPLETS_COLUMNS, columns, strict=True)))
     summary = summarise_triplets(margins, hardest, model.distance)
-
-    def draw() -> Figure:
-        from tripletkit.reporting.figures import draw_distances
-
-        known = distances[np.isfinite(margins)]
-        highest = summary["kept"]["highest_margin"]
-        return draw_distances(known[:, 0], known[:, 1], model.distance, kept_margin=highest)
-
+    known = distances[np.isfinite(margins)]
+    highest = summary["kept"]["highest_margin"]
+    draw = partial(_draw, "distances", *known.T, model.distance, kept_margin=highest)
     return Mined(table, asked.names, rows, draw, summary)
+
+
+def _draw(what: str, *given: Any, **options: Any) -> Figure:
+    """Draw a figure, of a function that what was found can be pickled with."""
+    from tripletkit.reporting import figures
+
+    figure: Figure = getattr(figures, f"draw_{what}")(*given, **options)
+    return figure
 
 
 def _write_mined(
@@ -490,14 +491,3 @@ def _classify(
 def _encode(model: Model, files: Images, progress: bool | Stages | None) -> np.ndarray:
     with open_store(model.cache) as store, open_stages(progress) as stages:
         return model.encoder.encode(files, store, progress=stages("features"))
-
-
-def _take(labels: LabelsLike) -> Path | BinaryIO | Mapping[str, str]:
-    """Return a file of labels, which is named in messages, or the labels themselves."""
-    if is_path(labels):
-        return Path(labels)
-    return cast(BinaryIO, labels) if hasattr(labels, "read") else take_labels(labels)
-
-
-def _path(given: PathLike | None) -> Path | None:
-    return None if given is None else Path(given)

@@ -6,14 +6,14 @@ import os
 from collections.abc import Mapping, Sequence
 from io import IOBase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict, cast, overload
 
 import numpy as np
 import pandas as pd
 
 from tripletkit.data.judgements import JudgementsLike
 from tripletkit.data.judgements import read_labels as read_truth_labels
-from tripletkit.data.labels import read_classes, read_labels, take_label_table
+from tripletkit.data.labels import label_files, read_classes, read_labels, take_label_table
 from tripletkit.data.tables import table_of_frame
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import LabelFileError, TripletFileError
@@ -26,6 +26,18 @@ PathLike = str | os.PathLike[str]
 TripletsLike = JudgementsLike
 AnswersLike = PathLike | BinaryIO | Answers | np.ndarray | Sequence[int]
 LabelsLike = PathLike | BinaryIO | Mapping[str, str] | pd.Series | pd.DataFrame
+WeightsLike = PathLike | Mapping[str, PathLike] | Mapping[str | None, PathLike]
+
+
+class EncoderOptions(TypedDict, total=False):
+    """How the features of a backbone are taken; see `tripletkit.pretrained`."""
+
+    weights: WeightsLike | None
+    views: Sequence[str]
+    image_size: int | None
+    depth: str
+    preprocess: str | None
+    backbone_output: str | None
 
 
 def is_path(value: Any) -> TypeIs[PathLike]:
@@ -33,15 +45,27 @@ def is_path(value: Any) -> TypeIs[PathLike]:
     return isinstance(value, (str, os.PathLike))
 
 
-def given_weights(
-    weights: PathLike | Mapping[str | None, PathLike] | Mapping[str, PathLike] | None,
-) -> dict[str | None, Path]:
+def take_encoder_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Divide keyword arguments into how the features of a backbone are taken, and all others."""
+    taken = {name: each for name, each in options.items() if name in EncoderOptions.__annotations__}
+    others = {name: each for name, each in options.items() if name not in taken}
+    if "weights" in taken:
+        taken["weights"] = given_weights(taken["weights"])
+    if "views" in taken:
+        taken["views"] = tuple(taken["views"])
+    return taken, others
+
+
+def as_path(given: PathLike | None) -> Path | None:
+    """Return the path that is given, if one is."""
+    return None if given is None else Path(given)
+
+
+def given_weights(weights: WeightsLike | None) -> dict[str | None, Path]:
     """Return name of a backbone -> weights file; None stands for the only one."""
-    if weights is None:
-        return {}
     if isinstance(weights, Mapping):
         return {name: Path(file) for name, file in weights.items()}
-    return {None: Path(weights)}
+    return {} if weights is None else {None: Path(weights)}
 
 
 def take_rows(value: Triplets | np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
@@ -102,3 +126,29 @@ def take_labels(value: LabelsLike, images: Path = Path()) -> dict[str, str]:
                 f'expected one label for "{name}", got "{labels[name]}" and "{label}"'
             )
     return labels
+
+
+def group_images(groups: LabelsLike | None, names: Sequence[str]) -> np.ndarray | None:
+    """Return `(n_names,)` integers: the group of each image; None where none are given."""
+    if groups is None:
+        return None
+    return label_files(names, [None] * len(names), take_labels(groups), None).groups()
+
+
+@overload
+def open_labels(value: LabelsLike) -> Path | dict[str, str]: ...
+
+
+@overload
+def open_labels(value: None) -> None: ...
+
+
+@overload
+def open_labels(value: LabelsLike | None) -> Path | dict[str, str] | None: ...
+
+
+def open_labels(value: LabelsLike | None) -> Path | dict[str, str] | None:
+    """Return a file or a folder of labels, which is named in messages, or the labels themselves."""
+    if is_path(value):
+        return Path(value)
+    return None if value is None else take_labels(value)

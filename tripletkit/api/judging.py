@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tripletkit import defaults
-from tripletkit.api.given import PathLike, TripletsLike
+from tripletkit.api.given import PathLike, TripletsLike, as_path
 from tripletkit.api.models import Model
 from tripletkit.collecting.choosing import suggest_at_random, suggest_by_model
 from tripletkit.collecting.committee import split_members
@@ -81,8 +81,7 @@ def suggest(
             "ask", f"expected auto, random, margin or disagreement as `ask`, got {ask!r}"
         )
     way = defaults.AUTO_ASK if ask == "auto" else ask
-    where = None if output is None else Path(output)
-    file = Outputs(overwrite=overwrite).optional_file(where, TRIPLETS_FORM)
+    file = Outputs(overwrite=overwrite).optional_file(as_path(output), TRIPLETS_FORM)
     embedded = model.embed(images, progress=progress)
     if len(embedded) < 3:
         raise ImageNameError(f"expected three images or more to ask about, got {len(embedded)}")

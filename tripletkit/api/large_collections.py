@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from tripletkit import defaults
-from tripletkit.api.given import PathLike, given_weights
+from tripletkit.api.given import EncoderOptions, PathLike
+from tripletkit.api.models import open_backbones
 from tripletkit.data.images import ImagesLike, open_images
 from tripletkit.data.outputs import Outputs, as_one_run
 from tripletkit.data.text_files import check_text, content_lines, read_bytes
 from tripletkit.errors import SettingsError
 from tripletkit.features.backbones import AUTO
-from tripletkit.features.encoder import open_encoder
 from tripletkit.features.extraction import ExtractionResult, choose_share, extract_dataset
 from tripletkit.features.feature_dataset import DTYPES
-from tripletkit.features.feature_parts import BackboneLike, list_backbones
+from tripletkit.features.feature_parts import BackboneLike
 from tripletkit.progress import Stages, open_stages
 
 
@@ -26,17 +25,13 @@ def extract(
     output: PathLike,
     *,
     backbone: BackboneLike | Sequence[BackboneLike] = AUTO,
-    weights: PathLike | Mapping[str, PathLike] | None = None,
-    views: Sequence[str] = (defaults.VIEWS,),
-    depth: str = defaults.DEPTH,
-    preprocess: str | None = None,
-    backbone_output: str | None = None,
     dtype: str | None = None,
     shard: str | None = None,
     ray: bool | str = False,
     workers: int | None = None,
     follow_outside: bool = False,
     progress: bool | Stages | None = None,
+    **how: Unpack[EncoderOptions],
 ) -> ExtractionResult:
     """Write the features of very many images as a folder of Parquet files.
 
@@ -48,7 +43,7 @@ def extract(
         images: a folder, a text file of paths (one a line, absolute or from its folder), or what
             `Model.embed` takes.
         output: the folder to write, new or of the same encoder.
-        backbone, weights, views, depth, preprocess, backbone_output: see `pretrained`.
+        backbone, how: see `pretrained`.
         dtype: how numbers are kept, `"float32"` or `"float16"`, which takes half the space.
             Defaults to what is there, then to float32.
         shard: only one of several equal shares of the images, such as `"3/16"`.
@@ -78,14 +73,7 @@ def extract(
         from tripletkit.features.ray_extraction import RayRunner
 
         options["run"] = RayRunner(None if ray is True else ray, workers)
-    encoder = open_encoder(
-        list_backbones(backbone),
-        weights=given_weights(weights),
-        views=views,
-        depth=depth,
-        preprocess=preprocess,
-        backbone_output=backbone_output,
-    )
+    encoder = open_backbones(backbone, None, how)
     with open_stages(progress) as stages:
         told = stages("features")
         return extract_dataset(opened, encoder, folder, dtype, progress=told, **options)

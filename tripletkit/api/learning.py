@@ -10,16 +10,19 @@ from typing import Any, Literal, TypedDict, Unpack
 
 import pandas as pd
 
-from tripletkit import defaults
 from tripletkit.api.given import (
+    EncoderOptions,
     LabelsLike,
     PathLike,
     TripletsLike,
+    WeightsLike,
+    as_path,
     given_weights,
     is_path,
-    take_labels,
+    open_labels,
+    take_encoder_options,
 )
-from tripletkit.api.models import Model, make_model
+from tripletkit.api.models import Model
 from tripletkit.data.images import ImagesLike, open_images
 from tripletkit.data.judgements import TruthLike, open_judgements
 from tripletkit.data.outputs import Outputs, as_one_run, check_written_folder
@@ -32,8 +35,7 @@ from tripletkit.features.given_features import FeaturesLike, open_features
 from tripletkit.model.model_folder import ModelFolder, load_model
 from tripletkit.progress import Stages, open_stages
 from tripletkit.results import Result, Section, Table
-from tripletkit.training.job import EncoderChoice, FineTuning, TrainingJob
-from tripletkit.training.run import TrainingResult
+from tripletkit.training.job import EncoderChoice, FineTuning, Job, TrainingJob
 from tripletkit.training.sources import find_sources, open_sources
 from tripletkit.training.trainer import OnEpoch, ignore_epoch
 
@@ -50,8 +52,11 @@ class FineTuneSettings(TypedDict, total=False):
     seed: int
 
 
-class TrainSettings(FineTuneSettings, total=False):
-    """The settings of a training; `tripletkit settings` says what each is and may be."""
+class TrainSettings(FineTuneSettings, EncoderOptions, total=False):
+    """The settings of a training; `tripletkit settings` says what each is and may be.
+
+    And how the features of its backbones are taken; see `pretrained`.
+    """
 
     recipe: Literal["mlp", "linear", "residual", "best"] | str
     members: int
@@ -91,16 +96,11 @@ def train(
     val_labels: LabelsLike | None = None,
     val_fraction: float | None = None,
     split: str | None = None,
+    groups: LabelsLike | None = None,
     refit: bool = True,
     budget_s: float | None = None,
     learning_curve: bool = False,
     backbone: BackboneLike | Sequence[BackboneLike] = AUTO,
-    weights: PathLike | Mapping[str, PathLike] | None = None,
-    views: Sequence[str] = (defaults.VIEWS,),
-    image_size: int | None = None,
-    depth: str = defaults.DEPTH,
-    preprocess: str | None = None,
-    backbone_output: str | None = None,
     features: FeaturesLike | None = None,
     unseen_classes: float | None = None,
     test: TripletsLike | None = None,
@@ -139,17 +139,14 @@ def train(
         val_fraction: share of the images, or of the triplets, to set apart. Defaults to `0.1`.
         split: what training and validation must not share: `"image"` (the default),
             `"component"` or `"random"`.
+        groups: of images, such as the photographer or the patient of each, in the forms of
+            `labels`; a group is held out as a whole. Defaults to every image by itself.
         refit: validate on held-out draws, pooled, and train on all triplets, where neither `val`
             nor `val_fraction` nor `split` says otherwise. Defaults to `True`.
         budget_s: seconds that held-out draws may take. Defaults to as many draws as are usual.
         learning_curve: say, too, what more judgements would bring, in `record.learning_curve`.
         backbone: a name that `tripletkit backbones` lists, or several. Defaults to `"auto"`:
             resnet50 where its weights can be had, else efficientnet-lite0.
-        weights: weights file of the backbone, or one for each name.
-        views: of each image to average over: `"original"`, `"flip"`, `"five-crop"`, `"ten-crop"`.
-        image_size: side of the images that the backbone takes, pixels. Defaults to its usual.
-        depth: where in the backbones features are taken: `"last"`, `"early"` or `"all"`.
-        preprocess, backbone_output: of a backbone that is an ONNX file; see `tripletkit train`.
         features: features made elsewhere, instead of a backbone: a file, a mapping, a table, or
             names with an array; `images` can then be left out.
         unseen_classes: share of the images to hold out as whole classes, to see how a model does
@@ -170,7 +167,8 @@ def train(
             stage when it begins, such as "features", and returns what is told (done, total) of
             it. Defaults to `None`, bars in a notebook alone.
         settings: what `tripletkit settings` lists, such as `recipe`, `dim`, `distance`, `loss`,
-            `epochs`, `margin`, `seed`.
+            `epochs`, `margin`, `seed`; and of the backbone, as `pretrained` takes them, `weights`,
+            `views`, `image_size`, `depth`, `preprocess` and `backbone_output`.
     Returns:
         The `Model`; its `validation` says how well it does.
     Raises:
@@ -180,61 +178,51 @@ def train(
     Example:
         `tk.train("train.txt", "images/", recipe="residual").answer("test.txt").write("preds.csv")`
     """
-    if images is None and features is None:
-        raise SettingsError("images", "expected the folder of the images as `images`")
-    found = open_images(images)
     _check_output(output, tensorboard, overwrite=overwrite)
-    job = TrainingJob(
-        open_sources(
-            images=found,
-            triplets=triplets,
-            names=names,
-            labels=_open_labels(labels),
-            val=val,
-            val_truth=val_truth,
-            val_labels=_open_labels(val_labels),
-            votes=votes,
-            val_votes=val_votes,
-            fourth_column=fourth_column,
-            votes_as=votes_as,
-            split=split,
-            val_fraction=val_fraction,
-            refit=refit,
-        ),
-        settings=dict(settings),
-        encoder=EncoderChoice(
-            tuple(list_backbones(backbone)),
-            given_weights(weights),
-            tuple(views),
-            image_size,
-            depth,
-            preprocess,
-            backbone_output,
-            None if features is None else open_features(features),
-        ),
+    job = _make_job(
+        images,
+        features,
+        backbone,
+        settings,
+        cache,
+        sources={
+            "triplets": triplets,
+            "names": names,
+            "labels": open_labels(labels),
+            "val": val,
+            "val_truth": val_truth,
+            "val_labels": open_labels(val_labels),
+            "votes": votes,
+            "val_votes": val_votes,
+            "fourth_column": fourth_column,
+            "votes_as": votes_as,
+            "split": split,
+            "groups": open_labels(groups),
+            "val_fraction": val_fraction,
+            "refit": refit,
+        },
         unseen_classes=unseen_classes,
         test=None if test is None else open_judgements(test, names=names),
         budget_s=budget_s,
         learning_curve=learning_curve,
-        cache=_path(cache),
-        output=_path(output),
+        output=as_path(output),
         overwrite=overwrite,
         resume=resume,
-        tensorboard=_path(tensorboard),
+        tensorboard=as_path(tensorboard),
         command=command
-        or _describe_call(
-            "train", triplets=triplets, images=found.folder, backbone=backbone, **settings
-        ),
+        or _describe_call("train", triplets=triplets, images=images, backbone=backbone, **settings),
     )
-    # Loads TensorFlow, which may wait until something is trained.
-    from tripletkit.training import run
-
-    with open_stages(progress) as stages:
-        result = run.train(job, on_epoch or ignore_epoch, stages)
-    folder, scratch = _keep(result, output)
+    folder, scratch = _run(job, on_epoch, progress)
     functions = [each for each in job.encoder.backbones if isinstance(each, FunctionEncoder)]
     encoder = folder.open_encoder(None, job.encoder.features, functions)
-    return make_model(folder, encoder, cache, scratch, job.sources)
+    return Model(
+        encoder,
+        folder,
+        cache=job.cache,
+        scratch=scratch,
+        sources=job.sources,
+        functions=functions,
+    )
 
 
 @as_one_run
@@ -245,7 +233,7 @@ def finetune(
     triplets: TripletsLike | None = None,
     names: Sequence[str] | None = None,
     images: ImagesLike | None = None,
-    weights: PathLike | Mapping[str, PathLike] | None = None,
+    weights: WeightsLike | None = None,
     cache: PathLike | None = None,
     output: PathLike | None = None,
     overwrite: bool = False,
@@ -281,8 +269,6 @@ def finetune(
         Yosinski et al. How transferable are features in deep neural networks? NeurIPS 2014.
         arXiv:1411.1792.
     """
-    from tripletkit.training import run
-
     folder = model.folder if isinstance(model, Model) else load_model(Path(model))
     if folder is None:
         raise ModelFolderError("expected a trained model, a backbone alone is not fine-tuned")
@@ -300,19 +286,17 @@ def finetune(
         model=folder,
         blocks=blocks,
         weights=given_weights(weights),
-        cache=_path(cache),
-        output=_path(output),
+        cache=as_path(cache),
+        output=as_path(output),
         overwrite=overwrite,
         resume=resume,
-        tensorboard=_path(tensorboard),
+        tensorboard=as_path(tensorboard),
         command=command
         or _describe_call("finetune", model=str(folder.path), blocks=blocks, **settings),
     )
-    with open_stages(progress) as stages:
-        result = run.train(job, on_epoch or ignore_epoch, stages)
-    tuned, scratch = _keep(result, output)
+    tuned, scratch = _run(job, on_epoch, progress)
     sources = job.sources if learned_from or triplets is not None else None
-    return make_model(tuned, tuned.open_encoder(), cache, scratch, sources)
+    return Model(tuned.open_encoder(), tuned, cache=job.cache, scratch=scratch, sources=sources)
 
 
 @dataclass(frozen=True, repr=False)
@@ -363,12 +347,6 @@ def sweep(
     fourth_column: str | None = None,
     votes_as: VotesAs | None = None,
     backbone: BackboneLike | Sequence[BackboneLike] = AUTO,
-    weights: PathLike | Mapping[str, PathLike] | None = None,
-    views: Sequence[str] = (defaults.VIEWS,),
-    image_size: int | None = None,
-    depth: str = defaults.DEPTH,
-    preprocess: str | None = None,
-    backbone_output: str | None = None,
     features: FeaturesLike | None = None,
     cache: PathLike | None = None,
     progress: bool | Stages | None = None,
@@ -383,8 +361,7 @@ def sweep(
 
     Args:
         triplets, images, names, labels, votes, fourth_column, votes_as: see `train`.
-        backbone, weights, views, image_size, depth, preprocess, backbone_output: see `train`.
-        features, cache, progress: see `train`.
+        backbone, features, cache, progress: see `train`.
         grid: setting -> the values to try, such as `{"dim": [10, 32], "margin": [0.1, 0.2]}`;
             also `backbone` and `depth`. With `recipe` in it, recipes are compared; `best` is none
             of them, as it chooses by such draws by itself.
@@ -401,57 +378,65 @@ def sweep(
     """
     from tripletkit.training.sweep import sweep as score_all
 
-    if images is None and features is None:
-        raise SettingsError("images", "expected the folder of the images as `images`")
-    found = open_images(images)
-    job = TrainingJob(
-        open_sources(
-            images=found,
-            triplets=triplets,
-            names=names,
-            labels=_open_labels(labels),
-            votes=votes,
-            fourth_column=fourth_column,
-            votes_as=votes_as,
-        ),
-        settings=dict(settings),
-        encoder=EncoderChoice(
-            tuple(list_backbones(backbone)),
-            given_weights(weights),
-            tuple(views),
-            image_size,
-            depth,
-            preprocess,
-            backbone_output,
-            None if features is None else open_features(features),
-        ),
-        cache=_path(cache),
+    job = _make_job(
+        images,
+        features,
+        backbone,
+        settings,
+        cache,
+        sources={
+            "triplets": triplets,
+            "names": names,
+            "labels": open_labels(labels),
+            "votes": votes,
+            "fourth_column": fourth_column,
+            "votes_as": votes_as,
+        },
     )
     with open_stages(progress) as stages:
         scored = score_all(job, grid, stages)
-    nothing = (None, None)
     rows = []
     for row in scored:
         interval, behind = row.score.interval, row.behind_interval
-        low, high = nothing if interval is None else (interval.low, interval.high)
-        behind_low, behind_high = nothing if behind is None else (behind.low, behind.high)
         rows.append(
             {
                 **row.settings,
                 "accuracy": row.score.accuracy,
-                "low": low,
-                "high": high,
+                "low": interval.low if interval else None,
+                "high": interval.high if interval else None,
                 "epochs": row.epochs,
                 "behind": row.behind,
-                "behind_low": behind_low,
-                "behind_high": behind_high,
+                "behind_low": behind.low if behind else None,
+                "behind_high": behind.high if behind else None,
             }
         )
     return Sweep(pd.DataFrame(rows))
 
 
-def _path(given: PathLike | None) -> Path | None:
-    return None if given is None else Path(given)
+def _make_job(
+    images: ImagesLike | None,
+    features: FeaturesLike | None,
+    backbone: BackboneLike | Sequence[BackboneLike],
+    options: Mapping[str, Any],
+    cache: PathLike | None,
+    *,
+    sources: Mapping[str, Any],
+    **more: Any,
+) -> TrainingJob:
+    if images is None and features is None:
+        raise SettingsError("images", "expected the folder of the images as `images`")
+    encoder, settings = take_encoder_options(options)
+    return TrainingJob(
+        open_sources(images=open_images(images), **sources),
+        settings=settings,
+        encoder=EncoderChoice(
+            tuple(list_backbones(backbone)),
+            features=None if features is None else open_features(features),
+            **encoder,
+        ),
+        cache=as_path(cache),
+        **more,
+    )
 
 
 def _check_output(
@@ -464,21 +449,20 @@ def _check_output(
         check_written_folder(Path(tensorboard))
 
 
-def _keep(
-    result: TrainingResult, output: PathLike | None
+def _run(
+    job: Job, on_epoch: OnEpoch | None, progress: bool | Stages | None
 ) -> tuple[ModelFolder, TemporaryDirectory[str] | None]:
-    """Return the folder of a model, and what it is in until it is saved."""
-    if output is not None:
-        return ModelFolder(Path(output), result.record), None
+    """Train, and return the folder of the model, and what it is in until it is saved."""
+    # Loads TensorFlow, which may wait until something is trained.
+    from tripletkit.training import run
+
+    with open_stages(progress) as stages:
+        result = run.train(job, on_epoch or ignore_epoch, stages)
+    if job.output is not None:
+        return ModelFolder(job.output, result.record), None
     # A model is always a folder, so that what is in memory and what was loaded are one.
     scratch = TemporaryDirectory(prefix="tripletkit-")
     return result.save(Path(scratch.name) / "model"), scratch
-
-
-def _open_labels(labels: LabelsLike | None) -> Path | dict[str, str] | None:
-    if is_path(labels):
-        return Path(labels)
-    return None if labels is None else take_labels(labels)
 
 
 def _describe_call(function: str, **arguments: Any) -> str:

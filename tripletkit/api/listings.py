@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from tripletkit import defaults
-from tripletkit.api.given import PathLike
+from tripletkit.api.given import PathLike, as_path
 from tripletkit.features.backbones import BACKBONES, load_plugins
 from tripletkit.features.exported_networks import remove_networks
 from tripletkit.features.store import default_folder, find_store, open_store
@@ -177,7 +177,7 @@ def cache_info(cache: PathLike | None = None) -> StoredFeatures:
     Returns:
         `StoredFeatures`.
     """
-    where = None if cache is None else Path(cache)
+    where = as_path(cache)
     path, size_bytes = find_store(where)
     spaces: list[dict[str, Any]] = []
     if size_bytes is not None:
@@ -195,7 +195,7 @@ def clear_cache(cache: PathLike | None = None) -> int:
     Returns:
         How many bytes were freed.
     """
-    where = None if cache is None else Path(cache)
+    where = as_path(cache)
     freed: int = clear_store(where) + remove_networks(where or default_folder())
     return freed
 
@@ -211,7 +211,7 @@ def prune_cache(
     Returns:
         Of how many images features were dropped; None where there is no store.
     """
-    where = None if cache is None else Path(cache)
+    where = as_path(cache)
     if find_store(where)[1] is None:
         return None
     with open_store(where) as store:

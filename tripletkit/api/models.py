@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 import logging
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Unpack, cast
 
 import numpy as np
 import pandas as pd
@@ -16,14 +18,18 @@ import pandas as pd
 from tripletkit import defaults
 from tripletkit.api.embeddings import Embeddings
 from tripletkit.api.given import (
+    EncoderOptions,
     LabelsLike,
     PathLike,
     TripletsLike,
+    WeightsLike,
+    as_path,
     given_weights,
     is_path,
+    take_encoder_options,
     take_labels,
 )
-from tripletkit.api.model_card import describe_model, draw_card
+from tripletkit.data.folder import list_images
 from tripletkit.data.images import Images, ImagesLike, open_images
 from tripletkit.data.judgements import Judgements, open_judgements
 from tripletkit.data.outputs import DRAWN_FORM, OutputFile, Outputs, as_one_run
@@ -32,16 +38,20 @@ from tripletkit.errors import (
     DataWarning,
     DistributionShiftWarning,
     ImageNameError,
+    ImageReadError,
     LeakageWarning,
     ModelFolderError,
     SettingsError,
+    caution,
 )
 from tripletkit.evaluation.answers import ANSWERS_FORM, AnswerFormat, Answers, write_answers
 from tripletkit.evaluation.distances import triplet_margins
-from tripletkit.evaluation.pooled import PooledValidation
+from tripletkit.evaluation.intervals import Interval, NoInterval
+from tripletkit.evaluation.pooled import PooledScore, PooledValidation
+from tripletkit.evaluation.scoring import Score
 from tripletkit.evaluation.validation import Validation
 from tripletkit.features.backbones import AUTO
-from tripletkit.features.encoder import Encoder, open_collection, open_encoder
+from tripletkit.features.encoder import Encoder, open_collection
 from tripletkit.features.feature_parts import BackboneLike, list_backbones
 from tripletkit.features.function_encoder import FunctionEncoder
 from tripletkit.features.given_features import FeaturesLike
@@ -49,6 +59,8 @@ from tripletkit.features.store import open_store
 from tripletkit.model.model_folder import ModelFolder, copy_model, load_model
 from tripletkit.model.record import ModelRecord, TrainingSummary
 from tripletkit.progress import Progress, Stages, open_stages
+from tripletkit.registry import describe_unknown
+from tripletkit.results import Table
 from tripletkit.search.approximate import INDEX_FORM, check_faiss
 from tripletkit.search.exact import find_neighbors
 from tripletkit.search.image_search import (
@@ -59,9 +71,17 @@ from tripletkit.search.image_search import (
     list_neighbors,
 )
 from tripletkit.search.vector_files import check_vector_suffix, vectors_form, write_vectors
+from tripletkit.training.job import EncoderChoice
 from tripletkit.training.sources import TrainingSources
 
 logger = logging.getLogger("tripletkit")
+
+
+# How many images a model's card shows, and how large.
+_CARD_IMAGES, _CARD_SIDE_PX = 6, 72
+
+# Of a model, what is made anew from its files in another process.
+_REMADE = ("encoder", "folder", "_scratch")
 
 
 class Model:
@@ -72,54 +92,48 @@ class Model:
     model can be pickled, with all that its training came to.
 
     Attributes:
-        distance: by which embeddings are compared.
         images: folder of the images that it was trained with; `None` without a training.
-        path: its folder; `None` without a training, or before `save`.
+        folder: its files; `None` without a training.
+        cache: folder of the feature store; `None` for the user's.
+        encoder: what turns images into its embeddings.
+        sources: what it was trained on and validated on, where that is in memory alone.
+        functions: that its features are of, where these are a user's own.
     """
 
     def __init__(
         self,
         encoder: Encoder,
-        *,
         folder: ModelFolder | None = None,
+        *,
         images: Path | None = None,
         cache: Path | None = None,
         scratch: TemporaryDirectory[str] | None = None,
         sources: TrainingSources | None = None,
+        functions: Sequence[FunctionEncoder] = (),
     ) -> None:
-        self._encoder = encoder
-        self._folder = folder
-        self._images = images
-        self._cache = cache
+        self.encoder = encoder
+        self.folder = folder
+        self.images = images if folder is None else folder.image_folder
+        self.cache = cache
         # A model that was not saved lives as long as this does.
         self._scratch = scratch
-        # What it was trained on, where that is in memory alone.
-        self._sources = sources
+        self.sources = sources
+        self.functions = functions
 
     @property
     def distance(self) -> str:
         """The distance by which embeddings are compared."""
-        return self._encoder.distance
-
-    @property
-    def images(self) -> Path | None:
-        """Folder of the images that it was trained with; None without a training."""
-        return self._images
+        return self.encoder.distance
 
     @property
     def path(self) -> Path | None:
         """Its folder; None without a training, or before `save`."""
-        return None if self._folder is None or self._scratch is not None else self._folder.path
-
-    @property
-    def folder(self) -> ModelFolder | None:
-        """Its files; None without a training."""
-        return self._folder
+        return None if self.folder is None or self._scratch is not None else self.folder.path
 
     @property
     def is_trained(self) -> bool:
         """Whether it has a trained head; a backbone alone has none."""
-        return self._folder is not None
+        return self.folder is not None
 
     @property
     def record(self) -> ModelRecord:
@@ -161,28 +175,13 @@ class Model:
     def frozen(self) -> Model:
         """The same without the trained head: the features of its backbone, compared by cosine."""
         return Model(
-            self._encoder.frozen, images=self._images, cache=self._cache, scratch=self._scratch
+            self.encoder.frozen, images=self.images, cache=self.cache, scratch=self._scratch
         )
-
-    @property
-    def encoder(self) -> Encoder:
-        """What turns images into its embeddings."""
-        return self._encoder
-
-    @property
-    def cache(self) -> Path | None:
-        """Folder of the feature store; None for the user's."""
-        return self._cache
-
-    @property
-    def sources(self) -> TrainingSources | None:
-        """What it was trained on and validated on, where that is in memory alone."""
-        return self._sources
 
     @property
     def judgements(self) -> Judgements | None:
         """What it was trained on, where that is in memory alone; None where files can be read."""
-        return None if self._sources is None else self._sources.judgements
+        return None if self.sources is None else self.sources.judgements
 
     @as_one_run
     def answer(
@@ -213,19 +212,27 @@ class Model:
             TripletFileError: if the queries cannot be read.
             ImageNameError, ImageReadError: if an image is not there or cannot be read.
         """
-        file = Outputs(overwrite=overwrite).optional_file(_path(output), ANSWERS_FORM)
+        file = Outputs(overwrite=overwrite).optional_file(as_path(output), ANSWERS_FORM)
         triplets = open_judgements(queries, names=names).triplets
         files = self._find_images(images).find(triplets.names, triplets.first_places())
         with open_stages(progress) as stages:
             features = self._read_features(files, stages("features"))
         self._warn_of_shift(features)
         self._warn_of_learned(triplets)
-        vectors = self._encoder.embed(features)
+        vectors = self.encoder.embed(features)
         margins = triplet_margins(vectors, triplets.rows, self.distance)
         answers = Answers.from_margins(margins, triplets, triplets.source)
         _warn_of_undecided(answers)
+        where = ""
         if file is not None:
             write_answers(file, answers, form)
+            where = f" to {file}"
+        logger.info(
+            "Answered %s questions over %s images%s.",
+            f"{len(triplets):,}",
+            f"{len(triplets.names):,}",
+            where,
+        )
         return answers
 
     @as_one_run
@@ -258,8 +265,8 @@ class Model:
             check_vector_suffix(Path(output))
             file = Outputs(overwrite=overwrite).file(Path(output), vectors_form(Path(output)))
         files = self._list_images(images, names)
-        with open_store(self._cache) as store, open_stages(progress) as stages:
-            vectors = self._encoder.encode(files, store, progress=stages("features"))
+        with open_store(self.cache) as store, open_stages(progress) as stages:
+            vectors = self.encoder.encode(files, store, progress=stages("features"))
             contents = files.contents(store).hashes
         kept = np.flatnonzero(np.isfinite(vectors).all(axis=1)).tolist()
         found = Embeddings(
@@ -270,6 +277,13 @@ class Model:
         )
         if file is not None:
             write_vectors(file, found.names, found.vectors)
+            logger.info(
+                "Wrote %s of %s images, %s numbers each: %s.",
+                "embeddings" if self.is_trained else "features",
+                f"{len(found):,}",
+                f"{found.vectors.shape[1]:,}",
+                file,
+            )
         return found
 
     @as_one_run
@@ -318,9 +332,9 @@ class Model:
 
             check_collage_suffix(Path(collage))
         outputs = Outputs(overwrite=overwrite)
-        collage_file = outputs.optional_file(_path(collage), DRAWN_FORM)
+        collage_file = outputs.optional_file(as_path(collage), DRAWN_FORM)
         # An index that is there is read, unless it is to be made anew.
-        index_place: OutputFile | Path | None = _path(index)
+        index_place: OutputFile | Path | None = as_path(index)
         if isinstance(index_place, Path):
             if overwrite or not index_place.exists():
                 index_place = outputs.file(index_place, INDEX_FORM)
@@ -330,12 +344,12 @@ class Model:
         files = self._list_images(images)
         label_of = {} if labels is None else take_labels(labels, files.folder or Path())
         query_files = _open_queries(_list_queries(queries), files)
-        with open_store(self._cache) as store:
+        with open_store(self.cache) as store:
             own, contents = query_files.contents(store).hashes, files.contents(store).hashes
         same = find_same(own, contents)
         with open_stages(progress) as stages:
             search = CollectionSearch(
-                self._encoder, files, query_files, self._cache, stages("features")
+                self.encoder, files, query_files, self.cache, stages("features")
             )
             if index_place is None:
                 found = search.exactly(k, same)
@@ -374,12 +388,12 @@ class Model:
         folder = self._need_folder("a backbone alone is not saved")
         Outputs(overwrite=overwrite).folder(Path(path))
         saved = copy_model(folder, Path(path), overwrite=overwrite)
-        self._encoder = (
+        self.encoder = (
             saved.open_encoder()
             if saved.has_own_backbone
-            else replace(self._encoder, head=saved.head)
+            else replace(self.encoder, head=saved.head)
         )
-        self._folder, self._scratch = saved, None
+        self.folder, self._scratch = saved, None
 
     @as_one_run
     def export(
@@ -403,11 +417,11 @@ class Model:
 
         folder = self._need_folder("a backbone alone is not exported")
         check_export_folder(Path(output), Outputs(overwrite=overwrite), as_onnx=onnx)
-        paths = (export_onnx if onnx else export_networks)(folder, Path(output), self._encoder)
+        paths = (export_onnx if onnx else export_networks)(folder, Path(output), self.encoder)
         for path in paths:
             logger.info("Wrote %s.", path)
-        backbones = [part.backbone for part in self._encoder.parts]
-        inputs = list(pixel_inputs(backbones, self._encoder.views).values())
+        backbones = [part.backbone for part in self.encoder.parts]
+        inputs = list(pixel_inputs(backbones, self.encoder.views).values())
         if len(inputs) > 1:
             logger.info(
                 "The encoder takes %s inputs: %s. Each is the same image, resized to a square of "
@@ -419,64 +433,83 @@ class Model:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is known of it as JSON takes it."""
-        if self._folder is None:
-            return {"distance": self.distance, "features": self._encoder.facts}
+        if self.folder is None:
+            return {"distance": self.distance, "features": self.encoder.facts}
         path = {} if self.path is None else {"model": str(self.path)}
         return path | self.record.to_dict()
 
     def __str__(self) -> str:
-        if self._folder is None:
-            return describe_model(self._encoder, None, None)
+        if self.folder is None:
+            return self._describe()
         return str(TrainingSummary(self.record, len(self.history)))
 
     def __repr__(self) -> str:
-        return f"<{describe_model(self._encoder, self._folder, self.path)}>"
+        return f"<{self._describe()}>"
 
     def _repr_html_(self) -> str:
         """Return what it is with a few of its images, for notebooks."""
-        return draw_card(self._encoder, self._folder, self.path)
+        (_, title), *facts = self._facts()
+        table = Table(facts, has_heading=False, title=title)
+        return f"<div>{table.to_html()}{_draw_images(self.folder)}</div>"
+
+    def _describe(self) -> str:
+        return ", ".join(f"{name} {value}".strip() for name, value in self._facts())
+
+    def _facts(self) -> list[tuple[str, str]]:
+        backbones = " + ".join(part.backbone.name for part in self.encoder.parts)
+        if self.folder is None:
+            return [
+                ("", f"tripletkit backbone {backbones}"),
+                ("features", f"{self.encoder.n_features:,} numbers"),
+                ("distance", self.distance),
+            ]
+        record = self.record
+        facts = [
+            ("", f"tripletkit model {self.path or '(not saved)'}"),
+            ("recipe", record.settings.recipe),
+            ("backbone", backbones or "none, features were given"),
+            ("distance", record.settings.distance),
+            ("trained on", f"{record.split.n_train:,} triplets, {record.n_images:,} images"),
+        ]
+        if validation := record.validation or record.pooled:
+            facts += [
+                ("validation", _describe_score(validation.trained)),
+                ("frozen features", _describe_score(validation.frozen)),
+            ]
+        return facts
 
     def __getstate__(self) -> dict[str, Any]:
         """Return all that it takes to answer in another process: the files themselves."""
-        state = {
-            name: value
-            for name, value in vars(self).items()
-            if name not in ("_encoder", "_folder", "_scratch")
-        }
-        state["encoder"] = self._encoder if self._folder is None else self._encoder.given
-        state["path"] = self.path
-        if self._folder is not None:
-            state["files"] = {
-                file.name: file.read_bytes() for file in sorted(self._folder.path.iterdir())
-            }
-        return state
+        kept = {name: value for name, value in vars(self).items() if name not in _REMADE}
+        if self.folder is None:
+            return kept | {"encoder": self.encoder}
+        files = {file.name: file.read_bytes() for file in sorted(self.folder.path.iterdir())}
+        return kept | {"files": files, "path": self.path, "given": self.encoder.given}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        encoder, path = state.pop("encoder"), state.pop("path")
-        files = state.pop("files", None)
-        vars(self).update(state)
-        self._folder, self._scratch = None, None
-        if files is None:
-            self._encoder = encoder
+        if (files := state.pop("files", None)) is None:
+            vars(self).update(state, folder=None, _scratch=None)
             return
-        self._scratch = TemporaryDirectory(prefix="tripletkit-")
-        where = Path(self._scratch.name) / "model"
+        path, given = state.pop("path"), state.pop("given")
+        made = TemporaryDirectory(prefix="tripletkit-")
+        where = Path(made.name) / "model"
         where.mkdir()
         for name, data in files.items():
             (where / name).write_bytes(data)
-        self._folder = load_model(where)
+        folder, scratch = load_model(where), cast(TemporaryDirectory[str] | None, made)
         if path is not None and (path / "model.json").is_file():
             saved = load_model(path)
-            if saved.record.sha256 == self._folder.record.sha256:
-                self._folder, self._scratch = saved, None
-        self._encoder = self._folder.open_encoder()
-        if encoder is not None:
-            self._encoder = replace(self._encoder, given=encoder)
+            if saved.record.sha256 == folder.record.sha256:
+                folder, scratch = saved, None
+        encoder = folder.open_encoder(None, None, state["functions"])
+        if given is not None:
+            encoder = replace(encoder, given=given)
+        vars(self).update(state, folder=folder, encoder=encoder, _scratch=scratch)
 
     def _need_folder(self, why: str) -> ModelFolder:
-        if self._folder is None:
+        if self.folder is None:
             raise ModelFolderError(f"expected a trained model, {why}")
-        return self._folder
+        return self.folder
 
     def _compare_embeddings(
         self, queries: ImagesLike | Embeddings, images: ImagesLike | Embeddings | None, k: int
@@ -502,7 +535,7 @@ class Model:
     def _find_images(self, images: ImagesLike | None) -> Images:
         """Return where images are: what was given, with its policy, else those of the training."""
         found = open_images(images)
-        if found.has_files or self._encoder.is_given:
+        if found.has_files or self.encoder.is_given:
             return found
         if self.images is None:
             raise SettingsError(
@@ -519,40 +552,38 @@ class Model:
         """Return all images that are given, else all of the training, or all given features."""
         found = self._find_images(images)
         if not found.has_files:
-            if self._encoder.given is None:
+            if self.encoder.given is None:
                 raise SettingsError(
                     "features", "the model is of given features: say where they are with `features`"
                 )
-            return self._encoder.given.images
+            return self.encoder.given.images
         return found if names is None else open_images(images, names)
 
     def _read_features(self, files: Images, progress: Progress | None) -> np.ndarray:
-        with open_store(self._cache) as store:
-            return open_collection(files, self._encoder, store, progress=progress).features
+        with open_store(self.cache) as store:
+            return open_collection(files, self.encoder, store, progress=progress).features
 
     def _warn_of_learned(self, triplets: Triplets) -> None:
-        if self._folder is None or self._encoder.head is None:
+        if self.folder is None or self.encoder.head is None:
             return
-        share = self._folder.share_learned(triplets)
+        share = self.folder.share_learned(triplets)
         if share:
-            warnings.warn(
+            caution(
                 f"{triplets.source}: the model learned from {share:.1%} of these questions and "
                 "their answers; how it does on them says nothing of new ones.",
                 LeakageWarning,
-                stacklevel=3,
             )
 
     def _warn_of_shift(self, features: np.ndarray) -> None:
-        if self._folder is None or self._encoder.head is None:
+        if self.folder is None or self.encoder.head is None:
             return
-        if (detector := self._folder.read_shift_detector()) is None:
+        if (detector := self.folder.read_shift_detector()) is None:
             return
         if (shift := detector.describe(features)) is not None:
-            warnings.warn(
+            caution(
                 f"{shift} Judge triplets of such images, score these answers by them, and add "
                 "them to the training.",
                 DistributionShiftWarning,
-                stacklevel=3,
             )
 
 
@@ -560,7 +591,7 @@ class Model:
 def load(
     path: PathLike = defaults.MODEL_FOLDER,
     *,
-    weights: PathLike | Mapping[str, PathLike] | None = None,
+    weights: WeightsLike | None = None,
     features: FeaturesLike | None = None,
     backbone: FunctionEncoder | Sequence[FunctionEncoder] = (),
     cache: PathLike | None = None,
@@ -583,21 +614,16 @@ def load(
     folder = load_model(Path(path))
     functions = [backbone] if isinstance(backbone, FunctionEncoder) else list(backbone)
     encoder = folder.open_encoder(given_weights(weights), features, functions)
-    return make_model(folder, encoder, cache)
+    return Model(encoder, folder, cache=as_path(cache), functions=functions)
 
 
 @as_one_run
 def pretrained(
     backbone: BackboneLike | Sequence[BackboneLike] = AUTO,
     *,
-    weights: PathLike | Mapping[str, PathLike] | None = None,
-    views: Sequence[str] = (defaults.VIEWS,),
-    image_size: int | None = None,
-    depth: str = defaults.DEPTH,
-    preprocess: str | None = None,
-    backbone_output: str | None = None,
     features: FeaturesLike | None = None,
     cache: PathLike | None = None,
+    **how: Unpack[EncoderOptions],
 ) -> Model:
     """Return a backbone as it is, without a trained head; embeddings are compared by cosine.
 
@@ -623,51 +649,26 @@ def pretrained(
     Example:
         `tk.pretrained("resnet50").embed("images/")`
     """
-    encoder = open_encoder(
-        list_backbones(backbone),
-        weights=given_weights(weights),
-        views=views,
-        size_px=image_size,
-        depth=depth,
-        preprocess=preprocess,
-        backbone_output=backbone_output,
-        features=features,
-    )
+    encoder = open_backbones(backbone, features, how)
     for part in encoder.parts:
         if part.reason:
             logger.info("Backbone %s.", part.reason)
-    return Model(encoder, cache=None if cache is None else Path(cache))
+    return Model(encoder, cache=as_path(cache))
 
 
-def make_model(
-    folder: ModelFolder,
-    encoder: Encoder,
-    cache: PathLike | None = None,
-    scratch: TemporaryDirectory[str] | None = None,
-    sources: TrainingSources | None = None,
-) -> Model:
-    """Return a trained model.
-
-    Args:
-        folder: that it is in.
-        encoder: the model's.
-        cache: folder of the feature store; None for the user's.
-        scratch: the folder that holds it as long as it is not saved.
-        sources: what it was trained on, where that is in memory alone.
-    """
-    where = None if cache is None else Path(cache)
-    return Model(
-        encoder,
-        folder=folder,
-        images=folder.image_folder,
-        cache=where,
-        scratch=scratch,
-        sources=sources,
-    )
-
-
-def _path(given: PathLike | None) -> Path | None:
-    return None if given is None else Path(given)
+def open_backbones(
+    backbone: BackboneLike | Sequence[BackboneLike],
+    features: FeaturesLike | None,
+    how: EncoderOptions,
+) -> Encoder:
+    """Return the encoder that is named, or that of given features."""
+    options, unknown = take_encoder_options(how)
+    if unknown:
+        name = next(iter(unknown))
+        raise SettingsError(name, describe_unknown(name, list(EncoderOptions.__annotations__)))
+    chosen = EncoderChoice(tuple(list_backbones(backbone)), features=features, **options)
+    chosen.check()
+    return chosen.open()
 
 
 def _list_queries(queries: ImagesLike) -> list[Any]:
@@ -703,4 +704,41 @@ def _warn_of_undecided(answers: Answers) -> None:
         (answers.is_undecidable, "have an image that cannot be used, answered 0 without a margin"),
     ):
         if n := int(is_so.sum()):
-            warnings.warn(f"{n:,} of {len(answers):,} rows {what}", DataWarning, stacklevel=3)
+            caution(f"{n:,} of {len(answers):,} rows {what}", DataWarning)
+
+
+def _describe_score(score: Score | PooledScore) -> str:
+    interval: Interval | NoInterval | None
+    if isinstance(score, PooledScore):
+        interval, n = score.interval, score.n_triplets
+    else:
+        interval, n = score.image_interval or score.wilson, score.n
+    reach = f"95% interval {interval.low:.3f} to {interval.high:.3f}, " if interval else ""
+    return f"{score.accuracy:.3f} ({reach}{n:,} triplets)"
+
+
+def _draw_images(model: ModelFolder | None) -> str:
+    """Return a few images of the image folder; none where it is gone, or there was none."""
+    if model is None or (folder := model.image_folder) is None:
+        return ""
+    from tripletkit.reporting.collages import read_thumbnail
+
+    try:
+        names = list_images(folder)
+    except ImageNameError:
+        return ""
+    drawn = []
+    # Evenly over the names, since neighbours in that order are often alike.
+    for place in range(min(_CARD_IMAGES, len(names))):
+        name = names[place * len(names) // _CARD_IMAGES if len(names) > _CARD_IMAGES else place]
+        file = io.BytesIO()
+        try:
+            read_thumbnail(folder / name, _CARD_SIDE_PX).save(file, "JPEG", quality=85)
+        except ImageReadError:
+            continue
+        data = base64.b64encode(file.getvalue()).decode()
+        drawn.append(
+            f"<img src='data:image/jpeg;base64,{data}' title='{html.escape(name, quote=True)}' "
+            f"alt='{html.escape(name, quote=True)}' style='display:inline-block;margin:2px'>"
+        )
+    return "".join(drawn)

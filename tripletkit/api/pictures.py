@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from tripletkit.api.given import (
     LabelsLike,
     PathLike,
     TripletsLike,
+    WeightsLike,
+    as_path,
     given_weights,
     is_path,
     take_labels,
@@ -36,24 +38,30 @@ if TYPE_CHECKING:
 logger = logging.getLogger("tripletkit")
 
 FigureKind = Literal["history", "distances", "margins", "map", "confusion"]
-Weights = PathLike | Mapping[str, PathLike] | None
+Models = Model | PathLike | Sequence[Model | PathLike]
+
+
+class ViewOptions(TypedDict, total=False):
+    """What is shown of a model; see `report`."""
+
+    triplets: TripletsLike | None
+    truth: TruthLike | None
+    labels: LabelsLike | None
+    images: ImagesLike | None
+    weights: WeightsLike | None
+    features: PathLike | None
+    cache: PathLike | None
+    progress: bool | Stages | None
 
 
 @as_one_run
 def report(
-    model: Model | PathLike | Sequence[Model | PathLike],
+    model: Models,
     output: PathLike = "report.html",
     *,
-    triplets: TripletsLike | None = None,
-    truth: TruthLike | None = None,
-    labels: LabelsLike | None = None,
-    images: ImagesLike | None = None,
     projection: str = "pca",
-    weights: Weights = None,
-    features: PathLike | None = None,
-    cache: PathLike | None = None,
     overwrite: bool = False,
-    progress: bool | Stages | None = None,
+    **view: Unpack[ViewOptions],
 ) -> Path:
     """Write one HTML page about a model, or several side by side.
 
@@ -63,14 +71,14 @@ def report(
         model: a trained model, or its folder; or several of them, to be compared on the same
             `triplets`.
         output: the file to write. Defaults to `"report.html"`.
+        projection: how the map is made: `"pca"`, or `"umap"`, which needs `tripletkit[map]`.
+        overwrite: replace a report that is there. Defaults to `False`.
         triplets: whose answers are known, anchor, positive, negative unless there is a `truth`.
             Defaults to those of the training, of one model alone.
         truth: of `triplets`, where their second and third image are in chance order.
         labels: of images, for the map and the confusion matrix; see `train`.
         images: folder of the images, or `Images`. Defaults to the one of the training.
-        projection: how the map is made: `"pca"`, or `"umap"`, which needs `tripletkit[map]`.
         weights, features, cache: see `load`.
-        overwrite: replace a report that is there. Defaults to `False`.
         progress: see `train`.
     Returns:
         Where it was written.
@@ -85,18 +93,7 @@ def report(
     output = Path(output)
     folders = _find_folders(model, projection)
     file = Outputs(overwrite=overwrite).file(output, REPORT_FORM)
-    views = _open_views(
-        model,
-        folders,
-        triplets=triplets,
-        truth=truth,
-        labels=labels,
-        images=images,
-        weights=weights,
-        features=features,
-        cache=cache,
-        progress=progress,
-    )
+    views = _open_views(model, folders, **view)
     n_bytes = write_report(file, gather_reported(views), projection)
     logger.info("Wrote %s, %.1f MB. Open it in a browser.", output, n_bytes / 1e6)
     return output
@@ -104,21 +101,19 @@ def report(
 
 @contextmanager
 def serve_report(
-    model: Model | PathLike | Sequence[Model | PathLike],
+    model: Models,
     port: int = defaults.REPORT_PORT,
     *,
     projection: str = "pca",
-    cache: PathLike | None = None,
-    **view: Any,
+    **view: Unpack[ViewOptions],
 ) -> Iterator[tuple[Any, str]]:
     """Give a server of the report to this computer alone, and the link to its page.
 
     On the page an image of one's own can be dropped, to see which images are nearest.
 
     Args:
-        model, projection, cache: see `report`.
+        model, projection, view: see `report`.
         port: `0` takes any that is free. Defaults to `8766`.
-        view: what else `report` takes, but `output` and `overwrite`.
     Returns:
         A context manager that gives the server, whose `run()` serves until it is interrupted, and
         the link.
@@ -130,9 +125,8 @@ def serve_report(
     from tripletkit.reporting.served import report_server
 
     folders = _find_folders(model, projection)
-    reported = gather_reported(_open_views(model, folders, cache=cache, **view))
-    where = None if cache is None else Path(cache)
-    with report_server(reported, port, projection, where) as served:
+    reported = gather_reported(_open_views(model, folders, **view))
+    with report_server(reported, port, projection, as_path(view.get("cache"))) as served:
         yield served
 
 
@@ -142,17 +136,10 @@ def plot(
     model: Model | PathLike,
     output: PathLike | None = None,
     *,
-    triplets: TripletsLike | None = None,
-    truth: TruthLike | None = None,
-    labels: LabelsLike | None = None,
-    images: ImagesLike | None = None,
     projection: str = "pca",
     dark: bool = False,
-    weights: Weights = None,
-    features: PathLike | None = None,
-    cache: PathLike | None = None,
     overwrite: bool = False,
-    progress: bool | Stages | None = None,
+    **view: Unpack[ViewOptions],
 ) -> Figure:
     """Draw one figure of a trained model, for a paper or a slide.
 
@@ -163,8 +150,7 @@ def plot(
         model: a trained model, or its folder.
         output: SVG, PNG or PDF to write. Defaults to `None`, none.
         dark: light lines on a dark background. Defaults to `False`.
-        triplets, truth, labels, images, projection: see `report`.
-        weights, features, cache, overwrite, progress: see `report`.
+        projection, overwrite, view: see `report`.
     Returns:
         The `matplotlib` figure.
     Raises:
@@ -179,28 +165,16 @@ def plot(
         raise SettingsError("kind", f"expected one of {known} as `kind`, got {kind!r}")
     if output is not None:
         check_figure_suffix(Path(output))
-    if kind == "confusion" and labels is None:
+    if kind == "confusion" and view.get("labels") is None:
         raise SettingsError("labels", "confusion needs `labels=FILE`, the true labels.")
     theme = DARK if dark else LIGHT
     folders = _find_folders(model, projection)
-    where = None if output is None else Path(output)
-    file = Outputs(overwrite=overwrite).optional_file(where, DRAWN_FORM)
+    file = Outputs(overwrite=overwrite).optional_file(as_path(output), DRAWN_FORM)
     if kind == "history":
         figure = _draw_history(folders[0], theme)
     else:
-        (view,) = _open_views(
-            model,
-            folders,
-            triplets=triplets,
-            truth=truth,
-            labels=labels,
-            images=images,
-            weights=weights,
-            features=features,
-            cache=cache,
-            progress=progress,
-        )
-        figure = _draw(kind, view, projection, theme)
+        (shown,) = _open_views(model, folders, **view)
+        figure = _draw(kind, shown, projection, theme)
     if file is not None:
         write_figure(file, figure)
         logger.info("Drew %s.", output)
@@ -235,10 +209,9 @@ def collage(
     """
     from tripletkit.reporting.collages import Tile, check_collage_suffix, draw_grid, write_image
 
-    file = None
     if output is not None:
         check_collage_suffix(Path(output))
-        file = Outputs(overwrite=overwrite).file(Path(output), DRAWN_FORM)
+    file = Outputs(overwrite=overwrite).optional_file(as_path(output), DRAWN_FORM)
     read = open_judgements(triplets, names=names).triplets
     shown = read.take(np.arange(min(n, len(read))))
     used = np.unique(shown.rows)
@@ -262,15 +235,11 @@ def collage(
     return image
 
 
-def _list_models(
-    given: Model | PathLike | Sequence[Model | PathLike],
-) -> list[Model | PathLike]:
+def _list_models(given: Models) -> list[Model | PathLike]:
     return [given] if isinstance(given, Model) or is_path(given) else list(given)
 
 
-def _find_folders(
-    given: Model | PathLike | Sequence[Model | PathLike], projection: str
-) -> list[ModelFolder]:
+def _find_folders(given: Models, projection: str) -> list[ModelFolder]:
     from tripletkit.reporting.projections import check_projection
     from tripletkit.reporting.reported import check_n_models
 
@@ -287,35 +256,25 @@ def _find_folders(
 
 
 def _open_views(
-    given: Model | PathLike | Sequence[Model | PathLike],
-    folders: list[ModelFolder],
-    *,
-    triplets: TripletsLike | None = None,
-    truth: TruthLike | None = None,
-    labels: LabelsLike | None = None,
-    images: ImagesLike | None = None,
-    weights: Weights = None,
-    features: PathLike | None = None,
-    cache: PathLike | None = None,
-    progress: bool | Stages | None = None,
+    given: Models, folders: list[ModelFolder], **view: Unpack[ViewOptions]
 ) -> list[ModelView]:
     from tripletkit.reporting.model_view import open_views
 
-    models = _list_models(given)
+    images, labels = view.get("images"), view.get("labels")
     where = None if images is None else open_images(images)
     root = (where and where.folder) or folders[0].image_folder or Path()
-    in_memory = [model.judgements if isinstance(model, Model) else None for model in models]
-    with open_stages(progress) as stages:
+    models = _list_models(given)
+    with open_stages(view.get("progress")) as stages:
         return open_views(
             folders,
-            triplets=triplets,
-            truth=truth,
+            triplets=view.get("triplets"),
+            truth=view.get("truth"),
             images=where,
             labels=None if labels is None else take_labels(labels, root),
-            weights=given_weights(weights),
-            features=None if features is None else Path(features),
-            training=in_memory,
-            cache=None if cache is None else Path(cache),
+            weights=given_weights(view.get("weights")),
+            features=as_path(view.get("features")),
+            training=[model.judgements if isinstance(model, Model) else None for model in models],
+            cache=as_path(view.get("cache")),
             progress=stages("features"),
         )
 

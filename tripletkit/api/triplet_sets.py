@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, overload
 import pandas as pd
 
 from tripletkit import defaults
-from tripletkit.api.given import PathLike, TripletsLike
+from tripletkit.api.given import LabelsLike, PathLike, TripletsLike, group_images
 from tripletkit.data.audit.triplet_audit import Audit, audit_triplets
 from tripletkit.data.folder import refuse_folder_of
 from tripletkit.data.images import ImagesLike, open_images
@@ -31,7 +30,7 @@ from tripletkit.data.splits.split_files import (
     write_splits,
 )
 from tripletkit.data.triplets import Triplets, Truth
-from tripletkit.errors import DataWarning, LeakageWarning, SettingsError
+from tripletkit.errors import DataWarning, LeakageWarning, SettingsError, caution
 from tripletkit.evaluation import answers as answer_files
 from tripletkit.evaluation.answers import Answers
 from tripletkit.progress import Stages, open_stages
@@ -238,6 +237,7 @@ def split(
     by: str = ...,
     *,
     val_fraction: float | None = ...,
+    groups: LabelsLike | None = ...,
     folds: None = ...,
     seed: int = ...,
     output: PathLike | None = ...,
@@ -251,6 +251,7 @@ def split(
     by: str = ...,
     *,
     val_fraction: float | None = ...,
+    groups: LabelsLike | None = ...,
     folds: int,
     seed: int = ...,
     output: PathLike | None = ...,
@@ -264,6 +265,7 @@ def split(
     by: str = defaults.SPLIT_POLICIES[0],
     *,
     val_fraction: float | None = None,
+    groups: LabelsLike | None = None,
     folds: int | None = None,
     seed: int = defaults.SEED,
     output: PathLike | None = None,
@@ -278,6 +280,9 @@ def split(
             to `"image"`.
         val_fraction: share of the triplets for validation, by image of the images. Defaults to
             `0.2`.
+        groups: of images, such as the photographer or the patient of each, in the forms that
+            `labels` of `train` have: by image a group is on one side as a whole, and
+            `val_fraction` is of the groups. Defaults to every image by itself.
         folds: make so many divisions, each validating on another part. Defaults to one division.
         seed: of every choice by chance. Defaults to `0`.
         output: folder to write train.txt, val.txt, val_truth.csv and val_triplets.txt to.
@@ -297,23 +302,23 @@ def split(
     judgements = open_judgements(triplets).decided()
     whole = judgements.triplets
     if n_degenerate := int(whole.is_degenerate().sum()):
-        warnings.warn(
+        caution(
             f"{whole.source}: {n_degenerate:,} triplets name one image twice; they are split like "
             "the others. `tripletkit audit` lists them.",
             DataWarning,
-            stacklevel=2,
         )
     if by == "random":
-        warnings.warn(
+        caution(
             "a random split can often be solved by remembering the names of pairs, without a "
             "look at an image; `tripletkit audit` tells. Prefer `by=component` or image.",
             LeakageWarning,
-            stacklevel=2,
         )
+    of_image = group_images(groups, whole.names)
     if folds:
-        splits = fold_triplets(whole, by, folds, seed)
+        splits = fold_triplets(whole, by, folds, seed, of_image)
     else:
-        splits = [split_triplets(whole, by, val_fraction or defaults.VAL_FRACTION, seed)]
+        share = val_fraction or defaults.VAL_FRACTION
+        splits = [split_triplets(whole, by, share, seed, of_image)]
     if judgements.is_random is not None:
         splits = [validate_on_random(each, judgements.is_random) for each in splits]
         logger.info(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from tripletkit.cli.console import show_result
+from typing import Any
+
+import tripletkit as tk
 from tripletkit.cli.options import command, takes
 
 
 @command()
 @takes("as_json")
-def backbones(as_json: bool) -> None:
+def backbones() -> Any:
     """List the frozen networks that a model can start from, and which are ready to use.
 
     \b
@@ -17,6 +19,4 @@ def backbones(as_json: bool) -> None:
 
     Ready means: usable right now, without a download.
     """
-    from tripletkit.api.listings import list_backbones
-
-    show_result(list_backbones(), as_json)
+    return tk.list_backbones()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.console import say, show_result
-from tripletkit.cli.options import Command, WholeRange, takes
+from tripletkit.cli.console import say
+from tripletkit.cli.options import Command, takes
+from tripletkit.cli.parameters import WholeRange
 
 
 @click.group()
@@ -24,15 +27,13 @@ def cache() -> None:
 
 @cache.command(cls=Command)
 @takes("cache", "as_json")
-def info(cache: Path | None, as_json: bool) -> None:
+def info(cache: Path | None) -> Any:
     """Show where the store is and what it holds.
 
     \b
     tripletkit cache info --json
     """
-    from tripletkit.api.listings import cache_info
-
-    show_result(cache_info(cache), as_json)
+    return tk.cache_info(cache)
 
 
 @cache.command(cls=Command)
@@ -44,11 +45,9 @@ def clear(cache: Path | None, yes: bool) -> None:
     \b
     tripletkit cache clear --yes
     """
-    from tripletkit.api.listings import cache_info, clear_cache, show_megabytes
-
     if not yes:
-        click.confirm(f"Delete {cache_info(cache).path}?", abort=True, err=True)
-    say(f"Freed {show_megabytes(clear_cache(cache))}.")
+        click.confirm(f"Delete {tk.cache_info(cache).path}?", abort=True, err=True)
+    say(f"Freed {tk.clear_cache(cache) / 1e6:,.1f} MB.")
 
 
 @cache.command(cls=Command)
@@ -66,9 +65,7 @@ def prune(cache: Path | None, unused_days: int) -> None:
     \b
     tripletkit cache prune --unused-days 30
     """
-    from tripletkit.api.listings import prune_cache
-
-    n_dropped = prune_cache(cache, unused_days=unused_days)
+    n_dropped = tk.prune_cache(cache, unused_days=unused_days)
     if n_dropped is None:
         say("There is no store.")
     else:

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.console import show_result, stage_bars
-from tripletkit.cli.options import (
+from tripletkit.cli.options import command, model_options, seed_option, takes
+from tripletkit.cli.parameters import (
     INPUT_FOLDER,
     INPUT_PATH,
+    NAMED_PATH,
     OUTPUT_FILE,
     FiniteRange,
-    InputPath,
     WholeRange,
-    command,
-    input_source,
-    model_options,
-    seed_option,
-    takes,
 )
-
-if TYPE_CHECKING:
-    from tripletkit.api.models import Model
-    from tripletkit.data.images import Images
 
 
 @command()
@@ -35,7 +25,7 @@ if TYPE_CHECKING:
 @model_options()
 @click.option(
     "--held-out",
-    type=InputPath(),
+    type=NAMED_PATH,
     metavar="PATH",
     help="The images to classify: a folder inside IMAGES, a CSV (name,label), a triplet file, "
     "or a text of one name a line. All others are the reference.",
@@ -59,15 +49,8 @@ if TYPE_CHECKING:
     help="SVG, PNG or PDF to draw the confusion matrix to, or CSV to write it to.",
 )
 @seed_option
-@takes("images", "overwrite", "cache", "as_json")
-def classify(
-    labels: Path,
-    images: Images,
-    open_model: Callable[[], Model],
-    cache: Path | None,
-    as_json: bool,
-    **options: Any,
-) -> None:
+@takes("images", "overwrite", "as_json", "progress")
+def classify(**given: Any) -> Any:
     """Say the classes of held-out images by their embeddings, and how often that is right.
 
     \b
@@ -80,13 +63,4 @@ def classify(
     neighbours among the reference, the images that are not held out. Beside a model's embeddings
     stand the frozen features that they are made from.
     """
-    if options["held_out"] is not None and options["fraction"] is not None:
-        raise click.UsageError("--fraction is for a share by chance, --held-out says which.")
-    from tripletkit.api import class_labels
-
-    model = open_model()
-    with stage_bars() as stages:
-        result = class_labels.classify(
-            input_source(labels), images, model, progress=stages, **options
-        )
-    show_result(result, as_json)
+    return tk.classify(**given)

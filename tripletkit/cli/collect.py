@@ -14,17 +14,8 @@ import click
 
 from tripletkit import defaults
 from tripletkit.cli.console import say, warn
-from tripletkit.cli.options import (
-    INPUT_FILE,
-    INPUT_FOLDER,
-    OUTPUT_FILE,
-    WholeRange,
-    backbone_option,
-    check_weights,
-    command,
-    takes,
-    weights_option,
-)
+from tripletkit.cli.options import backbone_option, command, takes, weights_option
+from tripletkit.cli.parameters import INPUT_FOLDER, NAMED_FILE, OUTPUT_FILE, WholeRange
 from tripletkit.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -110,10 +101,10 @@ ASK_WAYS = ("auto", "random", "margin", "disagreement")
 @click.option(
     "--gold",
     "gold_file",
-    type=INPUT_FILE,
+    type=NAMED_FILE,
     help="Triplet file with questions whose answer is known; they are mixed in to check judges.",
 )
-@click.option("--instructions", type=INPUT_FILE, help="Markdown file shown to judges.")
+@click.option("--instructions", type=NAMED_FILE, help="Markdown file shown to judges.")
 @click.option(
     "--pause-every",
     type=WholeRange(1),
@@ -140,7 +131,7 @@ ASK_WAYS = ("auto", "random", "margin", "disagreement")
 @click.option(
     "--import",
     "answer_files",
-    type=INPUT_FILE,
+    type=NAMED_FILE,
     multiple=True,
     metavar="ANSWERS.json",
     help="Add the answers that an offline page saved, and stop. May be given several times.",
@@ -196,7 +187,6 @@ def collect(
         )
     if offline_page is not None and len(judge_names) != 1:
         raise click.UsageError("--offline needs one --judge: each page is for one person.")
-    check_weights(backbone, weights)
     check_extra()
 
     if answer_files:

@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
-from tripletkit.cli.console import show_result
-from tripletkit.cli.options import (
-    INPUT_FILE,
-    OUTPUT_FILE,
-    command,
-    input_source,
-    judgements_options,
-    takes,
-)
+import tripletkit as tk
+from tripletkit.cli.options import command, takes
+from tripletkit.cli.parameters import INPUT_FILE, JUDGEMENTS, OUTPUT_FILE
 from tripletkit.cli.score import triplets_option
 
 
 @command()
-@click.argument("files", type=INPUT_FILE, nargs=-1, required=True, metavar="A B [MORE...] TRUTH")
+@click.argument("answers", type=INPUT_FILE, nargs=-1, required=True, metavar="A B [MORE...]")
+@click.argument("truth", type=JUDGEMENTS)
 @triplets_option
 @click.option("--rows", type=OUTPUT_FILE, help="Write the rows that differ, as CSV.")
-@judgements_options
-@takes("overwrite", "as_json")
-def compare(
-    files: tuple[Path, ...],
-    triplets: Path | None,
-    rows: Path | None,
-    overwrite: bool,
-    as_json: bool,
-    read: Callable[[Path | None], Any],
-) -> None:
+@takes("judgements", "overwrite", "as_json")
+def compare(answers: tuple[Path | BinaryIO, ...], **given: Any) -> Any:
     """Tell which of two or more answer files is better, and how surely.
 
     A tie counts as the 0 that it answers, alike in CSV and labels. The files are answers to the
@@ -43,20 +29,7 @@ def compare(
     tripletkit compare a.csv b.csv truth.csv
     tripletkit compare a.txt b.txt c.txt truth.csv --triplets test.txt --rows differ.csv
     """
-    *answers, truth = files
-    if len(answers) < 2:
-        raise click.UsageError(
-            f"Expected two or more answer files and then the truth file, got {len(files)} in all."
-        )
     if len(set(answers)) < len(answers):
         raise click.UsageError("Expected different answer files, got one of them twice.")
-    from tripletkit.api import answer_scores
-
-    result = answer_scores.compare(
-        {"<stdin>" if str(file) == "-" else str(file): input_source(file) for file in answers},
-        read(truth),
-        triplets=read(triplets),
-        rows=rows,
-        overwrite=overwrite,
-    )
-    show_result(result, as_json)
+    named = {str(file) if isinstance(file, Path) else "<stdin>": file for file in answers}
+    return tk.compare(named, **given)

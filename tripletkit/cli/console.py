@@ -14,34 +14,33 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from tripletkit.cli.flags import spell_flags
+from tripletkit.cli.flags import spell_flags, told
 from tripletkit.errors import TripletkitWarning
 from tripletkit.progress import draw_bars, log_progress
 from tripletkit.results import plain_values
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tripletkit.api.models import Model
     from tripletkit.progress import Stages
-    from tripletkit.results import Result
-
-
-def is_quiet() -> bool:
-    """Return whether `--quiet` was given."""
-    context = click.get_current_context(silent=True)
-    return context is not None and bool(context.find_root().params.get("quiet"))
 
 
 def say(message: str) -> None:
     """Tell the user something on stderr, unless `--quiet`."""
-    if not is_quiet():
-        click.echo(message, err=True)
+    if not told("quiet"):
+        _talk(message)
 
 
 def warn(message: str) -> None:
     """Warn on stderr; `--quiet` does not silence warnings."""
-    click.echo(f"warning: {message}", err=True)
+    _talk(f"warning: {message}")
+
+
+def _talk(message: str) -> None:
+    tqdm = sys.modules.get("tqdm")
+    if tqdm is None or not sys.stderr.isatty():
+        click.echo(message, err=True)
+    else:
+        # Above a bar that is being drawn.
+        tqdm.tqdm.write(message, file=sys.stderr)
 
 
 @contextmanager
@@ -80,36 +79,19 @@ class _Remarks(logging.Handler):
 
 def _spell(message: str) -> str:
     context = click.get_current_context(silent=True)
-    return spell_flags(message, context and context.command)
+    return spell_flags(message, None if context is None else context.command)
 
 
-def show_training(output: Path, model: Model, as_json: bool) -> None:
-    """Print what came out of a training, and what to do with it."""
-    if as_json:
-        show_json({"model": str(output)} | model.record.to_dict())
-        return
-    where = click.format_filename(output)
-    show_text(
-        f"{model}\n\nThe model is in {where}. Next:\n"
-        f"  tripletkit predict test.txt --model {where} > preds.csv"
-    )
-
-
-def show_result(result: Result, as_json: bool = False) -> None:
-    """Print a result on stdout: as text with flags where the library names settings, or as JSON."""
-    if as_json:
-        show_json(result.to_dict())
+def show_result(result: Any) -> None:
+    """Print what a public function gave: as text, or as JSON with `--json`."""
+    if told("as_json"):
+        echo_json(result.to_dict())
     else:
-        show_text(str(result))
+        click.echo(_spell(str(result)))
 
 
-def show_text(text: str) -> None:
-    """Print a result on stdout, with flags where the library names settings."""
-    click.echo(_spell(text))
-
-
-def show_json(value: dict[str, Any]) -> None:
-    """Print a result for scripts on stdout; a number that is none becomes null, as JSON has it."""
+def echo_json(value: dict[str, Any]) -> None:
+    """Print a result for scripts; a number that is none becomes null, as JSON has it."""
     text = json.dumps(plain_values(value), indent=2, ensure_ascii=False, allow_nan=False)
     # A path that is not UTF-8 holds surrogates; their escape is what JSON has for them.
     click.echo(text.encode("utf-8", "backslashreplace"))
@@ -124,9 +106,10 @@ def standard_output() -> TextIO:
 
 def drop_stdout() -> None:
     """Let what stdout could not take go nowhere, or Python would try once more when it ends."""
-    if sys.stdout is sys.__stdout__:
+    out = sys.__stdout__
+    if out is not None and sys.stdout is out:
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, out.fileno())
         os.close(nowhere)
 
 
@@ -138,5 +121,5 @@ def stage_bars() -> Iterator[Stages]:
         return
     from tqdm import tqdm
 
-    with draw_bars(tqdm, file=sys.stderr, disable=is_quiet()) as stages:
+    with draw_bars(tqdm, file=sys.stderr, disable=told("quiet")) as stages:
         yield stages

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
 
+import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.console import show_result
-from tripletkit.cli.options import (
-    INPUT_FILE,
-    command,
-    input_source,
-    judgements_options,
-    takes,
-)
+from tripletkit.cli.options import command, takes
+from tripletkit.cli.parameters import INPUT_FILE, JUDGEMENTS
 
 
 @command()
-@click.argument("train", type=INPUT_FILE)
-@click.argument("val", type=INPUT_FILE)
+@click.argument("train", type=JUDGEMENTS)
+@click.argument("val", type=JUDGEMENTS)
 @click.option(
     "--truth",
     type=INPUT_FILE,
@@ -33,16 +26,8 @@ from tripletkit.cli.options import (
     help="Embed the names by the training triplets, the slowest baseline.  "
     f"[default: up to {defaults.MAX_ORDINAL_TRIPLETS:,} training triplets]",
 )
-@judgements_options
-@takes("as_json")
-def controls(
-    train: Path,
-    val: Path,
-    truth: Path | None,
-    ordinal: bool | None,
-    as_json: bool,
-    read: Callable[[Path | None], Any],
-) -> None:
+@takes("judgements", "as_json")
+def controls(**given: Any) -> Any:
     """Print what VAL can be answered from the file names in TRAIN, without any image.
 
     A model is worth only what it scores above these.
@@ -51,12 +36,4 @@ def controls(
     tripletkit controls train.txt val.txt
     tripletkit controls s/train.txt s/val.txt --truth s/val_truth.csv
     """
-    from tripletkit.api import answer_scores
-
-    result = answer_scores.controls(
-        read(train),
-        read(val),
-        input_source(truth),
-        ordinal=ordinal,
-    )
-    show_result(result, as_json)
+    return tk.controls(**given)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
-from tripletkit.cli.options import OUTPUT_FOLDER, command, takes, trained_model_options
-
-if TYPE_CHECKING:
-    from tripletkit.api.models import Model
+import tripletkit as tk
+from tripletkit.cli.options import command, takes, trained_model_options
+from tripletkit.cli.parameters import OUTPUT_FOLDER
 
 
 @command()
-@trained_model_options()
+@trained_model_options
 @click.option(
     "-o",
     "--output",
@@ -24,8 +22,8 @@ if TYPE_CHECKING:
     help="Folder for triplet_network.keras and encoder.keras, or encoder.onnx and head.onnx.",
 )
 @click.option("--onnx", is_flag=True, help="Write encoder.onnx and head.onnx instead.")
-@takes("overwrite", "cache")
-def export(model: Model, output: Path, onnx: bool, overwrite: bool, cache: Path | None) -> None:
+@takes("overwrite")
+def export(model: tk.Model, **given: Any) -> None:
     """Write the whole network, backbone and head, as files that need no tripletkit.
 
     \b
@@ -40,4 +38,4 @@ def export(model: Model, output: Path, onnx: bool, overwrite: bool, cache: Path 
     ways, there is one input for each, and its name says how. encoder.onnx takes what
     encoder.keras takes, float32; head.onnx takes features.
     """
-    model.export(output, onnx=onnx, overwrite=overwrite)
+    model.export(**given)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import click
 
-from tripletkit.cli.options import OUTPUT_FOLDER, InputPath, command, takes
+import tripletkit as tk
+from tripletkit.cli.options import command, takes
+from tripletkit.cli.parameters import NAMED_FILE, OUTPUT_FOLDER
 
 
 @command("export-judgements")
-@click.argument("database", type=InputPath(dir_okay=False))
+@click.argument("database", type=NAMED_FILE)
 @click.option(
     "-o",
     "--output",
@@ -25,9 +27,7 @@ from tripletkit.cli.options import OUTPUT_FOLDER, InputPath, command, takes
     help="Only questions drawn by chance: what a score may be computed on.",
 )
 @takes("overwrite", "exclude")
-def export_judgements(
-    database: Path, output: Path, exclude: tuple[str, ...], random_share: bool, overwrite: bool
-) -> None:
+def export_judgements(**given: Any) -> None:
     """Write collected judgements as files for other tools.
 
     \b
@@ -41,8 +41,4 @@ def export_judgements(
     were drawn by chance and for how many they then stand. answers.csv has every answer with its
     judge, time and side.
     """
-    from tripletkit.api import judging
-
-    judging.export_judgements(
-        database, output, exclude=exclude, random_share=random_share, overwrite=overwrite
-    )
+    tk.export_judgements(**given)

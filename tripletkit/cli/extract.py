@@ -7,20 +7,17 @@ from typing import Any
 
 import click
 
+import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.console import say, show_json, stage_bars, warn
-from tripletkit.cli.options import (
-    InputPath,
-    WholeRange,
-    backbone_options,
-    command,
-    take_encoder,
-    takes,
-)
+from tripletkit.cli.console import echo_json, say, warn
+from tripletkit.cli.flags import told
+from tripletkit.cli.options import backbone_options, command, section, takes
+from tripletkit.cli.parameters import NAMED_PATH, WholeRange
+from tripletkit.results import plain_values
 
 
 @command()
-@click.argument("images", type=InputPath())
+@click.argument("images", type=NAMED_PATH)
 @click.option(
     "-o",
     "--output",
@@ -28,24 +25,30 @@ from tripletkit.cli.options import (
     required=True,
     help="Folder of the features, made if it is new. Other commands take it as --features.",
 )
-@backbone_options("Backbone, or several.", default=defaults.BACKBONE, show_default=True)
+@section(
+    "Encoder",
+    backbone_options("Backbone, or several.", default=defaults.BACKBONE, show_default=True),
+)
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16"]),
     help="How a new folder keeps numbers; float16 takes half the space.  [default: float32]",
 )
-@click.option("--shard", metavar="I/N", help="Only the I-th of N shares.")
-@click.option(
-    "--ray",
-    is_flag=False,
-    flag_value="local",
-    metavar="[ADDRESS]",
-    help="Work on the Ray cluster there; without ADDRESS, on one that is started for this run and "
-    "stopped. Needs tripletkit[ray].",
+@section(
+    "Sharing the work",
+    click.option("--shard", metavar="I/N", help="Only the I-th of N shares."),
+    click.option(
+        "--ray",
+        is_flag=False,
+        flag_value="local",
+        metavar="[ADDRESS]",
+        help="Work on the Ray cluster there; without ADDRESS, on one that is started for this run "
+        "and stopped. Needs tripletkit[ray].",
+    ),
+    click.option("--workers", type=WholeRange(1), help="Encoders at a time, with --ray."),
 )
-@click.option("--workers", type=WholeRange(1), help="Encoders at a time, with --ray.")
-@takes("follow_outside", "as_json")
-def extract(images: Path, output: Path, ray: str | None, as_json: bool, **options: Any) -> None:
+@takes("follow_outside", "as_json", "progress")
+def extract(ray: str | None, **given: Any) -> None:
     """Compute the features of a folder of images, or of a list of paths, into Parquet files.
 
     \b
@@ -56,24 +59,12 @@ def extract(images: Path, output: Path, ray: str | None, as_json: bool, **option
     Images that are in the folder are left alone, so that the same command goes on after anything
     that stopped it. An image that cannot be read becomes a row with the reason.
     """
-    encoder = take_encoder(options)
-    from tripletkit.api import large_collections
-    from tripletkit.results import plain_values
-
-    with stage_bars() as stages:
-        result = large_collections.extract(
-            images,
-            output,
-            ray=ray == "local" or ray or False,
-            progress=stages,
-            **options,
-            **encoder,
-        )
+    result = tk.extract(**given, ray=ray == "local" or ray or False)
     if result.problems:
         warn(result.describe_problems())
-    if as_json:
-        show_json({"output": str(output)} | plain_values(result))
     say(
         f"{result.n_images:,} images: {result.n_computed:,} computed, {result.n_stored:,} were in "
-        f"{output}."
+        f"{given['output']}."
     )
+    if told("as_json"):
+        echo_json({"output": str(given["output"]), **plain_values(result)})

@@ -2,65 +2,61 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.console import show_training, stage_bars
 from tripletkit.cli.options import (
-    MODEL_FOLDER,
-    WholeRange,
     command,
     images_option,
+    running_options,
+    say_where,
+    section,
+    settings_options,
     takes,
+    this_line,
     weights_option,
 )
-from tripletkit.cli.settings import settings_options
-from tripletkit.cli.train import resume_option, tensorboard_option
-from tripletkit.model.settings import gather_settings
+from tripletkit.cli.parameters import MODEL_FOLDER, WholeRange
 
 
 @command()
 @click.argument("model", type=MODEL_FOLDER)
-@click.option(
-    "-o",
-    "--output",
-    type=MODEL_FOLDER,
-    required=True,
-    help="Model folder to write; MODEL stays as it is.",
+@section(
+    "Data",
+    click.option(
+        "-o",
+        "--output",
+        type=MODEL_FOLDER,
+        required=True,
+        help="Model folder to write; MODEL stays as it is.",
+    ),
+    images_option,
+    weights_option,
 )
-@click.option(
-    "--blocks",
-    type=WholeRange(1),
-    default=1,
-    show_default=True,
-    help="How many of the backbone's last blocks learn.",
+@section(
+    "Training",
+    click.option(
+        "--blocks",
+        type=WholeRange(1),
+        default=1,
+        show_default=True,
+        help="How many of the backbone's last blocks learn.",
+    ),
+    click.option(
+        "--epochs",
+        type=WholeRange(1),
+        help="Epochs at most; in each, an image is seen about "
+        f"{defaults.FINE_TUNE_VIEWS} times.  [default: {defaults.FINE_TUNE_EPOCHS}]",
+    ),
+    settings_options("epochs"),
+    running_options,
 )
-@click.option(
-    "--epochs",
-    type=WholeRange(1),
-    help="Epochs at most; in each, an image is seen about "
-    f"{defaults.FINE_TUNE_VIEWS} times.  [default: {defaults.FINE_TUNE_EPOCHS}]",
-)
-@settings_options
-@images_option
-@weights_option
-@resume_option
-@tensorboard_option
-@takes("cache", "overwrite", "as_json")
-def finetune(
-    model: Path,
-    output: Path,
-    epochs: int | None,
-    settings: tuple[str, ...],
-    settings_file: Path | None,
-    as_json: bool,
-    **options: Any,
-) -> None:
+@takes("cache", "overwrite", "as_json", "progress")
+def finetune(output: Path, **given: Any) -> Any:
     """Train the last blocks of MODEL's backbone further, together with its head.
 
     \b
@@ -71,16 +67,6 @@ def finetune(
     checkpoint after every epoch that --resume goes on from. Says what that costs before it
     starts, and prints the accuracy beside that of MODEL. It needs many images to gain.
     """
-    given = gather_settings({"epochs": epochs}, settings, settings_file)
-    from tripletkit.api import learning
-
-    with stage_bars() as stages:
-        result = learning.finetune(
-            model,
-            output=output,
-            command=shlex.join(["tripletkit", *sys.argv[1:]]),
-            progress=stages,
-            **options,
-            **given,
-        )
-    show_training(output, result, as_json)
+    result = tk.finetune(**given, output=output, command=this_line())
+    say_where(output)
+    return result

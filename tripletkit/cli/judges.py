@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import click
 
-from tripletkit.cli.console import show_result
-from tripletkit.cli.options import INPUT_FILE, InputPath, command, takes
+import tripletkit as tk
+from tripletkit.cli.options import command, takes
+from tripletkit.cli.parameters import INPUT_FILE, NAMED_FILE
 
 
 @command()
-@click.argument("database", type=InputPath(dir_okay=False))
+@click.argument("database", type=NAMED_FILE)
 @click.option(
     "--gold",
     type=INPUT_FILE,
     help="Triplet file with questions whose answer is known, beside those of `collect --gold`.",
 )
 @takes("as_json", "exclude")
-def judges(database: Path, gold: Path | None, exclude: tuple[str, ...], as_json: bool) -> None:
+def judges(**given: Any) -> Any:
     """Show each judge's answers, speed, steadiness and agreement, and who looks careless.
 
     \b
@@ -29,6 +30,4 @@ def judges(database: Path, gold: Path | None, exclude: tuple[str, ...], as_json:
     another judge gave the same answer to the same question. Leave a careless judge out with
     --exclude, as in every command that reads a database.
     """
-    from tripletkit.api import judging
-
-    show_result(judging.judges(database, gold=gold, exclude=exclude), as_json)
+    return tk.judges(**given)

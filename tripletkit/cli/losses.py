@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from tripletkit.cli.console import show_result
+from typing import Any
+
+import tripletkit as tk
 from tripletkit.cli.options import command, takes
 
 
 @command()
 @takes("as_json")
-def losses(as_json: bool) -> None:
+def losses() -> Any:
     """List the losses that `train --loss` takes, with their formulas and papers.
 
     \b
@@ -18,6 +20,4 @@ def losses(as_json: bool) -> None:
     d is the distance between the embeddings of anchor a, positive p and negative n (`--distance`),
     x an embedding, w and s the vectors of classes and the scale that the classifier learns.
     """
-    from tripletkit.api.listings import list_losses
-
-    show_result(list_losses(), as_json)
+    return tk.list_losses()

@@ -21,12 +21,11 @@ from tripletkit.cli.export import export
 from tripletkit.cli.export_judgements import export_judgements
 from tripletkit.cli.extract import extract
 from tripletkit.cli.finetune import finetune
-from tripletkit.cli.flags import spell_flags
+from tripletkit.cli.flags import RUN_OPTIONS, hoist_run_options, spell_flags
 from tripletkit.cli.judges import judges
 from tripletkit.cli.losses import losses
 from tripletkit.cli.mine import mine
 from tripletkit.cli.neighbors import neighbors
-from tripletkit.cli.options import RUN_OPTIONS, hoist_run_options
 from tripletkit.cli.plot import plot
 from tripletkit.cli.predict import predict
 from tripletkit.cli.report import report

@@ -2,39 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.console import show_result, stage_bars
-from tripletkit.cli.options import (
-    INPUT_FILE,
+from tripletkit.cli.options import command, first, model_options, section, takes
+from tripletkit.cli.parameters import (
     INPUT_PATH,
+    JUDGEMENTS,
+    NAMED_PATH,
     OUTPUT_FILE,
     CountOrShare,
     FiniteRange,
     WholeRange,
-    command,
-    input_source,
-    judgements_options,
-    model_options,
-    takes,
 )
-
-if TYPE_CHECKING:
-    from tripletkit.api.models import Model
 
 _QUANTILE = FiniteRange(0, 1)
 
 
+def _sort_arguments(given: dict[str, Any]) -> None:
+    """Take a single argument for the folder of images."""
+    if given["images"] is None:
+        given["labels"], given["images"] = None, given["labels"]
+    labels, images, triplets = given["labels"], given["images"], given["triplets"]
+    if images is None:
+        raise click.UsageError("Missing argument 'IMAGES'.")
+    if labels is None and triplets is None:
+        raise click.UsageError(
+            f"Missing argument 'IMAGES': {images} alone says nothing of which images are "
+            "alike. Give LABELS before it, or --triplets."
+        )
+    if labels is not None and triplets is not None:
+        raise click.UsageError("--triplets stands in the place of LABELS; give IMAGES alone.")
+    if not (isinstance(images, Path) and images.is_dir()):
+        raise click.BadParameter(f"{images} is not a folder.", param_hint="'IMAGES'")
+
+
 @command()
+@first(_sort_arguments)
 @click.argument("labels", type=INPUT_PATH, required=False)
-@click.argument("images", type=INPUT_PATH, required=False, metavar="IMAGES")
+@click.argument("images", type=NAMED_PATH, required=False, metavar="IMAGES")
 @click.option(
-    "--triplets", type=INPUT_FILE, help="Instead of LABELS: find the hardest of these triplets."
+    "--triplets", type=JUDGEMENTS, help="Instead of LABELS: find the hardest of these triplets."
+)
+@section(
+    "What is hard",
+    click.option(
+        "--per-image",
+        type=WholeRange(1),
+        metavar="N",
+        help="Positives, and negatives, of each image at most.  "
+        f"[default: {defaults.MINED_PER_IMAGE}]",
+    ),
+    click.option(
+        "--positive-quantiles",
+        type=(_QUANTILE, _QUANTILE),
+        metavar="LOW HIGH",
+        help="Mine positives between these quantiles of all distances within classes.  "
+        f"[default: {defaults.POSITIVE_QUANTILES[0]:g} {defaults.POSITIVE_QUANTILES[1]:g}]",
+    ),
+    click.option(
+        "--negative-quantiles",
+        type=(_QUANTILE, _QUANTILE),
+        metavar="LOW HIGH",
+        help="Mine negatives between these quantiles of all distances between classes.  "
+        f"[default: {defaults.NEGATIVE_QUANTILES[0]:g} {defaults.NEGATIVE_QUANTILES[1]:g}]",
+    ),
+    click.option(
+        "--keep",
+        type=CountOrShare(),
+        metavar="N|SHARE",
+        help="With --triplets: how many of them, as a count or a share.  "
+        f"[default: {defaults.KEPT_TRIPLETS:g}]",
+    ),
 )
 @click.option(
     "-o",
@@ -51,48 +94,9 @@ _QUANTILE = FiniteRange(0, 1)
     type=OUTPUT_FILE,
     help="SVG, PNG or PDF to draw: the distances of positives and negatives, with the cuts.",
 )
-@click.option(
-    "--per-image",
-    type=WholeRange(1),
-    metavar="N",
-    help=f"Positives, and negatives, of each image at most.  [default: {defaults.MINED_PER_IMAGE}]",
-)
-@click.option(
-    "--positive-quantiles",
-    type=(_QUANTILE, _QUANTILE),
-    metavar="LOW HIGH",
-    help="Mine positives between these quantiles of all distances within classes.  "
-    f"[default: {defaults.POSITIVE_QUANTILES[0]:g} {defaults.POSITIVE_QUANTILES[1]:g}]",
-)
-@click.option(
-    "--negative-quantiles",
-    type=(_QUANTILE, _QUANTILE),
-    metavar="LOW HIGH",
-    help="Mine negatives between these quantiles of all distances between classes.  "
-    f"[default: {defaults.NEGATIVE_QUANTILES[0]:g} {defaults.NEGATIVE_QUANTILES[1]:g}]",
-)
-@click.option(
-    "--keep",
-    type=CountOrShare(),
-    metavar="N|SHARE",
-    help="With --triplets: how many of them, as a count or a share.  "
-    f"[default: {defaults.KEPT_TRIPLETS:g}]",
-)
 @model_options(None)
-@judgements_options
-@takes("on_bad_image", "follow_outside", "overwrite", "cache", "as_json")
-def mine(
-    labels: Path | None,
-    images: Path | None,
-    triplets: Path | None,
-    open_model: Callable[[], Model],
-    on_bad_image: str,
-    follow_outside: bool,
-    cache: Path | None,
-    as_json: bool,
-    read: Callable[[Path | None], Any],
-    **options: Any,
-) -> None:
+@takes("judgements", "images", "overwrite", "as_json", "progress")
+def mine(**given: Any) -> Any:
     """Find hard positives and negatives of labelled images, or the hardest of your triplets.
 
     \b
@@ -106,34 +110,4 @@ def mine(
     Distances are those of the pretrained backbone, or of --model. With --triplets, the
     hardest are those with the smallest d(anchor, negative) - d(anchor, positive).
     """
-    if images is None:
-        labels, images = None, labels
-    _check_arguments(labels, images, triplets)
-    from tripletkit.api import class_labels
-    from tripletkit.data.images import open_images
-
-    found = open_images(images, skip_bad=on_bad_image == "skip", follow_outside=follow_outside)
-    with stage_bars() as stages:
-        result = class_labels.mine(
-            input_source(labels),
-            found,
-            open_model(),
-            triplets=read(triplets),
-            progress=stages,
-            **options,
-        )
-    show_result(result, as_json)
-
-
-def _check_arguments(labels: Path | None, images: Path | None, triplets: Path | None) -> None:
-    if images is None:
-        raise click.UsageError("Missing argument 'IMAGES'.")
-    if labels is None and triplets is None:
-        raise click.UsageError(
-            f"Missing argument 'IMAGES': {images} alone says nothing of which images are "
-            "alike. Give LABELS before it, or --triplets."
-        )
-    if labels is not None and triplets is not None:
-        raise click.UsageError("--triplets stands in the place of LABELS; give IMAGES alone.")
-    if not images.is_dir():
-        raise click.BadParameter(f"{images} is not a folder.", param_hint="'IMAGES'")
+    return tk.mine(**given)

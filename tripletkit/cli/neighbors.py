@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.console import show_result, stage_bars
-from tripletkit.cli.options import (
-    INPUT_FILE,
-    INPUT_FOLDER,
-    OUTPUT_FILE,
-    InputPath,
-    WholeRange,
-    command,
-    input_source,
-    model_options,
-    need_images,
-    takes,
-)
-
-if TYPE_CHECKING:
-    from tripletkit.api.models import Model
-    from tripletkit.data.images import Images
+from tripletkit.cli.options import command, model_options, takes
+from tripletkit.cli.parameters import INPUT_FILE, INPUT_FOLDER, NAMED_PATH, OUTPUT_FILE, WholeRange
 
 
 @command()
@@ -33,7 +17,7 @@ if TYPE_CHECKING:
 @click.option(
     "--query",
     "queries",
-    type=InputPath(),
+    type=NAMED_PATH,
     multiple=True,
     required=True,
     metavar="PATH",
@@ -46,12 +30,10 @@ if TYPE_CHECKING:
     show_default=True,
     help="Neighbours of each query.",
 )
-@model_options()
 @click.option(
-    "--index",
-    type=OUTPUT_FILE,
-    help="File of an approximate index, for large collections: made if it is not there; if "
-    "it is, no other image is read. Needs tripletkit[search].",
+    "--labels",
+    type=INPUT_FILE,
+    help="CSV with the columns name and label; neighbours of the query's label are marked.",
 )
 @click.option(
     "--check-recall",
@@ -59,22 +41,16 @@ if TYPE_CHECKING:
     help="Also say which share of the true neighbours the --index finds, of images of the "
     "collection drawn by chance.",
 )
-@click.option("--collage", type=OUTPUT_FILE, help="Image to draw: a row for each query.")
 @click.option(
-    "--labels",
-    type=INPUT_FILE,
-    help="CSV with the columns name and label; neighbours of the query's label are marked.",
+    "--index",
+    type=OUTPUT_FILE,
+    help="File of an approximate index, for large collections: made if it is not there; if "
+    "it is, no other image is read. Needs tripletkit[search].",
 )
-@takes("images", "overwrite", "cache", "as_json")
-def neighbors(
-    images: Images,
-    queries: tuple[Path, ...],
-    open_model: Callable[[], Model],
-    labels: Path | None,
-    cache: Path | None,
-    as_json: bool,
-    **options: Any,
-) -> None:
+@click.option("--collage", type=OUTPUT_FILE, help="Image to draw: a row for each query.")
+@model_options()
+@takes("images", "overwrite", "as_json", "progress")
+def neighbors(model: tk.Model, **given: Any) -> Any:
     """Print the images of a collection that are nearest to a query.
 
     \b
@@ -82,16 +58,8 @@ def neighbors(
     tripletkit neighbors images/ --query new.jpg --query other.jpg -k 5 --collage c.png
     tripletkit neighbors images/ --query new.jpg --backbone efficientnet-lite0 --json
 
-    The query itself, also as a copy under another name, is never its own neighbour. Of equally
-    near images the first by name comes first. With --force an --index that is there is made
-    anew.
+    Without IMAGES the collection is that of the training. The query itself, also as a copy under
+    another name, is never its own neighbour. Of equally near images the first by name comes
+    first. With --force an --index that is there is made anew.
     """
-    if options["check_recall"] and options["index"] is None:
-        raise click.UsageError("--check-recall needs --index.")
-    model = open_model()
-    need_images(images, model)
-    with stage_bars() as stages:
-        result = model.neighbors(
-            queries, images, labels=input_source(labels), progress=stages, **options
-        )
-    show_result(result, as_json)
+    return model.neighbors(**given)

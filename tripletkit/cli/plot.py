@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from tripletkit.cli.console import stage_bars
-from tripletkit.cli.options import (
-    MODEL_FOLDER,
-    OUTPUT_FILE,
-    command,
-    input_source,
-    takes,
-    view_options,
-)
+import tripletkit as tk
+from tripletkit.cli.options import command, takes, view_options
+from tripletkit.cli.parameters import MODEL_FOLDER, OUTPUT_FILE
 
 KINDS = ("history", "distances", "margins", "map", "confusion")
 
@@ -23,11 +16,11 @@ KINDS = ("history", "distances", "margins", "map", "confusion")
 @command()
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("model", type=MODEL_FOLDER)
+@view_options
 @click.option("-o", "--output", type=OUTPUT_FILE, required=True, help="SVG, PNG or PDF to write.")
 @click.option("--dark", is_flag=True, help="Light lines on a dark background, for slides.")
-@view_options
-@takes("images", "overwrite", "cache")
-def plot(kind: str, model: Path, output: Path, **options: Any) -> None:
+@takes("images", "overwrite", "cache", "progress")
+def plot(**given: Any) -> None:
     """Draw one figure of a trained model.
 
     \b
@@ -39,9 +32,4 @@ def plot(kind: str, model: Path, output: Path, **options: Any) -> None:
     and negative. margins: how often it is right when it is sure. map: the embeddings on a plane.
     confusion: which labels the neighbours mix up (needs --labels).
     """
-    from tripletkit.api import pictures
-
-    for name in ("triplets", "truth", "labels"):
-        options[name] = input_source(options[name])
-    with stage_bars() as stages:
-        pictures.plot(kind, model, output, progress=stages, **options)
+    tk.plot(**given)

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from tripletkit.cli.console import say, stage_bars, standard_output
-from tripletkit.cli.options import (
-    INPUT_FILE,
-    OUTPUT_FILE,
-    command,
-    images_option,
-    judgements_options,
-    model_options,
-    takes,
-)
-
-if TYPE_CHECKING:
-    from tripletkit.api.models import Model
-    from tripletkit.data.images import Images
+import tripletkit as tk
+from tripletkit.cli.console import standard_output
+from tripletkit.cli.options import command, images_option, model_options, takes
+from tripletkit.cli.parameters import JUDGEMENTS, OUTPUT_FILE
 
 
 @command()
-@click.argument("triplets", type=INPUT_FILE)
+@click.argument("queries", type=JUDGEMENTS, metavar="TRIPLETS")
 @images_option
 @click.option(
     "--format",
@@ -38,18 +27,8 @@ if TYPE_CHECKING:
 )
 @click.option("-o", "--output", type=OUTPUT_FILE, help="File to write.  [default: standard output]")
 @model_options()
-@judgements_options
-@takes("images", "overwrite", "cache")
-def predict(
-    triplets: Path,
-    images: Images,
-    form: str,
-    output: Path | None,
-    open_model: Callable[[], Model],
-    overwrite: bool,
-    cache: Path | None,
-    read: Callable[[Path | None], Any],
-) -> None:
+@takes("judgements", "images", "overwrite", "progress")
+def predict(model: tk.Model, form: Any, output: Path | None, **given: Any) -> None:
     """Answer questions `A B C`: 1 if A is closer to B than to C, else 0.
 
     \b
@@ -62,22 +41,7 @@ def predict(
     image that cannot be read answers 0 and has no margin. With --backbone no model is needed.
     """
     file = None if str(output) == "-" else output
-    model = open_model()
-    with stage_bars() as stages:
-        answers = model.answer(
-            read(triplets),
-            images,
-            output=file,
-            form=form,
-            overwrite=overwrite,
-            progress=stages,
-        )
+    answers = model.answer(**given, output=file, form=form)
     if file is None:
         answers.write(standard_output(), form)
         sys.stdout.flush()
-    asked = answers.triplets
-    assert asked is not None
-    say(
-        f"Answered {len(asked):,} questions over {len(asked.names):,} images"
-        + (f" to {file}." if file else ".")
-    )

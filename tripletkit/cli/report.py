@@ -9,22 +9,17 @@ from typing import Any
 
 import click
 
+import tripletkit as tk
 from tripletkit import defaults
 from tripletkit.cli.collect import check_extra
-from tripletkit.cli.console import say, stage_bars
-from tripletkit.cli.options import (
-    MODEL_FOLDER,
-    OUTPUT_FILE,
-    WholeRange,
-    command,
-    input_source,
-    takes,
-    view_options,
-)
+from tripletkit.cli.console import say
+from tripletkit.cli.options import command, section, takes, view_options
+from tripletkit.cli.parameters import MODEL_FOLDER, OUTPUT_FILE, WholeRange
 
 
 @command()
-@click.argument("models", type=MODEL_FOLDER, nargs=-1, required=True)
+@click.argument("model", type=MODEL_FOLDER, nargs=-1, required=True, metavar="MODELS...")
+@view_options
 @click.option(
     "-o",
     "--output",
@@ -33,30 +28,32 @@ from tripletkit.cli.options import (
     show_default=True,
     help="HTML file to write, without --serve.",
 )
-@click.option(
-    "--serve",
-    is_flag=True,
-    help="Serve the page to this computer alone, instead of writing it: there an image of your "
-    "own can be dropped on it, to see which images are nearest. Needs tripletkit[collect].",
+@section(
+    "Server",
+    click.option(
+        "--serve",
+        is_flag=True,
+        help="Serve the page to this computer alone, instead of writing it: there an image of your "
+        "own can be dropped on it, to see which images are nearest. Needs tripletkit[collect].",
+    ),
+    click.option(
+        "--port",
+        type=WholeRange(0, 65535),
+        default=defaults.REPORT_PORT,
+        show_default=True,
+        help="Port of --serve; 0 takes any that is free.",
+    ),
+    click.option("--no-browser", is_flag=True, help="Do not open the browser for --serve."),
 )
-@click.option(
-    "--port",
-    type=WholeRange(0, 65535),
-    default=defaults.REPORT_PORT,
-    show_default=True,
-    help="Port of --serve; 0 takes any that is free.",
-)
-@click.option("--no-browser", is_flag=True, help="Do not open the browser for --serve.")
-@view_options
-@takes("images", "overwrite", "cache")
+@takes("images", "overwrite", "cache", "progress")
 def report(
-    models: tuple[Path, ...],
+    model: tuple[Path, ...],
     output: Path,
+    overwrite: bool,
     serve: bool,
     port: int,
     no_browser: bool,
-    overwrite: bool,
-    **options: Any,
+    **given: Any,
 ) -> None:
     """Write one HTML page about a model, or several side by side: figures, mistakes, a map.
 
@@ -67,29 +64,15 @@ def report(
 
     The page holds its images and asks the network for nothing, so it can be sent by mail.
     """
-    from tripletkit.api import pictures
-
-    for name in ("triplets", "truth", "labels"):
-        options[name] = input_source(options[name])
-    if serve:
-        check_extra()
-        _serve(models, port, opens_browser=not no_browser, **options)
+    if not serve:
+        tk.report(model, output, overwrite=overwrite, **given)
         return
-    with stage_bars() as stages:
-        pictures.report(models, output, overwrite=overwrite, progress=stages, **options)
-
-
-def _serve(models: tuple[Path, ...], port: int, *, opens_browser: bool, **options: Any) -> None:
-    from tripletkit.api import pictures
-
-    with (
-        stage_bars() as stages,
-        pictures.serve_report(models, port, progress=stages, **options) as (server, link),
-    ):
+    check_extra()
+    with tk.serve_report(model, port, **given) as (server, link):
         # Even when quiet: without the link nobody can look.
         click.echo(link)
         sys.stdout.flush()
         say("Serving the report to this computer alone. Stop with Ctrl-C.")
-        if opens_browser:
+        if not no_browser:
             webbrowser.open(link)
         server.run()

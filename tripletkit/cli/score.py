@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.console import show_result
-from tripletkit.cli.options import (
-    INPUT_FILE,
-    MODEL_FOLDER,
-    command,
-    input_source,
-    judgements_options,
-    takes,
-    votes_options,
-)
+from tripletkit.cli.options import command, takes, votes_options
+from tripletkit.cli.parameters import INPUT_FILE, JUDGEMENTS, MODEL_FOLDER
 
 triplets_option = click.option(
     "--triplets",
-    type=INPUT_FILE,
+    type=JUDGEMENTS,
     help="The triplet file that was answered; needed where the answers do not hold a, b, c.",
 )
 
 
 @command()
-@click.argument("predictions", type=INPUT_FILE)
-@click.argument("truth", type=INPUT_FILE, required=False)
+@click.argument("answers", type=INPUT_FILE)
+@click.argument("truth", type=JUDGEMENTS, required=False)
 @triplets_option
 @click.option("--unique", is_flag=True, help="Count rows that repeat an earlier one only once.")
 @click.option(
@@ -47,20 +39,8 @@ triplets_option = click.option(
     f"[default: {defaults.MODEL_FOLDER}, if it is there]",
 )
 @votes_options("--triplets")
-@judgements_options
-@takes("as_json")
-def score(
-    predictions: Path,
-    truth: Path | None,
-    triplets: Path | None,
-    unique: bool,
-    ties: str,
-    model: Path | None,
-    votes: Path | None,
-    fourth_column: str | None,
-    as_json: bool,
-    read: Callable[[Path | None], Any],
-) -> None:
+@takes("judgements", "as_json")
+def score(model: Path | None, **given: Any) -> Any:
     """Print the accuracy of an answer file, with its uncertainty.
 
     TRUTH is one 0 or 1 a line, or a CSV with a column label, truth or prediction, or a database of
@@ -76,18 +56,7 @@ def score(
     tripletkit score preds.csv --votes votes.csv
     tripletkit score preds.csv judgements.sqlite
     """
-    from tripletkit.api import answer_scores
     from tripletkit.data.outputs import MODEL_RECORD
 
     usual = Path(defaults.MODEL_FOLDER)
-    result = answer_scores.score(
-        input_source(predictions),
-        read(truth),
-        triplets=read(triplets),
-        votes=input_source(votes),
-        fourth_column=fourth_column,
-        ties=ties,
-        unique=unique,
-        model=model or (usual if (usual / MODEL_RECORD).is_file() else None),
-    )
-    show_result(result, as_json)
+    return tk.score(**given, model=model or (usual if (usual / MODEL_RECORD).is_file() else None))

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
 
+import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.console import show_result
-from tripletkit.cli.options import (
-    INPUT_FILE,
-    OUTPUT_FOLDER,
-    FiniteRange,
-    WholeRange,
-    command,
-    judgements_options,
-    seed_option,
-    takes,
-)
+from tripletkit.cli.options import command, groups_option, seed_option, takes
+from tripletkit.cli.parameters import JUDGEMENTS, OUTPUT_FOLDER, FiniteRange, WholeRange
 
 
 @command()
-@click.argument("triplets", type=INPUT_FILE)
+@click.argument("triplets", type=JUDGEMENTS)
 @click.option(
     "-o",
     "--output",
@@ -45,6 +35,7 @@ from tripletkit.cli.options import (
     help="Share for validation: of the triplets, or by image of the images.  "
     f"[default: {defaults.VAL_FRACTION}]",
 )
+@groups_option
 @click.option(
     "--folds",
     type=WholeRange(2),
@@ -52,39 +43,18 @@ from tripletkit.cli.options import (
     help="Write K splits to DIR/fold1 ... instead, each validating on another part.",
 )
 @seed_option
-@judgements_options
-@takes("overwrite", "as_json")
-def split(
-    triplets: Path,
-    output: Path,
-    by: str,
-    val_fraction: float | None,
-    folds: int | None,
-    seed: int,
-    overwrite: bool,
-    as_json: bool,
-    read: Callable[[Path | None], Any],
-) -> None:
+@takes("judgements", "overwrite", "as_json")
+def split(**given: Any) -> Any:
     """Split a triplet file into training and validation, and say what that costs.
 
     \b
     tripletkit split train.txt -o split/ --by component
     tripletkit split train.txt -o split/ --by image --val-fraction 0.2
     tripletkit split train.txt -o folds/ --by image --folds 5
+    tripletkit split train.txt -o split/ --groups patients.csv
 
     By image no image is on both sides: the score tells how new images will do, and triplets
     between the sides are dropped. By component no pair is on both sides, and every triplet is
     kept. At random, remembering names can be enough to score well.
     """
-    from tripletkit.api import triplet_sets
-
-    result = triplet_sets.split(
-        read(triplets),
-        by,
-        val_fraction=val_fraction,
-        folds=folds,
-        seed=seed,
-        output=output,
-        overwrite=overwrite,
-    )
-    show_result(result, as_json)
+    return tk.split(**given)

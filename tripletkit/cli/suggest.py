@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.console import stage_bars
-from tripletkit.cli.options import (
-    INPUT_FILE,
-    INPUT_FOLDER,
-    OUTPUT_FILE,
-    WholeRange,
-    command,
-    takes,
-    trained_model_options,
-)
-
-if TYPE_CHECKING:
-    from tripletkit.api.models import Model
-    from tripletkit.data.images import Images
+from tripletkit.cli.options import command, takes, trained_model_options
+from tripletkit.cli.parameters import INPUT_FILE, INPUT_FOLDER, OUTPUT_FILE, WholeRange
 
 
 @command()
 @click.argument("images", type=INPUT_FOLDER)
-@trained_model_options()
+@trained_model_options
 @click.option(
     "-n",
     "--questions",
@@ -36,7 +24,6 @@ if TYPE_CHECKING:
     show_default=True,
     help="How many questions.",
 )
-@click.option("-o", "--output", type=OUTPUT_FILE, required=True, help="Question file to write.")
 @click.option(
     "--ask",
     type=click.Choice(["auto", "random", "margin", "disagreement"]),
@@ -54,8 +41,9 @@ if TYPE_CHECKING:
     help="Triplet file or database whose questions are not to be asked again. May be given "
     "several times.",
 )
-@takes("images", "overwrite", "cache")
-def suggest(images: Images, model: Model, cache: Path | None, **options: Any) -> None:
+@click.option("-o", "--output", type=OUTPUT_FILE, required=True, help="Question file to write.")
+@takes("images", "overwrite", "progress")
+def suggest(**given: Any) -> None:
     """Choose the questions to ask people next, for any tool that can ask them.
 
     \b
@@ -66,7 +54,4 @@ def suggest(images: Images, model: Model, cache: Path | None, **options: Any) ->
     or like C? Unless they are drawn at random, no image is in more than two of them. Do not score
     a model on the answers alone: chosen questions are those it finds hard.
     """
-    from tripletkit.api import judging
-
-    with stage_bars() as stages:
-        judging.suggest(model, images, progress=stages, **options)
+    tk.suggest(**given)

@@ -2,53 +2,44 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.console import show_training, stage_bars
 from tripletkit.cli.options import (
-    INPUT_FILE,
-    INPUT_PATH,
-    MODEL_FOLDER,
-    Duration,
-    FiniteRange,
-    WholeRange,
     backbone_options,
+    choice_of,
     command,
     features_option,
-    input_source,
-    judgements_options,
+    first,
+    groups_option,
+    running_options,
+    say_where,
     section,
     seed_option,
-    take_encoder,
+    settings_options,
     takes,
+    this_line,
     votes_options,
 )
-from tripletkit.cli.settings import choice_of, settings_options
-from tripletkit.model.settings import gather_settings
+from tripletkit.cli.parameters import (
+    INPUT_FILE,
+    INPUT_PATH,
+    JUDGEMENTS,
+    MODEL_FOLDER,
+    NAMED_PATH,
+    Duration,
+    FiniteRange,
+    JudgementsPath,
+    WholeRange,
+)
 
 # Networks that halve five times see nothing below, and memory ends above.
 MIN_IMAGE_SIZE_PX = 32
 MAX_IMAGE_SIZE_PX = 1024
-
-resume_option = click.option(
-    "--resume",
-    is_flag=True,
-    help="Go on with a training from pixels that was interrupted, from its last whole epoch.",
-)
-
-tensorboard_option = click.option(
-    "--tensorboard",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Write each epoch's numbers as TensorBoard logs, too.",
-)
 
 data_options = section(
     "Data",
@@ -78,7 +69,7 @@ data_options = section(
 
 validation_options = section(
     "Validation",
-    click.option("--val", type=INPUT_FILE, help="File of validation triplets."),
+    click.option("--val", type=JUDGEMENTS, help="File of validation triplets."),
     click.option(
         "--val-truth",
         type=INPUT_FILE,
@@ -132,6 +123,7 @@ validation_options = section(
         "pair, or a question.  "
         f"[default: {defaults.SPLIT_POLICIES[0]}]",
     ),
+    groups_option,
     click.option(
         "--unseen-classes",
         type=FiniteRange(0, 0.5),
@@ -141,7 +133,7 @@ validation_options = section(
     ),
     click.option(
         "--test",
-        type=INPUT_FILE,
+        type=JUDGEMENTS,
         help="Queries to be answered later, without truth: says how near their images are to "
         "those of training. Needs --unseen-classes.",
     ),
@@ -184,47 +176,51 @@ training_options = section(
         f"[default: {defaults.EPOCHS}, {defaults.RESIDUAL_EPOCHS} for residual and best; more for "
         f"small sets: at least {defaults.MIN_STEPS} steps]",
     ),
-    settings_options,
-    resume_option,
+    settings_options("recipe", "dim", "distance", "loss", "mining", "epochs", "seed"),
     seed_option,
-    tensorboard_option,
+    running_options,
 )
 
 
-# Settings with a flag of their own; all others are given by -s.
-_SETTING_FLAGS = ("recipe", "dim", "distance", "loss", "mining", "epochs", "seed")
-_JUDGEMENTS = (
-    "votes",
-    "val",
-    "val_truth",
-    "val_votes",
-    "labels",
-    "val_labels",
-    "test",
-)
+def _sort_arguments(given: dict[str, Any]) -> None:
+    """Take a single argument for the folder of images, with --labels."""
+    triplets, images = given["triplets"], given["images"]
+    has_features = given["features"] is not None
+    if images is None and (_is_folder(triplets) or not has_features):
+        triplets, images = None, triplets
+    if images is None and not has_features:
+        raise click.UsageError("Missing argument 'IMAGES'.")
+    if triplets is None and images is not None and not _is_folder(images):
+        raise click.UsageError(
+            f"Missing argument 'IMAGES': the folder of the images that {images} names. For "
+            f"example: tripletkit train {images} images/"
+        )
+    if triplets is None and given["labels"] is None:
+        raise click.UsageError(
+            f"Missing argument 'IMAGES': {images} alone says nothing of which images are alike. "
+            "Give a triplet file before it, or --labels."
+        )
+    if images is not None and not _is_folder(images):
+        raise click.BadParameter(f"{images} is not a folder.", param_hint="'IMAGES'")
+    if _is_folder(triplets):
+        raise click.BadParameter(f"{triplets} is a folder.", param_hint="'TRIPLETS'")
+    given |= {"triplets": triplets, "images": images}
+
+
+def _is_folder(given: Any) -> bool:
+    return isinstance(given, Path) and given.is_dir()
 
 
 @command()
-@click.argument("triplets", type=INPUT_PATH, required=False)
-@click.argument("images", type=INPUT_PATH, required=False, metavar="IMAGES")
+@first(_sort_arguments)
+@click.argument("triplets", type=JudgementsPath(allow_dash=True), required=False)
+@click.argument("images", type=NAMED_PATH, required=False, metavar="IMAGES")
 @data_options
 @validation_options
 @model_options
 @training_options
-@judgements_options
-@takes("on_bad_image", "follow_outside", "cache", "overwrite", "as_json")
-def train(
-    triplets: Path | None,
-    images: Path | None,
-    output: Path,
-    settings: tuple[str, ...],
-    settings_file: Path | None,
-    on_bad_image: str,
-    follow_outside: bool,
-    as_json: bool,
-    read: Callable[[Path | None], Any],
-    **options: Any,
-) -> None:
+@takes("judgements", "images", "cache", "overwrite", "as_json", "progress")
+def train(output: Path, **given: Any) -> Any:
     """Train a model from judgements `anchor positive negative` over a folder of images.
 
     \b
@@ -251,52 +247,6 @@ def train(
     every epoch that --resume goes on from. `tripletkit finetune` trains the last blocks of any
     other backbone further.
     """
-    encoder = take_encoder(options)
-    triplets, images = _sort_arguments(triplets, images, options["labels"], encoder["features"])
-    flags = {name: options.pop(name) for name in _SETTING_FLAGS}
-    given = gather_settings(flags, settings, settings_file)
-    for name in _JUDGEMENTS:
-        of = read if name in ("val", "test") else input_source
-        options[name] = of(options[name])
-    from tripletkit.api import learning
-    from tripletkit.data.images import open_images
-
-    found = open_images(images, skip_bad=on_bad_image == "skip", follow_outside=follow_outside)
-    with stage_bars() as stages:
-        result = learning.train(
-            read(triplets),
-            found,
-            output=output,
-            command=shlex.join(["tripletkit", *sys.argv[1:]]),
-            progress=stages,
-            **options,
-            **encoder,
-            **given,
-        )
-    show_training(output, result, as_json)
-
-
-def _sort_arguments(
-    triplets: Path | None, images: Path | None, labels: Path | None, features: Path | None
-) -> tuple[Path | None, Path | None]:
-    """Return triplets and image folder; a single argument is the folder, with --labels."""
-    takes_folder = triplets is not None and triplets.is_dir()
-    if images is None and (takes_folder or features is None):
-        triplets, images = None, triplets
-    if images is None and features is None:
-        raise click.UsageError("Missing argument 'IMAGES'.")
-    if triplets is None and images is not None and not images.is_dir():
-        raise click.UsageError(
-            f"Missing argument 'IMAGES': the folder of the images that {images} names. For "
-            f"example: tripletkit train {images} images/"
-        )
-    if triplets is None and labels is None:
-        raise click.UsageError(
-            f"Missing argument 'IMAGES': {images} alone says nothing of which images are alike. "
-            "Give a triplet file before it, or --labels."
-        )
-    if images is not None and not images.is_dir():
-        raise click.BadParameter(f"{images} is not a folder.", param_hint="'IMAGES'")
-    if triplets is not None and triplets.is_dir():
-        raise click.BadParameter(f"{triplets} is a folder.", param_hint="'TRIPLETS'")
-    return triplets, images
+    result = tk.train(**given, output=output, command=this_line())
+    say_where(output)
+    return result

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.console import stage_bars
-from tripletkit.cli.options import (
-    INPUT_FOLDER,
-    INPUT_PATH,
-    OUTPUT_FILE,
-    WholeRange,
-    command,
-    input_source,
-    model_options,
-    seed_option,
-    takes,
-)
-
-if TYPE_CHECKING:
-    from tripletkit.api.models import Model
-    from tripletkit.data.images import Images
+from tripletkit.cli.options import command, model_options, seed_option, takes
+from tripletkit.cli.parameters import INPUT_FOLDER, INPUT_PATH, OUTPUT_FILE, WholeRange
 
 
 @command()
 @click.argument("labels", type=INPUT_PATH)
 @click.argument("images", type=INPUT_FOLDER)
-@click.option("-o", "--output", type=OUTPUT_FILE, required=True, help="Triplet file to write.")
 @click.option(
     "--per-anchor",
     type=WholeRange(1),
@@ -55,6 +39,8 @@ if TYPE_CHECKING:
     "negatives drawn, take the farthest positive and the nearest negative, or the other way "
     "round.  [default: whatever comes]",
 )
+@seed_option
+@click.option("-o", "--output", type=OUTPUT_FILE, required=True, help="Triplet file to write.")
 @click.option(
     "--truth",
     type=OUTPUT_FILE,
@@ -62,15 +48,8 @@ if TYPE_CHECKING:
     "in a competition.",
 )
 @model_options(is_optional=True)
-@seed_option
-@takes("images", "overwrite", "cache")
-def triplets(
-    labels: Path,
-    images: Images,
-    open_model: Callable[[], Model | None],
-    hard: bool | None,
-    **options: Any,
-) -> None:
+@takes("images", "overwrite", "cache", "progress")
+def triplets(**given: Any) -> None:
     """Draw triplets from class labels: two images of one class and one of another.
 
     \b
@@ -83,20 +62,4 @@ def triplets(
     for each class. No triplet is drawn twice, and a copy of an image is never its positive.
     --hard and --easy measure with --backbone or --model.
     """
-    if options["per_anchor"] is not None and options["count"] is not None:
-        raise click.UsageError("--per-anchor and --count exclude each other.")
-    model = open_model()
-    if model is None and hard is not None:
-        raise click.UsageError(
-            "--hard and --easy need something to measure with: --backbone auto, or --model DIR."
-        )
-    if model is not None and hard is None:
-        raise click.UsageError(
-            "--model, --features, --backbone, --weights and --views are for --hard and --easy."
-        )
-    from tripletkit.api import class_labels
-
-    with stage_bars() as stages:
-        class_labels.draw_triplets(
-            input_source(labels), images, model, hard=hard, progress=stages, **options
-        )
+    tk.draw_triplets(**given)

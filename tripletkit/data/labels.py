@@ -78,6 +78,17 @@ class ImageLabels:
         found = [index_of.get(labels.get(name), NO_LABEL) for name in names]
         return cls(classes, np.array(found, dtype=np.int32))
 
+    def groups(self) -> np.ndarray:
+        """Return `(n_names,)` integers: the class of each name, or one of its own without a label.
+
+        Raises:
+            LabelFileError: if none has a label.
+        """
+        if not self.classes:
+            raise LabelFileError("expected `groups` of the images, got none of their names")
+        own = len(self.classes) + np.arange(len(self.of_image))
+        return np.where(self.of_image == NO_LABEL, own, self.of_image)
+
     def merge(self, same_as: np.ndarray, names: Sequence[str]) -> ImageLabels:
         """Give every name the label that it or another name of the same image has.
 

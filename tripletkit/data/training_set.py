@@ -37,6 +37,7 @@ class TrainingSet:
         labels: the classes of the images in `names`; None without labels.
         train_votes, val_votes: on the triplets, where there are any.
         n_tied: triplets left out because as many people chose the one image as the other.
+        groups: `(n_names,)` integers: what is held out together; None for each image by itself.
         scored_lines: lines of the only training triplets that heads without their images may be
             scored on: of collected judgements, those drawn by chance. None for all.
     """
@@ -51,6 +52,7 @@ class TrainingSet:
     val_votes: Votes | None = None
     n_tied: int = 0
     scored_lines: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
     @property
     def is_scored(self) -> np.ndarray | None:
@@ -119,7 +121,12 @@ def places_of_names(triplets: Triplets, val: Triplets) -> list[str]:
 
 
 def divide_training_set(
-    triplets: Triplets, by: str, val_fraction: float, seed: int, votes: Votes | None = None
+    triplets: Triplets,
+    by: str,
+    val_fraction: float,
+    seed: int,
+    votes: Votes | None = None,
+    groups: np.ndarray | None = None,
 ) -> TrainingSet:
     """Set part of the triplets apart for validation; for a `val_fraction` of 0 none."""
     usable, votes, n_degenerate = _leave_out_degenerate(triplets, votes)
@@ -127,7 +134,7 @@ def divide_training_set(
         train_rows, val_rows = np.arange(len(usable)), np.arange(0)
         by, n_dropped = NO_SPLIT, 0
     else:
-        split = split_triplets(usable, by, val_fraction, seed)
+        split = split_triplets(usable, by, val_fraction, seed, groups)
         train_rows, val_rows, n_dropped = split.train_rows, split.val_rows, len(split.dropped_rows)
     return TrainingSet(
         usable.take(train_rows),
@@ -137,6 +144,7 @@ def divide_training_set(
         n_degenerate,
         train_votes=None if votes is None else votes.take(train_rows),
         val_votes=None if votes is None else votes.take(val_rows),
+        groups=groups,
     )
 
 

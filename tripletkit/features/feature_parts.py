@@ -15,7 +15,7 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.data.outputs import note_input
-from tripletkit.errors import BackboneError, ViewError, WeightsError
+from tripletkit.errors import BackboneError, SettingsError, ViewError, WeightsError
 from tripletkit.features.backbones import (
     AUTO,
     FROM_FILE,
@@ -261,24 +261,26 @@ def assign_weights(chosen: Sequence[BackboneLike], given: GivenWeights) -> list[
     """Return the given weights file of each backbone, None where there is none.
 
     Raises:
-        BackboneError: if a file is for none of them, or it is not said for which.
+        SettingsError: if a file is for none of them, or it is not said for which.
     """
     names = [name_of(backbone) for backbone in chosen]
     if given and AUTO in names:
-        raise BackboneError(
-            "`weights` needs `backbone`, the network that they are for, not `backbone=auto`."
+        raise SettingsError(
+            "weights",
+            "`weights` needs `backbone`, the network that they are for, not `backbone=auto`.",
         )
     if None in given and len(set(names)) > 1:
-        raise BackboneError(
+        raise SettingsError(
+            "weights",
             f"`weights={given[None]}`: expected NAME=FILE where there are several backbones "
-            f"({', '.join(names)}), got a file alone."
+            f"({', '.join(names)}), got a file alone.",
         )
-    for name in given:
+    for name, file in given.items():
         if name is not None and name not in names:
-            raise BackboneError(
-                f"`weights={name}={given[name]}`: expected a backbone among {', '.join(names)}."
+            raise SettingsError(
+                "weights",
+                f"`weights={name}={file}`: expected a backbone among {', '.join(names)}.",
             )
-    for file in given.values():
         note_input(file)
     return [given.get(name, given.get(None)) for name in names]
 

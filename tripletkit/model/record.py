@@ -65,6 +65,7 @@ class InputsRecord:
         labels, val, val_truth, val_votes, val_labels: the other files; None without.
         votes: on the training triplets; None without.
         split, val_fraction: how validation was set apart, where no file says it.
+        groups: of images, which are held out as a whole; None without.
         skip_bad, follow_outside: how images were found.
     """
 
@@ -77,6 +78,7 @@ class InputsRecord:
     votes: VotesRecord | None = None
     split: str | None = None
     val_fraction: float | None = None
+    groups: FileRecord | None = None
     skip_bad: bool = False
     follow_outside: bool = False
 

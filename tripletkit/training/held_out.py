@@ -102,7 +102,8 @@ def draw_held_out(examples: Examples, seed: int) -> tuple[Iterator[Draw], str] |
     labels = None if examples.labels is None else examples.labels.of_image
     n_images = len(examples.features)
     try:
-        plan = plan_draws(examples.rows, n_images, labels, scale_to_unit_length(examples.features))
+        features = scale_to_unit_length(examples.features)
+        plan = plan_draws(examples.rows, n_images, labels, features, groups=examples.groups)
         draws = draw_folds(examples.rows, plan, seed, is_scored=examples.is_scored)
         # The first one is made now, so that what cannot be is found before anything is trained.
         return chain([next(draws)], draws), plan.by

@@ -83,10 +83,16 @@ def _read_judged(sources: TrainingSources, seed: int, store: Store) -> TrainingI
     files = sources.images.find(triplets.names, places_of_names(triplets, val_triplets))
     same_as = _merge_same_images(files, store)
     triplets, val_triplets = triplets.merge(same_as), val_triplets.merge(same_as)
+    groups = None
+    if sources.groups is not None:
+        group_of, of_groups = _open_labels(sources.groups, sources.images)
+        found = label_files(files.names, files.paths, group_of, files.folder)
+        groups = found.merge(same_as, files.names).groups()
+        record = replace(record, groups=of_groups)
     if sources.val is not None:
         data = _join(triplets, val_triplets, judgements.votes, val.votes)
     else:
-        data = _divide(triplets, sources, seed, judgements.votes)
+        data = _divide(triplets, sources, seed, judgements.votes, groups)
         if judgements.is_random is not None:
             data = _score_on_random(data, judgements)
         record = replace(record, split=data.by, val_fraction=sources.fraction)
@@ -242,17 +248,21 @@ def _join(
 
 
 def _divide(
-    triplets: Triplets, sources: TrainingSources, seed: int, votes: Votes | None
+    triplets: Triplets,
+    sources: TrainingSources,
+    seed: int,
+    votes: Votes | None,
+    groups: np.ndarray | None,
 ) -> TrainingSet:
     by = sources.split or defaults.SPLIT_POLICIES[0]
     fraction = sources.fraction
     try:
-        data = divide_training_set(triplets, by, fraction, seed, votes)
+        data = divide_training_set(triplets, by, fraction, seed, votes, groups)
     except SplitError as error:
         if sources.is_split_chosen:
             raise
         _warn_of_no_validation(error)
-        data = divide_training_set(triplets, by, 0, seed, votes)
+        data = divide_training_set(triplets, by, 0, seed, votes, groups)
     if by == "random" and fraction:
         warnings.warn(
             "a random split can often be solved by remembering the names of pairs; the "

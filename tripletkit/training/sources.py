@@ -39,6 +39,7 @@ class TrainingSources:
         votes_as: what training makes of votes; None for the default.
         split: what training and validation must not share; None for the default.
         val_fraction: the share to set apart; None for the default.
+        groups: of images, as labels: what is held out together; None for each image by itself.
         refit: validate on held-out draws and train on all triplets, where nothing else is said
             of validation; otherwise a share is set apart once.
     """
@@ -51,6 +52,7 @@ class TrainingSources:
     votes_as: VotesAs | None = None
     split: str | None = None
     val_fraction: float | None = None
+    groups: Source | Mapping[str, str] | None = None
     refit: bool = True
 
     @property
@@ -104,6 +106,14 @@ class TrainingSources:
         )
 
     def _check_validation(self) -> None:
+        if self.groups is not None and (
+            self.judgements is None or self.val is not None or self.split not in (None, "image")
+        ):
+            raise SettingsError(
+                "groups",
+                "`groups` say which images of `triplets` are held out together: they go with "
+                "neither `val`, nor `labels` alone, nor a `split` by anything but image.",
+            )
         if self.val is not None and self.is_split_chosen:
             raise SettingsError(
                 "val", "`val` excludes `val_fraction` and `split`: the file says it."
@@ -234,7 +244,7 @@ def _reopen_sources(
     inputs = record.inputs
     files: dict[str, Any] = {
         name: _find(name, getattr(inputs, name), place)
-        for name in ("labels", "val", "val_truth", "val_votes")
+        for name in ("labels", "groups", "val", "val_truth", "val_votes")
     }
     if judgements is None:
         files["val_labels"] = _find("val_labels", inputs.val_labels, place)
@@ -263,7 +273,7 @@ def _find(name: str, recorded: FileRecord | None, place: Path) -> Path | None:
     path = None if recorded.path is None else Path(recorded.path)
     # Labels may be a folder; what they say is compared when they are read.
     is_there = path is not None and (path.is_dir() or path.is_file())
-    is_text = name not in ("labels", "val_labels")
+    is_text = name not in ("labels", "val_labels", "groups")
     if not is_there or (is_text and find_unchanged(recorded) is None):
         how = ", or give the triplets in Python as `triplets=`" if name == "triplets" else ""
         raise ModelFolderError(

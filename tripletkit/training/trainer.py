@@ -115,6 +115,7 @@ class Examples:
             `efficientnet-lite0:block3b_depthwise_relu6`.
         is_scored: `(n_triplets,)` bool: a score may rest on the triplet; None for all.
         trials: see `Triplets`.
+        groups: `(n_images,)` integers: what is held out together; None for each by itself.
     """
 
     features: np.ndarray
@@ -125,6 +126,7 @@ class Examples:
     columns: Mapping[str, slice] = field(default_factory=dict)
     is_scored: np.ndarray | None = None
     trials: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
     def weights_of(self, learned: np.ndarray) -> np.ndarray | None:
         """Return the loss weights of some triplets."""
@@ -174,6 +176,7 @@ class Workplace:
             self.encoder.columns,
             data.is_scored,
             data.train.trials,
+            data.groups,
         )
 
 

@@ -35,6 +35,7 @@ UNSEEN_DRAWS = 50
 BY_UNSEEN_CLASSES = "unseen classes"
 BY_LABELS = "classes"
 BY_CLUSTERS = "clusters"
+BY_GIVEN_GROUPS = "given groups of images"
 
 # Rounds without a single held-out triplet after which there is nothing to hope for.
 _MAX_EMPTY_ROUNDS = 20
@@ -57,7 +58,7 @@ class DrawPlan:
     """What is drawn.
 
     Attributes:
-        by: `BY_GROUPS` or `BY_IMAGES`.
+        by: `BY_GROUPS`, `BY_IMAGES` or `BY_GIVEN_GROUPS`.
         unit_of_image: `(n_images,)` integers: what is held out together; -1 for an image that
             no triplet has.
         stratum_of_unit: `(n_units,)` integers; every stratum is divided evenly.
@@ -84,6 +85,7 @@ def plan_draws(
     labels: np.ndarray | None = None,
     features: np.ndarray | None = None,
     n_folds: int = defaults.DRAW_FOLDS,
+    groups: np.ndarray | None = None,
 ) -> DrawPlan:
     """Decide what is held out together, and of what every fold has its share.
 
@@ -93,6 +95,7 @@ def plan_draws(
         features: `(n_images, n_features)` float32, rows of length 1; finite where a triplet
             has the image.
         n_folds: folds of a round.
+        groups: `(n_images,)` integers: images that are held out together, whatever triplets say.
     Example:
         >>> rows = np.arange(36).reshape(12, 3)  # twelve groups of three images
         >>> plan_draws(rows, 36).by == BY_GROUPS
@@ -104,6 +107,16 @@ def plan_draws(
             f"expected at least {3 * n_folds} images, three for each of {n_folds} folds, got "
             f"{len(images)}"
         )
+    if groups is not None:
+        _, units, n_together = np.unique(groups[images], return_inverse=True, return_counts=True)
+        if len(n_together) < n_folds:
+            raise SplitError(
+                f"expected at least {n_folds} `groups` of images to hold out, got {len(n_together)}"
+            )
+        unit_of_image = np.full(n_images, -1)
+        unit_of_image[images] = units
+        # Groups alike in size, so that folds are.
+        return DrawPlan(BY_GIVEN_GROUPS, unit_of_image, np.floor(np.log2(n_together)).astype(int))
     groups = join_nodes(rows[:, [0, 0]], rows[:, 1:], n_images)[images]
     _, groups, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     unit_of_image = np.full(n_images, -1)

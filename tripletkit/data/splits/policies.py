@@ -198,6 +198,8 @@ class _Division:
 
 
 _VAL = 1
+# So many chance divisions of groups of images are looked at; the best of them is taken.
+_GROUP_TRIES = 200
 # Of fewer images, half of them on either side have no triplet of their own.
 _MIN_CLASS_IMAGES = 12
 
@@ -212,7 +214,13 @@ class Split:
     dropped_rows: np.ndarray
 
 
-def split_triplets(triplets: Triplets, by: str, val_fraction: float, seed: int) -> Split:
+def split_triplets(
+    triplets: Triplets,
+    by: str,
+    val_fraction: float,
+    seed: int,
+    groups: np.ndarray | None = None,
+) -> Split:
     """Divide triplets into training and validation.
 
     Args:
@@ -223,14 +231,17 @@ def split_triplets(triplets: Triplets, by: str, val_fraction: float, seed: int) 
             share of images is drawn by chance, and within this validation gets as many as the
             search finds, several times what a chance draw gives.
         seed: start of every choice by chance.
+        groups: `(n_names,)` integers from 0: by `image` those of one group are on one side, and
+            the share is one of groups; None for every image by itself.
     """
     if not 0 <= val_fraction <= 1:
         raise SettingsError(
             "val_fraction", f"`val_fraction`: expected a share from 0 to 1, got {val_fraction:g}"
         )
+    _check_groups(by, groups)
     rng = np.random.default_rng(seed)
     if by == "image":
-        sides = _hold_out_images(triplets, val_fraction, rng)
+        sides = _hold_out_images(triplets, val_fraction, rng, groups)
         split = separate_groups(by, triplets.rows, sides, _VAL)
     else:
         val = _hold_out_whole(_labels(triplets, by), val_fraction, rng)
@@ -239,18 +250,28 @@ def split_triplets(triplets: Triplets, by: str, val_fraction: float, seed: int) 
     return split
 
 
-def fold_triplets(triplets: Triplets, by: str, n_folds: int, seed: int) -> list[Split]:
+def fold_triplets(
+    triplets: Triplets, by: str, n_folds: int, seed: int, groups: np.ndarray | None = None
+) -> list[Split]:
     """Divide triplets into folds, each of which validates once; see `split_triplets`."""
+    _check_groups(by, groups)
     rng = np.random.default_rng(seed)
     if by == "image":
-        groups = _fold_images(triplets, n_folds, rng)
-        splits = [separate_groups(by, triplets.rows, groups, fold) for fold in range(n_folds)]
+        folds = _fold_images(triplets, n_folds, rng, groups)
+        splits = [separate_groups(by, triplets.rows, folds, fold) for fold in range(n_folds)]
     else:
         fold_of_row = _fold_whole(_labels(triplets, by), n_folds, rng)
         splits = [_from_mask(by, fold_of_row == fold) for fold in range(n_folds)]
     for split in splits:
         _check(split, triplets, f"`folds={n_folds}`")
     return splits
+
+
+def _check_groups(by: str, groups: np.ndarray | None) -> None:
+    if groups is not None and by != "image":
+        raise SettingsError(
+            "groups", "`groups` are of images, which only `by=image` holds out as a whole."
+        )
 
 
 def _labels(triplets: Triplets, by: str) -> np.ndarray:
@@ -302,42 +323,66 @@ def _fold_whole(labels: np.ndarray, n_folds: int, rng: np.random.Generator) -> n
 
 
 def _hold_out_images(
-    triplets: Triplets, val_fraction: float, rng: np.random.Generator
+    triplets: Triplets, val_fraction: float, rng: np.random.Generator, groups: np.ndarray | None
 ) -> np.ndarray:
     """Return `(n_names,)` int64: the side of each image."""
 
     def divide(rows: np.ndarray, n_names: int) -> np.ndarray:
         n_val = round(val_fraction * n_names)
         n_train = n_names - n_val
-        if min(n_val, n_train) < 3:
+        least, what = (3, "images") if groups is None else (1, "groups")
+        if min(n_val, n_train) < least:
             raise SplitError(
-                f"{triplets.source}: expected at least 3 images on each side, got {n_train} for "
-                f"training and {n_val} for validation. Try `by=component`, or a `val_fraction` "
-                "nearer to 0.5."
+                f"{triplets.source}: expected at least {least} {what} on each side, got {n_train} "
+                f"for training and {n_val} for validation. Try `by=component`, or a "
+                "`val_fraction` nearer to 0.5."
             )
+        sizes = np.array([n_train, n_val])
+        if groups is not None:
+            return _divide_groups(rows, sizes, rng)
         places = np.arange(3)
         kept_by_chance = np.prod((n_train - places) / (n_names - places))
         goal = HoldOutGoal(floor=kept_by_chance * len(rows))
-        sizes = np.array([n_train, n_val])
         return divide_images(rows, n_names, sizes, goal, rng, _strata(rows, n_names))
 
-    return _for_named_images(triplets, divide)
+    return _for_named_images(triplets, divide, groups)
 
 
-def _fold_images(triplets: Triplets, n_folds: int, rng: np.random.Generator) -> np.ndarray:
+def _divide_groups(rows: np.ndarray, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the part of each group of images, by the best of many chance divisions.
+
+    The first part has as many triplets as in half of them, the others as many as can be. Groups
+    are few, and often a triplet has two images of one, so that no swap of images finds it.
+    """
+    tries = [rng.permutation(np.repeat(np.arange(len(sizes)), sizes)) for _ in range(_GROUP_TRIES)]
+    inside = np.empty((len(tries), len(sizes)))
+    for number, parts in enumerate(tries):
+        of_rows = parts[rows]
+        whole = of_rows[(of_rows == of_rows[:, :1]).all(axis=1), 0]
+        inside[number] = np.bincount(whole, minlength=len(sizes))
+    is_enough = inside[:, 0] >= np.median(inside[:, 0])
+    return tries[np.argmax(np.where(is_enough, inside[:, 1:].min(axis=1), -1))]
+
+
+def _fold_images(
+    triplets: Triplets, n_folds: int, rng: np.random.Generator, groups: np.ndarray | None
+) -> np.ndarray:
     """Return `(n_names,)` int64: the fold of each image."""
 
     def divide(rows: np.ndarray, n_names: int) -> np.ndarray:
-        if n_names < 3 * n_folds:
+        least, what = (3, "images") if groups is None else (1, "groups")
+        if n_names < least * n_folds:
             raise SplitError(
-                f"{triplets.source}: expected at least 3 images in each of {n_folds} folds, got "
-                f"{n_names} in all. Try `by=component` or fewer folds."
+                f"{triplets.source}: expected at least {least} {what} in each of {n_folds} folds, "
+                f"got {n_names} in all. Try `by=component` or fewer folds."
             )
         sizes = np.diff(np.arange(n_folds + 1) * n_names // n_folds)
+        if groups is not None:
+            return _divide_groups(rows, sizes, rng)
         goal = FoldsGoal(n_folds)
         return divide_images(rows, n_names, sizes, goal, rng, _strata(rows, n_names))
 
-    return _for_named_images(triplets, divide)
+    return _for_named_images(triplets, divide, groups)
 
 
 def _strata(rows: np.ndarray, n_names: int) -> np.ndarray | None:
@@ -354,14 +399,17 @@ def _strata(rows: np.ndarray, n_names: int) -> np.ndarray | None:
 
 
 def _for_named_images(
-    triplets: Triplets, divide: Callable[[np.ndarray, int], np.ndarray]
+    triplets: Triplets,
+    divide: Callable[[np.ndarray, int], np.ndarray],
+    groups: np.ndarray | None,
 ) -> np.ndarray:
     """Divide the images that the rows name; others, of which there may be many, count as 0."""
-    rows = triplets.rows[~triplets.is_degenerate()]
+    units = np.arange(len(triplets.names)) if groups is None else groups
+    rows = units[triplets.rows[~triplets.is_degenerate()]]
     named, rows = np.unique(rows, return_inverse=True)
-    groups = np.zeros(len(triplets.names), dtype=np.int64)
-    groups[named] = divide(rows.reshape(-1, 3), len(named))
-    return groups
+    parts = np.zeros(units.max(initial=0) + 1, dtype=np.int64)
+    parts[named] = divide(rows.reshape(-1, 3), len(named))
+    return parts[units]
 
 
 def separate_groups(by: str, rows: np.ndarray, groups: np.ndarray, val_group: int) -> Split:
