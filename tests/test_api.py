@@ -173,7 +173,9 @@ def test_training_warns_and_records_what_it_was_given(toy_competition, tiny_back
             **{"seed": 3, "val_fraction": 0.1, "on_epoch": lambda *each: told.append(each)},
             **QUICK,
         )
-    few = [str(each.message) for each in warned if each.category is tk.FewTripletsWarning]
+    cautions = [each for each in warned if issubclass(each.category, tk.TripletkitWarning)]
+    assert {each.filename for each in cautions} == {__file__}
+    few = [str(each.message) for each in cautions if each.category is tk.FewTripletsWarning]
     assert "too few to choose an epoch by" in few[0]
     assert model.record.inputs.triplets.name == "DataFrame"
     assert model.record.settings.seed == 3

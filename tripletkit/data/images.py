@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +29,13 @@ from tripletkit.data.folder import (
 )
 from tripletkit.data.outputs import note_input
 from tripletkit.data.unfinished import private_temporary_folder
-from tripletkit.errors import DataWarning, ImageNameError, ImageReadError, describe_problems
+from tripletkit.errors import (
+    DataWarning,
+    ImageNameError,
+    ImageReadError,
+    caution,
+    describe_problems,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -214,9 +219,7 @@ class Images:
         """Say which names stand for no image, and are left out."""
         if self.problems:
             shown = describe_problems(place_problems(self.problems, self.places))
-            warnings.warn(
-                f"{len(self.problems):,} images are left out:\n{shown}", DataWarning, stacklevel=2
-            )
+            caution(f"{len(self.problems):,} images are left out:\n{shown}", DataWarning)
 
     def _with(self, files: _Files) -> Images:
         return replace(self, _given=files)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,6 +49,7 @@ from tripletkit.errors import (
     DataWarning,
     TripletFileError,
     VoteFileError,
+    caution,
     describe_problems,
 )
 
@@ -141,7 +141,7 @@ def open_rows(
         shown = ", ".join(f'"{column}"' for column in read.ignored[:10])
         more = f" and {len(read.ignored) - 10:,} more" if len(read.ignored) > 10 else ""
         message = f"{table.source}: columns that are not read: {shown}{more}"
-        warnings.warn(message, DataWarning, stacklevel=4)
+        caution(message, DataWarning)
     return read, record
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 
@@ -13,7 +12,11 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.data.splits.held_out_draws import Draw, draw_folds, plan_draws
 from tripletkit.defaults import FROZEN_DISTANCE
-from tripletkit.errors import FewTripletsWarning, SplitError
+from tripletkit.errors import (
+    FewTripletsWarning,
+    SplitError,
+    caution,
+)
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.learning_curve import LearningCurve, fit_learning_curve
 from tripletkit.evaluation.pooled import (
@@ -108,9 +111,7 @@ def draw_held_out(examples: Examples, seed: int) -> tuple[Iterator[Draw], str] |
         # The first one is made now, so that what cannot be is found before anything is trained.
         return chain([next(draws)], draws), plan.by
     except SplitError as error:
-        warnings.warn(
-            f"{error}\nTraining goes on without validation.", FewTripletsWarning, stacklevel=2
-        )
+        caution(f"{error}\nTraining goes on without validation.", FewTripletsWarning)
         return None
 
 

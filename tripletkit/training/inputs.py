@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +32,7 @@ from tripletkit.errors import (
     FewTripletsWarning,
     LeakageWarning,
     SplitError,
+    caution,
 )
 from tripletkit.evaluation.validation import chooses_epoch
 from tripletkit.features.labelled_images import find_labelled, tell_singleton_classes
@@ -221,11 +221,10 @@ def _merge_same_images(files: Images, store: Store) -> np.ndarray:
     copies = [(index, first) for index, first in enumerate(same_as) if index != first]
     if copies:
         copy, first = (files.names[index] for index in copies[0])
-        warnings.warn(
+        caution(
             f"{len(copies):,} names stand for an image that has another name already (such as "
             f"{copy!r} for {first!r}); each image counts as one.",
             DataWarning,
-            stacklevel=2,
         )
     return same_as
 
@@ -238,11 +237,10 @@ def _join(
 ) -> TrainingSet:
     data = join_training_set(triplets, val, votes, val_votes)
     if n_shared := data.n_shared_images():
-        warnings.warn(
+        caution(
             f"{n_shared:,} images are in both {triplets.source} and {val.source}; the "
             "validation accuracy will be too high. `tripletkit split` by image avoids it.",
             LeakageWarning,
-            stacklevel=2,
         )
     return data
 
@@ -264,38 +262,33 @@ def _divide(
         _warn_of_no_validation(error)
         data = divide_training_set(triplets, by, 0, seed, votes, groups)
     if by == "random" and fraction:
-        warnings.warn(
+        caution(
             "a random split can often be solved by remembering the names of pairs; the "
             "shortcut baselines tell. Prefer `split=image`.",
             LeakageWarning,
-            stacklevel=2,
         )
     return data
 
 
 def _warn_of_no_validation(error: SplitError) -> None:
-    warnings.warn(
-        f"{error}\nTraining goes on without validation.", FewTripletsWarning, stacklevel=3
-    )
+    caution(f"{error}\nTraining goes on without validation.", FewTripletsWarning)
 
 
 def _warn_of_left_out(data: TrainingSet) -> None:
     if data.n_degenerate:
-        warnings.warn(
+        caution(
             f"{data.n_degenerate:,} triplets name one image twice and are left out; "
             "`tripletkit audit` lists them.",
             DataWarning,
-            stacklevel=2,
         )
     if data.n_tied:
         logger.info("%s triplets on which people are tied are left out.", f"{data.n_tied:,}")
     if len(data.val) > 0 and not chooses_epoch(len(data.val)):
-        warnings.warn(
+        caution(
             f"{len(data.val):,} validation triplets (by {data.by}) are too few to choose an epoch "
             "by or to say much, so the last epoch is kept. Give `val`, or a larger "
             "`val_fraction`.",
             FewTripletsWarning,
-            stacklevel=2,
         )
 
 

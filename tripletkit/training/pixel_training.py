@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -22,6 +21,7 @@ from tripletkit.errors import (
     FewTripletsWarning,
     ImageReadError,
     SettingsError,
+    caution,
     describe_problems,
 )
 from tripletkit.evaluation.scoring import Score
@@ -534,12 +534,11 @@ class FineTuneTrainer(PixelTrainer):
             logger.info("With the frozen backbone: validation accuracy %.4f.", score.accuracy)
             return score
         if self.model.record.pooled is not None:
-            warnings.warn(
+            caution(
                 f"{self.model.path}: this model was trained on all its triplets, so none is left "
                 "to score fine-tuning by or to choose its epoch: the last one is kept. To see "
                 "what fine-tuning gains, train with `refit=False` first.",
                 FewTripletsWarning,
-                stacklevel=2,
             )
         return None
 

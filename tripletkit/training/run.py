@@ -10,7 +10,6 @@ import logging
 import platform
 import tempfile
 import time
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -29,6 +28,7 @@ from tripletkit.errors import (
     SplitError,
     TripletkitWarning,
     WeakScoreWarning,
+    caution,
 )
 from tripletkit.evaluation.learning_curve import LearningCurve
 from tripletkit.evaluation.pooled import PooledValidation
@@ -248,7 +248,7 @@ def _plan_unseen_classes(
     except SplitError as error:
         if job.needs_unseen:
             raise
-        warnings.warn(f"{error}\nTraining goes on without it.", FewTripletsWarning, stacklevel=2)
+        caution(f"{error}\nTraining goes on without it.", FewTripletsWarning)
         return None
 
 
@@ -430,4 +430,4 @@ def _is_about_half(score: Score) -> bool:
 
 
 def _warn(message: str, category: type[TripletkitWarning] = WeakScoreWarning) -> None:
-    warnings.warn(message, category, stacklevel=4)
+    caution(message, category)
