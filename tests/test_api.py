@@ -117,7 +117,7 @@ def test_public_functions_explain_what_they_take_and_give(name, function):
     doc = inspect.getdoc(function)
     assert doc, name
     parameters = [each for each in inspect.signature(function).parameters if each != "self"]
-    kinds = ("Triplets.", "Answers.", "Truth.", "Images.", "Embeddings.take")
+    kinds = ("Triplets.", "Judgements.", "Answers.", "Truth.", "Images.", "Embeddings.take")
     short = name.startswith(kinds) and not name.endswith(("from_frame", "from_array"))
     if short:
         return
@@ -468,7 +468,7 @@ def test_answers_to_score_come_in_every_form(toy_competition, tmp_path):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: tk.score([1, 5]), "expected 0 or 1"),
+        (lambda: tk.score([1, 5]), "expected 1 and 0"),
         (lambda: tk.score([1, 0], [1]), "got 2"),
         (lambda: tk.compare({"a": [1, 0]}, [1, 0]), "two or more answers"),
         (lambda: tk.compare({"a": [1, 0], "b": [1]}, [1, 0]), "got 1"),
