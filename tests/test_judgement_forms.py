@@ -321,6 +321,33 @@ def test_exchanged_images_are_said_first_and_swap_exchanges_them(tripletkit, tmp
     assert "seem to be exchanged" not in said.stderr
 
 
+def test_compare_says_where_even_the_best_answers_are_exchanged(tripletkit, tmp_path):
+    for name, n_right in (("a", 4), ("b", 6)):
+        answers = "".join(f"{int(n < n_right)}\n" for n in range(40))
+        (tmp_path / f"{name}.txt").write_text(answers)
+    (tmp_path / "truth.txt").write_text("1\n" * 40)
+    files = [tmp_path / f"{name}.txt" for name in ("a", "b", "truth")]
+    said = tripletkit("compare", *files, code=0)
+    first = said.stderr.splitlines()[0]
+    assert "b.txt are right on 15.0% of the triplets" in first
+    assert "seem to be exchanged" in first
+
+
+def test_training_on_exchanged_images_says_so_before_any_number(
+    tripletkit, tiny_backbone, toy_competition, tmp_path
+):
+    rows = [line.split() for line in toy_competition.train.read_text().splitlines()]
+    text = "query,near,far\n" + "".join(f"{a},{c},{b}\n" for a, b, c in rows)
+    (tmp_path / "t.csv").write_text(text)
+    command = ["train", tmp_path / "t.csv", toy_competition.images, "-o", tmp_path / "m"]
+    command += ["--backbone", "tiny", "--epochs", "1", "--val-fraction", "0.2"]
+    said = tripletkit(*command, code=0)
+    told = "the frozen features are right on"
+    assert told in said.stderr and "seem to be exchanged. --swap" in said.stderr
+    assert said.stderr.index(told) < said.stderr.index("accuracy")
+    assert told not in tripletkit(*command, "--swap", "--force", code=0).stderr
+
+
 def test_answers_to_what_a_model_learned_from_are_told(
     tripletkit, toy_model, tiny_backbone, toy_competition, tmp_path
 ):
@@ -338,3 +365,13 @@ def test_answers_to_what_a_model_learned_from_are_told(
     )
     said = tripletkit("score", preds, "--model", toy_model, code=0)
     assert "95.2% of these questions and their answers are among those" in said.stderr
+    # The same images under other names, elsewhere for `predict` and beside them for `score`.
+    renamed = tmp_path / "renamed"
+    renamed.mkdir()
+    for path in toy_competition.images.iterdir():
+        (renamed / f"r-{path.name}").write_bytes(path.read_bytes())
+    rows = [" ".join(f"r-{name}" for name in line.split()) for line in lines[:20]]
+    (tmp_path / "r.txt").write_text("\n".join(rows) + "\n")
+    asked = ["predict", tmp_path / "r.txt", "--model", toy_model, "--images", renamed]
+    said = tripletkit(*asked, "-o", preds, "--force", code=0)
+    assert "the model learned from 100.0% of these questions" in said.stderr

@@ -45,6 +45,8 @@ def error_of(text, name="t.csv"):
         '# of May\n\n"negative","anchor","positive"\n"z.jpg","x.jpg","y.jpg"\n',
         "x.jpg,y.jpg,z.jpg\n",
         "x.jpg;y.jpg;z.jpg\n",
+        "x.jpg; y.jpg; z.jpg\n",
+        "x.jpg, y.jpg, z.jpg\n",
     ],
 )
 def test_columns_are_taken_by_name_in_any_order(text, name):

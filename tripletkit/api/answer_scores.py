@@ -13,6 +13,8 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.api.given import AnswersLike, PathLike, TripletsLike, as_path, is_path, take_answers
+from tripletkit.data.folder import locate_images
+from tripletkit.data.images import hash_files
 from tripletkit.data.judgements import (
     Judgements,
     TruthLike,
@@ -285,9 +287,15 @@ def _open_truth(truth: TruthLike | Judgements) -> Truth:
 
 def _warn_of_learned(model: PathLike, asked: Triplets) -> None:
     """Say how many of the questions a model learned from, if these are its answers."""
+    from tripletkit.features.store import open_store
     from tripletkit.model.model_folder import load_model
 
-    share = load_model(Path(model)).share_learned(asked)
+    found, contents = load_model(Path(model)), None
+    if found.image_folder is not None and found.image_folder.is_dir():
+        with open_store() as store:
+            paths = locate_images(asked.names, found.image_folder).paths
+            contents = hash_files(paths, store).hashes
+    share = found.share_learned(asked, contents)
     if share:
         caution(
             f"{share:.1%} of these questions and their answers are among those that the model "

@@ -218,7 +218,7 @@ class Model:
         with open_stages(progress) as stages:
             features = self._read_features(files, stages("features"))
         self._warn_of_shift(features)
-        self._warn_of_learned(triplets)
+        self._warn_of_learned(triplets, files)
         vectors = self.encoder.embed(features)
         margins = triplet_margins(vectors, triplets.rows, self.distance)
         answers = Answers.from_margins(margins, triplets, triplets.source)
@@ -563,10 +563,11 @@ class Model:
         with open_store(self.cache) as store:
             return open_collection(files, self.encoder, store, progress=progress).features
 
-    def _warn_of_learned(self, triplets: Triplets) -> None:
+    def _warn_of_learned(self, triplets: Triplets, files: Images) -> None:
         if self.folder is None or self.encoder.head is None:
             return
-        share = self.folder.share_learned(triplets)
+        with open_store(self.cache) as store:
+            share = self.folder.share_learned(triplets, files.contents(store).hashes)
         if share:
             caution(
                 f"{triplets.source}: the model learned from {share:.1%} of these questions and "

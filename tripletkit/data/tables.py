@@ -254,8 +254,10 @@ def _is_heading(
 def _layout_by_position(
     line: str, source: str, separators: Sequence[str], widths: Collection[int]
 ) -> _Layout:
-    is_text = len(_Layout().try_to_cut(line)) in widths
+    texts = _Layout().try_to_cut(line)
     for separator in separators:
+        # `a; b; c` is cut at blanks, too, but means what stands before them.
+        is_text = len(texts) in widths and not all(text.endswith(separator) for text in texts[:-1])
         n_fields = len(_Layout(separator).try_to_cut(line))
         if n_fields in widths:
             if not is_text or source.lower().endswith(_SUFFIXES[separator]):

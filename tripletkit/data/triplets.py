@@ -123,6 +123,11 @@ class Triplets(Result):
         places = np.array([index_of[name] for name in self.names], dtype=np.int32)
         return replace(self, names=list(names), rows=places[self.rows])
 
+    def over_contents(self, contents: Sequence[bytes | None]) -> Triplets:
+        """Return the same triplets with the hash of each image's content for its name, if known."""
+        pairs = zip(self.names, contents, strict=True)
+        return replace(self, names=[content.hex() if content else name for name, content in pairs])
+
     def is_degenerate(self) -> np.ndarray:
         """Return `(n_triplets,)` bool: the row names one image twice."""
         anchor, first, second = self.rows.T

@@ -109,18 +109,24 @@ class ModelFolder:
             return None
         return ShiftDetector.load(self.path / SHIFT_FILE)
 
-    def share_learned(self, triplets: Triplets) -> float | None:
+    def share_learned(
+        self, triplets: Triplets, contents: Sequence[bytes | None] | None = None
+    ) -> float | None:
         """Return the share of questions whose answers the model learned from, 0 to 1.
 
-        None where that is not known.
+        By the names of their images, and by `contents` where these are at hand, so that images
+        under other names are known again. None where nothing is known.
         """
         if LEARNED_FILE not in self.record.files:
             return None
-        learned = np.load(self.path / LEARNED_FILE, allow_pickle=False)
-        asked = hash_questions(triplets)
-        if len(learned) == _MAX_LEARNED:
-            asked = asked[asked <= learned[-1]]
-        return float(np.isin(asked, learned).mean()) if len(asked) else None
+        learned = np.atleast_2d(np.load(self.path / LEARNED_FILE, allow_pickle=False))
+        asked = [triplets] if contents is None else [triplets, triplets.over_contents(contents)]
+        is_learned, is_known = np.zeros((2, len(triplets)), dtype=bool)
+        for each, known in zip(asked, learned, strict=False):
+            hashes = hash_questions(each)
+            is_learned |= np.isin(hashes, known)
+            is_known |= (len(known) < _MAX_LEARNED) | (hashes <= known[-1])
+        return float(is_learned[is_known].mean()) if is_known.any() else None
 
     def read_history(self) -> pd.DataFrame:
         """Return the epochs of the training, as `history.csv` has them."""
@@ -218,7 +224,7 @@ def save_model(
     centers: pd.DataFrame | None = None,
     *,
     shift: ShiftDetector | None = None,
-    learned: Triplets | None = None,
+    learned: Sequence[Triplets] = (),
     backbone: Path | None = None,
     overwrite: bool = False,
 ) -> ModelFolder:
@@ -228,7 +234,7 @@ def save_model(
         history: one row an epoch.
         record: what is known of it; the hashes of the files are added here.
         centers: a row for each class, named by it, with its center.
-        learned: the judgements that it learned from.
+        learned: the judgements that it learned from, over names and over contents of images.
         backbone: the weights file of a backbone that was trained too; copied. Its checkpoint goes.
     """
     check_model_output(path, overwrite=overwrite)
@@ -246,8 +252,11 @@ def save_model(
             centers.rename(index=guard_formula).to_csv(partial / CENTERS_FILE, index_label="label")
         if shift is not None:
             shift.save(partial / SHIFT_FILE)
-        if learned is not None:
-            np.save(partial / LEARNED_FILE, np.unique(hash_questions(learned))[:_MAX_LEARNED])
+        if learned:
+            hashes = [np.unique(hash_questions(each))[:_MAX_LEARNED] for each in learned]
+            width = max(map(len, hashes))
+            padded = [np.pad(each, (0, width - len(each)), mode="edge") for each in hashes]
+            np.save(partial / LEARNED_FILE, np.stack(padded))
         if backbone is not None:
             shutil.copyfile(backbone, partial / BACKBONE_FILE)
         files = {file.name: file_sha256(file) for file in sorted(partial.iterdir())}

@@ -10,7 +10,7 @@ import logging
 import platform
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,6 +21,7 @@ import numpy as np
 
 from tripletkit import __version__, defaults
 from tripletkit.data.training_set import TrainingSet
+from tripletkit.data.triplets import Triplets
 from tripletkit.errors import (
     DataWarning,
     FewTripletsWarning,
@@ -111,6 +112,7 @@ class TrainingResult:
             result.
         backbone_file: the weights of a backbone that was trained too, in it.
         shift: what tells images unlike those of the training; None for too few images.
+        learned: the judgements that it learned from, over names and over contents of images.
     """
 
     record: ModelRecord
@@ -119,6 +121,7 @@ class TrainingResult:
     scratch: TemporaryDirectory[str]
     backbone_file: Path | None
     shift: ShiftDetector | None
+    learned: Sequence[Triplets]
 
     def save(self, path: Path, *, overwrite: bool = False) -> ModelFolder:
         """Write the model folder, whole or not at all; see `save_model`."""
@@ -129,7 +132,7 @@ class TrainingResult:
             self.record,
             name_centers(self.trained.centers, self.data.labels),
             shift=self.shift,
-            learned=None if self.record.inputs.triplets is None else self.data.train,
+            learned=self.learned,
             backbone=self.backbone_file,
             overwrite=overwrite,
         )
@@ -329,6 +332,10 @@ def _make_result(
         learning_curve=None if curve is None else curve.to_dict(),
         parts=fitted.parts,
     )
+    learned: Sequence[Triplets] = ()
+    if record.inputs.triplets is not None:
+        contents = place.inputs.files.contents(place.store).hashes
+        learned = data.train, data.train.over_contents(contents)
     return TrainingResult(
         record,
         fitted.trained,
@@ -336,6 +343,7 @@ def _make_result(
         scratch,
         None if pixels is None else pixels.backbone_file,
         ShiftDetector.of(collection.features[np.unique(data.train.rows)]),
+        learned,
     )
 
 
