@@ -215,7 +215,8 @@ def find_roles(
         return None
     roles = _with_answers(Roles((), sides=("b", "c")), found, wanted)
     if wanted == "votes" and sorted(map(str.lower, headings)) == ["b", "c"]:
-        roles = replace(roles, votes=found.columns("bc"))
+        first, second = found.columns("bc")
+        roles = replace(roles, votes=(first, second))
     return roles if roles.tells_answers else None
 
 
@@ -584,7 +585,9 @@ def _readings(
 
 def _of_two(numbers: set[float]) -> tuple[dict[float, int], int]:
     """Return the place that each number means, and the one that means the first."""
-    for known in ({1: 0, 0: 1}, {1: 0, 0: 1, 0.5: UNDECIDED}, {1: 0, 2: 1}, {1: 0, -1: 1}):
+    kinds: list[dict[float, int]]
+    kinds = [{1: 0, 0: 1}, {1: 0, 0: 1, 0.5: UNDECIDED}, {1: 0, 2: 1}, {1: 0, -1: 1}]
+    for known in kinds:
         if numbers <= set(known):
             return known, 1
     if numbers <= {-1, 0, 1, 2}:

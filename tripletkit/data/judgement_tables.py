@@ -197,8 +197,8 @@ def _read_rows(
     elif roles.share is not None:
         votes = reading.shares(roles.share)
     elif roles.answer is not None and len(table):
-        labels, note = reading.answers(roles.answer, is_judged=wanted != "answers")
-        notes += note
+        labels, said = reading.answers(roles.answer, is_judged=wanted != "answers")
+        notes += said
     elif roles.is_trial:
         labels = np.full(len(table), 2 if odd_place is None else odd_place)
     kept = np.flatnonzero(reading.is_good)
@@ -312,11 +312,11 @@ class _Reading:
         whole = values[values == np.floor(values)]
         values -= 1 if len(whole) and whole.min() >= 1 and whole.max() == len(names) else 0
         is_known = (values == np.floor(values)) & (values >= 0) & (values < len(names))
-        is_good = np.append(is_known, False)[numbers].reshape(-1, 3).all(axis=1)
-        shown = np.array([",".join(map(str, row)) for row in cells[~is_good]], dtype=object)
-        every = np.full(len(cells), "", dtype=object)
-        every[~is_good] = shown
-        self.refuse(~is_good, f"expected places in the list of {len(names):,} names", every)
+        is_bad = np.append(~is_known, True)[numbers].reshape(-1, 3).max(axis=1)
+        shown = [
+            ",".join(map(str, row)) if bad else "" for row, bad in zip(cells, is_bad, strict=True)
+        ]
+        self.refuse(is_bad, f"expected places in the list of {len(names):,} names", np.array(shown))
         known = np.array([*names, "x"], dtype=object)
         places = np.where(is_known, values, len(names)).astype(np.int64)
         return known[np.append(places, len(names))[numbers]].reshape(-1, 3)
@@ -324,11 +324,11 @@ class _Reading:
     def votes(self, places: tuple[int, int]) -> Votes:
         texts = [self.texts(place) for place in places]
         both = np.array([[parse_number(text) for text in each] for each in texts], dtype=np.float64)
-        is_number = ((both >= 0) & (both <= MAX_VOTES)).all(axis=0)
+        is_number = (both.min(axis=0) >= 0) & (both.max(axis=0) <= MAX_VOTES)
         message = f"expected two numbers of votes from 0 to {MAX_VOTES:,.0f}"
         self.refuse(~is_number, message, texts[0] + " " + texts[1])
         self.refuse(
-            is_number & ~both.any(axis=0),
+            is_number & (both.max(axis=0) == 0),
             "expected at least one vote, got none; leave such a triplet out",
         )
         return Votes(*both)

@@ -13,7 +13,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -210,30 +210,30 @@ def open_judgements(
         raise SettingsError(
             f"{prefix}votes", "`votes` excludes `fourth_column`: each says how people voted."
         )
-    given = _as_file(given)
-    is_database = isinstance(given, Path) and is_judgements(given)
+    opened = _as_file(given)
+    is_database = isinstance(opened, Path) and is_judgements(opened)
     if exclude and not is_database:
-        source = given if isinstance(given, Path) else type(given).__name__
+        source = opened if isinstance(opened, Path) else type(given).__name__
         raise SettingsError(
             "exclude", f"{source}: expected a database of judgements: only that has judges"
         )
-    if isinstance(given, Judgements):
+    if isinstance(opened, Judgements):
         if fourth_column is not None:
             raise SettingsError("fourth_column", "`fourth_column` is of a file.")
-        found = given
+        found = opened
     elif is_database:
         if votes is not None or fourth_column is not None:
             raise SettingsError(
                 f"{prefix}votes",
                 f"{given} holds its votes: give no `{prefix}votes` and no `fourth_column`.",
             )
-        found = _open_database(given, exclude)
+        found = _open_database(opened, exclude)
         if exclude:
             found = _with_read_as(found, exclude=json.dumps(sorted(exclude)))
     else:
         known = None if names is None else read_names(names)
-        if isinstance(given, pd.DataFrame | Path) or hasattr(given, "read"):
-            found = _open_file(cast(BinaryIO, given), known, columns, fourth_column, with_problems)
+        if isinstance(opened, pd.DataFrame | Path) or hasattr(opened, "read"):
+            found = _open_file(opened, known, columns, fourth_column, with_problems)
             if votes is not None or truth is not None:
                 found = replace(found, votes=None, truth=None)
             if isinstance(names, str | os.PathLike):
@@ -241,7 +241,7 @@ def open_judgements(
             if columns is not None:
                 found = _with_read_as(found, columns=json.dumps(dict(columns)))
         else:
-            triplets = given if isinstance(given, Triplets) else _take_rows(given, known)
+            triplets = opened if isinstance(opened, Triplets) else _take_rows(opened, known)
             record = FileRecord(triplets.source, None, hash_frame(triplets.to_frame()))
             found = Judgements(triplets, record)
     if votes is not None:
@@ -278,7 +278,7 @@ def is_judgements(path: Path) -> bool:
     return header.startswith(b"SQLite format 3\x00") and header[68:72] == wanted
 
 
-def _as_file(given: object) -> object:
+def _as_file(given: Any) -> Any:
     return Path(given) if isinstance(given, str | os.PathLike) else given
 
 
@@ -325,11 +325,11 @@ def _open_database(path: Path, exclude: Collection[str] = ()) -> Judgements:
         if answer.how == GOLD:
             continue
         anchor, first, second = (index_of.setdefault(n, len(index_of)) for n in answer.triplet)
-        for_first = {FIRST_IMAGE: 1.0, SECOND_IMAGE: 0.0, CANT_TELL: 0.5}[answer.choice]
+        vote = {FIRST_IMAGE: 1.0, SECOND_IMAGE: 0.0, CANT_TELL: 0.5}[answer.choice]
         key = (anchor, first, second)
         if (anchor, second, first) in votes_of:
-            key, for_first = (anchor, second, first), 1 - for_first
-        votes_of.setdefault(key, {}).setdefault(answer.judge, []).append(for_first)
+            key, vote = (anchor, second, first), 1 - vote
+        votes_of.setdefault(key, {}).setdefault(answer.judge, []).append(vote)
         screen = answer.screen if answer.side == GRID else 0
         number, probability, screen = about.get(key, (answer.question, 0.0, screen))
         # A question that a model chose may have been drawn by chance, too; then it is fair.
@@ -354,7 +354,8 @@ def _open_database(path: Path, exclude: Collection[str] = ()) -> Judgements:
     # A hash of what judges said; the file itself changes in other ways, too.
     record = FileRecord(str(path), str(path.absolute()), "")
     found = Judgements(triplets, record, votes, is_random=is_random, weights=weights).turned()
-    columns = (found.votes.for_first.tolist(), found.votes.for_second.tolist(), is_random.tolist())
+    votes = votes.turn(votes.is_for_second)
+    columns = (votes.for_first.tolist(), votes.for_second.tolist(), is_random.tolist())
     lines = [
         [*(triplets.names[index] for index in row), *of_row]
         for row, *of_row in zip(found.triplets.rows.tolist(), *columns, strict=True)
@@ -366,7 +367,7 @@ def _open_database(path: Path, exclude: Collection[str] = ()) -> Judgements:
 def read_names(given: Sequence[str] | PathLike) -> list[str]:
     """Return a list of names, from a file of one a line or of a JSON list where it is a path."""
     source = "the names"
-    names: object = given
+    names: Any = given
     if isinstance(given, str | os.PathLike):
         data, source = read_bytes(Path(given))
         data = check_text(data, source)
@@ -381,7 +382,7 @@ def read_names(given: Sequence[str] | PathLike) -> list[str]:
                 raise TripletFileError(
                     f"{source}: expected a JSON list of names, got another value"
                 )
-    found = [str(name) for name in cast(Sequence[str], names)]
+    found = [str(name) for name in names]
     twice = (
         [name for name in found if found.count(name) > 1] if len(set(found)) < len(found) else []
     )
@@ -420,16 +421,15 @@ def open_votes(
     Raises:
         VoteFileError: if they cannot be read, or are on other triplets.
     """
-    given = cast(VotesLike, _as_file(given))
-    asked = None
-    if isinstance(given, Path | pd.DataFrame) or hasattr(given, "read"):
-        read, record = open_rows(cast(BinaryIO, given), "votes")
+    opened, asked = _as_file(given), None
+    if isinstance(opened, Path | pd.DataFrame) or hasattr(opened, "read"):
+        read, record = open_rows(opened, "votes")
         if read.votes is None:
             shown = ", ".join(read.table.columns)
             raise VoteFileError(f"{read.source}: expected {EXPECTED['votes']}, got {shown}")
         votes, asked = read.votes, read.triplets
     else:
-        votes = given if isinstance(given, Votes) else _votes_of_numbers(cast(np.ndarray, given))
+        votes = opened if isinstance(opened, Votes) else _votes_of_numbers(opened)
         digest = hashlib.sha256(np.stack([votes.for_first, votes.for_second]).tobytes())
         record = FileRecord("the votes", None, digest.hexdigest())
     if triplets is not None and len(votes) != len(triplets):
@@ -467,14 +467,14 @@ def open_truth(given: TruthLike) -> tuple[Truth, FileRecord]:
     Raises:
         AnswerFileError: if it cannot be read.
     """
-    given = cast(TruthLike, _as_file(given))
-    if not isinstance(given, Path | pd.DataFrame) and not hasattr(given, "read"):
-        if not isinstance(given, Truth):
-            given = Truth(read_labels(cast(np.ndarray, given), "the truth"), "the truth")
-        digest = hashlib.sha256(given.labels.tobytes()).hexdigest()
-        return given, FileRecord("the truth", None, digest)
+    opened = _as_file(given)
+    if not isinstance(opened, Path | pd.DataFrame) and not hasattr(opened, "read"):
+        if not isinstance(opened, Truth):
+            opened = Truth(read_labels(opened, "the truth"), "the truth")
+        digest = hashlib.sha256(opened.labels.tobytes()).hexdigest()
+        return opened, FileRecord("the truth", None, digest)
     # What the table says of the images' order counts where it holds them.
-    read, record = open_rows(cast(BinaryIO, given), "truth")
+    read, record = open_rows(opened, "truth")
     _tell(read.source, read.notes)
     labels = read.labels
     if labels is None and read.votes is not None:
@@ -522,10 +522,12 @@ def reopen_judgements(
 ) -> Judgements | None:
     """Return judgements as they were once opened; None where a file is gone or changed."""
     records = {"given": record, "votes": votes, "truth": truth}
-    found = {name: find_unchanged(each) for name, each in records.items() if each is not None}
+    found: dict[str, Any] = {
+        name: find_unchanged(each) for name, each in records.items() if each is not None
+    }
     if None in found.values():
         return None
-    options = dict(record.read_as)
+    options: dict[str, Any] = dict(record.read_as)
     for name in ("columns", "exclude"):
         if name in options:
             options[name] = json.loads(options[name])

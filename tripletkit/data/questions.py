@@ -87,7 +87,7 @@ class Questions:
     @property
     def is_both_ways(self) -> np.ndarray:
         """`(n_questions,)` bool: asked as (A, B, C) and as (A, C, B)."""
-        return (self.votes > 0).all(axis=1)
+        return self.votes.min(axis=1, initial=1) > 0
 
     def repeats(self) -> np.ndarray:
         """Return `(n_triplets,)` bool: the row equals an earlier one name by name."""

@@ -177,7 +177,7 @@ def draw_training_set(
         images: indices of the names to use, one for each image.
         source: what to call the labels in messages.
     """
-    parts = []
+    parts: list[Triplets] = []
     for is_here, most in (
         (~is_held_out, MAX_DRAWN_TRIPLETS),
         (is_held_out, MAX_DRAWN_VAL_TRIPLETS),

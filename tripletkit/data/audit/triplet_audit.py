@@ -356,7 +356,7 @@ def _repeated(triplets: Triplets, questions: Questions, n_examples: int) -> Tall
     directed = questions.directed
 
     def examples() -> Iterator[str]:
-        for row in later:
+        for row in later.tolist():
             first = np.flatnonzero(directed == directed[row])[0]
             shown = f"{triplets.place(row)}: {_shown(triplets, row)}"
             yield f"{shown} repeats line {triplets.lines[first]}"
@@ -365,7 +365,7 @@ def _repeated(triplets: Triplets, questions: Questions, n_examples: int) -> Tall
 
 
 def _degenerate(triplets: Triplets, is_degenerate: np.ndarray, n_examples: int) -> Tally:
-    rows = np.flatnonzero(is_degenerate)
+    rows = np.flatnonzero(is_degenerate).tolist()
     examples = (
         f"{triplets.place(row)}: {_shown(triplets, row)} names one image twice" for row in rows
     )
@@ -610,7 +610,7 @@ def _show_names(audit: Audit) -> list[str]:
 def _show_consistency(audit: Audit) -> list[str]:
     if audit.contradictions is None:
         return _lines("Consistency", ("asked both ways: A B C and A C B", audit.mirrored, False))
-    found = [
+    found: list[_Item] = [
         ("contradictions: A B C and A C B", audit.contradictions),
         ("preferences in a circle at one anchor", audit.anchor_cycles),
         ("circles over all compared distances", audit.distance_cycles),
@@ -618,7 +618,7 @@ def _show_consistency(audit: Audit) -> list[str]:
         "before D, D before B) cannot all hold, whatever the model. Look at the lines named, "
         "or accept them as noise. If B and C are in chance order here, so that this is a "
         "file of questions, nothing is wrong: pass `unanswered=True`."
-        if audit.contradictions.count or audit.distance_cycles.count
+        if audit.contradictions.count or (audit.distance_cycles and audit.distance_cycles.count)
         else None,
     ]
     if (judged := audit.judgements) is not None:

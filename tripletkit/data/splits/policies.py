@@ -129,8 +129,12 @@ def divide_images(
             gains = division.gains(source, target, goal.weights())
             gains[free_at > step] = -np.inf
             gains[is_apart] = -np.inf
-            moved = np.argpartition(gains, -batch)[-batch:] if batch > 1 else [gains.argmax()]
-            for name in moved:
+            moved = (
+                np.argpartition(gains, -batch)[-batch:]
+                if batch > 1
+                else gains.argmax(keepdims=True)
+            )
+            for name in moved.tolist():
                 division.move(name, source, target)
             free_at[moved] = step + 1 + tenure
         goal.adapt(division.inside)
@@ -342,7 +346,7 @@ def _hold_out_images(
             return _divide_groups(rows, sizes, rng)
         places = np.arange(3)
         kept_by_chance = np.prod((n_train - places) / (n_names - places))
-        goal = HoldOutGoal(floor=kept_by_chance * len(rows))
+        goal = HoldOutGoal(floor=float(kept_by_chance * len(rows)))
         return divide_images(rows, n_names, sizes, goal, rng, _strata(rows, n_names))
 
     return _for_named_images(triplets, divide, groups)
