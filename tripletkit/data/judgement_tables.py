@@ -313,10 +313,9 @@ class _Reading:
         values -= 1 if len(whole) and whole.min() >= 1 and whole.max() == len(names) else 0
         is_known = (values == np.floor(values)) & (values >= 0) & (values < len(names))
         is_bad = np.append(~is_known, True)[numbers].reshape(-1, 3).max(axis=1)
-        shown = [
-            ",".join(map(str, row)) if bad else "" for row, bad in zip(cells, is_bad, strict=True)
-        ]
-        self.refuse(is_bad, f"expected places in the list of {len(names):,} names", np.array(shown))
+        shown = np.full(len(cells), "", dtype=object)
+        shown[is_bad] = [",".join(map(str, row)) for row in cells[is_bad]]
+        self.refuse(is_bad, f"expected places in the list of {len(names):,} names", shown)
         known = np.array([*names, "x"], dtype=object)
         places = np.where(is_known, values, len(names)).astype(np.int64)
         return known[np.append(places, len(names))[numbers]].reshape(-1, 3)

@@ -129,11 +129,9 @@ def divide_images(
             gains = division.gains(source, target, goal.weights())
             gains[free_at > step] = -np.inf
             gains[is_apart] = -np.inf
-            moved = (
-                np.argpartition(gains, -batch)[-batch:]
-                if batch > 1
-                else gains.argmax(keepdims=True)
-            )
+            moved = np.array([gains.argmax()])
+            if batch > 1:
+                moved = np.argpartition(gains, -batch)[-batch:]
             for name in moved.tolist():
                 division.move(name, source, target)
             free_at[moved] = step + 1 + tenure
