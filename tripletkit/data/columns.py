@@ -535,13 +535,12 @@ def read_choices(
 def describe_answers(texts: np.ndarray, n_images: int) -> str:
     """Say what answers may be, and what these are."""
     shown = ", ".join(shorten_line(text) for text in list(dict.fromkeys(texts.tolist()))[:5])
-    forms = (
-        "1 and 0, 1 and 2, 1 and -1, first and second, left and right, true and false, b and c, or "
-        "names of the two images"
-        if n_images == 2
-        else "1, 2 or 3, or the odd image's name"
+    if n_images == 3:
+        return f"expected 1, 2 or 3, or the odd image's name, got {shown}"
+    return (
+        "expected 1 and 0, 1 and 2, 1 and -1, first and second, left and right, true and false, b "
+        f"and c, or names of the two images, got {shown}"
     )
-    return f"expected {forms}, got {shown}"
 
 
 def could_be_answers(texts: np.ndarray) -> bool:

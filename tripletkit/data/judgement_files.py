@@ -120,11 +120,7 @@ def read_answers_given(
                 continue
             try:
                 _check_answer(row)
-                if row["kind"] == GRID:
-                    found += _unfold_grid(row, names)
-                else:
-                    triplet = tuple(names[row[column]] for column in ("anchor", "first", "second"))
-                    found.append(_read_answer(row, triplet))
+                found += _read_answers(row, names)
             except (KeyError, TypeError, ValueError, IndexError) as error:
                 raise JudgementsError(
                     f"{path}: damaged: answer {row['answer']} is none that can be read "
@@ -150,20 +146,35 @@ def _check_answer(row: sqlite3.Row) -> None:
         raise ValueError(f"{wrong[0]} is {row[wrong[0]]!r}")
 
 
-def _read_answer(row: sqlite3.Row, triplet: tuple[str, str, str]) -> Answer:
-    return Answer(
-        row["judge"],
-        row["question"],
-        triplet,
-        row["how"],
-        row["choice"],
-        row["side"],
-        row["response_ms"],
-        row["screen"],
-        row["probability"] if row["how"] == RANDOM else 0.0,
-        row["method"],
-        row["answered_at"],
-    )
+def _read_answers(row: sqlite3.Row, names: dict[int, str]) -> Iterator[Answer]:
+    """Yield the answer, or what a grid implies: each picked image is nearer than each other."""
+    columns = "judge how choice side response_ms screen method answered_at".split()
+    facts = {column: row[column] for column in columns}
+    if row["kind"] != GRID:
+        anchor, first, second = (names[row[column]] for column in ("anchor", "first", "second"))
+        probability = row["probability"] if row["how"] == RANDOM else 0.0
+        yield Answer(
+            question=row["question"],
+            triplet=(anchor, first, second),
+            probability=probability,
+            **facts,
+        )
+        return
+    facts |= {"how": GRID, "choice": FIRST, "side": GRID}
+    shown, picked = json.loads(row["shown"]), set(json.loads(row["picked"] or "[]"))
+    drawn = json.loads(row["drawn"])
+    near = set(drawn["near"])
+    for first in picked:
+        for second in shown:
+            if second in picked:
+                continue
+            n_near = (first in near) + (second in near)
+            yield Answer(
+                question=-row["screen"],
+                triplet=(names[row["anchor"]], names[first], names[second]),
+                probability=_pair_probability(n_near, len(near), len(shown) - len(near), drawn),
+                **facts,
+            )
 
 
 def read_shown_questions(path: Path) -> list[tuple[int, int, int]]:
@@ -269,31 +280,6 @@ def _connect(path: Path) -> sqlite3.Connection:
             raise
         connection = sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True)
     return connection
-
-
-def _unfold_grid(row: sqlite3.Row, names: dict[int, str]) -> Iterator[Answer]:
-    """Yield what a grid implies: each picked image is nearer than each that was not picked."""
-    shown, picked = json.loads(row["shown"]), set(json.loads(row["picked"] or "[]"))
-    drawn = json.loads(row["drawn"])
-    near = set(drawn["near"])
-    for first in picked:
-        for second in shown:
-            if second in picked:
-                continue
-            n_near = (first in near) + (second in near)
-            yield Answer(
-                row["judge"],
-                -row["screen"],
-                (names[row["anchor"]], names[first], names[second]),
-                GRID,
-                FIRST,
-                GRID,
-                row["response_ms"],
-                row["screen"],
-                _pair_probability(n_near, len(near), len(shown) - len(near), drawn),
-                row["method"],
-                row["answered_at"],
-            )
 
 
 def _pair_probability(n_near: int, all_near: int, all_far: int, drawn: dict[str, Any]) -> float:

@@ -185,17 +185,14 @@ def open_judgements(
     Args:
         given: a file (text, CSV, TSV, JSON, JSON lines, Parquet, or a database of judgements), an
             open binary file, a table, `Triplets`, integer rows, or `Judgements`.
-        names: of the images that numbers are places of, counted from 0: a list, or a file of one
-            name a line or of a JSON list.
-        columns: what the columns of a table are, where their headings do not say it: `anchor`,
-            `positive`, `negative`, `first`, `second`, `answer`, `votes_first`, `votes_second`,
-            `share`, `image1` to `image3` and `odd` -> heading, or place from 1. `odd` is also
-            `"last"`, `"first"` or `"second"`, where it is that image of every row.
+        names: of the images that numbers are places of: a list, or a file of one name a line or
+            of a JSON list.
+        columns: `columns.FIELDS` -> heading, or place from 1, where the headings do not say what
+            they are. `odd` is also `"last"`, `"first"` or `"second"`: that image of every row.
         swap: take the other image for the nearer one in every row.
-        votes: how many people said what of each row; see `open_votes`.
+        votes, truth: see `open_votes`, `open_truth`.
         fourth_column: `"share"` where the fourth column of a file is the share of people who said
             that the first image is nearer.
-        truth: which image of each row is the nearer one; see `open_truth`.
         exclude: of a database, names of judges to leave out.
         with_problems: keep lines that cannot be read as `problems`, instead of refusing the file.
         prefix: before the names of the settings `votes` and `truth` in messages, as `val_`.
@@ -203,8 +200,6 @@ def open_judgements(
         TripletFileError, VoteFileError, AnswerFileError: if something cannot be read, or does not
             belong together. The message holds the first ten problems as
             `file:line: expected ..., got ...` and their number.
-        JudgementsError: if it is a database of judgements without any, or of another version.
-        SettingsError: if settings exclude each other.
     """
     if votes is not None and fourth_column is not None:
         raise SettingsError(
@@ -417,9 +412,7 @@ def open_votes(
         given: a file or a table of two numbers a row, with names before them or without, or with
             columns such as votes_b and votes_c; `Votes`; numbers of the shape (n_triplets, 2); or
             shares for the first image, (n_triplets,).
-        triplets: that they should be on, in the same order.
-    Raises:
-        VoteFileError: if they cannot be read, or are on other triplets.
+        triplets: that they should be on, in the same order; others are refused.
     """
     opened, asked = _as_file(given), None
     if isinstance(opened, Path | pd.DataFrame) or hasattr(opened, "read"):
@@ -461,11 +454,8 @@ def _votes_of_numbers(value: np.ndarray) -> Votes:
 def open_truth(given: TruthLike) -> tuple[Truth, FileRecord]:
     """Return a truth, whatever it is given as, and the record of what was read.
 
-    Args:
-        given: a file, a table, `Truth`, or an answer for each triplet: 1 and 0, True and False, 1
-            and -1, 1 and 2, or words such as first and second.
-    Raises:
-        AnswerFileError: if it cannot be read.
+    A file, a table, `Truth`, or an answer for each triplet: 1 and 0, True and False, 1 and -1, 1
+    and 2, or words such as first and second.
     """
     opened = _as_file(given)
     if not isinstance(opened, Path | pd.DataFrame) and not hasattr(opened, "read"):

@@ -263,27 +263,13 @@ class Audit(Result):
         return [*parts, ["Findings", *lines] if lines else ["No findings."]]
 
     def _notebook_sections(self) -> list[Section]:
-        facts = [
-            ["triplets", f"{self.n_triplets:,}"],
-            ["distinct", f"{self.n_distinct:,}"],
-            ["images", f"{self.n_images:,}"],
-        ]
-        if self.pair_roles:
-            share = f"{self.pair_roles.memorable_share:.1%}"
-            facts.append(["triplets with a pair that recurs", share])
-        if self.judgements:
-            facts.append(
-                ["best accuracy anyone can have", f"{self.judgements.overall_ceiling:.1%}"]
-            )
-        if self.images:
-            facts.append(["images decoded", f"{self.images.n_read:,}"])
         found = [
             [_name_finding(finding, self), f"{finding.count:,}"] for finding in self.findings()
         ]
         verdict: Table | str = "No findings."
         if found:
             verdict = Table(found, right=[1], has_heading=False, title="Findings")
-        return [[Table(facts, right=[1], has_heading=False, title=self.source), verdict]]
+        return [[f"{self.source}: {self._summary()}", verdict]]
 
 
 def audit_triplets(
