@@ -7,8 +7,6 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from opened import open_text, read_triplets, scan_triplets
 
 from tripletkit import DataWarning
@@ -187,21 +185,3 @@ def test_columns_of_votes_are_votes(columns, rows, share):
 def test_votes_that_cannot_be_read_are_refused_by_line():
     with pytest.raises(VoteFileError, match=r"t\.csv:2: expected two numbers of votes"):
         open_text("a,b,c,votes_b,votes_c\nx,y,z,1,1e308\n")
-
-
-columns_of_table = st.permutations(["id", "anchor", "positive", "negative", "rater"])
-
-
-@pytest.mark.slow
-@settings(deadline=None)
-@given(columns_of_table, st.sampled_from([",", ";", "\t"]), st.integers(1, 30))
-def test_the_order_of_columns_changes_nothing(columns, separator, n_rows):
-    rng = np.random.default_rng(n_rows)
-    table = {column: [f"{column} {n}" for n in rng.integers(0, 9, n_rows)] for column in columns}
-    lines = [separator.join(columns)]
-    lines += [separator.join(row) for row in zip(*table.values(), strict=True)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataWarning)
-        rows = read("\n".join(lines), "t.txt")
-    parts = (table[column] for column in ("anchor", "positive", "negative"))
-    assert rows == list(zip(*parts, strict=True))

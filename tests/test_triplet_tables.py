@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tripletkit import TripletkitError, Triplets
 from tripletkit.data.judgements import open_judgements
@@ -87,12 +85,3 @@ def test_from_array_leaves_out_names_that_no_row_has():
 def test_from_array_refuses_other_arrays(rows, names, message):
     with pytest.raises(TripletkitError, match=message):
         Triplets.from_array(np.array(rows), names)
-
-
-@pytest.mark.slow
-@given(st.lists(st.tuples(*[st.integers(0, 6)] * 3), min_size=1, max_size=20))
-def test_a_table_of_triplets_gives_them_back(rows):
-    names = [f"image {number}.png" for number in range(7)]
-    triplets = Triplets.from_array(np.array(rows, dtype=np.int64).reshape(-1, 3), names)
-    again = open_judgements(triplets.to_frame()).triplets
-    assert named(again) == named(triplets) == [tuple(names[index] for index in row) for row in rows]
