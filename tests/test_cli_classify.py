@@ -8,8 +8,8 @@ import shutil
 
 import pytest
 
+from tripletkit import TripletkitError
 from tripletkit.data.splits.held_out_draws import read_held_out
-from tripletkit.errors import ImageNameError, LabelFileError, TripletFileError
 
 COLOURS = ["red", "lime", "blue", "yellow", "black", "magenta"]
 
@@ -151,17 +151,17 @@ def test_held_out_names_are_read_from_what_there_is(tmp_path, text, expected):
 
 
 @pytest.mark.parametrize(
-    ("text", "error", "message"),
+    ("text", "message"),
     [
-        ("a b c\nd\n", TripletFileError, "expected 3 image names, got 1"),
-        ("\n# nothing\n", ImageNameError, "names of held-out images, got none"),
-        ("name,label\na\n", LabelFileError, "expected 2 columns, got 1"),
-        ('a\n""\n', TripletFileError, "got an empty one"),
+        ("a b c\nd\n", "expected 3 image names, got 1"),
+        ("\n# nothing\n", "names of held-out images, got none"),
+        ("name,label\na\n", "expected 2 columns, got 1"),
+        ('a\n""\n', "got an empty one"),
     ],
 )
-def test_other_held_out_files_are_refused(tmp_path, text, error, message):
+def test_other_held_out_files_are_refused(tmp_path, text, message):
     (tmp_path / "names").write_text(text)
-    with pytest.raises(error, match=message):
+    with pytest.raises(TripletkitError, match=message):
         read_held_out(tmp_path / "names", tmp_path)
 
 
@@ -172,5 +172,5 @@ def test_a_held_out_folder_is_inside_the_images(tmp_path):
     images = tmp_path / "images"
     expected = {"test/b.png": None, "test/cat/a.png": "cat"}
     assert read_held_out(images / "test", images) == expected
-    with pytest.raises(ImageNameError, match="a folder inside the image folder"):
+    with pytest.raises(TripletkitError, match="a folder inside the image folder"):
         read_held_out(tmp_path, images)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tripletkit.search.vector_files import write_vectors
+import tripletkit as tk
 
 NAMES = [f"{colour}{number}.png" for colour in ("blue", "red") for number in range(4)]
 HOSTILE = ['a "b".png', "<i>&.png", " leading", "寿司,1.png"]
@@ -46,7 +46,7 @@ def test_writes_names_and_features_by_suffix(run, tmp_path, suffix, tiny_backbon
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".npz"])
 def test_vectors_read_back_the_same(tmp_path, suffix):
     vectors = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
-    write_vectors(tmp_path / f"v{suffix}", HOSTILE, vectors)
+    tk.Embeddings(HOSTILE, vectors, "l2", [None] * 4).write(tmp_path / f"v{suffix}")
     names, got = read(tmp_path / f"v{suffix}")
     assert names == HOSTILE
     np.testing.assert_array_equal(got, vectors)

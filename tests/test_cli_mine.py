@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 from opened import read_triplets
 from PIL import Image
-
-from tripletkit.evaluation.distances import pair_distances, triplet_margins
+from plain import pair_distances, triplet_margins
 
 COLOURS = ["red", "lime", "blue", "yellow", "black", "magenta"]
 ALL = ["--positive-quantiles", 0, 1, "--negative-quantiles", 0, 1]

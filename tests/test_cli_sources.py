@@ -9,7 +9,7 @@ import pytest
 import tiny_backbone as tiny
 from conftest import read_record
 
-from tripletkit.features.store_care import clear_store
+import tripletkit as tk
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_model_of_two_backbones_and_views_works_everywhere(
     ask = ("predict", toy_competition.test, "--model", tmp_path / "m")
     first = run(*ask)
     assert (first.exit_code, first.stdout.count("\n")) == (0, 201)
-    clear_store(cache_dir)
+    tk.clear_cache(cache_dir)
     again = run(*ask)
     assert "Features: 18 images computed, 0 from the store.\n" in again.stderr
     assert again.stdout == first.stdout

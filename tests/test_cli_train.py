@@ -13,7 +13,6 @@ from conftest import read_record
 from PIL import Image
 
 from tripletkit.errors import BackboneError
-from tripletkit.features import weights_origin
 
 
 @pytest.fixture
@@ -372,7 +371,7 @@ def test_auto_says_which_backbone_and_why(
     def nowhere(_backbone):
         raise BackboneError("the weights of resnet50 are nowhere")
 
-    monkeypatch.setattr(weights_origin, "_fetch", nowhere)
+    monkeypatch.setattr("tripletkit.features.weights_origin._fetch", nowhere)
     result = tripletkit(
         "train", triplet_file, toy_images, "-o", tmp_path / "m", "--epochs", "1", code=0
     )

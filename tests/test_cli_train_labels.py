@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import read_record
 
-from tripletkit.model.model_folder import load_model
+import tripletkit as tk
 
 
 @pytest.fixture
@@ -80,14 +80,14 @@ def test_center_loss_keeps_its_centers_with_the_model(labelled, train, tmp_path)
     table.write_text(table.read_text().replace(",colour", ",'=colour"))
     result = train(toy.images, "--labels", table, "--loss", "center", "--dim", 5)
     assert result.exit_code == 0, result.output
-    centers = load_model(tmp_path / "m").read_centers()
+    centers = tk.load(tmp_path / "m").folder.read_centers()
     assert list(centers.index) == [f"=colour{number}" for number in range(6)]
     lines = (tmp_path / "m" / "class_centers.csv").read_text().splitlines()[1:]
     assert all(line.startswith("'=colour") for line in lines)
     assert centers.shape == (6, 5)
     assert (np.linalg.norm(centers, axis=1) <= 1 + 1e-6).all()
     assert train(toy.images, "--labels", table).exit_code == 0
-    assert load_model(tmp_path / "m").read_centers() is None
+    assert tk.load(tmp_path / "m").folder.read_centers() is None
 
 
 @pytest.mark.slow

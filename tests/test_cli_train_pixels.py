@@ -11,8 +11,8 @@ import pytest
 from conftest import read_record
 from PIL import Image
 
+import tripletkit as tk
 from tripletkit.data.decoding import read_pixels
-from tripletkit.model.model_folder import load_model
 
 SCRATCH = ["--backbone", "cnn", "--dim", 4, "--epochs", 3, "-s", "batch_size=64"]
 
@@ -56,7 +56,7 @@ def test_a_network_from_scratch_serves_every_command(train, invoke, toy_competit
     assert "untrained network, cosine" in rows
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m"]
 
-    model = load_model(tmp_path / "m")
+    model = tk.load(tmp_path / "m").folder
     assert model.record.to_dict()["settings"]["recipe"] == "linear"
     assert model.record.to_dict()["pixels"]["from_scratch"] is True
     settings = model.record.pixels.settings
@@ -125,13 +125,11 @@ def test_a_killed_training_resumes_to_the_very_same_model(
 
 @pytest.mark.slow
 def test_resuming_other_data_or_settings_is_refused(train, toy_competition, tmp_path, monkeypatch):
-    from tripletkit.training import epochs as training
-
     def stop(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.TrainedHead, "__init__", stop)
+        patch.setattr("tripletkit.training.epochs.TrainedHead.__init__", stop)
         result = train(*SCRATCH)
     assert result.exit_code == 130
     assert "m.checkpoint.npz is kept: the same call with --resume goes on." in result.stderr
@@ -148,11 +146,10 @@ def test_resuming_other_data_or_settings_is_refused(train, toy_competition, tmp_
 
 @pytest.mark.slow
 def test_an_image_that_changed_is_another_training(train, toy_competition, tmp_path, monkeypatch):
-    from tripletkit.training import pixel_training as pixels
-
     facts = []
     monkeypatch.setattr(
-        pixels, "_sha256", lambda *parts: facts.append(parts) or len(facts), raising=True
+        "tripletkit.training.pixel_training._sha256",
+        lambda *parts: facts.append(parts) or len(facts),
     )
     assert train(*SCRATCH, "--epochs", 1).exit_code == 0
     contents, names = facts[0]

@@ -6,7 +6,7 @@ import keras
 import pytest
 from conftest import read_record
 
-from tripletkit.model.model_folder import load_model
+import tripletkit as tk
 
 
 @pytest.fixture
@@ -54,14 +54,17 @@ def test_best_is_one_folder_that_answers_and_exports(run, train, toy_competition
     exported = run("export", "--model", tmp_path / "m", "-o", tmp_path / "e")
     assert exported.exit_code == 0, exported.stderr
     encoder = keras.saving.load_model(tmp_path / "e" / "encoder.keras", safe_mode=True)
-    assert encoder.output_shape == (None, load_model(tmp_path / "m").load_head().output_shape[-1])
+    assert encoder.output_shape == (
+        None,
+        tk.load(tmp_path / "m").folder.load_head().output_shape[-1],
+    )
 
 
 @pytest.mark.slow
 def test_dim_gives_short_embeddings(train, tmp_path):
     result = train("--recipe", "residual", "--dim", 7)
     assert result.exit_code == 0, result.stderr
-    assert load_model(tmp_path / "m").load_head().output_shape == (None, 7)
+    assert tk.load(tmp_path / "m").folder.load_head().output_shape == (None, 7)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 from conftest import read_record
 from opened import read_triplets
 
-from tripletkit.model.model_folder import load_model
+import tripletkit as tk
 from tripletkit.training.sources import read_training_triplets
 
 
@@ -93,7 +93,7 @@ def test_a_fourth_column_teaches_the_same_as_the_votes(train, judged):
         triplets = "judged.txt" if "--votes" in options else "shares.txt"
         result = train(*options, triplets=triplets)
         assert result.exit_code == 0, result.stderr
-        model = load_model(judged / "m")
+        model = tk.load(judged / "m").folder
         found = (
             [row.tolist() for row in model.load_head().get_weights()],
             model.record.to_dict()["validation"]["trained"]["accuracy"],
@@ -135,7 +135,7 @@ def test_validation_can_have_votes_of_its_own(train, judged, toy_competition):
 @pytest.mark.slow
 def test_the_training_is_read_back_as_it_was_learned(train, judged):
     train("--votes", judged / "votes.csv")
-    model = load_model(judged / "m")
+    model = tk.load(judged / "m").folder
     found = read_training_triplets(model.record.inputs)
     plain = read_triplets(judged / "judged.txt")
     assert len(found) == len(plain) - 25

@@ -7,8 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from opened import read_triplets
-
-from tripletkit.evaluation.distances import DISTANCE_NAMES, candidate_measure, pair_distances
+from plain import pair_distances
 
 
 @pytest.fixture
@@ -159,16 +158,3 @@ def test_labels_without_a_pair_are_refused(draw, toy_images, tmp_path):
     assert result.exit_code == 1
     assert "at least two classes" in result.stderr
     assert "got 2 images of 1 classes" in result.stderr
-
-
-@pytest.mark.parametrize("distance", DISTANCE_NAMES)
-def test_candidates_are_measured_as_pairs_are(distance, monkeypatch):
-    rng = np.random.default_rng(0)
-    embeddings = rng.normal(size=(20, 7)).astype(np.float32)
-    rows, candidates = rng.integers(0, 20, 9), rng.integers(0, 20, (9, 4))
-    monkeypatch.setattr("tripletkit.evaluation.distances._BLOCK_NUMBERS", 60)
-    found = candidate_measure(embeddings, distance)(rows, candidates)
-    expected = [
-        pair_distances(embeddings[rows], embeddings[each], distance) for each in candidates.T
-    ]
-    np.testing.assert_allclose(found, np.transpose(expected), rtol=1e-5, atol=1e-6)

@@ -126,7 +126,7 @@ def test_there_are_fewer_options_to_learn():
         for param in command.params
         if isinstance(param, click.Option)
     ]
-    assert len(options) + len(RUN_OPTIONS) <= 253
+    assert len(options) + len(RUN_OPTIONS) <= 250
 
 
 def make_calls(toy, model, folder):

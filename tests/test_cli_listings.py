@@ -1,4 +1,4 @@
-"""`tripletkit backbones`: what there is, and what could be used right now."""
+"""Lists: backbones, with what could be used right now, and losses with their papers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tripletkit.features.backbones import BACKBONES
+import tripletkit as tk
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def listed(tripletkit):
 @pytest.mark.weights
 def test_backbones_lists_all_with_what_is_ready(tripletkit, listed):
     rows = listed()
-    assert list(rows) == list(BACKBONES)
+    assert list(rows) == list(tk.list_backbones().facts)
     # Lite1's package is not among those that are installed with tripletkit, but may be there.
     ready = {name for name, row in rows.items() if row["ready"]} - {"efficientnet-lite1"}
     assert ready == {"efficientnet-lite0", "efficientnet-lite2", "cnn"}
@@ -40,12 +40,12 @@ def test_backbones_lists_all_with_what_is_ready(tripletkit, listed):
     assert table[0] == ["name", "ready", "features", "input", "weights", "licence"]
     assert table[1][:4] == ["resnet50", "no", "2,048", "224"]
     assert table[2][:4] == ["efficientnet-lite0", "yes", "1,280", "224"]
-    for backbone in BACKBONES.values():
-        assert f"{backbone.name}: {backbone.paper}" in result.stdout
+    for name, row in rows.items():
+        assert f"{name}: {row['paper']}" in result.stdout
 
 
 def test_backbones_does_not_call_a_broken_file_ready(listed, keras_home, monkeypatch):
-    path = keras_home / "models" / BACKBONES["resnet50"].weights.file_name
+    path = keras_home / "models" / "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
     path.write_bytes(b"half")
     assert not listed()["resnet50"]["ready"]
     monkeypatch.setattr("tripletkit.features.weights_origin._has_hash", lambda *_: True)
@@ -63,3 +63,13 @@ def test_backbones_lists_a_new_record(listed, tiny_backbone):
         "licence": "MIT",
         "paper": "none",
     }
+
+
+def test_losses_are_listed_with_papers(tripletkit):
+    result = tripletkit("losses", code=0)
+    rows = json.loads(tripletkit("losses", "--json").stdout)["losses"]
+    for row in rows:
+        assert row["paper"] in result.stdout
+        assert row["formula"] in result.stdout
+    needing = [row["name"] for row in rows if row["needs_labels"]]
+    assert needing == ["cross-entropy", "center", "triplet+cross-entropy"]
