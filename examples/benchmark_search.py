@@ -47,7 +47,7 @@ def main() -> None:
     exact, exact_s = timed(lambda: find_neighbors(embeddings, queries, K, "l2"))
     print(f"  exact search  {exact_s:.2f} s")
     origin = IndexOrigin("benchmark", "l2", "benchmark", len(embeddings))
-    index, build_s = timed(lambda: ApproximateIndex(embeddings, origin))
+    index, build_s = timed(lambda: ApproximateIndex([(0, embeddings)], embeddings, origin))
     print(f"  build         {build_s:.2f} s")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "index.npz"

@@ -37,10 +37,7 @@ from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.evaluation.classification import ClassDistances, measure_distribution
 from tripletkit.model.settings import HeadSettings
 from tripletkit.reporting.style import (
-    BLUE,
-    GREEN,
     LIGHT,
-    VERMILLION,
     add_axes,
     add_legend,
     label_axes,
@@ -148,7 +145,8 @@ def draw(curves: dict[str, np.ndarray], steps: np.ndarray, frozen: float) -> Fig
     """Return the figure of `(n_seeds, n_epochs + 1)` accuracies of each way."""
     figure = make_figure(7, 4, LIGHT)
     axes = add_axes(figure, (1, 1, 1), LIGHT)
-    for (name, curve), colour in zip(curves.items(), (BLUE, GREEN, VERMILLION), strict=True):
+    colours = (LIGHT.right, LIGHT.classes[2], LIGHT.wrong)
+    for (name, curve), colour in zip(curves.items(), colours, strict=True):
         axes.plot(steps, curve.mean(axis=0), color=colour, label=name)
         axes.fill_between(steps, curve.min(axis=0), curve.max(axis=0), color=colour, alpha=0.15)
     axes.axhline(frozen, color=LIGHT.muted, linestyle="--", label="frozen features, cosine")

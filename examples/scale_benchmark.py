@@ -103,7 +103,7 @@ def measure_search(folder: Path, size: int) -> dict[str, Any]:
     origin = IndexOrigin("made up", "cosine", "made up", size)
     n_sample = min(size, 40 * max(count_cells(size), 256))
     sample = fetch(np.sort(rng.choice(size, n_sample, replace=False)))
-    index, figures["index_s"] = timed(lambda: ApproximateIndex.of_parts(parts(), sample, origin))
+    index, figures["index_s"] = timed(lambda: ApproximateIndex(parts(), sample, origin))
     figures["index"] = index.describe()
     queried = np.sort(rng.choice(size, N_QUERIES, replace=False))
     queries, itself = fetch(queried), list(queried[:, None])

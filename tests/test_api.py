@@ -460,7 +460,7 @@ def test_answers_to_score_come_in_every_form(toy_competition, tmp_path):
     assert all(score.to_dict() == found.to_dict() for score in scores)
     assert found.accuracy == (predictions == truth.labels).mean()
     assert tk.score(predictions, truth).image_interval is None
-    assert repr(found).startswith(f"<ScoredAnswers: accuracy {found.accuracy:.4f} (")
+    assert repr(found).startswith(f"<Score: accuracy {found.accuracy:.4f} (")
     # So few images leave only the interval by rows.
     assert f"{found.wilson.low:.3f} to {found.wilson.high:.3f}" in repr(found)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from itertools import combinations
 from pathlib import Path
 
+import imagehash
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageEnhance
 
+import tripletkit as tk
 from tripletkit.data.audit.image_checks import find_close_hashes, hash_image
 from tripletkit.data.audit.triplet_audit import audit_triplets
 from tripletkit.data.decoding import read_image
@@ -326,6 +328,37 @@ def test_close_hashes_link_equal_ones_to_the_first_only():
     pairs, distances = find_close_hashes(np.array([7, 9, 7, 7], dtype=np.uint64), 0)
     assert pairs.tolist() == [[0, 2], [0, 3]]
     assert distances.tolist() == [0, 0]
+
+
+def test_near_duplicates_are_those_of_a_plain_loop(tmp_path):
+    """Copies of images: cut, made brighter, encoded anew, or all of it; and the originals."""
+    paths = {}
+    for seed in range(8):
+        scene = draw_scene(seed, (120, 90))
+        for name, image in (
+            (f"{seed}.png", scene),
+            (f"{seed}-cut.png", scene.crop((4, 3, 116, 87))),
+            (f"{seed}-bright.png", ImageEnhance.Brightness(scene).enhance(1.15)),
+            (f"{seed}-again.jpg", scene),
+            (f"{seed}-all.jpg", ImageEnhance.Brightness(scene.crop((2, 2, 118, 88))).enhance(0.9)),
+        ):
+            paths[name] = tmp_path / name
+            image.save(paths[name], quality=50)
+    names = list(paths)
+    rows = np.array([(n, n + 1, n + 2) for n in range(38)])
+    found = tk.audit(tk.Triplets.from_array(rows, names), tmp_path, examples=999).images.look_alike
+    looks = {name: imagehash.phash(Image.open(path).convert("RGB")) for name, path in paths.items()}
+    # Of images with one and the same hash each is linked to the first alone.
+    first = {str(look): name for name, look in reversed(looks.items())}
+    expected = set()
+    for one, other in combinations(names, 2):
+        n_bits = looks[one] - looks[other]
+        of_first = [first[str(looks[name])] == name for name in (one, other)]
+        if (n_bits == 0 and of_first[0]) or (0 < n_bits <= 6 and all(of_first)):
+            expected.add(f"{one} {other} ({n_bits} of 64 bits differ)")
+    assert len(expected) >= 20
+    assert set(found.examples) == expected
+    assert found.count == len(expected)
 
 
 def test_hash_hardly_moves_with_size(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import inspect
+from functools import partial
 
 import keras
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import tiny_backbone as tiny
 from keras_networks import check_record
 
+import tripletkit as tk
 from tripletkit.errors import BackboneError, WeightsError
 from tripletkit.features import backbones, weights_origin
 from tripletkit.features.backbones import (
@@ -20,7 +22,6 @@ from tripletkit.features.backbones import (
     KerasDownload,
     Preprocessing,
     get_backbone,
-    register_backbone,
 )
 from tripletkit.features.keras_backbones import build_EfficientNetB0
 from tripletkit.features.trained_weights import (
@@ -75,7 +76,7 @@ def test_a_name_is_registered_once(tiny_backbone):
     with pytest.raises(BackboneError, match='"tiny" is registered already'):
         tiny.register()
     with pytest.raises(BackboneError, match='"auto" is registered already'):
-        register_backbone(dataclasses.replace(tiny_backbone, name="auto"))
+        tk.register_backbone("auto", tiny.build, n_features=24, input_size_px=32)
 
 
 def test_the_small_network_is_what_its_record_states():
@@ -342,17 +343,36 @@ def plug_in(monkeypatch):
     backbones.load_plugins.cache_clear()
 
 
-@pytest.mark.parametrize("as_function", [True, False])
-def test_another_package_brings_a_backbone(tiny_backbone, plug_in, as_function):
-    record = dataclasses.replace(tiny_backbone, name="plugged")
-    plug_in((lambda: record) if as_function else record)
-    assert get_backbone("plugged") is record
+def register_plugged(name="plugged"):
+    tk.register_backbone(
+        name,
+        tiny.build,
+        n_features=tiny.N_FEATURES,
+        input_size_px=tiny.SIDE_PX,
+        weights="tiny_backbone:weights_path",
+        mean=(127.5,) * 3,
+        divisor=127.5,
+        stages={"stem_relu": 12, "widen": tiny.N_FEATURES},
+    )
+
+
+def test_another_package_brings_a_backbone(tiny_backbone, plug_in):
+    plug_in(register_plugged)
+    found = get_backbone("plugged")
+    assert (found.preprocessing, found.stages) == (
+        tiny_backbone.preprocessing,
+        tiny_backbone.stages,
+    )
 
 
 def test_a_plug_in_that_fails_is_left_out(tiny_backbone, plug_in, caplog):
-    record = dataclasses.replace(tiny_backbone, name="plugged")
-    plug_in(ImportError("no such module"), tiny_backbone, lambda: 1 / 0, record)
-    assert get_backbone("plugged") is record
+    plug_in(
+        ImportError("no such module"),
+        partial(register_plugged, "tiny"),
+        lambda: 1 / 0,
+        register_plugged,
+    )
+    assert get_backbone("plugged").n_features == tiny.N_FEATURES
     assert "plugged (package.module:make) is left out: no such module" in caplog.text
     assert '"tiny" is registered already' in caplog.text
     assert "division by zero" in caplog.text

@@ -5,8 +5,12 @@ from math import comb
 import numpy as np
 import pytest
 
-from tripletkit.evaluation.comparison import compare_answers, mcnemar_p, smallest_difference
+from tripletkit.evaluation.comparison import compare_answers
 from tripletkit.evaluation.intervals import image_interval
+
+
+def pair_of(left, right, rows=None):
+    return compare_answers({"left": left, "right": right}, rows).pairs[0]
 
 
 def split_credit(n_both: int, n_left: int, n_right: int, n_none: int):
@@ -19,7 +23,9 @@ def split_credit(n_both: int, n_left: int, n_right: int, n_none: int):
 def test_mcnemar_p_equals_a_sum_of_binomials(n_left, n_right):
     n = n_left + n_right
     tail = sum(comb(n, k) for k in range(min(n_left, n_right) + 1)) / 2**n
-    assert mcnemar_p(*split_credit(7, n_left, n_right, 2)) == pytest.approx(min(1, 2 * tail))
+    assert pair_of(*split_credit(7, n_left, n_right, 2)).mcnemar_p == pytest.approx(
+        min(1, 2 * tail)
+    )
 
 
 def test_compare_answers_by_hand():
@@ -64,7 +70,8 @@ def test_images_that_share_triplets_widen_what_can_be_shown():
     hard_for_left, hard_for_right = generator.normal(size=(2, 40))
     left = (hard_for_left[rows].sum(axis=1) < 1).astype(int)
     right = (hard_for_right[rows].sum(axis=1) < 1).astype(int)
-    assert smallest_difference(left, right, rows) > 2 * smallest_difference(left, right, None)
+    by_rows, by_images = pair_of(left, right), pair_of(left, right, rows)
+    assert by_images.smallest_difference > 2 * by_rows.smallest_difference
     pair = compare_answers({"left": left, "right": right}, rows).pairs[0]
     assert pair.image_interval.low <= pair.difference <= pair.image_interval.high
     # Of a difference of shares, whichever is the better.
@@ -76,12 +83,12 @@ def test_images_that_share_triplets_widen_what_can_be_shown():
 def test_smallest_difference_is_found_in_80_percent_of_files():
     n, share = 1000, 0.2
     left, right = split_credit(500, 100, 100, 300)
-    difference = smallest_difference(left, right, None)
+    difference = pair_of(left, right).smallest_difference
     generator = np.random.default_rng(2)
     chances = [(share + difference) / 2, (share - difference) / 2, 1 - share]
     found = 0
     for n_left, n_right, n_same in generator.multinomial(n, chances, size=400):
-        found += mcnemar_p(*split_credit(n_same, n_left, n_right, 0)) < 0.05
+        found += pair_of(*split_credit(n_same, n_left, n_right, 0)).mcnemar_p < 0.05
     assert 0.74 <= found / 400 <= 0.86
 
 

@@ -67,3 +67,50 @@ def test_the_curve_is_that_of_the_answers() -> None:
     assert curve.slope == pytest.approx(2, rel=0.1)
     assert curve.n_now == 2000
     assert curve.gain > 0
+
+
+def test_the_curve_is_that_of_a_plain_loop() -> None:
+    """The same draws and shares, learned from by a plain rule, and lines fitted by hand."""
+
+    def answer(learned: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        # The image that was more often the nearer one, a tie where both were as often.
+        score = np.zeros(60)
+        for _, near, far in EXAMPLES.rows[learned]:
+            score[near] += 1
+            score[far] -= 1
+        return score[rows[:, 1]] - score[rows[:, 2]]
+
+    curve = measure_learning_curve(Answering(answer))
+    draws, _ = draw_held_out(EXAMPLES, 0)
+    rng, gains, accuracies, few = np.random.default_rng(0), [], [], []
+    for draw in islice(draws, 3):
+        shuffled = [int(row) for row in rng.permutation(draw.train_rows)]
+        asked = EXAMPLES.rows[draw.held_out_rows]
+
+        def share_right(rows: list[int], asked: np.ndarray = asked) -> float:
+            margins = answer(np.array(rows), asked)
+            return sum(1.0 if m > 0 else 0.5 if m == 0 else 0.0 for m in margins) / len(asked)
+
+        n = [round(share * len(shuffled)) for share in (0.25, 0.5, 1)]
+        right = [share_right(shuffled[:size]) for size in n]
+        x = [-(size**-0.5) for size in n]
+        mean_x, mean_y = sum(x) / 3, sum(right) / 3
+        slope = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, right, strict=True))
+        slope /= sum((a - mean_x) ** 2 for a in x)
+        gains.append(slope * (2000**-0.5 - 2500**-0.5))
+        accuracies.append(right)
+        # Images are added one after the other until the triplets among them are enough.
+        images = sorted({int(i) for row in draw.train_rows for i in EXAMPLES.rows[row]})
+        order = [images[place] for place in np.argsort(rng.permutation(len(images)))]
+        among: list[int] = []
+        for count in range(len(order) + 1):
+            there = set(order[:count])
+            for row in draw.train_rows:
+                if int(row) not in among and set(EXAMPLES.rows[row].tolist()) <= there:
+                    among.append(int(row))
+            if len(among) >= n[0]:
+                break
+        few.append(share_right(among[: n[0]]))
+    assert curve.gain == pytest.approx(sum(gains) / 3)
+    assert curve.accuracies == pytest.approx(np.mean(accuracies, axis=0).tolist())
+    assert curve.with_fewer_images == pytest.approx(sum(few) / 3)

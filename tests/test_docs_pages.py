@@ -210,6 +210,14 @@ def desk(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) ->
         registry.update(records)
 
 
+def test_extending_needs_public_names_alone():
+    code = "\n".join(text for kind, text in runnable(DOCS / "extend.md") if kind == "python")
+    assert set(re.findall(r"tripletkit[\w.]*(?: import .*)?", code)) == {"tripletkit"}
+    used = set(re.findall(r"\btk\.(\w+)", code))
+    assert used <= set(tk.__all__)
+    assert {"register_loss", "register_recipe", "register_backbone"} <= used
+
+
 RUN = [page for page in PAGES if page.name not in RUN_ELSEWHERE and runnable(page)]
 
 

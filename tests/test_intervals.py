@@ -15,7 +15,6 @@ from tripletkit import Answers
 from tripletkit.evaluation.intervals import (
     Interval,
     NoInterval,
-    describe_for_json,
     image_interval,
     measure_image_spread,
     wilson_interval,
@@ -145,7 +144,6 @@ def test_image_interval_says_why_there_is_none(values, rows, reason):
     assert isinstance(found, NoInterval)
     assert found.reason == reason and found.reason in found.detail
     assert (found or "another") == "another"
-    assert describe_for_json(found, "x") == {"x": None, "no_x": found.detail}
 
 
 def test_image_interval_names_the_number_of_images():

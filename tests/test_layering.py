@@ -165,6 +165,26 @@ def test_the_package_is_no_larger_than_planned():
     assert sum(lengths.values()) <= 48_370
 
 
+def test_few_names_look_public():
+    """What only its own module uses begins with `_`, and what nobody uses goes."""
+    public = [
+        f"{name}.{found.id if isinstance(found, ast.Name) else found.name}"
+        for name, tree in TREES.items()
+        for node in tree.body
+        for found in named_by(node)
+    ]
+    assert len([name for name in public if "._" not in name]) <= 1_390
+
+
+def named_by(node):
+    """Return what a statement of a module defines: a function, a class, or names of values."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node]
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    each = (found for target in targets if target is not None for found in ast.walk(target))
+    return [found for found in each if isinstance(found, ast.Name)]
+
+
 @pytest.fixture(scope="module")
 def quick_runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("quick")

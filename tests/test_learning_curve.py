@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
-from tripletkit.evaluation.learning_curve import IMAGES, JUDGEMENTS, fit_learning_curve
+from tripletkit.evaluation.learning_curve import fit_learning_curve
 
 N = np.tile([250.0, 500.0, 1000.0], (6, 1))
 
@@ -39,11 +40,21 @@ def test_a_flat_curve_is_short_of_nothing() -> None:
 def test_fewer_images_that_do_worse_say_that_images_are_short() -> None:
     accuracies = 0.9 - 3 / np.sqrt(N)
     low, same = (
-        fit_learning_curve(N, accuracies, 1500, with_fewer_images=value)
-        for value in (accuracies[0, 0] - 0.05, accuracies[0, 0])
+        fit_learning_curve(N, accuracies, 1500, with_fewer_images=accuracies[:, 0] - less)
+        for less in (0.05, 0)
     )
-    assert (low.short_of, same.short_of) == (IMAGES, JUDGEMENTS)
+    assert (low.short_of, same.short_of) == ("images", "judgements")
 
 
-def test_json_has_no_nan() -> None:
-    assert fit_learning_curve(N, 0.8 + 0 * N, 1500).to_dict()["with_fewer_images"] is None
+def test_every_number_has_its_interval() -> None:
+    rng = np.random.default_rng(1)
+    accuracies = noisy(rng, 0.01)
+    curve = fit_learning_curve(N, accuracies, 1500, with_fewer_images=accuracies[:, 0] - 0.02)
+    of_points = zip(accuracies.T, curve.intervals, strict=True)
+    for values, interval in (*of_points, (accuracies[:, 0] - 0.02, curve.fewer_interval)):
+        expected = ttest_1samp(values, 0).confidence_interval()
+        assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
+    assert [*curve.to_frame()] == ["n_triplets", "accuracy", "low", "high"]
+    assert str(curve).count(" to ") == 5
+    few = fit_learning_curve(N[:2], accuracies[:2], 1500)
+    assert few.intervals == (None,) * 3 and "no interval" in few.outlook

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tripletkit.errors import OutputError, SearchIndexError
-from tripletkit.evaluation.distances import DISTANCE_NAMES, pair_distances
+from tripletkit.evaluation.distances import DISTANCE_NAMES, distances_between
 from tripletkit.search.approximate import ApproximateIndex, IndexOrigin, fingerprint_collection
 from tripletkit.search.exact import NOBODY, find_neighbors
 
@@ -79,8 +79,8 @@ def test_ties_go_to_the_lower_row(embeddings, k, distance):
         embeddings, embeddings, k, distance, [np.array([row]) for row in range(len(embeddings))]
     )
     for query in range(len(embeddings)):
-        left = np.repeat(embeddings[[query]], len(embeddings), axis=0)
-        distances = pair_distances(left, embeddings, distance)
+        left, right = np.full(len(embeddings), query), np.arange(len(embeddings))
+        distances = distances_between(embeddings, left, embeddings, right, distance)
         expected = sorted((d, row) for row, d in enumerate(distances) if row != query)[:k]
         assert list(found.of(query)) == [(row, d) for d, row in expected]
 
@@ -124,6 +124,10 @@ def test_no_query_has_no_neighbours():
     assert find_neighbors(embeddings, embeddings[:0], 2, "l2").rows.shape == (0, 2)
 
 
+def index_of(embeddings, origin):
+    return ApproximateIndex([(0, embeddings)], embeddings, origin)
+
+
 class TestApproximateIndex:
     @pytest.fixture(autouse=True)
     def faiss(self):
@@ -133,7 +137,7 @@ class TestApproximateIndex:
     def test_finds_nearly_all_and_measures_as_exact_search_does(self, distance):
         rng = np.random.default_rng(0)
         embeddings, queries = unit(rng, 20_000, 10), unit(rng, 100, 10)
-        index = ApproximateIndex(embeddings, IndexOrigin("m", distance, "c", len(embeddings)))
+        index = index_of(embeddings, IndexOrigin("m", distance, "c", len(embeddings)))
         exact = find_neighbors(embeddings, queries, 10, distance)
         found = index.search(queries, 10)
         same = [dict(found.of(query)).keys() & dict(exact.of(query)).keys() for query in range(100)]
@@ -146,14 +150,14 @@ class TestApproximateIndex:
 
     def test_leaves_out_what_exact_search_leaves_out(self):
         embeddings = np.array([[0], [1], [np.nan], [2], [1]], dtype=np.float32)
-        index = ApproximateIndex(embeddings, ORIGIN)
+        index = index_of(embeddings, ORIGIN)
         assert index.search(embeddings[:1], 4, [np.array([0, 4])]).rows.tolist() == [
             [1, 3, NOBODY, NOBODY]
         ]
 
     def test_survives_the_disk(self, tmp_path):
         embeddings = unit(np.random.default_rng(0), 2000, 10)
-        index = ApproximateIndex(embeddings, ORIGIN)
+        index = index_of(embeddings, ORIGIN)
         index.save(tmp_path / "index.npz")
         loaded = ApproximateIndex.load(tmp_path / "index.npz", ORIGIN)
         np.testing.assert_array_equal(
@@ -172,14 +176,14 @@ class TestApproximateIndex:
     )
     def test_is_refused_for_anything_else(self, tmp_path, changed, message):
         path = tmp_path / "index.npz"
-        ApproximateIndex(unit(np.random.default_rng(0), 50, 3), ORIGIN).save(path)
+        index_of(unit(np.random.default_rng(0), 50, 3), ORIGIN).save(path)
         expected = IndexOrigin(**(vars(ORIGIN) | changed))
         with pytest.raises(SearchIndexError, match=message):
             ApproximateIndex.load(path, expected)
 
     def test_a_damaged_file_is_refused(self, tmp_path):
         path = tmp_path / "index.npz"
-        ApproximateIndex(unit(np.random.default_rng(0), 50, 3), ORIGIN).save(path)
+        index_of(unit(np.random.default_rng(0), 50, 3), ORIGIN).save(path)
         data = path.read_bytes()
         for broken in (b"", b"PK", data[:-400], b"text"):
             path.write_bytes(broken)
@@ -201,7 +205,7 @@ class TestApproximateIndex:
         import faiss
 
         path = tmp_path / "index.npz"
-        ApproximateIndex(unit(np.random.default_rng(0), 50, 3), ORIGIN).save(path)
+        index_of(unit(np.random.default_rng(0), 50, 3), ORIGIN).save(path)
         with np.load(path) as file:
             facts, index = json.loads(str(file["facts"])), file["index"].copy()
         if change == "other bytes":
@@ -216,7 +220,7 @@ class TestApproximateIndex:
             ApproximateIndex.load(path, ORIGIN)
 
     def test_writes_nothing_where_it_cannot(self, tmp_path):
-        index = ApproximateIndex(unit(np.random.default_rng(0), 50, 3), ORIGIN)
+        index = index_of(unit(np.random.default_rng(0), 50, 3), ORIGIN)
         with pytest.raises(OutputError):
             index.save(tmp_path / "missing" / "index.npz")
 

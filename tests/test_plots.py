@@ -1,6 +1,5 @@
 """Figures: each drawn from real answers, in both themes, the same each time."""
 
-import json
 import re
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -13,12 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tripletkit import TripletkitError
-from tripletkit.evaluation.learning_curve import LearningCurve, fit_learning_curve
+from tripletkit.evaluation.learning_curve import fit_learning_curve
 from tripletkit.evaluation.scoring import Slice
 from tripletkit.reporting import figures, style
 from tripletkit.reporting.confusion import vote_labels
 from tripletkit.reporting.projections import check_projection, choose_apart, project_embeddings
-from tripletkit.reporting.style import DARK, LIGHT, MARKERS, place_axes_as, recolour, render_figure
+from tripletkit.reporting.style import DARK, LIGHT, MARKERS, recolour, render_figure
 
 KINDS = ["history", "distances", "margins", "map", "confusion"]
 HISTORY = pd.DataFrame(
@@ -61,14 +60,11 @@ def test_small_ticks_have_the_colour_of_the_theme():
 
 @pytest.mark.slow
 def test_the_learning_curve_is_drawn_where_the_record_has_it():
-    curve = fit_learning_curve(
-        np.tile([100, 200, 400], (3, 1)), np.tile([0.7, 0.75, 0.8], (3, 1)), 600, 500, 0.65
-    )
-    known = LearningCurve.from_dict(json.loads(json.dumps(curve.to_dict())))
-    assert known == curve
+    points = np.tile([100, 200, 400], (3, 1)), np.tile([0.7, 0.75, 0.8], (3, 1)), 600, 500
+    known = fit_learning_curve(*points, np.full(3, 0.65))
     svg = render_figure(figures.draw_learning_curve(known, DARK), "svg").decode()
     assert "500 more" in svg and "of fewer images" in svg
-    unknown = LearningCurve.from_dict(curve.to_dict() | {"with_fewer_images": None})
+    unknown = fit_learning_curve(*points)
     assert "of fewer" not in render_figure(figures.draw_learning_curve(unknown), "svg").decode()
 
 
@@ -153,25 +149,12 @@ def test_answers_all_alike_can_be_drawn():
 
 
 @pytest.mark.slow
-def test_a_figure_that_takes_the_places_of_another_is_the_same_to_the_byte():
-    counts = np.arange(16).reshape(4, 4)
-    for draw, data in (
-        (figures.draw_confusion, (counts, ["a", "b", "a long label", "d"])),
-        (figures.draw_distances, (np.arange(20) / 9, np.arange(20)[::-1] / 7, "l2")),
-    ):
-        light, dark, laid_out = (draw(*data, theme=theme) for theme in (LIGHT, DARK, DARK))
-        render_figure(light, "svg")
-        place_axes_as(dark, light)
-        assert render_figure(dark, "svg") == render_figure(laid_out, "svg")
-
-
-@pytest.mark.slow
 def test_a_figure_in_other_colours_is_the_one_that_would_be_drawn():
     def without_ids(svg):
         return re.sub(rb"\b[a-z][0-9a-f]{10}\b", b"id", svg)
 
     sizes, accuracies = np.tile([100, 200, 400], (3, 1)), np.tile([0.7, 0.75, 0.8], (3, 1))
-    known = fit_learning_curve(sizes, accuracies, 600, 500, 0.65)
+    known = fit_learning_curve(sizes, accuracies, 600, 500, np.full(3, 0.65))
     for draw, data in (
         (figures.draw_history, (HISTORY, 2)),
         (figures.draw_learning_curve, (known,)),

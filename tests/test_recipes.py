@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from plain import triplet_margins
 
+import tripletkit as tk
 from tripletkit import TripletkitError
 from tripletkit.cli.train import train as train_command
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.head_layers import Scaling, embed
 from tripletkit.model.heads import build_model, frozen_scale, join_heads
-from tripletkit.model.recipes import RECIPES, get_recipe, register_recipe
+from tripletkit.model.recipes import RECIPES, get_recipe
 from tripletkit.model.settings import HeadSettings
 from tripletkit.training.head_trainer import HeadTrainer
 from tripletkit.training.head_training import HeadTraining
@@ -59,7 +60,7 @@ def test_an_unknown_recipe_is_refused_with_a_hint():
     ):
         get_recipe("residul")
     with pytest.raises(TripletkitError, match="registered already"):
-        register_recipe(RECIPES["best"])
+        tk.register_recipe("best")
 
 
 def test_a_recipe_fills_in_what_is_not_given():

@@ -40,14 +40,15 @@ def test_parts_give_what_the_whole_gives(distance, size):
 
 
 @pytest.mark.slow
-def test_an_index_of_codes_finds_most_and_measures_by_the_vectors_themselves():
+def test_an_index_of_codes_finds_most_and_measures_by_the_vectors_themselves(monkeypatch):
     pytest.importorskip("faiss", reason="faiss-cpu is not installed (tripletkit[search])")
     rng = np.random.default_rng(0)
     centers = rng.normal(size=(60, 64))
     vectors = (centers[rng.integers(0, 60, 5000)] + 0.4 * rng.normal(size=(5000, 64))).astype("f4")
     vectors[17] = np.nan
     origin = IndexOrigin("a", "cosine", "b", len(vectors))
-    index = ApproximateIndex.of_parts(cut(vectors, 900), vectors[18:4000], origin)
+    monkeypatch.setattr("tripletkit.search.approximate.INDEX_FLAT_BYTES", 0)
+    index = ApproximateIndex(cut(vectors, 900), vectors[18:4000], origin)
     assert index.has_codes
     assert "IVF-PQ, 8 bytes a vector, 71 cells" in index.describe()
     # Sorting codes for another kind of search takes seconds a byte.

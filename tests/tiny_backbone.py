@@ -20,7 +20,6 @@ from tripletkit.features.backbones import (
     Package,
     Preprocessing,
     Stage,
-    register_backbone,
 )
 
 NAME = "tiny"
@@ -89,7 +88,7 @@ def register() -> Backbone:
         blocks=("stem", "depthwise", "widen|last_norm"),
         stages=(Stage("stem_relu", 12), Stage("widen", N_FEATURES)),
     )
-    register_backbone(backbone)
+    BACKBONES.add(backbone)
     return backbone
 
 
@@ -101,7 +100,7 @@ def register_other() -> Backbone:
         build=BACKBONES[NAME].build.replace(":build", ":build_other"),
         preprocessing=Preprocessing(resample="bicubic", reverse_channels=True, divisor=255.0),
     )
-    register_backbone(backbone)
+    BACKBONES.add(backbone)
     return backbone
 
 

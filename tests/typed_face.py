@@ -15,7 +15,7 @@ from tripletkit.data.splits.split_files import SplitPrice
 from tripletkit.evaluation.baselines import ShortcutBaselines
 from tripletkit.evaluation.comparison import Comparison
 from tripletkit.evaluation.intervals import Interval
-from tripletkit.evaluation.vote_scoring import ScoredAnswers
+from tripletkit.evaluation.scoring import Score
 from tripletkit.model.record import ModelRecord
 from tripletkit.search.image_search import NearestImages
 
@@ -46,7 +46,7 @@ def scores(model: tk.Model, queries: Path) -> None:
     assert_type(answers.margins, np.ndarray | None)
     assert_type(answers.to_frame(), pd.DataFrame)
     score = tk.score(answers, [1, 0, 1])
-    assert_type(score, ScoredAnswers)
+    assert_type(score, Score)
     assert_type(score.wilson, Interval)
     assert_type(score.interval, Interval)
     # What says why there is no interval is false.

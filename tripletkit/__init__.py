@@ -35,7 +35,10 @@ _NAMES = {
     "errors": "DataWarning DistributionShiftWarning FewTripletsWarning LeakageWarning "
     "SettingsError TripletkitError TripletkitWarning WeakScoreWarning",
     "evaluation.answers": "Answers",
+    "features.backbones": "register_backbone",
     "features.function_encoder": "Encoder",
+    "losses.loss_registry": "register_loss",
+    "model.recipes": "register_recipe",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 # What a name is called in its module, where that is something else.
@@ -95,7 +98,10 @@ if TYPE_CHECKING:
     from tripletkit.errors import TripletkitWarning as TripletkitWarning
     from tripletkit.errors import WeakScoreWarning as WeakScoreWarning
     from tripletkit.evaluation.answers import Answers as Answers
+    from tripletkit.features.backbones import register_backbone as register_backbone
     from tripletkit.features.function_encoder import FunctionEncoder
+    from tripletkit.losses.loss_registry import register_loss as register_loss
+    from tripletkit.model.recipes import register_recipe as register_recipe
 
     Encoder = FunctionEncoder
 

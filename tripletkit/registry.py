@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -56,7 +56,20 @@ def describe_unknown(name: str, known: Iterable[str]) -> str:
     return f'expected one of {", ".join(known)}, got "{name}".{hint}'
 
 
-def load_object(reference: str) -> Any:
+# `"module:name"`, or the thing itself where who registers it has it at hand.
+Reference = str | Callable[..., Any]
+
+
+def load_object(reference: Reference) -> Any:
     """Return what `"module:name"` stands for, imported only now."""
+    if not isinstance(reference, str):
+        return reference
     module, _, name = reference.partition(":")
     return getattr(import_module(module), name)
+
+
+def name_object(reference: Reference | None) -> str | None:
+    """Return where a thing is as `"module:name"`; None for none."""
+    if reference is None or isinstance(reference, str):
+        return reference
+    return f"{reference.__module__}:{reference.__qualname__}"

@@ -71,8 +71,8 @@ class Result:
     """
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values, as JSON takes them."""
-        raise NotImplementedError
+        """Return it as plain values, as JSON takes them: intervals as [low, high], None for NaN."""
+        return _plain_fields(self)
 
     def _sections(self) -> Sequence[Section]:
         """Return what there is to see, in parts that a blank line stands between in text."""
@@ -136,6 +136,20 @@ def plain_values(value: Any) -> Any:
         return [plain_values(each) for each in value]
     if hasattr(value, "to_list"):
         return value.to_list()
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain_values(getattr(value, field.name)) for field in fields(value)}
-    return value
+    if isinstance(value, Result):
+        return value.to_dict()
+    return _plain_fields(value) if is_dataclass(value) else value
+
+
+def _plain_fields(record: Any) -> dict[str, Any]:
+    """Return the fields of a record; beside an interval that may be missing, why it is."""
+    plain = {}
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if "NoInterval" in str(field.type):
+            plain[field.name] = plain_values(value) if value else None
+            is_missing = value is not None and not value
+            plain[f"no_{field.name}"] = value.detail if is_missing else None
+        else:
+            plain[field.name] = plain_values(value)
+    return plain

@@ -39,12 +39,19 @@ from tripletkit.evaluation.baselines import ShortcutBaselines, run_baselines
 from tripletkit.evaluation.comparison import (
     Comparison,
     compare_answers,
-    find_questions,
+    find_asked,
     write_differing_rows,
 )
 from tripletkit.evaluation.pooled import take_random_share
-from tripletkit.evaluation.scoring import TiePolicy, credit_rows, score_answers, warn_of_doubt
-from tripletkit.evaluation.vote_scoring import ScoredAnswers, score_votes, take_majority
+from tripletkit.evaluation.scoring import (
+    Score,
+    TiePolicy,
+    credit_rows,
+    score_answers,
+    score_votes,
+    take_majority,
+    warn_of_doubt,
+)
 
 logger = logging.getLogger("tripletkit")
 
@@ -60,7 +67,7 @@ def score(
     ties: TiePolicy = "answer",
     unique: bool = False,
     model: PathLike | None = None,
-) -> ScoredAnswers:
+) -> Score:
     """Return the accuracy of answers, with intervals and parts.
 
     Args:
@@ -146,7 +153,7 @@ def score(
         answers, labels, rows=rows, trials=trials, ties=ties, unique=unique, weights=weights
     )
     warn_of_doubt(found)
-    return ScoredAnswers.of(found, of_truth, by_votes)
+    return replace(found, truth=of_truth, votes=by_votes)
 
 
 @as_one_run
@@ -193,9 +200,7 @@ def compare(
         check_same_length(entry, len(read), read.source)
         if read.triplets is not None:
             check_same_questions(entry, read.triplets)
-    asked = find_questions(
-        entries, None if triplets is None else open_judgements(triplets).triplets
-    )
+    asked = find_asked(entries, None if triplets is None else open_judgements(triplets).triplets)
     asked = asked or read.triplets
     of_truth = asked if read.triplets is None else read.triplets
     is_decided = read.labels >= 0

@@ -48,7 +48,7 @@ from tripletkit.evaluation.classification import (
     classify_embeddings,
     measure_distribution,
 )
-from tripletkit.evaluation.distances import candidate_measure, triplet_distances
+from tripletkit.evaluation.distances import distances_between, triplet_distances
 from tripletkit.features.labelled_images import (
     LabelledImages,
     read_labelled,
@@ -140,7 +140,14 @@ def draw_triplets(
     difficulty, labelled = None, found.images
     if hard is not None and model is not None:
         vectors = _encode(model, found.files, progress)
-        difficulty = Difficulty(hard, candidate_measure(vectors, model.distance))
+        distance = model.distance
+
+        def measure(anchors: np.ndarray, others: np.ndarray) -> np.ndarray:
+            pairs = np.repeat(anchors, others.shape[1]), others.ravel()
+            found = distances_between(vectors, pairs[0], vectors, pairs[1], distance)
+            return found.reshape(others.shape)
+
+        difficulty = Difficulty(hard, measure)
         labelled = labelled[np.isfinite(vectors[labelled, 0])]
     else:
         found.files.warn_of_missing()

@@ -20,6 +20,7 @@ from tripletkit.features.store_care import clear_store
 from tripletkit.features.weights_origin import describe_origin, is_ready
 from tripletkit.losses.loss_registry import LOSSES
 from tripletkit.model.settings import SETTINGS
+from tripletkit.registry import name_object
 from tripletkit.results import Result, Section, Table
 
 
@@ -95,7 +96,9 @@ def list_backbones() -> Listing:
 def list_losses() -> Listing:
     """Return what a model can learn by, with formulas and papers."""
     facts = {
-        name: asdict(loss) | {"needs_labels": loss.needs_labels} for name, loss in LOSSES.items()
+        name: asdict(loss)
+        | {"of_triplets": name_object(loss.of_triplets), "needs_labels": loss.needs_labels}
+        for name, loss in LOSSES.items()
     }
     rows = [["name", "labels", "formula"]]
     rows += [

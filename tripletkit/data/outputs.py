@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -459,6 +459,15 @@ def explain_failure(path: Path) -> Iterator[None]:
         reason = os.strerror(error.errno) if error.errno else of_hdf5 and of_hdf5[1]
         reason = reason or "the system gave no reason; is the disk full?"
         raise OutputError(f"{path}: cannot be written: {reason}") from error
+
+
+def check_suffix(path: Path, known: Collection[str]) -> None:
+    """Refuse early a name whose suffix says no form that can be written."""
+    if path.suffix.lower() not in known:
+        raise OutputError(
+            f"{path}: expected a name that ends in {', '.join(known)}, got "
+            f"{path.suffix or 'no suffix'!r}"
+        )
 
 
 def check_parent(path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,16 +14,13 @@ from tripletkit.data.triplets import Triplets, Truth, describe_other_questions
 from tripletkit.errors import AnswerFileError, DataWarning
 from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.intervals import Interval, wilson_interval
-from tripletkit.results import Result, Section, Table
+from tripletkit.results import Result, Section, Table, plain_values
 
 
 def check_not_exchanged(answers: Answers, truth: Truth) -> None:
     """Refuse answers and truth that were given in each other's place, as far as headings tell.
 
     Where they leave doubt, a `DataWarning` says what is taken for what.
-
-    Raises:
-        AnswerFileError: if the answers are a truth file, and the truth is an answer file.
     """
     seems_true = answers.column in ("label", "truth")
     if seems_true and truth.column == "prediction":
@@ -49,11 +46,7 @@ def check_not_exchanged(answers: Answers, truth: Truth) -> None:
 
 
 def check_same_length(answers: Answers, n_expected: int, source: str) -> None:
-    """Refuse answers that cannot belong to a file because their numbers differ.
-
-    Raises:
-        AnswerFileError: with both numbers.
-    """
+    """Refuse answers that cannot belong to a file because their numbers differ."""
     if len(answers) != n_expected:
         raise AnswerFileError(
             f"{answers.source}: expected {n_expected:,} answers, one for each row of {source}, "
@@ -65,9 +58,6 @@ def check_same_questions(answers: Answers, triplets: Triplets) -> None:
     """Refuse answers that belong to other questions, or to the same in another order.
 
     Answers that do not hold their questions are checked for their number only.
-
-    Raises:
-        AnswerFileError: with the first ten rows that differ and their number.
     """
     check_same_length(answers, len(triplets), triplets.source)
     asked = answers.triplets
@@ -76,7 +66,7 @@ def check_same_questions(answers: Answers, triplets: Triplets) -> None:
 
 
 @dataclass(frozen=True)
-class Consistency:
+class _Consistency:
     """How questions that were asked more than once were answered.
 
     Attributes:
@@ -94,15 +84,12 @@ class Consistency:
     broken_rows: np.ndarray
 
 
-def check_consistency(answers: Answers, rows: np.ndarray) -> Consistency:
+def check_consistency(answers: Answers, rows: np.ndarray) -> _Consistency:
     """Compare the answers to questions that were asked more than once.
 
     Ties and rows without a margin are left out: they are no answers. So are rows that name one
     image twice.
 
-    Args:
-        answers: of `n_triplets` rows.
-        rows: `(n_triplets, 3)` integers, the images of each question.
     Example:
         >>> answers = Answers(np.array([1, 1, 0]), None, None, "answers")
         >>> rows = np.array([[0, 1, 2], [0, 2, 1], [0, 1, 3]])
@@ -124,7 +111,7 @@ def check_consistency(answers: Answers, rows: np.ndarray) -> Consistency:
     is_repeat_broken = (n_in_order_ones > 0) & (n_in_order_ones < n_in_order)
     is_broken_row = (is_split & is_both_ways)[questions.of_row]
     is_broken_row |= is_repeat_broken[questions.directed]
-    return Consistency(
+    return _Consistency(
         n_mirrored=int(is_both_ways.sum()),
         n_mirrored_broken=int((is_both_ways & is_split).sum()),
         n_repeated=int(is_repeated.sum()),
@@ -138,19 +125,6 @@ def _has_both(votes: np.ndarray, questions: Questions) -> np.ndarray:
     n_rows = np.bincount(questions.of_row, minlength=questions.n_questions)
     n_true = np.bincount(questions.of_row, votes, questions.n_questions)
     return (n_true > 0) & (n_true < n_rows)
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How far another answer file says the same.
-
-    Attributes:
-        source: the other file.
-        share: rows with the same answer, 0 to 1.
-    """
-
-    source: str
-    share: float
 
 
 @dataclass(frozen=True, repr=False)
@@ -169,7 +143,7 @@ class AnswerChecks(Result):
             no distances can satisfy them all.
         cycle_rows: indices of the rows within the knots.
         examples: for the first knots, indices of the rows of one shortest circle.
-        agreements: with other answer files.
+        agreements: the share of rows with the same answer, by the name of another answer file.
         triplets: that were answered.
     """
 
@@ -180,11 +154,11 @@ class AnswerChecks(Result):
     n_ties: int | None
     n_undecidable: int | None
     n_margin_conflicts: int | None
-    consistency: Consistency
+    consistency: _Consistency
     n_knots: int
     cycle_rows: np.ndarray
     examples: list[np.ndarray]
-    agreements: list[Agreement]
+    agreements: list[tuple[str, float]]
     triplets: Triplets | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -193,15 +167,15 @@ class AnswerChecks(Result):
         Of broken rows and rows within knots it gives how many there are; those of the examples
         are counted from 1.
         """
-        values = asdict(replace(self, triplets=None))
-        del values["triplets"]
-        return values | {
-            "share_interval": self.share_interval.to_list(),
-            "consistency": asdict(self.consistency)
-            | {"broken_rows": len(self.consistency.broken_rows)},
+        consistency = self.consistency
+        plain = {
+            name: plain_values(each) for name, each in vars(self).items() if name != "triplets"
+        }
+        return plain | {
+            "consistency": vars(consistency) | {"broken_rows": len(consistency.broken_rows)},
             "cycle_rows": len(self.cycle_rows),
             "examples": [(rows + 1).tolist() for rows in self.examples],
-            "agreements": [asdict(agreement) for agreement in self.agreements],
+            "agreements": [{"source": name, "share": share} for name, share in self.agreements],
         }
 
     def _summary(self) -> str:
@@ -246,10 +220,7 @@ class AnswerChecks(Result):
                 ["undecidable", f"{self.n_undecidable:,}", "no margin"],
                 ["conflicts", conflicts, "prediction is not the margin's sign"],
             ]
-        rows += [
-            ["agreement", f"{agreement.share:.4f}", f"with {agreement.source}"]
-            for agreement in self.agreements
-        ]
+        rows += [["agreement", f"{share:.4f}", f"with {name}"] for name, share in self.agreements]
         circles = [
             f"  a circle: lines {', '.join(str(at[row]) for row in example)} of {source}"
             for example in self.examples
@@ -260,20 +231,16 @@ class AnswerChecks(Result):
 def check_answers(
     answers: Answers, triplets: Triplets, others: list[Answers], n_examples: int
 ) -> AnswerChecks:
-    """Look for what is wrong with answers to triplets.
+    """Look for what is wrong with answers to triplets, in their order.
 
     Args:
-        answers: in the order of `triplets`.
-        triplets: the questions.
         others: other answers to the same triplets.
         n_examples: how many circles to give an example of.
-    Raises:
-        AnswerFileError: if some answers are not as many as the triplets, or hold other questions.
     """
     check_same_questions(answers, triplets)
     for other in others:
         check_same_length(other, len(triplets), triplets.source)
-    implied, of_row = implied_triplets(answers, triplets)
+    implied, of_row = _implied_triplets(answers, triplets)
     cycles = find_distance_cycles(implied, len(triplets.names), n_examples)
     has_margins = answers.margins is not None
     n_ones = int(answers.predictions.sum())
@@ -284,20 +251,20 @@ def check_answers(
         share_interval=wilson_interval(n_ones, len(answers)),
         n_ties=int(answers.is_tie.sum()) if has_margins else None,
         n_undecidable=int(answers.is_undecidable.sum()) if has_margins else None,
-        n_margin_conflicts=_count_margin_conflicts(answers) if has_margins else None,
+        n_margin_conflicts=_count_margin_conflicts(answers),
         consistency=check_consistency(answers, triplets.rows),
         n_knots=cycles.n_knots,
         cycle_rows=of_row[cycles.inside],
         examples=[of_row[example] for example in cycles.examples],
         agreements=[
-            Agreement(other.source, float((other.predictions == answers.predictions).mean()))
+            (other.source, float((other.predictions == answers.predictions).mean()))
             for other in others
         ],
         triplets=triplets,
     )
 
 
-def implied_triplets(answers: Answers, triplets: Triplets) -> tuple[np.ndarray, np.ndarray]:
+def _implied_triplets(answers: Answers, triplets: Triplets) -> tuple[np.ndarray, np.ndarray]:
     """Turn answers into judgements: anchor, nearer image, other image.
 
     Ties, rows without a margin and rows that name one image twice say nothing and are left out.
@@ -307,7 +274,7 @@ def implied_triplets(answers: Answers, triplets: Triplets) -> tuple[np.ndarray, 
     Example:
         >>> triplets = Triplets(["a", "b", "c"], np.array([[0, 1, 2]]), np.array([1]), "test.txt")
         >>> answers = Answers(np.array([0]), None, None, "answers.txt")
-        >>> implied_triplets(answers, triplets)[0]  # c is nearer to a than b
+        >>> _implied_triplets(answers, triplets)[0]  # c is nearer to a than b
         array([[0, 2, 1]])
     """
     decided = ~(answers.is_tie | answers.is_undecidable | triplets.is_degenerate())
@@ -318,8 +285,8 @@ def implied_triplets(answers: Answers, triplets: Triplets) -> tuple[np.ndarray, 
     return implied, of_row
 
 
-def _count_margin_conflicts(answers: Answers) -> int:
+def _count_margin_conflicts(answers: Answers) -> int | None:
     if answers.margins is None:
-        return 0
+        return None
     is_known = ~answers.is_undecidable
     return int(((answers.margins > 0) != (answers.predictions == 1))[is_known].sum())

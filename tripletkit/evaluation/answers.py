@@ -82,11 +82,7 @@ class Answers(Result):
 
     @classmethod
     def from_margins(cls, margins: np.ndarray, triplets: Triplets, source: str) -> Answers:
-        """Answer by the sign of margins: 1 if positive, 0 if negative, a tie or not known.
-
-        Args:
-            margins: `(n_triplets,)` floats, NaN where an image could not be read.
-        """
+        """Answer by the sign of margins: 1 if positive, 0 if negative, a tie or not known (NaN)."""
         return cls((margins > 0).astype(np.int8), margins, triplets, source)
 
     @as_one_run
@@ -100,7 +96,9 @@ class Answers(Result):
         """Write an answer file, whole or not at all.
 
         Args:
-            destination, form: see `write_answers`.
+            destination: a path, or an open text stream in UTF-8 that does not translate line ends.
+            form: `"csv"` for all columns, which needs questions and margins; `"labels"` for one 0
+                or 1 a line.
             overwrite: replace an answer file that is there; nothing else ever is. Defaults to
                 `False`.
         Raises:
@@ -187,17 +185,8 @@ def write_answers(
 ) -> None:
     """Write an answer file, in pieces; a path gets the whole file or nothing.
 
-    Margins are written as the shortest decimals that read back as the same float32.
-
-    Args:
-        destination: a path, or an open text stream in UTF-8 that does not translate line ends.
-        answers: in the order in which the questions were asked; a NaN among the margins leaves
-            the field empty.
-        form: `"csv"` for all columns, which needs questions and margins; `"labels"` for one 0 or
-            1 a line.
-    Raises:
-        AnswerFileError: if the form is another, or needs what the answers do not hold.
-        OutputError: if the path cannot be written.
+    Margins are written as the shortest decimals that read back as the same float32; a NaN leaves
+    the field empty. An open text stream must not translate line ends.
     """
     if form not in get_args(AnswerFormat):
         raise AnswerFileError(

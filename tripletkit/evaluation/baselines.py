@@ -7,7 +7,7 @@ images, positions of names can be.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,16 +18,16 @@ from tripletkit.data.questions import make_pair_graph
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import AnswerFileError
 from tripletkit.evaluation.intervals import Interval, wilson_interval
-from tripletkit.results import Result, Section, Table
+from tripletkit.results import Result, Section, Table, plain_values
 
 # On the competition's file: 96.6% of a random validation split in about 2 s on one core; twice the
 # epochs at half the rate give the same.
-N_DIMS = 32
-N_EPOCHS = 20
-BATCH_SIZE = 2048
-LEARNING_RATE = 0.02
-MARGIN = 3.0  # squared Euclidean distance; only its ratio to the start's size matters
-START_SIZE = 0.1
+_N_DIMS = 32
+_N_EPOCHS = 20
+_BATCH_SIZE = 2048
+_LEARNING_RATE = 0.02
+_MARGIN = 3.0  # squared Euclidean distance; only its ratio to the start's size matters
+_START_SIZE = 0.1
 
 _FIRST_DECAY, _SECOND_DECAY, _TINY = 0.9, 0.999, 1e-8
 
@@ -35,31 +35,26 @@ _FIRST_DECAY, _SECOND_DECAY, _TINY = 0.9, 0.999, 1e-8
 def embed_names(rows: np.ndarray, n_names: int, seed: int = defaults.SEED) -> np.ndarray:
     """Find a vector for each name so that most triplets hold.
 
-    Minimises the hinge max(0, |a - p|^2 - |a - n|^2 + margin) with Adam over mini-batches.
+    Minimises the hinge max(0, |a - p|^2 - |a - n|^2 + margin) with Adam over mini-batches. Names in
+    no triplet keep their vector by chance.
 
-    Args:
-        rows: `(n_triplets, 3)` integers: anchor, positive, negative.
-        n_names: how many names there are.
-        seed: start of the vectors and of the order of rows.
-    Returns:
-        `(n_names, N_DIMS)` float32; names in no triplet keep their vector by chance.
     Reference:
         Agarwal et al. Generalized non-metric multidimensional scaling. AISTATS 2007 (hinge loss
         on comparisons; we compare two distances from one anchor). Kingma, Ba. Adam. ICLR 2015.
     """
     generator = np.random.default_rng(seed)
-    vectors = generator.normal(scale=START_SIZE, size=(n_names, N_DIMS)).astype(np.float32)
+    vectors = generator.normal(scale=_START_SIZE, size=(n_names, _N_DIMS)).astype(np.float32)
     first, second = np.zeros_like(vectors), np.zeros_like(vectors)
     step = 0
-    for _ in range(N_EPOCHS):
+    for _ in range(_N_EPOCHS):
         order = generator.permutation(len(rows))
-        for start in range(0, len(rows), BATCH_SIZE):
-            gradient = _hinge_gradient(vectors, rows[order[start : start + BATCH_SIZE]])
+        for start in range(0, len(rows), _BATCH_SIZE):
+            gradient = _hinge_gradient(vectors, rows[order[start : start + _BATCH_SIZE]])
             step += 1
             first += (1 - _FIRST_DECAY) * (gradient - first)
             second += (1 - _SECOND_DECAY) * (gradient * gradient - second)
             size = np.sqrt(second / (1 - _SECOND_DECAY**step)) + _TINY
-            vectors -= LEARNING_RATE / (1 - _FIRST_DECAY**step) * first / size
+            vectors -= _LEARNING_RATE / (1 - _FIRST_DECAY**step) * first / size
     return vectors
 
 
@@ -79,7 +74,7 @@ def _hinge_gradient(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
     # SciPy takes a fifth of a second to start, which commands without a baseline need not wait for.
     from scipy.sparse import csr_array
 
-    broken = rows[name_margins(vectors, rows) < MARGIN]
+    broken = rows[name_margins(vectors, rows) < _MARGIN]
     anchor, positive, negative = (vectors[column] for column in broken.T)
     slots = np.concatenate([negative - positive, positive - anchor, anchor - negative])
     # A sparse product sums the slots of each name; numpy's `add.at` takes several times longer.
@@ -109,10 +104,6 @@ class Baseline:
     n_undecided: int
     wilson: Interval
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the baseline as JSON takes it, the interval as [low, high]."""
-        return asdict(self) | {"wilson": self.wilson.to_list()}
-
 
 class ShortcutBaselines(Result, tuple[Baseline, ...]):
     """What the names of images alone would score, a `Baseline` for each way to answer by them."""
@@ -121,7 +112,7 @@ class ShortcutBaselines(Result, tuple[Baseline, ...]):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the baselines as JSON takes them."""
-        return {"baselines": [baseline.to_dict() for baseline in self]}
+        return {"baselines": [plain_values(baseline) for baseline in self]}
 
     def to_frame(self) -> pd.DataFrame:
         """Return a table with a row for each baseline.
@@ -177,8 +168,6 @@ def run_baselines(
         ordinal: run the ordinal embedding. Defaults to whether there are at most
             `defaults.MAX_ORDINAL_TRIPLETS` training triplets.
         seed: start of the ordinal embedding.
-    Raises:
-        AnswerFileError: if the numbers of questions and of truths differ.
     """
     truth = np.ones(len(val), dtype=np.int8) if truth is None else truth
     if len(truth) != len(val):
@@ -207,10 +196,6 @@ def describe_trap(accuracy: float, interval: Interval, baselines: list[Baseline]
     It is so when the best baseline lies within or above the 95% interval of the model's score.
     Where the names tell nothing either, the model cannot be told from guessing.
 
-    Args:
-        accuracy: the model's, 0 to 1.
-        interval: its 95% interval; the one that allows for shared images where there is one.
-        baselines: of the same training and validation triplets.
     Example:
         >>> baseline = Baseline("pair memory", 0.993, 5951, 79, wilson_interval(5909, 5951))
         >>> print(describe_trap(0.82, Interval(0.81, 0.83), [baseline]))

@@ -6,7 +6,7 @@ Held-out images are the queries, the images of training the reference that answe
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,16 +20,16 @@ from tripletkit.evaluation.distances import PairwiseDistances
 from tripletkit.evaluation.intervals import (
     Interval,
     NoInterval,
-    describe_for_json,
     image_interval,
     wilson_interval,
 )
+from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.progress import Progress
-from tripletkit.results import Result, Section, Table
+from tripletkit.results import Result, Section, Table, plain_values
 
 # Bins of a distribution: a cosine distance is counted to 3e-5, and the counts stay in the
 # processor's cache.
-N_BINS = 1 << 16
+_N_BINS = 1 << 16
 
 
 class ClassDistances:
@@ -44,15 +44,7 @@ class ClassDistances:
     """
 
     def __init__(self, embeddings: np.ndarray, labels: np.ndarray, distance: str) -> None:
-        """Sort embeddings by class.
-
-        Args:
-            embeddings: `(n, n_dims)` float32, finite; no two rows of the same image.
-            labels: `(n,)` integer classes.
-            distance: a name that `PairwiseDistances` takes.
-        Raises:
-            ClassesError: if there are no two classes, or no class has two images.
-        """
+        """Sort embeddings by class; no two rows are of the same image."""
         self.order = np.argsort(labels, kind="stable")
         _, self._starts, sizes = np.unique(
             labels[self.order], return_index=True, return_counts=True
@@ -84,8 +76,8 @@ class DistanceDistribution:
     Every pair counts once.
 
     Attributes:
-        edges: `(N_BINS + 1,)` float64 of the bins, from 0 on.
-        positives, negatives: `(N_BINS,)` int64 pairs in each bin.
+        edges: `(_N_BINS + 1,)` float64 of the bins, from 0 on.
+        positives, negatives: `(_N_BINS,)` int64 pairs in each bin.
     """
 
     edges: np.ndarray
@@ -93,12 +85,7 @@ class DistanceDistribution:
     negatives: np.ndarray
 
     def quantile(self, counts: np.ndarray, share: float) -> float:
-        """Return the distance below which a share of the pairs is, to within a bin.
-
-        Args:
-            counts: `positives` or `negatives`.
-            share: above 0, at most 1.
-        """
+        """Return the distance below which a share (> 0) of such pairs is, to within a bin."""
         reached = np.cumsum(counts)
         wanted = share * reached[-1]
         place = int(np.searchsorted(reached, wanted))
@@ -125,7 +112,7 @@ class DistanceDistribution:
         first, last = used[0], used[-1] + 1
         width = max(-(-(last - first) // n_bins), 1)
         starts = np.arange(first, last, width)
-        edges = self.edges[np.minimum([*starts, starts[-1] + width], N_BINS)]
+        edges = self.edges[np.minimum([*starts, starts[-1] + width], _N_BINS)]
         positives, negatives = (
             np.add.reduceat(counts[:last], starts) for counts in (self.positives, self.negatives)
         )
@@ -135,23 +122,18 @@ class DistanceDistribution:
 def measure_distribution(
     images: ClassDistances, progress: Progress | None = None
 ) -> DistanceDistribution:
-    """Count the distances of all pairs in one pass over half of them.
-
-    Args:
-        images: whose distances.
-        progress: told (done, total) in images.
-    """
+    """Count the distances of all pairs in one pass over half of them."""
     # A place past the last bin is for what is no pair, or was counted already.
-    everything = np.zeros(N_BINS + 1, dtype=np.int64)
-    positives = np.zeros(N_BINS + 1, dtype=np.int64)
+    everything = np.zeros(_N_BINS + 1, dtype=np.int64)
+    positives = np.zeros(_N_BINS + 1, dtype=np.int64)
     limit = images.distances.limit or 1.0
     for block in images.distances.blocks():
         measured = images.distances.measure(block, slice(block.start, None))
-        measured *= N_BINS / limit
+        measured *= _N_BINS / limit
         bins = measured.astype(np.int32)
-        np.minimum(bins, N_BINS - 1, out=bins)
+        np.minimum(bins, _N_BINS - 1, out=bins)
         below = np.tri(len(bins), dtype=bool)
-        bins[:, : len(bins)][below] = N_BINS
+        bins[:, : len(bins)][below] = _N_BINS
         everything += _count(bins)
         for part, whole in images.classes_in(block):
             rows = slice(part.start - block.start, part.stop - block.start)
@@ -159,23 +141,21 @@ def measure_distribution(
             positives += _count(bins[rows, columns])
         if progress is not None:
             progress(block.stop, len(images))
-    edges = np.linspace(0, limit, N_BINS + 1)
+    edges = np.linspace(0, limit, _N_BINS + 1)
     return DistanceDistribution(edges, positives[:-1], (everything - positives)[:-1])
 
 
 def _count(bins: np.ndarray) -> np.ndarray:
-    return np.bincount(bins.ravel(), minlength=N_BINS + 1)
+    return np.bincount(bins.ravel(), minlength=_N_BINS + 1)
 
 
 CONFUSION_FORM = csv_form("a confusion matrix whose first line starts with true,", "true,")
-# A precision at this many neighbours is what retrieval is customarily judged by.
-PRECISION_AT = 10
 # Distances in memory at a time: 32 MB.
 _BLOCK_PAIRS = 1 << 23
 
 
 @dataclass(frozen=True)
-class Measured:
+class _Measured:
     """A mean over queries.
 
     Attributes:
@@ -231,15 +211,20 @@ class Confusion:
         return self.labels[row], self.labels[column], int(wrong[row, column])
 
     def write(self, destination: Destination) -> None:
-        """Write a CSV: a row for each true label, a column for each that was said.
-
-        Raises:
-            OutputError: if the file cannot be written.
-        """
+        """Write a CSV: a row for each true label, a column for each that was said."""
         labels = [guard_formula(label) for label in self.labels]
         table = pd.DataFrame(self.counts, labels, labels)
         with open_output(destination) as file:
             table.to_csv(file, index_label="true", lineterminator="\n")
+
+
+MEASURE_TITLES = {
+    "nearest_center": "nearest class center",
+    "nearest_neighbors": "vote of {k} nearest",
+    "precision_at_1": "precision at 1",
+    "precision_at_10": "precision at 10",
+    "mean_average_precision": "mean average precision",
+}
 
 
 @dataclass(frozen=True)
@@ -250,14 +235,12 @@ class ClassificationScores:
         n_queries, n_reference, n_classes: how many; classes of the reference.
         n_unknown: queries left out, as their class is none of the reference's.
         k: neighbours that vote.
-        nearest_center: accuracy of the class whose mean embedding is nearest.
-        nearest_neighbors: accuracy of the vote of the k nearest.
-        precision_at_1, precision_at_10: share of the query's class among the nearest.
-        mean_average_precision: of the ranking of the whole reference.
+        measures: by the names of `MEASURE_TITLES`: accuracy of the class whose mean embedding is
+            nearest, and of the vote of the k nearest; share of the query's class among the
+            nearest; mean average precision of the ranking of the whole reference.
         commonest_class: accuracy of always saying the reference's commonest class.
         variances: of the queries' embeddings.
-        predicted: `(n_queries,)` classes that the neighbours say.
-        confusion: `(n_labels, n_labels)` int64, the true class in the row.
+        confusion: `(n_labels, n_labels)` int64 by the vote, the true class in the row.
     """
 
     n_queries: int
@@ -265,54 +248,17 @@ class ClassificationScores:
     n_classes: int
     n_unknown: int
     k: int
-    nearest_center: Measured
-    nearest_neighbors: Measured
-    precision_at_1: Measured
-    precision_at_10: Measured
-    mean_average_precision: Measured
+    measures: dict[str, _Measured]
     commonest_class: float
     variances: ClassVariances
-    predicted: np.ndarray
     confusion: np.ndarray
-
-    def measures(self) -> dict[str, Measured]:
-        """Return what has an interval, by name."""
-        return {
-            "nearest_center": self.nearest_center,
-            "nearest_neighbors": self.nearest_neighbors,
-            "precision_at_1": self.precision_at_1,
-            "precision_at_10": self.precision_at_10,
-            "mean_average_precision": self.mean_average_precision,
-        }
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers but the confusion matrix."""
-        counts = {
-            name: getattr(self, name)
-            for name in ("n_queries", "n_reference", "n_classes", "n_unknown", "k")
-        }
-        measures = {
-            name: {"value": measured.value} | describe_for_json(measured.interval, "interval")
-            for name, measured in self.measures().items()
-        }
-        variances = asdict(self.variances)
-        return counts | measures | {"commonest_class": self.commonest_class, "variance": variances}
-
-    def show_measures(self) -> list[tuple[str, str, str]]:
-        """Return title, value and interval of each measure."""
-        return [
-            (MEASURE_TITLES[name].format(k=self.k), f"{each.value:.4f}", str(each.interval))
-            for name, each in self.measures().items()
-        ]
-
-
-MEASURE_TITLES = {
-    "nearest_center": "nearest class center",
-    "nearest_neighbors": "vote of {k} nearest",
-    "precision_at_1": "precision at 1",
-    "precision_at_10": "precision at 10",
-    "mean_average_precision": "mean average precision",
-}
+        counts = ("n_queries", "n_reference", "n_classes", "n_unknown", "k")
+        values = {name: getattr(self, name) for name in counts} | plain_values(self.measures)
+        variance = plain_values(self.variances)
+        return values | {"commonest_class": self.commonest_class, "variance": variance}
 
 
 @dataclass(frozen=True, repr=False)
@@ -342,14 +288,15 @@ class Classification(Result):
         """Return a table with a row for each measure and a column for each kind of vectors."""
         return pd.DataFrame(
             {
-                name: {measure: each.value for measure, each in score.measures().items()}
+                name: {measure: each.value for measure, each in score.measures.items()}
                 for name, score in self.scores.items()
             }
         )
 
     def _summary(self) -> str:
         by = ", ".join(
-            f"{name} {score.nearest_neighbors.value:.4f}" for name, score in self.scores.items()
+            f"{name} {score.measures['nearest_neighbors'].value:.4f}"
+            for name, score in self.scores.items()
         )
         first = next(iter(self.scores.values()))
         return f"{first.n_queries:,} held-out images, share classified rightly: {by}"
@@ -367,9 +314,12 @@ class Classification(Result):
         for name in self.scores:
             heading += [f"{name}, {self.distances[name]}", "95% interval"]
         rows = [heading]
-        measures = [score.show_measures() for score in self.scores.values()]
-        for parts in zip(*measures, strict=True):
-            rows.append([parts[0][0], *(text for part in parts for text in part[1:])])
+        for name, measure in MEASURE_TITLES.items():
+            row = [measure.format(k=first.k)]
+            for score in self.scores.values():
+                found = score.measures[name]
+                row += [f"{found.value:.4f}", str(found.interval)]
+            rows.append(row)
         for title, attribute, form in (
             ("variance within classes", "within", ".4f"),
             ("variance between classes", "between", ".4f"),
@@ -398,17 +348,15 @@ def classify_embeddings(
 
     Args:
         reference_embeddings: `(n_reference, n_dims)` float32, finite.
-        reference_labels: `(n_reference,)` integers from 0; at least two classes.
+        reference_labels: `(n_reference,)` integers from 0.
         query_embeddings, query_labels: the same of the queries; none of them is in the reference.
         distance: a name that `PairwiseDistances` takes.
         k: neighbours that vote; fewer where the reference is smaller.
-    Raises:
-        ClassesError: if the reference has fewer than two classes, or no query is of one of them.
     Example:
         >>> embeddings = np.array([[0.0], [1.0], [7.0], [8.0]], dtype=np.float32)
         >>> labels = np.array([0, 0, 1, 1])
         >>> scores = classify_embeddings(embeddings, labels, embeddings + 0.4, labels, "l2", k=1)
-        >>> scores.nearest_center.value, scores.precision_at_10.value
+        >>> scores.measures["nearest_center"].value, scores.measures["precision_at_10"].value
         (1.0, 0.5)
     """
     classes = np.unique(reference_labels)
@@ -425,10 +373,18 @@ def classify_embeddings(
         )
     queries, truth = query_embeddings[is_known], query_labels[is_known]
     if distance == "cosine":
-        reference_embeddings, queries = _unit_length(reference_embeddings), _unit_length(queries)
-    said_by_center = _say_nearest_center(reference_embeddings, reference_labels, queries, distance)
+        reference_embeddings = scale_to_unit_length(reference_embeddings)
+        queries = scale_to_unit_length(queries)
+    # `sklearn.neighbors.NearestCentroid` knows neither the cosine nor means under L1.
+    _, of_class, sizes = np.unique(reference_labels, return_inverse=True, return_counts=True)
+    centers = _class_means(reference_embeddings, of_class, sizes).astype(np.float32)
+    distances = PairwiseDistances(
+        np.concatenate([reference_embeddings, centers, queries]), distance
+    )
+    of_centers = slice(len(reference_labels), len(reference_labels) + len(centers))
+    to_centers = distances.measure(slice(of_centers.stop, None), of_centers)
     nearest, average_precision = _rank(
-        reference_embeddings, reference_labels, queries, truth, distance, max(k, PRECISION_AT)
+        distances, of_centers.stop, reference_labels, truth, max(k, 10)
     )
     is_hit = nearest == truth[:, None]
     n_labels = int(max(reference_labels.max(), truth.max())) + 1
@@ -439,14 +395,15 @@ def classify_embeddings(
         n_classes=len(classes),
         n_unknown=int((~is_known).sum()),
         k=k,
-        nearest_center=_measure_share(said_by_center == truth),
-        nearest_neighbors=_measure_share(predicted == truth),
-        precision_at_1=_measure_share(is_hit[:, 0]),
-        precision_at_10=_measure_mean(is_hit[:, :PRECISION_AT].mean(axis=1)),
-        mean_average_precision=_measure_mean(average_precision),
+        measures={
+            "nearest_center": _measure_share(classes[to_centers.argmin(axis=1)] == truth),
+            "nearest_neighbors": _measure_share(predicted == truth),
+            "precision_at_1": _measure_share(is_hit[:, 0]),
+            "precision_at_10": _measure_mean(is_hit[:, :10].mean(axis=1)),
+            "mean_average_precision": _measure_mean(average_precision),
+        },
         commonest_class=float((truth == np.bincount(reference_labels).argmax()).mean()),
         variances=measure_variances(queries, truth),
-        predicted=predicted,
         confusion=count_confusions(truth, predicted, n_labels),
     )
 
@@ -459,8 +416,6 @@ def vote(labels: np.ndarray, is_there: np.ndarray | None = None) -> np.ndarray:
     Args:
         labels: `(n_queries, k)` integers from 0, of the neighbours, nearest first.
         is_there: `(n_queries, k)` bool, which of them exist. Defaults to all.
-    Returns:
-        `(n_queries,)` integers.
     Example:
         >>> vote(np.array([[0, 1, 1, 2], [2, 1, 1, 2]]))
         array([1, 2])
@@ -478,17 +433,14 @@ def vote(labels: np.ndarray, is_there: np.ndarray | None = None) -> np.ndarray:
     return np.argmax(votes - first / (k + 1), axis=1)
 
 
-def average_precision(own: np.ndarray, ascending: np.ndarray) -> float:
-    """Return the average precision of one query.
+def _average_precision(own: np.ndarray, ascending: np.ndarray) -> float:
+    """Return the average precision of one query, by distances to its class and, sorted, to all.
 
     That of `sklearn.metrics.average_precision_score`, ties included, in a tenth of the time.
 
-    Args:
-        own: `(n_own,)` distances to the images of the query's class, at least one.
-        ascending: `(n,)` distances to all images, these too, sorted.
     Example:
         The first and the third of four are of the class: (1/1 + 2/3) / 2.
-        >>> round(average_precision(np.array([3.0, 1.0]), np.array([1.0, 2.0, 3.0, 4.0])), 4)
+        >>> round(_average_precision(np.array([3.0, 1.0]), np.array([1.0, 2.0, 3.0, 4.0])), 4)
         0.8333
     """
     own = np.sort(own)
@@ -508,9 +460,6 @@ def count_confusions(labels: np.ndarray, predicted: np.ndarray, n_labels: int) -
 def measure_variances(embeddings: np.ndarray, labels: np.ndarray) -> ClassVariances:
     """Measure how embeddings spread within and between classes.
 
-    Args:
-        embeddings: `(n, n_dims)`, finite.
-        labels: `(n,)` integers.
     Reference:
         Fisher. The use of multiple measurements in taxonomic problems. Annals of Eugenics 7,
         1936.
@@ -532,56 +481,32 @@ def _class_means(embeddings: np.ndarray, of_class: np.ndarray, sizes: np.ndarray
     return sums / sizes[:, None]
 
 
-def _say_nearest_center(
-    embeddings: np.ndarray, labels: np.ndarray, queries: np.ndarray, distance: str
-) -> np.ndarray:
-    """Return the class of the nearest mean, in any of our distances.
-
-    `sklearn.neighbors.NearestCentroid` knows neither the cosine nor means under L1.
-    """
-    classes, of_class, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    centers = _class_means(embeddings, of_class, sizes).astype(np.float32)
-    distances = PairwiseDistances(np.concatenate([centers, queries]), distance)
-    to_centers = distances.measure(slice(len(centers), None), slice(len(centers)))
-    return classes[to_centers.argmin(axis=1)]
-
-
 def _rank(
-    embeddings: np.ndarray,
-    labels: np.ndarray,
-    queries: np.ndarray,
-    truth: np.ndarray,
-    distance: str,
-    k: int,
+    distances: PairwiseDistances, first: int, labels: np.ndarray, truth: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the labels of the k nearest, `(n_queries, k)`, and average precision of each query."""
-    distances = PairwiseDistances(np.concatenate([embeddings, queries]), distance)
-    n_reference, k = len(embeddings), min(k, len(embeddings))
-    nearest = np.empty((len(queries), k), dtype=labels.dtype)
-    precision = np.empty(len(queries))
+    """Return the labels of the k nearest, `(n_queries, k)`, and average precision of each query.
+
+    The reference comes first among the rows of the distances, the queries from `first` on.
+    """
+    n_reference, k = len(labels), min(k, len(labels))
+    nearest = np.empty((len(truth), k), dtype=labels.dtype)
+    precision = np.empty(len(truth))
     n_rows = max(1, _BLOCK_PAIRS // n_reference)
-    for start in range(0, len(queries), n_rows):
-        stop = min(start + n_rows, len(queries))
-        block = distances.measure(
-            slice(n_reference + start, n_reference + stop), slice(n_reference)
-        )
+    for start in range(0, len(truth), n_rows):
+        stop = min(start + n_rows, len(truth))
+        block = distances.measure(slice(first + start, first + stop), slice(n_reference))
         for query, away in enumerate(block, start):
             ascending = np.sort(away)
             near = np.flatnonzero(away <= ascending[k - 1])
             nearest[query] = labels[near[np.argsort(away[near], kind="stable")[:k]]]
-            precision[query] = average_precision(away[labels == truth[query]], ascending)
+            precision[query] = _average_precision(away[labels == truth[query]], ascending)
     return nearest, precision
 
 
-def _measure_share(is_right: np.ndarray) -> Measured:
-    return Measured(float(is_right.mean()), wilson_interval(int(is_right.sum()), len(is_right)))
+def _measure_share(is_right: np.ndarray) -> _Measured:
+    return _Measured(float(is_right.mean()), wilson_interval(int(is_right.sum()), len(is_right)))
 
 
-def _measure_mean(values: np.ndarray) -> Measured:
+def _measure_mean(values: np.ndarray) -> _Measured:
     each_its_own = np.arange(len(values))[:, None]
-    return Measured(float(values.mean()), image_interval(values, each_its_own))
-
-
-def _unit_length(vectors: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(lengths > 0, lengths, 1)
+    return _Measured(float(values.mean()), image_interval(values, each_its_own))

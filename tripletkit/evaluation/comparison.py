@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +20,6 @@ from tripletkit.evaluation.intervals import (
     ImageSpread,
     Interval,
     NoInterval,
-    describe_for_json,
     image_interval,
     measure_image_spread,
     show_interval,
@@ -32,12 +29,8 @@ from tripletkit.evaluation.scoring import OddOneOut, describe_exchanged, score_o
 from tripletkit.results import Result, Section, Table
 
 
-def find_questions(entries: Sequence[Answers], triplets: Triplets | None) -> Triplets | None:
-    """Take these triplets, else those of the first answers that hold any; check them all.
-
-    Raises:
-        AnswerFileError: if answers are to other questions.
-    """
+def find_asked(entries: Sequence[Answers], triplets: Triplets | None) -> Triplets | None:
+    """Take these triplets, else those of the first answers that hold any; check them all."""
     if triplets is None:
         triplets = next((answers.triplets for answers in entries if answers.triplets), None)
     if triplets is not None:
@@ -50,28 +43,17 @@ def write_differing_rows(
     destination: Destination, entries: Sequence[Answers], truth: Truth, triplets: Triplets | None
 ) -> int:
     """Write the rows on which not all files give the same answer; return how many."""
-    predictions = np.stack([answers.predictions for answers in entries])
-    differing = np.flatnonzero((predictions != predictions[0]).any(axis=0))
-    names = ["a", "b", "c"] if triplets else []
+    predictions = np.stack([answers.predictions for answers in entries], axis=1)
+    differing = np.flatnonzero((predictions != predictions[:, :1]).any(axis=1))
+    columns = [pd.DataFrame({"row": differing + 1})]
+    if triplets is not None:
+        columns.append(triplets.take(differing).to_frame().map(guard_formula))
+    columns.append(pd.DataFrame({"truth": truth.labels[differing]}))
+    sources = [guard_formula(answers.source) for answers in entries]
+    columns.append(pd.DataFrame(predictions[differing], columns=sources))
     with open_output(destination) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            ["row", *names, "truth", *(guard_formula(answers.source) for answers in entries)]
-        )
-        for row in differing:
-            writer.writerow(
-                [
-                    row + 1,
-                    *map(guard_formula, _names(triplets, row)),
-                    truth.labels[row],
-                    *predictions[:, row],
-                ]
-            )
+        pd.concat(columns, axis=1).to_csv(file, index=False, lineterminator="\n")
     return len(differing)
-
-
-def _names(triplets: Triplets | None, row: np.intp) -> list[str]:
-    return [triplets.names[index] for index in triplets.rows[row]] if triplets else []
 
 
 # Quantiles of the normal distribution: 5% two-sided error, 80% power.
@@ -80,7 +62,7 @@ _POWER_Z = 0.841621
 
 
 @dataclass(frozen=True)
-class RankedAnswers:
+class _RankedAnswers:
     """One answer file and its accuracy.
 
     Attributes:
@@ -111,7 +93,8 @@ class PairComparison(Result):
         n_both_right, n_left_only, n_right_only, n_both_wrong: rows.
         mcnemar_p: exact McNemar test that neither is better; takes rows as independent.
         holm_p: the same, corrected for the number of pairs compared.
-        smallest_difference: see `smallest_difference`.
+        smallest_difference: of accuracies that such files show at 5% in 80% of cases; see
+            `compare_answers`. None where the two are right on the same rows.
     """
 
     left: str
@@ -125,10 +108,6 @@ class PairComparison(Result):
     mcnemar_p: float
     holm_p: float
     smallest_difference: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the pair as JSON takes it, intervals as [low, high]."""
-        return asdict(self) | describe_for_json(self.image_interval, "image_interval")
 
     @property
     def verdict(self) -> str:
@@ -192,22 +171,8 @@ class Comparison(Result):
     """
 
     n: int
-    ranking: list[RankedAnswers]
+    ranking: list[_RankedAnswers]
     pairs: list[PairComparison]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the comparison as JSON takes it, intervals as [low, high]."""
-        return {
-            "n": self.n,
-            "ranking": [
-                asdict(ranked)
-                | {"wilson": ranked.wilson.to_list()}
-                | describe_for_json(ranked.image_interval, "image_interval")
-                | {"odd_one_out": ranked.odd_one_out and ranked.odd_one_out.to_dict()}
-                for ranked in self.ranking
-            ],
-            "pairs": [pair.to_dict() for pair in self.pairs],
-        }
 
     def to_frame(self) -> pd.DataFrame:
         """Return a table with a row for each answer file, best first.
@@ -260,145 +225,86 @@ def compare_answers(
 ) -> Comparison:
     """Compare answer files on the same questions.
 
+    Of the rows where just one of two is right, each should be so half the time if neither is
+    better: that is McNemar's exact test. Its p is corrected for the number n of pairs by Holm: the
+    smallest is taken times n, the next times n - 1, and none is below one before it. The smallest
+    difference that two such files could show is (1.96 + 0.84) standard errors of the difference,
+    those that hold for shared images where these are known, else sqrt(share of differing rows / n).
+
     Args:
         credits: for each name `(n_triplets,)` 0 or 1, whether each answer is right (see
             `scoring.credit_rows`); at least two.
-        rows: `(n_triplets, 3)` integers, the images of each question; without them there are
-            no intervals that allow for shared images.
+        rows: `(n_triplets, 3)`, the images of each question; without them there are no intervals
+            that allow for shared images.
         trials: see `Triplets`.
     Reference:
         McNemar. Note on the sampling error of the difference between correlated proportions or
         percentages. Psychometrika 12, 1947. Holm. A simple sequentially rejective multiple test
-        procedure. Scandinavian J. Statistics 6, 1979.
+        procedure. Scandinavian J. Statistics 6, 1979. Connor. Sample size for testing differences
+        in proportions for the paired-sample design. Biometrics 43, 1987 (the leading term).
     Example:
         >>> right = {"a": np.array([1, 1, 1, 1, 0]), "b": np.array([1, 0, 0, 1, 0])}
         >>> pair = compare_answers(right).pairs[0]
         >>> pair.left, pair.difference, pair.mcnemar_p  # 2 rows differ, both for a: 2 / 2**2
         ('a', 0.4, 0.5)
     """
-    ranked = sorted(credits, key=lambda name: -credits[name].sum())
-    pairs = list(combinations(ranked, 2))
-    p_values = [mcnemar_p(credits[left], credits[right]) for left, right in pairs]
-    corrected = correct_by_holm(p_values)
-    ranking = [_rank(name, credits[name], rows, trials) for name in ranked]
+    ranking = [
+        _RankedAnswers(
+            name=name,
+            accuracy=float(credit.mean()),
+            wilson=wilson_interval(credit.sum(), len(credit)),
+            image_interval=None if rows is None else image_interval(credit, rows),
+            odd_one_out=None if rows is None else score_odd_one_out(credit, rows, trials),
+        )
+        for name, credit in sorted(credits.items(), key=lambda item: -item[1].sum())
+    ]
     best = ranking[0]
     said = describe_exchanged(
         best.accuracy, best.image_interval or best.wilson, f"even the answers of {best.name}"
     )
     if said is not None:
         warnings.warn(said, DataWarning, stacklevel=2)
-    return Comparison(
-        n=len(credits[ranked[0]]),
-        ranking=ranking,
-        pairs=[
-            _compare_pair(names, [credits[name] for name in names], rows, p, holm_p)
-            for names, p, holm_p in zip(pairs, p_values, corrected, strict=True)
-        ],
-    )
-
-
-def correct_by_holm(p_values: Sequence[float]) -> list[float]:
-    """Return p values corrected for how many there are, in their order.
-
-    The smallest is taken times their number n, the next times n - 1, and so on; none is below
-    one before it, and none above 1.
-
-    Reference:
-        Holm. A simple sequentially rejective multiple test procedure. Scandinavian J. Statistics
-        6, 1979.
-    Example:
-        >>> correct_by_holm([0.25, 0.125, 0.0625])
-        [0.25, 0.25, 0.1875]
-    """
-    order = np.argsort(p_values, kind="stable")
-    times = len(p_values) - np.arange(len(p_values))
-    corrected = np.empty(len(p_values))
-    corrected[order] = np.maximum.accumulate(np.asarray(p_values)[order] * times)
-    return np.minimum(corrected, 1.0).tolist()
-
-
-def mcnemar_p(left: np.ndarray, right: np.ndarray) -> float:
-    """Return the two-sided p of McNemar's exact test.
-
-    Of the rows where just one is right, each should be so half the time if neither is better.
-
-    Args:
-        left, right: `(n_triplets,)` 0 or 1, whether each answer is right.
-    Example:
-        >>> mcnemar_p(np.array([1, 1, 1, 1, 1]), np.array([0, 0, 0, 0, 0]))  # 2 / 2**5
-        0.0625
-    """
-    from scipy.stats import binomtest
-
-    n_left_only = int((left > right).sum())
-    n_differing = int((left != right).sum())
-    return float(binomtest(n_left_only, n_differing).pvalue) if n_differing else 1.0
-
-
-def smallest_difference(left: np.ndarray, right: np.ndarray, rows: np.ndarray | None) -> float:
-    """Return the smallest true difference of accuracies that such a file could show.
-
-    It is the difference that a two-sided test at 5% would find in 80% of such files:
-    (1.96 + 0.84) standard errors of the difference. The standard error is the one that holds
-    for images that share triplets where they are known, else that of independent rows,
-    sqrt(share of rows where just one is right / n).
-
-    Args:
-        left, right: `(n_triplets,)` 0 or 1, whether each answer is right.
-        rows: `(n_triplets, 3)` integers, the images of each question, or None.
-    Returns:
-        0 to 1 in accuracy; NaN where the two never differ, since nothing then tells how much
-        they would.
-    Reference:
-        Connor. Sample size for testing differences in proportions for the paired-sample design.
-        Biometrics 43, 1987 (the leading term).
-    Example:
-        >>> left, right = np.array([1, 0] * 50), np.array([0, 1] * 50)  # all 100 rows differ
-        >>> round(smallest_difference(left, right, None), 3)  # 2.802 * sqrt(1 / 100)
-        0.28
-    """
-    share = float((left != right).mean())
-    if not share:
-        return float("nan")
-    error = np.sqrt(share / len(left))
-    spread = None if rows is None else measure_image_spread(left - right, rows)
-    if isinstance(spread, ImageSpread):
-        error = spread.standard_error
-    return float((_ERROR_Z + _POWER_Z) * error)
-
-
-def _rank(
-    name: str, credit: np.ndarray, rows: np.ndarray | None, trials: np.ndarray | None
-) -> RankedAnswers:
-    return RankedAnswers(
-        name=name,
-        accuracy=float(credit.mean()),
-        wilson=wilson_interval(credit.sum(), len(credit)),
-        image_interval=None if rows is None else image_interval(credit, rows),
-        odd_one_out=None if rows is None else score_odd_one_out(credit, rows, trials),
-    )
+    pairs = [
+        _compare_pair(left.name, right.name, credits[left.name], credits[right.name], rows)
+        for left, right in combinations(ranking, 2)
+    ]
+    return Comparison(len(credits[best.name]), ranking, _correct_by_holm(pairs))
 
 
 def _compare_pair(
-    names: tuple[str, str],
-    credits: list[np.ndarray],
-    rows: np.ndarray | None,
-    p: float,
-    holm_p: float,
+    left: str, right: str, of_left: np.ndarray, of_right: np.ndarray, rows: np.ndarray | None
 ) -> PairComparison:
-    left, right = (credit.astype(np.int64) for credit in credits)
-    difference = left - right
-    smallest = smallest_difference(left, right, rows)
+    """Return what two files show, not corrected for how many pairs there are."""
+    from scipy.stats import binomtest
+
+    difference = of_left.astype(np.int64) - of_right
+    n_left, n_right = int((difference > 0).sum()), int((difference < 0).sum())
+    n_both = int((of_left[difference == 0] > 0).sum())
+    n_differing = n_left + n_right
+    p = float(binomtest(n_left, n_differing).pvalue) if n_differing else 1.0
+    spread = None if rows is None else measure_image_spread(difference, rows)
+    error = np.sqrt(n_differing) / len(difference)
+    if isinstance(spread, ImageSpread):
+        error = spread.standard_error
     return PairComparison(
-        left=names[0],
-        right=names[1],
+        left=left,
+        right=right,
         difference=float(difference.mean()),
         image_interval=None if rows is None else image_interval(difference, rows, bounds=(-1, 1)),
-        n_both_right=int((left & right).sum()),
-        n_left_only=int((difference > 0).sum()),
-        n_right_only=int((difference < 0).sum()),
-        n_both_wrong=int((left + right == 0).sum()),
+        n_both_right=n_both,
+        n_left_only=n_left,
+        n_right_only=n_right,
+        n_both_wrong=len(difference) - n_both - n_differing,
         mcnemar_p=p,
-        holm_p=holm_p,
-        smallest_difference=None if np.isnan(smallest) else smallest,
+        holm_p=p,
+        smallest_difference=float((_ERROR_Z + _POWER_Z) * error) if n_differing else None,
     )
+
+
+def _correct_by_holm(pairs: list[PairComparison]) -> list[PairComparison]:
+    p_values = np.array([pair.mcnemar_p for pair in pairs])
+    order = np.argsort(p_values, kind="stable")
+    corrected = np.empty(len(pairs))
+    times = len(pairs) - np.arange(len(pairs))
+    corrected[order] = np.minimum(np.maximum.accumulate(p_values[order] * times), 1.0)
+    return [replace(pair, holm_p=p) for pair, p in zip(pairs, corrected.tolist(), strict=True)]

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from tripletkit.features.unit_length import scale_to_unit_length
+
 # Rows at a time: the gathered columns of a block stay in the processor's cache.
 _BLOCK_ROWS = 1 << 16
 # Bytes of the columns that are turned to float64 at a time.
 _BLOCK_BYTES = 1 << 25
-# Numbers of candidates at a time, for the sake of the cache too.
-_BLOCK_NUMBERS = 1 << 18
 
-Term = Callable[[np.ndarray, np.ndarray], np.ndarray]
+_Term = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def _squared_difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -27,7 +27,7 @@ def _absolute_difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 # Name -> what one dimension adds, and what is made of the sum.
-_TERMS: dict[str, tuple[Term, Callable[[np.ndarray], np.ndarray]]] = {
+_TERMS: dict[str, tuple[_Term, Callable[[np.ndarray], np.ndarray]]] = {
     "l2": (_squared_difference, np.sqrt),
     "l1": (_absolute_difference, lambda total: total),
     "squared-l2": (_squared_difference, lambda total: total),
@@ -39,8 +39,8 @@ DISTANCE_NAMES = tuple(_TERMS)
 def triplet_margins(embeddings: np.ndarray, rows: np.ndarray, distance: str) -> np.ndarray:
     """Return d(anchor, second) - d(anchor, first): positive where the first is nearer.
 
-    Summed dimension by dimension in float64, so that a row's margin depends on its three
-    embeddings alone, and swapping first and second flips the sign and nothing else.
+    A row's margin depends on its three embeddings alone, and swapping first and second flips the
+    sign and nothing else.
 
     Args:
         embeddings: `(n_images, n_dims)` float32; NaN where an image has none.
@@ -53,35 +53,14 @@ def triplet_margins(embeddings: np.ndarray, rows: np.ndarray, distance: str) -> 
         >>> triplet_margins(embeddings, np.array([[0, 1, 2]]), "l2")   # 1 - 5
         array([-4.], dtype=float32)
     """
-    to_first, to_second = _measure_triplets(embeddings, rows, distance)
+    to_first, to_second = triplet_distances(embeddings, rows, distance).T
     return (to_second - to_first).astype(np.float32)
 
 
 def triplet_distances(embeddings: np.ndarray, rows: np.ndarray, distance: str) -> np.ndarray:
-    """Return the distances that `triplet_margins` takes the difference of.
-
-    Args:
-        embeddings, rows, distance: as `triplet_margins` takes them.
-    Returns:
-        `(n_triplets, 2)` float64: from the anchor to the first and to the second.
-    """
-    return np.column_stack(_measure_triplets(embeddings, rows, distance))
-
-
-def pair_distances(left: np.ndarray, right: np.ndarray, distance: str) -> np.ndarray:
-    """Return distances as `triplet_distances` measures them.
-
-    Args:
-        left, right: `(n_pairs, n_dims)`, one pair a row.
-        distance: one of `DISTANCE_NAMES`.
-    Returns:
-        `(n_pairs,)` float64; NaN where a number is.
-    Example:
-        >>> pair_distances(np.array([[0.0, 0.0]]), np.array([[3.0, 4.0]]), "l2")
-        array([5.])
-    """
-    every = np.arange(len(left))
-    return distances_between(left, every, right, every, distance)
+    """Return `(n_triplets, 2)` float64 distances of the anchor to the first and to the second."""
+    anchors, others = np.tile(rows[:, 0], 2), rows[:, 1:].T.ravel()
+    return distances_between(embeddings, anchors, embeddings, others, distance).reshape(2, -1).T
 
 
 def distances_between(
@@ -91,10 +70,11 @@ def distances_between(
     right_rows: np.ndarray,
     distance: str,
 ) -> np.ndarray:
-    """Return the distances of pairs of rows, to the bit those of `pair_distances`.
+    """Return the distances of pairs of rows.
 
-    The embeddings of the pairs are never gathered: beside the arguments, memory is a few numbers a
-    pair and some tens of megabytes, whatever the number of dimensions.
+    They are summed dimension by dimension in float64, so that a distance depends on its two rows
+    alone. The embeddings of the pairs are never gathered: beside the arguments, memory is a few
+    numbers a pair and some tens of megabytes, whatever the number of dimensions.
 
     Args:
         left, right: `(n_left, n_dims)` and `(n_right, n_dims)`.
@@ -111,60 +91,12 @@ def distances_between(
     term, finish = _TERMS[distance]
     total = np.zeros(len(left_rows))
     for of_left, of_right in _columns([(left, sides[0][0]), (right, sides[1][0])], distance):
-        for block in _blocks(len(total)):
+        for start in range(0, len(total), _BLOCK_ROWS):
+            block = slice(start, start + _BLOCK_ROWS)
             places = (sides[0][1][block], sides[1][1][block])
             for left_column, right_column in zip(of_left, of_right, strict=True):
                 total[block] += term(left_column[places[0]], right_column[places[1]])
     return finish(total)
-
-
-def candidate_measure(
-    embeddings: np.ndarray, distance: str
-) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Return a function from `(m,)` rows and `(m, k)` candidate rows to `(m, k)` distances.
-
-    In float32, many times as fast as `pair_distances`: to choose by, not to answer by.
-
-    Args:
-        embeddings: `(n_images, n_dims)` float32.
-        distance: one of `DISTANCE_NAMES`.
-    Example:
-        >>> measure = candidate_measure(np.array([[0.0], [3.0], [1.0]], dtype=np.float32), "l2")
-        >>> measure(np.array([0]), np.array([[1, 2]]))
-        array([[3., 1.]], dtype=float32)
-    """
-    term, finish = _TERMS[distance]
-    if distance == "cosine":
-        embeddings = _unit_length(embeddings)
-
-    def measure(rows: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-        distances = np.empty(candidates.shape, dtype=np.float32)
-        n_block = max(1, _BLOCK_NUMBERS // (candidates.shape[1] * embeddings.shape[1]))
-        for start in range(0, len(rows), n_block):
-            block = slice(start, start + n_block)
-            terms = term(embeddings[rows[block]][:, None], embeddings[candidates[block]])
-            distances[block] = finish(terms.sum(axis=2))
-        return distances
-
-    return measure
-
-
-def _measure_triplets(
-    embeddings: np.ndarray, rows: np.ndarray, distance: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return `(n_triplets,)` distances to the first and to the second image."""
-    used, places = _named_rows(embeddings, rows)
-    term, finish = _TERMS[distance]
-    to_first, to_second = np.zeros(len(rows)), np.zeros(len(rows))
-    for (columns,) in _columns([(embeddings, used)], distance):
-        for block in _blocks(len(rows)):
-            anchor, first, second = np.ascontiguousarray(places[block].T)
-            of_first, of_second = to_first[block], to_second[block]
-            for column in columns:
-                of_anchor = column[anchor]
-                of_first += term(of_anchor, column[first])
-                of_second += term(of_anchor, column[second])
-    return finish(to_first), finish(to_second)
 
 
 def _named_rows(embeddings: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
@@ -181,13 +113,9 @@ def _named_rows(embeddings: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray | 
 def _columns(
     sides: Sequence[tuple[np.ndarray, np.ndarray | None]], distance: str
 ) -> Iterator[list[np.ndarray]]:
-    """Yield some dimensions of embeddings, in order, until all were there.
+    """Yield some dimensions of embeddings, in order: for each side `(n_some_dims, n_used)` float64.
 
-    Args:
-        sides: embeddings `(n, n_dims)`, and the rows that are used or None for all of them.
-        distance: for the cosine they get length 1.
-    Yields:
-        For each side `(n_some_dims, n_used)` float64.
+    A side is embeddings and the rows that are used, None for all. For the cosine they get length 1.
     """
     lengths = [_lengths(*side) if distance == "cosine" else None for side in sides]
     n_dims = sides[0][0].shape[1]
@@ -216,15 +144,6 @@ def _lengths(embeddings: np.ndarray, used: np.ndarray | None) -> np.ndarray:
     return np.where(lengths > 0, lengths, 1.0)
 
 
-def _unit_length(vectors: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(lengths > 0, lengths, 1.0)
-
-
-def _blocks(n_rows: int) -> Iterator[slice]:
-    return (slice(start, start + _BLOCK_ROWS) for start in range(0, n_rows, _BLOCK_ROWS))
-
-
 # Distances in a block, 32 MB of them; a matrix product gains nothing from more.
 _BLOCK_PAIRS = 1 << 23
 _MOST_BLOCK_ROWS = 1024
@@ -242,16 +161,10 @@ class PairwiseDistances:
     """
 
     def __init__(self, embeddings: np.ndarray, distance: str) -> None:
-        """Prepare embeddings.
-
-        Args:
-            embeddings: `(n_images, n_dims)` float32, finite.
-            distance: `"l2"`, `"squared-l2"`, `"l1"` or `"cosine"`.
-        """
+        """Prepare embeddings, `(n_images, n_dims)` float32, finite."""
         self.distance = distance
         if distance == "cosine":
-            lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-            self._embeddings = embeddings / np.where(lengths > 0, lengths, 1)
+            self._embeddings = scale_to_unit_length(embeddings)
         else:
             # Embeddings that are far from 0 would lose their small distances to rounding.
             middle = embeddings.mean(axis=0, dtype=np.float64) if len(embeddings) else 0.0

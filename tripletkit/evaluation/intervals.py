@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from itertools import combinations
 from math import floor, sqrt
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 # Rows, and equally used images, below which there is no interval that allows for shared images:
 # with 20 images it held the true value in 92 to 99% of simulated samples instead of 95.
-MIN_INTERVAL_IMAGES = 25
+_MIN_INTERVAL_IMAGES = 25
 # Images that most rows share, such as a few anchors, below which there is none either.
-MIN_WEIGHING_IMAGES = 10
+_MIN_WEIGHING_IMAGES = 10
 
 # What the ends of a 95% interval leave out on either side.
 _UPPER = 0.975
@@ -33,8 +33,8 @@ _SLACK = 0.15
 # very hard images do, because most samples then see too little variance. Chosen likewise.
 _SKEW_COST = 3.0
 
-# Rows as good as independent ones that are added at either end. Where few rows are wrong, sets
-# with fewer of them by chance seem both better and surer; this evens it out. Chosen likewise.
+# Rows as good as independent ones that are added at either end (Haldane, Anscombe). Where few rows
+# are wrong, sets with fewer of them by chance seem both better and surer. Chosen likewise.
 _ADDED_ROWS = 0.5
 
 
@@ -86,10 +86,8 @@ class ImageSpread:
         image_share: of its square, what images add to independent rows, 0 to 1.
         degrees_of_freedom: how well that square is known, counted as independent values.
         n_images: distinct ones.
-        n_used_alike: how many equally used images would be shared as much, at most `n_images`:
-            (sum of n_i)**2 / (sum of n_i**2) for n_i rows with image i.
-        n_weighing_alike: how many would weigh as much in the variance, at most `n_used_alike`:
-            (sum of n_i**2)**2 / (sum of n_i**4).
+        n_used_alike: how many equally used images would be shared as much, by `effective_count`.
+        n_weighing_alike: how many would weigh as much in the variance, by that of the squares.
     """
 
     standard_error: float
@@ -107,9 +105,6 @@ def weigh_values(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     `image_interval` and every other interval of a plain mean serves a weighted one. Weights by
     the inverse of the probability that a row was drawn with make it stand for all rows there are.
 
-    Args:
-        values: `(n,)`.
-        weights: `(n,)` 0 or more, not all 0.
     Reference:
         Hajek. Comment on "An essay on the logical foundations of survey sampling" by D. Basu.
         1971. Särndal, Swensson, Wretman. Model assisted survey sampling, 1992, section 5.5.
@@ -132,11 +127,8 @@ def effective_count(weights: np.ndarray) -> float:
 
 
 def wilson_interval(n_correct: float, n: float) -> Interval:
-    """Return Wilson's 95% interval of a share of independent rows.
+    """Return Wilson's 95% interval of a share of independent rows; ties may count half.
 
-    Args:
-        n_correct: rows that are right, 0 to `n`; half-counted ties make it fractional.
-        n: rows, at least 1.
     Reference:
         Wilson. Probable inference, the law of succession, and statistical inference.
         JASA 22, 1927.
@@ -164,24 +156,16 @@ def image_interval(
     Student's distribution; the two are averaged by what each adds to the variance, as Cochran
     does for two means.
 
-    Half a row as good as an independent one is added at either end (Haldane, Anscombe), because
-    sets with fewer wrong rows by chance seem both better and surer.
-
     In simulations with 30 to 500 images and ten rows an image (examples/interval_coverage.py,
     2,000 sets a cell) it holds the true value in 93 to 97% of samples: accuracies 0.6 to 0.97,
     with no effect of images, of the anchor, or of all three (deviation 1 in logits). The
     difference of two models it holds in 93 to 98%. With twice that deviation of all three images
     and accuracy 0.97, 30 images have 90% and 60 to 500 images 93 to 96%. 200 images of very
     unequal use came down to 92%, because few samples then hold one of the rare hard images. With
-    20 images it would hold the value in 92 to 99%, so there is no interval.
+    20 images it would hold the value in 92 to 99%, so there is no interval below
+    `_MIN_INTERVAL_IMAGES` rows or equally used images, or `_MIN_WEIGHING_IMAGES` that most
+    rows share.
 
-    Args:
-        values, images: as `measure_image_spread` takes them.
-        bounds: the lowest and the highest value there can be. Defaults to those of a share.
-    Returns:
-        `NoInterval` where all values are equal, where all rows share an image, and where rows or
-        images are too few: below `MIN_INTERVAL_IMAGES` rows or equally used images, or
-        `MIN_WEIGHING_IMAGES` images that most rows share.
     Reference:
         Korn, Graubard. Confidence intervals for proportions with small expected number of
         positive counts estimated from survey data. Survey Methodology 24, 1998 (degrees of
@@ -220,7 +204,7 @@ def image_interval(
 
 
 def _find_too_few(spread: ImageSpread, n_rows: int) -> NoInterval | None:
-    n_needed = MIN_INTERVAL_IMAGES
+    n_needed = _MIN_INTERVAL_IMAGES
     if n_rows < n_needed:
         detail = f"{n_rows:,}; it takes {n_needed}"
         return NoInterval("too few rows", f"too few rows for an interval ({detail})")
@@ -228,7 +212,7 @@ def _find_too_few(spread: ImageSpread, n_rows: int) -> NoInterval | None:
         # Rounded down, so that it never reads as enough.
         n_alike = floor(10 * spread.n_used_alike) / 10
         detail = f"{spread.n_images:,}, used like {n_alike:g} equal ones; it takes "
-    elif spread.n_weighing_alike < (n_needed := MIN_WEIGHING_IMAGES):
+    elif spread.n_weighing_alike < (n_needed := _MIN_WEIGHING_IMAGES):
         detail = f"most rows share {floor(spread.n_weighing_alike)} of them; it takes "
     else:
         return None
@@ -259,8 +243,6 @@ def measure_image_spread(values: np.ndarray, images: np.ndarray) -> ImageSpread 
             differences -1, 0, 1 of two models.
         images: `(n, k)` integer ids of what a row must not be taken as independent of; the
             three images of a triplet, or one column for a single grouping.
-    Returns:
-        `NoInterval` where nothing can be said: all values are equal, or all rows share an image.
     Reference:
         Fafchamps, Gubert. The formation of risk sharing networks. J. Development Economics 83,
         2007. Cameron, Gelbach, Miller. Robust inference with multiway clustering. J. Business
@@ -326,25 +308,11 @@ def show_interval(interval: Interval | NoInterval | None) -> str:
     return "-" if interval is None else str(interval)
 
 
-def describe_for_json(interval: Interval | NoInterval | None, name: str) -> dict[str, Any]:
-    """Return what JSON holds of an interval: its ends or null, and why there are none.
-
-    Example:
-        >>> describe_for_json(NoInterval("too few rows", "too few rows"), "interval")
-        {'interval': None, 'no_interval': 'too few rows'}
-    """
-    return {
-        name: interval.to_list() if isinstance(interval, Interval) else None,
-        f"no_{name}": interval.detail if isinstance(interval, NoInterval) else None,
-    }
-
-
 def _subsets(images: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """Number the distinct images, pairs, ... of all rows, and say which row has which.
 
-    Returns:
-        For each size from 1 to k: numbers of the subsets, and the row of each. A subset occurs
-        once a row, also where a row names an image twice.
+    For each size from 1 to k: numbers of the subsets, and the row of each. A subset occurs once a
+    row, also where a row names an image twice.
     """
     images = np.sort(images.reshape(len(images), -1), axis=1)
     numbered: np.ndarray = np.unique(images, return_inverse=True)[1].reshape(images.shape)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from tripletkit.evaluation.answer_checks import check_same_length
 from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.intervals import Interval, image_interval, show_interval
 from tripletkit.evaluation.scoring import OddOneOut, score_odd_one_out
-from tripletkit.results import Result, Section, Table, plain_values
+from tripletkit.results import Result, Section, Table
 
 
 @dataclass(frozen=True, repr=False)
@@ -154,11 +153,6 @@ class PooledValidation(Result):
     epoch: int | None = None
     n_epochs: int | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return all of it as JSON takes it, as in the record of a model."""
-        values: dict[str, Any] = plain_values(self)
-        return values
-
     def _summary(self) -> str:
         return f"{self.trained._summary()}; frozen features {self.frozen.accuracy:.4f}"
 
@@ -241,7 +235,7 @@ def score_pooled(
     Args:
         right: `(n,)` 1 where the answer is right, 0 where not, a half for a tie.
         images: `(n, 3)` indices of the triplets.
-        draws: `(n,)` integers, the draw of each.
+        draws: `(n,)` the draw of each.
         trials: `(n,)` the trial of each; see `Triplets`.
     Example:
         >>> images = np.arange(12).reshape(4, 3)
@@ -255,6 +249,9 @@ def score_pooled(
         interval = _widen(accuracy, of_images, 1.0, of_training, (0.0, 1.0))
         # The images of a test are a sample, too.
         of_test = _widen(accuracy, of_images, np.sqrt(2), of_training, (0.0, 1.0))
+    if trials is not None:
+        # Of every draw a trial of its own.
+        trials = np.where(trials > 0, trials + draws * (int(trials.max(initial=0)) + 1), 0)
     return PooledScore(
         accuracy,
         interval,
@@ -263,16 +260,8 @@ def score_pooled(
         len(right),
         len(np.unique(images)),
         of_draws,
-        None if trials is None else _score_trials(right, images, draws, trials),
+        score_odd_one_out(right, images, trials),
     )
-
-
-def _score_trials(
-    right: np.ndarray, images: np.ndarray, draws: np.ndarray, trials: np.ndarray
-) -> OddOneOut | None:
-    """Return how often the odd one was found, of every draw a trial of its own."""
-    of_draw = np.where(trials > 0, trials + draws * (int(trials.max(initial=0)) + 1), 0)
-    return score_odd_one_out(right, images, of_draw)
 
 
 def compare_pooled(
@@ -280,9 +269,8 @@ def compare_pooled(
 ) -> tuple[float, Interval | None]:
     """Return by how much one model's answers are righter than another's, with a 95% interval.
 
-    Args:
-        one, other: `(n,)` answers to the same held-out triplets, as `score_pooled` takes them.
-        images, draws: see `score_pooled`.
+    All are as `score_pooled` takes them.
+
     Example:
         >>> images = np.arange(12).reshape(4, 3)
         >>> compare_pooled(np.ones(4), np.array([1, 1, 0, 1]), images, np.array([0, 0, 1, 1]))[0]
@@ -298,11 +286,7 @@ def compare_pooled(
 def _measure(
     values: np.ndarray, images: np.ndarray, draws: np.ndarray, bounds: tuple[float, float]
 ) -> tuple[float, Interval | None, float, tuple[float, ...]]:
-    """Return the mean, images alike; its interval by images; the reach of what draws add; theirs.
-
-    Args:
-        bounds: the lowest and the highest value there can be.
-    """
+    """Return mean, images alike; its interval by images; what draws add to it; means of draws."""
     weights = weigh_images_alike(images)
     # Weights sum to 1 within rounding alone.
     mean = float(np.clip(weights @ values, values.min(), values.max()))
@@ -334,8 +318,6 @@ def weigh_images_alike(images: np.ndarray) -> np.ndarray:
 
     A triplet gets from each of its three images an equal part of what the image has to give.
 
-    Args:
-        images: `(n, 3)` indices.
     Example:
         >>> weigh_images_alike(np.array([[0, 1, 2], [0, 1, 2], [3, 4, 5]])).tolist()
         [0.25, 0.25, 0.5]

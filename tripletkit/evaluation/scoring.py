@@ -1,22 +1,22 @@
-"""The accuracy of answers, with what it takes to believe it."""
+"""The accuracy of answers, with what it takes to believe it, and how far people agree with them."""
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from tripletkit.data.questions import group_questions
+from tripletkit.data.votes import Votes
 from tripletkit.errors import AnswerFileError, DataWarning
 from tripletkit.evaluation.answer_checks import check_consistency, check_same_length
 from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.intervals import (
     Interval,
     NoInterval,
-    describe_for_json,
     effective_count,
     image_interval,
     weigh_values,
@@ -25,7 +25,7 @@ from tripletkit.evaluation.intervals import (
 from tripletkit.results import Result, Section, Table, show_count
 
 # Parts that rows are cut into by margin and by anchor.
-N_SLICES = 5
+_N_SLICES = 5
 
 # Of fewer rows nothing is said that one more could turn round.
 _FEWEST_ROWS = 10
@@ -69,14 +69,6 @@ class OddOneOut:
     wilson: Interval
     image_interval: Interval | NoInterval
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON takes it, intervals as [low, high]."""
-        return (
-            asdict(self)
-            | {"wilson": self.wilson.to_list()}
-            | describe_for_json(self.image_interval, "image_interval")
-        )
-
     def describe(self) -> list[str]:
         """Return the row of a table that says it."""
         interval = self.image_interval or self.wilson
@@ -93,8 +85,6 @@ def score_odd_one_out(
         credit: `(n_triplets,)` what each row earns, 0 to 1.
         rows: `(n_triplets, 3)` indices of images, the odd one last in truth.
         trials: see `Triplets`; those that are not of two rows over the same images do not count.
-    Returns:
-        None without such trials.
     Reference:
         Hebart, Zheng, Pereira, Baker. Revealing the multidimensional mental representations of
         natural objects underlying human similarity judgements. Nature Human Behaviour 2020.
@@ -119,6 +109,73 @@ def score_odd_one_out(
         wilson_interval(float(found.sum()), len(found)),
         image_interval(found, rows[first]),
     )
+
+
+@dataclass(frozen=True)
+class _VoterAgreement:
+    """How far people agree with each other, on the questions that two or more were asked.
+
+    Attributes:
+        n: such questions.
+        one_another: chance that a voter says what another voter says, 0 to 1.
+        with_majority: chance that a voter says what most of the other voters say; where these
+            are tied, half. What the majority of one voter fewer earns on a vote it has not seen.
+    """
+
+    n: int
+    one_another: float
+    with_majority: float
+
+
+@dataclass(frozen=True, repr=False)
+class VoteScore(Result):
+    """The agreement of answers with votes, and what it must be compared with.
+
+    Attributes:
+        n: questions.
+        n_tied: of them, with as many votes for one image as for the other.
+        mean_votes: votes on a question, on average; None where only shares are known.
+        agreement: mean share of voters who say what the answer says, 0 to 1.
+        wilson: 95% interval that takes questions as independent. It is meant for right and
+            wrong; shares vary less, so it is rather too wide.
+        image_interval: 95% interval that allows for images that rows share, or why there is
+            none; None without the triplets.
+        ceiling: mean share of the majority. No answers can agree more with these votes.
+        voters: how far people agree with each other; None where that cannot be told.
+    """
+
+    n: int
+    n_tied: int
+    mean_votes: float | None
+    agreement: float
+    wilson: Interval
+    image_interval: Interval | NoInterval | None
+    ceiling: float
+    voters: _VoterAgreement | None
+
+    def _summary(self) -> str:
+        return f"agreement {self.agreement:.4f} of at most {self.ceiling:.4f}, {self.n:,} questions"
+
+    def _sections(self) -> list[Section]:
+        tied = f"; {self.n_tied:,} tied" if self.n_tied else ""
+        mean = "" if self.mean_votes is None else f", {self.mean_votes:.3g} votes each"
+        said = "share of the voters who say what the answer says"
+        rows = [
+            ["agreement", f"{self.agreement:.4f}", said],
+            ["95% interval", str(self.wilson), "Wilson, rows taken as independent"],
+        ]
+        if self.image_interval is not None:
+            rows.append(_describe_shared_images(self.image_interval))
+        rows.append(["ceiling", f"{self.ceiling:.4f}", "if every answer were that of the majority"])
+        if (voters := self.voters) is not None:
+            more = f" ({voters.n:,} questions with two votes or more)"
+            of = "" if voters.n == self.n else more
+            rows += [
+                ["a voter", f"{voters.one_another:.4f}", f"with another voter{of}"],
+                ["a voter", f"{voters.with_majority:.4f}", f"with most of the other voters{of}"],
+            ]
+        rows.append(["questions", f"{self.n:,}", f"with votes{mean}{tied}"])
+        return [[Table(rows, has_heading=False, title="agreement with the votes")]]
 
 
 @dataclass(frozen=True, repr=False)
@@ -146,6 +203,8 @@ class Score(Result):
         ties: what a tie earned; see `credit_rows`.
         odd_one_out: how often the odd one of three was found, where there are such trials.
         n_alike: rows of equal weight that would tell as much; None where all count alike.
+        votes: the agreement with the people who were asked; None without votes.
+        truth: what to call the truth; None where every first image was taken for the nearer one.
     """
 
     accuracy: float
@@ -169,23 +228,13 @@ class Score(Result):
     ties: TiePolicy = "answer"
     odd_one_out: OddOneOut | None = None
     n_alike: float | None = None
+    votes: VoteScore | None = None
+    truth: str | None = None
 
     @property
     def interval(self) -> Interval:
         """The 95% interval to believe: for shared images where that can be told, else Wilson's."""
         return self.image_interval or self.wilson
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the score as JSON takes it, intervals as [low, high]."""
-        values = asdict(self)
-        if self.n_alike is None:
-            del values["n_alike"]
-        return (
-            values
-            | {"wilson": self.wilson.to_list()}
-            | describe_for_json(self.image_interval, "image_interval")
-            | {"odd_one_out": self.odd_one_out and self.odd_one_out.to_dict()}
-        )
 
     def _summary(self) -> str:
         taken = "allows for shared images" if self.image_interval else "rows taken as independent"
@@ -201,7 +250,7 @@ class Score(Result):
         rows = [
             ["accuracy", f"{self.accuracy:.4f}", right],
             ["95% interval", str(self.wilson), "Wilson, rows taken as independent"],
-            describe_shared_images(self.image_interval),
+            _describe_shared_images(self.image_interval),
         ]
         for label, n, n_correct in (
             ("1", self.n_ones, self.n_ones_correct),
@@ -216,6 +265,7 @@ class Score(Result):
         rows += self._describe_counts()
         return [
             [Table(rows, has_heading=False)],
+            *(self.votes._sections() if self.votes else []),
             *(
                 [_show_slices(slices, f"accuracy {title}")]
                 for title, slices in (
@@ -244,7 +294,7 @@ class Score(Result):
         return rows
 
 
-def describe_shared_images(interval: Interval | NoInterval | None) -> list[str]:
+def _describe_shared_images(interval: Interval | NoInterval | None) -> list[str]:
     """Return the row of a table that has the interval which allows for shared images."""
     if interval is None:
         return ["95% interval", "-", "allows for shared images: needs the `triplets`"]
@@ -259,10 +309,17 @@ def _describe_right(n_correct: float, n: int) -> str:
 
 def _show_slices(slices: list[Slice], title: str) -> Table:
     rows = [
-        [f"  {part.low:.4g}", "to", f"{part.high:.4g}", f"{part.accuracy:.4f}", f"{part.n:,} rows"]
+        [
+            f"  {part.low:.4g}",
+            "to",
+            f"{part.high:.4g}",
+            f"{part.accuracy:.4f}",
+            str(wilson_interval(part.accuracy * part.n, part.n)),
+            f"{part.n:,} rows",
+        ]
         for part in slices
     ]
-    return Table(rows, right=[0, 2, 4], has_heading=False, title=title)
+    return Table(rows, right=[0, 2, 5], has_heading=False, title=f"{title}, with 95% intervals")
 
 
 def score_answers(
@@ -279,45 +336,41 @@ def score_answers(
 
     Args:
         answers: of `n_triplets` rows.
-        truth: `(n_triplets,)` integers, 1 where the first image is the nearer one; rows of -1,
-            where nobody can tell, do not count.
-        rows: `(n_triplets, 3)` integers, the images of each question. Defaults to those that
-            the answers hold; without any, what needs them is left out.
-        trials: see `Triplets`. Defaults to those of the questions that the answers hold.
+        truth: `(n_triplets,)` 1 where the first image is the nearer one; rows of -1, where nobody
+            can tell, do not count.
+        rows: `(n_triplets, 3)` images of each question. Defaults to those that the answers hold;
+            without any, what needs them is left out.
+        trials: see `Triplets`. Defaults likewise.
         ties: see `credit_rows`.
-        unique: count rows that equal an earlier one no second time; needs rows.
-        weights: `(n_triplets,)` how many questions each row stands for; see `weigh_values`.
-            Defaults to all alike. Parts are not weighted.
-    Raises:
-        AnswerFileError: if the numbers of answers and of truths differ, or as `credit_rows` says.
-        ValueError: if `unique` is asked for without rows.
+        unique: count rows that equal an earlier one no second time.
+        weights: `(n_triplets,)` how many questions each row stands for; see `weigh_values`. Parts
+            are not weighted.
     Example:
         >>> answers = Answers(np.array([1, 0, 1, 1]), None, None, "answers")
         >>> score_answers(answers, np.array([1, 0, 0, 1])).accuracy
         0.75
     """
     check_same_length(answers, len(truth), "the truth")
-    if rows is None and answers.triplets is not None:
-        rows = answers.triplets.rows
-    if trials is None and answers.triplets is not None:
-        trials = answers.triplets.trials
+    if answers.triplets is not None:
+        rows = answers.triplets.rows if rows is None else rows
+        trials = answers.triplets.trials if trials is None else trials
+
+    def keep(mask: np.ndarray) -> None:
+        nonlocal answers, truth, rows, trials, weights
+        answers, truth = answers.take(mask), truth[mask]
+        rows, trials, weights = (
+            None if each is None else each[mask] for each in (rows, trials, weights)
+        )
+
     if not (is_decided := truth >= 0).all():
         # Where people could not tell, nothing is right or wrong.
-        answers, truth = answers.take(is_decided), truth[is_decided]
-        rows = None if rows is None else rows[is_decided]
-        trials = None if trials is None else trials[is_decided]
-        weights = None if weights is None else weights[is_decided]
+        keep(is_decided)
     n_repeats = None
     if rows is not None:
         is_repeat = group_questions(rows, int(rows.max()) + 1).repeats()
         n_repeats = int(is_repeat.sum())
-    if unique:
-        if rows is None:
-            raise ValueError("unique=True needs rows, to know which are equal")
-        answers, truth, rows = answers.take(~is_repeat), truth[~is_repeat], rows[~is_repeat]
-        trials = None if trials is None else trials[~is_repeat]
-        weights = None if weights is None else weights[~is_repeat]
-
+        if unique:
+            keep(~is_repeat)
     credit = credit_rows(answers, truth, ties)
     n_correct = float(credit.sum())
     values = credit if weights is None else weigh_values(credit, weights)
@@ -325,15 +378,14 @@ def score_answers(
     is_one = truth == 1
     consistency = None if rows is None else check_consistency(answers, rows)
     margins = answers.margins
-    has_margins = margins is not None
     return Score(
         accuracy=float(values.sum()) / len(credit),
         n=len(credit),
         n_correct=n_correct,
         wilson=wilson_interval(float(values.sum()) * n_alike / len(credit), n_alike),
         image_interval=None if rows is None else image_interval(values, rows),
-        n_ties=int(answers.is_tie.sum()) if has_margins else None,
-        n_undecidable=int(answers.is_undecidable.sum()) if has_margins else None,
+        n_ties=None if margins is None else int(answers.is_tie.sum()),
+        n_undecidable=None if margins is None else int(answers.is_undecidable.sum()),
         n_ones=int(is_one.sum()),
         n_ones_correct=float(credit[is_one].sum()),
         n_zeros=int((~is_one).sum()),
@@ -344,7 +396,9 @@ def score_answers(
         n_mirrored=None if consistency is None else consistency.n_mirrored,
         n_mirrored_broken=None if consistency is None else consistency.n_mirrored_broken,
         by_margin=[] if margins is None else _slice(credit, np.abs(margins)),
-        by_anchor_frequency=[] if rows is None else _slice(credit, _anchor_frequency(rows)),
+        by_anchor_frequency=[]
+        if rows is None
+        else _slice(credit, np.bincount(rows[:, 0])[rows[:, 0]]),
         ties=ties,
         odd_one_out=None if rows is None else score_odd_one_out(credit, rows, trials),
         n_alike=None if weights is None else n_alike,
@@ -352,7 +406,7 @@ def score_answers(
 
 
 def credit_rows(answers: Answers, truth: np.ndarray, ties: TiePolicy = "answer") -> np.ndarray:
-    """Return what each row earns: 1 if right, 0 if wrong.
+    """Return what each row earns, `(n_triplets,)` float64: 1 if right, 0 if wrong.
 
     The rule is that the answer counts which stands in the file, whatever its margin. A tie, or a
     row with an image that could not be read, stands there as 0, and is right where the truth is
@@ -364,14 +418,6 @@ def credit_rows(answers: Answers, truth: np.ndarray, ties: TiePolicy = "answer")
     Where there are margins, `"error"` and `"half"` judge ties more strictly: as wrong, or as half
     right, as a coin would be. Rows without a margin are wrong then.
 
-    Args:
-        answers: of `n_triplets` rows.
-        truth: `(n_triplets,)` integers, 0 or 1.
-        ties: `"answer"`, `"error"` or `"half"`.
-    Returns:
-        `(n_triplets,)` float64.
-    Raises:
-        AnswerFileError: if ties are to be judged, and the answers have no margins to tell them.
     Example:
         >>> answers = Answers(np.array([1, 0, 0, 0]), np.array([0.5, -1, 0, np.nan]), None, "")
         >>> credit_rows(answers, np.array([1, 1, 0, 0]))
@@ -385,15 +431,11 @@ def credit_rows(answers: Answers, truth: np.ndarray, ties: TiePolicy = "answer")
     if answers.margins is None:
         raise AnswerFileError(
             f"{answers.source}: expected margins, which tell ties from other answers, got labels "
-            f"alone. Count ties as the answers that they are (`ties=answer`)."
+            "alone. Count ties as the answers that they are (`ties=answer`)."
         )
     credit[answers.is_tie] = 0.5 if ties == "half" else 0
     credit[answers.is_undecidable] = 0
     return credit
-
-
-def _anchor_frequency(rows: np.ndarray) -> np.ndarray:
-    return np.bincount(rows[:, 0])[rows[:, 0]]
 
 
 def _slice(credit: np.ndarray, quantity: np.ndarray) -> list[Slice]:
@@ -401,7 +443,7 @@ def _slice(credit: np.ndarray, quantity: np.ndarray) -> list[Slice]:
     table = pd.DataFrame({"credit": credit, "quantity": quantity}).dropna()
     if table.empty:
         return []
-    part = pd.qcut(table["quantity"], N_SLICES, labels=False, duplicates="drop")
+    part = pd.qcut(table["quantity"], _N_SLICES, labels=False, duplicates="drop")
     # Where all rows are alike there is no edge to cut at.
     parts = table.groupby(part.fillna(0))
     return [
@@ -415,15 +457,9 @@ def _slice(credit: np.ndarray, quantity: np.ndarray) -> list[Slice]:
     ]
 
 
-def describe_exchanged(accuracy: float, interval: Interval | None, whose: str) -> str | None:
-    """Return a sentence where answers are so often wrong that the images seem to be exchanged.
-
-    Args:
-        accuracy: of the answers, 0 to 1.
-        interval: 95%; None where there is none.
-        whose: the answers, for the sentence.
-    """
-    if interval is None or interval.high >= 0.5:
+def describe_exchanged(accuracy: float, interval: Interval, whose: str) -> str | None:
+    """Return a sentence where answers are so often wrong that the images seem to be exchanged."""
+    if interval.high >= 0.5:
         return None
     return (
         f"{whose} are right on {accuracy:.1%} of the triplets (95% interval {interval}), less than "
@@ -445,3 +481,98 @@ def warn_of_doubt(score: Score) -> None:
             DataWarning,
             stacklevel=2,
         )
+
+
+def score_votes(
+    answers: Answers,
+    votes: Votes,
+    *,
+    rows: np.ndarray | None = None,
+    ties: TiePolicy = "answer",
+    weights: np.ndarray | None = None,
+) -> VoteScore:
+    """Measure how far answers agree with votes.
+
+    Args:
+        answers, votes: of the same rows.
+        rows, ties, weights: see `score_answers`; with `ties="half"` a tie earns 0.5, as in the
+            reference.
+    Reference:
+        Zhang, Isola, Efros, Shechtman, Wang. The unreasonable effectiveness of deep features as
+        a perceptual metric. CVPR 2018. arXiv:1801.03924 (the 2AFC score).
+    Example:
+        >>> answers = Answers(np.array([1, 0]), None, None, "answers")
+        >>> score = score_votes(answers, Votes(np.array([4., 3.]), np.array([1., 2.])))
+        >>> round(score.agreement, 6), score.ceiling  # (0.8 + 0.4) / 2 and (0.8 + 0.6) / 2
+        (0.6, 0.7)
+    """
+    check_same_length(answers, len(votes), "the votes")
+    if rows is None and answers.triplets is not None:
+        rows = answers.triplets.rows
+    share = votes.share
+    if_first, if_second = (
+        credit_rows(answers, np.full(len(votes), label), ties) for label in (1, 0)
+    )
+    agreeing, largest = if_first * share + if_second * (1 - share), np.maximum(share, 1 - share)
+    n_alike: float = len(votes)
+    if weights is not None:
+        n_alike = effective_count(weights)
+        agreeing, largest = weigh_values(agreeing, weights), weigh_values(largest, weights)
+    return VoteScore(
+        n=len(votes),
+        n_tied=int(votes.is_tie.sum()),
+        mean_votes=float(votes.n_each.mean()) if votes.are_counts else None,
+        agreement=float(agreeing.mean()),
+        wilson=wilson_interval(float(agreeing.sum()) * n_alike / len(votes), n_alike),
+        image_interval=None if rows is None else image_interval(agreeing, rows),
+        ceiling=float(largest.mean()),
+        voters=_compare_voters(votes),
+    )
+
+
+def _compare_voters(votes: Votes) -> _VoterAgreement | None:
+    """Leave out each voter in turn, and compare with the others; None where there are none.
+
+    Reference:
+        Zhang et al. 2018, as above, give p**2 + (1 - p)**2 for human performance; that counts
+        a voter as one of the others too, and so flatters where few were asked.
+    Example:
+        Three of four say B. A voter for B agrees with 2 of 3 others, the one for C with none:
+        (3 * 2/3 + 0) / 4. For each voter for B the others are 2 to 1 for B.
+        >>> _compare_voters(Votes(np.array([3.]), np.array([1.])))
+        _VoterAgreement(n=1, one_another=0.5, with_majority=0.75)
+    """
+    if not votes.are_counts:
+        return None
+    votes = votes.take(votes.n_each >= 2)
+    if not len(votes):
+        return None
+    n = votes.n_each
+    n_agreeing, n_with_majority = np.zeros(len(votes)), np.zeros(len(votes))
+    for mine, other in (
+        (votes.for_first, votes.for_second),
+        (votes.for_second, votes.for_first),
+    ):
+        n_agreeing += mine * (mine - 1)
+        n_with_majority += mine * np.where(mine - 1 == other, 0.5, mine - 1 > other)
+    return _VoterAgreement(
+        len(votes),
+        float((n_agreeing / (n * (n - 1))).mean()),
+        float((n_with_majority / n).mean()),
+    )
+
+
+def take_majority(votes: Votes, source: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return what most people said, for want of any other truth.
+
+    Returns:
+        `(n,)` int8, 1 where most are for the first image; `(n_triplets,)` bool, the `n`
+        questions that are not tied.
+    """
+    is_decided = ~votes.is_tie
+    if not is_decided.any():
+        raise AnswerFileError(
+            f"{source}: expected a majority on at least one question, every one is tied. "
+            "Only a truth file can tell."
+        )
+    return (~votes.is_for_second[is_decided]).astype(np.int8), is_decided

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from tripletkit import defaults
 from tripletkit.data.labels import NO_LABEL
 from tripletkit.data.training_set import TrainingSet
 from tripletkit.data.triplets import Triplets
+from tripletkit.data.votes import Votes
 from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.errors import DataWarning
 from tripletkit.evaluation.answers import Answers
@@ -24,14 +25,18 @@ from tripletkit.evaluation.classification import (
 )
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.intervals import (
-    NoInterval,
     image_interval,
     show_interval,
     wilson_interval,
 )
-from tripletkit.evaluation.scoring import Score, describe_exchanged, score_answers
-from tripletkit.evaluation.vote_scoring import VoteScore, score_votes
-from tripletkit.results import Result, Section, Table
+from tripletkit.evaluation.scoring import (
+    Score,
+    VoteScore,
+    describe_exchanged,
+    score_answers,
+    score_votes,
+)
+from tripletkit.results import Result, Section, Table, plain_values
 
 # So many triplets show whether near and far are exchanged.
 _N_EXCHANGED = 2000
@@ -49,7 +54,6 @@ class Validation(Result):
         trained: the score of the trained embeddings.
         frozen: the score of the backbone's features alone, by cosine, without any training.
         baselines: what the names of the images alone would score.
-        trained_votes, frozen_votes: the agreement of both with the votes, where there are any.
         frozen_head: the score of a head on the frozen backbone, where that was trained further.
         map: the score of a linear map of the features, trained on the same; None where there is
             none to compare with.
@@ -59,8 +63,6 @@ class Validation(Result):
     trained: Score
     frozen: Score
     baselines: list[Baseline]
-    trained_votes: VoteScore | None = None
-    frozen_votes: VoteScore | None = None
     frozen_head: Score | None = None
     is_from_scratch: bool = False
     map: Score | None = None
@@ -71,24 +73,7 @@ class Validation(Result):
 
     def trap(self) -> str | None:
         """Return a sentence if the score is no better than a table of names, else None."""
-        interval = self.trained.image_interval or self.trained.wilson
-        return describe_trap(self.trained.accuracy, interval, self.baselines)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all of it as JSON takes it."""
-        return {
-            "trained": self.trained.to_dict(),
-            "frozen_cosine": self.frozen.to_dict(),
-            "baselines": [baseline.to_dict() for baseline in self.baselines],
-            "votes": self.trained_votes
-            and self.frozen_votes
-            and {
-                "trained": self.trained_votes.to_dict(),
-                "frozen_cosine": self.frozen_votes.to_dict(),
-            },
-            "frozen_head": self.frozen_head and self.frozen_head.to_dict(),
-            "map": self.map and self.map.to_dict(),
-        }
+        return describe_trap(self.trained.accuracy, self.trained.interval, self.baselines)
 
     def _summary(self) -> str:
         return f"{self.trained._summary()}; frozen features {self.frozen.accuracy:.4f}"
@@ -114,8 +99,8 @@ class Validation(Result):
             for baseline in able
         ]
         notes: list[Table | str] = [Table(rows, right=[1, 4])]
-        if self.trained_votes is not None and self.frozen_votes is not None:
-            notes += ["", _show_agreement(self.trained_votes, self.frozen_votes), ""]
+        if self.trained.votes is not None and self.frozen.votes is not None:
+            notes += ["", _show_agreement(self.trained.votes, self.frozen.votes), ""]
         if not able:
             notes.append("Names alone could answer none of these: training shares none with them.")
         if chooses_epoch(self.trained.n):
@@ -168,34 +153,24 @@ def validate(
 
     Args:
         data: with at least one validation triplet.
-        embeddings: `(n_images, dim)` float32 of the images in `data.names`.
-        features: `(n_images, n_features)` float32 of the same.
-        distance: of the trained embeddings.
+        embeddings, features: of the images in `data.names`.
+        distance: of the embeddings.
         of_map: `(n_val,)` float32 margins of a linear map of the features.
         frozen_head, is_from_scratch: see `Validation`.
     """
-    val, votes = data.val, data.val_votes
+    baselines = run_baselines(data.train, data.val)
     margins = {
-        "trained": triplet_margins(embeddings, val.rows, distance),
-        "frozen": triplet_margins(features, val.rows, FROZEN_DISTANCE),
+        "trained": triplet_margins(embeddings, data.val.rows, distance),
+        "frozen": triplet_margins(features, data.val.rows, FROZEN_DISTANCE),
     }
+    scores = {name: score_margins(each, data.val, data.val_votes) for name, each in margins.items()}
     if of_map is not None:
-        margins["map"] = of_map
-    scores = {name: score_margins(each, val) for name, each in margins.items()}
-    of_votes = {
-        name: score_votes(Answers.from_margins(each, val, val.source), votes)
-        for name, each in margins.items()
-        if votes is not None
-    }
+        scores["map"] = score_margins(of_map, data.val)
     return Validation(
-        scores["trained"],
-        scores["frozen"],
-        run_baselines(data.train, val),
-        of_votes.get("trained"),
-        of_votes.get("frozen"),
-        frozen_head,
-        is_from_scratch,
-        scores.get("map"),
+        **scores,
+        baselines=baselines,
+        frozen_head=frozen_head,
+        is_from_scratch=is_from_scratch,
     )
 
 
@@ -218,20 +193,16 @@ class LabelScores:
         return {
             "trained": self.trained.to_dict(),
             "frozen_cosine": self.frozen.to_dict(),
-            "training_variance": asdict(self.training),
+            "training_variance": plain_values(self.training),
         }
 
 
 def classify_validation(
     data: TrainingSet, embeddings: np.ndarray, features: np.ndarray, distance: str
 ) -> LabelScores | None:
-    """Classify the labelled validation images by the labelled training images.
+    """Classify the labelled validation images by the labelled training images; see `validate`.
 
-    Args:
-        data: with labels.
-        embeddings, features, distance: see `validate`.
-    Returns:
-        None where fewer than two classes are in training, or none of them in validation.
+    None where fewer than two classes are in training, or none of them in validation.
     """
     if data.labels is None:
         return None
@@ -254,12 +225,7 @@ def classify_validation(
 
 
 def describe_alike(features: np.ndarray, images: np.ndarray) -> str | None:
-    """Return a sentence where the features of most images are nearly the same.
-
-    Args:
-        features: `(n_all, n_features)`, without any training.
-        images: which rows to look at; at most `_N_ALIKE` of them are taken.
-    """
+    """Return a sentence where the features of most of these images are nearly the same."""
     chosen = np.linspace(0, len(images) - 1, min(len(images), _N_ALIKE)).astype(int)
     vectors = features[images[chosen]].astype(np.float64)
     if len(vectors) < 2:
@@ -281,10 +247,6 @@ def warn_of_features(features: np.ndarray, triplets: Triplets) -> None:
     """Say where the features alone show that images or triplets are not what they should be.
 
     Most images are alike, or the other image is nearer than the one that is said to be.
-
-    Args:
-        features: `(n_images, n_features)` float32, without any training.
-        triplets: anchor, positive, negative over these images.
     """
     alike = describe_alike(features, np.unique(triplets.rows))
     if alike is not None:
@@ -294,9 +256,7 @@ def warn_of_features(features: np.ndarray, triplets: Triplets) -> None:
     triplets = triplets.take(np.unique(some))
     margins = triplet_margins(features, triplets.rows, FROZEN_DISTANCE)
     right = (np.sign(margins) + 1) / 2  # A tie speaks for neither.
-    interval = image_interval(right, triplets.rows)
-    if isinstance(interval, NoInterval):
-        interval = wilson_interval(float(right.sum()), len(right))
+    interval = image_interval(right, triplets.rows) or wilson_interval(right.sum(), len(right))
     said = describe_exchanged(float(right.mean()), interval, "the frozen features")
     if said is not None:
         warnings.warn(f"{triplets.source}: {said}", DataWarning, stacklevel=3)
@@ -308,22 +268,12 @@ def chooses_epoch(n_val: int) -> bool:
 
 
 def score_embeddings(embeddings: np.ndarray, triplets: Triplets, distance: str) -> Score:
-    """Score embeddings on triplets given as anchor, positive, negative.
-
-    Args:
-        embeddings: `(n_images, n_dims)` float32.
-        triplets: over those images.
-        distance: a name that `triplet_margins` takes.
-    """
+    """Score embeddings on triplets over their images: anchor, positive, negative."""
     return score_margins(triplet_margins(embeddings, triplets.rows, distance), triplets)
 
 
-def score_margins(margins: np.ndarray, triplets: Triplets) -> Score:
-    """Score margins on triplets given as anchor, positive, negative.
-
-    Args:
-        margins: `(n_triplets,)` float32, above 0 where the positive is nearer.
-        triplets: of the same order.
-    """
+def score_margins(margins: np.ndarray, triplets: Triplets, votes: Votes | None = None) -> Score:
+    """Score margins, above 0 where the positive is nearer, and their agreement with votes."""
     answers = Answers.from_margins(margins, triplets, triplets.source)
-    return score_answers(answers, np.ones(len(triplets), dtype=np.int8))
+    score = score_answers(answers, np.ones(len(triplets), dtype=np.int8))
+    return score if votes is None else replace(score, votes=score_votes(answers, votes))

@@ -7,6 +7,7 @@ record and one function that builds it.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import entry_points
@@ -14,7 +15,7 @@ from importlib.metadata import entry_points
 from tripletkit import defaults
 from tripletkit.data.decoding import PIXELS_VERSION
 from tripletkit.errors import BackboneError
-from tripletkit.registry import Registry
+from tripletkit.registry import Reference, Registry
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Package:
     """
 
     name: str
-    locate: str
+    locate: Reference
     sha256: str | None = None
 
 
@@ -134,7 +135,7 @@ class Backbone:
     """
 
     name: str
-    build: str
+    build: Reference
     n_features: int
     input_size_px: int
     preprocessing: Preprocessing
@@ -437,7 +438,66 @@ PLUGIN_GROUP = "tripletkit.backbones"
 
 RESERVED = (AUTO, FROM_FILE, FROM_VECTORS, FROM_FUNCTION)
 BACKBONES: Registry[Backbone] = Registry("backbone", BackboneError, reserved=RESERVED)
-register_backbone = BACKBONES.add
+
+
+def register_backbone(
+    name: str,
+    build: Reference,
+    *,
+    n_features: int,
+    input_size_px: int,
+    weights: Reference | None = None,
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0),
+    divisor: float | tuple[float, ...] = 1.0,
+    resample: str = "bilinear",
+    reverse_channels: bool = False,
+    stages: Mapping[str, int] | None = None,
+    blocks: tuple[str, ...] = (),
+    licence: str = "",
+    paper: str = "",
+) -> None:
+    """Add a Keras network of your own, to be taken by its name from now on.
+
+    Args:
+        name: how it is called, as in `train(..., backbone=name)`.
+        build: a function, or `"module:function"`, that takes the path of a weights file, or
+            `None` for random weights, and the side of the images, and returns a Keras model from
+            `(batch, side, side, 3)` float32 to `(batch, n_features)`.
+        n_features: how many numbers it gives for an image.
+        input_size_px: side of the square that images are resized to.
+        weights: a function, or `"module:function"`, that returns the path of the weights file;
+            None where there is none, so that the network is trained from scratch.
+        mean, divisor: pixels of 0 to 255 become (x - mean) / divisor; for each channel or for all.
+        resample: the Pillow filter that resizes: `"bilinear"`, `"bicubic"`, ...
+        reverse_channels: RGB becomes BGR first.
+        stages: name of a layer -> channels of its map, for `depth="early"` and `"all"`: the last
+            layers an 8th and a 16th of the image wide, from the image on.
+        blocks: a regular expression for the layer names of each block, from the image on, for
+            fine-tuning.
+        licence, paper: what `list_backbones` says of it.
+    Raises:
+        BackboneError: if the name is taken.
+    """
+    package = None
+    if weights is not None:
+        home = weights.partition(":")[0] if isinstance(weights, str) else weights.__module__
+        package = Package(home.partition(".")[0], weights)
+    preprocessing = Preprocessing(resample, reverse_channels, mean, divisor)
+    depths = tuple(Stage(*stage) for stage in (stages or {}).items())
+    BACKBONES.add(
+        Backbone(
+            name,
+            build,
+            n_features,
+            input_size_px,
+            preprocessing,
+            package,
+            licence,
+            paper,
+            blocks,
+            depths,
+        )
+    )
 
 
 def _make_lite(
@@ -512,7 +572,7 @@ _UNTRAINED = Backbone(
 # What a model can start from without a choice comes first.
 _DEFAULT, *_OTHERS = KERAS_BACKBONES
 for _backbone in (_DEFAULT, *_PACKAGED, *_OTHERS, _UNTRAINED):
-    register_backbone(_backbone)
+    BACKBONES.add(_backbone)
 
 
 def get_backbone(name: str) -> Backbone:
@@ -530,14 +590,12 @@ def get_backbone(name: str) -> Backbone:
 def load_plugins() -> None:
     """Register the backbones of other packages, once.
 
-    A package names them under the entry point group `tripletkit.backbones`: each is a `Backbone`,
-    or a function without arguments that returns one. What cannot be loaded is left out, and the
-    log says so.
+    A package names a function without arguments under the entry point group `tripletkit.backbones`,
+    which calls `register_backbone`. What fails is left out, and the log says so.
     """
     for point in entry_points(group=PLUGIN_GROUP):
         try:
-            found = point.load()
-            register_backbone(found if isinstance(found, Backbone) else found())
+            point.load()()
         # Whatever another package raises, commands that do not need it go on.
         except Exception as error:
             logger.warning("the backbone %s (%s) is left out: %s", point.name, point.value, error)

@@ -24,9 +24,6 @@ def triplet_margin_loss(
 ) -> KerasTensor:
     """Return how far each triplet is from having its negative `margin` further off.
 
-    Args:
-        to_positive, to_negative: `(n,)` distances from the anchor.
-        margin: in units of the distance, > 0.
     Returns:
         `(n,)`, >= 0; 0 where the margin is met.
     Reference:
@@ -39,8 +36,6 @@ def triplet_margin_loss(
 def soft_margin_loss(to_positive: KerasTensor, to_negative: KerasTensor) -> KerasTensor:
     """Return log(1 + exp(d(a, p) - d(a, n))): a margin that never ends.
 
-    Args:
-        to_positive, to_negative: `(n,)` distances from the anchor.
     Returns:
         `(n,)`, > 0; log 2 where both are equally far.
     Reference:
@@ -52,8 +47,6 @@ def soft_margin_loss(to_positive: KerasTensor, to_negative: KerasTensor) -> Kera
 def ratio_loss(to_positive: KerasTensor, to_negative: KerasTensor) -> KerasTensor:
     """Return the square of the positive's share in a softmax over the two distances.
 
-    Args:
-        to_positive, to_negative: `(n,)` distances from the anchor.
     Returns:
         `(n,)`, 0 to 1; 0.25 where both are equally far.
     Reference:

@@ -14,29 +14,29 @@ from tripletkit.features.keras_backend import KerasTensor, ops
 _SMALLEST_SQUARE = 1e-12
 
 
-def l1_distance(a: KerasTensor, b: KerasTensor) -> KerasTensor:
+def _l1_distance(a: KerasTensor, b: KerasTensor) -> KerasTensor:
     """Return the sum of absolute differences: two `(n, n_dims)` -> `(n,)`."""
     return ops.sum(ops.abs(a - b), axis=-1)
 
 
 def l2_distance(a: KerasTensor, b: KerasTensor) -> KerasTensor:
     """Return the Euclidean distance: two `(n, n_dims)` -> `(n,)`."""
-    return ops.sqrt(ops.maximum(squared_l2_distance(a, b), _SMALLEST_SQUARE))
+    return ops.sqrt(ops.maximum(_squared_l2_distance(a, b), _SMALLEST_SQUARE))
 
 
-def squared_l2_distance(a: KerasTensor, b: KerasTensor) -> KerasTensor:
+def _squared_l2_distance(a: KerasTensor, b: KerasTensor) -> KerasTensor:
     """Return the square of the Euclidean distance: two `(n, n_dims)` -> `(n,)`."""
     return ops.sum(ops.square(a - b), axis=-1)
 
 
-def cosine_distance(a: KerasTensor, b: KerasTensor) -> KerasTensor:
+def _cosine_distance(a: KerasTensor, b: KerasTensor) -> KerasTensor:
     """Return 1 minus the cosine of the angle: two `(n, n_dims)` of any length -> `(n,)`."""
     return 1.0 - ops.sum(ops.normalize(a, axis=-1) * ops.normalize(b, axis=-1), axis=-1)
 
 
 DISTANCES: dict[str, Callable[[KerasTensor, KerasTensor], KerasTensor]] = {
     "l2": l2_distance,
-    "l1": l1_distance,
-    "squared-l2": squared_l2_distance,
-    "cosine": cosine_distance,
+    "l1": _l1_distance,
+    "squared-l2": _squared_l2_distance,
+    "cosine": _cosine_distance,
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tripletkit.errors import LossError
-from tripletkit.registry import Registry
+from tripletkit.registry import Reference, Registry
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Loss:
         summary: what it is for, in a few words.
         formula: of a triplet or image, as text.
         paper: where it comes from.
-        of_triplets: `"module:function"` from the two distances of triplets (and the margin) to
-            their losses; None where no triplet has a part.
+        of_triplets: function, or `"module:function"`, from the two distances of triplets (and the
+            margin) to their losses; None where no triplet has a part.
         has_margin: the function takes a margin.
         has_cross_entropy: a classifier on the embeddings has a part.
         has_centers: class centers have a part.
@@ -32,7 +32,7 @@ class Loss:
     summary: str
     formula: str
     paper: str
-    of_triplets: str | None = None
+    of_triplets: Reference | None = None
     has_margin: bool = False
     has_cross_entropy: bool = False
     has_centers: bool = False
@@ -46,8 +46,31 @@ _FUNCTIONS = "tripletkit.losses.functions"
 _FACENET = "Schroff, Kalenichenko, Philbin. FaceNet. CVPR 2015. arXiv:1503.03832"
 
 LOSSES: Registry[Loss] = Registry("loss", LossError)
-register_loss = LOSSES.add
 get_loss = LOSSES.find
+
+
+def register_loss(
+    name: str,
+    of_triplets: Reference,
+    *,
+    has_margin: bool = False,
+    summary: str = "",
+    formula: str = "",
+    paper: str = "",
+) -> None:
+    """Add a loss of your own, to be taken by its name from now on.
+
+    Args:
+        name: how it is called, as in `train(..., loss=name)`.
+        of_triplets: a function from the distances of anchor and positive and of anchor and
+            negative, both `(n,)`, and the margin where there is one, to the losses `(n,)`, written
+            with `keras.ops`; or where it is, as `"module:function"`.
+        has_margin: the function takes the margin as its third argument.
+        summary, formula, paper: what `list_losses` says of it.
+    Raises:
+        LossError: if the name is taken.
+    """
+    LOSSES.add(Loss(name, summary, formula, paper, of_triplets, has_margin))
 
 
 for _loss in (
@@ -99,4 +122,4 @@ for _loss in (
         has_cross_entropy=True,
     ),
 ):
-    register_loss(_loss)
+    LOSSES.add(_loss)

@@ -6,12 +6,12 @@ this module imports TensorFlow, so that the command line can show the defaults.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tripletkit import defaults
 from tripletkit.errors import RecipeError
-from tripletkit.registry import Registry
+from tripletkit.registry import Reference, Registry, describe_unknown
 
 FROZEN = "frozen"
 COSINE = "cosine"
@@ -87,8 +87,8 @@ class Recipe:
     name: str
     summary: str
     paper: str
-    body: str
-    finish: str
+    body: Reference
+    finish: Reference
     sizes: tuple[str, ...]
     unit_features: bool = False
     squared: bool = False
@@ -116,8 +116,25 @@ class Recipe:
 
 
 RECIPES: Registry[Recipe] = Registry("recipe", RecipeError)
-register_recipe = RECIPES.add
 get_recipe = RECIPES.find
+
+
+def register_recipe(name: str, *, like: str = "mlp", **changed: Any) -> None:
+    """Add a recipe of your own, to be taken by its name from now on.
+
+    Args:
+        name: how it is called, as in `train(..., recipe=name)`.
+        like: the recipe that it is like.
+        changed: what is other in it: `summary`, `paper`; the defaults `members`, `dim`, `hidden`,
+            `dropout`, `margin`, `epochs` and `learning_rate`; or `body`, a function (or
+            `"module:function"`) that builds the head, with `sizes`, the settings that it takes.
+    Raises:
+        RecipeError: if the name is taken, there is no recipe to be like, or it has no such value.
+    """
+    recipe = get_recipe(like)
+    if unknown := [each for each in changed if each not in Recipe.__dataclass_fields__]:
+        raise RecipeError(describe_unknown(unknown[0], Recipe.__dataclass_fields__))
+    RECIPES.add(replace(recipe, name=name, **changed))
 
 
 _PARTS_TRAINER = "tripletkit.training.parts_trainer:PartsTrainer"
@@ -184,4 +201,4 @@ for _recipe in (
         **_RESIDUAL,
     ),
 ):
-    register_recipe(_recipe)
+    RECIPES.add(_recipe)

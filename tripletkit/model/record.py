@@ -200,7 +200,7 @@ class ModelRecord:
     classification: dict[str, Any] | None = None
     pixels: PixelsRecord | None = None
     pooled: PooledValidation | None = None
-    learning_curve: dict[str, Any] | None = None
+    learning_curve: LearningCurve | None = None
     parts: tuple[Part, ...] = ()
     files: dict[str, str] = field(default_factory=dict)
 
@@ -306,12 +306,7 @@ class TrainingSummary(Result):
     def _sections(self) -> list[Section]:
         record = self.record
         sections: list[Section] = [[self._facts()]]
-        curve = record.learning_curve
-        for shown in (
-            record.pooled,
-            None if curve is None else LearningCurve.from_dict(curve),
-            record.validation,
-        ):
+        for shown in (record.pooled, record.learning_curve, record.validation):
             if shown is not None:
                 sections += shown._sections()
         if record.unseen_classes is not None:

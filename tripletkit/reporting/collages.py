@@ -17,12 +17,18 @@ from PIL.PngImagePlugin import PngInfo
 
 from tripletkit.data.decoding import read_image
 from tripletkit.data.images import Images
-from tripletkit.data.outputs import MARK, Destination, OutputFile, destination_path, open_output
-from tripletkit.errors import OutputError
+from tripletkit.data.outputs import (
+    MARK,
+    Destination,
+    OutputFile,
+    check_suffix,
+    destination_path,
+    open_output,
+)
 from tripletkit.reporting.model_view import ModelView
 from tripletkit.reporting.style import LIGHT, find_font
 
-COLLAGE_SIDE_PX = 144
+_COLLAGE_SIDE_PX = 144
 
 _THUMBNAIL_PX = 128
 # With at most some 420 images, the whole stays below 5 MB.
@@ -58,11 +64,7 @@ class Album:
 
 
 def thumbnail_uri(path: Path) -> str:
-    """Return a small JPEG as a data URI, of as good a quality as its size allows.
-
-    Raises:
-        ImageReadError: if it cannot be read.
-    """
+    """Return a small JPEG as a data URI, of as good a quality as its size allows."""
     thumbnail = read_thumbnail(path, _THUMBNAIL_PX)
     for quality in (80, 65, 50, 35, 20):
         buffer = io.BytesIO()
@@ -106,24 +108,12 @@ class Tile:
 
 
 def check_collage_suffix(path: Path) -> None:
-    """Refuse early what `write_image` would refuse after the work.
-
-    Raises:
-        OutputError: if the suffix is none of those known.
-    """
-    if path.suffix.lower() not in _FORMATS:
-        raise OutputError(
-            f"{path}: expected a name that ends in {', '.join(_FORMATS)}, got "
-            f"{path.suffix or 'no suffix'!r}"
-        )
+    """Refuse early what `write_image` would refuse after the work."""
+    check_suffix(path, _FORMATS)
 
 
 def write_image(destination: Destination, image: Image.Image) -> None:
-    """Write an image in the format that the suffix says; whole or not at all.
-
-    Raises:
-        OutputError: if it cannot be written.
-    """
+    """Write an image in the format that the suffix says; whole or not at all."""
     path = destination_path(destination)
     check_collage_suffix(path)
     info, exif = PngInfo(), Image.Exif()
@@ -144,7 +134,7 @@ def draw_grid(
     row_headings: Sequence[str] = (),
     *,
     gap_after_first: bool = False,
-    side_px: int = COLLAGE_SIDE_PX,
+    side_px: int = _COLLAGE_SIDE_PX,
 ) -> Image.Image:
     """Draw rows of images.
 
@@ -153,8 +143,6 @@ def draw_grid(
         column_headings, row_headings: above the columns and left of the rows, if any.
         gap_after_first: set the first column apart, such as queries from their neighbours.
         side_px: of the square that an image is fitted into, its shape kept.
-    Raises:
-        ImageReadError: if an image cannot be read.
     """
     n_lines = max(len(tile.lines) for row in rows for tile in row)
     step_x = side_px + _GAP_PX
@@ -188,11 +176,7 @@ def draw_grid(
 
 
 def read_thumbnail(path: Path, side_px: int) -> Image.Image:
-    """Return an image fitted into a square, its shape kept; smaller ones grow.
-
-    Raises:
-        ImageReadError: if it cannot be read.
-    """
+    """Return an image fitted into a square, its shape kept; smaller ones grow."""
     image = read_image(path, at_least_px=side_px)
     resample = Image.Resampling.LANCZOS if min(image.size) > side_px else Image.Resampling.BICUBIC
     # `ImageOps.contain` leaves nothing of an image that is much longer than wide.

@@ -16,13 +16,6 @@ def vote_labels(
 ) -> np.ndarray:
     """Return the label that most of each image's k nearest others have; see `vote`.
 
-    Args:
-        embeddings: `(n_images, n_dims)` float32, finite; at least two images.
-        labels: `(n_images,)` integers from 0.
-        distance: a name that `pair_distances` takes.
-        k: neighbours that vote; fewer where there are fewer.
-    Returns:
-        `(n_images,)` integers.
     Example:
         >>> embeddings = np.array([[0.0], [0.1], [0.2], [5.0], [5.1]], dtype=np.float32)
         >>> vote_labels(embeddings, np.array([0, 0, 1, 1, 1]), "l2", k=2)

@@ -36,7 +36,7 @@ from tripletkit.reporting.style import (
     plain_text,
 )
 
-DISTANCE_LABELS = {
+_DISTANCE_LABELS = {
     "l2": "Euclidean distance",
     "l1": "L1 distance",
     "squared-l2": "squared Euclidean distance",
@@ -54,14 +54,7 @@ _MOST_NUMBERED = 15
 
 
 def draw_history(history: pd.DataFrame, best_epoch: int, theme: Theme = LIGHT) -> Figure:
-    """Draw loss, active share, and accuracy on validation and held-out triplets of each epoch.
-
-    Args:
-        history: columns epoch, loss, active, val_accuracy, held_out_accuracy; as `history.csv` has
-            them.
-        best_epoch: the epoch that was kept.
-        theme: colours.
-    """
+    """Draw loss, active share, and accuracy on validation and held-out triplets of each epoch."""
     panels = [
         ("loss", "Loss", "mean loss of a triplet"),
         ("active", "Active", "share of triplets with a loss"),
@@ -84,12 +77,7 @@ def draw_history(history: pd.DataFrame, best_epoch: int, theme: Theme = LIGHT) -
 
 
 def draw_learning_curve(curve: LearningCurve, theme: Theme = LIGHT) -> Figure:
-    """Draw accuracy against the number of judgements, measured and as the fit goes on.
-
-    Args:
-        curve: as training measured it.
-        theme: colours.
-    """
+    """Draw accuracy against the number of judgements, measured and as the fit goes on."""
     figure = make_figure(6.4, 3.6, theme)
     axes = add_axes(figure, (1, 1, 1), theme)
     n, most = np.array(curve.n_triplets), curve.n_now + curve.n_more
@@ -97,9 +85,15 @@ def draw_learning_curve(curve: LearningCurve, theme: Theme = LIGHT) -> Figure:
     line: dict[str, Any] = {"color": theme.muted, "linestyle": "--", "linewidth": 1.2}
     axes.plot(ahead, curve.accuracy_at(ahead), label="fitted", **line)
     axes.plot(n, curve.accuracies, color=theme.right, marker="o", label="measured")
-    if np.isfinite(curve.with_fewer_images):
+    points = [*zip(n, curve.accuracies, curve.intervals, [theme.right] * len(n), strict=True)]
+    if curve.with_fewer_images is not None:
         style: dict[str, Any] = {"color": theme.wrong, "marker": "x", "linewidth": 0}
         axes.plot(n[:1], [curve.with_fewer_images], label="of fewer images", **style)
+        points.append((n[0], curve.with_fewer_images, curve.fewer_interval, theme.wrong))
+    for at, accuracy, interval, colour in points:
+        if interval is not None:
+            ends = [[accuracy - interval.low], [interval.high - accuracy]]
+            axes.errorbar([at], [accuracy], ends, color=colour, linewidth=1, capsize=3)
     for at, text in ((curve.n_now, "now"), (most, f"{curve.n_more:,} more")):
         axes.axvline(at, color=theme.muted, linewidth=0.8, linestyle=":")
         place: dict[str, Any] = {"xytext": (-3, 4), "textcoords": "offset points", "ha": "right"}
@@ -129,12 +123,12 @@ def draw_distances(
 
     Args:
         to_positive, to_negative: `(n_triplets,)` from the anchor, finite.
-        distance: a key of `DISTANCE_LABELS`.
+        distance: a key of `_DISTANCE_LABELS`.
         theme: colours.
         kept_margin: the largest margin of the hardest triplets, where these were chosen.
     """
     figure = make_figure(9.6, 4.3, theme)
-    unit = DISTANCE_LABELS[distance]
+    unit = _DISTANCE_LABELS[distance]
     high = max(to_positive.max(), to_negative.max()) * 1.03 or 1.0
     axes = add_axes(figure, (1, 2, 1), theme)
     shown = np.linspace(0, len(to_positive) - 1, min(len(to_positive), _MOST_POINTS)).astype(int)
@@ -165,19 +159,21 @@ def draw_distances(
 
     axes = add_axes(figure, (1, 2, 2), theme)
     bins = np.linspace(0, high, _N_BINS + 1).tolist()
-    for values, name, colour, hatch in (
-        (to_positive, "to the positive", theme.right, None),
-        (to_negative, "to the negative", theme.wrong, "///"),
-    ):
-        axes.hist(values, bins, histtype="stepfilled", color=colour, alpha=0.3)
-        axes.hist(
-            values, bins, histtype="step", color=colour, hatch=hatch, linewidth=1.4, label=name
-        )
+    _draw_histograms(axes, bins, theme, to_the_positive=to_positive, to_the_negative=to_negative)
     # Room for the legend above what is drawn.
     axes.set_ylim(top=1.25 * axes.get_ylim()[1])
     label_axes(axes, theme, "How far apart the two are", unit, "triplets")
     add_legend(axes, theme, loc="upper left", ncols=2)
     return figure
+
+
+def _draw_histograms(axes: Axes, bins: list[float], theme: Theme, **values: np.ndarray) -> None:
+    """Draw two histograms over each other, told apart by colour and by lines."""
+    styles = ((theme.right, None), (theme.wrong, "///"))
+    for (name, of_name), (colour, hatch) in zip(values.items(), styles, strict=True):
+        line: dict[str, Any] = {"color": colour, "hatch": hatch, "linewidth": 1.4}
+        axes.hist(of_name, bins, histtype="stepfilled", color=colour, alpha=0.3)
+        axes.hist(of_name, bins, histtype="step", label=name.replace("_", " "), **line)
 
 
 def draw_distribution(
@@ -195,7 +191,7 @@ def draw_distribution(
         cuts: lowest and highest distance of mined positives, and of mined negatives; the
             highest may be infinite.
         quantiles: the shares of all distances of the kind that these are; 0 and 1 have no line.
-        distance: a key of `DISTANCE_LABELS`.
+        distance: a key of `_DISTANCE_LABELS`.
         title: what images these are.
         theme: colours.
     """
@@ -228,7 +224,7 @@ def draw_distribution(
                 _mark_cut(axes, at, f"{share:.4g} of {mined}", colour, theme)
     axes.set_ylim(0, 1.45 * max((of_kind / of_kind.sum()).max() for of_kind in counts))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    label_axes(axes, theme, title, DISTANCE_LABELS[distance], "share of the pairs of its kind")
+    label_axes(axes, theme, title, _DISTANCE_LABELS[distance], "share of the pairs of its kind")
     add_legend(axes, theme, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
     return figure
 
@@ -253,16 +249,9 @@ def _mark_cut(axes: Axes, at: float, text: str, colour: str, theme: Theme) -> No
 def draw_margins(
     margins: np.ndarray, by_margin: Sequence[Slice], distance: str, theme: Theme = LIGHT
 ) -> Figure:
-    """Draw accuracy against the size of the margin, and how often each margin occurs.
-
-    Args:
-        margins: `(n_triplets,)` finite; positive where the answer is right.
-        by_margin: accuracy of parts of the rows, as `Score` has them.
-        distance: a key of `DISTANCE_LABELS`.
-        theme: colours.
-    """
+    """Draw accuracy against the size of the margin, and how often each margin occurs."""
     figure = make_figure(9.6, 3.9, theme)
-    unit = DISTANCE_LABELS[distance]
+    unit = _DISTANCE_LABELS[distance]
     axes = add_axes(figure, (1, 2, 1), theme)
     lowest = 0.5
     for part in by_margin:
@@ -285,14 +274,8 @@ def draw_margins(
     axes = add_axes(figure, (1, 2, 2), theme)
     high = np.abs(margins).max() or 1.0
     bins = np.linspace(-high, high, _N_BINS + 1).tolist()
-    for values, name, colour, hatch in (
-        (margins[margins > 0], "right", theme.right, None),
-        (margins[margins <= 0], "wrong", theme.wrong, "///"),
-    ):
-        axes.hist(values, bins, histtype="stepfilled", color=colour, alpha=0.35)
-        axes.hist(
-            values, bins, histtype="step", color=colour, hatch=hatch, linewidth=1.4, label=name
-        )
+    right, wrong = margins[margins > 0], margins[margins <= 0]
+    _draw_histograms(axes, bins, theme, right=right, wrong=wrong)
     axes.axvline(0, color=theme.muted, linewidth=1)
     label_axes(axes, theme, "Margins", "d(anchor, negative) - d(anchor, positive)", "triplets")
     add_legend(axes, theme, loc="upper left")
@@ -350,13 +333,7 @@ def _add_thumbnail(axes: Axes, place: np.ndarray, path: Path, colour: str, theme
 
 
 def draw_confusion(counts: np.ndarray, labels: Sequence[str], theme: Theme = LIGHT) -> Figure:
-    """Draw how often each label was taken for another.
-
-    Args:
-        counts: `(n_labels, n_labels)` integers, the true label in the row.
-        labels: their names.
-        theme: colours.
-    """
+    """Draw how often each label was taken for another."""
     side = min(max(4.2, 0.55 * len(labels) + 1.8), 14)
     figure = make_figure(side + 0.8, side, theme)
     axes = add_axes(figure, (1, 1, 1), theme)

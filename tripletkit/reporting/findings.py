@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from tripletkit import defaults
 from tripletkit.evaluation.baselines import Baseline, describe_trap
 from tripletkit.evaluation.intervals import Interval, NoInterval
-from tripletkit.evaluation.pooled import PooledScore
 from tripletkit.evaluation.scoring import Score
 from tripletkit.model.record import ModelRecord
 from tripletkit.reporting.reported import Reported
@@ -21,46 +20,26 @@ from tripletkit.reporting.training_facts import name_features
 _WIDE_INTERVAL = 0.15
 
 
-@dataclass(frozen=True)
-class AccuracyRow:
-    """A line of the table of accuracies.
+class _AccuracyRow(NamedTuple):
+    """A line of the table of accuracies: whose answers, and how many are right, 0 to 1.
 
-    Attributes:
-        what: whose answers.
-        accuracy: 0 to 1.
-        wilson: 95% interval that takes rows as independent; None where rows recur.
-        image_interval: 95% interval that allows for shared images; None where there is none.
-        n: triplets.
-        no_image_interval: why there is none.
+    `wilson` takes rows as independent, and is None where rows recur; `image_interval` allows for
+    shared images, and is false where there is none.
     """
 
     what: str
     accuracy: float
     wilson: Interval | None
-    image_interval: Interval | None
+    image_interval: Interval | NoInterval | None
     n: int
-    no_image_interval: str | None = None
 
 
-@dataclass(frozen=True)
-class AccuracySet:
-    """The accuracies on one set of triplets.
-
-    Attributes:
-        title: which triplets.
-        rows: whose answers to them.
-    """
-
-    title: str
-    rows: list[AccuracyRow]
+# Which triplets, and whose answers to them.
+_AccuracySet = tuple[str, list[_AccuracyRow]]
 
 
-def list_accuracies(models: Sequence[Reported]) -> list[AccuracySet]:
-    """Return every accuracy that is known: on the shown triplets, and at the time of training.
-
-    Args:
-        models: of one page.
-    """
+def list_accuracies(models: Sequence[Reported]) -> list[_AccuracySet]:
+    """Return every accuracy that is known: on the shown triplets, and at the time of training."""
     is_one = len(models) == 1
     first = models[0].view
     title = Path(first.triplets.source).name
@@ -75,20 +54,17 @@ def list_accuracies(models: Sequence[Reported]) -> list[AccuracySet]:
             what += f", of {name_features(model.view.model.record)}"
         rows.append(_row(what, model.view.frozen_score))
     for model in models:
-        of = "" if is_one or _share_names(models) else f", training of {model.name}"
+        is_shared = all(each.baselines == models[0].baselines for each in models)
+        of = "" if is_one or is_shared else f", training of {model.name}"
         rows += _baseline_rows(model.baselines, of)
-    sets = [AccuracySet(title, _without_repeats(rows))]
+    # Features that models share say the same.
+    sets = [(title, list(dict.fromkeys(rows)))]
     for model in models:
         sets += _of_training(model, "its training" if is_one else f"the training of {model.name}")
     return sets
 
 
-def _share_names(models: Sequence[Reported]) -> bool:
-    """Return whether names alone say the same by the training of each model."""
-    return all(model.baselines == models[0].baselines for model in models)
-
-
-def _of_training(model: Reported, training: str) -> list[AccuracySet]:
+def _of_training(model: Reported, training: str) -> list[_AccuracySet]:
     """Return what was measured while a model was trained."""
     record, sets = model.view.model.record, []
     if (validation := record.validation) is not None:
@@ -100,13 +76,16 @@ def _of_training(model: Reported, training: str) -> list[AccuracySet]:
         )
         rows = [_row(what, score) for what, score in scores if score is not None]
         rows += _baseline_rows(validation.baselines, "")
-        sets.append(AccuracySet(f"validation triplets of {training}", rows))
+        sets.append((f"validation triplets of {training}", rows))
     if (pooled := record.pooled) is not None:
         rows = [
-            _pooled_row("trained without these images", pooled.trained),
-            _pooled_row("frozen features, cosine", pooled.frozen),
+            _AccuracyRow(what, score.accuracy, None, score.interval, score.n_triplets)
+            for what, score in (
+                ("trained without these images", pooled.trained),
+                ("frozen features, cosine", pooled.frozen),
+            )
         ]
-        sets.append(AccuracySet(f"held-out draws of {training}", rows))
+        sets.append((f"held-out draws of {training}", rows))
     return sets
 
 
@@ -162,7 +141,7 @@ def _on_shown(model: Reported) -> list[str]:
             f"{view.model.features_name} alone ({view.frozen_score.accuracy:.1%}) on these "
             "triplets."
         )
-    interval, baselines = score.image_interval or score.wilson, model.baselines
+    interval, baselines = score.interval, model.baselines
     if baselines and (trap := describe_trap(score.accuracy, interval, baselines)) is not None:
         warnings.append(trap)
     if model.training is not None:
@@ -216,38 +195,13 @@ def _on_training(record: ModelRecord) -> list[str]:
     return warnings
 
 
-def _row(what: str, score: Score) -> AccuracyRow:
-    found = score.image_interval
-    return AccuracyRow(
-        what,
-        score.accuracy,
-        score.wilson,
-        found if isinstance(found, Interval) else None,
-        score.n,
-        found.detail if isinstance(found, NoInterval) else None,
-    )
+def _row(what: str, score: Score | Baseline) -> _AccuracyRow:
+    of_images = None if isinstance(score, Baseline) else score.image_interval
+    return _AccuracyRow(what, score.accuracy, score.wilson, of_images, score.n)
 
 
-def _pooled_row(what: str, score: PooledScore) -> AccuracyRow:
-    return AccuracyRow(what, score.accuracy, None, score.interval, score.n_triplets)
-
-
-def _baseline_rows(baselines: Sequence[Baseline], of: str) -> list[AccuracyRow]:
-    """Return a row for each baseline, or one for all where all say the same.
-
-    Args:
-        baselines: of one set.
-        of: whose names these are, after `names alone`.
-    """
+def _baseline_rows(baselines: Sequence[Baseline], of: str) -> list[_AccuracyRow]:
+    """Return a row for each baseline, or one for all where all say the same."""
     if len({baseline.accuracy for baseline in baselines}) == 1:
-        return [_baseline_row(f"names alone{of}", baselines[0])]
-    return [_baseline_row(f"names alone{of}: {baseline.name}", baseline) for baseline in baselines]
-
-
-def _baseline_row(what: str, baseline: Baseline) -> AccuracyRow:
-    return AccuracyRow(what, baseline.accuracy, baseline.wilson, None, baseline.n)
-
-
-def _without_repeats(rows: Sequence[AccuracyRow]) -> list[AccuracyRow]:
-    """Leave out rows that say what one before them says, as of features that models share."""
-    return [row for place, row in enumerate(rows) if row not in rows[:place]]
+        return [_row(f"names alone{of}", baselines[0])]
+    return [_row(f"names alone{of}: {baseline.name}", baseline) for baseline in baselines]

@@ -134,9 +134,6 @@ def open_views(
         training: what each model was trained on, where that is in memory.
         cache: folder of the feature store; None for the user's.
         progress: told (done, total) images.
-    Raises:
-        SettingsError: if there is a truth of no triplets, or there are several models and none.
-        TripletFileError: if the training triplets are wanted and are gone.
     """
     if truth is not None and triplets is None:
         raise SettingsError("truth", "`truth` needs `triplets`, whose truth it is.")

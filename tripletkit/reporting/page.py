@@ -51,7 +51,7 @@ class QueryZone:
 
 
 @dataclass(frozen=True)
-class Page:
+class _Page:
     """A page and what it may do.
 
     Attributes:
@@ -74,8 +74,6 @@ def write_report(
         projection: of the map of embeddings.
     Returns:
         The size of the file in bytes.
-    Raises:
-        OutputError: if it cannot be written.
     """
     data = make_page(models, projection).html.encode()
     with open_output(destination, "wb") as file:
@@ -85,13 +83,8 @@ def write_report(
 
 def make_page(
     models: Sequence[Reported], projection: str = "pca", query: QueryZone | None = None
-) -> Page:
-    """Return the report.
-
-    Args:
-        models, projection: see `write_report`.
-        query: where an image can be dropped, if the page is served; None for a file.
-    """
+) -> _Page:
+    """Return the report."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tripletkit.reporting", "."),
         autoescape=True,
@@ -137,7 +130,7 @@ def make_page(
     room = _PAGE_BYTES - _TEXT_BYTES - sum(map(len, [*album.sources, *_uris(figures)]))
     rows = data_uri(page_parts.pack_rows(models), "application/gzip")
     page["csv"] = rows if len(rows) <= room else None
-    return Page(environment.get_template(_TEMPLATE).render(page), policy)
+    return _Page(environment.get_template(_TEMPLATE).render(page), policy)
 
 
 def _make_policy(script: str, *, is_served: bool) -> str:

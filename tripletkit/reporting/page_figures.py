@@ -10,17 +10,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tripletkit import defaults
-from tripletkit.evaluation.learning_curve import LearningCurve
+from tripletkit.evaluation.intervals import wilson_interval
 from tripletkit.reporting import figures
 from tripletkit.reporting.collages import data_uri
 from tripletkit.reporting.confusion import confuse_labels
 from tripletkit.reporting.model_view import ModelView
 from tripletkit.reporting.reported import Reported
-from tripletkit.reporting.style import DARK, LIGHT, place_axes_as, recolour, render_figure
+from tripletkit.reporting.style import DARK, LIGHT, recolour, render_figure
 
 
 @dataclass(frozen=True)
-class DrawnFigure:
+class _DrawnFigure:
     """A figure of one model.
 
     Attributes:
@@ -49,29 +49,20 @@ class FigureSection:
 
     id: str
     title: str
-    figures: list[DrawnFigure] = field(default_factory=list)
+    figures: list[_DrawnFigure] = field(default_factory=list)
 
     def add(self, name: str, text: str, function: Callable[..., Figure], *data: Any) -> None:
-        """Draw the figure of a model.
-
-        Args:
-            name: of the model.
-            text: what the figure says.
-            function: of `figures`.
-            data: what it takes.
-        """
+        """Draw the figure of a model."""
         figure = function(*data, theme=LIGHT)
         light = render_figure(figure, "svg")
         if b"<image" in light:
             # Pixels have their colours, which no text can exchange.
-            other = function(*data, theme=DARK)
-            place_axes_as(other, figure)
-            dark = render_figure(other, "svg")
+            dark = render_figure(function(*data, theme=DARK), "svg")
         else:
             dark = recolour(light, LIGHT, DARK)
         in_light, in_dark = (data_uri(svg, "image/svg+xml") for svg in (light, dark))
         width_in = float(figure.get_figwidth())
-        self.figures.append(DrawnFigure(name, text, in_light, in_dark, width_in))
+        self.figures.append(_DrawnFigure(name, text, in_light, in_dark, width_in))
 
 
 def draw_sections(models: Sequence[Reported]) -> list[FigureSection]:
@@ -110,9 +101,8 @@ def _add_history(section: FigureSection, name: str, view: ModelView) -> None:
 
 
 def _add_learning_curve(section: FigureSection, name: str, view: ModelView) -> None:
-    recorded = view.model.record.learning_curve
-    if recorded is not None:
-        curve = LearningCurve.from_dict(recorded)
+    curve = view.model.record.learning_curve
+    if curve is not None:
         section.add(name, curve.outlook, figures.draw_learning_curve, curve)
 
 
@@ -146,9 +136,12 @@ def _add_confusion(section: FigureSection, name: str, view: ModelView) -> None:
     if confusion is None:
         return
     true, said, n_times = confusion.worst()
+    n = int(confusion.counts.sum())
+    interval = wilson_interval(int(np.trace(confusion.counts)), n)
     text = (
         f"The {defaults.NEIGHBORS} nearest images say the true label for "
-        f"{confusion.accuracy:.1%} of {confusion.counts.sum():,} images."
+        f"{confusion.accuracy:.1%} of {n:,} images (95% interval {interval.low:.1%} to "
+        f"{interval.high:.1%}, images taken as independent)."
     )
     if n_times:
         text += f" The commonest mix-up: {true} taken for {said}, {n_times:,} times."

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
-import io
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from tripletkit.data.names import guard_formula
 from tripletkit.reporting.collages import Album
@@ -27,7 +26,7 @@ _N_MAP_IMAGES = 100
 _MAP_STEP = 0.07
 _N_MAP_DOTS = 3_000
 
-MISTAKE, CLOSE, DIFFERING, SHARED = "mistake", "close call", "models differ", "mistake of all"
+_MISTAKE, _CLOSE, _DIFFERING, _SHARED = "mistake", "close call", "models differ", "mistake of all"
 
 
 def list_triplets(models: Sequence[Reported], album: Album) -> list[dict[str, Any]]:
@@ -42,17 +41,18 @@ def list_triplets(models: Sequence[Reported], album: Album) -> list[dict[str, An
     shown = []
     for kind, row in chosen:
         anchor, positive, negative = view.triplets.rows[row].tolist()
-        slots = []
-        for role, image in (("anchor", anchor), ("positive", positive), ("negative", negative)):
-            pair = None if role == "anchor" else frozenset((anchor, image))
-            slots.append(
-                album.add(image)
-                | {
-                    "role": role,
-                    "n_mistakes": of_image[image],
-                    "n_pair_mistakes": of_pair[pair] if pair else 0,
-                }
+        slots = [
+            album.add(image)
+            | {
+                "role": role,
+                "n_mistakes": of_image[image],
+                # Of the anchor with itself there is none.
+                "n_pair_mistakes": of_pair[frozenset((anchor, image))],
+            }
+            for role, image in zip(
+                ("anchor", "positive", "negative"), (anchor, positive, negative), strict=True
             )
+        ]
         numbers = [slot["number"] for slot in slots]
         shown.append(
             {
@@ -60,7 +60,7 @@ def list_triplets(models: Sequence[Reported], album: Album) -> list[dict[str, An
                 "line": int(view.triplets.lines[row]),
                 "slots": slots,
                 "images": numbers,
-                "pairs": [_pair_key(numbers[0], number) for number in numbers[1:]],
+                "pairs": ["{}-{}".format(*sorted((numbers[0], n))) for n in numbers[1:]],
                 "to_positive": float(view.to_positive[row]),
                 "to_negative": float(view.to_negative[row]),
                 "margins": [float(model.view.margins[row]) for model in models],
@@ -75,8 +75,8 @@ def _choose_of_one(view: ModelView) -> list[tuple[str, int]]:
     order = np.argsort(margins, kind="stable")[: int(view.known.sum())]
     wrong = order[margins[order] <= 0]
     right = order[margins[order] > 0]
-    return [(MISTAKE, int(row)) for row in wrong[:_N_MISTAKES]] + [
-        (CLOSE, int(row)) for row in right[:_N_CLOSE]
+    return [(_MISTAKE, int(row)) for row in wrong[:_N_MISTAKES]] + [
+        (_CLOSE, int(row)) for row in right[:_N_CLOSE]
     ]
 
 
@@ -92,9 +92,9 @@ def _choose_of_several(models: Sequence[Reported]) -> list[tuple[str, int]]:
         np.flatnonzero(n_right == len(models)),
     )
     kinds = (
-        (DIFFERING, differ[np.argsort(low[differ] - high[differ], kind="stable")], _N_DIFFERING),
-        (SHARED, none[np.argsort(high[none], kind="stable")], _N_SHARED),
-        (CLOSE, every[np.argsort(low[every], kind="stable")], _N_CLOSE_OF_ALL),
+        (_DIFFERING, differ[np.argsort(low[differ] - high[differ], kind="stable")], _N_DIFFERING),
+        (_SHARED, none[np.argsort(high[none], kind="stable")], _N_SHARED),
+        (_CLOSE, every[np.argsort(low[every], kind="stable")], _N_CLOSE_OF_ALL),
     )
     return [(kind, int(known[place])) for kind, order, n in kinds for place in order[:n]]
 
@@ -117,10 +117,6 @@ def _count_mistakes(
             of_image.update((anchor, positive, negative))
             of_pair.update((frozenset((anchor, positive)), frozenset((anchor, negative))))
     return of_image, of_pair
-
-
-def _pair_key(one: int, other: int) -> str:
-    return f"{min(one, other)}-{max(one, other)}"
 
 
 def list_culprits(models: Sequence[Reported], album: Album) -> list[dict[str, Any]]:
@@ -225,13 +221,10 @@ def _find_strips(
 
 def pack_rows(models: Sequence[Reported]) -> bytes:
     """Return all rows as a CSV, compressed; with several models each has columns of its own."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    first = models[0].view
-    table: dict[str, list[Any]] = {"line": first.triplets.lines.tolist()}
-    names = [guard_formula(name) for name in first.triplets.names]
-    for slot, role in enumerate(("anchor", "positive", "negative")):
-        table[role] = [names[image] for image in first.triplets.rows[:, slot].tolist()]
+    triplets = models[0].view.triplets
+    names = np.array([guard_formula(name) for name in triplets.names], dtype=object)
+    table = pd.DataFrame(names[triplets.rows], columns=["anchor", "positive", "negative"])
+    table.insert(0, "line", triplets.lines)
     for model in models:
         view, of = model.view, "" if len(models) == 1 else f"{model.name}: "
         for what, values in (
@@ -239,11 +232,7 @@ def pack_rows(models: Sequence[Reported]) -> bytes:
             ("d_negative", view.to_negative),
             ("margin", view.margins),
         ):
-            shown = np.where(view.known, values, np.nan).tolist()
-            table[guard_formula(of + what)] = [
-                f"{value:.5g}" if np.isfinite(value) else "" for value in shown
-            ]
-        table[guard_formula(f"{of}right")] = (view.margins > 0).astype(int).tolist()
-    writer.writerow(table)
-    writer.writerows(zip(*table.values(), strict=True))
-    return gzip.compress(text.getvalue().encode(), mtime=0)
+            table[guard_formula(of + what)] = np.where(view.known, values, np.nan)
+        table[guard_formula(f"{of}right")] = (view.margins > 0).astype(int)
+    text = table.to_csv(index=False, float_format="%.5g", lineterminator="\n")
+    return gzip.compress(text.encode(), mtime=0)

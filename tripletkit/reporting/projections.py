@@ -13,11 +13,7 @@ PROJECTIONS = {"pca": "PCA", "umap": "UMAP"}
 
 
 def check_projection(name: str) -> None:
-    """Refuse early what `project_embeddings` would refuse.
-
-    Raises:
-        MissingExtraError: if its package is not installed.
-    """
+    """Refuse early what `project_embeddings` would refuse."""
     # Found, not imported: umap takes seconds to load, and loads TensorFlow with all its talk.
     if name == "umap" and find_spec("umap") is None:
         raise MissingExtraError(
@@ -32,8 +28,6 @@ def project_embeddings(embeddings: np.ndarray, name: str) -> np.ndarray:
     Args:
         embeddings: `(n_images, n_dims)` float32, finite.
         name: `"pca"` keeps large distances, `"umap"` neighbourhoods; see `PROJECTIONS`.
-    Returns:
-        `(n_images, 2)` float64.
     Reference:
         McInnes, Healy, Melville. UMAP. 2018. arXiv:1802.03426.
     """
@@ -43,13 +37,7 @@ def project_embeddings(embeddings: np.ndarray, name: str) -> np.ndarray:
 
 
 def choose_apart(places: np.ndarray, step: float, n_most: int) -> np.ndarray:
-    """Return the indices of places of which no two are nearer than a step, the first ones first.
-
-    Args:
-        places: `(n, 2)`.
-        step: least distance in both directions at once (the larger of the two counts).
-        n_most: how many at most.
-    """
+    """Return the indices of places of which no two are nearer than a step, the first ones first."""
     kept: list[int] = []
     for index, place in enumerate(places):
         if len(kept) == n_most:

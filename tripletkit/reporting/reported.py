@@ -25,11 +25,11 @@ from tripletkit.training.sources import describe_missing_triplets, read_training
 logger = logging.getLogger("tripletkit")
 
 # More do not fit beside each other, nor on a page that can be sent by mail.
-MOST_MODELS = 6
+_MOST_MODELS = 6
 
 
 @dataclass(frozen=True)
-class Headline:
+class _Headline:
     """The accuracy that a model is first told by: of triplets that it did not learn from.
 
     Attributes:
@@ -74,7 +74,7 @@ class Reported:
         return np.array([row in known for row in _questions(self.view.triplets)], dtype=bool)
 
     @cached_property
-    def headline(self) -> Headline | None:
+    def headline(self) -> _Headline | None:
         """The accuracy to name first; None if nothing was ever held out."""
         view, record = self.view, self.view.model.record
         if not self.learned.all():
@@ -96,13 +96,7 @@ class Reported:
 
 
 def gather_reported(views: Sequence[ModelView]) -> list[Reported]:
-    """Return the models of a report, each with what names alone would score.
-
-    Args:
-        views: of the same triplets.
-    Raises:
-        SettingsError: if there are more than `MOST_MODELS`.
-    """
+    """Return the models of a report, each with what names alone would score."""
     check_n_models(len(views))
     names = _distinct_names([view.model.path.resolve() for view in views])
     known: dict[InputsRecord, tuple[Triplets | None, list[Baseline]]] = {}
@@ -111,11 +105,7 @@ def gather_reported(views: Sequence[ModelView]) -> list[Reported]:
         inputs = view.model.record.inputs
         if inputs not in known:
             in_memory = view.judgements
-            training = (
-                read_training_triplets(inputs)
-                if in_memory is None
-                else in_memory.decided().triplets
-            )
+            training = in_memory.decided().triplets if in_memory else read_training_triplets(inputs)
             if training is None:
                 why = describe_missing_triplets(inputs)
                 logger.info(
@@ -130,28 +120,23 @@ def gather_reported(views: Sequence[ModelView]) -> list[Reported]:
 
 
 def check_n_models(n_models: int) -> None:
-    """Refuse early what `gather_reported` would refuse.
-
-    Raises:
-        SettingsError: if there are more than `MOST_MODELS`.
-    """
-    if n_models > MOST_MODELS:
+    """Refuse early what `gather_reported` would refuse."""
+    if n_models > _MOST_MODELS:
         raise SettingsError(
-            "models", f"expected at most {MOST_MODELS} models on a page, got {n_models}"
+            "models", f"expected at most {_MOST_MODELS} models on a page, got {n_models}"
         )
 
 
-def _headline(trained: Score | PooledScore, frozen: Score | PooledScore, on: str) -> Headline:
+def _headline(trained: Score | PooledScore, frozen: Score | PooledScore, on: str) -> _Headline:
     if isinstance(trained, PooledScore):
         n, interval = trained.n_triplets, trained.interval
-        return Headline(trained.accuracy, frozen.accuracy, n, on, interval)
+        return _Headline(trained.accuracy, frozen.accuracy, n, on, interval)
     caution = ""
     if not trained.image_interval:
         caution = "if triplets were independent"
         if isinstance(trained.image_interval, NoInterval):
             caution += f"; {trained.image_interval.detail}"
-    interval = trained.image_interval or trained.wilson
-    return Headline(trained.accuracy, frozen.accuracy, trained.n, on, interval, caution)
+    return _Headline(trained.accuracy, frozen.accuracy, trained.n, on, trained.interval, caution)
 
 
 def _questions(triplets: Triplets) -> list[tuple[str, frozenset[str]]]:

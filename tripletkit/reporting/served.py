@@ -31,9 +31,9 @@ from tripletkit.reporting.reported import Reported
 from tripletkit.search.exact import find_neighbors
 from tripletkit.search.image_search import find_same
 
-HOST = "127.0.0.1"
+_HOST = "127.0.0.1"
 # Photos of a telephone have some 10 MB.
-MAX_IMAGE_BYTES = 32 << 20
+_MAX_IMAGE_BYTES = 32 << 20
 _NAME = "the image"
 _BODY_TYPE = "application/octet-stream"
 
@@ -42,42 +42,28 @@ _BODY_TYPE = "application/octet-stream"
 def report_server(
     models: Sequence[Reported], port: int, projection: str = "pca", cache: Path | None = None
 ) -> Iterator[tuple[Any, str]]:
-    """Bind a port of this computer, and give a server with the link to its page.
-
-    Args:
-        models, projection: see `write_report`.
-        port: 0 for any that is free.
-        cache: folder of the feature store; None for the user's.
-    Raises:
-        SettingsError: see `QuerySearch`.
-        JudgementsError: if the port cannot be bound.
-    """
+    """Bind a port of this computer, and give a server with the link to its page."""
     token = secrets.token_urlsafe(32)
-    app = make_app(models, token, projection, cache)
+    app = _make_app(models, token, projection, cache)
     # A little more than the application takes, so that its own words say what is too long.
     with (
-        bound_port(HOST, port) as listener,
-        bound_server(app, listener, max_body_bytes=2 * MAX_IMAGE_BYTES) as server,
+        bound_port(_HOST, port) as listener,
+        bound_server(app, listener, max_body_bytes=2 * _MAX_IMAGE_BYTES) as server,
     ):
-        yield server, f"http://{HOST}:{server.effective_port}/open/{token}"
+        yield server, f"http://{_HOST}:{server.effective_port}/open/{token}"
 
 
-def make_app(
+def _make_app(
     models: Sequence[Reported], token: str, projection: str = "pca", cache: Path | None = None
 ) -> Flask:
-    """Return the web application of a report.
-
-    Args:
-        models, projection, cache: see `report_server`.
-        token: whoever opens the page knows it.
-    """
+    """Return the web application of a report."""
     search = QuerySearch(models, cache)
     key = secrets.token_bytes(32)
-    page = make_page(models, projection, QueryZone(form_token(key, token), MAX_IMAGE_BYTES))
+    page = make_page(models, projection, QueryZone(form_token(key, token), _MAX_IMAGE_BYTES))
     app = Flask("tripletkit.reporting", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = MAX_IMAGE_BYTES
+    app.config["MAX_CONTENT_LENGTH"] = _MAX_IMAGE_BYTES
     # A name that another site made point at this computer is not answered.
-    app.config["TRUSTED_HOSTS"] = [HOST]
+    app.config["TRUSTED_HOSTS"] = [_HOST]
     # Cookies of several reports on one computer must not mix.
     cookie = f"tripletkit-report-{secrets.token_hex(8)}"
 
@@ -133,20 +119,13 @@ def _show_error(error: HTTPException) -> tuple[dict[str, str], int]:
 _ERRORS = {
     400: "Expected the bytes of an image.",
     403: "This needs the link that the command printed. Open that link again.",
-    413: f"Expected an image of at most {MAX_IMAGE_BYTES >> 20} MiB.",
+    413: f"Expected an image of at most {_MAX_IMAGE_BYTES >> 20} MiB.",
     500: "This is a fault of the program; its terminal says more.",
 }
 
 
 class QuerySearch:
-    """A search among the images of a report, by each of its models.
-
-    Args:
-        models: of the report.
-        cache: folder of the feature store; None for the user's.
-    Raises:
-        SettingsError: if a model takes features that were given, which a new image has none of.
-    """
+    """A search among the images of a report, by each of its models."""
 
     def __init__(self, models: Sequence[Reported], cache: Path | None = None) -> None:
         for model in models:
@@ -171,8 +150,6 @@ class QuerySearch:
         Returns:
             For each model its name and `neighbors`: name, label, distance, and the image as a
             data URI; nearest first. A copy of the image is not among them.
-        Raises:
-            ImageReadError: if it cannot be read as an image.
         """
         with self._lock, TemporaryDirectory(prefix="tripletkit-") as folder:
             path = Path(folder) / "image"

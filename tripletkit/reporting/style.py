@@ -25,12 +25,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import ImageFont
 
-from tripletkit.data.outputs import MARK, Destination, destination_path, open_output
-from tripletkit.errors import OutputError
+from tripletkit.data.outputs import (
+    MARK,
+    Destination,
+    check_suffix,
+    destination_path,
+    open_output,
+)
 
 # The first comes with matplotlib and has Latin, Greek, Cyrillic and more; the others, where
 # they are installed, what it lacks.
-FAMILIES = (
+_FAMILIES = (
     "DejaVu Sans",
     "Noto Sans CJK JP",
     "Noto Sans CJK SC",
@@ -44,9 +49,9 @@ FAMILIES = (
 
 @cache
 def installed_families() -> tuple[str, ...]:
-    """Return which of `FAMILIES` there are, the first always among them."""
+    """Return which of `_FAMILIES` there are, the first always among them."""
     there = set(font_manager.get_font_names())
-    return tuple(family for family in FAMILIES if family in there)
+    return tuple(family for family in _FAMILIES if family in there)
 
 
 def find_font(text: str, size_px: int) -> ImageFont.FreeTypeFont:
@@ -66,11 +71,11 @@ def _load(family: str, size_px: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(font_manager.findfont(family), size_px)
 
 
-BLUE, SKY, GREEN, ORANGE = "#0072B2", "#56B4E9", "#009E73", "#E69F00"
-VERMILLION, PURPLE, YELLOW = "#D55E00", "#CC79A7", "#F0E442"
+_BLUE, _SKY, _GREEN, _ORANGE = "#0072B2", "#56B4E9", "#009E73", "#E69F00"
+_VERMILLION, _PURPLE, _YELLOW = "#D55E00", "#CC79A7", "#F0E442"
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-SUFFIXES = (".svg", ".png", ".pdf")
+_SUFFIXES = (".svg", ".png", ".pdf")
 _DOTS_PER_INCH = 200
 
 
@@ -103,9 +108,9 @@ LIGHT = Theme(
     muted="#595959",
     grid="#d9d9d9",
     empty="#f0f0f0",
-    right=BLUE,
-    wrong=VERMILLION,
-    classes=(BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILLION, "#000000"),
+    right=_BLUE,
+    wrong=_VERMILLION,
+    classes=(_BLUE, _ORANGE, _GREEN, _PURPLE, _SKY, _VERMILLION, "#000000"),
     scale="Blues",
 )
 DARK = Theme(
@@ -114,9 +119,9 @@ DARK = Theme(
     muted="#b0b0b0",
     grid="#3a3d44",
     empty="#24272d",
-    right=SKY,
-    wrong=ORANGE,
-    classes=(SKY, ORANGE, GREEN, PURPLE, YELLOW, VERMILLION, "#ffffff"),
+    right=_SKY,
+    wrong=_ORANGE,
+    classes=(_SKY, _ORANGE, _GREEN, _PURPLE, _YELLOW, _VERMILLION, "#ffffff"),
     scale="cividis",
 )
 
@@ -129,13 +134,7 @@ def make_figure(width_in: float, height_in: float, theme: Theme) -> Figure:
 
 
 def add_axes(figure: Figure, place: tuple[int, int, int], theme: Theme, **options: Any) -> Axes:
-    """Add axes in the house style.
-
-    Args:
-        place: rows, columns and number, as `Figure.add_subplot` takes them.
-        theme: colours.
-        options: for `Figure.add_subplot`.
-    """
+    """Add axes in the house style."""
     axes = figure.add_subplot(*place, facecolor=theme.background, **options)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
@@ -181,24 +180,12 @@ def add_legend(axes: Axes, theme: Theme, **options: Any) -> None:
 
 
 def check_figure_suffix(path: Path) -> None:
-    """Refuse early what `write_figure` would refuse after the work.
-
-    Raises:
-        OutputError: if the suffix is none of those known.
-    """
-    if path.suffix.lower() not in SUFFIXES:
-        raise OutputError(
-            f"{path}: expected a name that ends in {', '.join(SUFFIXES)}, got "
-            f"{path.suffix or 'no suffix'!r}"
-        )
+    """Refuse early what `write_figure` would refuse after the work."""
+    check_suffix(path, _SUFFIXES)
 
 
 def write_figure(destination: Destination, figure: Figure) -> None:
-    """Write a figure in the format that the suffix says; whole or not at all.
-
-    Raises:
-        OutputError: if it cannot be written.
-    """
+    """Write a figure in the format that the suffix says; whole or not at all."""
     path = destination_path(destination)
     check_figure_suffix(path)
     with open_output(destination, "wb") as file:
@@ -219,26 +206,8 @@ def recolour(svg: bytes, light: Theme, dark: Theme) -> bytes:
     return re.sub(b"|".join(colours), lambda found: colours[found[0]], svg)
 
 
-def place_axes_as(figure: Figure, drawn: Figure) -> None:
-    """Give the axes of a figure the places that those of another got when it was drawn.
-
-    Where two differ in colour alone, this saves finding the places anew.
-
-    Args:
-        figure: not drawn yet.
-        drawn: of the same size, with the same axes and texts.
-    """
-    figure.set_layout_engine("none")
-    for axes, model in zip(figure.axes, drawn.axes, strict=True):
-        axes.set_position(model.get_position(original=True))
-
-
 def render_figure(figure: Figure, form: str) -> bytes:
-    """Return a figure as a file's bytes, the same each time.
-
-    Args:
-        form: `"svg"` (text stays text), `"png"` or `"pdf"`.
-    """
+    """Return a figure as a file's bytes, the same each time."""
     buffer = io.BytesIO()
     # A date or chance ids would make every run's file another; text as text can be edited and
     # has every letter that the viewer's fonts have.

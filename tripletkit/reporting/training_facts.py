@@ -16,11 +16,7 @@ _DISTANCES = {"l1": "L1", "l2": "L2", "squared-l2": "squared L2", "cosine": "cos
 
 
 def describe_training(record: ModelRecord) -> dict[str, str]:
-    """Return what a person asks of a training first -> the answer.
-
-    Args:
-        record: of the model.
-    """
+    """Return what a person asks of a training first -> the answer."""
     return {
         "Made": _describe_time(record.created),
         "Command": record.command,

@@ -28,20 +28,21 @@ from tripletkit.data.array_files import read_array_file
 from tripletkit.data.outputs import Destination, OutputForm, open_output
 from tripletkit.errors import ArrayFileError, MissingExtraError, SearchIndexError
 from tripletkit.evaluation.distances import distances_between
+from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.search.exact import Neighbors, rank_candidates
 
 # Up to this vectors are kept as they are: a million of 250 numbers. Past it they are kept as codes,
 # a byte for every so many numbers, and so many candidates for each neighbour are measured.
 INDEX_FLAT_BYTES = 1 << 30
-INDEX_CODE_DIMS = 8
-INDEX_CANDIDATES = 20
+_INDEX_CODE_DIMS = 8
+_INDEX_CANDIDATES = 20
 # Share of its cells that an index looks into, and how many at least. An eighth finds over
 # 99% of the true neighbours among a million embeddings of 10 dimensions.
 INDEX_CELLS_SHARE = 1 / 8
-INDEX_MIN_CELLS = 16
+_INDEX_MIN_CELLS = 16
 
 # Increase when an older tripletkit could not read a newer file rightly.
-FORMAT_VERSION = 1
+_FORMAT_VERSION = 1
 # The 256 values of each byte of a code: trained on so many vectors each, in so many rounds of
 # k-means. Faiss's own 256 and 25 are ten times the work.
 _POINTS_PER_CODE, _CODE_ROUNDS = 64, 10
@@ -68,11 +69,7 @@ class IndexOrigin:
     n_images: int
 
     def check(self, expected: IndexOrigin, path: Path) -> None:
-        """Refuse an index that was made of something else than expected.
-
-        Raises:
-            SearchIndexError: naming what differs.
-        """
+        """Refuse an index that was made of something else than expected."""
         for what, wanted, got in (
             ("made with {}", expected.vectors, self.vectors),
             ("for the distance {}", expected.distance, self.distance),
@@ -90,59 +87,37 @@ class ApproximateIndex:
     """Embeddings of a collection, arranged so that near ones are found without comparing all.
 
     Args:
-        embeddings: `(n_images, n_dims)` float32; a row of NaN is left out.
+        parts: (first row, embeddings) of the collection; a row of NaN is left out.
+        sample: `(n, n_dims)` float32: embeddings that it is trained on.
         origin: what they are embeddings of.
-    Raises:
-        MissingExtraError: if faiss is not installed.
     """
 
-    def __init__(self, embeddings: np.ndarray, origin: IndexOrigin) -> None:
+    def __init__(
+        self, parts: Iterable[tuple[int, np.ndarray]], sample: np.ndarray, origin: IndexOrigin
+    ) -> None:
         faiss = _import_faiss()
-        usable = np.flatnonzero(np.isfinite(embeddings).all(axis=1))
-        vectors = self._arrange(embeddings[usable], origin.distance)
-        n_cells = count_cells(len(vectors))
-        metric = faiss.METRIC_L1 if origin.distance == "l1" else faiss.METRIC_L2
-        self._index = faiss.index_factory(embeddings.shape[1], f"IVF{n_cells},Flat", metric)
-        # Small cells are fine here; faiss would warn of them on stderr.
-        self._index.cp.min_points_per_centroid = 1
-        self._index.train(vectors)
-        self._index.add_with_ids(vectors, usable)
         self.origin = origin
-
-    @classmethod
-    def of_parts(
-        cls,
-        parts: Iterable[tuple[int, np.ndarray]],
-        sample: np.ndarray,
-        origin: IndexOrigin,
-    ) -> ApproximateIndex:
-        """Make an index of codes without having all embeddings in memory.
-
-        Args:
-            parts: (first row, embeddings) of the collection.
-            sample: `(n, n_dims)` float32: embeddings that it is trained on.
-            origin: what they are embeddings of; its distance is not L1.
-        """
-        faiss = _import_faiss()
-        index = cls.__new__(cls)
-        index.origin = origin
-        n_dims = sample.shape[1]
-        n_cells = count_cells(origin.n_images)
+        n_dims, distance = sample.shape[1], origin.distance
         # "np", not polysemous: else faiss sorts the codes for a search that is not done here, which
         # takes seconds for each byte of a code.
-        index._index = faiss.index_factory(n_dims, f"IVF{n_cells},PQ{count_codes(n_dims)}np")
-        index._index.cp.min_points_per_centroid = 1
-        codes = index._index.pq.cp
-        codes.min_points_per_centroid, codes.max_points_per_centroid = 1, _POINTS_PER_CODE
-        codes.niter = _CODE_ROUNDS
-        # BLAS's threads wait for each other longer than products of so few numbers take.
-        with threadpool_limits(1, "blas"):
-            index._index.train(cls._arrange(sample, origin.distance))
+        is_coded = needs_codes(origin.n_images, n_dims, distance)
+        kind = f"PQ{count_codes(n_dims)}np" if is_coded else "Flat"
+        metric = faiss.METRIC_L1 if distance == "l1" else faiss.METRIC_L2
+        sample = self._arrange(sample[np.isfinite(sample).all(axis=1)], distance)
+        cells = f"IVF{min(count_cells(origin.n_images), max(len(sample), 1))}"
+        self._index = faiss.index_factory(n_dims, f"{cells},{kind}", metric)
+        # Small cells are fine here; faiss would warn of them on stderr.
+        self._index.cp.min_points_per_centroid = 1
+        if is_coded:
+            codes = self._index.pq.cp
+            codes.min_points_per_centroid, codes.max_points_per_centroid = 1, _POINTS_PER_CODE
+            codes.niter = _CODE_ROUNDS
+        # BLAS's threads wait for each other longer than products of a code's few numbers take.
+        with threadpool_limits(1 if is_coded else None, "blas"):
+            self._index.train(sample)
         for start, embeddings in parts:
             usable = np.flatnonzero(np.isfinite(embeddings).all(axis=1))
-            vectors = cls._arrange(embeddings[usable], origin.distance)
-            index._index.add_with_ids(vectors, usable + start)
-        return index
+            self._index.add_with_ids(self._arrange(embeddings[usable], distance), usable + start)
 
     @property
     def has_codes(self) -> bool:
@@ -163,18 +138,14 @@ class ApproximateIndex:
     ) -> Neighbors:
         """Return about the k nearest embeddings of each query, measured as `find_neighbors` does.
 
-        Args:
-            queries: `(n_queries, n_dims)` float32, finite.
-            k: how many.
-            excluded: one array of rows a query, which are not its neighbours.
-            fetch: returns the embeddings of rows; needed where the index has codes.
+        Where the index has codes, `fetch` returns the embeddings of rows.
         """
         excluded = excluded or [np.empty(0, dtype=np.int64)] * len(queries)
         queries = self._arrange(queries, self.origin.distance)
         n_found = k + max(map(len, excluded), default=0)
-        n_found *= INDEX_CANDIDATES if self.has_codes else 1
+        n_found *= _INDEX_CANDIDATES if self.has_codes else 1
         n_found = max(min(n_found, self._index.ntotal), 1)
-        self._index.nprobe = max(INDEX_MIN_CELLS, round(self._index.nlist * INDEX_CELLS_SHARE))
+        self._index.nprobe = max(_INDEX_MIN_CELLS, round(self._index.nlist * INDEX_CELLS_SHARE))
         if self.has_codes:
             assert fetch is not None, "an index of codes needs the embeddings themselves"
             _, rows = self._index.search(queries, n_found)
@@ -192,14 +163,10 @@ class ApproximateIndex:
         return rank_candidates(query_of, rows, distances, len(queries), k, excluded)
 
     def save(self, destination: Destination) -> None:
-        """Write the index as one NPZ file, whole or not at all.
-
-        Raises:
-            OutputError: if it cannot be written.
-        """
+        """Write the index as one NPZ file, whole or not at all."""
         index = _import_faiss().serialize_index(self._index)
         facts = {
-            "format_version": FORMAT_VERSION,
+            "format_version": _FORMAT_VERSION,
             "origin": asdict(self.origin),
             "sha256": hashlib.sha256(index.tobytes()).hexdigest(),
         }
@@ -208,13 +175,9 @@ class ApproximateIndex:
 
     @classmethod
     def load(cls, path: Path, expected: IndexOrigin) -> ApproximateIndex:
-        """Read an index and check that it is whole and was made of what is expected.
-
-        Raises:
-            SearchIndexError: if it is damaged, no index, or of another model or collection.
-            MissingExtraError: if faiss is not installed.
-        """
+        """Read an index and check that it is whole and was made of what is expected."""
         faiss = _import_faiss()
+        again = "Make it anew with `overwrite=True`."
         try:
             arrays = read_array_file(path)
             index = arrays["index"]
@@ -229,39 +192,35 @@ class ApproximateIndex:
             ) from error
         except OSError as error:
             raise SearchIndexError(f"{path}: cannot be read: {error.strerror}") from error
-        if version != FORMAT_VERSION:
+        if version != _FORMAT_VERSION:
             raise SearchIndexError(
-                f"{path}: expected an index of format {FORMAT_VERSION}, got {version!r}. "
-                "Make it anew with `overwrite=True`."
+                f"{path}: expected an index of format {_FORMAT_VERSION}, got {version!r}. {again}"
             )
         origin.check(expected, path)
         if hashlib.sha256(index.tobytes()).hexdigest() != digest:
             raise SearchIndexError(
-                f"{path}: is damaged: its sha256 is not the one written with it. "
-                "Make it anew with `overwrite=True`."
+                f"{path}: is damaged: its sha256 is not the one written with it. {again}"
             )
         loaded = cls.__new__(cls)
+        loaded.origin = origin
         try:
             loaded._index = faiss.deserialize_index(index)
-            kinds = (faiss.IndexIVFFlat, faiss.IndexIVFPQ)
-            is_index = isinstance(loaded._index, kinds)
-            is_index = is_index and loaded._index.ntotal <= origin.n_images
         except (RuntimeError, AssertionError, TypeError, ValueError, MemoryError):
-            is_index = False
-        if not is_index:
+            loaded._index = None
+        if (
+            not isinstance(loaded._index, faiss.IndexIVFFlat | faiss.IndexIVFPQ)
+            or loaded._index.ntotal > origin.n_images
+        ):
             raise SearchIndexError(
-                f"{path}: holds no index, although its sha256 is as written. "
-                "Make it anew with `overwrite=True`."
+                f"{path}: holds no index, although its sha256 is as written. {again}"
             )
-        loaded.origin = origin
         return loaded
 
     @staticmethod
     def _arrange(vectors: np.ndarray, distance: str) -> np.ndarray:
         """At length 1 the order by L2 distance is the order by cosine."""
         if distance == "cosine":
-            lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-            vectors = vectors / np.where(lengths > 0, lengths, 1.0)
+            vectors = scale_to_unit_length(vectors)
         return np.ascontiguousarray(vectors, dtype=np.float32)
 
 
@@ -280,17 +239,12 @@ def count_cells(n_images: int) -> int:
 
 def count_codes(n_dims: int) -> int:
     """Return the bytes of a code: one for each of equal pieces of at least so many numbers."""
-    most = max(1, n_dims // INDEX_CODE_DIMS)
+    most = max(1, n_dims // _INDEX_CODE_DIMS)
     return max(n for n in range(1, most + 1) if n_dims % n == 0)
 
 
 def fingerprint_collection(names: Sequence[str], contents: Sequence[bytes | None]) -> str:
-    """Return a hash of which images a collection has, whatever their order.
-
-    Args:
-        names: of the images.
-        contents: SHA-256 of each file; None where it cannot be read.
-    """
+    """Return a hash of which images a collection has, whatever their order."""
     pairs = sorted(
         (name, content.hex() if content else "")
         for name, content in zip(names, contents, strict=True)
@@ -299,11 +253,7 @@ def fingerprint_collection(names: Sequence[str], contents: Sequence[bytes | None
 
 
 def check_faiss() -> None:
-    """Refuse early what an index will need.
-
-    Raises:
-        MissingExtraError: if faiss is not installed.
-    """
+    """Refuse early what an index will need."""
     _import_faiss()
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from tripletkit.evaluation.distances import distances_between
+from tripletkit.features.unit_length import scale_to_unit_length
 
 # Queries and candidates at a time: 16 MB of numbers.
 _BLOCK_QUERIES, _BLOCK_EMBEDDINGS = 128, 1 << 15
@@ -89,12 +90,7 @@ def rank_candidates(
     k: int,
     excluded: Sequence[np.ndarray],
 ) -> Neighbors:
-    """Keep the k nearest candidates of each query, by distance and then by row.
-
-    Args:
-        query_of, rows, distances: `(n_candidates,)` each.
-        excluded: one array of rows a query.
-    """
+    """Keep the k nearest candidates of each query, by distance and then by row."""
     is_open = np.ones(len(rows), dtype=bool)
     for query, without in enumerate(excluded):
         if len(without):
@@ -130,7 +126,7 @@ class _Bounds:
 
     def __init__(self, embeddings: np.ndarray, distance: str) -> None:
         self.distance = distance
-        self.embeddings = _unit_length(embeddings) if distance == "cosine" else embeddings
+        self.embeddings = scale_to_unit_length(embeddings) if distance == "cosine" else embeddings
         self.lengths = np.einsum("ij,ij->i", self.embeddings, self.embeddings)
 
     def candidates(
@@ -138,7 +134,7 @@ class _Bounds:
     ) -> Iterator[tuple[slice, tuple[np.ndarray, np.ndarray]]]:
         """Yield a block of queries, and query and row of everybody who may be near one."""
         if self.distance == "cosine":
-            queries = _unit_length(queries)
+            queries = scale_to_unit_length(queries)
         for start in range(0, len(queries), _BLOCK_QUERIES):
             block = slice(start, min(start + _BLOCK_QUERIES, len(queries)))
             yield block, self._candidates_of(queries[block], k)
@@ -186,8 +182,3 @@ class _Bounds:
         own = np.sqrt(np.einsum("ij,ij->i", queries, queries))
         scale = n_dims**0.5 * (own + largest) if self.distance == "l1" else (own + largest) ** 2
         return (4 * (n_dims + 4) * np.finfo(np.float32).eps * scale).astype(np.float32)
-
-
-def _unit_length(vectors: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(lengths > 0, lengths, 1.0)

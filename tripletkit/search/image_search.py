@@ -30,22 +30,14 @@ from tripletkit.search.exact import Neighbors
 from tripletkit.search.vector_files import encode_all, find_neighbors_in_parts
 
 # Vectors that train each cell, and images by which an index is measured against exact search.
-INDEX_TRAIN_PER_CELL = 40
-RECALL_QUERIES = 200
+_INDEX_TRAIN_PER_CELL = 40
+_RECALL_QUERIES = 200
 
 logger = logging.getLogger("tripletkit")
 
 
 class CollectionSearch:
-    """A search of query images in a collection, exactly or by an index.
-
-    Args:
-        encoder: what makes vectors of images.
-        files: of the collection.
-        query_files: of the queries.
-        cache: folder of the feature store; None for the user's.
-        progress: told (done, total) images.
-    """
+    """A search of query images in a collection of files, exactly or by an index."""
 
     def __init__(
         self,
@@ -87,11 +79,10 @@ class CollectionSearch:
                 if needs_codes(n_images, queries.shape[1], distance):
                     parts = self._parts(store)
                     sample = self._fetch(store)(_draw_rows(n_images))
-                    sample = sample[np.isfinite(sample).all(axis=1)]
-                    self.index = ApproximateIndex.of_parts(parts, sample, origin)
                 else:
-                    embeddings = encode_all(self.files, self.encoder, store, self._told)
-                    self.index = ApproximateIndex(embeddings, origin)
+                    sample = encode_all(self.files, self.encoder, store, self._told)
+                    parts = iter([(0, sample)])
+                self.index = ApproximateIndex(parts, sample, origin)
                 self.index.save(place)
                 logger.info("Wrote the index %s (%s).", place, self.index.describe())
             return self.index.search(queries, k, same, self._fetch(store))
@@ -102,7 +93,7 @@ class CollectionSearch:
         It reads the features of the whole collection once. `by_index` comes first.
         """
         n_images = len(self.files.names)
-        n_queries = min(RECALL_QUERIES, n_images)
+        n_queries = min(_RECALL_QUERIES, n_images)
         rows = np.sort(np.random.default_rng(seed).choice(n_images, n_queries, replace=False))
         with open_store(self._cache) as store:
             fetch = self._fetch(store)
@@ -132,11 +123,7 @@ class CollectionSearch:
         return fetch
 
     def _encode_queries(self, store: Store, *, tell: bool = False) -> np.ndarray:
-        """Return the vectors of the queries.
-
-        Raises:
-            ImageReadError: if one cannot be read.
-        """
+        """Return the vectors of the queries."""
         queries = self.query_files
         vectors = self.encoder.encode(queries, store, progress=self._told, tell=tell)
         for name, usable in zip(queries.names, np.isfinite(vectors[:, 0]), strict=True):
@@ -147,7 +134,7 @@ class CollectionSearch:
 
 def _draw_rows(n_images: int) -> np.ndarray:
     """Return the rows that train an index of codes, drawn by chance, always the same."""
-    n_rows = max(count_cells(n_images), 256) * INDEX_TRAIN_PER_CELL
+    n_rows = max(count_cells(n_images), 256) * _INDEX_TRAIN_PER_CELL
     rng = np.random.default_rng(defaults.SEED)
     return np.sort(rng.choice(n_images, min(n_rows, n_images), replace=False))
 

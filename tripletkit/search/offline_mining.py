@@ -9,7 +9,7 @@ Reference:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +21,10 @@ from tripletkit.evaluation.classification import ClassDistances, DistanceDistrib
 from tripletkit.evaluation.distances import PairwiseDistances, distances_between
 from tripletkit.progress import Progress
 from tripletkit.results import Result, Section, Table
+from tripletkit.search.exact import NOBODY, rank_candidates
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-# Stands for an image where there is none.
-NOBODY = -1
 
 # Images found by float32 distances beyond those asked for, before they are ranked exactly.
 _SPARE = 4
@@ -43,7 +41,7 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class MinedImages:
+class _MinedImages:
     """The hardest positives and negatives of each image, the hardest first.
 
     Attributes:
@@ -66,9 +64,7 @@ class MinedImages:
         """Pair the hardest positive with the hardest negative, the second with the second...
 
         Where an image has fewer of the one kind, these are taken again from the hardest on.
-
-        Returns:
-            `(n_triplets, 3)` int32 anchor, positive, negative, none of them twice; by anchor.
+        `(n_triplets, 3)` int32 anchor, positive, negative, none of them twice; by anchor.
         """
         anchors, of_positive, of_negative = self._pair_ranks()
         positives = self.positives[anchors, of_positive]
@@ -95,24 +91,18 @@ def find_cuts(
     positive_quantiles: tuple[float, float],
     negative_quantiles: tuple[float, float],
 ) -> tuple[Cut, Cut]:
-    """Turn shares of the positive and of the negative distances into distances.
-
-    Args:
-        distribution: of all of them.
-        positive_quantiles, negative_quantiles: low and high share; 0 and 1 cut nothing off.
-    """
-
-    def cut(shares: tuple[float, float], counts: np.ndarray) -> Cut:
-        low, high = shares
-        return Cut(
+    """Turn low and high shares of the distances into distances; 0 and 1 cut nothing off."""
+    positives, negatives = (
+        Cut(
             distribution.quantile(counts, low) if low > 0 else 0.0,
             distribution.quantile(counts, high) if high < 1 else np.inf,
         )
-
-    return (
-        cut(positive_quantiles, distribution.positives),
-        cut(negative_quantiles, distribution.negatives),
+        for (low, high), counts in (
+            (positive_quantiles, distribution.positives),
+            (negative_quantiles, distribution.negatives),
+        )
     )
+    return positives, negatives
 
 
 def mine_images(
@@ -122,20 +112,13 @@ def mine_images(
     negatives: Cut,
     per_image: int,
     progress: Progress | None = None,
-) -> MinedImages:
+) -> _MinedImages:
     """Find each image's farthest positives and nearest negatives between the cuts.
 
     Candidates are found in float32 and then measured and ranked in float64; so of images
     whose distances differ, or lie beside a cut, by no more than float32's rounding, another one
     may be taken. Of equally hard ones the lower index comes first. No image is its own
-    positive, and none of one class are negatives.
-
-    Args:
-        embeddings: `(n, n_dims)` float32, those that `images` was made from.
-        images: their distances by class.
-        positives, negatives: where to look.
-        per_image: how many of each kind, at least 1.
-        progress: told (done, total) in images.
+    positive, and none of one class are negatives. `images` was made from `embeddings`.
     """
     positives_found = _HardestImages(embeddings, images, positives, per_image, farthest=True)
     negatives_found = _HardestImages(embeddings, images, negatives, per_image, farthest=False)
@@ -164,7 +147,7 @@ def mine_images(
         negatives_found.look_through([(measured, block.start, 0)])
         if progress is not None:
             progress(block.stop, len(images))
-    return MinedImages(
+    return _MinedImages(
         positives_found.images,
         negatives_found.images,
         positives_found.distances,
@@ -175,15 +158,10 @@ def mine_images(
 
 
 def hardest_triplets(margins: np.ndarray, keep: float | int) -> np.ndarray:
-    """Return the triplets with the smallest margins, the smallest first.
+    """Return which triplets have the smallest margins, the smallest first; NaN is left out.
 
-    Args:
-        margins: `(n_triplets,)` d(anchor, negative) - d(anchor, positive); see
-            `triplet_margins`. NaN is left out.
-        keep: how many as an int, or which share of those that have a margin as a float.
-    Returns:
-        `(n_kept,)` indices; at least one if there is any. Of equally hard ones the first
-        comes first.
+    `keep` is how many as an int, or which share of those that have a margin as a float.
+
     Example:
         >>> hardest_triplets(np.array([0.5, -0.2, np.nan, 0.1]), 2)
         array([1, 3])
@@ -194,14 +172,7 @@ def hardest_triplets(margins: np.ndarray, keep: float | int) -> np.ndarray:
     return order[:count]
 
 
-def hardest_positives(
-    embeddings: np.ndarray,
-    labels: np.ndarray,
-    distance: str,
-    images: np.ndarray | None = None,
-    *,
-    farthest: float = np.inf,
-) -> np.ndarray:
+def hardest_positives(embeddings: np.ndarray, labels: np.ndarray, distance: str) -> np.ndarray:
     """Return the hardest positive of each image: the farthest one of its class.
 
     Only distances within classes are computed. Of equally far ones (to float32 rounding) the
@@ -211,9 +182,6 @@ def hardest_positives(
         embeddings: `(n_images, n_dims)` float32; a row of NaN has no positive and is none.
         labels: `(n_images,)` integer classes; `NO_LABEL` has no positive and is none.
         distance: a name that `PairwiseDistances` takes.
-        images: `(n_images,)` which image each row shows; see `Images.first_of_same`. No row
-            is a positive of one that shows the same image. Defaults to each its own.
-        farthest: positives farther than this are passed over, for they may be wrong labels.
     Returns:
         `(n_images,)` int32 rows of `embeddings`; `NOBODY` where there is no positive.
     Example:
@@ -221,45 +189,22 @@ def hardest_positives(
         >>> hardest_positives(embeddings, np.array([0, 0, 0, 1]), "l2")
         array([ 2,  2,  0, -1], dtype=int32)
     """
-    rows, of_image = _distinct_images(embeddings, labels, images)
-    found = np.full(len(rows) + 1, NOBODY, dtype=np.int32)
-    for members in _classes(labels[rows]):
-        distances = PairwiseDistances(embeddings[rows[members]], distance)
+    found = np.full(len(embeddings), NOBODY, dtype=np.int32)
+    usable = np.flatnonzero((labels != NO_LABEL) & np.isfinite(embeddings).all(axis=1))
+    order = usable[np.argsort(labels[usable], kind="stable")]
+    for members in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
+        if len(members) < 2:
+            continue
+        distances = PairwiseDistances(embeddings[members], distance)
         for block in distances.blocks():
             to_class = distances.measure(block)
-            to_class[to_class > farthest] = -1
             to_class[np.arange(len(to_class)), np.arange(block.start, block.stop)] = -1
-            best = to_class.argmax(axis=1)
-            is_there = to_class[np.arange(len(best)), best] >= 0
-            found[members[block]] = np.where(is_there, rows[members[best]], NOBODY)
-    # The last place is for rows without label or embedding.
-    return found[of_image]
-
-
-def _distinct_images(
-    embeddings: np.ndarray, labels: np.ndarray, images: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first usable row of each image, and for each row its place there or -1."""
-    usable = np.flatnonzero((labels != NO_LABEL) & np.isfinite(embeddings).all(axis=1))
-    of_image = np.full(len(embeddings), -1)
-    if images is None:
-        of_image[usable] = np.arange(len(usable))
-        return usable, of_image
-    _, first, place = np.unique(images[usable], return_index=True, return_inverse=True)
-    of_image[usable] = place
-    return usable[first], of_image
-
-
-def _classes(labels: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the rows of each class that has at least two."""
-    order = np.argsort(labels, kind="stable")
-    for members in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
-        if len(members) > 1:
-            yield members
+            found[members[block]] = members[to_class.argmax(axis=1)]
+    return found
 
 
 class _HardestImages:
-    """The hardest images of one kind found so far; see `MinedImages`."""
+    """The hardest images of one kind found so far; see `_MinedImages`."""
 
     def __init__(
         self,
@@ -279,9 +224,8 @@ class _HardestImages:
     def look_through(self, rectangles: list[tuple[np.ndarray, int, int]]) -> None:
         """Add the hardest images of some places, each of which is in one rectangle.
 
-        Args:
-            rectangles: float32 distances, NaN where not of this kind; the places of the first
-                row and of the first column.
+        A rectangle is float32 distances, NaN where not of this kind, and the places of the first
+        row and of the first column.
         """
         per_image = self.images.shape[1]
         found = []
@@ -297,20 +241,17 @@ class _HardestImages:
         )
         is_inside = (exact >= self._cut.low) & (exact <= self._cut.high)
         anchors, others, exact = anchors[is_inside], others[is_inside], exact[is_inside]
-        hardest_first = np.lexsort((others, self._sign * exact, anchors))
-        anchors, others, exact = (each[hardest_first] for each in (anchors, others, exact))
-        rank = np.arange(len(anchors)) - np.searchsorted(anchors, anchors)
-        kept = rank < per_image
-        self.images[anchors[kept], rank[kept]] = others[kept]
-        self.distances[anchors[kept], rank[kept]] = exact[kept]
+        # The smallest number is the hardest.
+        ranked = rank_candidates(
+            anchors, others, self._sign * exact, len(self.images), per_image, []
+        )
+        seen = np.unique(anchors)
+        self.images[seen] = ranked.rows[seen]
+        self.distances[seen] = self._sign * ranked.distances[seen]
 
 
 def _find_smallest(values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return row and column of the k smallest values of each row, and of some more.
-
-    Args:
-        values: `(n_rows, n_columns)` float32; what is infinite is never found.
-    """
+    """Return row and column of the k smallest finite values of each row, and of some more."""
     limits = np.full(len(values), np.finfo(np.float32).max)
     n_groups = values.shape[1] // _GROUP
     if n_groups >= k:
@@ -354,7 +295,7 @@ class Mined(Result):
         return [(_show_triplets if is_of_triplets else _show_classes)(self.summary)]
 
 
-def list_mined_images(mined: MinedImages, names: Sequence[str]) -> pd.DataFrame:
+def list_mined_images(mined: _MinedImages, names: Sequence[str]) -> pd.DataFrame:
     """Return one row for each anchor and mined image, by anchor, positives first."""
     name_of = np.array(names, dtype=object)
     parts = []
@@ -383,7 +324,7 @@ def summarise_classes(
     distribution: DistanceDistribution,
     cuts: tuple[Cut, Cut],
     quantiles: tuple[tuple[float, float], tuple[float, float]],
-    mined: MinedImages,
+    mined: _MinedImages,
 ) -> dict[str, Any]:
     """Return the distances within and between classes, and what was mined."""
     kinds = {}
@@ -453,12 +394,7 @@ def _show_classes(summary: dict[str, Any]) -> Section:
 
 
 def summarise_triplets(margins: np.ndarray, hardest: np.ndarray, distance: str) -> dict[str, Any]:
-    """Return what margins all triplets have, and the hardest ones.
-
-    Args:
-        margins: `(n_triplets,)`, NaN where an image could not be read.
-        hardest: indices of those kept.
-    """
+    """Return what margins all triplets have (NaN: not known), and the hardest ones."""
 
     def describe(of_part: np.ndarray) -> dict[str, Any]:
         return {

@@ -14,11 +14,11 @@ from tripletkit.data.names import guard_formula
 from tripletkit.data.outputs import (
     Destination,
     OutputForm,
+    check_suffix,
     destination_path,
     open_output,
     recorded_form,
 )
-from tripletkit.errors import OutputError
 from tripletkit.features.encoder import Encoder
 from tripletkit.features.given_features import import_pyarrow
 from tripletkit.features.store import Store
@@ -52,12 +52,7 @@ def find_neighbors_in_parts(
     distance: str,
     excluded: Sequence[np.ndarray],
 ) -> Neighbors:
-    """Return what `find_neighbors` returns over all parts of a collection.
-
-    Args:
-        parts: (first row, vectors).
-        queries, k, distance, excluded: as `find_neighbors` takes them.
-    """
+    """Return what `find_neighbors` returns over all parts of a collection."""
     best: Neighbors | None = None
     for start, vectors in parts:
         inside = [
@@ -76,17 +71,8 @@ def find_neighbors_in_parts(
 
 
 def check_vector_suffix(path: Path) -> None:
-    """Refuse early what `write_vectors` would refuse after the work.
-
-    Raises:
-        OutputError: if the suffix is none of those known.
-        MissingExtraError: if it is a Parquet file and pyarrow is not installed.
-    """
-    if path.suffix.lower() not in _WRITERS:
-        raise OutputError(
-            f"{path}: expected a name that ends in {', '.join(_WRITERS)}, got "
-            f"{path.suffix or 'no suffix'!r}"
-        )
+    """Refuse early what `write_vectors` would refuse after the work."""
+    check_suffix(path, _WRITERS)
     if path.suffix.lower() == ".parquet":
         import_pyarrow()
 
@@ -98,13 +84,6 @@ def write_vectors(destination: Destination, names: Sequence[str], vectors: np.nd
     - `.csv`: the columns `name`, `0`, `1`, ...; shortest decimals that read back the same. An
       apostrophe is before a name that a spreadsheet would take for a formula.
     - `.npz`: the arrays `names` (text) and `vectors` (float32), for `numpy.load`.
-
-    Args:
-        destination: see above.
-        names: distinct.
-        vectors: `(n_images, n_dims)` float32.
-    Raises:
-        OutputError: if the suffix is another, or the file cannot be written.
     """
     path = destination_path(destination)
     check_vector_suffix(path)

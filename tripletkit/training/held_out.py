@@ -288,7 +288,7 @@ def measure_learning_curve(
         np.array(accuracies),
         len(rows),
         n_more,
-        float(np.mean(with_fewer_images)),
+        np.array(with_fewer_images),
     )
 
 

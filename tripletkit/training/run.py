@@ -329,7 +329,7 @@ def _make_result(
         classification=None if label_scores is None else label_scores.to_dict(),
         pixels=None if pixels is None else pixels.record,
         pooled=outcome.pooled,
-        learning_curve=None if curve is None else curve.to_dict(),
+        learning_curve=curve,
         parts=fitted.parts,
     )
     learned: Sequence[Triplets] = ()
