@@ -161,17 +161,3 @@ def test_memory_does_not_grow_with_pairs_times_dimensions(use):
         "triplets": lambda: triplet_margins(embeddings, rows, "cosine"),
     }
     assert peak_bytes(uses[use]) < 60e6
-
-
-@pytest.mark.parametrize("distance", DISTANCE_NAMES)
-def test_candidates_are_measured_as_pairs_are(distance, monkeypatch):
-    rng = np.random.default_rng(0)
-    embeddings = rng.normal(size=(20, 7)).astype(np.float32)
-    rows, candidates = rng.integers(0, 20, 9), rng.integers(0, 20, (9, 4))
-    monkeypatch.setattr("tripletkit.evaluation.distances._BLOCK_NUMBERS", 60)
-    found = distances.candidate_measure(embeddings, distance)(rows, candidates)
-    expected = [
-        distances.pair_distances(embeddings[rows], embeddings[each], distance)
-        for each in candidates.T
-    ]
-    np.testing.assert_allclose(found, np.transpose(expected), rtol=1e-5, atol=1e-6)
