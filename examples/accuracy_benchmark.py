@@ -2,6 +2,7 @@
 
     python examples/accuracy_benchmark.py sets.csv rows.jsonl --seeds 3
     python examples/accuracy_benchmark.py sets.csv rows.jsonl --table
+    python examples/accuracy_benchmark.py sets.csv rows.jsonl --judgements 50,100,200,500,2000
 
 `sets.csv` has a line a set, with paths beside it: set,train,test,truth,images,labels (labels may
 be empty). Every training is one call of `tk.train` with what it does by default. A line is
@@ -12,7 +13,9 @@ For each set: accuracy on the test as mean, lowest and highest over seeds; the 9
 far a way is behind `best`, paired by question and shared images allowed for; the seconds of one
 training; and what held-out draws said beforehand: the mean of their accuracy, and how often their
 interval, and the one for another test, held the accuracy on the test. Parts are those that `best`
-weighs, each answering alone. No training sees the truth.
+weighs, each answering alone. No training sees the truth. `--judgements` learns from so many of the
+triplets, drawn by chance and by the seed, alike for all ways; the features as they are come with
+it.
 
 pytorch-metric-learning and metric-learn are measured where they are installed
 (`pip install 'tripletkit[benchmark]'`), and skipped with a word where not.
@@ -43,6 +46,7 @@ from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.intervals import image_interval
 
 BEST = "best"
+FROZEN = "frozen features of best"
 
 
 @dataclass(frozen=True)
@@ -96,9 +100,25 @@ def read_sets(path: Path) -> list[TripletSet]:
         ]
 
 
-def train_recipe(of: TripletSet, seed: int, way: str, **settings: Any) -> Iterator[Measured]:
+def draw_triplets(triplets: tk.Triplets, n: int, seed: int) -> tk.Triplets:
+    drawn = np.random.default_rng(seed).choice(len(triplets), min(n, len(triplets)), replace=False)
+    return tk.Triplets.from_array(triplets.rows[np.sort(drawn)], triplets.names)
+
+
+def train_recipe(
+    of: TripletSet, seed: int, way: str, n_judgements: int | None = None, **settings: Any
+) -> Iterator[Measured]:
+    if way == FROZEN:
+        model = tk.pretrained(("efficientnet-lite0", "efficientnet-lite2"), depth="all")
+        yield Measured(way, model.answer(of.questions(), of.images).margins)
+        return
+    triplets = of.train
+    if n_judgements is not None:
+        # What is held out whole changes no model, and takes most of the time.
+        settings = {**settings, "unseen_classes": 0}
+        triplets = draw_triplets(tk.read_triplets(of.train), n_judgements, seed)
     started_s = time.perf_counter()
-    model = tk.train(of.train, of.images, seed=seed, **settings)
+    model = tk.train(triplets, of.images, seed=seed, **settings)
     seconds_s = time.perf_counter() - started_s
     questions = of.questions()
     said, scores = None, model.record.pooled or model.validation
@@ -113,7 +133,7 @@ def train_recipe(of: TripletSet, seed: int, way: str, **settings: Any) -> Iterat
         said = {**(said or {}), "unseen": unseen["trained"]["accuracy"]}
     answers = model.answer(questions, of.images)
     yield Measured(way, answers.margins, seconds_s, said)
-    if len(parts := model.record.parts) > 1:
+    if n_judgements is None and len(parts := model.record.parts) > 1:
         yield from answer_by_parts(model, parts, of, questions)
 
 
@@ -139,28 +159,77 @@ RECIPES: dict[str, dict[str, Any]] = {
     "map": {"recipe": "map"},
     "auto": {"recipe": "auto"},
 }
+OF_CURVE = ("mlp", "residual", "map", "auto", FROZEN)
+
+
+def measure_curve(
+    sets: list[TripletSet], seeds: range, rows: Path, sizes: list[int], ways: list[str]
+) -> None:
+    """Measure what the rows lack of trainings on few of the triplets."""
+    for seed in seeds:
+        for size in sizes:
+            for of in sets:
+                for way in ways:
+                    # What learns nothing is the same for all sizes and seeds.
+                    at = (0, 0) if way == FROZEN else (seed, size)
+                    known = {
+                        (row["set"], row["way"], row["seed"], row.get("n_judgements"))
+                        for row in read_rows(rows)
+                    }
+                    if (of.name, way, *at) in known:
+                        continue
+                    (measured,) = train_recipe(of, at[0], way, at[1], **RECIPES.get(way, {}))
+                    note(rows, of, at[0], measured, n_judgements=at[1])
+
+
+def show_curve(sets: list[TripletSet], rows: list[dict[str, Any]]) -> None:
+    """Print the mean accuracy on each test by judgements, and its standard error over seeds."""
+    for of in sets:
+        found: dict[tuple[int, str], list[float]] = {}
+        for row in rows:
+            if row["set"] == of.name and row.get("n_judgements") is not None:
+                found.setdefault((row["n_judgements"], row["way"]), []).append(row["accuracy"])
+        ways = sorted({way for _, way in found})
+        print(f"\n{of.name}\n\n| judgements | {' | '.join(ways)} |")
+        print(f"| --- |{' --- |' * len(ways)}")
+        for size in sorted({size for size, _ in found}):
+            cells = [show_mean(found.get((size, way), [])) for way in ways]
+            print(f"| {size or 'any'} | {' | '.join(cells)} |")
+
+
+def show_mean(accuracies: list[float]) -> str:
+    if len(accuracies) < 2:
+        return f"{accuracies[0]:.3f}" if accuracies else "-"
+    error = np.std(accuracies, ddof=1) / len(accuracies) ** 0.5
+    return f"{np.mean(accuracies):.3f} ±{error:.3f}"
+
+
+def note(rows: Path, of: TripletSet, seed: int, measured: Measured, **more: Any) -> None:
+    right = measured.margins > 0
+    row = {
+        "set": of.name,
+        "way": measured.way,
+        "seed": seed,
+        "accuracy": float(right.mean()),
+        "seconds": round(measured.seconds_s, 1),
+        "said": measured.said,
+        "n": len(right),
+        "right": base64.b64encode(np.packbits(right).tobytes()).decode(),
+        **more,
+    }
+    with rows.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    print(f"{of.name}, seed {seed}: {measured.way} {row['accuracy']:.4f}", file=sys.stderr)
 
 
 def measure(sets: list[TripletSet], seeds: range, rows: Path, only: list[str] | None) -> None:
     """Measure what the rows lack, the first seed of every set before the second of any."""
-    known = {(row["set"], row["way"], row["seed"]) for row in read_rows(rows)}
+    known = {
+        (row["set"], row["way"], row["seed"])
+        for row in read_rows(rows)
+        if row.get("n_judgements") is None
+    }
     peers: dict[str, Peers] = {}
-
-    def note(of: TripletSet, seed: int, measured: Measured) -> None:
-        right = measured.margins > 0
-        row = {
-            "set": of.name,
-            "way": measured.way,
-            "seed": seed,
-            "accuracy": float(right.mean()),
-            "seconds": round(measured.seconds_s, 1),
-            "said": measured.said,
-            "n": len(right),
-            "right": base64.b64encode(np.packbits(right).tobytes()).decode(),
-        }
-        with rows.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        print(f"{of.name}, seed {seed}: {measured.way} {row['accuracy']:.4f}", file=sys.stderr)
 
     for seed in seeds:
         for of in sets:
@@ -168,7 +237,7 @@ def measure(sets: list[TripletSet], seeds: range, rows: Path, only: list[str] | 
                 if (only and way not in only) or (of.name, way, seed) in known:
                     continue
                 for measured in train_recipe(of, seed, way, **settings):
-                    note(of, seed, measured)
+                    note(rows, of, seed, measured)
             if only and "peers" not in only:
                 continue
             if of.name not in peers:
@@ -177,7 +246,7 @@ def measure(sets: list[TripletSet], seeds: range, rows: Path, only: list[str] | 
                 if (of.name, way, seed) in known or (seed and way in WITHOUT_CHANCE):
                     continue
                 started_s = time.perf_counter()
-                note(of, seed, Measured(way, answer(seed), time.perf_counter() - started_s))
+                note(rows, of, seed, Measured(way, answer(seed), time.perf_counter() - started_s))
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -193,7 +262,7 @@ def make_table(of: TripletSet, rows: list[dict[str, Any]]) -> Iterator[list[str]
     """Yield the cells of a table for one set, the most accurate way first."""
     ways: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        if row["set"] == of.name:
+        if row["set"] == of.name and row.get("n_judgements") is None:
             ways.setdefault(row["way"], []).append(row)
     yield ["answers by", "test", "lowest to highest of seeds", "behind best", "s", "said before"]
     questions = of.questions().rows
@@ -247,6 +316,11 @@ def main() -> None:
     parser.add_argument(
         "--only", type=lambda given: given.split(";"), help="ways, separated by ;, or peers"
     )
+    parser.add_argument(
+        "--judgements",
+        type=lambda given: [int(size) for size in given.split(",")],
+        help="learn from so many triplets each time, and print how accuracy grows with them",
+    )
     parser.add_argument("--table", action="store_true", help="print what was measured so far")
     options = parser.parse_args()
     sets = [
@@ -254,8 +328,14 @@ def main() -> None:
         for of in read_sets(options.sets)
         if not options.only_sets or of.name in options.only_sets
     ]
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    if options.judgements:
+        if not options.table:
+            ways = options.only or list(OF_CURVE)
+            measure_curve(sets, seeds, options.rows, options.judgements, ways)
+        show_curve(sets, read_rows(options.rows))
+        return
     if not options.table:
-        seeds = range(options.first_seed, options.first_seed + options.seeds)
         measure(sets, seeds, options.rows, options.only)
     rows = read_rows(options.rows)
     for of in sets:

@@ -90,7 +90,7 @@ class RecipeWorth:
         score: of it.
         behind: by how much the best of them is righter, 0 to 1.
         interval: 95% of that; None for too few images.
-        is_taken: it is the simplest that cannot be told from the best of them.
+        is_taken: it is the simplest within one standard error of the best of them.
     """
 
     name: str
@@ -208,7 +208,7 @@ def _show_recipes(recipes: tuple[RecipeWorth, ...]) -> list[Table | str]:
         for worth in recipes
     ]
     (taken,) = (worth.name for worth in recipes if worth.is_taken)
-    note = f"Taken: {taken}, the simplest that held-out answers cannot tell from the best of them."
+    note = f"Taken: {taken}, the simplest within one standard error of the best of them."
     return [Table(rows, right=[1, 3]), note]
 
 

@@ -187,8 +187,8 @@ for _recipe in (
     ),
     Recipe(
         name="auto",
-        summary="the simplest of frozen features, map, mlp and residual that held-out answers "
-        "cannot tell from the best of them: for few judgements",
+        summary="the simplest of frozen features, map, mlp and residual within one standard error "
+        "of the best of them: for few judgements",
         trainer="tripletkit.training.simplest_trainer:SimplestTrainer",
         takes_simplest=True,
         **_RESIDUAL,
