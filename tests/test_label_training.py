@@ -15,7 +15,6 @@ from tripletkit.losses.batch_mining import MINERS
 from tripletkit.losses.loss_registry import LOSSES
 from tripletkit.model.head_layers import embed
 from tripletkit.model.settings import HeadSettings
-from tripletkit.training.blends import Blend, list_blends
 from tripletkit.training.epochs import share_right
 from tripletkit.training.head_training import LabelTraining
 from tripletkit.training.trainer import Examples, make_trainer
@@ -130,7 +129,6 @@ def test_centers_stay_among_the_embeddings_of_a_residual_head(features, labels):
         "residual", loss="center", epochs=30, hidden=16, dropout=0.0, learning_rate=5e-3
     )
     assert (settings.strength, settings.frozen_share) == (1.0, 0.0)
-    assert list_blends(settings) == [Blend(1.0)]
     trained = make_trainer(Examples(features, TRAIN, labels=labels), settings).fit().trained
     embeddings = embed(trained.head, features[:N_TRAIN])
     means = np.stack([embeddings[number::N_CLASSES].mean(axis=0) for number in range(N_CLASSES)])

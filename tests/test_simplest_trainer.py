@@ -7,9 +7,7 @@ import pytest
 from plain import triplet_margins
 
 from tripletkit.model.settings import HeadSettings
-from tripletkit.training import simplest_trainer
 from tripletkit.training.held_out import answer_held_out, choose, score_held_out
-from tripletkit.training.parts_trainer import Candidate, PartsTrainer
 from tripletkit.training.simplest_trainer import SimplestTrainer
 from tripletkit.training.trainer import Examples
 
@@ -26,12 +24,7 @@ def make_trainer(n_triplets: int, seed: int = 0, is_coin: bool = False) -> Simpl
         is_right = rng.random(n_triplets) < 0.5
     rows = np.where(is_right[:, None], rows, rows[:, [0, 2, 1]])
     examples, settings = Examples(features, rows), HeadSettings.of_recipe("auto")
-    whole = slice(0, 10)
-    trainers = {
-        head: PartsTrainer(examples, settings, [Candidate.of("features", whole, of_head)])
-        for head, of_head in (("frozen", "cosine"), ("map", "map"))
-    }
-    return SimplestTrainer(examples, settings, trainers)
+    return SimplestTrainer(examples, settings, ["frozen", "map"])
 
 
 @pytest.mark.parametrize(("n_triplets", "taken"), [(120, "frozen"), (3000, "map")])
@@ -63,8 +56,10 @@ def test_answers_of_a_coin_are_printed_as_such():
     assert abs(np.mean(printed) - 0.5) < 3 * error
 
 
-def test_recipes_of_a_job_are_all_there():
+def test_all_kinds_of_heads_are_there():
     trainer = make_trainer(60)
-    whole = SimplestTrainer(trainer.examples, HeadSettings.of_recipe("auto", dim=4))
-    assert list(whole.trainers) == list(simplest_trainer.SIMPLEST_FIRST)
-    assert {each.settings.dim for each in whole.trainers.values()} == {4}
+    whole = SimplestTrainer(trainer.examples, HeadSettings.of_recipe("auto"))
+    assert list(whole.trainers) == ["frozen", "map", "mlp", "residual"]
+    answers = whole.answer(np.arange(40), trainer.examples.rows[40:])
+    # A hinge and a logistic map, three numbers of steps of short embeddings.
+    assert len(answers) == 1 + 2 + 3 + 1

@@ -1,8 +1,8 @@
-"""Unseen classes: held out whole, told from new images, and what is chosen by them."""
+"""Unseen classes: held out whole, and told from new images; and the share of frozen features."""
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,8 +14,8 @@ from tripletkit.data.splits.held_out_draws import find_groups, hold_out_classes
 from tripletkit.data.splits.stratified import cluster_images
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.settings import HeadSettings
-from tripletkit.training.blends import Blend, choose_blend, list_blends
 from tripletkit.training.head_trainer import HeadTrainer
+from tripletkit.training.held_out import answer_held_out
 from tripletkit.training.trainer import Chosen, Examples, Fitted, Trainer
 from tripletkit.training.unseen_classes import (
     Nearness,
@@ -133,55 +133,31 @@ def test_novelty_is_a_share_of_the_way():
     assert Nearness(0.2, 0.2, 0.1, 9).novelty == 0.5
 
 
-def test_blends_are_those_that_the_recipe_has():
-    assert list_blends(HeadSettings()) == [Blend(1.0)]
-    residual = list_blends(HeadSettings.of_recipe("residual"))
-    assert not any(blend.mlp_members for blend in residual)
-    several = list_blends(HeadSettings.of_recipe("residual", members=5))
-    assert several == [*residual, dataclasses.replace(residual[-1], mlp_members=2)]
-    shares = [blend.frozen_share for blend in residual]
-    assert shares == sorted(shares, reverse=True)
-    assert Blend(defaults.STRENGTH, defaults.FROZEN_SHARE) in residual
+@pytest.mark.parametrize("given", [{"dim": 6}, {}])
+def test_held_out_answers_choose_the_share_of_the_frozen_features(features, rows, given):
+    settings = HeadSettings.of_recipe("residual", hidden=16, epochs=2, **given)
+    trainer = HeadTrainer(Examples(features, rows), settings)
+    held_out = answer_held_out(trainer, budget_s=0.1)
+    assert len(held_out.margins) == 3
+    right = (held_out.margins > 0).mean(axis=1)
+    chosen = trainer.choose(held_out).trainer.settings
+    shares = [(0.5, 0.85), (0.25, 0.85), (0.1, 1.0)]
+    assert (chosen.frozen_share, chosen.strength) == shares[int(np.argmax(right))]
+    # One training is blended as a model with this share is.
+    learned, asked = np.arange(len(rows) // 2), rows[len(rows) // 2 :]
+    in_draws = trainer.for_draws(learned)
+    usual = in_draws.answer(learned, asked)[1]
+    own = HeadTrainer(trainer.examples, replace(settings, epochs=in_draws._n_draw_epochs))
+    np.testing.assert_allclose(own.answer(learned, asked)[0], usual, atol=1e-3)
 
 
 @pytest.mark.parametrize("given", [{"loss": "center"}, {"frozen_share": 0.4}, {"strength": 0.5}])
-def test_what_the_user_chose_and_class_centers_leave_no_choice(given):
-    settings = HeadSettings.of_recipe("residual", **given)
-    assert list_blends(settings) == [Blend(settings.strength, settings.frozen_share)]
-
-
-BLENDS = [Blend(0.7, share) for share in (0.5, 0.25, 0.1)]
-
-
-@pytest.mark.parametrize(("novelty", "chosen"), [(None, 1), (0.0, 2), (1.0, 0), (0.5, 1)])
-def test_enough_triplets_choose_by_both_worlds(novelty, chosen):
-    accuracies = [(0.8, 0.9), (0.9, 0.89), (0.92, 0.6)]
-    assert choose_blend(BLENDS, accuracies, 500, 500, novelty).chosen == chosen
-
-
-@pytest.mark.parametrize(("novelty", "chosen"), [(None, 1), (0.0, 2), (0.3, 1), (1.0, 1)])
-def test_too_few_triplets_leave_the_choice_to_novelty(novelty, chosen):
-    choice = choose_blend(BLENDS, None, 499, 5000, novelty)
-    assert choice.chosen == chosen
-    assert choice.reason.startswith("fewer than 500 validation triplets")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("given", [{"members": 3, "dim": 6}, {"dim": None}])
-def test_a_blend_is_chosen_by_new_images_and_by_unseen_classes(features, rows, given, monkeypatch):
-    monkeypatch.setattr(defaults, "MIN_VAL_TRIPLETS", 20)
-    examples = divide(features, np.vstack([rows] * 12))
-    settings = HeadSettings.of_recipe("residual", hidden=16, epochs=2, **given)
-    plan = plan_unseen_classes(examples, 0, 0.25, features[:20])
-    trainer, choice = HeadTrainer(examples, settings).for_unseen_classes(
-        plan.rounds[0], plan.novelty
-    )
-    assert len(choice.accuracies) == len(list_blends(settings))
-    assert all(0 <= share <= 1 for pair in choice.accuracies for share in pair)
-    assert trainer.settings == choice.blend.apply(settings)
-    seen = measure(trainer, plan)
-    assert seen.trained.n == seen.frozen.n > 0
-    assert seen.to_dict()["test"]["novelty"] == plan.novelty
+def test_what_the_user_chose_and_class_centers_leave_no_choice(features, rows, given):
+    settings = HeadSettings.of_recipe("residual", hidden=16, epochs=1, **given)
+    examples = Examples(features, rows, labels=label(np.arange(160) % 8))
+    learned = np.arange(1000)
+    answered = HeadTrainer(examples, settings).for_draws(learned).answer(learned, rows[1000:])
+    assert len(answered) == 1
 
 
 def test_several_trainings_go_without_others_and_answer_together(features, rows, monkeypatch):

@@ -169,7 +169,7 @@ class ModelRecord:
         best_epoch: the epoch kept, from 1.
         times: seconds.
         validation: scores on the validation triplets; None without any.
-        unseen_classes: the same on classes held out, and what was chosen by it.
+        unseen_classes: the same on classes held out.
         classes: names of the classes of labelled images.
         classification: how the classes of validation images are told apart.
         pixels: how the backbone was trained, if it was.

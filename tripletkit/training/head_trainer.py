@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.data.splits.held_out_draws import HeldOutClasses
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.validation import chooses_epoch
 from tripletkit.features.keras_backend import keras
@@ -19,8 +18,7 @@ from tripletkit.model.heads import compress_head, frozen_scale, join_heads, keep
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import HeadSettings
 from tripletkit.progress import Stages, no_stages
-from tripletkit.training.blends import Blend, BlendChoice, choose_blend, list_blends
-from tripletkit.training.epochs import keep_best_epoch, share_right
+from tripletkit.training.epochs import keep_best_epoch
 from tripletkit.training.head_training import HeadTraining, LabelTraining, make_training
 from tripletkit.training.held_out import credit, cross_fit
 from tripletkit.training.trainer import (
@@ -39,13 +37,16 @@ logger = logging.getLogger("tripletkit")
 
 # Epochs over which the pooled accuracy is averaged before the best one is looked for.
 _SMOOTHED = 3
+# How much of the frozen features a residual model keeps, and of its learned step, to choose from:
+# the nearest to the frozen features first.
+_BLENDS = ((0.5, 0.85), (0.25, 0.85), (0.1, 1.0))
 
 
 class HeadTrainer(Trainer):
     """Trains one head, or several that answer together.
 
-    What held-out answers choose is the number of epochs; not where there are several heads, or
-    where the length of the step takes its place.
+    What held-out answers choose is the number of epochs, of a residual head how much of the frozen
+    features it keeps; nothing where there are several heads.
 
     Args:
         n_draw_epochs: of a training without held-out images; None outside draws.
@@ -68,16 +69,17 @@ class HeadTrainer(Trainer):
         self._curve = curve
 
     @property
-    def _steps_from_features(self) -> bool:
-        """Whether the length of the step takes the place of the number of epochs."""
+    def _is_residual(self) -> bool:
+        """Whether a share of the frozen features takes the place of the number of epochs."""
         return get_recipe(self.settings.recipe).starts_as_identity
 
     def answer(self, learned: np.ndarray, asked: np.ndarray, further: int = 0) -> np.ndarray:
         settings = replace(self.settings, seed=self.settings.seed + further)
         if self._n_draw_epochs is not None:
             settings = replace(settings, epochs=self._n_draw_epochs)
-            if settings.members == 1 and not self._steps_from_features:
-                return self._answer_each_epoch(learned, asked, settings)
+            if settings.members == 1:
+                answer = self._answer_blends if self._is_residual else self._answer_each_epoch
+                return answer(learned, asked, settings)
         embeddings = embed(self._train(learned, settings).head, self.examples.features)
         return triplet_margins(embeddings, asked, settings.distance)[None]
 
@@ -99,34 +101,49 @@ class HeadTrainer(Trainer):
         n_epochs = self._n_draw_epochs
         assert n_epochs is not None, "it answered draws"
         accuracies = credit(held_out.margins).mean(axis=1)
-        by_epoch = len(accuracies) > 1
-        epoch = _find_best(accuracies) + 1 if by_epoch else n_epochs
+        by_epoch = len(accuracies) > 1 and not self._is_residual
+        epoch, settings, kept = n_epochs, self.settings, ""
+        if by_epoch:
+            epoch = self._find_best(accuracies) + 1
+        elif len(accuracies) > 1:
+            settings = _list_blends(settings)[self._find_best(accuracies)]
+            kept = (
+                f" with {settings.frozen_share:.0%} of the distance by the frozen features and "
+                f"{settings.strength:.0%} of the learned step"
+            )
         # In a draw there are fewer triplets, and more epochs for as many steps.
-        epochs = max(1, round(self.settings.epochs * epoch / n_epochs))
+        epochs = max(1, round(settings.epochs * epoch / n_epochs))
         logger.info(
-            "Held out %d times: best after epoch %d of %d; training on all triplets.",
+            "Held out %d times: best after epoch %d of %d%s; training on all triplets.",
             held_out.n_draws,
             epochs,
-            self.settings.epochs,
+            settings.epochs,
+            kept,
         )
         # Each epoch beside the one of the draws that is as far into the training.
-        places = np.arange(1, epochs + 1) * n_epochs / self.settings.epochs
+        places = np.arange(1, epochs + 1) * n_epochs / settings.epochs
         chosen = HeadTrainer(
             self.examples,
-            replace(self.settings, epochs=epochs),
+            replace(settings, epochs=epochs),
             is_chosen=True,
             curve=np.interp(places, np.arange(1, n_epochs + 1), accuracies) if by_epoch else (),
         )
 
         def choose(of_others: np.ndarray, _: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-            best = _find_best(credit(of_others).mean(axis=1))
+            best = self._find_best(credit(of_others).mean(axis=1))
             return lambda of_asked: of_asked[best]
 
-        return Chosen(chosen, cross_fit(held_out, choose), epochs, self.settings.epochs)
+        return Chosen(chosen, cross_fit(held_out, choose), epochs, settings.epochs)
+
+    def _find_best(self, accuracies: np.ndarray) -> int:
+        """Return the best variant, the earliest of equals; chance is smoothed away from epochs."""
+        size = 1 if self._is_residual else min(_SMOOTHED, len(accuracies))
+        padded = np.pad(accuracies, (size // 2, size - 1 - size // 2), mode="edge")
+        return int(np.argmax(np.convolve(padded, np.full(size, 1 / size), mode="valid").round(6)))
 
     def fit(self, on_epoch: OnEpoch = ignore_epoch, stages: Stages = no_stages) -> Fitted:
         settings, val_rows = self.settings, self.examples.val_rows
-        by_epoch = not self._steps_from_features and not self._is_chosen
+        by_epoch = not self._is_residual and not self._is_chosen
         trained = self._train(
             np.arange(len(self.examples.rows)),
             settings,
@@ -142,52 +159,23 @@ class HeadTrainer(Trainer):
             return record
         return replace(record, held_out_accuracy=float(self._curve[record.epoch - 1]))
 
-    def for_unseen_classes(
-        self, held_out: HeldOutClasses, novelty: float | None
-    ) -> tuple[HeadTrainer, BlendChoice | None]:
-        """Choose how much of the frozen features is kept, by new images and unseen classes."""
-        blends = list_blends(self.settings)
-        if len(blends) == 1:
-            return self, None
-        examples = self.examples
-        unseen = examples.rows[examples.with_answer(held_out.split.val_rows)]
-        new = examples.val_rows[~held_out.is_held_out[examples.val_rows].any(axis=1)]
-        accuracies = None
-        if min(len(new), len(unseen)) >= defaults.MIN_VAL_TRIPLETS:
-            accuracies = [
-                (
-                    share_right(found, new, self.settings.distance),
-                    share_right(found, unseen, self.settings.distance),
-                )
-                for found in self._embed_blends(held_out.split.train_rows, blends)
-            ]
-        choice = choose_blend(blends, accuracies, len(new), len(unseen), novelty)
-        logger.info("%s", choice.describe(self.settings.members))
-        return HeadTrainer(examples, choice.blend.apply(self.settings)), choice
-
-    def _embed_blends(self, learned: np.ndarray, blends: list[Blend]) -> list[np.ndarray]:
-        """Return the embeddings of all images by each blend of one training."""
-        settings, examples = self.settings, self.examples
-        images = np.unique(examples.rows[learned])
-        unit = scale_to_unit_length(examples.features)
-        training = self._run(learned, settings)
-        of_mlp = None
-        if any(blend.mlp_members for blend in blends):
-            of_mlp = self._run(learned, settings.of_mlp_members()).embed()
-        found = []
-        for blend in blends:
+    def _answer_blends(
+        self, learned: np.ndarray, asked: np.ndarray, settings: HeadSettings
+    ) -> np.ndarray:
+        """Return `(n_blends, n_asked)` margins of one training."""
+        images = np.unique(self.examples.rows[learned])
+        unit = scale_to_unit_length(self.examples.features)
+        training, margins = self._run(learned, settings), []
+        for blend in _list_blends(settings):
             embeddings = training.embed(blend.strength)
-            if blend.mlp_members:
-                share = blend.mlp_members / settings.members
-                embeddings = np.hstack([np.sqrt(1 - share) * embeddings, np.sqrt(share) * of_mlp])
             if blend.frozen_share:
                 scale = frozen_scale(unit[images], embeddings[images], blend.frozen_share)
                 embeddings = scale_to_unit_length(np.hstack([scale * unit, embeddings]))
             if settings.is_compressed:
                 kernel, bias = fit_projection(embeddings[images], settings)
                 embeddings = scale_to_unit_length(embeddings @ kernel + bias)
-            found.append(embeddings)
-        return found
+            margins.append(triplet_margins(embeddings, asked, settings.distance))
+        return np.stack(margins)
 
     def _answer_each_epoch(
         self, learned: np.ndarray, asked: np.ndarray, settings: HeadSettings
@@ -271,8 +259,13 @@ def compress_model(head: keras.Model, features: np.ndarray, settings: HeadSettin
     return compressed
 
 
-def _find_best(accuracies: np.ndarray) -> int:
-    """Return the index of the best epoch, the earliest of equals, chance smoothed away."""
-    size = min(_SMOOTHED, len(accuracies))
-    padded = np.pad(accuracies, (size // 2, size - 1 - size // 2), mode="edge")
-    return int(np.argmax(np.convolve(padded, np.full(size, 1 / size), mode="valid").round(6)))
+def _list_blends(settings: HeadSettings) -> list[HeadSettings]:
+    """Return settings of a residual head with each share of the frozen features to choose from.
+
+    There is no choice where the user chose, nor with class centers, which are places among the
+    embeddings as they were trained: then the settings are not the usual ones.
+    """
+    own = settings.frozen_share, settings.strength
+    if own != (defaults.FROZEN_SHARE, defaults.STRENGTH):
+        return [settings]
+    return [replace(settings, frozen_share=kept, strength=step) for kept, step in _BLENDS]

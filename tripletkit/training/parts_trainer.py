@@ -15,7 +15,7 @@ from tripletkit.evaluation.pooled import CandidateWorth, score_pooled, weigh_ima
 from tripletkit.evaluation.validation import describe_alike
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.head_layers import TrainedPart, embed, fit_projection, join_parts
-from tripletkit.model.recipes import COSINE, MAP, MLP, PART_HEADS, RESIDUAL, Part, get_recipe
+from tripletkit.model.recipes import COSINE, MAP, MLP, RESIDUAL, Part, get_recipe
 from tripletkit.model.settings import HeadSettings
 from tripletkit.progress import Progress, Stages, no_progress, no_stages
 from tripletkit.training.epochs import check_collapse
@@ -186,9 +186,7 @@ class PartsTrainer(Trainer):
     ) -> None:
         super().__init__(examples, settings)
         if candidates is None:
-            whole = {"features": slice(0, examples.features.shape[1])}
-            blocks = feature_blocks(examples.columns or whole)
-            candidates = list_candidates(blocks, get_recipe(settings.recipe).part_heads)
+            candidates = list_candidates(examples, get_recipe(settings.recipe).part_heads)
         self.candidates = list(candidates)
         if len({candidate.head for candidate in self.candidates}) > 1:
             # To weigh heads takes more answers than to tell an accuracy; see `docs/benchmarks.md`.
@@ -375,10 +373,10 @@ def feature_blocks(columns: Mapping[str, slice]) -> dict[str, slice]:
     return blocks
 
 
-def list_candidates(
-    blocks: Mapping[str, slice], heads: Sequence[str] = PART_HEADS
-) -> list[Candidate]:
-    """Return every head on every block of features."""
+def list_candidates(examples: Examples, heads: Sequence[str]) -> list[Candidate]:
+    """Return every head on every block of features, on all of them where none is named."""
+    whole = {"features": slice(0, examples.features.shape[1])}
+    blocks = feature_blocks(examples.columns or whole)
     return [Candidate.of(name, columns, head) for name, columns in blocks.items() for head in heads]
 
 

@@ -211,9 +211,7 @@ def _fit(
     trainer: Trainer, place: Workplace, job: Job, on_epoch: OnEpoch, stages: Stages
 ) -> Outcome:
     """Choose by held-out draws, train on everything, and measure."""
-    unseen_plan, blend = _plan_unseen_classes(trainer, job, place.test_features), None
-    if unseen_plan is not None:
-        trainer, blend = trainer.for_unseen_classes(unseen_plan.rounds[0], unseen_plan.novelty)
+    unseen_plan = _plan_unseen_classes(trainer, job, place.test_features)
     held_out = None
     if job.draws:
         if job.budget_s is not None:
@@ -229,9 +227,7 @@ def _fit(
     unseen = curve = None
     data = place.inputs.data
     if unseen_plan is not None:
-        unseen = measure_unseen_classes(
-            trainer, data.train, unseen_plan, blend, stages("unseen classes")
-        )
+        unseen = measure_unseen_classes(trainer, data.train, unseen_plan, stages("unseen classes"))
     if job.learning_curve:
         curve = measure_learning_curve(trainer.for_curve(), progress=stages("learning curve"))
     validation, label_scores = _validate(trainer, fitted, place, job)

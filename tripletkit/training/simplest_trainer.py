@@ -13,18 +13,22 @@ Reference:
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 
 import numpy as np
 
 from tripletkit.evaluation.pooled import RecipeWorth, compare_pooled, score_pooled
-from tripletkit.model.recipes import COSINE, FROZEN, MAP, SIMPLEST_FIRST, get_recipe
-from tripletkit.model.settings import HeadSettings, choose_epochs
+from tripletkit.model.recipes import COSINE, FROZEN, MAP, SIMPLEST_FIRST
+from tripletkit.model.settings import HeadSettings
 from tripletkit.progress import Stages, no_stages
 from tripletkit.training.held_out import credit
-from tripletkit.training.parts_trainer import Candidate, PartsTrainer
+from tripletkit.training.parts_trainer import (
+    Candidate,
+    PartsTrainer,
+    list_candidates,
+    list_owners,
+)
 from tripletkit.training.trainer import (
     Chosen,
     Examples,
@@ -33,7 +37,6 @@ from tripletkit.training.trainer import (
     OnEpoch,
     Trainer,
     ignore_epoch,
-    make_trainer,
 )
 
 logger = logging.getLogger("tripletkit")
@@ -43,43 +46,30 @@ _REACH = 1.96
 
 
 class SimplestTrainer(Trainer):
-    """Lets several recipes answer the same draws, and takes one.
-
-    Its variants are those of the recipes, one after another.
+    """Lets heads of several kinds answer the same draws, and takes one kind.
 
     Args:
-        examples: see `Trainer`.
-        settings: of `auto`; those of each recipe are its own, but for `dim`.
-        trainers: recipe -> its trainer, the simplest first. Defaults to all, which are made when
-            they are first needed: some load TensorFlow.
+        names: of the kinds, the simplest first; `"frozen"` for the features as they are.
     """
 
     def __init__(
-        self,
-        examples: Examples,
-        settings: HeadSettings,
-        trainers: Mapping[str, Trainer] | None = None,
+        self, examples: Examples, settings: HeadSettings, names: Sequence[str] = SIMPLEST_FIRST
     ) -> None:
         super().__init__(examples, settings)
-        self._given = trainers
-        # How many rows each gives; known once they have answered.
-        self._n_variants: list[int] = []
-
-    @cached_property
-    def trainers(self) -> Mapping[str, Trainer]:
-        """The trainer of each recipe, the simplest first."""
-        return self._given or {
-            name: _make_trainer(name, self.examples, self.settings) for name in SIMPLEST_FIRST
+        whole = Candidate.of("features", slice(0, examples.features.shape[1]), COSINE)
+        self.trainers = {
+            name: PartsTrainer(
+                examples,
+                settings,
+                [whole] if name == FROZEN else list_candidates(examples, [name]),
+            )
+            for name in names
         }
+        parts = [part for trainer in self.trainers.values() for part in trainer.candidates]
+        self._together = PartsTrainer(examples, settings, parts)
 
     def answer(self, learned: np.ndarray, asked: np.ndarray, further: int = 0) -> np.ndarray:
-        found = [each.answer(learned, asked, further) for each in self.trainers.values()]
-        self._n_variants = [len(margins) for margins in found]
-        return np.concatenate(found)
-
-    def for_draws(self, learned: np.ndarray) -> SimplestTrainer:
-        trainers = {name: each.for_draws(learned) for name, each in self.trainers.items()}
-        return SimplestTrainer(self.examples, self.settings, trainers)
+        return self._together.answer(learned, asked, further)
 
     def choose(self, held_out: HeldOutAnswers | None) -> Chosen:
         if held_out is None:
@@ -88,13 +78,12 @@ class SimplestTrainer(Trainer):
                 "features.",
                 MAP,
             )
-            return _make_trainer(MAP, self.examples, self.settings).choose(None)
-        ends = np.cumsum(self._n_variants)[:-1]
+            return self.trainers[MAP].choose(None)
+        trainers = self.trainers.values()
+        ends = np.cumsum([len(list_owners(trainer.candidates)) for trainer in trainers])[:-1]
         chosen = [
             trainer.choose(replace(held_out, trainer=trainer, margins=margins))
-            for trainer, margins in zip(
-                self.trainers.values(), np.split(held_out.margins, ends), strict=True
-            )
+            for trainer, margins in zip(trainers, np.split(held_out.margins, ends), strict=True)
         ]
         margins = np.stack([each.margins for each in chosen if each.margins is not None])
         names = list(self.trainers)
@@ -105,16 +94,6 @@ class SimplestTrainer(Trainer):
 
     def fit(self, on_epoch: OnEpoch = ignore_epoch, stages: Stages = no_stages) -> Fitted:
         return self.choose(None).trainer.fit(on_epoch, stages)
-
-
-def _make_trainer(name: str, examples: Examples, settings: HeadSettings) -> Trainer:
-    """Return the trainer of a recipe, or of the features as they are, with its own settings."""
-    if name == FROZEN:
-        whole = slice(0, examples.features.shape[1])
-        return PartsTrainer(examples, settings, [Candidate.of("features", whole, COSINE)])
-    own = HeadSettings.of_recipe(name, seed=settings.seed, dim=settings.dim)
-    epochs = choose_epochs(*own.count_per_epoch(examples.rows), get_recipe(name).epochs)
-    return make_trainer(examples, replace(own, epochs=epochs))
 
 
 def _compare(

@@ -23,7 +23,6 @@ import numpy as np
 
 from tripletkit import defaults
 from tripletkit.data.labels import ImageLabels
-from tripletkit.data.splits.held_out_draws import HeldOutClasses
 from tripletkit.data.votes import VotesAs, make_loss_weights
 from tripletkit.evaluation.pooled import CandidateWorth, RecipeWorth
 from tripletkit.evaluation.scoring import Score
@@ -34,7 +33,6 @@ from tripletkit.model.record import PixelsRecord
 from tripletkit.model.settings import HeadSettings
 from tripletkit.progress import Stages, no_stages
 from tripletkit.registry import load_object
-from tripletkit.training.blends import BlendChoice
 from tripletkit.training.inputs import TrainingInputs
 
 if TYPE_CHECKING:
@@ -317,13 +315,6 @@ class Trainer(ABC):
     def for_draws(self, _learned: np.ndarray) -> Trainer:
         """Return what answers held-out draws, given what the first of them learns from."""
         return self
-
-    def for_unseen_classes(
-        self, _held_out: HeldOutClasses, _novelty: float | None
-    ) -> tuple[Trainer, BlendChoice | None]:
-        """Return what is trained, and how it was chosen, given classes that may be held out, and
-        the novelty of the test, 0 to 1, where one is at hand."""
-        return self, None
 
     def for_curve(self) -> Trainer:
         """Return what the learning curve is measured with, once a variant is chosen."""

@@ -27,7 +27,6 @@ from tripletkit.evaluation.scoring import Score
 from tripletkit.evaluation.validation import score_margins
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.progress import Progress, no_progress
-from tripletkit.training.blends import BlendChoice
 from tripletkit.training.trainer import Examples, Trainer
 
 # Between the seeds of two rounds, so that the first of another training's seed is no second here.
@@ -106,10 +105,6 @@ class UnseenPlan:
     groups_from: str
     nearness: Nearness | None
 
-    @property
-    def novelty(self) -> float | None:
-        return None if self.nearness is None else self.nearness.novelty
-
 
 def plan_unseen_classes(
     examples: Examples,
@@ -146,13 +141,11 @@ class UnseenClasses:
         plan: what was held out.
         trained, frozen: scores of the model's trainings and of the frozen features on the
             triplets of the held-out classes.
-        blend: what was chosen by them and by validation; None where nothing was to be chosen.
     """
 
     plan: UnseenPlan
     trained: Score
     frozen: Score
-    blend: BlendChoice | None = None
 
     @property
     def n_held_out_images(self) -> int:
@@ -170,7 +163,6 @@ class UnseenClasses:
             "n_held_out_images": self.n_held_out_images,
             "trained": self.trained.to_dict(),
             "frozen_cosine": self.frozen.to_dict(),
-            **(self.blend.to_dict() if self.blend else {}),
             "test": self.plan.nearness and self.plan.nearness.to_dict(),
         }
 
@@ -179,7 +171,6 @@ def measure_unseen_classes(
     trainer: Trainer,
     triplets: Triplets,
     plan: UnseenPlan,
-    blend: BlendChoice | None = None,
     progress: Progress = no_progress,
 ) -> UnseenClasses:
     """Train without whole classes of images and see how the model does on them.
@@ -200,7 +191,7 @@ def measure_unseen_classes(
     margins = (total[asked_rows] / n_answers[asked_rows]).astype(np.float32)
     frozen = triplet_margins(examples.features, asked.rows, FROZEN_DISTANCE)
     trained, untrained = (score_margins(each, asked) for each in (margins, frozen))
-    return UnseenClasses(plan, trained, untrained, blend)
+    return UnseenClasses(plan, trained, untrained)
 
 
 def _hold_out(examples: Examples, seed: int, fraction: float) -> tuple[HeldOutClasses, str]:

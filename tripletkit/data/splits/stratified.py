@@ -37,10 +37,21 @@ def find_strata(
 
 
 def cluster_images(features: np.ndarray, n_groups: int, seed: int) -> np.ndarray:
-    """Return `(n_images,)` integers: k-means clusters of features, rows of length 1."""
+    """Return `(n_images,)` integers: k-means clusters of features, rows of length 1.
+
+    Of many images a sample says where the centers are.
+    """
     from sklearn.cluster import KMeans
 
-    return KMeans(n_groups, n_init=3, random_state=seed).fit_predict(features)
+    sample = features
+    if len(features) > _MOST_CLUSTERED:
+        drawn = np.random.default_rng(seed).choice(len(features), _MOST_CLUSTERED, replace=False)
+        sample = features[drawn]
+    return KMeans(n_groups, n_init=3, random_state=seed).fit(sample).predict(features)
+
+
+# Images that clusters are found from.
+_MOST_CLUSTERED = 3_000
 
 
 # A pair of images, the least that a class needs for a triplet, in training and held out.
