@@ -138,6 +138,7 @@ class PooledValidation(Result):
         map: of a linear map of the features, trained on the same; None where it is a candidate.
         better: another recipe to try; None where none surely is better.
         epoch: the epoch that was best of `n_epochs`, where one was chosen.
+        n_tried: ways of training that the choice was among: steps, losses, shares or epochs.
     """
 
     trained: PooledScore
@@ -152,6 +153,7 @@ class PooledValidation(Result):
     better: BetterRecipe | None = None
     epoch: int | None = None
     n_epochs: int | None = None
+    n_tried: int = 1
 
     def _summary(self) -> str:
         return f"{self.trained._summary()}; frozen features {self.frozen.accuracy:.4f}"
@@ -185,6 +187,11 @@ class PooledValidation(Result):
             notes.append(
                 f"Best after epoch {self.epoch} of {self.n_epochs}. The model in the folder was "
                 "trained on all triplets, as long in proportion."
+            )
+        if self.n_tried > 1 and self.epoch is None:
+            notes.append(
+                f"Chosen among {self.n_tried} heads, losses and numbers of steps, never by the "
+                "answers that the accuracy is of."
             )
         if self.better is not None:
             notes.append(str(self.better))

@@ -65,6 +65,7 @@ def score_held_out(answers: HeldOutAnswers, chosen: Chosen) -> PooledValidation:
         find_better_recipe(trained, frozen, of_map, images, draws),
         chosen.epoch,
         chosen.n_epochs,
+        len(answers.margins),
     )
 
 
