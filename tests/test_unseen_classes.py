@@ -15,7 +15,7 @@ from tripletkit.data.splits.stratified import cluster_images
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.settings import HeadSettings
 from tripletkit.training.head_trainer import HeadTrainer
-from tripletkit.training.held_out import answer_held_out
+from tripletkit.training.held_out import answer_held_out, choose
 from tripletkit.training.trainer import Chosen, Examples, Fitted, Trainer
 from tripletkit.training.unseen_classes import (
     Nearness,
@@ -140,7 +140,7 @@ def test_held_out_answers_choose_the_share_of_the_frozen_features(features, rows
     held_out = answer_held_out(trainer, budget_s=0.1)
     assert len(held_out.margins) == 3
     right = (held_out.margins > 0).mean(axis=1)
-    chosen = trainer.choose(held_out).trainer.settings
+    chosen = choose(trainer, held_out).trainer.settings
     shares = [(0.5, 0.85), (0.25, 0.85), (0.1, 1.0)]
     assert (chosen.frozen_share, chosen.strength) == shares[int(np.argmax(right))]
     # One training is blended as a model with this share is.
