@@ -77,6 +77,13 @@ FIELDS = (
 )
 
 
+# Words that say what a column is.
+_KNOWN = frozenset(
+    [*_ANCHOR, *_NEAR, *_FAR, *_ODD, *_ANSWERS, *_PREDICTIONS, "share"]
+    + [word for sides in (*_SIDES, *_TRIALS) for word in sides]
+)
+
+
 def split_words(heading: str) -> list[str]:
     """Return the words of a heading, in lower case: `leftPath`, `left_path` -> left, path."""
     return [word.lower() for word in _WORD.findall(heading)]
@@ -316,33 +323,6 @@ def says_nothing(heading: str) -> bool:
     return bool(words & _ABOUT) or (bool(words) and words <= _NOUNS)
 
 
-def read_field(field: str) -> str:
-    """Return the name of a field of `columns`, whichever word is used for it."""
-    words = split_words(field)
-    word = "_".join(words)
-    for known in FIELDS:
-        if "".join(words) == known.replace("_", ""):
-            return known
-    for names, known in (
-        (_ANCHOR, "anchor"),
-        (_NEAR, "positive"),
-        (_FAR, "negative"),
-        (_ODD, "odd"),
-        ([*_ANSWERS, *_PREDICTIONS], "answer"),
-    ):
-        if word in names:
-            return known
-    rest = [each for each in words if each not in _VOTES]
-    for pair in _SIDES:
-        if len(rest) == 1 and rest[0] in pair:
-            side = ("first", "second")[pair.index(rest[0])]
-            if len(words) > 1:
-                return f"votes_{side}"
-            if len(word) > 1 or word.isdigit():
-                return side
-    raise ValueError(f"expected one of {', '.join(FIELDS)}, got {field!r}")
-
-
 def _chosen_roles(
     headings: Sequence[str],
     wanted: Wanted,
@@ -350,35 +330,30 @@ def _chosen_roles(
     is_file: Callable[[int], bool],
 ) -> Roles | None:
     """Return the roles that the user says: as if the columns were called so."""
-    places = {read_field(name): _find(headings, text) for name, text in columns.items()}
-    twice = [text for text in columns.values() if list(columns.values()).count(text) > 1]
-    if twice:
-        raise ValueError(f"expected a column for each of `columns`, got {twice[0]!r} twice")
-    images = set(FIELDS[:5]) | {"image1", "image2", "image3"}
-    # Who names three images says all; else those that are left out are among the other headings.
-    is_whole = len(images & set(places)) >= 3
-    renamed = ["" if is_whole else text for text in headings]
+    for name in columns:
+        if not (_plain_forms(name) & _KNOWN or set(split_words(name)) & _VOTES):
+            raise ValueError(f"expected one of {', '.join(FIELDS)}, got {name!r}")
+    places = {name: _find(headings, text) for name, text in columns.items()}
+    if len(set(places.values())) < len(places):
+        raise ValueError(f"expected a column for each of `columns`, got {dict(columns)}")
+    named = [""] * len(headings)
     for name, place in places.items():
-        renamed[place] = name
-    if "answer" in places:
-        # It counts before votes.
-        renamed = [
-            ""
-            if set(split_words(text)) & {*_VOTES, "share"} and place not in places.values()
-            else text
-            for place, text in enumerate(renamed)
-        ]
-    roles = find_roles(renamed, wanted, None, is_file)
+        named[place] = name
+    roles = find_roles(named, wanted, None, is_file)
     if roles is None and {"image1", "image2", "image3"} <= set(places):
         names = tuple(places[name] for name in ("image1", "image2", "image3"))
         roles = Roles(names, True, is_trial=True)
+    if roles is None or not roles.names:
+        # What is left out is told by the other headings.
+        mixed = [name or text for name, text in zip(named, headings, strict=True)]
+        roles = find_roles(mixed, wanted, None, is_file) or roles
     if roles is None:
-        others = ("positive", "negative") if "positive" in places else ("first", "second")
-        missing = [name for name in ("anchor", *others) if name not in places]
-        raise ValueError(f"expected columns for {', '.join(missing)} too in `columns`")
-    if "answer" in places:
-        roles = replace(roles, answer=places["answer"], is_answered=True)
-    elif roles.is_answered is None:
+        raise ValueError("expected columns for the anchor and for two images too in `columns`")
+    if answers := find_answers(list(places), set()):
+        answer = places[list(places)[answers[0]]]
+        if answer not in roles.names:
+            roles = replace(roles, answer=answer, votes=None, share=None, is_answered=True)
+    if roles.is_answered is None:
         roles = replace(roles, is_answered=False)
     sides = tuple(headings[place].strip().lower() for place in roles.names[-len(roles.sides) :])
     return replace(roles, is_chosen=True, sides=sides if roles.sides and roles.names else ())
