@@ -346,6 +346,10 @@ def test_training_on_exchanged_images_says_so_before_any_number(
     assert told in said.stderr and "seem to be exchanged. --swap" in said.stderr
     assert said.stderr.index(told) < said.stderr.index("accuracy")
     assert told not in tripletkit(*command, "--swap", "--force", code=0).stderr
+    # Of a file for validation, too, whose frozen accuracy would be printed.
+    command = ["train", toy_competition.train, *command[2:], "--val", tmp_path / "t.csv", "--force"]
+    said = tripletkit(*command[: command.index("--val-fraction")], *command[-3:], code=0)
+    assert f"{tmp_path / 't.csv'}: the frozen features are right on" in said.stderr
 
 
 def test_answers_to_what_a_model_learned_from_are_told(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -13,7 +12,7 @@ import pandas as pd
 from tripletkit.data.names import guard_formula
 from tripletkit.data.outputs import Destination, open_output
 from tripletkit.data.triplets import Triplets, Truth
-from tripletkit.errors import DataWarning
+from tripletkit.errors import DataWarning, caution
 from tripletkit.evaluation.answer_checks import check_same_questions
 from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.intervals import (
@@ -258,17 +257,16 @@ def compare_answers(
         )
         for name, credit in sorted(credits.items(), key=lambda item: -item[1].sum())
     ]
-    best = ranking[0]
-    said = describe_exchanged(
-        best.accuracy, best.image_interval or best.wilson, f"even the answers of {best.name}"
-    )
-    if said is not None:
-        warnings.warn(said, DataWarning, stacklevel=2)
+    for each in ranking:
+        interval = each.image_interval or each.wilson
+        said = describe_exchanged(each.accuracy, interval, f"the answers of {each.name}")
+        if said is not None:
+            caution(said, DataWarning)
     pairs = [
         _compare_pair(left.name, right.name, credits[left.name], credits[right.name], rows)
         for left, right in combinations(ranking, 2)
     ]
-    return Comparison(len(credits[best.name]), ranking, _correct_by_holm(pairs))
+    return Comparison(len(credits[ranking[0].name]), ranking, _correct_by_holm(pairs))
 
 
 def _compare_pair(

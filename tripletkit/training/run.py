@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from tripletkit import __version__, defaults
-from tripletkit.data.training_set import TrainingSet
+from tripletkit.data.training_set import BY_FILE, TrainingSet
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import (
     DataWarning,
@@ -195,6 +195,8 @@ def open_workplace(job: Job, store: Store, folder: Path | None, stages: Stages) 
         cause = " after leaving out bad images" if collection.problems else ""
         raise SplitError(f"{data.train.source}: no triplet is left for training{cause}")
     warn_of_features(collection.features, data.train)
+    if data.by == BY_FILE and len(data.val):
+        warn_of_features(collection.features, data.val)
     return Workplace(
         replace(inputs, data=data),
         encoder,
