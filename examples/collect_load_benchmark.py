@@ -5,7 +5,8 @@
 Starts a server on the loopback, and judges that each open six connections and the page, load its
 images, think for half a second to one and a half, and answer. The model is trained in the
 background as soon as 100 answers are there. Prints the milliseconds that replies took, by kind,
-and whether every acknowledged answer is in the database once.
+and whether every acknowledged answer is in the database once. `--kills 5` kills the server so many
+times in the middle (SIGKILL) and starts it again; judges then send again, as the page does.
 """
 
 from __future__ import annotations
@@ -38,8 +39,11 @@ CONNECTIONS = 6
 class Judge(threading.Thread):
     """One simulated judge; `times_ms` are what the replies took, by kind."""
 
-    def __init__(self, port: int, link: str, n_answers: int, seed: int) -> None:
+    def __init__(
+        self, port: int, link: str, n_answers: int, seed: int, server_dies: bool = False
+    ) -> None:
         super().__init__()
+        self._server_dies = server_dies
         self._port, self._link, self._n_answers = port, link, n_answers
         self._rng = random.Random(seed)
         self.times_ms: dict[str, list[float]] = defaultdict(list)
@@ -88,13 +92,16 @@ class Judge(threading.Thread):
         headers = dict(self._headers)
         if body is not None:
             headers["Content-Type"] = "application/json"
-        started_s = time.perf_counter()
-        try:
-            reply, data = self._send(method, path, body, headers)
-        except (http.client.HTTPException, ConnectionError):
-            # The server closes what was idle for long, and a browser opens another.
-            self._connections[0].close()
-            reply, data = self._send(method, path, body, headers)
+        for _ in range(200):
+            started_s = time.perf_counter()
+            try:
+                reply, data = self._send(method, path, body, headers)
+                break
+            except (http.client.HTTPException, OSError):
+                # The server closes what was idle for long, and a browser opens another; or it is
+                # being started again.
+                self._connections[0].close()
+                time.sleep(0.5 if self._server_dies else 0)
         if kind:
             self.times_ms[kind].append(1000 * (time.perf_counter() - started_s))
         return reply, data
@@ -109,7 +116,11 @@ class Judge(threading.Thread):
 
 
 def measure(
-    images: Path, n_judges: int, n_answers: int, backbone: str = "efficientnet-lite0"
+    images: Path,
+    n_judges: int,
+    n_answers: int,
+    backbone: str = "efficientnet-lite0",
+    n_kills: int = 0,
 ) -> dict[str, np.ndarray]:
     """Return the milliseconds of all replies by kind.
 
@@ -125,14 +136,27 @@ def measure(
         command += ["--db", str(database), "--port", str(port), "--backbone", backbone]
         for number in range(n_judges):
             command += ["--judge", f"judge{number:02}"]
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+        def start() -> subprocess.Popen:
+            return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+        server = start()
         try:
             links = [server.stdout.readline().split()[1] for _ in range(n_judges)]
             paths = [link.partition(f":{port}")[2] for link in links]
             time.sleep(1)
-            judges = [Judge(port, path, n_answers, n) for n, path in enumerate(paths)]
+            judges = [
+                Judge(port, path, n_answers, n, server_dies=n_kills > 0)
+                for n, path in enumerate(paths)
+            ]
             for judge in judges:
                 judge.start()
+            for _ in range(n_kills):
+                time.sleep(6)
+                server.kill()
+                server.wait()
+                server.stdout.close()
+                server = start()
             for judge in judges:
                 judge.join()
             with closing(sqlite3.connect(database)) as connection:
@@ -155,9 +179,12 @@ def main() -> None:
     parser.add_argument("images", type=Path)
     parser.add_argument("--judges", type=int, default=20)
     parser.add_argument("--answers", type=int, default=20, help="of each judge")
+    parser.add_argument("--kills", type=int, default=0, help="of the server, in the middle")
     parser.add_argument("--backbone", default="efficientnet-lite0")
     options = parser.parse_args()
-    found = measure(options.images, options.judges, options.answers, options.backbone)
+    found = measure(
+        options.images, options.judges, options.answers, options.backbone, options.kills
+    )
     found["all"] = np.concatenate(list(found.values()))
     print(f"{'':8}{'replies':>8}{'median':>8}{'95%':>8}{'99%':>8}{'most':>8}  ms")
     for kind, times in found.items():

@@ -18,12 +18,16 @@ def names_of(database: JudgementDatabase) -> dict[int, str]:
     return dict(database.connection.execute("SELECT id, name FROM images").fetchall())
 
 
-def start(path: Path, names: list[str], gold=(), **settings) -> tuple[JudgementDatabase, Asker]:
+def start(
+    path: Path, names: list[str], gold=(), practice=None, **settings
+) -> tuple[JudgementDatabase, Asker]:
     """Make a database and what asks about these images."""
     database = JudgementDatabase(path, key=bytes(32))
     numbers = database.add_images(names)
     rows = [tuple(numbers[name] for name in row) for row in gold]
-    return database, Asker(database, numbers.values(), AskingSettings(**settings), rows)
+    practice = {tuple(numbers[name] for name in row): why for row, why in (practice or {}).items()}
+    asking = AskingSettings(**settings)
+    return database, Asker(database, numbers.values(), asking, rows, practice)
 
 
 def answer_all(

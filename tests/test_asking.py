@@ -11,7 +11,7 @@ from collected import answer_all, by_label, names_of, start
 
 from tripletkit import TripletkitError
 from tripletkit.collecting import asking as schedule
-from tripletkit.collecting.committee import Drawn
+from tripletkit.collecting.choosing import Drawn
 from tripletkit.collecting.database import GivenAnswer
 from tripletkit.data.judgement_files import read_answers_given
 

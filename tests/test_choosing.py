@@ -168,11 +168,12 @@ def line(*places):
 
 def test_margin_takes_the_closest_calls_and_no_image_too_often():
     # Image 0 is the anchor; 1 and 2 are equally far, 1 and 3 nearly so.
-    committee = Committee([line(0, 1, -1, 1.1, 5)], "l2", 0.1)
+    committee = Committee([line(0, 1, -1, 1.1, 5)], "l2", 1.0)
     candidates = np.array([[0, 1, 4], [0, 1, 3], [0, 1, 2], [0, 3, 4]])
     choice = choose_questions(committee, candidates, 4, "margin", max_per_image=9)
     assert choice.rows.tolist() == [[0, 1, 2], [0, 1, 3], [0, 3, 4], [0, 1, 4]]
-    np.testing.assert_allclose(choice.scores, [0, 0.1, 3.9, 4.0], atol=1e-6)
+    # Nothing is known of a close call: ln 2 nats, in 2.3 s.
+    assert choice.scores[0] == pytest.approx(np.log(2) / 2.3)
     assert choice.expected[0] == pytest.approx(0.5)
     spread = choose_questions(committee, candidates, 4, "margin", max_per_image=2)
     assert spread.rows.tolist() == [[0, 1, 2], [0, 1, 3]]
@@ -184,15 +185,9 @@ def test_disagreement_passes_over_what_all_members_find_close():
     candidates = np.array([[0, 1, 2], [0, 3, 4]])
     choice = choose_questions(committee, candidates, 1, "disagreement")
     assert choice.rows.tolist() == [[0, 3, 4]]
-    assert choice.scores[0] > 0.3
+    assert choice.scores[0] > 0.3 / 2.3
     margin = choose_questions(committee, candidates, 1, "margin")
     assert margin.rows.tolist() == [[0, 1, 2]]
-
-
-def test_choose_refuses_another_way():
-    committee = Committee([line(0, 1, 2)], "l2", 1.0)
-    with pytest.raises(ValueError, match="margin"):
-        choose_questions(committee, np.array([[0, 1, 2]]), 1, "random")
 
 
 def test_pick_spread_counts_all_three_places():

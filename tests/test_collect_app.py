@@ -15,14 +15,14 @@ from PIL import Image
 
 from tripletkit import TripletkitError
 from tripletkit.collecting import serving
-from tripletkit.collecting.app import make_app
-from tripletkit.collecting.instructions import MAX_BYTES, read_instructions, render_markdown
-from tripletkit.collecting.judge_pages import describe_progress
+from tripletkit.collecting.judge_pages import make_app
 from tripletkit.collecting.scaled_images import SIZES_PX, ScaledImages, scale_image
 from tripletkit.collecting.serving import MAX_BODY_BYTES, is_local
 from tripletkit.collecting.site import Site
+from tripletkit.collecting.study import MAX_BYTES, Study, read_study, render_markdown
 from tripletkit.data.judgement_files import read_answers_given
 
+INSTRUCTIONS = "Look *well*. <script>alert(1)</script>"
 SECRET_NAME = "secret-dress-of-anna"
 
 
@@ -47,7 +47,7 @@ def site(folder, tmp_path):
     database, asker = start(tmp_path / "j.sqlite", names, n_questions=20)
     numbers = database.add_images(names)
     images = ScaledImages({number: folder / name for name, number in numbers.items()})
-    return Site(database, asker, images, "Look *well*. <script>alert(1)</script>")
+    return Site(database, asker, images, Study(instructions=INSTRUCTIONS))
 
 
 @pytest.fixture
@@ -293,8 +293,7 @@ def test_a_tiny_image_keeps_its_pixels(tmp_path):
 @pytest.mark.slow
 def test_scaled_images_are_kept_and_bounded(folder, monkeypatch):
     paths = dict(enumerate(sorted(folder.iterdir())))
-    one = len(scale_image(paths[1], 360))
-    images = ScaledImages(paths, cache_bytes=3 * one + 100)
+    images = ScaledImages(paths, n_kept=3)
     calls = []
     from tripletkit.collecting import scaled_images
 
@@ -398,16 +397,24 @@ def test_instructions_can_do_no_harm(anna):
     assert 'href="javascript' not in rendered
 
 
-def test_instructions_are_bounded_text(tmp_path):
-    path = tmp_path / "how.md"
-    path.write_bytes(b"\xef\xbb\xbf# Look")
-    assert read_instructions(path) == "# Look"
-    path.write_bytes(b"\xff\xfe")
-    with pytest.raises(TripletkitError, match="UTF-8"):
-        read_instructions(path)
-    path.write_bytes(b"x" * (MAX_BYTES + 1))
-    with pytest.raises(TripletkitError, match="at most"):
-        read_instructions(path)
+def test_a_study_is_bounded_text_of_known_keys(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_bytes(b'\xef\xbb\xbfinstructions = "# Look"')
+    assert read_study(path).instructions == "# Look"
+    for data, said in (
+        (b"\xff\xfe", "UTF-8"),
+        (b"x" * (MAX_BYTES + 1), "at most"),
+        (b"instructions", "expected TOML"),
+        (b'colour = "red"', "got colour"),
+        (b"quota = 0", "quota: expected a number from 1 on"),
+        (b'quota = "many"', "quota: expected a number from 1 on"),
+        (b'practice = [["a", "b", "b"]]', "practice: expected a list of"),
+        (b'link = "javascript:alert(1)"', "link: expected an address"),
+        (b'language = "xx"', "expected one of en, de, es, fr"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(TripletkitError, match=said):
+            read_study(path)
 
 
 def join(app, site, name, token=None):
@@ -519,7 +526,7 @@ def test_only_the_owners_page_changes_judges(app, site, anna):
 @pytest.mark.parametrize("name", ["", "   ", "x" * 41, "a\x00b", "a\u202eb", "\u200b"])
 def test_other_names_are_refused(app, site, name):
     _, response = join(app, site, name)
-    assert "expected a name" in all_text(response).lower()
+    assert "A name has 1 to 40 letters" in all_text(response)
     assert site.database.judges() == []
 
 
@@ -549,16 +556,13 @@ def test_the_end_says_thanks_and_can_be_taken_back(site, anna):
 
 
 def test_progress_and_pause(site, anna):
-    site.pause_every = 2
+    site.study = dataclasses.replace(site.study, pause_every=2)
     replies = [
         anna.answer(client_id=f"client-{n:04}", response_ms=8700).get_json() for n in range(2)
     ]
     assert [reply["pause_due"] for reply in replies] == [False, True]
     # 18 left, 9 seconds each.
-    assert describe_progress(replies[-1]) == "2 of 20, about 3 minutes left"
-    assert describe_progress({"done": 1, "total": 2, "minutes": 0}).endswith(
-        "less than a minute left"
-    )
+    assert replies[-1]["progress"] == "2 of 20, about 3 min left"
 
 
 def test_the_next_three_are_known(anna):

@@ -202,7 +202,8 @@ def standing(database):
 def test_two_judges_answer_and_the_server_dies_in_the_middle(serve, browse, tripletkit, tmp_path):
     from selenium.webdriver.common.keys import Keys
 
-    options = ["--judge", "anna", "--judge", "ben", "-n", 60, "--pause-every", 20]
+    (tmp_path / "study.toml").write_text("pause_every = 20\n")
+    options = ["--judge", "anna", "--judge", "ben", "-n", 60]
     server = serve(*options)
     anna = Page(browse(), server.links["anna"])
     ben_driver = browse(390, 844)
@@ -353,10 +354,11 @@ def test_two_tabs_of_one_judge_give_one_answer(serve, browse):
     assert page.done() == 1
 
 
-def test_a_pause_is_not_counted_and_the_next_images_are_there(serve, browse):
+def test_a_pause_is_not_counted_and_the_next_images_are_there(serve, browse, tmp_path):
     from selenium.webdriver.common.keys import Keys
 
-    server = serve("--judge", "anna", "-n", 10, "--pause-every", 2)
+    (tmp_path / "study.toml").write_text("pause_every = 2\n")
+    server = serve("--judge", "anna", "-n", 10)
     page = Page(browse(), server.links["anna"])
     page.wait_until(
         lambda: (

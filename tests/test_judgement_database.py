@@ -52,8 +52,8 @@ def count_elsewhere(path):
 def test_an_answer_sent_twice_is_one(asked):
     database, asker, judge = asked
     screen = asker.screens(judge.id)[0]
-    assert database.add_answer(judge.id, given(screen.id)) is True
-    assert database.add_answer(judge.id, given(screen.id)) is False
+    assert database.add_answer(judge.id, given(screen.id)) == "new"
+    assert database.add_answer(judge.id, given(screen.id)) == "known"
     assert database.n_answers() == 1
 
 
@@ -61,8 +61,7 @@ def test_another_answer_to_the_same_screen_is_refused(asked):
     database, asker, judge = asked
     screen = asker.screens(judge.id)[0]
     database.add_answer(judge.id, given(screen.id))
-    with pytest.raises(JudgementsError, match="answered already"):
-        database.add_answer(judge.id, given(screen.id, "client-0002", "right"))
+    assert database.add_answer(judge.id, given(screen.id, "client-0002", "right")) == "taken"
     assert database.n_answers() == 1
 
 
@@ -122,8 +121,8 @@ def test_names_of_judges_are_their_own(asked):
     database, _, anna = asked
     assert database.add_judge("anna") == anna
     with pytest.raises(JudgementsError, match="taken"):
-        database.add_new_judge("Anna")
-    assert database.add_new_judge("ben").token != anna.token
+        database.add_judge("Anna", is_new=True)
+    assert database.add_judge("ben", is_new=True).token != anna.token
 
 
 @pytest.mark.integration

@@ -16,7 +16,7 @@ from opened import read_triplets, read_votes
 
 import tripletkit as tk
 from tripletkit import TripletkitError, Triplets
-from tripletkit.collecting.database import GivenAnswer, add_question, add_screen
+from tripletkit.collecting.database import GivenAnswer
 from tripletkit.data.judgements import find_questions, is_judgements, open_judgements
 from tripletkit.model.model_folder import load_model
 from tripletkit.training.sources import read_training_triplets
@@ -33,11 +33,10 @@ class Told:
         self.n = 0
 
     def ask(self, triplet, how="random", probability=0.001):
-        with self.database.writing() as connection:
-            columns = zip(("anchor", "first", "second"), triplet, strict=True)
-            numbers = {column: self.number[f"{name}.png"] for column, name in columns}
-            probability = probability if how == "random" else None
-            return add_question(connection, how=how, probability=probability, **numbers)
+        columns = zip(("anchor", "first", "second"), triplet, strict=True)
+        numbers = {column: self.number[f"{name}.png"] for column, name in columns}
+        probability = probability if how == "random" else None
+        return self.database.add_question(how=how, probability=probability, **numbers)
 
     def tell(self, judge, question, choice):
         """`choice` is the letter of an image, or `?`."""
@@ -45,9 +44,8 @@ class Told:
         row = self.database.connection.execute(
             "SELECT * FROM questions WHERE id = ?", (question,)
         ).fetchone()
-        with self.database.writing() as connection:
-            shown = [row["first"], row["second"]]
-            add_screen(connection, judge.id, "fresh", [row["anchor"], *shown], question=question)
+        images = [row["anchor"], row["first"], row["second"]]
+        self.database.add_screen(judge.id, "fresh", images, question=question)
         screen = self.database.open_screens(judge.id)[0]
         side = "neither"
         if choice != "?":

@@ -21,7 +21,7 @@ _NAMES = {
     "api.embeddings": "Embeddings",
     "api.estimator": "TripletEmbedding",
     "api.image_split": "ImageSplit triplets_by_image",
-    "api.judging": "export_judgements judges suggest",
+    "api.judging": "collect export_judgements import_judgements judges suggest",
     "api.large_collections": "extract",
     "api.learning": "finetune sweep train",
     "api.listings": "cache_info clear_cache list_backbones list_losses list_settings prune_cache",
@@ -57,7 +57,9 @@ if TYPE_CHECKING:
     from tripletkit.api.estimator import TripletEmbedding as TripletEmbedding
     from tripletkit.api.image_split import ImageSplit as ImageSplit
     from tripletkit.api.image_split import triplets_by_image as triplets_by_image
+    from tripletkit.api.judging import collect as collect
     from tripletkit.api.judging import export_judgements as export_judgements
+    from tripletkit.api.judging import import_judgements as import_judgements
     from tripletkit.api.judging import judges as judges
     from tripletkit.api.judging import suggest as suggest
     from tripletkit.api.large_collections import extract as extract

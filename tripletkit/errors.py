@@ -127,8 +127,8 @@ class JudgementsError(TripletkitError, ValueError):
     """A database of judgements is none, is in use, or holds something else than is asked for."""
 
 
-class InstructionsError(TripletkitError, ValueError):
-    """The instructions for judges cannot be shown."""
+class StudyError(TripletkitError, ValueError):
+    """What a study says to its judges cannot be read, or is not of its kind."""
 
 
 class SearchIndexError(TripletkitError, ValueError):

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
 from tripletkit import defaults
-from tripletkit.api.given import PathLike, TripletsLike, as_path
+from tripletkit.api.given import PathLike, TripletsLike, as_path, given_weights, is_path
 from tripletkit.api.models import Model
-from tripletkit.collecting.choosing import suggest_at_random, suggest_by_model
-from tripletkit.collecting.committee import split_members
+from tripletkit.collecting.answer_forms import MAX_NAME, parse_name
+from tripletkit.collecting.asking import AskingSettings
+from tripletkit.collecting.choosing import (
+    Committee,
+    choose_questions,
+    draw_candidates,
+    question_keys,
+)
+from tripletkit.collecting.database import JudgementDatabase
 from tripletkit.collecting.judges import JudgesReport, report_judges
+from tripletkit.collecting.offline import Imported, import_answers, is_answer_file
+from tripletkit.collecting.serving import check_extra
+from tripletkit.collecting.study import kept_settings
 from tripletkit.data.folder import refuse_folder_of
 from tripletkit.data.images import ImagesLike
 from tripletkit.data.judgement_files import read_answers_given
-from tripletkit.data.judgements import Judgements, open_judgements
+from tripletkit.data.judgements import Judgements, is_judgements, open_judgements
 from tripletkit.data.outputs import (
     TRIPLETS_FORM,
     VOTES_FORM,
@@ -34,9 +46,17 @@ from tripletkit.data.triplet_files import write_triplets
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.unfinished import unfinished_files
 from tripletkit.errors import ImageNameError, JudgementsError, SettingsError
+from tripletkit.features.feature_parts import BackboneLike, list_backbones
+from tripletkit.model.settings import HeadSettings
 from tripletkit.progress import Stages
 
+if TYPE_CHECKING:
+    from tripletkit.collecting.collection import JudgementCollection
+
 logger = logging.getLogger("tripletkit")
+
+# How often a question that is known is drawn again before it is given up.
+_DRAWS = 50
 
 AskWay = Literal["auto", "random", "margin", "disagreement"]
 
@@ -90,10 +110,10 @@ def suggest(
     left_out = np.concatenate([np.empty((0, 3), dtype=np.int32), *known])
     rng = np.random.default_rng(seed)
     if way == "random":
-        rows = suggest_at_random(len(embedded), n, left_out, rng)
+        rows = _suggest_at_random(len(embedded), n, left_out, rng)
     else:
         members = _members(model, embedded.vectors, way)
-        rows = suggest_by_model(members, model.distance, n, way, left_out, rng)
+        rows = _suggest_by_model(members, model.distance, n, way, left_out, rng)
     chosen = Triplets.from_array(rows, embedded.names)
     if file is not None:
         write_triplets(file, chosen.names, chosen.rows, is_answered=False)
@@ -102,6 +122,130 @@ def suggest(
         limit = "" if way == "random" else f", with no image in more than {defaults.MAX_PER_IMAGE}"
         logger.info("%s were asked for; there are no more%s.", f"{n:,}", limit)
     return chosen
+
+
+@as_one_run
+def collect(
+    images: PathLike,
+    database: PathLike = "judgements.sqlite",
+    *,
+    study: PathLike | None = None,
+    judge: Sequence[str] = (),
+    questions: int | None = None,
+    screen: Literal["question", "grid"] = "question",
+    grid_of: int = defaults.GRID_OF,
+    grid_pick: int = defaults.GRID_PICK,
+    ask: AskWay = "auto",
+    overlap: int = 1,
+    gold: TripletsLike | None = None,
+    stop: Literal["auto"] | None = None,
+    host: str = "127.0.0.1",
+    port: int | None = 8765,
+    url: str = "",
+    backbone: BackboneLike | Sequence[BackboneLike] = defaults.BACKBONE,
+    weights: PathLike | Mapping[str, PathLike] | None = None,
+    cache: PathLike | None = None,
+) -> JudgementCollection:
+    """Open a collection of judgements of a folder of images, to serve its pages or write one.
+
+    Args:
+        images: folder to ask about.
+        database: of the judgements; made if it is not there, continued if it is.
+        study: file of what is said to judges. Defaults to `study.toml` beside the database, which
+            is made for a new database.
+        judge: names of those who get a link of their own; one link for everybody without any.
+        questions: or grids, for each judge. Defaults to the study's `quota`, or `200`.
+        screen: `"question"` (which of two images is more like the anchor) or `"grid"` (which of
+            several are).
+        grid_of, grid_pick: images of a grid, and how many are picked. Default to `8` and `3`.
+        ask: how questions are chosen after the first hundred answers; see `suggest`.
+        overlap: of how many judges each question is asked. Defaults to `1`.
+        gold: triplets whose answer is known, mixed in to check judges.
+        stop: `"auto"` ends the study when more answers would bring too little, by its
+            `stop_answers` and `stop_points`.
+        host, port: address to serve at; port 0 takes any that is free, None binds none.
+        url: where a proxy serves the pages to others, such as `"https://museum.example/judge/"`.
+        backbone, weights: of the model that chooses questions; see `train`.
+        cache: folder of the feature store. Defaults to the user's cache folder.
+    Returns:
+        A `JudgementCollection`: its `links`, `serve()`, and `wsgi()` for a server of your own.
+    Raises:
+        JudgementsError: if the database is none, or the address or the database is in use.
+        StudyError: if the study cannot be read.
+        ImageNameError: if there are too few images, or a known question names another.
+        SettingsError: if settings exclude each other.
+    """
+    check_extra()
+    from tripletkit.collecting.collection import JudgementCollection
+
+    if screen == "grid" and grid_pick >= grid_of:
+        raise SettingsError(
+            "grid_pick", f"`grid_pick={grid_pick}` must be less than `grid_of={grid_of}`."
+        )
+    if screen == "grid" and (ask in ("margin", "disagreement") or overlap > 1 or gold is not None):
+        raise SettingsError(
+            "screen",
+            "`screen=grid` draws its images at random: it excludes `ask`, `overlap` and `gold`.",
+        )
+    if url and not re.fullmatch(r"https?://[^/?#@]+(/[^?#]*)?", url):
+        raise SettingsError("url", f"expected such as https://museum.example/judge/, got {url}")
+    names = [parse_name(name) for name in judge]
+    if None in names:
+        raise SettingsError("judge", f"expected a name of 1 to {MAX_NAME} letters as `judge`")
+    asking = AskingSettings(
+        questions or defaults.QUESTIONS_PER_JUDGE, overlap, screen, grid_of, grid_pick
+    )
+    return JudgementCollection(
+        Path(images),
+        Path(database),
+        as_path(study),
+        [name for name in names if name],
+        asking,
+        has_quota=questions is not None,
+        ask=ask,
+        gold=gold,
+        stops=stop == "auto",
+        address=None if port is None else (host, port),
+        url=url,
+        backbone=list_backbones(backbone),
+        weights=given_weights(weights),
+        cache=as_path(cache),
+    )
+
+
+@as_one_run
+def import_judgements(
+    database: PathLike,
+    answers: TripletsLike,
+    images: PathLike | None = None,
+    *,
+    judge: str = "imported",
+) -> Imported:
+    """Add judgements to a database of collected ones; all of them or none, and none twice.
+
+    Args:
+        database: of collected judgements; for a table, made if it is not there.
+        answers: a file that an offline page saved; or judgements of any other form, of which only
+            decided rows and whole votes have a place.
+        images: folder that the names of a table are looked up in.
+        judge: name for whom the answers of a table are; a second vote on a row is of `NAME 2`.
+    Returns:
+        How many answers are new, were there before, and belong to screens that are answered.
+    Raises:
+        JudgementsError: if the answers are of another database, or not as they should be.
+        ImageNameError: if a table names images that the folder lacks.
+    """
+    path = Path(answers) if is_path(answers) else None
+    if path is not None and is_answer_file(path):
+        if not Path(database).exists():
+            raise JudgementsError(f"{database}: there is no such database")
+        return import_answers(path, JudgementDatabase(Path(database)))
+    if images is None:
+        raise SettingsError("images", f"{answers}: a table needs the folder of its `images`.")
+    check_extra()
+    from tripletkit.collecting.collection import import_table
+
+    return import_table(open_judgements(answers), Path(database), Path(images), judge)
 
 
 @as_one_run
@@ -130,7 +274,7 @@ def judges(
     answers = read_answers_given(Path(database), exclude)
     if not answers:
         raise JudgementsError(f"{database}: expected judgements, there is no answer in it yet")
-    return report_judges(answers, known)
+    return report_judges(answers, known, kept_settings(Path(database)))
 
 
 @as_one_run
@@ -171,12 +315,15 @@ def export_judgements(
         },
     )
     found = open_judgements(database, exclude=exclude)
-    if found.votes is None or found.is_random is None:
+    if found.votes is None or not is_judgements(database):
         raise JudgementsError(
             f"{database}: expected a database of judgements, got one of another program"
         )
+    if found.is_random is None:  # an old study alone, of which nothing is known to be by chance
+        nothing = np.zeros(len(found), dtype=bool)
+        found = replace(found, is_random=nothing, weights=nothing.astype(float))
     if random_share:
-        found = found.take(found.is_random)
+        found = found.take(np.asarray(found.is_random))
         if not len(found):
             raise JudgementsError(f"{database}: no question was drawn by chance")
     triplets, votes, is_random = found.triplets, found.votes, found.is_random
@@ -227,7 +374,7 @@ def _members(model: Model, vectors: np.ndarray, way: str) -> list[np.ndarray]:
         members = [vectors]
     else:
         record = model.folder.record
-        members = split_members(vectors, record.settings, record.n_features)
+        members = _split_members(vectors, record.settings, record.n_features)
     if way == "disagreement" and len(members) < 2:
         raise SettingsError(
             "ask",
@@ -235,3 +382,81 @@ def _members(model: Model, vectors: np.ndarray, way: str) -> list[np.ndarray]:
             f"{model!r} is not one. Use `ask=margin`, or train one with the setting members=5",
         )
     return members
+
+
+def _suggest_at_random(
+    n_images: int, n_questions: int, known: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw questions that show every image as often as the others, and none that is known."""
+    times_shown = np.zeros(n_images, dtype=np.int64)
+    left_out = set(question_keys(known).tolist())
+    rows = []
+    for _ in range(n_questions):
+        for _ in range(_DRAWS):
+            # Three of the images that were shown least often.
+            least = np.argsort(times_shown + rng.random(n_images))[:3]
+            row = rng.permutation(least).astype(np.int32)
+            key = int(question_keys(row[None])[0])
+            if key not in left_out:
+                left_out.add(key)
+                times_shown[row] += 1
+                rows.append(row)
+                break
+    return np.array(rows, dtype=np.int32).reshape(-1, 3)
+
+
+def _suggest_by_model(
+    members: Sequence[np.ndarray],
+    distance: str,
+    n_questions: int,
+    way: str,
+    known: np.ndarray,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Choose questions by a model's heads, no image in more than `defaults.MAX_PER_IMAGE`.
+
+    Args:
+        members: `(n_images, n_dims)` embeddings of each head.
+        distance: by which they are compared.
+        n_questions: how many at most.
+        way: `margin` or `disagreement`.
+        known: `(n, 3)` questions to leave out, whichever way round.
+        rng: what decides which candidates there are.
+    Returns:
+        `(n_questions, 3)` int32, the most wanted first.
+    """
+    images = np.arange(len(members[0]))
+    candidates = draw_candidates(images, defaults.CHOICE_CANDIDATES, rng, known)
+    committee = Committee(members, distance, defaults.MARGIN / 2)
+    return choose_questions(
+        committee, candidates, n_questions, way, max_per_image=defaults.MAX_PER_IMAGE
+    ).rows
+
+
+def _split_members(
+    embeddings: np.ndarray, settings: HeadSettings, n_features: int
+) -> list[np.ndarray]:
+    """Return the embeddings of each member of a model, for comparing them with one another.
+
+    The members stand side by side in an embedding, behind the frozen features where these have a
+    share, which then every member gets too.
+
+    Args:
+        embeddings: `(n_images, n_dims)` of the model.
+        settings: of the model.
+        n_features: width of the features.
+    Returns:
+        One array a member; the embeddings alone where they cannot be told apart.
+    """
+    n_frozen = n_features if settings.frozen_share else 0
+    # Members of other widths, or compressed together, cannot be told apart.
+    if settings.members < 2 or settings.mlp_members or settings.is_compressed:
+        return [embeddings]
+    width = (embeddings.shape[1] - n_frozen) // settings.members
+    frozen = embeddings[:, :n_frozen]
+    of_members = embeddings[:, n_frozen:]
+    # Each member as long as all were, so that the frozen share weighs the same.
+    return [
+        np.hstack([frozen, of_members[:, start : start + width] * settings.members**0.5])
+        for start in range(0, settings.members * width, width)
+    ]

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
-import socket
+import signal
 import sys
-from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
+import tripletkit as tk
 from tripletkit import defaults
 from tripletkit.cli.console import say, warn
 from tripletkit.cli.options import backbone_option, command, takes, weights_option
-from tripletkit.cli.parameters import INPUT_FOLDER, NAMED_FILE, OUTPUT_FILE, WholeRange
-from tripletkit.errors import MissingExtraError
-
-if TYPE_CHECKING:
-    from tripletkit.collecting.asking import Asker
-    from tripletkit.collecting.background import BackgroundTrainer
-    from tripletkit.collecting.database import Judge, JudgementDatabase
-    from tripletkit.collecting.site import Site
-    from tripletkit.data.outputs import OutputFile
-    from tripletkit.features.feature_parts import GivenWeights
-
-ASK = "auto"
-COLLECT_PORT = 8765
+from tripletkit.cli.parameters import (
+    INPUT_FOLDER,
+    JUDGEMENTS,
+    NAMED_FILE,
+    OUTPUT_FILE,
+    WholeRange,
+)
 
 ASK_WAYS = ("auto", "random", "margin", "disagreement")
 
@@ -44,7 +36,7 @@ ASK_WAYS = ("auto", "random", "margin", "disagreement")
 )
 @click.option(
     "--judge",
-    "judge_names",
+    "judge",
     multiple=True,
     metavar="NAME",
     help="Print a link for this judge alone. May be given several times.  [default: one link "
@@ -54,9 +46,8 @@ ASK_WAYS = ("auto", "random", "margin", "disagreement")
     "-n",
     "--questions",
     type=WholeRange(1),
-    default=defaults.QUESTIONS_PER_JUDGE,
-    show_default=True,
-    help="Questions, or grids, for each judge.",
+    help="Questions, or grids, for each judge.  [default: the study's quota, or "
+    f"{defaults.QUESTIONS_PER_JUDGE}]",
 )
 @click.option(
     "--screen",
@@ -84,7 +75,7 @@ ASK_WAYS = ("auto", "random", "margin", "disagreement")
 @click.option(
     "--ask",
     type=click.Choice(ASK_WAYS),
-    default=ASK,
+    default="auto",
     show_default=True,
     help="How questions are chosen after the first "
     f"{defaults.FIRST_RANDOM} answers: at random, where a model is least sure, or where "
@@ -100,25 +91,34 @@ ASK_WAYS = ("auto", "random", "margin", "disagreement")
 )
 @click.option(
     "--gold",
-    "gold_file",
+    "gold",
     type=NAMED_FILE,
     help="Triplet file with questions whose answer is known; they are mixed in to check judges.",
 )
-@click.option("--instructions", type=NAMED_FILE, help="Markdown file shown to judges.")
 @click.option(
-    "--pause-every",
-    type=WholeRange(1),
-    default=defaults.PAUSE_EVERY,
-    show_default=True,
-    help="Offer a pause after so many answers.",
+    "--study",
+    type=NAMED_FILE,
+    help="What is said to judges: language, instructions, consent, practice and more; see "
+    "docs/study.md.  [default: study.toml beside the database, which is made at the first start]",
+)
+@click.option(
+    "--stop",
+    type=click.Choice(["auto"]),
+    help="End the study when more answers would bring too little, by its stop_points.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option(
     "--port",
     type=WholeRange(0, 65535),
-    default=COLLECT_PORT,
+    default=8765,
     show_default=True,
     help="Port to listen at; 0 takes any that is free.",
+)
+@click.option(
+    "--url",
+    default="",
+    metavar="https://...",
+    help="Where a proxy serves the pages to others. Links name it, and cookies go to it alone.",
 )
 @click.option("--no-browser", is_flag=True, help="Do not open the browser.")
 @click.option(
@@ -131,38 +131,25 @@ ASK_WAYS = ("auto", "random", "margin", "disagreement")
 @click.option(
     "--import",
     "answer_files",
-    type=NAMED_FILE,
+    type=JUDGEMENTS,
     multiple=True,
-    metavar="ANSWERS.json",
-    help="Add the answers that an offline page saved, and stop. May be given several times.",
+    metavar="ANSWERS",
+    help="Add the answers that an offline page saved, or judgements of images in any other form, "
+    "and stop. May be given several times.",
 )
 @backbone_option(
     "Backbone of the model that chooses questions.", default=defaults.BACKBONE, show_default=True
 )
 @weights_option
-@takes("overwrite", "cache")
+@takes("overwrite", "cache", "judgements")
 def collect(
     images: Path | None,
     database: Path,
-    judge_names: tuple[str, ...],
-    questions: int,
-    screen: str,
-    grid_of: int,
-    grid_pick: int,
-    ask: str,
-    overlap: int,
-    gold_file: Path | None,
-    instructions: Path | None,
-    pause_every: int,
-    host: str,
-    port: int,
     no_browser: bool,
     offline_page: Path | None,
-    answer_files: tuple[Path, ...],
-    backbone: list[str],
-    weights: GivenWeights,
+    answer_files: tuple[Any, ...],
     overwrite: bool,
-    cache: Path | None,
+    **settings: Any,
 ) -> None:
     """Collect judgements of a folder of images on a page in the browser.
 
@@ -172,177 +159,61 @@ def collect(
     tripletkit collect photos/ --screen grid --of 8 --pick 3
     tripletkit collect photos/ --judge carla --offline carla.html
     tripletkit collect --import answers-carla.json
+    tripletkit collect photos/ --import old-study.csv --judge "old study"
 
     Every answer is on the disk before the next question is shown. The database is a triplet file
     for all other commands: `tripletkit train judgements.sqlite photos/`. Stop with Ctrl-C; the
-    same command goes on, with the same links.
+    same command goes on, with the same links, and says what is other than at the last start.
     """
-    if images is None and not answer_files:
-        raise click.UsageError("Missing argument 'IMAGES'.")
-    if screen == "grid" and grid_pick >= grid_of:
-        raise click.UsageError(f"--pick {grid_pick} must be less than --of {grid_of}.")
-    if screen == "grid" and (ask in ("margin", "disagreement") or overlap > 1 or gold_file):
-        raise click.UsageError(
-            "--screen grid draws its images at random: it excludes --ask, --overlap and --gold."
-        )
-    if offline_page is not None and len(judge_names) != 1:
-        raise click.UsageError("--offline needs one --judge: each page is for one person.")
-    check_extra()
-
+    judges = settings["judge"]
     if answer_files:
-        if images is not None or offline_page is not None:
-            raise click.UsageError("--import goes with --db alone.")
-        _import(database, answer_files)
+        if offline_page is not None:
+            raise click.UsageError("--import excludes --offline.")
+        name = judges[0] if judges else "imported"
+        for answers in answer_files:
+            found = tk.import_judgements(database, answers, images, judge=name)
+            say(f"{getattr(answers, 'source', answers)}: {found}")
         return
-    from tripletkit.collecting.answer_forms import parse_name
-    from tripletkit.collecting.asking import Asker, AskingSettings
-    from tripletkit.collecting.background import BackgroundTrainer
-    from tripletkit.collecting.committee import TrainerTask
-    from tripletkit.collecting.database import DATABASE_FORM, JudgementDatabase, only_server
-    from tripletkit.collecting.instructions import DEFAULT, DEFAULT_GRID, read_instructions
-    from tripletkit.collecting.offline import OFFLINE_FORM
-    from tripletkit.collecting.preparation import compute_features, locate_usable, read_gold
-    from tripletkit.collecting.scaled_images import ScaledImages
-    from tripletkit.collecting.serving import bound_port
-    from tripletkit.collecting.site import Site
-    from tripletkit.data.folder import list_images
-    from tripletkit.data.outputs import Outputs, note_written
-    from tripletkit.errors import ImageNameError, JudgementsError
+    if images is None:
+        raise click.UsageError("Missing argument 'IMAGES'.")
+    if offline_page is not None and len(judges) != 1:
+        raise click.UsageError("--offline needs one --judge: each page is for one person.")
+    if offline_page is not None:
+        from tripletkit.collecting.offline import OFFLINE_FORM
+        from tripletkit.data.outputs import Outputs
 
-    outputs = Outputs(overwrite=overwrite)
-    if not database.exists():
-        outputs.file(database, DATABASE_FORM)
-    page_out = outputs.optional_file(offline_page, OFFLINE_FORM)
-    text = None if instructions is None else read_instructions(instructions)
-    try:
-        judge_names = tuple(parse_name(name) for name in judge_names)
-    except JudgementsError as error:
-        raise click.BadParameter(str(error), param_hint="'--judge'") from error
-    names = list_images(images)
-    if not names:
-        raise ImageNameError(f"{images}: expected a folder of images, there is none in it")
-    paths_of = locate_usable(names, images)
-    make_features = partial(compute_features, images, list(paths_of), backbone, weights, cache)
-    # The port first: where it is taken, no empty database stays behind.
-    with ExitStack() as stack:
-        listener = None if page_out else stack.enter_context(bound_port(host, port))
-        stack.enter_context(only_server(database))
-        collected = JudgementDatabase(database)
-        note_written(database)
-        numbers = collected.add_images(list(paths_of))
-        paths = {numbers[name]: path for name, path in paths_of.items()}
-        asker = Asker(
-            collected,
-            list(paths),
-            AskingSettings(questions, overlap, screen, grid_of, grid_pick),
-            read_gold(gold_file, images, numbers),
+        page = Outputs(overwrite=overwrite).file(offline_page, OFFLINE_FORM)
+        with tk.collect(images, database, **settings | {"port": None}) as collection:
+            n_questions = collection.write_page(page)
+        say(
+            f"Wrote {page}, {page.path.stat().st_size / 1e6:.1f} MB: {n_questions:,} questions for "
+            f"{judges[0]}. Take the answers in with: tripletkit collect --db {database} "
+            "--import ANSWERS.json"
         )
-        judges = [collected.add_judge(name) for name in judge_names]
-        if listener is None:
-            usual = DEFAULT_GRID if screen == "grid" else DEFAULT
-            _write_offline(page_out, collected, judges[0], asker, paths, text or usual)
-            return
-        way = "random" if screen == "grid" else defaults.AUTO_ASK if ask == "auto" else ask
-        n_shown = grid_of if screen == "grid" else 0
-        task = TrainerTask(database.absolute(), numbers, make_features, way, defaults.SEED, n_shown)
-        trainer = BackgroundTrainer(asker, task)
-        site = Site(collected, asker, ScaledImages(paths), text, pause_every, status=trainer.status)
-        _serve(site, trainer, listener, host, judges, opens_browser=not no_browser)
+        return
+    from tripletkit.collecting.serving import is_local, shown_hosts
 
-
-def check_extra() -> None:
-    """Refuse early what needs the packages that pages are served with."""
-    for module in ("flask", "waitress", "segno"):
-        if importlib.util.find_spec(module) is None:
-            raise MissingExtraError(
-                f"serving pages needs the package {module}: pip install 'tripletkit[collect]'"
-            )
-
-
-def _write_offline(
-    page: OutputFile,
-    database: JudgementDatabase,
-    judge: Judge,
-    asker: Asker,
-    paths: dict[int, Path],
-    instructions: str,
-) -> None:
-    from tripletkit.collecting.offline import write_offline_page
-
-    n_questions = write_offline_page(page, database, judge, asker, paths, instructions)
-    say(
-        f"Wrote {page}, {page.path.stat().st_size / 1e6:.1f} MB: {n_questions:,} questions for "
-        f"{judge.name}. Take the answers in with: tripletkit collect --db {database.path} "
-        "--import ANSWERS.json"
-    )
-
-
-def _import(database: Path, answer_files: tuple[Path, ...]) -> None:
-    from tripletkit.collecting.database import JudgementDatabase
-    from tripletkit.collecting.offline import import_answers
-    from tripletkit.errors import JudgementsError
-
-    if not database.exists():
-        raise JudgementsError(f"{database}: there is no such database; name it with --db")
-    opened = JudgementDatabase(database)
-    for path in answer_files:
-        found = import_answers(path, opened)
-        more = f", {found.n_known:,} were there already" if found.n_known else ""
-        more += f", {found.n_taken:,} left out, answered otherwise since" if found.n_taken else ""
-        say(f"{path}: {found.n_new:,} answers of {found.judge} added{more}.")
-
-
-def _serve(
-    site: Site,
-    trainer: BackgroundTrainer,
-    listener: socket.socket,
-    host: str,
-    judges: list[Judge],
-    opens_browser: bool,
-) -> None:
-    import os
-    import signal
-
-    from tripletkit.collecting.app import make_app
-    from tripletkit.collecting.serving import bound_server, is_local, shown_hosts
-
-    # The process that trains takes these along.
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # A service manager stops a server so, and it is no fault.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with bound_server(make_app(site), listener) as server:
-        hosts = shown_hosts(host)
-        base = f"http://{hosts[0]}:{server.effective_port}"
-        if not is_local(host):
+    host = settings["host"]
+    with tk.collect(images, database, **settings) as collection:
+        if not is_local(host) and not settings["url"]:
             warn(
                 f"pages at {host} are not encrypted: whoever can listen to the network sees the "
                 "images, the answers and the links."
             )
-        links = {judge.name: f"{base}/j/{judge.token}" for judge in judges}
-        if not judges:
-            links["everybody"] = f"{base}/join/{site.database.open_token}"
-        links["owner"] = f"{base}/owner/{site.database.owner_token}"
-        width = max(map(len, links))
+        width = max(map(len, collection.links))
         # Even when quiet: without the links nobody can answer.
-        for name, link in links.items():
+        for name, link in collection.links.items():
             click.echo(f"{name:<{width}}  {link}")
-        say(
-            f"Collecting into {site.database.path}, {site.database.n_answers():,} answers so far. "
-            "Stop with Ctrl-C."
-        )
-        if len(hosts) > 1:
+        say(f"Collecting into {database}, {len(collection):,} answers so far. Stop with Ctrl-C.")
+        hosts = shown_hosts(host)
+        if len(hosts) > 1 and not settings["url"]:
             say(f"Instead of {hosts[0]} the links may have {' or '.join(hosts[1:])}.")
         sys.stdout.flush()
-        if opens_browser:
+        if not no_browser:
             import webbrowser
 
-            webbrowser.open(links[judges[0].name if judges else "everybody"])
-        trainer.start()
-        try:
-            server.run()
-        except (KeyboardInterrupt, SystemExit):
-            pass
-        finally:
-            trainer.stop()
-        say(f"Stopped. {site.database.n_answers():,} answers are in {site.database.path}.")
+            webbrowser.open(next(iter(collection.links.values())))
+        # A service manager stops a server so, and it is no fault.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        collection.serve()
+        say(f"Stopped. {len(collection):,} answers are in {database}.")

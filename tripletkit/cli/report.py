@@ -11,7 +11,6 @@ import click
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.collect import check_extra
 from tripletkit.cli.console import say
 from tripletkit.cli.options import command, section, takes, view_options
 from tripletkit.cli.parameters import MODEL_FOLDER, OUTPUT_FILE, WholeRange
@@ -67,6 +66,8 @@ def report(
     if not serve:
         tk.report(model, output, overwrite=overwrite, **given)
         return
+    from tripletkit.collecting.serving import check_extra
+
     check_extra()
     with tk.serve_report(model, port, **given) as (server, link):
         # Even when quiet: without the link nobody can look.

@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import threading
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -26,13 +27,13 @@ from tripletkit.collecting.committee import (
     draw_by_chance,
     measure_model,
 )
+from tripletkit.collecting.database import now
 from tripletkit.errors import JudgementsError, TripletkitError
-
-# Answers after which the questions are chosen anew.
-RETRAIN_EVERY = 100
 
 logger = logging.getLogger("tripletkit")
 
+# Answers after which the questions are chosen anew.
+_RETRAIN_EVERY = 100
 _LOOK_EVERY_S = 1.0
 _NICENESS = 10
 # Questions by chance that are held ready, and drawn anew where half of them are gone.
@@ -45,9 +46,8 @@ class BackgroundTrainer:
     """Starts the process and gives it work when there are enough new answers.
 
     Args:
-        asker: is given the questions that are drawn, and has the database.
-        task: see `TrainerTask`.
         first_after, again_after: answers before the first training, and between two.
+        is_enough: whether the study is to end, by what is known of a model.
     """
 
     def __init__(
@@ -55,11 +55,13 @@ class BackgroundTrainer:
         asker: Asker,
         task: TrainerTask,
         first_after: int = defaults.FIRST_RANDOM,
-        again_after: int = RETRAIN_EVERY,
+        again_after: int = _RETRAIN_EVERY,
+        is_enough: Callable[[dict[str, Any]], bool] | None = None,
     ) -> None:
         self._asker, self._database = asker, asker.database
         self._task = task
         self._first_after, self._again_after = first_after, again_after
+        self._is_enough = is_enough
         self.status = {"text": _FEATURES}
         self._stop = threading.Event()
         # A fresh interpreter: TensorFlow does not survive a fork, nor do locks of other threads.
@@ -117,7 +119,11 @@ class BackgroundTrainer:
         about = found["about"] | {"seconds": round(time.monotonic() - started_s, 1)}
         model = self._database.add_model(n_answers, about, found["questions"])
         doing = "Questions are chosen by a model; its accuracy is being measured."
-        self._database.describe_model(model, about | self._do("measure", n_answers, doing))
+        about |= self._do("measure", n_answers, doing)
+        self._database.describe_model(model, about)
+        if self._is_enough is not None and self._is_enough(about):
+            self._database.keep_fact("ended", now())
+            logger.info("The study has ended: more answers would bring too little.")
 
     def _do(self, work: str, number: int, doing: str = "") -> Any:
         self._pipe.send((work, number))

@@ -7,18 +7,14 @@ last two is by chance and has nothing to do with what a model expects.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
+from scipy.special import entr, expit
 
-from tripletkit import defaults
 from tripletkit.evaluation.distances import triplet_distances, triplet_margins
 
-# How often a question that is known is drawn again before it is given up.
-_DRAWS = 50
-WAYS = ("random", "margin", "disagreement")
 # Seconds of a judge that an answer costs, and one that says "can't tell": medians of a trial with
 # 597 answers, and of the same order as those of other people in docs/collect.md.
 ANSWER_S, CANT_TELL_S = 2.3, 4.0
@@ -29,6 +25,23 @@ _FEWEST_OF_A_KIND = 5
 _NEARNESS = 0.75
 # Anchors whose distances to all images are held at once.
 _CHUNK = 128
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A question or grid drawn by chance.
+
+    Attributes:
+        images: numbers: the anchor, and the others from left to right.
+        probability: of a question, to be drawn whichever way round.
+        near: of a grid, the images that were drawn among the nearest.
+        n_images: that a grid was drawn from.
+    """
+
+    images: list[int]
+    probability: float = 1.0
+    near: list[int] = field(default_factory=list)
+    n_images: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,15 +58,10 @@ class Committee:
     distance: str
     temperature: float
 
-    def margins(self, rows: np.ndarray) -> np.ndarray:
-        """Return `(n_members, n_questions)` float64; positive where the first is nearer."""
-        return np.stack(
-            [triplet_margins(each, rows, self.distance) for each in self.embeddings]
-        ).astype(np.float64)
-
     def expect(self, rows: np.ndarray) -> np.ndarray:
         """Return `(n_members, n_questions)`: chance that a judge chooses the first, 0 to 1."""
-        return expit(self.margins(rows) / self.temperature)
+        margins = [triplet_margins(each, rows, self.distance) for each in self.embeddings]
+        return expit(np.stack(margins).astype(np.float64) / self.temperature)
 
 
 @dataclass(frozen=True)
@@ -62,8 +70,7 @@ class Choice:
 
     Attributes:
         rows: `(n_questions, 3)` int32, the most wanted first.
-        scores: `(n_questions,)` what they were chosen by: the absolute mean margin, or the
-            disagreement in nats; where answers have a price, nats for each second of a judge.
+        scores: `(n_questions,)` what they were chosen by: nats for each second of a judge.
         expected: `(n_questions,)` chance that a judge chooses the first, 0 to 1.
     """
 
@@ -84,9 +91,7 @@ def draw_questions(
 
     Args:
         features: `(n_images, n_features)`, at least three images, compared by cosine.
-        anchors: rows, drawn with equal chances.
-        n_each: questions for each anchor.
-        rng: what decides.
+        anchors: rows, drawn with equal chances; each gets `n_each` questions.
     Returns:
         `(n_anchors * n_each, 3)` int32 rows, the last two in an order of chance; and the
         probability of each to be drawn, whichever way round.
@@ -160,12 +165,7 @@ class Answerability:
 
     @classmethod
     def fit(cls, measures: np.ndarray, was_answered: np.ndarray) -> Answerability:
-        """Learn from shown questions.
-
-        Args:
-            measures: `(n, n_measures)` of `measure_nearness`.
-            was_answered: `(n,)` bool.
-        """
+        """Learn from what `measure_nearness` says of shown questions, and who could tell."""
         usual = float(was_answered.mean()) if len(was_answered) else 1.0
         n_answered = int(was_answered.sum())
         if min(n_answered, len(was_answered) - n_answered) < _FEWEST_OF_A_KIND:
@@ -199,8 +199,9 @@ def draw_candidates(
     usable: np.ndarray, n_candidates: int, rng: np.random.Generator, known: np.ndarray
 ) -> np.ndarray:
     """Draw questions at random, none twice and none that is known already."""
-    drawn = rng.integers(0, len(usable), (2 * n_candidates, 3))
-    return keep_new(usable[drawn[_is_of_three(drawn)]], known)[:n_candidates]
+    a, b, c = rng.integers(0, len(usable), (2 * n_candidates, 3)).T
+    drawn = np.stack([a, b, c], axis=1)[(a != b) & (a != c) & (b != c)]
+    return keep_new(usable[drawn], known)[:n_candidates]
 
 
 def keep_new(rows: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -232,48 +233,29 @@ def choose_questions(
     way: str,
     *,
     max_per_image: int = 2,
-    answerable: np.ndarray | None = None,
+    answerable: np.ndarray | float = 1.0,
 ) -> Choice:
-    """Choose the questions that a committee learns most from.
+    """Choose the questions that a committee learns most from in the time that they take.
 
     Args:
-        committee: the heads.
-        candidates: `(n_candidates, 3)` to choose from.
-        n_questions: how many at most.
-        way: `"margin"`: where the two distances differ least, of the heads' mean margin;
-            `"disagreement"`: where the heads contradict each other, each being sure.
-        max_per_image: how often an image may be part of a question of this batch.
-        answerable: `(n_candidates,)` chance that a judge can answer. With it, what an answer
-            would teach is divided by the seconds that the question costs on average.
-    Returns:
-        The choice; fewer than `n_questions` where the images do not suffice.
-    Raises:
-        ValueError: if the way is not one of the two.
+        way: `"margin"`: where the heads together are least sure; `"disagreement"`: where they
+            contradict each other, each being sure.
+        max_per_image: how often an image may be part of a question of this batch, which then may
+            have less than `n_questions`.
+        answerable: `(n_candidates,)` chance that a judge can answer.
     Reference:
         Houlsby, Huszar, Ghahramani, Lengyel. Bayesian Active Learning for Classification and
         Preference Learning. 2011. arXiv:1112.5745 (equation 2, the disagreement). Settles,
         Craven, Friedland. Active learning with real annotation costs. NIPS workshop on
         cost-sensitive learning, 2008 (what is learned for the time that it takes).
     """
-    margins = committee.margins(candidates)
-    expected = expit(margins / committee.temperature)
-    if way == "disagreement":
-        scores = disagreement(expected)
-    elif way == "margin":
-        distance = np.abs(margins.mean(axis=0))
-        scores = distance if answerable is None else _entropy(expected.mean(axis=0))
-    else:
-        raise ValueError(f'expected "margin" or "disagreement", got {way!r}')
-    if answerable is not None:
-        scores = scores * answerable / (ANSWER_S * answerable + CANT_TELL_S * (1 - answerable))
-    is_least_first = way == "margin" and answerable is None
-    order = np.argsort(scores if is_least_first else -scores, kind="stable")
+    expected = committee.expect(candidates)
+    learned = disagreement(expected) if way == "disagreement" else _entropy(expected.mean(axis=0))
+    seconds = ANSWER_S * answerable + CANT_TELL_S * (1 - answerable)
+    scores = learned * answerable / seconds
+    order = np.argsort(-scores, kind="stable")
     picked = order[pick_spread(candidates[order], n_questions, max_per_image)]
-    return Choice(
-        candidates[picked],
-        scores[picked],
-        expected[:, picked].mean(axis=0),
-    )
+    return Choice(candidates[picked], scores[picked], expected[:, picked].mean(axis=0))
 
 
 def disagreement(expected: np.ndarray) -> np.ndarray:
@@ -318,64 +300,5 @@ def fit_temperature(margins: np.ndarray, is_right: np.ndarray) -> float:
     return float(np.exp(found.x))
 
 
-def suggest_at_random(
-    n_images: int, n_questions: int, known: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """Draw questions that show every image as often as the others, and none that is known."""
-    times_shown = np.zeros(n_images, dtype=np.int64)
-    left_out = set(question_keys(known).tolist())
-    rows = []
-    for _ in range(n_questions):
-        for _ in range(_DRAWS):
-            row = _least_shown(times_shown, rng)
-            key = int(question_keys(row[None])[0])
-            if key not in left_out:
-                left_out.add(key)
-                times_shown[row] += 1
-                rows.append(row)
-                break
-    return np.array(rows, dtype=np.int32).reshape(-1, 3)
-
-
-def suggest_by_model(
-    members: Sequence[np.ndarray],
-    distance: str,
-    n_questions: int,
-    way: str,
-    known: np.ndarray,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Choose questions by a model's heads, no image in more than `defaults.MAX_PER_IMAGE`.
-
-    Args:
-        members: `(n_images, n_dims)` embeddings of each head.
-        distance: by which they are compared.
-        n_questions: how many at most.
-        way: `margin` or `disagreement`.
-        known: `(n, 3)` questions to leave out, whichever way round.
-        rng: what decides which candidates there are.
-    Returns:
-        `(n_questions, 3)` int32, the most wanted first.
-    """
-    images = np.arange(len(members[0]))
-    candidates = draw_candidates(images, defaults.CHOICE_CANDIDATES, rng, known)
-    committee = Committee(members, distance, defaults.MARGIN / 2)
-    return choose_questions(
-        committee, candidates, n_questions, way, max_per_image=defaults.MAX_PER_IMAGE
-    ).rows
-
-
-def _least_shown(times_shown: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw three of the images that were shown least often."""
-    chosen = np.argsort(times_shown + rng.random(len(times_shown)))[:3]
-    return rng.permutation(chosen).astype(np.int32)
-
-
-def _is_of_three(rows: np.ndarray) -> np.ndarray:
-    a, b, c = rows.T
-    return (a != b) & (a != c) & (b != c)
-
-
 def _entropy(chance: np.ndarray) -> np.ndarray:
-    chance = np.clip(chance, 1e-12, 1 - 1e-12)
-    return -(chance * np.log(chance) + (1 - chance) * np.log1p(-chance))
+    return entr(chance) + entr(1 - chance)

@@ -7,8 +7,8 @@ drawn by chance are weighted by the inverse of their probability.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tripletkit import defaults
 from tripletkit.collecting.choosing import (
     Answerability,
     Committee,
+    Drawn,
     choose_questions,
     draw_grids,
     draw_questions,
@@ -34,47 +35,30 @@ from tripletkit.data.judgement_files import (
 from tripletkit.data.judgements import Judgements, open_judgements
 from tripletkit.data.votes import Votes, make_loss_weights
 from tripletkit.evaluation.distances import triplet_margins
-from tripletkit.evaluation.intervals import Interval, effective_count, wilson_interval
+from tripletkit.evaluation.intervals import effective_count, wilson_interval
 from tripletkit.features.unit_length import scale_to_unit_length
-from tripletkit.model.settings import HeadSettings
 from tripletkit.progress import Progress, no_progress
 from tripletkit.training.part_training import MapSettings, PartFeatures, train_map
 
-COMMITTEE_MEMBERS = 5
-
 # Trains on rows of the judgements and returns embeddings, and how to compare them.
 Train = Callable[[np.ndarray], tuple[np.ndarray, str]]
+# A learning curve, a point a dictionary: `n_questions` that were learned from, on average over the
+# folds; the weighted `accuracy` on questions of the random share that were not; and `low` and
+# `high`, Wilson's 95% interval for as many rows of equal weight.
+Curve = list[dict[str, float]]
 
-N_FOLDS = 3
-SHARES = (0.25, 0.5, 1.0)
-MIN_RANDOM = 30
-MORE_ANSWERS = 200
+_COMMITTEE_MEMBERS = 5
+_N_FOLDS = 3
+_SHARES = (0.25, 0.5, 1.0)
+_MIN_RANDOM = 30
 # Decided questions below which there is nothing to learn from.
 _FEWEST_ANSWERS = 10
-
-
 # Held nearer to the features than maps of many triplets are: judges err. And what maps compare by.
 _SETTINGS = MapSettings(("hinge",), hold=0.05)
 _DISTANCE = "cosine"
 # Candidates for each anchor that questions are chosen for.
 _EACH_ANCHOR = 40
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A question or grid drawn by chance.
-
-    Attributes:
-        images: numbers: the anchor, and the others from left to right.
-        probability: of a question, to be drawn whichever way round.
-        near: of a grid, the images that were drawn among the nearest.
-        n_images: that a grid was drawn from.
-    """
-
-    images: list[int]
-    probability: float = 1.0
-    near: list[int] = field(default_factory=list)
-    n_images: int = 0
+_N_HARDEST = 12
 
 
 @dataclass(frozen=True)
@@ -89,6 +73,7 @@ class TrainerTask:
         way: how to choose; `random` trains for the learning curve alone.
         seed: start of everything by chance.
         grid_of: images of a grid; 0 where questions are shown.
+        n_more: answers that the curve is followed ahead for.
     """
 
     database: Path
@@ -97,35 +82,7 @@ class TrainerTask:
     way: str
     seed: int = defaults.SEED
     grid_of: int = 0
-
-
-def split_members(
-    embeddings: np.ndarray, settings: HeadSettings, n_features: int
-) -> list[np.ndarray]:
-    """Return the embeddings of each member of a model, for comparing them with one another.
-
-    The members stand side by side in an embedding, behind the frozen features where these have a
-    share, which then every member gets too.
-
-    Args:
-        embeddings: `(n_images, n_dims)` of the model.
-        settings: of the model.
-        n_features: width of the features.
-    Returns:
-        One array a member; the embeddings alone where they cannot be told apart.
-    """
-    n_frozen = n_features if settings.frozen_share else 0
-    # Members of other widths, or compressed together, cannot be told apart.
-    if settings.members < 2 or settings.mlp_members or settings.is_compressed:
-        return [embeddings]
-    width = (embeddings.shape[1] - n_frozen) // settings.members
-    frozen = embeddings[:, :n_frozen]
-    of_members = embeddings[:, n_frozen:]
-    # Each member as long as all were, so that the frozen share weighs the same.
-    return [
-        np.hstack([frozen, of_members[:, start : start + width] * settings.members**0.5])
-        for start in range(0, settings.members * width, width)
-    ]
+    n_more: int = 200
 
 
 def train_committee(
@@ -133,7 +90,7 @@ def train_committee(
     rows: np.ndarray,
     votes: Votes,
     *,
-    n_members: int = COMMITTEE_MEMBERS,
+    n_members: int = _COMMITTEE_MEMBERS,
     seed: int = defaults.SEED,
 ) -> Committee:
     """Train linear maps that differ in the answers that each sees most of."""
@@ -161,94 +118,60 @@ def train_committee(
     return Committee(embeddings, _DISTANCE, temperature)
 
 
-@dataclass(frozen=True)
-class CurvePoint:
-    """One point of the curve.
+def extrapolate(curve: Curve, n_more: int) -> float | None:
+    """Return the accuracy to expect after so many more answers; None if nothing tells.
 
-    Attributes:
-        n_questions: answered questions that were learned from, on average over the folds.
-        accuracy: on questions of the random share that were not, weighted.
-        interval: 95%, Wilson's for as many rows of equal weight.
+    The error is taken to fall by a power of the number of answers, as errors of classifiers
+    mostly do; the power is fitted to the points, and never above 1.
+
+    Reference:
+        Cortes, Jackel, Solla, Vapnik, Denker. Learning curves: asymptotic values and rate of
+        convergence. NIPS 1993.
     """
-
-    n_questions: int
-    accuracy: float
-    interval: Interval
-
-
-@dataclass(frozen=True)
-class CommitteeCurve:
-    """Accuracy against the number of questions, and the margins that it was measured by.
-
-    Attributes:
-        points: from few questions to all.
-        margins: `(n,)` of all random questions by heads that had not seen them, trained on all
-            others; positive where the head is right.
-        questions: `(n,)` their rows in the judgements.
-    """
-
-    points: list[CurvePoint]
-    margins: np.ndarray
-    questions: np.ndarray
-
-    def after(self, n_more: int = MORE_ANSWERS) -> float | None:
-        """Return the accuracy to expect after so many more answers; None if nothing tells.
-
-        The error is taken to fall by a power of the number of answers, as errors of classifiers
-        mostly do; the power is fitted to the points, and never above 1.
-
-        Reference:
-            Cortes, Jackel, Solla, Vapnik, Denker. Learning curves: asymptotic values and rate of
-            convergence. NIPS 1993.
-        """
-        errors = np.array([1 - point.accuracy for point in self.points])
-        sizes = np.array([point.n_questions for point in self.points], dtype=np.float64)
-        if len(sizes) < 2 or (errors <= 0).any() or (np.diff(sizes) <= 0).any():
-            return None
-        power = np.polyfit(np.log(sizes), np.log(errors), 1)[0]
-        power = float(np.clip(power, -1.0, 0.0))
-        return float(1 - errors[-1] * ((sizes[-1] + n_more) / sizes[-1]) ** power)
+    errors = np.array([1 - point["accuracy"] for point in curve])
+    sizes = np.array([point["n_questions"] for point in curve], dtype=np.float64)
+    if len(sizes) < 2 or (errors <= 0).any() or (np.diff(sizes) <= 0).any():
+        return None
+    power = float(np.clip(np.polyfit(np.log(sizes), np.log(errors), 1)[0], -1.0, 0.0))
+    return float(1 - errors[-1] * ((sizes[-1] + n_more) / sizes[-1]) ** power)
 
 
 def measure_curve(
-    judgements: Judgements,
-    train: Train,
-    seed: int,
-    shares: Sequence[float] = SHARES,
-    progress: Progress = no_progress,
-) -> CommitteeCurve | None:
+    judgements: Judgements, train: Train, seed: int, progress: Progress = no_progress
+) -> tuple[Curve, np.ndarray] | None:
     """Measure the accuracy after parts of the answers and after all, by cross-validation.
 
     The random share is parted; each part is asked of heads trained on all other answers, or on
     so much of them. An image may be in both, as it is when new questions are about the same
-    images.
+    images. Returns also `(n,)` margins of heads that learned all others, positive where they are
+    right, NaN off the random share; None where that is too small.
     """
     rng = np.random.default_rng(seed)
-    random_rows = np.flatnonzero(judgements.is_random)
-    if len(random_rows) < MIN_RANDOM:
+    is_random, weights = judgements.is_random, judgements.weights
+    assert is_random is not None and weights is not None, "a database has both"
+    random_rows = np.flatnonzero(is_random)
+    if len(random_rows) < _MIN_RANDOM:
         return None
-    parts = np.array_split(rng.permutation(random_rows), N_FOLDS)
-    weights = judgements.weights
-    n_alike = effective_count(weights[random_rows])
-    n_right = np.zeros(len(shares))
-    n_learned = np.zeros(len(shares))
-    margins = np.zeros(len(judgements))
-    for n_before, part in enumerate(parts):
+    margins = np.full((len(_SHARES), len(judgements)), np.nan)
+    n_learned = np.zeros(len(_SHARES))
+    for fold, part in enumerate(np.array_split(rng.permutation(random_rows), _N_FOLDS)):
         others = rng.permutation(np.setdiff1d(np.arange(len(judgements)), part))
-        for place, share in enumerate(shares):
+        for place, share in enumerate(_SHARES):
             learned = others[: max(10, round(share * len(others)))]
             embeddings, distance = train(learned)
-            found = triplet_margins(embeddings, judgements.triplets.rows[part], distance)
-            n_right[place] += np.sum(weights[part] * (found > 0))
-            n_learned[place] += len(learned) / N_FOLDS
-            margins[part] = found
-            progress(n_before * len(shares) + place + 1, len(parts) * len(shares))
-    shares_right = n_right / weights[random_rows].sum()
-    points = [
-        CurvePoint(round(learned), float(right), wilson_interval(right * n_alike, n_alike))
-        for learned, right in zip(n_learned, shares_right, strict=True)
-    ]
-    return CommitteeCurve(points, margins[random_rows], random_rows)
+            rows = judgements.triplets.rows[part]
+            margins[place, part] = triplet_margins(embeddings, rows, distance)
+            n_learned[place] += len(learned) / _N_FOLDS
+            progress(fold * len(_SHARES) + place + 1, _N_FOLDS * len(_SHARES))
+    weights = weights[random_rows]
+    n_alike = effective_count(weights)
+    curve: Curve = []
+    for n, right in zip(n_learned, (margins[:, random_rows] > 0) @ weights, strict=True):
+        accuracy = float(right / weights.sum())
+        interval = wilson_interval(accuracy * n_alike, n_alike)
+        point = {"n_questions": round(n), "accuracy": accuracy}
+        curve.append(point | {"low": interval.low, "high": interval.high})
+    return curve, margins[-1]
 
 
 def draw_by_chance(
@@ -276,42 +199,44 @@ def choose_next(task: TrainerTask, features: np.ndarray, n_answers: int) -> dict
     judgements = _read_usable(task, features)
     if len(judgements) < _FEWEST_ANSWERS:
         return None
-    about = {"n_questions": len(judgements), "way": task.way}
+    about: dict[str, Any] = {"n_questions": len(judgements), "way": task.way}
     if task.way == "random":
         return {"about": about, "questions": []}
-    rows, seed = judgements.triplets.rows, task.seed + n_answers
-    committee = train_committee(features, rows, judgements.votes, seed=seed)
+    seed = task.seed + n_answers
+    committee = _train(features, judgements, seed)
     rng = np.random.default_rng(seed)
     usable = np.flatnonzero(np.isfinite(features[:, 0]))
     anchors = rng.permutation(len(usable))[: defaults.CHOICE_CANDIDATES // _EACH_ANCHOR]
     drawn, _ = draw_questions(
         features[usable], anchors, defaults.CHOICE_CANDIDATES // len(anchors), rng
     )
-    candidates = keep_new(usable[drawn], np.concatenate([rows, _find_shown(task)]))
-    answered_of = _learn_answerability(task, features, committee)
+    # Questions that judges were shown are not asked again, those that nobody could tell, too.
+    shown, _ = _find_rows(task.numbers.values(), read_shown_questions(task.database), features)
+    candidates = keep_new(usable[drawn], np.concatenate([judgements.triplets.rows, shown]))
+    answers = [a for a in read_answers_given(task.database) if a.side != GRID]
+    rows, places = _find_rows(task.numbers, [answer.triplet for answer in answers], features)
+    was_answered = np.array([answer.choice != CANT_TELL for answer in answers], dtype=bool)[places]
+    told = Answerability.fit(measure_nearness(features, committee, rows), was_answered)
     choice = choose_questions(
         committee,
         candidates,
         defaults.CHOSEN_BATCH,
         task.way,
         max_per_image=defaults.MAX_PER_IMAGE,
-        answerable=answered_of.chance(measure_nearness(features, committee, candidates)),
+        answerable=told.chance(measure_nearness(features, committee, candidates)),
     )
     numbers = np.array(list(task.numbers.values()))
+    columns = ("anchor", "first", "second", "how", "score", "expected")
     questions = [
-        {
-            "anchor": int(anchor),
-            "first": int(first),
-            "second": int(second),
-            "how": task.way,
-            "score": float(score),
-            "expected": float(expected),
-        }
-        for (anchor, first, second), score, expected in zip(
-            numbers[choice.rows], choice.scores, choice.expected, strict=True
+        dict(zip(columns, (*row, task.way, score, expected), strict=True))
+        for row, score, expected in zip(
+            numbers[choice.rows].tolist(),
+            choice.scores.tolist(),
+            choice.expected.tolist(),
+            strict=True,
         )
     ]
-    about |= {"temperature": committee.temperature, "answered": answered_of.usual}
+    about |= {"temperature": committee.temperature, "answered": told.usual}
     return {"about": about, "questions": questions}
 
 
@@ -320,93 +245,73 @@ def measure_model(
 ) -> dict[str, Any]:
     """Return the learning curve and the hardest questions, as plain JSON values."""
     judgements, seed = _read_usable(task, features), task.seed + n_answers
-    curve = measure_curve(
-        judgements,
-        lambda learned: _train_one(features, judgements, learned, seed),
-        seed,
-        progress=progress,
-    )
-    if curve is None:
-        return {"n_random": int(judgements.is_random.sum())}
-    return describe_curve(curve) | {"hardest": _find_hardest(judgements, curve, task)}
 
+    def train(learned: np.ndarray) -> tuple[np.ndarray, str]:
+        committee = _train(features, judgements.take(learned), seed, n_members=1)
+        return committee.embeddings[0], committee.distance
 
-def _learn_answerability(
-    task: TrainerTask, features: np.ndarray, committee: Committee
-) -> Answerability:
-    place_of = {name: place for place, name in enumerate(task.numbers)}
-    answers = [answer for answer in read_answers_given(task.database) if answer.side != GRID]
-    places = [[place_of.get(name, -1) for name in answer.triplet] for answer in answers]
-    rows = np.array(places, dtype=np.int64).reshape(-1, 3)
-    was_answered = np.array([answer.choice != CANT_TELL for answer in answers], dtype=bool)
-    is_usable = (rows >= 0).all(axis=1) & np.isfinite(features[rows, 0]).all(axis=1)
-    rows, was_answered = rows[is_usable], was_answered[is_usable]
-    return Answerability.fit(measure_nearness(features, committee, rows), was_answered)
-
-
-def describe_curve(curve: CommitteeCurve) -> dict[str, Any]:
-    """Return a learning curve as plain JSON values."""
+    assert judgements.is_random is not None, "a database has it"
+    n_random = int(judgements.is_random.sum())
+    measured = measure_curve(judgements, train, seed, progress)
+    if measured is None:
+        return {"n_random": n_random}
+    curve, margins = measured
     return {
-        "curve": [
-            {
-                "n_questions": point.n_questions,
-                "accuracy": point.accuracy,
-                "low": point.interval.low,
-                "high": point.interval.high,
-            }
-            for point in curve.points
-        ],
-        "n_random": len(curve.questions),
-        "more": MORE_ANSWERS,
-        "after_more": curve.after(),
+        "curve": curve,
+        "n_random": n_random,
+        "more": task.n_more,
+        "after_more": extrapolate(curve, task.n_more),
+        "hardest": _find_hardest(task, judgements, margins),
     }
 
 
-def _train_one(
-    features: np.ndarray, judgements: Judgements, learned: np.ndarray, seed: int
-) -> tuple[np.ndarray, str]:
-    part = judgements.take(learned)
-    committee = train_committee(features, part.triplets.rows, part.votes, n_members=1, seed=seed)
-    return committee.embeddings[0], committee.distance
+def _train(
+    features: np.ndarray,
+    judgements: Judgements,
+    seed: int,
+    n_members: int = _COMMITTEE_MEMBERS,
+) -> Committee:
+    votes = judgements.votes
+    assert votes is not None, "a database has votes"
+    rows = judgements.triplets.rows
+    return train_committee(features, rows, votes, n_members=n_members, seed=seed)
+
+
+def _find_rows(
+    known: Iterable[Any], triplets: Sequence[Sequence[Any]], features: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return triplets of names, or numbers, as rows of the features, and which have them."""
+    place_of = {each: place for place, each in enumerate(known)}
+    places = [[place_of.get(each, -1) for each in triplet] for triplet in triplets]
+    rows = np.array(places, dtype=np.int64).reshape(-1, 3)
+    is_found = (rows >= 0).all(axis=1) & np.isfinite(features[rows, 0]).all(axis=1)
+    return rows[is_found], np.flatnonzero(is_found)
 
 
 def _read_usable(task: TrainerTask, features: np.ndarray) -> Judgements:
     """Return decided judgements over rows of the features instead of their own names."""
-    judgements = open_judgements(task.database)
-    place_of = {name: place for place, name in enumerate(task.numbers)}
-    places = np.array([place_of.get(name, -1) for name in judgements.triplets.names])
-    rows = places[judgements.triplets.rows]
-    is_usable = (rows >= 0).all(axis=1) & np.isfinite(features[rows, 0]).all(axis=1)
-    triplets = replace(judgements.triplets, names=list(place_of), rows=rows.astype(np.int32))
-    return replace(judgements, triplets=triplets).take(is_usable).decided()
-
-
-def _find_shown(task: TrainerTask) -> np.ndarray:
-    """Return rows of the questions that judges were shown, those that nobody could tell, too."""
-    place_of = {number: place for place, number in enumerate(task.numbers.values())}
-    shown = read_shown_questions(task.database)
-    places = [[place_of.get(number, -1) for number in row] for row in shown]
-    rows = np.array(places, dtype=np.int64).reshape(-1, 3)
-    return rows[(rows >= 0).all(axis=1)]
+    judgements = open_judgements(task.database).decided()
+    names = np.array(judgements.triplets.names, dtype=object)
+    rows, found = _find_rows(task.numbers, names[judgements.triplets.rows].tolist(), features)
+    judgements = judgements.take(found)
+    triplets = replace(judgements.triplets, names=list(task.numbers), rows=rows.astype(np.int32))
+    return replace(judgements, triplets=triplets)
 
 
 def _find_hardest(
-    judgements: Judgements, curve: CommitteeCurve, task: TrainerTask, n: int = 12
+    task: TrainerTask, judgements: Judgements, margins: np.ndarray
 ) -> list[dict[str, Any]]:
     """Return the random questions that heads get most wrong, as numbers of images."""
     numbers = np.array(list(task.numbers.values()))
-    order = np.argsort(curve.margins)[:n]
+    votes = judgements.votes
+    assert votes is not None, "a database has votes"
+    hardest = np.argsort(margins)[:_N_HARDEST]
     return [
         {
-            "anchor": int(anchor),
-            "chosen": int(chosen),
-            "other": int(other),
-            "margin": float(curve.margins[place]),
-            "votes": [float(v) for v in (votes.for_first[0], votes.for_second[0])],
+            **dict(zip(("anchor", "chosen", "other"), numbers[row].tolist(), strict=True)),
+            "margin": float(margins[place]),
+            "votes": [float(votes.for_first[place]), float(votes.for_second[place])],
         }
-        for place in order
-        if curve.margins[place] < 0
-        for row in [curve.questions[place]]
-        for anchor, chosen, other in [numbers[judgements.triplets.rows[row]]]
-        for votes in [judgements.votes.take(np.array([row]))]
+        for place in hardest[margins[hardest] < 0].tolist()
+        for row in [judgements.triplets.rows[place]]
     ]

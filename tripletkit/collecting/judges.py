@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
@@ -12,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.judgement_files import CANT_TELL, FIRST, GOLD, GRID, LEFT, RIGHT, Answer
+from tripletkit.collecting.study import describe_settings
+from tripletkit.data.judgement_files import CANT_TELL, FIRST, GOLD, LEFT, RIGHT, SECOND, Answer
 from tripletkit.evaluation.intervals import wilson_interval
 from tripletkit.results import Result, Section, Table
 
@@ -27,9 +27,6 @@ MAX_GOLD_SHARE, MIN_GOLD = 1 / 3, 3
 MAX_CANT_TELL, MIN_ANSWERS = 0.6, 20
 # So much more often than the judge in the middle; where all cannot tell, the questions are hard.
 MORE_CANT_TELL = 0.2
-
-# Anchor, and the two others in no order.
-Question = tuple[str, frozenset[str]]
 
 
 @dataclass(frozen=True)
@@ -99,12 +96,14 @@ class JudgesReport(Result):
         alpha: Krippendorff's, over questions that several judges answered; None where there
             are none, or all said the same.
         n_shared: how many questions these are.
+        study: what the collection was last started with.
     """
 
     judges: list[JudgeReport]
     pairs: dict[tuple[str, str], Share]
     alpha: float | None
     n_shared: int
+    study: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON takes it."""
@@ -115,6 +114,7 @@ class JudgesReport(Result):
             ],
             "krippendorff_alpha": self.alpha,
             "n_shared": self.n_shared,
+            "study": {key: value for key, value in self.study.items() if key != "words"},
         }
 
     def to_frame(self) -> pd.DataFrame:
@@ -171,7 +171,9 @@ class JudgesReport(Result):
             for judge in self.judges
             if judge.reasons
         ]
-        return [*sections, careless] if careless else sections
+        told = [[f"{key}:", text] for key, text in describe_settings(self.study).items()]
+        study = Table(told, has_heading=False, title="How it was asked")
+        return [*sections, *[careless] * bool(careless), *[[study]] * bool(told)]
 
 
 # Of `JudgeReport`, in the order of the table.
@@ -179,108 +181,93 @@ _SHARES = ("cant_tell", "consistency", "agreement", "left", "gold")
 
 
 def report_judges(
-    answers: Sequence[Answer], gold: Mapping[tuple[str, str, str], None] | None = None
+    answers: Sequence[Answer],
+    gold: Mapping[tuple[str, str, str], None] | None = None,
+    study: Mapping[str, Any] | None = None,
 ) -> JudgesReport:
     """Report on judges.
 
     Args:
-        answers: of all of them.
         gold: triplets (anchor, positive, negative) whose answer is known, beside those that the
             collection itself asked as such.
-    """
-    truth = _find_truth(answers, gold or {})
-    chosen: dict[str, dict[Question, list[str | None]]] = defaultdict(lambda: defaultdict(list))
-    of_judge: dict[str, list[Answer]] = defaultdict(list)
-    for answer in answers:
-        of_judge[answer.judge].append(answer)
-        chosen[answer.judge][question_of(answer)].append(chosen_of(answer))
-    # For agreement a judge's first answer counts; a repeat may remember it.
-    first = {
-        judge: {question: each[0] for question, each in of.items() if each[0] is not None}
-        for judge, of in chosen.items()
-    }
-    pairs = {(a, b): _compare(first[a], first[b]) for a, b in combinations(of_judge, 2)}
-    reports = []
-    for judge, given in of_judge.items():
-        with_others = [share for names, share in pairs.items() if judge in names]
-        agreement = Share(sum(s.n for s in with_others), sum(s.of for s in with_others))
-        reports.append(_report_one(judge, given, chosen[judge], agreement, truth))
-    usual = statistics.median(r.cant_tell.value for r in reports) if len(reports) > 1 else 0.0
-    for report in reports:
-        report.reasons.extend(_find_reasons(report, usual))
-    alpha, n_shared = krippendorff_alpha(first)
-    return JudgesReport(reports, pairs, alpha, n_shared)
-
-
-def question_of(answer: Answer) -> Question:
-    """Return what was asked, whichever way round."""
-    anchor, first, second = answer.triplet
-    return anchor, frozenset((first, second))
-
-
-def chosen_of(answer: Answer) -> str | None:
-    """Return the name of the image that was chosen, if any was."""
-    if answer.choice == CANT_TELL:
-        return None
-    return answer.triplet[1] if answer.choice == FIRST else answer.triplet[2]
-
-
-def krippendorff_alpha(
-    chosen: Mapping[str, Mapping[Question, str]],
-) -> tuple[float | None, int]:
-    """Return Krippendorff's alpha for nominal data, and over how many questions it is.
-
-    Args:
-        chosen: for each judge, the image chosen of each question.
+        study: what the collection was last started with.
     Reference:
         Krippendorff. Content Analysis. 4th edition, 2018, chapter 12.
     """
-    questions: dict[Question, int] = defaultdict(int)
-    for of in chosen.values():
-        for question in of:
-            questions[question] += 1
-    shared = [question for question, n in questions.items() if n > 1]
-    if not shared:
-        return None, 0
-    # Which of the two it was: the same number means the same image within a question.
-    ratings = np.full((len(chosen), len(shared)), np.nan)
-    for row, of in enumerate(chosen.values()):
-        for column, question in enumerate(shared):
-            if question in of:
-                ratings[row, column] = sorted(question[1]).index(of[question])
-    if len(np.unique(ratings[~np.isnan(ratings)])) < 2:
-        return None, len(shared)
-    from krippendorff import alpha
+    table = _tabulate(answers, gold or {})
+    names = table["judge"].unique().tolist()
+    # For agreement a judge's first answer counts; a repeat may remember it.
+    first = table.drop_duplicates(["judge", "question"]).dropna(subset="chosen")
+    shared = first[first["question"].duplicated(keep=False)]
+    chosen = shared.pivot(index="judge", columns="question", values="chosen").reindex(names)
+    codes = chosen.to_numpy(dtype=float)
+    alike = [(codes == code).astype(int) for code in (0, 1)]
+    same = sum(each @ each.T for each in alike)
+    both = sum(alike) @ sum(alike).T
+    pairs = {
+        (names[a], names[b]): Share(int(same[a, b]), int(both[a, b]))
+        for a, b in combinations(range(len(names)), 2)
+    }
+    reports = []
+    for place, (name, given) in enumerate(table.groupby("judge", sort=False)):
+        agreement = Share(
+            int(same[place].sum() - same[place, place]), int(both[place].sum() - both[place, place])
+        )
+        reports.append(_report_one(str(name), given, agreement))
+    usual = statistics.median(r.cant_tell.value or 0 for r in reports) if len(reports) > 1 else 0.0
+    for report in reports:
+        report.reasons.extend(_find_reasons(report, usual))
+    alpha = None
+    if len(np.unique(codes[~np.isnan(codes)])) > 1:
+        import krippendorff
 
-    return float(alpha(reliability_data=ratings, level_of_measurement="nominal")), len(shared)
+        alpha = float(krippendorff.alpha(codes, level_of_measurement="nominal"))
+    return JudgesReport(reports, pairs, alpha, codes.shape[1], dict(study or {}))
 
 
-def _report_one(
-    judge: str,
-    answers: Sequence[Answer],
-    chosen: Mapping[Question, Sequence[str | None]],
-    agreement: Share,
-    truth: Mapping[Question, str],
-) -> JudgeReport:
+def _tabulate(answers: Sequence[Answer], gold: Mapping[tuple[str, str, str], None]) -> pd.DataFrame:
+    """Return answers with what was asked, whichever way round, as a number.
+
+    `chosen` and `truth` are 0 for the one image and 1 for the other, by the order of their names;
+    NaN where nobody knows.
+    """
+    truth = {(a, *sorted((b, c))): float(b > c) for a, b, c in gold}
+    numbers: dict[tuple[str, ...], int] = {}
+    rows = []
+    for answer in answers:
+        anchor, first, second = answer.triplet
+        question = (anchor, *sorted((first, second)))
+        is_turned = float(first > second)
+        if answer.how == GOLD:
+            truth[question] = is_turned
+        chosen = {FIRST: is_turned, SECOND: 1 - is_turned, CANT_TELL: np.nan}[answer.choice]
+        number = numbers.setdefault(question, len(numbers))
+        rows.append((answer.judge, number, chosen, answer.screen, answer.side, answer.response_ms))
+    columns = ["judge", "question", "chosen", "screen", "side", "response_ms"]
+    table = pd.DataFrame(rows, columns=columns)
+    known = pd.Series([truth.get(question, np.nan) for question in numbers], dtype=float)
+    return table.assign(truth=table["question"].map(known))
+
+
+def _report_one(name: str, answers: pd.DataFrame, agreement: Share) -> JudgeReport:
     # A grid implies many triplets and is one screen.
-    screens = list({answer.screen: answer for answer in answers}.values())
-    times = [answer.response_ms for answer in screens if answer.response_ms > 0]
-    sides = [answer.side for answer in screens]
-    repeated = [
-        [name for name in each if name is not None] for each in chosen.values() if len(each) > 1
-    ]
-    again = [(names[0], name) for names in repeated for name in names[1:]]
-    on_gold = [each[0] == truth[question] for question, each in chosen.items() if question in truth]
+    screens = answers.drop_duplicates("screen")
+    times = screens["response_ms"][screens["response_ms"] > 0]
+    told = answers.dropna(subset="chosen")
+    is_first = ~told["question"].duplicated()
+    is_same = told["chosen"] == told.groupby("question")["chosen"].transform("first")
+    asked = answers.drop_duplicates("question").dropna(subset="truth")
+    n_left, n_right = (int((screens["side"] == side).sum()) for side in (LEFT, RIGHT))
     return JudgeReport(
-        judge,
+        name,
         len(screens),
-        Share(sum(a.choice == CANT_TELL for a in screens), len(screens)),
-        statistics.median(times) if times else None,
-        Share(sum(time < FAST_MS for time in times), len(times)),
-        Share(sum(a == b for a, b in again), len(again)),
+        Share(int(screens["chosen"].isna().sum()), len(screens)),
+        float(times.median()) if len(times) else None,
+        Share(int((times < FAST_MS).sum()), len(times)),
+        Share(int(is_same[~is_first].sum()), int((~is_first).sum())),
         agreement,
-        Share(sides.count(LEFT), sides.count(LEFT) + sides.count(RIGHT)),
-        Share(on_gold.count(False), len(on_gold)),
+        Share(n_left, n_left + n_right),
+        Share(int((asked["chosen"] != asked["truth"]).sum()), len(asked)),
     )
 
 
@@ -307,18 +294,3 @@ def _find_reasons(report: JudgeReport, usual_cant_tell: float) -> list[str]:
     if n.of >= MIN_ANSWERS and n.n > most * n.of:
         reasons.append(f"{n} answers are “can’t tell”")
     return reasons
-
-
-def _find_truth(
-    answers: Sequence[Answer], gold: Mapping[tuple[str, str, str], None]
-) -> dict[Question, str]:
-    truth = {(a, frozenset((b, c))): b for a, b, c in gold}
-    for answer in answers:
-        if answer.how == GOLD and answer.side != GRID:
-            truth[question_of(answer)] = answer.triplet[1]
-    return truth
-
-
-def _compare(ours: Mapping[Question, str], theirs: Mapping[Question, str]) -> Share:
-    both = ours.keys() & theirs.keys()
-    return Share(sum(ours[question] == theirs[question] for question in both), len(both))

@@ -1,26 +1,39 @@
-"""Collecting without a server: a page that holds its questions, and the file it gives back."""
+"""Judgements from elsewhere: a page that holds its questions, its answers, and tables."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
+import numpy as np
 
 from tripletkit.collecting.answer_forms import parse_answer
-from tripletkit.collecting.asking import Asker
-from tripletkit.collecting.database import Judge, JudgementDatabase, add_answer
-from tripletkit.collecting.instructions import render_markdown
+from tripletkit.collecting.asking import Asker, is_first_left
+from tripletkit.collecting.database import GivenAnswer, Judge, JudgementDatabase
 from tripletkit.collecting.scaled_images import media_type, scale_image
 from tripletkit.collecting.serving import is_same
+from tripletkit.collecting.study import Study
+from tripletkit.data.judgement_files import (
+    CANT_TELL,
+    FIRST,
+    GRID,
+    IMPORTED,
+    LEFT,
+    NEITHER,
+    RIGHT,
+    SECOND,
+)
+from tripletkit.data.judgements import Judgements
 from tripletkit.data.outputs import Destination, marked_form, note_input, open_output
 from tripletkit.errors import JudgementsError
+from tripletkit.results import Result, Section
 
 FORMAT = 1
 IMAGE_PX = 400
@@ -30,9 +43,9 @@ OFFLINE_FORM = marked_form("a page of judgements that tripletkit wrote", b"tripl
 _STATIC = Path(__file__).parent / "static"
 
 
-@dataclass(frozen=True)
-class Imported:
-    """What came of an answer file.
+@dataclass(frozen=True, repr=False)
+class Imported(Result):
+    """What came of answers from elsewhere.
 
     Attributes:
         judge: name.
@@ -46,43 +59,37 @@ class Imported:
     n_known: int
     n_taken: int
 
+    def _summary(self) -> str:
+        more = f", {self.n_known:,} were there already" if self.n_known else ""
+        more += f", {self.n_taken:,} left out, answered otherwise since" if self.n_taken else ""
+        return f"{self.n_new:,} answers of {self.judge} added{more}."
+
+    def _sections(self) -> list[Section]:
+        return [[self._summary()]]
+
 
 def write_offline_page(
-    path: Destination,
-    database: JudgementDatabase,
-    judge: Judge,
-    asker: Asker,
-    paths: Mapping[int, Path],
-    instructions: str,
+    path: Destination, judge: Judge, asker: Asker, paths: Mapping[int, Path], study: Study
 ) -> int:
-    """Write a page with all of a judge's open questions; whole or not at all.
-
-    Args:
-        path: the HTML file.
-        database, judge: whose questions they are.
-        asker: makes the questions that are not there yet.
-        paths: number of an image -> its file.
-        instructions: Markdown.
-    Returns:
-        How many questions it holds.
-    Raises:
-        ImageReadError: if an image cannot be read.
-        OutputError: if the file cannot be written.
-    """
-    screens = asker.all_screens(judge.id)
+    """Write a page with all of a judge's open questions, and return how many it holds."""
+    # Practice says at once what is right, which the page does not know.
+    screens = [s for s in asker.all_screens(judge.id) if s.purpose != "practice"]
     if not screens:
         raise JudgementsError(f'"{judge.name}" has answered everything already')
-    numbers = sorted({number for s in screens for number in (s.anchor, *s.shown)})
+    numbers = sorted({number for screen in screens for number in screen.images})
     # By place in this page, not by number: the file shows nothing of the database.
     images = [_data_uri(scale_image(paths[n], IMAGE_PX, _QUALITY)) for n in numbers]
     place_of = {number: place for place, number in enumerate(numbers)}
     data = {
         "format": FORMAT,
-        "database": database.id,
+        "database": asker.database.id,
         "key": judge.token,
         "judge": judge.name,
+        "words": study.words,
         "screens": [screen.to_dict(place_of) for screen in screens],
     }
+    import jinja2
+
     script = (_STATIC / "offline.js").read_text(encoding="utf-8")
     style = (_STATIC / "collect.css").read_text(encoding="utf-8")
     environment = jinja2.Environment(
@@ -96,9 +103,10 @@ def write_offline_page(
         data=data,
         images=images,
         judge=judge.name,
-        kind=screens[0].kind,
-        n_shown=max(len(screen.shown) for screen in screens),
-        instructions=render_markdown(instructions),
+        screen=screens[0].to_dict(place_of),
+        study=study,
+        say=study.say,
+        instructions=study.instruct(is_grid=screens[0].kind == GRID),
         script=script,
         style=style,
         script_hash=_hash(script),
@@ -110,15 +118,7 @@ def write_offline_page(
 
 
 def import_answers(path: Path, database: JudgementDatabase) -> Imported:
-    """Add the answers of a file that an offline page gave; all of them, or none.
-
-    Args:
-        path: the JSON file.
-        database: that the page was made from.
-    Raises:
-        JudgementsError: if it is no such file, belongs to another database, or an answer is not
-            as the page makes them.
-    """
+    """Add the answers of a file that an offline page gave; all of them, or none."""
     fields = _read(path)
     if fields["database"] != database.id:
         raise JudgementsError(
@@ -127,27 +127,78 @@ def import_answers(path: Path, database: JudgementDatabase) -> Imported:
     judge = next((j for j in database.judges() if j.name == fields["judge"]), None)
     if judge is None or not is_same(fields["key"], judge.token):
         raise JudgementsError(f"{path}: expected answers of a judge of {database.path}")
-    answers = []
-    for number, entry in enumerate(fields["answers"], 1):
-        try:
-            if not isinstance(entry, dict) or "at" not in entry:
-                raise JudgementsError("expected an answer with its time")
-            answers.append(parse_answer(_without(entry, "at"), _parse_moment(entry["at"])))
-        except JudgementsError as error:
-            raise JudgementsError(f"{path}: answer {number}: {error}") from error
-    n_new = n_known = n_taken = 0
-    with database.writing() as connection:
-        for number, answer in enumerate(answers, 1):
+    outcomes: Counter[str] = Counter()
+    with database.writing():
+        for number, entry in enumerate(fields["answers"], 1):
             try:
-                is_new = add_answer(connection, judge.id, answer)
+                if not isinstance(entry, dict) or "at" not in entry:
+                    raise JudgementsError("expected an answer with its time")
+                moment = _parse_moment(entry.pop("at"))
+                outcomes[database.add_answer(judge.id, parse_answer(entry, moment))] += 1
             except JudgementsError as error:
-                if "answered already" not in str(error):
-                    raise JudgementsError(f"{path}: answer {number}: {error}") from error
-                n_taken += 1
-                continue
-            n_new += is_new
-            n_known += not is_new
-    return Imported(judge.name, n_new, n_known, n_taken)
+                raise JudgementsError(f"{path}: answer {number}: {error}") from error
+    return Imported(judge.name, outcomes["new"], outcomes["known"], outcomes["taken"])
+
+
+def import_judgements(
+    given: Judgements, database: JudgementDatabase, numbers: Mapping[str, int], name: str
+) -> Imported:
+    """Add judgements that were made elsewhere; all of them, or none.
+
+    Votes become answers of as many judges as the row with the most votes has: NAME, NAME 2 and so
+    on. How probable their questions were is not known, so they are learned from and not scored.
+    `numbers` has those of the images by the names that `given` has for them.
+    """
+    choices = _choices(given)
+    n_most = max(map(len, choices), default=0)
+    mark = given.record.sha256[:16]
+    outcomes: Counter[str] = Counter()
+    with database.writing() as connection:
+        judges = [database.add_judge(name if k == 0 else f"{name} {k + 1}") for k in range(n_most)]
+        known = {row[0] for row in connection.execute("SELECT client_id FROM answers")}
+        for place, row in enumerate(given.triplets.rows.tolist()):
+            images = [numbers[given.triplets.names[image]] for image in row]
+            question = None
+            for judge, choice in zip(judges, choices[place], strict=False):
+                client_id = f"import-{mark}-{place}-{judge.id}"
+                if client_id in known:
+                    outcomes["known"] += 1
+                    continue
+                if question is None:
+                    columns = dict(zip(("anchor", "first", "second"), images, strict=True))
+                    question = database.add_question(how=IMPORTED, **columns)
+                # Which image stood where is not known: half of them are taken for the left one.
+                is_turned = not is_first_left(0, judge.id, place)
+                shown = images[:0:-1] if is_turned else images[1:]
+                side = NEITHER
+                if choice != CANT_TELL:
+                    side = LEFT if (choice == FIRST) != is_turned else RIGHT
+                screen = database.add_screen(
+                    judge.id, "fresh", [images[0], *shown], question=question
+                )
+                answer = GivenAnswer(client_id, screen, side, (), 0.0, "import")
+                outcomes[database.add_answer(judge.id, answer)] += 1
+    return Imported(name, outcomes["new"], outcomes["known"], 0)
+
+
+def _choices(given: Judgements) -> list[list[str]]:
+    """Return what was said of each row, a choice for each who said something."""
+    if given.votes is not None:
+        votes = np.stack([given.votes.for_first, given.votes.for_second], axis=1)
+        if (votes != votes.round()).any():
+            raise JudgementsError(
+                f"{given.source}: expected whole numbers of votes, as each becomes an answer, got "
+                f"{votes[votes != votes.round()][0]:g}"
+            )
+        return [[FIRST] * a + [SECOND] * b for a, b in votes.astype(int).tolist()]
+    labels = given.as_truth().labels
+    return [[{1: FIRST, 0: SECOND}.get(label, CANT_TELL)] for label in labels.tolist()]
+
+
+def is_answer_file(path: Path) -> bool:
+    """Return whether a file is, or means to be, what an offline page saved."""
+    with path.open("rb") as file:
+        return b'"database"' in file.read(200)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -165,11 +216,10 @@ def _read(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise JudgementsError(f"{path}: expected a JSON file of answers: {error}") from error
     kinds = {"format": int, "database": str, "key": str, "judge": str, "answers": list}
-    if (
-        not isinstance(fields, dict)
-        or set(fields) != set(kinds)
-        or not all(isinstance(fields[name], kind) for name, kind in kinds.items())
-    ):
+    found = (
+        {name: type(value) for name, value in fields.items()} if isinstance(fields, dict) else {}
+    )
+    if found != kinds:
         raise JudgementsError(
             f"{path}: expected a file of answers that an offline page saved, with the fields "
             f"{', '.join(kinds)}"
@@ -184,18 +234,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _parse_moment(value: object) -> str:
     try:
-        if not isinstance(value, str) or len(value) > 40:
-            raise ValueError
-        moment = datetime.fromisoformat(value)
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:
-        raise JudgementsError("at: expected an ISO time") from None
-    if moment.tzinfo is None:
+        moment = None
+    if moment is None or moment.tzinfo is None:
         raise JudgementsError("at: expected an ISO time with its zone")
     return moment.astimezone(UTC).isoformat(timespec="milliseconds")
-
-
-def _without(entry: Mapping[str, Any], key: str) -> dict[str, Any]:
-    return {name: value for name, value in entry.items() if name != key}
 
 
 def _data_uri(data: bytes) -> str:

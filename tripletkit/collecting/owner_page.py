@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from dataclasses import dataclass
 from typing import Any
 
-from flask import Blueprint, Response, abort, redirect, render_template, request, url_for
+import numpy as np
+import pandas as pd
+from flask import Blueprint, abort, redirect, render_template, request, url_for
 from markupsafe import Markup
+from werkzeug import Response
 
-from tripletkit.collecting.answer_forms import parse_name
+from tripletkit.collecting.answer_forms import MAX_NAME, parse_name
+from tripletkit.collecting.database import now
 from tripletkit.collecting.judges import Share, report_judges
-from tripletkit.collecting.serving import form_token, is_same
-from tripletkit.collecting.site import Site, is_owner, site
+from tripletkit.collecting.serving import form_token, is_same, let_in
+from tripletkit.collecting.site import is_owner, site
 from tripletkit.data.judgement_files import read_answers_given
 from tripletkit.errors import JudgementsError
 
@@ -38,17 +39,7 @@ def enter(token: str) -> Response:
     """Take the secret out of the address and into a cookie."""
     if not is_same(token, site().database.owner_token):
         abort(404, "No study has this link. Copy it whole from the terminal.")
-    response = redirect(url_for("owner.show"), 303)
-    response.set_cookie(
-        site().owner_cookie,
-        token,
-        max_age=90 * 24 * 3600,
-        httponly=True,
-        samesite="Lax",
-        secure=request.is_secure,
-        path=request.root_path or "/",
-    )
-    return response
+    return let_in(url_for("owner.show"), site().owner_cookie, token)
 
 
 @owner_page.get("/owner")
@@ -58,23 +49,25 @@ def show() -> Any:
         abort(403)
     here = site()
     answers = read_answers_given(here.database.path, with_left_out=True)
+    judges = here.database.judges()
     model = here.database.last_model()
     about = json.loads(model["about"]) if model is not None else {}
     return render_template(
         "owner.html.j2",
         report=report_judges(answers),
-        judges=here.database.judges(),
-        progress=count_progress(here),
-        qr_code=draw_qr_code,
+        judges=judges,
+        is_enough=here.study.is_enough(about),
+        progress={judge.name: here.database.n_answers(judge.id) for judge in judges},
+        qr_code=_draw_qr_code,
         form_token=form_token(here.database.key, here.database.owner_token),
         open_link=url_for("judge.join", token=here.database.open_token, _external=True),
-        is_ended=here.database.is_ended,
+        is_ended=here.is_ended,
         total=here.asker.settings.n_questions,
         n_answers=here.database.n_answers(),
         n_random=len({a.question for a in answers if a.how in ("random", "grid")}),
         model=model,
         about=about,
-        drawing=draw_curve(about) if about.get("curve") else None,
+        drawing=_draw_curve(about) if about.get("curve") else None,
         status=here.status.get("text", ""),
     )
 
@@ -83,8 +76,10 @@ def show() -> Any:
 def add_judge() -> Response:
     """Add a judge, whose link the page then shows."""
     _check_sent()
+    if (name := parse_name(request.form.get("name", ""))) is None:
+        abort(400, f"Expected a name of 1 to {MAX_NAME} letters.")
     try:
-        site().database.add_new_judge(parse_name(request.form.get("name", "")))
+        site().database.add_judge(name, is_new=True)
     except JudgementsError as error:
         abort(400, f"{str(error)[:1].upper()}{str(error)[1:]}.")
     return redirect(url_for("owner.show"), 303)
@@ -106,7 +101,7 @@ def end(change: str) -> Response:
     _check_sent()
     if change not in ("end", "go-on"):
         abort(404)
-    site().database.end(change == "end")
+    site().database.keep_fact("ended", now() if change == "end" else None)
     return redirect(url_for("owner.show"), 303)
 
 
@@ -116,12 +111,8 @@ def download() -> Response:
     if not is_owner():
         abort(403)
     answers = read_answers_given(site().database.path, with_left_out=True)
-    text = io.StringIO()
-    if answers:
-        writer = csv.DictWriter(text, answers[0].to_dict(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(answer.to_dict() for answer in answers)
-    response = Response(text.getvalue(), mimetype="text/csv")
+    table = pd.DataFrame([answer.to_dict() for answer in answers]).to_csv(index=False)
+    response = Response(table, mimetype="text/csv")
     response.headers["Content-Disposition"] = "attachment; filename=answers.csv"
     return response
 
@@ -134,92 +125,47 @@ def _check_sent() -> None:
         abort(403, "This page is an old one. Open the owner's link again.")
 
 
-def draw_qr_code(link: str) -> Markup:
+def _draw_qr_code(link: str) -> Markup:
     """Return a link as a picture that phones read, an SVG."""
     import segno
 
     return Markup(segno.make(link, micro=False).svg_inline(scale=3, border=2, light="white"))
 
 
-def count_progress(here: Site) -> dict[str, int]:
-    """Return how many answers each judge has given, in the order in which the judges came."""
-    return {judge.name: here.database.n_answers(judge.id) for judge in here.database.judges()}
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A learning curve in pixels.
-
-    Attributes:
-        width, height: of the whole.
-        points: x, y, and the ends of the interval on y, with texts of number and accuracy.
-        line: the points as SVG writes them.
-        ahead: the same of the last point and the one to expect; empty without one.
-        expected: the point to expect, like the others; None without one.
-        ticks: y and text of each line across.
-    """
-
-    width: int
-    height: int
-    points: list[dict[str, Any]]
-    line: str
-    ahead: str
-    expected: dict[str, Any] | None
-    ticks: list[tuple[float, str]]
-
-
-def draw_curve(about: dict[str, Any]) -> Drawing:
-    """Return where a learning curve is drawn."""
-    points = about["curve"]
-    after, more = about.get("after_more"), about["more"]
-    last = points[-1]["n_questions"]
-    lowest = min(min(p["low"] for p in points), 0.95)
-    highest = max(*(p["high"] for p in points), after or 0)
-    bottom, top = int(lowest * 20) / 20, min(1.0, (int(highest * 20) + 1) / 20)
+def _draw_curve(about: dict[str, Any]) -> dict[str, Any]:
+    """Return where a learning curve is drawn, in pixels, and the texts beside it."""
+    curve, after, more = about["curve"], about.get("after_more"), about["more"]
+    last = curve[-1]["n_questions"]
+    bottom = int(min(0.95, *(point["low"] for point in curve)) * 20) / 20
+    top = min(1.0, (int(max(after or 0, *(point["high"] for point in curve)) * 20) + 1) / 20)
     n_most = last + (more if after is not None else 0)
-
-    def x(n: float) -> float:
-        return round(_LEFT + n / n_most * (_WIDTH - _LEFT - _RIGHT), 1)
 
     def y(accuracy: float) -> float:
         share = (accuracy - bottom) / (top - bottom)
         return round(_HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM), 1)
 
-    def place(n: int, accuracy: float, low: float | None = None, high: float | None = None):
-        return {
-            "x": x(n),
-            "y": y(accuracy),
-            "low": None if low is None else y(low),
-            "high": None if high is None else y(high),
-            "n": f"{n:,}",
-            "accuracy": f"{accuracy:.1%}",
-        }
+    def place(n: float, accuracy: float) -> dict[str, Any]:
+        x = round(_LEFT + n / n_most * (_WIDTH - _LEFT - _RIGHT), 1)
+        return {"x": x, "y": y(accuracy), "n": f"{n:,}", "accuracy": f"{accuracy:.1%}"}
 
-    drawn = [place(p["n_questions"], p["accuracy"], p["low"], p["high"]) for p in points]
-    expected = None if after is None else place(last + more, after)
-    ends = [] if expected is None else [drawn[-1], expected]
-    n_steps = round((top - bottom) * 20)
-    step = 0.05 * max(1, -(-n_steps // 6))
-    levels = [bottom + step * k for k in range(20) if bottom + step * k <= top + 1e-9]
-    return Drawing(
-        _WIDTH,
-        _HEIGHT,
-        drawn,
-        " ".join(f"{p['x']},{p['y']}" for p in drawn),
-        " ".join(f"{p['x']},{p['y']}" for p in ends),
-        expected,
-        [(y(level), f"{level:.0%}") for level in levels],
-    )
+    points = [
+        place(point["n_questions"], point["accuracy"])
+        | {"low": y(point["low"]), "high": y(point["high"])}
+        for point in curve
+    ]
+    step = 0.05 * max(1, -(-round((top - bottom) * 20) // 6))
+    levels = np.arange(bottom, top + 1e-9, step)
+    return {
+        "width": _WIDTH,
+        "height": _HEIGHT,
+        "points": points,
+        "expected": None if after is None else place(last + more, after),
+        "ticks": [(y(level), f"{level:.0%}") for level in levels],
+    }
 
 
-def describe_share(share: Share) -> str:
-    """Return a share for a table: percent and numbers, or a dash.
-
-    Example:
-        >>> describe_share(Share(9, 12)), describe_share(Share(0, 0))
-        ('75% (9 of 12)', '–')
-    """
+def _describe_share(share: Share) -> str:
     return "–" if share.value is None else f"{share.value:.0%} ({share})"
 
 
-owner_page.add_app_template_filter(describe_share, "share")
+owner_page.add_app_template_filter(_describe_share, "share")

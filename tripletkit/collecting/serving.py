@@ -5,22 +5,26 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
+import importlib.util
 import ipaddress
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from flask import Flask
+from tripletkit.errors import JudgementsError, MissingExtraError
 
-from tripletkit.errors import JudgementsError
+if TYPE_CHECKING:
+    from flask import Flask
+    from werkzeug import Response
 
 # An answer is some two hundred bytes; nothing that is sent to this server is longer than that of
 # a large grid.
 MAX_BODY_BYTES = 16_384
 
-HEADERS = {
+_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'self'; "
     "script-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'",
@@ -32,9 +36,19 @@ HEADERS = {
 }
 
 # Answers wait for the disk and images for their scaling, so more threads than processors.
-N_THREADS = 12
-MAX_CONNECTIONS = 2000
-IDLE_S = 20
+_N_THREADS = 12
+_MAX_CONNECTIONS = 2000
+_IDLE_S = 20
+_COOKIE_AGE_S = 90 * 24 * 3600
+
+
+def check_extra() -> None:
+    """Refuse early what needs the packages that pages are served with."""
+    for module in ("flask", "waitress", "segno"):
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtraError(
+                f"serving pages needs the package {module}: pip install 'tripletkit[collect]'"
+            )
 
 
 @contextmanager
@@ -62,15 +76,15 @@ def bound_server(
 
     # It remarks on every request that waits a moment for a thread.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
-    _allow_open_files(MAX_CONNECTIONS + 200)
+    _allow_open_files(_MAX_CONNECTIONS + 200)
     server = create_server(
         app,
         sockets=[listener],
-        threads=N_THREADS,
+        threads=_N_THREADS,
         # A hundred judges whose browsers open six connections each; one that is idle is closed
         # after seconds, so that nobody can hold them all.
-        connection_limit=MAX_CONNECTIONS,
-        channel_timeout=IDLE_S,
+        connection_limit=_MAX_CONNECTIONS,
+        channel_timeout=_IDLE_S,
         cleanup_interval=5,
         backlog=1024,
         asyncore_use_poll=True,
@@ -123,6 +137,56 @@ def shown_hosts(host: str) -> list[str]:
         probe.connect(("192.0.2.1", 9))
         found.add(probe.getsockname()[0])
     return [name, *sorted(each for each in found if not is_local(each))]
+
+
+def publish(app: Callable, url: str) -> Callable:
+    """Return a WSGI application as it is seen at an address that a proxy serves it under.
+
+    No header that a visitor could send as well (`X-Forwarded-For` and its like) is believed. The
+    proxy may leave the prefix in the path or take it out.
+    """
+    parts = urlsplit(url)
+    prefix = parts.path.rstrip("/")
+
+    def call(environ: dict[str, Any], start_response: Callable) -> Any:
+        environ |= {"wsgi.url_scheme": parts.scheme, "HTTP_HOST": parts.netloc}
+        if prefix:
+            environ |= {
+                "SCRIPT_NAME": prefix,
+                "PATH_INFO": "/" + environ["PATH_INFO"].removeprefix(prefix).lstrip("/"),
+            }
+        return app(environ, start_response)
+
+    return call
+
+
+def let_in(location: str, cookie: str, secret: str) -> Response:
+    """Take a secret out of the address and into a cookie."""
+    from flask import redirect, request
+
+    response = redirect(location, 303)
+    # Lax, so that a link in a mail works; what changes something needs the form token as well.
+    response.set_cookie(
+        cookie,
+        secret,
+        max_age=_COOKIE_AGE_S,
+        httponly=True,
+        samesite="Lax",
+        secure=request.is_secure,
+        path=request.root_path or "/",
+    )
+    return response
+
+
+def add_headers(response: Response, policy: str = "") -> Response:
+    """Add what keeps a page to itself; `policy` is a content security policy of its own."""
+    response.headers.extend(_HEADERS)
+    if policy:
+        response.headers["Content-Security-Policy"] = policy
+    # Images and files of the pages say themselves how long they may be kept.
+    if not response.cache_control:
+        response.cache_control.no_store = True
+    return response
 
 
 def is_same(given: str, expected: str) -> bool:

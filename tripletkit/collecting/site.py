@@ -8,13 +8,11 @@ from typing import Any
 
 from flask import current_app, request
 
-from tripletkit import defaults
 from tripletkit.collecting.asking import Asker
 from tripletkit.collecting.database import Judge, JudgementDatabase
-from tripletkit.collecting.instructions import DEFAULT, DEFAULT_GRID, render_markdown
 from tripletkit.collecting.scaled_images import ScaledImages
 from tripletkit.collecting.serving import is_same
-from tripletkit.data.judgement_files import GRID
+from tripletkit.collecting.study import Study
 
 
 @dataclass
@@ -25,16 +23,14 @@ class Site:
         database: where judgements are kept.
         asker: decides what is asked next.
         images: by number.
-        instructions: Markdown; None for the usual ones.
-        pause_every: answers after which a pause is offered.
+        study: what is said to judges.
         status: what is to be said of the training in the background.
     """
 
     database: JudgementDatabase
     asker: Asker
     images: ScaledImages
-    instructions: str | None = None
-    pause_every: int = defaults.PAUSE_EVERY
+    study: Study = field(default_factory=Study)
     status: dict[str, Any] = field(default_factory=dict)
 
     def judge_cookie(self, judge: int) -> str:
@@ -49,9 +45,8 @@ class Site:
         return f"tripletkit-owner-{self.database.id}"
 
     @property
-    def instructions_html(self) -> str:
-        usual = DEFAULT_GRID if self.asker.settings.screen == GRID else DEFAULT
-        return render_markdown(self.instructions or usual)
+    def is_ended(self) -> bool:
+        return self.database.fact("ended") is not None
 
 
 def site() -> Site:
@@ -67,19 +62,15 @@ def is_owner() -> bool:
 def known_judges() -> list[Judge]:
     """Return the judges whose cookies come with the request."""
     here = site()
-    cookies = request.cookies
     return [
         judge
         for judge in here.database.judges()
-        if is_same(cookies.get(here.judge_cookie(judge.id), ""), judge.token)
+        if is_same(request.cookies.get(here.judge_cookie(judge.id), ""), judge.token)
         and judge.state != "revoked"
     ]
 
 
 def find_judge(given: str, judges: Iterable[Judge]) -> Judge | None:
     """Return whose token this is; every judge is compared, found or not."""
-    found = None
-    for judge in judges:
-        if is_same(given, judge.token):
-            found = judge
-    return found
+    found = [judge for judge in judges if is_same(given, judge.token)]
+    return found[0] if found else None

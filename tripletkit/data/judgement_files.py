@@ -25,8 +25,8 @@ SCHEMA_VERSION = 2
 LEFT, RIGHT, NEITHER, GRID = "left", "right", "neither", "grid"
 # A question's answer in words that do not depend on the side that an image stood on.
 FIRST, SECOND, CANT_TELL = "first", "second", "cant-tell"
-RANDOM, GOLD = "random", "gold"
-_WAYS = (RANDOM, "margin", "disagreement", GOLD, GRID)
+RANDOM, GOLD, IMPORTED = "random", "gold", "imported"
+_WAYS = (RANDOM, "margin", "disagreement", GOLD, GRID, IMPORTED)
 _FACTS = ("database", "owner", "open", "key")
 _MOST_SECONDS = 60
 _TABLE_INFO = "SELECT * FROM pragma_table_info(?)"
@@ -52,7 +52,8 @@ class Answer:
         judge: name.
         question: its number in the database; of a grid, a number that no question has.
         triplet: names of anchor, first and second image, as the question has them.
-        how: how it was chosen: `random`, `margin`, `disagreement`, `gold` or `grid`.
+        how: how it was chosen: `random`, `margin`, `disagreement`, `gold`, `grid` or
+            `imported`.
         choice: `first`, `second` or `cant-tell`.
         side: where the chosen image stood: `left`, `right` or `neither`; `grid`.
         response_ms: from the images being there to the answer.

@@ -24,6 +24,7 @@ from tripletkit.data.judgement_files import (
     CANT_TELL,
     GOLD,
     GRID,
+    IMPORTED,
     read_answers_given,
 )
 from tripletkit.data.judgement_files import FIRST as FIRST_IMAGE
@@ -316,9 +317,11 @@ def _open_database(path: Path, exclude: Collection[str] = ()) -> Judgements:
     votes_of: dict[tuple[int, int, int], dict[str, list[float]]] = {}
     # Number, probability and screen of each question.
     about: dict[tuple[int, int, int], tuple[int, float, int]] = {}
+    ways = set()
     for answer in read_answers_given(path, exclude):
         if answer.how == GOLD:
             continue
+        ways.add(answer.how)
         anchor, first, second = (index_of.setdefault(n, len(index_of)) for n in answer.triplet)
         vote = {FIRST_IMAGE: 1.0, SECOND_IMAGE: 0.0, CANT_TELL: 0.5}[answer.choice]
         key = (anchor, first, second)
@@ -356,7 +359,9 @@ def _open_database(path: Path, exclude: Collection[str] = ()) -> Judgements:
         for row, *of_row in zip(found.triplets.rows.tolist(), *columns, strict=True)
     ]
     digest = hashlib.sha256(json.dumps(lines).encode()).hexdigest()
-    return replace(found, record=replace(record, sha256=digest))
+    found = replace(found, record=replace(record, sha256=digest))
+    # An old study alone is as good in all its rows.
+    return replace(found, is_random=None, weights=None) if ways == {IMPORTED} else found
 
 
 def read_names(given: Sequence[str] | PathLike) -> list[str]:

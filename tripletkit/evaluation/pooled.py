@@ -347,7 +347,7 @@ def take_random_share(
     judgements, source = database.decided(), database.source
     votes, is_random, weights = judgements.votes, judgements.is_random, judgements.weights
     if votes is None or is_random is None or weights is None:
-        raise AnswerFileError(f"{source}: expected a database of judgements, got a table")
+        raise AnswerFileError(f"{source}: expected questions drawn by chance, there is none")
     asked = answers.triplets or triplets
     if asked is None:
         check_same_length(answers, len(judgements), source)

@@ -16,7 +16,7 @@ from werkzeug.exceptions import HTTPException
 
 from tripletkit import defaults
 from tripletkit.collecting.serving import (
-    HEADERS,
+    add_headers,
     bound_port,
     bound_server,
     form_token,
@@ -99,16 +99,9 @@ def _make_app(
             return {"error": f"{str(error)[:1].upper()}{str(error)[1:]}."}, 422
 
     policy = f"{page.policy}; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
-    app.after_request(lambda response: _add_headers(response, policy))
+    app.after_request(lambda response: add_headers(response, policy))
     app.register_error_handler(HTTPException, _show_error)
     return app
-
-
-def _add_headers(response: Response, policy: str) -> Response:
-    response.headers.extend(HEADERS)
-    response.headers["Content-Security-Policy"] = policy
-    response.cache_control.no_store = True
-    return response
 
 
 def _show_error(error: HTTPException) -> tuple[dict[str, str], int]:

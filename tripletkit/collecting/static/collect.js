@@ -11,6 +11,8 @@
   const LOADING_AT_MOST_MS = 8000;
   const isGrid = document.body.classList.contains("grid");
 
+  const words = JSON.parse(main.dataset.words);
+  const fill = (key, values) => words[key].replace(/{(\w+)}/g, (found, name) => values[name]);
   let state = JSON.parse(main.dataset.state);
   let isBusy = true;
   let lastPointer = "mouse";
@@ -52,7 +54,7 @@
         // A newer question took its place, or its file cannot be read.
         if (image.getAttribute("srcset") !== wanted) return;
         image.classList.add("broken");
-        say("An image cannot be shown. Choose “Can’t tell” to go on.", true);
+        say(words.cannot_be_shown, true);
       },
     );
   };
@@ -83,7 +85,7 @@
     const screen = state.screens[0];
     byId("bar").value = state.done;
     byId("bar").max = state.total;
-    byId("progress").textContent = describeProgress();
+    byId("progress").textContent = state.progress;
     if (!screen) { window.location.assign(`${base}done`); return; }
     form.elements.screen.value = screen.id;
     form.classList.add("loading");
@@ -97,12 +99,6 @@
     setEnabled(true);
     startClock();
     loadAhead();
-  };
-
-  const describeProgress = () => {
-    const minutes = state.minutes;
-    const left = minutes < 1 ? "less than a minute" : `about ${minutes} minute${minutes > 1 ? "s" : ""}`;
-    return `${state.done} of ${state.total}, ${left} left`;
   };
 
   // Sends until the server has it, however long that takes.
@@ -122,7 +118,7 @@
         }
       } catch (error) { /* No connection, or none in time. */ }
       const wait = Math.min(1000 * 2 ** attempt, 10000);
-      say("No connection. Your answer is kept here and will be sent again.", true);
+      say(words.no_connection, true);
       await new Promise((done) => { waker = done; setTimeout(done, wait); });
     }
   };
@@ -135,18 +131,16 @@
     const reply = await send(message);
     sessionStorage.removeItem(UNSENT);
     if (reply.screens === undefined) {
-      say(`${reply.error || "The server did not take this answer."} Load this page again.`, true);
+      say(reply.error || words.load_again, true);
       return;
     }
     state = reply;
     const isUndo = message.path === "undo";
-    if (reply.status === 409) say("That one was answered already. Here is the next.");
-    else if (isUndo) say(reply.undone ? "Taken back. Answer again." : "There is nothing to take back.");
-    else say("");
+    if (reply.status === 409) say(words.answered_already);
+    else if (isUndo) say(reply.undone ? words.taken_back : words.nothing_to_take_back);
+    else say(reply.feedback || "");
     await show();
-    if (!isUndo && reply.status === 200 && state.pause_due) {
-      openDialog("pause", `${state.done} answers are saved. Take a break if you like; no time is counted.`);
-    }
+    if (!isUndo && reply.status === 200 && state.pause_due) openDialog("pause", fill("take_a_break", state));
   };
 
   const answer = (side, method, places = []) => {
@@ -232,14 +226,14 @@
     else if (isGrid && key === "Enter" && event.target.tagName !== "BUTTON") {
       if (byId("submit-grid").getAttribute("aria-disabled") !== "true") answer("grid", "keyboard", picked());
     } else if (key === "z" || key === "Z") zoom(0);
-    else if (key === "p" || key === "P") openDialog("pause", "Your answers are saved, and no time is counted.");
+    else if (key === "p" || key === "P") openDialog("pause", words.no_time_counted);
     else return;
     event.preventDefault();
   });
   for (const id of ["instructions", "pause"]) {
     const button = byId(`show-${id}`);
     button.hidden = false;
-    button.addEventListener("click", () => openDialog(id, id === "pause" ? "Your answers are saved, and no time is counted." : ""));
+    button.addEventListener("click", () => openDialog(id, id === "pause" ? words.no_time_counted : ""));
   }
   byId("show-zoom").hidden = false;
   byId("show-zoom").addEventListener("click", () => zoom(0));

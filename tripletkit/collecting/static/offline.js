@@ -5,6 +5,7 @@
   const data = JSON.parse(byId("data").textContent);
   const images = JSON.parse(byId("images").textContent);
   const form = byId("answer");
+  const fill = (key, values) => data.words[key].replace(/{(\w+)}/g, (found, name) => values[name]);
   const isGrid = document.body.classList.contains("grid");
   const KEPT = `tripletkit-${data.database}-${data.screens[0].id}`;
   const EXPECTED_MS = 4000;
@@ -20,7 +21,7 @@
   };
   const keep = () => {
     try { localStorage.setItem(KEPT, JSON.stringify(answers)); } catch (error) { isMemoryOnly = true; }
-    if (isMemoryOnly) say("This browser does not keep answers. Save them before you close the page.", true);
+    if (isMemoryOnly) say(data.words.offline_not_kept, true);
   };
   const makeId = () =>
     [...crypto.getRandomValues(new Uint8Array(16))].map((n) => n.toString(16).padStart(2, "0")).join("");
@@ -51,13 +52,11 @@
     const times = answers.map((answer) => answer.response_ms).sort((a, b) => a - b);
     const each = times.length ? times[Math.floor(times.length / 2)] : EXPECTED_MS;
     const minutes = Math.round((data.screens.length - answers.length) * (each + 300) / 60000);
-    const left = minutes < 1 ? "less than a minute" : `about ${minutes} minute${minutes > 1 ? "s" : ""}`;
-    byId("progress").textContent = `${answers.length} of ${data.screens.length}, ${left} left`;
+    byId("progress").textContent = fill(minutes ? "progress" : "progress_soon", { done: answers.length, total: data.screens.length, minutes });
     form.hidden = !screen;
     byId("finished").hidden = Boolean(screen);
     byId("undo").disabled = !answers.length;
     if (!screen) { byId("save").focus(); return; }
-    if (isGrid) byId("question").textContent = `Which ${screen.pick} are most like this one?`;
     for (const box of boxes()) box.checked = false;
     const slots = isGrid ? [...document.querySelectorAll(".grid-images img")] : [byId("left").firstElementChild, byId("right").firstElementChild];
     await Promise.all([put(byId("anchor"), screen.anchor), ...slots.map((image, place) => put(image, screen.shown[place]))]);
@@ -80,7 +79,7 @@
     if (!answers.length) return;
     answers.pop();
     keep();
-    say("Taken back. Answer again.");
+    say(data.words.taken_back);
     show();
   };
   const save = () => {
@@ -90,7 +89,7 @@
     link.download = `answers-${data.judge.replace(/[^\p{L}\p{N}]+/gu, "-")}.json`;
     link.click();
     URL.revokeObjectURL(link.href);
-    say(`Saved ${answers.length} answers as ${link.download}. Mail that file back.`);
+    say(fill("offline_saved", { n: answers.length, file: link.download }));
   };
 
   form.addEventListener("submit", (event) => event.preventDefault());

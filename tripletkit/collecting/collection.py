@@ -1,0 +1,249 @@
+"""A collection of judgements from its parts: images, database, study, training, pages."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tripletkit import defaults
+from tripletkit.collecting.answer_forms import MAX_NAME, parse_name
+from tripletkit.collecting.asking import Asker, AskingSettings, Known
+from tripletkit.collecting.background import BackgroundTrainer
+from tripletkit.collecting.committee import TrainerTask
+from tripletkit.collecting.database import DATABASE_FORM, JudgementDatabase, only_server
+from tripletkit.collecting.judge_pages import make_app
+from tripletkit.collecting.offline import Imported, import_judgements, write_offline_page
+from tripletkit.collecting.scaled_images import ScaledImages
+from tripletkit.collecting.serving import bound_port, bound_server, shown_hosts
+from tripletkit.collecting.site import Site
+from tripletkit.collecting.study import (
+    Study,
+    find_changes,
+    kept_settings,
+    kept_study,
+    read_study,
+    settings_of,
+    study_template,
+)
+from tripletkit.data.folder import list_images
+from tripletkit.data.images import open_images
+from tripletkit.data.judgement_files import GRID
+from tripletkit.data.judgements import Judgements, JudgementsLike, open_judgements
+from tripletkit.data.outputs import (
+    Destination,
+    Outputs,
+    marked_form,
+    note_written,
+    open_output,
+)
+from tripletkit.data.triplets import Triplets
+from tripletkit.errors import SettingsError, StudyError
+from tripletkit.features.encoder import open_encoder
+from tripletkit.features.feature_parts import BackboneLike, GivenWeights
+from tripletkit.features.store import open_store
+from tripletkit.progress import Progress
+
+logger = logging.getLogger("tripletkit")
+
+_STUDY_FILE = "study.toml"
+_STUDY_FORM = marked_form("a study", b"# What this study says")
+
+
+class JudgementCollection:
+    """A collection of judgements that is open: its pages are served, or written to a file.
+
+    Made by `collect`; closed by `close`, or by leaving a `with` block.
+
+    Attributes:
+        links: name of a judge, `everybody` or `owner` -> the link of theirs.
+        database: path of the database of judgements.
+    """
+
+    def __init__(
+        self,
+        images: Path,
+        database: Path,
+        study: Path | None,
+        judges: Sequence[str],
+        asking: AskingSettings,
+        *,
+        has_quota: bool,
+        ask: str,
+        gold: JudgementsLike | None,
+        stops: bool,
+        address: tuple[str, int] | None,
+        url: str,
+        backbone: Sequence[BackboneLike],
+        weights: GivenWeights,
+        cache: Path | None,
+    ) -> None:
+        self.database = database
+        is_grid = asking.screen == GRID
+        is_new = not database.exists() or not database.stat().st_size
+        if is_new:
+            Outputs().file(database, DATABASE_FORM)
+        names = list_images(images)
+        opened = open_images(images, names, skip_bad=True)
+        opened.warn_of_missing()
+        paths_of = {n: p for n, p in zip(names, opened.paths, strict=True) if p is not None}
+        with ExitStack() as stack:
+            # The port first: where it is taken, no empty database stays behind.
+            self._listener = stack.enter_context(bound_port(*address)) if address else None
+            stack.enter_context(only_server(database))
+            kept = {} if is_new else kept_settings(database)
+            told = self._open_study(study, kept)
+            if is_grid and (told.practice or told.attention):
+                raise StudyError("expected no `practice` and no `attention` where grids are shown")
+            if told.quota and not has_quota:
+                asking = replace(asking, n_questions=told.quota)
+            collected = JudgementDatabase(database)
+            note_written(database)
+            numbers = collected.add_images(list(paths_of))
+            checks = [] if gold is None else _find_numbers(gold, images, numbers)
+            checks += _find_told(told.attention, images, numbers)
+            practice = _find_told(told.practice, images, numbers)
+            why = [row[3] if len(row) > 3 else "" for row in told.practice]
+            self._paths = {numbers[name]: path for name, path in paths_of.items()}
+            practised = dict(zip(practice, why, strict=True))
+            asker = Asker(collected, list(self._paths), asking, checks, practised)
+            now = settings_of(told, **asdict(asking), ask=ask)
+            for change in find_changes(kept, now):
+                logger.info("Other than at the last start: %s.", change)
+            collected.keep_fact("settings", json.dumps(now))
+            self._judges = [collected.add_judge(name) for name in judges]
+            self._stack = stack.pop_all()
+        way = "random" if is_grid else defaults.AUTO_ASK if ask == "auto" else ask
+        task = TrainerTask(
+            database.absolute(),
+            numbers,
+            partial(_compute_features, images, list(paths_of), backbone, weights, cache),
+            way,
+            defaults.SEED,
+            asking.grid_of if is_grid else 0,
+            told.stop_answers,
+        )
+        self._trainer = BackgroundTrainer(asker, task, is_enough=told.is_enough if stops else None)
+        images_shown = ScaledImages(self._paths)
+        self._site = Site(collected, asker, images_shown, told, self._trainer.status)
+        self._url = url
+        self.links = self._make_links()
+
+    def wsgi(self) -> Any:
+        """Start to train, and return the WSGI application, for a server of one process."""
+        # The process that trains takes these along.
+        os.environ["KERAS_BACKEND"] = "tensorflow"
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        self._trainer.start()
+        self._stack.callback(self._trainer.stop)
+        return make_app(self._site, self._url)
+
+    def serve(self) -> None:
+        """Serve the pages until the process is interrupted."""
+        assert self._listener is not None, "collect binds an address to serve at"
+        with bound_server(self.wsgi(), self._listener) as server:
+            try:
+                server.run()
+            except (KeyboardInterrupt, SystemExit):
+                pass
+            finally:
+                self.close()
+
+    def write_page(self, page: Destination) -> int:
+        """Write a page that works without a server for the one judge, see `write_offline_page`."""
+        asker, study = self._site.asker, self._site.study
+        return write_offline_page(page, self._judges[0], asker, self._paths, study)
+
+    def __len__(self) -> int:
+        return self._site.database.n_answers()
+
+    def __enter__(self) -> JudgementCollection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the training, and let another process have the database and the address."""
+        self._stack.close()
+
+    def _open_study(self, study: Path | None, kept: dict[str, Any]) -> Study:
+        path = study or self.database.with_name(_STUDY_FILE)
+        if study is not None or path.exists():
+            return read_study(path)
+        if "language" in kept:
+            return kept_study(kept)
+        with open_output(Outputs().file(path, _STUDY_FORM)) as file:
+            file.write(study_template())
+        return Study()
+
+    def _make_links(self) -> dict[str, str]:
+        base, database = self._url.rstrip("/"), self._site.database
+        if not base and self._listener is not None:
+            host, port = self._listener.getsockname()[:2]
+            base = f"http://{shown_hosts(host)[0]}:{port}"
+        links = {judge.name: f"{base}/j/{judge.token}" for judge in self._judges}
+        if not links:
+            links["everybody"] = f"{base}/join/{database.open_token}"
+        return links | {"owner": f"{base}/owner/{database.owner_token}"}
+
+
+def _compute_features(
+    folder: Path,
+    names: Sequence[str],
+    backbone: Sequence[BackboneLike],
+    weights: GivenWeights,
+    cache: Path | None,
+    progress: Progress,
+) -> np.ndarray:
+    """Return the features of images, NaN where one cannot be read; runs in its own process."""
+    encoder = open_encoder(backbone, weights=weights, views=[defaults.VIEWS])
+    files = open_images(folder, names, skip_bad=True)
+    with open_store(cache) as store:
+        return encoder.encode(files, store, progress=progress, tell=False)
+
+
+def _find_told(rows: Sequence[Sequence[str]], folder: Path, numbers: dict[str, int]) -> list[Known]:
+    """Return questions of a study by the numbers of their images."""
+    if not rows:
+        return []
+    names = list(dict.fromkeys(name for row in rows for name in row[:3]))
+    places = np.array([[names.index(name) for name in row[:3]] for row in rows])
+    triplets = replace(Triplets.from_array(places, names), source=_STUDY_FILE)
+    return _find_numbers(triplets, folder, numbers)
+
+
+def _find_numbers(gold: JudgementsLike, folder: Path, numbers: dict[str, int]) -> list[Known]:
+    """Return questions whose answer is known, by the numbers of their images."""
+    triplets = open_judgements(gold).decided().triplets
+    paths = open_images(folder, triplets.names, triplets.first_places()).paths
+    found = [numbers[path.relative_to(folder).as_posix()] for path in paths if path is not None]
+    rows = triplets.rows[~triplets.is_degenerate()].tolist()
+    return [(found[a], found[b], found[c]) for a, b, c in rows]
+
+
+def import_table(given: Judgements, database: Path, images: Path, judge: str) -> Imported:
+    """Add judgements of images of a folder to a database, which is made if it is not there."""
+    if (name := parse_name(judge)) is None:
+        raise SettingsError("judge", f"expected a name of 1 to {MAX_NAME} letters as `judge`")
+    triplets = given.triplets
+    paths = open_images(images, triplets.names, triplets.first_places()).paths
+    files = [path.relative_to(images).as_posix() for path in paths if path is not None]
+    if not database.exists():
+        Outputs().file(database, DATABASE_FORM)
+    with only_server(database):
+        opened = JudgementDatabase(database)
+        numbers = opened.add_images(list_images(images))
+        of_name = dict(zip(triplets.names, map(numbers.__getitem__, files), strict=True))
+        imported = import_judgements(given, opened, of_name, name)
+        opened.close()
+    note_written(database)
+    return imported
