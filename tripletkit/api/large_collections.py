@@ -8,7 +8,7 @@ from typing import Any, Unpack
 
 from tripletkit.api.given import EncoderOptions, PathLike
 from tripletkit.api.models import open_backbones
-from tripletkit.data.images import ImagesLike, open_images
+from tripletkit.data.images import ImagesLike, open_usable_images
 from tripletkit.data.outputs import Outputs, as_one_run
 from tripletkit.data.text_files import check_text, content_lines, read_bytes
 from tripletkit.errors import SettingsError
@@ -63,7 +63,7 @@ def extract(
         raise SettingsError("workers", "`workers` needs `ray`.")
     if dtype not in (None, *DTYPES):
         raise SettingsError("dtype", f"`dtype`: expected {' or '.join(DTYPES)}, got {dtype!r}.")
-    opened = open_images(_read_list(images), skip_bad=True, follow_outside=follow_outside)
+    opened = open_usable_images(_read_list(images), follow_outside=follow_outside)
     folder = Path(output)
     Outputs().folder(folder)
     if shard is not None:
@@ -89,4 +89,4 @@ def _read_list(images: ImagesLike) -> ImagesLike:
     lines = [line.strip(" \t") for _, _, line in content_lines(check_text(data, shown))]
     folder = Path(images).parent
     names = list(dict.fromkeys(lines))
-    return open_images([folder / name for name in names], names, skip_bad=True)
+    return open_usable_images([folder / name for name in names], names)

@@ -30,7 +30,7 @@ from tripletkit.api.given import (
     take_labels,
 )
 from tripletkit.data.folder import list_images
-from tripletkit.data.images import Images, ImagesLike, open_images
+from tripletkit.data.images import Images, ImagesLike, open_images, open_usable_images
 from tripletkit.data.judgements import Judgements, open_judgements
 from tripletkit.data.outputs import DRAWN_FORM, OutputFile, Outputs, as_one_run
 from tripletkit.data.triplets import Triplets
@@ -696,7 +696,7 @@ def _open_queries(queries: Sequence[Any], collection: Images) -> Images:
         else:
             paths[path] = str(path)
     places = ["`queries`"] * len(paths)
-    return open_images(list(paths), list(paths.values()), places, skip_bad=True)
+    return open_usable_images(list(paths), list(paths.values()), places)
 
 
 def _warn_of_undecided(answers: Answers) -> None:

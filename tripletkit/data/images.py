@@ -148,6 +148,10 @@ class Images:
         """What to do with images that are bad or outside, as `open_images` takes it."""
         return ImagePolicy(skip_bad=self.skip_bad, follow_outside=self.follow_outside)
 
+    def usable(self) -> Images:
+        """Return these images, to leave out those that are missing or cannot be read."""
+        return replace(self, skip_bad=True)
+
     def in_folder(self, folder: Path) -> Images:
         """Return the images of another folder, treated in the same way."""
         return Images(folder, **self.policy)
@@ -293,6 +297,17 @@ def open_images(
     else:
         return _open_list([given] if _is_one(given) else list(given), names, places, skip_bad)
     return images if names is None else images.find(names, places)
+
+
+def open_usable_images(
+    given: ImagesLike,
+    names: Sequence[str] | None = None,
+    places: Sequence[str] | None = None,
+    *,
+    follow_outside: bool = False,
+) -> Images:
+    """Take images as `open_images` does, but for those that are missing or cannot be read."""
+    return open_images(given, names, places, skip_bad=True, follow_outside=follow_outside)
 
 
 def hash_files(paths: Sequence[Path | None], memory: ContentMemory) -> FileContents:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tripletkit.data.images import Images, open_images
+from tripletkit.data.images import Images, open_usable_images
 from tripletkit.data.unfinished import remove_unfinished
 from tripletkit.errors import FeatureFileError, ImageNameError, SettingsError, describe_problems
 from tripletkit.features.encoder import Encoder
@@ -117,10 +117,9 @@ class BlockEncoder:
             FeatureFileError: if the dataset's type cannot hold a number.
             StoreError: if it cannot be written.
         """
-        images = open_images(
+        images = open_usable_images(
             [Path(path or name) for name, path in zip(block.names, block.paths, strict=True)],
             block.names,
-            skip_bad=True,
         )
         store = MemoryStore(self.folder / _OWN_FOLDER)
         found = self.encoder.load(images, store, load_network=self._load_network)
@@ -289,7 +288,7 @@ def _has_changed(path: Path | None, content: bytes | None, written_ns: int) -> b
     except OSError:
         return False
     memory = MemoryStore(path.parent)
-    return open_images([path], skip_bad=True).contents(memory).hashes != [content]
+    return open_usable_images([path]).contents(memory).hashes != [content]
 
 
 def _without(path: str | None, problem: str | None) -> str | None:

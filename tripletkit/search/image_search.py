@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ class CollectionSearch:
         """Return what gives the vectors of rows of the collection."""
 
         def fetch(rows: np.ndarray) -> np.ndarray:
-            drawn = replace(self.files.take(rows.tolist()), skip_bad=True)
+            drawn = self.files.take(rows.tolist()).usable()
             chunks = self.encoder.encode_in_chunks(drawn, store, tell=False)
             return np.vstack([vectors for _, vectors in chunks])
 

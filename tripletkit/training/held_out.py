@@ -142,42 +142,34 @@ def answer_held_out(
     budget = DrawBudget(draws, trainer.n_enough, budget_s, progress)
     # Where a choice is made, a map is among what is chosen from.
     simple = None if get_recipe(trainer.settings.recipe).is_chosen else make_map(examples)
-    found: list[tuple[np.ndarray, ...]] = []
+    margins, of_map, asked, rounds = [], [], [], []
     for draw in budget:
         held_out = examples.with_answer(draw.held_out_rows)
         if not len(held_out):
             continue
-        if not found:
+        if not margins:
             trainer = trainer.for_draws(draw.train_rows)
         rows = examples.rows[held_out]
-        nothing = np.empty((0, len(rows)), np.float32)
-        found.append(
-            (
-                trainer.answer(draw.train_rows, rows, budget.n_draws),
-                triplet_margins(examples.features, rows, FROZEN_DISTANCE),
-                nothing if simple is None else simple.answer(draw.train_rows, rows),
-                rows,
-                np.full(len(rows), budget.n_draws),
-                np.full(len(rows), draw.round),
-                held_out,
-            )
-        )
+        margins.append(trainer.answer(draw.train_rows, rows, budget.n_draws))
+        if simple is not None:
+            of_map += list(simple.answer(draw.train_rows, rows))
+        asked.append(held_out)
+        rounds.append(draw.round)
         budget.note(len(rows))
-    if not found:
+    if not margins:
         raise SplitError("expected held-out triplets that people agree on, got none")
-    margins, frozen, of_map, asked, numbers, rounds, triplets = zip(*found, strict=True)
-    trials = examples.trials
+    triplets, sizes = np.concatenate(asked), [len(each) for each in asked]
     return HeldOutAnswers(
         trainer,
         np.concatenate(margins, axis=1),
-        np.concatenate(frozen),
-        None if simple is None else np.concatenate(of_map, axis=1)[0],
-        np.concatenate(asked),
-        np.concatenate(numbers),
-        np.concatenate(rounds),
+        triplet_margins(examples.features, examples.rows[triplets], FROZEN_DISTANCE),
+        np.concatenate(of_map) if of_map else None,
+        examples.rows[triplets],
+        np.repeat(np.arange(len(sizes)), sizes),
+        np.repeat(rounds, sizes),
         by,
         budget.spent_s,
-        None if trials is None else trials[np.concatenate(triplets)],
+        None if examples.trials is None else examples.trials[triplets],
     )
 
 
