@@ -404,15 +404,3 @@ def test_votes_rescue_what_many_were_wrong_about():
     }
     assert accuracies["weight"] > accuracies["majority"]
     assert accuracies["soft"] > accuracies["majority"]
-
-
-def test_votes_do_not_weigh_what_looks_at_classes(features):
-    settings = dataclasses.replace(SMALL, mining="batch-all")
-    with pytest.raises(TripletkitError, match="expected a loss of triplets alone and no mining"):
-        train_head(
-            features,
-            draw_rows(0, 42, 10),
-            np.empty((0, 3), np.int32),
-            settings,
-            loss_weights=np.ones((10, 2), np.float32),
-        )

@@ -163,7 +163,7 @@ class TripletEmbedding(
         trained = choose(trainer, held_out).trainer.fit().trained
         self.settings_ = settings
         self.head_ = trained.head
-        self.history_ = pd.DataFrame(trained.history_rows())
+        self.history_ = pd.DataFrame(trained.history)
         self.embeddings_ = embed(trained.head, features)
         return self
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal, TypedDict, Unpack
 
 import pandas as pd
@@ -457,12 +456,7 @@ def _run(
     from tripletkit.training import run
 
     with open_stages(progress) as stages:
-        result = run.train(job, on_epoch or ignore_epoch, stages)
-    if job.output is not None:
-        return ModelFolder(job.output, result.record), None
-    # A model is always a folder, so that what is in memory and what was loaded are one.
-    scratch = TemporaryDirectory(prefix="tripletkit-")
-    return result.save(Path(scratch.name) / "model"), scratch
+        return run.train(job, on_epoch or ignore_epoch, stages)
 
 
 def _describe_call(function: str, **arguments: Any) -> str:

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -219,7 +219,7 @@ def check_model_output(path: Path, *, overwrite: bool = False, begins_anew: bool
 def save_model(
     path: Path,
     head: keras.Model | NumpyHead,
-    history: list[dict[str, float]],
+    history: Sequence[Any],
     record: ModelRecord,
     centers: pd.DataFrame | None = None,
     *,
@@ -231,7 +231,7 @@ def save_model(
     """Write a model folder; what was there stays until the new one is whole.
 
     Args:
-        history: one row an epoch.
+        history: a dataclass or a mapping for each epoch.
         record: what is known of it; the hashes of the files are added here.
         centers: a row for each class, named by it, with its center.
         learned: the judgements that it learned from, over names and over contents of images.

@@ -22,7 +22,6 @@ import numpy as np
 
 from tripletkit.data.labels import NO_LABEL, ImageLabels
 from tripletkit.defaults import FROZEN_DISTANCE
-from tripletkit.errors import LossError
 from tripletkit.evaluation.validation import describe_alike
 from tripletkit.features.keras_backend import keras, seed_layers, tf
 from tripletkit.features.unit_length import scale_to_unit_length
@@ -225,12 +224,7 @@ def make_training(
     """Return the training that the settings ask for; labels are passed over by the first."""
     if not settings.needs_labels:
         return HeadTraining(features, train_rows, settings, loss_weights)
-    if loss_weights is not None:
-        raise LossError(
-            f"expected a loss of triplets alone and no mining, which votes on triplets can weigh, "
-            f'got the loss "{settings.loss}" and mining "{settings.mining}"'
-        )
-    assert labels is not None, "settings that need labels are checked"
+    assert labels is not None and loss_weights is None, "settings are checked"
     return LabelTraining(features, train_rows, settings, labels)
 
 

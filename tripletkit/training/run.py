@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 import platform
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -20,7 +19,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from tripletkit import __version__, defaults
-from tripletkit.data.training_set import BY_FILE, TrainingSet
+from tripletkit.data.training_set import BY_FILE
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import (
     DataWarning,
@@ -62,7 +61,6 @@ from tripletkit.training.job import Job
 from tripletkit.training.trainer import (
     Fitted,
     OnEpoch,
-    TrainedHead,
     Trainer,
     Workplace,
     ignore_epoch,
@@ -100,64 +98,34 @@ class Outcome:
     label_scores: LabelScores | None
 
 
-@dataclass(frozen=True)
-class TrainingResult:
-    """A trained model that is in memory.
+def train(
+    job: Job, on_epoch: OnEpoch = ignore_epoch, stages: Stages = no_stages
+) -> tuple[ModelFolder, TemporaryDirectory[str] | None]:
+    """Train a model as a job says, and write it.
 
-    Attributes:
-        record: all that is known of it, as `model.json` will say.
-        trained: the head, and its epochs.
-        data: the triplets that were used.
-        scratch: the folder that trained weights are in until the model is saved; gone with the
-            result.
-        backbone_file: the weights of a backbone that was trained too, in it.
-        shift: what tells images unlike those of the training; None for too few images.
-        learned: the judgements that it learned from, over names and over contents of images.
+    Without an output it is written into a folder of its own, which lasts as long as the second
+    thing that is returned.
     """
-
-    record: ModelRecord
-    trained: TrainedHead
-    data: TrainingSet
-    scratch: TemporaryDirectory[str]
-    backbone_file: Path | None
-    shift: ShiftDetector | None
-    learned: Sequence[Triplets]
-
-    def save(self, path: Path, *, overwrite: bool = False) -> ModelFolder:
-        """Write the model folder, whole or not at all; see `save_model`."""
-        return save_model(
-            path,
-            self.trained.head,
-            self.trained.history_rows(),
-            self.record,
-            name_centers(self.trained.centers, self.data.labels),
-            shift=self.shift,
-            learned=self.learned,
-            backbone=self.backbone_file,
-            overwrite=overwrite,
-        )
-
-
-def train(job: Job, on_epoch: OnEpoch = ignore_epoch, stages: Stages = no_stages) -> TrainingResult:
-    """Train a model as a job says, and write it where the job has an output."""
     started_s = time.perf_counter()
     job = job.checked()
     _check_output(job)
-    scratch = tempfile.TemporaryDirectory(prefix="tripletkit-")
-    with open_store(job.cache) as store:
-        place = open_workplace(job, store, Path(scratch.name), stages)
+    with open_store(job.cache) as store, TemporaryDirectory(prefix="tripletkit-") as folder:
+        place = open_workplace(job, store, Path(folder), stages)
         features_s = time.perf_counter() - started_s
         trainer = job.make_trainer(place)
         with log_epochs(job.tensorboard, on_epoch) as log:
             outcome = _fit(trainer, place, job, log, stages)
         total_s = time.perf_counter() - started_s
-        times = {"features_s": features_s, "training_s": total_s - features_s, "total_s": total_s}
-        result = _make_result(place, outcome, job, scratch, times)
-        if job.output is not None:
-            written = result.save(job.output, overwrite=job.overwrite)
-            result = replace(result, record=written.record)
+        times = TimesRecord(
+            *(round(each, 3) for each in (features_s, total_s - features_s, total_s))
+        )
+        path, scratch = job.output, None
+        if path is None:
+            scratch = TemporaryDirectory(prefix="tripletkit-")
+            path = Path(scratch.name) / "model"
+        model = _save(path, place, outcome, job, times)
     _warn_of(outcome, job)
-    return result
+    return model, scratch
 
 
 def _check_output(job: Job) -> None:
@@ -280,14 +248,10 @@ def _validate(
     return validation, classify_validation(data, embeddings, before, distance)
 
 
-def _make_result(
-    place: Workplace,
-    outcome: Outcome,
-    job: Job,
-    scratch: TemporaryDirectory[str],
-    times: Mapping[str, float],
-) -> TrainingResult:
-    """Return a trained model with all that is to be known of it."""
+def _save(
+    path: Path, place: Workplace, outcome: Outcome, job: Job, times: TimesRecord
+) -> ModelFolder:
+    """Write a trained model with all that is to be known of it."""
     fitted, data, images = outcome.fitted, place.inputs.data, job.sources.images.folder
     unseen, label_scores, curve = outcome.unseen_classes, outcome.label_scores, outcome.curve
     pixels = fitted.pixels
@@ -320,7 +284,7 @@ def _make_result(
         n_images=int(collection.is_usable().sum()),
         n_bad_images=len(collection.problems),
         best_epoch=fitted.trained.best_epoch,
-        times=TimesRecord(**{name: round(seconds, 3) for name, seconds in times.items()}),
+        times=times,
         validation=outcome.validation,
         unseen_classes=None if unseen is None else unseen.to_dict(),
         classes=None if data.labels is None else data.labels.classes,
@@ -334,14 +298,16 @@ def _make_result(
     if record.inputs.triplets is not None:
         contents = place.inputs.files.contents(place.store).hashes
         learned = data.train, data.train.over_contents(contents)
-    return TrainingResult(
+    return save_model(
+        path,
+        fitted.trained.head,
+        fitted.trained.history,
         record,
-        fitted.trained,
-        data,
-        scratch,
-        None if pixels is None else pixels.backbone_file,
-        ShiftDetector.of(collection.features[np.unique(data.train.rows)]),
-        learned,
+        name_centers(fitted.trained.centers, data.labels),
+        shift=ShiftDetector.of(collection.features[np.unique(data.train.rows)]),
+        learned=learned,
+        backbone=None if pixels is None else pixels.backbone_file,
+        overwrite=job.overwrite,
     )
 
 

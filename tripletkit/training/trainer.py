@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,9 +85,6 @@ class TrainedHead:
     history: list[EpochRecord]
     best_epoch: int
     centers: np.ndarray | None = None
-
-    def history_rows(self) -> list[dict[str, float]]:
-        return [asdict(record) for record in self.history]
 
 
 # Told each epoch and how many there are at most.
