@@ -200,7 +200,25 @@ def _fit(
         unseen = measure_unseen_classes(trainer, data.train, unseen_plan, stages("unseen classes"))
     if job.learning_curve:
         curve = measure_learning_curve(trainer.for_curve(), progress=stages("learning curve"))
-    validation, label_scores = _validate(trainer, fitted, place, job)
+    validation = label_scores = of_map = None
+    before, distance = place.collection.features, fitted.settings.distance
+    if len(data.val) or data.labels is not None:
+        after = fitted.pixels.collection.features if fitted.pixels else before
+        embeddings = embed(fitted.trained.head, after)
+        if len(data.val):
+            if not job.trains_backbone and not get_recipe(fitted.settings.recipe).is_chosen:
+                every = np.arange(len(trainer.examples.rows))
+                (of_map,) = make_map(trainer.examples).answer(every, data.val.rows)
+            validation = validate(
+                data,
+                embeddings,
+                before,
+                distance,
+                of_map=of_map,
+                frozen_head=fitted.frozen_head,
+                is_from_scratch=job.is_from_scratch,
+            )
+        label_scores = classify_validation(data, embeddings, before, distance)
     pooled = None if held_out is None else score_held_out(held_out, chosen)
     return Outcome(fitted, pooled, unseen, curve, validation, label_scores)
 
@@ -219,33 +237,6 @@ def _plan_unseen_classes(
             raise
         caution(f"{error}\nTraining goes on without it.", FewTripletsWarning)
         return None
-
-
-def _validate(
-    trainer: Trainer, fitted: Fitted, place: Workplace, job: Job
-) -> tuple[Validation | None, LabelScores | None]:
-    """Return scores on validation triplets and on the classes of images."""
-    data, before = place.inputs.data, place.collection.features
-    if not len(data.val) and data.labels is None:
-        return None, None
-    after = fitted.pixels.collection.features if fitted.pixels else before
-    embeddings, distance = embed(fitted.trained.head, after), fitted.settings.distance
-    validation = None
-    if len(data.val):
-        of_map = None
-        if not job.trains_backbone and not get_recipe(fitted.settings.recipe).is_chosen:
-            every = np.arange(len(trainer.examples.rows))
-            (of_map,) = make_map(trainer.examples).answer(every, data.val.rows)
-        validation = validate(
-            data,
-            embeddings,
-            before,
-            distance,
-            of_map=of_map,
-            frozen_head=fitted.frozen_head,
-            is_from_scratch=job.is_from_scratch,
-        )
-    return validation, classify_validation(data, embeddings, before, distance)
 
 
 def _save(
