@@ -12,7 +12,7 @@ import json
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -277,25 +277,24 @@ def check_collapse(
 
 
 # Increase when a checkpoint of an older tripletkit can no longer be gone on from.
-FORMAT_VERSION = 1
-
+_FORMAT = 2
 _TEXT = "text"
-_STATE = "state."
+# The epochs so far, the number of the best one, its weights, and its class centers.
+_Kept = tuple[list[EpochRecord], int, list[np.ndarray], np.ndarray | None]
 
 
 class Checkpoints:
-    """The checkpoints of one training.
+    """The checkpoints of one training, in a file.
 
-    Args:
-        path: the file.
-        facts: plain JSON values by what they are called in messages; a training goes on only
-            where all of them are as they were.
+    A training goes on only where all facts (plain JSON values by what they are called in messages)
+    are as they were.
     """
 
     def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
         self.path = path
-        self._facts = json.loads(json.dumps(facts))
-        self._found: tuple[dict[str, Any], dict[str, list[np.ndarray]]] | None = None
+        self._facts = json.loads(json.dumps({"format of checkpoints": _FORMAT, **facts}))
+        self._state: dict[str, list[np.ndarray]] = {}
+        self._kept: _Kept | None = None
 
     def open(self) -> int:
         """Read what is there, so that `restore` goes on from it.
@@ -305,55 +304,39 @@ class Checkpoints:
         """
         if not self.path.exists():
             return 0
-        advice = "Begin anew with `overwrite=True`."
         try:
             found = read_array_file(self.path)
             text = json.loads(bytes(found.pop(_TEXT)))
             arrays: dict[str, list[np.ndarray]] = {}
             for key, array in found.items():
                 arrays.setdefault(key.rpartition("/")[0], []).append(array)
-            version, n_epochs, facts = text["version"], len(text["history"]), text["facts"]
-            _check_parts(text, arrays)
+            history = [EpochRecord(**record) for record in text["history"]]
+            best_epoch, facts = text["best_epoch"], text["facts"]
+            (centers,) = arrays.pop("centers", [None])
+            kept = history, best_epoch, arrays.pop("best"), centers
+            if not 1 <= best_epoch <= len(history):
+                raise LookupError("no best epoch")
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             is_known = isinstance(error, OSError | ArrayFileError)
-            reason = error if is_known else "it holds something else"
             raise CheckpointError(
-                f"{self.path}: expected a checkpoint, cannot be read as one: {reason}. {advice}"
+                f"{self.path}: expected a checkpoint, cannot be read as one: "
+                f"{error if is_known else 'it holds something else'}. Begin anew with "
+                "`overwrite=True`."
             ) from error
-        if version != FORMAT_VERSION:
-            raise CheckpointError(
-                f"{self.path}: expected a checkpoint of version {FORMAT_VERSION}, got {version!r}, "
-                f"of another tripletkit. {advice}"
-            )
         if differences := _describe_differences(facts, self._facts):
             raise CheckpointError(
                 f"{self.path}: expected the checkpoint of this very training, got one of "
                 f"another:\n{differences}\nCall it as before to go on, or begin anew with "
                 "`overwrite=True`."
             )
-        self._found = text, arrays
-        return n_epochs
+        self._state, self._kept = arrays, kept
+        return len(history)
 
-    def restore(
-        self, training: EpochTraining
-    ) -> tuple[list[EpochRecord], int, list[np.ndarray], np.ndarray | None] | None:
-        """Put a training where `open` found it.
-
-        The epochs so far, the number of the best one, its weights, and its class centers are
-        returned; None where nothing was found.
-        """
-        if self._found is None:
-            return None
-        text, arrays = self._found
-        history = [EpochRecord(**record) for record in text["history"]]
-        state = {
-            name.removeprefix(_STATE): values
-            for name, values in arrays.items()
-            if name.startswith(_STATE)
-        }
-        training.restore(state, len(history))
-        (centers,) = arrays.get("centers", [None])
-        return history, text["best_epoch"], arrays["best"], centers
+    def restore(self, training: EpochTraining) -> _Kept | None:
+        """Put a training where `open` found it; None where nothing was found."""
+        if self._kept is not None:
+            training.restore(self._state, len(self._kept[0]))
+        return self._kept
 
     def save(
         self,
@@ -363,15 +346,14 @@ class Checkpoints:
         best_weights: list[np.ndarray],
         centers: np.ndarray | None,
     ) -> None:
-        """Replace the checkpoint; the arguments are what `restore` returns."""
+        """Replace the checkpoint."""
         text = {
-            "version": FORMAT_VERSION,
             "facts": self._facts,
             "history": [asdict(record) for record in history],
             "best_epoch": best_epoch,
         }
-        lists = {_STATE + name: values for name, values in training.state().items()}
-        lists |= {"best": best_weights, "centers": [] if centers is None else [centers]}
+        lists = {**training.state(), "best": best_weights}
+        lists["centers"] = [] if centers is None else [centers]
         arrays: dict[str, Any] = {_TEXT: np.frombuffer(json.dumps(text).encode(), np.uint8)}
         arrays |= {
             f"{name}/{number}": value
@@ -384,14 +366,6 @@ class Checkpoints:
     def remove(self) -> None:
         """Delete the file, if it is there."""
         self.path.unlink(missing_ok=True)
-
-
-def _check_parts(text: dict[str, Any], arrays: Mapping[str, Sequence[np.ndarray]]) -> None:
-    """Raise TypeError or LookupError where `restore` would miss something."""
-    for record in text["history"]:
-        EpochRecord(**record)
-    if not 1 <= text["best_epoch"] <= len(text["history"]) or not arrays["best"]:
-        raise LookupError("no best epoch")
 
 
 def _describe_differences(was: dict[str, Any], now: dict[str, Any]) -> str:
