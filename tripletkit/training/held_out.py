@@ -142,7 +142,10 @@ def answer_held_out(
     budget = DrawBudget(draws, trainer.n_enough, budget_s, progress)
     # Where a choice is made, a map is among what is chosen from.
     simple = None if get_recipe(trainer.settings.recipe).is_chosen else make_map(examples)
-    margins, of_map, asked, rounds = [], [], [], []
+    margins: list[np.ndarray] = []
+    of_map: list[np.ndarray] = []
+    asked: list[np.ndarray] = []
+    rounds: list[int] = []
     for draw in budget:
         held_out = examples.with_answer(draw.held_out_rows)
         if not len(held_out):
