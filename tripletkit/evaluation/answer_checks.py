@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from tripletkit.data.triplets import Triplets, Truth, describe_other_questions
 from tripletkit.errors import AnswerFileError, DataWarning
 from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.intervals import Interval, wilson_interval
-from tripletkit.results import Result, Section, Table, plain_values
+from tripletkit.results import Result, Section, Table
 
 
 def check_not_exchanged(answers: Answers, truth: Truth) -> None:
@@ -168,9 +168,8 @@ class AnswerChecks(Result):
         are counted from 1.
         """
         consistency = self.consistency
-        plain = {
-            name: plain_values(each) for name, each in vars(self).items() if name != "triplets"
-        }
+        plain = Result.to_dict(replace(self, triplets=None))
+        del plain["triplets"]
         return plain | {
             "consistency": vars(consistency) | {"broken_rows": len(consistency.broken_rows)},
             "cycle_rows": len(self.cycle_rows),
