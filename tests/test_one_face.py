@@ -133,6 +133,19 @@ def test_there_are_fewer_options_to_learn():
     assert len(options) + len(RUN_OPTIONS) <= 250
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_shows_options_in_sections(tripletkit, name):
+    text = tripletkit(*name.split(), "--help", code=0).stdout
+    titles = re.findall(r"^(\S.*):$", text, flags=re.MULTILINE)
+    assert titles[-1] == "Options of every run"
+    assert len(set(titles)) == len(titles)
+    own = [param for param in COMMANDS[name].params if isinstance(param, click.Option)]
+    assert len(titles) > (1 if own else 0)
+    # Nobody finds an option among more than that.
+    for section in re.split(r"^\S.*:$", text, flags=re.MULTILINE)[1:]:
+        assert len(re.findall(r"^  -", section, flags=re.MULTILINE)) <= 14, section
+
+
 def make_calls(toy, model, folder):
     """Return command -> (words, the call of the function)."""
     answers = folder / "a.txt"

@@ -62,12 +62,12 @@ def sections_of(given: click.Command, context: click.Context) -> dict[str, list[
 
     What is written stands under "Output", whatever else is not said to stand elsewhere.
     """
-    sections: dict[str, list[click.Parameter]] = {}
+    sections: dict[str, list[click.Parameter]] = {"Options": []}
     for param in given.get_params(context):
         if isinstance(param, click.Option) and "--help" not in param.opts:
             usual = "Output" if isinstance(param.type, OutputPath) else "Options"
             sections.setdefault(getattr(param, "section", usual), []).append(param)
-    return sections
+    return {title: options for title, options in sections.items() if options}
 
 
 def command(name: str | None = None) -> Callable[[Callable[..., Any]], click.Command]:
