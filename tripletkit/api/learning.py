@@ -328,9 +328,11 @@ class Sweep(Result):
 
     def _sections(self) -> list[Section]:
         rows = [list(map(str, self.table.columns))]
+        # The best has nothing that it is behind of.
+        shown = self.table.astype(object).where(self.table.notna(), "-")
         rows += [
             [f"{value:.4g}" if isinstance(value, float) else str(value) for value in row]
-            for row in self.table.itertuples(index=False)
+            for row in shown.itertuples(index=False)
         ]
         return [[Table(rows, right=range(len(rows[0])))]]
 

@@ -56,6 +56,10 @@ class Listing(Result):
     def _sections(self) -> Sequence[Section]:
         return self._shown
 
+    def _notebook_sections(self) -> Sequence[Section]:
+        # Papers and long explanations are for a terminal, where one can search.
+        return self._shown[:1]
+
 
 def list_backbones() -> Listing:
     """Return the frozen networks that a model can start from, and which are ready to use.

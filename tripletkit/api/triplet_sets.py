@@ -34,7 +34,7 @@ from tripletkit.errors import DataWarning, LeakageWarning, SettingsError, cautio
 from tripletkit.evaluation import answers as answer_files
 from tripletkit.evaluation.answers import Answers
 from tripletkit.progress import Stages, open_stages
-from tripletkit.results import Result, Section
+from tripletkit.results import Result, Section, Table
 
 logger = logging.getLogger("tripletkit")
 
@@ -115,6 +115,13 @@ class FoldedTriplets(Result, tuple[SplitTriplets, ...]):
             for number, each in enumerate(self, 1)
             for section in each._sections()
         ]
+
+    def _notebook_sections(self) -> list[Section]:
+        rows = [["fold", "for training", "for validation", "dropped", "known to"]]
+        for number, (_, _, cost) in enumerate(self, 1):
+            counts = [f"{n:,}" for n in (cost.n_train, cost.n_val, cost.n_dropped)]
+            rows.append([str(number), *counts, f"±{100 * cost.half_width:.1f} points at best"])
+        return [[Table(rows, right=range(4))]]
 
 
 @as_one_run

@@ -86,6 +86,12 @@ class Judgements:
     def __len__(self) -> int:
         return len(self.triplets)
 
+    def __repr__(self) -> str:
+        known = {"votes": self.votes, "truth": self.truth, "a random share": self.is_random}
+        names = [name for name, value in known.items() if value is not None]
+        beside = f", with {' and '.join(names)}" if names else ""
+        return f"<Judgements: {repr(self.triplets).partition(': ')[2][:-1]}{beside}>"
+
     @property
     def source(self) -> str:
         """What they are called in messages."""
