@@ -12,7 +12,7 @@ import click
 import tripletkit as tk
 from tripletkit import defaults
 from tripletkit.cli.console import say, warn
-from tripletkit.cli.options import backbone_option, command, takes, weights_option
+from tripletkit.cli.options import backbone_option, command, section, takes, weights_option
 from tripletkit.cli.parameters import (
     INPUT_FOLDER,
     JUDGEMENTS,
@@ -35,100 +35,6 @@ ASK_WAYS = ("auto", "random", "margin", "disagreement")
     help="Database of the judgements; made if it is not there, continued if it is.",
 )
 @click.option(
-    "--judge",
-    "judge",
-    multiple=True,
-    metavar="NAME",
-    help="Print a link for this judge alone. May be given several times.  [default: one link "
-    "for everybody, where each gives a name]",
-)
-@click.option(
-    "-n",
-    "--questions",
-    type=WholeRange(1),
-    help="Questions, or grids, for each judge.  [default: the study's quota, or "
-    f"{defaults.QUESTIONS_PER_JUDGE}]",
-)
-@click.option(
-    "--screen",
-    type=click.Choice(["question", "grid"]),
-    default="question",
-    show_default=True,
-    help="Which of two images is more like the anchor, or which of several are.",
-)
-@click.option(
-    "--of",
-    "grid_of",
-    type=WholeRange(3, 24),
-    default=defaults.GRID_OF,
-    show_default=True,
-    help="Images of a grid.",
-)
-@click.option(
-    "--pick",
-    "grid_pick",
-    type=WholeRange(1, 23),
-    default=defaults.GRID_PICK,
-    show_default=True,
-    help="Images to pick from a grid.",
-)
-@click.option(
-    "--ask",
-    type=click.Choice(ASK_WAYS),
-    default="auto",
-    show_default=True,
-    help="How questions are chosen after the first "
-    f"{defaults.FIRST_RANDOM} answers: at random, where a model is least sure, or where "
-    f"several models contradict each other; auto means {defaults.AUTO_ASK}.",
-)
-@click.option(
-    "--overlap",
-    type=WholeRange(1),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="Ask each question of N judges.",
-)
-@click.option(
-    "--gold",
-    "gold",
-    type=NAMED_FILE,
-    help="Triplet file with questions whose answer is known; they are mixed in to check judges.",
-)
-@click.option(
-    "--study",
-    type=NAMED_FILE,
-    help="What is said to judges: language, instructions, consent, practice and more; see "
-    "docs/study.md.  [default: study.toml beside the database, which is made at the first start]",
-)
-@click.option(
-    "--stop",
-    type=click.Choice(["auto"]),
-    help="End the study when more answers would bring too little, by its stop_points.",
-)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
-@click.option(
-    "--port",
-    type=WholeRange(0, 65535),
-    default=8765,
-    show_default=True,
-    help="Port to listen at; 0 takes any that is free.",
-)
-@click.option(
-    "--url",
-    default="",
-    metavar="https://...",
-    help="Where a proxy serves the pages to others. Links name it, and cookies go to it alone.",
-)
-@click.option("--no-browser", is_flag=True, help="Do not open the browser.")
-@click.option(
-    "--offline",
-    "offline_page",
-    type=OUTPUT_FILE,
-    metavar="PAGE.html",
-    help="Write a page that works without a server, for the judge named by --judge, and stop.",
-)
-@click.option(
     "--import",
     "answer_files",
     type=JUDGEMENTS,
@@ -137,10 +43,117 @@ ASK_WAYS = ("auto", "random", "margin", "disagreement")
     help="Add the answers that an offline page saved, or judgements of images in any other form, "
     "and stop. May be given several times.",
 )
-@backbone_option(
-    "Backbone of the model that chooses questions.", default=defaults.BACKBONE, show_default=True
+@section(
+    "Questions",
+    click.option(
+        "-n",
+        "--questions",
+        type=WholeRange(1),
+        help="Questions, or grids, for each judge.  [default: the study's quota, or "
+        f"{defaults.QUESTIONS_PER_JUDGE}]",
+    ),
+    click.option(
+        "--screen",
+        type=click.Choice(["question", "grid"]),
+        default="question",
+        show_default=True,
+        help="Which of two images is more like the anchor, or which of several are.",
+    ),
+    click.option(
+        "--of",
+        "grid_of",
+        type=WholeRange(3, 24),
+        default=defaults.GRID_OF,
+        show_default=True,
+        help="Images of a grid.",
+    ),
+    click.option(
+        "--pick",
+        "grid_pick",
+        type=WholeRange(1, 23),
+        default=defaults.GRID_PICK,
+        show_default=True,
+        help="Images to pick from a grid.",
+    ),
+    click.option(
+        "--ask",
+        type=click.Choice(ASK_WAYS),
+        default="auto",
+        show_default=True,
+        help="How questions are chosen after the first "
+        f"{defaults.FIRST_RANDOM} answers: at random, where a model is least sure, or where "
+        f"several models contradict each other; auto means {defaults.AUTO_ASK}.",
+    ),
+    click.option(
+        "--stop",
+        type=click.Choice(["auto"]),
+        help="End the study when more answers would bring too little, by its stop_points.",
+    ),
+    backbone_option(
+        "Backbone of the model that chooses questions.",
+        default=defaults.BACKBONE,
+        show_default=True,
+    ),
+    weights_option,
 )
-@weights_option
+@section(
+    "Judges",
+    click.option(
+        "--judge",
+        "judge",
+        multiple=True,
+        metavar="NAME",
+        help="Print a link for this judge alone. May be given several times.  [default: one link "
+        "for everybody, where each gives a name]",
+    ),
+    click.option(
+        "--study",
+        type=NAMED_FILE,
+        help="What is said to judges: language, instructions, consent, practice and more; see "
+        "docs/study.md.  [default: study.toml beside the database, which is made at the first "
+        "start]",
+    ),
+    click.option(
+        "--gold",
+        "gold",
+        type=NAMED_FILE,
+        help="Triplet file with questions whose answer is known; they are mixed in to check "
+        "judges.",
+    ),
+    click.option(
+        "--overlap",
+        type=WholeRange(1),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Ask each question of N judges.",
+    ),
+)
+@section(
+    "Server",
+    click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at."),
+    click.option(
+        "--port",
+        type=WholeRange(0, 65535),
+        default=8765,
+        show_default=True,
+        help="Port to listen at; 0 takes any that is free.",
+    ),
+    click.option(
+        "--url",
+        default="",
+        metavar="https://...",
+        help="Where a proxy serves the pages to others. Links name it, and cookies go to it alone.",
+    ),
+    click.option("--no-browser", is_flag=True, help="Do not open the browser."),
+)
+@click.option(
+    "--offline",
+    "offline_page",
+    type=OUTPUT_FILE,
+    metavar="PAGE.html",
+    help="Write a page that works without a server, for the judge named by --judge, and stop.",
+)
 @takes("overwrite", "cache", "judgements")
 def collect(
     images: Path | None,
