@@ -32,7 +32,7 @@ from named_images import put_positive_second, vectors_of
 import tripletkit as tk
 from tripletkit import defaults
 from tripletkit.data.label_triplets import draw_triplets
-from tripletkit.data.labels import ImageLabels, read_classes
+from tripletkit.data.labels import ImageLabels, open_labels
 from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.evaluation.classification import ClassDistances, measure_distribution
 from tripletkit.model.settings import HeadSettings
@@ -115,7 +115,7 @@ class RandomTriplets:
 
 def open_task(options: argparse.Namespace) -> Task:
     val = put_positive_second(tk.read_triplets(options.val), tk.read_truth(options.val_truth))
-    label_of = read_classes(options.labels, options.images)
+    label_of = open_labels(options.labels, options.images)
     asked = set(val.names)
     names = [*val.names, *(name for name in label_of if name not in asked)]
     return Task(

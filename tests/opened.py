@@ -6,6 +6,7 @@ import io
 
 from tripletkit import Judgements
 from tripletkit.data.judgements import open_judgements, open_truth, open_votes
+from tripletkit.data.labels import open_labels
 from tripletkit.evaluation import answers
 
 
@@ -51,6 +52,12 @@ def _named(source, name):
 
 def read_truth(source, name=None):
     return open_truth(_named(source, name))[0]
+
+
+def read_labels(data, **options):
+    """Return the labels of a text, or of an open file."""
+    data = data.read() if hasattr(data, "read") else data
+    return open_labels(NamedBytes(data, "labels.csv"), **options)
 
 
 def read_answers(source, name=None):

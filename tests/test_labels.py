@@ -1,31 +1,26 @@
 """Label files: read right, or refused with every bad line."""
 
-import io
 import json
 import logging
 
 import numpy as np
 import pandas as pd
 import pytest
+from opened import read_labels
 from plain import NO_LABEL
 
 from tripletkit import TripletkitError
-from tripletkit.api.given import take_labels
-from tripletkit.data.labels import ImageLabels, label_files, read_classes, read_labels
-
-
-def read(text: str) -> dict[str, str]:
-    return read_labels(io.BytesIO(text.encode()), "labels.csv")
+from tripletkit.data.labels import ImageLabels, label_files, open_labels
 
 
 def test_reads_names_and_labels_in_any_order_of_columns():
     expected = {"a.png": "cat", "b, c.png": "寿司"}
-    assert read('name,label\na.png,cat\n"b, c.png",寿司\n') == expected
-    assert read('\ufeffLabel,x,Name\r\ncat,1,a.png\r\n\r\n寿司,2,"b, c.png"') == expected
+    assert read_labels('name,label\na.png,cat\n"b, c.png",寿司\n') == expected
+    assert read_labels('\ufeffLabel,x,Name\r\ncat,1,a.png\r\n\r\n寿司,2,"b, c.png"') == expected
 
 
 def test_a_name_told_twice_alike_is_fine():
-    assert read("name,label\na,1\na,1\n") == {"a": "1"}
+    assert read_labels("name,label\na,1\na,1\n") == {"a": "1"}
 
 
 @pytest.mark.parametrize(
@@ -39,17 +34,17 @@ def test_a_name_told_twice_alike_is_fine():
             "name,label\na\nb,\n",
             "labels.csv:2: expected 2 columns, got 1\nlabels.csv:3: expected a",
         ),
-        ("name,label\na,1\na,2\n", 'labels.csv:3: expected one label for "a", got "1" before'),
+        ("name,label\na,1\na,2\n", 'labels.csv:3: expected one label for "a", got "1" and "2"'),
     ],
 )
 def test_anything_else_is_refused(text, message):
     with pytest.raises(TripletkitError, match=message):
-        read(text)
+        read_labels(text)
 
 
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(TripletkitError, match="cannot be read"):
-        read_labels(tmp_path / "none.csv")
+        open_labels(tmp_path / "none.csv")
 
 
 def test_a_folder_per_class_names_images_below_the_image_folder(tmp_path):
@@ -57,8 +52,8 @@ def test_a_folder_per_class_names_images_below_the_image_folder(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     expected = {"train/cat/a.png": "cat", "train/dog/deep/b.jpg": "dog"}
-    assert read_classes(tmp_path / "train", tmp_path) == expected
-    assert read_classes(tmp_path / "train", tmp_path / "train") == {
+    assert open_labels(tmp_path / "train", tmp_path) == expected
+    assert open_labels(tmp_path / "train", tmp_path / "train") == {
         "cat/a.png": "cat",
         "dog/deep/b.jpg": "dog",
     }
@@ -68,9 +63,9 @@ def test_a_folder_elsewhere_or_without_classes_is_refused(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").touch()
     with pytest.raises(TripletkitError, match="a folder inside the image folder"):
-        read_classes(tmp_path, tmp_path / "images")
+        open_labels(tmp_path, tmp_path / "images")
     with pytest.raises(TripletkitError, match="a subfolder of images for each class, got none"):
-        read_classes(tmp_path / "images", tmp_path / "images")
+        open_labels(tmp_path / "images", tmp_path / "images")
 
 
 def test_classes_are_sorted_and_names_without_label_marked():
@@ -121,7 +116,7 @@ COCO = {
     ],
 )
 def test_labels_are_read_as_people_and_programs_write_them(text):
-    assert read(text) == PAIRS
+    assert read_labels(text) == PAIRS
 
 
 def test_labels_of_pandas_are_read(tmp_path):
@@ -130,14 +125,14 @@ def test_labels_of_pandas_are_read(tmp_path):
     frame.to_json(tmp_path / "metadata.jsonl", orient="records", lines=True)
     frame.to_csv(tmp_path / "metadata.csv", index=True)
     for name in ("l.parquet", "metadata.jsonl", "metadata.csv"):
-        assert read_labels(tmp_path / name) == PAIRS
-    assert take_labels(frame) == PAIRS
+        assert open_labels(tmp_path / name) == PAIRS
+    assert open_labels(frame) == PAIRS
 
 
 def test_several_classes_of_an_image_are_refused():
     twice = {**COCO, "annotations": [*COCO["annotations"], {"image_id": 0, "category_id": 8}]}
-    with pytest.raises(TripletkitError, match=r"one class for each image, a\.png has cat and dog"):
-        read(json.dumps(twice))
+    with pytest.raises(TripletkitError, match=r'one label for "a\.png", got "cat" and "dog"'):
+        read_labels(json.dumps(twice))
 
 
 @pytest.mark.parametrize("part", ["train", "Training"])
@@ -146,10 +141,46 @@ def test_parts_above_the_classes_are_no_classes(tmp_path, caplog, part):
     for name in (f"{part}/cat/a.png", f"{part}/dog/b.png", "val/cat/c.png", "test/dog/d.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    expected = {f"{part}/cat/a.png": "cat", f"{part}/dog/b.png": "dog"}
-    assert read_classes(tmp_path, tmp_path) == expected
+    labels = open_labels(tmp_path, tmp_path)
+    assert labels == {f"{part}/cat/a.png": "cat", f"{part}/dog/b.png": "dog"}
+    assert labels.parts == {"val": {"val/cat/c.png": "cat"}, "test": {"test/dog/d.png": "dog"}}
     assert "test (1 images), val (1 images)" in caplog.text
-    assert read_classes(tmp_path / "val", tmp_path) == {"val/cat/c.png": "cat"}
+    assert open_labels(tmp_path / "val", tmp_path) == {"val/cat/c.png": "cat"}
     (tmp_path / "cow").mkdir()
     (tmp_path / "cow" / "e.png").touch()
-    assert set(read_classes(tmp_path, tmp_path).values()) == {part, "val", "test", "cow"}
+    labels = open_labels(tmp_path, tmp_path)
+    assert set(labels.values()) == {part, "val", "test", "cow"}
+    assert labels.parts == {"val": {}, "test": {}}
+
+
+ROWS = [*PAIRS.items(), ("d.gif", "cow")]
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("x,path,species\n" + "".join(f"1,{n},{c}\n" for n, c in ROWS), "name=path,label=species"),
+        ("file,a,b\n" + "".join(f"{n},{c},9\n" for n, c in ROWS), "label=a"),
+        ("".join(f"{c} {n}\n" for n, c in ROWS), "name=2,label=1"),
+        ("".join(f"{n};{c};x\n" for n, c in ROWS), "name=1,label=2"),
+        ("".join(json.dumps({"u": n, "v": c}) + "\n" for n, c in ROWS), "name=u,label=v"),
+    ],
+)
+def test_columns_say_which_hold_names_and_labels(text, columns):
+    said = dict(each.split("=") for each in columns.split(","))
+    labels = read_labels(text, columns=said)
+    assert labels == dict(ROWS)
+    assert dict(labels.record.read_as) == {"columns": json.dumps(said)}
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"label": "kind"}, "Say with `columns` which they are"),
+        ({"label": "9"}, "Say with `columns` which they are"),
+        ({"anchor": "a"}, "expected `columns` of name and label, got anchor"),
+    ],
+)
+def test_columns_that_are_not_there_are_refused(columns, message):
+    with pytest.raises(TripletkitError, match=message):
+        read_labels("name,a\nx.png,cat\n", columns=columns)

@@ -11,10 +11,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from opened import open_text, read_answers, read_triplets, read_votes
+from opened import open_text, read_answers, read_labels, read_triplets, read_votes
 
 from tripletkit import Answers, DataWarning, TripletkitError, Triplets
-from tripletkit.data.labels import read_labels
 from tripletkit.data.names import guard_formula, quote_csv_field, quote_name, unguard_formula
 from tripletkit.data.splits.held_out_draws import read_held_out
 from tripletkit.data.splits.split_files import write_questions
@@ -149,7 +148,7 @@ def test_labels_read_back(separator, distinct):
     expected = {name: name.strip() or "x" for name in distinct if name.strip()}
     if len(expected) < len(distinct):
         return
-    assert read_labels(io.BytesIO(data), "labels.csv") == expected
+    assert read_labels(data) == expected
 
 
 @fast

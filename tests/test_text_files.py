@@ -7,10 +7,16 @@ import subprocess
 import sys
 
 import pytest
-from opened import read_answers, read_triplets, read_triplets_with_shares, read_truth, read_votes
+from opened import (
+    read_answers,
+    read_labels,
+    read_triplets,
+    read_triplets_with_shares,
+    read_truth,
+    read_votes,
+)
 
 from tripletkit import TripletkitError
-from tripletkit.data.labels import read_labels
 from tripletkit.data.splits.held_out_draws import read_held_out
 from tripletkit.data.text_files import (
     MAX_LINE_BYTES,
@@ -64,9 +70,9 @@ def test_a_list_of_held_out_names_with_an_endless_line_is_refused(tmp_path):
 def test_fields_over_many_lines_have_an_end(tmp_path):
     text = 'name,label,note\na,x,"' + "word " * 10 + "\n" + "more words\n" * 20_000
     with pytest.raises(TripletkitError, match=r"labels\.csv:\d+: expected fields of at most"):
-        read_labels(io.BytesIO(text.encode()), "labels.csv")
+        read_labels(text)
     closed = 'name,label,note\na,x,"two\nlines"\nb,y,\n'
-    assert read_labels(io.BytesIO(closed.encode()), "labels.csv") == {"a": "x", "b": "y"}
+    assert read_labels(closed.encode()) == {"a": "x", "b": "y"}
 
 
 @pytest.mark.integration

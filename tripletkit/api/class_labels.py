@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from tripletkit import defaults
-from tripletkit.api.given import LabelsLike, PathLike, TripletsLike, as_path, open_labels
+from tripletkit.api.given import LabelsLike, PathLike, TripletsLike, as_path
 from tripletkit.api.models import Model
 from tripletkit.data import label_triplets
 from tripletkit.data.images import Images, ImagesLike, open_images
@@ -136,7 +136,7 @@ def draw_triplets(
     file = outputs.optional_file(as_path(output), TRIPLETS_FORM)
     truth_file = outputs.optional_file(as_path(truth), TRUTH_FORM)
     where = model.cache if cache is None and model is not None else as_path(cache)
-    found = read_labelled(open_labels(labels), open_images(images), where)
+    found = read_labelled(labels, open_images(images), where)
     difficulty, labelled = None, found.images
     if hard is not None and model is not None:
         vectors = _encode(model, found.files, progress)
@@ -237,7 +237,7 @@ def classify(
     where = open_images(images)
     named = {} if held_out is None else read_held_out(Path(held_out), where.folder or Path())
     found = read_labelled(
-        open_labels(labels),
+        labels,
         where,
         model.cache,
         further=named,
@@ -348,7 +348,7 @@ def mine(
             mined = _mine_triplets(model, triplets, open_images(images), kept, stages)
         else:
             assert labels is not None
-            found = read_labelled(open_labels(labels), open_images(images), model.cache)
+            found = read_labelled(labels, open_images(images), model.cache)
             quantiles = (
                 positive_quantiles or defaults.POSITIVE_QUANTILES,
                 negative_quantiles or defaults.NEGATIVE_QUANTILES,

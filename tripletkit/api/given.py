@@ -6,17 +6,15 @@ import os
 from collections.abc import Mapping, Sequence
 from io import IOBase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict, cast, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict, cast
 
 import numpy as np
-import pandas as pd
 
 from tripletkit.data.judgements import JudgementsLike
 from tripletkit.data.judgements import read_labels as read_truth_labels
-from tripletkit.data.labels import label_files, read_classes, read_labels, take_label_table
-from tripletkit.data.tables import table_of_frame
+from tripletkit.data.labels import LabelsLike, label_files, open_labels
 from tripletkit.data.triplets import Triplets
-from tripletkit.errors import LabelFileError, TripletFileError
+from tripletkit.errors import TripletFileError
 from tripletkit.evaluation.answers import Answers, read_answers
 
 if TYPE_CHECKING:
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 PathLike = str | os.PathLike[str]
 TripletsLike = JudgementsLike
 AnswersLike = PathLike | BinaryIO | Answers | np.ndarray | Sequence[int]
-LabelsLike = PathLike | BinaryIO | Mapping[str, str] | pd.Series | pd.DataFrame
 WeightsLike = PathLike | Mapping[str, PathLike] | Mapping[str | None, PathLike]
 
 
@@ -100,55 +97,8 @@ def take_answers(value: AnswersLike, source: str = "the answers") -> Answers:
     return Answers(read_truth_labels(cast(Any, value), source), None, None, source)
 
 
-def take_labels(value: LabelsLike, images: Path = Path()) -> dict[str, str]:
-    """Return the label of each name.
-
-    Args:
-        value: a CSV with the columns name and label, a folder with a subfolder for each class, a
-            table with these columns, a Series by name, or a mapping.
-        images: folder of the images, for a folder with subfolders. Defaults to the current one.
-    Raises:
-        LabelFileError: if they cannot be read, or one is not text.
-    """
-    if is_path(value):
-        return read_classes(Path(value), images)
-    if isinstance(value, IOBase):
-        return read_labels(cast(BinaryIO, value))
-    if isinstance(value, pd.DataFrame):
-        return take_label_table(table_of_frame(value))
-    pairs = cast(Mapping[str, str], value).items()
-    labels: dict[str, str] = {}
-    for name, label in pairs:
-        if not isinstance(name, str) or pd.isna(label):
-            raise LabelFileError(f"expected names as text with a label each, got {name!r}: {label}")
-        if labels.setdefault(name, str(label)) != str(label):
-            raise LabelFileError(
-                f'expected one label for "{name}", got "{labels[name]}" and "{label}"'
-            )
-    return labels
-
-
 def group_images(groups: LabelsLike | None, names: Sequence[str]) -> np.ndarray | None:
     """Return `(n_names,)` integers: the group of each image; None where none are given."""
     if groups is None:
         return None
-    return label_files(names, [None] * len(names), take_labels(groups), None).groups()
-
-
-@overload
-def open_labels(value: LabelsLike) -> Path | dict[str, str]: ...
-
-
-@overload
-def open_labels(value: None) -> None: ...
-
-
-@overload
-def open_labels(value: LabelsLike | None) -> Path | dict[str, str] | None: ...
-
-
-def open_labels(value: LabelsLike | None) -> Path | dict[str, str] | None:
-    """Return a file or a folder of labels, which is named in messages, or the labels themselves."""
-    if is_path(value):
-        return Path(value)
-    return None if value is None else take_labels(value)
+    return label_files(names, [None] * len(names), open_labels(groups), None).groups()

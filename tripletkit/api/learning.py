@@ -19,7 +19,6 @@ from tripletkit.api.given import (
     as_path,
     given_weights,
     is_path,
-    open_labels,
     take_encoder_options,
 )
 from tripletkit.api.models import Model
@@ -188,16 +187,16 @@ def train(
         sources={
             "triplets": triplets,
             "names": names,
-            "labels": open_labels(labels),
+            "labels": labels,
             "val": val,
             "val_truth": val_truth,
-            "val_labels": open_labels(val_labels),
+            "val_labels": val_labels,
             "votes": votes,
             "val_votes": val_votes,
             "fourth_column": fourth_column,
             "votes_as": votes_as,
             "split": split,
-            "groups": open_labels(groups),
+            "groups": groups,
             "val_fraction": val_fraction,
             "refit": refit,
         },
@@ -389,7 +388,7 @@ def sweep(
         sources={
             "triplets": triplets,
             "names": names,
-            "labels": open_labels(labels),
+            "labels": labels,
             "votes": votes,
             "fourth_column": fourth_column,
             "votes_as": votes_as,

@@ -27,11 +27,11 @@ from tripletkit.api.given import (
     given_weights,
     is_path,
     take_encoder_options,
-    take_labels,
 )
 from tripletkit.data.folder import list_images
 from tripletkit.data.images import Images, ImagesLike, open_images, open_usable_images
 from tripletkit.data.judgements import Judgements, open_judgements
+from tripletkit.data.labels import open_labels
 from tripletkit.data.outputs import DRAWN_FORM, OutputFile, Outputs, as_one_run
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import (
@@ -342,7 +342,7 @@ class Model:
         elif check_recall:
             raise SettingsError("check_recall", "`check_recall` needs `index`.")
         files = self._list_images(images)
-        label_of = {} if labels is None else take_labels(labels, files.folder or Path())
+        label_of = {} if labels is None else open_labels(labels, files.folder)
         query_files = _open_queries(_list_queries(queries), files)
         with open_store(self.cache) as store:
             own, contents = query_files.contents(store).hashes, files.contents(store).hashes

@@ -19,11 +19,11 @@ from tripletkit.api.given import (
     as_path,
     given_weights,
     is_path,
-    take_labels,
 )
 from tripletkit.api.models import Model
 from tripletkit.data.images import ImagesLike, open_images
 from tripletkit.data.judgements import TruthLike, open_judgements
+from tripletkit.data.labels import open_labels
 from tripletkit.data.outputs import DRAWN_FORM, Outputs, as_one_run
 from tripletkit.errors import LabelFileError, ModelFolderError, SettingsError
 from tripletkit.model.model_folder import ModelFolder, load_model
@@ -270,7 +270,7 @@ def _open_views(
             triplets=view.get("triplets"),
             truth=view.get("truth"),
             images=where,
-            labels=None if labels is None else take_labels(labels, root),
+            labels=None if labels is None else open_labels(labels, root),
             weights=given_weights(view.get("weights")),
             features=as_path(view.get("features")),
             training=[model.judgements if isinstance(model, Model) else None for model in models],

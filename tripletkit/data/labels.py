@@ -1,33 +1,39 @@
-"""Class labels: which class each image is of, from a CSV or from a folder per class."""
+"""Class labels: which class each image is of, from a table or from a folder per class."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, cast
 
 import numpy as np
+import pandas as pd
 
 from tripletkit.data.folder import IMAGE_SUFFIXES, list_images, locate_images
+from tripletkit.data.images import PathLike, is_path
 from tripletkit.data.names import unguard_formula
 from tripletkit.data.tables import (
     FileTable,
     LineProblem,
     is_json,
     is_parquet,
+    place_problems,
+    table_of_frame,
     table_of_json,
     table_of_lines,
     table_of_parquet,
 )
 from tripletkit.data.text_files import (
     SEPARATORS,
+    FileRecord,
     check_text,
     read_bytes,
     shorten_line,
@@ -37,25 +43,50 @@ from tripletkit.data.text_files import (
 from tripletkit.errors import LabelFileError, TripletFileError, describe_problems
 
 # Headings of the two columns, the surest first.
-_NAME_WORDS = (
-    "name file_name filename path file_path filepath image_path image_name image_file "
-    "image_filename image img img_path img_name file image_id"
-).split()
-_LABEL_WORDS = (
-    "label class class_name label_name category category_name class_label identity pid person_id "
-    "target y class_id label_id category_id id"
-).split()
+_WORDS = {
+    "name": "name file_name filename path file_path filepath image_path image_name image_file "
+    "image_filename image img img_path img_name file image_id".split(),
+    "label": "label class class_name label_name category category_name class_label identity pid "
+    "person_id target y class_id label_id category_id id".split(),
+}
 _PARTS = {
     "train": {"train", "training"},
     "val": {"val", "valid", "validation", "dev"},
     "test": {"test", "testing", "eval", "gallery", "query"},
 }
-_Row = TypeVar("_Row")
 
 logger = logging.getLogger("tripletkit")
 
 # Stands for the class of an image that has no label.
 NO_LABEL = -1
+
+
+@dataclass(frozen=True, eq=False)
+class ClassLabels(Mapping[str, str]):
+    """Name -> class, in the order of the file; `open_labels` makes it of whatever was given.
+
+    Attributes:
+        of_name: the same as a dictionary; of a data set in parts its training part.
+        parts: the same of its parts `val` and `test`; empty where it has none.
+        record: what was read.
+    """
+
+    of_name: dict[str, str]
+    parts: dict[str, dict[str, str]]
+    record: FileRecord
+
+    def __getitem__(self, name: str) -> str:
+        return self.of_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.of_name)
+
+    def __len__(self) -> int:
+        return len(self.of_name)
+
+
+# What the public functions take for labels.
+LabelsLike = PathLike | BinaryIO | Mapping[str, str] | pd.Series | pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -75,7 +106,7 @@ class ImageLabels:
         """Look up the label of every name; classes that none of them has are left out."""
         classes = sorted({labels[name] for name in names if name in labels})
         index_of = {name: index for index, name in enumerate(classes)}
-        found = [index_of.get(labels.get(name), NO_LABEL) for name in names]
+        found = [index_of.get(labels.get(name, ""), NO_LABEL) for name in names]
         return cls(classes, np.array(found, dtype=np.int32))
 
     def groups(self) -> np.ndarray:
@@ -124,168 +155,181 @@ def label_files(
 
     Args:
         names, paths: of the images; see `open_images`.
-        labels: name -> label, as `read_classes` gives it; names of other images are passed
-            over.
+        labels: name -> label; names of other images are passed over.
         folder: of the images; None where there is none, and names are spelt one way only.
     """
-    known = set(names)
-    others = [name for name in labels if name not in known]
-    located = [None] * len(others) if folder is None else locate_images(others, folder).paths
-    of_path = {path: labels[name] for name, path in zip(others, located, strict=True) if path}
+    others = sorted(set(labels).difference(names))
+    located = [] if folder is None else locate_images(others, folder).paths
+    of_path = {path: labels[name] for name, path in zip(others, located, strict=False) if path}
     of_name = {
-        name: labels.get(name) or of_path[path]
+        name: labels[name] if name in labels else of_path[path]
         for name, path in zip(names, paths, strict=True)
         if name in labels or path in of_path
     }
     return ImageLabels.of_names(names, of_name)
 
 
-def read_classes(source: Path, folder: Path) -> dict[str, str]:
-    """Read labels from a CSV, or from a folder that has a subfolder for each class.
+# Where it stands, name, label, and the part of the data set or nothing.
+_Row = tuple[str, Any, Any, str]
+
+
+def open_labels(
+    given: LabelsLike, folder: Path | None = None, *, columns: Mapping[str, str] | None = None
+) -> ClassLabels:
+    """Read the labels of images as people and programs write them.
 
     Args:
-        source: a file for `read_labels`, or a folder inside `folder`, or `folder` itself.
-        folder: of the images, which names are relative to.
-    Returns:
-        Name of an image -> label, in the order of the file or of the names.
+        given: a CSV or TSV with a heading, JSON lines, JSON or Parquet with a column of images
+            (`name`, `file_name`, `path`, `image`, ...) and one of classes (`label`, `class`,
+            `category`, ...); two columns without a heading, of which one has names of image
+            files; COCO's JSON of images with one class each; a folder with a subfolder for each
+            class, perhaps below `train`, `val` and `test`; a table, a Series by name, or name ->
+            label. A column `split` has the parts.
+        folder: of the images, in which a folder of classes lies. Defaults to the current one.
+        columns: which columns hold `name` and `label`, by their headings or numbers from 1.
     Raises:
-        LabelFileError: if the file is no such file, or the folder has no such subfolders.
+        LabelFileError: if it is no such thing, or gives a name two labels. The message holds the
+            first ten problems as `file:line: expected ..., got ...` and their number.
     """
-    if not source.is_dir():
-        return read_labels(source)
+    if isinstance(given, ClassLabels):
+        return given
+    path = Path(given) if is_path(given) else None
+    problems: list[str] = []
+    if path is not None and path.is_dir():
+        source, rows = str(path), _rows_of_folder(path, folder or Path())
+    elif isinstance(given, Mapping | pd.Series):
+        source = "the labels"
+        rows = [(source, name, label, "") for name, label in given.items()]
+    else:
+        try:
+            table = _open_table(path or cast(BinaryIO | pd.DataFrame, given), columns or {})
+        except TripletFileError as error:
+            raise LabelFileError(str(error)) from error
+        source, rows = table.source, _rows_of_table(table, columns or {})
+        problems = [*place_problems(table.problems, source)]
+    parts = _gather(rows, source, problems)
+    labels = sorted(pair for part in parts.values() for pair in part.items())
+    text = json.dumps(labels, ensure_ascii=False, separators=(",", ":"))
+    digest = hashlib.sha256(text.encode("utf-8", errors="surrogateescape")).hexdigest()
+    read_as = (("columns", json.dumps(dict(columns))),) if columns else ()
+    record = FileRecord(source, None if path is None else str(path.absolute()), digest, read_as)
+    return ClassLabels(parts.pop("train"), parts, record)
+
+
+def has_label_heading(text: str) -> bool:
+    """Return whether the first line of a text names a column of images and one of labels."""
+    return any(None not in _find_roles(found, {}) for found in _cut_heading(text).values())
+
+
+def _gather(rows: Iterable[_Row], source: str, problems: list[str]) -> dict[str, dict[str, str]]:
+    """Return the labels of each part, or refuse rows that say nothing or two things."""
+    labels: dict[str, str] = {}
+    part_of: dict[str, str] = {}
+    for place, name, label, part in rows:
+        if not isinstance(name, str) or pd.isna(label) or not (name.strip() and str(label).strip()):
+            problems.append(f"{place}: expected a name and a label, got {name!r} and {label!r}")
+        elif labels.setdefault(name, str(label)) != str(label):
+            problems.append(
+                f'{place}: expected one label for "{name}", got "{labels[name]}" and "{label}"'
+            )
+        part_of.setdefault(name, part)
+    if problems:
+        raise LabelFileError(describe_problems(problems))
+    if not labels:
+        raise LabelFileError(f"{source}: expected rows below the heading, got none")
+    others = Counter(part for part in part_of.values() if _part_of(part) != "train")
+    if len(part_of) == others.total():
+        return {"train": labels, "val": {}, "test": {}}
+    if others:
+        logger.info(
+            "%s: the labels of its training part are taken, those of %s only where images are "
+            "held out.",
+            source,
+            ", ".join(f"{part} ({count:,} images)" for part, count in sorted(others.items())),
+        )
+    return {
+        kind: {name: label for name, label in labels.items() if _part_of(part_of[name]) == kind}
+        for kind in _PARTS
+    }
+
+
+def _part_of(text: str) -> str | None:
+    """Return which part of a data set a word means; None for other words."""
+    word = text.strip().casefold()
+    return next((part for part, words in _PARTS.items() if word in words), None)
+
+
+def _rows_of_folder(source: Path, folder: Path) -> list[_Row]:
     try:
         inside = source.resolve().relative_to(folder.resolve())
     except ValueError:
         raise LabelFileError(
             f"{source}: expected a folder inside the image folder {folder}, or that folder itself"
         ) from None
-    names = [name for name in list_images(source) if "/" in name]
-    if not names:
+    levels = [name.split("/") for name in list_images(source) if "/" in name]
+    if not levels:
         raise LabelFileError(
             f"{source}: expected a subfolder of images for each class, got none. "
             "Or give a CSV with the columns name and label."
         )
-    class_level = 0
-    if all(name.count("/") > 1 and _part_of(name.partition("/")[0]) for name in names):
-        class_level = 1
-        parts = sorted({name.partition("/")[0] for name in names})
-        names = _keep_training_part(names, [name.partition("/")[0] for name in names], str(source))
+    if has_parts := all(len(each) > 2 and _part_of(each[0]) for each in levels):
         logger.info(
             "%s: %s are parts, so the classes are the folders below them.",
             source,
-            ", ".join(parts),
+            ", ".join(sorted({each[0] for each in levels})),
         )
-    return {(inside / name).as_posix(): name.split("/")[class_level] for name in names}
+    return [
+        (str(source), inside.joinpath(*each).as_posix(), each[has_parts], each[0] * has_parts)
+        for each in levels
+    ]
 
 
-def _part_of(text: str) -> str | None:
-    """Return which part of a data set a word means: train, val or test; None for other words."""
-    word = text.strip().casefold()
-    return next((part for part, words in _PARTS.items() if word in words), None)
-
-
-def _keep_training_part(rows: Sequence[_Row], parts: Sequence[str], source: str) -> list[_Row]:
-    """Return what is of the training part, and say what is not; all where none is."""
-    is_train = [_part_of(part) == "train" for part in parts]
-    if not any(is_train) or all(is_train):
-        return list(rows)
-    others = Counter(part for part, is_here in zip(parts, is_train, strict=True) if not is_here)
-    logger.info(
-        "%s: the labels of its training part are taken, those of %s are not. Name such a part "
-        "where it is to be held out.",
-        source,
-        ", ".join(f"{part} ({count:,} images)" for part, count in sorted(others.items())),
-    )
-    return [row for row, is_here in zip(rows, is_train, strict=True) if is_here]
-
-
-def read_labels(source: Path | BinaryIO, name: str | None = None) -> dict[str, str]:
-    """Read the labels of images as people and programs write them.
-
-    A CSV or TSV with a heading, JSON lines, JSON or Parquet with a column of images (`name`,
-    `file_name`, `filename`, `path`, `image`, ...) and one of classes (`label`, `class`,
-    `category`, ...); without a heading two columns, of which one has names of image files; COCO's
-    JSON of images with one class each. Of a column `split` the rows for training are taken.
-
-    Args:
-        source: a path, or an open binary file such as standard input.
-        name: what to call it in messages. Defaults to the path as given.
-    Returns:
-        Name of an image -> label, in the order of the file.
-    Raises:
-        LabelFileError: if it is no such file, or gives a name two labels. The message holds
-            the first ten problems as `file:line: expected ..., got ...` and their number.
-    """
-    try:
-        data, name = read_bytes(source, name)
-        if is_parquet(data):
-            return take_label_table(table_of_parquet(data, name))
-        data = check_text(data, name)
-        if is_json(data):
-            return _read_coco(data, name) or take_label_table(table_of_json(data, name))
-        return take_label_table(_table_of_csv(data.decode(), name))
-    except TripletFileError as error:
-        raise LabelFileError(str(error)) from error
-
-
-def take_label_table(table: FileTable) -> dict[str, str]:
-    """Return name of an image -> label of a table; see `read_labels`.
-
-    Raises:
-        LabelFileError: if no columns are known to hold these, or a row lacks one.
-    """
-    problems = [f"{table.source}:{problem.line}: {problem.message}" for problem in table.problems]
-    of_name, of_label = _find_columns(table)
-    names, found = table.texts(of_name), table.texts(of_label)
-    rows = list(range(len(table)))
+def _rows_of_table(table: FileTable, columns: Mapping[str, str]) -> list[_Row]:
+    of_name, of_label = _find_columns(table, columns)
     headings = [column.strip().lower() for column in table.columns]
-    if "split" in headings:
-        rows = _keep_training_part(
-            rows, table.texts(headings.index("split")).tolist(), table.source
+    parts = table.texts(headings.index("split")) if "split" in headings else [""] * len(table)
+    return [
+        (f"{table.source}:{line}", unguard_formula(name), unguard_formula(label).strip(), part)
+        for line, name, label, part in zip(
+            table.lines, table.texts(of_name), table.texts(of_label), parts, strict=True
         )
-    labels: dict[str, str] = {}
-    for row in rows:
-        image, label = unguard_formula(names[row]), unguard_formula(found[row]).strip()
-        place = f"{table.source}:{table.lines[row]}"
-        if not (image.strip() and label):
-            problems.append(f"{place}: expected a name and a label, got an empty one")
-        elif labels.setdefault(image, label) != label:
-            problems.append(
-                f'{place}: expected one label for "{image}", got "{labels[image]}" before and '
-                f'"{label}" here'
-            )
-    if problems:
-        raise LabelFileError(describe_problems(problems))
-    if not labels:
-        raise LabelFileError(f"{table.source}: expected rows below the heading, got none")
-    return labels
+    ]
 
 
-def has_label_heading(text: str) -> bool:
-    """Return whether the first line of a text names a column of images and one of labels."""
-    return any(None not in _by_heading(found) for found in _cut_heading(text).values())
+def _open_table(given: Path | BinaryIO | pd.DataFrame, columns: Mapping[str, str]) -> FileTable:
+    if isinstance(given, pd.DataFrame):
+        return table_of_frame(given)
+    data, name = read_bytes(given)
+    if is_parquet(data):
+        return table_of_parquet(data, name)
+    data = check_text(data, name)
+    if not is_json(data):
+        return _table_of_csv(data.decode(), name, columns)
+    coco = _read_coco(data, name)
+    return table_of_json(data, name) if coco is None else table_of_frame(coco, name)
 
 
-def _find_columns(table: FileTable) -> tuple[int, int]:
+def _find_columns(table: FileTable, columns: Mapping[str, str]) -> tuple[int, int]:
     """Return the places of the columns of names and of labels."""
-    if table.columns:
-        of_name, of_label = _by_heading(table.columns)
-        if of_name is not None and of_label is not None:
-            return of_name, of_label
+    if unknown := set(columns) - set(_WORDS):
         raise LabelFileError(
-            f"{table.source}:1: expected a heading with the columns name and label, or words for "
-            f"them that are known, got {shorten_line(','.join(table.columns))}"
+            f"{table.source}: expected `columns` of name and label, got {sorted(unknown)[0]}"
         )
+    of_name, of_label = _find_roles(table.columns or [""] * len(table.cells), columns)
+    if of_name is not None and of_label is not None:
+        return of_name, of_label
     files = [
         place
         for place in range(len(table.cells))
         if all(Path(cell).suffix.lower() in IMAGE_SUFFIXES for cell in table.texts(place))
     ]
-    if len(table.cells) != 2 or len(files) != 1 or not len(table):
-        shown = ",".join(cells[0] for cells in table.cells) if len(table) else ""
+    if table.columns or columns or len(table.cells) != 2 or len(files) != 1 or not len(table):
+        shown = table.columns or [cells[0] for cells in table.cells if len(table)]
         raise LabelFileError(
-            f"{table.source}:1: expected a heading with the columns name and label, or two columns "
-            f"of which one has names of image files, got {shorten_line(shown)}"
+            f"{table.source}:1: expected a heading with the columns name and label, or words for "
+            "them that are known, or two columns of which one has names of image files, got "
+            f"{shorten_line(','.join(map(str, shown)))}. Say with `columns` which they are, such "
+            "as name=path,label=species."
         )
     logger.info(
         "%s: the labels are in the other column than %s.", table.source, table.cells[files[0]][0]
@@ -293,12 +337,25 @@ def _find_columns(table: FileTable) -> tuple[int, int]:
     return files[0], 1 - files[0]
 
 
-def _by_heading(columns: Sequence[str]) -> tuple[int | None, int | None]:
+def _find_roles(
+    headings: Sequence[str], columns: Mapping[str, str]
+) -> tuple[int | None, int | None]:
     """Return the places of the columns of names and of labels, None where there is none."""
-    words = [column.strip().lower().replace(" ", "_") for column in columns]
-    name = next((words.index(word) for word in _NAME_WORDS if words.count(word) == 1), None)
-    label = next((words.index(word) for word in _LABEL_WORDS if words.count(word) == 1), None)
-    return name, label
+    texts = [heading.strip() for heading in headings]
+    words = [text.lower().replace(" ", "_") for text in texts]
+
+    def find(role: str) -> int | None:
+        wanted = columns.get(role, "").strip()
+        if not wanted:
+            return next(
+                (words.index(each) for each in _WORDS[role] if words.count(each) == 1), None
+            )
+        if texts.count(wanted) == 1:
+            return texts.index(wanted)
+        is_number = wanted.isdecimal() and 1 <= int(wanted) <= len(texts)
+        return int(wanted) - 1 if is_number else None
+
+    return find("name"), find("label")
 
 
 def _cut_heading(text: str) -> dict[str, list[str]]:
@@ -311,38 +368,40 @@ def _cut_heading(text: str) -> dict[str, list[str]]:
     return cut
 
 
-def _table_of_csv(text: str, name: str) -> FileTable:
+def _table_of_csv(text: str, name: str, columns: Mapping[str, str]) -> FileTable:
     cut = _cut_heading(text)
-    known = [separator for separator, found in cut.items() if None not in _by_heading(found)]
+    # Numbers of columns say nothing of a heading.
+    by_heading = {} if all(each.isdecimal() for each in columns.values()) else columns
+    known = [each for each, found in cut.items() if None not in _find_roles(found, by_heading)]
     wide = [separator for separator, found in cut.items() if len(found) > 1]
     if not known and not wide:
-        lines = enumerate(text.split("\n"), 1)
-        return table_of_lines(lines, split_line, (), name)
+        return table_of_lines(enumerate(text.split("\n"), 1), split_line, (), name)
     separator = (known or wide)[0]
     fields = cut[separator]
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    is_row = not known and any(Path(field).suffix.lower() in IMAGE_SUFFIXES for field in fields)
-    columns: Sequence[str] = () if is_row else next(rows)
+    is_file = any(Path(each).suffix.lower() in IMAGE_SUFFIXES for each in fields)
+    has_heading = bool(known) or not (is_file or (columns and not by_heading))
+    heading: Sequence[str] = next(rows) if has_heading else ()
     kept, numbers, problems = [], [], []
-    for row in _whole_rows(rows, name):
-        if not any(field.strip() for field in row):
-            continue
-        if len(row) != len(fields):
-            message = f"expected {len(fields)} columns, got {len(row)}"
-            problems.append(LineProblem(rows.line_num, message))
-            continue
-        kept.append(row)
-        numbers.append(rows.line_num)
+    try:
+        for row in rows:
+            if len(row) == len(fields) and any(each.strip() for each in row):
+                kept.append(row)
+                numbers.append(rows.line_num)
+            elif any(each.strip() for each in row):
+                message = f"expected {len(fields)} columns, got {len(row)}"
+                problems.append(LineProblem(rows.line_num, message))
+    except csv.Error as error:
+        raise LabelFileError(
+            f"{name}:{rows.line_num}: expected fields of at most {csv.field_size_limit():,} "
+            "characters. Is a quote left open?"
+        ) from error
     cells = [np.array([row[place] for row in kept], dtype=object) for place in range(len(fields))]
-    return FileTable(tuple(columns), tuple(cells), np.array(numbers, np.int64), name, problems)
+    return FileTable(tuple(heading), tuple(cells), np.array(numbers, np.int64), name, problems)
 
 
-def _read_coco(data: bytes, name: str) -> dict[str, str] | None:
-    """Return the labels of COCO's JSON; None of any other.
-
-    Raises:
-        LabelFileError: if an image has several classes, or the file is not whole.
-    """
+def _read_coco(data: bytes, name: str) -> pd.DataFrame | None:
+    """Return names and labels of COCO's JSON; None of any other."""
     try:
         found = json.loads(data)
     except ValueError:
@@ -352,27 +411,11 @@ def _read_coco(data: bytes, name: str) -> dict[str, str] | None:
     try:
         names = {image["id"]: image["file_name"] for image in found["images"]}
         classes = {category["id"]: str(category["name"]) for category in found["categories"]}
-        pairs = [(each["image_id"], each["category_id"]) for each in found["annotations"]]
-        labels: dict[str, str] = {}
-        for image, label in pairs:
-            if labels.setdefault(names[image], classes[label]) != classes[label]:
-                raise LabelFileError(
-                    f"{name}: expected one class for each image, {names[image]} has "
-                    f"{labels[names[image]]} and {classes[label]}"
-                )
+        pairs = [
+            (names[each["image_id"]], classes[each["category_id"]]) for each in found["annotations"]
+        ]
     except (LookupError, TypeError) as error:
         raise LabelFileError(
             f"{name}: expected COCO's images, categories and annotations"
         ) from error
-    return labels
-
-
-def _whole_rows(rows: Any, name: str) -> Iterator[list[str]]:
-    """Yield rows of a `csv.reader`, whose quoted fields may have line ends, while they end."""
-    try:
-        yield from rows
-    except csv.Error as error:
-        raise LabelFileError(
-            f"{name}:{rows.line_num}: expected fields of at most {csv.field_size_limit():,} "
-            "characters. Is a quote left open?"
-        ) from error
+    return pd.DataFrame(pairs, columns=["name", "label"])

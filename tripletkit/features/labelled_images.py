@@ -6,12 +6,11 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from tripletkit.data.images import Images
-from tripletkit.data.labels import NO_LABEL, ImageLabels, read_classes, read_labels
+from tripletkit.data.labels import NO_LABEL, ImageLabels, LabelsLike, open_labels
 from tripletkit.errors import MAX_SHOWN
 from tripletkit.features.store import Store, open_store
 
@@ -47,7 +46,7 @@ class LabelledImages:
 
 
 def read_labelled(
-    labels: Path | BinaryIO | Mapping[str, str],
+    labels: LabelsLike,
     images: Images,
     cache: Path | None,
     *,
@@ -57,20 +56,15 @@ def read_labelled(
     """Read labels and find their images.
 
     Args:
-        labels: a CSV, a folder with a subfolder for each class, or name -> label.
+        labels: see `open_labels`.
         images: where the images are.
         cache: folder of the feature store, which remembers which files are alike.
         further: names of more images, with labels for those that `labels` does not name.
         further_source: where they were read, for messages.
     """
-    label_of: dict[str, str | None]
-    if isinstance(labels, Mapping):
-        label_of, source = {**labels}, "labels"
-    elif isinstance(labels, Path):
-        label_of, source = {**read_classes(labels, images.folder or Path())}, str(labels)
-    else:
-        label_of, source = {**read_labels(labels)}, "<stdin>"
-    places = [source] * len(label_of)
+    opened = open_labels(labels, images.folder)
+    label_of: dict[str, str | None] = {**opened}
+    places = [opened.record.name] * len(label_of)
     more = {name: label for name, label in (further or {}).items() if name not in label_of}
     with open_store(cache) as store:
         return find_labelled(

@@ -13,7 +13,7 @@ import numpy as np
 
 from tripletkit.data.images import ImagesLike, open_images
 from tripletkit.data.judgements import Judgements, JudgementsLike, TruthLike, open_judgements
-from tripletkit.data.labels import read_labels
+from tripletkit.data.labels import open_labels
 from tripletkit.data.triplets import Triplets
 from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.errors import SettingsError, TripletFileError
@@ -143,10 +143,7 @@ def open_views(
             f"{len(models)} models are compared on the same triplets, and each was trained on its "
             "own. Say which to take with `triplets`.",
         )
-    if labels is None or isinstance(labels, Mapping):
-        label_of = dict(labels or {})
-    else:
-        label_of = read_labels(labels)
+    label_of = {} if labels is None else open_labels(labels).of_name
     in_memory = training or [None] * len(models)
     chosen = _read_triplets(models[0], triplets, truth, in_memory[0])
     views = []

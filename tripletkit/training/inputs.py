@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from tripletkit import defaults
 from tripletkit.data.images import Images
 from tripletkit.data.judgements import Judgements
-from tripletkit.data.labels import ImageLabels, label_files, read_classes, read_labels
+from tripletkit.data.labels import ImageLabels, label_files, open_labels
 from tripletkit.data.splits.stratified import hold_out_images
-from tripletkit.data.text_files import FileRecord
 from tripletkit.data.training_set import (
     TrainingSet,
     divide_training_set,
@@ -38,7 +33,7 @@ from tripletkit.evaluation.validation import chooses_epoch
 from tripletkit.features.labelled_images import find_labelled, tell_singleton_classes
 from tripletkit.features.store import Store
 from tripletkit.model.record import InputsRecord, VotesRecord
-from tripletkit.training.sources import Source, TrainingSources
+from tripletkit.training.sources import TrainingSources
 
 logger = logging.getLogger("tripletkit")
 
@@ -79,16 +74,18 @@ def _read_judged(sources: TrainingSources, seed: int, store: Store) -> TrainingI
     if sources.val is not None:
         val, record = _take_val(sources.val, record)
     triplets, val_triplets = share_names(judgements.triplets, val.triplets)
-    labels, of_labels = _open_labels(sources.labels, sources.images)
+    labels = None
+    if sources.labels is not None:
+        labels = open_labels(sources.labels, sources.images.folder)
     files = sources.images.find(triplets.names, places_of_names(triplets, val_triplets))
     same_as = _merge_same_images(files, store)
     triplets, val_triplets = triplets.merge(same_as), val_triplets.merge(same_as)
     groups = None
     if sources.groups is not None:
-        group_of, of_groups = _open_labels(sources.groups, sources.images)
+        group_of = open_labels(sources.groups, sources.images.folder)
         found = label_files(files.names, files.paths, group_of, files.folder)
         groups = found.merge(same_as, files.names).groups()
-        record = replace(record, groups=of_groups)
+        record = replace(record, groups=group_of.record)
     if sources.val is not None:
         data = _join(triplets, val_triplets, judgements.votes, val.votes)
     else:
@@ -97,22 +94,27 @@ def _read_judged(sources: TrainingSources, seed: int, store: Store) -> TrainingI
             data = _score_on_random(data, judgements)
         record = replace(record, split=data.by, val_fraction=sources.fraction)
     data = data.leave_out_ties(of_training=sources.takes_votes_as != "soft")
-    if labels:
+    if labels is not None:
         found = label_files(files.names, files.paths, labels, files.folder)
         data = replace(data, labels=found.merge(same_as, files.names))
-    return TrainingInputs(files, data, replace(record, labels=of_labels))
+    return TrainingInputs(files, data, replace(record, labels=labels and labels.record))
 
 
 def _read_labelled(sources: TrainingSources, seed: int, store: Store) -> TrainingInputs:
     """Draw judgements from labels, holding images of every class out."""
-    labels, of_labels = _open_labels(sources.labels, sources.images)
-    val_labels, of_val_labels = _open_labels(sources.val_labels, sources.images)
-    assert of_labels is not None
+    assert sources.labels is not None
+    labels = open_labels(sources.labels, sources.images.folder)
+    source, record = labels.record.name, InputsRecord(None, labels.record)
+    val, val_labels = None, {}
+    if sources.val_labels is not None:
+        opened = open_labels(sources.val_labels, sources.images.folder)
+        val_labels, record = opened.of_name, replace(record, val_labels=opened.record)
+    elif sources.val is None and not sources.is_split_chosen:
+        val_labels = labels.parts["val"]
+    if val_labels and sources.val_labels is None:
+        logger.info("%s: validation is on the images of its validation part.", source)
     label_of: dict[str, str | None] = {**labels, **val_labels}
-    source = of_labels.name
     places = [source] * len(label_of)
-    record = InputsRecord(None, of_labels, val_labels=of_val_labels)
-    val = None
     if sources.val is not None:
         judgements, record = _take_val(sources.val, record)
         val = judgements.decided().triplets
@@ -290,24 +292,3 @@ def _warn_of_left_out(data: TrainingSet) -> None:
             "`val_fraction`.",
             FewTripletsWarning,
         )
-
-
-def _open_labels(
-    given: Source | Mapping[str, str] | None, images: Images
-) -> tuple[dict[str, str], FileRecord | None]:
-    """Return labels by name, and their record; its hash is of what was read, perhaps a folder."""
-    if given is None:
-        return {}, None
-    if isinstance(given, Mapping):
-        labels, name, path = dict(given), "the labels", None
-    elif isinstance(given, Path):
-        labels, name, path = (
-            read_classes(given, images.folder or Path()),
-            str(given),
-            str(given.absolute()),
-        )
-    else:
-        labels, name, path = read_labels(given), "<stdin>", None
-    text = json.dumps(sorted(labels.items()), ensure_ascii=False, separators=(",", ":"))
-    digest = hashlib.sha256(text.encode("utf-8", errors="surrogateescape")).hexdigest()
-    return labels, FileRecord(name, path, digest)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +18,7 @@ from tripletkit.data.judgements import (
     open_judgements,
     reopen_judgements,
 )
+from tripletkit.data.labels import LabelsLike, open_labels
 from tripletkit.data.text_files import FileRecord
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import VotesAs, VotesLike
@@ -34,7 +36,7 @@ class TrainingSources:
     Attributes:
         images: of a folder; without files where features are given.
         judgements: None to draw triplets from labels.
-        labels, val_labels: a CSV, a folder with a subfolder for each class, or name -> label.
+        labels, val_labels: see `open_labels`.
         val: judgements to validate on.
         votes_as: what training makes of votes; None for the default.
         split: what training and validation must not share; None for the default.
@@ -46,13 +48,13 @@ class TrainingSources:
 
     images: Images = field(default_factory=lambda: open_images(None))
     judgements: Judgements | None = None
-    labels: Source | Mapping[str, str] | None = None
+    labels: LabelsLike | None = None
     val: Judgements | None = None
-    val_labels: Source | Mapping[str, str] | None = None
+    val_labels: LabelsLike | None = None
     votes_as: VotesAs | None = None
     split: str | None = None
     val_fraction: float | None = None
-    groups: Source | Mapping[str, str] | None = None
+    groups: LabelsLike | None = None
     refit: bool = True
 
     @property
@@ -248,6 +250,11 @@ def _reopen_sources(
     }
     if judgements is None:
         files["val_labels"] = _find("val_labels", inputs.val_labels, place)
+    for name in ("labels", "val_labels", "groups"):
+        recorded = getattr(inputs, name)
+        if files.get(name) and (columns := dict(recorded.read_as).get("columns")):
+            where = record.images and Path(record.images)
+            files[name] = open_labels(files[name], where, columns=json.loads(columns))
     votes = inputs.votes
     return open_sources(
         images=open_images(record.images, **inputs.policy),

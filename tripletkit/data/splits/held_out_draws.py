@@ -16,7 +16,7 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.data.folder import list_images
 from tripletkit.data.judgements import open_judgements
-from tripletkit.data.labels import NO_LABEL, has_label_heading, read_labels
+from tripletkit.data.labels import NO_LABEL, has_label_heading, open_labels
 from tripletkit.data.questions import join_nodes
 from tripletkit.data.splits.policies import Split, separate_groups
 from tripletkit.data.splits.stratified import cluster_images, find_strata
@@ -331,7 +331,7 @@ def read_held_out(source: Path, folder: Path) -> dict[str, str | None]:
     else:
         data, shown = read_bytes(source)
         text = check_text(data, shown).decode()
-        labels = read_labels(source) if has_label_heading(text) else {}
+        labels = open_labels(source) if has_label_heading(text) else {}
         names = dict(labels) or _names_of_text(text, source)
     if not names:
         raise ImageNameError(f"{source}: expected names of held-out images, got none")
