@@ -54,10 +54,10 @@ def read_truth(source, name=None):
     return open_truth(_named(source, name))[0]
 
 
-def read_labels(data, **options):
+def read_labels(data, name="labels.csv", **options):
     """Return the labels of a text, or of an open file."""
     data = data.read() if hasattr(data, "read") else data
-    return open_labels(NamedBytes(data, "labels.csv"), **options)
+    return open_labels(NamedBytes(data, name), **options)
 
 
 def read_answers(source, name=None):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import stat
 import sys
 import urllib.error
@@ -193,6 +194,29 @@ def test_suggest_at_random_shows_every_image_alike(suggest, tmp_path):
     assert result.exit_code == 0, result.output
     used = np.bincount(read_triplets(tmp_path / "ask.txt").rows.ravel())
     assert (used.min(), used.max()) == (2, 2)
+
+
+@pytest.mark.parametrize("ask", ["margin", "random"])
+def test_suggest_takes_copies_of_an_image_as_one(
+    tripletkit, tiny_backbone, toy_model, toy_competition, tmp_path, ask
+):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(5):
+        shutil.copy(toy_competition.images / f"p0{number}.png", folder)
+    for number in range(12):
+        shutil.copy(folder / "p00.png", folder / f"copy{number}.png")
+    asked = tmp_path / "asked.txt"
+    asked.write_text("copy3.png p01.png p02.png\n")
+    told = ("--not", asked, "--ask", ask, "-n", 1000, "-o", tmp_path / "ask.txt")
+    result = tripletkit("suggest", folder, "--model", toy_model, *told)
+    assert result.exit_code == 0, result.output
+    triplets = read_triplets(tmp_path / "ask.txt")
+    of_image = {name for name in triplets.names if name.startswith(("copy", "p00"))}
+    assert len(of_image) == 1 and len(triplets.names) <= 5
+    rows = [[triplets.names[image] for image in row] for row in triplets.rows]
+    same = of_image.pop()
+    assert [same, "p01.png", "p02.png"] not in rows and [same, "p02.png", "p01.png"] not in rows
 
 
 def test_suggest_by_disagreement_needs_members(suggest):

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 from plain import pair_distances
 
+import tripletkit as tk
+
 NAMES = [f"{colour}{number}.png" for colour in ("blue", "red") for number in range(4)]
 
 
@@ -73,6 +75,18 @@ def test_equally_near_images_come_by_name(run, copied_images):
     found = names_of(result)
     place = found.index("a.png")
     assert found[place : place + 3] == ["a.png", "red1.png", "zz.png"]
+
+
+def test_no_distance_is_below_zero():
+    """Vectors of one direction, whose cosine rounds to more than 1."""
+    rng = np.random.default_rng(0)
+    directions = rng.normal(size=(40, 7)).astype(np.float32)
+    vectors = np.concatenate([directions, directions * 3, directions / 7])
+    features = {f"{number:03}.png": vector for number, vector in enumerate(vectors)}
+    embedded = tk.pretrained(features=features).embed()
+    found = tk.pretrained(features=features).neighbors(embedded, embedded, k=5).to_dict()
+    distances = [n["distance"] for query in found["queries"] for n in query["neighbors"]]
+    assert min(distances) == 0.0 and not np.signbit(distances).any()
 
 
 def test_a_query_may_be_outside_and_a_folder(run, toy_images, tmp_path):

@@ -103,9 +103,17 @@ def suggest(
     way = defaults.AUTO_ASK if ask == "auto" else ask
     file = Outputs(overwrite=overwrite).optional_file(as_path(output), TRIPLETS_FORM)
     embedded = model.embed(images, progress=progress)
+    # Copies of an image are one image, whatever they are called.
+    first_with: dict[bytes | str, str] = {}
+    same_as = {
+        name: first_with.setdefault(content or name, name)
+        for name, content in zip(embedded.names, embedded.contents, strict=True)
+    }
+    embedded = embedded.take([*first_with.values()])
     if len(embedded) < 3:
         raise ImageNameError(f"expected three images or more to ask about, got {len(embedded)}")
-    place_of = {name: place for place, name in enumerate(embedded.names)}
+    places = {name: place for place, name in enumerate(embedded.names)}
+    place_of = {name: places[first] for name, first in same_as.items()}
     known = [_places(open_judgements(each).triplets, place_of) for each in asked]
     left_out = np.concatenate([np.empty((0, 3), dtype=np.int32), *known])
     rng = np.random.default_rng(seed)

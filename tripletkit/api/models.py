@@ -32,6 +32,7 @@ from tripletkit.data.folder import list_images
 from tripletkit.data.images import Images, ImagesLike, open_images, open_usable_images
 from tripletkit.data.judgements import Judgements, open_judgements
 from tripletkit.data.labels import open_labels
+from tripletkit.data.names import check_encodable
 from tripletkit.data.outputs import DRAWN_FORM, OutputFile, Outputs, as_one_run
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import (
@@ -267,6 +268,10 @@ class Model:
         files = self._list_images(images, names)
         with open_store(self.cache) as store, open_stages(progress) as stages:
             vectors = self.encoder.encode(files, store, progress=stages("features"))
+        if file is not None and file.path.suffix.lower() != ".npz":
+            check_encodable(files.names, str(output))
+        with open_store(self._cache) as store, open_stages(progress) as stages:
+            vectors = self._encoder.encode(files, store, progress=stages("features"))
             contents = files.contents(store).hashes
         kept = np.flatnonzero(np.isfinite(vectors).all(axis=1)).tolist()
         found = Embeddings(

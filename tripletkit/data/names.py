@@ -10,11 +10,13 @@ or 1 a line hold names, if any, as they are.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-from tripletkit.errors import TripletFileError
+from tripletkit.errors import ImageNameError, TripletFileError
 
+_CONTROL = re.compile("[\x00-\x1f\x7f\u0085\u2028\u2029]")
 # Bytes of a file name that are not UTF-8 are surrogates in Python.
-_CONTROL = re.compile("[\x00-\x1f\x7f\u0085\u2028\u2029\ud800-\udfff]")
+_UNENCODABLE = re.compile("[\ud800-\udfff]")
 # Apostrophes and blanks may stand before: so a guarded text is of this form too, and one apostrophe
 # more or less is all that guarding does.
 _FORMULA = re.compile(r"['\s]*[=+\-@＝＋－＠]|'*[\t\r\n]")
@@ -27,13 +29,26 @@ def quote_name(name: str) -> str:
         TripletFileError: if it is empty, or has a line break, another control character, or bytes
             that are not text.
     """
-    if not name or _CONTROL.search(name):
+    if not name or _CONTROL.search(name) or _UNENCODABLE.search(name):
         raise TripletFileError(
             f"expected a name that a line of text can hold, got {name!r}; rename the image"
         )
     if re.search(r'[\s",;]', name) or name.startswith("#"):
         return _quote(name)
     return name
+
+
+def check_encodable(names: Iterable[str], where: str) -> None:
+    """Refuse names with bytes that are no text, before the work whose output cannot hold them.
+
+    Raises:
+        ImageNameError: naming the first.
+    """
+    for name in names:
+        if _UNENCODABLE.search(name):
+            raise ImageNameError(
+                f"{where}: expected names in UTF-8, got {name!r}; rename the file, or leave it out"
+            )
 
 
 def quote_csv_field(text: str) -> str:

@@ -31,7 +31,8 @@ _TERMS: dict[str, tuple[_Term, Callable[[np.ndarray], np.ndarray]]] = {
     "l2": (_squared_difference, np.sqrt),
     "l1": (_absolute_difference, lambda total: total),
     "squared-l2": (_squared_difference, lambda total: total),
-    "cosine": (np.multiply, lambda total: 1.0 - total),
+    # Rounding leaves a vector less than nothing from itself.
+    "cosine": (np.multiply, lambda total: np.maximum(1.0 - total, 0.0)),
 }
 DISTANCE_NAMES = tuple(_TERMS)
 

@@ -20,7 +20,7 @@ def describe_training(record: ModelRecord) -> dict[str, str]:
     return {
         "Made": _describe_time(record.created),
         "Command": record.command,
-        "Images": f"{record.n_images:,}" + (f" in {record.images}" if record.images else ""),
+        "Images": f"{record.n_images:,}",
         "Triplets": _describe_triplets(record),
         "Features": f"{_describe_features(record)}; {record.n_features:,} numbers an image",
         "Head": _describe_head(record),
