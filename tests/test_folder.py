@@ -221,6 +221,17 @@ def test_names_that_are_all_spelt_otherwise_are_read_and_that_is_told(numbered, 
     assert len(lost.problems) == 6
 
 
+@pytest.mark.parametrize("names", [["3", "1", "2"], ["3.png", "1.png", "0002.png"]])
+def test_zeros_that_a_table_lost_are_put_back(numbered, caplog, names):
+    folder, _ = numbered
+    caplog.set_level(logging.INFO)
+    found = locate_images(names, folder / "c")
+    expected = [f"{int(Path(name).stem):04}.png" for name in names]
+    assert [path.name for path in found.paths] == expected
+    assert "all 3 names are read with the zeros that a table lost, such as 3" in caplog.text
+    assert list(locate_images([*names, "9"], folder / "c").problems)[-1] == 3
+
+
 def test_each_hint_is_true(numbered):
     folder, names = numbered
     assert "the address" in problem(folder, "https://example.org/c/0001.png")

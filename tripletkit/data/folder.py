@@ -74,10 +74,10 @@ def locate_images(
     _check_folder(folder)
     listing = _Listing(folder, follow_outside)
     located = listing.locate(names)
-    # One name that is written otherwise than the others is more likely a mistake.
-    if len(located.problems) < len(names) or len(names) < _FEWEST_RESPELLED:
+    if not located.problems or len(names) < _FEWEST_RESPELLED:
         return located
-    for reading, how in _respell(names):
+    first = next(iter(located.problems))
+    for reading, how in _respell(names, none_found=len(located.problems) == len(names)):
         found = listing.locate(reading) if reading != list(names) else located
         if not found.problems and (how != _OTHER_CASE or _differ_in_case(names, found.paths)):
             logger.info(
@@ -85,8 +85,8 @@ def locate_images(
                 folder,
                 f"{len(names):,}",
                 how,
-                names[0],
-                os.path.relpath(found.paths[0] or "", folder),
+                names[first],
+                os.path.relpath(found.paths[first] or "", folder),
             )
             return found
     return located
@@ -95,9 +95,14 @@ def locate_images(
 _OTHER_CASE = "with their extensions in the case of the files"
 
 
-def _respell(names: Sequence[str]) -> Iterator[tuple[list[str], str]]:
+def _respell(names: Sequence[str], *, none_found: bool) -> Iterator[tuple[list[str], str]]:
     """Yield names as they may be meant, and how they are read then."""
-    if any(map(_ADDRESS.match, names)):
+    if all(map(_number, names)):
+        for width in range(2, 10):
+            padded = (Path(name).with_stem(Path(name).stem.zfill(width)) for name in names)
+            yield [path.as_posix() for path in padded], "with the zeros that a table lost"
+    # One name that is written otherwise than the others is more likely a mistake.
+    if not none_found or any(map(_ADDRESS.match, names)):
         return
     plain = [name.replace("\\", "/") for name in names]
     yield plain, 'with "/" for "\\"'

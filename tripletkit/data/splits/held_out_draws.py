@@ -331,8 +331,7 @@ def read_held_out(source: Path, folder: Path) -> dict[str, str | None]:
     else:
         data, shown = read_bytes(source)
         text = check_text(data, shown).decode()
-        labels = open_labels(source) if has_label_heading(text) else {}
-        names = dict(labels) or _names_of_text(text, source)
+        names = {**open_labels(source)} if has_label_heading(text) else _names_of_text(text, source)
     if not names:
         raise ImageNameError(f"{source}: expected names of held-out images, got none")
     return names
