@@ -3,8 +3,8 @@
     python examples/near_duplicates_benchmark.py clothing/ work/ [--recipes map mlp] [--seeds 3]
 
 The folder has images/, train.txt, and val.txt with val_truth.csv as a test of other images. A tenth
-of the images of training gets a copy: cut by 5% on each side, brighter by 15%, or written again as a
-JPEG of quality 50. Wherever such an image is named, its copy is named half of the times. The
+of the images of training gets a copy: cut by 5% on each side, brighter by 15%, or written again as
+a JPEG of quality 50. Wherever such an image is named, its copy is named half of the times. The
 held-out accuracy that training prints is compared with that without copies, and both with the test.
 """
 

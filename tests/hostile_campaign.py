@@ -1,4 +1,4 @@
-"""The hostile campaign in small: kills, overwriting, damaged texts, images and tags.
+"""The hostile campaign in small: kills, overwriting, harm, damaged texts, images and tags.
 
     python tests/hostile_campaign.py                 all of it, a quarter of an hour
     python tests/hostile_campaign.py kill --points 5
@@ -23,19 +23,22 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny_backbone as tiny
 from click.testing import CliRunner
+from collected import answer_all, start
 from conftest import run_command
 from opened import read_answers, read_triplets, read_truth
 from PIL import Image, ImageDraw
 from preloaded_command import PreloadedCommand
+from test_splits import run_killed
 
 from tripletkit import TripletkitError, defaults
 from tripletkit.data.decoding import read_image
@@ -86,6 +89,42 @@ OVERWRITING = [
     "finetune m0 --images images -o {}",
 ]
 
+# Calls that would harm what is the user's, if they did as they are told. Each is refused, but for
+# those of the cache, which find nothing there that is theirs.
+HARMING = [
+    "cache clear --yes --cache work",
+    "cache prune --yes --cache work",
+    "embed --model given --features f.npz -o f.npz --force",
+    "embed --model given --features f.npz -o linked.npz --force",
+    "embed --model given --features f.npz -o images/../f.npz --force",
+    "embed --model given --features f.parquet -o f.parquet --force",
+    "neighbors --model given --features f.npz --query a1 --index f.npz --force",
+    "train train.txt images --backbone tiny --epochs 1 -o m1 --tensorboard images/tb",
+    "train train.txt images --backbone tiny --epochs 1 -o m1 --cache images",
+    "train train.txt images --backbone tiny --epochs 1 -o images/m1",
+    "train train.txt images --backbone tiny --epochs 1 -o m1 --cache m0",
+    "export-judgements judgements.sqlite -o images",
+    "export-judgements judgements.sqlite -o . --force",
+    "export --model m0 -o images/networks",
+    "split train.txt -o images --by random",
+    "triplets labels.csv images -o settings.txt --force",
+    "triplets labels.csv images -o new.txt --truth settings.txt --force",
+    "mine labels.csv images --backbone tiny -o mined.csv --triplets-out settings.txt --force",
+    "suggest images --model m0 -o settings.txt --force",
+    "predict test.txt --model m0 --format labels -o settings.txt --force",
+    "report m0 --triplets train.txt -o images/report.html",
+    "collect images --db images/judgements.sqlite --judge a --ask random --offline p.html",
+    "collect images --db j.sqlite --judge a --ask random --offline images/p.html",
+]
+# Files of other programs, some with names like ours, where a cache may be.
+FOREIGN = [
+    "networks/dinov2.onnx",
+    "networks/0123456789abcdef.onnx",
+    "features/part-0.parquet",
+    "features/.notes",
+    "features.sqlite3.bak",
+    "settings.toml",
+]
 
 KINDS = ("traceback", "wrong", "lost", "left")
 
@@ -154,9 +193,10 @@ class World:
             for path in sorted(self.folder.rglob("*"))
         }
 
-    def litter(self) -> list[str]:
+    def litter(self, known: Sequence[str] = ()) -> list[str]:
+        names = {Path(name).name for name in known}
         found = [*self.folder.rglob(".*"), *self.temporary.iterdir()]
-        return [path.name for path in found]
+        return [path.name for path in found if path.name not in names]
 
     def _draw(self) -> None:
         (self.folder / "images").mkdir(parents=True)
@@ -297,6 +337,77 @@ def _restore(world: World, before: dict[Path, bytes | None]) -> None:
     for path, content in before.items():
         if content is not None and (world.folder / path).read_bytes() != content:
             (world.folder / path).write_bytes(content)
+
+
+def harm(world: World) -> Iterator[Row]:
+    """Name what is the user's as what is written, added to or cleared; then kill a split."""
+    at_first = world.snapshot()
+    rng = np.random.default_rng(0)
+    names = [f"a{number}" for number in range(30)]
+    vectors = rng.normal(size=(30, 12)).astype(np.float32)
+    np.savez(world.folder / "f.npz", names=np.array(names), features=vectors)
+    frame = pd.DataFrame(vectors, columns=[f"f{place}" for place in range(12)])
+    frame.assign(name=names).to_parquet(world.folder / "f.parquet")
+    (world.folder / "linked.npz").symlink_to("f.npz")
+    (world.folder / "settings.txt").write_text("learning rate 3\nbatch size 16\n")
+    rows = [" ".join(rng.choice(names, 3, replace=False)) + "\n" for _ in range(60)]
+    (world.folder / "of_features.txt").write_text("".join(rows))
+    for name in FOREIGN:
+        path = world.folder / "work" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"mine: {name}")
+        os.utime(path, (0, 0))
+    images = sorted(path.name for path in (world.folder / "images").iterdir())
+    database, asker = start(world.folder / "judgements.sqlite", images, questions=20)
+    answer_all(database, asker, "anna", lambda anchor, shown: "left")
+    database.close()
+    world.run("train of_features.txt --features f.npz --epochs 1 --no-refit -o given")
+    before = world.snapshot()
+    with _in_world(world):
+        row = Row("harm to what is the user's")
+        for command in HARMING:
+            result = run_command(*command.split())
+            row.n_tried += 1
+            row.n_refused += result.exit_code in (1, 2)
+            if not isinstance(result.exception, SystemExit | None):
+                row.problems["traceback"].append(f"{command}: {result.exception!r}")
+            if result.exit_code == 0 and not command.startswith("cache"):
+                row.problems["wrong"].append(f"{command}: is not refused")
+            after = world.snapshot()
+            lost = sorted(str(path) for path in before if after.get(path) != before[path])
+            lost += [str(path) for path in set(after) - set(before) if path.parts[0] == "images"]
+            if lost:
+                row.problems["lost"].append(f"{command}: {lost}")
+            row.problems["left"] += world.litter(FOREIGN)
+            _restore(world, before)
+        yield row
+        yield _kill_split(world)
+    _restore(world, at_first)
+
+
+def _kill_split(world: World) -> Row:
+    """Kill a split at each of its renamings; its reader finds the old one or the new."""
+    row = Row("kill -9 of split --force")
+    files, parts = ("train.txt", "val.txt"), world.folder / "parts"
+    command = "split train.txt -o parts --by image --val-fraction 0.4 --force --seed"
+    whole = []
+    for seed in (0, 1):
+        run_command(*command.split(), str(seed))
+        whole.append([_names(read_triplets(parts / name)) for name in files])
+    was_killed = True
+    while was_killed:
+        shutil.rmtree(parts)
+        run_command(*command.split(), "0")
+        was_killed = run_killed(lambda: run_command(*command.split(), "1"), row.n_tried)
+        found = [_names(read_triplets(parts / name)) for name in files]
+        if found not in whole:
+            row.problems["wrong"].append(f"step {row.n_tried}: neither the old nor the new")
+        row.n_tried += 1
+        row.n_refused += was_killed
+    remove_unfinished(world.folder)
+    remove_unfinished(parts)
+    row.problems["left"] += world.litter(FOREIGN)
+    return row
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:
@@ -545,7 +656,7 @@ def _in_world(world: World) -> Iterator[None]:
         tiny.unregister()
 
 
-PARTS = ("overwrite", "texts", "images", "tags", "manifests", "kill")
+PARTS = ("overwrite", "harm", "texts", "images", "tags", "manifests", "kill")
 
 
 def run(parts: list[str], n_points: int, seed: int = 11) -> list[Row]:
@@ -557,6 +668,7 @@ def run(parts: list[str], n_points: int, seed: int = 11) -> list[Row]:
         world = World(Path(folder))
         steps: dict[str, Callable[[], Iterator[Row]]] = {
             "overwrite": lambda: overwrite_everything(world, seed),
+            "harm": lambda: harm(world),
             "texts": lambda: iter([damage_texts(world, N_TEXTS, seed)]),
             "images": lambda: iter([damage_images(world, N_DAMAGED_IMAGES, seed)]),
             "tags": lambda: iter([damage_tags(world, N_TAGS, seed)]),
