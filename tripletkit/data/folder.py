@@ -51,15 +51,10 @@ def image_suffixes() -> frozenset[str]:
 
 @dataclass(frozen=True)
 class LocatedImages:
-    """Where the images of a list of names are.
+    """Where the images of a list of names are."""
 
-    Attributes:
-        paths: one a name, in their order; `None` where there is a problem.
-        problems: index of a name -> what is wrong with it.
-    """
-
-    paths: list[Path | None]
-    problems: dict[int, str]
+    paths: list[Path | None]  # one a name; None where there is a problem
+    problems: dict[int, str]  # index of a name -> what is wrong with it
 
 
 def locate_images(
@@ -156,11 +151,7 @@ def _check_name(name: str) -> None:
 
 
 def refuse_folder_of(names: Sequence[str], folder: Path) -> None:
-    """Refuse to write into a folder that holds an image of one of the first thousand names.
-
-    Raises:
-        OutputError: if it does.
-    """
+    """Refuse to write into a folder that holds an image of one of the first thousand names."""
     if _is_folder(folder) and any(locate_images(names[:1000], folder).paths):
         raise OutputError(
             f"{folder}: is the image folder, into which nothing is written. Choose another place."
@@ -315,14 +306,11 @@ class _Listing:
 
 
 class _Entries:
-    """The entries of one folder.
-
-    Attributes:
-        by_name: whether it is a link, and what it is instead of a file; empty for a file.
-    """
+    """The entries of one folder."""
 
     def __init__(self, path: Path) -> None:
         self.folder = path
+        # Whether each is a link, and what it is instead of a file, empty for a file.
         with os.scandir(path) as entries:
             self.by_name = {each.name: (each.is_symlink(), _name_other(each)) for each in entries}
         self._tables: dict[Callable[[str], str], dict[str, list[str]]] = {}

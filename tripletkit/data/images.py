@@ -65,15 +65,10 @@ class ContentMemory(Protocol):
 
 @dataclass(frozen=True)
 class FileContents:
-    """The content of a list of files.
+    """The content of a list of files."""
 
-    Attributes:
-        hashes: SHA-256 of each; `None` where there is no file, or it cannot be read.
-        problems: index of a file -> why it cannot be read.
-    """
-
-    hashes: list[bytes | None]
-    problems: dict[int, str]
+    hashes: list[bytes | None]  # SHA-256 of each; None where there is none that can be read
+    problems: dict[int, str]  # index of a file -> why it cannot be read
 
 
 class _Files(NamedTuple):

@@ -78,13 +78,7 @@ def draw_triplets(
 
 
 class _Pool:
-    """Images in the order of their classes; a place is an index into this order.
-
-    Attributes:
-        images: `(n,)`, the image at each place.
-        class_of: `(n,)` classes, numbered from 0 without gaps.
-        starts, sizes: `(n_classes,)` where a class begins, and its number of images.
-    """
+    """Images in the order of their classes; a place is an index into this order."""
 
     def __init__(
         self, images: np.ndarray, labels: np.ndarray, balance: str, difficulty: Difficulty | None
@@ -183,12 +177,7 @@ def _share_among_anchors(pool: _Pool, total: int, rng: np.random.Generator) -> n
 
 
 def _share_out(total: int, capacities: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Share a number out as evenly as capacities allow; who gets one more, chance decides.
-
-    Example:
-        >>> _share_out(8, np.array([1, 9, 9, 0]), np.random.default_rng(0)).tolist()
-        [1, 4, 3, 0]
-    """
+    """Share a number out as evenly as capacities allow; who gets one more, chance decides."""
     total = min(total, int(capacities.sum()))
     low, high = 0, int(capacities.max()) + 1
     while high - low > 1:

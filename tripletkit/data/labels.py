@@ -91,11 +91,9 @@ LabelsLike = PathLike | BinaryIO | Mapping[str, str] | pd.Series | pd.DataFrame
 
 @dataclass(frozen=True)
 class ImageLabels:
-    """The classes of named images.
+    """The classes of named images, sorted, and `(n_names,)` int32 indices into them.
 
-    Attributes:
-        classes: their names, sorted.
-        of_image: `(n_names,)` int32 indices into `classes`; `NO_LABEL` without a label.
+    An image without a label has `NO_LABEL`.
     """
 
     classes: list[str]
@@ -123,11 +121,7 @@ class ImageLabels:
     def merge(self, same_as: np.ndarray, names: Sequence[str]) -> ImageLabels:
         """Give every name the label that it or another name of the same image has.
 
-        Args:
-            same_as: `(n_names,)` the first name of the same image; see `Images.first_of_same`.
-            names: for messages.
-        Raises:
-            LabelFileError: if one image has two labels.
+        The first name of each image is as `Images.first_of_same` gives it.
         """
         of_image = np.full(len(same_as), NO_LABEL, dtype=np.int32)
         problems = []
@@ -153,10 +147,7 @@ def label_files(
 ) -> ImageLabels:
     """Find the label of every image, however the two files spell its name.
 
-    Args:
-        names, paths: of the images; see `open_images`.
-        labels: name -> label; names of other images are passed over.
-        folder: of the images; None where there is none, and names are spelt one way only.
+    Names of other images are passed over. Without a folder names are spelt one way only.
     """
     others = sorted(set(labels).difference(names))
     located = [] if folder is None else locate_images(others, folder).paths

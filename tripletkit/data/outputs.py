@@ -53,11 +53,9 @@ def marked_form(name: str, mark: bytes) -> OutputForm:
 
 
 def recorded_form(name: str, heading: str | None = None) -> OutputForm:
-    """Return the form of a file that anybody might have written, so only a record tells.
+    """Return the form of a file that only a record tells, as anybody might have written it.
 
-    Args:
-        name: what it is called in messages.
-        heading: with which it is known without a record.
+    One with the heading is known without.
     """
 
     def is_at(path: Path) -> bool:
@@ -112,12 +110,7 @@ _ELSEWHERE = "Choose another place."
 
 @dataclass
 class Run:
-    """What one command or public call reads and writes.
-
-    Attributes:
-        inputs: files and folders that were opened for reading, as they were named.
-        outputs: where something is to be written -> what it is to be.
-    """
+    """What one command or public call reads, and where it writes what."""
 
     inputs: dict[Path, None] = field(default_factory=dict)
     outputs: dict[Path, OutputForm] = field(default_factory=dict)
@@ -127,12 +120,9 @@ _run: ContextVar[Run | None] = ContextVar("run", default=None)
 
 
 def note_input(path: Path) -> None:
-    """Remember that a file is read, or a folder, so that nothing is written over or into it.
+    """Remember that a file or a folder is read, so that nothing is written over or into it.
 
     Every reader of what users give calls this; `-` is standard input.
-
-    Raises:
-        OutputError: if this run is to write there, or another is writing there.
     """
     given = path if str(path) == "-" else path.absolute()
     if not end_moves(given.parent):
@@ -193,13 +183,7 @@ def as_one_run(function: Callable[_Given, _Result]) -> Callable[_Given, _Result]
 
 @dataclass(frozen=True)
 class OutputFile:
-    """A file that was checked; `open_output` writes it.
-
-    Attributes:
-        path: where, as the user named it.
-        outputs: what checked it.
-        form: what it is to be.
-    """
+    """A file, as the user named it, that may be written; `open_output` writes it."""
 
     path: Path
     outputs: Outputs
@@ -210,7 +194,7 @@ class OutputFile:
 
 
 class Outputs:
-    """What a run may write.
+    """What a run may write; what it may not is refused by an `OutputError`.
 
     Whatever `overwrite` says, an output is refused where it would be written over something that
     the run reads (under whatever name), into a folder that it reads, into a model folder, or over
@@ -219,9 +203,6 @@ class Outputs:
 
     All outputs are checked when they are named, before any slow work; against each input when that
     is opened; and once more when they take their places.
-
-    Args:
-        overwrite: replace what has the right form.
     """
 
     def __init__(self, *, overwrite: bool = False) -> None:
@@ -229,11 +210,7 @@ class Outputs:
         self._run = _run.get() or Run()
 
     def file(self, path: Path, form: OutputForm) -> OutputFile:
-        """Check a file that is to be written.
-
-        Raises:
-            OutputError: if it may not be, or cannot be.
-        """
+        """Check a file that is to be written."""
         self._announce(path, form)
         self.check(path, form)
         remove_unfinished(_resolve(path).parent)
@@ -247,23 +224,13 @@ class Outputs:
         """Check a folder that is to be written as a whole.
 
         Whether what is there may be replaced is for its writer to say, who knows its record.
-
-        Raises:
-            OutputError: if it may not be written there.
         """
         self._announce(path, _FOLDER_FORM)
         self._check_place(path, _FOLDER_FORM)
         remove_unfinished(_resolve(path).parent)
 
     def files_in(self, folder: Path, forms: Mapping[str, OutputForm]) -> None:
-        """Check files that are to be written into a folder, which is made if it is missing.
-
-        Args:
-            folder: where to.
-            forms: by the files' paths in it.
-        Raises:
-            OutputError: if one may not be, or cannot be.
-        """
+        """Check files, by their paths in a folder, which is made if it is missing."""
         first = _resolve(folder)
         end_moves(first)
         while not first.exists():
@@ -279,20 +246,12 @@ class Outputs:
             self._check_place(folder / name, form)
 
     def check_again(self) -> None:
-        """Refuse what has come to be where an output is to be written.
-
-        Raises:
-            OutputError: saying why.
-        """
+        """Refuse what has come to be where an output is to be written."""
         for path, form in self._run.outputs.items():
             self._check_place(path, form)
 
     def check(self, path: Path, form: OutputForm) -> None:
-        """Refuse a file that may not be written, or cannot be.
-
-        Raises:
-            OutputError: saying why, and what to try.
-        """
+        """Refuse a file that may not be written, or cannot be."""
         if path.is_dir():
             raise OutputError(f"{path}: expected a file to write, got a folder")
         target = _resolve(path)
@@ -339,11 +298,7 @@ class Outputs:
 
 
 def check_written_folder(folder: Path) -> None:
-    """Refuse a folder that a run adds files to, where these would lie among images or in a model.
-
-    Raises:
-        OutputError: saying why.
-    """
+    """Refuse a folder that files are added to, where these would lie among inputs or in a model."""
     run = _run.get() or Run()
     run.outputs.setdefault(folder, _ADDED_TO)
     _check_not_read(folder, run, run.inputs)
@@ -351,11 +306,7 @@ def check_written_folder(folder: Path) -> None:
 
 
 def check_not_in_model(path: Path) -> None:
-    """Refuse a place inside a model folder, which only training writes, as a whole.
-
-    Raises:
-        OutputError: saying why.
-    """
+    """Refuse a place inside a model folder, which only training writes, as a whole."""
     for parent in _resolve(path).parents:
         if (parent / MODEL_RECORD).is_file():
             raise OutputError(
@@ -413,14 +364,8 @@ def open_output(destination: Destination, mode: str = "w") -> Iterator[IO]:
     """Open a file that takes its place only when the block ends without an error.
 
     What was there before stays until then, and stays for good if anything fails. A link leads
-    to the file that is replaced; a device or pipe (`/dev/null`) is written to as it is.
-
-    Args:
-        destination: the file to write.
-        mode: `"w"` for text in UTF-8 with `\\n` line ends, `"wb"` for bytes.
-    Raises:
-        OutputError: if the folder is missing or cannot be written, the disk is full, or the
-            file is refused.
+    to the file that is replaced; a device or pipe (`/dev/null`) is written to as it is. In the mode
+    `"w"` text is UTF-8 with `\\n` line ends.
     """
     path = destination_path(destination)
     with explain_failure(path):
@@ -444,11 +389,7 @@ def open_output(destination: Destination, mode: str = "w") -> Iterator[IO]:
 
 @contextmanager
 def explain_failure(path: Path) -> Iterator[None]:
-    """Turn what the system says into an error that names the output.
-
-    Raises:
-        OutputError: where the block raises another OSError that is none of tripletkit's.
-    """
+    """Turn what the system says into an error that names the output."""
     try:
         yield
     except OSError as error:
@@ -471,11 +412,7 @@ def check_suffix(path: Path, known: Collection[str]) -> None:
 
 
 def check_parent(path: Path) -> None:
-    """Refuse a path whose folder cannot take it.
-
-    Raises:
-        OutputError: if the folder is missing or cannot be written.
-    """
+    """Refuse a path whose folder is missing or cannot be written."""
     parent = path.absolute().parent
     if not parent.is_dir():
         raise OutputError(f"{path}: its folder {parent} does not exist; make it first")

@@ -90,34 +90,21 @@ _HASH_SIDE_PX = 32
 
 @dataclass(frozen=True)
 class InspectedImage:
-    """What one look at an image file tells.
+    """What one look at an image file tells."""
 
-    Attributes:
-        content: SHA-256 of the file.
-        look: 64-bit perceptual hash of its pixels.
-        oddities: attribute of `ImageChecks` that counts it -> what a message says of the image.
-    """
-
-    content: bytes
-    look: np.uint64
-    oddities: dict[str, str]
+    content: bytes  # SHA-256 of the file
+    look: np.uint64  # perceptual hash of its pixels
+    oddities: dict[str, str]  # attribute of `ImageChecks` -> what a message says of the image
 
 
 @dataclass(frozen=True)
 class InspectedImages:
-    """Every image of a list of names, looked at once.
-
-    Attributes:
-        names: distinct names.
-        images: one a name; `None` where there is a problem.
-        unlocated: index of a name -> why it stands for no single image below the folder.
-        unreadable: index of a name -> why its file cannot be decoded.
-    """
+    """Every image of a list of distinct names, looked at once."""
 
     names: list[str]
-    images: list[InspectedImage | None]
-    unlocated: dict[int, str]
-    unreadable: dict[int, str]
+    images: list[InspectedImage | None]  # None where there is a problem
+    unlocated: dict[int, str]  # index of a name -> why it stands for no single image
+    unreadable: dict[int, str]  # index of a name -> why its file cannot be decoded
 
     def read(self, indices: Iterable[int]) -> dict[int, InspectedImage]:
         """Return those of some names' images that could be read, by index."""
@@ -126,35 +113,20 @@ class InspectedImages:
 
 @dataclass(frozen=True)
 class ImageChecks:
-    """What is wrong or odd about the images of one triplet file.
+    """What is wrong or odd about the images of one triplet file."""
 
-    Attributes:
-        n_read: images that could be decoded.
-        unlocated: names that stand for no image, for several, or for one outside the folder.
-        unreadable: files that cannot be decoded.
-        several_frames: animations and multi-page files; only the first frame is used.
-        tiny: shorter side below `TINY_SIDE_PX`.
-        extreme: longer side more than `EXTREME_ASPECT` times the shorter.
-        blank: of one colour.
-        faint: nearly black or nearly white all over, at most `FAINT_RANGE` of 255 away.
-        few_bits: of 16 bits, with values that need `FEW_BITS` at most: nearly black.
-        transparent: blank or faint on white, and drawn by their transparency: white ink.
-        same_content: names whose file equals that of an earlier name, byte for byte.
-        look_alike: pairs of images with other bytes whose perceptual hashes are close.
-    """
-
-    n_read: int
-    unlocated: Tally
+    n_read: int  # images that could be decoded
+    unlocated: Tally  # names that stand for no image, for several, or for one outside the folder
     unreadable: Tally
-    several_frames: Tally
+    several_frames: Tally  # animations and multi-page files; only the first frame is used
     tiny: Tally
-    extreme: Tally
-    blank: Tally
-    faint: Tally
-    few_bits: Tally
-    transparent: Tally
-    same_content: Tally
-    look_alike: Tally
+    extreme: Tally  # in their proportions
+    blank: Tally  # of one colour
+    faint: Tally  # nearly black or nearly white all over
+    few_bits: Tally  # of 16 bits, and nearly black as it is read
+    transparent: Tally  # blank or faint on white, and drawn by their transparency: white ink
+    same_content: Tally  # names whose file equals that of an earlier name, byte for byte
+    look_alike: Tally  # pairs of images with other bytes whose perceptual hashes are close
 
 
 def inspect_images(
@@ -185,13 +157,7 @@ def inspect_images(
 
 
 def check_images(inspected: InspectedImages, places: Sequence[str], n_examples: int) -> ImageChecks:
-    """Gather what the images of one triplet file show.
-
-    Args:
-        inspected: images of this file, first, and perhaps of others.
-        places: where each name of this file was read first (`train.txt:3`).
-        n_examples: how many examples to give of each kind.
-    """
+    """Gather what the images of one triplet file show: the first, and where each was read."""
     names = inspected.names
     read = inspected.read(range(len(places)))
 
