@@ -27,8 +27,8 @@ _NAMES = {
     "api.listings": "cache_info clear_cache list_backbones list_losses list_settings prune_cache",
     "api.models": "Model load pretrained",
     "api.pictures": "collage plot report serve_report",
-    "api.triplet_sets": "SplitTriplets audit read_answers read_judgements read_triplets "
-    "read_truth split",
+    "api.triplet_sets": "SplitTriplets audit read_answers read_judgements read_labels "
+    "read_triplets read_truth split",
     "data.images": "Images open_images",
     "data.judgements": "Judgements",
     "data.triplets": "Triplets Truth",
@@ -83,6 +83,7 @@ if TYPE_CHECKING:
     from tripletkit.api.triplet_sets import audit as audit
     from tripletkit.api.triplet_sets import read_answers as read_answers
     from tripletkit.api.triplet_sets import read_judgements as read_judgements
+    from tripletkit.api.triplet_sets import read_labels as read_labels
     from tripletkit.api.triplet_sets import read_triplets as read_triplets
     from tripletkit.api.triplet_sets import read_truth as read_truth
     from tripletkit.api.triplet_sets import split as split

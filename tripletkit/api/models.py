@@ -266,12 +266,10 @@ class Model:
             check_vector_suffix(Path(output))
             file = Outputs(overwrite=overwrite).file(Path(output), vectors_form(Path(output)))
         files = self._list_images(images, names)
-        with open_store(self.cache) as store, open_stages(progress) as stages:
-            vectors = self.encoder.encode(files, store, progress=stages("features"))
         if file is not None and file.path.suffix.lower() != ".npz":
             check_encodable(files.names, str(output))
-        with open_store(self._cache) as store, open_stages(progress) as stages:
-            vectors = self._encoder.encode(files, store, progress=stages("features"))
+        with open_store(self.cache) as store, open_stages(progress) as stages:
+            vectors = self.encoder.encode(files, store, progress=stages("features"))
             contents = files.contents(store).hashes
         kept = np.flatnonzero(np.isfinite(vectors).all(axis=1)).tolist()
         found = Embeddings(

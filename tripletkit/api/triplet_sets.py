@@ -21,6 +21,7 @@ from tripletkit.data.judgements import (
     open_truth,
     validate_on_random,
 )
+from tripletkit.data.labels import ClassLabels, open_labels
 from tripletkit.data.outputs import Outputs, as_one_run
 from tripletkit.data.splits.policies import fold_triplets, split_triplets
 from tripletkit.data.splits.split_files import (
@@ -180,6 +181,34 @@ def read_truth(path: PathLike) -> Truth:
         AnswerFileError: if it is no such file.
     """
     return open_truth(path)[0]
+
+
+@as_one_run
+def read_labels(
+    given: LabelsLike,
+    images: PathLike | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+) -> ClassLabels:
+    """Read the class labels of images: name -> class, for all that takes `labels`.
+
+    Args:
+        given: a table with a column of images (`name`, `file_name`, `path`, ...) and one of classes
+            (`label`, `class`, ...) as CSV, TSV, JSON lines, JSON, Parquet or DataFrame; two columns
+            without a heading; COCO's JSON; a folder with a subfolder for each class, also below
+            `train`, `val` and `test`; a Series or a mapping by name.
+        images: folder of the images, for a folder of classes. Defaults to the current one.
+        columns: which columns hold the `name` and the `label`, by their headings or numbers from
+            1, where their headings do not say it.
+    Returns:
+        `ClassLabels`, a mapping; `parts` has the labels of a data set's `val` and `test`.
+    Raises:
+        LabelFileError: if it is no such thing, or gives a name two labels.
+    Example:
+        `tk.train(None, "images/", labels=tk.read_labels("birds.csv", columns={"label": "kind"}))`
+    """
+    folder = None if images is None else Path(images)
+    return open_labels(given, folder, columns=columns)
 
 
 @as_one_run
