@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import weakref
@@ -27,7 +26,7 @@ from tripletkit.data.folder import (
     locate_images,
     place_problems,
 )
-from tripletkit.data.outputs import note_input
+from tripletkit.data.outputs import hash_file, note_input
 from tripletkit.data.unfinished import private_temporary_folder
 from tripletkit.errors import (
     DataWarning,
@@ -355,8 +354,7 @@ def is_path(value: Any) -> TypeIs[PathLike]:
 
 def _hash_or_error(path: Path) -> bytes | OSError:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+        return hash_file(path)
     except OSError as error:
         return error
 

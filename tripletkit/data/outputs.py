@@ -61,7 +61,7 @@ def recorded_form(name: str, heading: str | None = None) -> OutputForm:
     def is_at(path: Path) -> bool:
         if heading is not None and _read_ends(path)[0].startswith(heading.encode()):
             return True
-        return _sha256(path) in _ledger().read_text(encoding="ascii").split()
+        return hash_file(path).hex() in _ledger().read_text(encoding="ascii").split()
 
     return OutputForm(f"{name} as tripletkit wrote it", is_at, is_recorded=True)
 
@@ -82,7 +82,7 @@ def record_written(path: Path) -> None:
     with suppress(OSError):
         ledger.parent.mkdir(parents=True, exist_ok=True)
         with ledger.open("a", encoding="ascii") as file:
-            file.write(f"{_sha256(path)}\n")
+            file.write(f"{hash_file(path).hex()}\n")
 
 
 def _ledger() -> Path:
@@ -90,9 +90,10 @@ def _ledger() -> Path:
     return (Path(chosen) if chosen else platformdirs.user_state_path("tripletkit")) / ".written"
 
 
-def _sha256(path: Path) -> str:
+def hash_file(path: Path) -> bytes:
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 # Every image that tripletkit draws says so.

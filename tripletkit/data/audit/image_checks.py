@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from PIL import Image
 from tripletkit.data.decoding import read_hidden, read_image, read_size_and_frames
 from tripletkit.data.folder import locate_images
 from tripletkit.data.images import thread_pool
+from tripletkit.data.outputs import hash_file
 from tripletkit.data.questions import Tally, show_names, tally
 from tripletkit.errors import ImageReadError
 
@@ -217,8 +217,7 @@ def look_alike_across(
 def _inspect_or_error(path: Path) -> InspectedImage | ImageReadError:
     try:
         image = read_image(path, at_least_px=_HASH_SIDE_PX)
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").digest()
+        content = hash_file(path)
         (width_px, height_px), n_frames = read_size_and_frames(path)
         oddities = _find_emptiness(image, path)
     except ImageReadError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from tripletkit.data.outputs import Destination, OutputForm, Outputs, explain_failure, open_output
+from tripletkit.data.outputs import (
+    Destination,
+    OutputForm,
+    Outputs,
+    explain_failure,
+    hash_file,
+    open_output,
+)
 from tripletkit.data.splits.policies import Split
 from tripletkit.data.triplet_files import write_triplets
 from tripletkit.data.triplets import Triplets
@@ -144,7 +150,7 @@ def check_split_folder(folder: Path, n_splits: int, outputs: Outputs) -> None:
     """Refuse a folder that cannot take the files of a split, or has others of these names."""
     written = OutputForm(
         f"a file that a split wrote (by {RECORD_FILE} beside it)",
-        lambda path: _sha256(path) in _read_record(folder / RECORD_FILE),
+        lambda path: hash_file(path).hex() in _read_record(folder / RECORD_FILE),
     )
     record = OutputForm("the record of a split", lambda path: bool(_read_record(path)))
     outputs.files_in(folder, dict.fromkeys(_names(n_splits), written) | {RECORD_FILE: record})
@@ -171,7 +177,7 @@ def write_splits(
         for subfolder, split in zip(_subfolders(len(splits)), splits, strict=True):
             (partial / subfolder).mkdir(exist_ok=True)
             _write_split(partial / subfolder, triplets, split, seed)
-        hashes = {name: _sha256(partial / name) for name in _names(len(splits))}
+        hashes = {name: hash_file(partial / name).hex() for name in _names(len(splits))}
         with open_output(partial / RECORD_FILE) as file:
             record = {"format_version": FORMAT_VERSION, "seed": seed, "files": hashes}
             file.write(json.dumps(record, indent=2) + "\n")
@@ -183,11 +189,6 @@ def _read_record(path: Path) -> set[str]:
         return set(json.loads(path.read_text(encoding="utf-8"))["files"].values())
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return set()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _subfolders(n_splits: int) -> list[str]:
