@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 
+import krippendorff
+import numpy as np
 import pytest
 from collected import answer_all, by_label, start
 
 from tripletkit.collecting.judges import report_judges
 from tripletkit.data.judgement_files import Answer, read_answers_given
+from tripletkit.evaluation.intervals import wilson_interval
 
 NAMES = [f"p{n:02}.png" for n in range(30)]
 LABELS = {name: n % 2 for n, name in enumerate(NAMES)}
@@ -65,6 +68,54 @@ def test_alpha_by_hand():
     assert report.alpha == pytest.approx(expected)
     assert report.n_shared == 10
     assert str(report.pairs["anna", "ben"]) == "9 of 10"
+
+
+def judged(n_questions, n_differing):
+    """Two judges, of whom the second differs on the first questions."""
+    for question in range(n_questions):
+        choice = "first" if question % 2 else "second"
+        other = {"first": "second", "second": "first"}[choice]
+        yield answer("anna", question, choice)
+        yield answer("ben", question, other if question < n_differing else choice)
+
+
+def test_alpha_is_that_of_another_program():
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 2, (4, 40)).astype(float)
+    codes[1] = codes[0]
+    codes[rng.random(codes.shape) < 0.2] = np.nan
+    answers = [
+        answer(judge, question, "second" if codes[place, question] else "first")
+        for place, judge in enumerate(("anna", "ben", "cleo", "dan"))
+        for question in np.flatnonzero(~np.isnan(codes[place])).tolist()
+    ]
+    asked_twice = codes[:, (~np.isnan(codes)).sum(axis=0) > 1]
+    expected = krippendorff.alpha(asked_twice, level_of_measurement="nominal")
+    report = report_judges(told(*answers))
+    assert report.alpha == pytest.approx(expected)
+    assert report.alpha_interval.low < expected < report.alpha_interval.high
+
+
+def test_alpha_of_few_questions_has_no_interval():
+    for n, n_differing, said in (
+        (7, 3, "too few questions for an interval (7; it takes 20)"),
+        (60, 4, "too few questions that judges answer differently for an interval (4; it takes 5)"),
+    ):
+        report = report_judges(told(*judged(n, n_differing)))
+        assert report.alpha is not None
+        assert said in str(report)
+        assert report.to_dict()["krippendorff_interval"] is None
+
+
+def test_every_share_has_an_interval():
+    report = report_judges(told(*judged(60, 6)))
+    low, high = report.to_dict()["krippendorff_interval"]
+    assert low < report.alpha < high
+    assert f"95% interval {low:.4f} to {high:.4f}" in str(report)
+    interval = wilson_interval(54, 60)
+    assert report.to_dict()["pairs"][0]["interval"] == interval.to_list()
+    ends = f"({100 * interval.low:.0f} to {100 * interval.high:.0f})"
+    assert str(report).count(f"90% {ends}") == 3
 
 
 def test_those_who_all_say_the_same_have_no_alpha():
