@@ -35,7 +35,7 @@ from tripletkit.collecting.study import (
     study_template,
 )
 from tripletkit.data.folder import list_images
-from tripletkit.data.images import open_images
+from tripletkit.data.images import open_images, open_usable_images
 from tripletkit.data.judgement_files import GRID
 from tripletkit.data.judgements import Judgements, JudgementsLike, open_judgements
 from tripletkit.data.outputs import (
@@ -92,7 +92,7 @@ class JudgementCollection:
         if is_new:
             Outputs().file(database, DATABASE_FORM)
         names = list_images(images)
-        opened = open_images(images, names, skip_bad=True)
+        opened = open_usable_images(images, names)
         opened.warn_of_missing()
         paths_of = {n: p for n, p in zip(names, opened.paths, strict=True) if p is not None}
         with ExitStack() as stack:
@@ -206,7 +206,7 @@ def _compute_features(
 ) -> np.ndarray:
     """Return the features of images, NaN where one cannot be read; runs in its own process."""
     encoder = open_encoder(backbone, weights=weights, views=[defaults.VIEWS])
-    files = open_images(folder, names, skip_bad=True)
+    files = open_usable_images(folder, names)
     with open_store(cache) as store:
         return encoder.encode(files, store, progress=progress, tell=False)
 
