@@ -50,7 +50,7 @@ from tripletkit.model.record import (
     SplitRecord,
     TimesRecord,
 )
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import Settings
 from tripletkit.training.trainer import Examples, make_trainer
 
 BACKBONE = get_backbone("resnet50")
@@ -152,7 +152,7 @@ def head(n_images: int = 10_000, n_triplets: int = 60_000) -> None:
     network.fit(pipeline.take(4), verbose=0)
     piped = n_triplets / seconds(lambda: network.fit(pipeline, verbose=0))
     ends_s: list[float] = []
-    trainer = make_trainer(Examples(features, rows), HeadSettings(epochs=4))
+    trainer = make_trainer(Examples(features, rows), Settings(epochs=4))
     trainer.fit(lambda *_: ends_s.append(time.perf_counter()))
     # The first epoch includes compiling.
     ours = n_triplets / np.diff(ends_s).min()
@@ -183,7 +183,7 @@ def whole(folder: Path, n_photos: int = 700, n_triplets: int = 20_000, n_epochs:
         compute = make_onnx_function(session, BACKBONE.preprocessing)
         with FeatureStore(folder / "store") as store:
             found = extract_features(paths, BACKBONE, [space], store, lambda: compute)
-        make_trainer(Examples(found.values, rows), HeadSettings(epochs=n_epochs)).fit()
+        make_trainer(Examples(found.values, rows), Settings(epochs=n_epochs)).fit()
 
     ours_s = seconds(ours)
     untrained = build_head(N_FEATURES, defaults.HIDDEN, defaults.DIM, defaults.DROPOUT)
@@ -206,7 +206,7 @@ def whole(folder: Path, n_photos: int = 700, n_triplets: int = 20_000, n_epochs:
 
 def write_random_model(folder: Path, space: FeatureSpace, images: Path) -> None:
     """Write a model folder with an untrained head."""
-    settings = HeadSettings()
+    settings = Settings()
     untrained = build_head(N_FEATURES, settings.hidden, settings.dim, settings.dropout)
     record = ModelRecord(
         created="",

@@ -35,7 +35,7 @@ from tripletkit.data.label_triplets import draw_triplets
 from tripletkit.data.labels import ImageLabels, open_labels
 from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.evaluation.classification import ClassDistances, measure_distribution
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import Settings
 from tripletkit.reporting.style import (
     LIGHT,
     add_axes,
@@ -128,7 +128,7 @@ def open_task(options: argparse.Namespace) -> Task:
     )
 
 
-def follow(task: Task, settings: HeadSettings) -> list[float]:
+def follow(task: Task, settings: Settings) -> list[float]:
     """Return the validation accuracy before training and after each epoch."""
     random = RandomTriplets(task) if settings.mining == "none" else None
     # The rows only say which images are for training.
@@ -158,7 +158,7 @@ def draw(curves: dict[str, np.ndarray], steps: np.ndarray, frozen: float) -> Fig
 
 def compare_batches(task: Task, epochs: int, seeds: list[int], figure_file: Path) -> str:
     """Draw the curves and return a table of them."""
-    settings = HeadSettings(batch_size=BATCH_SIZE, epochs=epochs)
+    settings = Settings(batch_size=BATCH_SIZE, epochs=epochs)
     curves = {
         name: np.array([follow(task, replace(settings, seed=seed, **way)) for seed in seeds])
         for name, way in WAYS.items()

@@ -11,9 +11,9 @@ from tripletkit.model.record import (
     SplitRecord,
     TimesRecord,
 )
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import Settings
 
-SETTINGS = HeadSettings(hidden=8, dim=3)
+SETTINGS = Settings(hidden=8, dim=3)
 
 
 def make_record(source, settings=SETTINGS, **changes):

@@ -15,7 +15,7 @@ from collect_server import CollectServer
 from opened import read_triplets
 
 from tripletkit.api.judging import _split_members as split_members
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import Settings
 
 
 @pytest.fixture
@@ -229,15 +229,15 @@ def test_members_are_told_apart():
     rng = np.random.default_rng(0)
     members = [rng.normal(size=(6, 4)) for _ in range(3)]
     joined = np.hstack(members) / 3**0.5
-    settings = HeadSettings(members=3, dim=4)
+    settings = Settings(members=3, dim=4)
     for found, expected in zip(split_members(joined, settings, 9), members, strict=True):
         np.testing.assert_allclose(found, expected)
     frozen = rng.normal(size=(6, 9))
-    settings = HeadSettings(members=3, dim=4, frozen_share=0.2)
+    settings = Settings(members=3, dim=4, frozen_share=0.2)
     found = split_members(np.hstack([frozen, joined]), settings, 9)
     assert [each.shape for each in found] == [(6, 13)] * 3
     np.testing.assert_allclose(found[1][:, 9:], members[1])
-    compressed = HeadSettings(recipe="residual", members=3, dim=12)
+    compressed = Settings(recipe="residual", members=3, dim=12)
     assert len(split_members(joined, compressed, 9)) == 1
 
 

@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import Settings
 from tripletkit.training.held_out import draw_held_out, measure_learning_curve
 from tripletkit.training.trainer import Chosen, Examples, Fitted, Trainer
 
@@ -23,7 +23,7 @@ class Answering(Trainer):
     """A trainer whose answers are those of a function of what it learned and is asked."""
 
     def __init__(self, answers: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
-        super().__init__(EXAMPLES, HeadSettings())
+        super().__init__(EXAMPLES, Settings())
         self.answers = answers
 
     def answer(self, learned: np.ndarray, asked: np.ndarray, further: int = 0) -> np.ndarray:

@@ -20,7 +20,7 @@ from tripletkit.data.splits.held_out_draws import (
 )
 from tripletkit.data.splits.stratified import find_strata
 from tripletkit.errors import SplitError
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import Settings
 from tripletkit.training.held_out import DrawBudget, answer_held_out, choose, credit, cross_fit
 from tripletkit.training.trainer import Examples, HeldOutAnswers, make_trainer
 
@@ -236,7 +236,7 @@ def test_no_answer_chooses_what_answers_it() -> None:
 def test_history_has_the_accuracy_on_held_out_triplets_after_each_epoch() -> None:
     rng = np.random.default_rng(0)
     features = (rng.normal(size=(60, 12)) + 2 * np.eye(12)[LABELS]).astype(np.float32)
-    settings = HeadSettings.of_recipe("mlp", hidden=8, dim=3, epochs=6, seed=1)
+    settings = Settings.of_recipe("mlp", hidden=8, dim=3, epochs=6, seed=1)
     trainer = make_trainer(Examples(features, ROWS), settings)
     held_out = answer_held_out(trainer)
     chosen = choose(trainer, held_out)
@@ -255,7 +255,7 @@ def test_history_has_the_accuracy_on_held_out_triplets_after_each_epoch() -> Non
 
 def test_history_without_held_out_draws_has_no_accuracy_on_them() -> None:
     features = np.random.default_rng(0).normal(size=(60, 12)).astype(np.float32)
-    settings = HeadSettings.of_recipe("mlp", hidden=8, dim=3, epochs=1)
+    settings = Settings.of_recipe("mlp", hidden=8, dim=3, epochs=1)
     (record,) = make_trainer(Examples(features, ROWS), settings).fit().trained.history
     assert np.isnan(record.held_out_accuracy)
 

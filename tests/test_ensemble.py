@@ -9,7 +9,7 @@ import pytest
 from plain import triplet_margins
 
 from tripletkit.model.recipes import PART_HEADS
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import Settings
 from tripletkit.training import parts_trainer
 from tripletkit.training.held_out import answer_held_out, choose, score_held_out
 from tripletkit.training.parts_trainer import PartsTrainer, list_owners
@@ -33,7 +33,7 @@ def make_trainer(columns, n_images=150, n_triplets=3000):
     rows = rng.integers(0, n_images, (20 * n_triplets, 3))
     is_triplet = (kinds[rows[:, 0]] == kinds[rows[:, 1]]) & (kinds[rows[:, 0]] != kinds[rows[:, 2]])
     rows = rows[is_triplet & (rows[:, 0] != rows[:, 1])][:n_triplets]
-    return PartsTrainer(Examples(features, rows, columns=columns), HeadSettings.of_recipe("best"))
+    return PartsTrainer(Examples(features, rows, columns=columns), Settings.of_recipe("best"))
 
 
 @pytest.mark.slow

@@ -15,23 +15,21 @@ from tripletkit import TripletkitError
 from tripletkit.model import head_layers
 from tripletkit.model.head_layers import embed, read_numpy_head, write_head_layers
 from tripletkit.model.heads import build_model, compress_head, keep_frozen
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import Settings
 
 N_FEATURES = 40
 RNG = np.random.default_rng(0)
 FEATURES = np.maximum(RNG.normal(size=(1500, N_FEATURES)), 0).astype(np.float32)
 HEADS = {
-    "mlp": HeadSettings(hidden=16, dim=5),
-    "linear": HeadSettings(recipe="linear", dim=5),
-    "residual": HeadSettings(recipe="residual", dim=None, hidden=16),
-    "several": HeadSettings(recipe="best", dim=None, hidden=16, members=3),
-    "several, two kinds": HeadSettings(
-        recipe="best", dim=None, hidden=16, members=3, mlp_members=1
-    ),
-    "with frozen features": HeadSettings(
+    "mlp": Settings(hidden=16, dim=5),
+    "linear": Settings(recipe="linear", dim=5),
+    "residual": Settings(recipe="residual", dim=None, hidden=16),
+    "several": Settings(recipe="best", dim=None, hidden=16, members=3),
+    "several, two kinds": Settings(recipe="best", dim=None, hidden=16, members=3, mlp_members=1),
+    "with frozen features": Settings(
         recipe="best", dim=None, hidden=16, members=2, frozen_share=0.2
     ),
-    "compressed": HeadSettings(recipe="best", dim=7, hidden=16, members=2),
+    "compressed": Settings(recipe="best", dim=7, hidden=16, members=2),
 }
 
 

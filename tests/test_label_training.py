@@ -14,13 +14,13 @@ from tripletkit.evaluation.classification import measure_variances
 from tripletkit.losses.batch_mining import MINERS
 from tripletkit.losses.loss_registry import LOSSES
 from tripletkit.model.head_layers import embed
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import Settings
 from tripletkit.training.epochs import share_right
 from tripletkit.training.head_training import LabelTraining
 from tripletkit.training.trainer import Examples, make_trainer
 
 N_CLASSES, N_IMAGES, N_TRAIN = 6, 90, 60
-SMALL = HeadSettings(
+SMALL = Settings(
     hidden=32, dim=4, epochs=12, batch_size=32, classes_per_batch=4, images_per_class=4
 )
 LABEL_LOSSES = [name for name, loss in LOSSES.items() if loss.needs_labels]
@@ -125,7 +125,7 @@ def test_centers_are_where_the_classes_are_and_classes_draw_together(features, l
 
 @pytest.mark.slow
 def test_centers_stay_among_the_embeddings_of_a_residual_head(features, labels):
-    settings = HeadSettings.of_recipe(
+    settings = Settings.of_recipe(
         "residual", loss="center", epochs=30, hidden=16, dropout=0.0, learning_rate=5e-3
     )
     assert (settings.strength, settings.frozen_share) == (1.0, 0.0)

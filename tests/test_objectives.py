@@ -12,10 +12,10 @@ from plain import NO_LABEL
 
 from tripletkit.losses.batch_mining import MINERS
 from tripletkit.losses.loss_registry import LOSSES
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import Settings
 from tripletkit.training.batch_learner import Objective
 
-SETTINGS = HeadSettings(margin=0.3)
+SETTINGS = Settings(margin=0.3)
 NO_TRIPLETS = np.empty((0, 3), np.int32)
 EVERY_WAY = [
     (loss, mining)

@@ -17,7 +17,7 @@ from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.head_layers import Scaling, embed
 from tripletkit.model.heads import build_model, frozen_scale, join_heads
 from tripletkit.model.recipes import RECIPES, get_recipe
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import Settings
 from tripletkit.training.head_trainer import HeadTrainer
 from tripletkit.training.head_training import HeadTraining
 from tripletkit.training.trainer import Examples
@@ -41,7 +41,7 @@ def rows():
 
 
 def settings_of(recipe, **given):
-    return HeadSettings.of_recipe(recipe, **{"hidden": 16, "epochs": 2} | given)
+    return Settings.of_recipe(recipe, **{"hidden": 16, "epochs": 2} | given)
 
 
 def train(features, rows, recipe, **given):
@@ -64,10 +64,10 @@ def test_an_unknown_recipe_is_refused_with_a_hint():
 
 
 def test_a_recipe_fills_in_what_is_not_given():
-    settings = HeadSettings.of_recipe("best", margin=0.7, members=5, dim=None, epochs=None)
+    settings = Settings.of_recipe("best", margin=0.7, members=5, dim=None, epochs=None)
     assert (settings.margin, settings.dim, settings.members) == (0.7, None, 5)
     assert settings.epochs == RECIPES["best"].epochs
-    assert HeadSettings.of_recipe("mlp") == HeadSettings()
+    assert Settings.of_recipe("mlp") == Settings()
 
 
 @pytest.mark.slow
@@ -162,14 +162,14 @@ def test_members_differ_and_the_first_is_the_single_head(features, rows):
 
 @pytest.mark.slow
 def test_the_last_members_follow_the_source(features, rows):
-    settings = HeadSettings.of_recipe("residual", members=5, mlp_members=2)
+    settings = Settings.of_recipe("residual", members=5, mlp_members=2)
     recipes = [settings.of_member(member).recipe for member in range(5)]
     assert recipes == ["residual"] * 3 + ["mlp"] * 2
     assert settings.of_member(4).epochs == RECIPES["mlp"].epochs
     twice = dataclasses.replace(settings, epochs=2 * settings.epochs)
     assert twice.of_member(4).epochs == 2 * RECIPES["mlp"].epochs
     embeddings = embed(train(features, rows, "best", members=3, mlp_members=2), features)
-    assert embeddings.shape == (60, 2 * N_FEATURES + 2 * HeadSettings().dim)
+    assert embeddings.shape == (60, 2 * N_FEATURES + 2 * Settings().dim)
 
 
 @pytest.mark.slow
@@ -205,7 +205,7 @@ def test_weights_and_keras_files_give_the_same_bits(features, rows, tmp_path, gi
     head = HeadTrainer(Examples(features, rows), settings).fit().trained.head
     embeddings = embed(head, features)
     head.save_weights(tmp_path / "head.weights.h5")
-    built = build_model(N_FEATURES, HeadSettings(**dataclasses.asdict(settings)))
+    built = build_model(N_FEATURES, Settings(**dataclasses.asdict(settings)))
     built.load_weights(tmp_path / "head.weights.h5")
     np.testing.assert_array_equal(embed(built, features), embeddings)
     head.save(tmp_path / "head.keras")

@@ -13,7 +13,7 @@ from tripletkit.data.labels import ImageLabels
 from tripletkit.features.keras_backend import keras, seed_layers, tf
 from tripletkit.model.head_layers import embed
 from tripletkit.model.heads import build_body
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import Settings
 from tripletkit.training import head_training as reuse
 
 LABELS = ImageLabels([str(label) for label in range(4)], np.arange(40, dtype=np.int32) % 4)
@@ -33,7 +33,7 @@ def draw(seed):
 
 def train(seed, **settings):
     features, rows = draw(seed)
-    given = HeadSettings(hidden=16, dim=3, seed=seed, batch_size=16, **settings)
+    given = Settings(hidden=16, dim=3, seed=seed, batch_size=16, **settings)
     training = reuse.make_training(features, rows, given, LABELS)
     found = [training.run_epoch() for _ in range(2)]
     return found, embed(training.finish(training.weights()), features)
@@ -58,7 +58,7 @@ def test_a_training_on_reused_steps_is_the_same_bit_for_bit(way):
 @pytest.mark.slow
 def test_seeds_are_those_of_keras_and_leave_tensorflow_alone():
     """TensorFlow's own seed has it optimise every compiled function anew."""
-    given = HeadSettings(hidden=8, dim=3)
+    given = Settings(hidden=8, dim=3)
     tf.random.set_seed(7)
     seed_layers(3)
     weights = build_body(5, given).get_weights()
@@ -72,7 +72,7 @@ def test_seeds_are_those_of_keras_and_leave_tensorflow_alone():
 @pytest.mark.slow
 def test_two_trainings_at_once_do_not_share(monkeypatch):
     features, rows = draw(0)
-    settings = HeadSettings(hidden=8, dim=3, batch_size=16)
+    settings = Settings(hidden=8, dim=3, batch_size=16)
     one, other = (reuse.make_training(features, rows, settings) for _ in range(2))
     one.run_epoch()
     before = other.embed()
@@ -88,13 +88,13 @@ def test_two_trainings_at_once_do_not_share(monkeypatch):
 def test_other_settings_have_steps_of_their_own_and_few_forms_are_kept():
     for hidden in range(4, 4 + 2 * reuse._MAX_FORMS):
         features, rows = draw(0)
-        reuse.make_training(features, rows, HeadSettings(hidden=hidden, dim=3))
+        reuse.make_training(features, rows, Settings(hidden=hidden, dim=3))
     assert len(reuse._idle) == reuse._MAX_FORMS
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(HeadSettings)])
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Settings)])
 def test_a_setting_decides_a_step_or_is_not_in_its_form(name):
-    usual = HeadSettings()
+    usual = Settings()
     value = getattr(usual, name)
     other = {"recipe": "residual", "loss": "center", "mining": "batch-hard", "distance": "l1"}
     other |= {"reduction": "active"}
@@ -107,5 +107,5 @@ def test_a_setting_decides_a_step_or_is_not_in_its_form(name):
 
 
 def test_the_width_that_embeddings_are_compressed_to_decides_no_step():
-    wide, narrow = (HeadSettings.of_recipe("residual", dim=dim) for dim in (8, 4))
+    wide, narrow = (Settings.of_recipe("residual", dim=dim) for dim in (8, 4))
     assert reuse.form_of(wide) == reuse.form_of(narrow)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from plain import triplet_margins
 
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import Settings
 from tripletkit.training.held_out import answer_held_out, choose, score_held_out
 from tripletkit.training.simplest_trainer import SimplestTrainer
 from tripletkit.training.trainer import Examples
@@ -23,7 +23,7 @@ def make_trainer(n_triplets: int, seed: int = 0, is_coin: bool = False) -> Simpl
     if is_coin:
         is_right = rng.random(n_triplets) < 0.5
     rows = np.where(is_right[:, None], rows, rows[:, [0, 2, 1]])
-    examples, settings = Examples(features, rows), HeadSettings.of_recipe("auto")
+    examples, settings = Examples(features, rows), Settings.of_recipe("auto")
     return SimplestTrainer(examples, settings, ["frozen", "map"])
 
 
@@ -58,7 +58,7 @@ def test_answers_of_a_coin_are_printed_as_such():
 
 def test_all_kinds_of_heads_are_there():
     trainer = make_trainer(60)
-    whole = SimplestTrainer(trainer.examples, HeadSettings.of_recipe("auto"))
+    whole = SimplestTrainer(trainer.examples, Settings.of_recipe("auto"))
     assert list(whole.trainers) == ["frozen", "map", "mlp", "residual"]
     answers = whole.answer(np.arange(40), trainer.examples.rows[40:])
     # A hinge and a logistic map, three numbers of steps of short embeddings.

@@ -19,12 +19,12 @@ from tripletkit.evaluation.validation import warn_of_features
 from tripletkit.model import heads
 from tripletkit.model.head_layers import Scaling, embed
 from tripletkit.model.heads import build_head
-from tripletkit.model.settings import HeadSettings, choose_epochs
+from tripletkit.model.settings import Settings, choose_epochs
 from tripletkit.training.epochs import check_collapse, effective_rank, mean_pairwise_distance
 from tripletkit.training.trainer import Examples, make_trainer
 
 N_FEATURES = 20
-SMALL = HeadSettings(hidden=16, dim=4, epochs=5, batch_size=64)
+SMALL = Settings(hidden=16, dim=4, epochs=5, batch_size=64)
 
 
 def make_features(n_images):
@@ -159,7 +159,7 @@ def test_an_absurd_learning_rate_ends_in_a_collapse(features):
 
 def test_check_collapse_says_what_it_saw():
     good = np.eye(3, dtype=np.float32)
-    settings = HeadSettings(margin=0.2, learning_rate=1e-3)
+    settings = Settings(margin=0.2, learning_rate=1e-3)
     assert check_collapse(good, 0.1, settings) == pytest.approx((2 / 3**0.5, 2))
     with pytest.raises(TripletkitError, match=r"the loss is nan.*`learning_rate=0\.0001"):
         check_collapse(good, float("nan"), settings)
@@ -197,7 +197,7 @@ def test_features_of_most_images_alike_are_told_before_training(features, tmp_pa
 def test_many_classes_on_a_line_are_a_collapse():
     rng = np.random.default_rng(0)
     line = np.outer(rng.normal(size=50), [1, 2, 3]).astype(np.float32)
-    settings = HeadSettings()
+    settings = Settings()
     with pytest.raises(TripletkitError, match="the embeddings of 8 classes lie on a line"):
         check_collapse(line, 0.1, settings, n_classes=8)
     # Two classes need no more, and of judgements nobody knows how many there are.
@@ -325,7 +325,7 @@ def test_the_loss_with_votes_is_the_mean_over_the_voters(features, loss, recipe)
     votes = Votes(rng.integers(1, 6, 100).astype(float), rng.integers(0, 4, 100).astype(float))
     # The loss is that of the head, before frozen features are blended in.
     alone = {"strength": 1.0, "frozen_share": 0.0} if recipe == "residual" else {}
-    settings = HeadSettings.of_recipe(
+    settings = Settings.of_recipe(
         recipe, epochs=1, batch_size=9, dropout=0.0, learning_rate=1e-12, loss=loss, **alone
     )
     weights = make_loss_weights(votes, "soft")

@@ -13,7 +13,7 @@ from tripletkit.data.labels import ImageLabels
 from tripletkit.data.splits.held_out_draws import find_groups, hold_out_classes
 from tripletkit.data.splits.stratified import cluster_images
 from tripletkit.features.unit_length import scale_to_unit_length
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import Settings
 from tripletkit.training.head_trainer import HeadTrainer
 from tripletkit.training.held_out import answer_held_out, choose
 from tripletkit.training.trainer import Chosen, Examples, Fitted, Trainer
@@ -51,7 +51,7 @@ class Answering(Trainer):
     """A trainer whose answers are those of a function of what it learned and is asked."""
 
     def __init__(self, examples, answers):
-        super().__init__(examples, HeadSettings())
+        super().__init__(examples, Settings())
         self.answers = answers
 
     def answer(self, learned, asked, further=0):
@@ -135,7 +135,7 @@ def test_novelty_is_a_share_of_the_way():
 
 @pytest.mark.parametrize("given", [{"dim": 6}, {}])
 def test_held_out_answers_choose_the_share_of_the_frozen_features(features, rows, given):
-    settings = HeadSettings.of_recipe("residual", hidden=16, epochs=2, **given)
+    settings = Settings.of_recipe("residual", hidden=16, epochs=2, **given)
     trainer = HeadTrainer(Examples(features, rows), settings)
     held_out = answer_held_out(trainer, budget_s=0.1)
     assert len(held_out.margins) == 3
@@ -153,7 +153,7 @@ def test_held_out_answers_choose_the_share_of_the_frozen_features(features, rows
 
 @pytest.mark.parametrize("given", [{"loss": "center"}, {"frozen_share": 0.4}, {"strength": 0.5}])
 def test_what_the_user_chose_and_class_centers_leave_no_choice(features, rows, given):
-    settings = HeadSettings.of_recipe("residual", hidden=16, epochs=1, **given)
+    settings = Settings.of_recipe("residual", hidden=16, epochs=1, **given)
     examples = Examples(features, rows, labels=label(np.arange(160) % 8))
     learned = np.arange(1000)
     answered = HeadTrainer(examples, settings).for_draws(learned).answer(learned, rows[1000:])

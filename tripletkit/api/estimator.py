@@ -20,7 +20,7 @@ from tripletkit.errors import SettingsError, TripletFileError
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.losses.loss_registry import get_loss
 from tripletkit.model.recipes import get_recipe
-from tripletkit.model.settings import HeadSettings, check_settings, check_values, choose_epochs
+from tripletkit.model.settings import Settings, check_settings, check_values, choose_epochs
 
 # Parameters that are settings of the same name; `random_state` is the seed.
 _SETTINGS = (
@@ -248,7 +248,7 @@ class TripletEmbedding(
             )
         return features, np.where(answers[:, None] == 1, rows, rows[:, [0, 2, 1]])
 
-    def _make_settings(self, rows: np.ndarray) -> HeadSettings:
+    def _make_settings(self, rows: np.ndarray) -> Settings:
         given = {name: getattr(self, name) for name in _SETTINGS if getattr(self, name) is not None}
         given = check_values({"recipe": self.recipe, **given})
         usual = {"loss": defaults.LOSS, "reduction": defaults.REDUCTION}
@@ -265,7 +265,7 @@ class TripletEmbedding(
         seed = self.random_state
         if not isinstance(seed, (int, np.integer)):
             seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
-        settings = HeadSettings.of_recipe(self.recipe, seed=int(seed), **given)
+        settings = Settings.of_recipe(self.recipe, seed=int(seed), **given)
         if self.epochs is not None:
             return settings
         n_epochs = choose_epochs(*settings.count_per_epoch(rows), recipe.epochs)

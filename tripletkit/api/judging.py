@@ -47,7 +47,7 @@ from tripletkit.data.triplets import Triplets
 from tripletkit.data.unfinished import unfinished_files
 from tripletkit.errors import ImageNameError, JudgementsError, SettingsError
 from tripletkit.features.feature_parts import BackboneLike, list_backbones
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import Settings
 from tripletkit.progress import Stages
 
 if TYPE_CHECKING:
@@ -441,9 +441,7 @@ def _suggest_by_model(
     ).rows
 
 
-def _split_members(
-    embeddings: np.ndarray, settings: HeadSettings, n_features: int
-) -> list[np.ndarray]:
+def _split_members(embeddings: np.ndarray, settings: Settings, n_features: int) -> list[np.ndarray]:
     """Return the embeddings of each member of a model, for comparing them with one another.
 
     The members stand side by side in an embedding, behind the frozen features where these have a

@@ -172,6 +172,6 @@ def spell_flags(message: str, command: click.Command | None) -> str:
 def _setting_names() -> set[str]:
     from dataclasses import fields
 
-    from tripletkit.model.settings import HeadSettings
+    from tripletkit.model.settings import Settings
 
-    return {field.name for field in fields(HeadSettings)}
+    return {field.name for field in fields(Settings)}

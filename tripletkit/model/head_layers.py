@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import keras
     import onnxruntime
 
-    from tripletkit.model.settings import HeadSettings
+    from tripletkit.model.settings import Settings
 
 logger = logging.getLogger("tripletkit")
 
@@ -433,7 +433,7 @@ def embed(head: keras.Model | NumpyHead, features: np.ndarray) -> np.ndarray:
     return embeddings
 
 
-def fit_projection(embeddings: np.ndarray, settings: HeadSettings) -> list[np.ndarray]:
+def fit_projection(embeddings: np.ndarray, settings: Settings) -> list[np.ndarray]:
     """Return kernel and bias of the projection of training images' embeddings to `dim` principal
     components."""
     from sklearn.decomposition import PCA

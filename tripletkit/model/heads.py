@@ -9,7 +9,7 @@ import numpy as np
 from tripletkit.features.keras_backend import keras
 from tripletkit.model.head_layers import Scaling
 from tripletkit.model.recipes import get_recipe
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import Settings
 from tripletkit.registry import load_object
 
 
@@ -174,7 +174,7 @@ def compress_head(head: keras.Model, dim: int) -> keras.Model:
     )
 
 
-def build_body(n_features: int, settings: HeadSettings) -> keras.Model:
+def build_body(n_features: int, settings: Settings) -> keras.Model:
     """Return the untrained body of one head: standardised features -> embeddings."""
     recipe = get_recipe(settings.recipe)
     return load_object(recipe.body)(
@@ -182,7 +182,7 @@ def build_body(n_features: int, settings: HeadSettings) -> keras.Model:
     )
 
 
-def build_model(n_features: int, settings: HeadSettings) -> keras.Model:
+def build_model(n_features: int, settings: Settings) -> keras.Model:
     """Return the joined head of a model, with weights still to be loaded."""
     heads = []
     for member in range(settings.members):

@@ -21,7 +21,7 @@ from tripletkit.features.keras_backend import keras, seed_layers
 from tripletkit.features.preprocessing import add_preprocessing
 from tripletkit.features.trained_weights import build_backbone
 from tripletkit.model.heads import build_body
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import Settings
 
 INPUT_NAMES = ("anchor", "positive", "negative")
 
@@ -141,7 +141,7 @@ class PixelNetwork:
         return cls(backbone, backbone_model, head, keras.Model(pixels, head(features)))
 
     @classmethod
-    def from_scratch(cls, backbone: Backbone, start: Path, settings: HeadSettings) -> PixelNetwork:
+    def from_scratch(cls, backbone: Backbone, start: Path, settings: Settings) -> PixelNetwork:
         """Return a network that learns as a whole, from the random weights of a file."""
         seed_layers(settings.seed)
         head = build_body(backbone.n_features, settings)

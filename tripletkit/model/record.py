@@ -25,7 +25,7 @@ from tripletkit.evaluation.learning_curve import LearningCurve
 from tripletkit.evaluation.pooled import PooledValidation
 from tripletkit.evaluation.validation import Validation
 from tripletkit.model.recipes import Part
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import Settings
 from tripletkit.results import Result, Section, Table
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class PixelsRecord:
     unfrozen_blocks: int | None
     n_trained_weights: int
     n_backbone_weights: int
-    settings: HeadSettings
+    settings: Settings
     images_per_epoch: int
     head_epochs: int | None
     resumed_after_epoch: int | None
@@ -182,7 +182,7 @@ class ModelRecord:
     created: str
     command: str
     versions: dict[str, str]
-    settings: HeadSettings
+    settings: Settings
     features: dict[str, Any]
     n_features: int
     backbone_reason: str

@@ -90,7 +90,7 @@ def _show(number: float) -> str:
 
 
 def _setting(default: Any, help: str, *bounds: float, **facts: Any) -> Any:
-    """Return a field of `HeadSettings` with its facts; `bounds` are the lowest and the highest."""
+    """Return a field of `Settings` with its facts; `bounds` are the lowest and the highest."""
     facts |= dict(zip(("low", "high"), bounds, strict=False))
     return field(default=default, metadata={"facts": SettingFacts(help, default, **facts)})
 
@@ -99,7 +99,7 @@ _OPEN_LOW, _OPEN_HIGH = (True, False), (False, True)
 
 
 @dataclass(frozen=True)
-class HeadSettings:
+class Settings:
     """What decides a trained model, beside its data."""
 
     recipe: str = _setting(
@@ -242,7 +242,7 @@ class HeadSettings:
     )
 
     @classmethod
-    def of_recipe(cls, name: str, **given: Any) -> HeadSettings:
+    def of_recipe(cls, name: str, **given: Any) -> Settings:
         """Return the settings of a recipe, its own defaults where None or nothing is given."""
         recipe = get_recipe(name)
         own = {key: getattr(recipe, key) for key in _OWN_DEFAULTS}
@@ -256,13 +256,13 @@ class HeadSettings:
             **own | {key: value for key, value in given.items() if value is not None},
         )
 
-    def of_member(self, member: int) -> HeadSettings:
+    def of_member(self, member: int) -> Settings:
         """Return the settings of one head of the ensemble, each with a seed of its own."""
         is_source = member >= self.members - self.mlp_members
         settings = self.of_mlp_members() if is_source else self
         return replace(settings, seed=_seed_of_member(self.seed, member))
 
-    def of_mlp_members(self) -> HeadSettings:
+    def of_mlp_members(self) -> Settings:
         """Return the settings of a head that follows the recipe mlp beside the others.
 
         Where the others get more or fewer epochs than they usually do, so does it.
@@ -270,7 +270,7 @@ class HeadSettings:
         usual = get_recipe(self.recipe).epochs
         epochs = max(1, round(self.epochs / usual * get_recipe("mlp").epochs))
         same = {key: getattr(self, key) for key in _SHARED_BY_MEMBERS}
-        return HeadSettings.of_recipe("mlp", epochs=epochs, **same)
+        return Settings.of_recipe("mlp", epochs=epochs, **same)
 
     @property
     def needs_labels(self) -> bool:
@@ -329,7 +329,7 @@ def choose_epochs(n_triplets: int, batch_size: int, usual: int = defaults.EPOCHS
 
 
 SETTINGS: dict[str, SettingFacts] = {
-    setting.name: setting.metadata["facts"] for setting in fields(HeadSettings)
+    setting.name: setting.metadata["facts"] for setting in fields(Settings)
 }
 
 

@@ -10,7 +10,7 @@ from tripletkit.features.backbones import FROM_VECTORS
 from tripletkit.losses.loss_registry import get_loss
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.record import ModelRecord
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import Settings
 
 _DISTANCES = {"l1": "L1", "l2": "L2", "squared-l2": "squared L2", "cosine": "cosine"}
 
@@ -32,7 +32,7 @@ def describe_training(record: ModelRecord) -> dict[str, str]:
     }
 
 
-def list_settings(settings: HeadSettings) -> dict[str, str]:
+def list_settings(settings: Settings) -> dict[str, str]:
     """Return each setting that has a value -> the value in words."""
     return {
         name: _describe_value(value)
@@ -93,7 +93,7 @@ def _describe_head(record: ModelRecord) -> str:
     return f"{text}, compared by {_DISTANCES[settings.distance]} distance"
 
 
-def _describe_loss(settings: HeadSettings) -> str:
+def _describe_loss(settings: Settings) -> str:
     loss = get_loss(settings.loss)
     text = loss.name
     if loss.has_margin:

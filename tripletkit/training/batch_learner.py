@@ -21,7 +21,7 @@ from tripletkit.losses.functions import (
 )
 from tripletkit.losses.keras_distances import DISTANCES
 from tripletkit.losses.loss_registry import get_loss
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import Settings
 
 # What the learned scale of the classifier's cosines starts at.
 _LOGIT_SCALE = 16.0
@@ -188,7 +188,7 @@ class Objective:
     """
 
     def __init__(
-        self, settings: HeadSettings, n_classes: int, dim: int, *, squared: bool = False
+        self, settings: Settings, n_classes: int, dim: int, *, squared: bool = False
     ) -> None:
         self._settings = settings
         self._squared = squared

@@ -25,7 +25,7 @@ from tripletkit.data.outputs import open_output
 from tripletkit.errors import ArrayFileError, CheckpointError, CollapseError, OutputError
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.losses.loss_registry import get_loss
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import Settings
 from tripletkit.training.trainer import EpochRecord, OnEpoch, TrainedHead, ignore_epoch
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class EpochTraining(ABC):
 def keep_best_epoch(
     training: EpochTraining,
     val_rows: np.ndarray,
-    settings: HeadSettings,
+    settings: Settings,
     *,
     chooses_epoch: bool = True,
     on_epoch: Callable[[EpochRecord], None] | None = None,
@@ -230,7 +230,7 @@ def effective_rank(embeddings: np.ndarray) -> float:
 def check_collapse(
     embeddings: np.ndarray,
     loss: float,
-    settings: HeadSettings,
+    settings: Settings,
     n_classes: int | None = None,
     *,
     find_cause: Callable[[], str | None] = lambda: None,

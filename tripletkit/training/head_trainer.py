@@ -16,7 +16,7 @@ from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.head_layers import embed, fit_projection
 from tripletkit.model.heads import compress_head, frozen_scale, join_heads, keep_frozen
 from tripletkit.model.recipes import get_recipe
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import Settings
 from tripletkit.progress import Stages, no_stages
 from tripletkit.training.epochs import keep_best_epoch
 from tripletkit.training.head_training import HeadTraining, LabelTraining, make_training
@@ -57,7 +57,7 @@ class HeadTrainer(Trainer):
     def __init__(
         self,
         examples: Examples,
-        settings: HeadSettings,
+        settings: Settings,
         n_draw_epochs: int | None = None,
         *,
         is_chosen: bool = False,
@@ -160,7 +160,7 @@ class HeadTrainer(Trainer):
         return replace(record, held_out_accuracy=float(self._curve[record.epoch - 1]))
 
     def _answer_blends(
-        self, learned: np.ndarray, asked: np.ndarray, settings: HeadSettings
+        self, learned: np.ndarray, asked: np.ndarray, settings: Settings
     ) -> np.ndarray:
         """Return `(n_blends, n_asked)` margins of one training."""
         images = np.unique(self.examples.rows[learned])
@@ -178,7 +178,7 @@ class HeadTrainer(Trainer):
         return np.stack(margins)
 
     def _answer_each_epoch(
-        self, learned: np.ndarray, asked: np.ndarray, settings: HeadSettings
+        self, learned: np.ndarray, asked: np.ndarray, settings: Settings
     ) -> np.ndarray:
         """Return `(n_epochs, n_asked)` margins after each epoch."""
         training, margins = self._begin(learned, settings), []
@@ -189,7 +189,7 @@ class HeadTrainer(Trainer):
             margins.append(triplet_margins(embeddings, asked, settings.distance))
         return np.stack(margins)
 
-    def _begin(self, learned: np.ndarray, settings: HeadSettings) -> HeadTraining | LabelTraining:
+    def _begin(self, learned: np.ndarray, settings: Settings) -> HeadTraining | LabelTraining:
         examples = self.examples
         return make_training(
             examples.features,
@@ -199,7 +199,7 @@ class HeadTrainer(Trainer):
             examples.weights_of(learned),
         )
 
-    def _run(self, learned: np.ndarray, settings: HeadSettings) -> HeadTraining | LabelTraining:
+    def _run(self, learned: np.ndarray, settings: Settings) -> HeadTraining | LabelTraining:
         """Return a training after all its epochs."""
         training = self._begin(learned, settings)
         for _ in range(settings.epochs):
@@ -210,7 +210,7 @@ class HeadTrainer(Trainer):
     def _train(
         self,
         learned: np.ndarray,
-        settings: HeadSettings,
+        settings: Settings,
         val_rows: np.ndarray | None = None,
         *,
         chooses: bool = False,
@@ -247,7 +247,7 @@ class HeadTrainer(Trainer):
         return replace(members[0], head=head)
 
 
-def compress_model(head: keras.Model, features: np.ndarray, settings: HeadSettings) -> keras.Model:
+def compress_model(head: keras.Model, features: np.ndarray, settings: Settings) -> keras.Model:
     """Return a head whose embeddings are compressed: their leading principal components.
 
     Measured on clothing and CIFAR-10, and on clothing with classes left out: going on to train
@@ -259,7 +259,7 @@ def compress_model(head: keras.Model, features: np.ndarray, settings: HeadSettin
     return compressed
 
 
-def _list_blends(settings: HeadSettings) -> list[HeadSettings]:
+def _list_blends(settings: Settings) -> list[Settings]:
     """Return settings of a residual head with each share of the frozen features to choose from.
 
     There is no choice where the user chose, nor with class centers, which are places among the

@@ -31,7 +31,7 @@ from tripletkit.losses.loss_registry import get_loss
 from tripletkit.model.head_layers import Scaling, embed
 from tripletkit.model.heads import build_body, shorten_step
 from tripletkit.model.recipes import get_recipe
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import Settings
 from tripletkit.registry import load_object
 from tripletkit.search.offline_mining import hardest_positives
 from tripletkit.training.batch_learner import (
@@ -54,7 +54,7 @@ class Training(EpochTraining):
     `images` are the indices of those of the training.
     """
 
-    def __init__(self, features: np.ndarray, images: np.ndarray, settings: HeadSettings) -> None:
+    def __init__(self, features: np.ndarray, images: np.ndarray, settings: Settings) -> None:
         seed_layers(settings.seed)
         tf.config.experimental.enable_op_determinism()
         self._recipe = get_recipe(settings.recipe)
@@ -120,7 +120,7 @@ class HeadTraining(Training):
         self,
         features: np.ndarray,
         train_rows: np.ndarray,
-        settings: HeadSettings,
+        settings: Settings,
         loss_weights: np.ndarray | None = None,
     ) -> None:
         super().__init__(features, np.unique(train_rows), settings)
@@ -162,7 +162,7 @@ class LabelTraining(Training):
         self,
         features: np.ndarray,
         train_rows: np.ndarray,
-        settings: HeadSettings,
+        settings: Settings,
         labels: ImageLabels,
         batches: Batches | None = None,
     ) -> None:
@@ -183,7 +183,7 @@ class LabelTraining(Training):
         self._take_body(body)
         self._learner.begin(objective)
 
-    def _make_objective(self, settings: HeadSettings) -> Objective:
+    def _make_objective(self, settings: Settings) -> Objective:
         dim = self._kept.output_shape[-1]
         return Objective(settings, self.n_classes, dim, squared=self._recipe.squared)
 
@@ -217,7 +217,7 @@ class LabelTraining(Training):
 def make_training(
     features: np.ndarray,
     train_rows: np.ndarray,
-    settings: HeadSettings,
+    settings: Settings,
     labels: ImageLabels | None = None,
     loss_weights: np.ndarray | None = None,
 ) -> HeadTraining | LabelTraining:
@@ -228,7 +228,7 @@ def make_training(
     return LabelTraining(features, train_rows, settings, labels)
 
 
-def make_batches(rows: np.ndarray, labels: np.ndarray, settings: HeadSettings) -> Batches:
+def make_batches(rows: np.ndarray, labels: np.ndarray, settings: Settings) -> Batches:
     """Return what an epoch on labelled images is made of."""
     images = np.unique(rows)
     if settings.mining != "none":
@@ -259,7 +259,7 @@ class _CompiledEpoch:
     """
 
     def __init__(
-        self, body: keras.Model, settings: HeadSettings, squared: bool, *, is_weighted: bool
+        self, body: keras.Model, settings: Settings, squared: bool, *, is_weighted: bool
     ) -> None:
         self.body = body
         self.optimizer = FusedAdam(settings.learning_rate)
@@ -349,7 +349,7 @@ _OUTSIDE_STEPS = (
     "strength",
     "frozen_share",
 )
-_USUAL = HeadSettings()
+_USUAL = Settings()
 _idle: OrderedDict[Hashable, list[Any]] = OrderedDict()
 
 
@@ -364,7 +364,7 @@ def borrow(owner: object, form: Hashable, make: Callable[[], T]) -> T:
     return compiled
 
 
-def form_of(settings: HeadSettings) -> HeadSettings:
+def form_of(settings: Settings) -> Settings:
     """Return settings with the usual values of all that decides no compiled step.
 
     A step is compiled from these, so that it cannot depend on anything else.

@@ -27,7 +27,7 @@ from tripletkit.evaluation.pooled import (
 )
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.recipes import MAP, get_recipe
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import Settings
 from tripletkit.progress import Progress, no_progress
 from tripletkit.training.trainer import (
     Chosen,
@@ -184,7 +184,7 @@ def choose(trainer: Trainer, held_out: HeldOutAnswers | None) -> Chosen:
 def make_map(examples: Examples) -> Trainer:
     """Return the trainer of a linear map with a single variant, for other recipes to be compared
     with: of the features and triplets that they learn from."""
-    return make_trainer(examples, HeadSettings.of_recipe(MAP)).choose(None).trainer
+    return make_trainer(examples, Settings.of_recipe(MAP)).choose(None).trainer
 
 
 class DrawBudget:

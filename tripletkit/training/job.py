@@ -23,7 +23,7 @@ from tripletkit.features.given_features import FeaturesLike
 from tripletkit.features.image_views import choose_views
 from tripletkit.model.model_folder import ModelFolder
 from tripletkit.model.recipes import get_recipe
-from tripletkit.model.settings import HeadSettings, check_settings, check_values, choose_epochs
+from tripletkit.model.settings import Settings, check_settings, check_values, choose_epochs
 from tripletkit.training.sources import TrainingSources
 from tripletkit.training.trainer import Trainer, Workplace, make_trainer
 
@@ -127,7 +127,7 @@ class Job(ABC):
 
     Attributes:
         sources: what is learned from and validated on.
-        settings: those that are not to have their defaults, by the names of `HeadSettings`.
+        settings: those that are not to have their defaults, by the names of `Settings`.
         test: questions to be answered later, to tell how new their images are.
         budget_s: seconds that held-out draws may take; None for as many as are usual.
         learning_curve: say, too, what more judgements would bring.
@@ -258,10 +258,10 @@ class TrainingJob(Job):
         job._check_unseen_classes()
         return job
 
-    def make_settings(self, train_rows: Any) -> HeadSettings:
+    def make_settings(self, train_rows: Any) -> Settings:
         """Return all settings; the number of epochs follows from the triplets if not given."""
         given = {name: value for name, value in self.settings.items() if name != "recipe"}
-        settings = HeadSettings.of_recipe(self._recipe, **given)
+        settings = Settings.of_recipe(self._recipe, **given)
         if "epochs" in given:
             return settings
         usual = get_recipe(settings.recipe).epochs

@@ -16,7 +16,7 @@ from tripletkit.evaluation.validation import describe_alike
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.model.head_layers import TrainedPart, embed, fit_projection, join_parts
 from tripletkit.model.recipes import COSINE, MAP, MLP, RESIDUAL, Part, get_recipe
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import Settings
 from tripletkit.progress import Progress, Stages, no_progress, no_stages
 from tripletkit.training.epochs import check_collapse
 from tripletkit.training.held_out import credit, cross_fit
@@ -179,7 +179,7 @@ class PartsTrainer(Trainer):
     def __init__(
         self,
         examples: Examples,
-        settings: HeadSettings,
+        settings: Settings,
         candidates: Sequence[Candidate] | None = None,
         weights: PartWeights | None = None,
         accuracy: float = np.nan,

@@ -39,7 +39,7 @@ from tripletkit.model.model_folder import ModelFolder, checkpoint_path
 from tripletkit.model.network import PixelNetwork
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.record import PixelsRecord
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import Settings
 from tripletkit.progress import Progress, Stages, no_progress, no_stages
 from tripletkit.search.offline_mining import hardest_positives
 from tripletkit.training.batch_learner import Batch, BatchLearner, Objective, copy_values
@@ -137,7 +137,7 @@ class PixelTraining(EpochTraining):
         images: of all names; those in the triplets must be usable.
         network: its layers that are trainable learn.
         examples: of these images; `val_rows` only for its images.
-        settings: see `HeadSettings`; the recipe says whether distances are squared.
+        settings: see `Settings`; the recipe says whether distances are squared.
         n_shown: images after which an epoch ends. Defaults to what the settings make of it.
         on_epoch: called with the number of each epoch; what it returns is told (done, total)
             images.
@@ -148,7 +148,7 @@ class PixelTraining(EpochTraining):
         images: DecodedImages,
         network: PixelNetwork,
         examples: Examples,
-        settings: HeadSettings,
+        settings: Settings,
         *,
         n_shown: int | None = None,
         on_epoch: Callable[[int], Progress] | None = None,
@@ -342,9 +342,9 @@ class PixelTrainer(Trainer):
     def __init__(
         self,
         examples: Examples,
-        settings: HeadSettings,
+        settings: Settings,
         place: Workplace,
-        pixel_settings: HeadSettings | None = None,
+        pixel_settings: Settings | None = None,
     ) -> None:
         super().__init__(examples, settings)
         self.place = place
@@ -506,7 +506,7 @@ class FineTuneTrainer(PixelTrainer):
     def __init__(
         self,
         examples: Examples,
-        settings: HeadSettings,
+        settings: Settings,
         place: Workplace,
         model: ModelFolder,
         n_blocks: int,

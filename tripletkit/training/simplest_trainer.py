@@ -20,7 +20,7 @@ import numpy as np
 
 from tripletkit.evaluation.pooled import RecipeWorth, compare_pooled, score_pooled
 from tripletkit.model.recipes import COSINE, FROZEN, MAP, SIMPLEST_FIRST
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import Settings
 from tripletkit.progress import Stages, no_stages
 from tripletkit.training.held_out import credit
 from tripletkit.training.parts_trainer import (
@@ -53,7 +53,7 @@ class SimplestTrainer(Trainer):
     """
 
     def __init__(
-        self, examples: Examples, settings: HeadSettings, names: Sequence[str] = SIMPLEST_FIRST
+        self, examples: Examples, settings: Settings, names: Sequence[str] = SIMPLEST_FIRST
     ) -> None:
         super().__init__(examples, settings)
         whole = Candidate.of("features", slice(0, examples.features.shape[1]), COSINE)

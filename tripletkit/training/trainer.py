@@ -30,7 +30,7 @@ from tripletkit.features.encoder import Collection, Encoder
 from tripletkit.features.store import Store
 from tripletkit.model.recipes import Part, get_recipe
 from tripletkit.model.record import PixelsRecord
-from tripletkit.model.settings import HeadSettings
+from tripletkit.model.settings import Settings
 from tripletkit.progress import Stages, no_stages
 from tripletkit.registry import load_object
 from tripletkit.training.inputs import TrainingInputs
@@ -273,7 +273,7 @@ class Fitted:
     """
 
     trained: TrainedHead
-    settings: HeadSettings
+    settings: Settings
     parts: tuple[Part, ...] = ()
     pixels: FromPixels | None = None
     frozen_head: Score | None = None
@@ -285,7 +285,7 @@ class Trainer(ABC):
     # Held-out answers that are pooled, by whole rounds.
     n_enough: int = defaults.POOLED_TRIPLETS
 
-    def __init__(self, examples: Examples, settings: HeadSettings) -> None:
+    def __init__(self, examples: Examples, settings: Settings) -> None:
         self.examples = examples
         self.settings = settings
 
@@ -318,7 +318,7 @@ class Trainer(ABC):
         return self
 
 
-def make_trainer(examples: Examples, settings: HeadSettings) -> Trainer:
+def make_trainer(examples: Examples, settings: Settings) -> Trainer:
     """Return the trainer of a recipe on stored features."""
     found: type[Trainer] = load_object(get_recipe(settings.recipe).trainer)  # type: ignore[assignment]
     return found(examples, settings)
