@@ -174,3 +174,18 @@ def test_a_held_out_folder_is_inside_the_images(tmp_path):
     assert read_held_out(images / "test", images) == expected
     with pytest.raises(TripletkitError, match="a folder inside the image folder"):
         read_held_out(tmp_path, images)
+
+
+def test_the_test_part_of_labels_is_held_out(tripletkit, tiny_backbone, toy_competition, tmp_path):
+    parts = ["train", "test", "val"]
+    for number, name in enumerate(sorted(path.name for path in toy_competition.images.iterdir())):
+        colour = COLOURS[toy_competition.labels[number]]
+        folder = tmp_path / parts[number // 20] / colour
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(toy_competition.images / name, folder)
+    options = ("--backbone", "tiny", "--frozen")
+    result = tripletkit("classify", tmp_path, tmp_path, *options)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("20 held-out images of 6 classes, classified by 20 others.")
+    share = tripletkit("classify", tmp_path, tmp_path, *options, "--fraction", 0.3)
+    assert "classified by 14 others" in share.stdout

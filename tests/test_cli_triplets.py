@@ -158,3 +158,16 @@ def test_labels_without_a_pair_are_refused(draw, toy_images, tmp_path):
     assert result.exit_code == 1
     assert "at least two classes" in result.stderr
     assert "got 2 images of 1 classes" in result.stderr
+
+
+def test_columns_say_where_the_labels_are(draw, labels_file, toy_competition, tmp_path):
+    rows = labels_file.read_text().splitlines()[1:]
+    table = tmp_path / "birds.csv"
+    table.write_text("n,where,what\n" + "".join(f"{n},{row}\n" for n, row in enumerate(rows)))
+    columns = ("--columns", "name=where,label=what")
+    for labels, options, output in ((labels_file, (), "a.txt"), (table, columns, "b.txt")):
+        result = draw(labels, toy_competition.images, "-o", tmp_path / output, *options)
+        assert result.exit_code == 0, result.stderr
+    assert (tmp_path / "a.txt").read_bytes() == (tmp_path / "b.txt").read_bytes()
+    refused = draw(table, toy_competition.images, "-o", tmp_path / "c.txt", "--columns", "anchor=n")
+    assert (refused.exit_code, "--columns of name and label" in refused.stderr) == (1, True)

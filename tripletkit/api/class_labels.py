@@ -18,6 +18,7 @@ from tripletkit.data import label_triplets
 from tripletkit.data.images import Images, ImagesLike, open_images
 from tripletkit.data.judgements import open_judgements
 from tripletkit.data.label_triplets import Difficulty
+from tripletkit.data.labels import open_labels
 from tripletkit.data.names import guard_formula
 from tripletkit.data.outputs import (
     DRAWN_FORM,
@@ -209,7 +210,8 @@ def classify(
         images: folder of the images; `None` where features are given.
         model: a trained one, or `pretrained`.
         held_out: the images to classify: a folder inside `images`, a CSV (name,label), a triplet
-            file, or a text of one name a line. Defaults to a share by chance.
+            file, or a text of one name a line. Defaults to the part `test` or `val` of the labels,
+            where they have such, else to a share by chance.
         fraction: share of each class to hold out where nothing is named. Defaults to `0.2`.
         k: neighbours that vote. Defaults to `10`.
         seed: of every choice by chance. Defaults to `0`.
@@ -235,15 +237,21 @@ def classify(
     form = CONFUSION_FORM if is_table else DRAWN_FORM
     confusion_file = outputs.optional_file(as_path(confusion), form)
     where = open_images(images)
-    named = {} if held_out is None else read_held_out(Path(held_out), where.folder or Path())
+    opened = open_labels(labels, where.folder)
+    named: dict[str, str | None] = {}
+    if held_out is not None:
+        named = read_held_out(Path(held_out), where.folder or Path())
+    elif fraction is None and (part := opened.parts["test"] or opened.parts["val"]):
+        named = {**part}
+        logger.info("Held out: the %s images of its other part.", f"{len(part):,}")
     found = read_labelled(
-        labels,
+        opened,
         where,
         model.cache,
         further=named,
         further_source=as_path(held_out),
     )
-    if held_out is not None:
+    if named:
         is_query = found.mark(named)
     else:
         share = fraction or defaults.VAL_FRACTION

@@ -11,7 +11,7 @@ from tripletkit import defaults
 from tripletkit.cli.options import command, model_options, seed_option, takes
 from tripletkit.cli.parameters import (
     INPUT_FOLDER,
-    INPUT_PATH,
+    LABELS,
     NAMED_PATH,
     OUTPUT_FILE,
     FiniteRange,
@@ -20,7 +20,7 @@ from tripletkit.cli.parameters import (
 
 
 @command()
-@click.argument("labels", type=INPUT_PATH)
+@click.argument("labels", type=LABELS)
 @click.argument("images", type=INPUT_FOLDER, required=False)
 @model_options()
 @click.option(
@@ -49,7 +49,7 @@ from tripletkit.cli.parameters import (
     help="SVG, PNG or PDF to draw the confusion matrix to, or CSV to write it to.",
 )
 @seed_option
-@takes("images", "overwrite", "as_json", "progress")
+@takes("images", "labels", "overwrite", "as_json", "progress")
 def classify(**given: Any) -> Any:
     """Say the classes of held-out images by their embeddings, and how often that is right.
 

@@ -54,7 +54,7 @@ RUN_OPTIONS: dict[str, click.Option] = {
         help="Which columns of a file of judgements hold what, where their headings do not say it: "
         "anchor, positive, negative, first, second, answer, votes_first, votes_second, share, "
         "image1 to image3, odd; by heading, or by place from 1. odd=last: the last of three "
-        "images is the odd one in every row.",
+        "images is the odd one in every row. Of labels: name, label.",
     ),
     "names": click.Option(
         ["--names"],

@@ -11,8 +11,8 @@ import tripletkit as tk
 from tripletkit import defaults
 from tripletkit.cli.options import command, first, model_options, section, takes
 from tripletkit.cli.parameters import (
-    INPUT_PATH,
     JUDGEMENTS,
+    LABELS,
     NAMED_PATH,
     OUTPUT_FILE,
     CountOrShare,
@@ -43,7 +43,7 @@ def _sort_arguments(given: dict[str, Any]) -> None:
 
 @command()
 @first(_sort_arguments)
-@click.argument("labels", type=INPUT_PATH, required=False)
+@click.argument("labels", type=LABELS, required=False)
 @click.argument("images", type=NAMED_PATH, required=False, metavar="IMAGES")
 @click.option(
     "--triplets", type=JUDGEMENTS, help="Instead of LABELS: find the hardest of these triplets."
@@ -95,7 +95,7 @@ def _sort_arguments(given: dict[str, Any]) -> None:
     help="SVG, PNG or PDF to draw: the distances of positives and negatives, with the cuts.",
 )
 @model_options(None)
-@takes("judgements", "images", "overwrite", "as_json", "progress")
+@takes("judgements", "images", "labels", "overwrite", "as_json", "progress")
 def mine(**given: Any) -> Any:
     """Find hard positives and negatives of labelled images, or the hardest of your triplets.
 

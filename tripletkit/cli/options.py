@@ -26,6 +26,7 @@ from tripletkit.cli.parameters import (
     MODEL_FOLDER,
     NAMED_FILE,
     JudgementsPath,
+    LabelsPath,
     NamedChoice,
     OutputPath,
     Weights,
@@ -82,6 +83,7 @@ _TOGETHER = {
     "images": ("on_bad_image", "follow_outside"),
     "folder": ("follow_outside",),
     "judgements": READING,
+    "labels": ("columns",),
     "progress": (),
 }
 
@@ -92,8 +94,8 @@ def takes(*names: str) -> Decorator:
     Args:
         names: of `RUN_OPTIONS`; `"images"`, which makes of the parameter of that name and of what
             to do with bad images one `Images`; `"folder"`, the same of files that are not read;
-            `"judgements"`, which reads what is of the type `JUDGEMENTS` as it is told; or
-            `"progress"`, bars for a public function.
+            `"judgements"` and `"labels"`, which read what is of the type `JUDGEMENTS` or `LABELS`
+            as it is told; or `"progress"`, bars for a public function.
     """
     options = [option for name in names for option in _TOGETHER.get(name, (name,))]
 
@@ -106,6 +108,8 @@ def takes(*names: str) -> Decorator:
                         given["images"] = _open_images(given.get("images"))
                     elif name == "judgements":
                         _read_judgements(given)
+                    elif name == "labels":
+                        _read_labels(given)
                     elif name == "progress":
                         given[name] = bars.enter_context(stage_bars())
                     elif name != "as_json":
@@ -126,12 +130,37 @@ def _open_images(given: Path | None) -> Images:
     )
 
 
+def _divide_columns(columns: dict[str, str] | None) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the columns of judgements, and those of labels where a command takes any."""
+    columns = columns or {}
+    if not any(isinstance(param.type, LabelsPath) for param in _params()):
+        return columns, {}
+    of_labels = {name: text for name, text in columns.items() if name in ("name", "label")}
+    return {name: text for name, text in columns.items() if name not in of_labels}, of_labels
+
+
+def _params() -> list[click.Parameter]:
+    return click.get_current_context().command.params
+
+
+def _read_labels(given: dict[str, Any]) -> None:
+    others, columns = _divide_columns(told("columns"))
+    if others and not any(isinstance(param.type, JudgementsPath) for param in _params()):
+        columns |= others  # which are refused
+    images = given.get("images")
+    folder = getattr(images, "folder", images)
+    for param in _params() if columns else []:
+        if isinstance(param.type, LabelsPath) and param.name and given[param.name]:
+            given[param.name] = tk.read_labels(given[param.name], folder, columns=columns)
+
+
 def _read_judgements(given: dict[str, Any]) -> None:
     how = {name: told(name) for name in READING}
+    how["columns"] = _divide_columns(how["columns"])[0] or None
     if not any(how.values()):
         return
     is_first = True
-    for param in click.get_current_context().command.params:
+    for param in _params():
         if isinstance(param.type, JudgementsPath) and param.name and given[param.name]:
             read = []
             for path in given[param.name] if param.multiple else [given[param.name]]:

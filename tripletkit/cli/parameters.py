@@ -38,6 +38,10 @@ class JudgementsPath(InputPath):
     """A file of judgements, read as `judgements_options` says."""
 
 
+class LabelsPath(InputPath):
+    """Class labels in a table or a folder, whose columns may be said."""
+
+
 INPUT_FILE = InputPath(dir_okay=False, allow_dash=True)
 INPUT_FOLDER = InputPath(file_okay=False)
 INPUT_PATH = InputPath(allow_dash=True)
@@ -45,6 +49,7 @@ INPUT_PATH = InputPath(allow_dash=True)
 NAMED_FILE = InputPath(dir_okay=False)
 NAMED_PATH = InputPath()
 JUDGEMENTS = JudgementsPath(dir_okay=False, allow_dash=True)
+LABELS = LabelsPath(allow_dash=True)
 
 
 class OutputPath(click.Path):

@@ -27,8 +27,8 @@ from tripletkit.cli.options import (
 )
 from tripletkit.cli.parameters import (
     INPUT_FILE,
-    INPUT_PATH,
     JUDGEMENTS,
+    LABELS,
     MODEL_FOLDER,
     NAMED_PATH,
     Duration,
@@ -53,7 +53,7 @@ data_options = section(
     ),
     click.option(
         "--labels",
-        type=INPUT_PATH,
+        type=LABELS,
         help="Classes of the images: a CSV with the columns name and label, or a folder with a "
         "subfolder for each class. Without TRIPLETS these are drawn from the labels.",
     ),
@@ -82,7 +82,7 @@ validation_options = section(
     ),
     click.option(
         "--val-labels",
-        type=INPUT_PATH,
+        type=LABELS,
         help="Labelled images to validate on, with --labels; instead of a share of those.",
     ),
     click.option(
@@ -219,7 +219,7 @@ def _is_folder(given: Any) -> bool:
 @validation_options
 @model_options
 @training_options
-@takes("judgements", "images", "cache", "overwrite", "as_json", "progress")
+@takes("judgements", "images", "labels", "cache", "overwrite", "as_json", "progress")
 def train(output: Path, **given: Any) -> Any:
     """Train a model from judgements `anchor positive negative` over a folder of images.
 

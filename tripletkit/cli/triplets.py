@@ -9,11 +9,11 @@ import click
 import tripletkit as tk
 from tripletkit import defaults
 from tripletkit.cli.options import command, model_options, seed_option, takes
-from tripletkit.cli.parameters import INPUT_FOLDER, INPUT_PATH, OUTPUT_FILE, WholeRange
+from tripletkit.cli.parameters import INPUT_FOLDER, LABELS, OUTPUT_FILE, WholeRange
 
 
 @command()
-@click.argument("labels", type=INPUT_PATH)
+@click.argument("labels", type=LABELS)
 @click.argument("images", type=INPUT_FOLDER)
 @click.option(
     "--per-anchor",
@@ -48,7 +48,7 @@ from tripletkit.cli.parameters import INPUT_FOLDER, INPUT_PATH, OUTPUT_FILE, Who
     "in a competition.",
 )
 @model_options(is_optional=True)
-@takes("images", "overwrite", "cache", "progress")
+@takes("images", "labels", "overwrite", "cache", "progress")
 def triplets(**given: Any) -> None:
     """Draw triplets from class labels: two images of one class and one of another.
 

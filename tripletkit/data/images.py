@@ -180,8 +180,15 @@ class Images:
             contents = FileContents(
                 [contents.hashes[row] for row in rows], _take_problems(contents.problems, rows)
             )
-        names, places, paths = ([column[row] for row in rows] for column in (names, places, paths))
-        return self._with(_Files(names, places, paths, _take_problems(problems, rows), contents))
+        return self._with(
+            _Files(
+                [names[row] for row in rows],
+                [places[row] for row in rows],
+                [paths[row] for row in rows],
+                _take_problems(problems, rows),
+                contents,
+            )
+        )
 
     def contents(self, memory: ContentMemory) -> FileContents:
         """Return the content hash of each file: what an image is, whatever its name.

@@ -148,6 +148,7 @@ class _Pool:
         self, anchors: np.ndarray, candidates: np.ndarray, is_positive: bool
     ) -> np.ndarray:
         """Return `(m, k)`: the smaller, the sooner a candidate is taken."""
+        assert self.difficulty is not None
         distances = self.difficulty.measure(self.images[anchors], self.images[candidates])
         return -distances if is_positive == self.difficulty.is_hard else distances
 
@@ -155,6 +156,7 @@ class _Pool:
         self, anchor: int, places: np.ndarray, chances: np.ndarray, is_positive: bool
     ) -> np.ndarray:
         """Return the chance of each place to be the one taken of several that are drawn."""
+        assert self.difficulty is not None
         reluctance = self._reluctance(np.array([anchor]), places[None], is_positive)[0]
         _, group = np.unique(reluctance, return_inverse=True)
         of_group = np.bincount(group, chances)

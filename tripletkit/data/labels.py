@@ -125,7 +125,7 @@ class ImageLabels:
         """
         of_image = np.full(len(same_as), NO_LABEL, dtype=np.int32)
         problems = []
-        for name in np.flatnonzero(self.of_image != NO_LABEL):
+        for name in np.flatnonzero(self.of_image != NO_LABEL).tolist():
             first, label = same_as[name], self.of_image[name]
             if of_image[first] == NO_LABEL:
                 of_image[first] = label
@@ -152,12 +152,12 @@ def label_files(
     others = sorted(set(labels).difference(names))
     located = [] if folder is None else locate_images(others, folder).paths
     of_path = {path: labels[name] for name, path in zip(others, located, strict=False) if path}
-    of_name = {
-        name: labels[name] if name in labels else of_path[path]
+    by_path = {
+        name: of_path[path]
         for name, path in zip(names, paths, strict=True)
-        if name in labels or path in of_path
+        if path is not None and path in of_path
     }
-    return ImageLabels.of_names(names, of_name)
+    return ImageLabels.of_names(names, {**by_path, **labels})
 
 
 # Where it stands, name, label, and the part of the data set or nothing.

@@ -325,18 +325,20 @@ def _check_not_read(path: Path, run: Run, inputs: Iterable[Path]) -> None:
     there = _stat(target)
     if _is_device(there):
         return
-    is_whole = there is not None and run.outputs.get(path) is not _ADDED_TO
+    whole = None if run.outputs.get(path) is _ADDED_TO else there
     for given in inputs:
         if (read := _stat(given)) is None:
             continue
-        if is_whole and os.path.samestat(there, read):
+        if whole is not None and os.path.samestat(whole, read):
             raise OutputError(f"{path}: is read, and would be overwritten. {_ELSEWHERE}")
         if stat.S_ISDIR(read.st_mode) and _is_within(target, read):
             raise OutputError(
                 f"{path}: lies in the folder {given}, which is read, and into which nothing is "
                 f"written. {_ELSEWHERE}"
             )
-        if is_whole and stat.S_ISDIR(there.st_mode) and _is_within(_resolve(given), there):
+        if whole is None or not stat.S_ISDIR(whole.st_mode):
+            continue
+        if _is_within(_resolve(given), whole):
             raise OutputError(f"{path}: holds {given}, which is read. {_ELSEWHERE}")
 
 
@@ -372,8 +374,8 @@ def open_output(destination: Destination, mode: str = "w") -> Iterator[IO]:
     with explain_failure(path):
         target = _resolve(path)
         if target.exists() and not target.is_file():
-            text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
-            with target.open(mode, **text) as file:
+            encoding, newline = (None, None) if "b" in mode else ("utf-8", "\n")
+            with target.open(mode, encoding=encoding, newline=newline) as file:
                 yield file
             return
 

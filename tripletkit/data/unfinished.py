@@ -45,10 +45,10 @@ def unfinished_file(
         mode: `"w"` for text in UTF-8 with `\\n` line ends, `"wb"` for bytes.
         move_in: takes the hidden file and the target.
     """
-    text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    encoding, newline = (None, None) if "b" in mode else ("utf-8", "\n")
     descriptor, hidden = _make_locked(target.parent, target.name, is_folder=False)
     try:
-        with os.fdopen(descriptor, mode, **text) as file:
+        with os.fdopen(descriptor, mode, encoding=encoding, newline=newline) as file:
             yield file
             file.flush()
             os.fsync(descriptor)
