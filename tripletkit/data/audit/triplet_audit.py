@@ -285,15 +285,11 @@ def audit_triplets(
     """Audit a triplet file, and what it shares with others.
 
     Args:
-        judgements: with at least one row.
         others: files that should have nothing in common with it, such as the test file.
         folder: the image folder of all these files; without it no image is looked at.
         is_answered: the second column is the nearer one.
         n_examples: how many examples to give of each kind.
-        follow_outside: allow names and links that lead out of the folder.
         progress: called with how many images are done, and of how many.
-    Raises:
-        ImageNameError: if there is no such folder.
     """
     if is_answered:
         judgements = judgements.decided()
@@ -324,7 +320,9 @@ def audit_triplets(
         n_images=len(triplets.names),
         unreadable_lines=tally(len(judgements.problems), judgements.place_problems(), n_examples),
         repeated=repeated,
-        degenerate=_degenerate(triplets, degenerate, n_examples),
+        degenerate=_tally_rows(
+            triplets, np.flatnonzero(degenerate), lambda _: " names one image twice", n_examples
+        ),
         mirrored=mirrored,
         contradictions=mirrored if is_answered else None,
         **_cycles(proper, questions, n_examples, is_answered),
@@ -337,40 +335,34 @@ def audit_triplets(
     )
 
 
-def _repeated(triplets: Triplets, questions: Questions, n_examples: int) -> Tally:
-    later = np.flatnonzero(questions.repeats())
-    directed = questions.directed
-
-    def examples() -> Iterator[str]:
-        for row in later.tolist():
-            first = np.flatnonzero(directed == directed[row])[0]
-            shown = f"{triplets.place(row)}: {_shown(triplets, row)}"
-            yield f"{shown} repeats line {triplets.lines[first]}"
-
-    return tally(len(later), examples(), n_examples)
-
-
-def _degenerate(triplets: Triplets, is_degenerate: np.ndarray, n_examples: int) -> Tally:
-    rows = np.flatnonzero(is_degenerate).tolist()
+def _tally_rows(
+    triplets: Triplets, rows: np.ndarray, said: Callable[[int], str], n_examples: int
+) -> Tally:
+    """Tally rows, and say of the first of them what is the matter."""
     examples = (
-        f"{triplets.place(row)}: {_shown(triplets, row)} names one image twice" for row in rows
+        f"{triplets.place(row)}: {show_names(triplets.names, triplets.rows[row])}{said(row)}"
+        for row in rows.tolist()
     )
     return tally(len(rows), examples, n_examples)
 
 
+def _repeated(triplets: Triplets, questions: Questions, n_examples: int) -> Tally:
+    def said(row: int) -> str:
+        first = np.flatnonzero(questions.directed == questions.directed[row])[0]
+        return f" repeats line {triplets.lines[first]}"
+
+    return _tally_rows(triplets, np.flatnonzero(questions.repeats()), said, n_examples)
+
+
 def _mirrored(triplets: Triplets, questions: Questions, n_examples: int) -> Tally:
-    found = np.flatnonzero(questions.is_both_ways)
+    def said(row: int) -> str:
+        is_asked = questions.of_row == questions.of_row[row]
+        other = np.flatnonzero(is_asked & questions.is_mirrored)[0]
+        return f", the other way round in line {triplets.lines[other]}"
 
-    def examples() -> Iterator[str]:
-        for question in found:
-            rows = np.flatnonzero(questions.of_row == question)
-            other = rows[questions.is_mirrored[rows]][0]
-            yield (
-                f"{triplets.place(rows[0])}: {_shown(triplets, rows[0])}, "
-                f"the other way round in line {triplets.lines[other]}"
-            )
-
-    return tally(len(found), examples(), n_examples)
+    first = ~pd.Series(questions.of_row).duplicated().to_numpy()
+    rows = np.flatnonzero(first & questions.is_both_ways[questions.of_row])
+    return _tally_rows(triplets, rows, said, n_examples)
 
 
 def _cycles(
@@ -482,10 +474,15 @@ def _find_overlap(
     questions = group_questions(both_rows, len(names))
 
     def shared(labels: np.ndarray, shown: Callable[[int, int], str]) -> Tally:
-        in_both, our_rows, their_rows = _first_in_both(labels[: len(ours)], labels[len(ours) :])
+        """Tally the labels, `(n_rows, n_labels)`, that rows of both have, in our order."""
+        of_rows = np.repeat(np.arange(len(labels)), labels.shape[1])
+        found = pd.DataFrame({"label": labels.ravel(), "row": of_rows})
+        is_ours = found["row"] < len(ours)
+        first = [part.drop_duplicates("label") for part in (found[is_ours], found[~is_ours])]
+        in_both = first[0].merge(first[1], on="label")
         examples = (
-            f"{ours.place(our_row)}: {shown(label, our_row)}, also {theirs.place(their_row)}"
-            for label, our_row, their_row in zip(in_both, our_rows, their_rows, strict=True)
+            f"{ours.place(row)}: {shown(label, row)}, also {theirs.place(other - len(ours))}"
+            for label, row, other in in_both.itertuples(index=False)
         )
         return tally(len(in_both), examples, n_examples)
 
@@ -513,26 +510,6 @@ def _find_overlap(
         same_content=same_content,
         look_alike=look_alike,
     )
-
-
-def _first_in_both(
-    ours: np.ndarray, theirs: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the labels that both have, `(n_rows, n_labels)` integers, in our order of appearance.
-
-    And for each the first row of ours and of theirs that has it.
-    """
-    our_labels, our_first = np.unique(ours, return_index=True)
-    their_labels, their_first = np.unique(theirs, return_index=True)
-    shared, at_ours, at_theirs = np.intersect1d(our_labels, their_labels, return_indices=True)
-    our_rows = our_first[at_ours] // ours.shape[1]
-    their_rows = their_first[at_theirs] // theirs.shape[1]
-    order = np.argsort(our_rows, kind="stable")
-    return shared[order], our_rows[order], their_rows[order]
-
-
-def _shown(triplets: Triplets, row: int) -> str:
-    return show_names(triplets.names, triplets.rows[row])
 
 
 # What each finding is called in the last lines.
