@@ -243,7 +243,12 @@ def split_triplets(
     _check_groups(by, groups)
     rng = np.random.default_rng(seed)
     if by == "image":
-        sides = _hold_out_images(triplets, val_fraction, rng, groups)
+
+        def sizes_of(n_names: int) -> np.ndarray:
+            n_val = round(val_fraction * n_names)
+            return np.array([n_names - n_val, n_val])
+
+        sides = _divide_named(triplets, sizes_of, _keep_for_training, rng, groups)
         split = separate_groups(by, triplets.rows, sides, _VAL)
     else:
         val = _hold_out_whole(_labels(triplets, by), val_fraction, rng)
@@ -259,7 +264,13 @@ def fold_triplets(
     _check_groups(by, groups)
     rng = np.random.default_rng(seed)
     if by == "image":
-        folds = _fold_images(triplets, n_folds, rng, groups)
+        folds = _divide_named(
+            triplets,
+            lambda n_names: np.diff(np.arange(n_folds + 1) * n_names // n_folds),
+            lambda *_: FoldsGoal(n_folds),
+            rng,
+            groups,
+        )
         splits = [separate_groups(by, triplets.rows, folds, fold) for fold in range(n_folds)]
     else:
         fold_of_row = _fold_whole(_labels(triplets, by), n_folds, rng)
@@ -324,30 +335,45 @@ def _fold_whole(labels: np.ndarray, n_folds: int, rng: np.random.Generator) -> n
     return fold_of_label[labels]
 
 
-def _hold_out_images(
-    triplets: Triplets, val_fraction: float, rng: np.random.Generator, groups: np.ndarray | None
+def _divide_named(
+    triplets: Triplets,
+    sizes_of: Callable[[int], np.ndarray],
+    goal_of: Callable[[np.ndarray, int], HoldOutGoal | FoldsGoal],
+    rng: np.random.Generator,
+    groups: np.ndarray | None,
 ) -> np.ndarray:
-    """Return `(n_names,)` int64: the side of each image."""
+    """Divide the images that the rows name, or their groups; others count as 0.
 
-    def divide(rows: np.ndarray, n_names: int) -> np.ndarray:
-        n_val = round(val_fraction * n_names)
-        n_train = n_names - n_val
-        least, what = (3, "images") if groups is None else (1, "groups")
-        if min(n_val, n_train) < least:
-            raise SplitError(
-                f"{triplets.source}: expected at least {least} {what} on each side, got {n_train} "
-                f"for training and {n_val} for validation. Try `by=component`, or a "
-                "`val_fraction` nearer to 0.5."
-            )
-        sizes = np.array([n_train, n_val])
-        if groups is not None:
-            return _divide_groups(rows, sizes, rng)
-        places = np.arange(3)
-        kept_by_chance = np.prod((n_train - places) / (n_names - places))
-        goal = HoldOutGoal(floor=float(kept_by_chance * len(rows)))
-        return divide_images(rows, n_names, sizes, goal, rng, _strata(rows, n_names))
+    Args:
+        sizes_of: how many of so many images each part gets.
+        goal_of: what to achieve, from these sizes and the number of rows.
+    Returns:
+        `(n_names,)` int64: the part of each image.
+    """
+    units = np.arange(len(triplets.names)) if groups is None else groups
+    rows = units[triplets.rows[~triplets.is_degenerate()]]
+    named, rows = np.unique(rows, return_inverse=True)
+    rows, sizes = rows.reshape(-1, 3), sizes_of(len(named))
+    least, what = (3, "images") if groups is None else (1, "groups")
+    if sizes.min() < least:
+        raise SplitError(
+            f"{triplets.source}: expected at least {least} {what} in each part, got "
+            f"{' and '.join(map(str, sizes))}. Try `by=component`, a `val_fraction` nearer to 0.5, "
+            "or fewer folds."
+        )
+    parts = np.zeros(units.max(initial=0) + 1, dtype=np.int64)
+    if groups is not None:
+        parts[named] = _divide_groups(rows, sizes, rng)
+    else:
+        goal, strata = goal_of(sizes, len(rows)), _strata(rows, len(named))
+        parts[named] = divide_images(rows, len(named), sizes, goal, rng, strata)
+    return parts[units]
 
-    return _for_named_images(triplets, divide, groups)
+
+def _keep_for_training(sizes: np.ndarray, n_rows: int) -> HoldOutGoal:
+    """Keep as many triplets for training as a chance draw does on average."""
+    places = np.arange(3)
+    return HoldOutGoal(float(np.prod((sizes[0] - places) / (sizes.sum() - places)) * n_rows))
 
 
 def _divide_groups(rows: np.ndarray, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -366,27 +392,6 @@ def _divide_groups(rows: np.ndarray, sizes: np.ndarray, rng: np.random.Generator
     return tries[np.argmax(np.where(is_enough, inside[:, 1:].min(axis=1), -1))]
 
 
-def _fold_images(
-    triplets: Triplets, n_folds: int, rng: np.random.Generator, groups: np.ndarray | None
-) -> np.ndarray:
-    """Return `(n_names,)` int64: the fold of each image."""
-
-    def divide(rows: np.ndarray, n_names: int) -> np.ndarray:
-        least, what = (3, "images") if groups is None else (1, "groups")
-        if n_names < least * n_folds:
-            raise SplitError(
-                f"{triplets.source}: expected at least {least} {what} in each of {n_folds} folds, "
-                f"got {n_names} in all. Try `by=component` or fewer folds."
-            )
-        sizes = np.diff(np.arange(n_folds + 1) * n_names // n_folds)
-        if groups is not None:
-            return _divide_groups(rows, sizes, rng)
-        goal = FoldsGoal(n_folds)
-        return divide_images(rows, n_names, sizes, goal, rng, _strata(rows, n_names))
-
-    return _for_named_images(triplets, divide, groups)
-
-
 def _strata(rows: np.ndarray, n_names: int) -> np.ndarray | None:
     """Return the classes that the positives tell of; None where they tell of none.
 
@@ -398,20 +403,6 @@ def _strata(rows: np.ndarray, n_names: int) -> np.ndarray | None:
     is_class = sizes >= _MIN_CLASS_IMAGES
     is_told = is_class.sum() > 1 and sizes[is_class].sum() > n_names / 2
     return strata if is_told else None
-
-
-def _for_named_images(
-    triplets: Triplets,
-    divide: Callable[[np.ndarray, int], np.ndarray],
-    groups: np.ndarray | None,
-) -> np.ndarray:
-    """Divide the images that the rows name; others, of which there may be many, count as 0."""
-    units = np.arange(len(triplets.names)) if groups is None else groups
-    rows = units[triplets.rows[~triplets.is_degenerate()]]
-    named, rows = np.unique(rows, return_inverse=True)
-    parts = np.zeros(units.max(initial=0) + 1, dtype=np.int64)
-    parts[named] = divide(rows.reshape(-1, 3), len(named))
-    return parts[units]
 
 
 def separate_groups(by: str, rows: np.ndarray, groups: np.ndarray, val_group: int) -> Split:
