@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from io import IOBase
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
@@ -16,7 +15,6 @@ from tripletkit.api.given import AnswersLike, PathLike, TripletsLike, as_path, i
 from tripletkit.data.folder import locate_images
 from tripletkit.data.images import hash_files
 from tripletkit.data.judgements import (
-    Judgements,
     TruthLike,
     open_collected,
     open_judgements,
@@ -24,7 +22,7 @@ from tripletkit.data.judgements import (
     open_votes,
 )
 from tripletkit.data.outputs import Outputs, as_one_run, csv_form
-from tripletkit.data.triplets import Triplets, Truth
+from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import Votes, VotesLike
 from tripletkit.errors import DataWarning, LeakageWarning, SettingsError, caution
 from tripletkit.evaluation import answer_checks
@@ -59,7 +57,7 @@ logger = logging.getLogger("tripletkit")
 @as_one_run
 def score(
     answers: AnswersLike,
-    truth: TruthLike | Judgements | None = None,
+    truth: TruthLike | None = None,
     *,
     triplets: TripletsLike | None = None,
     votes: VotesLike | None = None,
@@ -128,7 +126,7 @@ def score(
     if counted is not None:
         by_votes = score_votes(answers, counted, rows=rows, ties=ties, weights=weights)
     if labels is None and truth is not None:
-        read = _open_truth(truth)
+        read = open_truth(truth)[0]
         if read.triplets is not None:
             check_same_questions(answers, read.triplets)
             trials = read.triplets.trials
@@ -159,7 +157,7 @@ def score(
 @as_one_run
 def compare(
     answers: Mapping[str, AnswersLike],
-    truth: TruthLike | Judgements | None = None,
+    truth: TruthLike | None = None,
     *,
     triplets: TripletsLike | None = None,
     rows: PathLike | None = None,
@@ -194,7 +192,7 @@ def compare(
     entries = [replace(take_answers(each, name), source=name) for name, each in answers.items()]
     if truth is None:
         truth = np.ones(len(entries[0]), dtype=np.int8)
-    read = _open_truth(truth)
+    read = open_truth(truth)[0]
     for entry in entries:
         check_not_exchanged(entry, read)
         check_same_length(entry, len(read), read.source)
@@ -223,7 +221,7 @@ def compare(
 def controls(
     train: TripletsLike,
     val: TripletsLike,
-    truth: TruthLike | Judgements | None = None,
+    truth: TruthLike | None = None,
     *,
     ordinal: bool | None = None,
     seed: int = defaults.SEED,
@@ -251,7 +249,7 @@ def controls(
     """
     known = open_judgements(train).decided().triplets
     asked = open_judgements(val).triplets
-    labels = None if truth is None else _open_truth(truth).labels
+    labels = None if truth is None else open_truth(truth)[0].labels
     if labels is None:
         logger.info("No truth file: taking every first image for the nearer one (truth all 1).")
     return ShortcutBaselines(run_baselines(known, asked, labels, ordinal=ordinal, seed=seed))
@@ -282,12 +280,6 @@ def check_answers(
         [take_answers(other) for other in agree_with],
         n_examples=defaults.AUDIT_EXAMPLES,
     )
-
-
-def _open_truth(truth: TruthLike | Judgements) -> Truth:
-    if isinstance(truth, Judgements):
-        return truth.as_truth()
-    return open_truth(cast(TruthLike, truth))[0]
 
 
 def _warn_of_learned(model: PathLike, asked: Triplets) -> None:

@@ -171,7 +171,9 @@ JudgementsLike = (
     | Sequence[Sequence[int]]
     | Judgements
 )
-TruthLike = PathLike | BinaryIO | Truth | pd.DataFrame | pd.Series | np.ndarray | Sequence[int]
+TruthLike = (
+    PathLike | BinaryIO | Truth | Judgements | pd.DataFrame | pd.Series | np.ndarray | Sequence[int]
+)
 
 
 def open_judgements(
@@ -465,10 +467,14 @@ def _votes_of_numbers(value: np.ndarray) -> Votes:
 def open_truth(given: TruthLike) -> tuple[Truth, FileRecord]:
     """Return a truth, whatever it is given as, and the record of what was read.
 
-    A file, a table, `Truth`, or an answer for each triplet: 1 and 0, True and False, 1 and -1, 1
-    and 2, or words such as first and second.
+    Judgements, a file, a table, `Truth`, or an answer for each triplet: 1 and 0, True and False, 1
+    and -1, 1 and 2, or words such as first and second.
     """
     opened = _as_file(given)
+    if isinstance(opened, Path) and is_judgements(opened):
+        opened = _open_database(opened)
+    if isinstance(opened, Judgements):
+        return opened.as_truth(), opened.record
     if not isinstance(opened, Path | pd.DataFrame) and not hasattr(opened, "read"):
         if not isinstance(opened, Truth):
             opened = Truth(read_labels(opened, "the truth"), "the truth")
@@ -537,10 +543,10 @@ def reopen_judgements(
 
 
 def open_collected(given: object) -> Judgements | None:
-    """Return the judgements of a database; None of what is none."""
+    """Return judgements of which some were drawn by chance; None of what is no such database."""
     given = _as_file(given)
     if isinstance(given, Path) and is_judgements(given):
-        return _open_database(given, ())
+        given = _open_database(given)
     return given if isinstance(given, Judgements) and given.is_random is not None else None
 
 
