@@ -119,6 +119,8 @@ class JudgementCollection:
             for change in find_changes(kept, now):
                 logger.info("Other than at the last start: %s.", change)
             collected.keep_fact("settings", json.dumps(now))
+            if collected.fact("ended"):
+                logger.info("The study has ended: nobody is asked until its owner goes on with it.")
             self._judges = [collected.add_judge(name) for name in judges]
             self._stack = stack.pop_all()
         way = "random" if is_grid else defaults.AUTO_ASK if ask == "auto" else ask

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from tripletkit.collecting.asking import Asker, is_first_left
 from tripletkit.collecting.database import GivenAnswer, Judge, JudgementDatabase
 from tripletkit.collecting.scaled_images import media_type, scale_image
 from tripletkit.collecting.serving import is_same
-from tripletkit.collecting.study import Study
+from tripletkit.collecting.study import Study, render_markdown
 from tripletkit.data.judgement_files import (
     CANT_TELL,
     FIRST,
@@ -34,6 +35,8 @@ from tripletkit.data.judgements import Judgements
 from tripletkit.data.outputs import Destination, marked_form, note_input, open_output
 from tripletkit.errors import JudgementsError
 from tripletkit.results import Result, Section
+
+logger = logging.getLogger("tripletkit")
 
 FORMAT = 1
 IMAGE_PX = 400
@@ -90,6 +93,10 @@ def write_offline_page(
     }
     import jinja2
 
+    instructions = study.instruct(is_grid=screens[0].kind == GRID)
+    if study.consent:
+        instructions += render_markdown(study.consent)
+        logger.info("The page shows the text of consent, and nobody ticks it there: ask for that.")
     script = (_STATIC / "offline.js").read_text(encoding="utf-8")
     style = (_STATIC / "collect.css").read_text(encoding="utf-8")
     environment = jinja2.Environment(
@@ -106,7 +113,7 @@ def write_offline_page(
         screen=screens[0].to_dict(place_of),
         study=study,
         say=study.say,
-        instructions=study.instruct(is_grid=screens[0].kind == GRID),
+        instructions=instructions,
         script=script,
         style=style,
         script_hash=_hash(script),
