@@ -14,7 +14,7 @@ from tripletkit.data.training_set import TrainingSet
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import Votes
 from tripletkit.defaults import FROZEN_DISTANCE
-from tripletkit.errors import DataWarning
+from tripletkit.errors import DataWarning, LeakageWarning
 from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.baselines import Baseline, describe_trap, run_baselines
 from tripletkit.evaluation.classification import (
@@ -23,7 +23,7 @@ from tripletkit.evaluation.classification import (
     classify_embeddings,
     measure_variances,
 )
-from tripletkit.evaluation.distances import triplet_margins
+from tripletkit.evaluation.distances import PairwiseDistances, triplet_margins
 from tripletkit.evaluation.intervals import (
     image_interval,
     show_interval,
@@ -44,6 +44,11 @@ _N_EXCHANGED = 2000
 # more than this share of its length.
 _N_ALIKE = 512
 _ALIKE_DISTANCE = 0.001
+# Near-duplicates: nearer than this share of the usual distance of an image to the nearest other, by
+# cosine. So many images are looked at, and this share of them is told; see `docs/benchmarks.md`.
+_NEAR, _N_NEAR, _NEAR_SHARE = 0.5, 4000, 0.02
+# Of fewer images nothing is usual.
+_N_SMALL = 100
 
 
 @dataclass(frozen=True, repr=False)
@@ -243,6 +248,33 @@ def describe_alike(features: np.ndarray, images: np.ndarray) -> str | None:
     )
 
 
+def describe_near_duplicates(features: np.ndarray, triplets: Triplets) -> str | None:
+    """Return a sentence where too many images are nearly another, with the nearest two."""
+    images = np.unique(triplets.rows)
+    chosen = np.linspace(0, len(images) - 1, min(len(images), _N_NEAR)).astype(int)
+    images = images[np.unique(chosen)]
+    distances = PairwiseDistances(features[images], "cosine")
+    nearest = np.empty(len(images), dtype=np.int64)
+    away = np.empty(len(images))
+    for block in distances.blocks():
+        measured = distances.measure(block)
+        rows = np.arange(len(measured))
+        measured[rows, rows + block.start] = np.inf
+        nearest[block] = measured.argmin(axis=1)
+        away[block] = np.sqrt(measured[rows, nearest[block]])
+    is_near = away < _NEAR * np.median(away)
+    if len(images) < _N_SMALL or is_near.mean() < _NEAR_SHARE:
+        return None
+    closest = int(away.argmin())
+    names = (triplets.names[image] for image in images[[closest, nearest[closest]]])
+    return (
+        f"{is_near.mean():.0%} of the images are nearly the same as another, such as "
+        f"{' and '.join(map(repr, names))}. Where one of them is held out and the other is not, "
+        "an accuracy flatters. `tripletkit audit` with the image folder lists such pairs; name one "
+        "image of each, or hold them out together with `groups`."
+    )
+
+
 def warn_of_features(features: np.ndarray, triplets: Triplets) -> None:
     """Say where the features alone show that images or triplets are not what they should be.
 
@@ -251,6 +283,8 @@ def warn_of_features(features: np.ndarray, triplets: Triplets) -> None:
     alike = describe_alike(features, np.unique(triplets.rows))
     if alike is not None:
         warnings.warn(f"{triplets.source}: {alike}", DataWarning, stacklevel=3)
+    elif (near := describe_near_duplicates(features, triplets)) is not None:
+        warnings.warn(f"{triplets.source}: {near}", LeakageWarning, stacklevel=3)
     # Some thousands tell as much, and the largest sets take no longer.
     some = np.linspace(0, len(triplets) - 1, min(len(triplets), _N_EXCHANGED)).astype(int)
     triplets = triplets.take(np.unique(some))
