@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opened import open_text, read_answers, read_labels, read_triplets, read_votes
+from PIL import Image
 
+import tripletkit as tk
 from tripletkit import Answers, DataWarning, TripletkitError, Triplets
 from tripletkit.data.names import guard_formula, quote_csv_field, quote_name, unguard_formula
 from tripletkit.data.splits.held_out_draws import read_held_out
@@ -196,3 +198,18 @@ def test_compare_writes_rows_without_formulas(tripletkit, tmp_path):
     tripletkit("compare", *files, "--rows", written, code=0)
     lines = list(csv.reader(written.open(newline="")))
     assert [line[1:4] for line in lines[1:]] == [["'=1", "b", "c"], ["'+1", "'-1", "'@x"]]
+
+
+def test_names_that_are_no_text_are_refused_before_the_work(tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    try:
+        (images / "caf\udce9.png").touch()
+    except (OSError, UnicodeError):
+        pytest.skip("this file system takes names in UTF-8 alone")
+    for number in range(3):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(images / f"{number}.png")
+    database = tmp_path / "judgements.sqlite"
+    with pytest.raises(TripletkitError, match="expected names in UTF-8, got 'caf"):
+        tk.collect(images, database, judge=["anna"], port=None)
+    assert not database.exists()

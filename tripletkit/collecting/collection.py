@@ -38,6 +38,7 @@ from tripletkit.data.folder import list_images
 from tripletkit.data.images import open_images, open_usable_images
 from tripletkit.data.judgement_files import GRID
 from tripletkit.data.judgements import Judgements, JudgementsLike, open_judgements
+from tripletkit.data.names import check_encodable
 from tripletkit.data.outputs import (
     Destination,
     Outputs,
@@ -92,6 +93,7 @@ class JudgementCollection:
         if is_new:
             Outputs().file(database, DATABASE_FORM)
         names = list_images(images)
+        check_encodable(names, str(images))
         opened = open_usable_images(images, names)
         opened.warn_of_missing()
         paths_of = {n: p for n, p in zip(names, opened.paths, strict=True) if p is not None}
@@ -239,11 +241,13 @@ def import_table(given: Judgements, database: Path, images: Path, judge: str) ->
     triplets = given.triplets
     paths = open_images(images, triplets.names, triplets.first_places()).paths
     files = [path.relative_to(images).as_posix() for path in paths if path is not None]
+    names = list_images(images)
+    check_encodable(names, str(images))
     if not database.exists():
         Outputs().file(database, DATABASE_FORM)
     with only_server(database):
         opened = JudgementDatabase(database)
-        numbers = opened.add_images(list_images(images))
+        numbers = opened.add_images(names)
         of_name = dict(zip(triplets.names, map(numbers.__getitem__, files), strict=True))
         imported = import_judgements(given, opened, of_name, name)
         opened.close()
