@@ -81,23 +81,6 @@ def test_compare_says_what_is_wrong(tripletkit, folder, arguments, exit_code, me
     assert result.stdout == ""
 
 
-def test_compare_finds_no_difference_between_csv_and_labels_of_the_same_answers(tripletkit, folder):
-    """A model that tells nothing apart ties everywhere; labels do not show it, and need not."""
-    rows = "".join(f"{','.join(names)},0,0.0\n" for names in TRIPLETS)
-    Path("ties.csv").write_text(f"a,b,c,prediction,margin\n{rows}")
-    Path("ties.txt").write_text("0\n" * 40)
-    result = tripletkit(*"compare ties.csv ties.txt truth.txt --json".split(), code=0)
-    found = json.loads(result.stdout)
-    assert [ranked["accuracy"] for ranked in found["ranking"]] == [0.5, 0.5]
-    (pair,) = found["pairs"]
-    assert (pair["difference"], pair["mcnemar_p"]) == (0, 1)
-    scores = [
-        json.loads(tripletkit(*f"score {file} truth.txt --json".split()).stdout)["accuracy"]
-        for file in ("ties.csv", "ties.txt")
-    ]
-    assert scores == [0.5, 0.5]
-
-
 def test_compare_tells_a_truth_file_that_is_not_last(tripletkit, folder):
     Path("truth.csv").write_text("label\n" + "1\n" * 40)
     Path("preds.csv").write_text("prediction\n" + "1\n" * 40)

@@ -15,24 +15,12 @@ def folder(tmp_path: Path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_controls_json_without_the_ordinal_embedding(tripletkit, folder):
-    result = tripletkit(*"controls train.txt val.txt --truth truth.txt --no-ordinal --json".split())
-    found = json.loads(result.stdout)["baselines"]
-    assert [baseline["name"] for baseline in found] == ["pair memory", "popularity"]
-    assert found[0]["accuracy"] == 1
-
-
 def test_controls_without_truth_says_what_it_takes_for_granted(tripletkit, folder):
     result = tripletkit(*"controls train.txt val.txt --no-ordinal --json".split())
     assert result.stderr == (
         "No truth file: taking every first image for the nearer one (truth all 1).\n"
     )
     assert json.loads(result.stdout)["baselines"][0]["accuracy"] == 0.5
-
-
-def test_controls_twice_are_the_same(tripletkit, folder):
-    once, again = (tripletkit(*"controls train.txt val.txt".split()).stdout for _ in range(2))
-    assert once == again
 
 
 def test_controls_refuse_a_truth_of_another_length(tripletkit, folder):

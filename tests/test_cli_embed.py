@@ -52,13 +52,6 @@ def test_vectors_read_back_the_same(tmp_path, suffix):
     np.testing.assert_array_equal(got, vectors)
 
 
-def test_the_second_run_comes_from_the_store(run, tmp_path):
-    run("-o", tmp_path / "a.csv")
-    result = run("-o", tmp_path / "b.csv")
-    assert "0 images computed, 8 from the store" in result.stderr
-    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
-
-
 def test_a_bad_output_is_refused_before_any_work(run, tmp_path):
     for output, message in [
         ("embeddings.txt", "expected a name that ends in .parquet, .csv, .npz, got '.txt'"),

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from opened import read_triplets
 from PIL import Image
-from plain import pair_distances, triplet_margins
+from plain import triplet_margins
 
 COLOURS = ["red", "lime", "blue", "yellow", "black", "magenta"]
 ALL = ["--positive-quantiles", 0, 1, "--negative-quantiles", 0, 1]
@@ -36,66 +36,6 @@ def features(tripletkit, tiny_backbone, toy_competition, tmp_path):
 
 def number_of(name):
     return int(name[1:3])
-
-
-@pytest.mark.slow
-def test_the_table_holds_the_hardest_images(mine, labels_file, toy_competition, features, tmp_path):
-    output = tmp_path / "mined.csv"
-    result = mine(labels_file, toy_competition.images, "-o", output, "--per-image", 3, *ALL, "-q")
-    assert (result.exit_code, result.stderr) == (0, ""), result.stderr
-    table = pd.read_csv(output)
-    assert list(table.columns) == ["anchor", "other", "kind", "distance", "rank"]
-    labels = toy_competition.labels
-    for anchor in range(60):
-        to_all = pair_distances(np.repeat(features[[anchor]], 60, axis=0), features, "cosine")
-        same = [n for n in np.argsort(-to_all) if labels[n] == labels[anchor] and n != anchor]
-        others = [n for n in np.argsort(to_all) if labels[n] != labels[anchor]]
-        rows = table[table["anchor"] == f"p{anchor:02}.png"]
-        for kind, expected in (("positive", same[:3]), ("negative", others[:3])):
-            found = rows[rows["kind"] == kind]
-            np.testing.assert_allclose(found["distance"], to_all[expected], atol=1e-6)
-            assert found["rank"].tolist() == [1, 2, 3]
-            # Some are equally far, so that these may stand for each other.
-            numbers = [number_of(name) for name in found["other"]]
-            np.testing.assert_allclose(to_all[numbers], found["distance"], atol=1e-6)
-            assert len(set(numbers)) == 3
-
-
-def test_no_positive_is_the_anchor_and_no_negative_of_its_class(
-    mine, labels_file, toy_competition, tmp_path
-):
-    output = tmp_path / "mined.csv"
-    assert mine(labels_file, toy_competition.images, "-o", output, *ALL).exit_code == 0
-    table = pd.read_csv(output)
-    labels = toy_competition.labels
-    is_same = np.array(
-        [
-            labels[number_of(a)] == labels[number_of(b)]
-            for a, b in zip(table["anchor"], table["other"], strict=True)
-        ]
-    )
-    assert (is_same == (table["kind"] == "positive")).all()
-    assert (table["anchor"] != table["other"]).all()
-
-
-@pytest.mark.slow
-def test_triplets_pair_what_the_table_lists(mine, labels_file, toy_competition, tmp_path):
-    output, triplets_out = tmp_path / "mined.csv", tmp_path / "hard.txt"
-    result = mine(
-        labels_file, toy_competition.images, "-o", output, "--triplets-out", triplets_out, "--json"
-    )
-    assert result.exit_code == 0, result.stderr
-    summary = json.loads(result.stdout)
-    triplets = read_triplets(triplets_out)
-    assert len(triplets) == summary["triplets"] > 50
-    table = pd.read_csv(output).set_index(["anchor", "kind"])["other"]
-    seen: dict[str, int] = {}
-    for row in triplets.rows:
-        anchor, positive, negative = (triplets.names[index] for index in row)
-        rank = seen[anchor] = seen.get(anchor, -1) + 1
-        positives, negatives = table[[(anchor, "positive")]], table[[(anchor, "negative")]]
-        assert positive == positives.iloc[rank % len(positives)]
-        assert negative == negatives.iloc[rank % len(negatives)]
 
 
 def test_the_cuts_are_kept_and_told(mine, labels_file, toy_competition, tmp_path):

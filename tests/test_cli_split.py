@@ -44,34 +44,6 @@ def test_split_writes_folds(tripletkit, clustered_file, tmp_path):
         assert len(val) == price["n_val"]
 
 
-def test_split_is_the_same_for_the_same_seed(tripletkit, clustered_file, tmp_path):
-    for name, seed in (("one", 1), ("same", 1), ("other", 2)):
-        arguments = ["-o", str(tmp_path / name), "--by", "component", "--seed", str(seed)]
-        tripletkit("split", clustered_file, *arguments)
-    one, same, other = (
-        (tmp_path / name / "val.txt").read_bytes() for name in ("one", "same", "other")
-    )
-    assert one == same != other
-
-
-def test_split_refuses_to_overwrite_without_force(tripletkit, clustered_file, tmp_path):
-    arguments = ["split", str(clustered_file), "-o", str(tmp_path / "s"), "--by", "component"]
-    tripletkit(*arguments, code=0)
-    result = tripletkit(*arguments)
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert "--force" in result.stderr
-    tripletkit(*arguments, "--force", code=0)
-
-
-def test_split_never_touches_its_input(tripletkit, tmp_path):
-    path = tmp_path / "train.txt"
-    path.write_text("a b c\nd e f\ng h i\n")
-    arguments = ["split", str(path), "-o", str(tmp_path), "--by", "component", "--force"]
-    result = tripletkit(*arguments, code=1)
-    assert "train.txt: is read, and would be overwritten" in result.stderr
-    assert path.read_text() == "a b c\nd e f\ng h i\n"
-
-
 def test_split_reads_stdin_and_warns_of_degenerate_triplets(tripletkit, tmp_path):
     arguments = ["split", "-", "-o", str(tmp_path / "s"), "--by", "component"]
     result = tripletkit(

@@ -297,18 +297,6 @@ def test_nothing_left_after_skipping_is_an_error(train, write):
     assert "no triplet is left for training after leaving out bad images" in result.stderr
 
 
-@pytest.mark.slow
-def test_an_old_model_is_replaced_only_with_force(train, tmp_path):
-    assert train().exit_code == 0
-    before = files_of(tmp_path / "m")
-    refused = train("--seed", "1")
-    assert (refused.exit_code, refused.stdout) == (1, "")
-    assert "--force" in refused.stderr
-    assert files_of(tmp_path / "m") == before
-    assert train("--seed", "1", "-o", f"{tmp_path / 'm'}/", "--force").exit_code == 0
-    assert read_record(tmp_path / "m")["settings"]["seed"] == 1
-
-
 def test_a_place_that_is_no_model_is_refused_before_anything_slow(
     train, write, tmp_path, monkeypatch
 ):
