@@ -36,9 +36,9 @@ logger = logging.getLogger("tripletkit")
 
 AnswerFormat = Literal["csv", "labels"]
 
-NAME_COLUMNS = ("a", "b", "c")
-COLUMNS = (*NAME_COLUMNS, "prediction", "margin")
-ANSWERS_FORM = recorded_form("a file of answers", ",".join(COLUMNS) + "\n")
+_NAME_COLUMNS = ("a", "b", "c")
+_COLUMNS = (*_NAME_COLUMNS, "prediction", "margin")
+ANSWERS_FORM = recorded_form("a file of answers", ",".join(_COLUMNS) + "\n")
 
 # Smaller margins are written as 5e-06.
 _SMALLEST_PLAIN = 1e-5
@@ -219,7 +219,7 @@ def _label_pieces(predictions: np.ndarray) -> Iterator[str]:
 
 
 def _csv_pieces(triplets: Triplets, predictions: np.ndarray, margins: np.ndarray) -> Iterator[str]:
-    yield ",".join(COLUMNS) + "\n"
+    yield ",".join(_COLUMNS) + "\n"
     names = np.array([quote_csv_field(name) for name in triplets.names], dtype=object)
     for start in range(0, len(triplets), _CHUNK_ROWS):
         chunk = slice(start, start + _CHUNK_ROWS)
