@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tripletkit import defaults
 from tripletkit.data.images import ImagePolicy
 from tripletkit.data.text_files import FileRecord
+from tripletkit.data.training_set import TrainingSet
 from tripletkit.data.votes import VotesAs
 from tripletkit.errors import ModelFolderError
 from tripletkit.evaluation.classification import MEASURE_TITLES
@@ -112,6 +113,11 @@ class SplitRecord:
     n_degenerate: int
     n_tied: int
     n_shared_images: int
+
+    @classmethod
+    def of(cls, data: TrainingSet) -> SplitRecord:
+        counts = data.n_dropped, data.n_degenerate, data.n_tied, data.n_shared_images()
+        return cls(data.by, len(data.train), len(data.val), *counts)
 
 
 @dataclass(frozen=True)
