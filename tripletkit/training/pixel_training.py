@@ -69,39 +69,29 @@ logger = logging.getLogger("tripletkit")
 _EMBED_PIXELS = defaults.EXTRACT_BATCH_SIZE * 224 * 224
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """What may happen to an image in training.
+def augment(
+    pixels: np.ndarray, rng: np.random.Generator, *, flip: bool, shift: float
+) -> np.ndarray:
+    """Return images `(n_images, side, side, 3)`, of any dtype, as training sees them this time.
 
-    Attributes:
-        flip: left and right are swapped in half of the images.
-        shift: an image moves by up to this share of its side, in either direction; what comes
-            in repeats its edge.
+    In half of them left and right are swapped; each moves by up to a share of its side, in either
+    direction, and what comes in repeats its edge. The same number of times is drawn whatever is
+    asked for, so that switching one thing off leaves the other as it was.
     """
-
-    flip: bool = True
-    shift: float = defaults.SHIFT
-
-    def apply(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return images `(n_images, side, side, 3)`, of any dtype, as they are seen this time.
-
-        It draws the same number of times whatever is asked for, so that switching one thing off
-        leaves the other as it was.
-        """
-        n_images, side = pixels.shape[:2]
-        is_flipped = rng.random((n_images, 1)) < 0.5
-        furthest = round(self.shift * side)
-        shifts = np.floor(rng.random((n_images, 2)) * (2 * furthest + 1)).astype(int) - furthest
-        across = np.arange(side)
-        rows = np.clip(across + shifts[:, :1], 0, side - 1)
-        columns = np.clip(across + shifts[:, 1:], 0, side - 1)
-        if self.flip:
-            columns = np.where(is_flipped, columns[:, ::-1], columns)
-        seen = np.empty_like(pixels)
-        for image, row, column, out in zip(pixels, rows, columns, seen, strict=True):
-            # Rows, then columns: each copies whole stretches of memory.
-            np.take(image[row], column, axis=1, out=out, mode="clip")
-        return seen
+    n_images, side = pixels.shape[:2]
+    is_flipped = rng.random((n_images, 1)) < 0.5
+    furthest = round(shift * side)
+    shifts = np.floor(rng.random((n_images, 2)) * (2 * furthest + 1)).astype(int) - furthest
+    across = np.arange(side)
+    rows = np.clip(across + shifts[:, :1], 0, side - 1)
+    columns = np.clip(across + shifts[:, 1:], 0, side - 1)
+    if flip:
+        columns = np.where(is_flipped, columns[:, ::-1], columns)
+    seen = np.empty_like(pixels)
+    for image, row, column, out in zip(pixels, rows, columns, seen, strict=True):
+        # Rows, then columns: each copies whole stretches of memory.
+        np.take(image[row], column, axis=1, out=out, mode="clip")
+    return seen
 
 
 # What separates the draws of augmentation from those of batches in one epoch.
@@ -157,7 +147,6 @@ class PixelTraining(EpochTraining):
         self.network = network
         self._decoded = images
         self._settings = settings
-        self._augmentation = Augmentation(settings.flip, settings.shift)
         self._n_shown = n_shown
         self._on_epoch = on_epoch
         self._images = np.unique(examples.rows)
@@ -297,7 +286,8 @@ class PixelTraining(EpochTraining):
         """Return the images of a batch as they are seen this time."""
         number, batch = numbered
         rng = np.random.default_rng([self._settings.seed, self._epoch, number, _AUGMENTATION])
-        return self._augmentation.apply(self._decoded.read(batch.images), rng)
+        pixels = self._decoded.read(batch.images)
+        return augment(pixels, rng, flip=self._settings.flip, shift=self._settings.shift)
 
     def _infer_padded(self, pixels: np.ndarray) -> np.ndarray:
         """Return embeddings of up to a batch of images, filled up so that there is one shape."""
