@@ -57,35 +57,35 @@ class Batches(ABC):
         """Yield the batches of one epoch, in an order of chance."""
 
 
+@dataclass
 class TripletBatches(Batches):
     """Triplets as they were given, each once an epoch, the last batch perhaps with fewer."""
 
-    def __init__(self, rows: np.ndarray, labels: np.ndarray, batch_size: int) -> None:
-        self._rows = rows
-        self._labels = labels
-        self._batch_size = batch_size
+    rows: np.ndarray
+    labels: np.ndarray
+    batch_size: int
 
     def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
-        rows = rng.permutation(self._rows)
-        for start in range(0, len(rows), self._batch_size):
-            part = rows[start : start + self._batch_size]
+        rows = rng.permutation(self.rows)
+        for start in range(0, len(rows), self.batch_size):
+            part = rows[start : start + self.batch_size]
             images, places = np.unique(part, return_inverse=True)
             triplets = places.reshape(-1, 3).astype(np.int32)
-            yield Batch(images.astype(np.int32), self._labels[images], triplets)
+            yield Batch(images.astype(np.int32), self.labels[images], triplets)
 
 
+@dataclass
 class ImageBatches(Batches):
     """Images, each once an epoch, for losses that look at no triplet."""
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, batch_size: int) -> None:
-        self._images = images
-        self._labels = labels
-        self._batch_size = batch_size
+    images: np.ndarray
+    labels: np.ndarray
+    batch_size: int
 
     def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
-        images = rng.permutation(self._images).astype(np.int32)
-        for start in range(0, len(images), self._batch_size):
-            yield _without_triplets(images[start : start + self._batch_size], self._labels)
+        images = rng.permutation(self.images).astype(np.int32)
+        for start in range(0, len(images), self.batch_size):
+            yield _without_triplets(images[start : start + self.batch_size], self.labels)
 
 
 class ClassBatches(Batches):
