@@ -138,8 +138,10 @@
     const isUndo = message.path === "undo";
     if (reply.status === 409) say(words.answered_already);
     else if (isUndo) say(reply.undone ? words.taken_back : words.nothing_to_take_back);
-    else say(reply.feedback || "");
+    else say("");
     await show();
+    // Read before the next question, which waits behind it.
+    if (reply.feedback) openDialog("pause", "", reply.feedback);
     if (!isUndo && reply.status === 200 && state.pause_due) openDialog("pause", fill("take_a_break", state));
   };
 
@@ -185,9 +187,12 @@
     byId("zoomed").sizes = "100vw";
     if (!step) openDialog("zoom");
   };
-  const openDialog = (id, text) => {
+  const openDialog = (id, text, title) => {
     stopClock();
-    if (text) byId("pause-text").textContent = text;
+    if (id === "pause") {
+      byId("pause-title").textContent = title || words.pause;
+      byId("pause-text").textContent = text;
+    }
     byId(id).showModal();
   };
   for (const dialog of document.querySelectorAll("dialog")) dialog.addEventListener("close", goOnClock);
