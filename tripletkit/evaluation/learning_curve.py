@@ -138,9 +138,9 @@ def fit_learning_curve(
     return LearningCurve(
         n_triplets=tuple(mean_n.tolist()),
         accuracies=tuple(mean_accuracy.tolist()),
-        intervals=tuple(map(_student_interval, accuracies.T)),
+        intervals=tuple(_student_interval(each, within=(0, 1)) for each in accuracies.T),
         with_fewer_images=None if fewer is None else float(fewer.mean()),
-        fewer_interval=None if fewer is None else _student_interval(fewer),
+        fewer_interval=None if fewer is None else _student_interval(fewer, within=(0, 1)),
         limit=float(limit),
         slope=float(slope),
         n_now=n_now,
@@ -151,11 +151,12 @@ def fit_learning_curve(
     )
 
 
-def _student_interval(values: np.ndarray) -> Interval | None:
+def _student_interval(values: np.ndarray, within: tuple[float, float] = (-1, 1)) -> Interval | None:
     """Return the 95% interval of a mean over draws; None for fewer than three."""
     if len(values) < 3:
         return None
     from scipy.special import stdtrit
 
     reach = stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return Interval(float(values.mean() - reach), float(values.mean() + reach))
+    low, high = np.clip((values.mean() - reach, values.mean() + reach), *within).tolist()
+    return Interval(low, high)
