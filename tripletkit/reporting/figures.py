@@ -121,11 +121,7 @@ def draw_distances(
 ) -> Figure:
     """Draw the distances of each triplet against each other, and both as histograms.
 
-    Args:
-        to_positive, to_negative: `(n_triplets,)` from the anchor, finite.
-        distance: a key of `_DISTANCE_LABELS`.
-        theme: colours.
-        kept_margin: the largest margin of the hardest triplets, where these were chosen.
+    Where the hardest triplets were chosen, `kept_margin` is the largest margin of theirs.
     """
     figure = make_figure(9.6, 4.3, theme)
     unit = _DISTANCE_LABELS[distance]
@@ -289,15 +285,7 @@ def draw_map(
     labels: Sequence[str] | None = None,
     theme: Theme = LIGHT,
 ) -> Figure:
-    """Draw the embeddings on a plane, with images where there is room.
-
-    Args:
-        places: `(n_images, 2)`, 0 to 1.
-        paths: of the images.
-        projection: its name, for the title.
-        labels: of the images, if there are any.
-        theme: colours.
-    """
+    """Draw the embeddings on a plane, with images where there is room."""
     figure = make_figure(9.6, 7.6, theme)
     axes = add_axes(figure, (1, 1, 1), theme)
     imaged = choose_apart(places, 0.075, _MAP_THUMBNAILS)

@@ -123,17 +123,8 @@ def open_views(
 ) -> list[ModelView]:
     """Let models answer triplets and gather what there is to show.
 
-    Args:
-        models: at least one.
-        triplets: whose answers are known; None for those of the training, of one model alone.
-        truth: of `triplets`, where their second and third image are in chance order.
-        images: the image folder, or `Images`; without files, the folder of each training.
-        labels: a CSV with the columns name and label, or name -> label.
-        weights: where the backbone's weights are now.
-        features: file of the images' features, instead of computing them.
-        training: what each model was trained on, where that is in memory.
-        cache: folder of the feature store; None for the user's.
-        progress: told (done, total) images.
+    It takes what `tripletkit.report` takes; `training` is what each model was trained on, where that
+    is in memory.
     """
     if truth is not None and triplets is None:
         raise SettingsError("truth", "`truth` needs `triplets`, whose truth it is.")

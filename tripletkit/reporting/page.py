@@ -66,15 +66,7 @@ class _Page:
 def write_report(
     destination: Destination, models: Sequence[Reported], projection: str = "pca"
 ) -> int:
-    """Write the report of a model, or of several; whole or not at all.
-
-    Args:
-        destination: the HTML file.
-        models: all with the same triplets.
-        projection: of the map of embeddings.
-    Returns:
-        The size of the file in bytes.
-    """
+    """Write the report of models with the same triplets, whole or not at all; return its bytes."""
     data = make_page(models, projection).html.encode()
     with open_output(destination, "wb") as file:
         file.write(data)

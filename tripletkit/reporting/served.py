@@ -137,9 +137,6 @@ class QuerySearch:
     def find(self, image: bytes, k: int = defaults.NEIGHBORS) -> list[dict[str, Any]]:
         """Return the images nearest to one, by each model.
 
-        Args:
-            image: the content of an image file.
-            k: how many.
         Returns:
             For each model its name and `neighbors`: name, label, distance, and the image as a
             data URI; nearest first. A copy of the image is not among them.

@@ -58,7 +58,7 @@ class IndexOrigin:
 
     Attributes:
         vectors: the model or backbone that made the embeddings, by its fingerprint.
-        distance: a name that `pair_distances` takes.
+        distance: one of `DISTANCE_NAMES`.
         collection: fingerprint of the images' names and contents.
         n_images: their number.
     """

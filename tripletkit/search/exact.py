@@ -58,7 +58,7 @@ def find_neighbors(
         embeddings: `(n_images, n_dims)` float32; a row of NaN is nobody's neighbour.
         queries: `(n_queries, n_dims)` float32, finite.
         k: how many, at least 1; fewer are found where the collection is smaller.
-        distance: a name that `pair_distances` takes.
+        distance: one of `DISTANCE_NAMES`.
         excluded: one array of rows a query, which are not its neighbours, such as itself.
     Example:
         >>> embeddings = np.array([[0.0], [3.0], [1.0], [1.0]], dtype=np.float32)
