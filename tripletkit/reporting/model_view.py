@@ -123,7 +123,7 @@ def open_views(
 ) -> list[ModelView]:
     """Let models answer triplets and gather what there is to show.
 
-    It takes what `tripletkit.report` takes; `training` is what each model was trained on, where that
+    It takes what `tripletkit.report` takes; `training` is what each model was trained on, where it
     is in memory.
     """
     if truth is not None and triplets is None:
