@@ -81,3 +81,17 @@ def test_without_draws_parts_weigh_alike_and_the_curve_is_of_one_that_is_trained
     assert of_raw > of_scaled
     (strongest,) = chosen.trainer.for_curve().candidates
     assert strongest.settings is not None
+
+
+def test_of_many_images_a_sample_is_looked_at_and_a_round_is_enough(monkeypatch):
+    trainer = make_trainer({"net": slice(0, 24)}, n_images=60, n_triplets=300)
+    few, whole = trainer.n_enough, trainer.choose(None).trainer.fit()
+    monkeypatch.setattr(parts_trainer, "_MANY_IMAGES", 60)
+    monkeypatch.setattr(parts_trainer, "_MOST_LOOKED_AT", 30)
+    again = PartsTrainer(trainer.examples, trainer.settings)
+    assert again.n_enough < few
+    sampled = again.choose(None).trainer.fit()
+    # The same heads; what is said of them is of fewer triplets.
+    features = trainer.examples.features
+    np.testing.assert_array_equal(*(fitted.trained.head(features) for fitted in (whole, sampled)))
+    assert whole.trained.history[0].loss != sampled.trained.history[0].loss

@@ -10,6 +10,7 @@ from plain import NO_LABEL
 
 from tripletkit import TripletkitError, Triplets, defaults
 from tripletkit.data.labels import ImageLabels
+from tripletkit.data.splits import stratified
 from tripletkit.data.splits.held_out_draws import find_groups, hold_out_classes
 from tripletkit.data.splits.stratified import cluster_images
 from tripletkit.features.unit_length import scale_to_unit_length
@@ -83,6 +84,15 @@ def test_held_out_kinds_share_no_image_and_no_cluster_with_training(features, ro
     assert not set(kinds[held_out.is_held_out]) & set(kinds[~held_out.is_held_out])
     assert held_out.is_held_out[rows[held_out.split.val_rows]].all()
     assert not held_out.is_held_out[rows[held_out.split.train_rows]].any()
+
+
+def test_clusters_of_many_images_are_found_from_a_sample(features, monkeypatch):
+    unit = scale_to_unit_length(features)
+    whole = cluster_images(unit, 8, seed=0)
+    monkeypatch.setattr(stratified, "_MOST_CLUSTERED", 60)
+    sampled = cluster_images(unit, 8, seed=0)
+    # Kinds far apart are the same clusters, by other numbers.
+    assert len(set(zip(whole.tolist(), sampled.tolist(), strict=True))) == 8
 
 
 def test_clusters_that_triplets_join_are_not_cut(rows):
