@@ -15,10 +15,9 @@ from PIL import Image
 
 from tripletkit import TripletkitError
 from tripletkit.collecting import serving
-from tripletkit.collecting.judge_pages import make_app
+from tripletkit.collecting.pages import Site, make_app
 from tripletkit.collecting.scaled_images import SIZES_PX, ScaledImages, scale_image
 from tripletkit.collecting.serving import MAX_BODY_BYTES, is_local
-from tripletkit.collecting.site import Site
 from tripletkit.collecting.study import MAX_BYTES, Study, read_study, render_markdown
 from tripletkit.data.judgement_files import read_answers_given
 

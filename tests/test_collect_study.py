@@ -16,9 +16,8 @@ from PIL import Image
 import tripletkit as tk
 from tripletkit import TripletkitError
 from tripletkit.collecting import serving, study
-from tripletkit.collecting.judge_pages import make_app
+from tripletkit.collecting.pages import Site, make_app
 from tripletkit.collecting.scaled_images import ScaledImages
-from tripletkit.collecting.site import Site
 from tripletkit.collecting.study import LANGUAGES, Study, read_study, read_words
 from tripletkit.data.judgement_files import read_answers_given
 from tripletkit.data.judgements import open_judgements

@@ -20,11 +20,10 @@ from tripletkit.collecting.asking import Asker, AskingSettings, Known
 from tripletkit.collecting.background import BackgroundTrainer
 from tripletkit.collecting.committee import TrainerTask
 from tripletkit.collecting.database import DATABASE_FORM, JudgementDatabase, only_server
-from tripletkit.collecting.judge_pages import make_app
 from tripletkit.collecting.offline import Imported, import_judgements, write_offline_page
+from tripletkit.collecting.pages import Site, make_app
 from tripletkit.collecting.scaled_images import ScaledImages
 from tripletkit.collecting.serving import bound_port, bound_server, shown_hosts
-from tripletkit.collecting.site import Site
 from tripletkit.collecting.study import (
     Study,
     find_changes,

@@ -1,13 +1,27 @@
-"""The web application, and the pages of judges: joining, instructions, questions, thanks."""
+"""The web application: the pages of judges and of the owner, and who is asking."""
 
 from __future__ import annotations
 
+import json
 import logging
 import secrets
 import statistics
+from dataclasses import dataclass, field
 from typing import Any
 
-from flask import Blueprint, Flask, abort, redirect, render_template, request, url_for
+import numpy as np
+import pandas as pd
+from flask import (
+    Blueprint,
+    Flask,
+    abort,
+    current_app,
+    redirect,
+    render_template,
+    request,
+    url_for,
+)
+from markupsafe import Markup
 from werkzeug import Response
 from werkzeug.exceptions import HTTPException
 
@@ -19,9 +33,16 @@ from tripletkit.collecting.answer_forms import (
     parse_name,
     parse_parameters,
 )
-from tripletkit.collecting.database import MAX_JUDGES, GivenAnswer, Judge, now
-from tripletkit.collecting.owner_page import owner_page
-from tripletkit.collecting.scaled_images import SIZES_PX, media_type
+from tripletkit.collecting.asking import Asker
+from tripletkit.collecting.database import (
+    MAX_JUDGES,
+    GivenAnswer,
+    Judge,
+    JudgementDatabase,
+    now,
+)
+from tripletkit.collecting.judges import Share, report_judges
+from tripletkit.collecting.scaled_images import SIZES_PX, ScaledImages, media_type
 from tripletkit.collecting.serving import (
     MAX_BODY_BYTES,
     add_headers,
@@ -30,18 +51,72 @@ from tripletkit.collecting.serving import (
     let_in,
     publish,
 )
-from tripletkit.collecting.site import Site, find_judge, is_owner, known_judges, site
-from tripletkit.collecting.study import render_markdown
-from tripletkit.data.judgement_files import FIRST, GRID, LEFT, RIGHT
+from tripletkit.collecting.study import Study, render_markdown
+from tripletkit.data.judgement_files import FIRST, GRID, LEFT, RIGHT, read_answers_given
 from tripletkit.errors import ImageReadError, JudgementsError
 
 logger = logging.getLogger("tripletkit")
-judge_pages = Blueprint("judge", __name__)
+judge_pages, owner_page = Blueprint("judge", __name__), Blueprint("owner", __name__)
 
 _FORM_TOKEN = "X-Form-Token"
 # What a judge needs for a question before it is known, and between an answer and the next image.
 _USUAL_RESPONSE_MS, _BETWEEN_MS = 4000, 300
 _IMAGE_AGE_S = 3600
+# What the buttons of a judge do.
+_CHANGES: dict[str, dict[str, Any]] = {
+    "pause": {"state": "paused"},
+    "go-on": {"state": "active"},
+    "revoke": {"state": "revoked"},
+    "leave-out": {"is_left_out": True},
+    "count": {"is_left_out": False},
+}
+# The drawing of the curve, pixels.
+_WIDTH, _HEIGHT = 620, 300
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 20, 20, 44
+
+
+@dataclass
+class Site:
+    """What the pages need; `status` is what is to be said of the training in the background."""
+
+    database: JudgementDatabase
+    asker: Asker
+    images: ScaledImages
+    study: Study = field(default_factory=Study)
+    status: dict[str, Any] = field(default_factory=dict)
+
+    def judge_cookie(self, judge: int) -> str:
+        """Return the name of a judge's cookie, so that two can share a browser, and two servers."""
+        return f"tripletkit-{self.database.id}-{judge}"
+
+    @property
+    def owner_cookie(self) -> str:
+        return f"tripletkit-owner-{self.database.id}"
+
+    @property
+    def is_ended(self) -> bool:
+        return self.database.fact("ended") is not None
+
+
+def _site() -> Site:
+    """Return what belongs to the application that answers this request."""
+    return current_app.extensions["tripletkit"]
+
+
+def _is_owner() -> bool:
+    """Return whether the request comes with the owner's secret."""
+    return is_same(request.cookies.get(_site().owner_cookie, ""), _site().database.owner_token)
+
+
+def _known_judges() -> list[Judge]:
+    """Return the judges whose cookies come with the request."""
+    here = _site()
+    return [
+        judge
+        for judge in here.database.judges()
+        if is_same(request.cookies.get(here.judge_cookie(judge.id), ""), judge.token)
+        and judge.state != "revoked"
+    ]
 
 
 def make_app(here: Site, url: str = "") -> Flask:
@@ -65,8 +140,8 @@ def make_app(here: Site, url: str = "") -> Flask:
 
 
 def _send_image(number: int, size: str) -> Response:
-    here = site()
-    if not known_judges() and not is_owner():
+    here = _site()
+    if not _known_judges() and not _is_owner():
         abort(403)
     if number not in here.images or size not in SIZES_PX:
         abort(404)
@@ -86,7 +161,7 @@ def _show_error(error: HTTPException) -> tuple[Any, int]:
     code = error.code or 500
     # A description that is not Werkzeug's own was written for this page.
     is_ours = error.description != type(error).description
-    message = error.description if is_ours or code != 403 else site().study.say("needs_link")
+    message = error.description if is_ours or code != 403 else _site().study.say("needs_link")
     if request.is_json or request.accept_mimetypes.best == "application/json":
         return {"error": message}, code
     return render_template("error.html.j2", message=message), code
@@ -95,11 +170,14 @@ def _show_error(error: HTTPException) -> tuple[Any, int]:
 @judge_pages.get("/j/<token>")
 def enter(token: str) -> Response:
     """Take the secret out of the address and into a cookie."""
-    judge = find_judge(token, site().database.judges())
-    if judge is None:
-        abort(404, site().study.say("no_such_link"))
+    # Every judge is compared, found or not.
+    judges = _site().database.judges()
+    found = [judge for judge in judges if is_same(token, judge.token)]
+    if not found:
+        abort(404, _site().study.say("no_such_link"))
+    judge = found[0]
     if judge.state == "revoked":
-        abort(403, site().study.say("withdrawn"))
+        abort(403, _site().study.say("withdrawn"))
     return _let_in(judge)
 
 
@@ -109,11 +187,11 @@ def join(token: str) -> Any:
 
     Who comes from Prolific or Mechanical Turk is known by the parameters of the link instead.
     """
-    database, say = site().database, site().study.say
+    database, say = _site().database, _site().study.say
     if not is_same(token, database.open_token):
         abort(404, say("no_such_link"))
     problem = ""
-    known = known_judges()
+    known = _known_judges()
     parameters = parse_parameters(request.args)
     named = parameters.get("PROLIFIC_PID") or parameters.get("workerId", "")
     if request.method == "POST":
@@ -143,7 +221,7 @@ def join(token: str) -> Any:
 def start(number: int) -> Any:
     """Show the instructions, and the link that belongs to this judge."""
     judge = _judge(number)
-    here = site()
+    here = _site()
     return render_template(
         "start.html.j2",
         judge=judge,
@@ -162,8 +240,8 @@ def agree(number: int) -> Any:
     judge = _sending_judge(number)
     if request.form.get("agree") != "yes":
         abort(400)
-    consent = {"text": site().study.consent_hash, "at": now()}
-    site().database.change_judge(judge.id, about=judge.about | {"consent": consent})
+    consent = {"text": _site().study.consent_hash, "at": now()}
+    _site().database.change_judge(judge.id, about=judge.about | {"consent": consent})
     return redirect(url_for("judge.ask", number=number), 303)
 
 
@@ -173,7 +251,7 @@ def ask(number: int) -> Any:
     judge = _judge(number)
     if not _has_agreed(judge):
         return redirect(url_for("judge.start", number=number))
-    here = site()
+    here = _site()
     state = make_state(here, judge)
     if not state["screens"]:
         return redirect(url_for("judge.done", number=number))
@@ -193,16 +271,16 @@ def ask(number: int) -> Any:
 def done(number: int) -> Any:
     """Say thank you."""
     judge = _judge(number)
-    state = make_state(site(), judge)
+    state = make_state(_site(), judge)
     if state["screens"]:
         return redirect(url_for("judge.ask", number=number))
     return render_template(
         "done.html.j2",
         judge=judge,
         state=state,
-        thanks=render_markdown(site().study.thanks),
-        link=site().study.link_of(judge.about.get("parameters", {})),
-        form_token=form_token(site().database.key, judge.token),
+        thanks=render_markdown(_site().study.thanks),
+        link=_site().study.link_of(judge.about.get("parameters", {})),
+        form_token=form_token(_site().database.key, judge.token),
         undo_id=secrets.token_hex(16),
     )
 
@@ -210,14 +288,14 @@ def done(number: int) -> Any:
 @judge_pages.get("/judge/<int:number>/state")
 def state(number: int) -> dict[str, Any]:
     """Return what is to be answered."""
-    return make_state(site(), _judge(number))
+    return make_state(_site(), _judge(number))
 
 
 @judge_pages.post("/judge/<int:number>/answer")
 def answer(number: int) -> Any:
     """Keep an answer; the reply is sent when it is on the disk."""
     judge = _sending_judge(number)
-    here = site()
+    here = _site()
     try:
         given = parse_answer(_json()) if request.is_json else _form_answer()
         outcome = here.database.add_answer(judge.id, given)
@@ -244,10 +322,10 @@ def undo(number: int) -> Any:
         undo_id = parse_id(fields["undo_id"], "undo_id")
     except JudgementsError as error:
         abort(400, str(error))
-    screen = site().database.undo(judge.id, undo_id)
+    screen = _site().database.undo(judge.id, undo_id)
     if not request.is_json:
         return redirect(url_for("judge.ask", number=number), 303)
-    return make_state(site(), judge) | {"undone": screen is not None}
+    return make_state(_site(), judge) | {"undone": screen is not None}
 
 
 def make_state(here: Site, judge: Judge) -> dict[str, Any]:
@@ -278,8 +356,8 @@ def make_state(here: Site, judge: Judge) -> dict[str, Any]:
 
 def _feedback(judge: Judge, screen: int | None = None) -> str:
     """Return what is said of an answer to a practice question, the last one if none is named."""
-    study = site().study
-    row = site().database.practised(judge.id, screen)
+    study = _site().study
+    row = _site().database.practised(judge.id, screen)
     if row is None or not study.practice:
         return ""
     if row["choice"] == FIRST:
@@ -287,22 +365,22 @@ def _feedback(judge: Judge, screen: int | None = None) -> str:
     else:
         side = LEFT if row["is_first_left"] else RIGHT
         said = study.say("practice_wrong", side=study.say(side))
-    why = site().asker.practice.get(row["question"], "")
+    why = _site().asker.practice.get(row["question"], "")
     return f"{said} {why}".strip()
 
 
 def _has_agreed(judge: Judge) -> bool:
-    study = site().study
+    study = _site().study
     return not study.consent or judge.about.get("consent", {}).get("text") == study.consent_hash
 
 
 def _judge(number: int) -> Judge:
     """Return the judge whose pages these are, if the browser has the cookie."""
-    judge = next((judge for judge in known_judges() if judge.id == number), None)
+    judge = next((judge for judge in _known_judges() if judge.id == number), None)
     if judge is None:
         abort(403)
     if judge.state == "paused":
-        abort(403, site().study.say("paused"))
+        abort(403, _site().study.say("paused"))
     return judge
 
 
@@ -311,14 +389,14 @@ def _sending_judge(number: int) -> Judge:
     judge = _judge(number)
     _check_form(judge.token)
     if request.endpoint != "judge.agree" and not _has_agreed(judge):
-        abort(403, site().study.say("consent"))
+        abort(403, _site().study.say("consent"))
     return judge
 
 
 def _check_form(token: str) -> None:
     given = request.headers.get(_FORM_TOKEN) or request.form.get("form_token", "")
-    if not is_same(given, form_token(site().database.key, token)):
-        abort(403, site().study.say("old_page"))
+    if not is_same(given, form_token(_site().database.key, token)):
+        abort(403, _site().study.say("old_page"))
 
 
 def _json() -> Any:
@@ -353,7 +431,7 @@ def _find_returning(parameters: dict[str, str], name: str) -> list[Judge]:
         return []
     return [
         judge
-        for judge in site().database.judges()
+        for judge in _site().database.judges()
         if judge.name == name
         and judge.about.get("parameters") == parameters
         and judge.state != "revoked"
@@ -363,6 +441,143 @@ def _find_returning(parameters: dict[str, str], name: str) -> list[Judge]:
 def _let_in(judge: Judge) -> Response:
     if parameters := parse_parameters(request.args):
         about = judge.about | {"parameters": parameters}
-        site().database.change_judge(judge.id, about=about)
+        _site().database.change_judge(judge.id, about=about)
     place = url_for("judge.start", number=judge.id)
-    return let_in(place, site().judge_cookie(judge.id), judge.token)
+    return let_in(place, _site().judge_cookie(judge.id), judge.token)
+
+
+@owner_page.get("/owner/<token>", endpoint="enter")
+def enter_owner(token: str) -> Response:
+    """Take the secret out of the address and into a cookie."""
+    if not is_same(token, _site().database.owner_token):
+        abort(404, "No study has this link. Copy it whole from the terminal.")
+    return let_in(url_for("owner.show"), _site().owner_cookie, token)
+
+
+@owner_page.get("/owner")
+def show() -> Any:
+    """Show how the collection stands."""
+    if not _is_owner():
+        abort(403)
+    here = _site()
+    answers = read_answers_given(here.database.path, with_left_out=True)
+    judges = here.database.judges()
+    model = here.database.last_model()
+    about = json.loads(model["about"]) if model is not None else {}
+    return render_template(
+        "owner.html.j2",
+        report=report_judges(answers),
+        judges=judges,
+        is_enough=here.study.is_enough(about),
+        progress={judge.name: here.database.n_answers(judge.id) for judge in judges},
+        qr_code=_draw_qr_code,
+        form_token=form_token(here.database.key, here.database.owner_token),
+        open_link=url_for("judge.join", token=here.database.open_token, _external=True),
+        is_ended=here.is_ended,
+        total=here.asker.settings.n_questions,
+        n_answers=here.database.n_answers(),
+        n_random=len({a.question for a in answers if a.how in ("random", "grid")}),
+        model=model,
+        about=about,
+        drawing=_draw_curve(about) if about.get("curve") else None,
+        status=here.status.get("text", ""),
+    )
+
+
+@owner_page.post("/owner/judges")
+def add_judge() -> Response:
+    """Add a judge, whose link the page then shows."""
+    _check_sent()
+    if (name := parse_name(request.form.get("name", ""))) is None:
+        abort(400, f"Expected a name of 1 to {MAX_NAME} letters.")
+    try:
+        _site().database.add_judge(name, is_new=True)
+    except JudgementsError as error:
+        abort(400, f"{str(error)[:1].upper()}{str(error)[1:]}.")
+    return redirect(url_for("owner.show"), 303)
+
+
+@owner_page.post("/owner/judges/<int:judge>/<change>")
+def change_judge(judge: int, change: str) -> Response:
+    """Pause a judge or go on, revoke the link, leave the answers out or count them."""
+    _check_sent()
+    if change not in _CHANGES:
+        abort(404)
+    _site().database.change_judge(judge, **_CHANGES[change])
+    return redirect(url_for("owner.show"), 303)
+
+
+@owner_page.post("/owner/<change>")
+def end(change: str) -> Response:
+    """End the study, or go on with it."""
+    _check_sent()
+    if change not in ("end", "go-on"):
+        abort(404)
+    _site().database.keep_fact("ended", now() if change == "end" else None)
+    return redirect(url_for("owner.show"), 303)
+
+
+@owner_page.get("/owner/answers.csv")
+def download() -> Response:
+    """Send all answers, as `export-judgements` writes them."""
+    if not _is_owner():
+        abort(403)
+    answers = read_answers_given(_site().database.path, with_left_out=True)
+    table = pd.DataFrame([answer.to_dict() for answer in answers]).to_csv(index=False)
+    response = Response(table, mimetype="text/csv")
+    response.headers["Content-Disposition"] = "attachment; filename=answers.csv"
+    return response
+
+
+def _check_sent() -> None:
+    """Refuse what another site sends in the owner's name."""
+    database = _site().database
+    given = request.form.get("form_token", "")
+    if not _is_owner() or not is_same(given, form_token(database.key, database.owner_token)):
+        abort(403, "This page is an old one. Open the owner's link again.")
+
+
+def _draw_qr_code(link: str) -> Markup:
+    """Return a link as a picture that phones read, an SVG."""
+    import segno
+
+    return Markup(segno.make(link, micro=False).svg_inline(scale=3, border=2, light="white"))
+
+
+def _draw_curve(about: dict[str, Any]) -> dict[str, Any]:
+    """Return where a learning curve is drawn, in pixels, and the texts beside it."""
+    curve, after, more = about["curve"], about.get("after_more"), about["more"]
+    last = curve[-1]["n_questions"]
+    bottom = int(min(0.95, *(point["low"] for point in curve)) * 20) / 20
+    top = min(1.0, (int(max(after or 0, *(point["high"] for point in curve)) * 20) + 1) / 20)
+    n_most = last + (more if after is not None else 0)
+
+    def y(accuracy: float) -> float:
+        share = (accuracy - bottom) / (top - bottom)
+        return round(_HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM), 1)
+
+    def place(n: float, accuracy: float) -> dict[str, Any]:
+        x = round(_LEFT + n / n_most * (_WIDTH - _LEFT - _RIGHT), 1)
+        return {"x": x, "y": y(accuracy), "n": f"{n:,}", "accuracy": f"{accuracy:.1%}"}
+
+    points = [
+        place(point["n_questions"], point["accuracy"])
+        | {"low": y(point["low"]), "high": y(point["high"])}
+        for point in curve
+    ]
+    step = 0.05 * max(1, -(-round((top - bottom) * 20) // 6))
+    levels = np.arange(bottom, top + 1e-9, step)
+    return {
+        "width": _WIDTH,
+        "height": _HEIGHT,
+        "points": points,
+        "expected": None if after is None else place(last + more, after),
+        "ticks": [(y(level), f"{level:.0%}") for level in levels],
+    }
+
+
+def _describe_share(share: Share) -> str:
+    return "–" if share.value is None else f"{share.value:.0%} ({share})"
+
+
+owner_page.add_app_template_filter(_describe_share, "share")
