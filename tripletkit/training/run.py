@@ -109,6 +109,12 @@ def train(
     started_s = time.perf_counter()
     job = job.checked()
     _check_output(job)
+    if job.draws and job.budget_s is not None:
+        logger.info(
+            "`budget` shortens the held-out draws after the first %d; features, these draws, the "
+            "training on all triplets and that without whole classes take as long as they need.",
+            defaults.DRAW_FOLDS,
+        )
     with open_store(job.cache) as store, TemporaryDirectory(prefix="tripletkit-") as folder:
         place = open_workplace(job, store, Path(folder), stages)
         features_s = time.perf_counter() - started_s
@@ -184,12 +190,6 @@ def _fit(
     unseen_plan = _plan_unseen_classes(trainer, job, place.test_features)
     held_out = None
     if job.draws:
-        if job.budget_s is not None:
-            logger.info(
-                "`budget` shortens the held-out draws after the first %d; these, the training on "
-                "all triplets and that without whole classes take as long as they need.",
-                defaults.DRAW_FOLDS,
-            )
         held_out = answer_held_out(trainer, job.budget_s, stages("held-out draws"))
     chosen = choose(trainer, held_out)
     trainer = chosen.trainer
