@@ -72,6 +72,11 @@ def test_read_votes_takes_whole_rows_and_compares_them(text):
     assert "expected the question (x.jpg, y y.jpg, z.jpg) of train.txt:2, got (x.jpg, z" in message
 
 
+def test_images_called_a_b_and_c_are_no_heading():
+    assert open_text("a b c 0.8\n", "t.txt", fourth_column="share").votes.share.tolist() == [0.8]
+    assert len(read("a,b,c,4,1\n")[0]) == 1
+
+
 def test_votes_without_names_are_checked_for_their_number():
     with pytest.raises(VoteFileError, match="expected 2 rows of votes, one for each row of t"):
         open_text("x y z\nx z y\n", "t.txt", votes=NamedBytes("4 1\n2 2\n0 5\n", "votes.csv"))
@@ -106,6 +111,7 @@ def test_read_votes_says_line_expected_and_got(text, message):
     "text",
     [
         "x y z 0.8\nx z y .5\ny x z 0\n",
+        "x;y;z;0.8\nx;z;y;.5\ny;x;z;0\n",
         "x,y,z,0.8\nx,z,y,0.5\ny,x,z,0.0\n",
         "anchor,positive,negative,share\nx,y,z,0.8\nx,z,y,0.5\ny,x,z,0\n",
         "share,a,b,c\n0.8,x,y,z\n0.5,x,z,y\n0,y,x,z\n",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,7 @@ from tripletkit.data.text_files import (
     SEPARATORS,
     check_text,
     content_lines,
+    parse_number,
     shorten_line,
     split_csv_line,
     split_line,
@@ -242,7 +244,9 @@ def _is_heading(
         if not _are_numbers(columns):
             return any(str(text).strip().lower() in known for text in columns.values())
         return find_roles(fields, wanted) is not None
-    if find_roles(fields, wanted) is None:
+    # Images called a, b and c beside a number are a row.
+    is_row = wanted in ("share", "votes") and not math.isnan(parse_number(fields[-1]))
+    if is_row or find_roles(fields, wanted) is None:
         return False
     # Names of images come again below; those of columns hardly do, but for single letters.
     words = {field.lower() for field in fields}
