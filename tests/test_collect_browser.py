@@ -426,6 +426,34 @@ def test_two_judges_share_a_browser(serve, browse):
     assert [(row[1], row[3]) for row in standing(server.database)] == [(2, "left"), (1, "right")]
 
 
+@pytest.mark.slow
+@pytest.mark.integration
+def test_consent_and_practice_come_first(serve, browse, tmp_path):
+    (tmp_path / "study.toml").write_text(
+        'language = "de"\nconsent = "Ihre Antworten werden aufbewahrt."\n'
+        'practice = [["p00", "p01", "p02", "Beide sind rund."]]\n'
+    )
+    server = serve("--judge", "anna", "-n", 3)
+    driver = browse()
+    driver.get(server.links["anna"])
+    driver.find_element("id", "begin").click()
+    # Without the tick the browser goes nowhere.
+    assert driver.current_url.endswith("/judge/1/")
+    driver.find_element("name", "agree").click()
+    driver.find_element("id", "begin").click()
+    page = Page(driver, server.links["anna"])
+    assert driver.find_element("id", "progress").text == "Übung 1 von 1"
+    driver.find_element("id", "left").click()
+    page.wait_until(lambda: page.run("return document.getElementById('pause').open"))
+    assert "Beide sind rund." in driver.find_element("id", "pause-title").text
+    driver.find_element("css selector", "#pause button").click()
+    for side in ("left", "neither", "right"):
+        page.after(lambda side=side: driver.find_element("id", side).click())
+    assert "Vielen Dank" in driver.find_element("tag name", "h1").text
+    assert page.errors() == []
+    assert len(standing(server.database)) == 4  # the one of practice among them
+
+
 def test_a_grid_by_keys_and_by_mouse(serve, browse):
     from selenium.webdriver.common.keys import Keys
 
@@ -528,8 +556,8 @@ def test_fits_the_screen(looks, tmp_path, width, height, scale, scheme, kind):
         assert page.run("return document.documentElement.scrollHeight") <= height
     names = page.run(
         "return [...document.querySelectorAll('img, button, input:not([type=hidden]), progress')]"
-        ".filter((e) => e.offsetParent).map((e) => e.alt || e.ariaLabel || e.textContent.trim() "
-        "|| (e.labels && e.labels[0] && e.labels[0].querySelector('img').alt))"
+        ".filter((e) => e.offsetParent).map((e) => e.alt || e.getAttribute('aria-labelledby') || "
+        "e.textContent.trim() || (e.labels && e.labels[0] && e.labels[0].querySelector('img').alt))"
     )
     assert all(names)
     small = page.run(

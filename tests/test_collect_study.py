@@ -328,6 +328,21 @@ def test_judges_show_the_study(folder, tmp_path, tripletkit):
     assert (told["language"], told["n_questions"]) == ("fr", 4)
 
 
+@pytest.mark.slow
+@pytest.mark.integration
+def test_an_application_for_a_server_of_ones_own(folder, tmp_path):
+    database, url = tmp_path / "j.sqlite", "https://museum.example/study"
+    with tk.collect(folder, database, judge=["anna"], url=f"{url}/", port=None) as collection:
+        link = collection.links["anna"]
+        assert link.startswith(f"{url}/j/")
+        browser = collection.wsgi().test_client()
+        assert browser.get(link.removeprefix("https://museum.example")).status_code == 303
+        with pytest.raises(TripletkitError, match="another server"):
+            tk.collect(folder, database, port=None)
+    # Closed, it lets another have the database.
+    tk.collect(folder, database, port=None).close()
+
+
 def test_settings_that_exclude_each_other_are_refused(folder, tmp_path):
     for settings, said in (
         ({"url": "museum.example"}, "expected such as https://"),
