@@ -187,5 +187,3 @@ def test_the_test_part_of_labels_is_held_out(tripletkit, tiny_backbone, toy_comp
     result = tripletkit("classify", tmp_path, tmp_path, *options)
     assert result.exit_code == 0, result.stderr
     assert result.stdout.startswith("20 held-out images of 6 classes, classified by 20 others.")
-    share = tripletkit("classify", tmp_path, tmp_path, *options, "--fraction", 0.3)
-    assert "classified by 14 others" in share.stdout

@@ -106,7 +106,7 @@ def test_a_command_takes_what_its_function_takes(name):
     is_of_model = function.__qualname__.startswith("Model.")
     if is_of_model or "model" in parameters:
         known |= OF_MODEL
-    if {"triplets", "truth", "queries", "train", "labels"} & set(parameters):
+    if {"triplets", "truth", "queries", "train", "labels", "gold"} & set(parameters):
         known |= set(OF_JUDGEMENTS)
     if "images" in parameters or is_of_model:
         known |= OF_IMAGES
