@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import pickle
 import re
 import subprocess
@@ -233,7 +234,8 @@ def test_public_objects_answer_the_same_in_another_process(
     model = tk.load(toy_model)
     frame = tk.read_triplets(train).to_frame()
     settings = {"epochs": 2, "dim": 4, "refit": False}
-    mean = tk.Encoder(partial(np.mean, axis=(1, 2)), name="mean", version="1", size=32)
+    # What colours differ in, by a function that another process knows.
+    spread = tk.Encoder(partial(np.std, axis=(1, 2)), name="spread", version="1", size=32)
     features = tk.pretrained("tiny").embed(images)
     answers = model.answer(test)
     rows = np.random.default_rng(0).permuted(np.tile(np.arange(60), (50, 1)), axis=1)[:, :3]
@@ -242,7 +244,7 @@ def test_public_objects_answer_the_same_in_another_process(
         "frozen": model.frozen,
         "backbone": tk.pretrained("tiny"),
         "in memory": tk.train(frame, images, backbone="tiny", **settings),
-        "of a function": tk.train(frame, images, backbone=mean, **settings),
+        "of a function": tk.train(frame, images, backbone=spread, **settings),
         "of features": tk.train(frame, features=features, **settings),
         "vectors": features.vectors,
         "estimator": tk.TripletEmbedding(epochs=1, dim=2).fit(features.vectors, rows),
@@ -277,6 +279,7 @@ def test_public_objects_answer_the_same_in_another_process(
         text=True,
         check=False,
         timeout=120,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     assert done.returncode == 0, done.stderr
     said = dict(line.split("\t") for line in done.stdout.splitlines())
