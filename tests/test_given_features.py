@@ -143,6 +143,7 @@ def test_features_from_memory_are_those_of_a_file(tmp_path, given):
         table.set_axis(NAMES),
         pd.DataFrame({"image": NAMES, "vector": list(VALUES)}),
         (NAMES, VALUES.astype(np.float64)),
+        tk.Embeddings(NAMES, VALUES, "cosine", [None] * len(NAMES)),
         given,
     ):
         opened = open_features(form)
@@ -234,6 +235,14 @@ def test_a_model_of_given_features_alone_from_python(vectors, toy_competition):
     assert "<img" not in model._repr_html_()
     known = model.embed()
     assert set(known.contents) == {None}
+    # What stands in the file, as an array whose rows are named.
+    array = np.load(vectors)
+    asked = tk.read_triplets(toy_competition.train)
+    settings = {"names": list(array["names"]), "epochs": 1, "refit": False}
+    same = tk.train(asked, features=array["vectors"], **settings)
+    np.testing.assert_array_equal(same.embed().vectors, known.vectors)
+    with pytest.raises(tk.SettingsError, match="needs `names`"):
+        tk.train(asked, features=array["vectors"])
     found = model.neighbors(known, k=2).to_frame()
     assert len(found) == 2 * len(known)
     assert (found["query"] != found["name"]).all()

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, TypedDict, Unpack
 
+import numpy as np
 import pandas as pd
 
 from tripletkit.api.given import (
@@ -100,7 +101,7 @@ def train(
     budget_s: float | None = None,
     learning_curve: bool = False,
     backbone: BackboneLike | Sequence[BackboneLike] = AUTO,
-    features: FeaturesLike | None = None,
+    features: FeaturesLike | np.ndarray | None = None,
     unseen_classes: float | None = None,
     test: TripletsLike | None = None,
     cache: PathLike | None = None,
@@ -146,8 +147,9 @@ def train(
         learning_curve: say, too, what more judgements would bring, in `record.learning_curve`.
         backbone: a name that `tripletkit backbones` lists, or several. Defaults to `"auto"`:
             resnet50 where its weights can be had, else efficientnet-lite0.
-        features: features made elsewhere, instead of a backbone: a file, a mapping, a table, or
-            names with an array; `images` can then be left out.
+        features: features made elsewhere, instead of a backbone: a file, a mapping, a table,
+            `Embeddings`, an array `(n_images, n_features)` whose rows are of `names`, or a pair of
+            names and such an array; `images` can then be left out.
         unseen_classes: share of the images to hold out as whole classes, to see how a model does
             on classes that training has not seen. Defaults to the recipe's own.
         test: questions to be answered later, to tell how new their images are.
@@ -348,7 +350,7 @@ def sweep(
     fourth_column: str | None = None,
     votes_as: VotesAs | None = None,
     backbone: BackboneLike | Sequence[BackboneLike] = AUTO,
-    features: FeaturesLike | None = None,
+    features: FeaturesLike | np.ndarray | None = None,
     cache: PathLike | None = None,
     progress: bool | Stages | None = None,
     **settings: Unpack[TrainSettings],
@@ -416,7 +418,7 @@ def sweep(
 
 def _make_job(
     images: ImagesLike | None,
-    features: FeaturesLike | None,
+    features: FeaturesLike | np.ndarray | None,
     backbone: BackboneLike | Sequence[BackboneLike],
     options: Mapping[str, Any],
     cache: PathLike | None,
@@ -426,6 +428,10 @@ def _make_job(
 ) -> TrainingJob:
     if images is None and features is None:
         raise SettingsError("images", "expected the folder of the images as `images`")
+    if isinstance(features, np.ndarray):
+        if (names := sources.get("names")) is None:
+            raise SettingsError("names", "an array of `features` needs `names`, one for each row")
+        features = (names, features)
     encoder, settings = take_encoder_options(options)
     return TrainingJob(
         open_sources(images=open_images(images), **sources),

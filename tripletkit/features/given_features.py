@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -103,10 +103,21 @@ class GivenFeatures:
         return found
 
 
+class NamedVectors(Protocol):
+    """What `Model.embed` gives, which stands above this module."""
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    @property
+    def vectors(self) -> np.ndarray: ...
+
+
 FeaturesLike = (
     Path
     | str
     | GivenFeatures
+    | NamedVectors
     | Mapping[str, Sequence[float]]
     | pd.DataFrame
     | tuple[Sequence[str], np.ndarray]
@@ -121,8 +132,8 @@ def open_features(given: FeaturesLike) -> GivenFeatures:
       `embed` writes it; `.parquet` or `.csv` (`.tsv`) with the column `name` and either one column
       of lists (`vector`, `features`, ...) or columns of numbers; `.npy` with a text file of the
       same name that ends in `.txt` beside it, a name a line.
-    - A mapping of names to vectors, a table as above (names may be its index), or a pair of names
-      and an array `(n_names, n_features)`.
+    - A mapping of names to vectors, a table as above (names may be its index), what `Model.embed`
+      gives, or a pair of names and an array `(n_names, n_features)`.
 
     Raises:
         FeatureFileError: saying what was expected and what is there.
@@ -139,7 +150,8 @@ def open_features(given: FeaturesLike) -> GivenFeatures:
             rows = [np.asarray(row) for row in given.values()]
             names, values, notes = list(given), _stack(IN_MEMORY, list(given), rows), ()
         else:
-            found_names, array = given
+            pair = given if isinstance(given, tuple) else (given.names, given.vectors)
+            found_names, array = pair
             names, values, notes = list(found_names), np.asarray(array), ()
         values = _checked(IN_MEMORY, names, values)
         text = json.dumps(names, ensure_ascii=False).encode("utf-8", "surrogateescape")
