@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +10,11 @@ import numpy as np
 from tripletkit.data.audit.cycles import find_distance_cycles
 from tripletkit.data.questions import Questions, group_questions
 from tripletkit.data.triplets import Triplets, Truth, describe_other_questions
-from tripletkit.errors import AnswerFileError, DataWarning
+from tripletkit.errors import (
+    AnswerFileError,
+    DataWarning,
+    caution,
+)
 from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.intervals import Interval, wilson_interval
 from tripletkit.results import Result, Section, Table
@@ -30,18 +33,16 @@ def check_not_exchanged(answers: Answers, truth: Truth) -> None:
             "answers first, then the truth."
         )
     if truth.column == "prediction":
-        warnings.warn(
+        caution(
             f"{truth.source}: has no column label or truth; its answers (prediction) are taken "
             "for the truth",
             DataWarning,
-            stacklevel=2,
         )
     elif seems_true and not truth.column:
-        warnings.warn(
+        caution(
             f"{answers.source}: has the column {answers.column} of a truth file, and is taken "
             f"for answers; {truth.source} is taken for the truth",
             DataWarning,
-            stacklevel=2,
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +10,11 @@ import pandas as pd
 
 from tripletkit.data.questions import group_questions
 from tripletkit.data.votes import Votes
-from tripletkit.errors import AnswerFileError, DataWarning
+from tripletkit.errors import (
+    AnswerFileError,
+    DataWarning,
+    caution,
+)
 from tripletkit.evaluation.answer_checks import check_consistency, check_same_length
 from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.intervals import (
@@ -472,14 +475,13 @@ def warn_of_doubt(score: Score) -> None:
     """Say that rows which tell nothing count as the 0 that they answer, or that most are wrong."""
     said = describe_exchanged(score.accuracy, score.interval, "the answers")
     if said is not None and score.n >= _FEWEST_ROWS:
-        warnings.warn(said, DataWarning, stacklevel=2)
+        caution(said, DataWarning)
     n_silent = (score.n_ties or 0) + (score.n_undecidable or 0)
     if n_silent and score.ties == "answer":
-        warnings.warn(
+        caution(
             f"{n_silent:,} of {score.n:,} rows do not tell the two images apart; they answer 0, "
             "and count as right where the truth is 0",
             DataWarning,
-            stacklevel=2,
         )
 
 

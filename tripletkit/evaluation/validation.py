@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +13,11 @@ from tripletkit.data.training_set import TrainingSet
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import Votes
 from tripletkit.defaults import FROZEN_DISTANCE
-from tripletkit.errors import DataWarning, LeakageWarning
+from tripletkit.errors import (
+    DataWarning,
+    LeakageWarning,
+    caution,
+)
 from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.baselines import Baseline, describe_trap, run_baselines
 from tripletkit.evaluation.classification import (
@@ -282,9 +285,9 @@ def warn_of_features(features: np.ndarray, triplets: Triplets) -> None:
     """
     alike = describe_alike(features, np.unique(triplets.rows))
     if alike is not None:
-        warnings.warn(f"{triplets.source}: {alike}", DataWarning, stacklevel=3)
+        caution(f"{triplets.source}: {alike}", DataWarning)
     elif (near := describe_near_duplicates(features, triplets)) is not None:
-        warnings.warn(f"{triplets.source}: {near}", LeakageWarning, stacklevel=3)
+        caution(f"{triplets.source}: {near}", LeakageWarning)
     # Some thousands tell as much, and the largest sets take no longer.
     some = np.linspace(0, len(triplets) - 1, min(len(triplets), _N_EXCHANGED)).astype(int)
     triplets = triplets.take(np.unique(some))
@@ -293,7 +296,7 @@ def warn_of_features(features: np.ndarray, triplets: Triplets) -> None:
     interval = image_interval(right, triplets.rows) or wilson_interval(right.sum(), len(right))
     said = describe_exchanged(float(right.mean()), interval, "the frozen features")
     if said is not None:
-        warnings.warn(f"{triplets.source}: {said}", DataWarning, stacklevel=3)
+        caution(f"{triplets.source}: {said}", DataWarning)
 
 
 def chooses_epoch(n_val: int) -> bool:
