@@ -268,9 +268,8 @@ class _Reading:
     def triplets(self, names: Sequence[str] | None) -> Triplets:
         """Return the images of all rows; of bad ones any."""
         table, roles = self.table, self.roles
-        # Numbered as they stand in a row, not from the anchor on.
-        places = sorted(roles.names)
-        cells = np.stack([table.cells[place] for place in places], axis=1).reshape(len(table), 3)
+        # Names are numbered from the anchor on, whatever the order of the columns.
+        cells = np.stack([table.cells[place] for place in roles.names], axis=1)
         if names is not None:
             cells = self._names_of_numbers(cells, names)
         flat = cells.ravel()
@@ -290,20 +289,20 @@ class _Reading:
             is_bad |= np.isin(numbers, list(reasons))
         for row, column in np.argwhere(is_bad.reshape(-1, 3)):
             place = 3 * row + column
-            reason = (
-                f"{reasons[numbers[place]]} in {shorten_line(','.join(map(str, cells[row])))}"
-                if is_text[place]
-                else f'column "{self.headings[places[column]]}": expected an image name as text, '
-                f"got {cells[row, column]!r}. Read a table with dtype=str, so that 00123 stays "
-                "text; give `names` where these are places in a list of names."
-            )
+            if is_text[place]:
+                shown = shorten_line(",".join(map(str, cells[row])))
+                reason = f"{reasons[numbers[place]]} in {shown}"
+            else:
+                reason = (
+                    f'column "{self.headings[roles.names[column]]}": expected an image name as '
+                    f"text, got {cells[row, column]!r}. Read a table with dtype=str, so that 00123 "
+                    "stays text; give `names` where these are places in a list of names."
+                )
             is_row = np.zeros(len(table), dtype=bool)
             is_row[row] = True
             self.refuse(is_row, reason)
-        rows = numbers.reshape(-1, 3)[:, [places.index(place) for place in roles.names]]
-        return Triplets(
-            list(found), rows.astype(np.int32), table.lines, table.source, roles.is_answered
-        )
+        rows = numbers.reshape(-1, 3).astype(np.int32)
+        return Triplets(list(found), rows, table.lines, table.source, roles.is_answered)
 
     def _names_of_numbers(self, cells: np.ndarray, names: Sequence[str]) -> np.ndarray:
         """Return the names that integers stand for, counted from 0 or, if the last is, from 1."""
