@@ -48,6 +48,14 @@ class TripletkitGroup(click.Group):
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(context, hoist_run_options(args))
 
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        width = formatter.width - 6 - max(map(len, self.commands))
+        for title, commands in COMMANDS.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(each.name or "", each.get_short_help_str(width)) for each in commands]
+                )
+
     def invoke(self, context: click.Context) -> object:
         try:
             with listening(), open_run():
@@ -93,34 +101,15 @@ def tripletkit(**_of_run: object) -> None:
     """
 
 
-# Plain and greppable; the bodies import what is slow, so that `--help` stays quick.
-for command in (
-    audit,
-    backbones,
-    cache,
-    check_answers,
-    classify,
-    collage,
-    collect,
-    compare,
-    controls,
-    embed,
-    export,
-    export_judgements,
-    extract,
-    finetune,
-    judges,
-    losses,
-    mine,
-    neighbors,
-    plot,
-    predict,
-    report,
-    score,
-    settings,
-    split,
-    suggest,
-    train,
-    triplets,
-):
-    tripletkit.add_command(command)
+# Plain and greppable; what is slow is imported when a command runs, so that `--help` stays quick.
+COMMANDS: dict[str, tuple[click.Command, ...]] = {
+    "Judgements": (audit, split, triplets, collect, judges, export_judgements, suggest),
+    "Models": (train, finetune, predict, embed, neighbors, classify, mine, export),
+    "Scores": (score, compare, check_answers, controls),
+    "Pictures": (report, plot, collage),
+    "Features": (extract, cache),
+    "Lists": (backbones, losses, settings),
+}
+for commands in COMMANDS.values():
+    for command in commands:
+        tripletkit.add_command(command)
