@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlparse
 
@@ -22,11 +24,13 @@ class LoopbackHub:
         asked: "METHOD path" of every request.
         wrong: name -> content that is sent instead.
         cut: name -> bytes after which the line breaks.
+        slow_s: seconds that each megabyte takes.
     """
 
     def __init__(self, repo, files):
         self.repo, self.files = repo, files
         self.asked, self.wrong, self.cut, self.agents = [], {}, {}, []
+        self.slow_s = 0.0
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -75,8 +79,11 @@ class LoopbackHub:
                     self.send_header(key, value)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                if with_body:
-                    self.wfile.write(body if cut is None else body[:cut])
+                body = body[:cut] if with_body else b""
+                with contextlib.suppress(OSError):  # Whoever asked may be gone.
+                    for start in range(0, len(body), 1 << 20):
+                        self.wfile.write(body[start : start + (1 << 20)])
+                        time.sleep(hub.slow_s)
                 if cut is not None:
                     self.close_connection = True
 

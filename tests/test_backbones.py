@@ -24,17 +24,15 @@ from tripletkit.features.backbones import (
     get_backbone,
 )
 from tripletkit.features.keras_backbones import build_EfficientNetB0
-from tripletkit.features.trained_weights import (
-    build_backbone,
-    save_trained_weights,
-    write_random_weights,
-)
 from tripletkit.features.weights_origin import (
+    build_backbone,
     choose_backbone,
     efficientnet_lite0_path,
     find_weights,
     is_ready,
     keras_cache_path,
+    save_trained_weights,
+    write_random_weights,
 )
 
 NO_NETWORK = "URL fetch failure: no network"

@@ -13,9 +13,7 @@ HOW = "size=32,resample=bicubic,mean=0.5,std=0.5"
 
 @pytest.fixture
 def encoder(tmp_path):
-    return tiny_encoders.export(
-        tiny_encoders.build_convolutions(), tmp_path / "conv.onnx", output="image_embeds"
-    )
+    return tiny_encoders.export(tiny_encoders.build_convolutions(), tmp_path / "conv.onnx")
 
 
 @pytest.fixture

@@ -146,9 +146,7 @@ def test_all_of_depths_views_and_backbones_is_in_one_onnx_file(
 
 @pytest.mark.slow
 def test_a_model_of_an_onnx_file_has_only_a_head_to_write(tripletkit, toy_competition, tmp_path):
-    file = tiny_encoders.export(
-        tiny_encoders.build_convolutions(), tmp_path / "conv.onnx", output="image_embeds"
-    )
+    file = tiny_encoders.export(tiny_encoders.build_convolutions(), tmp_path / "conv.onnx")
     data, model = toy_competition, tmp_path / "m"
     train = ["train", data.train, data.images, "-o", model, "--epochs", 2, "--backbone", file]
     train += ["--preprocess", "size=32,resample=box,mean=0,std=1"]

@@ -14,7 +14,7 @@ import pytest
 from conftest import SHARED
 from test_hostile import HOSTILE, manifest
 
-from tripletkit.features.trained_weights import build_backbone
+from tripletkit.features.weights_origin import build_backbone
 
 
 @pytest.fixture
@@ -322,7 +322,7 @@ def test_stage_4_weights_give_the_features_that_keras_gives(shared, tmp_path):
 
     from tripletkit.data.decoding import read_pixels
     from tripletkit.features.backbones import get_backbone
-    from tripletkit.features.stage_outputs import make_keras_function
+    from tripletkit.features.keras_backbones import make_keras_function
 
     weights = SHARED / "weights" / "resnet50_stage4.weights.h5"
     if not weights.is_file():

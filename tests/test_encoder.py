@@ -89,7 +89,7 @@ def test_features_of_one_backbone_are_its_own_bit_for_bit(
             tiny_backbone,
             [space],
             store,
-            lambda: load_network_function(parts, tmp_path),
+            load_network_function(parts, tmp_path),
         )
     np.testing.assert_array_equal(load(open_encoder(["tiny"])).features, expected.values)
 

@@ -23,9 +23,8 @@ from tripletkit.features.exported_networks import (
     relative_difference,
     remove_networks,
 )
+from tripletkit.features.keras_backbones import add_preprocessing, make_keras_function
 from tripletkit.features.onnx_engine import make_onnx_function, open_session, prepare_pixels
-from tripletkit.features.preprocessing import add_preprocessing
-from tripletkit.features.stage_outputs import make_keras_function
 
 SIZE = defaults.EXTRACT_BATCH_SIZE
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -71,6 +72,14 @@ def test_functions_that_answer_wrongly_are_refused(function, message):
     with pytest.raises(tk.TripletkitError, match=message) as caught:
         tk.pretrained(make(function, name="mine"))
     assert "\n" not in str(caught.value)
+
+
+def test_a_function_that_never_returns_is_refused(monkeypatch):
+    monkeypatch.setattr("tripletkit.features.function_encoder._TRIAL_LIMIT_S", 0.2)
+    stop = threading.Event()
+    with pytest.raises(tk.TripletkitError, match="mine: took longer than 0 s on 1 images"):
+        tk.pretrained(make(lambda _pixels: stop.wait(60), name="mine"))
+    stop.set()
 
 
 @pytest.mark.parametrize(

@@ -4,51 +4,58 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from loopback_hub import COMMIT, LoopbackHub
-from test_encoder_trial import write
+from tiny_encoders import build_transformer
 
 pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed (tripletkit[hub])")
 TOP = Path(__file__).parents[1]
 REPO = "somebody/tiny-vit"
 NAME = f"hf:{REPO}"
-CONFIG = {"image_processor_type": "ViTImageProcessor", "size": {"height": 56, "width": 56}}
+# As DINOv2's, a quarter as wide and high; its small network has twelve such blocks.
+CONFIG = {
+    "image_processor_type": "BitImageProcessor",
+    "size": {"shortest_edge": 64},
+    "crop_size": {"height": 56, "width": 56},
+    "image_mean": [0.485, 0.456, 0.406],
+    "image_std": [0.229, 0.224, 0.225],
+}
+SHAPE = {"side_px": 56, "patch_px": 14, "width": 384, "n_heads": 6, "n_blocks": 2}
+TAKEN = ["--backbone-output", "last_hidden_state:cls"]
 
 
-@pytest.fixture
-def files(tmp_path):
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
     """A network with its data in another file, beside its text part and its smaller numbers."""
-    folder = tmp_path / "made"
-    folder.mkdir()
-    write(folder / "whole.onnx")
+    path = tmp_path_factory.mktemp("made") / "vision_model.onnx"
     onnx.save(
-        onnx.load(folder / "whole.onnx"),
-        folder / "vision_model.onnx",
+        build_transformer(**SHAPE),
+        path,
         save_as_external_data=True,
         location="vision_model.onnx_data",
         size_threshold=100,
-    )
-    network, data = (
-        (folder / name).read_bytes() for name in ("vision_model.onnx", "vision_model.onnx_data")
     )
     return {
         "preprocessor_config.json": json.dumps(CONFIG).encode(),
         "onnx/text_model.onnx": b"never asked for",
         "onnx/vision_model_int8.onnx": b"never asked for",
         "onnx/vision_model_q4.onnx": b"never asked for",
-        "onnx/vision_model.onnx": network,
-        "onnx/vision_model.onnx_data": data,
+        "onnx/vision_model.onnx": path.read_bytes(),
+        "onnx/vision_model.onnx_data": path.with_name("vision_model.onnx_data").read_bytes(),
     }
 
 
 @pytest.fixture
 def run(tmp_path, toy_competition):
-    def run(*arguments, hub=None, code=0, offline=False):
+    def run(*arguments, hub=None, code=0, offline=False, wait=True):
         environment = os.environ | {
             "PYTHONPATH": str(TOP),
             "HF_HOME": str(tmp_path / "hf"),
@@ -56,8 +63,13 @@ def run(tmp_path, toy_competition):
             "TRIPLETKIT_CACHE": str(tmp_path / "cache"),
         }
         environment |= {"HF_HUB_OFFLINE": "1"} if offline else {}
+        called = [sys.executable, "-m", "tripletkit", *map(str, arguments)]
+        if not wait:
+            return subprocess.Popen(
+                called, env=environment, cwd=tmp_path, stderr=subprocess.DEVNULL
+            )
         done = subprocess.run(
-            [sys.executable, "-m", "tripletkit", *map(str, arguments)],
+            called,
             env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300,
         )  # fmt: skip
         assert done.returncode == code, done.stderr
@@ -72,6 +84,7 @@ def run(tmp_path, toy_competition):
 def test_a_name_on_the_hub_is_its_file(run, files, toy_competition, tmp_path):
     images = toy_competition.images
     train = ["train", toy_competition.train, images, "--epochs", "1", "--unseen-classes", "0"]
+    train += TAKEN
     with LoopbackHub(REPO, files) as hub:
         done = run(*train, "--backbone", NAME, "-o", "m", hub=hub)
         got = {path.rpartition("/resolve/")[2].partition("/")[2] for path in hub.asked}
@@ -98,7 +111,7 @@ def test_a_name_on_the_hub_is_its_file(run, files, toy_competition, tmp_path):
 @pytest.mark.integration
 @pytest.mark.timeout(900)
 def test_what_the_hub_does_not_have_or_sends_wrongly_is_told(run, files, toy_competition):
-    embed = ["embed", toy_competition.images, "-o", "e.npz", "--force", "--backbone"]
+    embed = ["embed", toy_competition.images, "-o", "e.npz", "--force", *TAKEN, "--backbone"]
     name = "onnx/vision_model.onnx_data"
     with LoopbackHub(REPO, files) as hub:
         hub.wrong[name] = files[name][:-8] + b"\1" * 8
@@ -118,15 +131,31 @@ def test_what_the_hub_does_not_have_or_sends_wrongly_is_told(run, files, toy_com
 
 @pytest.mark.integration
 @pytest.mark.timeout(900)
-def test_a_download_that_breaks_off_is_taken_up_again(run, files, toy_competition):
-    embed = ["embed", toy_competition.images, "-o", "e.npz", "--backbone", NAME, "--force"]
-    name = "onnx/vision_model.onnx"
+def test_a_download_that_breaks_off_or_is_killed_is_taken_up_again(
+    run, files, toy_competition, tmp_path
+):
+    embed = ["embed", toy_competition.images, "-o", "e.npz", "--backbone", NAME, "--force", *TAKEN]
     with LoopbackHub(REPO, files) as hub:
-        hub.cut[name] = 100
+        hub.cut["onnx/vision_model.onnx"] = 100
         assert "Error" in run(*embed, hub=hub, code=1).stderr
         hub.cut.clear()
+        hub.slow_s = 0.1
+        for after_s in (0.0, 0.3, 0.8):
+            hub.asked.clear()
+            started = run(*embed, hub=hub, wait=False)
+            while not any(each.endswith("onnx_data") for each in hub.asked):
+                assert started.poll() is None
+                time.sleep(0.01)
+            time.sleep(after_s)
+            started.kill()
+            assert started.wait() == -signal.SIGKILL
+            assert not (tmp_path / "e.npz").exists()
+        hub.slow_s = 0.0
         run(*embed, hub=hub)
+    vectors = np.load(tmp_path / "e.npz")["vectors"]
+    assert vectors.shape == (60, SHAPE["width"])
     run(*embed)
+    np.testing.assert_array_equal(np.load(tmp_path / "e.npz")["vectors"], vectors)
 
 
 def test_files_are_chosen_by_what_they_see_and_hold():

@@ -19,7 +19,7 @@ from tripletkit import TripletkitError
 from tripletkit.data import unfinished
 from tripletkit.features.encoder import open_encoder
 from tripletkit.features.store import FeatureSpace
-from tripletkit.features.trained_weights import build_backbone, write_random_weights
+from tripletkit.features.weights_origin import build_backbone, write_random_weights
 from tripletkit.model import model_folder as artifact
 from tripletkit.model import record as record_module
 from tripletkit.model.heads import build_head

@@ -15,7 +15,7 @@ from tripletkit import TripletkitError, open_images
 from tripletkit.data.decoding import read_pixels
 from tripletkit.data.outputs import Outputs
 from tripletkit.features.encoder import open_encoder
-from tripletkit.features.stage_outputs import make_keras_function
+from tripletkit.features.keras_backbones import make_keras_function
 from tripletkit.features.store import FeatureStore
 from tripletkit.model import export
 from tripletkit.model.export import check_export_folder, export_networks

@@ -12,8 +12,8 @@ from keras_networks import run, shake
 
 from tripletkit import TripletkitError
 from tripletkit.features.backbones import Stage
+from tripletkit.features.keras_backbones import take_stages
 from tripletkit.features.onnx_writer import make_onnx_model
-from tripletkit.features.stage_outputs import take_stages
 
 L = keras.layers
 RNG = np.random.default_rng(0)
@@ -30,7 +30,6 @@ ON_IMAGES = {
     "no center": lambda: L.BatchNormalization(center=False),
     "layer norm": lambda: L.LayerNormalization(epsilon=1e-6),
     "dense at each place": lambda: L.Dense(3, activation="gelu"),
-    "softmax over channels": lambda: L.Activation("softmax"),
     "hard sigmoid": lambda: L.Activation("hard_sigmoid"),
     "hard silu": lambda: L.Activation("hard_silu"),
     "tanh": lambda: L.Activation("tanh"),
@@ -40,7 +39,6 @@ ON_IMAGES = {
     "average pool": lambda: L.AveragePooling2D((2, 3)),
     "padded": lambda: L.ZeroPadding2D(((1, 2), (0, 3))),
     "cropped": lambda: L.Cropping2D(((1, 2), (0, 3))),
-    "largest of all": lambda: L.GlobalMaxPooling2D(),
     "mean that keeps places": lambda: L.GlobalAveragePooling2D(keepdims=True),
     "reshaped": lambda: L.Reshape((72, 4)),
     "flat": lambda: L.Flatten(),

@@ -13,7 +13,7 @@ from tripletkit.data.labels import ImageLabels
 from tripletkit.errors import BackboneError, CheckpointError, OutputError
 from tripletkit.features.backbones import get_backbone
 from tripletkit.features.decoded_images import DecodedImages
-from tripletkit.features.trained_weights import build_backbone, write_random_weights
+from tripletkit.features.weights_origin import build_backbone, write_random_weights
 from tripletkit.model.heads import build_head
 from tripletkit.model.model_folder import check_model_output
 from tripletkit.model.network import PixelNetwork, unfreeze_blocks

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tripletkit.features.backbones import get_backbone
-from tripletkit.features.preprocessing import add_preprocessing
+from tripletkit.features.keras_backbones import add_preprocessing
 
 
 @pytest.fixture

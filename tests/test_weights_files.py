@@ -81,23 +81,20 @@ def test_a_file_loads_under_any_name(tmp_path, name):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"last": 6}, r'layer "last" expects weights of shapes .*5\), \(5,\)\], got .*6\)'),
-        ({"filters": 6}, r'layer "conv0" expects weights of shapes \[\(3, 3, 3, 4\)\], got'),
-        ({"top": True}, r'has a layer "\w+" that the model has not.*classifier.*notop'),
-        ({"n_blocks": 3}, "does not fit small"),
-        ({"n_blocks": 1}, "does not fit small"),
+        ({"last": 6}, r"last.* shape.*6"),
+        ({"filters": 6}, r"conv0.* shape"),
+        ({"top": True}, r"for small, without the classifier \(a .notop. file\)"),
+        ({"n_blocks": 3}, "for small"),
+        ({"n_blocks": 1}, "for small"),
     ],
 )
 def test_a_file_that_does_not_fit_names_the_layer(tmp_path, name, other, message):
     path = tmp_path / name
     save(build(**other), path)
-    model = build(seed=4)
-    before = model.get_weights()
     with pytest.raises(WeightsError, match=message) as caught:
-        load_weights_file(model, path)
+        load_weights_file(build(seed=4), path)
     assert str(caught.value).startswith(f"{path}: ")
-    for one, two in zip(model.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(one, two)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.slow

@@ -1,82 +1,156 @@
-"""Small encoders as ONNX files, in the forms in which people export them."""
+"""Encoders as ONNX files, in the forms in which people export them: vision transformers."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import keras
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
-
-from tripletkit.features.onnx_writer import make_onnx_model
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
 
 SIDE_PX = 32
 N_FEATURES = 12
-N_TOKENS = 17
 
 
-def build_transformer() -> keras.Model:
-    """A vision transformer of one block: `(batch, 17, 12)` tokens, the first for the class."""
-    keras.utils.set_random_seed(3)
-    layers, ops = keras.layers, keras.ops
-    image = keras.Input((SIDE_PX, SIDE_PX, 3))
-    patches = layers.Conv2D(N_FEATURES, 8, strides=8)(image)
-    x = layers.ZeroPadding1D((1, 0))(layers.Reshape((16, N_FEATURES))(patches))
-    normed = layers.LayerNormalization()(layers.Dense(N_FEATURES)(x))
-    query, key, value = (layers.Dense(N_FEATURES)(normed) for _ in range(3))
-    weights = ops.softmax(ops.matmul(query, ops.transpose(key, (0, 2, 1))))
-    x = layers.Add()([x, ops.matmul(weights, value)])
-    hidden = layers.Dense(24, activation="gelu")(layers.LayerNormalization()(x))
-    model = keras.Model(image, layers.Add()([x, layers.Dense(N_FEATURES)(hidden)]))
-    rng = np.random.default_rng(3)
-    # Biases too, so that the token of the class, which is zeros at first, is something.
-    model.set_weights([w + rng.normal(0, 0.2, w.shape) for w in model.get_weights()])
-    return model
+def build_transformer(
+    side_px: int = SIDE_PX,
+    patch_px: int = 8,
+    width: int = N_FEATURES,
+    n_heads: int = 2,
+    n_blocks: int = 1,
+    seed: int = 3,
+) -> onnx.ModelProto:
+    """Return a vision transformer as DINOv2's: `(n, 3, side, side)` -> `(n, tokens, width)`.
+
+    Patches, a token for the class, places, blocks of attention and of two layers with GELU, each
+    behind a normalisation and scaled, and a normalisation at the end. Its weights are random.
+    """
+    rng = np.random.default_rng(seed)
+    nodes, weights = [], []
+
+    def constant(values) -> str:
+        values = np.asarray(values, np.float32 if np.asarray(values).dtype.kind == "f" else None)
+        weights.append(numpy_helper.from_array(values, f"w{len(weights)}"))
+        return weights[-1].name
+
+    def add(kind, *inputs, **attributes) -> str:
+        nodes.append(helper.make_node(kind, inputs, [f"n{len(nodes)}"], **attributes))
+        return nodes[-1].output[0]
+
+    def random(*shape, scale=None) -> str:
+        return constant(rng.standard_normal(shape) * (scale or shape[0] ** -0.5))
+
+    def dense(x, n_in, n_out) -> str:
+        return add("Add", add("MatMul", x, random(n_in, n_out)), random(n_out, scale=0.2))
+
+    def norm(x) -> str:
+        return add("LayerNormalization", x, random(width, scale=1.0), random(width, scale=0.2))
+
+    def heads(x) -> str:
+        parts = add("Reshape", x, constant([0, 0, n_heads, width // n_heads]))
+        return add("Transpose", parts, perm=[0, 2, 1, 3])
+
+    def attention(x) -> str:
+        query, key, value = (heads(dense(x, width, width)) for _ in range(3))
+        scores = add("MatMul", query, add("Transpose", key, perm=[0, 1, 3, 2]))
+        scaled = add("Mul", scores, constant((width / n_heads) ** -0.5))
+        mixed = add("MatMul", add("Softmax", scaled, axis=-1), value)
+        mixed = add("Transpose", mixed, perm=[0, 2, 1, 3])
+        return dense(add("Reshape", mixed, constant([0, 0, width])), width, width)
+
+    def two_layers(x) -> str:
+        hidden = dense(x, width, 4 * width)
+        gate = add("Erf", add("Mul", hidden, constant(0.5**0.5)))
+        gate = add("Mul", add("Add", gate, constant(1.0)), constant(0.5))
+        return dense(add("Mul", hidden, gate), 4 * width, width)
+
+    n_patches = (side_px // patch_px) ** 2
+    kernel = random(width, 3, patch_px, patch_px, scale=(3 * patch_px**2) ** -0.5)
+    maps = add("Conv", "pixel_values", kernel, strides=[patch_px, patch_px])
+    flat = add("Reshape", maps, constant([0, width, -1]))
+    x = add("Pad", add("Transpose", flat, perm=[0, 2, 1]), constant([0, 1, 0, 0, 0, 0]))
+    # The token for the class is zeros until its place is added.
+    x = add("Add", x, random(n_patches + 1, width, scale=0.5))
+    for _ in range(n_blocks):
+        for part in (attention, two_layers):
+            x = add("Add", x, add("Mul", part(norm(x)), random(width, scale=0.5)))
+    x = norm(x)
+    nodes.append(helper.make_node("Identity", [x], ["last_hidden_state"]))
+    image = helper.make_tensor_value_info(
+        "pixel_values", TensorProto.FLOAT, ["batch", 3, side_px, side_px]
+    )
+    tokens = helper.make_tensor_value_info(
+        "last_hidden_state", TensorProto.FLOAT, ["batch", n_patches + 1, width]
+    )
+    graph = helper.make_graph(nodes, "vit", [image], [tokens], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def build_convolutions() -> keras.Model:
-    """A convolution and its average: `(batch, 12)`."""
-    keras.utils.set_random_seed(4)
-    image = keras.Input((SIDE_PX, SIDE_PX, 3))
-    x = keras.layers.Conv2D(N_FEATURES, 3, strides=2, activation="relu")(image)
-    return keras.Model(image, keras.layers.GlobalAveragePooling2D()(x))
+def build_convolutions() -> onnx.ModelProto:
+    """Return a convolution and its average: `(n, 3, 32, 32)` -> `(n, 12, 16, 16)` and `(n, 12)`."""
+    kernel = np.random.default_rng(4).standard_normal((N_FEATURES, 3, 3, 3)).astype(np.float32)
+    nodes = [
+        helper.make_node("Conv", ["pixel_values", "kernel"], ["raw"], strides=[2, 2], pads=[1] * 4),
+        helper.make_node("Relu", ["raw"], ["maps"]),
+        helper.make_node("ReduceMean", ["maps"], ["image_embeds"], axes=[2, 3], keepdims=0),
+    ]
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (
+            ("pixel_values", ["batch", 3, SIDE_PX, SIDE_PX]),
+            ("maps", ["batch", N_FEATURES, 16, 16]),
+            ("image_embeds", ["batch", N_FEATURES]),
+        )
+    ]
+    weights = [numpy_helper.from_array(kernel, "kernel")]
+    graph = helper.make_graph(nodes, "convolutions", values[:1], values[1:], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def run(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
+    """Return what a network gives for prepared images, `(n, side, side, 3)`, in a plain loop."""
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    images = images.transpose(0, 3, 1, 2).astype(np.float32)
+    return np.concatenate([session.run(None, {"pixel_values": each[None]})[0] for each in images])
 
 
 def export(
-    model: keras.Model,
+    model: onnx.ModelProto,
     path: Path,
     *,
-    output: str = "last_hidden_state",
     image_input: str = "pixel_values",
     channels_first: bool = True,
     half: bool = False,
-    shape: tuple[int | str, ...] | None = None,
+    shape: tuple[int | str | None, ...] | None = None,
     external: bool = False,
 ) -> Path:
-    """Write a Keras model as an ONNX file.
+    """Write a network as a file.
 
     Args:
-        output, image_input: what these are called.
+        image_input: what its input is called.
         channels_first: images have their channels first, as PyTorch has them.
         half: the input is float16.
-        shape: of the input; defaults to an open batch and the model's own sizes.
+        shape: of the input; defaults to an open batch and the network's own sizes.
         external: keep the weights in a file of their own, `weights.bin`.
     """
-    made = make_onnx_model(model, output)
-    (own,) = made.graph.input
-    del made.graph.input[:]
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    own = made.graph.input.pop()
+    for node in made.graph.node:
+        node.input[:] = ["prepared" if name == own.name else name for name in node.input]
+    side = own.type.tensor_type.shape.dim[2].dim_value
     kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
-    sizes = (3, SIDE_PX, SIDE_PX) if channels_first else (SIDE_PX, SIDE_PX, 3)
+    sizes = (3, side, side) if channels_first else (side, side, 3)
     made.graph.input.append(
         helper.make_tensor_value_info(image_input, kind, shape or ("batch", *sizes))
     )
-    permutation = (0, 2, 3, 1) if channels_first else (0, 1, 2, 3)
-    first = [
+    permutation = (0, 1, 2, 3) if channels_first else (0, 3, 1, 2)
+    nodes = [
         helper.make_node("Cast", [image_input], ["as_float"], to=TensorProto.FLOAT),
-        helper.make_node("Transpose", ["as_float"], [own.name], perm=permutation),
+        helper.make_node("Transpose", ["as_float"], ["prepared"], perm=permutation),
+        *made.graph.node,
     ]
-    nodes = [*first, *made.graph.node]
     del made.graph.node[:]
     made.graph.node.extend(nodes)
     options = {"save_as_external_data": True, "location": "weights.bin", "size_threshold": 200}

@@ -87,10 +87,6 @@ class StoreError(TripletkitError, OSError):
     """The feature store cannot be opened, read or written."""
 
 
-class StoredFeaturesError(StoreError):
-    """Stored features are gone or damaged; they can be computed again."""
-
-
 class ModelFolderError(TripletkitError, ValueError):
     """A model folder is missing, incomplete, edited or from a newer format."""
 

@@ -53,7 +53,7 @@ def extract(
         follow_outside: allow links that lead out of a folder.
         progress: see `train`.
     Returns:
-        `ExtractionResult`: `n_images`, `n_stored`, `n_computed`, `problems`.
+        `ExtractionResult`: `output`, `n_images`, `n_stored`, `n_computed`, `problems`.
     Raises:
         SettingsError: if choices do not go together.
         FeatureFileError: if the folder holds something else, or `dtype` cannot hold a number.

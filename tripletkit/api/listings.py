@@ -15,8 +15,7 @@ from tripletkit import defaults
 from tripletkit.api.given import PathLike, as_path
 from tripletkit.features.backbones import BACKBONES, load_plugins
 from tripletkit.features.exported_networks import remove_networks
-from tripletkit.features.store import default_folder, find_store, open_store
-from tripletkit.features.store_care import clear_store
+from tripletkit.features.store import clear_store, default_folder, find_store, open_store
 from tripletkit.features.weights_origin import describe_origin, is_ready
 from tripletkit.losses.loss_registry import LOSSES
 from tripletkit.model.settings import SETTINGS
@@ -189,7 +188,7 @@ def cache_info(cache: PathLike | None = None) -> StoredFeatures:
     spaces: list[dict[str, Any]] = []
     if size_bytes is not None:
         with open_store(where) as store:
-            spaces = [use.to_dict() for use in store.uses()]
+            spaces = store.uses()
         size_bytes = find_store(where)[1]
     return StoredFeatures(Path(path), size_bytes or 0, spaces)
 

@@ -52,7 +52,7 @@ from tripletkit.evaluation.pooled import PooledScore, PooledValidation
 from tripletkit.evaluation.scoring import Score
 from tripletkit.evaluation.validation import Validation
 from tripletkit.features.backbones import AUTO
-from tripletkit.features.encoder import Encoder, open_collection
+from tripletkit.features.encoder import Encoder
 from tripletkit.features.feature_parts import BackboneLike, list_backbones
 from tripletkit.features.function_encoder import FunctionEncoder
 from tripletkit.features.given_features import FeaturesLike
@@ -564,7 +564,7 @@ class Model:
 
     def _read_features(self, files: Images, progress: Progress | None) -> np.ndarray:
         with open_store(self.cache) as store:
-            return open_collection(files, self.encoder, store, progress=progress).features
+            return self.encoder.load(files, store, progress=progress).features
 
     def _warn_of_learned(self, triplets: Triplets, files: Images) -> None:
         if self.folder is None or self.encoder.head is None:

@@ -9,11 +9,10 @@ import click
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.console import echo_json, say, warn
+from tripletkit.cli.console import echo_json, say
 from tripletkit.cli.flags import told
 from tripletkit.cli.options import backbone_options, command, section, takes
 from tripletkit.cli.parameters import NAMED_PATH, WholeRange
-from tripletkit.results import plain_values
 
 
 @command()
@@ -60,11 +59,6 @@ def extract(ray: str | None, **given: Any) -> None:
     that stopped it. An image that cannot be read becomes a row with the reason.
     """
     result = tk.extract(**given, ray=ray == "local" or ray or False)
-    if result.problems:
-        warn(result.describe_problems())
-    say(
-        f"{result.n_images:,} images: {result.n_computed:,} computed, {result.n_stored:,} were in "
-        f"{given['output']}."
-    )
+    say(str(result))
     if told("as_json"):
-        echo_json({"output": str(given["output"]), **plain_values(result)})
+        echo_json(result.to_dict())

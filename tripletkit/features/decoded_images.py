@@ -15,7 +15,7 @@ from tripletkit import defaults
 from tripletkit.data.decoding import read_pixels
 from tripletkit.errors import ImageReadError
 from tripletkit.features.backbones import Backbone
-from tripletkit.progress import Progress
+from tripletkit.progress import Progress, no_progress
 
 # Decoded images stay in memory up to this: 50,000 of 32 pixels take 150 MB.
 KEEP_PIXELS_BYTES = 1 << 30
@@ -44,7 +44,7 @@ class DecodedImages:
         paths: Sequence[Path | None],
         backbone: Backbone,
         keep_bytes: int = KEEP_PIXELS_BYTES,
-        progress: Progress | None = None,
+        progress: Progress = no_progress,
     ) -> None:
         self._paths = list(paths)
         self._side = backbone.input_size_px
@@ -60,8 +60,7 @@ class DecodedImages:
         ):
             if index is not None:
                 self._slots[index] = -1
-            if progress is not None:
-                progress(n_done, len(needed))
+            progress(n_done, len(needed))
 
     @property
     def kept_bytes(self) -> int:
@@ -73,13 +72,7 @@ class DecodedImages:
         return self._slots >= 0
 
     def read(self, images: np.ndarray) -> np.ndarray:
-        """Return images: `(n, side, side, 3)` uint8, RGB.
-
-        Args:
-            images: `(n,)` indices of usable ones.
-        Raises:
-            ImageReadError: if a file is no longer as it was.
-        """
+        """Return usable images by their indices: `(n, side, side, 3)` uint8, RGB."""
         if self._kept is not None:
             return self._kept[self._slots[images]]
         return np.stack([self._decode(index) for index in images])
@@ -107,12 +100,7 @@ class DecodedImages:
 def read_ahead(
     function: Callable[[Item], Result], items: Iterable[Item], n_ahead: int
 ) -> Iterator[Result]:
-    """Yield a function's results in the order of the items, computed in threads beforehand.
-
-    Args:
-        items: taken from one thread, never more than `n_ahead` before their result is taken.
-        n_ahead: results that may wait, which bounds the memory they take.
-    """
+    """Yield a function's results in the order of the items, at most `n_ahead` computed ahead."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         waiting = iter(items)
         ahead: deque[Future[Result]] = deque()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from string import ascii_lowercase
 from typing import NamedTuple
-
-import numpy as np
 
 from tripletkit.errors import WeightsError
 from tripletkit.features.keras_backend import keras
@@ -37,17 +36,11 @@ _UNUSED_TENSORS = {"_fc.weight", "_fc.bias"}
 
 
 class _Variant(NamedTuple):
-    """How a variant scales Lite0: factors of channels and of repeats, side of its images."""
+    """How a variant scales Lite0: factors of channels and of repeats."""
 
     name: str
     width: float
     depth: float
-    size_px: int
-
-
-_LITE0 = _Variant("efficientnet-lite0", 1.0, 1.0, 224)
-_LITE1 = _Variant("efficientnet-lite1", 1.0, 1.1, 240)
-_LITE2 = _Variant("efficientnet-lite2", 1.1, 1.2, 260)
 
 
 class _Block(NamedTuple):
@@ -58,37 +51,13 @@ class _Block(NamedTuple):
     kernel: int
 
 
-def build_lite0(weights: Path | None, size_px: int = _LITE0.size_px) -> keras.Model:
-    """Return EfficientNet-Lite0; see `_build`."""
-    return _build(_LITE0, weights, size_px)
-
-
-def build_lite1(weights: Path | None, size_px: int = _LITE1.size_px) -> keras.Model:
-    """Return EfficientNet-Lite1; see `_build`."""
-    return _build(_LITE1, weights, size_px)
-
-
-def build_lite2(weights: Path | None, size_px: int = _LITE2.size_px) -> keras.Model:
-    """Return EfficientNet-Lite2; see `_build`."""
-    return _build(_LITE2, weights, size_px)
-
-
-def _build(variant: _Variant, weights: Path | None, size_px: int) -> keras.Model:
-    """Build an EfficientNet-Lite up to its average pool.
+def _build(variant: _Variant, weights: Path | None, size_px: int = 224) -> keras.Model:
+    """Build an EfficientNet-Lite up to its average pool: (x - 127) / 128 -> 1,280 numbers.
 
     The Lite variants drop squeeze-and-excitation and replace swish by ReLU6; stem, head and the
     repeats of the first and the last stage stay the same at every scale. Convolution and batch
-    norm stay separate layers.
+    norm stay separate layers. Weights are an old-style PyTorch state dict.
 
-    Args:
-        weights: an old-style PyTorch state dict, as from `packaged_weights`; `None` leaves the
-            random initial weights.
-        size_px: side of the images.
-    Returns:
-        A model from `(batch_size, size_px, size_px, 3)` float32, RGB, `(x - 127) / 128`, to
-        `(batch_size, 1280)` float32, >= 0.
-    Raises:
-        WeightsError: if the file is broken, or its tensors are not this model's.
     Reference:
         Tan, Le. EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks.
         ICML 2019. arXiv:1905.11946. Lite variants: Liu, "Higher accuracy on vision models with
@@ -173,41 +142,31 @@ def _load_weights(model: keras.Model, variant: _Variant, path: Path) -> None:
         for name, tensor in read_state_dict(path).items()
         if name not in _UNUSED_TENSORS and not name.endswith(".num_batches_tracked")
     }
-    for name, conv, norm in _pair_names(variant):
-        _set_weights(model.get_layer(f"{name}_conv"), tensors, [f"{conv}.weight"], variant, path)
-        norm_parts = ("weight", "bias", "running_mean", "running_var")
-        norm_names = [f"{norm}.{part}" for part in norm_parts]
-        _set_weights(model.get_layer(f"{name}_bn"), tensors, norm_names, variant, path)
-    if tensors:
-        raise WeightsError(
-            f"{path}: expected the tensors of {variant.name} only, got {len(tensors)} more, "
-            f'the first is "{next(iter(tensors))}". Pass the weights of {variant.name}.'
-        )
-
-
-def _set_weights(
-    layer: keras.Layer,
-    tensors: dict[str, np.ndarray],
-    names: list[str],
-    variant: _Variant,
-    path: Path,
-) -> None:
-    """Move the named tensors out of `tensors` into the layer, if each has the right shape."""
-    values = []
-    for name, variable in zip(names, layer.weights, strict=True):
-        value = tensors.pop(name, None)
-        if value is not None and value.ndim == 4:
+    try:
+        for name, conv, norm in _pair_names(variant):
+            kernel = tensors.pop(f"{conv}.weight")
             # PyTorch keeps kernels as (out, in, height, width), and depthwise ones as (channels,
             # 1, height, width); Keras wants (height, width, in, out) and (height, width,
             # channels, 1).
-            depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
-            value = value.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
-        if value is None or value.shape != tuple(variable.shape):
-            got = "none" if value is None else f"one of shape {value.shape}"
-            raise WeightsError(
-                f'{path}: expected a tensor "{name}" for layer {layer.name}, of shape '
-                f"{tuple(variable.shape)} in Keras's order, got {got}. "
-                f"Pass the weights of {variant.name}."
-            )
-        values.append(value)
-    layer.set_weights(values)
+            order = (2, 3, 0, 1) if name.endswith("_depthwise") else (2, 3, 1, 0)
+            model.get_layer(f"{name}_conv").set_weights([kernel.transpose(order)])
+            parts = ("weight", "bias", "running_mean", "running_var")
+            values = [tensors.pop(f"{norm}.{part}") for part in parts]
+            model.get_layer(f"{name}_bn").set_weights(values)
+        if tensors:
+            raise ValueError(f'{len(tensors)} more, the first is "{next(iter(tensors))}"')
+    except (KeyError, ValueError) as error:
+        raise WeightsError(
+            f"{path}: expected the tensors of {variant.name}, got others ({error}). Pass the "
+            f"weights of {variant.name}."
+        ) from error
+
+
+build_lite0, build_lite1, build_lite2 = (
+    partial(_build, variant)
+    for variant in (
+        _Variant("efficientnet-lite0", 1.0, 1.0),
+        _Variant("efficientnet-lite1", 1.0, 1.1),
+        _Variant("efficientnet-lite2", 1.1, 1.2),
+    )
+)

@@ -9,10 +9,9 @@ Behind any of these may stand the head of a trained model.
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,8 @@ from tripletkit.data.images import Images
 from tripletkit.errors import (
     DataWarning,
     FeatureFileError,
+    ImageReadError,
+    caution,
     describe_problems,
 )
 from tripletkit.features.backbones import FROM_VECTORS
@@ -40,7 +41,7 @@ from tripletkit.features.feature_parts import (
 from tripletkit.features.function_encoder import FunctionEncoder
 from tripletkit.features.given_features import FeaturesLike, GivenFeatures, open_features
 from tripletkit.features.image_views import ORIGINAL, View, choose_views, get_view
-from tripletkit.features.store import FeatureSpace, Store
+from tripletkit.features.store import FeatureSpace, FeatureStore
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.progress import Progress, no_progress
 
@@ -49,9 +50,6 @@ ENCODE_PART_IMAGES = 8192
 
 logger = logging.getLogger("tripletkit")
 
-# Takes the parts of a network, and the folder beside which it is kept once it was written.
-NetworkLoader = Callable[[Sequence[FeaturePart], Path], FeatureFunction]
-
 
 @dataclass(frozen=True)
 class EncoderRecord:
@@ -59,8 +57,7 @@ class EncoderRecord:
 
     Attributes:
         features: what decides the features of an image; see `Encoder.facts`.
-        weights_files: the weights file of each part that the user named, absolute; None for its
-            own.
+        weights_files: where the weights of each part are from; see `FeaturePart.origin`.
         n_features: numbers of an image.
     """
 
@@ -82,6 +79,37 @@ class EncoderHead:
     distance: str
     sha256: str
     embed: Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Features of named images.
+
+    Attributes:
+        features: `(n_images, n_features)` float32, in the order of the names; NaN where an
+            image is missing or broken.
+        problems: index of an image -> what is wrong with it, for those.
+        n_computed: images that a backbone had to look at; two names of one content are one image.
+        n_stored: images whose features were in the store.
+    """
+
+    features: np.ndarray
+    problems: dict[int, str]
+    n_computed: int = 0
+    n_stored: int = 0
+
+    def is_usable(self) -> np.ndarray:
+        """Return `(n_images,)` bool: the image has features."""
+        return np.isfinite(self.features[:, 0])
+
+
+@dataclass
+class _Found:
+    """What became of images so far."""
+
+    problems: dict[int, str]
+    usable: set[bytes] = field(default_factory=set)
+    computed: set[bytes] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -155,12 +183,7 @@ class Encoder:
     @property
     def record(self) -> EncoderRecord:
         """What a model's record keeps of it, from which `open_recorded_encoder` makes it again."""
-        files = [
-            part.hub.recorded
-            if part.hub
-            else part.given_weights and str(part.given_weights.absolute())
-            for part in self.parts
-        ]
+        files = [part.origin for part in self.parts]
         return EncoderRecord(dict(self.facts), files, self.n_features)
 
     @property
@@ -184,7 +207,7 @@ class Encoder:
     def encode(
         self,
         images: Images,
-        store: Store,
+        store: FeatureStore,
         *,
         progress: Progress | None = None,
         tell: bool = True,
@@ -194,7 +217,7 @@ class Encoder:
         Args:
             images: from `open_images`.
             store: where features are kept.
-            progress: told (done, total) in images, of each backbone anew.
+            progress: told (done, total) in images.
             tell: say how many were computed, and warn of what is left out.
         Returns:
             `(n_images, n_dims)` float32, in the order of the names; a row of NaN where an image is
@@ -204,127 +227,122 @@ class Encoder:
                 readable ones are in the store by then.
             FeatureFileError: if an image has no vector among those made elsewhere.
         """
-        collection = self.load(images, store, progress=progress)
-        if tell:
-            self.tell(collection, images)
-        return self.embed(collection.features)
+        chunks = self.encode_in_chunks(images, store, progress=progress, tell=tell)
+        return _gather(chunks, len(images.names))
 
     def encode_in_chunks(
         self,
         images: Images,
-        store: Store,
+        store: FeatureStore,
         *,
         progress: Progress | None = None,
         tell: bool = True,
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (first row, vectors) of some thousand images at a time; see `encode`."""
-        n_images = len(images.names)
-        # Vectors made elsewhere are in memory as a whole anyway.
-        size = n_images if self.is_given else ENCODE_PART_IMAGES
-        progress = progress or no_progress
-        problems: dict[int, str] = {}
-        n_computed = n_stored = 0
-        for start in range(0, n_images, max(size, 1)):
-            end = min(start + size, n_images)
-            chunk = images if end - start == n_images else images.take(range(start, end))
-
-            def told(done: int, total: int, end: int = end) -> None:
-                progress(end - total + done, n_images)
-
-            loaded = self.load(chunk, store, progress=told)
-            problems |= {start + index: why for index, why in loaded.problems.items()}
-            n_computed += loaded.n_computed
-            n_stored += loaded.n_stored
-            yield start, self.embed(loaded.features)
-        if tell:
-            none = np.empty((0, 1), np.float32)
-            self.tell(Collection(none, problems, n_computed, n_stored), images)
+        found = _Found(dict(images.problems))
+        for start, features in self._load(images, store, found, progress):
+            yield start, self.embed(features)
+        self._finish(images, found, tell=tell)
 
     def embed(self, features: np.ndarray) -> np.ndarray:
-        """Return the vectors of images from their features.
-
-        Args:
-            features: `(n_images, n_features)` float32; a row of NaN gives one.
-        Returns:
-            `(n_images, n_dims)` float32.
-        """
+        """Return the vectors of images from their features; a row of NaN gives one."""
         return features if self.head is None else self.head.embed(features)
 
     def load(
         self,
         images: Images,
-        store: Store,
+        store: FeatureStore,
         *,
         progress: Progress | None = None,
-        load_network: NetworkLoader = load_network_function,
+        tell: bool = True,
+        functions: Sequence[FeatureFunction] | None = None,
     ) -> Collection:
         """Return the features of images, from the store or the backbones; see `encode`.
 
         Args:
-            load_network: makes the function of a network where something has to be computed.
+            functions: of the networks, where these were made already.
         """
-        if self.is_given:
-            return self._take_given(images)
-        paths, contents = list(images.paths), images.contents(store)
-        problems: dict[int, str] = {}
-        computed: set[bytes] = set()
-        of_parts: list[np.ndarray] = []
-        for parts in self.networks:
-            extracted = extract_features(
-                paths,
-                parts[0].backbone,
-                [part.space for part in parts],
-                store,
-                partial(load_network, parts, store.folder),
-                progress,
-                self.views,
-                contents,
-            )
-            ends = np.cumsum([part.n_features for part in parts])[:-1]
-            of_parts += np.split(extracted.values, ends, axis=1)
-            computed |= extracted.computed
-            problems |= extracted.problems
-            for index in extracted.problems:
-                # The next backbone could not read it either.
-                paths[index] = None
-        images.refuse(problems)
-        usable = {
-            content
-            for path, content in zip(paths, contents.hashes, strict=True)
-            if path is not None and content is not None
-        }
+        found = _Found(dict(images.problems))
+        chunks = self._load(images, store, found, progress, functions)
+        features = _gather(chunks, len(images.names))
+        self._finish(images, found, tell=tell)
         return Collection(
-            self._join(of_parts),
-            images.problems | problems,
-            len(computed),
-            len(usable - computed),
+            features, found.problems, len(found.computed), len(found.usable - found.computed)
         )
 
-    def tell(self, collection: Collection, images: Images) -> None:
-        """Say how many images' features were computed and stored, and warn of what is left out."""
-        if n_bad := len(collection.problems):
-            placed = place_problems(dict(sorted(collection.problems.items())), images.places)
-            warnings.warn(
-                f"{n_bad:,} images are left out:\n{describe_problems(placed)}",
-                DataWarning,
-                stacklevel=4,
-            )
+    def network_functions(self, folder: Path) -> list[FeatureFunction]:
+        """Return the function of each network, loaded when it is first called.
+
+        Args:
+            folder: beside which networks are kept that are written on first use.
+        """
+        return [_load_late(parts, folder) for parts in self.networks]
+
+    def _load(
+        self,
+        images: Images,
+        store: FeatureStore,
+        found: _Found,
+        progress: Progress | None,
+        functions: Sequence[FeatureFunction] | None = None,
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (first row, features) of some thousand images at a time, and note what is found."""
+        n_images = len(images.names)
+        if self.is_given:
+            yield 0, self._take_given(images, found)
+            return
+        progress = progress or no_progress
+        functions = functions or self.network_functions(store.folder)
+        size = ENCODE_PART_IMAGES
+        for start in range(0, max(n_images, 1), size):
+            end = min(start + size, n_images)
+            chunk = images if end - start == n_images else images.take(range(start, end))
+            paths, contents = list(chunk.paths), chunk.contents(store)
+            of_parts: list[np.ndarray] = []
+            for number, (parts, function) in enumerate(zip(self.networks, functions, strict=True)):
+
+                def told(done: int, total: int, at: int = start, before: int = number) -> None:
+                    share = (before * total + done) / (len(self.networks) * total)
+                    progress(at + int(share * min(size, n_images - at)), n_images)
+
+                spaces = [part.space for part in parts]
+                extracted = extract_features(
+                    paths, parts[0].backbone, spaces, store, function, told, self.views, contents
+                )
+                ends = np.cumsum([part.n_features for part in parts])[:-1]
+                of_parts += np.split(extracted.values, ends, axis=1)
+                found.computed |= extracted.computed
+                for index, why in extracted.problems.items():
+                    found.problems[start + index] = why
+                    # The next backbone could not read it either.
+                    paths[index] = None
+            found.usable |= {
+                content
+                for path, content in zip(paths, contents.hashes, strict=True)
+                if path is not None and content is not None
+            }
+            yield start, self._join(of_parts)
+
+    def _finish(self, images: Images, found: _Found, *, tell: bool) -> None:
+        """Refuse images with problems, or warn of them, and say how many were computed."""
+        new = {index: why for index, why in found.problems.items() if index not in images.problems}
+        images.refuse(new, FeatureFileError if self.is_given else ImageReadError)
+        if not tell:
+            return
+        if n_bad := len(found.problems):
+            placed = place_problems(dict(sorted(found.problems.items())), images.places)
+            caution(f"{n_bad:,} images are left out:\n{describe_problems(placed)}", DataWarning)
         if self.is_given:
             logger.info("Features: %s images given.", f"{len(images.names) - n_bad:,}")
             return
         logger.info(
             "Features: %s images computed, %s from the store.",
-            f"{collection.n_computed:,}",
-            f"{collection.n_stored:,}",
+            f"{len(found.computed):,}",
+            f"{len(found.usable - found.computed):,}",
         )
 
     def _join(self, of_parts: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the features of images from those of each backbone.
-
-        Args:
-            of_parts: `(n_images, n_features of the part)` float32 for each part; a row of NaN
-                where an image has none.
-        """
+        """Return the features of images from those of each part; a row of NaN stays one."""
         pieces = [
             piece
             for part, features in zip(self.parts, of_parts, strict=True)
@@ -336,42 +354,35 @@ class Encoder:
         joined[np.isnan(joined).any(axis=1)] = np.nan
         return joined
 
-    def _take_given(self, images: Images) -> Collection:
+    def _take_given(self, images: Images, found: _Found) -> np.ndarray:
         if self.given is None:
             raise FeatureFileError(
                 "expected the features of these images from a file, because the model was trained "
                 "on such. Give it as `features`."
             )
         features = self.given.take(images.names)
-        problems = {
-            index: f"{images.names[index]}: has no features in {self.given.source}"
-            for index in np.flatnonzero(np.isnan(features[:, 0])).tolist()
-            if index not in images.problems
-        }
-        images.refuse(problems, FeatureFileError)
-        return Collection(features, images.problems | problems, 0)
+        for index in np.flatnonzero(np.isnan(features[:, 0])).tolist():
+            why = f"{images.names[index]}: has no features in {self.given.source}"
+            found.problems.setdefault(index, why)
+        return features
 
 
-@dataclass(frozen=True)
-class Collection:
-    """Features of named images.
+def _load_late(parts: Sequence[FeaturePart], folder: Path) -> FeatureFunction:
+    load = cache(lambda: load_network_function(parts, folder))
+    return lambda pixels: load()(pixels)
 
-    Attributes:
-        features: `(n_images, n_features)` float32, in the order of the names; NaN where an
-            image is missing or broken.
-        problems: index of an image -> what is wrong with it, for those.
-        n_computed: images that a backbone had to look at; two names of one content are one image.
-        n_stored: images whose features were in the store.
-    """
 
-    features: np.ndarray
-    problems: dict[int, str]
-    n_computed: int
-    n_stored: int = 0
-
-    def is_usable(self) -> np.ndarray:
-        """Return `(n_images,)` bool: the image has features."""
-        return np.isfinite(self.features[:, 0])
+def _gather(chunks: Iterator[tuple[int, np.ndarray]], n_images: int) -> np.ndarray:
+    """Return all chunks as one array; a single one as it is."""
+    whole = np.empty((0, 0), np.float32)
+    for start, part in chunks:
+        if len(part) == n_images:
+            whole = part
+            continue
+        if start == 0:
+            whole = np.empty((n_images, part.shape[1]), np.float32)
+        whole[start : start + len(part)] = part
+    return whole
 
 
 def open_encoder(
@@ -391,7 +402,7 @@ def open_encoder(
         backbones: registered names, paths of ONNX files, functions, each once, or `auto` alone,
             which takes the best that can be had.
         weights: files to use instead of a backbone's own weights.
-        views: names of what the features are averaged over; see `VIEW_SETS`.
+        views: what the features are averaged over, names of `VIEW_SETS`.
         size_px: side of the images that the backbones take. Defaults to each one's usual.
         depth: where in the backbones features are taken; a key of `DEPTHS`.
         preprocess, backbone_output: of ONNX files; see `open_network_file`.
@@ -463,16 +474,3 @@ def open_recorded_encoder(
         views = tuple(get_view(name) for name in record.features["views"])
     files = record.weights_files if own_weights is None else [str(own_weights)]
     return Encoder(recorded_parts(facts, files, place, weights or {}, functions), views, head=head)
-
-
-def open_collection(
-    images: Images,
-    encoder: Encoder,
-    store: Store,
-    *,
-    progress: Progress | None = None,
-) -> Collection:
-    """Load the features of images, and say how many were computed; see `Encoder.load`."""
-    collection = encoder.load(images, store, progress=progress)
-    encoder.tell(collection, images)
-    return collection

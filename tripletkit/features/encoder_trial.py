@@ -40,16 +40,7 @@ def try_encoder(
 ) -> int:
     """Refuse an encoder whose vector of an image depends on anything but the image.
 
-    Args:
-        name: for messages.
-        function: `(n, side_px, side_px, 3)` uint8 -> `(n, n_features)` floats.
-        side_px: of the images.
-        tolerance: see `TOLERANCE`.
-    Returns:
-        How many numbers a vector has.
-    Raises:
-        RowCountError: if there is not one vector an image.
-        NetworkFileError: if vectors differ, are not finite, or are the same for every image.
+    Return how many numbers a vector has.
     """
     images = trial_images(side_px)
 

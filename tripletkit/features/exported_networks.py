@@ -44,17 +44,7 @@ _N_CHECKED = 4
 
 
 def load_network_function(parts: Sequence[FeaturePart], store_folder: Path) -> FeatureFunction:
-    """Return the function from images to the features of some depths of one backbone.
-
-    Args:
-        parts: of one network, in the order of the columns.
-        store_folder: where the feature store is.
-    Returns:
-        A function from `(batch, side, side, 3)` uint8 to `(batch, n)` float32, for batches of
-        the extraction's size.
-    Raises:
-        BackboneError, WeightsError: if the weights cannot be had, or are others.
-    """
+    """Return the function from images to the features of some depths of one backbone."""
     network = parts[0]
     if isinstance(network.backbone, FunctionBackbone):
         return network.backbone
@@ -69,7 +59,7 @@ def load_network_function(parts: Sequence[FeaturePart], store_folder: Path) -> F
         except NetworkFileError as error:
             logger.info("%s is made anew: %s", network.backbone.name, error)
     start_keras()
-    from tripletkit.features.trained_weights import build_backbone
+    from tripletkit.features.weights_origin import build_backbone
 
     return _FirstRun(parts, build_backbone(network.backbone, weights), folder, key)
 
@@ -90,8 +80,8 @@ class _FirstRun:
         return self._function(pixels)
 
     def _choose(self, pixels: np.ndarray) -> FeatureFunction:
+        from tripletkit.features.keras_backbones import make_keras_function, take_stages
         from tripletkit.features.onnx_writer import make_onnx_model
-        from tripletkit.features.stage_outputs import make_keras_function, take_stages
 
         backbone = self._parts[0].backbone
         stages = [part.stage for part in self._parts]
@@ -109,11 +99,7 @@ class _FirstRun:
     def _check(
         self, function: FeatureFunction, of_keras: FeatureFunction, pixels: np.ndarray
     ) -> None:
-        """Compare with Keras on images at hand and on random ones.
-
-        Raises:
-            ExportError: if features differ.
-        """
+        """Compare with Keras on images at hand and on random ones."""
         noise = np.random.default_rng(0).integers(
             0, 256, (_N_CHECKED, *pixels.shape[1:]), dtype=np.uint8
         )
@@ -134,26 +120,17 @@ class _FirstRun:
 
 
 def relative_difference(got: np.ndarray, want: np.ndarray) -> float:
-    """Return the largest difference of two arrays of rows, as a share of the row's largest.
-
-    Args:
-        got, want: `(n_images, n)` floats.
-    """
+    """Return the largest difference of two arrays of rows, as a share of the row's largest."""
     largest = np.abs(want).max(axis=1)
     differences = np.abs(got - want).max(axis=1)
     return float(np.max(differences / np.where(largest > 0, largest, 1.0)))
 
 
 def remove_networks(store_folder: Path, unused_since_s: float | None = None) -> int:
-    """Delete kept networks, and what killed runs left of them; nothing else that lies there.
+    """Delete kept networks, and what killed runs left of them; return how many bytes that freed.
 
-    Args:
-        store_folder: where the feature store is.
-        unused_since_s: only those not used since then, in seconds since 1970.
-    Returns:
-        How many bytes that freed.
-    Raises:
-        StoreError: if one cannot be deleted.
+    Nothing else that lies there is touched. Of `unused_since_s` (seconds since 1970) on, networks
+    that were used stay.
     """
     freed = 0
     remove_unfinished(store_folder / FOLDER_NAME)

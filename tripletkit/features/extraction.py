@@ -7,7 +7,7 @@ file, whole or not at all. A vector depends on nothing but its image, so it does
 
 from __future__ import annotations
 
-import logging
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from tripletkit.data.images import Images, open_usable_images
+from tripletkit.data.images import Images
 from tripletkit.data.unfinished import remove_unfinished
-from tripletkit.errors import FeatureFileError, ImageNameError, SettingsError, describe_problems
+from tripletkit.errors import (
+    DataWarning,
+    FeatureFileError,
+    ImageNameError,
+    SettingsError,
+    caution,
+    describe_problems,
+)
 from tripletkit.features.encoder import Encoder
-from tripletkit.features.exported_networks import load_network_function
 from tripletkit.features.extract import FeatureFunction
 from tripletkit.features.feature_dataset import (
     DTYPES,
@@ -30,132 +36,99 @@ from tripletkit.features.feature_dataset import (
     list_parts,
     write_part,
 )
-from tripletkit.features.feature_parts import FeaturePart
-from tripletkit.features.store import MemoryStore
-from tripletkit.features.store_file import file_stamp
+from tripletkit.features.store import FeatureStore, file_stamp
 from tripletkit.progress import Progress, no_progress
+from tripletkit.results import Result, Section
 
 # Images in a file of an extracted dataset: what a killed worker loses at most.
 BLOCK_IMAGES = 512
-
-logger = logging.getLogger("tripletkit")
-
 # Beside the features: networks that were written on first use, for all workers.
 _OWN_FOLDER = ".tripletkit"
 
 
-@dataclass(frozen=True)
-class Block:
-    """Images that become one file.
-
-    Attributes:
-        names: of the images.
-        paths: of their files; None where there is none.
-        reasons: why there is none; None elsewhere.
-    """
-
-    names: list[str]
-    paths: list[str | None]
-    reasons: list[str | None]
+# What became of a block: how many images it has, and which have no features, with the reason.
+BlockResult = tuple[int, dict[str, str]]
 
 
-@dataclass(frozen=True)
-class BlockResult:
-    """What became of a block: how many images it has, and which have no features."""
-
-    n_images: int
-    problems: dict[str, str]
-
-
-# Runs blocks: yields what became of each, in any order.
-Runner = Callable[["BlockEncoder", Sequence[Block]], Iterator[BlockResult]]
-
-
-@dataclass
-class ExtractionResult:
+@dataclass(repr=False)
+class ExtractionResult(Result):
     """What an extraction came to.
 
     Attributes:
+        output: the folder of the features.
         n_images: that were asked for.
         n_stored: that were there.
         n_computed: that were encoded.
         problems: name -> why it has no features, from this run or an earlier one.
     """
 
+    output: Path
     n_images: int
     n_stored: int = 0
     n_computed: int = 0
     problems: dict[str, str] = field(default_factory=dict)
 
-    def describe_problems(self) -> str:
-        """Return the first images without features, and how many there are."""
-        shown = describe_problems([f"{name}: {why}" for name, why in self.problems.items()])
-        return f"{len(self.problems):,} images have no features:\n{shown}"
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as JSON takes it."""
+        return vars(self) | {"output": str(self.output)}
+
+    def _summary(self) -> str:
+        return (
+            f"{self.n_images:,} images: {self.n_computed:,} computed, {self.n_stored:,} were in "
+            f"{self.output}."
+        )
+
+    def _sections(self) -> list[Section]:
+        return [[self._summary()]]
 
 
 class BlockEncoder:
-    """Encodes blocks of images and writes each as a file of a dataset; survives `pickle`.
-
-    Args:
-        encoder: what vectors are of.
-        folder: of the dataset.
-        dtype: how numbers are kept, one of `DTYPES`.
-    """
+    """Encodes blocks of images and writes each as a file of a dataset; survives `pickle`."""
 
     def __init__(self, encoder: Encoder, folder: Path, dtype: str) -> None:
         self.encoder, self.folder = encoder, folder
         self.facts = DatasetFacts(dict(encoder.facts), encoder.n_features, dtype)
-        self._functions: dict[str, FeatureFunction] = {}
+        self._functions: list[FeatureFunction] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_functions": {}}
+        return vars(self) | {"_functions": []}
 
-    def __call__(self, block: Block) -> BlockResult:
-        """Encode a block and write it.
-
-        Raises:
-            FeatureFileError: if the dataset's type cannot hold a number.
-            StoreError: if it cannot be written.
-        """
-        images = open_usable_images(
-            [Path(path or name) for name, path in zip(block.names, block.paths, strict=True)],
-            block.names,
-        )
-        store = MemoryStore(self.folder / _OWN_FOLDER)
-        found = self.encoder.load(images, store, load_network=self._load_network)
-        problems = [
-            why or _without(path, found.problems.get(row))
-            for row, (path, why) in enumerate(zip(block.paths, block.reasons, strict=True))
-        ]
+    def __call__(self, block: Images) -> BlockResult:
+        """Encode a block and write it."""
+        with FeatureStore(self.folder, in_memory=True) as store:
+            functions = self._load_functions()
+            found = self.encoder.load(block, store, tell=False, functions=functions)
+            contents = block.contents(store).hashes
+        problems = {
+            # The path goes, which the row's name stands for.
+            block.names[row]: why.removeprefix(f"{block.paths[row]}: ")
+            for row, why in found.problems.items()
+        }
+        reasons = [problems.get(name) for name in block.names]
         try:
-            write_part(
-                self.folder,
-                block.names,
-                images.contents(store).hashes,
-                found.features,
-                problems,
-                self.facts,
-            )
+            write_part(self.folder, block.names, contents, found.features, reasons, self.facts)
         except FeatureFileError as error:
             if self.facts.dtype == DTYPES[0]:
                 raise
             raise FeatureFileError(f"{error} Or take `dtype={DTYPES[0]}`.") from error
-        pairs = zip(block.names, problems, strict=True)
-        return BlockResult(len(block.names), {name: why for name, why in pairs if why is not None})
+        return len(block.names), problems
 
     def prepare(self) -> None:
         """Write networks where workers find them, so that none of them needs Keras for that."""
-        for parts in self.encoder.networks:
-            side = parts[0].backbone.input_size_px
-            shape = (parts[0].backbone.batch_size, side, side, 3)
-            noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-            self._load_network(parts, self.folder / _OWN_FOLDER)(noise)
+        for parts, function in zip(self.encoder.networks, self._load_functions(), strict=True):
+            backbone = parts[0].backbone
+            shape = (backbone.batch_size, backbone.input_size_px, backbone.input_size_px, 3)
+            function(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
 
-    def _load_network(self, parts: Sequence[FeaturePart], folder: Path) -> FeatureFunction:
-        key = " ".join(part.space.fingerprint for part in parts)
-        if key not in self._functions:
-            self._functions[key] = load_network_function(parts, folder)
-        return self._functions[key]
+    def _load_functions(self) -> list[FeatureFunction]:
+        self._functions = self._functions or self.encoder.network_functions(
+            self.folder / _OWN_FOLDER
+        )
+        return self._functions
+
+
+# Runs blocks: yields what became of each, in any order.
+Runner = Callable[[BlockEncoder, Sequence[Images]], Iterator[BlockResult]]
 
 
 def extract_dataset(
@@ -163,24 +136,20 @@ def extract_dataset(
     encoder: Encoder,
     folder: Path,
     dtype: str | None = None,
-    run: Runner | None = None,
+    run: Runner = map,
     progress: Progress = no_progress,
 ) -> ExtractionResult:
     """Write the features of images as a dataset, but for those that are there.
 
     Args:
         images: that are wanted; those that are missing or cannot be read get a row with the reason.
-        encoder: what features are of.
         folder: of the dataset, made if it is new.
         dtype: how numbers are kept, one of `DTYPES`. Defaults to what is there, then to float32.
-        run: does the work. Defaults to this process.
+        run: does the work; a plain loop is this process.
         progress: told (done, total) in images.
     Raises:
         FeatureFileError: if the folder holds something else, is damaged, or the type cannot hold a
             number.
-        StoreError: if it cannot be written.
-        BackboneError, WeightsError: if weights cannot be had.
-        NetworkFileError: if an encoder cannot be run, or answers wrongly.
     """
     if encoder.is_given:
         raise SettingsError("features", "expected an encoder, `features` are there already")
@@ -189,31 +158,29 @@ def extract_dataset(
     parts, there = _open_folder(folder)
     work = BlockEncoder(encoder, folder, dtype or (there.dtype if there else DTYPES[0]))
     if there is not None and there != work.facts:
-        what = "numbers of another type" if there.features == work.facts.features else (
-            "features of another encoder"
-        )  # fmt: skip
+        is_same = there.features == work.facts.features
+        what = "numbers of another type" if is_same else "features of another encoder"
         raise FeatureFileError(f"{folder}: holds {what}. Choose another folder.")
-    result = ExtractionResult(len(images.names))
+    result = ExtractionResult(folder, len(images.names))
     blocks = _plan(images, parts, work.facts, result)
     n_left = sum(len(block.names) for block in blocks)
     result.n_stored = result.n_images - n_left
     if blocks:
         (folder / _OWN_FOLDER).mkdir(exist_ok=True)
         n_done = 0
-        for done in (run or _run_here)(work, blocks):
-            n_done += done.n_images
-            result.problems |= done.problems
-            result.n_computed += done.n_images - len(done.problems)
+        for n_images, problems in run(work, blocks):
+            n_done += n_images
+            result.problems |= problems
+            result.n_computed += n_images - len(problems)
             progress(n_done, n_left)
+    if result.problems:
+        shown = describe_problems([f"{name}: {why}" for name, why in result.problems.items()])
+        caution(f"{len(result.problems):,} images have no features:\n{shown}", DataWarning)
     return result
 
 
 def choose_share(images: Images, text: str) -> Images:
-    """Return one of several equal shares of images: `3/16` is the third of sixteen.
-
-    Raises:
-        SettingsError: if the text is none.
-    """
+    """Return one of several equal shares of images: `3/16` is the third of sixteen."""
     found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
     number, of = map(int, found.groups()) if found else (0, 0)
     if not 1 <= number <= of:
@@ -223,16 +190,8 @@ def choose_share(images: Images, text: str) -> Images:
     return images.take(range(number - 1, len(images.names), of))
 
 
-def _run_here(work: BlockEncoder, blocks: Sequence[Block]) -> Iterator[BlockResult]:
-    return map(work, blocks)
-
-
 def _open_folder(folder: Path) -> tuple[list[DatasetPart], DatasetFacts | None]:
-    """Return what is in a folder, made if it is new.
-
-    Raises:
-        FeatureFileError: if something else is in it.
-    """
+    """Return what is in a folder, made if it is new; refuse one with something else in it."""
     folder.mkdir(parents=True, exist_ok=True)
     remove_unfinished(folder)
     parts, facts = list_parts(folder)
@@ -247,7 +206,7 @@ def _open_folder(folder: Path) -> tuple[list[DatasetPart], DatasetFacts | None]:
 
 def _plan(
     images: Images, parts: Sequence[DatasetPart], facts: DatasetFacts, result: ExtractionResult
-) -> list[Block]:
+) -> list[Images]:
     """Return what is left to do; rows of images that changed since are taken away."""
     path_of = dict(zip(images.names, images.paths, strict=True))
     done: dict[str, str | None] = {}
@@ -264,15 +223,8 @@ def _plan(
             keep_rows(part, kept, facts)
     result.problems |= {name: why for name in images.names if (why := done.get(name))}
     left = [row for row, name in enumerate(images.names) if name not in done]
-    size = BLOCK_IMAGES
-    return [
-        Block(
-            [images.names[row] for row in left[start : start + size]],
-            [_text(images.paths[row]) for row in left[start : start + size]],
-            [images.problems.get(row) for row in left[start : start + size]],
-        )
-        for start in range(0, len(left), size)
-    ]
+    chunks = (left[start : start + BLOCK_IMAGES] for start in range(0, len(left), BLOCK_IMAGES))
+    return [images.take(rows).usable() for rows in chunks]
 
 
 def _has_changed(path: Path | None, content: bytes | None, written_ns: int) -> bool:
@@ -285,19 +237,10 @@ def _has_changed(path: Path | None, content: bytes | None, written_ns: int) -> b
     try:
         if file_stamp(path.stat())[1] < written_ns:
             return False
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest() != content
     except OSError:
         return False
-    memory = MemoryStore(path.parent)
-    return open_usable_images([path]).contents(memory).hashes != [content]
-
-
-def _without(path: str | None, problem: str | None) -> str | None:
-    """Return a problem without the path, which the row's name stands for."""
-    return problem and problem.removeprefix(f"{path}: ")
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
 
 
 def _is_utf8(name: str) -> bool:

@@ -28,11 +28,7 @@ _CONTENT_BYTES = 32
 
 
 def import_pyarrow() -> tuple[ModuleType, ModuleType]:
-    """Return pyarrow and its Parquet part.
-
-    Raises:
-        MissingExtraError: if it is not installed.
-    """
+    """Return pyarrow and its Parquet part, which are an extra."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -45,16 +41,9 @@ def import_pyarrow() -> tuple[ModuleType, ModuleType]:
 
 
 def cast_features(values: np.ndarray, dtype: Any, names: Sequence[str], source: str) -> np.ndarray:
-    """Return features in a smaller type, refusing what that type cannot hold.
+    """Return `(n_names, n_features)` numbers in a smaller type, refusing what it cannot hold.
 
-    Args:
-        values: `(n_names, n_features)` numbers.
-        dtype: of floats.
-        names: of the rows, for messages.
-        source: what to call them in messages.
-    Raises:
-        FeatureFileError: if a number is not finite, too large, or too small beside the others of
-            its row.
+    That is what is not finite, too large, or too small beside the others of its row.
     """
     kind = np.dtype(dtype)
     with np.errstate(over="ignore", under="ignore"):
@@ -112,11 +101,7 @@ class DatasetPart:
 
 
 def list_parts(folder: Path) -> tuple[list[DatasetPart], DatasetFacts | None]:
-    """Return what is in a dataset, and of what encoder; None where there is nothing yet.
-
-    Raises:
-        FeatureFileError: if a file is damaged, or two are of different encoders.
-    """
+    """Return what is in a dataset, and of what encoder; None where there is nothing yet."""
     _, pq = import_pyarrow()
     parts, facts = [], None
     for path in sorted(folder.glob(_PATTERN)):
@@ -148,17 +133,7 @@ def write_part(
     problems: Sequence[str | None],
     facts: DatasetFacts,
 ) -> Path:
-    """Write rows as one file, whole or not at all.
-
-    Args:
-        folder: of the dataset.
-        names, contents, problems: of the rows.
-        vectors: `(n_rows, n_features)` floats; rows with a problem are not looked at.
-        facts: what the vectors are.
-    Raises:
-        FeatureFileError: if the type of the dataset cannot hold a number.
-        StoreError: if it cannot be written.
-    """
+    """Write rows as one file, whole or not at all; vectors of rows with a problem do not count."""
     pa, pq = import_pyarrow()
     is_bad = np.array([problem is not None for problem in problems], bool)
     kept = np.where(is_bad[:, None], 0, vectors)
@@ -204,11 +179,7 @@ def keep_rows(part: DatasetPart, rows: Sequence[int], facts: DatasetFacts) -> No
 
 
 class DatasetRows:
-    """Vectors of a dataset, read when they are asked for, one file at a time.
-
-    Attributes:
-        shape: (rows with vectors, numbers of each).
-    """
+    """Vectors of a dataset, read when they are asked for, one file at a time."""
 
     def __init__(self, parts: Sequence[DatasetPart], n_features: int) -> None:
         rows = [
@@ -240,17 +211,12 @@ class DatasetRows:
 class FeatureDataset:
     """A folder that `extract` wrote, opened for reading.
 
-    Args:
-        folder: of the dataset.
     Attributes:
         names: of the images that have features, distinct.
         rows: their vectors.
         facts: what decides these.
         sha256: of names, contents and facts, hexadecimal.
         n_bad: images that have none.
-    Raises:
-        FeatureFileError: if it is none, a file is damaged, or a name is there twice.
-        MissingExtraError: if pyarrow is not installed.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -29,7 +29,7 @@ from tripletkit.features.function_encoder import (
     open_function,
     recorded_function,
 )
-from tripletkit.features.hub import PREFIX, HubFile, check_hub_name, find_on_hub, is_hub_name
+from tripletkit.features.hub import PREFIX, check_hub_name, find_on_hub, is_hub_name
 from tripletkit.features.image_views import View
 from tripletkit.features.onnx_files import (
     OnnxFile,
@@ -51,6 +51,9 @@ GivenWeights = Mapping[str | None, Path]
 # A registered name, the path of an ONNX file, or a function.
 BackboneLike = str | Path | FunctionEncoder
 
+# Name of a depth -> (with the last features, with those of the earlier stages).
+DEPTHS = dict(zip(defaults.DEPTHS, ((True, False), (False, True), (True, True)), strict=True))
+
 
 @dataclass(frozen=True)
 class FeaturePart:
@@ -60,27 +63,26 @@ class FeaturePart:
         network_facts: what decides all that it computes of a whole image.
         find_weights: returns the weights file; called only if something has to be computed, so
             that answering from the store needs no weights.
-        given_weights: the file that the user named; None for the backbone's own.
+        origin: what a model's record says of the weights: the path of the file that the user
+            named, absolute, or a name on the hub; None for the backbone's own.
         reason: why `auto` took this backbone; empty where the user chose it.
         stage: whose mean and standard deviation are taken; None for the last features.
-        hub: where on the hub the weights are from; None elsewhere.
     """
 
     backbone: Backbone
     network_facts: dict[str, object]
     find_weights: Callable[[], Path] = field(compare=False)
-    given_weights: Path | None = None
+    origin: str | None = None
     reason: str = ""
     stage: Stage | None = None
-    hub: HubFile | None = None
 
     @classmethod
     def of_file(
-        cls, chosen: WeightsFile, given_weights: Path | None = None, stage: Stage | None = None
+        cls, chosen: WeightsFile, origin: str | None = None, stage: Stage | None = None
     ) -> FeaturePart:
         """Return a backbone whose weights are at hand."""
         find = partial(Path, chosen.path)
-        return cls(chosen.backbone, chosen.facts(), find, given_weights, chosen.reason, stage)
+        return cls(chosen.backbone, chosen.facts(), find, origin, chosen.reason, stage)
 
     @property
     def n_features(self) -> int:
@@ -115,45 +117,44 @@ def choose_parts(
     """Return the named backbones with their weights; see `open_encoder`."""
     check_backbone_names(chosen)
     names = [name_of(backbone) for backbone in chosen]
-    if (preprocess or backbone_output) and not any(
-        is_network_file(name) or is_hub_name(name) for name in names
-    ):
-        raise BackboneError(
+    is_file = [is_network_file(name) or is_hub_name(name) for name in names]
+    if not any(is_file) and (preprocess or backbone_output):
+        raise SettingsError(
+            "preprocess" if preprocess else "backbone_output",
             "`preprocess` and `backbone_output` are for encoders from ONNX files; registered "
-            "backbones have their own."
+            "backbones have their own.",
         )
     parts: list[FeaturePart] = []
     for backbone, name, file in zip(chosen, names, assign_weights(chosen, weights), strict=True):
+        origin = None if file is None else str(file.absolute())
         if isinstance(backbone, FunctionEncoder):
-            parts.append(_take_function(backbone, size_px, depth))
-            continue
-        hub = None
-        if is_hub_name(name) or is_network_file(name):
-            hub = find_on_hub(name) if is_hub_name(name) else None
-            file = Path(name) if hub is None else hub.path
-            encoder = open_network_file(file, preprocess, backbone_output)
-            encoder = encoder if hub is None else replace(encoder, name=hub.name)
-            found = WeightsFile(encoder.resized(size_px), file, network_sha256(file))
+            part = _take_function(backbone)
+        elif is_hub_name(name) or is_network_file(name):
+            on_hub = find_on_hub(name) if is_hub_name(name) else None
+            path = Path(name) if on_hub is None else on_hub.path
+            encoder = open_network_file(path, preprocess, backbone_output)
+            origin = str(path.absolute())
+            if on_hub is not None:
+                encoder, origin = replace(encoder, name=on_hub.name), on_hub.recorded
+            part = FeaturePart.of_file(WeightsFile(encoder, path, network_sha256(path)), origin)
             _check_views(encoder, views)
         else:
-            found = choose_backbone(name, file, size_px)
-        stages = stages_at(found.backbone, depth)
-        parts += [replace(FeaturePart.of_file(found, file, stage), hub=hub) for stage in stages]
+            part = FeaturePart.of_file(choose_backbone(name, file, size_px), origin)
+        part.backbone.resized(size_px)
+        parts += [replace(part, stage=stage) for stage in _stages_at(part.backbone, depth)]
     return tuple(parts)
 
 
-def _take_function(encoder: FunctionEncoder, size_px: int | None, depth: str) -> FeaturePart:
-    backbone = open_function(encoder).resized(size_px)
-    stages_at(backbone, depth)
+def _take_function(encoder: FunctionEncoder) -> FeaturePart:
+    backbone = open_function(encoder)
     reason = (
         f"{encoder.name}: a function, which is not kept with a model; give it again to encode "
         "images that are new"
     )
-    find = partial(_refuse_weights, encoder.name)
-    return FeaturePart(backbone, backbone.facts(), find, reason=reason)
+    return FeaturePart(backbone, backbone.facts(), partial(_refuse, encoder.name), reason=reason)
 
 
-def _refuse_weights(name: str) -> Path:
+def _refuse(name: str) -> Path:
     raise BackboneError(
         f"{name}: a function runs as it is, it can neither be trained further nor written."
     )
@@ -166,13 +167,14 @@ def name_of(backbone: BackboneLike) -> str:
 
 def list_backbones(backbone: BackboneLike | Sequence[BackboneLike]) -> list[BackboneLike]:
     """Return one encoder, or several, as a list."""
-    is_one = isinstance(backbone, (str, Path, FunctionEncoder))
-    return [backbone] if is_one else list(backbone)
+    if isinstance(backbone, (str, Path, FunctionEncoder)):
+        return [backbone]
+    return list(backbone)
 
 
 def recorded_parts(
     facts: Sequence[Mapping[str, Any]],
-    files: Sequence[str | None],
+    origins: Sequence[str | None],
     place: Path,
     given: GivenWeights,
     functions: Sequence[FunctionEncoder] = (),
@@ -181,7 +183,7 @@ def recorded_parts(
 
     Args:
         facts: of each part.
-        files: the weights file of each that was named at training, or None.
+        origins: of the weights of each part; see `FeaturePart`.
         place: the model folder, for messages.
         given: where the user says that weights are now.
         functions: that the user gives, for parts that are such.
@@ -191,27 +193,17 @@ def recorded_parts(
     backbones = [
         recorded_function(dict(of_part), list(functions))
         if of_part["backbone"] == FROM_FUNCTION
-        else _find_recorded_backbone(of_part, file)
-        for of_part, file in zip(facts, files, strict=True)
+        else _recorded_backbone(of_part, origin)
+        for of_part, origin in zip(facts, origins, strict=True)
     ]
-    given_files = assign_weights([backbone.name for backbone in backbones], given)
+    files = assign_weights([backbone.name for backbone in backbones], given)
     parts = []
-    for backbone, of_part, file, now in zip(backbones, facts, files, given_files, strict=True):
-        then = None if file is None else Path(file)
-        if file is not None and is_hub_name(file):
-            then = None
-        find = partial(
-            _find_recorded_weights,
-            backbone,
-            of_part.get("weights_sha256"),
-            place,
-            then,
-            now,
-            file if file is not None and is_hub_name(file) else None,
-        )
+    for backbone, of_part, origin, file in zip(backbones, facts, origins, files, strict=True):
+        sha256 = of_part.get("weights_sha256")
+        find = partial(_find_recorded, backbone, sha256, place, origin, file)
         of_network = {key: fact for key, fact in of_part.items() if key != "stage"}
-        stage = _find_recorded_stage(backbone, of_part)
-        parts.append(FeaturePart(backbone, of_network, find, then, stage=stage))
+        stage = _recorded_stage(backbone, of_part)
+        parts.append(FeaturePart(backbone, of_network, find, origin, stage=stage))
     return tuple(parts)
 
 
@@ -220,9 +212,8 @@ def pixel_inputs(
 ) -> dict[tuple[int, str], str]:
     """Return in which forms backbones and views need an image, and what inputs are called.
 
-    Returns:
-        (side in pixels, filter that resizes) -> name: `pixels` for a single form, else like
-        `pixels_224px_bilinear`.
+    That is (side in pixels, filter that resizes) -> name: `pixels` for a single form, else like
+    `pixels_224px_bilinear`.
     """
     forms = dict.fromkeys(
         (view.resized_px(backbone.input_size_px), backbone.preprocessing.resample)
@@ -235,11 +226,7 @@ def pixel_inputs(
 
 
 def check_backbone_names(chosen: Sequence[BackboneLike]) -> None:
-    """Refuse names of backbones that cannot stand side by side.
-
-    Raises:
-        BackboneError: if one is unknown, twice there, or `auto` beside another.
-    """
+    """Refuse names of backbones that are unknown, twice there, or `auto` beside another."""
     names = [name_of(backbone) for backbone in chosen]
     for backbone, name in zip(chosen, names, strict=True):
         if isinstance(backbone, FunctionEncoder):
@@ -285,18 +272,8 @@ def assign_weights(chosen: Sequence[BackboneLike], given: GivenWeights) -> list[
     return [given.get(name, given.get(None)) for name in names]
 
 
-# Name of a depth -> (with the last features, with those of the earlier stages).
-DEPTHS = dict(zip(defaults.DEPTHS, ((True, False), (False, True), (True, True)), strict=True))
-
-
-def stages_at(backbone: Backbone, depth: str) -> tuple[Stage | None, ...]:
-    """Return what is taken of a network at a depth; None stands for its last features.
-
-    Args:
-        depth: a key of `DEPTHS`.
-    Raises:
-        BackboneError: if there is no such depth, or the network names no stages.
-    """
+def _stages_at(backbone: Backbone, depth: str) -> tuple[Stage | None, ...]:
+    """Return what is taken of a network at a depth; None stands for its last features."""
     if depth not in DEPTHS:
         raise BackboneError(f'expected a depth among {", ".join(DEPTHS)}, got "{depth}"')
     with_last, with_early = DEPTHS[depth]
@@ -318,28 +295,15 @@ def _check_views(encoder: OnnxFile, views: Sequence[View]) -> None:
         )
 
 
-def _find_recorded_backbone(facts: Mapping[str, Any], file: str | None) -> Backbone:
-    """Return the backbone that facts of a part name.
-
-    Args:
-        file: the weights file, or the ONNX file, that was named at training.
-    Raises:
-        BackboneError: if it is not known.
-    """
-    if facts["backbone"] == FROM_FILE:
-        name = Path(file or FROM_FILE).name
-        if file is not None and is_hub_name(file):
-            name = f"{PREFIX}{check_hub_name(file)['repo']}"
-        return recorded_network_file(facts, name)
-    return get_backbone(facts["backbone"]).resized(facts["input_size_px"])
+def _recorded_backbone(facts: Mapping[str, Any], origin: str | None) -> Backbone:
+    if facts["backbone"] != FROM_FILE:
+        return get_backbone(facts["backbone"]).resized(facts["input_size_px"])
+    if origin is not None and is_hub_name(origin):
+        return recorded_network_file(facts, f"{PREFIX}{check_hub_name(origin)['repo']}")
+    return recorded_network_file(facts, Path(origin or FROM_FILE).name)
 
 
-def _find_recorded_stage(backbone: Backbone, facts: Mapping[str, Any]) -> Stage | None:
-    """Return the stage that facts of a part name, None for the last features.
-
-    Raises:
-        BackboneError: if the backbone has no such stage any more.
-    """
+def _recorded_stage(backbone: Backbone, facts: Mapping[str, Any]) -> Stage | None:
     if "stage" not in facts:
         return None
     layer = facts["stage"]["layer"]
@@ -352,37 +316,28 @@ def _find_recorded_stage(backbone: Backbone, facts: Mapping[str, Any]) -> Stage 
     )
 
 
-def _find_recorded_weights(
-    backbone: Backbone,
-    sha256: str | None,
-    place: Path,
-    then: Path | None,
-    now: Path | None,
-    on_hub: str | None = None,
+def _find_recorded(
+    backbone: Backbone, sha256: str | None, place: Path, origin: str | None, given: Path | None
 ) -> Path:
-    """Return the weights file of a backbone that a model was trained with.
+    """Return the weights file of a backbone that the model at a place was trained with.
 
-    Args:
-        sha256: of the file, hexadecimal.
-        place: the model folder.
-        then: the file that was named at training; None for the backbone's own.
-        now: the file that is named now.
-        on_hub: where on the hub it was from.
     Raises:
         BackboneError: if it cannot be had.
         WeightsError: if what is there now has other weights.
     """
     if sha256 is None:
-        return _refuse_weights(backbone.name)
-    if now is None and then is not None and not then.is_file():
+        return _refuse(backbone.name)
+    if given is not None:
+        path = given
+    elif origin is None:
+        path = find_weights(backbone)
+    elif is_hub_name(origin):
+        path = find_on_hub(origin).path
+    elif not (path := Path(origin)).is_file():
         raise BackboneError(
-            f"{place}: was trained with the weights file {then}, which is gone. "
+            f"{place}: was trained with the weights file {path}, which is gone. "
             f"Say where it is now with `weights={backbone.name}=FILE`."
         )
-    if on_hub is not None and now is None:
-        path = find_on_hub(on_hub).path
-    else:
-        path = now or then or find_weights(backbone)
     hash_file = network_sha256 if isinstance(backbone, OnnxFile) else file_sha256
     if (got := hash_file(path)) != sha256:
         raise WeightsError(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from tripletkit.errors import BackboneError, NetworkFileError
 from tripletkit.features.backbones import BACKBONES, FROM_FUNCTION, Backbone, Preprocessing
 from tripletkit.features.encoder_trial import try_encoder
 from tripletkit.features.image_processor import FILTERS, MAX_SIDE_PX
+
+# For a call of the trial; the first may load a large network.
+_TRIAL_LIMIT_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -84,25 +88,8 @@ class FunctionBackbone(Backbone):
             "n_features": self.n_features,
         }
 
-    def resized(self, size_px: int | None) -> Backbone:
-        """Refuse another size than the function's own.
-
-        Raises:
-            BackboneError: if it is another.
-        """
-        if size_px not in (None, self.input_size_px):
-            raise BackboneError(
-                f"{self.name}: expected images of {self.input_size_px} pixels, got {size_px}."
-            )
-        return self
-
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """Return the features of images: `(n, n_features)` float32.
-
-        Raises:
-            BackboneError: if the function is not at hand.
-            NetworkFileError: if it fails, or gives something else.
-        """
+        """Return the features of images: `(n, n_features)` float32."""
         if self.function is None:
             raise BackboneError(
                 f'{self.name}: expected the function "{self.name}" of version "{self.version}" '
@@ -118,50 +105,63 @@ class FunctionBackbone(Backbone):
 
 
 def open_function(encoder: FunctionEncoder) -> FunctionBackbone:
-    """Return a function as a backbone, once it was tried.
+    """Return a function as a backbone, once it was tried."""
 
-    Raises:
-        NetworkFileError: if it fails, or a vector depends on more than its image.
-    """
-    n_features = try_encoder(
-        encoder.name,
-        lambda pixels: _call(encoder.name, encoder.function, pixels),
-        encoder.size,
+    def call(pixels: np.ndarray) -> np.ndarray:
+        return _call_within(encoder, pixels)
+
+    return FunctionBackbone(
+        name=encoder.name,
+        build="",
+        n_features=try_encoder(encoder.name, call, encoder.size),
+        input_size_px=encoder.size,
+        preprocessing=Preprocessing(resample=encoder.resample),
+        version=encoder.version,
+        function=encoder.function,
     )
-    backbone = _describe(encoder.name, encoder.version, encoder.size, encoder.resample, n_features)
-    return replace(backbone, function=encoder.function)
 
 
 def recorded_function(facts: dict[str, Any], functions: list[FunctionEncoder]) -> FunctionBackbone:
     """Return the function that a model was trained on, from the facts of its features.
 
     Args:
-        facts: as `FunctionBackbone.facts` gave them.
         functions: that are at hand.
     """
-    names = ("name", "version", "input_size_px", "resample", "n_features")
-    backbone = _describe(*(facts[name] for name in names))
+    backbone = FunctionBackbone(
+        name=facts["name"],
+        build="",
+        n_features=facts["n_features"],
+        input_size_px=facts["input_size_px"],
+        preprocessing=Preprocessing(resample=facts["resample"]),
+        version=facts["version"],
+    )
     for given in functions:
         is_same = (given.name, given.version) == (backbone.name, backbone.version)
-        if is_same and open_function(given) == backbone:
-            return replace(backbone, function=given.function)
+        if is_same and (opened := open_function(given)) == backbone:
+            return opened
     return backbone
 
 
-def _describe(
-    name: str, version: str, size_px: int, resample: str, n_features: int
-) -> FunctionBackbone:
-    return FunctionBackbone(
-        name=name,
-        build="",
-        n_features=n_features,
-        input_size_px=size_px,
-        preprocessing=Preprocessing(resample=resample),
-        weights=None,
-        licence="its own",
-        paper="",
-        version=version,
-    )
+def _call_within(encoder: FunctionEncoder, pixels: np.ndarray) -> np.ndarray:
+    """Call a function in a thread of its own, which is left behind where it takes too long."""
+    found: list[np.ndarray | NetworkFileError] = []
+
+    def run() -> None:
+        try:
+            found.append(_call(encoder.name, encoder.function, pixels))
+        except NetworkFileError as error:
+            found.append(error)
+
+    thread = Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(_TRIAL_LIMIT_S)
+    if not found:
+        raise NetworkFileError(
+            f"{encoder.name}: took longer than {_TRIAL_LIMIT_S:.0f} s on {len(pixels)} images."
+        )
+    if isinstance(found[0], NetworkFileError):
+        raise found[0]
+    return found[0]
 
 
 def _call(name: str, function: Callable[[np.ndarray], Any], pixels: np.ndarray) -> np.ndarray:

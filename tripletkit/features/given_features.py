@@ -67,11 +67,6 @@ class GivenFeatures:
         """Return the row of each name, -1 where there is none.
 
         As image names, they may be with or without an extension where that is no doubt.
-
-        Args:
-            names: as a triplet file or a folder has them.
-        Raises:
-            FeatureFileError: if a name without an extension could be several.
         """
         row_of = {name: row for row, name in enumerate(self.names)}
         rows_of_stem: dict[str, list[int]] = {}
@@ -92,11 +87,7 @@ class GivenFeatures:
         return rows
 
     def take(self, names: Sequence[str]) -> np.ndarray:
-        """Return the vectors of names: `(n_names, n_features)`; a row of NaN where there is none.
-
-        Raises:
-            FeatureFileError: see `find_rows`.
-        """
+        """Return the vectors of names, a row each; one of NaN where there is none."""
         rows = self.find_rows(names)
         found = np.full((len(rows), self.values.shape[1]), np.nan, np.float32)
         found[rows >= 0] = self.values[rows[rows >= 0]]
@@ -300,11 +291,7 @@ def _take_table(source: str, table: pd.DataFrame, indices: set[str]) -> _Read:
 def _choose_columns(
     source: str, table: pd.DataFrame, indices: set[str]
 ) -> tuple[list[str], list[str]]:
-    """Return which columns are features, and which are left out.
-
-    Raises:
-        FeatureFileError: if it is not clear of one.
-    """
+    """Return which columns are features, and which are left out; it has to be clear of each."""
     is_number = {
         column: pd.api.types.is_numeric_dtype(table[column])
         and not pd.api.types.is_bool_dtype(table[column])

@@ -69,11 +69,7 @@ def is_hub_name(name: str) -> bool:
 
 
 def check_hub_name(name: str) -> re.Match[str]:
-    """Return the parts of a name.
-
-    Raises:
-        BackboneError: if it is none.
-    """
+    """Return the parts of a name."""
     if (found := _NAME.fullmatch(name)) is None:
         raise BackboneError(
             f"{name}: expected hf:OWNER/NAME, with @REVISION and /FILE.onnx behind it where they "
@@ -85,12 +81,7 @@ def check_hub_name(name: str) -> re.Match[str]:
 def find_on_hub(name: str) -> HubFile:
     """Return the ONNX file that a name stands for, downloaded with what belongs to it if need be.
 
-    Args:
-        name: `hf:OWNER/NAME`, `hf:OWNER/NAME@REVISION`, or either with `/FILE.onnx`.
-    Raises:
-        MissingExtraError: if huggingface_hub is not installed.
-        BackboneError: if there is no such file, or the hub cannot be reached.
-        WeightsError: if what came is not what the hub says.
+    A name is `hf:OWNER/NAME`, `hf:OWNER/NAME@REVISION`, or either with `/FILE.onnx`.
     """
     asked = check_hub_name(name)
     repo, revision, file = asked["repo"], asked["revision"] or "main", (asked["file"] or "")[1:]
@@ -121,17 +112,13 @@ def _find_kept(hub: ModuleType, repo: str, revision: str, file: str) -> HubFile 
         is_best = _split(chosen)[1] == "fp32"
         if not is_best and not hub.constants.HF_HUB_OFFLINE:
             return None
-    if not chosen or not _has_data(folder / chosen):
+    if not chosen:
+        return None
+    try:
+        check_network_file(folder / chosen)
+    except NetworkFileError:
         return None
     return HubFile(repo, folder.name, chosen, folder / chosen)
-
-
-def _has_data(path: Path) -> bool:
-    try:
-        check_network_file(path)
-    except NetworkFileError:
-        return False
-    return True
 
 
 def _download(hub: ModuleType, repo: str, revision: str, file: str) -> HubFile:
@@ -157,7 +144,7 @@ def _download(hub: ModuleType, repo: str, revision: str, file: str) -> HubFile:
             fetch(name)
         path = fetch(chosen)
         if revision != about.sha:
-            _keep_ref(hub, path, revision, about.sha)
+            _keep_ref(path, revision, about.sha)
         return HubFile(repo, about.sha, chosen, path)
     except BackboneError:
         raise
@@ -170,7 +157,7 @@ def _download(hub: ModuleType, repo: str, revision: str, file: str) -> HubFile:
         ) from error
 
 
-def _keep_ref(_hub: ModuleType, path: Path, revision: str, commit: str) -> None:
+def _keep_ref(path: Path, revision: str, commit: str) -> None:
     """Note in the cache which commit a branch or tag was, as the library does for downloads."""
     repo_folder = next(parent for parent in path.parents if parent.name == "snapshots").parent
     ref = repo_folder / "refs" / revision
@@ -180,11 +167,7 @@ def _keep_ref(_hub: ModuleType, path: Path, revision: str, commit: str) -> None:
 
 
 def _choose_file(repo: str, files: list[str]) -> str:
-    """Return the ONNX file of the part that sees images, in the best precision that is there.
-
-    Raises:
-        BackboneError: if there is none, or it is not clear which.
-    """
+    """Return the ONNX file of the part that sees images, in the best precision that is there."""
     by_stem: dict[str, dict[str, str]] = {}
     for name in files:
         if name.endswith(SUFFIX):
@@ -216,11 +199,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _check_hashes(found: HubFile) -> None:
-    """Compare large files with the hash that the cache calls them by.
-
-    Raises:
-        WeightsError: if one differs; it is taken out of the cache.
-    """
+    """Compare large files with the hash that the cache calls them by; wrong ones are deleted."""
     for name in [found.path.name, *check_network_file(found.path)]:
         path = found.path.parent / name
         blob = path.resolve()

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,51 +32,22 @@ _KEYS = ("size", "resample", "mean", "std", "crop", "scale", "layout", "channels
 _LAYOUTS = ("nchw", "nhwc")
 _CHANNELS = ("rgb", "bgr", "gray")
 
-_HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 _IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 _CLIP = {
     "image_mean": [0.48145466, 0.4578275, 0.40821073],
     "image_std": [0.26862954, 0.26130258, 0.27577711],
 }
-_SQUARE = {"height": 224, "width": 224}
-_SHORTEST = {"shortest_edge": 224}
-_USUAL = {
-    "do_resize": True,
-    "do_rescale": True,
-    "rescale_factor": 1 / 255,
-    "do_normalize": True,
-    "do_center_crop": False,
-    "crop_size": _SQUARE,
-    "resample": 3,
-}
-_CUT = {"size": _SHORTEST, "do_center_crop": True, "is_square": False}
-# Class of a processor in transformers 5.24 -> what it does where its configuration is silent.
-_CLASSES: dict[str, dict[str, Any]] = {
-    "ViT": {**_USUAL, **_HALF, "size": _SQUARE, "resample": 2},
-    "DINOv3ViT": {**_USUAL, **_IMAGENET, "size": _SQUARE, "resample": 2},
-    "Siglip": {**_USUAL, **_HALF, "size": _SQUARE, "is_square": False},
-    "Pvt": {**_USUAL, **_IMAGENET, "size": _SQUARE},
-    "Beit": {**_USUAL, **_HALF, "size": _SQUARE},
-    "CLIP": {**_USUAL, **_CLIP, **_CUT},
-    "ChineseCLIP": {**_USUAL, **_CLIP, **_CUT},
-    "Bit": {**_USUAL, **_CLIP, **_CUT},
-    "DeiT": {**_USUAL, **_HALF, "size": {"height": 256, "width": 256}, "do_center_crop": True},
-    "Levit": {**_USUAL, **_IMAGENET, **_CUT},
-    "ConvNext": {
-        **_USUAL, **_HALF, "size": {"shortest_edge": 384}, "is_square": False, "crop_pct": 224 / 256
-    },
-    "PoolFormer": {**_USUAL, **_IMAGENET, **_CUT, "crop_pct": 0.9},
-    "MobileViT": {
-        **_USUAL, **_HALF, **_CUT, "crop_size": {"height": 256, "width": 256},
-        "do_normalize": False, "do_flip_channel_order": True,
-    },
-    "MobileNetV1": {**_USUAL, **_HALF, **_CUT, "size": {"shortest_edge": 256}, "resample": 2},
-    "MobileNetV2": {**_USUAL, **_HALF, **_CUT, "size": {"shortest_edge": 256}, "resample": 2},
-    "EfficientNet": {
-        **_USUAL, **_HALF, "size": {"height": 346, "width": 346}, "rescale_offset": False,
-        "include_top": True,
-    },
-}  # fmt: skip
+
+
+@cache
+def _read_classes() -> dict[str, dict[str, Any]]:
+    """Return what each class of processor in transformers 5.24 does without a configuration.
+
+    The nameless one is what most of them do, and what holds where no class is named.
+    """
+    table = Path(__file__).with_name("image_processors.json")
+    classes: dict[str, dict[str, Any]] = json.loads(table.read_text(encoding="utf-8"))
+    return {name: {**classes[""], **own} for name, own in classes.items()}
 
 
 @dataclass(frozen=True)
@@ -101,23 +73,11 @@ class ImageProcessor:
 
 
 def parse_processor(text: str, *, scales: bool = True) -> ImageProcessor:
-    """Read what a user wrote, such as `EXAMPLE`.
-
-    - `size`: side in pixels to which images are resized, whatever their shape; with `crop` the
-      length of the shorter side, and `crop` is the side of the square cut from the middle.
-    - `resample`: the Pillow filter.
-    - `mean`, `std`: of pixels from 0 to 1, three numbers (or one) with colons between.
-    - `scale`: what a pixel of 255 is before mean and deviation. Defaults to 1. Without `mean` and
-      `std` nothing else is done to it.
-    - `layout`: `nchw` or `nhwc`, where the file does not say.
-    - `channels`: `rgb`, `bgr` or `gray`. Defaults to `rgb`.
+    """Read what a user wrote, such as `EXAMPLE`; docs/encoders.md says what the keys mean.
 
     Args:
-        text: see above.
         scales: whether the encoder takes numbers that were scaled; else `mean`, `std` and
             `scale` have no place.
-    Raises:
-        PreprocessingError: naming the key that is wrong or missing.
     """
     given: dict[str, str] = {}
     for item in text.split(","):
@@ -165,10 +125,7 @@ def _check_keys(given: Mapping[str, str], scales: bool) -> None:
 
 
 def find_config(network: Path) -> Path | None:
-    """Return the configuration beside a network, or above a folder `onnx` that it is in.
-
-    Of several the first that says what is done to images is taken.
-    """
+    """Return the first configuration beside a network, or above its folder `onnx`."""
     folders = [network.parent]
     if network.absolute().parent.name == "onnx":
         folders.append(network.absolute().parent.parent)
@@ -181,11 +138,7 @@ def find_config(network: Path) -> Path | None:
 
 
 def read_processor(path: Path) -> ImageProcessor:
-    """Read a configuration of transformers, open_clip or timm.
-
-    Raises:
-        PreprocessingError: if it cannot be read, or asks for what is not known here.
-    """
+    """Read a configuration of transformers, open_clip or timm."""
     note_input(path)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -218,11 +171,12 @@ def _of_transformers(config: Mapping[str, Any]) -> ImageProcessor:
     named = config.get("image_processor_type") or config.get("feature_extractor_type")
     given = {key: value for key, value in config.items() if value is not None}
     whose = "" if named is None else _class_name(named)
-    if named is not None and whose not in _CLASSES:
+    classes = _read_classes()
+    if named is not None and whose not in set(classes) - {""}:
         raise PreprocessingError(
-            f"expected an image processor among {', '.join(sorted(_CLASSES))}, got {named}"
+            f"expected an image processor among {', '.join(sorted(classes)[1:])}, got {named}"
         )
-    usual = _CLASSES[whose] if named is not None else _without_class(given)
+    usual = classes[whose] if named is not None else _without_class(given)
     _check_nulls(config, usual)
     how = {**usual, **given}
     if not how["do_resize"]:
@@ -273,7 +227,7 @@ def _without_class(given: Mapping[str, Any]) -> dict[str, Any]:
         if key not in given:
             raise PreprocessingError(f'expected "{key}", or "image_processor_type", got none')
     is_square = not given.get("do_center_crop", False)
-    return {**_USUAL, "is_square": is_square}
+    return {**_read_classes()[""], "is_square": is_square}
 
 
 @dataclass(frozen=True)

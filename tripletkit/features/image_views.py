@@ -48,14 +48,7 @@ class View:
         return int(left * room_px), int(top * room_px)
 
     def cut(self, resized: np.ndarray, size_px: int) -> np.ndarray:
-        """Return the view's pixels.
-
-        Args:
-            resized: `(side, side, 3)`, where side is `resized_px(size_px)`.
-            size_px: side of the view.
-        Returns:
-            `(size_px, size_px, 3)`.
-        """
+        """Return the view's pixels of an image that was resized to `resized_px(size_px)`."""
         left, top = self.corner_px(size_px)
         pixels = resized[top : top + size_px, left : left + size_px]
         return pixels[:, ::-1] if self.is_mirrored else pixels
@@ -88,13 +81,7 @@ _VIEWS = {view.name: view for views in VIEW_SETS.values() for view in views}
 
 
 def choose_views(names: Sequence[str]) -> tuple[View, ...]:
-    """Return the views of one or several sets, each once and in an order of their own.
-
-    Args:
-        names: keys of `VIEW_SETS`.
-    Raises:
-        ViewError: listing near matches first, then all names.
-    """
+    """Return the views of one or several `VIEW_SETS`, each once and in an order of their own."""
     for name in names:
         if name not in VIEW_SETS:
             raise ViewError(describe_unknown(name, VIEW_SETS))
@@ -103,11 +90,7 @@ def choose_views(names: Sequence[str]) -> tuple[View, ...]:
 
 
 def get_view(name: str) -> View:
-    """Return one view by its own name.
-
-    Raises:
-        ViewError: if there is none; a newer tripletkit may know it.
-    """
+    """Return one view by its own name."""
     if name not in _VIEWS:
         raise ViewError(
             f'expected a view among {", ".join(_VIEWS)}, got "{name}". Update tripletkit.'
@@ -122,18 +105,7 @@ def read_views(
     views: Sequence[View],
     file: BinaryIO | None = None,
 ) -> np.ndarray:
-    """Decode an image once and return views of it.
-
-    Args:
-        path, file: as `read_image` takes them.
-        size_px: side of the views.
-        how: how images are resized.
-        views: one or more.
-    Returns:
-        `(n_views, size_px, size_px, 3)` uint8, RGB, 0 to 255.
-    Raises:
-        ImageReadError: naming the file, if it is not an image that can be read whole.
-    """
+    """Decode an image once and return views of it: `(n_views, size_px, size_px, 3)` uint8, RGB."""
     before_px = how.shortest_edge_px or how.square_px
     image = read_image(path, at_least_px=before_px or size_px, file=file)
     if before_px is not None:
@@ -145,15 +117,7 @@ def read_views(
 
 
 def cut_middle(image: Image.Image, size_px: int, how: Preprocessing) -> np.ndarray:
-    """Resize an image and cut a square from its middle, as an encoder's own processor does.
-
-    Args:
-        image: in RGB.
-        size_px: side of the square.
-        how: whether by the shorter side or to a square, with which filter.
-    Returns:
-        `(size_px, size_px, 3)` uint8.
-    """
+    """Resize an image and cut a square from its middle, as an encoder's own processor does."""
     if how.shortest_edge_px is None:
         width = height = how.square_px or size_px
     else:
@@ -161,10 +125,7 @@ def cut_middle(image: Image.Image, size_px: int, how: Preprocessing) -> np.ndarr
         shorter = min(image.size)
         width, height = (how.shortest_edge_px * side // shorter for side in image.size)
     resized = image.resize((width, height), Image.Resampling[how.resample.upper()])
-    left, top = (_middle(side - size_px, how.rounds_half) for side in (width, height))
-    return np.asarray(resized.crop((left, top, left + size_px, top + size_px)))
-
-
-def _middle(room_px: int, rounds_half: bool) -> int:
+    rooms = (side - size_px for side in (width, height))
     # Python rounds a half to the even number.
-    return round(room_px / 2) if rounds_half else room_px // 2
+    left, top = (round(room / 2) if how.rounds_half else room // 2 for room in rooms)
+    return np.asarray(resized.crop((left, top, left + size_px, top + size_px)))

@@ -1,14 +1,18 @@
-"""The networks of `keras.applications`, with weights from a file that is checked layer by layer."""
+"""The networks of `keras.applications`, with weights from a file that is checked layer by layer.
+
+And what stands around a network of Keras: its preprocessing in front, its stages behind.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from tripletkit.features.keras_backend import keras
+from tripletkit.features.backbones import Backbone, Preprocessing, Stage
+from tripletkit.features.keras_backend import keras, tf
 from tripletkit.features.weights_files import load_weights_file
 
 _BUILD = "build_"
@@ -24,15 +28,7 @@ def __getattr__(name: str) -> Callable[[Path | None, int], keras.Model]:
 
 
 def _build(keras_name: str, weights: Path | None, size_px: int) -> keras.Model:
-    """Return a network with average pooling: `(batch, side, side, 3)` -> `(batch, n_features)`.
-
-    Args:
-        keras_name: in `keras.applications`.
-        weights: a Keras weights file; None leaves the random initial weights.
-        size_px: side of the images.
-    Raises:
-        WeightsError: if the file is broken or does not fit.
-    """
+    """Return a network with average pooling: `(batch, side, side, 3)` -> `(batch, n_features)`."""
     # The layers of ConvNeXt are called after it; EfficientNetV2 looks its blocks up by its name.
     named = {} if keras_name.startswith("EfficientNetV2") else {"name": keras_name.lower()}
     model = getattr(keras.applications, keras_name)(
@@ -63,26 +59,14 @@ def _divide_by_deviation(model: keras.Model) -> None:
     normalization.finalize_state()
 
 
-NAME = "cnn"
-IMAGE_SIZE_PX = 32
+def build(weights: Path | None, size_px: int = 32) -> keras.Model:
+    """Return `cnn`: three 3x3 convolutions of stride 2 with ReLU, and global average pooling.
 
-_FILTERS = (32, 64, 128)
-
-
-def build(weights: Path | None, size_px: int = IMAGE_SIZE_PX) -> keras.Model:
-    """Return three 3x3 convolutions of stride 2 with ReLU, and global average pooling.
-
-    Args:
-        weights: a Keras weights file; `None` leaves the random initial weights (he_uniform).
-        size_px: side of the images. Defaults to that of CIFAR-10.
-    Returns:
-        A model from `(batch, size_px, size_px, 3)` float32, 0 to 1, to `(batch, 128)`.
-    Raises:
-        WeightsError: if the file is broken or does not fit.
+    `(batch, size_px, size_px, 3)` float32, 0 to 1, becomes `(batch, 128)`.
     """
     image = keras.Input((size_px, size_px, 3), name="image")
     x = image
-    for number, filters in enumerate(_FILTERS, 1):
+    for number, filters in enumerate((32, 64, 128), 1):
         x = keras.layers.Conv2D(
             filters,
             3,
@@ -92,7 +76,63 @@ def build(weights: Path | None, size_px: int = IMAGE_SIZE_PX) -> keras.Model:
             kernel_initializer="he_uniform",
             name=f"convolution{number}",
         )(x)
-    model = keras.Model(image, keras.layers.GlobalAveragePooling2D(name="avg_pool")(x), name=NAME)
+    model = keras.Model(image, keras.layers.GlobalAveragePooling2D(name="avg_pool")(x), name="cnn")
     if weights is not None:
         load_weights_file(model, weights)
     return model
+
+
+def add_preprocessing(
+    pixels: keras.KerasTensor, how: Preprocessing, name: str = "preprocessing"
+) -> keras.KerasTensor:
+    """Put preprocessing behind an input of RGB pixels, as built-in layers that exports carry.
+
+    The input is not changed; Keras's own `preprocess_input` writes into float arrays.
+    """
+    if how.reverse_channels:
+        pixels = keras.ops.flip(pixels, axis=-1)
+    variance = np.broadcast_to(np.square(how.divisor), 3)
+    return keras.layers.Normalization(mean=how.mean, variance=variance.tolist(), name=name)(pixels)
+
+
+def take_stages(model: keras.Model, stages: Sequence[Stage | None]) -> keras.Model:
+    """Return a model that gives the features of stages side by side.
+
+    Args:
+        model: a backbone; shared, not copied.
+        stages: None stands for its output as it is; of a stage the mean of each channel over the
+            map comes first, then the standard deviation of each.
+    """
+    pieces = _list_pieces(model, stages)
+    if len(pieces) == 1:
+        return model
+    return keras.Model(model.input, keras.layers.Concatenate(name="stages")(pieces))
+
+
+def take_pieces(model: keras.Model, stages: Sequence[Stage | None]) -> keras.Model:
+    """Return a model with an output for each piece; mean and deviation of a stage are two."""
+    pieces = _list_pieces(model, stages)
+    return model if len(pieces) == 1 else keras.Model(model.input, pieces, name=model.name)
+
+
+def _list_pieces(model: keras.Model, stages: Sequence[Stage | None]) -> list[keras.KerasTensor]:
+    pieces = []
+    for stage in stages:
+        if stage is None:
+            pieces.append(model.output)
+            continue
+        maps = model.get_layer(stage.layer).output
+        pieces += [keras.ops.mean(maps, axis=(1, 2)), keras.ops.std(maps, axis=(1, 2))]
+    return pieces
+
+
+def make_keras_function(
+    backbone: Backbone, model: keras.Model, stages: Sequence[Stage | None] = (None,)
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function of images that TensorFlow runs: uint8 pixels -> float32 features."""
+    side = backbone.input_size_px
+    inputs = keras.Input((side, side, 3), dtype="float32")
+    prepared = add_preprocessing(inputs, backbone.preprocessing)
+    network = keras.Model(inputs, take_stages(model, stages)(prepared))
+    run = tf.function(lambda pixels: network(tf.cast(pixels, tf.float32), training=False))
+    return lambda pixels: run(tf.constant(pixels)).numpy()

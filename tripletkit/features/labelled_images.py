@@ -12,7 +12,7 @@ import numpy as np
 from tripletkit.data.images import Images
 from tripletkit.data.labels import NO_LABEL, ImageLabels, LabelsLike, open_labels
 from tripletkit.errors import MAX_SHOWN
-from tripletkit.features.store import Store, open_store
+from tripletkit.features.store import FeatureStore, open_store
 
 logger = logging.getLogger("tripletkit")
 
@@ -53,11 +53,9 @@ def read_labelled(
     further: Mapping[str, str | None] | None = None,
     further_source: Path | None = None,
 ) -> LabelledImages:
-    """Read labels and find their images.
+    """Read labels, as `open_labels` does, and find their images.
 
     Args:
-        labels: see `open_labels`.
-        images: where the images are.
         cache: folder of the feature store, which remembers which files are alike.
         further: names of more images, with labels for those that `labels` does not name.
         further_source: where they were read, for messages.
@@ -76,16 +74,9 @@ def find_labelled(
     label_of: Mapping[str, str | None],
     places: Sequence[str],
     images: Images,
-    store: Store,
+    store: FeatureStore,
 ) -> LabelledImages:
-    """Find the images of labelled names.
-
-    Args:
-        label_of: name -> label, or None for a name that is wanted without one.
-        places: where each name was read, for messages.
-        images: where they are.
-        store: what remembers which files are alike.
-    """
+    """Find the images of labelled names; a name may be wanted without a label."""
     names = list(label_of)
     files = images.find(names, places)
     same_as = files.first_of_same(store)

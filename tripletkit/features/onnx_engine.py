@@ -45,13 +45,7 @@ def import_onnxruntime() -> ModuleType:
 
 
 def open_session(network: Path | bytes) -> onnxruntime.InferenceSession:
-    """Return a session of a network.
-
-    Args:
-        network: an ONNX file, or what is in one.
-    Raises:
-        NetworkFileError: if ONNX Runtime cannot run it.
-    """
+    """Return a session of a network: an ONNX file, or what is in one."""
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = _count_threads()
@@ -86,16 +80,11 @@ def run_network(
     name: str,
     limit_s: float | None = None,
 ) -> list[np.ndarray]:
-    """Return outputs of a network.
+    """Return outputs of a network, all where none is named; whatever fails ends in one line.
 
     Args:
-        outputs: their names; None for all.
-        inputs: by their names.
         name: of the network, for messages.
         limit_s: seconds that it may take.
-    Raises:
-        NetworkFileError: if it fails, takes longer, or takes more memory than there is; in one
-            line.
     """
     options = import_onnxruntime().RunOptions()
     options.log_severity_level = 4
@@ -168,14 +157,7 @@ def _memory_bytes() -> int | None:
 def make_onnx_function(
     session: onnxruntime.InferenceSession, how: Preprocessing
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the function from images to features of a network that tripletkit wrote.
-
-    Args:
-        session: with one input `(batch, side, side, 3)` float32 and one output.
-        how: what its images go through first.
-    Returns:
-        A function from `(batch, side, side, 3)` uint8 to `(batch, n_features)` float32.
-    """
+    """Return the function from images to features of a network that tripletkit wrote."""
     (pixels_input,) = session.get_inputs()
 
     def compute(pixels: np.ndarray) -> np.ndarray:
@@ -186,14 +168,7 @@ def make_onnx_function(
 
 
 def prepare_pixels(pixels: np.ndarray, how: Preprocessing) -> np.ndarray:
-    """Return images as a backbone was trained on.
-
-    Args:
-        pixels: `(batch, height, width, 3)` uint8, RGB; not changed.
-        how: the backbone's own.
-    Returns:
-        `(batch, height, width, 3)` float32; one channel where they are to be gray.
-    """
+    """Return uint8 RGB images as a backbone was trained on: float32, the same or one channel."""
     prepared = order_channels(pixels, how).astype(np.float32)
     prepared -= np.asarray(how.mean, np.float32)
     prepared /= np.asarray(how.divisor, np.float32)

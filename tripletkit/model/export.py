@@ -14,7 +14,7 @@ from tripletkit.features.encoder import Encoder
 from tripletkit.features.feature_parts import pixel_inputs
 from tripletkit.features.image_processor import CONFIG_FILE, FILTERS
 from tripletkit.features.onnx_files import OnnxFile
-from tripletkit.features.trained_weights import build_backbone
+from tripletkit.features.weights_origin import build_backbone
 from tripletkit.model.model_folder import ModelFolder
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _why_no_encoder(encoder: Encoder) -> str:
 
 def _build_encoder(model: ModelFolder, encoder: Encoder) -> keras.Model:
     head = model.load_head()
-    from tripletkit.features.stage_outputs import take_pieces
+    from tripletkit.features.keras_backbones import take_pieces
     from tripletkit.model.network import build_encoder
 
     backbones = []

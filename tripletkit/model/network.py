@@ -17,9 +17,9 @@ from tripletkit.errors import BackboneError
 from tripletkit.features.backbones import Backbone
 from tripletkit.features.feature_parts import pixel_inputs
 from tripletkit.features.image_views import ORIGINAL, View
+from tripletkit.features.keras_backbones import add_preprocessing
 from tripletkit.features.keras_backend import keras, seed_layers
-from tripletkit.features.preprocessing import add_preprocessing
-from tripletkit.features.trained_weights import build_backbone
+from tripletkit.features.weights_origin import build_backbone
 from tripletkit.model.heads import build_body
 from tripletkit.model.settings import Settings
 

@@ -20,7 +20,7 @@ from tripletkit.errors import SettingsError, TripletFileError
 from tripletkit.evaluation.distances import distances_between
 from tripletkit.evaluation.scoring import Score
 from tripletkit.evaluation.validation import score_embeddings
-from tripletkit.features.encoder import Encoder, open_collection
+from tripletkit.features.encoder import Encoder
 from tripletkit.features.feature_parts import GivenWeights
 from tripletkit.features.store import open_store
 from tripletkit.model.model_folder import ModelFolder
@@ -149,7 +149,7 @@ def open_views(
         encoder = model.open_encoder(weights, features)
         files = found.find(chosen.names, chosen.first_places())
         with open_store(cache) as store:
-            collection = open_collection(files, encoder, store, progress=progress)
+            collection = encoder.load(files, store, progress=progress)
         views.append(
             ModelView(
                 model=model,

@@ -16,7 +16,7 @@ from tripletkit.data.images import Images
 from tripletkit.data.outputs import OutputFile
 from tripletkit.errors import ImageReadError
 from tripletkit.features.encoder import Encoder
-from tripletkit.features.store import Store, open_store
+from tripletkit.features.store import FeatureStore, open_store
 from tripletkit.progress import Progress
 from tripletkit.results import Result, Section, Table
 from tripletkit.search.approximate import (
@@ -109,10 +109,10 @@ class CollectionSearch:
         ]
         return float(np.sum(hits) / max(np.sum(exact.rows >= 0), 1))
 
-    def _parts(self, store: Store, *, tell: bool = True) -> Iterator[tuple[int, np.ndarray]]:
+    def _parts(self, store: FeatureStore, *, tell: bool = True) -> Iterator[tuple[int, np.ndarray]]:
         return self.encoder.encode_in_chunks(self.files, store, progress=self._told, tell=tell)
 
-    def _fetch(self, store: Store) -> Callable[[np.ndarray], np.ndarray]:
+    def _fetch(self, store: FeatureStore) -> Callable[[np.ndarray], np.ndarray]:
         """Return what gives the vectors of rows of the collection."""
 
         def fetch(rows: np.ndarray) -> np.ndarray:
@@ -122,7 +122,7 @@ class CollectionSearch:
 
         return fetch
 
-    def _encode_queries(self, store: Store, *, tell: bool = False) -> np.ndarray:
+    def _encode_queries(self, store: FeatureStore, *, tell: bool = False) -> np.ndarray:
         """Return the vectors of the queries."""
         queries = self.query_files
         vectors = self.encoder.encode(queries, store, progress=self._told, tell=tell)

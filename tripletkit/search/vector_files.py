@@ -21,7 +21,7 @@ from tripletkit.data.outputs import (
 )
 from tripletkit.features.encoder import Encoder
 from tripletkit.features.given_features import import_pyarrow
-from tripletkit.features.store import Store
+from tripletkit.features.store import FeatureStore
 from tripletkit.progress import Progress
 from tripletkit.search.exact import Neighbors, find_neighbors, rank_candidates
 
@@ -29,7 +29,7 @@ from tripletkit.search.exact import Neighbors, find_neighbors, rank_candidates
 def encode_all(
     files: Images,
     encoder: Encoder,
-    store: Store,
+    store: FeatureStore,
     progress: Progress | None = None,
 ) -> np.ndarray:
     """Return the vectors of a collection: `(n_images, n_dims)` float32; see `Encoder.encode`."""

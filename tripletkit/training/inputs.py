@@ -31,7 +31,7 @@ from tripletkit.errors import (
 )
 from tripletkit.evaluation.validation import chooses_epoch
 from tripletkit.features.labelled_images import find_labelled, tell_singleton_classes
-from tripletkit.features.store import Store
+from tripletkit.features.store import FeatureStore
 from tripletkit.model.record import InputsRecord, VotesRecord
 from tripletkit.training.sources import TrainingSources
 
@@ -53,7 +53,7 @@ class TrainingInputs:
     record: InputsRecord
 
 
-def read_inputs(sources: TrainingSources, seed: int, store: Store) -> TrainingInputs:
+def read_inputs(sources: TrainingSources, seed: int, store: FeatureStore) -> TrainingInputs:
     """Read judgements and labels, find the images, and set validation apart.
 
     The seed is of what is held out, and of triplets that are drawn; the store remembers which image
@@ -65,7 +65,7 @@ def read_inputs(sources: TrainingSources, seed: int, store: Store) -> TrainingIn
     return replace(found, record=replace(found.record, **sources.images.policy))
 
 
-def _read_judged(sources: TrainingSources, seed: int, store: Store) -> TrainingInputs:
+def _read_judged(sources: TrainingSources, seed: int, store: FeatureStore) -> TrainingInputs:
     """Take judgements as they are given; labels, if any, are beside them."""
     assert sources.judgements is not None
     judgements, record = _take_judgements(sources.judgements, sources.takes_votes_as)
@@ -100,7 +100,7 @@ def _read_judged(sources: TrainingSources, seed: int, store: Store) -> TrainingI
     return TrainingInputs(files, data, replace(record, labels=labels and labels.record))
 
 
-def _read_labelled(sources: TrainingSources, seed: int, store: Store) -> TrainingInputs:
+def _read_labelled(sources: TrainingSources, seed: int, store: FeatureStore) -> TrainingInputs:
     """Draw judgements from labels, holding images of every class out."""
     assert sources.labels is not None
     labels = open_labels(sources.labels, sources.images.folder)
@@ -218,7 +218,7 @@ def _hold_out(
         return hold_out_images(labels.of_image, 0, seed, images)
 
 
-def _merge_same_images(files: Images, store: Store) -> np.ndarray:
+def _merge_same_images(files: Images, store: FeatureStore) -> np.ndarray:
     same_as = files.first_of_same(store)
     copies = [(index, first) for index, first in enumerate(same_as) if index != first]
     if copies:

@@ -28,12 +28,15 @@ from tripletkit.evaluation.scoring import Score
 from tripletkit.evaluation.validation import chooses_epoch, score_embeddings
 from tripletkit.features.backbones import get_backbone
 from tripletkit.features.decoded_images import DecodedImages, read_ahead
-from tripletkit.features.encoder import Encoder, open_collection
+from tripletkit.features.encoder import Encoder
 from tripletkit.features.feature_parts import FeaturePart
 from tripletkit.features.keras_backend import keras, seed_layers, tf
-from tripletkit.features.trained_weights import save_trained_weights, write_random_weights
 from tripletkit.features.weights_files import file_sha256
-from tripletkit.features.weights_origin import WeightsFile
+from tripletkit.features.weights_origin import (
+    WeightsFile,
+    save_trained_weights,
+    write_random_weights,
+)
 from tripletkit.model.head_layers import embed
 from tripletkit.model.model_folder import ModelFolder, checkpoint_path
 from tripletkit.model.network import PixelNetwork
@@ -396,9 +399,7 @@ class PixelTrainer(Trainer):
             head_epochs=head_epochs,
             resumed_after_epoch=n_epochs or None,
         )
-        collection = open_collection(
-            place.inputs.files, encoder, place.store, progress=stages("features")
-        )
+        collection = encoder.load(place.inputs.files, place.store, progress=stages("features"))
         pixels = FromPixels(encoder, path, collection, record)
         return Fitted(trained, self.settings, pixels=pixels)
 

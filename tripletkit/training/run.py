@@ -40,8 +40,7 @@ from tripletkit.evaluation.validation import (
     validate,
     warn_of_features,
 )
-from tripletkit.features.encoder import open_collection
-from tripletkit.features.store import Store, open_store
+from tripletkit.features.store import FeatureStore, open_store
 from tripletkit.model.distribution_shift import ShiftDetector
 from tripletkit.model.head_layers import embed
 from tripletkit.model.model_folder import ModelFolder, check_model_output, name_centers, save_model
@@ -146,7 +145,7 @@ def _check_output(job: Job) -> None:
         check_model_output(job.output, overwrite=job.overwrite, begins_anew=begins_anew)
 
 
-def open_workplace(job: Job, store: Store, folder: Path | None, stages: Stages) -> Workplace:
+def open_workplace(job: Job, store: FeatureStore, folder: Path | None, stages: Stages) -> Workplace:
     """Read all that a checked job names; weights may be written into the folder."""
     images = job.sources.images
     inputs = read_inputs(job.sources, job.seed, store)
@@ -159,10 +158,10 @@ def open_workplace(job: Job, store: Store, folder: Path | None, stages: Stages) 
     for part in encoder.parts:
         if part.reason:
             logger.info("Backbone %s.", part.reason)
-    collection = open_collection(inputs.files, encoder, store, progress=stages("features"))
+    collection = encoder.load(inputs.files, store, progress=stages("features"))
     test_features = None
     if test is not None:
-        of_test = open_collection(test, encoder, store, progress=stages("features"))
+        of_test = encoder.load(test, store, progress=stages("features"))
         test_features = of_test.features[of_test.is_usable()]
     data = inputs.data.keep_usable(collection.is_usable())
     if not len(data.train):

@@ -27,7 +27,7 @@ from tripletkit.data.votes import VotesAs, make_loss_weights
 from tripletkit.evaluation.pooled import CandidateWorth, RecipeWorth
 from tripletkit.evaluation.scoring import Score
 from tripletkit.features.encoder import Collection, Encoder
-from tripletkit.features.store import Store
+from tripletkit.features.store import FeatureStore
 from tripletkit.model.recipes import Part, get_recipe
 from tripletkit.model.record import PixelsRecord
 from tripletkit.model.settings import Settings
@@ -152,7 +152,7 @@ class Workplace:
     inputs: TrainingInputs
     encoder: Encoder
     collection: Collection
-    store: Store
+    store: FeatureStore
     folder: Path | None
     test_features: np.ndarray | None = None
     output: Path | None = None
