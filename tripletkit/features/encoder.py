@@ -183,8 +183,8 @@ class Encoder:
     @property
     def record(self) -> EncoderRecord:
         """What a model's record keeps of it, from which `open_recorded_encoder` makes it again."""
-        files = [part.origin for part in self.parts]
-        return EncoderRecord(dict(self.facts), files, self.n_features)
+        origins = [part.origin for part in self.parts]
+        return EncoderRecord(dict(self.facts), origins, self.n_features)
 
     @property
     def distance(self) -> str:
@@ -407,14 +407,6 @@ def open_encoder(
         depth: where in the backbones features are taken; a key of `DEPTHS`.
         preprocess, backbone_output: of ONNX files; see `open_network_file`.
         features: vectors made elsewhere, instead of all that; see `open_features`.
-    Raises:
-        BackboneError: if a name is unknown, has no such depth, or its weights can neither be
-            found nor downloaded.
-        WeightsError: if a given file cannot be read.
-        NetworkFileError, PreprocessingError: if an ONNX file cannot be run, or it is not clear
-            how.
-        ViewError: if a view is unknown, or an encoder does not take it.
-        FeatureFileError: if vectors cannot be read.
     """
     if features is not None:
         given = open_features(features)
@@ -448,10 +440,6 @@ def open_recorded_encoder(
             trained on such, or instead of computing them.
         functions: for a model that was trained on such.
         head: what the model adds.
-    Raises:
-        BackboneError: if a backbone is not known, or weights are given for another.
-        ViewError: if a view is not known.
-        FeatureFileError: if vectors cannot be read, or have another width.
     """
     if features is not None or record.features.get("backbone") == FROM_VECTORS:
         given = None if features is None else open_features(features)

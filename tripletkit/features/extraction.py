@@ -147,9 +147,6 @@ def extract_dataset(
         dtype: how numbers are kept, one of `DTYPES`. Defaults to what is there, then to float32.
         run: does the work; a plain loop is this process.
         progress: told (done, total) in images.
-    Raises:
-        FeatureFileError: if the folder holds something else, is damaged, or the type cannot hold a
-            number.
     """
     if encoder.is_given:
         raise SettingsError("features", "expected an encoder, `features` are there already")

@@ -179,16 +179,12 @@ def recorded_parts(
     given: GivenWeights,
     functions: Sequence[FunctionEncoder] = (),
 ) -> tuple[FeaturePart, ...]:
-    """Return the parts that a model was trained with, from its record.
+    """Return the parts that a model was trained with, from the facts and origins of each.
 
     Args:
-        facts: of each part.
-        origins: of the weights of each part; see `FeaturePart`.
         place: the model folder, for messages.
         given: where the user says that weights are now.
         functions: that the user gives, for parts that are such.
-    Raises:
-        BackboneError: if a backbone is not known, or `given` names one that the model has not.
     """
     backbones = [
         recorded_function(dict(of_part), list(functions))
@@ -245,11 +241,7 @@ def check_backbone_names(chosen: Sequence[BackboneLike]) -> None:
 
 
 def assign_weights(chosen: Sequence[BackboneLike], given: GivenWeights) -> list[Path | None]:
-    """Return the given weights file of each backbone, None where there is none.
-
-    Raises:
-        SettingsError: if a file is for none of them, or it is not said for which.
-    """
+    """Return the given weights file of each backbone, None where there is none."""
     names = [name_of(backbone) for backbone in chosen]
     if given and AUTO in names:
         raise SettingsError(
@@ -319,12 +311,7 @@ def _recorded_stage(backbone: Backbone, facts: Mapping[str, Any]) -> Stage | Non
 def _find_recorded(
     backbone: Backbone, sha256: str | None, place: Path, origin: str | None, given: Path | None
 ) -> Path:
-    """Return the weights file of a backbone that the model at a place was trained with.
-
-    Raises:
-        BackboneError: if it cannot be had.
-        WeightsError: if what is there now has other weights.
-    """
+    """Return the weights file of a backbone that the model at a place was trained with."""
     if sha256 is None:
         return _refuse(backbone.name)
     if given is not None:

@@ -125,10 +125,6 @@ def open_features(given: FeaturesLike) -> GivenFeatures:
       same name that ends in `.txt` beside it, a name a line.
     - A mapping of names to vectors, a table as above (names may be its index), what `Model.embed`
       gives, or a pair of names and an array `(n_names, n_features)`.
-
-    Raises:
-        FeatureFileError: saying what was expected and what is there.
-        MissingExtraError: if it is a Parquet file and pyarrow is not installed.
     """
     if isinstance(given, GivenFeatures):
         return given
@@ -252,11 +248,7 @@ def _read_parquet(path: Path) -> _Read:
 
 
 def _take_table(source: str, table: pd.DataFrame, indices: set[str]) -> _Read:
-    """Return names and vectors of a table; what is left out of it is in the notes.
-
-    Args:
-        indices: columns that were an index.
-    """
+    """Return names and vectors of a table, some of whose columns were an index."""
     table = table.rename(columns=str)
     columns = [str(column) for column in table]
     named = [column for column in columns if column.lower() in _NAME_COLUMNS]
