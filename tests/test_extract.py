@@ -401,9 +401,7 @@ def test_a_content_is_hashed_once_for_all_that_asks_for_it(
     monkeypatch.setattr(image_lists, "_hash_or_error", count)
     source = open_encoder(["tiny"], weights={"tiny": tiny_weights})
     with FeatureStore(tmp_path / "store") as store:
-        queries, others = (open_images(folder, part, part) for part in (names[:1], names[1:]))
-        queries.contents(store), others.contents(store)
-        files = queries.joined(others)
+        files = open_images(folder, names, names)
         assert files.first_of_same(store).tolist() == [0, 1, 0]
         collection = source.load(files, store)
         # Two names of one image are one image, whose features are counted once.
@@ -411,22 +409,6 @@ def test_a_content_is_hashed_once_for_all_that_asks_for_it(
         again = source.load(files, store)
         assert (again.n_computed, again.n_stored) == (0, 2)
     assert sorted(hashed) == names
-
-
-def test_joined_files_keep_each_others_problems(toy_competition, tmp_path):
-    first = open_images(toy_competition.images, ["p00", "none"], ["t:1", "t:2"], skip_bad=True)
-    others = open_images(toy_competition.images, ["nobody", "p01"], ["u:1", "u:2"], skip_bad=True)
-    (tmp_path / "gone.png").write_bytes(b"")
-    lost = open_images([tmp_path / "gone.png"], ["gone"], ["v:1"])
-    (tmp_path / "gone.png").unlink()
-    with FeatureStore(tmp_path / "store") as store:
-        for files in (first, others, lost):
-            files.contents(store)
-        both = first.joined(others).joined(lost)
-        assert list(both.problems) == [1, 2]
-        known = both.contents(store)
-    assert [content is None for content in known.hashes] == [False, True, True, False, True]
-    assert list(known.problems) == [4]
 
 
 @pytest.mark.timeout(60)

@@ -10,6 +10,7 @@ import html
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -130,8 +131,10 @@ def plain_values(value: Any) -> Any:
     """Return what JSON can hold: records by field, intervals as their ends, None for NaN."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, Path):
+        return str(value)
     if isinstance(value, dict):
-        return {key: plain_values(each) for key, each in value.items()}
+        return {plain_values(key): plain_values(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [plain_values(each) for each in value]
     if hasattr(value, "to_list"):
