@@ -15,13 +15,11 @@ from tripletkit import TripletkitError, open_images
 from tripletkit.data.decoding import read_pixels
 from tripletkit.features.backbones import BACKBONES, get_backbone
 from tripletkit.features.encoder import EncoderRecord, open_encoder, open_recorded_encoder
-from tripletkit.features.exported_networks import load_network_function
-from tripletkit.features.extract import extract_features, view_space
+from tripletkit.features.extract import view_space
 from tripletkit.features.feature_parts import assign_weights, check_backbone_names
 from tripletkit.features.image_views import ORIGINAL, VIEW_SETS
 from tripletkit.features.store import FeatureStore
 from tripletkit.features.weights_files import file_sha256
-from tripletkit.features.weights_origin import choose_backbone
 
 # As the first version wrote it into model.json, word for word.
 OLD_FEATURES = {
@@ -75,26 +73,6 @@ def test_one_backbone_is_recorded_as_the_first_version_did(tiny_backbone, tiny_w
 
 
 @pytest.mark.slow
-def test_features_of_one_backbone_are_its_own_bit_for_bit(
-    load, tiny_backbone, toy_competition, tmp_path
-):
-    chosen = choose_backbone("tiny")
-    space = open_encoder(["tiny"]).parts[0].space
-    assert space.facts == chosen.facts()
-    with FeatureStore(tmp_path / "plain") as store:
-        paths = [toy_competition.images / name for name in NAMES]
-        parts = open_encoder(["tiny"]).parts
-        expected = extract_features(
-            paths,
-            tiny_backbone,
-            [space],
-            store,
-            load_network_function(parts, tmp_path),
-        )
-    np.testing.assert_array_equal(load(open_encoder(["tiny"])).features, expected.values)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("views", ["original", "flip", "ten-crop"])
 def test_joined_features_equal_a_plain_loop(load, two, views):
     source = open_encoder(["tiny", "tiny-other"], views=[views])
@@ -112,17 +90,6 @@ def test_joined_features_equal_a_plain_loop(load, two, views):
             )
             expected += list(mean / np.sqrt((mean.astype(float) ** 2).sum()))
         np.testing.assert_allclose(features[row], expected, rtol=1e-5, atol=1e-7)
-
-
-@pytest.mark.slow
-def test_rows_depend_on_their_image_alone(load, two):
-    source = open_encoder(["tiny", "tiny-other"], views=["flip"])
-    together = load(source).features
-    order = np.random.default_rng(0).permutation(len(NAMES))
-    shuffled = load(source, [NAMES[row] for row in order], "shuffled").features
-    np.testing.assert_array_equal(shuffled, together[order])
-    alone = load(source, NAMES[7:8], "alone").features
-    np.testing.assert_array_equal(alone[0], together[7])
 
 
 def test_a_part_without_any_feature_stays_zero_and_a_missing_one_is_missing(two):

@@ -24,7 +24,7 @@ from tripletkit.features.exported_networks import (
     remove_networks,
 )
 from tripletkit.features.keras_backbones import add_preprocessing, make_keras_function
-from tripletkit.features.onnx_engine import make_onnx_function, open_session, prepare_pixels
+from tripletkit.features.onnx_engine import make_onnx_function, prepare_pixels
 
 SIZE = defaults.EXTRACT_BATCH_SIZE
 
@@ -64,14 +64,6 @@ def test_the_network_is_kept_and_needs_no_keras(load, pixels, tmp_path, monkeypa
     assert len(kept(tmp_path)) == 1
     monkeypatch.setattr(exported_networks, "start_keras", lambda: pytest.fail("Keras is needed"))
     np.testing.assert_array_equal(load()(pixels), features)
-
-
-@pytest.mark.slow
-def test_two_that_make_it_at_once_keep_one(load, pixels, tmp_path):
-    # Neither found a network when it began.
-    first, second = load(), load()
-    np.testing.assert_array_equal(first(pixels), second(pixels))
-    assert len(kept(tmp_path)) == 1
 
 
 @pytest.mark.slow
@@ -210,13 +202,6 @@ def test_preprocessing_without_keras_is_that_of_the_layers(pixels, how):
     want = layers(pixels.astype(np.float32)).numpy()
     np.testing.assert_allclose(prepare_pixels(pixels, how), want, rtol=1e-6, atol=1e-5)
     np.testing.assert_array_equal(pixels, before)
-
-
-def test_what_is_no_network_is_refused(tmp_path):
-    path = tmp_path / "x.onnx"
-    path.write_bytes(b"no network")
-    with pytest.raises(NetworkFileError, match=r"x.onnx: expected a network that ONNX Runtime can"):
-        open_session(path)
 
 
 @pytest.mark.integration

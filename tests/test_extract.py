@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import time
@@ -206,13 +205,6 @@ def test_images_that_cannot_be_read_are_listed_and_the_rest_kept(run, images, tm
     np.testing.assert_array_equal(again.values, result.values[[0, 5]])
 
 
-def test_only_unreadable_images_give_only_problems(run, tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"no image")
-    result = run([tmp_path / "broken.png"])
-    assert (len(result.computed), list(result.problems)) == (0, [0])
-    assert run([]).values.shape == (0, tiny.N_FEATURES)
-
-
 def test_a_image_that_changes_while_it_is_read_is_not_filed_wrongly(
     run, images, tmp_path, monkeypatch
 ):
@@ -253,13 +245,6 @@ def test_a_failing_store_stops_the_decoding(run, images, monkeypatch):
             compute=lambda pixels: np.zeros((1, tiny.N_FEATURES), np.float32),
         )
     assert len(n_read) < len(images) / 2
-
-
-def test_contents_are_hashed_by_sha256(run, images, space, tmp_path):
-    run(images[:1])
-    digest = hashlib.sha256(images[0].read_bytes()).digest()
-    with FeatureStore(tmp_path / "store") as store:
-        assert np.isfinite(store.read(space, [digest])).all()
 
 
 @pytest.fixture

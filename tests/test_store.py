@@ -101,14 +101,6 @@ def test_features_come_back_in_the_order_asked_for(store):
     assert missing(store, [4, 2003, 2, 2003]) == [2003, 2003]
 
 
-def test_a_content_written_twice_is_kept_once(store):
-    write(store, [1, 2])
-    write(store, [1], more=98)
-    (use,) = store.uses()
-    assert use["n_images"] == 2
-    assert missing(store, [1]) == []
-
-
 def test_spaces_do_not_see_each_other(store):
     write(store, [1])
     assert missing(store, [1], OTHER_SPACE) == [1]
@@ -139,14 +131,6 @@ def test_damaged_features_are_never_read_and_can_be_written_again(store, damage)
     write(store, [1])
     with FeatureStore(store.folder) as other:
         assert missing(other, range(3)) == []
-
-
-def test_a_vector_filed_under_another_space_is_never_read(store):
-    write(store, [1])
-    write(store, [2], OTHER_SPACE)
-    change(store, "space = 3 - space")
-    with pytest.warns(StoreWarning, match="damaged"):
-        assert missing(store, [1], OTHER_SPACE) == [1]
 
 
 def test_every_flipped_bit_of_a_vector_is_seen(store):
