@@ -358,7 +358,7 @@ def harm(world: World) -> Iterator[Row]:
         path.write_text(f"mine: {name}")
         os.utime(path, (0, 0))
     images = sorted(path.name for path in (world.folder / "images").iterdir())
-    database, asker = start(world.folder / "judgements.sqlite", images, questions=20)
+    database, asker = start(world.folder / "judgements.sqlite", images, n_questions=20)
     answer_all(database, asker, "anna", lambda anchor, shown: "left")
     database.close()
     world.run("train of_features.txt --features f.npz --epochs 1 --no-refit -o given")

@@ -157,7 +157,7 @@ def test_nothing_is_added_to_an_image_folder_or_a_model_folder(tmp_path):
     (tmp_path / "model" / "model.json").write_text("{}")
     with open_run():
         open_images(tmp_path / "images")
-        for place in ("images", "images/cache", "model/cache", "model/sub/cache"):
+        for place in ("images", "images/cache", "model", "model/cache", "model/sub/cache"):
             with pytest.raises(tk.TripletkitError, match="lies in the"):
                 check_written_folder(tmp_path / place)
         with pytest.raises(tk.TripletkitError, match="lies in the model folder"):

@@ -273,7 +273,7 @@ class Outputs:
         if _is_device(there):
             return
         _check_not_read(path, self._run, self._run.inputs)
-        check_not_in_model(path)
+        _check_not_in_model(path, target.parents)
         if there is None or form in (_FOLDER_FORM, _ADDED_TO):
             return
         is_empty = not (any(target.iterdir()) if target.is_dir() else there.st_size)
@@ -303,12 +303,13 @@ def check_written_folder(folder: Path) -> None:
     run = _run.get() or Run()
     run.outputs.setdefault(folder, _ADDED_TO)
     _check_not_read(folder, run, run.inputs)
-    check_not_in_model(folder)
+    target = _resolve(folder)
+    _check_not_in_model(folder, (target, *target.parents))
 
 
-def check_not_in_model(path: Path) -> None:
-    """Refuse a place inside a model folder, which only training writes, as a whole."""
-    for parent in _resolve(path).parents:
+def _check_not_in_model(path: Path, folders: Iterable[Path]) -> None:
+    """Refuse a place in one of these that is a model, which only training writes, as a whole."""
+    for parent in folders:
         if (parent / MODEL_RECORD).is_file():
             raise OutputError(
                 f"{path}: lies in the model folder {parent}, which only training writes, as a "
