@@ -131,12 +131,21 @@ def _download(hub: ModuleType, repo: str, revision: str, file: str) -> HubFile:
                 f"{PREFIX}{repo}: expected the file {chosen}, there are "
                 f"{', '.join(name for name in files if name.endswith(SUFFIX)) or 'no ONNX files'}."
             )
-        folders = ("", f"{chosen.rpartition('/')[0]}/")
-        configs = [folder + name for folder in folders for name in CONFIG_FILES]
-        data = [f"{chosen}_data*", f"{chosen}.data", f"{chosen.removesuffix(SUFFIX)}.data"]
-        place = hub.snapshot_download(
-            repo, revision=revision, allow_patterns=[chosen, *data, *configs]
-        )
+
+        def fetch(wanted: str) -> Path:
+            return Path(hub.hf_hub_download(repo, wanted, revision=about.sha))
+
+        for config in CONFIG_FILES:
+            for place in {config, f"{chosen.rpartition('/')[0]}/{config}"} & set(files):
+                fetch(place)
+        beside = [name for name in files if name.startswith(f"{chosen}_data")]
+        beside += [name for name in files if name in (f"{chosen}.data", f"{chosen[:-5]}.data")]
+        for name in beside:
+            fetch(name)
+        path = fetch(chosen)
+        if revision != about.sha:
+            _keep_ref(path, revision, about.sha)
+        return HubFile(repo, about.sha, chosen, path)
     except BackboneError:
         raise
     # The library raises its own kinds, those of its connection, and OSError for a full disk.
@@ -146,7 +155,15 @@ def _download(hub: ModuleType, repo: str, revision: str, file: str) -> HubFile:
             f"{PREFIX}{repo}: cannot be had from the hub ({type(error).__name__}: {why}). Give an "
             "ONNX file that is at hand."
         ) from error
-    return HubFile(repo, Path(place).name, chosen, Path(place) / chosen)
+
+
+def _keep_ref(path: Path, revision: str, commit: str) -> None:
+    """Note in the cache which commit a branch or tag was, as the library does for downloads."""
+    repo_folder = next(parent for parent in path.parents if parent.name == "snapshots").parent
+    ref = repo_folder / "refs" / revision
+    if not ref.is_file() or ref.read_text() != commit:
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        ref.write_text(commit)
 
 
 def _choose_file(repo: str, files: list[str]) -> str:
