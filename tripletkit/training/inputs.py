@@ -97,7 +97,8 @@ def _read_judged(sources: TrainingSources, seed: int, store: FeatureStore) -> Tr
     if labels is not None:
         found = label_files(files.names, files.paths, labels, files.folder)
         data = replace(data, labels=found.merge(same_as, files.names))
-    return TrainingInputs(files, data, replace(record, labels=labels and labels.record))
+        record = replace(record, labels=labels.record)
+    return TrainingInputs(files, data, record)
 
 
 def _read_labelled(sources: TrainingSources, seed: int, store: FeatureStore) -> TrainingInputs:

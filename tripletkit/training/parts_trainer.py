@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
@@ -75,8 +76,12 @@ class Candidate:
     @classmethod
     def of(cls, features: str, columns: slice, head: str) -> Candidate:
         """Return a candidate with the settings of its head."""
-        settings = {MAP: MapSettings(), RESIDUAL: RESIDUAL_PART, MLP: MLP_PART}.get(head)
-        return cls(features, columns, head, settings)
+        of_heads: dict[str, PartSettings | MapSettings] = {
+            MAP: MapSettings(),
+            RESIDUAL: RESIDUAL_PART,
+            MLP: MLP_PART,
+        }
+        return cls(features, columns, head, of_heads.get(head))
 
     @property
     def name(self) -> str:
@@ -103,8 +108,9 @@ class Candidate:
             return self
         place = self.n_tried // 2 if place is None else place
         # Both kinds of settings have variants.
-        one = {"variants": self.settings.variants[place : place + 1]}
-        return replace(self, settings=replace(self.settings, **one))
+        settings: Any = self.settings
+        one = replace(settings, variants=settings.variants[place : place + 1])
+        return replace(self, settings=one)
 
     def train(
         self,
@@ -200,7 +206,7 @@ class PartsTrainer(Trainer):
         if self.weights is None:
             return self._answer_apart(learned, asked, range(len(self.candidates)), seed)
         # The others have no say.
-        weighed = np.flatnonzero(self.weights.weights > 0)
+        weighed = np.flatnonzero(self.weights.weights > 0).tolist()
         of_parts = np.zeros((len(self.candidates), len(asked)), np.float32)
         of_parts[weighed] = self._answer_apart(learned, asked, weighed, seed)
         return self.weights.margins(of_parts)[None]
@@ -237,6 +243,7 @@ class PartsTrainer(Trainer):
 
     def for_curve(self) -> PartsTrainer:
         """Return the strongest part that is trained, alone."""
+        assert self.weights is not None, "they are chosen"
         is_trained = [candidate.settings is not None for candidate in self.candidates]
         strongest = int(np.argmax(self.weights.weights * is_trained))
         return self._weighed_alike([self.candidates[strongest]])
@@ -250,6 +257,7 @@ class PartsTrainer(Trainer):
             Every head of each part that is trained, and one of each that is not; parts of hardly
             any weight are left out.
         """
+        assert self.weights is not None, "they are chosen"
         rows, weights = self.examples.rows, self.weights.weights
         is_kept = weights >= min(_MIN_WEIGHT, weights.max())
         shares = self.weights.distance_weights * is_kept

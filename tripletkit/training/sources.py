@@ -253,7 +253,7 @@ def _reopen_sources(
     for name in ("labels", "val_labels", "groups"):
         recorded = getattr(inputs, name)
         if files.get(name) and (columns := dict(recorded.read_as).get("columns")):
-            where = record.images and Path(record.images)
+            where = None if record.images is None else Path(record.images)
             files[name] = open_labels(files[name], where, columns=json.loads(columns))
     votes = inputs.votes
     return open_sources(

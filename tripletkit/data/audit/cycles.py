@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
-from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from tripletkit.data.questions import edges, make_pair_graph
 
@@ -43,6 +42,9 @@ def find_distance_cycles(rows: np.ndarray, n_names: int, n_examples: int) -> Cyc
 
 
 def _find(tails: np.ndarray, heads: np.ndarray, n_nodes: int, n_examples: int) -> Cycles:
+    # SciPy's graphs take a third of a second to load, which `predict` need not wait for.
+    from scipy.sparse.csgraph import connected_components
+
     n_parts, part = connected_components(edges(tails, heads, n_nodes), connection="strong")
     inside = np.flatnonzero(part[tails] == part[heads])
     if n_parts == n_nodes:
@@ -63,6 +65,8 @@ def _shortest_cycle(tails: np.ndarray, heads: np.ndarray, knot: np.ndarray) -> n
     local_heads = np.searchsorted(nodes, heads[knot])
     graph = edges(local_tails, local_heads, len(nodes))
     start, end = local_heads[0], local_tails[0]
+    from scipy.sparse.csgraph import breadth_first_order
+
     _, before = breadth_first_order(graph, start, return_predecessors=True)
     path = [end]
     while path[-1] != start:
