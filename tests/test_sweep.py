@@ -10,7 +10,7 @@ import pytest
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.errors import BackboneError, WeightsError
+from tripletkit.errors import SettingsError, WeightsError
 from tripletkit.evaluation.pooled import compare_pooled, score_pooled
 from tripletkit.training.held_out import answer_held_out
 
@@ -114,7 +114,7 @@ def test_seeds_answer_the_same_questions(toy, answers):
 def test_weights_go_to_the_encoder_that_they_are_for(toy_competition, other_backbone, tmp_path):
     images = toy_competition.train, toy_competition.images
     grid = {"backbone": ["tiny", "tiny-other"]}
-    with pytest.raises(BackboneError, match="expected a backbone among tiny, tiny-other"):
+    with pytest.raises(SettingsError, match="expected a backbone among tiny, tiny-other"):
         tk.sweep(*images, grid=grid, weights={"resnet50": tmp_path / "w.h5"})
     with pytest.raises(WeightsError, match=r"w\.h5"):
         tk.sweep(*images, grid=grid, weights={"tiny-other": tmp_path / "w.h5"})
