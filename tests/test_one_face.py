@@ -218,7 +218,7 @@ for name, value in given.items():
     if isinstance(value, tk.Model):
         value = value.answer(asked, images).margins.tobytes().hex()
     elif isinstance(value, tk.TripletEmbedding):
-        value = value.embeddings_.tobytes() == value.transform(given["vectors"]).tobytes()
+        value = value.embeddings_.tobytes() == value.transform(given["vectors"].vectors).tobytes()
     elif hasattr(value, "to_dict"):
         value = str(value) + str(value.to_dict())
     print(name, repr(value), sep="\\t")
@@ -246,7 +246,7 @@ def test_public_objects_answer_the_same_in_another_process(
         "in memory": tk.train(frame, images, backbone="tiny", **settings),
         "of a function": tk.train(frame, images, backbone=spread, **settings),
         "of features": tk.train(frame, features=features, **settings),
-        "vectors": features.vectors,
+        "vectors": features,
         "estimator": tk.TripletEmbedding(epochs=1, dim=2).fit(features.vectors, rows),
         "splitter": tk.ImageSplit(3),
         "answers": answers,

@@ -12,7 +12,8 @@ import numpy as np
 
 from tripletkit.data.judgements import JudgementsLike
 from tripletkit.data.judgements import read_labels as read_truth_labels
-from tripletkit.data.labels import LabelsLike, label_files, open_labels
+from tripletkit.data.labels import LabelsLike as LabelsLike
+from tripletkit.data.labels import label_files, open_labels
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import TripletFileError
 from tripletkit.evaluation.answers import Answers, read_answers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -221,7 +221,7 @@ def list_neighbors(query: str, found: list[tuple[int, float]], names: list[str])
     return {"query": query, "neighbors": neighbors}
 
 
-def add_labels(answer: dict[str, Any], names: list[str], label_of: dict[str, str]) -> None:
+def add_labels(answer: dict[str, Any], names: list[str], label_of: Mapping[str, str]) -> None:
     """Add the labels that are known, the query's by the first of its names that has one."""
     answer["label"] = next((label_of[name] for name in names if name in label_of), None)
     for neighbor in answer["neighbors"]:
