@@ -59,7 +59,6 @@ class BackgroundTrainer:
         is_enough: Callable[[dict[str, Any]], bool] | None = None,
     ) -> None:
         self._asker, self._database = asker, asker.database
-        self._task = task
         self._first_after, self._again_after = first_after, again_after
         self._is_enough = is_enough
         self.status = {"text": _FEATURES}

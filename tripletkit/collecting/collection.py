@@ -103,7 +103,9 @@ class JudgementCollection:
             kept = {} if is_new else kept_settings(database)
             told = self._open_study(study, kept)
             if is_grid and (told.practice or told.attention):
-                raise StudyError("expected no `practice` and no `attention` where grids are shown")
+                raise StudyError(
+                    f"{_STUDY_FILE}: expected no practice and no attention where grids are shown"
+                )
             if told.quota and not has_quota:
                 asking = replace(asking, n_questions=told.quota)
             collected = JudgementDatabase(database)
@@ -112,9 +114,9 @@ class JudgementCollection:
             checks = [] if gold is None else _find_numbers(gold, images, numbers)
             checks += _find_told(told.attention, images, numbers)
             practice = _find_told(told.practice, images, numbers)
-            why = [row[3] if len(row) > 3 else "" for row in told.practice]
             self._paths = {numbers[name]: path for name, path in paths_of.items()}
-            practised = dict(zip(practice, why, strict=True))
+            reasons = ("".join(row[3:]) for row in told.practice)
+            practised = dict(zip(practice, reasons, strict=True))
             asker = Asker(collected, list(self._paths), asking, checks, practised)
             now = settings_of(told, **asdict(asking), ask=ask)
             for change in find_changes(kept, now):
@@ -220,7 +222,7 @@ def _find_told(rows: Sequence[Sequence[str]], folder: Path, numbers: dict[str, i
         return []
     names = list(dict.fromkeys(name for row in rows for name in row[:3]))
     places = np.array([[names.index(name) for name in row[:3]] for row in rows])
-    triplets = replace(Triplets.from_array(places, names), source=_STUDY_FILE)
+    triplets = replace(Triplets.from_array(places, names), source=f"{_STUDY_FILE}, question")
     return _find_numbers(triplets, folder, numbers)
 
 
