@@ -157,7 +157,7 @@ class JudgementCollection:
         with bound_server(self.wsgi(), self._listener) as server:
             try:
                 server.run()
-            except (KeyboardInterrupt, SystemExit):
+            except KeyboardInterrupt:
                 pass
             finally:
                 self.close()
