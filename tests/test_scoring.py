@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tripletkit as tk
 from tripletkit import Answers, DataWarning, TripletkitError, Triplets
 from tripletkit.evaluation.scoring import credit_rows, score_answers, warn_of_doubt
 
@@ -165,6 +166,8 @@ def test_rows_can_be_given_beside_labels():
     assert score.image_interval is not None and score.n_ties is None and score.by_margin == []
 
 
-def test_score_refuses_other_lengths():
-    with pytest.raises(TripletkitError, match=r"preds.csv: expected 3 answers.*got 2"):
-        score_answers(make_answers([1, 0]), np.array([1, 0, 1]))
+def test_score_refuses_other_lengths(tmp_path):
+    (tmp_path / "preds.txt").write_text("1\n0\n")
+    (tmp_path / "truth.csv").write_text("label\n1\n0\n1\n")
+    with pytest.raises(TripletkitError, match=r"preds.txt: expected 3 answers.*got 2"):
+        tk.score(tmp_path / "preds.txt", tmp_path / "truth.csv")

@@ -353,7 +353,6 @@ def score_answers(
         >>> score_answers(answers, np.array([1, 0, 0, 1])).accuracy
         0.75
     """
-    check_same_length(answers, len(truth), "the truth")
     if answers.triplets is not None:
         rows = answers.triplets.rows if rows is None else rows
         trials = answers.triplets.trials if trials is None else trials
