@@ -120,6 +120,12 @@ def test_what_is_not_understood_is_refused(text, message):
     assert message in str(caught.value)
 
 
+def test_a_winner_that_was_not_shown_is_refused():
+    text = "head,left,right,winner,loser\nx,y,z,z,y\nx,y,z,w,y\n"
+    with pytest.raises(TripletFileError, match=r"t\.csv:3: expected one of the two .*got \"w\""):
+        open_text(text)
+
+
 def test_columns_say_what_no_heading_says(tmp_path):
     text = "p,q,r,verdict\nx,y,z,1\nx,z,w,2\n"
     columns = {"anchor": "p", "first": "q", "second": "r", "answer": "verdict"}

@@ -106,6 +106,7 @@ class Roles:
         votes, share: how many people chose the first, and the second; the first, of all.
         is_trial: three images of which one is odd.
         sides: the words of the images that are chosen from, as answers may have them.
+        doubled: columns that name the two images once more.
         is_chosen: the user named the columns.
     """
 
@@ -116,11 +117,12 @@ class Roles:
     share: int | None = None
     is_trial: bool = False
     sides: tuple[str, ...] = ()
+    doubled: tuple[int, ...] = ()
     is_chosen: bool = False
 
     @property
     def used(self) -> set[int]:
-        found = {*self.names, *(self.votes or ())}
+        found = {*self.names, *self.doubled, *(self.votes or ())}
         return found | {place for place in (self.answer, self.share) if place is not None}
 
     @property
@@ -261,7 +263,9 @@ def _triplet_roles(found: _Headings) -> Roles | None:
                 f"expected one column for the nearer image and one for the other, got "
                 f"{', '.join([*near, *far])}"
             )
-        return Roles(found.columns((*anchors, *near, *far)), True, sides=(*near, *far))
+        names = found.columns((*anchors, *near, *far))
+        doubled = found.columns((*anchors, *pairs[0]))[1:] if pairs else ()
+        return Roles(names, True, sides=(*near, *far), doubled=doubled)
     if not pairs:
         return None
     if len(pairs) > 1:

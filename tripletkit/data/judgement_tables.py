@@ -190,6 +190,16 @@ def _read_rows(
         triplets = reading.triplets(names)
         if wanted != "answers":
             _check_other_columns(reading)
+    if roles.doubled:
+        # Winner and loser are the two that were shown, unless other columns are about the same.
+        chosen, shown = (
+            [set(pair) for pair in zip(*map(reading.texts, places), strict=True)]
+            for places in (roles.names[1:], roles.doubled)
+        )
+        is_other = np.array([one != other for one, other in zip(chosen, shown, strict=True)])
+        if not is_other.all():
+            message = "expected one of the two images that were shown as the nearer"
+            reading.refuse(is_other, message, reading.texts(roles.names[1]))
     labels = votes = None
     notes = [] if triplets is None else _describe_columns(headings, roles)
     if roles.votes is not None:
