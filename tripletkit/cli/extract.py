@@ -9,8 +9,6 @@ import click
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.console import echo_json, say
-from tripletkit.cli.flags import told
 from tripletkit.cli.options import backbone_options, command, section, takes
 from tripletkit.cli.parameters import NAMED_PATH, WholeRange
 
@@ -47,7 +45,7 @@ from tripletkit.cli.parameters import NAMED_PATH, WholeRange
     click.option("--workers", type=WholeRange(1), help="Encoders at a time, with --ray."),
 )
 @takes("follow_outside", "as_json", "progress")
-def extract(ray: str | None, **given: Any) -> None:
+def extract(ray: str | None, **given: Any) -> Any:
     """Compute the features of a folder of images, or of a list of paths, into Parquet files.
 
     \b
@@ -58,7 +56,4 @@ def extract(ray: str | None, **given: Any) -> None:
     Images that are in the folder are left alone, so that the same command goes on after anything
     that stopped it. An image that cannot be read becomes a row with the reason.
     """
-    result = tk.extract(**given, ray=ray == "local" or ray or False)
-    say(str(result))
-    if told("as_json"):
-        echo_json(result.to_dict())
+    return tk.extract(**given, ray=ray == "local" or ray or False)
