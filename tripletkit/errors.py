@@ -190,9 +190,10 @@ class StoreWarning(TripletkitWarning):
 def caution(message: str, category: type[TripletkitWarning]) -> None:
     """Warn at the line that called the library, however deep inside the reason is found."""
     level = depth = 1
-    frame = sys._getframe()
-    while (frame := frame.f_back) is not None:
+    frame = sys._getframe().f_back
+    while frame is not None:
         depth += 1
         if frame.f_globals.get("__name__", "").partition(".")[0] == "tripletkit":
             level = depth
+        frame = frame.f_back
     warnings.warn(message, category, stacklevel=level + 1)
