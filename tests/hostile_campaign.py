@@ -89,11 +89,13 @@ OVERWRITING = [
     "finetune m0 --images images -o {}",
 ]
 
+STORING = "embed images --backbone tiny --cache work -o stored.npz"
 # Calls that would harm what is the user's, if they did as they are told. Each is refused, but for
 # those of the cache, which find nothing there that is theirs.
 HARMING = [
     "cache clear --yes --cache work",
-    "cache prune --yes --cache work",
+    f"{STORING} && cache clear --yes --cache work",
+    f"{STORING} && cache prune --unused-days 0 --cache work",
     "embed --model given --features f.npz -o f.npz --force",
     "embed --model given --features f.npz -o linked.npz --force",
     "embed --model given --features f.npz -o images/../f.npz --force",
@@ -366,13 +368,14 @@ def harm(world: World) -> Iterator[Row]:
     with _in_world(world):
         row = Row("harm to what is the user's")
         for command in HARMING:
-            result = run_command(*command.split())
+            for part in command.split(" && "):
+                result = run_command(*part.split())
+                if not isinstance(result.exception, SystemExit | None):
+                    row.problems["traceback"].append(f"{command}: {result.exception!r}")
             row.n_tried += 1
             row.n_refused += result.exit_code in (1, 2)
-            if not isinstance(result.exception, SystemExit | None):
-                row.problems["traceback"].append(f"{command}: {result.exception!r}")
-            if result.exit_code == 0 and not command.startswith("cache"):
-                row.problems["wrong"].append(f"{command}: is not refused")
+            if (result.exit_code == 0) != ("cache" in command.split()):
+                row.problems["wrong"].append(f"{command}: exit {result.exit_code}")
             after = world.snapshot()
             lost = sorted(str(path) for path in before if after.get(path) != before[path])
             lost += [str(path) for path in set(after) - set(before) if path.parts[0] == "images"]
