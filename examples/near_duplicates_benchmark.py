@@ -84,7 +84,7 @@ def main() -> None:
                 )
                 answers = model.answer(options.data / "val.txt", images=options.work / "images")
                 test = tk.score(answers, options.data / "val_truth.csv").accuracy
-                held_out = model.validation.accuracy
+                held_out = model.validation.trained.accuracy
                 print(
                     f"{recipe:8}{seed:4}  {name:8} {held_out:.4f}    {test:.4f}  "
                     f"{100 * (held_out - test):+.2f} points",
