@@ -173,7 +173,7 @@ def test_few_names_look_public():
         for node in tree.body
         for found in named_by(node)
     ]
-    assert len([name for name in public if "._" not in name]) <= 1_390
+    assert len([name for name in public if "._" not in name]) <= 1_192
 
 
 def named_by(node):

@@ -31,7 +31,7 @@ _UNITS = {
 }
 
 
-def unit_of(stage: str) -> str:
+def _unit_of(stage: str) -> str:
     """Return what a stage of a command counts, in the singular."""
     return next((unit for name, unit in _UNITS.items() if stage.startswith(name)), "image")
 
@@ -75,7 +75,7 @@ def draw_bars(make_bar: Callable[..., Any], **options: Any) -> Iterator[Stages]:
 
         def begin(name: str) -> Progress:
             bars.close()
-            bar = make_bar(desc=name, unit=unit_of(name), leave=False, **options)
+            bar = make_bar(desc=name, unit=_unit_of(name), leave=False, **options)
             bars.callback(bar.close)
 
             def report(done: int, total: int) -> None:

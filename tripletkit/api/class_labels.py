@@ -72,7 +72,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("tripletkit")
 
-TRAINED, FROZEN = "trained embeddings", "frozen features"
+_TRAINED, _FROZEN = "trained embeddings", "frozen features"
 Quantiles = tuple[float, float]
 
 
@@ -344,7 +344,7 @@ def mine(
         from tripletkit.reporting.style import check_figure_suffix
 
         check_figure_suffix(Path(plot))
-    headings = (",".join(columns) + "\n" for columns in (IMAGES_COLUMNS, TRIPLETS_COLUMNS))
+    headings = (",".join(columns) + "\n" for columns in (_IMAGES_COLUMNS, _TRIPLETS_COLUMNS))
     files = (
         outputs.optional_file(as_path(output), csv_form("a table of `tripletkit mine`", *headings)),
         outputs.optional_file(as_path(triplets_out), TRIPLETS_FORM),
@@ -368,8 +368,8 @@ def mine(
     return mined
 
 
-IMAGES_COLUMNS = ("anchor", "other", "kind", "distance", "rank")
-TRIPLETS_COLUMNS = (
+_IMAGES_COLUMNS = ("anchor", "other", "kind", "distance", "rank")
+_TRIPLETS_COLUMNS = (
     "anchor",
     "positive",
     "negative",
@@ -426,7 +426,7 @@ def _mine_triplets(
         margins[hardest].astype(np.float32),
         asked.lines[hardest],
     ]
-    table = pd.DataFrame(dict(zip(TRIPLETS_COLUMNS, columns, strict=True)))
+    table = pd.DataFrame(dict(zip(_TRIPLETS_COLUMNS, columns, strict=True)))
     summary = summarise_triplets(margins, hardest, model.distance)
     known = distances[np.isfinite(margins)]
     highest = summary["kept"]["highest_margin"]
@@ -483,9 +483,9 @@ def _classify(
     features = _encode(model.frozen, found.files, progress)
     labelled = found.images[np.isfinite(features[found.images, 0])]
     queries, reference = labelled[is_query[labelled]], labelled[~is_query[labelled]]
-    spaces = {FROZEN: (features, defaults.FROZEN_DISTANCE)}
+    spaces = {_FROZEN: (features, defaults.FROZEN_DISTANCE)}
     if model.encoder.head is not None:
-        spaces = {TRAINED: (model.encoder.embed(features), model.distance)} | spaces
+        spaces = {_TRAINED: (model.encoder.embed(features), model.distance)} | spaces
     of_image = found.labels.of_image
     scores = {
         name: classify_embeddings(

@@ -16,7 +16,7 @@ from tripletkit.errors import SettingsError, TripletFileError
 
 # Share of the images that each of many draws holds out: a third leaves about 30% of triplets for
 # training and 4% for the test, a half 12% for each.
-TEST_IMAGES = 1 / 3
+_TEST_IMAGES = 1 / 3
 
 
 class _OfImage(NamedTuple):
@@ -105,7 +105,7 @@ class ImageSplit:
     def __init__(
         self,
         n_splits: int = 5,
-        test_size: float = TEST_IMAGES,
+        test_size: float = _TEST_IMAGES,
         random_state: int | np.random.RandomState | None = defaults.SEED,
     ) -> None:
         if n_splits < 1:

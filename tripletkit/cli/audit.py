@@ -12,7 +12,7 @@ from tripletkit.cli.console import show_result, stage_bars
 from tripletkit.cli.options import command, takes
 from tripletkit.cli.parameters import INPUT_FOLDER, JUDGEMENTS, WholeRange
 
-STRICT_FAILED = 1
+_STRICT_FAILED = 1
 
 
 @command()
@@ -55,4 +55,4 @@ def audit(strict: bool, **given: Any) -> None:
         result = tk.audit(**given, progress=stages)
     show_result(result)
     if strict and result.findings():
-        click.get_current_context().exit(STRICT_FAILED)
+        click.get_current_context().exit(_STRICT_FAILED)

@@ -21,7 +21,7 @@ from tripletkit.cli.parameters import (
     WholeRange,
 )
 
-ASK_WAYS = ("auto", "random", "margin", "disagreement")
+_ASK_WAYS = ("auto", "random", "margin", "disagreement")
 
 
 @command()
@@ -77,7 +77,7 @@ ASK_WAYS = ("auto", "random", "margin", "disagreement")
     ),
     click.option(
         "--ask",
-        type=click.Choice(ASK_WAYS),
+        type=click.Choice(_ASK_WAYS),
         default="auto",
         show_default=True,
         help="How questions are chosen after the first "

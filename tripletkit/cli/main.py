@@ -38,8 +38,8 @@ from tripletkit.cli.triplets import triplets
 from tripletkit.data.outputs import open_run
 from tripletkit.errors import SettingsError, TripletkitError
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells count it
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_INTERRUPTED = 130  # 128 + SIGINT, as shells count it
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class TripletkitGroup(click.Group):
@@ -50,7 +50,7 @@ class TripletkitGroup(click.Group):
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         width = formatter.width - 6 - max(map(len, self.commands))
-        for title, commands in COMMANDS.items():
+        for title, commands in _COMMANDS.items():
             with formatter.section(title):
                 formatter.write_dl(
                     [(each.name or "", each.get_short_help_str(width)) for each in commands]
@@ -68,9 +68,9 @@ class TripletkitGroup(click.Group):
             raise click.ClickException(spell_flags(str(error), called.command)) from error
         except KeyboardInterrupt:
             click.echo("\nInterrupted.", err=True)
-            raise SystemExit(INTERRUPTED) from None
+            raise SystemExit(_INTERRUPTED) from None
         except OSError as error:
-            if error.errno not in NO_ROOM:
+            if error.errno not in _NO_ROOM:
                 raise
             drop_stdout()
             raise click.ClickException(f"the output cannot be written: {error.strerror}") from error
@@ -102,7 +102,7 @@ def tripletkit(**_of_run: object) -> None:
 
 
 # Plain and greppable; what is slow is imported when a command runs, so that `--help` stays quick.
-COMMANDS: dict[str, tuple[click.Command, ...]] = {
+_COMMANDS: dict[str, tuple[click.Command, ...]] = {
     "Judgements": (audit, split, triplets, collect, judges, export_judgements, suggest),
     "Models": (train, finetune, predict, embed, neighbors, classify, mine, export),
     "Scores": (score, compare, check_answers, controls),
@@ -110,6 +110,6 @@ COMMANDS: dict[str, tuple[click.Command, ...]] = {
     "Features": (extract, cache),
     "Lists": (backbones, losses, settings),
 }
-for commands in COMMANDS.values():
+for commands in _COMMANDS.values():
     for command in commands:
         tripletkit.add_command(command)

@@ -77,12 +77,12 @@ def command(name: str | None = None) -> Callable[[Callable[..., Any]], click.Com
 
 
 # How files of judgements are read.
-READING = ("columns", "names", "swap", "exclude")
+_READING = ("columns", "names", "swap", "exclude")
 # What a command takes by one name -> the options of the run that it is made of.
 _TOGETHER = {
     "images": ("on_bad_image", "follow_outside"),
     "folder": ("follow_outside",),
-    "judgements": READING,
+    "judgements": _READING,
     "labels": ("columns",),
     "progress": (),
 }
@@ -155,7 +155,7 @@ def _read_labels(given: dict[str, Any]) -> None:
 
 
 def _read_judgements(given: dict[str, Any]) -> None:
-    how = {name: told(name) for name in READING}
+    how = {name: told(name) for name in _READING}
     how["columns"] = _divide_columns(how["columns"])[0] or None
     if not any(how.values()):
         return

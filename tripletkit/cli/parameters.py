@@ -67,7 +67,7 @@ OUTPUT_FOLDER = OutputPath(is_folder=True)
 MODEL_FOLDER = click.Path(path_type=Path)
 
 # More than there can be of anything that is counted, and what arrays of the library can hold.
-MOST = 2**31 - 1
+_MOST = 2**31 - 1
 
 
 class WholeRange(click.IntRange):
@@ -76,7 +76,7 @@ class WholeRange(click.IntRange):
     Python takes `1_0` and digits of other scripts, too, and numbers that no array can hold.
     """
 
-    def __init__(self, min: int, max: int = MOST) -> None:
+    def __init__(self, min: int, max: int = _MOST) -> None:
         super().__init__(min=min, max=max)
 
     def convert(
@@ -84,13 +84,13 @@ class WholeRange(click.IntRange):
     ) -> int:
         _check_plain(self, value, param, context)
         number = click.INT.convert(value, param, context)
-        if number > MOST:
-            self.fail(f"{number} is more than {MOST:,}.", param, context)
+        if number > _MOST:
+            self.fail(f"{number} is more than {_MOST:,}.", param, context)
         return super().convert(number, param, context)
 
     def _describe_range(self) -> str:
         """Leave out of the help what bounds every number."""
-        return f"x>={self.min}" if self.max == MOST else super()._describe_range()
+        return f"x>={self.min}" if self.max == _MOST else super()._describe_range()
 
 
 class FiniteRange(click.FloatRange):
@@ -152,7 +152,7 @@ class CountOrShare(click.ParamType):
             keep: float | int = int(value)
         else:
             keep = parse_number(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
-        if not (1 <= keep <= MOST if isinstance(keep, int) else 0 < keep <= 1):
+        if not (1 <= keep <= _MOST if isinstance(keep, int) else 0 < keep <= 1):
             self.fail(
                 f"expected a count such as 500 or a share such as 0.25 or 25%, got {value}.",
                 param,

@@ -10,11 +10,11 @@ import tripletkit as tk
 from tripletkit.cli.options import command, takes, view_options
 from tripletkit.cli.parameters import MODEL_FOLDER, OUTPUT_FILE
 
-KINDS = ("history", "distances", "margins", "map", "confusion")
+_KINDS = ("history", "distances", "margins", "map", "confusion")
 
 
 @command()
-@click.argument("kind", type=click.Choice(KINDS))
+@click.argument("kind", type=click.Choice(_KINDS))
 @click.argument("model", type=MODEL_FOLDER)
 @view_options
 @click.option("-o", "--output", type=OUTPUT_FILE, required=True, help="SVG, PNG or PDF to write.")

@@ -38,8 +38,8 @@ from tripletkit.cli.parameters import (
 )
 
 # Networks that halve five times see nothing below, and memory ends above.
-MIN_IMAGE_SIZE_PX = 32
-MAX_IMAGE_SIZE_PX = 1024
+_MIN_IMAGE_SIZE_PX = 32
+_MAX_IMAGE_SIZE_PX = 1024
 
 data_options = section(
     "Data",
@@ -151,7 +151,7 @@ model_options = section(
     features_option,
     click.option(
         "--image-size",
-        type=WholeRange(MIN_IMAGE_SIZE_PX, MAX_IMAGE_SIZE_PX),
+        type=WholeRange(_MIN_IMAGE_SIZE_PX, _MAX_IMAGE_SIZE_PX),
         metavar="N",
         help="Side of the square, in pixels, that images are resized to for the backbone.  "
         "[default: the backbone's own]",

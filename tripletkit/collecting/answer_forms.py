@@ -12,7 +12,7 @@ from tripletkit.collecting.study import URL_PARAMETERS
 from tripletkit.data.judgement_files import GRID, LEFT, NEITHER, RIGHT
 from tripletkit.errors import JudgementsError
 
-METHODS = ("keyboard", "mouse", "touch", "form", "offline")
+_METHODS = ("keyboard", "mouse", "touch", "form", "offline")
 MAX_NAME = 40
 _ID = re.compile(r"[0-9A-Za-z-]{8,64}")
 _PARAMETER = re.compile(r"[0-9A-Za-z_.-]{1,40}")
@@ -28,8 +28,8 @@ def parse_answer(fields: object, answered_at: str | None = None) -> GivenAnswer:
     screen, took = fields["screen"], fields["response_ms"]
     if side not in (LEFT, RIGHT, NEITHER, GRID):
         raise JudgementsError("side: expected left, right, neither or grid")
-    if method not in METHODS:
-        raise JudgementsError(f"method: expected one of {', '.join(METHODS)}")
+    if method not in _METHODS:
+        raise JudgementsError(f"method: expected one of {', '.join(_METHODS)}")
     if not isinstance(places, list) or len(places) > 64 or not all(map(_is_whole, places)):
         raise JudgementsError("places: expected a list of whole numbers")
     if not _is_whole(screen) or not 0 < screen < 2**53:

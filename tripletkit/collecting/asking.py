@@ -21,10 +21,10 @@ from tripletkit.errors import JudgementsError
 # What a screen is for.
 CHOSEN, BY_CHANCE, GOLD = "chosen", "by-chance", "gold"
 REPEAT_OWN, REPEAT_OTHER = "repeat-own", "repeat-other"
-BLOCK = 20
+_BLOCK = 20
 # Questions of chance are what scores are computed on; repeats tell how a judge agrees with
 # himself and with others.
-RANDOM_SHARE, REPEAT_SHARE = 0.15, 0.15
+_RANDOM_SHARE, REPEAT_SHARE = 0.15, 0.15
 # A judge should not remember an answer that is asked for again.
 _MIN_BETWEEN_REPEATS = 10
 # Screens that a judge has at once: the one that is shown, and three whose images load ahead.
@@ -35,14 +35,14 @@ Known = tuple[int, int, int]
 
 def slot_of(seed: int, judge: int, number: int, *, has_gold: bool = False) -> str:
     """Return what a judge's screen is for; every block has the same shares, in another order."""
-    block, place = divmod(number, BLOCK)
-    n_repeats = round(REPEAT_SHARE * BLOCK)
+    block, place = divmod(number, _BLOCK)
+    n_repeats = round(REPEAT_SHARE * _BLOCK)
     # Own and others' repeats take turns where their number is odd.
     n_other = (n_repeats + block % 2) // 2
-    slots = [BY_CHANCE] * round(RANDOM_SHARE * BLOCK) + [REPEAT_OTHER] * n_other
+    slots = [BY_CHANCE] * round(_RANDOM_SHARE * _BLOCK) + [REPEAT_OTHER] * n_other
     slots += [REPEAT_OWN] * (n_repeats - n_other) + [GOLD] * has_gold
-    slots += [CHOSEN] * (BLOCK - len(slots))
-    return slots[np.random.default_rng([seed, judge, block]).permutation(BLOCK)[place]]
+    slots += [CHOSEN] * (_BLOCK - len(slots))
+    return slots[np.random.default_rng([seed, judge, block]).permutation(_BLOCK)[place]]
 
 
 def is_first_left(seed: int, judge: int, number: int) -> bool:

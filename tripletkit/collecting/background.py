@@ -67,7 +67,7 @@ class BackgroundTrainer:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(
-            target=run_trainer, args=(task, theirs), daemon=True, name="tripletkit-trainer"
+            target=_run_trainer, args=(task, theirs), daemon=True, name="tripletkit-trainer"
         )
         self._thread = threading.Thread(target=self._work, daemon=True, name="trainer")
         self._theirs = theirs
@@ -144,7 +144,7 @@ class BackgroundTrainer:
         return value
 
 
-def run_trainer(task: TrainerTask, pipe: Connection) -> None:
+def _run_trainer(task: TrainerTask, pipe: Connection) -> None:
     """Compute features and do what the pipe says, until it is closed or the server has died."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _go_behind()

@@ -41,11 +41,11 @@ from tripletkit.progress import Progress, no_progress
 from tripletkit.training.part_training import MapSettings, PartFeatures, train_map
 
 # Trains on rows of the judgements and returns embeddings, and how to compare them.
-Train = Callable[[np.ndarray], tuple[np.ndarray, str]]
+_Train = Callable[[np.ndarray], tuple[np.ndarray, str]]
 # A learning curve, a point a dictionary: `n_questions` that were learned from, on average over the
 # folds; the weighted `accuracy` on questions of the random share that were not; and `low` and
 # `high`, Wilson's 95% interval for as many rows of equal weight.
-Curve = list[dict[str, float]]
+_Curve = list[dict[str, float]]
 
 _COMMITTEE_MEMBERS = 5
 _N_FOLDS = 3
@@ -118,7 +118,7 @@ def train_committee(
     return Committee(embeddings, _DISTANCE, temperature)
 
 
-def extrapolate(curve: Curve, n_more: int) -> float | None:
+def extrapolate(curve: _Curve, n_more: int) -> float | None:
     """Return the accuracy to expect after so many more answers; None if nothing tells.
 
     The error is taken to fall by a power of the number of answers, as errors of classifiers
@@ -137,8 +137,8 @@ def extrapolate(curve: Curve, n_more: int) -> float | None:
 
 
 def measure_curve(
-    judgements: Judgements, train: Train, seed: int, progress: Progress = no_progress
-) -> tuple[Curve, np.ndarray] | None:
+    judgements: Judgements, train: _Train, seed: int, progress: Progress = no_progress
+) -> tuple[_Curve, np.ndarray] | None:
     """Measure the accuracy after parts of the answers and after all, by cross-validation.
 
     The random share is parted; each part is asked of heads trained on all other answers, or on
@@ -165,7 +165,7 @@ def measure_curve(
             progress(fold * len(_SHARES) + place + 1, _N_FOLDS * len(_SHARES))
     weights = weights[random_rows]
     n_alike = effective_count(weights)
-    curve: Curve = []
+    curve: _Curve = []
     for n, right in zip(n_learned, (margins[:, random_rows] > 0) @ weights, strict=True):
         accuracy = float(right / weights.sum())
         interval = wilson_interval(accuracy * n_alike, n_alike)

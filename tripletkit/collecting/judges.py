@@ -22,16 +22,16 @@ from tripletkit.evaluation.intervals import (
 from tripletkit.results import Result, Section, Table, plain_values
 
 # Nobody looks at three images and chooses in less.
-FAST_MS = 500
+_FAST_MS = 500
 # From which on something is said of a judge, and from how many cases on.
-MAX_FAST_SHARE, MIN_TIMED = 0.2, 20
-MIN_CONSISTENCY, MIN_REPEATS = 0.7, 8
-MIN_AGREEMENT, MIN_SHARED = 0.6, 20
-MAX_SIDE_SHARE, MAX_SIDE_CHANCE = 0.65, 0.001
-MAX_GOLD_SHARE, MIN_GOLD = 1 / 3, 3
-MAX_CANT_TELL, MIN_ANSWERS = 0.6, 20
+_MAX_FAST_SHARE, _MIN_TIMED = 0.2, 20
+_MIN_CONSISTENCY, _MIN_REPEATS = 0.7, 8
+_MIN_AGREEMENT, _MIN_SHARED = 0.6, 20
+_MAX_SIDE_SHARE, _MAX_SIDE_CHANCE = 0.65, 0.001
+_MAX_GOLD_SHARE, _MIN_GOLD = 1 / 3, 3
+_MAX_CANT_TELL, _MIN_ANSWERS = 0.6, 20
 # So much more often than the judge in the middle; where all cannot tell, the questions are hard.
-MORE_CANT_TELL = 0.2
+_MORE_CANT_TELL = 0.2
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class JudgeReport:
         n_screens: answered screens.
         cant_tell: share of them without a choice.
         median_ms: response time; None if it was never measured.
-        fast: share of answers faster than `FAST_MS`.
+        fast: share of answers faster than `_FAST_MS`.
         consistency: repeated questions answered the same way.
         agreement: questions answered by another judge too, and the same way, over all others.
         left: share of choices on the left.
@@ -290,7 +290,7 @@ def _report_one(name: str, answers: pd.DataFrame, agreement: Share) -> JudgeRepo
         len(screens),
         Share(int(screens["chosen"].isna().sum()), len(screens)),
         float(times.median()) if len(times) else None,
-        Share(int((times < FAST_MS).sum()), len(times)),
+        Share(int((times < _FAST_MS).sum()), len(times)),
         Share(int(is_same[~is_first].sum()), int((~is_first).sum())),
         agreement,
         Share(n_left, n_left + n_right),
@@ -302,22 +302,22 @@ def _find_reasons(report: JudgeReport, usual_cant_tell: float) -> list[str]:
     from scipy.stats import binomtest
 
     reasons = []
-    if report.fast.of >= MIN_TIMED and report.fast.n > MAX_FAST_SHARE * report.fast.of:
-        reasons.append(f"{report.fast} answers took less than {FAST_MS / 1000:g} s")
-    if report.consistency.of >= MIN_REPEATS and report.consistency.high < MIN_CONSISTENCY:
+    if report.fast.of >= _MIN_TIMED and report.fast.n > _MAX_FAST_SHARE * report.fast.of:
+        reasons.append(f"{report.fast} answers took less than {_FAST_MS / 1000:g} s")
+    if report.consistency.of >= _MIN_REPEATS and report.consistency.high < _MIN_CONSISTENCY:
         reasons.append(f"{report.consistency} repeated questions were answered as before")
-    if report.agreement.of >= MIN_SHARED and report.agreement.high < MIN_AGREEMENT:
+    if report.agreement.of >= _MIN_SHARED and report.agreement.high < _MIN_AGREEMENT:
         reasons.append(f"{report.agreement} answers agree with other judges")
-    if report.left.of >= MIN_ANSWERS:
+    if report.left.of >= _MIN_ANSWERS:
         chance = binomtest(report.left.n, report.left.of).pvalue
         larger = max(report.left.n, report.left.of - report.left.n)
-        if chance < MAX_SIDE_CHANCE and larger > MAX_SIDE_SHARE * report.left.of:
+        if chance < _MAX_SIDE_CHANCE and larger > _MAX_SIDE_SHARE * report.left.of:
             side = LEFT if larger == report.left.n else RIGHT
             reasons.append(f"{larger} of {report.left.of} choices are on the {side}")
-    if report.gold.of >= MIN_GOLD and report.gold.n >= MAX_GOLD_SHARE * report.gold.of:
+    if report.gold.of >= _MIN_GOLD and report.gold.n >= _MAX_GOLD_SHARE * report.gold.of:
         reasons.append(f"{report.gold} gold questions were answered wrongly")
     n = report.cant_tell
-    most = max(MAX_CANT_TELL, usual_cant_tell + MORE_CANT_TELL)
-    if n.of >= MIN_ANSWERS and n.n > most * n.of:
+    most = max(_MAX_CANT_TELL, usual_cant_tell + _MORE_CANT_TELL)
+    if n.of >= _MIN_ANSWERS and n.n > most * n.of:
         reasons.append(f"{n} answers are “can’t tell”")
     return reasons

@@ -38,8 +38,8 @@ from tripletkit.results import Result, Section
 
 logger = logging.getLogger("tripletkit")
 
-FORMAT = 1
-IMAGE_PX = 400
+_FORMAT = 1
+_IMAGE_PX = 400
 MAX_IMPORT_BYTES = 20 << 20
 _QUALITY = 80
 OFFLINE_FORM = marked_form("a page of judgements that tripletkit wrote", b"tripletkit-offline")
@@ -81,10 +81,10 @@ def write_offline_page(
         raise JudgementsError(f'"{judge.name}" has answered everything already')
     numbers = sorted({number for screen in screens for number in screen.images})
     # By place in this page, not by number: the file shows nothing of the database.
-    images = [_data_uri(scale_image(paths[n], IMAGE_PX, _QUALITY)) for n in numbers]
+    images = [_data_uri(scale_image(paths[n], _IMAGE_PX, _QUALITY)) for n in numbers]
     place_of = {number: place for place, number in enumerate(numbers)}
     data = {
-        "format": FORMAT,
+        "format": _FORMAT,
         "database": asker.database.id,
         "key": judge.token,
         "judge": judge.name,
@@ -231,9 +231,9 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path}: expected a file of answers that an offline page saved, with the fields "
             f"{', '.join(kinds)}"
         )
-    if fields["format"] != FORMAT:
+    if fields["format"] != _FORMAT:
         raise JudgementsError(
-            f"{path}: expected format {FORMAT}, got {fields['format']}; another version of "
+            f"{path}: expected format {_FORMAT}, got {fields['format']}; another version of "
             "tripletkit made the page"
         )
     return fields

@@ -56,7 +56,7 @@ from tripletkit.data.judgement_files import FIRST, GRID, LEFT, RIGHT, read_answe
 from tripletkit.errors import ImageReadError, JudgementsError
 
 logger = logging.getLogger("tripletkit")
-judge_pages, owner_page = Blueprint("judge", __name__), Blueprint("owner", __name__)
+_judge_pages, _owner_page = Blueprint("judge", __name__), Blueprint("owner", __name__)
 
 _FORM_TOKEN = "X-Form-Token"
 # What a judge needs for a question before it is known, and between an answer and the next image.
@@ -129,8 +129,8 @@ def make_app(here: Site, url: str = "") -> Flask:
     app.jinja_env.autoescape = True
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.globals |= {"version": __version__, "study": here.study, "say": here.study.say}
-    app.register_blueprint(judge_pages)
-    app.register_blueprint(owner_page)
+    app.register_blueprint(_judge_pages)
+    app.register_blueprint(_owner_page)
     app.after_request(add_headers)
     app.register_error_handler(HTTPException, _show_error)
     app.add_url_rule("/image/<int:number>/<size>", "image", _send_image)
@@ -167,7 +167,7 @@ def _show_error(error: HTTPException) -> tuple[Any, int]:
     return render_template("error.html.j2", message=message), code
 
 
-@judge_pages.get("/j/<token>")
+@_judge_pages.get("/j/<token>")
 def enter(token: str) -> Response:
     """Take the secret out of the address and into a cookie."""
     # Every judge is compared, found or not.
@@ -181,7 +181,7 @@ def enter(token: str) -> Response:
     return _let_in(judge)
 
 
-@judge_pages.route("/join/<token>", methods=["GET", "POST"])
+@_judge_pages.route("/join/<token>", methods=["GET", "POST"])
 def join(token: str) -> Any:
     """Ask for a name, where a link is for everybody; who has been here before goes on.
 
@@ -217,7 +217,7 @@ def join(token: str) -> Any:
     )
 
 
-@judge_pages.get("/judge/<int:number>/")
+@_judge_pages.get("/judge/<int:number>/")
 def start(number: int) -> Any:
     """Show the instructions, and the link that belongs to this judge."""
     judge = _judge(number)
@@ -225,7 +225,7 @@ def start(number: int) -> Any:
     return render_template(
         "start.html.j2",
         judge=judge,
-        state=make_state(here, judge),
+        state=_make_state(here, judge),
         has_agreed=_has_agreed(judge),
         consent=render_markdown(here.study.consent),
         form_token=form_token(here.database.key, judge.token),
@@ -234,7 +234,7 @@ def start(number: int) -> Any:
     )
 
 
-@judge_pages.post("/judge/<int:number>/agree")
+@_judge_pages.post("/judge/<int:number>/agree")
 def agree(number: int) -> Any:
     """Keep that a judge has agreed to the study's text, and when."""
     judge = _sending_judge(number)
@@ -245,14 +245,14 @@ def agree(number: int) -> Any:
     return redirect(url_for("judge.ask", number=number), 303)
 
 
-@judge_pages.get("/judge/<int:number>/ask")
+@_judge_pages.get("/judge/<int:number>/ask")
 def ask(number: int) -> Any:
     """Show the screen that is to be answered."""
     judge = _judge(number)
     if not _has_agreed(judge):
         return redirect(url_for("judge.start", number=number))
     here = _site()
-    state = make_state(here, judge)
+    state = _make_state(here, judge)
     if not state["screens"]:
         return redirect(url_for("judge.done", number=number))
     return render_template(
@@ -267,11 +267,11 @@ def ask(number: int) -> Any:
     )
 
 
-@judge_pages.get("/judge/<int:number>/done")
+@_judge_pages.get("/judge/<int:number>/done")
 def done(number: int) -> Any:
     """Say thank you."""
     judge = _judge(number)
-    state = make_state(_site(), judge)
+    state = _make_state(_site(), judge)
     if state["screens"]:
         return redirect(url_for("judge.ask", number=number))
     return render_template(
@@ -285,13 +285,13 @@ def done(number: int) -> Any:
     )
 
 
-@judge_pages.get("/judge/<int:number>/state")
+@_judge_pages.get("/judge/<int:number>/state")
 def state(number: int) -> dict[str, Any]:
     """Return what is to be answered."""
-    return make_state(_site(), _judge(number))
+    return _make_state(_site(), _judge(number))
 
 
-@judge_pages.post("/judge/<int:number>/answer")
+@_judge_pages.post("/judge/<int:number>/answer")
 def answer(number: int) -> Any:
     """Keep an answer; the reply is sent when it is on the disk."""
     judge = _sending_judge(number)
@@ -305,13 +305,13 @@ def answer(number: int) -> Any:
     if not request.is_json:
         place = url_for("judge.ask", number=number, feedback="yes" if feedback else None)
         return redirect(place, 303)
-    state = make_state(here, judge) | {"feedback": feedback}
+    state = _make_state(here, judge) | {"feedback": feedback}
     if outcome == "taken":
         return state | {"error": here.study.say("answered_already")}, 409
     return state | {"is_new": outcome == "new"}
 
 
-@judge_pages.post("/judge/<int:number>/undo")
+@_judge_pages.post("/judge/<int:number>/undo")
 def undo(number: int) -> Any:
     """Take the last answer back."""
     judge = _sending_judge(number)
@@ -325,10 +325,10 @@ def undo(number: int) -> Any:
     screen = _site().database.undo(judge.id, undo_id)
     if not request.is_json:
         return redirect(url_for("judge.ask", number=number), 303)
-    return make_state(_site(), judge) | {"undone": screen is not None}
+    return _make_state(_site(), judge) | {"undone": screen is not None}
 
 
-def make_state(here: Site, judge: Judge) -> dict[str, Any]:
+def _make_state(here: Site, judge: Judge) -> dict[str, Any]:
     """Return what a page needs to know, as plain JSON values."""
     total = here.asker.settings.n_questions
     n_done = here.database.n_answers(judge.id)
@@ -446,7 +446,7 @@ def _let_in(judge: Judge) -> Response:
     return let_in(place, _site().judge_cookie(judge.id), judge.token)
 
 
-@owner_page.get("/owner/<token>", endpoint="enter")
+@_owner_page.get("/owner/<token>", endpoint="enter")
 def enter_owner(token: str) -> Response:
     """Take the secret out of the address and into a cookie."""
     if not is_same(token, _site().database.owner_token):
@@ -454,7 +454,7 @@ def enter_owner(token: str) -> Response:
     return let_in(url_for("owner.show"), _site().owner_cookie, token)
 
 
-@owner_page.get("/owner")
+@_owner_page.get("/owner")
 def show() -> Any:
     """Show how the collection stands."""
     if not _is_owner():
@@ -484,7 +484,7 @@ def show() -> Any:
     )
 
 
-@owner_page.post("/owner/judges")
+@_owner_page.post("/owner/judges")
 def add_judge() -> Response:
     """Add a judge, whose link the page then shows."""
     _check_sent()
@@ -497,7 +497,7 @@ def add_judge() -> Response:
     return redirect(url_for("owner.show"), 303)
 
 
-@owner_page.post("/owner/judges/<int:judge>/<change>")
+@_owner_page.post("/owner/judges/<int:judge>/<change>")
 def change_judge(judge: int, change: str) -> Response:
     """Pause a judge or go on, revoke the link, leave the answers out or count them."""
     _check_sent()
@@ -507,7 +507,7 @@ def change_judge(judge: int, change: str) -> Response:
     return redirect(url_for("owner.show"), 303)
 
 
-@owner_page.post("/owner/<change>")
+@_owner_page.post("/owner/<change>")
 def end(change: str) -> Response:
     """End the study, or go on with it."""
     _check_sent()
@@ -517,7 +517,7 @@ def end(change: str) -> Response:
     return redirect(url_for("owner.show"), 303)
 
 
-@owner_page.get("/owner/answers.csv")
+@_owner_page.get("/owner/answers.csv")
 def download() -> Response:
     """Send all answers, as `export-judgements` writes them."""
     if not _is_owner():
@@ -580,4 +580,4 @@ def _describe_share(share: Share) -> str:
     return "–" if share.value is None else f"{share.value:.0%} ({share})"
 
 
-owner_page.add_app_template_filter(_describe_share, "share")
+_owner_page.add_app_template_filter(_describe_share, "share")

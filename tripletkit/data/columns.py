@@ -71,7 +71,7 @@ _ABOUT = frozenset(
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
 # By the names of `columns`: what a column is.
-FIELDS = (
+_FIELDS = (
     *("anchor", "positive", "negative", "first", "second", "answer", "votes_first"),
     *("votes_second", "share", "image1", "image2", "image3", "odd"),
 )
@@ -84,14 +84,14 @@ _KNOWN = frozenset(
 )
 
 
-def split_words(heading: str) -> list[str]:
+def _split_words(heading: str) -> list[str]:
     """Return the words of a heading, in lower case: `leftPath`, `left_path` -> left, path."""
     return [word.lower() for word in _WORD.findall(heading)]
 
 
 def _plain_forms(heading: str) -> set[str]:
     """Return a heading's words with and without those for what is asked of the image."""
-    words = split_words(heading)
+    words = _split_words(heading)
     return {"_".join(words), "_".join(word for word in words if word not in _NOUNS)} - {""}
 
 
@@ -161,7 +161,7 @@ class _Headings:
 
     def columns(self, words: Sequence[str]) -> tuple[int, ...]:
         """Return one column for each word, alike in what they say of the image."""
-        nouns = [frozenset(split_words(text)) & _NOUNS for text in self.texts]
+        nouns = [frozenset(_split_words(text)) & _NOUNS for text in self.texts]
         whole = [
             {word: [p for p in self.by_word[word] if nouns[p] == kind] for word in words}
             for kind in {nouns[place] for place in self.by_word[words[0]]}
@@ -186,7 +186,7 @@ class _Headings:
 
     def votes(self, sides: Sequence[str]) -> tuple[int, int] | None:
         """Return the columns that count votes for two sides."""
-        of_words = [set(split_words(text)) for text in self.texts]
+        of_words = [set(_split_words(text)) for text in self.texts]
         found = [
             [
                 place
@@ -210,7 +210,7 @@ def find_roles(
 
     Args:
         headings: numbers from 1 where the table has none.
-        columns: `FIELDS` -> heading, as the user says; what is left out is told by the headings.
+        columns: `_FIELDS` -> heading, as the user says; what is left out is told by the headings.
     Raises:
         ValueError: if they leave a choice, or there is no such column.
     """
@@ -323,7 +323,7 @@ def find_answers(headings: Sequence[str], taken: set[int], wanted: Wanted = "tru
 
 def says_nothing(heading: str) -> bool:
     """Return whether a column by that heading is about the row and not about its answer."""
-    words = set(split_words(heading))
+    words = set(_split_words(heading))
     return bool(words & _ABOUT) or (bool(words) and words <= _NOUNS)
 
 
@@ -335,8 +335,8 @@ def _chosen_roles(
 ) -> Roles | None:
     """Return the roles that the user says: as if the columns were called so."""
     for name in columns:
-        if not (_plain_forms(name) & _KNOWN or set(split_words(name)) & _VOTES):
-            raise ValueError(f"expected one of {', '.join(FIELDS)}, got {name!r}")
+        if not (_plain_forms(name) & _KNOWN or set(_split_words(name)) & _VOTES):
+            raise ValueError(f"expected one of {', '.join(_FIELDS)}, got {name!r}")
     places = {name: _find(headings, text) for name, text in columns.items()}
     if len(set(places.values())) < len(places):
         raise ValueError(f"expected a column for each of `columns`, got {dict(columns)}")
@@ -429,7 +429,7 @@ def _words_of_columns(field: str) -> set[str]:
     """Return the words of a field that are all words of columns, numbers and letters left out."""
     if not _WORDLIKE.fullmatch(field):
         return set()
-    words = {word for word in split_words(field) if word.isalpha() and word not in _LETTERS}
+    words = {word for word in _split_words(field) if word.isalpha() and word not in _LETTERS}
     return words if words <= _WORDS else set()
 
 

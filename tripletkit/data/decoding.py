@@ -71,16 +71,16 @@ class MemoryBudget:
 
 # Pillow also opens formats that run another program (EPS) or draw vectors; pixels only here.
 # (The JPEG reader takes MPO as well.)
-FORMATS = "AVIF BMP DIB GIF JPEG JPEG2000 PNG PPM TGA TIFF WEBP".split()
+_FORMATS = "AVIF BMP DIB GIF JPEG JPEG2000 PNG PPM TGA TIFF WEBP".split()
 if ".heic" in image_suffixes():
     import pillow_heif
 
     pillow_heif.register_heif_opener()
-    FORMATS.append("HEIF")
+    _FORMATS.append("HEIF")
 # A JPEG is decoded at 1/2, 1/4 or 1/8 of its size only while this many of its pixels remain
 # for each pixel wanted, in both directions. On mosaics of photos 224-pixel results then differ
 # from full decoding by 0.17 of 255 in the mean and 3 at most; with 2 by 0.58 and 10.
-DRAFT_RESERVE = 4
+_DRAFT_RESERVE = 4
 # Increase when the pixels of any image change, so that stored features are not reused.
 PIXELS_VERSION = 2
 
@@ -136,17 +136,17 @@ def read_image(
     Args:
         path: the file; its content counts, not its extension.
         at_least_px: allow a JPEG, and any image of more than 32 million pixels, to be decoded
-            smaller, while both sides stay at least `DRAFT_RESERVE` times this. Defaults to full
+            smaller, while both sides stay at least `_DRAFT_RESERVE` times this. Defaults to full
             size.
         file: its bytes where they are at hand. Defaults to opening the path.
     Raises:
         ImageReadError: naming the file, if it is not an image that can be read whole, or takes
             too much memory.
     """
-    with _explained(path), Image.open(file or path, formats=FORMATS) as image:
+    with _explained(path), Image.open(file or path, formats=_FORMATS) as image:
         full_size = image.size
         if at_least_px is not None:
-            image.draft(None, (at_least_px * DRAFT_RESERVE,) * 2)
+            image.draft(None, (at_least_px * _DRAFT_RESERVE,) * 2)
         factors = _find_factors(image.size, at_least_px)
         width, height = _reduce_size(image.size, factors)
         n_result_px = 0 if _is_plain_rgb(image, factors) else width * height
@@ -168,7 +168,7 @@ def read_hidden(path: Path) -> tuple[int | None, bool]:
     The largest value of an image with one channel of 16 bits, `None` for others and where all
     values are equal; and whether some of its pixels are more transparent than others.
     """
-    with _explained(path), Image.open(path, formats=FORMATS) as image:
+    with _explained(path), Image.open(path, formats=_FORMATS) as image:
         n_px = image.width * image.height
         with _memory.reserve(_decode_bytes(image, image.size, n_px)):
             image.load()
@@ -183,7 +183,7 @@ def read_hidden(path: Path) -> tuple[int | None, bool]:
 
 def read_size_and_frames(path: Path) -> tuple[tuple[int, int], int]:
     """Return width and height in pixels as stored, and the number of frames."""
-    with _explained(path), Image.open(path, formats=FORMATS) as image:
+    with _explained(path), Image.open(path, formats=_FORMATS) as image:
         size = image.size
         if image.format == "MPO":  # A phone's JPEG with a preview or a depth map behind it.
             return size, 1
@@ -239,7 +239,7 @@ def _find_factors(size: tuple[int, int], at_least_px: int | None) -> tuple[int, 
     """Return how many pixels of a large image become one, in width and in height."""
     if at_least_px is None or size[0] * size[1] <= _LARGE_PX:
         return 1, 1
-    width, height = (max(side // (at_least_px * DRAFT_RESERVE), 1) for side in size)
+    width, height = (max(side // (at_least_px * _DRAFT_RESERVE), 1) for side in size)
     return min(width, _MOST_REDUCED), min(height, _MOST_REDUCED)
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
 PathLike = str | os.PathLike[str]
-ImageLike = PathLike | np.ndarray | Image.Image
+_ImageLike = PathLike | np.ndarray | Image.Image
 
 
 class ImagePolicy(TypedDict):
@@ -255,7 +255,7 @@ class Images:
 
 
 # What the public functions take for images.
-ImagesLike = Images | ImageLike | Sequence[ImageLike]
+ImagesLike = Images | _ImageLike | Sequence[_ImageLike]
 
 
 def open_images(
@@ -404,7 +404,7 @@ def _is_file(path: Path) -> bool:
     return path.is_file() or (path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir())
 
 
-def _is_one(given: ImageLike | Sequence[ImageLike]) -> TypeIs[ImageLike]:
+def _is_one(given: _ImageLike | Sequence[_ImageLike]) -> TypeIs[_ImageLike]:
     if is_path(given) or isinstance(given, Image.Image):
         return True
     return isinstance(given, np.ndarray) and (

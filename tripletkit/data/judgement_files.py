@@ -25,8 +25,8 @@ SCHEMA_VERSION = 2
 LEFT, RIGHT, NEITHER, GRID = "left", "right", "neither", "grid"
 # A question's answer in words that do not depend on the side that an image stood on.
 FIRST, SECOND, CANT_TELL = "first", "second", "cant-tell"
-RANDOM, GOLD, IMPORTED = "random", "gold", "imported"
-_WAYS = (RANDOM, "margin", "disagreement", GOLD, GRID, IMPORTED)
+_RANDOM, GOLD, IMPORTED = "random", "gold", "imported"
+_WAYS = (_RANDOM, "margin", "disagreement", GOLD, GRID, IMPORTED)
 _FACTS = ("database", "owner", "open", "key")
 _MOST_SECONDS = 60
 _TABLE_INFO = "SELECT * FROM pragma_table_info(?)"
@@ -139,7 +139,7 @@ def _check_answer(row: sqlite3.Row) -> None:
         "how": row["how"] in _WAYS,
         "response_ms": isinstance(row["response_ms"], int | float),
         "screen": isinstance(row["screen"], int),
-        "probability": row["how"] != RANDOM or 0 < row["probability"] <= 1,
+        "probability": row["how"] != _RANDOM or 0 < row["probability"] <= 1,
         "kind": row["kind"] == GRID or row["choice"] != GRID,
         "question": row["kind"] == GRID or isinstance(row["question"], int),
     }
@@ -153,7 +153,7 @@ def _read_answers(row: sqlite3.Row, names: dict[int, str]) -> Iterator[Answer]:
     facts = {column: row[column] for column in columns}
     if row["kind"] != GRID:
         anchor, first, second = (names[row[column]] for column in ("anchor", "first", "second"))
-        probability = row["probability"] if row["how"] == RANDOM else 0.0
+        probability = row["probability"] if row["how"] == _RANDOM else 0.0
         yield Answer(
             question=row["question"],
             triplet=(anchor, first, second),

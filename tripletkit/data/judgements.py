@@ -45,7 +45,7 @@ from tripletkit.errors import (
 
 logger = logging.getLogger("tripletkit")
 
-PathLike = str | os.PathLike[str]
+_PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class Judgements:
 
 
 JudgementsLike = (
-    PathLike
+    _PathLike
     | BinaryIO
     | pd.DataFrame
     | Triplets
@@ -172,14 +172,21 @@ JudgementsLike = (
     | Judgements
 )
 TruthLike = (
-    PathLike | BinaryIO | Truth | Judgements | pd.DataFrame | pd.Series | np.ndarray | Sequence[int]
+    _PathLike
+    | BinaryIO
+    | Truth
+    | Judgements
+    | pd.DataFrame
+    | pd.Series
+    | np.ndarray
+    | Sequence[int]
 )
 
 
 def open_judgements(
     given: JudgementsLike,
     *,
-    names: Sequence[str] | PathLike | None = None,
+    names: Sequence[str] | _PathLike | None = None,
     columns: Mapping[str, str] | None = None,
     swap: bool = False,
     votes: VotesLike | None = None,
@@ -235,7 +242,7 @@ def open_judgements(
         if exclude:
             found = _with_read_as(found, exclude=json.dumps(sorted(exclude)))
     else:
-        known = None if names is None else read_names(names)
+        known = None if names is None else _read_names(names)
         if isinstance(opened, pd.DataFrame | Path) or hasattr(opened, "read"):
             found = _open_file(opened, known, columns, fourth_column, with_problems)
             if votes is not None or truth is not None:
@@ -372,7 +379,7 @@ def _open_database(path: Path, exclude: Collection[str] = ()) -> Judgements:
     return replace(found, is_random=None, weights=None) if ways == {IMPORTED} else found
 
 
-def read_names(given: Sequence[str] | PathLike) -> list[str]:
+def _read_names(given: Sequence[str] | _PathLike) -> list[str]:
     """Return a list of names, from a file of one a line or of a JSON list where it is a path."""
     source = "the names"
     names: Any = given

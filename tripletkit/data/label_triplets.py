@@ -16,7 +16,7 @@ from tripletkit.errors import ClassesError
 _ROUNDS = 8
 
 # Takes `(m,)` anchors and `(m, k)` candidates, both images, and returns `(m, k)` distances.
-Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]
+_Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Difficulty:
     """
 
     is_hard: bool
-    measure: Measure
+    measure: _Measure
     n_candidates: int = defaults.DIFFICULTY_CANDIDATES
 
 

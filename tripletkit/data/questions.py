@@ -98,7 +98,7 @@ def group_questions(rows: np.ndarray, n_names: int) -> Questions:
     """Group rows, `(n_triplets, 3)` integer indices of names, by their question."""
     anchor, first, second = rows.T
     # Twice, because the product of three indices would overflow at two million names.
-    others, distinct = pd.factorize(pair_keys(first, second, n_names))
+    others, distinct = pd.factorize(_pair_keys(first, second, n_names))
     of_row, _ = pd.factorize(anchor.astype(np.int64) * len(distinct) + others)
     starts = np.flatnonzero(~pd.Series(of_row).duplicated().to_numpy())
     return Questions(of_row, first != first[starts][of_row])
@@ -151,14 +151,14 @@ class PairGraph:
 def make_pair_graph(rows: np.ndarray, n_names: int) -> PairGraph:
     """Build the pair graph of triplets, `(n_triplets, 3)` integer indices of names."""
     anchor, first, second = rows.T.astype(np.int64)
-    near_keys = pair_keys(anchor, first, n_names)
-    far_keys = pair_keys(anchor, second, n_names)
+    near_keys = _pair_keys(anchor, first, n_names)
+    far_keys = _pair_keys(anchor, second, n_names)
     numbers, keys = pd.factorize(np.concatenate([near_keys, far_keys]))
     pairs = np.stack(np.divmod(keys, n_names), axis=1)
     return PairGraph(pairs, numbers[: len(rows)], numbers[len(rows) :])
 
 
-def pair_keys(left: np.ndarray, right: np.ndarray, n_names: int) -> np.ndarray:
+def _pair_keys(left: np.ndarray, right: np.ndarray, n_names: int) -> np.ndarray:
     """Return one int64 a pair, the same for both orders."""
     low, high = np.minimum(left, right), np.maximum(left, right)
     return low.astype(np.int64) * n_names + high

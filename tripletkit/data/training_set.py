@@ -15,13 +15,13 @@ from tripletkit.errors import TripletFileError
 
 # Drawn from class labels: so many are gone through in seconds. Those for validation need only be
 # enough to tell models apart.
-TRIPLETS_PER_IMAGE = 25
-MAX_DRAWN_TRIPLETS = 200_000
-MAX_DRAWN_VAL_TRIPLETS = 5_000
+_TRIPLETS_PER_IMAGE = 25
+_MAX_DRAWN_TRIPLETS = 200_000
+_MAX_DRAWN_VAL_TRIPLETS = 5_000
 
 BY_FILE = "file"
-BY_CLASS = "class"
-NO_SPLIT = "none"
+_BY_CLASS = "class"
+_NO_SPLIT = "none"
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def divide_training_set(
     usable, votes, n_degenerate = _leave_out_degenerate(triplets, votes)
     if val_fraction == 0:
         train_rows, val_rows = np.arange(len(usable)), np.arange(0)
-        by, n_dropped = NO_SPLIT, 0
+        by, n_dropped = _NO_SPLIT, 0
     else:
         split = split_triplets(usable, by, val_fraction, seed, groups)
         train_rows, val_rows, n_dropped = split.train_rows, split.val_rows, len(split.dropped_rows)
@@ -179,16 +179,16 @@ def draw_training_set(
     """
     parts: list[Triplets] = []
     for is_here, most in (
-        (~is_held_out, MAX_DRAWN_TRIPLETS),
-        (is_held_out, MAX_DRAWN_VAL_TRIPLETS),
+        (~is_held_out, _MAX_DRAWN_TRIPLETS),
+        (is_held_out, _MAX_DRAWN_VAL_TRIPLETS),
     ):
         here = images[is_here[images] & (labels.of_image[images] != NO_LABEL)]
         rows = np.empty((0, 3), dtype=np.int32)
         if len(here) or not parts:
-            count = min(most, TRIPLETS_PER_IMAGE * len(here))
+            count = min(most, _TRIPLETS_PER_IMAGE * len(here))
             rows = draw_triplets(labels.of_image, count=count, seed=seed, images=here)
         parts.append(Triplets(names, rows, np.arange(1, len(rows) + 1), source))
-    by = BY_CLASS if is_held_out.any() else NO_SPLIT
+    by = _BY_CLASS if is_held_out.any() else _NO_SPLIT
     train, val = parts
     return TrainingSet(train, val, by, 0, 0, labels)
 

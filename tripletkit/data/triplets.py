@@ -15,7 +15,7 @@ from tripletkit.results import Result, Section, show_head
 _NO_LINE = np.iinfo(np.int64).max
 
 
-def index_used(rows: np.ndarray, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
+def _index_used(rows: np.ndarray, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
     """Return the names that rows have, in order of appearance, and int32 indices into these."""
     if rows.ndim != 2 or rows.shape[1] != 3 or not np.issubdtype(rows.dtype, np.integer):
         raise TripletFileError(
@@ -83,7 +83,7 @@ class Triplets(Result):
             >>> Triplets.from_array(np.array([[2, 0, 1]]), ["a.png", "b.png", "c.png"]).names
             ['c.png', 'a.png', 'b.png']
         """
-        used, rows = index_used(np.asarray(rows), [str(name) for name in names])
+        used, rows = _index_used(np.asarray(rows), [str(name) for name in names])
         return cls(used, rows, np.arange(len(rows)), "array")
 
     def to_frame(self) -> pd.DataFrame:

@@ -230,10 +230,10 @@ FROM_VECTORS = "given"
 # And where a Python function gave them.
 FROM_FUNCTION = "function"
 # Entry points by which other packages bring backbones.
-PLUGIN_GROUP = "tripletkit.backbones"
+_PLUGIN_GROUP = "tripletkit.backbones"
 
-RESERVED = (AUTO, FROM_FILE, FROM_VECTORS, FROM_FUNCTION)
-BACKBONES: Registry[Backbone] = Registry("backbone", BackboneError, reserved=RESERVED)
+_RESERVED = (AUTO, FROM_FILE, FROM_VECTORS, FROM_FUNCTION)
+BACKBONES: Registry[Backbone] = Registry("backbone", BackboneError, reserved=_RESERVED)
 
 
 def register_backbone(
@@ -370,7 +370,7 @@ def load_plugins() -> None:
     A package names a function without arguments under the entry point group `tripletkit.backbones`,
     which calls `register_backbone`.
     """
-    for point in entry_points(group=PLUGIN_GROUP):
+    for point in entry_points(group=_PLUGIN_GROUP):
         try:
             point.load()()
         # Whatever another package raises, commands that do not need it go on.

@@ -18,7 +18,7 @@ from tripletkit.features.backbones import Backbone
 from tripletkit.progress import Progress, no_progress
 
 # Decoded images stay in memory up to this: 50,000 of 32 pixels take 150 MB.
-KEEP_PIXELS_BYTES = 1 << 30
+_KEEP_PIXELS_BYTES = 1 << 30
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -43,7 +43,7 @@ class DecodedImages:
         self,
         paths: Sequence[Path | None],
         backbone: Backbone,
-        keep_bytes: int = KEEP_PIXELS_BYTES,
+        keep_bytes: int = _KEEP_PIXELS_BYTES,
         progress: Progress = no_progress,
     ) -> None:
         self._paths = list(paths)

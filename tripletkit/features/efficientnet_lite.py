@@ -13,7 +13,7 @@ from tripletkit.errors import WeightsError
 from tripletkit.features.keras_backend import keras
 from tripletkit.features.torch_weights import read_state_dict
 
-N_FEATURES = 1280
+_N_FEATURES = 1280
 
 _N_STEM_CHANNELS = 32
 _BATCH_NORM_EPSILON = 1e-3
@@ -67,7 +67,7 @@ def _build(variant: _Variant, weights: Path | None, size_px: int = 224) -> keras
     x = _convolve(image, "stem", filters=_N_STEM_CHANNELS, kernel=3, stride=2)
     for block in _make_blocks(variant):
         x = _apply_block(x, block)
-    x = _convolve(x, "head", filters=N_FEATURES)
+    x = _convolve(x, "head", filters=_N_FEATURES)
     x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
     model = keras.Model(image, x, name=variant.name)
     if weights is not None:

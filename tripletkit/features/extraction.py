@@ -128,7 +128,7 @@ class BlockEncoder:
 
 
 # Runs blocks: yields what became of each, in any order.
-Runner = Callable[[BlockEncoder, Sequence[Images]], Iterator[BlockResult]]
+_Runner = Callable[[BlockEncoder, Sequence[Images]], Iterator[BlockResult]]
 
 
 def extract_dataset(
@@ -136,7 +136,7 @@ def extract_dataset(
     encoder: Encoder,
     folder: Path,
     dtype: str | None = None,
-    run: Runner = map,
+    run: _Runner = map,
     progress: Progress = no_progress,
 ) -> ExtractionResult:
     """Write the features of images as a dataset, but for those that are there.

@@ -52,7 +52,7 @@ GivenWeights = Mapping[str | None, Path]
 BackboneLike = str | Path | FunctionEncoder
 
 # Name of a depth -> (with the last features, with those of the earlier stages).
-DEPTHS = dict(zip(defaults.DEPTHS, ((True, False), (False, True), (True, True)), strict=True))
+_DEPTHS = dict(zip(defaults.DEPTHS, ((True, False), (False, True), (True, True)), strict=True))
 
 
 @dataclass(frozen=True)
@@ -266,9 +266,9 @@ def assign_weights(chosen: Sequence[BackboneLike], given: GivenWeights) -> list[
 
 def _stages_at(backbone: Backbone, depth: str) -> tuple[Stage | None, ...]:
     """Return what is taken of a network at a depth; None stands for its last features."""
-    if depth not in DEPTHS:
-        raise BackboneError(f'expected a depth among {", ".join(DEPTHS)}, got "{depth}"')
-    with_last, with_early = DEPTHS[depth]
+    if depth not in _DEPTHS:
+        raise BackboneError(f'expected a depth among {", ".join(_DEPTHS)}, got "{depth}"')
+    with_last, with_early = _DEPTHS[depth]
     if with_early and not backbone.stages:
         raise BackboneError(
             f"{backbone.name}: names no stages, so that it has features of depth last alone, "

@@ -33,7 +33,7 @@ _LIST_COLUMNS = (*_ARRAYS, "vector", "embedding")
 _NAME_COLUMNS = ("name", "image", "path", "file", "filename", "file_name", "image_name")
 # What pandas calls an index that it writes as a column.
 _INDEX_COLUMN = re.compile(r"__index_level_\d+__|Unnamed: 0|")
-IN_MEMORY = "the features"
+_IN_MEMORY = "the features"
 _log = logging.getLogger("tripletkit")
 
 
@@ -132,18 +132,18 @@ def open_features(given: FeaturesLike) -> GivenFeatures:
         found = read_features(Path(given))
     else:
         if isinstance(given, pd.DataFrame):
-            names, values, notes = _take_table(IN_MEMORY, given, set())
+            names, values, notes = _take_table(_IN_MEMORY, given, set())
         elif isinstance(given, Mapping):
             rows = [np.asarray(row) for row in given.values()]
-            names, values, notes = list(given), _stack(IN_MEMORY, list(given), rows), ()
+            names, values, notes = list(given), _stack(_IN_MEMORY, list(given), rows), ()
         else:
             pair = given if isinstance(given, tuple) else (given.names, given.vectors)
             found_names, array = pair
             names, values, notes = list(found_names), np.asarray(array), ()
-        values = _checked(IN_MEMORY, names, values)
+        values = _checked(_IN_MEMORY, names, values)
         text = json.dumps(names, ensure_ascii=False).encode("utf-8", "surrogateescape")
         sha256 = hashlib.sha256(text + values.tobytes()).hexdigest()
-        found = GivenFeatures(names, values, IN_MEMORY, sha256, notes)
+        found = GivenFeatures(names, values, _IN_MEMORY, sha256, notes)
     for note in found.notes:
         _log.info("%s: %s", found.source, note)
     return found

@@ -10,8 +10,8 @@ from importlib import import_module
 from tripletkit.data.unfinished import private_temporary_folder
 from tripletkit.errors import KerasBackendError, MissingExtraError
 
-VARIABLE = "KERAS_BACKEND"
-BACKEND = "tensorflow"
+_VARIABLE = "KERAS_BACKEND"
+_BACKEND = "tensorflow"
 
 
 def start_keras() -> None:
@@ -28,7 +28,7 @@ def start_keras() -> None:
     if "keras" in sys.modules:
         _check(import_module("keras").config.backend(), "Keras was imported with")
         return
-    _check(os.environ.setdefault(VARIABLE, BACKEND), f"the environment variable {VARIABLE} says")
+    _check(os.environ.setdefault(_VARIABLE, _BACKEND), f"the environment variable {_VARIABLE} says")
     # TensorFlow writes the code that it generates to temporary files, and leaves them if killed.
     tempfile.tempdir = str(private_temporary_folder())
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -53,9 +53,9 @@ def start_keras() -> None:
 
 
 def _check(backend: str, where: str) -> None:
-    if backend != BACKEND:
+    if backend != _BACKEND:
         raise KerasBackendError(
-            f"expected Keras on {BACKEND}, {where} {backend}. Set {VARIABLE}={BACKEND} before "
+            f"expected Keras on {_BACKEND}, {where} {backend}. Set {_VARIABLE}={_BACKEND} before "
             "Keras is imported (in a notebook: before its first cell that imports it, after a "
             "restart of the kernel)."
         )

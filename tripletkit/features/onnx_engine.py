@@ -34,7 +34,7 @@ _THREADS_VARIABLE = "OMP_NUM_THREADS"
 _NO_TELEMETRY_VARIABLES = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED")
 
 
-def import_onnxruntime() -> ModuleType:
+def _import_onnxruntime() -> ModuleType:
     """Return ONNX Runtime, which reports nothing to its maker."""
     for variable in _NO_TELEMETRY_VARIABLES:
         os.environ.setdefault(variable, "1")
@@ -46,7 +46,7 @@ def import_onnxruntime() -> ModuleType:
 
 def open_session(network: Path | bytes) -> onnxruntime.InferenceSession:
     """Return a session of a network: an ONNX file, or what is in one."""
-    onnxruntime = import_onnxruntime()
+    onnxruntime = _import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = _count_threads()
     # Threads that wait asleep leave the processor to those that decode images, and to others:
@@ -86,7 +86,7 @@ def run_network(
         name: of the network, for messages.
         limit_s: seconds that it may take.
     """
-    options = import_onnxruntime().RunOptions()
+    options = _import_onnxruntime().RunOptions()
     options.log_severity_level = 4
     watch = None
     if limit_s is not None:
@@ -124,7 +124,7 @@ def _bound_memory() -> bool:
     n_bytes = _memory_bytes()
     if n_bytes is None:
         return False
-    runtime = import_onnxruntime()
+    runtime = _import_onnxruntime()
     arena = runtime.OrtArenaCfg(
         {
             "max_mem": n_bytes * 3 // 4,

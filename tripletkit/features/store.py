@@ -187,7 +187,7 @@ class FeatureStore:
                 [fingerprint, *part],
             ):
                 is_whole = len(data) == n_bytes
-                if is_whole and vector_checksum(fingerprint, content, data) == checksum:
+                if is_whole and _vector_checksum(fingerprint, content, data) == checksum:
                     features[rows_of[content]] = np.frombuffer(data, "<f4")
                 if np.isnan(features[rows_of[content][0], 0]):
                     damaged.append((content, fingerprint))
@@ -224,7 +224,7 @@ class FeatureStore:
             self._database.executemany(
                 "INSERT OR IGNORE INTO features VALUES (?, ?, ?, ?)",
                 [
-                    (space_id, content, data, vector_checksum(fingerprint, content, data))
+                    (space_id, content, data, _vector_checksum(fingerprint, content, data))
                     for content, data in zip(contents, blobs, strict=True)
                 ],
             )
@@ -395,7 +395,7 @@ def _is_own(path: Path) -> bool:
     return head.startswith(b"SQLite format 3\0") and head[68:] == _APPLICATION_ID.to_bytes(4, "big")
 
 
-def vector_checksum(fingerprint: str, content: bytes, vector: bytes) -> int:
+def _vector_checksum(fingerprint: str, content: bytes, vector: bytes) -> int:
     """Return the CRC-32 of a vector together with what it is the vector of.
 
     So one that is filed under another image or another feature space does not pass either.

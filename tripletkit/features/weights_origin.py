@@ -44,9 +44,9 @@ efficientnet_lite0_path, efficientnet_lite1_path, efficientnet_lite2_path = (
 )
 
 # Seconds without a byte after which a download counts as failed.
-DOWNLOAD_TIMEOUT_S = 20
-PREFERRED = "resnet50"
-ALWAYS_THERE = "efficientnet-lite0"
+_DOWNLOAD_TIMEOUT_S = 20
+_PREFERRED = "resnet50"
+_ALWAYS_THERE = "efficientnet-lite0"
 # In a weights file that was written here: whose weights they are.
 _BACKBONE = "tripletkit_backbone"
 
@@ -83,17 +83,17 @@ def choose_backbone(
     if weights is not None:
         raise BackboneError(
             "expected the backbone that the weights file is for, got `backbone=auto`. "
-            f"Name it, for example `backbone={PREFERRED}`."
+            f"Name it, for example `backbone={_PREFERRED}`."
         )
-    backbone = get_backbone(PREFERRED)
+    backbone = get_backbone(_PREFERRED)
     assert isinstance(backbone.weights, KerasDownload)
     try:
-        path = _fetch(PREFERRED, backbone.weights)
-        reason = f"{PREFERRED}: its ImageNet weights are at hand"
+        path = _fetch(_PREFERRED, backbone.weights)
+        reason = f"{_PREFERRED}: its ImageNet weights are at hand"
     except BackboneError as error:
-        backbone = get_backbone(ALWAYS_THERE)
+        backbone = get_backbone(_ALWAYS_THERE)
         path = find_weights(backbone)
-        reason = f"{ALWAYS_THERE}: {error}"
+        reason = f"{_ALWAYS_THERE}: {error}"
     return _take(backbone, path, size_px, reason)
 
 
@@ -129,7 +129,7 @@ def find_weights(backbone: Backbone) -> Path:
     except BackboneError as error:
         raise BackboneError(
             f"{error}. Give a file with `weights=FILE`, or put {origin.file_name} into "
-            f"{keras_cache_path(origin).parent}, or use `backbone={ALWAYS_THERE}`, which needs "
+            f"{keras_cache_path(origin).parent}, or use `backbone={_ALWAYS_THERE}`, which needs "
             "no download."
         ) from error
 
@@ -184,7 +184,7 @@ def _download(origin: KerasDownload) -> Path:
     # Keras draws its bar on stdout, which is for data here, and waits for ever on a dead line.
     talk = sys.stderr if sys.stderr.isatty() else io.StringIO()
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)
+    socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_S)
     try:
         with contextlib.redirect_stdout(talk):
             path = keras.utils.get_file(

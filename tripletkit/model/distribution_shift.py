@@ -26,13 +26,13 @@ import numpy as np
 from tripletkit.features.unit_length import scale_to_unit_length
 
 # Fewer images than this say nothing all in all.
-FEWEST_IMAGES = 10
+_FEWEST_IMAGES = 10
 # Projected features: few enough to keep in a model folder, enough to keep a cosine within 0.05.
-N_DIMS = 512
+_N_DIMS = 512
 MAX_IMAGES = 1000
 MIN_IMAGES = 30
 # Of sets of new images of the training's own classes so many are called unlike.
-FALSE_ALARMS = 0.05
+_FALSE_ALARMS = 0.05
 # Images at a time, so that a large collection takes no more memory than its features do.
 _BLOCK_ROWS = 4096
 
@@ -43,7 +43,7 @@ class ShiftDetector:
 
     Attributes:
         mean: `(n_features,)` float32, of features of length 1.
-        images: `(n_images, N_DIMS)` float32 of length 1: features around the mean, projected.
+        images: `(n_images, _N_DIMS)` float32 of length 1: features around the mean, projected.
     """
 
     mean: np.ndarray
@@ -77,16 +77,16 @@ class ShiftDetector:
     def describe(self, features: np.ndarray) -> str | None:
         """Return what is to be said where images, all in all, are farther from those of the
         training than these are from each other: of sets of new images of the same classes,
-        `FALSE_ALARMS` are."""
+        `_FALSE_ALARMS` are."""
         from scipy.stats import mannwhitneyu
 
         nearest = self.nearest(features)
         nearest = nearest[np.isfinite(nearest)]
-        if len(nearest) < FEWEST_IMAGES:
+        if len(nearest) < _FEWEST_IMAGES:
             return None
-        if mannwhitneyu(nearest, self.known, alternative="less").pvalue >= FALSE_ALARMS:
+        if mannwhitneyu(nearest, self.known, alternative="less").pvalue >= _FALSE_ALARMS:
             return None
-        n_outside = int(np.sum(nearest < np.quantile(self.known, FALSE_ALARMS)))
+        n_outside = int(np.sum(nearest < np.quantile(self.known, _FALSE_ALARMS)))
         return (
             f"The {len(nearest):,} images are less like those of the training than these are like "
             f"each other, {n_outside:,} of them unlike all: they may show other classes, and then "
@@ -105,10 +105,10 @@ class ShiftDetector:
 
 
 def _project(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Return `(n_images, N_DIMS)` float32 of length 1."""
+    """Return `(n_images, _N_DIMS)` float32 of length 1."""
     # Signs from a hash, which no version of a random generator changes.
-    n_signs = len(mean) * N_DIMS
+    n_signs = len(mean) * _N_DIMS
     drawn = hashlib.shake_256(b"tripletkit distribution shift").digest(n_signs // 8)
-    bits = np.unpackbits(np.frombuffer(drawn, np.uint8)).reshape(len(mean), N_DIMS)
+    bits = np.unpackbits(np.frombuffer(drawn, np.uint8)).reshape(len(mean), _N_DIMS)
     signs = bits.astype(np.float32) * 2 - 1
     return scale_to_unit_length((scale_to_unit_length(features) - mean) @ signs)

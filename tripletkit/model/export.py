@@ -23,29 +23,29 @@ if TYPE_CHECKING:
 logger = logging.getLogger("tripletkit")
 
 ENCODER_FILE = "encoder.keras"
-TRIPLET_FILE = "triplet_network.keras"
-ONNX_ENCODER_FILE = "encoder.onnx"
-ONNX_HEAD_FILE = "head.onnx"
+_TRIPLET_FILE = "triplet_network.keras"
+_ONNX_ENCODER_FILE = "encoder.onnx"
+_ONNX_HEAD_FILE = "head.onnx"
 # A `.keras` file begins with its configuration, in which the network is named.
-KERAS_FORMS = {
+_KERAS_FORMS = {
     file: marked_form(
         f"the network {network} that tripletkit exports",
         f'"class_name": "Functional", "config": {{"name": "{network}"'.encode(),
     )
-    for file, network in ((ENCODER_FILE, "encoder"), (TRIPLET_FILE, "triplet_network"))
+    for file, network in ((ENCODER_FILE, "encoder"), (_TRIPLET_FILE, "triplet_network"))
 }
 _ONNX_FORM = marked_form("an ONNX file that tripletkit wrote", b"tripletkit")
 _CONFIG_MARK = "tripletkit export"
-ONNX_FORMS = {
-    ONNX_ENCODER_FILE: _ONNX_FORM,
-    ONNX_HEAD_FILE: _ONNX_FORM,
+_ONNX_FORMS = {
+    _ONNX_ENCODER_FILE: _ONNX_FORM,
+    _ONNX_HEAD_FILE: _ONNX_FORM,
     CONFIG_FILE: marked_form("a configuration that `export` wrote", _CONFIG_MARK.encode()),
 }
 
 
 def check_export_folder(folder: Path, outputs: Outputs, *, as_onnx: bool = False) -> None:
     """Refuse a folder that cannot take the exported files."""
-    outputs.files_in(folder, ONNX_FORMS if as_onnx else KERAS_FORMS)
+    outputs.files_in(folder, _ONNX_FORMS if as_onnx else _KERAS_FORMS)
 
 
 def export_networks(model: ModelFolder, folder: Path, encoder: Encoder) -> list[Path]:
@@ -55,7 +55,7 @@ def export_networks(model: ModelFolder, folder: Path, encoder: Encoder) -> list[
     if why := _why_no_encoder(encoder):
         raise OutputError(f"{folder}: expected a network that Keras can build, but {why}")
     network = _build_encoder(model, encoder)
-    networks = {ENCODER_FILE: network, TRIPLET_FILE: build_triplet_network(network)}
+    networks = {ENCODER_FILE: network, _TRIPLET_FILE: build_triplet_network(network)}
     with explain_failure(folder), unfinished_files(folder) as partial:
         for name, written in networks.items():
             written.save(partial / name)
@@ -73,14 +73,14 @@ def export_onnx(model: ModelFolder, folder: Path, encoder: Encoder) -> list[Path
     from tripletkit.features.onnx_writer import make_onnx_model
 
     head = make_onnx_model(model.load_head(), "embedding", input_names=["features"])
-    made = {ONNX_HEAD_FILE: head.SerializeToString()}
+    made = {_ONNX_HEAD_FILE: head.SerializeToString()}
     if why := _why_no_encoder(encoder):
         logger.info("Only the head is written: %s", why)
     else:
         network = _build_encoder(model, encoder)
         names = [tensor.name for tensor in network.inputs]
         written = make_onnx_model(network, "embedding", input_names=names)
-        made = {ONNX_ENCODER_FILE: written.SerializeToString(), **made}
+        made = {_ONNX_ENCODER_FILE: written.SerializeToString(), **made}
         if (config := _describe_images(encoder)) is not None:
             made[CONFIG_FILE] = config
     with explain_failure(folder), unfinished_files(folder) as partial:

@@ -44,21 +44,21 @@ if TYPE_CHECKING:
 
     from tripletkit.data.labels import ImageLabels
 
-RECORD_FILE = MODEL_RECORD
-HEAD_FILE = "head.weights.h5"
-HISTORY_FILE = "history.csv"
-CENTERS_FILE = "class_centers.csv"
-SHIFT_FILE = "shift.npz"
-LEARNED_FILE = "learned.npy"
+_RECORD_FILE = MODEL_RECORD
+_HEAD_FILE = "head.weights.h5"
+_HISTORY_FILE = "history.csv"
+_CENTERS_FILE = "class_centers.csv"
+_SHIFT_FILE = "shift.npz"
+_LEARNED_FILE = "learned.npy"
 # Of more, those of the lowest hashes: a sample that is the same in every set.
 _MAX_LEARNED = 1_000_000
-MODEL_FILES = {
-    RECORD_FILE,
-    HEAD_FILE,
-    HISTORY_FILE,
-    CENTERS_FILE,
-    SHIFT_FILE,
-    LEARNED_FILE,
+_MODEL_FILES = {
+    _RECORD_FILE,
+    _HEAD_FILE,
+    _HISTORY_FILE,
+    _CENTERS_FILE,
+    _SHIFT_FILE,
+    _LEARNED_FILE,
     BACKBONE_FILE,
 }
 
@@ -96,18 +96,21 @@ class ModelFolder:
 
     def read_centers(self) -> pd.DataFrame | None:
         """Return the class centers, a row for each class; None if the loss kept none."""
-        if CENTERS_FILE not in self.record.files:
+        if _CENTERS_FILE not in self.record.files:
             return None
         centers = pd.read_csv(
-            self.path / CENTERS_FILE, index_col="label", dtype={"label": str}, keep_default_na=False
+            self.path / _CENTERS_FILE,
+            index_col="label",
+            dtype={"label": str},
+            keep_default_na=False,
         )
         return centers.rename(index=unguard_formula).astype(np.float32)
 
     def read_shift_detector(self) -> ShiftDetector | None:
         """Return what tells images unlike those of the training; None where it was not learned."""
-        if SHIFT_FILE not in self.record.files:
+        if _SHIFT_FILE not in self.record.files:
             return None
-        return ShiftDetector.load(self.path / SHIFT_FILE)
+        return ShiftDetector.load(self.path / _SHIFT_FILE)
 
     def share_learned(
         self, triplets: Triplets, contents: Sequence[bytes | None] | None = None
@@ -117,9 +120,9 @@ class ModelFolder:
         By the names of their images, and by `contents` where these are at hand, so that images
         under other names are known again. None where nothing is known.
         """
-        if LEARNED_FILE not in self.record.files:
+        if _LEARNED_FILE not in self.record.files:
             return None
-        learned = np.atleast_2d(np.load(self.path / LEARNED_FILE, allow_pickle=False))
+        learned = np.atleast_2d(np.load(self.path / _LEARNED_FILE, allow_pickle=False))
         asked = [triplets] if contents is None else [triplets, triplets.over_contents(contents)]
         is_learned, is_known = np.zeros((2, len(triplets)), dtype=bool)
         for each, known in zip(asked, learned, strict=False):
@@ -130,7 +133,7 @@ class ModelFolder:
 
     def read_history(self) -> pd.DataFrame:
         """Return the epochs of the training, as `history.csv` has them."""
-        return pd.read_csv(self.path / HISTORY_FILE)
+        return pd.read_csv(self.path / _HISTORY_FILE)
 
     def load_head(self) -> keras.Model:
         """Return the trained head: `(batch, n_features)` -> `(batch, dim)`."""
@@ -139,7 +142,7 @@ class ModelFolder:
         start_keras()
         from tripletkit.model.heads import build_model
 
-        record, path = self.record, self.path / HEAD_FILE
+        record, path = self.record, self.path / _HEAD_FILE
         if record.parts and (trained := read_numpy_head(path)) is not None:
             return trained.to_keras()
         head = build_model(record.n_features, record.settings)
@@ -148,7 +151,7 @@ class ModelFolder:
 
     def open_head(self) -> NumpyHead | keras.Model:
         """Return the trained head for `embed`, without TensorFlow where its layers allow it."""
-        return read_numpy_head(self.path / HEAD_FILE) or self.load_head()
+        return read_numpy_head(self.path / _HEAD_FILE) or self.load_head()
 
     @property
     def head(self) -> EncoderHead:
@@ -241,27 +244,27 @@ def save_model(
     target = path.resolve()
     remove_unfinished(target.parent)
     with explain_failure(path), unfinished_folder(target) as partial:
-        _check_room(partial / HEAD_FILE, 4 * head.count_params())
+        _check_room(partial / _HEAD_FILE, 4 * head.count_params())
         if isinstance(head, NumpyHead):
-            head.write(partial / HEAD_FILE)
+            head.write(partial / _HEAD_FILE)
         else:
-            head.save_weights(partial / HEAD_FILE)
-            write_head_layers(head, partial / HEAD_FILE)
-        pd.DataFrame(history).to_csv(partial / HISTORY_FILE, index=False)
+            head.save_weights(partial / _HEAD_FILE)
+            write_head_layers(head, partial / _HEAD_FILE)
+        pd.DataFrame(history).to_csv(partial / _HISTORY_FILE, index=False)
         if centers is not None:
-            centers.rename(index=guard_formula).to_csv(partial / CENTERS_FILE, index_label="label")
+            centers.rename(index=guard_formula).to_csv(partial / _CENTERS_FILE, index_label="label")
         if shift is not None:
-            shift.save(partial / SHIFT_FILE)
+            shift.save(partial / _SHIFT_FILE)
         if learned:
             hashes = [np.unique(hash_questions(each))[:_MAX_LEARNED] for each in learned]
             width = max(map(len, hashes))
             padded = [np.pad(each, (0, width - len(each)), mode="edge") for each in hashes]
-            np.save(partial / LEARNED_FILE, np.stack(padded))
+            np.save(partial / _LEARNED_FILE, np.stack(padded))
         if backbone is not None:
             shutil.copyfile(backbone, partial / BACKBONE_FILE)
         files = {file.name: file_sha256(file) for file in sorted(partial.iterdir())}
         whole = replace(record, files=files)
-        write_record(whole, partial / RECORD_FILE)
+        write_record(whole, partial / _RECORD_FILE)
     if backbone is not None:
         checkpoint_path(path).unlink(missing_ok=True)
     return ModelFolder(path, whole)
@@ -275,7 +278,7 @@ def copy_model(model: ModelFolder, path: Path, *, overwrite: bool = False) -> Mo
         return model
     remove_unfinished(target.parent)
     with explain_failure(path), unfinished_folder(target) as partial:
-        for name in sorted(MODEL_FILES):
+        for name in sorted(_MODEL_FILES):
             if (model.path / name).is_file():
                 shutil.copyfile(model.path / name, partial / name)
     note_written(path)
@@ -284,13 +287,13 @@ def copy_model(model: ModelFolder, path: Path, *, overwrite: bool = False) -> Mo
 
 def load_model(path: Path) -> ModelFolder:
     """Read a model folder and check that it is whole and as it was written."""
-    record_file = path / RECORD_FILE
+    record_file = path / _RECORD_FILE
     if not path.exists():
         # A training that was killed while it replaced the model may have left both beside it.
         end_moves(path.absolute())
     if not record_file.is_file():
         raise ModelFolderError(
-            f"{path}: expected a model folder with {RECORD_FILE}, there is none. "
+            f"{path}: expected a model folder with {_RECORD_FILE}, there is none. "
             "Make one with `tripletkit train`, or name it with `model`."
         )
     record = read_record(record_file)
@@ -337,13 +340,13 @@ def _find_reason_to_keep(folder: Path) -> str | None:
     Its record must be as it was written; the other files may be damaged or missing.
     """
     found = list(folder.iterdir())
-    if strange := sorted(file.name for file in found if file.name not in MODEL_FILES):
+    if strange := sorted(file.name for file in found if file.name not in _MODEL_FILES):
         return f"expected a new or empty place or a model folder, found {strange[0]!r} there"
     if folders := sorted(file.name for file in found if not file.is_file()):
         return f"expected a model folder, but {folders[0]!r} in it is a folder"
-    if not is_record_of_model(folder / RECORD_FILE):
+    if not is_record_of_model(folder / _RECORD_FILE):
         return (
-            f"expected a model folder, but {RECORD_FILE} is not there as `tripletkit train` wrote "
+            f"expected a model folder, but {_RECORD_FILE} is not there as `tripletkit train` wrote "
             f"it; it holds {found[0].name!r}"
         )
     return None

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-DISTANCES = ("l2", "l1", "squared-l2", "cosine")
-REDUCTIONS = ("all", "active")
-MININGS = ("none", "batch-all", "batch-hard", "semi-hard")
+_DISTANCES = ("l2", "l1", "squared-l2", "cosine")
+_REDUCTIONS = ("all", "active")
+_MININGS = ("none", "batch-all", "batch-hard", "semi-hard")
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Settings:
     distance: str = _setting(
         defaults.DISTANCE,
         "Distance between embeddings, in training and in answers.",
-        choices=DISTANCES,
+        choices=_DISTANCES,
     )
     margin: float = _setting(
         defaults.MARGIN,
@@ -185,14 +185,14 @@ class Settings:
         defaults.REDUCTION,
         "Triplets over which the mean of a margin loss is taken: all, or active, those that break "
         "the margin.",
-        choices=REDUCTIONS,
+        choices=_REDUCTIONS,
     )
     mining: str = _setting(
         defaults.MINING,
         "Which triplets of labelled images to learn from: as drawn or given; all that a batch of "
         "some classes allows; for each image the farthest positive and the nearest negative; for "
         "each positive the nearest negative that is farther away.",
-        choices=MININGS,
+        choices=_MININGS,
     )
     classes_per_batch: int = _setting(
         defaults.CLASSES_PER_BATCH, "Classes in a batch that is mined.", 2, 100_000
@@ -341,7 +341,7 @@ def check_values(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     checked = {}
     for name, value in given.items():
-        facts = find_setting(name)
+        facts = _find_setting(name)
         if not facts.allows(value):
             raise SettingsError(name, f"`{name}`: expected {facts.describe()}, got {value!r}")
         is_number = value is not None and facts.kind in (int, float)
@@ -349,11 +349,11 @@ def check_values(given: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def parse_values(texts: Iterable[str]) -> dict[str, Any]:
+def _parse_values(texts: Iterable[str]) -> dict[str, Any]:
     """Return settings from texts.
 
     Example:
-        >>> parse_values(["margin=0.3", "inject-positives=true", "dim=none"])
+        >>> _parse_values(["margin=0.3", "inject-positives=true", "dim=none"])
         {'margin': 0.3, 'inject_positives': True, 'dim': None}
     """
     found: dict[str, Any] = {}
@@ -378,7 +378,7 @@ def gather_settings(
     """
     found: dict[str, Any] = {} if file is None else check_values(_read_file(file))
     given = check_values({name: value for name, value in keywords.items() if value is not None})
-    typed = parse_values(pairs)
+    typed = _parse_values(pairs)
     if twice := sorted(set(given) & set(typed)):
         raise SettingsError(
             twice[0], f"{twice[0]} is given twice: by its own name and as {twice[0]}=..."
@@ -403,7 +403,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     return {name.replace("-", "_"): value for name, value in values.items()}
 
 
-def find_setting(name: str) -> SettingFacts:
+def _find_setting(name: str) -> SettingFacts:
     """Return the facts of a setting; what is none is refused with the nearest one."""
     if name not in SETTINGS:
         raise SettingsError(name, f"settings: {describe_unknown(name, SETTINGS)}")
@@ -411,7 +411,7 @@ def find_setting(name: str) -> SettingFacts:
 
 
 def _parse(name: str, text: str) -> Any:
-    facts = find_setting(name)
+    facts = _find_setting(name)
     if facts.may_be_none and text.lower() == "none":
         return None
     if facts.kind is bool:

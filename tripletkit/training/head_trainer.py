@@ -243,11 +243,11 @@ class HeadTrainer(Trainer):
             embeddings = embed(head, of_training)
             head = keep_frozen(head, frozen_scale(unit, embeddings, settings.frozen_share))
         if settings.is_compressed:
-            head = compress_model(head, of_training, settings)
+            head = _compress_model(head, of_training, settings)
         return replace(members[0], head=head)
 
 
-def compress_model(head: keras.Model, features: np.ndarray, settings: Settings) -> keras.Model:
+def _compress_model(head: keras.Model, features: np.ndarray, settings: Settings) -> keras.Model:
     """Return a head whose embeddings are compressed: their leading principal components.
 
     Measured on clothing and CIFAR-10, and on clothing with classes left out: going on to train

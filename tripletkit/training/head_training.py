@@ -129,7 +129,7 @@ class HeadTraining(Training):
         self._order = np.random.default_rng(settings.seed)
         n_features, is_weighted = features.shape[1], loss_weights is not None
         form, squared = form_of(settings), self._recipe.squared
-        self._compiled = borrow(
+        self._compiled = _borrow(
             self,
             ("triplets", n_features, is_weighted, form),
             lambda: _CompiledEpoch(
@@ -173,7 +173,7 @@ class LabelTraining(Training):
         self._batches = batches or make_batches(train_rows, labels.of_image, settings)
         objective = self._make_objective(settings)
         n_features, form = features.shape[1], form_of(settings)
-        body, self._learner = borrow(
+        body, self._learner = _borrow(
             self,
             ("labels", n_features, self.n_classes, form),
             lambda: _compile_learner(
@@ -353,7 +353,7 @@ _USUAL = Settings()
 _idle: OrderedDict[Hashable, list[Any]] = OrderedDict()
 
 
-def borrow(owner: object, form: Hashable, make: Callable[[], T]) -> T:
+def _borrow(owner: object, form: Hashable, make: Callable[[], T]) -> T:
     """Return what was compiled for the same form, and for as long as its owner lives nobody else's.
 
     The form is all that the compiled thing depends on; what it then holds is of its last owner.

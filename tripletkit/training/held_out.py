@@ -62,14 +62,14 @@ def score_held_out(answers: HeldOutAnswers, chosen: Chosen) -> PooledValidation:
         chosen.candidates,
         chosen.recipes,
         None if of_map is None else score_pooled(of_map, *asked),
-        find_better_recipe(trained, frozen, of_map, images, draws),
+        _find_better_recipe(trained, frozen, of_map, images, draws),
         chosen.epoch,
         chosen.n_epochs,
         len(answers.margins),
     )
 
 
-def find_better_recipe(
+def _find_better_recipe(
     trained: np.ndarray,
     frozen: np.ndarray,
     of_map: np.ndarray | None,
@@ -89,10 +89,10 @@ def find_better_recipe(
 
 # Takes the margins of all variants, `(n_variants, n)`, and the images of each triplet, `(n, 3)`;
 # returns what gives the margins `(n,)` of the variant that these choose.
-Choose = Callable[[np.ndarray, np.ndarray], Callable[[np.ndarray], np.ndarray]]
+_Choose = Callable[[np.ndarray, np.ndarray], Callable[[np.ndarray], np.ndarray]]
 
 
-def cross_fit(answers: HeldOutAnswers, choose: Choose) -> np.ndarray:
+def cross_fit(answers: HeldOutAnswers, choose: _Choose) -> np.ndarray:
     """Return `(n,)` margins of which none was chosen by itself; see `HeldOutAnswers.folds`."""
     margins = np.empty(len(answers.draws))
     for is_asked, is_other in answers.folds():

@@ -44,13 +44,13 @@ from tripletkit.training.trainer import (
     ignore_epoch,
 )
 
-Weights = list[np.ndarray]
+_Weights = list[np.ndarray]
 
 # Squared, because those of an ensemble's parts add up.
-PART_DISTANCE = "squared-l2"
+_PART_DISTANCE = "squared-l2"
 # Parts below this share of the distances are left out.
 _MIN_WEIGHT = 0.01
-# Weights are held near each other as strongly as one image would: from so many images on, a round
+# _Weights are held near each other as strongly as one image would: from so many images on, a round
 # of draws that tells an accuracy also tells weights.
 _MANY_IMAGES = 2_000
 # Images whose embeddings tell whether those of all have become alike.
@@ -118,7 +118,7 @@ class Candidate:
         rows: np.ndarray,
         seed: Sequence[int],
         loss_weights: np.ndarray | None,
-    ) -> Iterator[list[Weights]]:
+    ) -> Iterator[list[_Weights]]:
         """Yield the weights of each head, in each variant; none of a part that is not trained.
 
         Args:
@@ -303,7 +303,7 @@ class PartsTrainer(Trainer):
         alike = PartsTrainer(self.examples, self.settings, candidates)
         for number, seen in alike._views(slice(None), np.unique(rows), range(len(candidates)), 1):
             embeddings = scale_to_unit_length(seen.scaled)
-            spreads[number] = _measure_spreads(triplet_margins(embeddings, rows, PART_DISTANCE))
+            spreads[number] = _measure_spreads(triplet_margins(embeddings, rows, _PART_DISTANCE))
         alike.weights = PartWeights(np.full(len(candidates), 1 / len(candidates)), spreads)
         return alike
 
@@ -323,7 +323,7 @@ class PartsTrainer(Trainer):
             of_heads = [
                 [
                     triplet_margins(
-                        embed_part(features, weights, candidate.head), questions, PART_DISTANCE
+                        embed_part(features, weights, candidate.head), questions, _PART_DISTANCE
                     )
                     for weights in variants
                 ]
@@ -348,7 +348,7 @@ class PartsTrainer(Trainer):
         if settings.is_compressed:
             head = head.compressed(*fit_projection(embed(head, features[images]), settings))
         embeddings = embed(head, features[images])
-        margins = triplet_margins(embeddings, places.reshape(-1, 3), PART_DISTANCE)
+        margins = triplet_margins(embeddings, places.reshape(-1, 3), _PART_DISTANCE)
         loss = float(np.maximum(settings.margin - margins, 0).mean())
         spread, rank = check_collapse(
             embeddings, loss, settings, find_cause=lambda: describe_alike(features, images)
@@ -358,7 +358,7 @@ class PartsTrainer(Trainer):
         return TrainedHead(head, [record], 1)
 
 
-def feature_blocks(columns: Mapping[str, slice]) -> dict[str, slice]:
+def _feature_blocks(columns: Mapping[str, slice]) -> dict[str, slice]:
     """Return the columns of each network's last features, and of its early ones together.
 
     An ensemble weighs these: the last layers tell classes apart, the early ones what people
@@ -368,7 +368,7 @@ def feature_blocks(columns: Mapping[str, slice]) -> dict[str, slice]:
         columns: of an encoder, such as `efficientnet-lite0` and
             `efficientnet-lite0:block3b_depthwise_relu6`.
     Example:
-        >>> feature_blocks({"net": slice(0, 4), "net:a": slice(4, 6), "net:b": slice(6, 9)})
+        >>> _feature_blocks({"net": slice(0, 4), "net:a": slice(4, 6), "net:b": slice(6, 9)})
         {'net': slice(0, 4, None), 'net early': slice(4, 9, None)}
     """
     blocks: dict[str, slice] = {}
@@ -384,7 +384,7 @@ def feature_blocks(columns: Mapping[str, slice]) -> dict[str, slice]:
 def list_candidates(examples: Examples, heads: Sequence[str]) -> list[Candidate]:
     """Return every head on every block of features, on all of them where none is named."""
     whole = {"features": slice(0, examples.features.shape[1])}
-    blocks = feature_blocks(examples.columns or whole)
+    blocks = _feature_blocks(examples.columns or whole)
     return [Candidate.of(name, columns, head) for name, columns in blocks.items() for head in heads]
 
 

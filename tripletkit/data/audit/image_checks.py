@@ -24,12 +24,12 @@ TINY_SIDE_PX = 32
 EXTREME_ASPECT = 5
 # Of 0 to 255. An image whose channels each span no more than this is blank: a JPEG of one colour is
 # hardly ever flat. One whose values all lie within so much of black or of white is faint.
-BLANK_RANGE = 3
-FAINT_RANGE = 25
+_BLANK_RANGE = 3
+_FAINT_RANGE = 25
 # An image of 16 bits whose values stay below 2 to the power of this is nearly black as it is read.
 FEW_BITS = 12
 # Bits of 64 in which two images that look alike differ at most; see `docs/benchmarks.md`.
-LOOK_ALIKE_BITS = 6
+_LOOK_ALIKE_BITS = 6
 
 _HASH_BITS = 64
 
@@ -240,9 +240,9 @@ def _find_emptiness(image: Image.Image, path: Path) -> dict[str, str]:
     """Return why an image that was decoded, RGB on white, shows little; the closest cause."""
     lows, highs = zip(*(band.getextrema() for band in image.split()), strict=True)
     low, high = min(lows), max(highs)
-    is_blank = max(np.subtract(highs, lows)) <= BLANK_RANGE
-    is_light = low >= 255 - FAINT_RANGE
-    if not (is_blank or is_light or high <= FAINT_RANGE):
+    is_blank = max(np.subtract(highs, lows)) <= _BLANK_RANGE
+    is_light = low >= 255 - _FAINT_RANGE
+    if not (is_blank or is_light or high <= _FAINT_RANGE):
         return {}
     largest, has_shape = read_hidden(path)
     if largest is not None and largest < 2**FEW_BITS:
@@ -283,7 +283,7 @@ def _look_alike(
     side: np.ndarray | None = None,
 ) -> Tally:
     """Tally close pairs with other bytes, the closest first; only across sides if given."""
-    pairs, distances = find_close_hashes(looks, LOOK_ALIKE_BITS)
+    pairs, distances = find_close_hashes(looks, _LOOK_ALIKE_BITS)
     left, right = pairs.T
     is_wanted = contents[left] != contents[right]
     if side is not None:

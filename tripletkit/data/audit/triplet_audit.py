@@ -43,8 +43,8 @@ from tripletkit.results import Result, Section, Table
 
 # A random split can be solved by remembering names when at least this share of the triplets has a
 # pair that recurs, and at most that share of recurring pairs has both roles.
-MEMORABLE_TRIPLETS_SHARE = 0.1
-PURE_PAIRS_SHARE = 0.25
+_MEMORABLE_TRIPLETS_SHARE = 0.1
+_PURE_PAIRS_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -426,8 +426,8 @@ def _pair_roles(distinct: Triplets, graph: PairGraph, n_examples: int) -> PairSu
         both=tally(len(both), examples(), n_examples),
         n_recurring=n_recurring,
         memorable_share=memorable_share,
-        is_memorable=memorable_share >= MEMORABLE_TRIPLETS_SHARE
-        and len(both) <= PURE_PAIRS_SHARE * n_recurring,
+        is_memorable=memorable_share >= _MEMORABLE_TRIPLETS_SHARE
+        and len(both) <= _PURE_PAIRS_SHARE * n_recurring,
     )
 
 

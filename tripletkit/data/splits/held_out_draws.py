@@ -24,18 +24,18 @@ from tripletkit.data.text_files import check_text, read_bytes
 from tripletkit.errors import ImageNameError, SplitError, TripletFileError
 
 # Groups of triplets that share no image are drawn whole from so many on: three a fold.
-MIN_DRAW_GROUPS = 9
+_MIN_DRAW_GROUPS = 9
 
 BY_GROUPS = "groups of triplets that share no image"
 BY_IMAGES = "images"
 # The fewest clusters of images that are of use, and how often those held out are drawn.
-MIN_CLUSTERS = 4
-UNSEEN_DRAWS = 50
+_MIN_CLUSTERS = 4
+_UNSEEN_DRAWS = 50
 
-BY_UNSEEN_CLASSES = "unseen classes"
+_BY_UNSEEN_CLASSES = "unseen classes"
 BY_LABELS = "classes"
-BY_CLUSTERS = "clusters"
-BY_GIVEN_GROUPS = "given groups of images"
+_BY_CLUSTERS = "clusters"
+_BY_GIVEN_GROUPS = "given groups of images"
 
 # Rounds without a single held-out triplet after which there is nothing to hope for.
 _MAX_EMPTY_ROUNDS = 20
@@ -58,7 +58,7 @@ class DrawPlan:
     """What is drawn.
 
     Attributes:
-        by: `BY_GROUPS`, `BY_IMAGES` or `BY_GIVEN_GROUPS`.
+        by: `BY_GROUPS`, `BY_IMAGES` or `_BY_GIVEN_GROUPS`.
         unit_of_image: `(n_images,)` integers: what is held out together; -1 for an image that
             no triplet has.
         stratum_of_unit: `(n_units,)` integers; every stratum is divided evenly.
@@ -116,11 +116,11 @@ def plan_draws(
         unit_of_image = np.full(n_images, -1)
         unit_of_image[images] = units
         # Groups alike in size, so that folds are.
-        return DrawPlan(BY_GIVEN_GROUPS, unit_of_image, np.floor(np.log2(n_together)).astype(int))
+        return DrawPlan(_BY_GIVEN_GROUPS, unit_of_image, np.floor(np.log2(n_together)).astype(int))
     groups = join_nodes(rows[:, [0, 0]], rows[:, 1:], n_images)[images]
     _, groups, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     unit_of_image = np.full(n_images, -1)
-    if len(sizes) >= MIN_DRAW_GROUPS and n_folds * sizes.max() <= len(images):
+    if len(sizes) >= _MIN_DRAW_GROUPS and n_folds * sizes.max() <= len(images):
         unit_of_image[images] = groups
         # Groups alike in size, so that folds are.
         return DrawPlan(BY_GROUPS, unit_of_image, np.zeros(len(sizes), dtype=np.int64))
@@ -188,7 +188,7 @@ def draw_folds(
     )
 
 
-BY_DRAW = "image draw"
+_BY_DRAW = "image draw"
 # So few images make a triplet.
 _FEWEST = 3
 
@@ -227,7 +227,7 @@ def draw_splits(
     inside = inside.reshape(-1, 3)
     splits = []
     for is_held_out in _draw_images(len(named), n_draws, test_size, rng):
-        split = separate_groups(BY_DRAW, inside, is_held_out, True)
+        split = separate_groups(_BY_DRAW, inside, is_held_out, True)
         for side, kept in (("training", split.train_rows), ("the test", split.val_rows)):
             if not len(kept):
                 raise SplitError(
@@ -260,24 +260,24 @@ def find_groups(
         features, labels: see `plan_draws`, of all images.
     Returns:
         `(n_images,)` integers, for other images and among labelled ones for those
-        without a label the number of groups; that number; and `BY_LABELS` or `BY_CLUSTERS`.
+        without a label the number of groups; that number; and `BY_LABELS` or `_BY_CLUSTERS`.
     """
     if labels is not None:
         labelled = images[labels[images] != NO_LABEL]
         classes, numbers = np.unique(labels[labelled], return_inverse=True)
-        if len(classes) >= MIN_CLUSTERS:
+        if len(classes) >= _MIN_CLUSTERS:
             groups = np.full(len(features), len(classes))
             groups[labelled] = numbers
             return groups, len(classes), BY_LABELS
     n_groups = min(defaults.N_CLUSTERS, len(images) // defaults.MIN_GROUP_IMAGES)
-    if n_groups < MIN_CLUSTERS:
+    if n_groups < _MIN_CLUSTERS:
         raise SplitError(
             f"whole classes of images cannot be held out: expected at least "
-            f"{MIN_CLUSTERS * defaults.MIN_GROUP_IMAGES} images, got {len(images)}"
+            f"{_MIN_CLUSTERS * defaults.MIN_GROUP_IMAGES} images, got {len(images)}"
         )
     groups = np.full(len(features), n_groups)
     groups[images] = cluster_images(features[images], n_groups, seed)
-    return groups, n_groups, BY_CLUSTERS
+    return groups, n_groups, _BY_CLUSTERS
 
 
 def hold_out_classes(
@@ -299,18 +299,18 @@ def hold_out_classes(
     sizes = np.bincount(groups, minlength=n_groups)[:n_groups]
     wanted = fraction * sizes.sum()
     best: tuple[int, HeldOutClasses | None] = (0, None)
-    for _ in range(UNSEEN_DRAWS):
+    for _ in range(_UNSEEN_DRAWS):
         order = rng.permutation(n_groups)
         n_drawn = max(fewest, int(np.searchsorted(np.cumsum(sizes[order]), wanted, side="right")))
         is_held_out = np.isin(groups, order[:n_drawn])
-        split = separate_groups(BY_UNSEEN_CLASSES, rows, is_held_out, True)
+        split = separate_groups(_BY_UNSEEN_CLASSES, rows, is_held_out, True)
         # The product is largest where neither side is short.
         kept = len(split.train_rows) * len(split.val_rows)
         if kept > best[0]:
             best = kept, HeldOutClasses(is_held_out, n_groups, n_drawn, split)
     if best[1] is None:
         raise SplitError(
-            f"whole classes of images cannot be held out: of {UNSEEN_DRAWS} draws of "
+            f"whole classes of images cannot be held out: of {_UNSEEN_DRAWS} draws of "
             f"{fraction:.0%} of {sizes.sum():,} images none leaves triplets on both sides"
         )
     return best[1]

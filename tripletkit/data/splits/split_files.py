@@ -25,7 +25,7 @@ from tripletkit.data.unfinished import unfinished_files
 from tripletkit.results import Result, Section, Table
 
 # At which it is said how wide the 95% interval will be: what good models reach.
-EXPECTED_ACCURACY = 0.75
+_EXPECTED_ACCURACY = 0.75
 
 
 def draw_truth(n_questions: int, seed: int) -> np.ndarray:
@@ -62,7 +62,7 @@ class SplitPrice(Result):
         n_train, n_val, n_dropped: triplets.
         n_train_images, n_val_images: images that the triplets kept on a side name.
         n_shared_images: images named on both sides.
-        half_width: of the 95% Wilson interval of an accuracy of `EXPECTED_ACCURACY` on
+        half_width: of the 95% Wilson interval of an accuracy of `_EXPECTED_ACCURACY` on
             the validation triplets, 0 to 1. Triplets that share images tell less than as many
             independent ones, so take it for the least.
     """
@@ -111,7 +111,7 @@ class SplitPrice(Result):
             rows.append((label, f"{n:,}", f"{n / self.n_triplets:.2%}", n_images))
         rows.append(("on both sides", "", "", f"{self.n_shared_images:,}"))
         return rows, (
-            f"An accuracy of {EXPECTED_ACCURACY:.0%} on this validation set is known to "
+            f"An accuracy of {_EXPECTED_ACCURACY:.0%} on this validation set is known to "
             f"±{100 * self.half_width:.1f} points at best (95%, Wilson)."
         )
 
@@ -128,7 +128,7 @@ def price_split(triplets: Triplets, split: Split) -> SplitPrice:
         n_train_images=len(train_images),
         n_val_images=len(val_images),
         n_shared_images=len(np.intersect1d(train_images, val_images)),
-        half_width=_wilson_half_width(EXPECTED_ACCURACY, n_val),
+        half_width=_wilson_half_width(_EXPECTED_ACCURACY, n_val),
     )
 
 
@@ -143,7 +143,7 @@ def _wilson_half_width(share: float, n: int) -> float:
 SPLIT_FILES = ("train.txt", "val.txt", "val_truth.csv", "val_triplets.txt")
 # Says which files a split wrote, by their hashes: only these are ever replaced.
 RECORD_FILE = "split.json"
-FORMAT_VERSION = 1
+_FORMAT_VERSION = 1
 
 
 def check_split_folder(folder: Path, n_splits: int, outputs: Outputs) -> None:
@@ -179,7 +179,7 @@ def write_splits(
             _write_split(partial / subfolder, triplets, split, seed)
         hashes = {name: hash_file(partial / name).hex() for name in _names(len(splits))}
         with open_output(partial / RECORD_FILE) as file:
-            record = {"format_version": FORMAT_VERSION, "seed": seed, "files": hashes}
+            record = {"format_version": _FORMAT_VERSION, "seed": seed, "files": hashes}
             file.write(json.dumps(record, indent=2) + "\n")
 
 
