@@ -45,7 +45,7 @@ def test_each_candidate_is_left_with_the_steps_that_were_best():
     chosen = choose(trainer, held_out)
     candidates = chosen.trainer.candidates
     assert [each.name for each in candidates] == [each.name for each in trainer.candidates]
-    assert [each.n_tried for each in candidates] == [1] * 10
+    assert [each.n_tried for each in candidates] == [1] * 6
     pooled = score_held_out(held_out, chosen)
     assert pooled.trained.accuracy > 0.6
     steps_of = {each.name: each.settings and each.settings.variants[0] for each in candidates}
@@ -58,7 +58,7 @@ def test_margins_have_a_row_for_each_number_of_steps():
     trainer = make_trainer({"net": slice(0, 24)})
     features, rows = trainer.examples.features, trainer.examples.rows
     assert [each.head for each in trainer.candidates] == list(PART_HEADS)
-    assert list_owners(trainer.candidates).tolist() == [0, 1, 2, 2, 3, 4, 4, 4]
+    assert list_owners(trainer.candidates).tolist() == [0, 1, 1, 2, 2, 2]
     margins = trainer.answer(np.arange(600), rows[600:], 3)
     # Frozen features need no training, and fewer steps are those of a shorter training.
     scaled = features / np.linalg.norm(features, axis=1, keepdims=True)
@@ -66,8 +66,8 @@ def test_margins_have_a_row_for_each_number_of_steps():
     one_each = [each.after(0) for each in trainer.candidates]
     shorter = PartsTrainer(trainer.examples, trainer.settings, one_each)
     alone = shorter.answer(np.arange(600), rows[600:], 3)
-    np.testing.assert_array_equal(alone, margins[[0, 1, 2, 4, 5]])
-    assert not np.array_equal(margins[5], margins[7])
+    np.testing.assert_array_equal(alone, margins[[0, 1, 3]])
+    assert not np.array_equal(margins[3], margins[5])
 
 
 def test_without_draws_parts_weigh_alike_and_the_curve_is_of_one_that_is_trained():
@@ -75,9 +75,9 @@ def test_without_draws_parts_weigh_alike_and_the_curve_is_of_one_that_is_trained
     shifted = replace(trainer.examples, features=trainer.examples.features + 5)
     chosen = PartsTrainer(shifted, trainer.settings).choose(None)
     assert chosen.margins is None
-    assert chosen.trainer.weights.weights == pytest.approx([1 / 5] * 5)
+    assert chosen.trainer.weights.weights == pytest.approx([1 / 3] * 3)
     # Margins of features that are not standardised are smaller, and weigh as much.
-    of_raw, of_scaled = chosen.trainer.weights.distance_weights[[1, 0]]
+    of_raw, of_scaled = chosen.trainer.weights.distance_weights[[0, 2]]
     assert of_raw > of_scaled
     (strongest,) = chosen.trainer.for_curve().candidates
     assert strongest.settings is not None
