@@ -12,6 +12,7 @@ from tripletkit.model.distribution_shift import (
     MAX_IMAGES,
     MIN_IMAGES,
     ShiftDetector,
+    _chance_of_less,
 )
 from tripletkit.model.model_folder import load_model
 from tripletkit.reporting.findings import list_warnings
@@ -139,3 +140,13 @@ def test_answers_about_the_same_kind_come_without(trained):
     assert ask(trained, known) == []
     few = [*known, *(f"new{n}" for n in range(3))]
     assert ask(trained, few) == []
+
+
+def test_ranks_are_compared_as_scipy_does():
+    from scipy.stats import mannwhitneyu
+
+    rng = np.random.default_rng(0)
+    for shift in (-0.3, 0.0, 0.5):
+        some, others = rng.normal(shift, 1, 40).round(1), rng.normal(0, 1, 90).round(1)
+        expected = mannwhitneyu(some, others, alternative="less").pvalue
+        assert _chance_of_less(some, others) == pytest.approx(expected)
