@@ -136,10 +136,7 @@ def test_a_download_that_breaks_off_or_is_killed_is_taken_up_again(
 ):
     embed = ["embed", toy_competition.images, "-o", "e.npz", "--backbone", NAME, "--force", *TAKEN]
     with LoopbackHub(REPO, files) as hub:
-        hub.cut["onnx/vision_model.onnx"] = 100
-        assert "Error" in run(*embed, hub=hub, code=1).stderr
-        hub.cut.clear()
-        hub.slow_s = 0.1
+        hub.slow_s = 0.5
         for after_s in (0.0, 0.3, 0.8):
             hub.asked.clear()
             started = run(*embed, hub=hub, wait=False)
@@ -151,6 +148,9 @@ def test_a_download_that_breaks_off_or_is_killed_is_taken_up_again(
             assert started.wait() == -signal.SIGKILL
             assert not (tmp_path / "e.npz").exists()
         hub.slow_s = 0.0
+        hub.cut["onnx/vision_model.onnx"] = 100
+        assert "Error" in run(*embed, hub=hub, code=1).stderr
+        hub.cut.clear()
         run(*embed, hub=hub)
     vectors = np.load(tmp_path / "e.npz")["vectors"]
     assert vectors.shape == (60, SHAPE["width"])
