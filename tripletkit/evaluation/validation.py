@@ -273,8 +273,8 @@ def describe_near_duplicates(features: np.ndarray, triplets: Triplets) -> str | 
     return (
         f"{is_near.mean():.0%} of the images are nearly the same as another, such as "
         f"{' and '.join(map(repr, names))}. Where one of them is held out and the other is not, "
-        "an accuracy may flatter. `tripletkit audit` with the image folder lists such pairs; name one "
-        "image of each, or hold them out together with `groups`."
+        "an accuracy may flatter. `tripletkit audit` with the image folder lists such pairs; name "
+        "one image of each, or hold them out together with `groups`."
     )
 
 
