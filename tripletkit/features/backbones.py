@@ -59,8 +59,12 @@ class Preprocessing:
     @classmethod
     def of_facts(cls, facts: Mapping[str, Any]) -> Self:
         """Return what facts tell of, among others."""
-        told = {field.name: facts[field.name] for field in fields(cls) if field.name in facts}
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in told.items()})
+        told: dict[str, Any] = {
+            field.name: facts[field.name] for field in fields(cls) if field.name in facts
+        }
+        for name, value in told.items():
+            told[name] = tuple(value) if isinstance(value, list) else value
+        return cls(**told)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -83,7 +83,9 @@ class DecodedImages:
         return read_ahead(self.read, parts, defaults.BATCHES_AHEAD)
 
     def _decode(self, index: int) -> np.ndarray:
-        return read_pixels(self._paths[index], self._side, self._resample)
+        path = self._paths[index]
+        assert path is not None, "an image that is asked for is there"
+        return read_pixels(path, self._side, self._resample)
 
     def _decode_first(self, index: int) -> int | None:
         """Decode an image for the first time; return its index if it cannot be."""
@@ -99,7 +101,7 @@ class DecodedImages:
 
 def read_ahead(
     function: Callable[[Item], Result], items: Iterable[Item], n_ahead: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield a function's results in the order of the items, at most `n_ahead` computed ahead."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         waiting = iter(items)

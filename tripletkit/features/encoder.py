@@ -456,7 +456,8 @@ def open_recorded_encoder(
                     "trained on."
                 )
         return Encoder(given=given, n_given=record.n_features, head=head)
-    views, facts = (ORIGINAL,), [record.features]
+    views: tuple[View, ...] = (ORIGINAL,)
+    facts = [record.features]
     if "parts" in record.features:
         facts = record.features["parts"]
         views = tuple(get_view(name) for name in record.features["views"])

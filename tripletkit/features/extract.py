@@ -133,13 +133,13 @@ def extract_features(
         first += further
     mean = first / len(of_views) if others else first
     result = np.full((len(paths), mean.shape[1]), np.nan, dtype=np.float32)
-    for index, (path, content) in enumerate(pairs):
-        if path is None or not content:
+    for index, (path, found_content) in enumerate(pairs):
+        if path is None or not found_content:
             continue
-        result[index] = mean[row_of[content]]
-        if content in unreadable:
+        result[index] = mean[row_of[found_content]]
+        if why := unreadable.get(found_content):
             # The same content may stand under several names; each has its own message.
-            problems[index] = unreadable[content].replace(str(path_of[content]), str(path), 1)
+            problems[index] = why.replace(str(path_of[found_content]), str(path), 1)
     return ImageFeatures(
         result, dict(sorted(problems.items())), frozenset(computed - set(unreadable))
     )

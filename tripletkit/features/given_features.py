@@ -261,7 +261,7 @@ def _take_table(source: str, table: pd.DataFrame, indices: set[str]) -> _Read:
     else:
         raise FeatureFileError(f"{source}: expected a column name, got {', '.join(columns)}")
     others = table.drop(columns=named)
-    lists = [column for column in others if _has_lists(others[column])]
+    lists = [column for column in others.columns.tolist() if _has_lists(others[column])]
     if len(lists) > 1:
         known = [column for column in _LIST_COLUMNS if column in lists]
         if not known:
@@ -273,7 +273,7 @@ def _take_table(source: str, table: pd.DataFrame, indices: set[str]) -> _Read:
     if lists:
         rows = [None if row is None else np.asarray(row) for row in others[lists[0]]]
         others = others.drop(columns=lists)
-        note = _describe_columns(lists, list(others)) if len(others.columns) else None
+        note = _describe_columns(lists, others.columns.tolist()) if len(others.columns) else None
         return names, _stack(source, names, rows), (note,) if note else ()
     taken, left_out = _choose_columns(source, others, indices)
     values = others[taken].to_numpy(dtype=_common_type(others[taken]), na_value=np.nan)
@@ -284,20 +284,21 @@ def _choose_columns(
     source: str, table: pd.DataFrame, indices: set[str]
 ) -> tuple[list[str], list[str]]:
     """Return which columns are features, and which are left out; it has to be clear of each."""
+    columns: list[str] = table.columns.tolist()
     is_number = {
         column: pd.api.types.is_numeric_dtype(table[column])
         and not pd.api.types.is_bool_dtype(table[column])
-        for column in table
+        for column in columns
     }
     left_out = [
         column
-        for column in table
+        for column in columns
         if column in indices or _INDEX_COLUMN.fullmatch(column) or not is_number[column]
     ]
-    taken = [column for column in table if column not in left_out]
+    taken = [column for column in columns if column not in left_out]
     if not taken:
         raise FeatureFileError(
-            f"{source}: expected columns of numbers, got {', '.join(table.columns) or 'none'}"
+            f"{source}: expected columns of numbers, got {', '.join(columns) or 'none'}"
         )
     stems = Counter(re.sub(r"\d+$", "", column) for column in taken if column[-1:].isdigit())
     stem, count = stems.most_common(1)[0] if stems else ("", 0)

@@ -171,9 +171,9 @@ def _choose_file(repo: str, files: list[str]) -> str:
     by_stem: dict[str, dict[str, str]] = {}
     for name in files:
         if name.endswith(SUFFIX):
-            stem, precision = _split(name)
+            part, precision = _split(name)
             if precision:
-                by_stem.setdefault(stem, {}).setdefault(precision, name)
+                by_stem.setdefault(part, {}).setdefault(precision, name)
     stem = next((stem for stem in _STEMS if stem in by_stem), None)
     if stem is None and len(by_stem) == 1:
         (stem,) = by_stem

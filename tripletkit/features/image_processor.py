@@ -252,7 +252,8 @@ def _find_sizes(how: Mapping[str, Any], whose: str) -> tuple[int, _Resized]:
         "shortest_edge", "height", "width"
     }:  # fmt: skip
         raise PreprocessingError(f"expected images of one size, got size {size}")
-    shortest_px, crop_pct = size.get("shortest_edge"), how.get("crop_pct")
+    shortest_px: int | None = size.get("shortest_edge")
+    crop_pct: Any = how.get("crop_pct")
     if whose == "ConvNext" or (not whose and crop_pct is not None):
         if shortest_px is None:
             shortest_px = _side(size)
@@ -261,7 +262,7 @@ def _find_sizes(how: Mapping[str, Any], whose: str) -> tuple[int, _Resized]:
         return shortest_px, _Resized(int(shortest_px / crop_pct))
     side_px = _side(size) if shortest_px is None else None
     if whose == "PoolFormer":
-        shortest_px = int((shortest_px or side_px) / crop_pct)
+        shortest_px = int((shortest_px or _side(size)) / crop_pct)
     if whose == "Levit" and shortest_px is not None:
         shortest_px = int(256 / 224 * shortest_px)
     if not how["do_center_crop"]:

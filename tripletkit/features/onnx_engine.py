@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # In the order of preference. Others convert the network first, which takes minutes or changes
 # numbers, or run it on another machine.
-_GPU_PROVIDERS = (
+_GPU_PROVIDERS: tuple[tuple[str, dict[str, str]], ...] = (
     ("CUDAExecutionProvider", {"use_tf32": "0"}),
     ("ROCMExecutionProvider", {}),
     ("DmlExecutionProvider", {}),
