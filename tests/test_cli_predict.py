@@ -55,7 +55,9 @@ def test_predict_answers_every_row_in_order(predict, tripletkit, toy_competition
     assert "Answered 200 questions over 18 images.\n" in result.stderr
     labels = predict("--format", "labels", "-q")
     assert labels.stdout == "".join(f"{row['prediction']}\n" for row in rows)
-    assert labels.stderr == ""
+    # At the stated rate of false alarms, these few images seem to be of another kind.
+    assert labels.stderr.startswith("warning: The 18 images are less like")
+    assert labels.stderr.count("\n") == 1
 
 
 def test_predict_writes_the_same_to_a_file(predict, tmp_path):
@@ -234,6 +236,7 @@ def test_stdout_holds_answers_only(start_tripletkit, toy_model, toy_competition,
     assert process.returncode == 0
     talk = [line for line in output.splitlines() if not line.startswith(("p", "a,b,c"))]
     # Not a word of TensorFlow's.
+    assert talk.pop(1).startswith("warning: The 18 images are less like")
     assert talk == [
         "Features: 18 images computed, 0 from the store.",
         "Answered 200 questions over 18 images.",

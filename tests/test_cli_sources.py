@@ -89,7 +89,7 @@ def test_each_backbone_gets_its_own_weights(run, train, toy_competition, tmp_pat
     refused = run(*ask)
     assert refused.exit_code == 1
     assert "Say where it is now with --weights tiny-other=FILE" in refused.stderr
-    assert run(*ask, "--weights", moved).exit_code == 1
+    assert run(*ask, "--weights", moved).exit_code == 2
     assert run(*ask, "--weights", f"tiny-other={moved}").exit_code == 0
 
 

@@ -356,7 +356,7 @@ def test_a_folder_whose_name_is_not_utf8_works(train, tripletkit, toy_competitio
 def test_auto_says_which_backbone_and_why(
     tripletkit, toy_images, triplet_file, tmp_path, monkeypatch
 ):
-    def nowhere(_backbone):
+    def nowhere(*_):
         raise BackboneError("the weights of resnet50 are nowhere")
 
     monkeypatch.setattr("tripletkit.features.weights_origin._fetch", nowhere)

@@ -33,7 +33,7 @@ def test_best_is_one_folder_that_answers_and_exports(run, train, toy_competition
     assert any(line.startswith("trained without them") for line in lines)
     (head,) = (row for row, line in enumerate(lines) if line.startswith("part "))
     names = {line.split("  ")[0] for line in lines[head + 1 : head + 4]}
-    assert names == {"tiny, frozen", "tiny, residual", "tiny, mlp"}
+    assert names == {"tiny, cosine", "tiny, map", "tiny, mlp"}
     (start,) = (row for row, line in enumerate(lines) if line.startswith("unseen classes"))
     assert lines[start + 1].startswith("trained embeddings")
     assert lines[start + 2].startswith("frozen features, cosine")

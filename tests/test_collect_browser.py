@@ -441,6 +441,10 @@ def test_consent_and_practice_come_first(serve, browse, tmp_path):
     assert driver.current_url.endswith("/judge/1/")
     driver.find_element("name", "agree").click()
     driver.find_element("id", "begin").click()
+    deadline = time.monotonic() + 30
+    while driver.find_elements("name", "agree"):  # the consent is on its way to the server
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     page = Page(driver, server.links["anna"])
     assert driver.find_element("id", "progress").text == "Übung 1 von 1"
     driver.find_element("id", "left").click()

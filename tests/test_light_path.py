@@ -7,12 +7,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_backbone as tiny
 
 # Runs a command line as if TensorFlow and Keras were not installed.
 COMMAND = """
+import importlib.metadata
 import sys
+
+of_package = importlib.metadata.version
+
+def version(name):
+    if name in ("tensorflow", "keras"):
+        raise importlib.metadata.PackageNotFoundError(name)
+    return of_package(name)
+
+importlib.metadata.version = version
 
 class Missing:
     def find_spec(self, name, path=None, target=None):
@@ -59,6 +70,19 @@ def test_answers_and_scores_need_no_tensorflow(run, toy_model, toy_competition, 
          "--model", toy_model),
         ("collect", toy_competition.images, "--judge", "anna", "-n", 20, "--offline", "a.html"),
     ):  # fmt: skip
+        done = run(*words)
+        assert done.returncode == 0, (words, done.stderr)
+
+
+def test_a_map_of_given_features_is_trained_without_tensorflow(run, toy_competition, tmp_path):
+    names = sorted(path.name for path in toy_competition.images.iterdir())
+    features = np.random.default_rng(0).normal(size=(len(names), 8))
+    np.savez(tmp_path / "f.npz", names=names, features=features)
+    given = ("--features", "f.npz")
+    for words in (
+        ("train", toy_competition.train, "--recipe", "map", *given, "-o", "m"),
+        ("predict", toy_competition.test, "--model", "m", *given, "-o", "p.csv"),
+    ):
         done = run(*words)
         assert done.returncode == 0, (words, done.stderr)
 

@@ -28,7 +28,7 @@ def models(toy_competition, toy_model, tiny_backbone, tmp_path):
 
 @pytest.fixture
 def app(models, tmp_path, undrawn_figures):
-    return served.make_app(models, TOKEN, cache=tmp_path)
+    return served._make_app(models, TOKEN, cache=tmp_path)
 
 
 @pytest.fixture

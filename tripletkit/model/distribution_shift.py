@@ -35,6 +35,8 @@ MAX_IMAGES = 1000
 MIN_IMAGES = 30
 # Of sets of new images of the training's own classes so many are called unlike.
 _FALSE_ALARMS = 0.05
+# Where so many images are unlike all of the training, the others do not matter.
+_MANY_OUTSIDE = 0.25
 # Images at a time, so that a large collection takes no more memory than its features do.
 _BLOCK_ROWS = 4096
 
@@ -84,9 +86,10 @@ class ShiftDetector:
         nearest = nearest[np.isfinite(nearest)]
         if len(nearest) < _FEWEST_IMAGES:
             return None
-        if _chance_of_less(nearest, self.known) >= _FALSE_ALARMS:
-            return None
         n_outside = int(np.sum(nearest < np.quantile(self.known, _FALSE_ALARMS)))
+        is_mixed = n_outside >= _MANY_OUTSIDE * len(nearest)
+        if not is_mixed and _chance_of_less(nearest, self.known) >= _FALSE_ALARMS:
+            return None
         return (
             f"The {len(nearest):,} images are less like those of the training than these are like "
             f"each other, {n_outside:,} of them unlike all: they may show other classes, and then "

@@ -10,9 +10,10 @@ import logging
 import platform
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -238,6 +239,15 @@ def _plan_unseen_classes(
         return None
 
 
+def _installed_versions() -> dict[str, str]:
+    """Return the version of each package that numbers can depend on; maps do without Keras."""
+    found = {}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
 def _save(
     path: Path, place: Workplace, outcome: Outcome, job: Job, times: TimesRecord
 ) -> ModelFolder:
@@ -253,7 +263,7 @@ def _save(
         versions={
             "tripletkit": __version__,
             "python": platform.python_version(),
-            **{name: version(name) for name in _PACKAGES},
+            **_installed_versions(),
         },
         settings=fitted.settings,
         features=dict(encoder.facts),
