@@ -50,7 +50,9 @@ class Listing(Result):
         return pd.DataFrame.from_dict(dict(self.facts), orient="index")
 
     def _summary(self) -> str:
-        return f"{len(self)} {self.kind}, {', '.join(self.facts)}"
+        names = list(self.facts)
+        more = ", ..." if len(names) > 8 else ""
+        return f"{len(self)} {self.kind}, {', '.join(names[:8])}{more}"
 
     def _sections(self) -> Sequence[Section]:
         return self._shown
