@@ -256,9 +256,7 @@ def test_a_size_that_it_was_not_exported_for_is_told(tmp_path):
         rows=np.array([0, -1]),
         table=np.random.default_rng(0).standard_normal((WIDTH * 16 * 16, N)).astype("f4"),
     )
-    with pytest.raises(
-        TripletkitError, match="exported for images of another size, say it"
-    ) as caught:
+    with pytest.raises(TripletkitError, match="exported for images of 224 pixels") as caught:
         compute(path, tmp_path)
     assert "\n" not in str(caught.value)
     open_encoder([str(path)], preprocess=HOW.replace("size=56", "size=224"))

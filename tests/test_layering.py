@@ -162,7 +162,7 @@ def test_the_package_is_no_larger_than_planned():
     lengths = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
     assert {name: n for name, n in lengths.items() if n > 800} == {}
     assert len(MODULES) <= 191
-    assert sum(lengths.values()) <= 42_580
+    assert sum(lengths.values()) <= 42_600
 
 
 def test_few_names_look_public():

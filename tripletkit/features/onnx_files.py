@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -68,6 +69,11 @@ _CLASSIFYING_NAMES = ("logits", "logit", "probs", "probabilities", "scores", "pr
 # Classes of ImageNet, with and without one for what is none of them.
 _CLASSIFYING_SIZES = (1000, 1001, 21841, 21843)
 _TRIAL_LIMIT_S = 120.0
+# Sides of images that encoders are exported for.
+_SIDES_TRIED = (
+    *(32, 64, 96, 112, 128, 160, 192, 196, 224, 240, 256, 260, 280, 288, 299, 300, 320, 331),
+    *(336, 378, 384, 392, 416, 448, 476, 480, 512, 518, 560, 576, 600, 640, 768, 896, 1024),
+)
 
 
 @dataclass(frozen=True)
@@ -264,18 +270,30 @@ def _prepare(pixels: np.ndarray, encoder: OnnxFile, dtype: type[np.generic]) -> 
 def _try_all_outputs(
     path: Path, encoder: OnnxFile, session: onnxruntime.InferenceSession
 ) -> dict[str, np.ndarray]:
-    """Return all outputs of one image, by name."""
+    """Return all outputs of one image, by name; of what fails, say which size would not."""
     names = [value.name for value in session.get_outputs()]
     (taken,) = session.get_inputs()
-    image = _prepare(trial_images(encoder.input_size_px)[:1], encoder, _INPUTS[taken.type])
-    if isinstance(taken.shape[0], int):
-        image = np.repeat(image, taken.shape[0], axis=0)
+
+    def run(side_px: int) -> list[Any]:
+        image = _prepare(trial_images(side_px)[:1], encoder, _INPUTS[taken.type])
+        if isinstance(taken.shape[0], int):
+            image = np.repeat(image, taken.shape[0], axis=0)
+        return run_network(session, names, {taken.name: image}, str(path), _TRIAL_LIMIT_S)
+
+    def runs(side_px: int) -> bool:
+        with suppress(NetworkFileError):
+            return bool(run(side_px))
+        return False
+
     try:
-        found = run_network(session, names, {taken.name: image}, str(path), _TRIAL_LIMIT_S)
+        found = run(encoder.input_size_px)
     except NetworkFileError as error:
+        right_px = next(filter(runs, _SIDES_TRIED), None)
+        if right_px is None:
+            raise
         raise NetworkFileError(
-            f"{error} Where it was exported for images of another size, say it with `preprocess`, "
-            "such as size=224."
+            f"{path}: was exported for images of {right_px} pixels, its preprocessing makes them "
+            f"{encoder.input_size_px}. Say it with `preprocess`, such as size={right_px}."
         ) from error
     outputs = zip(names, found, strict=True)
     return {name: value for name, value in outputs if isinstance(value, np.ndarray)}
