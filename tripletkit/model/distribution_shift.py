@@ -81,7 +81,8 @@ class ShiftDetector:
     def describe(self, features: np.ndarray) -> str | None:
         """Return what is to be said where images, all in all, are farther from those of the
         training than these are from each other: of sets of new images of the same classes,
-        `_FALSE_ALARMS` are."""
+        `_FALSE_ALARMS` are. Among many images of the training itself, which are as near as can
+        be, ranks would not show new ones; `_MANY_OUTSIDE` does."""
         nearest = self.nearest(features)
         nearest = nearest[np.isfinite(nearest)]
         if len(nearest) < _FEWEST_IMAGES:
