@@ -44,7 +44,7 @@ def commands() -> str:
 
 def describe_command(typed: str, command: click.Command) -> str:
     """Return a section about one command."""
-    from tripletkit.cli.options import sections_of
+    from tripletkit.cli.options import _sections_of
 
     context = click.Context(command, info_name=typed)
     usage = command.get_usage(context).removeprefix("Usage: ")
@@ -62,7 +62,7 @@ def describe_command(typed: str, command: click.Command) -> str:
         ]
         return "\n".join([*lines, ""])
     sections: dict[str, list[str]] = {}
-    for title, parameters in sections_of(command, context).items():
+    for title, parameters in _sections_of(command, context).items():
         for parameter in parameters:
             flag, text = parameter.get_help_record(context)
             # An address of its own, so that a page or a colleague can point at the option.

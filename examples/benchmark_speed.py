@@ -39,7 +39,7 @@ from tripletkit.features.onnx_writer import make_onnx_model
 from tripletkit.features.store import FeatureSpace, FeatureStore
 from tripletkit.features.weights_origin import build_backbone
 from tripletkit.losses.functions import triplet_margin_loss
-from tripletkit.losses.keras_distances import l2_distance
+from tripletkit.losses.keras_distances import _l2_distance
 from tripletkit.model.heads import build_head
 from tripletkit.model.model_folder import save_model
 from tripletkit.model.network import build_encoder, build_triplet_network
@@ -120,7 +120,7 @@ def keras_triplet_loss(_unused: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
     """The same loss for `fit`, on the three embeddings side by side."""
     anchor, positive, negative = tf.split(embeddings, 3, axis=-1)
     return triplet_margin_loss(
-        l2_distance(anchor, positive), l2_distance(anchor, negative), defaults.MARGIN
+        _l2_distance(anchor, positive), _l2_distance(anchor, negative), defaults.MARGIN
     )
 
 

@@ -41,7 +41,7 @@ from tripletkit.collecting.choosing import (
     keep_new,
     measure_nearness,
 )
-from tripletkit.collecting.committee import train_committee
+from tripletkit.collecting.committee import _train_committee
 from tripletkit.data.votes import Votes
 from tripletkit.evaluation.distances import triplet_margins
 
@@ -121,7 +121,7 @@ class Study:
         """Train a committee on what was told so far."""
         rows = np.array(self.rows, dtype=np.int32)
         votes = Votes(np.ones(len(rows)), np.zeros(len(rows)))
-        return train_committee(self.features, rows, votes, seed=self.seed)
+        return _train_committee(self.features, rows, votes, seed=self.seed)
 
     def choose(self, committee) -> None:
         """Choose the next questions by a committee."""

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 import tripletkit as tk
-from tripletkit.results import align_columns
+from tripletkit.results import _align_columns
 
 # How each way is asked for.
 WAYS: dict[str, dict[str, Any]] = {
@@ -100,7 +100,7 @@ def main() -> None:
             row.append(f"{mean} ({low} to {high})")
         table.append(row)
         print(f"{way}: {time.perf_counter() - started_s:.0f} s", flush=True)
-    print(align_columns(table))
+    print(_align_columns(table))
 
 
 if __name__ == "__main__":

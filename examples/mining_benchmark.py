@@ -44,10 +44,10 @@ from tripletkit.reporting.style import (
     make_figure,
     write_figure,
 )
-from tripletkit.results import align_columns
+from tripletkit.results import _align_columns
 from tripletkit.search.offline_mining import find_cuts, mine_images
 from tripletkit.training.batch_learner import Batch, TripletBatches
-from tripletkit.training.epochs import share_right
+from tripletkit.training.epochs import _share_right
 from tripletkit.training.head_training import LabelTraining
 
 BATCH_SIZE = defaults.CLASSES_PER_BATCH * defaults.IMAGES_PER_CLASS
@@ -134,10 +134,10 @@ def follow(task: Task, settings: Settings) -> list[float]:
     # The rows only say which images are for training.
     rows = np.repeat(task.images[:, None], 3, axis=1)
     training = LabelTraining(task.features, rows, settings, task.labels, random)
-    accuracies = [share_right(training.embed(), task.val.rows, settings.distance)]
+    accuracies = [_share_right(training.embed(), task.val.rows, settings.distance)]
     for _ in range(settings.epochs):
         training.run_epoch()
-        accuracies.append(share_right(training.embed(), task.val.rows, settings.distance))
+        accuracies.append(_share_right(training.embed(), task.val.rows, settings.distance))
     return accuracies
 
 
@@ -164,14 +164,14 @@ def compare_batches(task: Task, epochs: int, seeds: list[int], figure_file: Path
         for name, way in WAYS.items()
     }
     steps = np.arange(epochs + 1) * -(-len(task.images) // BATCH_SIZE)
-    frozen = share_right(task.features, task.val.rows, FROZEN_DISTANCE)
+    frozen = _share_right(task.features, task.val.rows, FROZEN_DISTANCE)
     write_figure(figure_file, draw(curves, steps, frozen))
     shown = [number for number in (1, 2, 5, 10, 20, 40, 60) if number <= epochs]
     table = [["accuracy after steps", *(f"{steps[number]:,}" for number in shown), "best"]]
     for name, curve in curves.items():
         mean = curve.mean(axis=0)
         table.append([name, *(f"{mean[number]:.4f}" for number in shown), f"{mean.max():.4f}"])
-    return align_columns(table)
+    return _align_columns(table)
 
 
 def spoil(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -210,7 +210,7 @@ def compare_cuts(task: Task, share: float, seeds: list[int]) -> str:
         accuracy, right = np.array(values).T
         spread = f"{accuracy.min():.4f} to {accuracy.max():.4f}"
         table.append([name, f"{accuracy.mean():.4f}", spread, f"{right.mean():.0%}"])
-    return align_columns(table)
+    return _align_columns(table)
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from tripletkit import Answers, TripletkitError, Triplets
 from tripletkit.evaluation.answer_checks import check_answers, check_consistency
-from tripletkit.evaluation.baselines import name_margins
+from tripletkit.evaluation.baselines import _name_margins
 
 
 def make_triplets(rows) -> Triplets:
@@ -46,7 +46,7 @@ def test_a_circle_over_three_anchors_is_found():
 def test_answers_by_distances_are_never_inconsistent():
     generator = np.random.default_rng(0)
     rows = generator.integers(0, 15, (2000, 3))
-    margins = name_margins(generator.normal(size=(15, 3)), rows)
+    margins = _name_margins(generator.normal(size=(15, 3)), rows)
     triplets = make_triplets(rows)
     found = check(make_answers(margins > 0, margins), triplets)
     assert found.n_knots == 0 and found.n_margin_conflicts == 0

@@ -49,17 +49,17 @@ def test_every_block_has_the_shares():
     for judge in (1, 2):
         for block in range(4):
             numbers = range(block * 20, block * 20 + 20)
-            slots = Counter(schedule.slot_of(0, judge, number) for number in numbers)
+            slots = Counter(schedule._slot_of(0, judge, number) for number in numbers)
             assert slots[schedule.CHOSEN] == 14
             assert slots[schedule.BY_CHANCE] == 3
             assert slots[schedule.REPEAT_OWN] + slots[schedule.REPEAT_OTHER] == 3
-    golden = Counter(schedule.slot_of(0, 1, number, has_gold=True) for number in range(20))
+    golden = Counter(schedule._slot_of(0, 1, number, has_gold=True) for number in range(20))
     assert golden[schedule.GOLD] == 1 and golden[schedule.BY_CHANCE] == 3
 
 
 def test_judges_and_blocks_have_different_orders():
     orders = {
-        tuple(schedule.slot_of(0, judge, block * 20 + place) for place in range(20))
+        tuple(schedule._slot_of(0, judge, block * 20 + place) for place in range(20))
         for judge in range(1, 4)
         for block in range(3)
     }

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageEnhance
 
 import tripletkit as tk
-from tripletkit.data.audit.image_checks import find_close_hashes, hash_image
+from tripletkit.data.audit.image_checks import _find_close_hashes, _hash_image
 from tripletkit.data.audit.triplet_audit import audit_triplets
 from tripletkit.data.decoding import read_image
 from tripletkit.data.judgements import open_judgements
@@ -315,7 +315,7 @@ def test_close_hashes_equal_a_loop_over_all_pairs(seed, max_distance):
     )
     hashes = np.unique(centres[rng.integers(0, 5, 40)] ^ noise)
     rng.shuffle(hashes)
-    pairs, distances = find_close_hashes(hashes, max_distance)
+    pairs, distances = _find_close_hashes(hashes, max_distance)
     by_loop = {
         (i, j): (int(hashes[i]) ^ int(hashes[j])).bit_count()
         for i, j in combinations(range(len(hashes)), 2)
@@ -325,7 +325,7 @@ def test_close_hashes_equal_a_loop_over_all_pairs(seed, max_distance):
 
 
 def test_close_hashes_link_equal_ones_to_the_first_only():
-    pairs, distances = find_close_hashes(np.array([7, 9, 7, 7], dtype=np.uint64), 0)
+    pairs, distances = _find_close_hashes(np.array([7, 9, 7, 7], dtype=np.uint64), 0)
     assert pairs.tolist() == [[0, 2], [0, 3]]
     assert distances.tolist() == [0, 0]
 
@@ -364,7 +364,7 @@ def test_near_duplicates_are_those_of_a_plain_loop(tmp_path):
 def test_hash_hardly_moves_with_size(tmp_path):
     path = tmp_path / "large.jpg"
     draw_scene(3, (900, 700)).save(path, quality=95)
-    whole, reduced = hash_image(read_image(path)), hash_image(read_image(path, at_least_px=32))
+    whole, reduced = _hash_image(read_image(path)), _hash_image(read_image(path, at_least_px=32))
     assert np.bitwise_count(whole ^ reduced) <= 2
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tripletkit.training.pixel_training import augment
+from tripletkit.training.pixel_training import _augment
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def pixels():
 
 
 def see(pixels, flip=True, shift=0.125, seed=1):
-    return augment(pixels, np.random.default_rng(seed), flip=flip, shift=shift)
+    return _augment(pixels, np.random.default_rng(seed), flip=flip, shift=shift)
 
 
 def shift_slowly(image, down, right):

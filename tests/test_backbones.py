@@ -25,12 +25,12 @@ from tripletkit.features.backbones import (
 )
 from tripletkit.features.keras_backbones import build_EfficientNetB0
 from tripletkit.features.weights_origin import (
+    _keras_cache_path,
     build_backbone,
     choose_backbone,
     efficientnet_lite0_path,
     find_weights,
     is_ready,
-    keras_cache_path,
     save_trained_weights,
     write_random_weights,
 )
@@ -286,10 +286,10 @@ def test_a_package_that_is_missing_is_named(tiny_backbone, monkeypatch):
 
 def test_the_cache_is_where_keras_looks(monkeypatch, tmp_path):
     origin = KerasDownload("https://example.org/a/w.h5", None, 1)
-    assert keras_cache_path(origin) == tmp_path / "keras" / "models" / "w.h5"
+    assert _keras_cache_path(origin) == tmp_path / "keras" / "models" / "w.h5"
     monkeypatch.delenv("KERAS_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert keras_cache_path(origin) == tmp_path / "home" / ".keras" / "models" / "w.h5"
+    assert _keras_cache_path(origin) == tmp_path / "home" / ".keras" / "models" / "w.h5"
 
 
 def test_a_dead_line_does_not_wait_for_ever(downloadable, monkeypatch):

@@ -19,9 +19,9 @@ from tripletkit.collecting.background import BackgroundTrainer
 from tripletkit.collecting.choosing import Committee, question_keys
 from tripletkit.collecting.committee import (
     TrainerTask,
+    _extrapolate,
+    _measure_curve,
     choose_next,
-    extrapolate,
-    measure_curve,
     measure_model,
 )
 from tripletkit.data.judgement_files import read_shown_questions
@@ -52,7 +52,7 @@ def die(progress) -> np.ndarray:
 
 def follow(*points, n_more):
     curve = [dict(zip(("n_questions", "accuracy"), each, strict=True)) for each in points]
-    return extrapolate(curve, n_more)
+    return _extrapolate(curve, n_more)
 
 
 def test_the_error_falls_by_the_power_that_it_fell_by():
@@ -91,7 +91,7 @@ def test_the_curve_asks_the_random_share_alone_and_never_what_was_learned():
         learned.append(set(rows.tolist()))
         return np.random.default_rng(0).normal(size=(9, 3)), "l2"
 
-    points, margins = measure_curve(judgements, train, seed=0)
+    points, margins = _measure_curve(judgements, train, seed=0)
     assert (np.isfinite(margins) == is_random).all()
     assert [len(rows) for rows in learned] == [25, 50, 100] * 3
     left_out = [set(range(n)) - rows for rows in learned[2::3]]
@@ -103,7 +103,7 @@ def test_the_curve_asks_the_random_share_alone_and_never_what_was_learned():
 
 def test_too_small_a_random_share_says_nothing():
     is_random = np.arange(100) < 20
-    assert measure_curve(judged(100, is_random), lambda rows: pytest.fail(), seed=0) is None
+    assert _measure_curve(judged(100, is_random), lambda rows: pytest.fail(), seed=0) is None
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_what_was_shown_is_not_chosen_whatever_was_said(tmp_path, monkeypatch):
     shown = read_shown_questions(database.path)
     members = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
     monkeypatch.setattr(
-        committee, "train_committee", lambda *args, **kwargs: Committee(list(members), "l2", 0.1)
+        committee, "_train_committee", lambda *args, **kwargs: Committee(list(members), "l2", 0.1)
     )
     monkeypatch.setattr(defaults, "MAX_PER_IMAGE", 99)
     task = TrainerTask(database.path, database.add_images(names), make_features, "margin")

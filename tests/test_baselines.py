@@ -8,9 +8,9 @@ from tripletkit import Triplets
 from tripletkit.data.questions import make_pair_graph
 from tripletkit.evaluation.baselines import (
     Baseline,
+    _embed_names,
+    _name_margins,
     describe_trap,
-    embed_names,
-    name_margins,
     run_baselines,
 )
 from tripletkit.evaluation.intervals import Interval, wilson_interval
@@ -32,7 +32,7 @@ def draw_judgements(n: int, n_names: int, seed: int) -> np.ndarray:
     generator = np.random.default_rng(seed)
     points = generator.normal(size=(n_names, 2))
     rows = np.argsort(generator.random((n, n_names)), axis=1)[:, :3]
-    swapped = name_margins(points, rows) < 0
+    swapped = _name_margins(points, rows) < 0
     rows[swapped, 1:] = rows[swapped, :0:-1]
     return rows
 
@@ -66,9 +66,9 @@ def test_names_only_knows_nothing_of_new_names():
 
 def test_names_only_learns_an_order_that_triplets_hold():
     rows = draw_judgements(3000, 30, seed=0)
-    vectors = embed_names(rows[:2700], 30)
-    assert (name_margins(vectors, rows[2700:]) > 0).mean() > 0.85
-    assert np.array_equal(vectors, embed_names(rows[:2700], 30))
+    vectors = _embed_names(rows[:2700], 30)
+    assert (_name_margins(vectors, rows[2700:]) > 0).mean() > 0.85
+    assert np.array_equal(vectors, _embed_names(rows[:2700], 30))
 
 
 def test_controls_do_not_depend_on_the_order_of_validation_rows():

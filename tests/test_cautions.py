@@ -11,7 +11,7 @@ import pytest
 
 from tripletkit import WeakScoreWarning
 from tripletkit.evaluation.pooled import PooledValidation, score_pooled
-from tripletkit.training.run import warn_of_weak_draws
+from tripletkit.training.run import _warn_of_weak_draws
 
 
 def pooled(n_right: int, n_frozen: int) -> PooledValidation:
@@ -24,7 +24,7 @@ def pooled(n_right: int, n_frozen: int) -> PooledValidation:
 
 def test_draws_without_a_gain_are_told_with_what_to_try() -> None:
     with pytest.warns(WeakScoreWarning, match=r"\(0\.6000\) are no better .* \(0\.7000\)") as said:
-        warn_of_weak_draws(pooled(12, 14), "mlp")
+        _warn_of_weak_draws(pooled(12, 14), "mlp")
     assert "`recipe=auto`" in str(said[0].message)
 
 
@@ -32,22 +32,22 @@ def test_a_map_is_advised_where_it_is_ahead_of_the_frozen_features() -> None:
     scores = pooled(12, 14)
     for of_map, advised in ((15, "`recipe=map`"), (13, "`recipe=auto`")):
         with pytest.warns(WeakScoreWarning) as said:
-            warn_of_weak_draws(replace(scores, map=pooled(of_map, 0).trained), "mlp")
+            _warn_of_weak_draws(replace(scores, map=pooled(of_map, 0).trained), "mlp")
         assert advised in str(said[0].message)
 
 
 @pytest.mark.parametrize("recipe", ["map", "auto", "best"])
 def test_what_chooses_by_itself_is_advised_no_other_recipe(recipe: str) -> None:
     with pytest.warns(WeakScoreWarning) as said:
-        warn_of_weak_draws(pooled(12, 14), recipe)
+        _warn_of_weak_draws(pooled(12, 14), recipe)
     assert "recipe" not in str(said[0].message)
 
 
 def test_a_gain_and_equal_scores_are_not_warned_of() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_of_weak_draws(pooled(15, 14), "mlp")
-        warn_of_weak_draws(pooled(14, 14), "mlp")
+        _warn_of_weak_draws(pooled(15, 14), "mlp")
+        _warn_of_weak_draws(pooled(14, 14), "mlp")
 
 
 @pytest.fixture

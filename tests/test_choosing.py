@@ -13,15 +13,15 @@ from scipy.special import expit
 from tripletkit.collecting.choosing import (
     Answerability,
     Committee,
+    _disagreement,
+    _pick_spread,
     choose_questions,
-    disagreement,
     draw_candidates,
     draw_grids,
     draw_questions,
     fit_temperature,
     grid_layers,
     measure_nearness,
-    pick_spread,
     question_keys,
 )
 from tripletkit.evaluation.distances import triplet_margins
@@ -153,12 +153,12 @@ def test_candidates_are_new_and_distinct(n_images, n_candidates, seed):
 def test_disagreement_by_hand():
     expected = np.array([[0.9, 0.5], [0.1, 0.5]])
     entropy = -(0.9 * np.log(0.9) + 0.1 * np.log(0.1))
-    np.testing.assert_allclose(disagreement(expected), [np.log(2) - entropy, 0], atol=1e-12)
+    np.testing.assert_allclose(_disagreement(expected), [np.log(2) - entropy, 0], atol=1e-12)
 
 
 @given(st.lists(st.lists(st.floats(0, 1), min_size=3, max_size=3), min_size=2, max_size=6))
 def test_disagreement_is_between_nothing_and_a_bit(chances):
-    found = disagreement(np.array(chances))
+    found = _disagreement(np.array(chances))
     assert (found >= 0).all() and (found <= np.log(2) + 1e-9).all()
 
 
@@ -192,9 +192,9 @@ def test_disagreement_passes_over_what_all_members_find_close():
 
 def test_pick_spread_counts_all_three_places():
     rows = np.array([[0, 1, 2], [3, 0, 4], [5, 6, 0], [7, 8, 9]])
-    assert pick_spread(rows, 9, 2).tolist() == [0, 1, 3]
-    assert pick_spread(rows, 1, 2).tolist() == [0]
-    assert pick_spread(rows[:0], 3, 2).tolist() == []
+    assert _pick_spread(rows, 9, 2).tolist() == [0, 1, 3]
+    assert _pick_spread(rows, 1, 2).tolist() == [0]
+    assert _pick_spread(rows[:0], 3, 2).tolist() == []
 
 
 def test_temperature_is_found_again():

@@ -17,7 +17,7 @@ from tripletkit import Triplets, WeakScoreWarning, defaults
 from tripletkit.evaluation.baselines import Baseline
 from tripletkit.evaluation.intervals import wilson_interval
 from tripletkit.evaluation.validation import Validation, score_embeddings
-from tripletkit.training.run import warn_of_weak_score
+from tripletkit.training.run import _warn_of_weak_score
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_a_killed_fine_tuning_goes_on_to_the_very_same_model(
     options = ["--epochs", 3]
     whole = invoke("finetune", model, "-o", tmp_path / "whole", *options)
     assert whole.exit_code == 0, whole.stderr
-    trap = f"tripletkit.training.pixel_training:PixelTraining._see/{signal.SIGKILL:d}/14"
+    trap = f"tripletkit.training.pixel_training:_PixelTraining._see/{signal.SIGKILL:d}/14"
     killed = ["finetune", model, "-o", tmp_path / "killed", *options]
     with start_tripletkit(*killed, trap=trap) as process:
         _, said = process.communicate(timeout=240)
@@ -181,10 +181,10 @@ def test_fine_tuning_that_makes_it_worse_says_so():
     better, worse = (score_embeddings(embeddings, triplets, "l2") for embeddings in (good, bad))
     baselines = [Baseline("pair memory", 0.5, 2, 2, wilson_interval(1, 2))]
     with pytest.warns(WeakScoreWarning, match="fine-tuning made it worse: 0.0000, and 1.0000 with"):
-        warn_of_weak_score(Validation(worse, worse, baselines, frozen_head=better))
+        _warn_of_weak_score(Validation(worse, worse, baselines, frozen_head=better))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        warn_of_weak_score(Validation(better, worse, baselines, frozen_head=worse))
+        _warn_of_weak_score(Validation(better, worse, baselines, frozen_head=worse))
     assert not [each for each in caught if "fine-tuning" in str(each.message)]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tripletkit.cli.console import echo_json
+from tripletkit.cli.console import _echo_json
 
 PREDICTIONS = """a,b,c,prediction,margin
 x.jpg,y.jpg,z.jpg,1,0.5
@@ -250,7 +250,7 @@ def test_questions_without_a_truth_are_not_scored(tripletkit, labels, tmp_path):
 
 
 def test_json_never_holds_nan(capsys):
-    echo_json({"a": float("nan"), "b": [float("inf"), {"c": -float("inf")}], "d": 1.5})
+    _echo_json({"a": float("nan"), "b": [float("inf"), {"c": -float("inf")}], "d": 1.5})
     assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {
         "a": None,
         "b": [None, {"c": None}],

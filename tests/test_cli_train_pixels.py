@@ -97,7 +97,7 @@ def test_a_killed_training_resumes_to_the_very_same_model(
         *(*SCRATCH, "--epochs", 5),
     ]
     # Batches seen: one is measured, seven make an epoch, so the 18th is in the third.
-    trap = f"tripletkit.training.pixel_training:PixelTraining._see/{signal.SIGKILL:d}/18"
+    trap = f"tripletkit.training.pixel_training:_PixelTraining._see/{signal.SIGKILL:d}/18"
     with start_tripletkit(*arguments, trap=trap) as process:
         _, said = process.communicate(timeout=240)
     assert process.returncode == -signal.SIGKILL

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tripletkit import TripletkitError
-from tripletkit.reporting.collages import Tile, draw_grid, read_thumbnail, shorten, write_image
+from tripletkit.reporting.collages import Tile, _shorten, draw_grid, read_thumbnail, write_image
 from tripletkit.reporting.style import LIGHT
 
 
@@ -45,10 +45,10 @@ def test_something_is_left_of_a_very_long_image(tmp_path, size, shown):
 
 
 def test_long_names_lose_their_middle():
-    assert shorten("short.png", 200) == "short.png"
-    shown = shorten("a" * 60 + "-0001.png", 120)
+    assert _shorten("short.png", 200) == "short.png"
+    shown = _shorten("a" * 60 + "-0001.png", 120)
     assert shown.startswith("aaa") and shown.endswith(".png") and "…" in shown
-    assert shorten("abc", 0) == "…"
+    assert _shorten("abc", 0) == "…"
 
 
 def test_names_of_any_letters_are_drawn(toy_images):

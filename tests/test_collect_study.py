@@ -18,7 +18,7 @@ from tripletkit import TripletkitError
 from tripletkit.collecting import serving, study
 from tripletkit.collecting.pages import Site, make_app
 from tripletkit.collecting.scaled_images import ScaledImages
-from tripletkit.collecting.study import LANGUAGES, Study, read_study, read_words
+from tripletkit.collecting.study import LANGUAGES, Study, _read_words, read_study
 from tripletkit.data.judgement_files import read_answers_given
 from tripletkit.data.judgements import open_judgements
 
@@ -77,7 +77,7 @@ def send(browser, site, judge, screen, side, number):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_language_says_everything(visit, language):
-    words, english = read_words(language), read_words("en")
+    words, english = _read_words(language), _read_words("en")
     assert set(words) == set(english)
     for key, said in words.items():
         assert sorted(re.findall(r"{\w+}", said)) == sorted(re.findall(r"{\w+}", english[key]))

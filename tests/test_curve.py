@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tripletkit.model.settings import Settings
-from tripletkit.training.held_out import draw_held_out, measure_learning_curve
+from tripletkit.training.held_out import _draw_held_out, measure_learning_curve
 from tripletkit.training.trainer import Chosen, Examples, Fitted, Trainer
 
 RNG = np.random.default_rng(0)
@@ -46,7 +46,7 @@ def test_shares_are_nested_and_fewer_images_are_fewer() -> None:
     told: list[tuple[int, int]] = []
     measure_learning_curve(Answering(answer), progress=lambda *done: told.append(done))
     assert told[-1] == (12, 12)
-    draws, _ = draw_held_out(EXAMPLES, 0)
+    draws, _ = _draw_held_out(EXAMPLES, 0)
     for number, draw in enumerate(islice(draws, 3)):
         n, of_draw = len(draw.train_rows), asked[4 * number : 4 * number + 4]
         quarter, half, whole, few = (learned for learned, _ in of_draw)
@@ -81,7 +81,7 @@ def test_the_curve_is_that_of_a_plain_loop() -> None:
         return score[rows[:, 1]] - score[rows[:, 2]]
 
     curve = measure_learning_curve(Answering(answer))
-    draws, _ = draw_held_out(EXAMPLES, 0)
+    draws, _ = _draw_held_out(EXAMPLES, 0)
     rng, gains, accuracies, few = np.random.default_rng(0), [], [], []
     for draw in islice(draws, 3):
         shuffled = [int(row) for row in rng.permutation(draw.train_rows)]

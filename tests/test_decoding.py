@@ -16,7 +16,7 @@ from mutated_images import images_with_mutated_exif, make_exif, make_images, mut
 from PIL import Image
 
 from tripletkit.data import decoding
-from tripletkit.data.decoding import MemoryBudget, read_image, read_pixels
+from tripletkit.data.decoding import _MemoryBudget, read_image, read_pixels
 from tripletkit.errors import ImageReadError
 
 ORIENTATION = 0x0112
@@ -299,7 +299,7 @@ def test_an_image_that_takes_too_much_memory_is_refused_with_the_limit(
 
 
 def test_memory_that_does_not_fit_waits_for_the_others():
-    budget, at_once, most = MemoryBudget(100), 0, 0
+    budget, at_once, most = _MemoryBudget(100), 0, 0
 
     def use(n_bytes):
         nonlocal at_once, most

@@ -13,7 +13,7 @@ from tripletkit.evaluation.classification import ClassDistances
 from tripletkit.evaluation.distances import DISTANCE_NAMES, triplet_margins
 from tripletkit.losses.keras_distances import DISTANCES
 from tripletkit.search.exact import find_neighbors
-from tripletkit.search.offline_mining import Cut, mine_images
+from tripletkit.search.offline_mining import _Cut, mine_images
 
 
 def plain_distance(a, b, name):
@@ -148,7 +148,7 @@ def test_memory_does_not_grow_with_pairs_times_dimensions(use):
     """Each of these looks at some 10,000 pairs; gathered, their numbers would take 320 MB."""
     embeddings = np.random.default_rng(0).normal(size=(100, 4000)).astype(np.float32)
     labels = np.arange(100) % 2
-    near = Cut(0.0, np.inf)
+    near = _Cut(0.0, np.inf)
 
     def mine():
         images = ClassDistances(embeddings, labels, "cosine")

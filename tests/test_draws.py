@@ -21,7 +21,7 @@ from tripletkit.data.splits.held_out_draws import (
 from tripletkit.data.splits.stratified import find_strata
 from tripletkit.errors import SplitError
 from tripletkit.model.settings import Settings
-from tripletkit.training.held_out import DrawBudget, answer_held_out, choose, credit, cross_fit
+from tripletkit.training.held_out import _DrawBudget, answer_held_out, choose, credit, cross_fit
 from tripletkit.training.trainer import Examples, HeldOutAnswers, make_trainer
 
 
@@ -192,7 +192,7 @@ def test_whole_rounds_are_drawn_until_enough_answers_are_there(
     monkeypatch.setattr(defaults, "MAX_DRAW_ROUNDS", 4)
     draws = (Draw(np.arange(9), np.arange(9), number // 3) for number in count())
     told = []
-    budget = DrawBudget(draws, enough, progress=lambda *done: told.append(done))
+    budget = _DrawBudget(draws, enough, progress=lambda *done: told.append(done))
     for number, _ in enumerate(budget):
         # 100 answers a round.
         budget.note([30, 30, 40][number % 3])
@@ -202,7 +202,7 @@ def test_whole_rounds_are_drawn_until_enough_answers_are_there(
 
 def test_a_budget_of_no_time_leaves_the_first_round() -> None:
     draws = (Draw(np.arange(9), np.arange(9), number // 3) for number in count())
-    budget = DrawBudget(draws, 10_000, budget_s=0.0)
+    budget = _DrawBudget(draws, 10_000, budget_s=0.0)
     for _ in budget:
         budget.note(10)
     assert budget.n_draws == 3

@@ -15,7 +15,7 @@ from tripletkit import TripletkitError, open_images
 from tripletkit.data.decoding import read_pixels
 from tripletkit.features.backbones import BACKBONES, get_backbone
 from tripletkit.features.encoder import EncoderRecord, open_encoder, open_recorded_encoder
-from tripletkit.features.extract import view_space
+from tripletkit.features.extract import _view_space
 from tripletkit.features.feature_parts import assign_weights, check_backbone_names
 from tripletkit.features.image_views import ORIGINAL, VIEW_SETS
 from tripletkit.features.store import FeatureStore
@@ -61,7 +61,7 @@ def test_a_record_of_the_first_version_means_what_it_meant():
     assert source.views == (ORIGINAL,)
     assert source.fingerprint == f"features {OLD_FINGERPRINT}"
     assert part.space.fingerprint == OLD_FINGERPRINT
-    assert view_space(part.space, ORIGINAL).fingerprint == OLD_FINGERPRINT
+    assert _view_space(part.space, ORIGINAL).fingerprint == OLD_FINGERPRINT
 
 
 def test_one_backbone_is_recorded_as_the_first_version_did(tiny_backbone, tiny_weights):

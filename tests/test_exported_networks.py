@@ -19,8 +19,8 @@ from tripletkit.features import exported_networks, onnx_writer
 from tripletkit.features.backbones import Preprocessing
 from tripletkit.features.encoder import open_encoder
 from tripletkit.features.exported_networks import (
+    _relative_difference,
     load_network_function,
-    relative_difference,
     remove_networks,
 )
 from tripletkit.features.keras_backbones import add_preprocessing, make_keras_function
@@ -56,7 +56,7 @@ def test_features_equal_those_of_tensorflow(load, parts, tiny_backbone, tiny_wei
     got = load()(pixels)
     assert got.shape == want.shape == (SIZE, 24 + 2 * 12 + 2 * 24)
     assert got.dtype == np.float32
-    assert relative_difference(got, want) < 1e-5
+    assert _relative_difference(got, want) < 1e-5
 
 
 def test_the_network_is_kept_and_needs_no_keras(load, pixels, tmp_path, monkeypatch):

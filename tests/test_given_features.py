@@ -12,7 +12,7 @@ import pytest
 
 import tripletkit as tk
 from tripletkit.errors import FeatureFileError
-from tripletkit.features.given_features import open_features, read_features
+from tripletkit.features.given_features import _read_features, open_features
 from tripletkit.search.vector_files import write_vectors
 
 NAMES = ["a.jpg", "b.png", "sub/c.jpg", "d"]
@@ -26,13 +26,13 @@ def save(path, **arrays):
 
 @pytest.fixture
 def given(tmp_path):
-    return read_features(save(tmp_path / "f.npz", names=np.array(NAMES), features=VALUES))
+    return _read_features(save(tmp_path / "f.npz", names=np.array(NAMES), features=VALUES))
 
 
 def test_what_embed_writes_is_read(tmp_path):
     for suffix in (".npz", ".parquet"):
         write_vectors(tmp_path / f"v{suffix}", NAMES, VALUES)
-        read = read_features(tmp_path / f"v{suffix}")
+        read = _read_features(tmp_path / f"v{suffix}")
         assert list(read.names) == NAMES
         np.testing.assert_array_equal(read.values, VALUES)
 
@@ -50,7 +50,7 @@ def test_what_embed_writes_is_read(tmp_path):
 def test_forms_of_parquet(tmp_path, columns):
     path = tmp_path / "f.parquet"
     pq.write_table(pa.table({"name": NAMES, **columns}), path)
-    np.testing.assert_allclose(read_features(path).values, VALUES, rtol=1e-6)
+    np.testing.assert_allclose(_read_features(path).values, VALUES, rtol=1e-6)
 
 
 def test_names_are_found_with_and_without_extension(given):
@@ -60,7 +60,7 @@ def test_names_are_found_with_and_without_extension(given):
 
 def test_a_name_that_could_be_two_is_refused(tmp_path):
     path = save(tmp_path / "f.npz", names=np.array(["a.jpg", "a.png"]), features=VALUES[:2])
-    given = read_features(path)
+    given = _read_features(path)
     assert given.find_rows(["a.png"]).tolist() == [1]
     with pytest.raises(FeatureFileError, match=r"a could be a.jpg or a.png"):
         given.find_rows(["a"])
@@ -84,20 +84,20 @@ def test_a_name_that_could_be_two_is_refused(tmp_path):
 def test_files_that_are_wrong_are_refused(tmp_path, arrays, message):
     path = save(tmp_path / "f.npz", **arrays)
     with pytest.raises(FeatureFileError, match=f"f.npz: .*{message}"):
-        read_features(path)
+        _read_features(path)
 
 
 def test_other_files_are_refused(tmp_path):
     with pytest.raises(FeatureFileError, match=r".npz, .npy, .parquet, .csv, .tsv, got '.txt'"):
-        read_features(tmp_path / "f.txt")
+        _read_features(tmp_path / "f.txt")
     for suffix in (".npz", ".parquet", ".csv"):
         path = tmp_path / f"f{suffix}"
         path.write_bytes(b"nothing of the kind\0\xff")
         with pytest.raises(FeatureFileError):
-            read_features(path)
+            _read_features(path)
     pq.write_table(pa.table({"x": [1.0]}), tmp_path / "g.parquet")
     with pytest.raises(FeatureFileError, match="expected a column name, got x"):
-        read_features(tmp_path / "g.parquet")
+        _read_features(tmp_path / "g.parquet")
 
 
 def test_an_index_of_pandas_is_no_feature(tmp_path):
@@ -109,7 +109,7 @@ def test_an_index_of_pandas_is_no_feature(tmp_path):
     table.to_csv(tmp_path / "t.csv", sep=";", index=False)
     table.assign(label=["a"] * 4).to_csv(tmp_path / "l.tsv", sep="\t", index=False)
     for name in ("s.parquet", "named.parquet", "s.csv", "t.csv", "l.tsv"):
-        read = read_features(tmp_path / name)
+        read = _read_features(tmp_path / name)
         np.testing.assert_allclose(read.take(NAMES), VALUES, rtol=1e-6, err_msg=name)
     assert read.notes == ("features are of 3 columns (f0, f1, f2); left out: label.",)
 
@@ -122,7 +122,7 @@ def test_a_column_of_another_kind_is_refused(tmp_path, column):
     table = pd.DataFrame(VALUES, columns=["f0", "f1", "f2"]).assign(name=NAMES, **column)
     table.to_parquet(tmp_path / "f.parquet")
     with pytest.raises(FeatureFileError, match=f"got the column {next(iter(column))}, which is"):
-        read_features(tmp_path / "f.parquet")
+        _read_features(tmp_path / "f.parquet")
     # Where names have no pattern, a column that counts the rows is still none.
     by_hand = table.rename(columns={"f0": "hue", "f1": "size", "f2": "weight"})
     if "index" in column:
@@ -168,11 +168,11 @@ def test_what_float32_cannot_hold_is_refused(tmp_path, value, message):
     values = VALUES.astype(np.float64)
     values[1] = value
     with pytest.raises(FeatureFileError, match=message):
-        read_features(save(tmp_path / "f.npz", names=np.array(NAMES), features=values))
+        _read_features(save(tmp_path / "f.npz", names=np.array(NAMES), features=values))
     table = pd.DataFrame(values, columns=["f0", "f1", "f2"]).assign(name=NAMES)
     table.to_csv(tmp_path / "f.csv", index=False)
     with pytest.raises(FeatureFileError, match=message):
-        read_features(tmp_path / "f.csv")
+        _read_features(tmp_path / "f.csv")
 
 
 @pytest.fixture

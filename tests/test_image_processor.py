@@ -16,7 +16,7 @@ from tripletkit.features.image_processor import (
     parse_processor,
     read_processor,
 )
-from tripletkit.features.image_views import cut_middle
+from tripletkit.features.image_views import _cut_middle
 
 CLIP = {
     "crop_size": {"height": 224, "width": 224},
@@ -196,7 +196,7 @@ def test_the_middle_is_cut_from_the_image_in_its_own_shape(size):
     left, top = (width - 24) // 2, (height - 24) // 2
     want = np.asarray(resized)[top : top + 24, left : left + 24]
     np.testing.assert_array_equal(
-        cut_middle(image, 24, Preprocessing("bicubic", shortest_edge_px=32)), want
+        _cut_middle(image, 24, Preprocessing("bicubic", shortest_edge_px=32)), want
     )
 
 

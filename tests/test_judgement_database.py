@@ -17,8 +17,8 @@ from collected import answer_all, by_label, start
 from tripletkit.collecting.database import (
     GivenAnswer,
     JudgementDatabase,
-    connect,
-    make_database,
+    _connect,
+    _make_database,
     only_server,
 )
 from tripletkit.errors import JudgementsError
@@ -230,13 +230,13 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(JudgementsError, match="another program"):
         JudgementDatabase(other)
     with pytest.raises(JudgementsError, match="there is one"):
-        make_database(other)
+        _make_database(other)
     newer = tmp_path / "newer.sqlite"
-    make_database(newer)
+    _make_database(newer)
     with closing(sqlite3.connect(newer)) as connection:
         connection.execute("PRAGMA user_version = 99")
     with pytest.raises(JudgementsError, match="expected format 2, got 99"):
-        connect(newer)
+        _connect(newer)
 
 
 def test_an_empty_file_is_what_a_killed_start_leaves(tmp_path):

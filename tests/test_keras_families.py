@@ -15,7 +15,7 @@ from keras_networks import (
 )
 
 from tripletkit.features.backbones import get_backbone
-from tripletkit.features.exported_networks import relative_difference
+from tripletkit.features.exported_networks import _relative_difference
 from tripletkit.features.onnx_engine import prepare_pixels
 from tripletkit.features.weights_origin import build_backbone
 
@@ -71,7 +71,7 @@ def test_features_are_those_of_keras_own_preprocessing_and_network(name, monkeyp
     want = normalise_for(network, prepared)
     assert np.ptp(want, axis=0).max() > 0
     got = run(network, prepare_pixels(pixels, backbone.preprocessing))
-    assert relative_difference(got, want) < 1e-4
+    assert _relative_difference(got, want) < 1e-4
 
     assert got.shape == (3, backbone.n_features)
     assert network.count_params() == n_parameters

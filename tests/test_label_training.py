@@ -15,7 +15,7 @@ from tripletkit.losses.batch_mining import MINERS
 from tripletkit.losses.loss_registry import LOSSES
 from tripletkit.model.head_layers import embed
 from tripletkit.model.settings import Settings
-from tripletkit.training.epochs import share_right
+from tripletkit.training.epochs import _share_right
 from tripletkit.training.head_training import LabelTraining
 from tripletkit.training.trainer import Examples, make_trainer
 
@@ -59,13 +59,13 @@ def train(features, labels, **changes):
 
 
 def accuracy(trained, features, distance="l2"):
-    return share_right(embed(trained.head, features), VAL, distance)
+    return _share_right(embed(trained.head, features), VAL, distance)
 
 
 @pytest.mark.parametrize("loss", LABEL_LOSSES)
 def test_every_loss_by_labels_learns(features, labels, loss):
     trained = train(features, labels, loss=loss, epochs=15, learning_rate=1e-2)
-    assert accuracy(trained, features) > share_right(features, VAL, "cosine") + 0.1
+    assert accuracy(trained, features) > _share_right(features, VAL, "cosine") + 0.1
     assert trained.history[-1].loss < trained.history[0].loss
     assert trained.history[-1].active < trained.history[0].active
     assert (trained.centers is not None) == LOSSES[loss].has_centers
@@ -80,7 +80,7 @@ WAYS += [(loss, "semi-hard") for loss in TRIPLET_LOSSES if loss != "triplet"]
 @pytest.mark.parametrize(("loss", "mining"), WAYS)
 def test_every_way_of_mining_learns(features, labels, loss, mining):
     trained = train(features, labels, loss=loss, mining=mining, epochs=15, learning_rate=1e-2)
-    assert accuracy(trained, features) > share_right(features, VAL, "cosine") + 0.1
+    assert accuracy(trained, features) > _share_right(features, VAL, "cosine") + 0.1
 
 
 @pytest.mark.slow
@@ -88,7 +88,7 @@ def test_every_way_of_mining_learns(features, labels, loss, mining):
 def test_mining_measures_by_any_distance(features, labels, distance):
     way = {"mining": "batch-all", "reduction": "active", "learning_rate": 5e-3}
     trained = train(features, labels, epochs=20, distance=distance, **way)
-    assert accuracy(trained, features, distance) > share_right(features, VAL, "cosine")
+    assert accuracy(trained, features, distance) > _share_right(features, VAL, "cosine")
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from plain import triplet_margins
 from tripletkit import TripletkitError
 from tripletkit.features.unit_length import scale_to_unit_length
 from tripletkit.training import part_training
-from tripletkit.training.part_training import MapProblem, MapSettings, PartFeatures, train_map
+from tripletkit.training.part_training import MapSettings, PartFeatures, _MapProblem, train_map
 
 N_IMAGES = 40
 
@@ -47,7 +47,7 @@ def test_the_gradient_is_that_of_the_loss(loss, has_votes, takes_all, monkeypatc
     features, rows = make_triplets()
     votes = np.random.default_rng(1).uniform(size=(len(rows), 2)) if has_votes else None
     seen = see(features, 7)
-    problem = MapProblem(seen, rows, votes)
+    problem = _MapProblem(seen, rows, votes)
     settings = MapSettings()
     rng = np.random.default_rng(2)
     at = np.eye(7).ravel() + 0.2 * rng.normal(size=49)

@@ -12,16 +12,16 @@ import tripletkit
 from tripletkit.errors import LossError
 from tripletkit.losses.functions import (
     ClassCenters,
-    center_loss,
+    _center_loss,
+    _move_centers,
     cross_entropy_loss,
     mean_loss,
-    move_centers,
     ratio_loss,
     soft_margin_loss,
     triplet_margin_loss,
 )
 from tripletkit.registry import load_object
-from tripletkit.training.batch_learner import CosineClassifier
+from tripletkit.training.batch_learner import _CosineClassifier
 
 
 @pytest.fixture
@@ -92,8 +92,8 @@ def test_the_mean_equals_a_plain_loop_and_is_0_of_nothing(distances, reduction):
 def test_center_loss_equals_a_plain_loop():
     embeddings, centers = np.random.default_rng(0).normal(size=(2, 6, 4)).astype(np.float32)
     expected = [0.5 * sum((c - m) ** 2) for c, m in zip(embeddings, centers, strict=True)]
-    np.testing.assert_allclose(center_loss(embeddings, centers), expected, rtol=1e-5)
-    np.testing.assert_array_equal(center_loss(embeddings, embeddings), np.zeros(6))
+    np.testing.assert_allclose(_center_loss(embeddings, centers), expected, rtol=1e-5)
+    np.testing.assert_array_equal(_center_loss(embeddings, embeddings), np.zeros(6))
 
 
 def test_cross_entropy_equals_a_plain_loop():
@@ -117,7 +117,7 @@ def test_centers_move_as_a_plain_loop_does():
             mean = embeddings[labels == label].mean(axis=0)
             before = expected.get(label)
             expected[label] = mean if before is None else 0.9 * before + 0.1 * mean
-        centers, is_placed = move_centers(centers, is_placed, embeddings, labels, 0.9)
+        centers, is_placed = _move_centers(centers, is_placed, embeddings, labels, 0.9)
     for label in range(4):
         assert bool(is_placed[label]) == (label in expected)
         np.testing.assert_allclose(centers[label], expected.get(label, np.zeros(3)), rtol=1e-4)
@@ -211,7 +211,7 @@ def test_a_keras_model_learns_by_it():
 
 def test_the_classifier_is_the_scaled_cosine():
     embeddings = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
-    layer = CosineClassifier(5)
+    layer = _CosineClassifier(5)
     got = layer(embeddings).numpy()
     kernel, scale = layer.kernel.numpy(), float(layer.scale)
     for embedding, row in zip(embeddings, got, strict=True):

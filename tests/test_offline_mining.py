@@ -9,7 +9,7 @@ from tripletkit.evaluation.classification import ClassDistances, measure_distrib
 from tripletkit.evaluation.distances import PairwiseDistances
 from tripletkit.search.offline_mining import (
     NOBODY,
-    Cut,
+    _Cut,
     find_cuts,
     hardest_positives,
     hardest_triplets,
@@ -184,7 +184,7 @@ def test_images_of_one_class_are_never_negatives_and_no_image_is_its_own_positiv
     embeddings = np.ones((12, 3), dtype=np.float32)
     labels = np.arange(12) % 3
     images = ClassDistances(embeddings, labels, "l2")
-    mined = mine_images(embeddings, images, Cut(0, np.inf), Cut(0, np.inf), 20)
+    mined = mine_images(embeddings, images, _Cut(0, np.inf), _Cut(0, np.inf), 20)
     for anchor in range(12):
         same = [other for other in range(12) if labels[other] == labels[anchor]]
         others = [other for other in range(12) if labels[other] != labels[anchor]]
@@ -197,7 +197,7 @@ def test_triplets_pair_by_rank_and_none_twice():
     embeddings, labels = draw(8, n_classes=3)
     labels[:2], labels[2] = 50, 51
     images = ClassDistances(embeddings, labels, "l1")
-    mined = mine_images(embeddings, images, Cut(0, np.inf), Cut(0, np.inf), 4)
+    mined = mine_images(embeddings, images, _Cut(0, np.inf), _Cut(0, np.inf), 4)
     triplets = mined.triplets()
     assert triplets[:4].tolist() == [[0, 1, negative] for negative in mined.negatives[0]]
     assert 2 not in triplets[:, 0]
@@ -212,7 +212,7 @@ def test_triplets_pair_by_rank_and_none_twice():
 def test_cuts_of_all_and_nothing():
     embeddings, labels = draw(9)
     distribution = measure_distribution(ClassDistances(embeddings, labels, "l2"))
-    assert find_cuts(distribution, (0, 1), (0, 1)) == (Cut(0, np.inf), Cut(0, np.inf))
+    assert find_cuts(distribution, (0, 1), (0, 1)) == (_Cut(0, np.inf), _Cut(0, np.inf))
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 0], [0, 1, 2], [1], []])

@@ -8,10 +8,10 @@ from plain import NO_LABEL
 
 from tripletkit.losses.batch_mining import (
     MINERS,
-    batch_all,
-    batch_hard,
-    pairwise_distances,
-    semi_hard,
+    _batch_all,
+    _batch_hard,
+    _pairwise_distances,
+    _semi_hard,
 )
 from tripletkit.training.batch_learner import ClassBatches, ImageBatches, TripletBatches
 
@@ -20,7 +20,7 @@ from tripletkit.training.batch_learner import ClassBatches, ImageBatches, Triple
 def batch():
     rng = np.random.default_rng(0)
     labels = np.array([0, 0, 0, 1, 1, 2, NO_LABEL, NO_LABEL, 3, 3, 3], np.int32)
-    return pairwise_distances(rng.normal(size=(11, 4)).astype(np.float32), "l2").numpy(), labels
+    return _pairwise_distances(rng.normal(size=(11, 4)).astype(np.float32), "l2").numpy(), labels
 
 
 def positives_of(labels, a):
@@ -66,7 +66,7 @@ def plain_semi_hard(d, labels):
 
 @pytest.mark.parametrize(
     ("miner", "plain"),
-    [(batch_all, plain_all), (batch_hard, plain_hard), (semi_hard, plain_semi_hard)],
+    [(_batch_all, plain_all), (_batch_hard, plain_hard), (_semi_hard, plain_semi_hard)],
 )
 def test_mining_equals_a_plain_loop(batch, miner, plain):
     got = [tuple(row) for row in miner(*batch).numpy().tolist()]
@@ -86,7 +86,7 @@ def test_images_of_one_class_are_never_negatives_whatever_the_distances(name):
     rng = np.random.default_rng(1)
     for _ in range(20):
         labels = rng.integers(-1, 4, 12).astype(np.int32)
-        distances = pairwise_distances(rng.normal(size=(12, 2)).astype(np.float32), "l1")
+        distances = _pairwise_distances(rng.normal(size=(12, 2)).astype(np.float32), "l1")
         anchor, positive, negative = MINERS[name](distances, labels).numpy().T
         assert (anchor != positive).all()
         assert (labels[anchor] == labels[positive]).all()

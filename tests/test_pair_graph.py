@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tripletkit.data.audit.cycles import find_anchor_cycles, find_distance_cycles
-from tripletkit.data.audit.triplet_audit import compare_judgements
+from tripletkit.data.audit.triplet_audit import _compare_judgements
 from tripletkit.data.questions import group_questions, make_pair_graph
 
 N_NAMES = 6
@@ -160,7 +160,7 @@ def test_questions_do_not_overflow_with_millions_of_names():
 def test_judgements_by_hand():
     # One question judged 3 to 1, another 2 to 0, a third once.
     rows = np.array([[0, 1, 2]] * 3 + [[0, 2, 1]] + [[3, 1, 2]] * 2 + [[4, 1, 2]])
-    judgements = compare_judgements(group_questions(rows, 5))
+    judgements = _compare_judgements(group_questions(rows, 5))
     assert (judgements.n_questions, judgements.n_judgements) == (2, 6)
     assert judgements.agreement == pytest.approx((3 + 1) / (6 + 1))
     assert judgements.ceiling == pytest.approx(5 / 6)
@@ -168,4 +168,4 @@ def test_judgements_by_hand():
 
 
 def test_judgements_made_once_say_nothing():
-    assert compare_judgements(group_questions(np.array([[0, 1, 2], [1, 0, 2]]), 3)) is None
+    assert _compare_judgements(group_questions(np.array([[0, 1, 2], [1, 0, 2]]), 3)) is None

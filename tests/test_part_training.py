@@ -14,9 +14,9 @@ from tripletkit.model.head_layers import Scaling
 from tripletkit.training.part_training import (
     MLP_PART,
     RESIDUAL_PART,
-    HeadProblem,
     PartFeatures,
     PartSettings,
+    _HeadProblem,
     embed_part,
     train_part,
 )
@@ -67,7 +67,7 @@ def loss_of(
 def test_gradients_are_those_of_the_loss(settings: PartSettings) -> None:
     features, rows = make_triplets()
     rng = np.random.default_rng(1)
-    head = HeadProblem(as_they_are(features), rows, settings, rng)
+    head = _HeadProblem(as_they_are(features), rows, settings, rng)
     for values in head.learned:
         values += 0.3 * rng.normal(size=values.shape).astype(np.float32)
     for number, gradient in enumerate(head.gradients(np.arange(len(rows)))):

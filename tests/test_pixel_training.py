@@ -16,10 +16,10 @@ from tripletkit.features.decoded_images import DecodedImages
 from tripletkit.features.weights_origin import build_backbone, write_random_weights
 from tripletkit.model.heads import build_head
 from tripletkit.model.model_folder import check_model_output
-from tripletkit.model.network import PixelNetwork, unfreeze_blocks
+from tripletkit.model.network import PixelNetwork, _unfreeze_blocks
 from tripletkit.model.settings import Settings
 from tripletkit.training.epochs import Checkpoints, keep_best_epoch
-from tripletkit.training.pixel_training import PixelTraining
+from tripletkit.training.pixel_training import _PixelTraining
 from tripletkit.training.trainer import Examples
 
 # The smallest images that its three halvings leave something of.
@@ -47,7 +47,7 @@ def make(toy_competition, start, rows):
     def make(settings=SETTINGS, labels=None, **options):
         network = PixelNetwork.from_scratch(CNN, start, settings)
         paths = sorted(toy_competition.images.iterdir())
-        return PixelTraining(
+        return _PixelTraining(
             DecodedImages(paths, CNN),
             network,
             Examples(np.empty((60, 0)), rows, np.arange(42)[:, None], labels),
@@ -146,14 +146,14 @@ def test_an_epoch_ends_after_so_many_images(make):
 def test_only_the_last_blocks_learn_and_batch_norm_never(name):
     backbone = get_backbone(name).resized(32)
     model = build_backbone(backbone, None)
-    unfreeze_blocks(backbone, model, 1)
+    _unfreeze_blocks(backbone, model, 1)
     learning = {layer.name for layer in model.layers if layer.trainable_variables}
     last = {"efficientnet-lite0": ("block7", "head_"), "resnet50v2": ("conv5_",)}[name]
     assert learning
     assert all(layer.startswith(last) for layer in learning)
     assert not any("bn" in layer for layer in learning)
     with pytest.raises(BackboneError, match=f"`blocks=9`: expected at most .* {name} has"):
-        unfreeze_blocks(backbone, model, 9)
+        _unfreeze_blocks(backbone, model, 9)
 
 
 @pytest.mark.slow
@@ -168,7 +168,7 @@ def test_fine_tuning_changes_the_last_block_and_no_statistics(
     before = {weight.path: weight.numpy() for weight in model.weights}
     images = DecodedImages(sorted(toy_competition.images.iterdir()), tiny_backbone)
     examples = Examples(np.empty((60, 0)), rows, rows)
-    training = PixelTraining(images, network, examples, dataclasses.replace(settings, shift=0.0))
+    training = _PixelTraining(images, network, examples, dataclasses.replace(settings, shift=0.0))
     embeddings = training.embed()
     # What the network gives before any step is what head and backbone give apart.
     pixels = images.read(np.unique(rows)).astype(np.float32)

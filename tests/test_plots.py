@@ -15,7 +15,7 @@ from tripletkit import TripletkitError
 from tripletkit.evaluation.learning_curve import fit_learning_curve
 from tripletkit.evaluation.scoring import Slice
 from tripletkit.reporting import figures, style
-from tripletkit.reporting.confusion import vote_labels
+from tripletkit.reporting.confusion import _vote_labels
 from tripletkit.reporting.projections import check_projection, choose_apart, project_embeddings
 from tripletkit.reporting.style import DARK, LIGHT, MARKERS, recolour, render_figure
 
@@ -167,7 +167,7 @@ def test_a_figure_in_other_colours_is_the_one_that_would_be_drawn():
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK])
 def test_no_two_labels_look_alike(theme):
-    marks = [figures.class_mark(number, theme) for number in range(7 * len(MARKERS))]
+    marks = [figures._class_mark(number, theme) for number in range(7 * len(MARKERS))]
     assert len(set(marks)) == len(marks)
 
 
@@ -216,7 +216,7 @@ def test_votes_equal_a_loop():
         distances[query] = np.inf
         near = labels[np.argsort(distances, kind="stable")[:5]].tolist()
         expected.append(max(set(near), key=lambda label: (near.count(label), -near.index(label))))
-    assert vote_labels(embeddings, labels, "l2", k=5).tolist() == expected
+    assert _vote_labels(embeddings, labels, "l2", k=5).tolist() == expected
 
 
 SIGNS = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=8)

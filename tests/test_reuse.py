@@ -100,7 +100,7 @@ def test_a_setting_decides_a_step_or_is_not_in_its_form(name):
     other |= {"reduction": "active"}
     if name not in other:
         other[name] = not value if isinstance(value, bool) else value + 1
-    is_same = reuse.form_of(dataclasses.replace(usual, **{name: other[name]})) == reuse.form_of(
+    is_same = reuse._form_of(dataclasses.replace(usual, **{name: other[name]})) == reuse._form_of(
         usual
     )
     assert is_same == (name in reuse._OUTSIDE_STEPS)
@@ -108,4 +108,4 @@ def test_a_setting_decides_a_step_or_is_not_in_its_form(name):
 
 def test_the_width_that_embeddings_are_compressed_to_decides_no_step():
     wide, narrow = (Settings.of_recipe("residual", dim=dim) for dim in (8, 4))
-    assert reuse.form_of(wide) == reuse.form_of(narrow)
+    assert reuse._form_of(wide) == reuse._form_of(narrow)

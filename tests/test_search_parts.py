@@ -13,7 +13,7 @@ from plain_encoder import write_encoder
 from tripletkit.search.approximate import (
     ApproximateIndex,
     IndexOrigin,
-    count_codes,
+    _count_codes,
     needs_codes,
 )
 from tripletkit.search.exact import find_neighbors
@@ -68,7 +68,7 @@ def test_codes_are_for_what_does_not_fit():
     assert not needs_codes(10**7, 10, "l2")
     assert needs_codes(10**6, 1280, "cosine")
     assert not needs_codes(10**6, 1280, "l1")
-    assert [count_codes(n) for n in (1280, 2048, 1000, 7, 13)] == [160, 256, 125, 1, 1]
+    assert [_count_codes(n) for n in (1280, 2048, 1000, 7, 13)] == [160, 256, 125, 1, 1]
 
 
 def assert_same_neighbors(found, expected):

@@ -122,11 +122,11 @@ def test_features_that_were_given_are_refused(models):
     from types import SimpleNamespace
 
     from tripletkit.features.encoder import Encoder
-    from tripletkit.reporting.served import QuerySearch
+    from tripletkit.reporting.served import _QuerySearch
 
     model = SimpleNamespace(name="m", view=SimpleNamespace(encoder=Encoder(n_given=4)))
     with pytest.raises(SettingsError, match="a new image has none"):
-        QuerySearch([model])
+        _QuerySearch([model])
 
 
 @pytest.mark.slow

@@ -17,8 +17,8 @@ from tripletkit import Triplets, defaults
 from tripletkit.data.outputs import Outputs, open_output
 from tripletkit.data.questions import group_questions, make_pair_graph
 from tripletkit.data.splits.policies import (
-    HoldOutGoal,
-    divide_images,
+    _divide_images,
+    _HoldOutGoal,
     fold_triplets,
     split_triplets,
 )
@@ -158,9 +158,9 @@ def test_image_split_ignores_names_that_no_row_has():
 def test_divide_images_counts_what_it_moves():
     # The counts kept move by move lead to a division whose recount meets the floor.
     triplets = random_triplets(500, 40)
-    goal = HoldOutGoal(floor=250)
+    goal = _HoldOutGoal(floor=250)
     sizes = np.array([32, 8])
-    groups = divide_images(triplets.rows, 40, sizes, goal, np.random.default_rng(0))
+    groups = _divide_images(triplets.rows, 40, sizes, goal, np.random.default_rng(0))
     assert np.bincount(groups).tolist() == sizes.tolist()
     assert (groups[triplets.rows] == 0).all(axis=1).sum() >= 250
 

@@ -20,7 +20,7 @@ from tripletkit.model import heads
 from tripletkit.model.head_layers import Scaling, embed
 from tripletkit.model.heads import build_head
 from tripletkit.model.settings import Settings, choose_epochs
-from tripletkit.training.epochs import check_collapse, effective_rank, mean_pairwise_distance
+from tripletkit.training.epochs import _effective_rank, _mean_pairwise_distance, check_collapse
 from tripletkit.training.trainer import Examples, make_trainer
 
 N_FEATURES = 20
@@ -136,7 +136,7 @@ def test_an_epochs_loss_is_the_mean_over_its_triplets(features):
     assert trained.history[0].loss == pytest.approx(losses.mean(), rel=1e-3)
     assert trained.history[0].active == pytest.approx((losses > 0).mean())
     assert trained.history[0].spread == pytest.approx(
-        mean_pairwise_distance(embeddings[np.unique(rows)]), rel=1e-3
+        _mean_pairwise_distance(embeddings[np.unique(rows)]), rel=1e-3
     )
 
 
@@ -212,13 +212,13 @@ def test_the_effective_rank_counts_equal_directions_whatever_the_turn_and_size(n
     embeddings[np.arange(n_dims), np.arange(n_dims)] = 1
     embeddings[n_dims + np.arange(n_dims), np.arange(n_dims)] = -1
     turn, _ = np.linalg.qr(rng.normal(size=(9, 9)))
-    assert effective_rank(5 + 3 * embeddings @ turn) == pytest.approx(n_dims)
+    assert _effective_rank(5 + 3 * embeddings @ turn) == pytest.approx(n_dims)
 
 
 def test_mean_pairwise_distance_equals_a_plain_loop():
     embeddings = np.random.default_rng(0).normal(size=(9, 4))
     squares = [np.sum((a - b) ** 2) for a in embeddings for b in embeddings]
-    assert mean_pairwise_distance(embeddings) == pytest.approx(np.sqrt(np.mean(squares)))
+    assert _mean_pairwise_distance(embeddings) == pytest.approx(np.sqrt(np.mean(squares)))
 
 
 def test_scaling_folds_into_the_first_layer(features):

@@ -19,8 +19,8 @@ from tripletkit.training.head_trainer import HeadTrainer
 from tripletkit.training.held_out import answer_held_out, choose
 from tripletkit.training.trainer import Chosen, Examples, Fitted, Trainer
 from tripletkit.training.unseen_classes import (
-    Nearness,
-    measure_nearness,
+    _measure_nearness,
+    _Nearness,
     measure_unseen_classes,
     plan_unseen_classes,
 )
@@ -117,8 +117,8 @@ def test_nearness_tells_new_images_from_unseen_classes(features):
     known = np.flatnonzero(~is_new)
     is_held_out = known % 8 == 3
     same = unit[known] + 1e-3
-    near = measure_nearness(unit[known], is_held_out, same)
-    far = measure_nearness(unit[known], is_held_out, unit[is_new])
+    near = _measure_nearness(unit[known], is_held_out, same)
+    far = _measure_nearness(unit[known], is_held_out, unit[is_new])
     assert near.novelty == 0 < 0.5 < far.novelty <= 1
     assert far.n_test == is_new.sum()
 
@@ -129,18 +129,18 @@ def test_what_all_images_share_does_not_count_as_nearness(features):
     is_new = np.arange(160) % 8 < 3
     known = np.flatnonzero(~is_new)
     is_held_out = known % 8 == 3
-    plain = measure_nearness(unit[known], is_held_out, unit[is_new])
-    moved = measure_nearness(shifted[known], is_held_out, shifted[is_new])
+    plain = _measure_nearness(unit[known], is_held_out, unit[is_new])
+    moved = _measure_nearness(shifted[known], is_held_out, shifted[is_new])
     assert moved.of_test == pytest.approx(plain.of_test, abs=0.1)
     assert moved.novelty == pytest.approx(plain.novelty, abs=0.1)
 
 
 def test_novelty_is_a_share_of_the_way():
-    assert Nearness(0.2, 0.6, 0.3, 9).novelty == pytest.approx(0.25)
-    assert Nearness(0.2, 0.6, 0.9, 9).novelty == 1
-    assert Nearness(0.2, 0.6, 0.1, 9).novelty == 0
+    assert _Nearness(0.2, 0.6, 0.3, 9).novelty == pytest.approx(0.25)
+    assert _Nearness(0.2, 0.6, 0.9, 9).novelty == 1
+    assert _Nearness(0.2, 0.6, 0.1, 9).novelty == 0
     # Nothing can be told where held-out classes are as near as other images.
-    assert Nearness(0.2, 0.2, 0.1, 9).novelty == 0.5
+    assert _Nearness(0.2, 0.2, 0.1, 9).novelty == 0.5
 
 
 @pytest.mark.parametrize("given", [{"dim": 6}, {}])

@@ -31,7 +31,7 @@ class Table:
     title: str = ""
 
     def __str__(self) -> str:
-        text = align_columns(self.rows, self.right)
+        text = _align_columns(self.rows, self.right)
         return f"{self.title}\n{text}" if self.title else text
 
     def to_html(self) -> str:
@@ -104,7 +104,7 @@ class Result:
         return f"<div>{''.join(parts)}</div>"
 
 
-def align_columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
+def _align_columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
     """Join rows of texts to lines with columns two blanks apart.
 
     Example:

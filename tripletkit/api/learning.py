@@ -40,7 +40,7 @@ from tripletkit.training.sources import find_sources, open_sources
 from tripletkit.training.trainer import OnEpoch, ignore_epoch
 
 
-class FineTuneSettings(TypedDict, total=False):
+class _FineTuneSettings(TypedDict, total=False):
     """The settings of a fine-tuning; `tripletkit settings` says what each is."""
 
     epochs: int
@@ -52,7 +52,7 @@ class FineTuneSettings(TypedDict, total=False):
     seed: int
 
 
-class TrainSettings(FineTuneSettings, EncoderOptions, total=False):
+class _TrainSettings(_FineTuneSettings, EncoderOptions, total=False):
     """The settings of a training; `tripletkit settings` says what each is and may be.
 
     And how the features of its backbones are taken; see `pretrained`.
@@ -112,7 +112,7 @@ def train(
     command: str = "",
     on_epoch: OnEpoch | None = None,
     progress: bool | Stages | None = None,
-    **settings: Unpack[TrainSettings],
+    **settings: Unpack[_TrainSettings],
 ) -> Model:
     """Train a model from judgements `anchor positive negative` over a folder of images.
 
@@ -243,7 +243,7 @@ def finetune(
     command: str = "",
     on_epoch: OnEpoch | None = None,
     progress: bool | Stages | None = None,
-    **settings: Unpack[FineTuneSettings],
+    **settings: Unpack[_FineTuneSettings],
 ) -> Model:
     """Train the last blocks of a model's backbone further, together with its head.
 
@@ -353,7 +353,7 @@ def sweep(
     features: FeaturesLike | np.ndarray | None = None,
     cache: PathLike | None = None,
     progress: bool | Stages | None = None,
-    **settings: Unpack[TrainSettings],
+    **settings: Unpack[_TrainSettings],
 ) -> Sweep:
     """Score every combination of settings by the same held-out draws.
 

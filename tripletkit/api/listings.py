@@ -155,7 +155,7 @@ class StoredFeatures(Result):
         return pd.DataFrame(self.spaces)
 
     def _summary(self) -> str:
-        return f"{self.path}, {show_megabytes(self.size_bytes)}"
+        return f"{self.path}, {_show_megabytes(self.size_bytes)}"
 
     def _sections(self) -> list[Section]:
         if not self.spaces:
@@ -168,12 +168,12 @@ class StoredFeatures(Result):
                 row["stage"],
                 row["view"],
                 f"{row['n_images']:,}",
-                show_megabytes(row["size_bytes"]),
+                _show_megabytes(row["size_bytes"]),
                 row["last_used"],
             ]
             for row in self.spaces
         ]
-        size = show_megabytes(self.size_bytes)
+        size = _show_megabytes(self.size_bytes)
         return [[f"{self.path}: {size}", Table(rows, right=[4, 5])]]
 
 
@@ -228,6 +228,6 @@ def prune_cache(
     return dropped
 
 
-def show_megabytes(size_bytes: int) -> str:
+def _show_megabytes(size_bytes: int) -> str:
     """Return a size as people read it."""
     return f"{size_bytes / 1e6:,.1f} MB"

@@ -41,7 +41,7 @@ FigureKind = Literal["history", "distances", "margins", "map", "confusion"]
 Models = Model | PathLike | Sequence[Model | PathLike]
 
 
-class ViewOptions(TypedDict, total=False):
+class _ViewOptions(TypedDict, total=False):
     """What is shown of a model; see `report`."""
 
     triplets: TripletsLike | None
@@ -61,7 +61,7 @@ def report(
     *,
     projection: str = "pca",
     overwrite: bool = False,
-    **view: Unpack[ViewOptions],
+    **view: Unpack[_ViewOptions],
 ) -> Path:
     """Write one HTML page about a model, or several side by side.
 
@@ -105,7 +105,7 @@ def serve_report(
     port: int = defaults.REPORT_PORT,
     *,
     projection: str = "pca",
-    **view: Unpack[ViewOptions],
+    **view: Unpack[_ViewOptions],
 ) -> Iterator[tuple[Any, str]]:
     """Give a server of the report to this computer alone, and the link to its page.
 
@@ -139,7 +139,7 @@ def plot(
     projection: str = "pca",
     dark: bool = False,
     overwrite: bool = False,
-    **view: Unpack[ViewOptions],
+    **view: Unpack[_ViewOptions],
 ) -> Figure:
     """Draw one figure of a trained model, for a paper or a slide.
 
@@ -256,7 +256,7 @@ def _find_folders(given: Models, projection: str) -> list[ModelFolder]:
 
 
 def _open_views(
-    given: Models, folders: list[ModelFolder], **view: Unpack[ViewOptions]
+    given: Models, folders: list[ModelFolder], **view: Unpack[_ViewOptions]
 ) -> list[ModelView]:
     from tripletkit.reporting.model_view import open_views
 

@@ -85,12 +85,12 @@ def _spell(message: str) -> str:
 def show_result(result: Any) -> None:
     """Print what a public function gave: as text, or as JSON with `--json`."""
     if told("as_json"):
-        echo_json(result.to_dict())
+        _echo_json(result.to_dict())
     else:
         click.echo(_spell(str(result)))
 
 
-def echo_json(value: dict[str, Any]) -> None:
+def _echo_json(value: dict[str, Any]) -> None:
     """Print a result for scripts; a number that is none becomes null, as JSON has it."""
     text = json.dumps(plain_values(value), indent=2, ensure_ascii=False, allow_nan=False)
     # A path that is not UTF-8 holds surrogates; their escape is what JSON has for them.

@@ -42,7 +42,7 @@ _INTERRUPTED = 130  # 128 + SIGINT, as shells count it
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-class TripletkitGroup(click.Group):
+class _TripletkitGroup(click.Group):
     """A group that reports what tripletkit raises on purpose, and lets bugs keep their trace."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
@@ -83,7 +83,7 @@ class TripletkitGroup(click.Group):
 
 
 @click.group(
-    cls=TripletkitGroup,
+    cls=_TripletkitGroup,
     params=list(RUN_OPTIONS.values()),
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -48,7 +48,7 @@ class Command(click.Command):
         return super().invoke(context)
 
     def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        for title, options in sections_of(self, context).items():
+        for title, options in _sections_of(self, context).items():
             records = [option.get_help_record(context) for option in options]
             with formatter.section(title):
                 formatter.write_dl([record for record in records if record])
@@ -58,7 +58,7 @@ class Command(click.Command):
             formatter.write_text(f"{', '.join([*flags, '--help'])}: see `tripletkit --help`.")
 
 
-def sections_of(given: click.Command, context: click.Context) -> dict[str, list[click.Parameter]]:
+def _sections_of(given: click.Command, context: click.Context) -> dict[str, list[click.Parameter]]:
     """Return the options of a command by the title that they stand under in its help.
 
     What is written stands under "Output", whatever else is not said to stand elsewhere.
@@ -191,7 +191,7 @@ def first(prepare: Callable[[dict[str, Any]], None]) -> Decorator:
     return add
 
 
-def group_options(*options: Decorator) -> Decorator:
+def _group_options(*options: Decorator) -> Decorator:
     """Return one decorator that adds several options, in the order of the help."""
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -207,7 +207,7 @@ def section(title: str, *options: Decorator) -> Decorator:
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
         known = set(getattr(command, "__click_params__", []))
-        command = group_options(*options)(command)
+        command = _group_options(*options)(command)
         for param in command.__click_params__:  # type: ignore[attr-defined]
             if param not in known and not hasattr(param, "section"):
                 param.section = title
@@ -239,7 +239,7 @@ def votes_options(triplets: str) -> Decorator:
     Args:
         triplets: how the command calls the triplet file that the votes are on.
     """
-    return group_options(
+    return _group_options(
         click.option(
             "--votes",
             type=INPUT_FILE,
@@ -327,7 +327,7 @@ def backbone_option(help_text: str, **attributes: Any) -> Any:
 
 def backbone_options(help_text: str, **attributes: Any) -> Decorator:
     """Return `--backbone` and how its features are taken: what `tripletkit.pretrained` takes."""
-    return group_options(
+    return _group_options(
         backbone_option(help_text, **attributes),
         weights_option,
         click.option(
@@ -525,7 +525,7 @@ def settings_options(*flags: str) -> Decorator:
     Args:
         flags: settings that the command has flags of their own for.
     """
-    options = group_options(
+    options = _group_options(
         click.option(
             "-s",
             "settings",
@@ -577,7 +577,7 @@ def _complete_setting(incomplete: str) -> list[str]:
 
 
 # What `train` and `finetune` go on with and write beside the model.
-running_options = group_options(
+running_options = _group_options(
     click.option(
         "--resume",
         is_flag=True,

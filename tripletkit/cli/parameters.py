@@ -11,7 +11,7 @@ from typing import Any, cast
 import click
 
 
-class InputPath(click.Path):
+class _InputPath(click.Path):
     """A file or folder that a command reads, so that it writes nothing over it or among images.
 
     With `allow_dash`, `-` becomes standard input.
@@ -34,20 +34,20 @@ class InputPath(click.Path):
         return sys.stdin.buffer
 
 
-class JudgementsPath(InputPath):
+class JudgementsPath(_InputPath):
     """A file of judgements, read as `judgements_options` says."""
 
 
-class LabelsPath(InputPath):
+class LabelsPath(_InputPath):
     """Class labels in a table or a folder, whose columns may be said."""
 
 
-INPUT_FILE = InputPath(dir_okay=False, allow_dash=True)
-INPUT_FOLDER = InputPath(file_okay=False)
-INPUT_PATH = InputPath(allow_dash=True)
+INPUT_FILE = _InputPath(dir_okay=False, allow_dash=True)
+INPUT_FOLDER = _InputPath(file_okay=False)
+INPUT_PATH = _InputPath(allow_dash=True)
 # Where standard input is none.
-NAMED_FILE = InputPath(dir_okay=False)
-NAMED_PATH = InputPath()
+NAMED_FILE = _InputPath(dir_okay=False)
+NAMED_PATH = _InputPath()
 JUDGEMENTS = JudgementsPath(dir_okay=False, allow_dash=True)
 LABELS = LabelsPath(allow_dash=True)
 

@@ -33,7 +33,7 @@ _N_AHEAD = 4
 Known = tuple[int, int, int]
 
 
-def slot_of(seed: int, judge: int, number: int, *, has_gold: bool = False) -> str:
+def _slot_of(seed: int, judge: int, number: int, *, has_gold: bool = False) -> str:
     """Return what a judge's screen is for; every block has the same shares, in another order."""
     block, place = divmod(number, _BLOCK)
     n_repeats = round(REPEAT_SHARE * _BLOCK)
@@ -147,7 +147,7 @@ class Asker:
 
     def _make_screen(self, connection: sqlite3.Connection, judge: int, number: int) -> None:
         rng = np.random.default_rng([self.settings.seed, judge, number, 2])
-        slot = slot_of(self.settings.seed, judge, number, has_gold=bool(self._gold))
+        slot = _slot_of(self.settings.seed, judge, number, has_gold=bool(self._gold))
         if self.settings.screen == QUESTION:
             purpose, question, repeats = self._find_question(connection, judge, slot, rng)
             self._add_question_screen(judge, purpose, question, number=number, repeats=repeats)

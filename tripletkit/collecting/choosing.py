@@ -65,7 +65,7 @@ class Committee:
 
 
 @dataclass(frozen=True)
-class Choice:
+class _Choice:
     """Questions chosen by a committee.
 
     Attributes:
@@ -234,7 +234,7 @@ def choose_questions(
     *,
     max_per_image: int = 2,
     answerable: np.ndarray | float = 1.0,
-) -> Choice:
+) -> _Choice:
     """Choose the questions that a committee learns most from in the time that they take.
 
     Args:
@@ -250,20 +250,20 @@ def choose_questions(
         cost-sensitive learning, 2008 (what is learned for the time that it takes).
     """
     expected = committee.expect(candidates)
-    learned = disagreement(expected) if way == "disagreement" else _entropy(expected.mean(axis=0))
+    learned = _disagreement(expected) if way == "disagreement" else _entropy(expected.mean(axis=0))
     seconds = ANSWER_S * answerable + CANT_TELL_S * (1 - answerable)
     scores = learned * answerable / seconds
     order = np.argsort(-scores, kind="stable")
-    picked = order[pick_spread(candidates[order], n_questions, max_per_image)]
-    return Choice(candidates[picked], scores[picked], expected[:, picked].mean(axis=0))
+    picked = order[_pick_spread(candidates[order], n_questions, max_per_image)]
+    return _Choice(candidates[picked], scores[picked], expected[:, picked].mean(axis=0))
 
 
-def disagreement(expected: np.ndarray) -> np.ndarray:
+def _disagreement(expected: np.ndarray) -> np.ndarray:
     """Return what asking would tell of which head is right, in nats."""
     return np.maximum(0.0, _entropy(expected.mean(axis=0)) - _entropy(expected).mean(axis=0))
 
 
-def pick_spread(rows: np.ndarray, n_rows: int, max_per_image: int) -> np.ndarray:
+def _pick_spread(rows: np.ndarray, n_rows: int, max_per_image: int) -> np.ndarray:
     """Return indices of the first rows, passing over those whose images were taken too often.
 
     Example:

@@ -85,7 +85,7 @@ class TrainerTask:
     n_more: int = 200
 
 
-def train_committee(
+def _train_committee(
     features: np.ndarray,
     rows: np.ndarray,
     votes: Votes,
@@ -118,7 +118,7 @@ def train_committee(
     return Committee(embeddings, _DISTANCE, temperature)
 
 
-def extrapolate(curve: _Curve, n_more: int) -> float | None:
+def _extrapolate(curve: _Curve, n_more: int) -> float | None:
     """Return the accuracy to expect after so many more answers; None if nothing tells.
 
     The error is taken to fall by a power of the number of answers, as errors of classifiers
@@ -136,7 +136,7 @@ def extrapolate(curve: _Curve, n_more: int) -> float | None:
     return float(1 - errors[-1] * ((sizes[-1] + n_more) / sizes[-1]) ** power)
 
 
-def measure_curve(
+def _measure_curve(
     judgements: Judgements, train: _Train, seed: int, progress: Progress = no_progress
 ) -> tuple[_Curve, np.ndarray] | None:
     """Measure the accuracy after parts of the answers and after all, by cross-validation.
@@ -252,7 +252,7 @@ def measure_model(
 
     assert judgements.is_random is not None, "a database has it"
     n_random = int(judgements.is_random.sum())
-    measured = measure_curve(judgements, train, seed, progress)
+    measured = _measure_curve(judgements, train, seed, progress)
     if measured is None:
         return {"n_random": n_random}
     curve, margins = measured
@@ -260,7 +260,7 @@ def measure_model(
         "curve": curve,
         "n_random": n_random,
         "more": task.n_more,
-        "after_more": extrapolate(curve, task.n_more),
+        "after_more": _extrapolate(curve, task.n_more),
         "hardest": _find_hardest(task, judgements, margins),
     }
 
@@ -274,7 +274,7 @@ def _train(
     votes = judgements.votes
     assert votes is not None, "a database has votes"
     rows = judgements.triplets.rows
-    return train_committee(features, rows, votes, n_members=n_members, seed=seed)
+    return _train_committee(features, rows, votes, n_members=n_members, seed=seed)
 
 
 def _find_rows(

@@ -109,7 +109,7 @@ class JudgementDatabase:
 
     def __init__(self, path: Path, key: bytes | None = None) -> None:
         if not path.exists() or not path.stat().st_size:
-            make_database(path, key)
+            _make_database(path, key)
         self.path = path
         self._local = threading.local()
         self._write = threading.RLock()
@@ -122,7 +122,7 @@ class JudgementDatabase:
     def connection(self) -> sqlite3.Connection:
         """The connection of this thread."""
         if not hasattr(self._local, "connection"):
-            self._local.connection = connect(self.path)
+            self._local.connection = _connect(self.path)
             self._connections.append(self._local.connection)
         return self._local.connection
 
@@ -393,7 +393,7 @@ def _choice(screen: sqlite3.Row, answer: GivenAnswer) -> tuple[str, str | None]:
     return FIRST if chosen == screen["first"] else SECOND, None
 
 
-def make_database(path: Path, key: bytes | None = None) -> None:
+def _make_database(path: Path, key: bytes | None = None) -> None:
     """Make an empty database, readable by its owner alone because it holds the judges' links."""
     try:
         with contextlib.suppress(FileExistsError):
@@ -420,7 +420,7 @@ def make_database(path: Path, key: bytes | None = None) -> None:
         raise JudgementsError(f"{path}: cannot be made: {error}") from error
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path) -> sqlite3.Connection:
     """Open a database to write to it; what is committed is on the disk."""
     try:
         connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)

@@ -48,7 +48,7 @@ class Study:
     link: str = ""
     stop_answers: int = 200
     stop_points: float = 0.5
-    words: dict[str, str] = field(default_factory=lambda: read_words("en"))
+    words: dict[str, str] = field(default_factory=lambda: _read_words("en"))
 
     def say(self, key: str, **values: object) -> str:
         """Return a text of the pages."""
@@ -93,7 +93,7 @@ def read_study(path: Path) -> Study:
         if isinstance(value, list):
             given[key] = tuple(map(tuple, value))
     language = given.get("language", "en")
-    return Study(**given, words=read_words(language, path.parent))
+    return Study(**given, words=_read_words(language, path.parent))
 
 
 def _find_problem(key: str, value: Any, usual: Any) -> str:
@@ -120,7 +120,7 @@ def _find_problem(key: str, value: Any, usual: Any) -> str:
     return "" if is_number and value >= 0 else "a number from 0 on"
 
 
-def read_words(language: str, folder: Path = Path()) -> dict[str, str]:
+def _read_words(language: str, folder: Path = Path()) -> dict[str, str]:
     """Return the words of a language that is shipped, or of a file.
 
     Raises:

@@ -462,7 +462,7 @@ _MOST = 0.5
 
 
 @dataclass(frozen=True)
-class Choices:
+class _Choices:
     """Which image each row of a column names.
 
     Attributes:
@@ -478,7 +478,7 @@ class Choices:
 
 def read_choices(
     texts: np.ndarray, sides: Sequence[str], n_images: int, names: Sequence[np.ndarray] = ()
-) -> Choices | None:
+) -> _Choices | None:
     """Tell by the values of a column which image each row names; None if no reading fits.
 
     Args:
@@ -497,8 +497,8 @@ def read_choices(
         is_bad = ~(is_named.any(axis=0) | is_tie[numbers])
         if is_bad.mean() < _MOST and is_named.any():
             places = np.where(is_named.any(axis=0), is_named.argmax(axis=0), UNDECIDED)
-            return Choices(places.astype(np.int8), is_bad, "the name of the image")
-    best: Choices | None = None
+            return _Choices(places.astype(np.int8), is_bad, "the name of the image")
+    best: _Choices | None = None
     for reading, meaning in _readings(values, list(map(_plain, sides)), n_images):
         of_value = [
             UNDECIDED if tie else reading.get(value, _BAD)
@@ -507,7 +507,7 @@ def read_choices(
         places = np.array(of_value, dtype=np.int8)[numbers]
         is_bad = places == _BAD
         if is_bad.mean() < _MOST and (best is None or is_bad.sum() < best.is_bad.sum()):
-            best = Choices(np.where(is_bad, UNDECIDED, places).astype(np.int8), is_bad, meaning)
+            best = _Choices(np.where(is_bad, UNDECIDED, places).astype(np.int8), is_bad, meaning)
     return best
 
 

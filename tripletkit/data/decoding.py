@@ -45,7 +45,7 @@ def _decode_bytes(image: Image.Image, full_size: tuple[int, int], n_result_px: i
     return int(max(decoder, own + n_result_px * _RGB_PIXEL_BYTES))
 
 
-class MemoryBudget:
+class _MemoryBudget:
     """Memory that threads share: what does not fit beside the others waits."""
 
     def __init__(self, total_bytes: int) -> None:
@@ -101,7 +101,7 @@ _MOST_REDUCED = 32
 # Pixels that are turned to RGB at a time, for that takes several copies.
 _BAND_PX = 1_000_000
 
-_memory = MemoryBudget(MAX_DECODE_BYTES)
+_memory = _MemoryBudget(MAX_DECODE_BYTES)
 
 # Pillow warns at half the size at which it refuses (179 million pixels). Only that counts here:
 # phones take photos of 108 million.

@@ -50,7 +50,7 @@ def image_suffixes() -> frozenset[str]:
 
 
 @dataclass(frozen=True)
-class LocatedImages:
+class _LocatedImages:
     """Where the images of a list of names are."""
 
     paths: list[Path | None]  # one a name; None where there is a problem
@@ -59,7 +59,7 @@ class LocatedImages:
 
 def locate_images(
     names: Sequence[str], folder: Path, *, follow_outside: bool = False
-) -> LocatedImages:
+) -> _LocatedImages:
     """Find the file of every name and say what is wrong with the others.
 
     A name is a path below the folder. With its extension it means exactly that file; without,
@@ -216,7 +216,7 @@ class _Listing:
         self.follow_outside = follow_outside
         self.entries: dict[str, _Entries] = {}
 
-    def locate(self, names: Sequence[str]) -> LocatedImages:
+    def locate(self, names: Sequence[str]) -> _LocatedImages:
         paths: list[Path | None] = []
         problems: dict[int, str] = {}
         for index, name in enumerate(names):
@@ -225,7 +225,7 @@ class _Listing:
             except ImageNameError as error:
                 paths.append(None)
                 problems[index] = str(error)
-        return LocatedImages(paths, problems)
+        return _LocatedImages(paths, problems)
 
     def find(self, name: str) -> Path:
         if not (self.follow_outside or self._is_there(name)):

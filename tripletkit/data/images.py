@@ -50,7 +50,7 @@ class ImagePolicy(TypedDict):
     follow_outside: bool
 
 
-class ContentMemory(Protocol):
+class _ContentMemory(Protocol):
     """What remembers the hashes of files, so that each is read once: the feature stores."""
 
     def content_hashes(
@@ -190,7 +190,7 @@ class Images:
             )
         )
 
-    def contents(self, memory: ContentMemory) -> FileContents:
+    def contents(self, memory: _ContentMemory) -> FileContents:
         """Return the content hash of each file: what an image is, whatever its name.
 
         They are computed when they are first asked for, and travel with the names from then on.
@@ -199,7 +199,7 @@ class Images:
         self.__dict__["_files"] = self._files._replace(contents=found)
         return found
 
-    def first_of_same(self, memory: ContentMemory) -> np.ndarray:
+    def first_of_same(self, memory: _ContentMemory) -> np.ndarray:
         """Return `(n_names,)` int64: for each name the first one whose file has the same content.
 
         So `7`, `7.jpg` and a copy of it are one image, and a split cannot part them. A name
@@ -311,7 +311,7 @@ def open_usable_images(
     return open_images(given, names, places, skip_bad=True, follow_outside=follow_outside)
 
 
-def hash_files(paths: Sequence[Path | None], memory: ContentMemory) -> FileContents:
+def hash_files(paths: Sequence[Path | None], memory: _ContentMemory) -> FileContents:
     """Hash image files, each read only where its size or time changed since it was hashed."""
     there: dict[int, tuple[Path, os.stat_result]] = {}
     problems: dict[int, str] = {}

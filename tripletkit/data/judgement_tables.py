@@ -65,7 +65,7 @@ _ERRORS: dict[Wanted, type[TripletFileError | VoteFileError | AnswerFileError]] 
 
 
 @dataclass(frozen=True)
-class ReadRows:
+class _ReadRows:
     """What a table says, row by row.
 
     Attributes:
@@ -98,7 +98,7 @@ def open_rows(
     columns: Mapping[str, str] | None = None,
     names: Sequence[str] | None = None,
     with_problems: bool = False,
-) -> tuple[ReadRows, FileRecord]:
+) -> tuple[_ReadRows, FileRecord]:
     """Return what a file or a table says, and the record of it.
 
     Raises:
@@ -157,7 +157,7 @@ def _read_rows(
     columns: Mapping[str, str] | None,
     odd_place: int | None,
     names: Sequence[str] | None,
-) -> ReadRows:
+) -> _ReadRows:
     """Return what a table says; `odd_place` of three images is the odd one of every row.
 
     Raises:
@@ -168,7 +168,7 @@ def _read_rows(
     roles = _find_roles(table, headings, wanted, columns, odd_place)
     if roles is None:
         if not headings:
-            return ReadRows(table, problems=tuple(table.problems))
+            return _ReadRows(table, problems=tuple(table.problems))
         hint = ""
         if wanted in ("triplets", "share"):
             raise TripletFileError(
@@ -221,7 +221,7 @@ def _read_rows(
             notes.append(note)
             labels = None
     ignored = [text or "(no name)" for n, text in enumerate(headings) if n not in roles.used]
-    return ReadRows(
+    return _ReadRows(
         table,
         triplets,
         labels,

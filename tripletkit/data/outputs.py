@@ -110,14 +110,14 @@ _ELSEWHERE = "Choose another place."
 
 
 @dataclass
-class Run:
+class _Run:
     """What one command or public call reads, and where it writes what."""
 
     inputs: dict[Path, None] = field(default_factory=dict)
     outputs: dict[Path, OutputForm] = field(default_factory=dict)
 
 
-_run: ContextVar[Run | None] = ContextVar("run", default=None)
+_run: ContextVar[_Run | None] = ContextVar("run", default=None)
 
 
 def note_input(path: Path) -> None:
@@ -144,12 +144,12 @@ def note_written(path: Path) -> None:
 
 
 @contextmanager
-def open_run() -> Iterator[Run]:
+def open_run() -> Iterator[_Run]:
     """Record what is read until the block ends; a block within another is of the same run."""
     if (run := _run.get()) is not None:
         yield run
         return
-    run = Run()
+    run = _Run()
     token = _run.set(run)
     try:
         yield run
@@ -171,12 +171,12 @@ def as_one_run(function: Callable[_Given, _Result]) -> Callable[_Given, _Result]
     def call(*args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
         with open_run() as run:
             for value in (*args, *kwargs.values()):
-                if isinstance(earlier := getattr(value, "__dict__", {}).get("_run"), Run):
+                if isinstance(earlier := getattr(value, "__dict__", {}).get("_run"), _Run):
                     run.inputs |= earlier.inputs
             result = function(*args, **kwargs)
         if type(result).__module__.startswith("tripletkit.") and hasattr(result, "__dict__"):
             # Its own record: another call's outputs are none of its.
-            result.__dict__["_run"] = Run(dict(run.inputs))
+            result.__dict__["_run"] = _Run(dict(run.inputs))
         return result
 
     return call
@@ -208,7 +208,7 @@ class Outputs:
 
     def __init__(self, *, overwrite: bool = False) -> None:
         self._overwrite = overwrite
-        self._run = _run.get() or Run()
+        self._run = _run.get() or _Run()
 
     def file(self, path: Path, form: OutputForm) -> OutputFile:
         """Check a file that is to be written."""
@@ -300,7 +300,7 @@ class Outputs:
 
 def check_written_folder(folder: Path) -> None:
     """Refuse a folder that files are added to, where these would lie among inputs or in a model."""
-    run = _run.get() or Run()
+    run = _run.get() or _Run()
     run.outputs.setdefault(folder, _ADDED_TO)
     _check_not_read(folder, run, run.inputs)
     target = _resolve(folder)
@@ -317,7 +317,7 @@ def _check_not_in_model(path: Path, folders: Iterable[Path]) -> None:
             )
 
 
-def _check_not_read(path: Path, run: Run, inputs: Iterable[Path]) -> None:
+def _check_not_read(path: Path, run: _Run, inputs: Iterable[Path]) -> None:
     """Refuse an output that is an input, lies in one, or as a folder holds one.
 
     A folder that files are added to may hold some that are read.

@@ -32,7 +32,7 @@ _START_SIZE = 0.1
 _FIRST_DECAY, _SECOND_DECAY, _TINY = 0.9, 0.999, 1e-8
 
 
-def embed_names(rows: np.ndarray, n_names: int, seed: int = defaults.SEED) -> np.ndarray:
+def _embed_names(rows: np.ndarray, n_names: int, seed: int = defaults.SEED) -> np.ndarray:
     """Find a vector for each name so that most triplets hold.
 
     Minimises the hinge max(0, |a - p|^2 - |a - n|^2 + margin) with Adam over mini-batches. Names in
@@ -58,7 +58,7 @@ def embed_names(rows: np.ndarray, n_names: int, seed: int = defaults.SEED) -> np
     return vectors
 
 
-def name_margins(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _name_margins(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return `(n_triplets,)` float32, how much nearer the first is (squared Euclidean distance).
 
     Example:
@@ -74,7 +74,7 @@ def _hinge_gradient(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
     # SciPy takes a fifth of a second to start, which commands without a baseline need not wait for.
     from scipy.sparse import csr_array
 
-    broken = rows[name_margins(vectors, rows) < _MARGIN]
+    broken = rows[_name_margins(vectors, rows) < _MARGIN]
     anchor, positive, negative = (vectors[column] for column in broken.T)
     slots = np.concatenate([negative - positive, positive - anchor, anchor - negative])
     # A sparse product sums the slots of each name; numpy's `add.at` takes several times longer.
@@ -157,7 +157,7 @@ def run_baselines(
 
     - `pair memory`: the pair that was more often near than far in training is the nearer one.
     - `popularity`: the image that was more often positive than negative is the nearer one.
-    - `names only`: an ordinal embedding with a free vector a name (`embed_names`). A row with a
+    - `names only`: an ordinal embedding with a free vector a name (`_embed_names`). A row with a
       name that training lacks is undecided.
 
     Args:
@@ -183,10 +183,10 @@ def run_baselines(
         "popularity": _popularity_margins(train_rows, val_rows, len(names)),
     }
     if ordinal or (ordinal is None and len(train) <= defaults.MAX_ORDINAL_TRIPLETS):
-        vectors = embed_names(train_rows, len(names), seed)
+        vectors = _embed_names(train_rows, len(names), seed)
         # A vector that no training triplet has moved is chance, not knowledge.
         is_known = np.isin(val_rows, train_rows).all(axis=1)
-        margins["names only"] = np.where(is_known, name_margins(vectors, val_rows), 0)
+        margins["names only"] = np.where(is_known, _name_margins(vectors, val_rows), 0)
     return [_score(name, values, truth) for name, values in margins.items()]
 
 

@@ -251,7 +251,7 @@ def describe_alike(features: np.ndarray, images: np.ndarray) -> str | None:
     )
 
 
-def describe_near_duplicates(features: np.ndarray, triplets: Triplets) -> str | None:
+def _describe_near_duplicates(features: np.ndarray, triplets: Triplets) -> str | None:
     """Return a sentence where too many images are nearly another, with the nearest two."""
     images = np.unique(triplets.rows)
     chosen = np.linspace(0, len(images) - 1, min(len(images), _N_NEAR)).astype(int)
@@ -286,7 +286,7 @@ def warn_of_features(features: np.ndarray, triplets: Triplets) -> None:
     alike = describe_alike(features, np.unique(triplets.rows))
     if alike is not None:
         caution(f"{triplets.source}: {alike}", DataWarning)
-    elif (near := describe_near_duplicates(features, triplets)) is not None:
+    elif (near := _describe_near_duplicates(features, triplets)) is not None:
         caution(f"{triplets.source}: {near}", LeakageWarning)
     # Some thousands tell as much, and the largest sets take no longer.
     some = np.linspace(0, len(triplets) - 1, min(len(triplets), _N_EXCHANGED)).astype(int)

@@ -110,7 +110,7 @@ class _FirstRun:
         ends = np.cumsum([part.n_features for part in self._parts])[:-1]
         columns = zip(np.split(got, ends, axis=1), np.split(want, ends, axis=1), strict=True)
         for part, (ours, keras_own) in zip(self._parts, columns, strict=True):
-            difference = relative_difference(ours, keras_own)
+            difference = _relative_difference(ours, keras_own)
             if not difference <= _TOLERANCE:
                 raise ExportError(
                     f"{part.backbone.name}: expected the features that Keras gives, got others in "
@@ -119,7 +119,7 @@ class _FirstRun:
                 )
 
 
-def relative_difference(got: np.ndarray, want: np.ndarray) -> float:
+def _relative_difference(got: np.ndarray, want: np.ndarray) -> float:
     """Return the largest difference of two arrays of rows, as a share of the row's largest."""
     largest = np.abs(want).max(axis=1)
     differences = np.abs(got - want).max(axis=1)

@@ -34,7 +34,7 @@ _LARGE_FILE_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
-class ImageFeatures:
+class _ImageFeatures:
     """Features of a list of image files.
 
     Attributes:
@@ -58,7 +58,7 @@ def extract_features(
     progress: Progress = no_progress,
     views: Sequence[View] = (ORIGINAL,),
     contents: FileContents | None = None,
-) -> ImageFeatures:
+) -> _ImageFeatures:
     """Return the features of images, computing and storing those that are not there yet.
 
     An image's features depend on nothing but its content, the space and the views: batches
@@ -81,7 +81,7 @@ def extract_features(
     missing: dict[bytes, list[View]] = {}
     of_views: dict[View, np.ndarray] = {}
     for view in views:
-        found = [store.read(view_space(space, view), list(path_of)) for space in spaces]
+        found = [store.read(_view_space(space, view), list(path_of)) for space in spaces]
         of_views[view] = np.hstack(found)
         is_missing = np.isnan(of_views[view]).any(axis=1)
         for content, row in row_of.items():
@@ -122,7 +122,7 @@ def extract_features(
             for space, columns in zip(
                 spaces, np.split(values[is_finite], ends, axis=1), strict=True
             ):
-                store.write(view_space(space, view), kept, columns)
+                store.write(_view_space(space, view), kept, columns)
             of_views[view][[row_of[content] for content in kept]] = values[is_finite]
             computed.update(kept)
             progress(n_done, len(missing))
@@ -140,12 +140,12 @@ def extract_features(
         if why := unreadable.get(found_content):
             # The same content may stand under several names; each has its own message.
             problems[index] = why.replace(str(path_of[found_content]), str(path), 1)
-    return ImageFeatures(
+    return _ImageFeatures(
         result, dict(sorted(problems.items())), frozenset(computed - set(unreadable))
     )
 
 
-def view_space(space: FeatureSpace, view: View) -> FeatureSpace:
+def _view_space(space: FeatureSpace, view: View) -> FeatureSpace:
     """Return the feature space of one view; that of the original is the backbone's own."""
     if view == ORIGINAL:
         return space

@@ -94,7 +94,7 @@ class GivenFeatures:
         return found
 
 
-class NamedVectors(Protocol):
+class _NamedVectors(Protocol):
     """What `Model.embed` gives, which stands above this module."""
 
     @property
@@ -108,7 +108,7 @@ FeaturesLike = (
     Path
     | str
     | GivenFeatures
-    | NamedVectors
+    | _NamedVectors
     | Mapping[str, Sequence[float]]
     | pd.DataFrame
     | tuple[Sequence[str], np.ndarray]
@@ -129,7 +129,7 @@ def open_features(given: FeaturesLike) -> GivenFeatures:
     if isinstance(given, GivenFeatures):
         return given
     if isinstance(given, (str, Path)):
-        found = read_features(Path(given))
+        found = _read_features(Path(given))
     else:
         if isinstance(given, pd.DataFrame):
             names, values, notes = _take_table(_IN_MEMORY, given, set())
@@ -149,7 +149,7 @@ def open_features(given: FeaturesLike) -> GivenFeatures:
     return found
 
 
-def read_features(path: Path) -> GivenFeatures:
+def _read_features(path: Path) -> GivenFeatures:
     """Read named vectors from a file; see `open_features`."""
     if path.is_dir():
         dataset = FeatureDataset(path)

@@ -37,7 +37,7 @@ _log = logging.getLogger("tripletkit")
 
 
 @dataclass(frozen=True)
-class HubFile:
+class _HubFile:
     """An ONNX file of a repository at a commit.
 
     Attributes:
@@ -78,7 +78,7 @@ def check_hub_name(name: str) -> re.Match[str]:
     return found
 
 
-def find_on_hub(name: str) -> HubFile:
+def find_on_hub(name: str) -> _HubFile:
     """Return the ONNX file that a name stands for, downloaded with what belongs to it if need be.
 
     A name is `hf:OWNER/NAME`, `hf:OWNER/NAME@REVISION`, or either with `/FILE.onnx`.
@@ -95,7 +95,7 @@ def find_on_hub(name: str) -> HubFile:
     return found
 
 
-def _find_kept(hub: ModuleType, repo: str, revision: str, file: str) -> HubFile | None:
+def _find_kept(hub: ModuleType, repo: str, revision: str, file: str) -> _HubFile | None:
     """Return what the cache has, if no better file can be on the hub; it asks no network."""
     try:
         folder = Path(
@@ -118,10 +118,10 @@ def _find_kept(hub: ModuleType, repo: str, revision: str, file: str) -> HubFile 
         check_network_file(folder / chosen)
     except NetworkFileError:
         return None
-    return HubFile(repo, folder.name, chosen, folder / chosen)
+    return _HubFile(repo, folder.name, chosen, folder / chosen)
 
 
-def _download(hub: ModuleType, repo: str, revision: str, file: str) -> HubFile:
+def _download(hub: ModuleType, repo: str, revision: str, file: str) -> _HubFile:
     try:
         about = hub.HfApi().model_info(repo, revision=revision)
         files = [sibling.rfilename for sibling in about.siblings or ()]
@@ -145,7 +145,7 @@ def _download(hub: ModuleType, repo: str, revision: str, file: str) -> HubFile:
         path = fetch(chosen)
         if revision != about.sha:
             _keep_ref(path, revision, about.sha)
-        return HubFile(repo, about.sha, chosen, path)
+        return _HubFile(repo, about.sha, chosen, path)
     except BackboneError:
         raise
     # The library raises its own kinds, those of its connection, and OSError for a full disk.
@@ -198,7 +198,7 @@ def _split(name: str) -> tuple[str, str]:
     return base, "" if is_other else "fp32"
 
 
-def _check_hashes(found: HubFile) -> None:
+def _check_hashes(found: _HubFile) -> None:
     """Compare large files with the hash that the cache calls them by; wrong ones are deleted."""
     for name in [found.path.name, *check_network_file(found.path)]:
         path = found.path.parent / name

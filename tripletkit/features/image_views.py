@@ -109,14 +109,14 @@ def read_views(
     before_px = how.shortest_edge_px or how.square_px
     image = read_image(path, at_least_px=before_px or size_px, file=file)
     if before_px is not None:
-        middle = cut_middle(image, size_px, how)
+        middle = _cut_middle(image, size_px, how)
         return np.stack([view.cut(middle, size_px) for view in views])
     sides = {view.resized_px(size_px) for view in views}
     resized = {side: resize_to_square(image, side, how.resample) for side in sides}
     return np.stack([view.cut(resized[view.resized_px(size_px)], size_px) for view in views])
 
 
-def cut_middle(image: Image.Image, size_px: int, how: Preprocessing) -> np.ndarray:
+def _cut_middle(image: Image.Image, size_px: int, how: Preprocessing) -> np.ndarray:
     """Resize an image and cut a square from its middle, as an encoder's own processor does."""
     if how.shortest_edge_px is None:
         width = height = how.square_px or size_px

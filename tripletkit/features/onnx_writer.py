@@ -37,7 +37,7 @@ def make_onnx_model(
         ExportError: naming the first layer that cannot be written.
     """
     model = getattr(model, "_functional", model)
-    graph = GraphWriter()
+    graph = _GraphWriter()
     names = input_names or (
         ["image"] if len(model.inputs) == 1 else [tensor.name for tensor in model.inputs]
     )
@@ -60,7 +60,7 @@ def make_onnx_model(
     )
 
 
-class GraphWriter:
+class _GraphWriter:
     """The nodes and weights of a graph while it is written; a value is called by its name there."""
 
     def __init__(self) -> None:
@@ -131,7 +131,7 @@ class GraphWriter:
         return f"{kind.lower()}_{len(self.nodes) + len(self.weights)}"
 
 
-def _write_model(graph: GraphWriter, model: keras.Model) -> None:
+def _write_model(graph: _GraphWriter, model: keras.Model) -> None:
     """Write the layers of a model whose inputs are known."""
     for depth in sorted(model._nodes_by_depth, reverse=True):
         for node in model._nodes_by_depth[depth]:
@@ -139,7 +139,7 @@ def _write_model(graph: GraphWriter, model: keras.Model) -> None:
                 _write_call(graph, node)
 
 
-def _write_call(graph: GraphWriter, node: Any) -> None:
+def _write_call(graph: _GraphWriter, node: Any) -> None:
     layer, inputs, outputs = node.operation, node.arguments.keras_tensors, node.outputs
     if isinstance(layer, keras.Sequential):
         layer = layer._functional
@@ -177,7 +177,7 @@ def _needed(nodes: list[onnx.NodeProto], output: str) -> Iterator[onnx.NodeProto
 
 # How a layer is written: from the graph, the layer, the Keras tensors it reads, and its node comes
 # the name and the form of its output.
-_Writer = Callable[[GraphWriter, Any, Sequence[Any], Any], tuple[str, str]]
+_Writer = Callable[[_GraphWriter, Any, Sequence[Any], Any], tuple[str, str]]
 
 
 def _cropping(graph, layer, inputs, node):
@@ -207,15 +207,15 @@ def _flatten(graph, _layer, inputs, _node):
     return graph.add("Flatten", graph.get(inputs[0])), "places"
 
 
-def _hard_sigmoid(graph: GraphWriter, name: str) -> str:
+def _hard_sigmoid(graph: _GraphWriter, name: str) -> str:
     return graph.add("HardSigmoid", name, alpha=1 / 6, beta=0.5)
 
 
-def _clip(graph: GraphWriter, name: str, high: float) -> str:
+def _clip(graph: _GraphWriter, name: str, high: float) -> str:
     return graph.add("Clip", name, graph.constant(0.0), graph.constant(float(high)))
 
 
-_ACTIVATIONS: dict[str, Callable[[GraphWriter, str], str]] = {
+_ACTIVATIONS: dict[str, Callable[[_GraphWriter, str], str]] = {
     "linear": lambda graph, name: name,
     "relu": lambda graph, name: graph.add("Relu", name),
     "relu6": lambda graph, name: _clip(graph, name, 6.0),
@@ -228,7 +228,7 @@ _ACTIVATIONS: dict[str, Callable[[GraphWriter, str], str]] = {
 }
 
 
-def _activate(graph: GraphWriter, function: Callable[..., Any], name: str) -> str:
+def _activate(graph: _GraphWriter, function: Callable[..., Any], name: str) -> str:
     kind = getattr(function, "__name__", repr(function))
     if kind not in _ACTIVATIONS:
         raise ExportError(f"expected a known activation, got {kind}")
@@ -271,7 +271,7 @@ def _separable(graph, layer, inputs, _node):
 
 
 def _convolve(
-    graph: GraphWriter,
+    graph: _GraphWriter,
     layer: Any,
     tensor: Any,
     kernel: np.ndarray,
@@ -319,7 +319,7 @@ def _batch_norm(graph, layer, inputs, _node):
     return graph.add("BatchNormalization", name, *weights, epsilon=0.0), "maps"
 
 
-def _scale_and_shift(graph: GraphWriter, tensor: Any, scale: Any, shift: Any) -> tuple[str, str]:
+def _scale_and_shift(graph: _GraphWriter, tensor: Any, scale: Any, shift: Any) -> tuple[str, str]:
     """Write x * scale + shift, both for all values or for each channel."""
     form = graph.form(tensor)
     name = graph.get(tensor, form)
@@ -454,7 +454,7 @@ def _deviation_of_map(graph, layer, inputs, _node):
     return graph.add("Sqrt", variance), "places"
 
 
-def _reduce(graph: GraphWriter, name: str, keepdims: int = 0) -> str:
+def _reduce(graph: _GraphWriter, name: str, keepdims: int = 0) -> str:
     return graph.add("ReduceMean", name, graph.constant([2, 3]), keepdims=keepdims)
 
 

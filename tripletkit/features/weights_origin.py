@@ -129,7 +129,7 @@ def find_weights(backbone: Backbone) -> Path:
     except BackboneError as error:
         raise BackboneError(
             f"{error}. Give a file with `weights=FILE`, or put {origin.file_name} into "
-            f"{keras_cache_path(origin).parent}, or use `backbone={_ALWAYS_THERE}`, which needs "
+            f"{_keras_cache_path(origin).parent}, or use `backbone={_ALWAYS_THERE}`, which needs "
             "no download."
         ) from error
 
@@ -144,7 +144,7 @@ def is_ready(backbone: Backbone) -> bool:
             return load_object(origin.locate)().is_file()
         except WeightsError:
             return False
-    return _is_whole(keras_cache_path(origin), origin)
+    return _is_whole(_keras_cache_path(origin), origin)
 
 
 def describe_origin(backbone: Backbone) -> str:
@@ -157,7 +157,7 @@ def describe_origin(backbone: Backbone) -> str:
     return f"Keras, {origin.size_mb} MB download"
 
 
-def keras_cache_path(origin: KerasDownload) -> Path:
+def _keras_cache_path(origin: KerasDownload) -> Path:
     """Return where Keras keeps a downloaded weights file (its own rule, without its import)."""
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     return home / "models" / origin.file_name
@@ -165,7 +165,7 @@ def keras_cache_path(origin: KerasDownload) -> Path:
 
 def _fetch(name: str, origin: KerasDownload) -> Path:
     """Return weights from Keras's cache, else downloaded into it."""
-    path = keras_cache_path(origin)
+    path = _keras_cache_path(origin)
     if _is_whole(path, origin):
         return path
     state = f"at {path} are broken" if path.is_file() else "are not in Keras's cache"

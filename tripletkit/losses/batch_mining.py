@@ -13,12 +13,12 @@ from tripletkit.features.keras_backend import KerasTensor, tf
 from tripletkit.losses.keras_distances import DISTANCES
 
 
-def pairwise_distances(embeddings: KerasTensor, distance: str) -> KerasTensor:
+def _pairwise_distances(embeddings: KerasTensor, distance: str) -> KerasTensor:
     """Return `(n, n)` distances between embeddings `(n, n_dims)`."""
     return DISTANCES[distance](embeddings[:, None, :], embeddings[None, :, :])
 
 
-def batch_all(distances: KerasTensor, labels: KerasTensor) -> KerasTensor:
+def _batch_all(distances: KerasTensor, labels: KerasTensor) -> KerasTensor:
     """Return every triplet that the classes allow.
 
     Args:
@@ -34,10 +34,10 @@ def batch_all(distances: KerasTensor, labels: KerasTensor) -> KerasTensor:
     return tf.cast(tf.where(allowed), tf.int32)
 
 
-def batch_hard(distances: KerasTensor, labels: KerasTensor) -> KerasTensor:
+def _batch_hard(distances: KerasTensor, labels: KerasTensor) -> KerasTensor:
     """Return a triplet for each image: its farthest positive and its nearest negative.
 
-    Args, Returns: see `batch_all`.
+    Args, Returns: see `_batch_all`.
     Reference:
         Hermans, Beyer, Leibe. In Defense of the Triplet Loss. 2017. arXiv:1703.07737.
     """
@@ -49,13 +49,13 @@ def batch_hard(distances: KerasTensor, labels: KerasTensor) -> KerasTensor:
     return tf.boolean_mask(tf.stack([anchor, positive, negative], axis=1), is_whole)
 
 
-def semi_hard(distances: KerasTensor, labels: KerasTensor) -> KerasTensor:
+def _semi_hard(distances: KerasTensor, labels: KerasTensor) -> KerasTensor:
     """Return a triplet for each anchor and positive: the nearest negative farther than that.
 
     Where no negative is farther the farthest stands in, the least hard there is; so every pair
     teaches, and embeddings that are all alike still do.
 
-    Args, Returns: see `batch_all`.
+    Args, Returns: see `_batch_all`.
     Reference:
         Schroff, Kalenichenko, Philbin. FaceNet. CVPR 2015. arXiv:1503.03832, section 3.2.
     """
@@ -84,9 +84,9 @@ def _pairs(labels: KerasTensor) -> tuple[KerasTensor, KerasTensor]:
 
 
 MINERS: dict[str, Callable[[KerasTensor, KerasTensor], KerasTensor]] = {
-    "batch-all": batch_all,
-    "batch-hard": batch_hard,
-    "semi-hard": semi_hard,
+    "batch-all": _batch_all,
+    "batch-hard": _batch_hard,
+    "semi-hard": _semi_hard,
 }
 
 
@@ -94,7 +94,7 @@ def mined_distances(
     embeddings: KerasTensor, labels: KerasTensor, mining: str, distance: str
 ) -> tuple[KerasTensor, KerasTensor]:
     """Return the distances of the triplets of a batch that are mined: to positive, to negative."""
-    between = pairwise_distances(embeddings, distance)
+    between = _pairwise_distances(embeddings, distance)
     mined = MINERS[mining](tf.stop_gradient(between), labels)
     # Taken from the matrix, because there can be a thousand times as many as embeddings.
     return (

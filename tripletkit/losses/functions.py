@@ -72,7 +72,7 @@ def mean_loss(losses: KerasTensor, reduction: str) -> KerasTensor:
     return ops.sum(losses * counted) / ops.maximum(ops.sum(counted), 1.0)
 
 
-def center_loss(embeddings: KerasTensor, centers: KerasTensor) -> KerasTensor:
+def _center_loss(embeddings: KerasTensor, centers: KerasTensor) -> KerasTensor:
     """Return half the squared distance of each embedding from the center of its class.
 
     Args:
@@ -97,7 +97,7 @@ def cross_entropy_loss(logits: KerasTensor, labels: KerasTensor) -> KerasTensor:
     return ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
 
 
-def move_centers(
+def _move_centers(
     centers: KerasTensor,
     is_placed: KerasTensor,
     embeddings: KerasTensor,
@@ -197,12 +197,12 @@ class ClassCenters(keras.layers.Layer):
     """Class centers that follow the embeddings, and each embedding's loss by its distance from its
     own.
 
-    The centers move by `move_centers` when called with `training=True`, after the loss has been
+    The centers move by `_move_centers` when called with `training=True`, after the loss has been
     taken from where they were. No gradient reaches them.
 
     Args:
         n_classes: how many.
-        decay: see `move_centers`.
+        decay: see `_move_centers`.
     """
 
     def __init__(
@@ -227,9 +227,9 @@ class ClassCenters(keras.layers.Layer):
         own = ops.maximum(labels, 0)
         is_counted = ops.cast(labels >= 0, embeddings.dtype) * ops.take(self.is_placed, own)
         centers = ops.stop_gradient(ops.take(self.centers, own, axis=0))
-        losses = is_counted * center_loss(embeddings, centers)
+        losses = is_counted * _center_loss(embeddings, centers)
         if training:
-            moved, is_placed = move_centers(
+            moved, is_placed = _move_centers(
                 self.centers, self.is_placed, ops.stop_gradient(embeddings), labels, self.decay
             )
             self.centers.assign(moved)

@@ -19,7 +19,7 @@ def _l1_distance(a: KerasTensor, b: KerasTensor) -> KerasTensor:
     return ops.sum(ops.abs(a - b), axis=-1)
 
 
-def l2_distance(a: KerasTensor, b: KerasTensor) -> KerasTensor:
+def _l2_distance(a: KerasTensor, b: KerasTensor) -> KerasTensor:
     """Return the Euclidean distance: two `(n, n_dims)` -> `(n,)`."""
     return ops.sqrt(ops.maximum(_squared_l2_distance(a, b), _SMALLEST_SQUARE))
 
@@ -35,7 +35,7 @@ def _cosine_distance(a: KerasTensor, b: KerasTensor) -> KerasTensor:
 
 
 DISTANCES: dict[str, Callable[[KerasTensor, KerasTensor], KerasTensor]] = {
-    "l2": l2_distance,
+    "l2": _l2_distance,
     "l1": _l1_distance,
     "squared-l2": _squared_l2_distance,
     "cosine": _cosine_distance,

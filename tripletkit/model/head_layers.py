@@ -82,7 +82,7 @@ class Scaling:
 
 
 @dataclass(frozen=True)
-class HeadStep:
+class _HeadStep:
     """One layer of a head that NumPy runs.
 
     Attributes:
@@ -100,7 +100,7 @@ class HeadStep:
     @classmethod
     def of(
         cls, kind: str, *inputs: int, arrays: Sequence[np.ndarray] = (), **settings: Any
-    ) -> HeadStep:
+    ) -> _HeadStep:
         kept = tuple(np.ascontiguousarray(values, np.float32) for values in arrays)
         return cls(kind, inputs, kept, settings)
 
@@ -108,7 +108,7 @@ class HeadStep:
 class NumpyHead:
     """A head that NumPy runs; takes the place of the Keras model where embeddings are computed."""
 
-    def __init__(self, n_features: int, steps: Sequence[HeadStep]) -> None:
+    def __init__(self, n_features: int, steps: Sequence[_HeadStep]) -> None:
         self._steps = steps
         n_dims = self(np.zeros((1, n_features), np.float32)).shape[1]
         self.input_shape, self.output_shape = (None, n_features), (None, n_dims)
@@ -131,8 +131,8 @@ class NumpyHead:
     def compressed(self, kernel: np.ndarray, bias: np.ndarray) -> NumpyHead:
         """Return the head with a projection of its embeddings behind it, at length 1 again."""
         n_steps = len(self._steps)
-        projection = HeadStep.of("Dense", n_steps, arrays=(kernel, bias), activation="linear")
-        unit = HeadStep.of("UnitNormalization", n_steps + 1)
+        projection = _HeadStep.of("Dense", n_steps, arrays=(kernel, bias), activation="linear")
+        unit = _HeadStep.of("UnitNormalization", n_steps + 1)
         return NumpyHead(self.input_shape[1], [*self._steps, projection, unit])
 
     def write(self, path: Path) -> None:
@@ -186,7 +186,7 @@ def read_numpy_head(path: Path) -> NumpyHead | None:
                 return None
             described = json.loads(file.attrs[_ATTRIBUTE])
             steps = [
-                HeadStep(
+                _HeadStep(
                     step["kind"],
                     tuple(step["inputs"]),
                     tuple(_read_arrays(file, step["weights"])),
@@ -472,10 +472,10 @@ def join_parts(n_features: int, parts: Sequence[TrainedPart]) -> NumpyHead:
     It gives the parts' embeddings side by side, each times the root of its weight: length 1 again,
     as the sum of the weights is 1.
     """
-    steps: list[HeadStep] = []
+    steps: list[_HeadStep] = []
 
     def add(kind: str, *inputs: int, **options: Any) -> int:
-        steps.append(HeadStep.of(kind, *inputs, **options))
+        steps.append(_HeadStep.of(kind, *inputs, **options))
         return len(steps)
 
     def add_part(trained: TrainedPart) -> int:

@@ -153,7 +153,7 @@ class PixelNetwork:
     ) -> PixelNetwork:
         """Return a network whose last blocks and trained head go on learning."""
         model = build_backbone(backbone, start)
-        unfreeze_blocks(backbone, model, n_blocks)
+        _unfreeze_blocks(backbone, model, n_blocks)
         return cls.join(backbone, model, head)
 
     @property
@@ -186,7 +186,7 @@ class PixelNetwork:
         return sum(size for _, size in outputs[first:]) + sum(passing)
 
 
-def unfreeze_blocks(backbone: Backbone, model: keras.Model, n_blocks: int) -> None:
+def _unfreeze_blocks(backbone: Backbone, model: keras.Model, n_blocks: int) -> None:
     """Let the last blocks of a backbone learn, and nothing else of it.
 
     Batch norm stays frozen everywhere: its statistics, and its scale and shift, are those of

@@ -185,7 +185,7 @@ def read_thumbnail(path: Path, side_px: int) -> Image.Image:
     return image.resize((width, height), resample)
 
 
-def shorten(text: str, width_px: float, size_px: int = _TEXT_PX) -> str:
+def _shorten(text: str, width_px: float, size_px: int = _TEXT_PX) -> str:
     """Take letters out of the middle until a text fits: names differ at both ends."""
     font = find_font(text, size_px)
     if font.getlength(text) <= width_px:
@@ -209,7 +209,7 @@ def _draw_tile(
         draw.rectangle([x, y, x + side - 1, y + side - 1], outline=colour, width=_FRAME_PX)
         _draw_sign(draw, tile.is_right, (x + side - _SIGN_PX, y), colour)
     for line, text in enumerate(tile.lines):
-        shown = shorten(text, side)
+        shown = _shorten(text, side)
         place = (x + side // 2, y + side + 4 + line * _LINE_PX)
         draw.text(place, shown, LIGHT.text, find_font(shown, _TEXT_PX), anchor="ma")
 

@@ -11,7 +11,7 @@ from tripletkit.reporting.model_view import ModelView
 from tripletkit.search.exact import NOBODY, find_neighbors
 
 
-def vote_labels(
+def _vote_labels(
     embeddings: np.ndarray, labels: np.ndarray, distance: str, k: int = defaults.NEIGHBORS
 ) -> np.ndarray:
     """Return the label that most of each image's k nearest others have; see `vote`.
@@ -34,5 +34,5 @@ def confuse_labels(view: ModelView) -> Confusion | None:
     numbers, names = pd.factorize(
         np.array([view.label_of(image) for image in images], dtype=object), sort=True
     )
-    predicted = vote_labels(view.embeddings[images], numbers, view.model.distance)
+    predicted = _vote_labels(view.embeddings[images], numbers, view.model.distance)
     return Confusion(list(names), count_confusions(numbers, predicted, len(names)))

@@ -294,7 +294,7 @@ def draw_map(
     names = np.array(labels if labels is not None else [""] * len(places), dtype=object)
     distinct = sorted(set(names))
     for number, label in enumerate(distinct):
-        colour, marker = class_mark(number, theme)
+        colour, marker = _class_mark(number, theme)
         style: dict[str, Any] = {"color": colour, "marker": marker, "linewidth": 0}
         x, y = places[(names == label) & is_dot].T
         axes.scatter(x, y, s=30, zorder=3, **style)
@@ -352,7 +352,7 @@ def draw_confusion(counts: np.ndarray, labels: Sequence[str], theme: Theme = LIG
     return figure
 
 
-def class_mark(number: int, theme: Theme) -> tuple[str, str]:
+def _class_mark(number: int, theme: Theme) -> tuple[str, str]:
     """Return colour and shape of a label: no two of the first 56 have both in common."""
     turn, place = divmod(number, len(theme.classes))
     return theme.classes[place], MARKERS[(place + turn) % len(MARKERS)]

@@ -57,7 +57,7 @@ def _make_app(
     models: Sequence[Reported], token: str, projection: str = "pca", cache: Path | None = None
 ) -> Flask:
     """Return the web application of a report."""
-    search = QuerySearch(models, cache)
+    search = _QuerySearch(models, cache)
     key = secrets.token_bytes(32)
     page = make_page(models, projection, QueryZone(form_token(key, token), _MAX_IMAGE_BYTES))
     app = Flask("tripletkit.reporting", static_folder=None)
@@ -117,7 +117,7 @@ _ERRORS = {
 }
 
 
-class QuerySearch:
+class _QuerySearch:
     """A search among the images of a report, by each of its models."""
 
     def __init__(self, models: Sequence[Reported], cache: Path | None = None) -> None:

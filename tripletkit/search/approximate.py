@@ -101,7 +101,7 @@ class ApproximateIndex:
         # "np", not polysemous: else faiss sorts the codes for a search that is not done here, which
         # takes seconds for each byte of a code.
         is_coded = needs_codes(origin.n_images, n_dims, distance)
-        kind = f"PQ{count_codes(n_dims)}np" if is_coded else "Flat"
+        kind = f"PQ{_count_codes(n_dims)}np" if is_coded else "Flat"
         metric = faiss.METRIC_L1 if distance == "l1" else faiss.METRIC_L2
         sample = self._arrange(sample[np.isfinite(sample).all(axis=1)], distance)
         cells = f"IVF{min(count_cells(origin.n_images), max(len(sample), 1))}"
@@ -237,7 +237,7 @@ def count_cells(n_images: int) -> int:
     return max(1, round(n_images**0.5))
 
 
-def count_codes(n_dims: int) -> int:
+def _count_codes(n_dims: int) -> int:
     """Return the bytes of a code: one for each of equal pieces of at least so many numbers."""
     most = max(1, n_dims // _INDEX_CODE_DIMS)
     return max(n for n in range(1, most + 1) if n_dims % n == 0)

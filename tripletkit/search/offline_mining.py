@@ -33,7 +33,7 @@ _GROUP = 64
 
 
 @dataclass(frozen=True)
-class Cut:
+class _Cut:
     """The distances from which images are taken, both ends included."""
 
     low: float
@@ -90,10 +90,10 @@ def find_cuts(
     distribution: DistanceDistribution,
     positive_quantiles: tuple[float, float],
     negative_quantiles: tuple[float, float],
-) -> tuple[Cut, Cut]:
+) -> tuple[_Cut, _Cut]:
     """Turn low and high shares of the distances into distances; 0 and 1 cut nothing off."""
     positives, negatives = (
-        Cut(
+        _Cut(
             distribution.quantile(counts, low) if low > 0 else 0.0,
             distribution.quantile(counts, high) if high < 1 else np.inf,
         )
@@ -108,8 +108,8 @@ def find_cuts(
 def mine_images(
     embeddings: np.ndarray,
     images: ClassDistances,
-    positives: Cut,
-    negatives: Cut,
+    positives: _Cut,
+    negatives: _Cut,
     per_image: int,
     progress: Progress | None = None,
 ) -> _MinedImages:
@@ -210,7 +210,7 @@ class _HardestImages:
         self,
         embeddings: np.ndarray,
         images: ClassDistances,
-        cut: Cut,
+        cut: _Cut,
         per_image: int,
         *,
         farthest: bool,
@@ -322,7 +322,7 @@ def list_mined_images(mined: _MinedImages, names: Sequence[str]) -> pd.DataFrame
 def summarise_classes(
     images: ClassDistances,
     distribution: DistanceDistribution,
-    cuts: tuple[Cut, Cut],
+    cuts: tuple[_Cut, _Cut],
     quantiles: tuple[tuple[float, float], tuple[float, float]],
     mined: _MinedImages,
 ) -> dict[str, Any]:

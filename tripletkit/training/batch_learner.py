@@ -151,7 +151,7 @@ def _without_triplets(images: np.ndarray, labels: np.ndarray) -> Batch:
 
 
 @keras.saving.register_keras_serializable("tripletkit")
-class CosineClassifier(keras.layers.Layer):
+class _CosineClassifier(keras.layers.Layer):
     """The cosine between an embedding and a vector for each class, times a scale that is learned.
 
     Between vectors of length 1 a plain product is -1 to 1, which the softmax over many classes
@@ -194,10 +194,10 @@ class Objective:
         self._squared = squared
         self._loss = get_loss(settings.loss)
         self._of_triplets = triplet_loss_of(settings.loss, settings.margin)
-        self.classifier: CosineClassifier | None = None
+        self.classifier: _CosineClassifier | None = None
         self.centers: ClassCenters | None = None
         if self._loss.has_cross_entropy:
-            self.classifier = CosineClassifier(n_classes, name="classifier")
+            self.classifier = _CosineClassifier(n_classes, name="classifier")
             self.classifier.build((None, dim))
         if self._loss.has_centers:
             self.centers = ClassCenters(n_classes, settings.center_decay, name="centers")

@@ -115,7 +115,7 @@ def keep_best_epoch(
         embeddings = training.embed(settings.strength)
         accuracy = np.nan
         if len(val_rows):
-            accuracy = share_right(embeddings, val_rows, settings.distance)
+            accuracy = _share_right(embeddings, val_rows, settings.distance)
         spread, rank = training.check(embeddings, loss)
         record = EpochRecord(epoch, loss, active, accuracy, spread, rank)
         history.append(record)
@@ -129,7 +129,7 @@ def keep_best_epoch(
     return TrainedHead(training.finish(best_weights), history, best_epoch, centers)
 
 
-def share_right(embeddings: np.ndarray, rows: np.ndarray, distance: str) -> float:
+def _share_right(embeddings: np.ndarray, rows: np.ndarray, distance: str) -> float:
     """Return the share of answered triplets whose positive is nearer; a tie is not."""
     return float(np.mean(triplet_margins(embeddings, rows, distance) > 0))
 
@@ -186,7 +186,7 @@ def log_epochs(folder: Path | None, on_epoch: OnEpoch = ignore_epoch) -> Iterato
         writer.close()
 
 
-def mean_pairwise_distance(embeddings: np.ndarray) -> float:
+def _mean_pairwise_distance(embeddings: np.ndarray) -> float:
     """Return the root mean square Euclidean distance between two of the embeddings.
 
     It is 0 where all are alike; about 1.41 where unit embeddings point everywhere.
@@ -198,7 +198,7 @@ def mean_pairwise_distance(embeddings: np.ndarray) -> float:
     return float(np.sqrt(2.0 * embeddings.astype(np.float64).var(axis=0).sum()))
 
 
-def effective_rank(embeddings: np.ndarray) -> float:
+def _effective_rank(embeddings: np.ndarray) -> float:
     """Return in how many directions embeddings really spread.
 
     The exponential of the entropy of the shares that the principal directions have in the
@@ -254,7 +254,7 @@ def check_collapse(
         advice += " The hardest triplets collapse most easily: `mining=semi-hard` is gentler."
     if not (np.isfinite(loss) and np.isfinite(embeddings).all()):
         raise CollapseError(f"training broke down: the loss is {loss}. {advice}")
-    spread, rank = mean_pairwise_distance(embeddings), effective_rank(embeddings)
+    spread, rank = _mean_pairwise_distance(embeddings), _effective_rank(embeddings)
     if spread < _COLLAPSE_SPREAD:
         at_margin = (
             f", so the loss is stuck at the margin ({loss:.4f}, margin {settings.margin:g})"

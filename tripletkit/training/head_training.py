@@ -47,7 +47,7 @@ from tripletkit.training.batch_learner import (
 from tripletkit.training.epochs import EpochTraining, check_collapse
 
 
-class Training(EpochTraining):
+class _Training(EpochTraining):
     """A head on its way: epochs, and its embeddings and weights between them.
 
     Memory holds the features `(n_images, n_features)` once, whatever the number of triplets;
@@ -107,7 +107,7 @@ class Training(EpochTraining):
         return load_object(self._recipe.finish)(self._kept, self._scaling)
 
 
-class HeadTraining(Training):
+class HeadTraining(_Training):
     """Training on triplets as they were given, a whole epoch in one graph.
 
     The loss looks at triplets alone; where people disagree, these have weights.
@@ -128,7 +128,7 @@ class HeadTraining(Training):
         self._loss_weights = loss_weights
         self._order = np.random.default_rng(settings.seed)
         n_features, is_weighted = features.shape[1], loss_weights is not None
-        form, squared = form_of(settings), self._recipe.squared
+        form, squared = _form_of(settings), self._recipe.squared
         self._compiled = _borrow(
             self,
             ("triplets", n_features, is_weighted, form),
@@ -151,7 +151,7 @@ class HeadTraining(Training):
         return float(loss), float(active)
 
 
-class LabelTraining(Training):
+class LabelTraining(_Training):
     """Training on labelled images: classes, centers, and triplets mined within a batch.
 
     The training rows say which images are for training, and are learned from where nothing is
@@ -172,7 +172,7 @@ class LabelTraining(Training):
         self._epoch = 0
         self._batches = batches or make_batches(train_rows, labels.of_image, settings)
         objective = self._make_objective(settings)
-        n_features, form = features.shape[1], form_of(settings)
+        n_features, form = features.shape[1], _form_of(settings)
         body, self._learner = _borrow(
             self,
             ("labels", n_features, self.n_classes, form),
@@ -364,7 +364,7 @@ def _borrow(owner: object, form: Hashable, make: Callable[[], T]) -> T:
     return compiled
 
 
-def form_of(settings: Settings) -> Settings:
+def _form_of(settings: Settings) -> Settings:
     """Return settings with the usual values of all that decides no compiled step.
 
     A step is compiled from these, so that it cannot depend on anything else.

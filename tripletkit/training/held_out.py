@@ -101,7 +101,7 @@ def cross_fit(answers: HeldOutAnswers, choose: _Choose) -> np.ndarray:
     return margins
 
 
-def draw_held_out(examples: Examples, seed: int) -> tuple[Iterator[Draw], str] | None:
+def _draw_held_out(examples: Examples, seed: int) -> tuple[Iterator[Draw], str] | None:
     """Return draws and what they hold out; None, with a warning, where there can be none."""
     labels = None if examples.labels is None else examples.labels.of_image
     n_images = len(examples.features)
@@ -127,19 +127,19 @@ def answer_held_out(
 
     Args:
         trainer: answers; triplets on which people are tied are not asked.
-        budget_s, progress: see `DrawBudget`.
+        budget_s, progress: see `_DrawBudget`.
         drawn_by: of the same triplets, whose seed and features decide what is held out. Defaults
             to `trainer`.
     """
     drawn_by = drawn_by or trainer
-    drawn = draw_held_out(drawn_by.examples, drawn_by.settings.seed)
+    drawn = _draw_held_out(drawn_by.examples, drawn_by.settings.seed)
     if drawn is None:
         return None
     draws, by = drawn
     # Without a terminal there is no bar, and the draws take most of the time.
     logger.info("Training without a third of the images, again and again, to be asked about these.")
     examples = trainer.examples
-    budget = DrawBudget(draws, trainer.n_enough, budget_s, progress)
+    budget = _DrawBudget(draws, trainer.n_enough, budget_s, progress)
     # Where a choice is made, a map is among what is chosen from.
     simple = None if get_recipe(trainer.settings.recipe).is_chosen else make_map(examples)
     margins: list[np.ndarray] = []
@@ -187,7 +187,7 @@ def make_map(examples: Examples) -> Trainer:
     return make_trainer(examples, Settings.of_recipe(MAP)).choose(None).trainer
 
 
-class DrawBudget:
+class _DrawBudget:
     """Draws, as many as are worth their time.
 
     Whole rounds until enough answers are pooled, at most `defaults.MAX_DRAW_ROUNDS`. Only a
@@ -257,7 +257,7 @@ def measure_learning_curve(
     Nothing is said, but for a warning, where nothing can be held out.
     """
     rows, seed = trainer.examples.rows, trainer.settings.seed
-    drawn = draw_held_out(trainer.examples, seed)
+    drawn = _draw_held_out(trainer.examples, seed)
     if drawn is None:
         return None
     draws = list(islice(drawn[0], defaults.DRAW_FOLDS))

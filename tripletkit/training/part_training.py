@@ -176,7 +176,7 @@ def train_part(
         Ba. Adam. ICLR 2015. arXiv:1412.6980.
     """
     rng = np.random.default_rng(seed)
-    head = HeadProblem(features, rows, settings, rng, loss_weights)
+    head = _HeadProblem(features, rows, settings, rng, loss_weights)
     optimizer = _Adam(head.learned, settings.learning_rate)
     taken = []
     for n_done, chosen in enumerate(_batches(rows, settings, rng)):
@@ -193,7 +193,7 @@ def train_part(
     return taken
 
 
-class HeadProblem:
+class _HeadProblem:
     """What a head is to do for its triplets, and its weights; for the arguments see `train_part`.
 
     Attributes:
@@ -437,7 +437,7 @@ def train_map(
     if len(rows) > settings.most_triplets:
         kept = np.random.default_rng(0).choice(len(rows), settings.most_triplets, replace=False)
         rows, loss_weights = rows[kept], None if loss_weights is None else loss_weights[kept]
-    problem = MapProblem(features, rows, loss_weights)
+    problem = _MapProblem(features, rows, loss_weights)
     identity = np.eye(problem.n_directions)
     maps = []
     for loss in settings.variants:
@@ -454,7 +454,7 @@ def train_map(
     return maps
 
 
-class MapProblem:
+class _MapProblem:
     """What a map is to do for its triplets; for the arguments see `train_map`.
 
     Attributes:

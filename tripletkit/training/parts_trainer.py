@@ -147,7 +147,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class PartWeights:
+class _PartWeights:
     """How parts are weighed.
 
     Attributes:
@@ -187,7 +187,7 @@ class PartsTrainer(Trainer):
         examples: Examples,
         settings: Settings,
         candidates: Sequence[Candidate] | None = None,
-        weights: PartWeights | None = None,
+        weights: _PartWeights | None = None,
         accuracy: float = np.nan,
     ) -> None:
         super().__init__(examples, settings)
@@ -215,18 +215,18 @@ class PartsTrainer(Trainer):
         if held_out is None:
             return Chosen(self._weighed_alike([each.after() for each in self.candidates]))
         owners = list_owners(self.candidates)
-        rows_of = choose_steps(held_out.margins, owners, held_out.images)
+        rows_of = _choose_steps(held_out.margins, owners, held_out.images)
         firsts = np.searchsorted(owners, np.arange(len(self.candidates)))
         candidates = [
             candidate.after(int(place))
             for candidate, place in zip(self.candidates, rows_of - firsts, strict=True)
         ]
         margins = held_out.margins[rows_of]
-        weights = choose_parts(margins, held_out.images)
+        weights = _choose_parts(margins, held_out.images)
 
         def choose(of_others: np.ndarray, images: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-            rows = choose_steps(of_others, owners, images)
-            chosen = choose_parts(of_others[rows], images)
+            rows = _choose_steps(of_others, owners, images)
+            chosen = _choose_parts(of_others[rows], images)
             return lambda of_asked: chosen.margins(of_asked[rows])
 
         answered = cross_fit(held_out, choose)
@@ -304,7 +304,7 @@ class PartsTrainer(Trainer):
         for number, seen in alike._views(slice(None), np.unique(rows), range(len(candidates)), 1):
             embeddings = scale_to_unit_length(seen.scaled)
             spreads[number] = _measure_spreads(triplet_margins(embeddings, rows, _PART_DISTANCE))
-        alike.weights = PartWeights(np.full(len(candidates), 1 / len(candidates)), spreads)
+        alike.weights = _PartWeights(np.full(len(candidates), 1 / len(candidates)), spreads)
         return alike
 
     def _answer_apart(
@@ -397,14 +397,14 @@ def _measure_worth(
     held_out: HeldOutAnswers,
     margins: np.ndarray,
     candidates: Sequence[Candidate],
-    weights: PartWeights,
+    weights: _PartWeights,
 ) -> Iterator[CandidateWorth]:
     images, draws = held_out.images, held_out.draws
     for number, candidate in enumerate(candidates):
         others = np.delete(margins, number, axis=0)
         without = None
         if len(others):
-            chosen = choose_parts(others, images)
+            chosen = _choose_parts(others, images)
             without = weigh_images_alike(images) @ credit(chosen.margins(others))
         yield CandidateWorth(
             candidate.name,
@@ -414,7 +414,7 @@ def _measure_worth(
         )
 
 
-def choose_steps(margins: np.ndarray, owners: np.ndarray, images: np.ndarray) -> np.ndarray:
+def _choose_steps(margins: np.ndarray, owners: np.ndarray, images: np.ndarray) -> np.ndarray:
     """Choose of each part the variant of its training that answers the most triplets.
 
     Args:
@@ -437,7 +437,7 @@ def _measure_spreads(margins: np.ndarray) -> np.ndarray:
     return np.where(spreads > 0, spreads, 1.0)
 
 
-def choose_parts(margins: np.ndarray, images: np.ndarray) -> PartWeights:
+def _choose_parts(margins: np.ndarray, images: np.ndarray) -> _PartWeights:
     """Weigh parts by their held-out margins.
 
     Margins of different parts have different scales, so each is divided by its spread. Then the
@@ -476,4 +476,4 @@ def choose_parts(margins: np.ndarray, images: np.ndarray) -> PartWeights:
 
     found = minimize(loss, alike, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(margins))
     weights = found.x if found.x.sum() > 0 else alike
-    return PartWeights(weights / weights.sum(), spreads)
+    return _PartWeights(weights / weights.sum(), spreads)

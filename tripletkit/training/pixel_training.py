@@ -72,7 +72,7 @@ logger = logging.getLogger("tripletkit")
 _EMBED_PIXELS = defaults.EXTRACT_BATCH_SIZE * 224 * 224
 
 
-def augment(
+def _augment(
     pixels: np.ndarray, rng: np.random.Generator, *, flip: bool, shift: float
 ) -> np.ndarray:
     """Return images `(n_images, side, side, 3)`, of any dtype, as training sees them this time.
@@ -102,7 +102,7 @@ _AUGMENTATION = 1
 
 
 @dataclass(frozen=True)
-class PixelCost:
+class _PixelCost:
     """What an epoch of training from pixels takes.
 
     Attributes:
@@ -120,7 +120,7 @@ class PixelCost:
     memory_bytes: int
 
 
-class PixelTraining(EpochTraining):
+class _PixelTraining(EpochTraining):
     """A network on its way: epochs, and its embeddings and weights between them.
 
     Everything drawn by chance follows from the seed and the number of the epoch, so that going
@@ -248,7 +248,7 @@ class PixelTraining(EpochTraining):
             self._batches.positives = positives[0]
         self._epoch = n_epochs
 
-    def measure_cost(self) -> PixelCost:
+    def measure_cost(self) -> _PixelCost:
         """Return what an epoch takes, by trying one step; the training stays where it is."""
         batches = self._plan_epoch()
         n_shown = sum(len(batch.images) for batch in batches)
@@ -261,7 +261,7 @@ class PixelTraining(EpochTraining):
         few = self._decoded.read(self._needed[:size])
         embed_s = _time_second(lambda: self._infer_padded(few))
         learning = sum(4 * int(np.prod(v.shape)) for v in self.network.encoder.trainable_variables)
-        return PixelCost(
+        return _PixelCost(
             n_steps=len(batches),
             n_shown=n_shown,
             n_embedded=len(self._needed),
@@ -290,7 +290,7 @@ class PixelTraining(EpochTraining):
         number, batch = numbered
         rng = np.random.default_rng([self._settings.seed, self._epoch, number, _AUGMENTATION])
         pixels = self._decoded.read(batch.images)
-        return augment(pixels, rng, flip=self._settings.flip, shift=self._settings.shift)
+        return _augment(pixels, rng, flip=self._settings.flip, shift=self._settings.shift)
 
     def _infer_padded(self, pixels: np.ndarray) -> np.ndarray:
         """Return embeddings of up to a batch of images, filled up so that there is one shape."""
@@ -368,7 +368,7 @@ class PixelTrainer(Trainer):
             checkpoints = Checkpoints(checkpoint_path(self.place.output), self._facts(part))
             n_epochs = checkpoints.open() if self.place.resume else 0
         n_distinct = len(np.unique(self.examples.rows))
-        training = PixelTraining(
+        training = _PixelTraining(
             self._open_images(part, stages),
             network,
             self.examples,
@@ -404,7 +404,7 @@ class PixelTrainer(Trainer):
         return Fitted(trained, self.settings, pixels=pixels)
 
     def _run(
-        self, training: PixelTraining, checkpoints: Checkpoints | None, on_epoch: OnEpoch
+        self, training: _PixelTraining, checkpoints: Checkpoints | None, on_epoch: OnEpoch
     ) -> TrainedHead:
         val_rows, settings = self.examples.val_rows, self.pixel_settings
         try:
@@ -464,7 +464,7 @@ class PixelTrainer(Trainer):
             **{package: version(package) for package in ("tensorflow", "keras", "numpy")},
         }
 
-    def _describe_cost(self, network: PixelNetwork, cost: PixelCost, n_distinct: int) -> str:
+    def _describe_cost(self, network: PixelNetwork, cost: _PixelCost, n_distinct: int) -> str:
         learning, whole = network.n_weights()
         what = (
             f"Training {network.backbone.name} from scratch, {whole:,} weights and the head"

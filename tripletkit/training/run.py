@@ -308,14 +308,14 @@ def _warn_of(outcome: Outcome, job: Job) -> None:
     if outcome.validation is not None:
         val = job.sources.val
         has_truth = val is None or val.truth is not None
-        warn_of_weak_score(outcome.validation, has_val_truth=has_truth)
+        _warn_of_weak_score(outcome.validation, has_val_truth=has_truth)
     if outcome.pooled is not None:
-        warn_of_weak_draws(outcome.pooled, outcome.fitted.settings.recipe)
+        _warn_of_weak_draws(outcome.pooled, outcome.fitted.settings.recipe)
     if outcome.unseen_classes is not None:
         _warn_of_unseen_classes(outcome.unseen_classes)
 
 
-def warn_of_weak_score(validation: Validation, *, has_val_truth: bool = True) -> None:
+def _warn_of_weak_score(validation: Validation, *, has_val_truth: bool = True) -> None:
     """Say plainly what weakens a validation score.
 
     Without a truth a validation file was taken to have the positive second.
@@ -348,7 +348,7 @@ def warn_of_weak_score(validation: Validation, *, has_val_truth: bool = True) ->
         _warn(trap)
 
 
-def warn_of_weak_draws(pooled: PooledValidation, recipe: str) -> None:
+def _warn_of_weak_draws(pooled: PooledValidation, recipe: str) -> None:
     """Say plainly that held-out answers are no better than those of the frozen features."""
     trained, frozen = pooled.trained.accuracy, pooled.frozen.accuracy
     if trained >= frozen:

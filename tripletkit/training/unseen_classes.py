@@ -34,7 +34,7 @@ _ROUND_SEEDS = 1_000_003
 
 
 @dataclass(frozen=True)
-class Nearness:
+class _Nearness:
     """Mean distances (1 - cosine of centered features) from an image to the nearest training one.
 
     Attributes:
@@ -63,7 +63,7 @@ class Nearness:
         return asdict(self) | {"novelty": self.novelty}
 
 
-def measure_nearness(training: np.ndarray, is_held_out: np.ndarray, test: np.ndarray) -> Nearness:
+def _measure_nearness(training: np.ndarray, is_held_out: np.ndarray, test: np.ndarray) -> _Nearness:
     """Compare test images with training images by their frozen features.
 
     What all training images have in common is taken away first: it makes all distances small,
@@ -83,7 +83,7 @@ def measure_nearness(training: np.ndarray, is_held_out: np.ndarray, test: np.nda
         # Without images of its own, each one's neighbour is another than itself.
         return float(index.kneighbors(of)[0].mean())
 
-    return Nearness(
+    return _Nearness(
         of_training=mean_distance(training, None),
         of_unseen_classes=mean_distance(training[~is_held_out], training[is_held_out]),
         of_test=mean_distance(training, test),
@@ -103,7 +103,7 @@ class UnseenPlan:
 
     rounds: tuple[HeldOutClasses, ...]
     groups_from: str
-    nearness: Nearness | None
+    nearness: _Nearness | None
 
 
 def plan_unseen_classes(
@@ -125,7 +125,7 @@ def plan_unseen_classes(
     nearness = None
     if test_features is not None:
         trained_on = np.unique(examples.rows)
-        nearness = measure_nearness(
+        nearness = _measure_nearness(
             scale_to_unit_length(examples.features)[trained_on],
             held_out.is_held_out[trained_on],
             scale_to_unit_length(test_features),

@@ -34,7 +34,7 @@ _LOOK_ALIKE_BITS = 6
 _HASH_BITS = 64
 
 
-def hash_image(image: Image.Image) -> np.uint64:
+def _hash_image(image: Image.Image) -> np.uint64:
     """Return a 64-bit hash that scaling, recompression and small changes of tone hardly move.
 
     Reference:
@@ -45,7 +45,7 @@ def hash_image(image: Image.Image) -> np.uint64:
     return np.packbits(bits).view(np.uint64)[0]
 
 
-def find_close_hashes(hashes: np.ndarray, max_distance: int) -> tuple[np.ndarray, np.ndarray]:
+def _find_close_hashes(hashes: np.ndarray, max_distance: int) -> tuple[np.ndarray, np.ndarray]:
     """Find all pairs of hashes `(n,)` uint64 that differ in few bits, equal ones included.
 
     Cut into `max_distance + 1` parts, two such hashes agree in at least one part entirely, so
@@ -89,7 +89,7 @@ _HASH_SIDE_PX = 32
 
 
 @dataclass(frozen=True)
-class InspectedImage:
+class _InspectedImage:
     """What one look at an image file tells."""
 
     content: bytes  # SHA-256 of the file
@@ -102,11 +102,11 @@ class InspectedImages:
     """Every image of a list of distinct names, looked at once."""
 
     names: list[str]
-    images: list[InspectedImage | None]  # None where there is a problem
+    images: list[_InspectedImage | None]  # None where there is a problem
     unlocated: dict[int, str]  # index of a name -> why it stands for no single image
     unreadable: dict[int, str]  # index of a name -> why its file cannot be decoded
 
-    def read(self, indices: Iterable[int]) -> dict[int, InspectedImage]:
+    def read(self, indices: Iterable[int]) -> dict[int, _InspectedImage]:
         """Return those of some names' images that could be read, by index."""
         return {i: image for i in indices if (image := self.images[i]) is not None}
 
@@ -142,7 +142,7 @@ def inspect_images(
         ImageNameError: if there is no such folder.
     """
     located = locate_images(names, folder, follow_outside=follow_outside)
-    images: list[InspectedImage | None] = [None] * len(names)
+    images: list[_InspectedImage | None] = [None] * len(names)
     unreadable: dict[int, str] = {}
     wanted = [(index, path) for index, path in enumerate(located.paths) if path is not None]
     with thread_pool() as pool:
@@ -214,7 +214,7 @@ def look_alike_across(
     return _look_alike(*_columns(read), inspected.names, n_examples, side=is_ours)
 
 
-def _inspect_or_error(path: Path) -> InspectedImage | ImageReadError:
+def _inspect_or_error(path: Path) -> _InspectedImage | ImageReadError:
     try:
         image = read_image(path, at_least_px=_HASH_SIDE_PX)
         content = hash_file(path)
@@ -233,7 +233,7 @@ def _inspect_or_error(path: Path) -> InspectedImage | ImageReadError:
     ):
         if is_so:
             oddities[kind] = f"is {width_px} x {height_px} pixels{frames}"
-    return InspectedImage(content, hash_image(image), oddities)
+    return _InspectedImage(content, _hash_image(image), oddities)
 
 
 def _find_emptiness(image: Image.Image, path: Path) -> dict[str, str]:
@@ -257,7 +257,7 @@ def _find_emptiness(image: Image.Image, path: Path) -> dict[str, str]:
     return {"faint": f"is nearly {shade}: its values are {low} to {high} of 0 to 255"}
 
 
-def _columns(read: dict[int, InspectedImage]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _columns(read: dict[int, _InspectedImage]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return `(n,)` indices, numbers of contents, and hashes."""
     indices = np.fromiter(read, dtype=np.int64)
     contents, _ = pd.factorize(np.array([p.content for p in read.values()], dtype=object))
@@ -283,7 +283,7 @@ def _look_alike(
     side: np.ndarray | None = None,
 ) -> Tally:
     """Tally close pairs with other bytes, the closest first; only across sides if given."""
-    pairs, distances = find_close_hashes(looks, _LOOK_ALIKE_BITS)
+    pairs, distances = _find_close_hashes(looks, _LOOK_ALIKE_BITS)
     left, right = pairs.T
     is_wanted = contents[left] != contents[right]
     if side is not None:

@@ -67,7 +67,7 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class CycleTally:
+class _CycleTally:
     """Knots of preferences that lead round in a circle, and the triplets inside them."""
 
     count: int
@@ -197,8 +197,8 @@ class Audit(Result):
     degenerate: Tally
     mirrored: Tally
     contradictions: Tally | None
-    anchor_cycles: CycleTally | None
-    distance_cycles: CycleTally | None
+    anchor_cycles: _CycleTally | None
+    distance_cycles: _CycleTally | None
     judgements: RepeatedJudgements | None
     usage: Usage
     pair_roles: PairSummary | None
@@ -326,7 +326,7 @@ def audit_triplets(
         mirrored=mirrored,
         contradictions=mirrored if is_answered else None,
         **_cycles(proper, questions, n_examples, is_answered),
-        judgements=compare_judgements(questions) if is_answered else None,
+        judgements=_compare_judgements(questions) if is_answered else None,
         usage=_usage(triplets, n_examples),
         pair_roles=_pair_roles(distinct, graph, n_examples) if is_answered else None,
         components=_components(graph),
@@ -367,19 +367,19 @@ def _mirrored(triplets: Triplets, questions: Questions, n_examples: int) -> Tall
 
 def _cycles(
     triplets: Triplets, questions: Questions, n_examples: int, is_answered: bool
-) -> dict[str, CycleTally | None]:
+) -> dict[str, _CycleTally | None]:
     if not is_answered:
         return {"anchor_cycles": None, "distance_cycles": None}
     kept = triplets.take(~questions.is_both_ways[questions.of_row])
 
-    def shown(cycles: Cycles) -> CycleTally:
+    def shown(cycles: Cycles) -> _CycleTally:
         examples = []
         for steps in cycles.examples:
             pairs = [f"({show_names(kept.names, kept.rows[row, :2])})" for row in steps]
             lines = ", ".join(str(kept.lines[row]) for row in steps)
             circle = " < ".join([*pairs, pairs[0]])
             examples.append(f"{kept.place(steps[0])}: {circle} by lines {lines}")
-        return CycleTally(cycles.n_knots, len(cycles.inside), examples)
+        return _CycleTally(cycles.n_knots, len(cycles.inside), examples)
 
     n_names = len(kept.names)
     return {
@@ -437,7 +437,7 @@ def _components(graph: PairGraph) -> Components:
     return Components(len(n_pairs), int(n_pairs.max(initial=0)), int(n_triplets.max(initial=0)))
 
 
-def compare_judgements(questions: Questions) -> RepeatedJudgements | None:
+def _compare_judgements(questions: Questions) -> RepeatedJudgements | None:
     """Measure the agreement of questions judged several times; none if there are none.
 
     Example:
@@ -726,11 +726,11 @@ def _lines(title: str, *items: _Item) -> list[str]:
         if item is None or isinstance(item, str) or item[1] is None:
             continue
         label, found, is_fault = item if len(item) == 3 else (*item, True)
-        if not isinstance(found, Tally | CycleTally):
+        if not isinstance(found, Tally | _CycleTally):
             lines.append(_line(label, found))
             continue
         lines.append(_line(label, found.count, "!" if is_fault and found.count else " "))
-        if isinstance(found, CycleTally) and found.count:
+        if isinstance(found, _CycleTally) and found.count:
             lines.append(_line("  triplets inside them", found.n_triplets))
         lines += [f"        {example}" for example in found.examples]
         if found.examples and found.count > len(found.examples):

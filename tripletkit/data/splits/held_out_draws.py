@@ -54,7 +54,7 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class DrawPlan:
+class _DrawPlan:
     """What is drawn.
 
     Attributes:
@@ -86,7 +86,7 @@ def plan_draws(
     features: np.ndarray | None = None,
     n_folds: int = defaults.DRAW_FOLDS,
     groups: np.ndarray | None = None,
-) -> DrawPlan:
+) -> _DrawPlan:
     """Decide what is held out together, and of what every fold has its share.
 
     Args:
@@ -116,20 +116,20 @@ def plan_draws(
         unit_of_image = np.full(n_images, -1)
         unit_of_image[images] = units
         # Groups alike in size, so that folds are.
-        return DrawPlan(_BY_GIVEN_GROUPS, unit_of_image, np.floor(np.log2(n_together)).astype(int))
+        return _DrawPlan(_BY_GIVEN_GROUPS, unit_of_image, np.floor(np.log2(n_together)).astype(int))
     groups = join_nodes(rows[:, [0, 0]], rows[:, 1:], n_images)[images]
     _, groups, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     unit_of_image = np.full(n_images, -1)
     if len(sizes) >= _MIN_DRAW_GROUPS and n_folds * sizes.max() <= len(images):
         unit_of_image[images] = groups
         # Groups alike in size, so that folds are.
-        return DrawPlan(BY_GROUPS, unit_of_image, np.zeros(len(sizes), dtype=np.int64))
+        return _DrawPlan(BY_GROUPS, unit_of_image, np.zeros(len(sizes), dtype=np.int64))
     strata = find_strata(rows, n_images, labels, features)[images]
     units, first = _keep_small_classes(rows, images, n_images, n_folds)
     unit_of_image[images] = units
     n_together = np.bincount(units)
     # Units alike in size, so that folds are.
-    return DrawPlan(
+    return _DrawPlan(
         BY_IMAGES,
         unit_of_image,
         np.where(n_together > 1, strata.max() + n_together, strata[first]),
@@ -153,7 +153,7 @@ def _keep_small_classes(
 
 def draw_folds(
     rows: np.ndarray,
-    plan: DrawPlan,
+    plan: _DrawPlan,
     seed: int,
     n_folds: int = defaults.DRAW_FOLDS,
     is_scored: np.ndarray | None = None,

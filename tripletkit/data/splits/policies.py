@@ -39,7 +39,7 @@ _SEARCH_TRAIN_WEIGHT = 0.05
 _SEARCH_WEIGHT_STEP = 0.02
 
 
-class HoldOutGoal:
+class _HoldOutGoal:
     """Most triplets in group 1 (validation), with no fewer than a floor in group 0 (training).
 
     `inside` is how many triplets lie within each group, `weights` what one is worth there now,
@@ -62,7 +62,7 @@ class HoldOutGoal:
         self.train_weight *= np.exp(step if inside[0] < self.floor else -step)
 
 
-class FoldsGoal:
+class _FoldsGoal:
     """Most triplets in the group that has fewest, so that every fold validates on enough."""
 
     def __init__(self, n_groups: int) -> None:
@@ -78,11 +78,11 @@ class FoldsGoal:
         self.logs += _SEARCH_WEIGHT_STEP * np.sign(inside.mean() - inside)
 
 
-def divide_images(
+def _divide_images(
     rows: np.ndarray,
     n_names: int,
     sizes: np.ndarray,
-    goal: HoldOutGoal | FoldsGoal,
+    goal: _HoldOutGoal | _FoldsGoal,
     rng: np.random.Generator,
     strata: np.ndarray | None = None,
 ) -> np.ndarray:
@@ -267,7 +267,7 @@ def fold_triplets(
         folds = _divide_named(
             triplets,
             lambda n_names: np.diff(np.arange(n_folds + 1) * n_names // n_folds),
-            lambda *_: FoldsGoal(n_folds),
+            lambda *_: _FoldsGoal(n_folds),
             rng,
             groups,
         )
@@ -338,7 +338,7 @@ def _fold_whole(labels: np.ndarray, n_folds: int, rng: np.random.Generator) -> n
 def _divide_named(
     triplets: Triplets,
     sizes_of: Callable[[int], np.ndarray],
-    goal_of: Callable[[np.ndarray, int], HoldOutGoal | FoldsGoal],
+    goal_of: Callable[[np.ndarray, int], _HoldOutGoal | _FoldsGoal],
     rng: np.random.Generator,
     groups: np.ndarray | None,
 ) -> np.ndarray:
@@ -366,14 +366,14 @@ def _divide_named(
         parts[named] = _divide_groups(rows, sizes, rng)
     else:
         goal, strata = goal_of(sizes, len(rows)), _strata(rows, len(named))
-        parts[named] = divide_images(rows, len(named), sizes, goal, rng, strata)
+        parts[named] = _divide_images(rows, len(named), sizes, goal, rng, strata)
     return parts[units]
 
 
-def _keep_for_training(sizes: np.ndarray, n_rows: int) -> HoldOutGoal:
+def _keep_for_training(sizes: np.ndarray, n_rows: int) -> _HoldOutGoal:
     """Keep as many triplets for training as a chance draw does on average."""
     places = np.arange(3)
-    return HoldOutGoal(float(np.prod((sizes[0] - places) / (sizes.sum() - places)) * n_rows))
+    return _HoldOutGoal(float(np.prod((sizes[0] - places) / (sizes.sum() - places)) * n_rows))
 
 
 def _divide_groups(rows: np.ndarray, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
