@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from tripletkit.evaluation.learning_curve import fit_learning_curve
+from tripletkit.evaluation.pooled import fit_learning_curve
 
 N = np.tile([250.0, 500.0, 1000.0], (6, 1))
 

@@ -5,8 +5,11 @@ import pytest
 from plain import NO_LABEL, pair_distances
 
 from tripletkit import TripletkitError
-from tripletkit.evaluation.classification import ClassDistances, measure_distribution
-from tripletkit.evaluation.distances import PairwiseDistances
+from tripletkit.evaluation.classification import (
+    ClassDistances,
+    PairwiseDistances,
+    measure_distribution,
+)
 from tripletkit.search.offline_mining import (
     NOBODY,
     _Cut,
@@ -49,7 +52,7 @@ def hardest_by_a_loop(embeddings, labels, distance):
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("block_pairs", [1 << 23, 50])
 def test_hardest_positives_equal_a_loop(distance, block_pairs, monkeypatch):
-    monkeypatch.setattr("tripletkit.evaluation.distances._BLOCK_PAIRS", block_pairs)
+    monkeypatch.setattr("tripletkit.evaluation.classification._BLOCK_PAIRS", block_pairs)
     embeddings, labels = draw(1)
     labels[7], labels[8:11] = 17, NO_LABEL
     expected = hardest_by_a_loop(embeddings, labels, distance)
@@ -69,7 +72,7 @@ def test_images_that_could_not_be_read_are_nobody():
 
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_pairwise_distances_equal_those_of_answers(distance, monkeypatch):
-    monkeypatch.setattr("tripletkit.evaluation.distances._L1_COLUMNS", 7)
+    monkeypatch.setattr("tripletkit.evaluation.classification._L1_COLUMNS", 7)
     embeddings, _ = draw(5)
     embeddings = embeddings + np.float32(100)
     distances = PairwiseDistances(embeddings, distance)
@@ -116,7 +119,7 @@ def listed(chosen):
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("block_pairs", [1 << 23, 500])
 def test_the_distribution_counts_every_pair_once(distance, block_pairs, monkeypatch):
-    monkeypatch.setattr("tripletkit.evaluation.distances._BLOCK_PAIRS", block_pairs)
+    monkeypatch.setattr("tripletkit.evaluation.classification._BLOCK_PAIRS", block_pairs)
     embeddings, labels = draw(6, n_classes=7)
     labels[3] = 99
     distribution = measure_distribution(ClassDistances(embeddings, labels, distance))
@@ -156,7 +159,7 @@ def test_the_distribution_of_two_far_classes_has_two_peaks():
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize(("block_pairs", "group"), [(1 << 23, 64), (200, 3)])
 def test_mined_images_equal_a_loop(distance, block_pairs, group, monkeypatch):
-    monkeypatch.setattr("tripletkit.evaluation.distances._BLOCK_PAIRS", block_pairs)
+    monkeypatch.setattr("tripletkit.evaluation.classification._BLOCK_PAIRS", block_pairs)
     monkeypatch.setattr("tripletkit.search.offline_mining._GROUP", group)
     embeddings, labels = draw(7, n_classes=6)
     labels[3] = 99

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tripletkit import TripletkitError
-from tripletkit.evaluation.learning_curve import fit_learning_curve
+from tripletkit.evaluation.pooled import fit_learning_curve
 from tripletkit.evaluation.scoring import Slice
 from tripletkit.reporting import figures, style
 from tripletkit.reporting.confusion import _vote_labels

@@ -29,7 +29,6 @@ from tripletkit.evaluation import answer_checks
 from tripletkit.evaluation.answer_checks import (
     AnswerChecks,
     check_not_exchanged,
-    check_same_length,
     check_same_questions,
 )
 from tripletkit.evaluation.answers import Answers
@@ -44,6 +43,7 @@ from tripletkit.evaluation.pooled import take_random_share
 from tripletkit.evaluation.scoring import (
     Score,
     TiePolicy,
+    check_same_length,
     credit_rows,
     score_answers,
     score_votes,

@@ -8,15 +8,11 @@ from typing import Any
 import numpy as np
 
 from tripletkit.data.audit.cycles import find_distance_cycles
-from tripletkit.data.questions import Questions, group_questions
 from tripletkit.data.triplets import Triplets, Truth, describe_other_questions
-from tripletkit.errors import (
-    AnswerFileError,
-    DataWarning,
-    caution,
-)
+from tripletkit.errors import AnswerFileError, DataWarning, caution
 from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.intervals import Interval, wilson_interval
+from tripletkit.evaluation.scoring import Consistency, check_consistency, check_same_length
 from tripletkit.results import Result, Section, Table
 
 
@@ -46,15 +42,6 @@ def check_not_exchanged(answers: Answers, truth: Truth) -> None:
         )
 
 
-def check_same_length(answers: Answers, n_expected: int, source: str) -> None:
-    """Refuse answers that cannot belong to a file because their numbers differ."""
-    if len(answers) != n_expected:
-        raise AnswerFileError(
-            f"{answers.source}: expected {n_expected:,} answers, one for each row of {source}, "
-            f"got {len(answers):,}. Do both belong to the same triplets?"
-        )
-
-
 def check_same_questions(answers: Answers, triplets: Triplets) -> None:
     """Refuse answers that belong to other questions, or to the same in another order.
 
@@ -64,68 +51,6 @@ def check_same_questions(answers: Answers, triplets: Triplets) -> None:
     asked = answers.triplets
     if asked is not None and (problems := describe_other_questions(asked, triplets)):
         raise AnswerFileError(problems)
-
-
-@dataclass(frozen=True)
-class _Consistency:
-    """How questions that were asked more than once were answered.
-
-    Attributes:
-        n_mirrored: questions asked as (A, B, C) and as (A, C, B), both decided.
-        n_mirrored_broken: of them, those where the two answers name different images.
-        n_repeated: questions asked several times in one order, decided at least twice.
-        n_repeated_broken: of them, those where the answers differ.
-        broken_rows: indices of the rows of both kinds of broken questions, ascending.
-    """
-
-    n_mirrored: int
-    n_mirrored_broken: int
-    n_repeated: int
-    n_repeated_broken: int
-    broken_rows: np.ndarray
-
-
-def check_consistency(answers: Answers, rows: np.ndarray) -> _Consistency:
-    """Compare the answers to questions that were asked more than once.
-
-    Ties and rows without a margin are left out: they are no answers. So are rows that name one
-    image twice.
-
-    Example:
-        >>> answers = Answers(np.array([1, 1, 0]), None, None, "answers")
-        >>> rows = np.array([[0, 1, 2], [0, 2, 1], [0, 1, 3]])
-        >>> check_consistency(answers, rows).n_mirrored_broken
-        1
-    """
-    first, second = rows[:, 1], rows[:, 2]
-    decided = np.flatnonzero(~answers.is_tie & ~answers.is_undecidable & (first != second))
-    rows = rows[decided]
-    questions = group_questions(rows, int(rows.max(initial=-1)) + 1)
-    answered = answers.predictions[decided].astype(bool)
-    is_split = _has_both(answered ^ questions.is_mirrored, questions)
-    is_both_ways = questions.is_both_ways
-    n_in_order, n_in_order_ones = (
-        np.bincount(questions.directed, weights, 2 * questions.n_questions)
-        for weights in (None, answered)
-    )
-    is_repeated = n_in_order > 1
-    is_repeat_broken = (n_in_order_ones > 0) & (n_in_order_ones < n_in_order)
-    is_broken_row = (is_split & is_both_ways)[questions.of_row]
-    is_broken_row |= is_repeat_broken[questions.directed]
-    return _Consistency(
-        n_mirrored=int(is_both_ways.sum()),
-        n_mirrored_broken=int((is_both_ways & is_split).sum()),
-        n_repeated=int(is_repeated.sum()),
-        n_repeated_broken=int(is_repeat_broken.sum()),
-        broken_rows=decided[is_broken_row],
-    )
-
-
-def _has_both(votes: np.ndarray, questions: Questions) -> np.ndarray:
-    """Return `(n_questions,)` bool: its votes are neither all True nor all False."""
-    n_rows = np.bincount(questions.of_row, minlength=questions.n_questions)
-    n_true = np.bincount(questions.of_row, votes, questions.n_questions)
-    return (n_true > 0) & (n_true < n_rows)
 
 
 @dataclass(frozen=True, repr=False)
@@ -155,7 +80,7 @@ class AnswerChecks(Result):
     n_ties: int | None
     n_undecidable: int | None
     n_margin_conflicts: int | None
-    consistency: _Consistency
+    consistency: Consistency
     n_knots: int
     cycle_rows: np.ndarray
     examples: list[np.ndarray]
@@ -231,12 +156,8 @@ class AnswerChecks(Result):
 def check_answers(
     answers: Answers, triplets: Triplets, others: list[Answers], n_examples: int
 ) -> AnswerChecks:
-    """Look for what is wrong with answers to triplets, in their order.
-
-    Args:
-        others: other answers to the same triplets.
-        n_examples: how many circles to give an example of.
-    """
+    """Look for what is wrong with answers to triplets, in their order, and compare with other
+    answers."""
     check_same_questions(answers, triplets)
     for other in others:
         check_same_length(other, len(triplets), triplets.source)
@@ -265,12 +186,11 @@ def check_answers(
 
 
 def _implied_triplets(answers: Answers, triplets: Triplets) -> tuple[np.ndarray, np.ndarray]:
-    """Turn answers into judgements: anchor, nearer image, other image.
+    """Turn answers into judgements, anchor, nearer image, other image, with the row of each in the
+    file.
 
     Ties, rows without a margin and rows that name one image twice say nothing and are left out.
 
-    Returns:
-        `(n, 3)` integers, and `(n,)` the row of each in the file.
     Example:
         >>> triplets = Triplets(["a", "b", "c"], np.array([[0, 1, 2]]), np.array([1]), "test.txt")
         >>> answers = Answers(np.array([0]), None, None, "answers.txt")

@@ -1,14 +1,14 @@
-"""Answer files and truth files: read, check, write.
+"""Answer files: read, checked, written.
 
-An answer file is what a model says of a triplet file, one answer a row. It has two forms: a
-CSV with the heading `a,b,c,prediction,margin`, and one 0 or 1 a line. A truth file is one 0 or
-1 a line, or a CSV with a column of them.
+An answer file is what a model says of a triplet file, one answer a row. It has two forms: a CSV
+with the heading `a,b,c,prediction,margin`, and one 0 or 1 a line.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TextIO, cast, get_args
@@ -137,14 +137,11 @@ class Answers(Result):
 
 
 def read_answers(source: Path | BinaryIO) -> Answers:
-    """Read an answer file of either form.
+    """Read an answer file of either form, from a path or an open binary file.
 
-    A CSV needs the column `prediction`; `margin`, and `a`, `b`, `c` together, may be missing.
-    Other columns are passed over. What guards a name from being taken for a formula is taken off
-    (see `data.names`), so that names are those of the triplets that were answered.
+    A CSV needs the column `prediction`; `margin`, and `a`, `b`, `c` together, may be missing. Other
+    columns are passed over. What guards a name from being taken for a formula is taken off.
 
-    Args:
-        source: a path, or an open binary file such as standard input.
     Raises:
         AnswerFileError: if it is no such file. The message holds the first ten problems as
             `file:line: expected ..., got ...` and their number.
@@ -188,26 +185,22 @@ def write_answers(
     Margins are written as the shortest decimals that read back as the same float32; a NaN leaves
     the field empty. An open text stream must not translate line ends.
     """
-    if form not in get_args(AnswerFormat):
+    if form == "labels":
+        pieces = _label_pieces(answers.predictions)
+    elif form != "csv":
         raise AnswerFileError(
             f"expected one of the forms {', '.join(get_args(AnswerFormat))}, got {form!r}"
         )
-    triplets, margins = answers.triplets, answers.margins
-    if form == "csv" and (triplets is None or margins is None):
+    elif answers.triplets is None or answers.margins is None:
         raise AnswerFileError(
             f"{answers.source}: expected answers with their questions and margins for the form "
             'csv, got predictions alone. Write them with the form "labels".'
         )
-    if isinstance(destination, Destination):
-        with open_output(destination) as file:
-            write_answers(cast(TextIO, file), answers, form)
-        return
-    if form == "csv" and triplets is not None and margins is not None:
-        pieces = _csv_pieces(triplets, answers.predictions, margins)
     else:
-        pieces = _label_pieces(answers.predictions)
-    for piece in pieces:
-        destination.write(piece)
+        pieces = _csv_pieces(answers.triplets, answers.predictions, answers.margins)
+    opened = open_output(destination) if isinstance(destination, Destination) else None
+    with opened or nullcontext(cast(TextIO, destination)) as file:
+        file.writelines(pieces)
 
 
 def _label_pieces(predictions: np.ndarray) -> Iterator[str]:

@@ -1,7 +1,6 @@
 """Baselines that look at no pixel: what a table of file names would score.
 
-A validation score says something about images only as far as it is above these. Where
-training and validation share pairs of images, remembering pairs is enough; where they share
+Where training and validation share pairs of images, remembering pairs is enough; where they share
 images, positions of names can be.
 """
 
@@ -93,8 +92,7 @@ class Baseline:
     Attributes:
         name: `"pair memory"`, `"popularity"` or `"names only"`.
         accuracy: 0 to 1; rows that it cannot answer count as half right.
-        n: rows.
-        n_undecided: rows that it cannot answer.
+        n, n_undecided: rows, and those that it cannot answer.
         wilson: 95% interval that takes rows as independent.
     """
 
@@ -161,13 +159,9 @@ def run_baselines(
       name that training lacks is undecided.
 
     Args:
-        train: judgements: anchor, positive, negative.
-        val: questions.
-        truth: `(n_val,)` integers, 1 where the first image is the nearer one. Defaults to all
-            1, as in a file of judgements.
+        truth: `(n_val,)` integers, 1 where the first image is the nearer one. Defaults to all 1.
         ordinal: run the ordinal embedding. Defaults to whether there are at most
             `defaults.MAX_ORDINAL_TRIPLETS` training triplets.
-        seed: start of the ordinal embedding.
     """
     truth = np.ones(len(val), dtype=np.int8) if truth is None else truth
     if len(truth) != len(val):

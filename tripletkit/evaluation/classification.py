@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from tripletkit import defaults
 from tripletkit.data.names import guard_formula
 from tripletkit.data.outputs import Destination, csv_form, open_output
 from tripletkit.errors import ClassesError
-from tripletkit.evaluation.distances import PairwiseDistances
 from tripletkit.evaluation.intervals import (
     Interval,
     NoInterval,
@@ -32,6 +32,81 @@ from tripletkit.results import Result, Section, Table, plain_values
 _N_BINS = 1 << 16
 
 
+# Distances in a block, 32 MB of them; a matrix product gains nothing from more.
+_BLOCK_PAIRS = 1 << 23
+_MOST_BLOCK_ROWS = 1024
+# Columns of an L1 block, which SciPy copies to float64.
+_L1_COLUMNS = 4096
+# BLAS's threads wait for each other longer than products of fewer dimensions take.
+_MIN_THREADED_DIMS = 64
+
+
+class PairwiseDistances:
+    """All distances between embeddings, of which only a block is ever in memory.
+
+    Attributes:
+        vectors: `(n_images, n_dims)` float32 as they are compared: of length 1 for the cosine, else
+            around their mean, as far from 0 small distances would be lost to rounding.
+        limit: what no distance exceeds.
+    """
+
+    def __init__(self, embeddings: np.ndarray, distance: str) -> None:
+        """Prepare embeddings, `(n_images, n_dims)` float32, finite."""
+        self.distance = distance
+        if distance == "cosine":
+            self.vectors = scale_to_unit_length(embeddings)
+        else:
+            middle = embeddings.mean(axis=0, dtype=np.float64) if len(embeddings) else 0.0
+            self.vectors = embeddings - np.asarray(middle, dtype=np.float32)
+        longest = float(_squares(self.vectors).max(initial=0.0))
+        self.limit = {
+            "cosine": 2.0,
+            "l2": 2 * longest**0.5,
+            "squared-l2": 4 * longest,
+            "l1": 2 * float(np.abs(self.vectors).sum(axis=1).max(initial=0.0)),
+        }[distance]
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def blocks(self) -> Iterator[slice]:
+        """Cut all rows into blocks whose distances to all embeddings take some 32 MB."""
+        n_rows = min(max(_BLOCK_PAIRS // max(len(self), 1), 1), _MOST_BLOCK_ROWS)
+        for start in range(0, len(self), n_rows):
+            yield slice(start, min(start + n_rows, len(self)))
+
+    def measure(self, rows: slice, columns: slice = slice(None)) -> np.ndarray:
+        """Return `(n_rows, n_columns)` float32 distances."""
+        return _measure_between(self.vectors[rows], self.vectors[columns], self.distance)
+
+
+def _squares(vectors: np.ndarray) -> np.ndarray:
+    return np.einsum("ij,ij->i", vectors, vectors)
+
+
+def _measure_between(left: np.ndarray, right: np.ndarray, distance: str) -> np.ndarray:
+    """Return `(n_left, n_right)` float32 distances between vectors as they are compared."""
+    found = np.empty((len(left), len(right)), dtype=np.float32)
+    if distance == "l1":
+        from scipy.spatial.distance import cdist
+
+        for start in range(0, len(right), _L1_COLUMNS):
+            part = slice(start, start + _L1_COLUMNS)
+            found[:, part] = cdist(left, right[part], "cityblock")
+        return found
+    n_threads = 1 if left.shape[1] < _MIN_THREADED_DIMS else None
+    with threadpool_limits(n_threads, "blas"):
+        np.matmul(left, right.T, out=found)
+    if distance == "cosine":
+        np.subtract(1, found, out=found)
+    else:
+        found *= -2
+        found += _squares(left)[:, None]
+        found += _squares(right)
+    np.maximum(found, 0, out=found)
+    return np.sqrt(found, out=found) if distance == "l2" else found
+
+
 class ClassDistances:
     """Distances between labelled images, which stand in the order of their classes.
 
@@ -39,12 +114,10 @@ class ClassDistances:
 
     Attributes:
         order: `(n,)` the image at each place, as an index into the embeddings given.
-        n_classes: how many there are.
         distances: between places.
     """
 
     def __init__(self, embeddings: np.ndarray, labels: np.ndarray, distance: str) -> None:
-        """Sort embeddings by class; no two rows are of the same image."""
         self.order = np.argsort(labels, kind="stable")
         _, self._starts, sizes = np.unique(
             labels[self.order], return_index=True, return_counts=True
@@ -71,9 +144,7 @@ class ClassDistances:
 
 @dataclass(frozen=True)
 class DistanceDistribution:
-    """How many pairs of one class (positive) and of two (negative) are how far apart.
-
-    Every pair counts once.
+    """How many pairs of one class (positive) and of two (negative) are how far apart, each once.
 
     Attributes:
         edges: `(_N_BINS + 1,)` float64 of the bins, from 0 on.
@@ -150,18 +221,13 @@ def _count(bins: np.ndarray) -> np.ndarray:
 
 
 CONFUSION_FORM = csv_form("a confusion matrix whose first line starts with true,", "true,")
-# Distances in memory at a time: 32 MB.
-_BLOCK_PAIRS = 1 << 23
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """A mean over queries.
+    """A mean over queries, 0 to 1, and its 95% interval.
 
-    Attributes:
-        value: 0 to 1.
-        interval: 95%; Wilson's for shares of queries, else `image_interval` with each query an
-            image of its own, or why there is none.
+    Wilson's for shares of queries, else `image_interval` with each query an image of its own.
     """
 
     value: float
@@ -189,29 +255,22 @@ class ClassVariances:
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often each label was taken for another.
-
-    Attributes:
-        labels: their names, sorted.
-        counts: `(n_labels, n_labels)` int64, the true label in the row.
-    """
+    """How often each label was taken for another, the true label in the row."""
 
     labels: list[str]
     counts: np.ndarray
 
     @property
     def accuracy(self) -> float:
-        """Share of images whose neighbours say the true label."""
         return float(np.trace(self.counts) / self.counts.sum())
 
     def worst(self) -> tuple[str, str, int]:
-        """Return the true label, the label said instead, and the count of the commonest mix-up."""
+        """Return the commonest mix-up: the true label, the label said, and how often."""
         wrong = self.counts - np.diag(np.diag(self.counts))
         row, column = np.unravel_index(wrong.argmax(), wrong.shape)
         return self.labels[row], self.labels[column], int(wrong[row, column])
 
     def write(self, destination: Destination) -> None:
-        """Write a CSV: a row for each true label, a column for each that was said."""
         labels = [guard_formula(label) for label in self.labels]
         table = pd.DataFrame(self.counts, labels, labels)
         with open_output(destination) as file:
@@ -232,12 +291,9 @@ class ClassificationScores:
     """What reference images say of queries.
 
     Attributes:
-        n_queries, n_reference, n_classes: how many; classes of the reference.
         n_unknown: queries left out, as their class is none of the reference's.
         k: neighbours that vote.
-        measures: by the names of `MEASURE_TITLES`: accuracy of the class whose mean embedding is
-            nearest, and of the vote of the k nearest; share of the query's class among the
-            nearest; mean average precision of the ranking of the whole reference.
+        measures: by the names of `MEASURE_TITLES`.
         commonest_class: accuracy of always saying the reference's commonest class.
         variances: of the queries' embeddings.
         confusion: `(n_labels, n_labels)` int64 by the vote, the true class in the row.
@@ -276,7 +332,6 @@ class Classification(Result):
     confusion: Confusion
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as plain JSON values."""
         by_space = {
             name.replace(" ", "_"): {"distance": self.distances[name]} | score.to_dict()
             for name, score in self.scores.items()
@@ -285,7 +340,6 @@ class Classification(Result):
         return by_space | {"classes": self.confusion.labels, "confusion": counts}
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a table with a row for each measure and a column for each kind of vectors."""
         return pd.DataFrame(
             {
                 name: {measure: each.value for measure, each in score.measures.items()}
@@ -342,15 +396,13 @@ def classify_embeddings(
 ) -> ClassificationScores:
     """Let the reference say the class of each query.
 
-    Memory beside the embeddings is some hundred megabytes, whatever their number. Distances are
-    taken in float32; of equally near images the lower row comes first. For the cosine, class
-    centers are means of embeddings of length 1, and so are variances.
+    Memory beside the embeddings is some hundred megabytes, whatever their number. Of equally near
+    images the lower row comes first. For the cosine, class centers are means of embeddings of
+    length 1, and so are variances.
 
     Args:
-        reference_embeddings: `(n_reference, n_dims)` float32, finite.
-        reference_labels: `(n_reference,)` integers from 0.
-        query_embeddings, query_labels: the same of the queries; none of them is in the reference.
-        distance: a name that `PairwiseDistances` takes.
+        reference_embeddings, query_embeddings: `(n, n_dims)` float32, finite; no image is in both.
+        reference_labels, query_labels: `(n,)` integers from 0.
         k: neighbours that vote; fewer where the reference is smaller.
     Example:
         >>> embeddings = np.array([[0.0], [1.0], [7.0], [8.0]], dtype=np.float32)
@@ -372,20 +424,16 @@ def classify_embeddings(
             f"got none among {len(query_labels):,}"
         )
     queries, truth = query_embeddings[is_known], query_labels[is_known]
-    if distance == "cosine":
-        reference_embeddings = scale_to_unit_length(reference_embeddings)
-        queries = scale_to_unit_length(queries)
+    distances = PairwiseDistances(np.concatenate([reference_embeddings, queries]), distance)
+    reference, queries = np.split(distances.vectors, [len(reference_labels)])
     # `sklearn.neighbors.NearestCentroid` knows neither the cosine nor means under L1.
     _, of_class, sizes = np.unique(reference_labels, return_inverse=True, return_counts=True)
-    centers = _class_means(reference_embeddings, of_class, sizes).astype(np.float32)
-    distances = PairwiseDistances(
-        np.concatenate([reference_embeddings, centers, queries]), distance
-    )
-    of_centers = slice(len(reference_labels), len(reference_labels) + len(centers))
-    to_centers = distances.measure(slice(of_centers.stop, None), of_centers)
-    nearest, average_precision = _rank(
-        distances, of_centers.stop, reference_labels, truth, max(k, 10)
-    )
+    centers = _class_means(reference, of_class, sizes).astype(np.float32)
+    if distance == "cosine":
+        lengths = np.sqrt(_squares(centers))
+        centers /= np.where(lengths > 0, lengths, 1)[:, None]
+    to_centers = _measure_between(queries, centers, distance)
+    nearest, average_precision = _rank(distances, reference_labels, truth, max(k, 10))
     is_hit = nearest == truth[:, None]
     n_labels = int(max(reference_labels.max(), truth.max())) + 1
     predicted = vote(nearest[:, :k])
@@ -409,9 +457,8 @@ def classify_embeddings(
 
 
 def vote(labels: np.ndarray, is_there: np.ndarray | None = None) -> np.ndarray:
-    """Return the label that most of each query's neighbours have.
-
-    Of labels with equally many votes the one whose nearest image is nearer wins.
+    """Return the label that most of each query's neighbours have; of equals that of the nearest
+    image.
 
     Args:
         labels: `(n_queries, k)` integers from 0, of the neighbours, nearest first.
@@ -461,8 +508,7 @@ def measure_variances(embeddings: np.ndarray, labels: np.ndarray) -> ClassVarian
     """Measure how embeddings spread within and between classes.
 
     Reference:
-        Fisher. The use of multiple measurements in taxonomic problems. Annals of Eugenics 7,
-        1936.
+        Fisher. The use of multiple measurements in taxonomic problems. Annals of Eugenics 7, 1936.
     Example:
         >>> measure_variances(np.array([[0.0], [2.0], [10.0], [12.0]]), np.array([0, 0, 1, 1]))
         ClassVariances(within=1.0, between=25.0)
@@ -482,20 +528,19 @@ def _class_means(embeddings: np.ndarray, of_class: np.ndarray, sizes: np.ndarray
 
 
 def _rank(
-    distances: PairwiseDistances, first: int, labels: np.ndarray, truth: np.ndarray, k: int
+    distances: PairwiseDistances, labels: np.ndarray, truth: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the labels of the k nearest, `(n_queries, k)`, and average precision of each query.
 
-    The reference comes first among the rows of the distances, the queries from `first` on.
+    The reference, of these labels, comes first among the rows of the distances, then the queries.
     """
     n_reference, k = len(labels), min(k, len(labels))
     nearest = np.empty((len(truth), k), dtype=labels.dtype)
     precision = np.empty(len(truth))
     n_rows = max(1, _BLOCK_PAIRS // n_reference)
-    for start in range(0, len(truth), n_rows):
-        stop = min(start + n_rows, len(truth))
-        block = distances.measure(slice(first + start, first + stop), slice(n_reference))
-        for query, away in enumerate(block, start):
+    for start in range(n_reference, len(distances), n_rows):
+        block = distances.measure(slice(start, start + n_rows), slice(n_reference))
+        for query, away in enumerate(block, start - n_reference):
             ascending = np.sort(away)
             near = np.flatnonzero(away <= ascending[k - 1])
             nearest[query] = labels[near[np.argsort(away[near], kind="stable")[:k]]]

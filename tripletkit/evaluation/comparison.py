@@ -65,11 +65,9 @@ class _RankedAnswers:
     """One answer file and its accuracy.
 
     Attributes:
-        name: what to call it.
-        accuracy: 0 to 1.
         wilson: 95% interval that takes rows as independent.
-        image_interval: 95% interval that allows for images that rows share, or why there is
-            none; None without triplets.
+        image_interval: 95% interval that allows for images that rows share, or why there is none;
+            None without triplets.
         odd_one_out: how often it found the odd one of three, where there are such trials.
     """
 

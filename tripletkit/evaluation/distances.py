@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from threadpoolctl import threadpool_limits
-
-from tripletkit.features.unit_length import scale_to_unit_length
 
 # Rows at a time: the gathered columns of a block stay in the processor's cache.
 _BLOCK_ROWS = 1 << 16
@@ -17,20 +14,11 @@ _BLOCK_BYTES = 1 << 25
 _Term = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def _squared_difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    difference = a - b
-    return difference * difference
-
-
-def _absolute_difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.abs(a - b)
-
-
 # Name -> what one dimension adds, and what is made of the sum.
 _TERMS: dict[str, tuple[_Term, Callable[[np.ndarray], np.ndarray]]] = {
-    "l2": (_squared_difference, np.sqrt),
-    "l1": (_absolute_difference, lambda total: total),
-    "squared-l2": (_squared_difference, lambda total: total),
+    "l2": (lambda a, b: np.square(a - b), np.sqrt),
+    "l1": (lambda a, b: np.abs(a - b), lambda total: total),
+    "squared-l2": (lambda a, b: np.square(a - b), lambda total: total),
     # Rounding leaves a vector less than nothing from itself.
     "cosine": (np.multiply, lambda total: np.maximum(1.0 - total, 0.0)),
 }
@@ -48,7 +36,7 @@ def triplet_margins(embeddings: np.ndarray, rows: np.ndarray, distance: str) -> 
         rows: `(n_triplets, 3)` indices into `embeddings`.
         distance: one of `DISTANCE_NAMES`.
     Returns:
-        `(n_triplets,)` float32, in units of the distance; NaN where an embedding is.
+        `(n_triplets,)` float32; NaN where an embedding is.
     Example:
         >>> embeddings = np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]])
         >>> triplet_margins(embeddings, np.array([[0, 1, 2]]), "l2")   # 1 - 5
@@ -71,7 +59,7 @@ def distances_between(
     right_rows: np.ndarray,
     distance: str,
 ) -> np.ndarray:
-    """Return the distances of pairs of rows.
+    """Return `(n_pairs,)` float64 distances of pairs of rows; NaN where a number is.
 
     They are summed dimension by dimension in float64, so that a distance depends on its two rows
     alone. The embeddings of the pairs are never gathered: beside the arguments, memory is a few
@@ -80,9 +68,6 @@ def distances_between(
     Args:
         left, right: `(n_left, n_dims)` and `(n_right, n_dims)`.
         left_rows, right_rows: `(n_pairs,)` indices into them.
-        distance: one of `DISTANCE_NAMES`.
-    Returns:
-        `(n_pairs,)` float64; NaN where a number is.
     Example:
         >>> embeddings = np.array([[0.0, 0.0], [3.0, 4.0]])
         >>> distances_between(embeddings, np.array([1, 1]), embeddings, np.array([0, 1]), "l2")
@@ -143,70 +128,3 @@ def _lengths(embeddings: np.ndarray, used: np.ndarray | None) -> np.ndarray:
         vectors = embeddings[part if used is None else used[part]].astype(np.float64)
         lengths[part] = np.linalg.norm(vectors, axis=1)
     return np.where(lengths > 0, lengths, 1.0)
-
-
-# Distances in a block, 32 MB of them; a matrix product gains nothing from more.
-_BLOCK_PAIRS = 1 << 23
-_MOST_BLOCK_ROWS = 1024
-# Columns of an L1 block, which SciPy copies to float64.
-_L1_COLUMNS = 4096
-# BLAS's threads wait for each other longer than products of fewer dimensions take.
-_MIN_THREADED_DIMS = 64
-
-
-class PairwiseDistances:
-    """All distances between embeddings, of which only a block is ever in memory.
-
-    Attributes:
-        limit: what no distance exceeds.
-    """
-
-    def __init__(self, embeddings: np.ndarray, distance: str) -> None:
-        """Prepare embeddings, `(n_images, n_dims)` float32, finite."""
-        self.distance = distance
-        if distance == "cosine":
-            self._embeddings = scale_to_unit_length(embeddings)
-        else:
-            # Embeddings that are far from 0 would lose their small distances to rounding.
-            middle = embeddings.mean(axis=0, dtype=np.float64) if len(embeddings) else 0.0
-            self._embeddings = embeddings - np.asarray(middle, dtype=np.float32)
-        self._squares = np.einsum("ij,ij->i", self._embeddings, self._embeddings)
-        longest = float(self._squares.max(initial=0.0))
-        self.limit = {
-            "cosine": 2.0,
-            "l2": 2 * longest**0.5,
-            "squared-l2": 4 * longest,
-            "l1": 2 * float(np.abs(self._embeddings).sum(axis=1).max(initial=0.0)),
-        }[distance]
-
-    def __len__(self) -> int:
-        return len(self._embeddings)
-
-    def blocks(self) -> Iterator[slice]:
-        """Cut all rows into blocks whose distances to all embeddings take some 32 MB."""
-        n_rows = min(max(_BLOCK_PAIRS // max(len(self), 1), 1), _MOST_BLOCK_ROWS)
-        for start in range(0, len(self), n_rows):
-            yield slice(start, min(start + n_rows, len(self)))
-
-    def measure(self, rows: slice, columns: slice = slice(None)) -> np.ndarray:
-        """Return `(n_rows, n_columns)` float32 distances."""
-        left, right = self._embeddings[rows], self._embeddings[columns]
-        found = np.empty((len(left), len(right)), dtype=np.float32)
-        if self.distance == "l1":
-            from scipy.spatial.distance import cdist
-
-            for start in range(0, len(right), _L1_COLUMNS):
-                part = slice(start, start + _L1_COLUMNS)
-                found[:, part] = cdist(left, right[part], "cityblock")
-            return found
-        n_threads = 1 if left.shape[1] < _MIN_THREADED_DIMS else None
-        with threadpool_limits(n_threads, "blas"):
-            np.matmul(left, right.T, out=found)
-        if self.distance == "cosine":
-            np.subtract(1, found, out=found)
-        else:
-            found *= -2
-            found += self._squares[rows, None]
-            found += self._squares[columns]
-        np.maximum(found, 0, out=found)
-        return np.sqrt(found, out=found) if self.distance == "l2" else found

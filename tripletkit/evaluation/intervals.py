@@ -44,21 +44,15 @@ _MIN_ALPHA_QUESTIONS, _MIN_DIFFERING, _N_DRAWN = 20, 5, 2000
 
 @dataclass(frozen=True)
 class Interval:
-    """A range that holds the true value in 95% of repeated samples.
-
-    Attributes:
-        low, high: in the unit of the values; shares are 0 to 1.
-    """
+    """A range that holds the true value in 95% of repeated samples, in the unit of the values."""
 
     low: float
     high: float
 
     def __str__(self) -> str:
-        """Return the two ends with the digits that an accuracy is given."""
         return f"{self.low:.4f} to {self.high:.4f}"
 
     def to_list(self) -> list[float]:
-        """Return the two ends."""
         return [self.low, self.high]
 
 
@@ -105,9 +99,9 @@ class ImageSpread:
 def weigh_values(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return values whose plain mean is the weighted mean, and varies as it does.
 
-    They are the values as a first-order expansion of the weighted mean sees them, so that
-    `image_interval` and every other interval of a plain mean serves a weighted one. Weights by
-    the inverse of the probability that a row was drawn with make it stand for all rows there are.
+    They are the values as a first-order expansion of the weighted mean sees them, so that every
+    interval of a plain mean serves a weighted one. Weights by the inverse of the probability that a
+    row was drawn with make it stand for all rows there are.
 
     Reference:
         Hajek. Comment on "An essay on the logical foundations of survey sampling" by D. Basu.
@@ -154,32 +148,20 @@ def image_interval(
 ) -> Interval | NoInterval:
     """Return a 95% interval of a mean over rows that allows for images they share.
 
-    It is Student's interval on the logit scale between the bounds, so that no end lies beyond
-    them (between -1 and 1 that is Fisher's z), with the standard error of
-    `measure_image_spread`. Independent rows and images each have their own quantile of
-    Student's distribution; the two are averaged by what each adds to the variance, as Cochran
-    does for two means.
-
-    In simulations with 30 to 500 images and ten rows an image (examples/interval_coverage.py,
-    2,000 sets a cell) it holds the true value in 93 to 97% of samples: accuracies 0.6 to 0.97,
-    with no effect of images, of the anchor, or of all three (deviation 1 in logits). The
-    difference of two models it holds in 93 to 98%. With twice that deviation of all three images
-    and accuracy 0.97, 30 images have 90% and 60 to 500 images 93 to 96%. 200 images of very
-    unequal use came down to 92%, because few samples then hold one of the rare hard images. With
-    20 images it would hold the value in 92 to 99%, so there is no interval below
-    `_MIN_INTERVAL_IMAGES` rows or equally used images, or `_MIN_WEIGHING_IMAGES` that most
-    rows share.
+    It is Student's interval on the logit scale between the bounds, so that no end lies beyond them
+    (between -1 and 1 that is Fisher's z), with the standard error of `measure_image_spread`.
+    Independent rows and images each have their own quantile of Student's distribution; the two are
+    averaged by what each adds to the variance, as Cochran does for two means. How often it holds
+    the true value is in docs/benchmarks.md.
 
     Reference:
-        Korn, Graubard. Confidence intervals for proportions with small expected number of
-        positive counts estimated from survey data. Survey Methodology 24, 1998 (degrees of
-        freedom for clustered shares; logit and Wilson scales are compared by Dean, Pagano.
-        Evaluating confidence interval methods for binomial proportions in clustered surveys.
-        J. Survey Statistics and Methodology 3, 2015). Cochran. Approximate significance levels
-        of the Behrens-Fisher test. Biometrics 20, 1964 (the averaged quantile). Cameron,
-        Miller. A practitioner's guide to cluster-robust inference. J. Human Resources 50, 2015,
-        section VI (few clusters). Anscombe. On estimating binomial response relations.
-        Biometrika 43, 1956 (the added halves).
+        Korn, Graubard. Confidence intervals for proportions with small expected number of positive
+        counts estimated from survey data. Survey Methodology 24, 1998 (degrees of freedom for
+        clustered shares; logit and Wilson scales are compared by Dean, Pagano. J. Survey Statistics
+        and Methodology 3, 2015). Cochran. Approximate significance levels of the Behrens-Fisher
+        test. Biometrics 20, 1964 (the averaged quantile). Cameron, Miller. A practitioner's guide
+        to cluster-robust inference. J. Human Resources 50, 2015, section VI (few clusters).
+        Anscombe. On estimating binomial response relations. Biometrika 43, 1956 (the added halves).
     Example:
         >>> rows = np.arange(300).reshape(100, 3)  # no image twice: as independent rows
         >>> interval = image_interval(np.arange(100) % 2, rows)

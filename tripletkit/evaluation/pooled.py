@@ -12,16 +12,18 @@ import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 
 from tripletkit.data.judgements import Judgements, find_questions
 from tripletkit.data.triplets import Triplets
 from tripletkit.data.votes import Votes
 from tripletkit.errors import AnswerFileError
-from tripletkit.evaluation.answer_checks import check_same_length
 from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.intervals import Interval, image_interval, show_interval
-from tripletkit.evaluation.scoring import OddOneOut, score_odd_one_out
+from tripletkit.evaluation.scoring import OddOneOut, check_same_length, score_odd_one_out
 from tripletkit.results import Result, Section, Table
+
+logger = logging.getLogger("tripletkit")
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,8 +33,8 @@ class PooledScore(Result):
     Attributes:
         accuracy: 0 to 1; every image counts alike, however many triplets it is in.
         interval: 95%; None where nothing can be said: with every answer right, or too few images.
-        of_test: what 95% of tests would show, each over as many other images as this score is;
-            None with the interval.
+        of_test: what 95% of tests would show, each over as many other images as this score is; None
+            with the interval.
         n_triplets: distinct ones that were held out.
         n_answers: held-out triplets over all draws.
         n_images: of held-out triplets.
@@ -68,10 +70,7 @@ class CandidateWorth:
     """What held-out draws say of one part that an ensemble could have.
 
     Attributes:
-        name: its features and its head.
-        score: of it alone.
-        weight: of its margins in the ensemble, in units of their spread; over all candidates
-            their sum is 1.
+        weight: of its margins in the ensemble, in units of their spread; over all candidates 1.
         without: accuracy of the ensemble that is chosen without it; None for the only one.
     """
 
@@ -83,13 +82,10 @@ class CandidateWorth:
 
 @dataclass(frozen=True)
 class RecipeWorth:
-    """What held-out draws say of one recipe that could be taken.
+    """What held-out draws say of one recipe, or of `"frozen"` features, that could be taken.
 
     Attributes:
-        name: of the recipe; `"frozen"` for the features as they are.
-        score: of it.
-        behind: by how much the best of them is righter, 0 to 1.
-        interval: 95% of that; None for too few images.
+        behind: by how much the best of them is righter, 0 to 1; with its 95% interval.
         is_taken: it is the simplest within one standard error of the best of them.
     """
 
@@ -102,13 +98,7 @@ class RecipeWorth:
 
 @dataclass(frozen=True)
 class BetterRecipe:
-    """Another recipe, whose held-out answers are surely righter.
-
-    Attributes:
-        name: of the recipe.
-        lead: by how much, 0 to 1.
-        interval: 95% of that, above 0.
-    """
+    """Another recipe, whose held-out answers are surely righter by `lead`, 0 to 1."""
 
     name: str
     lead: float
@@ -242,8 +232,7 @@ def score_pooled(
     Args:
         right: `(n,)` 1 where the answer is right, 0 where not, a half for a tie.
         images: `(n, 3)` indices of the triplets.
-        draws: `(n,)` the draw of each.
-        trials: `(n,)` the trial of each; see `Triplets`.
+        draws, trials: `(n,)` the draw of each, and the trial; see `Triplets`.
     Example:
         >>> images = np.arange(12).reshape(4, 3)
         >>> score_pooled(np.array([1, 1, 0, 1]), images, np.array([0, 0, 1, 1])).accuracy
@@ -275,8 +264,6 @@ def compare_pooled(
     one: np.ndarray, other: np.ndarray, images: np.ndarray, draws: np.ndarray
 ) -> tuple[float, Interval | None]:
     """Return by how much one model's answers are righter than another's, with a 95% interval.
-
-    All are as `score_pooled` takes them.
 
     Example:
         >>> images = np.arange(12).reshape(4, 3)
@@ -334,9 +321,6 @@ def weigh_images_alike(images: np.ndarray) -> np.ndarray:
     return weights / weights.sum()
 
 
-logger = logging.getLogger("tripletkit")
-
-
 def take_random_share(
     answers: Answers, triplets: Triplets | None, database: Judgements
 ) -> tuple[Answers, np.ndarray, Votes, np.ndarray]:
@@ -369,3 +353,147 @@ def take_random_share(
     labels = (~is_turned[is_scored]).astype(np.int8)
     asked_votes = votes.take(found[is_scored]).turn(is_turned[is_scored])
     return answers.take(is_scored), labels, asked_votes, weights[found[is_scored]]
+
+
+# Gains and losses below these are nobody's matter.
+_WORTH, _LOSS = 0.005, 0.01
+
+
+@dataclass(frozen=True, repr=False)
+class LearningCurve(Result):
+    """Accuracy against the number of judgements, as limit - slope / sqrt(n).
+
+    It is measured with a quarter, a half and all of the judgements that a draw has for training,
+    and with a part of its images. That is what the mean of n independent judgements does, and a
+    curve with a free power cannot be told from three points. Intervals are Student's over draws, at
+    95%; None with fewer than three draws.
+
+    Attributes:
+        n_triplets, accuracies, intervals: `(n_points,)` mean numbers that heads learned from,
+            ascending, and means over draws.
+        with_fewer_images, fewer_interval: accuracy with about as many judgements as the first
+            point, of a part of the images alone; None if not measured.
+        n_now: judgements that the model is trained on.
+        gain, interval: what `n_more` judgements would bring.
+        short_of: what more of would help: `"judgements"`, `"images"`, or None where neither would.
+    """
+
+    n_triplets: tuple[float, ...]
+    accuracies: tuple[float, ...]
+    intervals: tuple[Interval | None, ...]
+    with_fewer_images: float | None
+    fewer_interval: Interval | None
+    limit: float
+    slope: float
+    n_now: int
+    n_more: int
+    gain: float
+    interval: Interval | None
+    short_of: str | None
+
+    @property
+    def outlook(self) -> str:
+        """What more judgements would bring, and what is short, in a few sentences."""
+        reach = " (no interval: fewer than three draws)"
+        if self.interval is not None:
+            low, high = 100 * self.interval.low, 100 * self.interval.high
+            reach = f" (95% interval {low:+.1f} to {high:+.1f})"
+        advice = {
+            None: "More of the same would hardly help.",
+            "images": "What is short are images: judge other images, too.",
+            "judgements": "What is short are judgements: judge more triplets, also of the same "
+            "images.",
+        }[self.short_of]
+        return (
+            f"Another {self.n_more:,} judgements beside the {self.n_now:,} would bring about "
+            f"{100 * self.gain:+.1f} points{reach}. {advice}"
+        )
+
+    def accuracy_at(self, n_triplets: np.ndarray) -> np.ndarray:
+        """Return the accuracy that the fit expects of so many judgements."""
+        return self.limit - self.slope / np.sqrt(n_triplets)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table with a row for each number of judgements.
+
+        Returns:
+            The columns n_triplets, accuracy, low and high.
+        """
+        ends = [(np.nan, np.nan) if each is None else each.to_list() for each in self.intervals]
+        frame = pd.DataFrame({"n_triplets": self.n_triplets, "accuracy": self.accuracies})
+        return frame.join(pd.DataFrame(ends, columns=["low", "high"]))
+
+    def _summary(self) -> str:
+        return self.outlook
+
+    def _sections(self) -> list[Section]:
+        rows = [["learned from", "accuracy on held-out images", "95% interval over draws"]]
+        points = zip(self.n_triplets, self.accuracies, self.intervals, strict=True)
+        rows += [
+            [f"{n:,.0f} judgements", f"{accuracy:.4f}", show_interval(interval)]
+            for n, accuracy, interval in points
+        ]
+        if self.with_fewer_images is not None:
+            fewer = f"{self.n_triplets[0]:,.0f}, over fewer images"
+            interval = show_interval(self.fewer_interval)
+            rows.append([fewer, f"{self.with_fewer_images:.4f}", interval])
+        return [[Table(rows, right=[1]), self.outlook]]
+
+
+def fit_learning_curve(
+    n_triplets: np.ndarray,
+    accuracies: np.ndarray,
+    n_now: int,
+    n_more: int = 500,
+    with_fewer_images: np.ndarray | None = None,
+) -> LearningCurve:
+    """Fit the curve, and say what more judgements would bring.
+
+    Args:
+        n_triplets, accuracies: `(n_draws, n_points)` that heads learned from, and on the held-out
+            triplets of each draw.
+        n_now, n_more: judgements that the model is trained on, and to be added.
+        with_fewer_images: `(n_draws,)` accuracies.
+    Example:
+        >>> n = np.array([[100, 400, 1600]])
+        >>> curve = fit_learning_curve(n, 0.9 - 1 / np.sqrt(n), n_now=2500, n_more=7500)
+        >>> round(curve.limit, 3), round(curve.gain, 3)   # .9 - 1/50 to .9 - 1/100
+        (0.9, 0.01)
+    """
+    step = 1 / np.sqrt(n_now) - 1 / np.sqrt(n_now + n_more)
+    of_draws = zip(n_triplets, accuracies, strict=True)
+    gains = np.array([step * np.polyfit(-1 / np.sqrt(n), each, 1)[0] for n, each in of_draws])
+    mean_n, mean_accuracy = n_triplets.mean(axis=0), accuracies.mean(axis=0)
+    slope, limit = np.polyfit(-1 / np.sqrt(mean_n), mean_accuracy, 1)
+    interval, fewer, short_of = _student_interval(gains), None, "judgements"
+    if with_fewer_images is not None:
+        fewer = with_fewer_images
+        # As many judgements over fewer images do worse: so it is images that are learned from.
+        loss = _student_interval(accuracies[:, 0] - fewer)
+        is_worse = mean_accuracy[0] - fewer.mean() > _LOSS
+        short_of = "images" if is_worse and (loss is None or loss.low > 0) else short_of
+    return LearningCurve(
+        n_triplets=tuple(mean_n.tolist()),
+        accuracies=tuple(mean_accuracy.tolist()),
+        intervals=tuple(_student_interval(each, within=(0, 1)) for each in accuracies.T),
+        with_fewer_images=None if fewer is None else float(fewer.mean()),
+        fewer_interval=None if fewer is None else _student_interval(fewer, within=(0, 1)),
+        limit=float(limit),
+        slope=float(slope),
+        n_now=n_now,
+        n_more=n_more,
+        gain=float(gains.mean()),
+        interval=interval,
+        short_of=None if interval is not None and interval.high < _WORTH else short_of,
+    )
+
+
+def _student_interval(values: np.ndarray, within: tuple[float, float] = (-1, 1)) -> Interval | None:
+    """Return the 95% interval of a mean over draws; None for fewer than three."""
+    if len(values) < 3:
+        return None
+    from scipy.special import stdtrit
+
+    reach = stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(len(values))
+    low, high = np.clip((values.mean() - reach, values.mean() + reach), *within).tolist()
+    return Interval(low, high)

@@ -8,14 +8,13 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.questions import group_questions
+from tripletkit.data.questions import Questions, group_questions
 from tripletkit.data.votes import Votes
 from tripletkit.errors import (
     AnswerFileError,
     DataWarning,
     caution,
 )
-from tripletkit.evaluation.answer_checks import check_consistency, check_same_length
 from tripletkit.evaluation.answers import Answers
 from tripletkit.evaluation.intervals import (
     Interval,
@@ -33,6 +32,78 @@ _N_SLICES = 5
 # Of fewer rows nothing is said that one more could turn round.
 _FEWEST_ROWS = 10
 
+
+def check_same_length(answers: Answers, n_expected: int, source: str) -> None:
+    """Refuse answers that cannot belong to a file because their numbers differ."""
+    if len(answers) != n_expected:
+        raise AnswerFileError(
+            f"{answers.source}: expected {n_expected:,} answers, one for each row of {source}, "
+            f"got {len(answers):,}. Do both belong to the same triplets?"
+        )
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """How questions that were asked more than once were answered.
+
+    Attributes:
+        n_mirrored: questions asked as (A, B, C) and as (A, C, B), both decided.
+        n_mirrored_broken: of them, those where the two answers name different images.
+        n_repeated: questions asked several times in one order, decided at least twice.
+        n_repeated_broken: of them, those where the answers differ.
+        broken_rows: indices of the rows of both kinds of broken questions, ascending.
+    """
+
+    n_mirrored: int
+    n_mirrored_broken: int
+    n_repeated: int
+    n_repeated_broken: int
+    broken_rows: np.ndarray
+
+
+def check_consistency(answers: Answers, rows: np.ndarray) -> Consistency:
+    """Compare the answers to questions that were asked more than once.
+
+    Ties, rows without a margin, and rows that name one image twice are left out: they are no
+    answers.
+
+    Example:
+        >>> answers = Answers(np.array([1, 1, 0]), None, None, "answers")
+        >>> rows = np.array([[0, 1, 2], [0, 2, 1], [0, 1, 3]])
+        >>> check_consistency(answers, rows).n_mirrored_broken
+        1
+    """
+    first, second = rows[:, 1], rows[:, 2]
+    decided = np.flatnonzero(~answers.is_tie & ~answers.is_undecidable & (first != second))
+    rows = rows[decided]
+    questions = group_questions(rows, int(rows.max(initial=-1)) + 1)
+    answered = answers.predictions[decided].astype(bool)
+    is_split = _has_both(answered ^ questions.is_mirrored, questions)
+    is_both_ways = questions.is_both_ways
+    n_in_order, n_in_order_ones = (
+        np.bincount(questions.directed, weights, 2 * questions.n_questions)
+        for weights in (None, answered)
+    )
+    is_repeated = n_in_order > 1
+    is_repeat_broken = (n_in_order_ones > 0) & (n_in_order_ones < n_in_order)
+    is_broken_row = (is_split & is_both_ways)[questions.of_row]
+    is_broken_row |= is_repeat_broken[questions.directed]
+    return Consistency(
+        n_mirrored=int(is_both_ways.sum()),
+        n_mirrored_broken=int((is_both_ways & is_split).sum()),
+        n_repeated=int(is_repeated.sum()),
+        n_repeated_broken=int(is_repeat_broken.sum()),
+        broken_rows=decided[is_broken_row],
+    )
+
+
+def _has_both(votes: np.ndarray, questions: Questions) -> np.ndarray:
+    """Return `(n_questions,)` bool: its votes are neither all True nor all False."""
+    n_rows = np.bincount(questions.of_row, minlength=questions.n_questions)
+    n_true = np.bincount(questions.of_row, votes, questions.n_questions)
+    return (n_true > 0) & (n_true < n_rows)
+
+
 TiePolicy = Literal["answer", "error", "half"]
 # What a tie earned; see `credit_rows`.
 _EARNED = {"answer": "counted as answer 0", "error": "counted as wrong", "half": "counted as half"}
@@ -43,9 +114,8 @@ class Slice:
     """The accuracy of a part of the rows.
 
     Attributes:
-        low, high: what the rows of this part have, both ends included: the size of the margin,
-            or the number of rows with the same anchor.
-        n: rows.
+        low, high: of the size of the margin, or of the number of rows with the same anchor, both
+            ends included.
         accuracy: 0 to 1.
     """
 
@@ -89,8 +159,7 @@ def score_odd_one_out(
         rows: `(n_triplets, 3)` indices of images, the odd one last in truth.
         trials: see `Triplets`; those that are not of two rows over the same images do not count.
     Reference:
-        Hebart, Zheng, Pereira, Baker. Revealing the multidimensional mental representations of
-        natural objects underlying human similarity judgements. Nature Human Behaviour 2020.
+        Hebart, Zheng, Pereira, Baker. Nature Human Behaviour 2020. doi:10.1038/s41562-020-00951-3.
     Example:
         >>> rows = np.array([[0, 1, 2], [1, 0, 2], [3, 4, 5], [4, 3, 5]])
         >>> score_odd_one_out(np.array([1, 1, 1, 0]), rows, np.array([1, 1, 2, 2])).accuracy
@@ -99,9 +168,9 @@ def score_odd_one_out(
     if trials is None or not len(trials):
         return None
     order = np.argsort(trials, kind="stable")
-    first = order[:-1][(trials[order][:-1] > 0) & (trials[order][:-1] == trials[order][1:])]
-    second = order[1:][(trials[order][:-1] > 0) & (trials[order][:-1] == trials[order][1:])]
-    is_pair = (rows[first] == rows[second][:, [1, 0, 2]]).all(axis=1)
+    first, second = order[:-1], order[1:]
+    is_pair = (trials[first] > 0) & (trials[first] == trials[second])
+    is_pair &= (rows[first] == rows[second][:, [1, 0, 2]]).all(axis=1)
     first, second = first[is_pair], second[is_pair]
     if not len(first):
         return None
@@ -119,10 +188,9 @@ class _VoterAgreement:
     """How far people agree with each other, on the questions that two or more were asked.
 
     Attributes:
-        n: such questions.
         one_another: chance that a voter says what another voter says, 0 to 1.
-        with_majority: chance that a voter says what most of the other voters say; where these
-            are tied, half. What the majority of one voter fewer earns on a vote it has not seen.
+        with_majority: chance that a voter says what most of the other voters say; where these are
+            tied, half. What the majority of one voter fewer earns on a vote it has not seen.
     """
 
     n: int
@@ -269,14 +337,8 @@ class Score(Result):
         return [
             [Table(rows, has_heading=False)],
             *(self.votes._sections() if self.votes else []),
-            *(
-                [_show_slices(slices, f"accuracy {title}")]
-                for title, slices in (
-                    ("by size of the margin", self.by_margin),
-                    ("by rows with the same anchor", self.by_anchor_frequency),
-                )
-                if len(slices) > 1
-            ),
+            *_show_slices(self.by_margin, "by size of the margin"),
+            *_show_slices(self.by_anchor_frequency, "by rows with the same anchor"),
         ]
 
     def _describe_counts(self) -> list[list[str]]:
@@ -310,7 +372,9 @@ def _describe_right(n_correct: float, n: int) -> str:
     return f"{show_count(n_correct)} of {n:,} right"
 
 
-def _show_slices(slices: list[Slice], title: str) -> Table:
+def _show_slices(slices: list[Slice], title: str) -> list[Section]:
+    if len(slices) < 2:
+        return []
     rows = [
         [
             f"  {part.low:.4g}",
@@ -322,7 +386,8 @@ def _show_slices(slices: list[Slice], title: str) -> Table:
         ]
         for part in slices
     ]
-    return Table(rows, right=[0, 2, 5], has_heading=False, title=f"{title}, with 95% intervals")
+    title = f"accuracy {title}, with 95% intervals"
+    return [[Table(rows, right=[0, 2, 5], has_heading=False, title=title)]]
 
 
 def score_answers(
@@ -338,13 +403,11 @@ def score_answers(
     """Score answers against the truth.
 
     Args:
-        answers: of `n_triplets` rows.
         truth: `(n_triplets,)` 1 where the first image is the nearer one; rows of -1, where nobody
             can tell, do not count.
         rows: `(n_triplets, 3)` images of each question. Defaults to those that the answers hold;
             without any, what needs them is left out.
         trials: see `Triplets`. Defaults likewise.
-        ties: see `credit_rows`.
         unique: count rows that equal an earlier one no second time.
         weights: `(n_triplets,)` how many questions each row stands for; see `weigh_values`. Parts
             are not weighted.
@@ -410,12 +473,11 @@ def score_answers(
 def credit_rows(answers: Answers, truth: np.ndarray, ties: TiePolicy = "answer") -> np.ndarray:
     """Return what each row earns, `(n_triplets,)` float64: 1 if right, 0 if wrong.
 
-    The rule is that the answer counts which stands in the file, whatever its margin. A tie, or a
-    row with an image that could not be read, stands there as 0, and is right where the truth is
-    0, as in every competition that such a file is handed in to. So the same answers earn the
-    same as a CSV and as labels, which do not show ties, and `compare` finds no difference
-    between the two. A model that tells nothing apart earns the share of zeros, no more than
-    saying 0 does; the number of ties, told apart, gives it away.
+    The answer counts which stands in the file, whatever its margin. A tie, or a row with an image
+    that could not be read, stands there as 0, and is right where the truth is 0, as in every
+    competition that such a file is handed in to. So the same answers earn the same as a CSV and as
+    labels, which do not show ties. A model that tells nothing apart earns the share of zeros; the
+    number of ties, told apart, gives it away.
 
     Where there are margins, `"error"` and `"half"` judge ties more strictly: as wrong, or as half
     right, as a coin would be. Rows without a margin are wrong then.
@@ -492,15 +554,14 @@ def score_votes(
     ties: TiePolicy = "answer",
     weights: np.ndarray | None = None,
 ) -> VoteScore:
-    """Measure how far answers agree with votes.
+    """Measure how far answers agree with votes of the same rows.
 
-    Args:
-        answers, votes: of the same rows.
-        rows, ties, weights: see `score_answers`; with `ties="half"` a tie earns 0.5, as in the
-            reference.
+    `rows`, `ties` and `weights` are as `score_answers` takes them; with `ties="half"` a tie earns
+    0.5, as in the reference.
+
     Reference:
-        Zhang, Isola, Efros, Shechtman, Wang. The unreasonable effectiveness of deep features as
-        a perceptual metric. CVPR 2018. arXiv:1801.03924 (the 2AFC score).
+        Zhang, Isola, Efros, Shechtman, Wang. The unreasonable effectiveness of deep features as a
+        perceptual metric. CVPR 2018. arXiv:1801.03924 (the 2AFC score).
     Example:
         >>> answers = Answers(np.array([1, 0]), None, None, "answers")
         >>> score = score_votes(answers, Votes(np.array([4., 3.]), np.array([1., 2.])))
@@ -564,12 +625,8 @@ def _compare_voters(votes: Votes) -> _VoterAgreement | None:
 
 
 def take_majority(votes: Votes, source: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return what most people said, for want of any other truth.
-
-    Returns:
-        `(n,)` int8, 1 where most are for the first image; `(n_triplets,)` bool, the `n`
-        questions that are not tied.
-    """
+    """Return what most people said, `(n,)` int8, and `(n_triplets,)` bool, which questions are not
+    tied."""
     is_decided = ~votes.is_tie
     if not is_decided.any():
         raise AnswerFileError(

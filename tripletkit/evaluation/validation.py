@@ -23,10 +23,11 @@ from tripletkit.evaluation.baselines import Baseline, describe_trap, run_baselin
 from tripletkit.evaluation.classification import (
     ClassificationScores,
     ClassVariances,
+    PairwiseDistances,
     classify_embeddings,
     measure_variances,
 )
-from tripletkit.evaluation.distances import PairwiseDistances, triplet_margins
+from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.intervals import (
     image_interval,
     show_interval,
@@ -63,8 +64,7 @@ class Validation(Result):
         frozen: the score of the backbone's features alone, by cosine, without any training.
         baselines: what the names of the images alone would score.
         frozen_head: the score of a head on the frozen backbone, where that was trained further.
-        map: the score of a linear map of the features, trained on the same; None where there is
-            none to compare with.
+        map: the score of a linear map of the features, trained on the same; None without.
         is_from_scratch: the backbone knew nothing before, so `frozen` is of random features.
     """
 
@@ -157,12 +157,10 @@ def validate(
     frozen_head: Score | None = None,
     is_from_scratch: bool = False,
 ) -> Validation:
-    """Score embeddings on the validation triplets, beside the frozen features and the baselines.
+    """Score embeddings on the validation triplets, of which there is one at least.
 
     Args:
-        data: with at least one validation triplet.
         embeddings, features: of the images in `data.names`.
-        distance: of the embeddings.
         of_map: `(n_val,)` float32 margins of a linear map of the features.
         frozen_head, is_from_scratch: see `Validation`.
     """
@@ -184,20 +182,13 @@ def validate(
 
 @dataclass(frozen=True)
 class LabelScores:
-    """How a model does on the classes of images.
-
-    Attributes:
-        trained: how validation images are classified by those of training.
-        frozen: the same by the backbone's features alone, by cosine.
-        training: variances of the training images' embeddings.
-    """
+    """How validation images are classified by those of training, and variances of the latter."""
 
     trained: ClassificationScores
     frozen: ClassificationScores
     training: ClassVariances
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as JSON takes it."""
         return {
             "trained": self.trained.to_dict(),
             "frozen_cosine": self.frozen.to_dict(),
@@ -208,7 +199,7 @@ class LabelScores:
 def classify_validation(
     data: TrainingSet, embeddings: np.ndarray, features: np.ndarray, distance: str
 ) -> LabelScores | None:
-    """Classify the labelled validation images by the labelled training images; see `validate`.
+    """Classify the labelled validation images by the labelled training images.
 
     None where fewer than two classes are in training, or none of them in validation.
     """

@@ -22,8 +22,7 @@ from tripletkit.data.votes import VotesAs
 from tripletkit.errors import ModelFolderError
 from tripletkit.evaluation.classification import MEASURE_TITLES
 from tripletkit.evaluation.intervals import Interval, NoInterval
-from tripletkit.evaluation.learning_curve import LearningCurve
-from tripletkit.evaluation.pooled import PooledValidation
+from tripletkit.evaluation.pooled import LearningCurve, PooledValidation
 from tripletkit.evaluation.validation import Validation
 from tripletkit.model.recipes import Part
 from tripletkit.model.settings import Settings

@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from tripletkit.evaluation.classification import DistanceDistribution
 from tripletkit.evaluation.intervals import wilson_interval
-from tripletkit.evaluation.learning_curve import LearningCurve
+from tripletkit.evaluation.pooled import LearningCurve
 from tripletkit.evaluation.scoring import Slice
 from tripletkit.reporting.collages import read_thumbnail
 from tripletkit.reporting.projections import choose_apart

@@ -17,8 +17,12 @@ import numpy as np
 import pandas as pd
 
 from tripletkit.data.labels import NO_LABEL
-from tripletkit.evaluation.classification import ClassDistances, DistanceDistribution
-from tripletkit.evaluation.distances import PairwiseDistances, distances_between
+from tripletkit.evaluation.classification import (
+    ClassDistances,
+    DistanceDistribution,
+    PairwiseDistances,
+)
+from tripletkit.evaluation.distances import distances_between
 from tripletkit.progress import Progress
 from tripletkit.results import Result, Section, Table
 from tripletkit.search.exact import NOBODY, rank_candidates

@@ -18,11 +18,12 @@ from tripletkit.errors import (
     caution,
 )
 from tripletkit.evaluation.distances import triplet_margins
-from tripletkit.evaluation.learning_curve import LearningCurve, fit_learning_curve
 from tripletkit.evaluation.pooled import (
     BetterRecipe,
+    LearningCurve,
     PooledValidation,
     compare_pooled,
+    fit_learning_curve,
     score_pooled,
 )
 from tripletkit.features.unit_length import scale_to_unit_length

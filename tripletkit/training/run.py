@@ -31,8 +31,7 @@ from tripletkit.errors import (
     WeakScoreWarning,
     caution,
 )
-from tripletkit.evaluation.learning_curve import LearningCurve
-from tripletkit.evaluation.pooled import PooledValidation
+from tripletkit.evaluation.pooled import LearningCurve, PooledValidation
 from tripletkit.evaluation.scoring import Score
 from tripletkit.evaluation.validation import (
     LabelScores,
