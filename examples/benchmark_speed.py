@@ -38,8 +38,8 @@ from tripletkit.features.onnx_engine import make_onnx_function, open_session
 from tripletkit.features.onnx_writer import make_onnx_model
 from tripletkit.features.store import FeatureSpace, FeatureStore
 from tripletkit.features.weights_origin import build_backbone
+from tripletkit.losses.batch_mining import DISTANCES
 from tripletkit.losses.functions import triplet_margin_loss
-from tripletkit.losses.keras_distances import _l2_distance
 from tripletkit.model.heads import build_head
 from tripletkit.model.model_folder import save_model
 from tripletkit.model.network import build_encoder, build_triplet_network
@@ -120,7 +120,7 @@ def keras_triplet_loss(_unused: tf.Tensor, embeddings: tf.Tensor) -> tf.Tensor:
     """The same loss for `fit`, on the three embeddings side by side."""
     anchor, positive, negative = tf.split(embeddings, 3, axis=-1)
     return triplet_margin_loss(
-        _l2_distance(anchor, positive), _l2_distance(anchor, negative), defaults.MARGIN
+        DISTANCES["l2"](anchor, positive), DISTANCES["l2"](anchor, negative), defaults.MARGIN
     )
 
 

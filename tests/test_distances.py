@@ -11,7 +11,7 @@ import pytest
 from tripletkit.evaluation import distances
 from tripletkit.evaluation.classification import ClassDistances
 from tripletkit.evaluation.distances import DISTANCE_NAMES, triplet_margins
-from tripletkit.losses.keras_distances import DISTANCES
+from tripletkit.losses.batch_mining import DISTANCES
 from tripletkit.search.exact import find_neighbors
 from tripletkit.search.offline_mining import _Cut, mine_images
 

@@ -1,6 +1,9 @@
-"""Online mining: which triplets of a labelled batch to learn from.
+"""Distances within a batch, and online mining: which of its triplets to learn from.
 
-Each function takes the distances between all images of a batch, and their classes, and
+`tripletkit.evaluation.distances` has the same distances for answers, in numpy; a test holds the two
+together.
+
+Each miner takes the distances between all images of a batch, and their classes, and
 returns triplets as places in the batch. Two images of one class are never negatives of each
 other, an image is never its own positive, and images without a class are in no triplet.
 """
@@ -9,8 +12,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tripletkit.features.keras_backend import KerasTensor, tf
-from tripletkit.losses.keras_distances import DISTANCES
+from tripletkit.features.keras_backend import KerasTensor, ops, tf
+
+# The root has no slope at 0, where an image is its own positive; this bounds it.
+_SMALLEST_SQUARE = 1e-12
+_FAR = 1e30
+
+
+def _squared_l2(a: KerasTensor, b: KerasTensor) -> KerasTensor:
+    return ops.sum(ops.square(a - b), axis=-1)
+
+
+def _cosine(a: KerasTensor, b: KerasTensor) -> KerasTensor:
+    return 1.0 - ops.sum(ops.normalize(a, axis=-1) * ops.normalize(b, axis=-1), axis=-1)
+
+
+# Each takes two tensors of embeddings, in the last axis of any length.
+DISTANCES: dict[str, Callable[[KerasTensor, KerasTensor], KerasTensor]] = {
+    "l2": lambda a, b: ops.sqrt(ops.maximum(_squared_l2(a, b), _SMALLEST_SQUARE)),
+    "l1": lambda a, b: ops.sum(ops.abs(a - b), axis=-1),
+    "squared-l2": _squared_l2,
+    "cosine": _cosine,
+}
 
 
 def _pairwise_distances(embeddings: KerasTensor, distance: str) -> KerasTensor:
@@ -19,13 +42,11 @@ def _pairwise_distances(embeddings: KerasTensor, distance: str) -> KerasTensor:
 
 
 def _batch_all(distances: KerasTensor, labels: KerasTensor) -> KerasTensor:
-    """Return every triplet that the classes allow.
+    """Return every triplet that the classes allow: `(n_triplets, 3)` int32.
 
-    Args:
-        distances: `(n, n)`; they have no part in it.
-        labels: `(n,)` integers, below 0 without a class.
-    Returns:
-        `(n_triplets, 3)` int32: anchor, positive, negative.
+    The distances `(n, n)` have no part in it; labels `(n,)` are below 0 without a class. The other
+    miners take and return the same.
+
     Reference:
         Hermans, Beyer, Leibe. In Defense of the Triplet Loss. 2017. arXiv:1703.07737.
     """
@@ -37,7 +58,6 @@ def _batch_all(distances: KerasTensor, labels: KerasTensor) -> KerasTensor:
 def _batch_hard(distances: KerasTensor, labels: KerasTensor) -> KerasTensor:
     """Return a triplet for each image: its farthest positive and its nearest negative.
 
-    Args, Returns: see `_batch_all`.
     Reference:
         Hermans, Beyer, Leibe. In Defense of the Triplet Loss. 2017. arXiv:1703.07737.
     """
@@ -55,7 +75,6 @@ def _semi_hard(distances: KerasTensor, labels: KerasTensor) -> KerasTensor:
     Where no negative is farther the farthest stands in, the least hard there is; so every pair
     teaches, and embeddings that are all alike still do.
 
-    Args, Returns: see `_batch_all`.
     Reference:
         Schroff, Kalenichenko, Philbin. FaceNet. CVPR 2015. arXiv:1503.03832, section 3.2.
     """
@@ -69,9 +88,6 @@ def _semi_hard(distances: KerasTensor, labels: KerasTensor) -> KerasTensor:
     farthest = tf.argmax(tf.where(is_negative, of_anchor, -_FAR), axis=1, output_type=tf.int32)
     negative = tf.where(tf.reduce_any(is_farther, axis=1), nearest, farthest)
     return tf.concat([pairs, negative[:, None]], axis=1)
-
-
-_FAR = 1e30
 
 
 def _pairs(labels: KerasTensor) -> tuple[KerasTensor, KerasTensor]:

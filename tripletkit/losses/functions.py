@@ -16,28 +16,24 @@ from tripletkit.losses.loss_registry import get_loss
 from tripletkit.registry import load_object
 
 # Distances to positive and negative -> losses, all `(n,)`.
-OfDistances = Callable[[KerasTensor, KerasTensor], KerasTensor]
+_OfDistances = Callable[[KerasTensor, KerasTensor], KerasTensor]
 
 
 def triplet_margin_loss(
     to_positive: KerasTensor, to_negative: KerasTensor, margin: float
 ) -> KerasTensor:
-    """Return how far each triplet is from having its negative `margin` further off.
+    """Return `(n,)` how far each triplet is from having its negative `margin` further off.
 
-    Returns:
-        `(n,)`, >= 0; 0 where the margin is met.
     Reference:
-        Schroff, Kalenichenko, Philbin. FaceNet. CVPR 2015. arXiv:1503.03832, equation 2; there
-        with squared distances.
+        Schroff, Kalenichenko, Philbin. FaceNet. CVPR 2015. arXiv:1503.03832, equation 2; there with
+        squared distances.
     """
     return ops.maximum(to_positive - to_negative + margin, 0.0)
 
 
 def soft_margin_loss(to_positive: KerasTensor, to_negative: KerasTensor) -> KerasTensor:
-    """Return log(1 + exp(d(a, p) - d(a, n))): a margin that never ends.
+    """Return `(n,)` log(1 + exp(d(a, p) - d(a, n))): a margin that never ends.
 
-    Returns:
-        `(n,)`, > 0; log 2 where both are equally far.
     Reference:
         Hermans, Beyer, Leibe. In Defense of the Triplet Loss. 2017. arXiv:1703.07737, section 2.
     """
@@ -45,24 +41,21 @@ def soft_margin_loss(to_positive: KerasTensor, to_negative: KerasTensor) -> Kera
 
 
 def ratio_loss(to_positive: KerasTensor, to_negative: KerasTensor) -> KerasTensor:
-    """Return the square of the positive's share in a softmax over the two distances.
+    """Return `(n,)` the square of the positive's share in a softmax over the two distances.
 
-    Returns:
-        `(n,)`, 0 to 1; 0.25 where both are equally far.
     Reference:
-        Hoffer, Ailon. Deep metric learning using triplet network. 2015. arXiv:1412.6622,
-        section 3; without its constant factor.
+        Hoffer, Ailon. Deep metric learning using triplet network. 2015. arXiv:1412.6622, section 3;
+        without its constant factor.
     """
     return ops.square(ops.sigmoid(to_positive - to_negative))
 
 
 def mean_loss(losses: KerasTensor, reduction: str) -> KerasTensor:
-    """Return the mean of losses; 0 where there is nothing to take it of.
+    """Return the mean of losses `(n,)`; 0 where there is nothing to take it of.
 
-    Args:
-        losses: `(n,)`, >= 0.
-        reduction: `"all"`, or `"active"` for those above 0 alone: the mean over all shrinks
-            as training goes on, until the few triplets that still teach are hardly heard.
+    With `"active"` of those above 0 alone: the mean over all shrinks as training goes on, until the
+    few triplets that still teach are hardly heard.
+
     Reference:
         Hermans et al. 2017, arXiv:1703.07737, section 3.2: active ones, there "nonzero".
     """
@@ -73,16 +66,11 @@ def mean_loss(losses: KerasTensor, reduction: str) -> KerasTensor:
 
 
 def _center_loss(embeddings: KerasTensor, centers: KerasTensor) -> KerasTensor:
-    """Return half the squared distance of each embedding from the center of its class.
+    """Return `(n,)` half the squared distance of each embedding from the center of its class.
 
-    Args:
-        embeddings: `(n, n_dims)`.
-        centers: `(n, n_dims)`, the center of each one's class.
-    Returns:
-        `(n,)`, >= 0.
     Reference:
-        Wen, Zhang, Li, Qiao. A discriminative feature learning approach for deep face
-        recognition. ECCV 2016, equation 2. doi:10.1007/978-3-319-46478-7_31.
+        Wen, Zhang, Li, Qiao. A discriminative feature learning approach for deep face recognition.
+        ECCV 2016, equation 2. doi:10.1007/978-3-319-46478-7_31.
     """
     return 0.5 * ops.sum(ops.square(embeddings - centers), axis=-1)
 
@@ -114,7 +102,6 @@ def _move_centers(
         is_placed: `(n_classes,)` 0 or 1: the class was seen before.
         embeddings: `(n, n_dims)` of the batch.
         labels: `(n,)` integers, below 0 without a class.
-        decay: 0 to below 1; 0 takes the batch's means.
     Returns:
         The new centers and `is_placed`.
     """
@@ -129,7 +116,7 @@ def _move_centers(
     )
 
 
-def triplet_loss_of(name: str, margin: float) -> OfDistances | None:
+def triplet_loss_of(name: str, margin: float) -> _OfDistances | None:
     """Return the function of the two distances of a loss; None where triplets have no part."""
     loss = get_loss(name)
     if loss.of_triplets is None:
@@ -199,10 +186,6 @@ class ClassCenters(keras.layers.Layer):
 
     The centers move by `_move_centers` when called with `training=True`, after the loss has been
     taken from where they were. No gradient reaches them.
-
-    Args:
-        n_classes: how many.
-        decay: see `_move_centers`.
     """
 
     def __init__(

@@ -12,14 +12,13 @@ import numpy as np
 
 from tripletkit.data.labels import NO_LABEL
 from tripletkit.features.keras_backend import KerasTensor, keras, ops, tf
-from tripletkit.losses.batch_mining import mined_distances
+from tripletkit.losses.batch_mining import DISTANCES, mined_distances
 from tripletkit.losses.functions import (
     ClassCenters,
     cross_entropy_loss,
     mean_loss,
     triplet_loss_of,
 )
-from tripletkit.losses.keras_distances import DISTANCES
 from tripletkit.losses.loss_registry import get_loss
 from tripletkit.model.settings import Settings
 

@@ -25,8 +25,8 @@ from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.evaluation.validation import describe_alike
 from tripletkit.features.keras_backend import keras, seed_layers, tf
 from tripletkit.features.unit_length import scale_to_unit_length
+from tripletkit.losses.batch_mining import DISTANCES
 from tripletkit.losses.functions import mean_loss, triplet_loss_of
-from tripletkit.losses.keras_distances import DISTANCES
 from tripletkit.losses.loss_registry import get_loss
 from tripletkit.model.head_layers import Scaling, embed
 from tripletkit.model.heads import build_body, shorten_step
