@@ -32,7 +32,7 @@ def scan_triplets(source, name=None):
 
 
 def read_triplets_with_shares(source, name=None):
-    judgements = open_judgements(_named(source, name), fourth_column="share")
+    judgements = open_judgements(_named(source, name), columns={"share": "4"})
     return judgements.triplets, judgements.votes
 
 

@@ -168,7 +168,7 @@ def test_score_takes_a_fourth_column(tripletkit, predictions, labels, tmp_path):
         "x.jpg y.jpg z.jpg 0.8\nx.jpg z.jpg y.jpg 1\nu.jpg v.jpg w.jpg 0.6\n"
         "u.jpg v.jpg w.jpg 0.5\np.jpg q.jpg r.jpg 0.2\n"
     )
-    options = ["--triplets", str(triplets), "--fourth-column", "share", "--json"]
+    options = ["--triplets", str(triplets), "--columns", "share=4", "--json"]
     found = json.loads(tripletkit("score", predictions, *options).stdout)
     assert found["n"] == 4
     assert found["votes"]["agreement"] == pytest.approx(0.54)
@@ -195,8 +195,6 @@ def test_votes_with_names_bring_the_triplets(tripletkit, predictions, labels, tm
 @pytest.mark.parametrize(
     ("options", "exit_code", "message"),
     [
-        (["--fourth-column", "share"], 2, "--fourth-column needs --triplets"),
-        (["--votes", "v.csv", "--fourth-column", "share"], 2, "--votes excludes --fourth-column"),
         (["--votes", "v.csv", "--unique"], 2, "--unique excludes votes"),
         (["--votes", "v.csv"], 1, "expected 2 answers, one for each row of v.csv"),
     ],

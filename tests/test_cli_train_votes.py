@@ -89,7 +89,7 @@ def test_votes_are_learned_from_told_and_recorded(train, judged, votes_as, recip
 def test_a_fourth_column_teaches_the_same_as_the_votes(train, judged):
     for options in (
         ["--votes", judged / "votes.csv"],
-        ["--fourth-column", "share"],
+        ["--columns", "share=4"],
     ):
         triplets = "judged.txt" if "--votes" in options else "shares.txt"
         result = train(*options, triplets=triplets)
@@ -157,13 +157,8 @@ def test_the_training_is_read_back_as_it_was_learned(train, judged):
     ("options", "message"),
     [
         (["--votes-as", "soft"], "--votes-as needs votes"),
-        (["--votes", __file__, "--fourth-column", "share"], "--votes excludes --fourth-column"),
         (["--votes", __file__, "--val-votes", __file__], "--val-votes needs --val"),
         (["--val-votes", __file__, "--val", __file__, "--val-truth", __file__], "excludes --val-t"),
-        (
-            ["--val-votes", __file__, "--val", __file__, "--fourth-column", "share"],
-            "--val-votes goes with TRIPLETS of three columns",
-        ),
         (
             ["--votes", "votes.csv", "--labels", __file__, "--loss", "center"],
             "--loss center looks at classes",
@@ -184,7 +179,7 @@ def test_votes_that_do_not_go_with_the_rest_are_wrong_calls(
 
 
 def test_votes_need_a_triplet_file(tripletkit, toy_competition, judged):
-    arguments = [toy_competition.images, "--labels", judged / "l.csv", "--fourth-column", "share"]
+    arguments = [toy_competition.images, "--labels", judged / "l.csv", "--votes", judged / "l.csv"]
     (judged / "l.csv").write_text("name,label\n")
     result = tripletkit("train", *arguments, code=2)
     assert "give TRIPLETS" in result.stderr
@@ -197,4 +192,4 @@ def test_votes_of_other_triplets_are_refused(train, judged):
     assert "short.csv: expected 400 rows of votes, one for each row of" in result.stderr
     plain = train(triplets="shares.txt")
     assert plain.exit_code == 1
-    assert "with --fourth-column share" in plain.stderr
+    assert "with --columns, as share=4" in plain.stderr

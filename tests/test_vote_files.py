@@ -73,7 +73,7 @@ def test_read_votes_takes_whole_rows_and_compares_them(text):
 
 
 def test_images_called_a_b_and_c_are_no_heading():
-    assert open_text("a b c 0.8\n", "t.txt", fourth_column="share").votes.share.tolist() == [0.8]
+    assert open_text("a b c 0.8\n", "t.txt", columns={"share": "4"}).votes.share.tolist() == [0.8]
     assert len(read("a,b,c,4,1\n")[0]) == 1
 
 
@@ -114,7 +114,6 @@ def test_read_votes_says_line_expected_and_got(text, message):
         "x;y;z;0.8\nx;z;y;.5\ny;x;z;0\n",
         "x,y,z,0.8\nx,z,y,0.5\ny,x,z,0.0\n",
         "anchor,positive,negative,share\nx,y,z,0.8\nx,z,y,0.5\ny,x,z,0\n",
-        "share,a,b,c\n0.8,x,y,z\n0.5,x,z,y\n0,y,x,z\n",
         "x  y\tz 0.8 # sure\n\n x z y 0.5\ny x z 0",
     ],
 )
@@ -128,11 +127,10 @@ def test_a_fourth_column_is_the_share_for_the_second(text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x y z\n", "votes.csv:1: expected three names and the share of people who said the sec"),
         ("x y z 0.5\nx y z 80\n", "votes.csv:2: expected a share from 0 to 1, got"),
         (
             "x y z 0.5\nx y z\n",
-            "votes.csv:2: expected three names and the share of people who said the sec",
+            "votes.csv:2: expected 4 columns as in the first line, got 3",
         ),
         ("x y z w\n", "votes.csv:1: expected a share from 0 to 1, got"),
     ],
@@ -145,6 +143,6 @@ def test_four_columns_stay_refused_and_the_message_says_how_to_go_on():
     with pytest.raises(TripletFileError) as caught:
         read("x y z 0.8\n", read_triplets)
     assert "votes.csv:1: expected 3 image names, got 4" in str(caught.value)
-    assert "with `fourth_column=share`" in str(caught.value)
+    assert "with `columns`, as share=4" in str(caught.value)
     with pytest.raises(TripletFileError, match="Put names with spaces in quotes"):
         read("x y z w\n", read_triplets)

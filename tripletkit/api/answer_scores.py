@@ -61,7 +61,6 @@ def score(
     *,
     triplets: TripletsLike | None = None,
     votes: VotesLike | None = None,
-    fourth_column: str | None = None,
     ties: TiePolicy = "answer",
     unique: bool = False,
     model: PathLike | None = None,
@@ -76,7 +75,6 @@ def score(
         triplets: the questions, where the answers do not hold them; without them there is no
             interval that accounts for shared images.
         votes: how many people said what of each question; see `train`.
-        fourth_column: `"share"` where `triplets` have the share of votes as their fourth column.
         ties: `"answer"` counts a tie as the answer that stands for it, `"error"` as wrong, `"half"`
             as half right. Defaults to `"answer"`.
         unique: count rows that equal an earlier one no second time. Defaults to `False`.
@@ -92,12 +90,8 @@ def score(
         >>> score([1, 0, 1, 1], [1, 0, 0, 1]).accuracy
         0.75
     """
-    if fourth_column is not None and triplets is None and votes is None:
-        raise SettingsError(
-            "fourth_column", "`fourth_column` needs `triplets`, which has the column."
-        )
     answers = take_answers(answers)
-    asked, counted = _open_questions(answers, triplets, votes, fourth_column)
+    asked, counted = _open_questions(answers, triplets, votes)
     if unique and counted is not None:
         raise SettingsError(
             "unique", "`unique` excludes votes: a row that repeats another has its own."
@@ -306,17 +300,12 @@ def _open_questions(
     answers: Answers,
     triplets: TripletsLike | None,
     votes: VotesLike | None,
-    fourth_column: str | None,
 ) -> tuple[Triplets | None, Votes | None]:
     """Return the questions, where something holds them, and the votes on them."""
-    if votes is not None and fourth_column is not None:
-        raise SettingsError(
-            "votes", "`votes` excludes `fourth_column`: each says how people voted."
-        )
     if triplets is None and votes is not None and not is_path(votes) and answers.triplets:
         triplets = answers.triplets
     if triplets is not None:
-        judgements = open_judgements(triplets, votes=votes, fourth_column=fourth_column)
+        judgements = open_judgements(triplets, votes=votes)
         return judgements.triplets, judgements.votes
     if votes is None:
         return None, None

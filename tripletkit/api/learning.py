@@ -88,7 +88,6 @@ def train(
     names: Sequence[str] | None = None,
     labels: LabelsLike | None = None,
     votes: VotesLike | None = None,
-    fourth_column: str | None = None,
     votes_as: VotesAs | None = None,
     val: TripletsLike | None = None,
     val_truth: TruthLike | None = None,
@@ -130,8 +129,6 @@ def train(
             table, a Series by name, or a mapping; for losses and mining that need classes.
         votes: how many people said what of each triplet: a votes file, a table with the columns
             votes_b and votes_c, or an array of the shape (n_triplets, 2).
-        fourth_column: `"share"` where triplet files have the share of votes for the second image
-            as their fourth column.
         votes_as: what training makes of votes: `"weight"`, `"soft"` or `"majority"`.
         val: validation triplets of their own, as `triplets`. Defaults to some of `triplets`.
         val_truth: which image of `val` is the positive, where they stand in chance order.
@@ -195,7 +192,6 @@ def train(
             "val_labels": val_labels,
             "votes": votes,
             "val_votes": val_votes,
-            "fourth_column": fourth_column,
             "votes_as": votes_as,
             "split": split,
             "groups": groups,
@@ -347,7 +343,6 @@ def sweep(
     names: Sequence[str] | None = None,
     labels: LabelsLike | None = None,
     votes: VotesLike | None = None,
-    fourth_column: str | None = None,
     votes_as: VotesAs | None = None,
     backbone: BackboneLike | Sequence[BackboneLike] = AUTO,
     features: FeaturesLike | np.ndarray | None = None,
@@ -363,7 +358,7 @@ def sweep(
     says of it no more than its interval allows.
 
     Args:
-        triplets, images, names, labels, votes, fourth_column, votes_as: see `train`.
+        triplets, images, names, labels, votes, votes_as: see `train`.
         backbone, features, cache, progress: see `train`.
         grid: setting -> the values to try, such as `{"dim": [10, 32], "margin": [0.1, 0.2]}`;
             also `backbone` and `depth`. With `recipe` in it, recipes are compared; `best` is none
@@ -392,7 +387,6 @@ def sweep(
             "names": names,
             "labels": labels,
             "votes": votes,
-            "fourth_column": fourth_column,
             "votes_as": votes_as,
         },
     )

@@ -233,24 +233,13 @@ groups_option = click.option(
 )
 
 
-def votes_options(triplets: str) -> Decorator:
-    """Return `--votes` and `--fourth-column`.
-
-    Args:
-        triplets: how the command calls the triplet file that the votes are on.
-    """
-    return _group_options(
-        click.option(
-            "--votes",
-            type=INPUT_FILE,
-            help=f"How many people said B and how many C, a row for each row of {triplets} in "
-            "order: two numbers, or a,b,c,votes_b,votes_c.",
-        ),
-        click.option(
-            "--fourth-column",
-            type=click.Choice(["share"]),
-            help=f"{triplets} has a fourth column: the share of people who said B, 0 to 1.",
-        ),
+def votes_option(triplets: str) -> Decorator:
+    """Return `--votes`; `triplets` is how the command calls the file that the votes are on."""
+    return click.option(
+        "--votes",
+        type=INPUT_FILE,
+        help=f"How many people said B and how many C, a row for each row of {triplets} in order: "
+        "two numbers, or a,b,c,votes_b,votes_c.",
     )
 
 

@@ -23,7 +23,7 @@ from tripletkit.cli.options import (
     settings_options,
     takes,
     this_line,
-    votes_options,
+    votes_option,
 )
 from tripletkit.cli.parameters import (
     INPUT_FILE,
@@ -57,7 +57,7 @@ data_options = section(
         help="Classes of the images: a CSV with the columns name and label, or a folder with a "
         "subfolder for each class. Without TRIPLETS these are drawn from the labels.",
     ),
-    votes_options("TRIPLETS"),
+    votes_option("TRIPLETS"),
     click.option(
         "--votes-as",
         type=click.Choice(["soft", "weight", "majority"]),

@@ -12,9 +12,9 @@ import pandas as pd
 
 from tripletkit.data.text_files import parse_number, shorten_line
 
-# What a table is read as: judgements or questions; the same with a fourth column of shares; how
-# many people said what; which image is the nearer one, as people say or as a model does.
-Wanted = Literal["triplets", "share", "votes", "truth", "answers"]
+# What a table is read as: judgements or questions; how many people said what; which image is the
+# nearer one, as people say or as a model does.
+Wanted = Literal["triplets", "votes", "truth", "answers"]
 
 # What is asked for beside the images themselves; headings such as `left_path` or `image_a`.
 _NOUNS = frozenset(
@@ -133,7 +133,6 @@ class Roles:
 # Number of columns -> what they are where there is no heading.
 HEADLESS: dict[Wanted, dict[int, Roles]] = {
     "triplets": {3: Roles((0, 1, 2))},
-    "share": {4: Roles((0, 1, 2), share=3)},
     "votes": {2: Roles((), votes=(0, 1)), 5: Roles((0, 1, 2), votes=(3, 4))},
     "truth": {1: Roles((), answer=0)},
     "answers": {1: Roles((), answer=0)},
@@ -220,7 +219,7 @@ def find_roles(
     roles = _trial_roles(found) or _triplet_roles(found)
     if roles is not None:
         return roles if roles.is_trial else _with_answers(roles, found, wanted)
-    if wanted in ("triplets", "share"):
+    if wanted == "triplets":
         return None
     roles = _with_answers(Roles((), sides=("b", "c")), found, wanted)
     if wanted == "votes" and sorted(map(str.lower, headings)) == ["b", "c"]:
@@ -348,8 +347,9 @@ def _chosen_roles(
         names = tuple(places[name] for name in ("image1", "image2", "image3"))
         roles = Roles(names, True, is_trial=True)
     if roles is None or not roles.names:
-        # What is left out is told by the other headings.
-        mixed = [name or text for name, text in zip(named, headings, strict=True)]
+        # What is left out is told by the other headings, or without these by its place.
+        others = iter("abc" if all(map(str.isdecimal, headings)) else ())
+        mixed = [name or next(others, text) for name, text in zip(named, headings, strict=True)]
         roles = find_roles(mixed, wanted, None, is_file) or roles
     if roles is None:
         raise ValueError("expected columns for the anchor and for two images too in `columns`")

@@ -57,7 +57,6 @@ _ODD_PLACES = {"first": 0, "second": 1, "last": 2}
 _ROW_OF_IMAGES = (("anchor", "positive", "negative"), ("a", "b", "c"), ("query", "first", "second"))
 _ERRORS: dict[Wanted, type[TripletFileError | VoteFileError | AnswerFileError]] = {
     "triplets": TripletFileError,
-    "share": VoteFileError,
     "votes": VoteFileError,
     "truth": AnswerFileError,
     "answers": AnswerFileError,
@@ -131,7 +130,7 @@ def open_rows(
     if not len(table if read.triplets is None else read.triplets):
         expected = "rows below the heading" if table.columns else f"{EXPECTED[wanted]} a line"
         expected += ", got none"
-        if wanted in ("triplets", "share"):
+        if wanted == "triplets":
             expected = "lines of three image names, got no triplet at all"
         raise error_class(
             describe_problems(list(place_problems(read.problems, table.source)))
@@ -170,7 +169,7 @@ def _read_rows(
         if not headings:
             return _ReadRows(table, problems=tuple(table.problems))
         hint = ""
-        if wanted in ("triplets", "share"):
+        if wanted == "triplets":
             raise TripletFileError(
                 f"{table.source}: expected a table with the columns anchor, positive, negative or "
                 f"others that are known, got {', '.join(headings)}. Say with `columns` which hold "

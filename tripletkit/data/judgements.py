@@ -190,7 +190,6 @@ def open_judgements(
     columns: Mapping[str, str] | None = None,
     swap: bool = False,
     votes: VotesLike | None = None,
-    fourth_column: str | None = None,
     truth: TruthLike | None = None,
     exclude: Collection[str] = (),
     with_problems: bool = False,
@@ -207,8 +206,6 @@ def open_judgements(
             they are. `odd` is also `"last"`, `"first"` or `"second"`: that image of every row.
         swap: take the other image for the nearer one in every row.
         votes, truth: see `open_votes`, `open_truth`.
-        fourth_column: `"share"` where the fourth column of a file is the share of people who said
-            that the first image is nearer.
         exclude: of a database, names of judges to leave out.
         with_problems: keep lines that cannot be read as `problems`, instead of refusing the file.
         prefix: before the names of the settings `votes` and `truth` in messages, as `val_`.
@@ -217,10 +214,6 @@ def open_judgements(
             belong together. The message holds the first ten problems as
             `file:line: expected ..., got ...` and their number.
     """
-    if votes is not None and fourth_column is not None:
-        raise SettingsError(
-            f"{prefix}votes", "`votes` excludes `fourth_column`: each says how people voted."
-        )
     opened = _as_file(given)
     is_database = isinstance(opened, Path) and is_judgements(opened)
     if exclude and not is_database:
@@ -229,14 +222,11 @@ def open_judgements(
             "exclude", f"{source}: expected a database of judgements: only that has judges"
         )
     if isinstance(opened, Judgements):
-        if fourth_column is not None:
-            raise SettingsError("fourth_column", "`fourth_column` is of a file.")
         found = opened
     elif is_database:
-        if votes is not None or fourth_column is not None:
+        if votes is not None:
             raise SettingsError(
-                f"{prefix}votes",
-                f"{given} holds its votes: give no `{prefix}votes` and no `fourth_column`.",
+                f"{prefix}votes", f"{given} holds its votes: give no `{prefix}votes`."
             )
         found = _open_database(opened, exclude)
         if exclude:
@@ -244,7 +234,7 @@ def open_judgements(
     else:
         known = None if names is None else _read_names(names)
         if isinstance(opened, pd.DataFrame | Path) or hasattr(opened, "read"):
-            found = _open_file(opened, known, columns, fourth_column, with_problems)
+            found = _open_file(opened, known, columns, with_problems)
             if votes is not None or truth is not None:
                 found = replace(found, votes=None, truth=None)
             if isinstance(names, str | os.PathLike):
@@ -302,21 +292,12 @@ def _open_file(
     given: Path | BinaryIO | pd.DataFrame,
     names: Sequence[str] | None,
     columns: Mapping[str, str] | None,
-    fourth_column: str | None,
     with_problems: bool,
 ) -> Judgements:
     read, record = open_rows(
-        given,
-        "triplets" if fourth_column is None else "share",
-        columns=columns,
-        names=names,
-        with_problems=with_problems,
+        given, "triplets", columns=columns, names=names, with_problems=with_problems
     )
     assert read.triplets is not None  # or it would have been refused
-    if fourth_column is not None:
-        if read.votes is None:
-            raise VoteFileError(f"{read.source}: expected a column share, there is none")
-        record = replace(record, read_as=(("fourth_column", fourth_column),))
     _tell(read.source, read.notes)
     truth = None if read.labels is None else Truth(read.labels, read.source)
     return Judgements(read.triplets, record, read.votes, truth, problems=read.problems)

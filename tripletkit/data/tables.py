@@ -50,7 +50,6 @@ _CLEAR = ({"anchor", "positive", "negative"}, {"query", "first", "second"})
 # What a line is, for messages.
 EXPECTED: dict[Wanted, str] = {
     "triplets": "3 image names",
-    "share": "three names and the share of people who said the second",
     "votes": "two numbers of votes, or three names and two numbers, or a heading with votes_b and "
     "votes_c",
     "truth": "a heading with one of the columns label, truth, prediction",
@@ -239,15 +238,17 @@ def _is_heading(
     columns: Mapping[str, str] | None,
     below: Iterable[Sequence[str]],
 ) -> bool:
-    if columns is not None:
+    if columns is not None and not _are_numbers(columns):
         known = {field.lower() for field in fields}
-        if not _are_numbers(columns):
-            return any(str(text).strip().lower() in known for text in columns.values())
-        return find_roles(fields, wanted) is not None
+        return any(str(text).strip().lower() in known for text in columns.values())
     # Images called a, b and c beside a number are a row.
-    is_row = wanted in ("share", "votes") and not math.isnan(parse_number(fields[-1]))
-    if is_row or find_roles(fields, wanted) is None:
+    may_be_row = wanted == "votes" or columns is not None
+    if (may_be_row and not math.isnan(parse_number(fields[-1]))) or (
+        find_roles(fields, wanted) is None
+    ):
         return False
+    if columns is not None:
+        return True
     # Names of images come again below; those of columns hardly do, but for single letters.
     words = {field.lower() for field in fields}
     if len(fields) != 3 or are_letters(fields) or words in _CLEAR:
@@ -370,8 +371,8 @@ def _hint(fields: Sequence[str], line: str, widths: Collection[int]) -> str:
         return " More columns need a heading that names three: anchor,positive,negative."
     if len(fields) == 4 and _SHARE.fullmatch(fields[3]):
         return (
-            " Where the fourth is the share of people who said the second, read it as such with "
-            "`fourth_column=share`."
+            " Where the fourth is the share of people who said the second, say so with `columns`, "
+            "as share=4."
         )
     return ' Put names with spaces in quotes (").'
 

@@ -40,16 +40,14 @@ class VotesRecord:
     """How several people judged the training triplets.
 
     Attributes:
-        file: where the votes were read; the triplet file itself for a fourth column.
-        fourth_column: what the fourth column of the triplet file is.
-        in_columns: they are in columns of the triplet file that its heading names.
+        file: where the votes were read.
+        in_columns: that is the triplet file itself.
         taken_as: what training made of the votes.
         n_turned: triplets turned round, because most people chose the third image.
         n_tied: triplets on which people are tied.
     """
 
     file: FileRecord
-    fourth_column: str | None
     in_columns: bool
     taken_as: VotesAs
     n_turned: int

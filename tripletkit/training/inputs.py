@@ -165,15 +165,8 @@ def _take_judgements(judgements: Judgements, votes_as: VotesAs) -> tuple[Judgeme
         f"{len(votes):,}",
         f"{n_tied:,}",
     )
-    fourth_column = dict(judgements.record.read_as).get("fourth_column")
-    record = VotesRecord(
-        of_votes,
-        fourth_column,
-        judgements.votes_record is None and fourth_column is None,
-        votes_as,
-        n_turned,
-        n_tied,
-    )
+    in_columns = judgements.votes_record is None
+    record = VotesRecord(of_votes, in_columns, votes_as, n_turned, n_tied)
     return judgements.turned(), InputsRecord(judgements.record, votes=record)
 
 

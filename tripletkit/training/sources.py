@@ -103,7 +103,7 @@ class TrainingSources:
             raise SettingsError("votes", "`votes_as` needs votes, on rows of `triplets`.")
         raise SettingsError(
             "votes",
-            "`votes_as` needs votes: give `votes` or `fourth_column`, or columns of them in "
+            "`votes_as` needs votes: give `votes`, or columns of them in "
             f"{self.judgements.record.name}.",
         )
 
@@ -154,7 +154,6 @@ def open_sources(
     triplets: JudgementsLike | None = None,
     names: Sequence[str] | None = None,
     votes: VotesLike | None = None,
-    fourth_column: str | None = None,
     val: JudgementsLike | None = None,
     val_truth: TruthLike | None = None,
     val_votes: VotesLike | None = None,
@@ -162,7 +161,7 @@ def open_sources(
 ) -> TrainingSources:
     """Open the judgements that are given, as `open_judgements` does, and return them with all
     other sources."""
-    if triplets is None and (votes is not None or fourth_column is not None):
+    if triplets is None and votes is not None:
         raise SettingsError("triplets", "Votes are on the rows of a triplet file: give `triplets`.")
     if val is None and val_truth is not None:
         raise SettingsError("val", "`val_truth` needs `val`, whose truth it is.")
@@ -172,22 +171,13 @@ def open_sources(
         raise SettingsError(
             "val_truth", "`val_votes` excludes `val_truth`: what most people said is the truth."
         )
-    if val_votes is not None and (triplets is None or fourth_column is not None):
-        raise SettingsError("triplets", "`val_votes` goes with `triplets` of three columns.")
+    if val_votes is not None and triplets is None:
+        raise SettingsError("triplets", "`val_votes` goes with `triplets`.")
     judgements = of_val = None
     if triplets is not None:
-        judgements = open_judgements(
-            triplets, names=names, votes=votes, fourth_column=fourth_column
-        )
+        judgements = open_judgements(triplets, names=names, votes=votes)
     if val is not None:
-        of_val = open_judgements(
-            val,
-            names=names,
-            votes=val_votes,
-            fourth_column=fourth_column if val_truth is None else None,
-            truth=val_truth,
-            prefix="val_",
-        )
+        of_val = open_judgements(val, names=names, votes=val_votes, truth=val_truth, prefix="val_")
     return TrainingSources(judgements=judgements, val=of_val, **others)
 
 
@@ -260,7 +250,6 @@ def _reopen_sources(
         images=open_images(record.images, **inputs.policy),
         triplets=judgements or _find("triplets", inputs.triplets, place),
         votes=_find("votes", _votes_file(inputs), place),
-        fourth_column=None if votes is None else votes.fourth_column,
         votes_as=None if votes is None else votes.taken_as,
         split=None if inputs.split == "none" else inputs.split,
         val_fraction=inputs.val_fraction,
@@ -271,7 +260,7 @@ def _reopen_sources(
 def _votes_file(inputs: InputsRecord) -> FileRecord | None:
     """Return the record of a file of votes alone."""
     votes = inputs.votes
-    return votes.file if votes and not votes.in_columns and not votes.fourth_column else None
+    return votes.file if votes and not votes.in_columns else None
 
 
 def _find(name: str, recorded: FileRecord | None, place: Path) -> Path | None:
