@@ -375,7 +375,7 @@ def test_answers_to_what_a_model_learned_from_are_told(
     )
     said = tripletkit("score", preds, "--model", toy_model, code=0)
     assert "95.2% of these questions and their answers are among those" in said.stderr
-    # The same images under other names, elsewhere for `predict` and beside them for `score`.
+    # The same images under other names, elsewhere.
     renamed = tmp_path / "renamed"
     renamed.mkdir()
     for path in toy_competition.images.iterdir():
@@ -385,3 +385,12 @@ def test_answers_to_what_a_model_learned_from_are_told(
     asked = ["predict", tmp_path / "r.txt", "--model", toy_model, "--images", renamed]
     said = tripletkit(*asked, "-o", preds, "--force", code=0)
     assert "the model learned from 100.0% of these questions" in said.stderr
+    scoring = ["score", preds, "--model", toy_model]
+    said = tripletkit(*scoring, code=0).stderr
+    assert "among those that the model" not in said
+    assert f" images are not in {toy_competition.images}: whether the model learned" in said
+    for answers in (preds, tmp_path / "labels.txt"):
+        (tmp_path / "labels.txt").write_text("1\n" * 20)
+        scoring[1] = answers
+        said = tripletkit(*scoring, "--triplets", tmp_path / "r.txt", "--images", renamed, code=0)
+        assert "100.0% of these questions and their answers are among those" in said.stderr

@@ -312,6 +312,12 @@ def test_train_learns_from_it_and_validates_on_the_random_share(
     n_random = int(judgements.decided().is_random.sum())
     assert 0 < model.record.validation.trained.n <= 0.5 * n_random
     assert len(read_training_triplets(model.record.inputs)) == len(judgements.decided())
+    # What docs/collect.md goes through: both say that the model has learned from these.
+    preds = tmp_path / "preds.csv"
+    words = ["predict", collected, "--model", tmp_path / "m", "-o", preds]
+    assert "the model learned from" in tripletkit(*words, code=0).stderr
+    words = ["score", preds, collected, "--model", tmp_path / "m"]
+    assert "of these questions and their answers are among those" in tripletkit(*words).stderr
     refused = tripletkit(*arguments, "--force", "--votes", toy_competition.truth, code=2)
     assert "holds its votes" in refused.stderr
 

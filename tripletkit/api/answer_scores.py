@@ -64,6 +64,7 @@ def score(
     ties: TiePolicy = "answer",
     unique: bool = False,
     model: PathLike | None = None,
+    images: PathLike | None = None,
 ) -> Score:
     """Return the accuracy of answers, with intervals and parts.
 
@@ -80,6 +81,8 @@ def score(
         unique: count rows that equal an earlier one no second time. Defaults to `False`.
         model: the folder of the model whose answers these are, to be told of questions that it
             learned from.
+        images: the folder of the images that were answered, by whose content these are known.
+            Defaults to that of the training.
     Returns:
         A `Score`: `accuracy`, `n`, `wilson`, `image_interval`, ties, accuracy by size of the
         margin, and with votes the agreement with these.
@@ -107,14 +110,14 @@ def score(
             "Add `triplets=FILE`.",
         )
     by_votes = labels = of_truth = weights = None
-    trials = None if asked is None else asked.trials
+    trials, questions = None if asked is None else asked.trials, answers.triplets or asked
     of_votes = str(votes if is_path(votes) else triplets if is_path(triplets) else "the votes")
     if (collected := open_collected(truth)) is not None:
         of_truth = collected.source
         if counted is not None:
             raise SettingsError("votes", f"{of_truth} holds votes itself: it excludes other votes.")
         answers, labels, counted, weights = take_random_share(answers, asked, collected)
-        rows = None if answers.triplets is None else answers.triplets.rows
+        questions, rows = answers.triplets, None if not answers.triplets else answers.triplets.rows
     elif counted is not None:
         check_same_length(answers, len(counted), of_votes)
     if counted is not None:
@@ -123,7 +126,7 @@ def score(
         read = open_truth(truth)[0]
         if read.triplets is not None:
             check_same_questions(answers, read.triplets)
-            trials = read.triplets.trials
+            trials, questions = read.triplets.trials, questions or read.triplets
             rows = read.triplets.rows if rows is None else rows
         check_not_exchanged(answers, read)
         check_same_length(answers, len(read), read.source)
@@ -139,8 +142,8 @@ def score(
             "no truth file: taking every first image for the nearer one (truth all 1)", DataWarning
         )
         labels = np.ones(len(answers), dtype=np.int8)
-    if model is not None and answers.triplets is not None:
-        _warn_of_learned(model, answers.triplets)
+    if model is not None and questions is not None:
+        _warn_of_learned(model, questions, as_path(images))
     found = score_answers(
         answers, labels, rows=rows, trials=trials, ties=ties, unique=unique, weights=weights
     )
@@ -276,16 +279,26 @@ def check_answers(
     )
 
 
-def _warn_of_learned(model: PathLike, asked: Triplets) -> None:
+def _warn_of_learned(model: PathLike, asked: Triplets, images: Path | None) -> None:
     """Say how many of the questions a model learned from, if these are its answers."""
     from tripletkit.features.store import open_store
     from tripletkit.model.model_folder import load_model
 
-    found, contents = load_model(Path(model)), None
-    if found.image_folder is not None and found.image_folder.is_dir():
-        with open_store() as store:
-            paths = locate_images(asked.names, found.image_folder).paths
-            contents = hash_files(paths, store).hashes
+    found = load_model(Path(model))
+    folder = images or found.image_folder
+    paths: Sequence[Path | None] = [None] * len(asked.names)
+    if folder is not None and folder.is_dir():
+        paths = locate_images(asked.names, folder).paths
+    with open_store() as store:
+        contents = hash_files(paths, store).hashes
+    if n_unknown := contents.count(None):
+        logger.info(
+            "%s of %s images are not in %s: whether the model learned from questions about them is "
+            "told by their names alone. Give `images`, the folder that they are in.",
+            f"{n_unknown:,}",
+            f"{len(contents):,}",
+            folder or "the folder of the training",
+        )
     share = found.share_learned(asked, contents)
     if share:
         caution(

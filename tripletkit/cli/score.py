@@ -9,7 +9,7 @@ import click
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.options import command, takes, votes_option
+from tripletkit.cli.options import command, images_option, takes, votes_option
 from tripletkit.cli.parameters import INPUT_FILE, JUDGEMENTS, MODEL_FOLDER
 
 triplets_option = click.option(
@@ -38,6 +38,7 @@ triplets_option = click.option(
     help="Model whose answers these are: says how many of the questions it learned from.  "
     f"[default: {defaults.MODEL_FOLDER}, if it is there]",
 )
+@images_option
 @votes_option("--triplets")
 @takes("judgements", "as_json")
 def score(model: Path | None, **given: Any) -> Any:
