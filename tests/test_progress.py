@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from tripletkit import progress
 
 
-def test_a_long_stage_says_each_half_minute_how_long_it_may_take(monkeypatch, caplog) -> None:
-    now_s = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now_s[0])
-    report = progress.log_progress("held-out draws")
-    with caplog.at_level(logging.INFO, "tripletkit"):
-        for done in range(13):
-            report(done, 12)
-            now_s[0] += 20
-    assert caplog.messages == [
-        "held-out draws: 2 of 12, about 3 min left.",
-        "held-out draws: 4 of 12, about 3 min left.",
-        "held-out draws: 6 of 12, about 2 min left.",
-        "held-out draws: 8 of 12, about 80 s left.",
-        "held-out draws: 10 of 12, about 40 s left.",
-    ]
+def test_a_long_stage_says_how_long_it_may_take_while_nothing_is_reported(caplog) -> None:
+    def wait_for(text: str) -> None:
+        end_s = time.monotonic() + 30
+        while not any(text in message for message in caplog.messages):
+            assert time.monotonic() < end_s, caplog.messages
+            time.sleep(0.01)
+
+    with (
+        caplog.at_level(logging.INFO, "tripletkit"),
+        progress.log_stages(every_s=0.05) as stages,
+    ):
+        report = stages("held-out draws")
+        wait_for("held-out draws: begun 0 s ago.")
+        report(1, 4000)
+        wait_for("held-out draws: 1 of 4,000, about ")
+        report(4000, 4000)
+        wait_for("held-out draws: done 0 s ago, at work on what follows.")
+    said = len(caplog.messages)
+    time.sleep(0.2)
+    assert len(caplog.messages) == said
 
 
 def test_what_is_done_at_once_shows_no_bar(capsys) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -94,18 +95,55 @@ def _is_in_notebook() -> bool:
     return type(shell).__name__ == "ZMQInteractiveShell"
 
 
-def log_progress(name: str, every_s: float = 30.0) -> Progress:
-    """Return what logs how far a stage is and how long it may still take, now and then."""
-    started_s = last_s = time.monotonic()
+@contextmanager
+def log_stages(every_s: float = 30.0) -> Iterator[Stages]:
+    """Give a callable that begins a stage; the log says every so often how far the last one is.
 
-    def report(done: int, total: int) -> None:
-        nonlocal last_s
+    A thread says it: a single held-out draw over many images takes longer than that.
+    """
+    stage: _Stage | None = None
+    is_over = threading.Event()
+
+    def begin(name: str) -> Progress:
+        nonlocal stage
+        stage = _Stage(name)
+        return stage.report
+
+    def speak() -> None:
+        while not is_over.wait(every_s):
+            if stage is not None:
+                logger.info(stage.describe())
+
+    speaker = threading.Thread(target=speak, daemon=True)
+    speaker.start()
+    try:
+        yield begin
+    finally:
+        is_over.set()
+        speaker.join()
+
+
+class _Stage:
+    def __init__(self, name: str) -> None:
+        self._name, self._done, self._total = name, 0, 0
+        self._started_s = self._reported_s = time.monotonic()
+
+    def report(self, done: int, total: int) -> None:
+        self._done, self._total, self._reported_s = done, total, time.monotonic()
+
+    def describe(self) -> str:
         now_s = time.monotonic()
-        if not 0 < done < total or now_s - last_s < every_s:
-            return
-        last_s = now_s
-        left_s = (now_s - started_s) * (total - done) / done
-        left = f"{left_s:.0f} s" if left_s < 90 else f"{left_s / 60:.0f} min"
-        logger.info("%s: %s of %s, about %s left.", name, f"{done:,}", f"{total:,}", left)
+        if not self._done:
+            return f"{self._name}: begun {_show_seconds(now_s - self._started_s)} ago."
+        if self._done >= self._total:
+            since = _show_seconds(now_s - self._reported_s)
+            return f"{self._name}: done {since} ago, at work on what follows."
+        each_s = (self._reported_s - self._started_s) / self._done
+        left_s = max(0.0, each_s * self._total - (now_s - self._started_s))
+        return (
+            f"{self._name}: {self._done:,} of {self._total:,}, about {_show_seconds(left_s)} left."
+        )
 
-    return report
+
+def _show_seconds(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -16,7 +16,7 @@ import click
 
 from tripletkit.cli.flags import spell_flags, told
 from tripletkit.errors import TripletkitWarning
-from tripletkit.progress import draw_bars, log_progress
+from tripletkit.progress import draw_bars, log_stages, no_stages
 from tripletkit.results import plain_values
 
 if TYPE_CHECKING:
@@ -116,10 +116,14 @@ def drop_stdout() -> None:
 @contextmanager
 def stage_bars() -> Iterator[Stages]:
     """Give a callable that draws a bar for each stage of a command; off a terminal, lines."""
+    if told("quiet"):
+        yield no_stages
+        return
     if not sys.stderr.isatty():
-        yield log_progress
+        with log_stages() as stages:
+            yield stages
         return
     from tqdm import tqdm
 
-    with draw_bars(tqdm, file=sys.stderr, disable=told("quiet")) as stages:
+    with draw_bars(tqdm, file=sys.stderr) as stages:
         yield stages
