@@ -8,7 +8,7 @@ from plain import triplet_margins
 
 from tripletkit.model.settings import Settings
 from tripletkit.training.held_out import answer_held_out, choose, score_held_out
-from tripletkit.training.simplest_trainer import SimplestTrainer
+from tripletkit.training.parts_trainer import SimplestTrainer
 from tripletkit.training.trainer import Examples
 
 N_IMAGES = 120

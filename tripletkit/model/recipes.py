@@ -191,7 +191,7 @@ for _recipe in (
         name="auto",
         summary="the simplest of frozen features, map, mlp and residual within one standard error "
         "of the best of them: for few judgements",
-        trainer="tripletkit.training.simplest_trainer:SimplestTrainer",
+        trainer="tripletkit.training.parts_trainer:SimplestTrainer",
         takes_simplest=True,
         **_RESIDUAL,
     ),

@@ -9,7 +9,7 @@ gradient by the embeddings is a sparse matrix, with an entry for each pair, time
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -40,12 +40,9 @@ _GATHERED_PAIRS = 20
 
 @dataclass(frozen=True)
 class PartFeatures:
-    """Features of one network and depth, and the directions in which training sees them.
+    """Features of one network and depth, scaled, and the orthonormal directions that training sees.
 
-    Attributes:
-        scaling: of features of length 1 over the training images; None where they stay so.
-        scaled: `(n_images, n_features)` float32, standardised by it.
-        directions: `(n_features, n_directions)` float32, orthonormal columns.
+    Their scaling is None where features of length 1 are not standardised.
     """
 
     scaling: Scaling | None
@@ -72,11 +69,11 @@ class PartFeatures:
 
     @cached_property
     def reduced(self) -> np.ndarray:
-        """Return `(n_images, n_directions)` float32: the components of each image."""
+        """Return the components of each image."""
         return self.scaled @ self.directions
 
     def rest_products(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """Return `(n_pairs,)` float64 inner products of what lies outside the directions."""
+        """Return the inner products of pairs, of what lies outside the directions."""
         products = np.empty(len(left))
         n_block = max(1, _BLOCK_NUMBERS // self.scaled.shape[1])
         for start in range(0, len(left), n_block):
@@ -113,14 +110,9 @@ class PartSettings:
     """What decides the training of a head.
 
     Attributes:
-        head: `"residual"` (the features and a learned step away from them) or `"mlp"` (short
-            embeddings of their own). The loss of the first takes squared distances.
-        hidden: width of the hidden layer.
         n_dims: numbers in an embedding; None for as many as there are features.
-        dropout: share of the hidden values that is dropped in training.
-        input_dropout: share of the components on their way into the hidden layer.
+        input_dropout: share of the components that is dropped on their way into the hidden layer.
         margin: of the hinge; on squared distances where `is_squared`.
-        is_squared: the loss takes squared distances.
         n_heads: heads from different starts whose distances are averaged. Short embeddings of
             their own differ from start to start: three together answered 2.1 points more of the
             held-out triplets of the stamps than one. Steps away from the features do not (-0.2).
@@ -130,7 +122,6 @@ class PartSettings:
             classes.
         batch_size: triplets in a step; half as many where there are more images than this, which
             answered as many of CIFAR-10 in half the time.
-        learning_rate: of Adam.
     """
 
     head: str
@@ -157,18 +148,11 @@ def train_part(
     seed: int,
     loss_weights: np.ndarray | None = None,
 ) -> list[list[np.ndarray]]:
-    """Train one head on triplets.
+    """Return the weights of one head after each number of steps: two kernels, each with its bias.
 
     Args:
-        features: of all images.
-        rows: `(n_triplets, 3)` indices into `features`: anchor, positive, negative; at least one.
-        settings: see `PartSettings`.
-        seed: of weights, dropout and order.
         loss_weights: `(n_triplets, 2)` of each triplet's loss as it stands and with positive and
             negative exchanged, where people disagree.
-    Returns:
-        Kernel and bias of the hidden layer, and of the layer behind it, for standardised
-        features, after each number of steps in `settings`.
     Raises:
         CollapseError: if the weights are no longer numbers.
     References:
@@ -194,11 +178,7 @@ def train_part(
 
 
 class _HeadProblem:
-    """What a head is to do for its triplets, and its weights; for the arguments see `train_part`.
-
-    Attributes:
-        weights: of both layers, for components of features.
-    """
+    """What a head is to do for its triplets, and its weights, for components of features."""
 
     def __init__(
         self,
@@ -317,9 +297,7 @@ def _gradient_matrix(
 ) -> coo_array:
     """Return the matrix that gives the gradient by the embeddings when it meets these.
 
-    Args:
-        of_pairs: the gradient by the cosine of each pair.
-        left, right: places of each pair's images among the embeddings, of these lengths.
+    `of_pairs` is the gradient by the cosine of each pair of images, left and right.
     """
     n_images = len(lengths)
     pulls = of_pairs * cosines
@@ -387,13 +365,10 @@ class MapSettings:
     """What decides the training of a map.
 
     Attributes:
-        variants: losses to be tried, `"hinge"` or `"logistic"`; held-out answers say which is
-            best.
-        margin: of the hinge, times the root mean square of the frozen margins.
-        temperature: of the logistic loss, times the same.
-        hold: of the squared distance from W to the identity, beside the mean loss in units of the
-            margin.
-        n_iterations: of L-BFGS at most.
+        variants: losses; held-out answers say which is best.
+        margin, temperature: of the hinge and of the logistic loss, times the root mean square of
+            the frozen margins.
+        hold: of the squared distance from W to the identity, beside the mean loss.
         most_triplets: a sample of so many is learned from where there are more; a map has few
             numbers, and each iteration passes all of them.
     """
@@ -420,13 +395,8 @@ def train_map(
     of features differ depends on the network and the depth: by a tenth or by a hundredth. So the
     margin of the loss is some times the root mean square of the frozen margins of its triplets.
 
-    Args:
-        features: of all images, not standardised.
-        rows, loss_weights: see `train_part`.
-        settings: see `MapSettings`.
     Returns:
-        For each loss `(n_features, n_directions)` float32 directions, and
-        `(n_directions, n_features)` of the step along them.
+        For each loss the directions V and the step along them, (W - I) V'.
     Raises:
         CollapseError: if the features are not finite.
     References:
@@ -455,12 +425,7 @@ def train_map(
 
 
 class _MapProblem:
-    """What a map is to do for its triplets; for the arguments see `train_map`.
-
-    Attributes:
-        n_directions: the map is a square matrix of so many.
-        unit: root mean square of the frozen margins, as differences of cosines.
-    """
+    """What a map is to do for its triplets, in units of their root mean square frozen margin."""
 
     def __init__(
         self, features: PartFeatures, rows: np.ndarray, loss_weights: np.ndarray | None = None
@@ -486,12 +451,7 @@ class _MapProblem:
         self.unit = float(np.sqrt(np.mean(margins**2))) or 1.0
 
     def loss(self, flat: np.ndarray, loss: str, settings: MapSettings) -> tuple[float, np.ndarray]:
-        """Return what is minimised, and its gradient.
-
-        Args:
-            flat: the map, `(n_directions ** 2,)`; embeddings are components times it.
-            loss: one of `settings.variants`.
-        """
+        """Return what is minimised, and its gradient, at a square map that is given flat."""
         square = flat.reshape(self.n_directions, self.n_directions)
         moved = self._components @ square
         cosines, lengths = self._measure(moved)
@@ -529,27 +489,21 @@ class _MapProblem:
         return float(values.mean()), slopes / (size * len(margins))
 
 
-# A loss takes margins in units of the set's own, and returns its values and slopes.
-_Loss = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-
-
 def _hinge(margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return losses of margins in units of the set's own, and their slopes."""
     return np.maximum(1 - margins, 0), -(margins < 1).astype(np.float64)
 
 
 def _logistic(margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    misses = np.logaddexp(0, -margins)
-    # 1 / (1 + exp(margin)), without overflow.
-    return misses, -np.exp(-np.logaddexp(0, margins))
+    """Return losses of margins in units of the set's own, and their slopes."""
+    # The slope is 1 / (1 + exp(margin)), without overflow.
+    return np.logaddexp(0, -margins), -np.exp(-np.logaddexp(0, margins))
 
 
 def embed_part(features: np.ndarray, weights: Sequence[np.ndarray], head: str) -> np.ndarray:
-    """Return the embeddings of images: `(n_images, n_dims)` float32 of length 1.
+    """Return the embeddings of images, of length 1, from features scaled as in training.
 
-    Args:
-        features: `(n_images, n_features)` float32, scaled as in training.
-        weights: one of those from `train_part` or `train_map`; none of a part that is not trained.
-        head: one of `PART_HEADS`.
+    A part that is not trained has no weights.
     """
     if not weights:
         return scale_to_unit_length(features)
