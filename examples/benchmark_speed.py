@@ -37,7 +37,7 @@ from tripletkit.features.extract import extract_features
 from tripletkit.features.onnx_engine import make_onnx_function, open_session
 from tripletkit.features.onnx_writer import make_onnx_model
 from tripletkit.features.store import FeatureSpace, FeatureStore
-from tripletkit.features.weights_origin import build_backbone
+from tripletkit.features.weights_files import build_backbone
 from tripletkit.losses.batch_mining import DISTANCES
 from tripletkit.losses.functions import triplet_margin_loss
 from tripletkit.model.heads import build_head

@@ -90,18 +90,16 @@ def _run(arguments: list[str], errors: str) -> None:
 
 
 def _serve(errors: str) -> None:
-    from tripletkit.features.keras_start import start_keras
-
     tiny.register()
     # Imported, but not used: TensorFlow's threads would not live on in a fork.
-    start_keras()
+    import_module("tripletkit.features.keras_backend")
     for name in _MODULES:
         import_module(name)
     root = Path(__file__).parents[1]
     for path in (root / "tripletkit").rglob("*.py"):
         if path.stem not in ("__init__", "__main__"):
             import_module(".".join(path.relative_to(root).with_suffix("").parts))
-    import_module("tripletkit.features.onnx_engine").import_onnxruntime()
+    import_module("tripletkit.features.onnx_engine")._import_onnxruntime()
     print("ready", flush=True)
     for line in sys.stdin:
         pid = os.fork()

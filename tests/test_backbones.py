@@ -15,7 +15,7 @@ from keras_networks import check_record
 
 import tripletkit as tk
 from tripletkit.errors import BackboneError, WeightsError
-from tripletkit.features import backbones, weights_origin
+from tripletkit.features import backbones, weights_files
 from tripletkit.features.backbones import (
     BACKBONES,
     Backbone,
@@ -23,11 +23,11 @@ from tripletkit.features.backbones import (
     Preprocessing,
     get_backbone,
 )
+from tripletkit.features.feature_parts import choose_backbone
 from tripletkit.features.keras_backbones import build_EfficientNetB0
-from tripletkit.features.weights_origin import (
+from tripletkit.features.weights_files import (
     _keras_cache_path,
     build_backbone,
-    choose_backbone,
     efficientnet_lite0_path,
     find_weights,
     is_ready,
@@ -127,13 +127,11 @@ def test_trained_weights_come_back_exactly(short_efficientnets, tmp_path, name):
 def test_a_backbone_without_weights_says_that_it_must_be_trained(tmp_path, tiny_backbone):
     with pytest.raises(BackboneError, match="cnn: has no weights of its own"):
         choose_backbone("cnn")
-    start = write_random_weights(get_backbone("cnn"), 3, tmp_path / "w.weights.h5")
-    chosen = choose_backbone("cnn", start.path, 48)
-    assert chosen.sha256 == start.sha256
-    assert chosen.backbone.input_size_px == 48
-    again = write_random_weights(get_backbone("cnn"), 3, tmp_path / "again.weights.h5")
-    other = write_random_weights(get_backbone("cnn"), 4, tmp_path / "other.weights.h5")
-    assert again.sha256 == start.sha256 != other.sha256
+    start, again, other = (tmp_path / f"{name}.weights.h5" for name in ("a", "b", "c"))
+    for path, seed in ((start, 3), (again, 3), (other, 4)):
+        write_random_weights(get_backbone("cnn"), seed, path)
+    assert choose_backbone("cnn", start, 48).backbone.input_size_px == 48
+    assert again.read_bytes() == start.read_bytes() != other.read_bytes()
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Preprocessing)])
@@ -184,7 +182,7 @@ def test_auto_takes_resnet50_where_its_weights_are(downloadable, keras_home):
     (keras_home / "w.h5").write_bytes(b"0123456789")
     assert is_ready(downloadable)
     chosen = choose_backbone("auto")
-    assert (chosen.backbone, chosen.path) == (downloadable, keras_home / "w.h5")
+    assert (chosen.backbone, chosen.find_weights()) == (downloadable, keras_home / "w.h5")
     assert chosen.reason.startswith("resnet50: ")
     assert choose_backbone("resnet50").reason == ""
 
@@ -197,7 +195,7 @@ def test_auto_downloads_where_it_can(downloadable, keras_home, monkeypatch):
         return str(keras_home / name)
 
     monkeypatch.setattr(keras.utils, "get_file", get_file)
-    assert choose_backbone("auto").path == keras_home / "w.h5"
+    assert choose_backbone("auto").find_weights() == keras_home / "w.h5"
 
 
 def test_a_download_says_nothing_on_stdout(downloadable, keras_home, monkeypatch, capsys):
@@ -215,7 +213,7 @@ def test_a_download_says_nothing_on_stdout(downloadable, keras_home, monkeypatch
 def test_auto_falls_back_offline_and_says_why(downloadable):
     chosen = choose_backbone("auto")
     assert chosen.backbone.name == "efficientnet-lite0"
-    assert chosen.path == efficientnet_lite0_path()
+    assert chosen.find_weights() == efficientnet_lite0_path()
     assert chosen.reason.startswith("efficientnet-lite0: ")
     assert "resnet50" in chosen.reason
     assert "cannot be downloaded" in chosen.reason
@@ -240,7 +238,7 @@ def test_a_cached_file_with_a_wrong_hash_is_said_and_not_used(downloadable, kera
     except BackboneError as error:
         message = str(error)
     else:
-        assert chosen.path != broken
+        assert chosen.find_weights() != broken
         message = chosen.reason
     assert f"the weights of resnet50 at {broken} are broken" in message
 
@@ -257,16 +255,11 @@ def test_a_broken_download_is_said(downloadable, monkeypatch):
     )
 
 
-def test_weights_need_a_named_backbone(tiny_weights):
-    with pytest.raises(BackboneError, match=r"`backbone=auto`\. Name it"):
-        choose_backbone("auto", tiny_weights)
-
-
 def test_weights_from_a_file_need_no_download(tiny_weights):
     chosen = choose_backbone("resnet50", tiny_weights)
-    assert chosen.path == tiny_weights
-    assert chosen.sha256 == hashlib.sha256(tiny_weights.read_bytes()).hexdigest()
-    assert chosen.facts()["weights_sha256"] == chosen.sha256
+    assert chosen.find_weights() == tiny_weights
+    sha256 = hashlib.sha256(tiny_weights.read_bytes()).hexdigest()
+    assert chosen.facts["weights_sha256"] == sha256
 
 
 def test_weights_that_cannot_be_read_are_named(tmp_path):
@@ -276,7 +269,7 @@ def test_weights_that_cannot_be_read_are_named(tmp_path):
 
 def test_a_package_that_is_missing_is_named(tiny_backbone, monkeypatch):
     def missing():
-        raise WeightsError("Run: pip install it")
+        raise BackboneError("Run: pip install it")
 
     monkeypatch.setattr(tiny, "weights_path", missing)
     assert not is_ready(tiny_backbone)
@@ -312,7 +305,7 @@ def test_a_record_is_all_a_backbone_needs(tiny_backbone, tiny_weights):
     assert isinstance(tiny_backbone, Backbone)
     model = build_backbone(tiny_backbone, tiny_weights)
     assert model.output_shape == (None, tiny_backbone.n_features)
-    assert weights_origin.describe_origin(tiny_backbone) == "pip package tiny-weights"
+    assert weights_files.describe_origin(tiny_backbone) == "pip package tiny-weights"
 
 
 class _Point:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tripletkit import defaults
-from tripletkit.features.store import FILE_NAME, FeatureSpace, FeatureStore, open_store
+from tripletkit.features.store import FILE_NAME, FeatureSpace, FeatureStore
 
 SPACE = FeatureSpace({"backbone": "resnet50", "weights_sha256": "0123456789abcdef"}, 8)
 
@@ -170,7 +170,7 @@ def test_only_what_tripletkit_wrote_is_deleted(tripletkit, tmp_path, kind, act):
     folder = tmp_path / "work"
     folder.mkdir()
     if kind != "none":
-        with open_store(folder) as store:
+        with FeatureStore(folder) as store:
             store.write(SPACE, [b"a" * 32, b"b" * 32], np.ones((2, 8), np.float32))
     for name in FOREIGN:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ import pytest
 from conftest import SHARED
 from test_hostile import HOSTILE, manifest
 
-from tripletkit.features.weights_origin import build_backbone
+from tripletkit.features.weights_files import build_backbone
 
 
 @pytest.fixture
@@ -169,7 +169,8 @@ def test_predict_called_wrongly_exits_2(predict, options):
 
 
 def test_predict_checks_before_anything_slow(predict, write, tmp_path, monkeypatch):
-    monkeypatch.setattr("tripletkit.features.keras_start.start_keras", lambda: pytest.fail("late"))
+    late = "tripletkit.features.weights_files.build_backbone"
+    monkeypatch.setattr(late, lambda *_: pytest.fail("late"))
     for options, extra, message in (
         ([], {"model": tmp_path / "none"}, "expected a model folder with model.json"),
         ([], {"model": write("", "file")}, "expected a model folder with model.json"),

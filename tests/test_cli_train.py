@@ -359,7 +359,7 @@ def test_auto_says_which_backbone_and_why(
     def nowhere(*_):
         raise BackboneError("the weights of resnet50 are nowhere")
 
-    monkeypatch.setattr("tripletkit.features.weights_origin._fetch", nowhere)
+    monkeypatch.setattr("tripletkit.features.feature_parts.fetch_weights", nowhere)
     result = tripletkit(
         "train", triplet_file, toy_images, "-o", tmp_path / "m", "--epochs", "1", code=0
     )

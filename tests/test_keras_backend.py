@@ -15,7 +15,7 @@ import pytest
 
 import tripletkit
 from tripletkit import TripletkitError
-from tripletkit.features.keras_start import start_keras
+from tripletkit.features import keras_backend
 
 PACKAGE = Path(tripletkit.__file__).parent
 SLOW = {"keras", "tensorflow"}
@@ -37,6 +37,7 @@ import os
 from types import SimpleNamespace
 used = os.environ["KERAS_BACKEND"]
 config = SimpleNamespace(backend=lambda: used)
+KerasTensor = ops = None
 """
 
 
@@ -130,7 +131,7 @@ def test_a_keras_that_was_imported_with_another_backend_is_refused(monkeypatch):
     other = SimpleNamespace(config=SimpleNamespace(backend=lambda: "torch"))
     monkeypatch.setitem(sys.modules, "keras", other)
     with pytest.raises(TripletkitError, match="Keras was imported with torch"):
-        start_keras()
+        keras_backend._start()
 
 
 @pytest.mark.integration
@@ -147,8 +148,7 @@ def test_the_command_takes_tensorflow_whatever_other_programs_are_told(tmp_path)
         "except SystemExit:\n"
         "    pass\n"
         "sys.stdout.flush()\n"
-        "from tripletkit.features.keras_start import start_keras\n"
-        "start_keras()\n"
+        "import tripletkit.features.keras_backend\n"
         "import keras\n"
         "print()\n"
         "print(keras.config.backend())\n",

@@ -17,7 +17,7 @@ from keras_networks import (
 from tripletkit.features.backbones import get_backbone
 from tripletkit.features.exported_networks import _relative_difference
 from tripletkit.features.onnx_engine import prepare_pixels
-from tripletkit.features.weights_origin import build_backbone
+from tripletkit.features.weights_files import build_backbone
 
 # The name of its module in Keras, and how many numbers its weights are.
 FAMILIES = {

@@ -18,8 +18,9 @@ from model_records import make_record
 from tripletkit import TripletkitError
 from tripletkit.data import unfinished
 from tripletkit.features.encoder import open_encoder
+from tripletkit.features.feature_parts import FeaturePart
 from tripletkit.features.store import FeatureSpace
-from tripletkit.features.weights_origin import build_backbone, write_random_weights
+from tripletkit.features.weights_files import build_backbone, write_random_weights
 from tripletkit.model import model_folder as artifact
 from tripletkit.model import record as record_module
 from tripletkit.model.heads import build_head
@@ -105,15 +106,16 @@ def test_a_model_of_another_image_size_comes_back(tmp_path, head, record, tiny_b
 @pytest.mark.slow
 def test_a_backbone_of_its_own_is_in_the_folder(tmp_path, head, record, tiny_backbone):
     trained = tmp_path / "trained.weights.h5"
-    start = write_random_weights(tiny_backbone, 4, trained)
-    own = replace(record, features=start.facts(), weights_files=["/gone/away.h5"])
+    write_random_weights(tiny_backbone, 4, trained)
+    facts = FeaturePart.of_file(tiny_backbone, trained).facts
+    own = replace(record, features=facts, weights_files=["/gone/away.h5"])
     path = tmp_path / "m"
     save_model(path, head, HISTORY, own, backbone=trained)
     trained.unlink()
     model = load_model(path)
     assert model.has_own_backbone
     assert find_weights(path) == path / "backbone.weights.h5"
-    assert model.record.files["backbone.weights.h5"] == start.sha256
+    assert model.record.files["backbone.weights.h5"] == facts["weights_sha256"]
     pixels = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype(np.float32)
     keras.utils.set_random_seed(4)
     want = build_backbone(tiny_backbone, None)(pixels)
@@ -129,10 +131,9 @@ def test_weights_given_beside_a_backbone_of_its_own_must_be_its(
     tmp_path, head, record, tiny_backbone, tiny_weights
 ):
     trained = tmp_path / "trained.weights.h5"
-    start = write_random_weights(tiny_backbone, 4, trained)
-    save_model(
-        tmp_path / "m", head, HISTORY, replace(record, features=start.facts()), backbone=trained
-    )
+    write_random_weights(tiny_backbone, 4, trained)
+    facts = FeaturePart.of_file(tiny_backbone, trained).facts
+    save_model(tmp_path / "m", head, HISTORY, replace(record, features=facts), backbone=trained)
     assert find_weights(tmp_path / "m", trained) == trained
     with pytest.raises(TripletkitError, match="got others"):
         find_weights(tmp_path / "m", tiny_weights)

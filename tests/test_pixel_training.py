@@ -13,7 +13,7 @@ from tripletkit.data.labels import ImageLabels
 from tripletkit.errors import BackboneError, CheckpointError, OutputError
 from tripletkit.features.backbones import get_backbone
 from tripletkit.features.decoded_images import DecodedImages
-from tripletkit.features.weights_origin import build_backbone, write_random_weights
+from tripletkit.features.weights_files import build_backbone, write_random_weights
 from tripletkit.model.heads import build_head
 from tripletkit.model.model_folder import check_model_output
 from tripletkit.model.network import PixelNetwork, _unfreeze_blocks
@@ -30,7 +30,8 @@ SETTINGS = Settings.of_recipe("mlp", hidden=16, dim=4, epochs=3, batch_size=16)
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
     path = tmp_path_factory.mktemp("start") / "start.weights.h5"
-    return write_random_weights(CNN, 0, path).path
+    write_random_weights(CNN, 0, path)
+    return path
 
 
 @pytest.fixture

@@ -130,7 +130,6 @@ def set_trap(description: str) -> None:
 
 if __name__ == "__main__":
     from tripletkit.cli.main import tripletkit
-    from tripletkit.features.keras_start import start_keras
 
     register()
     # As in tests within one process; see `short_trainings`.
@@ -138,6 +137,6 @@ if __name__ == "__main__":
     if (trap := os.environ.get(TRAP_VARIABLE)) is not None:
         # The modules of that room import Keras.
         if trap.startswith("tripletkit.training."):
-            start_keras()
+            import_module("tripletkit.features.keras_backend")
         set_trap(trap)
     tripletkit(sys.argv[1:], prog_name="tripletkit")

@@ -281,7 +281,7 @@ def check_answers(
 
 def _warn_of_learned(model: PathLike, asked: Triplets, images: Path | None) -> None:
     """Say how many of the questions a model learned from, if these are its answers."""
-    from tripletkit.features.store import open_store
+    from tripletkit.features.store import FeatureStore
     from tripletkit.model.model_folder import load_model
 
     found = load_model(Path(model))
@@ -289,7 +289,7 @@ def _warn_of_learned(model: PathLike, asked: Triplets, images: Path | None) -> N
     paths: Sequence[Path | None] = [None] * len(asked.names)
     if folder is not None and folder.is_dir():
         paths = locate_images(asked.names, folder).paths
-    with open_store() as store:
+    with FeatureStore() as store:
         contents = hash_files(paths, store).hashes
     if n_unknown := contents.count(None):
         logger.info(

@@ -55,7 +55,7 @@ from tripletkit.features.labelled_images import (
     read_labelled,
     tell_singleton_classes,
 )
-from tripletkit.features.store import open_store
+from tripletkit.features.store import FeatureStore
 from tripletkit.progress import Stages, open_stages
 from tripletkit.search.offline_mining import (
     Mined,
@@ -504,5 +504,5 @@ def _classify(
 
 
 def _encode(model: Model, files: Images, progress: bool | Stages | None) -> np.ndarray:
-    with open_store(model.cache) as store, open_stages(progress) as stages:
+    with FeatureStore(model.cache) as store, open_stages(progress) as stages:
         return model.encoder.encode(files, store, progress=stages("features"))

@@ -15,8 +15,8 @@ from tripletkit import defaults
 from tripletkit.api.given import PathLike, as_path
 from tripletkit.features.backbones import BACKBONES, load_plugins
 from tripletkit.features.exported_networks import remove_networks
-from tripletkit.features.store import clear_store, default_folder, find_store, open_store
-from tripletkit.features.weights_origin import describe_origin, is_ready
+from tripletkit.features.store import FeatureStore, clear_store, default_folder, find_store
+from tripletkit.features.weights_files import describe_origin, is_ready
 from tripletkit.losses.loss_registry import LOSSES
 from tripletkit.model.settings import SETTINGS
 from tripletkit.registry import name_object
@@ -189,7 +189,7 @@ def cache_info(cache: PathLike | None = None) -> StoredFeatures:
     path, size_bytes = find_store(where)
     spaces: list[dict[str, Any]] = []
     if size_bytes is not None:
-        with open_store(where) as store:
+        with FeatureStore(where) as store:
             spaces = store.uses()
         size_bytes = find_store(where)[1]
     return StoredFeatures(Path(path), size_bytes or 0, spaces)
@@ -222,7 +222,7 @@ def prune_cache(
     where = as_path(cache)
     if find_store(where)[1] is None:
         return None
-    with open_store(where) as store:
+    with FeatureStore(where) as store:
         dropped: int = store.prune(unused_days)
     remove_networks(where or default_folder(), time.time() - unused_days * 86_400)
     return dropped

@@ -56,7 +56,7 @@ from tripletkit.features.encoder import Encoder
 from tripletkit.features.feature_parts import BackboneLike, list_backbones
 from tripletkit.features.function_encoder import FunctionEncoder
 from tripletkit.features.given_features import FeaturesLike
-from tripletkit.features.store import open_store
+from tripletkit.features.store import FeatureStore
 from tripletkit.model.model_folder import ModelFolder, copy_model, load_model
 from tripletkit.model.record import ModelRecord, TrainingSummary
 from tripletkit.progress import Progress, Stages, open_stages
@@ -268,7 +268,7 @@ class Model:
         files = self._list_images(images, names)
         if file is not None and file.path.suffix.lower() != ".npz":
             check_encodable(files.names, str(output))
-        with open_store(self.cache) as store, open_stages(progress) as stages:
+        with FeatureStore(self.cache) as store, open_stages(progress) as stages:
             vectors = self.encoder.encode(files, store, progress=stages("features"))
             contents = files.contents(store).hashes
         kept = np.flatnonzero(np.isfinite(vectors).all(axis=1)).tolist()
@@ -347,7 +347,7 @@ class Model:
         files = self._list_images(images)
         label_of = {} if labels is None else open_labels(labels, files.folder)
         query_files = _open_queries(_list_queries(queries), files)
-        with open_store(self.cache) as store:
+        with FeatureStore(self.cache) as store:
             own, contents = query_files.contents(store).hashes, files.contents(store).hashes
         same = find_same(own, contents)
         with open_stages(progress) as stages:
@@ -563,13 +563,13 @@ class Model:
         return found if names is None else open_images(images, names)
 
     def _read_features(self, files: Images, progress: Progress | None) -> np.ndarray:
-        with open_store(self.cache) as store:
+        with FeatureStore(self.cache) as store:
             return self.encoder.load(files, store, progress=progress).features
 
     def _warn_of_learned(self, triplets: Triplets, files: Images) -> None:
         if self.folder is None or self.encoder.head is None:
             return
-        with open_store(self.cache) as store:
+        with FeatureStore(self.cache) as store:
             share = self.folder.share_learned(triplets, files.contents(store).hashes)
         if share:
             caution(

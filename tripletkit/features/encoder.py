@@ -111,6 +111,10 @@ class _Found:
     usable: set[bytes] = field(default_factory=set)
     computed: set[bytes] = field(default_factory=set)
 
+    @property
+    def n_stored(self) -> int:
+        return len(self.usable - self.computed)
+
 
 @dataclass(frozen=True)
 class Encoder:
@@ -257,18 +261,12 @@ class Encoder:
         tell: bool = True,
         functions: Sequence[FeatureFunction] | None = None,
     ) -> Collection:
-        """Return the features of images, from the store or the backbones; see `encode`.
-
-        Args:
-            functions: of the networks, where these were made already.
-        """
+        """Return the features of images, by functions of the networks that may be made already."""
         found = _Found(dict(images.problems))
         chunks = self._load(images, store, found, progress, functions)
         features = _gather(chunks, len(images.names))
         self._finish(images, found, tell=tell)
-        return Collection(
-            features, found.problems, len(found.computed), len(found.usable - found.computed)
-        )
+        return Collection(features, found.problems, len(found.computed), found.n_stored)
 
     def network_functions(self, folder: Path) -> list[FeatureFunction]:
         """Return the function of each network, loaded when it is first called.
@@ -287,23 +285,22 @@ class Encoder:
         functions: Sequence[FeatureFunction] | None = None,
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (first row, features) of some thousand images at a time, and note what is found."""
-        n_images = len(images.names)
+        n_images, n_networks = len(images.names), len(self.networks)
         if self.is_given:
             yield 0, self._take_given(images, found)
             return
         progress = progress or no_progress
         functions = functions or self.network_functions(store.folder)
-        size = ENCODE_PART_IMAGES
-        for start in range(0, max(n_images, 1), size):
-            end = min(start + size, n_images)
+        for start in range(0, max(n_images, 1), ENCODE_PART_IMAGES):
+            end = min(start + ENCODE_PART_IMAGES, n_images)
             chunk = images if end - start == n_images else images.take(range(start, end))
             paths, contents = list(chunk.paths), chunk.contents(store)
             of_parts: list[np.ndarray] = []
             for number, (parts, function) in enumerate(zip(self.networks, functions, strict=True)):
 
                 def told(done: int, total: int, at: int = start, before: int = number) -> None:
-                    share = (before * total + done) / (len(self.networks) * total)
-                    progress(at + int(share * min(size, n_images - at)), n_images)
+                    share = (before * total + done) / (n_networks * total)
+                    progress(at + int(share * min(ENCODE_PART_IMAGES, n_images - at)), n_images)
 
                 spaces = [part.space for part in parts]
                 extracted = extract_features(
@@ -316,11 +313,8 @@ class Encoder:
                     found.problems[start + index] = why
                     # The next backbone could not read it either.
                     paths[index] = None
-            found.usable |= {
-                content
-                for path, content in zip(paths, contents.hashes, strict=True)
-                if path is not None and content is not None
-            }
+            pairs = zip(paths, contents.hashes, strict=True)
+            found.usable |= {content for path, content in pairs if path and content}
             yield start, self._join(of_parts)
 
     def _finish(self, images: Images, found: _Found, *, tell: bool) -> None:
@@ -335,11 +329,8 @@ class Encoder:
         if self.is_given:
             logger.info("Features: %s images given.", f"{len(images.names) - n_bad:,}")
             return
-        logger.info(
-            "Features: %s images computed, %s from the store.",
-            f"{len(found.computed):,}",
-            f"{len(found.usable - found.computed):,}",
-        )
+        counts = f"{len(found.computed):,}", f"{found.n_stored:,}"
+        logger.info("Features: %s images computed, %s from the store.", *counts)
 
     def _join(self, of_parts: Sequence[np.ndarray]) -> np.ndarray:
         """Return the features of images from those of each part; a row of NaN stays one."""

@@ -23,10 +23,9 @@ from tripletkit.data.unfinished import remove_unfinished, unfinished_file
 from tripletkit.errors import ExportError, NetworkFileError, StoreError
 from tripletkit.features.extract import FeatureFunction
 from tripletkit.features.function_encoder import FunctionBackbone
-from tripletkit.features.keras_start import start_keras
 from tripletkit.features.onnx_engine import make_onnx_function, open_session
 from tripletkit.features.onnx_files import OnnxFile, open_file_function
-from tripletkit.features.weights_files import file_sha256
+from tripletkit.features.weights_files import build_backbone, file_sha256
 
 if TYPE_CHECKING:
     import keras
@@ -58,9 +57,6 @@ def load_network_function(parts: Sequence[FeaturePart], store_folder: Path) -> F
             return make_onnx_function(open_session(kept), network.backbone.preprocessing)
         except NetworkFileError as error:
             logger.info("%s is made anew: %s", network.backbone.name, error)
-    start_keras()
-    from tripletkit.features.weights_origin import build_backbone
-
     return _FirstRun(parts, build_backbone(network.backbone, weights), folder, key)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +46,7 @@ class _ImageFeatures:
 
     values: np.ndarray
     problems: dict[int, str]
-    computed: frozenset[bytes]
+    computed: set[bytes]
 
 
 def extract_features(
@@ -62,8 +62,7 @@ def extract_features(
     """Return the features of images, computing and storing those that are not there yet.
 
     An image's features depend on nothing but its content, the space and the views: batches
-    have one shape, so neither the other images nor their order change a bit of them. Spaces
-    of one network are computed together and stored apart.
+    have one shape, so neither the other images nor their order change a bit of them.
 
     Args:
         paths: one an image; `None` gives a row of NaN.
@@ -74,12 +73,11 @@ def extract_features(
         contents: of the paths, where they were hashed already.
     """
     contents = contents or hash_files(paths, store)
-    problems = {index: why for index, why in contents.problems.items() if paths[index] is not None}
     pairs = list(zip(paths, contents.hashes, strict=True))
     path_of = {content: path for path, content in pairs if path is not None and content}
     row_of = {content: row for row, content in enumerate(path_of)}
-    missing: dict[bytes, list[View]] = {}
     of_views: dict[View, np.ndarray] = {}
+    missing: dict[bytes, list[View]] = {}
     for view in views:
         found = [store.read(_view_space(space, view), list(path_of)) for space in spaces]
         of_views[view] = np.hstack(found)
@@ -87,11 +85,8 @@ def extract_features(
         for content, row in row_of.items():
             if is_missing[row]:
                 missing.setdefault(content, []).append(view)
-
-    ends = np.cumsum([space.n_features for space in spaces])[:-1]
+    failed: dict[bytes, str] = {}
     computed: set[bytes] = set()
-    unreadable: dict[bytes, str] = {}
-    changed: list[Path] = []
 
     def read(content: bytes) -> np.ndarray | ImageReadError:
         try:
@@ -101,48 +96,46 @@ def extract_features(
 
     def readable(
         decoded: Iterable[np.ndarray | ImageReadError],
-    ) -> Iterator[tuple[int, bytes, Mapping[View, np.ndarray]]]:
+    ) -> Iterator[tuple[int, View, bytes, np.ndarray]]:
         for n_done, (content, pixels) in enumerate(zip(missing, decoded, strict=True), 1):
-            if not isinstance(pixels, ImageReadError):
-                yield n_done, content, dict(zip(missing[content], pixels, strict=True))
+            if isinstance(pixels, ImageReadError):
+                failed[content] = str(pixels)
                 continue
-            unreadable[content] = str(pixels)
-            if isinstance(pixels, _ChangedError):
-                changed.append(path_of[content])
+            for view, of_view in zip(missing[content], pixels, strict=True):
+                yield n_done, view, content, of_view
 
+    ends = np.cumsum([space.n_features for space in spaces])[:-1]
     with closing(read_ahead(read, missing, defaults.DECODE_AHEAD)) as decoded:
         for n_done, view, batch, pixels in _batches(readable(decoded), backbone.batch_size):
             values = compute(pixels)[: len(batch)]
             is_finite = np.isfinite(values).all(axis=1)
             for place in np.flatnonzero(~is_finite):
-                unreadable[batch[place]] = (
-                    f"{path_of[batch[place]]}: the backbone gives no finite numbers for it"
-                )
+                path = path_of[batch[place]]
+                failed[batch[place]] = f"{path}: the backbone gives no finite numbers for it"
             kept = [batch[place] for place in np.flatnonzero(is_finite)]
-            for space, columns in zip(
-                spaces, np.split(values[is_finite], ends, axis=1), strict=True
-            ):
-                store.write(_view_space(space, view), kept, columns)
+            columns = np.split(values[is_finite], ends, axis=1)
+            for space, of_space in zip(spaces, columns, strict=True):
+                store.write(_view_space(space, view), kept, of_space)
             of_views[view][[row_of[content] for content in kept]] = values[is_finite]
             computed.update(kept)
             progress(n_done, len(missing))
 
-    store.forget_files(changed)
-    first, *others = of_views.values()
+    # They may hold something else than was noted of them.
+    store.forget_files([path_of[content] for content in failed])
+    mean, *others = of_views.values()
     for further in others:
-        first += further
-    mean = first / len(of_views) if others else first
+        mean += further
+    mean /= len(of_views)
     result = np.full((len(paths), mean.shape[1]), np.nan, dtype=np.float32)
-    for index, (path, found_content) in enumerate(pairs):
-        if path is None or not found_content:
+    problems = {index: why for index, why in contents.problems.items() if paths[index] is not None}
+    for index, (path, known) in enumerate(pairs):
+        if path is None or not known:
             continue
-        result[index] = mean[row_of[found_content]]
-        if why := unreadable.get(found_content):
+        result[index] = mean[row_of[known]]
+        if why := failed.get(known):
             # The same content may stand under several names; each has its own message.
-            problems[index] = why.replace(str(path_of[found_content]), str(path), 1)
-    return _ImageFeatures(
-        result, dict(sorted(problems.items())), frozenset(computed - set(unreadable))
-    )
+            problems[index] = why.replace(str(path_of[known]), str(path), 1)
+    return _ImageFeatures(result, dict(sorted(problems.items())), computed - set(failed))
 
 
 def _view_space(space: FeatureSpace, view: View) -> FeatureSpace:
@@ -152,37 +145,33 @@ def _view_space(space: FeatureSpace, view: View) -> FeatureSpace:
     return FeatureSpace({**space.facts, "view": view.name}, space.n_features)
 
 
-class _ChangedError(ImageReadError):
-    """A file does not hold what its hash says."""
-
-
 def _read_checked(
     path: Path, content: bytes, backbone: Backbone, views: Sequence[View]
 ) -> np.ndarray:
     """Decode the very bytes that the features will be filed under."""
-    changed = f"{path}: changed while it was being read; run the command again"
     try:
         with path.open("rb") as file:
             before = os.fstat(file.fileno())
             # A large file is read twice, not kept in memory beside its pixels.
             is_large = before.st_size > _LARGE_FILE_BYTES
             source = file if is_large else io.BytesIO(file.read())
-            if hashlib.file_digest(source, "sha256").digest() != content:
-                raise _ChangedError(changed)
-            source.seek(0)
-            how = backbone.preprocessing
-            pixels = read_views(path, backbone.input_size_px, how, views, source)
-            if is_large and file_stamp(os.fstat(file.fileno())) != file_stamp(before):
-                raise _ChangedError(changed)
-            return pixels
+            is_same = hashlib.file_digest(source, "sha256").digest() == content
+            if is_same:
+                source.seek(0)
+                how = backbone.preprocessing
+                pixels = read_views(path, backbone.input_size_px, how, views, source)
+                is_same = not is_large or file_stamp(os.fstat(file.fileno())) == file_stamp(before)
     except ImageReadError:
         raise
     except OSError as error:
         raise ImageReadError(f"{path}: cannot be read: {error.strerror}") from error
+    if not is_same:
+        raise ImageReadError(f"{path}: changed while it was being read; run the command again")
+    return pixels
 
 
 def _batches(
-    decoded: Iterable[tuple[int, bytes, Mapping[View, np.ndarray]]], size: int
+    decoded: Iterable[tuple[int, View, bytes, np.ndarray]], size: int
 ) -> Iterator[tuple[int, View, list[bytes], np.ndarray]]:
     """Gather each view of images into batches of one shape; the last is filled up with black."""
     gathered: dict[View, dict[bytes, np.ndarray]] = {}
@@ -194,10 +183,9 @@ def _batches(
         return view, list(images), np.stack(pixels + [filler] * (size - len(pixels)))
 
     n_done = 0
-    for n_done, content, pixels_of in decoded:
-        for view, pixels in pixels_of.items():
-            gathered.setdefault(view, {})[content] = pixels
-            if len(gathered[view]) == size:
-                yield n_done, *batch(view)
+    for n_done, view, content, pixels in decoded:
+        gathered.setdefault(view, {})[content] = pixels
+        if len(gathered[view]) == size:
+            yield n_done, *batch(view)
     for view in list(gathered):
         yield n_done, *batch(view)

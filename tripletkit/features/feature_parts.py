@@ -21,6 +21,7 @@ from tripletkit.features.backbones import (
     FROM_FILE,
     FROM_FUNCTION,
     Backbone,
+    KerasDownload,
     Stage,
     get_backbone,
 )
@@ -39,8 +40,12 @@ from tripletkit.features.onnx_files import (
     recorded_network_file,
 )
 from tripletkit.features.store import FeatureSpace
-from tripletkit.features.weights_files import file_sha256
-from tripletkit.features.weights_origin import WeightsFile, choose_backbone, find_weights
+from tripletkit.features.weights_files import (
+    ALWAYS_THERE,
+    fetch_weights,
+    file_sha256,
+    find_weights,
+)
 
 # The weights of a backbone that a model trained too, in its folder.
 BACKBONE_FILE = "backbone.weights.h5"
@@ -51,6 +56,8 @@ GivenWeights = Mapping[str | None, Path]
 # A registered name, the path of an ONNX file, or a function.
 BackboneLike = str | Path | FunctionEncoder
 
+# What `auto` takes where it can.
+_PREFERRED = "resnet50"
 # Name of a depth -> (with the last features, with those of the earlier stages).
 _DEPTHS = dict(zip(defaults.DEPTHS, ((True, False), (False, True), (True, True)), strict=True))
 
@@ -65,7 +72,7 @@ class FeaturePart:
             that answering from the store needs no weights.
         origin: what a model's record says of the weights: the path of the file that the user
             named, absolute, or a name on the hub; None for the backbone's own.
-        reason: why `auto` took this backbone; empty where the user chose it.
+        reason: why `auto` took this backbone, or what to know of it; empty for nothing.
         stage: whose mean and standard deviation are taken; None for the last features.
     """
 
@@ -78,11 +85,11 @@ class FeaturePart:
 
     @classmethod
     def of_file(
-        cls, chosen: WeightsFile, origin: str | None = None, stage: Stage | None = None
+        cls, backbone: Backbone, path: Path, origin: str | None = None, reason: str = ""
     ) -> FeaturePart:
         """Return a backbone whose weights are at hand."""
-        find = partial(Path, chosen.path)
-        return cls(chosen.backbone, chosen.facts(), find, origin, chosen.reason, stage)
+        facts = {**backbone.facts(), "weights_sha256": _hash_weights(backbone, path)}
+        return cls(backbone, facts, partial(Path, path), origin, reason)
 
     @property
     def n_features(self) -> int:
@@ -117,8 +124,7 @@ def choose_parts(
     """Return the named backbones with their weights; see `open_encoder`."""
     check_backbone_names(chosen)
     names = [name_of(backbone) for backbone in chosen]
-    is_file = [is_network_file(name) or is_hub_name(name) for name in names]
-    if not any(is_file) and (preprocess or backbone_output):
+    if not any(_is_network(name) for name in names) and (preprocess or backbone_output):
         raise SettingsError(
             "preprocess" if preprocess else "backbone_output",
             "`preprocess` and `backbone_output` are for encoders from ONNX files; registered "
@@ -126,23 +132,50 @@ def choose_parts(
         )
     parts: list[FeaturePart] = []
     for backbone, name, file in zip(chosen, names, assign_weights(chosen, weights), strict=True):
-        origin = None if file is None else str(file.absolute())
         if isinstance(backbone, FunctionEncoder):
             part = _take_function(backbone)
-        elif is_hub_name(name) or is_network_file(name):
-            on_hub = find_on_hub(name) if is_hub_name(name) else None
-            path = Path(name) if on_hub is None else on_hub.path
-            encoder = open_network_file(path, preprocess, backbone_output)
-            origin = str(path.absolute())
-            if on_hub is not None:
-                encoder, origin = replace(encoder, name=on_hub.name), on_hub.recorded
-            part = FeaturePart.of_file(WeightsFile(encoder, path, network_sha256(path)), origin)
-            _check_views(encoder, views)
+        elif _is_network(name):
+            part = _take_network(name, preprocess, backbone_output)
+            _check_views(part.backbone, views)
         else:
-            part = FeaturePart.of_file(choose_backbone(name, file, size_px), origin)
+            part = choose_backbone(name, file, size_px)
         part.backbone.resized(size_px)
         parts += [replace(part, stage=stage) for stage in _stages_at(part.backbone, depth)]
     return tuple(parts)
+
+
+def choose_backbone(
+    name: str, weights: Path | None = None, size_px: int | None = None
+) -> FeaturePart:
+    """Return a registered backbone with the weights file that is given, or its own.
+
+    `auto` takes resnet50 where its weights can be had, else efficientnet-lite0.
+    """
+    if name != AUTO:
+        backbone = get_backbone(name).resized(size_px)
+        origin = None if weights is None else str(weights.absolute())
+        return FeaturePart.of_file(backbone, weights or find_weights(backbone), origin)
+    backbone = get_backbone(_PREFERRED)
+    assert isinstance(backbone.weights, KerasDownload)
+    try:
+        path = fetch_weights(_PREFERRED, backbone.weights)
+        reason = f"{_PREFERRED}: its ImageNet weights are at hand"
+    except BackboneError as error:
+        backbone = get_backbone(ALWAYS_THERE)
+        path = find_weights(backbone)
+        reason = f"{ALWAYS_THERE}: {error}"
+    return FeaturePart.of_file(backbone.resized(size_px), path, reason=reason)
+
+
+def _take_network(name: str, preprocess: str | None, output: str | None) -> FeaturePart:
+    """Return the encoder of an ONNX file, given by its path or by its name on the hub."""
+    if not is_hub_name(name):
+        path = Path(name)
+        encoder = open_network_file(path, preprocess, output)
+        return FeaturePart.of_file(encoder, path, str(path.absolute()))
+    found = find_on_hub(name)
+    encoder = replace(open_network_file(found.path, preprocess, output), name=found.name)
+    return FeaturePart.of_file(encoder, found.path, found.recorded)
 
 
 def _take_function(encoder: FunctionEncoder) -> FeaturePart:
@@ -158,6 +191,10 @@ def _refuse(name: str) -> Path:
     raise BackboneError(
         f"{name}: a function runs as it is, it can neither be trained further nor written."
     )
+
+
+def _is_network(name: str) -> bool:
+    return is_hub_name(name) or is_network_file(name)
 
 
 def name_of(backbone: BackboneLike) -> str:
@@ -179,17 +216,9 @@ def recorded_parts(
     given: GivenWeights,
     functions: Sequence[FunctionEncoder] = (),
 ) -> tuple[FeaturePart, ...]:
-    """Return the parts that a model was trained with, from the facts and origins of each.
-
-    Args:
-        place: the model folder, for messages.
-        given: where the user says that weights are now.
-        functions: that the user gives, for parts that are such.
-    """
+    """Return the parts that a model was trained with; see `open_recorded_encoder`."""
     backbones = [
-        recorded_function(dict(of_part), list(functions))
-        if of_part["backbone"] == FROM_FUNCTION
-        else _recorded_backbone(of_part, origin)
+        _recorded_backbone(of_part, origin, functions)
         for of_part, origin in zip(facts, origins, strict=True)
     ]
     files = assign_weights([backbone.name for backbone in backbones], given)
@@ -243,23 +272,22 @@ def check_backbone_names(chosen: Sequence[BackboneLike]) -> None:
 def assign_weights(chosen: Sequence[BackboneLike], given: GivenWeights) -> list[Path | None]:
     """Return the given weights file of each backbone, None where there is none."""
     names = [name_of(backbone) for backbone in chosen]
+    problem = None
     if given and AUTO in names:
-        raise SettingsError(
-            "weights",
-            "`weights` needs `backbone`, the network that they are for, not `backbone=auto`.",
-        )
-    if None in given and len(set(names)) > 1:
-        raise SettingsError(
-            "weights",
+        problem = "`weights` needs `backbone`, the network that they are for, not `backbone=auto`."
+    elif None in given and len(set(names)) > 1:
+        problem = (
             f"`weights={given[None]}`: expected NAME=FILE where there are several backbones "
-            f"({', '.join(names)}), got a file alone.",
+            f"({', '.join(names)}), got a file alone."
         )
-    for name, file in given.items():
-        if name is not None and name not in names:
-            raise SettingsError(
-                "weights",
-                f"`weights={name}={file}`: expected a backbone among {', '.join(names)}.",
-            )
+    elif unknown := [name for name in given if name is not None and name not in names]:
+        problem = (
+            f"`weights={unknown[0]}={given[unknown[0]]}`: expected a backbone among "
+            f"{', '.join(names)}."
+        )
+    if problem is not None:
+        raise SettingsError("weights", problem)
+    for file in given.values():
         note_input(file)
     return [given.get(name, given.get(None)) for name in names]
 
@@ -277,17 +305,19 @@ def _stages_at(backbone: Backbone, depth: str) -> tuple[Stage | None, ...]:
     return (None,) * with_last + backbone.stages * with_early
 
 
-def _check_views(encoder: OnnxFile, views: Sequence[View]) -> None:
-    how = encoder.preprocessing
-    is_cut = how.shortest_edge_px is not None or how.square_px is not None
-    if is_cut and any(view.place for view in views):
+def _check_views(encoder: Backbone, views: Sequence[View]) -> None:
+    if encoder.preprocessing.cut_from_px is not None and any(view.place for view in views):
         raise ViewError(
             f"{encoder.name}: expected views of the whole image or its mirror image, because its "
             "preprocessing cuts the middle itself; got crops."
         )
 
 
-def _recorded_backbone(facts: Mapping[str, Any], origin: str | None) -> Backbone:
+def _recorded_backbone(
+    facts: Mapping[str, Any], origin: str | None, functions: Sequence[FunctionEncoder]
+) -> Backbone:
+    if facts["backbone"] == FROM_FUNCTION:
+        return recorded_function(facts, functions)
     if facts["backbone"] != FROM_FILE:
         return get_backbone(facts["backbone"]).resized(facts["input_size_px"])
     if origin is not None and is_hub_name(origin):
@@ -299,13 +329,13 @@ def _recorded_stage(backbone: Backbone, facts: Mapping[str, Any]) -> Stage | Non
     if "stage" not in facts:
         return None
     layer = facts["stage"]["layer"]
-    for stage in backbone.stages:
-        if stage.layer == layer:
-            return stage
-    raise BackboneError(
-        f"{backbone.name}: expected a stage among {[stage.layer for stage in backbone.stages]}, "
-        f'got "{layer}". Update tripletkit.'
-    )
+    stages = {stage.layer: stage for stage in backbone.stages}
+    if layer not in stages:
+        raise BackboneError(
+            f'{backbone.name}: expected a stage among {[*stages]}, got "{layer}". Update '
+            "tripletkit."
+        )
+    return stages[layer]
 
 
 def _find_recorded(
@@ -325,11 +355,14 @@ def _find_recorded(
             f"{place}: was trained with the weights file {path}, which is gone. "
             f"Say where it is now with `weights={backbone.name}=FILE`."
         )
-    hash_file = network_sha256 if isinstance(backbone, OnnxFile) else file_sha256
-    if (got := hash_file(path)) != sha256:
+    if (got := _hash_weights(backbone, path)) != sha256:
         raise WeightsError(
             f"{path}: expected the weights that {place} was trained with (sha256 "
             f"{sha256[:12]}...), got others ({got[:12]}...). Give the right file with "
             f"`weights={backbone.name}=FILE`."
         )
     return path
+
+
+def _hash_weights(backbone: Backbone, path: Path) -> str:
+    return network_sha256(path) if isinstance(backbone, OnnxFile) else file_sha256(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from threading import Thread
 from typing import Any
@@ -121,7 +121,9 @@ def open_function(encoder: FunctionEncoder) -> FunctionBackbone:
     )
 
 
-def recorded_function(facts: dict[str, Any], functions: list[FunctionEncoder]) -> FunctionBackbone:
+def recorded_function(
+    facts: Mapping[str, Any], functions: Sequence[FunctionEncoder]
+) -> FunctionBackbone:
     """Return the function that a model was trained on, from the facts of its features.
 
     Args:

@@ -16,7 +16,7 @@ from typing import Any
 
 from tripletkit.errors import BackboneError, MissingExtraError, NetworkFileError, WeightsError
 from tripletkit.features.image_processor import CONFIG_FILES
-from tripletkit.features.onnx_files import SUFFIX, check_network_file
+from tripletkit.features.onnx_files import SUFFIX, data_files
 from tripletkit.features.weights_files import file_sha256
 
 PREFIX = "hf:"
@@ -115,7 +115,7 @@ def _find_kept(hub: ModuleType, repo: str, revision: str, file: str) -> _HubFile
     if not chosen:
         return None
     try:
-        check_network_file(folder / chosen)
+        data_files(folder / chosen)
     except NetworkFileError:
         return None
     return _HubFile(repo, folder.name, chosen, folder / chosen)
@@ -200,7 +200,7 @@ def _split(name: str) -> tuple[str, str]:
 
 def _check_hashes(found: _HubFile) -> None:
     """Compare large files with the hash that the cache calls them by; wrong ones are deleted."""
-    for name in [found.path.name, *check_network_file(found.path)]:
+    for name in [found.path.name, *data_files(found.path)]:
         path = found.path.parent / name
         blob = path.resolve()
         if re.fullmatch(r"[0-9a-f]{64}", blob.name) and file_sha256(blob) != blob.name:

@@ -66,9 +66,9 @@ class ImageProcessor:
 
     def without_scaling(self) -> ImageProcessor:
         """Return it for an encoder that takes pixels from 0 to 255 and scales them by itself."""
-        how = self.preprocessing
-        n_channels = 1 if how.is_gray else 3
-        how = replace(how, mean=(0.0,) * n_channels, divisor=(1.0,) * n_channels)
+        n_channels = 1 if self.preprocessing.is_gray else 3
+        mean, divisor = (0.0,) * n_channels, (1.0,) * n_channels
+        how = replace(self.preprocessing, mean=mean, divisor=divisor)
         return replace(self, preprocessing=how)
 
 
@@ -97,7 +97,7 @@ def parse_processor(text: str, *, scales: bool = True) -> ImageProcessor:
     n_channels = 1 if channels == "gray" else 3
     return _make(
         crop_px or size_px,
-        _Resized(shortest_px=size_px if crop_px else None),
+        {"shortest_edge_px": size_px} if crop_px else {},
         resample,
         _numbers("mean", given.get("mean", "0"), n_channels),
         _numbers("std", given.get("std", "1"), n_channels),
@@ -129,12 +129,19 @@ def find_config(network: Path) -> Path | None:
     folders = [network.parent]
     if network.absolute().parent.name == "onnx":
         folders.append(network.absolute().parent.parent)
-    for folder in folders:
-        for name in CONFIG_FILES:
-            path = folder / name
-            if path.is_file() and (name == CONFIG_FILE or _says_what_is_done(path)):
-                return path
-    return None
+    paths = (folder / name for folder in folders for name in CONFIG_FILES)
+    return next((path for path in paths if path.is_file() and _says_what_is_done(path)), None)
+
+
+def _says_what_is_done(path: Path) -> bool:
+    if path.name == CONFIG_FILE:
+        return True
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    keys = ("image_processor", "preprocess_cfg", "pretrained_cfg")
+    return isinstance(config, dict) and any(isinstance(config.get(key), dict) for key in keys)
 
 
 def read_processor(path: Path) -> ImageProcessor:
@@ -158,15 +165,6 @@ def read_processor(path: Path) -> ImageProcessor:
         ) from error
 
 
-def _says_what_is_done(path: Path) -> bool:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    keys = ("image_processor", "preprocess_cfg", "pretrained_cfg")
-    return isinstance(config, dict) and any(isinstance(config.get(key), dict) for key in keys)
-
-
 def _of_transformers(config: Mapping[str, Any]) -> ImageProcessor:
     named = config.get("image_processor_type") or config.get("feature_extractor_type")
     given = {key: value for key, value in config.items() if value is not None}
@@ -183,7 +181,7 @@ def _of_transformers(config: Mapping[str, Any]) -> ImageProcessor:
         raise PreprocessingError("expected images that are resized, got do_resize false")
     if how.get("do_pad"):
         raise PreprocessingError("expected images without padding, got do_pad true")
-    input_size_px, resized = _find_sizes(how, whose)
+    input_size_px, cut = _find_sizes(how, whose)
     resample = FILTERS.get(how["resample"])
     if resample is None:
         raise PreprocessingError(f'expected a known "resample", got {how["resample"]!r}')
@@ -198,7 +196,7 @@ def _of_transformers(config: Mapping[str, Any]) -> ImageProcessor:
             value * once for value, once in zip(deviation, _three(how["image_std"]), strict=True)
         ]
     channels = "bgr" if how.get("do_flip_channel_order") else "rgb"
-    return _make(input_size_px, resized, resample, mean, deviation, scale, None, channels)
+    return _make(input_size_px, cut, resample, mean, deviation, scale, None, channels)
 
 
 def _check_nulls(config: Mapping[str, Any], usual: Mapping[str, Any]) -> None:
@@ -230,16 +228,12 @@ def _without_class(given: Mapping[str, Any]) -> dict[str, Any]:
     return {**_read_classes()[""], "is_square": is_square}
 
 
-@dataclass(frozen=True)
-class _Resized:
-    """How images are resized before a square is cut from their middle; neither: to the square."""
-
-    shortest_px: int | None = None
-    square_px: int | None = None
-    rounds_half: bool = False
+# How images are resized before a square is cut from their middle, as `Preprocessing` says it; empty
+# where they are resized to the square.
+_Cut = dict[str, Any]
 
 
-def _find_sizes(how: Mapping[str, Any], whose: str) -> tuple[int, _Resized]:
+def _find_sizes(how: Mapping[str, Any], whose: str) -> tuple[int, _Cut]:
     """Return the side of the encoder's images, and how they are resized before."""
     size = how["size"]
     if isinstance(size, int):
@@ -258,8 +252,8 @@ def _find_sizes(how: Mapping[str, Any], whose: str) -> tuple[int, _Resized]:
         if shortest_px is None:
             shortest_px = _side(size)
         if shortest_px >= _CROPPED_BELOW_PX:
-            return shortest_px, _Resized()
-        return shortest_px, _Resized(int(shortest_px / crop_pct))
+            return shortest_px, {}
+        return shortest_px, {"shortest_edge_px": int(shortest_px / crop_pct)}
     side_px = _side(size) if shortest_px is None else None
     if whose == "PoolFormer":
         shortest_px = int((shortest_px or _side(size)) / crop_pct)
@@ -268,12 +262,12 @@ def _find_sizes(how: Mapping[str, Any], whose: str) -> tuple[int, _Resized]:
     if not how["do_center_crop"]:
         if side_px is None or shortest_px is not None:
             raise PreprocessingError(f"expected square images, got size {size} without a crop")
-        return side_px, _Resized()
+        return side_px, {}
     crop = how["crop_size"]
     crop_px = crop if isinstance(crop, int) else _side(crop)
-    if shortest_px is None:
-        return crop_px, _Resized(square_px=side_px)
-    return crop_px, _Resized(shortest_px)
+    if shortest_px is not None:
+        return crop_px, {"shortest_edge_px": shortest_px}
+    return crop_px, {} if side_px == crop_px else {"square_px": side_px}
 
 
 def _of_open_clip(config: Mapping[str, Any]) -> ImageProcessor:
@@ -283,74 +277,71 @@ def _of_open_clip(config: Mapping[str, Any]) -> ImageProcessor:
     mode = how.get("resize_mode") or "shortest"
     if mode not in ("shortest", "squash"):
         raise PreprocessingError(f'expected "resize_mode" shortest or squash, got {mode!r}')
-    resized = _Resized(side_px, rounds_half=True) if mode == "shortest" else _Resized()
-    resample = how.get("interpolation") or "bicubic"
-    _check_filter(resample)
-    mean, deviation = (
-        _three(how.get(key) or _CLIP[of_clip])
-        for key, of_clip in (("mean", "image_mean"), ("std", "image_std"))
-    )
-    return _make(side_px, resized, resample, mean, deviation, 1.0, None)
+    cut = {"shortest_edge_px": side_px, "rounds_half": True} if mode == "shortest" else {}
+    return _make_plain(side_px, cut, how.get("interpolation") or "bicubic", how, _CLIP)
 
 
 def _of_timm(how: Mapping[str, Any]) -> ImageProcessor:
     _, height, width = how["input_size"]
     side_px = _side({"height": height, "width": width})
-    resample = how.get("interpolation") or "bilinear"
-    _check_filter(resample)
     scaled_px = math.floor(side_px / (how.get("crop_pct") or 0.875))
     mode = how.get("crop_mode") or "center"
     if mode not in ("center", "squash"):
         raise PreprocessingError(f'expected "crop_mode" center or squash, got {mode!r}')
-    resized = _Resized(scaled_px, rounds_half=True)
-    if mode == "squash":
-        resized = _Resized(square_px=scaled_px, rounds_half=True)
-    mean = _three(how.get("mean") or _IMAGENET["image_mean"])
-    deviation = _three(how.get("std") or _IMAGENET["image_std"])
-    return _make(side_px, resized, resample, mean, deviation, 1.0, None)
+    edge = "shortest_edge_px" if mode == "center" else "square_px"
+    cut = {edge: scaled_px, "rounds_half": True}
+    if mode == "squash" and scaled_px == side_px:
+        cut = {}
+    return _make_plain(side_px, cut, how.get("interpolation") or "bilinear", how, _IMAGENET)
 
 
-def _check_filter(resample: str) -> None:
+def _make_plain(
+    side_px: int,
+    cut: _Cut,
+    resample: str,
+    how: Mapping[str, Any],
+    usual: Mapping[str, list[float]],
+) -> ImageProcessor:
+    """Return what open_clip and timm do: filters by name, pixels from 0 to 1."""
     if resample not in FILTERS.values():
         raise PreprocessingError(
             f'expected "interpolation" among {", ".join(FILTERS.values())}, got {resample!r}'
         )
+    mean = _three(how.get("mean") or usual["image_mean"])
+    deviation = _three(how.get("std") or usual["image_std"])
+    return _make(side_px, cut, resample, mean, deviation)
 
 
 def _make(
     input_size_px: int,
-    resized: _Resized,
+    cut: _Cut,
     resample: str,
     mean: list[float],
     deviation: list[float],
-    scale: float,
-    layout: str | None,
+    scale: float = 1.0,
+    layout: str | None = None,
     channels: str = "rgb",
 ) -> ImageProcessor:
-    before_px = resized.shortest_px or resized.square_px
-    if before_px is not None and before_px < input_size_px:
-        raise PreprocessingError(
-            f"expected a crop within the image, got {input_size_px} pixels of {before_px}"
-        )
-    if not all(value > 0 for value in (input_size_px, scale, *deviation)):
-        raise PreprocessingError("expected sizes, scale and deviations above 0")
-    if max(input_size_px, before_px or 0) > MAX_SIDE_PX:
-        raise PreprocessingError(
-            f"expected images of at most {MAX_SIDE_PX} pixels, got "
-            f"{max(input_size_px, before_px or 0)}"
-        )
-    is_cut = before_px is not None and resized != _Resized(square_px=input_size_px)
-    by_pixel = 255.0 / scale
+    by_pixel = 255.0 / scale if scale > 0 else 0.0
     how = Preprocessing(
         resample=resample,
         reverse_channels=channels == "bgr",
         is_gray=channels == "gray",
         mean=tuple(value * by_pixel for value in mean),
         divisor=tuple(value * by_pixel for value in deviation),
-        shortest_edge_px=resized.shortest_px,
-        square_px=resized.square_px if is_cut else None,
-        rounds_half=is_cut and resized.rounds_half,
+        **cut,
     )
+    before_px = how.cut_from_px or input_size_px
+    if before_px < input_size_px:
+        raise PreprocessingError(
+            f"expected a crop within the image, got {input_size_px} pixels of {before_px}"
+        )
+    if not all(value > 0 for value in (input_size_px, scale, *deviation)):
+        raise PreprocessingError("expected sizes, scale and deviations above 0")
+    if before_px > MAX_SIDE_PX:
+        raise PreprocessingError(
+            f"expected images of at most {MAX_SIDE_PX} pixels, got {before_px}"
+        )
     return ImageProcessor(input_size_px, how, layout)
 
 

@@ -6,11 +6,63 @@ so light modules do it inside a function.
 
 from __future__ import annotations
 
+import os
 import random
+import sys
+import tempfile
+from importlib import import_module
 
-from tripletkit.features.keras_start import start_keras
+from tripletkit.data.unfinished import private_temporary_folder
+from tripletkit.errors import KerasBackendError, MissingExtraError
 
-start_keras()
+_VARIABLE = "KERAS_BACKEND"
+_BACKEND = "tensorflow"
+
+
+def _start() -> None:
+    """Import TensorFlow as Keras's backend, without its start-up talk.
+
+    Where nothing is said of a backend, `KERAS_BACKEND` is set here, at first use, so that
+    `import tripletkit` alone changes nothing. TensorFlow's C++ part writes to file descriptor 2
+    before any log level counts, so the descriptor itself is turned away while it loads.
+    """
+    if "keras" in sys.modules:
+        _check(import_module("keras").config.backend(), "Keras was imported with")
+        return
+    _check(os.environ.setdefault(_VARIABLE, _BACKEND), f"the environment variable {_VARIABLE} says")
+    # TensorFlow writes the code that it generates to temporary files, and leaves them if killed.
+    tempfile.tempdir = str(private_temporary_folder())
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        import_module("tensorflow")
+        import_module("keras")
+    except ModuleNotFoundError as error:
+        if error.name not in ("tensorflow", "keras"):
+            raise
+        raise MissingExtraError(
+            f"expected TensorFlow and Keras, which training and Keras's networks need; "
+            f"{error.name} is not installed. Run: pip install tensorflow"
+        ) from error
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _check(backend: str, where: str) -> None:
+    if backend != _BACKEND:
+        raise KerasBackendError(
+            f"expected Keras on {_BACKEND}, {where} {backend}. Set {_VARIABLE}={_BACKEND} before "
+            "Keras is imported (in a notebook: before its first cell that imports it, after a "
+            "restart of the kernel)."
+        )
+
+
+_start()
 
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402

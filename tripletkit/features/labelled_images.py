@@ -12,7 +12,7 @@ import numpy as np
 from tripletkit.data.images import Images
 from tripletkit.data.labels import NO_LABEL, ImageLabels, LabelsLike, open_labels
 from tripletkit.errors import MAX_SHOWN
-from tripletkit.features.store import FeatureStore, open_store
+from tripletkit.features.store import FeatureStore
 
 logger = logging.getLogger("tripletkit")
 
@@ -64,7 +64,7 @@ def read_labelled(
     label_of: dict[str, str | None] = {**opened}
     places = [opened.record.name] * len(label_of)
     more = {name: label for name, label in (further or {}).items() if name not in label_of}
-    with open_store(cache) as store:
+    with FeatureStore(cache) as store:
         return find_labelled(
             label_of | more, [*places, *[str(further_source)] * len(more)], images, store
         )

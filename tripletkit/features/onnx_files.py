@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -46,7 +46,6 @@ from tripletkit.features.store import file_stamp
 from tripletkit.features.weights_files import file_sha256
 
 if TYPE_CHECKING:
-    import onnx
     import onnxruntime
 
     from tripletkit.features.extract import FeatureFunction
@@ -63,7 +62,7 @@ _INPUTS: dict[str, type[np.generic]] = {
     "tensor(uint8)": np.uint8,
 }
 # Layers whose scale is that of the whole batch.
-_OF_BATCH = ("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulInteger", "ConvInteger")
+_OF_BATCH = {"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulInteger", "ConvInteger"}
 _CLASSIFYING_LAYERS = ("Softmax", "LogSoftmax", "Sigmoid", "Hardmax", "ArgMax")
 _CLASSIFYING_NAMES = ("logits", "logit", "probs", "probabilities", "scores", "predictions")
 # Classes of ImageNet, with and without one for what is none of them.
@@ -74,6 +73,16 @@ _SIDES_TRIED = (
     *(32, 64, 96, 112, 128, 160, 192, 196, 224, 240, 256, 260, 280, 288, 299, 300, 320, 331),
     *(336, 378, 384, 392, 416, 448, 476, 480, 512, 518, 560, 576, 600, 640, 768, 896, 1024),
 )
+
+
+class _Graph(NamedTuple):
+    """What has to be known of the graph in an ONNX file."""
+
+    data_files: tuple[str, ...]  # beside it, that it keeps data in
+    has_one_written_in: bool  # a shape in it begins with a batch of one
+    scales_by_batch: bool
+    is_half: bool
+    made_by: Mapping[str, str]  # name of a value -> the kind of layer that gives it
 
 
 @dataclass(frozen=True)
@@ -127,13 +136,12 @@ def open_network_file(
     Args:
         path: the file; data that it keeps in other files is found beside it.
         preprocess: what its images go through, as `parse_processor` takes it. Defaults to the
-            `preprocessor_config.json` beside it.
+            configuration beside it.
         output: name of the output to take, and `:cls` or `:mean` where it gives tokens or a map.
             Defaults to what common encoders call it, or to the only one that is clear.
     """
     note_input(path)
-    graph = _load_graph(path).graph
-    for other in check_network_file(path):
+    for other in data_files(path):
         note_input(path.parent / other)
     session = _open_session(path, _stamp(path))
     image_input = _find_image_input(path, session.get_inputs())
@@ -159,7 +167,7 @@ def open_network_file(
         layout=_find_layout(path, image_input, processor),
     )
     values = _try_all_outputs(path, encoder, session)
-    taken, pooling = _find_output(path, graph, values, encoder, output)
+    taken, pooling = _find_output(path, values, encoder, output)
     encoder = replace(encoder, output=taken, pooling=pooling)
     encoder = replace(encoder, n_features=_pool(values[taken], encoder).shape[-1])
     open_file_function(encoder, path)
@@ -184,29 +192,22 @@ def open_file_function(encoder: OnnxFile, path: Path) -> FeatureFunction:
 
 @lru_cache(maxsize=4)
 def _open_tried(encoder: OnnxFile, path: Path, stamp: tuple[object, ...]) -> FeatureFunction:
-    session, side = _open_session(path, stamp), encoder.input_size_px
-    graph = _load_graph(path).graph
+    session, graph = _open_session(path, stamp), _inspect(path)
     (taken,) = (value for value in session.get_inputs() if value.name == encoder.image_input)
-    from onnx import TensorProto
-
-    halves = [tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT16]
-    is_half = bool(halves) or "tensor(float16)" in {v.type for v in session.get_outputs()}
-    tolerance = TOLERANCE_HALF if is_half else TOLERANCE
     batch_size = taken.shape[0] if isinstance(taken.shape[0], int) else None
-    if any(node.op_type in _OF_BATCH for node in graph.node):
+    if graph.scales_by_batch:
         batch_size = batch_size or 1
 
-    def make(size: int | None, limit_s: float | None = None) -> FeatureFunction:
-        return _make_function(encoder, session, taken, size, str(path), limit_s)
-
     def tried(size: int | None) -> FeatureFunction:
-        try_encoder(str(path), make(size, _TRIAL_LIMIT_S), side, tolerance)
-        return make(size)
+        within = _make_function(encoder, session, taken, size, str(path), _TRIAL_LIMIT_S)
+        tolerance = TOLERANCE_HALF if graph.is_half else TOLERANCE
+        try_encoder(str(path), within, encoder.input_size_px, tolerance)
+        return _make_function(encoder, session, taken, size, str(path))
 
     try:
         return tried(batch_size)
     except RowCountError:
-        if batch_size is not None or not _has_one_written_in(graph):
+        if batch_size is not None or not graph.has_one_written_in:
             raise
     except NetworkFileError as error:
         if batch_size is not None or not isinstance(error.__cause__, Exception):
@@ -222,7 +223,7 @@ def _open_session(path: Path, _stamp: tuple[object, ...]) -> onnxruntime.Inferen
 
 def _stamp(path: Path) -> tuple[object, ...]:
     """Return what changes whenever a network's files do."""
-    files = [path, *(path.parent / name for name in check_network_file(path))]
+    files = [path, *(path.parent / name for name in data_files(path))]
     return tuple(file_stamp(file.stat()) for file in files)
 
 
@@ -232,7 +233,7 @@ def _make_function(
     taken: Any,
     batch_size: int | None,
     name: str,
-    limit_s: float | None,
+    limit_s: float | None = None,
 ) -> FeatureFunction:
     dtype = _INPUTS[taken.type]
 
@@ -302,60 +303,61 @@ def _try_all_outputs(
 def network_sha256(path: Path) -> str:
     """Return the hash of an ONNX file and of all data that it keeps in other files."""
     own = file_sha256(path)
-    parts = [file_sha256(path.parent / name) for name in check_network_file(path)]
+    parts = [file_sha256(path.parent / name) for name in data_files(path)]
     return hashlib.sha256("".join([own, *parts]).encode()).hexdigest() if parts else own
 
 
-def check_network_file(path: Path) -> list[str]:
+def data_files(path: Path) -> tuple[str, ...]:
     """Return the names of the other files that an ONNX file keeps data in, which must be there."""
-    graph = _load_graph(path).graph
-    # In practice these are a graph's weights and its constants.
-    tensors = [*graph.initializer]
-    for node in graph.node:
-        tensors += [attribute.t for attribute in node.attribute if attribute.HasField("t")]
-    names = {
-        entry.value
-        for tensor in tensors
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    for name in sorted(names):
+    names = _inspect(path).data_files
+    for name in names:
         if not (path.parent / name).is_file():
             raise NetworkFileError(f"{path}: expected its data in {name} beside it, there is none")
-    return sorted(names)
+    return names
 
 
-def _load_graph(path: Path) -> onnx.ModelProto:
-    """Return what an ONNX file holds, without the data in other files."""
+def _inspect(path: Path) -> _Graph:
+    try:
+        return _inspect_once(path, file_stamp(path.stat()))
+    except OSError as error:
+        raise NetworkFileError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+@lru_cache(maxsize=8)
+def _inspect_once(path: Path, _stamp: tuple[int, int]) -> _Graph:
     import onnx
     from google.protobuf.message import DecodeError
 
     try:
         model = onnx.load(path, load_external_data=False)
-    except OSError as error:
-        raise NetworkFileError(f"{path}: cannot be read: {error.strerror}") from error
     except (DecodeError, ValueError) as error:
         raise NetworkFileError(f"{path}: expected an ONNX file, cannot be read as one") from error
-    if not model.graph.node or not model.opset_import:
+    graph = model.graph
+    if not graph.node or not model.opset_import:
         raise NetworkFileError(f"{path}: expected an ONNX file, got one without a network")
-    return model
-
-
-def _has_one_written_in(graph: onnx.GraphProto) -> bool:
-    """Return whether a shape in the network has a batch of one as its first side."""
-    from onnx import numpy_helper
-
-    constants = {tensor.name: tensor for tensor in graph.initializer}
+    # In practice these hold a graph's arrays: its weights and its constants.
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
-            constants[node.output[0]] = node.attribute[0].t
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                tensors[node.output[0]] = attribute.t
+    entries = (entry for tensor in tensors.values() for entry in tensor.external_data)
+    kinds = {tensor.data_type for tensor in graph.initializer}
+    kinds |= {value.type.tensor_type.elem_type for value in graph.output}
     shapes = [
-        constants[node.input[1]]
+        onnx.numpy_helper.to_array(tensors[node.input[1]]).ravel()[:1].tolist()
         for node in graph.node
-        if node.op_type in ("Reshape", "Expand") and node.input[1] in constants
+        if node.op_type in ("Reshape", "Expand")
+        and node.input[1] in tensors
+        and not tensors[node.input[1]].external_data
     ]
-    firsts = [numpy_helper.to_array(shape).ravel()[:1].tolist() for shape in shapes]
-    return [1] in firsts
+    return _Graph(
+        tuple(sorted({entry.value for entry in entries if entry.key == "location"})),
+        [1] in shapes,
+        not _OF_BATCH.isdisjoint(node.op_type for node in graph.node),
+        onnx.TensorProto.FLOAT16 in kinds,
+        {name: node.op_type for node in graph.node for name in node.output},
+    )
 
 
 def _pool(values: np.ndarray, encoder: OnnxFile) -> np.ndarray:
@@ -417,7 +419,6 @@ def _find_layout(path: Path, image_input: Any, processor: ImageProcessor) -> str
 
 def _find_output(
     path: Path,
-    graph: onnx.GraphProto,
     values: Mapping[str, np.ndarray],
     encoder: OnnxFile,
     asked: str | None,
@@ -452,7 +453,7 @@ def _find_output(
     answers = {
         name: why
         for name in choices
-        if (why := _why_classifier(graph, name, _pool(values[name], encoder)))
+        if (why := _why_classifier(path, name, _pool(values[name], encoder)))
     }
     left = {text: choice for text, choice in choice_of.items() if choice[0] not in answers}
     if not left:
@@ -469,12 +470,12 @@ def _find_output(
     return next(iter(left.values()))
 
 
-def _why_classifier(graph: onnx.GraphProto, name: str, values: np.ndarray) -> str:
+def _why_classifier(path: Path, name: str, values: np.ndarray) -> str:
     """Say why an output is the answer of a classifier; empty where it is not."""
     if values.ndim != 2:
         return ""
     row, n = values[0].astype(np.float64), values.shape[1]
-    made_by = next((node.op_type for node in graph.node if name in node.output), "")
+    made_by = _inspect(path).made_by.get(name)
     if n == 1:
         return "1 number"
     if row.min() >= 0 and abs(row.sum() - 1) < 1e-3:

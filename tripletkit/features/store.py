@@ -1,12 +1,9 @@
 """The feature store: what a backbone said of an image, kept on disk.
 
 SQLite, because it comes with Python, survives a `kill -9` at any moment and lets processes read and
-write one file. Reading 10,000 rows of 2,048 numbers takes about a tenth of a second, so nothing
-faster is missed.
-
-Features are keyed by the content of the image and by the feature space (backbone, its weights,
-preprocessing). The same content under two names costs once. Every vector has a checksum: one that
-does not fit it counts as missing, and is computed again.
+write one file. Features are keyed by the content of the image and by the feature space (backbone,
+its weights, preprocessing). Every vector has a checksum: one that does not fit it counts as
+missing, and is computed again.
 """
 
 from __future__ import annotations
@@ -60,6 +57,21 @@ _LOCK_TIMEOUT_S = 60
 _AT_ONCE = 900
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _NO_RIGHT = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
+_CLEAR = "clear it with `tripletkit cache clear`"
+_TROUBLES = (
+    (_DAMAGED, "is damaged", f"What it held has to be computed again: {_CLEAR}, delete the file"),
+    (
+        (sqlite3.SQLITE_FULL,),
+        "has no room",
+        "What was stored before is kept; make room on that disk (`tripletkit cache clear` takes "
+        "none)",
+    ),
+    (
+        (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED),
+        f"was kept by another process for {_LOCK_TIMEOUT_S} seconds",
+        "Wait until that is done",
+    ),
+)
 _LAST_MOMENT_S = 253_370_764_800  # the year 9999, in every time zone
 
 _log = logging.getLogger("tripletkit")
@@ -67,12 +79,7 @@ _log = logging.getLogger("tripletkit")
 
 @dataclass(frozen=True)
 class FeatureSpace:
-    """What decides an image's features beside its content.
-
-    Attributes:
-        facts: plain JSON values (backbone, weights' hash, preprocessing, version).
-        n_features: how many numbers an image has.
-    """
+    """What decides an image's features beside its content, as plain JSON values; their number."""
 
     facts: dict[str, object]
     n_features: int
@@ -94,7 +101,8 @@ class FeatureStore:
     written to a store that only can be read is let go.
 
     Args:
-        folder: where the store is; made if missing. Defaults to `default_folder()`.
+        folder: where the store is, made if missing; refused among inputs or in a model folder.
+            Defaults to `default_folder()`.
         in_memory: keep nothing on disk; networks that are written on first use go to the folder.
     Raises:
         StoreError: if it cannot be opened, is no store, or is from a newer tripletkit.
@@ -106,6 +114,8 @@ class FeatureStore:
         if in_memory:
             self._database = _connect(":memory:", self.path)
             return
+        if folder is not None:
+            check_written_folder(folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -135,26 +145,19 @@ class FeatureStore:
     ) -> list[bytes | None]:
         """Return the SHA-256 kept for each file, `None` where it changed or is not known."""
         keys = [_file_key(path) for path in paths]
-        known: dict[bytes, tuple[int, int, bytes]] = {}
+        known: dict[tuple[bytes, int, int], bytes] = {}
         for part in _parts(keys):
             rows = self._select(
                 "SELECT path, size_bytes, changed_ns, CAST(content AS BLOB) FROM files "
                 f"WHERE path IN ({_marks(part)})",
                 part,
             )
-            known.update((path, tuple(row)) for path, *row in rows)
-        found = [known.get(key) for key in keys]
-        return [
-            row[2] if row is not None and row[:2] == file_stamp(stat) else None
-            for row, stat in zip(found, stats, strict=True)
-        ]
+            known |= {(path, size, changed): content for path, size, changed, content in rows}
+        return [known.get((key, *file_stamp(stat))) for key, stat in zip(keys, stats, strict=True)]
 
     def remember_files(self, files: Iterable[tuple[Path, os.stat_result, bytes]]) -> None:
-        """Keep the content hash of files, so that unchanged ones are not read again.
-
-        A file changed within the last two seconds is left out: it could change once more
-        within the resolution of its time stamp.
-        """
+        """Keep the content hash of files, so that unchanged ones are not read again."""
+        # Later ones could change once more within the resolution of their time stamps.
         newest_ns = time.time_ns() - 2_000_000_000
         rows = [
             (_file_key(path), *stamp, content)
@@ -208,13 +211,12 @@ class FeatureStore:
 
     def write(self, space: FeatureSpace, contents: Sequence[bytes], features: np.ndarray) -> None:
         """Keep the features of some images: `(len(contents), n_features)` float32, finite."""
-        vectors = np.ascontiguousarray(features, dtype="<f4")
-        if not np.isfinite(vectors).all():
+        if not np.isfinite(features).all():
             raise ValueError("expected finite features, got NaN or infinity")
         if not self._can_write:
             return
         fingerprint = space.fingerprint
-        blobs = [vector.tobytes() for vector in vectors]
+        blobs = [vector.tobytes() for vector in np.asarray(features, dtype="<f4")]
         with self._transaction():
             space_id = self._database.execute(
                 "INSERT INTO spaces (fingerprint, facts, last_used_s) VALUES (?, ?, ?) "
@@ -348,13 +350,6 @@ def default_folder() -> Path:
     return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("tripletkit"))
 
 
-def open_store(folder: Path | None = None) -> FeatureStore:
-    """Open the store in a folder; see `FeatureStore`."""
-    if folder is not None:
-        check_written_folder(folder)
-    return FeatureStore(folder)
-
-
 def find_store(folder: Path | None = None) -> tuple[Path, int | None]:
     """Return the file that holds a store, and its bytes; None where there is none."""
     path = (folder or default_folder()) / FILE_NAME
@@ -472,28 +467,9 @@ def _code(error: sqlite3.Error) -> int:
 
 
 def _explain(error: sqlite3.Error) -> str:
-    code = _code(error)
-    if code in _DAMAGED:
-        return (
-            f"the feature store is damaged: {error}. What it held has to be computed again: clear "
-            "it with `tripletkit cache clear`, delete the file, or choose another folder as "
-            "`cache`."
-        )
-    if code == sqlite3.SQLITE_FULL:
-        return (
-            f"the feature store has no room: {error}. What was stored before is kept; make room "
-            "on that disk (`tripletkit cache clear` takes none), or choose another folder as "
-            "`cache`."
-        )
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return (
-            f"another process has kept the feature store for {_LOCK_TIMEOUT_S} seconds: {error}. "
-            "Wait until it is done, or choose another folder as `cache`."
-        )
-    return (
-        f"the feature store failed: {error}. Look at the rights and the disk there, clear it with "
-        "`tripletkit cache clear`, or choose another folder as `cache`."
-    )
+    found = (each for codes, *each in _TROUBLES if _code(error) in codes)
+    what, cure = next(found, ("failed", f"Look at the rights and the disk there, {_CLEAR}"))
+    return f"the feature store {what}: {error}. {cure}, or choose another folder as `cache`."
 
 
 def _read_facts(facts: bytes, fingerprint: bytes) -> dict[str, Any]:

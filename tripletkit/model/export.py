@@ -14,7 +14,7 @@ from tripletkit.features.encoder import Encoder
 from tripletkit.features.feature_parts import pixel_inputs
 from tripletkit.features.image_processor import CONFIG_FILE, FILTERS
 from tripletkit.features.onnx_files import OnnxFile
-from tripletkit.features.weights_origin import build_backbone
+from tripletkit.features.weights_files import build_backbone
 from tripletkit.model.model_folder import ModelFolder
 
 if TYPE_CHECKING:

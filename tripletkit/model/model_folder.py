@@ -137,9 +137,6 @@ class ModelFolder:
 
     def load_head(self) -> keras.Model:
         """Return the trained head: `(batch, n_features)` -> `(batch, dim)`."""
-        from tripletkit.features.keras_start import start_keras
-
-        start_keras()
         from tripletkit.model.heads import build_model
 
         record, path = self.record, self.path / _HEAD_FILE

@@ -19,7 +19,7 @@ from tripletkit.features.feature_parts import pixel_inputs
 from tripletkit.features.image_views import ORIGINAL, View
 from tripletkit.features.keras_backbones import add_preprocessing
 from tripletkit.features.keras_backend import keras, seed_layers
-from tripletkit.features.weights_origin import build_backbone
+from tripletkit.features.weights_files import build_backbone
 from tripletkit.model.heads import build_body
 from tripletkit.model.settings import Settings
 

@@ -22,7 +22,7 @@ from tripletkit.evaluation.scoring import Score
 from tripletkit.evaluation.validation import score_embeddings
 from tripletkit.features.encoder import Encoder
 from tripletkit.features.feature_parts import GivenWeights
-from tripletkit.features.store import open_store
+from tripletkit.features.store import FeatureStore
 from tripletkit.model.model_folder import ModelFolder
 from tripletkit.progress import Progress
 from tripletkit.training.sources import describe_missing_triplets, read_training_triplets
@@ -148,7 +148,7 @@ def open_views(
             )
         encoder = model.open_encoder(weights, features)
         files = found.find(chosen.names, chosen.first_places())
-        with open_store(cache) as store:
+        with FeatureStore(cache) as store:
             collection = encoder.load(files, store, progress=progress)
         views.append(
             ModelView(

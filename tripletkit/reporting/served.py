@@ -24,7 +24,7 @@ from tripletkit.collecting.serving import (
 )
 from tripletkit.data.images import hash_files, open_images
 from tripletkit.errors import ImageReadError, SettingsError
-from tripletkit.features.store import open_store
+from tripletkit.features.store import FeatureStore
 from tripletkit.reporting.collages import thumbnail_uri
 from tripletkit.reporting.page import QueryZone, make_page
 from tripletkit.reporting.reported import Reported
@@ -131,7 +131,7 @@ class _QuerySearch:
         self._models, self._cache = models, cache
         # One image after the other: a backbone takes all processors as it is.
         self._lock = threading.Lock()
-        with open_store(cache) as store:
+        with FeatureStore(cache) as store:
             self._contents = [hash_files(model.view.paths, store).hashes for model in models]
 
     def find(self, image: bytes, k: int = defaults.NEIGHBORS) -> list[dict[str, Any]]:
@@ -156,7 +156,7 @@ class _QuerySearch:
         model = self._models[number]
         view = model.view
         file = open_images([path], [_NAME])
-        with open_store(self._cache) as store:
+        with FeatureStore(self._cache) as store:
             own = file.contents(store).hashes
             query = view.encoder.encode(file, store, tell=False)
         images = view.shown

@@ -16,7 +16,7 @@ from tripletkit.data.images import Images
 from tripletkit.data.outputs import OutputFile
 from tripletkit.errors import ImageReadError
 from tripletkit.features.encoder import Encoder
-from tripletkit.features.store import FeatureStore, open_store
+from tripletkit.features.store import FeatureStore
 from tripletkit.progress import Progress
 from tripletkit.results import Result, Section, Table
 from tripletkit.search.approximate import (
@@ -27,7 +27,7 @@ from tripletkit.search.approximate import (
     needs_codes,
 )
 from tripletkit.search.exact import Neighbors
-from tripletkit.search.vector_files import encode_all, find_neighbors_in_parts
+from tripletkit.search.vector_files import find_neighbors_in_parts
 
 # Vectors that train each cell, and images by which an index is measured against exact search.
 _INDEX_TRAIN_PER_CELL = 40
@@ -51,7 +51,7 @@ class CollectionSearch:
         self._cache, self._told = cache, progress
 
     def exactly(self, k: int, same: list) -> Neighbors:
-        with open_store(self._cache) as store:
+        with FeatureStore(self._cache) as store:
             queries = self._encode_queries(store)
             return find_neighbors_in_parts(
                 self._parts(store), queries, k, self.encoder.distance, same
@@ -71,7 +71,7 @@ class CollectionSearch:
             fingerprint_collection(self.files.names, contents),
             n_images,
         )
-        with open_store(self._cache) as store:
+        with FeatureStore(self._cache) as store:
             queries = self._encode_queries(store, tell=isinstance(place, Path))
             if isinstance(place, Path):
                 self.index = ApproximateIndex.load(place, origin)
@@ -80,7 +80,7 @@ class CollectionSearch:
                     parts = self._parts(store)
                     sample = self._fetch(store)(_draw_rows(n_images))
                 else:
-                    sample = encode_all(self.files, self.encoder, store, self._told)
+                    sample = self.encoder.encode(self.files, store, progress=self._told)
                     parts = iter([(0, sample)])
                 self.index = ApproximateIndex(parts, sample, origin)
                 self.index.save(place)
@@ -95,7 +95,7 @@ class CollectionSearch:
         n_images = len(self.files.names)
         n_queries = min(_RECALL_QUERIES, n_images)
         rows = np.sort(np.random.default_rng(seed).choice(n_images, n_queries, replace=False))
-        with open_store(self._cache) as store:
+        with FeatureStore(self._cache) as store:
             fetch = self._fetch(store)
             queries = fetch(rows)
             usable = np.isfinite(queries).all(axis=1)

@@ -9,7 +9,6 @@ from typing import IO
 import numpy as np
 import pandas as pd
 
-from tripletkit.data.images import Images
 from tripletkit.data.names import guard_formula
 from tripletkit.data.outputs import (
     Destination,
@@ -19,30 +18,8 @@ from tripletkit.data.outputs import (
     open_output,
     recorded_form,
 )
-from tripletkit.features.encoder import Encoder
 from tripletkit.features.given_features import import_pyarrow
-from tripletkit.features.store import FeatureStore
-from tripletkit.progress import Progress
 from tripletkit.search.exact import Neighbors, find_neighbors, rank_candidates
-
-
-def encode_all(
-    files: Images,
-    encoder: Encoder,
-    store: FeatureStore,
-    progress: Progress | None = None,
-) -> np.ndarray:
-    """Return the vectors of a collection: `(n_images, n_dims)` float32; see `Encoder.encode`."""
-    vectors = np.empty((0, 0), np.float32)
-    chunks = encoder.encode_in_chunks(files, store, progress=progress)
-    for start, part in chunks:
-        if len(part) == len(files.names):
-            vectors = part
-            continue
-        if start == 0:
-            vectors = np.empty((len(files.names), part.shape[1]), np.float32)
-        vectors[start : start + len(part)] = part
-    return vectors
 
 
 def find_neighbors_in_parts(

@@ -31,12 +31,7 @@ from tripletkit.features.decoded_images import DecodedImages, read_ahead
 from tripletkit.features.encoder import Encoder
 from tripletkit.features.feature_parts import FeaturePart
 from tripletkit.features.keras_backend import keras, seed_layers, tf
-from tripletkit.features.weights_files import file_sha256
-from tripletkit.features.weights_origin import (
-    WeightsFile,
-    save_trained_weights,
-    write_random_weights,
-)
+from tripletkit.features.weights_files import save_trained_weights, write_random_weights
 from tripletkit.model.head_layers import embed
 from tripletkit.model.model_folder import ModelFolder, checkpoint_path
 from tripletkit.model.network import PixelNetwork
@@ -317,8 +312,9 @@ def _time_second(call: Callable[[], object]) -> float:
 def start_from_scratch(name: str, size_px: int | None, seed: int, folder: Path) -> Encoder:
     """Return a backbone with random weights, their file in a folder."""
     backbone = get_backbone(name).resized(size_px)
-    start = write_random_weights(backbone, seed, folder / "start.weights.h5")
-    return Encoder((FeaturePart.of_file(start),))
+    start = folder / "start.weights.h5"
+    write_random_weights(backbone, seed, start)
+    return Encoder((FeaturePart.of_file(backbone, start),))
 
 
 class PixelTrainer(Trainer):
@@ -384,8 +380,7 @@ class PixelTrainer(Trainer):
         assert place.folder is not None, "a network is trained for a model"
         path = place.folder / "trained.weights.h5"
         training.save_backbone(path)
-        chosen = WeightsFile(part.backbone, path, file_sha256(path), part.reason)
-        encoder = Encoder((FeaturePart.of_file(chosen),))
+        encoder = Encoder((FeaturePart.of_file(part.backbone, path, reason=part.reason),))
         learning, whole = network.n_weights()
         is_from_scratch = head_epochs is None
         record = PixelsRecord(

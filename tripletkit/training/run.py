@@ -40,7 +40,7 @@ from tripletkit.evaluation.validation import (
     validate,
     warn_of_features,
 )
-from tripletkit.features.store import FeatureStore, open_store
+from tripletkit.features.store import FeatureStore
 from tripletkit.model.distribution_shift import ShiftDetector
 from tripletkit.model.head_layers import embed
 from tripletkit.model.model_folder import ModelFolder, check_model_output, name_centers, save_model
@@ -114,7 +114,7 @@ def train(
             "training on all triplets and that without whole classes take as long as they need.",
             defaults.DRAW_FOLDS,
         )
-    with open_store(job.cache) as store, TemporaryDirectory(prefix="tripletkit-") as folder:
+    with FeatureStore(job.cache) as store, TemporaryDirectory(prefix="tripletkit-") as folder:
         place = open_workplace(job, store, Path(folder), stages)
         features_s = time.perf_counter() - started_s
         trainer = job.make_trainer(place)

@@ -14,7 +14,7 @@ from tripletkit.errors import SettingsError, SplitError
 from tripletkit.evaluation.intervals import Interval
 from tripletkit.evaluation.pooled import PooledScore, compare_pooled, score_pooled
 from tripletkit.features.feature_parts import assign_weights, list_backbones, name_of
-from tripletkit.features.store import open_store
+from tripletkit.features.store import FeatureStore
 from tripletkit.model.recipes import get_recipe
 from tripletkit.progress import Stages, no_stages
 from tripletkit.training.held_out import (
@@ -117,7 +117,7 @@ def _open_workplaces(jobs: Sequence[TrainingJob], stages: Stages) -> list[Workpl
     same triplets."""
     opened: list[tuple[EncoderChoice, Workplace]] = []
     places = []
-    with open_store(jobs[0].cache) as store:
+    with FeatureStore(jobs[0].cache) as store:
         for job in jobs:
             same = (place for encoder, place in opened if encoder == job.encoder)
             if (place := next(same, None)) is None:
