@@ -110,8 +110,8 @@ def extract_features(
             values = compute(pixels)[: len(batch)]
             is_finite = np.isfinite(values).all(axis=1)
             for place in np.flatnonzero(~is_finite):
-                path = path_of[batch[place]]
-                failed[batch[place]] = f"{path}: the backbone gives no finite numbers for it"
+                where = path_of[batch[place]]
+                failed[batch[place]] = f"{where}: the backbone gives no finite numbers for it"
             kept = [batch[place] for place in np.flatnonzero(is_finite)]
             columns = np.split(values[is_finite], ends, axis=1)
             for space, of_space in zip(spaces, columns, strict=True):
