@@ -68,11 +68,14 @@ SHORT_TRAINING = {"MAX_DRAW_ROUNDS": 1, "UNSEEN_ROUNDS": 1, "MAX_EPOCHS": 10}
 
 
 @pytest.fixture(autouse=True)
-def short_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_trainings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep trainings short; one that is to learn well is told `--epochs`.
 
-    test_golden.py runs command lines in processes of their own, with all defaults as shipped.
+    Those marked `as_shipped` have all defaults as they ship, as test_golden.py has, whose command
+    lines run in processes of their own.
     """
+    if request.node.get_closest_marker("as_shipped"):
+        return
     for name, value in SHORT_TRAINING.items():
         monkeypatch.setattr(defaults, name, value)
 
