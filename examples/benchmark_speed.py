@@ -40,9 +40,9 @@ from tripletkit.features.store import FeatureSpace, FeatureStore
 from tripletkit.features.weights_files import build_backbone
 from tripletkit.losses.batch_mining import DISTANCES
 from tripletkit.losses.functions import triplet_margin_loss
+from tripletkit.model.export import _build_triplet_network, _join_encoder
 from tripletkit.model.heads import build_head
 from tripletkit.model.model_folder import save_model
-from tripletkit.model.network import build_encoder, build_triplet_network
 from tripletkit.model.record import (
     FileRecord,
     InputsRecord,
@@ -187,7 +187,7 @@ def whole(folder: Path, n_photos: int = 700, n_triplets: int = 20_000, n_epochs:
 
     ours_s = seconds(ours)
     untrained = build_head(N_FEATURES, defaults.HIDDEN, defaults.DIM, defaults.DROPOUT)
-    network = build_triplet_network(build_encoder([(BACKBONE, model)], untrained))
+    network = _build_triplet_network(_join_encoder([(BACKBONE, model)], untrained))
     network.compile(keras.optimizers.Adam(defaults.LEARNING_RATE), keras_triplet_loss)
     batch_size, n_steps = 32, 4
     n = batch_size * n_steps

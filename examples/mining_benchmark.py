@@ -46,9 +46,9 @@ from tripletkit.reporting.style import (
 )
 from tripletkit.results import _align_columns
 from tripletkit.search.offline_mining import find_cuts, mine_images
-from tripletkit.training.batch_learner import Batch, TripletBatches
+from tripletkit.training.batch_learner import Batch, _TripletBatches
 from tripletkit.training.epochs import _share_right
-from tripletkit.training.head_training import LabelTraining
+from tripletkit.training.head_trainer import _LabelTraining
 
 BATCH_SIZE = defaults.CLASSES_PER_BATCH * defaults.IMAGES_PER_CLASS
 WAYS = {
@@ -110,7 +110,7 @@ class RandomTriplets:
     def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
         labels, seed = self._task.labels.of_image, int(rng.integers(2**31))
         rows = draw_triplets(labels, per_anchor=1, seed=seed, images=self._task.images)
-        return TripletBatches(rows, labels, BATCH_SIZE).epoch(rng)
+        return _TripletBatches(rows, labels, BATCH_SIZE).epoch(rng)
 
 
 def open_task(options: argparse.Namespace) -> Task:
@@ -133,7 +133,7 @@ def follow(task: Task, settings: Settings) -> list[float]:
     random = RandomTriplets(task) if settings.mining == "none" else None
     # The rows only say which images are for training.
     rows = np.repeat(task.images[:, None], 3, axis=1)
-    training = LabelTraining(task.features, rows, settings, task.labels, random)
+    training = _LabelTraining(task.features, rows, settings, task.labels, random)
     accuracies = [_share_right(training.embed(), task.val.rows, settings.distance)]
     for _ in range(settings.epochs):
         training.run_epoch()

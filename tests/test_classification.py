@@ -18,7 +18,6 @@ from tripletkit.evaluation.classification import (
     classify_embeddings,
     count_confusions,
     measure_variances,
-    vote,
 )
 from tripletkit.evaluation.intervals import wilson_interval
 
@@ -138,15 +137,6 @@ def test_queries_of_other_classes_are_left_out_and_counted():
         classify(reference_labels=np.zeros(70, dtype=int))
 
 
-def test_json_holds_plain_numbers():
-    import json
-
-    record = json.loads(json.dumps(classify().to_dict()))
-    assert record["n_queries"] == 31
-    assert len(record["precision_at_10"]["interval"]) == 2
-    assert set(record["variance"]) == {"within", "between"}
-
-
 def test_variances_equal_a_loop_and_add_up():
     variances = measure_variances(QUERIES, QUERY_LABELS)
     middle = QUERIES.mean(axis=0, dtype=np.float64)
@@ -159,13 +149,6 @@ def test_variances_equal_a_loop_and_add_up():
     whole = QUERIES.astype(np.float64).var(axis=0).sum()
     assert variances.within + variances.between == pytest.approx(whole)
     assert variances.within_share == pytest.approx(within / whole)
-
-
-def test_of_equally_many_votes_the_nearer_wins():
-    labels = np.array([[3, 1, 1, 3, 0], [0, 2, 2, 1, 1]])
-    assert vote(labels).tolist() == [3, 2]
-    is_there = np.array([[True, True, False, False, False], [True] * 5])
-    assert vote(labels, is_there).tolist() == [3, 2]
 
 
 def test_confusions_count_the_true_label_in_the_row(tmp_path):

@@ -245,16 +245,6 @@ def test_one_triplet_is_enough_to_train(train, write):
     assert (asked.exit_code, asked.stdout) == (1, "")
 
 
-@pytest.mark.slow
-def test_classes_of_one_image_and_twins_do_no_harm(train, write, tmp_path, toy_competition):
-    images = tmp_path / "images"
-    shutil.copytree(toy_competition.images, images)
-    shutil.copy(images / "p00.png", images / "twin.png")
-    text = toy_competition.train.read_text() + "p00 twin p01\np01 twin p00\n"
-    result = train(triplets=write(text), images=images)
-    assert result.exit_code == 0, result.stderr
-
-
 def test_a_collapse_ends_without_a_model(train, write, tmp_path, toy_competition):
     images = tmp_path / "images"
     images.mkdir()
@@ -310,18 +300,6 @@ def test_a_place_that_is_no_model_is_refused_before_anything_slow(
         assert (result.exit_code, result.stdout) == (1, ""), output
         assert result.stderr.startswith(f"Error: {output}: "), output
     assert mine.read_text() == "mine"
-
-
-@pytest.mark.slow
-def test_a_relative_output_is_found_again(
-    train, tripletkit, toy_competition, tmp_path, monkeypatch
-):
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    images = os.path.relpath(toy_competition.images)
-    assert train("-o", "../m", images=images).exit_code == 0
-    monkeypatch.chdir(tmp_path)
-    tripletkit("predict", toy_competition.test, "--model", "m", code=0)
 
 
 @pytest.mark.slow
@@ -417,22 +395,11 @@ def test_a_kill_during_training_keeps_the_old_model(
 ):
     train()
     before = files_of(tmp_path / "m")
-    trap = f"tripletkit.training.head_training:check_collapse/{int(signal.SIGKILL)}/2"
+    trap = f"tripletkit.training.head_trainer:check_collapse/{int(signal.SIGKILL)}/2"
     process = start_train(start_tripletkit, toy_competition, tmp_path / "m", "--force", trap=trap)
     assert process.wait(120) == -signal.SIGKILL
     assert files_of(tmp_path / "m") == before
     assert list(tmp_path.iterdir()) == [tmp_path / "m"]
-
-
-def test_two_runs_at_once_share_a_store(start_tripletkit, tripletkit, toy_competition, tmp_path):
-    embed = ["embed", toy_competition.images, "--backbone", "tiny", "-o"]
-    processes = [start_tripletkit(*embed, tmp_path / name) for name in ("one.npz", "two.npz")]
-    for process in processes:
-        _, stderr = process.communicate(timeout=180)
-        assert process.returncode == 0, stderr
-    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
-    info = json.loads(tripletkit("cache", "info", "--json").stdout)
-    assert [space["n_images"] for space in info["spaces"]] == [60]
 
 
 @pytest.fixture

@@ -56,25 +56,6 @@ def test_classes_of_a_table_make_a_model(labelled, train, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_folder_per_class_says_the_same_as_a_table(labelled, train, tmp_path):
-    _, table, folder = labelled
-    by_name = tmp_path / "by_name.csv"
-    lines = table.read_text().splitlines()[1:]
-    pairs = sorted(tuple(line.split(",")) for line in lines)
-    by_name.write_text(
-        "name,label\n"
-        + "".join(
-            f"{label}/{name},{label}\n" for name, label in sorted(pairs, key=lambda p: p[::-1])
-        )
-    )
-    one = train(folder, "--labels", folder)
-    by_folder = read_record(tmp_path / "m")["validation"]
-    two = train(folder, "--labels", by_name)
-    assert (one.exit_code, two.exit_code) == (0, 0), one.output + two.output
-    assert read_record(tmp_path / "m")["validation"] == by_folder
-
-
-@pytest.mark.slow
 def test_center_loss_keeps_its_centers_with_the_model(labelled, train, tmp_path):
     toy, table, _ = labelled
     table.write_text(table.read_text().replace(",colour", ",'=colour"))

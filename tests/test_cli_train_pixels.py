@@ -129,7 +129,7 @@ def test_resuming_other_data_or_settings_is_refused(train, toy_competition, tmp_
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("tripletkit.training.epochs.TrainedHead.__init__", stop)
+        patch.setattr("tripletkit.training.epochs.Fitted.__init__", stop)
         result = train(*SCRATCH)
     assert result.exit_code == 130
     assert "m.checkpoint.npz is kept: the same call with --resume goes on." in result.stderr

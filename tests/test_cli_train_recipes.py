@@ -61,13 +61,6 @@ def test_best_is_one_folder_that_answers_and_exports(run, train, toy_competition
 
 
 @pytest.mark.slow
-def test_dim_gives_short_embeddings(train, tmp_path):
-    result = train("--recipe", "residual", "--dim", 7)
-    assert result.exit_code == 0, result.stderr
-    assert tk.load(tmp_path / "m").folder.load_head().output_shape == (None, 7)
-
-
-@pytest.mark.slow
 def test_every_recipe_says_how_it_does_on_unseen_classes_unless_asked_not_to(train, tmp_path):
     result = train()
     assert result.exit_code == 0, result.stderr

@@ -243,20 +243,20 @@ def test_history_has_the_accuracy_on_held_out_triplets_after_each_epoch() -> Non
     told = []
     fitted = chosen.trainer.fit(lambda record, _: told.append(record))
     accuracies = credit(held_out.margins).mean(axis=1)
-    found = [record.held_out_accuracy for record in fitted.trained.history]
+    found = [record.held_out_accuracy for record in fitted.history]
     assert len(found) == chosen.epoch
     # A draw takes more epochs for as many steps: each epoch is between two of its.
     for epoch, accuracy in enumerate(found, 1):
         place = epoch * len(accuracies) / settings.epochs - 1
         near = accuracies[int(np.floor(place)) : int(np.ceil(place)) + 1]
         assert near.min() - 1e-9 <= accuracy <= near.max() + 1e-9
-    assert told == fitted.trained.history
+    assert told == fitted.history
 
 
 def test_history_without_held_out_draws_has_no_accuracy_on_them() -> None:
     features = np.random.default_rng(0).normal(size=(60, 12)).astype(np.float32)
     settings = Settings.of_recipe("mlp", hidden=8, dim=3, epochs=1)
-    (record,) = make_trainer(Examples(features, ROWS), settings).fit().trained.history
+    (record,) = make_trainer(Examples(features, ROWS), settings).fit().history
     assert np.isnan(record.held_out_accuracy)
 
 

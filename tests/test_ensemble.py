@@ -51,7 +51,7 @@ def test_each_candidate_is_left_with_the_steps_that_were_best():
     steps_of = {each.name: each.settings and each.settings.variants[0] for each in candidates}
     fitted = chosen.trainer.fit()
     assert all(part.n_steps in (0, steps_of[part.name]) for part in fitted.parts)
-    assert fitted.trained.history[0].val_accuracy == pytest.approx(pooled.trained.accuracy)
+    assert fitted.history[0].val_accuracy == pytest.approx(pooled.trained.accuracy)
 
 
 def test_margins_have_a_row_for_each_number_of_steps():
@@ -93,5 +93,5 @@ def test_of_many_images_a_sample_is_looked_at_and_a_round_is_enough(monkeypatch)
     sampled = again.choose(None).trainer.fit()
     # The same heads; what is said of them is of fewer triplets.
     features = trainer.examples.features
-    np.testing.assert_array_equal(*(fitted.trained.head(features) for fitted in (whole, sampled)))
-    assert whole.trained.history[0].loss != sampled.trained.history[0].loss
+    np.testing.assert_array_equal(*(fitted.head(features) for fitted in (whole, sampled)))
+    assert whole.history[0].loss != sampled.history[0].loss

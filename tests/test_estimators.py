@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -128,21 +128,6 @@ def test_a_grid_is_searched_by_splits_that_share_no_image(features, triplets):
 
 
 @pytest.mark.slow
-def test_a_random_split_rewards_what_image_splits_do_not():
-    # Features of chance and answers of chance: a new image can only be guessed. But each pair is
-    # judged again and again, so that rows held out by chance can be remembered.
-    rng = np.random.default_rng(3)
-    features = rng.normal(size=(30, 64)).astype(np.float32)
-    rows = np.array([rng.choice(30, 3, replace=False) for _ in range(300)])
-    rows = np.repeat(rows, 4, axis=0)
-    model = tk.TripletEmbedding(features, hidden=64, dropout=0.0, learning_rate=5e-3, epochs=40)
-    by_rows = cross_val_score(model, rows, cv=KFold(2, shuffle=True, random_state=0)).mean()
-    by_images = cross_val_score(model, rows, cv=tk.ImageSplit(2, test_size=0.5)).mean()
-    assert by_rows > 0.85
-    assert by_images < 0.7
-
-
-@pytest.mark.slow
 def test_random_state_decides_the_embedding(features, triplets):
     def embed(random_state):
         model = tk.TripletEmbedding(random_state=random_state, **QUICK)
@@ -167,13 +152,6 @@ def test_parameters_that_do_not_go_together_are_named(features, triplets, parame
     with pytest.raises(SettingsError) as caught:
         tk.TripletEmbedding(**parameters).fit(features, triplets)
     assert caught.value.field == field
-
-
-@pytest.mark.slow
-def test_triplets_alone_are_scored_as_they_are_answered(features, triplets):
-    fitted = tk.TripletEmbedding(**QUICK).fit(features, triplets)
-    assert fitted.score(triplets) == fitted.predict(triplets).mean()
-    assert fitted.score(triplets) == fitted.score(features, triplets)
 
 
 @pytest.mark.slow

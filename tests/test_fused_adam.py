@@ -32,11 +32,3 @@ def test_fused_adam_equals_adam(n_steps):
     for ours, theirs, before in zip(fused, plain, start, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
         assert not np.allclose(ours, before)
-
-
-@pytest.mark.slow
-def test_fused_adam_keeps_the_state_that_adam_keeps():
-    fused, plain = FusedAdam(0.01), keras.optimizers.Adam(0.01)
-    run(fused, 3), run(plain, 3)
-    for ours, theirs in zip(fused.variables, plain.variables, strict=True):
-        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5, atol=1e-6)

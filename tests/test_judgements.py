@@ -19,7 +19,7 @@ from tripletkit import TripletkitError, Triplets
 from tripletkit.collecting.database import GivenAnswer
 from tripletkit.data.judgements import find_questions, is_judgements, open_judgements
 from tripletkit.model.model_folder import load_model
-from tripletkit.training.sources import read_training_triplets
+from tripletkit.training.job import read_training_triplets
 
 NAMES = ["a.png", "b.png", "c.png", "d.png", "e.png"]
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from plain import DISTANCE_NAMES, NO_LABEL
+from plain import NO_LABEL
 
 from tripletkit import TripletkitError
 from tripletkit.data.labels import ImageLabels
@@ -16,7 +16,7 @@ from tripletkit.losses.loss_registry import LOSSES
 from tripletkit.model.head_layers import embed
 from tripletkit.model.settings import Settings
 from tripletkit.training.epochs import _share_right
-from tripletkit.training.head_training import LabelTraining
+from tripletkit.training.head_trainer import _LabelTraining
 from tripletkit.training.trainer import Examples, make_trainer
 
 N_CLASSES, N_IMAGES, N_TRAIN = 6, 90, 60
@@ -55,7 +55,7 @@ TRAIN, VAL = draw_rows(0, N_TRAIN, 400), draw_rows(N_TRAIN, N_IMAGES, 300)
 
 def train(features, labels, **changes):
     settings = dataclasses.replace(SMALL, **changes)
-    return make_trainer(Examples(features, TRAIN, labels=labels), settings).fit().trained
+    return make_trainer(Examples(features, TRAIN, labels=labels), settings).fit()
 
 
 def accuracy(trained, features, distance="l2"):
@@ -84,31 +84,6 @@ def test_every_way_of_mining_learns(features, labels, loss, mining):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("distance", DISTANCE_NAMES)
-def test_mining_measures_by_any_distance(features, labels, distance):
-    way = {"mining": "batch-all", "reduction": "active", "learning_rate": 5e-3}
-    trained = train(features, labels, epochs=20, distance=distance, **way)
-    assert accuracy(trained, features, distance) > _share_right(features, VAL, "cosine")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"loss": "center"},
-        {"mining": "batch-hard", "inject_positives": True, "refresh": 2},
-        {"loss": "triplet+cross-entropy"},
-    ],
-)
-def test_the_same_seed_gives_the_same_bits(features, labels, changes):
-    one, same = (train(features, labels, epochs=4, **changes) for _ in range(2))
-    other = train(features, labels, epochs=4, seed=1, **changes)
-    assert one.history == same.history
-    np.testing.assert_array_equal(embed(one.head, features), embed(same.head, features))
-    assert not np.array_equal(embed(one.head, features), embed(other.head, features))
-
-
-@pytest.mark.slow
 def test_centers_are_where_the_classes_are_and_classes_draw_together(features, labels):
     def measure(weight):
         changes = {"loss": "center", "center_weight": weight, "learning_rate": 5e-3}
@@ -129,7 +104,7 @@ def test_centers_stay_among_the_embeddings_of_a_residual_head(features, labels):
         "residual", loss="center", epochs=30, hidden=16, dropout=0.0, learning_rate=5e-3
     )
     assert (settings.strength, settings.frozen_share) == (1.0, 0.0)
-    trained = make_trainer(Examples(features, TRAIN, labels=labels), settings).fit().trained
+    trained = make_trainer(Examples(features, TRAIN, labels=labels), settings).fit()
     embeddings = embed(trained.head, features[:N_TRAIN])
     means = np.stack([embeddings[number::N_CLASSES].mean(axis=0) for number in range(N_CLASSES)])
     np.testing.assert_allclose(trained.centers, means, atol=0.1)
@@ -170,13 +145,13 @@ def test_validation_images_are_never_learned_from(features, labels):
 @pytest.mark.slow
 def test_hardest_positives_are_looked_for_anew_as_often_as_asked(features, labels, monkeypatch):
     found = []
-    real = LabelTraining._find_hardest_positives
+    real = _LabelTraining._find_hardest_positives
 
     def spy(training):
         found.append(real(training))
         return found[-1]
 
-    monkeypatch.setattr(LabelTraining, "_find_hardest_positives", spy)
+    monkeypatch.setattr(_LabelTraining, "_find_hardest_positives", spy)
     train(features, labels, mining="batch-hard", inject_positives=True, refresh=5, epochs=11)
     assert len(found) == 3
     assert not np.array_equal(found[0], found[2])

@@ -10,16 +10,20 @@ import numpy as np
 import pytest
 
 from tripletkit.data.labels import ImageLabels
-from tripletkit.errors import BackboneError, CheckpointError, OutputError
+from tripletkit.errors import CheckpointError, OutputError
 from tripletkit.features.backbones import get_backbone
 from tripletkit.features.decoded_images import DecodedImages
 from tripletkit.features.weights_files import build_backbone, write_random_weights
 from tripletkit.model.heads import build_head
 from tripletkit.model.model_folder import check_model_output
-from tripletkit.model.network import PixelNetwork, _unfreeze_blocks
 from tripletkit.model.settings import Settings
 from tripletkit.training.epochs import Checkpoints, keep_best_epoch
-from tripletkit.training.pixel_training import _PixelTraining
+from tripletkit.training.pixel_training import (
+    _augment,
+    _PixelNetwork,
+    _PixelTraining,
+    _unfreeze_blocks,
+)
 from tripletkit.training.trainer import Examples
 
 # The smallest images that its three halvings leave something of.
@@ -46,7 +50,7 @@ def rows(toy_competition):
 @pytest.fixture
 def make(toy_competition, start, rows):
     def make(settings=SETTINGS, labels=None, **options):
-        network = PixelNetwork.from_scratch(CNN, start, settings)
+        network = _PixelNetwork.from_scratch(CNN, start, settings)
         paths = sorted(toy_competition.images.iterdir())
         return _PixelTraining(
             DecodedImages(paths, CNN),
@@ -153,8 +157,6 @@ def test_only_the_last_blocks_learn_and_batch_norm_never(name):
     assert learning
     assert all(layer.startswith(last) for layer in learning)
     assert not any("bn" in layer for layer in learning)
-    with pytest.raises(BackboneError, match=f"`blocks=9`: expected at most .* {name} has"):
-        _unfreeze_blocks(backbone, model, 9)
 
 
 @pytest.mark.slow
@@ -164,7 +166,7 @@ def test_fine_tuning_changes_the_last_block_and_no_statistics(
     settings = dataclasses.replace(SETTINGS, learning_rate=1e-2)
     keras.utils.set_random_seed(0)
     head = build_head(24, 16, 4, dropout=0.0)
-    network = PixelNetwork.unfrozen(tiny_backbone, tiny_weights, head, 1)
+    network = _PixelNetwork.unfrozen(tiny_backbone, tiny_weights, head, 1)
     model = network.backbone_model
     before = {weight.path: weight.numpy() for weight in model.weights}
     images = DecodedImages(sorted(toy_competition.images.iterdir()), tiny_backbone)
@@ -311,3 +313,49 @@ def test_an_interrupted_training_is_not_overwritten_unasked(tmp_path):
     check_model_output(model)
     with pytest.raises(OutputError, match="Go on with `resume`"):
         check_model_output(model, begins_anew=True)
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), dtype=np.uint8)
+
+
+def see(pixels, flip=True, shift=0.125, seed=1):
+    return _augment(pixels, np.random.default_rng(seed), flip=flip, shift=shift)
+
+
+def shift_slowly(image, down, right):
+    """Move an image pixel by pixel; what comes in repeats its edge."""
+    side = len(image)
+    moved = np.empty_like(image)
+    for row in range(side):
+        for column in range(side):
+            from_row = min(max(row + down, 0), side - 1)
+            from_column = min(max(column + right, 0), side - 1)
+            moved[row, column] = image[from_row, from_column]
+    return moved
+
+
+def test_nothing_asked_for_changes_nothing(pixels):
+    np.testing.assert_array_equal(see(pixels, flip=False, shift=0), pixels)
+
+
+def test_every_image_is_one_of_the_shifts_or_its_mirror_image(pixels):
+    seen = see(pixels)
+    n_flipped = 0
+    for image, got in zip(pixels, seen, strict=True):
+        possible = [
+            shift_slowly(image, down, right) for down in range(-2, 3) for right in range(-2, 3)
+        ]
+        is_flipped = any((got[:, ::-1] == each).all() for each in possible)
+        assert is_flipped or any((got == each).all() for each in possible)
+        n_flipped += is_flipped
+    assert 3 < n_flipped < 17
+
+
+def test_switching_the_flip_off_leaves_the_shifts(pixels):
+    with_flips, without = see(pixels), see(pixels, flip=False)
+    same = (with_flips == without).all(axis=(1, 2, 3))
+    mirrored = (with_flips[:, :, ::-1] == without).all(axis=(1, 2, 3))
+    assert (same | mirrored).all()
+    assert 0 < same.sum() < len(pixels)

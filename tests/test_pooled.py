@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tripletkit.evaluation.intervals import image_interval
-from tripletkit.evaluation.pooled import score_pooled, weigh_images_alike
+from tripletkit.evaluation.pooled import score_pooled
 
 
 def simulate(
@@ -25,19 +25,6 @@ def test_an_image_in_many_triplets_counts_once() -> None:
     images = np.array([[0, 1, 2]] * 9 + [[3, 4, 5]])
     right = np.array([0.0] * 9 + [1.0])
     assert score_pooled(right, images, np.zeros(10, int)).accuracy == pytest.approx(0.5)
-
-
-def test_weights_sum_to_one_and_are_those_of_images() -> None:
-    rng = np.random.default_rng(0)
-    images = np.array([rng.permutation(20)[:3] for _ in range(50)])
-    weights = weigh_images_alike(images)
-    assert weights.sum() == pytest.approx(1)
-    share = np.zeros(20)
-    for row, _ in zip(images, weights, strict=True):
-        for image in row:
-            share[image] += 1 / np.count_nonzero(images == image)
-    present = np.unique(images)
-    assert share[present] == pytest.approx(1)
 
 
 def test_what_is_counted() -> None:

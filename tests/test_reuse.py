@@ -14,7 +14,8 @@ from tripletkit.features.keras_backend import keras, seed_layers, tf
 from tripletkit.model.head_layers import embed
 from tripletkit.model.heads import build_body
 from tripletkit.model.settings import Settings
-from tripletkit.training import head_training as reuse
+from tripletkit.training import head_trainer as reuse
+from tripletkit.training.trainer import Examples
 
 LABELS = ImageLabels([str(label) for label in range(4)], np.arange(40, dtype=np.int32) % 4)
 
@@ -31,10 +32,15 @@ def draw(seed):
     return features, rows
 
 
+def make_training(features, rows, settings):
+    examples = Examples(features, rows, labels=LABELS)
+    return reuse._make_training(examples, np.arange(len(rows)), settings)
+
+
 def train(seed, **settings):
     features, rows = draw(seed)
     given = Settings(hidden=16, dim=3, seed=seed, batch_size=16, **settings)
-    training = reuse.make_training(features, rows, given, LABELS)
+    training = make_training(features, rows, given)
     found = [training.run_epoch() for _ in range(2)]
     return found, embed(training.finish(training.weights()), features)
 
@@ -73,7 +79,7 @@ def test_seeds_are_those_of_keras_and_leave_tensorflow_alone():
 def test_two_trainings_at_once_do_not_share(monkeypatch):
     features, rows = draw(0)
     settings = Settings(hidden=8, dim=3, batch_size=16)
-    one, other = (reuse.make_training(features, rows, settings) for _ in range(2))
+    one, other = (make_training(features, rows, settings) for _ in range(2))
     one.run_epoch()
     before = other.embed()
     one.run_epoch()
@@ -88,7 +94,7 @@ def test_two_trainings_at_once_do_not_share(monkeypatch):
 def test_other_settings_have_steps_of_their_own_and_few_forms_are_kept():
     for hidden in range(4, 4 + 2 * reuse._MAX_FORMS):
         features, rows = draw(0)
-        reuse.make_training(features, rows, Settings(hidden=hidden, dim=3))
+        make_training(features, rows, Settings(hidden=hidden, dim=3))
     assert len(reuse._idle) == reuse._MAX_FORMS
 
 

@@ -81,7 +81,7 @@ def answers(monkeypatch):
         found.append(answer_held_out(*given, **options))
         return found[-1]
 
-    monkeypatch.setattr("tripletkit.training.sweep.answer_held_out", note)
+    monkeypatch.setattr("tripletkit.training.run.answer_held_out", note)
     return found
 
 

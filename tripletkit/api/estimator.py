@@ -160,7 +160,7 @@ class TripletEmbedding(
         # What an ensemble is made of is chosen by held-out draws.
         has_parts = get_recipe(self.recipe).is_chosen
         held_out = answer_held_out(trainer) if has_parts else None
-        trained = choose(trainer, held_out).trainer.fit().trained
+        trained = choose(trainer, held_out).trainer.fit()
         self.settings_ = settings
         self.head_ = trained.head
         self.history_ = pd.DataFrame(trained.history)

@@ -35,8 +35,14 @@ from tripletkit.features.given_features import FeaturesLike, open_features
 from tripletkit.model.model_folder import ModelFolder, load_model
 from tripletkit.progress import Stages, open_stages
 from tripletkit.results import Result, Section, Table
-from tripletkit.training.job import EncoderChoice, FineTuning, Job, TrainingJob
-from tripletkit.training.sources import find_sources, open_sources
+from tripletkit.training.job import (
+    EncoderChoice,
+    FineTuning,
+    Job,
+    TrainingJob,
+    find_sources,
+    open_sources,
+)
 from tripletkit.training.trainer import OnEpoch, ignore_epoch
 
 
@@ -374,7 +380,7 @@ def sweep(
     Example:
         `tk.sweep("train.txt", "images/", grid={"margin": [0.1, 0.2, 0.4]})`
     """
-    from tripletkit.training.sweep import sweep as score_all
+    from tripletkit.training import run
 
     job = _make_job(
         images,
@@ -391,23 +397,7 @@ def sweep(
         },
     )
     with open_stages(progress) as stages:
-        scored = score_all(job, grid, stages)
-    rows = []
-    for row in scored:
-        interval, behind = row.score.interval, row.behind_interval
-        rows.append(
-            {
-                **row.settings,
-                "accuracy": row.score.accuracy,
-                "low": interval.low if interval else None,
-                "high": interval.high if interval else None,
-                "epochs": row.epochs,
-                "behind": row.behind,
-                "behind_low": behind.low if behind else None,
-                "behind_high": behind.high if behind else None,
-            }
-        )
-    return Sweep(pd.DataFrame(rows))
+        return Sweep(pd.DataFrame(run.sweep(job, grid, stages)))
 
 
 def _make_job(

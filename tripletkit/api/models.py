@@ -72,8 +72,7 @@ from tripletkit.search.image_search import (
     list_neighbors,
 )
 from tripletkit.search.vector_files import check_vector_suffix, vectors_form, write_vectors
-from tripletkit.training.job import EncoderChoice
-from tripletkit.training.sources import TrainingSources
+from tripletkit.training.job import EncoderChoice, TrainingSources
 
 logger = logging.getLogger("tripletkit")
 

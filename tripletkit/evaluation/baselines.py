@@ -61,7 +61,7 @@ def _name_margins(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return `(n_triplets,)` float32, how much nearer the first is (squared Euclidean distance).
 
     Example:
-        >>> name_margins(np.array([[0.0], [1.0], [3.0]]), np.array([[0, 1, 2]]))  # 9 - 1
+        >>> _name_margins(np.array([[0.0], [1.0], [3.0]]), np.array([[0, 1, 2]]))  # 9 - 1
         array([8.])
     """
     anchor, first, second = (vectors[column] for column in rows.T)

@@ -437,6 +437,8 @@ def classify_embeddings(
     is_hit = nearest == truth[:, None]
     n_labels = int(max(reference_labels.max(), truth.max())) + 1
     predicted = vote(nearest[:, :k])
+    variances = measure_variances(queries, truth)
+    confusion = count_confusions(truth, predicted, n_labels)
     return ClassificationScores(
         n_queries=len(truth),
         n_reference=len(reference_labels),
@@ -451,8 +453,8 @@ def classify_embeddings(
             "mean_average_precision": _measure_mean(average_precision),
         },
         commonest_class=float((truth == np.bincount(reference_labels).argmax()).mean()),
-        variances=measure_variances(queries, truth),
-        confusion=count_confusions(truth, predicted, n_labels),
+        variances=variances,
+        confusion=confusion,
     )
 
 

@@ -329,6 +329,11 @@ def show_interval(interval: Interval | NoInterval | None) -> str:
     return "-" if interval is None else str(interval)
 
 
+def score_row(name: str, value: float, wilson: Interval, shared: str, n: int) -> list[str]:
+    """Return the row of a table of scores: name, score, Wilson's interval, that of images, rows."""
+    return [name, f"{value:.4f}", str(wilson), shared, f"{n:,}"]
+
+
 def _subsets(images: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """Number the distinct images, pairs, ... of all rows, and say which row has which.
 

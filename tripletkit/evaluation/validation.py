@@ -30,6 +30,7 @@ from tripletkit.evaluation.classification import (
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.evaluation.intervals import (
     image_interval,
+    score_row,
     show_interval,
     wilson_interval,
 )
@@ -97,14 +98,8 @@ class Validation(Result):
             rows.append(_score_row("linear map of them", self.map))
         able = [baseline for baseline in self.baselines if baseline.n_undecided < baseline.n]
         rows += [
-            [
-                f"names alone: {baseline.name}",
-                f"{baseline.accuracy:.4f}",
-                str(baseline.wilson),
-                "",
-                f"{baseline.n:,}",
-            ]
-            for baseline in able
+            score_row(f"names alone: {each.name}", each.accuracy, each.wilson, "", each.n)
+            for each in able
         ]
         notes: list[Table | str] = [Table(rows, right=[1, 4])]
         if self.trained.votes is not None and self.frozen.votes is not None:
@@ -122,20 +117,14 @@ class Validation(Result):
 
 def _score_row(name: str, score: Score) -> list[str]:
     shared = show_interval(score.image_interval)
-    return [name, f"{score.accuracy:.4f}", str(score.wilson), shared, f"{score.n:,}"]
+    return score_row(name, score.accuracy, score.wilson, shared, score.n)
 
 
 def _show_agreement(trained: VoteScore, frozen: VoteScore) -> Table:
     """Return how far answers agree with the people who were asked, and how far they could."""
     rows = [["votes", "agreement", "95% interval", "shared images", "triplets"]]
     rows += [
-        [
-            name,
-            f"{score.agreement:.4f}",
-            str(score.wilson),
-            show_interval(score.image_interval),
-            f"{score.n:,}",
-        ]
+        score_row(name, score.agreement, score.wilson, show_interval(score.image_interval), score.n)
         for name, score in (("trained embeddings", trained), ("frozen features, cosine", frozen))
     ]
     rows.append(["ceiling: the majority", f"{trained.ceiling:.4f}", "", "", f"{trained.n:,}"])
@@ -212,15 +201,14 @@ def classify_validation(
     known = np.unique(labels[trained_on])
     if len(known) < 2 or not np.isin(labels[val], known).any():
         return None
+    variances = measure_variances(embeddings[trained_on], labels[trained_on])
     trained, frozen = (
         classify_embeddings(
             vectors[trained_on], labels[trained_on], vectors[val], labels[val], measure
         )
         for vectors, measure in ((embeddings, distance), (features, FROZEN_DISTANCE))
     )
-    return LabelScores(
-        trained, frozen, measure_variances(embeddings[trained_on], labels[trained_on])
-    )
+    return LabelScores(trained, frozen, variances)
 
 
 def describe_alike(features: np.ndarray, images: np.ndarray) -> str | None:

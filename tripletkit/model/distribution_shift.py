@@ -31,8 +31,8 @@ from tripletkit.features.unit_length import scale_to_unit_length
 _FEWEST_IMAGES = 10
 # Projected features: few enough to keep in a model folder, enough to keep a cosine within 0.05.
 _N_DIMS = 512
-MAX_IMAGES = 1000
-MIN_IMAGES = 30
+_MAX_IMAGES = 1000
+_MIN_IMAGES = 30
 # Of sets of new images of the training's own classes so many are called unlike.
 _FALSE_ALARMS = 0.05
 # Where so many images are unlike all of the training, the others do not matter.
@@ -55,11 +55,11 @@ class ShiftDetector:
 
     @classmethod
     def of(cls, features: np.ndarray) -> ShiftDetector | None:
-        """Learn what training images look like; None if there are fewer than `MIN_IMAGES`."""
-        if len(features) < MIN_IMAGES:
+        """Learn what training images look like; None if there are fewer than `_MIN_IMAGES`."""
+        if len(features) < _MIN_IMAGES:
             return None
-        if len(features) > MAX_IMAGES:
-            drawn = np.random.default_rng(0).choice(len(features), MAX_IMAGES, replace=False)
+        if len(features) > _MAX_IMAGES:
+            drawn = np.random.default_rng(0).choice(len(features), _MAX_IMAGES, replace=False)
             features = features[np.sort(drawn)]
         mean = scale_to_unit_length(features).mean(axis=0)
         return cls(mean, _project(features, mean))

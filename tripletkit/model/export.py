@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tripletkit.data.outputs import Outputs, explain_failure, marked_form
 from tripletkit.data.unfinished import unfinished_files
 from tripletkit.errors import OutputError
+from tripletkit.features.backbones import Backbone
 from tripletkit.features.encoder import Encoder
 from tripletkit.features.feature_parts import pixel_inputs
 from tripletkit.features.image_processor import CONFIG_FILE, FILTERS
+from tripletkit.features.image_views import ORIGINAL, View
 from tripletkit.features.onnx_files import OnnxFile
 from tripletkit.features.weights_files import build_backbone
 from tripletkit.model.model_folder import ModelFolder
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("tripletkit")
 
-ENCODER_FILE = "encoder.keras"
+_ENCODER_FILE = "encoder.keras"
 _TRIPLET_FILE = "triplet_network.keras"
 _ONNX_ENCODER_FILE = "encoder.onnx"
 _ONNX_HEAD_FILE = "head.onnx"
@@ -32,7 +35,7 @@ _KERAS_FORMS = {
         f"the network {network} that tripletkit exports",
         f'"class_name": "Functional", "config": {{"name": "{network}"'.encode(),
     )
-    for file, network in ((ENCODER_FILE, "encoder"), (_TRIPLET_FILE, "triplet_network"))
+    for file, network in ((_ENCODER_FILE, "encoder"), (_TRIPLET_FILE, "triplet_network"))
 }
 _ONNX_FORM = marked_form("an ONNX file that tripletkit wrote", b"tripletkit")
 _CONFIG_MARK = "tripletkit export"
@@ -50,12 +53,11 @@ def check_export_folder(folder: Path, outputs: Outputs, *, as_onnx: bool = False
 
 def export_networks(model: ModelFolder, folder: Path, encoder: Encoder) -> list[Path]:
     """Write encoder and triplet network as Keras files; each appears whole or not at all."""
-    from tripletkit.model.network import build_triplet_network
 
     if why := _why_no_encoder(encoder):
         raise OutputError(f"{folder}: expected a network that Keras can build, but {why}")
     network = _build_encoder(model, encoder)
-    networks = {ENCODER_FILE: network, _TRIPLET_FILE: build_triplet_network(network)}
+    networks = {_ENCODER_FILE: network, _TRIPLET_FILE: _build_triplet_network(network)}
     with explain_failure(folder), unfinished_files(folder) as partial:
         for name, written in networks.items():
             written.save(partial / name)
@@ -125,10 +127,101 @@ def _why_no_encoder(encoder: Encoder) -> str:
 def _build_encoder(model: ModelFolder, encoder: Encoder) -> keras.Model:
     head = model.load_head()
     from tripletkit.features.keras_backbones import take_pieces
-    from tripletkit.model.network import build_encoder
 
     backbones = []
     for parts in encoder.networks:
         built = build_backbone(parts[0].backbone, parts[0].find_weights())
         backbones.append((parts[0].backbone, take_pieces(built, [part.stage for part in parts])))
-    return build_encoder(backbones, head, encoder.views)
+    return _join_encoder(backbones, head, encoder.views)
+
+
+_INPUT_NAMES = ("anchor", "positive", "negative")
+
+
+def _join_encoder(
+    backbones: Sequence[tuple[Backbone, keras.Model]],
+    head: keras.Model,
+    views: Sequence[View] = (ORIGINAL,),
+) -> keras.Model:
+    """Return the model from images to embeddings, preprocessing inside: uint8 or float to `(batch,
+    dim)`.
+
+    Built-in layers only, so that its `.keras` file loads with `safe_mode=True` and without
+    tripletkit. Each backbone is frozen here; its model may have several outputs, each a piece of
+    the features that counts alike. Where backbones and views need an image resized in several ways,
+    there is an input for each, named like `pixels_224px_bilinear`, because no network resizes as
+    Pillow does.
+    """
+    from tripletkit.features.keras_backend import keras
+
+    inputs = {
+        (side, resample): keras.Input((side, side, 3), name=name)
+        for (side, resample), name in pixel_inputs([each for each, _ in backbones], views).items()
+    }
+    pieces = [
+        piece
+        for backbone, model in backbones
+        for piece in _add_views(inputs, backbone, model, views)
+    ]
+    if len(pieces) > 1:
+        of_unit_length = [keras.layers.UnitNormalization()(piece) for piece in pieces]
+        pieces = [keras.layers.Concatenate(name="backbones")(of_unit_length)]
+    pixels = list(inputs.values())
+    return keras.Model(pixels if len(pixels) > 1 else pixels[0], head(pieces[0]), name="encoder")
+
+
+def _add_views(
+    inputs: Mapping[tuple[int, str], keras.KerasTensor],
+    backbone: Backbone,
+    model: keras.Model,
+    views: Sequence[View],
+) -> list[keras.KerasTensor]:
+    """Return the mean over views of each piece of a backbone's features."""
+    from tripletkit.features.keras_backbones import add_preprocessing
+    from tripletkit.features.keras_backend import keras
+
+    model.trainable = False
+    size, how = backbone.input_size_px, backbone.preprocessing
+    prepared = {
+        side: add_preprocessing(pixels, how, f"preprocessing{pixels.name.removeprefix('pixels')}")
+        for (side, resample), pixels in inputs.items()
+        if resample == how.resample
+    }
+    of_views = []
+    for view in views:
+        side = view.resized_px(size)
+        pixels = prepared[side]
+        if side != size:
+            left, top = view.corner_px(size)
+            pixels = keras.layers.Cropping2D(
+                ((top, side - size - top), (left, side - size - left))
+            )(pixels)
+        if view.is_mirrored:
+            pixels = keras.ops.flip(pixels, axis=2)
+        pieces = model(pixels, training=False)
+        of_views.append(pieces if isinstance(pieces, list) else [pieces])
+    if len(views) == 1:
+        return of_views[0]
+    return [keras.layers.Average()(list(piece)) for piece in zip(*of_views, strict=True)]
+
+
+def _build_triplet_network(encoder: keras.Model) -> keras.Model:
+    """Return the source's model: three images in, the three embeddings side by side out.
+
+    Its inputs are named anchor, positive and negative; where the encoder has several, there are
+    three times as many, named like `anchor_224px_bilinear`.
+    """
+    from tripletkit.features.keras_backend import keras
+
+    images = [
+        [
+            keras.Input(pixels.shape[1:], name=pixels.name.replace("pixels", name, 1))
+            for pixels in encoder.inputs
+        ]
+        for name in _INPUT_NAMES
+    ]
+    embeddings = keras.layers.Concatenate(name="embeddings")(
+        [encoder(forms if len(forms) > 1 else forms[0]) for forms in images]
+    )
+    inputs = [pixels for forms in images for pixels in forms]
+    return keras.Model(inputs, embeddings, name="triplet_network")

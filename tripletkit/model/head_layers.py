@@ -125,7 +125,6 @@ class NumpyHead:
         return values[-1]
 
     def count_params(self) -> int:
-        """Return how many numbers its weights are."""
         return sum(values.size for step in self._steps for values in step.arrays)
 
     def compressed(self, kernel: np.ndarray, bias: np.ndarray) -> NumpyHead:
@@ -209,25 +208,21 @@ def write_head_layers(head: keras.Model, path: Path) -> None:
     is left to Keras, and the log says so.
     """
     try:
-        n_features = head.input_shape[-1]
-        text = json.dumps({"n_features": n_features, "steps": _describe(head)})
+        text = json.dumps({"n_features": head.input_shape[-1], "steps": _describe(head)})
         with h5py.File(path, "a") as file:
             file.attrs[_ATTRIBUTE] = text
-        try:
-            written = read_numpy_head(path)
-            assert written is not None, "it has just been described"
-            _check(head, written, n_features)
-        except ExportError:
-            with h5py.File(path, "a") as file:
-                del file.attrs[_ATTRIBUTE]
-            raise
+        written = read_numpy_head(path)
+        assert written is not None, "it has just been described"
+        _check(head, written)
     except ExportError as error:
+        with h5py.File(path, "a") as file:
+            file.attrs.pop(_ATTRIBUTE, None)
         logger.warning("the head is run by TensorFlow, not by NumPy: %s", error)
 
 
-def _check(head: keras.Model, numpy_head: NumpyHead, n_features: int) -> None:
+def _check(head: keras.Model, numpy_head: NumpyHead) -> None:
     rng = np.random.default_rng(0)
-    features = rng.normal(size=(16, n_features)).astype(np.float32)
+    features = rng.normal(size=(16, head.input_shape[-1])).astype(np.float32)
     # Features behind a ReLU, and an image that gives none.
     features[8:] = np.maximum(features[8:], 0)
     features[-1] = 0
@@ -322,14 +317,9 @@ def _slice_settings(_layer: Any, arguments: Any) -> dict[str, Any]:
     return {"start": columns.start, "stop": columns.stop}
 
 
-def _no_settings(_layer: Any, _arguments: Any) -> dict[str, Any]:
-    return {}
-
-
 # Class of a layer, or of an operation of `keras.ops` -> what of it decides its numbers.
 _SETTINGS: dict[str, Callable[[Any, Any], dict[str, Any]]] = {
     "Dense": _dense_settings,
-    "UnitNormalization": _no_settings,
     "BatchNormalization": lambda layer, _arguments: {
         "scale": layer.scale,
         "center": layer.center,
@@ -339,10 +329,10 @@ _SETTINGS: dict[str, Callable[[Any, Any], dict[str, Any]]] = {
         "scale": np.asarray(layer.scale, float).tolist(),
         "offset": np.asarray(layer.offset, float).tolist(),
     },
-    "Add": _no_settings,
-    "Average": _no_settings,
-    "Concatenate": _no_settings,
     "GetItem": _slice_settings,
+    **dict.fromkeys(
+        ("UnitNormalization", "Add", "Average", "Concatenate"), lambda _layer, _arguments: {}
+    ),
 }
 
 _ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -350,12 +340,6 @@ _ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "relu": lambda values: np.maximum(values, 0, dtype=np.float32),
     "tanh": np.tanh,
 }
-
-
-def _multiply(rows: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Return the matrix product, of which a row depends on nothing but its own numbers."""
-    (product,) = _matrix_product().run(None, {"a": np.ascontiguousarray(rows), "b": kernel})
-    return product
 
 
 @cache
@@ -367,7 +351,8 @@ def _run_dense(
     inputs: list[np.ndarray], arrays: Sequence[np.ndarray], activation: str
 ) -> np.ndarray:
     kernel, *bias = arrays
-    values = _multiply(inputs[0], kernel)
+    # A row of the product depends on nothing but its own numbers.
+    (values,) = _matrix_product().run(None, {"a": np.ascontiguousarray(inputs[0]), "b": kernel})
     for shift in bias:
         values += shift
     return _ACTIVATIONS[activation](values)
@@ -434,8 +419,7 @@ def embed(head: keras.Model | NumpyHead, features: np.ndarray) -> np.ndarray:
 
 
 def fit_projection(embeddings: np.ndarray, settings: Settings) -> list[np.ndarray]:
-    """Return kernel and bias of the projection of training images' embeddings to `dim` principal
-    components."""
+    """Return kernel and bias of the projection of embeddings to `dim` principal components."""
     from sklearn.decomposition import PCA
 
     if settings.dim > min(embeddings.shape):
@@ -455,9 +439,8 @@ class TrainedPart:
     """A part of an ensemble with its numbers.
 
     Attributes:
-        part: as the record has it.
-        weights: of its two layers, in turn: kernel and bias of each; kernels alone of a map;
-            none of a part that is not trained.
+        weights: of its two layers, in turn: kernel and bias of each; kernels alone of a map; none
+            of a part that is not trained.
         scaling: of its features of length 1; None where they are not standardised.
     """
 

@@ -15,30 +15,21 @@ from tripletkit.registry import load_object
 
 def build_head(n_features: int, hidden: int, dim: int, dropout: float) -> keras.Model:
     """Return the head of recipe `mlp`: Dense (ReLU), Dropout, Dense, L2 normalisation."""
-    return keras.Sequential(
-        [
-            keras.Input((n_features,)),
-            keras.layers.Dense(
-                hidden, activation="relu", kernel_initializer="he_uniform", name="hidden"
-            ),
-            keras.layers.Dropout(dropout, name="dropout"),
-            keras.layers.Dense(dim, kernel_initializer="he_uniform", name="embedding"),
-            keras.layers.UnitNormalization(name="unit_length"),
-        ],
-        name="head",
+    first = keras.layers.Dense(
+        hidden, activation="relu", kernel_initializer="he_uniform", name="hidden"
     )
+    return _build_sequence(n_features, dim, first, keras.layers.Dropout(dropout, name="dropout"))
 
 
 def build_linear_head(n_features: int, dim: int) -> keras.Model:
     """Return a head of one layer: Dense, L2 normalisation."""
-    return keras.Sequential(
-        [
-            keras.Input((n_features,)),
-            keras.layers.Dense(dim, kernel_initializer="he_uniform", name="embedding"),
-            keras.layers.UnitNormalization(name="unit_length"),
-        ],
-        name="head",
-    )
+    return _build_sequence(n_features, dim)
+
+
+def _build_sequence(n_features: int, dim: int, *layers: keras.layers.Layer) -> keras.Model:
+    embedding = keras.layers.Dense(dim, kernel_initializer="he_uniform", name="embedding")
+    unit = keras.layers.UnitNormalization(name="unit_length")
+    return keras.Sequential([keras.Input((n_features,)), *layers, embedding, unit], name="head")
 
 
 def build_residual_body(n_features: int, hidden: int, dropout: float) -> keras.Model:
@@ -125,8 +116,8 @@ def keep_frozen(head: keras.Model, scale: float | None = None) -> keras.Model:
     """Return a head whose embeddings hold the frozen features beside the trained embedding.
 
     The squared L2 distance is then a weighted mean of the trained one and of the frozen features'
-    own, whose order is that of their cosine.
-    `scale` is from `frozen_scale`; None where the weights will be loaded.
+    own, whose order is that of their cosine. `scale` is from `frozen_scale`; None where the weights
+    will be loaded.
     """
     features = keras.Input(head.input_shape[1:])
     unit = keras.layers.UnitNormalization(name="unit_frozen")(features)
@@ -146,15 +137,11 @@ def keep_frozen(head: keras.Model, scale: float | None = None) -> keras.Model:
 
 
 def frozen_scale(unit: np.ndarray, embeddings: np.ndarray, share: float) -> float:
-    """Return the factor by which frozen features of length 1 weigh as they should beside
-    embeddings.
+    """Return the factor by which frozen features weigh as they should beside embeddings.
 
     Frozen features are all alike at first sight, trained embeddings are spread out; so the weights
-    are taken relative to the mean squared distance of each over the training images.
-
-    Args:
-        unit, embeddings: of the training images, rows of length 1.
-        share: of the frozen features in a mean distance, 0 to below 1.
+    are taken relative to the mean squared distance of each over the training images, whose rows of
+    length 1 are given. The share, 0 to below 1, is of the frozen features in a mean distance.
     """
     # The mean squared distance of two rows of length 1 is twice this.
     of_frozen, of_embeddings = (

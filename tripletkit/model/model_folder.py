@@ -42,7 +42,6 @@ from tripletkit.model.record import ModelRecord, is_record_of_model, read_record
 if TYPE_CHECKING:
     import keras
 
-    from tripletkit.data.labels import ImageLabels
 
 _RECORD_FILE = MODEL_RECORD
 _HEAD_FILE = "head.weights.h5"
@@ -65,12 +64,7 @@ _MODEL_FILES = {
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A model folder that was found whole.
-
-    Attributes:
-        path: the folder.
-        record: what `model.json` holds.
-    """
+    """A model folder that was found whole, with what its `model.json` holds."""
 
     path: Path
     record: ModelRecord
@@ -168,11 +162,10 @@ class ModelFolder:
         """Return the encoder that the model is: what it was trained on, with its head.
 
         Args:
-            weights: where the user says that weights are. Defaults to the model folder where
-                the backbone was trained too, else to where they were at training, then to the
+            weights: where the user says that weights are. Defaults to the model folder where the
+                backbone was trained too, else to where they were at training, then to the
                 backbone's own.
-            features: of the images that are asked of, for a model that was trained on given
-                features, or instead of computing them.
+            features: of the images that are asked of, instead of computing them.
             functions: for a model that was trained on such.
         """
         record = self.record
@@ -185,13 +178,6 @@ class ModelFolder:
             functions=functions,
             head=self.head,
         )
-
-
-def name_centers(centers: np.ndarray | None, labels: ImageLabels | None) -> pd.DataFrame | None:
-    """Return class centers `(n_classes, dim)` as a table; classes without one are left out."""
-    if centers is None or labels is None:
-        return None
-    return pd.DataFrame(centers, index=labels.classes).dropna()
 
 
 def checkpoint_path(model: Path) -> Path:
@@ -221,8 +207,8 @@ def save_model(
     head: keras.Model | NumpyHead,
     history: Sequence[Any],
     record: ModelRecord,
-    centers: pd.DataFrame | None = None,
     *,
+    centers: np.ndarray | None = None,
     shift: ShiftDetector | None = None,
     learned: Sequence[Triplets] = (),
     backbone: Path | None = None,
@@ -233,12 +219,12 @@ def save_model(
     Args:
         history: a dataclass or a mapping for each epoch.
         record: what is known of it; the hashes of the files are added here.
-        centers: a row for each class, named by it, with its center.
+        centers: `(n_classes, dim)` of the classes in the record; NaN for one without.
         learned: the judgements that it learned from, over names and over contents of images.
         backbone: the weights file of a backbone that was trained too; copied. Its checkpoint goes.
     """
     check_model_output(path, overwrite=overwrite)
-    target = path.resolve()
+    target, checkpoint = path.resolve(), checkpoint_path(path)
     remove_unfinished(target.parent)
     with explain_failure(path), unfinished_folder(target) as partial:
         _check_room(partial / _HEAD_FILE, 4 * head.count_params())
@@ -249,7 +235,9 @@ def save_model(
             write_head_layers(head, partial / _HEAD_FILE)
         pd.DataFrame(history).to_csv(partial / _HISTORY_FILE, index=False)
         if centers is not None:
-            centers.rename(index=guard_formula).to_csv(partial / _CENTERS_FILE, index_label="label")
+            names = map(guard_formula, record.classes or ())
+            table = pd.DataFrame(centers, index=list(names)).dropna()
+            table.to_csv(partial / _CENTERS_FILE, index_label="label")
         if shift is not None:
             shift.save(partial / _SHIFT_FILE)
         if learned:
@@ -263,7 +251,7 @@ def save_model(
         whole = replace(record, files=files)
         write_record(whole, partial / _RECORD_FILE)
     if backbone is not None:
-        checkpoint_path(path).unlink(missing_ok=True)
+        checkpoint.unlink(missing_ok=True)
     return ModelFolder(path, whole)
 
 

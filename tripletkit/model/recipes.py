@@ -27,16 +27,14 @@ PART_HEADS = (COSINE, MAP, MLP)
 
 @dataclass(frozen=True)
 class Part:
-    """One part, as a model's record has it.
+    """One part of an ensemble, as a model's record has it.
 
     Attributes:
-        features: what its columns are called, such as `efficientnet-lite0`.
-        start, stop: its columns.
+        features: what its columns, from start to stop, are called, such as `efficientnet-lite0`.
         head: `"frozen"` (standardised features as they are), `"cosine"` (features at length 1
             alone), `"map"` (these and a linear step away from them), `"residual"` (standardised
             ones and a learned step away from them) or `"mlp"` (a short embedding of its own).
-        hidden: width of the hidden layer, of a map the directions that it moves; 0 of a part
-            that is not trained.
+        hidden: width of the hidden layer, of a map the directions that it moves; 0 untrained.
         n_dims: numbers in its embedding.
         weight: of its squared distance; over all parts their sum is 1.
         n_steps: of its training; 0 of a frozen part.
@@ -63,27 +61,23 @@ class Part:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Facts of one recipe.
+    """Facts of one recipe, and its defaults of the settings of the same names.
 
     Attributes:
-        name: how it is called on the command line.
-        summary: what it is, for `--help`.
-        paper: where it comes from.
-        body: `"module:function"` that builds the part that is trained, from standardised
-            features to embeddings of length 1; it takes the number of features and `sizes`.
-        finish: `"module:function"` that puts a body behind the features as they are; it takes
-            the body, or nothing but its shape, and the scaling.
+        summary, paper: what it is, for `--help`, and where it comes from.
+        body: `"module:function"` that builds the part that is trained, from standardised features
+            to embeddings of length 1; it takes the number of features and `sizes`.
+        finish: `"module:function"` that puts a body behind the features as they are; it takes the
+            body, or nothing but its shape, and the scaling.
         sizes: the settings that the body is built from.
         unit_features: features are given length 1 before they are standardised.
         squared: the loss takes squared distances.
-        starts_as_identity: the body begins as the features and learns a step away from them,
-            which can be shortened afterwards.
+        starts_as_identity: the body begins as the features and learns a step away from them, which
+            can be shortened afterwards.
         trainer: `"module:class"` of the `Trainer` that makes models of it from stored features.
         part_heads: heads that an ensemble chooses its parts from; none where it is one body.
         takes_simplest: it takes one of `SIMPLEST_FIRST`, by held-out answers.
-        members: heads in the ensemble.
         dim: numbers in an embedding; None for as many as the body gives, not compressed.
-        hidden, dropout, margin, epochs, learning_rate: defaults of the settings of those names.
     """
 
     name: str

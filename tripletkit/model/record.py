@@ -21,7 +21,7 @@ from tripletkit.data.training_set import TrainingSet
 from tripletkit.data.votes import VotesAs
 from tripletkit.errors import ModelFolderError
 from tripletkit.evaluation.classification import MEASURE_TITLES
-from tripletkit.evaluation.intervals import Interval, NoInterval
+from tripletkit.evaluation.intervals import Interval, NoInterval, score_row
 from tripletkit.evaluation.pooled import LearningCurve, PooledValidation
 from tripletkit.evaluation.validation import Validation
 from tripletkit.model.recipes import Part
@@ -122,7 +122,6 @@ class PixelsRecord:
     """How a backbone was trained.
 
     Attributes:
-        from_scratch: it began with random weights.
         start_weights_sha256: of the weights that it began with; None from scratch.
         unfrozen_blocks: how many of its last blocks learned; None for all, from scratch.
         n_trained_weights, n_backbone_weights: weights that learned, and all.
@@ -154,31 +153,24 @@ class TimesRecord:
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """All that is known of a model.
+    """All that is known of a model; None or empty where there is nothing to tell.
 
     Attributes:
         created: when, in UTC.
         command: as it was typed, or the call from Python.
         versions: of Python and of the packages that numbers can depend on.
         settings: of the head.
-        features: what decides the features of an image: backbones, weights, preprocessing, views.
-        n_features: numbers in them.
-        backbone_reason: why `auto` took this backbone; empty where the user chose it.
+        features: what decides the `n_features` numbers of an image: backbones, weights,
+            preprocessing, views.
+        backbone_reason: why `auto` took this backbone.
         weights_files: the weights file of each backbone that the user named, None for its own.
         images: the image folder, absolute; None where features were given.
-        inputs: what was learned from.
-        split: how triplets were divided.
         n_images, n_bad_images: images that were used, and those that could not be.
         best_epoch: the epoch kept, from 1.
-        times: seconds.
-        validation: scores on the validation triplets; None without any.
-        unseen_classes: the same on classes held out.
         classes: names of the classes of labelled images.
         classification: how the classes of validation images are told apart.
-        pixels: how the backbone was trained, if it was.
-        pooled: scores on held-out draws, and what each candidate part is worth; None without.
-        learning_curve: what more judgements would bring; None where it was not asked for.
-        parts: of an ensemble; none of a single head.
+        pooled: scores on held-out draws, and what each candidate part is worth.
+        parts: of an ensemble.
         files: name of each other file of the folder -> its SHA-256.
     """
 
@@ -384,15 +376,8 @@ def _show_unseen_classes(found: Mapping[str, Any]) -> Section:
         ("frozen features, cosine", "frozen_cosine"),
     ):
         score = found[key]
-        rows.append(
-            [
-                name,
-                f"{score['accuracy']:.4f}",
-                str(Interval(*score["wilson"])),
-                _show_interval(score, "image_interval"),
-                f"{score['n']:,}",
-            ]
-        )
+        wilson, shared = Interval(*score["wilson"]), _show_interval(score, "image_interval")
+        rows.append(score_row(name, score["accuracy"], wilson, shared, score["n"]))
     n_rounds = found["n_rounds"]
     times = (
         f"{n_rounds} times more, each time without about" if n_rounds > 1 else "once more without"

@@ -30,12 +30,10 @@ _MININGS = ("none", "batch-all", "batch-hard", "semi-hard")
 
 
 @dataclass(frozen=True)
-class SettingFacts:
-    """Facts of one setting.
+class _SettingFacts:
+    """Facts of one setting, whose type is that of its default for the recipe mlp.
 
     Attributes:
-        help: what it does.
-        default: for the recipe mlp; its type is that of the setting.
         low, high: the least and the greatest number; infinite where nothing bounds it.
         is_open: the ends are not among the numbers that it may be.
         choices: the texts that it may be.
@@ -92,7 +90,7 @@ def _show(number: float) -> str:
 def _setting(default: Any, help: str, *bounds: float, **facts: Any) -> Any:
     """Return a field of `Settings` with its facts; `bounds` are the lowest and the highest."""
     facts |= dict(zip(("low", "high"), bounds, strict=False))
-    return field(default=default, metadata={"facts": SettingFacts(help, default, **facts)})
+    return field(default=default, metadata={"facts": _SettingFacts(help, default, **facts)})
 
 
 _OPEN_LOW, _OPEN_HIGH = (True, False), (False, True)
@@ -328,7 +326,7 @@ def choose_epochs(n_triplets: int, batch_size: int, usual: int = defaults.EPOCHS
     return min(max(usual, wanted), defaults.MAX_EPOCHS)
 
 
-SETTINGS: dict[str, SettingFacts] = {
+SETTINGS: dict[str, _SettingFacts] = {
     setting.name: setting.metadata["facts"] for setting in fields(Settings)
 }
 
@@ -403,7 +401,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     return {name.replace("-", "_"): value for name, value in values.items()}
 
 
-def _find_setting(name: str) -> SettingFacts:
+def _find_setting(name: str) -> _SettingFacts:
     """Return the facts of a setting; what is none is refused with the nearest one."""
     if name not in SETTINGS:
         raise SettingsError(name, f"settings: {describe_unknown(name, SETTINGS)}")

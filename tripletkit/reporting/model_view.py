@@ -25,7 +25,7 @@ from tripletkit.features.feature_parts import GivenWeights
 from tripletkit.features.store import FeatureStore
 from tripletkit.model.model_folder import ModelFolder
 from tripletkit.progress import Progress
-from tripletkit.training.sources import describe_missing_triplets, read_training_triplets
+from tripletkit.training.job import describe_missing_triplets, read_training_triplets
 
 logger = logging.getLogger("tripletkit")
 

@@ -20,7 +20,7 @@ from tripletkit.evaluation.scoring import Score
 from tripletkit.evaluation.validation import score_embeddings
 from tripletkit.model.record import InputsRecord
 from tripletkit.reporting.model_view import ModelView
-from tripletkit.training.sources import describe_missing_triplets, read_training_triplets
+from tripletkit.training.job import describe_missing_triplets, read_training_triplets
 
 logger = logging.getLogger("tripletkit")
 

@@ -20,6 +20,7 @@ from tripletkit.losses.functions import (
     triplet_loss_of,
 )
 from tripletkit.losses.loss_registry import get_loss
+from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import Settings
 
 # What the learned scale of the classifier's cosines starts at.
@@ -57,7 +58,7 @@ class Batches(ABC):
 
 
 @dataclass
-class TripletBatches(Batches):
+class _TripletBatches(Batches):
     """Triplets as they were given, each once an epoch, the last batch perhaps with fewer."""
 
     rows: np.ndarray
@@ -74,7 +75,7 @@ class TripletBatches(Batches):
 
 
 @dataclass
-class ImageBatches(Batches):
+class _ImageBatches(Batches):
     """Images, each once an epoch, for losses that look at no triplet."""
 
     images: np.ndarray
@@ -87,16 +88,14 @@ class ImageBatches(Batches):
             yield _without_triplets(images[start : start + self.batch_size], self.labels)
 
 
-class ClassBatches(Batches):
+class _ClassBatches(Batches):
     """P classes with K images each, for mining within the batch.
 
-    An epoch has as many batches as it takes to show so many images as there are. The classes
-    of a batch are distinct and take turns; so do the images of a class, none twice in a batch.
-    A class of fewer than K images gives all it has. Classes of one image are left out: they
-    have no positive. Where `positives` are set, every batch has those of its images too; such an
-    image brings its own class along, so it is nobody's false negative.
-
-    Images without a label are left out.
+    An epoch has as many batches as it takes to show so many images as there are. The classes of a
+    batch are distinct and take turns; so do the images of a class, none twice in a batch. A class
+    of fewer than K images gives all it has. Classes of one image, and images without a label, are
+    left out. Where `positives` are set, every batch has those of its images too; such an image
+    brings its own class along, so it is nobody's false negative.
 
     Reference:
         Hermans, Beyer, Leibe. In Defense of the Triplet Loss. 2017. arXiv:1703.07737: PK batches.
@@ -137,6 +136,16 @@ class ClassBatches(Batches):
         while len(drawn) < wanted:
             drawn[next(turns)] = None
         return np.array(list(drawn))
+
+
+def make_batches(rows: np.ndarray, labels: np.ndarray, settings: Settings) -> Batches:
+    """Return what an epoch on labelled images is made of."""
+    images = np.unique(rows)
+    if settings.mining != "none":
+        return _ClassBatches(images, labels, settings.classes_per_batch, settings.images_per_class)
+    if get_loss(settings.loss).of_triplets is None:
+        return _ImageBatches(images, labels, settings.batch_size)
+    return _TripletBatches(rows, labels, settings.batch_size)
 
 
 def _turns(values: np.ndarray, rng: np.random.Generator) -> Iterator[int]:
@@ -183,22 +192,22 @@ class _CosineClassifier(keras.layers.Layer):
 class Objective:
     """The loss of a batch, with what of it is learned or kept beside the embeddings.
 
-    The distances are squared before the loss takes them where the recipe has it.
+    The distances are squared before the loss takes them where the recipe has it. The margin is 0
+    for a loss without one.
     """
 
-    def __init__(
-        self, settings: Settings, n_classes: int, dim: int, *, squared: bool = False
-    ) -> None:
+    def __init__(self, settings: Settings, n_classes: int, dim: int) -> None:
         self._settings = settings
-        self._squared = squared
-        self._loss = get_loss(settings.loss)
-        self._of_triplets = triplet_loss_of(settings.loss, settings.margin)
+        self._squared = get_recipe(settings.recipe).squared
+        loss = get_loss(settings.loss)
+        self.of_triplets = triplet_loss_of(settings.loss, settings.margin)
+        self.margin = settings.margin if loss.has_margin else 0.0
         self.classifier: _CosineClassifier | None = None
         self.centers: ClassCenters | None = None
-        if self._loss.has_cross_entropy:
+        if loss.has_cross_entropy:
             self.classifier = _CosineClassifier(n_classes, name="classifier")
             self.classifier.build((None, dim))
-        if self._loss.has_centers:
+        if loss.has_centers:
             self.centers = ClassCenters(n_classes, settings.center_decay, name="centers")
             self.centers.build((None, dim))
 
@@ -217,15 +226,13 @@ class Objective:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the loss of a batch, and the share that breaks what is asked of it.
 
+        The second is the share of triplets that break the margin (without one: whose positive is
+        not the nearer), or without triplets of images taken for another class.
+
         Args:
             embeddings: `(n, dim)` float32.
             labels: `(n,)` int32; `NO_LABEL` without a class.
-            triplets: `(n_triplets, 3)` int32 places in the batch; passed over where they are
-                mined.
-        Returns:
-            Two scalars. The second is the share of triplets that break the margin (without one:
-            whose positive is not the nearer), or without triplets of images taken for another
-            class.
+            triplets: `(n_triplets, 3)` int32 places in the batch; passed over where they are mined.
         """
         loss, active = tf.constant(0.0), tf.constant(0.0)
         if self.classifier is not None:
@@ -234,7 +241,7 @@ class Objective:
             own = tf.boolean_mask(labels, is_known)
             logits = self.classifier(known)
             weight = 1.0
-            if self._of_triplets is not None:
+            if self.of_triplets is not None:
                 weight = self._settings.cross_entropy_weight
             loss += weight * mean_loss(cross_entropy_loss(logits, own), "all")
             guessed = tf.argmax(logits, axis=1, output_type=tf.int32)
@@ -242,16 +249,15 @@ class Objective:
         if self.centers is not None:
             losses = self.centers(embeddings, labels, training=True)
             loss += self._settings.center_weight * mean_loss(losses, "all")
-        if self._of_triplets is not None:
-            to_positive, to_negative = self._measure(embeddings, labels, triplets)
-            losses = self._of_triplets(to_positive, to_negative)
+        if self.of_triplets is not None:
+            to_positive, to_negative = self.measure(embeddings, labels, triplets)
+            losses = self.of_triplets(to_positive, to_negative)
             loss += mean_loss(losses, self._settings.reduction)
-            margin = self._settings.margin if self._loss.has_margin else 0.0
-            active = _share(to_positive + margin > to_negative)
+            active = _share(to_positive + self.margin > to_negative)
         return loss, active
 
-    def _measure(
-        self, embeddings: tf.Tensor, labels: tf.Tensor, triplets: tf.Tensor
+    def measure(
+        self, embeddings: tf.Tensor, labels: tf.Tensor | None, triplets: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the distances of the triplets: to positive, to negative."""
         name, mining = self._settings.distance, self._settings.mining

@@ -26,7 +26,7 @@ from tripletkit.errors import ArrayFileError, CheckpointError, CollapseError, Ou
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.losses.loss_registry import get_loss
 from tripletkit.model.settings import Settings
-from tripletkit.training.trainer import EpochRecord, OnEpoch, TrainedHead, ignore_epoch
+from tripletkit.training.trainer import EpochRecord, Fitted, OnEpoch, ignore_epoch
 
 if TYPE_CHECKING:
     import keras
@@ -70,14 +70,6 @@ class EpochTraining(ABC):
     def finish(self, weights: list[np.ndarray]) -> keras.Model:
         """Return the head with these weights, for features as they are."""
 
-    def state(self) -> dict[str, list[np.ndarray]]:
-        """Return what the next epoch depends on, beside the arguments and its number."""
-        raise NotImplementedError("only trainings from pixels have checkpoints")
-
-    def restore(self, state: dict[str, list[np.ndarray]], n_epochs: int) -> None:
-        """Go on from a state after so many epochs."""
-        raise NotImplementedError("only trainings from pixels have checkpoints")
-
 
 def keep_best_epoch(
     training: EpochTraining,
@@ -87,18 +79,15 @@ def keep_best_epoch(
     chooses_epoch: bool = True,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     checkpoints: Checkpoints | None = None,
-) -> TrainedHead:
-    """Run a training to its end and keep its best epoch.
+) -> Fitted:
+    """Run a training from its beginning to its end and keep its best epoch.
 
     Args:
-        training: at its beginning.
         val_rows: `(n_val, 3)` indices of images: anchor, positive, negative; may be empty.
-        settings: say how many epochs at most.
-        chooses_epoch: keep the best epoch by validation accuracy and stop when it no longer
-            rises; otherwise, as without validation triplets, keep the last.
-        on_epoch: told each epoch's record.
-        checkpoints: where every epoch is kept until the next, of a training that has a state;
-            goes on from the one that is there.
+        chooses_epoch: keep the best epoch by validation accuracy and stop when it no longer rises;
+            otherwise, as without validation triplets, keep the last.
+        checkpoints: where every epoch is kept until the next, of a training that has a state; goes
+            on from the one that is there.
     """
     chooses_epoch = chooses_epoch and len(val_rows) > 0
     history: list[EpochRecord] = []
@@ -126,7 +115,7 @@ def keep_best_epoch(
             best_weights, centers = training.weights(), training.centers
         if checkpoints is not None:
             checkpoints.save(training, history, best_epoch, best_weights, centers)
-    return TrainedHead(training.finish(best_weights), history, best_epoch, centers)
+    return Fitted(training.finish(best_weights), history, best_epoch, settings, centers)
 
 
 def _share_right(embeddings: np.ndarray, rows: np.ndarray, distance: str) -> float:
@@ -192,7 +181,7 @@ def _mean_pairwise_distance(embeddings: np.ndarray) -> float:
     It is 0 where all are alike; about 1.41 where unit embeddings point everywhere.
 
     Example:
-        >>> mean_pairwise_distance(np.array([[0.0], [2.0]]))   # pairs 00, 01, 10, 11: 0 4 4 0
+        >>> _mean_pairwise_distance(np.array([[0.0], [2.0]]))   # pairs 00, 01, 10, 11: 0 4 4 0
         1.4142135623730951
     """
     return float(np.sqrt(2.0 * embeddings.astype(np.float64).var(axis=0).sum()))
@@ -201,14 +190,14 @@ def _mean_pairwise_distance(embeddings: np.ndarray) -> float:
 def _effective_rank(embeddings: np.ndarray) -> float:
     """Return in how many directions embeddings really spread.
 
-    The exponential of the entropy of the shares that the principal directions have in the
-    spread, taken over at most `_RANK_IMAGES` of the embeddings: 1 where all are on a line, up to
-    the smaller of n_images - 1 and n_dims; 0 where all are alike.
+    The exponential of the entropy of the shares that the principal directions have in the spread,
+    taken over at most `_RANK_IMAGES` of the embeddings: 1 where all are on a line, 0 where all are
+    alike.
 
     Reference:
         Roy, Vetterli. The effective rank. EUSIPCO 2007.
     Example:
-        >>> round(effective_rank(np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]])), 6)
+        >>> round(_effective_rank(np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]])), 6)
         2.0
     """
     embeddings = embeddings[:: -(-len(embeddings) // _RANK_IMAGES)].astype(np.float64)
@@ -238,13 +227,8 @@ def check_collapse(
     """Return spread and effective rank of the embeddings of training images, or refuse them.
 
     Refused are embeddings that are alike, or not numbers, or on a line where there are more classes
-    than a line can keep apart.
-
-    Args:
-        loss: the epoch's mean loss; at a collapse a triplet margin loss equals the margin.
-        n_classes: that the embeddings must tell apart, where that is known.
-        find_cause: returns what the embeddings are made of that explains a collapse, if anything;
-            asked after one only.
+    than a line can keep apart. After a collapse `find_cause` is asked what the embeddings are made
+    of that explains it.
     """
     advice = (
         f"Try a lower learning rate (`learning_rate={settings.learning_rate / 10:g}`), another "
@@ -297,10 +281,9 @@ class Checkpoints:
         self._kept: _Kept | None = None
 
     def open(self) -> int:
-        """Read what is there, so that `restore` goes on from it.
+        """Read what is there, so that `restore` goes on from it, and return after how many epochs.
 
-        How many epochs are behind it is returned. What is broken, or of other data or settings, is
-        refused.
+        What is broken, or of other data or settings, is refused.
         """
         if not self.path.exists():
             return 0
@@ -332,7 +315,7 @@ class Checkpoints:
         self._state, self._kept = arrays, kept
         return len(history)
 
-    def restore(self, training: EpochTraining) -> _Kept | None:
+    def restore(self, training: Any) -> _Kept | None:
         """Put a training where `open` found it; None where nothing was found."""
         if self._kept is not None:
             training.restore(self._state, len(self._kept[0]))
@@ -340,13 +323,12 @@ class Checkpoints:
 
     def save(
         self,
-        training: EpochTraining,
+        training: Any,
         history: list[EpochRecord],
         best_epoch: int,
         best_weights: list[np.ndarray],
         centers: np.ndarray | None,
     ) -> None:
-        """Replace the checkpoint."""
         text = {
             "facts": self._facts,
             "history": [asdict(record) for record in history],
@@ -364,7 +346,6 @@ class Checkpoints:
             np.savez(file, **arrays)
 
     def remove(self) -> None:
-        """Delete the file, if it is there."""
         self.path.unlink(missing_ok=True)
 
 

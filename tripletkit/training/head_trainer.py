@@ -1,25 +1,57 @@
-"""The trainer of heads on stored features: their epochs, members, and how they are compressed."""
+"""The trainer of heads on stored features: their epochs, members, and how they are compressed.
+
+The features of all images stay in one matrix on the device; a batch is row numbers. Each distinct
+image of a batch is encoded once, however many of its triplets it is in. (So an image has one
+dropout mask in a batch, where the three-input model draws one for every place; validation accuracy
+is the same within its noise.)
+
+Training sees the features standardised, so that one learning rate suits every backbone; afterwards
+the shift and scale are folded into the first Dense layer, and the head that is kept takes the
+backbone's features as they are.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 
 from tripletkit import defaults
+from tripletkit.data.labels import NO_LABEL, ImageLabels
+from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.evaluation.distances import triplet_margins
-from tripletkit.evaluation.validation import chooses_epoch
-from tripletkit.features.keras_backend import keras
+from tripletkit.evaluation.validation import chooses_epoch, describe_alike
+from tripletkit.features.keras_backend import keras, seed_layers, tf
 from tripletkit.features.unit_length import scale_to_unit_length
-from tripletkit.model.head_layers import embed, fit_projection
-from tripletkit.model.heads import compress_head, frozen_scale, join_heads, keep_frozen
+from tripletkit.losses.functions import mean_loss
+from tripletkit.model.head_layers import Scaling, embed, fit_projection
+from tripletkit.model.heads import (
+    build_body,
+    compress_head,
+    frozen_scale,
+    join_heads,
+    keep_frozen,
+    shorten_step,
+)
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.settings import Settings
 from tripletkit.progress import Stages, no_stages
-from tripletkit.training.epochs import keep_best_epoch
-from tripletkit.training.head_training import HeadTraining, LabelTraining, make_training
+from tripletkit.registry import load_object
+from tripletkit.search.offline_mining import hardest_positives
+from tripletkit.training.batch_learner import (
+    Batches,
+    BatchLearner,
+    FusedAdam,
+    Objective,
+    copy_values,
+    make_batches,
+)
+from tripletkit.training.epochs import EpochTraining, check_collapse, keep_best_epoch
 from tripletkit.training.held_out import credit, cross_fit
 from tripletkit.training.trainer import (
     Chosen,
@@ -28,7 +60,6 @@ from tripletkit.training.trainer import (
     Fitted,
     HeldOutAnswers,
     OnEpoch,
-    TrainedHead,
     Trainer,
     ignore_epoch,
 )
@@ -152,7 +183,7 @@ class HeadTrainer(Trainer):
             on_epoch=lambda record: on_epoch(self._with_held_out(record), settings.epochs),
         )
         history = [self._with_held_out(record) for record in trained.history]
-        return Fitted(replace(trained, history=history), settings)
+        return replace(trained, history=history, settings=settings)
 
     def _with_held_out(self, record: EpochRecord) -> EpochRecord:
         if record.epoch > len(self._curve):
@@ -165,7 +196,10 @@ class HeadTrainer(Trainer):
         """Return `(n_blends, n_asked)` margins of one training."""
         images = np.unique(self.examples.rows[learned])
         unit = scale_to_unit_length(self.examples.features)
-        training, margins = self._run(learned, settings), []
+        training, margins = _make_training(self.examples, learned, settings), []
+        for _ in range(settings.epochs):
+            loss, _ = training.run_epoch()
+        training.check(training.embed(), loss)
         for blend in _list_blends(settings):
             embeddings = training.embed(blend.strength)
             if blend.frozen_share:
@@ -181,31 +215,13 @@ class HeadTrainer(Trainer):
         self, learned: np.ndarray, asked: np.ndarray, settings: Settings
     ) -> np.ndarray:
         """Return `(n_epochs, n_asked)` margins after each epoch."""
-        training, margins = self._begin(learned, settings), []
+        training, margins = _make_training(self.examples, learned, settings), []
         for _ in range(settings.epochs):
             loss, _ = training.run_epoch()
             embeddings = training.embed()
             training.check(embeddings, loss)
             margins.append(triplet_margins(embeddings, asked, settings.distance))
         return np.stack(margins)
-
-    def _begin(self, learned: np.ndarray, settings: Settings) -> HeadTraining | LabelTraining:
-        examples = self.examples
-        return make_training(
-            examples.features,
-            examples.rows[learned],
-            settings,
-            examples.labels,
-            examples.weights_of(learned),
-        )
-
-    def _run(self, learned: np.ndarray, settings: Settings) -> HeadTraining | LabelTraining:
-        """Return a training after all its epochs."""
-        training = self._begin(learned, settings)
-        for _ in range(settings.epochs):
-            loss, _ = training.run_epoch()
-        training.check(training.embed(), loss)
-        return training
 
     def _train(
         self,
@@ -215,7 +231,7 @@ class HeadTrainer(Trainer):
         *,
         chooses: bool = False,
         on_epoch: Callable[[EpochRecord], None] | None = None,
-    ) -> TrainedHead:
+    ) -> Fitted:
         """Train the members of a model, join them, and compress their embeddings if so asked.
 
         History and best epoch are the first member's; the best epoch is kept where validation
@@ -229,7 +245,7 @@ class HeadTrainer(Trainer):
             of_member = settings.of_member(member)
             members.append(
                 keep_best_epoch(
-                    self._begin(learned, of_member),
+                    _make_training(self.examples, learned, of_member),
                     rows[:0] if val_rows is None else val_rows,
                     of_member,
                     chooses_epoch=chooses,
@@ -269,3 +285,297 @@ def _list_blends(settings: Settings) -> list[Settings]:
     if own != (defaults.FROZEN_SHARE, defaults.STRENGTH):
         return [settings]
     return [replace(settings, frozen_share=kept, strength=step) for kept, step in _BLENDS]
+
+
+class _Training(EpochTraining):
+    """A head on its way: epochs, and its embeddings and weights between them.
+
+    Memory holds the features `(n_images, n_features)` once, whatever the number of triplets;
+    `images` are the indices of those of the training.
+    """
+
+    def __init__(self, features: np.ndarray, images: np.ndarray, settings: Settings) -> None:
+        seed_layers(settings.seed)
+        tf.config.experimental.enable_op_determinism()
+        self._recipe = get_recipe(settings.recipe)
+        self._settings = settings
+        self._images = images
+        self._given = features
+        if self._recipe.unit_features:
+            features = scale_to_unit_length(features)
+        self._scaling = Scaling.of(features[images])
+        self._features = self._scaling.apply(features)
+        self._matrix = tf.constant(self._features)
+        # What is kept in the end; the body that learns goes on to the next training.
+        self._kept = build_body(features.shape[1], settings)
+        self._body = self._kept
+
+    def _take_body(self, body: keras.Model) -> None:
+        """Let another body learn, from the start that the own one has."""
+        copy_values(self._kept.variables, body.variables)
+        self._body = body
+
+    @property
+    def n_classes(self) -> int | None:
+        """How many classes the training images are of, where that is known."""
+        return None
+
+    def weights(self) -> list[np.ndarray]:
+        return self._body.get_weights()
+
+    def embed(self, strength: float = 1.0) -> np.ndarray:
+        weights = self.weights()
+        if strength != 1:
+            self._body.set_weights(shorten_step(weights, strength))
+        embeddings = embed(self._body, self._features)
+        self._body.set_weights(weights)
+        return embeddings
+
+    def check(self, embeddings: np.ndarray, loss: float) -> tuple[float, float]:
+        return check_collapse(
+            embeddings[self._images],
+            loss,
+            self._settings,
+            self.n_classes,
+            find_cause=lambda: describe_alike(self._given, self._images),
+        )
+
+    def finish(self, weights: list[np.ndarray]) -> keras.Model:
+        if self._recipe.starts_as_identity:
+            weights = shorten_step(weights, self._settings.strength)
+        self._kept.set_weights(weights)
+        return load_object(self._recipe.finish)(self._kept, self._scaling)
+
+
+class _HeadTraining(_Training):
+    """Training on triplets as they were given, a whole epoch in one graph.
+
+    The loss looks at triplets alone; where people disagree, these have weights.
+    """
+
+    def __init__(
+        self,
+        features: np.ndarray,
+        train_rows: np.ndarray,
+        settings: Settings,
+        loss_weights: np.ndarray | None = None,
+    ) -> None:
+        super().__init__(features, np.unique(train_rows), settings)
+        self._rows = train_rows
+        self._loss_weights = loss_weights
+        self._order = np.random.default_rng(settings.seed)
+        n_features, is_weighted = features.shape[1], loss_weights is not None
+        form = _form_of(settings)
+        self._compiled = _borrow(
+            self,
+            ("triplets", n_features, is_weighted, form),
+            lambda: _CompiledEpoch(build_body(n_features, form), form, is_weighted=is_weighted),
+        )
+        self._take_body(self._compiled.body)
+        self._compiled.optimizer.reset()
+
+    def run_epoch(self) -> tuple[float, float]:
+        """Go once over the triplets, in an order of chance; return mean loss and violations."""
+        order = self._order.permutation(len(self._rows))
+        weights = np.empty((0, 2)) if self._loss_weights is None else self._loss_weights[order]
+        loss, active = self._compiled.run(
+            self._matrix,
+            tf.constant(self._rows[order], tf.int32),
+            tf.constant(weights, tf.float32),
+        )
+        return float(loss), float(active)
+
+
+class _LabelTraining(_Training):
+    """Training on labelled images: classes, centers, and triplets mined within a batch.
+
+    The training rows say which images are for training, and are learned from where nothing is
+    mined.
+    """
+
+    def __init__(
+        self,
+        features: np.ndarray,
+        train_rows: np.ndarray,
+        settings: Settings,
+        labels: ImageLabels,
+        batches: Batches | None = None,
+    ) -> None:
+        super().__init__(features, np.unique(train_rows), settings)
+        self._labels = labels.of_image
+        self._classes = labels.classes
+        self._epoch = 0
+        self._batches = batches or make_batches(train_rows, labels.of_image, settings)
+        sizes = self.n_classes, self._kept.output_shape[-1]
+        objective = Objective(settings, *sizes)
+        n_features, form = features.shape[1], _form_of(settings)
+        body, self._learner = _borrow(
+            self,
+            ("labels", n_features, self.n_classes, form),
+            lambda: _compile_learner(build_body(n_features, form), Objective(form, *sizes), form),
+        )
+        self._take_body(body)
+        self._learner.begin(objective)
+
+    def run_epoch(self) -> tuple[float, float]:
+        """Go once over the batches; return mean loss and share of violations."""
+        if self._settings.inject_positives and self._epoch % self._settings.refresh == 0:
+            self._batches.positives = self._find_hardest_positives()
+        rng = np.random.default_rng([self._settings.seed, self._epoch])
+        self._epoch += 1
+        return self._learner.learn(
+            (tf.gather(self._matrix, batch.images), batch) for batch in self._batches.epoch(rng)
+        )
+
+    @property
+    def n_classes(self) -> int:
+        return len(self._classes)
+
+    @property
+    def centers(self) -> np.ndarray | None:
+        return self._learner.centers
+
+    def _find_hardest_positives(self) -> np.ndarray:
+        """Return each training image's farthest one of its class; at first by the features."""
+        labels = np.full_like(self._labels, NO_LABEL)
+        labels[self._images] = self._labels[self._images]
+        if self._epoch == 0:
+            return hardest_positives(self._features, labels, FROZEN_DISTANCE)
+        return hardest_positives(self.embed(), labels, self._settings.distance)
+
+
+def _make_training(
+    examples: Examples, learned: np.ndarray, settings: Settings
+) -> _HeadTraining | _LabelTraining:
+    """Return the training on some triplets that the settings ask for."""
+    rows, loss_weights = examples.rows[learned], examples.weights_of(learned)
+    if not settings.needs_labels:
+        return _HeadTraining(examples.features, rows, settings, loss_weights)
+    assert examples.labels is not None and loss_weights is None, "settings are checked"
+    return _LabelTraining(examples.features, rows, settings, examples.labels)
+
+
+def _compile_learner(
+    body: keras.Model, objective: Objective, settings: Settings
+) -> tuple[keras.Model, BatchLearner]:
+    """Return a body and what trains it on the features of batches of images."""
+    learner = BatchLearner(
+        lambda features: body(features, training=True),
+        tf.TensorSpec((None, body.input_shape[-1]), tf.float32),
+        body.trainable_variables,
+        objective,
+        settings.learning_rate,
+    )
+    return body, learner
+
+
+class _CompiledEpoch:
+    """A compiled pass over triplets, with the head that it trains."""
+
+    def __init__(self, body: keras.Model, settings: Settings, *, is_weighted: bool) -> None:
+        self.body = body
+        self.optimizer = FusedAdam(settings.learning_rate)
+        self.optimizer.build(body.trainable_variables)
+        self._settings = settings
+        self._objective = Objective(settings, 0, body.output_shape[-1])
+        self._is_weighted = is_weighted
+        self.run = tf.function(
+            self._run,
+            input_signature=[
+                tf.TensorSpec((None, body.input_shape[-1]), tf.float32),
+                tf.TensorSpec((None, 3), tf.int32),
+                tf.TensorSpec((None, 2), tf.float32),
+            ],
+        )
+
+    def _run(
+        self, matrix: tf.Tensor, rows: tf.Tensor, weights: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Go once over triplets; return mean loss and share of violations.
+
+        The matrix is standardised; there are no weights where it is not weighted.
+        """
+        n_rows = tf.shape(rows)[0]
+        total, active = tf.constant(0.0), tf.constant(0.0)
+        for start in tf.range(0, n_rows, self._settings.batch_size):
+            end = start + self._settings.batch_size
+            sums = self._step(matrix, rows[start:end], weights[start:end])
+            total, active = total + sums[0], active + sums[1]
+        n = tf.cast(n_rows, tf.float32)
+        return total / n, active / n
+
+    def _step(
+        self, matrix: tf.Tensor, rows: tf.Tensor, weights: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        images, places = tf.unique(tf.reshape(rows, [-1]))
+        places, of_triplets = tf.reshape(places, [-1, 3]), self._objective.of_triplets
+        assert of_triplets is not None, "the loss looks at triplets"
+        with tf.GradientTape() as tape:
+            embeddings = self.body(tf.gather(matrix, images), training=True)
+            to_positive, to_negative = self._objective.measure(embeddings, None, places)
+            losses = of_triplets(to_positive, to_negative)
+            if self._is_weighted:
+                exchanged = of_triplets(to_negative, to_positive)
+                losses = weights[:, 0] * losses + weights[:, 1] * exchanged
+            loss = mean_loss(losses, self._settings.reduction)
+        learned = self.body.trainable_variables
+        values = [variable.value for variable in learned]
+        self.optimizer.apply(tape.gradient(loss, values), learned)
+        is_active = to_positive + self._objective.margin > to_negative
+        return tf.reduce_sum(losses), tf.reduce_sum(tf.cast(is_active, tf.float32))
+
+
+# Compiled trainings that one training leaves to the next of the same form. To compile a step takes
+# longer than many trainings of it, and held-out draws, members and seeds differ in numbers alone.
+
+T = TypeVar("T")
+
+# Forms that are kept; a training has one or two, and each holds a head and its optimizer.
+_MAX_FORMS = 8
+# The length of a training, what its batches are, and what is made of the heads afterwards.
+_OUTSIDE_STEPS = (
+    "seed",
+    "epochs",
+    "patience",
+    "classes_per_batch",
+    "images_per_class",
+    "inject_positives",
+    "refresh",
+    "flip",
+    "shift",
+    "members",
+    "mlp_members",
+    "strength",
+    "frozen_share",
+)
+_USUAL = Settings()
+_idle: OrderedDict[Hashable, list[Any]] = OrderedDict()
+
+
+def _borrow(owner: object, form: Hashable, make: Callable[[], T]) -> T:
+    """Return what was compiled for the same form, and for as long as its owner lives nobody else's.
+
+    The form is all that the compiled thing depends on; what it then holds is of its last owner.
+    """
+    idle = _idle.get(form)
+    compiled = idle.pop() if idle else make()
+    weakref.finalize(owner, _give_back, form, compiled).atexit = False
+    return compiled
+
+
+def _form_of(settings: Settings) -> Settings:
+    """Return settings with the usual values of all that decides no compiled step.
+
+    A step is compiled from these, so that it cannot depend on anything else.
+    """
+    usual = {name: getattr(_USUAL, name) for name in _OUTSIDE_STEPS}
+    if get_recipe(settings.recipe).compresses:
+        usual["dim"] = None
+    return replace(settings, **usual)
+
+
+def _give_back(form: Hashable, compiled: object) -> None:
+    _idle.setdefault(form, []).append(compiled)
+    _idle.move_to_end(form)
+    while len(_idle) > _MAX_FORMS:
+        _idle.popitem(last=False)

@@ -126,11 +126,8 @@ def answer_held_out(
 ) -> HeldOutAnswers | None:
     """Train without the images of each draw and answer its triplets; None where none can be drawn.
 
-    Args:
-        trainer: answers; triplets on which people are tied are not asked.
-        budget_s, progress: see `_DrawBudget`.
-        drawn_by: of the same triplets, whose seed and features decide what is held out. Defaults
-            to `trainer`.
+    Triplets on which people are tied are not asked. The seed and the features of `drawn_by`, a
+    trainer of the same triplets, decide what is held out. Defaults to `trainer`.
     """
     drawn_by = drawn_by or trainer
     drawn = _draw_held_out(drawn_by.examples, drawn_by.settings.seed)
@@ -191,14 +188,9 @@ def make_map(examples: Examples) -> Trainer:
 class _DrawBudget:
     """Draws, as many as are worth their time.
 
-    Whole rounds until enough answers are pooled, at most `defaults.MAX_DRAW_ROUNDS`. Only a
-    budget makes the number depend on the time they take.
-
-    Args:
-        draws: see `draw_folds`.
-        enough: so many answers.
-        budget_s: seconds after which no further draw is begun, except those of the first round.
-        progress: told (done, total) in draws, the total as far as one can tell.
+    Whole rounds until enough answers are pooled, at most `defaults.MAX_DRAW_ROUNDS`. Only a budget,
+    after which no further draw is begun but those of the first round, makes the number depend on
+    the time they take. Progress is told in draws, the total as far as one can tell.
     """
 
     def __init__(
@@ -230,7 +222,6 @@ class _DrawBudget:
             yield draw
 
     def note(self, n_answers: int) -> None:
-        """Count a draw that was made, with its answers."""
         self.n_draws += 1
         self.n_answers += n_answers
         per_round = self.n_answers / self.n_draws * defaults.DRAW_FOLDS

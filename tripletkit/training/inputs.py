@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from tripletkit import defaults
 from tripletkit.data.images import Images
 from tripletkit.data.judgements import Judgements
-from tripletkit.data.labels import ImageLabels, label_files, open_labels
+from tripletkit.data.labels import label_files, open_labels
 from tripletkit.data.splits.stratified import hold_out_images
 from tripletkit.data.training_set import (
+    BY_FILE,
     TrainingSet,
     divide_training_set,
     draw_training_set,
@@ -29,43 +33,64 @@ from tripletkit.errors import (
     SplitError,
     caution,
 )
-from tripletkit.evaluation.validation import chooses_epoch
+from tripletkit.evaluation.validation import chooses_epoch, warn_of_features
 from tripletkit.features.labelled_images import find_labelled, tell_singleton_classes
 from tripletkit.features.store import FeatureStore
 from tripletkit.model.record import InputsRecord, VotesRecord
-from tripletkit.training.sources import TrainingSources
+from tripletkit.progress import Stages
+from tripletkit.training.job import Job, TrainingSources
+from tripletkit.training.trainer import Workplace
 
 logger = logging.getLogger("tripletkit")
 
 
-@dataclass(frozen=True)
-class TrainingInputs:
-    """What was read and found.
-
-    Attributes:
-        files: every image's name and place.
-        data: triplets, and labels where there are any, over these names.
-        record: what was read, with its SHA-256.
-    """
-
-    files: Images
-    data: TrainingSet
-    record: InputsRecord
+# Every image's name and place; triplets, and labels where there are any, over these names; what was
+# read, with its SHA-256.
+_Read = tuple[Images, TrainingSet, InputsRecord]
 
 
-def read_inputs(sources: TrainingSources, seed: int, store: FeatureStore) -> TrainingInputs:
-    """Read judgements and labels, find the images, and set validation apart.
+def open_workplace(job: Job, store: FeatureStore, folder: Path | None, stages: Stages) -> Workplace:
+    """Read all that a checked job names; weights may be written into the folder."""
+    images = job.sources.images
+    read = _read_labelled if job.sources.judgements is None else _read_judged
+    files, data, record = read(job.sources, job.seed, store)
+    _warn_of_left_out(data)
+    test = None
+    if job.test is not None:
+        asked = job.test.triplets
+        test = images.find(asked.names, asked.first_places())
+    # All that can be wrong with files was found by now; what follows takes seconds.
+    encoder = job.open_encoder(folder)
+    for part in encoder.parts:
+        if part.reason:
+            logger.info("Backbone %s.", part.reason)
+    collection = encoder.load(files, store, progress=stages("features"))
+    test_features = None
+    if test is not None:
+        of_test = encoder.load(test, store, progress=stages("features"))
+        test_features = of_test.features[of_test.is_usable()]
+    data = data.keep_usable(collection.is_usable())
+    if not len(data.train):
+        cause = " after leaving out bad images" if collection.problems else ""
+        raise SplitError(f"{data.train.source}: no triplet is left for training{cause}")
+    warn_of_features(collection.features, data.train)
+    if data.by == BY_FILE and len(data.val):
+        warn_of_features(collection.features, data.val)
+    return Workplace(
+        files,
+        data,
+        replace(record, **images.policy),
+        encoder,
+        collection,
+        store,
+        folder,
+        test_features,
+        job.output,
+        job.resume,
+    )
 
-    The seed is of what is held out, and of triplets that are drawn; the store remembers which image
-    files are alike.
-    """
-    read = _read_labelled if sources.judgements is None else _read_judged
-    found = read(sources, seed, store)
-    _warn_of_left_out(found.data)
-    return replace(found, record=replace(found.record, **sources.images.policy))
 
-
-def _read_judged(sources: TrainingSources, seed: int, store: FeatureStore) -> TrainingInputs:
+def _read_judged(sources: TrainingSources, seed: int, store: FeatureStore) -> _Read:
     """Take judgements as they are given; labels, if any, are beside them."""
     assert sources.judgements is not None
     judgements, record = _take_judgements(sources.judgements, sources.takes_votes_as)
@@ -87,7 +112,13 @@ def _read_judged(sources: TrainingSources, seed: int, store: FeatureStore) -> Tr
         groups = found.merge(same_as, files.names).groups()
         record = replace(record, groups=group_of.record)
     if sources.val is not None:
-        data = _join(triplets, val_triplets, judgements.votes, val.votes)
+        data = join_training_set(triplets, val_triplets, judgements.votes, val.votes)
+        if n_shared := data.n_shared_images():
+            caution(
+                f"{n_shared:,} images are in both {triplets.source} and {val.source}; the "
+                "validation accuracy will be too high. `tripletkit split` by image avoids it.",
+                LeakageWarning,
+            )
     else:
         data = _divide(triplets, sources, seed, judgements.votes, groups)
         if judgements.is_random is not None:
@@ -98,10 +129,10 @@ def _read_judged(sources: TrainingSources, seed: int, store: FeatureStore) -> Tr
         found = label_files(files.names, files.paths, labels, files.folder)
         data = replace(data, labels=found.merge(same_as, files.names))
         record = replace(record, labels=labels.record)
-    return TrainingInputs(files, data, record)
+    return files, data, record
 
 
-def _read_labelled(sources: TrainingSources, seed: int, store: FeatureStore) -> TrainingInputs:
+def _read_labelled(sources: TrainingSources, seed: int, store: FeatureStore) -> _Read:
     """Draw judgements from labels, holding images of every class out."""
     assert sources.labels is not None
     labels = open_labels(sources.labels, sources.images.folder)
@@ -135,7 +166,10 @@ def _read_labelled(sources: TrainingSources, seed: int, store: FeatureStore) -> 
         is_held_out = np.zeros(len(names), dtype=bool)
         is_held_out[same_as[[name in val_labels for name in names]]] = True
     else:
-        is_held_out = _hold_out(classes, sources, found.images, seed)
+        is_held_out = _set_apart(
+            sources,
+            lambda fraction: hold_out_images(classes.of_image, fraction, seed, found.images),
+        )
         record = replace(record, val_fraction=sources.fraction)
     data = draw_training_set(list(names), classes, is_held_out, found.images, source, seed)
     if val is not None:
@@ -148,7 +182,7 @@ def _read_labelled(sources: TrainingSources, seed: int, store: FeatureStore) -> 
         f"{len(np.unique(data.train.rows)):,}",
     )
     tell_singleton_classes(classes, found.images)
-    return TrainingInputs(found.files, data, record)
+    return found.files, data, record
 
 
 def _take_judgements(judgements: Judgements, votes_as: VotesAs) -> tuple[Judgements, InputsRecord]:
@@ -200,16 +234,18 @@ def _tell_of_random(is_random: np.ndarray) -> None:
     )
 
 
-def _hold_out(
-    labels: ImageLabels, sources: TrainingSources, images: np.ndarray, seed: int
-) -> np.ndarray:
+_T = TypeVar("_T")
+
+
+def _set_apart(sources: TrainingSources, divide: Callable[[float], _T]) -> _T:
+    """Divide by the fraction that is to be set apart, or, unless the user chose it, by none."""
     try:
-        return hold_out_images(labels.of_image, sources.fraction, seed, images)
+        return divide(sources.fraction)
     except SplitError as error:
-        if sources.val_fraction is not None:
+        if sources.is_split_chosen:
             raise
-        _warn_of_no_validation(error)
-        return hold_out_images(labels.of_image, 0, seed, images)
+        caution(f"{error}\nTraining goes on without validation.", FewTripletsWarning)
+        return divide(0)
 
 
 def _merge_same_images(files: Images, store: FeatureStore) -> np.ndarray:
@@ -225,22 +261,6 @@ def _merge_same_images(files: Images, store: FeatureStore) -> np.ndarray:
     return same_as
 
 
-def _join(
-    triplets: Triplets,
-    val: Triplets,
-    votes: Votes | None,
-    val_votes: Votes | None,
-) -> TrainingSet:
-    data = join_training_set(triplets, val, votes, val_votes)
-    if n_shared := data.n_shared_images():
-        caution(
-            f"{n_shared:,} images are in both {triplets.source} and {val.source}; the "
-            "validation accuracy will be too high. `tripletkit split` by image avoids it.",
-            LeakageWarning,
-        )
-    return data
-
-
 def _divide(
     triplets: Triplets,
     sources: TrainingSources,
@@ -249,25 +269,17 @@ def _divide(
     groups: np.ndarray | None,
 ) -> TrainingSet:
     by = sources.split or defaults.SPLIT_POLICIES[0]
-    fraction = sources.fraction
-    try:
-        data = divide_training_set(triplets, by, fraction, seed, votes, groups)
-    except SplitError as error:
-        if sources.is_split_chosen:
-            raise
-        _warn_of_no_validation(error)
-        data = divide_training_set(triplets, by, 0, seed, votes, groups)
-    if by == "random" and fraction:
+    data = _set_apart(
+        sources,
+        lambda fraction: divide_training_set(triplets, by, fraction, seed, votes, groups),
+    )
+    if by == "random" and sources.fraction:
         caution(
             "a random split can often be solved by remembering the names of pairs; the "
             "shortcut baselines tell. Prefer `split=image`.",
             LeakageWarning,
         )
     return data
-
-
-def _warn_of_no_validation(error: SplitError) -> None:
-    caution(f"{error}\nTraining goes on without validation.", FewTripletsWarning)
 
 
 def _warn_of_left_out(data: TrainingSet) -> None:

@@ -55,7 +55,6 @@ from tripletkit.training.trainer import (
     Fitted,
     HeldOutAnswers,
     OnEpoch,
-    TrainedHead,
     Trainer,
     ignore_epoch,
 )
@@ -238,8 +237,7 @@ class PartsTrainer(Trainer):
         )
 
     def fit(self, _on_epoch: OnEpoch = ignore_epoch, stages: Stages = no_stages) -> Fitted:
-        parts = self.train_parts(stages("heads"))
-        return Fitted(self._join(parts), self.settings, tuple(each.part for each in parts))
+        return self._join(self.train_parts(stages("heads")))
 
     def for_curve(self) -> PartsTrainer:
         """Return the strongest part that is trained, alone."""
@@ -322,7 +320,7 @@ class PartsTrainer(Trainer):
             margins[number] = np.mean(of_heads, axis=0)
         return np.concatenate([margins[number] for number in numbers])
 
-    def _join(self, parts: Sequence[TrainedPart]) -> TrainedHead:
+    def _join(self, parts: Sequence[TrainedPart]) -> Fitted:
         """Return trained parts as a trained model, compressed if so asked."""
         settings, features = self.settings, self.examples.features
         head = join_parts(features.shape[1], parts)
@@ -342,7 +340,8 @@ class PartsTrainer(Trainer):
         )
         active = float(np.mean(margins < settings.margin))
         record = EpochRecord(1, loss, active, self._accuracy, spread, rank)
-        return TrainedHead(head, [record], 1)
+        of_record = tuple(each.part for each in parts)
+        return Fitted(head, [record], 1, settings, parts=of_record)
 
 
 def _feature_blocks(columns: Mapping[str, slice]) -> dict[str, slice]:
@@ -430,7 +429,7 @@ def _choose_parts(margins: np.ndarray, images: np.ndarray) -> _PartWeights:
         Ensemble selection from libraries of models. ICML 2004. doi:10.1145/1015330.1015432.
     Example:
         >>> right, wrong = np.ones((1, 90)), np.tile([[1.0, -3.0, 1.0]], 30)
-        >>> choice = choose_parts(np.vstack([right, wrong]), np.arange(270).reshape(90, 3))
+        >>> choice = _choose_parts(np.vstack([right, wrong]), np.arange(270).reshape(90, 3))
         >>> bool(choice.weights[0] > choice.weights[1])
         True
     """

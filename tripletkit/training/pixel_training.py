@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -26,28 +27,37 @@ from tripletkit.errors import (
 )
 from tripletkit.evaluation.scoring import Score
 from tripletkit.evaluation.validation import chooses_epoch, score_embeddings
-from tripletkit.features.backbones import get_backbone
+from tripletkit.features.backbones import Backbone, get_backbone
 from tripletkit.features.decoded_images import DecodedImages, read_ahead
 from tripletkit.features.encoder import Encoder
 from tripletkit.features.feature_parts import FeaturePart
+from tripletkit.features.keras_backbones import add_preprocessing
 from tripletkit.features.keras_backend import keras, seed_layers, tf
-from tripletkit.features.weights_files import save_trained_weights, write_random_weights
+from tripletkit.features.weights_files import (
+    build_backbone,
+    save_trained_weights,
+    write_random_weights,
+)
 from tripletkit.model.head_layers import embed
+from tripletkit.model.heads import build_body
 from tripletkit.model.model_folder import ModelFolder, checkpoint_path
-from tripletkit.model.network import PixelNetwork
-from tripletkit.model.recipes import get_recipe
 from tripletkit.model.record import PixelsRecord
 from tripletkit.model.settings import Settings
 from tripletkit.progress import Progress, Stages, no_progress, no_stages
 from tripletkit.search.offline_mining import hardest_positives
-from tripletkit.training.batch_learner import Batch, BatchLearner, Objective, copy_values
+from tripletkit.training.batch_learner import (
+    Batch,
+    BatchLearner,
+    Objective,
+    copy_values,
+    make_batches,
+)
 from tripletkit.training.epochs import (
     Checkpoints,
     EpochTraining,
     check_collapse,
     keep_best_epoch,
 )
-from tripletkit.training.head_training import make_batches
 from tripletkit.training.trainer import (
     Chosen,
     Examples,
@@ -55,7 +65,6 @@ from tripletkit.training.trainer import (
     FromPixels,
     HeldOutAnswers,
     OnEpoch,
-    TrainedHead,
     Trainer,
     Workplace,
     ignore_epoch,
@@ -115,26 +124,111 @@ class _PixelCost:
     memory_bytes: int
 
 
+@dataclass(frozen=True)
+class _PixelNetwork:
+    """What is trained from pixels: a backbone's model with a head behind it.
+
+    The encoder, `(batch, side, side, 3)` float32 RGB 0 to 255 -> `(batch, dim)`, is made of the
+    two, so that training it trains them.
+    """
+
+    backbone: Backbone
+    backbone_model: keras.Model
+    head: keras.Model
+    encoder: keras.Model
+
+    @classmethod
+    def join(
+        cls, backbone: Backbone, backbone_model: keras.Model, head: keras.Model
+    ) -> _PixelNetwork:
+        side = backbone.input_size_px
+        pixels = keras.Input((side, side, 3), name="pixels")
+        features = backbone_model(add_preprocessing(pixels, backbone.preprocessing))
+        return cls(backbone, backbone_model, head, keras.Model(pixels, head(features)))
+
+    @classmethod
+    def from_scratch(cls, backbone: Backbone, start: Path, settings: Settings) -> _PixelNetwork:
+        """Return a network that learns as a whole, from the random weights of a file."""
+        seed_layers(settings.seed)
+        head = build_body(backbone.n_features, settings)
+        return cls.join(backbone, build_backbone(backbone, start), head)
+
+    @classmethod
+    def unfrozen(
+        cls, backbone: Backbone, start: Path, head: keras.Model, n_blocks: int
+    ) -> _PixelNetwork:
+        """Return a network whose last blocks and trained head go on learning."""
+        model = build_backbone(backbone, start)
+        _unfreeze_blocks(backbone, model, n_blocks)
+        return cls.join(backbone, model, head)
+
+    @property
+    def changing(self) -> list[keras.Variable]:
+        """All that training changes: weights, statistics, and the state of chance in Dropout."""
+        found = {
+            id(variable): variable
+            for layer in _leaves(self.encoder)
+            if layer.trainable
+            for variable in layer.variables
+        }
+        return list(found.values())
+
+    def n_weights(self) -> tuple[int, int]:
+        """Return how many of the backbone's weights learn, and how many there are."""
+        learning = sum(int(np.prod(v.shape)) for v in self.backbone_model.trainable_variables)
+        return learning, self.backbone_model.count_params()
+
+    def activation_bytes(self) -> int:
+        """Return about how much memory an image takes in a step, bytes.
+
+        What the learning layers give stays for the way back; of the others the largest two.
+        """
+        outputs = [
+            (layer.trainable and bool(layer.weights), 4 * int(np.prod(layer.output.shape[1:])))
+            for layer in self.backbone_model.layers
+        ]
+        first = next((at for at, (learns, _) in enumerate(outputs) if learns), len(outputs))
+        passing = sorted((size for _, size in outputs[:first]), reverse=True)[:2]
+        return sum(size for _, size in outputs[first:]) + sum(passing)
+
+
+def _unfreeze_blocks(backbone: Backbone, model: keras.Model, n_blocks: int) -> None:
+    """Let the last blocks of a backbone learn, and nothing else of it.
+
+    Batch norm stays frozen everywhere: its statistics, and its scale and shift, are those of
+    ImageNet. Statistics of small batches of few images would undo what the network knows.
+    """
+    patterns = [re.compile(block) for block in backbone.blocks[-n_blocks:]]
+    for layer in model.layers:
+        layer.trainable = not isinstance(layer, _STATISTICS) and any(
+            pattern.match(layer.name) for pattern in patterns
+        )
+
+
+_STATISTICS = (keras.layers.BatchNormalization, keras.layers.Normalization)
+
+
+def _leaves(model: keras.Model) -> Iterator[keras.Layer]:
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _leaves(layer)
+        else:
+            yield layer
+
+
 class _PixelTraining(EpochTraining):
     """A network on its way: epochs, and its embeddings and weights between them.
 
-    Everything drawn by chance follows from the seed and the number of the epoch, so that going
-    on from `state` is going on as if nothing had happened.
-
-    Args:
-        images: of all names; those in the triplets must be usable.
-        network: its layers that are trainable learn.
-        examples: of these images; `val_rows` only for its images.
-        settings: see `Settings`; the recipe says whether distances are squared.
-        n_shown: images after which an epoch ends. Defaults to what the settings make of it.
-        on_epoch: called with the number of each epoch; what it returns is told (done, total)
-            images.
+    Everything drawn by chance follows from the seed and the number of the epoch, so that going on
+    from `state` is going on as if nothing had happened. Layers that are trainable learn. An epoch
+    ends after `n_shown` images; `on_epoch` is called with the number of each, and what it returns
+    is told (done, total) images.
     """
 
     def __init__(
         self,
         images: DecodedImages,
-        network: PixelNetwork,
+        network: _PixelNetwork,
         examples: Examples,
         settings: Settings,
         *,
@@ -160,12 +254,7 @@ class _PixelTraining(EpochTraining):
             lambda pixels: encoder(tf.cast(pixels, tf.float32), training=True),
             tf.TensorSpec((None, side, side, 3), tf.uint8),
             encoder.trainable_variables,
-            Objective(
-                settings,
-                len(self._labels.classes),
-                encoder.output_shape[-1],
-                squared=get_recipe(settings.recipe).squared,
-            ),
+            Objective(settings, len(self._labels.classes), encoder.output_shape[-1]),
             settings.learning_rate,
         )
         self._embed_size = max(1, _EMBED_PIXELS // side**2)
@@ -348,11 +437,11 @@ class PixelTrainer(Trainer):
 
     def fit(self, on_epoch: OnEpoch = ignore_epoch, stages: Stages = no_stages) -> Fitted:
         (part,) = self.place.encoder.parts
-        network = PixelNetwork.from_scratch(part.backbone, part.find_weights(), self.settings)
+        network = _PixelNetwork.from_scratch(part.backbone, part.find_weights(), self.settings)
         return self._fit(network, None, on_epoch, stages)
 
     def _fit(
-        self, network: PixelNetwork, head_epochs: int | None, on_epoch: OnEpoch, stages: Stages
+        self, network: _PixelNetwork, head_epochs: int | None, on_epoch: OnEpoch, stages: Stages
     ) -> Fitted:
         """Train a network, and give the images their new features.
 
@@ -394,13 +483,13 @@ class PixelTrainer(Trainer):
             head_epochs=head_epochs,
             resumed_after_epoch=n_epochs or None,
         )
-        collection = encoder.load(place.inputs.files, place.store, progress=stages("features"))
+        collection = encoder.load(place.files, place.store, progress=stages("features"))
         pixels = FromPixels(encoder, path, collection, record)
-        return Fitted(trained, self.settings, pixels=pixels)
+        return replace(trained, settings=self.settings, pixels=pixels)
 
     def _run(
         self, training: _PixelTraining, checkpoints: Checkpoints | None, on_epoch: OnEpoch
-    ) -> TrainedHead:
+    ) -> Fitted:
         val_rows, settings = self.examples.val_rows, self.pixel_settings
         try:
             return keep_best_epoch(
@@ -425,7 +514,7 @@ class PixelTrainer(Trainer):
 
     def _open_images(self, part: FeaturePart, stages: Stages) -> DecodedImages:
         needed = set(self._needed.tolist())
-        files = self.place.inputs.files
+        files = self.place.files
         paths = [path if index in needed else None for index, path in enumerate(files.paths)]
         images = DecodedImages(paths, part.backbone, progress=stages("decoding"))
         if images.problems:
@@ -437,7 +526,7 @@ class PixelTrainer(Trainer):
 
     def _facts(self, part: FeaturePart) -> dict[str, Any]:
         """Return all that decides the training, for a checkpoint."""
-        data, files, needed = self.place.inputs.data, self.place.inputs.files, self._needed
+        data, files, needed = self.place.data, self.place.files, self._needed
         hashes = files.contents(self.place.store).hashes
         contents = [hashes[index] for index in needed]
         names = "\0".join(data.names[index] for index in needed)
@@ -459,7 +548,7 @@ class PixelTrainer(Trainer):
             **{package: version(package) for package in ("tensorflow", "keras", "numpy")},
         }
 
-    def _describe_cost(self, network: PixelNetwork, cost: _PixelCost, n_distinct: int) -> str:
+    def _describe_cost(self, network: _PixelNetwork, cost: _PixelCost, n_distinct: int) -> str:
         learning, whole = network.n_weights()
         what = (
             f"Training {network.backbone.name} from scratch, {whole:,} weights and the head"
@@ -507,13 +596,13 @@ class FineTuneTrainer(PixelTrainer):
         before = self._score(head)
         (part,) = self.place.encoder.parts
         assert self.n_blocks is not None
-        network = PixelNetwork.unfrozen(part.backbone, part.find_weights(), head, self.n_blocks)
+        network = _PixelNetwork.unfrozen(part.backbone, part.find_weights(), head, self.n_blocks)
         fitted = self._fit(network, len(self.model.read_history()), on_epoch, stages)
         return replace(fitted, frozen_head=before)
 
     def _score(self, head: keras.Model) -> Score | None:
         """Return the score of the head on the backbone as it is; None without validation."""
-        val = self.place.inputs.data.val
+        val = self.place.data.val
         if len(val):
             embeddings = embed(head, self.examples.features)
             score = score_embeddings(embeddings, val, self.settings.distance)

@@ -1,7 +1,8 @@
 """The whole of a training: from what the user names to a model with its scores.
 
 It is the same for every kind of training: open, answer held-out draws, choose by these answers, fit
-on everything, measure unseen classes, write. What differs is in the job's trainer.
+on everything, measure unseen classes, write. What differs is in the job's trainer. `sweep` compares
+several by the same held-out draws.
 """
 
 from __future__ import annotations
@@ -9,41 +10,47 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
 from tripletkit import __version__, defaults
-from tripletkit.data.training_set import BY_FILE
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import (
     DataWarning,
     FewTripletsWarning,
     SettingsError,
     SplitError,
-    TripletkitWarning,
     WeakScoreWarning,
     caution,
 )
-from tripletkit.evaluation.pooled import LearningCurve, PooledValidation
+from tripletkit.evaluation.intervals import Interval
+from tripletkit.evaluation.pooled import (
+    LearningCurve,
+    PooledValidation,
+    compare_pooled,
+    score_pooled,
+)
 from tripletkit.evaluation.scoring import Score
 from tripletkit.evaluation.validation import (
     LabelScores,
     Validation,
     classify_validation,
     validate,
-    warn_of_features,
 )
+from tripletkit.features.feature_parts import assign_weights, list_backbones, name_of
 from tripletkit.features.store import FeatureStore
 from tripletkit.model.distribution_shift import ShiftDetector
 from tripletkit.model.head_layers import embed
-from tripletkit.model.model_folder import ModelFolder, check_model_output, name_centers, save_model
+from tripletkit.model.model_folder import ModelFolder, check_model_output, save_model
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.record import ModelRecord, SplitRecord, TimesRecord
 from tripletkit.progress import Stages, no_stages
@@ -51,14 +58,17 @@ from tripletkit.training.epochs import log_epochs
 from tripletkit.training.held_out import (
     answer_held_out,
     choose,
+    credit,
+    cross_fit,
     make_map,
     measure_learning_curve,
     score_held_out,
 )
-from tripletkit.training.inputs import read_inputs
-from tripletkit.training.job import Job
+from tripletkit.training.inputs import open_workplace
+from tripletkit.training.job import EncoderChoice, Job, TrainingJob
 from tripletkit.training.trainer import (
     Fitted,
+    HeldOutAnswers,
     OnEpoch,
     Trainer,
     Workplace,
@@ -78,16 +88,8 @@ _PACKAGES = ("tensorflow", "keras", "numpy", "scikit-learn", "Pillow")
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of a trainer.
-
-    Attributes:
-        fitted: on all triplets.
-        pooled: what held-out draws say; None without any.
-        unseen_classes: how it does on classes of images that it was trained without.
-        curve: what more judgements would bring; None where it was not asked for.
-        validation, label_scores: how it does on validation images; None where it cannot be told.
-    """
+class _Outcome:
+    """What became of a trainer on all triplets; None of what was not asked or cannot be told."""
 
     fitted: Fitted
     pooled: PooledValidation | None
@@ -145,48 +147,11 @@ def _check_output(job: Job) -> None:
         check_model_output(job.output, overwrite=job.overwrite, begins_anew=begins_anew)
 
 
-def open_workplace(job: Job, store: FeatureStore, folder: Path | None, stages: Stages) -> Workplace:
-    """Read all that a checked job names; weights may be written into the folder."""
-    images = job.sources.images
-    inputs = read_inputs(job.sources, job.seed, store)
-    test = None
-    if job.test is not None:
-        asked = job.test.triplets
-        test = images.find(asked.names, asked.first_places())
-    # All that can be wrong with files was found by now; what follows takes seconds.
-    encoder = job.open_encoder(folder)
-    for part in encoder.parts:
-        if part.reason:
-            logger.info("Backbone %s.", part.reason)
-    collection = encoder.load(inputs.files, store, progress=stages("features"))
-    test_features = None
-    if test is not None:
-        of_test = encoder.load(test, store, progress=stages("features"))
-        test_features = of_test.features[of_test.is_usable()]
-    data = inputs.data.keep_usable(collection.is_usable())
-    if not len(data.train):
-        cause = " after leaving out bad images" if collection.problems else ""
-        raise SplitError(f"{data.train.source}: no triplet is left for training{cause}")
-    warn_of_features(collection.features, data.train)
-    if data.by == BY_FILE and len(data.val):
-        warn_of_features(collection.features, data.val)
-    return Workplace(
-        replace(inputs, data=data),
-        encoder,
-        collection,
-        store,
-        folder,
-        test_features,
-        job.output,
-        job.resume,
-    )
-
-
 def _fit(
     trainer: Trainer, place: Workplace, job: Job, on_epoch: OnEpoch, stages: Stages
-) -> Outcome:
+) -> _Outcome:
     """Choose by held-out draws, train on everything, and measure."""
-    unseen_plan = _plan_unseen_classes(trainer, job, place.test_features)
+    unseen_plan = _plan_unseen_classes(trainer, job)
     held_out = None
     if job.draws:
         held_out = answer_held_out(trainer, job.budget_s, stages("held-out draws"))
@@ -194,16 +159,18 @@ def _fit(
     trainer = chosen.trainer
     fitted = trainer.fit(on_epoch, stages)
     unseen = curve = None
-    data = place.inputs.data
+    data = place.data
     if unseen_plan is not None:
-        unseen = measure_unseen_classes(trainer, data.train, unseen_plan, stages("unseen classes"))
+        unseen = measure_unseen_classes(
+            trainer, data.train, unseen_plan, place.test_features, stages("unseen classes")
+        )
     if job.learning_curve:
         curve = measure_learning_curve(trainer.for_curve(), progress=stages("learning curve"))
     validation = label_scores = of_map = None
     before, distance = place.collection.features, fitted.settings.distance
     if len(data.val) or data.labels is not None:
         after = fitted.pixels.collection.features if fitted.pixels else before
-        embeddings = embed(fitted.trained.head, after)
+        embeddings = embed(fitted.head, after)
         if len(data.val):
             if not job.trains_backbone and not get_recipe(fitted.settings.recipe).is_chosen:
                 every = np.arange(len(trainer.examples.rows))
@@ -219,20 +186,16 @@ def _fit(
             )
         label_scores = classify_validation(data, embeddings, before, distance)
     pooled = None if held_out is None else score_held_out(held_out, chosen)
-    return Outcome(fitted, pooled, unseen, curve, validation, label_scores)
+    return _Outcome(fitted, pooled, unseen, curve, validation, label_scores)
 
 
-def _plan_unseen_classes(
-    trainer: Trainer, job: Job, test_features: np.ndarray | None
-) -> UnseenPlan | None:
+def _plan_unseen_classes(trainer: Trainer, job: Job) -> UnseenPlan | None:
     if not job.unseen_fraction:
         return None
     try:
-        return plan_unseen_classes(
-            trainer.examples, trainer.settings.seed, job.unseen_fraction, test_features
-        )
+        return plan_unseen_classes(trainer.examples, trainer.settings.seed, job.unseen_fraction)
     except SplitError as error:
-        if job.needs_unseen:
+        if job.unseen_classes is not None:
             raise
         caution(f"{error}\nTraining goes on without it.", FewTripletsWarning)
         return None
@@ -248,10 +211,10 @@ def _installed_versions() -> dict[str, str]:
 
 
 def _save(
-    path: Path, place: Workplace, outcome: Outcome, job: Job, times: TimesRecord
+    path: Path, place: Workplace, outcome: _Outcome, job: Job, times: TimesRecord
 ) -> ModelFolder:
     """Write a trained model with all that is to be known of it."""
-    fitted, data, images = outcome.fitted, place.inputs.data, job.sources.images.folder
+    fitted, data, images = outcome.fitted, place.data, job.sources.images.folder
     unseen, label_scores, curve = outcome.unseen_classes, outcome.label_scores, outcome.curve
     pixels = fitted.pixels
     encoder = pixels.encoder if pixels else place.encoder
@@ -270,11 +233,11 @@ def _save(
         backbone_reason=encoder.parts[0].reason if encoder.parts else "",
         weights_files=list(encoder.record.weights_files),
         images=None if images is None else str(images.absolute()),
-        inputs=place.inputs.record,
+        inputs=place.record,
         split=SplitRecord.of(data),
         n_images=int(collection.is_usable().sum()),
         n_bad_images=len(collection.problems),
-        best_epoch=fitted.trained.best_epoch,
+        best_epoch=fitted.best_epoch,
         times=times,
         validation=outcome.validation,
         unseen_classes=None if unseen is None else unseen.to_dict(),
@@ -287,14 +250,14 @@ def _save(
     )
     learned: Sequence[Triplets] = ()
     if record.inputs.triplets is not None:
-        contents = place.inputs.files.contents(place.store).hashes
+        contents = place.files.contents(place.store).hashes
         learned = data.train, data.train.over_contents(contents)
     return save_model(
         path,
-        fitted.trained.head,
-        fitted.trained.history,
+        fitted.head,
+        fitted.history,
         record,
-        name_centers(fitted.trained.centers, data.labels),
+        centers=fitted.centers,
         shift=ShiftDetector.of(collection.features[np.unique(data.train.rows)]),
         learned=learned,
         backbone=None if pixels is None else pixels.backbone_file,
@@ -302,7 +265,7 @@ def _save(
     )
 
 
-def _warn_of(outcome: Outcome, job: Job) -> None:
+def _warn_of(outcome: _Outcome, job: Job) -> None:
     """Say what weakens the scores."""
     if outcome.validation is not None:
         val = job.sources.val
@@ -323,28 +286,30 @@ def _warn_of_weak_score(validation: Validation, *, has_val_truth: bool = True) -
     if (frozen_head := validation.frozen_head) is not None:
         _warn_of_fine_tuning(trained, frozen_head)
     if not has_val_truth and all(_is_about_half(score) for score in (trained, frozen)):
-        _warn(
+        caution(
             f"about half of the validation triplets are right ({trained.accuracy:.4f}), by the "
             f"frozen features too ({frozen.accuracy:.4f}). If the second and third image of "
             "`val` stand in chance order, give their truth with `val_truth`.",
             DataWarning,
         )
     elif validation.is_worse_than_frozen and validation.is_from_scratch:
-        _warn(
+        caution(
             f"the trained embeddings ({trained.accuracy:.4f}) are worse than the features of the "
             f"untrained network ({frozen.accuracy:.4f}): it has learned nothing of use. Try more "
-            "`epochs`, more images, or a backbone with ImageNet weights."
+            "`epochs`, more images, or a backbone with ImageNet weights.",
+            WeakScoreWarning,
         )
     elif validation.is_worse_than_frozen:
-        _warn(
+        caution(
             f"the trained embeddings ({trained.accuracy:.4f}) are worse than the frozen features "
             f"without any training ({frozen.accuracy:.4f}). Try `recipe=residual`, which starts "
             "from these, more triplets, a larger `dim`, a lower `learning_rate` or fewer "
             "`epochs`; with few triplets or many classes of images the frozen features can be "
-            "the better choice."
+            "the better choice.",
+            WeakScoreWarning,
         )
     if (trap := validation.trap()) is not None:
-        _warn(trap)
+        caution(trap, WeakScoreWarning)
 
 
 def _warn_of_weak_draws(pooled: PooledValidation, recipe: str) -> None:
@@ -355,11 +320,12 @@ def _warn_of_weak_draws(pooled: PooledValidation, recipe: str) -> None:
     hint = "`recipe=auto`, which takes the simplest that is as good, or "
     if pooled.map is not None and pooled.map.accuracy > frozen:
         hint = f"`recipe=map`, which begins as these ({pooled.map.accuracy:.4f}), or "
-    _warn(
+    caution(
         f"on images that training had not seen, the trained embeddings ({trained:.4f}) are no "
         f"better than the frozen features without any training ({frozen:.4f}). Try "
         f"{'' if get_recipe(recipe).is_chosen else hint}more triplets; until then the frozen "
-        "features can be the better choice."
+        "features can be the better choice.",
+        WeakScoreWarning,
     )
 
 
@@ -367,11 +333,12 @@ def _warn_of_unseen_classes(found: UnseenClasses) -> None:
     """Say plainly that training does not help on classes of images that it has not seen."""
     trained, frozen = found.trained, found.frozen
     if trained.accuracy < frozen.accuracy:
-        _warn(
+        caution(
             f"on classes of images that training had not seen, the trained embeddings "
             f"({trained.accuracy:.4f}) are no better than the frozen features without any training "
             f"({frozen.accuracy:.4f}). If the test asks about such classes, try `recipe=best`, or "
-            "give triplets of more classes."
+            "give triplets of more classes.",
+            WeakScoreWarning,
         )
 
 
@@ -380,11 +347,12 @@ def _warn_of_fine_tuning(trained: Score, frozen_head: Score) -> None:
         return
     interval = frozen_head.image_interval or frozen_head.wilson
     is_chance = trained.accuracy >= interval.low
-    _warn(
+    caution(
         f"fine-tuning made it worse: {trained.accuracy:.4f}, and {frozen_head.accuracy:.4f} with "
         f"the frozen backbone{', though chance alone could do that' if is_chance else ''}. The "
         "model that was fine-tuned is still there; or try more or fewer `epochs`, or another "
-        "`learning_rate`."
+        "`learning_rate`.",
+        WeakScoreWarning,
     )
 
 
@@ -392,5 +360,154 @@ def _is_about_half(score: Score) -> bool:
     return score.wilson.low <= 0.5 <= score.wilson.high
 
 
-def _warn(message: str, category: type[TripletkitWarning] = WeakScoreWarning) -> None:
-    caution(message, category)
+def sweep(
+    job: TrainingJob, grid: Mapping[str, Sequence[Any]], stages: Stages = no_stages
+) -> list[dict[str, Any]]:
+    """Score every combination of settings by the same held-out draws, the most accurate first.
+
+    Of `backbone` and `depth` in the grid each combination has features of its own. A row has the
+    settings of the grid, the accuracy with its interval, with how many epochs a model would be
+    trained on all triplets, and by how much it is behind the best on the same ones.
+    """
+    # All that can be wrong with settings is told before anything slow.
+    combinations = list(_combine(grid))
+    jobs = [_make_job(job, grid, combination).checked() for combination in combinations]
+    for each in jobs:
+        _check_comparable(each)
+    trainers = [
+        each.make_trainer(place)
+        for each, place in zip(jobs, _open_workplaces(jobs, stages), strict=True)
+    ]
+    found, margins = [], []
+    for number, trainer in enumerate(trainers, 1):
+        progress = stages(f"held-out draws, {number} of {len(jobs)}")
+        held_out = answer_held_out(trainer, progress=progress, drawn_by=trainers[0])
+        if held_out is None:
+            raise SplitError("expected triplets that can be held out to compare settings by")
+        chosen = choose(trainer, held_out)
+        assert chosen.margins is not None
+        found.append((held_out, chosen))
+        margins.append(chosen.margins)
+    scores = [score_held_out(*each).trained for each in found]
+    right = [credit(each) for each in margins]
+    best = max(range(len(found)), key=lambda number: scores[number].accuracy)
+    _tell_of_choice([held_out for held_out, _ in found], margins)
+    rows = []
+    for number, (held_out, chosen) in enumerate(found):
+        behind: float = 0.0
+        ends = _ends(None)
+        if number != best:
+            behind, interval = compare_pooled(
+                right[best], right[number], held_out.images, held_out.draws
+            )
+            ends = _ends(interval)
+        low, high = _ends(scores[number].interval)
+        rows.append(
+            {
+                **_show_encoder(combinations[number]),
+                "accuracy": scores[number].accuracy,
+                "low": low,
+                "high": high,
+                "epochs": chosen.trainer.settings.epochs,
+                "behind": behind,
+                "behind_low": ends[0],
+                "behind_high": ends[1],
+            }
+        )
+    return sorted(rows, key=lambda row: -row["accuracy"])
+
+
+def _ends(interval: Interval | None) -> Sequence[float | None]:
+    return (None, None) if interval is None else interval.to_list()
+
+
+def _make_job(
+    job: TrainingJob, grid: Mapping[str, Sequence[Any]], combination: Mapping[str, Any]
+) -> TrainingJob:
+    """Return the training of one combination, which may have an encoder of its own."""
+    settings, encoder = dict(combination), job.encoder
+    if "depth" in settings:
+        encoder = replace(encoder, depth=settings.pop("depth"))
+    if "backbone" in settings:
+        backbones = list_backbones(settings.pop("backbone"))
+        compared = [each for backbone in grid["backbone"] for each in list_backbones(backbone)]
+        # Each weights file must be for one of them, and goes to the combinations that have it.
+        assign_weights(compared, encoder.weights)
+        names = {None, *map(name_of, backbones)}
+        weights = {name: file for name, file in encoder.weights.items() if name in names}
+        encoder = replace(encoder, backbones=tuple(backbones), weights=weights)
+    return replace(job, settings={**job.settings, **settings}, encoder=encoder)
+
+
+def _open_workplaces(jobs: Sequence[TrainingJob], stages: Stages) -> list[Workplace]:
+    """Return what each combination is trained with: of each encoder's own features, all with the
+    same triplets."""
+    opened: list[tuple[EncoderChoice, Workplace]] = []
+    places = []
+    with FeatureStore(jobs[0].cache) as store:
+        for job in jobs:
+            same = (place for encoder, place in opened if encoder == job.encoder)
+            if (place := next(same, None)) is None:
+                place = open_workplace(job, store, None, stages)
+                opened.append((job.encoder, place))
+            places.append(place)
+    usable = np.logical_and.reduce([place.collection.is_usable() for _, place in opened])
+    return [replace(place, data=place.data.keep_usable(usable)) for place in places]
+
+
+def _tell_of_choice(answers: Sequence[HeldOutAnswers], margins: Sequence[np.ndarray]) -> None:
+    """Say what the best combination is worth, chosen by others than the answers that are scored."""
+    first = answers[0]
+    if len(answers) < 2 or any(len(each.draws) != len(first.draws) for each in answers):
+        return
+    together = replace(first, margins=np.stack(margins))
+
+    def choose(of_others: np.ndarray, _: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        best = int(np.argmax(credit(of_others).mean(axis=1)))
+        return lambda of_asked: of_asked[best]
+
+    answered = cross_fit(together, choose)
+    score = score_pooled(credit(answered), first.images, first.draws)
+    interval = "" if score.interval is None else f" (95% interval {score.interval})"
+    logger.info(
+        "The best of %d combinations, chosen by other images than those it is scored on: %.4f%s.",
+        len(answers),
+        score.accuracy,
+        interval,
+    )
+
+
+def _combine(grid: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    if not grid or not all(len(values) for values in grid.values()):
+        raise SettingsError("grid", "`grid`: expected settings with a value each at least")
+    for name, values in grid.items():
+        if isinstance(values, str):
+            raise SettingsError(
+                "grid", f"`grid`: expected a list of values for {name}, got {values!r}"
+            )
+    for values in product(*grid.values()):
+        yield dict(zip(grid, values, strict=True))
+
+
+def _show_encoder(combination: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a combination with the name of its encoder, or a list of several."""
+    shown = dict(combination)
+    if "backbone" in shown:
+        names = [name_of(each) for each in list_backbones(shown["backbone"])]
+        shown["backbone"] = names[0] if len(names) == 1 else names
+    return shown
+
+
+def _check_comparable(job: TrainingJob) -> None:
+    if job.is_from_scratch:
+        raise SettingsError(
+            "backbone",
+            "`backbone`: only heads on a frozen backbone are compared, expected a pretrained one.",
+        )
+    recipe = get_recipe(job.settings.get("recipe", "mlp"))
+    if recipe.is_chosen:
+        raise SettingsError(
+            "recipe",
+            f"`recipe={recipe.name}` chooses by held-out draws by itself: compare settings of "
+            "other recipes.",
+        )

@@ -1,13 +1,9 @@
 """What a kind of training must be able to do, so that `run` can do the rest.
 
 Every training has one skeleton: answer held-out draws, choose by these answers, fit on everything,
-measure unseen classes. What differs between kinds of models is a `Trainer`: one head on features,
-weighed parts, a network from its pixels. To add one, write a class with the three abstract methods
-and name it in the `trainer` of its recipe; nothing else has to know it.
-
-`answer` trains without some triplets and returns margins of others, a row for each *variant*: what
-can be chosen afterwards from one training, such as the number of epochs. `choose` returns the
-trainer with the variant that answers best, and `fit` trains it on everything.
+measure unseen classes. What differs is a `Trainer`: one head on features, weighed parts, a network
+from its pixels. To add one, write a class with the three abstract methods and name it in the
+`trainer` of its recipe; nothing else has to know it.
 """
 
 from __future__ import annotations
@@ -22,18 +18,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tripletkit import defaults
+from tripletkit.data.images import Images
 from tripletkit.data.labels import ImageLabels
+from tripletkit.data.training_set import TrainingSet
 from tripletkit.data.votes import VotesAs, make_loss_weights
 from tripletkit.evaluation.pooled import CandidateWorth, RecipeWorth
 from tripletkit.evaluation.scoring import Score
 from tripletkit.features.encoder import Collection, Encoder
 from tripletkit.features.store import FeatureStore
 from tripletkit.model.recipes import Part, get_recipe
-from tripletkit.model.record import PixelsRecord
+from tripletkit.model.record import InputsRecord, PixelsRecord
 from tripletkit.model.settings import Settings
 from tripletkit.progress import Stages, no_stages
 from tripletkit.registry import load_object
-from tripletkit.training.inputs import TrainingInputs
 
 if TYPE_CHECKING:
     import keras
@@ -47,16 +44,15 @@ class EpochRecord:
 
     Attributes:
         loss: mean over the epoch's triplets or images, dropout on.
-        active: share of triplets that break the margin, without a margin of those whose
-            positive is not the nearer; without triplets share of images taken for another
-            class.
+        active: share of triplets that break the margin, without a margin of those whose positive is
+            not the nearer; without triplets share of images taken for another class.
         val_accuracy: share of validation triplets right after the epoch, by this head alone; NaN
             without any.
-        spread: root mean square distance between two embeddings of training images.
-        rank: effective rank of their embeddings; see `epochs.effective_rank`.
+        spread, rank: root mean square distance between two embeddings of training images, and their
+            effective rank.
         held_out_accuracy: share of held-out triplets right, over all draws, as far into their
             trainings as this epoch is into the one on all triplets; NaN where no epoch was chosen
-            by held-out draws.
+            so.
     """
 
     epoch: int
@@ -66,25 +62,6 @@ class EpochRecord:
     spread: float
     rank: float
     held_out_accuracy: float = math.nan
-
-
-@dataclass(frozen=True)
-class TrainedHead:
-    """A head with the weights of its best epoch.
-
-    Attributes:
-        head: `(batch, n_features)` -> `(batch, dim)`.
-        history: one record an epoch.
-        best_epoch: the epoch kept, from 1: the best by validation accuracy, the earliest of
-            equals; the last one without validation. Of an ensemble, the first member's.
-        centers: `(n_classes, dim)` that the loss drew embeddings to, if it did; NaN for a class
-            that no batch had.
-    """
-
-    head: keras.Model | NumpyHead
-    history: list[EpochRecord]
-    best_epoch: int
-    centers: np.ndarray | None = None
 
 
 # Told each epoch and how many there are at most.
@@ -101,8 +78,7 @@ class Examples:
 
     Attributes:
         features: `(n_images, n_features)` float32; finite where a triplet has the image.
-        rows: `(n_triplets, 3)` indices into `features`: anchor, positive, negative.
-        val_rows: the same for validation; may be empty.
+        rows, val_rows: `(n_triplets, 3)` indices into `features`: anchor, positive, negative.
         labels: the classes of all images, for losses and mining that need them.
         loss_weights: `(n_triplets, 2)` float32, of each triplet's loss as it stands and with
             positive and negative exchanged, where people disagree; see `make_loss_weights`.
@@ -124,7 +100,6 @@ class Examples:
     groups: np.ndarray | None = None
 
     def weights_of(self, learned: np.ndarray) -> np.ndarray | None:
-        """Return the loss weights of some triplets."""
         return None if self.loss_weights is None else self.loss_weights[learned]
 
     def with_answer(self, triplets: np.ndarray) -> np.ndarray:
@@ -139,17 +114,20 @@ class Workplace:
     """What a training reads and writes.
 
     Attributes:
-        inputs: what was read, of usable images.
-        encoder: the backbone with the weights that it starts from.
-        collection: features of all names by these.
-        store: of features, which remembers the hashes of images.
+        files: every image's name and place.
+        data: triplets, and labels where there are any, over these names; of usable images.
+        record: what was read, with its SHA-256.
+        encoder, collection: the backbone with the weights that it starts from, and features by
+            these.
         folder: where trained weights are written; None where none will be.
         test_features: `(n_test, n_features)` float32 of the images of a test; None without.
         output: the model folder to be, which the checkpoint is beside; None for no checkpoint.
         resume: go on from that checkpoint.
     """
 
-    inputs: TrainingInputs
+    files: Images
+    data: TrainingSet
+    record: InputsRecord
     encoder: Encoder
     collection: Collection
     store: FeatureStore
@@ -159,8 +137,8 @@ class Workplace:
     resume: bool = False
 
     def examples(self, votes_as: VotesAs) -> Examples:
-        """Return the triplets over the features, given what training makes of votes."""
-        data = self.inputs.data
+        """Return the triplets over the features."""
+        data = self.data
         votes = data.train_votes
         return Examples(
             self.collection.features,
@@ -182,13 +160,12 @@ class HeldOutAnswers:
     Attributes:
         trainer: that answered them.
         margins: `(n_variants, n)` float32, above 0 where the positive is nearer.
-        frozen: `(n,)` float32, of all features without training, by cosine.
-        of_map: `(n,)` float32, of a linear map of the features; None where none was trained.
+        frozen, of_map: `(n,)` float32, of all features without training, by cosine, and of a linear
+            map of them, where one was trained.
         images: `(n, 3)` indices of the images of each triplet.
-        draws: `(n,)` the draw of each, from 0.
-        rounds: `(n,)` the round of each, from 0; in a round every image is held out once.
+        draws, rounds: `(n,)` the draw of each, and its round, from 0; in a round every image is
+            held out once.
         by: what the draws hold out.
-        seconds_s: that they took.
         trials: `(n,)` the trial of each; see `Triplets`.
     """
 
@@ -229,10 +206,9 @@ class Chosen:
     Attributes:
         trainer: with one variant.
         margins: `(n,)` of the held-out answers that are reported; None without any.
-        epoch, n_epochs: the epoch of a training on all triplets that was best of so many, where
-            one was chosen.
-        candidates: what each candidate part is worth.
-        recipes: what each recipe is worth, where one was taken.
+        epoch, n_epochs: the epoch of a training on all triplets that was best of so many, where one
+            was chosen.
+        candidates, recipes: what each candidate part, or recipe, is worth.
     """
 
     trainer: Trainer
@@ -251,7 +227,6 @@ class FromPixels:
         encoder: the backbone with its trained weights.
         backbone_file: where these are, as long as the folder that was given lasts.
         collection: features by them.
-        record: for the model's record.
     """
 
     encoder: Encoder
@@ -262,18 +237,24 @@ class FromPixels:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a trainer made of all triplets.
+    """What a trainer made of all triplets: a head, `(batch, n_features)` -> `(batch, dim)`.
 
     Attributes:
-        trained: the head, and its epochs.
-        settings: of the head.
-        parts: of an ensemble, as the record has them; none of a single head.
-        pixels: what came out of training a backbone too; None for a frozen one.
+        history: one record an epoch.
+        best_epoch: the epoch whose weights it has, from 1: the best by validation accuracy, the
+            earliest of equals; the last one without validation. Of several heads, the first one's.
+        centers: `(n_classes, dim)` that the loss drew embeddings to, if it did; NaN for a class
+            that no batch had.
+        parts: of an ensemble, as the record has them.
+        pixels: what came out of training a backbone too.
         frozen_head: the score of the head on the backbone as it was before it was trained further.
     """
 
-    trained: TrainedHead
+    head: keras.Model | NumpyHead
+    history: list[EpochRecord]
+    best_epoch: int
     settings: Settings
+    centers: np.ndarray | None = None
     parts: tuple[Part, ...] = ()
     pixels: FromPixels | None = None
     frozen_head: Score | None = None
@@ -291,14 +272,14 @@ class Trainer(ABC):
 
     @abstractmethod
     def answer(self, learned: np.ndarray, asked: np.ndarray, further: int = 0) -> np.ndarray:
-        """Train on some of the triplets and answer others.
+        """Train without some triplets and answer them, `asked`, `(n_asked, 3)` indices of images.
 
-        Args:
-            learned: indices into `examples.rows`.
-            asked: `(n_asked, 3)` indices of images: anchor, positive, negative.
-            further: added to the seed, so that draws begin from other weights.
+        `learned` are indices into `examples.rows`; `further` is added to the seed, so that draws
+        begin from other weights. There is a row of margins for each *variant*: what can be chosen
+        afterwards from one training, such as the number of epochs.
+
         Returns:
-            `(n_variants, n_asked)` float32 margins, above 0 where the positive is nearer.
+            `(n_variants, n_asked)` float32, above 0 where the positive is nearer.
         """
 
     @abstractmethod

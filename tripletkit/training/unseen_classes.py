@@ -6,7 +6,6 @@ The classes are those of labelled images where there are labels, else clusters o
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -41,8 +40,7 @@ class _Nearness:
         of_training: from a training image to the nearest other one.
         of_unseen_classes: from an image of a held-out class to the nearest one of the other
             classes.
-        of_test: from a test image.
-        n_test: test images.
+        of_test: from one of the `n_test` test images.
     """
 
     of_training: float
@@ -59,19 +57,15 @@ class _Nearness:
         return float(np.clip(share, 0.0, 1.0))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as JSON takes it."""
         return asdict(self) | {"novelty": self.novelty}
 
 
 def _measure_nearness(training: np.ndarray, is_held_out: np.ndarray, test: np.ndarray) -> _Nearness:
-    """Compare test images with training images by their frozen features.
+    """Compare test images with training images by their frozen features, of length 1.
 
-    What all training images have in common is taken away first: it makes all distances small,
-    and the difference between known and unseen classes a third as large as it can be.
-
-    Args:
-        training, test: `(n, n_features)` float32, rows of length 1.
-        is_held_out: `(n_images,)` bool, those of training that are of held-out classes.
+    What all training images have in common is taken away first: it makes all distances small, and
+    the difference between known and unseen classes a third as large as it can be. `is_held_out`
+    says of each training image whether it is of a held-out class.
     """
     from sklearn.neighbors import NearestNeighbors
 
@@ -93,44 +87,29 @@ def _measure_nearness(training: np.ndarray, is_held_out: np.ndarray, test: np.nd
 
 @dataclass(frozen=True)
 class UnseenPlan:
-    """What is held out.
-
-    Attributes:
-        rounds: the images and triplets held out from each training.
-        groups_from: `"classes"` or `"clusters"`.
-        nearness: of the test images; None without a test.
-    """
+    """The images and triplets held out from each training, whole `"classes"` or `"clusters"`."""
 
     rounds: tuple[HeldOutClasses, ...]
     groups_from: str
-    nearness: _Nearness | None
 
 
-def plan_unseen_classes(
-    examples: Examples,
-    seed: int,
-    fraction: float,
-    test_features: np.ndarray | None = None,
-) -> UnseenPlan:
+def plan_unseen_classes(examples: Examples, seed: int, fraction: float) -> UnseenPlan:
     """Decide which classes are held out, up to `defaults.UNSEEN_ROUNDS` times, each time others."""
-    held_out, groups_from = _hold_out(examples, seed, fraction)
-    rounds = [held_out]
-    for number in range(1, defaults.UNSEEN_ROUNDS):
-        # Where some classes can be held out, others may not.
-        with suppress(SplitError):
-            other, _ = _hold_out(examples, seed + number * _ROUND_SEEDS, fraction)
-            # Of few classes the same may be drawn again, which would say the same.
-            if not any(np.array_equal(other.is_held_out, each.is_held_out) for each in rounds):
-                rounds.append(other)
-    nearness = None
-    if test_features is not None:
-        trained_on = np.unique(examples.rows)
-        nearness = _measure_nearness(
-            scale_to_unit_length(examples.features)[trained_on],
-            held_out.is_held_out[trained_on],
-            scale_to_unit_length(test_features),
-        )
-    return UnseenPlan(tuple(rounds), groups_from, nearness)
+    rounds: list[HeldOutClasses] = []
+    groups_from = ""
+    for number in range(defaults.UNSEEN_ROUNDS):
+        try:
+            held_out, source = _hold_out(examples, seed + number * _ROUND_SEEDS, fraction)
+        except SplitError:
+            # Where some classes can be held out, others may not.
+            if not rounds:
+                raise
+            continue
+        groups_from = groups_from or source
+        # Of few classes the same may be drawn again, which would say the same.
+        if not any(np.array_equal(held_out.is_held_out, each.is_held_out) for each in rounds):
+            rounds.append(held_out)
+    return UnseenPlan(tuple(rounds), groups_from)
 
 
 @dataclass(frozen=True)
@@ -139,13 +118,15 @@ class UnseenClasses:
 
     Attributes:
         plan: what was held out.
-        trained, frozen: scores of the model's trainings and of the frozen features on the
-            triplets of the held-out classes.
+        trained, frozen: scores of the model's trainings and of the frozen features on the triplets
+            of the held-out classes.
+        nearness: of the test images; None without a test.
     """
 
     plan: UnseenPlan
     trained: Score
     frozen: Score
+    nearness: _Nearness | None
 
     @property
     def n_held_out_images(self) -> int:
@@ -163,7 +144,7 @@ class UnseenClasses:
             "n_held_out_images": self.n_held_out_images,
             "trained": self.trained.to_dict(),
             "frozen_cosine": self.frozen.to_dict(),
-            "test": self.plan.nearness and self.plan.nearness.to_dict(),
+            "test": self.nearness and self.nearness.to_dict(),
         }
 
 
@@ -171,6 +152,7 @@ def measure_unseen_classes(
     trainer: Trainer,
     triplets: Triplets,
     plan: UnseenPlan,
+    test_features: np.ndarray | None = None,
     progress: Progress = no_progress,
 ) -> UnseenClasses:
     """Train without whole classes of images and see how the model does on them.
@@ -186,12 +168,20 @@ def measure_unseen_classes(
         total[rows] += margins
         n_answers[rows] += 1
     progress(len(plan.rounds), len(plan.rounds))
+    nearness = None
+    if test_features is not None:
+        trained_on = np.unique(examples.rows)
+        nearness = _measure_nearness(
+            scale_to_unit_length(examples.features)[trained_on],
+            plan.rounds[0].is_held_out[trained_on],
+            scale_to_unit_length(test_features),
+        )
     asked_rows = np.flatnonzero(n_answers)
     asked = triplets.take(asked_rows)
     margins = (total[asked_rows] / n_answers[asked_rows]).astype(np.float32)
     frozen = triplet_margins(examples.features, asked.rows, FROZEN_DISTANCE)
     trained, untrained = (score_margins(each, asked) for each in (margins, frozen))
-    return UnseenClasses(plan, trained, untrained)
+    return UnseenClasses(plan, trained, untrained, nearness)
 
 
 def _hold_out(examples: Examples, seed: int, fraction: float) -> tuple[HeldOutClasses, str]:
