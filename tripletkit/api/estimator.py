@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from tripletkit.errors import SettingsError, TripletFileError
 from tripletkit.evaluation.distances import triplet_margins
 from tripletkit.losses.loss_registry import get_loss
 from tripletkit.model.recipes import get_recipe
-from tripletkit.model.settings import Settings, check_settings, check_values, choose_epochs
+from tripletkit.model.settings import Settings, check_settings, check_values
 
 # Parameters that are settings of the same name; `random_state` is the seed.
 _SETTINGS = (
@@ -259,17 +258,14 @@ class TripletEmbedding(
                 f'expected a loss of triplets alone, got `loss="{self.loss}"`, which needs the '
                 "classes of images. `tripletkit.train` takes labels.",
             )
-        recipe = get_recipe(given.pop("recipe"))
+        del given["recipe"]
         check_settings(chosen, has_labels=False, has_votes=False)
         # Not the state itself: weights and order must not depend on who draws from it first.
         seed = self.random_state
         if not isinstance(seed, (int, np.integer)):
             seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
         settings = Settings.of_recipe(self.recipe, seed=int(seed), **given)
-        if self.epochs is not None:
-            return settings
-        n_epochs = choose_epochs(*settings.count_per_epoch(rows), recipe.epochs)
-        return replace(settings, epochs=n_epochs)
+        return settings if self.epochs is not None else settings.with_usual_epochs(rows)
 
     @property
     def _n_features_out(self) -> int:

@@ -285,6 +285,11 @@ class Settings:
             return len(np.unique(train_rows)), self.batch_size
         return len(train_rows), self.batch_size
 
+    def with_usual_epochs(self, train_rows: np.ndarray) -> Settings:
+        """Return the settings with as many epochs as so many triplets usually get."""
+        usual = get_recipe(self.recipe).epochs
+        return replace(self, epochs=choose_epochs(*self.count_per_epoch(train_rows), usual))
+
     @property
     def is_compressed(self) -> bool:
         """Whether the embeddings are compressed to `dim` numbers."""

@@ -37,7 +37,7 @@ from tripletkit.features.image_views import choose_views
 from tripletkit.model.model_folder import ModelFolder
 from tripletkit.model.recipes import get_recipe
 from tripletkit.model.record import InputsRecord, ModelRecord
-from tripletkit.model.settings import Settings, check_settings, check_values, choose_epochs
+from tripletkit.model.settings import Settings, check_settings, check_values
 from tripletkit.training.trainer import Trainer, Workplace, make_trainer
 
 # What `recipe=best` chooses from where no backbone is named: two networks that always work offline,
@@ -240,16 +240,9 @@ class EncoderChoice:
         return replace(self, backbones=_ENSEMBLE_BACKBONES, depth="all")
 
     def open(self) -> Encoder:
-        return open_encoder(
-            self.backbones,
-            weights=self.weights,
-            views=self.views,
-            size_px=self.image_size,
-            depth=self.depth,
-            preprocess=self.preprocess,
-            backbone_output=self.backbone_output,
-            features=self.features,
-        )
+        options = dict(vars(self))
+        backbones, size_px = options.pop("backbones"), options.pop("image_size")
+        return open_encoder(backbones, size_px=size_px, **options)
 
 
 @dataclass(frozen=True)
@@ -380,18 +373,12 @@ class TrainingJob(Job):
         job._check_unseen_classes()
         return job
 
-    def make_settings(self, train_rows: Any) -> Settings:
-        """Return all settings; the number of epochs follows from the triplets if not given."""
-        given = {name: value for name, value in self.settings.items() if name != "recipe"}
-        settings = Settings.of_recipe(self._recipe, **given)
-        if "epochs" in given:
-            return settings
-        usual = get_recipe(settings.recipe).epochs
-        return replace(settings, epochs=choose_epochs(*settings.count_per_epoch(train_rows), usual))
-
     def make_trainer(self, place: Workplace) -> Trainer:
         examples = place.examples(self.sources.takes_votes_as)
-        settings = self.make_settings(examples.rows)
+        given = {name: value for name, value in self.settings.items() if name != "recipe"}
+        settings = Settings.of_recipe(self._recipe, **given)
+        if "epochs" not in given:
+            settings = settings.with_usual_epochs(examples.rows)
         if self.is_from_scratch:
             from tripletkit.training.pixel_training import PixelTrainer
 
