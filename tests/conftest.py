@@ -105,9 +105,7 @@ def undrawn_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     Drawing them takes Matplotlib two seconds.
     """
     empty = b'<svg xmlns="http://www.w3.org/2000/svg"/>'
-    monkeypatch.setattr(
-        "tripletkit.reporting.page_figures.render_figure", lambda figure, form: empty
-    )
+    monkeypatch.setattr("tripletkit.reporting.page.render_figure", lambda figure, form: empty)
 
 
 @pytest.fixture

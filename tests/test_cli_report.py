@@ -313,7 +313,7 @@ def test_held_out_draws_of_the_training_are_shown(
     text = path.read_text()
     assert "held-out draws of its training</th>" in text
     assert f"{read_record(model)['pooled']['trained']['accuracy']:.1%}" in text
-    assert "Nothing was set apart" not in text
+    assert "No triplets were held out" not in text
     curve = text.partition('<section id="learning-curve"')[2].partition("</section>")[0]
     assert "Another 500 judgements beside the" in curve
     assert curve.count("data:image/svg+xml") == 2
@@ -330,7 +330,9 @@ def test_the_training_file_is_found_from_any_folder(toy_model, tmp_path, monkeyp
 def test_without_the_training_file_names_are_not_scored(
     tripletkit, tiny_backbone, toy_model, reported, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("tripletkit.reporting.reported.read_training_triplets", lambda inputs: None)
+    monkeypatch.setattr(
+        "tripletkit.reporting.model_view.read_training_triplets", lambda inputs: None
+    )
     path = tmp_path / "r.html"
     arguments = ["report", toy_model, "--triplets", reported.triplets, "-o", path]
     result = tripletkit(*[*arguments, "--images", reported.images, "--projection", "pca"], code=0)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tripletkit import TripletkitError
-from tripletkit.reporting.collages import Tile, _shorten, draw_grid, read_thumbnail, write_image
+from tripletkit.reporting.collages import Tile, _shorten, draw_grid, read_thumbnail
 from tripletkit.reporting.style import LIGHT
 
 
@@ -31,17 +31,19 @@ def test_right_and_wrong_have_their_colour_and_sign(toy_images, is_right, colour
     assert not has_colour(draw_grid([[Tile(path, [])]]), colour)
 
 
-def test_a_image_keeps_its_shape(tmp_path):
-    Image.new("RGB", (400, 100), "green").save(tmp_path / "wide.png")
-    Image.new("RGB", (4, 8), "green").save(tmp_path / "small.png")
-    assert read_thumbnail(tmp_path / "wide.png", 120).size == (120, 30)
-    assert read_thumbnail(tmp_path / "small.png", 120).size == (60, 120)
-
-
-@pytest.mark.parametrize(("size", "shown"), [((5000, 1), (120, 1)), ((1, 5000), (1, 120))])
-def test_something_is_left_of_a_very_long_image(tmp_path, size, shown):
-    Image.new("RGB", size, "green").save(tmp_path / "long.png")
-    assert read_thumbnail(tmp_path / "long.png", 120).size == shown
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [
+        ((400, 100), (120, 30)),
+        ((4, 8), (60, 120)),
+        # Something is left of a very long image.
+        ((5000, 1), (120, 1)),
+        ((1, 5000), (1, 120)),
+    ],
+)
+def test_an_image_keeps_its_shape(tmp_path, size, shown):
+    Image.new("RGB", size, "green").save(tmp_path / "a.png")
+    assert read_thumbnail(tmp_path / "a.png", 120).size == shown
 
 
 def test_long_names_lose_their_middle():
@@ -62,30 +64,31 @@ def test_a_broken_image_is_refused(tmp_path):
         draw_grid([[Tile(tmp_path / "text.png", [])]])
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".jpeg", ".webp", ".PNG"])
-def test_writes_by_suffix(tmp_path, suffix):
-    write_image(tmp_path / f"c{suffix}", Image.new("RGB", (10, 10), "red"))
-    with Image.open(tmp_path / f"c{suffix}") as image:
-        assert image.size == (10, 10)
-
-
-def test_another_suffix_is_refused(tmp_path):
-    with pytest.raises(TripletkitError, match="expected a name that ends in"):
-        write_image(tmp_path / "c.bmp", Image.new("RGB", (10, 10)))
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(("layout", "is_wide"), [("--by-rows", True), ("--by-columns", False)])
+@pytest.mark.parametrize(
+    ("name", "layout", "is_wide"),
+    [
+        ("c.png", "--by-rows", True),
+        ("c.jpg", "--by-columns", False),
+        ("c.jpeg", "--by-rows", True),
+        ("c.webp", "--by-columns", False),
+        ("c.PNG", "--by-rows", True),
+    ],
+)
 def test_triplets_as_rows_or_columns(
-    tripletkit, triplet_file, toy_images, tmp_path, layout, is_wide
+    tripletkit, triplet_file, toy_images, tmp_path, name, layout, is_wide
 ):
-    output = tmp_path / "c.png"
-    arguments = ["collage", str(triplet_file), str(toy_images), "-o", str(output), layout]
-    result = tripletkit(*arguments, "-n", "6")
+    output = tmp_path / name
+    result = tripletkit("collage", triplet_file, toy_images, "-o", output, layout, "-n", 6)
     assert (result.exit_code, result.stdout) == (0, "")
     assert "Drew 6 of 24 triplets" in result.stderr
     with Image.open(output) as image:
         assert (image.width > image.height) == is_wide
+
+
+def test_another_suffix_is_refused(tripletkit, triplet_file, toy_images, tmp_path):
+    output = tmp_path / "new" / "c.bmp"
+    result = tripletkit("collage", triplet_file, toy_images, "-o", output, code=1)
+    assert "expected a name that ends in .png, .jpg, .jpeg, .webp, got '.bmp'" in result.stderr
 
 
 def test_a_missing_image_is_named_with_its_line(tripletkit, toy_images, tmp_path):

@@ -17,7 +17,6 @@ from tripletkit.model.distribution_shift import (
 from tripletkit.model.model_folder import load_model
 from tripletkit.reporting.findings import list_warnings
 from tripletkit.reporting.model_view import open_views
-from tripletkit.reporting.reported import gather_reported
 
 N_FEATURES = 48
 
@@ -131,7 +130,7 @@ def test_a_report_about_another_kind_of_images_says_so(trained):
         images=folder / "images",
         features=folder / "features.npz",
     )
-    (said,) = [each for each in list_warnings(gather_reported([view])) if "less like" in each]
+    (said,) = [each for each in list_warnings([view]) if "less like" in each]
     assert said.startswith("The 18 images are less like those of the training")
 
 

@@ -14,7 +14,6 @@ from test_cli_report import browser  # noqa: F401
 from tripletkit import SettingsError
 from tripletkit.model.model_folder import load_model
 from tripletkit.reporting.model_view import open_views
-from tripletkit.reporting.reported import gather_reported
 
 served = pytest.importorskip("tripletkit.reporting.served", reason="Flask is not installed")
 TOKEN = "a-token-of-these-tests"
@@ -22,8 +21,7 @@ TOKEN = "a-token-of-these-tests"
 
 @pytest.fixture
 def models(toy_competition, toy_model, tiny_backbone, tmp_path):
-    views = open_views([load_model(toy_model)], triplets=toy_competition.test, cache=tmp_path)
-    return gather_reported(views)
+    return open_views([load_model(toy_model)], triplets=toy_competition.test, cache=tmp_path)
 
 
 @pytest.fixture
@@ -70,7 +68,7 @@ def test_the_page_may_ask_its_server_alone(app):
 
 @pytest.mark.slow
 def test_the_nearest_are_those_of_the_embeddings(visitor, models, toy_competition):
-    view = models[0].view
+    view = models[0]
     name = view.triplets.names[view.shown[0]]
     answer = visitor(Path(view.paths[view.shown[0]]).read_bytes())
     assert answer.status_code == 200, answer.text
@@ -124,7 +122,7 @@ def test_features_that_were_given_are_refused(models):
     from tripletkit.features.encoder import Encoder
     from tripletkit.reporting.served import _QuerySearch
 
-    model = SimpleNamespace(name="m", view=SimpleNamespace(encoder=Encoder(n_given=4)))
+    model = SimpleNamespace(name="m", encoder=Encoder(n_given=4))
     with pytest.raises(SettingsError, match="a new image has none"):
         _QuerySearch([model])
 

@@ -21,7 +21,7 @@ from tripletkit.data.label_triplets import Difficulty
 from tripletkit.data.labels import open_labels
 from tripletkit.data.names import guard_formula
 from tripletkit.data.outputs import (
-    DRAWN_FORM,
+    FIGURE_FORM,
     TRIPLETS_FORM,
     TRUTH_FORM,
     OutputFile,
@@ -230,11 +230,7 @@ def classify(
         )
     outputs = Outputs(overwrite=overwrite)
     is_table = confusion is not None and Path(confusion).suffix.lower() == ".csv"
-    if confusion is not None and not is_table:
-        from tripletkit.reporting.style import check_figure_suffix
-
-        check_figure_suffix(Path(confusion))
-    form = CONFUSION_FORM if is_table else DRAWN_FORM
+    form = CONFUSION_FORM if is_table else FIGURE_FORM
     confusion_file = outputs.optional_file(as_path(confusion), form)
     where = open_images(images)
     opened = open_labels(labels, where.folder)
@@ -340,15 +336,11 @@ def mine(
                 f"`{name}`: expected a lower and a higher share, got {ends[0]:g} {ends[1]:g}.",
             )
     outputs = Outputs(overwrite=overwrite)
-    if plot is not None:
-        from tripletkit.reporting.style import check_figure_suffix
-
-        check_figure_suffix(Path(plot))
     headings = (",".join(columns) + "\n" for columns in (_IMAGES_COLUMNS, _TRIPLETS_COLUMNS))
     files = (
         outputs.optional_file(as_path(output), csv_form("a table of `tripletkit mine`", *headings)),
         outputs.optional_file(as_path(triplets_out), TRIPLETS_FORM),
-        outputs.optional_file(as_path(plot), DRAWN_FORM),
+        outputs.optional_file(as_path(plot), FIGURE_FORM),
     )
     with open_stages(progress) as stages:
         if triplets is not None:

@@ -33,7 +33,7 @@ from tripletkit.data.images import Images, ImagesLike, open_images, open_usable_
 from tripletkit.data.judgements import Judgements, open_judgements
 from tripletkit.data.labels import open_labels
 from tripletkit.data.names import check_encodable
-from tripletkit.data.outputs import DRAWN_FORM, OutputFile, Outputs, as_one_run
+from tripletkit.data.outputs import COLLAGE_FORM, OutputFile, Outputs, as_one_run
 from tripletkit.data.triplets import Triplets
 from tripletkit.errors import (
     DataWarning,
@@ -329,12 +329,8 @@ class Model:
             raise SettingsError("k", f"expected at least 1 for `k`, got {k}")
         if isinstance(queries, Embeddings) or isinstance(images, Embeddings):
             return self._compare_embeddings(queries, images, k)
-        if collage is not None:
-            from tripletkit.reporting.collages import check_collage_suffix
-
-            check_collage_suffix(Path(collage))
         outputs = Outputs(overwrite=overwrite)
-        collage_file = outputs.optional_file(as_path(collage), DRAWN_FORM)
+        collage_file = outputs.optional_file(as_path(collage), COLLAGE_FORM)
         # An index that is there is read, unless it is to be made anew.
         index_place: OutputFile | Path | None = as_path(index)
         if isinstance(index_place, Path):

@@ -24,7 +24,7 @@ from tripletkit.api.models import Model
 from tripletkit.data.images import ImagesLike, open_images
 from tripletkit.data.judgements import TruthLike, open_judgements
 from tripletkit.data.labels import open_labels
-from tripletkit.data.outputs import DRAWN_FORM, Outputs, as_one_run
+from tripletkit.data.outputs import COLLAGE_FORM, FIGURE_FORM, Outputs, as_one_run
 from tripletkit.errors import LabelFileError, ModelFolderError, SettingsError
 from tripletkit.model.model_folder import ModelFolder, load_model
 from tripletkit.progress import Stages, open_stages
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from tripletkit.reporting.model_view import ModelView
 
 logger = logging.getLogger("tripletkit")
+
+# More do not fit beside each other, nor on a page that can be sent by mail.
+_MOST_MODELS = 6
 
 FigureKind = Literal["history", "distances", "margins", "map", "confusion"]
 Models = Model | PathLike | Sequence[Model | PathLike]
@@ -88,13 +91,12 @@ def report(
         TripletkitError: if something cannot be read or written.
     """
     from tripletkit.reporting.page import REPORT_FORM, write_report
-    from tripletkit.reporting.reported import gather_reported
 
     output = Path(output)
     folders = _find_folders(model, projection)
     file = Outputs(overwrite=overwrite).file(output, REPORT_FORM)
     views = _open_views(model, folders, **view)
-    n_bytes = write_report(file, gather_reported(views), projection)
+    n_bytes = write_report(file, views, projection)
     logger.info("Wrote %s, %.1f MB. Open it in a browser.", output, n_bytes / 1e6)
     return output
 
@@ -121,12 +123,10 @@ def serve_report(
         MissingExtraError: if `tripletkit[collect]` is not installed.
         TripletkitError: see `report`.
     """
-    from tripletkit.reporting.reported import gather_reported
     from tripletkit.reporting.served import report_server
 
-    folders = _find_folders(model, projection)
-    reported = gather_reported(_open_views(model, folders, **view))
-    with report_server(reported, port, projection, as_path(view.get("cache"))) as served:
+    views = _open_views(model, _find_folders(model, projection), **view)
+    with report_server(views, port, projection, as_path(view.get("cache"))) as served:
         yield served
 
 
@@ -158,18 +158,16 @@ def plot(
         ModelFolderError: if nothing was trained, or there is no epoch to draw.
         TripletkitError: if something cannot be read or written.
     """
-    from tripletkit.reporting.style import DARK, LIGHT, check_figure_suffix, write_figure
+    from tripletkit.reporting.style import DARK, LIGHT, write_figure
 
     if kind not in get_args(FigureKind):
         known = ", ".join(get_args(FigureKind))
         raise SettingsError("kind", f"expected one of {known} as `kind`, got {kind!r}")
-    if output is not None:
-        check_figure_suffix(Path(output))
     if kind == "confusion" and view.get("labels") is None:
         raise SettingsError("labels", "confusion needs `labels=FILE`, the true labels.")
     theme = DARK if dark else LIGHT
+    file = Outputs(overwrite=overwrite).optional_file(as_path(output), FIGURE_FORM)
     folders = _find_folders(model, projection)
-    file = Outputs(overwrite=overwrite).optional_file(as_path(output), DRAWN_FORM)
     if kind == "history":
         figure = _draw_history(folders[0], theme)
     else:
@@ -207,11 +205,9 @@ def collage(
     Raises:
         TripletkitError: if something cannot be read or written.
     """
-    from tripletkit.reporting.collages import Tile, check_collage_suffix, draw_grid, write_image
+    from tripletkit.reporting.collages import Tile, draw_grid, write_image
 
-    if output is not None:
-        check_collage_suffix(Path(output))
-    file = Outputs(overwrite=overwrite).optional_file(as_path(output), DRAWN_FORM)
+    file = Outputs(overwrite=overwrite).optional_file(as_path(output), COLLAGE_FORM)
     read = open_judgements(triplets, names=names).triplets
     shown = read.take(np.arange(min(n, len(read))))
     used = np.unique(shown.rows)
@@ -241,11 +237,13 @@ def _list_models(given: Models) -> list[Model | PathLike]:
 
 def _find_folders(given: Models, projection: str) -> list[ModelFolder]:
     from tripletkit.reporting.projections import check_projection
-    from tripletkit.reporting.reported import check_n_models
 
     check_projection(projection)
     models = _list_models(given)
-    check_n_models(len(models))
+    if len(models) > _MOST_MODELS:
+        raise SettingsError(
+            "models", f"expected at most {_MOST_MODELS} models on a page, got {len(models)}"
+        )
     folders = []
     for model in models:
         folder = model.folder if isinstance(model, Model) else load_model(Path(model))
@@ -270,7 +268,7 @@ def _open_views(
             triplets=view.get("triplets"),
             truth=view.get("truth"),
             images=where,
-            labels=None if labels is None else open_labels(labels, root),
+            labels=None if labels is None else open_labels(labels, root).of_name,
             weights=given_weights(view.get("weights")),
             features=as_path(view.get("features")),
             training=[model.judgements if isinstance(model, Model) else None for model in models],
@@ -290,10 +288,9 @@ def _draw_history(folder: ModelFolder, theme: Any) -> Figure:
 
 def _draw(kind: FigureKind, view: ModelView, projection: str, theme: Any) -> Figure:
     from tripletkit.reporting import figures
-    from tripletkit.reporting.confusion import confuse_labels
     from tripletkit.reporting.projections import PROJECTIONS, project_embeddings
 
-    distance, known = view.model.distance, view.known
+    distance, known = view.model.distance, view.is_answered
     if kind == "distances":
         return figures.draw_distances(
             view.to_positive[known], view.to_negative[known], distance, theme
@@ -306,7 +303,7 @@ def _draw(kind: FigureKind, view: ModelView, projection: str, theme: Any) -> Fig
         places = project_embeddings(view.embeddings[images], projection)
         paths = [view.paths[image] for image in images]
         return figures.draw_map(places, paths, PROJECTIONS[projection], labels, theme)
-    confusion = confuse_labels(view)
+    confusion = view.confuse_labels()
     if confusion is None:
         raise LabelFileError(
             f"expected labels for at least two of the {len(view.shown):,} images, got "

@@ -34,11 +34,13 @@ class OutputForm:
         name: what it is called in messages.
         is_at: whether what stands at a path has this form; may raise what reading raises.
         is_recorded: what is written is remembered, because the form alone does not tell.
+        suffixes: of names that say what is written; any where there are none.
     """
 
     name: str
     is_at: Callable[[Path], bool]
     is_recorded: bool = False
+    suffixes: Collection[str] = ()
 
 
 def csv_form(name: str, *headings: str) -> OutputForm:
@@ -47,9 +49,10 @@ def csv_form(name: str, *headings: str) -> OutputForm:
     return OutputForm(name, lambda path: _read_ends(path)[0].startswith(starts))
 
 
-def marked_form(name: str, mark: bytes) -> OutputForm:
+def marked_form(name: str, mark: bytes, suffixes: Collection[str] = ()) -> OutputForm:
     """Return the form of a file with a mark near its start or its end."""
-    return OutputForm(name, lambda path: any(mark in end for end in _read_ends(path)))
+    is_at = lambda path: any(mark in end for end in _read_ends(path))  # noqa: E731
+    return OutputForm(name, is_at, suffixes=suffixes)
 
 
 def recorded_form(name: str, heading: str | None = None) -> OutputForm:
@@ -98,7 +101,9 @@ def hash_file(path: Path) -> bytes:
 
 # Every image that tripletkit draws says so.
 MARK = "made by tripletkit"
-DRAWN_FORM = marked_form("an image that tripletkit drew", MARK.encode())
+_DRAWN = ("an image that tripletkit drew", MARK.encode())
+FIGURE_FORM = marked_form(*_DRAWN, (".svg", ".png", ".pdf"))
+COLLAGE_FORM = marked_form(*_DRAWN, (".png", ".jpg", ".jpeg", ".webp"))
 TRUTH_FORM = recorded_form("a file of truth")
 TRIPLETS_FORM = recorded_form("a triplet file")
 VOTES_FORM = recorded_form("a file of votes")
@@ -212,6 +217,8 @@ class Outputs:
 
     def file(self, path: Path, form: OutputForm) -> OutputFile:
         """Check a file that is to be written."""
+        if form.suffixes:
+            check_suffix(path, form.suffixes)
         self._announce(path, form)
         self.check(path, form)
         remove_unfinished(_resolve(path).parent)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,50 +17,13 @@ from PIL.PngImagePlugin import PngInfo
 
 from tripletkit.data.decoding import read_image
 from tripletkit.data.images import Images
-from tripletkit.data.outputs import (
-    MARK,
-    Destination,
-    OutputFile,
-    check_suffix,
-    destination_path,
-    open_output,
-)
-from tripletkit.reporting.model_view import ModelView
+from tripletkit.data.outputs import MARK, OutputFile, open_output
 from tripletkit.reporting.style import LIGHT, find_font
 
 _COLLAGE_SIDE_PX = 144
-
 _THUMBNAIL_PX = 128
 # With at most some 420 images, the whole stays below 5 MB.
 _THUMBNAIL_BYTES = 5_500
-
-
-@dataclass
-class Album:
-    """The images of a page, each held once.
-
-    Attributes:
-        view: whose images; all models of a page are asked about the same ones.
-        sources: data URIs in the order in which images were first asked for.
-        numbers: image -> place in `sources`.
-    """
-
-    view: ModelView
-    sources: list[str] = field(default_factory=list)
-    numbers: dict[int, int] = field(default_factory=dict)
-
-    def add(self, image: int) -> dict[str, Any]:
-        """Return what the template needs of an image."""
-        if image not in self.numbers:
-            path = self.view.paths[image]
-            assert path is not None, "an image that cannot be read is shown nowhere"
-            self.numbers[image] = len(self.sources)
-            self.sources.append(thumbnail_uri(path))
-        return {
-            "number": self.numbers[image],
-            "name": self.view.triplets.names[image],
-            "label": self.view.label_of(image),
-        }
 
 
 def thumbnail_uri(path: Path) -> str:
@@ -84,7 +47,6 @@ def data_uri(data: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _TEXT_PX = 13
 _LINE_PX = 17
 _GAP_PX = 10
@@ -107,25 +69,17 @@ class Tile:
     is_right: bool | None = None
 
 
-def check_collage_suffix(path: Path) -> None:
-    """Refuse early what `write_image` would refuse after the work."""
-    check_suffix(path, _FORMATS)
-
-
-def write_image(destination: Destination, image: Image.Image) -> None:
+def write_image(file: OutputFile, image: Image.Image) -> None:
     """Write an image in the format that the suffix says; whole or not at all."""
-    path = destination_path(destination)
-    check_collage_suffix(path)
+    form = file.path.suffix.lower().removeprefix(".").replace("jpg", "jpeg")
     info, exif = PngInfo(), Image.Exif()
     info.add_text("Software", MARK)
     exif[ExifTags.Base.Software] = MARK
     # In memory first: of a full disk Pillow says "encoder error".
     buffer = io.BytesIO()
-    image.save(
-        buffer, _FORMATS[path.suffix.lower()], optimize=True, quality=90, pnginfo=info, exif=exif
-    )
-    with open_output(destination, "wb") as file:
-        file.write(buffer.getbuffer())
+    image.save(buffer, form, optimize=True, quality=90, pnginfo=info, exif=exif)
+    with open_output(file, "wb") as opened:
+        opened.write(buffer.getbuffer())
 
 
 def draw_grid(
@@ -220,12 +174,8 @@ def _draw_sign(
     """Draw a tick or a cross on a square of the mark's colour."""
     x, y = corner
     draw.rectangle([x, y, x + _SIGN_PX - 1, y + _SIGN_PX - 1], colour)
-    near, middle, far = (round(_SIGN_PX * share) for share in (0.28, 0.45, 0.72))
-    if is_right:
-        strokes = [[(near, round(_SIGN_PX * 0.52)), (middle, far), (far, near)]]
-    else:
-        strokes = [[(near, near), (far, far)], [(near, far), (far, near)]]
-    for stroke in strokes:
+    tick, cross = [[(6, 11), (10, 16), (16, 6)]], [[(6, 6), (16, 16)], [(6, 16), (16, 6)]]
+    for stroke in tick if is_right else cross:
         draw.line([(x + a, y + b) for a, b in stroke], "white", 3, joint="curve")
 
 
@@ -234,19 +184,12 @@ def draw_neighbors(
 ) -> None:
     """Draw the answers that `search.collection.list_neighbors` gives."""
     path_of = {name: path for name, path in zip(files.names, files.paths, strict=True) if path}
-    queries = [path for path in query_files.paths if path]
     rows = []
-    for answer, path in zip(answers, queries, strict=True):
+    for answer, path in zip(answers, filter(None, query_files.paths), strict=True):
         row = [Tile(path, (path.name, answer.get("label") or ""))]
-        row += [
-            Tile(
-                path_of[neighbor["name"]],
-                (neighbor["name"], f"{neighbor['distance']:.4f}"),
-                neighbor.get("same_label"),
-            )
-            for neighbor in answer["neighbors"]
-        ]
+        for near in answer["neighbors"]:
+            lines = (near["name"], f"{near['distance']:.4f}")
+            row.append(Tile(path_of[near["name"]], lines, near.get("same_label")))
         rows.append(row)
-    n_columns = max(map(len, rows))
-    headings = ["query", *map(str, range(1, n_columns))]
+    headings = ["query", *map(str, range(1, max(map(len, rows))))]
     write_image(output, draw_grid(rows, headings, gap_after_first=True))

@@ -28,12 +28,11 @@ from tripletkit.reporting.style import (
     LIGHT,
     MARKERS,
     Theme,
-    add_axes,
     add_legend,
-    installed_families,
     label_axes,
-    make_figure,
+    make_axes,
     plain_text,
+    text_style,
 )
 
 _DISTANCE_LABELS = {
@@ -62,9 +61,8 @@ def draw_history(history: pd.DataFrame, best_epoch: int, theme: Theme = LIGHT) -
         ("held_out_accuracy", "Held-out accuracy", "share answered right"),
     ]
     panels = [panel for panel in panels if history[panel[0]].notna().any()]
-    figure = make_figure(3.4 * len(panels), 3.1, theme)
-    for number, (column, title, unit) in enumerate(panels, 1):
-        axes = add_axes(figure, (1, len(panels), number), theme)
+    drawn = make_axes(3.4 * len(panels), 3.1, theme, len(panels))
+    for axes, (column, title, unit) in zip(drawn, panels, strict=True):
         axes.axvline(best_epoch, color=theme.muted, linestyle="--", linewidth=1)
         axes.plot(history["epoch"], history[column], color=theme.right, marker="o", markersize=4)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -73,13 +71,12 @@ def draw_history(history: pd.DataFrame, best_epoch: int, theme: Theme = LIGHT) -
         elif column != "loss":
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
         label_axes(axes, theme, title, f"epoch (dashed: {best_epoch}, kept)", unit)
-    return figure
+    return _figure_of(axes)
 
 
 def draw_learning_curve(curve: LearningCurve, theme: Theme = LIGHT) -> Figure:
     """Draw accuracy against the number of judgements, measured and as the fit goes on."""
-    figure = make_figure(6.4, 3.6, theme)
-    axes = add_axes(figure, (1, 1, 1), theme)
+    (axes,) = make_axes(6.4, 3.6, theme)
     n, most = np.array(curve.n_triplets), curve.n_now + curve.n_more
     ahead = np.linspace(n[0], most, 200)
     line: dict[str, Any] = {"color": theme.muted, "linestyle": "--", "linewidth": 1.2}
@@ -96,19 +93,21 @@ def draw_learning_curve(curve: LearningCurve, theme: Theme = LIGHT) -> Figure:
             axes.errorbar([at], [accuracy], ends, color=colour, linewidth=1, capsize=3)
     for at, text in ((curve.n_now, "now"), (most, f"{curve.n_more:,} more")):
         axes.axvline(at, color=theme.muted, linewidth=0.8, linestyle=":")
-        place: dict[str, Any] = {"xytext": (-3, 4), "textcoords": "offset points", "ha": "right"}
-        fonts: dict[str, Any] = {
-            "fontsize": 9,
-            "fontfamily": installed_families(),
-            "color": theme.text,
-        }
-        axes.annotate(text, (at, 0), xycoords=axes.get_xaxis_transform(), **place, **fonts)
+        axes.annotate(
+            text,
+            (at, 0),
+            xycoords=axes.get_xaxis_transform(),
+            xytext=(-3, 4),
+            textcoords="offset points",
+            ha="right",
+            **text_style(theme, 9),
+        )
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     label_axes(axes, theme, "Accuracy on held-out images", "judgements", "answered right")
     add_legend(axes, theme, loc="best")
-    return figure
+    return _figure_of(axes)
 
 
 def draw_distances(
@@ -123,10 +122,9 @@ def draw_distances(
 
     Where the hardest triplets were chosen, `kept_margin` is the largest margin of theirs.
     """
-    figure = make_figure(9.6, 4.3, theme)
+    axes, apart = make_axes(9.6, 4.3, theme, 2)
     unit = _DISTANCE_LABELS[distance]
     high = max(to_positive.max(), to_negative.max()) * 1.03 or 1.0
-    axes = add_axes(figure, (1, 2, 1), theme)
     shown = np.linspace(0, len(to_positive) - 1, min(len(to_positive), _MOST_POINTS)).astype(int)
     is_right = (to_positive < to_negative)[shown]
     for chosen, name, colour, marker in (
@@ -153,13 +151,18 @@ def draw_distances(
     label_axes(axes, theme, "Each triplet", f"anchor to positive ({unit})", "anchor to negative")
     add_legend(axes, theme, loc="lower right")
 
-    axes = add_axes(figure, (1, 2, 2), theme)
     bins = np.linspace(0, high, _N_BINS + 1).tolist()
-    _draw_histograms(axes, bins, theme, to_the_positive=to_positive, to_the_negative=to_negative)
+    _draw_histograms(apart, bins, theme, to_the_positive=to_positive, to_the_negative=to_negative)
     # Room for the legend above what is drawn.
-    axes.set_ylim(top=1.25 * axes.get_ylim()[1])
-    label_axes(axes, theme, "How far apart the two are", unit, "triplets")
-    add_legend(axes, theme, loc="upper left", ncols=2)
+    apart.set_ylim(top=1.25 * apart.get_ylim()[1])
+    label_axes(apart, theme, "How far apart the two are", unit, "triplets")
+    add_legend(apart, theme, loc="upper left", ncols=2)
+    return _figure_of(axes)
+
+
+def _figure_of(axes: Axes) -> Figure:
+    figure = axes.get_figure(root=True)
+    assert figure is not None
     return figure
 
 
@@ -182,17 +185,11 @@ def draw_distribution(
 ) -> Figure:
     """Draw how far pairs of one class and of two classes are apart, and where mining looks.
 
-    Args:
-        distribution: of the distances.
-        cuts: lowest and highest distance of mined positives, and of mined negatives; the
-            highest may be infinite.
-        quantiles: the shares of all distances of the kind that these are; 0 and 1 have no line.
-        distance: a key of `_DISTANCE_LABELS`.
-        title: what images these are.
-        theme: colours.
+    Of mined positives, then of mined negatives, `cuts` are the lowest and the highest distance,
+    which may be infinite, and `quantiles` the shares of all distances of the kind that these are; 0
+    and 1 have no line. `title` says what images these are.
     """
-    figure = make_figure(8.6, 4.6, theme)
-    axes = add_axes(figure, (1, 1, 1), theme)
+    (axes,) = make_axes(8.6, 4.6, theme)
     edges, *counts = distribution.coarsen(_N_FINE_BINS)
     kinds = (
         ("one class", "positives", theme.right, None, "\\"),
@@ -222,7 +219,7 @@ def draw_distribution(
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     label_axes(axes, theme, title, _DISTANCE_LABELS[distance], "share of the pairs of its kind")
     add_legend(axes, theme, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
-    return figure
+    return _figure_of(axes)
 
 
 def _mark_cut(axes: Axes, at: float, text: str, colour: str, theme: Theme) -> None:
@@ -236,9 +233,7 @@ def _mark_cut(axes: Axes, at: float, text: str, colour: str, theme: Theme) -> No
         rotation=90,
         ha="right",
         va="top",
-        fontsize=8,
-        color=theme.text,
-        fontfamily=installed_families(),
+        **text_style(theme, 8),
     )
 
 
@@ -246,9 +241,8 @@ def draw_margins(
     margins: np.ndarray, by_margin: Sequence[Slice], distance: str, theme: Theme = LIGHT
 ) -> Figure:
     """Draw accuracy against the size of the margin, and how often each margin occurs."""
-    figure = make_figure(9.6, 3.9, theme)
+    axes, margin_axes = make_axes(9.6, 3.9, theme, 2)
     unit = _DISTANCE_LABELS[distance]
-    axes = add_axes(figure, (1, 2, 1), theme)
     lowest = 0.5
     for part in by_margin:
         interval = wilson_interval(part.accuracy * part.n, part.n)
@@ -259,23 +253,18 @@ def draw_margins(
     axes.axhline(0.5, color=theme.muted, linestyle="--", linewidth=1)
     axes.set_ylim(max(0, lowest - 0.03), 1.015)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    label_axes(
-        axes,
-        theme,
-        "Accuracy by size of the margin",
-        f"size of the margin ({unit})",
-        "answered right",
-    )
+    title = "Accuracy by size of the margin"
+    label_axes(axes, theme, title, f"size of the margin ({unit})", "answered right")
 
-    axes = add_axes(figure, (1, 2, 2), theme)
     high = np.abs(margins).max() or 1.0
     bins = np.linspace(-high, high, _N_BINS + 1).tolist()
     right, wrong = margins[margins > 0], margins[margins <= 0]
-    _draw_histograms(axes, bins, theme, right=right, wrong=wrong)
-    axes.axvline(0, color=theme.muted, linewidth=1)
-    label_axes(axes, theme, "Margins", "d(anchor, negative) - d(anchor, positive)", "triplets")
-    add_legend(axes, theme, loc="upper left")
-    return figure
+    _draw_histograms(margin_axes, bins, theme, right=right, wrong=wrong)
+    margin_axes.axvline(0, color=theme.muted, linewidth=1)
+    x = "d(anchor, negative) - d(anchor, positive)"
+    label_axes(margin_axes, theme, "Margins", x, "triplets")
+    add_legend(margin_axes, theme, loc="upper left")
+    return _figure_of(axes)
 
 
 def draw_map(
@@ -286,8 +275,7 @@ def draw_map(
     theme: Theme = LIGHT,
 ) -> Figure:
     """Draw the embeddings on a plane, with images where there is room."""
-    figure = make_figure(9.6, 7.6, theme)
-    axes = add_axes(figure, (1, 1, 1), theme)
+    (axes,) = make_axes(9.6, 7.6, theme)
     imaged = choose_apart(places, 0.075, _MAP_THUMBNAILS)
     is_dot = np.ones(len(places), dtype=bool)
     is_dot[imaged] = False
@@ -305,7 +293,7 @@ def draw_map(
         add_legend(axes, theme, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), xticks=[], yticks=[])
     label_axes(axes, theme, f"{len(places):,} images by their embeddings ({projection})", "", "")
-    return figure
+    return _figure_of(axes)
 
 
 def _legend_label(label: str) -> str:
@@ -323,12 +311,12 @@ def _add_thumbnail(axes: Axes, place: np.ndarray, path: Path, colour: str, theme
 def draw_confusion(counts: np.ndarray, labels: Sequence[str], theme: Theme = LIGHT) -> Figure:
     """Draw how often each label was taken for another."""
     side = min(max(4.2, 0.55 * len(labels) + 1.8), 14)
-    figure = make_figure(side + 0.8, side, theme)
-    axes = add_axes(figure, (1, 1, 1), theme)
+    (axes,) = make_axes(side + 0.8, side, theme)
+    figure = _figure_of(axes)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap=theme.scale, vmin=0, vmax=1)
     axes.grid(False)
-    fonts: dict[str, Any] = {"fontfamily": installed_families(), "fontsize": 9}
+    fonts = text_style(theme, 9) | {"color": theme.muted}
     shown = [plain_text(label) for label in labels]
     axes.set_xticks(range(len(labels)), shown, rotation=45, ha="right", **fonts)
     axes.set_yticks(range(len(labels)), shown, **fonts)

@@ -7,27 +7,51 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
+from tripletkit import defaults
 from tripletkit.data.images import ImagesLike, open_images
 from tripletkit.data.judgements import Judgements, JudgementsLike, TruthLike, open_judgements
-from tripletkit.data.labels import open_labels
+from tripletkit.data.questions import hash_questions
 from tripletkit.data.triplets import Triplets
-from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.errors import SettingsError, TripletFileError
+from tripletkit.evaluation.baselines import Baseline, run_baselines
+from tripletkit.evaluation.classification import Confusion, count_confusions, vote
 from tripletkit.evaluation.distances import distances_between
+from tripletkit.evaluation.intervals import Interval, NoInterval
 from tripletkit.evaluation.scoring import Score
 from tripletkit.evaluation.validation import score_embeddings
 from tripletkit.features.encoder import Encoder
 from tripletkit.features.feature_parts import GivenWeights
 from tripletkit.features.store import FeatureStore
 from tripletkit.model.model_folder import ModelFolder
+from tripletkit.model.record import InputsRecord
 from tripletkit.progress import Progress
+from tripletkit.search.exact import NOBODY, find_neighbors
 from tripletkit.training.job import describe_missing_triplets, read_training_triplets
 
 logger = logging.getLogger("tripletkit")
+
+# Of each file that models were trained on, what is known of it.
+_Known = dict[InputsRecord, tuple[Triplets | None, list[Baseline]]]
+
+
+class _Headline(NamedTuple):
+    """The accuracy that a page names first: of triplets that the model did not learn from.
+
+    `frozen` is that of the features without any training, `caution` what the interval does not
+    allow for.
+    """
+
+    accuracy: float
+    frozen: float
+    n: int
+    on: str
+    interval: Interval | None
+    caution: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,6 +59,7 @@ class ModelView:
     """A model, and what it says of triplets whose answers are known.
 
     Attributes:
+        name: what a page calls it; no other model of the page is called so.
         model: the model.
         encoder: what turns images into its embeddings.
         triplets: anchor, positive, negative.
@@ -44,8 +69,10 @@ class ModelView:
         embeddings: `(n_images, dim)` float32 of them.
         labels: name of an image -> label; empty without labels.
         judgements: what it was trained on, where that is in memory.
+        known: of training files, shared by the models of a page, as names are scored for seconds.
     """
 
+    name: str
     model: ModelFolder
     encoder: Encoder
     triplets: Triplets
@@ -53,8 +80,9 @@ class ModelView:
     paths: Sequence[Path | None]
     features: np.ndarray
     embeddings: np.ndarray
-    labels: dict[str, str]
-    judgements: Judgements | None = None
+    labels: Mapping[str, str]
+    judgements: Judgements | None
+    known: _Known
 
     @cached_property
     def to_positive(self) -> np.ndarray:
@@ -72,9 +100,14 @@ class ModelView:
         return (self.to_negative - self.to_positive).astype(np.float32)
 
     @cached_property
-    def known(self) -> np.ndarray:
+    def is_answered(self) -> np.ndarray:
         """`(n_triplets,)` bool: all three images could be read."""
         return np.isfinite(self.margins)
+
+    @cached_property
+    def mistakes(self) -> np.ndarray:
+        """Indices of the triplets that are answered wrongly."""
+        return np.flatnonzero(self.is_answered & (self.margins <= 0))
 
     @cached_property
     def score(self) -> Score:
@@ -84,7 +117,7 @@ class ModelView:
     @cached_property
     def frozen_score(self) -> Score:
         """The score of the frozen features, as if nothing had been trained."""
-        return score_embeddings(self.features, self.triplets, FROZEN_DISTANCE)
+        return score_embeddings(self.features, self.triplets, defaults.FROZEN_DISTANCE)
 
     @cached_property
     def shown(self) -> np.ndarray:
@@ -101,6 +134,85 @@ class ModelView:
         """Return the label of an image, if it has one."""
         return self.labels.get(self.triplets.names[image])
 
+    @property
+    def training(self) -> Triplets | None:
+        """The triplets that the model learned from; None where they are gone."""
+        return self._names_alone[0]
+
+    @property
+    def baselines(self) -> list[Baseline]:
+        """What names alone would score on the triplets.
+
+        None without `training`, nor on the training triplets, where they would say nothing.
+        """
+        return self._names_alone[1]
+
+    @property
+    def _names_alone(self) -> tuple[Triplets | None, list[Baseline]]:
+        inputs = self.model.record.inputs
+        if inputs not in self.known:
+            if self.judgements is not None:
+                training: Triplets | None = self.judgements.decided().triplets
+            else:
+                training = read_training_triplets(inputs)
+            if training is None:
+                why = describe_missing_triplets(inputs)
+                logger.info(
+                    "%s: no training triplets (%s), so names are not scored.", inputs.name, why
+                )
+            baselines = []
+            if training is not None and not self.is_training:
+                baselines = run_baselines(training, self.triplets)
+            self.known[inputs] = training, baselines
+        return self.known[inputs]
+
+    @cached_property
+    def learned(self) -> np.ndarray:
+        """`(n_triplets,)` bool: the model learned from this very triplet."""
+        if self.training is None or self.is_training:
+            return np.full(len(self.triplets), self.is_training)
+        return np.isin(hash_questions(self.triplets), hash_questions(self.training))
+
+    @cached_property
+    def headline(self) -> _Headline | None:
+        """The accuracy to name first; None if nothing was ever held out."""
+        validation, pooled = self.model.record.validation, self.model.record.pooled
+        on = "validation triplets of its training"
+        if not self.learned.all():
+            trained, frozen = self.score, self.frozen_score
+            on = f"triplets of {Path(self.triplets.source).name}"
+            if self.learned.any():
+                fresh = self.triplets.take(~self.learned)
+                trained = score_embeddings(self.embeddings, fresh, self.model.distance)
+                frozen = score_embeddings(self.features, fresh, defaults.FROZEN_DISTANCE)
+        elif validation is not None:
+            trained, frozen = validation.trained, validation.frozen
+        elif pooled is not None:
+            of_draws, on = pooled.trained, "triplets held out in draws of its training"
+            n, interval = of_draws.n_triplets, of_draws.interval
+            return _Headline(of_draws.accuracy, pooled.frozen.accuracy, n, on, interval)
+        else:
+            return None
+        caution = "" if trained.image_interval else "if triplets were independent"
+        if isinstance(trained.image_interval, NoInterval):
+            caution += f"; {trained.image_interval.detail}"
+        return _Headline(
+            trained.accuracy, frozen.accuracy, trained.n, on, trained.interval, caution
+        )
+
+    def confuse_labels(self) -> Confusion | None:
+        """Let each labelled image's neighbours say its label; None for fewer than two of them."""
+        images = self.labelled
+        if len(images) < 2:
+            return None
+        labels = np.array([self.label_of(image) for image in images], dtype=object)
+        numbers, names = pd.factorize(labels, sort=True)
+        embeddings, k = self.embeddings[images], min(defaults.NEIGHBORS, len(images) - 1)
+        itself = list(np.arange(len(images))[:, None])
+        near = find_neighbors(embeddings, embeddings, k, self.model.distance, itself).rows
+        said = vote(numbers[near], near != NOBODY)
+        return Confusion(list(names), count_confusions(numbers, said, len(names)))
+
     def _distances(self, slot: int) -> np.ndarray:
         rows = self.triplets.rows
         return distances_between(
@@ -114,7 +226,7 @@ def open_views(
     triplets: JudgementsLike | None = None,
     truth: TruthLike | None = None,
     images: ImagesLike | None = None,
-    labels: Path | BinaryIO | Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
     weights: GivenWeights | None = None,
     features: Path | None = None,
     training: Sequence[Judgements | None] | None = None,
@@ -134,11 +246,12 @@ def open_views(
             f"{len(models)} models are compared on the same triplets, and each was trained on its "
             "own. Say which to take with `triplets`.",
         )
-    label_of = {} if labels is None else open_labels(labels).of_name
     in_memory = training or [None] * len(models)
     chosen = _read_triplets(models[0], triplets, truth, in_memory[0])
-    views = []
-    for model, judgements in zip(models, in_memory, strict=True):
+    names = _distinct_names([model.path.resolve() for model in models])
+    views: list[ModelView] = []
+    known: _Known = {}
+    for name, model, judgements in zip(names, models, in_memory, strict=True):
         found = open_images(images).or_folder(model.image_folder)
         if not found.has_files:
             raise SettingsError(
@@ -152,6 +265,7 @@ def open_views(
             collection = encoder.load(files, store, progress=progress)
         views.append(
             ModelView(
+                name=name,
                 model=model,
                 encoder=encoder,
                 triplets=chosen,
@@ -159,8 +273,9 @@ def open_views(
                 paths=list(files.paths),
                 features=collection.features,
                 embeddings=encoder.embed(collection.features),
-                labels=label_of,
+                labels=labels or {},
                 judgements=judgements,
+                known=known,
             )
         )
     return views
@@ -189,3 +304,17 @@ def _read_triplets(
     if given.truth is None and given.votes is None:
         logger.info("%s: taking every second image for the positive (no `truth`).", given.source)
     return given.decided().triplets
+
+
+def _distinct_names(paths: Sequence[Path]) -> list[str]:
+    """Return the names of folders, with as many folders above as it takes to tell them apart.
+
+    Example:
+        >>> _distinct_names([Path("/a/m"), Path("/b/m"), Path("/b/n")])
+        ['a/m', 'b/m', 'b/n']
+    """
+    for n_parts in range(1, max(len(path.parts) for path in paths)):
+        names = ["/".join(path.parts[-n_parts:]) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{path.name} ({number})" for number, path in enumerate(paths, 1)]

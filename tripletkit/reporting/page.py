@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
-from tripletkit import __version__
+from tripletkit import __version__, defaults
 from tripletkit.data.outputs import Destination, marked_form, open_output
 from tripletkit.evaluation.comparison import PairComparison, compare_answers
-from tripletkit.reporting import page_parts
-from tripletkit.reporting.collages import Album, data_uri
-from tripletkit.reporting.findings import list_accuracies, list_warnings
-from tripletkit.reporting.page_figures import FigureSection, draw_sections
+from tripletkit.evaluation.intervals import wilson_interval
+from tripletkit.reporting import figures
+from tripletkit.reporting.collages import data_uri
+from tripletkit.reporting.findings import (
+    describe_training,
+    list_accuracies,
+    list_settings,
+    list_warnings,
+)
+from tripletkit.reporting.model_view import ModelView
+from tripletkit.reporting.page_parts import PageParts, pack_rows
 from tripletkit.reporting.projections import PROJECTIONS
-from tripletkit.reporting.reported import Reported
-from tripletkit.reporting.style import DARK, LIGHT
-from tripletkit.reporting.training_facts import describe_training, list_settings
+from tripletkit.reporting.style import DARK, LIGHT, recolour, render_figure
 
 _TEMPLATE, _SCRIPT = "report.html.j2", "report.js"
 _PAGE_BYTES = 4_900_000
 # What the words and the code of a page take, its images and its CSV apart.
 _TEXT_BYTES = 400_000
-
 
 # The template says so too.
 REPORT_FORM = marked_form(
@@ -37,34 +41,25 @@ REPORT_FORM = marked_form(
 )
 
 
-@dataclass(frozen=True)
-class QueryZone:
+class QueryZone(NamedTuple):
     """Where an image can be dropped on a page that is served.
 
-    Attributes:
-        form_token: what the page sends back to show that it is this server's.
-        max_bytes: of an image.
+    `form_token` is what the page sends back to show that it is this server's.
     """
 
     form_token: str
     max_bytes: int
 
 
-@dataclass(frozen=True)
-class _Page:
-    """A page and what it may do.
-
-    Attributes:
-        html: the page.
-        policy: its content security policy.
-    """
+class _Page(NamedTuple):
+    """A page, and the content security policy that says what it may do."""
 
     html: str
     policy: str
 
 
 def write_report(
-    destination: Destination, models: Sequence[Reported], projection: str = "pca"
+    destination: Destination, models: Sequence[ModelView], projection: str = "pca"
 ) -> int:
     """Write the report of models with the same triplets, whole or not at all; return its bytes."""
     data = make_page(models, projection).html.encode()
@@ -74,7 +69,7 @@ def write_report(
 
 
 def make_page(
-    models: Sequence[Reported], projection: str = "pca", query: QueryZone | None = None
+    models: Sequence[ModelView], projection: str = "pca", query: QueryZone | None = None
 ) -> _Page:
     """Return the report."""
     environment = jinja2.Environment(
@@ -88,9 +83,8 @@ def make_page(
     environment.filters["percent"] = lambda share: f"{share:.1%}"
     assert environment.loader is not None
     script = environment.loader.get_source(environment, _SCRIPT)[0]
-    view, records = models[0].view, [model.view.model.record for model in models]
-    album = Album(view)
-    figures = draw_sections(models)
+    view, records = models[0], [model.model.record for model in models]
+    parts, sections = PageParts(models), _draw_sections(models)
     policy = _make_policy(script, is_served=query is not None)
     page = {
         "version": __version__,
@@ -104,23 +98,24 @@ def make_page(
         "source": Path(view.triplets.source).name,
         "accuracies": list_accuracies(models),
         "warnings": list_warnings(models),
-        "figures": figures,
-        "n_mistakes": [_count_mistakes(model) for model in models],
-        "triplets": page_parts.list_triplets(models, album),
-        "culprits": page_parts.list_culprits(models, album),
-        "maps": [page_parts.make_map(model, album, projection) for model in models],
+        "figures": sections,
+        "n_mistakes": [len(model.mistakes) for model in models],
+        "triplets": parts.triplets(),
+        "culprits": parts.culprits(),
+        "maps": [parts.map(model, projection) for model in models],
         "projection": PROJECTIONS[projection],
-        "labels": {k: v for k, v in page_parts.mark_labels(view).items() if k is not None},
+        "labels": parts.labels(),
         "classes": list(zip(LIGHT.classes, DARK.classes, strict=True)),
-        "neighbors": page_parts.list_neighbors(models, album),
+        "neighbors": parts.neighbors(),
         "training": _put_beside([describe_training(record) for record in records]),
         "settings": _put_beside([list_settings(record.settings) for record in records]),
         "query": query,
     }
     # Last, when every section has put its images in.
-    page["images"] = album.sources
-    room = _PAGE_BYTES - _TEXT_BYTES - sum(map(len, [*album.sources, *_uris(figures)]))
-    rows = data_uri(page_parts.pack_rows(models), "application/gzip")
+    page["images"] = parts.sources
+    drawn = [uri for _, _, found in sections for each in found for uri in (each.light, each.dark)]
+    room = _PAGE_BYTES - _TEXT_BYTES - sum(map(len, [*parts.sources, *drawn]))
+    rows = data_uri(pack_rows(models), "application/gzip")
     page["csv"] = rows if len(rows) <= room else None
     return _Page(environment.get_template(_TEMPLATE).render(page), policy)
 
@@ -133,12 +128,12 @@ def _make_policy(script: str, *, is_served: bool) -> str:
     return policy + ("; connect-src 'self'" if is_served else "")
 
 
-def _compare(models: Sequence[Reported]) -> list[PairComparison]:
+def _compare(models: Sequence[ModelView]) -> list[PairComparison]:
     """Return every pair of models on the shown triplets, the better one first."""
     if len(models) == 1:
         return []
-    credits = {model.name: (model.view.margins > 0).astype(np.int8) for model in models}
-    return compare_answers(credits, models[0].view.triplets.rows).pairs
+    credits = {model.name: (model.margins > 0).astype(np.int8) for model in models}
+    return compare_answers(credits, models[0].triplets.rows).pairs
 
 
 def _put_beside(of_models: Sequence[dict[str, str]]) -> list[tuple[str, list[str]]]:
@@ -152,11 +147,115 @@ def _put_beside(of_models: Sequence[dict[str, str]]) -> list[tuple[str, list[str
     return [(term, [of_model.get(term, "–") for of_model in of_models]) for term in terms]
 
 
-def _count_mistakes(model: Reported) -> int:
-    view = model.view
-    return int((view.margins[view.known] <= 0).sum())
+class _DrawnFigure(NamedTuple):
+    """A figure of one model as data URIs; `text` says the same to those who do not see it."""
+
+    name: str
+    text: str
+    light: str
+    dark: str
+    width_in: float
 
 
-def _uris(figures: Sequence[FigureSection]) -> list[Any]:
-    drawn = [figure for section in figures for figure in section.figures]
-    return [uri for figure in drawn for uri in (figure.light, figure.dark)]
+class _Section(NamedTuple):
+    id: str
+    title: str
+    figures: list[_DrawnFigure]
+
+
+# What a figure says, the function that draws it, and what that draws.
+_Drawing = tuple[str, Callable[..., Figure], tuple[Any, ...]]
+
+
+def _draw_sections(models: Sequence[ModelView]) -> list[_Section]:
+    """Return the figures of all models, kind by kind; a kind that no model has is left out."""
+    kinds: tuple[tuple[str, str, Callable[[ModelView], _Drawing | None]], ...] = (
+        ("curves", "How it learned", _history),
+        ("learning-curve", "What more judgements would bring", _learning_curve),
+        ("distances", "Near and far", _distances),
+        ("margins", "Right when sure?", _margins),
+        ("confusion", "Labels mixed up", _confusion),
+    )
+    sections = []
+    for key, title, find in kinds:
+        found = [(model.name, find(model)) for model in models]
+        drawn = [_draw(name, *drawing) for name, drawing in found if drawing is not None]
+        if drawn:
+            sections.append(_Section(key, title, drawn))
+    return sections
+
+
+def _draw(
+    name: str, text: str, function: Callable[..., Figure], data: tuple[Any, ...]
+) -> _DrawnFigure:
+    figure = function(*data, theme=LIGHT)
+    light = render_figure(figure, "svg")
+    if b"<image" in light:
+        # Pixels have their colours, which no text can exchange.
+        dark = render_figure(function(*data, theme=DARK), "svg")
+    else:
+        dark = recolour(light, LIGHT, DARK)
+    in_light, in_dark = (data_uri(svg, "image/svg+xml") for svg in (light, dark))
+    return _DrawnFigure(name, text, in_light, in_dark, float(figure.get_figwidth()))
+
+
+def _history(view: ModelView) -> _Drawing | None:
+    history, best = view.model.read_history(), view.model.record.best_epoch
+    # An ensemble of chosen parts has one row, which is no curve.
+    if len(history) < 2:
+        return None
+    first, last = history.iloc[0], history.iloc[-1]
+    text = (
+        f"Over {len(history)} epochs the loss went from {first.loss:.4f} to {last.loss:.4f} "
+        f"and the share of triplets with a loss from {first.active:.1%} to {last.active:.1%}."
+    )
+    if history["val_accuracy"].notna().any():
+        kept = history.loc[history["epoch"] == best, "val_accuracy"].iloc[0]
+        text += f" Validation accuracy at epoch {best}, which was kept: {kept:.1%}."
+    return text, figures.draw_history, (history, best)
+
+
+def _learning_curve(view: ModelView) -> _Drawing | None:
+    curve = view.model.record.learning_curve
+    return None if curve is None else (curve.outlook, figures.draw_learning_curve, (curve,))
+
+
+def _distances(view: ModelView) -> _Drawing | None:
+    if not view.is_answered.any():
+        return None
+    near, far = view.to_positive[view.is_answered], view.to_negative[view.is_answered]
+    text = (
+        f"Anchor and positive are {np.median(near):.2f} apart in the median, anchor and "
+        f"negative {np.median(far):.2f}. Where the two peaks overlap, mistakes are made: "
+        f"{(near >= far).mean():.1%} of the triplets lie on the wrong side of the line."
+    )
+    return text, figures.draw_distances, (near, far, view.model.distance)
+
+
+def _margins(view: ModelView) -> _Drawing | None:
+    if not view.is_answered.any():
+        return None
+    parts, margins = view.score.by_margin, view.margins[view.is_answered]
+    text = (
+        f"Of the fifth of answers with the smallest margins {parts[0].accuracy:.1%} are right, "
+        f"of the fifth with the largest {parts[-1].accuracy:.1%}. If large margins mean sure "
+        "answers, the accuracy rises from left to right."
+    )
+    return text, figures.draw_margins, (margins, parts, view.model.distance)
+
+
+def _confusion(view: ModelView) -> _Drawing | None:
+    confusion = view.confuse_labels()
+    if confusion is None:
+        return None
+    true, said, n_times = confusion.worst()
+    n = int(confusion.counts.sum())
+    interval = wilson_interval(int(np.trace(confusion.counts)), n)
+    text = (
+        f"The {defaults.NEIGHBORS} nearest images say the true label for "
+        f"{confusion.accuracy:.1%} of {n:,} images (95% interval {interval.low:.1%} to "
+        f"{interval.high:.1%}, images taken as independent)."
+    )
+    if n_times:
+        text += f" The commonest mix-up: {true} taken for {said}, {n_times:,} times."
+    return text, figures.draw_confusion, (confusion.counts, confusion.labels)

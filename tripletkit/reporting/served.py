@@ -26,8 +26,8 @@ from tripletkit.data.images import hash_files, open_images
 from tripletkit.errors import ImageReadError, SettingsError
 from tripletkit.features.store import FeatureStore
 from tripletkit.reporting.collages import thumbnail_uri
+from tripletkit.reporting.model_view import ModelView
 from tripletkit.reporting.page import QueryZone, make_page
-from tripletkit.reporting.reported import Reported
 from tripletkit.search.exact import find_neighbors
 from tripletkit.search.image_search import find_same
 
@@ -40,7 +40,7 @@ _BODY_TYPE = "application/octet-stream"
 
 @contextmanager
 def report_server(
-    models: Sequence[Reported], port: int, projection: str = "pca", cache: Path | None = None
+    models: Sequence[ModelView], port: int, projection: str = "pca", cache: Path | None = None
 ) -> Iterator[tuple[Any, str]]:
     """Bind a port of this computer, and give a server with the link to its page."""
     token = secrets.token_urlsafe(32)
@@ -54,7 +54,7 @@ def report_server(
 
 
 def _make_app(
-    models: Sequence[Reported], token: str, projection: str = "pca", cache: Path | None = None
+    models: Sequence[ModelView], token: str, projection: str = "pca", cache: Path | None = None
 ) -> Flask:
     """Return the web application of a report."""
     search = _QuerySearch(models, cache)
@@ -120,9 +120,9 @@ _ERRORS = {
 class _QuerySearch:
     """A search among the images of a report, by each of its models."""
 
-    def __init__(self, models: Sequence[Reported], cache: Path | None = None) -> None:
+    def __init__(self, models: Sequence[ModelView], cache: Path | None = None) -> None:
         for model in models:
-            if model.view.encoder.is_given:
+            if model.encoder.is_given:
                 raise SettingsError(
                     "serve",
                     f"{model.name} takes features that were given, and a new image has none. "
@@ -132,7 +132,7 @@ class _QuerySearch:
         # One image after the other: a backbone takes all processors as it is.
         self._lock = threading.Lock()
         with FeatureStore(cache) as store:
-            self._contents = [hash_files(model.view.paths, store).hashes for model in models]
+            self._contents = [hash_files(model.paths, store).hashes for model in models]
 
     def find(self, image: bytes, k: int = defaults.NEIGHBORS) -> list[dict[str, Any]]:
         """Return the images nearest to one, by each model.
@@ -153,8 +153,7 @@ class _QuerySearch:
                 raise ImageReadError(problem.removeprefix(f"{_NAME}: ")) from error
 
     def _find(self, number: int, path: Path, k: int) -> dict[str, Any]:
-        model = self._models[number]
-        view = model.view
+        view = self._models[number]
         file = open_images([path], [_NAME])
         with FeatureStore(self._cache) as store:
             own = file.contents(store).hashes
@@ -181,4 +180,4 @@ class _QuerySearch:
                     "image": thumbnail_uri(shown),
                 }
             )
-        return {"name": model.name, "neighbors": near}
+        return {"name": view.name, "neighbors": near}

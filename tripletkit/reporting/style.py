@@ -14,7 +14,6 @@ import re
 import warnings
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -25,13 +24,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import ImageFont
 
-from tripletkit.data.outputs import (
-    MARK,
-    Destination,
-    check_suffix,
-    destination_path,
-    open_output,
-)
+from tripletkit.data.outputs import MARK, OutputFile, open_output
 
 # The first comes with matplotlib and has Latin, Greek, Cyrillic and more; the others, where
 # they are installed, what it lacks.
@@ -75,7 +68,6 @@ _BLUE, _SKY, _GREEN, _ORANGE = "#0072B2", "#56B4E9", "#009E73", "#E69F00"
 _VERMILLION, _PURPLE, _YELLOW = "#D55E00", "#CC79A7", "#F0E442"
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_SUFFIXES = (".svg", ".png", ".pdf")
 _DOTS_PER_INCH = 200
 
 
@@ -126,24 +118,27 @@ DARK = Theme(
 )
 
 
-def make_figure(width_in: float, height_in: float, theme: Theme) -> Figure:
-    """Return an empty figure on the page's colour; nothing global is touched."""
+def make_axes(width_in: float, height_in: float, theme: Theme, n: int = 1) -> list[Axes]:
+    """Return axes beside each other in a new figure; nothing global is touched."""
     figure = Figure(figsize=(width_in, height_in), layout="constrained", facecolor=theme.background)
     FigureCanvasAgg(figure)
-    return figure
+    found = []
+    for number in range(1, n + 1):
+        axes = figure.add_subplot(1, n, number, facecolor=theme.background)
+        for side, spine in axes.spines.items():
+            spine.set_visible(side in ("left", "bottom"))
+            spine.set_color(theme.muted)
+        # Of both, or the small ticks of a logarithmic axis stay black on a dark page.
+        axes.tick_params(which="both", colors=theme.muted, labelsize=9)
+        axes.grid(True, color=theme.grid, linewidth=0.6)
+        axes.set_axisbelow(True)
+        found.append(axes)
+    return found
 
 
-def add_axes(figure: Figure, place: tuple[int, int, int], theme: Theme, **options: Any) -> Axes:
-    """Add axes in the house style."""
-    axes = figure.add_subplot(*place, facecolor=theme.background, **options)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(theme.muted)
-    # Of both, or the small ticks of a logarithmic axis stay black on a dark page.
-    axes.tick_params(which="both", colors=theme.muted, labelsize=9)
-    axes.grid(True, color=theme.grid, linewidth=0.6)
-    axes.set_axisbelow(True)
-    return axes
+def text_style(theme: Theme, size: float) -> dict[str, Any]:
+    """Return size, colour and fonts of a text of a figure."""
+    return {"fontsize": size, "fontfamily": installed_families(), "color": theme.text}
 
 
 def plain_text(text: str) -> str:
@@ -161,35 +156,22 @@ def plain_text(text: str) -> str:
 
 def label_axes(axes: Axes, theme: Theme, title: str, x: str, y: str) -> None:
     """Name axes and what they show."""
-    fonts: dict[str, Any] = {"fontfamily": installed_families()}
-    axes.set_title(plain_text(title), color=theme.text, fontsize=11, loc="left", **fonts)
-    axes.set_xlabel(x, color=theme.text, fontsize=9.5, **fonts)
-    axes.set_ylabel(y, color=theme.text, fontsize=9.5, **fonts)
+    axes.set_title(plain_text(title), loc="left", **text_style(theme, 11))
+    axes.set_xlabel(x, **text_style(theme, 9.5))
+    axes.set_ylabel(y, **text_style(theme, 9.5))
 
 
 def add_legend(axes: Axes, theme: Theme, **options: Any) -> None:
-    """Add a legend in the house style."""
-    legend = axes.legend(
-        frameon=False,
-        labelcolor=theme.text,
-        prop={"size": 9, "family": installed_families()},
-        **options,
-    )
-    if title := legend.get_title():
-        title.set_color(theme.text)
+    """Add a legend in the style of all figures."""
+    fonts = {"size": 9, "family": installed_families()}
+    axes.legend(frameon=False, labelcolor=theme.text, prop=fonts, **options)
 
 
-def check_figure_suffix(path: Path) -> None:
-    """Refuse early what `write_figure` would refuse after the work."""
-    check_suffix(path, _SUFFIXES)
-
-
-def write_figure(destination: Destination, figure: Figure) -> None:
+def write_figure(file: OutputFile, figure: Figure) -> None:
     """Write a figure in the format that the suffix says; whole or not at all."""
-    path = destination_path(destination)
-    check_figure_suffix(path)
-    with open_output(destination, "wb") as file:
-        file.write(render_figure(figure, path.suffix.lower().removeprefix(".")))
+    data = render_figure(figure, file.path.suffix.lower().removeprefix("."))
+    with open_output(file, "wb") as opened:
+        opened.write(data)
 
 
 def recolour(svg: bytes, light: Theme, dark: Theme) -> bytes:
