@@ -36,14 +36,7 @@ from tripletkit.data.labels import ImageLabels, open_labels
 from tripletkit.defaults import FROZEN_DISTANCE
 from tripletkit.evaluation.classification import ClassDistances, measure_distribution
 from tripletkit.model.settings import Settings
-from tripletkit.reporting.style import (
-    LIGHT,
-    add_axes,
-    add_legend,
-    label_axes,
-    make_figure,
-    write_figure,
-)
+from tripletkit.reporting.style import LIGHT, add_legend, label_axes, make_axes, render_figure
 from tripletkit.results import _align_columns
 from tripletkit.search.offline_mining import find_cuts, mine_images
 from tripletkit.training.batch_learner import Batch, _TripletBatches
@@ -143,8 +136,7 @@ def follow(task: Task, settings: Settings) -> list[float]:
 
 def draw(curves: dict[str, np.ndarray], steps: np.ndarray, frozen: float) -> Figure:
     """Return the figure of `(n_seeds, n_epochs + 1)` accuracies of each way."""
-    figure = make_figure(7, 4, LIGHT)
-    axes = add_axes(figure, (1, 1, 1), LIGHT)
+    (axes,) = make_axes(7, 4, LIGHT)
     colours = (LIGHT.right, LIGHT.classes[2], LIGHT.wrong)
     for (name, curve), colour in zip(curves.items(), colours, strict=True):
         axes.plot(steps, curve.mean(axis=0), color=colour, label=name)
@@ -153,7 +145,7 @@ def draw(curves: dict[str, np.ndarray], steps: np.ndarray, frozen: float) -> Fig
     axes.set_ylim(min(frozen, np.percentile([c[:, 1:] for c in curves.values()], 2)) - 0.01)
     label_axes(axes, LIGHT, "Mined and random triplets", "steps", "validation accuracy")
     add_legend(axes, LIGHT, loc="center right")
-    return figure
+    return axes.figure
 
 
 def compare_batches(task: Task, epochs: int, seeds: list[int], figure_file: Path) -> str:
@@ -165,7 +157,8 @@ def compare_batches(task: Task, epochs: int, seeds: list[int], figure_file: Path
     }
     steps = np.arange(epochs + 1) * -(-len(task.images) // BATCH_SIZE)
     frozen = _share_right(task.features, task.val.rows, FROZEN_DISTANCE)
-    write_figure(figure_file, draw(curves, steps, frozen))
+    form = figure_file.suffix.lower().removeprefix(".")
+    figure_file.write_bytes(render_figure(draw(curves, steps, frozen), form))
     shown = [number for number in (1, 2, 5, 10, 20, 40, 60) if number <= epochs]
     table = [["accuracy after steps", *(f"{steps[number]:,}" for number in shown), "best"]]
     for name, curve in curves.items():
