@@ -46,7 +46,7 @@ def describe_command(typed: str, command: click.Command) -> str:
     """Return a section about one command."""
     from tripletkit.cli.options import _sections_of
 
-    context = click.Context(command, info_name=typed)
+    context = click.Context(command, info_name=typed, show_default=True)
     usage = command.get_usage(context).removeprefix("Usage: ")
     lines = [f"## {typed}", "", "```text", usage, "```", ""]
     help_text = inspect.cleandoc(command.help or "")

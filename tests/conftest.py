@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import click
 import hypothesis
 import numpy as np
 import pytest
@@ -85,6 +86,19 @@ def run_command(*words: object, code: int | None = None, **options: object) -> R
     result = CliRunner().invoke(command_line, [*map(str, words)], **options)
     assert code is None or result.exit_code == code, (result.output, result.exception)
     return result
+
+
+def walk_commands(
+    command: click.Command = command_line, name: str = ""
+) -> Iterator[tuple[str, click.Command]]:
+    """Yield (its words, the command) of the program, and of all commands and groups below it."""
+    yield name, command
+    for word, below in getattr(command, "commands", {}).items():
+        yield from walk_commands(below, f"{name} {word}".lstrip())
+
+
+# Of each command that is run, its words.
+COMMANDS = {name: each for name, each in walk_commands() if not isinstance(each, click.Group)}
 
 
 def read_record(model: Path) -> dict[str, Any]:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import sklearn.utils
 
 from tripletkit import defaults
 
@@ -82,19 +79,3 @@ def test_what_was_measured_is_not_measured_again(run, benchmark, toy_competition
     accuracies = [float(cells[1]) for cells in table[2:]]
     assert accuracies == sorted(accuracies, reverse=True)
     assert [cells[3] for cells in table if cells[0] == "best"] == ["-"]
-
-
-def test_it_counts_how_often_intervals_held_the_test(benchmark):
-    rows = [{"said": {"accuracy": 0.9, "interval": [0.8, 0.95], "of_test": [0.7, 1.0]}}] * 2
-    rows = [{**row, "accuracy": accuracy} for row, accuracy in zip(rows, (0.78, 0.9), strict=True)]
-    assert benchmark.describe_said(rows) == "0.9000, holds 1 of 2, for a test 2 of 2"
-    assert benchmark.describe_said([{"said": None}]) == "-"
-    assert json.dumps(rows)
-
-
-def test_the_old_name_of_an_argument_is_passed_on_by_the_new_one(benchmark):
-    check = sys.modules[benchmark.Peers.__module__].take_old_name(sklearn.utils.check_array)
-    with_nan = np.array([[1.0, np.nan]])
-    np.testing.assert_array_equal(check(with_nan, force_all_finite=False), with_nan)
-    with pytest.raises(ValueError, match="contains NaN"):
-        check(with_nan)

@@ -71,12 +71,6 @@ def test_prune_drops_images_that_are_gone(tripletkit, filled, tmp_path):
         assert np.isnan(store.read(SPACE, [b"a", b"b"])[:, 0]).tolist() == [False, True]
 
 
-def test_prune_without_a_store_says_so(tripletkit, cache_dir):
-    result = tripletkit("cache", "prune")
-    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "There is no store.\n")
-    assert list(cache_dir.iterdir()) == []
-
-
 def test_cache_called_wrongly_exits_2(tripletkit, tmp_path):
     (tmp_path / "file").write_text("")
     for arguments in (

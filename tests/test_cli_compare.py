@@ -1,7 +1,5 @@
 """`tripletkit compare` as a script and as a person sees it."""
 
-import csv
-import json
 from pathlib import Path
 
 import pytest
@@ -33,35 +31,10 @@ def test_compare_claims_nothing_about_other_images_where_these_are_too_few(tripl
     assert ["too few images" in line for line in lines[3:5]] == [True, True]
 
 
-def test_compare_json_of_three_files(tripletkit, folder):
-    result = tripletkit(*"compare poor.txt fair.txt good.txt truth.txt --json".split())
-    found = json.loads(result.stdout)
-    assert [entry["name"] for entry in found["ranking"]] == ["good.txt", "fair.txt", "poor.txt"]
-    assert len(found["pairs"]) == 3
-    first = found["pairs"][0]
-    assert (first["left"], first["right"], first["n_left_only"]) == ("good.txt", "fair.txt", 10)
-    assert first["mcnemar_p"] == pytest.approx(2 / 2**10)
-    assert first["holm_p"] == pytest.approx(2 * 2 / 2**10)
-    assert first["image_interval"] is first["no_image_interval"] is None
-
-
 def test_compare_does_not_call_a_small_difference_real(tripletkit, folder):
     Path("near.txt").write_text("0\n0\n1\n" + "".join(f"{label}\n" for label in TRUTH[3:]))
     result = tripletkit(*"compare near.txt good.txt truth.txt".split())
     assert result.stdout.splitlines()[-1] == "  No sign that either is truly better."
-
-
-def test_compare_writes_the_rows_that_differ(tripletkit, folder):
-    result = tripletkit(
-        *"compare fair.txt good.txt truth.txt --triplets test.txt --rows differ.csv".split()
-    )
-    assert result.stderr == "Wrote 10 rows with different answers to differ.csv.\n"
-    rows = list(csv.DictReader(Path("differ.csv").read_text().splitlines()))
-    assert len(rows) == 10
-    assert rows[0] == {
-        "row": "3", "a": "a2", "b": "b2", "c": "c2",
-        "truth": "1", "fair.txt": "0", "good.txt": "1",
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ HOSTILE = ['a "b".png', "<i>&.png", " leading", "寿司,1.png"]
 
 @pytest.fixture
 def run(tripletkit, tiny_backbone, toy_images):
-    def invoke(*arguments, images=toy_images):
-        return tripletkit("embed", images, "--backbone", "tiny", *arguments)
+    def invoke(*arguments, images=toy_images, **extra):
+        return tripletkit("embed", images, "--backbone", "tiny", *arguments, **extra)
 
     return invoke
 
@@ -58,8 +58,7 @@ def test_a_bad_output_is_refused_before_any_work(run, tmp_path):
         ("embeddings", "got 'no suffix'"),
         ("none/embeddings.csv", "does not exist"),
     ]:
-        result = run("-o", tmp_path / output)
-        assert result.exit_code == 1
+        result = run("-o", tmp_path / output, code=1)
         assert message in result.stderr
         assert "Features" not in result.stderr
     assert list(tmp_path.iterdir()) == []

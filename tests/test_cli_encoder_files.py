@@ -40,13 +40,6 @@ def test_a_model_of_a_file_answers_without_it(run, encoder, toy_competition, tmp
     assert run("predict", data.test, "--model", model).stdout == first
 
 
-def test_features_of_a_file_as_vectors(run, encoder, toy_competition, tmp_path):
-    out = tmp_path / "features.npz"
-    run("embed", toy_competition.images, "-o", out, "--backbone", encoder, "--preprocess", HOW)
-    with np.load(out) as arrays:
-        assert arrays["vectors"].shape == (60, tiny_encoders.N_FEATURES)
-
-
 def test_what_is_not_said_names_the_flag(tripletkit, encoder, toy_competition, tmp_path):
     arguments = ["embed", toy_competition.images, "-o", tmp_path / "f.npz", "--backbone", encoder]
     result = tripletkit(*arguments, code=1)

@@ -13,9 +13,8 @@ from plain import triplet_margins
 
 @pytest.fixture
 def export(tripletkit, tiny_backbone, toy_model):
-    def export(*options, model=toy_model):
-        arguments = ["export", "--model", model, *options]
-        return tripletkit(*arguments)
+    def export(*options, model=toy_model, **extra):
+        return tripletkit("export", "--model", model, *options, **extra)
 
     return export
 
@@ -54,8 +53,7 @@ def test_exported_embeddings_give_the_answers_of_predict(
 def test_export_replaces_only_with_force(export, tmp_path):
     assert export("-o", tmp_path).exit_code == 0
     (tmp_path / "notes.txt").write_text("mine")
-    refused = export("-o", tmp_path)
-    assert refused.exit_code == 1
+    refused = export("-o", tmp_path, code=1)
     assert "encoder.keras: is there already." in refused.stderr
     assert "replace it with --force" in refused.stderr
     assert export("-o", tmp_path, "--force", "-q").stderr == ""

@@ -63,13 +63,3 @@ def test_backbones_lists_a_new_record(listed, tiny_backbone):
         "licence": "MIT",
         "paper": "none",
     }
-
-
-def test_losses_are_listed_with_papers(tripletkit):
-    result = tripletkit("losses", code=0)
-    rows = json.loads(tripletkit("losses", "--json").stdout)["losses"]
-    for row in rows:
-        assert row["paper"] in result.stdout
-        assert row["formula"] in result.stdout
-    needing = [row["name"] for row in rows if row["needs_labels"]]
-    assert needing == ["cross-entropy", "center", "triplet+cross-entropy"]

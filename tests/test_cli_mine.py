@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from opened import read_triplets
-from PIL import Image
 from plain import triplet_margins
 
 COLOURS = ["red", "lime", "blue", "yellow", "black", "magenta"]
@@ -18,9 +17,8 @@ ALL = ["--positive-quantiles", 0, 1, "--negative-quantiles", 0, 1]
 
 @pytest.fixture
 def mine(tripletkit, tiny_backbone):
-    def run(*arguments, backbone="tiny"):
-        encoder = ["--backbone", backbone] if backbone else []
-        return tripletkit("mine", *arguments, *encoder)
+    def run(*arguments, **extra):
+        return tripletkit("mine", *arguments, "--backbone", "tiny", **extra)
 
     return run
 
@@ -58,34 +56,15 @@ def test_the_cuts_are_kept_and_told(mine, labels_file, toy_competition, tmp_path
     assert 0 <= summary["overlap"] <= 1
 
 
-def test_the_summary_is_read_by_people(mine, labels_file, toy_competition):
-    result = mine(labels_file, toy_competition.images, "-q")
-    assert (result.exit_code, result.stderr) == (0, "")
-    lines = result.stdout.splitlines()
-    assert lines[0] == "60 images of 6 classes, cosine distance"
-    assert lines[2].split()[:3] == ["within", "classes", "270"]
-    assert lines[3].split()[:3] == ["between", "classes", "1,500"]
-    assert "of the images the nearest other one is a negative" in lines[5]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
-def test_the_distribution_is_drawn_the_same_each_time(
-    mine, labels_file, toy_competition, tmp_path, suffix
-):
-    paths = [tmp_path / f"{number}{suffix}" for number in range(2)]
+def test_the_distribution_is_drawn_the_same_each_time(mine, labels_file, toy_competition, tmp_path):
+    paths = [tmp_path / f"{number}.svg" for number in range(2)]
     for path in paths:
-        result = mine(labels_file, toy_competition.images, "--plot", path)
-        assert result.exit_code == 0, result.stderr
+        result = mine(labels_file, toy_competition.images, "--plot", path, code=0)
         assert f"Drew {path}." in result.stderr
     assert paths[0].read_bytes() == paths[1].read_bytes()
-    if suffix == ".png":
-        with Image.open(paths[0]) as image:
-            assert len(image.convert("RGB").getcolors(1 << 24)) > 50
-    elif suffix == ".svg":
-        text = paths[0].read_text()
-        for part in ("Distances of 60 images of 6 classes", "cosine distance", "of negatives"):
-            assert part in text
+    for part in ("Distances of 60 images of 6 classes", "cosine distance", "of negatives"):
+        assert part in paths[0].read_text()
 
 
 def test_a_folder_for_each_class_and_copies_count_once(mine, toy_competition, tmp_path):
@@ -101,8 +80,7 @@ def test_a_folder_for_each_class_and_copies_count_once(mine, toy_competition, tm
     assert "Copies of other images, left out: 1." in result.stderr
     assert plain.read_bytes() == copied.read_bytes()
     shutil.copy(images / "red" / "p00.png", images / "blue" / "zz.png")
-    result = mine(images, images, "-o", copied, "--force")
-    assert result.exit_code == 1
+    result = mine(images, images, "-o", copied, "--force", code=1)
     assert "expected one label for one image" in result.stderr
 
 
@@ -120,25 +98,14 @@ def test_a_class_of_one_image_is_said_and_only_a_negative(
     assert "1" in result.stdout.splitlines()[2].split()[-1]
 
 
-def test_a_model_measures_too(mine, labels_file, toy_competition, toy_model):
-    result = mine(
-        labels_file, toy_competition.images, "--model", toy_model, "--json", backbone=None
-    )
-    assert result.exit_code == 0, result.stderr
-    summary = json.loads(result.stdout)
-    assert summary["distance"] == "l2"
-    frozen = json.loads(mine(labels_file, toy_competition.images, "--json").stdout)
-    assert summary["separation"] > frozen["separation"]
-
-
 @pytest.mark.slow
 def test_the_hardest_of_ones_own_triplets(mine, toy_competition, features, tmp_path):
     output, triplets_out = tmp_path / "hard.csv", tmp_path / "hard.txt"
     result = mine(
         *("--triplets", toy_competition.train, toy_competition.images, "--keep", 37),
         *("-o", output, "--triplets-out", triplets_out, "--plot", tmp_path / "h.svg", "--json"),
+        code=0,
     )
-    assert result.exit_code == 0, result.stderr
     asked = read_triplets(toy_competition.train)
     rows = np.array([number_of(name) for name in asked.names])[asked.rows]
     margins = triplet_margins(features, rows, "cosine")
@@ -167,14 +134,6 @@ def test_keep_is_a_count_or_a_share(mine, toy_competition, keep, expected):
     assert json.loads(result.stdout)["kept"]["triplets"] == expected
 
 
-def test_the_hardest_triplets_are_summed_up_for_people(mine, toy_competition):
-    result = mine("--triplets", toy_competition.train, toy_competition.images, "-q")
-    assert (result.exit_code, result.stderr) == (0, "")
-    lines = [line.split() for line in result.stdout.splitlines()]
-    assert lines[1][:2] == ["all", "400"]
-    assert lines[2][:3] == ["hardest,", "kept", "200"]
-
-
 def test_outputs_appear_all_or_none(mine, labels_file, toy_competition, tmp_path, monkeypatch):
     def fail(*_arguments):
         raise OSError(28, "No space left on device")
@@ -187,8 +146,8 @@ def test_outputs_appear_all_or_none(mine, labels_file, toy_competition, tmp_path
         labels_file,
         toy_competition.images,
         *("-o", output, "--triplets-out", triplets_out, "--force"),
+        code=1,
     )
-    assert result.exit_code == 1
     assert "No space left" in result.stderr
     assert output.read_text() == before
     assert {path.name for path in tmp_path.iterdir()} == {"labels.csv", "mined.csv"}
@@ -219,8 +178,7 @@ def test_unreadable_images_can_be_left_out(mine, labels_file, toy_competition, t
     assert json.loads(result.stdout)["all"]["triplets"] < 400
     one = tmp_path / "one.txt"
     one.write_text("p03 p01 p02\n")
-    result = mine("--triplets", one, images, "--on-bad-image", "skip")
-    assert result.exit_code == 1
+    result = mine("--triplets", one, images, "--on-bad-image", "skip", code=1)
     assert "expected triplets of three images that can be read" in result.stderr
 
 
@@ -230,7 +188,7 @@ def test_wrong_calls_are_refused(mine, labels_file, toy_competition, tmp_path):
     one_class.write_text("name,label\np00.png,a\np01.png,a\n")
     for arguments, exit_code, message in [
         ([], 2, "Missing argument 'IMAGES'"),
-        ([images], 2, "Give LABELS before it, or --triplets"),
+        ([images], 2, "expected LABELS before the images, or --triplets"),
         ([labels_file, labels_file], 2, "is not a folder"),
         ([labels_file, images, "--triplets", train], 2, "in the place of LABELS"),
         (["--triplets", train, images, "--per-image", 3], 2, "--per-image is for LABELS"),

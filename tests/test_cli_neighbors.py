@@ -16,8 +16,8 @@ NAMES = [f"{colour}{number}.png" for colour in ("blue", "red") for number in ran
 
 @pytest.fixture
 def run(tripletkit, tiny_backbone, toy_images):
-    def invoke(*arguments, images=toy_images):
-        return tripletkit("neighbors", images, "--backbone", "tiny", *arguments)
+    def invoke(*arguments, images=toy_images, **extra):
+        return tripletkit("neighbors", images, "--backbone", "tiny", *arguments, **extra)
 
     return invoke
 
@@ -31,17 +31,6 @@ def names_of(result, query=0):
     assert result.exit_code == 0, result.stderr
     answer = json.loads(result.stdout)["queries"][query]
     return [neighbor["name"] for neighbor in answer["neighbors"]]
-
-
-def test_prints_a_table_of_query_rank_name_distance(run, toy_images):
-    result = run("--query", toy_images / "red0.png", "-k", 2, "-q")
-    assert (result.exit_code, result.stderr) == (0, "")
-    lines = [line.split() for line in result.stdout.splitlines()]
-    assert lines[0] == ["query", "rank", "name", "distance"]
-    assert [line[:2] for line in lines[1:]] == [
-        [str(toy_images / "red0.png"), "1"],
-        [str(toy_images / "red0.png"), "2"],
-    ]
 
 
 def test_a_query_is_never_its_own_neighbour_under_any_name(run, copied_images, tmp_path):
@@ -93,8 +82,7 @@ def test_labels_say_right_and_wrong(run, toy_images, tmp_path):
 
 
 def test_collage_is_drawn(run, toy_images, tmp_path):
-    result = run("--query", toy_images / "red0.png", "-k", 3, "--collage", tmp_path / "c.png")
-    assert result.exit_code == 0
+    run("--query", toy_images / "red0.png", "-k", 3, "--collage", tmp_path / "c.png", code=0)
     with Image.open(tmp_path / "c.png") as image:
         assert image.width > 4 * 144
         assert len(image.convert("RGB").getcolors(1 << 20)) > 10
@@ -117,8 +105,7 @@ def test_an_index_of_another_collection_is_refused_until_forced(run, copied_imag
     arguments = ["--query", copied_images / "red0.png", "--index", tmp_path / "index.npz"]
     run(*arguments, images=copied_images)
     (copied_images / "blue3.png").unlink()
-    result = run(*arguments, images=copied_images)
-    assert result.exit_code == 1
+    result = run(*arguments, images=copied_images, code=1)
     assert "expected an index of a collection of 7 images, got 8" in result.stderr
     assert result.stdout == ""
     assert run(*arguments, "--force", images=copied_images).exit_code == 0
@@ -126,8 +113,7 @@ def test_an_index_of_another_collection_is_refused_until_forced(run, copied_imag
 
 def test_without_faiss_the_error_says_what_to_install(run, toy_images, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
-    result = run("--query", toy_images / "red0.png", "--index", tmp_path / "i.npz")
-    assert result.exit_code == 1
+    result = run("--query", toy_images / "red0.png", "--index", tmp_path / "i.npz", code=1)
     assert "pip install 'tripletkit[search]'" in result.stderr
 
 
@@ -155,18 +141,8 @@ def test_wrong_calls_and_bad_images_are_refused(run, copied_images, tmp_path):
 
 def test_broken_images_can_be_left_out(run, copied_images):
     (copied_images / "red1.png").write_text("no image")
-    result = run("--query", copied_images / "red0.png", "--json", images=copied_images)
-    assert result.exit_code == 1
+    result = run("--query", copied_images / "red0.png", "--json", images=copied_images, code=1)
     arguments = ["--query", copied_images / "red0.png", "--json", "--on-bad-image", "skip"]
     result = run(*arguments, images=copied_images)
     assert "1 images are left out" in result.stderr
     assert len(names_of(result)) == 6
-
-
-def test_hostile_names_come_through(run, copied_images):
-    hostile = """it's "<b>&amp; é 寿司.png"""
-    shutil.move(copied_images / "red1.png", copied_images / hostile)
-    result = run("--query", copied_images / hostile, "--json", images=copied_images)
-    assert json.loads(result.stdout)["queries"][0]["query"] == str(copied_images / hostile)
-    result = run("--query", copied_images / "red0.png", "--json", images=copied_images)
-    assert hostile in names_of(result)

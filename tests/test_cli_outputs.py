@@ -11,10 +11,10 @@ from pathlib import Path
 import click
 import pytest
 from collected import answer_all, start
+from conftest import COMMANDS
 
 import tripletkit as tk
 from tripletkit.cli.flags import taken_by
-from tripletkit.cli.main import tripletkit
 from tripletkit.cli.parameters import OutputPath
 
 # Of each command: how it is called, and its outputs with a suffix that each takes; None is a
@@ -65,13 +65,6 @@ FORMS = {
 }
 
 
-def walk(command, name=()):
-    for sub in getattr(command, "commands", {}).values():
-        yield from walk(sub, (*name, sub.name))
-    yield " ".join(name), command
-
-
-COMMANDS = dict(walk(tripletkit))
 OUTPUTS = [
     pytest.param(command, output, suffix, id=f"{command}-{output}")
     for command, (_, outputs) in CALLS.items()

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import pandas as pd
 import pytest
+from browsers import opened_browsers
 from conftest import read_record
 from opened import read_triplets
 from PIL import Image
@@ -23,11 +24,6 @@ from PIL import Image
 from tripletkit import defaults
 from tripletkit.data.triplet_files import write_triplets
 
-CHROMIUM, CHROMEDRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-background-networking "
-    "--disable-component-update --disable-sync --no-first-run --hide-scrollbars"
-).split()
 # What the images p42.png and so on are called here, so that every row has one of these.
 HOSTILE = [
     "<script>document.title='owned'<!--.png",
@@ -277,17 +273,6 @@ class TestOfSeveralModels:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("undrawn_figures")
-def test_shared_images_are_warned_of(
-    tripletkit, tiny_backbone, toy_model, toy_competition, tmp_path
-):
-    path = tmp_path / "r.html"
-    arguments = ["report", toy_model, "--triplets", toy_competition.train, "-o", path]
-    tripletkit(*arguments, code=0)
-    assert "42 images of these triplets are in the training triplets too" in path.read_text()
-
-
-@pytest.mark.slow
 def test_held_out_draws_of_the_training_are_shown(
     tripletkit, tiny_backbone, toy_competition, tmp_path
 ):
@@ -306,22 +291,6 @@ def test_held_out_draws_of_the_training_are_shown(
     assert curve.count("data:image/svg+xml") == 2
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("undrawn_figures")
-def test_without_the_training_file_names_are_not_scored(
-    tripletkit, tiny_backbone, toy_model, reported, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(
-        "tripletkit.reporting.model_view.read_training_triplets", lambda inputs: None
-    )
-    path = tmp_path / "r.html"
-    arguments = ["report", toy_model, "--triplets", reported.triplets, "-o", path]
-    result = tripletkit(*[*arguments, "--images", reported.images, "--projection", "pca"], code=0)
-    assert "so names are not scored" in result.stderr
-    accuracy_table = path.read_text().partition("</table>")[0]
-    assert "names alone" not in accuracy_table.partition("validation triplets of its training")[0]
-
-
 def test_a_broken_run_leaves_the_old_report(
     tripletkit, tiny_backbone, toy_model, reported, tmp_path
 ):
@@ -336,19 +305,8 @@ def test_a_broken_run_leaves_the_old_report(
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    if not (Path(CHROMIUM).exists() and Path(CHROMEDRIVER).exists()):
-        pytest.skip("needs Debian's packages chromium and chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in FLAGS:
-        options.add_argument(flag)
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.ChromeService(CHROMEDRIVER)
-    driver = webdriver.Chrome(options=options, service=service)
-    yield driver
-    driver.quit()
+    with opened_browsers(tmp_path_factory) as browse:
+        yield browse()
 
 
 def wait_until(browser, condition):

@@ -9,10 +9,10 @@ import json
 import sqlite3
 import time
 from contextlib import ExitStack, closing, contextmanager
-from pathlib import Path
 
 import pytest
 import tiny_backbone as tiny
+from browsers import opened_browsers
 from collect_server import CollectServer
 from PIL import Image
 
@@ -20,39 +20,7 @@ from tripletkit import defaults
 from tripletkit.data.judgement_files import read_answers_given
 from tripletkit.data.judgements import open_judgements
 
-CHROMIUM, CHROMEDRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-background-networking "
-    "--disable-component-update --disable-sync --no-first-run --hide-scrollbars "
-    "--disable-dev-shm-usage"
-).split()
 pytestmark = [pytest.mark.slow, pytest.mark.integration, pytest.mark.timeout(600)]
-
-
-@contextmanager
-def opened_browsers(profiles):
-    """Yield a function that starts browsers, each with a profile of its own, as people have."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    if not (Path(CHROMIUM).exists() and Path(CHROMEDRIVER).exists()):
-        pytest.skip("needs Debian's packages chromium and chromium-driver")
-    started = []
-
-    def browse(width=1280, height=900):
-        options = webdriver.ChromeOptions()
-        options.binary_location = CHROMIUM
-        for flag in [*FLAGS, f"--user-data-dir={profiles.mktemp('profile')}"]:
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(CHROMEDRIVER))
-        driver.set_window_size(width, height)
-        started.append(driver)
-        return driver
-
-    try:
-        yield browse
-    finally:
-        for driver in started:
-            driver.quit()
 
 
 @contextmanager

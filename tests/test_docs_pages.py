@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import runpy
 import shlex
@@ -14,6 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import click
+import matplotlib.pyplot as plt
 import pytest
 from conftest import run_command
 
@@ -34,8 +36,7 @@ BLOCK = re.compile(
     r"(?:^<!-- not run: (?P<reason>.+?) -->\n)?^```(?P<kind>console|python)\n(?P<code>.*?)^```$",
     flags=re.DOTALL | re.MULTILINE,
 )
-# `docs/python.md` is run by test_python_examples.py.
-RUN_ELSEWHERE = {"python.md"}
+MOST_LINES = 15
 
 spec = importlib.util.spec_from_file_location("generated_text", DOCS / "generated_text.py")
 generated_text = importlib.util.module_from_spec(spec)
@@ -191,7 +192,10 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def desk(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A working folder with images/, train.txt, test.txt, truth.csv and labels.csv."""
+    """A working folder with images/, train.txt, test.txt, truth.csv and labels.csv.
+
+    It is its own folder `digits`, too, as Python's page and examples call it.
+    """
     main = runpy.run_path(str(EXAMPLES / "write_digits.py"))["main"]
     sizes = {"N_TRAIN": 60, "N_TEST": 40, "N_TRAIN_TRIPLETS": 600, "N_TEST_TRIPLETS": 150}
     for name, value in sizes.items():
@@ -200,6 +204,7 @@ def desk(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(defaults, "POOLED_TRIPLETS", 1)
     monkeypatch.setattr(defaults, "MAX_EPOCHS", 3)
     main(tmp_path)
+    (tmp_path / "digits").symlink_to(".")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(defaults.CACHE_VARIABLE, str(shared_cache))
     before = [(registry, dict(registry)) for registry in (LOSSES, RECIPES, BACKBONES)]
@@ -218,7 +223,7 @@ def test_extending_needs_public_names_alone():
     assert {"register_loss", "register_recipe", "register_backbone"} <= used
 
 
-RUN = [page for page in PAGES if page.name not in RUN_ELSEWHERE and runnable(page)]
+RUN = [page for page in PAGES if runnable(page)]
 
 
 @pytest.mark.integration
@@ -235,6 +240,59 @@ def test_blocks_of_the_page_run(page, desk):
                 continue
             for line in shell_lines(code):
                 run_line(line)
+    if page.name == "python.md":
+        written = ("m1", "preds.csv", "answers.txt", "embeddings.parquet", "report.html")
+        assert all(Path(name).exists() for name in written)
+        assert set(names["search"].best_params_) == {"dim", "margin"}
+
+
+def code_cells() -> list[str]:
+    notebook = json.loads((EXAMPLES / "notebook.ipynb").read_text(encoding="utf-8"))
+    assert not any(cell.get("outputs") for cell in notebook["cells"])
+    return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def count_lines(code: str) -> int:
+    return sum(bool(line.strip()) for line in code.splitlines())
+
+
+def test_script_and_notebook_are_short():
+    script = (EXAMPLES / "python_api.py").read_text(encoding="utf-8").split('"""')[2]
+    assert count_lines(script) <= MOST_LINES
+    assert sum(map(count_lines, code_cells())) <= MOST_LINES
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::tripletkit.TripletkitWarning")
+def test_the_script_and_the_notebook_run(desk, monkeypatch, capsys):
+    plt.switch_backend("agg")
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["python_api.py", "digits"])
+    found = runpy.run_path(str(EXAMPLES / "python_api.py"))
+    from_script = (desk / "preds.csv").read_bytes()
+    (desk / "preds.csv").unlink()
+    assert (desk / "embeddings.png").stat().st_size > 5_000
+    trained, frozen = capsys.readouterr().out.splitlines()
+    assert trained == f"trained: {tk.score(found['answers'], 'digits/truth.csv')!r}"
+    assert frozen.startswith("frozen: ")
+    assert found["embeddings"].vectors.shape == (100, 10)
+    plt.close("all")
+    names: dict = {}
+    for cell in code_cells():
+        exec(cell, names)
+    # The same seed and the same triplets: the same answers.
+    assert (desk / "preds.csv").read_bytes() == from_script
+    assert names["model"]._repr_html_().count("<img") == 6
+    assert len(plt.gca().collections) == 1
+    plt.close("all")
+
+
+def test_every_public_function_is_documented():
+    text = (DOCS / "python.md").read_text(encoding="utf-8")
+    functions = [name for name in tk.__all__ if name.islower()]
+    named = [name for name in functions if f"tk.{name}" in text or f"`{name}`" in text]
+    # Of two that read a file the other stands for both.
+    assert set(functions) - set(named) <= {"read_answers", "read_truth"}
 
 
 def run_line(line: str) -> None:

@@ -8,12 +8,8 @@ triplets: they do not apply, so the stand-in has neither.
 
 from __future__ import annotations
 
-import pickle
-
 import numpy as np
 import pytest
-from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -91,15 +87,6 @@ def test_answers_say_which_image_is_the_nearer_one(features, triplets):
         answered = tk.TripletEmbedding(features, **QUICK).fit(asked, np.where(is_turned, no, 1))
         np.testing.assert_array_equal(plain.embeddings_, answered.embeddings_)
     assert plain.score(asked, ~is_turned) == plain.score(triplets)
-
-
-def test_a_clone_has_the_parameters_and_a_pickle_the_embedding(fitted, features):
-    again = clone(fitted)
-    assert again.get_params() == fitted.get_params()
-    with pytest.raises(NotFittedError):
-        again.transform(features)
-    loaded = pickle.loads(pickle.dumps(fitted))
-    np.testing.assert_array_equal(loaded.transform(features), fitted.embeddings_)
 
 
 def test_a_pipeline_fits_on_features_and_triplets(features, triplets):
@@ -187,7 +174,7 @@ def test_groups_are_held_out_as_a_whole(features, triplets, mode):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda rows: rows + 1, "indices of 60 rows of features, got 1 to 60"),
+        (lambda rows: rows + 1, "indices of 60 images, got 1 to 60"),
         (lambda rows: rows[:, :2], "shape"),
         (lambda rows: rows.astype(float), "integer triplets"),
         (lambda rows: rows[:0], "triplets to learn from"),

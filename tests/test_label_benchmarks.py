@@ -12,11 +12,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture
-def run(toy_competition, tiny_backbone, tmp_path, monkeypatch, capsys):
-    labels = tmp_path / "labels.csv"
-    rows = (f"p{number:02}.png,{label}\n" for number, label in enumerate(toy_competition.labels))
-    labels.write_text("name,label\n" + "".join(rows))
-
+def run(toy_competition, labels_file, tiny_backbone, monkeypatch, capsys):
     # What is beside a script is found when it is run as one.
     monkeypatch.syspath_prepend(EXAMPLES)
 
@@ -26,7 +22,7 @@ def run(toy_competition, tiny_backbone, tmp_path, monkeypatch, capsys):
         # Its data classes look their own module up.
         monkeypatch.setitem(sys.modules, name, module)
         spec.loader.exec_module(module)
-        given = [toy_competition.images, "--labels", labels, "--val", toy_competition.test]
+        given = [toy_competition.images, "--labels", labels_file, "--val", toy_competition.test]
         given += ["--val-truth", toy_competition.truth, *options]
         monkeypatch.setattr(sys, "argv", [name, *map(str, given)])
         module.main()

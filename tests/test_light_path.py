@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 import tiny_backbone as tiny
 
-# Runs a command line as if TensorFlow and Keras were not installed.
-COMMAND = """
+# Runs command lines, up to the first that fails, as if TensorFlow and Keras were not installed.
+COMMANDS = """
 import importlib.metadata
+import json
 import sys
 
 of_package = importlib.metadata.version
@@ -32,10 +34,15 @@ class Missing:
 
 sys.meta_path.insert(0, Missing())
 import tiny_backbone
-from tripletkit.__main__ import main
+from tripletkit.cli.main import tripletkit
 
 tiny_backbone.register()
-main()
+for words in json.loads(sys.argv[1]):
+    try:
+        tripletkit(words, prog_name="tripletkit")
+    except SystemExit as stop:
+        if stop.code:
+            raise
 """
 
 pytestmark = pytest.mark.integration
@@ -43,10 +50,10 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def run(tiny_weights, tiny_cache, tmp_path):
-    def run(*words: object) -> subprocess.CompletedProcess:
+    def run(*calls: tuple[object, ...]) -> subprocess.CompletedProcess:
         paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         return subprocess.run(
-            [sys.executable, "-c", COMMAND, *map(str, words)],
+            [sys.executable, "-c", COMMANDS, json.dumps([[*map(str, words)] for words in calls])],
             cwd=tmp_path,
             env=os.environ
             | {"PYTHONPATH": os.pathsep.join(paths), tiny.WEIGHTS_VARIABLE: str(tiny_weights)},
@@ -59,19 +66,18 @@ def run(tiny_weights, tiny_cache, tmp_path):
     return run
 
 
-def test_answers_and_scores_need_no_tensorflow(run, toy_model, toy_competition, tmp_path):
-    answers = tmp_path / "preds.csv"
-    for words in (
-        ("audit", toy_competition.train, toy_competition.images),
-        ("split", toy_competition.train, "-o", "s", "--by", "random"),
-        ("predict", toy_competition.test, "--model", toy_model, "-o", answers),
-        ("score", answers, toy_competition.truth),
-        ("neighbors", toy_competition.images, "--query", toy_competition.images / "p00.png",
-         "--model", toy_model),
-        ("collect", toy_competition.images, "--judge", "anna", "-n", 20, "--offline", "a.html"),
-    ):  # fmt: skip
-        done = run(*words)
-        assert done.returncode == 0, (words, done.stderr)
+def test_answers_and_scores_need_no_tensorflow(run, toy_model, toy_competition):
+    toy = toy_competition
+    done = run(
+        ("audit", toy.train, toy.images),
+        ("split", toy.train, "-o", "s", "--by", "random"),
+        ("predict", toy.test, "--model", toy_model, "-o", "preds.csv"),
+        ("score", "preds.csv", toy.truth),
+        ("neighbors", toy.images, "--query", toy.images / "p00.png", "--model", toy_model),
+        ("collect", toy.images, "--judge", "anna", "-n", 20, "--offline", "a.html"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Wrote a.html" in done.stderr
 
 
 def test_a_map_of_given_features_is_trained_without_tensorflow(run, toy_competition, tmp_path):
@@ -79,17 +85,17 @@ def test_a_map_of_given_features_is_trained_without_tensorflow(run, toy_competit
     features = np.random.default_rng(0).normal(size=(len(names), 8))
     np.savez(tmp_path / "f.npz", names=names, features=features)
     given = ("--features", "f.npz")
-    for words in (
+    done = run(
         ("train", toy_competition.train, "--recipe", "map", *given, "-o", "m"),
         ("predict", toy_competition.test, "--model", "m", *given, "-o", "p.csv"),
-    ):
-        done = run(*words)
-        assert done.returncode == 0, (words, done.stderr)
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "p.csv").is_file()
 
 
 def test_training_says_what_to_install(run, toy_competition, tmp_path):
     given = (toy_competition.train, toy_competition.images, "-o", "m", "--backbone", "tiny")
-    done = run("train", *given, "--recipe", "mlp")
+    done = run(("train", *given, "--recipe", "mlp"))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines()[-1].endswith("Run: pip install tensorflow")
     assert "Traceback" not in done.stderr

@@ -9,25 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from plain import DISTANCE_NAMES, pair_distances
 
 from tripletkit.errors import OutputError, SearchIndexError
-from tripletkit.evaluation.distances import DISTANCE_NAMES, distances_between
+from tripletkit.evaluation.distances import distances_between
 from tripletkit.search.approximate import ApproximateIndex, IndexOrigin, fingerprint_collection
 from tripletkit.search.exact import NOBODY, find_neighbors
 
 ORIGIN = IndexOrigin("model 1", "l2", "abc", 2000)
-
-
-def distance_of(a, b, distance):
-    """A distance as a person would write it down."""
-    a, b = [float(value) for value in a], [float(value) for value in b]
-    if distance == "l1":
-        return sum(abs(x - y) for x, y in zip(a, b, strict=True))
-    if distance in ("l2", "squared-l2"):
-        square = sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
-        return square if distance == "squared-l2" else square**0.5
-    lengths = [sum(x * x for x in vector) ** 0.5 or 1.0 for vector in (a, b)]
-    return 1 - sum(x * y for x, y in zip(a, b, strict=True)) / (lengths[0] * lengths[1])
 
 
 def unit(rng, n, n_dims):
@@ -44,10 +33,8 @@ def test_find_neighbors_equals_a_loop(distance, n_images):
     k = min(6, n_images)
     found = find_neighbors(embeddings, queries, k, distance)
     for query in range(4):
-        expected = sorted(
-            (distance_of(queries[query], embedding, distance), row)
-            for row, embedding in enumerate(embeddings)
-        )[:k]
+        measured = pair_distances(queries[query][None], embeddings, distance).tolist()
+        expected = sorted((far, row) for row, far in enumerate(measured))[:k]
         assert [row for _, row in expected] == found.rows[query].tolist()
         np.testing.assert_allclose(found.distances[query], [d for d, _ in expected], atol=1e-9)
 

@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from collected import answer_all, start
+from conftest import COMMANDS, walk_commands
 
 import tripletkit as tk
 from tripletkit.cli.flags import RUN_OPTIONS, spell_flags, taken_by
-from tripletkit.cli.main import tripletkit as program
 from tripletkit.results import plain_values
 
 # Command -> the public function, and flags whose parameter has another name there.
@@ -84,17 +84,6 @@ OF_JUDGEMENTS = parameters_of(tk.read_judgements)
 OF_IMAGES = set(parameters_of(tk.open_images)) | {"on_bad_image"}
 
 
-def walk(command, words=()):
-    if isinstance(command, click.Group):
-        for name, sub in command.commands.items():
-            yield from walk(sub, (*words, name))
-    else:
-        yield " ".join(words), command
-
-
-COMMANDS = dict(walk(program))
-
-
 def test_every_command_has_a_public_function():
     assert set(COMMANDS) == set(FUNCTIONS)
 
@@ -133,6 +122,25 @@ def test_there_are_fewer_options_to_learn():
         if isinstance(param, click.Option)
     ]
     assert len(options) + len(RUN_OPTIONS) <= 250
+
+
+@pytest.mark.parametrize(("name", "command"), walk_commands())
+def test_the_help_has_a_sentence_and_an_example(tripletkit, name, command):
+    result = tripletkit(*name.split(), "--help", prog_name="tripletkit", code=0)
+    assert result.stderr == ""
+    assert f"Usage: {' '.join(['tripletkit', *name.split()])}" in result.stdout
+    assert command.help.strip()[0].isupper()
+    example = " ".join(["  tripletkit", *name.split()])
+    assert any(line.startswith(example) for line in result.stdout.splitlines())
+    for param in command.params:
+        assert param.help or not isinstance(param, click.Option), param
+
+
+@pytest.mark.integration
+def test_the_module_is_the_command():
+    words = [sys.executable, "-m", "tripletkit", "--version"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+    assert (done.stdout, done.stderr) == (f"tripletkit, version {tk.__version__}\n", "")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -246,7 +254,8 @@ def test_a_command_prints_its_result(
         assert without_times(text) == without_times(expected), name
         again = ["--force"] if name in ("split", "train", "finetune") else []
         if "as_json" in taken_by(COMMANDS[name]):
-            said = json.loads(tripletkit(*name.split(), *words, "--json", *again, code=0).stdout)
+            text = tripletkit(*name.split(), *words, "--json", *again, code=0).stdout
+            said = json.loads(text, parse_constant=lambda number: pytest.fail(number))
             given = json.loads(json.dumps(plain_values(result.to_dict())))
             said, given = without_run(said), without_run(given)
             assert said == given, name
@@ -284,7 +293,7 @@ def test_public_objects_answer_the_same_in_another_process(
     train, test, images = toy_competition.train, toy_competition.test, toy_competition.images
     model = tk.load(toy_model)
     frame = tk.read_triplets(train).to_frame()
-    settings = {"epochs": 2, "dim": 4, "refit": False}
+    without_keras = {"recipe": "map", "refit": False}
     # What colours differ in, by a function that another process knows.
     spread = tk.Encoder(partial(np.std, axis=(1, 2)), name="spread", version="1", size=32)
     features = tk.pretrained("tiny").embed(images)
@@ -294,9 +303,9 @@ def test_public_objects_answer_the_same_in_another_process(
         "model": model,
         "frozen": model.frozen,
         "backbone": tk.pretrained("tiny"),
-        "in memory": tk.train(frame, images, backbone="tiny", **settings),
-        "of a function": tk.train(frame, images, backbone=spread, **settings),
-        "of features": tk.train(frame, features=features, **settings),
+        "in memory": tk.train(frame, images, backbone="tiny", epochs=2, dim=4, refit=False),
+        "of a function": tk.train(frame, images, backbone=spread, **without_keras),
+        "of features": tk.train(frame, features=features, **without_keras),
         "vectors": features,
         "estimator": tk.TripletEmbedding(epochs=1, dim=2).fit(features.vectors, rows),
         "splitter": tk.ImageSplit(3),
@@ -345,6 +354,7 @@ def test_public_objects_answer_the_same_in_another_process(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn_figures")
 @pytest.mark.filterwarnings("ignore::tripletkit.TripletkitWarning")
 def test_a_model_in_memory_is_pickled_whole(toy_competition, tiny_backbone, tmp_path):
     frame = tk.read_triplets(toy_competition.train).to_frame()

@@ -169,12 +169,6 @@ def test_nothing_is_added_to_an_image_folder_or_a_model_folder(tmp_path):
             open_images(tmp_path / "images")
 
 
-def test_an_output_that_is_not_named_is_none(tmp_path):
-    door = Outputs()
-    assert door.optional_file(None, ANYTHING) is None
-    assert door.optional_file(tmp_path / "out.csv", ANYTHING).path == tmp_path / "out.csv"
-
-
 def test_a_missing_folder_is_named_as_the_user_named_it_or_by_where_a_link_leads(
     tmp_path, monkeypatch
 ):

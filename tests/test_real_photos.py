@@ -66,13 +66,3 @@ def test_triplets_are_learnt(photos, tmp_path):
     score = train(photos, tmp_path / "m", photos.train, photos.images)["validation"]["trained"]
     assert score["n"] > 100
     assert score["accuracy"] > 0.8
-
-
-def test_center_loss_draws_classes_together(photos, tmp_path):
-    given = [photos.images, "--labels", photos.labels, "--loss", "center"]
-    record = train(photos, tmp_path / "m", *given)
-    scores = record["classification"]
-    assert record["validation"]["trained"]["accuracy"] > 0.85
-    assert scores["trained"]["nearest_neighbors"]["value"] > 0.75
-    assert scores["trained"]["mean_average_precision"]["value"] > 0.7
-    assert scores["training_variance"]["within"] < 0.25 * scores["training_variance"]["between"]

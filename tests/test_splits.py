@@ -17,8 +17,6 @@ from tripletkit import Triplets, defaults
 from tripletkit.data.outputs import Outputs, open_output
 from tripletkit.data.questions import group_questions, make_pair_graph
 from tripletkit.data.splits.policies import (
-    _divide_images,
-    _HoldOutGoal,
     fold_triplets,
     split_triplets,
 )
@@ -153,16 +151,6 @@ def test_image_split_ignores_names_that_no_row_has():
     )
     split = split_triplets(padded, "image", 0.3, seed=0)
     assert split.val_rows.tolist() == split_triplets(triplets, "image", 0.3, 0).val_rows.tolist()
-
-
-def test_divide_images_counts_what_it_moves():
-    # The counts kept move by move lead to a division whose recount meets the floor.
-    triplets = random_triplets(500, 40)
-    goal = _HoldOutGoal(floor=250)
-    sizes = np.array([32, 8])
-    groups = _divide_images(triplets.rows, 40, sizes, goal, np.random.default_rng(0))
-    assert np.bincount(groups).tolist() == sizes.tolist()
-    assert (groups[triplets.rows] == 0).all(axis=1).sum() >= 250
 
 
 def test_component_split_gives_a_giant_component_to_training():
@@ -333,15 +321,6 @@ def test_write_splits_leaves_nothing_when_it_fails(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="disk full"):
         write_splits(tmp_path / "split", triplets, [split], seed=2)
     assert not (tmp_path / "split").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.shared
-def test_competition_file_by_image_beats_a_chance_draw(shared):
-    triplets = read_triplets(shared / "food_triplets" / "train_triplets.txt")
-    split = split_triplets(triplets, "image", 0.2, seed=0)
-    assert len(split.train_rows) / len(triplets) >= 0.508
-    assert len(split.val_rows) > 6 * 501
 
 
 @pytest.mark.shared

@@ -19,8 +19,7 @@ _NAMES = {
     "api.answer_scores": "check_answers compare controls score",
     "api.class_labels": "classify draw_triplets mine",
     "api.embeddings": "Embeddings",
-    "api.estimator": "TripletEmbedding",
-    "api.image_split": "ImageSplit triplets_by_image",
+    "api.estimator": "ImageSplit TripletEmbedding triplets_by_image",
     "api.judging": "collect export_judgements import_judgements judges suggest",
     "api.large_collections": "extract",
     "api.learning": "finetune sweep train",
@@ -54,9 +53,9 @@ if TYPE_CHECKING:
     from tripletkit.api.class_labels import draw_triplets as draw_triplets
     from tripletkit.api.class_labels import mine as mine
     from tripletkit.api.embeddings import Embeddings as Embeddings
+    from tripletkit.api.estimator import ImageSplit as ImageSplit
     from tripletkit.api.estimator import TripletEmbedding as TripletEmbedding
-    from tripletkit.api.image_split import ImageSplit as ImageSplit
-    from tripletkit.api.image_split import triplets_by_image as triplets_by_image
+    from tripletkit.api.estimator import triplets_by_image as triplets_by_image
     from tripletkit.api.judging import collect as collect
     from tripletkit.api.judging import export_judgements as export_judgements
     from tripletkit.api.judging import import_judgements as import_judgements

@@ -108,7 +108,7 @@ def _align_columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -
     """Join rows of texts to lines with columns two blanks apart.
 
     Example:
-        >>> print(align_columns([["right", "90"], ["wrong", "7"]], right=[1]))
+        >>> print(_align_columns([["right", "90"], ["wrong", "7"]], right=[1]))
         right  90
         wrong   7
     """

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from io import IOBase
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
 from tripletkit import defaults
-from tripletkit.api.given import AnswersLike, PathLike, TripletsLike, as_path, is_path, take_answers
+from tripletkit.api.given import AnswersLike, PathLike, TripletsLike, as_path, is_path
 from tripletkit.data.folder import locate_images
 from tripletkit.data.images import hash_files
 from tripletkit.data.judgements import (
@@ -20,6 +21,7 @@ from tripletkit.data.judgements import (
     open_judgements,
     open_truth,
     open_votes,
+    read_labels,
 )
 from tripletkit.data.outputs import Outputs, as_one_run, csv_form
 from tripletkit.data.triplets import Triplets
@@ -31,7 +33,7 @@ from tripletkit.evaluation.answer_checks import (
     check_not_exchanged,
     check_same_questions,
 )
-from tripletkit.evaluation.answers import Answers
+from tripletkit.evaluation.answers import Answers, read_answers
 from tripletkit.evaluation.baselines import ShortcutBaselines, run_baselines
 from tripletkit.evaluation.comparison import (
     Comparison,
@@ -93,7 +95,7 @@ def score(
         >>> score([1, 0, 1, 1], [1, 0, 0, 1]).accuracy
         0.75
     """
-    answers = take_answers(answers)
+    answers = _take_answers(answers)
     asked, counted = _open_questions(answers, triplets, votes)
     if unique and counted is not None:
         raise SettingsError(
@@ -186,7 +188,7 @@ def compare(
         )
     form = csv_form("a file of rows that differ, with the heading row,...", "row,")
     output = Outputs(overwrite=overwrite).optional_file(as_path(rows), form)
-    entries = [replace(take_answers(each, name), source=name) for name, each in answers.items()]
+    entries = [replace(_take_answers(each, name), source=name) for name, each in answers.items()]
     if truth is None:
         truth = np.ones(len(entries[0]), dtype=np.int8)
     read = open_truth(truth)[0]
@@ -272,11 +274,22 @@ def check_answers(
         AnswerFileError: if something cannot be read or does not belong together.
     """
     return answer_checks.check_answers(
-        take_answers(answers),
+        _take_answers(answers),
         open_judgements(triplets).triplets,
-        [take_answers(other) for other in agree_with],
+        [_take_answers(other) for other in agree_with],
         n_examples=defaults.AUDIT_EXAMPLES,
     )
+
+
+def _take_answers(value: AnswersLike, source: str = "the answers") -> Answers:
+    """Return answers of a file, or of 1 and 0 for each triplet, which `source` names."""
+    if isinstance(value, Answers):
+        return value
+    if is_path(value):
+        return read_answers(Path(value))
+    if isinstance(value, IOBase):
+        return read_answers(cast(BinaryIO, value))
+    return Answers(read_labels(cast(Any, value), source), None, None, source)
 
 
 def _warn_of_learned(model: PathLike, asked: Triplets, images: Path | None) -> None:

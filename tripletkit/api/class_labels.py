@@ -112,9 +112,7 @@ def draw_triplets(
         output: triplet file to write.
         truth: file to write the truth to; second and third image then stand in chance order in
             `output`, as in a competition.
-        overwrite: replace such files that are there. Defaults to `False`.
-        cache: folder of the feature store. Defaults to that of the model, or the user's.
-        progress: see `train`.
+        overwrite, cache, progress: see `train`. The store is the model's where there is one.
     Returns:
         `Triplets`: anchor, positive, negative.
     Raises:
@@ -216,8 +214,7 @@ def classify(
         k: neighbours that vote. Defaults to `10`.
         seed: of every choice by chance. Defaults to `0`.
         confusion: SVG, PNG or PDF to draw the confusion matrix to, or CSV to write it to.
-        overwrite: replace such files that are there. Defaults to `False`.
-        progress: see `train`.
+        overwrite, progress: see `train`.
     Returns:
         A `Classification`: `scores` by embeddings and by frozen features, and `confusion`.
     Raises:
@@ -306,8 +303,7 @@ def mine(
         output: CSV to write, a row for each mined image or triplet.
         triplets_out: triplet file to write, to train on.
         plot: SVG, PNG or PDF to draw the distances to, with the cuts.
-        overwrite: replace such files that are there. Defaults to `False`.
-        progress: see `train`.
+        overwrite, progress: see `train`.
     Returns:
         `Mined`: `table`, `names` and `triplets` of these.
     Raises:
@@ -317,7 +313,9 @@ def mine(
     """
     if (labels is None) == (triplets is None):
         raise SettingsError(
-            "triplets", "expected `labels` or `triplets`, which stand in the place of each other"
+            "triplets",
+            "expected `labels` before the images, or `triplets` in the place of `labels`: either "
+            "says which images are alike.",
         )
     of_labels = {
         "per_image": per_image,

@@ -47,9 +47,7 @@ from tripletkit.errors import (
 )
 from tripletkit.evaluation.answers import ANSWERS_FORM, AnswerFormat, Answers, write_answers
 from tripletkit.evaluation.distances import triplet_margins
-from tripletkit.evaluation.intervals import Interval, NoInterval
-from tripletkit.evaluation.pooled import PooledScore, PooledValidation
-from tripletkit.evaluation.scoring import Score
+from tripletkit.evaluation.pooled import PooledValidation
 from tripletkit.evaluation.validation import Validation
 from tripletkit.features.backbones import AUTO
 from tripletkit.features.encoder import Encoder
@@ -471,8 +469,8 @@ class Model:
         ]
         if validation := record.validation or record.pooled:
             facts += [
-                ("validation", _describe_score(validation.trained)),
-                ("frozen features", _describe_score(validation.frozen)),
+                ("validation", validation.trained._summary()),
+                ("frozen features", validation.frozen._summary()),
             ]
         return facts
 
@@ -706,16 +704,6 @@ def _warn_of_undecided(answers: Answers) -> None:
             caution(f"{n:,} of {len(answers):,} rows {what}", DataWarning)
 
 
-def _describe_score(score: Score | PooledScore) -> str:
-    interval: Interval | NoInterval | None
-    if isinstance(score, PooledScore):
-        interval, n = score.interval, score.n_triplets
-    else:
-        interval, n = score.image_interval or score.wilson, score.n
-    reach = f"95% interval {interval.low:.3f} to {interval.high:.3f}, " if interval else ""
-    return f"{score.accuracy:.3f} ({reach}{n:,} triplets)"
-
-
 def _draw_images(model: ModelFolder | None) -> str:
     """Return a few images of the image folder; none where it is gone, or there was none."""
     if model is None or (folder := model.image_folder) is None:
@@ -728,16 +716,15 @@ def _draw_images(model: ModelFolder | None) -> str:
         return ""
     drawn = []
     # Evenly over the names, since neighbours in that order are often alike.
-    for place in range(min(_CARD_IMAGES, len(names))):
-        name = names[place * len(names) // _CARD_IMAGES if len(names) > _CARD_IMAGES else place]
+    for name in names[:: max(1, len(names) // _CARD_IMAGES)][:_CARD_IMAGES]:
         file = io.BytesIO()
         try:
             read_thumbnail(folder / name, _CARD_SIDE_PX).save(file, "JPEG", quality=85)
         except ImageReadError:
             continue
-        data = base64.b64encode(file.getvalue()).decode()
+        data, title = base64.b64encode(file.getvalue()).decode(), html.escape(name, quote=True)
         drawn.append(
-            f"<img src='data:image/jpeg;base64,{data}' title='{html.escape(name, quote=True)}' "
-            f"alt='{html.escape(name, quote=True)}' style='display:inline-block;margin:2px'>"
+            f"<img src='data:image/jpeg;base64,{data}' title='{title}' alt='{title}' "
+            "style='display:inline-block;margin:2px'>"
         )
     return "".join(drawn)

@@ -93,9 +93,8 @@ def report(
     from tripletkit.reporting.page import REPORT_FORM, write_report
 
     output = Path(output)
-    folders = _find_folders(model, projection)
     file = Outputs(overwrite=overwrite).file(output, REPORT_FORM)
-    views = _open_views(model, folders, **view)
+    views = _open_views(model, projection, **view)
     n_bytes = write_report(file, views, projection)
     logger.info("Wrote %s, %.1f MB. Open it in a browser.", output, n_bytes / 1e6)
     return output
@@ -125,7 +124,7 @@ def serve_report(
     """
     from tripletkit.reporting.served import report_server
 
-    views = _open_views(model, _find_folders(model, projection), **view)
+    views = _open_views(model, projection, **view)
     with report_server(views, port, projection, as_path(view.get("cache"))) as served:
         yield served
 
@@ -167,11 +166,10 @@ def plot(
         raise SettingsError("labels", "confusion needs `labels=FILE`, the true labels.")
     theme = DARK if dark else LIGHT
     file = Outputs(overwrite=overwrite).optional_file(as_path(output), FIGURE_FORM)
-    folders = _find_folders(model, projection)
     if kind == "history":
-        figure = _draw_history(folders[0], theme)
+        figure = _draw_history(_find_folder(model), theme)
     else:
-        (shown,) = _open_views(model, folders, **view)
+        (shown,) = _open_views(model, projection, **view)
         figure = _draw(kind, shown, projection, theme)
     if file is not None:
         write_figure(file, figure)
@@ -231,37 +229,27 @@ def collage(
     return image
 
 
-def _list_models(given: Models) -> list[Model | PathLike]:
-    return [given] if isinstance(given, Model) or is_path(given) else list(given)
+def _find_folder(model: Model | PathLike) -> ModelFolder:
+    folder = model.folder if isinstance(model, Model) else load_model(Path(model))
+    if folder is None:
+        raise ModelFolderError("expected a trained model, a backbone alone has no report")
+    return folder
 
 
-def _find_folders(given: Models, projection: str) -> list[ModelFolder]:
+def _open_views(given: Models, projection: str, **view: Unpack[_ViewOptions]) -> list[ModelView]:
+    from tripletkit.reporting.model_view import open_views
     from tripletkit.reporting.projections import check_projection
 
     check_projection(projection)
-    models = _list_models(given)
+    models = [given] if isinstance(given, Model) or is_path(given) else list(given)
     if len(models) > _MOST_MODELS:
         raise SettingsError(
             "models", f"expected at most {_MOST_MODELS} models on a page, got {len(models)}"
         )
-    folders = []
-    for model in models:
-        folder = model.folder if isinstance(model, Model) else load_model(Path(model))
-        if folder is None:
-            raise ModelFolderError("expected a trained model, a backbone alone has no report")
-        folders.append(folder)
-    return folders
-
-
-def _open_views(
-    given: Models, folders: list[ModelFolder], **view: Unpack[_ViewOptions]
-) -> list[ModelView]:
-    from tripletkit.reporting.model_view import open_views
-
+    folders = [_find_folder(model) for model in models]
     images, labels = view.get("images"), view.get("labels")
     where = None if images is None else open_images(images)
     root = (where and where.folder) or folders[0].image_folder or Path()
-    models = _list_models(given)
     with open_stages(view.get("progress")) as stages:
         return open_views(
             folders,

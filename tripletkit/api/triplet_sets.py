@@ -11,7 +11,7 @@ from typing import Any, overload
 import pandas as pd
 
 from tripletkit import defaults
-from tripletkit.api.given import LabelsLike, PathLike, TripletsLike, group_images
+from tripletkit.api.given import LabelsLike, PathLike, TripletsLike
 from tripletkit.data.audit.triplet_audit import Audit, audit_triplets
 from tripletkit.data.folder import refuse_folder_of
 from tripletkit.data.images import ImagesLike, open_images
@@ -21,7 +21,7 @@ from tripletkit.data.judgements import (
     open_truth,
     validate_on_random,
 )
-from tripletkit.data.labels import ClassLabels, open_labels
+from tripletkit.data.labels import ClassLabels, label_files, open_labels
 from tripletkit.data.outputs import Outputs, as_one_run
 from tripletkit.data.splits.policies import fold_triplets, split_triplets
 from tripletkit.data.splits.split_files import (
@@ -349,7 +349,10 @@ def split(
             "look at an image; `tripletkit audit` tells. Prefer `by=component` or image.",
             LeakageWarning,
         )
-    of_image = group_images(groups, whole.names)
+    of_image = None
+    if groups is not None:
+        nowhere = [None] * len(whole.names)
+        of_image = label_files(whole.names, nowhere, open_labels(groups), None).groups()
     if folds:
         splits = fold_triplets(whole, by, folds, seed, of_image)
     else:

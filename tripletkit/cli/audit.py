@@ -36,7 +36,6 @@ _STRICT_FAILED = 1
     "--examples",
     type=WholeRange(0),
     default=defaults.AUDIT_EXAMPLES,
-    show_default=True,
     help="How many examples to show of each kind.",
 )
 @takes("judgements", "as_json", "folder")

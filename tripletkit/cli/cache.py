@@ -55,7 +55,6 @@ def clear(cache: Path | None, yes: bool) -> None:
     "--unused-days",
     type=WholeRange(0),
     default=defaults.PRUNE_UNUSED_DAYS,
-    show_default=True,
     help="Drop the features of backbones that were not used for so many days, and their networks.",
 )
 @takes("cache")

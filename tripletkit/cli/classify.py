@@ -36,13 +36,7 @@ from tripletkit.cli.parameters import (
     help="Share of each class to hold out where --held-out is not given.  "
     f"[default: {defaults.VAL_FRACTION}]",
 )
-@click.option(
-    "-k",
-    type=WholeRange(1),
-    default=defaults.NEIGHBORS,
-    show_default=True,
-    help="Neighbours that vote.",
-)
+@click.option("-k", type=WholeRange(1), default=defaults.NEIGHBORS, help="Neighbours that vote.")
 @click.option(
     "--confusion",
     type=OUTPUT_FILE,

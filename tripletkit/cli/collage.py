@@ -8,14 +8,14 @@ import click
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.options import command, takes
-from tripletkit.cli.parameters import INPUT_FOLDER, JUDGEMENTS, OUTPUT_FILE, WholeRange
+from tripletkit.cli.options import command, output_option, takes
+from tripletkit.cli.parameters import INPUT_FOLDER, JUDGEMENTS, WholeRange
 
 
 @command()
 @click.argument("triplets", type=JUDGEMENTS)
 @click.argument("images", type=INPUT_FOLDER)
-@click.option("-o", "--output", type=OUTPUT_FILE, required=True, help="PNG, JPEG or WebP to write.")
+@output_option("PNG, JPEG or WebP to write.")
 @click.option(
     "--by-rows/--by-columns",
     "rows",
@@ -27,7 +27,6 @@ from tripletkit.cli.parameters import INPUT_FOLDER, JUDGEMENTS, OUTPUT_FILE, Who
     "-n",
     type=WholeRange(1, 200),
     default=defaults.NEIGHBORS,
-    show_default=True,
     help="How many triplets, from the first line on.",
 )
 @takes("judgements", "folder", "overwrite")

@@ -13,13 +13,7 @@ import tripletkit as tk
 from tripletkit import defaults
 from tripletkit.cli.console import say, warn
 from tripletkit.cli.options import backbone_option, command, section, takes, weights_option
-from tripletkit.cli.parameters import (
-    INPUT_FOLDER,
-    JUDGEMENTS,
-    NAMED_FILE,
-    OUTPUT_FILE,
-    WholeRange,
-)
+from tripletkit.cli.parameters import INPUT_FOLDER, JUDGEMENTS, NAMED_FILE, OUTPUT_FILE, WholeRange
 
 _ASK_WAYS = ("auto", "random", "margin", "disagreement")
 
@@ -31,7 +25,6 @@ _ASK_WAYS = ("auto", "random", "margin", "disagreement")
     "database",
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("judgements.sqlite"),
-    show_default=True,
     help="Database of the judgements; made if it is not there, continued if it is.",
 )
 @click.option(
@@ -56,7 +49,6 @@ _ASK_WAYS = ("auto", "random", "margin", "disagreement")
         "--screen",
         type=click.Choice(["question", "grid"]),
         default="question",
-        show_default=True,
         help="Which of two images is more like the anchor, or which of several are.",
     ),
     click.option(
@@ -64,7 +56,6 @@ _ASK_WAYS = ("auto", "random", "margin", "disagreement")
         "grid_of",
         type=WholeRange(3, 24),
         default=defaults.GRID_OF,
-        show_default=True,
         help="Images of a grid.",
     ),
     click.option(
@@ -72,14 +63,12 @@ _ASK_WAYS = ("auto", "random", "margin", "disagreement")
         "grid_pick",
         type=WholeRange(1, 23),
         default=defaults.GRID_PICK,
-        show_default=True,
         help="Images to pick from a grid.",
     ),
     click.option(
         "--ask",
         type=click.Choice(_ASK_WAYS),
         default="auto",
-        show_default=True,
         help="How questions are chosen after the first "
         f"{defaults.FIRST_RANDOM} answers: at random, where a model is least sure, or where "
         f"several models contradict each other; auto means {defaults.AUTO_ASK}.",
@@ -89,11 +78,7 @@ _ASK_WAYS = ("auto", "random", "margin", "disagreement")
         type=click.Choice(["auto"]),
         help="End the study when more answers would bring too little, by its stop_points.",
     ),
-    backbone_option(
-        "Backbone of the model that chooses questions.",
-        default=defaults.BACKBONE,
-        show_default=True,
-    ),
+    backbone_option("Backbone of the model that chooses questions.", default=defaults.BACKBONE),
     weights_option,
 )
 @section(
@@ -124,24 +109,23 @@ _ASK_WAYS = ("auto", "random", "margin", "disagreement")
         "--overlap",
         type=WholeRange(1),
         default=1,
-        show_default=True,
         metavar="N",
         help="Ask each question of N judges.",
     ),
 )
 @section(
     "Server",
-    click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at."),
+    click.option("--host", default="127.0.0.1", help="Address to listen at."),
     click.option(
         "--port",
         type=WholeRange(0, 65535),
         default=8765,
-        show_default=True,
         help="Port to listen at; 0 takes any that is free.",
     ),
     click.option(
         "--url",
         default="",
+        show_default=False,
         metavar="https://...",
         help="Where a proxy serves the pages to others. Links name it, and cookies go to it alone.",
     ),

@@ -7,19 +7,13 @@ from typing import Any
 import click
 
 import tripletkit as tk
-from tripletkit.cli.options import command, model_options, takes
-from tripletkit.cli.parameters import INPUT_FOLDER, OUTPUT_FILE
+from tripletkit.cli.options import command, model_options, output_option, takes
+from tripletkit.cli.parameters import INPUT_FOLDER
 
 
 @command()
 @click.argument("images", type=INPUT_FOLDER, required=False)
-@click.option(
-    "-o",
-    "--output",
-    type=OUTPUT_FILE,
-    required=True,
-    help="File to write; its suffix says the format: .parquet, .csv or .npz.",
-)
+@output_option("File to write; its suffix says the format: .parquet, .csv or .npz.")
 @model_options()
 @takes("images", "overwrite", "progress")
 def embed(model: tk.Model, **given: Any) -> None:

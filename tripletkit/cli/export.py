@@ -7,19 +7,16 @@ from typing import Any
 import click
 
 import tripletkit as tk
-from tripletkit.cli.options import command, takes, trained_model_options
+from tripletkit.cli.options import command, output_option, takes, trained_model_options
 from tripletkit.cli.parameters import OUTPUT_FOLDER
 
 
 @command()
 @trained_model_options
-@click.option(
-    "-o",
-    "--output",
+@output_option(
+    "Folder for triplet_network.keras and encoder.keras, or encoder.onnx and head.onnx.",
     type=OUTPUT_FOLDER,
-    required=True,
     metavar="DIR",
-    help="Folder for triplet_network.keras and encoder.keras, or encoder.onnx and head.onnx.",
 )
 @click.option("--onnx", is_flag=True, help="Write encoder.onnx and head.onnx instead.")
 @takes("overwrite")

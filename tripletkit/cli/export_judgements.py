@@ -7,20 +7,13 @@ from typing import Any
 import click
 
 import tripletkit as tk
-from tripletkit.cli.options import command, takes
+from tripletkit.cli.options import command, output_option, takes
 from tripletkit.cli.parameters import NAMED_FILE, OUTPUT_FOLDER
 
 
 @command("export-judgements")
 @click.argument("database", type=NAMED_FILE)
-@click.option(
-    "-o",
-    "--output",
-    type=OUTPUT_FOLDER,
-    required=True,
-    metavar="DIR",
-    help="Folder for the files; made if there is none.",
-)
+@output_option("Folder for the files; made if there is none.", type=OUTPUT_FOLDER, metavar="DIR")
 @click.option(
     "--random-share",
     is_flag=True,

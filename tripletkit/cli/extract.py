@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.options import backbone_options, command, section, takes
-from tripletkit.cli.parameters import NAMED_PATH, WholeRange
+from tripletkit.cli.options import backbone_options, command, output_option, section, takes
+from tripletkit.cli.parameters import ADDED_TO, NAMED_PATH, WholeRange
 
 
 @command()
 @click.argument("images", type=NAMED_PATH)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    help="Folder of the features, made if it is new. Other commands take it as --features.",
+@output_option(
+    "Folder of the features, made if it is new. Other commands take it as --features.",
+    type=ADDED_TO,
 )
-@section(
-    "Encoder",
-    backbone_options("Backbone, or several.", default=defaults.BACKBONE, show_default=True),
-)
+@section("Encoder", backbone_options("Backbone, or several.", default=defaults.BACKBONE))
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16"]),

@@ -12,6 +12,7 @@ from tripletkit import defaults
 from tripletkit.cli.options import (
     command,
     images_option,
+    output_option,
     running_options,
     say_where,
     section,
@@ -27,13 +28,7 @@ from tripletkit.cli.parameters import MODEL_FOLDER, WholeRange
 @click.argument("model", type=MODEL_FOLDER)
 @section(
     "Data",
-    click.option(
-        "-o",
-        "--output",
-        type=MODEL_FOLDER,
-        required=True,
-        help="Model folder to write; MODEL stays as it is.",
-    ),
+    output_option("Model folder to write; MODEL stays as it is.", type=MODEL_FOLDER),
     images_option,
     weights_option,
 )
@@ -43,7 +38,6 @@ from tripletkit.cli.parameters import MODEL_FOLDER, WholeRange
         "--blocks",
         type=WholeRange(1),
         default=1,
-        show_default=True,
         help="How many of the backbone's last blocks learn.",
     ),
     click.option(

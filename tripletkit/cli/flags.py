@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 
 from tripletkit import defaults
-from tripletkit.cli.parameters import NAMED_FILE, Columns
+from tripletkit.cli.parameters import ADDED_TO, NAMED_FILE, Columns
 
 # By the name of the parameter that a command gets.
 RUN_OPTIONS: dict[str, click.Option] = {
@@ -29,7 +28,7 @@ RUN_OPTIONS: dict[str, click.Option] = {
     ),
     "cache": click.Option(
         ["--cache"],
-        type=click.Path(file_okay=False, path_type=Path),
+        type=ADDED_TO,
         envvar=defaults.CACHE_VARIABLE,
         show_envvar=True,
         metavar="DIR",
@@ -39,7 +38,6 @@ RUN_OPTIONS: dict[str, click.Option] = {
         ["--on-bad-image"],
         type=click.Choice(["fail", "skip"]),
         default="fail",
-        show_default=True,
         help="What to do when an image is missing or cannot be read.",
     ),
     "follow_outside": click.Option(

@@ -85,7 +85,7 @@ class _TripletkitGroup(click.Group):
 @click.group(
     cls=_TripletkitGroup,
     params=list(RUN_OPTIONS.values()),
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
 @click.version_option(package_name="tripletkit", prog_name="tripletkit")
 def tripletkit(**_of_run: object) -> None:

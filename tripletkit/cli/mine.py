@@ -9,7 +9,7 @@ import click
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.options import command, first, model_options, section, takes
+from tripletkit.cli.options import command, first, model_options, output_option, section, takes
 from tripletkit.cli.parameters import (
     JUDGEMENTS,
     LABELS,
@@ -27,16 +27,9 @@ def _sort_arguments(given: dict[str, Any]) -> None:
     """Take a single argument for the folder of images."""
     if given["images"] is None:
         given["labels"], given["images"] = None, given["labels"]
-    labels, images, triplets = given["labels"], given["images"], given["triplets"]
+    images = given["images"]
     if images is None:
         raise click.UsageError("Missing argument 'IMAGES'.")
-    if labels is None and triplets is None:
-        raise click.UsageError(
-            f"Missing argument 'IMAGES': {images} alone says nothing of which images are "
-            "alike. Give LABELS before it, or --triplets."
-        )
-    if labels is not None and triplets is not None:
-        raise click.UsageError("--triplets stands in the place of LABELS; give IMAGES alone.")
     if not (isinstance(images, Path) and images.is_dir()):
         raise click.BadParameter(f"{images} is not a folder.", param_hint="'IMAGES'")
 
@@ -79,12 +72,10 @@ def _sort_arguments(given: dict[str, Any]) -> None:
         f"[default: {defaults.KEPT_TRIPLETS:g}]",
     ),
 )
-@click.option(
-    "-o",
-    "--output",
-    type=OUTPUT_FILE,
-    help="CSV to write: anchor,other,kind,distance,rank. With --triplets "
+@output_option(
+    "CSV to write: anchor,other,kind,distance,rank. With --triplets "
     "anchor,positive,negative,to_positive,to_negative,margin,line.",
+    required=False,
 )
 @click.option(
     "--triplets-out", type=OUTPUT_FILE, help="Triplet file to write, for `tripletkit train`."

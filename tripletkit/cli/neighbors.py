@@ -24,11 +24,7 @@ from tripletkit.cli.parameters import INPUT_FILE, INPUT_FOLDER, NAMED_PATH, OUTP
     help="Image, or folder of images, in the collection or not. May be given several times.",
 )
 @click.option(
-    "-k",
-    type=WholeRange(1),
-    default=defaults.NEIGHBORS,
-    show_default=True,
-    help="Neighbours of each query.",
+    "-k", type=WholeRange(1), default=defaults.NEIGHBORS, help="Neighbours of each query."
 )
 @click.option(
     "--labels",

@@ -21,12 +21,12 @@ from tripletkit import defaults
 from tripletkit.cli.console import say, show_result, stage_bars
 from tripletkit.cli.flags import RUN_OPTIONS, longest, refuse_untaken, taken_by, told
 from tripletkit.cli.parameters import (
+    ADDED_TO,
     INPUT_FILE,
     INPUT_FOLDER,
     MODEL_FOLDER,
     NAMED_FILE,
-    JudgementsPath,
-    LabelsPath,
+    OUTPUT_FILE,
     NamedChoice,
     OutputPath,
     Weights,
@@ -133,24 +133,26 @@ def _open_images(given: Path | None) -> Images:
 def _divide_columns(columns: dict[str, str] | None) -> tuple[dict[str, str], dict[str, str]]:
     """Return the columns of judgements, and those of labels where a command takes any."""
     columns = columns or {}
-    if not any(isinstance(param.type, LabelsPath) for param in _params()):
+    if not _params("labels"):
         return columns, {}
     of_labels = {name: text for name, text in columns.items() if name in ("name", "label")}
     return {name: text for name, text in columns.items() if name not in of_labels}, of_labels
 
 
-def _params() -> list[click.Parameter]:
-    return click.get_current_context().command.params
+def _params(of: str) -> list[click.Parameter]:
+    """Return the parameters of the command that are judgements, or labels."""
+    params = click.get_current_context().command.params
+    return [param for param in params if getattr(param.type, "of", "") == of]
 
 
 def _read_labels(given: dict[str, Any]) -> None:
     others, columns = _divide_columns(told("columns"))
-    if others and not any(isinstance(param.type, JudgementsPath) for param in _params()):
+    if others and not _params("judgements"):
         columns |= others  # which are refused
     images = given.get("images")
     folder = getattr(images, "folder", images)
-    for param in _params() if columns else []:
-        if isinstance(param.type, LabelsPath) and param.name and given[param.name]:
+    for param in _params("labels") if columns else []:
+        if param.name and given[param.name]:
             given[param.name] = tk.read_labels(given[param.name], folder, columns=columns)
 
 
@@ -160,8 +162,8 @@ def _read_judgements(given: dict[str, Any]) -> None:
     if not any(how.values()):
         return
     is_first = True
-    for param in _params():
-        if isinstance(param.type, JudgementsPath) and param.name and given[param.name]:
+    for param in _params("judgements"):
+        if param.name and given[param.name]:
             read = []
             for path in given[param.name] if param.multiple else [given[param.name]]:
                 # Judges are those of the first file; the others may have none.
@@ -202,6 +204,12 @@ def _group_options(*options: Decorator) -> Decorator:
     return add
 
 
+def output_option(text: str, **attributes: Any) -> Decorator:
+    """Return `-o`, a file that has to be named where attributes do not say otherwise."""
+    usual = {"type": OUTPUT_FILE, "required": True, "help": text}
+    return click.option("-o", "--output", **usual | attributes)
+
+
 def section(title: str, *options: Decorator) -> Decorator:
     """Return one decorator that adds options under a title of their own in the help."""
 
@@ -220,7 +228,6 @@ seed_option = click.option(
     "--seed",
     type=WholeRange(0),
     default=defaults.SEED,
-    show_default=True,
     help="Seed of all random choices. The same seed gives the same result.",
 )
 
@@ -323,7 +330,6 @@ def backbone_options(help_text: str, **attributes: Any) -> Decorator:
             "--views",
             callback=_read_names("tripletkit.features.image_views:choose_views"),
             default=defaults.VIEWS,
-            show_default=True,
             metavar="NAME[,NAME...]",
             help="Views of each image to average the features over (test-time augmentation): "
             "original; flip: with its mirror image; five-crop: corners and center; ten-crop: "
@@ -333,7 +339,6 @@ def backbone_options(help_text: str, **attributes: Any) -> Decorator:
             "--depth",
             type=click.Choice(defaults.DEPTHS),
             default=defaults.DEPTH,
-            show_default=True,
             help="Features of the backbone's end; of earlier stages, mean and deviation over "
             "their maps; or all of them, side by side.",
         ),
@@ -460,7 +465,6 @@ def trained_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--model",
             type=MODEL_FOLDER,
             default=defaults.MODEL_FOLDER,
-            show_default=True,
             help="Model folder that `tripletkit train` wrote.",
         ),
         weights_option,
@@ -468,9 +472,7 @@ def trained_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 images_option = click.option(
-    "--images",
-    type=INPUT_FOLDER,
-    help="Folder of the images.  [default: the one used in training]",
+    "--images", type=INPUT_FOLDER, help="Folder of the images.  [default: the one used in training]"
 )
 
 
@@ -497,7 +499,6 @@ view_options = section(
         "--projection",
         type=click.Choice(["pca", "umap"]),
         default="pca",
-        show_default=True,
         help="How the map of embeddings is made; umap needs tripletkit[map].",
     ),
     weights_option,
@@ -574,7 +575,7 @@ running_options = _group_options(
     ),
     click.option(
         "--tensorboard",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=ADDED_TO,
         metavar="DIR",
         help="Write each epoch's numbers as TensorBoard logs, too.",
     ),

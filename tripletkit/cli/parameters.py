@@ -11,14 +11,16 @@ from typing import Any, cast
 import click
 
 
-class _InputPath(click.Path):
+class InputPath(click.Path):
     """A file or folder that a command reads, so that it writes nothing over it or among images.
 
-    With `allow_dash`, `-` becomes standard input.
+    With `allow_dash`, `-` becomes standard input. `of` is `"judgements"` or `"labels"` where it is
+    read as the options of the run say.
     """
 
-    def __init__(self, **kinds: bool) -> None:
+    def __init__(self, of: str = "", **kinds: bool) -> None:
         super().__init__(exists=True, path_type=Path, **kinds)
+        self.of = of
 
     def convert(
         self, value: Any, param: click.Parameter | None, context: click.Context | None
@@ -34,22 +36,14 @@ class _InputPath(click.Path):
         return sys.stdin.buffer
 
 
-class JudgementsPath(_InputPath):
-    """A file of judgements, read as `judgements_options` says."""
-
-
-class LabelsPath(_InputPath):
-    """Class labels in a table or a folder, whose columns may be said."""
-
-
-INPUT_FILE = _InputPath(dir_okay=False, allow_dash=True)
-INPUT_FOLDER = _InputPath(file_okay=False)
-INPUT_PATH = _InputPath(allow_dash=True)
+INPUT_FILE = InputPath(dir_okay=False, allow_dash=True)
+INPUT_FOLDER = InputPath(file_okay=False)
+INPUT_PATH = InputPath(allow_dash=True)
 # Where standard input is none.
-NAMED_FILE = _InputPath(dir_okay=False)
-NAMED_PATH = _InputPath()
-JUDGEMENTS = JudgementsPath(dir_okay=False, allow_dash=True)
-LABELS = LabelsPath(allow_dash=True)
+NAMED_FILE = InputPath(dir_okay=False)
+NAMED_PATH = InputPath()
+JUDGEMENTS = InputPath("judgements", dir_okay=False, allow_dash=True)
+LABELS = InputPath("labels", allow_dash=True)
 
 
 class OutputPath(click.Path):
@@ -65,6 +59,8 @@ class OutputPath(click.Path):
 OUTPUT_FILE = OutputPath()
 OUTPUT_FOLDER = OutputPath(is_folder=True)
 MODEL_FOLDER = click.Path(path_type=Path)
+# A folder of features or logs, of which nothing is replaced.
+ADDED_TO = click.Path(file_okay=False, path_type=Path)
 
 # More than there can be of anything that is counted, and what arrays of the library can hold.
 _MOST = 2**31 - 1

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 import tripletkit as tk
-from tripletkit.cli.options import command, takes, view_options
-from tripletkit.cli.parameters import MODEL_FOLDER, OUTPUT_FILE
+from tripletkit.cli.options import command, output_option, takes, view_options
+from tripletkit.cli.parameters import MODEL_FOLDER
 
 _KINDS = ("history", "distances", "margins", "map", "confusion")
 
@@ -17,7 +17,7 @@ _KINDS = ("history", "distances", "margins", "map", "confusion")
 @click.argument("kind", type=click.Choice(_KINDS))
 @click.argument("model", type=MODEL_FOLDER)
 @view_options
-@click.option("-o", "--output", type=OUTPUT_FILE, required=True, help="SVG, PNG or PDF to write.")
+@output_option("SVG, PNG or PDF to write.")
 @click.option("--dark", is_flag=True, help="Light lines on a dark background, for slides.")
 @takes("images", "overwrite", "cache", "progress")
 def plot(**given: Any) -> None:

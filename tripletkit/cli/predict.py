@@ -22,7 +22,6 @@ from tripletkit.cli.parameters import JUDGEMENTS, OUTPUT_FILE
     "form",
     type=click.Choice(["csv", "labels"]),
     default="csv",
-    show_default=True,
     help="csv: a,b,c,prediction,margin. labels: one 1 or 0 a line, as competitions take it.",
 )
 @click.option("-o", "--output", type=OUTPUT_FILE, help="File to write.  [default: standard output]")

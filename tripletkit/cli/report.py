@@ -12,21 +12,14 @@ import click
 import tripletkit as tk
 from tripletkit import defaults
 from tripletkit.cli.console import say
-from tripletkit.cli.options import command, section, takes, view_options
-from tripletkit.cli.parameters import MODEL_FOLDER, OUTPUT_FILE, WholeRange
+from tripletkit.cli.options import command, output_option, section, takes, view_options
+from tripletkit.cli.parameters import MODEL_FOLDER, WholeRange
 
 
 @command()
 @click.argument("model", type=MODEL_FOLDER, nargs=-1, required=True, metavar="MODELS...")
 @view_options
-@click.option(
-    "-o",
-    "--output",
-    type=OUTPUT_FILE,
-    default="report.html",
-    show_default=True,
-    help="HTML file to write, without --serve.",
-)
+@output_option("HTML file to write, without --serve.", required=False, default="report.html")
 @section(
     "Server",
     click.option(
@@ -39,7 +32,6 @@ from tripletkit.cli.parameters import MODEL_FOLDER, OUTPUT_FILE, WholeRange
         "--port",
         type=WholeRange(0, 65535),
         default=defaults.REPORT_PORT,
-        show_default=True,
         help="Port of --serve; 0 takes any that is free.",
     ),
     click.option("--no-browser", is_flag=True, help="Do not open the browser for --serve."),

@@ -28,7 +28,6 @@ triplets_option = click.option(
     "--ties",
     type=click.Choice(["answer", "error", "half"]),
     default="answer",
-    show_default=True,
     help="Count a row whose two images are equally near as the 0 that it answers, as wrong, or as "
     "half right; the last two need margins.",
 )

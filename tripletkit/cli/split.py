@@ -8,25 +8,21 @@ import click
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.options import command, groups_option, seed_option, takes
+from tripletkit.cli.options import command, groups_option, output_option, seed_option, takes
 from tripletkit.cli.parameters import JUDGEMENTS, OUTPUT_FOLDER, FiniteRange, WholeRange
 
 
 @command()
 @click.argument("triplets", type=JUDGEMENTS)
-@click.option(
-    "-o",
-    "--output",
+@output_option(
+    "Folder for train.txt, val.txt, val_truth.csv and val_triplets.txt.",
     type=OUTPUT_FOLDER,
-    required=True,
     metavar="DIR",
-    help="Folder for train.txt, val.txt, val_truth.csv and val_triplets.txt.",
 )
 @click.option(
     "--by",
     type=click.Choice(defaults.SPLIT_POLICIES),
     default=defaults.SPLIT_POLICIES[0],
-    show_default=True,
     help="What the two sides must not share: an image, a pair of images, or a question.",
 )
 @click.option(

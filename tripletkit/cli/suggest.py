@@ -8,8 +8,8 @@ import click
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.options import command, takes, trained_model_options
-from tripletkit.cli.parameters import INPUT_FILE, INPUT_FOLDER, OUTPUT_FILE, WholeRange
+from tripletkit.cli.options import command, output_option, takes, trained_model_options
+from tripletkit.cli.parameters import INPUT_FILE, INPUT_FOLDER, WholeRange
 
 
 @command()
@@ -21,14 +21,12 @@ from tripletkit.cli.parameters import INPUT_FILE, INPUT_FOLDER, OUTPUT_FILE, Who
     "n",
     type=WholeRange(1),
     default=defaults.CHOSEN_BATCH,
-    show_default=True,
     help="How many questions.",
 )
 @click.option(
     "--ask",
     type=click.Choice(["auto", "random", "margin", "disagreement"]),
     default="auto",
-    show_default=True,
     help="At random, where the model is least sure, or where its members contradict each other; "
     f"auto means {defaults.AUTO_ASK}.",
 )
@@ -41,7 +39,7 @@ from tripletkit.cli.parameters import INPUT_FILE, INPUT_FOLDER, OUTPUT_FILE, Who
     help="Triplet file or database whose questions are not to be asked again. May be given "
     "several times.",
 )
-@click.option("-o", "--output", type=OUTPUT_FILE, required=True, help="Question file to write.")
+@output_option("Question file to write.")
 @takes("images", "overwrite", "progress")
 def suggest(**given: Any) -> None:
     """Choose the questions to ask people next, for any tool that can ask them.

@@ -16,6 +16,7 @@ from tripletkit.cli.options import (
     features_option,
     first,
     groups_option,
+    output_option,
     running_options,
     say_where,
     section,
@@ -33,7 +34,7 @@ from tripletkit.cli.parameters import (
     NAMED_PATH,
     Duration,
     FiniteRange,
-    JudgementsPath,
+    InputPath,
     WholeRange,
 )
 
@@ -43,13 +44,11 @@ _MAX_IMAGE_SIZE_PX = 1024
 
 data_options = section(
     "Data",
-    click.option(
-        "-o",
-        "--output",
+    output_option(
+        "Model folder to write.",
         type=MODEL_FOLDER,
+        required=False,
         default=defaults.MODEL_FOLDER,
-        show_default=True,
-        help="Model folder to write.",
     ),
     click.option(
         "--labels",
@@ -88,6 +87,7 @@ validation_options = section(
     click.option(
         "--refit/--no-refit",
         default=True,
+        show_default=False,
         help="Validate on held-out draws: train without a third of the images, again and again, "
         "and pool the answers about them; then train the model on all triplets. --no-refit sets a "
         "share apart once, and the model never sees it, as with --val-fraction or --split; "
@@ -146,7 +146,6 @@ model_options = section(
         "Frozen network to start from, or several side by side; `tripletkit backbones` lists "
         "them. auto: resnet50 where its weights can be had, else efficientnet-lite0.",
         default=defaults.BACKBONE,
-        show_default=True,
     ),
     features_option,
     click.option(
@@ -195,11 +194,6 @@ def _sort_arguments(given: dict[str, Any]) -> None:
             f"Missing argument 'IMAGES': the folder of the images that {images} names. For "
             f"example: tripletkit train {images} images/"
         )
-    if triplets is None and given["labels"] is None:
-        raise click.UsageError(
-            f"Missing argument 'IMAGES': {images} alone says nothing of which images are alike. "
-            "Give a triplet file before it, or --labels."
-        )
     if images is not None and not _is_folder(images):
         raise click.BadParameter(f"{images} is not a folder.", param_hint="'IMAGES'")
     if _is_folder(triplets):
@@ -213,7 +207,7 @@ def _is_folder(given: Any) -> bool:
 
 @command()
 @first(_sort_arguments)
-@click.argument("triplets", type=JudgementsPath(allow_dash=True), required=False)
+@click.argument("triplets", type=InputPath("judgements", allow_dash=True), required=False)
 @click.argument("images", type=NAMED_PATH, required=False, metavar="IMAGES")
 @data_options
 @validation_options

@@ -8,7 +8,7 @@ import click
 
 import tripletkit as tk
 from tripletkit import defaults
-from tripletkit.cli.options import command, model_options, seed_option, takes
+from tripletkit.cli.options import command, model_options, output_option, seed_option, takes
 from tripletkit.cli.parameters import INPUT_FOLDER, LABELS, OUTPUT_FILE, WholeRange
 
 
@@ -29,7 +29,6 @@ from tripletkit.cli.parameters import INPUT_FOLDER, LABELS, OUTPUT_FILE, WholeRa
     "--balance",
     type=click.Choice(defaults.TRIPLET_BALANCES),
     default=defaults.TRIPLET_BALANCE,
-    show_default=True,
     help="Each image as often an anchor and negative as any other, or each class.",
 )
 @click.option(
@@ -40,7 +39,7 @@ from tripletkit.cli.parameters import INPUT_FOLDER, LABELS, OUTPUT_FILE, WholeRa
     "round.  [default: whatever comes]",
 )
 @seed_option
-@click.option("-o", "--output", type=OUTPUT_FILE, required=True, help="Triplet file to write.")
+@output_option("Triplet file to write.")
 @click.option(
     "--truth",
     type=OUTPUT_FILE,
